@@ -1,0 +1,5 @@
+//! The lane itself.
+
+pub mod model;
+pub mod policy;
+pub mod ports;

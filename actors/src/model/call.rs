@@ -1,0 +1,65 @@
+//! The call log: one immutable row per attempt.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttemptNo, Cost, Failure, JobId, RequestId, Timestamp, Usage};
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallOutcome {
+    /// GLM answered and the answer is stored.
+    Completed,
+    /// GLM refused, or the transport failed.
+    Failed,
+    /// A caller cancelled the job and the open call was closed.
+    Cancelled,
+    /// The process or the caller died while the call was open: maybe billed.
+    Interrupted,
+}
+
+/// One row of the call log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// Place in the log, given by the store; 0 until then.
+    #[serde(default)]
+    pub seq: u64,
+    /// The job this attempt was for.
+    pub job_id: JobId,
+    /// Which attempt of that job.
+    pub attempt: AttemptNo,
+    /// Whose job it was.
+    pub user_id: String,
+    /// The URL called, without any secret; empty when it is not known (interrupted).
+    pub endpoint: String,
+    /// The model asked for.
+    pub model: String,
+    /// The `request_id` sent to GLM.
+    pub request_id: RequestId,
+    /// When the call was sent.
+    pub started_at: Timestamp,
+    /// When its end was known.
+    pub ended_at: Timestamp,
+    /// How it ended.
+    pub outcome: CallOutcome,
+    /// The HTTP status, if one arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<u16>,
+    /// From the first byte sent to the last byte read, in milliseconds, by a monotonic clock.
+    pub response_time_ms: u64,
+    /// Tokens, zeros when GLM reported none.
+    #[serde(default)]
+    pub usage: Usage,
+    /// The cost; `None` when nothing was billed or the model has no known price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// The job's retry count when the call was sent.
+    #[serde(default)]
+    pub retry_count: u32,
+    /// Whether GLM may have billed the call although no answer is stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maybe_billed: bool,
+}

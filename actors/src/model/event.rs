@@ -1,0 +1,144 @@
+//! What happened, for those who watch. An event is sent after the fact is on disk, never before.
+
+use super::{
+    AttemptNo, BreakerSnapshot, Failure, Hold, HoldKind, JobId, Pause, Timestamp, Usage, Cost,
+};
+
+/// A fact about a job, the lane or the house.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A job was accepted.
+    JobSubmitted {
+        /// The job.
+        job_id: JobId,
+        /// Its priority.
+        priority: i32,
+    },
+    /// A job's call is open.
+    JobStarted {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+    },
+    /// A job is done and its answer stored.
+    JobCompleted {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt brought the answer.
+        attempt: AttemptNo,
+        /// Its tokens.
+        usage: Usage,
+        /// Its cost, if the model has a known price.
+        cost: Option<Cost>,
+    },
+    /// An attempt failed and the job waits for another.
+    JobRetrying {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt failed.
+        attempt: AttemptNo,
+        /// When the next is due; `None`: as soon as the lane goes on.
+        next_retry_at: Option<Timestamp>,
+        /// Why.
+        failure: Failure,
+    },
+    /// A job failed for good.
+    JobFailed {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// Why.
+        failure: Failure,
+    },
+    /// A job was cancelled.
+    JobCancelled {
+        /// The job.
+        job_id: JobId,
+    },
+    /// A failed or cancelled job was put back in line by hand.
+    JobRequeued {
+        /// The job.
+        job_id: JobId,
+    },
+    /// An attempt was open when the process or its caller died; maybe billed.
+    AttemptInterrupted {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+    },
+    /// The lane stopped for a stated reason.
+    LaneHeld {
+        /// The hold.
+        hold: Hold,
+    },
+    /// A hold ended.
+    LaneReleased {
+        /// Which kind.
+        kind: HoldKind,
+    },
+    /// An operator paused the lane.
+    LanePaused {
+        /// The pause.
+        pause: Pause,
+    },
+    /// An operator resumed the lane.
+    LaneResumed,
+    /// The breaker changed its state.
+    BreakerChanged {
+        /// What it is now.
+        breaker: BreakerSnapshot,
+    },
+    /// The runtime configuration changed.
+    ConfigChanged,
+    /// An actor failed and was restarted with those that depend on it.
+    ActorRestarted {
+        /// Which one.
+        actor: &'static str,
+        /// The generation from now on.
+        generation: u64,
+    },
+}
+
+impl Event {
+    /// The event's name, as in the API: a noun, a dot, what happened to it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::JobSubmitted { .. } => "job.submitted",
+            Self::JobStarted { .. } => "job.started",
+            Self::JobCompleted { .. } => "job.completed",
+            Self::JobRetrying { .. } => "job.retrying",
+            Self::JobFailed { .. } => "job.failed",
+            Self::JobCancelled { .. } => "job.cancelled",
+            Self::JobRequeued { .. } => "job.requeued",
+            Self::AttemptInterrupted { .. } => "attempt.interrupted",
+            Self::LaneHeld { .. } => "lane.held",
+            Self::LaneReleased { .. } => "lane.released",
+            Self::LanePaused { .. } => "lane.paused",
+            Self::LaneResumed => "lane.resumed",
+            Self::BreakerChanged { .. } => "breaker.changed",
+            Self::ConfigChanged => "config.changed",
+            Self::ActorRestarted { .. } => "actor.restarted",
+        }
+    }
+
+    /// The job it is about, if it is about one.
+    #[must_use]
+    pub const fn job_id(&self) -> Option<JobId> {
+        match self {
+            Self::JobSubmitted { job_id, .. }
+            | Self::JobStarted { job_id, .. }
+            | Self::JobCompleted { job_id, .. }
+            | Self::JobRetrying { job_id, .. }
+            | Self::JobFailed { job_id, .. }
+            | Self::JobCancelled { job_id }
+            | Self::JobRequeued { job_id }
+            | Self::AttemptInterrupted { job_id, .. } => Some(*job_id),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The job: one GLM request with its life.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttemptNo, Failure, JobId, Seq, SlotId, Timestamp};
+
+/// The status of a job, as the API shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// Waiting: for its turn, for a retry, or for its `run_at`.
+    Pending,
+    /// Its call is open.
+    Processing,
+    /// Done; the response is stored.
+    Completed,
+    /// The dead letter: kept, inspectable, retryable by hand.
+    Failed,
+    /// Cancelled by a caller.
+    Cancelled,
+}
+
+impl JobStatus {
+    /// All of them, in the order in which counts are shown.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Processing,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The name used in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads the name used in the API.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// Whether nothing more happens to the job unless somebody asks.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// The states of the transition table: finer than the status, since a pending job may have an
+/// attempt on record that has not been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Pending, without an open attempt.
+    Waiting,
+    /// Pending, with the next attempt on record, not known to be sent.
+    Staged,
+    /// Processing: the attempt is on record as sent.
+    Running,
+    /// Done.
+    Completed,
+    /// Dead letter.
+    Failed,
+    /// Cancelled.
+    Cancelled,
+}
+
+/// How far an open attempt has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttemptPhase {
+    /// On record before any byte may leave.
+    Staged,
+    /// Sent.
+    Started,
+}
+
+/// An attempt that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAttempt {
+    /// Its number; the fence.
+    pub no: AttemptNo,
+    /// How far it has got.
+    pub phase: AttemptPhase,
+    /// When it was staged, or, once started, when it was sent.
+    pub at: Timestamp,
+    /// The slot it runs in; 0 while staged.
+    #[serde(default)]
+    pub slot: SlotId,
+}
+
+/// A job, without the bodies of its request and response (those are read when they are needed).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Its place in line; given by the store at insertion, 0 until then.
+    pub seq: Seq,
+    /// Whose it is.
+    pub user_id: String,
+    /// What it is about, in the submitter's own terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_id: Option<String>,
+    /// The model to call.
+    pub model: String,
+    /// Higher is more urgent.
+    pub priority: i32,
+    /// Where it is in its life.
+    pub status: JobStatus,
+    /// Attempts made or staged so far: the number of the latest one. Never goes back.
+    #[serde(default)]
+    pub attempts: AttemptNo,
+    /// The attempt that has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<OpenAttempt>,
+    /// Retries used up, of `max_retries`.
+    #[serde(default)]
+    pub retry_count: u32,
+    /// How often a failure of the transient kind is retried.
+    pub max_retries: u32,
+    /// Crashes in a row in which it was in flight.
+    #[serde(default)]
+    pub interruptions: u32,
+    /// When the next retry is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_retry_at: Option<Timestamp>,
+    /// Not before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<Timestamp>,
+    /// Fails if not done by this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// The total time of one call, in milliseconds, instead of the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// The latest failure; on a pending job the reason of its retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it reached a terminal status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processed_at: Option<Timestamp>,
+    /// The submitter's key: the same key of the same user gives the same job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// The submitter's own JSON, kept as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<serde_json::value::RawValue>>,
+}
+
+impl Job {
+    /// The state of the transition table that the job is in.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match (self.status, self.open) {
+            (JobStatus::Pending, None) => Phase::Waiting,
+            (JobStatus::Pending, Some(_)) => Phase::Staged,
+            (JobStatus::Processing, _) => Phase::Running,
+            (JobStatus::Completed, _) => Phase::Completed,
+            (JobStatus::Failed, _) => Phase::Failed,
+            (JobStatus::Cancelled, _) => Phase::Cancelled,
+        }
+    }
+
+    /// The moment from which it may be sent; `None`: at once.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.next_retry_at.max(self.run_at)
+    }
+
+    /// What the lane keeps of it in memory.
+    #[must_use]
+    pub fn entry(&self) -> JobEntry {
+        JobEntry {
+            id: self.id,
+            seq: self.seq,
+            priority: self.priority,
+            due_at: self.due_at(),
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// What the lane keeps of a waiting job in memory: order and due time, nothing else, so that a
+/// hundred thousand of them cost little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobEntry {
+    /// The job.
+    pub id: JobId,
+    /// Its place in line.
+    pub seq: Seq,
+    /// Higher is more urgent.
+    pub priority: i32,
+    /// Not before this moment.
+    pub due_at: Option<Timestamp>,
+    /// Fails if not done by this moment.
+    pub deadline: Option<Timestamp>,
+}

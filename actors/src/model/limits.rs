@@ -1,0 +1,55 @@
+//! Every hard bound in one place, with its unit in its name. What an operator may want to move is a
+//! setting instead and has its default here.
+
+/// Bytes of one request as submitted. The largest body seen accepted for reading by GLM was 3.9 MB.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one response of GLM. 131072 output tokens are far below this.
+pub const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Characters of a model name.
+pub const MODEL_CHARS_MAX: usize = 128;
+/// Characters of a user id; GLM's own bound for `user_id`.
+pub const USER_ID_CHARS_MAX: usize = 128;
+/// Characters of a content id.
+pub const CONTENT_ID_CHARS_MAX: usize = 256;
+/// Characters of an idempotency key.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
+/// Bytes of a job's metadata.
+pub const METADATA_BYTES_MAX: usize = 64 * 1024;
+/// Characters of a failure's message that are kept.
+pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
+/// Jobs that one `submit_many` may carry.
+pub const SUBMIT_MANY_MAX: usize = 10_000;
+/// Slots a lane may have.
+pub const CONCURRENCY_MAX: u16 = 256;
+/// Retries a job may ask for.
+pub const MAX_RETRIES_MAX: u32 = 100;
+/// Rows of one page of a list.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Rows of a page when nobody says how many.
+pub const PAGE_ROWS_DEFAULT: usize = 50;
+/// Outcomes that wait for their commit; at this bound the lane waits for the disk.
+pub const UNSETTLED_MAX: usize = 64;
+/// Attempts staged ahead of the slots when calls are shorter than commits. With calls of the usual
+/// length it is one per slot.
+pub const STAGED_AHEAD_MAX: usize = 32;
+/// Transitions in one transaction.
+pub const BATCH_TRANSITIONS_MAX: usize = 1_024;
+/// Live events that a slow subscriber may lag behind before it is told how many it missed.
+pub const EVENTS_BUFFERED_MAX: usize = 4_096;
+/// Jobs that may wait, unless configured otherwise.
+pub const QUEUE_JOBS_DEFAULT: u64 = 1_000_000;
+/// Restarts of actors within [`RESTART_WINDOW_MS`] before the process gives up.
+pub const RESTARTS_MAX: usize = 5;
+/// The window of the restart budget, in milliseconds.
+pub const RESTART_WINDOW_MS: u64 = 60_000;
+/// How long an actor may take to answer a call of another, in milliseconds. Commits have no bound
+/// of their own: a disk that hangs is seen by the submitters' own deadlines.
+pub const ACTOR_REPLY_MS: u64 = 5_000;
+/// How long a closed connection is given to be seen as closed by the server before the next call
+/// begins, in milliseconds: after an abort, a timeout, or the death of a caller.
+pub const CLOSE_GRACE_MS: u64 = 50;
+/// The longest the lane sleeps before it looks at the wall clock again, in milliseconds: clocks jump.
+pub const TICK_MS_MAX: u64 = 1_000;
+/// The furthest ahead a stated quota reset is believed, in milliseconds (35 days: the longest GLM
+/// window is a month).
+pub const RESET_AHEAD_MS_MAX: u64 = 35 * 24 * 60 * 60 * 1_000;

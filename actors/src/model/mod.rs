@@ -1,0 +1,33 @@
+//! The nouns: what a job, an attempt, a failure, an amount of money *is*.
+//!
+//! Types here have no behaviour beyond their own invariants. Their serde form is the stored form;
+//! what a client of the HTTP API sees is shaped at that boundary, not here.
+
+mod call;
+mod event;
+mod failure;
+mod id;
+mod job;
+mod lane;
+mod money;
+mod request;
+mod settings;
+mod time;
+mod usage;
+
+pub mod limits;
+
+pub use call::{CallOutcome, CallRecord};
+pub use event::Event;
+pub use failure::{Failure, FailureClass, code};
+pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
+pub use job::{AttemptPhase, Job, JobEntry, JobStatus, OpenAttempt, Phase};
+pub use lane::{BreakerSnapshot, BreakerState, Hold, HoldKind, LaneState, Pause};
+pub use money::{Cost, Currency, Nanos};
+pub use request::{Fingerprint, Request, RequestError};
+pub use settings::{
+    BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
+    SettingsError, Timeouts,
+};
+pub use time::{Day, Timestamp};
+pub use usage::{Usage, UsageKey, UsageRow};

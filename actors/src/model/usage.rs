@@ -1,0 +1,107 @@
+//! Tokens of one call, and the aggregates of many.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CallOutcome, CallRecord, Currency, Day, Nanos};
+
+/// Tokens as GLM reports them. Cached tokens are inside the prompt's, reasoning inside the
+/// completion's. Details that GLM leaves out count as 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
+    pub prompt_tokens: u64,
+    /// Tokens of the answer, reasoning included.
+    pub completion_tokens: u64,
+    /// What GLM states as the total.
+    pub total_tokens: u64,
+    /// The part of the prompt that came from GLM's cache.
+    pub cached_tokens: u64,
+    /// The part of the completion that was reasoning.
+    pub reasoning_tokens: u64,
+}
+
+/// What the aggregates are kept by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UsageKey {
+    /// The UTC day on which the call ended.
+    pub day: Day,
+    /// The model that was called.
+    pub model: String,
+    /// The user whose job it was.
+    pub user_id: String,
+}
+
+impl UsageKey {
+    /// The row that a call belongs to.
+    #[must_use]
+    pub fn of(call: &CallRecord) -> Self {
+        Self {
+            day: call.ended_at.day(),
+            model: call.model.clone(),
+            user_id: call.user_id.clone(),
+        }
+    }
+}
+
+/// One aggregate of the call log: day x model x user. It equals the sum over its rows exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// What the row is about.
+    #[serde(flatten)]
+    pub key: UsageKey,
+    /// Attempts that ended, whichever way.
+    pub calls: u64,
+    /// Attempts that brought an answer.
+    pub successes: u64,
+    /// Attempts that did not: failed, cancelled or interrupted.
+    pub failures: u64,
+    /// Sums of the tokens.
+    pub usage: Usage,
+    /// Sum of the costs, by currency.
+    pub cost: BTreeMap<Currency, Nanos>,
+    /// Calls with tokens but without a known price: their cost is unknown, not 0.
+    pub unpriced_calls: u64,
+    /// Sum of the response times, in milliseconds.
+    pub response_time_ms: u64,
+}
+
+impl UsageRow {
+    /// A row without calls.
+    #[must_use]
+    pub fn empty(key: UsageKey) -> Self {
+        Self {
+            key,
+            calls: 0,
+            successes: 0,
+            failures: 0,
+            usage: Usage::default(),
+            cost: BTreeMap::new(),
+            unpriced_calls: 0,
+            response_time_ms: 0,
+        }
+    }
+
+    /// Adds one call to the sums.
+    pub fn add(&mut self, call: &CallRecord) {
+        self.calls += 1;
+        if call.outcome == CallOutcome::Completed {
+            self.successes += 1;
+        } else {
+            self.failures += 1;
+        }
+        self.usage.prompt_tokens += call.usage.prompt_tokens;
+        self.usage.completion_tokens += call.usage.completion_tokens;
+        self.usage.total_tokens += call.usage.total_tokens;
+        self.usage.cached_tokens += call.usage.cached_tokens;
+        self.usage.reasoning_tokens += call.usage.reasoning_tokens;
+        match call.cost {
+            Some(cost) => *self.cost.entry(cost.currency).or_default() += cost.nanos,
+            None if call.usage.total_tokens > 0 => self.unpriced_calls += 1,
+            None => {}
+        }
+        self.response_time_ms += call.response_time_ms;
+    }
+}

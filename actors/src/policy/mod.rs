@@ -1,0 +1,12 @@
+//! The decisions, pure and synchronous. Nothing here awaits, reads a clock or draws a random
+//! number: time, ids and seeds come in as arguments.
+
+pub mod breaker;
+pub mod hold;
+pub mod judge;
+pub mod lane;
+pub mod price;
+pub mod ready;
+pub mod retry;
+pub mod slot;
+pub mod transition;

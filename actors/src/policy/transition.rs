@@ -1,0 +1,516 @@
+//! The life of a job as a table, and the changes a store applies. Every store applies them through
+//! [`apply`], so that no store has an opinion of its own.
+//!
+//! ```text
+#![doc = include_str!("life_of_a_job.txt")]
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::model::{
+    AttemptNo, AttemptPhase, BreakerSnapshot, CallOutcome, CallRecord, Failure, Fingerprint, Job,
+    JobId, JobStatus, LaneState, OpenAttempt, Phase, Request, SlotId, Timestamp,
+};
+
+/// What can happen to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Happening {
+    /// Its next attempt goes on record.
+    Stage,
+    /// That attempt is taken back: something more urgent goes first.
+    Unstage,
+    /// The attempt is sent.
+    Start,
+    /// The attempt brought an answer.
+    Complete,
+    /// The attempt failed and another follows.
+    Retry,
+    /// The attempt failed for good, or the job may not run any more.
+    Fail,
+    /// A caller gave it up.
+    Cancel,
+    /// Somebody puts it back in line by hand.
+    Requeue,
+    /// Its priority changes.
+    Reprioritise,
+}
+
+impl Happening {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Stage,
+        Self::Unstage,
+        Self::Start,
+        Self::Complete,
+        Self::Retry,
+        Self::Fail,
+        Self::Cancel,
+        Self::Requeue,
+        Self::Reprioritise,
+    ];
+}
+
+/// All states of the table.
+pub const PHASES: [Phase; 6] = [
+    Phase::Waiting,
+    Phase::Staged,
+    Phase::Running,
+    Phase::Completed,
+    Phase::Failed,
+    Phase::Cancelled,
+];
+
+/// The table: state x happening -> state, or `None` where it is illegal. Exhaustive on purpose:
+/// a new state or happening does not compile until somebody has decided.
+#[must_use]
+pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
+    use Happening as H;
+    use Phase as P;
+    match (phase, happening) {
+        (P::Waiting, H::Stage) | (P::Staged, H::Reprioritise) => Some(P::Staged),
+        (P::Staged, H::Unstage)
+        | (P::Waiting, H::Reprioritise)
+        | (P::Staged | P::Running, H::Retry)
+        | (P::Failed | P::Cancelled, H::Requeue) => Some(P::Waiting),
+        (P::Waiting | P::Staged, H::Start) => Some(P::Running),
+        // A staged attempt may have been sent: its start is stored with the outcome before it.
+        (P::Staged | P::Running, H::Complete) => Some(P::Completed),
+        (P::Waiting | P::Staged | P::Running, H::Fail) => Some(P::Failed),
+        (P::Waiting | P::Staged | P::Running, H::Cancel) => Some(P::Cancelled),
+        (P::Waiting, H::Unstage | H::Complete | H::Retry | H::Requeue)
+        | (P::Staged, H::Stage | H::Requeue)
+        | (P::Running, H::Stage | H::Unstage | H::Start | H::Requeue | H::Reprioritise)
+        | (
+            P::Completed,
+            H::Stage
+            | H::Unstage
+            | H::Start
+            | H::Complete
+            | H::Retry
+            | H::Fail
+            | H::Cancel
+            | H::Requeue
+            | H::Reprioritise,
+        )
+        | (
+            P::Failed | P::Cancelled,
+            H::Stage
+            | H::Unstage
+            | H::Start
+            | H::Complete
+            | H::Retry
+            | H::Fail
+            | H::Cancel
+            | H::Reprioritise,
+        ) => None,
+    }
+}
+
+/// The table as the diagram in the docs; a test keeps the file equal to it.
+#[must_use]
+pub fn diagram() -> String {
+    let mut out = String::new();
+    for phase in PHASES {
+        for happening in Happening::ALL {
+            if let Some(next) = next_phase(phase, happening) {
+                out.push_str(&format!(
+                    "{:<10} --{:-<14}> {}\n",
+                    format!("{phase:?}").to_lowercase(),
+                    format!("{happening:?}").to_lowercase(),
+                    format!("{next:?}").to_lowercase()
+                ));
+            }
+        }
+    }
+    out
+}
+
+/// A job as it is submitted.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The job: pending, without a sequence number.
+    pub job: Job,
+    /// What it asks for.
+    pub request: Request,
+    /// The request's digest; needed when the job has an idempotency key.
+    pub fingerprint: Option<Fingerprint>,
+    /// Refuse when so many jobs wait already.
+    pub max_queue_jobs: u64,
+}
+
+/// What becomes of the job whose attempt ended.
+#[derive(Debug, Clone)]
+pub enum Next {
+    /// Done, with GLM's answer verbatim.
+    Completed {
+        /// The answer's JSON.
+        response: Arc<RawValue>,
+    },
+    /// Another attempt follows.
+    Retry {
+        /// Why.
+        failure: Failure,
+        /// When; `None`: as soon as it is its turn.
+        at: Option<Timestamp>,
+        /// Whether it uses up one of the job's retries.
+        counted: bool,
+        /// Crashes in a row from now on.
+        interruptions: u32,
+    },
+    /// Failed for good.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// A caller cancelled it while the call was open.
+    Cancelled,
+}
+
+/// The end of an attempt: everything about it in one transaction.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// The job.
+    pub job_id: JobId,
+    /// The attempt that ended; the fence.
+    pub attempt: AttemptNo,
+    /// What becomes of the job.
+    pub next: Next,
+    /// The call log row.
+    pub call: CallRecord,
+    /// The lane's state, when the outcome changes it.
+    pub lane: Option<LaneState>,
+    /// The breaker, when the outcome changes its state.
+    pub breaker: Option<BreakerSnapshot>,
+}
+
+/// One change of the store. A batch of them is one atomic transaction; each is checked against the
+/// state that it expects and refused alone when that differs.
+#[derive(Debug, Clone)]
+pub enum Transition {
+    /// A new job.
+    Insert(Box<NewJob>),
+    /// The next attempt of a pending job goes on record, not yet sent.
+    Stage {
+        /// The job.
+        job_id: JobId,
+        /// Now.
+        at: Timestamp,
+    },
+    /// A staged attempt is taken back.
+    Unstage {
+        /// The job.
+        job_id: JobId,
+        /// The staged attempt; the fence.
+        attempt: AttemptNo,
+    },
+    /// An attempt is sent: the staged one, or, without one, the next.
+    Start {
+        /// The job.
+        job_id: JobId,
+        /// The staged attempt; `None` stages and starts in one step.
+        attempt: Option<AttemptNo>,
+        /// Where it runs.
+        slot: SlotId,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt ended.
+    Settle(Box<Settlement>),
+    /// A job that is not in flight fails: its deadline passed.
+    Fail {
+        /// The job.
+        job_id: JobId,
+        /// Why.
+        failure: Failure,
+        /// Now.
+        at: Timestamp,
+    },
+    /// A caller gives up a job that is not in flight.
+    Cancel {
+        /// The job.
+        job_id: JobId,
+        /// Now.
+        at: Timestamp,
+    },
+    /// A failed or cancelled job goes back in line; its retry count starts afresh.
+    Requeue {
+        /// The job.
+        job_id: JobId,
+    },
+    /// A pending job's priority changes.
+    Reprioritise {
+        /// The job.
+        job_id: JobId,
+        /// The new priority.
+        priority: i32,
+    },
+    /// The lane's state changes: pause, resume, a hold that ended.
+    Lane(LaneState),
+    /// The breaker's state changes between calls.
+    Breaker(BreakerSnapshot),
+    /// The runtime changes of the configuration, as JSON.
+    Config(String),
+}
+
+/// What a sent or staged attempt needs: read in the transaction that stages it, so that nothing
+/// waits for the disk when the slot becomes ready.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// The job, with its open attempt.
+    pub job: Job,
+    /// What it asks for.
+    pub request: Arc<Request>,
+}
+
+/// What a store says of a change that it made.
+#[derive(Debug, Clone)]
+pub enum Applied {
+    /// The job is on disk, as it is now (with its sequence number).
+    Inserted(Box<Job>),
+    /// The same submission was on disk already: this is its job.
+    Existing(Box<Job>),
+    /// The attempt is on record.
+    Dispatch(Arc<Dispatch>),
+    /// The job as it is now.
+    Job(Box<Job>),
+    /// Done; nothing to tell.
+    Done,
+}
+
+/// Why a store did not make a change. Nothing of it is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such job.
+    #[error("there is no job with this id")]
+    NotFound,
+    /// The job is in another state.
+    #[error("the job is {}", .0.name())]
+    WrongStatus(JobStatus),
+    /// The outcome belongs to an attempt that is not the open one.
+    #[error("attempt {given} is not the open one")]
+    StaleAttempt {
+        /// The attempt that was named.
+        given: AttemptNo,
+    },
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request, by job {0}")]
+    IdempotencyConflict(JobId),
+    /// Too many jobs wait.
+    #[error("{limit} jobs are waiting already, which is the limit")]
+    QueueFull {
+        /// The limit in force.
+        limit: u64,
+    },
+}
+
+/// What a change does beside the job's own row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Illegal {
+    /// The state the job is in.
+    pub phase: Phase,
+    /// What was asked of it.
+    pub happening: Happening,
+}
+
+impl fmt::Display for Illegal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is illegal in {:?}", self.happening, self.phase)
+    }
+}
+
+/// Checks `happening` against the table.
+fn expect(job: &Job, happening: Happening) -> Result<(), Refusal> {
+    next_phase(job.phase(), happening)
+        .map(|_| ())
+        .ok_or(Refusal::WrongStatus(job.status))
+}
+
+/// Checks the fence: `attempt` must be the open one.
+fn expect_open(job: &Job, attempt: AttemptNo) -> Result<(), Refusal> {
+    match job.open {
+        Some(open) if open.no == attempt => Ok(()),
+        _ => Err(Refusal::StaleAttempt { given: attempt }),
+    }
+}
+
+fn end(job: &mut Job, status: JobStatus, at: Timestamp) {
+    job.status = status;
+    job.open = None;
+    job.next_retry_at = None;
+    job.processed_at = Some(at);
+}
+
+/// Puts the next attempt on record.
+pub fn stage(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
+    expect(job, Happening::Stage)?;
+    job.attempts = job.attempts.next();
+    job.open = Some(OpenAttempt {
+        no: job.attempts,
+        phase: AttemptPhase::Staged,
+        at,
+        slot: SlotId(0),
+    });
+    Ok(())
+}
+
+/// Takes a staged attempt back. Its number is not used again.
+pub fn unstage(job: &mut Job, attempt: AttemptNo) -> Result<(), Refusal> {
+    expect(job, Happening::Unstage)?;
+    expect_open(job, attempt)?;
+    job.open = None;
+    Ok(())
+}
+
+/// Marks an attempt as sent: the staged one, or the next.
+pub fn start(
+    job: &mut Job,
+    attempt: Option<AttemptNo>,
+    slot: SlotId,
+    at: Timestamp,
+) -> Result<(), Refusal> {
+    expect(job, Happening::Start)?;
+    match attempt {
+        Some(attempt) => expect_open(job, attempt)?,
+        None => {
+            expect(job, Happening::Stage)?;
+            job.attempts = job.attempts.next();
+        }
+    }
+    job.status = JobStatus::Processing;
+    job.next_retry_at = None;
+    job.open = Some(OpenAttempt {
+        no: job.attempts,
+        phase: AttemptPhase::Started,
+        at,
+        slot,
+    });
+    Ok(())
+}
+
+/// Ends an attempt.
+pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
+    let happening = match settlement.next {
+        Next::Completed { .. } => Happening::Complete,
+        Next::Retry { .. } => Happening::Retry,
+        Next::Failed { .. } => Happening::Fail,
+        Next::Cancelled => Happening::Cancel,
+    };
+    expect_open(job, settlement.attempt)?;
+    expect(job, happening)?;
+    let at = settlement.call.ended_at;
+    match &settlement.next {
+        Next::Completed { .. } => {
+            end(job, JobStatus::Completed, at);
+            job.error = None;
+            job.interruptions = 0;
+        }
+        Next::Retry {
+            failure,
+            at,
+            counted,
+            interruptions,
+        } => {
+            job.status = JobStatus::Pending;
+            job.open = None;
+            job.next_retry_at = *at;
+            job.error = Some(failure.clone());
+            job.interruptions = *interruptions;
+            if *counted {
+                job.retry_count = job.retry_count.saturating_add(1);
+            }
+        }
+        Next::Failed { failure } => {
+            end(job, JobStatus::Failed, at);
+            job.error = Some(failure.clone());
+            if settlement.call.outcome != CallOutcome::Interrupted {
+                job.interruptions = 0;
+            }
+        }
+        Next::Cancelled => end(job, JobStatus::Cancelled, at),
+    }
+    Ok(())
+}
+
+/// Fails a job that is not in flight.
+pub fn fail(job: &mut Job, failure: &Failure, at: Timestamp) -> Result<(), Refusal> {
+    if job.phase() == Phase::Running {
+        return Err(Refusal::WrongStatus(job.status));
+    }
+    expect(job, Happening::Fail)?;
+    end(job, JobStatus::Failed, at);
+    job.error = Some(failure.clone());
+    Ok(())
+}
+
+/// Gives up a job that is not in flight. One that is ends by its settlement.
+pub fn cancel(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
+    if job.phase() == Phase::Running {
+        return Err(Refusal::WrongStatus(job.status));
+    }
+    expect(job, Happening::Cancel)?;
+    end(job, JobStatus::Cancelled, at);
+    Ok(())
+}
+
+/// Puts a dead letter or a cancelled job back in line, at its old place, with fresh retries.
+pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
+    expect(job, Happening::Requeue)?;
+    job.status = JobStatus::Pending;
+    job.retry_count = 0;
+    job.interruptions = 0;
+    job.next_retry_at = None;
+    job.processed_at = None;
+    // A deadline that has passed would fail it again at once.
+    job.deadline = None;
+    Ok(())
+}
+
+/// Changes a pending job's priority.
+pub fn reprioritise(job: &mut Job, priority: i32) -> Result<(), Refusal> {
+    expect(job, Happening::Reprioritise)?;
+    job.priority = priority;
+    Ok(())
+}
+
+impl Transition {
+    /// The job that the change is about.
+    #[must_use]
+    pub fn job_id(&self) -> Option<JobId> {
+        match self {
+            Self::Insert(new) => Some(new.job.id),
+            Self::Stage { job_id, .. }
+            | Self::Unstage { job_id, .. }
+            | Self::Start { job_id, .. }
+            | Self::Fail { job_id, .. }
+            | Self::Cancel { job_id, .. }
+            | Self::Requeue { job_id }
+            | Self::Reprioritise { job_id, .. } => Some(*job_id),
+            Self::Settle(settlement) => Some(settlement.job_id),
+            Self::Lane(_) | Self::Breaker(_) | Self::Config(_) => None,
+        }
+    }
+}
+
+/// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker` and
+/// `Config` have no row to change and are the store's own.
+pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
+    match transition {
+        Transition::Stage { at, .. } => stage(job, *at),
+        Transition::Unstage { attempt, .. } => unstage(job, *attempt),
+        Transition::Start {
+            attempt, slot, at, ..
+        } => start(job, *attempt, *slot, *at),
+        Transition::Settle(settlement) => settle(job, settlement),
+        Transition::Fail { failure, at, .. } => fail(job, failure, *at),
+        Transition::Cancel { at, .. } => cancel(job, *at),
+        Transition::Requeue { .. } => requeue(job),
+        Transition::Reprioritise { priority, .. } => reprioritise(job, *priority),
+        Transition::Insert(_)
+        | Transition::Lane(_)
+        | Transition::Breaker(_)
+        | Transition::Config(_) => Ok(()),
+    }
+}
