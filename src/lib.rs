@@ -1,0 +1,6 @@
+//! onelane: one durable lane in front of the GLM API.
+
+pub mod error;
+pub mod orchestrator;
+
+pub use onelane_actors::{model, ports};

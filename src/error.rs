@@ -1,0 +1,60 @@
+//! What can go wrong for somebody who uses the lane.
+
+use onelane_actors::model::{Failure, JobId, JobStatus};
+use onelane_actors::ports::StoreError;
+
+/// Why the lane did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The input is wrong: which field, and what would be right.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field, by its name in the API.
+        field: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// No such job.
+    #[error("there is no job {0}")]
+    NotFound(JobId),
+    /// The job is in a state that does not allow it.
+    #[error("job {job_id} is {}; {allowed}", .status.name())]
+    WrongStatus {
+        /// The job.
+        job_id: JobId,
+        /// The status it has.
+        status: JobStatus,
+        /// In which it would be allowed.
+        allowed: &'static str,
+    },
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request, by job {0}; use a new key")]
+    IdempotencyConflict(JobId),
+    /// Too many jobs wait.
+    #[error("the queue is full: {limit} jobs are waiting; try again later")]
+    QueueFull {
+        /// The limit in force.
+        limit: u64,
+    },
+    /// The job failed for good; it is kept as a dead letter.
+    #[error("job {job_id} failed: {failure}")]
+    JobFailed {
+        /// The job.
+        job_id: JobId,
+        /// Why.
+        failure: Box<Failure>,
+    },
+    /// The job was cancelled while somebody waited for it.
+    #[error("job {0} was cancelled")]
+    JobCancelled(JobId),
+    /// Not done within the time the waiter gave it. The job goes on.
+    #[error("job {0} is not done yet; it goes on, ask for it later")]
+    WaitTimeout(JobId),
+    /// The store failed; whether the change is on disk is unknown. Asking again is safe.
+    #[error("{0}")]
+    Store(StoreError),
+    /// The lane has stopped, or is stopping, and takes nothing.
+    #[error("the lane has stopped: {0}")]
+    Stopped(String),
+}
