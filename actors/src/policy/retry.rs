@@ -1,1 +1,108 @@
-//! (in work)
+//! How long to wait before trying again: exponential, capped, with jitter from a seed.
+
+use crate::model::{CoolDownSettings, RetrySettings};
+
+/// A number in [0, 1) from a seed, the same for the same seed (splitmix64).
+#[must_use]
+pub fn unit(seed: u64) -> f64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    // 53 bits are what a double holds exactly.
+    (z >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+fn grown(base_ms: u64, multiplier: f64, steps: u32, max_ms: u64) -> f64 {
+    let steps = i32::try_from(steps).unwrap_or(i32::MAX);
+    (base_ms as f64 * multiplier.powi(steps)).min(max_ms as f64)
+}
+
+fn jittered(delay_ms: f64, jitter: f64, seed: u64) -> u64 {
+    (delay_ms * (1.0 - jitter * unit(seed))).round() as u64
+}
+
+/// The delay before retry number `retry` (0 for the first), in milliseconds. Jitter shortens it, so
+/// that the cap holds. A `Retry-After` wins when it is longer, up to the cap of a day.
+#[must_use]
+pub fn backoff_ms(
+    settings: &RetrySettings,
+    retry: u32,
+    retry_after_ms: Option<u64>,
+    seed: u64,
+) -> u64 {
+    let delay = grown(
+        settings.base_delay_ms,
+        settings.backoff_multiplier,
+        retry,
+        settings.max_delay_ms,
+    );
+    longer(jittered(delay, settings.jitter, seed), retry_after_ms)
+}
+
+/// The part of a cool-down that is drawn at random: callers of one account must not come back in step.
+const COOL_DOWN_JITTER: f64 = 0.2;
+
+/// The cool-down after `level` earlier ones in a row, in milliseconds. It doubles up to the cap.
+#[must_use]
+pub fn cool_down_ms(
+    settings: &CoolDownSettings,
+    level: u32,
+    retry_after_ms: Option<u64>,
+    seed: u64,
+) -> u64 {
+    let delay = grown(settings.base_ms, 2.0, level, settings.max_ms);
+    longer(jittered(delay, COOL_DOWN_JITTER, seed), retry_after_ms)
+}
+
+/// What a server may ask for at most, in milliseconds: a day.
+const RETRY_AFTER_MS_MAX: u64 = 86_400_000;
+
+fn longer(delay_ms: u64, retry_after_ms: Option<u64>) -> u64 {
+    delay_ms.max(retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MS_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exact() -> RetrySettings {
+        RetrySettings {
+            jitter: 0.0,
+            ..RetrySettings::default()
+        }
+    }
+
+    #[test]
+    fn the_delay_doubles_up_to_the_cap() {
+        let delays: Vec<u64> = (0..7).map(|n| backoff_ms(&exact(), n, None, 1)).collect();
+        assert_eq!(delays, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+        assert_eq!(backoff_ms(&exact(), u32::MAX, None, 1), 30_000);
+    }
+
+    #[test]
+    fn a_longer_retry_after_wins() {
+        assert_eq!(backoff_ms(&exact(), 0, Some(5_000), 1), 5_000);
+        assert_eq!(backoff_ms(&exact(), 3, Some(5_000), 1), 8_000);
+        assert_eq!(backoff_ms(&exact(), 0, Some(u64::MAX), 1), RETRY_AFTER_MS_MAX);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn jitter_stays_within_its_part_and_repeats_for_a_seed(seed: u64, retry in 0_u32..20) {
+            let settings = RetrySettings { jitter: 0.5, ..RetrySettings::default() };
+            let full = backoff_ms(&exact(), retry, None, seed);
+            let delay = backoff_ms(&settings, retry, None, seed);
+            proptest::prop_assert!(delay <= full && delay >= full / 2);
+            proptest::prop_assert_eq!(delay, backoff_ms(&settings, retry, None, seed));
+        }
+
+        #[test]
+        fn a_cool_down_grows_and_stays_under_its_cap(seed: u64, level in 0_u32..40) {
+            let settings = CoolDownSettings::default();
+            let delay = cool_down_ms(&settings, level, None, seed);
+            proptest::prop_assert!(delay <= settings.max_ms);
+            proptest::prop_assert!(delay >= settings.base_ms * 8 / 10);
+        }
+    }
+}

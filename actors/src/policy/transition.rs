@@ -5,7 +5,6 @@
 #![doc = include_str!("life_of_a_job.txt")]
 //! ```
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -203,15 +202,11 @@ pub enum Transition {
     Unstage {
         /// The job.
         job_id: JobId,
-        /// The staged attempt; the fence.
-        attempt: AttemptNo,
     },
-    /// An attempt is sent: the staged one, or, without one, the next.
+    /// An attempt is sent: the staged one, or, if none is staged, the next.
     Start {
         /// The job.
         job_id: JobId,
-        /// The staged attempt; `None` stages and starts in one step.
-        attempt: Option<AttemptNo>,
         /// Where it runs.
         slot: SlotId,
         /// When.
@@ -306,21 +301,6 @@ pub enum Refusal {
     },
 }
 
-/// What a change does beside the job's own row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Illegal {
-    /// The state the job is in.
-    pub phase: Phase,
-    /// What was asked of it.
-    pub happening: Happening,
-}
-
-impl fmt::Display for Illegal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is illegal in {:?}", self.happening, self.phase)
-    }
-}
-
 /// Checks `happening` against the table.
 fn expect(job: &Job, happening: Happening) -> Result<(), Refusal> {
     next_phase(job.phase(), happening)
@@ -357,27 +337,17 @@ pub fn stage(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
 }
 
 /// Takes a staged attempt back. Its number is not used again.
-pub fn unstage(job: &mut Job, attempt: AttemptNo) -> Result<(), Refusal> {
+pub fn unstage(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Unstage)?;
-    expect_open(job, attempt)?;
     job.open = None;
     Ok(())
 }
 
 /// Marks an attempt as sent: the staged one, or the next.
-pub fn start(
-    job: &mut Job,
-    attempt: Option<AttemptNo>,
-    slot: SlotId,
-    at: Timestamp,
-) -> Result<(), Refusal> {
+pub fn start(job: &mut Job, slot: SlotId, at: Timestamp) -> Result<(), Refusal> {
     expect(job, Happening::Start)?;
-    match attempt {
-        Some(attempt) => expect_open(job, attempt)?,
-        None => {
-            expect(job, Happening::Stage)?;
-            job.attempts = job.attempts.next();
-        }
+    if job.open.is_none() {
+        job.attempts = job.attempts.next();
     }
     job.status = JobStatus::Processing;
     job.next_retry_at = None;
@@ -499,10 +469,8 @@ impl Transition {
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
         Transition::Stage { at, .. } => stage(job, *at),
-        Transition::Unstage { attempt, .. } => unstage(job, *attempt),
-        Transition::Start {
-            attempt, slot, at, ..
-        } => start(job, *attempt, *slot, *at),
+        Transition::Unstage { .. } => unstage(job),
+        Transition::Start { slot, at, .. } => start(job, *slot, *at),
         Transition::Settle(settlement) => settle(job, settlement),
         Transition::Fail { failure, at, .. } => fail(job, failure, *at),
         Transition::Cancel { at, .. } => cancel(job, *at),
