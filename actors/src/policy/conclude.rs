@@ -1,0 +1,225 @@
+//! The end of an attempt: from what the caller saw to the one transaction that stores it.
+
+use std::sync::Arc;
+
+use crate::model::{
+    AttemptNo, AttemptPhase, CallOutcome, CallRecord, Failure, Job, JobEntry, JobId, RequestId,
+    Settings, Timestamp, Usage,
+};
+use crate::policy::judge::{self, BreakerEffect, JobEffect, LaneEffect, Sent};
+use crate::policy::transition::{Next, Settlement};
+use crate::ports::GlmOutcome;
+
+/// What a caller reports of a run.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The job.
+    pub job_id: JobId,
+    /// Which attempt; the fence.
+    pub attempt: AttemptNo,
+    /// The URL that was called.
+    pub endpoint: String,
+    /// When the call was sent.
+    pub started_at: Timestamp,
+    /// How long it took, in milliseconds, by a monotonic clock.
+    pub response_time_ms: u64,
+    /// How it ended.
+    pub outcome: Arc<GlmOutcome>,
+}
+
+/// An attempt's end, decided: what to store and what it means for lane and breaker.
+#[derive(Debug)]
+pub struct Concluded {
+    /// What to store. The lane adds its own state and the breaker's.
+    pub settlement: Settlement,
+    /// The job's place in line from now on, if it goes back there.
+    pub back_in_line: Option<JobEntry>,
+    /// What it means for the lane.
+    pub lane: LaneEffect,
+    /// What it means for the breaker.
+    pub breaker: BreakerEffect,
+    /// Whether GLM answered: that ends a series of throttle answers.
+    pub answered: bool,
+}
+
+/// What is known beside the outcome itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// The settings in force.
+    pub settings: &'a Settings,
+    /// Throttle answers in a row before this outcome.
+    pub throttle_level: u32,
+    /// Whether a caller cancelled the job while the call was open.
+    pub cancelled: bool,
+    /// For the jitter.
+    pub seed: u64,
+    /// Now.
+    pub now: Timestamp,
+}
+
+fn next_of(
+    job: &Job,
+    effect: &JobEffect,
+    failure: Failure,
+    interruptions: u32,
+) -> (Next, Option<JobEntry>) {
+    match effect {
+        JobEffect::Fail => (Next::Failed { failure }, None),
+        JobEffect::Retry { at, counted } => {
+            let entry = JobEntry {
+                due_at: *at,
+                ..job.entry()
+            };
+            let next = Next::Retry {
+                failure,
+                at: *at,
+                counted: *counted,
+                interruptions,
+            };
+            (next, Some(entry))
+        }
+    }
+}
+
+/// Decides what a finished run means.
+#[must_use]
+pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concluded {
+    let mut call = CallRecord {
+        seq: 0,
+        job_id: job.id,
+        attempt: finished.attempt,
+        user_id: job.user_id.clone(),
+        endpoint: finished.endpoint.clone(),
+        model: job.model.clone(),
+        request_id: RequestId::new(job.id, finished.attempt),
+        started_at: finished.started_at,
+        ended_at: on.now,
+        outcome: CallOutcome::Completed,
+        status_code: None,
+        response_time_ms: finished.response_time_ms,
+        usage: Usage::default(),
+        cost: None,
+        failure: None,
+        retry_count: job.retry_count,
+        maybe_billed: false,
+    };
+    let price = |usage: &Usage| {
+        (usage.total_tokens > 0)
+            .then(|| on.settings.prices.cost(&job.model, usage))
+            .flatten()
+    };
+    let mut lane = LaneEffect::GoOn;
+    let mut breaker = BreakerEffect::Ignore;
+    let mut answered = false;
+    let (next, back_in_line) = match &*finished.outcome {
+        GlmOutcome::Answered(answer) => {
+            call.status_code = Some(answer.status_code);
+            call.usage = answer.usage;
+            call.cost = price(&answer.usage);
+            breaker = BreakerEffect::Success;
+            answered = true;
+            let response = Arc::clone(&answer.body);
+            (Next::Completed { response }, None)
+        }
+        GlmOutcome::Failed(failure, usage) => {
+            let mut failure = failure.clone();
+            failure.class = judge::class_of(&failure, on.settings);
+            call.outcome = CallOutcome::Failed;
+            call.status_code = failure.http_status;
+            call.usage = *usage;
+            call.cost = price(usage);
+            call.maybe_billed = failure.maybe_billed;
+            call.failure = Some(failure.clone());
+            let judgement = judge::judge(
+                &failure,
+                job,
+                on.settings,
+                on.throttle_level,
+                on.seed,
+                on.now,
+            );
+            lane = judgement.lane;
+            breaker = judgement.breaker;
+            if on.cancelled {
+                (Next::Cancelled, None)
+            } else {
+                next_of(job, &judgement.job, failure, 0)
+            }
+        }
+        GlmOutcome::Aborted => {
+            call.maybe_billed = true;
+            if on.cancelled {
+                call.outcome = CallOutcome::Cancelled;
+                (Next::Cancelled, None)
+            } else {
+                // Closed by a shutdown: in doubt like a crash, but nobody's fault.
+                call.outcome = CallOutcome::Interrupted;
+                let (failure, effect, interruptions) =
+                    judge::interrupted(job, finished.attempt, Sent::Maybe, on.settings);
+                call.failure = Some(failure.clone());
+                next_of(job, &effect, failure, interruptions)
+            }
+        }
+    };
+    Concluded {
+        settlement: Settlement {
+            job_id: job.id,
+            attempt: finished.attempt,
+            next,
+            call,
+            lane: None,
+            breaker: None,
+        },
+        back_in_line,
+        lane,
+        breaker,
+        answered,
+    }
+}
+
+/// Closes an attempt whose caller or process died while it was open.
+#[must_use]
+pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -> Concluded {
+    let (attempt, started_at, phase) = job
+        .open
+        .map_or((job.attempts, now, AttemptPhase::Started), |open| {
+            (open.no, open.at, open.phase)
+        });
+    debug_assert!(sent == Sent::Maybe || phase == AttemptPhase::Started);
+    let (failure, effect, interruptions) = judge::interrupted(job, attempt, sent, settings);
+    let call = CallRecord {
+        seq: 0,
+        job_id: job.id,
+        attempt,
+        user_id: job.user_id.clone(),
+        endpoint: String::new(),
+        model: job.model.clone(),
+        request_id: RequestId::new(job.id, attempt),
+        started_at,
+        ended_at: now,
+        outcome: CallOutcome::Interrupted,
+        status_code: None,
+        response_time_ms: 0,
+        usage: Usage::default(),
+        cost: None,
+        failure: Some(failure.clone()),
+        retry_count: job.retry_count,
+        maybe_billed: true,
+    };
+    let (next, back_in_line) = next_of(job, &effect, failure, interruptions);
+    Concluded {
+        settlement: Settlement {
+            job_id: job.id,
+            attempt,
+            next,
+            call,
+            lane: None,
+            breaker: None,
+        },
+        back_in_line,
+        lane: LaneEffect::GoOn,
+        breaker: BreakerEffect::Ignore,
+        answered: false,
+    }
+}
+
