@@ -1,7 +1,9 @@
 //! What can go wrong for somebody who uses the lane.
 
-use onelane_actors::model::{Failure, JobId, JobStatus};
+use onelane_actors::model::{Failure, JobId, JobStatus, SubmissionError};
+use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::StoreError;
+use onelane_actors::queue::SubmitError;
 
 /// Why the lane did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,4 +59,32 @@ pub enum Error {
     /// The lane has stopped, or is stopping, and takes nothing.
     #[error("the lane has stopped: {0}")]
     Stopped(String),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<SubmissionError> for Error {
+    fn from(error: SubmissionError) -> Self {
+        Self::Invalid {
+            field: error.field.to_owned(),
+            problem: error.problem,
+        }
+    }
+}
+
+impl From<SubmitError> for Error {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid(error) => error.into(),
+            SubmitError::Store(error) => error.into(),
+            SubmitError::Refused(Refusal::QueueFull { limit }) => Self::QueueFull { limit },
+            SubmitError::Refused(Refusal::IdempotencyConflict(id)) => Self::IdempotencyConflict(id),
+            SubmitError::Refused(refusal) => Self::Stopped(refusal.to_string()),
+            SubmitError::Unknown => Self::Stopped(error.to_string()),
+        }
+    }
 }

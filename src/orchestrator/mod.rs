@@ -1,216 +1,557 @@
 //! The facade: what an embedding process, the API and the command line hold. It hides actor
-//! references and restarts.
+//! references and restarts: a reply that was lost with its actor is asked for again.
+
+mod events;
+mod types;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use onelane_actors::cost::Totals;
 use onelane_actors::model::{
-    BreakerSnapshot, CallRecord, Event, Failure, Hold, JobId, JobStatus, Pause, Request, Timestamp, UsageRow, Cost, Usage,
+    BreakerSnapshot, CallOutcome, Cost, Event, JobId, JobStatus, Settings, Submission,
+    UsageRow, limits,
 };
-use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, StatusCounts, UsageFilter};
-use serde_json::Value;
-use serde_json::value::RawValue;
+use onelane_actors::policy::transition::{NewJob, Refusal, Transition};
+use onelane_actors::ports::{
+    CallFilter, CallPage, Clock, Glm, Ids, JobFilter, JobPage, JobRecord, StatusCounts, Store,
+    StoreError, UsageFilter, Verdicts,
+};
+use onelane_actors::queue::{QueueMsg, SubmitError, Submitted, submitted};
+use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
+use onelane_actors::supervisor::{
+    House, Refs, RestartBudget, StopReason, Supervisor, SupervisorArgs, SupervisorMsg,
+};
+use onelane_actors::{Faults, Ports};
+use ractor::{Actor, ActorRef, RpcReplyPort};
+use tokio::sync::{oneshot, watch};
 
 use crate::error::Error;
+pub use events::{Events, Feed};
+pub use types::{JobDetail, LaneStatus, Metrics, Shutdown};
 
-/// A job as it is submitted. Fields that are `None` take the configured default.
-#[derive(Debug, Clone)]
-pub struct Submission {
-    /// What to ask GLM.
-    pub request: Request,
-    /// The model; a chat body's own `model` counts when this is `None`.
-    pub model: Option<String>,
-    /// Whose job it is.
-    pub user_id: String,
-    /// What it is about, in the submitter's own terms.
-    pub content_id: Option<String>,
-    /// Higher is more urgent.
-    pub priority: i32,
-    /// Retries of transient failures.
-    pub max_retries: Option<u32>,
-    /// Not before this moment.
-    pub run_at: Option<Timestamp>,
-    /// Fails if not done by this moment.
-    pub deadline: Option<Timestamp>,
-    /// The total time of one call, in milliseconds.
-    pub timeout_ms: Option<u64>,
-    /// The same key of the same user with the same request gives the same job.
-    pub idempotency_key: Option<String>,
-    /// Any JSON of the submitter's own, kept as it came.
-    pub metadata: Option<Box<RawValue>>,
+/// What a lane is built from: the adapters and what tests put in their place.
+pub struct Parts {
+    /// The durable truth.
+    pub store: Arc<dyn Store>,
+    /// GLM.
+    pub glm: Arc<dyn Glm>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and seeds.
+    pub ids: Arc<dyn Ids>,
+    /// What the lane is told at first.
+    pub settings: Settings,
+    /// How many restarts of actors are borne.
+    pub budget: RestartBudget,
+    /// Faults that tests inject.
+    pub faults: Faults,
 }
 
-impl Submission {
-    /// A prompt of user `default`, priority 0.
-    pub fn prompt(text: impl Into<String>) -> Result<Self, Error> { let _ = text; unimplemented!() }
-    /// A chat body from its JSON text.
-    pub fn chat(json: &str) -> Result<Self, Error> { let _ = json; unimplemented!() }
-    /// With this priority.
-    #[must_use]
-    pub fn priority(mut self, priority: i32) -> Self { self.priority = priority; self }
-    /// For this model.
-    #[must_use]
-    pub fn model(mut self, model: impl Into<String>) -> Self { self.model = Some(model.into()); self }
-    /// For this user.
-    #[must_use]
-    pub fn user(mut self, user_id: impl Into<String>) -> Self { self.user_id = user_id.into(); self }
-    /// With this idempotency key.
-    #[must_use]
-    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self { self.idempotency_key = Some(key.into()); self }
-}
-
-/// What became of a submission: the job is on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Submitted {
-    /// The job.
-    pub job_id: JobId,
-    /// `false`: the same submission (same idempotency key) was there before.
-    pub created: bool,
-}
-
-/// A job whole, with its attempts.
-#[derive(Debug, Clone)]
-pub struct JobDetail {
-    /// The job, its request and its response.
-    pub record: JobRecord,
-    /// Its attempts that have ended, oldest first.
-    pub attempts: Vec<CallRecord>,
-}
-
-/// The lane at this moment.
-#[derive(Debug, Clone)]
-pub struct LaneStatus {
-    /// Whether the configuration lets it run (`is_active`).
-    pub active: bool,
-    /// An operator's pause.
-    pub paused: Option<Pause>,
-    /// The hold in force.
-    pub hold: Option<Hold>,
-    /// The breaker.
-    pub breaker: BreakerSnapshot,
-    /// Calls in flight.
-    pub in_flight: u32,
-    /// Calls that may be in flight.
-    pub max_concurrency: u16,
-    /// Jobs that are due and wait for a slot.
-    pub ready: u64,
-    /// Jobs that wait for their time.
-    pub waiting: u64,
-    /// How often actors were restarted: rises with each restart.
-    pub generation: u64,
-}
-
-/// Figures of the lane.
-#[derive(Debug, Clone)]
-pub struct Metrics {
-    /// The lane.
-    pub lane: LaneStatus,
-    /// Jobs by status.
-    pub counts: StatusCounts,
-    /// The latest calls, newest first.
-    pub recent_calls: Vec<CallRecord>,
-    /// The share of the latest calls that failed, 0 to 1.
-    pub error_rate: f64,
-    /// The mean response time of the latest calls that were answered, in milliseconds.
-    pub average_response_time_ms: f64,
-    /// Tokens since the start of this process (a hint; the truth is in `usage`).
-    pub usage: Usage,
-    /// Costs since the start of this process (a hint; the truth is in `usage`).
-    pub cost: Vec<Cost>,
-    /// Calls since the start of this process.
-    pub calls: u64,
-}
-
-/// How a shutdown ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shutdown {
-    /// Whether every open call ended by itself before the deadline.
-    pub drained: bool,
-}
-
-/// What a subscriber gets.
-#[derive(Debug, Clone)]
-pub enum Feed {
-    /// A fact, with its time.
-    Event(Timestamp, Arc<Event>),
-    /// The subscriber was too slow and missed so many.
-    Missed(u64),
-}
-
-/// A subscription to live events.
-#[derive(Debug)]
-pub struct Events { _private: () }
-
-impl Events {
-    /// The next event; `None` once the lane has stopped.
-    pub async fn next(&mut self) -> Option<Feed> { unimplemented!() }
+struct Inner {
+    ports: Ports,
+    settings: watch::Sender<Arc<Settings>>,
+    house: watch::Receiver<House>,
+    breaker: watch::Receiver<BreakerSnapshot>,
+    totals: watch::Receiver<Totals>,
+    supervisor: ActorRef<SupervisorMsg>,
+    /// Turns true when the supervisor's task has ended: nothing of the lane runs any more.
+    gone: watch::Receiver<bool>,
+    closed: AtomicBool,
 }
 
 /// The lane, as its users hold it. Clones are cheap and mean the same lane.
-#[derive(Debug, Clone)]
-pub struct Orchestrator { _private: () }
+#[derive(Clone)]
+pub struct Orchestrator {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Orchestrator").finish_non_exhaustive()
+    }
+}
+
+/// How long the facade waits for the house to change before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The calls that error rate and response time are told of.
+const RECENT_CALLS: usize = 100;
 
 impl Orchestrator {
+    /// Starts a lane on these parts and recovers what the store holds.
+    pub async fn start_with(parts: Parts) -> Result<Self, Error> {
+        let (settings, settings_rx) = watch::channel(Arc::new(parts.settings));
+        let ports = Ports {
+            store: parts.store,
+            glm: parts.glm,
+            clock: parts.clock,
+            ids: parts.ids,
+            settings: settings_rx,
+            events: onelane_actors::Events::new(limits::EVENTS_BUFFERED_MAX),
+            faults: parts.faults,
+        };
+        let (house_tx, house) = watch::channel(House::default());
+        let (breaker_tx, breaker) = watch::channel(BreakerSnapshot::default());
+        let (totals_tx, totals) = watch::channel(Totals::default());
+        let args = SupervisorArgs {
+            ports: ports.clone(),
+            budget: parts.budget,
+            house: house_tx,
+            breaker: breaker_tx,
+            totals: totals_tx,
+        };
+        let (supervisor, ended) = Actor::spawn(None, Supervisor, args)
+            .await
+            .map_err(start_error)?;
+        let (gone_tx, gone) = watch::channel(false);
+        tokio::spawn(async move {
+            let _ = ended.await;
+            let _ = gone_tx.send(true);
+        });
+        Ok(Self {
+            inner: Arc::new(Inner {
+                ports,
+                settings,
+                house,
+                breaker,
+                totals,
+                supervisor,
+                gone,
+                closed: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    // ---- submitting --------------------------------------------------------------------------
+
     /// Puts a job on disk; answers once it is durable.
-    pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> { let _ = submission; unimplemented!() }
-    /// Puts many jobs on disk in few transactions. A job that is refused does not hinder the others.
-    pub async fn submit_many(&self, submissions: Vec<Submission>) -> Result<Vec<Result<Submitted, Error>>, Error> { let _ = submissions; unimplemented!() }
-    /// Submits and waits: resolves to the completed job, or to `JobFailed`/`JobCancelled`.
-    pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> { let _ = submission; unimplemented!() }
+    pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
+        let new = self.new_job(submission)?;
+        let mut verdicts = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
+        Ok(submitted(verdicts.pop())?)
+    }
+
+    /// Puts many jobs on disk in few transactions. A job that is refused does not hinder the
+    /// others; its place in the answer says why.
+    pub async fn submit_many(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Result<Submitted, Error>>, Error> {
+        if submissions.len() > limits::SUBMIT_MANY_MAX {
+            return Err(Error::Invalid {
+                field: "jobs".to_owned(),
+                problem: format!("must be at most {}", limits::SUBMIT_MANY_MAX),
+            });
+        }
+        let mut answers: Vec<Result<Submitted, Error>> = Vec::with_capacity(submissions.len());
+        let mut transitions = Vec::with_capacity(submissions.len());
+        let mut places = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            match self.new_job(submission) {
+                Ok(new) => {
+                    places.push(answers.len());
+                    transitions.push(Transition::Insert(Box::new(new)));
+                    // Overwritten below; stays only if the store answered too little.
+                    answers.push(Err(SubmitError::Unknown.into()));
+                }
+                Err(error) => answers.push(Err(error)),
+            }
+        }
+        let mut places = places.into_iter();
+        while !transitions.is_empty() {
+            let rest = transitions.split_off(limits::BATCH_TRANSITIONS_MAX.min(transitions.len()));
+            let verdicts = self.commit(std::mem::replace(&mut transitions, rest)).await?;
+            for (verdict, place) in verdicts.into_iter().zip(places.by_ref()) {
+                if let Some(answer) = answers.get_mut(place) {
+                    *answer = submitted(Some(verdict)).map_err(Error::from);
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Submits and waits: resolves to the completed job, or to `JobFailed` or `JobCancelled`.
+    pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
+        let Submitted { job_id, .. } = self.submit(submission).await?;
+        let record = self.wait(job_id).await?;
+        match (record.job.status, &record.job.error) {
+            (JobStatus::Failed, Some(failure)) => Err(Error::JobFailed {
+                job_id,
+                failure: Box::new(failure.clone()),
+            }),
+            (JobStatus::Cancelled, _) => Err(Error::JobCancelled(job_id)),
+            _ => Ok(record),
+        }
+    }
+
+    fn new_job(&self, submission: Submission) -> Result<NewJob, Error> {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(Error::Stopped("it is shutting down".to_owned()));
+        }
+        let now = self.inner.ports.clock.now();
+        let id = self.inner.ports.ids.job_id(now);
+        let settings = Arc::clone(&self.inner.settings.borrow());
+        Ok(submission.into_job(&settings, id, now)?)
+    }
+
+    /// Commits through the store actor. Asked again when the actor was restarted before it
+    /// answered: a job has its id before it is submitted, so asking again finds it.
+    async fn commit(&self, transitions: Vec<Transition>) -> Result<Verdicts, Error> {
+        let verdicts = self
+            .ask(|refs, port| {
+                refs.store.cast(StoreMsg::Commit(CommitRequest {
+                    transitions: transitions.clone(),
+                    reply: CommitReply::Port(port),
+                }))
+            })
+            .await?;
+        Ok(verdicts?)
+    }
+
+    // ---- one job -----------------------------------------------------------------------------
+
     /// Waits until the job has a terminal status and returns it, whichever that is.
-    pub async fn wait(&self, id: JobId) -> Result<JobRecord, Error> { let _ = id; unimplemented!() }
-    /// As `wait`, at most for `limit`; then `WaitTimeout`.
-    pub async fn wait_for(&self, id: JobId, limit: Duration) -> Result<JobRecord, Error> { let _ = (id, limit); unimplemented!() }
-    /// One job with its attempts. `NotFound` if there is none.
-    pub async fn job(&self, id: JobId) -> Result<JobDetail, Error> { let _ = id; unimplemented!() }
-    /// A page of jobs, newest first.
-    pub async fn jobs(&self, filter: JobFilter, cursor: Option<u64>, limit: usize) -> Result<JobPage, Error> { let _ = (filter, cursor, limit); unimplemented!() }
-    /// A page of the call log, newest first.
-    pub async fn calls(&self, filter: CallFilter, cursor: Option<u64>, limit: usize) -> Result<CallPage, Error> { let _ = (filter, cursor, limit); unimplemented!() }
-    /// Cancels a waiting or running job (the open call is closed). Cancelling a cancelled job is fine;
-    /// a completed or failed one is `WrongStatus`.
-    pub async fn cancel(&self, id: JobId) -> Result<(), Error> { let _ = id; unimplemented!() }
+    pub async fn wait(&self, id: JobId) -> Result<JobRecord, Error> {
+        loop {
+            self.ask(|refs, reply| refs.queue.cast(QueueMsg::Wait { job_id: id, reply }))
+                .await?;
+            let record = self.record(id).await?;
+            if record.job.status.is_terminal() {
+                return Ok(record);
+            }
+            // Put back in line between the two questions, or its end is just being stored.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// As `wait`, at most for `limit`; then `WaitTimeout`. The job goes on.
+    pub async fn wait_for(&self, id: JobId, limit: Duration) -> Result<JobRecord, Error> {
+        tokio::time::timeout(limit, self.wait(id))
+            .await
+            .unwrap_or(Err(Error::WaitTimeout(id)))
+    }
+
+    /// One job with its attempts.
+    pub async fn job(&self, id: JobId) -> Result<JobDetail, Error> {
+        let (record, attempts) = self
+            .read(move |store| {
+                let filter = CallFilter {
+                    job_id: Some(id),
+                    ..CallFilter::default()
+                };
+                let record = store.job(id)?;
+                let mut calls = store.calls(&filter, None, limits::PAGE_ROWS_MAX)?.calls;
+                calls.reverse();
+                Ok((record, calls))
+            })
+            .await?;
+        Ok(JobDetail {
+            record: record.ok_or(Error::NotFound(id))?,
+            attempts,
+        })
+    }
+
+    async fn record(&self, id: JobId) -> Result<JobRecord, Error> {
+        self.read(move |store| store.job(id))
+            .await?
+            .ok_or(Error::NotFound(id))
+    }
+
+    /// Cancels a waiting or running job; the open call is closed. Cancelling a cancelled job is
+    /// fine; a completed or failed one is `WrongStatus`.
+    pub async fn cancel(&self, id: JobId) -> Result<(), Error> {
+        let answer = self
+            .ask(|refs, reply| refs.queue.cast(QueueMsg::Cancel { job_id: id, reply }))
+            .await?;
+        match answer {
+            Err(Refusal::WrongStatus(JobStatus::Cancelled)) => Ok(()),
+            other => other.map_err(|refusal| {
+                refused(id, refusal, "only a pending or running job can be cancelled")
+            }),
+        }
+    }
+
     /// Puts a failed or cancelled job back in line with fresh retries; otherwise `WrongStatus`.
-    pub async fn retry(&self, id: JobId) -> Result<(), Error> { let _ = id; unimplemented!() }
+    pub async fn retry(&self, id: JobId) -> Result<(), Error> {
+        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Requeue { job_id: id, reply }))
+            .await?
+            .map_err(|refusal| {
+                refused(id, refusal, "only a failed or cancelled job can be retried")
+            })
+    }
+
     /// Changes the priority of a pending job.
-    pub async fn reprioritise(&self, id: JobId, priority: i32) -> Result<(), Error> { let _ = (id, priority); unimplemented!() }
+    pub async fn reprioritise(&self, id: JobId, priority: i32) -> Result<(), Error> {
+        self.ask(|refs, reply| {
+            refs.queue.cast(QueueMsg::Reprioritise {
+                job_id: id,
+                priority,
+                reply,
+            })
+        })
+        .await?
+        .map_err(|refusal| refused(id, refusal, "only a pending job has a place in line"))
+    }
+
+    // ---- lists and figures -------------------------------------------------------------------
+
+    /// A page of jobs, newest first.
+    pub async fn jobs(
+        &self,
+        filter: JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<JobPage, Error> {
+        let limit = limit.min(limits::PAGE_ROWS_MAX);
+        self.read(move |store| store.jobs(&filter, cursor, limit))
+            .await
+    }
+
+    /// A page of the call log, newest first.
+    pub async fn calls(
+        &self,
+        filter: CallFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<CallPage, Error> {
+        let limit = limit.min(limits::PAGE_ROWS_MAX);
+        self.read(move |store| store.calls(&filter, cursor, limit))
+            .await
+    }
+
     /// Jobs by status.
-    pub async fn queue_status(&self) -> Result<StatusCounts, Error> { unimplemented!() }
+    pub async fn queue_status(&self) -> Result<StatusCounts, Error> {
+        self.read(|store| store.counts()).await
+    }
+
     /// Usage rows (day x model x user), ordered by day, model, user.
-    pub async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>, Error> { let _ = filter; unimplemented!() }
-    /// Figures of the lane.
-    pub async fn metrics(&self) -> Result<Metrics, Error> { unimplemented!() }
+    pub async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>, Error> {
+        self.read(move |store| store.usage(&filter)).await
+    }
+
     /// The lane at this moment.
-    pub async fn lane(&self) -> Result<LaneStatus, Error> { unimplemented!() }
+    pub async fn lane(&self) -> Result<LaneStatus, Error> {
+        let lane = self
+            .ask(|refs, reply| refs.queue.cast(QueueMsg::Snapshot { reply }))
+            .await?;
+        Ok(LaneStatus {
+            active: lane.active,
+            paused: lane.state.paused,
+            hold: lane.state.hold,
+            breaker: self.inner.breaker.borrow().clone(),
+            in_flight: u32::try_from(lane.in_flight).unwrap_or(u32::MAX),
+            max_concurrency: lane.max_concurrency,
+            ready: lane.ready as u64,
+            waiting: lane.waiting as u64,
+            generation: lane.generation,
+        })
+    }
+
+    /// Figures of the lane.
+    pub async fn metrics(&self) -> Result<Metrics, Error> {
+        let lane = self.lane().await?;
+        let (counts, recent) = self
+            .read(|store| {
+                let recent = store.calls(&CallFilter::default(), None, RECENT_CALLS)?;
+                Ok((store.counts()?, recent.calls))
+            })
+            .await?;
+        let answered: Vec<u64> = recent
+            .iter()
+            .filter(|call| call.outcome == CallOutcome::Completed)
+            .map(|call| call.response_time_ms)
+            .collect();
+        let share = |part: f64, whole: usize| {
+            if whole == 0 { 0.0 } else { part / whole as f64 }
+        };
+        let failed = recent.len() - answered.len();
+        let totals = self.inner.totals.borrow().clone();
+        Ok(Metrics {
+            lane,
+            counts,
+            error_rate: share(failed as f64, recent.len()),
+            average_response_time_ms: share(answered.iter().sum::<u64>() as f64, answered.len()),
+            recent_calls: recent,
+            usage: totals.usage,
+            cost: totals
+                .cost
+                .into_iter()
+                .map(|(currency, nanos)| Cost { nanos, currency })
+                .collect(),
+            calls: totals.calls,
+        })
+    }
+
+    // ---- control -----------------------------------------------------------------------------
+
     /// Stops the lane before its next call; stored, so that it outlives a restart.
-    pub async fn pause(&self, reason: Option<String>) -> Result<(), Error> { let _ = reason; unimplemented!() }
+    pub async fn pause(&self, reason: Option<String>) -> Result<(), Error> {
+        self.ask(|refs, reply| {
+            let reason = reason.clone();
+            refs.queue.cast(QueueMsg::Pause { reason, reply })
+        })
+        .await?
+        .map_err(|refusal| Error::Stopped(refusal.to_string()))
+    }
+
     /// Ends a pause and every hold.
-    pub async fn resume(&self) -> Result<(), Error> { unimplemented!() }
-    /// The configuration as the admin API shows it (`GLMConfig`, camelCase, key masked).
-    pub fn config_view(&self) -> Value { unimplemented!() }
-    /// Changes the running configuration: validated, stored, live at once. `patch` is a part of a
-    /// `GLMConfig`. Answers the new view. Bad fields come back as `Invalid`.
-    pub async fn set_config(&self, patch: &Value) -> Result<Value, Error> { let _ = patch; unimplemented!() }
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Resume { reply }))
+            .await?
+            .map_err(|refusal| Error::Stopped(refusal.to_string()))
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.inner.settings.borrow())
+    }
+
+    /// Puts settings in force, without storing them. `stored` is what has to be on disk first.
+    pub(crate) async fn apply_settings(
+        &self,
+        settings: Settings,
+        stored: Option<String>,
+    ) -> Result<(), Error> {
+        if let Some(json) = stored {
+            self.commit(vec![Transition::Config(json)]).await?;
+        }
+        self.inner.settings.send_replace(Arc::new(settings));
+        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Configure { reply }))
+            .await?;
+        let now = self.inner.ports.clock.now();
+        self.inner.ports.events.send(now, || Event::ConfigChanged);
+        Ok(())
+    }
+
     /// Live events from now on.
-    pub fn subscribe(&self) -> Events { unimplemented!() }
-    /// Stops taking jobs, lets open calls finish until `deadline`, then closes them (recorded as
-    /// interrupted), stores everything and stops.
-    pub async fn shutdown(&self, deadline: Duration) -> Shutdown { let _ = deadline; unimplemented!() }
-    /// Resolves when the lane has stopped by itself, to the reason: an actor that kept failing, or
-    /// a store that failed.
-    pub async fn stopped(&self) -> StopReason { unimplemented!() }
+    #[must_use]
+    pub fn subscribe(&self) -> Events {
+        Events::new(self.inner.ports.events.subscribe())
+    }
+
+    /// The QueueActor of this moment, for plain message submission. A restart replaces it: on a
+    /// failed send, ask for it again.
+    pub async fn queue(&self) -> Result<ActorRef<QueueMsg>, Error> {
+        Ok(self.refs().await?.1.queue)
+    }
+
+    /// Stops taking jobs, lets open calls finish until `deadline` has passed, then closes them
+    /// (recorded as interrupted), stores everything and stops.
+    pub async fn shutdown(&self, deadline: Duration) -> Shutdown {
+        self.inner.closed.store(true, Ordering::Release);
+        let drain = self.ask(|refs, reply| refs.queue.cast(QueueMsg::Drain { reply }));
+        let drained = tokio::time::timeout(deadline, drain).await.is_ok();
+        if !drained {
+            if let Ok((_, refs)) = self.refs().await {
+                let _ = refs.queue.cast(QueueMsg::AbortAll);
+            }
+            // Closing takes a moment, storing another: neither may hold up the end for long.
+            let drain = self.ask(|refs, reply| refs.queue.cast(QueueMsg::Drain { reply }));
+            let _ = tokio::time::timeout(Duration::from_millis(limits::ACTOR_REPLY_MS), drain).await;
+        }
+        let _ = self
+            .inner
+            .supervisor
+            .cast(SupervisorMsg::Shutdown);
+        let mut gone = self.inner.gone.clone();
+        let _ = gone.wait_for(|gone| *gone).await;
+        Shutdown { drained }
+    }
+
+    /// Resolves when the lane has stopped, to the reason: a shutdown, a store that failed, or
+    /// actors that kept failing.
+    pub async fn stopped(&self) -> StopReason {
+        let mut house = self.inner.house.clone();
+        let reason = match house.wait_for(|house| house.stopped.is_some()).await {
+            Ok(house) => house.stopped.clone(),
+            Err(_) => None,
+        };
+        let mut gone = self.inner.gone.clone();
+        let _ = gone.wait_for(|gone| *gone).await;
+        reason.unwrap_or_else(|| StopReason::Failed("the supervisor ended".to_owned()))
+    }
+
+    // ---- how it asks -------------------------------------------------------------------------
+
+    /// The actors of this moment; waits while they are being restarted.
+    async fn refs(&self) -> Result<(u64, Refs), Error> {
+        let mut house = self.inner.house.clone();
+        let house = house
+            .wait_for(|house| house.refs.is_some() || house.stopped.is_some())
+            .await
+            .map_err(|_| Error::Stopped("its supervisor ended".to_owned()))?;
+        match (&house.refs, &house.stopped) {
+            (_, Some(reason)) => Err(stopped_error(reason)),
+            (Some(refs), None) => Ok((house.generation, refs.clone())),
+            (None, None) => Err(Error::Stopped("its supervisor ended".to_owned())),
+        }
+    }
+
+    /// Sends a message with a reply port and waits; sends it again to the next generation when the
+    /// actor failed before it answered. Every message sent so may safely be sent twice.
+    async fn ask<R, M>(
+        &self,
+        send: impl Fn(&Refs, RpcReplyPort<R>) -> Result<(), M>,
+    ) -> Result<R, Error> {
+        loop {
+            let (generation, refs) = self.refs().await?;
+            let (port, answer) = oneshot::channel();
+            if send(&refs, port.into()).is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return Ok(answer);
+            }
+            let mut house = self.inner.house.clone();
+            let changed = house
+                .wait_for(|house| house.generation > generation || house.stopped.is_some());
+            // Looks again after a while: a reply may be lost without a restart of this actor.
+            let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
+        }
+    }
+
+    /// Reads a short snapshot, off the async workers.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = Arc::clone(&self.inner.ports.store);
+        tokio::task::spawn_blocking(move || read(&*store))
+            .await
+            .map_err(|_| Error::Stopped("the runtime is ending".to_owned()))?
+            .map_err(Error::from)
+    }
 }
 
-/// Why a lane stopped by itself.
-#[derive(Debug, Clone)]
-pub enum StopReason {
-    /// `shutdown` was called.
-    Shutdown,
-    /// The store failed and could not be reopened.
-    Store(onelane_actors::ports::StoreError),
-    /// Actors failed more often than the restart budget allows.
-    Failed(String),
+fn start_error(error: ractor::SpawnErr) -> Error {
+    match error {
+        ractor::SpawnErr::StartupFailed(inner) => match inner.downcast::<StoreError>() {
+            Ok(error) => Error::Store(*error),
+            Err(inner) => match inner.downcast::<ractor::SpawnErr>() {
+                Ok(inner) => start_error(*inner),
+                Err(inner) => Error::Stopped(inner.to_string()),
+            },
+        },
+        other => Error::Stopped(other.to_string()),
+    }
 }
 
-#[allow(dead_code)]
-fn _types(_: JobStatus, _: Failure) {}
+fn stopped_error(reason: &StopReason) -> Error {
+    match reason {
+        StopReason::Store(error) => Error::Store(error.clone()),
+        other => Error::Stopped(other.to_string()),
+    }
+}
+
+fn refused(job_id: JobId, refusal: Refusal, allowed: &'static str) -> Error {
+    match refusal {
+        Refusal::NotFound => Error::NotFound(job_id),
+        Refusal::WrongStatus(status) => Error::WrongStatus {
+            job_id,
+            status,
+            allowed,
+        },
+        other => SubmitError::Refused(other).into(),
+    }
+}

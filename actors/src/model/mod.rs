@@ -12,6 +12,7 @@ mod lane;
 mod money;
 mod request;
 mod settings;
+mod submission;
 mod time;
 mod usage;
 
@@ -29,5 +30,6 @@ pub use settings::{
     BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
     SettingsError, Timeouts,
 };
+pub use submission::{DEFAULT_USER, Submission, SubmissionError};
 pub use time::{Day, Timestamp};
 pub use usage::{Usage, UsageKey, UsageRow};

@@ -23,6 +23,18 @@ pub struct Usage {
     pub reasoning_tokens: u64,
 }
 
+impl Usage {
+    /// Adds another call's tokens. Sums are of what a server states, so they saturate.
+    pub fn add(&mut self, other: &Self) {
+        let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
+        sum(&mut self.prompt_tokens, other.prompt_tokens);
+        sum(&mut self.completion_tokens, other.completion_tokens);
+        sum(&mut self.total_tokens, other.total_tokens);
+        sum(&mut self.cached_tokens, other.cached_tokens);
+        sum(&mut self.reasoning_tokens, other.reasoning_tokens);
+    }
+}
+
 /// What the aggregates are kept by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UsageKey {
@@ -92,11 +104,7 @@ impl UsageRow {
         } else {
             self.failures += 1;
         }
-        self.usage.prompt_tokens += call.usage.prompt_tokens;
-        self.usage.completion_tokens += call.usage.completion_tokens;
-        self.usage.total_tokens += call.usage.total_tokens;
-        self.usage.cached_tokens += call.usage.cached_tokens;
-        self.usage.reasoning_tokens += call.usage.reasoning_tokens;
+        self.usage.add(&call.usage);
         match call.cost {
             Some(cost) => *self.cost.entry(cost.currency).or_default() += cost.nanos,
             None if call.usage.total_tokens > 0 => self.unpriced_calls += 1,

@@ -1,0 +1,192 @@
+//! The GLM caller: makes one call at a time, and says so. It knows nobody but where to report.
+//!
+//! Capacity 1 is a credit: the caller announces [`QueueMsg::Ready`], the queue spends that credit
+//! on exactly one [`CallerMsg::Run`]. A busy caller reads no mailbox, so cancellation travels
+//! through [`Aborts`], and a queue that was restarted meanwhile hears of the outcome when the
+//! caller, ready again, reads the [`CallerMsg::Attach`] that has been waiting for it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Ports;
+use crate::model::{RequestId, Settings, SlotId};
+use crate::policy::conclude::Finished;
+use crate::policy::slot::attempt_of;
+use crate::policy::transition::Dispatch;
+use crate::ports::{GlmCall, GlmOutcome};
+use crate::queue::QueueMsg;
+
+/// The caller's protocol.
+#[derive(Debug)]
+pub enum CallerMsg {
+    /// Report to this queue from now on, and say at once that you are ready, with the outcome of
+    /// your last run: the queue before may not have stored it. Answered by [`QueueMsg::Ready`].
+    Attach {
+        /// The generation of the queue.
+        generation: u64,
+        /// The queue.
+        queue: ActorRef<QueueMsg>,
+    },
+    /// Make this call. Answered by [`QueueMsg::Ready`] when it has ended.
+    Run(Box<RunOrder>),
+    /// You are not needed any more.
+    Retire,
+}
+
+/// One call to make.
+#[derive(Debug)]
+pub struct RunOrder {
+    /// The job, with its open attempt.
+    pub dispatch: Arc<Dispatch>,
+    /// The settings in force when it was sent.
+    pub settings: Arc<Settings>,
+    /// Cancelled when the call is to be closed.
+    pub abort: CancellationToken,
+}
+
+/// The abort tokens of the open calls, by slot. Shared, because neither a busy caller nor a queue
+/// that came after the one that sent the call could be reached otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Aborts(Arc<Mutex<BTreeMap<SlotId, CancellationToken>>>);
+
+impl Aborts {
+    /// A fresh token for the slot's next call.
+    pub fn arm(&self, slot: SlotId) -> CancellationToken {
+        let token = CancellationToken::new();
+        self.lock().insert(slot, token.clone());
+        token
+    }
+
+    /// Closes the slot's open call, if there is one.
+    pub fn abort(&self, slot: SlotId) {
+        if let Some(token) = self.lock().get(&slot) {
+            token.cancel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<SlotId, CancellationToken>> {
+        // The map is whole at every moment: a panic elsewhere can't have left it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a caller starts with.
+pub(crate) struct CallerArgs {
+    pub(crate) slot: SlotId,
+    pub(crate) ports: Ports,
+}
+
+pub(crate) struct CallerState {
+    slot: SlotId,
+    ports: Ports,
+    generation: u64,
+    queue: Option<ActorRef<QueueMsg>>,
+    last: Option<Finished>,
+}
+
+pub(crate) struct GlmCallerActor;
+
+impl Actor for GlmCallerActor {
+    type Msg = CallerMsg;
+    type State = CallerState;
+    type Arguments = CallerArgs;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<CallerMsg>,
+        args: CallerArgs,
+    ) -> Result<CallerState, ActorProcessingErr> {
+        Ok(CallerState {
+            slot: args.slot,
+            ports: args.ports,
+            generation: 0,
+            queue: None,
+            last: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<CallerMsg>,
+        message: CallerMsg,
+        state: &mut CallerState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.ports.faults.point("caller");
+        match message {
+            CallerMsg::Attach { generation, queue } => {
+                state.generation = generation;
+                state.queue = Some(queue);
+                state.announce(state.last.clone());
+            }
+            CallerMsg::Run(order) => {
+                let finished = state.run(*order).await;
+                state.last = Some(finished.clone());
+                state.announce(Some(finished));
+            }
+            CallerMsg::Retire => myself.stop(None),
+        }
+        Ok(())
+    }
+}
+
+impl CallerState {
+    /// Says that no call is open, and how the last one ended. A queue that is gone does not hear
+    /// it; the next one attaches itself and does.
+    fn announce(&self, finished: Option<Finished>) {
+        if let Some(queue) = &self.queue {
+            let _ = queue.cast(QueueMsg::Ready {
+                slot: self.slot,
+                generation: self.generation,
+                finished: finished.map(Box::new),
+            });
+        }
+    }
+
+    async fn run(&self, order: RunOrder) -> Finished {
+        let RunOrder {
+            dispatch,
+            settings,
+            abort,
+        } = order;
+        let attempt = attempt_of(&dispatch);
+        let job = &dispatch.job;
+        let now = self.ports.clock.now();
+        let mut timeouts = settings.timeouts;
+        if let Some(ms) = job.timeout_ms {
+            timeouts.total_ms = ms;
+        }
+        if let Some(deadline) = job.deadline {
+            timeouts.total_ms = timeouts.total_ms.min(deadline.since(now).max(1));
+        }
+        let endpoint = self.ports.glm.url(&settings.endpoint);
+        let begun = Instant::now();
+        let outcome = if abort.is_cancelled() {
+            GlmOutcome::Aborted
+        } else {
+            let call = GlmCall {
+                job_id: job.id,
+                attempt,
+                request_id: RequestId::new(job.id, attempt),
+                endpoint: settings.endpoint.clone(),
+                model: job.model.clone(),
+                request: Arc::clone(&dispatch.request),
+                max_tokens: settings.max_tokens,
+                temperature: settings.temperature,
+                timeouts,
+            };
+            self.ports.glm.call(call, abort).await
+        };
+        Finished {
+            job_id: job.id,
+            attempt,
+            endpoint,
+            started_at: now,
+            response_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            outcome: Arc::new(outcome),
+        }
+    }
+}

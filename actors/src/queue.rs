@@ -1,0 +1,691 @@
+//! The queue actor: carries messages to and from the lane ([`crate::policy::lane`]), which decides.
+//! It owns the waiting jobs, the slots and those who wait for a job; nothing durable: it is rebuilt
+//! from the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call_t};
+use tokio::task::AbortHandle;
+
+use crate::Ports;
+use crate::breaker::BreakerMsg;
+use crate::caller::{Aborts, CallerMsg, RunOrder};
+use crate::cost::CostMsg;
+use crate::model::{
+    BreakerSnapshot, BreakerState, JobEntry, JobId, JobStatus, Settings, SlotId, Submission,
+    SubmissionError, Timestamp, limits,
+};
+use crate::policy::conclude::{Circumstances, Finished, conclude};
+use crate::policy::judge::BreakerEffect;
+use crate::policy::lane::{CancelPath, Effect, Lane, LaneSnapshot, Verdict};
+use crate::policy::transition::{Applied, Refusal, Transition};
+use crate::ports::StoreError;
+use crate::store::{CommitReply, CommitRequest, StoreMsg};
+use crate::supervisor::SupervisorMsg;
+use crate::telling::Teller;
+
+/// Why a submission by message was not accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SubmitError {
+    /// The submission is wrong.
+    #[error(transparent)]
+    Invalid(#[from] SubmissionError),
+    /// The store refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store failed; whether the job is on disk is unknown.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The house was restarted meanwhile; whether the job is on disk is unknown. Ask again, with
+    /// the same idempotency key if the first may have succeeded.
+    #[error("the store was restarted before it answered; ask again")]
+    Unknown,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// The job.
+    pub job_id: JobId,
+    /// `false`: the same submission was there before.
+    pub created: bool,
+}
+
+/// One commit of the queue's own, answered.
+#[derive(Debug)]
+pub struct Committed {
+    /// The lane's ticket.
+    pub ticket: u64,
+    /// What the store said of each change.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// The queue's protocol. [`QueueMsg::Submit`] to [`QueueMsg::Snapshot`] are for everybody; the rest
+/// is between the actors.
+#[derive(Debug)]
+pub enum QueueMsg {
+    /// Put a job on disk and in line: plain message submission.
+    Submit {
+        /// The job.
+        submission: Box<Submission>,
+        /// Answered once the job is durable.
+        reply: RpcReplyPort<Result<Submitted, SubmitError>>,
+    },
+    /// Tell when a job has reached a terminal status and that is on disk.
+    Wait {
+        /// The job.
+        job_id: JobId,
+        /// `true` then; `false` at once if the lane does not have the job.
+        reply: RpcReplyPort<bool>,
+    },
+    /// Give a job up, waiting or running.
+    Cancel {
+        /// The job.
+        job_id: JobId,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Put a failed or cancelled job back in line.
+    Requeue {
+        /// The job.
+        job_id: JobId,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Change a pending job's priority.
+    Reprioritise {
+        /// The job.
+        job_id: JobId,
+        /// The new priority.
+        priority: i32,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Stop before the next call.
+    Pause {
+        /// What the operator says.
+        reason: Option<String>,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// End pause and hold.
+    Resume {
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// The lane as it is.
+    Snapshot {
+        /// The answer.
+        reply: RpcReplyPort<LaneSnapshot>,
+    },
+    /// Send nothing more; answer when nothing is in flight and everything is stored.
+    Drain {
+        /// The answer.
+        reply: RpcReplyPort<()>,
+    },
+    /// Close every open call.
+    AbortAll,
+    /// The settings changed; take them from the watch.
+    Configure {
+        /// Answered when they are in force.
+        reply: RpcReplyPort<()>,
+    },
+    /// From the store: jobs are on disk, and commits are done.
+    Stored {
+        /// New jobs, in the order of their sequence.
+        inserted: Vec<JobEntry>,
+        /// Commits of the queue's.
+        committed: Vec<Committed>,
+    },
+    /// From a caller: no call is open on its slot.
+    Ready {
+        /// The slot.
+        slot: SlotId,
+        /// The generation that the caller is attached to.
+        generation: u64,
+        /// How its last call ended.
+        finished: Option<Box<Finished>>,
+    },
+    /// From the supervisor: there is a caller for this slot.
+    CallerAdded {
+        /// The slot.
+        slot: SlotId,
+        /// The caller.
+        caller: ActorRef<CallerMsg>,
+    },
+    /// From the breaker: it changed its state by itself.
+    Breaker(BreakerSnapshot),
+    /// From the queue's own timer.
+    Tick,
+}
+
+pub(crate) struct QueueArgs {
+    pub(crate) ports: Ports,
+    pub(crate) generation: u64,
+    pub(crate) supervisor: ActorRef<SupervisorMsg>,
+    pub(crate) store: ActorRef<StoreMsg>,
+    pub(crate) breaker: ActorRef<BreakerMsg>,
+    pub(crate) cost: ActorRef<CostMsg>,
+    pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
+    pub(crate) aborts: Aborts,
+}
+
+type Answer = RpcReplyPort<Result<(), Refusal>>;
+
+pub(crate) struct QueueState {
+    ports: Ports,
+    generation: u64,
+    supervisor: ActorRef<SupervisorMsg>,
+    store: ActorRef<StoreMsg>,
+    breaker: ActorRef<BreakerMsg>,
+    callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
+    aborts: Aborts,
+    settings: Arc<Settings>,
+    lane: Lane,
+    teller: Teller,
+    /// Those who wait for a job's end.
+    waiters: BTreeMap<JobId, Vec<RpcReplyPort<bool>>>,
+    /// Jobs whose end is being stored.
+    ending: BTreeMap<JobId, u32>,
+    /// Those who cancelled a running job: answered by its settlement.
+    cancels: BTreeMap<JobId, Vec<Answer>>,
+    /// Those who wait for a commit, by its ticket; with the job they asked about.
+    by_ticket: BTreeMap<u64, Vec<(Option<JobId>, Answer)>>,
+    drains: Vec<RpcReplyPort<()>>,
+    timer: Option<(Timestamp, AbortHandle)>,
+}
+
+pub(crate) struct QueueActor;
+
+impl Actor for QueueActor {
+    type Msg = QueueMsg;
+    type State = QueueState;
+    type Arguments = QueueArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<QueueMsg>,
+        args: QueueArgs,
+    ) -> Result<QueueState, ActorProcessingErr> {
+        let queue = myself.clone();
+        let recovered = args
+            .store
+            .call(|reply| StoreMsg::Recover { queue, reply }, None)
+            .await?
+            .success_or("the store actor ended before it answered")??;
+        let settings = Arc::clone(&args.ports.settings.borrow());
+        let now = args.ports.clock.now();
+        let stored_breaker = recovered.breaker.clone();
+        let teller = Teller::new(
+            args.ports.events.clone(),
+            args.cost.clone(),
+            recovered.lane.clone(),
+        );
+        let lane = Lane::recover(
+            recovered,
+            Arc::clone(&settings),
+            args.callers.keys().copied(),
+            args.generation,
+            now,
+        );
+        let mut state = QueueState {
+            ports: args.ports,
+            generation: args.generation,
+            supervisor: args.supervisor,
+            store: args.store,
+            breaker: args.breaker,
+            callers: args.callers,
+            aborts: args.aborts,
+            settings,
+            lane,
+            teller,
+            waiters: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            cancels: BTreeMap::new(),
+            by_ticket: BTreeMap::new(),
+            drains: Vec::new(),
+            timer: None,
+        };
+        state.breaker.cast(BreakerMsg::Attach {
+            queue: myself.clone(),
+            stored: stored_breaker,
+        })?;
+        state.breaker.cast(BreakerMsg::Configure(state.settings.breaker))?;
+        for caller in state.callers.values() {
+            caller.cast(CallerMsg::Attach {
+                generation: state.generation,
+                queue: myself.clone(),
+            })?;
+        }
+        let effects = state.lane.start(now);
+        state.carry_out(effects)?;
+        state.ask_for_callers();
+        state.arm(&myself);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<QueueMsg>,
+        message: QueueMsg,
+        state: &mut QueueState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.ports.faults.point("queue");
+        let now = state.ports.clock.now();
+        state.handle(message, &myself, now).await?;
+        if !state.drains.is_empty() && state.lane.is_drained() {
+            for reply in state.drains.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+        state.arm(&myself);
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<QueueMsg>,
+        state: &mut QueueState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some((_, timer)) = state.timer.take() {
+            timer.abort();
+        }
+        Ok(())
+    }
+}
+
+impl QueueState {
+    async fn handle(
+        &mut self,
+        message: QueueMsg,
+        myself: &ActorRef<QueueMsg>,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            QueueMsg::Ready {
+                slot,
+                generation,
+                finished,
+            } => {
+                // A caller that is attached to an earlier queue will be ready again for this one.
+                if generation == self.generation {
+                    self.ready(slot, finished, now).await?;
+                }
+            }
+            QueueMsg::Stored {
+                inserted,
+                committed,
+            } => self.stored(inserted, committed, now)?,
+            QueueMsg::Submit { submission, reply } => self.submit(*submission, reply, now),
+            QueueMsg::Wait { job_id, reply } => {
+                if self.lane.knows(job_id) || self.ending.contains_key(&job_id) {
+                    self.waiters.entry(job_id).or_default().push(reply);
+                } else {
+                    let _ = reply.send(false);
+                }
+            }
+            QueueMsg::Cancel { job_id, reply } => {
+                let (path, effects) = self.lane.cancel(job_id, now);
+                match path {
+                    CancelPath::Commit => self.answer_later(&effects, Some(job_id), reply),
+                    CancelPath::Settlement => {
+                        self.cancels.entry(job_id).or_default().push(reply);
+                    }
+                }
+                self.carry_out(effects)?;
+            }
+            QueueMsg::Requeue { job_id, reply } => {
+                let effects = self.lane.requeue(job_id, now);
+                self.answer_later(&effects, Some(job_id), reply);
+                self.carry_out(effects)?;
+            }
+            QueueMsg::Reprioritise {
+                job_id,
+                priority,
+                reply,
+            } => {
+                let effects = self.lane.reprioritise(job_id, priority, now);
+                self.answer_later(&effects, Some(job_id), reply);
+                self.carry_out(effects)?;
+            }
+            QueueMsg::Pause { reason, reply } => {
+                let effects = self.lane.pause(reason, now);
+                self.answer_later(&effects, None, reply);
+                self.carry_out(effects)?;
+            }
+            QueueMsg::Resume { reply } => {
+                let effects = self.lane.resume(now);
+                self.answer_later(&effects, None, reply);
+                self.carry_out(effects)?;
+            }
+            QueueMsg::Snapshot { reply } => {
+                let _ = reply.send(self.lane.snapshot());
+            }
+            QueueMsg::Drain { reply } => {
+                self.drains.push(reply);
+                let effects = self.lane.drain(now);
+                self.carry_out(effects)?;
+            }
+            QueueMsg::AbortAll => {
+                let effects = self.lane.abort_all();
+                self.carry_out(effects)?;
+            }
+            QueueMsg::Configure { reply } => {
+                self.settings = Arc::clone(&self.ports.settings.borrow());
+                self.breaker
+                    .cast(BreakerMsg::Configure(self.settings.breaker))?;
+                let effects = self.lane.configure(Arc::clone(&self.settings), now);
+                self.carry_out(effects)?;
+                self.ask_for_callers();
+                let _ = reply.send(());
+            }
+            QueueMsg::CallerAdded { slot, caller } => {
+                caller.cast(CallerMsg::Attach {
+                    generation: self.generation,
+                    queue: myself.clone(),
+                })?;
+                self.callers.insert(slot, caller);
+                self.lane.caller_added(slot);
+            }
+            QueueMsg::Breaker(snapshot) => {
+                let changed = self.lane.breaker() != snapshot.state;
+                let effects = self.lane.breaker_changed(&snapshot, changed, now);
+                self.carry_out(effects)?;
+            }
+            QueueMsg::Tick => {
+                self.timer = None;
+                let effects = self.lane.tick(now);
+                self.carry_out(effects)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A slot is free. Its outcome is judged first, since that decides what may be sent next.
+    async fn ready(
+        &mut self,
+        slot: SlotId,
+        finished: Option<Box<Finished>>,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        let concluded = finished.and_then(|finished| {
+            let (job, cancelled) = self
+                .lane
+                .awaited(slot, finished.job_id, finished.attempt)?;
+            let on = Circumstances {
+                settings: &self.settings,
+                throttle_level: self.lane.throttle_level(),
+                cancelled,
+                seed: self.ports.ids.seed(),
+                now,
+            };
+            Some(conclude(job, &finished, &on))
+        });
+        let effects = match concluded {
+            None => self.lane.ready(slot, now),
+            Some(concluded) => {
+                let breaker = self.tell_breaker(&concluded.breaker, || {
+                    let failure = concluded.settlement.call.failure.as_ref();
+                    failure.map(ToString::to_string).unwrap_or_default()
+                });
+                let breaker = breaker.await?;
+                self.lane.finished(slot, concluded, breaker, now)
+            }
+        };
+        self.carry_out(effects)
+    }
+
+    /// Tells the breaker of an outcome. Only an outcome that may change its state is waited for:
+    /// a success in closed can't, and the lane goes on at once. Answers a changed breaker.
+    async fn tell_breaker(
+        &self,
+        effect: &BreakerEffect,
+        reason: impl FnOnce() -> String + Send,
+    ) -> Result<Option<BreakerSnapshot>, ActorProcessingErr> {
+        let before = self.lane.breaker();
+        let after = match effect {
+            BreakerEffect::Ignore => return Ok(None),
+            BreakerEffect::Success if before == BreakerState::Closed => {
+                self.breaker.cast(BreakerMsg::Succeeded { reply: None })?;
+                return Ok(None);
+            }
+            BreakerEffect::Success => call_t!(
+                self.breaker,
+                |reply| BreakerMsg::Succeeded { reply: Some(reply) },
+                limits::ACTOR_REPLY_MS
+            )?,
+            BreakerEffect::Failure => {
+                let reason = reason();
+                call_t!(
+                    self.breaker,
+                    |reply| BreakerMsg::Failed { reason, reply },
+                    limits::ACTOR_REPLY_MS
+                )?
+            }
+        };
+        Ok((after.state != before).then_some(after))
+    }
+
+    fn submit(
+        &self,
+        submission: Submission,
+        reply: RpcReplyPort<Result<Submitted, SubmitError>>,
+        now: Timestamp,
+    ) {
+        let id = self.ports.ids.job_id(now);
+        let new = match submission.into_job(&self.settings, id, now) {
+            Ok(new) => new,
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+                return;
+            }
+        };
+        let store = self.store.clone();
+        // The queue must not wait for the disk: a task of its own carries the answer.
+        tokio::spawn(async move {
+            let answer = store
+                .call(
+                    |port| {
+                        StoreMsg::Commit(CommitRequest {
+                            transitions: vec![Transition::Insert(Box::new(new))],
+                            reply: CommitReply::Port(port),
+                        })
+                    },
+                    None,
+                )
+                .await;
+            let _ = reply.send(match answer {
+                Ok(ractor::rpc::CallResult::Success(Ok(mut verdicts))) => {
+                    submitted(verdicts.pop())
+                }
+                Ok(ractor::rpc::CallResult::Success(Err(error))) => Err(error.into()),
+                _ => Err(SubmitError::Unknown),
+            });
+        });
+    }
+
+    fn stored(
+        &mut self,
+        inserted: Vec<JobEntry>,
+        committed: Vec<Committed>,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        if !inserted.is_empty() {
+            self.teller.submitted(&inserted, now);
+            let effects = self.lane.submitted(inserted, now);
+            self.carry_out(effects)?;
+        }
+        for Committed { ticket, verdicts } in committed {
+            let effects = self.lane.committed(ticket, &verdicts, now);
+            self.carry_out(effects)?;
+            let mut waiting = self.by_ticket.remove(&ticket).unwrap_or_default();
+            for (transition, verdict) in &verdicts {
+                self.teller.tell(transition, verdict, now);
+                self.answer(transition, verdict, &mut waiting);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers those who waited for this change.
+    fn answer(
+        &mut self,
+        transition: &Transition,
+        verdict: &Result<Applied, Refusal>,
+        waiting: &mut Vec<(Option<JobId>, Answer)>,
+    ) {
+        let job_id = transition.job_id();
+        let asked = matches!(
+            transition,
+            Transition::Cancel { .. }
+                | Transition::Requeue { .. }
+                | Transition::Reprioritise { .. }
+                | Transition::Lane(_)
+        );
+        if asked {
+            for (_, port) in waiting.extract_if(.., |(asked, _)| *asked == job_id) {
+                let _ = port.send(verdict.as_ref().map(|_| ()).map_err(Clone::clone));
+            }
+        }
+        let Some(job_id) = job_id.filter(|_| may_end(transition)) else {
+            return;
+        };
+        if let Some(count) = self.ending.get_mut(&job_id) {
+            *count -= 1;
+            if *count == 0 {
+                self.ending.remove(&job_id);
+            }
+        }
+        let status = match verdict {
+            Ok(Applied::Job(job)) => Some(job.status),
+            Err(Refusal::WrongStatus(status)) => Some(*status),
+            _ => None,
+        };
+        let Some(status) = status.filter(|status| status.is_terminal()) else {
+            return;
+        };
+        for waiter in self.waiters.remove(&job_id).unwrap_or_default() {
+            let _ = waiter.send(true);
+        }
+        for port in self.cancels.remove(&job_id).unwrap_or_default() {
+            let _ = port.send(match status {
+                JobStatus::Cancelled => Ok(()),
+                other => Err(Refusal::WrongStatus(other)),
+            });
+        }
+    }
+
+    /// Remembers who waits for the commit among `effects`.
+    fn answer_later(&mut self, effects: &[Effect], job_id: Option<JobId>, reply: Answer) {
+        for effect in effects {
+            if let Effect::Commit { ticket, .. } = effect {
+                self.by_ticket
+                    .entry(*ticket)
+                    .or_default()
+                    .push((job_id, reply));
+                return;
+            }
+        }
+    }
+
+    /// Does what the lane decided, in its order: first what goes out, then what is stored.
+    fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), ActorProcessingErr> {
+        for effect in effects {
+            match effect {
+                Effect::Run {
+                    slot,
+                    dispatch,
+                    cancelled,
+                } => {
+                    let abort = self.aborts.arm(slot);
+                    if cancelled {
+                        abort.cancel();
+                    }
+                    let order = RunOrder {
+                        dispatch,
+                        settings: Arc::clone(&self.settings),
+                        abort,
+                    };
+                    // A caller that is gone is being restarted, and this queue after it.
+                    if let Some(caller) = self.callers.get(&slot) {
+                        let _ = caller.cast(CallerMsg::Run(Box::new(order)));
+                    }
+                }
+                Effect::Abort { slot } => self.aborts.abort(slot),
+                Effect::Retire { slot } => {
+                    if let Some(caller) = self.callers.remove(&slot) {
+                        let _ = caller.cast(CallerMsg::Retire);
+                    }
+                }
+                Effect::Commit {
+                    ticket,
+                    transitions,
+                } => {
+                    for transition in transitions.iter().filter(|t| may_end(t)) {
+                        if let Some(job_id) = transition.job_id() {
+                            *self.ending.entry(job_id).or_default() += 1;
+                        }
+                    }
+                    self.store.cast(StoreMsg::Commit(CommitRequest {
+                        transitions,
+                        reply: CommitReply::Queue { ticket },
+                    }))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_for_callers(&self) {
+        let missing = self.lane.missing_callers();
+        if !missing.is_empty() {
+            let _ = self.supervisor.cast(SupervisorMsg::AddCallers(missing));
+        }
+    }
+
+    /// Sets the timer to the lane's next change. The wall clock may jump: it sleeps in short pieces.
+    fn arm(&mut self, myself: &ActorRef<QueueMsg>) {
+        let next = self.lane.next_change();
+        if let (Some(at), Some((armed, _))) = (next, &self.timer)
+            && at == *armed
+        {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            timer.abort();
+        }
+        let Some(at) = next else { return };
+        let ms = at.since(self.ports.clock.now()).min(limits::TICK_MS_MAX);
+        let myself = myself.clone();
+        let sleeper = tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+            let _ = myself.cast(QueueMsg::Tick);
+        });
+        self.timer = Some((at, sleeper.abort_handle()));
+    }
+}
+
+/// Whether the change may be the end of its job.
+const fn may_end(transition: &Transition) -> bool {
+    matches!(
+        transition,
+        Transition::Settle(_) | Transition::Cancel { .. } | Transition::Fail { .. }
+    )
+}
+
+/// What an insert's verdict means to its submitter.
+pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
+    match verdict {
+        Some(Ok(Applied::Inserted(job))) => Ok(Submitted {
+            job_id: job.id,
+            created: true,
+        }),
+        Some(Ok(Applied::Existing(job))) => Ok(Submitted {
+            job_id: job.id,
+            created: false,
+        }),
+        Some(Err(refusal)) => Err(refusal.into()),
+        _ => Err(SubmitError::Unknown),
+    }
+}

@@ -1,0 +1,249 @@
+//! The store actor: the only writer. It collects changes while a transaction is under way and puts
+//! them on disk in the next one, so that many submitters share one fsync (group commit).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use crate::Ports;
+use crate::model::{JobEntry, limits};
+use crate::policy::transition::{Applied, Transition};
+use crate::ports::{Recovered, Store, StoreError, Verdicts};
+use crate::queue::{Committed, QueueMsg};
+
+/// The store actor's protocol.
+#[derive(Debug)]
+pub enum StoreMsg {
+    /// Put these changes on disk, together, in one transaction. The answer comes after the fsync.
+    Commit(CommitRequest),
+    /// Tell what the lane starts from. Every job inserted from then on is announced to this queue,
+    /// every one before is in the answer: none falls between.
+    Recover {
+        /// Who asks.
+        queue: ActorRef<QueueMsg>,
+        /// The answer.
+        reply: RpcReplyPort<Result<Recovered, StoreError>>,
+    },
+    /// The transaction under way has ended.
+    Done(Result<(), StoreError>),
+}
+
+/// Changes that belong together, and who waits for them.
+#[derive(Debug)]
+pub struct CommitRequest {
+    /// The changes, in order.
+    pub transitions: Vec<Transition>,
+    /// Who waits.
+    pub reply: CommitReply,
+}
+
+/// Who waits for a commit.
+#[derive(Debug)]
+pub enum CommitReply {
+    /// Somebody with a reply port.
+    Port(RpcReplyPort<Result<Verdicts, StoreError>>),
+    /// The queue, under its ticket.
+    Queue {
+        /// The ticket.
+        ticket: u64,
+    },
+}
+
+/// The right to commit, handed from one store actor to the next: a transaction that an actor left
+/// behind when it failed must not slip in after its successor has told what is on disk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Epoch(Arc<Mutex<u64>>);
+
+impl Epoch {
+    fn begin(&self) -> u64 {
+        let mut epoch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *epoch += 1;
+        *epoch
+    }
+
+    /// Runs `work` unless a later store actor has begun; holds it off meanwhile.
+    fn within<T>(&self, mine: u64, work: impl FnOnce() -> T) -> Option<T> {
+        let epoch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (*epoch == mine).then(work)
+    }
+}
+
+pub(crate) struct StoreArgs {
+    pub(crate) ports: Ports,
+    pub(crate) epoch: Epoch,
+}
+
+pub(crate) struct StoreState {
+    ports: Ports,
+    epoch: Epoch,
+    mine: u64,
+    queue: Option<ActorRef<QueueMsg>>,
+    pending: Vec<CommitRequest>,
+    recover: Vec<(
+        ActorRef<QueueMsg>,
+        RpcReplyPort<Result<Recovered, StoreError>>,
+    )>,
+    under_way: bool,
+}
+
+pub(crate) struct StoreActor;
+
+impl Actor for StoreActor {
+    type Msg = StoreMsg;
+    type State = StoreState;
+    type Arguments = StoreArgs;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<StoreMsg>,
+        args: StoreArgs,
+    ) -> Result<StoreState, ActorProcessingErr> {
+        let epoch = args.epoch.clone();
+        // Waits for a transaction that a failed predecessor left under way, off the async workers.
+        let mine = tokio::task::spawn_blocking(move || epoch.begin()).await?;
+        Ok(StoreState {
+            ports: args.ports,
+            epoch: args.epoch,
+            mine,
+            queue: None,
+            pending: Vec::new(),
+            recover: Vec::new(),
+            under_way: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<StoreMsg>,
+        message: StoreMsg,
+        state: &mut StoreState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            StoreMsg::Commit(request) => {
+                state.ports.faults.point("store");
+                state.pending.push(request);
+            }
+            StoreMsg::Recover { queue, reply } => state.recover.push((queue, reply)),
+            StoreMsg::Done(result) => {
+                state.under_way = false;
+                // What is on disk is unknown: the supervisor starts a store actor that reopens it.
+                result?;
+            }
+        }
+        if !state.under_way {
+            state.recover_if_asked().await?;
+            state.commit_next(myself);
+        }
+        Ok(())
+    }
+}
+
+impl StoreState {
+    async fn recover_if_asked(&mut self) -> Result<(), ActorProcessingErr> {
+        for (queue, reply) in std::mem::take(&mut self.recover) {
+            let store = Arc::clone(&self.ports.store);
+            let recovered = tokio::task::spawn_blocking(move || store.recover()).await?;
+            let failed = recovered.as_ref().err().cloned();
+            self.queue = Some(queue);
+            let _ = reply.send(recovered);
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the next transaction with what has gathered.
+    fn commit_next(&mut self, myself: ActorRef<StoreMsg>) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut size = 0;
+        let take = self
+            .pending
+            .iter()
+            .take_while(|request| {
+                let first = size == 0;
+                size += request.transitions.len();
+                first || size <= limits::BATCH_TRANSITIONS_MAX
+            })
+            .count();
+        let later = self.pending.split_off(take);
+        let batch = std::mem::replace(&mut self.pending, later);
+        self.under_way = true;
+        let store = Arc::clone(&self.ports.store);
+        let queue = self.queue.clone();
+        let (epoch, mine) = (self.epoch.clone(), self.mine);
+        // Not joined: its end comes as a message, so that the mailbox is read meanwhile.
+        drop(tokio::task::spawn_blocking(move || {
+            // A batch of an earlier epoch is dropped with its reply ports: its senders ask again.
+            let done = epoch.within(mine, || commit(&*store, batch, queue.as_ref()));
+            if let Some(done) = done {
+                let _ = myself.cast(StoreMsg::Done(done));
+            }
+        }));
+    }
+}
+
+/// Commits a batch and answers everybody: first the queue, so that a job is in line before its
+/// submitter hears of it.
+fn commit(
+    store: &dyn Store,
+    batch: Vec<CommitRequest>,
+    queue: Option<&ActorRef<QueueMsg>>,
+) -> Result<(), StoreError> {
+    let mut lengths = Vec::with_capacity(batch.len());
+    let mut replies = Vec::with_capacity(batch.len());
+    let mut transitions = Vec::new();
+    for request in batch {
+        lengths.push(request.transitions.len());
+        replies.push(request.reply);
+        transitions.extend(request.transitions);
+    }
+    let verdicts = match store.commit(&transitions) {
+        Ok(verdicts) => verdicts,
+        Err(error) => {
+            for reply in replies {
+                if let CommitReply::Port(port) = reply {
+                    let _ = port.send(Err(error.clone()));
+                }
+            }
+            return Err(error);
+        }
+    };
+    let inserted: Vec<JobEntry> = verdicts
+        .iter()
+        .filter_map(|verdict| match verdict {
+            Ok(Applied::Inserted(job)) => Some(job.entry()),
+            _ => None,
+        })
+        .collect();
+    let mut committed = Vec::new();
+    let mut answers = Vec::new();
+    let mut transitions = transitions.into_iter();
+    let mut verdicts = verdicts.into_iter();
+    for (length, reply) in lengths.into_iter().zip(replies) {
+        match reply {
+            CommitReply::Queue { ticket } => committed.push(Committed {
+                ticket,
+                verdicts: transitions.by_ref().take(length).zip(verdicts.by_ref()).collect(),
+            }),
+            CommitReply::Port(port) => {
+                transitions.by_ref().take(length).for_each(drop);
+                answers.push((port, verdicts.by_ref().take(length).collect()));
+            }
+        }
+    }
+    if let Some(queue) = queue
+        && (!inserted.is_empty() || !committed.is_empty())
+    {
+        let _ = queue.cast(QueueMsg::Stored {
+            inserted,
+            committed,
+        });
+    }
+    for (port, answer) in answers {
+        let _ = port.send(Ok(answer));
+    }
+    Ok(())
+}

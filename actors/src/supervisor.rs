@@ -1,0 +1,484 @@
+//! The supervisor: starts the actors, and starts anew the one that failed with those after it.
+//!
+//! The order is callers > store > breaker > cost > queue. Callers come first because they depend on
+//! nobody: whatever else fails, an open call goes on and its outcome reaches the next queue. Every
+//! restart raises the generation. When restarts exceed their budget the house stops and says why.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SpawnErr,
+    SupervisionEvent,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::breaker::{BreakerArgs, BreakerMsg, CircuitBreakerActor};
+use crate::caller::{Aborts, CallerArgs, CallerMsg, GlmCallerActor};
+use crate::cost::{CostActor, CostArgs, CostMsg, Totals};
+use crate::model::{BreakerSnapshot, Event, SlotId, limits};
+use crate::ports::StoreError;
+use crate::queue::{QueueActor, QueueArgs, QueueMsg};
+use crate::store::{Epoch, StoreActor, StoreArgs, StoreMsg};
+use crate::Ports;
+
+/// Why the house stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StopReason {
+    /// Somebody asked for it.
+    #[error("shut down")]
+    Shutdown,
+    /// The store failed and could not be reopened.
+    #[error("{0}")]
+    Store(StoreError),
+    /// Actors failed more often than the restart budget allows.
+    #[error("actors failed too often: {0}")]
+    Failed(String),
+}
+
+/// The actors of one generation.
+#[derive(Debug, Clone)]
+pub struct Refs {
+    /// The only writer.
+    pub store: ActorRef<StoreMsg>,
+    /// The breaker.
+    pub breaker: ActorRef<BreakerMsg>,
+    /// The cost actor.
+    pub cost: ActorRef<CostMsg>,
+    /// The queue: plain messages go here.
+    pub queue: ActorRef<QueueMsg>,
+}
+
+/// The house as it stands, on a watch.
+#[derive(Debug, Clone, Default)]
+pub struct House {
+    /// Rises with every restart.
+    pub generation: u64,
+    /// The actors; `None` while they are being restarted, and after the end.
+    pub refs: Option<Refs>,
+    /// Why there will be no more.
+    pub stopped: Option<StopReason>,
+}
+
+/// How many restarts within which time are borne.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartBudget {
+    /// Restarts.
+    pub max: usize,
+    /// Within so many milliseconds.
+    pub window_ms: u64,
+}
+
+impl Default for RestartBudget {
+    fn default() -> Self {
+        Self {
+            max: limits::RESTARTS_MAX,
+            window_ms: limits::RESTART_WINDOW_MS,
+        }
+    }
+}
+
+/// The supervisor's protocol.
+#[derive(Debug)]
+pub enum SupervisorMsg {
+    /// From the queue: these slots need callers.
+    AddCallers(Vec<SlotId>),
+    /// Stop everything. Open calls should have ended before.
+    Shutdown,
+}
+
+/// What the house is built from.
+pub struct SupervisorArgs {
+    /// The world outside.
+    pub ports: Ports,
+    /// How many restarts are borne.
+    pub budget: RestartBudget,
+    /// Where the house is shown.
+    pub house: watch::Sender<House>,
+    /// Where the breaker is shown.
+    pub breaker: watch::Sender<BreakerSnapshot>,
+    /// Where the totals are shown.
+    pub totals: watch::Sender<Totals>,
+}
+
+/// The rows of the order of dependence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Row {
+    Caller(SlotId),
+    Store,
+    Breaker,
+    Cost,
+    Queue,
+}
+
+impl Row {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Caller(_) => "caller",
+            Self::Store => "store",
+            Self::Breaker => "breaker",
+            Self::Cost => "cost",
+            Self::Queue => "queue",
+        }
+    }
+}
+
+/// What the first pause before a failed store is reopened is doubled from, in milliseconds.
+const STORE_PAUSE_MS: u64 = 25;
+/// How long an actor that was killed may take to be gone: it ends at its next await.
+const GONE_MS: u64 = 10_000;
+
+/// The supervisor's state.
+pub struct SupervisorState {
+    args: SupervisorArgs,
+    aborts: Aborts,
+    epoch: Epoch,
+    generation: u64,
+    callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
+    store: Option<ActorRef<StoreMsg>>,
+    breaker: Option<ActorRef<BreakerMsg>>,
+    cost: Option<ActorRef<CostMsg>>,
+    queue: Option<ActorRef<QueueMsg>>,
+    restarts: VecDeque<Instant>,
+}
+
+/// The supervisor.
+pub struct Supervisor;
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMsg;
+    type State = SupervisorState;
+    type Arguments = SupervisorArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SupervisorMsg>,
+        args: SupervisorArgs,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        let mut state = SupervisorState {
+            args,
+            aborts: Aborts::default(),
+            epoch: Epoch::default(),
+            generation: 1,
+            callers: BTreeMap::new(),
+            store: None,
+            breaker: None,
+            cost: None,
+            queue: None,
+            restarts: VecDeque::new(),
+        };
+        let started = async {
+            state.spawn_callers(&myself, &[SlotId(0)]).await?;
+            state.spawn_from(&myself, Row::Store).await
+        }
+        .await;
+        if let Err(error) = started {
+            // Nobody would end what has started already, and it holds the store.
+            state.stop_all().await;
+            return Err(error.into());
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SupervisorMsg>,
+        message: SupervisorMsg,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMsg::AddCallers(slots) => {
+                state.spawn_callers(&myself, &slots).await?;
+                for slot in slots {
+                    if let (Some(queue), Some(caller)) = (&state.queue, state.callers.get(&slot)) {
+                        let caller = caller.clone();
+                        let _ = queue.cast(QueueMsg::CallerAdded { slot, caller });
+                    }
+                }
+            }
+            SupervisorMsg::Shutdown => {
+                state.show_end(StopReason::Shutdown);
+                state.stop_all().await;
+                myself.stop(None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<SupervisorMsg>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => {
+                if let Some(row) = state.row_of(who.get_id()) {
+                    state.failed(&myself, row, error).await;
+                }
+            }
+            SupervisionEvent::ActorTerminated(who, _, reason) => match state.row_of(who.get_id()) {
+                // A caller that was retired.
+                Some(Row::Caller(slot)) => drop(state.callers.remove(&slot)),
+                Some(row) => {
+                    let reason = reason.unwrap_or_else(|| "it stopped".to_owned());
+                    state.failed(&myself, row, reason.into()).await;
+                }
+                None => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl SupervisorState {
+    fn row_of(&self, id: ActorId) -> Option<Row> {
+        let is = |cell: Option<ActorCell>| cell.is_some_and(|cell| cell.get_id() == id);
+        if let Some((slot, _)) = self.callers.iter().find(|(_, c)| c.get_id() == id) {
+            return Some(Row::Caller(*slot));
+        }
+        [Row::Store, Row::Breaker, Row::Cost, Row::Queue]
+            .into_iter()
+            .find(|row| is(self.cell(*row)))
+    }
+
+    fn cell(&self, row: Row) -> Option<ActorCell> {
+        match row {
+            Row::Caller(slot) => self.callers.get(&slot).map(ActorRef::get_cell),
+            Row::Store => self.store.as_ref().map(ActorRef::get_cell),
+            Row::Breaker => self.breaker.as_ref().map(ActorRef::get_cell),
+            Row::Cost => self.cost.as_ref().map(ActorRef::get_cell),
+            Row::Queue => self.queue.as_ref().map(ActorRef::get_cell),
+        }
+    }
+
+    /// An actor failed: it and those after it start anew, within the budget.
+    async fn failed(
+        &mut self,
+        myself: &ActorRef<SupervisorMsg>,
+        row: Row,
+        error: ActorProcessingErr,
+    ) {
+        let mut row = row;
+        let mut error = error;
+        loop {
+            tracing::error!(actor = row.name(), %error, "an actor failed; it is restarted");
+            if !self.within_budget() {
+                let reason = reason_of(row, &error);
+                tracing::error!(%reason, "actors failed too often; the lane stops");
+                self.show_end(reason);
+                self.stop_all().await;
+                myself.stop(None);
+                return;
+            }
+            self.generation += 1;
+            row = self.first_dead(row);
+            if row == Row::Store {
+                // A disk that fails is given a moment to come back.
+                let tries = u32::try_from(self.restarts.len()).unwrap_or(u32::MAX);
+                let ms = STORE_PAUSE_MS << tries.min(4);
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+            match self.restart(myself, row).await {
+                Ok(()) => {
+                    let generation = self.generation;
+                    self.args.ports.events.send(self.args.ports.clock.now(), || {
+                        Event::ActorRestarted {
+                            actor: row.name(),
+                            generation,
+                        }
+                    });
+                    return;
+                }
+                Err((at, spawn)) => {
+                    row = at;
+                    error = match spawn {
+                        SpawnErr::StartupFailed(error) => error,
+                        other => other.to_string().into(),
+                    };
+                }
+            }
+        }
+    }
+
+    /// The earliest row that has ended, its event perhaps not read yet: what depends on it can't be
+    /// started before it.
+    fn first_dead(&self, failed: Row) -> Row {
+        [Row::Store, Row::Breaker, Row::Cost]
+            .into_iter()
+            .find(|row| {
+                self.cell(*row)
+                    .is_none_or(|cell| cell.get_status() >= ActorStatus::Stopping)
+            })
+            .map_or(failed, |dead| dead.min(failed))
+    }
+
+    fn within_budget(&mut self) -> bool {
+        let now = Instant::now();
+        let window = Duration::from_millis(self.args.budget.window_ms);
+        while self
+            .restarts
+            .front()
+            .is_some_and(|at| now.duration_since(*at) > window)
+        {
+            self.restarts.pop_front();
+        }
+        self.restarts.push_back(now);
+        self.restarts.len() <= self.args.budget.max
+    }
+
+    async fn restart(
+        &mut self,
+        myself: &ActorRef<SupervisorMsg>,
+        row: Row,
+    ) -> Result<(), (Row, SpawnErr)> {
+        let generation = self.generation;
+        self.args.house.send_modify(|house| {
+            house.generation = generation;
+            house.refs = None;
+        });
+        let first = match row {
+            Row::Caller(_) => Row::Store,
+            other => other,
+        };
+        self.kill_from(first).await;
+        if let Row::Caller(slot) = row {
+            self.callers.remove(&slot);
+            // Its call was cut off: the server is given time to see that before the next begins.
+            tokio::time::sleep(Duration::from_millis(limits::CLOSE_GRACE_MS)).await;
+            self.spawn_callers(myself, &[slot])
+                .await
+                .map_err(|error| (row, error))?;
+        }
+        self.spawn_from(myself, first).await.map_err(|error| (first, error))
+    }
+
+    async fn kill_from(&mut self, first: Row) {
+        for row in [Row::Queue, Row::Cost, Row::Breaker, Row::Store] {
+            if row < first {
+                break;
+            }
+            if let Some(cell) = self.cell(row) {
+                let gone = Duration::from_millis(GONE_MS);
+                let _ = cell.kill_and_wait(Some(gone)).await;
+            }
+            match row {
+                Row::Queue => self.queue = None,
+                Row::Cost => self.cost = None,
+                Row::Breaker => self.breaker = None,
+                Row::Store => self.store = None,
+                Row::Caller(_) => {}
+            }
+        }
+    }
+
+    async fn stop_all(&mut self) {
+        self.kill_from(Row::Store).await;
+        // An open call is given its time, which its own timeouts bound; what it brings is not
+        // stored any more and is found as interrupted at the next start.
+        let longest = self.args.ports.settings.borrow().timeouts.total_ms;
+        for (_, caller) in std::mem::take(&mut self.callers) {
+            let cell = caller.get_cell();
+            let _ = cell
+                .stop_and_wait(None, Some(Duration::from_millis(longest)))
+                .await;
+        }
+    }
+
+    fn show_end(&self, reason: StopReason) {
+        self.args.house.send_modify(|house| {
+            house.refs = None;
+            house.stopped = Some(reason);
+        });
+    }
+
+    async fn spawn_callers(
+        &mut self,
+        myself: &ActorRef<SupervisorMsg>,
+        slots: &[SlotId],
+    ) -> Result<(), SpawnErr> {
+        for slot in slots {
+            let args = CallerArgs {
+                slot: *slot,
+                ports: self.args.ports.clone(),
+            };
+            let (caller, _) = Actor::spawn_linked(None, GlmCallerActor, args, myself.get_cell()).await?;
+            self.callers.insert(*slot, caller);
+        }
+        Ok(())
+    }
+
+    /// Spawns the missing actors from `first` on and shows the house.
+    async fn spawn_from(
+        &mut self,
+        myself: &ActorRef<SupervisorMsg>,
+        first: Row,
+    ) -> Result<(), SpawnErr> {
+        let parent = myself.get_cell();
+        let ports = self.args.ports.clone();
+        if first <= Row::Store || self.store.is_none() {
+            let args = StoreArgs {
+                ports: ports.clone(),
+                epoch: self.epoch.clone(),
+            };
+            let (store, _) = Actor::spawn_linked(None, StoreActor, args, parent.clone()).await?;
+            self.store = Some(store);
+        }
+        if first <= Row::Breaker || self.breaker.is_none() {
+            let args = BreakerArgs {
+                settings: ports.settings.borrow().breaker,
+                ports: ports.clone(),
+                watch: self.args.breaker.clone(),
+            };
+            let (breaker, _) =
+                Actor::spawn_linked(None, CircuitBreakerActor, args, parent.clone()).await?;
+            self.breaker = Some(breaker);
+        }
+        if first <= Row::Cost || self.cost.is_none() {
+            let args = CostArgs {
+                ports: ports.clone(),
+                watch: self.args.totals.clone(),
+            };
+            let (cost, _) = Actor::spawn_linked(None, CostActor, args, parent.clone()).await?;
+            self.cost = Some(cost);
+        }
+        let (Some(store), Some(breaker), Some(cost)) = (&self.store, &self.breaker, &self.cost)
+        else {
+            return Err(SpawnErr::StartupFailed("an actor is missing".into()));
+        };
+        let args = QueueArgs {
+            ports,
+            generation: self.generation,
+            supervisor: myself.clone(),
+            store: store.clone(),
+            breaker: breaker.clone(),
+            cost: cost.clone(),
+            callers: self.callers.clone(),
+            aborts: self.aborts.clone(),
+        };
+        let refs = (store.clone(), breaker.clone(), cost.clone());
+        let (queue, _) = Actor::spawn_linked(None, QueueActor, args, parent).await?;
+        self.queue = Some(queue.clone());
+        let (store, breaker, cost) = refs;
+        let generation = self.generation;
+        self.args.house.send_modify(|house| {
+            house.generation = generation;
+            house.refs = Some(Refs {
+                store,
+                breaker,
+                cost,
+                queue,
+            });
+        });
+        Ok(())
+    }
+}
+
+fn reason_of(row: Row, error: &ActorProcessingErr) -> StopReason {
+    match error.downcast_ref::<StoreError>() {
+        Some(error) => StopReason::Store(error.clone()),
+        None => StopReason::Failed(format!("{}: {error}", row.name())),
+    }
+}

@@ -1,0 +1,183 @@
+//! Tells the watchers what is on disk: events to the broadcast, spending to the cost actor.
+
+use ractor::ActorRef;
+
+use crate::Events;
+use crate::cost::CostMsg;
+use crate::model::{CallOutcome, Event, JobEntry, LaneState, Timestamp};
+use crate::policy::transition::{Applied, Next, Refusal, Settlement, Transition};
+
+/// Turns stored changes into events.
+pub(crate) struct Teller {
+    events: Events,
+    cost: ActorRef<CostMsg>,
+    /// The lane's state as it was last told, to tell changes from repetitions.
+    lane: LaneState,
+}
+
+impl Teller {
+    pub(crate) const fn new(events: Events, cost: ActorRef<CostMsg>, lane: LaneState) -> Self {
+        Self { events, cost, lane }
+    }
+
+    pub(crate) fn submitted(&self, entries: &[JobEntry], now: Timestamp) {
+        for entry in entries {
+            self.events.send(now, || Event::JobSubmitted {
+                job_id: entry.id,
+                priority: entry.priority,
+            });
+        }
+    }
+
+    /// Tells of one change that the store made; of one that it refused there is nothing to tell.
+    pub(crate) fn tell(
+        &mut self,
+        transition: &Transition,
+        verdict: &Result<Applied, Refusal>,
+        now: Timestamp,
+    ) {
+        let applied = match verdict {
+            Ok(applied) => applied,
+            Err(refusal) => {
+                if let Transition::Settle(settlement) = transition {
+                    tracing::warn!(
+                        job_id = %settlement.job_id,
+                        attempt = %settlement.attempt,
+                        reason = %refusal,
+                        "an outcome was refused by the store"
+                    );
+                }
+                return;
+            }
+        };
+        match transition {
+            Transition::Start { job_id, .. } => {
+                if let Applied::Dispatch(dispatch) = applied {
+                    self.events.send(now, || Event::JobStarted {
+                        job_id: *job_id,
+                        attempt: crate::policy::slot::attempt_of(dispatch),
+                    });
+                }
+            }
+            Transition::Settle(settlement) => self.settled(settlement, now),
+            Transition::Fail {
+                job_id, failure, ..
+            } => {
+                if let Applied::Job(job) = applied {
+                    self.events.send(now, || Event::JobFailed {
+                        job_id: *job_id,
+                        attempt: job.attempts,
+                        failure: failure.clone(),
+                    });
+                }
+            }
+            Transition::Cancel { job_id, .. } => {
+                self.events
+                    .send(now, || Event::JobCancelled { job_id: *job_id });
+            }
+            Transition::Requeue { job_id } => {
+                self.events
+                    .send(now, || Event::JobRequeued { job_id: *job_id });
+            }
+            Transition::Lane(state) => self.lane_changed(state, now),
+            Transition::Breaker(snapshot) => self.events.send(now, || Event::BreakerChanged {
+                breaker: snapshot.clone(),
+            }),
+            Transition::Insert(_)
+            | Transition::Stage { .. }
+            | Transition::Unstage { .. }
+            | Transition::Reprioritise { .. }
+            | Transition::Config(_) => {}
+        }
+    }
+
+    fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
+        let (job_id, attempt) = (settlement.job_id, settlement.attempt);
+        let call = &settlement.call;
+        let _ = self.cost.cast(CostMsg::Settled {
+            usage: call.usage,
+            cost: call.cost,
+        });
+        if call.outcome == CallOutcome::Interrupted {
+            tracing::warn!(%job_id, %attempt, "an attempt was interrupted; maybe billed");
+            self.events
+                .send(now, || Event::AttemptInterrupted { job_id, attempt });
+        }
+        match &settlement.next {
+            Next::Completed { .. } => self.events.send(now, || Event::JobCompleted {
+                job_id,
+                attempt,
+                usage: call.usage,
+                cost: call.cost,
+            }),
+            Next::Retry { failure, at, .. } => {
+                tracing::info!(
+                    %job_id, %attempt,
+                    error_class = failure.class.name(),
+                    error_code = failure.code,
+                    "an attempt failed; the job goes back in line"
+                );
+                self.events.send(now, || Event::JobRetrying {
+                    job_id,
+                    attempt,
+                    next_retry_at: *at,
+                    failure: failure.clone(),
+                });
+            }
+            Next::Failed { failure } => {
+                tracing::warn!(
+                    %job_id, %attempt,
+                    error_class = failure.class.name(),
+                    error_code = failure.code,
+                    "a job failed"
+                );
+                self.events.send(now, || Event::JobFailed {
+                    job_id,
+                    attempt,
+                    failure: failure.clone(),
+                });
+            }
+            Next::Cancelled => self.events.send(now, || Event::JobCancelled { job_id }),
+        }
+        if let Some(state) = &settlement.lane {
+            self.lane_changed(state, now);
+        }
+        if let Some(snapshot) = &settlement.breaker {
+            tracing::warn!(state = snapshot.state.name(), reason = ?snapshot.reason, "the breaker changed");
+            self.events.send(now, || Event::BreakerChanged {
+                breaker: snapshot.clone(),
+            });
+        }
+    }
+
+    fn lane_changed(&mut self, state: &LaneState, now: Timestamp) {
+        if state.hold != self.lane.hold {
+            match (&state.hold, &self.lane.hold) {
+                (Some(hold), _) => {
+                    tracing::warn!(
+                        kind = hold.kind.name(),
+                        code = hold.code,
+                        until = hold.until.map(|t| t.to_rfc3339()),
+                        "the lane is held"
+                    );
+                    self.events
+                        .send(now, || Event::LaneHeld { hold: hold.clone() });
+                }
+                (None, Some(hold)) => {
+                    tracing::info!(kind = hold.kind.name(), "the lane is released");
+                    self.events
+                        .send(now, || Event::LaneReleased { kind: hold.kind });
+                }
+                (None, None) => {}
+            }
+        }
+        match (&state.paused, &self.lane.paused) {
+            (Some(pause), None) => self.events.send(now, || Event::LanePaused {
+                pause: pause.clone(),
+            }),
+            (None, Some(_)) => self.events.send(now, || Event::LaneResumed),
+            _ => {}
+        }
+        self.lane = state.clone();
+    }
+}
