@@ -2,6 +2,7 @@
 //! number: time, ids and seeds come in as arguments.
 
 pub mod breaker;
+pub mod effects;
 pub mod hold;
 pub mod judge;
 pub mod lane;
