@@ -24,6 +24,8 @@ pub mod queue;
 pub mod store;
 pub mod supervisor;
 mod telling;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::fmt;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Endpoint, Failure, Job, JobEntry,
-    JobId, JobStatus, LaneState, Request, RequestId, Timeouts, Timestamp, Usage,
+    JobId, JobStatus, LaneState, Request, RequestId, Timeouts, Timestamp, Usage, UsageKey,
     UsageRow,
 };
 use crate::policy::transition::{Applied, Refusal, Transition};
@@ -104,6 +104,16 @@ pub struct JobFilter {
     pub model: Option<String>,
 }
 
+impl JobFilter {
+    /// Whether a job with these properties is in the list.
+    #[must_use]
+    pub fn matches(&self, status: JobStatus, user_id: &str, model: &str) -> bool {
+        self.status.is_none_or(|want| want == status)
+            && self.user_id.as_deref().is_none_or(|want| want == user_id)
+            && self.model.as_deref().is_none_or(|want| want == model)
+    }
+}
+
 /// One page of a list of jobs, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct JobPage {
@@ -128,6 +138,20 @@ pub struct CallFilter {
     pub outcome: Option<CallOutcome>,
 }
 
+impl CallFilter {
+    /// Whether a row is in the list.
+    #[must_use]
+    pub fn matches(&self, call: &CallRecord) -> bool {
+        self.job_id.is_none_or(|want| want == call.job_id)
+            && self
+                .user_id
+                .as_ref()
+                .is_none_or(|want| *want == call.user_id)
+            && self.model.as_ref().is_none_or(|want| *want == call.model)
+            && self.outcome.is_none_or(|want| want == call.outcome)
+    }
+}
+
 /// One page of the call log, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct CallPage {
@@ -148,6 +172,19 @@ pub struct UsageFilter {
     pub model: Option<String>,
     /// Of this user only.
     pub user_id: Option<String>,
+}
+
+impl UsageFilter {
+    /// Whether a row is asked for.
+    #[must_use]
+    pub fn matches(&self, key: &UsageKey) -> bool {
+        (self.start..=self.end).contains(&key.day)
+            && self.model.as_ref().is_none_or(|want| *want == key.model)
+            && self
+                .user_id
+                .as_ref()
+                .is_none_or(|want| *want == key.user_id)
+    }
 }
 
 /// How many jobs there are of each status.
@@ -187,6 +224,15 @@ impl StatusCounts {
             JobStatus::Failed => &mut self.failed,
             JobStatus::Cancelled => &mut self.cancelled,
         }
+    }
+
+    /// Counts a job that left one status (`None`: it is new) for another.
+    pub const fn moved(&mut self, from: Option<JobStatus>, to: JobStatus) {
+        if let Some(from) = from {
+            let count = self.of_mut(from);
+            *count = count.saturating_sub(1);
+        }
+        *self.of_mut(to) += 1;
     }
 
     /// All jobs.
@@ -312,4 +358,3 @@ pub trait Ids: Send + Sync + 'static {
     /// A fresh seed for jitter.
     fn seed(&self) -> u64;
 }
-

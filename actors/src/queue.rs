@@ -253,10 +253,11 @@ impl Actor for QueueActor {
         })?;
         state.breaker.cast(BreakerMsg::Configure(state.settings.breaker))?;
         for caller in state.callers.values() {
-            caller.cast(CallerMsg::Attach {
+            // A caller that is gone is about to be restarted, and this queue after it.
+            let _ = caller.cast(CallerMsg::Attach {
                 generation: state.generation,
                 queue: myself.clone(),
-            })?;
+            });
         }
         let effects = state.lane.start(now);
         state.carry_out(effects)?;
@@ -381,10 +382,10 @@ impl QueueState {
                 let _ = reply.send(());
             }
             QueueMsg::CallerAdded { slot, caller } => {
-                caller.cast(CallerMsg::Attach {
+                let _ = caller.cast(CallerMsg::Attach {
                     generation: self.generation,
                     queue: myself.clone(),
-                })?;
+                });
                 self.callers.insert(slot, caller);
                 self.lane.caller_added(slot);
             }
@@ -523,6 +524,13 @@ impl QueueState {
             for (transition, verdict) in &verdicts {
                 self.teller.tell(transition, verdict, now);
                 self.answer(transition, verdict, &mut waiting);
+                if !agree(transition, verdict) {
+                    // The store is right: the queue is rebuilt from it.
+                    return Err(format!(
+                        "the lane and the store disagree: {transition:?} {verdict:?}"
+                    )
+                    .into());
+                }
             }
         }
         Ok(())
@@ -672,6 +680,17 @@ const fn may_end(transition: &Transition) -> bool {
         transition,
         Transition::Settle(_) | Transition::Cancel { .. } | Transition::Fail { .. }
     )
+}
+
+/// Whether the store made the lane's own steps, which it has no reason to refuse.
+const fn agree(transition: &Transition, verdict: &Result<Applied, Refusal>) -> bool {
+    match transition {
+        Transition::Stage { .. } | Transition::Start { .. } => {
+            matches!(verdict, Ok(Applied::Dispatch(_)))
+        }
+        Transition::Unstage { .. } | Transition::Settle(_) => verdict.is_ok(),
+        _ => true,
+    }
 }
 
 /// What an insert's verdict means to its submitter.

@@ -1,6 +1,7 @@
 //! The store actor: the only writer. It collects changes while a transaction is under way and puts
 //! them on disk in the next one, so that many submitters share one fsync (group commit).
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -78,12 +79,17 @@ pub(crate) struct StoreState {
     epoch: Epoch,
     mine: u64,
     queue: Option<ActorRef<QueueMsg>>,
-    pending: Vec<CommitRequest>,
-    recover: Vec<(
-        ActorRef<QueueMsg>,
-        RpcReplyPort<Result<Recovered, StoreError>>,
-    )>,
+    /// What was asked, in order: a recovery must see every commit that was asked before it.
+    asked: VecDeque<Asked>,
     under_way: bool,
+}
+
+enum Asked {
+    Commit(CommitRequest),
+    Recover {
+        queue: ActorRef<QueueMsg>,
+        reply: RpcReplyPort<Result<Recovered, StoreError>>,
+    },
 }
 
 pub(crate) struct StoreActor;
@@ -106,8 +112,7 @@ impl Actor for StoreActor {
             epoch: args.epoch,
             mine,
             queue: None,
-            pending: Vec::new(),
-            recover: Vec::new(),
+            asked: VecDeque::new(),
             under_way: false,
         })
     }
@@ -121,9 +126,11 @@ impl Actor for StoreActor {
         match message {
             StoreMsg::Commit(request) => {
                 state.ports.faults.point("store");
-                state.pending.push(request);
+                state.asked.push_back(Asked::Commit(request));
             }
-            StoreMsg::Recover { queue, reply } => state.recover.push((queue, reply)),
+            StoreMsg::Recover { queue, reply } => {
+                state.asked.push_back(Asked::Recover { queue, reply });
+            }
             StoreMsg::Done(result) => {
                 state.under_way = false;
                 // What is on disk is unknown: the supervisor starts a store actor that reopens it.
@@ -131,45 +138,59 @@ impl Actor for StoreActor {
             }
         }
         if !state.under_way {
-            state.recover_if_asked().await?;
-            state.commit_next(myself);
+            state.go_on(myself).await?;
         }
         Ok(())
     }
 }
 
 impl StoreState {
-    async fn recover_if_asked(&mut self) -> Result<(), ActorProcessingErr> {
-        for (queue, reply) in std::mem::take(&mut self.recover) {
-            let store = Arc::clone(&self.ports.store);
-            let recovered = tokio::task::spawn_blocking(move || store.recover()).await?;
-            let failed = recovered.as_ref().err().cloned();
-            self.queue = Some(queue);
-            let _ = reply.send(recovered);
-            if let Some(error) = failed {
-                return Err(error.into());
+    /// Does what was asked first: recoveries, then one transaction with the commits up to the next.
+    async fn go_on(&mut self, myself: ActorRef<StoreMsg>) -> Result<(), ActorProcessingErr> {
+        let mut batch = Vec::new();
+        let mut size = 0;
+        while let Some(asked) = self.asked.pop_front() {
+            match asked {
+                Asked::Recover { queue, reply } if batch.is_empty() => {
+                    self.recover(queue, reply).await?;
+                }
+                Asked::Commit(request)
+                    if batch.is_empty()
+                        || size + request.transitions.len() <= limits::BATCH_TRANSITIONS_MAX =>
+                {
+                    size += request.transitions.len();
+                    batch.push(request);
+                }
+                later => {
+                    self.asked.push_front(later);
+                    break;
+                }
             }
+        }
+        if !batch.is_empty() {
+            self.commit(batch, myself);
         }
         Ok(())
     }
 
-    /// Starts the next transaction with what has gathered.
-    fn commit_next(&mut self, myself: ActorRef<StoreMsg>) {
-        if self.pending.is_empty() {
-            return;
+    async fn recover(
+        &mut self,
+        queue: ActorRef<QueueMsg>,
+        reply: RpcReplyPort<Result<Recovered, StoreError>>,
+    ) -> Result<(), ActorProcessingErr> {
+        let store = Arc::clone(&self.ports.store);
+        let recovered = tokio::task::spawn_blocking(move || store.recover()).await?;
+        let failed = recovered.as_ref().err().cloned();
+        self.queue = Some(queue);
+        let _ = reply.send(recovered);
+        match failed {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
         }
-        let mut size = 0;
-        let take = self
-            .pending
-            .iter()
-            .take_while(|request| {
-                let first = size == 0;
-                size += request.transitions.len();
-                first || size <= limits::BATCH_TRANSITIONS_MAX
-            })
-            .count();
-        let later = self.pending.split_off(take);
-        let batch = std::mem::replace(&mut self.pending, later);
+    }
+
+    /// Starts a transaction.
+    fn commit(&mut self, batch: Vec<CommitRequest>, myself: ActorRef<StoreMsg>) {
         self.under_way = true;
         let store = Arc::clone(&self.ports.store);
         let queue = self.queue.clone();

@@ -3,6 +3,7 @@
 
 pub mod breaker;
 pub mod conclude;
+pub mod effects;
 pub mod hold;
 pub mod judge;
 pub mod lane;

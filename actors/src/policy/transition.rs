@@ -482,3 +482,153 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Config(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+
+    /// A job in `phase`, whose latest attempt is its third.
+    fn job_in(phase: Phase) -> Job {
+        let mut job = sample::new_job(1).job;
+        job.attempts = AttemptNo(3);
+        job.priority = 7;
+        let attempt = |phase| OpenAttempt {
+            no: AttemptNo(3),
+            phase,
+            at: sample::START,
+            slot: SlotId(0),
+        };
+        (job.status, job.open) = match phase {
+            Phase::Waiting => (JobStatus::Pending, None),
+            Phase::Staged => (JobStatus::Pending, Some(attempt(AttemptPhase::Staged))),
+            Phase::Running => (JobStatus::Processing, Some(attempt(AttemptPhase::Started))),
+            Phase::Completed => (JobStatus::Completed, None),
+            Phase::Failed => (JobStatus::Failed, None),
+            Phase::Cancelled => (JobStatus::Cancelled, None),
+        };
+        assert_eq!(job.phase(), phase);
+        job
+    }
+
+    /// The changes by which something happens to attempt 3 of job 1.
+    fn ways(happening: Happening) -> Vec<Transition> {
+        let job_id = sample::job_id(1);
+        let at = sample::START;
+        let failure = sample::failure();
+        let settled = |next| Transition::Settle(Box::new(sample::settle(1, 3, next)));
+        match happening {
+            Happening::Stage => vec![sample::stage(1)],
+            Happening::Unstage => vec![Transition::Unstage { job_id }],
+            Happening::Start => vec![sample::start(1)],
+            Happening::Complete => vec![sample::complete(1, 3)],
+            Happening::Retry => vec![sample::retry(1, 3, None)],
+            Happening::Fail => vec![
+                sample::fail(1, 3),
+                Transition::Fail {
+                    job_id,
+                    failure,
+                    at,
+                },
+            ],
+            Happening::Cancel => {
+                vec![settled(Next::Cancelled), Transition::Cancel { job_id, at }]
+            }
+            Happening::Requeue => vec![Transition::Requeue { job_id }],
+            Happening::Reprioritise => vec![Transition::Reprioritise {
+                job_id,
+                priority: -1,
+            }],
+        }
+    }
+
+    #[test]
+    fn every_cell_of_the_table_is_what_apply_does() {
+        for phase in PHASES {
+            for happening in Happening::ALL {
+                let cell = next_phase(phase, happening);
+                let mut reached = Vec::new();
+                for way in ways(happening) {
+                    let mut job = job_in(phase);
+                    let before = format!("{job:?}");
+                    match apply(&mut job, &way) {
+                        Ok(()) => reached.push(job.phase()),
+                        Err(_) => assert_eq!(format!("{job:?}"), before, "{phase:?} {way:?}"),
+                    }
+                }
+                let agrees = match cell {
+                    Some(next) => !reached.is_empty() && reached.iter().all(|p| *p == next),
+                    None => reached.is_empty(),
+                };
+                assert!(agrees, "{phase:?} {happening:?}: {cell:?}, not {reached:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_outcome_of_another_attempt_is_refused_in_every_state() {
+        for phase in PHASES {
+            for attempt in [2, 4] {
+                for late in [sample::complete(1, attempt), sample::fail(1, attempt)] {
+                    let refusal = apply(&mut job_in(phase), &late).unwrap_err();
+                    let given = AttemptNo(attempt);
+                    assert_eq!(refusal, Refusal::StaleAttempt { given }, "{phase:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_in_flight_ends_by_its_outcome_only() {
+        let at = sample::START;
+        let fail = fail(&mut job_in(Phase::Running), &sample::failure(), at);
+        assert_eq!(fail, Err(Refusal::WrongStatus(JobStatus::Processing)));
+        let cancel = cancel(&mut job_in(Phase::Running), at);
+        assert_eq!(cancel, Err(Refusal::WrongStatus(JobStatus::Processing)));
+    }
+
+    #[test]
+    fn attempt_numbers_only_grow() {
+        let mut job = job_in(Phase::Waiting);
+        let steps = [
+            (sample::stage(1), 4),
+            (
+                Transition::Unstage {
+                    job_id: sample::job_id(1),
+                },
+                4,
+            ),
+            (sample::start(1), 5),
+            (sample::retry(1, 5, None), 5),
+            (sample::stage(1), 6),
+            (sample::start(1), 6),
+            (sample::fail(1, 6), 6),
+            (
+                Transition::Requeue {
+                    job_id: sample::job_id(1),
+                },
+                6,
+            ),
+            (sample::start(1), 7),
+        ];
+        for (step, attempts) in steps {
+            apply(&mut job, &step).unwrap();
+            assert_eq!(job.attempts, AttemptNo(attempts), "{step:?}");
+        }
+    }
+
+    /// Run with `ONELANE_BLESS=1` to write the diagram anew after a change of the table.
+    #[test]
+    fn the_diagram_in_the_docs_is_the_table() {
+        if std::env::var_os("ONELANE_BLESS").is_some() {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/policy/life_of_a_job.txt");
+            std::fs::write(file, diagram()).unwrap();
+            return;
+        }
+        assert_eq!(
+            include_str!("life_of_a_job.txt"),
+            diagram(),
+            "run this test with ONELANE_BLESS=1"
+        );
+    }
+}

@@ -1,0 +1,344 @@
+//! A store in memory that can be made to fail at a commit, before or after the change is "on disk",
+//! so that tests reach the windows that a real disk opens only rarely.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::value::RawValue;
+
+use crate::model::{
+    BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState, Request, Seq,
+    UsageKey, UsageRow,
+};
+use crate::policy::effects::{Rows, apply_batch};
+use crate::policy::transition::Transition;
+use crate::ports::{
+    CallFilter, CallPage, JobFilter, JobPage, JobRecord, Recovered, StatusCounts, Store,
+    StoreError, UsageFilter, Verdicts,
+};
+
+/// What is on disk after a commit that reported an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitFate {
+    /// Nothing of the batch.
+    Lost,
+    /// All of it, although the committer was told otherwise.
+    Kept,
+}
+
+/// The store. Clones share one state, as handles of one file would: a clone that a test keeps
+/// survives the lane's, and opening "the file" again is another clone.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    disk: Disk,
+    planned: VecDeque<(StoreError, CommitFate)>,
+    failed: Option<StoreError>,
+    commits: u64,
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    jobs: BTreeMap<JobId, JobRecord>,
+    line: BTreeMap<Seq, JobId>,
+    keys: BTreeMap<(String, String), (JobId, Fingerprint)>,
+    calls: BTreeMap<u64, CallRecord>,
+    usage: BTreeMap<UsageKey, UsageRow>,
+    counts: StatusCounts,
+    last_seq: Seq,
+    lane: LaneState,
+    breaker: Option<BreakerSnapshot>,
+    config: Option<String>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the next commit answer `error`, with what `fate` says on disk. Said several times, it
+    /// is about the commits after that, one each. As the port asks, every commit then fails until
+    /// [`Store::recover`].
+    pub fn fail_next_commit(&self, error: StoreError, fate: CommitFate) {
+        self.shared().planned.push_back((error, fate));
+    }
+
+    /// How many transactions have reached the disk.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.shared().commits
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn apply(&mut self, batch: &[Transition]) -> Verdicts {
+        let Ok(effects) = apply_batch(&mut self.disk, batch);
+        self.commits += u64::from(effects.changed);
+        effects.verdicts
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, batch: &[Transition]) -> Result<Verdicts, StoreError> {
+        let mut shared = self.shared();
+        if let Some(error) = &shared.failed {
+            return Err(error.clone());
+        }
+        let Some((error, fate)) = shared.planned.pop_front() else {
+            return Ok(shared.apply(batch));
+        };
+        if fate == CommitFate::Kept {
+            shared.apply(batch);
+        }
+        shared.failed = Some(error.clone());
+        Err(error)
+    }
+
+    fn recover(&self) -> Result<Recovered, StoreError> {
+        let mut shared = self.shared();
+        shared.failed = None;
+        let disk = &shared.disk;
+        let mut recovered = Recovered {
+            lane: disk.lane.clone(),
+            breaker: disk.breaker.clone(),
+            ..Recovered::default()
+        };
+        for job in disk.in_line().map(|record| &record.job) {
+            match (job.status, job.open) {
+                (JobStatus::Pending, None) => recovered.waiting.push(job.entry()),
+                (JobStatus::Pending | JobStatus::Processing, _) => {
+                    recovered.open.push(job.clone());
+                }
+                _ => {}
+            }
+        }
+        Ok(recovered)
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+        Ok(self.shared().disk.jobs.get(&id).cloned())
+    }
+
+    fn jobs(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<JobPage, StoreError> {
+        let shared = self.shared();
+        let mut page = JobPage::default();
+        for record in shared.disk.in_line().rev() {
+            let job = &record.job;
+            if !filter.matches(job.status, &job.user_id, &job.model) {
+                continue;
+            }
+            page.total += 1;
+            if cursor.is_some_and(|cursor| job.seq.0 > cursor) || page.cursor.is_some() {
+                continue;
+            }
+            if page.jobs.len() < limit {
+                page.jobs.push(record.clone());
+            } else {
+                page.cursor = Some(job.seq.0);
+            }
+        }
+        Ok(page)
+    }
+
+    fn calls(
+        &self,
+        filter: &CallFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<CallPage, StoreError> {
+        let shared = self.shared();
+        let mut page = CallPage::default();
+        let from = ..=cursor.unwrap_or(u64::MAX);
+        for (seq, call) in shared.disk.calls.range(from).rev() {
+            if !filter.matches(call) {
+                continue;
+            }
+            if page.calls.len() == limit {
+                page.cursor = Some(*seq);
+                break;
+            }
+            page.calls.push(call.clone());
+        }
+        Ok(page)
+    }
+
+    fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
+        let shared = self.shared();
+        let rows = shared.disk.usage.values();
+        Ok(rows
+            .filter(|row| filter.matches(&row.key))
+            .cloned()
+            .collect())
+    }
+
+    fn counts(&self) -> Result<StatusCounts, StoreError> {
+        Ok(self.shared().disk.counts)
+    }
+
+    fn config(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.shared().disk.config.clone())
+    }
+}
+
+impl Disk {
+    fn in_line(&self) -> impl DoubleEndedIterator<Item = &JobRecord> {
+        self.line.values().filter_map(|id| self.jobs.get(id))
+    }
+}
+
+impl Rows for Disk {
+    // Every row that is asked for was written, and memory does not fail.
+    type Error = Infallible;
+
+    fn job(&mut self, id: JobId) -> Result<Option<Job>, Infallible> {
+        Ok(self.jobs.get(&id).map(|record| record.job.clone()))
+    }
+
+    fn request(&mut self, id: JobId) -> Result<Arc<Request>, Infallible> {
+        let Some(record) = self.jobs.get(&id) else {
+            unreachable!("a request is asked for only after its job was read")
+        };
+        Ok(Arc::clone(&record.request))
+    }
+
+    fn keyed(
+        &mut self,
+        user_id: &str,
+        key: &str,
+    ) -> Result<Option<(JobId, Fingerprint)>, Infallible> {
+        let key = (user_id.to_owned(), key.to_owned());
+        Ok(self.keys.get(&key).copied())
+    }
+
+    fn pending(&self) -> u64 {
+        self.counts.pending
+    }
+
+    fn next_seq(&mut self) -> Seq {
+        self.last_seq.0 += 1;
+        self.last_seq
+    }
+
+    fn insert(&mut self, job: &Job, request: &Request) -> Result<(), Infallible> {
+        self.counts.moved(None, job.status);
+        self.line.insert(job.seq, job.id);
+        let record = JobRecord {
+            job: job.clone(),
+            request: Arc::new(request.clone()),
+            response: None,
+        };
+        self.jobs.insert(job.id, record);
+        Ok(())
+    }
+
+    fn insert_key(
+        &mut self,
+        user_id: &str,
+        key: &str,
+        job: JobId,
+        fingerprint: Fingerprint,
+    ) -> Result<(), Infallible> {
+        let key = (user_id.to_owned(), key.to_owned());
+        self.keys.insert(key, (job, fingerprint));
+        Ok(())
+    }
+
+    fn update(&mut self, before: JobStatus, job: &Job) -> Result<(), Infallible> {
+        self.counts.moved(Some(before), job.status);
+        if let Some(record) = self.jobs.get_mut(&job.id) {
+            record.job = job.clone();
+        }
+        Ok(())
+    }
+
+    fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Infallible> {
+        if let Some(record) = self.jobs.get_mut(&id) {
+            record.response = Some(Arc::clone(response));
+        }
+        Ok(())
+    }
+
+    fn log_call(&mut self, call: &CallRecord) -> Result<(), Infallible> {
+        let seq = self.calls.last_key_value().map_or(1, |(last, _)| last + 1);
+        let call = CallRecord {
+            seq,
+            ..call.clone()
+        };
+        let key = UsageKey::of(&call);
+        let row = self.usage.entry(key);
+        row.or_insert_with_key(|key| UsageRow::empty(key.clone()))
+            .add(&call);
+        self.calls.insert(seq, call);
+        Ok(())
+    }
+
+    fn put_lane(&mut self, lane: &LaneState) -> Result<(), Infallible> {
+        self.lane = lane.clone();
+        Ok(())
+    }
+
+    fn put_breaker(&mut self, breaker: &BreakerSnapshot) -> Result<(), Infallible> {
+        self.breaker = Some(breaker.clone());
+        Ok(())
+    }
+
+    fn put_config(&mut self, config: &str) -> Result<(), Infallible> {
+        self.config = Some(config.to_owned());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::contract::assert_stopped_until_recovered;
+    use crate::testing::sample;
+
+    crate::store_contract!(|| {
+        let disk = MemoryStore::new();
+        move || disk.clone()
+    });
+
+    fn disk_full() -> StoreError {
+        StoreError::Full {
+            path: "memory".to_owned(),
+            message: "no space left on device".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_lost_commit_is_not_there_and_stops_the_store() {
+        let store = MemoryStore::new();
+        store.fail_next_commit(disk_full(), CommitFate::Lost);
+        let error = store.commit(&[sample::insert(1)]).unwrap_err();
+        assert!(store.job(sample::job_id(1)).unwrap().is_none());
+        assert_eq!(store.commits(), 0);
+        assert_stopped_until_recovered(&store, &error);
+    }
+
+    #[test]
+    fn a_kept_commit_is_there_although_it_reported_an_error() {
+        let store = MemoryStore::new();
+        store.fail_next_commit(disk_full(), CommitFate::Kept);
+        let error = store.commit(&[sample::insert(1)]).unwrap_err();
+        assert!(store.job(sample::job_id(1)).unwrap().is_some());
+        assert_eq!(store.commits(), 1);
+        assert_stopped_until_recovered(&store, &error);
+    }
+}

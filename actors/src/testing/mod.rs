@@ -1,0 +1,14 @@
+//! What tests of the lane, and of programs that embed it, put in place of the world: a store in
+//! memory with crash points, the contract that every store keeps, a scripted GLM, a clock that
+//! follows tokio's (virtual) time, seeded ids, and sample jobs.
+
+pub mod contract;
+pub mod sample;
+
+mod clock;
+mod glm;
+mod memory_store;
+
+pub use clock::{SeededIds, SimClock};
+pub use glm::{Line, ScriptedGlm, answer, failed};
+pub use memory_store::{CommitFate, MemoryStore};

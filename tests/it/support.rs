@@ -1,0 +1,60 @@
+//! What the tests share: a lane on virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onelane::orchestrator::{Orchestrator, Parts};
+use onelane_actors::Faults;
+use onelane_actors::model::{Settings, Timestamp};
+use onelane_actors::ports::Store;
+use onelane_actors::supervisor::RestartBudget;
+use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
+
+/// 2026-11-23T00:00:00Z.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_392_000_000);
+
+/// A budget that chaos does not use up.
+pub(crate) const GENEROUS: RestartBudget = RestartBudget {
+    max: usize::MAX,
+    window_ms: 1,
+};
+
+/// A lane on virtual time: store in memory, scripted GLM.
+pub(crate) struct VirtualLane {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) glm: ScriptedGlm,
+    pub(crate) settings: Settings,
+    pub(crate) budget: RestartBudget,
+    pub(crate) faults: Faults,
+}
+
+impl VirtualLane {
+    pub(crate) fn new(glm: ScriptedGlm) -> Self {
+        Self {
+            store: Arc::new(MemoryStore::new()),
+            glm,
+            settings: Settings::default(),
+            budget: RestartBudget::default(),
+            faults: Faults::default(),
+        }
+    }
+
+    pub(crate) async fn start(&self) -> Orchestrator {
+        Orchestrator::start_with(Parts {
+            store: Arc::clone(&self.store),
+            glm: Arc::new(self.glm.clone()),
+            clock: Arc::new(SimClock::starting_at(START)),
+            ids: Arc::new(SeededIds::new(7)),
+            settings: self.settings.clone(),
+            budget: self.budget,
+            faults: self.faults.clone(),
+        })
+        .await
+        .expect("the lane starts")
+    }
+}
+
+/// Virtual milliseconds.
+pub(crate) const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
