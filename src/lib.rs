@@ -1,0 +1,5 @@
+//! onelane: one durable lane in front of the GLM API.
+
+pub mod store;
+
+pub use onelane_actors::{model, ports};
