@@ -126,7 +126,7 @@ fn another_programs_redb_file_is_refused_and_left_alone() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn a_truncated_file_never_panics(part in 0.0..1.0_f64) {

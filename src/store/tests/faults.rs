@@ -142,7 +142,7 @@ fn a_store_that_vanished_is_not_taken_for_an_empty_one() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn a_power_cut_loses_nothing_acknowledged(
