@@ -2,5 +2,6 @@
 
 pub mod error;
 pub mod orchestrator;
+pub mod store;
 
 pub use onelane_actors::{model, ports};

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::transition::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 use crate::model::{
-    BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState, Phase, Request, Seq,
+    BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState, Request, Seq,
 };
 
 /// The rows of a store inside one transaction: reads see what the transaction has written so far,
@@ -152,7 +152,7 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict<
     let Some(mut job) = rows.job(id)? else {
         return Ok(Err(Refusal::NotFound));
     };
-    let (before, phase) = (job.status, job.phase());
+    let before = job.status;
     if let Err(refusal) = transition::apply(&mut job, transition) {
         return Ok(Err(refusal));
     }
@@ -160,14 +160,13 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict<
     if let Transition::Settle(settlement) = transition {
         account(rows, settlement)?;
     }
-    Ok(Ok(match (transition, phase) {
-        // A new attempt is told whole to the one who sends it. A staged one was told before, and
-        // reading its request again would lengthen the transaction between two calls.
-        (Transition::Stage { .. }, _) | (Transition::Start { .. }, Phase::Waiting) => {
+    Ok(Ok(match transition {
+        // An attempt is told whole to whoever sends it, and with its number to whoever tells others.
+        Transition::Stage { .. } | Transition::Start { .. } => {
             let request = rows.request(id)?;
             Applied::Dispatch(Arc::new(Dispatch { job, request }))
         }
-        (Transition::Start { .. } | Transition::Unstage { .. }, _) => Applied::Done,
+        Transition::Unstage { .. } => Applied::Done,
         _ => Applied::Job(Box::new(job)),
     }))
 }

@@ -340,7 +340,7 @@ pub fn a_full_line_refuses_exactly_at_its_limit<S: Store>(open: Open<'_, S>) {
     done(&store, &[cancel(4), limited(5)]);
 }
 
-/// The answer to staging is all that the call needs; starting it needs no answer.
+/// The answer to staging, and to starting what was staged, is all that the call needs.
 pub fn a_staged_attempt_is_told_whole<S: Store>(open: Open<'_, S>) {
     let store = open();
     done(&store, &[sample::insert(1)]);
@@ -355,10 +355,10 @@ pub fn a_staged_attempt_is_told_whole<S: Store>(open: Open<'_, S>) {
 
     let refusal = refused(&store, sample::stage(1));
     assert_eq!(refusal, Refusal::WrongStatus(JobStatus::Pending));
-    assert!(matches!(
-        done(&store, &[sample::start(1)])[0],
-        Applied::Done
-    ));
+    let applied = done(&store, &[sample::start(1)]);
+    let told = dispatch(&applied[0]);
+    assert_eq!(told.job.open.unwrap().phase, AttemptPhase::Started);
+    assert!(matches!(told.request.as_ref(), Request::Prompt(text) if text == "prompt 1"));
     let sent = job(&store, 1);
     assert_eq!(
         (sent.status, sent.attempts),

@@ -1,0 +1,289 @@
+//! A batch as one write transaction. This path is hot: tables are opened once and only when
+//! touched, every row is encoded once, and what changes often and is small (counters, usage) is
+//! written once a transaction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use onelane_actors::policy::effects::{Rows, apply_batch};
+use onelane_actors::policy::transition::Transition;
+use redb::{
+    Database, Durability, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::StoreOptions;
+use super::error::{Fault, Result};
+use super::schema::{self, Counters, Keyed, LineRow, decode, encode, meta};
+use crate::model::{
+    BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState, Request, Seq,
+    UsageKey, UsageRow,
+};
+use crate::ports::Verdicts;
+
+/// Applies a batch and makes it durable. A batch that changes nothing costs no sync.
+pub(super) fn commit(
+    database: &Database,
+    options: StoreOptions,
+    batch: &[Transition],
+) -> Result<Verdicts> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_quick_repair(options.quick_repair);
+    // The tables are closed before the transaction ends.
+    let effects = {
+        let mut rows = Transaction::begin(&transaction)?;
+        let effects = apply_batch(&mut rows, batch)?;
+        if effects.changed {
+            rows.finish()?;
+        }
+        effects
+    };
+    if effects.changed {
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
+    Ok(effects.verdicts)
+}
+
+/// A table that is opened when it is first touched.
+struct Lazy<'t, K: Key + 'static, V: Value + 'static> {
+    transaction: &'t WriteTransaction,
+    definition: TableDefinition<'static, K, V>,
+    table: Option<Table<'t, K, V>>,
+}
+
+impl<'t, K: Key, V: Value> Lazy<'t, K, V> {
+    const fn new(
+        transaction: &'t WriteTransaction,
+        definition: TableDefinition<'static, K, V>,
+    ) -> Self {
+        Self {
+            transaction,
+            definition,
+            table: None,
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut Table<'t, K, V>> {
+        match &mut self.table {
+            Some(table) => Ok(table),
+            closed => Ok(closed.insert(self.transaction.open_table(self.definition)?)),
+        }
+    }
+}
+
+/// The small values that a transaction sets, each at most once, however often a batch does.
+#[derive(Default)]
+struct Singles {
+    lane: Option<Vec<u8>>,
+    breaker: Option<Vec<u8>>,
+    config: Option<Vec<u8>>,
+}
+
+type Bytes = &'static [u8];
+type Id = &'static [u8; 16];
+
+struct Transaction<'t> {
+    meta: Lazy<'t, &'static str, Bytes>,
+    jobs: Lazy<'t, Id, Bytes>,
+    requests: Lazy<'t, Id, Bytes>,
+    responses: Lazy<'t, Id, Bytes>,
+    line: Lazy<'t, &'static [u8; 9], Bytes>,
+    idempotency: Lazy<'t, &'static [u8; 32], Bytes>,
+    calls: Lazy<'t, u64, Bytes>,
+    calls_by_job: Lazy<'t, &'static [u8; 20], u64>,
+    usage: Lazy<'t, &'static [u8; 20], Bytes>,
+    counted_before: Counters,
+    counters: Counters,
+    usage_rows: BTreeMap<[u8; 20], UsageRow>,
+    singles: Singles,
+    /// Where rows are encoded, one after the other.
+    row: Vec<u8>,
+}
+
+impl<'t> Transaction<'t> {
+    fn begin(transaction: &'t WriteTransaction) -> Result<Self> {
+        let mut meta = Lazy::new(transaction, schema::META);
+        let counters: Counters = match meta.open()?.get(meta::COUNTERS)? {
+            Some(row) => decode("meta", row.value())?,
+            None => return Err(Fault::damaged("meta", "the counters are missing")),
+        };
+        Ok(Self {
+            meta,
+            jobs: Lazy::new(transaction, schema::JOBS),
+            requests: Lazy::new(transaction, schema::REQUESTS),
+            responses: Lazy::new(transaction, schema::RESPONSES),
+            line: Lazy::new(transaction, schema::LINE),
+            idempotency: Lazy::new(transaction, schema::IDEMPOTENCY),
+            calls: Lazy::new(transaction, schema::CALLS),
+            calls_by_job: Lazy::new(transaction, schema::CALLS_BY_JOB),
+            usage: Lazy::new(transaction, schema::USAGE),
+            counted_before: counters,
+            counters,
+            usage_rows: BTreeMap::new(),
+            singles: Singles::default(),
+            row: Vec::with_capacity(1_024),
+        })
+    }
+
+    /// Writes what was kept back until the end of the batch.
+    fn finish(mut self) -> Result<()> {
+        for (key, row) in &self.usage_rows {
+            encode(&mut self.row, row)?;
+            self.usage.open()?.insert(key, self.row.as_slice())?;
+        }
+        let meta = self.meta.open()?;
+        if self.counters != self.counted_before {
+            encode(&mut self.row, &self.counters)?;
+            meta.insert(meta::COUNTERS, self.row.as_slice())?;
+        }
+        let Singles {
+            lane,
+            breaker,
+            config,
+        } = self.singles;
+        let singles = [
+            (meta::LANE, lane),
+            (meta::BREAKER, breaker),
+            (meta::CONFIG, config),
+        ];
+        for (name, value) in singles {
+            if let Some(value) = value {
+                meta.insert(name, value.as_slice())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a job and its place among those of its status.
+    fn put(&mut self, job: &Job) -> Result<()> {
+        encode(&mut self.row, job)?;
+        let jobs = self.jobs.open()?;
+        jobs.insert(job.id.as_bytes(), self.row.as_slice())?;
+        encode(&mut self.row, &LineRow::of(job))?;
+        let key = schema::line_key(job.status, job.seq);
+        self.line.open()?.insert(&key, self.row.as_slice())?;
+        Ok(())
+    }
+}
+
+fn encoded<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
+    let mut row = Vec::new();
+    encode(&mut row, value)?;
+    Ok(row)
+}
+
+impl Rows for Transaction<'_> {
+    type Error = Fault;
+
+    fn job(&mut self, id: JobId) -> Result<Option<Job>> {
+        let row = self.jobs.open()?.get(id.as_bytes())?;
+        row.map(|row| decode("jobs", row.value())).transpose()
+    }
+
+    fn request(&mut self, id: JobId) -> Result<Arc<Request>> {
+        match self.requests.open()?.get(id.as_bytes())? {
+            Some(row) => decode("requests", row.value()).map(Arc::new),
+            None => Err(no_request(id)),
+        }
+    }
+
+    fn keyed(&mut self, user_id: &str, key: &str) -> Result<Option<(JobId, Fingerprint)>> {
+        let key = schema::idempotency_key(user_id, key);
+        let row = self.idempotency.open()?.get(&key)?;
+        row.map(|row| Keyed::decode(row.value())).transpose()
+    }
+
+    fn pending(&self) -> u64 {
+        self.counters.statuses().pending
+    }
+
+    fn next_seq(&mut self) -> Seq {
+        self.counters.job_seq += 1;
+        Seq(self.counters.job_seq)
+    }
+
+    fn insert(&mut self, job: &Job, request: &Request) -> Result<()> {
+        self.counters.moved(None, job.status);
+        self.put(job)?;
+        encode(&mut self.row, request)?;
+        let requests = self.requests.open()?;
+        requests.insert(job.id.as_bytes(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn insert_key(
+        &mut self,
+        user_id: &str,
+        key: &str,
+        job: JobId,
+        fingerprint: Fingerprint,
+    ) -> Result<()> {
+        let key = schema::idempotency_key(user_id, key);
+        let row = Keyed::encode(job, fingerprint);
+        self.idempotency.open()?.insert(&key, row.as_slice())?;
+        Ok(())
+    }
+
+    fn update(&mut self, before: JobStatus, job: &Job) -> Result<()> {
+        if before != job.status {
+            self.counters.moved(Some(before), job.status);
+            let key = schema::line_key(before, job.seq);
+            self.line.open()?.remove(&key)?;
+        }
+        self.put(job)
+    }
+
+    fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<()> {
+        encode(&mut self.row, response.as_ref())?;
+        let responses = self.responses.open()?;
+        responses.insert(id.as_bytes(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn log_call(&mut self, call: &CallRecord) -> Result<()> {
+        self.counters.call_seq += 1;
+        let seq = self.counters.call_seq;
+        encode(&mut self.row, call)?;
+        self.calls.open()?.insert(seq, self.row.as_slice())?;
+        let key = schema::call_key(call.job_id, call.attempt);
+        self.calls_by_job.open()?.insert(&key, seq)?;
+
+        let of = UsageKey::of(call);
+        let key = schema::usage_key(&of);
+        if let Some(row) = self.usage_rows.get_mut(&key) {
+            row.add(call);
+            return Ok(());
+        }
+        let mut row = match self.usage.open()?.get(&key)? {
+            Some(row) => decode("usage", row.value())?,
+            None => UsageRow::empty(of),
+        };
+        row.add(call);
+        self.usage_rows.insert(key, row);
+        Ok(())
+    }
+
+    fn put_lane(&mut self, lane: &LaneState) -> Result<()> {
+        self.singles.lane = Some(encoded(lane)?);
+        Ok(())
+    }
+
+    fn put_breaker(&mut self, breaker: &BreakerSnapshot) -> Result<()> {
+        self.singles.breaker = Some(encoded(breaker)?);
+        Ok(())
+    }
+
+    fn put_config(&mut self, config: &str) -> Result<()> {
+        self.singles.config = Some(encoded(config)?);
+        Ok(())
+    }
+}
+
+/// A job is there, but not what it asks for.
+pub(super) fn no_request(id: JobId) -> Fault {
+    Fault::damaged("requests", format_args!("job {id} has no request"))
+}

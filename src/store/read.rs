@@ -1,0 +1,275 @@
+//! What the store tells, each answer from one short snapshot.
+
+use std::sync::Arc;
+
+use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::commit::no_request;
+use super::error::{Fault, Result};
+use super::schema::{self, Counters, LineRow, decode, decode_call, meta};
+use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, UsageRow};
+use crate::ports::{
+    CallFilter, CallPage, JobFilter, JobPage, JobRecord, Recovered, StatusCounts, UsageFilter,
+};
+
+/// Reads the compact table alone, but for the few jobs with an open attempt.
+pub(super) fn recover(snapshot: &ReadTransaction) -> Result<Recovered> {
+    let line = snapshot.open_table(schema::LINE)?;
+    let jobs = snapshot.open_table(schema::JOBS)?;
+    let mut recovered = Recovered {
+        lane: single(snapshot, meta::LANE)?.unwrap_or_default(),
+        breaker: single(snapshot, meta::BREAKER)?,
+        ..Recovered::default()
+    };
+    for status in [JobStatus::Pending, JobStatus::Processing] {
+        for item in of_status(&line, status, u64::MAX)? {
+            let (key, value) = item?;
+            let row: LineRow<'_> = decode("line", value.value())?;
+            if status == JobStatus::Pending && !row.open {
+                let entry = row.entry(schema::line_seq(key.value()));
+                recovered.waiting.push(entry);
+            } else {
+                let job = job_row(&jobs, row.id)?.ok_or_else(|| no_job(row.id))?;
+                recovered.open.push(job);
+            }
+        }
+    }
+    recovered.open.sort_unstable_by_key(|job| job.seq);
+    Ok(recovered)
+}
+
+pub(super) fn job(snapshot: &ReadTransaction, id: JobId) -> Result<Option<JobRecord>> {
+    Bodies::open(snapshot)?.record(id)
+}
+
+pub(super) fn jobs(
+    snapshot: &ReadTransaction,
+    filter: &JobFilter,
+    cursor: Option<u64>,
+    limit: usize,
+) -> Result<JobPage> {
+    let from = cursor.unwrap_or(u64::MAX);
+    // Jobs of a status are counted; those of a user or model have to be looked for.
+    let counted = filter.user_id.is_none() && filter.model.is_none();
+    let line = snapshot.open_table(schema::LINE)?;
+    let bodies = Bodies::open(snapshot)?;
+    let mut page = JobPage::default();
+    let newest = Newest::open(&line, filter.status, if counted { from } else { u64::MAX })?;
+    for item in newest {
+        let (seq, status, row) = item?;
+        let row: LineRow<'_> = decode("line", row.value())?;
+        if !filter.matches(status, &row.user, &row.model) {
+            continue;
+        }
+        page.total += 1;
+        if seq.0 > from || page.cursor.is_some() {
+            continue;
+        }
+        if page.jobs.len() < limit {
+            let record = bodies.record(row.id)?;
+            page.jobs.push(record.ok_or_else(|| no_job(row.id))?);
+            continue;
+        }
+        page.cursor = Some(seq.0);
+        if counted {
+            break;
+        }
+    }
+    if counted {
+        let counts = counts(snapshot)?;
+        page.total = filter
+            .status
+            .map_or_else(|| counts.total(), |s| counts.of(s));
+    }
+    Ok(page)
+}
+
+pub(super) fn calls(
+    snapshot: &ReadTransaction,
+    filter: &CallFilter,
+    cursor: Option<u64>,
+    limit: usize,
+) -> Result<CallPage> {
+    let calls = snapshot.open_table(schema::CALLS)?;
+    let from = cursor.unwrap_or(u64::MAX);
+    let mut page = CallPage::default();
+    // Adds a row, or, when the page is full, notes where the next begins and says to stop.
+    let mut add = |seq: u64, row: &[u8]| -> Result<bool> {
+        let call = decode_call(seq, row)?;
+        if filter.matches(&call) {
+            if page.calls.len() == limit {
+                page.cursor = Some(seq);
+                return Ok(false);
+            }
+            page.calls.push(call);
+        }
+        Ok(true)
+    };
+    if let Some(id) = filter.job_id {
+        let by_job = snapshot.open_table(schema::CALLS_BY_JOB)?;
+        let first = schema::call_key(id, AttemptNo(0));
+        let last = schema::call_key(id, AttemptNo(u32::MAX));
+        for item in by_job.range::<&[u8; 20]>(&first..=&last)?.rev() {
+            let seq = item?.1.value();
+            if seq > from {
+                continue;
+            }
+            let row = calls.get(seq)?;
+            let row = row.ok_or_else(|| Fault::damaged("calls", "a row is missing"))?;
+            if !add(seq, row.value())? {
+                break;
+            }
+        }
+    } else {
+        for item in calls.range(..=from)?.rev() {
+            let (seq, row) = item?;
+            if !add(seq.value(), row.value())? {
+                break;
+            }
+        }
+    }
+    Ok(page)
+}
+
+pub(super) fn usage(snapshot: &ReadTransaction, filter: &UsageFilter) -> Result<Vec<UsageRow>> {
+    if filter.start > filter.end {
+        return Ok(Vec::new());
+    }
+    let table = snapshot.open_table(schema::USAGE)?;
+    let (first, _) = schema::usage_day(filter.start);
+    let (_, last) = schema::usage_day(filter.end);
+    let mut rows = Vec::new();
+    for item in table.range::<&[u8; 20]>(&first..=&last)? {
+        let row: UsageRow = decode("usage", item?.1.value())?;
+        if filter.matches(&row.key) {
+            rows.push(row);
+        }
+    }
+    // Within a day the file's order is that of the digests.
+    rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    Ok(rows)
+}
+
+pub(super) fn counts(snapshot: &ReadTransaction) -> Result<StatusCounts> {
+    let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
+    let missing = || Fault::damaged("meta", "the counters are missing");
+    Ok(counters.ok_or_else(missing)?.statuses())
+}
+
+pub(super) fn config(snapshot: &ReadTransaction) -> Result<Option<String>> {
+    single(snapshot, meta::CONFIG)
+}
+
+fn single<T: DeserializeOwned>(snapshot: &ReadTransaction, name: &str) -> Result<Option<T>> {
+    let row = snapshot.open_table(schema::META)?.get(name)?;
+    row.map(|row| decode("meta", row.value())).transpose()
+}
+
+type Bytes = &'static [u8];
+type Table<const N: usize> = ReadOnlyTable<&'static [u8; N], Bytes>;
+type LineRange<'t> = Range<'t, &'static [u8; 9], Bytes>;
+
+fn job_row(jobs: &Table<16>, id: JobId) -> Result<Option<Job>> {
+    let row = jobs.get(id.as_bytes())?;
+    row.map(|row| decode("jobs", row.value())).transpose()
+}
+
+/// A place in line without its job.
+fn no_job(id: JobId) -> Fault {
+    Fault::damaged("jobs", format_args!("job {id} is missing"))
+}
+
+/// The tables that a whole job is read from.
+struct Bodies {
+    jobs: Table<16>,
+    requests: Table<16>,
+    responses: Table<16>,
+}
+
+impl Bodies {
+    fn open(snapshot: &ReadTransaction) -> Result<Self> {
+        Ok(Self {
+            jobs: snapshot.open_table(schema::JOBS)?,
+            requests: snapshot.open_table(schema::REQUESTS)?,
+            responses: snapshot.open_table(schema::RESPONSES)?,
+        })
+    }
+
+    fn record(&self, id: JobId) -> Result<Option<JobRecord>> {
+        let Some(job) = job_row(&self.jobs, id)? else {
+            return Ok(None);
+        };
+        let request = self.requests.get(id.as_bytes())?;
+        let request: Request = match request {
+            Some(row) => decode("requests", row.value())?,
+            None => return Err(no_request(id)),
+        };
+        let response = self.responses.get(id.as_bytes())?;
+        let response: Option<Box<RawValue>> = response
+            .map(|row| decode("responses", row.value()))
+            .transpose()?;
+        Ok(Some(JobRecord {
+            job,
+            request: Arc::new(request),
+            response: response.map(Arc::from),
+        }))
+    }
+}
+
+/// The line of one status, up to a place.
+fn of_status<'t>(line: &'t Table<9>, status: JobStatus, last: u64) -> Result<LineRange<'t>> {
+    let first = schema::line_key(status, Seq(0));
+    let last = schema::line_key(status, Seq(last));
+    Ok(line.range::<&[u8; 9]>(&first..=&last)?)
+}
+
+/// A place in line: sequence, status, row.
+type Place<'t> = (Seq, JobStatus, AccessGuard<'t, Bytes>);
+
+/// The lines of several statuses as one, newest first.
+struct Newest<'t> {
+    lines: Vec<(JobStatus, LineRange<'t>, Option<Place<'t>>)>,
+}
+
+impl<'t> Newest<'t> {
+    /// All jobs, or those of one status, up to the place `last`.
+    fn open(line: &'t Table<9>, status: Option<JobStatus>, last: u64) -> Result<Self> {
+        let wanted = JobStatus::ALL
+            .into_iter()
+            .filter(|s| status.is_none_or(|want| want == *s));
+        let mut lines = Vec::new();
+        for status in wanted {
+            let mut range = of_status(line, status, last)?;
+            let head = back(status, &mut range)?;
+            lines.push((status, range, head));
+        }
+        Ok(Self { lines })
+    }
+}
+
+/// Takes the newest place of one line.
+fn back<'t>(status: JobStatus, range: &mut LineRange<'t>) -> Result<Option<Place<'t>>> {
+    let Some(item) = range.next_back() else {
+        return Ok(None);
+    };
+    let (key, row) = item?;
+    Ok(Some((schema::line_seq(key.value()), status, row)))
+}
+
+impl<'t> Iterator for Newest<'t> {
+    type Item = Result<Place<'t>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let seq = |head: &Option<Place<'t>>| head.as_ref().map(|(seq, ..)| *seq);
+        let newest = self.lines.iter_mut().max_by_key(|(.., head)| seq(head))?;
+        let (status, range, head) = newest;
+        let place = head.take()?;
+        match back(*status, range) {
+            Ok(next) => *head = next,
+            Err(fault) => return Some(Err(fault)),
+        }
+        Some(Ok(place))
+    }
+}

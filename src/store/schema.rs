@@ -1,0 +1,330 @@
+//! What is in the file: tables, keys and row versions. A table's Rust types never change, since the
+//! file remembers them; what a row holds may, since every row carries its version.
+//!
+//! Rows are JSON, `[1,{...}]`; keys are binary and of fixed width, so that order in the file is
+//! order by number. Bodies (requests, responses) have tables of their own: a change of a job's state
+//! never rewrites them.
+
+use std::borrow::Cow;
+
+use redb::TableDefinition;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::error::{Fault, Result};
+use crate::model::{
+    AttemptNo, CallRecord, Day, Fingerprint, Job, JobEntry, JobId, JobStatus, Seq, Timestamp,
+    UsageKey,
+};
+use crate::ports::StatusCounts;
+
+/// The version of the tables and what they mean together. Raised when an older program would
+/// misread the file.
+pub(super) const STORE_VERSION: u64 = 1;
+/// The version of every row written.
+const ROW_VERSION: u64 = 1;
+
+/// Single values, by name: see [`meta`].
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+/// Job id: [`Job`].
+pub(super) const JOBS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("jobs");
+/// Job id: its request.
+pub(super) const REQUESTS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("requests");
+/// Job id: GLM's answer, verbatim.
+pub(super) const RESPONSES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("responses");
+/// Status and place in line ([`line_key`]): [`LineRow`]. Every job is here once, so that a restart
+/// reads the pending and processing ranges alone, and a list needs no other table to filter.
+pub(super) const LINE: TableDefinition<&[u8; 9], &[u8]> = TableDefinition::new("line");
+/// Digest of user and idempotency key ([`idempotency_key`]): [`Keyed`].
+pub(super) const IDEMPOTENCY: TableDefinition<&[u8; 32], &[u8]> =
+    TableDefinition::new("idempotency");
+/// Place in the call log: [`CallRecord`].
+pub(super) const CALLS: TableDefinition<u64, &[u8]> = TableDefinition::new("calls");
+/// Job id and attempt ([`call_key`]): its place in the call log.
+pub(super) const CALLS_BY_JOB: TableDefinition<&[u8; 20], u64> =
+    TableDefinition::new("calls_by_job");
+/// Day, model and user ([`usage_key`]): [`crate::model::UsageRow`].
+pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
+
+/// The names in [`META`].
+pub(super) mod meta {
+    /// [`super::STORE_VERSION`], a bare JSON number for ever.
+    pub(in crate::store) const VERSION: &str = "version";
+    /// [`super::Counters`].
+    pub(in crate::store) const COUNTERS: &str = "counters";
+    /// The lane's state.
+    pub(in crate::store) const LANE: &str = "lane";
+    /// The breaker's state.
+    pub(in crate::store) const BREAKER: &str = "breaker";
+    /// The runtime changes of the configuration.
+    pub(in crate::store) const CONFIG: &str = "config";
+}
+
+/// What is counted on: written at most once a transaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counters {
+    /// The last place in line given.
+    pub(super) job_seq: u64,
+    /// The last place in the call log given.
+    pub(super) call_seq: u64,
+    pending: u64,
+    processing: u64,
+    completed: u64,
+    failed: u64,
+    cancelled: u64,
+}
+
+impl Counters {
+    pub(super) const fn statuses(&self) -> StatusCounts {
+        StatusCounts {
+            pending: self.pending,
+            processing: self.processing,
+            completed: self.completed,
+            failed: self.failed,
+            cancelled: self.cancelled,
+        }
+    }
+
+    pub(super) fn moved(&mut self, from: Option<JobStatus>, to: JobStatus) {
+        let mut counts = self.statuses();
+        counts.moved(from, to);
+        let StatusCounts {
+            pending,
+            processing,
+            completed,
+            failed,
+            cancelled,
+        } = counts;
+        *self = Self {
+            pending,
+            processing,
+            completed,
+            failed,
+            cancelled,
+            ..*self
+        };
+    }
+}
+
+/// A job in [`LINE`]: what the lane keeps of it in memory, and what lists are filtered by.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LineRow<'a> {
+    pub(super) id: JobId,
+    #[serde(borrow)]
+    pub(super) user: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) model: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    priority: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    due: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deadline: Option<Timestamp>,
+    /// Whether an attempt is on record that has not ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) open: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+impl<'a> LineRow<'a> {
+    pub(super) fn of(job: &'a Job) -> Self {
+        Self {
+            id: job.id,
+            user: Cow::Borrowed(&job.user_id),
+            model: Cow::Borrowed(&job.model),
+            priority: job.priority,
+            due: job.due_at(),
+            deadline: job.deadline,
+            open: job.open.is_some(),
+        }
+    }
+
+    pub(super) const fn entry(&self, seq: Seq) -> JobEntry {
+        JobEntry {
+            id: self.id,
+            seq,
+            priority: self.priority,
+            due_at: self.due,
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// For which job and request an idempotency key was used: version, job id, fingerprint.
+pub(super) struct Keyed;
+
+impl Keyed {
+    const BYTES: usize = 1 + 16 + 32;
+
+    pub(super) fn encode(job: JobId, fingerprint: Fingerprint) -> [u8; Self::BYTES] {
+        let mut row = [0; Self::BYTES];
+        let parts = [ROW_VERSION as u8]
+            .into_iter()
+            .chain(*job.as_bytes())
+            .chain(fingerprint.0);
+        row.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        row
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<(JobId, Fingerprint)> {
+        const TABLE: &str = "idempotency";
+        match row.split_first() {
+            Some((version, _)) if u64::from(*version) > ROW_VERSION => {
+                Err(Fault::newer(u64::from(*version), ROW_VERSION))
+            }
+            Some((_, row)) => row
+                .split_first_chunk()
+                .and_then(|(id, rest)| Some((id, rest.try_into().ok()?)))
+                .map(|(id, print)| (JobId::from_bytes(*id), Fingerprint(print)))
+                .ok_or_else(|| Fault::damaged(TABLE, "a row has the wrong length")),
+            None => Err(Fault::damaged(TABLE, "a row is empty")),
+        }
+    }
+}
+
+/// The byte of a status in [`LINE`].
+const fn status_byte(status: JobStatus) -> u8 {
+    match status {
+        JobStatus::Pending => 0,
+        JobStatus::Processing => 1,
+        JobStatus::Completed => 2,
+        JobStatus::Failed => 3,
+        JobStatus::Cancelled => 4,
+    }
+}
+
+pub(super) fn line_key(status: JobStatus, seq: Seq) -> [u8; 9] {
+    join([status_byte(status)], seq.0.to_be_bytes())
+}
+
+/// The place in line of a key in [`LINE`].
+pub(super) fn line_seq(key: &[u8; 9]) -> Seq {
+    let (_, seq) = key.split_last_chunk().unwrap_or((&[], &[0; 8]));
+    Seq(u64::from_be_bytes(*seq))
+}
+
+pub(super) fn call_key(job: JobId, attempt: AttemptNo) -> [u8; 20] {
+    join(*job.as_bytes(), attempt.0.to_be_bytes())
+}
+
+pub(super) fn usage_key(key: &UsageKey) -> [u8; 20] {
+    let digest: [u8; 32] = digest(&key.model, &key.user_id);
+    let (short, _) = digest.split_first_chunk().unwrap_or((&[0; 16], &[]));
+    join(day_bytes(key.day), *short)
+}
+
+/// The first and the last key that a day's rows in [`USAGE`] can have.
+pub(super) fn usage_day(day: Day) -> ([u8; 20], [u8; 20]) {
+    let day = day_bytes(day);
+    (join(day, [0; 16]), join(day, [u8::MAX; 16]))
+}
+
+/// Days before 1970 come first.
+fn day_bytes(day: Day) -> [u8; 4] {
+    (day.0.cast_unsigned() ^ 0x8000_0000).to_be_bytes()
+}
+
+pub(super) fn idempotency_key(user_id: &str, key: &str) -> [u8; 32] {
+    digest(user_id, key)
+}
+
+/// One digest of two texts; no other pair has it.
+fn digest(a: &str, b: &str) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update((a.len() as u64).to_be_bytes());
+    hash.update(a);
+    hash.update(b);
+    hash.finalize().into()
+}
+
+fn join<const A: usize, const B: usize, const N: usize>(a: [u8; A], b: [u8; B]) -> [u8; N] {
+    const { assert!(A + B == N) };
+    let mut joined = [0; N];
+    let bytes = a.into_iter().chain(b);
+    joined
+        .iter_mut()
+        .zip(bytes)
+        .for_each(|(to, from)| *to = from);
+    joined
+}
+
+/// Writes a row, with its version, over what `out` held.
+pub(super) fn encode<T: Serialize + ?Sized>(out: &mut Vec<u8>, row: &T) -> Result<()> {
+    out.clear();
+    out.extend_from_slice(b"[1,");
+    serde_json::to_writer(&mut *out, row).map_err(|e| Fault::unwritable(&e))?;
+    out.push(b']');
+    Ok(())
+}
+
+/// Reads a row of `table`.
+pub(super) fn decode<'a, T: Deserialize<'a>>(table: &str, row: &'a [u8]) -> Result<T> {
+    let inner = row.strip_prefix(b"[1,").and_then(|r| r.strip_suffix(b"]"));
+    match inner {
+        Some(inner) => serde_json::from_slice(inner).map_err(|e| Fault::unreadable(table, &e)),
+        None => Err(other_version(table, row)),
+    }
+}
+
+/// Why a row is not of the version that this program writes.
+fn other_version(table: &str, row: &[u8]) -> Fault {
+    match serde_json::from_slice::<(u64, serde::de::IgnoredAny)>(row) {
+        Ok((version, _)) if version > ROW_VERSION => Fault::newer(version, ROW_VERSION),
+        Ok(_) => Fault::damaged(table, "a row has no known version"),
+        Err(e) => Fault::unreadable(table, &e),
+    }
+}
+
+/// Reads a row of [`CALLS`]; its place in the log is its key.
+pub(super) fn decode_call(seq: u64, row: &[u8]) -> Result<CallRecord> {
+    let call: CallRecord = decode("calls", row)?;
+    Ok(CallRecord { seq, ..call })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::StoreError;
+
+    #[test]
+    fn keys_sort_as_what_they_stand_for() {
+        let days = [i32::MIN, -1, 0, 1, i32::MAX].map(|d| usage_day(Day(d)));
+        assert!(days.is_sorted_by(|a, b| a.1 < b.0), "{days:?}");
+        let places = [0, 1, 255, 256, u64::MAX].map(|n| line_key(JobStatus::Failed, Seq(n)));
+        assert!(places.is_sorted_by(|a, b| a < b));
+        assert!(places.iter().map(line_seq).is_sorted());
+        assert!(line_key(JobStatus::Pending, Seq(u64::MAX)) < places[0]);
+    }
+
+    #[test]
+    fn a_row_says_what_is_wrong_with_it_and_nothing_of_its_content() {
+        let check = |row: &str, want: &str| {
+            let fault = decode::<Counters>("meta", row.as_bytes()).unwrap_err();
+            let error = fault.at("s.redb").to_string();
+            assert!(error.contains(want), "{row}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        };
+        check(r#"[2,{"a":"secret"}]"#, "version 2, this program knows 1");
+        check(r#"[0,{}]"#, "a row has no known version");
+        check(
+            r#"[1,{"job_seq":"secret"}]"#,
+            "table meta: a row is not what it should be",
+        );
+        check("secret", "table meta: a row is not JSON");
+        check("", "table meta: a row is cut short");
+        assert!(matches!(
+            Keyed::decode(&[2, 1, 1]).unwrap_err().at(""),
+            StoreError::Version { found: 2, .. }
+        ));
+        for cut in [&[][..], &[1], &[1; 48], &[1; 50]] {
+            assert!(matches!(
+                Keyed::decode(cut).unwrap_err().at(""),
+                StoreError::Damaged { .. }
+            ));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The redb store keeps the contract, on real files and on disks that fail on purpose.
+
+mod damage;
+mod disk;
+mod equal;
+mod faults;
+mod owner;
+
+use std::path::Path;
+
+use onelane_actors::testing::sample::{self, job_id};
+
+use super::*;
+use crate::model::{Day, JobStatus};
+
+/// Small caches, so that pages are read from the file again.
+fn options(quick_repair: bool) -> StoreOptions {
+    StoreOptions {
+        cache_bytes: 256 * 1024,
+        quick_repair,
+    }
+}
+
+fn open(path: &Path) -> RedbStore {
+    RedbStore::open(path, options(true)).expect("a store")
+}
+
+/// A fresh directory and the way to open the store in it.
+fn place() -> impl Fn() -> RedbStore {
+    let directory = tempfile::tempdir().unwrap();
+    move || open(&directory.path().join("onelane.redb"))
+}
+
+onelane_actors::store_contract!(place);
+
+/// Checks what must hold of any store at any time: each job is whole, counts equal the list, the
+/// usage equals the call log, and every completed job has its answer and exactly one answered call.
+fn assert_consistent(store: &impl Store) {
+    let page = store.jobs(&JobFilter::default(), None, usize::MAX).unwrap();
+    let mut counts = StatusCounts::default();
+    for record in &page.jobs {
+        counts.moved(None, record.job.status);
+        let completed = record.job.status == JobStatus::Completed;
+        assert_eq!(record.response.is_some(), completed, "{record:?}");
+        let twin = store
+            .job(record.job.id)
+            .unwrap()
+            .expect("the job by its id");
+        assert_eq!(format!("{twin:?}"), format!("{record:?}"));
+        let calls = CallFilter {
+            job_id: Some(record.job.id),
+            ..CallFilter::default()
+        };
+        let calls = store.calls(&calls, None, usize::MAX).unwrap().calls;
+        let answered = calls.iter().filter(|c| c.failure.is_none()).count();
+        assert_eq!(answered, usize::from(completed), "{record:?}");
+    }
+    assert_eq!(page.total, counts.total());
+    assert_eq!(store.counts().unwrap(), counts);
+    let recovered = store.recover().unwrap();
+    let live = (recovered.waiting.len() + recovered.open.len()) as u64;
+    assert_eq!(live, counts.pending + counts.processing);
+
+    let calls = store.calls(&CallFilter::default(), None, usize::MAX);
+    let calls = calls.unwrap().calls;
+    let usage = store
+        .usage(&UsageFilter {
+            start: Day(i32::MIN),
+            end: Day(i32::MAX),
+            model: None,
+            user_id: None,
+        })
+        .unwrap();
+    let sum = |of: fn(&UsageRow) -> u64| usage.iter().map(of).sum::<u64>();
+    assert_eq!(sum(|row| row.calls), calls.len() as u64);
+    let tokens: u64 = calls.iter().map(|c| c.usage.total_tokens).sum();
+    assert_eq!(sum(|row| row.usage.total_tokens), tokens);
+}
+
+/// Writes `value` under `name` into the meta table of a store that is closed.
+fn write_meta(path: &Path, name: &str, value: &[u8]) {
+    let database = Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction
+        .open_table(schema::META)
+        .unwrap()
+        .insert(name, value)
+        .unwrap();
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("onelane.redb");
+    drop(open(&path));
+    write_meta(&path, schema::meta::VERSION, b"7");
+    let error = RedbStore::open(&path, options(true)).unwrap_err();
+    let want = StoreError::Version {
+        path: path.display().to_string(),
+        found: 7,
+        known: 1,
+    };
+    assert_eq!(error, want);
+    write_meta(&path, schema::meta::VERSION, b"1");
+    drop(open(&path));
+}
+
+#[test]
+fn a_row_of_a_newer_program_is_refused_by_its_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("onelane.redb");
+    drop(open(&path));
+    write_meta(&path, schema::meta::COUNTERS, br#"[2,{"all":"new"}]"#);
+    let store = open(&path);
+    let error = store.counts().unwrap_err();
+    assert!(
+        matches!(error, StoreError::Version { found: 2, .. }),
+        "{error}"
+    );
+    let error = store.commit(&[sample::insert(1)]).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Version { found: 2, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_batch_that_changes_nothing_does_not_touch_the_disk() {
+    let disk = disk::Disk::default();
+    let store = disk.open(true).unwrap();
+    store.commit(&[sample::insert(1)]).unwrap();
+    let before = disk.operations();
+    let verdicts = store.commit(&[sample::complete(1, 1), sample::insert(1)]);
+    assert_eq!(verdicts.unwrap().len(), 2);
+    assert_eq!(disk.operations(), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_file_is_readable_by_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("onelane.redb");
+    let store = open(&path);
+    store.commit(&[sample::insert(1)]).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn reads_see_one_moment_while_commits_go_on() {
+    let open = place();
+    let store = open();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 1..=60 {
+                let life = [sample::insert(n), sample::start(n), sample::complete(n, 1)];
+                store.commit(&life).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            let page = store.jobs(&JobFilter::default(), None, 5).unwrap();
+            let newest = page.jobs.first().map_or(0, |r| r.job.seq.0);
+            assert_eq!(page.total, newest, "count and list are of one moment");
+        }
+    });
+    assert_eq!(store.counts().unwrap().completed, 60);
+    assert!(store.job(job_id(60)).unwrap().is_some());
+    assert_consistent(&store);
+}

@@ -1,0 +1,165 @@
+//! A disk that is full, fails, or loses its power at any operation: nothing acknowledged is lost,
+//! nothing half done is found, and nothing panics.
+
+use std::io::ErrorKind;
+
+use onelane_actors::testing::sample;
+use proptest::prelude::*;
+
+use super::disk::Disk;
+use super::*;
+use crate::model::Request;
+
+const BATCHES: u64 = 6;
+
+/// The batch of day `n`: a job from submission to answer, one that stays, and the answer to the one
+/// that stayed the day before. Bodies of some pages make the file grow.
+fn batch(n: u64) -> Vec<Transition> {
+    let big = |id| {
+        let mut new = sample::new_job(id);
+        new.request = Request::Prompt(format!("{id} ").repeat(3_000));
+        new.job.idempotency_key = Some(format!("key {id}"));
+        Transition::Insert(Box::new(new))
+    };
+    let mut batch = vec![
+        big(n),
+        sample::start(n),
+        sample::complete(n, 1),
+        big(n + 100),
+    ];
+    if n > 1 {
+        batch.push(sample::start(n + 99));
+        batch.push(sample::retry(n + 99, 1, None));
+    }
+    batch
+}
+
+/// Checks that the batches up to `acknowledged` are there whole, and the one after it, of which
+/// nobody knows, whole or not at all.
+fn assert_kept(store: &RedbStore, acknowledged: u64) {
+    assert_consistent(store);
+    for n in 1..=acknowledged {
+        let job = store.job(job_id(n)).unwrap().expect("acknowledged").job;
+        assert_eq!(job.status, JobStatus::Completed);
+        assert!(store.job(job_id(n + 100)).unwrap().is_some());
+    }
+    let counts = store.counts().unwrap();
+    assert_eq!(counts.completed, counts.pending, "half a batch");
+    assert!(counts.completed == acknowledged || counts.completed == acknowledged + 1);
+}
+
+/// Commits the batches from `first` on; answers how many of all were acknowledged, and the error of
+/// the first that was not.
+fn run(store: &RedbStore, first: u64) -> (u64, Option<StoreError>) {
+    for n in first..=BATCHES {
+        if let Err(error) = store.commit(&batch(n)) {
+            return (n - 1, Some(error));
+        }
+    }
+    (BATCHES, None)
+}
+
+/// Lets operation `n` and all after it fail, for every `n`, mends the disk, and goes on.
+fn every_operation_fails_once(kind: ErrorKind, quick_repair: bool) {
+    for n in 0.. {
+        let disk = Disk::default();
+        disk.fail_from(n, kind);
+        let store = match disk.open(quick_repair) {
+            Ok(store) => store,
+            // Not even created: once there is room it is, as if nothing had been.
+            Err(error) => {
+                assert_kind(&error, kind);
+                disk.mend();
+                let store = disk.open(quick_repair).expect("a second try");
+                assert_eq!(run(&store, 1), (BATCHES, None));
+                continue;
+            }
+        };
+        let (acknowledged, error) = run(&store, 1);
+        let Some(error) = error else {
+            assert!(n > 30, "{n} operations are too few to have tested much");
+            return;
+        };
+        assert_kind(&error, kind);
+        assert_eq!(
+            store.commit(&batch(BATCHES)).unwrap_err(),
+            error,
+            "it stops"
+        );
+        // While the disk fails, so does recovery, or it finds what was acknowledged.
+        if store.recover().is_ok() {
+            assert_kept(&store, acknowledged);
+        }
+        disk.mend();
+        store.recover().expect("recovered");
+        assert_kept(&store, acknowledged);
+        // Who was told "unknown" asks again.
+        let (done, error) = run(&store, acknowledged + 1);
+        assert_eq!((done, error), (BATCHES, None));
+        drop(store);
+        let store = disk.open(quick_repair).expect("reopened");
+        assert_eq!(store.counts().unwrap().completed, BATCHES);
+        assert_consistent(&store);
+    }
+}
+
+fn assert_kind(error: &StoreError, kind: ErrorKind) {
+    match kind {
+        ErrorKind::StorageFull => assert!(matches!(error, StoreError::Full { .. }), "{error:?}"),
+        _ => assert!(matches!(error, StoreError::Io { .. }), "{error:?}"),
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_acknowledged() {
+    every_operation_fails_once(ErrorKind::StorageFull, true);
+    every_operation_fails_once(ErrorKind::StorageFull, false);
+}
+
+#[test]
+fn a_failing_disk_loses_nothing_acknowledged() {
+    every_operation_fails_once(ErrorKind::Other, true);
+    every_operation_fails_once(ErrorKind::Other, false);
+}
+
+#[test]
+fn a_store_that_vanished_is_not_taken_for_an_empty_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("onelane.redb");
+    let store = open(&path);
+    store.commit(&[sample::insert(1)]).unwrap();
+    let error = StoreError::Io {
+        path: String::new(),
+        message: String::new(),
+    };
+    *store.failed() = Some(error.clone());
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(store.recover(), Err(StoreError::Access { .. })));
+    std::fs::write(&path, b"").unwrap();
+    assert!(matches!(store.recover(), Err(StoreError::Damaged { .. })));
+    assert!(store.commit(&[sample::insert(2)]).is_err());
+    assert!(store.job(job_id(1)).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_power_cut_loses_nothing_acknowledged(
+        at in 0_u64..150,
+        seed in prop_oneof![Just(0), any::<u64>()],
+        quick_repair: bool,
+    ) {
+        let disk = Disk::default();
+        disk.cut_power_at(at, seed);
+        let acknowledged = match disk.open(quick_repair) {
+            Ok(store) => run(&store, 1).0,
+            Err(_) => 0,
+        };
+        let disk = disk.after_power_cut();
+        let store = disk.open(quick_repair).expect("a store after the cut");
+        assert_kept(&store, acknowledged);
+        prop_assert_eq!(run(&store, acknowledged + 1), (BATCHES, None));
+        assert_consistent(&store);
+    }
+}
