@@ -1,0 +1,5 @@
+//! One durable lane in front of the GLM API.
+
+pub mod glm;
+
+pub mod system;
