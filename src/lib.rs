@@ -1,5 +1,5 @@
 //! One durable lane in front of the GLM API.
 
 pub mod glm;
-
+pub mod simulator;
 pub mod system;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use onelane_actors::model::{Timeouts, code, limits};
 use reqwest::{Client, Request, Response, StatusCode, header::HeaderMap};
 use tokio::time::{Instant, Sleep};
@@ -133,7 +134,11 @@ impl Bounds {
         }
     }
 
-    fn idle_timeout(&self) -> Timeout {
+    /// What it means that the timer of the body has run out.
+    fn body_timeout(&self) -> Timeout {
+        if Instant::now() >= self.total {
+            return self.total_timeout();
+        }
         Timeout {
             code: code::TIMEOUT_IDLE,
             limit_ms: self.timeouts.idle_ms,
@@ -183,26 +188,27 @@ async fn read(
         if announced > limits::RESPONSE_BYTES_MAX as u64 {
             break BodyEnd::TooLarge;
         }
-        let now = Instant::now();
-        timer
-            .as_mut()
-            .reset(bounds.phase(now, bounds.timeouts.idle_ms));
-        tokio::select! {
-            biased;
-            chunk = response.chunk() => match chunk {
-                Ok(Some(chunk)) if body.len() + chunk.len() > limits::RESPONSE_BYTES_MAX => {
-                    break BodyEnd::TooLarge;
+        let chunk = match response.chunk().now_or_never() {
+            Some(chunk) => chunk,
+            // Only a body that is waited for needs the timer: arming it wakes a worker.
+            None => {
+                let idle = bounds.phase(Instant::now(), bounds.timeouts.idle_ms);
+                timer.as_mut().reset(idle);
+                tokio::select! {
+                    biased;
+                    chunk = response.chunk() => chunk,
+                    () = abort.cancelled() => return Ended::Aborted,
+                    () = &mut timer => break BodyEnd::TimedOut(bounds.body_timeout()),
                 }
-                Ok(Some(chunk)) => body = body.plus(chunk),
-                Ok(None) => break BodyEnd::Complete,
-                Err(error) => break BodyEnd::Cut(error),
-            },
-            () = abort.cancelled() => return Ended::Aborted,
-            () = &mut timer => break BodyEnd::TimedOut(if Instant::now() >= bounds.total {
-                bounds.total_timeout()
-            } else {
-                bounds.idle_timeout()
-            }),
+            }
+        };
+        match chunk {
+            Ok(Some(chunk)) if body.len() + chunk.len() > limits::RESPONSE_BYTES_MAX => {
+                break BodyEnd::TooLarge;
+            }
+            Ok(Some(chunk)) => body = body.plus(chunk),
+            Ok(None) => break BodyEnd::Complete,
+            Err(error) => break BodyEnd::Cut(error),
         }
     };
     Ended::Response(Reply {

@@ -19,3 +19,4 @@ mod http_tests;
 
 pub use errors::{ErrorRow, ErrorTable, RowClass};
 pub use http::{HttpGlm, HttpGlmError};
+pub(crate) use reset::beijing_text;
