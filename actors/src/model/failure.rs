@@ -75,6 +75,8 @@ pub mod code {
     pub const DEADLINE: &str = "deadline";
     /// No API key is configured.
     pub const NO_API_KEY: &str = "no_api_key";
+    /// The base URL is no URL.
+    pub const BASE_URL_INVALID: &str = "base_url_invalid";
 }
 
 /// One failure, as a job's `error` and in the call log. Never holds a secret.

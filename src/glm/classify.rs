@@ -1,0 +1,225 @@
+//! Says what a refusal is: by GLM's code, then by the HTTP status, never by its words, except to read
+//! the moment at which a quota opens again.
+
+use chrono::DateTime;
+use onelane_actors::model::{Failure, FailureClass, Timestamp, limits};
+use onelane_actors::ports::Clock;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde_json::{Map, Value};
+
+use super::errors::ErrorTable;
+use super::reset;
+
+/// The characters of a code that are kept; GLM's have four.
+const CODE_CHARS_MAX: usize = 64;
+/// The characters that are shown of a body that is no GLM error.
+const EXCERPT_CHARS_MAX: usize = 200;
+/// A key shorter than this is no secret, and taking it out would spoil the words around it.
+const KEY_CHARS_MIN: usize = 6;
+
+/// What reading a response takes beside it: the time, for what it states relative to now, and the
+/// secret that must not come through.
+pub(crate) struct Reader<'a> {
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) api_key: &'a str,
+}
+
+/// What a response with this status, these headers and this body (whole or not) failed of. Total: any
+/// bytes give a failure.
+pub(crate) fn classify(
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    reader: &Reader<'_>,
+) -> Failure {
+    match serde_json::from_slice::<Value>(body) {
+        Ok(json) => classify_json(status, headers, &json, reader),
+        Err(_) => failure(status, headers, Stated::in_text(status, body), reader),
+    }
+}
+
+/// The same for a body that is parsed already.
+pub(crate) fn classify_json(
+    status: u16,
+    headers: &HeaderMap,
+    json: &Value,
+    reader: &Reader<'_>,
+) -> Failure {
+    failure(status, headers, Stated::in_json(status, json), reader)
+}
+
+fn failure(status: u16, headers: &HeaderMap, stated: Stated, reader: &Reader<'_>) -> Failure {
+    let table = ErrorTable::shipped();
+    let known = stated.code.as_deref().and_then(|code| table.class(code));
+    let class = known.unwrap_or_else(|| class_of_status(stated.status(status)));
+    let message = reader.shown(&stated.message, limits::FAILURE_MESSAGE_CHARS_MAX);
+    let now = reader.clock.now();
+    let reset_at = match (class, known) {
+        // A code that the table doesn't know may be a new quota; the policy may know it.
+        (FailureClass::QuotaWindow, _) | (_, None) => reset::stated_reset(&message, now),
+        _ => None,
+    };
+    let code = stated
+        .code
+        .map(|code| reader.shown(&code, CODE_CHARS_MAX))
+        .unwrap_or_else(|| format!("http_{status}"));
+    Failure {
+        class,
+        http_status: Some(status),
+        message,
+        retry_after_ms: retry_after_ms(headers, now),
+        // The only quota whose message states no time: it is a day's.
+        reset_at: reset_at.or_else(|| (code == "1304").then(|| reset::next_midnight(now))),
+        maybe_billed: false,
+        code,
+    }
+}
+
+/// The class of a failure whose code says nothing.
+fn class_of_status(status: u16) -> FailureClass {
+    if let Some(class) = ErrorTable::shipped().class(&format!("http_{status}")) {
+        return class;
+    }
+    match status {
+        // A base URL that leads elsewhere, a key that is refused, an account without money: every
+        // job would meet the same.
+        300..=399 | 401..=403 => FailureClass::OperatorFatal,
+        429 => FailureClass::Throttle,
+        400..=499 => FailureClass::RequestFatal,
+        _ => FailureClass::ServerTransient,
+    }
+}
+
+/// What a body says of its failure.
+struct Stated {
+    code: Option<String>,
+    message: String,
+}
+
+impl Stated {
+    /// Nested (`error.code`), flat (`code`), or Anthropic's (`error.message` begins with `[code]`).
+    fn in_json(status: u16, json: &Value) -> Self {
+        let flat = json.as_object();
+        let error = flat.and_then(|o| o.get("error"));
+        let nested = error.and_then(Value::as_object);
+        let in_either = |read: &dyn Fn(&Map<String, Value>) -> Option<String>| {
+            nested.and_then(read).or_else(|| flat.and_then(read))
+        };
+        let message = in_either(&|o| {
+            ["message", "msg"]
+                .iter()
+                .find_map(|name| o.get(*name).and_then(Value::as_str))
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        })
+        .or_else(|| error.and_then(Value::as_str).map(str::to_owned));
+        let code = in_either(&|o| o.get("code").and_then(code_text))
+            .or_else(|| message.as_deref().and_then(bracketed_code));
+        let message = message.unwrap_or_else(|| match &code {
+            Some(_) => format!("HTTP {status} without a message"),
+            None => format!("HTTP {status} with JSON that is no GLM answer"),
+        });
+        Self { code, message }
+    }
+
+    /// A page of a proxy, a word, nothing: no code.
+    fn in_text(status: u16, body: &[u8]) -> Self {
+        // Four bytes a character at most, and tags and spaces are not shown.
+        let head = body.get(..EXCERPT_CHARS_MAX * 16).unwrap_or(body);
+        let text = String::from_utf8_lossy(head);
+        let excerpt: String = without_tags(&text)
+            .chars()
+            .take(EXCERPT_CHARS_MAX)
+            .collect();
+        let message = if excerpt.is_empty() {
+            format!("HTTP {status} with an empty body")
+        } else {
+            format!("HTTP {status} without a GLM error: {excerpt}")
+        };
+        Self {
+            code: None,
+            message,
+        }
+    }
+
+    /// The HTTP status that counts: the real one, or, under a success, the one in the body.
+    fn status(&self, status: u16) -> u16 {
+        let inner = self.code.as_ref().and_then(|code| code.parse().ok());
+        match inner {
+            Some(inner @ 400..=599) if (200..300).contains(&status) => inner,
+            _ => status,
+        }
+    }
+}
+
+fn code_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        Value::Number(number) => Some(match number.as_f64() {
+            // 1302.0 is 1302.
+            Some(float) if number.as_i64().is_none() && float.fract() == 0.0 => float.to_string(),
+            _ => number.to_string(),
+        }),
+        _ => None,
+    }
+}
+
+/// The code of `[1308][words][request id]`.
+fn bracketed_code(message: &str) -> Option<String> {
+    let (code, _) = message.strip_prefix('[')?.split_once(']')?;
+    let digits = (3..=6).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| code.to_owned())
+}
+
+/// The words of a page in one line.
+fn without_tags(text: &str) -> String {
+    let mut words = String::new();
+    let mut in_tag = false;
+    for c in text.chars() {
+        match c {
+            '<' => in_tag = true,
+            '>' if in_tag => {
+                in_tag = false;
+                words.push(' ');
+            }
+            _ if in_tag => {}
+            c => words.push(c),
+        }
+    }
+    let words: Vec<&str> = words.split_whitespace().collect();
+    words.join(" ")
+}
+
+impl Reader<'_> {
+    /// `text` as it may be shown: bounded, in one line, and without the key if the server sent it back.
+    fn shown(&self, text: &str, chars_max: usize) -> String {
+        let key_chars = self.api_key.chars().count();
+        // A key that begins before the cut must be whole here, or its first half would be shown.
+        let mut shown: String = text.chars().take(chars_max + key_chars).collect();
+        // A GLM key is `id.secret`; the secret alone is as good as the whole.
+        let secret = self.api_key.split_once('.').map(|(_, secret)| secret);
+        for hidden in std::iter::once(self.api_key).chain(secret) {
+            if hidden.chars().count() >= KEY_CHARS_MIN {
+                shown = shown.replace(hidden, "****");
+            }
+        }
+        let one_line = |c: char| if c.is_control() { ' ' } else { c };
+        shown.chars().take(chars_max).map(one_line).collect()
+    }
+}
+
+/// A `Retry-After` in seconds or as an HTTP date, in milliseconds from now.
+fn retry_after_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let ms = if let Ok(seconds) = text.parse::<u64>() {
+        seconds.saturating_mul(1_000)
+    } else {
+        let date = DateTime::parse_from_rfc2822(text).ok()?;
+        Timestamp::from_millis(date.timestamp_millis()).since(now)
+    };
+    Some(ms.min(limits::RESET_AHEAD_MS_MAX))
+}
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

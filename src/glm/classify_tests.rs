@@ -1,0 +1,313 @@
+use onelane_actors::model::FailureClass as C;
+use serde_json::json;
+
+use super::super::errors::RowClass;
+use super::*;
+
+struct At(&'static str);
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        Timestamp::parse_rfc3339(self.0).unwrap()
+    }
+}
+
+const NOW: At = At("2026-11-23T10:00:00+08:00");
+const KEY: &str = "0123456789abcdef.TopSecretTopSecret";
+
+fn failure_of(status: u16, headers: &[(&'static str, &str)], body: &str) -> Failure {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .collect::<HeaderMap>();
+    let reader = Reader {
+        clock: &NOW,
+        api_key: KEY,
+    };
+    classify(status, &headers, body.as_bytes(), &reader)
+}
+
+#[track_caller]
+fn check(status: u16, body: &str, class: FailureClass, code: &str) -> Failure {
+    let failure = failure_of(status, &[], body);
+    assert_eq!(
+        (failure.class, failure.code.as_str()),
+        (class, code),
+        "{body}"
+    );
+    assert_eq!(failure.http_status, Some(status));
+    assert!(!failure.maybe_billed);
+    failure
+}
+
+#[test]
+fn every_row_of_the_table_is_known_in_every_shape() {
+    let mut rows = 0;
+    for row in ErrorTable::shipped().rows() {
+        let (Ok(number), RowClass::Is(class)) = (row.code.parse::<u32>(), row.class) else {
+            continue;
+        };
+        rows += 1;
+        let (code, text) = (&row.code, &row.meaning);
+        let bodies = [
+            json!({"error": {"code": code, "message": text}}),
+            json!({"error": {"code": number, "message": text}}),
+            json!({"code": code, "message": text}),
+            json!({"code": number, "msg": text, "success": false}),
+            json!({"type": "error", "error": {"type": "x_error", "code": code, "message": format!("[{code}][{text}][20261123]")}, "request_id": "20261123"}),
+            json!({"type": "error", "error": {"type": "x_error", "message": format!("[{code}][{text}][20261123]")}}),
+            json!({"contentFilter": [{"level": 1, "role": "user"}], "error": {"code": code, "message": text}}),
+        ];
+        for body in bodies {
+            // The code wins, whatever the status.
+            for status in [row.http_status.unwrap_or(400), 200, 400, 429, 500] {
+                let failure = check(status, &body.to_string(), class, code);
+                assert!(failure.message.contains(text.as_str()), "{failure}");
+            }
+        }
+    }
+    assert_eq!(rows, 49);
+}
+
+#[test]
+fn every_status_row_of_the_table_is_known() {
+    for row in ErrorTable::shipped().rows() {
+        let (Some(status), RowClass::Is(class)) = (row.http_status, row.class) else {
+            continue;
+        };
+        if row.code.starts_with("http_") {
+            check(status, "", class, &format!("http_{status}"));
+        }
+    }
+}
+
+#[test]
+fn without_a_known_code_the_status_decides() {
+    check(401, "", C::OperatorFatal, "http_401");
+    check(402, "", C::OperatorFatal, "http_402");
+    check(403, "", C::OperatorFatal, "http_403");
+    check(404, "", C::RequestFatal, "http_404");
+    check(413, "", C::RequestFatal, "http_413");
+    check(422, "", C::RequestFatal, "http_422");
+    check(429, "", C::Throttle, "http_429");
+    check(302, "", C::OperatorFatal, "http_302");
+    for status in [408, 500, 502, 503, 504, 520, 599, 600, 999] {
+        check(status, "", C::ServerTransient, &format!("http_{status}"));
+    }
+    check(529, "", C::Overload, "http_529");
+}
+
+#[test]
+fn an_unknown_code_falls_back_to_the_status_and_is_kept() {
+    check(
+        429,
+        r#"{"error":{"code":"1399","message":"new"}}"#,
+        C::Throttle,
+        "1399",
+    );
+    check(
+        400,
+        r#"{"error":{"code":"weird","message":"new"}}"#,
+        C::RequestFatal,
+        "weird",
+    );
+    check(
+        401,
+        r#"{"error":{"code":"401","message":"token expired or incorrect"}}"#,
+        C::OperatorFatal,
+        "401",
+    );
+    // Under a success, a code that is an HTTP status counts as one.
+    check(
+        200,
+        r#"{"code":401,"msg":"token expired or incorrect","success":false}"#,
+        C::OperatorFatal,
+        "401",
+    );
+    check(
+        200,
+        r#"{"code":429,"msg":"slow down","success":false}"#,
+        C::Throttle,
+        "429",
+    );
+    check(
+        200,
+        r#"{"code":77,"msg":"?","success":false}"#,
+        C::ServerTransient,
+        "77",
+    );
+}
+
+#[test]
+fn odd_bodies_are_read_as_far_as_they_go() {
+    check(
+        500,
+        r#"{"timestamp":"2026","status":500,"error":"Internal Server Error","path":"/v4"}"#,
+        C::ServerTransient,
+        "http_500",
+    );
+    check(429, r#"{"error":{"code":1302.0}}"#, C::Throttle, "1302");
+    check(
+        429,
+        r#"{"error":{"code":" 1113 "}}"#,
+        C::OperatorFatal,
+        "1113",
+    );
+    check(
+        429,
+        r#"{"error":{"code":null,"message":null},"code":1113}"#,
+        C::OperatorFatal,
+        "1113",
+    );
+    check(
+        429,
+        r#"{"error":{"code":"","message":""}}"#,
+        C::Throttle,
+        "http_429",
+    );
+    check(429, r#"{"error":[1],"code":true}"#, C::Throttle, "http_429");
+    check(400, "[]", C::RequestFatal, "http_400");
+    check(400, "null", C::RequestFatal, "http_400");
+    check(
+        429,
+        r#"{"error":{"code":"1302","mess"#,
+        C::Throttle,
+        "http_429",
+    );
+    // A bracket is a code only where no field is one, and only with digits in it.
+    check(
+        429,
+        r#"{"error":{"code":"1302","message":"[1308][x]"}}"#,
+        C::Throttle,
+        "1302",
+    );
+    check(
+        400,
+        r#"{"error":{"message":"[note] see [1308]"}}"#,
+        C::RequestFatal,
+        "http_400",
+    );
+}
+
+#[test]
+fn a_page_of_a_proxy_is_told_in_a_line() {
+    let page = "<html>\r\n<head><title>502 Bad Gateway</title></head>\n<body><center>nginx</center></body></html>";
+    let failure = check(502, page, C::ServerTransient, "http_502");
+    assert_eq!(
+        failure.message,
+        "HTTP 502 without a GLM error: 502 Bad Gateway nginx"
+    );
+    assert_eq!(
+        failure_of(502, &[], "").message,
+        "HTTP 502 with an empty body"
+    );
+    let long = failure_of(500, &[], &"长".repeat(100_000)).message;
+    assert!(long.chars().count() < 300, "{}", long.len());
+}
+
+#[test]
+fn a_quota_states_its_reset_and_no_other_failure_does() {
+    let body = |code: &str| {
+        json!({"error": {"code": code, "message": "已达到 5 小时的使用上限。您的限额将在 2026-11-23 12:00:00 重置。"}}).to_string()
+    };
+    let noon = Timestamp::parse_rfc3339("2026-11-23T12:00:00+08:00");
+    for code in [
+        "1304", "1308", "1310", "1316", "1317", "1318", "1319", "1320", "1321",
+    ] {
+        assert_eq!(check(429, &body(code), C::QuotaWindow, code).reset_at, noon);
+    }
+    assert_eq!(
+        check(429, &body("1302"), C::Throttle, "1302").reset_at,
+        None
+    );
+    assert_eq!(
+        check(429, &body("1113"), C::OperatorFatal, "1113").reset_at,
+        None
+    );
+    // An unknown code may be mapped to a quota by the policy.
+    assert_eq!(
+        check(429, &body("1322"), C::Throttle, "1322").reset_at,
+        noon
+    );
+}
+
+#[test]
+fn a_daily_quota_without_a_stamp_ends_at_midnight_in_beijing() {
+    let failure = check(
+        429,
+        r#"{"error":{"code":"1304","message":"daily"}}"#,
+        C::QuotaWindow,
+        "1304",
+    );
+    assert_eq!(
+        failure.reset_at,
+        Timestamp::parse_rfc3339("2026-11-24T00:00:00+08:00")
+    );
+    let failure = check(
+        429,
+        r#"{"error":{"code":"1308","message":"5 h"}}"#,
+        C::QuotaWindow,
+        "1308",
+    );
+    assert_eq!(failure.reset_at, None);
+}
+
+#[test]
+fn retry_after_is_read_in_seconds_and_as_a_date() {
+    let check = |value: &str, want: Option<u64>| {
+        let failure = failure_of(429, &[("retry-after", value)], "");
+        assert_eq!(failure.retry_after_ms, want, "{value}");
+    };
+    check("997", Some(997_000));
+    check(" 0 ", Some(0));
+    check("Mon, 23 Nov 2026 02:01:30 GMT", Some(90_000));
+    check("Mon, 23 Nov 2026 01:00:00 GMT", Some(0));
+    check("soon", None);
+    check("-5", None);
+    check("", None);
+    check("18446744073709551615", Some(limits::RESET_AHEAD_MS_MAX));
+}
+
+#[test]
+fn the_key_never_comes_through() {
+    for echo in [
+        KEY.to_owned(),
+        format!("bad key Bearer {KEY}, sorry"),
+        format!("bad secret {}", KEY.split_once('.').unwrap().1),
+        format!("{}{KEY}", "x".repeat(limits::FAILURE_MESSAGE_CHARS_MAX - 5)),
+    ] {
+        for body in [
+            json!({"error": {"code": "1000", "message": echo}}).to_string(),
+            json!({"error": {"code": echo, "message": "no"}}).to_string(),
+            echo.clone(),
+        ] {
+            let failure = failure_of(401, &[], &body);
+            let shown = format!("{failure:?}");
+            assert!(!shown.contains("TopSecret"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_message_is_bounded_and_without_control_characters() {
+    let body = json!({"error": {"code": "1210", "message": "a\n\u{1b}[31mb\u{0}".to_owned() + &"字".repeat(10_000)}});
+    let failure = check(400, &body.to_string(), C::RequestFatal, "1210");
+    assert_eq!(
+        failure.message.chars().count(),
+        limits::FAILURE_MESSAGE_CHARS_MAX
+    );
+    assert!(failure.message.starts_with("a  [31mb 字"));
+    assert!(!failure.message.chars().any(char::is_control));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_under_any_status_are_a_failure(
+        status in 0_u16..1_000,
+        body in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+    ) {
+        let reader = Reader { clock: &NOW, api_key: KEY };
+        let failure = classify(status, &HeaderMap::new(), &body, &reader);
+        proptest::prop_assert!(!failure.code.is_empty() && !failure.message.is_empty());
+    }
+}

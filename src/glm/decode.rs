@@ -1,0 +1,253 @@
+//! Reads a whole response: any status, any headers, any bytes become an outcome. An answer stays
+//! verbatim; of it only the usage and the finish reason are looked at.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onelane_actors::model::{Failure, FailureClass, Usage, code};
+use onelane_actors::ports::{GlmAnswer, GlmOutcome};
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::classify::{Reader, classify, classify_json};
+use super::errors::ErrorTable;
+
+/// What the response means.
+pub(crate) fn decode(
+    status: u16,
+    headers: &HeaderMap,
+    body: Bytes,
+    reader: &Reader<'_>,
+) -> GlmOutcome {
+    if !(200..300).contains(&status) {
+        let failure = classify(status, headers, &body, reader);
+        return GlmOutcome::Failed(failure, Usage::default());
+    }
+    let Ok(text) = std::str::from_utf8(&body) else {
+        return invalid(status, "it is not UTF-8");
+    };
+    let head = match serde_json::from_str::<Typed>(text).map(Head::typed) {
+        Ok(Some(head)) => head,
+        // Of another shape: an error, or an answer with something odd in it.
+        Ok(None) | Err(_) => match serde_json::from_str::<Value>(text) {
+            Ok(json) => match Head::lenient(&json) {
+                Some(head) => head,
+                None if states_error(&json) => {
+                    let failure = classify_json(status, headers, &json, reader);
+                    return GlmOutcome::Failed(failure, Usage::default());
+                }
+                None => return invalid(status, "it has no choices"),
+            },
+            Err(e) => return invalid(status, &e.to_string()),
+        },
+    };
+    if let Some(failure) = head.failure(status) {
+        return GlmOutcome::Failed(failure, head.usage);
+    }
+    match RawValue::from_string(text.to_owned()) {
+        Ok(raw) => GlmOutcome::Answered(GlmAnswer {
+            body: Arc::from(raw),
+            status_code: status,
+            usage: head.usage,
+        }),
+        Err(e) => invalid(status, &e.to_string()),
+    }
+}
+
+/// A success without an answer: the work may have been done all the same.
+fn invalid(status: u16, why: &str) -> GlmOutcome {
+    let failure = Failure {
+        http_status: Some(status),
+        maybe_billed: true,
+        ..Failure::new(
+            FailureClass::ServerTransient,
+            code::BODY_INVALID,
+            format!("the response is not a GLM answer: {why}"),
+        )
+    };
+    GlmOutcome::Failed(failure, Usage::default())
+}
+
+/// Whether a 200 carries an error instead of an answer.
+fn states_error(json: &Value) -> bool {
+    let has = |name: &str| json.get(name).is_some_and(|v| !v.is_null());
+    has("error") || has("code") || json.get("success") == Some(&Value::Bool(false))
+}
+
+/// What is looked at of an answer.
+struct Head {
+    finish_reason: Option<String>,
+    /// Whether the first choice holds text, reasoning or tool calls.
+    has_content: bool,
+    usage: Usage,
+}
+
+impl Head {
+    /// An answer that ended in a way that makes it a failure.
+    fn failure(&self, status: u16) -> Option<Failure> {
+        let reason = self.finish_reason.as_deref()?;
+        let message = match reason {
+            "network_error" => "the inference failed midway (finish_reason network_error)",
+            "sensitive" => "the output was cut by moderation (finish_reason sensitive)",
+            // A partial answer is valid, as one cut by `length` is.
+            "model_context_window_exceeded" if !self.has_content => {
+                "the context window had no room for an answer; shorten the prompt"
+            }
+            _ => return None,
+        };
+        let code = format!("finish:{reason}");
+        let class = ErrorTable::shipped().class(&code)?;
+        Some(Failure {
+            http_status: Some(status),
+            // With usage, what was billed is known.
+            maybe_billed: self.usage == Usage::default(),
+            ..Failure::new(class, &code, message)
+        })
+    }
+
+    /// From an answer of the usual shape; `None` when it has no choices.
+    fn typed(typed: Typed<'_>) -> Option<Self> {
+        let choice = typed.choices.into_iter().next()?;
+        let holds = |raw: Option<&RawValue>| {
+            raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]"))
+        };
+        Some(Self {
+            finish_reason: choice.finish_reason.map(str::to_owned),
+            has_content: choice.message.is_some_and(|message| {
+                holds(message.content)
+                    || holds(message.reasoning_content)
+                    || message.tool_calls.is_some_and(|calls| !calls.is_empty())
+            }),
+            usage: typed.usage.map(Usage::from).unwrap_or_default(),
+        })
+    }
+
+    /// From JSON of any shape; `None` when it has no choices.
+    fn lenient(json: &Value) -> Option<Self> {
+        let choice = json.get("choices")?.as_array()?.first()?;
+        let usage = json.get("usage").unwrap_or(&Value::Null);
+        let tokens = |path: &str| tokens(usage.pointer(path));
+        let prompt_tokens = tokens("/prompt_tokens").unwrap_or(0);
+        let completion_tokens = tokens("/completion_tokens").unwrap_or(0);
+        Some(Self {
+            finish_reason: choice
+                .get("finish_reason")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
+            has_content: ["content", "reasoning_content", "tool_calls"]
+                .iter()
+                .filter_map(|name| choice.get("message")?.get(*name))
+                .any(holds_something),
+            usage: Usage {
+                prompt_tokens,
+                completion_tokens,
+                total_tokens: tokens("/total_tokens")
+                    .unwrap_or_else(|| prompt_tokens.saturating_add(completion_tokens)),
+                cached_tokens: tokens("/prompt_tokens_details/cached_tokens").unwrap_or(0),
+                reasoning_tokens: tokens("/completion_tokens_details/reasoning_tokens")
+                    .unwrap_or(0),
+            },
+        })
+    }
+}
+
+/// A count of tokens; GLM's are whole numbers, a relay's may be floats.
+fn tokens(value: Option<&Value>) -> Option<u64> {
+    let number = value?.as_number()?;
+    number.as_u64().or_else(|| {
+        let float = number.as_f64()?;
+        // `as` saturates: what is too large for a count is the largest.
+        (float >= 0.0).then_some(float as u64)
+    })
+}
+
+fn holds_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    }
+}
+
+/// The usual answer, read in one pass. Whatever differs in shape goes the lenient way.
+#[derive(Deserialize)]
+struct Typed<'a> {
+    #[serde(borrow)]
+    choices: Vec<Choice<'a>>,
+    #[serde(default)]
+    usage: Option<Tokens>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(default, borrow)]
+    finish_reason: Option<&'a str>,
+    #[serde(default, borrow)]
+    message: Option<Message<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(default)]
+    tool_calls: Option<Vec<IgnoredAny>>,
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    #[serde(default)]
+    completion_tokens: Option<u64>,
+    #[serde(default)]
+    total_tokens: Option<u64>,
+    #[serde(default)]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(default)]
+    completion_tokens_details: Option<CompletionDetails>,
+}
+
+#[derive(Deserialize)]
+struct PromptDetails {
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct CompletionDetails {
+    #[serde(default)]
+    reasoning_tokens: Option<u64>,
+}
+
+impl From<Tokens> for Usage {
+    fn from(tokens: Tokens) -> Self {
+        let prompt_tokens = tokens.prompt_tokens.unwrap_or(0);
+        let completion_tokens = tokens.completion_tokens.unwrap_or(0);
+        Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: tokens
+                .total_tokens
+                .unwrap_or_else(|| prompt_tokens.saturating_add(completion_tokens)),
+            cached_tokens: tokens
+                .prompt_tokens_details
+                .and_then(|details| details.cached_tokens)
+                .unwrap_or(0),
+            reasoning_tokens: tokens
+                .completion_tokens_details
+                .and_then(|details| details.reasoning_tokens)
+                .unwrap_or(0),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

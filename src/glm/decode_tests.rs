@@ -1,0 +1,237 @@
+use onelane_actors::model::Timestamp;
+use onelane_actors::ports::Clock;
+use serde_json::json;
+
+use super::*;
+
+struct Epoch;
+
+impl Clock for Epoch {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_795_420_800_000)
+    }
+}
+
+fn outcome_of(status: u16, body: impl Into<Bytes>) -> GlmOutcome {
+    let reader = Reader {
+        clock: &Epoch,
+        api_key: "0123456789abcdef.secret",
+    };
+    decode(status, &HeaderMap::new(), body.into(), &reader)
+}
+
+#[track_caller]
+fn answered(body: &str) -> GlmAnswer {
+    match outcome_of(200, body.to_owned()) {
+        GlmOutcome::Answered(answer) => {
+            assert_eq!(answer.body.get(), body.trim(), "verbatim");
+            answer
+        }
+        other => panic!("{body}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn failed(status: u16, body: &str) -> (Failure, Usage) {
+    match outcome_of(status, body.to_owned()) {
+        GlmOutcome::Failed(failure, usage) => (failure, usage),
+        other => panic!("{body}: {other:?}"),
+    }
+}
+
+/// As GLM sends it, with what the SDKs don't know and an odd spacing.
+const REAL: &str = r#"{"choices":[{"finish_reason":"stop","index":0,"message":{"content":"你好！\n有什么可以帮你？","reasoning_content":"The user greets.","role":"assistant"}}],"created":1760029042,"id":"20261010005722dd102476a1894c3f","model":"glm-4.7","object":"chat.completion","request_id":"0707-1", "new_field":[1.50,null],"usage":{"completion_tokens":148,"completion_tokens_details":{"reasoning_tokens":121},"prompt_tokens":13,"prompt_tokens_details":{"cached_tokens":4},"total_tokens":161}}"#;
+
+#[test]
+fn an_answer_is_kept_verbatim_with_its_usage() {
+    let answer = answered(REAL);
+    assert_eq!(answer.status_code, 200);
+    let usage = Usage {
+        prompt_tokens: 13,
+        completion_tokens: 148,
+        total_tokens: 161,
+        cached_tokens: 4,
+        reasoning_tokens: 121,
+    };
+    assert_eq!(answer.usage, usage);
+    answered(&format!(" {REAL}\n"));
+}
+
+#[test]
+fn usage_tolerates_what_is_missing_or_null_or_odd() {
+    let check = |usage: &str, want: [u64; 5]| {
+        let body = format!(r#"{{"choices":[{{}}],"usage":{usage}}}"#);
+        let got = answered(&body).usage;
+        let got = [
+            got.prompt_tokens,
+            got.completion_tokens,
+            got.total_tokens,
+            got.cached_tokens,
+            got.reasoning_tokens,
+        ];
+        assert_eq!(got, want, "{usage}");
+    };
+    check("null", [0; 5]);
+    check("{}", [0; 5]);
+    check(
+        r#"{"prompt_tokens":3,"completion_tokens":4}"#,
+        [3, 4, 7, 0, 0],
+    );
+    check(
+        r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":null,"prompt_tokens_details":null,"completion_tokens_details":{}}"#,
+        [3, 4, 7, 0, 0],
+    );
+    check(
+        r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#,
+        [3, 4, 9, 0, 0],
+    );
+    check(
+        r#"{"prompt_tokens":3.0,"completion_tokens":-4,"total_tokens":"x","prompt_tokens_details":7}"#,
+        [3, 0, 3, 0, 0],
+    );
+    check(
+        r#"{"prompt_tokens":18446744073709551615,"completion_tokens":1}"#,
+        [u64::MAX, 1, u64::MAX, 0, 0],
+    );
+    check(r#""free""#, [0; 5]);
+}
+
+#[test]
+fn an_answer_may_hold_nulls_and_the_unexpected() {
+    for body in [
+        r#"{"choices":[{"finish_reason":"tool_calls","message":{"content":null,"tool_calls":[{"id":"c"}]}}]}"#,
+        r#"{"choices":[{"finish_reason":"length","message":{"content":""}}]}"#,
+        r#"{"choices":[{"finish_reason":null,"message":null}]}"#,
+        r#"{"choices":[{"finish_reason":"st\u006fp","message":{"content":[{"type":"text"}]}}]}"#,
+        r#"{"choices":[{"finish_reason":7}]}"#,
+        r#"{"choices":[{"index":0},{"index":1}]}"#,
+        r#"{"choices":["odd"]}"#,
+        r#"{"choices":[{}],"choices":[{}]}"#,
+        r#"{"error":{"code":"1302"},"choices":[{}]}"#,
+    ] {
+        answered(body);
+    }
+}
+
+#[test]
+fn a_finish_reason_that_is_a_failure_keeps_the_tokens() {
+    let body = |reason: &str, content: &str, usage: bool| {
+        let mut body =
+            json!({"choices": [{"finish_reason": reason, "message": {"content": content}}]});
+        if usage {
+            body["usage"] = json!({"prompt_tokens": 5, "completion_tokens": 2});
+        }
+        body.to_string()
+    };
+    let check = |reason: &str, class: FailureClass| {
+        let (failure, usage) = failed(200, &body(reason, "", true));
+        assert_eq!(failure.code, format!("finish:{reason}"));
+        assert_eq!(failure.class, class, "{reason}");
+        assert_eq!((usage.total_tokens, failure.maybe_billed), (7, false));
+        let (failure, _) = failed(200, &body(reason, "", false));
+        assert!(failure.maybe_billed, "{reason}: nobody knows what it cost");
+    };
+    check("network_error", FailureClass::ServerTransient);
+    check("sensitive", FailureClass::RequestFatal);
+    check("model_context_window_exceeded", FailureClass::RequestFatal);
+    // Partial content is valid there, and only there.
+    answered(&body("model_context_window_exceeded", "so far", true));
+    failed(200, &body("network_error", "so far", true));
+    failed(200, &body("sensitive", "so far", true));
+}
+
+#[test]
+fn a_200_that_carries_an_error_is_that_error() {
+    let (failure, _) = failed(
+        200,
+        r#"{"code":1000,"msg":"身份验证失败。","success":false}"#,
+    );
+    assert_eq!(failure.code, "1000");
+    assert_eq!(failure.class, FailureClass::OperatorFatal);
+    assert_eq!(failure.http_status, Some(200));
+    let (failure, _) = failed(
+        200,
+        r#"{"error":{"code":"1305","message":"busy"},"choices":[]}"#,
+    );
+    assert_eq!(failure.class, FailureClass::Overload);
+    let (failure, _) = failed(200, r#"{"error":"out of order"}"#);
+    assert_eq!(failure.class, FailureClass::ServerTransient);
+}
+
+#[test]
+fn a_200_that_is_no_answer_may_have_been_billed() {
+    for body in [
+        "",
+        " ",
+        "OK",
+        "<html></html>",
+        "{}",
+        "[]",
+        "7",
+        "null",
+        r#"{"choices":[]}"#,
+        r#"{"choices":null}"#,
+        r#"{"choices":{"0":{}}}"#,
+    ] {
+        let (failure, usage) = failed(200, body);
+        assert_eq!(failure.code, code::BODY_INVALID, "{body}");
+        assert_eq!(failure.class, FailureClass::ServerTransient);
+        assert!(failure.maybe_billed);
+        assert_eq!(usage, Usage::default());
+    }
+    let GlmOutcome::Failed(failure, _) =
+        outcome_of(200, Bytes::from_static(b"{\"choices\":[\"\xff\"]}"))
+    else {
+        panic!("not UTF-8")
+    };
+    assert_eq!(failure.code, code::BODY_INVALID);
+}
+
+#[test]
+fn every_truncation_of_an_answer_is_invalid() {
+    for end in 0..REAL.len() {
+        let GlmOutcome::Failed(failure, _) =
+            outcome_of(200, Bytes::copy_from_slice(&REAL.as_bytes()[..end]))
+        else {
+            panic!("{end} bytes are no answer")
+        };
+        assert_eq!(failure.code, code::BODY_INVALID, "{end}");
+        assert!(failure.maybe_billed);
+    }
+}
+
+#[test]
+fn the_answer_of_an_error_status_is_an_error() {
+    let (failure, _) = failed(500, REAL);
+    assert_eq!(
+        (failure.class, failure.code.as_str()),
+        (FailureClass::ServerTransient, "http_500")
+    );
+}
+
+#[test]
+fn deep_nesting_does_not_break_the_stack() {
+    let deep = "[".repeat(200_000);
+    failed(200, &deep);
+    failed(400, &deep);
+    let nested = format!(
+        r#"{{"x":{}{},"choices":[{{}}]}}"#,
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    assert!(matches!(outcome_of(200, nested), GlmOutcome::Answered(_)));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_an_outcome(status in 0_u16..1_000, body in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+        outcome_of(status, body);
+    }
+
+    #[test]
+    fn an_answer_with_a_byte_changed_is_an_outcome(at in 0..REAL.len(), byte in proptest::num::u8::ANY) {
+        let mut body = REAL.as_bytes().to_vec();
+        body[at] = byte;
+        outcome_of(200, body);
+    }
+}

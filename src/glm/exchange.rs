@@ -1,0 +1,259 @@
+//! One request and its response over the wire, under every bound of the call: how it ends, and that
+//! whatever was not finished is closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use onelane_actors::model::{Timeouts, code, limits};
+use reqwest::{Client, Request, Response, StatusCode, header::HeaderMap};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::connect::{Gauge, Stage};
+
+/// How the exchange ended. Nothing of it is open any more.
+pub(crate) enum Ended {
+    /// A response arrived.
+    Response(Reply),
+    /// None did, for this error of the transport.
+    NoResponse(reqwest::Error),
+    /// None did in time.
+    TimedOut(Timeout),
+    /// The abort token was cancelled.
+    Aborted,
+}
+
+/// A response, as far as it came.
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) end: BodyEnd,
+}
+
+/// How a response's body ended.
+pub(crate) enum BodyEnd {
+    Complete,
+    Cut(reqwest::Error),
+    TimedOut(Timeout),
+    TooLarge,
+}
+
+/// A bound that was passed: its failure code and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timeout {
+    pub(crate) code: &'static str,
+    pub(crate) limit_ms: u64,
+    /// Whether the request may have reached GLM.
+    pub(crate) maybe_sent: bool,
+}
+
+/// Sends `request` and reads the whole response. When it had to be left, it returns only after the
+/// server has had the time to see the connection end: the next call must not overlap with it.
+pub(crate) async fn exchange(
+    client: &Client,
+    request: Request,
+    timeouts: Timeouts,
+    abort: &CancellationToken,
+) -> Ended {
+    let ended = run(client, request, timeouts, abort).await;
+    let left_open = match &ended {
+        Ended::Response(reply) => matches!(reply.end, BodyEnd::TimedOut(_) | BodyEnd::TooLarge),
+        Ended::NoResponse(_) => false,
+        Ended::TimedOut(_) | Ended::Aborted => true,
+    };
+    if left_open {
+        tokio::time::sleep(Duration::from_millis(limits::CLOSE_GRACE_MS)).await;
+    }
+    ended
+}
+
+async fn run(
+    client: &Client,
+    request: Request,
+    timeouts: Timeouts,
+    abort: &CancellationToken,
+) -> Ended {
+    let begun = Instant::now();
+    let gauge = Gauge::new(begun, span(timeouts.connect_ms));
+    let bounds = Bounds {
+        timeouts,
+        total: begun + span(timeouts.total_ms),
+    };
+    let timer = tokio::time::sleep_until(bounds.phase(begun, timeouts.first_byte_ms));
+    tokio::pin!(timer);
+
+    let sending = gauge.watch(client.execute(request));
+    tokio::pin!(sending);
+    let response = loop {
+        tokio::select! {
+            biased;
+            sent = &mut sending => match sent {
+                Ok(response) => break response,
+                Err(error) => return Ended::NoResponse(error),
+            },
+            () = abort.cancelled() => return Ended::Aborted,
+            () = &mut timer => match bounds.headers(&gauge) {
+                Headers::Wait(until) => timer.as_mut().reset(until),
+                Headers::Late(timeout) => return Ended::TimedOut(timeout),
+            },
+        }
+    };
+    read(response, &bounds, timer, abort).await
+}
+
+/// A bound as a duration; settings allow a day at most, and no number overflows the clock.
+fn span(ms: u64) -> Duration {
+    Duration::from_millis(ms.min(24 * 60 * 60 * 1_000))
+}
+
+/// The moments by which things must have happened.
+struct Bounds {
+    timeouts: Timeouts,
+    total: Instant,
+}
+
+enum Headers {
+    Wait(Instant),
+    Late(Timeout),
+}
+
+impl Bounds {
+    /// The end of a phase of `limit_ms` that begins at `from`, or of the whole call if that is sooner.
+    fn phase(&self, from: Instant, limit_ms: u64) -> Instant {
+        self.total.min(from + span(limit_ms))
+    }
+
+    fn total_timeout(&self) -> Timeout {
+        Timeout {
+            code: code::TIMEOUT_TOTAL,
+            limit_ms: self.timeouts.total_ms,
+            maybe_sent: true,
+        }
+    }
+
+    /// What it means that the timer of the body has run out.
+    fn body_timeout(&self) -> Timeout {
+        if Instant::now() >= self.total {
+            return self.total_timeout();
+        }
+        Timeout {
+            code: code::TIMEOUT_IDLE,
+            limit_ms: self.timeouts.idle_ms,
+            maybe_sent: true,
+        }
+    }
+
+    /// What it means that the timer of the headers has run out: their time counts from the moment
+    /// when the connection stood.
+    fn headers(&self, gauge: &Arc<Gauge>) -> Headers {
+        let now = Instant::now();
+        if now >= self.total {
+            return Headers::Late(Timeout {
+                maybe_sent: gauge.stage() != Stage::Connecting,
+                ..self.total_timeout()
+            });
+        }
+        let due = match gauge.stage() {
+            Stage::Idle => now,
+            // However soon it stands, the headers are due no sooner than this.
+            Stage::Connecting => self.phase(now, self.timeouts.first_byte_ms),
+            Stage::Connected(at) => self.phase(at, self.timeouts.first_byte_ms),
+        };
+        if due > now {
+            return Headers::Wait(due);
+        }
+        Headers::Late(Timeout {
+            code: code::TIMEOUT_FIRST_BYTE,
+            limit_ms: self.timeouts.first_byte_ms,
+            maybe_sent: true,
+        })
+    }
+}
+
+/// Reads the body under the idle and the total bound, and no further than the cap.
+async fn read(
+    mut response: Response,
+    bounds: &Bounds,
+    mut timer: std::pin::Pin<&mut Sleep>,
+    abort: &CancellationToken,
+) -> Ended {
+    let status = response.status();
+    let headers = std::mem::take(response.headers_mut());
+    let mut body = Body::Empty;
+    let announced = response.content_length().unwrap_or(0);
+    let end = loop {
+        if announced > limits::RESPONSE_BYTES_MAX as u64 {
+            break BodyEnd::TooLarge;
+        }
+        let chunk = match response.chunk().now_or_never() {
+            Some(chunk) => chunk,
+            // Only a body that is waited for needs the timer: arming it wakes a worker.
+            None => {
+                let idle = bounds.phase(Instant::now(), bounds.timeouts.idle_ms);
+                timer.as_mut().reset(idle);
+                tokio::select! {
+                    biased;
+                    chunk = response.chunk() => chunk,
+                    () = abort.cancelled() => return Ended::Aborted,
+                    () = &mut timer => break BodyEnd::TimedOut(bounds.body_timeout()),
+                }
+            }
+        };
+        match chunk {
+            Ok(Some(chunk)) if body.len() + chunk.len() > limits::RESPONSE_BYTES_MAX => {
+                break BodyEnd::TooLarge;
+            }
+            Ok(Some(chunk)) => body = body.plus(chunk),
+            Ok(None) => break BodyEnd::Complete,
+            Err(error) => break BodyEnd::Cut(error),
+        }
+    };
+    Ended::Response(Reply {
+        status,
+        headers,
+        body: body.into_bytes(),
+        end,
+    })
+}
+
+/// A body that is one piece as long as it came as one.
+enum Body {
+    Empty,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Body {
+    fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::One(bytes) => bytes.len(),
+            Self::Many(bytes) => bytes.len(),
+        }
+    }
+
+    fn plus(self, chunk: Bytes) -> Self {
+        let mut many = match self {
+            Self::Empty => return Self::One(chunk),
+            Self::One(first) => {
+                let mut many = BytesMut::with_capacity((first.len() + chunk.len()) * 2);
+                many.extend_from_slice(&first);
+                many
+            }
+            Self::Many(many) => many,
+        };
+        many.extend_from_slice(&chunk);
+        Self::Many(many)
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Empty => Bytes::new(),
+            Self::One(bytes) => bytes,
+            Self::Many(bytes) => bytes.freeze(),
+        }
+    }
+}

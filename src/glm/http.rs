@@ -1,0 +1,208 @@
+//! The Glm port on reqwest: one client for life, one call on the wire for each call ordered, never
+//! one more.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onelane_actors::model::{Failure, FailureClass, Secret, Usage, code, limits};
+use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, Method, Request, Url};
+use tokio_util::sync::CancellationToken;
+
+use super::classify::{Reader, classify};
+use super::connect::{ConnectTimedOut, GaugedConnector};
+use super::decode::decode;
+use super::exchange::{BodyEnd, Ended, Reply, Timeout, exchange};
+use super::wire;
+
+/// How long an unused connection is kept, in milliseconds: less than servers keep theirs (60 s and
+/// more), so that a call is not sent into a connection that is just being closed.
+const IDLE_CONNECTION_MS: u64 = 50_000;
+
+/// The HTTP client can't be built: no TLS roots, for one.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client can't be built: {0}")]
+pub struct HttpGlmError(String);
+
+/// GLM over HTTP/1.1. Cheap to share; calls may run side by side.
+///
+/// A call is sent once. Reqwest's own retries are off; what hyper may do below is to take another
+/// connection when the kept one turns out closed before a byte of the request was written.
+#[derive(Clone)]
+pub struct HttpGlm {
+    client: Client,
+    clock: Arc<dyn Clock>,
+}
+
+impl HttpGlm {
+    /// The adapter. The clock is read when a failure states a time.
+    pub fn new(clock: Arc<dyn Clock>) -> Result<Self, HttpGlmError> {
+        let client = Client::builder()
+            .http1_only()
+            .retry(reqwest::retry::never())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .tcp_nodelay(true)
+            .connector_layer(GaugedConnector)
+            .pool_max_idle_per_host(usize::from(limits::CONCURRENCY_MAX))
+            .pool_idle_timeout(Duration::from_millis(IDLE_CONNECTION_MS))
+            .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| HttpGlmError(words(&e)))?;
+        Ok(Self { client, clock })
+    }
+}
+
+impl Glm for HttpGlm {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+        let glm = self.clone();
+        Box::pin(async move { glm.run(&call, &abort).await })
+    }
+}
+
+impl HttpGlm {
+    async fn run(&self, call: &GlmCall, abort: &CancellationToken) -> GlmOutcome {
+        if abort.is_cancelled() {
+            return GlmOutcome::Aborted;
+        }
+        let Some(key) = &call.endpoint.api_key else {
+            return failed(Failure::new(
+                FailureClass::OperatorFatal,
+                code::NO_API_KEY,
+                "no API key is configured; set one",
+            ));
+        };
+        let request = match request(&self.url(&call.endpoint), key, call) {
+            Ok(request) => request,
+            Err(failure) => return failed(failure),
+        };
+        match exchange(&self.client, request, call.timeouts, abort).await {
+            Ended::Response(reply) => {
+                let reader = Reader {
+                    clock: self.clock.as_ref(),
+                    api_key: key.expose(),
+                };
+                outcome(reply, &reader)
+            }
+            Ended::NoResponse(error) => failed(no_response(&error, call.timeouts.connect_ms)),
+            Ended::TimedOut(timeout) => failed(timed_out(timeout)),
+            Ended::Aborted => GlmOutcome::Aborted,
+        }
+    }
+}
+
+fn failed(failure: Failure) -> GlmOutcome {
+    GlmOutcome::Failed(failure, Usage::default())
+}
+
+fn transient(code: &str, message: String, maybe_billed: bool) -> Failure {
+    Failure {
+        maybe_billed,
+        ..Failure::new(FailureClass::ServerTransient, code, message)
+    }
+}
+
+/// The request, or why it can't be written.
+fn request(url: &str, key: &Secret, call: &GlmCall) -> Result<Request, Failure> {
+    let operator = |code, message| Failure::new(FailureClass::OperatorFatal, code, message);
+    let url = Url::parse(url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| {
+            operator(
+                code::BASE_URL_INVALID,
+                "the base URL is not an http or https URL; set glm.base_url",
+            )
+        })?;
+    let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose())).map_err(|_| {
+        operator(
+            code::NO_API_KEY,
+            "the API key has characters that no HTTP header may hold; set it anew",
+        )
+    })?;
+    bearer.set_sensitive(true);
+    let body = wire::body(call).map_err(|e| {
+        let message = format!("the stored request can't be sent: {e}");
+        Failure::new(FailureClass::RequestFatal, code::REQUEST_INVALID, message)
+    })?;
+    let mut request = Request::new(Method::POST, url);
+    let headers = request.headers_mut();
+    headers.insert(AUTHORIZATION, bearer);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *request.body_mut() = Some(body.into());
+    Ok(request)
+}
+
+/// What a response means. One that came whole is decoded. Of one that did not, a refusal still says
+/// what it is by its status; a success is lost, and may have been billed.
+fn outcome(reply: Reply, reader: &Reader<'_>) -> GlmOutcome {
+    let status = reply.status.as_u16();
+    let lost = match reply.end {
+        BodyEnd::Complete => return decode(status, &reply.headers, reply.body, reader),
+        _ if !reply.status.is_success() => {
+            return failed(classify(status, &reply.headers, &reply.body, reader));
+        }
+        BodyEnd::Cut(error) => transient(
+            code::CONNECTION,
+            format!("the response was cut: {}", words(&error)),
+            true,
+        ),
+        BodyEnd::TimedOut(timeout) => timed_out(timeout),
+        BodyEnd::TooLarge => transient(
+            code::BODY_TOO_LARGE,
+            format!(
+                "the response has more than {} bytes, the limit",
+                limits::RESPONSE_BYTES_MAX
+            ),
+            true,
+        ),
+    };
+    failed(Failure {
+        http_status: Some(status),
+        ..lost
+    })
+}
+
+fn no_response(error: &reqwest::Error, connect_ms: u64) -> Failure {
+    if causes(error).any(|cause| cause.is::<ConnectTimedOut>()) {
+        return timed_out(Timeout {
+            code: code::TIMEOUT_CONNECT,
+            limit_ms: connect_ms,
+            maybe_sent: false,
+        });
+    }
+    // Without a connection nothing left; otherwise the whole request may have.
+    transient(code::CONNECTION, words(error), !error.is_connect())
+}
+
+fn timed_out(timeout: Timeout) -> Failure {
+    let what = match timeout.code {
+        code::TIMEOUT_CONNECT => "no connection",
+        code::TIMEOUT_FIRST_BYTE => "no response headers",
+        code::TIMEOUT_IDLE => "no further piece of the response",
+        _ => "no complete response",
+    };
+    transient(
+        timeout.code,
+        format!("{what} within {} ms", timeout.limit_ms),
+        timeout.maybe_sent,
+    )
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&e| e.source())
+}
+
+/// The causes of an error in one line. The first is reqwest's frame, which holds the URL and no news.
+fn words(error: &reqwest::Error) -> String {
+    let mut parts: Vec<String> = causes(error).skip(1).map(ToString::to_string).collect();
+    // Some causes repeat the one below them.
+    parts.dedup_by(|inner, outer| outer.ends_with(inner.as_str()));
+    if parts.is_empty() {
+        return "the request failed in the HTTP client".to_owned();
+    }
+    parts.join(": ")
+}

@@ -1,0 +1,879 @@
+//! The adapter against a real server over a real socket: each fault has its exact outcome, and the
+//! server sees one call at a time.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onelane_actors::model::{
+    AttemptNo, Endpoint, Failure, FailureClass as C, JobId, Request, RequestId, Secret, Timeouts,
+    Timestamp, Usage, code, limits,
+};
+use onelane_actors::ports::{Clock, Glm, GlmAnswer, GlmCall, GlmOutcome};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::HttpGlm;
+use crate::simulator::{
+    AnswerWith, ErrorFault, Fault, Rule, Shape, Simulator, SimulatorConfig, Span, Step, Tokens,
+};
+use crate::system::SystemClock;
+
+const KEY: &str = "0123456789abcdef.TopSecretTopSecret";
+
+/// A call that no bound of its own ends in a test.
+fn call_to(base_url: &str, no: u32) -> GlmCall {
+    let job_id = JobId::from_bytes([9; 16]);
+    GlmCall {
+        job_id,
+        attempt: AttemptNo(no),
+        request_id: RequestId::new(job_id, AttemptNo(no)),
+        endpoint: Endpoint {
+            base_url: base_url.to_owned(),
+            api_key: Some(Secret::new(KEY)),
+        },
+        model: "glm-4.7".to_owned(),
+        request: Arc::new(Request::prompt(format!("job {no}")).unwrap()),
+        max_tokens: None,
+        temperature: None,
+        timeouts: Timeouts {
+            connect_ms: 5_000,
+            first_byte_ms: 5_000,
+            idle_ms: 5_000,
+            total_ms: 10_000,
+        },
+    }
+}
+
+fn glm() -> HttpGlm {
+    HttpGlm::new(Arc::new(SystemClock)).unwrap()
+}
+
+fn simulator(script: Vec<Step>) -> Simulator {
+    Simulator::start(SimulatorConfig {
+        script,
+        ..SimulatorConfig::default()
+    })
+    .unwrap()
+}
+
+async fn run(glm: &HttpGlm, call: GlmCall) -> GlmOutcome {
+    glm.call(call, CancellationToken::new()).await
+}
+
+#[track_caller]
+fn answer(outcome: GlmOutcome) -> GlmAnswer {
+    match outcome {
+        GlmOutcome::Answered(answer) => answer,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn failure(outcome: GlmOutcome) -> Failure {
+    match outcome {
+        GlmOutcome::Failed(failure, _) => failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What one fault makes of one call.
+async fn failure_of(fault: Fault, timeouts: Timeouts) -> Failure {
+    let sim = simulator(vec![fault.into()]);
+    let call = GlmCall {
+        timeouts,
+        ..call_to(&sim.base_url(), 1)
+    };
+    let failure = failure(run(&glm(), call).await);
+    assert_eq!(sim.stats().calls, 1, "sent once: {failure}");
+    failure
+}
+
+fn patient() -> Timeouts {
+    call_to("", 1).timeouts
+}
+
+#[tokio::test]
+async fn an_answer_comes_back_verbatim_with_its_tokens() {
+    let sim = Simulator::start(SimulatorConfig {
+        tokens: Tokens::Fixed {
+            prompt: 600,
+            completion: 400,
+            cached: 100,
+        },
+        ..SimulatorConfig::default()
+    })
+    .unwrap();
+    let call = call_to(&sim.base_url(), 1);
+    let id = call.request_id.to_string();
+    let got = answer(run(&glm(), call).await);
+    assert_eq!(got.status_code, 200);
+    let usage = Usage {
+        prompt_tokens: 600,
+        completion_tokens: 400,
+        total_tokens: 1_000,
+        cached_tokens: 100,
+        reasoning_tokens: 0,
+    };
+    assert_eq!(got.usage, usage);
+    let body: Value = serde_json::from_str(got.body.get()).unwrap();
+    assert_eq!(body["request_id"], id);
+    assert_eq!(body["model"], "glm-4.7");
+    let arrivals = sim.arrivals();
+    assert_eq!(
+        (arrivals[0].prompt.as_str(), arrivals[0].request_id.as_str()),
+        ("job 1", id.as_str())
+    );
+}
+
+#[tokio::test]
+async fn the_request_on_the_wire_is_what_glm_expects() {
+    let server = RawServer::start(|mut stream, head, body| {
+        let head = head.to_lowercase();
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert!(
+            head.starts_with("post /api/paas/v4/chat/completions http/1.1\r\n"),
+            "{head}"
+        );
+        assert!(
+            head.contains(&format!("authorization: bearer {}\r\n", KEY.to_lowercase())),
+            "{head}"
+        );
+        assert!(
+            head.contains("content-type: application/json\r\n"),
+            "{head}"
+        );
+        assert!(
+            head.contains(concat!(
+                "user-agent: onelane/",
+                env!("CARGO_PKG_VERSION"),
+                "\r\n"
+            )),
+            "{head}"
+        );
+        assert!(!head.contains("accept-encoding"), "{head}");
+        assert_eq!(body["stream"], false);
+        reply(&mut stream, "200 OK", "", r#"{"choices":[{"x":1.50}]}"#);
+    });
+    let call = call_to(&format!("http://{}/api/paas/v4", server.addr), 1);
+    let got = answer(run(&glm(), call).await);
+    assert_eq!(got.body.get(), r#"{"choices":[{"x":1.50}]}"#);
+}
+
+#[tokio::test]
+async fn every_code_of_glms_has_its_class_over_the_wire_in_every_shape() {
+    let sim = simulator(Vec::new());
+    let glm = glm();
+    let shapes = [
+        Shape::Nested,
+        Shape::NestedNumber,
+        Shape::Flat,
+        Shape::FlatNumber,
+        Shape::Anthropic,
+    ];
+    let table = super::ErrorTable::shipped();
+    let mut no = 0;
+    for row in table.rows().filter(|row| row.code.parse::<u32>().is_ok()) {
+        for shape in shapes {
+            for status in [row.http_status, Some(200)] {
+                sim.push_fault(Fault::Error(ErrorFault {
+                    shape,
+                    status,
+                    ..ErrorFault::of(&row.code)
+                }));
+                no += 1;
+                let failure = failure(run(&glm, call_to(&sim.base_url(), no)).await);
+                assert_eq!(failure.code, row.code);
+                assert_eq!(Some(failure.class), table.class(&row.code), "{failure}");
+                assert!(!failure.maybe_billed && !failure.message.is_empty());
+            }
+        }
+    }
+    let stats = sim.stats();
+    assert_eq!(
+        (stats.calls, stats.connections, stats.peak_in_flight),
+        (u64::from(no), 1, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_carries_its_reset_and_its_retry_after() {
+    let sim = simulator(vec![
+        Fault::Error(ErrorFault {
+            reset_in_ms: Some(2_000),
+            retry_after: Some("997".to_owned()),
+            ..ErrorFault::of("1308")
+        })
+        .into(),
+    ]);
+    let before = SystemClock.now();
+    let failure = failure(run(&glm(), call_to(&sim.base_url(), 1)).await);
+    let reset = failure.reset_at.unwrap();
+    // Whole seconds, rounded up, so that nobody wakes too soon.
+    assert!(
+        reset >= before.plus_ms(2_000) && reset <= before.plus_ms(4_000),
+        "{reset} {before}"
+    );
+    assert_eq!(failure.retry_after_ms, Some(997_000));
+    assert_eq!(
+        (failure.class, failure.http_status),
+        (C::QuotaWindow, Some(429))
+    );
+}
+
+#[tokio::test]
+async fn every_odd_response_has_its_outcome() {
+    let check = |failure: Failure, class: C, code: &str, status: Option<u16>, billed: bool| {
+        assert_eq!(
+            (
+                failure.class,
+                failure.code.as_str(),
+                failure.http_status,
+                failure.maybe_billed
+            ),
+            (class, code, status, billed),
+            "{failure}"
+        );
+    };
+    let of = |fault| failure_of(fault, patient());
+    let transient = C::ServerTransient;
+    check(
+        of(Fault::HtmlPage { status: 502 }).await,
+        transient,
+        "http_502",
+        Some(502),
+        false,
+    );
+    check(
+        of(Fault::EmptyBody { status: 503 }).await,
+        transient,
+        "http_503",
+        Some(503),
+        false,
+    );
+    check(
+        of(Fault::EmptyBody { status: 200 }).await,
+        transient,
+        code::BODY_INVALID,
+        Some(200),
+        true,
+    );
+    check(
+        of(Fault::NotJson { status: 200 }).await,
+        transient,
+        code::BODY_INVALID,
+        Some(200),
+        true,
+    );
+    check(
+        of(Fault::NotJson { status: 529 }).await,
+        C::Overload,
+        "http_529",
+        Some(529),
+        false,
+    );
+    check(
+        of(Fault::CutBody).await,
+        transient,
+        code::CONNECTION,
+        Some(200),
+        true,
+    );
+    check(
+        of(Fault::Reset).await,
+        transient,
+        code::CONNECTION,
+        None,
+        true,
+    );
+    check(
+        of(Fault::finish_reason("network_error")).await,
+        transient,
+        "finish:network_error",
+        Some(200),
+        false,
+    );
+    check(
+        of(Fault::finish_reason("sensitive")).await,
+        C::RequestFatal,
+        "finish:sensitive",
+        Some(200),
+        false,
+    );
+    let custom = |status, headers: &[(&str, &str)], body: &str| Fault::Custom {
+        status,
+        headers: headers
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect::<BTreeMap<_, _>>(),
+        body: body.to_owned(),
+    };
+    let moved = custom(302, &[("location", "/elsewhere")], "");
+    check(
+        of(moved).await,
+        C::OperatorFatal,
+        "http_302",
+        Some(302),
+        false,
+    );
+    let slow_down = custom(429, &[("retry-after", "3")], "");
+    let failure = of(slow_down).await;
+    assert_eq!(
+        (failure.class, failure.retry_after_ms),
+        (C::Throttle, Some(3_000))
+    );
+}
+
+#[tokio::test]
+async fn a_finish_reason_that_is_a_failure_keeps_what_it_cost() {
+    let sim = simulator(vec![
+        Fault::Answer(AnswerWith {
+            finish_reason: Some("sensitive".to_owned()),
+            tokens: Some(Tokens::Fixed {
+                prompt: 5,
+                completion: 2,
+                cached: 0,
+            }),
+            ..AnswerWith::default()
+        })
+        .into(),
+        Fault::finish_reason("length").into(),
+        Fault::finish_reason("model_context_window_exceeded").into(),
+    ]);
+    let glm = glm();
+    let GlmOutcome::Failed(failure, usage) = run(&glm, call_to(&sim.base_url(), 1)).await else {
+        panic!("cut by moderation")
+    };
+    assert_eq!(
+        (failure.code.as_str(), usage.total_tokens),
+        ("finish:sensitive", 7)
+    );
+    answer(run(&glm, call_to(&sim.base_url(), 2)).await);
+    answer(run(&glm, call_to(&sim.base_url(), 3)).await);
+}
+
+#[tokio::test]
+async fn each_timeout_has_its_code() {
+    let check = async |fault: Fault, timeouts: Timeouts, code: &str, status: Option<u16>| {
+        let begun = Instant::now();
+        let failure = failure_of(fault, timeouts).await;
+        assert_eq!((failure.code.as_str(), failure.http_status), (code, status));
+        assert_eq!(failure.class, C::ServerTransient);
+        assert!(failure.maybe_billed, "{failure}");
+        assert!(begun.elapsed() >= Duration::from_millis(100 + limits::CLOSE_GRACE_MS));
+        assert!(begun.elapsed() < Duration::from_secs(4));
+    };
+    let first_byte = Timeouts {
+        first_byte_ms: 100,
+        ..patient()
+    };
+    let idle = Timeouts {
+        idle_ms: 100,
+        ..patient()
+    };
+    let total = Timeouts {
+        total_ms: 100,
+        ..patient()
+    };
+    let trickle = || Fault::SlowBody {
+        pieces: 100,
+        delay_ms: 30,
+    };
+    check(Fault::Hang, first_byte, code::TIMEOUT_FIRST_BYTE, None).await;
+    check(
+        Fault::SlowHeaders { delay_ms: 4_000 },
+        first_byte,
+        code::TIMEOUT_FIRST_BYTE,
+        None,
+    )
+    .await;
+    check(Fault::StallBody, idle, code::TIMEOUT_IDLE, Some(200)).await;
+    check(Fault::Hang, total, code::TIMEOUT_TOTAL, None).await;
+    check(trickle(), total, code::TIMEOUT_TOTAL, Some(200)).await;
+    // A body that comes slowly is no body that does not come.
+    let sim = simulator(vec![
+        Fault::SlowBody {
+            pieces: 10,
+            delay_ms: 30,
+        }
+        .into(),
+    ]);
+    let call = GlmCall {
+        timeouts: idle,
+        ..call_to(&sim.base_url(), 1)
+    };
+    let begun = Instant::now();
+    answer(run(&glm(), call).await);
+    assert!(begun.elapsed() > Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_stand_in_time_was_not_billed() {
+    // A listener whose backlog is full lets further connections hang.
+    let full = FullListener::start();
+    let timeouts = Timeouts {
+        connect_ms: 150,
+        first_byte_ms: 100,
+        ..patient()
+    };
+    let call = GlmCall {
+        timeouts,
+        ..call_to(&format!("http://{}", full.addr), 1)
+    };
+    let glm = glm();
+    let begun = Instant::now();
+    let failed = failure(run(&glm, call.clone()).await);
+    assert_eq!(
+        (failed.code.as_str(), failed.maybe_billed),
+        (code::TIMEOUT_CONNECT, false),
+        "{failed}"
+    );
+    assert!(failed.message.contains("150 ms"), "{failed}");
+    // Another limit needs no other client.
+    assert!(begun.elapsed() >= Duration::from_millis(150));
+    let longer = Timeouts {
+        connect_ms: 300,
+        ..timeouts
+    };
+    let begun = Instant::now();
+    let failed = failure(
+        run(
+            &glm,
+            GlmCall {
+                timeouts: longer,
+                ..call.clone()
+            },
+        )
+        .await,
+    );
+    assert_eq!(failed.code, code::TIMEOUT_CONNECT);
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    // The bound of the whole call holds here too, and nothing was sent.
+    let short = Timeouts {
+        connect_ms: 5_000,
+        total_ms: 120,
+        ..timeouts
+    };
+    let failed = failure(
+        run(
+            &glm,
+            GlmCall {
+                timeouts: short,
+                ..call
+            },
+        )
+        .await,
+    );
+    assert_eq!(
+        (failed.code.as_str(), failed.maybe_billed),
+        (code::TIMEOUT_TOTAL, false)
+    );
+}
+
+#[tokio::test]
+async fn a_refused_connection_was_not_billed_and_shows_no_secret() {
+    let addr = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let failure = failure(run(&glm(), call_to(&format!("http://{addr}"), 1)).await);
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        (code::CONNECTION, C::ServerTransient)
+    );
+    assert!(!failure.maybe_billed);
+    assert!(
+        failure.message.to_lowercase().contains("refused"),
+        "{failure}"
+    );
+    assert!(!failure.message.contains("TopSecret"));
+}
+
+#[tokio::test]
+async fn what_can_not_be_sent_is_not_sent() {
+    let sim = simulator(Vec::new());
+    let glm = glm();
+    let usual = call_to(&sim.base_url(), 1);
+    let check = async |call: GlmCall, class: C, code: &str| {
+        let failure = failure(run(&glm, call).await);
+        assert_eq!(
+            (failure.class, failure.code.as_str()),
+            (class, code),
+            "{failure}"
+        );
+        assert!(!failure.maybe_billed && !failure.message.contains("TopSecret"));
+    };
+    let mut call = usual.clone();
+    call.endpoint.api_key = None;
+    check(call, C::OperatorFatal, code::NO_API_KEY).await;
+    let mut call = usual.clone();
+    call.endpoint.api_key = Some(Secret::new("TopSecret\n"));
+    check(call, C::OperatorFatal, code::NO_API_KEY).await;
+    for url in ["", "not a url", "ftp://127.0.0.1/x"] {
+        let mut call = usual.clone();
+        call.endpoint.base_url = url.to_owned();
+        check(call, C::OperatorFatal, code::BASE_URL_INVALID).await;
+    }
+    let raw = serde_json::value::RawValue::from_string("[1]".to_owned()).unwrap();
+    let call = GlmCall {
+        request: Arc::new(Request::Chat(raw)),
+        ..usual.clone()
+    };
+    check(call, C::RequestFatal, code::REQUEST_INVALID).await;
+    let aborted = CancellationToken::new();
+    aborted.cancel();
+    assert!(matches!(
+        glm.call(usual, aborted).await,
+        GlmOutcome::Aborted
+    ));
+    assert_eq!(sim.stats().connections, 0);
+}
+
+#[tokio::test]
+async fn a_response_over_the_cap_is_left() {
+    let announced = RawServer::start(|mut stream, _, _| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{{",
+            limits::RESPONSE_BYTES_MAX + 1
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // Until the client leaves.
+        let _ = stream.read(&mut [0; 16]);
+    });
+    let endless = RawServer::start(|mut stream, _, _| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let piece = [b' '; 64 * 1024];
+        while stream.write_all(&piece).is_ok() {}
+    });
+    for server in [announced, endless] {
+        let call = call_to(&format!("http://{}", server.addr), 1);
+        let failure = failure(run(&glm(), call).await);
+        assert_eq!(
+            (failure.code.as_str(), failure.class),
+            (code::BODY_TOO_LARGE, C::ServerTransient)
+        );
+        assert!(failure.maybe_billed);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_many_pieces_is_put_together() {
+    let content = "长".repeat(100_000);
+    let sim = simulator(vec![
+        Fault::Answer(AnswerWith {
+            content: Some(content.clone()),
+            ..AnswerWith::default()
+        })
+        .into(),
+        Fault::SlowBody {
+            pieces: 50,
+            delay_ms: 1,
+        }
+        .into(),
+    ]);
+    let glm = glm();
+    let got = answer(run(&glm, call_to(&sim.base_url(), 1)).await);
+    assert!(got.body.get().contains(&content));
+    answer(run(&glm, call_to(&sim.base_url(), 2)).await);
+}
+
+#[tokio::test]
+async fn sequential_calls_share_one_connection() {
+    let sim = simulator(Vec::new());
+    let glm = glm();
+    for no in 1..=500 {
+        answer(run(&glm, call_to(&sim.base_url(), no)).await);
+    }
+    let stats = sim.stats();
+    assert_eq!(
+        (stats.calls, stats.answered, stats.peak_in_flight),
+        (500, 500, 1)
+    );
+    assert_eq!((stats.connections, stats.duplicate_request_ids), (1, 0));
+    assert_eq!(stats.gaps.count, 499);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_follows_an_aborted_or_timed_out_one_before_its_end_was_seen() {
+    let sim = Simulator::start(SimulatorConfig {
+        rules: vec![Rule::for_prompt("job", Fault::Hang)],
+        ..SimulatorConfig::default()
+    })
+    .unwrap();
+    let glm = glm();
+    for no in 1..=100 {
+        let mut call = call_to(&sim.base_url(), no);
+        let abort = CancellationToken::new();
+        if no % 2 == 0 {
+            call.timeouts.first_byte_ms = 5;
+            assert_eq!(
+                failure(glm.call(call, abort).await).code,
+                code::TIMEOUT_FIRST_BYTE
+            );
+        } else {
+            let aborting = async {
+                while sim.stats().in_flight == 0 {
+                    tokio::task::yield_now().await;
+                }
+                abort.cancel();
+            };
+            let (outcome, ()) = tokio::join!(glm.call(call, abort.clone()), aborting);
+            assert!(matches!(outcome, GlmOutcome::Aborted));
+        }
+    }
+    sim.clear_script();
+    answer(run(&glm, call_to(&sim.base_url(), 101)).await);
+    let stats = sim.stats();
+    // A call may run out of time before the server has read it; an aborted one had been read.
+    assert!((51..=101).contains(&stats.calls), "{stats:?}");
+    assert_eq!((stats.answered, stats.clients_left), (1, stats.calls - 1));
+    assert_eq!(stats.peak_in_flight, 1);
+}
+
+#[tokio::test]
+async fn an_abort_in_the_middle_of_a_body_closes_the_connection() {
+    let sim = simulator(vec![Fault::StallBody.into()]);
+    let glm = glm();
+    let abort = CancellationToken::new();
+    let aborting = async {
+        while sim.arrivals().first().is_none_or(|a| a.status.is_none()) {
+            tokio::task::yield_now().await;
+        }
+        // Long enough for the half body to be there; the outcome is the same without it.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        abort.cancel();
+    };
+    let (outcome, ()) = tokio::join!(
+        glm.call(call_to(&sim.base_url(), 1), abort.clone()),
+        aborting
+    );
+    assert!(matches!(outcome, GlmOutcome::Aborted));
+    let stats = sim.stats();
+    assert_eq!(
+        (stats.in_flight, stats.open_connections, stats.clients_left),
+        (0, 0, 1)
+    );
+    answer(run(&glm, call_to(&sim.base_url(), 2)).await);
+    assert_eq!(sim.stats().peak_in_flight, 1);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_server_closed_costs_no_call() {
+    // Answers one request a connection and then closes it without saying so.
+    let server = RawServer::start(|mut stream, _, _| {
+        reply(&mut stream, "200 OK", "", r#"{"choices":[{}]}"#);
+    });
+    let glm = glm();
+    for no in 1..=50 {
+        answer(run(&glm, call_to(&format!("http://{}", server.addr), no)).await);
+        // The close reaches the client before its next call, as it does between real calls.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_arrived_is_never_sent_twice() {
+    // Reads the second request of a connection and closes instead of answering.
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let requests = Arc::clone(&seen);
+    let server = RawServer::start(move |mut stream, _, body| {
+        requests.lock().unwrap().push(body.to_owned());
+        reply(&mut stream, "200 OK", "", r#"{"choices":[{}]}"#);
+        if let Some((_, body)) = read_request(&mut stream) {
+            requests.lock().unwrap().push(body);
+        }
+    });
+    let glm = glm();
+    let base = format!("http://{}", server.addr);
+    answer(run(&glm, call_to(&base, 1)).await);
+    let failure = failure(run(&glm, call_to(&base, 2)).await);
+    assert_eq!(
+        (failure.code.as_str(), failure.maybe_billed),
+        (code::CONNECTION, true),
+        "{failure}"
+    );
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_side_by_side_have_their_own_bounds() {
+    let sim = Simulator::start(SimulatorConfig {
+        latency_ms: Span::Fixed(100),
+        rules: vec![Rule::for_prompt("job 3", Fault::Hang)],
+        ..SimulatorConfig::default()
+    })
+    .unwrap();
+    let glm = glm();
+    let one = |no: u32| {
+        let mut call = call_to(&sim.base_url(), no);
+        if no == 3 {
+            call.timeouts.first_byte_ms = 150;
+        }
+        run(&glm, call)
+    };
+    let (a, b, c) = tokio::join!(one(1), one(2), one(3));
+    answer(a);
+    answer(b);
+    assert_eq!(failure(c).code, code::TIMEOUT_FIRST_BYTE);
+    assert_eq!(sim.stats().peak_in_flight, 3);
+}
+
+#[tokio::test]
+async fn time_to_connect_is_not_taken_from_the_time_to_the_first_byte() {
+    // What the port promises of the two bounds, without a slow network: the gauge itself.
+    use super::connect::{Gauge, GaugedConnector, Stage};
+    use tower_layer::Layer;
+    use tower_service::Service;
+
+    let begun = tokio::time::Instant::now();
+    let gauge = Gauge::new(begun, Duration::from_secs(5));
+    assert_eq!(gauge.stage(), Stage::Idle);
+    let mut connector = GaugedConnector.layer(Slow);
+    let connecting = gauge.watch(async { connector.call(()).await });
+    let looking = async {
+        tokio::task::yield_now().await;
+        assert_eq!(gauge.stage(), Stage::Connecting);
+    };
+    let (connected, ()) = tokio::join!(connecting, looking);
+    connected.unwrap();
+    let Stage::Connected(at) = gauge.stage() else {
+        panic!("connected")
+    };
+    // The stage is kept in whole microseconds.
+    assert!(at >= begun + Duration::from_millis(29));
+
+    let short = Gauge::new(begun, Duration::from_millis(1));
+    let failed = short.watch(async { connector.call(()).await }).await;
+    assert!(failed.unwrap_err().is::<super::connect::ConnectTimedOut>());
+    assert_eq!(short.stage(), Stage::Idle);
+}
+
+/// A connector that takes 30 ms.
+struct Slow;
+
+impl tower_service::Service<()> for Slow {
+    type Response = ();
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<(), Self::Error>> + Send>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn a_clock_of_another_time_reads_the_stamp_relative_to_itself() {
+    struct Fixed;
+    impl Clock for Fixed {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(1_795_420_800_000)
+        }
+    }
+    let sim = Simulator::start_at(SimulatorConfig::default(), Arc::new(Fixed)).unwrap();
+    sim.push_fault(Fault::Error(ErrorFault {
+        reset_in_ms: Some(60_000),
+        ..ErrorFault::of("1310")
+    }));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let glm = HttpGlm::new(Arc::new(Fixed)).unwrap();
+    let failure = failure(runtime.block_on(run(&glm, call_to(&sim.base_url(), 1))));
+    assert_eq!(failure.reset_at, Some(Fixed.now().plus_ms(60_000)));
+}
+
+/// A server of one handler per connection, for what a well-made server does not do.
+struct RawServer {
+    addr: SocketAddr,
+}
+
+impl RawServer {
+    fn start(handle: impl Fn(TcpStream, &str, &str) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let handle = Arc::new(handle);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let handle = Arc::clone(&handle);
+                std::thread::spawn(move || {
+                    let mut stream = stream;
+                    if let Some((head, body)) = read_request(&mut stream) {
+                        handle(stream, &head, &body);
+                    }
+                });
+            }
+        });
+        Self { addr }
+    }
+}
+
+/// Head and body of the next request; `None` at the end of the connection.
+fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| {
+            line.to_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some((head, String::from_utf8(body).unwrap()))
+}
+
+fn reply(stream: &mut TcpStream, status: &str, headers: &str, body: &str) {
+    let response = format!(
+        "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(response.as_bytes()).unwrap();
+}
+
+/// A listener that accepts nothing and whose backlog is taken.
+struct FullListener {
+    addr: SocketAddr,
+    _listener: tokio::net::TcpListener,
+    _taken: Vec<TcpStream>,
+}
+
+impl FullListener {
+    fn start() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let wait = Duration::from_millis(50);
+        let taken = std::iter::from_fn(|| TcpStream::connect_timeout(&addr, wait).ok())
+            .take(16)
+            .collect();
+        Self {
+            addr,
+            _listener: listener,
+            _taken: taken,
+        }
+    }
+}

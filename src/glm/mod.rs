@@ -1,0 +1,22 @@
+//! GLM over HTTP: the adapter behind the [`Glm`](onelane_actors::ports::Glm) port.
+//!
+//! * [`HttpGlm`] makes the call, under its timeouts, and closes what it does not finish.
+//! * `wire` writes the request's body, `decode` reads the response's: both keep what they don't know.
+//! * `classify` says what a failure is, from the table in `errors.json` ([`ErrorTable`]).
+//! * `reset` reads the moment at which a quota opens again out of GLM's words.
+
+mod classify;
+mod connect;
+mod decode;
+mod errors;
+mod exchange;
+mod http;
+mod reset;
+mod wire;
+
+#[cfg(test)]
+mod http_tests;
+
+pub use errors::{ErrorRow, ErrorTable, RowClass};
+pub use http::{HttpGlm, HttpGlmError};
+pub(crate) use reset::beijing_text;

@@ -1,0 +1,277 @@
+//! Writes the body of a call. A chat request keeps every field, its order and its spelling: what GLM
+//! will understand tomorrow goes through today.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use onelane_actors::model::Request;
+use onelane_actors::ports::GlmCall;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::Serialize;
+use serde_json::value::RawValue;
+
+/// The body of `call`. Errors when the stored request is no JSON object: another attempt won't help.
+pub(crate) fn body(call: &GlmCall) -> Result<Vec<u8>, serde_json::Error> {
+    match call.request.as_ref() {
+        Request::Prompt(prompt) => prompt_body(call, prompt),
+        Request::Chat(raw) => chat_body(call, raw),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+}
+
+#[derive(serde::Serialize)]
+struct PromptBody<'a> {
+    model: &'a str,
+    messages: [Message<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    stream: bool,
+    request_id: &'a str,
+}
+
+fn prompt_body(call: &GlmCall, prompt: &str) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&PromptBody {
+        model: &call.model,
+        messages: [Message {
+            role: "user",
+            content: prompt,
+        }],
+        max_tokens: call.max_tokens,
+        temperature: call.temperature,
+        stream: false,
+        request_id: call.request_id.as_str(),
+    })
+}
+
+/// The fields of a chat request that are the lane's to decide; each is set once, in its place when
+/// it has one.
+#[derive(Default)]
+struct Decided {
+    model: bool,
+    stream: bool,
+    request_id: bool,
+}
+
+fn chat_body(call: &GlmCall, raw: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
+    let Fields(fields) = serde_json::from_str(raw.get())?;
+    let mut out = ObjectWriter::with_capacity(raw.get().len() + 128);
+    let mut decided = Decided::default();
+    for (name, value) in fields {
+        match name.as_ref() {
+            "model" => {
+                if !std::mem::replace(&mut decided.model, true) {
+                    out.field("model", &call.model)?;
+                }
+            }
+            "stream" => {
+                if !std::mem::replace(&mut decided.stream, true) {
+                    out.field("stream", &false)?;
+                }
+            }
+            "request_id" => {
+                if !std::mem::replace(&mut decided.request_id, true) {
+                    out.field("request_id", call.request_id.as_str())?;
+                }
+            }
+            // Means something only with `stream`.
+            "stream_options" => {}
+            name => out.field(name, value)?,
+        }
+    }
+    if !decided.model {
+        out.field("model", &call.model)?;
+    }
+    if !decided.stream {
+        out.field("stream", &false)?;
+    }
+    if !decided.request_id {
+        out.field("request_id", call.request_id.as_str())?;
+    }
+    Ok(out.end())
+}
+
+struct ObjectWriter(Vec<u8>);
+
+impl ObjectWriter {
+    fn with_capacity(bytes: usize) -> Self {
+        let mut out = Vec::with_capacity(bytes);
+        out.push(b'{');
+        Self(out)
+    }
+
+    fn field<T: Serialize + ?Sized>(
+        &mut self,
+        name: &str,
+        value: &T,
+    ) -> Result<(), serde_json::Error> {
+        if self.0.len() > 1 {
+            self.0.push(b',');
+        }
+        serde_json::to_writer(&mut self.0, name)?;
+        self.0.push(b':');
+        serde_json::to_writer(&mut self.0, value)
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.push(b'}');
+        self.0
+    }
+}
+
+/// The fields of an object in their order, each value as it is spelled.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::with_capacity(16);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// A name that is borrowed unless it is spelled with escapes.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use onelane_actors::model::{AttemptNo, Endpoint, JobId, RequestId, Timeouts};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn call(request: Request) -> GlmCall {
+        let job_id = JobId::from_bytes([7; 16]);
+        GlmCall {
+            job_id,
+            attempt: AttemptNo(2),
+            request_id: RequestId::new(job_id, AttemptNo(2)),
+            endpoint: Endpoint {
+                base_url: "http://127.0.0.1:1".to_owned(),
+                api_key: None,
+            },
+            model: "glm-4.7".to_owned(),
+            request: Arc::new(request),
+            max_tokens: None,
+            temperature: None,
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    const ID: &str = "07070707070707070707070707070707-2";
+
+    fn check(chat: &str, want: &str) {
+        let got = body(&call(Request::chat(chat).unwrap())).unwrap();
+        let want = want.replace("$ID", ID);
+        assert_eq!(String::from_utf8(got).unwrap(), want, "{chat}");
+    }
+
+    #[test]
+    fn a_prompt_becomes_one_user_message() {
+        let mut call = call(Request::prompt("你好 \"GLM\"\n").unwrap());
+        let plain = String::from_utf8(body(&call).unwrap()).unwrap();
+        let want = r#"{"model":"glm-4.7","messages":[{"role":"user","content":"你好 \"GLM\"\n"}],"stream":false,"request_id":"$ID"}"#;
+        assert_eq!(plain, want.replace("$ID", ID));
+
+        call.max_tokens = Some(512);
+        call.temperature = Some(0.7);
+        let set: Value = serde_json::from_slice(&body(&call).unwrap()).unwrap();
+        assert_eq!(set["max_tokens"], 512);
+        assert_eq!(set["temperature"].to_string(), "0.7");
+    }
+
+    #[test]
+    fn a_chat_body_keeps_order_spelling_nulls_and_the_unknown() {
+        check(
+            r#"{"zeta":1.50,"messages":[ {"role":"user","content":"h\u0069"} ],"response_format":null,"top_p":9e-1,"new":{"b":1,"a":[]},"model":"glm-4.7","stream":false,"request_id":"mine-123"}"#,
+            r#"{"zeta":1.50,"messages":[ {"role":"user","content":"h\u0069"} ],"response_format":null,"top_p":9e-1,"new":{"b":1,"a":[]},"model":"glm-4.7","stream":false,"request_id":"$ID"}"#,
+        );
+    }
+
+    #[test]
+    fn what_the_lane_decides_is_added_when_it_is_missing() {
+        check(
+            r#"{"messages":[{}]}"#,
+            r#"{"messages":[{}],"model":"glm-4.7","stream":false,"request_id":"$ID"}"#,
+        );
+    }
+
+    #[test]
+    fn what_the_lane_decides_is_set_in_its_place() {
+        check(
+            r#"{"model":"glm-5","stream":true,"stream_options":{"include_usage":true},"messages":[{}]}"#,
+            r#"{"model":"glm-4.7","stream":false,"messages":[{}],"request_id":"$ID"}"#,
+        );
+        check(
+            r#"{"messages":[{}],"model":null,"request_id":null,"stream":null}"#,
+            r#"{"messages":[{}],"model":"glm-4.7","request_id":"$ID","stream":false}"#,
+        );
+    }
+
+    #[test]
+    fn a_field_given_twice_can_not_bring_back_what_the_lane_decided() {
+        let chat = RawValue::from_string(
+            r#"{"stream":false,"messages":[{}],"stream":true,"model":"a","mod\u0065l":"b"}"#
+                .to_owned(),
+        );
+        let got = body(&call(Request::Chat(chat.unwrap()))).unwrap();
+        assert_eq!(
+            String::from_utf8(got).unwrap(),
+            r#"{"stream":false,"messages":[{}],"model":"glm-4.7","request_id":"$ID"}"#
+                .replace("$ID", ID)
+        );
+    }
+
+    #[test]
+    fn a_stored_request_that_is_no_object_is_an_error() {
+        for text in ["[]", "7", "null", "\"x\""] {
+            let raw = RawValue::from_string(text.to_owned()).unwrap();
+            assert!(body(&call(Request::Chat(raw))).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_other_field_arrives_with_its_value(
+            fields in proptest::collection::btree_map("[a-z_\"\\\\\u{4e00}]{1,8}", proptest::num::i64::ANY, 0..8)
+        ) {
+            let mut chat = serde_json::to_value(&fields).unwrap();
+            chat["messages"] = serde_json::json!([{"role": "user", "content": "hi"}]);
+            let raw = RawValue::from_string(chat.to_string()).unwrap();
+            let sent: Value = serde_json::from_slice(&body(&call(Request::Chat(raw))).unwrap()).unwrap();
+            for (name, value) in chat.as_object().unwrap() {
+                if !["model", "stream", "request_id", "stream_options"].contains(&name.as_str()) {
+                    proptest::prop_assert_eq!(&sent[name], value);
+                }
+            }
+            proptest::prop_assert_eq!(&sent["model"], "glm-4.7");
+            proptest::prop_assert_eq!(&sent["stream"], false);
+            proptest::prop_assert_eq!(&sent["request_id"], ID);
+        }
+    }
+}

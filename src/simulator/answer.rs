@@ -1,0 +1,459 @@
+//! Writes bodies as GLM does, and reads what a request asks for as strictly as GLM does.
+
+use bytes::Bytes;
+use onelane_actors::model::{FailureClass, Timestamp, limits};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::config::{AnswerWith, ErrorFault, Shape, Tokens};
+use crate::glm::{ErrorTable, RowClass, beijing_text};
+
+/// What a chat request asks for, as far as the simulator cares.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) model: String,
+    pub(crate) prompt: String,
+    pub(crate) request_id: Option<String>,
+    pub(crate) wishes: Wishes,
+}
+
+/// What a prompt may ask of the simulator, between double brackets:
+/// `[[sim latency_ms=50 prompt_tokens=600 completion_tokens=400 cached_tokens=0 priority=5]]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wishes {
+    pub(crate) latency_ms: Option<u64>,
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    cached_tokens: Option<u64>,
+    pub(crate) priority: Option<i32>,
+}
+
+/// Reads a request's body; the error is the refusal that GLM would send.
+pub(crate) fn read(body: &[u8]) -> Result<Asked, ErrorFault> {
+    let refuse = |code: &str, message: &str| ErrorFault {
+        message: Some(message.to_owned()),
+        ..ErrorFault::of(code)
+    };
+    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
+        return Err(ErrorFault::of("1210"));
+    };
+    let field = |name: &str| fields.get(name).filter(|value| !value.is_null());
+    let model = match field("model") {
+        None => return Err(refuse("1213", "未正常接收到model参数。")),
+        Some(Value::String(model)) if !model.is_empty() => model.clone(),
+        Some(_) => return Err(refuse("1214", "model 参数非法。请检查文档。")),
+    };
+    let messages = match field("messages") {
+        None => return Err(refuse("1213", "未正常接收到messages参数。")),
+        Some(Value::Array(messages)) if !messages.is_empty() => messages,
+        Some(_) => return Err(refuse("1214", "messages 参数非法。请检查文档。")),
+    };
+    let of_user = |message: &&Value| message.get("role") == Some(&Value::from("user"));
+    let Some(last) = messages.iter().rev().find(of_user).or(messages.last()) else {
+        return Err(refuse("1214", "messages 参数非法。请检查文档。"));
+    };
+    if field("stream") == Some(&Value::Bool(true)) {
+        return Err(ErrorFault::of("1212"));
+    }
+    let request_id = match field("request_id") {
+        None => None,
+        Some(Value::String(id)) if (6..=64).contains(&id.chars().count()) => Some(id.clone()),
+        Some(_) => return Err(refuse("1214", "request_id 参数非法。请检查文档。")),
+    };
+    let prompt = text_of(last);
+    let wishes = wishes_of(&prompt)
+        .map_err(|word| refuse("1210", &format!("[[sim ...]]: {word} is not understood")))?;
+    Ok(Asked {
+        model,
+        prompt,
+        request_id,
+        wishes,
+    })
+}
+
+/// The text of a message: its content, or the text parts of it.
+fn text_of(message: &Value) -> String {
+    match message.get("content") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => parts
+            .iter()
+            .filter_map(|part| part.get("text")?.as_str())
+            .collect(),
+        _ => String::new(),
+    }
+}
+
+/// The error is the word that makes no sense.
+fn wishes_of(prompt: &str) -> Result<Wishes, &str> {
+    let mut wishes = Wishes::default();
+    let Some((_, rest)) = prompt.split_once("[[sim ") else {
+        return Ok(wishes);
+    };
+    let (inside, _) = rest.split_once("]]").ok_or("a missing ]]")?;
+    for word in inside.split_whitespace() {
+        let (name, value) = word.split_once('=').ok_or(word)?;
+        let number = || value.parse().map(Some).map_err(|_| word);
+        match name {
+            "latency_ms" => wishes.latency_ms = number()?,
+            "prompt_tokens" => wishes.prompt_tokens = number()?,
+            "completion_tokens" => wishes.completion_tokens = number()?,
+            "cached_tokens" => wishes.cached_tokens = number()?,
+            "priority" => wishes.priority = Some(value.parse().map_err(|_| word)?),
+            _ => return Err(word),
+        }
+    }
+    Ok(wishes)
+}
+
+#[derive(Serialize)]
+struct Completion<'a> {
+    choices: [Choice<'a>; 1],
+    created: i64,
+    id: String,
+    model: &'a str,
+    request_id: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    finish_reason: &'a str,
+    index: u8,
+    message: Message<'a>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    content: &'a str,
+    role: &'static str,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    completion_tokens: u64,
+    completion_tokens_details: CompletionDetails,
+    prompt_tokens: u64,
+    prompt_tokens_details: PromptDetails,
+    total_tokens: u64,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: u64,
+}
+
+#[derive(Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u64,
+}
+
+/// The answer to `asked`, as GLM shapes it. `salt` makes its id differ from all others.
+pub(crate) fn completion(
+    asked: &Asked,
+    with: &AnswerWith,
+    tokens: Tokens,
+    now: Timestamp,
+    salt: u64,
+) -> Bytes {
+    let content = with
+        .content
+        .clone()
+        .unwrap_or_else(|| content_for(&asked.prompt));
+    let (prompt, completion, cached) = match with.tokens.unwrap_or(tokens) {
+        Tokens::Counted => (tokens_of(&asked.prompt), tokens_of(&content), 0),
+        Tokens::Fixed {
+            prompt,
+            completion,
+            cached,
+        } => (prompt, completion, cached),
+    };
+    let wishes = &asked.wishes;
+    let prompt_tokens = wishes.prompt_tokens.unwrap_or(prompt);
+    let completion_tokens = wishes.completion_tokens.unwrap_or(completion);
+    let id = id(now, salt);
+    let body = Completion {
+        choices: [Choice {
+            finish_reason: with.finish_reason.as_deref().unwrap_or("stop"),
+            index: 0,
+            message: Message {
+                content: &content,
+                role: "assistant",
+            },
+        }],
+        created: now.as_millis().div_euclid(1_000),
+        model: &asked.model,
+        request_id: asked.request_id.as_deref().unwrap_or(&id),
+        usage: Usage {
+            completion_tokens,
+            completion_tokens_details: CompletionDetails {
+                reasoning_tokens: 0,
+            },
+            prompt_tokens,
+            prompt_tokens_details: PromptDetails {
+                cached_tokens: wishes.cached_tokens.unwrap_or(cached),
+            },
+            total_tokens: prompt_tokens.saturating_add(completion_tokens),
+        },
+        id: id.clone(),
+    };
+    // Strings and numbers always serialise.
+    serde_json::to_vec(&body).unwrap_or_default().into()
+}
+
+/// 14 digits of Beijing time and 16 of hex.
+fn id(now: Timestamp, salt: u64) -> String {
+    let digits: String = beijing_text(now)
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
+    format!("{digits}{salt:016x}")
+}
+
+fn content_for(prompt: &str) -> String {
+    let head: String = prompt.chars().take(24).collect();
+    if prompt.chars().any(is_chinese) {
+        format!("已收到：{head}。这是模拟器的回答。")
+    } else {
+        format!("Received: {head}. This is the simulator's answer.")
+    }
+}
+
+fn is_chinese(c: char) -> bool {
+    ('\u{4e00}'..='\u{9fff}').contains(&c)
+}
+
+/// A Chinese character is a token, four other bytes are one; nothing is less than one.
+fn tokens_of(text: &str) -> u64 {
+    let (chinese, other) = text.chars().fold((0_u64, 0_u64), |(chinese, other), c| {
+        if is_chinese(c) {
+            (chinese + 1, other)
+        } else {
+            (chinese, other + c.len_utf8() as u64)
+        }
+    });
+    (chinese + other.div_ceil(4)).max(1)
+}
+
+/// The HTTP status of a refusal.
+pub(crate) fn error_status(fault: &ErrorFault) -> u16 {
+    if let Some(status) = fault.status {
+        return status;
+    }
+    let Some(row) = ErrorTable::shipped().row(&fault.code) else {
+        return 400;
+    };
+    // Where nobody documents one: what fits the class.
+    row.http_status.unwrap_or(match row.class {
+        RowClass::Is(FailureClass::ServerTransient) => 500,
+        RowClass::Is(FailureClass::OperatorFatal) => 403,
+        _ => 400,
+    })
+}
+
+/// The body of a refusal.
+pub(crate) fn error_body(fault: &ErrorFault, now: Timestamp, salt: u64) -> Bytes {
+    let code = fault.code.as_str();
+    let number = code.parse::<u32>().map_or(json!(code), Value::from);
+    let message = message_of(fault, now);
+    let body = match fault.shape {
+        Shape::Nested => {
+            let mut body = json!({"error": {"code": code, "message": message}});
+            if code == "1301"
+                && let Some(fields) = body.as_object_mut()
+            {
+                let filter = json!([{"level": 1, "role": "user"}]);
+                fields.insert("contentFilter".to_owned(), filter);
+            }
+            body
+        }
+        Shape::NestedNumber => json!({"error": {"code": number, "message": message}}),
+        Shape::Flat => json!({"code": code, "message": message}),
+        Shape::FlatNumber => json!({"code": number, "msg": message, "success": false}),
+        Shape::Anthropic => {
+            let id = id(now, salt);
+            json!({
+                "type": "error",
+                "error": {
+                    "type": if error_status(fault) == 429 { "rate_limit_error" } else { "api_error" },
+                    "code": code,
+                    "message": format!("[{code}][{message}][{id}]"),
+                },
+                "request_id": id,
+            })
+        }
+    };
+    body.to_string().into()
+}
+
+fn message_of(fault: &ErrorFault, now: Timestamp) -> String {
+    let words = fault
+        .message
+        .clone()
+        .unwrap_or_else(|| words_of(&fault.code));
+    match fault.reset_in_ms {
+        Some(ms) => {
+            let reset = now.plus_ms(ms.min(limits::RESET_AHEAD_MS_MAX));
+            format!("{words}您的限额将在 {} 重置。", beijing_text(reset))
+        }
+        None => words,
+    }
+}
+
+/// The words of the real service where they are known, else those of the error table.
+fn words_of(code: &str) -> String {
+    let known = match code {
+        "1000" => "身份验证失败。",
+        "1001" => "Header中未收到Authorization参数，无法进行身份验证。",
+        "1113" => "余额不足或无可用资源包,请充值。",
+        "1210" => "API 调用参数有误，请检查文档。",
+        "1211" => "模型不存在，请检查模型代码。",
+        "1231" => "您已有请求ID相同的请求。",
+        "1234" => "网络错误，错误id：20261123，请联系客服。",
+        "1261" => "Prompt 超长",
+        "1301" => {
+            "系统检测到输入或生成内容可能包含不安全或敏感内容，请您避免输入易产生敏感内容的提示语，感谢您的配合。"
+        }
+        "1302" => "您的账户已达到速率限制，请您控制请求频率",
+        "1305" => "该模型当前访问量过大，请您稍后再试",
+        "1308" => "已达到 5 小时的使用上限。",
+        "1310" => "已达到每周/每月使用上限。",
+        _ => {
+            return ErrorTable::shipped()
+                .row(code)
+                .map_or_else(|| format!("error {code}"), |row| row.meaning.clone());
+        }
+    };
+    known.to_owned()
+}
+
+/// A route that does not exist, as the platform's gateway says it.
+pub(crate) fn not_found(path: &str, now: Timestamp) -> Bytes {
+    let body = json!({
+        "timestamp": now.to_rfc3339(),
+        "status": 404,
+        "error": "Not Found",
+        "path": path,
+    });
+    body.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_795_420_800_000);
+
+    fn asked(prompt: &str) -> Asked {
+        let body = json!({"model": "glm-5", "request_id": "id-0001", "messages": [
+            {"role": "system", "content": "be kind"},
+            {"role": "user", "content": prompt},
+        ]});
+        read(body.to_string().as_bytes()).unwrap()
+    }
+
+    fn answer(asked: &Asked, tokens: Tokens) -> Value {
+        let body = completion(asked, &AnswerWith::default(), tokens, NOW, 7);
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[test]
+    fn an_answer_has_glms_shape() {
+        let body = answer(&asked("写一首诗"), Tokens::Counted);
+        assert_eq!(body["id"], "202611231600000000000000000007");
+        assert_eq!(body["request_id"], "id-0001");
+        assert_eq!(body["created"], 1_795_420_800);
+        assert_eq!(body["model"], "glm-5");
+        assert_eq!(body["choices"][0]["finish_reason"], "stop");
+        assert_eq!(body["choices"][0]["message"]["role"], "assistant");
+        assert_eq!(
+            body["choices"][0]["message"]["content"],
+            "已收到：写一首诗。这是模拟器的回答。"
+        );
+        assert_eq!(body["usage"]["prompt_tokens"], 4);
+        let usage = &body["usage"];
+        let total =
+            usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap();
+        assert_eq!(usage["total_tokens"], total);
+        assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 0);
+    }
+
+    #[test]
+    fn tokens_are_counted_fixed_or_wished() {
+        let fixed = Tokens::Fixed {
+            prompt: 600,
+            completion: 400,
+            cached: 100,
+        };
+        let body = answer(&asked("hello"), fixed);
+        assert_eq!(body["usage"]["total_tokens"], 1_000);
+        assert_eq!(body["usage"]["prompt_tokens_details"]["cached_tokens"], 100);
+        let wished = asked("hi [[sim completion_tokens=7 latency_ms=20 priority=-3]] there");
+        assert_eq!(wished.wishes.latency_ms, Some(20));
+        assert_eq!(wished.wishes.priority, Some(-3));
+        assert_eq!(answer(&wished, fixed)["usage"]["total_tokens"], 607);
+    }
+
+    #[test]
+    fn a_request_is_checked_as_glm_does() {
+        let check = |body: &str, code: &str| {
+            assert_eq!(read(body.as_bytes()).unwrap_err().code, code, "{body}");
+        };
+        check("", "1210");
+        check("{", "1210");
+        check("[]", "1210");
+        check(r#"{"messages":[{"role":"user"}]}"#, "1213");
+        check(r#"{"model":"m"}"#, "1213");
+        check(r#"{"model":"m","messages":null}"#, "1213");
+        check(r#"{"model":"m","messages":[]}"#, "1214");
+        check(r#"{"model":"m","messages":"hi"}"#, "1214");
+        check(r#"{"model":7,"messages":[{}]}"#, "1214");
+        check(
+            r#"{"model":"m","messages":[{}],"request_id":"short"}"#,
+            "1214",
+        );
+        check(r#"{"model":"m","messages":[{}],"stream":true}"#, "1212");
+        check(
+            r#"{"model":"m","messages":[{"role":"user","content":"[[sim speed=9]]"}]}"#,
+            "1210",
+        );
+        check(
+            r#"{"model":"m","messages":[{"role":"user","content":"[[sim priority=9"}]}"#,
+            "1210",
+        );
+    }
+
+    #[test]
+    fn the_prompt_is_the_last_message_of_the_user() {
+        let body = json!({"model": "m", "messages": [
+            {"role": "user", "content": "first"},
+            {"role": "user", "content": [{"type": "text", "text": "se"}, {"type": "image_url"}, {"type": "text", "text": "cond"}]},
+            {"role": "assistant", "content": "x"},
+        ]});
+        assert_eq!(read(body.to_string().as_bytes()).unwrap().prompt, "second");
+    }
+
+    #[test]
+    fn every_row_of_the_error_table_has_a_status() {
+        for row in ErrorTable::shipped()
+            .rows()
+            .filter(|r| r.code.parse::<u32>().is_ok())
+        {
+            let status = error_status(&ErrorFault::of(&row.code));
+            assert!((400..600).contains(&status), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_reset_is_stated_in_beijing_time() {
+        let fault = ErrorFault {
+            reset_in_ms: Some(90_000),
+            ..ErrorFault::of("1308")
+        };
+        let body: Value = serde_json::from_slice(&error_body(&fault, NOW, 0)).unwrap();
+        assert_eq!(body["error"]["code"], "1308");
+        assert_eq!(
+            body["error"]["message"],
+            "已达到 5 小时的使用上限。您的限额将在 2026-11-23 16:01:30 重置。"
+        );
+    }
+}

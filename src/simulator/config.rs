@@ -1,0 +1,340 @@
+//! What the simulator is told: how it answers, whom, and which faults it plays. The same words in Rust
+//! and in a script file.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// How the simulator behaves. The default answers every key and every model at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SimulatorConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The keys that are accepted; none: any.
+    pub keys: Vec<String>,
+    /// The models that exist; none: any. Another one gets 1211.
+    pub models: Vec<String>,
+    /// From a request to its answer.
+    pub latency_ms: Span,
+    /// The tokens that answers report.
+    pub tokens: Tokens,
+    /// Requests in flight for one model; over it 429 with 1302. 0: any number.
+    pub limit: u32,
+    /// The same for single models.
+    pub limits: BTreeMap<String, u32>,
+    /// Whether a `request_id` that came before gets 1231. It is counted in any case.
+    pub refuse_duplicate_request_ids: bool,
+    /// Seed of everything that is drawn: latencies and the chances of rules.
+    pub seed: u64,
+    /// Played from the front, one step a request, whatever the request.
+    pub script: Vec<Step>,
+    /// Asked before the script, in their order: the first that matches a request plays.
+    pub rules: Vec<Rule>,
+}
+
+impl Default for SimulatorConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            keys: Vec::new(),
+            models: Vec::new(),
+            latency_ms: Span::default(),
+            tokens: Tokens::default(),
+            limit: 0,
+            limits: BTreeMap::new(),
+            refuse_duplicate_request_ids: false,
+            seed: 1,
+            script: Vec::new(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+/// A time in milliseconds: `5`, or drawn from `{"min": 5, "max": 9}`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Span {
+    /// Always this; 0 sets no timer at all.
+    Fixed(u64),
+    /// Evenly drawn.
+    Between {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self::Fixed(0)
+    }
+}
+
+/// The tokens that an answer reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Tokens {
+    /// Counted from the texts: a Chinese character is one, four other bytes are one.
+    #[default]
+    Counted,
+    /// Always these.
+    Fixed {
+        /// Of the prompt, cached ones included.
+        prompt: u64,
+        /// Of the answer.
+        completion: u64,
+        /// Of the prompt, from the cache.
+        #[serde(default)]
+        cached: u64,
+    },
+}
+
+/// A step of the script.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Step {
+    /// What happens.
+    pub fault: Fault,
+    /// To how many requests in a row.
+    #[serde(default = "once")]
+    pub times: u32,
+}
+
+fn once() -> u32 {
+    1
+}
+
+impl From<Fault> for Step {
+    fn from(fault: Fault) -> Self {
+        Self { fault, times: 1 }
+    }
+}
+
+/// A fault for the requests that match.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rule {
+    /// The prompt holds this text; `None`: any prompt.
+    #[serde(default)]
+    pub prompt_contains: Option<String>,
+    /// The request is for this model; `None`: any model.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// The chance that a matching request is hit, 0 to 1.
+    #[serde(default = "always")]
+    pub probability: f64,
+    /// After so many hits the rule is over; `None`: never.
+    #[serde(default)]
+    pub times: Option<u32>,
+    /// What happens.
+    pub fault: Fault,
+}
+
+fn always() -> f64 {
+    1.0
+}
+
+impl Rule {
+    /// `fault` for every request.
+    #[must_use]
+    pub fn always(fault: Fault) -> Self {
+        Self {
+            prompt_contains: None,
+            model: None,
+            probability: 1.0,
+            times: None,
+            fault,
+        }
+    }
+
+    /// `fault` for every request whose prompt holds `text`.
+    #[must_use]
+    pub fn for_prompt(text: &str, fault: Fault) -> Self {
+        Self {
+            prompt_contains: Some(text.to_owned()),
+            ..Self::always(fault)
+        }
+    }
+}
+
+/// What happens to a request. In a script: `"hang"`, `{"error": {"code": "1302"}}`, ...
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Fault {
+    /// None: it is answered, in this way.
+    Answer(AnswerWith),
+    /// GLM refuses.
+    Error(ErrorFault),
+    /// The answer's headers take this much longer.
+    #[serde(rename_all = "camelCase")]
+    SlowHeaders {
+        /// Milliseconds.
+        delay_ms: u64,
+    },
+    /// The answer's body comes in pieces.
+    #[serde(rename_all = "camelCase")]
+    SlowBody {
+        /// How many.
+        pieces: u32,
+        /// Milliseconds before each.
+        delay_ms: u64,
+    },
+    /// Half of the answer's body, then nothing until the client leaves.
+    StallBody,
+    /// Half of the answer's body, then the end of the connection.
+    CutBody,
+    /// The connection is reset in place of an answer.
+    Reset,
+    /// Nothing at all until the client leaves.
+    Hang,
+    /// An HTML page, as proxies send it.
+    HtmlPage {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// No body.
+    EmptyBody {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// A body that is no JSON.
+    NotJson {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Anything else.
+    Custom {
+        /// The HTTP status.
+        status: u16,
+        /// Headers beside the length.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// The body.
+        body: String,
+    },
+}
+
+impl Fault {
+    /// A plain answer: a step that lets a request through.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::Answer(AnswerWith::default())
+    }
+
+    /// GLM's error `code`, in its usual shape and with its usual status.
+    #[must_use]
+    pub fn error(code: &str) -> Self {
+        Self::Error(ErrorFault::of(code))
+    }
+
+    /// An answer that ends with this finish reason.
+    #[must_use]
+    pub fn finish_reason(reason: &str) -> Self {
+        Self::Answer(AnswerWith {
+            finish_reason: Some(reason.to_owned()),
+            ..AnswerWith::default()
+        })
+    }
+}
+
+/// What differs from the usual answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AnswerWith {
+    /// The finish reason; `stop`.
+    pub finish_reason: Option<String>,
+    /// The text.
+    pub content: Option<String>,
+    /// The time it takes.
+    pub latency_ms: Option<u64>,
+    /// The tokens.
+    pub tokens: Option<Tokens>,
+}
+
+/// A refusal of GLM's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorFault {
+    /// GLM's code.
+    pub code: String,
+    /// The shape of the body.
+    #[serde(default)]
+    pub shape: Shape,
+    /// The HTTP status; by default the one that the error table has for the code.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// The words; by default those of the real service, or the error table's.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// States a reset so far ahead, as GLM does: Beijing time, whole seconds (rounded up), in the message.
+    #[serde(default)]
+    pub reset_in_ms: Option<u64>,
+    /// A `Retry-After` header.
+    #[serde(default)]
+    pub retry_after: Option<String>,
+    /// Milliseconds before it comes.
+    #[serde(default)]
+    pub delay_ms: u64,
+}
+
+impl ErrorFault {
+    /// The error as it usually comes.
+    #[must_use]
+    pub fn of(code: &str) -> Self {
+        Self {
+            code: code.to_owned(),
+            shape: Shape::default(),
+            status: None,
+            message: None,
+            reset_in_ms: None,
+            retry_after: None,
+            delay_ms: 0,
+        }
+    }
+}
+
+/// The shapes in which GLM's surfaces state an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Shape {
+    /// `{"error": {"code": "1302", "message": ...}}`: chat completions.
+    #[default]
+    Nested,
+    /// The same with a number for a code.
+    NestedNumber,
+    /// `{"code": "1302", "message": ...}`.
+    Flat,
+    /// `{"code": 1302, "msg": ..., "success": false}`.
+    FlatNumber,
+    /// `{"type": "error", "error": {"type": ..., "code": "1302", "message": "[1302][...][...]"}}`.
+    Anthropic,
+}
+
+/// A change while the simulator runs. What is `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ScriptUpdate {
+    /// Whether `script` and `rules` take the place of what is left of the old ones.
+    pub replace: bool,
+    /// More steps.
+    pub script: Vec<Step>,
+    /// More rules.
+    pub rules: Vec<Rule>,
+    /// The keys that are accepted from now on.
+    pub keys: Option<Vec<String>>,
+    /// The models that exist from now on.
+    pub models: Option<Vec<String>>,
+    /// The latency from now on.
+    pub latency_ms: Option<Span>,
+    /// The tokens from now on.
+    pub tokens: Option<Tokens>,
+    /// The limit of each model from now on.
+    pub limit: Option<u32>,
+    /// The limits of single models from now on.
+    pub limits: Option<BTreeMap<String, u32>>,
+    /// Whether a repeated `request_id` is refused from now on.
+    pub refuse_duplicate_request_ids: Option<bool>,
+}

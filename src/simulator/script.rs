@@ -1,0 +1,291 @@
+//! Decides what happens to a request: the script's position, the rules' hits, and all that can be
+//! changed while the simulator runs.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::config::{Fault, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+use crate::system::{GOLDEN, mix};
+
+/// The simulator's behaviour as it is now.
+#[derive(Debug)]
+pub(crate) struct Script {
+    steps: VecDeque<Step>,
+    rules: Vec<Rule>,
+    keys: Vec<String>,
+    models: Vec<String>,
+    latency: Span,
+    tokens: Tokens,
+    limit: u32,
+    limits: BTreeMap<String, u32>,
+    refuse_duplicates: bool,
+    drawn: u64,
+}
+
+impl Script {
+    pub(crate) fn new(config: SimulatorConfig) -> Self {
+        Self {
+            steps: config.script.into(),
+            rules: config.rules,
+            keys: config.keys,
+            models: config.models,
+            latency: config.latency_ms,
+            tokens: config.tokens,
+            limit: config.limit,
+            limits: config.limits,
+            refuse_duplicates: config.refuse_duplicate_request_ids,
+            drawn: mix(config.seed),
+        }
+    }
+
+    /// What happens to this request: the first rule that matches, else the next step, else nothing.
+    pub(crate) fn next(&mut self, prompt: &str, model: &str) -> Fault {
+        if let Some(fault) = self.rule_for(prompt, model) {
+            return fault;
+        }
+        while let Some(step) = self.steps.front_mut() {
+            if step.times > 1 {
+                step.times -= 1;
+                return step.fault.clone();
+            }
+            let Some(last) = self.steps.pop_front() else {
+                break;
+            };
+            if last.times == 1 {
+                return last.fault;
+            }
+        }
+        Fault::none()
+    }
+
+    fn rule_for(&mut self, prompt: &str, model: &str) -> Option<Fault> {
+        for at in 0..self.rules.len() {
+            let Some(rule) = self.rules.get(at) else {
+                break;
+            };
+            let matches = rule.times != Some(0)
+                && rule
+                    .prompt_contains
+                    .as_ref()
+                    .is_none_or(|text| prompt.contains(text))
+                && rule.model.as_ref().is_none_or(|wanted| wanted == model);
+            let probability = rule.probability;
+            if !matches || (probability < 1.0 && self.chance() >= probability) {
+                continue;
+            }
+            let rule = self.rules.get_mut(at)?;
+            rule.times = rule.times.map(|left| left - 1);
+            return Some(rule.fault.clone());
+        }
+        None
+    }
+
+    pub(crate) fn steps_left(&self) -> u64 {
+        self.steps.iter().map(|step| u64::from(step.times)).sum()
+    }
+
+    pub(crate) fn accepts(&self, key: &str) -> bool {
+        self.keys.is_empty() || self.keys.iter().any(|accepted| accepted == key)
+    }
+
+    pub(crate) fn knows(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|known| known == model)
+    }
+
+    pub(crate) fn limit_of(&self, model: &str) -> u32 {
+        self.limits.get(model).copied().unwrap_or(self.limit)
+    }
+
+    pub(crate) fn refuses_duplicates(&self) -> bool {
+        self.refuse_duplicates
+    }
+
+    pub(crate) fn tokens(&self) -> Tokens {
+        self.tokens
+    }
+
+    /// The latency of the next answer.
+    pub(crate) fn latency_ms(&mut self) -> u64 {
+        match self.latency {
+            Span::Fixed(ms) => ms,
+            Span::Between { min, max } => {
+                let width = max.saturating_sub(min).saturating_add(1);
+                min + self.draw() % width
+            }
+        }
+    }
+
+    pub(crate) fn set_limit(&mut self, model: Option<&str>, limit: u32) {
+        match model {
+            Some(model) => {
+                self.limits.insert(model.to_owned(), limit);
+            }
+            None => self.limit = limit,
+        }
+    }
+
+    pub(crate) fn update(&mut self, update: ScriptUpdate) {
+        if update.replace {
+            self.steps.clear();
+            self.rules.clear();
+        }
+        self.steps.extend(update.script);
+        self.rules.extend(update.rules);
+        set(&mut self.keys, update.keys);
+        set(&mut self.models, update.models);
+        set(&mut self.latency, update.latency_ms);
+        set(&mut self.tokens, update.tokens);
+        set(&mut self.limit, update.limit);
+        set(&mut self.limits, update.limits);
+        set(
+            &mut self.refuse_duplicates,
+            update.refuse_duplicate_request_ids,
+        );
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.drawn = self.drawn.wrapping_add(GOLDEN);
+        mix(self.drawn)
+    }
+
+    /// Evenly from 0 to 1, without 1.
+    fn chance(&mut self) -> f64 {
+        // 53 bits are what a double holds exactly.
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(json: &str) -> Script {
+        Script::new(serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn steps_play_in_order_and_then_everything_is_answered() {
+        let mut script = script(
+            r#"{"script": [
+                {"fault": {"error": {"code": "1302"}}, "times": 2},
+                {"fault": {"answer": {}}, "times": 0},
+                {"fault": "hang"}
+            ]}"#,
+        );
+        assert_eq!(script.steps_left(), 3);
+        let played: Vec<Fault> = (0..4).map(|_| script.next("p", "m")).collect();
+        assert_eq!(
+            played,
+            [
+                Fault::error("1302"),
+                Fault::error("1302"),
+                Fault::Hang,
+                Fault::none()
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rule_hits_what_it_matches_as_often_as_it_says_and_leaves_the_script_alone() {
+        let mut script = script(
+            r#"{"script": [{"fault": "hang"}],
+                "rules": [
+                    {"promptContains": "bad", "fault": "reset", "times": 1},
+                    {"model": "glm-5", "fault": "cutBody"}
+                ]}"#,
+        );
+        assert_eq!(script.next("a bad one", "glm-4.7"), Fault::Reset);
+        assert_eq!(script.next("good", "glm-5"), Fault::CutBody);
+        assert_eq!(script.next("a bad one", "glm-4.7"), Fault::Hang);
+        assert_eq!(script.next("a bad one", "glm-4.7"), Fault::none());
+    }
+
+    #[test]
+    fn a_chance_and_a_latency_are_the_same_for_the_same_seed() {
+        let run = |seed: u64| {
+            let mut script = Script::new(SimulatorConfig {
+                seed,
+                latency_ms: Span::Between { min: 3, max: 7 },
+                rules: vec![Rule {
+                    probability: 0.3,
+                    ..Rule::always(Fault::Hang)
+                }],
+                ..SimulatorConfig::default()
+            });
+            (0..1_000)
+                .map(|_| (script.next("p", "m") == Fault::Hang, script.latency_ms()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        let hit = run(1).iter().filter(|(hit, _)| *hit).count();
+        assert!((200..400).contains(&hit), "{hit}");
+        assert!(run(1).iter().all(|(_, ms)| (3..=7).contains(ms)));
+        assert!((3..=7).all(|ms| run(1).iter().any(|(_, drawn)| *drawn == ms)));
+    }
+
+    #[test]
+    fn an_update_appends_or_replaces() {
+        let mut script = script(r#"{"script": [{"fault": "hang"}], "keys": ["a"]}"#);
+        script.update(serde_json::from_str(r#"{"script": [{"fault": "reset"}]}"#).unwrap());
+        assert_eq!(script.steps_left(), 2);
+        assert!(script.accepts("a") && !script.accepts("b"));
+        let update = r#"{"replace": true, "keys": ["b"], "limits": {"glm-5": 3}, "limit": 1, "latencyMs": {"min": 1, "max": 1}}"#;
+        script.update(serde_json::from_str(update).unwrap());
+        assert_eq!(script.steps_left(), 0);
+        assert!(script.accepts("b") && !script.accepts("a"));
+        assert_eq!(
+            (script.limit_of("glm-5"), script.limit_of("glm-4.7")),
+            (3, 1)
+        );
+        assert_eq!(script.latency_ms(), 1);
+    }
+
+    #[test]
+    fn a_script_with_a_word_that_is_unknown_is_refused() {
+        for json in [
+            r#"{"latency": 5}"#,
+            r#"{"latencyMs": {"min": 1, "max": 2, "mean": 1}}"#,
+            r#"{"script": [{"fault": "explode"}]}"#,
+            r#"{"script": [{"fault": "hang", "often": 2}]}"#,
+            r#"{"script": [{"fault": {"error": {"code": "1302", "colour": 1}}}]}"#,
+            r#"{"script": [{"fault": {"slowHeaders": {"delayMs": 1, "x": 1}}}]}"#,
+            r#"{"rules": [{"prompt": "x", "fault": "hang"}]}"#,
+            r#"{"tokens": {"fixed": {"prompt": 1, "completion": 1, "x": 1}}}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<SimulatorConfig>(json).is_err(),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_config_reads_back_as_it_was_written() {
+        let config = SimulatorConfig {
+            latency_ms: Span::Between { min: 1, max: 2 },
+            script: vec![
+                Fault::Hang.into(),
+                Fault::SlowBody {
+                    pieces: 3,
+                    delay_ms: 4,
+                }
+                .into(),
+            ],
+            rules: vec![Rule::for_prompt("x", Fault::error("1308"))],
+            ..SimulatorConfig::default()
+        };
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(
+            serde_json::from_str::<SimulatorConfig>(&json).unwrap(),
+            config
+        );
+        let toml = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<SimulatorConfig>(&toml).unwrap(), config);
+    }
+}
