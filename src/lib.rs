@@ -1,0 +1,3 @@
+//! onelane: one durable lane in front of the GLM API.
+
+pub mod config;
