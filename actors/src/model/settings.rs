@@ -325,14 +325,19 @@ impl Settings {
             "retry.jitter",
             "must be 0.0 to 1.0",
         )?;
-        for (field, cool) in [
-            ("retry.throttle_base_ms", self.throttle),
-            ("retry.overload_base_ms", self.overload),
+        for (base, max, cool) in [
+            ("retry.throttle_base_ms", "retry.throttle_max_ms", self.throttle),
+            ("retry.overload_base_ms", "retry.overload_max_ms", self.overload),
         ] {
             check(
-                cool.base_ms >= 1 && cool.base_ms <= cool.max_ms && cool.max_ms <= 86_400_000,
-                field,
-                "must be at least 1 and not longer than its maximum, and that at most a day",
+                cool.base_ms >= 1 && cool.base_ms <= cool.max_ms,
+                base,
+                &format!("must be at least 1 and not longer than {max}"),
+            )?;
+            check(
+                cool.max_ms <= 86_400_000,
+                max,
+                "must be at most 86400000 milliseconds (a day)",
             )?;
         }
         Ok(())

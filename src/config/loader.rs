@@ -1,0 +1,193 @@
+//! Reads flags, environment, file, and the files that hold secrets.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::error::{ConfigError, Fault, Origin};
+use super::file;
+use super::layer::{Entry, Layer, SECRETS};
+use super::loaded::{Loaded, Sources};
+use super::read;
+use super::text;
+
+/// Names the configuration file.
+const CONFIG_VARIABLE: &str = "ONELANE_CONFIG";
+
+/// Environment variables and the settings they set.
+const VARIABLES: [(&str, &str); 5] = [
+    ("ONELANE_STORE", "store.path"),
+    ("ONELANE_LISTEN", "server.listen"),
+    ("ONELANE_BASE_URL", "glm.base_url"),
+    ("ONELANE_MODEL", "glm.model"),
+    ("ONELANE_ADMIN_TOKEN", "server.admin_token"),
+];
+
+/// Where GLM's key may be; the first one that is set counts. The second is the international site's.
+const KEY_VARIABLES: [&str; 3] = ["ONELANE_API_KEY", ZAI_KEY_VARIABLE, "ZHIPUAI_API_KEY"];
+pub(crate) const ZAI_KEY_VARIABLE: &str = "ZAI_API_KEY";
+
+/// Files that are read from the working directory when none is named; the first that exists.
+const FILES: [&str; 2] = ["onelane.toml", "config.toml"];
+
+/// Looks a variable up.
+type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
+
+/// Gathers what a configuration is made of. The environment comes in as a function, so that tests
+/// and embedders own it.
+pub struct Loader<'a> {
+    env: Box<Environment<'a>>,
+    directory: PathBuf,
+    config_file: Option<PathBuf>,
+    flags: Vec<(&'static str, &'static str, OsString)>,
+}
+
+impl<'a> Loader<'a> {
+    /// Begins with an environment, usually `|name| std::env::var_os(name)`.
+    pub fn new(env: impl Fn(&str) -> Option<OsString> + 'a) -> Self {
+        Self {
+            env: Box::new(env),
+            directory: PathBuf::new(),
+            config_file: None,
+            flags: Vec::new(),
+        }
+    }
+
+    /// Relative paths of configuration and secret files start here, not in the working directory.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = directory.into();
+        self
+    }
+
+    /// The configuration file, as a flag names it. It must exist then.
+    #[must_use]
+    pub fn config_file(mut self, path: Option<impl Into<PathBuf>>) -> Self {
+        self.config_file = path.map(Into::into);
+        self
+    }
+
+    /// A flag that sets `key` (its path in `config.toml`), if it was given.
+    #[must_use]
+    pub fn flag(
+        mut self,
+        flag: &'static str,
+        key: &'static str,
+        value: Option<impl Into<OsString>>,
+    ) -> Self {
+        if let Some(value) = value {
+            self.flags.push((flag, key, value.into()));
+        }
+        self
+    }
+
+    /// Reads everything and checks it. Changes kept in the store come later, once it is known
+    /// where the store is: [`Loaded::with_stored`].
+    pub fn load(self) -> Result<Loaded, ConfigError> {
+        let below = self.below()?;
+        let above = self.above()?;
+        let secrets = read_secrets(&below, &above, &self.directory)?;
+        Loaded::compose(Sources {
+            below,
+            above,
+            secrets,
+            stored: None,
+        })
+    }
+
+    /// The file.
+    fn below(&self) -> Result<Layer, ConfigError> {
+        let from_env = match &self.config_file {
+            Some(_) => None,
+            None => self.variable(CONFIG_VARIABLE).map_err(|problem| {
+                let origin = Origin::Env(CONFIG_VARIABLE);
+                ConfigError::Invalid(vec![Fault::of(origin, "configuration file", problem)])
+            })?,
+        };
+        if let Some(path) = self.config_file.clone().or(from_env.map(PathBuf::from)) {
+            return file::read_file(&self.directory.join(path));
+        }
+        let found = FILES.iter().map(|name| self.directory.join(name));
+        match found.into_iter().find(|path| path.exists()) {
+            Some(path) => {
+                file::read_file(&path).map_err(|error| ConfigError::Found(Box::new(error)))
+            }
+            None => Ok(Layer::default()),
+        }
+    }
+
+    /// The environment, and the flags on top of it.
+    fn above(&self) -> Result<Layer, ConfigError> {
+        let key_variable = KEY_VARIABLES.iter().find(|name| (self.env)(name).is_some());
+        let key_variable = key_variable.map(|name| (*name, "glm.api_key"));
+        let mut given: Vec<(Origin, &'static str, Result<String, String>)> = Vec::new();
+        for (name, key) in VARIABLES.iter().copied().chain(key_variable) {
+            if let Some(text) = self.variable(name).transpose() {
+                given.push((Origin::Env(name), key, text));
+            }
+        }
+        for (flag, key, value) in &self.flags {
+            given.push((Origin::Flag(flag), key, as_text(value.clone())));
+        }
+        let mut layer = Layer::default();
+        let mut faults = Vec::new();
+        for (origin, key, text) in given {
+            match text.and_then(|text| read::read_text(key, &text)) {
+                Ok(value) => layer.insert(key, Entry::new(value, origin)),
+                Err(problem) => faults.push(Fault::of(origin, key, problem)),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(ConfigError::Invalid(faults));
+        }
+        Ok(layer)
+    }
+
+    fn variable(&self, name: &str) -> Result<Option<String>, String> {
+        match (self.env)(name) {
+            None => Ok(None),
+            Some(value) if value.is_empty() => {
+                Err("is set but empty; give it a value or unset it".to_owned())
+            }
+            Some(value) => as_text(value).map(Some),
+        }
+    }
+}
+
+fn as_text(value: OsString) -> Result<String, String> {
+    value
+        .into_string()
+        .map_err(|_| "is not UTF-8 text".to_owned())
+}
+
+/// Reads the files that hold secrets, unless a flag or the environment gives the secret: those
+/// can't be taken back while the program runs.
+pub(crate) fn read_secrets(
+    below: &Layer,
+    above: &Layer,
+    directory: &Path,
+) -> Result<BTreeMap<&'static str, Entry>, ConfigError> {
+    let mut secrets = BTreeMap::new();
+    for (given, file) in SECRETS {
+        let Some(entry) = below.get(file) else {
+            continue;
+        };
+        if above.contains(given) || below.contains(given) {
+            continue;
+        }
+        let path = directory.join(entry.value.as_str().unwrap_or_default());
+        let secret = read_secret(&path).map_err(|problem| {
+            let problem = format!("{}: {problem}", path.display());
+            ConfigError::Invalid(vec![entry.fault(file, problem)])
+        })?;
+        secrets.insert(given, Entry::new(Value::from(secret), Origin::File(path)));
+    }
+    Ok(secrets)
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let content = std::fs::read_to_string(path).map_err(|e| format!("can't be read: {e}"))?;
+    text::secret(content.trim())
+}

@@ -1,0 +1,36 @@
+//! What the operator decides: flags, environment, stored changes, `config.toml` and defaults, put on
+//! top of each other into one checked [`Config`] that knows where each value comes from.
+//!
+//! - [`Loader`] reads everything but the store; [`Loaded::with_stored`] adds what the store keeps.
+//! - [`Loaded::settings`] is what the lane is told, [`Loaded::config`] what everybody else is.
+//! - [`Loaded::view`] and [`Loaded::change`] are `GET` and `PUT` of the admin API.
+//! - [`Loaded::explain`] is `onelane config show`.
+//!
+//! The table of all settings, `schema.rs`, is the one place that knows their names.
+
+mod change;
+mod error;
+mod file;
+mod layer;
+mod loaded;
+mod loader;
+mod prices;
+mod read;
+mod schema;
+mod sections;
+mod settings;
+mod suggest;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
+pub use error::{ConfigError, Fault, Origin, Position};
+pub use loaded::{Loaded, Setting};
+pub use loader::Loader;
+pub use prices::{ModelPrice, Price, PriceList};
+pub use sections::{
+    BreakerSection, Config, GlmSection, LaneSection, LogFormat, LogSection, MoneySection,
+    RetrySection, ServerSection, StoreSection, TimeoutsSection,
+};

@@ -1,0 +1,170 @@
+//! What the lane and the server are told by a configuration, and the ranges of its values.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use onelane_actors::model::{
+    BreakerSettings, CoolDownSettings, Endpoint, RetrySettings, Secret, Settings, SettingsError,
+    Timeouts,
+};
+
+use super::error::ConfigError;
+use super::sections::{BreakerSection, Config, RetrySection, TimeoutsSection};
+use super::{prices, text};
+
+impl Config {
+    /// What the lane is told. Fails on the first value that is out of its range, by its name in
+    /// `config.toml`.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        let base_url =
+            text::base_url(&self.glm.base_url).map_err(|problem| fault("glm.base_url", problem))?;
+        checked_secret("glm.api_key", self.glm.api_key.as_ref())?;
+        for code in self.policy.keys() {
+            text::policy_code(code).map_err(|problem| fault("policy", problem))?;
+        }
+        prices::check(&self.money.prices).map_err(|e| fault("money.prices", e.problem))?;
+        let currency = self.money.price_list.currency(&base_url);
+        let table = prices::table(currency, &self.money.prices)
+            .map_err(|error| ConfigError::Bug(format!("shipped prices: {error}")))?;
+        let settings = Settings {
+            endpoint: Endpoint {
+                base_url,
+                api_key: self.glm.api_key.clone(),
+            },
+            model: self.glm.model.clone(),
+            max_tokens: self.glm.max_tokens,
+            temperature: self.glm.temperature,
+            timeouts: self.glm.timeouts.into(),
+            is_active: self.glm.is_active,
+            max_concurrency: self.lane.max_concurrency,
+            max_queue_jobs: self.lane.max_queue_jobs,
+            retry: self.retry.into(),
+            throttle: CoolDownSettings {
+                base_ms: self.retry.throttle_base_ms,
+                max_ms: self.retry.throttle_max_ms,
+            },
+            overload: CoolDownSettings {
+                base_ms: self.retry.overload_base_ms,
+                max_ms: self.retry.overload_max_ms,
+            },
+            breaker: self.breaker.into(),
+            on_interrupted: self.lane.on_interrupted,
+            quarantine_after: self.lane.quarantine_after,
+            policy: self.policy.clone(),
+            prices: Arc::new(table),
+        };
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// Checks what the lane is not told: store, server and log.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        const DAY_MS: u64 = 86_400_000;
+        let server = &self.server;
+        text::plain(&self.store.path).map_err(|problem| fault("store.path", problem))?;
+        checked_secret("server.admin_token", server.admin_token.as_ref())?;
+        self.listen_addr()?;
+        text::log_filter(&self.log.filter).map_err(|problem| fault("log.filter", problem))?;
+        let check = |ok: bool, field, problem: &str| {
+            ok.then_some(())
+                .ok_or_else(|| fault(field, problem.to_owned()))
+        };
+        check(
+            self.store.cache_bytes >= 1024 * 1024,
+            "store.cache_bytes",
+            "must be at least 1048576 (1 MiB)",
+        )?;
+        check(
+            (1024..=1024 * 1024 * 1024).contains(&server.max_body_bytes),
+            "server.max_body_bytes",
+            "must be 1024 to 1073741824 (1 GiB)",
+        )?;
+        check(
+            server.preview_chars <= 100_000,
+            "server.preview_chars",
+            "must be 0 to 100000",
+        )?;
+        check(
+            (1..=DAY_MS).contains(&server.header_timeout_ms),
+            "server.header_timeout_ms",
+            "must be 1 to 86400000 milliseconds (a day)",
+        )?;
+        check(
+            server.shutdown_deadline_ms <= DAY_MS,
+            "server.shutdown_deadline_ms",
+            "must be 0 to 86400000 milliseconds (a day)",
+        )
+    }
+
+    /// Where the server listens.
+    pub fn listen_addr(&self) -> Result<SocketAddr, ConfigError> {
+        text::socket_addr(&self.server.listen).map_err(|problem| fault("server.listen", problem))
+    }
+
+    /// Refuses a server that other machines can reach without a token. For those who serve.
+    pub fn check_server(&self) -> Result<(), ConfigError> {
+        let listen = self.listen_addr()?;
+        if listen.ip().to_canonical().is_loopback() || self.server.admin_token.is_some() {
+            return Ok(());
+        }
+        Err(ConfigError::Unguarded {
+            listen: listen.to_string(),
+        })
+    }
+
+    /// Refuses to go without a key for GLM. For those who call the real one.
+    pub fn check_key(&self) -> Result<(), ConfigError> {
+        match self.glm.api_key {
+            Some(_) => Ok(()),
+            None => Err(ConfigError::NoApiKey),
+        }
+    }
+}
+
+fn fault(field: &'static str, problem: String) -> ConfigError {
+    ConfigError::Setting(SettingsError { field, problem })
+}
+
+fn checked_secret(field: &'static str, secret: Option<&Secret>) -> Result<(), ConfigError> {
+    match secret.map(|secret| text::secret(secret.expose())) {
+        Some(Err(problem)) => Err(fault(field, problem)),
+        _ => Ok(()),
+    }
+}
+
+impl From<TimeoutsSection> for Timeouts {
+    fn from(section: TimeoutsSection) -> Self {
+        Self {
+            connect_ms: section.connect_ms,
+            first_byte_ms: section.first_byte_ms,
+            idle_ms: section.idle_ms,
+            total_ms: section.total_ms,
+        }
+    }
+}
+
+impl From<RetrySection> for RetrySettings {
+    fn from(section: RetrySection) -> Self {
+        Self {
+            max_retries: section.max_retries,
+            base_delay_ms: section.base_delay_ms,
+            backoff_multiplier: section.backoff_multiplier,
+            max_delay_ms: section.max_delay_ms,
+            jitter: section.jitter,
+        }
+    }
+}
+
+impl From<BreakerSection> for BreakerSettings {
+    fn from(section: BreakerSection) -> Self {
+        Self {
+            consecutive_failures: section.consecutive_failures,
+            failure_rate: section.failure_rate,
+            window_ms: section.window_ms,
+            min_calls: section.min_calls,
+            cool_down_ms: section.cool_down_ms,
+            cool_down_multiplier: section.cool_down_multiplier,
+            cool_down_max_ms: section.cool_down_max_ms,
+        }
+    }
+}

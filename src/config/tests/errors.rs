@@ -1,0 +1,383 @@
+//! Every mistake is answered with where it was made and what would be right; no answer tells a
+//! secret.
+
+use std::ffi::OsString;
+
+use super::{Place, moment};
+use crate::config::{Config, ConfigError, Loaded};
+
+fn check(config: &str, expected: &str) {
+    let error = Place::with_config(config).error();
+    let error = error.replace(
+        "\nit was read because it is in the working directory; --config names another",
+        "",
+    );
+    assert_eq!(error, expected, "{config}");
+}
+
+#[test]
+fn an_unknown_key_is_shown_with_the_one_that_was_meant() {
+    check(
+        "[lane]\n\n  max_concurency = 2",
+        "config.toml:3:3: lane.max_concurency: unknown key; did you mean `max_concurrency`?",
+    );
+    check(
+        "[glm]\nmax_retries = 2",
+        "config.toml:2:1: glm.max_retries: unknown key; did you mean `retry.max_retries`?",
+    );
+    check(
+        "[webhooks]\nurl = ''",
+        "config.toml:1:2: webhooks: unknown key; config.toml has `glm`, `lane`, `retry`, \
+         `breaker`, `policy`, `money`, `store`, `server`, `log`",
+    );
+    check(
+        "[glm.timeouts]\nwait = 1",
+        "config.toml:2:1: glm.timeouts.wait: unknown key; glm.timeouts has `connect_ms`, \
+         `first_byte_ms`, `idle_ms`, `total_ms`",
+    );
+}
+
+#[test]
+fn broken_toml_is_shown_where_it_breaks() {
+    let error = Place::with_config("[glm]\nmodel = glm-4.7\n").error();
+    assert!(error.starts_with("config.toml:2:9: "), "{error}");
+    let error = Place::with_config("[lane]\nmax_concurrency = 1\nmax_concurrency = 2").error();
+    assert!(
+        error.starts_with("config.toml:3:1: duplicate key"),
+        "{error}"
+    );
+    let error = Place::with_config("[glm").error();
+    assert!(error.starts_with("config.toml:1:"), "{error}");
+}
+
+#[test]
+fn a_wrong_type_is_named() {
+    check(
+        "lane.max_concurrency = '2'",
+        "config.toml:1:6: lane.max_concurrency: must be a whole number, not text",
+    );
+    check(
+        "lane.max_concurrency = 1.5",
+        "config.toml:1:6: lane.max_concurrency: must be a whole number from 0 to 256",
+    );
+    check(
+        "lane.max_concurrency = -1",
+        "config.toml:1:6: lane.max_concurrency: must be a whole number from 0 to 256",
+    );
+    check(
+        "retry.jitter = nan",
+        "config.toml:1:7: retry.jitter: must be a finite number",
+    );
+    check(
+        "retry.jitter = 1979-05-27",
+        "config.toml:1:7: retry.jitter: must not be a date",
+    );
+    check(
+        "store.cache_bytes = 9223372036854775808",
+        "config.toml:1:7: store.cache_bytes: is too large a number",
+    );
+    check(
+        "glm.is_active = 1",
+        "config.toml:1:5: glm.is_active: must be true or false, not a number",
+    );
+    check(
+        "lane = 3",
+        "config.toml:1:1: lane: must be a table, not a number",
+    );
+    check(
+        "[lane]\non_interrupted = 'ignore'",
+        "config.toml:2:1: lane.on_interrupted: must be one of `retry`, `fail`",
+    );
+    check(
+        "[policy]\n1305 = 'fatal'",
+        "config.toml:2:1: policy.1305: must be one of `throttle`, `overload`, `quota_window`, \
+         `operator_fatal`, `request_fatal`, `server_transient`, `duplicate_request`",
+    );
+    check(
+        "[policy]\n'a b' = 'throttle'",
+        "config.toml:2:1: policy.a b: must be a code such as 1305, http_503 or timeout_total",
+    );
+}
+
+#[test]
+fn a_value_out_of_range_is_shown_where_it_was_said() {
+    check(
+        "[lane]\nmax_concurrency = 0",
+        "config.toml:2:1: lane.max_concurrency: must be 1 to 256",
+    );
+    // The default of one does not fit to the other, which is the one that was said.
+    check(
+        "[retry]\n# short\nmax_delay_ms = 10",
+        "config.toml:3:1: retry.base_delay_ms: must not be longer than retry.max_delay_ms",
+    );
+    check(
+        "[retry]\nthrottle_max_ms = 10",
+        "config.toml:2:1: retry.throttle_base_ms: must be at least 1 and not longer than \
+         retry.throttle_max_ms",
+    );
+    check(
+        "[server]\npreview_chars = 100001",
+        "config.toml:2:1: server.preview_chars: must be 0 to 100000",
+    );
+    check(
+        "[server]\nlisten = ':4700'",
+        "config.toml:2:1: server.listen: must be an IP address and a port such as 127.0.0.1:4700",
+    );
+    check(
+        "[store]\ncache_bytes = 0",
+        "config.toml:2:1: store.cache_bytes: must be at least 1048576 (1 MiB)",
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    check(
+        "[server]\nlistn = 'x'\n[lane]\nmax_concurrency = true\n[glm]\nmodel = ''",
+        "config.toml:2:1: server.listn: unknown key; did you mean `listen`?\n\
+         config.toml:4:1: lane.max_concurrency: must be a whole number, not true or false\n\
+         config.toml:6:1: glm.model: must not be empty",
+    );
+}
+
+#[test]
+fn a_file_that_nobody_named_is_explained() {
+    let error = Place::with_config("title = 'some other program'").error();
+    assert!(error.ends_with("--config names another"), "{error}");
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let place = Place::new();
+    let named = place.loader().config_file(Some("none.toml"));
+    assert!(matches!(named.load(), Err(ConfigError::Read { .. })));
+    let error = place.env("ONELANE_CONFIG", "none.toml").error();
+    assert!(error.starts_with("none.toml: can't be read: "), "{error}");
+}
+
+#[test]
+fn a_bad_variable_or_flag_is_named() {
+    let check = |name: &str, value: OsString, expected: &str| {
+        assert_eq!(Place::new().env(name, value).error(), expected);
+    };
+    check(
+        "ONELANE_LISTEN",
+        "here".into(),
+        "ONELANE_LISTEN: server.listen: must be an IP address and a port such as 127.0.0.1:4700",
+    );
+    check(
+        "ONELANE_MODEL",
+        "".into(),
+        "ONELANE_MODEL: glm.model: is set but empty; give it a value or unset it",
+    );
+    check(
+        "ONELANE_CONFIG",
+        "".into(),
+        "ONELANE_CONFIG: configuration file: is set but empty; give it a value or unset it",
+    );
+    check(
+        "ZHIPUAI_API_KEY",
+        "two words".into(),
+        "ZHIPUAI_API_KEY: glm.api_key: must be printable ASCII without blanks",
+    );
+    let place = Place::new();
+    let flag = |key: &'static str, value: &str| {
+        let loaded = place.loader().flag("--flag", key, Some(value)).load();
+        loaded.unwrap_err().to_string()
+    };
+    assert_eq!(
+        flag("glm.base_url", "api.z.ai"),
+        "--flag: glm.base_url: must be an http or https URL such as \
+         https://open.bigmodel.cn/api/paas/v4"
+    );
+    assert_eq!(
+        flag("lane.max_concurrency", "many"),
+        "--flag: lane.max_concurrency: must be a whole number, not text"
+    );
+    assert_eq!(
+        flag("lane.max_concurrency", "0"),
+        "--flag: lane.max_concurrency: must be 1 to 256"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_text_is_named() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let place = Place::new().env("ONELANE_STORE", OsString::from_vec(vec![0xff]));
+    assert_eq!(
+        place.error(),
+        "ONELANE_STORE: store.path: is not UTF-8 text"
+    );
+}
+
+#[test]
+fn secrets_are_given_once_and_never_told() {
+    check(
+        "[glm]\napi_key = 'a'\napi_key_file = 'b'",
+        "config.toml:3:1: glm.api_key_file: can't stand beside glm.api_key; set one of them",
+    );
+    check(
+        "[glm]\napi_key = 12345678",
+        "config.toml:2:1: glm.api_key: must be text, not a number",
+    );
+    check(
+        "[glm]\nmodel = 'm'\napi_key = 'my secret'",
+        "config.toml:3:1: glm.api_key: must be printable ASCII without blanks",
+    );
+}
+
+#[test]
+fn a_secret_file_that_can_t_be_read_is_named() {
+    let config = "[glm]\napi_key_file = 'key'";
+    let error = Place::with_config(config).error();
+    assert!(
+        error.starts_with("config.toml:2:1: glm.api_key_file: key: can't be read: "),
+        "{error}"
+    );
+    let error = Place::with_config(config).file("key", "\n").error();
+    assert_eq!(
+        error,
+        "config.toml:2:1: glm.api_key_file: key: must not be empty"
+    );
+}
+
+#[test]
+fn prices_are_checked_row_by_row() {
+    check(
+        "[[money.prices]]\nmodel = 'm'\ninput = 0.6\noutput = '1'",
+        "config.toml:3:1: money.prices[0].input: must be text, so that it stays exact: \
+         write \"0.6\"",
+    );
+    check(
+        "[[money.prices]]\nmodel = 'm'\ninput = 'x'\noutput = -1",
+        "config.toml:3:1: money.prices[0].input: must be a plain decimal such as \"0.6\"\n\
+         config.toml:4:1: money.prices[0].output: must not be negative",
+    );
+    check(
+        "[[money.prices]]\nmodel = 'm'\ninput = '0.0000000001'\noutput = '1000001'",
+        "config.toml:3:1: money.prices[0].input: must have at most nine decimals\n\
+         config.toml:4:1: money.prices[0].output: must be at most 1000000 per million tokens",
+    );
+    check(
+        "[[money.prices]]\nmodel = 'm'\ninput = 1\noutput = 1\n\
+         [[money.prices]]\nmodel = 'n'\ninput = 1\noutput = 1\nprompt_from = 5",
+        "config.toml:5:1: money.prices[1]: `n` needs a row without bounds, or calls below them \
+         have no price",
+    );
+    check(
+        "[[money.prices]]\nmodel = 'm'\ninput = 1\noutput = 1\n\
+         [[money.prices]]\nmodel = 'm'\ninput = 2\noutput = 1",
+        "config.toml:5:1: money.prices[1]: `m` has two rows with the same bounds",
+    );
+    check(
+        "[[money.prices]]\nmodel = 'm'\ninput = 1",
+        "config.toml:1:1: money.prices[0]: needs `output`",
+    );
+    check(
+        "[[money.prices]]\nmodel = 'm'\ninptu = 1\noutput = 1",
+        "config.toml:3:1: money.prices[0].inptu: unknown key; did you mean `input`?",
+    );
+    check(
+        "money.prices = 'free'",
+        "config.toml:1:7: money.prices: must be a list of prices, not text",
+    );
+}
+
+#[test]
+fn a_server_that_others_can_reach_needs_a_token() {
+    let check = |listen: &str, token: bool, guarded: bool| {
+        let place = Place::new().env("ONELANE_LISTEN", listen);
+        let place = if token {
+            place.env("ONELANE_ADMIN_TOKEN", "tell-nobody")
+        } else {
+            place
+        };
+        let result = place.load().config.check_server();
+        assert_eq!(result.is_ok(), guarded, "{listen} {token}: {result:?}");
+        if let Err(error) = result {
+            assert!(error.to_string().contains("ONELANE_ADMIN_TOKEN"), "{error}");
+        }
+    };
+    for loopback in [
+        "127.0.0.1:1",
+        "127.9.9.9:1",
+        "[::1]:1",
+        "[::ffff:127.0.0.1]:1",
+    ] {
+        check(loopback, false, true);
+    }
+    for open in ["0.0.0.0:1", "10.0.0.1:1", "[::]:1"] {
+        check(open, false, false);
+        check(open, true, true);
+    }
+}
+
+#[test]
+fn a_missing_key_says_what_to_set() {
+    let error = Config::default().check_key().unwrap_err().to_string();
+    for name in [
+        "ONELANE_API_KEY",
+        "ZAI_API_KEY",
+        "ZHIPUAI_API_KEY",
+        "api_key_file",
+        "--simulate",
+    ] {
+        assert!(error.contains(name), "{error}");
+    }
+    let place = Place::new().env("ZAI_API_KEY", "id.secret");
+    assert_eq!(place.load().config.check_key(), Ok(()));
+}
+
+#[test]
+fn a_key_in_the_clear_is_warned_of() {
+    let place = Place::new()
+        .env("ONELANE_BASE_URL", "http://glm.example/v4")
+        .env("ONELANE_API_KEY", "id.secret");
+    let warnings = place.load().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("in the clear"), "{warnings:?}");
+    assert!(!warnings[0].contains("secret"));
+}
+
+#[test]
+fn a_stored_change_of_another_version_does_not_keep_the_program_from_starting() {
+    let stored = r#"{"createdAt":1,"updatedAt":2,"values":
+        {"glm":{"model":"m","sparkle":true},"lane":{"max_concurrency":"two"}}}"#;
+    let loaded = Place::new()
+        .load()
+        .with_stored(Some(stored), moment(9))
+        .unwrap();
+    assert_eq!(loaded.config.glm.model, "m");
+    assert_eq!(loaded.config.lane.max_concurrency, 1);
+    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    assert!(
+        loaded.warnings[0].ends_with("; it is ignored"),
+        "{:?}",
+        loaded.warnings
+    );
+
+    let broken = Place::new().load().with_stored(Some("{"), moment(9));
+    assert!(matches!(broken, Err(ConfigError::Stored(_))));
+}
+
+#[test]
+fn a_program_s_bad_value_is_named() {
+    let mut config = Config::default();
+    config.glm.base_url = "nowhere".to_owned();
+    let error = Loaded::from_config(&config).unwrap_err().to_string();
+    assert!(
+        error.starts_with("glm.base_url: must be an http or https URL"),
+        "{error}"
+    );
+    assert_eq!(config.settings().unwrap_err().to_string(), error);
+    let mut config = Config::default();
+    config.retry.jitter = f64::NAN;
+    assert!(config.settings().is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[\\[\\]a-z_.=\"'0-9{},\n #-]{0,80}") {
+        drop(crate::config::file::parse(std::path::Path::new("config.toml"), &text));
+    }
+}

@@ -1,0 +1,196 @@
+//! What a text setting must look like. Each check answers the canonical form or what would be
+//! right; none repeats what was given, for it may be a secret in the wrong place.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use reqwest::Url;
+use tracing_subscriber::EnvFilter;
+
+/// Any text that says something: a name, a path.
+pub(crate) fn plain(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("must not contain control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A key or token, as it can travel in an HTTP header.
+pub(crate) fn secret(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    if text.starts_with("****") {
+        return Err("is a masked secret; leave it out to keep the one in force".to_owned());
+    }
+    if !text.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("must be printable ASCII without blanks".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// The base URL of GLM, without a slash at its end.
+pub(crate) fn base_url(text: &str) -> Result<String, String> {
+    let problem = "must be an http or https URL such as https://open.bigmodel.cn/api/paas/v4";
+    let url = Url::parse(text).map_err(|_| problem.to_owned())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(problem.to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user or password; the key belongs in glm.api_key".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must end with its path, without `?` or `#`".to_owned());
+    }
+    let trimmed = url.as_str().trim_end_matches('/');
+    if let Some(base) = trimmed.strip_suffix("/chat/completions") {
+        return Err(format!(
+            "must leave out /chat/completions, which is appended: write {base}"
+        ));
+    }
+    Ok(trimmed.to_owned())
+}
+
+/// Whether a key sent to `base_url` would cross a network in the clear.
+pub(crate) fn is_exposed(base_url: &str) -> bool {
+    let Ok(url) = Url::parse(base_url) else {
+        return false;
+    };
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    url.scheme() == "http" && host != "localhost" && !ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The address to listen on, as IP and port. `localhost` is taken as 127.0.0.1.
+pub(crate) fn socket_addr(text: &str) -> Result<SocketAddr, String> {
+    let localhost = text
+        .strip_prefix("localhost:")
+        .and_then(|port| port.parse().ok())
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    localhost
+        .or_else(|| text.parse().ok())
+        .ok_or_else(|| "must be an IP address and a port such as 127.0.0.1:4700".to_owned())
+}
+
+/// [`socket_addr`] as text.
+pub(crate) fn listen(text: &str) -> Result<String, String> {
+    socket_addr(text).map(|addr| addr.to_string())
+}
+
+/// A filter of log lines in the syntax of `tracing`.
+pub(crate) fn log_filter(text: &str) -> Result<String, String> {
+    plain(text)?;
+    EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| {
+            "must be a level (error, warn, info, debug, trace, off) or directives such as \
+             info,onelane=debug"
+                .to_owned()
+        })
+}
+
+/// A code of the policy table: GLM's number or one of our own names.
+pub(crate) fn policy_code(text: &str) -> Result<(), String> {
+    let fits = (1..=64).contains(&text.len())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if fits {
+        return Ok(());
+    }
+    Err("must be a code such as 1305, http_503 or timeout_total".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_is_canonical_or_the_problem_says_what_to_write() {
+        let check = |text: &str, expected: Result<&str, &str>| match (base_url(text), expected) {
+            (Ok(url), Ok(expected)) => assert_eq!(url, expected),
+            (Err(problem), Err(part)) => assert!(problem.contains(part), "{text}: {problem}"),
+            (got, _) => panic!("{text}: {got:?}"),
+        };
+        check(
+            "https://api.z.ai/api/paas/v4/",
+            Ok("https://api.z.ai/api/paas/v4"),
+        );
+        check("http://127.0.0.1:8080", Ok("http://127.0.0.1:8080"));
+        check("HTTP://LocalHost:8080//", Ok("http://localhost:8080"));
+        check(
+            "https://api.z.ai/api/paas/v4/chat/completions/",
+            Err("write https://api.z.ai/api/paas/v4"),
+        );
+        for bad in [
+            "",
+            "api.z.ai",
+            "localhost:80",
+            "ftp://x/y",
+            "https://",
+            "http://:80",
+        ] {
+            check(bad, Err("must be an http or https URL"));
+        }
+        check("https://u:p@x/v4", Err("glm.api_key"));
+        check("https://x/v4?a=1", Err("without `?`"));
+        check("https://x/v4#a", Err("without `?`"));
+    }
+
+    #[test]
+    fn only_http_to_another_machine_is_exposed() {
+        for url in [
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "http://localhost",
+            "https://x",
+        ] {
+            assert!(!is_exposed(url), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1",
+            "http://glm.example/v4",
+            "http://localhost.evil",
+        ] {
+            assert!(is_exposed(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_ip_and_port() {
+        assert_eq!(listen("localhost:80").unwrap(), "127.0.0.1:80");
+        assert_eq!(listen("[::1]:0").unwrap(), "[::1]:0");
+        for bad in [
+            "",
+            ":4700",
+            "4700",
+            "127.0.0.1",
+            "host:80",
+            "localhost:70000",
+            "1.2.3.4:-1",
+        ] {
+            assert!(listen(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_fits_in_a_header_and_is_never_repeated() {
+        assert!(secret("0123456789abcdef.topsecret").is_ok());
+        for bad in ["", "a b", "a\n", "schlüssel", "****cret"] {
+            let problem = secret(bad).unwrap_err();
+            assert!(bad.len() < 2 || !problem.contains(bad), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_one_that_tracing_takes() {
+        for good in ["info", "warn,onelane=debug", "off"] {
+            assert_eq!(log_filter(good).unwrap(), good);
+        }
+        for bad in ["", "onelane=loud", "a=b=c"] {
+            assert!(log_filter(bad).is_err(), "{bad}");
+        }
+    }
+}
