@@ -1,5 +1,6 @@
 //! onelane: one durable lane in front of the GLM API.
 
+pub mod api;
 pub mod error;
 pub mod orchestrator;
 
