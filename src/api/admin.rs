@@ -70,7 +70,9 @@ pub(super) async fn read_statistics(api: &Api, query: &str) -> Result<Response, 
 fn days(query: &Query, today: Day) -> Result<(Day, Day), Problem> {
     let end = query.day("endDate")?.unwrap_or(today);
     let start = query.day("startDate")?;
-    let start = start.unwrap_or(Day(end.0.saturating_sub(limits::STATISTICS_DAYS_DEFAULT - 1)));
+    let start = start.unwrap_or(Day(end
+        .0
+        .saturating_sub(limits::STATISTICS_DAYS_DEFAULT - 1)));
     if start > end {
         return Err(Problem::fault(
             Kind::InvalidQuery,
@@ -157,11 +159,7 @@ pub(super) async fn cancel(api: &Api, id: JobId) -> Result<Response, Problem> {
 }
 
 /// `POST pause`, with a reason or without.
-pub(super) async fn pause(
-    api: &Api,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
+pub(super) async fn pause(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
     let reason = match body.optional_json(headers).await? {
         None => None,
         Some(raw) => {
@@ -189,15 +187,15 @@ pub(super) async fn resume(api: &Api) -> Result<Response, Problem> {
 /// `GET metrics`.
 pub(super) async fn metrics(api: &Api) -> Result<Response, Problem> {
     let metrics = api.lane.metrics().await?;
-    let calls = metrics
-        .recent_calls
-        .iter()
-        .take(limits::RECENT_CALLS_SHOWN);
+    let calls = metrics.recent_calls.iter().take(limits::RECENT_CALLS_SHOWN);
     let records = records_of(&*api.lane, calls.clone().map(|call| call.job_id)).await;
     let calls = calls
         .map(|call| CallView::new(call, records.get(&call.job_id), api.preview_chars))
         .collect();
-    Ok(reply::json(StatusCode::OK, &MetricsView::new(&metrics, calls)))
+    Ok(reply::json(
+        StatusCode::OK,
+        &MetricsView::new(&metrics, calls),
+    ))
 }
 
 /// The jobs that are still there, for the previews of their calls.
@@ -230,8 +228,14 @@ mod tests {
     #[test]
     fn missing_dates_mean_the_last_thirty_days() {
         assert_eq!(range("").unwrap(), "2026-10-25 2026-11-23");
-        assert_eq!(range("startDate=2026-11-23").unwrap(), "2026-11-23 2026-11-23");
-        assert_eq!(range("endDate=2026-01-30").unwrap(), "2026-01-01 2026-01-30");
+        assert_eq!(
+            range("startDate=2026-11-23").unwrap(),
+            "2026-11-23 2026-11-23"
+        );
+        assert_eq!(
+            range("endDate=2026-01-30").unwrap(),
+            "2026-01-01 2026-01-30"
+        );
     }
 
     #[test]

@@ -126,7 +126,8 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        auth.check(&map).map_or_else(|p| p.status().as_u16(), |()| 200)
+        auth.check(&map)
+            .map_or_else(|p| p.status().as_u16(), |()| 200)
     }
 
     #[test]

@@ -139,7 +139,11 @@ impl Fields {
         let raw = self.raw(name)?;
         let read = serde_json::from_str(raw.get()).ok();
         let read = read.filter(|n| range.contains(n)).ok_or_else(|| {
-            format!("must be a whole number from {} to {}", range.start(), range.end())
+            format!(
+                "must be a whole number from {} to {}",
+                range.start(),
+                range.end()
+            )
         });
         self.note(name, read)
     }

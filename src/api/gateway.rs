@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use onelane_actors::model::{Failure, JobId, JobStatus, Request, RequestError, code};
 use onelane_actors::model::limits as bounds;
+use onelane_actors::model::{Failure, JobId, JobStatus, Request, RequestError, code};
 use onelane_actors::ports::JobRecord;
 use serde::Deserialize;
 use serde_json::Value;
@@ -76,7 +76,13 @@ fn read(raw: &RawValue, key: Option<String>) -> Result<Submission, Problem> {
                 "streaming is not available on this endpoint yet; leave it out or set it to false",
             ));
         }
-        Some(_) => return Err(Problem::fault(Kind::InvalidField, "stream", "must be a boolean")),
+        Some(_) => {
+            return Err(Problem::fault(
+                Kind::InvalidField,
+                "stream",
+                "must be a boolean",
+            ));
+        }
     }
     let named = [("user_id", head.user_id), ("user", head.user)];
     let named = named.into_iter().find_map(|(name, id)| Some((name, id?)));
@@ -162,8 +168,11 @@ fn answer(record: JobRecord) -> Response {
         (JobStatus::Cancelled, ..) => {
             Problem::from(Error::JobCancelled(job.id)).into_response(Dialect::Glm)
         }
-        _ => Problem::new(Kind::Internal, format!("job {} has ended without an answer", job.id))
-            .into_response(Dialect::Glm),
+        _ => Problem::new(
+            Kind::Internal,
+            format!("job {} has ended without an answer", job.id),
+        )
+        .into_response(Dialect::Glm),
     }
 }
 

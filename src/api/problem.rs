@@ -50,7 +50,12 @@ impl Kind {
         use StatusCode as S;
         match self {
             Self::UnknownRoute => (S::NOT_FOUND, "unknown-route", "no such route", "1222"),
-            Self::WrongMethod => (S::METHOD_NOT_ALLOWED, "wrong-method", "wrong method", "1222"),
+            Self::WrongMethod => (
+                S::METHOD_NOT_ALLOWED,
+                "wrong-method",
+                "wrong method",
+                "1222",
+            ),
             Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "token needed", "1000"),
             Self::Forbidden => (S::FORBIDDEN, "forbidden", "not from here", "1220"),
             Self::UnsupportedMediaType => (
@@ -80,12 +85,7 @@ impl Kind {
             ),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body-timeout", "body too slow", "1210"),
             Self::UnknownJob => (S::NOT_FOUND, "unknown-job", "no such job", "1214"),
-            Self::WrongStatus => (
-                S::CONFLICT,
-                "wrong-status",
-                "not in this status",
-                "1214",
-            ),
+            Self::WrongStatus => (S::CONFLICT, "wrong-status", "not in this status", "1214"),
             Self::IdempotencyConflict => (
                 S::CONFLICT,
                 "idempotency-conflict",
@@ -96,9 +96,19 @@ impl Kind {
             Self::JobFailed => (S::BAD_GATEWAY, "job-failed", "job failed", "1200"),
             Self::JobCancelled => (S::CONFLICT, "job-cancelled", "job cancelled", "1200"),
             Self::WaitTimeout => (S::GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234"),
-            Self::StoreFailed => (S::SERVICE_UNAVAILABLE, "store-failed", "store failed", "500"),
+            Self::StoreFailed => (
+                S::SERVICE_UNAVAILABLE,
+                "store-failed",
+                "store failed",
+                "500",
+            ),
             Self::Stopped => (S::SERVICE_UNAVAILABLE, "stopped", "lane stopped", "500"),
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "internal error", "500"),
+            Self::Internal => (
+                S::INTERNAL_SERVER_ERROR,
+                "internal",
+                "internal error",
+                "500",
+            ),
         }
     }
 }
@@ -369,7 +379,34 @@ mod tests {
 
     #[test]
     fn every_glm_code_is_a_number_as_text() {
-        for kind in [Kind::UnknownRoute, Kind::StoreFailed, Kind::QueueFull] {
+        let kinds = [
+            Kind::UnknownRoute,
+            Kind::WrongMethod,
+            Kind::Unauthorized,
+            Kind::Forbidden,
+            Kind::UnsupportedMediaType,
+            Kind::MalformedJson,
+            Kind::InvalidBody,
+            Kind::InvalidField,
+            Kind::MissingField,
+            Kind::InvalidQuery,
+            Kind::InvalidHeader,
+            Kind::InvalidId,
+            Kind::StreamingUnavailable,
+            Kind::BodyTooLarge,
+            Kind::BodyTimeout,
+            Kind::UnknownJob,
+            Kind::WrongStatus,
+            Kind::IdempotencyConflict,
+            Kind::QueueFull,
+            Kind::JobFailed,
+            Kind::JobCancelled,
+            Kind::WaitTimeout,
+            Kind::StoreFailed,
+            Kind::Stopped,
+            Kind::Internal,
+        ];
+        for kind in kinds {
             assert!(kind.facts().3.parse::<u32>().is_ok());
         }
     }

@@ -29,7 +29,8 @@ impl Query {
                 };
                 return Err(wrong(&name, problem));
             }
-            let value = decode(value).ok_or_else(|| wrong(&name, "is not percent-encoded UTF-8"))?;
+            let value =
+                decode(value).ok_or_else(|| wrong(&name, "is not percent-encoded UTF-8"))?;
             if value.is_empty() {
                 return Err(wrong(&name, "is empty; give it a value or leave it out"));
             }
@@ -69,9 +70,11 @@ impl Query {
 
     /// `cursor`: where a page begins.
     pub(super) fn cursor(&self) -> Result<Option<u64>, Problem> {
-        self.read("cursor", |text| text.parse().ok(), || {
-            "must be the nextCursor of the page before".to_owned()
-        })
+        self.read(
+            "cursor",
+            |text| text.parse().ok(),
+            || "must be the nextCursor of the page before".to_owned(),
+        )
     }
 
     /// A day of the calendar.
@@ -151,7 +154,9 @@ mod tests {
         read: impl Fn(&Query) -> Result<T, Problem>,
         want: &str,
     ) {
-        let problem = Query::parse(raw, ALLOWED).and_then(|q| read(&q)).unwrap_err();
+        let problem = Query::parse(raw, ALLOWED)
+            .and_then(|q| read(&q))
+            .unwrap_err();
         let body = serde_json::to_value(problem.body()).unwrap();
         assert_eq!(body["status"], 400);
         let detail = body["detail"].as_str().unwrap();
@@ -179,7 +184,11 @@ mod tests {
     #[test]
     fn a_bad_parameter_is_named_with_what_would_be_right() {
         let any = |_: &Query| Ok(());
-        refused("limits=5", any, "limits: is unknown; this route takes status");
+        refused(
+            "limits=5",
+            any,
+            "limits: is unknown; this route takes status",
+        );
         refused("limit=5&limit=6", any, "limit: is given twice");
         refused("limit=", any, "limit: is empty");
         refused("model", any, "model: is empty");
@@ -189,20 +198,40 @@ mod tests {
         for limit in ["-1", "0", "1001", "ten", "5.0", "99999999999999999999"] {
             refused(&format!("limit={limit}"), Query::limit, "from 1 to 1000");
         }
-        refused("status=done", Query::status, "pending, processing, completed");
+        refused(
+            "status=done",
+            Query::status,
+            "pending, processing, completed",
+        );
         refused("cursor=-1", Query::cursor, "nextCursor");
         for day in ["2026-02-30", "23.11.2026", "2026-1-1", "yesterday"] {
             let read = |q: &Query| q.day("startDate");
             refused(&format!("startDate={day}"), read, "YYYY-MM-DD");
         }
-        for wait in ["30", "6m", "301s", "-1s", "1h", "s", "1.5s", "99999999999999999999s"] {
-            refused(&format!("wait={wait}"), Query::wait, "like 500ms, 30s or 2m, at most 5m");
+        for wait in [
+            "30",
+            "6m",
+            "301s",
+            "-1s",
+            "1h",
+            "s",
+            "1.5s",
+            "99999999999999999999s",
+        ] {
+            refused(
+                &format!("wait={wait}"),
+                Query::wait,
+                "like 500ms, 30s or 2m, at most 5m",
+            );
         }
     }
 
     #[test]
     fn a_route_without_parameters_says_so() {
         let problem = Query::parse("x=1", &[]).unwrap_err();
-        assert_eq!(problem, wrong("x", "is unknown; this route takes no parameters"));
+        assert_eq!(
+            problem,
+            wrong("x", "is unknown; this route takes no parameters")
+        );
     }
 }

@@ -117,16 +117,32 @@ mod tests {
         check("PUT", "/api/admin/glm/config", Route::ChangeConfig);
         check("GET", "/api/admin/glm/statistics", Route::Statistics);
         check("GET", "/api/admin/glm/queue", Route::Queue);
-        check("GET", &format!("/api/admin/glm/queue/{ID}"), Route::QueueJob(id));
-        check("POST", &format!("/api/admin/glm/retry/{ID}"), Route::Retry(id));
-        check("POST", &format!("/api/admin/glm/cancel/{ID}"), Route::Cancel(id));
+        check(
+            "GET",
+            &format!("/api/admin/glm/queue/{ID}"),
+            Route::QueueJob(id),
+        );
+        check(
+            "POST",
+            &format!("/api/admin/glm/retry/{ID}"),
+            Route::Retry(id),
+        );
+        check(
+            "POST",
+            &format!("/api/admin/glm/cancel/{ID}"),
+            Route::Cancel(id),
+        );
         check("POST", "/api/admin/glm/pause", Route::Pause);
         check("POST", "/api/admin/glm/resume", Route::Resume);
         check("GET", "/api/admin/glm/metrics", Route::Metrics);
         check("POST", "/api/glm/jobs", Route::SubmitJobs);
         check("GET", &format!("/api/glm/jobs/{ID}"), Route::Job(id));
         check("DELETE", &format!("/api/glm/jobs/{ID}"), Route::Cancel(id));
-        check("POST", &format!("/api/glm/jobs/{ID}/cancel"), Route::Cancel(id));
+        check(
+            "POST",
+            &format!("/api/glm/jobs/{ID}/cancel"),
+            Route::Cancel(id),
+        );
         for path in [
             "/v1/chat/completions",
             "/v1/chat/completions/",
@@ -153,7 +169,14 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_named() {
-        for path in ["/", "/api", "/api/admin/glm", "/v1/models", "/api/glm/jobs/a/b/c", "*"] {
+        for path in [
+            "/",
+            "/api",
+            "/api/admin/glm",
+            "/v1/models",
+            "/api/glm/jobs/a/b/c",
+            "*",
+        ] {
             let problem = resolve(&Method::GET, path).unwrap_err();
             assert_eq!(problem, unknown(path));
         }

@@ -55,7 +55,9 @@ impl Default for ApiConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address makes no sense or its host is unknown.
-    #[error("can't listen on {listen:?}: {problem}; give an address and a port, like 127.0.0.1:4700")]
+    #[error(
+        "can't listen on {listen:?}: {problem}; give an address and a port, like 127.0.0.1:4700"
+    )]
     Address {
         /// The address as configured.
         listen: String,
@@ -99,6 +101,8 @@ pub struct Server {
     local_addr: SocketAddr,
     filter: BoxedFilter<(Response,)>,
     http: http1::Builder,
+    /// Connections open at once; tests lower it.
+    pub(super) connections_max: usize,
 }
 
 impl std::fmt::Debug for Server {
@@ -146,6 +150,7 @@ impl Server {
             local_addr,
             filter: super::filter(Arc::new(api)),
             http,
+            connections_max: limits::CONNECTIONS_MAX,
         })
     }
 
@@ -160,7 +165,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>, drain: Duration) {
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
-        let places = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+        let places = Arc::new(Semaphore::new(self.connections_max));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
@@ -183,7 +188,10 @@ impl Server {
             });
         }
         drop(self.listener);
-        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout(drain, graceful.shutdown())
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 connections = connections.len(),
                 "closing connections that are still open"

@@ -30,8 +30,12 @@ pub(super) fn read(raw: &RawValue, key: Option<String>) -> Result<Submissions, P
         let one = read_one(String::new(), object, key).map_err(invalid)?;
         return Ok(Submissions::One(Box::new(one)));
     }
-    let elements: Vec<&RawValue> = serde_json::from_str(raw.get())
-        .map_err(|_| Problem::new(Kind::InvalidBody, "the body must be a job or a list of jobs"))?;
+    let elements: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| {
+        Problem::new(
+            Kind::InvalidBody,
+            "the body must be a job or a list of jobs",
+        )
+    })?;
     if !(1..=bounds::SUBMIT_MANY_MAX).contains(&elements.len()) {
         return Err(Problem::new(
             Kind::InvalidBody,
@@ -140,7 +144,10 @@ fn request(fields: &mut Fields) -> Option<Request> {
         }
         [_] => {}
         [first, second, ..] => {
-            fields.fault(second, format!("can't stand beside {first}; give one of them"));
+            fields.fault(
+                second,
+                format!("can't stand beside {first}; give one of them"),
+            );
             return None;
         }
     }
@@ -164,7 +171,12 @@ fn request(fields: &mut Fields) -> Option<Request> {
             return None;
         }
     }
-    note(fields, "request", "request.messages", Request::chat(body.get()))
+    note(
+        fields,
+        "request",
+        "request.messages",
+        Request::chat(body.get()),
+    )
 }
 
 /// The chat body of `messages` with `parameters` beside them, both verbatim.
@@ -257,7 +269,10 @@ mod tests {
         assert_eq!(job.priority, -7);
         assert_eq!(job.max_retries, Some(0));
         assert_eq!(job.run_at, Timestamp::parse_rfc3339("2026-11-23T08:00:00Z"));
-        assert_eq!(job.deadline, Timestamp::parse_rfc3339("2026-11-23T09:00:00Z"));
+        assert_eq!(
+            job.deadline,
+            Timestamp::parse_rfc3339("2026-11-23T09:00:00Z")
+        );
         assert_eq!(job.timeout_ms, Some(5_000));
         assert_eq!(job.idempotency_key.as_deref(), Some("k"));
         assert_eq!(job.metadata.unwrap().get(), r#"{"n":1.50}"#);
@@ -265,10 +280,8 @@ mod tests {
 
     #[test]
     fn messages_and_parameters_become_a_chat_body_verbatim() {
-        let job = one(
-            r#"{"messages":[ {"role":"user","content":"hi"} ],
-            "parameters":{"top_p":0.90,"thinking":null,"stream":false,"a\"b":1}}"#,
-        );
+        let job = one(r#"{"messages":[ {"role":"user","content":"hi"} ],
+            "parameters":{"top_p":0.90,"thinking":null,"stream":false,"a\"b":1}}"#);
         let Request::Chat(raw) = job.request else {
             panic!("a chat")
         };
@@ -296,14 +309,35 @@ mod tests {
         check("{}", "prompt: is missing");
         check(r#"{"prompt":" "}"#, "prompt: is empty");
         check(r#"{"prompt":["hi"]}"#, "prompt: must be a string");
-        check(r#"{"prompt":"a","messages":[{}]}"#, "messages: can't stand beside prompt");
-        check(r#"{"prompt":"a","parameters":{}}"#, "parameters: belong to messages");
-        check(r#"{"messages":[]}"#, "messages: must be a list of at least one");
-        check(r#"{"messages":"hi"}"#, "messages: must be a list of at least one");
-        check(r#"{"request":{"messages":[]}}"#, "request.messages: must be a list");
+        check(
+            r#"{"prompt":"a","messages":[{}]}"#,
+            "messages: can't stand beside prompt",
+        );
+        check(
+            r#"{"prompt":"a","parameters":{}}"#,
+            "parameters: belong to messages",
+        );
+        check(
+            r#"{"messages":[]}"#,
+            "messages: must be a list of at least one",
+        );
+        check(
+            r#"{"messages":"hi"}"#,
+            "messages: must be a list of at least one",
+        );
+        check(
+            r#"{"request":{"messages":[]}}"#,
+            "request.messages: must be a list",
+        );
         check(r#"{"request":"hi"}"#, "request: must be a JSON object");
-        check(r#"{"request":{"messages":[{}],"model":7}}"#, "request: model must be a string");
-        check(r#"{"request":{"messages":[{}],"stream":true}}"#, "request.stream: a stored job");
+        check(
+            r#"{"request":{"messages":[{}],"model":7}}"#,
+            "request: model must be a string",
+        );
+        check(
+            r#"{"request":{"messages":[{}],"stream":true}}"#,
+            "request.stream: a stored job",
+        );
         check(
             r#"{"messages":[{}],"parameters":{"stream":true}}"#,
             "parameters.stream: a stored job",
@@ -312,21 +346,51 @@ mod tests {
             r#"{"messages":[{}],"parameters":{"model":"m"}}"#,
             "parameters.model: belongs beside parameters",
         );
-        check(r#"{"prompt":"a","model":""}"#, "model: must have 1 to 128 characters");
-        check(r#"{"prompt":"a","priority":"high"}"#, "priority: must be a whole number");
-        check(r#"{"prompt":"a","priority":2147483648}"#, "priority: must be a whole number");
-        check(r#"{"prompt":"a","maxRetries":101}"#, "maxRetries: must be a whole number from 0 to 100");
-        check(r#"{"prompt":"a","maxRetries":-1}"#, "maxRetries: must be a whole number from 0 to 100");
-        check(r#"{"prompt":"a","timeout":0}"#, "timeout: must be a whole number from 1 to 86400000");
-        check(r#"{"prompt":"a","runAt":"soon"}"#, "runAt: must be a time in RFC 3339");
+        check(
+            r#"{"prompt":"a","model":""}"#,
+            "model: must have 1 to 128 characters",
+        );
+        check(
+            r#"{"prompt":"a","priority":"high"}"#,
+            "priority: must be a whole number",
+        );
+        check(
+            r#"{"prompt":"a","priority":2147483648}"#,
+            "priority: must be a whole number",
+        );
+        check(
+            r#"{"prompt":"a","maxRetries":101}"#,
+            "maxRetries: must be a whole number from 0 to 100",
+        );
+        check(
+            r#"{"prompt":"a","maxRetries":-1}"#,
+            "maxRetries: must be a whole number from 0 to 100",
+        );
+        check(
+            r#"{"prompt":"a","timeout":0}"#,
+            "timeout: must be a whole number from 1 to 86400000",
+        );
+        check(
+            r#"{"prompt":"a","runAt":"soon"}"#,
+            "runAt: must be a time in RFC 3339",
+        );
         check(
             r#"{"prompt":"a","runAt":"2026-11-23T08:00:00Z","deadline":"2026-11-23T07:00:00Z"}"#,
             "deadline: must not be before runAt",
         );
-        check(r#"{"prompt":"a","prio":1}"#, "prio: is unknown; the fields are prompt, messages");
-        check(r#"{"prompt":"a","prompt":"b"}"#, "the body is a bad object: prompt is given twice");
+        check(
+            r#"{"prompt":"a","prio":1}"#,
+            "prio: is unknown; the fields are prompt, messages",
+        );
+        check(
+            r#"{"prompt":"a","prompt":"b"}"#,
+            "the body is a bad object: prompt is given twice",
+        );
         let long = "x".repeat(70_000);
-        check(&format!(r#"{{"prompt":"a","metadata":"{long}"}}"#), "metadata: must have at most");
+        check(
+            &format!(r#"{{"prompt":"a","metadata":"{long}"}}"#),
+            "metadata: must have at most",
+        );
     }
 
     #[test]

@@ -15,7 +15,8 @@ async fn the_configuration_is_read_and_changed() {
         reply.json(),
         json!({"config": {"model": "glm-4.7", "apiKey": "****cret"}})
     );
-    let put = |body: &'static str| Running::send(api.request("PUT", "/api/admin/glm/config").body(body));
+    let put =
+        |body: &'static str| Running::send(api.request("PUT", "/api/admin/glm/config").body(body));
     let reply = put(r#"{"model":"glm-5"}"#).await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.json()["config"]["model"], "glm-5");
@@ -26,7 +27,10 @@ async fn the_configuration_is_read_and_changed() {
         json!([{"field": "model", "problem": "must be a string"}])
     );
     let reply = put("[]").await;
-    assert_eq!((reply.status, reply.detail().contains("JSON object")), (400, true));
+    assert_eq!(
+        (reply.status, reply.detail().contains("JSON object")),
+        (400, true)
+    );
     let deep = "[".repeat(1_000) + &"]".repeat(1_000);
     let reply = Running::send(api.request("PUT", "/api/admin/glm/config").body(deep)).await;
     assert_eq!(reply.status, 400);
@@ -40,8 +44,10 @@ async fn statistics_ask_for_the_days_named_and_answer_rows() {
         model: "glm-4.7".to_owned(),
         user_id: "a".to_owned(),
     };
-    api.lane.with(|state| state.usage.push(UsageRow::empty(key)));
-    let path = "/api/admin/glm/statistics?startDate=2026-11-01&endDate=2026-11-23&model=glm-4.7&userId=a";
+    api.lane
+        .with(|state| state.usage.push(UsageRow::empty(key)));
+    let path =
+        "/api/admin/glm/statistics?startDate=2026-11-01&endDate=2026-11-23&model=glm-4.7&userId=a";
     let reply = api.get(path).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.json()["statistics"][0]["id"], "2026-11-23:glm-4.7:a");
@@ -87,13 +93,21 @@ async fn one_job_comes_whole_with_its_attempts() {
         state.jobs.push(record);
         state.calls.push(call);
     });
-    let reply = api.get(&format!("/api/admin/glm/queue/{}", sample::id(1))).await;
+    let reply = api
+        .get(&format!("/api/admin/glm/queue/{}", sample::id(1)))
+        .await;
     assert_eq!(reply.status, 200);
-    assert!(reply.text.contains(&format!(r#""result":{}"#, sample::ANSWER)));
+    assert!(
+        reply
+            .text
+            .contains(&format!(r#""result":{}"#, sample::ANSWER))
+    );
     let attempts = &reply.json()["job"]["attempts"];
     assert_eq!(attempts[0]["response"]["success"], true);
     assert_eq!(attempts[0]["cost"], json!(0.000_000_001));
-    let reply = api.get(&format!("/api/admin/glm/queue/{}", sample::id(2))).await;
+    let reply = api
+        .get(&format!("/api/admin/glm/queue/{}", sample::id(2)))
+        .await;
     assert_eq!(reply.status, 404);
     assert_eq!(reply.detail(), format!("there is no job {}", sample::id(2)));
 }
@@ -111,7 +125,10 @@ async fn retry_and_cancel_answer_success_or_what_forbids_it() {
         async move { Running::send(request).await }
     };
     let reply = post("retry", 1).await;
-    assert_eq!((reply.status, reply.json()), (200, json!({"success": true})));
+    assert_eq!(
+        (reply.status, reply.json()),
+        (200, json!({"success": true}))
+    );
     assert_eq!(post("cancel", 1).await.status, 200);
     assert_eq!(post("retry", 2).await.status, 409);
     assert_eq!(post("cancel", 2).await.status, 409);
@@ -134,7 +151,10 @@ async fn the_lane_is_paused_with_and_without_a_reason_and_resumed() {
     assert_eq!(api.post("/api/admin/glm/resume", "{}").await.status, 200);
     assert!(api.lane.with(|state| state.resumed));
     let reply = api.post("/api/admin/glm/resume", r#"{"a":1}"#).await;
-    assert_eq!((reply.status, reply.detail()), (400, "this route takes no body".to_owned()));
+    assert_eq!(
+        (reply.status, reply.detail()),
+        (400, "this route takes no body".to_owned())
+    );
 }
 
 #[tokio::test]

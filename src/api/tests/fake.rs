@@ -132,7 +132,10 @@ impl Lane for FakeLane {
         &self,
         submissions: Vec<Submission>,
     ) -> Answer<'_, Vec<Result<Submitted, Error>>> {
-        now(Ok(submissions.into_iter().map(|s| self.insert(s)).collect()))
+        now(Ok(submissions
+            .into_iter()
+            .map(|s| self.insert(s))
+            .collect()))
     }
 
     fn wait(&self, id: JobId) -> Answer<'_, JobRecord> {

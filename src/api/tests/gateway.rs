@@ -21,7 +21,11 @@ async fn chat_that_ends(api: &Running, path: &str, end: onelane_actors::ports::J
 
 #[tokio::test]
 async fn the_answer_of_glm_comes_back_to_the_byte() {
-    for path in [CHAT, "/v1//chat/completions/?api-version=1", "/api/paas/v4/chat/completions"] {
+    for path in [
+        CHAT,
+        "/v1//chat/completions/?api-version=1",
+        "/api/paas/v4/chat/completions",
+    ] {
         let api = Running::start().await;
         let reply = chat_that_ends(&api, path, sample::completed(1)).await;
         assert_eq!((reply.status, reply.text.as_str()), (200, sample::ANSWER));
@@ -62,7 +66,11 @@ async fn every_fault_has_the_shape_that_sdks_read() {
         assert_eq!(reply.status, status, "{body}: {reply:?}");
         let error = &reply.json()["error"];
         assert_eq!(error["code"], code, "{body}: {error}");
-        assert_eq!(error.get("param"), param.map(|p| json!(p)).as_ref(), "{error}");
+        assert_eq!(
+            error.get("param"),
+            param.map(|p| json!(p)).as_ref(),
+            "{error}"
+        );
         assert!(!error["message"].as_str().unwrap().is_empty());
     };
     check("{", 400, "1210", None).await;
@@ -70,24 +78,52 @@ async fn every_fault_has_the_shape_that_sdks_read() {
     check("", 400, "1210", None).await;
     check("{}", 400, "1213", Some("messages")).await;
     check(r#"{"messages":[{}],"model":7}"#, 400, "1214", Some("model")).await;
-    check(r#"{"messages":[{}],"stream":true}"#, 400, "1210", Some("stream")).await;
-    check(r#"{"messages":[{}],"stream":1}"#, 400, "1214", Some("stream")).await;
+    check(
+        r#"{"messages":[{}],"stream":true}"#,
+        400,
+        "1210",
+        Some("stream"),
+    )
+    .await;
+    check(
+        r#"{"messages":[{}],"stream":1}"#,
+        400,
+        "1214",
+        Some("stream"),
+    )
+    .await;
     check(r#"{"messages":[{}],"user":7}"#, 400, "1214", Some("user")).await;
-    check(r#"{"messages":[{}],"user_id":""}"#, 400, "1214", Some("user_id")).await;
+    check(
+        r#"{"messages":[{}],"user_id":""}"#,
+        400,
+        "1214",
+        Some("user_id"),
+    )
+    .await;
 
     let reply = api.get(CHAT).await;
-    assert_eq!((reply.status, &reply.json()["error"]["code"]), (405, &json!("1222")));
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (405, &json!("1222"))
+    );
     assert_eq!(reply.headers["allow"], "POST");
     let reply = api.get("/v1/models").await;
-    assert_eq!((reply.status, &reply.json()["error"]["code"]), (404, &json!("1222")));
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (404, &json!("1222"))
+    );
 }
 
 #[tokio::test]
 async fn a_full_queue_keeps_sdks_from_asking_again_at_once() {
     let api = Running::start().await;
-    api.lane.with(|state| state.refusals.push(Error::QueueFull { limit: 7 }));
+    api.lane
+        .with(|state| state.refusals.push(Error::QueueFull { limit: 7 }));
     let reply = api.post(CHAT, BODY).await;
-    assert_eq!((reply.status, &reply.json()["error"]["code"]), (429, &json!("1302")));
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (429, &json!("1302"))
+    );
     assert_eq!(reply.headers["x-should-retry"], "false");
     assert_eq!(reply.headers["retry-after"], "5");
 }

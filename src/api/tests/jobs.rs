@@ -13,7 +13,10 @@ async fn a_job_is_accepted_with_its_id_and_place() {
     let reply = api.post(JOBS, r#"{"prompt":"hi","priority":5}"#).await;
     assert_eq!(reply.status, 202);
     let id = sample::id(1);
-    assert_eq!(reply.json(), json!({"id": id, "status": "pending", "created": true}));
+    assert_eq!(
+        reply.json(),
+        json!({"id": id, "status": "pending", "created": true})
+    );
     assert_eq!(reply.headers["location"], format!("{JOBS}/{id}"));
     assert_eq!(api.lane.with(|state| state.jobs[0].job.priority), 5);
 }
@@ -57,7 +60,10 @@ async fn a_list_is_answered_element_by_element() {
     let reply = api.post(JOBS, body).await;
     assert_eq!(reply.status, 202);
     let answer = reply.json();
-    assert_eq!((&answer["accepted"], &answer["refused"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&answer["accepted"], &answer["refused"]),
+        (&json!(1), &json!(1))
+    );
     assert_eq!(answer["jobs"][0]["error"]["status"], 429);
     assert_eq!(answer["jobs"][1]["id"], json!(sample::id(1)));
     api.lane.with(|state| {
@@ -78,7 +84,12 @@ async fn a_refusal_of_the_lane_has_its_status() {
         assert_eq!(reply.headers["content-type"], "application/problem+json");
     };
     check(Error::QueueFull { limit: 9 }, 429, "queue-full").await;
-    check(Error::IdempotencyConflict(sample::id(1)), 409, "idempotency-conflict").await;
+    check(
+        Error::IdempotencyConflict(sample::id(1)),
+        409,
+        "idempotency-conflict",
+    )
+    .await;
     check(Error::Stopped("full disk".to_owned()), 503, "stopped").await;
 }
 
@@ -88,19 +99,36 @@ async fn a_job_is_fetched_when_it_is_done_or_as_it_is() {
     api.lane.with(|state| state.jobs.push(sample::waiting(1)));
     let path = format!("{JOBS}/{}", sample::id(1));
     let reply = api.get(&path).await;
-    assert_eq!((reply.status, &reply.json()["status"]), (202, &json!("pending")));
+    assert_eq!(
+        (reply.status, &reply.json()["status"]),
+        (202, &json!("pending"))
+    );
     let reply = api.get(&format!("{path}?wait=20ms")).await;
-    assert_eq!((reply.status, &reply.json()["status"]), (202, &json!("pending")));
+    assert_eq!(
+        (reply.status, &reply.json()["status"]),
+        (202, &json!("pending"))
+    );
 
     let waiting_path = format!("{path}?wait=5m");
     let waiting = api.get(&waiting_path);
     let finish = async { api.lane.with(|state| state.jobs[0] = sample::completed(1)) };
     let (reply, ()) = tokio::join!(waiting, finish);
     assert_eq!(reply.status, 200);
-    assert!(reply.text.contains(&format!(r#""result":{}"#, sample::ANSWER)));
-    assert_eq!(reply.json().get("attempts"), None, "the call log is for operators");
+    assert!(
+        reply
+            .text
+            .contains(&format!(r#""result":{}"#, sample::ANSWER))
+    );
+    assert_eq!(
+        reply.json().get("attempts"),
+        None,
+        "the call log is for operators"
+    );
 
-    for path in [format!("{JOBS}/{}", sample::id(2)), format!("{JOBS}/{}?wait=1s", sample::id(2))] {
+    for path in [
+        format!("{JOBS}/{}", sample::id(2)),
+        format!("{JOBS}/{}?wait=1s", sample::id(2)),
+    ] {
         assert_eq!(api.get(&path).await.status, 404);
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onelane_actors::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass, Job,
-    JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage,
+    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass,
+    Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage,
 };
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use serde_json::value::RawValue;
@@ -19,7 +19,9 @@ pub(in crate::api) const NOW: Timestamp = Timestamp::from_millis(1_795_420_800_0
 pub(in crate::api) const ANSWER: &str = r#"{"id":"2026","choices":[{"index":0,"message":{"role":"assistant","content":"answer 1"}}],"x":1.50}"#;
 
 pub(in crate::api) fn id(n: u128) -> JobId {
-    JobId::from_uuid(Uuid::from_u128(0x0199_a000_0000_7000_8000_0000_0000_0000 + n))
+    JobId::from_uuid(Uuid::from_u128(
+        0x0199_a000_0000_7000_8000_0000_0000_0000 + n,
+    ))
 }
 
 pub(in crate::api) fn waiting(n: u64) -> JobRecord {
@@ -90,7 +92,12 @@ pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
         } else {
             CallOutcome::Failed
         },
-        status_code: Some(job.error.as_ref().and_then(|e| e.http_status).unwrap_or(200)),
+        status_code: Some(
+            job.error
+                .as_ref()
+                .and_then(|e| e.http_status)
+                .unwrap_or(200),
+        ),
         response_time_ms: 1_500,
         usage: Usage {
             prompt_tokens: 10,

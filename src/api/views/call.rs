@@ -189,7 +189,10 @@ mod tests {
         let call = sample::call(&record);
         let view = CallView::new(&call, Some(&record), 6);
         let text = serde_json::to_string(&view).unwrap();
-        assert!(text.contains(r#""cost":0.000000001,"currency":"CNY""#), "{text}");
+        assert!(
+            text.contains(r#""cost":0.000000001,"currency":"CNY""#),
+            "{text}"
+        );
         let view = serde_json::to_value(&view).unwrap();
         assert_eq!(
             view["request"],

@@ -126,8 +126,14 @@ mod tests {
             let raw: &RawValue = serde_json::from_str(json).unwrap();
             assert_eq!(answer_text(raw).as_deref(), want, "{json}");
         };
-        check(r#"{"choices":[{"message":{"content":"hello"}}]}"#, Some("hello"));
-        check(r#"{"choices":[{"message":{"content":null,"tool_calls":[]}}]}"#, None);
+        check(
+            r#"{"choices":[{"message":{"content":"hello"}}]}"#,
+            Some("hello"),
+        );
+        check(
+            r#"{"choices":[{"message":{"content":null,"tool_calls":[]}}]}"#,
+            None,
+        );
         check(r#"{"choices":[]}"#, None);
         check(r#"{}"#, None);
         check("[]", None);

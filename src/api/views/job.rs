@@ -245,7 +245,10 @@ mod tests {
         record.request = std::sync::Arc::new(Request::chat(body).unwrap());
         let text = serde_json::to_string(&JobView::new(&record, Shown::Whole)).unwrap();
         assert!(text.contains(&format!(r#""request":{body}"#)), "{text}");
-        assert!(text.contains(&format!(r#""result":{}"#, sample::ANSWER)), "{text}");
+        assert!(
+            text.contains(&format!(r#""result":{}"#, sample::ANSWER)),
+            "{text}"
+        );
         assert!(text.contains(r#""prompt":"hi""#));
     }
 }

@@ -64,7 +64,11 @@ impl<'a> MetricsView<'a> {
             since_start: SinceStart {
                 calls: metrics.calls,
                 usage: UsageView::new(&metrics.usage),
-                costs: metrics.cost.iter().map(|cost| CostView::new(*cost)).collect(),
+                costs: metrics
+                    .cost
+                    .iter()
+                    .map(|cost| CostView::new(*cost))
+                    .collect(),
             },
         }
     }

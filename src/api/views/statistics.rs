@@ -190,14 +190,27 @@ mod tests {
 
     #[test]
     fn a_sum_is_written_to_its_last_digit() {
-        let rows = [row("2026-11-23", "m", "a", &[(Currency::Usd, 9_007_199_254_740_993)])];
+        let rows = [row(
+            "2026-11-23",
+            "m",
+            "a",
+            &[(Currency::Usd, 9_007_199_254_740_993)],
+        )];
         let text = serde_json::to_string(&statistics(&rows, None)).unwrap();
-        assert!(text.contains(r#""totalCost":9007199.254740993,"currency":"USD""#), "{text}");
+        assert!(
+            text.contains(r#""totalCost":9007199.254740993,"currency":"USD""#),
+            "{text}"
+        );
     }
 
     #[test]
     fn two_currencies_stand_side_by_side() {
-        let rows = [row("2026-11-23", "m", "a", &[(Currency::Cny, 7), (Currency::Usd, 9)])];
+        let rows = [row(
+            "2026-11-23",
+            "m",
+            "a",
+            &[(Currency::Cny, 7), (Currency::Usd, 9)],
+        )];
         let view = view(&rows, None);
         assert_eq!(view[0]["currency"], "USD");
         assert_eq!(view[0]["costs"].as_array().unwrap().len(), 2);
