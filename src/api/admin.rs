@@ -1,0 +1,249 @@
+//! `/api/admin/glm`: configuration, statistics, the queue, the lane and its figures.
+
+use std::collections::BTreeMap;
+
+use onelane_actors::model::{Day, JobId};
+use onelane_actors::ports::{JobFilter, JobRecord, UsageFilter};
+use serde::Serialize;
+use serde_json::{Value, json};
+use warp::http::{HeaderMap, StatusCode};
+use warp::reply::Response;
+
+use super::body::Body;
+use super::fields::{Fields, Object};
+use super::lane::Lane;
+use super::problem::{Kind, Problem};
+use super::query::Query;
+use super::views::{CallView, JobView, MetricsView, Shown, StatisticsRow, statistics};
+use super::{Api, limits, reply};
+
+/// `GET config`.
+pub(super) fn read_config(api: &Api) -> Response {
+    let config = api.lane.config_view();
+    reply::json(StatusCode::OK, &json!({ "config": config }))
+}
+
+/// `PUT config`: a part of a `GLMConfig`.
+pub(super) async fn change_config(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let raw = body.json(headers).await?;
+    let patch: Value = serde_json::from_str(raw.get())
+        .map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))?;
+    if !patch.is_object() {
+        return Err(Problem::new(
+            Kind::InvalidBody,
+            "the body must be a JSON object with the settings to change",
+        ));
+    }
+    let config = api.lane.set_config(&patch).await?;
+    Ok(reply::json(StatusCode::OK, &json!({ "config": config })))
+}
+
+#[derive(Serialize)]
+struct StatisticsBody {
+    statistics: Vec<StatisticsRow>,
+}
+
+/// `GET statistics`.
+pub(super) async fn read_statistics(api: &Api, query: &str) -> Result<Response, Problem> {
+    let allowed = ["startDate", "endDate", "model", "userId"];
+    let query = Query::parse(query, &allowed)?;
+    let (start, end) = days(&query, api.clock.now().day())?;
+    let user_id = query.text("userId");
+    let filter = UsageFilter {
+        start,
+        end,
+        model: query.text("model").map(str::to_owned),
+        user_id: user_id.map(str::to_owned),
+    };
+    let rows = api.lane.usage(filter).await?;
+    let body = StatisticsBody {
+        statistics: statistics(&rows, user_id),
+    };
+    Ok(reply::json(StatusCode::OK, &body))
+}
+
+/// The days asked for: without an end up to today, without a start the month before the end.
+fn days(query: &Query, today: Day) -> Result<(Day, Day), Problem> {
+    let end = query.day("endDate")?.unwrap_or(today);
+    let start = query.day("startDate")?;
+    let start = start.unwrap_or(Day(end
+        .0
+        .saturating_sub(limits::STATISTICS_DAYS_DEFAULT - 1)));
+    if start > end {
+        return Err(Problem::fault(
+            Kind::InvalidQuery,
+            "startDate",
+            format!("{start} is after the last day, {end}"),
+        ));
+    }
+    if end.0.saturating_sub(start.0) >= limits::STATISTICS_DAYS_MAX {
+        return Err(Problem::fault(
+            Kind::InvalidQuery,
+            "startDate",
+            format!(
+                "{start} to {end} are more than {} days",
+                limits::STATISTICS_DAYS_MAX
+            ),
+        ));
+    }
+    Ok((start, end))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct QueueBody<'a> {
+    queue: Vec<JobView<'a>>,
+    total: u64,
+    /// As text: it may be larger than what a JavaScript number holds.
+    next_cursor: Option<String>,
+}
+
+/// `GET queue`.
+pub(super) async fn read_queue(api: &Api, query: &str) -> Result<Response, Problem> {
+    let allowed = ["status", "limit", "userId", "model", "cursor"];
+    let query = Query::parse(query, &allowed)?;
+    let filter = JobFilter {
+        status: query.status()?,
+        user_id: query.text("userId").map(str::to_owned),
+        model: query.text("model").map(str::to_owned),
+    };
+    let page = api
+        .lane
+        .jobs(filter, query.cursor()?, query.limit()?)
+        .await?;
+    let shown = Shown::Preview(api.preview_chars);
+    let body = QueueBody {
+        queue: page
+            .jobs
+            .iter()
+            .map(|record| JobView::new(record, shown))
+            .collect(),
+        total: page.total,
+        next_cursor: page.cursor.map(|cursor| cursor.to_string()),
+    };
+    Ok(reply::json(StatusCode::OK, &body))
+}
+
+#[derive(Serialize)]
+struct JobBody<'a> {
+    job: JobView<'a>,
+}
+
+/// `GET queue/{id}`: the job whole, with its attempts.
+pub(super) async fn read_job(api: &Api, id: JobId) -> Result<Response, Problem> {
+    let detail = api.lane.job(id).await?;
+    let record = &detail.record;
+    let attempts = detail
+        .attempts
+        .iter()
+        .map(|call| CallView::new(call, Some(record), api.preview_chars))
+        .collect();
+    let job = JobView::new(record, Shown::Whole).with_attempts(attempts);
+    Ok(reply::json(StatusCode::OK, &JobBody { job }))
+}
+
+/// `POST retry/{id}`.
+pub(super) async fn retry(api: &Api, id: JobId) -> Result<Response, Problem> {
+    api.lane.retry(id).await?;
+    Ok(reply::success())
+}
+
+/// `POST cancel/{id}`, for operators and programs.
+pub(super) async fn cancel(api: &Api, id: JobId) -> Result<Response, Problem> {
+    api.lane.cancel(id).await?;
+    Ok(reply::success())
+}
+
+/// `POST pause`, with a reason or without.
+pub(super) async fn pause(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+    let reason = match body.optional_json(headers).await? {
+        None => None,
+        Some(raw) => {
+            let object = Object::read(&raw).map_err(|problem| {
+                Problem::new(Kind::InvalidBody, format!("the body {problem}"))
+            })?;
+            let mut fields = Fields::new(String::new(), object);
+            let reason = fields.text("reason", limits::PAUSE_REASON_CHARS_MAX);
+            fields
+                .finish()
+                .map_err(|faults| Problem::faults(Kind::InvalidField, faults))?;
+            reason
+        }
+    };
+    api.lane.pause(reason).await?;
+    Ok(reply::success())
+}
+
+/// `POST resume`.
+pub(super) async fn resume(api: &Api) -> Result<Response, Problem> {
+    api.lane.resume().await?;
+    Ok(reply::success())
+}
+
+/// `GET metrics`.
+pub(super) async fn metrics(api: &Api) -> Result<Response, Problem> {
+    let metrics = api.lane.metrics().await?;
+    let calls = metrics.recent_calls.iter().take(limits::RECENT_CALLS_SHOWN);
+    let records = records_of(&*api.lane, calls.clone().map(|call| call.job_id)).await;
+    let calls = calls
+        .map(|call| CallView::new(call, records.get(&call.job_id), api.preview_chars))
+        .collect();
+    Ok(reply::json(
+        StatusCode::OK,
+        &MetricsView::new(&metrics, calls),
+    ))
+}
+
+/// The jobs that are still there, for the previews of their calls.
+async fn records_of(
+    lane: &dyn Lane,
+    ids: impl Iterator<Item = JobId>,
+) -> BTreeMap<JobId, JobRecord> {
+    let mut records = BTreeMap::new();
+    for id in ids {
+        if !records.contains_key(&id)
+            && let Ok(detail) = lane.job(id).await
+        {
+            records.insert(id, detail.record);
+        }
+    }
+    records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(query: &str) -> Result<String, u16> {
+        let query = Query::parse(query, &["startDate", "endDate"]).unwrap();
+        days(&query, Day::parse("2026-11-23").unwrap())
+            .map(|(start, end)| format!("{start} {end}"))
+            .map_err(|problem| problem.status().as_u16())
+    }
+
+    #[test]
+    fn missing_dates_mean_the_last_thirty_days() {
+        assert_eq!(range("").unwrap(), "2026-10-25 2026-11-23");
+        assert_eq!(
+            range("startDate=2026-11-23").unwrap(),
+            "2026-11-23 2026-11-23"
+        );
+        assert_eq!(
+            range("endDate=2026-01-30").unwrap(),
+            "2026-01-01 2026-01-30"
+        );
+    }
+
+    #[test]
+    fn a_range_that_is_empty_or_endless_is_refused() {
+        assert_eq!(range("startDate=2026-11-24"), Err(400));
+        assert_eq!(range("startDate=2026-02-02&endDate=2026-02-01"), Err(400));
+        assert_eq!(range("startDate=2000-01-01"), Err(400));
+        assert!(range("startDate=2016-11-16").is_ok(), "3660 days");
+        assert_eq!(range("startDate=2016-11-15"), Err(400), "3661 days");
+    }
+}

@@ -1,0 +1,34 @@
+//! Every hard bound of the API in one place, with its unit in its name. Those of the lane itself are
+//! in `onelane_actors::model::limits`.
+
+/// Connections open at once; further ones wait in the system's backlog.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Bytes of a request's line and headers together.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Headers of one request.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of a request's body, unless configured otherwise: a batch may be larger than one request.
+pub const BODY_BYTES_DEFAULT: usize = 32 * 1024 * 1024;
+/// How long a client may take to send its headers, and an idle connection is kept, in milliseconds,
+/// unless configured otherwise.
+pub const HEADER_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Characters of a prompt or an answer that lists show, unless configured otherwise.
+pub const PREVIEW_CHARS_DEFAULT: usize = 200;
+/// The longest `?wait=`, in milliseconds.
+pub const WAIT_MS_MAX: u64 = 5 * 60 * 1_000;
+/// Days of one statistics answer.
+pub const STATISTICS_DAYS_MAX: i32 = 3_660;
+/// Days of a statistics answer when nobody says from when.
+pub const STATISTICS_DAYS_DEFAULT: i32 = 30;
+/// Calls that the metrics show.
+pub const RECENT_CALLS_SHOWN: usize = 20;
+/// Faults of one request that its answer lists.
+pub const FAULTS_SHOWN_MAX: usize = 20;
+/// Characters of the reason of a pause.
+pub const PAUSE_REASON_CHARS_MAX: usize = 500;
+/// Bytes of one GLM parameter that the call log shows; a longer one is left out.
+pub const PARAMETER_BYTES_SHOWN: usize = 256;
+/// What `Retry-After` says when the queue is full, in seconds.
+pub const QUEUE_FULL_RETRY_AFTER_S: u64 = 5;
+/// The longest time one call of a job may ask for, in milliseconds: a day.
+pub const CALL_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;

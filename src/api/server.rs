@@ -1,0 +1,239 @@
+//! The listener: our own, since warp's panics on a busy port, sets no timeout and has no bound on
+//! connections. Connections are served by hyper; warp makes the answers.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use onelane_actors::model::Secret;
+use onelane_actors::ports::Clock;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::auth::Auth;
+use super::lane::Lane;
+use super::{Api, limits};
+
+/// How the API listens and what it shows.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// `host:port`; port 0 takes any free one.
+    pub listen: String,
+    /// The token that every request must carry. Without one only loopback addresses are allowed.
+    pub admin_token: Option<Secret>,
+    /// Bytes of a request's body at most.
+    pub max_body_bytes: usize,
+    /// How long a client may take for its headers, a body may stand still, and an idle connection
+    /// is kept.
+    pub header_timeout: Duration,
+    /// Characters of a prompt or an answer that lists show; 0 hides them.
+    pub preview_chars: usize,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:4700".to_owned(),
+            admin_token: None,
+            max_body_bytes: limits::BODY_BYTES_DEFAULT,
+            header_timeout: Duration::from_millis(limits::HEADER_TIMEOUT_MS_DEFAULT),
+            preview_chars: limits::PREVIEW_CHARS_DEFAULT,
+        }
+    }
+}
+
+/// Why the API can't listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address makes no sense or its host is unknown.
+    #[error(
+        "can't listen on {listen:?}: {problem}; give an address and a port, like 127.0.0.1:4700"
+    )]
+    Address {
+        /// The address as configured.
+        listen: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Others could reach the API and nothing would stop them.
+    #[error(
+        "refusing to listen on {address} without a token, since others could reach it; set \
+         ONELANE_ADMIN_TOKEN, or listen on 127.0.0.1"
+    )]
+    NoToken {
+        /// The address that is not a loopback address.
+        address: SocketAddr,
+    },
+    /// A token without a character protects nothing.
+    #[error("the admin token is empty; set ONELANE_ADMIN_TOKEN to a long random text, or unset it")]
+    EmptyToken,
+    /// Somebody else listens there.
+    #[error(
+        "{address} is in use by another program, perhaps another onelane; stop that one, or choose \
+         another address with --listen"
+    )]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Any other refusal of the system.
+    #[error("can't listen on {address}: {source}; choose another address with --listen")]
+    Io {
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// The API, listening. Nothing is answered until [`Server::run`].
+pub struct Server {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    filter: BoxedFilter<(Response,)>,
+    http: http1::Builder,
+    /// Connections open at once; tests lower it.
+    pub(super) connections_max: usize,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Listens. `lane` is the orchestrator; `clock` says which day it is.
+    pub async fn bind(
+        config: ApiConfig,
+        lane: impl Lane,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BindError> {
+        let address = resolve(&config.listen).await?;
+        match &config.admin_token {
+            Some(token) if token.expose().trim().is_empty() => return Err(BindError::EmptyToken),
+            None if !address.ip().is_loopback() => return Err(BindError::NoToken { address }),
+            _ => {}
+        }
+        let refused = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse { address },
+            _ => BindError::Io { address, source },
+        };
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let local_addr = listener.local_addr().map_err(refused)?;
+        let api = Api {
+            lane: Arc::new(lane),
+            clock,
+            auth: Auth::new(config.admin_token.as_ref(), local_addr.ip()),
+            max_body_bytes: config.max_body_bytes,
+            body_idle: config.header_timeout,
+            preview_chars: config.preview_chars,
+        };
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(config.header_timeout)
+            .max_headers(limits::HEADERS_MAX)
+            .max_header_size(limits::HEADER_BYTES_MAX);
+        Ok(Self {
+            listener,
+            local_addr,
+            filter: super::filter(Arc::new(api)),
+            http,
+            connections_max: limits::CONNECTIONS_MAX,
+        })
+    }
+
+    /// Where it listens, with the port that was chosen.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` resolves. Then nobody new is let in, open requests have `drain` to
+    /// finish, and what is still open after that is closed.
+    pub async fn run(self, shutdown: impl Future<Output = ()>, drain: Duration) {
+        let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
+        let places = Arc::new(Semaphore::new(self.connections_max));
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accept(&self.listener, &places) => accepted,
+            };
+            let Some((stream, place)) = accepted else {
+                continue;
+            };
+            let service = TowerToHyperService::new(warp::service(self.filter.clone()));
+            let connection = self.http.serve_connection(TokioIo::new(stream), service);
+            let connection = graceful.watch(connection);
+            connections.spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop(place);
+            });
+        }
+        drop(self.listener);
+        if tokio::time::timeout(drain, graceful.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = connections.len(),
+                "closing connections that are still open"
+            );
+        }
+        connections.shutdown().await;
+    }
+}
+
+/// A connection with its place. `None` when the system refused one; then the next try comes a
+/// little later, since a lack of file descriptors does not pass by asking again at once.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // Answers are small and written at once; waiting to fill a packet only delays them.
+            let _ = stream.set_nodelay(true);
+            Some((stream, place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(PAUSE).await;
+            None
+        }
+    }
+}
+
+/// The address to listen on. A name may have several: the IPv4 one is what most clients try.
+async fn resolve(listen: &str) -> Result<SocketAddr, BindError> {
+    let wrong = |problem: String| BindError::Address {
+        listen: listen.to_owned(),
+        problem,
+    };
+    let found = tokio::net::lookup_host(listen).await;
+    let mut found: Vec<SocketAddr> = found.map_err(|e| wrong(e.to_string()))?.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    found
+        .first()
+        .copied()
+        .ok_or_else(|| wrong("the host has no address".to_owned()))
+}

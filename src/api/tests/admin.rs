@@ -1,0 +1,178 @@
+//! The admin routes: exact paths, names and answers.
+
+use onelane_actors::model::{Day, JobStatus, UsageKey, UsageRow};
+use onelane_actors::ports::{JobFilter, UsageFilter};
+use serde_json::json;
+
+use super::{Running, sample};
+
+#[tokio::test]
+async fn the_configuration_is_read_and_changed() {
+    let api = Running::start().await;
+    let reply = api.get("/api/admin/glm/config").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.json(),
+        json!({"config": {"model": "glm-4.7", "apiKey": "****cret"}})
+    );
+    let put =
+        |body: &'static str| Running::send(api.request("PUT", "/api/admin/glm/config").body(body));
+    let reply = put(r#"{"model":"glm-5"}"#).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.json()["config"]["model"], "glm-5");
+    let reply = put(r#"{"model":7}"#).await;
+    assert_eq!(reply.status, 400);
+    assert_eq!(
+        reply.json()["errors"],
+        json!([{"field": "model", "problem": "must be a string"}])
+    );
+    let reply = put("[]").await;
+    assert_eq!(
+        (reply.status, reply.detail().contains("JSON object")),
+        (400, true)
+    );
+    let deep = "[".repeat(1_000) + &"]".repeat(1_000);
+    let reply = Running::send(api.request("PUT", "/api/admin/glm/config").body(deep)).await;
+    assert_eq!(reply.status, 400);
+}
+
+#[tokio::test]
+async fn statistics_ask_for_the_days_named_and_answer_rows() {
+    let api = Running::start().await;
+    let key = UsageKey {
+        day: Day::parse("2026-11-23").unwrap(),
+        model: "glm-4.7".to_owned(),
+        user_id: "a".to_owned(),
+    };
+    api.lane
+        .with(|state| state.usage.push(UsageRow::empty(key)));
+    let path =
+        "/api/admin/glm/statistics?startDate=2026-11-01&endDate=2026-11-23&model=glm-4.7&userId=a";
+    let reply = api.get(path).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.json()["statistics"][0]["id"], "2026-11-23:glm-4.7:a");
+    let filter = api.lane.with(|state| state.usage_filter.take());
+    assert_eq!(
+        filter,
+        Some(UsageFilter {
+            start: Day::parse("2026-11-01").unwrap(),
+            end: Day::parse("2026-11-23").unwrap(),
+            model: Some("glm-4.7".to_owned()),
+            user_id: Some("a".to_owned()),
+        })
+    );
+}
+
+#[tokio::test]
+async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
+    let api = Running::start().await;
+    api.lane.with(|state| state.jobs.push(sample::failed(1)));
+    let reply = api
+        .get("/api/admin/glm/queue?status=failed&limit=5&userId=u&model=m&cursor=9")
+        .await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let body = reply.json();
+    assert_eq!(body["total"], 18);
+    assert_eq!(body["nextCursor"], "18446744073709551615");
+    assert_eq!(body["queue"][0]["status"], "failed");
+    let page = api.lane.with(|state| state.page.take());
+    let filter = JobFilter {
+        status: Some(JobStatus::Failed),
+        user_id: Some("u".to_owned()),
+        model: Some("m".to_owned()),
+    };
+    assert_eq!(page, Some((filter, Some(9), 5)));
+}
+
+#[tokio::test]
+async fn one_job_comes_whole_with_its_attempts() {
+    let api = Running::start().await;
+    let record = sample::completed(1);
+    let call = sample::call(&record);
+    api.lane.with(|state| {
+        state.jobs.push(record);
+        state.calls.push(call);
+    });
+    let reply = api
+        .get(&format!("/api/admin/glm/queue/{}", sample::id(1)))
+        .await;
+    assert_eq!(reply.status, 200);
+    assert!(
+        reply
+            .text
+            .contains(&format!(r#""result":{}"#, sample::ANSWER))
+    );
+    let attempts = &reply.json()["job"]["attempts"];
+    assert_eq!(attempts[0]["response"]["success"], true);
+    assert_eq!(attempts[0]["cost"], json!(0.000_000_001));
+    let reply = api
+        .get(&format!("/api/admin/glm/queue/{}", sample::id(2)))
+        .await;
+    assert_eq!(reply.status, 404);
+    assert_eq!(reply.detail(), format!("there is no job {}", sample::id(2)));
+}
+
+#[tokio::test]
+async fn retry_and_cancel_answer_success_or_what_forbids_it() {
+    let api = Running::start().await;
+    api.lane.with(|state| {
+        state.jobs.push(sample::failed(1));
+        state.jobs.push(sample::completed(2));
+    });
+    let post = |verb: &str, n| {
+        let path = format!("/api/admin/glm/{verb}/{}", sample::id(n));
+        let request = api.request("POST", &path);
+        async move { Running::send(request).await }
+    };
+    let reply = post("retry", 1).await;
+    assert_eq!(
+        (reply.status, reply.json()),
+        (200, json!({"success": true}))
+    );
+    assert_eq!(post("cancel", 1).await.status, 200);
+    assert_eq!(post("retry", 2).await.status, 409);
+    assert_eq!(post("cancel", 2).await.status, 409);
+    assert_eq!(post("retry", 3).await.status, 404);
+    assert_eq!(post("cancel", 3).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_lane_is_paused_with_and_without_a_reason_and_resumed() {
+    let api = Running::start().await;
+    let pause = "/api/admin/glm/pause";
+    assert_eq!(Running::send(api.request("POST", pause)).await.status, 200);
+    assert_eq!(api.lane.with(|state| state.pause.take()), Some(None));
+    assert_eq!(api.post(pause, r#"{"reason":"prices"}"#).await.status, 200);
+    let paused = api.lane.with(|state| state.pause.take());
+    assert_eq!(paused, Some(Some("prices".to_owned())));
+    let reply = api.post(pause, r#"{"why":"prices"}"#).await;
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.detail(), "why: is unknown; the fields are reason");
+    assert_eq!(api.post("/api/admin/glm/resume", "{}").await.status, 200);
+    assert!(api.lane.with(|state| state.resumed));
+    let reply = api.post("/api/admin/glm/resume", r#"{"a":1}"#).await;
+    assert_eq!(
+        (reply.status, reply.detail()),
+        (400, "this route takes no body".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn metrics_show_the_latest_calls_with_what_was_asked() {
+    let api = Running::start().await;
+    let record = sample::completed(1);
+    let known = sample::call(&record);
+    let pruned = sample::call(&sample::completed(2));
+    api.lane.with(|state| {
+        state.jobs.push(record);
+        state.calls = vec![known, pruned];
+    });
+    let reply = api.get("/api/admin/glm/metrics").await;
+    assert_eq!(reply.status, 200);
+    let body = reply.json();
+    assert_eq!(body["currentConcurrency"], 1);
+    assert_eq!(body["errorRate"], 0.25);
+    assert_eq!(body["averageResponseTime"], 1_500.0);
+    assert_eq!(body["recentCalls"][0]["request"]["prompt"], "prompt 1");
+    assert_eq!(body["recentCalls"][1]["request"].get("prompt"), None);
+}

@@ -1,0 +1,228 @@
+//! A lane in memory: jobs end when a test ends them.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_util::future::ready;
+use onelane_actors::model::{CallRecord, JobId, JobStatus, UsageRow};
+use onelane_actors::ports::{JobFilter, JobPage, JobRecord, UsageFilter};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::sample;
+use crate::api::lane::{Answer, Lane};
+use crate::error::Error;
+use crate::orchestrator::{JobDetail, Metrics, Submission, Submitted};
+
+/// What tests set and see.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) jobs: Vec<JobRecord>,
+    pub(super) calls: Vec<CallRecord>,
+    pub(super) usage: Vec<UsageRow>,
+    pub(super) usage_filter: Option<UsageFilter>,
+    pub(super) page: Option<(JobFilter, Option<u64>, usize)>,
+    pub(super) pause: Option<Option<String>>,
+    pub(super) resumed: bool,
+    /// Who waits for a job's end.
+    pub(super) waiters: usize,
+    /// What the next submissions get, last first.
+    pub(super) refusals: Vec<Error>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct FakeLane {
+    state: Arc<Mutex<State>>,
+    changed: Arc<watch::Sender<()>>,
+}
+
+impl Default for FakeLane {
+    fn default() -> Self {
+        Self {
+            state: Arc::default(),
+            changed: Arc::new(watch::Sender::new(())),
+        }
+    }
+}
+
+impl FakeLane {
+    /// Looks at or changes the state; whoever waits looks again.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        let out = f(&mut self.lock());
+        self.changed.send_replace(());
+        out
+    }
+
+    /// Resolves once `seen` holds.
+    pub(super) async fn until(&self, seen: impl Fn(&State) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let wait = changed.wait_for(|()| seen(&self.lock()));
+        let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+        waited.expect("within ten seconds").unwrap();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn find(&self, id: JobId) -> Result<JobRecord, Error> {
+        let state = self.lock();
+        let found = state.jobs.iter().find(|record| record.job.id == id);
+        found.cloned().ok_or(Error::NotFound(id))
+    }
+
+    fn insert(&self, submission: Submission) -> Result<Submitted, Error> {
+        self.with(|state| {
+            if let Some(error) = state.refusals.pop() {
+                return Err(error);
+            }
+            let key = submission.idempotency_key;
+            let known = state
+                .jobs
+                .iter()
+                .find(|record| key.is_some() && record.job.idempotency_key == key);
+            if let Some(record) = known {
+                return Ok(Submitted {
+                    job_id: record.job.id,
+                    created: false,
+                });
+            }
+            let mut record = sample::waiting(state.jobs.len() as u64 + 1);
+            record.request = Arc::new(submission.request);
+            record.job.user_id = submission.user_id;
+            record.job.priority = submission.priority;
+            record.job.idempotency_key = key;
+            let job_id = record.job.id;
+            state.jobs.push(record);
+            Ok(Submitted {
+                job_id,
+                created: true,
+            })
+        })
+    }
+
+    fn end(&self, id: JobId, from: &[JobStatus], to: JobStatus) -> Result<(), Error> {
+        self.find(id)?;
+        self.with(|state| {
+            let found = state.jobs.iter_mut().find(|record| record.job.id == id);
+            let job = &mut found.unwrap().job;
+            if !from.contains(&job.status) {
+                return Err(Error::WrongStatus {
+                    job_id: id,
+                    status: job.status,
+                    allowed: "try another",
+                });
+            }
+            job.status = to;
+            Ok(())
+        })
+    }
+}
+
+fn now<'a, T: Send + 'a>(value: Result<T, Error>) -> Answer<'a, T> {
+    Box::pin(ready(value))
+}
+
+impl Lane for FakeLane {
+    fn submit(&self, submission: Submission) -> Answer<'_, Submitted> {
+        now(self.insert(submission))
+    }
+
+    fn submit_many(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Answer<'_, Vec<Result<Submitted, Error>>> {
+        now(Ok(submissions
+            .into_iter()
+            .map(|s| self.insert(s))
+            .collect()))
+    }
+
+    fn wait(&self, id: JobId) -> Answer<'_, JobRecord> {
+        Box::pin(async move {
+            let mut changed = self.changed.subscribe();
+            self.with(|state| state.waiters += 1);
+            loop {
+                let record = self.find(id)?;
+                if record.job.status.is_terminal() {
+                    return Ok(record);
+                }
+                changed.changed().await.unwrap();
+            }
+        })
+    }
+
+    fn wait_for(&self, id: JobId, limit: Duration) -> Answer<'_, JobRecord> {
+        Box::pin(async move {
+            let waited = tokio::time::timeout(limit, self.wait(id)).await;
+            waited.unwrap_or(Err(Error::WaitTimeout(id)))
+        })
+    }
+
+    fn job(&self, id: JobId) -> Answer<'_, JobDetail> {
+        let attempts = self.lock().calls.clone();
+        now(self.find(id).map(|record| JobDetail {
+            record,
+            attempts: attempts.into_iter().filter(|c| c.job_id == id).collect(),
+        }))
+    }
+
+    fn jobs(&self, filter: JobFilter, cursor: Option<u64>, limit: usize) -> Answer<'_, JobPage> {
+        now(Ok(self.with(|state| {
+            state.page = Some((filter, cursor, limit));
+            JobPage {
+                jobs: state.jobs.clone(),
+                total: 18,
+                cursor: Some(u64::MAX),
+            }
+        })))
+    }
+
+    fn cancel(&self, id: JobId) -> Answer<'_, ()> {
+        let from = [JobStatus::Pending, JobStatus::Processing];
+        now(self.end(id, &from, JobStatus::Cancelled))
+    }
+
+    fn retry(&self, id: JobId) -> Answer<'_, ()> {
+        let from = [JobStatus::Failed, JobStatus::Cancelled];
+        now(self.end(id, &from, JobStatus::Pending))
+    }
+
+    fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>> {
+        now(Ok(self.with(|state| {
+            state.usage_filter = Some(filter);
+            state.usage.clone()
+        })))
+    }
+
+    fn metrics(&self) -> Answer<'_, Metrics> {
+        now(Ok(Metrics {
+            recent_calls: self.lock().calls.clone(),
+            ..sample::metrics()
+        }))
+    }
+
+    fn pause(&self, reason: Option<String>) -> Answer<'_, ()> {
+        self.with(|state| state.pause = Some(reason));
+        now(Ok(()))
+    }
+
+    fn resume(&self) -> Answer<'_, ()> {
+        self.with(|state| state.resumed = true);
+        now(Ok(()))
+    }
+
+    fn config_view(&self) -> Value {
+        json!({"model": "glm-4.7", "apiKey": "****cret"})
+    }
+
+    fn set_config<'a>(&'a self, patch: &'a Value) -> Answer<'a, Value> {
+        now(match patch.get("model") {
+            Some(Value::String(model)) => Ok(json!({"model": model, "apiKey": "****cret"})),
+            _ => Err(Error::Invalid {
+                field: "model".to_owned(),
+                problem: "must be a string".to_owned(),
+            }),
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! Jobs, calls and figures as a lane would have them.
+
+use std::sync::Arc;
+
+use onelane_actors::model::{
+    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass,
+    Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage,
+};
+use onelane_actors::ports::{JobRecord, StatusCounts};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::orchestrator::{LaneStatus, Metrics};
+
+/// 2026-11-23T08:00:00Z.
+pub(in crate::api) const NOW: Timestamp = Timestamp::from_millis(1_795_420_800_000);
+
+/// GLM's answer, with a spelling that only verbatim keeps.
+pub(in crate::api) const ANSWER: &str = r#"{"id":"2026","choices":[{"index":0,"message":{"role":"assistant","content":"answer 1"}}],"x":1.50}"#;
+
+pub(in crate::api) fn id(n: u128) -> JobId {
+    JobId::from_uuid(Uuid::from_u128(
+        0x0199_a000_0000_7000_8000_0000_0000_0000 + n,
+    ))
+}
+
+pub(in crate::api) fn waiting(n: u64) -> JobRecord {
+    JobRecord {
+        job: Job {
+            id: id(n.into()),
+            seq: Seq(n),
+            user_id: "default".to_owned(),
+            content_id: None,
+            model: "glm-4.7".to_owned(),
+            priority: 0,
+            status: JobStatus::Pending,
+            attempts: AttemptNo(0),
+            open: None,
+            retry_count: 0,
+            max_retries: 3,
+            interruptions: 0,
+            next_retry_at: None,
+            run_at: None,
+            deadline: None,
+            timeout_ms: None,
+            error: None,
+            created_at: NOW,
+            processed_at: None,
+            idempotency_key: None,
+            metadata: None,
+        },
+        request: Arc::new(Request::prompt(format!("prompt {n}")).unwrap()),
+        response: None,
+    }
+}
+
+pub(in crate::api) fn completed(n: u64) -> JobRecord {
+    let mut record = waiting(n);
+    record.job.status = JobStatus::Completed;
+    record.job.attempts = AttemptNo(1);
+    record.job.processed_at = Some(NOW.plus_ms(2_000));
+    record.response = Some(RawValue::from_string(ANSWER.to_owned()).unwrap().into());
+    record
+}
+
+pub(in crate::api) fn failed(n: u64) -> JobRecord {
+    let mut record = waiting(n);
+    record.job.status = JobStatus::Failed;
+    record.job.attempts = AttemptNo(1);
+    record.job.processed_at = Some(NOW.plus_ms(2_000));
+    record.job.error = Some(Failure {
+        http_status: Some(400),
+        ..Failure::new(FailureClass::RequestFatal, "1210", "max_tokens too large")
+    });
+    record
+}
+
+pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
+    let job = &record.job;
+    CallRecord {
+        seq: 1,
+        job_id: job.id,
+        attempt: AttemptNo(1),
+        user_id: job.user_id.clone(),
+        endpoint: "http://127.0.0.1/chat/completions".to_owned(),
+        model: job.model.clone(),
+        request_id: RequestId::new(job.id, AttemptNo(1)),
+        started_at: NOW.plus_ms(500),
+        ended_at: NOW.plus_ms(2_000),
+        outcome: if job.error.is_none() {
+            CallOutcome::Completed
+        } else {
+            CallOutcome::Failed
+        },
+        status_code: Some(
+            job.error
+                .as_ref()
+                .and_then(|e| e.http_status)
+                .unwrap_or(200),
+        ),
+        response_time_ms: 1_500,
+        usage: Usage {
+            prompt_tokens: 10,
+            completion_tokens: 20,
+            total_tokens: 30,
+            cached_tokens: 4,
+            reasoning_tokens: 0,
+        },
+        cost: Some(Cost {
+            nanos: 1,
+            currency: Currency::Cny,
+        }),
+        failure: job.error.clone(),
+        retry_count: 0,
+        maybe_billed: false,
+    }
+}
+
+pub(in crate::api) fn metrics() -> Metrics {
+    Metrics {
+        lane: LaneStatus {
+            active: true,
+            paused: None,
+            hold: None,
+            breaker: BreakerSnapshot::default(),
+            in_flight: 1,
+            max_concurrency: 1,
+            ready: 2,
+            waiting: 3,
+            generation: 0,
+        },
+        counts: StatusCounts::default(),
+        recent_calls: Vec::new(),
+        error_rate: 0.25,
+        average_response_time_ms: 1_500.0,
+        usage: Usage::default(),
+        cost: Vec::new(),
+        calls: 4,
+    }
+}

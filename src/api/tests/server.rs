@@ -1,0 +1,294 @@
+//! The listener and what stands before every route: bounds, timeouts, tokens, origins, the end.
+
+use std::time::Duration;
+
+use onelane_actors::model::{JobStatus, Secret};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::fake::FakeLane;
+use super::{Running, clock, config, sample};
+use crate::api::{ApiConfig, BindError, Server};
+
+async fn bind(config: ApiConfig) -> Result<Server, BindError> {
+    Server::bind(config, FakeLane::default(), clock()).await
+}
+
+#[tokio::test]
+async fn a_busy_port_is_an_error_that_names_it() {
+    let first = bind(config()).await.unwrap();
+    let listen = first.local_addr().to_string();
+    let error = bind(ApiConfig {
+        listen: listen.clone(),
+        ..config()
+    })
+    .await
+    .unwrap_err();
+    assert!(matches!(error, BindError::InUse { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("{listen} is in use")), "{text}");
+    assert!(text.contains("--listen"), "{text}");
+}
+
+#[tokio::test]
+async fn other_machines_are_let_in_only_with_a_token() {
+    let everywhere = |token: Option<&str>| ApiConfig {
+        listen: "0.0.0.0:0".to_owned(),
+        admin_token: token.map(Secret::new),
+        ..config()
+    };
+    let error = bind(everywhere(None)).await.unwrap_err();
+    assert!(matches!(error, BindError::NoToken { .. }), "{error}");
+    assert!(error.to_string().contains("ONELANE_ADMIN_TOKEN"), "{error}");
+    let error = bind(everywhere(Some(" "))).await.unwrap_err();
+    assert!(matches!(error, BindError::EmptyToken), "{error}");
+    assert!(bind(everywhere(Some("t"))).await.is_ok());
+    let name = ApiConfig {
+        listen: "localhost:0".to_owned(),
+        ..config()
+    };
+    assert!(bind(name).await.unwrap().local_addr().ip().is_loopback());
+}
+
+#[tokio::test]
+async fn an_address_that_makes_no_sense_is_named() {
+    for listen in ["", "4700", "127.0.0.1", "127.0.0.1:99999"] {
+        let error = bind(ApiConfig {
+            listen: listen.to_owned(),
+            ..config()
+        })
+        .await
+        .unwrap_err();
+        assert!(
+            matches!(error, BindError::Address { .. }),
+            "{listen}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn health_needs_no_token_and_everything_else_does() {
+    let with_token = ApiConfig {
+        admin_token: Some(Secret::new("s3cret")),
+        ..config()
+    };
+    let api = Running::with(with_token).await;
+    let reply = api.get("/healthz").await;
+    assert_eq!(
+        (reply.status, reply.text.as_str()),
+        (200, r#"{"status":"ok"}"#)
+    );
+    let reply = Running::send(api.request("HEAD", "/healthz")).await;
+    assert_eq!((reply.status, reply.text.as_str()), (200, ""));
+
+    let reply = api.get("/api/admin/glm/config").await;
+    assert_eq!(reply.status, 401);
+    assert_eq!(reply.headers["www-authenticate"], "Bearer");
+    assert_eq!(reply.headers["content-type"], "application/problem+json");
+    assert!(!reply.text.contains("s3cret"));
+    assert_eq!(
+        api.get("/nothing").await.status,
+        401,
+        "nor does it say what there is"
+    );
+    let reply = api.post("/v1/chat/completions", "{}").await;
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (401, &"1000".into())
+    );
+
+    for value in ["Bearer s3cret", "s3cret"] {
+        let request = api.request("GET", "/api/admin/glm/config");
+        let reply = Running::send(request.header("authorization", value)).await;
+        assert_eq!(reply.status, 200, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_web_pages_are_kept_out() {
+    let api = Running::start().await;
+    let get = |name: &'static str, value: &'static str| {
+        let request = api.request("GET", "/api/admin/glm/config");
+        Running::send(request.header(name, value))
+    };
+    assert_eq!(get("host", "rebound.example").await.status, 403);
+    assert_eq!(get("origin", "https://evil.example").await.status, 403);
+    assert_eq!(get("host", "localhost").await.status, 200);
+}
+
+#[tokio::test]
+async fn unknown_routes_and_wrong_methods_are_told_apart() {
+    let api = Running::start().await;
+    let reply = api.get("/api/admin/glm/nothing").await;
+    assert_eq!(reply.status, 404);
+    assert_eq!(reply.detail(), "there is nothing at /api/admin/glm/nothing");
+    let reply = api.post("/api/admin/glm/config", "not even JSON").await;
+    assert_eq!(reply.status, 405);
+    assert_eq!(reply.headers["allow"], "GET, PUT, HEAD");
+    let reply = api.get("/api/admin/glm/queue/17").await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.detail().starts_with("17 is not a job id"));
+}
+
+#[tokio::test]
+async fn a_bad_query_is_named() {
+    let api = Running::start().await;
+    let check = async |path: &str, field: &str| {
+        let reply = api.get(&format!("/api/admin/glm/{path}")).await;
+        assert_eq!(reply.status, 400, "{path}");
+        assert_eq!(reply.json()["errors"][0]["field"], field, "{path}");
+    };
+    check("queue?limit=-1", "limit").await;
+    check("queue?status=done", "status").await;
+    check("queue?sort=asc", "sort").await;
+    check("queue?model=%ff", "model").await;
+    check("statistics?startDate=2026-02-30", "startDate").await;
+    check(
+        "statistics?startDate=2026-11-24&endDate=2026-11-23",
+        "startDate",
+    )
+    .await;
+    check("metrics?verbose=1", "verbose").await;
+}
+
+#[tokio::test]
+async fn a_bad_body_is_told_what_is_wrong_with_it() {
+    let small = ApiConfig {
+        max_body_bytes: 1_000,
+        ..config()
+    };
+    let api = Running::with(small).await;
+    let jobs = "/api/glm/jobs";
+    let reply = api.post(jobs, "{\n\"prompt\": }").await;
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.detail(), "expected value at line 2 column 11");
+    let request = api
+        .request("POST", jobs)
+        .header("content-type", "text/plain");
+    assert_eq!(Running::send(request.body("{}")).await.status, 415);
+    let bytes = api
+        .request("POST", jobs)
+        .body(b"{\"prompt\":\"\xff\"}".to_vec());
+    let reply = Running::send(bytes).await;
+    assert_eq!(
+        (reply.status, reply.detail().contains("not UTF-8")),
+        (400, true)
+    );
+    let without_type = api.request("POST", jobs).body(r#"{"prompt":"hi"}"#);
+    assert_eq!(Running::send(without_type).await.status, 202);
+
+    let large = format!(r#"{{"prompt":"{}"}}"#, "x".repeat(1_500));
+    let reply = api.post(jobs, &large).await;
+    assert_eq!(
+        (reply.status, reply.detail().contains("1000 bytes")),
+        (413, true)
+    );
+    // Without a declared length.
+    let chunk = "x".repeat(1_500);
+    let chunked = format!(
+        "POST {jobs} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         transfer-encoding: chunked\r\n\r\n5dc\r\n{chunk}\r\n0\r\n\r\n"
+    );
+    assert!(
+        api.raw(chunked.as_bytes())
+            .await
+            .starts_with("HTTP/1.1 413")
+    );
+    let asks_first = format!(
+        "POST {jobs} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-length: 9999\r\nexpect: 100-continue\r\n\r\n"
+    );
+    assert!(
+        api.raw(asks_first.as_bytes())
+            .await
+            .starts_with("HTTP/1.1 413")
+    );
+}
+
+#[tokio::test]
+async fn every_answer_forbids_caching_and_sniffing() {
+    let api = Running::start().await;
+    for path in [
+        "/healthz",
+        "/api/admin/glm/config",
+        "/nothing",
+        "/v1/nothing",
+    ] {
+        let reply = api.get(path).await;
+        assert_eq!(reply.headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(reply.headers["cache-control"], "no-store", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_is_hung_up_on() {
+    let hasty = ApiConfig {
+        header_timeout: Duration::from_millis(100),
+        ..config()
+    };
+    let api = Running::with(hasty).await;
+    // Headers that never end: closed without an answer.
+    assert_eq!(api.raw(b"GET /healthz HTTP/1.1\r\nhost: loc").await, "");
+    // A body that never ends.
+    let stuck = b"POST /api/glm/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
+    assert!(api.raw(stuck).await.starts_with("HTTP/1.1 408"));
+}
+
+#[tokio::test]
+async fn headers_without_end_are_refused() {
+    let api = Running::start().await;
+    let long = format!("GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(70_000));
+    let mut stream = TcpStream::connect(api.address).await.unwrap();
+    stream.write_all(long.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 431");
+    let many = "x: y\r\n".repeat(200);
+    let many = format!("GET /healthz HTTP/1.1\r\n{many}\r\n");
+    assert!(api.raw(many.as_bytes()).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn an_open_request_is_finished_before_the_end() {
+    let mut api = Running::start().await;
+    api.lane.with(|state| state.jobs.push(sample::waiting(1)));
+    let mut idle = TcpStream::connect(api.address).await.unwrap();
+    let path = format!("/api/glm/jobs/{}?wait=1m", sample::id(1));
+    let open = tokio::spawn(Running::send(api.request("GET", &path)));
+    api.lane.until(|state| state.waiters == 1).await;
+    api.stop.take().unwrap().send(()).unwrap();
+    // An idle connection is closed at once.
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(
+        TcpStream::connect(api.address).await.is_err(),
+        "nobody new is let in"
+    );
+    api.lane
+        .with(|state| state.jobs[0].job.status = JobStatus::Completed);
+    assert_eq!(open.await.unwrap().status, 200);
+    (&mut api.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_wait_for_a_place() {
+    let mut server = bind(config()).await.unwrap();
+    server.connections_max = 1;
+    let address = server.local_addr();
+    let task = tokio::spawn(server.run(std::future::pending(), Duration::ZERO));
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut answer = [0; 15];
+    let mut first = TcpStream::connect(address).await.unwrap();
+    first.write_all(request).await.unwrap();
+    first.read_exact(&mut answer).await.unwrap();
+    let mut second = TcpStream::connect(address).await.unwrap();
+    second.write_all(request).await.unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(50), second.read_exact(&mut answer));
+    assert!(
+        waits.await.is_err(),
+        "the first connection has the only place"
+    );
+    drop(first);
+    second.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    task.abort();
+}

@@ -1,0 +1,254 @@
+//! `GLMRequestQueue`: a job as clients see it.
+
+use onelane_actors::model::{AttemptPhase, Failure, FailureClass, JobId, Request, Timestamp};
+use onelane_actors::ports::JobRecord;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::excerpt::{answer_text, cut, prompt_text};
+use super::{CallView, rfc3339, rfc3339_option};
+
+/// How much of prompt and answer a view shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) enum Shown {
+    /// So many characters; 0 hides them.
+    Preview(usize),
+    /// All, verbatim.
+    Whole,
+}
+
+/// A job. Fields that a job does not have are left out.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct JobView<'a> {
+    id: JobId,
+    user_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_id: Option<&'a str>,
+    /// The prompt, or what the user said last in a chat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
+    /// A chat body verbatim; only in the whole job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'a RawValue>,
+    model: &'a str,
+    priority: i32,
+    status: &'static str,
+    retry_count: u32,
+    max_retries: u32,
+    attempt_count: u32,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    next_retry_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<FailureView<'a>>,
+    /// GLM's answer verbatim; only in the whole job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a RawValue>,
+    /// The beginning of the answer's text; only in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_preview: Option<String>,
+    #[serde(serialize_with = "rfc3339")]
+    created_at: Timestamp,
+    /// When the call that is open was sent.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    started_at: Option<Timestamp>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    processed_at: Option<Timestamp>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    run_at: Option<Timestamp>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    deadline: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a RawValue>,
+    /// The call log of the job; only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<CallView<'a>>>,
+}
+
+impl<'a> JobView<'a> {
+    /// The view of a job.
+    pub(in crate::api) fn new(record: &'a JobRecord, shown: Shown) -> Self {
+        let job = &record.job;
+        let response = record.response.as_deref();
+        let prompt = prompt_text(&record.request);
+        let (prompt, request, result, result_preview) = match shown {
+            Shown::Whole => (prompt, chat_body(&record.request), response, None),
+            Shown::Preview(chars) => (
+                prompt.and_then(|text| cut(&text, chars)),
+                None,
+                None,
+                response
+                    .and_then(answer_text)
+                    .and_then(|text| cut(&text, chars)),
+            ),
+        };
+        let sent = |open: &onelane_actors::model::OpenAttempt| open.phase == AttemptPhase::Started;
+        Self {
+            id: job.id,
+            user_id: &job.user_id,
+            content_id: job.content_id.as_deref(),
+            prompt,
+            request,
+            model: &job.model,
+            priority: job.priority,
+            status: job.status.name(),
+            retry_count: job.retry_count,
+            max_retries: job.max_retries,
+            attempt_count: job.attempts.0,
+            next_retry_at: job.next_retry_at,
+            error_message: job.error.as_ref().map(|failure| failure.message.as_str()),
+            error: job.error.as_ref().map(FailureView::new),
+            result,
+            result_preview,
+            created_at: job.created_at,
+            started_at: job.open.filter(sent).map(|open| open.at),
+            processed_at: job.processed_at,
+            run_at: job.run_at,
+            deadline: job.deadline,
+            timeout: job.timeout_ms,
+            idempotency_key: job.idempotency_key.as_deref(),
+            metadata: job.metadata.as_deref(),
+            attempts: None,
+        }
+    }
+
+    /// With its call log.
+    pub(in crate::api) fn with_attempts(mut self, attempts: Vec<CallView<'a>>) -> Self {
+        self.attempts = Some(attempts);
+        self
+    }
+}
+
+fn chat_body(request: &Request) -> Option<&RawValue> {
+    match request {
+        Request::Prompt(_) => None,
+        Request::Chat(raw) => Some(raw),
+    }
+}
+
+/// A failure.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FailureView<'a> {
+    class: FailureClass,
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    reset_at: Option<Timestamp>,
+    maybe_billed: bool,
+}
+
+impl<'a> FailureView<'a> {
+    pub(super) fn new(failure: &'a Failure) -> Self {
+        Self {
+            class: failure.class,
+            code: &failure.code,
+            message: &failure.message,
+            http_status: failure.http_status,
+            retry_after: failure.retry_after_ms,
+            reset_at: failure.reset_at,
+            maybe_billed: failure.maybe_billed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::tests::sample;
+
+    fn view(record: &JobRecord, shown: Shown) -> Value {
+        serde_json::to_value(JobView::new(record, shown)).unwrap()
+    }
+
+    #[test]
+    fn a_waiting_job_shows_its_fields_and_leaves_out_what_it_has_not() {
+        let record = sample::waiting(1);
+        assert_eq!(
+            view(&record, Shown::Preview(200)),
+            json!({
+                "id": sample::id(1),
+                "userId": "default",
+                "prompt": "prompt 1",
+                "model": "glm-4.7",
+                "priority": 0,
+                "status": "pending",
+                "retryCount": 0,
+                "maxRetries": 3,
+                "attemptCount": 0,
+                "createdAt": "2026-11-23T08:00:00.000Z",
+            })
+        );
+    }
+
+    #[test]
+    fn a_failed_job_says_why() {
+        let mut record = sample::failed(1);
+        record.job.metadata = Some(RawValue::from_string("[1.50]".to_owned()).unwrap());
+        let view = view(&record, Shown::Whole);
+        assert_eq!(view["errorMessage"], "max_tokens too large");
+        assert_eq!(
+            view["error"],
+            json!({"class": "request_fatal", "code": "1210", "message": "max_tokens too large",
+                   "httpStatus": 400, "maybeBilled": false})
+        );
+        assert_eq!(view["processedAt"], "2026-11-23T08:00:02.000Z");
+        assert_eq!(view["metadata"], json!([1.5]));
+    }
+
+    #[test]
+    fn a_list_cuts_prompt_and_answer_and_zero_hides_them() {
+        let record = sample::completed(1);
+        let cut = view(&record, Shown::Preview(4));
+        assert_eq!(cut["prompt"], "prom…");
+        assert_eq!(cut["resultPreview"], "answ…");
+        assert_eq!(cut.get("result"), None);
+        let hidden = view(&record, Shown::Preview(0));
+        assert_eq!(hidden.get("prompt"), None);
+        assert_eq!(hidden.get("resultPreview"), None);
+    }
+
+    #[test]
+    fn the_whole_job_has_request_and_answer_to_the_byte() {
+        let body = r#"{"messages":[{"role":"user","content":"hi"}],"top_p":0.90,"x":null}"#;
+        let mut record = sample::completed(1);
+        record.request = std::sync::Arc::new(Request::chat(body).unwrap());
+        let text = serde_json::to_string(&JobView::new(&record, Shown::Whole)).unwrap();
+        assert!(text.contains(&format!(r#""request":{body}"#)), "{text}");
+        assert!(
+            text.contains(&format!(r#""result":{}"#, sample::ANSWER)),
+            "{text}"
+        );
+        assert!(text.contains(r#""prompt":"hi""#));
+    }
+}
