@@ -1,5 +1,6 @@
 //! What can go wrong for somebody who uses the lane.
 
+use crate::config::PatchError;
 use onelane_actors::model::{Failure, JobId, JobStatus, SubmissionError};
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::StoreError;
@@ -17,6 +18,9 @@ pub enum Error {
         /// What is wrong and what would be right.
         problem: String,
     },
+    /// A change of the configuration is wrong; nothing of it is in force.
+    #[error(transparent)]
+    Config(PatchError),
     /// No such job.
     #[error("there is no job {0}")]
     NotFound(JobId),
@@ -86,5 +90,11 @@ impl From<SubmitError> for Error {
             SubmitError::Refused(refusal) => Self::Stopped(refusal.to_string()),
             SubmitError::Unknown => Self::Stopped(error.to_string()),
         }
+    }
+}
+
+impl From<PatchError> for Error {
+    fn from(error: PatchError) -> Self {
+        Self::Config(error)
     }
 }

@@ -251,7 +251,9 @@ impl Actor for QueueActor {
             queue: myself.clone(),
             stored: stored_breaker,
         })?;
-        state.breaker.cast(BreakerMsg::Configure(state.settings.breaker))?;
+        state
+            .breaker
+            .cast(BreakerMsg::Configure(state.settings.breaker))?;
         for caller in state.callers.values() {
             // A caller that is gone is about to be restarted, and this queue after it.
             let _ = caller.cast(CallerMsg::Attach {
@@ -411,9 +413,7 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         let concluded = finished.and_then(|finished| {
-            let (job, cancelled) = self
-                .lane
-                .awaited(slot, finished.job_id, finished.attempt)?;
+            let (job, cancelled) = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
             let on = Circumstances {
                 settings: &self.settings,
                 throttle_level: self.lane.throttle_level(),
@@ -497,9 +497,7 @@ impl QueueState {
                 )
                 .await;
             let _ = reply.send(match answer {
-                Ok(ractor::rpc::CallResult::Success(Ok(mut verdicts))) => {
-                    submitted(verdicts.pop())
-                }
+                Ok(ractor::rpc::CallResult::Success(Ok(mut verdicts))) => submitted(verdicts.pop()),
                 Ok(ractor::rpc::CallResult::Success(Err(error))) => Err(error.into()),
                 _ => Err(SubmitError::Unknown),
             });

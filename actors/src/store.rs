@@ -247,7 +247,11 @@ fn commit(
         match reply {
             CommitReply::Queue { ticket } => committed.push(Committed {
                 ticket,
-                verdicts: transitions.by_ref().take(length).zip(verdicts.by_ref()).collect(),
+                verdicts: transitions
+                    .by_ref()
+                    .take(length)
+                    .zip(verdicts.by_ref())
+                    .collect(),
             }),
             CommitReply::Port(port) => {
                 transitions.by_ref().take(length).for_each(drop);

@@ -14,6 +14,7 @@ use ractor::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::Ports;
 use crate::breaker::{BreakerArgs, BreakerMsg, CircuitBreakerActor};
 use crate::caller::{Aborts, CallerArgs, CallerMsg, GlmCallerActor};
 use crate::cost::{CostActor, CostArgs, CostMsg, Totals};
@@ -21,7 +22,6 @@ use crate::model::{BreakerSnapshot, Event, SlotId, limits};
 use crate::ports::StoreError;
 use crate::queue::{QueueActor, QueueArgs, QueueMsg};
 use crate::store::{Epoch, StoreActor, StoreArgs, StoreMsg};
-use crate::Ports;
 
 /// Why the house stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -284,12 +284,13 @@ impl SupervisorState {
             match self.restart(myself, row).await {
                 Ok(()) => {
                     let generation = self.generation;
-                    self.args.ports.events.send(self.args.ports.clock.now(), || {
-                        Event::ActorRestarted {
+                    self.args
+                        .ports
+                        .events
+                        .send(self.args.ports.clock.now(), || Event::ActorRestarted {
                             actor: row.name(),
                             generation,
-                        }
-                    });
+                        });
                     return;
                 }
                 Err((at, spawn)) => {
@@ -352,7 +353,9 @@ impl SupervisorState {
                 .await
                 .map_err(|error| (row, error))?;
         }
-        self.spawn_from(myself, first).await.map_err(|error| (first, error))
+        self.spawn_from(myself, first)
+            .await
+            .map_err(|error| (first, error))
     }
 
     async fn kill_from(&mut self, first: Row) {
@@ -404,7 +407,8 @@ impl SupervisorState {
                 slot: *slot,
                 ports: self.args.ports.clone(),
             };
-            let (caller, _) = Actor::spawn_linked(None, GlmCallerActor, args, myself.get_cell()).await?;
+            let (caller, _) =
+                Actor::spawn_linked(None, GlmCallerActor, args, myself.get_cell()).await?;
             self.callers.insert(*slot, caller);
         }
         Ok(())

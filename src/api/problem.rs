@@ -323,6 +323,14 @@ impl From<Error> for Problem {
             Error::Invalid { field, problem } => {
                 return Self::fault(Kind::InvalidField, &field, problem);
             }
+            Error::Config(patch) => {
+                let faults = patch
+                    .problems
+                    .into_iter()
+                    .map(|problem| Fault::new(problem.field, problem.problem))
+                    .collect();
+                return Self::faults(Kind::InvalidField, faults);
+            }
             Error::NotFound(_) => Kind::UnknownJob,
             Error::WrongStatus { .. } => Kind::WrongStatus,
             Error::IdempotencyConflict(_) => Kind::IdempotencyConflict,

@@ -2,33 +2,39 @@
 //! references and restarts: a reply that was lost with its actor is asked for again.
 
 mod events;
+mod start;
 mod types;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use onelane_actors::cost::Totals;
 use onelane_actors::model::{
-    BreakerSnapshot, CallOutcome, Cost, Event, JobId, JobStatus, Settings, Submission,
-    UsageRow, limits,
+    BreakerSnapshot, CallOutcome, Cost, Event, JobId, JobStatus, Settings, UsageRow, limits,
 };
 use onelane_actors::policy::transition::{NewJob, Refusal, Transition};
 use onelane_actors::ports::{
     CallFilter, CallPage, Clock, Glm, Ids, JobFilter, JobPage, JobRecord, StatusCounts, Store,
     StoreError, UsageFilter, Verdicts,
 };
-use onelane_actors::queue::{QueueMsg, SubmitError, Submitted, submitted};
+use onelane_actors::queue::{QueueMsg, SubmitError, submitted};
 use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
 use onelane_actors::supervisor::{
-    House, Refs, RestartBudget, StopReason, Supervisor, SupervisorArgs, SupervisorMsg,
+    House, Refs, RestartBudget, Supervisor, SupervisorArgs, SupervisorMsg,
 };
 use onelane_actors::{Faults, Ports};
 use ractor::{Actor, ActorRef, RpcReplyPort};
+use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
+use crate::config::Loaded;
 use crate::error::Error;
 pub use events::{Events, Feed};
+pub use onelane_actors::model::Submission;
+pub use onelane_actors::queue::Submitted;
+pub use onelane_actors::supervisor::StopReason;
+pub use start::StartError;
 pub use types::{JobDetail, LaneStatus, Metrics, Shutdown};
 
 /// What a lane is built from: the adapters and what tests put in their place.
@@ -41,8 +47,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Ids and seeds.
     pub ids: Arc<dyn Ids>,
-    /// What the lane is told at first.
-    pub settings: Settings,
+    /// What the lane is told at first, and how that may be changed.
+    pub config: Loaded,
     /// How many restarts of actors are borne.
     pub budget: RestartBudget,
     /// Faults that tests inject.
@@ -51,6 +57,10 @@ pub struct Parts {
 
 struct Inner {
     ports: Ports,
+    /// The configuration in force. Held for a moment only, never across an await.
+    config: RwLock<Loaded>,
+    /// One change of the configuration at a time.
+    changing: tokio::sync::Mutex<()>,
     settings: watch::Sender<Arc<Settings>>,
     house: watch::Receiver<House>,
     breaker: watch::Receiver<BreakerSnapshot>,
@@ -80,8 +90,8 @@ const RECENT_CALLS: usize = 100;
 
 impl Orchestrator {
     /// Starts a lane on these parts and recovers what the store holds.
-    pub async fn start_with(parts: Parts) -> Result<Self, Error> {
-        let (settings, settings_rx) = watch::channel(Arc::new(parts.settings));
+    pub async fn start_with(parts: Parts) -> Result<Self, StartError> {
+        let (settings, settings_rx) = watch::channel(Arc::new(parts.config.settings.clone()));
         let ports = Ports {
             store: parts.store,
             glm: parts.glm,
@@ -112,6 +122,8 @@ impl Orchestrator {
         Ok(Self {
             inner: Arc::new(Inner {
                 ports,
+                config: RwLock::new(parts.config),
+                changing: tokio::sync::Mutex::new(()),
                 settings,
                 house,
                 breaker,
@@ -161,7 +173,9 @@ impl Orchestrator {
         let mut places = places.into_iter();
         while !transitions.is_empty() {
             let rest = transitions.split_off(limits::BATCH_TRANSITIONS_MAX.min(transitions.len()));
-            let verdicts = self.commit(std::mem::replace(&mut transitions, rest)).await?;
+            let verdicts = self
+                .commit(std::mem::replace(&mut transitions, rest))
+                .await?;
             for (verdict, place) in verdicts.into_iter().zip(places.by_ref()) {
                 if let Some(answer) = answers.get_mut(place) {
                     *answer = submitted(Some(verdict)).map_err(Error::from);
@@ -267,7 +281,11 @@ impl Orchestrator {
         match answer {
             Err(Refusal::WrongStatus(JobStatus::Cancelled)) => Ok(()),
             other => other.map_err(|refusal| {
-                refused(id, refusal, "only a pending or running job can be cancelled")
+                refused(
+                    id,
+                    refusal,
+                    "only a pending or running job can be cancelled",
+                )
             }),
         }
     }
@@ -408,21 +426,56 @@ impl Orchestrator {
         Arc::clone(&self.inner.settings.borrow())
     }
 
-    /// Puts settings in force, without storing them. `stored` is what has to be on disk first.
-    pub(crate) async fn apply_settings(
-        &self,
-        settings: Settings,
-        stored: Option<String>,
-    ) -> Result<(), Error> {
-        if let Some(json) = stored {
-            self.commit(vec![Transition::Config(json)]).await?;
-        }
-        self.inner.settings.send_replace(Arc::new(settings));
-        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Configure { reply }))
-            .await?;
+    /// The configuration in force, with the origin of every value.
+    #[must_use]
+    pub fn config(&self) -> Loaded {
+        self.inner
+            .config
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The configuration as the admin API shows it: a `GLMConfig` in camelCase, the key masked.
+    #[must_use]
+    pub fn config_view(&self) -> Value {
+        serde_json::to_value(self.config().view()).unwrap_or_default()
+    }
+
+    /// Changes the running configuration: validated, stored, live at once, without a restart.
+    /// `patch` is a part of a `GLMConfig`; a `null` takes a stored change back. Answers the new view,
+    /// with `shadowed` naming the changed fields that a flag or the environment fixes until the next
+    /// start without it. Every bad field is told in one `Invalid`.
+    pub async fn set_config(&self, patch: &Value) -> Result<Value, Error> {
+        let _one_at_a_time = self.inner.changing.lock().await;
         let now = self.inner.ports.clock.now();
-        self.inner.ports.events.send(now, || Event::ConfigChanged);
-        Ok(())
+        let change = self.config().change(patch, now)?;
+        let shadowed = change.shadowed;
+        if !change.changed.is_empty() {
+            let loaded = change.loaded;
+            if let Some(json) = loaded.stored_json() {
+                self.commit(vec![Transition::Config(json)]).await?;
+            }
+            self.inner
+                .settings
+                .send_replace(Arc::new(loaded.settings.clone()));
+            *self
+                .inner
+                .config
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = loaded;
+            self.ask(|refs, reply| refs.queue.cast(QueueMsg::Configure { reply }))
+                .await?;
+            self.inner.ports.events.send(now, || Event::ConfigChanged);
+        }
+        let mut view = self.config_view();
+        if !shadowed.is_empty()
+            && let Some(view) = view.as_object_mut()
+        {
+            let shadowed = serde_json::to_value(shadowed).unwrap_or_default();
+            view.insert("shadowed".to_owned(), shadowed);
+        }
+        Ok(view)
     }
 
     /// Live events from now on.
@@ -449,12 +502,10 @@ impl Orchestrator {
             }
             // Closing takes a moment, storing another: neither may hold up the end for long.
             let drain = self.ask(|refs, reply| refs.queue.cast(QueueMsg::Drain { reply }));
-            let _ = tokio::time::timeout(Duration::from_millis(limits::ACTOR_REPLY_MS), drain).await;
+            let _ =
+                tokio::time::timeout(Duration::from_millis(limits::ACTOR_REPLY_MS), drain).await;
         }
-        let _ = self
-            .inner
-            .supervisor
-            .cast(SupervisorMsg::Shutdown);
+        let _ = self.inner.supervisor.cast(SupervisorMsg::Shutdown);
         let mut gone = self.inner.gone.clone();
         let _ = gone.wait_for(|gone| *gone).await;
         Shutdown { drained }
@@ -504,8 +555,8 @@ impl Orchestrator {
                 return Ok(answer);
             }
             let mut house = self.inner.house.clone();
-            let changed = house
-                .wait_for(|house| house.generation > generation || house.stopped.is_some());
+            let changed =
+                house.wait_for(|house| house.generation > generation || house.stopped.is_some());
             // Looks again after a while: a reply may be lost without a restart of this actor.
             let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
         }
@@ -524,16 +575,17 @@ impl Orchestrator {
     }
 }
 
-fn start_error(error: ractor::SpawnErr) -> Error {
+/// The store's own error, if that is what kept an actor from starting.
+fn start_error(error: ractor::SpawnErr) -> StartError {
     match error {
         ractor::SpawnErr::StartupFailed(inner) => match inner.downcast::<StoreError>() {
-            Ok(error) => Error::Store(*error),
+            Ok(error) => StartError::Store(*error),
             Err(inner) => match inner.downcast::<ractor::SpawnErr>() {
                 Ok(inner) => start_error(*inner),
-                Err(inner) => Error::Stopped(inner.to_string()),
+                Err(inner) => StartError::Actors(inner.to_string()),
             },
         },
-        other => Error::Stopped(other.to_string()),
+        other => StartError::Actors(other.to_string()),
     }
 }
 

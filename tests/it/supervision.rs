@@ -83,13 +83,19 @@ async fn every_actor_can_fail_under_load_and_every_waiter_gets_its_answer() {
             })
             .collect();
         for call in calls {
-            let record = call.await.unwrap().unwrap_or_else(|e| panic!("{actor}: {e}"));
+            let record = call
+                .await
+                .unwrap()
+                .unwrap_or_else(|e| panic!("{actor}: {e}"));
             assert_eq!(record.job.status, JobStatus::Completed, "{actor}");
         }
         assert!(restarts_seen(&lane).await >= 1, "{actor} was restarted");
         assert_eq!(world.glm.peak(), 1, "{actor}");
         let interrupted = world.glm.calls().len() - 20;
-        assert!(interrupted <= 1, "{actor}: {interrupted} calls were made twice");
+        assert!(
+            interrupted <= 1,
+            "{actor}: {interrupted} calls were made twice"
+        );
         lane.shutdown(ms(1_000)).await;
     }
 }
@@ -179,7 +185,9 @@ async fn a_commit_error_is_told_and_the_lane_recovers() {
     };
     for fate in [CommitFate::Lost, CommitFate::Kept] {
         store.fail_next_commit(full.clone(), fate);
-        let told = lane.submit(prompt("one").idempotency_key(format!("{fate:?}"))).await;
+        let told = lane
+            .submit(prompt("one").idempotency_key(format!("{fate:?}")))
+            .await;
         assert!(matches!(told, Err(Error::Store(_))), "{told:?}");
         // Asked again with the same key, it is there once.
         let again = lane

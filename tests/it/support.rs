@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onelane::config::{Config, Loaded};
 use onelane::orchestrator::{Orchestrator, Parts};
 use onelane_actors::Faults;
 use onelane_actors::model::{Settings, Timestamp};
@@ -45,7 +46,11 @@ impl VirtualLane {
             glm: Arc::new(self.glm.clone()),
             clock: Arc::new(SimClock::starting_at(START)),
             ids: Arc::new(SeededIds::new(7)),
-            settings: self.settings.clone(),
+            config: {
+                let mut loaded = Loaded::from_config(&Config::default()).expect("defaults load");
+                loaded.settings = self.settings.clone();
+                loaded
+            },
             budget: self.budget,
             faults: self.faults.clone(),
         })

@@ -1,7 +1,7 @@
 //! What happened, for those who watch. An event is sent after the fact is on disk, never before.
 
 use super::{
-    AttemptNo, BreakerSnapshot, Failure, Hold, HoldKind, JobId, Pause, Timestamp, Usage, Cost,
+    AttemptNo, BreakerSnapshot, Cost, Failure, Hold, HoldKind, JobId, Pause, Timestamp, Usage,
 };
 
 /// A fact about a job, the lane or the house.

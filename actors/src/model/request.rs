@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_chat_body_is_kept_to_the_byte() {
-        let json = r#"{"messages":[{"role":"user","content":"hi"}],"response_format":null,"x":1.50}"#;
+        let json =
+            r#"{"messages":[{"role":"user","content":"hi"}],"response_format":null,"x":1.50}"#;
         let Request::Chat(raw) = Request::chat(json).unwrap() else {
             panic!("a chat body")
         };
@@ -224,7 +225,10 @@ mod tests {
         check(r#"{"messages":[]}"#, "at least one message");
         check(r#"{"messages":"hi"}"#, "at least one message");
         check(r#"{"messages":[{}],"model":7}"#, "model must be a string");
-        assert_eq!(Request::prompt("  \n").unwrap_err(), RequestError::EmptyPrompt);
+        assert_eq!(
+            Request::prompt("  \n").unwrap_err(),
+            RequestError::EmptyPrompt
+        );
     }
 
     #[test]

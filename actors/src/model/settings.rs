@@ -326,8 +326,16 @@ impl Settings {
             "must be 0.0 to 1.0",
         )?;
         for (base, max, cool) in [
-            ("retry.throttle_base_ms", "retry.throttle_max_ms", self.throttle),
-            ("retry.overload_base_ms", "retry.overload_max_ms", self.overload),
+            (
+                "retry.throttle_base_ms",
+                "retry.throttle_max_ms",
+                self.throttle,
+            ),
+            (
+                "retry.overload_base_ms",
+                "retry.overload_max_ms",
+                self.overload,
+            ),
         ] {
             check(
                 cool.base_ms >= 1 && cool.base_ms <= cool.max_ms,

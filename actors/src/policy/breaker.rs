@@ -233,7 +233,11 @@ mod tests {
         }
         b.succeeded(at(8));
         b.failed("502", at(8 + 60_001));
-        assert_eq!(b.state(), BreakerState::Closed, "the old calls left the window");
+        assert_eq!(
+            b.state(),
+            BreakerState::Closed,
+            "the old calls left the window"
+        );
     }
 
     #[test]

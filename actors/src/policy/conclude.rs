@@ -222,4 +222,3 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         answered: false,
     }
 }
-

@@ -83,7 +83,11 @@ mod tests {
         check(&quota, &operator, &operator);
         check(&operator, &quota, &operator);
         check(&quota, &hold(Quota, 5, Some(50)), &quota);
-        check(&quota, &hold(Quota, 5, Some(200)), &hold(Quota, 2, Some(200)));
+        check(
+            &quota,
+            &hold(Quota, 5, Some(200)),
+            &hold(Quota, 2, Some(200)),
+        );
         assert_eq!(join(None, quota.clone()), quota);
     }
 

@@ -193,19 +193,20 @@ pub fn interrupted(
         FailureClass::ServerTransient,
         code::INTERRUPTED,
         match sent {
-            Sent::Yes => format!("attempt {attempt} was in flight when the process ended; maybe billed"),
-            Sent::Maybe => format!(
-                "attempt {attempt} may have been sent when the process ended; maybe billed"
-            ),
+            Sent::Yes => {
+                format!("attempt {attempt} was in flight when the process ended; maybe billed")
+            }
+            Sent::Maybe => {
+                format!("attempt {attempt} may have been sent when the process ended; maybe billed")
+            }
         },
     );
     failure.maybe_billed = true;
     if interruptions >= settings.quarantine_after {
         failure.code = code::QUARANTINED.to_owned();
         failure.class = FailureClass::RequestFatal;
-        failure.message = format!(
-            "in flight in {interruptions} crashes in a row; set aside, retry it by hand"
-        );
+        failure.message =
+            format!("in flight in {interruptions} crashes in a row; set aside, retry it by hand");
         return (failure, JobEffect::Fail, interruptions);
     }
     let effect = match settings.on_interrupted {
@@ -311,7 +312,10 @@ mod tests {
         let j = judged(FailureClass::ServerTransient, 0);
         assert!(matches!(j.job, JobEffect::Retry { at: Some(at), counted: true } if at > NOW));
         assert_eq!(j.breaker, BreakerEffect::Failure);
-        assert_eq!(judged(FailureClass::ServerTransient, 3).job, JobEffect::Fail);
+        assert_eq!(
+            judged(FailureClass::ServerTransient, 3).job,
+            JobEffect::Fail
+        );
     }
 
     #[test]
@@ -330,7 +334,8 @@ mod tests {
         let settings = Settings::default();
         let mut job = job(0);
         for crash in 1..=3 {
-            let (failure, effect, count) = interrupted(&job, AttemptNo(crash), Sent::Yes, &settings);
+            let (failure, effect, count) =
+                interrupted(&job, AttemptNo(crash), Sent::Yes, &settings);
             assert!(failure.maybe_billed);
             assert_eq!(count, crash);
             assert_eq!(effect == JobEffect::Fail, crash == 3, "crash {crash}");

@@ -262,12 +262,7 @@ impl Lane {
 
     /// The store answered a commit.
     #[must_use]
-    pub fn committed(
-        &mut self,
-        ticket: u64,
-        verdicts: &[Verdict],
-        now: Timestamp,
-    ) -> Vec<Effect> {
+    pub fn committed(&mut self, ticket: u64, verdicts: &[Verdict], now: Timestamp) -> Vec<Effect> {
         self.open_tickets = self.open_tickets.saturating_sub(1);
         for (transition, verdict) in verdicts {
             self.acknowledged(ticket, transition, verdict, now);
@@ -349,11 +344,7 @@ impl Lane {
 
     /// The settings changed. Another key or base URL ends an operator hold: it waits for just that.
     #[must_use]
-    pub fn configure(
-        &mut self,
-        settings: Arc<Settings>,
-        now: Timestamp,
-    ) -> Vec<Effect> {
+    pub fn configure(&mut self, settings: Arc<Settings>, now: Timestamp) -> Vec<Effect> {
         self.settings = settings;
         self.operator_may_have_acted();
         self.go_on(now)
@@ -369,8 +360,7 @@ impl Lane {
     ) -> Vec<Effect> {
         self.breaker = snapshot.state;
         if store {
-            self.transitions
-                .push(Transition::Breaker(snapshot.clone()));
+            self.transitions.push(Transition::Breaker(snapshot.clone()));
         }
         self.go_on(now)
     }
@@ -520,8 +510,7 @@ impl Lane {
     }
 
     fn interrupt(&self, orphan: &Orphan, now: Timestamp) -> Concluded {
-        let mut concluded =
-            conclude::interrupted(&orphan.job, orphan.sent, &self.settings, now);
+        let mut concluded = conclude::interrupted(&orphan.job, orphan.sent, &self.settings, now);
         if orphan.cancelled {
             concluded.settlement.next = Next::Cancelled;
             concluded.back_in_line = None;
@@ -530,12 +519,7 @@ impl Lane {
     }
 
     /// Puts an attempt's end among the changes to store, and the job back in line if it goes there.
-    fn settle(
-        &mut self,
-        concluded: Concluded,
-        breaker: Option<BreakerSnapshot>,
-        now: Timestamp,
-    ) {
+    fn settle(&mut self, concluded: Concluded, breaker: Option<BreakerSnapshot>, now: Timestamp) {
         let mut settlement = concluded.settlement;
         let before = self.state.clone();
         match concluded.lane {
@@ -776,7 +760,9 @@ impl Lane {
         }
         let want = (busy * self.stage.depth()).min(limits::STAGED_AHEAD_MAX.max(busy));
         loop {
-            let Some(next) = self.line.first() else { return };
+            let Some(next) = self.line.first() else {
+                return;
+            };
             if self.stage.len() >= want {
                 let displaced = self
                     .stage
@@ -807,7 +793,9 @@ impl Lane {
         let surplus: Vec<SlotId> = self
             .slots
             .iter()
-            .filter(|(id, slot)| id.0 >= self.settings.max_concurrency && matches!(slot, Slot::Idle))
+            .filter(|(id, slot)| {
+                id.0 >= self.settings.max_concurrency && matches!(slot, Slot::Idle)
+            })
             .map(|(id, _)| *id)
             .collect();
         for slot in surplus {

@@ -257,11 +257,7 @@ impl World {
     }
 
     fn running(&self) -> Vec<JobId> {
-        self.callers
-            .values()
-            .flatten()
-            .map(|d| d.job.id)
-            .collect()
+        self.callers.values().flatten().map(|d| d.job.id).collect()
     }
 
     fn busy_slot(&self, pick: usize) -> Option<SlotId> {
@@ -358,8 +354,14 @@ impl World {
             assert_eq!(completions, want, "completed exactly once");
         }
         for key in &self.sent {
-            assert!(self.disk.closed.contains_key(key), "every call is in the log");
-            assert!(!self.disk.unstaged.contains(key), "no sent attempt was voided");
+            assert!(
+                self.disk.closed.contains_key(key),
+                "every call is in the log"
+            );
+            assert!(
+                !self.disk.unstaged.contains(key),
+                "no sent attempt was voided"
+            );
         }
         assert!(self.lane.is_drained());
     }
@@ -422,7 +424,11 @@ fn between_two_calls_the_lane_waits_for_no_disk() {
     world.ack_all();
     assert_eq!(world.running(), [id(1)]);
     world.end(SlotId(0), &answered());
-    assert_eq!(world.running(), [id(2)], "sent before the outcome is stored");
+    assert_eq!(
+        world.running(),
+        [id(2)],
+        "sent before the outcome is stored"
+    );
     assert_eq!(world.in_work.len(), 1);
     world.finish();
 }

@@ -84,7 +84,10 @@ mod tests {
     fn a_longer_retry_after_wins() {
         assert_eq!(backoff_ms(&exact(), 0, Some(5_000), 1), 5_000);
         assert_eq!(backoff_ms(&exact(), 3, Some(5_000), 1), 8_000);
-        assert_eq!(backoff_ms(&exact(), 0, Some(u64::MAX), 1), RETRY_AFTER_MS_MAX);
+        assert_eq!(
+            backoff_ms(&exact(), 0, Some(u64::MAX), 1),
+            RETRY_AFTER_MS_MAX
+        );
     }
 
     proptest::proptest! {

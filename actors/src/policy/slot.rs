@@ -172,7 +172,10 @@ impl Stage {
     pub fn expire(&mut self, now: Timestamp) -> Vec<JobEntry> {
         self.jobs
             .extract_if(.., |staged| {
-                staged.entry.deadline.is_some_and(|deadline| deadline <= now)
+                staged
+                    .entry
+                    .deadline
+                    .is_some_and(|deadline| deadline <= now)
             })
             .map(|staged| staged.entry)
             .collect()

@@ -76,4 +76,3 @@ impl Ids for SeededIds {
         self.draw()
     }
 }
-

@@ -1,0 +1,71 @@
+//! From a configuration to a running lane on the real adapters.
+
+use std::sync::Arc;
+
+use onelane_actors::Faults;
+use onelane_actors::ports::{Clock as _, Store as _, StoreError};
+use onelane_actors::supervisor::RestartBudget;
+
+use super::{Orchestrator, Parts};
+use crate::config::{Config, ConfigError, Loaded};
+use crate::glm::{HttpGlm, HttpGlmError};
+use crate::store::{RedbStore, StoreOptions};
+use crate::system::{SystemClock, SystemIds};
+
+/// Why a lane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store can't be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The HTTP client can't be built.
+    #[error(transparent)]
+    Glm(#[from] HttpGlmError),
+    /// An actor did not start.
+    #[error("the lane did not start: {0}")]
+    Actors(String),
+}
+
+impl Orchestrator {
+    /// Starts the lane of an embedding program: opens (or creates) the store that `config` names
+    /// and goes on with what it holds. Changes that were made while running, and are kept in the
+    /// store, win over `config`.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_loaded(Loaded::from_config(config)?).await
+    }
+
+    /// As [`Orchestrator::start`], with a configuration from file, environment and flags.
+    pub async fn start_loaded(loaded: Loaded) -> Result<Self, StartError> {
+        let options = StoreOptions {
+            cache_bytes: loaded.config.store.cache_bytes,
+            quick_repair: loaded.config.store.quick_repair,
+        };
+        let path = loaded.config.store.path.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = RedbStore::open(path, options)?;
+            let stored = store.config()?;
+            Ok::<_, StoreError>((store, stored))
+        });
+        let (store, stored) = opened
+            .await
+            .map_err(|error| StartError::Actors(error.to_string()))??;
+        let clock = Arc::new(SystemClock);
+        let loaded = loaded.with_stored(stored.as_deref(), clock.now())?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        Self::start_with(Parts {
+            store: Arc::new(store),
+            glm: Arc::new(HttpGlm::new(Arc::clone(&clock) as Arc<_>)?),
+            clock,
+            ids: Arc::new(SystemIds::new()),
+            config: loaded,
+            budget: RestartBudget::default(),
+            faults: Faults::default(),
+        })
+        .await
+    }
+}
