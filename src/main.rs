@@ -1,1 +1,2 @@
+//! The `onelane` command.
 fn main() {}

@@ -1,0 +1,369 @@
+//! The figures that README reports, each as a ratio to a baseline in the same run: machines differ
+//! and are noisy, ratios less so. `cargo bench` prints them all; `cargo bench -- submit` one part.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a program that prints figures and may end when something is wrong"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onelane::config::{Config, Loaded};
+use onelane::model::{Secret, Submission};
+use onelane::orchestrator::Orchestrator;
+use onelane::simulator::{Arrival, Simulator, SimulatorConfig, Span};
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = args.iter().position(|a| a == "--waiting-child") {
+        waiting::child(Path::new(&args[at + 1]), &args[at + 2]);
+        return;
+    }
+    let wanted: Vec<&str> = args
+        .iter()
+        .map(String::as_str)
+        .filter(|a| !a.starts_with("--"))
+        .collect();
+    let part = |name: &str| wanted.is_empty() || wanted.contains(&name);
+    println!("{} logical cores", std::thread::available_parallelism().map_or(0, usize::from));
+    if part("submit") {
+        runtime().block_on(submit::run());
+    }
+    if part("lane") {
+        runtime().block_on(lane::run());
+    }
+    if part("waiting") {
+        waiting::run();
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// A directory beside the build: `/tmp` may be memory, and the figures are about disks.
+fn scratch() -> tempfile::TempDir {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(&target).unwrap();
+    tempfile::tempdir_in(target).unwrap()
+}
+
+fn config(store: &Path, base_url: &str) -> Config {
+    let mut config = Config::default();
+    config.store.path = store.to_str().unwrap().to_owned();
+    config.glm.base_url = base_url.to_owned();
+    config.glm.api_key = Some(Secret::new("bench-key.secret"));
+    config
+}
+
+fn quantile(sorted: &[u64], q: f64) -> u64 {
+    sorted[((sorted.len() - 1) as f64 * q).round() as usize]
+}
+
+fn prompt(n: usize) -> Submission {
+    Submission::prompt(format!(
+        "Summarise in one sentence why a queue in front of a rate-limited API helps, number {n}."
+    ))
+    .unwrap()
+}
+
+mod submit {
+    use super::*;
+
+    const ONE: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("one");
+
+    /// Median of a bare redb commit of one row of `bytes`, in microseconds.
+    fn bare_commit(dir: &Path, bytes: usize, rounds: u64) -> u64 {
+        let db = redb::Database::create(dir.join("bare.redb")).unwrap();
+        let row = vec![7_u8; bytes];
+        let mut times: Vec<u64> = (0..rounds)
+            .map(|n| {
+                let begun = Instant::now();
+                let write = db.begin_write().unwrap();
+                write.open_table(ONE).unwrap().insert(n, row.as_slice()).unwrap();
+                write.commit().unwrap();
+                begun.elapsed().as_micros() as u64
+            })
+            .collect();
+        times.sort_unstable();
+        quantile(&times, 0.5)
+    }
+
+    /// Submissions a second of `submitters` at once, and the median acknowledgement.
+    async fn submitters(lane: &Orchestrator, submitters: usize, jobs: usize) -> (f64, u64) {
+        let begun = Instant::now();
+        let tasks: Vec<_> = (0..submitters)
+            .map(|s| {
+                let lane = lane.clone();
+                tokio::spawn(async move {
+                    let mut times = Vec::with_capacity(jobs / submitters);
+                    for n in 0..jobs / submitters {
+                        let at = Instant::now();
+                        lane.submit(prompt(s * jobs + n)).await.unwrap();
+                        times.push(at.elapsed().as_micros() as u64);
+                    }
+                    times
+                })
+            })
+            .collect();
+        let mut times = Vec::new();
+        for task in tasks {
+            times.extend(task.await.unwrap());
+        }
+        let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
+        times.sort_unstable();
+        (rate, quantile(&times, 0.5))
+    }
+
+    pub(super) async fn run() {
+        println!("\n== durable submissions (median of 5 rounds, one row of 300 bytes as the baseline)");
+        let mut ratios = Vec::new();
+        let mut acks = Vec::new();
+        for round in 1..=5 {
+            let dir = scratch();
+            let mut config = config(&dir.path().join("lane.redb"), "http://127.0.0.1:9");
+            config.glm.is_active = false;
+            if let Ok(value) = std::env::var("QUICK_REPAIR") {
+                config.store.quick_repair = value == "1";
+            }
+            let lane = Orchestrator::start(&config).await.unwrap();
+            submitters(&lane, 8, 400).await;
+            let bare = bare_commit(dir.path(), 300, 400);
+            let (one_rate, one_ack) = submitters(&lane, 1, 800).await;
+            let (many_rate, many_ack) = submitters(&lane, 64, 32_000).await;
+            let bare_after = bare_commit(&{
+                let again = dir.path().join("again");
+                std::fs::create_dir(&again).unwrap();
+                again
+            }, 300, 400);
+            let bare = (bare + bare_after) / 2;
+            println!(
+                "round {round}: bare commit {bare} us | 1 submitter {one_rate:.0}/s, ack p50 {one_ack} us | 64 submitters {many_rate:.0}/s, ack p50 {many_ack} us"
+            );
+            ratios.push((many_rate / one_rate * 100.0) as u64);
+            acks.push((one_ack as f64 / bare as f64 * 100.0) as u64);
+            lane.shutdown(Duration::from_secs(5)).await;
+        }
+        ratios.sort_unstable();
+        acks.sort_unstable();
+        println!(
+            "64 submitters / 1 submitter: {:.1} (aim: at least 15) | ack p50 / bare commit: {:.2} (aim: at most 2.5)",
+            quantile(&ratios, 0.5) as f64 / 100.0,
+            quantile(&acks, 0.5) as f64 / 100.0
+        );
+    }
+}
+
+mod lane {
+    use super::*;
+
+    /// What the server saw of one series of calls.
+    struct Seen {
+        rate: f64,
+        gaps: Vec<u64>,
+    }
+
+    fn seen(arrivals: &[Arrival]) -> Seen {
+        let first = arrivals.first().unwrap().at_us;
+        let last = arrivals.last().unwrap().at_us;
+        let mut gaps: Vec<u64> = arrivals
+            .windows(2)
+            .map(|pair| pair[1].at_us.saturating_sub(pair[0].end_us.unwrap()))
+            .collect();
+        gaps.sort_unstable();
+        Seen {
+            rate: (arrivals.len() - 1) as f64 / ((last - first) as f64 / 1e6),
+            gaps,
+        }
+    }
+
+    /// The baseline: one task, one call after the other, the answer read and parsed, nothing stored.
+    async fn bare_loop(base_url: String, calls: usize) {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .http1_only()
+            .tcp_nodelay(true)
+            .build()
+            .unwrap();
+        tokio::spawn(async move {
+            let url = format!("{base_url}/chat/completions");
+            for n in 0..calls {
+                let body = serde_json::json!({
+                    "model": "glm-4.7",
+                    "request_id": format!("loop-{n:08}"),
+                    "messages": [{"role": "user", "content": format!(
+                        "Summarise in one sentence why a queue in front of a rate-limited API helps, number {n}."
+                    )}],
+                });
+                let response = client
+                    .post(&url)
+                    .header("authorization", "Bearer bench-key.secret")
+                    .header("content-type", "application/json")
+                    .body(body.to_string())
+                    .send()
+                    .await
+                    .unwrap();
+                assert_eq!(response.status(), 200);
+                let bytes = response.bytes().await.unwrap();
+                let _: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    async fn through_the_lane(sim: &Simulator, calls: usize) {
+        let dir = scratch();
+        let mut config = config(&dir.path().join("lane.redb"), &sim.base_url());
+        if let Ok(value) = std::env::var("QUICK_REPAIR") {
+            config.store.quick_repair = value == "1";
+        }
+        let lane = Orchestrator::start(&config).await.unwrap();
+        lane.pause(None).await.unwrap();
+        let jobs = (0..calls).map(prompt).collect();
+        let ids: Vec<_> = lane.submit_many(jobs).await.unwrap();
+        lane.resume().await.unwrap();
+        let last = ids.last().unwrap().as_ref().unwrap().job_id;
+        lane.wait(last).await.unwrap();
+        assert_eq!(lane.queue_status().await.unwrap().completed, calls as u64);
+        lane.shutdown(Duration::from_secs(5)).await;
+    }
+
+    pub(super) async fn run() {
+        println!("\n== the lane beside a bare sequential reqwest loop, alternating (every result of the lane durable)");
+        for (latency_ms, calls, rounds) in [(0, 3_000, 7), (5, 400, 7), (50, 60, 7)] {
+            let sim = Simulator::start(SimulatorConfig {
+                latency_ms: Span::Fixed(latency_ms),
+                ..SimulatorConfig::default()
+            })
+            .unwrap();
+            bare_loop(sim.base_url(), 50).await;
+            let mut ratios = Vec::new();
+            let (mut loops, mut lanes) = (Vec::new(), Vec::new());
+            let (mut loop_rate, mut lane_rate) = (Vec::new(), Vec::new());
+            for _ in 0..rounds {
+                sim.reset_stats();
+                bare_loop(sim.base_url(), calls).await;
+                let bare = seen(&sim.arrivals());
+                sim.reset_stats();
+                through_the_lane(&sim, calls).await;
+                assert_eq!(sim.stats().peak_in_flight, 1);
+                let lane = seen(&sim.arrivals());
+                ratios.push((lane.rate / bare.rate * 10_000.0) as u64);
+                loop_rate.push(bare.rate as u64);
+                lane_rate.push(lane.rate as u64);
+                loops.extend(bare.gaps);
+                lanes.extend(lane.gaps);
+            }
+            for sorted in [&mut ratios, &mut loops, &mut lanes, &mut loop_rate, &mut lane_rate] {
+                sorted.sort_unstable();
+            }
+            println!(
+                "{latency_ms:>2} ms: lane / loop {:.4} (median of {rounds} rounds, {:.4} to {:.4}) | calls/s lane {} loop {} | idle gap at the server p50 {} us (loop {}), p99 {} us (loop {})",
+                quantile(&ratios, 0.5) as f64 / 10_000.0,
+                ratios[0] as f64 / 10_000.0,
+                ratios[ratios.len() - 1] as f64 / 10_000.0,
+                quantile(&lane_rate, 0.5),
+                quantile(&loop_rate, 0.5),
+                quantile(&lanes, 0.5),
+                quantile(&loops, 0.5),
+                quantile(&lanes, 0.99),
+                quantile(&loops, 0.99),
+            );
+        }
+    }
+}
+
+mod waiting {
+    use super::*;
+
+    const JOBS: usize = 100_000;
+
+    fn rss_bytes() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    /// Starts on a store, prints its memory and, when a server is given, the time to first dispatch.
+    pub(super) fn child(store: &Path, base_url: &str) {
+        runtime().block_on(async {
+            let mut config = config(store, base_url);
+            config.glm.is_active = false;
+            let lane = Orchestrator::start(&config).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let rss = rss_bytes();
+            lane.shutdown(Duration::from_secs(1)).await;
+            drop(lane);
+            let sim = Arc::new(Simulator::start(SimulatorConfig::default()).unwrap());
+            let mut config = super::config(store, &sim.base_url());
+            config.glm.model = "glm-4.7".to_owned();
+            let begun = Instant::now();
+            let lane = Orchestrator::start_loaded(Loaded::from_config(&config).unwrap())
+                .await
+                .unwrap();
+            while sim.stats().calls == 0 && begun.elapsed() < Duration::from_secs(10) {
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+            let dispatch_us = begun.elapsed().as_micros();
+            println!("{rss} {dispatch_us}");
+            lane.shutdown(Duration::from_millis(100)).await;
+        });
+    }
+
+    fn measure(store: &Path) -> (u64, u64) {
+        let out = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--waiting-child", store.to_str().unwrap(), "http://127.0.0.1:9"])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        let mut numbers = text.split_whitespace().map(|n| n.parse().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
+    pub(super) fn run() {
+        println!("\n== {JOBS} waiting jobs");
+        let dir = scratch();
+        let (empty, full) = (dir.path().join("empty.redb"), dir.path().join("full.redb"));
+        runtime().block_on(async {
+            let mut config = config(&full, "http://127.0.0.1:9");
+            config.glm.is_active = false;
+            let lane = Orchestrator::start(&config).await.unwrap();
+            for chunk in 0..JOBS / 10_000 {
+                let jobs = (0..10_000).map(|n| prompt(chunk * 10_000 + n)).collect();
+                for submitted in lane.submit_many(jobs).await.unwrap() {
+                    submitted.unwrap();
+                }
+            }
+            lane.shutdown(Duration::from_secs(5)).await;
+        });
+        runtime().block_on(async {
+            let mut config = config(&empty, "http://127.0.0.1:9");
+            config.glm.is_active = false;
+            let lane = Orchestrator::start(&config).await.unwrap();
+            lane.submit(prompt(0)).await.unwrap();
+            lane.shutdown(Duration::from_secs(5)).await;
+        });
+        let (base, _) = measure(&empty);
+        let (rss, dispatch_us) = measure(&full);
+        println!(
+            "memory per waiting job {} bytes (aim: below 300; {:.1} MB over {:.1} MB of a start with one job) | restart to first dispatch {:.0} ms (aim: below 1000)",
+            rss.saturating_sub(base) / JOBS as u64,
+            rss as f64 / 1e6,
+            base as f64 / 1e6,
+            dispatch_us as f64 / 1e3,
+        );
+    }
+}
