@@ -1,0 +1,500 @@
+//! The run itself: lines in, jobs out, results as they come. One loop owns everything; whatever takes
+//! time is a task beside it whose end is a [`Step`] of the loop.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use onelane::error::Error;
+use onelane::model::{Cost, Event, JobId, RequestId};
+use onelane::orchestrator::{
+    Feed, JobDetail, Metrics, Orchestrator, StopReason, Submission, Submitted,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::identity::{Digest, Label, LineId, Source};
+use super::input::Chunk;
+use super::output::{LineError, Response, ResultLine, Results};
+use super::parse::Asked;
+use super::progress::Progress;
+use super::standstill::Standstill;
+use super::summary::{End, Tally};
+use super::tracker::{Tracker, Verdict, Waiting};
+use crate::cli::DRAIN_DEADLINE;
+use crate::cli::exit::{CliError, Exit};
+use crate::telemetry::Signals;
+
+/// How often figures are fetched and what was refused for lack of room is submitted again.
+const TICK: Duration = Duration::from_millis(500);
+/// Jobs that are looked at at once.
+const LOOKS_MAX: usize = 32;
+
+/// What lines take that do not say it themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct Defaults {
+    /// Whose jobs they are.
+    pub(crate) user_id: String,
+    /// How urgent they are.
+    pub(crate) priority: i32,
+    /// The model the lane gives them.
+    pub(crate) model: String,
+}
+
+/// A line that was submitted, or is about to be.
+struct Ready {
+    line: Digest,
+    label: Label,
+    submission: Submission,
+}
+
+type SubmitReply = Result<Vec<Result<Submitted, Error>>, Error>;
+
+/// What the loop has to deal with next.
+enum Step {
+    Feed(Option<Feed>),
+    Chunk(Option<Chunk>),
+    Submitted(Vec<Ready>, SubmitReply),
+    Looked(JobId, Box<Result<JobDetail, Error>>),
+    Retried(JobId, Result<(), Error>),
+    Figures(Box<Result<Metrics, Error>>),
+    Tick,
+    Signal,
+    LaneStopped(StopReason),
+    Drained,
+}
+
+/// One run.
+pub(crate) struct Run<'a> {
+    lane: &'a Orchestrator,
+    source: Source,
+    defaults: Defaults,
+    results: &'a mut Results,
+    progress: &'a mut Progress,
+    /// `None` once it was read to its end, or nobody wants more of it.
+    input: Option<mpsc::Receiver<Chunk>>,
+    tracker: Tracker,
+    tasks: FuturesUnordered<BoxFuture<'static, Step>>,
+    looks: usize,
+    submitting: bool,
+    asking_figures: bool,
+    /// Lines that the lane had no room for.
+    no_room: Vec<Ready>,
+    /// Whether the input was read to its end.
+    all_read: bool,
+    signals: u32,
+    end: Option<End>,
+    /// How many lines ended how.
+    pub(crate) tally: Tally,
+    /// What this process spent, as the lane last told.
+    pub(crate) spent: Vec<Cost>,
+}
+
+impl<'a> Run<'a> {
+    /// A run of these lines through this lane.
+    pub(crate) fn new(
+        lane: &'a Orchestrator,
+        source: Source,
+        defaults: Defaults,
+        input: mpsc::Receiver<Chunk>,
+        results: &'a mut Results,
+        progress: &'a mut Progress,
+    ) -> Self {
+        Self {
+            lane,
+            source,
+            defaults,
+            results,
+            progress,
+            input: Some(input),
+            tracker: Tracker::default(),
+            tasks: FuturesUnordered::new(),
+            looks: 0,
+            submitting: false,
+            asking_figures: false,
+            no_room: Vec::new(),
+            all_read: false,
+            signals: 0,
+            end: None,
+            tally: Tally::default(),
+            spent: Vec::new(),
+        }
+    }
+
+    /// Runs until every line ended, the lane stands still for an operator, or a signal. An error ends it
+    /// at once: the store or the lane failed, or results can't be written.
+    pub(crate) async fn drive(&mut self, signals: &mut Signals) -> Result<End, CliError> {
+        let mut events = self.lane.subscribe();
+        let mut events_open = true;
+        let lane = self.lane.clone();
+        let mut stopped = Box::pin(async move { lane.stopped().await });
+        let mut stopped_open = true;
+        let mut tick = ticks();
+        loop {
+            self.start_tasks();
+            if let Some(end) = self.ended() {
+                return Ok(end);
+            }
+            let wants_input = !self.submitting && self.no_room.is_empty();
+            let step = tokio::select! {
+                // Events first: a subscriber that lags misses some.
+                biased;
+                feed = events.next(), if events_open => Step::Feed(feed),
+                Some(step) = self.tasks.next(), if !self.tasks.is_empty() => step,
+                _ = signals.next() => Step::Signal,
+                reason = &mut stopped, if stopped_open => Step::LaneStopped(reason),
+                _ = tick.tick() => Step::Tick,
+                chunk = next_chunk(&mut self.input), if wants_input => Step::Chunk(chunk),
+            };
+            match step {
+                Step::Feed(None) => events_open = false,
+                Step::LaneStopped(StopReason::Shutdown) => stopped_open = false,
+                step => self.take(step)?,
+            }
+        }
+    }
+
+    /// Deals with what happened.
+    fn take(&mut self, step: Step) -> Result<(), CliError> {
+        match step {
+            Step::Feed(Some(Feed::Event(_, event))) => self.heard(&event),
+            Step::Feed(Some(Feed::Missed(_))) => self.tracker.missed(),
+            Step::Feed(None) => {}
+            Step::Chunk(Some(chunk)) => self.read(chunk)?,
+            Step::Chunk(None) => {
+                self.input = None;
+                self.all_read = true;
+            }
+            Step::Submitted(ready, reply) => self.submitted(ready, reply)?,
+            Step::Looked(id, reply) => self.looked(id, *reply)?,
+            Step::Retried(id, reply) => self.retried(id, reply)?,
+            Step::Figures(reply) => self.figures(*reply)?,
+            Step::Tick => {
+                let no_room = std::mem::take(&mut self.no_room);
+                self.submit(no_room);
+                self.ask_figures();
+            }
+            Step::Signal => self.interrupt(),
+            Step::LaneStopped(reason) => return Err(reason.into()),
+            Step::Drained => {
+                let done = self.all_read && self.tally.unfinished() == 0;
+                self.end = Some(if done {
+                    End::Complete
+                } else {
+                    End::Interrupted
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The end, once nothing of it is left to be written.
+    fn ended(&self) -> Option<End> {
+        let nothing_left = self.looks == 0 && self.tracker.nothing_to_look_at();
+        if self.end.is_some() {
+            // A second signal waits for nothing.
+            return self
+                .end
+                .clone()
+                .filter(|_| nothing_left || self.signals > 1);
+        }
+        let all_sent = self.all_read && !self.submitting && self.no_room.is_empty();
+        let complete = all_sent && self.tracker.is_empty() && self.signals == 0;
+        complete.then_some(End::Complete)
+    }
+
+    fn start_tasks(&mut self) {
+        while self.looks < LOOKS_MAX
+            && let Some(id) = self.tracker.next()
+        {
+            self.looks += 1;
+            let lane = self.lane.clone();
+            self.task(async move { Step::Looked(id, Box::new(lane.job(id).await)) });
+        }
+    }
+
+    fn task(&self, task: impl Future<Output = Step> + Send + 'static) {
+        self.tasks.push(Box::pin(task));
+    }
+
+    fn heard(&mut self, event: &Event) {
+        self.tracker.event(event);
+        if matches!(event, Event::LaneHeld { .. } | Event::LanePaused { .. }) {
+            self.ask_figures();
+        }
+    }
+
+    /// Takes lines that were read: writes the bad ones, passes over the done ones, submits the others.
+    fn read(&mut self, chunk: Chunk) -> Result<(), CliError> {
+        let lines = chunk.map_err(|e| {
+            CliError::new(Exit::Usage, format!("the input can't be read: {e}"))
+                .help("what was read is on its way; run the same command again to continue")
+        })?;
+        let mut ready = Vec::with_capacity(lines.len());
+        for line in lines {
+            self.tally.lines += 1;
+            match line.asked {
+                Err(problem) => {
+                    let message = format!("line {}: {problem}", line.number);
+                    self.progress.note(&format!("bad {message}"));
+                    self.tally.bad += 1;
+                    self.write_error(line.digest, &line.label, error("invalid_line", message))?;
+                }
+                Ok(_) if self.results.is_done(line.digest, &line.label) => {
+                    self.tally.done_before += 1
+                }
+                Ok(asked) => ready.push(self.ready(line.digest, line.label, asked)),
+            }
+        }
+        self.submit(ready);
+        Ok(())
+    }
+
+    fn ready(&self, line: Digest, label: Label, asked: Asked) -> Ready {
+        let names_model = asked.model.is_some() || asked.request.model().is_some();
+        let default_model = (!names_model).then_some(self.defaults.model.as_str());
+        let id = LineId {
+            source: self.source,
+            line,
+        };
+        let submission = Submission {
+            request: asked.request,
+            model: asked.model,
+            user_id: asked
+                .user_id
+                .unwrap_or_else(|| self.defaults.user_id.clone()),
+            content_id: asked.content_id,
+            priority: asked.priority.unwrap_or(self.defaults.priority),
+            max_retries: None,
+            run_at: None,
+            deadline: None,
+            timeout_ms: None,
+            idempotency_key: Some(id.idempotency_key(default_model)),
+            metadata: None,
+        };
+        Ready {
+            line,
+            label,
+            submission,
+        }
+    }
+
+    fn submit(&mut self, ready: Vec<Ready>) {
+        if ready.is_empty() || self.signals > 0 {
+            return;
+        }
+        self.submitting = true;
+        self.tracker.chunk_leaves();
+        let lane = self.lane.clone();
+        let submissions = ready.iter().map(|r| r.submission.clone()).collect();
+        self.task(async move { Step::Submitted(ready, lane.submit_many(submissions).await) });
+    }
+
+    fn submitted(&mut self, ready: Vec<Ready>, reply: SubmitReply) -> Result<(), CliError> {
+        self.submitting = false;
+        let replies = match reply {
+            Ok(replies) => replies,
+            // What is on disk of it is found by its keys in the next run.
+            Err(e) => return self.trouble(e),
+        };
+        let mut jobs = Vec::with_capacity(ready.len());
+        for (ready, reply) in ready.into_iter().zip(replies) {
+            match reply {
+                Ok(submitted) => {
+                    let waiting = Waiting {
+                        line: ready.line,
+                        told: self.results.was_told(ready.line),
+                        label: ready.label,
+                    };
+                    jobs.push((submitted.job_id, submitted.created, waiting));
+                }
+                Err(Error::QueueFull { .. }) => self.no_room.push(ready),
+                Err(e @ (Error::Store(_) | Error::Stopped(_))) => self.trouble(e)?,
+                Err(e) => {
+                    self.progress
+                        .note(&format!("{} is refused: {e}", ready.label));
+                    self.tally.bad += 1;
+                    self.write_error(ready.line, &ready.label, error("refused", e.to_string()))?;
+                }
+            }
+        }
+        self.tracker.chunk_arrived(jobs);
+        Ok(())
+    }
+
+    fn looked(&mut self, id: JobId, reply: Result<JobDetail, Error>) -> Result<(), CliError> {
+        self.looks -= 1;
+        let detail = match reply {
+            Ok(detail) => detail,
+            Err(Error::NotFound(_)) => return self.vanished(id),
+            Err(e) => return self.trouble(e),
+        };
+        match self.tracker.judge(&detail.record.job) {
+            Verdict::Waits => Ok(()),
+            Verdict::Retry => {
+                let lane = self.lane.clone();
+                self.task(async move { Step::Retried(id, lane.retry(id).await) });
+                Ok(())
+            }
+            Verdict::Ended(waiting) => self.write_end(&waiting, &detail),
+        }
+    }
+
+    fn retried(&mut self, id: JobId, reply: Result<(), Error>) -> Result<(), CliError> {
+        match reply {
+            Ok(()) => Ok(()),
+            // Somebody else was faster; what it is now decides.
+            Err(Error::WrongStatus { .. }) => {
+                self.tracker.look_at(id);
+                Ok(())
+            }
+            Err(Error::NotFound(_)) => self.vanished(id),
+            Err(e) => self.trouble(e),
+        }
+    }
+
+    /// Ends the run, unless it ends already: a lane that stopped tells its reason as a step of its own.
+    fn trouble(&self, error: Error) -> Result<(), CliError> {
+        match error {
+            _ if self.signals > 0 => Ok(()),
+            Error::Stopped(_) => Ok(()),
+            error => Err(error.into()),
+        }
+    }
+
+    fn vanished(&mut self, id: JobId) -> Result<(), CliError> {
+        let Some(waiting) = self.tracker.gone(id) else {
+            return Ok(());
+        };
+        self.tally.failed += 1;
+        let message = format!("job {id} is not in the store any more");
+        self.write_error(waiting.line, &waiting.label, error("not_found", message))
+    }
+
+    fn write_end(&mut self, waiting: &Waiting, detail: &JobDetail) -> Result<(), CliError> {
+        let job = &detail.record.job;
+        let Some(body) = &detail.record.response else {
+            self.tally.failed += 1;
+            let error = match &job.error {
+                Some(failure) => LineError {
+                    code: failure.code.clone(),
+                    message: failure.message.clone(),
+                    status_code: failure.http_status,
+                    maybe_billed: failure.maybe_billed,
+                },
+                None => error(
+                    job.status.name(),
+                    format!("job {} is {}", job.id, job.status.name()),
+                ),
+            };
+            return self.write_error(waiting.line, &waiting.label, error);
+        };
+        self.tally.completed += 1;
+        let call = detail.attempts.last();
+        let request_id = call.map_or_else(
+            || RequestId::new(job.id, job.attempts),
+            |c| c.request_id.clone(),
+        );
+        let line = ResultLine {
+            id: self.id(waiting.line),
+            custom_id: waiting.label.to_string(),
+            response: Some(Response {
+                status_code: call.and_then(|c| c.status_code).unwrap_or(200),
+                request_id: request_id.to_string(),
+                body,
+            }),
+            error: None,
+        };
+        self.results.write(&line)
+    }
+
+    fn write_error(
+        &mut self,
+        line: Digest,
+        label: &Label,
+        error: LineError,
+    ) -> Result<(), CliError> {
+        let line = ResultLine {
+            id: self.id(line),
+            custom_id: label.to_string(),
+            response: None,
+            error: Some(error),
+        };
+        self.results.write(&line)
+    }
+
+    fn id(&self, line: Digest) -> String {
+        let source = self.source;
+        LineId { source, line }.to_string()
+    }
+
+    fn ask_figures(&mut self) {
+        if self.asking_figures || self.signals > 0 {
+            return;
+        }
+        self.asking_figures = true;
+        let lane = self.lane.clone();
+        self.task(async move { Step::Figures(Box::new(lane.metrics().await)) });
+    }
+
+    fn figures(&mut self, reply: Result<Metrics, Error>) -> Result<(), CliError> {
+        self.asking_figures = false;
+        let metrics = match reply {
+            Ok(metrics) => metrics,
+            Err(e) => return self.trouble(e),
+        };
+        self.spent = metrics.cost;
+        let standstill = Standstill::of(&metrics.lane);
+        let text = standstill.as_ref().map(Standstill::to_string);
+        self.progress.show(&self.tally, &self.spent, text);
+        if metrics.lane.in_flight == 0 && self.end.is_none() {
+            self.end = End::of(standstill);
+        }
+        Ok(())
+    }
+
+    /// The first signal lets open calls finish, the second closes them.
+    fn interrupt(&mut self) {
+        self.signals += 1;
+        self.input = None;
+        self.no_room.clear();
+        let deadline = if self.signals == 1 {
+            DRAIN_DEADLINE
+        } else {
+            Duration::ZERO
+        };
+        if self.signals == 1 {
+            self.progress
+                .note("stopping: the open call may finish; once more stops at once");
+        }
+        let lane = self.lane.clone();
+        self.task(async move {
+            lane.shutdown(deadline).await;
+            Step::Drained
+        });
+    }
+}
+
+/// The next chunk, `None` at the input's end. Waits for ever when nobody wants more of it.
+async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
+    match input {
+        Some(input) => input.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ticks() -> Interval {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
+}
+
+fn error(code: &str, message: String) -> LineError {
+    LineError {
+        code: code.to_owned(),
+        message,
+        status_code: None,
+        maybe_billed: false,
+    }
+}
