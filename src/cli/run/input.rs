@@ -346,6 +346,16 @@ mod tests {
     }
 
     #[test]
+    fn the_prompts_that_ship_are_all_fit_to_be_sent() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/prompts.jsonl");
+        let read = lines(&std::fs::read(path).unwrap(), LINE_BYTES_MAX);
+        assert!(read.len() >= 100, "{} prompts", read.len());
+        for line in &read {
+            assert!(line.asked.is_ok(), "line {}: {:?}", line.number, line.asked);
+        }
+    }
+
+    #[test]
     fn a_missing_file_is_the_users_to_mend() {
         let dir = tempfile::tempdir().unwrap();
         let Err(missing) = open(&dir.path().join("none.jsonl")) else {
