@@ -75,7 +75,7 @@ pub(crate) enum ConfigVerb {
     next_help_heading = "Configuration (flag > environment > stored change > file > default)"
 )]
 pub(crate) struct Common {
-    /// Configuration file [env: ONELANE_CONFIG] [default: config.toml, if it is there]
+    /// Configuration file [env: ONELANE_CONFIG] [default: onelane.toml or config.toml, if there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Store file [env: ONELANE_STORE] [default: onelane.redb]

@@ -21,15 +21,11 @@ mod start;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser as _;
 
 use args::{Cli, ConfigVerb, Verb};
 use exit::{CliError, Exit};
-
-/// How long a draining lane waits for its open calls before it closes them.
-pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs the program and says how it ended.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use super::args::ServeArgs;
 use super::exit::{CliError, Exit};
 use super::run::Standstill;
+use super::start;
 use super::start::{Plan, Server};
-use super::{DRAIN_DEADLINE, start};
 use crate::telemetry::{self, Signal, Signals};
 
 /// How often `--once` looks whether anything is left.
@@ -37,7 +37,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
             // A sender that is gone closes just as well.
             let _ = closed.await;
         },
-        DRAIN_DEADLINE,
+        plan.drain,
     ));
     let end = end(&lane.orchestrator, args.once, &mut signals).await;
     // The lane stops first: while it drains, the API still tells how things stand.

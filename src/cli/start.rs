@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use onelane::orchestrator::Orchestrator;
 
-use super::DRAIN_DEADLINE;
 use super::args::{Common, SimulateArgs};
 use super::exit::{CliError, Exit};
 use crate::telemetry::{LogSettings, Signals};
@@ -26,12 +25,16 @@ pub(crate) struct Plan {
     pub(crate) max_concurrency: u16,
     /// Whether the simulator answers in place of GLM.
     pub(crate) simulated: bool,
+    /// How long a draining lane waits for its open calls before it closes them.
+    pub(crate) drain: Duration,
 }
 
 /// A running lane, and the simulator that it may talk to.
 pub(crate) struct Lane {
     /// The lane.
     pub(crate) orchestrator: Orchestrator,
+    /// How long it waits for its open calls when it is told to stop.
+    pub(crate) drain: Duration,
 }
 
 /// A listening API.
@@ -96,7 +99,7 @@ impl Lane {
     /// whether they did. Harmless when the lane has stopped already.
     pub(crate) async fn drain(&self, signals: &mut Signals) -> bool {
         tokio::select! {
-            end = self.orchestrator.shutdown(DRAIN_DEADLINE) => end.drained,
+            end = self.orchestrator.shutdown(self.drain) => end.drained,
             _ = signals.next() => {
                 tracing::warn!("told again: open calls are closed now");
                 self.orchestrator.shutdown(Duration::ZERO).await.drained

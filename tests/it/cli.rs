@@ -32,12 +32,26 @@ fn run(args: &[&str]) -> Output {
 fn help_names_every_verb_with_examples_and_exit_codes() {
     let help = run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for word in ["serve", "run", "simulate", "config", "Examples:", "Exit codes:", "--json"] {
+    for word in [
+        "serve",
+        "run",
+        "simulate",
+        "config",
+        "Examples:",
+        "Exit codes:",
+        "--json",
+    ] {
         assert!(help.stdout.contains(word), "{word} in {}", help.stdout);
     }
     let help = run(&["run", "--help"]);
     assert_eq!(help.code, Some(0));
-    for word in ["custom_id", "--out", "--simulate", "ONELANE_STORE", "continues"] {
+    for word in [
+        "custom_id",
+        "--out",
+        "--simulate",
+        "ONELANE_STORE",
+        "continues",
+    ] {
         assert!(help.stdout.contains(word), "{word} in {}", help.stdout);
     }
 }
@@ -46,7 +60,10 @@ fn help_names_every_verb_with_examples_and_exit_codes() {
 fn version_is_one_line() {
     let version = run(&["--version"]);
     assert_eq!(version.code, Some(0));
-    assert_eq!(version.stdout, format!("onelane {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        version.stdout,
+        format!("onelane {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
@@ -73,7 +90,11 @@ fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
 fn a_missing_input_ends_with_2_and_names_the_file() {
     let output = run(&["run", "none.jsonl", "--simulate"]);
     assert_eq!(output.code, Some(2));
-    assert!(output.stderr.starts_with("error: none.jsonl: "), "{}", output.stderr);
+    assert!(
+        output.stderr.starts_with("error: none.jsonl: "),
+        "{}",
+        output.stderr
+    );
     assert!(output.stderr.contains("\nhelp: "), "{}", output.stderr);
 }
 
@@ -83,21 +104,43 @@ fn results_never_overwrite_their_own_input() {
     let input = dir.path().join("prompts.jsonl");
     std::fs::write(&input, "{\"prompt\":\"hi\"}\n").unwrap();
     let output = onelane(dir.path())
-        .args(["run", "prompts.jsonl", "--out", "./prompts.jsonl", "--simulate"])
+        .args([
+            "run",
+            "prompts.jsonl",
+            "--out",
+            "./prompts.jsonl",
+            "--simulate",
+        ])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("is the input itself"));
-    assert_eq!(std::fs::read_to_string(&input).unwrap(), "{\"prompt\":\"hi\"}\n");
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("is the input itself")
+    );
+    assert_eq!(
+        std::fs::read_to_string(&input).unwrap(),
+        "{\"prompt\":\"hi\"}\n"
+    );
 }
 
 #[test]
 fn with_json_an_error_is_a_json_object() {
-    for args in [&["run", "none.jsonl", "--json"][..], &["--json", "frobnicate"], &["run", "--json"]] {
+    for args in [
+        &["run", "none.jsonl", "--json"][..],
+        &["--json", "frobnicate"],
+        &["run", "--json"],
+    ] {
         let output = run(args);
         assert_eq!(output.code, Some(2), "{args:?}");
         let error: serde_json::Value = serde_json::from_str(&output.stderr).unwrap();
         assert_eq!(error["error"]["exitCode"], 2, "{args:?}");
-        assert!(error["error"]["message"].as_str().is_some_and(|m| !m.is_empty()), "{args:?}");
+        assert!(
+            error["error"]["message"]
+                .as_str()
+                .is_some_and(|m| !m.is_empty()),
+            "{args:?}"
+        );
     }
 }

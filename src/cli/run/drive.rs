@@ -22,8 +22,8 @@ use super::progress::Progress;
 use super::standstill::Standstill;
 use super::summary::{End, Tally};
 use super::tracker::{Tracker, Verdict, Waiting};
-use crate::cli::DRAIN_DEADLINE;
 use crate::cli::exit::{CliError, Exit};
+use crate::cli::start::Lane;
 use crate::telemetry::Signals;
 
 /// How often figures are fetched and what was refused for lack of room is submitted again.
@@ -68,6 +68,7 @@ enum Step {
 /// One run.
 pub(crate) struct Run<'a> {
     lane: &'a Orchestrator,
+    drain: Duration,
     source: Source,
     defaults: Defaults,
     results: &'a mut Results,
@@ -85,6 +86,8 @@ pub(crate) struct Run<'a> {
     all_read: bool,
     signals: u32,
     end: Option<End>,
+    /// Whether the lane was shut down, since a signal asked for it.
+    pub(crate) drained: bool,
     /// How many lines ended how.
     pub(crate) tally: Tally,
     /// What this process spent, as the lane last told.
@@ -94,7 +97,7 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// A run of these lines through this lane.
     pub(crate) fn new(
-        lane: &'a Orchestrator,
+        lane: &'a Lane,
         source: Source,
         defaults: Defaults,
         input: mpsc::Receiver<Chunk>,
@@ -102,7 +105,8 @@ impl<'a> Run<'a> {
         progress: &'a mut Progress,
     ) -> Self {
         Self {
-            lane,
+            lane: &lane.orchestrator,
+            drain: lane.drain,
             source,
             defaults,
             results,
@@ -117,6 +121,7 @@ impl<'a> Run<'a> {
             all_read: false,
             signals: 0,
             end: None,
+            drained: false,
             tally: Tally::default(),
             spent: Vec::new(),
         }
@@ -178,6 +183,7 @@ impl<'a> Run<'a> {
             Step::Signal => self.interrupt(),
             Step::LaneStopped(reason) => return Err(reason.into()),
             Step::Drained => {
+                self.drained = true;
                 let done = self.all_read && self.tally.unfinished() == 0;
                 self.end = Some(if done {
                     End::Complete
@@ -460,7 +466,7 @@ impl<'a> Run<'a> {
         self.input = None;
         self.no_room.clear();
         let deadline = if self.signals == 1 {
-            DRAIN_DEADLINE
+            self.drain
         } else {
             Duration::ZERO
         };

@@ -13,6 +13,7 @@
 //!   one of another.
 //! * The file's directory plays no part: a project may be moved. A copy of the input under another name is
 //!   another input, and is the way to have the same prompts answered anew.
+//! * A simulated answer is never taken for a real one: under `--simulate` the same line is another line.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,9 +22,22 @@ use std::path::Path;
 use onelane::model::Fingerprint;
 use sha2::{Digest as _, Sha256};
 
-/// Which input: a short digest of its file name.
+/// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Source([u8; 4]);
+pub(crate) enum Mode {
+    /// GLM.
+    Real,
+    /// The simulator.
+    Simulated,
+}
+
+/// Which input: a short digest of its file name, and who answers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Who answers.
+    pub(crate) mode: Mode,
+    name: [u8; 4],
+}
 
 /// Which line of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,23 +70,48 @@ impl fmt::Display for Label {
     }
 }
 
+impl Mode {
+    /// What ids of lines begin with.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Real => "run",
+            Self::Simulated => "sim",
+        }
+    }
+}
+
 impl Source {
     /// The input with this path; `-` is standard input.
-    pub(crate) fn of(input: &Path) -> Self {
+    pub(crate) fn of(input: &Path, mode: Mode) -> Self {
         let name = input.file_name().unwrap_or(input.as_os_str());
         let mut hash = Sha256::new();
         hash.update(b"onelane run source\0");
         hash.update(name.as_encoded_bytes());
-        Self(first(&hash.finalize()))
+        Self {
+            mode,
+            name: first(&hash.finalize()),
+        }
+    }
+
+    /// Whether it is the same input, whoever answers.
+    pub(crate) fn is_same_input(self, other: Self) -> bool {
+        self.name == other.name
     }
 }
 
 impl LineId {
     /// Reads the form that `Display` writes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (source, line) = text.strip_prefix("run-")?.split_once('-')?;
+        let (prefix, rest) = text.split_once('-')?;
+        let mode = [Mode::Real, Mode::Simulated]
+            .into_iter()
+            .find(|mode| mode.prefix() == prefix)?;
+        let (name, line) = rest.split_once('-')?;
         Some(Self {
-            source: Source(unhex(source)?),
+            source: Source {
+                mode,
+                name: unhex(name)?,
+            },
             line: Digest(unhex(line)?),
         })
     }
@@ -88,8 +127,8 @@ impl LineId {
 
 impl fmt::Display for LineId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("run-")?;
-        for byte in self.source.0 {
+        write!(f, "{}-", self.source.mode.prefix())?;
+        for byte in self.source.name {
             write!(f, "{byte:02x}")?;
         }
         f.write_str("-")?;
@@ -219,7 +258,7 @@ mod tests {
     #[test]
     fn an_id_reads_back_as_it_was_written() {
         let id = LineId {
-            source: Source::of(Path::new("/a/prompts.jsonl")),
+            source: Source::of(Path::new("/a/prompts.jsonl"), Mode::Simulated),
             line: Identities::default().identify(1, None, asks("x")).unwrap(),
         };
         assert_eq!(LineId::parse(&id.to_string()), Some(id));
@@ -236,10 +275,13 @@ mod tests {
 
     #[test]
     fn a_directory_plays_no_part_and_a_name_does() {
-        let of = |path: &str| Source::of(Path::new(path));
+        let of = |path: &str| Source::of(Path::new(path), Mode::Real);
         assert_eq!(of("/a/prompts.jsonl"), of("b/prompts.jsonl"));
         assert_ne!(of("prompts.jsonl"), of("copy.jsonl"));
         assert_ne!(of("-"), of("prompts.jsonl"));
+        let simulated = Source::of(Path::new("prompts.jsonl"), Mode::Simulated);
+        assert_ne!(simulated, of("prompts.jsonl"));
+        assert!(simulated.is_same_input(of("prompts.jsonl")));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::exit::{CliError, Exit};
 use super::start;
 use crate::telemetry::{self, Signals};
 use drive::{Defaults, Run};
-use identity::Source;
+use identity::{Mode, Source};
 use output::Results;
 use progress::Progress;
 use summary::{End, Summary};
@@ -38,7 +38,12 @@ pub(crate) use standstill::Standstill;
 /// Runs a file of prompts.
 pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
-    let source = Source::of(&args.input);
+    let mode = if args.common.simulate {
+        Mode::Simulated
+    } else {
+        Mode::Real
+    };
+    let source = Source::of(&args.input, mode);
     let input = input::open(&args.input)?;
     let out = results_path(&args)?;
     let plan = start::plan(&args.common)?;
@@ -64,19 +69,14 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let chunks = input::read(input)
         .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
     release_operator_hold(&lane.orchestrator, &progress).await?;
-    let mut run = Run::new(
-        &lane.orchestrator,
-        source,
-        defaults,
-        chunks,
-        &mut results,
-        &mut progress,
-    );
+    let mut run = Run::new(&lane, source, defaults, chunks, &mut results, &mut progress);
     let driven = run.drive(&mut signals).await;
-    let (tally, spent) = (run.tally, std::mem::take(&mut run.spent));
+    let (tally, spent, drained) = (run.tally, std::mem::take(&mut run.spent), run.drained);
     drop(run);
     progress.clear();
-    lane.drain(&mut signals).await;
+    if !drained {
+        lane.drain(&mut signals).await;
+    }
     let end = driven?;
     if end == End::Complete {
         results.finish()?;

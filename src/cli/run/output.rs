@@ -4,7 +4,8 @@
 //! error lines are taken out, since those lines are tried again; a last line that a kill tore is cut off;
 //! lines of other inputs are left alone; and a file that holds anything else is refused, so that
 //! nobody's data is appended to or cut. A run that reaches its end also takes out the results of
-//! lines that are no longer in the input. What is rewritten is rewritten beside the file and renamed.
+//! lines that are no longer in the input. Simulated answers give way to real ones, never the other way
+//! round. What is rewritten is rewritten beside the file and renamed.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -16,7 +17,7 @@ use onelane::model::limits;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::identity::{Digest, Label, LineId, Source};
+use super::identity::{Digest, Label, LineId, Mode, Source};
 use crate::cli::exit::{CliError, Exit};
 
 /// Bytes of one line: a response of the largest size, and what stands around it.
@@ -81,6 +82,30 @@ struct Kept {
     now: Option<String>,
 }
 
+/// What a line that is there already is to this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// A result of this input.
+    Ours,
+    /// A real result of this input, in a simulated run: done, and not to be touched.
+    Real,
+    /// A simulated result of this input, in a real run: worth nothing.
+    Fake,
+    /// A result of another input.
+    Foreign,
+}
+
+impl Standing {
+    fn of(written: Source, run: Source) -> Self {
+        match (written.is_same_input(run), written.mode, run.mode) {
+            (false, _, _) => Self::Foreign,
+            (true, Mode::Real, Mode::Simulated) => Self::Real,
+            (true, Mode::Simulated, Mode::Real) => Self::Fake,
+            (true, _, _) => Self::Ours,
+        }
+    }
+}
+
 enum Sink {
     /// Standard output, a pipe, a device: written, never read.
     Stream(Box<dyn Write + Send>),
@@ -95,8 +120,12 @@ pub(crate) struct Results {
     path: PathBuf,
     source: Source,
     sink: Sink,
+    /// Answers of earlier runs.
     kept: HashMap<Digest, Kept>,
+    /// Lines that an earlier run wrote an error for.
     told: HashSet<Digest>,
+    /// Lines of a simulated run that have a real answer.
+    real: HashSet<Digest>,
 }
 
 /// Where the results of `input` go when nobody says: `prompts.jsonl` -> `prompts.results.jsonl`,
@@ -120,6 +149,7 @@ impl Results {
             sink: Sink::New,
             kept: HashMap::new(),
             told: HashSet::new(),
+            real: HashSet::new(),
         };
         if path.as_os_str() == "-" {
             results.sink = Sink::Stream(Box::new(io::stdout()));
@@ -153,10 +183,12 @@ impl Results {
     /// Whether an earlier run wrote the line's answer. Remembers that the line is still in the input,
     /// and what it is called there.
     pub(crate) fn is_done(&mut self, line: Digest, label: &Label) -> bool {
-        self.kept.get_mut(&line).is_some_and(|kept| {
+        let kept = self.kept.get_mut(&line);
+        let is_kept = kept.is_some();
+        if let Some(kept) = kept {
             kept.now = Some(label.to_string());
-            true
-        })
+        }
+        is_kept || self.real.contains(&line)
     }
 
     /// Whether an earlier run wrote an error for the line.
@@ -204,9 +236,10 @@ impl Results {
             return file.sync_data().map_err(|e| unusable(&self.path, &e));
         }
         let (source, kept) = (self.source, &self.kept);
-        let file = rewrite(&self.path, |written| {
-            let ours = LineId::parse(&written.id).filter(|id| id.source == source);
-            match ours.and_then(|id| kept.get(&id.line)) {
+        let file = rewrite(&self.path, |id, written| {
+            let ours = Standing::of(id.source, source) == Standing::Ours;
+            match kept.get(&id.line).filter(|_| ours) {
+                // Another's, or written just now.
                 None => true,
                 Some(Kept { now: None, .. }) => false,
                 Some(Kept { now, .. }) => {
@@ -233,17 +266,23 @@ impl Results {
         while let Some(line) = lines.next()? {
             let written = line.written()?;
             let id = line.id(&written)?;
-            if id.source != self.source {
-                continue;
+            let answered = written.response.is_some();
+            match Standing::of(id.source, self.source) {
+                Standing::Ours if answered => {
+                    let label = written.custom_id.unwrap_or_default();
+                    let again = self.kept.insert(id.line, Kept { label, now: None });
+                    to_drop |= again.is_some();
+                }
+                Standing::Ours => {
+                    self.told.insert(id.line);
+                    to_drop = true;
+                }
+                Standing::Real if answered => {
+                    self.real.insert(id.line);
+                }
+                Standing::Fake => to_drop = true,
+                Standing::Real | Standing::Foreign => {}
             }
-            if written.response.is_none() {
-                self.told.insert(id.line);
-                to_drop = true;
-                continue;
-            }
-            let label = written.custom_id.unwrap_or_default();
-            let again = self.kept.insert(id.line, Kept { label, now: None });
-            to_drop |= again.is_some();
         }
         if lines.torn {
             file.set_len(lines.whole_bytes).map_err(trouble)?;
@@ -252,9 +291,12 @@ impl Results {
         if to_drop {
             let source = self.source;
             let mut seen = HashSet::new();
-            let file = rewrite(&self.path, |written| {
-                let ours = LineId::parse(&written.id).filter(|id| id.source == source);
-                ours.is_none_or(|id| written.response.is_some() && seen.insert(id.line))
+            let file = rewrite(&self.path, |id, written| {
+                match Standing::of(id.source, source) {
+                    Standing::Ours => written.response.is_some() && seen.insert(id.line),
+                    Standing::Fake => false,
+                    Standing::Real | Standing::Foreign => true,
+                }
             })?;
             self.sink = Sink::File(file);
         }
@@ -293,7 +335,10 @@ fn lock(file: &File, path: &Path) -> Result<(), CliError> {
 }
 
 /// Writes the lines that `keep` keeps, as it leaves them, to a new file and puts that in place.
-fn rewrite(path: &Path, mut keep: impl FnMut(&mut Written<'_>) -> bool) -> Result<File, CliError> {
+fn rewrite(
+    path: &Path,
+    mut keep: impl FnMut(LineId, &mut Written<'_>) -> bool,
+) -> Result<File, CliError> {
     let trouble = |e: io::Error| unusable(path, &e);
     let mut beside = OsString::from(path.as_os_str());
     beside.push(".new");
@@ -303,7 +348,7 @@ fn rewrite(path: &Path, mut keep: impl FnMut(&mut Written<'_>) -> bool) -> Resul
     let mut lines = WrittenLines::of(&old, path);
     while let Some(line) = lines.next()? {
         let mut written = line.written()?;
-        if keep(&mut written) {
+        if keep(line.id(&written)?, &mut written) {
             let same = serde_json::to_writer(&mut new, &written).map_err(io::Error::from);
             same.and_then(|()| new.write_all(b"\n")).map_err(trouble)?;
         }
@@ -386,9 +431,11 @@ impl WrittenLine<'_> {
 
     /// Whether these bytes, which no line end follows, may be the beginning of a result.
     fn may_be_torn(&self) -> bool {
-        let start: &[u8] = br#"{"id":"run-"#;
-        let both = start.len().min(self.bytes.len());
-        start.get(..both) == self.bytes.get(..both)
+        let starts: [&[u8]; 2] = [br#"{"id":"run-"#, br#"{"id":"sim-"#];
+        let both = self.bytes.len().min(11);
+        starts
+            .into_iter()
+            .any(|start| start.get(..both) == self.bytes.get(..both))
     }
 
     fn foreign(&self) -> CliError {
@@ -416,8 +463,12 @@ mod tests {
         fn new() -> Self {
             Self {
                 dir: tempfile::tempdir().unwrap(),
-                source: Source::of(Path::new("prompts.jsonl")),
+                source: Source::of(Path::new("prompts.jsonl"), Mode::Real),
             }
+        }
+
+        fn mode(&mut self, mode: Mode) {
+            self.source.mode = mode;
         }
 
         fn path(&self) -> PathBuf {
@@ -599,7 +650,7 @@ mod tests {
     fn results_of_another_input_are_left_alone() {
         let bench = Bench::new();
         let mut other = Bench::new();
-        other.source = Source::of(Path::new("other.jsonl"));
+        other.source = Source::of(Path::new("other.jsonl"), Mode::Real);
         let mut results = Results::open(&bench.path(), other.source).unwrap();
         other.answer(&mut results, "a", "theirs");
         other.error(&mut results, "b", "theirs-too");
@@ -641,6 +692,33 @@ mod tests {
             text.starts_with(&format!("{{\"id\":\"{}\"", bench.id("stays"))),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_simulated_answer_gives_way_to_a_real_one() {
+        let mut bench = Bench::new();
+        bench.mode(Mode::Simulated);
+        let mut simulated = bench.open();
+        bench.answer(&mut simulated, "a", "fake");
+        drop(simulated);
+
+        bench.mode(Mode::Real);
+        let mut real = bench.open();
+        assert!(!real.is_done(bench.id("a").line, &number(1)));
+        assert_eq!(bench.labels(), [""; 0]);
+        bench.answer(&mut real, "a", "line-1");
+        drop(real);
+
+        bench.mode(Mode::Simulated);
+        let mut simulated = bench.open();
+        assert!(
+            simulated.is_done(bench.id("a").line, &number(1)),
+            "nothing to simulate"
+        );
+        assert!(!simulated.is_done(bench.id("b").line, &number(2)));
+        bench.answer(&mut simulated, "b", "fake");
+        simulated.finish().unwrap();
+        assert_eq!(bench.labels(), ["line-1", "fake"]);
     }
 
     #[test]

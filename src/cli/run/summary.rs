@@ -134,7 +134,7 @@ impl Summary {
         for cost in self.spent.iter().filter(|cost| cost.nanos != 0) {
             out.push_str(&format!(", {cost} spent"));
         }
-        if self.results != "-" {
+        if self.results != "-" && t.done_before + t.ended() > 0 {
             out.push_str(&format!("; results in {}", self.results));
         }
         match &self.end {
