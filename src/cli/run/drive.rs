@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
-use onelane::model::{Cost, Event, JobId, RequestId};
+use onelane::model::{Cost, Event, JobId};
 use onelane::orchestrator::{
     Feed, JobDetail, Metrics, Orchestrator, StopReason, Submission, Submitted,
 };
@@ -16,9 +16,10 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::identity::{Digest, Label, LineId, Source};
 use super::input::Chunk;
-use super::output::{LineError, Response, ResultLine, Results};
+use super::output::Results;
 use super::parse::Asked;
 use super::progress::Progress;
+use super::result::{LineError, ResultLine};
 use super::standstill::Standstill;
 use super::summary::{End, Tally};
 use super::tracker::{Tracker, Verdict, Waiting};
@@ -245,7 +246,11 @@ impl<'a> Run<'a> {
                     let message = format!("line {}: {problem}", line.number);
                     self.progress.note(&format!("bad {message}"));
                     self.tally.bad += 1;
-                    self.write_error(line.digest, &line.label, error("invalid_line", message))?;
+                    self.write_error(
+                        line.digest,
+                        &line.label,
+                        LineError::new("invalid_line", message),
+                    )?;
                 }
                 Ok(_) if self.results.is_done(line.digest, &line.label) => {
                     self.tally.done_before += 1
@@ -260,10 +265,6 @@ impl<'a> Run<'a> {
     fn ready(&self, line: Digest, label: Label, asked: Asked) -> Ready {
         let names_model = asked.model.is_some() || asked.request.model().is_some();
         let default_model = (!names_model).then_some(self.defaults.model.as_str());
-        let id = LineId {
-            source: self.source,
-            line,
-        };
         let submission = Submission {
             request: asked.request,
             model: asked.model,
@@ -276,7 +277,7 @@ impl<'a> Run<'a> {
             run_at: None,
             deadline: None,
             timeout_ms: None,
-            idempotency_key: Some(id.idempotency_key(default_model)),
+            idempotency_key: Some(self.id(line).idempotency_key(default_model)),
             metadata: None,
         };
         Ready {
@@ -321,7 +322,11 @@ impl<'a> Run<'a> {
                     self.progress
                         .note(&format!("{} is refused: {e}", ready.label));
                     self.tally.bad += 1;
-                    self.write_error(ready.line, &ready.label, error("refused", e.to_string()))?;
+                    self.write_error(
+                        ready.line,
+                        &ready.label,
+                        LineError::new("refused", e.to_string()),
+                    )?;
                 }
             }
         }
@@ -375,43 +380,20 @@ impl<'a> Run<'a> {
         };
         self.tally.failed += 1;
         let message = format!("job {id} is not in the store any more");
-        self.write_error(waiting.line, &waiting.label, error("not_found", message))
+        self.write_error(
+            waiting.line,
+            &waiting.label,
+            LineError::new("not_found", message),
+        )
     }
 
     fn write_end(&mut self, waiting: &Waiting, detail: &JobDetail) -> Result<(), CliError> {
-        let job = &detail.record.job;
-        let Some(body) = &detail.record.response else {
+        let line = ResultLine::of_job(self.id(waiting.line), &waiting.label, detail);
+        if line.is_answer() {
+            self.tally.completed += 1;
+        } else {
             self.tally.failed += 1;
-            let error = match &job.error {
-                Some(failure) => LineError {
-                    code: failure.code.clone(),
-                    message: failure.message.clone(),
-                    status_code: failure.http_status,
-                    maybe_billed: failure.maybe_billed,
-                },
-                None => error(
-                    job.status.name(),
-                    format!("job {} is {}", job.id, job.status.name()),
-                ),
-            };
-            return self.write_error(waiting.line, &waiting.label, error);
-        };
-        self.tally.completed += 1;
-        let call = detail.attempts.last();
-        let request_id = call.map_or_else(
-            || RequestId::new(job.id, job.attempts),
-            |c| c.request_id.clone(),
-        );
-        let line = ResultLine {
-            id: self.id(waiting.line),
-            custom_id: waiting.label.to_string(),
-            response: Some(Response {
-                status_code: call.and_then(|c| c.status_code).unwrap_or(200),
-                request_id: request_id.to_string(),
-                body,
-            }),
-            error: None,
-        };
+        }
         self.results.write(&line)
     }
 
@@ -421,18 +403,13 @@ impl<'a> Run<'a> {
         label: &Label,
         error: LineError,
     ) -> Result<(), CliError> {
-        let line = ResultLine {
-            id: self.id(line),
-            custom_id: label.to_string(),
-            response: None,
-            error: Some(error),
-        };
+        let line = ResultLine::of_error(self.id(line), label, error);
         self.results.write(&line)
     }
 
-    fn id(&self, line: Digest) -> String {
+    fn id(&self, line: Digest) -> LineId {
         let source = self.source;
-        LineId { source, line }.to_string()
+        LineId { source, line }
     }
 
     fn ask_figures(&mut self) {
@@ -494,13 +471,4 @@ fn ticks() -> Interval {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
-}
-
-fn error(code: &str, message: String) -> LineError {
-    LineError {
-        code: code.to_owned(),
-        message,
-        status_code: None,
-        maybe_billed: false,
-    }
 }

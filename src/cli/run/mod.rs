@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `input`, `parse` | lines: read in bounded memory, checked |
 //! | `identity` | what makes a line the same line in the next run: the rule behind "continues" |
-//! | `output` | the results file, also the one an earlier run left |
+//! | `output`, `result`, `written` | the results file, a line of it, and what an earlier run left in it |
 //! | `drive` | the loop: submits, watches, writes |
 //! | `tracker`, `standstill` | its decisions: which job to look at, whether the lane waits for an operator |
 //! | `progress`, `summary` | what a person and a program see |
@@ -15,9 +15,11 @@ mod input;
 mod output;
 mod parse;
 mod progress;
+mod result;
 mod standstill;
 mod summary;
 mod tracker;
+mod written;
 
 use std::path::{Path, PathBuf};
 

@@ -9,69 +9,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use onelane::model::limits;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-
-use super::identity::{Digest, Label, LineId, Mode, Source};
+use super::identity::{Digest, Label, Mode, Source};
+use super::result::ResultLine;
+use super::written::{self, WrittenLines, rewrite, unusable};
 use crate::cli::exit::{CliError, Exit};
-
-/// Bytes of one line: a response of the largest size, and what stands around it.
-const LINE_BYTES_MAX: u64 = limits::RESPONSE_BYTES_MAX as u64 + 64 * 1024;
-
-/// One line of the batch output form.
-#[derive(Debug, Serialize)]
-pub(crate) struct ResultLine<'a> {
-    /// What the line is known by.
-    pub(crate) id: String,
-    /// The line's own id, or `line-N`.
-    pub(crate) custom_id: String,
-    /// GLM's answer.
-    pub(crate) response: Option<Response<'a>>,
-    /// Why there is none.
-    pub(crate) error: Option<LineError>,
-}
-
-/// GLM's answer to a line.
-#[derive(Debug, Serialize)]
-pub(crate) struct Response<'a> {
-    /// The HTTP status.
-    pub(crate) status_code: u16,
-    /// The `request_id` that GLM was sent.
-    pub(crate) request_id: String,
-    /// The body, as GLM sent it.
-    pub(crate) body: &'a RawValue,
-}
-
-/// Why a line has no answer.
-#[derive(Debug, Serialize)]
-pub(crate) struct LineError {
-    /// GLM's code, or one of ours.
-    pub(crate) code: String,
-    /// What is wrong.
-    pub(crate) message: String,
-    /// The HTTP status, if one arrived.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) status_code: Option<u16>,
-    /// Whether GLM may have billed it all the same.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) maybe_billed: bool,
-}
-
-/// What is read of a result line.
-#[derive(Deserialize, Serialize)]
-struct Written<'a> {
-    id: String,
-    custom_id: Option<String>,
-    #[serde(borrow)]
-    response: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
 
 /// A result of an earlier run.
 #[derive(Debug)]
@@ -206,16 +151,9 @@ impl Results {
             )
             .help("the answers are in the store; mend it and run the same command again")
         };
-        let bytes = one_line(line).map_err(|e| failed(e.into()))?;
+        let bytes = line.to_bytes().map_err(|e| failed(e.into()))?;
         if matches!(self.sink, Sink::New) {
-            let file = OpenOptions::new()
-                .append(true)
-                .read(true)
-                .create(true)
-                .open(path);
-            let file = file.map_err(failed)?;
-            lock(&file, path)?;
-            self.sink = Sink::File(file);
+            self.sink = Sink::File(written::open(path)?);
         }
         match &mut self.sink {
             Sink::Stream(stream) => stream.write_all(&bytes).and_then(|()| stream.flush()),
@@ -254,13 +192,7 @@ impl Results {
 
     /// Reads what is there and leaves in it what stays.
     fn take_over(&mut self) -> Result<(), CliError> {
-        let trouble = |e: io::Error| unusable(&self.path, &e);
-        let file = OpenOptions::new()
-            .append(true)
-            .read(true)
-            .open(&self.path)
-            .map_err(trouble)?;
-        lock(&file, &self.path)?;
+        let file = written::open(&self.path)?;
         let mut lines = WrittenLines::of(&file, &self.path);
         let mut to_drop = false;
         while let Some(line) = lines.next()? {
@@ -285,7 +217,8 @@ impl Results {
             }
         }
         if lines.torn {
-            file.set_len(lines.whole_bytes).map_err(trouble)?;
+            file.set_len(lines.whole_bytes)
+                .map_err(|e| unusable(&self.path, &e))?;
         }
         self.sink = Sink::File(file);
         if to_drop {
@@ -304,154 +237,14 @@ impl Results {
     }
 }
 
-/// A result as one line: what GLM may have put between its JSON's tokens is made blank.
-fn one_line(line: &ResultLine<'_>) -> serde_json::Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec(line)?;
-    for byte in &mut bytes {
-        // Inside a JSON string these two are always escaped.
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-fn unusable(path: &Path, error: &io::Error) -> CliError {
-    CliError::usage(format!("{}: {error}", path.display()))
-        .help("name another results file with --out")
-}
-
-/// Keeps a second run off the file. Where the file system has no locks, the store's has to do.
-fn lock(file: &File, path: &Path) -> Result<(), CliError> {
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(CliError::usage(format!(
-            "{} is in use by another run",
-            path.display()
-        ))
-        .help("wait for it, or name another results file with --out")),
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
-    }
-}
-
-/// Writes the lines that `keep` keeps, as it leaves them, to a new file and puts that in place.
-fn rewrite(
-    path: &Path,
-    mut keep: impl FnMut(LineId, &mut Written<'_>) -> bool,
-) -> Result<File, CliError> {
-    let trouble = |e: io::Error| unusable(path, &e);
-    let mut beside = OsString::from(path.as_os_str());
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let old = File::open(path).map_err(trouble)?;
-    let mut new = BufWriter::new(File::create(&beside).map_err(trouble)?);
-    let mut lines = WrittenLines::of(&old, path);
-    while let Some(line) = lines.next()? {
-        let mut written = line.written()?;
-        if keep(line.id(&written)?, &mut written) {
-            let same = serde_json::to_writer(&mut new, &written).map_err(io::Error::from);
-            same.and_then(|()| new.write_all(b"\n")).map_err(trouble)?;
-        }
-    }
-    let new = new.into_inner().map_err(|e| trouble(e.into_error()))?;
-    new.sync_all().map_err(trouble)?;
-    fs::rename(&beside, path).map_err(trouble)?;
-    let file = OpenOptions::new()
-        .append(true)
-        .read(true)
-        .open(path)
-        .map_err(trouble)?;
-    lock(&file, path)?;
-    Ok(file)
-}
-
-/// Reads a results file line by line.
-struct WrittenLines<'a> {
-    input: BufReader<&'a File>,
-    path: &'a Path,
-    number: u64,
-    /// Where the last whole line ends.
-    whole_bytes: u64,
-    /// Whether something follows it that a kill tore.
-    torn: bool,
-}
-
-/// A whole line of a results file.
-struct WrittenLine<'a> {
-    path: &'a Path,
-    number: u64,
-    bytes: Vec<u8>,
-}
-
-impl<'a> WrittenLines<'a> {
-    fn of(file: &'a File, path: &'a Path) -> Self {
-        Self {
-            input: BufReader::with_capacity(256 * 1024, file),
-            path,
-            number: 0,
-            whole_bytes: 0,
-            torn: false,
-        }
-    }
-
-    fn next(&mut self) -> Result<Option<WrittenLine<'a>>, CliError> {
-        let mut bytes = Vec::new();
-        let mut bounded = (&mut self.input).take(LINE_BYTES_MAX);
-        let read = bounded.read_until(b'\n', &mut bytes);
-        read.map_err(|e| unusable(self.path, &e))?;
-        self.number += 1;
-        let line = WrittenLine {
-            path: self.path,
-            number: self.number,
-            bytes,
-        };
-        if line.bytes.is_empty() {
-            return Ok(None);
-        }
-        if line.bytes.ends_with(b"\n") {
-            self.whole_bytes += line.bytes.len() as u64;
-            return Ok(Some(line));
-        }
-        if !line.may_be_torn() {
-            return Err(line.foreign());
-        }
-        self.torn = true;
-        Ok(None)
-    }
-}
-
-impl WrittenLine<'_> {
-    fn written(&self) -> Result<Written<'_>, CliError> {
-        serde_json::from_slice(&self.bytes).map_err(|_| self.foreign())
-    }
-
-    fn id(&self, written: &Written<'_>) -> Result<LineId, CliError> {
-        LineId::parse(&written.id).ok_or_else(|| self.foreign())
-    }
-
-    /// Whether these bytes, which no line end follows, may be the beginning of a result.
-    fn may_be_torn(&self) -> bool {
-        let starts: [&[u8]; 2] = [br#"{"id":"run-"#, br#"{"id":"sim-"#];
-        let both = self.bytes.len().min(11);
-        starts
-            .into_iter()
-            .any(|start| start.get(..both) == self.bytes.get(..both))
-    }
-
-    fn foreign(&self) -> CliError {
-        let (path, number) = (self.path.display(), self.number);
-        CliError::usage(format!(
-            "{path}: line {number} is not a result of onelane run"
-        ))
-        .help("nothing was changed; name another results file with --out")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::identity::Identities;
+    use super::super::identity::LineId;
+    use super::super::result::{LineError, Response};
     use super::*;
     use onelane::model::Request;
+    use serde_json::value::RawValue;
 
     /// A results file in a directory of its own.
     struct Bench {
@@ -554,28 +347,6 @@ mod tests {
             Path::new("a/b.c/prompts.results.jsonl")
         );
         assert_eq!(of("-"), Path::new("-"));
-    }
-
-    #[test]
-    fn an_answer_is_one_line_in_the_batch_form() {
-        let body =
-            RawValue::from_string("{\n  \"content\": \"a\\nb\",\r\n  \"x\": 1.50\n}".to_owned())
-                .unwrap();
-        let line = ResultLine {
-            id: "run-1".to_owned(),
-            custom_id: "a".to_owned(),
-            response: Some(Response {
-                status_code: 200,
-                request_id: "job-1".to_owned(),
-                body: &body,
-            }),
-            error: None,
-        };
-        let text = String::from_utf8(one_line(&line).unwrap()).unwrap();
-        assert_eq!(
-            text,
-            "{\"id\":\"run-1\",\"custom_id\":\"a\",\"response\":{\"status_code\":200,\"request_id\":\"job-1\",\"body\":{   \"content\": \"a\\nb\",    \"x\": 1.50 }},\"error\":null}\n"
-        );
     }
 
     #[test]
