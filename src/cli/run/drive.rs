@@ -8,17 +8,15 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
 use onelane::model::{Cost, Event, JobId};
-use onelane::orchestrator::{
-    Feed, JobDetail, Metrics, Orchestrator, StopReason, Submission, Submitted,
-};
+use onelane::orchestrator::{Feed, JobDetail, Metrics, Orchestrator, StopReason, Submitted};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::identity::{Digest, Label, LineId, Source};
 use super::input::Chunk;
 use super::output::Results;
-use super::parse::Asked;
 use super::progress::Progress;
+use super::ready::{Defaults, Ready};
 use super::result::{LineError, ResultLine};
 use super::standstill::Standstill;
 use super::summary::{End, Tally};
@@ -31,24 +29,6 @@ use crate::telemetry::Signals;
 const TICK: Duration = Duration::from_millis(500);
 /// Jobs that are looked at at once.
 const LOOKS_MAX: usize = 32;
-
-/// What lines take that do not say it themselves.
-#[derive(Debug, Clone)]
-pub(crate) struct Defaults {
-    /// Whose jobs they are.
-    pub(crate) user_id: String,
-    /// How urgent they are.
-    pub(crate) priority: i32,
-    /// The model the lane gives them.
-    pub(crate) model: String,
-}
-
-/// A line that was submitted, or is about to be.
-struct Ready {
-    line: Digest,
-    label: Label,
-    submission: Submission,
-}
 
 type SubmitReply = Result<Vec<Result<Submitted, Error>>, Error>;
 
@@ -255,36 +235,13 @@ impl<'a> Run<'a> {
                 Ok(_) if self.results.is_done(line.digest, &line.label) => {
                     self.tally.done_before += 1
                 }
-                Ok(asked) => ready.push(self.ready(line.digest, line.label, asked)),
+                Ok(asked) => {
+                    ready.push(self.defaults.ready(self.id(line.digest), line.label, asked))
+                }
             }
         }
         self.submit(ready);
         Ok(())
-    }
-
-    fn ready(&self, line: Digest, label: Label, asked: Asked) -> Ready {
-        let names_model = asked.model.is_some() || asked.request.model().is_some();
-        let default_model = (!names_model).then_some(self.defaults.model.as_str());
-        let submission = Submission {
-            request: asked.request,
-            model: asked.model,
-            user_id: asked
-                .user_id
-                .unwrap_or_else(|| self.defaults.user_id.clone()),
-            content_id: asked.content_id,
-            priority: asked.priority.unwrap_or(self.defaults.priority),
-            max_retries: None,
-            run_at: None,
-            deadline: None,
-            timeout_ms: None,
-            idempotency_key: Some(self.id(line).idempotency_key(default_model)),
-            metadata: None,
-        };
-        Ready {
-            line,
-            label,
-            submission,
-        }
     }
 
     fn submit(&mut self, ready: Vec<Ready>) {
@@ -310,8 +267,8 @@ impl<'a> Run<'a> {
             match reply {
                 Ok(submitted) => {
                     let waiting = Waiting {
-                        line: ready.line,
-                        told: self.results.was_told(ready.line),
+                        line: ready.id.line,
+                        told: self.results.was_told(ready.id.line),
                         label: ready.label,
                     };
                     jobs.push((submitted.job_id, submitted.created, waiting));
@@ -323,7 +280,7 @@ impl<'a> Run<'a> {
                         .note(&format!("{} is refused: {e}", ready.label));
                     self.tally.bad += 1;
                     self.write_error(
-                        ready.line,
+                        ready.id.line,
                         &ready.label,
                         LineError::new("refused", e.to_string()),
                     )?;

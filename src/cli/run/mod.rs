@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `input`, `parse` | lines: read in bounded memory, checked |
+//! | `input`, `parse`, `ready` | lines: read in bounded memory, checked, made into jobs |
 //! | `identity` | what makes a line the same line in the next run: the rule behind "continues" |
 //! | `output`, `result`, `written` | the results file, a line of it, and what an earlier run left in it |
 //! | `drive` | the loop: submits, watches, writes |
@@ -15,6 +15,7 @@ mod input;
 mod output;
 mod parse;
 mod progress;
+mod ready;
 mod result;
 mod standstill;
 mod summary;
@@ -29,10 +30,11 @@ use super::args::RunArgs;
 use super::exit::{CliError, Exit};
 use super::start;
 use crate::telemetry::{self, Signals};
-use drive::{Defaults, Run};
+use drive::Run;
 use identity::{Mode, Source};
 use output::Results;
 use progress::Progress;
+use ready::Defaults;
 use summary::{End, Summary};
 
 pub(crate) use standstill::Standstill;
@@ -73,9 +75,13 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     release_operator_hold(&lane.orchestrator, &progress).await?;
     let mut run = Run::new(&lane, source, defaults, chunks, &mut results, &mut progress);
     let driven = run.drive(&mut signals).await;
-    let (tally, spent, drained) = (run.tally, std::mem::take(&mut run.spent), run.drained);
+    let (tally, mut spent, drained) = (run.tally, std::mem::take(&mut run.spent), run.drained);
     drop(run);
     progress.clear();
+    // The latest figures, where the lane still tells them.
+    if let Ok(metrics) = lane.orchestrator.metrics().await {
+        spent = metrics.cost;
+    }
     if !drained {
         lane.drain(&mut signals).await;
     }
