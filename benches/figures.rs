@@ -32,7 +32,10 @@ fn main() {
         .filter(|a| !a.starts_with("--"))
         .collect();
     let part = |name: &str| wanted.is_empty() || wanted.contains(&name);
-    println!("{} logical cores", std::thread::available_parallelism().map_or(0, usize::from));
+    println!(
+        "{} logical cores",
+        std::thread::available_parallelism().map_or(0, usize::from)
+    );
     if part("submit") {
         runtime().block_on(submit::run());
     }
@@ -90,7 +93,11 @@ mod submit {
             .map(|n| {
                 let begun = Instant::now();
                 let write = db.begin_write().unwrap();
-                write.open_table(ONE).unwrap().insert(n, row.as_slice()).unwrap();
+                write
+                    .open_table(ONE)
+                    .unwrap()
+                    .insert(n, row.as_slice())
+                    .unwrap();
                 write.commit().unwrap();
                 begun.elapsed().as_micros() as u64
             })
@@ -126,7 +133,9 @@ mod submit {
     }
 
     pub(super) async fn run() {
-        println!("\n== durable submissions (median of 5 rounds, one row of 300 bytes as the baseline)");
+        println!(
+            "\n== durable submissions (median of 5 rounds, one row of 300 bytes as the baseline)"
+        );
         let mut ratios = Vec::new();
         let mut acks = Vec::new();
         for round in 1..=5 {
@@ -141,11 +150,15 @@ mod submit {
             let bare = bare_commit(dir.path(), 300, 400);
             let (one_rate, one_ack) = submitters(&lane, 1, 800).await;
             let (many_rate, many_ack) = submitters(&lane, 64, 32_000).await;
-            let bare_after = bare_commit(&{
-                let again = dir.path().join("again");
-                std::fs::create_dir(&again).unwrap();
-                again
-            }, 300, 400);
+            let bare_after = bare_commit(
+                &{
+                    let again = dir.path().join("again");
+                    std::fs::create_dir(&again).unwrap();
+                    again
+                },
+                300,
+                400,
+            );
             let bare = (bare + bare_after) / 2;
             println!(
                 "round {round}: bare commit {bare} us | 1 submitter {one_rate:.0}/s, ack p50 {one_ack} us | 64 submitters {many_rate:.0}/s, ack p50 {many_ack} us"
@@ -240,7 +253,9 @@ mod lane {
     }
 
     pub(super) async fn run() {
-        println!("\n== the lane beside a bare sequential reqwest loop, alternating (every result of the lane durable)");
+        println!(
+            "\n== the lane beside a bare sequential reqwest loop, alternating (every result of the lane durable)"
+        );
         for (latency_ms, calls, rounds) in [(0, 3_000, 7), (5, 400, 7), (50, 60, 7)] {
             let sim = Simulator::start(SimulatorConfig {
                 latency_ms: Span::Fixed(latency_ms),
@@ -265,7 +280,13 @@ mod lane {
                 loops.extend(bare.gaps);
                 lanes.extend(lane.gaps);
             }
-            for sorted in [&mut ratios, &mut loops, &mut lanes, &mut loop_rate, &mut lane_rate] {
+            for sorted in [
+                &mut ratios,
+                &mut loops,
+                &mut lanes,
+                &mut loop_rate,
+                &mut lane_rate,
+            ] {
                 sorted.sort_unstable();
             }
             println!(
@@ -324,10 +345,18 @@ mod waiting {
 
     fn measure(store: &Path) -> (u64, u64) {
         let out = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--waiting-child", store.to_str().unwrap(), "http://127.0.0.1:9"])
+            .args([
+                "--waiting-child",
+                store.to_str().unwrap(),
+                "http://127.0.0.1:9",
+            ])
             .output()
             .unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         let text = String::from_utf8(out.stdout).unwrap();
         let mut numbers = text.split_whitespace().map(|n| n.parse().unwrap());
         (numbers.next().unwrap(), numbers.next().unwrap())

@@ -52,7 +52,7 @@ use problem::{Dialect, Problem};
 use query::Query;
 use route::Route;
 
-pub use server::{ApiConfig, BindError, Server};
+pub use server::{ApiConfig, BindError, Listening, Server};
 
 /// What every answer needs.
 struct Api {

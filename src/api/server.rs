@@ -113,13 +113,17 @@ impl std::fmt::Debug for Server {
     }
 }
 
-impl Server {
-    /// Listens. `lane` is the orchestrator; `clock` says which day it is.
-    pub async fn bind(
-        config: ApiConfig,
-        lane: impl Lane,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, BindError> {
+/// A port that is taken, before there is a lane to serve: so that a busy port is known before the
+/// first job is sent.
+pub struct Listening {
+    config: ApiConfig,
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl Listening {
+    /// Takes the address. Refuses one that is not loopback without a token.
+    pub async fn on(config: ApiConfig) -> Result<Self, BindError> {
         let address = resolve(&config.listen).await?;
         match &config.admin_token {
             Some(token) if token.expose().trim().is_empty() => return Err(BindError::EmptyToken),
@@ -132,6 +136,21 @@ impl Server {
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let local_addr = listener.local_addr().map_err(refused)?;
+        Ok(Self {
+            config,
+            listener,
+            local_addr,
+        })
+    }
+
+    /// The server of this lane. `clock` says which day it is.
+    #[must_use]
+    pub fn serve(self, lane: impl Lane, clock: Arc<dyn Clock>) -> Server {
+        let Self {
+            config,
+            listener,
+            local_addr,
+        } = self;
         let api = Api {
             lane: Arc::new(lane),
             clock,
@@ -145,13 +164,24 @@ impl Server {
             .header_read_timeout(config.header_timeout)
             .max_headers(limits::HEADERS_MAX)
             .max_header_size(limits::HEADER_BYTES_MAX);
-        Ok(Self {
+        Server {
             listener,
             local_addr,
             filter: super::filter(Arc::new(api)),
             http,
             connections_max: limits::CONNECTIONS_MAX,
-        })
+        }
+    }
+}
+
+impl Server {
+    /// Listens. `lane` is the orchestrator; `clock` says which day it is.
+    pub async fn bind(
+        config: ApiConfig,
+        lane: impl Lane,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BindError> {
+        Ok(Listening::on(config).await?.serve(lane, clock))
     }
 
     /// Where it listens, with the port that was chosen.

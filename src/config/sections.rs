@@ -9,6 +9,7 @@ use onelane_actors::model::{
 use serde::{Deserialize, Serialize};
 
 use super::prices::{ModelPrice, PriceList};
+use crate::store::StoreOptions;
 
 /// Everything that can be configured. Its JSON and TOML forms show secrets masked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -294,10 +295,11 @@ impl Default for BreakerSection {
 
 impl Default for StoreSection {
     fn default() -> Self {
+        let options = StoreOptions::default();
         Self {
             path: "onelane.redb".to_owned(),
-            cache_bytes: 64 * 1024 * 1024,
-            quick_repair: true,
+            cache_bytes: options.cache_bytes,
+            quick_repair: options.quick_repair,
         }
     }
 }

@@ -43,8 +43,8 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            cache_bytes: 64 * 1024 * 1024,
-            quick_repair: true,
+            cache_bytes: 16 * 1024 * 1024,
+            quick_repair: false,
         }
     }
 }

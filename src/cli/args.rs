@@ -1,0 +1,243 @@
+//! The flags and their help. A flag that is not given stays `None`: which of flag, environment,
+//! stored change, file and default counts is decided by the configuration, which also remembers
+//! where each value came from. So the environment is named in the help here, and read there.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Examples:
+  onelane run prompts.jsonl --simulate        try it: no key, no cost
+  ZAI_API_KEY=... onelane run prompts.jsonl   results go to prompts.results.jsonl
+  onelane serve                               point an OpenAI or GLM client at http://127.0.0.1:4700/v1
+
+Exit codes:
+  0  all done
+  1  some jobs failed or are not done
+  2  wrong usage or configuration
+  3  the store can't be used
+  4  the lane is held until an operator acts";
+
+const RUN_AFTER_HELP: &str = "\
+Input, one JSON object a line:
+  {\"prompt\": \"...\", \"id\": \"a\", \"model\": \"glm-4.7\", \"priority\": 5, \"userId\": \"u\", \"contentId\": \"c\"}
+  {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}], \"temperature\": 0.2}
+  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {...}}
+
+Output, one JSON object a line, in the order in which they are done:
+  {\"id\": \"...\", \"custom_id\": \"a\", \"response\": {\"status_code\": 200, \"request_id\": \"...\", \"body\": {...}}, \"error\": null}
+
+The same command again continues: lines that are done are not sent again, lines that failed are
+tried again. A line is known by its content and its id, not by its place; a changed line is new.
+The first Ctrl-C lets the open call finish, the second stops at once.
+
+Examples:
+  onelane run prompts.jsonl --simulate
+  onelane run prompts.jsonl --out answers.jsonl --user nightly --priority -5
+  jq -c '{prompt: .text}' articles.json | onelane run - > answers.jsonl";
+
+/// One durable lane in front of the GLM API.
+#[derive(Debug, Parser)]
+#[command(name = "onelane", version, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the daemon: HTTP in, one call at a time out
+    Serve(ServeArgs),
+    /// Push a file of prompts through the lane and write the results
+    Run(RunArgs),
+    /// Run a server that behaves like GLM, for trying and testing
+    Simulate(SimulateArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Show every setting, its value and where the value comes from
+    Show(ShowArgs),
+}
+
+/// The flags of every verb that has a configuration.
+#[derive(Debug, Clone, Default, Args)]
+#[command(
+    next_help_heading = "Configuration (flag > environment > stored change > file > default)"
+)]
+pub(crate) struct Common {
+    /// Configuration file [env: ONELANE_CONFIG] [default: onelane.toml or config.toml, if there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Store file [env: ONELANE_STORE] [default: onelane.redb]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
+    /// Address of the HTTP API [env: ONELANE_LISTEN] [default: 127.0.0.1:4700]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Base URL of GLM [env: ONELANE_BASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+    /// Model of jobs that name none [env: ONELANE_MODEL]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Let the built-in simulator answer instead of GLM: no key, no cost, no real answers
+    #[arg(long)]
+    pub(crate) simulate: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Finish the jobs that wait, then exit
+    #[arg(long)]
+    pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_AFTER_HELP)]
+pub(crate) struct RunArgs {
+    /// File of prompts (JSONL), or - for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Where results go, or - for standard output [default: next to the input; - for -]
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) out: Option<PathBuf>,
+    /// User of lines without userId
+    #[arg(long, value_name = "USER", default_value = "default")]
+    pub(crate) user: String,
+    /// Priority of lines without one; higher is more urgent
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub(crate) priority: i32,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4701")]
+    pub(crate) listen: SocketAddr,
+    /// How long each answer takes, e.g. 50ms or 2s
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = duration)]
+    pub(crate) latency: Duration,
+    /// File with a script of faults
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Reads `250ms`, `2s` or `1m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let problem = || "give a whole number with ms, s or m, e.g. 50ms".to_owned();
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .ok_or_else(problem)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().map_err(|_| problem())?;
+    let ms_per_unit = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err(problem()),
+    };
+    number
+        .checked_mul(ms_per_unit)
+        .map(Duration::from_millis)
+        .ok_or_else(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_that_are_not_given_stay_open_for_the_other_layers() {
+        let Verb::Serve(args) = parse("onelane serve").unwrap().verb else {
+            panic!("serve")
+        };
+        assert!(!args.once && !args.common.simulate);
+        assert_eq!(args.common.store, None);
+        assert_eq!(args.common.listen, None);
+        assert_eq!(args.common.base_url, None);
+        assert_eq!(args.common.model, None);
+    }
+
+    #[test]
+    fn run_takes_standard_input_and_negative_priorities() {
+        let cli = parse("onelane run - --priority -5 --user u --out - --json").unwrap();
+        let Verb::Run(args) = cli.verb else {
+            panic!("run")
+        };
+        assert!(cli.json);
+        assert_eq!(args.input.to_str(), Some("-"));
+        assert_eq!(args.out.as_deref().and_then(|p| p.to_str()), Some("-"));
+        assert_eq!((args.priority, args.user.as_str()), (-5, "u"));
+    }
+
+    #[test]
+    fn a_time_needs_its_unit() {
+        assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
+        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
+        for bad in [
+            "",
+            "50",
+            "ms",
+            "1h",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+            "18446744073709551615m",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_named_in_the_help_but_read_elsewhere() {
+        let mut command = Cli::command();
+        let serve = command.find_subcommand_mut("serve").unwrap();
+        let help = serve.render_long_help().to_string();
+        for name in [
+            "ONELANE_CONFIG",
+            "ONELANE_STORE",
+            "ONELANE_LISTEN",
+            "ONELANE_BASE_URL",
+            "ONELANE_MODEL",
+        ] {
+            assert!(help.contains(name), "{name} in {help}");
+        }
+        assert!(serve.get_arguments().all(|arg| arg.get_env().is_none()));
+    }
+}

@@ -1,0 +1,101 @@
+//! The command line: one file a verb, what they share beside them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `args` | the flags, their help, nothing else |
+//! | `exit` | exit codes, and errors with what to do about them |
+//! | `start` | from a configuration to a running lane: the only place that knows how one is built |
+//! | `serve`, `run`, `simulate`, `config` | the verbs |
+//!
+//! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
+//! so that destructors run and the store is closed.
+
+mod args;
+mod config;
+mod exit;
+mod run;
+mod serve;
+mod simulate;
+mod start;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, ConfigVerb, Verb};
+use exit::{CliError, Exit};
+
+/// Runs the program and says how it ended.
+pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, &args),
+    };
+    let json = cli.json;
+    let done = match runtime() {
+        Ok(runtime) => runtime.block_on(dispatch(cli)),
+        Err(error) => Err(error),
+    };
+    done.unwrap_or_else(|error| {
+        error.print(json);
+        error.exit
+    })
+    .into()
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
+    let json = cli.json;
+    match cli.verb {
+        Verb::Serve(args) => Box::pin(serve::serve(args, json)).await,
+        Verb::Run(args) => Box::pin(run::run(args, json)).await,
+        Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
+        Verb::Config(ConfigVerb::Show(args)) => config::show(&args, json),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| {
+            CliError::new(
+                Exit::JobsFailed,
+                format!("the runtime can't be started: {e}"),
+            )
+            .help("the system is out of threads or files; see `ulimit -a`")
+        })
+}
+
+/// What clap says of a command line that it does not take; help and version are such too.
+fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    if error.use_stderr() && args.iter().any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        CliError::usage(first.trim_start_matches("error: "))
+            .help("see `onelane --help`")
+            .print(true);
+    } else {
+        // A reader that went away is no news.
+        let _ = error.print();
+    }
+    let exit = if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Done
+    };
+    exit.into()
+}
+
+/// Writes a line to standard output. A reader that went away is no news: what was to be said is not
+/// wanted any more.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes a line to standard error.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

@@ -1,0 +1,431 @@
+//! The run itself: lines in, jobs out, results as they come. One loop owns everything; whatever takes
+//! time is a task beside it whose end is a [`Step`] of the loop.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use onelane::error::Error;
+use onelane::model::{Cost, Event, JobId};
+use onelane::orchestrator::{Feed, JobDetail, Metrics, Orchestrator, StopReason, Submitted};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::identity::{Digest, Label, LineId, Source};
+use super::input::Chunk;
+use super::output::Results;
+use super::progress::Progress;
+use super::ready::{Defaults, Ready};
+use super::result::{LineError, ResultLine};
+use super::standstill::Standstill;
+use super::summary::{End, Tally};
+use super::tracker::{Tracker, Verdict, Waiting};
+use crate::cli::exit::{CliError, Exit};
+use crate::cli::start::Lane;
+use crate::telemetry::Signals;
+
+/// How often figures are fetched and what was refused for lack of room is submitted again.
+const TICK: Duration = Duration::from_millis(500);
+/// Jobs that are looked at at once.
+const LOOKS_MAX: usize = 32;
+
+type SubmitReply = Result<Vec<Result<Submitted, Error>>, Error>;
+
+/// What the loop has to deal with next.
+enum Step {
+    Feed(Option<Feed>),
+    Chunk(Option<Chunk>),
+    Submitted(Vec<Ready>, SubmitReply),
+    Looked(JobId, Box<Result<JobDetail, Error>>),
+    Retried(JobId, Result<(), Error>),
+    Figures(Box<Result<Metrics, Error>>),
+    Tick,
+    Signal,
+    LaneStopped(StopReason),
+    Drained,
+}
+
+/// One run.
+pub(crate) struct Run<'a> {
+    lane: &'a Orchestrator,
+    drain: Duration,
+    source: Source,
+    defaults: Defaults,
+    results: &'a mut Results,
+    progress: &'a mut Progress,
+    /// `None` once it was read to its end, or nobody wants more of it.
+    input: Option<mpsc::Receiver<Chunk>>,
+    tracker: Tracker,
+    tasks: FuturesUnordered<BoxFuture<'static, Step>>,
+    looks: usize,
+    submitting: bool,
+    asking_figures: bool,
+    /// Lines that the lane had no room for.
+    no_room: Vec<Ready>,
+    /// Whether the input was read to its end.
+    all_read: bool,
+    signals: u32,
+    end: Option<End>,
+    /// Whether the lane was shut down, since a signal asked for it.
+    pub(crate) drained: bool,
+    /// How many lines ended how.
+    pub(crate) tally: Tally,
+    /// What this process spent, as the lane last told.
+    pub(crate) spent: Vec<Cost>,
+}
+
+impl<'a> Run<'a> {
+    /// A run of these lines through this lane.
+    pub(crate) fn new(
+        lane: &'a Lane,
+        source: Source,
+        defaults: Defaults,
+        input: mpsc::Receiver<Chunk>,
+        results: &'a mut Results,
+        progress: &'a mut Progress,
+    ) -> Self {
+        Self {
+            lane: &lane.orchestrator,
+            drain: lane.drain,
+            source,
+            defaults,
+            results,
+            progress,
+            input: Some(input),
+            tracker: Tracker::default(),
+            tasks: FuturesUnordered::new(),
+            looks: 0,
+            submitting: false,
+            asking_figures: false,
+            no_room: Vec::new(),
+            all_read: false,
+            signals: 0,
+            end: None,
+            drained: false,
+            tally: Tally::default(),
+            spent: Vec::new(),
+        }
+    }
+
+    /// Runs until every line ended, the lane stands still for an operator, or a signal. An error ends it
+    /// at once: the store or the lane failed, or results can't be written.
+    pub(crate) async fn drive(&mut self, signals: &mut Signals) -> Result<End, CliError> {
+        let mut events = self.lane.subscribe();
+        let mut events_open = true;
+        let lane = self.lane.clone();
+        let mut stopped = Box::pin(async move { lane.stopped().await });
+        let mut stopped_open = true;
+        let mut tick = ticks();
+        loop {
+            self.start_tasks();
+            if let Some(end) = self.ended() {
+                return Ok(end);
+            }
+            let wants_input = !self.submitting && self.no_room.is_empty();
+            let step = tokio::select! {
+                // Events first: a subscriber that lags misses some.
+                biased;
+                feed = events.next(), if events_open => Step::Feed(feed),
+                Some(step) = self.tasks.next(), if !self.tasks.is_empty() => step,
+                _ = signals.next() => Step::Signal,
+                reason = &mut stopped, if stopped_open => Step::LaneStopped(reason),
+                _ = tick.tick() => Step::Tick,
+                chunk = next_chunk(&mut self.input), if wants_input => Step::Chunk(chunk),
+            };
+            match step {
+                Step::Feed(None) => events_open = false,
+                Step::LaneStopped(StopReason::Shutdown) => stopped_open = false,
+                step => self.take(step)?,
+            }
+        }
+    }
+
+    /// Deals with what happened.
+    fn take(&mut self, step: Step) -> Result<(), CliError> {
+        match step {
+            Step::Feed(Some(Feed::Event(_, event))) => self.heard(&event),
+            Step::Feed(Some(Feed::Missed(_))) => self.tracker.missed(),
+            Step::Feed(None) => {}
+            Step::Chunk(Some(chunk)) => self.read(chunk)?,
+            Step::Chunk(None) => {
+                self.input = None;
+                self.all_read = true;
+            }
+            Step::Submitted(ready, reply) => self.submitted(ready, reply)?,
+            Step::Looked(id, reply) => self.looked(id, *reply)?,
+            Step::Retried(id, reply) => self.retried(id, reply)?,
+            Step::Figures(reply) => self.figures(*reply)?,
+            Step::Tick => {
+                let no_room = std::mem::take(&mut self.no_room);
+                self.submit(no_room);
+                self.ask_figures();
+            }
+            Step::Signal => self.interrupt(),
+            Step::LaneStopped(reason) => return Err(reason.into()),
+            Step::Drained => {
+                self.drained = true;
+                let done = self.all_read && self.tally.unfinished() == 0;
+                self.end = Some(if done {
+                    End::Complete
+                } else {
+                    End::Interrupted
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The end, once nothing of it is left to be written.
+    fn ended(&self) -> Option<End> {
+        let nothing_left = self.looks == 0 && self.tracker.nothing_to_look_at();
+        if self.end.is_some() {
+            // A second signal waits for nothing.
+            return self
+                .end
+                .clone()
+                .filter(|_| nothing_left || self.signals > 1);
+        }
+        let all_sent = self.all_read && !self.submitting && self.no_room.is_empty();
+        let complete = all_sent && self.tracker.is_empty() && self.signals == 0;
+        complete.then_some(End::Complete)
+    }
+
+    fn start_tasks(&mut self) {
+        while self.looks < LOOKS_MAX
+            && let Some(id) = self.tracker.next()
+        {
+            self.looks += 1;
+            let lane = self.lane.clone();
+            self.task(async move { Step::Looked(id, Box::new(lane.job(id).await)) });
+        }
+    }
+
+    fn task(&self, task: impl Future<Output = Step> + Send + 'static) {
+        self.tasks.push(Box::pin(task));
+    }
+
+    fn heard(&mut self, event: &Event) {
+        self.tracker.event(event);
+        if matches!(event, Event::LaneHeld { .. } | Event::LanePaused { .. }) {
+            self.ask_figures();
+        }
+    }
+
+    /// Takes lines that were read: writes the bad ones, passes over the done ones, submits the others.
+    fn read(&mut self, chunk: Chunk) -> Result<(), CliError> {
+        let lines = chunk.map_err(|e| {
+            CliError::new(Exit::Usage, format!("the input can't be read: {e}"))
+                .help("what was read is on its way; run the same command again to continue")
+        })?;
+        let mut ready = Vec::with_capacity(lines.len());
+        for line in lines {
+            self.tally.lines += 1;
+            match line.asked {
+                Err(problem) => {
+                    let message = format!("line {}: {problem}", line.number);
+                    self.progress.note(&format!("bad {message}"));
+                    self.tally.bad += 1;
+                    self.write_error(
+                        line.digest,
+                        &line.label,
+                        LineError::new("invalid_line", message),
+                    )?;
+                }
+                Ok(_) if self.results.is_done(line.digest, &line.label) => {
+                    self.tally.done_before += 1
+                }
+                Ok(asked) => {
+                    ready.push(self.defaults.ready(self.id(line.digest), line.label, asked))
+                }
+            }
+        }
+        self.submit(ready);
+        Ok(())
+    }
+
+    fn submit(&mut self, ready: Vec<Ready>) {
+        if ready.is_empty() || self.signals > 0 {
+            return;
+        }
+        self.submitting = true;
+        self.tracker.chunk_leaves();
+        let lane = self.lane.clone();
+        let submissions = ready.iter().map(|r| r.submission.clone()).collect();
+        self.task(async move { Step::Submitted(ready, lane.submit_many(submissions).await) });
+    }
+
+    fn submitted(&mut self, ready: Vec<Ready>, reply: SubmitReply) -> Result<(), CliError> {
+        self.submitting = false;
+        let replies = match reply {
+            Ok(replies) => replies,
+            // What is on disk of it is found by its keys in the next run.
+            Err(e) => return self.trouble(e),
+        };
+        let mut jobs = Vec::with_capacity(ready.len());
+        for (ready, reply) in ready.into_iter().zip(replies) {
+            match reply {
+                Ok(submitted) => {
+                    let waiting = Waiting {
+                        line: ready.id.line,
+                        told: self.results.was_told(ready.id.line),
+                        label: ready.label,
+                    };
+                    jobs.push((submitted.job_id, submitted.created, waiting));
+                }
+                Err(Error::QueueFull { .. }) => self.no_room.push(ready),
+                Err(e @ (Error::Store(_) | Error::Stopped(_))) => self.trouble(e)?,
+                Err(e) => {
+                    self.progress
+                        .note(&format!("{} is refused: {e}", ready.label));
+                    self.tally.bad += 1;
+                    self.write_error(
+                        ready.id.line,
+                        &ready.label,
+                        LineError::new("refused", e.to_string()),
+                    )?;
+                }
+            }
+        }
+        self.tracker.chunk_arrived(jobs);
+        Ok(())
+    }
+
+    fn looked(&mut self, id: JobId, reply: Result<JobDetail, Error>) -> Result<(), CliError> {
+        self.looks -= 1;
+        let detail = match reply {
+            Ok(detail) => detail,
+            Err(Error::NotFound(_)) => return self.vanished(id),
+            Err(e) => return self.trouble(e),
+        };
+        match self.tracker.judge(&detail.record.job) {
+            Verdict::Waits => Ok(()),
+            Verdict::Retry => {
+                let lane = self.lane.clone();
+                self.task(async move { Step::Retried(id, lane.retry(id).await) });
+                Ok(())
+            }
+            Verdict::Ended(waiting) => self.write_end(&waiting, &detail),
+        }
+    }
+
+    fn retried(&mut self, id: JobId, reply: Result<(), Error>) -> Result<(), CliError> {
+        match reply {
+            Ok(()) => Ok(()),
+            // Somebody else was faster; what it is now decides.
+            Err(Error::WrongStatus { .. }) => {
+                self.tracker.look_at(id);
+                Ok(())
+            }
+            Err(Error::NotFound(_)) => self.vanished(id),
+            Err(e) => self.trouble(e),
+        }
+    }
+
+    /// Ends the run, unless it ends already: a lane that stopped tells its reason as a step of its own.
+    fn trouble(&self, error: Error) -> Result<(), CliError> {
+        match error {
+            _ if self.signals > 0 => Ok(()),
+            Error::Stopped(_) => Ok(()),
+            error => Err(error.into()),
+        }
+    }
+
+    fn vanished(&mut self, id: JobId) -> Result<(), CliError> {
+        let Some(waiting) = self.tracker.gone(id) else {
+            return Ok(());
+        };
+        self.tally.failed += 1;
+        let message = format!("job {id} is not in the store any more");
+        self.write_error(
+            waiting.line,
+            &waiting.label,
+            LineError::new("not_found", message),
+        )
+    }
+
+    fn write_end(&mut self, waiting: &Waiting, detail: &JobDetail) -> Result<(), CliError> {
+        let line = ResultLine::of_job(self.id(waiting.line), &waiting.label, detail);
+        if line.is_answer() {
+            self.tally.completed += 1;
+        } else {
+            self.tally.failed += 1;
+        }
+        self.results.write(&line)
+    }
+
+    fn write_error(
+        &mut self,
+        line: Digest,
+        label: &Label,
+        error: LineError,
+    ) -> Result<(), CliError> {
+        let line = ResultLine::of_error(self.id(line), label, error);
+        self.results.write(&line)
+    }
+
+    fn id(&self, line: Digest) -> LineId {
+        let source = self.source;
+        LineId { source, line }
+    }
+
+    fn ask_figures(&mut self) {
+        if self.asking_figures || self.signals > 0 {
+            return;
+        }
+        self.asking_figures = true;
+        let lane = self.lane.clone();
+        self.task(async move { Step::Figures(Box::new(lane.metrics().await)) });
+    }
+
+    fn figures(&mut self, reply: Result<Metrics, Error>) -> Result<(), CliError> {
+        self.asking_figures = false;
+        let metrics = match reply {
+            Ok(metrics) => metrics,
+            Err(e) => return self.trouble(e),
+        };
+        self.spent = metrics.cost;
+        let standstill = Standstill::of(&metrics.lane);
+        let text = standstill.as_ref().map(Standstill::to_string);
+        self.progress.show(&self.tally, &self.spent, text);
+        if metrics.lane.in_flight == 0 && self.end.is_none() {
+            self.end = End::of(standstill);
+        }
+        Ok(())
+    }
+
+    /// The first signal lets open calls finish, the second closes them.
+    fn interrupt(&mut self) {
+        self.signals += 1;
+        self.input = None;
+        self.no_room.clear();
+        let deadline = if self.signals == 1 {
+            self.drain
+        } else {
+            Duration::ZERO
+        };
+        if self.signals == 1 {
+            self.progress
+                .note("stopping: the open call may finish; once more stops at once");
+        }
+        let lane = self.lane.clone();
+        self.task(async move {
+            lane.shutdown(deadline).await;
+            Step::Drained
+        });
+    }
+}
+
+/// The next chunk, `None` at the input's end. Waits for ever when nobody wants more of it.
+async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
+    match input {
+        Some(input) => input.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ticks() -> Interval {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
+}

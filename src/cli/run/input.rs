@@ -1,0 +1,370 @@
+//! The input as a stream of lines: read on a thread of its own, bounded in memory, each line
+//! checked and identified before the lane sees it.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::path::Path;
+
+use onelane::model::limits;
+use tokio::sync::mpsc;
+
+use super::identity::{Digest, Identities, Label};
+use super::parse::{self, Asked};
+use crate::cli::exit::CliError;
+
+/// Bytes of one line: a request of the largest size, and what stands around it.
+const LINE_BYTES_MAX: usize = limits::REQUEST_BYTES_MAX + 64 * 1024;
+/// Bytes that are read at once. A chunk is what one read gave, so this bounds chunks too.
+const READ_BYTES: usize = 256 * 1024;
+/// Lines of a chunk: a burst of events that subscribers can still follow.
+const CHUNK_LINES_MAX: usize = 512;
+
+/// One line that is not blank.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Its number in the input, from 1, blank lines counted.
+    pub(crate) number: u64,
+    /// What it is called in the results.
+    pub(crate) label: Label,
+    /// What it is known by.
+    pub(crate) digest: Digest,
+    /// What it asks for, or what is wrong with it.
+    pub(crate) asked: Result<Asked, String>,
+}
+
+/// Lines that were read together; the error ends the input.
+pub(crate) type Chunk = io::Result<Vec<Line>>;
+
+/// Opens the input; `-` is standard input. Errors are the user's to mend: no such file, a directory.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>, CliError> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(io::stdin()));
+    }
+    let trouble = |e: io::Error| {
+        CliError::usage(format!("{}: {e}", path.display()))
+            .help("give a file of prompts, or - for standard input")
+    };
+    let file = File::open(path).map_err(trouble)?;
+    if file.metadata().map_err(trouble)?.is_dir() {
+        return Err(trouble(io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    Ok(Box::new(file))
+}
+
+/// Reads the input on a thread of its own. The thread is not joined: one that waits for standard
+/// input can't be woken and ends with the process.
+pub(crate) fn read(input: Box<dyn Read + Send>) -> io::Result<mpsc::Receiver<Chunk>> {
+    let (chunks, receiver) = mpsc::channel(1);
+    let thread = std::thread::Builder::new().name("input".to_owned());
+    thread.spawn(move || {
+        let mut lines = Lines::new(input, LINE_BYTES_MAX);
+        while let Some(chunk) = lines.chunk().transpose() {
+            let failed = chunk.is_err();
+            // A receiver that is gone wants no more lines.
+            if chunks.blocking_send(chunk).is_err() || failed {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// Cuts a byte stream into lines.
+struct Lines<R> {
+    input: BufReader<R>,
+    line_bytes_max: usize,
+    number: u64,
+    identities: Identities,
+}
+
+/// What was read up to the end of a line.
+enum Raw {
+    Line(Vec<u8>),
+    /// With so many bytes; they are not kept.
+    TooLong(u64),
+}
+
+impl<R: Read> Lines<R> {
+    fn new(input: R, line_bytes_max: usize) -> Self {
+        Self {
+            input: BufReader::with_capacity(READ_BYTES, input),
+            line_bytes_max,
+            number: 0,
+            identities: Identities::default(),
+        }
+    }
+
+    /// The lines that can be had without waiting for the input again; `None` at its end. So lines that
+    /// come slowly through a pipe are not held up for the sake of a full chunk.
+    fn chunk(&mut self) -> io::Result<Option<Vec<Line>>> {
+        let mut lines = Vec::new();
+        while let Some(raw) = self.raw()? {
+            self.number += 1;
+            lines.extend(self.line(&raw));
+            let waits = !self.input.buffer().contains(&b'\n');
+            if !lines.is_empty() && (waits || lines.len() == CHUNK_LINES_MAX) {
+                break;
+            }
+        }
+        Ok(Some(lines).filter(|lines| !lines.is_empty()))
+    }
+
+    /// The next line without its end; `None` at the end of the input.
+    fn raw(&mut self) -> io::Result<Option<Raw>> {
+        let mut line = Vec::new();
+        let mut length = 0_u64;
+        loop {
+            let buffer = match self.input.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if buffer.is_empty() && length == 0 {
+                return Ok(None);
+            }
+            let end = buffer.iter().position(|b| *b == b'\n');
+            let at_end = end.is_some() || buffer.is_empty();
+            let piece = buffer
+                .get(..end.unwrap_or(buffer.len()))
+                .unwrap_or_default();
+            let room = self.line_bytes_max.saturating_sub(line.len());
+            line.extend(piece.iter().take(room));
+            length += piece.len() as u64;
+            let used = piece.len() + usize::from(end.is_some());
+            self.input.consume(used);
+            if at_end {
+                let fits = length <= self.line_bytes_max as u64;
+                return Ok(Some(if fits {
+                    Raw::Line(line)
+                } else {
+                    Raw::TooLong(length)
+                }));
+            }
+        }
+    }
+
+    /// Checks and identifies a line; `None` for a blank one.
+    fn line(&mut self, raw: &Raw) -> Option<Line> {
+        let number = self.number;
+        let (bytes, parsed) = match raw {
+            Raw::TooLong(bytes) => {
+                let problem = format!("has {bytes} bytes, the limit is {}", self.line_bytes_max);
+                (&[][..], Err(problem))
+            }
+            Raw::Line(bytes) => {
+                let bytes = bytes
+                    .strip_prefix(b"\xef\xbb\xbf")
+                    .filter(|_| number == 1)
+                    .unwrap_or(bytes);
+                if bytes.trim_ascii().is_empty() {
+                    return None;
+                }
+                let text = std::str::from_utf8(bytes)
+                    .map_err(|e| format!("is not UTF-8 from byte {} on", e.valid_up_to() + 1));
+                (bytes, text.map(|text| parse::parse(text.trim())))
+            }
+        };
+        let (id, asked) = match parsed {
+            Ok(parsed) => (parsed.id, parsed.asked),
+            Err(problem) => (None, Err(problem)),
+        };
+        let identified = asked.and_then(|asked| {
+            let model = asked.model.clone().or_else(|| asked.request.model());
+            let asks = asked
+                .request
+                .fingerprint(model.as_deref().unwrap_or_default());
+            match self.identities.identify(number, id.as_deref(), asks) {
+                Ok(digest) => Ok((asked, digest)),
+                Err(before) => Err(format!("its id is used by line {before} already")),
+            }
+        });
+        let label = id.map_or(Label::Number(number), |id| Label::Id(id.into()));
+        let (digest, asked) = match identified {
+            Ok((asked, digest)) => (digest, Ok(asked)),
+            Err(problem) => (Identities::unreadable(number, bytes), Err(problem)),
+        };
+        Some(Line {
+            number,
+            label,
+            digest,
+            asked,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onelane::model::Request;
+
+    fn lines(input: &[u8], line_bytes_max: usize) -> Vec<Line> {
+        let mut lines = Lines::new(input, line_bytes_max);
+        let mut all = Vec::new();
+        while let Some(chunk) = lines.chunk().unwrap() {
+            all.extend(chunk);
+        }
+        all
+    }
+
+    /// Number and prompt, or number and problem.
+    fn check(input: &[u8], want: &[(u64, &str)]) {
+        let got: Vec<(u64, String)> = lines(input, 1_000)
+            .into_iter()
+            .map(|line| {
+                let text = match line.asked {
+                    Ok(Asked {
+                        request: Request::Prompt(text),
+                        ..
+                    }) => text,
+                    Ok(other) => format!("{other:?}"),
+                    Err(problem) => problem,
+                };
+                (line.number, text)
+            })
+            .collect();
+        let got: Vec<(u64, &str)> = got.iter().map(|(n, t)| (*n, t.as_str())).collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn marks_of_other_systems_are_tolerated() {
+        check(
+            b"\xef\xbb\xbf{\"prompt\":\"a\"}\r\n{\"prompt\":\"b\"}\r\n",
+            &[(1, "a"), (2, "b")],
+        );
+    }
+
+    #[test]
+    fn blank_lines_are_skipped_and_counted() {
+        check(
+            b"\n{\"prompt\":\"a\"}\n\r\n  \n{\"prompt\":\"b\"}",
+            &[(2, "a"), (5, "b")],
+        );
+        check(b"", &[]);
+        check(b"\n\n", &[]);
+    }
+
+    #[test]
+    fn a_bad_line_does_not_hinder_the_others() {
+        check(
+            b"{\"prompt\":\"a\"}\nnonsense\n\xff\xfe\n{\"prompt\":\"b\"}\n",
+            &[
+                (1, "a"),
+                (2, "not a JSON object: expected ident at column 2"),
+                (3, "is not UTF-8 from byte 1 on"),
+                (4, "b"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_refused_without_being_kept() {
+        let mut input = br#"{"prompt":"a"}"#.to_vec();
+        input.push(b'\n');
+        input.extend(vec![b'x'; 2_000_000]);
+        input.extend(b"\n{\"prompt\":\"b\"}\n");
+        check(
+            &input,
+            &[
+                (1, "a"),
+                (2, "has 2000000 bytes, the limit is 1000"),
+                (3, "b"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_line_of_exactly_the_limit_is_read() {
+        let text = br#"{"prompt":"a"}"#;
+        assert!(lines(text, text.len())[0].asked.is_ok());
+        assert!(lines(text, text.len() - 1)[0].asked.is_err());
+    }
+
+    #[test]
+    fn an_id_that_is_used_twice_is_an_error_of_the_second_line() {
+        let read = lines(
+            b"{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"y\"}\n",
+            1_000,
+        );
+        assert!(read[0].asked.is_ok());
+        assert_eq!(
+            read[1].asked.as_ref().unwrap_err(),
+            "its id is used by line 1 already"
+        );
+        assert_eq!(read[1].label, Label::Id("a".into()));
+    }
+
+    #[test]
+    fn a_line_is_known_by_the_model_it_names_wherever_that_stands() {
+        let digest = |text: &str| lines(text.as_bytes(), 1_000)[0].digest;
+        let message = r#""messages":[{"role":"user","content":"hi"}]"#;
+        let plain = digest(&format!("{{{message}}}"));
+        assert_ne!(plain, digest(&format!(r#"{{"model":"glm-5",{message}}}"#)));
+        assert_ne!(
+            digest(r#"{"prompt":"a"}"#),
+            digest(r#"{"prompt":"a","model":"glm-5"}"#)
+        );
+        assert_eq!(
+            digest(r#"{"prompt":"a"}"#),
+            digest(r#"{ "prompt": "a", "priority": 9 }"#)
+        );
+    }
+
+    /// Gives its pieces one read at a time, as a pipe does.
+    struct Pipe(Vec<&'static [u8]>);
+
+    impl Read for Pipe {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Ok(0);
+            }
+            self.0.remove(0).read(to)
+        }
+    }
+
+    #[test]
+    fn a_line_from_a_slow_pipe_is_not_held_up_by_the_next() {
+        let pieces: Vec<&'static [u8]> = vec![
+            b"{\"prompt\":\"a\"}\n{\"pro",
+            b"mpt\":\"b\"}\n{\"prompt\":\"c\"}\n",
+            b"{\"prompt\":\"d\"}",
+        ];
+        let mut lines = Lines::new(Pipe(pieces), 1_000);
+        let mut chunks = Vec::new();
+        while let Some(chunk) = lines.chunk().unwrap() {
+            chunks.push(chunk.len());
+        }
+        assert_eq!(chunks, [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_chunk_is_bounded() {
+        let input = b"{\"prompt\":\"a\"}\n".repeat(CHUNK_LINES_MAX + 1);
+        let mut lines = Lines::new(&input[..], 1_000);
+        assert_eq!(lines.chunk().unwrap().unwrap().len(), CHUNK_LINES_MAX);
+        assert_eq!(lines.chunk().unwrap().unwrap().len(), 1);
+        assert!(lines.chunk().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_prompts_that_ship_are_all_fit_to_be_sent() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/prompts.jsonl");
+        let read = lines(&std::fs::read(path).unwrap(), LINE_BYTES_MAX);
+        assert!(read.len() >= 100, "{} prompts", read.len());
+        for line in &read {
+            assert!(line.asked.is_ok(), "line {}: {:?}", line.number, line.asked);
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_the_users_to_mend() {
+        let dir = tempfile::tempdir().unwrap();
+        let Err(missing) = open(&dir.path().join("none.jsonl")) else {
+            panic!("there is none")
+        };
+        assert!(missing.message.contains("none.jsonl"), "{missing}");
+        assert!(
+            open(dir.path()).is_err(),
+            "a directory is no file of prompts"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! `onelane run`: a file of prompts through the lane, in process, results as they come.
+//!
+//! | file | what |
+//! |---|---|
+//! | `input`, `parse`, `ready` | lines: read in bounded memory, checked, made into jobs |
+//! | `identity` | what makes a line the same line in the next run: the rule behind "continues" |
+//! | `output`, `result`, `written` | the results file, a line of it, and what an earlier run left in it |
+//! | `drive` | the loop: submits, watches, writes |
+//! | `tracker`, `standstill` | its decisions: which job to look at, whether the lane waits for an operator |
+//! | `progress`, `summary` | what a person and a program see |
+
+mod drive;
+mod identity;
+mod input;
+mod output;
+mod parse;
+mod progress;
+mod ready;
+mod result;
+mod standstill;
+mod summary;
+mod tracker;
+mod written;
+
+use std::path::{Path, PathBuf};
+
+use onelane::orchestrator::Orchestrator;
+
+use super::args::RunArgs;
+use super::exit::{CliError, Exit};
+use super::start;
+use crate::telemetry::{self, Signals};
+use drive::Run;
+use identity::{Mode, Source};
+use output::Results;
+use progress::Progress;
+use ready::Defaults;
+use summary::{End, Summary};
+
+pub(crate) use standstill::Standstill;
+
+/// Runs a file of prompts.
+pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
+    let mut signals = Signals::install().map_err(start::no_signals)?;
+    let mode = if args.common.simulate {
+        Mode::Simulated
+    } else {
+        Mode::Real
+    };
+    let source = Source::of(&args.input, mode);
+    let input = input::open(&args.input)?;
+    let out = results_path(&args)?;
+    let plan = start::plan(&args.common)?;
+    let mut results = Results::open(&out, source)?;
+    let mut progress = Progress::new(json);
+    let log = if progress.is_seen() {
+        plan.log.warnings_only()
+    } else {
+        plan.log.clone()
+    };
+    let writer = progress.log_writer();
+    telemetry::init(&log, move || writer.clone())?;
+
+    if plan.simulated && !json {
+        super::note(start::SIMULATION);
+    }
+    let lane = start::lane(&plan).await?;
+    let defaults = Defaults {
+        user_id: args.user,
+        priority: args.priority,
+        model: default_model(&lane.orchestrator),
+    };
+    let chunks = input::read(input)
+        .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
+    release_operator_hold(&lane.orchestrator, &progress).await?;
+    let mut run = Run::new(&lane, source, defaults, chunks, &mut results, &mut progress);
+    let driven = run.drive(&mut signals).await;
+    let (tally, mut spent, drained) = (run.tally, std::mem::take(&mut run.spent), run.drained);
+    drop(run);
+    progress.clear();
+    // The latest figures, where the lane still tells them.
+    if let Ok(metrics) = lane.orchestrator.metrics().await {
+        spent = metrics.cost;
+    }
+    if !drained {
+        lane.drain(&mut signals).await;
+    }
+    let end = driven?;
+    if end == End::Complete {
+        results.finish()?;
+    }
+    let summary = Summary {
+        input: args.input.display().to_string(),
+        results: results.path().display().to_string(),
+        tally,
+        spent,
+        end,
+    };
+    // Results on standard output are not mixed with anything.
+    let tell = if json && !results.is_stdout() {
+        super::say
+    } else {
+        super::note
+    };
+    tell(&if json { summary.json() } else { summary.text() });
+    Ok(summary.exit())
+}
+
+/// Where results go; not into the input itself.
+fn results_path(args: &RunArgs) -> Result<PathBuf, CliError> {
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| output::default_path(&args.input));
+    if same_file(&out, &args.input) {
+        return Err(
+            CliError::usage(format!("{} is the input itself", out.display()))
+                .help("name another results file with --out"),
+        );
+    }
+    Ok(out)
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// The model that the lane gives to jobs that name none, stored changes included.
+fn default_model(lane: &Orchestrator) -> String {
+    let view = lane.config_view();
+    let model = view.get("model").and_then(serde_json::Value::as_str);
+    model.unwrap_or_default().to_owned()
+}
+
+/// Starting `run` is the operator's act: a pause and a hold that waits for an operator end with it. A
+/// hold that ends by itself stays.
+async fn release_operator_hold(lane: &Orchestrator, progress: &Progress) -> Result<(), CliError> {
+    let status = lane.lane().await?;
+    // What the configuration switched off, only the configuration switches on.
+    if status.active
+        && let Some(Standstill::Operator { reason, .. }) = Standstill::of(&status)
+    {
+        progress.note(&format!("going on: {reason}"));
+        lane.resume().await?;
+    }
+    Ok(())
+}

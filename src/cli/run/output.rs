@@ -1,0 +1,517 @@
+//! The results file: one line for each line that ended, and what an earlier run left in it.
+//!
+//! A file that is there already is read first. Lines of this input that have an answer are done; its
+//! error lines are taken out, since those lines are tried again; a last line that a kill tore is cut off;
+//! lines of other inputs are left alone; and a file that holds anything else is refused, so that
+//! nobody's data is appended to or cut. A run that reaches its end also takes out the results of
+//! lines that are no longer in the input. Simulated answers give way to real ones, never the other way
+//! round. What is rewritten is rewritten beside the file and renamed.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::identity::{Digest, Label, Mode, Source};
+use super::result::ResultLine;
+use super::written::{self, WrittenLines, rewrite, unusable};
+use crate::cli::exit::{CliError, Exit};
+
+/// A result of an earlier run.
+#[derive(Debug)]
+struct Kept {
+    /// What the file calls it.
+    label: String,
+    /// What the input calls it now; `None` until it is seen there.
+    now: Option<String>,
+}
+
+/// What a line that is there already is to this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// A result of this input.
+    Ours,
+    /// A real result of this input, in a simulated run: done, and not to be touched.
+    Real,
+    /// A simulated result of this input, in a real run: worth nothing.
+    Fake,
+    /// A result of another input.
+    Foreign,
+}
+
+impl Standing {
+    fn of(written: Source, run: Source) -> Self {
+        match (written.is_same_input(run), written.mode, run.mode) {
+            (false, _, _) => Self::Foreign,
+            (true, Mode::Real, Mode::Simulated) => Self::Real,
+            (true, Mode::Simulated, Mode::Real) => Self::Fake,
+            (true, _, _) => Self::Ours,
+        }
+    }
+}
+
+enum Sink {
+    /// Standard output, a pipe, a device: written, never read.
+    Stream(Box<dyn Write + Send>),
+    /// Not there yet; made for the first result.
+    New,
+    /// Open for appending, and locked.
+    File(File),
+}
+
+/// Where results go.
+pub(crate) struct Results {
+    path: PathBuf,
+    source: Source,
+    sink: Sink,
+    /// Answers of earlier runs.
+    kept: HashMap<Digest, Kept>,
+    /// Lines that an earlier run wrote an error for.
+    told: HashSet<Digest>,
+    /// Lines of a simulated run that have a real answer.
+    real: HashSet<Digest>,
+}
+
+/// Where the results of `input` go when nobody says: `prompts.jsonl` -> `prompts.results.jsonl`,
+/// standard input -> standard output.
+pub(crate) fn default_path(input: &Path) -> PathBuf {
+    if input.as_os_str() == "-" {
+        return input.to_owned();
+    }
+    let mut name = OsString::from(input.file_stem().unwrap_or(input.as_os_str()));
+    name.push(".results.jsonl");
+    input.with_file_name(name)
+}
+
+impl Results {
+    /// Opens the results of an input. `-` is standard output. A file that is not there is made with the
+    /// first result.
+    pub(crate) fn open(path: &Path, source: Source) -> Result<Self, CliError> {
+        let mut results = Self {
+            path: path.to_owned(),
+            source,
+            sink: Sink::New,
+            kept: HashMap::new(),
+            told: HashSet::new(),
+            real: HashSet::new(),
+        };
+        if path.as_os_str() == "-" {
+            results.sink = Sink::Stream(Box::new(io::stdout()));
+            return Ok(results);
+        }
+        let found = match fs::metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other.map_err(|e| unusable(path, &e))?),
+        };
+        match found {
+            None => {}
+            Some(found) if found.is_file() => results.take_over()?,
+            Some(_) => {
+                let stream = OpenOptions::new().write(true).open(path);
+                results.sink = Sink::Stream(Box::new(stream.map_err(|e| unusable(path, &e))?));
+            }
+        }
+        Ok(results)
+    }
+
+    /// Whether results go to standard output.
+    pub(crate) fn is_stdout(&self) -> bool {
+        self.path.as_os_str() == "-"
+    }
+
+    /// Where results go.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether an earlier run wrote the line's answer. Remembers that the line is still in the input,
+    /// and what it is called there.
+    pub(crate) fn is_done(&mut self, line: Digest, label: &Label) -> bool {
+        let kept = self.kept.get_mut(&line);
+        let is_kept = kept.is_some();
+        if let Some(kept) = kept {
+            kept.now = Some(label.to_string());
+        }
+        is_kept || self.real.contains(&line)
+    }
+
+    /// Whether an earlier run wrote an error for the line.
+    pub(crate) fn was_told(&self, line: Digest) -> bool {
+        self.told.contains(&line)
+    }
+
+    /// Writes a result, whole or, after a kill, as a torn line that the next run cuts off.
+    pub(crate) fn write(&mut self, line: &ResultLine<'_>) -> Result<(), CliError> {
+        let path = &self.path;
+        let failed = |e: io::Error| {
+            CliError::new(
+                Exit::JobsFailed,
+                format!("results can't be written to {}: {e}", path.display()),
+            )
+            .help("the answers are in the store; mend it and run the same command again")
+        };
+        let bytes = line.to_bytes().map_err(|e| failed(e.into()))?;
+        if matches!(self.sink, Sink::New) {
+            self.sink = Sink::File(written::open(path)?);
+        }
+        match &mut self.sink {
+            Sink::Stream(stream) => stream.write_all(&bytes).and_then(|()| stream.flush()),
+            Sink::File(file) => file.write_all(&bytes),
+            Sink::New => Ok(()),
+        }
+        .map_err(failed)
+    }
+
+    /// Ends a run in which every line of the input was seen and ended: takes out results of lines that
+    /// are no longer there, and gives moved lines their new numbers.
+    pub(crate) fn finish(&mut self) -> Result<(), CliError> {
+        let Sink::File(file) = &self.sink else {
+            return Ok(());
+        };
+        let stays = |kept: &Kept| kept.now.as_ref() == Some(&kept.label);
+        if self.kept.values().all(stays) {
+            return file.sync_data().map_err(|e| unusable(&self.path, &e));
+        }
+        let (source, kept) = (self.source, &self.kept);
+        let file = rewrite(&self.path, |id, written| {
+            let ours = Standing::of(id.source, source) == Standing::Ours;
+            match kept.get(&id.line).filter(|_| ours) {
+                // Another's, or written just now.
+                None => true,
+                Some(Kept { now: None, .. }) => false,
+                Some(Kept { now, .. }) => {
+                    written.custom_id.clone_from(now);
+                    true
+                }
+            }
+        })?;
+        self.sink = Sink::File(file);
+        Ok(())
+    }
+
+    /// Reads what is there and leaves in it what stays.
+    fn take_over(&mut self) -> Result<(), CliError> {
+        let file = written::open(&self.path)?;
+        let mut lines = WrittenLines::of(&file, &self.path);
+        let mut to_drop = false;
+        while let Some(line) = lines.next()? {
+            let written = line.written()?;
+            let id = line.id(&written)?;
+            let answered = written.response.is_some();
+            match Standing::of(id.source, self.source) {
+                Standing::Ours if answered => {
+                    let label = written.custom_id.unwrap_or_default();
+                    let again = self.kept.insert(id.line, Kept { label, now: None });
+                    to_drop |= again.is_some();
+                }
+                Standing::Ours => {
+                    self.told.insert(id.line);
+                    to_drop = true;
+                }
+                Standing::Real if answered => {
+                    self.real.insert(id.line);
+                }
+                Standing::Fake => to_drop = true,
+                Standing::Real | Standing::Foreign => {}
+            }
+        }
+        if lines.torn {
+            file.set_len(lines.whole_bytes)
+                .map_err(|e| unusable(&self.path, &e))?;
+        }
+        self.sink = Sink::File(file);
+        if to_drop {
+            let source = self.source;
+            let mut seen = HashSet::new();
+            let file = rewrite(&self.path, |id, written| {
+                match Standing::of(id.source, source) {
+                    Standing::Ours => written.response.is_some() && seen.insert(id.line),
+                    Standing::Fake => false,
+                    Standing::Real | Standing::Foreign => true,
+                }
+            })?;
+            self.sink = Sink::File(file);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Identities;
+    use super::super::identity::LineId;
+    use super::super::result::{LineError, Response};
+    use super::*;
+    use onelane::model::Request;
+    use serde_json::value::RawValue;
+
+    /// A results file in a directory of its own.
+    struct Bench {
+        dir: tempfile::TempDir,
+        source: Source,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                dir: tempfile::tempdir().unwrap(),
+                source: Source::of(Path::new("prompts.jsonl"), Mode::Real),
+            }
+        }
+
+        fn mode(&mut self, mode: Mode) {
+            self.source.mode = mode;
+        }
+
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("prompts.results.jsonl")
+        }
+
+        fn open(&self) -> Results {
+            Results::open(&self.path(), self.source).unwrap()
+        }
+
+        fn id(&self, text: &str) -> LineId {
+            let asks = Request::prompt(text).unwrap().fingerprint("");
+            LineId {
+                source: self.source,
+                line: Identities::default().identify(1, None, asks).unwrap(),
+            }
+        }
+
+        fn answer(&self, results: &mut Results, text: &str, label: &str) {
+            let body = RawValue::from_string(r#"{"choices":[]}"#.to_owned()).unwrap();
+            let response = Some(Response {
+                status_code: 200,
+                request_id: "r".to_owned(),
+                body: &body,
+            });
+            self.write(results, text, label, response, None);
+        }
+
+        fn error(&self, results: &mut Results, text: &str, label: &str) {
+            let error = LineError {
+                code: "1214".to_owned(),
+                message: "bad parameter".to_owned(),
+                status_code: Some(400),
+                maybe_billed: false,
+            };
+            self.write(results, text, label, None, Some(error));
+        }
+
+        fn write(
+            &self,
+            results: &mut Results,
+            text: &str,
+            label: &str,
+            response: Option<Response<'_>>,
+            error: Option<LineError>,
+        ) {
+            let id = self.id(text).to_string();
+            let custom_id = label.to_owned();
+            let line = ResultLine {
+                id,
+                custom_id,
+                response,
+                error,
+            };
+            results.write(&line).unwrap();
+        }
+
+        /// The labels in the file, in order.
+        fn labels(&self) -> Vec<String> {
+            let text = fs::read_to_string(self.path()).unwrap();
+            assert!(text.is_empty() || text.ends_with('\n'));
+            text.lines()
+                .map(|line| {
+                    serde_json::from_str::<serde_json::Value>(line).unwrap()["custom_id"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned()
+                })
+                .collect()
+        }
+    }
+
+    fn number(n: u64) -> Label {
+        Label::Number(n)
+    }
+
+    #[test]
+    fn results_stand_next_to_their_input() {
+        let of = |path: &str| default_path(Path::new(path));
+        assert_eq!(of("prompts.jsonl"), Path::new("prompts.results.jsonl"));
+        assert_eq!(
+            of("a/b.c/prompts"),
+            Path::new("a/b.c/prompts.results.jsonl")
+        );
+        assert_eq!(of("-"), Path::new("-"));
+    }
+
+    #[test]
+    fn a_file_that_nothing_was_written_to_is_not_made() {
+        let bench = Bench::new();
+        bench.open().finish().unwrap();
+        assert!(!bench.path().exists());
+    }
+
+    #[test]
+    fn an_answered_line_is_done_in_the_next_run_and_a_failed_one_is_not() {
+        let bench = Bench::new();
+        let mut first = bench.open();
+        bench.answer(&mut first, "a", "line-1");
+        bench.error(&mut first, "b", "line-2");
+        drop(first);
+
+        let mut second = bench.open();
+        assert!(second.is_done(bench.id("a").line, &number(1)));
+        assert!(!second.is_done(bench.id("b").line, &number(2)));
+        assert!(second.was_told(bench.id("b").line) && !second.was_told(bench.id("a").line));
+        assert_eq!(bench.labels(), ["line-1"]);
+        bench.answer(&mut second, "b", "line-2");
+        second.finish().unwrap();
+        assert_eq!(bench.labels(), ["line-1", "line-2"]);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_off_wherever_the_kill_struck() {
+        let bench = Bench::new();
+        let mut first = bench.open();
+        bench.answer(&mut first, "a", "line-1");
+        bench.answer(&mut first, "b", "line-2");
+        drop(first);
+        let whole = fs::read(bench.path()).unwrap();
+        let line_ends = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
+        for cut in line_ends..whole.len() {
+            fs::write(bench.path(), &whole[..cut]).unwrap();
+            let mut again = bench.open();
+            assert!(again.is_done(bench.id("a").line, &number(1)));
+            assert!(
+                !again.is_done(bench.id("b").line, &number(2)),
+                "cut at {cut}"
+            );
+            bench.answer(&mut again, "b", "line-2");
+            drop(again);
+            assert_eq!(fs::read(bench.path()).unwrap(), whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_refused_and_left_as_it_is() {
+        let bench = Bench::new();
+        for foreign in [
+            "notes\n",
+            "notes without an end",
+            "{\"id\":\"a\",\"prompt\":\"x\"}\n",
+            "\n",
+            "{\"id\":\"batch_req_1\",\"custom_id\":\"a\",\"response\":null,\"error\":null}\n",
+        ] {
+            fs::write(bench.path(), foreign).unwrap();
+            let Err(error) = Results::open(&bench.path(), bench.source) else {
+                panic!("{foreign:?} was taken over")
+            };
+            assert_eq!(error.exit, Exit::Usage);
+            assert!(error.message.contains("line 1"), "{error}");
+            assert_eq!(fs::read_to_string(bench.path()).unwrap(), foreign);
+        }
+    }
+
+    #[test]
+    fn results_of_another_input_are_left_alone() {
+        let bench = Bench::new();
+        let mut other = Bench::new();
+        other.source = Source::of(Path::new("other.jsonl"), Mode::Real);
+        let mut results = Results::open(&bench.path(), other.source).unwrap();
+        other.answer(&mut results, "a", "theirs");
+        other.error(&mut results, "b", "theirs-too");
+        drop(results);
+
+        let mut results = bench.open();
+        assert!(!results.is_done(bench.id("a").line, &number(1)));
+        bench.answer(&mut results, "a", "ours");
+        results.finish().unwrap();
+        drop(results);
+        bench.open().finish().unwrap();
+        assert_eq!(
+            bench.labels(),
+            ["theirs", "theirs-too"],
+            "ours is not in the input any more"
+        );
+    }
+
+    #[test]
+    fn lines_that_left_the_input_leave_the_results_and_moved_ones_get_their_number() {
+        let bench = Bench::new();
+        let mut first = bench.open();
+        bench.answer(&mut first, "gone", "line-1");
+        bench.answer(&mut first, "stays", "line-2");
+        drop(first);
+
+        let mut second = bench.open();
+        assert!(second.is_done(bench.id("stays").line, &number(1)));
+        bench.answer(&mut second, "new", "line-2");
+        assert_eq!(
+            bench.labels(),
+            ["line-1", "line-2", "line-2"],
+            "nothing is taken out before the end"
+        );
+        second.finish().unwrap();
+        assert_eq!(bench.labels(), ["line-1", "line-2"]);
+        let text = fs::read_to_string(bench.path()).unwrap();
+        assert!(
+            text.starts_with(&format!("{{\"id\":\"{}\"", bench.id("stays"))),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_simulated_answer_gives_way_to_a_real_one() {
+        let mut bench = Bench::new();
+        bench.mode(Mode::Simulated);
+        let mut simulated = bench.open();
+        bench.answer(&mut simulated, "a", "fake");
+        drop(simulated);
+
+        bench.mode(Mode::Real);
+        let mut real = bench.open();
+        assert!(!real.is_done(bench.id("a").line, &number(1)));
+        assert_eq!(bench.labels(), [""; 0]);
+        bench.answer(&mut real, "a", "line-1");
+        drop(real);
+
+        bench.mode(Mode::Simulated);
+        let mut simulated = bench.open();
+        assert!(
+            simulated.is_done(bench.id("a").line, &number(1)),
+            "nothing to simulate"
+        );
+        assert!(!simulated.is_done(bench.id("b").line, &number(2)));
+        bench.answer(&mut simulated, "b", "fake");
+        simulated.finish().unwrap();
+        assert_eq!(bench.labels(), ["line-1", "fake"]);
+    }
+
+    #[test]
+    fn two_runs_do_not_share_a_results_file() {
+        let bench = Bench::new();
+        let mut first = bench.open();
+        bench.answer(&mut first, "a", "line-1");
+        let Err(error) = Results::open(&bench.path(), bench.source) else {
+            panic!("the file is locked")
+        };
+        assert!(error.message.contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn a_device_is_written_and_never_read() {
+        let bench = Bench::new();
+        let mut results = Results::open(Path::new("/dev/null"), bench.source).unwrap();
+        bench.answer(&mut results, "a", "line-1");
+        results.finish().unwrap();
+        assert!(
+            Results::open(bench.dir.path(), bench.source).is_err(),
+            "a directory is no file"
+        );
+    }
+}

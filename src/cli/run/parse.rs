@@ -1,0 +1,402 @@
+//! One line of the input, from its text to a job: the three forms, and what is wrong with any other.
+
+use std::fmt;
+
+use onelane::model::Request;
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What a line asks for. What it leaves open is `None`.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The prompt or chat body.
+    pub(crate) request: Request,
+    /// The model, if it stands outside the chat body.
+    pub(crate) model: Option<String>,
+    /// Whose job it is.
+    pub(crate) user_id: Option<String>,
+    /// What it is about.
+    pub(crate) content_id: Option<String>,
+    /// How urgent it is.
+    pub(crate) priority: Option<i32>,
+}
+
+/// What was read from a line.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    /// Its `custom_id` or `id`, also when something else is wrong.
+    pub(crate) id: Option<String>,
+    /// What it asks for, or what is wrong.
+    pub(crate) asked: Result<Asked, String>,
+}
+
+/// Reads one line.
+pub(crate) fn parse(text: &str) -> Parsed {
+    let failed = |problem| Parsed {
+        id: None,
+        asked: Err(problem),
+    };
+    let mut fields = match serde_json::from_str::<Fields<'_>>(text) {
+        Ok(fields) => fields,
+        Err(error) => return failed(json_problem(&error)),
+    };
+    match fields.take_id() {
+        Ok(id) => Parsed {
+            id,
+            asked: read(fields),
+        },
+        Err(problem) => failed(problem),
+    }
+}
+
+fn read(mut fields: Fields<'_>) -> Result<Asked, String> {
+    let user_id = fields.take_text("userId")?;
+    let content_id = fields.take_text("contentId")?;
+    let priority = fields.take_priority()?;
+    let forms = ["prompt", "messages", "body"];
+    let given: Vec<&str> = forms.into_iter().filter(|name| fields.has(name)).collect();
+    let (request, model) = match given.as_slice() {
+        ["prompt"] => read_prompt(fields)?,
+        ["messages"] => (chat(&fields)?, None),
+        ["body"] => (read_batch(fields)?, None),
+        [] => return Err("needs one of prompt, messages and body".to_owned()),
+        several => return Err(format!("has {}; give one of them", several.join(" and "))),
+    };
+    Ok(Asked {
+        request,
+        model,
+        user_id,
+        content_id,
+        priority,
+    })
+}
+
+/// `{"prompt": ...}`: a plain prompt, or, with GLM parameters beside it, the chat body that it means.
+fn read_prompt(mut fields: Fields<'_>) -> Result<(Request, Option<String>), String> {
+    let model = fields.take_text("model")?;
+    let prompt = fields
+        .take("prompt")
+        .filter(|raw| raw.get().starts_with('"'))
+        .ok_or("prompt: must be a string")?;
+    let text: String = serde_json::from_str(prompt.get()).map_err(|e| json_problem(&e))?;
+    let plain = Request::prompt(text).map_err(|e| e.to_string())?;
+    if fields.0.is_empty() {
+        return Ok((plain, model));
+    }
+    fields.refuse_stream()?;
+    let messages = format!(r#"[{{"role":"user","content":{}}}]"#, prompt.get());
+    let rest = fields.members();
+    let body = format!(r#"{{"messages":{messages},{rest}}}"#);
+    let request = Request::chat(&body).map_err(|e| e.to_string())?;
+    Ok((request, model))
+}
+
+/// `{"custom_id", "method", "url", "body"}`: the batch form of OpenAI and GLM.
+fn read_batch(mut fields: Fields<'_>) -> Result<Request, String> {
+    if let Some(method) = fields.take_text("method")?
+        && method != "POST"
+    {
+        return Err(format!("method: must be POST, not {method:?}"));
+    }
+    if let Some(url) = fields.take_text("url")?
+        && !url.ends_with("/chat/completions")
+    {
+        return Err(format!("url: must end in /chat/completions, not {url:?}"));
+    }
+    let body = fields.take("body").ok_or("body: is missing")?;
+    if let Some((name, _)) = fields.0.first() {
+        return Err(format!(
+            "{name}: is not a field of the batch form; put it into body"
+        ));
+    }
+    let inner: Fields<'_> =
+        serde_json::from_str(body.get()).map_err(|_| "body: must be a JSON object".to_owned())?;
+    inner.refuse_stream().map_err(|e| format!("body.{e}"))?;
+    Request::chat(body.get()).map_err(|e| format!("body: {e}"))
+}
+
+/// What is left of the fields, as a chat body: order, spelling and unknown fields are kept.
+fn chat(fields: &Fields<'_>) -> Result<Request, String> {
+    fields.refuse_stream()?;
+    Request::chat(&format!("{{{}}}", fields.members())).map_err(|e| e.to_string())
+}
+
+/// The fields of a JSON object in their order, each value as it is written.
+struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n == name)
+    }
+
+    fn take(&mut self, name: &str) -> Option<&'a RawValue> {
+        let at = self.0.iter().position(|(n, _)| n == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// A field that is `null` is as good as missing.
+    fn take_value(&mut self, name: &str) -> Option<&'a RawValue> {
+        self.take(name).filter(|raw| raw.get() != "null")
+    }
+
+    fn take_text(&mut self, name: &str) -> Result<Option<String>, String> {
+        self.take_value(name)
+            .map(|raw| serde_json::from_str(raw.get()))
+            .transpose()
+            .map_err(|_| format!("{name}: must be a string"))
+    }
+
+    fn take_priority(&mut self) -> Result<Option<i32>, String> {
+        self.take_value("priority")
+            .map(|raw| serde_json::from_str(raw.get()))
+            .transpose()
+            .map_err(|_| {
+                format!(
+                    "priority: must be an integer from {} to {}",
+                    i32::MIN,
+                    i32::MAX
+                )
+            })
+    }
+
+    /// The line's own id; a number counts as its text.
+    fn take_id(&mut self) -> Result<Option<String>, String> {
+        let custom_id = self.take_value("custom_id");
+        let id = self.take_value("id");
+        let (name, raw) = match (custom_id, id) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => return Err("has custom_id and id; give one of them".to_owned()),
+            (Some(raw), None) => ("custom_id", raw),
+            (None, Some(raw)) => ("id", raw),
+        };
+        let problem =
+            || format!("{name}: must be a string of 1 to {ID_CHARS_MAX} characters, or a number");
+        let text = match raw.get().chars().next() {
+            Some('"') => serde_json::from_str(raw.get()).map_err(|_| problem())?,
+            Some('-' | '0'..='9') => raw.get().to_owned(),
+            _ => return Err(problem()),
+        };
+        if (1..=ID_CHARS_MAX).contains(&text.chars().count()) {
+            Ok(Some(text))
+        } else {
+            Err(problem())
+        }
+    }
+
+    /// A file has no use for a stream.
+    fn refuse_stream(&self) -> Result<(), String> {
+        let stream = self.0.iter().find(|(name, _)| name == "stream");
+        match stream {
+            Some((_, raw)) if raw.get() == "true" => {
+                Err("stream: a result is written whole; leave it out".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The fields as the inside of a JSON object.
+    fn members(&self) -> String {
+        let members: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, raw)| format!("{}:{}", serde_json::Value::from(name.as_str()), raw.get()))
+            .collect();
+        members.join(",")
+    }
+}
+
+/// Characters of a line's id.
+const ID_CHARS_MAX: usize = 256;
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields: Self::Value = Vec::new();
+                while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
+                    if fields.iter().any(|(n, _)| *n == name) {
+                        return Err(serde::de::Error::custom(format!(
+                            "the field {name:?} is given twice"
+                        )));
+                    }
+                    fields.push((name, raw));
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(InOrder).map(Fields)
+    }
+}
+
+/// The parser counts lines within the text it got, which is one line: only its column tells anything.
+fn json_problem(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    format!("not a JSON object: {what} at column {}", error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(text: &str) -> Asked {
+        parse(text).asked.unwrap()
+    }
+
+    fn chat_text(request: &Request) -> &str {
+        match request {
+            Request::Chat(raw) => raw.get(),
+            Request::Prompt(text) => panic!("a plain prompt: {text}"),
+        }
+    }
+
+    #[test]
+    fn a_prompt_with_its_fields() {
+        let parsed = parse(
+            r#"{"prompt":"hi","id":"a","model":"glm-5","priority":-3,"userId":"u","contentId":"c"}"#,
+        );
+        assert_eq!(parsed.id.as_deref(), Some("a"));
+        let asked = parsed.asked.unwrap();
+        assert!(matches!(&asked.request, Request::Prompt(text) if text == "hi"));
+        assert_eq!(asked.model.as_deref(), Some("glm-5"));
+        assert_eq!(asked.priority, Some(-3));
+        assert_eq!(asked.user_id.as_deref(), Some("u"));
+        assert_eq!(asked.content_id.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn parameters_beside_a_prompt_are_not_lost() {
+        let asked = asked(r#"{"prompt":"say \"hi\"","temperature":0.20,"model":"glm-5"}"#);
+        assert_eq!(
+            chat_text(&asked.request),
+            r#"{"messages":[{"role":"user","content":"say \"hi\""}],"temperature":0.20}"#
+        );
+        assert_eq!(asked.model.as_deref(), Some("glm-5"));
+    }
+
+    #[test]
+    fn a_chat_body_keeps_everything_that_is_not_ours() {
+        let asked = asked(
+            r#"{"id":7,"model":"glm-4.7","messages":[{"role":"user","content":"hi"}],"priority":2,"thinking":null,"x":1.50,"user_id":"theirs"}"#,
+        );
+        assert_eq!(
+            chat_text(&asked.request),
+            r#"{"model":"glm-4.7","messages":[{"role":"user","content":"hi"}],"thinking":null,"x":1.50,"user_id":"theirs"}"#
+        );
+        assert_eq!(asked.request.model().as_deref(), Some("glm-4.7"));
+        assert_eq!((asked.model, asked.priority), (None, Some(2)));
+    }
+
+    #[test]
+    fn a_number_is_an_id_too() {
+        assert_eq!(parse(r#"{"id":7,"prompt":"hi"}"#).id.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn the_batch_form_keeps_its_body_to_the_byte() {
+        let parsed = parse(
+            r#"{"custom_id":"r-1","method":"POST","url":"/v4/chat/completions","body":{ "model":"glm-4.7", "messages":[{"role":"user","content":"hi"}]},"priority":9}"#,
+        );
+        assert_eq!(parsed.id.as_deref(), Some("r-1"));
+        let asked = parsed.asked.unwrap();
+        assert_eq!(
+            chat_text(&asked.request),
+            r#"{ "model":"glm-4.7", "messages":[{"role":"user","content":"hi"}]}"#
+        );
+        assert_eq!(asked.priority, Some(9));
+    }
+
+    #[test]
+    fn null_is_as_good_as_missing() {
+        let parsed =
+            parse(r#"{"prompt":"hi","id":null,"model":null,"priority":null,"userId":null}"#);
+        assert_eq!(parsed.id, None);
+        let asked = parsed.asked.unwrap();
+        assert!(matches!(asked.request, Request::Prompt(_)));
+        assert_eq!(
+            (asked.model, asked.priority, asked.user_id),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_bad_line_is_told_what_is_wrong_with_it() {
+        let check = |text: &str, want: &str| {
+            let problem = parse(text).asked.unwrap_err();
+            assert!(problem.contains(want), "{text}: {problem}");
+        };
+        check("{", "at column 1");
+        check("hello", "not a JSON object");
+        check("[1]", "expected a JSON object");
+        check(r#""text""#, "expected a JSON object");
+        check(r#"{"prompt":"a"} {"prompt":"b"}"#, "trailing characters");
+        check("{}", "one of prompt, messages and body");
+        check(r#"{"text":"hi"}"#, "one of prompt, messages and body");
+        check(
+            r#"{"prompt":"a","messages":[]}"#,
+            "prompt and messages; give one",
+        );
+        check(r#"{"prompt":"a","prompt":"b"}"#, "given twice");
+        check(r#"{"prompt":7}"#, "prompt: must be a string");
+        check(r#"{"prompt":" "}"#, "prompt is empty");
+        check(r#"{"messages":[]}"#, "at least one message");
+        check(
+            r#"{"messages":[{"role":"user","content":"a"}],"stream":true}"#,
+            "stream: ",
+        );
+        check(
+            r#"{"prompt":"a","priority":"high"}"#,
+            "priority: must be an integer",
+        );
+        check(
+            r#"{"prompt":"a","priority":1.5}"#,
+            "priority: must be an integer",
+        );
+        check(
+            r#"{"prompt":"a","priority":3000000000}"#,
+            "priority: must be an integer",
+        );
+        check(r#"{"prompt":"a","userId":1}"#, "userId: must be a string");
+        check(
+            r#"{"prompt":"a","model":["glm-5"]}"#,
+            "model: must be a string",
+        );
+        check(r#"{"prompt":"a","id":{}}"#, "id: must be a string");
+        check(r#"{"prompt":"a","id":""}"#, "id: must be a string of 1 to");
+        check(
+            r#"{"prompt":"a","id":"x","custom_id":"y"}"#,
+            "custom_id and id",
+        );
+        check(
+            r#"{"custom_id":"a","method":"GET","url":"/v1/chat/completions","body":{}}"#,
+            "method: must be POST",
+        );
+        check(
+            r#"{"custom_id":"a","url":"/v1/embeddings","body":{}}"#,
+            "url: must end in",
+        );
+        check(
+            r#"{"custom_id":"a","body":"hi"}"#,
+            "body: must be a JSON object",
+        );
+        check(r#"{"custom_id":"a","body":{}}"#, "body: messages");
+        check(r#"{"custom_id":"a","body":{"stream":true}}"#, "body.stream");
+        check(
+            r#"{"custom_id":"a","body":{},"temperature":1}"#,
+            "temperature: is not a field of the batch form",
+        );
+    }
+
+    #[test]
+    fn a_line_with_another_fault_still_says_its_id() {
+        assert_eq!(parse(r#"{"id":"a","prompt":7}"#).id.as_deref(), Some("a"));
+    }
+}

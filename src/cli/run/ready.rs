@@ -1,0 +1,96 @@
+//! From a line that was read to a job that can be submitted.
+
+use onelane::orchestrator::Submission;
+
+use super::identity::{Label, LineId};
+use super::parse::Asked;
+
+/// What lines take that do not say it themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct Defaults {
+    /// Whose jobs they are.
+    pub(crate) user_id: String,
+    /// How urgent they are.
+    pub(crate) priority: i32,
+    /// The model that the lane gives them.
+    pub(crate) model: String,
+}
+
+/// A line that is about to be submitted.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// What it is known by.
+    pub(crate) id: LineId,
+    /// What the results call it.
+    pub(crate) label: Label,
+    /// Its job.
+    pub(crate) submission: Submission,
+}
+
+impl Defaults {
+    /// The job of a line.
+    pub(crate) fn ready(&self, id: LineId, label: Label, asked: Asked) -> Ready {
+        let names_model = asked.model.is_some() || asked.request.model().is_some();
+        let default_model = (!names_model).then_some(self.model.as_str());
+        let submission = Submission {
+            idempotency_key: Some(id.idempotency_key(default_model)),
+            request: asked.request,
+            model: asked.model,
+            user_id: asked.user_id.unwrap_or_else(|| self.user_id.clone()),
+            content_id: asked.content_id,
+            priority: asked.priority.unwrap_or(self.priority),
+            max_retries: None,
+            run_at: None,
+            deadline: None,
+            timeout_ms: None,
+            metadata: None,
+        };
+        Ready {
+            id,
+            label,
+            submission,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::parse;
+    use super::*;
+
+    fn submission(line: &str) -> Submission {
+        let defaults = Defaults {
+            user_id: "nightly".to_owned(),
+            priority: -5,
+            model: "glm-4.7".to_owned(),
+        };
+        let id = LineId::parse("run-00000000-00000000000000000000000000000001").unwrap();
+        let asked = parse(line).asked.unwrap();
+        defaults.ready(id, Label::Number(1), asked).submission
+    }
+
+    #[test]
+    fn a_line_that_says_nothing_takes_the_defaults() {
+        let job = submission(r#"{"prompt":"hi"}"#);
+        assert_eq!((job.user_id.as_str(), job.priority), ("nightly", -5));
+        assert_eq!(job.model, None, "the lane gives it its own");
+        assert!(job.idempotency_key.unwrap().ends_with("-glm-4.7"));
+    }
+
+    #[test]
+    fn what_a_line_says_counts() {
+        let job = submission(r#"{"prompt":"hi","userId":"u","priority":3,"model":"glm-5"}"#);
+        assert_eq!((job.user_id.as_str(), job.priority), ("u", 3));
+        assert_eq!(job.model.as_deref(), Some("glm-5"));
+        assert!(
+            job.idempotency_key.unwrap().ends_with("0001"),
+            "the default plays no part"
+        );
+    }
+
+    #[test]
+    fn a_model_in_the_body_is_the_lines_own() {
+        let job = submission(r#"{"messages":[{"role":"user","content":"hi"}],"model":"glm-5"}"#);
+        assert!(job.idempotency_key.unwrap().ends_with("0001"));
+    }
+}

@@ -1,0 +1,209 @@
+//! One line of the results: the batch output form, made from what became of a job.
+
+use onelane::model::{JobStatus, RequestId};
+use onelane::orchestrator::JobDetail;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::identity::{Label, LineId};
+
+/// One line of the batch output form.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResultLine<'a> {
+    /// What the line is known by.
+    pub(crate) id: String,
+    /// The line's own id, or `line-N`.
+    pub(crate) custom_id: String,
+    /// GLM's answer.
+    pub(crate) response: Option<Response<'a>>,
+    /// Why there is none.
+    pub(crate) error: Option<LineError>,
+}
+
+/// GLM's answer to a line.
+#[derive(Debug, Serialize)]
+pub(crate) struct Response<'a> {
+    /// The HTTP status.
+    pub(crate) status_code: u16,
+    /// The `request_id` that GLM was sent.
+    pub(crate) request_id: String,
+    /// The body, as GLM sent it.
+    pub(crate) body: &'a RawValue,
+}
+
+/// Why a line has no answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct LineError {
+    /// GLM's code, or one of ours.
+    pub(crate) code: String,
+    /// What is wrong.
+    pub(crate) message: String,
+    /// The HTTP status, if one arrived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status_code: Option<u16>,
+    /// Whether GLM may have billed it all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) maybe_billed: bool,
+}
+
+impl<'a> ResultLine<'a> {
+    /// Of a job that ended: GLM's answer verbatim, or why there is none.
+    pub(crate) fn of_job(id: LineId, label: &Label, detail: &'a JobDetail) -> Self {
+        let job = &detail.record.job;
+        match &detail.record.response {
+            Some(body) if job.status == JobStatus::Completed => {
+                let call = detail.attempts.last();
+                let request_id = call.map_or_else(
+                    || RequestId::new(job.id, job.attempts),
+                    |call| call.request_id.clone(),
+                );
+                Self {
+                    id: id.to_string(),
+                    custom_id: label.to_string(),
+                    response: Some(Response {
+                        status_code: call.and_then(|call| call.status_code).unwrap_or(200),
+                        request_id: request_id.to_string(),
+                        body,
+                    }),
+                    error: None,
+                }
+            }
+            _ => Self::of_error(id, label, LineError::of_job(detail)),
+        }
+    }
+
+    /// Of a line that has no answer.
+    pub(crate) fn of_error(id: LineId, label: &Label, error: LineError) -> Self {
+        Self {
+            id: id.to_string(),
+            custom_id: label.to_string(),
+            response: None,
+            error: Some(error),
+        }
+    }
+
+    /// Whether it holds an answer.
+    pub(crate) const fn is_answer(&self) -> bool {
+        self.response.is_some()
+    }
+
+    /// As one line of text: what GLM may have put between its JSON's tokens is made blank.
+    pub(crate) fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)?;
+        for byte in &mut bytes {
+            // Inside a JSON string these two are always escaped.
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+impl LineError {
+    /// One of our own making.
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            status_code: None,
+            maybe_billed: false,
+        }
+    }
+
+    /// Why a job has no answer.
+    fn of_job(detail: &JobDetail) -> Self {
+        let job = &detail.record.job;
+        let status = job.status.name();
+        match &job.error {
+            Some(failure) if job.status == JobStatus::Failed => Self {
+                code: failure.code.clone(),
+                message: failure.message.clone(),
+                status_code: failure.http_status,
+                maybe_billed: failure.maybe_billed,
+            },
+            _ => Self::new(status, format!("job {} is {status}", job.id)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use onelane::model::{AttemptNo, Failure, FailureClass, Job, JobId, Request, Seq, Timestamp};
+    use onelane::ports::JobRecord;
+
+    fn detail(status: JobStatus, response: Option<&str>, error: Option<Failure>) -> JobDetail {
+        let job = Job {
+            id: JobId::from_bytes([7; 16]),
+            seq: Seq(1),
+            user_id: "u".to_owned(),
+            content_id: None,
+            model: "glm-5".to_owned(),
+            priority: 0,
+            status,
+            attempts: AttemptNo(2),
+            open: None,
+            retry_count: 0,
+            max_retries: 3,
+            interruptions: 0,
+            next_retry_at: None,
+            run_at: None,
+            deadline: None,
+            timeout_ms: None,
+            error,
+            created_at: Timestamp::default(),
+            processed_at: None,
+            idempotency_key: None,
+            metadata: None,
+        };
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        JobDetail {
+            record: JobRecord {
+                job,
+                request: Arc::new(Request::prompt("hi").unwrap()),
+                response: response.map(|text| raw(text).into()),
+            },
+            attempts: Vec::new(),
+        }
+    }
+
+    fn text(detail: &JobDetail) -> String {
+        let id = LineId::parse("run-00000000-00000000000000000000000000000001").unwrap();
+        let line = ResultLine::of_job(id, &Label::Number(3), detail);
+        String::from_utf8(line.to_bytes().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_one_line_in_the_batch_form() {
+        let body = "{\n  \"content\": \"a\\nb\",\r\n  \"x\": 1.50\n}";
+        assert_eq!(
+            text(&detail(JobStatus::Completed, Some(body), None)),
+            "{\"id\":\"run-00000000-00000000000000000000000000000001\",\"custom_id\":\"line-3\",\
+             \"response\":{\"status_code\":200,\"request_id\":\"07070707070707070707070707070707-2\",\
+             \"body\":{   \"content\": \"a\\nb\",    \"x\": 1.50 }},\"error\":null}\n"
+        );
+    }
+
+    #[test]
+    fn a_failure_says_its_code_and_whether_it_may_be_billed() {
+        let mut failure = Failure::new(FailureClass::ServerTransient, "timeout_total", "too slow");
+        failure.maybe_billed = true;
+        let line: serde_json::Value =
+            serde_json::from_str(&text(&detail(JobStatus::Failed, None, Some(failure)))).unwrap();
+        assert_eq!(line["response"], serde_json::Value::Null);
+        assert_eq!(line["error"]["code"], "timeout_total");
+        assert_eq!(line["error"]["message"], "too slow");
+        assert_eq!(line["error"]["maybe_billed"], true);
+    }
+
+    #[test]
+    fn a_cancelled_job_is_an_error_of_its_own() {
+        let line: serde_json::Value =
+            serde_json::from_str(&text(&detail(JobStatus::Cancelled, None, None))).unwrap();
+        assert_eq!(line["error"]["code"], "cancelled");
+    }
+}

@@ -1,0 +1,251 @@
+//! What a run came to, for a person and for a program.
+
+use onelane::model::Cost;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::standstill::Standstill;
+use crate::cli::exit::Exit;
+
+/// How many lines ended how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    /// Lines read that were not blank.
+    pub(crate) lines: u64,
+    /// Of these, answered by an earlier run and in the results already.
+    pub(crate) done_before: u64,
+    /// Answered and written in this run.
+    pub(crate) completed: u64,
+    /// Failed or cancelled, each with an error line.
+    pub(crate) failed: u64,
+    /// Not fit to be sent, each with an error line.
+    pub(crate) bad: u64,
+}
+
+impl Tally {
+    /// Lines read that have neither an answer nor an error yet.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.lines - self.done_before - self.ended()
+    }
+
+    /// Lines that ended in this run.
+    pub(crate) fn ended(&self) -> u64 {
+        self.completed + self.failed + self.bad
+    }
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Every line of the input ended.
+    Complete,
+    /// A signal, or standard output was closed.
+    Interrupted,
+    /// The lane waits for an operator.
+    Standstill {
+        /// Why.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+}
+
+impl End {
+    /// The end that a standstill is, if it does not pass.
+    pub(crate) fn of(standstill: Option<Standstill>) -> Option<Self> {
+        match standstill {
+            Some(Standstill::Operator { reason, help }) => Some(Self::Standstill { reason, help }),
+            Some(Standstill::Passing(_)) | None => None,
+        }
+    }
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    /// What was read.
+    pub(crate) input: String,
+    /// Where results went.
+    pub(crate) results: String,
+    /// How many lines ended how.
+    pub(crate) tally: Tally,
+    /// What this process spent.
+    pub(crate) spent: Vec<Cost>,
+    /// Why it ended.
+    pub(crate) end: End,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Json<'a> {
+    input: &'a str,
+    results: &'a str,
+    lines: u64,
+    completed: u64,
+    failed: u64,
+    bad: u64,
+    done_before: u64,
+    unfinished: u64,
+    spent: Vec<Amount>,
+    end: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<&'a str>,
+    exit_code: u8,
+}
+
+#[derive(Serialize)]
+struct Amount {
+    amount: Box<RawValue>,
+    currency: &'static str,
+}
+
+impl Summary {
+    /// The code to exit with.
+    pub(crate) fn exit(&self) -> Exit {
+        match &self.end {
+            End::Standstill { .. } => Exit::Held,
+            End::Interrupted => Exit::JobsFailed,
+            End::Complete if self.tally.failed + self.tally.bad > 0 => Exit::JobsFailed,
+            End::Complete => Exit::Done,
+        }
+    }
+
+    /// For a person.
+    pub(crate) fn text(&self) -> String {
+        let t = &self.tally;
+        let mut out = format!(
+            "{}: {} of {} lines done",
+            self.input,
+            t.completed + t.done_before,
+            t.lines
+        );
+        for (count, what) in [
+            (t.done_before, "before"),
+            (t.failed, "failed"),
+            (t.bad, "bad"),
+            (t.unfinished(), "not done"),
+        ] {
+            if count > 0 {
+                out.push_str(&format!(", {count} {what}"));
+            }
+        }
+        for cost in self.spent.iter().filter(|cost| cost.nanos != 0) {
+            out.push_str(&format!(", {cost} spent"));
+        }
+        if self.results != "-" && t.done_before + t.ended() > 0 {
+            out.push_str(&format!("; results in {}", self.results));
+        }
+        match &self.end {
+            End::Complete if t.failed > 0 => {
+                out.push_str("\nrun the same command again to retry what failed");
+            }
+            End::Complete => {}
+            End::Interrupted => {
+                out.push_str("\ninterrupted; run the same command again to continue")
+            }
+            End::Standstill { reason, help } => {
+                out.push_str(&format!("\nheld: {reason}\nhelp: {help}"));
+            }
+        }
+        out
+    }
+
+    /// For a program.
+    pub(crate) fn json(&self) -> String {
+        let (end, reason, help) = match &self.end {
+            End::Complete => ("complete", None, None),
+            End::Interrupted => ("interrupted", None, None),
+            End::Standstill { reason, help } => {
+                ("held", Some(reason.as_str()), Some(help.as_str()))
+            }
+        };
+        let amount = |cost: &Cost| {
+            let amount = RawValue::from_string(cost.decimal()).ok()?;
+            let currency = cost.currency.code();
+            Some(Amount { amount, currency })
+        };
+        let json = Json {
+            input: &self.input,
+            results: &self.results,
+            lines: self.tally.lines,
+            completed: self.tally.completed,
+            failed: self.tally.failed,
+            bad: self.tally.bad,
+            done_before: self.tally.done_before,
+            unfinished: self.tally.unfinished(),
+            spent: self.spent.iter().filter_map(amount).collect(),
+            end,
+            reason,
+            help,
+            exit_code: self.exit().code(),
+        };
+        serde_json::to_string(&json).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onelane::model::Currency;
+
+    fn summary(end: End, failed: u64) -> Summary {
+        Summary {
+            input: "prompts.jsonl".to_owned(),
+            results: "prompts.results.jsonl".to_owned(),
+            tally: Tally {
+                lines: 10,
+                done_before: 2,
+                completed: 4,
+                failed,
+                bad: 0,
+            },
+            spent: vec![Cost {
+                nanos: 28_000,
+                currency: Currency::Cny,
+            }],
+            end,
+        }
+    }
+
+    #[test]
+    fn the_exit_code_says_how_it_ended() {
+        let held = End::Standstill {
+            reason: "1113".to_owned(),
+            help: "pay".to_owned(),
+        };
+        assert_eq!(summary(End::Complete, 0).exit(), Exit::Done);
+        assert_eq!(summary(End::Complete, 1).exit(), Exit::JobsFailed);
+        assert_eq!(summary(End::Interrupted, 0).exit(), Exit::JobsFailed);
+        assert_eq!(summary(held, 1).exit(), Exit::Held);
+    }
+
+    #[test]
+    fn a_person_reads_what_matters_and_no_zeros() {
+        assert_eq!(
+            summary(End::Complete, 4).text(),
+            "prompts.jsonl: 6 of 10 lines done, 2 before, 4 failed, 0.000028 CNY spent; results in prompts.results.jsonl\n\
+             run the same command again to retry what failed"
+        );
+        assert!(summary(End::Interrupted, 1).text().contains("3 not done"));
+    }
+
+    #[test]
+    fn a_program_reads_exact_money_and_the_exit_code() {
+        let held = End::Standstill {
+            reason: "1113 no balance".to_owned(),
+            help: "pay".to_owned(),
+        };
+        let text = summary(held, 1).json();
+        assert!(
+            text.contains(r#""spent":[{"amount":0.000028,"currency":"CNY"}]"#),
+            "{text}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["end"], "held");
+        assert_eq!(json["exitCode"], 4);
+        assert_eq!(json["doneBefore"], 2);
+        assert_eq!(json["unfinished"], 3);
+    }
+}

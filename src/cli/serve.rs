@@ -1,0 +1,166 @@
+//! `onelane serve`: the daemon. Starts the lane and its API, and ends on a signal, when the lane breaks
+//! down, or, with `--once`, when no job waits any more.
+
+use std::time::Duration;
+
+use onelane::error::Error;
+use onelane::orchestrator::{Orchestrator, StopReason};
+use onelane::ports::StatusCounts;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::args::ServeArgs;
+use super::exit::{CliError, Exit};
+use super::run::Standstill;
+use super::start;
+use super::start::{Plan, Server};
+use crate::telemetry::{self, Signal, Signals};
+
+/// How often `--once` looks whether anything is left.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs the daemon.
+pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError> {
+    let mut signals = Signals::install().map_err(start::no_signals)?;
+    let plan = start::plan(&args.common)?;
+    telemetry::init(&plan.log, std::io::stderr)?;
+    let listening = start::listen(&plan).await?;
+    let lane = start::lane(&plan).await?;
+    let server = start::server(listening, &lane);
+    if plan.simulated && !json {
+        super::note(start::SIMULATION);
+    }
+    super::say(&announcement(&plan, &server, json));
+
+    let (close, closed) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(
+        async {
+            // A sender that is gone closes just as well.
+            let _ = closed.await;
+        },
+        plan.drain,
+    ));
+    let end = end(&lane.orchestrator, args.once, &mut signals).await;
+    // The lane stops first: while it drains, the API still tells how things stand.
+    let drained = lane.drain(&mut signals).await;
+    drop(close);
+    if drained && serving.await.is_err() {
+        tracing::error!("the server broke down");
+    }
+    match end? {
+        Exit::Done if !drained => Ok(Exit::JobsFailed),
+        exit => Ok(exit),
+    }
+}
+
+fn announcement(plan: &Plan, server: &Server, json: bool) -> String {
+    let mode = if plan.simulated { "simulated" } else { "real" };
+    let url = format!("http://{}", server.addr);
+    if json {
+        return json!({
+            "listening": url,
+            "store": plan.store,
+            "baseUrl": plan.base_url,
+            "model": plan.model,
+            "maxConcurrency": plan.max_concurrency,
+            "mode": mode,
+        })
+        .to_string();
+    }
+    format!(
+        "onelane {} on {url}: store {}, GLM {} ({mode}), model {}, {} in flight at most",
+        env!("CARGO_PKG_VERSION"),
+        plan.store,
+        plan.base_url,
+        plan.model,
+        plan.max_concurrency,
+    )
+}
+
+/// Waits for the reason to end, and says with which code.
+async fn end(lane: &Orchestrator, once: bool, signals: &mut Signals) -> Result<Exit, CliError> {
+    tokio::select! {
+        signal = told_to_stop(signals) => {
+            tracing::info!(%signal, "draining: the open call may finish, a second signal stops at once");
+            Ok(Exit::Done)
+        }
+        reason = lane.stopped() => match reason {
+            StopReason::Shutdown => Ok(Exit::Done),
+            reason => Err(reason.into()),
+        },
+        left = nothing_left(lane), if once => left,
+    }
+}
+
+async fn told_to_stop(signals: &mut Signals) -> Signal {
+    loop {
+        match signals.next().await {
+            Signal::Hangup => tracing::info!(
+                "SIGHUP is ignored: change settings by PUT /api/admin/glm/config, or restart"
+            ),
+            signal => return signal,
+        }
+    }
+}
+
+/// Resolves when no job waits or runs any more, or when none can go on without an operator.
+async fn nothing_left(lane: &Orchestrator) -> Result<Exit, CliError> {
+    let failed_before = match lane.queue_status().await {
+        Ok(counts) => counts.failed,
+        Err(error) => return trouble(error).await,
+    };
+    loop {
+        let (counts, status) = match (lane.queue_status().await, lane.lane().await) {
+            (Ok(counts), Ok(status)) => (counts, status),
+            (Err(error), _) | (_, Err(error)) => return trouble(error).await,
+        };
+        if let Some(exit) = once_exit(&counts, failed_before) {
+            return Ok(exit);
+        }
+        if status.in_flight == 0
+            && let Some(Standstill::Operator { reason, help }) = Standstill::of(&status)
+        {
+            return Err(CliError::new(Exit::Held, reason).help(help));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A lane that stopped tells its reason elsewhere.
+async fn trouble(error: Error) -> Result<Exit, CliError> {
+    match error {
+        Error::Stopped(_) => std::future::pending().await,
+        error => Err(error.into()),
+    }
+}
+
+/// How `--once` ends with these jobs; `None` while some are left.
+fn once_exit(counts: &StatusCounts, failed_before: u64) -> Option<Exit> {
+    if counts.pending + counts.processing > 0 {
+        None
+    } else if counts.failed > failed_before {
+        Some(Exit::JobsFailed)
+    } else {
+        Some(Exit::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_ends_when_nothing_waits_and_tells_of_new_failures_only() {
+        let counts = |pending, processing, failed| StatusCounts {
+            pending,
+            processing,
+            failed,
+            ..StatusCounts::default()
+        };
+        assert_eq!(once_exit(&counts(1, 0, 0), 0), None);
+        assert_eq!(once_exit(&counts(0, 1, 0), 0), None);
+        assert_eq!(once_exit(&counts(0, 0, 0), 0), Some(Exit::Done));
+        assert_eq!(once_exit(&counts(0, 0, 2), 2), Some(Exit::Done));
+        assert_eq!(once_exit(&counts(0, 0, 3), 2), Some(Exit::JobsFailed));
+    }
+}

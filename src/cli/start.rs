@@ -1,0 +1,281 @@
+//! From the command line to a running lane: the only place that knows how configuration, store, GLM and
+//! server are put together. Verbs see a [`Plan`], a [`Lane`] and a [`Server`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onelane::api::{ApiConfig, Listening};
+use onelane::config::{Loaded, Loader, Origin};
+use onelane::orchestrator::Orchestrator;
+use onelane::ports::{Clock as _, Store as _, StoreError};
+use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
+use onelane::store::{RedbStore, StoreOptions};
+use onelane::system::SystemClock;
+
+use super::args::{Common, SimulateArgs};
+use super::exit::{CliError, Exit};
+use crate::telemetry::{LogFormat, LogSettings, Signals};
+
+/// The store of simulated runs: fake answers must not land among real ones, nor simulated jobs that
+/// still wait be sent to GLM later.
+const SIMULATED_STORE: &str = "onelane-simulated.redb";
+/// How long the simulator of `--simulate` takes for an answer, in milliseconds: short enough to try,
+/// long enough to watch.
+const SIMULATED_LATENCY_MS: u64 = 20;
+
+/// What a lane will be, known before anything is opened.
+pub(crate) struct Plan {
+    loaded: Loaded,
+    simulator: Option<Arc<Simulator>>,
+    /// How it logs.
+    pub(crate) log: LogSettings,
+    /// The store's file.
+    pub(crate) store: String,
+    /// Where calls go; the simulator's own address once that runs.
+    pub(crate) base_url: String,
+    /// The model of jobs that name none.
+    pub(crate) model: String,
+    /// Calls in flight at most.
+    pub(crate) max_concurrency: u16,
+    /// Whether the simulator answers in place of GLM.
+    pub(crate) simulated: bool,
+    /// How long a draining lane waits for its open calls before it closes them.
+    pub(crate) drain: Duration,
+}
+
+/// A running lane, and the simulator that it may talk to.
+pub(crate) struct Lane {
+    /// The lane.
+    pub(crate) orchestrator: Orchestrator,
+    /// How long it waits for its open calls when it is told to stop.
+    pub(crate) drain: Duration,
+    /// Runs as long as somebody holds it.
+    _simulator: Option<Arc<Simulator>>,
+}
+
+/// A listening API.
+pub(crate) struct Server {
+    server: onelane::api::Server,
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+}
+
+/// A running simulator; dropping it stops it.
+pub(crate) struct Simulation {
+    _simulator: Simulator,
+    /// What to give as base URL.
+    pub(crate) base_url: String,
+}
+
+fn loader(common: &Common) -> Loader<'static> {
+    Loader::new(|name| std::env::var_os(name))
+        .config_file(common.config.as_ref())
+        .flag("--store", "store.path", common.store.as_ref())
+        .flag("--listen", "server.listen", common.listen.as_ref())
+        .flag("--base-url", "glm.base_url", common.base_url.as_ref())
+        .flag("--model", "glm.model", common.model.as_ref())
+}
+
+/// Reads the configuration: flag > environment > stored change > file > default. Refuses what can't
+/// work: without a key and without `--simulate` there is nothing to call.
+pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
+    let mut loader = loader(common);
+    let mut simulator = None;
+    if common.simulate {
+        if common.base_url.is_some() {
+            return Err(
+                CliError::usage("--simulate and --base-url exclude each other")
+                    .help("leave out one: with --simulate no call leaves this machine"),
+            );
+        }
+        let started = Simulator::start(SimulatorConfig {
+            latency_ms: Span::Fixed(SIMULATED_LATENCY_MS),
+            ..SimulatorConfig::default()
+        })
+        .map_err(|error| CliError::usage(format!("the simulator can't be started: {error}")))?;
+        loader = loader
+            .flag("--simulate", "glm.base_url", Some(started.base_url()))
+            .flag("--simulate", "glm.api_key", Some("simulated"));
+        simulator = Some(Arc::new(started));
+    }
+    let mut loaded = loader.load()?;
+    if common.simulate && loaded.origin("store.path") == Origin::Default {
+        loaded.config.store.path = SIMULATED_STORE.to_owned();
+    }
+    if !common.simulate {
+        loaded.config.check_key()?;
+    }
+    let config = &loaded.config;
+    Ok(Plan {
+        log: LogSettings {
+            format: match config.log.format {
+                onelane::config::LogFormat::Text => LogFormat::Text,
+                onelane::config::LogFormat::Json => LogFormat::Json,
+            },
+            filter: config.log.filter.clone(),
+        },
+        store: config.store.path.clone(),
+        base_url: loaded.settings.endpoint.base_url.clone(),
+        model: loaded.settings.model.clone(),
+        max_concurrency: loaded.settings.max_concurrency,
+        simulated: common.simulate,
+        drain: Duration::from_millis(config.server.shutdown_deadline_ms),
+        simulator,
+        loaded,
+    })
+}
+
+/// Every setting, its value and where the value comes from, as text or JSON. Changes made while
+/// running are read from the store, if it is there and free.
+pub(crate) fn explain(common: &Common, json: bool) -> Result<String, CliError> {
+    let mut loaded = loader(common).load()?;
+    let path = std::path::Path::new(&loaded.config.store.path);
+    if path.exists() {
+        match RedbStore::open(path, StoreOptions::default()) {
+            Ok(store) => {
+                let stored = store.config()?;
+                loaded = loaded.with_stored(stored.as_deref(), SystemClock.now())?;
+            }
+            Err(StoreError::Locked { path }) => super::note(&format!(
+                "note: {path} is in use, so changes made while running are not shown; ask GET /api/admin/glm/config"
+            )),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for warning in &loaded.warnings {
+        super::note(&format!("warning: {warning}"));
+    }
+    let settings = loaded.explain();
+    if json {
+        return serde_json::to_string_pretty(&settings)
+            .map_err(|error| CliError::usage(error.to_string()));
+    }
+    let width = |text: &dyn Fn(&onelane::config::Setting) -> usize| {
+        settings.iter().map(text).max().unwrap_or(0)
+    };
+    let shown = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => "(not set)".to_owned(),
+        value => value.to_string(),
+    };
+    let (keys, values) = (
+        width(&|s| s.key.len()),
+        width(&|s| shown(&s.value).chars().count()),
+    );
+    Ok(settings
+        .iter()
+        .map(|s| {
+            format!(
+                "{:keys$}  {:values$}  {}\n",
+                s.key,
+                shown(&s.value),
+                s.origin
+            )
+        })
+        .collect())
+}
+
+/// Takes the address of the API, before anything is sent. A busy port, or an open one without a
+/// token, is wrong configuration.
+pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {
+    plan.loaded.config.check_server()?;
+    let server = &plan.loaded.config.server;
+    Ok(Listening::on(ApiConfig {
+        listen: server.listen.clone(),
+        admin_token: server.admin_token.clone(),
+        max_body_bytes: server.max_body_bytes,
+        header_timeout: Duration::from_millis(server.header_timeout_ms),
+        preview_chars: server.preview_chars,
+    })
+    .await?)
+}
+
+/// Opens the store and starts the lane on it, with the simulator behind it if the plan says so.
+pub(crate) async fn lane(plan: &Plan) -> Result<Lane, CliError> {
+    Ok(Lane {
+        orchestrator: Orchestrator::start_loaded(plan.loaded.clone()).await?,
+        drain: plan.drain,
+        _simulator: plan.simulator.clone(),
+    })
+}
+
+/// The API of the lane on the address that was taken.
+pub(crate) fn server(listening: Listening, lane: &Lane) -> Server {
+    let server = listening.serve(lane.orchestrator.clone(), Arc::new(SystemClock));
+    Server {
+        addr: server.local_addr(),
+        server,
+    }
+}
+
+/// Starts the simulator alone.
+pub(crate) fn simulation(args: &SimulateArgs) -> Result<Simulation, CliError> {
+    let script = match &args.script {
+        None => None,
+        Some(path) => {
+            let wrong = |problem: String| {
+                CliError::usage(format!("{}: {problem}", path.display())).help(
+                    "give JSON as for POST /__sim/script, e.g. {\"script\": [{\"fault\": ...}]}",
+                )
+            };
+            let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+            let update: ScriptUpdate =
+                serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+            Some(update)
+        }
+    };
+    let latency_ms = u64::try_from(args.latency.as_millis()).unwrap_or(u64::MAX);
+    let simulator = Simulator::start(SimulatorConfig {
+        listen: args.listen,
+        latency_ms: Span::Fixed(latency_ms),
+        ..SimulatorConfig::default()
+    })
+    .map_err(|error| {
+        CliError::usage(format!("{} can't be listened on: {error}", args.listen))
+            .help("free the port or name another one with --listen")
+    })?;
+    if let Some(update) = script {
+        simulator.update(update);
+    }
+    Ok(Simulation {
+        base_url: simulator.base_url(),
+        _simulator: simulator,
+    })
+}
+
+/// Told loudly: nobody should take the simulator's answers for GLM's.
+pub(crate) const SIMULATION: &str = "\
+**********************************************************************
+*  SIMULATION: the built-in simulator answers, not GLM.              *
+*  No call leaves this machine, nothing is billed, answers are fake. *
+**********************************************************************";
+
+/// The system gives no signals.
+pub(crate) fn no_signals(error: io::Error) -> CliError {
+    CliError::new(
+        Exit::JobsFailed,
+        format!("signals can't be taken over: {error}"),
+    )
+}
+
+impl Lane {
+    /// Stops the lane: open calls may finish until the deadline, or until the next signal. Answers
+    /// whether they did. Harmless when the lane has stopped already.
+    pub(crate) async fn drain(&self, signals: &mut Signals) -> bool {
+        tokio::select! {
+            end = self.orchestrator.shutdown(self.drain) => end.drained,
+            _ = signals.next() => {
+                tracing::warn!("told again: open calls are closed now");
+                self.orchestrator.shutdown(Duration::ZERO).await.drained
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Serves until `stop` resolves, then lets open requests finish until `drain` has passed.
+    pub(crate) async fn run(self, stop: impl Future<Output = ()> + Send, drain: Duration) {
+        self.server.run(stop, drain).await;
+    }
+}

@@ -1,0 +1,175 @@
+//! Logs and signals: what the process says of itself, and what it is told from outside.
+
+use std::fmt;
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct LogSettings {
+    /// How lines look.
+    pub(crate) format: LogFormat,
+    /// Which are written, in the language of `RUST_LOG`, e.g. `info` or `warn,onelane=debug`.
+    pub(crate) filter: String,
+}
+
+impl LogSettings {
+    /// The same, but warnings and errors only.
+    #[must_use]
+    pub(crate) fn warnings_only(&self) -> Self {
+        Self {
+            format: self.format,
+            filter: "warn".to_owned(),
+        }
+    }
+}
+
+/// Why logging can't be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    /// The filter can't be read.
+    #[error("{name}: {filter:?} is not a log filter: {problem}")]
+    Filter {
+        /// The variable or setting it stands in.
+        name: &'static str,
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The process logs already.
+    #[error("logging can't be started: {0}")]
+    Started(String),
+}
+
+/// Starts logging. `ONELANE_LOG`, or else `RUST_LOG`, outweighs the settings' filter. The error names the filter
+/// that can't be read.
+pub(crate) fn init<W>(settings: &LogSettings, writer: W) -> Result<(), LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let from_env = ["ONELANE_LOG", "RUST_LOG"].into_iter().find_map(|name| {
+        std::env::var(name)
+            .ok()
+            .filter(|v| !v.is_empty())
+            .map(|v| (name, v))
+    });
+    let (name, filter) = from_env.unwrap_or(("log", settings.filter.clone()));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(parse_filter(name, &filter)?)
+        .with_writer(writer)
+        .with_ansi(false);
+    let started = match settings.format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|e| LogError::Started(e.to_string()))
+}
+
+fn parse_filter(name: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(filter).map_err(|e| LogError::Filter {
+        name,
+        filter: filter.to_owned(),
+        problem: e.to_string(),
+    })
+}
+
+/// What the process is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// From `kill`, a service manager or a container.
+    Terminate,
+    /// The terminal is gone, or somebody wants the configuration read again.
+    Hangup,
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+            Self::Hangup => "SIGHUP",
+        })
+    }
+}
+
+/// The signals of this process. From its making on, none of them ends the process by itself.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    #[cfg(unix)]
+    streams: [(Signal, tokio::signal::unix::Signal); 3],
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// Takes the signals over.
+    pub(crate) fn install() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            streams: [
+                (Signal::Interrupt, signal(SignalKind::interrupt())?),
+                (Signal::Terminate, signal(SignalKind::terminate())?),
+                (Signal::Hangup, signal(SignalKind::hangup())?),
+            ],
+        })
+    }
+
+    /// The next signal. Dropping the future loses none.
+    pub(crate) async fn next(&mut self) -> Signal {
+        std::future::poll_fn(|cx| {
+            for (signal, stream) in &mut self.streams {
+                if stream.poll_recv(cx).is_ready() {
+                    return std::task::Poll::Ready(*signal);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    /// Takes the signals over.
+    pub(crate) fn install() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// The next signal.
+    pub(crate) async fn next(&mut self) -> Signal {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => Signal::Interrupt,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_filter_is_refused_by_name() {
+        let error = parse_filter("ONELANE_LOG", "onelane=loud")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("ONELANE_LOG") && error.contains("loud"),
+            "{error}"
+        );
+        assert!(parse_filter("log", "warn,onelane=debug").is_ok());
+    }
+}
