@@ -16,7 +16,7 @@ use crate::model::{
     BreakerSnapshot, BreakerState, JobEntry, JobId, JobStatus, Settings, SlotId, Submission,
     SubmissionError, Timestamp, limits,
 };
-use crate::policy::conclude::{Circumstances, Finished, conclude};
+use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
 use crate::policy::judge::BreakerEffect;
 use crate::policy::lane::{CancelPath, Effect, Lane, LaneSnapshot, Verdict};
 use crate::policy::transition::{Applied, Refusal, Transition};
@@ -423,41 +423,53 @@ impl QueueState {
             };
             Some(conclude(job, &finished, &on))
         });
-        let effects = match concluded {
-            None => self.lane.ready(slot, now),
-            Some(concluded) => {
-                let breaker = self.tell_breaker(&concluded.breaker, || {
-                    let failure = concluded.settlement.call.failure.as_ref();
-                    failure.map(ToString::to_string).unwrap_or_default()
-                });
-                let breaker = breaker.await?;
-                self.lane.finished(slot, concluded, breaker, now)
-            }
+        let Some(concluded) = concluded else {
+            let effects = self.lane.ready(slot, now);
+            return self.carry_out(effects);
         };
-        self.carry_out(effects)
+        // A success leaves a closed breaker closed: the lane need not wait to hear that.
+        let clear = concluded.breaker == BreakerEffect::Success
+            && self.lane.breaker() == BreakerState::Closed;
+        let breaker = if clear {
+            None
+        } else {
+            self.ask_breaker(&concluded).await?
+        };
+        let effects = self.lane.finished(slot, concluded, breaker, now);
+        let (runs, rest): (Vec<_>, Vec<_>) = effects
+            .into_iter()
+            .partition(|effect| matches!(effect, Effect::Run { .. }));
+        if !runs.is_empty() {
+            self.carry_out(runs)?;
+            // The next call is on the wire before this thread turns to the books: what is cast
+            // after it would be polled before it, and waking another thread takes longer than all
+            // of this.
+            tokio::task::yield_now().await;
+        }
+        self.carry_out(rest)?;
+        if clear {
+            self.breaker.cast(BreakerMsg::Succeeded { reply: None })?;
+        }
+        Ok(())
     }
 
-    /// Tells the breaker of an outcome. Only an outcome that may change its state is waited for:
-    /// a success in closed can't, and the lane goes on at once. Answers a changed breaker.
-    async fn tell_breaker(
+    /// Tells the breaker of an outcome that may change its state, and waits for what it makes of it,
+    /// since that decides what may be sent next. Answers a changed breaker.
+    async fn ask_breaker(
         &self,
-        effect: &BreakerEffect,
-        reason: impl FnOnce() -> String + Send,
+        concluded: &Concluded,
     ) -> Result<Option<BreakerSnapshot>, ActorProcessingErr> {
         let before = self.lane.breaker();
-        let after = match effect {
+        let after = match concluded.breaker {
             BreakerEffect::Ignore => return Ok(None),
-            BreakerEffect::Success if before == BreakerState::Closed => {
-                self.breaker.cast(BreakerMsg::Succeeded { reply: None })?;
-                return Ok(None);
-            }
             BreakerEffect::Success => call_t!(
                 self.breaker,
                 |reply| BreakerMsg::Succeeded { reply: Some(reply) },
                 limits::ACTOR_REPLY_MS
             )?,
             BreakerEffect::Failure => {
-                let reason = reason();
+                let failure = concluded.settlement.call.failure.as_ref();
+                let reason = failure.map(ToString::to_string).unwrap_or_default();
                 call_t!(
                     self.breaker,
                     |reply| BreakerMsg::Failed { reason, reply },

@@ -3,6 +3,7 @@
 //! written once a transaction.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use onelane_actors::policy::effects::{Rows, apply_batch};
@@ -86,6 +87,13 @@ struct Singles {
 type Bytes = &'static [u8];
 type Id = &'static [u8; 16];
 
+/// A job as the batch has left it so far.
+struct Changed {
+    /// The status under which its place in line is stored.
+    stored_as: JobStatus,
+    job: Job,
+}
+
 struct Transaction<'t> {
     meta: Lazy<'t, &'static str, Bytes>,
     jobs: Lazy<'t, Id, Bytes>,
@@ -99,6 +107,9 @@ struct Transaction<'t> {
     counted_before: Counters,
     counters: Counters,
     usage_rows: BTreeMap<[u8; 20], UsageRow>,
+    /// Jobs that the batch changed: with short calls one batch holds several changes of a job, and
+    /// its row is written once.
+    changed: BTreeMap<JobId, Changed>,
     singles: Singles,
     /// Where rows are encoded, one after the other.
     row: Vec<u8>,
@@ -124,6 +135,7 @@ impl<'t> Transaction<'t> {
             counted_before: counters,
             counters,
             usage_rows: BTreeMap::new(),
+            changed: BTreeMap::new(),
             singles: Singles::default(),
             row: Vec::with_capacity(1_024),
         })
@@ -131,6 +143,13 @@ impl<'t> Transaction<'t> {
 
     /// Writes what was kept back until the end of the batch.
     fn finish(mut self) -> Result<()> {
+        for Changed { stored_as, job } in std::mem::take(&mut self.changed).into_values() {
+            if stored_as != job.status {
+                let key = schema::line_key(stored_as, job.seq);
+                self.line.open()?.remove(&key)?;
+            }
+            self.put(&job)?;
+        }
         for (key, row) in &self.usage_rows {
             encode(&mut self.row, row)?;
             self.usage.open()?.insert(key, self.row.as_slice())?;
@@ -180,6 +199,9 @@ impl Rows for Transaction<'_> {
     type Error = Fault;
 
     fn job(&mut self, id: JobId) -> Result<Option<Job>> {
+        if let Some(changed) = self.changed.get(&id) {
+            return Ok(Some(changed.job.clone()));
+        }
         let row = self.jobs.open()?.get(id.as_bytes())?;
         row.map(|row| decode("jobs", row.value())).transpose()
     }
@@ -231,10 +253,17 @@ impl Rows for Transaction<'_> {
     fn update(&mut self, before: JobStatus, job: &Job) -> Result<()> {
         if before != job.status {
             self.counters.moved(Some(before), job.status);
-            let key = schema::line_key(before, job.seq);
-            self.line.open()?.remove(&key)?;
         }
-        self.put(job)
+        match self.changed.entry(job.id) {
+            Entry::Occupied(mut changed) => changed.get_mut().job = job.clone(),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Changed {
+                    stored_as: before,
+                    job: job.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<()> {

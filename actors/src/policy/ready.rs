@@ -37,17 +37,31 @@ impl Line {
         Self::default()
     }
 
-    /// A line of many jobs at once, as after a restart.
+    /// A line of many jobs at once, as after a restart. Built whole, not job by job: sorted sets
+    /// that are filled in order one at a time stay half empty.
     #[must_use]
     pub fn from_entries(entries: Vec<JobEntry>, now: Timestamp) -> Self {
-        let mut line = Self {
-            seq_of: HashMap::with_capacity(entries.len()),
-            ..Self::default()
-        };
-        for entry in entries {
-            line.insert(entry, now);
+        let waits = |entry: &JobEntry| entry.due_at.filter(|at| *at > now);
+        Self {
+            seq_of: entries.iter().map(|entry| (entry.id, entry.seq)).collect(),
+            ready: entries
+                .iter()
+                .filter(|entry| waits(entry).is_none())
+                .map(Place::of)
+                .collect(),
+            due: entries
+                .iter()
+                .filter_map(|entry| Some((waits(entry)?, entry.seq)))
+                .collect(),
+            deadlines: entries
+                .iter()
+                .filter_map(|entry| Some((entry.deadline?, entry.seq)))
+                .collect(),
+            entries: entries
+                .into_iter()
+                .map(|entry| (entry.seq, entry))
+                .collect(),
         }
-        line
     }
 
     /// Puts a job in line. One that is there already stays as it is.
@@ -265,6 +279,10 @@ mod tests {
                     want.push((priority, job.seq.0));
                 }
             }
+            let whole = Line::from_entries(line.entries.values().copied().collect(), NOW);
+            prop_assert_eq!(&whole.ready, &line.ready);
+            prop_assert_eq!(&whole.due, &line.due);
+            prop_assert_eq!(&whole.entries, &line.entries);
             line.wake(NOW.plus_ms(3));
             want.sort_by_key(|(priority, seq)| (Reverse(*priority), *seq));
             prop_assert_eq!(line.len(), want.len());
