@@ -1,4 +1,69 @@
 //! onelane: one durable lane in front of the GLM API.
+//!
+//! GLM limits an account by *requests in flight*, often to one. A lane takes jobs from any number of
+//! callers, puts each on disk before it says yes, and sends them to GLM one call at a time, most urgent
+//! first. It retries what is worth retrying, holds when going on would only burn money, and accounts
+//! for every token.
+//!
+//! # Embedding it
+//!
+//! [`Orchestrator::start`] opens the store and goes on with what it holds; clones of the
+//! [`Orchestrator`] are cheap and mean the same lane. The built-in [`simulator`] takes GLM's place here,
+//! so that this needs neither key nor network:
+//!
+//! ```
+//! use onelane::model::Secret;
+//! use onelane::simulator::{Simulator, SimulatorConfig};
+//! use onelane::{Config, Orchestrator, Submission};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("onelane.redb").display().to_string();
+//! let glm = Simulator::start(SimulatorConfig::default())?;
+//!
+//! let mut config = Config::default();
+//! config.store.path = path;
+//! config.glm.base_url = glm.base_url();
+//! config.glm.api_key = Some(Secret::new("any"));
+//! let lane = Orchestrator::start(&config).await?;
+//!
+//! // On disk when `submit` answers; answered when `wait` does, whatever happens between.
+//! let submission = Submission::prompt("Name one river.")?.priority(10).user("alice");
+//! let submitted = lane.submit(submission).await?;
+//! let record = lane.wait(submitted.job_id).await?;
+//! assert!(record.response.is_some());
+//!
+//! assert!(lane.shutdown(std::time::Duration::from_secs(10)).await.drained);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! More of it runs in `examples/`: calling, waiting, a bulk file, priorities, plain messages to the
+//! [`queue`] actor, live events.
+//!
+//! # Map
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`orchestrator`] | the facade: start, submit, call, wait, cancel, retry, usage, events, shutdown |
+//! | [`model`] | the nouns: job, attempt, failure, usage, money, settings, limits |
+//! | [`config`] | flags, environment, stored changes, file and defaults, checked, with their origins |
+//! | [`error`] | what can go wrong for somebody who uses the lane |
+//! | [`api`] | the HTTP API: admin, jobs, chat completions for OpenAI and GLM clients |
+//! | [`store`] | the store on redb, behind the [`ports::Store`] port |
+//! | [`glm`] | GLM over HTTP, behind the [`ports::Glm`] port |
+//! | [`system`] | the machine's clock and ids, behind [`ports::Clock`] and [`ports::Ids`] |
+//! | [`simulator`] | a GLM-shaped server with a script of faults |
+//! | [`queue`] | the protocol of the queue actor, for plain message submission |
+//! | [`ports`] | what the lane needs from the world, for adapters of your own |
+//!
+//! The lane itself (decisions and actors) is the crate `onelane-actors`, which does no I/O.
+//! `ARCHITECTURE.md` tells how it works and which test guards which promise.
+//!
+//! # Feature
+//!
+//! `testing` adds `onelane::testing`: a store in memory, a scripted GLM, a simulated clock, seeded ids.
 
 pub mod api;
 pub mod config;
@@ -9,4 +74,17 @@ pub mod simulator;
 pub mod store;
 pub mod system;
 
-pub use onelane_actors::{model, ports};
+pub use config::Config;
+pub use error::Error;
+pub use onelane_actors::supervisor::RestartBudget;
+#[cfg(feature = "testing")]
+pub use onelane_actors::testing;
+pub use onelane_actors::{Faults, model, ports, queue};
+pub use orchestrator::{Orchestrator, Submission};
+/// The actor framework, whose references and reply ports plain messages use.
+pub use ractor;
+
+/// The Rust in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -198,7 +198,7 @@ impl StoreState {
         // Not joined: its end comes as a message, so that the mailbox is read meanwhile.
         drop(tokio::task::spawn_blocking(move || {
             // A batch of an earlier epoch is dropped with its reply ports: its senders ask again.
-            let done = epoch.within(mine, || commit(&*store, batch, queue.as_ref()));
+            let done = epoch.within(mine, || commit(store, batch, queue.as_ref()));
             if let Some(done) = done {
                 let _ = myself.cast(StoreMsg::Done(done));
             }
@@ -209,7 +209,7 @@ impl StoreState {
 /// Commits a batch and answers everybody: first the queue, so that a job is in line before its
 /// submitter hears of it.
 fn commit(
-    store: &dyn Store,
+    store: Arc<dyn Store>,
     batch: Vec<CommitRequest>,
     queue: Option<&ActorRef<QueueMsg>>,
 ) -> Result<(), StoreError> {
@@ -221,7 +221,10 @@ fn commit(
         replies.push(request.reply);
         transitions.extend(request.transitions);
     }
-    let verdicts = match store.commit(&transitions) {
+    let committed = store.commit(&transitions);
+    // Before anybody hears of it: who shuts down then, and drops his handles, finds the file closed.
+    drop(store);
+    let verdicts = match committed {
         Ok(verdicts) => verdicts,
         Err(error) => {
             for reply in replies {

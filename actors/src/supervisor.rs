@@ -12,6 +12,7 @@ use ractor::{
     SupervisionEvent,
 };
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::Ports;
@@ -141,6 +142,9 @@ pub struct SupervisorState {
     cost: Option<ActorRef<CostMsg>>,
     queue: Option<ActorRef<QueueMsg>>,
     restarts: VecDeque<Instant>,
+    /// The tasks of the actors. An actor counts as ended before its state, which holds the store, is
+    /// dropped: only the end of its task proves that.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// The supervisor.
@@ -167,6 +171,7 @@ impl Actor for Supervisor {
             cost: None,
             queue: None,
             restarts: VecDeque::new(),
+            tasks: Vec::new(),
         };
         let started = async {
             state.spawn_callers(&myself, &[SlotId(0)]).await?;
@@ -388,6 +393,16 @@ impl SupervisorState {
                 .stop_and_wait(None, Some(Duration::from_millis(longest)))
                 .await;
         }
+        let gone = Duration::from_millis(GONE_MS);
+        for task in std::mem::take(&mut self.tasks) {
+            let _ = tokio::time::timeout(gone, task).await;
+        }
+    }
+
+    /// Remembers the task of an actor that was started.
+    fn keep(&mut self, task: JoinHandle<()>) {
+        self.tasks.retain(|task| !task.is_finished());
+        self.tasks.push(task);
     }
 
     fn show_end(&self, reason: StopReason) {
@@ -407,8 +422,9 @@ impl SupervisorState {
                 slot: *slot,
                 ports: self.args.ports.clone(),
             };
-            let (caller, _) =
+            let (caller, task) =
                 Actor::spawn_linked(None, GlmCallerActor, args, myself.get_cell()).await?;
+            self.keep(task);
             self.callers.insert(*slot, caller);
         }
         Ok(())
@@ -427,7 +443,8 @@ impl SupervisorState {
                 ports: ports.clone(),
                 epoch: self.epoch.clone(),
             };
-            let (store, _) = Actor::spawn_linked(None, StoreActor, args, parent.clone()).await?;
+            let (store, task) = Actor::spawn_linked(None, StoreActor, args, parent.clone()).await?;
+            self.keep(task);
             self.store = Some(store);
         }
         if first <= Row::Breaker || self.breaker.is_none() {
@@ -436,8 +453,9 @@ impl SupervisorState {
                 ports: ports.clone(),
                 watch: self.args.breaker.clone(),
             };
-            let (breaker, _) =
+            let (breaker, task) =
                 Actor::spawn_linked(None, CircuitBreakerActor, args, parent.clone()).await?;
+            self.keep(task);
             self.breaker = Some(breaker);
         }
         if first <= Row::Cost || self.cost.is_none() {
@@ -445,7 +463,8 @@ impl SupervisorState {
                 ports: ports.clone(),
                 watch: self.args.totals.clone(),
             };
-            let (cost, _) = Actor::spawn_linked(None, CostActor, args, parent.clone()).await?;
+            let (cost, task) = Actor::spawn_linked(None, CostActor, args, parent.clone()).await?;
+            self.keep(task);
             self.cost = Some(cost);
         }
         let (Some(store), Some(breaker), Some(cost)) = (&self.store, &self.breaker, &self.cost)
@@ -463,7 +482,8 @@ impl SupervisorState {
             aborts: self.aborts.clone(),
         };
         let refs = (store.clone(), breaker.clone(), cost.clone());
-        let (queue, _) = Actor::spawn_linked(None, QueueActor, args, parent).await?;
+        let (queue, task) = Actor::spawn_linked(None, QueueActor, args, parent).await?;
+        self.keep(task);
         self.queue = Some(queue.clone());
         let (store, breaker, cost) = refs;
         let generation = self.generation;

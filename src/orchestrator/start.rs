@@ -69,3 +69,27 @@ impl Orchestrator {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::orchestrator::Submission;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_store_is_free_once_the_last_handle_of_a_stopped_lane_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.store.path = directory.path().join("lane.redb").display().to_string();
+        config.store.quick_repair = false;
+        for round in 0..60 {
+            let lane = Orchestrator::start(&config).await.unwrap();
+            assert_eq!(lane.queue_status().await.unwrap().pending, round);
+            lane.pause(None).await.unwrap();
+            let job = Submission::prompt("one more").unwrap();
+            lane.submit(job).await.unwrap();
+            assert!(lane.shutdown(Duration::from_secs(10)).await.drained);
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! The durable truth on redb: one file, one owner, one writer. The lane's port [`Store`] in front,
-//! tables and rows behind ([`schema`]); what a change means is decided in
+//! tables and rows behind (`schema`); what a change means is decided in
 //! [`onelane_actors::policy::effects`], not here.
 
 mod commit;
