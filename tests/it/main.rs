@@ -1,6 +1,8 @@
 //! The promises of onelane, a module each, on the real thing: redb files, HTTP, processes. What
 //! only concerns the lane itself runs on virtual time with a scripted GLM.
 
+mod acceptance;
+mod failures;
 mod order;
 mod supervision;
 mod support;
