@@ -2,6 +2,7 @@
 //! only concerns the lane itself runs on virtual time with a scripted GLM.
 
 mod acceptance;
+mod chaos;
 mod failures;
 mod order;
 mod supervision;
