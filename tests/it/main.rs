@@ -8,6 +8,10 @@
     reason = "the helpers of tests are tests"
 )]
 
+mod acceptance;
+mod chaos;
 mod cli;
+mod failures;
+mod order;
 mod supervision;
 mod support;

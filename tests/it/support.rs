@@ -1,4 +1,9 @@
-//! What the tests share: a lane on virtual time.
+//! What the tests share: a lane on virtual time here, the real thing in `http`, its API in `api`,
+//! and chance that can be repeated in `dice`.
+
+pub(crate) mod api;
+pub(crate) mod dice;
+pub(crate) mod http;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +64,7 @@ impl VirtualLane {
     }
 }
 
-/// Virtual milliseconds.
+/// Milliseconds, virtual ones where time is.
 pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

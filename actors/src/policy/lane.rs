@@ -419,7 +419,11 @@ impl Lane {
     #[must_use]
     pub fn next_change(&self) -> Option<Timestamp> {
         let hold = self.state.hold.as_ref().and_then(|hold| hold.until);
-        [self.line.next_change(), hold].into_iter().flatten().min()
+        let staged = self.stage.next_deadline();
+        [self.line.next_change(), staged, hold]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Pause, hold and throttle level.

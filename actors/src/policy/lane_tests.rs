@@ -595,9 +595,9 @@ fn a_deadline_that_passes_fails_the_job_wherever_it_waits() {
     let mut world = World::new(1);
     world.submit(0);
     world.ack_all();
-    for seq in [2, 3] {
+    for (seq, ms) in [(2, 10), (3, 20)] {
         let mut late = job(seq, 0);
-        late.deadline = Some(world.now.plus_ms(10));
+        late.deadline = Some(world.now.plus_ms(ms));
         let entry = late.entry();
         world.disk.jobs.insert(late.id, late);
         let effects = world.lane.submitted([entry], world.now);
@@ -605,8 +605,12 @@ fn a_deadline_that_passes_fails_the_job_wherever_it_waits() {
     }
     world.seqs = 3;
     world.ack_all();
-    world.advance(10);
-    world.ack_all();
+    // The one that is staged wakes the lane as the one in line does.
+    for _ in 0..2 {
+        assert_eq!(world.lane.next_change(), Some(world.now.plus_ms(10)));
+        world.advance(10);
+        world.ack_all();
+    }
     for seq in [2, 3] {
         let job = &world.disk.jobs[&id(seq)];
         assert_eq!(job.status, JobStatus::Failed);

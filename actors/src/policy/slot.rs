@@ -181,6 +181,12 @@ impl Stage {
             .collect()
     }
 
+    /// When the first deadline of them passes.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.jobs.iter().filter_map(|s| s.entry.deadline).min()
+    }
+
     /// The one of a job, to change it.
     pub fn get_mut(&mut self, id: JobId) -> Option<&mut Staged> {
         self.jobs.iter_mut().find(|staged| staged.entry.id == id)

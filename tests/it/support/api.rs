@@ -1,0 +1,140 @@
+//! The HTTP API of a lane, served on a socket, and a client of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use onelane::api::{ApiConfig, Server};
+use onelane::orchestrator::Orchestrator;
+use onelane::system::SystemClock;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::http::PATIENCE;
+
+/// A served API. It ends when it is dropped.
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    client: reqwest::Client,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+/// An answer, read.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    /// The JSON of an answer with this status.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        self.json()
+    }
+}
+
+/// The names of an object's fields.
+#[track_caller]
+pub(crate) fn fields(object: &Value) -> Vec<&str> {
+    let object = object.as_object().expect("an object");
+    object.keys().map(String::as_str).collect()
+}
+
+impl Api {
+    pub(crate) async fn serve(lane: &Orchestrator) -> Self {
+        let config = ApiConfig {
+            listen: "127.0.0.1:0".to_owned(),
+            ..ApiConfig::default()
+        };
+        Self::serve_as(lane, config).await
+    }
+
+    pub(crate) async fn serve_as(lane: &Orchestrator, config: ApiConfig) -> Self {
+        let server = Server::bind(config, lane.clone(), Arc::new(SystemClock))
+            .await
+            .expect("the API listens");
+        let address = server.local_addr();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server.run(stop.clone().cancelled_owned(), PATIENCE));
+        Self {
+            address,
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(PATIENCE)
+                .build()
+                .expect("a client"),
+            stop,
+            task: Some(task),
+        }
+    }
+
+    /// Ends it; its hold on the lane is gone.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.await.expect("the API ends");
+        }
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("http://{}{path}", self.address);
+        self.client.request(method, url)
+    }
+
+    pub(crate) async fn send(request: RequestBuilder) -> Reply {
+        let response = request.send().await.expect("an answer");
+        Reply {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            text: response.text().await.expect("a whole answer"),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        Self::send(self.request(Method::GET, path)).await
+    }
+
+    /// POST without a body.
+    pub(crate) async fn post_bare(&self, path: &str) -> Reply {
+        Self::send(self.request(Method::POST, path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<String>) -> Reply {
+        Self::send(self.posting(path, body)).await
+    }
+
+    /// A POST of JSON that is not sent yet.
+    pub(crate) fn posting(&self, path: &str, body: impl Into<String>) -> RequestBuilder {
+        self.request(Method::POST, path)
+            .header("content-type", "application/json")
+            .body(body.into())
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: impl Into<String>) -> Reply {
+        let request = self
+            .request(Method::PUT, path)
+            .header("content-type", "application/json")
+            .body(body.into());
+        Self::send(request).await
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
