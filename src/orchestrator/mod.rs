@@ -2,7 +2,6 @@
 //! references and restarts: a reply that was lost with its actor is asked for again.
 
 mod events;
-mod lent;
 mod start;
 mod types;
 
@@ -57,7 +56,6 @@ pub struct Parts {
 }
 
 struct Inner {
-    /// The world outside; its store is what the actors' is lent from.
     ports: Ports,
     /// The configuration in force. Held for a moment only, never across an await.
     config: RwLock<Loaded>,
@@ -68,8 +66,7 @@ struct Inner {
     breaker: watch::Receiver<BreakerSnapshot>,
     totals: watch::Receiver<Totals>,
     supervisor: ActorRef<SupervisorMsg>,
-    /// Turns true when the supervisor's task has ended and the store is given back: nothing of the
-    /// lane runs any more.
+    /// Turns true when the supervisor's task has ended: nothing of the lane runs any more.
     gone: watch::Receiver<bool>,
     closed: AtomicBool,
 }
@@ -107,12 +104,8 @@ impl Orchestrator {
         let (house_tx, house) = watch::channel(House::default());
         let (breaker_tx, breaker) = watch::channel(BreakerSnapshot::default());
         let (totals_tx, totals) = watch::channel(Totals::default());
-        let (lent, given_back) = lent::lend(Arc::clone(&ports.store));
         let args = SupervisorArgs {
-            ports: Ports {
-                store: lent,
-                ..ports.clone()
-            },
+            ports: ports.clone(),
             budget: parts.budget,
             house: house_tx,
             breaker: breaker_tx,
@@ -124,10 +117,6 @@ impl Orchestrator {
         let (gone_tx, gone) = watch::channel(false);
         tokio::spawn(async move {
             let _ = ended.await;
-            // Then the file is free for the next lane as soon as this one is dropped. Only a disk
-            // that hangs keeps it longer.
-            let patience = Duration::from_millis(limits::ACTOR_REPLY_MS);
-            let _ = tokio::time::timeout(patience, given_back).await;
             let _ = gone_tx.send(true);
         });
         Ok(Self {
@@ -502,8 +491,7 @@ impl Orchestrator {
     }
 
     /// Stops taking jobs, lets open calls finish until `deadline` has passed, then closes them
-    /// (recorded as interrupted), stores everything and stops. What is stored can still be read;
-    /// the file is free once the last clone of this is dropped.
+    /// (recorded as interrupted), stores everything and stops.
     pub async fn shutdown(&self, deadline: Duration) -> Shutdown {
         self.inner.closed.store(true, Ordering::Release);
         let drain = self.ask(|refs, reply| refs.queue.cast(QueueMsg::Drain { reply }));
