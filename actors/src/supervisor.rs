@@ -85,7 +85,8 @@ impl Default for RestartBudget {
 pub enum SupervisorMsg {
     /// From the queue: these slots need callers.
     AddCallers(Vec<SlotId>),
-    /// Stop everything. Open calls should have ended before.
+    /// Stop everything. Open calls should have ended before: one that has not is closed, and found as
+    /// interrupted at the next start.
     Shutdown,
 }
 
@@ -204,6 +205,9 @@ impl Actor for Supervisor {
             }
             SupervisorMsg::Shutdown => {
                 state.show_end(StopReason::Shutdown);
+                for slot in state.callers.keys() {
+                    state.aborts.abort(*slot);
+                }
                 state.stop_all().await;
                 myself.stop(None);
             }

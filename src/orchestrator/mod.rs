@@ -5,7 +5,7 @@ mod events;
 mod start;
 mod types;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -71,7 +71,16 @@ struct Inner {
     closed: AtomicBool,
 }
 
-/// The lane, as its users hold it. Clones are cheap and mean the same lane.
+impl Drop for Inner {
+    /// Nobody can shut it down any more. What was open ends as in a crash.
+    fn drop(&mut self) {
+        let _ = self.supervisor.cast(SupervisorMsg::Shutdown);
+    }
+}
+
+/// The lane, as its users hold it. Clones are cheap and mean the same lane. When the last is dropped
+/// the lane stops, as in a crash: nothing acknowledged is lost, an open call is closed and recorded
+/// as interrupted. [`Orchestrator::shutdown`] lets it finish.
 #[derive(Clone)]
 pub struct Orchestrator {
     inner: Arc<Inner>,
@@ -292,11 +301,20 @@ impl Orchestrator {
 
     /// Puts a failed or cancelled job back in line with fresh retries; otherwise `WrongStatus`.
     pub async fn retry(&self, id: JobId) -> Result<(), Error> {
-        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Requeue { job_id: id, reply }))
-            .await?
-            .map_err(|refusal| {
-                refused(id, refusal, "only a failed or cancelled job can be retried")
+        let asked = AtomicU32::new(0);
+        let answer = self
+            .ask(|refs, reply| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                refs.queue.cast(QueueMsg::Requeue { job_id: id, reply })
             })
+            .await?;
+        // Asked again after a lost reply, it finds its own work done.
+        if asked.into_inner() > 1 && matches!(answer, Err(Refusal::WrongStatus(_))) {
+            return Ok(());
+        }
+        answer.map_err(|refusal| {
+            refused(id, refusal, "only a failed or cancelled job can be retried")
+        })
     }
 
     /// Changes the priority of a pending job.

@@ -222,3 +222,29 @@ async fn a_slow_listener_is_told_what_it_missed() {
     }
     assert_eq!(completed, 10);
 }
+
+#[tokio::test]
+async fn a_lane_whose_last_handle_is_dropped_stops_and_lets_go_of_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = onelane::config::Config::default();
+    config.store.path = dir.path().join("lane.redb").to_str().unwrap().to_owned();
+    config.glm.api_key = Some(onelane::model::Secret::new("a-key.of-a-test"));
+    config.glm.is_active = false;
+    let lane = Orchestrator::start(&config).await.unwrap();
+    let job_id = lane.submit(prompt("kept")).await.unwrap().job_id;
+    drop(lane);
+    let begun = std::time::Instant::now();
+    let lane = loop {
+        match Orchestrator::start(&config).await {
+            Ok(lane) => break lane,
+            Err(error) => {
+                assert!(error.to_string().contains("in use"), "{error}");
+                assert!(begun.elapsed() < ms(10_000), "the file was never let go");
+                tokio::time::sleep(ms(10)).await;
+            }
+        }
+    };
+    let detail = lane.job(job_id).await.unwrap();
+    assert_eq!(detail.record.job.status, JobStatus::Pending);
+    lane.shutdown(ms(1_000)).await;
+}
