@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,18 @@ use super::args::{Common, SimulateArgs};
 use super::exit::{CliError, Exit};
 use crate::telemetry::{LogFormat, LogSettings, Signals};
 
-/// The store of simulated runs: fake answers must not land among real ones, nor simulated jobs that
-/// still wait be sent to GLM later.
-const SIMULATED_STORE: &str = "onelane-simulated.redb";
+/// The store of simulated runs, beside the real one: fake answers must not land among real ones, nor
+/// simulated jobs that still wait be sent to GLM later.
+fn simulated_store(path: &str) -> String {
+    let path = Path::new(path);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match path.extension() {
+        Some(extension) => format!("{stem}-simulated.{}", extension.to_string_lossy()),
+        None => format!("{stem}-simulated"),
+    };
+    path.with_file_name(name).to_string_lossy().into_owned()
+}
+
 /// How long the simulator of `--simulate` takes for an answer, in milliseconds: short enough to try,
 /// long enough to watch.
 const SIMULATED_LATENCY_MS: u64 = 20;
@@ -101,8 +111,13 @@ pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
         simulator = Some(Arc::new(started));
     }
     let mut loaded = loader.load()?;
-    if common.simulate && loaded.origin("store.path") == Origin::Default {
-        loaded.config.store.path = SIMULATED_STORE.to_owned();
+    // Who names a store in the very command gets that one.
+    let named = matches!(
+        loaded.origin("store.path"),
+        Origin::Flag(_) | Origin::Env(_)
+    );
+    if common.simulate && !named {
+        loaded.config.store.path = simulated_store(&loaded.config.store.path);
     }
     if !common.simulate {
         loaded.config.check_key()?;
@@ -277,5 +292,18 @@ impl Server {
     /// Serves until `stop` resolves, then lets open requests finish until `drain` has passed.
     pub(crate) async fn run(self, stop: impl Future<Output = ()> + Send, drain: Duration) {
         self.server.run(stop, drain).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simulated_run_has_a_store_of_its_own_beside_the_real_one() {
+        let check = |real, simulated| assert_eq!(simulated_store(real), simulated);
+        check("onelane.redb", "onelane-simulated.redb");
+        check("data/jobs.redb", "data/jobs-simulated.redb");
+        check("jobs", "jobs-simulated");
     }
 }

@@ -28,10 +28,10 @@ pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Rows of a page when nobody says how many.
 pub const PAGE_ROWS_DEFAULT: usize = 50;
 /// Outcomes that wait for their commit; at this bound the lane waits for the disk.
-pub const UNSETTLED_MAX: usize = 64;
+pub const UNSETTLED_MAX: usize = 256;
 /// Attempts staged ahead of the slots when calls are shorter than commits. With calls of the usual
 /// length it is one per slot.
-pub const STAGED_AHEAD_MAX: usize = 32;
+pub const STAGED_AHEAD_MAX: usize = 128;
 /// Transitions in one transaction.
 pub const BATCH_TRANSITIONS_MAX: usize = 1_024;
 /// Live events that a slow subscriber may lag behind before it is told how many it missed.
