@@ -70,6 +70,10 @@ pub struct LaneState {
     /// operator acted, and an operator hold ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_digest: Option<String>,
+    /// A crash left staged attempts that may have been sent, and not all of them are settled yet:
+    /// until they are, the next crash leaves every staged attempt in doubt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
 }
 
 /// The states of the circuit breaker.

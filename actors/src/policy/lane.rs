@@ -8,7 +8,8 @@
 //! 2. Every attempt is on disk, staged or started, before it is sent. A staged one may be sent
 //!    without waiting for its start to be stored only if that start rides in the transaction that
 //!    settles the attempt before it. So after a crash a staged attempt is in doubt exactly when
-//!    some started attempt is unsettled, and never sent otherwise.
+//!    some started attempt is unsettled, or when the lane's state says that one crash earlier left
+//!    some in doubt that are not settled yet; it was never sent otherwise.
 //! 3. An open attempt that a restart finds is left alone until its slot's caller is ready: only
 //!    then it is known that no call is open.
 
@@ -153,10 +154,11 @@ impl Lane {
             runs: Vec::new(),
             transitions: Vec::new(),
         };
-        let in_doubt = recovered
-            .open
-            .iter()
-            .any(|job| matches!(job.open, Some(o) if o.phase == AttemptPhase::Started));
+        let in_doubt = lane.state.in_doubt
+            || recovered
+                .open
+                .iter()
+                .any(|job| matches!(job.open, Some(o) if o.phase == AttemptPhase::Started));
         for job in recovered.open {
             let started = matches!(job.open, Some(o) if o.phase == AttemptPhase::Started);
             if started || in_doubt {
@@ -173,8 +175,20 @@ impl Lane {
                 lane.line.insert(job.entry(), now);
             }
         }
+        // On disk before any outcome of this generation is: the started attempts that show the
+        // doubt now may be settled before the staged ones are.
+        if lane.note_doubt() {
+            lane.transitions.push(Transition::Lane(lane.state.clone()));
+        }
         lane.operator_may_have_acted();
         lane
+    }
+
+    /// Notes in the lane's state whether staged attempts are in doubt. Tells whether that is news.
+    fn note_doubt(&mut self) -> bool {
+        let mut sent = self.orphans.values().map(|orphan| orphan.sent);
+        let in_doubt = sent.any(|sent| sent == Sent::Maybe);
+        std::mem::replace(&mut self.state.in_doubt, in_doubt) != in_doubt
     }
 
     /// Another key or base URL than when the hold began: the operator acted.
@@ -533,6 +547,7 @@ impl Lane {
         if concluded.answered {
             self.state.throttle_level = 0;
         }
+        self.note_doubt();
         if self.state != before {
             settlement.lane = Some(self.state.clone());
         }

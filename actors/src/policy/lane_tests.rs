@@ -113,6 +113,8 @@ struct World {
     disk: Disk,
     in_work: VecDeque<(u64, Vec<Transition>)>,
     callers: BTreeMap<SlotId, Option<Arc<Dispatch>>>,
+    /// What each caller reports again to a queue that is new to it: how its last call ended.
+    last: BTreeMap<SlotId, Finished>,
     sent: Vec<(JobId, AttemptNo)>,
     seqs: u64,
 }
@@ -140,6 +142,7 @@ impl World {
             disk: Disk::default(),
             in_work: VecDeque::new(),
             callers: slots.into_iter().map(|s| (s, None)).collect(),
+            last: BTreeMap::new(),
             sent: Vec::new(),
             seqs: 0,
         };
@@ -227,21 +230,30 @@ impl World {
         let Some(dispatch) = self.callers.get_mut(&slot).and_then(Option::take) else {
             return;
         };
-        let (id, attempt) = (dispatch.job.id, attempt_of(&dispatch));
-        let effects = match self.lane.awaited(slot, id, attempt) {
+        let finished = Finished {
+            job_id: dispatch.job.id,
+            attempt: attempt_of(&dispatch),
+            endpoint: String::new(),
+            started_at: self.now,
+            response_time_ms: 1,
+            outcome: Arc::new(outcome.clone()),
+        };
+        self.last.insert(slot, finished);
+        self.announce(slot);
+    }
+
+    /// A caller is ready, and says how its last call ended.
+    fn announce(&mut self, slot: SlotId) {
+        let awaited = self.last.get(&slot).and_then(|finished| {
+            let awaited = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
+            Some((finished, awaited))
+        });
+        let effects = match awaited {
             None => self.lane.ready(slot, self.now),
-            Some((job, cancelled)) => {
-                let finished = Finished {
-                    job_id: id,
-                    attempt,
-                    endpoint: String::new(),
-                    started_at: self.now,
-                    response_time_ms: 1,
-                    outcome: Arc::new(outcome.clone()),
-                };
+            Some((finished, (job, cancelled))) => {
                 let concluded = conclude(
                     job,
-                    &finished,
+                    finished,
                     &Circumstances {
                         settings: &self.settings,
                         throttle_level: self.lane.throttle_level(),
@@ -294,6 +306,7 @@ impl World {
         for caller in self.callers.values_mut() {
             *caller = None;
         }
+        self.last.clear();
         self.recover();
         for slot in self.callers.keys().copied().collect::<Vec<_>>() {
             let effects = self.lane.ready(slot, self.now);
@@ -311,7 +324,13 @@ impl World {
 
     /// The queue actor fails: commits under way still happen, open calls go on.
     fn restart_queue(&mut self) {
-        while let Some((_, transitions)) = self.in_work.pop_front() {
+        self.restart_store(usize::MAX);
+    }
+
+    /// The store actor fails, and the queue with it: of the commits under way the first `kept`
+    /// happen, the others never; open calls go on.
+    fn restart_store(&mut self, kept: usize) {
+        for (_, transitions) in std::mem::take(&mut self.in_work).into_iter().take(kept) {
             for transition in &transitions {
                 let _ = self.disk.apply(transition);
             }
@@ -320,8 +339,7 @@ impl World {
         for slot in self.callers.keys().copied().collect::<Vec<_>>() {
             // A busy caller can't read its mailbox: it is ready when its call has ended.
             if self.callers[&slot].is_none() {
-                let effects = self.lane.ready(slot, self.now);
-                self.carry_out(effects);
+                self.announce(slot);
             }
         }
     }
@@ -675,6 +693,7 @@ enum Op {
     Resume,
     Crash,
     RestartQueue,
+    RestartStore(usize),
     CallerDies(usize),
 }
 
@@ -691,12 +710,15 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Resume),
         1 => Just(Op::Crash),
         1 => Just(Op::RestartQueue),
+        1 => (0_usize..3).prop_map(Op::RestartStore),
         1 => (0_usize..4).prop_map(Op::CallerDies),
     ]
 }
 
 fn perform(world: &mut World, op: Op) {
     match op {
+        // Nobody knows the id of a job before it is on disk.
+        Op::Cancel(seq) | Op::Requeue(seq) | Op::Reprioritise(seq, _) if seq > world.seqs => {}
         Op::Submit(priority) => {
             world.submit(priority);
         }
@@ -738,10 +760,12 @@ fn perform(world: &mut World, op: Op) {
         }
         Op::Crash => world.crash(),
         Op::RestartQueue => world.restart_queue(),
+        Op::RestartStore(kept) => world.restart_store(kept),
         Op::CallerDies(pick) => {
             // The call is lost with its caller; queue and later actors restart with it.
             if let Some(slot) = world.busy_slot(pick) {
                 world.callers.insert(slot, None);
+                world.last.remove(&slot);
                 world.restart_queue();
             }
         }

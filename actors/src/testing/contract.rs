@@ -957,6 +957,7 @@ fn a_held_lane() -> LaneState {
         }),
         throttle_level: 2,
         endpoint_digest: Some("d1".to_owned()),
+        in_doubt: true,
     }
 }
 
