@@ -9,5 +9,8 @@
 )]
 
 mod cli;
+#[path = "../common/mod.rs"]
+mod common;
+mod process;
 mod supervision;
 mod support;
