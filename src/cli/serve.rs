@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use onelane::error::Error;
+use onelane::model::Settings;
 use onelane::orchestrator::{Orchestrator, StopReason};
 use onelane::ports::StatusCounts;
 use serde_json::json;
@@ -30,7 +31,12 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     if plan.simulated && !json {
         super::note(start::SIMULATION);
     }
-    super::say(&announcement(&plan, &server, json));
+    super::say(&announcement(
+        &plan,
+        &lane.orchestrator.settings(),
+        &server,
+        json,
+    ));
 
     let (close, closed) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.run(
@@ -53,16 +59,18 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     }
 }
 
-fn announcement(plan: &Plan, server: &Server, json: bool) -> String {
+/// The start line. What may be changed while running is told as it is in force: a stored change wins
+/// over what the plan was made from.
+fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -> String {
     let mode = if plan.simulated { "simulated" } else { "real" };
     let url = format!("http://{}", server.addr);
     if json {
         return json!({
             "listening": url,
             "store": plan.store,
-            "baseUrl": plan.base_url,
-            "model": plan.model,
-            "maxConcurrency": plan.max_concurrency,
+            "baseUrl": settings.endpoint.base_url,
+            "model": settings.model,
+            "maxConcurrency": settings.max_concurrency,
             "mode": mode,
         })
         .to_string();
@@ -71,9 +79,9 @@ fn announcement(plan: &Plan, server: &Server, json: bool) -> String {
         "onelane {} on {url}: store {}, GLM {} ({mode}), model {}, {} in flight at most",
         env!("CARGO_PKG_VERSION"),
         plan.store,
-        plan.base_url,
-        plan.model,
-        plan.max_concurrency,
+        settings.endpoint.base_url,
+        settings.model,
+        settings.max_concurrency,
     )
 }
 

@@ -43,12 +43,6 @@ pub(crate) struct Plan {
     pub(crate) log: LogSettings,
     /// The store's file.
     pub(crate) store: String,
-    /// Where calls go; the simulator's own address once that runs.
-    pub(crate) base_url: String,
-    /// The model of jobs that name none.
-    pub(crate) model: String,
-    /// Calls in flight at most.
-    pub(crate) max_concurrency: u16,
     /// Whether the simulator answers in place of GLM.
     pub(crate) simulated: bool,
     /// How long a draining lane waits for its open calls before it closes them.
@@ -132,9 +126,6 @@ pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
             filter: config.log.filter.clone(),
         },
         store: config.store.path.clone(),
-        base_url: loaded.settings.endpoint.base_url.clone(),
-        model: loaded.settings.model.clone(),
-        max_concurrency: loaded.settings.max_concurrency,
         simulated: common.simulate,
         drain: Duration::from_millis(config.server.shutdown_deadline_ms),
         simulator,

@@ -1,9 +1,11 @@
 //! The command line's own promises: help, exit codes, and errors that say what to do. Guards against a
 //! script that waits for code 2 and gets 1.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use assert_cmd::Command;
+use serde_json::Value;
 
 /// The program in a directory of its own, without anything of this machine's environment.
 fn onelane(dir: &Path) -> Command {
@@ -134,7 +136,7 @@ fn with_json_an_error_is_a_json_object() {
     ] {
         let output = run(args);
         assert_eq!(output.code, Some(2), "{args:?}");
-        let error: serde_json::Value = serde_json::from_str(&output.stderr).unwrap();
+        let error: Value = serde_json::from_str(&output.stderr).unwrap();
         assert_eq!(error["error"]["exitCode"], 2, "{args:?}");
         assert!(
             error["error"]["message"]
@@ -143,4 +145,84 @@ fn with_json_an_error_is_a_json_object() {
             "{args:?}"
         );
     }
+}
+
+/// `config show --json` in this directory, by setting.
+fn shown(command: &mut Command) -> BTreeMap<String, (Value, String)> {
+    let output = command.args(["config", "show", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let settings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    settings
+        .iter()
+        .map(|s| (text(&s["key"]), (s["value"].clone(), text(&s["origin"]))))
+        .collect()
+}
+
+#[test]
+fn config_show_says_where_each_value_comes_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        "[glm]\nmodel = \"from-file\"\n[retry]\nmax_retries = 9\n[lane]\nmax_concurrency = 2\n";
+    std::fs::write(dir.path().join("my.toml"), config).unwrap();
+    let mut command = onelane(dir.path());
+    command
+        .env("ONELANE_CONFIG", "my.toml")
+        .env("ONELANE_MODEL", "from-environment")
+        .env("ZAI_API_KEY", "a-very-secret-key.value");
+    let settings = shown(&mut command);
+    let check = |key: &str, value: Value, origin: &str| {
+        assert_eq!(settings[key], (value, origin.to_owned()), "{key}");
+    };
+    check(
+        "glm.model",
+        "from-environment".into(),
+        "environment ONELANE_MODEL",
+    );
+    check("retry.max_retries", 9.into(), "file my.toml");
+    check("lane.max_concurrency", 2.into(), "file my.toml");
+    check("retry.base_delay_ms", 1000.into(), "default");
+    check(
+        "glm.base_url",
+        "https://api.z.ai/api/paas/v4".into(),
+        "default with ZAI_API_KEY",
+    );
+    assert_eq!(settings["glm.api_key"].1, "environment ZAI_API_KEY");
+    let all = format!("{settings:?}");
+    assert!(!all.contains("very-secret"), "{all}");
+}
+
+#[test]
+fn config_show_is_a_table_for_people() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = onelane(dir.path())
+        .args([
+            "config",
+            "show",
+            "--listen",
+            "127.0.0.1:4799",
+            "--model",
+            "glm-5",
+        ])
+        .env("ONELANE_API_KEY", "a-very-secret-key.value")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let row = |key: &str| {
+        let row = table.lines().find(|line| line.starts_with(key));
+        row.unwrap_or_else(|| panic!("{key} in {table}")).to_owned()
+    };
+    assert!(row("server.listen ").ends_with("flag --listen"), "{table}");
+    assert!(row("glm.model ").contains("\"glm-5\""), "{table}");
+    assert!(
+        row("glm.api_key ").ends_with("environment ONELANE_API_KEY"),
+        "{table}"
+    );
+    assert!(row("retry.max_retries ").ends_with("default"), "{table}");
+    assert!(!table.contains("very-secret"), "{table}");
+    assert!(
+        !dir.path().join("onelane.redb").exists(),
+        "looking makes no store"
+    );
 }

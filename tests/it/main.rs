@@ -11,7 +11,10 @@
 mod acceptance;
 mod chaos;
 mod cli;
+#[path = "../common/mod.rs"]
+mod common;
 mod failures;
 mod order;
+mod process;
 mod supervision;
 mod support;

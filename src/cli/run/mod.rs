@@ -61,14 +61,14 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let writer = progress.log_writer();
     telemetry::init(&log, move || writer.clone())?;
 
+    let lane = start::lane(&plan).await?;
     if plan.simulated && !json {
         super::note(start::SIMULATION);
     }
-    let lane = start::lane(&plan).await?;
     let defaults = Defaults {
         user_id: args.user,
         priority: args.priority,
-        model: default_model(&lane.orchestrator),
+        model: lane.orchestrator.settings().model.clone(),
     };
     let chunks = input::read(input)
         .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
@@ -94,6 +94,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         results: results.path().display().to_string(),
         tally,
         spent,
+        simulated: plan.simulated,
         end,
     };
     // Results on standard output are not mixed with anything.
@@ -126,13 +127,6 @@ fn same_file(a: &Path, b: &Path) -> bool {
         (Ok(a), Ok(b)) => a == b,
         _ => false,
     }
-}
-
-/// The model that the lane gives to jobs that name none, stored changes included.
-fn default_model(lane: &Orchestrator) -> String {
-    let view = lane.config_view();
-    let model = view.get("model").and_then(serde_json::Value::as_str);
-    model.unwrap_or_default().to_owned()
 }
 
 /// Starting `run` is the operator's act: a pause and a hold that waits for an operator end with it. A

@@ -71,6 +71,8 @@ pub(crate) struct Summary {
     pub(crate) tally: Tally,
     /// What this process spent.
     pub(crate) spent: Vec<Cost>,
+    /// Whether the simulator answered: then nothing was billed.
+    pub(crate) simulated: bool,
     /// Why it ended.
     pub(crate) end: End,
 }
@@ -87,6 +89,7 @@ struct Json<'a> {
     done_before: u64,
     unfinished: u64,
     spent: Vec<Amount>,
+    simulated: bool,
     end: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -132,7 +135,11 @@ impl Summary {
             }
         }
         for cost in self.spent.iter().filter(|cost| cost.nanos != 0) {
-            out.push_str(&format!(", {cost} spent"));
+            out.push_str(&if self.simulated {
+                format!(", {cost} at list price, not billed")
+            } else {
+                format!(", {cost} spent")
+            });
         }
         if self.results != "-" && t.done_before + t.ended() > 0 {
             out.push_str(&format!("; results in {}", self.results));
@@ -176,6 +183,7 @@ impl Summary {
             done_before: self.tally.done_before,
             unfinished: self.tally.unfinished(),
             spent: self.spent.iter().filter_map(amount).collect(),
+            simulated: self.simulated,
             end,
             reason,
             help,
@@ -205,6 +213,7 @@ mod tests {
                 nanos: 28_000,
                 currency: Currency::Cny,
             }],
+            simulated: false,
             end,
         }
     }
@@ -229,6 +238,18 @@ mod tests {
              run the same command again to retry what failed"
         );
         assert!(summary(End::Interrupted, 1).text().contains("3 not done"));
+    }
+
+    #[test]
+    fn what_the_simulator_did_was_not_spent() {
+        let mut simulated = summary(End::Complete, 0);
+        simulated.simulated = true;
+        let text = simulated.text();
+        assert!(
+            text.contains("0.000028 CNY at list price, not billed"),
+            "{text}"
+        );
+        assert!(!text.contains("spent"), "{text}");
     }
 
     #[test]

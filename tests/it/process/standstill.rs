@@ -1,0 +1,76 @@
+//! Guards: what only an operator can mend holds the lane, fails no job, and says what to do; what ends by
+//! itself is waited for.
+
+use onelane::model::JobStatus;
+use onelane::simulator::{ErrorFault, Fault, Rule};
+
+use super::{run_prompts, simulator};
+use crate::common::{Place, prompts, run};
+
+#[test]
+fn no_balance_is_code_4_and_fails_no_job() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    place.write("prompts.jsonl", prompts(5));
+    simulator.add_rule(Rule::always(Fault::error("1113")));
+    run(&mut run_prompts(&place, &simulator)).with(4).noting(&[
+        "0 of 5 lines done, 5 not done",
+        "held: GLM takes nothing until an operator acts: 1113",
+        "help: no job failed",
+        "run the same command again",
+    ]);
+    assert_eq!(simulator.stats().calls, 1, "one was enough to know");
+    let left = place.store("onelane.redb");
+    assert_eq!(left.count(JobStatus::Failed), 0);
+    assert_eq!(left.count(JobStatus::Pending), 5);
+    drop(left);
+
+    simulator.clear_script();
+    run(&mut run_prompts(&place, &simulator))
+        .with(0)
+        .noting(&["5 of 5 lines done"]);
+    assert_eq!(simulator.stats().calls, 6);
+}
+
+#[test]
+fn a_hold_tells_a_program_its_reason_in_json() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    place.write("prompts.jsonl", prompts(2));
+    simulator.set_keys(["another-key"]);
+    let mut command = run_prompts(&place, &simulator);
+    let summary = run(command.arg("--json")).with(4).json();
+    assert_eq!(summary["end"], "held", "{summary}");
+    assert_eq!(summary["exitCode"], 4, "{summary}");
+    assert_eq!(summary["unfinished"], 2, "{summary}");
+    let reason = summary["reason"].as_str().unwrap();
+    assert!(!reason.contains("test-key"), "the key is nobody's business");
+    assert!(
+        summary["help"]
+            .as_str()
+            .is_some_and(|help| help.contains("key"))
+    );
+    // Another key is what it waited for.
+    let mut command = run_prompts(&place, &simulator);
+    run(command.env("ONELANE_API_KEY", "another-key")).with(0);
+}
+
+#[test]
+fn a_quota_with_a_reset_is_waited_for() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    place.write("prompts.jsonl", prompts(3));
+    simulator.push_fault(Fault::Error(ErrorFault {
+        reset_in_ms: Some(2_000),
+        ..ErrorFault::of("1308")
+    }));
+    run(&mut run_prompts(&place, &simulator)).with(0).noting(&[
+        "quota is used up until",
+        "1308",
+        "3 of 3 lines done",
+    ]);
+    let arrivals = simulator.arrivals();
+    assert_eq!(arrivals.len(), 4);
+    let waited_us = arrivals[1].at_us - arrivals[0].at_us;
+    assert!(waited_us >= 1_990_000, "only {waited_us} us");
+}
