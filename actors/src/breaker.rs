@@ -45,11 +45,6 @@ pub enum BreakerMsg {
         /// The opening.
         opening: u32,
     },
-    /// The breaker as it is.
-    Snapshot {
-        /// The answer.
-        reply: RpcReplyPort<BreakerSnapshot>,
-    },
 }
 
 pub(crate) struct BreakerArgs {
@@ -137,7 +132,6 @@ impl Actor for CircuitBreakerActor {
                     tell_queue = true;
                 }
             }
-            BreakerMsg::Snapshot { reply } => answer = Some(reply),
         }
         let changed = state.breaker.state() != before;
         if changed && state.breaker.state() == BreakerState::Open {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
-use crate::model::{RequestId, Settings, SlotId};
+use crate::model::{AttemptNo, JobId, RequestId, Settings, SlotId};
 use crate::policy::conclude::Finished;
 use crate::policy::slot::attempt_of;
 use crate::policy::transition::Dispatch;
@@ -51,24 +51,46 @@ pub struct RunOrder {
 /// The abort tokens of the open calls, by slot. Shared, because neither a busy caller nor a queue
 /// that came after the one that sent the call could be reached otherwise.
 #[derive(Debug, Clone, Default)]
-pub struct Aborts(Arc<Mutex<BTreeMap<SlotId, CancellationToken>>>);
+pub struct Aborts(Arc<Mutex<BTreeMap<SlotId, OpenCall>>>);
+
+#[derive(Debug)]
+struct OpenCall {
+    job_id: JobId,
+    attempt: AttemptNo,
+    token: CancellationToken,
+}
 
 impl Aborts {
-    /// A fresh token for the slot's next call.
-    pub fn arm(&self, slot: SlotId) -> CancellationToken {
+    /// A fresh token for the slot's next call, which is for this attempt.
+    pub fn arm(&self, slot: SlotId, job_id: JobId, attempt: AttemptNo) -> CancellationToken {
         let token = CancellationToken::new();
-        self.lock().insert(slot, token.clone());
+        let call = OpenCall {
+            job_id,
+            attempt,
+            token: token.clone(),
+        };
+        self.lock().insert(slot, call);
         token
     }
 
-    /// Closes the slot's open call, if there is one.
-    pub fn abort(&self, slot: SlotId) {
-        if let Some(token) = self.lock().get(&slot) {
-            token.cancel();
+    /// Closes the slot's open call, if it is for this attempt: the slot may have gone on to another.
+    pub fn abort(&self, slot: SlotId, job_id: JobId, attempt: AttemptNo) {
+        if let Some(call) = self.lock().get(&slot)
+            && call.job_id == job_id
+            && call.attempt == attempt
+        {
+            call.token.cancel();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<SlotId, CancellationToken>> {
+    /// Closes every open call.
+    pub fn abort_all(&self) {
+        for call in self.lock().values() {
+            call.token.cancel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<SlotId, OpenCall>> {
         // The map is whole at every moment: a panic elsewhere can't have left it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,12 +178,14 @@ impl CallerState {
         let job = &dispatch.job;
         let now = self.ports.clock.now();
         let mut timeouts = settings.timeouts;
+        let configured_ms = timeouts.total_ms;
         if let Some(ms) = job.timeout_ms {
             timeouts.total_ms = ms;
         }
         if let Some(deadline) = job.deadline {
             timeouts.total_ms = timeouts.total_ms.min(deadline.since(now).max(1));
         }
+        let bounded_by_job = timeouts.total_ms < configured_ms;
         let endpoint = self.ports.glm.url(&settings.endpoint);
         let begun = Instant::now();
         let outcome = if abort.is_cancelled() {
@@ -184,6 +208,8 @@ impl CallerState {
             job_id: job.id,
             attempt,
             endpoint,
+            settings,
+            bounded_by_job,
             started_at: now,
             response_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             outcome: Arc::new(outcome),

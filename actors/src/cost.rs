@@ -80,7 +80,10 @@ impl Totals {
         self.calls += 1;
         self.usage.add(usage);
         match cost {
-            Some(cost) => *self.cost.entry(cost.currency).or_default() += cost.nanos,
+            Some(cost) => {
+                let sum = self.cost.entry(cost.currency).or_default();
+                *sum = sum.saturating_add(cost.nanos);
+            }
             None if usage.total_tokens > 0 => self.unpriced_calls += 1,
             None => {}
         }

@@ -2,7 +2,7 @@
 //! It owns the waiting jobs, the slots and those who wait for a job; nothing durable: it is rebuilt
 //! from the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call_t};
@@ -19,6 +19,7 @@ use crate::model::{
 use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
 use crate::policy::judge::BreakerEffect;
 use crate::policy::lane::{CancelPath, Effect, Lane, LaneSnapshot, Verdict};
+use crate::policy::slot::attempt_of;
 use crate::policy::transition::{Applied, Refusal, Transition};
 use crate::ports::StoreError;
 use crate::store::{CommitReply, CommitRequest, StoreMsg};
@@ -154,6 +155,11 @@ pub enum QueueMsg {
         /// The caller.
         caller: ActorRef<CallerMsg>,
     },
+    /// From the supervisor: the caller of this slot has ended.
+    CallerGone {
+        /// The slot.
+        slot: SlotId,
+    },
     /// From the breaker: it changed its state by itself.
     Breaker(BreakerSnapshot),
     /// From the queue's own timer.
@@ -193,6 +199,8 @@ pub(crate) struct QueueState {
     /// Those who wait for a commit, by its ticket; with the job they asked about.
     by_ticket: BTreeMap<u64, Vec<(Option<JobId>, Answer)>>,
     drains: Vec<RpcReplyPort<()>>,
+    /// Slots whose callers the supervisor was asked for.
+    asked_for: BTreeSet<SlotId>,
     timer: Option<(Timestamp, AbortHandle)>,
 }
 
@@ -245,6 +253,7 @@ impl Actor for QueueActor {
             cancels: BTreeMap::new(),
             by_ticket: BTreeMap::new(),
             drains: Vec::new(),
+            asked_for: BTreeSet::new(),
             timer: None,
         };
         state.breaker.cast(BreakerMsg::Attach {
@@ -388,8 +397,15 @@ impl QueueState {
                     generation: self.generation,
                     queue: myself.clone(),
                 });
+                self.asked_for.remove(&slot);
                 self.callers.insert(slot, caller);
                 self.lane.caller_added(slot);
+            }
+            QueueMsg::CallerGone { slot } => {
+                self.callers.remove(&slot);
+                let effects = self.lane.caller_gone(slot, now);
+                self.carry_out(effects)?;
+                self.ask_for_callers();
             }
             QueueMsg::Breaker(snapshot) => {
                 let changed = self.lane.breaker() != snapshot.state;
@@ -536,8 +552,14 @@ impl QueueState {
                 self.answer(transition, verdict, &mut waiting);
                 if !agree(transition, verdict) {
                     // The store is right: the queue is rebuilt from it.
+                    // Named without its content: an answer of GLM does not belong in a log.
+                    let refusal = verdict.as_ref().err().map(ToString::to_string);
                     return Err(format!(
-                        "the lane and the store disagree: {transition:?} {verdict:?}"
+                        "the lane and the store disagree about job {}: {}",
+                        transition
+                            .job_id()
+                            .map_or_else(String::new, |id| id.to_string()),
+                        refusal.as_deref().unwrap_or("an answer of another kind"),
                     )
                     .into());
                 }
@@ -616,7 +638,9 @@ impl QueueState {
                     dispatch,
                     cancelled,
                 } => {
-                    let abort = self.aborts.arm(slot);
+                    let abort = self
+                        .aborts
+                        .arm(slot, dispatch.job.id, attempt_of(&dispatch));
                     if cancelled {
                         abort.cancel();
                     }
@@ -630,7 +654,11 @@ impl QueueState {
                         let _ = caller.cast(CallerMsg::Run(Box::new(order)));
                     }
                 }
-                Effect::Abort { slot } => self.aborts.abort(slot),
+                Effect::Abort {
+                    slot,
+                    job_id,
+                    attempt,
+                } => self.aborts.abort(slot, job_id, attempt),
                 Effect::Retire { slot } => {
                     if let Some(caller) = self.callers.remove(&slot) {
                         let _ = caller.cast(CallerMsg::Retire);
@@ -655,10 +683,14 @@ impl QueueState {
         Ok(())
     }
 
-    fn ask_for_callers(&self) {
-        let missing = self.lane.missing_callers();
-        if !missing.is_empty() {
-            let _ = self.supervisor.cast(SupervisorMsg::AddCallers(missing));
+    fn ask_for_callers(&mut self) {
+        let mut slots = self.lane.missing_callers();
+        slots.retain(|slot| self.asked_for.insert(*slot));
+        if !slots.is_empty() {
+            let _ = self.supervisor.cast(SupervisorMsg::AddCallers {
+                generation: self.generation,
+                slots,
+            });
         }
     }
 

@@ -84,7 +84,12 @@ impl Default for RestartBudget {
 #[derive(Debug)]
 pub enum SupervisorMsg {
     /// From the queue: these slots need callers.
-    AddCallers(Vec<SlotId>),
+    AddCallers {
+        /// The queue's generation; of an earlier one it is not needed any more.
+        generation: u64,
+        /// The slots.
+        slots: Vec<SlotId>,
+    },
     /// Stop everything. Open calls should have ended before: one that has not is closed, and found as
     /// interrupted at the next start.
     Shutdown,
@@ -194,8 +199,18 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SupervisorMsg::AddCallers(slots) => {
-                state.spawn_callers(&myself, &slots).await?;
+            SupervisorMsg::AddCallers { generation, slots } => {
+                if generation != state.generation {
+                    return Ok(());
+                }
+                let missing: Vec<SlotId> = slots
+                    .iter()
+                    .copied()
+                    .filter(|slot| !state.callers.contains_key(slot))
+                    .collect();
+                if let Err(error) = state.spawn_callers(&myself, &missing).await {
+                    tracing::error!(%error, "a caller can't be started; the lane goes on with fewer");
+                }
                 for slot in slots {
                     if let (Some(queue), Some(caller)) = (&state.queue, state.callers.get(&slot)) {
                         let caller = caller.clone();
@@ -205,9 +220,9 @@ impl Actor for Supervisor {
             }
             SupervisorMsg::Shutdown => {
                 state.show_end(StopReason::Shutdown);
-                for slot in state.callers.keys() {
-                    state.aborts.abort(*slot);
-                }
+                // Nobody is left to store what an open call would bring.
+                state.kill_from(Row::Store).await;
+                state.aborts.abort_all();
                 state.stop_all().await;
                 myself.stop(None);
             }
@@ -228,8 +243,13 @@ impl Actor for Supervisor {
                 }
             }
             SupervisionEvent::ActorTerminated(who, _, reason) => match state.row_of(who.get_id()) {
-                // A caller that was retired.
-                Some(Row::Caller(slot)) => drop(state.callers.remove(&slot)),
+                // A caller that was retired. A queue that was started meanwhile may count on it.
+                Some(Row::Caller(slot)) => {
+                    state.callers.remove(&slot);
+                    if let Some(queue) = &state.queue {
+                        let _ = queue.cast(QueueMsg::CallerGone { slot });
+                    }
+                }
                 Some(row) => {
                     let reason = reason.unwrap_or_else(|| "it stopped".to_owned());
                     state.failed(&myself, row, reason.into()).await;

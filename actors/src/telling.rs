@@ -157,6 +157,7 @@ impl Teller {
                     tracing::warn!(
                         kind = hold.kind.name(),
                         code = hold.code,
+                        message = hold.message,
                         until = hold.until.map(|t| t.to_rfc3339()),
                         "the lane is held"
                     );

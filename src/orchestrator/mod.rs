@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use onelane_actors::breaker::BreakerMsg;
 use onelane_actors::cost::Totals;
 use onelane_actors::model::{
     BreakerSnapshot, CallOutcome, Cost, Event, JobId, JobStatus, Settings, UsageRow, limits,
@@ -401,7 +402,11 @@ impl Orchestrator {
         let share = |part: f64, whole: usize| {
             if whole == 0 { 0.0 } else { part / whole as f64 }
         };
-        let failed = recent.len() - answered.len();
+        // What a caller gave up or a crash cut off says nothing of GLM.
+        let failed = recent
+            .iter()
+            .filter(|call| call.outcome == CallOutcome::Failed)
+            .count();
         let totals = self.inner.totals.borrow().clone();
         Ok(Metrics {
             lane,
@@ -431,8 +436,10 @@ impl Orchestrator {
         .map_err(|refusal| Error::Stopped(refusal.to_string()))
     }
 
-    /// Ends a pause and every hold.
+    /// Ends a pause, every hold, and an open breaker's wait: an operator says that things are well.
     pub async fn resume(&self) -> Result<(), Error> {
+        self.ask(|refs, reply| refs.breaker.cast(BreakerMsg::Reset { reply }))
+            .await?;
         self.ask(|refs, reply| refs.queue.cast(QueueMsg::Resume { reply }))
             .await?
             .map_err(|refusal| Error::Stopped(refusal.to_string()))
@@ -465,6 +472,15 @@ impl Orchestrator {
     /// with `shadowed` naming the changed fields that a flag or the environment fixes until the next
     /// start without it. Every bad field is told in one `Invalid`.
     pub async fn set_config(&self, patch: &Value) -> Result<Value, Error> {
+        let (lane, patch) = (self.clone(), patch.clone());
+        // In a task of its own: a caller that goes away must not leave a change half made, stored
+        // but not in force.
+        tokio::spawn(async move { lane.change_config(&patch).await })
+            .await
+            .unwrap_or_else(|_| Err(Error::Stopped("the runtime is ending".to_owned())))
+    }
+
+    async fn change_config(&self, patch: &Value) -> Result<Value, Error> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let now = self.inner.ports.clock.now();
         let change = self.config().change(patch, now)?;
@@ -576,7 +592,9 @@ impl Orchestrator {
             let changed =
                 house.wait_for(|house| house.generation > generation || house.stopped.is_some());
             // Looks again after a while: a reply may be lost without a restart of this actor.
-            let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
+            if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, changed).await {
+                return Err(Error::Stopped("its supervisor ended".to_owned()));
+            }
         }
     }
 

@@ -76,7 +76,7 @@ pub struct UsageRow {
     pub cost: BTreeMap<Currency, Nanos>,
     /// Calls with tokens but without a known price: their cost is unknown, not 0.
     pub unpriced_calls: u64,
-    /// Sum of the response times, in milliseconds.
+    /// Sum of the response times of the successes, in milliseconds.
     pub response_time_ms: u64,
 }
 
@@ -106,10 +106,15 @@ impl UsageRow {
         }
         self.usage.add(&call.usage);
         match call.cost {
-            Some(cost) => *self.cost.entry(cost.currency).or_default() += cost.nanos,
+            Some(cost) => {
+                let sum = self.cost.entry(cost.currency).or_default();
+                *sum = sum.saturating_add(cost.nanos);
+            }
             None if call.usage.total_tokens > 0 => self.unpriced_calls += 1,
             None => {}
         }
-        self.response_time_ms += call.response_time_ms;
+        if call.outcome == CallOutcome::Completed {
+            self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);
+        }
     }
 }

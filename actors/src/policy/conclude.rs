@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, AttemptPhase, CallOutcome, CallRecord, Failure, Job, JobEntry, JobId, RequestId,
-    Settings, Timestamp, Usage,
+    AttemptNo, AttemptPhase, CallOutcome, CallRecord, Failure, HoldKind, Job, JobEntry, JobId,
+    RequestId, Settings, Timestamp, Usage, code,
 };
 use crate::policy::judge::{self, BreakerEffect, JobEffect, LaneEffect, Sent};
 use crate::policy::transition::{Next, Settlement};
@@ -19,6 +19,10 @@ pub struct Finished {
     pub attempt: AttemptNo,
     /// The URL that was called.
     pub endpoint: String,
+    /// The settings that the call was made with.
+    pub settings: Arc<Settings>,
+    /// Whether the job's own timeout or deadline bounded the call, not the configured time.
+    pub bounded_by_job: bool,
     /// When the call was sent.
     pub started_at: Timestamp,
     /// How long it took, in milliseconds, by a monotonic clock.
@@ -81,6 +85,10 @@ fn next_of(
     }
 }
 
+fn waits_for_operator(effect: &LaneEffect) -> bool {
+    matches!(effect, LaneEffect::Hold(hold) if hold.kind == HoldKind::Operator)
+}
+
 /// Decides what a finished run means.
 #[must_use]
 pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concluded {
@@ -140,6 +148,14 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             );
             lane = judgement.lane;
             breaker = judgement.breaker;
+            if finished.settings.endpoint != on.settings.endpoint && waits_for_operator(&lane) {
+                // The operator acted while the call was open: this is about the old key.
+                lane = LaneEffect::GoOn;
+            }
+            if finished.bounded_by_job && failure.code == code::TIMEOUT_TOTAL {
+                // Too little time was given; that says nothing of the service.
+                breaker = BreakerEffect::Ignore;
+            }
             if on.cancelled {
                 (Next::Cancelled, None)
             } else {

@@ -40,10 +40,14 @@ pub enum Effect {
         /// Cancelled before it was sent: the caller must not send it.
         cancelled: bool,
     },
-    /// Close the open call of a slot.
+    /// Close the open call of this attempt, if it is still the slot's.
     Abort {
         /// Where.
         slot: SlotId,
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
     },
     /// The slot is not needed any more: end its caller.
     Retire {
@@ -114,6 +118,8 @@ pub struct Lane {
     slots: BTreeMap<SlotId, Slot>,
     stage: Stage,
     orphans: BTreeMap<JobId, Orphan>,
+    /// Jobs that are being given up on disk, with how often that was asked.
+    cancelling: BTreeMap<JobId, u32>,
     state: LaneState,
     endpoint_digest: String,
     settings: Arc<Settings>,
@@ -143,6 +149,7 @@ impl Lane {
             slots: slots.into_iter().map(|s| (s, Slot::Unknown)).collect(),
             stage: Stage::new(limits::STAGED_AHEAD_MAX),
             orphans: BTreeMap::new(),
+            cancelling: BTreeMap::new(),
             state: recovered.lane,
             endpoint_digest: settings.endpoint.digest(),
             settings,
@@ -218,7 +225,7 @@ impl Lane {
         now: Timestamp,
     ) -> Vec<Effect> {
         for entry in entries {
-            if !self.knows(entry.id) {
+            if !self.knows(entry.id) && !self.cancelling.contains_key(&entry.id) {
                 self.line.insert(entry, now);
             }
         }
@@ -228,6 +235,17 @@ impl Lane {
     /// A caller was added.
     pub fn caller_added(&mut self, slot: SlotId) {
         self.slots.entry(slot).or_insert(Slot::Unknown);
+    }
+
+    /// A caller has ended: it was retired, perhaps before this generation began. If the slot is needed
+    /// it is among [`Lane::missing_callers`] from now on.
+    #[must_use]
+    pub fn caller_gone(&mut self, slot: SlotId, now: Timestamp) -> Vec<Effect> {
+        if self.slots.get(&slot).is_some_and(|slot| !slot.is_taken()) {
+            self.slots.remove(&slot);
+        }
+        self.resolve_orphans(now, None);
+        self.go_on(now)
     }
 
     /// A slot's caller is ready and has no outcome to report: no call is open on the slot.
@@ -265,7 +283,14 @@ impl Lane {
         breaker: Option<BreakerSnapshot>,
         now: Timestamp,
     ) -> Vec<Effect> {
-        self.orphans.remove(&concluded.settlement.job_id);
+        let id = concluded.settlement.job_id;
+        self.orphans.remove(&id);
+        if let Some(state) = self.slots.get_mut(&slot)
+            && matches!(state, Slot::Busy { .. })
+            && state.job_id() == Some(id)
+        {
+            *state = Slot::Idle;
+        }
         if let Some(snapshot) = &breaker {
             self.breaker = snapshot.state;
         }
@@ -289,8 +314,13 @@ impl Lane {
     pub fn cancel(&mut self, id: JobId, now: Timestamp) -> (CancelPath, Vec<Effect>) {
         if let Some(orphan) = self.orphans.get_mut(&id) {
             orphan.cancelled = true;
-            if let Some(open) = orphan.job.open {
-                self.runs.push(Effect::Abort { slot: open.slot });
+            // One that is only in doubt has no slot that is known.
+            if let (Sent::Yes, Some(open)) = (orphan.sent, orphan.job.open) {
+                self.runs.push(Effect::Abort {
+                    slot: open.slot,
+                    job_id: id,
+                    attempt: open.no,
+                });
             }
             return (CancelPath::Settlement, self.go_on(now));
         }
@@ -307,8 +337,11 @@ impl Lane {
                     cancelled,
                 } if dispatch.job.id == id => {
                     *cancelled = true;
-                    let slot = *slot_id;
-                    self.runs.push(Effect::Abort { slot });
+                    self.runs.push(Effect::Abort {
+                        slot: *slot_id,
+                        job_id: id,
+                        attempt: attempt_of(dispatch),
+                    });
                     return (CancelPath::Settlement, self.go_on(now));
                 }
                 _ => {}
@@ -316,6 +349,7 @@ impl Lane {
         }
         self.line.remove(id);
         self.stage.take(id);
+        *self.cancelling.entry(id).or_default() += 1;
         self.transitions.push(Transition::Cancel {
             job_id: id,
             at: now,
@@ -401,15 +435,23 @@ impl Lane {
     /// Closes every open call, as at the end of a shutdown's patience.
     #[must_use]
     pub fn abort_all(&mut self) -> Vec<Effect> {
-        self.slots
-            .iter()
-            .filter(|(_, slot)| matches!(slot, Slot::Busy { .. }))
-            .map(|(slot, _)| Effect::Abort { slot: *slot })
-            .chain(self.orphans.values().filter_map(|orphan| {
-                let slot = orphan.job.open?.slot;
-                Some(Effect::Abort { slot })
-            }))
-            .collect()
+        let busy = self.slots.iter().filter_map(|(slot, state)| match state {
+            Slot::Busy { dispatch, .. } => Some(Effect::Abort {
+                slot: *slot,
+                job_id: dispatch.job.id,
+                attempt: attempt_of(dispatch),
+            }),
+            _ => None,
+        });
+        let left = self.orphans.iter().filter_map(|(id, orphan)| {
+            let open = orphan.job.open.filter(|_| orphan.sent == Sent::Yes)?;
+            Some(Effect::Abort {
+                slot: open.slot,
+                job_id: *id,
+                attempt: open.no,
+            })
+        });
+        busy.chain(left).collect()
     }
 
     // ---- what can be asked of it -------------------------------------------------------------
@@ -492,10 +534,10 @@ impl Lane {
 
     // ---- how it decides ----------------------------------------------------------------------
 
-    /// The slot may send again.
+    /// The slot may send again. A credit that the slot does not wait for is none: the slot was
+    /// retired meanwhile, or something was sent on the credit before.
     fn credit(&mut self, slot: SlotId, now: Timestamp) {
-        // A slot that was retired meanwhile has no place to put a credit.
-        if let Some(state) = self.slots.get_mut(&slot) {
+        if let Some(state @ Slot::Unknown) = self.slots.get_mut(&slot) {
             *state = Slot::Idle;
         }
         self.resolve_orphans(now, Some(slot));
@@ -601,12 +643,29 @@ impl Lane {
             (Transition::Start { slot, .. }, verdict) => self.started(*slot, ticket, verdict),
             (Transition::Settle(_), _) => self.unsettled = self.unsettled.saturating_sub(1),
             (Transition::Requeue { .. }, Ok(Applied::Job(job))) => {
-                self.line.insert(job.entry(), now);
+                // Given up again before this was answered: that comes after it on disk, too.
+                if !self.cancelling.contains_key(&job.id) {
+                    self.line.insert(job.entry(), now);
+                }
+            }
+            (Transition::Cancel { job_id, .. }, _) => {
+                if let Some(count) = self.cancelling.get_mut(job_id) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.cancelling.remove(job_id);
+                    }
+                }
             }
             (Transition::Reprioritise { job_id, priority }, Ok(_)) => {
                 if let Some(mut staged) = self.stage.take(*job_id) {
                     staged.entry.priority = *priority;
+                    // A retry of it goes back in line by what the dispatch says.
+                    if let Some(dispatch) = &mut staged.dispatch {
+                        Arc::make_mut(dispatch).job.priority = *priority;
+                    }
                     self.stage.insert(staged);
+                } else if let Some(orphan) = self.orphans.get_mut(job_id) {
+                    orphan.job.priority = *priority;
                 } else {
                     self.line.reprioritise(*job_id, *priority, now);
                 }

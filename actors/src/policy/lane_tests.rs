@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{CallOutcome, JobStatus, Request, Seq, Usage};
 use crate::policy::conclude::{Circumstances, Finished, conclude};
+use crate::policy::judge::BreakerEffect;
 use crate::policy::transition::{self};
 use crate::ports::{GlmAnswer, GlmOutcome};
 
@@ -185,7 +186,16 @@ impl World {
                     ticket,
                     transitions,
                 } => self.in_work.push_back((ticket, transitions)),
-                Effect::Abort { slot } => self.end(slot, &GlmOutcome::Aborted),
+                Effect::Abort {
+                    slot,
+                    job_id,
+                    attempt,
+                } => {
+                    let open = self.callers.get(&slot).and_then(Option::as_ref);
+                    if open.is_some_and(|d| d.job.id == job_id && attempt_of(d) == attempt) {
+                        self.end(slot, &GlmOutcome::Aborted);
+                    }
+                }
                 Effect::Retire { .. } => {}
             }
         }
@@ -234,6 +244,8 @@ impl World {
             job_id: dispatch.job.id,
             attempt: attempt_of(&dispatch),
             endpoint: String::new(),
+            settings: Arc::clone(&self.settings),
+            bounded_by_job: false,
             started_at: self.now,
             response_time_ms: 1,
             outcome: Arc::new(outcome.clone()),
@@ -807,4 +819,174 @@ fn a_judged_success_ends_a_series_of_throttles() {
     assert_eq!(world.lane.throttle_level(), 0);
     assert_eq!(world.disk.lane.throttle_level, 0);
     assert_eq!(world.disk.jobs[&id(1)].retry_count, 0);
+}
+
+#[test]
+fn a_second_credit_for_a_slot_is_none() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    let effects = world.lane.ready(SlotId(0), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.running(), [id(1)]);
+    let effects = world.lane.ready(SlotId(0), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.running(), [id(1)], "the slot has its call still");
+    world.finish();
+}
+
+#[test]
+fn cancelling_a_job_in_doubt_closes_nobody_elses_call() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    world.restart_queue();
+    let (path, effects) = world.lane.cancel(id(2), world.now);
+    assert_eq!(path, CancelPath::Settlement);
+    world.carry_out(effects);
+    assert_eq!(world.running(), [id(1)]);
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.disk.jobs[&id(1)].status, JobStatus::Completed);
+    assert_eq!(world.disk.jobs[&id(2)].status, JobStatus::Cancelled);
+    world.finish();
+}
+
+#[test]
+fn a_caller_that_is_gone_leaves_no_slot_to_wait_for() {
+    let mut world = World::new(2);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    // Slot 1's caller ended with its call, and the new queue was told of it too late.
+    world.callers.insert(SlotId(1), None);
+    world.last.remove(&SlotId(1));
+    world.recover();
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(
+        world.lane.snapshot().in_flight,
+        1,
+        "the lost call is awaited"
+    );
+    let effects = world.lane.caller_gone(SlotId(1), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.lane.missing_callers(), [SlotId(1)]);
+    assert_eq!(world.running(), [id(2)], "it goes on with the slot it has");
+    world.lane.caller_added(SlotId(1));
+    world.submit(0);
+    let effects = world.lane.ready(SlotId(1), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.running().len(), 2);
+    world.finish();
+}
+
+#[test]
+fn a_job_that_is_put_back_and_given_up_at_once_is_not_sent() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    world.end(SlotId(0), &failed(FailureClass::RequestFatal));
+    world.ack_all();
+    let effects = world.lane.requeue(id(1), world.now);
+    world.carry_out(effects);
+    let (_, effects) = world.lane.cancel(id(1), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert!(!world.lane.knows(id(1)));
+    assert_eq!(world.sent.len(), 1);
+    assert_eq!(world.disk.jobs[&id(1)].status, JobStatus::Cancelled);
+    world.finish();
+}
+
+#[test]
+fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    let old = Arc::clone(&world.settings);
+    let mut settings = (*old).clone();
+    settings.endpoint.api_key = Some(crate::model::Secret::new("another"));
+    let new = Arc::new(settings);
+    let effects = world.lane.configure(Arc::clone(&new), world.now);
+    world.carry_out(effects);
+    let finished = Finished {
+        job_id: id(1),
+        attempt: AttemptNo(1),
+        endpoint: String::new(),
+        settings: old,
+        bounded_by_job: false,
+        started_at: world.now,
+        response_time_ms: 1,
+        outcome: Arc::new(failed(FailureClass::OperatorFatal)),
+    };
+    let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
+    let on = Circumstances {
+        settings: &new,
+        throttle_level: 0,
+        cancelled,
+        seed: 1,
+        now: world.now,
+    };
+    let concluded = conclude(job, &finished, &on);
+    assert_eq!(concluded.lane, LaneEffect::GoOn);
+    assert!(concluded.back_in_line.is_some(), "and fails no job");
+}
+
+#[test]
+fn a_priority_that_was_changed_while_staged_outlives_a_retry() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    let effects = world.lane.reprioritise(id(2), 9, world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    world.submit(5);
+    world.ack_all();
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.running(), [id(2)]);
+    world.end(SlotId(0), &failed(FailureClass::Throttle));
+    world.ack_all();
+    world.advance(10_000);
+    world.ack_all();
+    assert_eq!(world.running(), [id(2)], "before the job of priority 5");
+    world.finish();
+}
+
+#[test]
+fn a_jobs_own_bound_says_nothing_of_the_service() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    let failure = Failure::new(FailureClass::ServerTransient, code::TIMEOUT_TOTAL, "late");
+    let finished = |bounded_by_job| Finished {
+        job_id: id(1),
+        attempt: AttemptNo(1),
+        endpoint: String::new(),
+        settings: Arc::clone(&world.settings),
+        bounded_by_job,
+        started_at: world.now,
+        response_time_ms: 1,
+        outcome: Arc::new(GlmOutcome::Failed(failure.clone(), Usage::default())),
+    };
+    let effect = |bounded_by_job| {
+        let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
+        let on = Circumstances {
+            settings: &world.settings,
+            throttle_level: 0,
+            cancelled,
+            seed: 1,
+            now: world.now,
+        };
+        conclude(job, &finished(bounded_by_job), &on).breaker
+    };
+    assert_eq!(effect(false), BreakerEffect::Failure);
+    assert_eq!(effect(true), BreakerEffect::Ignore);
 }

@@ -116,8 +116,8 @@ impl StatisticsRow {
             currency: main.map(|cost| cost.currency),
             costs: costs.into_iter().map(CostView::new).collect(),
             unpriced_calls: sum.unpriced_calls,
-            average_response_time: (sum.response_time_ms + sum.calls / 2)
-                .checked_div(sum.calls)
+            average_response_time: (sum.response_time_ms + sum.successes / 2)
+                .checked_div(sum.successes)
                 .unwrap_or(0),
             created_at: day.start(),
         }
@@ -182,7 +182,7 @@ mod tests {
                 "cachedTokens": 8, "reasoningTokens": 10,
                 "totalCost": 0.300_000_003, "currency": "CNY",
                 "costs": [{"currency": "CNY", "totalCost": 0.300_000_003}],
-                "unpricedCalls": 0, "averageResponseTime": 33,
+                "unpricedCalls": 0, "averageResponseTime": 50,
                 "createdAt": "2026-11-23T00:00:00.000Z",
             })
         );
