@@ -6,6 +6,7 @@
     reason = "each test binary uses its part of it"
 )]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use onelane::model::{CallOutcome, CallRecord, JobStatus};
 use onelane::ports::{CallFilter, JobFilter, JobRecord, Store as _};
+use onelane::simulator::Simulator;
 use onelane::store::{RedbStore, StoreOptions};
 use serde_json::Value;
 
@@ -126,6 +128,20 @@ impl Left {
             if cursor.is_none() {
                 return calls;
             }
+        }
+    }
+
+    /// Asserts that each call which the simulator saw is in the call log, once.
+    pub fn knows_every_call_of(&self, simulator: &Simulator) {
+        let mut log: BTreeSet<String> = BTreeSet::new();
+        for call in self.calls() {
+            assert!(log.insert(call.request_id.to_string()), "twice: {call:?}");
+        }
+        // One that was cut off before its body was read has no name.
+        let arrivals = simulator.arrivals().into_iter();
+        for arrival in arrivals.filter(|arrival| !arrival.request_id.is_empty()) {
+            let known = log.remove(&arrival.request_id);
+            assert!(known, "sent without a row, or twice: {arrival:?}");
         }
     }
 
