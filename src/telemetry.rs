@@ -78,7 +78,13 @@ where
 }
 
 fn parse_filter(name: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(filter).map_err(|e| LogError::Filter {
+    // The actors' runtime would put a span with a number of its own before every line.
+    let own = if filter.contains("ractor") {
+        filter.to_owned()
+    } else {
+        format!("{filter},ractor=off")
+    };
+    EnvFilter::try_new(own).map_err(|e| LogError::Filter {
         name,
         filter: filter.to_owned(),
         problem: e.to_string(),
@@ -171,5 +177,12 @@ mod tests {
             "{error}"
         );
         assert!(parse_filter("log", "warn,onelane=debug").is_ok());
+    }
+
+    #[test]
+    fn the_actors_runtime_speaks_only_when_asked() {
+        let filter = |text: &str| parse_filter("log", text).unwrap().to_string();
+        assert!(filter("info").contains("ractor=off"));
+        assert!(filter("info,ractor=debug").contains("ractor=debug"));
     }
 }

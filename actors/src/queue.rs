@@ -428,6 +428,9 @@ impl QueueState {
         finished: Option<Box<Finished>>,
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
+        if finished.is_some() {
+            self.lane.outlived(slot);
+        }
         let concluded = finished.and_then(|finished| {
             let (job, cancelled) = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
             let on = Circumstances {

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     simulator: Option<Arc<Simulator>>,
     /// How it logs.
     pub(crate) log: LogSettings,
+    /// Whether somebody said what is logged.
+    pub(crate) log_was_chosen: bool,
     /// The store's file.
     pub(crate) store: String,
     /// Whether the simulator answers in place of GLM.
@@ -125,6 +127,7 @@ pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
             },
             filter: config.log.filter.clone(),
         },
+        log_was_chosen: loaded.origin("log.filter") != Origin::Default,
         store: config.store.path.clone(),
         simulated: common.simulate,
         drain: Duration::from_millis(config.server.shutdown_deadline_ms),

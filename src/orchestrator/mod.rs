@@ -12,7 +12,8 @@ use std::time::Duration;
 use onelane_actors::breaker::BreakerMsg;
 use onelane_actors::cost::Totals;
 use onelane_actors::model::{
-    BreakerSnapshot, CallOutcome, Cost, Event, JobId, JobStatus, Settings, UsageRow, limits,
+    BreakerSnapshot, CallOutcome, Cost, Currency, Event, JobId, JobStatus, Nanos, Settings,
+    UsageRow, limits,
 };
 use onelane_actors::policy::transition::{NewJob, Refusal, Transition};
 use onelane_actors::ports::{
@@ -415,13 +416,21 @@ impl Orchestrator {
             average_response_time_ms: share(answered.iter().sum::<u64>() as f64, answered.len()),
             recent_calls: recent,
             usage: totals.usage,
-            cost: totals
-                .cost
-                .into_iter()
-                .map(|(currency, nanos)| Cost { nanos, currency })
-                .collect(),
+            cost: self.spent(),
             calls: totals.calls,
         })
+    }
+
+    /// Costs since the start of this process, by currency; told also after the lane has stopped. A
+    /// hint: the truth is in `usage`.
+    #[must_use]
+    pub fn spent(&self) -> Vec<Cost> {
+        let totals = self.inner.totals.borrow();
+        let cost = |(currency, nanos): (&Currency, &Nanos)| Cost {
+            nanos: *nanos,
+            currency: *currency,
+        };
+        totals.cost.iter().map(cost).collect()
     }
 
     // ---- control -----------------------------------------------------------------------------

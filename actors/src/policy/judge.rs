@@ -169,8 +169,11 @@ fn quota_end(failure: &Failure, now: Timestamp) -> Timestamp {
 /// Whether it is known that an interrupted attempt had been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sent {
-    /// Its start is on record.
+    /// Its start is on record, and its caller died with the call or with the process.
     Yes,
+    /// Its start is on record, and its caller outlived it: the call ended, but its outcome was lost
+    /// with a commit that failed.
+    Ended,
     /// It was staged, and the outcome before it was not stored: it may have been sent just then.
     Maybe,
 }
@@ -186,8 +189,8 @@ pub fn interrupted(
 ) -> (Failure, JobEffect, u32) {
     let interruptions = match sent {
         Sent::Yes => job.interruptions.saturating_add(1),
-        // Not proven to be in flight: it must not be quarantined for it.
-        Sent::Maybe => job.interruptions,
+        // Not proven to be in flight, or the disk's fault: it must not be quarantined for it.
+        Sent::Maybe | Sent::Ended => job.interruptions,
     };
     let mut failure = Failure::new(
         FailureClass::ServerTransient,
@@ -195,6 +198,9 @@ pub fn interrupted(
         match sent {
             Sent::Yes => {
                 format!("attempt {attempt} was in flight when the process ended; maybe billed")
+            }
+            Sent::Ended => {
+                format!("the outcome of attempt {attempt} could not be stored; maybe billed")
             }
             Sent::Maybe => {
                 format!("attempt {attempt} may have been sent when the process ended; maybe billed")
@@ -342,7 +348,9 @@ mod tests {
             job.interruptions = count;
         }
         job.interruptions = 2;
-        let (_, effect, count) = interrupted(&job, AttemptNo(4), Sent::Maybe, &settings);
-        assert_eq!((effect, count), (KEEPS_PLACE, 2));
+        for not_its_fault in [Sent::Maybe, Sent::Ended] {
+            let (_, effect, count) = interrupted(&job, AttemptNo(4), not_its_fault, &settings);
+            assert_eq!((effect, count), (KEEPS_PLACE, 2), "{not_its_fault:?}");
+        }
     }
 }

@@ -248,6 +248,18 @@ impl Lane {
         self.go_on(now)
     }
 
+    /// A slot's caller has made calls for an earlier queue: what it sent has ended, and did not bring
+    /// it down. Outcomes that are not on record were lost by the store. Said before [`Lane::ready`] and
+    /// [`Lane::finished`].
+    pub fn outlived(&mut self, slot: SlotId) {
+        for orphan in self.orphans.values_mut() {
+            let on_slot = orphan.job.open.is_some_and(|open| open.slot == slot);
+            if on_slot && orphan.sent == Sent::Yes {
+                orphan.sent = Sent::Ended;
+            }
+        }
+    }
+
     /// A slot's caller is ready and has no outcome to report: no call is open on the slot.
     #[must_use]
     pub fn ready(&mut self, slot: SlotId, now: Timestamp) -> Vec<Effect> {
@@ -554,7 +566,7 @@ impl Lane {
             .orphans
             .iter()
             .filter(|(_, orphan)| match (orphan.sent, orphan.job.open) {
-                (Sent::Yes, Some(open)) => {
+                (Sent::Yes | Sent::Ended, Some(open)) => {
                     ready == Some(open.slot) || !self.slots.contains_key(&open.slot)
                 }
                 _ => all_known,

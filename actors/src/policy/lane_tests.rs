@@ -621,6 +621,28 @@ fn a_staged_attempt_is_in_doubt_only_while_a_started_one_is_unsettled() {
 }
 
 #[test]
+fn an_outcome_that_the_store_lost_is_not_held_against_its_job() {
+    let mut world = World::new(1);
+    let first = world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    // The next call is on its way when the commit of the first outcome fails.
+    world.end(SlotId(0), &answered());
+    world.in_work.clear();
+    world.recover();
+    world.lane.outlived(SlotId(0));
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    let lost = (first, AttemptNo(1));
+    assert_eq!(world.disk.closed[&lost], CallOutcome::Interrupted);
+    assert_eq!(world.disk.jobs[&first].interruptions, 0);
+    assert_eq!(world.running(), [first], "it is called again");
+    world.crash();
+    assert_eq!(world.disk.jobs[&first].interruptions, 1, "a crash counts");
+    world.finish();
+}
+
+#[test]
 fn a_deadline_that_passes_fails_the_job_wherever_it_waits() {
     let mut world = World::new(1);
     world.submit(0);

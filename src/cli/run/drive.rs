@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
-use onelane::model::{Cost, Event, JobId};
+use onelane::model::{Event, JobId};
 use onelane::orchestrator::{Feed, JobDetail, Metrics, Orchestrator, StopReason, Submitted};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -71,8 +71,6 @@ pub(crate) struct Run<'a> {
     pub(crate) drained: bool,
     /// How many lines ended how.
     pub(crate) tally: Tally,
-    /// What this process spent, as the lane last told.
-    pub(crate) spent: Vec<Cost>,
 }
 
 impl<'a> Run<'a> {
@@ -104,7 +102,6 @@ impl<'a> Run<'a> {
             end: None,
             drained: false,
             tally: Tally::default(),
-            spent: Vec::new(),
         }
     }
 
@@ -384,12 +381,14 @@ impl<'a> Run<'a> {
             Ok(metrics) => metrics,
             Err(e) => return self.trouble(e),
         };
-        self.spent = metrics.cost;
         let standstill = Standstill::of(&metrics.lane);
         let text = standstill.as_ref().map(Standstill::to_string);
-        self.progress.show(&self.tally, &self.spent, text);
         if metrics.lane.in_flight == 0 && self.end.is_none() {
             self.end = End::of(standstill);
+        }
+        // What ends the run is told once, by its summary.
+        if self.end.is_none() {
+            self.progress.show(&self.tally, &metrics.cost, text);
         }
         Ok(())
     }

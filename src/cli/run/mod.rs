@@ -53,7 +53,8 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let plan = start::plan(&args.common)?;
     let mut results = Results::open(&out, source)?;
     let mut progress = Progress::new(json);
-    let log = if progress.is_seen() {
+    // A run is quiet: what it tells itself is not told again by its log.
+    let log = if progress.is_seen() || !plan.log_was_chosen {
         plan.log.warnings_only()
     } else {
         plan.log.clone()
@@ -75,13 +76,9 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     release_operator_hold(&lane.orchestrator, &progress).await?;
     let mut run = Run::new(&lane, source, defaults, chunks, &mut results, &mut progress);
     let driven = run.drive(&mut signals).await;
-    let (tally, mut spent, drained) = (run.tally, std::mem::take(&mut run.spent), run.drained);
+    let (tally, drained) = (run.tally, run.drained);
     drop(run);
     progress.clear();
-    // The latest figures, where the lane still tells them.
-    if let Ok(metrics) = lane.orchestrator.metrics().await {
-        spent = metrics.cost;
-    }
     if !drained {
         lane.drain(&mut signals).await;
     }
@@ -93,7 +90,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         input: args.input.display().to_string(),
         results: results.path().display().to_string(),
         tally,
-        spent,
+        spent: lane.orchestrator.spent(),
         simulated: plan.simulated,
         end,
     };

@@ -1,14 +1,14 @@
 //! What a run shows while it runs: a bar on a terminal, and only what matters anywhere else.
 
+use std::fmt;
 use std::io::{self, Write};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use onelane::model::Cost;
 
 use super::summary::Tally;
 
-const TEMPLATE: &str =
-    "{bar:24.cyan/dim} {human_pos}/{human_len}  {per_sec}  ETA {eta}  {wide_msg}";
+const TEMPLATE: &str = "{bar:24.cyan/dim} {human_pos}/{human_len}  {rate}  ETA {eta}  {wide_msg}";
 
 /// The bar. Clones show the same one.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Progress {
         // The bar's length grows with the lines that are read.
         let bar = bars.add(ProgressBar::new(0));
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", rate));
         }
         Self {
             tells_standstill: !json && bars.is_hidden(),
@@ -84,6 +84,11 @@ impl Progress {
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+fn rate(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // A terminal that is gone is no news.
+    let _ = write!(out, "{:.1}/s", state.per_sec());
 }
 
 /// Writes log lines to standard error, with the bar out of their way.

@@ -48,6 +48,7 @@ fn serve_stops_with_code_3_and_loses_nothing_it_acknowledged() {
     disk.remount("size=16m");
     run(command.arg("--once")).with(0);
     let left = place.store("disk/jobs.redb");
+    left.knows_every_call_of(&simulator);
     let completed: Vec<String> = left
         .jobs()
         .into_iter()
@@ -80,4 +81,7 @@ fn run_stops_with_code_3_and_continues_with_more_space() {
     disk.remount("size=64m");
     run(&mut command).with(0).noting(&["100 of 100 lines done"]);
     assert_eq!(place.lines("prompts.results.jsonl").len(), 100);
+    place
+        .store("disk/jobs.redb")
+        .knows_every_call_of(&simulator);
 }

@@ -54,6 +54,7 @@ fn killed_half_way(then: impl FnOnce(&Place)) {
         assert_eq!(calls_of(&simulator, label), 1, "{label} was sent again");
     }
     let left = place.store("onelane.redb");
+    left.knows_every_call_of(&simulator);
     let again = simulator.stats().calls as usize - LINES;
     let interrupted = left.calls_that(CallOutcome::Interrupted);
     assert!(

@@ -69,3 +69,13 @@ fn a_script_that_makes_no_sense_is_refused_with_its_place() {
             .noting(&[file, says, "help: "]);
     }
 }
+
+#[test]
+fn a_busy_port_is_named() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    run(&mut place.bare(&["simulate", "--listen", &address]))
+        .with(2)
+        .noting(&[&address, "--listen"]);
+}

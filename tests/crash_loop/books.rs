@@ -1,0 +1,186 @@
+//! What has to be true of the store in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use onelane::model::{
+    CallOutcome, CallRecord, Cost, Currency, Day, JobId, JobStatus, Request, UsageKey, UsageRow,
+};
+use onelane::ports::{Store as _, UsageFilter};
+use onelane::simulator::Simulator;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::clients::Submitted;
+use crate::common::Left;
+
+pub(crate) fn every_acknowledged_job_is_completed_once(
+    left: &Left,
+    submitted: &[Submitted],
+    seen: &BTreeMap<JobId, Value>,
+) {
+    let stored: BTreeMap<JobId, _> = left.jobs().into_iter().map(|r| (r.job.id, r)).collect();
+    let mut completions: BTreeMap<JobId, Vec<CallRecord>> = BTreeMap::new();
+    for call in left.calls() {
+        if call.outcome == CallOutcome::Completed {
+            completions.entry(call.job_id).or_default().push(call);
+        }
+    }
+    for record in stored.values() {
+        let job = &record.job;
+        assert_eq!(job.status, JobStatus::Completed, "{job:?}");
+        let [call] = completions[&job.id].as_slice() else {
+            panic!("completed more than once: {job:?}");
+        };
+        let response = record.response.as_deref().expect("the answer is stored");
+        let answer: Value = serde_json::from_str(response.get()).unwrap();
+        assert_eq!(answer["request_id"], call.request_id.as_str(), "{job:?}");
+        if let Some(before) = seen.get(&job.id) {
+            assert_eq!(*before, answer, "a client saw another answer: {job:?}");
+        }
+    }
+    let prompt_of = |id: &JobId| match &*stored[id].request {
+        Request::Prompt(text) => text.clone(),
+        Request::Chat(raw) => panic!("nobody submitted {raw}"),
+    };
+    let mut acknowledged = BTreeSet::new();
+    for job in submitted {
+        let Some(id) = &job.id else { continue };
+        assert!(stored.contains_key(id), "an acknowledged job is lost: {id}");
+        assert_eq!(prompt_of(id), job.prompt(), "{id}");
+        assert!(acknowledged.insert(*id), "two jobs have one id: {id}");
+    }
+    // A job whose acknowledgement was lost may be there, once. Nothing else may.
+    let mut in_doubt: BTreeSet<&str> = submitted
+        .iter()
+        .filter(|job| job.id.is_none())
+        .map(Submitted::prompt)
+        .collect();
+    for id in stored.keys().filter(|id| !acknowledged.contains(*id)) {
+        let prompt = prompt_of(id);
+        assert!(in_doubt.remove(prompt.as_str()), "not submitted: {prompt}");
+    }
+    println!(
+        "{} jobs acknowledged, {} stored, {} answers read meanwhile",
+        acknowledged.len(),
+        stored.len(),
+        seen.len()
+    );
+}
+
+pub(crate) fn every_call_is_accounted_for(left: &Left, simulator: &Simulator, rounds: u32) {
+    let stats = simulator.stats();
+    let mut unseen: BTreeMap<String, CallRecord> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for call in left.calls() {
+        let name = match call.outcome {
+            CallOutcome::Completed => "completed",
+            CallOutcome::Failed => "failed",
+            CallOutcome::Cancelled => "cancelled",
+            CallOutcome::Interrupted => "interrupted",
+        };
+        *counts.entry(name).or_default() += 1;
+        let twice = unseen.insert(call.request_id.to_string(), call);
+        assert!(twice.is_none(), "an attempt is twice in the log: {twice:?}");
+    }
+    // A call that was cut off before its body was read has no name; its row must be there all the same.
+    let mut nameless = 0;
+    for arrival in simulator.arrivals() {
+        if arrival.request_id.is_empty() {
+            nameless += 1;
+        } else if let Some(call) = unseen.remove(&arrival.request_id) {
+            let answered = call.outcome != CallOutcome::Completed || arrival.status == Some(200);
+            assert!(answered, "{call:?} {arrival:?}");
+        } else {
+            panic!("a call that the log does not know, or sent twice: {arrival:?}");
+        }
+    }
+    for call in unseen.values() {
+        let outcome = call.outcome;
+        assert_eq!(outcome, CallOutcome::Interrupted, "never sent: {call:?}");
+    }
+    assert!(nameless <= unseen.len(), "{nameless} calls without a row");
+    let jobs = left.0.counts().unwrap().total();
+    let count = |name| counts.get(name).copied().unwrap_or(0);
+    assert!(
+        stats.calls <= jobs + count("failed") + count("interrupted"),
+        "{} calls for {jobs} jobs: {counts:?}",
+        stats.calls
+    );
+    println!(
+        "{rounds} kills, {} calls for {jobs} jobs, rows: {counts:?}, {} of them never arrived",
+        stats.calls,
+        unseen.len()
+    );
+}
+
+#[derive(serde::Deserialize)]
+struct Statistics {
+    statistics: Vec<StatisticsRow>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StatisticsRow {
+    date: String,
+    model: String,
+    total_calls: u64,
+    successful_calls: u64,
+    failed_calls: u64,
+    total_tokens: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    /// To the last digit, so not as a float.
+    total_cost: Box<RawValue>,
+}
+
+/// The aggregates of the store, and what the API told of them before the process ended, are the sums
+/// over the call log.
+pub(crate) fn statistics_equal_the_call_log(left: &Left, told: &str) {
+    let calls = left.calls();
+    let mut sums: BTreeMap<UsageKey, UsageRow> = BTreeMap::new();
+    for call in &calls {
+        let key = UsageKey::of(call);
+        let sum = sums
+            .entry(key.clone())
+            .or_insert_with(|| UsageRow::empty(key));
+        sum.add(call);
+    }
+    let ever = UsageFilter {
+        start: Day::parse("2000-01-01").unwrap(),
+        end: Day::parse("2100-01-01").unwrap(),
+        model: None,
+        user_id: None,
+    };
+    let stored = left.0.usage(&ever).unwrap();
+    assert_eq!(stored, sums.into_values().collect::<Vec<_>>());
+    assert!(stored.iter().any(|row| row.cost.values().sum::<i64>() > 0));
+
+    let told: Statistics = serde_json::from_str(told).unwrap();
+    let mut rows = 0;
+    for row in told.statistics {
+        let of_row = |call: &&CallRecord| {
+            call.ended_at.day().to_string() == row.date && call.model == row.model
+        };
+        let calls: Vec<&CallRecord> = calls.iter().filter(of_row).collect();
+        let completed = |call: &&&CallRecord| call.outcome == CallOutcome::Completed;
+        let successes = calls.iter().filter(completed).count() as u64;
+        let sum = |of: fn(&CallRecord) -> u64| calls.iter().map(|call| of(call)).sum::<u64>();
+        assert_eq!(row.total_calls, calls.len() as u64);
+        assert_eq!(row.successful_calls, successes);
+        assert_eq!(row.failed_calls, calls.len() as u64 - successes);
+        assert_eq!(row.total_tokens, sum(|call| call.usage.total_tokens));
+        assert_eq!(row.prompt_tokens, sum(|call| call.usage.prompt_tokens));
+        assert_eq!(row.completion_tokens, sum(|c| c.usage.completion_tokens));
+        let cost = Cost {
+            nanos: calls
+                .iter()
+                .filter_map(|call| call.cost)
+                .map(|c| c.nanos)
+                .sum(),
+            currency: Currency::Cny,
+        };
+        assert_eq!(row.total_cost.get(), cost.decimal());
+        rows += calls.len();
+    }
+    assert_eq!(rows, calls.len(), "calls that no statistics row counts");
+}

@@ -1,0 +1,182 @@
+//! Those who talk to the process while it lives and dies: submitters that ask again, and a reader.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use onelane::model::JobId;
+use serde_json::{Value, json};
+
+use crate::common::{Http, PATIENCE};
+use crate::{Rng, World};
+
+/// A job as its submitter knows it.
+pub(crate) struct Submitted {
+    pub(crate) body: Value,
+    /// `None`: the acknowledgement was lost, and without a key nobody can ask again.
+    pub(crate) id: Option<JobId>,
+}
+
+impl Submitted {
+    pub(crate) fn prompt(&self) -> &str {
+        self.body["prompt"].as_str().unwrap()
+    }
+}
+
+/// One of the programs that submit.
+pub(crate) struct Submitter<'a> {
+    who: u64,
+    rng: Rng,
+    world: &'a World,
+    http: Http,
+    jobs: Vec<Submitted>,
+}
+
+impl<'a> Submitter<'a> {
+    pub(crate) fn new(who: u64, seed: u64, world: &'a World) -> Self {
+        Self {
+            who,
+            rng: Rng::new(seed ^ (who + 1)),
+            world,
+            http: Http::new(),
+            jobs: Vec::new(),
+        }
+    }
+
+    pub(crate) fn run(mut self) -> Vec<Submitted> {
+        while !self.world.is_over() {
+            match self.rng.below(10) {
+                0 => self.submit_list(),
+                1..=3 => self.submit_without_key(),
+                4 => self.ask_again(),
+                _ => self.submit_with_key(),
+            }
+            thread::sleep(Duration::from_micros(self.rng.below(20_000)));
+        }
+        self.jobs
+    }
+
+    fn job(&mut self, key: Option<String>) -> Submitted {
+        let prompt = format!(
+            "submitter {} job {}. {}",
+            self.who,
+            self.jobs.len(),
+            "x".repeat(self.rng.below(300) as usize)
+        );
+        let model = ["glm-4.7", "glm-4.6"][self.rng.below(2) as usize];
+        let mut body = json!({
+            "prompt": prompt,
+            "priority": self.rng.below(7) as i64 - 3,
+            "userId": format!("user-{}", self.rng.below(3)),
+            "model": model,
+        });
+        if let Some(key) = key {
+            body["idempotencyKey"] = json!(key);
+        }
+        Submitted { body, id: None }
+    }
+
+    fn fresh_key(&self) -> String {
+        format!("{}-{}", self.who, self.jobs.len())
+    }
+
+    /// Posts once; `None` when no answer came.
+    fn post(&self, body: &Value) -> Option<Value> {
+        let url = format!("{}/api/glm/jobs", self.world.url()?);
+        let answer = self.http.post(&url, body).ok()?;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        Some(answer.json())
+    }
+
+    /// Posts until an answer comes, as a program with idempotency keys may.
+    fn insist(&self, body: &Value) -> Value {
+        let began = Instant::now();
+        loop {
+            if let Some(answer) = self.post(body) {
+                return answer;
+            }
+            assert!(began.elapsed() < PATIENCE, "no acknowledgement");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn acknowledged(&mut self, mut job: Submitted, answer: &Value) {
+        let id = id_of(answer);
+        job.id = Some(id);
+        self.jobs.push(job);
+        self.world.acknowledged.lock().unwrap().push(id);
+    }
+
+    fn submit_with_key(&mut self) {
+        let job = self.job(Some(self.fresh_key()));
+        let answer = self.insist(&job.body);
+        self.acknowledged(job, &answer);
+    }
+
+    fn submit_without_key(&mut self) {
+        let job = self.job(None);
+        match self.post(&job.body) {
+            Some(answer) => self.acknowledged(job, &answer),
+            None => self.jobs.push(job),
+        }
+    }
+
+    fn submit_list(&mut self) {
+        let mut jobs = Vec::new();
+        for i in 0..3 {
+            let mut job = self.job(Some(format!("{}/{i}", self.fresh_key())));
+            job.body["prompt"] = json!(format!("{} {i} of a list", job.prompt()));
+            jobs.push(job);
+        }
+        let bodies: Vec<&Value> = jobs.iter().map(|job| &job.body).collect();
+        let answer = self.insist(&json!(bodies));
+        assert_eq!(answer["accepted"], 3, "{answer}");
+        for (job, answer) in jobs.into_iter().zip(answer["jobs"].as_array().unwrap()) {
+            self.acknowledged(job, answer);
+        }
+    }
+
+    /// The same key and the same request after an acknowledgement: the same job.
+    fn ask_again(&mut self) {
+        let n = self.rng.below(self.jobs.len().max(1) as u64) as usize;
+        if let Some(Submitted { body, id: Some(id) }) = self.jobs.get(n)
+            && body.get("idempotencyKey").is_some()
+            && let Some(answer) = self.post(body)
+        {
+            assert_eq!(id_of(&answer), *id, "{answer}");
+            assert_eq!(answer["created"], false, "{answer}");
+        }
+    }
+}
+
+/// Waits for answers as clients do, and remembers them: what was seen must still be there in the end.
+pub(crate) fn read_answers(world: &World, seed: u64) -> BTreeMap<JobId, Value> {
+    let mut rng = Rng::new(seed ^ 0xa);
+    let http = Http::new();
+    let mut seen = BTreeMap::new();
+    while !world.is_over() {
+        let id = {
+            let ids = world.acknowledged.lock().unwrap();
+            ids.get(rng.below(ids.len().max(1) as u64) as usize)
+                .copied()
+        };
+        let answer = id.zip(world.url()).map(|(id, url)| {
+            let url = format!("{url}/api/glm/jobs/{id}?wait=100ms");
+            (id, http.get(&url))
+        });
+        if let Some((id, Ok(answer))) = answer {
+            assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+            if answer.status == 200 {
+                let job = answer.json();
+                assert_eq!(job["status"], "completed", "{job}");
+                seen.insert(id, job["result"].clone());
+            }
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+    seen
+}
+
+fn id_of(answer: &Value) -> JobId {
+    answer["id"].as_str().unwrap().parse().unwrap()
+}
