@@ -5,5 +5,6 @@ mod acceptance;
 mod chaos;
 mod failures;
 mod order;
+mod restarts;
 mod supervision;
 mod support;
