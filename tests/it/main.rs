@@ -4,6 +4,7 @@
 mod acceptance;
 mod chaos;
 mod failures;
+mod jobs;
 mod order;
 mod restarts;
 mod supervision;
