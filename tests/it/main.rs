@@ -3,6 +3,7 @@
 
 mod acceptance;
 mod chaos;
+mod control;
 mod failures;
 mod jobs;
 mod order;
