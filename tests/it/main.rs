@@ -1,7 +1,18 @@
 //! The promises of onelane, a module each, on the real thing: redb files, HTTP, processes. What
 //! only concerns the lane itself runs on virtual time with a scripted GLM.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
 mod acceptance;
+mod api_admin;
+mod api_jobs;
 mod chaos;
 mod control;
 mod failures;
