@@ -7,15 +7,12 @@ use onelane::orchestrator::Orchestrator;
 use onelane::simulator::{ErrorFault, Fault, Rule, Shape, Step};
 use serde_json::json;
 
-use crate::support::http::{HttpLane, calls_of, next_event, prompt, until};
+use crate::support::http::{HttpLane, calls_of, next_event, prompt, until_held};
 use crate::support::ms;
 
-/// The hold, once the lane is held.
+/// The hold, once the lane is held and that is on disk.
 async fn held(lane: &Orchestrator) -> Hold {
-    until("the lane is held", async || {
-        lane.lane().await.unwrap().hold.is_some()
-    })
-    .await;
+    until_held(lane).await;
     lane.lane().await.unwrap().hold.unwrap()
 }
 

@@ -5,16 +5,22 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "the helpers of tests are tests"
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and its helpers are tests"
 )]
 
 mod acceptance;
+mod api_admin;
+mod api_jobs;
 mod chaos;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
+mod control;
 mod failures;
+mod jobs;
 mod order;
 mod process;
+mod restarts;
 mod supervision;
 mod support;

@@ -1,9 +1,10 @@
 //! What the tests share: a lane on virtual time here, the real thing in `http`, its API in `api`,
-//! and chance that can be repeated in `dice`.
+//! chance that can be repeated in `dice`, and what went over the wire in `tap`.
 
 pub(crate) mod api;
 pub(crate) mod dice;
 pub(crate) mod http;
+pub(crate) mod tap;
 
 use std::sync::Arc;
 use std::time::Duration;

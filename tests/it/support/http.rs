@@ -157,6 +157,15 @@ pub(crate) async fn until(what: &str, mut seen: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Waits until the lane is held, and the outcome that holds it is on disk.
+pub(crate) async fn until_held(lane: &Orchestrator) {
+    until("the lane is held", async || {
+        let held = lane.lane().await.expect("the lane runs").hold.is_some();
+        held && lane.queue_status().await.expect("counts").processing == 0
+    })
+    .await;
+}
+
 /// The next event that `wanted` picks something of; others are passed over.
 pub(crate) async fn next_event<T>(events: &mut Events, wanted: impl Fn(&Event) -> Option<T>) -> T {
     let picked = async {

@@ -1,0 +1,338 @@
+//! Guards: an operator's word that is not obeyed at once, not kept over a restart, or taken although it
+//! is wrong; a lane that does not end as it was told to.
+
+use std::time::Instant;
+
+use onelane::error::Error;
+use onelane::model::{BreakerState, CallOutcome, Event, JobStatus};
+use onelane::orchestrator::{Orchestrator, StopReason};
+use onelane::ports::StoreError;
+use onelane::simulator::{Fault, SimulatorConfig, Span, Step};
+use serde_json::json;
+
+use crate::support::http::{BLOCKER, HttpLane, PATIENCE, calls_of, next_event, prompt, until};
+use crate::support::ms;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_stops_before_the_next_call_and_outlives_a_restart() {
+    let world = HttpLane::with(SimulatorConfig {
+        latency_ms: Span::Fixed(200),
+        ..SimulatorConfig::default()
+    });
+    let lane = world.start().await;
+    let mut events = lane.subscribe();
+    let mut jobs = Vec::new();
+    for n in 0..3 {
+        let job = lane.submit(prompt(format!("job {n}"))).await.unwrap();
+        jobs.push(job.job_id);
+    }
+    until("the first call is open", async || {
+        world.sim.stats().in_flight == 1
+    })
+    .await;
+    lane.pause(Some("lunch".to_owned())).await.unwrap();
+    // The open call ends in peace.
+    let record = lane.wait(jobs[0]).await.unwrap();
+    assert_eq!(record.job.status, JobStatus::Completed);
+    let paused = lane.lane().await.unwrap().paused.unwrap();
+    assert_eq!(paused.reason.as_deref(), Some("lunch"));
+    let told = next_event(&mut events, |event| match event {
+        Event::LanePaused { pause } => Some(pause.clone()),
+        _ => None,
+    });
+    assert_eq!(told.await, paused);
+
+    let lane = world.restart(lane).await;
+    assert_eq!(lane.lane().await.unwrap().paused, Some(paused));
+    // Jobs are still taken.
+    jobs.push(lane.submit(prompt("job 3")).await.unwrap().job_id);
+    tokio::time::sleep(ms(100)).await;
+    assert_eq!(world.sim.stats().calls, 1);
+    lane.resume().await.unwrap();
+    assert_eq!(lane.lane().await.unwrap().paused, None);
+    for id in jobs {
+        let record = lane.wait(id).await.unwrap();
+        assert_eq!(record.job.status, JobStatus::Completed);
+    }
+    let lane = world.restart(lane).await;
+    assert_eq!(lane.lane().await.unwrap().paused, None);
+    assert_eq!(world.prompts(), ["job 0", "job 1", "job 2", "job 3"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_is_not_active_takes_jobs_and_makes_no_call() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    lane.set_config(&json!({"isActive": false})).await.unwrap();
+    let job = lane.submit(prompt("later")).await.unwrap().job_id;
+    let lane = world.restart(lane).await;
+    assert!(!lane.lane().await.unwrap().active);
+    tokio::time::sleep(ms(100)).await;
+    assert_eq!(world.sim.stats().calls, 0);
+    lane.set_config(&json!({"isActive": true})).await.unwrap();
+    let record = lane.wait(job).await.unwrap();
+    assert_eq!(record.job.status, JobStatus::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_setting_is_in_force_for_the_next_call_and_outlives_a_restart() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let mut events = lane.subscribe();
+    lane.call(prompt("one")).await.unwrap();
+    let view = lane
+        .set_config(&json!({"model": "glm-5", "retry": {"baseDelay": 7}}))
+        .await
+        .unwrap();
+    assert_eq!(view["model"], "glm-5");
+    assert_eq!(view["retry"]["baseDelay"], 7);
+    assert_eq!(lane.config_view(), view);
+    next_event(&mut events, |event| {
+        matches!(event, Event::ConfigChanged).then_some(())
+    })
+    .await;
+    lane.call(prompt("two")).await.unwrap();
+    let lane = world.restart(lane).await;
+    assert_eq!(lane.config_view(), view);
+    lane.call(prompt("three")).await.unwrap();
+    // Taken back, the value of the program counts again.
+    lane.set_config(&json!({"model": null})).await.unwrap();
+    lane.call(prompt("four")).await.unwrap();
+    let models: Vec<_> = world.sim.arrivals().into_iter().map(|a| a.model).collect();
+    assert_eq!(models, ["glm-4.7", "glm-5", "glm-5", "glm-4.7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_setting_is_named_and_nothing_of_the_change_is_in_force() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let before = lane.config_view();
+    let refused = async |patch| match lane.set_config(&patch).await {
+        Err(Error::Config(error)) => {
+            let fields = error.problems.into_iter().map(|problem| problem.field);
+            fields.collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let patch = json!({"maxConcurrency": "two", "model": "glm-5", "colour": "red"});
+    let mut fields = refused(patch).await;
+    fields.sort_unstable();
+    assert_eq!(fields, ["colour", "maxConcurrency"]);
+    assert_eq!(
+        refused(json!({"maxConcurrency": 0})).await,
+        ["maxConcurrency"]
+    );
+    assert_eq!(refused(json!({"timeout": 0})).await, ["timeout"]);
+    assert_eq!(refused(json!({"baseUrl": "nowhere"})).await, ["baseUrl"]);
+    assert_eq!(refused(json!({"temperature": 7.5})).await, ["temperature"]);
+    assert_eq!(refused(json!([])).await, [""]);
+    assert_eq!(lane.config_view(), before);
+    let lane = world.restart(lane).await;
+    let mut after = lane.config_view();
+    // The file keeps no change, and so no moment of its beginning either.
+    for moment in ["createdAt", "updatedAt"] {
+        after[moment] = before[moment].clone();
+    }
+    assert_eq!(after, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrency_goes_up_at_once_and_down_as_calls_finish() {
+    let world = HttpLane::with(SimulatorConfig {
+        latency_ms: Span::Fixed(20),
+        ..SimulatorConfig::default()
+    });
+    let lane = world.start().await;
+    let keep_busy = async |lane: &Orchestrator, jobs: u32| {
+        let jobs = (0..jobs).map(|n| prompt(format!("{n}"))).collect();
+        let answers = lane.submit_many(jobs).await.unwrap();
+        assert!(answers.iter().all(Result::is_ok));
+    };
+    let calls = async |n: u64| {
+        let begun = world.sim.stats().calls;
+        until("calls go on", async || world.sim.stats().calls >= begun + n).await;
+    };
+    keep_busy(&lane, 200).await;
+    calls(5).await;
+    assert_eq!(world.sim.stats().peak_in_flight, 1);
+
+    lane.set_config(&json!({"maxConcurrency": 3}))
+        .await
+        .unwrap();
+    until("three are open", async || {
+        world.sim.stats().peak_in_flight == 3
+    })
+    .await;
+    calls(20).await;
+    assert_eq!(world.sim.stats().peak_in_flight, 3);
+
+    lane.set_config(&json!({"maxConcurrency": 1}))
+        .await
+        .unwrap();
+    // Those that are open finish; from then on it is one.
+    until("at most one is open", async || {
+        lane.lane().await.unwrap().in_flight <= 1 && world.sim.stats().in_flight <= 1
+    })
+    .await;
+    world.sim.reset_stats();
+    calls(20).await;
+    assert_eq!(world.sim.stats().peak_in_flight, 1);
+    assert_eq!(world.sim.stats().clients_left, 0);
+
+    lane.set_config(&json!({"maxConcurrency": 2}))
+        .await
+        .unwrap();
+    let lane = world.restart(lane).await;
+    assert_eq!(lane.lane().await.unwrap().max_concurrency, 2);
+    until("all are done", async || {
+        lane.queue_status().await.unwrap().completed == 200
+    })
+    .await;
+    assert_eq!(world.sim.stats().peak_in_flight, 2);
+    assert_eq!(calls_of(&lane).await.len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_breaker_outlives_a_restart() {
+    let mut world = HttpLane::new();
+    world.config.breaker.consecutive_failures = 2;
+    world.config.breaker.cool_down_ms = 3_600_000;
+    world.config.breaker.cool_down_max_ms = 3_600_000;
+    world.sim.push(Step {
+        fault: Fault::error("1234"),
+        times: 2,
+    });
+    let lane = world.start().await;
+    let job = lane.submit(prompt("waits")).await.unwrap().job_id;
+    let open = async |lane: &Orchestrator| {
+        until("the breaker is open", async || {
+            lane.lane().await.unwrap().breaker.state == BreakerState::Open
+        })
+        .await;
+        lane.lane().await.unwrap().breaker
+    };
+    let before = open(&lane).await;
+    assert!(before.reason.as_ref().unwrap().contains("1234"));
+    let lane = world.restart(lane).await;
+    assert_eq!(open(&lane).await, before);
+    tokio::time::sleep(ms(200)).await;
+    assert_eq!(world.sim.stats().calls, 2);
+    let record = lane.job(job).await.unwrap().record;
+    assert_eq!(record.job.status, JobStatus::Pending);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_lets_the_open_call_finish_and_keeps_the_rest() {
+    let world = HttpLane::with(SimulatorConfig {
+        latency_ms: Span::Fixed(300),
+        ..SimulatorConfig::default()
+    });
+    let lane = world.start().await;
+    let jobs = vec![prompt("open"), prompt("staged"), prompt("in line")];
+    let jobs = lane.submit_many(jobs).await.unwrap();
+    let jobs: Vec<_> = jobs.into_iter().map(|job| job.unwrap().job_id).collect();
+    until("the call is open", async || {
+        world.sim.stats().in_flight == 1
+    })
+    .await;
+    let waiter = {
+        let (lane, id) = (lane.clone(), jobs[0]);
+        tokio::spawn(async move { lane.wait(id).await })
+    };
+    assert!(lane.shutdown(PATIENCE).await.drained);
+    assert_eq!(lane.stopped().await, StopReason::Shutdown);
+    let stats = world.sim.stats();
+    assert_eq!((stats.calls, stats.answered, stats.in_flight), (1, 1, 0));
+    let record = waiter.await.unwrap().unwrap();
+    assert_eq!(record.job.status, JobStatus::Completed);
+    // It takes nothing more, and what is stored can be read.
+    let refused = lane.submit(prompt("late")).await;
+    assert!(matches!(refused, Err(Error::Stopped(_))), "{refused:?}");
+    let counts = lane.queue_status().await.unwrap();
+    assert_eq!((counts.completed, counts.pending), (1, 2));
+    // A second one has nothing to do.
+    lane.shutdown(ms(10)).await;
+    drop(lane);
+
+    let lane = world.start().await;
+    for id in jobs {
+        let record = lane.wait(id).await.unwrap();
+        assert_eq!(record.job.status, JobStatus::Completed);
+    }
+    let calls = calls_of(&lane).await;
+    assert!(calls.iter().all(|c| c.outcome == CallOutcome::Completed));
+    assert_eq!(world.prompts(), ["open", "staged", "in line"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_still_open_at_the_deadline_is_closed_and_on_record_as_interrupted() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let job = world.block(&lane).await;
+    let begun = Instant::now();
+    assert!(!lane.shutdown(ms(100)).await.drained);
+    assert!(
+        begun.elapsed() < PATIENCE / 2,
+        "it does not wait for the call"
+    );
+    let stats = world.sim.stats();
+    assert_eq!((stats.in_flight, stats.clients_left), (0, 1));
+    let detail = lane.job(job).await.unwrap();
+    assert_eq!(detail.record.job.status, JobStatus::Pending);
+    let [attempt] = detail.attempts.as_slice() else {
+        panic!("{:?}", detail.attempts)
+    };
+    assert_eq!(attempt.outcome, CallOutcome::Interrupted);
+    assert!(attempt.maybe_billed);
+    drop(lane);
+
+    world.sim.clear_script();
+    let lane = world.start().await;
+    let record = lane.wait(job).await.unwrap();
+    assert_eq!(record.job.status, JobStatus::Completed);
+    assert_eq!((record.job.retry_count, record.job.interruptions), (0, 0));
+    assert_eq!(world.sim.calls_of_prompt(BLOCKER), 2);
+    assert_eq!(world.sim.stats().duplicate_request_ids, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lane_owns_a_file_until_it_has_ended() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let Err(second) = world.try_start().await else {
+        panic!("two lanes on one file")
+    };
+    let StoreError::Locked { path } = (match second {
+        onelane::orchestrator::StartError::Store(error) => error,
+        other => panic!("{other}"),
+    }) else {
+        panic!("not refused as in use")
+    };
+    assert_eq!(path, world.config.store.path);
+    // Ended and dropped, it is free at once, even just after a transaction.
+    let mut lane = lane;
+    for n in 0..20 {
+        lane.submit(prompt(format!("{n}"))).await.unwrap();
+        lane = world.restart(lane).await;
+    }
+    until("all are done", async || {
+        lane.queue_status().await.unwrap().completed == 20
+    })
+    .await;
+    assert_eq!(world.sim.stats().calls, 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_starts_from_a_configuration_alone() {
+    let world = HttpLane::new();
+    let lane = Orchestrator::start(&world.config).await.unwrap();
+    lane.call(prompt("one")).await.unwrap();
+    lane.set_config(&json!({"model": "glm-5"})).await.unwrap();
+    lane.shutdown(PATIENCE).await;
+    drop(lane);
+    let lane = Orchestrator::start(&world.config).await.unwrap();
+    assert_eq!(lane.settings().model, "glm-5");
+    assert_eq!(lane.queue_status().await.unwrap().completed, 1);
+    lane.call(prompt("two")).await.unwrap();
+    assert_eq!(world.sim.arrivals()[1].model, "glm-5");
+}
