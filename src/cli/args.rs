@@ -78,7 +78,8 @@ pub(crate) struct Common {
     /// Configuration file [env: ONELANE_CONFIG] [default: onelane.toml or config.toml, if there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Store file [env: ONELANE_STORE] [default: onelane.redb]
+    /// Store file; with --simulate, unless named here or in the environment, the one beside it with
+    /// -simulated in its name [env: ONELANE_STORE] [default: onelane.redb]
     #[arg(long, value_name = "FILE")]
     pub(crate) store: Option<PathBuf>,
     /// Address of the HTTP API [env: ONELANE_LISTEN] [default: 127.0.0.1:4700]

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::args::ServeArgs;
 use super::exit::{CliError, Exit};
-use super::run::Standstill;
+use super::run::{Ends, Standstill, release};
 use super::start;
 use super::start::{Plan, Server};
 use crate::telemetry::{self, Signal, Signals};
@@ -27,6 +27,12 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     telemetry::init(&plan.log, std::io::stderr)?;
     let listening = start::listen(&plan).await?;
     let lane = start::lane(&plan).await?;
+    // Without `--once` an operator is there to release it over HTTP.
+    if args.once
+        && let Some(was) = release(&lane.orchestrator, Ends::Hold).await?
+    {
+        tracing::warn!("resuming; {was}");
+    }
     let server = start::server(listening, &lane);
     if plan.simulated && !json {
         super::note(start::SIMULATION);
@@ -37,6 +43,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
         &server,
         json,
     ));
+    warn_of_standstill(&lane.orchestrator).await?;
 
     let (close, closed) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.run(
@@ -57,6 +64,16 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
         Exit::Done if !drained => Ok(Exit::JobsFailed),
         exit => Ok(exit),
     }
+}
+
+/// Tells of a lane that takes jobs but calls nothing, before somebody wonders.
+async fn warn_of_standstill(lane: &Orchestrator) -> Result<(), CliError> {
+    match Standstill::of(&lane.lane().await?) {
+        Some(Standstill::Operator { reason, help }) => tracing::warn!(help, "{reason}"),
+        Some(Standstill::Passing(reason)) => tracing::warn!("{reason}"),
+        None => {}
+    }
+    Ok(())
 }
 
 /// The start line. What may be changed while running is told as it is in force: a stored change wins

@@ -240,9 +240,13 @@ fn scalar(kind: &Kind, value: &Value) -> Result<Value, String> {
             Some(text) => text::secret(text).map(Value::from),
             None => mismatch("text"),
         },
-        Kind::Whole(max) => match value.as_u64() {
-            Some(number) if number <= *max => Ok(Value::from(number)),
-            _ if value.is_number() => Err(format!("must be a whole number from 0 to {max}")),
+        Kind::Whole(bounds) => match value.as_u64() {
+            Some(number) if bounds.contains(&number) => Ok(Value::from(number)),
+            _ if value.is_number() => Err(format!(
+                "must be a whole number from {} to {}",
+                bounds.start(),
+                bounds.end()
+            )),
             _ => mismatch("a whole number"),
         },
         Kind::Number => match value.as_f64() {

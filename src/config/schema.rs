@@ -2,6 +2,8 @@
 //! File, environment, flags, stored changes and HTTP patches are all read through this table, so
 //! that the same mistake gets the same answer wherever it is made.
 
+use std::ops::RangeInclusive;
+
 use onelane_actors::model::limits;
 
 use super::text;
@@ -12,9 +14,9 @@ pub(crate) enum Kind {
     Text(fn(&str) -> Result<String, String>),
     /// Text that is never shown.
     Secret,
-    /// A whole number from 0 on. Tighter bounds belong to `Settings::validate` and
-    /// `Config::validate`; this one is what the type can hold.
-    Whole(u64),
+    /// A whole number in these bounds. Tighter ones belong to `Settings::validate` and
+    /// `Config::validate`.
+    Whole(RangeInclusive<u64>),
     /// A number.
     Number,
     /// `true` or `false`.
@@ -53,9 +55,9 @@ const fn live(path: &'static str, json: &'static str, kind: Kind) -> Key {
     }
 }
 
-pub(crate) const U32: Kind = Kind::Whole(u32::MAX as u64);
+pub(crate) const U32: Kind = Kind::Whole(0..=u32::MAX as u64);
 /// TOML's integers end here.
-pub(crate) const U63: Kind = Kind::Whole(i64::MAX as u64);
+pub(crate) const U63: Kind = Kind::Whole(0..=i64::MAX as u64);
 
 /// Every setting, in the order of `config.toml`.
 pub(crate) const KEYS: &[Key] = &[
@@ -73,7 +75,7 @@ pub(crate) const KEYS: &[Key] = &[
     live(
         "lane.max_concurrency",
         "maxConcurrency",
-        Kind::Whole(limits::CONCURRENCY_MAX as u64),
+        Kind::Whole(1..=limits::CONCURRENCY_MAX as u64),
     ),
     live("lane.max_queue_jobs", "maxQueueJobs", U63),
     live(
@@ -85,7 +87,7 @@ pub(crate) const KEYS: &[Key] = &[
     live(
         "retry.max_retries",
         "maxRetries",
-        Kind::Whole(limits::MAX_RETRIES_MAX as u64),
+        Kind::Whole(0..=limits::MAX_RETRIES_MAX as u64),
     ),
     live("retry.base_delay_ms", "retry.baseDelay", U63),
     live(

@@ -156,10 +156,15 @@ impl RedbStore {
     }
 
     fn read<T>(&self, of: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T, StoreError> {
-        self.guarded(|| {
+        let found = self.guarded(|| {
             let snapshot = open_of(&self.database())?.begin_read()?;
             of(&snapshot)
-        })
+        });
+        match found {
+            // After a failed commit redb says no more than that there was an error; this is the error.
+            Err(error @ StoreError::Io { .. }) => Err(self.failed().clone().unwrap_or(error)),
+            found => found,
+        }
     }
 
     /// Runs `work` on the file. redb returns most damage as an error, but not all of it: what it

@@ -352,6 +352,7 @@ async fn one_call_at_a_time_and_exact_accounts_whatever_fails() {
     ] {
         assert!(calls.iter().any(|call| call.outcome == outcome));
     }
+    assert!(world.open().counts().unwrap().cancelled > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,7 @@ use onelane::model::{FailureClass, JobStatus, Submission};
 use onelane::orchestrator::{Feed, Orchestrator};
 use onelane_actors::Faults;
 use onelane_actors::model::Event;
+use onelane_actors::model::limits::EVENTS_BUFFERED_MAX;
 use onelane_actors::ports::StoreError;
 use onelane_actors::supervisor::StopReason;
 use onelane_actors::testing::{CommitFate, MemoryStore, ScriptedGlm, answer, failed};
@@ -118,6 +119,8 @@ async fn an_open_call_survives_the_failure_of_the_queue() {
 
 #[tokio::test(start_paused = true)]
 async fn actors_that_fail_at_random_lose_nothing() {
+    let failures: Arc<Mutex<BTreeMap<&'static str, u64>>> = Arc::default();
+    let failed_so_far = Arc::clone(&failures);
     // A plain generator: the test must not draw from the lane's own seeds.
     let state = Arc::new(AtomicU64::new(0x5eed));
     let mut world = VirtualLane::new(ScriptedGlm::new(|n, _| match n % 9 {
@@ -134,7 +137,11 @@ async fn actors_that_fail_at_random_lose_nothing() {
         x ^= x >> 7;
         x ^= x << 17;
         state.store(x, Ordering::Relaxed);
-        assert!(!x.is_multiple_of(97), "a fault injected into the {actor}");
+        let fire = x.is_multiple_of(97);
+        if fire {
+            *failed_so_far.lock().unwrap().entry(actor).or_default() += 1;
+        }
+        assert!(!fire, "a fault injected into the {actor}");
     }));
     let lane = world.start().await;
     let calls: Vec<_> = (0..300)
@@ -150,6 +157,13 @@ async fn actors_that_fail_at_random_lose_nothing() {
         );
     }
     assert_eq!(world.glm.peak(), 1);
+    let failures = failures.lock().unwrap().clone();
+    for actor in ["queue", "breaker", "cost", "caller", "store"] {
+        assert!(
+            failures.contains_key(actor),
+            "no {actor} failed: {failures:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,21 +219,46 @@ async fn a_commit_error_is_told_and_the_lane_recovers() {
 async fn a_slow_listener_is_told_what_it_missed() {
     let world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
     let lane = world.start().await;
-    let mut events = lane.subscribe();
-    for n in 0..10 {
-        lane.call(prompt(format!("{n}"))).await.unwrap();
+    let mut slow = lane.subscribe();
+    let mut quick = lane.subscribe();
+    let counter = tokio::spawn(async move {
+        let mut sent = 0;
+        while let Some(feed) = quick.next().await {
+            assert!(
+                matches!(feed, Feed::Event(..)),
+                "who reads at once misses none"
+            );
+            sent += 1;
+        }
+        sent
+    });
+    let jobs = (0..2_000).map(|n| prompt(format!("{n}"))).collect();
+    let mut last = None;
+    for submitted in lane.submit_many(jobs).await.unwrap() {
+        let id = submitted.unwrap().job_id;
+        lane.wait(id).await.unwrap();
+        last = Some(id);
     }
     lane.shutdown(ms(1_000)).await;
     drop(lane);
-    let mut completed = 0;
-    while let Some(feed) = events.next().await {
-        if let Feed::Event(_, event) = feed
-            && matches!(*event, Event::JobCompleted { .. })
-        {
-            completed += 1;
+    let sent: u64 = counter.await.unwrap();
+    assert!(sent > EVENTS_BUFFERED_MAX as u64, "{sent} are too few");
+    let (mut read, mut missed) = (0, 0);
+    let mut last_completed = None;
+    while let Some(feed) = slow.next().await {
+        match feed {
+            Feed::Missed(count) => missed += count,
+            Feed::Event(_, event) => {
+                read += 1;
+                if let Event::JobCompleted { job_id, .. } = *event {
+                    last_completed = Some(job_id);
+                }
+            }
         }
     }
-    assert_eq!(completed, 10);
+    assert!(missed > 0);
+    assert_eq!(missed + read, sent);
+    assert_eq!(last_completed, last, "what is left is the latest");
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! What a submitter asked for, kept verbatim.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -48,18 +46,6 @@ pub enum RequestError {
 /// A digest of a request's meaning: equal for equal JSON, whatever its spacing or key order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
-
-impl Fingerprint {
-    /// As lower-case hex.
-    #[must_use]
-    pub fn to_hex(self) -> String {
-        self.0.iter().fold(String::with_capacity(64), |mut out, b| {
-            // Writing to a String can't fail.
-            let _ = write!(out, "{b:02x}");
-            out
-        })
-    }
-}
 
 #[derive(Deserialize)]
 struct ChatHead {

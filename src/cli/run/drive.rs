@@ -27,6 +27,8 @@ use crate::telemetry::Signals;
 
 /// How often figures are fetched and what was refused for lack of room is submitted again.
 const TICK: Duration = Duration::from_millis(500);
+/// How long a store's trouble waits for the lane to tell what broke the store first.
+const REASON_WAIT: Duration = Duration::from_secs(5);
 /// Jobs that are looked at at once.
 const LOOKS_MAX: usize = 32;
 
@@ -43,6 +45,8 @@ enum Step {
     Tick,
     Signal,
     LaneStopped(StopReason),
+    /// The store failed, and the lane did not say why.
+    Trouble(Error),
     Drained,
 }
 
@@ -65,6 +69,8 @@ pub(crate) struct Run<'a> {
     no_room: Vec<Ready>,
     /// Whether the input was read to its end.
     all_read: bool,
+    /// Whether the lane or its store failed: then the reason is on its way, and nothing is complete.
+    broken: bool,
     signals: u32,
     end: Option<End>,
     /// Whether the lane was shut down, since a signal asked for it.
@@ -98,6 +104,7 @@ impl<'a> Run<'a> {
             asking_figures: false,
             no_room: Vec::new(),
             all_read: false,
+            broken: false,
             signals: 0,
             end: None,
             drained: false,
@@ -160,6 +167,7 @@ impl<'a> Run<'a> {
             }
             Step::Signal => self.interrupt(),
             Step::LaneStopped(reason) => return Err(reason.into()),
+            Step::Trouble(error) => return Err(error.into()),
             Step::Drained => {
                 self.drained = true;
                 let done = self.all_read && self.tally.unfinished() == 0;
@@ -184,7 +192,7 @@ impl<'a> Run<'a> {
                 .filter(|_| nothing_left || self.signals > 1);
         }
         let all_sent = self.all_read && !self.submitting && self.no_room.is_empty();
-        let complete = all_sent && self.tracker.is_empty() && self.signals == 0;
+        let complete = all_sent && !self.broken && self.tracker.is_empty() && self.signals == 0;
         complete.then_some(End::Complete)
     }
 
@@ -319,11 +327,26 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Ends the run, unless it ends already: a lane that stopped tells its reason as a step of its own.
-    fn trouble(&self, error: Error) -> Result<(), CliError> {
+    /// Ends the run, unless it ends already: a lane that stopped tells its reason as a step of its own. So
+    /// does one whose store failed, and its reason is the first error, of which this one may only be a
+    /// consequence.
+    fn trouble(&mut self, error: Error) -> Result<(), CliError> {
         match error {
             _ if self.signals > 0 => Ok(()),
-            Error::Stopped(_) => Ok(()),
+            Error::Stopped(_) => {
+                self.broken = true;
+                Ok(())
+            }
+            error @ Error::Store(_) => {
+                if !self.broken {
+                    self.broken = true;
+                    self.task(async move {
+                        tokio::time::sleep(REASON_WAIT).await;
+                        Step::Trouble(error)
+                    });
+                }
+                Ok(())
+            }
             error => Err(error.into()),
         }
     }
@@ -382,13 +405,13 @@ impl<'a> Run<'a> {
             Err(e) => return self.trouble(e),
         };
         let standstill = Standstill::of(&metrics.lane);
-        let text = standstill.as_ref().map(Standstill::to_string);
         if metrics.lane.in_flight == 0 && self.end.is_none() {
-            self.end = End::of(standstill);
+            self.end = End::of(standstill.clone());
         }
         // What ends the run is told once, by its summary.
         if self.end.is_none() {
-            self.progress.show(&self.tally, &metrics.cost, text);
+            self.progress
+                .show(&self.tally, &metrics.cost, standstill.as_ref());
         }
         Ok(())
     }

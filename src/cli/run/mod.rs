@@ -24,8 +24,6 @@ mod written;
 
 use std::path::{Path, PathBuf};
 
-use onelane::orchestrator::Orchestrator;
-
 use super::args::RunArgs;
 use super::exit::{CliError, Exit};
 use super::start;
@@ -37,7 +35,7 @@ use progress::Progress;
 use ready::Defaults;
 use summary::{End, Summary};
 
-pub(crate) use standstill::Standstill;
+pub(crate) use standstill::{Ends, Standstill, release};
 
 /// Runs a file of prompts.
 pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
@@ -54,10 +52,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let mut results = Results::open(&out, source)?;
     let mut progress = Progress::new(json);
     // A run is quiet: what it tells itself is not told again by its log.
-    let log = if progress.is_seen() || !plan.log_was_chosen {
-        plan.log.warnings_only()
-    } else {
+    let log = if plan.log_was_chosen {
         plan.log.clone()
+    } else {
+        plan.log.warnings_only()
     };
     let writer = progress.log_writer();
     telemetry::init(&log, move || writer.clone())?;
@@ -73,7 +71,9 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     };
     let chunks = input::read(input)
         .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
-    release_operator_hold(&lane.orchestrator, &progress).await?;
+    if let Some(was) = release(&lane.orchestrator, Ends::HoldAndPause).await? {
+        progress.note(&format!("resuming; {was}"));
+    }
     let mut run = Run::new(&lane, source, defaults, chunks, &mut results, &mut progress);
     let driven = run.drive(&mut signals).await;
     let (tally, drained) = (run.tally, run.drained);
@@ -87,7 +87,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         results.finish()?;
     }
     let summary = Summary {
-        input: args.input.display().to_string(),
+        input: match args.input.to_str() {
+            Some("-") => "standard input".to_owned(),
+            _ => args.input.display().to_string(),
+        },
         results: results.path().display().to_string(),
         tally,
         spent: lane.orchestrator.spent(),
@@ -124,18 +127,4 @@ fn same_file(a: &Path, b: &Path) -> bool {
         (Ok(a), Ok(b)) => a == b,
         _ => false,
     }
-}
-
-/// Starting `run` is the operator's act: a pause and a hold that waits for an operator end with it. A
-/// hold that ends by itself stays.
-async fn release_operator_hold(lane: &Orchestrator, progress: &Progress) -> Result<(), CliError> {
-    let status = lane.lane().await?;
-    // What the configuration switched off, only the configuration switches on.
-    if status.active
-        && let Some(Standstill::Operator { reason, .. }) = Standstill::of(&status)
-    {
-        progress.note(&format!("going on: {reason}"));
-        lane.resume().await?;
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use onelane::model::Cost;
 
+use super::standstill::Standstill;
 use super::summary::Tally;
 
 const TEMPLATE: &str = "{bar:24.cyan/dim} {human_pos}/{human_len}  {rate}  ETA {eta}  {wide_msg}";
@@ -15,7 +16,8 @@ const TEMPLATE: &str = "{bar:24.cyan/dim} {human_pos}/{human_len}  {rate}  ETA {
 pub(crate) struct Progress {
     bars: MultiProgress,
     bar: ProgressBar,
-    /// Where no bar is seen, a lane that stands still is worth a line.
+    /// Where no bar is seen, a lane that stands still for a while is worth a line. One that waits for an
+    /// operator ends the run, which says so.
     tells_standstill: bool,
     standstill: Option<String>,
 }
@@ -42,11 +44,6 @@ impl Progress {
         }
     }
 
-    /// Whether a person sees the bar.
-    pub(crate) fn is_seen(&self) -> bool {
-        !self.bars.is_hidden()
-    }
-
     /// Where log lines go so that they don't tear the bar.
     pub(crate) fn log_writer(&self) -> LogWriter {
         LogWriter(self.bars.clone())
@@ -54,7 +51,7 @@ impl Progress {
 
     /// Shows how far the run is. Lines that were done before count neither as work nor as done, so that
     /// rate and time left are those of the lane.
-    pub(crate) fn show(&mut self, tally: &Tally, spent: &[Cost], standstill: Option<String>) {
+    pub(crate) fn show(&mut self, tally: &Tally, spent: &[Cost], standstill: Option<&Standstill>) {
         self.bar.set_length(tally.lines - tally.done_before);
         self.bar.set_position(tally.ended());
         let mut parts = Vec::new();
@@ -67,12 +64,17 @@ impl Progress {
                 .filter(|cost| cost.nanos != 0)
                 .map(Cost::to_string),
         );
-        parts.extend(standstill.clone());
+        parts.extend(standstill.map(Standstill::to_string));
         self.bar.set_message(parts.join(", "));
-        if self.tells_standstill && self.standstill != standstill {
-            self.note(standstill.as_deref().unwrap_or("the lane goes on"));
+        let passing = match standstill {
+            Some(Standstill::Passing(reason)) => Some(reason.clone()),
+            Some(Standstill::Operator { .. }) => return,
+            None => None,
+        };
+        if self.tells_standstill && self.standstill != passing {
+            self.note(passing.as_deref().unwrap_or("the lane goes on"));
         }
-        self.standstill = standstill;
+        self.standstill = passing;
     }
 
     /// Tells something beside the bar.

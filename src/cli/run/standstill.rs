@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use onelane::error::Error;
 use onelane::model::{BreakerState, HoldKind};
-use onelane::orchestrator::LaneStatus;
+use onelane::orchestrator::{LaneStatus, Orchestrator};
 
 /// Why a lane does not move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +32,15 @@ impl Standstill {
         if !lane.active {
             return operator(
                 "the lane is switched off".to_owned(),
-                "set is_active to true, then run the same command again",
+                "PUT {\"isActive\": true} to /api/admin/glm/config of a running `onelane serve`: that stored change \
+                 beats the file; where only the file says false, is_active = true in it is enough",
             );
         }
         if let Some(pause) = &lane.paused {
             let why = pause.reason.as_deref().unwrap_or("no reason given");
             return operator(
                 format!("the lane is paused since {}: {why}", pause.since),
-                "run the same command again to resume it",
+                "POST /api/admin/glm/resume to a running `onelane serve`, or start `onelane run`",
             );
         }
         if let Some(hold) = &lane.hold {
@@ -69,6 +71,41 @@ impl Standstill {
         }
         None
     }
+}
+
+/// What a command ends by being started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// A hold that waits for an operator.
+    Hold,
+    /// That, and a pause.
+    HoldAndPause,
+}
+
+/// Starting a command is the operator's act: what waited for one ends with it. A hold that ends by itself
+/// stays, and what the configuration switched off only the configuration switches on. Answers what the
+/// lane was, if it was released.
+pub(crate) async fn release(lane: &Orchestrator, ends: Ends) -> Result<Option<String>, Error> {
+    let Some(was) = released(&lane.lane().await?, ends) else {
+        return Ok(None);
+    };
+    lane.resume().await?;
+    Ok(Some(was))
+}
+
+/// What a lane was that is to be released; `None` if it is to stay as it is.
+fn released(lane: &LaneStatus, ends: Ends) -> Option<String> {
+    if !lane.active {
+        return None;
+    }
+    if let Some(pause) = &lane.paused {
+        let why = pause.reason.as_deref().unwrap_or("no reason given");
+        let was = format!("the lane was paused since {}: {why}", pause.since);
+        return (ends == Ends::HoldAndPause).then_some(was);
+    }
+    let hold = lane.hold.as_ref()?;
+    let waits = hold.kind == HoldKind::Operator || hold.until.is_none();
+    waits.then(|| format!("the lane was held: {} {}", hold.code, hold.message))
 }
 
 impl fmt::Display for Standstill {
@@ -143,6 +180,30 @@ mod tests {
             ..BreakerSnapshot::default()
         };
         assert!(passes(&LaneStatus { breaker, ..lane() }));
+    }
+
+    #[test]
+    fn a_start_ends_what_waits_for_an_operator_and_a_pause_only_when_it_may() {
+        let hold = held(HoldKind::Operator, None);
+        for ends in [Ends::Hold, Ends::HoldAndPause] {
+            let was = released(&hold, ends).unwrap();
+            assert!(was.contains("1113 no balance"), "{was}");
+            assert_eq!(released(&held(HoldKind::Quota, Some(1)), ends), None);
+            let off = LaneStatus {
+                active: false,
+                ..hold.clone()
+            };
+            assert_eq!(released(&off, ends), None);
+        }
+        let paused = LaneStatus {
+            paused: Some(Pause {
+                since: Timestamp::default(),
+                reason: None,
+            }),
+            ..hold
+        };
+        assert_eq!(released(&paused, Ends::Hold), None);
+        assert!(released(&paused, Ends::HoldAndPause).is_some());
     }
 
     #[test]

@@ -222,7 +222,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
     check(
         json!({"maxConcurrency": 0}),
         "maxConcurrency",
-        "must be 1 to 256",
+        "must be a whole number from 1 to 256",
     );
     check(
         json!({"retry": 5}),

@@ -58,11 +58,11 @@ fn a_wrong_type_is_named() {
     );
     check(
         "lane.max_concurrency = 1.5",
-        "config.toml:1:6: lane.max_concurrency: must be a whole number from 0 to 256",
+        "config.toml:1:6: lane.max_concurrency: must be a whole number from 1 to 256",
     );
     check(
         "lane.max_concurrency = -1",
-        "config.toml:1:6: lane.max_concurrency: must be a whole number from 0 to 256",
+        "config.toml:1:6: lane.max_concurrency: must be a whole number from 1 to 256",
     );
     check(
         "retry.jitter = nan",
@@ -103,7 +103,7 @@ fn a_wrong_type_is_named() {
 fn a_value_out_of_range_is_shown_where_it_was_said() {
     check(
         "[lane]\nmax_concurrency = 0",
-        "config.toml:2:1: lane.max_concurrency: must be 1 to 256",
+        "config.toml:2:1: lane.max_concurrency: must be a whole number from 1 to 256",
     );
     // The default of one does not fit to the other, which is the one that was said.
     check(
@@ -195,7 +195,7 @@ fn a_bad_variable_or_flag_is_named() {
     );
     assert_eq!(
         flag("lane.max_concurrency", "0"),
-        "--flag: lane.max_concurrency: must be 1 to 256"
+        "--flag: lane.max_concurrency: must be a whole number from 1 to 256"
     );
 }
 

@@ -86,6 +86,10 @@ fn every_operation_fails_once(kind: ErrorKind, quick_repair: bool) {
             error,
             "it stops"
         );
+        // redb's own words would be "previous I/O error": of no use to anybody.
+        if let Err(told) = store.counts() {
+            assert_eq!(told, error);
+        }
         // While the disk fails, so does recovery, or it finds what was acknowledged.
         if store.recover().is_ok() {
             assert_kept(&store, acknowledged);

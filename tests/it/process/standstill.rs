@@ -3,9 +3,10 @@
 
 use onelane::model::JobStatus;
 use onelane::simulator::{ErrorFault, Fault, Rule};
+use serde_json::json;
 
-use super::{run_prompts, simulator};
-use crate::common::{Place, prompts, run};
+use super::{run_prompts, serve, simulator};
+use crate::common::{Http, Place, Running, prompts, run, until};
 
 #[test]
 fn no_balance_is_code_4_and_fails_no_job() {
@@ -73,4 +74,81 @@ fn a_quota_with_a_reset_is_waited_for() {
     assert_eq!(arrivals.len(), 4);
     let waited_us = arrivals[1].at_us - arrivals[0].at_us;
     assert!(waited_us >= 1_990_000, "only {waited_us} us");
+}
+
+#[test]
+fn serve_once_is_the_act_that_a_hold_waited_for() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    place.write("prompts.jsonl", prompts(2));
+    simulator.add_rule(Rule::always(Fault::error("1113")));
+    run(&mut run_prompts(&place, &simulator)).with(4);
+    simulator.clear_script();
+    run(serve(&place, &simulator).arg("--once"))
+        .with(0)
+        .noting(&["resuming; the lane was held: 1113"]);
+    assert_eq!(place.store("onelane.redb").count(JobStatus::Completed), 2);
+}
+
+#[test]
+fn a_lane_switched_off_and_a_pause_are_ended_by_what_the_help_says() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    let off = place.write("off.toml", "[glm]\nis_active = false\n");
+    let http = Http::new();
+    let start = || Running::start(serve(&place, &simulator).arg("--config").arg(&off));
+    let once = || {
+        run(serve(&place, &simulator)
+            .arg("--once")
+            .arg("--config")
+            .arg(&off))
+    };
+    let stop = |running: Running| {
+        running.signal("TERM");
+        running.end().with(0);
+    };
+
+    let running = start();
+    let url = running.url();
+    running.notes("the lane is switched off");
+    let job = json!({"prompt": "waits"});
+    assert_eq!(
+        http.post(&format!("{url}/api/glm/jobs"), &job)
+            .unwrap()
+            .status,
+        202
+    );
+    let pause = format!("{url}/api/admin/glm/pause");
+    assert_eq!(
+        http.post(&pause, &json!({"reason": "lunch"}))
+            .unwrap()
+            .status,
+        200
+    );
+    stop(running);
+    once().with(4).noting(&[
+        "help: PUT {\"isActive\": true} to /api/admin/glm/config of a running `onelane serve`",
+    ]);
+
+    let running = start();
+    let config = format!("{}/api/admin/glm/config", running.url());
+    assert_eq!(
+        http.put(&config, &json!({"isActive": true}))
+            .unwrap()
+            .status,
+        200
+    );
+    stop(running);
+    once().with(4).noting(&[
+        "lunch",
+        "help: POST /api/admin/glm/resume to a running `onelane serve`, or start `onelane run`",
+    ]);
+    assert_eq!(simulator.stats().calls, 0);
+
+    let running = start();
+    let resume = format!("{}/api/admin/glm/resume", running.url());
+    running.notes("the lane is paused since");
+    assert_eq!(http.post(&resume, &json!({})).unwrap().status, 200);
+    until("the job is called", || simulator.stats().calls == 1);
+    stop(running);
 }
