@@ -654,11 +654,11 @@ impl Lane {
             }
             (Transition::Start { slot, .. }, verdict) => self.started(*slot, ticket, verdict),
             (Transition::Settle(_), _) => self.unsettled = self.unsettled.saturating_sub(1),
-            (Transition::Requeue { .. }, Ok(Applied::Job(job))) => {
-                // Given up again before this was answered: that comes after it on disk, too.
-                if !self.cancelling.contains_key(&job.id) {
-                    self.line.insert(job.entry(), now);
-                }
+            // Not if it was given up again before this was answered: that comes after it on disk, too.
+            (Transition::Requeue { .. }, Ok(Applied::Job(job)))
+                if !self.cancelling.contains_key(&job.id) =>
+            {
+                self.line.insert(job.entry(), now);
             }
             (Transition::Cancel { job_id, .. }, _) => {
                 if let Some(count) = self.cancelling.get_mut(job_id) {
