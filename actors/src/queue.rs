@@ -2,6 +2,8 @@
 //! It owns the waiting jobs, the slots and those who wait for a job; nothing durable: it is rebuilt
 //! from the store.
 
+mod protocol;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,157 +16,18 @@ use crate::caller::{Aborts, CallerMsg, RunOrder};
 use crate::cost::CostMsg;
 use crate::model::{
     BreakerSnapshot, BreakerState, JobEntry, JobId, JobStatus, Settings, SlotId, Submission,
-    SubmissionError, Timestamp, limits,
+    Timestamp, limits,
 };
 use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
 use crate::policy::judge::BreakerEffect;
-use crate::policy::lane::{CancelPath, Effect, Lane, LaneSnapshot, Verdict};
+use crate::policy::lane::{CancelPath, Effect, Lane};
 use crate::policy::slot::attempt_of;
 use crate::policy::transition::{Applied, Refusal, Transition};
-use crate::ports::StoreError;
 use crate::store::{CommitReply, CommitRequest, StoreMsg};
 use crate::supervisor::SupervisorMsg;
 use crate::telling::Teller;
 
-/// Why a submission by message was not accepted.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum SubmitError {
-    /// The submission is wrong.
-    #[error(transparent)]
-    Invalid(#[from] SubmissionError),
-    /// The store refused it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The store failed; whether the job is on disk is unknown.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The house was restarted meanwhile; whether the job is on disk is unknown. Ask again, with
-    /// the same idempotency key if the first may have succeeded.
-    #[error("the store was restarted before it answered; ask again")]
-    Unknown,
-}
-
-/// What became of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Submitted {
-    /// The job.
-    pub job_id: JobId,
-    /// `false`: the same submission was there before.
-    pub created: bool,
-}
-
-/// One commit of the queue's own, answered.
-#[derive(Debug)]
-pub struct Committed {
-    /// The lane's ticket.
-    pub ticket: u64,
-    /// What the store said of each change.
-    pub verdicts: Vec<Verdict>,
-}
-
-/// The queue's protocol. [`QueueMsg::Submit`] to [`QueueMsg::Snapshot`] are for everybody; the rest
-/// is between the actors.
-#[derive(Debug)]
-pub enum QueueMsg {
-    /// Put a job on disk and in line: plain message submission.
-    Submit {
-        /// The job.
-        submission: Box<Submission>,
-        /// Answered once the job is durable.
-        reply: RpcReplyPort<Result<Submitted, SubmitError>>,
-    },
-    /// Tell when a job has reached a terminal status and that is on disk.
-    Wait {
-        /// The job.
-        job_id: JobId,
-        /// `true` then; `false` at once if the lane does not have the job.
-        reply: RpcReplyPort<bool>,
-    },
-    /// Give a job up, waiting or running.
-    Cancel {
-        /// The job.
-        job_id: JobId,
-        /// Answered once that is on disk.
-        reply: RpcReplyPort<Result<(), Refusal>>,
-    },
-    /// Put a failed or cancelled job back in line.
-    Requeue {
-        /// The job.
-        job_id: JobId,
-        /// Answered once that is on disk.
-        reply: RpcReplyPort<Result<(), Refusal>>,
-    },
-    /// Change a pending job's priority.
-    Reprioritise {
-        /// The job.
-        job_id: JobId,
-        /// The new priority.
-        priority: i32,
-        /// Answered once that is on disk.
-        reply: RpcReplyPort<Result<(), Refusal>>,
-    },
-    /// Stop before the next call.
-    Pause {
-        /// What the operator says.
-        reason: Option<String>,
-        /// Answered once that is on disk.
-        reply: RpcReplyPort<Result<(), Refusal>>,
-    },
-    /// End pause and hold.
-    Resume {
-        /// Answered once that is on disk.
-        reply: RpcReplyPort<Result<(), Refusal>>,
-    },
-    /// The lane as it is.
-    Snapshot {
-        /// The answer.
-        reply: RpcReplyPort<LaneSnapshot>,
-    },
-    /// Send nothing more; answer when nothing is in flight and everything is stored.
-    Drain {
-        /// The answer.
-        reply: RpcReplyPort<()>,
-    },
-    /// Close every open call.
-    AbortAll,
-    /// The settings changed; take them from the watch.
-    Configure {
-        /// Answered when they are in force.
-        reply: RpcReplyPort<()>,
-    },
-    /// From the store: jobs are on disk, and commits are done.
-    Stored {
-        /// New jobs, in the order of their sequence.
-        inserted: Vec<JobEntry>,
-        /// Commits of the queue's.
-        committed: Vec<Committed>,
-    },
-    /// From a caller: no call is open on its slot.
-    Ready {
-        /// The slot.
-        slot: SlotId,
-        /// The generation that the caller is attached to.
-        generation: u64,
-        /// How its last call ended.
-        finished: Option<Box<Finished>>,
-    },
-    /// From the supervisor: there is a caller for this slot.
-    CallerAdded {
-        /// The slot.
-        slot: SlotId,
-        /// The caller.
-        caller: ActorRef<CallerMsg>,
-    },
-    /// From the supervisor: the caller of this slot has ended.
-    CallerGone {
-        /// The slot.
-        slot: SlotId,
-    },
-    /// From the breaker: it changed its state by itself.
-    Breaker(BreakerSnapshot),
-    /// From the queue's own timer.
-    Tick,
-}
+pub use protocol::{Committed, QueueMsg, SubmitError, Submitted, submitted};
 
 pub(crate) struct QueueArgs {
     pub(crate) ports: Ports,
@@ -735,21 +598,5 @@ const fn agree(transition: &Transition, verdict: &Result<Applied, Refusal>) -> b
         }
         Transition::Unstage { .. } | Transition::Settle(_) => verdict.is_ok(),
         _ => true,
-    }
-}
-
-/// What an insert's verdict means to its submitter.
-pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
-    match verdict {
-        Some(Ok(Applied::Inserted(job))) => Ok(Submitted {
-            job_id: job.id,
-            created: true,
-        }),
-        Some(Ok(Applied::Existing(job))) => Ok(Submitted {
-            job_id: job.id,
-            created: false,
-        }),
-        Some(Err(refusal)) => Err(refusal.into()),
-        _ => Err(SubmitError::Unknown),
     }
 }

@@ -1,0 +1,166 @@
+//! What can be said to the queue actor, and what it answers.
+
+use ractor::{ActorRef, RpcReplyPort};
+
+use crate::caller::CallerMsg;
+use crate::model::{BreakerSnapshot, JobEntry, JobId, SlotId, Submission, SubmissionError};
+use crate::policy::conclude::Finished;
+use crate::policy::lane::{LaneSnapshot, Verdict};
+use crate::policy::transition::{Applied, Refusal};
+use crate::ports::StoreError;
+
+/// Why a submission by message was not accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SubmitError {
+    /// The submission is wrong.
+    #[error(transparent)]
+    Invalid(#[from] SubmissionError),
+    /// The store refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store failed; whether the job is on disk is unknown.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The house was restarted meanwhile; whether the job is on disk is unknown. Ask again, with
+    /// the same idempotency key if the first may have succeeded.
+    #[error("the store was restarted before it answered; ask again")]
+    Unknown,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// The job.
+    pub job_id: JobId,
+    /// `false`: the same submission was there before.
+    pub created: bool,
+}
+
+/// One commit of the queue's own, answered.
+#[derive(Debug)]
+pub struct Committed {
+    /// The lane's ticket.
+    pub ticket: u64,
+    /// What the store said of each change.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// The queue's protocol. [`QueueMsg::Submit`] to [`QueueMsg::Snapshot`] are for everybody; the rest
+/// is between the actors.
+#[derive(Debug)]
+pub enum QueueMsg {
+    /// Put a job on disk and in line: plain message submission.
+    Submit {
+        /// The job.
+        submission: Box<Submission>,
+        /// Answered once the job is durable.
+        reply: RpcReplyPort<Result<Submitted, SubmitError>>,
+    },
+    /// Tell when a job has reached a terminal status and that is on disk.
+    Wait {
+        /// The job.
+        job_id: JobId,
+        /// `true` then; `false` at once if the lane does not have the job.
+        reply: RpcReplyPort<bool>,
+    },
+    /// Give a job up, waiting or running.
+    Cancel {
+        /// The job.
+        job_id: JobId,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Put a failed or cancelled job back in line.
+    Requeue {
+        /// The job.
+        job_id: JobId,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Change a pending job's priority.
+    Reprioritise {
+        /// The job.
+        job_id: JobId,
+        /// The new priority.
+        priority: i32,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Stop before the next call.
+    Pause {
+        /// What the operator says.
+        reason: Option<String>,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// End pause and hold.
+    Resume {
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// The lane as it is.
+    Snapshot {
+        /// The answer.
+        reply: RpcReplyPort<LaneSnapshot>,
+    },
+    /// Send nothing more; answer when nothing is in flight and everything is stored.
+    Drain {
+        /// The answer.
+        reply: RpcReplyPort<()>,
+    },
+    /// Close every open call.
+    AbortAll,
+    /// The settings changed; take them from the watch.
+    Configure {
+        /// Answered when they are in force.
+        reply: RpcReplyPort<()>,
+    },
+    /// From the store: jobs are on disk, and commits are done.
+    Stored {
+        /// New jobs, in the order of their sequence.
+        inserted: Vec<JobEntry>,
+        /// Commits of the queue's.
+        committed: Vec<Committed>,
+    },
+    /// From a caller: no call is open on its slot.
+    Ready {
+        /// The slot.
+        slot: SlotId,
+        /// The generation that the caller is attached to.
+        generation: u64,
+        /// How its last call ended.
+        finished: Option<Box<Finished>>,
+    },
+    /// From the supervisor: there is a caller for this slot.
+    CallerAdded {
+        /// The slot.
+        slot: SlotId,
+        /// The caller.
+        caller: ActorRef<CallerMsg>,
+    },
+    /// From the supervisor: the caller of this slot has ended.
+    CallerGone {
+        /// The slot.
+        slot: SlotId,
+    },
+    /// From the breaker: it changed its state by itself.
+    Breaker(BreakerSnapshot),
+    /// From the queue's own timer.
+    Tick,
+}
+
+/// What an insert's verdict means to its submitter.
+pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
+    match verdict {
+        Some(Ok(Applied::Inserted(job))) => Ok(Submitted {
+            job_id: job.id,
+            created: true,
+        }),
+        Some(Ok(Applied::Existing(job))) => Ok(Submitted {
+            job_id: job.id,
+            created: false,
+        }),
+        Some(Err(refusal)) => Err(refusal.into()),
+        _ => Err(SubmitError::Unknown),
+    }
+}
