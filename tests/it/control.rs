@@ -8,6 +8,7 @@ use onelane::model::{BreakerState, CallOutcome, Event, JobStatus};
 use onelane::orchestrator::{Orchestrator, StopReason};
 use onelane::ports::StoreError;
 use onelane::simulator::{Fault, SimulatorConfig, Span, Step};
+use onelane_actors::queue::QueueMsg;
 use serde_json::json;
 
 use crate::support::http::{BLOCKER, HttpLane, PATIENCE, calls_of, next_event, prompt, until};
@@ -335,4 +336,36 @@ async fn a_lane_starts_from_a_configuration_alone() {
     assert_eq!(lane.queue_status().await.unwrap().completed, 1);
     lane.call(prompt("two")).await.unwrap();
     assert_eq!(world.sim.arrivals()[1].model, "glm-5");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_concurrency_that_is_said_again_and_again_gives_each_slot_one_caller() {
+    let world = HttpLane::with(SimulatorConfig {
+        latency_ms: Span::Fixed(5),
+        ..SimulatorConfig::default()
+    });
+    let lane = world.start().await;
+    let jobs = (0..300).map(|n| prompt(format!("{n}"))).collect();
+    lane.submit_many(jobs).await.unwrap();
+    for slots in [4, 1, 3, 1, 4, 2] {
+        let patch = json!({"maxConcurrency": slots});
+        lane.set_config(&patch).await.unwrap();
+        let queue = lane.queue().await.unwrap();
+        for _ in 0..20 {
+            let (reply, _) = tokio::sync::oneshot::channel();
+            let again = QueueMsg::Configure {
+                reply: reply.into(),
+            };
+            queue.cast(again).unwrap();
+        }
+        let calls = world.sim.stats().calls;
+        until("calls go on", async || world.sim.stats().calls > calls + 20).await;
+    }
+    until("all are done", async || {
+        lane.queue_status().await.unwrap().completed == 300
+    })
+    .await;
+    let stats = world.sim.stats();
+    assert_eq!(stats.calls, 300);
+    assert!(stats.peak_in_flight <= 4, "{stats:?}");
 }

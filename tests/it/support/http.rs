@@ -263,7 +263,9 @@ pub(crate) fn sums(calls: &[CallRecord]) -> Vec<UsageRow> {
             None if call.usage.total_tokens > 0 => row.unpriced_calls += 1,
             None => {}
         }
-        row.response_time_ms += call.response_time_ms;
+        if call.outcome == CallOutcome::Completed {
+            row.response_time_ms += call.response_time_ms;
+        }
     }
     rows.into_values().collect()
 }
