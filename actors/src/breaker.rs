@@ -38,6 +38,13 @@ pub enum BreakerMsg {
         /// The breaker after it.
         reply: RpcReplyPort<BreakerSnapshot>,
     },
+    /// An operator opens it: no call goes out until an operator resets it.
+    Open {
+        /// What the operator says.
+        reason: String,
+        /// The breaker after it.
+        reply: RpcReplyPort<BreakerSnapshot>,
+    },
     /// The settings changed.
     Configure(BreakerSettings),
     /// The cool-down of the opening with this number may be over.
@@ -121,6 +128,11 @@ impl Actor for CircuitBreakerActor {
             }
             BreakerMsg::Reset { reply } => {
                 state.breaker.reset(now);
+                answer = Some(reply);
+                tell_queue = true;
+            }
+            BreakerMsg::Open { reason, reply } => {
+                state.breaker.force_open(&reason, now);
                 answer = Some(reply);
                 tell_queue = true;
             }

@@ -201,6 +201,7 @@ impl CallerState {
                 max_tokens: settings.max_tokens,
                 temperature: settings.temperature,
                 timeouts,
+                poll_ms: settings.async_poll_ms,
             };
             self.ports.glm.call(call, abort).await
         };

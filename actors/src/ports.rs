@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Endpoint, Failure, Job, JobEntry,
-    JobId, JobStatus, LaneState, Request, RequestId, Timeouts, Timestamp, Usage, UsageKey,
-    UsageRow,
+    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Endpoint, Failure, FailureClass, Job,
+    JobEntry, JobId, JobStatus, LaneState, Request, RequestId, Timeouts, Timestamp, Usage,
+    UsageKey, UsageRow, code,
 };
 use crate::policy::transition::{Applied, Refusal, Transition};
 
@@ -102,6 +102,66 @@ pub struct JobFilter {
     pub user_id: Option<String>,
     /// For this model.
     pub model: Option<String>,
+    /// What is in the job's own row alone: a store looks there only when something is asked.
+    pub more: MoreFilter,
+}
+
+/// What else a list may be narrowed by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MoreFilter {
+    /// One of these.
+    pub ids: Option<Vec<JobId>>,
+    /// About this content.
+    pub content_id: Option<String>,
+    /// Whose latest failure has this code.
+    pub error_code: Option<String>,
+    /// Whose latest failure is of this class.
+    pub error_class: Option<FailureClass>,
+    /// Set aside (`true`) or not.
+    pub set_aside: Option<bool>,
+    /// Accepted at this moment or later.
+    pub created_from: Option<Timestamp>,
+    /// Accepted before this moment.
+    pub created_before: Option<Timestamp>,
+    /// With this priority or a higher one.
+    pub priority_min: Option<i32>,
+    /// With this priority or a lower one.
+    pub priority_max: Option<i32>,
+}
+
+impl MoreFilter {
+    /// Whether anything is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a job is in the list.
+    #[must_use]
+    pub fn matches(&self, job: &Job) -> bool {
+        let error = job.error.as_ref();
+        self.ids.as_ref().is_none_or(|ids| ids.contains(&job.id))
+            && self
+                .content_id
+                .as_ref()
+                .is_none_or(|c| job.content_id.as_ref() == Some(c))
+            && self
+                .error_code
+                .as_ref()
+                .is_none_or(|c| error.is_some_and(|e| e.code == *c))
+            && self
+                .error_class
+                .is_none_or(|c| error.is_some_and(|e| e.class == c))
+            && self
+                .set_aside
+                .is_none_or(|held| job.set_aside.is_some() == held)
+            && self.created_from.is_none_or(|from| job.created_at >= from)
+            && self
+                .created_before
+                .is_none_or(|before| job.created_at < before)
+            && self.priority_min.is_none_or(|min| job.priority >= min)
+            && self.priority_max.is_none_or(|max| job.priority <= max)
+    }
 }
 
 impl JobFilter {
@@ -136,6 +196,8 @@ pub struct CallFilter {
     pub model: Option<String>,
     /// That ended so.
     pub outcome: Option<CallOutcome>,
+    /// Only those that were maybe billed, where nobody has found out yet.
+    pub billing_open: bool,
 }
 
 impl CallFilter {
@@ -149,6 +211,7 @@ impl CallFilter {
                 .is_none_or(|want| *want == call.user_id)
             && self.model.as_ref().is_none_or(|want| *want == call.model)
             && self.outcome.is_none_or(|want| want == call.outcome)
+            && (!self.billing_open || call.is_billing_open())
     }
 }
 
@@ -275,6 +338,26 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<CallPage, StoreError>;
 
+    /// The calls that ended at this moment or later, newest first, `limit` at most. What a lane's pace
+    /// goes on from after a restart.
+    fn calls_since(&self, since: Timestamp, limit: usize) -> Result<Vec<CallRecord>, StoreError> {
+        const PAGE: usize = 100;
+        let mut recent = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page = self.calls(&CallFilter::default(), cursor, PAGE)?;
+            for call in page.calls {
+                if call.ended_at < since || recent.len() >= limit {
+                    return Ok(recent);
+                }
+                recent.push(call);
+            }
+            match page.cursor {
+                Some(_) => cursor = page.cursor,
+                None => return Ok(recent),
+            }
+        }
+    }
     /// The aggregates, ordered by day, model, user.
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError>;
 
@@ -306,6 +389,8 @@ pub struct GlmCall {
     pub temperature: Option<f64>,
     /// The bounds of the call.
     pub timeouts: Timeouts,
+    /// Between two looks at an asynchronous task, in milliseconds.
+    pub poll_ms: u64,
 }
 
 /// GLM's answer.
@@ -333,16 +418,49 @@ pub enum GlmOutcome {
 /// The future of a call.
 pub type GlmFuture = Pin<Box<dyn Future<Output = GlmOutcome> + Send>>;
 
+/// How an asynchronous submission ended.
+#[derive(Debug, Clone)]
+pub enum TaskOutcome {
+    /// GLM has taken it as the task with this id.
+    Accepted(String),
+    /// With a failure, classified.
+    Failed(Failure, Usage),
+    /// The abort token was cancelled and the connection closed.
+    Aborted,
+}
+
+/// The future of an asynchronous submission.
+pub type TaskFuture = Pin<Box<dyn Future<Output = TaskOutcome> + Send>>;
+
 /// GLM over some transport.
 pub trait Glm: Send + Sync + 'static {
     /// Makes one call. It ends within its timeouts, never panics on what a server sends, and when
     /// it has ended, by whatever way, the connection is either free for the next call or closed.
     fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture;
 
+    /// Hands a call over as a task of GLM's asynchronous API. Ends as [`Glm::call`] does.
+    fn submit_task(&self, call: GlmCall, abort: CancellationToken) -> TaskFuture {
+        let _ = (call, abort);
+        Box::pin(async { TaskOutcome::Failed(no_tasks(), Usage::default()) })
+    }
+    /// Waits for a task and fetches its answer: looks every `poll_ms`, bears transient failures of
+    /// looking, and ends within the call's total time.
+    fn fetch_task(&self, call: GlmCall, task_id: String, abort: CancellationToken) -> GlmFuture {
+        let _ = (call, task_id, abort);
+        Box::pin(async { GlmOutcome::Failed(no_tasks(), Usage::default()) })
+    }
     /// The URL that a call to this endpoint goes to, for the call log.
     fn url(&self, endpoint: &Endpoint) -> String {
         format!("{}/chat/completions", endpoint.base_url)
     }
+}
+
+fn no_tasks() -> Failure {
+    Failure::new(
+        FailureClass::RequestFatal,
+        code::ASYNC_UNSUPPORTED,
+        "this transport has no asynchronous calls; take the model out of glm.async_models",
+    )
 }
 
 /// The wall clock.

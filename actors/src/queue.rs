@@ -229,6 +229,11 @@ impl QueueState {
                 self.answer_later(&effects, None, reply);
                 self.carry_out(effects)?;
             }
+            QueueMsg::CloseIntake { reason, reply } => {
+                let effects = self.lane.close_intake(reason, now);
+                self.answer_later(&effects, None, reply);
+                self.carry_out(effects)?;
+            }
             QueueMsg::Resume { reply } => {
                 let effects = self.lane.resume(now);
                 self.answer_later(&effects, None, reply);

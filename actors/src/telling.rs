@@ -1,10 +1,14 @@
 //! Tells the watchers what is on disk: events to the broadcast, spending to the cost actor.
 
+use std::collections::BTreeMap;
+
 use ractor::ActorRef;
 
 use crate::Events;
 use crate::cost::CostMsg;
-use crate::model::{CallOutcome, Event, JobEntry, LaneState, Timestamp};
+use crate::model::{
+    CallOutcome, Event, Hold, HoldScope, Job, JobEntry, JobStatus, LaneState, Phase, Timestamp,
+};
 use crate::policy::transition::{Applied, Next, Refusal, Settlement, Transition};
 
 /// Turns stored changes into events.
@@ -63,7 +67,7 @@ impl Teller {
             Transition::Fail {
                 job_id, failure, ..
             } => {
-                if let Applied::Job(job) = applied {
+                if let Applied::Job(job) | Applied::Chain { job, .. } = applied {
                     self.events.send(now, || Event::JobFailed {
                         job_id: *job_id,
                         attempt: job.attempts,
@@ -86,8 +90,14 @@ impl Teller {
             Transition::Insert(_)
             | Transition::Stage { .. }
             | Transition::Unstage { .. }
+            | Transition::Resume { .. }
+            | Transition::Task { .. }
+            | Transition::Billing { .. }
             | Transition::Reprioritise { .. }
             | Transition::Config(_) => {}
+        }
+        if let Applied::Chain { others, .. } = applied {
+            self.followed(others, now);
         }
     }
 
@@ -124,6 +134,11 @@ impl Teller {
                     failure: failure.clone(),
                 });
             }
+            Next::SetAside { .. } => {
+                tracing::warn!(%job_id, %attempt, "the job is set aside until somebody looks at it");
+                self.events
+                    .send(now, || Event::JobSetAside { job_id, attempt });
+            }
             Next::Failed { failure } => {
                 tracing::warn!(
                     %job_id, %attempt,
@@ -151,25 +166,32 @@ impl Teller {
     }
 
     fn lane_changed(&mut self, state: &LaneState, now: Timestamp) {
-        if state.hold != self.lane.hold {
-            match (&state.hold, &self.lane.hold) {
-                (Some(hold), _) => {
-                    tracing::warn!(
-                        kind = hold.kind.name(),
-                        code = hold.code,
-                        message = hold.message,
-                        until = hold.until.map(|t| t.to_rfc3339()),
-                        "the lane is held"
-                    );
-                    self.events
-                        .send(now, || Event::LaneHeld { hold: hold.clone() });
-                }
-                (None, Some(hold)) => {
-                    tracing::info!(kind = hold.kind.name(), "the lane is released");
-                    self.events
-                        .send(now, || Event::LaneReleased { kind: hold.kind });
-                }
-                (None, None) => {}
+        let before: BTreeMap<HoldScope, &Hold> = self.lane.holds().collect();
+        let after: BTreeMap<HoldScope, &Hold> = state.holds().collect();
+        for (scope, hold) in &after {
+            if before.get(scope) == Some(hold) {
+                continue;
+            }
+            tracing::warn!(
+                scope = %scope,
+                kind = hold.kind.name(),
+                code = hold.code,
+                message = hold.message,
+                until = hold.until.map(|t| t.to_rfc3339()),
+                "held"
+            );
+            self.events.send(now, || Event::LaneHeld {
+                scope: scope.clone(),
+                hold: (*hold).clone(),
+            });
+        }
+        for (scope, hold) in &before {
+            if !after.contains_key(scope) {
+                tracing::info!(scope = %scope, kind = hold.kind.name(), "released");
+                self.events.send(now, || Event::LaneReleased {
+                    scope: scope.clone(),
+                    kind: hold.kind,
+                });
             }
         }
         match (&state.paused, &self.lane.paused) {
@@ -179,6 +201,34 @@ impl Teller {
             (None, Some(_)) => self.events.send(now, || Event::LaneResumed),
             _ => {}
         }
+        match (&state.draining, &self.lane.draining) {
+            (Some(closed), None) => self.events.send(now, || Event::IntakeClosed {
+                closed: closed.clone(),
+            }),
+            (None, Some(_)) => self.events.send(now, || Event::IntakeOpened),
+            _ => {}
+        }
         self.lane = state.clone();
+    }
+
+    /// What became of the jobs that ran after one that ended.
+    fn followed(&self, others: &[Job], now: Timestamp) {
+        for job in others {
+            let job_id = job.id;
+            match (job.status, &job.error) {
+                (JobStatus::Failed, Some(failure)) => self.events.send(now, || Event::JobFailed {
+                    job_id,
+                    attempt: job.attempts,
+                    failure: failure.clone(),
+                }),
+                (JobStatus::Cancelled, _) => {
+                    self.events.send(now, || Event::JobCancelled { job_id });
+                }
+                _ if job.phase() == Phase::Waiting => {
+                    self.events.send(now, || Event::JobUnblocked { job_id });
+                }
+                _ => {}
+            }
+        }
     }
 }

@@ -110,6 +110,7 @@ pub(super) async fn read_queue(api: &Api, query: &str) -> Result<Response, Probl
         status: query.status()?,
         user_id: query.text("userId").map(str::to_owned),
         model: query.text("model").map(str::to_owned),
+        ..JobFilter::default()
     };
     let page = api
         .lane

@@ -105,6 +105,8 @@ fn read(raw: &RawValue, key: Option<String>) -> Result<Submission, Problem> {
         deadline: None,
         timeout_ms: None,
         idempotency_key: key,
+        after: Vec::new(),
+        on_interrupted: None,
         metadata: None,
     })
 }

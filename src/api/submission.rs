@@ -124,6 +124,8 @@ fn read_one(at: String, object: Object, key: Option<String>) -> Result<Submissio
         deadline,
         timeout_ms,
         idempotency_key: own_key.or(key),
+        after: Vec::new(),
+        on_interrupted: None,
         metadata,
     })
 }

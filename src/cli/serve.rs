@@ -87,7 +87,7 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
             "store": plan.store,
             "baseUrl": settings.endpoint.base_url,
             "model": settings.model,
-            "maxConcurrency": settings.max_concurrency,
+            "maxConcurrency": settings.slots(),
             "mode": mode,
         })
         .to_string();
@@ -98,7 +98,7 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
         plan.store,
         settings.endpoint.base_url,
         settings.model,
-        settings.max_concurrency,
+        settings.slots(),
     )
 }
 

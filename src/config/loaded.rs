@@ -177,11 +177,11 @@ fn locate(error: ConfigError, merged: &Layer) -> ConfigError {
     };
     let named = || merged.paths().find(|path| problem.contains(path));
     let entry = merged
-        .get(field)
+        .get(&field)
         .or_else(|| named().and_then(|path| merged.get(path)));
     let fault = match entry {
-        Some(entry) => entry.fault(field, problem),
-        None => Fault::of(Origin::Default, field, problem),
+        Some(entry) => entry.fault(&field, problem),
+        None => Fault::of(Origin::Default, &field, problem),
     };
     ConfigError::Invalid(vec![fault])
 }

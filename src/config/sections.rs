@@ -248,7 +248,7 @@ impl Default for LaneSection {
     fn default() -> Self {
         let settings = Settings::default();
         Self {
-            max_concurrency: settings.max_concurrency,
+            max_concurrency: settings.lane.max_concurrency,
             max_queue_jobs: settings.max_queue_jobs,
             on_interrupted: settings.on_interrupted,
             quarantine_after: settings.quarantine_after,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use onelane_actors::model::{
-    BreakerSettings, CoolDownSettings, Endpoint, RetrySettings, Secret, Settings, SettingsError,
-    Timeouts,
+    BreakerSettings, CoolDownSettings, Endpoint, LaneRules, RetrySettings, Secret, Settings,
+    SettingsError, Timeouts,
 };
 
 use super::error::ConfigError;
@@ -36,7 +36,10 @@ impl Config {
             temperature: self.glm.temperature,
             timeouts: self.glm.timeouts.into(),
             is_active: self.glm.is_active,
-            max_concurrency: self.lane.max_concurrency,
+            lane: LaneRules {
+                max_concurrency: self.lane.max_concurrency,
+                ..LaneRules::default()
+            },
             max_queue_jobs: self.lane.max_queue_jobs,
             retry: self.retry.into(),
             throttle: CoolDownSettings {
@@ -50,8 +53,13 @@ impl Config {
             breaker: self.breaker.into(),
             on_interrupted: self.lane.on_interrupted,
             quarantine_after: self.lane.quarantine_after,
-            policy: self.policy.clone(),
+            policy: self
+                .policy
+                .iter()
+                .map(|(code, class)| (code.clone(), (*class).into()))
+                .collect(),
             prices: Arc::new(table),
+            ..Settings::default()
         };
         settings.validate()?;
         Ok(settings)
@@ -122,7 +130,10 @@ impl Config {
 }
 
 fn fault(field: &'static str, problem: String) -> ConfigError {
-    ConfigError::Setting(SettingsError { field, problem })
+    ConfigError::Setting(SettingsError {
+        field: field.into(),
+        problem,
+    })
 }
 
 fn checked_secret(field: &'static str, secret: Option<&Secret>) -> Result<(), ConfigError> {
@@ -151,6 +162,7 @@ impl From<RetrySection> for RetrySettings {
             backoff_multiplier: section.backoff_multiplier,
             max_delay_ms: section.max_delay_ms,
             jitter: section.jitter,
+            ..Self::default()
         }
     }
 }

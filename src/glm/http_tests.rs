@@ -38,6 +38,7 @@ fn call_to(base_url: &str, no: u32) -> GlmCall {
         request: Arc::new(Request::prompt(format!("job {no}")).unwrap()),
         max_tokens: None,
         temperature: None,
+        poll_ms: 10,
         timeouts: Timeouts {
             connect_ms: 5_000,
             first_byte_ms: 5_000,

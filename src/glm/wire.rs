@@ -180,6 +180,7 @@ mod tests {
             max_tokens: None,
             temperature: None,
             timeouts: Timeouts::default(),
+            poll_ms: 1_000,
         }
     }
 

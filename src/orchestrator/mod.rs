@@ -375,8 +375,8 @@ impl Orchestrator {
             .await?;
         Ok(LaneStatus {
             active: lane.active,
-            paused: lane.state.paused,
-            hold: lane.state.hold,
+            hold: lane.state.holds().next().map(|(_, hold)| hold.clone()),
+            paused: lane.state.paused.clone(),
             breaker: self.inner.breaker.borrow().clone(),
             in_flight: u32::try_from(lane.in_flight).unwrap_or(u32::MAX),
             max_concurrency: lane.max_concurrency,

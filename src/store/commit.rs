@@ -18,8 +18,8 @@ use super::StoreOptions;
 use super::error::{Fault, Result};
 use super::schema::{self, Counters, Keyed, LineRow, decode, encode, meta};
 use crate::model::{
-    BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState, Request, Seq,
-    UsageKey, UsageRow,
+    AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
+    Request, Seq, UsageKey, UsageRow,
 };
 use crate::ports::Verdicts;
 
@@ -263,6 +263,22 @@ impl Rows for Transaction<'_> {
                 });
             }
         }
+        Ok(())
+    }
+
+    fn dependents(&mut self, _id: JobId) -> Result<Vec<JobId>> {
+        Ok(Vec::new())
+    }
+
+    fn insert_dependent(&mut self, _id: JobId, _dependent: JobId) -> Result<()> {
+        Ok(())
+    }
+
+    fn call(&mut self, _id: JobId, _attempt: AttemptNo) -> Result<Option<CallRecord>> {
+        Ok(None)
+    }
+
+    fn resolve_call(&mut self, _call: &CallRecord, _billing: &Billing) -> Result<()> {
         Ok(())
     }
 

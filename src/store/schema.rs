@@ -123,6 +123,12 @@ pub(super) struct LineRow<'a> {
     /// Whether an attempt is on record that has not ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) open: bool,
+    #[serde(default)]
+    since: Timestamp,
+    #[serde(default)]
+    tokens: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    parked: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -140,16 +146,24 @@ impl<'a> LineRow<'a> {
             due: job.due_at(),
             deadline: job.deadline,
             open: job.open.is_some(),
+            since: job.available_since(),
+            tokens: job.estimated_tokens,
+            parked: job.is_parked(),
         }
     }
 
-    pub(super) const fn entry(&self, seq: Seq) -> JobEntry {
+    pub(super) fn entry(&self, seq: Seq) -> JobEntry {
         JobEntry {
             id: self.id,
             seq,
             priority: self.priority,
             due_at: self.due,
             deadline: self.deadline,
+            since: self.since,
+            model: self.model.as_ref().into(),
+            user_id: self.user.as_ref().into(),
+            tokens: self.tokens,
+            parked: self.parked,
         }
     }
 }

@@ -160,7 +160,7 @@ async fn what_only_an_operator_can_mend_holds_the_lane_and_one_new_key_lets_all_
         // The reason is visible wherever one looks.
         assert_eq!(lane.metrics().await.unwrap().lane.hold, Some(hold.clone()));
         let told = next_event(&mut events, |event| match event {
-            Event::LaneHeld { hold } => Some(hold.clone()),
+            Event::LaneHeld { hold, .. } => Some(hold.clone()),
             _ => None,
         });
         assert_eq!(told.await, hold);
@@ -173,7 +173,7 @@ async fn what_only_an_operator_can_mend_holds_the_lane_and_one_new_key_lets_all_
 
         lane.set_config(&json!({"apiKey": NEW_KEY})).await.unwrap();
         let kind = next_event(&mut events, |event| match event {
-            Event::LaneReleased { kind } => Some(*kind),
+            Event::LaneReleased { kind, .. } => Some(*kind),
             _ => None,
         });
         assert_eq!(kind.await, HoldKind::Operator);
@@ -284,7 +284,7 @@ async fn a_throttled_lane_cools_down_and_no_retry_is_used_up() {
     patient.max_retries = Some(0);
     let job = lane.submit(patient).await.unwrap().job_id;
     let hold = next_event(&mut events, |event| match event {
-        Event::LaneHeld { hold } => Some(hold.clone()),
+        Event::LaneHeld { hold, .. } => Some(hold.clone()),
         _ => None,
     })
     .await;

@@ -433,6 +433,7 @@ async fn lists_are_newest_first_filtered_and_paged() {
         status: Some(JobStatus::Failed),
         user_id: Some("even".to_owned()),
         model: Some("glm-5".to_owned()),
+        ..JobFilter::default()
     };
     let page = lane.jobs(failed, None, 10).await.unwrap();
     assert_eq!((page.total, page.jobs[0].job.id), (1, ids[9]));

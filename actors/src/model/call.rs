@@ -18,6 +18,21 @@ pub enum CallOutcome {
     Interrupted,
 }
 
+/// What somebody found out about an attempt that may have been billed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Billing {
+    /// Whether GLM billed it.
+    pub billed: bool,
+    /// The tokens billed.
+    #[serde(default)]
+    pub usage: Usage,
+    /// What it cost; `None` when it was not billed, or the cost is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// When it was found out.
+    pub at: Timestamp,
+}
+
 /// One row of the call log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CallRecord {
@@ -62,4 +77,16 @@ pub struct CallRecord {
     /// Whether GLM may have billed the call although no answer is stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub maybe_billed: bool,
+    /// What somebody found out later about an attempt that was maybe billed: the one thing of a row
+    /// that is added after it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billing: Option<Billing>,
+}
+
+impl CallRecord {
+    /// Whether GLM may have billed the call and nobody has found out yet.
+    #[must_use]
+    pub const fn is_billing_open(&self) -> bool {
+        self.maybe_billed && self.billing.is_none()
+    }
 }

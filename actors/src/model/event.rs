@@ -1,7 +1,8 @@
 //! What happened, for those who watch. An event is sent after the fact is on disk, never before.
 
 use super::{
-    AttemptNo, BreakerSnapshot, Cost, Failure, Hold, HoldKind, JobId, Pause, Timestamp, Usage,
+    AttemptNo, BreakerSnapshot, Cost, Failure, Hold, HoldKind, HoldScope, JobId, Pause, Timestamp,
+    Usage,
 };
 
 /// A fact about a job, the lane or the house.
@@ -44,6 +45,18 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// A job's call was interrupted and may have been billed: it waits until somebody looks at it.
+    JobSetAside {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt was interrupted.
+        attempt: AttemptNo,
+    },
+    /// The jobs that a job was to run after are completed: it takes its place in line.
+    JobUnblocked {
+        /// The job.
+        job_id: JobId,
+    },
     /// A job failed for good.
     JobFailed {
         /// The job.
@@ -70,16 +83,27 @@ pub enum Event {
         /// Which attempt.
         attempt: AttemptNo,
     },
-    /// The lane stopped for a stated reason.
+    /// Calls stopped for a stated reason.
     LaneHeld {
+        /// What is stopped.
+        scope: HoldScope,
         /// The hold.
         hold: Hold,
     },
     /// A hold ended.
     LaneReleased {
+        /// What was stopped.
+        scope: HoldScope,
         /// Which kind.
         kind: HoldKind,
     },
+    /// An operator closed the intake; what waits is worked off.
+    IntakeClosed {
+        /// Since when and why.
+        closed: Pause,
+    },
+    /// An operator opened the intake again.
+    IntakeOpened,
     /// An operator paused the lane.
     LanePaused {
         /// The pause.
@@ -112,12 +136,16 @@ impl Event {
             Self::JobStarted { .. } => "job.started",
             Self::JobCompleted { .. } => "job.completed",
             Self::JobRetrying { .. } => "job.retrying",
+            Self::JobSetAside { .. } => "job.set_aside",
+            Self::JobUnblocked { .. } => "job.unblocked",
             Self::JobFailed { .. } => "job.failed",
             Self::JobCancelled { .. } => "job.cancelled",
             Self::JobRequeued { .. } => "job.requeued",
             Self::AttemptInterrupted { .. } => "attempt.interrupted",
             Self::LaneHeld { .. } => "lane.held",
             Self::LaneReleased { .. } => "lane.released",
+            Self::IntakeClosed { .. } => "intake.closed",
+            Self::IntakeOpened => "intake.opened",
             Self::LanePaused { .. } => "lane.paused",
             Self::LaneResumed => "lane.resumed",
             Self::BreakerChanged { .. } => "breaker.changed",
@@ -134,6 +162,8 @@ impl Event {
             | Self::JobStarted { job_id, .. }
             | Self::JobCompleted { job_id, .. }
             | Self::JobRetrying { job_id, .. }
+            | Self::JobSetAside { job_id, .. }
+            | Self::JobUnblocked { job_id }
             | Self::JobFailed { job_id, .. }
             | Self::JobCancelled { job_id }
             | Self::JobRequeued { job_id }

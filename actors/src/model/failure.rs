@@ -73,6 +73,12 @@ pub mod code {
     pub const QUARANTINED: &str = "quarantined";
     /// The job's deadline passed before it was done.
     pub const DEADLINE: &str = "deadline";
+    /// A job that it was to run after failed or was cancelled.
+    pub const DEPENDENCY: &str = "dependency";
+    /// Met more throttle answers than `retry.max_throttles`.
+    pub const THROTTLED: &str = "throttled";
+    /// The transport has no asynchronous calls.
+    pub const ASYNC_UNSUPPORTED: &str = "async_unsupported";
     /// No API key is configured.
     pub const NO_API_KEY: &str = "no_api_key";
     /// The base URL is no URL.

@@ -1,8 +1,10 @@
 //! The job: one GLM request with its life.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptNo, Failure, JobId, Seq, SlotId, Timestamp};
+use super::{AttemptNo, Failure, JobId, OnInterrupted, Seq, SlotId, Timestamp};
 
 /// The status of a job, as the API shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,6 +63,10 @@ impl JobStatus {
 pub enum Phase {
     /// Pending, without an open attempt.
     Waiting,
+    /// Pending, but other jobs have to be completed first.
+    Blocked,
+    /// Pending, but set aside until somebody puts it back in line.
+    Held,
     /// Pending, with the next attempt on record, not known to be sent.
     Staged,
     /// Processing: the attempt is on record as sent.
@@ -97,6 +103,25 @@ pub struct OpenAttempt {
     pub slot: SlotId,
 }
 
+/// A job that waits until somebody looks at it: its attempt was interrupted and may have been billed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Since when.
+    pub since: Timestamp,
+    /// The attempt that was interrupted.
+    pub attempt: AttemptNo,
+}
+
+/// A task of GLM's asynchronous API that an open attempt is waiting for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsyncTask {
+    /// GLM's id of the task.
+    pub id: String,
+    /// The digest of base URL and key that made it ([`super::Endpoint::digest`]): only that account
+    /// can fetch it.
+    pub account: String,
+}
+
 /// A job, without the bodies of its request and response (those are read when they are needed).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
@@ -126,6 +151,9 @@ pub struct Job {
     pub retry_count: u32,
     /// How often a failure of the transient kind is retried.
     pub max_retries: u32,
+    /// Throttle answers it has met; they use up no retry, but are bounded, too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub throttles: u32,
     /// Crashes in a row in which it was in flight.
     #[serde(default)]
     pub interruptions: u32,
@@ -155,6 +183,33 @@ pub struct Job {
     /// The submitter's own JSON, kept as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Box<serde_json::value::RawValue>>,
+    /// The fallback model that the latest attempt was sent to, or that served the job; `None`: its
+    /// own model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
+    /// The jobs that have to be completed before it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobId>,
+    /// Those of them that are not completed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<JobId>,
+    /// Set aside until somebody puts it back in line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<SetAside>,
+    /// What becomes of it when its call is interrupted; `None`: as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_interrupted: Option<OnInterrupted>,
+    /// GLM's task of the open attempt, when it was sent asynchronously.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<AsyncTask>,
+    /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
+    #[serde(default)]
+    pub estimated_tokens: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Job {
@@ -162,6 +217,8 @@ impl Job {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match (self.status, self.open) {
+            (JobStatus::Pending, None) if self.set_aside.is_some() => Phase::Held,
+            (JobStatus::Pending, None) if !self.waits_for.is_empty() => Phase::Blocked,
             (JobStatus::Pending, None) => Phase::Waiting,
             (JobStatus::Pending, Some(_)) => Phase::Staged,
             (JobStatus::Processing, _) => Phase::Running,
@@ -186,13 +243,37 @@ impl Job {
             priority: self.priority,
             due_at: self.due_at(),
             deadline: self.deadline,
+            since: self.available_since(),
+            model: self.model.as_str().into(),
+            user_id: self.user_id.as_str().into(),
+            tokens: self.estimated_tokens,
+            parked: self.is_parked(),
         }
+    }
+
+    /// Since when it could have run: its submission, or the `run_at` it asked for.
+    #[must_use]
+    pub fn available_since(&self) -> Timestamp {
+        self.run_at
+            .map_or(self.created_at, |at| at.max(self.created_at))
+    }
+
+    /// Whether it waits for other jobs or for somebody's word.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        matches!(self.phase(), Phase::Blocked | Phase::Held)
+    }
+
+    /// The model that the open or latest attempt was sent to.
+    #[must_use]
+    pub fn sent_to(&self) -> &str {
+        self.served_by.as_deref().unwrap_or(&self.model)
     }
 }
 
-/// What the lane keeps of a waiting job in memory: order and due time, nothing else, so that a
-/// hundred thousand of them cost little.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What the lane keeps of a waiting job in memory: what its order depends on, nothing else, so that
+/// a hundred thousand of them cost little.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobEntry {
     /// The job.
     pub id: JobId,
@@ -204,4 +285,15 @@ pub struct JobEntry {
     pub due_at: Option<Timestamp>,
     /// Fails if not done by this moment.
     pub deadline: Option<Timestamp>,
+    /// Since when it could have run: its submission, or the `run_at` it asked for. Ageing counts from
+    /// here; a retry does not make it younger.
+    pub since: Timestamp,
+    /// The model it asks for.
+    pub model: Arc<str>,
+    /// Whose it is.
+    pub user_id: Arc<str>,
+    /// What it may come to, in tokens.
+    pub tokens: u32,
+    /// It waits for other jobs or for somebody's word, and must not run before.
+    pub parked: bool,
 }

@@ -1,5 +1,8 @@
 //! The lane's own state: paused, held, cooling down; and the breaker's.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -14,12 +17,16 @@ pub struct Pause {
     pub reason: Option<String>,
 }
 
-/// Why the lane is held; the later kinds outweigh the earlier.
+/// Why something is held; the later kinds outweigh the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HoldKind {
-    /// Cooling down after a throttle answer; ends by itself within minutes.
+    /// A call timed out, and GLM may still count it; ends by itself after the configured pause.
+    AfterTimeout,
+    /// A lane cools down after a throttle answer; ends by itself within minutes.
     Throttle,
+    /// A model has no capacity; ends by itself within minutes.
+    Overload,
     /// A quota window is used up; ends by itself at the stated reset.
     Quota,
     /// An operator has to change something; ends with a config change or a resume.
@@ -31,14 +38,38 @@ impl HoldKind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::AfterTimeout => "after_timeout",
             Self::Throttle => "throttle",
+            Self::Overload => "overload",
             Self::Quota => "quota",
             Self::Operator => "operator",
         }
     }
 }
 
-/// The lane is stopped for a stated reason. Jobs wait, none fails.
+/// What a hold stops.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldScope {
+    /// Everything: it is about the account.
+    Account,
+    /// One lane.
+    Lane(String),
+    /// One model.
+    Model(String),
+}
+
+impl fmt::Display for HoldScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account => f.write_str("the account"),
+            Self::Lane(name) => write!(f, "lane {name}"),
+            Self::Model(name) => write!(f, "model {name}"),
+        }
+    }
+}
+
+/// Calls are stopped for a stated reason. Jobs wait, none fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Which kind of stop.
@@ -54,26 +85,93 @@ pub struct Hold {
     pub until: Option<Timestamp>,
 }
 
-/// What of the lane's state outlives the process. Stored in the transaction that causes it.
+/// What automatic concurrency has learnt of a lane ([`crate::policy::adaptive`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearntLimit {
+    /// Calls in flight at most, for now.
+    pub limit: u16,
+    /// What GLM is believed to bear: growth up to here is quick, beyond it a rare trial.
+    pub ceiling: u16,
+    /// Failed trials beyond the ceiling in a row: each makes the next one rarer.
+    pub failed_trials: u32,
+    /// When the next trial beyond the ceiling may be made.
+    pub next_trial_at: Timestamp,
+}
+
+/// What of one lane's state outlives the process.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LaneCondition {
+    /// The hold in force on this lane alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// Throttle answers in a row; the cool-down grows with it and a success resets it.
+    pub throttle_level: u32,
+    /// What automatic concurrency has learnt; `None` without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learnt: Option<LearntLimit>,
+}
+
+/// What of one model's state outlives the process: its short breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelCondition {
+    /// The hold in force on this model alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// Overload answers in a row; the hold grows with it and a success resets it.
+    pub overloads: u32,
+}
+
+/// The name of the lane that takes every model that no other lane names.
+pub const DEFAULT_LANE: &str = "default";
+
+/// What of the state of all lanes outlives the process. Stored in the transaction that causes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LaneState {
     /// An operator's pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
-    /// The hold in force.
+    /// An operator closed the intake: what waits is worked off, nothing more is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<Pause>,
+    /// The hold in force on the account: it stops every lane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
-    /// Throttle answers in a row; the cool-down grows with it and a success resets it.
-    #[serde(default)]
-    pub throttle_level: u32,
-    /// Digest of base URL and key when the hold began: another one on start means that the
-    /// operator acted, and an operator hold ends.
+    /// An operator hold was ended by the slow probe, and no answer has shown yet that it was right:
+    /// one call at a time until then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probing: bool,
+    /// The lanes that have something to remember, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lanes: BTreeMap<String, LaneCondition>,
+    /// The models that have something to remember, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelCondition>,
+    /// Digest of base URL and key when a hold began: another one on start means that the operator
+    /// acted, and what was held for the old account is released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_digest: Option<String>,
     /// A crash left staged attempts that may have been sent, and not all of them are settled yet:
     /// until they are, the next crash leaves every staged attempt in doubt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_doubt: bool,
+}
+
+impl LaneState {
+    /// Every hold in force, with what it stops: the account's first, then the lanes', then the
+    /// models'.
+    pub fn holds(&self) -> impl Iterator<Item = (HoldScope, &Hold)> {
+        let account = self.hold.iter().map(|hold| (HoldScope::Account, hold));
+        let lanes = self
+            .lanes
+            .iter()
+            .filter_map(|(name, lane)| Some((HoldScope::Lane(name.clone()), lane.hold.as_ref()?)));
+        let models = self.models.iter().filter_map(|(name, model)| {
+            Some((HoldScope::Model(name.clone()), model.hold.as_ref()?))
+        });
+        account.chain(lanes).chain(models)
+    }
 }
 
 /// The states of the circuit breaker.
@@ -115,7 +213,10 @@ pub struct BreakerSnapshot {
     pub consecutive_failures: u32,
     /// How often it has opened without a success between: the cool-down grows with it.
     pub openings: u32,
-    /// The failure that opened it.
+    /// The failure, or the operator's words, that opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// An operator opened it: it stays open until an operator resets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }

@@ -19,7 +19,13 @@ pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
 /// Jobs that one `submit_many` may carry.
 pub const SUBMIT_MANY_MAX: usize = 10_000;
-/// Slots a lane may have.
+/// Jobs that one job may run after.
+pub const AFTER_JOBS_MAX: usize = 100;
+/// Lanes beside the default one.
+pub const LANES_MAX: usize = 64;
+/// Models in one fallback chain.
+pub const FALLBACKS_MAX: usize = 8;
+/// Slots of all lanes together.
 pub const CONCURRENCY_MAX: u16 = 256;
 /// Retries a job may ask for.
 pub const MAX_RETRIES_MAX: u32 = 100;
@@ -36,6 +42,8 @@ pub const STAGED_AHEAD_MAX: usize = 128;
 pub const BATCH_TRANSITIONS_MAX: usize = 1_024;
 /// Live events that a slow subscriber may lag behind before it is told how many it missed.
 pub const EVENTS_BUFFERED_MAX: usize = 4_096;
+/// Jobs that one bulk change takes through the queue at once.
+pub const BULK_JOBS_MAX: usize = 256;
 /// Jobs that may wait, unless configured otherwise.
 pub const QUEUE_JOBS_DEFAULT: u64 = 1_000_000;
 /// Restarts of actors within [`RESTART_WINDOW_MS`] before the process gives up.

@@ -9,7 +9,9 @@ mod failure;
 mod id;
 mod job;
 mod lane;
+mod lanes;
 mod money;
+mod policy;
 mod request;
 mod settings;
 mod submission;
@@ -18,13 +20,18 @@ mod usage;
 
 pub mod limits;
 
-pub use call::{CallOutcome, CallRecord};
+pub use call::{Billing, CallOutcome, CallRecord};
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
-pub use job::{AttemptPhase, Job, JobEntry, JobStatus, OpenAttempt, Phase};
-pub use lane::{BreakerSnapshot, BreakerState, Hold, HoldKind, LaneState, Pause};
+pub use job::{AsyncTask, AttemptPhase, Job, JobEntry, JobStatus, OpenAttempt, Phase, SetAside};
+pub use lane::{
+    BreakerSnapshot, BreakerState, DEFAULT_LANE, Hold, HoldKind, HoldScope, LaneCondition,
+    LaneState, LearntLimit, ModelCondition, Pause,
+};
+pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
 pub use money::{Cost, Currency, Nanos};
+pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use request::{Fingerprint, Request, RequestError};
 pub use settings::{
     BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,

@@ -1,13 +1,14 @@
 //! What the lane is told: everything an operator may change while it runs, already validated.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FailureClass, limits};
+use super::{DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, lane_for, limits};
 use crate::policy::price::PriceTable;
 
 /// A secret that no log, error or response shows.
@@ -111,6 +112,8 @@ pub struct RetrySettings {
     pub max_delay_ms: u64,
     /// The part of a delay, 0 to 1, that is drawn at random.
     pub jitter: f64,
+    /// Throttle answers of one job after which it fails: they use up no retry, but must end some day.
+    pub max_throttles: u32,
 }
 
 impl Default for RetrySettings {
@@ -121,6 +124,7 @@ impl Default for RetrySettings {
             backoff_multiplier: 2.0,
             max_delay_ms: 30_000,
             jitter: 0.2,
+            max_throttles: 200,
         }
     }
 }
@@ -183,6 +187,8 @@ pub enum OnInterrupted {
     /// It goes back to its place; the call may be paid twice.
     #[default]
     Retry,
+    /// It stays pending, set aside until somebody puts it back in line or cancels it.
+    Hold,
     /// It fails and waits for somebody to retry it by hand; nothing is paid twice.
     Fail,
 }
@@ -192,7 +198,7 @@ pub enum OnInterrupted {
 #[error("{field}: {problem}")]
 pub struct SettingsError {
     /// The setting, by its name in `config.toml`.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// What is wrong and what would be right.
     pub problem: String,
 }
@@ -212,15 +218,17 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `false` stops the lane as a pause does.
     pub is_active: bool,
-    /// Calls in flight at most.
-    pub max_concurrency: u16,
+    /// The default lane: it takes every model that no other lane names.
+    pub lane: LaneRules,
+    /// Lanes of their own for some models, by name.
+    pub lanes: BTreeMap<String, NamedLane>,
     /// Jobs that may wait.
     pub max_queue_jobs: u64,
     /// How transient failures are retried.
     pub retry: RetrySettings,
     /// The lane's cool-down after a throttle answer.
     pub throttle: CoolDownSettings,
-    /// The job's delay after an overload answer.
+    /// The model's hold after an overload answer.
     pub overload: CoolDownSettings,
     /// The breaker.
     pub breaker: BreakerSettings,
@@ -228,8 +236,20 @@ pub struct Settings {
     pub on_interrupted: OnInterrupted,
     /// Crashes in a row after which a job that was in flight in all of them is failed.
     pub quarantine_after: u32,
-    /// Codes whose class differs from the shipped table.
-    pub policy: BTreeMap<String, FailureClass>,
+    /// Codes whose class or rules differ from the shipped ones.
+    pub policy: BTreeMap<String, PolicyOverride>,
+    /// Models that may serve a job whose own model is held for overload, in this order.
+    pub fallbacks: BTreeMap<String, Vec<String>>,
+    /// Models that are called through GLM's asynchronous API: after a crash the answer is fetched,
+    /// not bought again.
+    pub async_models: BTreeSet<String>,
+    /// Between two looks at an asynchronous task, in milliseconds.
+    pub async_poll_ms: u64,
+    /// How long a lane rests after a call timed out, in milliseconds: GLM may still count it. 0: not.
+    pub pause_after_timeout_ms: u64,
+    /// After so many milliseconds an operator hold lets one call try whether it still stands. 0: only
+    /// an operator ends it.
+    pub operator_probe_ms: u64,
     /// What calls cost.
     pub prices: Arc<PriceTable>,
 }
@@ -242,7 +262,7 @@ impl Settings {
                 Ok(())
             } else {
                 Err(SettingsError {
-                    field,
+                    field: field.into(),
                     problem: problem.to_owned(),
                 })
             }
@@ -276,10 +296,22 @@ impl Settings {
                 "must be 1 to 86400000 milliseconds (a day)",
             )?;
         }
+        self.validate_lanes()?;
+        self.validate_models()?;
         check(
-            (1..=limits::CONCURRENCY_MAX).contains(&self.max_concurrency),
-            "lane.max_concurrency",
-            "must be 1 to 256",
+            (100..=3_600_000).contains(&self.async_poll_ms),
+            "glm.async_poll_ms",
+            "must be 100 to 3600000 milliseconds (an hour)",
+        )?;
+        check(
+            self.pause_after_timeout_ms <= 3_600_000,
+            "lane.pause_after_timeout_ms",
+            "must be 0 (off) to 3600000 milliseconds (an hour)",
+        )?;
+        check(
+            self.operator_probe_ms == 0 || (1_000..=86_400_000).contains(&self.operator_probe_ms),
+            "lane.operator_probe_ms",
+            "must be 0 (off) or 1000 to 86400000 milliseconds (a day)",
         )?;
         check(
             self.max_queue_jobs >= 1,
@@ -293,6 +325,99 @@ impl Settings {
         )?;
         self.validate_retry(check)?;
         self.validate_breaker(check)
+    }
+
+    fn validate_lanes(&self) -> Result<(), SettingsError> {
+        self.lane.validate("lane")?;
+        let refuse = |field: String, problem: &str| {
+            Err(SettingsError {
+                field: field.into(),
+                problem: problem.to_owned(),
+            })
+        };
+        if self.lanes.len() > limits::LANES_MAX {
+            return refuse("lanes".to_owned(), "must be at most 64");
+        }
+        for (name, lane) in &self.lanes {
+            if name == DEFAULT_LANE || name.is_empty() || name.chars().count() > 64 {
+                return refuse(
+                    format!("lanes.{name}"),
+                    "must have a name of 1 to 64 characters other than \"default\", which is [lane]",
+                );
+            }
+            lane.rules.validate(&format!("lanes.{name}"))?;
+            let long = |m: &String| m.is_empty() || m.chars().count() > limits::MODEL_CHARS_MAX;
+            if lane.models.is_empty() || lane.models.iter().any(long) {
+                return refuse(
+                    format!("lanes.{name}.models"),
+                    "must name at least one model, each in 1 to 128 characters",
+                );
+            }
+        }
+        let slots: u32 = self
+            .all_lanes()
+            .map(|(_, rules)| u32::from(rules.max_concurrency))
+            .sum();
+        if slots > u32::from(limits::CONCURRENCY_MAX) {
+            return refuse(
+                "lanes".to_owned(),
+                "must have at most 256 calls in flight together, the default lane included",
+            );
+        }
+        Ok(())
+    }
+
+    fn validate_models(&self) -> Result<(), SettingsError> {
+        for (model, chain) in &self.fallbacks {
+            let field = || format!("glm.fallbacks.{model}").into();
+            if chain.is_empty() || chain.len() > limits::FALLBACKS_MAX {
+                return Err(SettingsError {
+                    field: field(),
+                    problem: "must name 1 to 8 models".to_owned(),
+                });
+            }
+            let odd = |m: &String| {
+                m == model || m.is_empty() || m.chars().count() > limits::MODEL_CHARS_MAX
+            };
+            if chain.iter().any(odd) {
+                return Err(SettingsError {
+                    field: field(),
+                    problem: "must name other models, each in 1 to 128 characters".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Every lane with its rules, the default one first, the others by name.
+    pub fn all_lanes(&self) -> impl Iterator<Item = (&str, &LaneRules)> {
+        let named = self
+            .lanes
+            .iter()
+            .map(|(name, lane)| (name.as_str(), &lane.rules));
+        std::iter::once((DEFAULT_LANE, &self.lane)).chain(named)
+    }
+
+    /// The lane that a model belongs to.
+    #[must_use]
+    pub fn lane_of(&self, model: &str) -> &str {
+        lane_for(&self.lanes, model).unwrap_or(DEFAULT_LANE)
+    }
+
+    /// The rules of a lane; those of the default lane for a name that is not (or no longer) known.
+    #[must_use]
+    pub fn rules_of(&self, lane: &str) -> &LaneRules {
+        self.lanes.get(lane).map_or(&self.lane, |lane| &lane.rules)
+    }
+
+    /// Calls in flight at most, over all lanes.
+    #[must_use]
+    pub fn slots(&self) -> u16 {
+        let sum: u32 = self
+            .all_lanes()
+            .map(|(_, rules)| u32::from(rules.max_concurrency))
+            .sum();
+        u16::try_from(sum).unwrap_or(u16::MAX)
     }
 
     fn validate_retry(
@@ -319,6 +444,11 @@ impl Settings {
             (1.0..=100.0).contains(&retry.backoff_multiplier),
             "retry.backoff_multiplier",
             "must be 1.0 to 100.0",
+        )?;
+        check(
+            retry.max_throttles >= 1,
+            "retry.max_throttles",
+            "must be at least 1",
         )?;
         check(
             (0.0..=1.0).contains(&retry.jitter),
@@ -406,7 +536,8 @@ impl Default for Settings {
             temperature: None,
             timeouts: Timeouts::default(),
             is_active: true,
-            max_concurrency: 1,
+            lane: LaneRules::default(),
+            lanes: BTreeMap::new(),
             max_queue_jobs: limits::QUEUE_JOBS_DEFAULT,
             retry: RetrySettings::default(),
             throttle: CoolDownSettings::default(),
@@ -418,6 +549,11 @@ impl Default for Settings {
             on_interrupted: OnInterrupted::default(),
             quarantine_after: 3,
             policy: BTreeMap::new(),
+            fallbacks: BTreeMap::new(),
+            async_models: BTreeSet::new(),
+            async_poll_ms: 2_000,
+            pause_after_timeout_ms: 0,
+            operator_probe_ms: 0,
             prices: Arc::new(PriceTable::default()),
         }
     }
@@ -435,7 +571,10 @@ mod tests {
     #[test]
     fn a_bad_value_is_named() {
         let settings = Settings {
-            max_concurrency: 0,
+            lane: LaneRules {
+                max_concurrency: 0,
+                ..LaneRules::default()
+            },
             ..Settings::default()
         };
         let error = settings.validate().unwrap_err();

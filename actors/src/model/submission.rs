@@ -3,8 +3,10 @@
 use serde_json::value::RawValue;
 
 use super::{
-    AttemptNo, Job, JobId, JobStatus, Request, RequestError, Seq, Settings, Timestamp, limits,
+    AttemptNo, Job, JobId, JobStatus, OnInterrupted, Request, RequestError, Seq, Settings,
+    Timestamp, limits,
 };
+use crate::policy::estimate;
 use crate::policy::transition::NewJob;
 
 /// A job as it is submitted. Fields that are `None` take the configured default.
@@ -30,6 +32,10 @@ pub struct Submission {
     pub timeout_ms: Option<u64>,
     /// The same key of the same user with the same request gives the same job.
     pub idempotency_key: Option<String>,
+    /// The jobs that have to be completed before it runs; it fails or is cancelled with them.
+    pub after: Vec<JobId>,
+    /// What becomes of it when its call is interrupted; `None`: as configured.
+    pub on_interrupted: Option<OnInterrupted>,
     /// Any JSON of the submitter's own, kept as it came.
     pub metadata: Option<Box<RawValue>>,
 }
@@ -83,6 +89,8 @@ impl Submission {
             deadline: None,
             timeout_ms: None,
             idempotency_key: None,
+            after: Vec::new(),
+            on_interrupted: None,
             metadata: None,
         }
     }
@@ -125,6 +133,27 @@ impl Submission {
         self
     }
 
+    /// After these jobs are completed; at most [`limits::AFTER_JOBS_MAX`].
+    #[must_use]
+    pub fn after(mut self, jobs: impl IntoIterator<Item = JobId>) -> Self {
+        self.after.extend(jobs);
+        self
+    }
+
+    /// Not before this moment.
+    #[must_use]
+    pub fn run_at(mut self, at: Timestamp) -> Self {
+        self.run_at = Some(at);
+        self
+    }
+
+    /// Fails if not done by this moment.
+    #[must_use]
+    pub fn deadline(mut self, at: Timestamp) -> Self {
+        self.deadline = Some(at);
+        self
+    }
+
     /// With this idempotency key.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
@@ -140,6 +169,10 @@ impl Submission {
         now: Timestamp,
     ) -> Result<NewJob, SubmissionError> {
         self.check()?;
+        let estimated_tokens = estimate::tokens(&self.request, settings.max_tokens);
+        let mut after = self.after;
+        after.sort_unstable();
+        after.dedup();
         let model = match self.model {
             Some(model) => model,
             None => self
@@ -173,6 +206,15 @@ impl Submission {
             processed_at: None,
             idempotency_key: self.idempotency_key,
             metadata: self.metadata,
+            throttles: 0,
+            served_by: None,
+            // The store keeps those that are not completed.
+            waits_for: after.clone(),
+            after,
+            set_aside: None,
+            on_interrupted: self.on_interrupted,
+            task: None,
+            estimated_tokens,
         };
         Ok(NewJob {
             job,
@@ -207,6 +249,12 @@ impl Submission {
             return Err(SubmissionError::new(
                 "maxRetries",
                 format!("must be 0 to {}", limits::MAX_RETRIES_MAX),
+            ));
+        }
+        if self.after.len() > limits::AFTER_JOBS_MAX {
+            return Err(SubmissionError::new(
+                "after",
+                format!("must name at most {} jobs", limits::AFTER_JOBS_MAX),
             ));
         }
         if let Some(ms) = self.timeout_ms

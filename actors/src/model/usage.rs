@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallOutcome, CallRecord, Currency, Day, Nanos};
+use super::{Billing, CallOutcome, CallRecord, Currency, Day, Nanos};
 
 /// Tokens as GLM reports them. Cached tokens are inside the prompt's, reasoning inside the
 /// completion's. Details that GLM leaves out count as 0.
@@ -96,6 +96,21 @@ impl UsageRow {
         }
     }
 
+    /// Adds what was found out about a call that is in the sums already.
+    pub fn resolve(&mut self, billing: &Billing) {
+        if !billing.billed {
+            return;
+        }
+        self.usage.add(&billing.usage);
+        match billing.cost {
+            Some(cost) => {
+                let sum = self.cost.entry(cost.currency).or_default();
+                *sum = sum.saturating_add(cost.nanos);
+            }
+            None => self.unpriced_calls += 1,
+        }
+    }
+
     /// Adds one call to the sums.
     pub fn add(&mut self, call: &CallRecord) {
         self.calls += 1;
@@ -115,6 +130,9 @@ impl UsageRow {
         }
         if call.outcome == CallOutcome::Completed {
             self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);
+        }
+        if let Some(billing) = &call.billing {
+            self.resolve(billing);
         }
     }
 }

@@ -17,6 +17,7 @@ pub struct Breaker {
     consecutive_failures: u32,
     openings: u32,
     reason: Option<String>,
+    forced: bool,
     window: VecDeque<(Timestamp, bool)>,
 }
 
@@ -32,6 +33,7 @@ impl Breaker {
             consecutive_failures: 0,
             openings: 0,
             reason: None,
+            forced: false,
             window: VecDeque::new(),
         }
     }
@@ -44,6 +46,7 @@ impl Breaker {
         self.consecutive_failures = snapshot.consecutive_failures;
         self.openings = snapshot.openings;
         self.reason = snapshot.reason;
+        self.forced = snapshot.forced;
         self.window.clear();
     }
 
@@ -74,6 +77,7 @@ impl Breaker {
             consecutive_failures: self.consecutive_failures,
             openings: self.openings,
             reason: self.reason.clone(),
+            forced: self.forced,
         }
     }
 
@@ -124,6 +128,13 @@ impl Breaker {
         self.close(now);
     }
 
+    /// An operator opens it: it stays open until [`Breaker::reset`].
+    pub fn force_open(&mut self, reason: &str, now: Timestamp) {
+        self.open(reason, now);
+        self.probe_at = None;
+        self.forced = true;
+    }
+
     fn close(&mut self, now: Timestamp) {
         self.state = BreakerState::Closed;
         self.since = now;
@@ -131,6 +142,7 @@ impl Breaker {
         self.consecutive_failures = 0;
         self.openings = 0;
         self.reason = None;
+        self.forced = false;
         self.window.clear();
     }
 

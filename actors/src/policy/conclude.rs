@@ -78,6 +78,7 @@ fn next_of(
                 failure,
                 at: *at,
                 counted: *counted,
+                throttled: false,
                 interruptions,
             };
             (next, Some(entry))
@@ -110,6 +111,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
         failure: None,
         retry_count: job.retry_count,
         maybe_billed: false,
+        billing: None,
     };
     let price = |usage: &Usage| {
         (usage.total_tokens > 0)
@@ -221,6 +223,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         failure: Some(failure.clone()),
         retry_count: job.retry_count,
         maybe_billed: true,
+        billing: None,
     };
     let (next, back_in_line) = next_of(job, &effect, failure, interruptions);
     Concluded {

@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 
 use super::transition::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 use crate::model::{
-    BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState, Request, Seq,
+    AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
+    Request, Seq, Timestamp,
 };
 
 /// The rows of a store inside one transaction: reads see what the transaction has written so far,
@@ -50,6 +51,15 @@ pub trait Rows {
     /// Writes a job that exists and counts its move from the status `before`.
     fn update(&mut self, before: JobStatus, job: &Job) -> Result<(), Self::Error>;
 
+    /// The jobs that run after this one, whatever their status, in the order of their ids.
+    fn dependents(&mut self, id: JobId) -> Result<Vec<JobId>, Self::Error>;
+    /// Remembers that `dependent` runs after `id`.
+    fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
+    /// The row of the call log of a job's attempt.
+    fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>, Self::Error>;
+    /// Writes what was found out to a row of the call log that was maybe billed, takes it from the
+    /// open ones, and adds it to the usage of the row's day, model and user.
+    fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<(), Self::Error>;
     /// Writes GLM's answer to a job.
     fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Self::Error>;
 
@@ -98,12 +108,19 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Verdict<R::Error
         Transition::Lane(lane) => rows.put_lane(lane)?,
         Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
         Transition::Config(config) => rows.put_config(config)?,
+        Transition::Billing {
+            job_id,
+            attempt,
+            billing,
+        } => return resolve(rows, *job_id, *attempt, billing),
+        Transition::Requeue { job_id } => return requeue(rows, *job_id, transition),
         Transition::Stage { job_id, .. }
         | Transition::Unstage { job_id, .. }
         | Transition::Start { job_id, .. }
+        | Transition::Resume { job_id, .. }
+        | Transition::Task { job_id, .. }
         | Transition::Fail { job_id, .. }
         | Transition::Cancel { job_id, .. }
-        | Transition::Requeue { job_id }
         | Transition::Reprioritise { job_id, .. } => return change(rows, *job_id, transition),
         Transition::Settle(settlement) => return change(rows, settlement.job_id, transition),
     }
@@ -139,12 +156,110 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Verdict<R::Error> {
         }));
     }
     let mut job = Box::new(new.job.clone());
+    match open_dependencies(rows, &job.after)? {
+        Ok(open) => job.waits_for = open,
+        Err(refusal) => return Ok(Err(refusal)),
+    }
     job.seq = rows.next_seq();
     rows.insert(&job, &new.request)?;
+    for before in &job.waits_for {
+        rows.insert_dependent(*before, job.id)?;
+    }
     if let Some((key, fingerprint)) = key {
         rows.insert_key(&job.user_id, key, job.id, fingerprint)?;
     }
     Ok(Ok(Applied::Inserted(job)))
+}
+
+/// Which of the jobs that another runs after are not completed yet. One that failed or was cancelled
+/// will not be, unless somebody retries it first.
+fn open_dependencies<R: Rows>(
+    rows: &mut R,
+    after: &[JobId],
+) -> Result<Result<Vec<JobId>, Refusal>, R::Error> {
+    let mut open = Vec::new();
+    for id in after {
+        match rows.job(*id)? {
+            None => return Ok(Err(Refusal::NoSuchDependency(*id))),
+            Some(job) if job.status == JobStatus::Completed => {}
+            Some(job) if job.status.is_terminal() => {
+                return Ok(Err(Refusal::DependencyEnded {
+                    job_id: *id,
+                    status: job.status,
+                }));
+            }
+            Some(_) => open.push(*id),
+        }
+    }
+    Ok(Ok(open))
+}
+
+/// Puts a job back in line. One that runs after others waits for those that are not completed.
+fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict<R::Error> {
+    let Some(mut job) = rows.job(id)? else {
+        return Ok(Err(Refusal::NotFound));
+    };
+    let before = job.status;
+    if let Err(refusal) = transition::apply(&mut job, transition) {
+        return Ok(Err(refusal));
+    }
+    match open_dependencies(rows, &job.after)? {
+        Ok(open) => job.waits_for = open,
+        Err(refusal) => return Ok(Err(refusal)),
+    }
+    for other in &job.waits_for {
+        rows.insert_dependent(*other, id)?;
+    }
+    rows.update(before, &job)?;
+    Ok(Ok(Applied::Job(Box::new(job))))
+}
+
+/// Books what somebody found out about an attempt that was maybe billed.
+fn resolve<R: Rows>(
+    rows: &mut R,
+    id: JobId,
+    attempt: AttemptNo,
+    billing: &Billing,
+) -> Verdict<R::Error> {
+    let Some(call) = rows.call(id, attempt)? else {
+        return Ok(Err(Refusal::NotFound));
+    };
+    if !call.is_billing_open() {
+        return Ok(Err(Refusal::BillingSettled(attempt)));
+    }
+    rows.resolve_call(&call, billing)?;
+    Ok(Ok(Applied::Done))
+}
+
+/// The moment at which a change ends its job, if it does.
+fn ended_at(job: &Job) -> Option<Timestamp> {
+    job.processed_at.filter(|_| job.status.is_terminal())
+}
+
+/// What the end of a job means for those that run after it: free to run, or ended with it, and so on
+/// with those that run after them.
+fn follow<R: Rows>(rows: &mut R, ended: &Job) -> Result<Vec<Job>, R::Error> {
+    let mut changed = Vec::new();
+    let mut ends = vec![(ended.id, ended.status, ended_at(ended).unwrap_or_default())];
+    while let Some((id, status, at)) = ends.pop() {
+        for dependent in rows.dependents(id)? {
+            let Some(mut job) = rows.job(dependent)? else {
+                continue;
+            };
+            // It may have ended before, or been put back in line after this one was completed.
+            if !job.waits_for.contains(&id) || job.status != JobStatus::Pending {
+                continue;
+            }
+            if status == JobStatus::Completed {
+                transition::unblock(&mut job, id);
+            } else if transition::end_with(&mut job, id, status, at).is_ok() {
+                ends.push((job.id, job.status, at));
+            }
+            rows.update(JobStatus::Pending, &job)?;
+            changed.push(job);
+        }
+    }
+    Ok(changed)
 }
 
 /// Changes a job that exists.
@@ -160,13 +275,20 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict<
     if let Transition::Settle(settlement) = transition {
         account(rows, settlement)?;
     }
+    if job.status != before && job.status.is_terminal() {
+        let others = follow(rows, &job)?;
+        if !others.is_empty() {
+            let job = Box::new(job);
+            return Ok(Ok(Applied::Chain { job, others }));
+        }
+    }
     Ok(Ok(match transition {
         // An attempt is told whole to whoever sends it, and with its number to whoever tells others.
-        Transition::Stage { .. } | Transition::Start { .. } => {
+        Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
             let request = rows.request(id)?;
             Applied::Dispatch(Arc::new(Dispatch { job, request }))
         }
-        Transition::Unstage { .. } => Applied::Done,
+        Transition::Unstage { .. } | Transition::Task { .. } => Applied::Done,
         _ => Applied::Job(Box::new(job)),
     }))
 }

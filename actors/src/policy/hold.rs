@@ -40,7 +40,8 @@ pub fn release(state: &mut LaneState) -> bool {
     let was = state.hold.is_some() || state.paused.is_some();
     state.hold = None;
     state.paused = None;
-    state.throttle_level = 0;
+    state.lanes.clear();
+    state.models.clear();
     was
 }
 

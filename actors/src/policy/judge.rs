@@ -62,7 +62,7 @@ pub fn class_of(failure: &Failure, settings: &Settings) -> FailureClass {
     settings
         .policy
         .get(&failure.code)
-        .copied()
+        .and_then(|word| word.class)
         .unwrap_or(failure.class)
 }
 
@@ -220,7 +220,7 @@ pub fn interrupted(
             at: None,
             counted: false,
         },
-        OnInterrupted::Fail => JobEffect::Fail,
+        OnInterrupted::Fail | OnInterrupted::Hold => JobEffect::Fail,
     };
     (failure, effect, interruptions)
 }
@@ -253,6 +253,14 @@ mod tests {
             processed_at: None,
             idempotency_key: None,
             metadata: None,
+            throttles: 0,
+            served_by: None,
+            after: Vec::new(),
+            waits_for: Vec::new(),
+            set_aside: None,
+            on_interrupted: None,
+            task: None,
+            estimated_tokens: 0,
         }
     }
 
@@ -329,7 +337,7 @@ mod tests {
         let mut settings = Settings::default();
         settings
             .policy
-            .insert("x".to_owned(), FailureClass::RequestFatal);
+            .insert("x".to_owned(), FailureClass::RequestFatal.into());
         let failure = Failure::new(FailureClass::ServerTransient, "x", "words");
         let j = judge(&failure, &job(0), &settings, 0, 1, NOW);
         assert_eq!(j.job, JobEffect::Fail);

@@ -17,8 +17,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, Failure, FailureClass, Hold, HoldKind,
-    Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, code, limits,
+    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, DEFAULT_LANE, Failure, FailureClass,
+    Hold, HoldKind, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, code,
+    limits,
 };
 use crate::policy::conclude::{self, Concluded};
 use crate::policy::hold;
@@ -83,6 +84,24 @@ pub enum CancelPath {
     Settlement,
 }
 
+/// A view of one lane among several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneView {
+    /// Its name.
+    pub name: String,
+    /// Calls that are open on it or about to be.
+    pub in_flight: usize,
+    /// Jobs whose next attempt is on record ahead of a slot.
+    pub staged: usize,
+    /// Calls that may be open, as configured.
+    pub max_concurrency: u16,
+    /// Calls that may be open for now: less than configured while automatic concurrency learns, or
+    /// while a probe is out.
+    pub limit: u16,
+    /// Its pace lets nothing start before this moment.
+    pub not_before: Option<Timestamp>,
+}
+
 /// A view of the lane for tests, the admin API and the curious.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneSnapshot {
@@ -92,12 +111,16 @@ pub struct LaneSnapshot {
     pub ready: usize,
     /// Jobs that wait for their time.
     pub waiting: usize,
+    /// Jobs that wait for other jobs or for somebody's word.
+    pub parked: usize,
     /// Jobs whose next attempt is on record ahead of the slot.
     pub staged: usize,
     /// Calls that are open or about to be, those left by an earlier generation included.
     pub in_flight: usize,
-    /// Calls that may be open.
+    /// Calls that may be open, over all lanes.
     pub max_concurrency: u16,
+    /// Every lane, the default one first.
+    pub lanes: Vec<LaneView>,
     /// Outcomes that wait for their commit.
     pub unsettled: usize,
     /// Whether the configuration lets it run.
@@ -394,6 +417,14 @@ impl Lane {
         self.go_on(now)
     }
 
+    /// An operator closes the intake: what waits is worked off.
+    #[must_use]
+    pub fn close_intake(&mut self, reason: Option<String>, now: Timestamp) -> Vec<Effect> {
+        self.state.draining = Some(Pause { since: now, reason });
+        self.transitions.push(Transition::Lane(self.state.clone()));
+        self.go_on(now)
+    }
+
     /// An operator resumes it: pause and hold end.
     #[must_use]
     pub fn resume(&mut self, now: Timestamp) -> Vec<Effect> {
@@ -502,8 +533,11 @@ impl Lane {
 
     /// Throttle answers in a row.
     #[must_use]
-    pub const fn throttle_level(&self) -> u32 {
-        self.state.throttle_level
+    pub fn throttle_level(&self) -> u32 {
+        self.state
+            .lanes
+            .get(DEFAULT_LANE)
+            .map_or(0, |lane| lane.throttle_level)
     }
 
     /// The breaker as the lane sees it.
@@ -515,7 +549,7 @@ impl Lane {
     /// The slots whose callers should exist but don't.
     #[must_use]
     pub fn missing_callers(&self) -> Vec<SlotId> {
-        (0..self.settings.max_concurrency)
+        (0..self.settings.lane.max_concurrency)
             .map(SlotId)
             .filter(|slot| !self.slots.contains_key(slot))
             .collect()
@@ -530,7 +564,9 @@ impl Lane {
             waiting: self.line.due_len(),
             staged: self.stage.len(),
             in_flight: self.in_flight(),
-            max_concurrency: self.settings.max_concurrency,
+            max_concurrency: self.settings.slots(),
+            parked: 0,
+            lanes: Vec::new(),
             unsettled: self.unsettled,
             active: self.settings.is_active,
             draining: self.draining,
@@ -599,7 +635,7 @@ impl Lane {
             LaneEffect::Hold(new) => self.hold(new),
         }
         if concluded.answered {
-            self.state.throttle_level = 0;
+            self.state.lanes.clear();
         }
         self.note_doubt();
         if self.state != before {
@@ -616,7 +652,13 @@ impl Lane {
 
     fn hold(&mut self, new: Hold) {
         if new.kind == HoldKind::Throttle {
-            self.state.throttle_level = self.state.throttle_level.saturating_add(1);
+            let level = &mut self
+                .state
+                .lanes
+                .entry(DEFAULT_LANE.to_owned())
+                .or_default()
+                .throttle_level;
+            *level = level.saturating_add(1);
         }
         self.state.hold = Some(hold::join(self.state.hold.take(), new));
         self.state.endpoint_digest = Some(self.endpoint_digest.clone());
@@ -726,7 +768,7 @@ impl Lane {
             .is_some_and(|hold| hold.until.is_none_or(|until| until > now));
         let in_flight = self.in_flight();
         let allowed = match self.breaker {
-            BreakerState::Closed => usize::from(self.settings.max_concurrency),
+            BreakerState::Closed => usize::from(self.settings.lane.max_concurrency),
             // The probe: one, and nothing beside it.
             BreakerState::HalfOpen => 1,
             BreakerState::Open => 0,
@@ -809,6 +851,7 @@ impl Lane {
         if settling {
             self.stage.stalled();
         }
+        let job_id = entry.id;
         let state = Slot::Starting {
             entry,
             ticket: self.next_ticket,
@@ -816,9 +859,10 @@ impl Lane {
         };
         self.slots.insert(slot, state);
         self.transitions.push(Transition::Start {
-            job_id: entry.id,
+            job_id,
             slot,
             at: now,
+            served_by: None,
         });
         true
     }
@@ -828,6 +872,7 @@ impl Lane {
             job_id: dispatch.job.id,
             slot,
             at: now,
+            served_by: None,
         });
         let busy = Slot::Busy {
             dispatch: Arc::clone(&dispatch),
@@ -884,7 +929,7 @@ impl Lane {
             .slots
             .iter()
             .filter(|(id, slot)| {
-                id.0 >= self.settings.max_concurrency && matches!(slot, Slot::Idle)
+                id.0 >= self.settings.lane.max_concurrency && matches!(slot, Slot::Idle)
             })
             .map(|(id, _)| *id)
             .collect();

@@ -37,6 +37,14 @@ fn job(seq: u64, priority: i32) -> Job {
         processed_at: None,
         idempotency_key: None,
         metadata: None,
+        throttles: 0,
+        served_by: None,
+        after: Vec::new(),
+        waits_for: Vec::new(),
+        set_aside: None,
+        on_interrupted: None,
+        task: None,
+        estimated_tokens: 0,
     }
 }
 

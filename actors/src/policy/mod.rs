@@ -4,6 +4,7 @@
 pub mod breaker;
 pub mod conclude;
 pub mod effects;
+pub mod estimate;
 pub mod hold;
 pub mod judge;
 pub mod lane;

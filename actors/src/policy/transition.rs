@@ -10,8 +10,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::model::{
-    AttemptNo, AttemptPhase, BreakerSnapshot, CallOutcome, CallRecord, Failure, Fingerprint, Job,
-    JobId, JobStatus, LaneState, OpenAttempt, Phase, Request, SlotId, Timestamp,
+    AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome, CallRecord, Failure,
+    FailureClass, Fingerprint, Job, JobId, JobStatus, LaneState, OpenAttempt, Phase, Request,
+    SetAside, SlotId, Timestamp, code,
 };
 
 /// What can happen to a job.
@@ -23,10 +24,16 @@ pub enum Happening {
     Unstage,
     /// The attempt is sent.
     Start,
+    /// The attempt's task at GLM is taken up again after a crash.
+    Resume,
     /// The attempt brought an answer.
     Complete,
     /// The attempt failed and another follows.
     Retry,
+    /// The attempt was interrupted, and somebody has to look at the job.
+    SetAside,
+    /// The jobs that it waited for are completed.
+    Unblock,
     /// The attempt failed for good, or the job may not run any more.
     Fail,
     /// A caller gave it up.
@@ -39,12 +46,15 @@ pub enum Happening {
 
 impl Happening {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Stage,
         Self::Unstage,
         Self::Start,
+        Self::Resume,
         Self::Complete,
         Self::Retry,
+        Self::SetAside,
+        Self::Unblock,
         Self::Fail,
         Self::Cancel,
         Self::Requeue,
@@ -53,8 +63,10 @@ impl Happening {
 }
 
 /// All states of the table.
-pub const PHASES: [Phase; 6] = [
+pub const PHASES: [Phase; 8] = [
     Phase::Waiting,
+    Phase::Blocked,
+    Phase::Held,
     Phase::Staged,
     Phase::Running,
     Phase::Completed,
@@ -73,22 +85,58 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
         (P::Staged, H::Unstage)
         | (P::Waiting, H::Reprioritise)
         | (P::Staged | P::Running, H::Retry)
-        | (P::Failed | P::Cancelled, H::Requeue) => Some(P::Waiting),
-        (P::Waiting | P::Staged, H::Start) => Some(P::Running),
+        | (P::Blocked, H::Unblock)
+        | (P::Failed | P::Cancelled | P::Held, H::Requeue) => Some(P::Waiting),
+        (P::Blocked, H::Reprioritise) => Some(P::Blocked),
         // A staged attempt may have been sent: its start is stored with the outcome before it.
+        (P::Staged | P::Running, H::SetAside) | (P::Held, H::Reprioritise) => Some(P::Held),
+        (P::Waiting | P::Staged, H::Start) | (P::Running, H::Resume) => Some(P::Running),
         (P::Staged | P::Running, H::Complete) => Some(P::Completed),
-        (P::Waiting | P::Staged | P::Running, H::Fail) => Some(P::Failed),
-        (P::Waiting | P::Staged | P::Running, H::Cancel) => Some(P::Cancelled),
-        (P::Waiting, H::Unstage | H::Complete | H::Retry | H::Requeue)
-        | (P::Staged, H::Stage | H::Requeue)
-        | (P::Running, H::Stage | H::Unstage | H::Start | H::Requeue | H::Reprioritise)
+        (P::Waiting | P::Blocked | P::Held | P::Staged | P::Running, H::Fail) => Some(P::Failed),
+        (P::Waiting | P::Blocked | P::Held | P::Staged | P::Running, H::Cancel) => {
+            Some(P::Cancelled)
+        }
+        (
+            P::Waiting,
+            H::Unstage | H::Resume | H::Complete | H::Retry | H::SetAside | H::Unblock | H::Requeue,
+        )
+        | (
+            P::Blocked,
+            H::Stage
+            | H::Unstage
+            | H::Start
+            | H::Resume
+            | H::Complete
+            | H::Retry
+            | H::SetAside
+            | H::Requeue,
+        )
+        | (
+            P::Held,
+            H::Stage
+            | H::Unstage
+            | H::Start
+            | H::Resume
+            | H::Complete
+            | H::Retry
+            | H::SetAside
+            | H::Unblock,
+        )
+        | (P::Staged, H::Stage | H::Resume | H::Unblock | H::Requeue)
+        | (
+            P::Running,
+            H::Stage | H::Unstage | H::Start | H::Unblock | H::Requeue | H::Reprioritise,
+        )
         | (
             P::Completed,
             H::Stage
             | H::Unstage
             | H::Start
+            | H::Resume
             | H::Complete
             | H::Retry
+            | H::SetAside
+            | H::Unblock
             | H::Fail
             | H::Cancel
             | H::Requeue
@@ -99,8 +147,11 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
             H::Stage
             | H::Unstage
             | H::Start
+            | H::Resume
             | H::Complete
             | H::Retry
+            | H::SetAside
+            | H::Unblock
             | H::Fail
             | H::Cancel
             | H::Reprioritise,
@@ -156,6 +207,15 @@ pub enum Next {
         at: Option<Timestamp>,
         /// Whether it uses up one of the job's retries.
         counted: bool,
+        /// Whether it counts among the job's throttle answers.
+        throttled: bool,
+        /// Crashes in a row from now on.
+        interruptions: u32,
+    },
+    /// Interrupted, maybe billed: it stays pending until somebody has looked at it.
+    SetAside {
+        /// Why.
+        failure: Failure,
         /// Crashes in a row from now on.
         interruptions: u32,
     },
@@ -211,6 +271,25 @@ pub enum Transition {
         slot: SlotId,
         /// When.
         at: Timestamp,
+        /// The fallback model it is sent to; `None`: the job's own.
+        served_by: Option<String>,
+    },
+    /// An attempt that was sent asynchronously is taken up again after a crash: its answer is
+    /// fetched, not bought anew.
+    Resume {
+        /// The job.
+        job_id: JobId,
+        /// Where it runs from now on.
+        slot: SlotId,
+    },
+    /// GLM took an attempt as a task of its asynchronous API.
+    Task {
+        /// The job.
+        job_id: JobId,
+        /// The attempt; the fence.
+        attempt: AttemptNo,
+        /// The task.
+        task: AsyncTask,
     },
     /// An attempt ended.
     Settle(Box<Settlement>),
@@ -230,7 +309,7 @@ pub enum Transition {
         /// Now.
         at: Timestamp,
     },
-    /// A failed or cancelled job goes back in line; its retry count starts afresh.
+    /// A failed, cancelled or set-aside job goes back in line; its retry count starts afresh.
     Requeue {
         /// The job.
         job_id: JobId,
@@ -248,6 +327,15 @@ pub enum Transition {
     Breaker(BreakerSnapshot),
     /// The runtime changes of the configuration, as JSON.
     Config(String),
+    /// Somebody found out whether an attempt that was maybe billed was.
+    Billing {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// What was found out.
+        billing: Billing,
+    },
 }
 
 /// What a sent or staged attempt needs: read in the transaction that stages it, so that nothing
@@ -271,6 +359,14 @@ pub enum Applied {
     Dispatch(Arc<Dispatch>),
     /// The job as it is now.
     Job(Box<Job>),
+    /// The same, and the jobs that were waiting for it, as they are now: free to run, or ended with
+    /// it.
+    Chain {
+        /// The job.
+        job: Box<Job>,
+        /// The others.
+        others: Vec<Job>,
+    },
     /// Done; nothing to tell.
     Done,
 }
@@ -293,6 +389,20 @@ pub enum Refusal {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request, by job {0}")]
     IdempotencyConflict(JobId),
+    /// A job that it was to run after does not exist.
+    #[error("there is no job {0} to run after")]
+    NoSuchDependency(JobId),
+    /// A job that it was to run after has failed or was cancelled.
+    #[error("job {job_id}, which it runs after, is {}", .status.name())]
+    DependencyEnded {
+        /// That job.
+        job_id: JobId,
+        /// Its status.
+        status: JobStatus,
+    },
+    /// The attempt was never in doubt, or that was settled before.
+    #[error("attempt {0} is not waiting to be settled")]
+    BillingSettled(AttemptNo),
     /// Too many jobs wait.
     #[error("{limit} jobs are waiting already, which is the limit")]
     QueueFull {
@@ -319,6 +429,8 @@ fn expect_open(job: &Job, attempt: AttemptNo) -> Result<(), Refusal> {
 fn end(job: &mut Job, status: JobStatus, at: Timestamp) {
     job.status = status;
     job.open = None;
+    job.task = None;
+    job.set_aside = None;
     job.next_retry_at = None;
     job.processed_at = Some(at);
 }
@@ -343,13 +455,19 @@ pub fn unstage(job: &mut Job) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Marks an attempt as sent: the staged one, or the next.
-pub fn start(job: &mut Job, slot: SlotId, at: Timestamp) -> Result<(), Refusal> {
+/// Marks an attempt as sent: the staged one, or the next. `served_by` is the fallback model.
+pub fn start(
+    job: &mut Job,
+    slot: SlotId,
+    at: Timestamp,
+    served_by: Option<&str>,
+) -> Result<(), Refusal> {
     expect(job, Happening::Start)?;
     if job.open.is_none() {
         job.attempts = job.attempts.next();
     }
     job.status = JobStatus::Processing;
+    job.served_by = served_by.map(str::to_owned);
     job.next_retry_at = None;
     job.open = Some(OpenAttempt {
         no: job.attempts,
@@ -360,11 +478,28 @@ pub fn start(job: &mut Job, slot: SlotId, at: Timestamp) -> Result<(), Refusal> 
     Ok(())
 }
 
+/// Takes up an attempt whose task GLM may have finished, in another slot.
+pub fn resume(job: &mut Job, slot: SlotId) -> Result<(), Refusal> {
+    expect(job, Happening::Resume)?;
+    if let Some(open) = &mut job.open {
+        open.slot = slot;
+    }
+    Ok(())
+}
+
+/// Notes the task that GLM made of an attempt.
+pub fn note_task(job: &mut Job, attempt: AttemptNo, task: &AsyncTask) -> Result<(), Refusal> {
+    expect_open(job, attempt)?;
+    job.task = Some(task.clone());
+    Ok(())
+}
+
 /// Ends an attempt.
 pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
     let happening = match settlement.next {
         Next::Completed { .. } => Happening::Complete,
         Next::Retry { .. } => Happening::Retry,
+        Next::SetAside { .. } => Happening::SetAside,
         Next::Failed { .. } => Happening::Fail,
         Next::Cancelled => Happening::Cancel,
     };
@@ -381,16 +516,36 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
             failure,
             at,
             counted,
+            throttled,
             interruptions,
         } => {
             job.status = JobStatus::Pending;
             job.open = None;
+            job.task = None;
             job.next_retry_at = *at;
             job.error = Some(failure.clone());
             job.interruptions = *interruptions;
             if *counted {
                 job.retry_count = job.retry_count.saturating_add(1);
             }
+            if *throttled {
+                job.throttles = job.throttles.saturating_add(1);
+            }
+        }
+        Next::SetAside {
+            failure,
+            interruptions,
+        } => {
+            job.status = JobStatus::Pending;
+            job.open = None;
+            job.task = None;
+            job.next_retry_at = None;
+            job.error = Some(failure.clone());
+            job.interruptions = *interruptions;
+            job.set_aside = Some(SetAside {
+                since: at,
+                attempt: settlement.attempt,
+            });
         }
         Next::Failed { failure } => {
             end(job, JobStatus::Failed, at);
@@ -425,12 +580,40 @@ pub fn cancel(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Puts a dead letter or a cancelled job back in line, at its old place, with fresh retries.
+/// Notes that a job which this one waits for is completed. Tells whether it is free to run now.
+pub fn unblock(job: &mut Job, completed: JobId) -> bool {
+    let waited = job.waits_for.contains(&completed);
+    job.waits_for.retain(|id| *id != completed);
+    waited && job.phase() == Phase::Waiting
+}
+
+/// Ends a job with one that it was to run after.
+pub fn end_with(
+    job: &mut Job,
+    other: JobId,
+    ended: JobStatus,
+    at: Timestamp,
+) -> Result<(), Refusal> {
+    if ended == JobStatus::Cancelled {
+        return cancel(job, at);
+    }
+    let failure = Failure::new(
+        FailureClass::RequestFatal,
+        code::DEPENDENCY,
+        format!("job {other}, which it was to run after, failed"),
+    );
+    fail(job, &failure, at)
+}
+
+/// Puts a dead letter, a cancelled or a set-aside job back in line, at its old place, with fresh
+/// retries.
 pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Requeue)?;
     job.status = JobStatus::Pending;
     job.retry_count = 0;
+    job.throttles = 0;
     job.interruptions = 0;
+    job.set_aside = None;
     job.next_retry_at = None;
     job.processed_at = None;
     // A deadline that has passed would fail it again at once.
@@ -454,6 +637,9 @@ impl Transition {
             Self::Stage { job_id, .. }
             | Self::Unstage { job_id, .. }
             | Self::Start { job_id, .. }
+            | Self::Resume { job_id, .. }
+            | Self::Task { job_id, .. }
+            | Self::Billing { job_id, .. }
             | Self::Fail { job_id, .. }
             | Self::Cancel { job_id, .. }
             | Self::Requeue { job_id }
@@ -464,13 +650,20 @@ impl Transition {
     }
 }
 
-/// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker` and
-/// `Config` have no row to change and are the store's own.
+/// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker`,
+/// `Billing` and `Config` have no job's row to change and are the store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
         Transition::Stage { at, .. } => stage(job, *at),
         Transition::Unstage { .. } => unstage(job),
-        Transition::Start { slot, at, .. } => start(job, *slot, *at),
+        Transition::Start {
+            slot,
+            at,
+            served_by,
+            ..
+        } => start(job, *slot, *at, served_by.as_deref()),
+        Transition::Resume { slot, .. } => resume(job, *slot),
+        Transition::Task { attempt, task, .. } => note_task(job, *attempt, task),
         Transition::Settle(settlement) => settle(job, settlement),
         Transition::Fail { failure, at, .. } => fail(job, failure, *at),
         Transition::Cancel { at, .. } => cancel(job, *at),
@@ -479,6 +672,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         Transition::Insert(_)
         | Transition::Lane(_)
         | Transition::Breaker(_)
+        | Transition::Billing { .. }
         | Transition::Config(_) => Ok(()),
     }
 }
@@ -500,13 +694,23 @@ mod tests {
             slot: SlotId(0),
         };
         (job.status, job.open) = match phase {
-            Phase::Waiting => (JobStatus::Pending, None),
+            Phase::Waiting | Phase::Blocked | Phase::Held => (JobStatus::Pending, None),
             Phase::Staged => (JobStatus::Pending, Some(attempt(AttemptPhase::Staged))),
             Phase::Running => (JobStatus::Processing, Some(attempt(AttemptPhase::Started))),
             Phase::Completed => (JobStatus::Completed, None),
             Phase::Failed => (JobStatus::Failed, None),
             Phase::Cancelled => (JobStatus::Cancelled, None),
         };
+        if phase == Phase::Blocked {
+            job.after = vec![sample::job_id(9)];
+            job.waits_for = job.after.clone();
+        }
+        if phase == Phase::Held {
+            job.set_aside = Some(SetAside {
+                since: sample::START,
+                attempt: AttemptNo(3),
+            });
+        }
         assert_eq!(job.phase(), phase);
         job
     }
@@ -521,6 +725,16 @@ mod tests {
             Happening::Stage => vec![sample::stage(1)],
             Happening::Unstage => vec![Transition::Unstage { job_id }],
             Happening::Start => vec![sample::start(1)],
+            Happening::Resume => vec![Transition::Resume {
+                job_id,
+                slot: SlotId(1),
+            }],
+            Happening::SetAside => vec![settled(Next::SetAside {
+                failure: failure.clone(),
+                interruptions: 1,
+            })],
+            // Not a change of its own: it comes with the end of the other job.
+            Happening::Unblock => vec![],
             Happening::Complete => vec![sample::complete(1, 3)],
             Happening::Retry => vec![sample::retry(1, 3, None)],
             Happening::Fail => vec![
@@ -554,6 +768,12 @@ mod tests {
                     match apply(&mut job, &way) {
                         Ok(()) => reached.push(job.phase()),
                         Err(_) => assert_eq!(format!("{job:?}"), before, "{phase:?} {way:?}"),
+                    }
+                }
+                if happening == Happening::Unblock {
+                    let mut job = job_in(phase);
+                    if unblock(&mut job, sample::job_id(9)) {
+                        reached.push(job.phase());
                     }
                 }
                 let agrees = match cell {

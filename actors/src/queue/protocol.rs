@@ -93,7 +93,14 @@ pub enum QueueMsg {
         /// Answered once that is on disk.
         reply: RpcReplyPort<Result<(), Refusal>>,
     },
-    /// End pause and hold.
+    /// Take no more jobs; what waits is worked off. [`QueueMsg::Resume`] opens the intake again.
+    CloseIntake {
+        /// What the operator says.
+        reason: Option<String>,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// End pause, holds and a closed intake.
     Resume {
         /// Answered once that is on disk.
         reply: RpcReplyPort<Result<(), Refusal>>,

@@ -638,7 +638,7 @@ pub fn recovery_tells_what_waits_from_what_is_open<S: Store>(open: Open<'_, S>) 
     let waiting: Vec<_> = recovered.waiting.iter().map(|e| e.id).collect();
     assert_eq!(waiting, [1, 6].map(job_id));
     assert!(recovered.waiting.is_sorted_by_key(|e| e.seq));
-    let entry = recovered.waiting[0];
+    let entry = recovered.waiting[0].clone();
     assert_eq!(entry.priority, 5);
     assert_eq!(entry.due_at, Some(sample::START.plus_ms(10)));
     assert_eq!(entry.deadline, Some(sample::START.plus_ms(20)));
@@ -714,6 +714,7 @@ pub fn a_list_of_jobs_is_newest_first_and_counts_all<S: Store>(open: Open<'_, S>
             status,
             user_id: user.map(str::to_owned),
             model: model.map(str::to_owned),
+            ..JobFilter::default()
         };
         let page = store.jobs(&filter, None, 100).unwrap();
         assert_eq!(ids(&page), want, "{filter:?}");
@@ -765,6 +766,7 @@ pub fn a_list_of_jobs_pages_without_gap_or_double<S: Store>(open: Open<'_, S>) {
             status,
             user_id: user.map(str::to_owned),
             model: None,
+            ..JobFilter::default()
         };
         for limit in [1, 2, 3, 5, 12] {
             let (mut seen, mut cursor) = (Vec::new(), None);
@@ -955,9 +957,9 @@ fn a_held_lane() -> LaneState {
             since: sample::START,
             until: Some(sample::START.plus_ms(60_000)),
         }),
-        throttle_level: 2,
         endpoint_digest: Some("d1".to_owned()),
         in_doubt: true,
+        ..LaneState::default()
     }
 }
 
@@ -969,6 +971,7 @@ fn an_open_breaker() -> BreakerSnapshot {
         consecutive_failures: 5,
         openings: 1,
         reason: Some("conn".to_owned()),
+        forced: false,
     }
 }
 

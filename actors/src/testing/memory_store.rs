@@ -1,15 +1,15 @@
 //! A store in memory that can be made to fail at a commit, before or after the change is "on disk",
 //! so that tests reach the windows that a real disk opens only rarely.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 
 use crate::model::{
-    BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState, Request, Seq,
-    UsageKey, UsageRow,
+    AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
+    Request, Seq, UsageKey, UsageRow,
 };
 use crate::policy::effects::{Rows, apply_batch};
 use crate::policy::transition::Transition;
@@ -47,6 +47,7 @@ struct Disk {
     jobs: BTreeMap<JobId, JobRecord>,
     line: BTreeMap<Seq, JobId>,
     keys: BTreeMap<(String, String), (JobId, Fingerprint)>,
+    dependents: BTreeSet<(JobId, JobId)>,
     calls: BTreeMap<u64, CallRecord>,
     usage: BTreeMap<UsageKey, UsageRow>,
     counts: StatusCounts,
@@ -140,7 +141,7 @@ impl Store for MemoryStore {
         let mut page = JobPage::default();
         for record in shared.disk.in_line().rev() {
             let job = &record.job;
-            if !filter.matches(job.status, &job.user_id, &job.model) {
+            if !filter.matches(job.status, &job.user_id, &job.model) || !filter.more.matches(job) {
                 continue;
             }
             page.total += 1;
@@ -263,6 +264,33 @@ impl Rows for Disk {
         self.counts.moved(Some(before), job.status);
         if let Some(record) = self.jobs.get_mut(&job.id) {
             record.job = job.clone();
+        }
+        Ok(())
+    }
+
+    fn dependents(&mut self, id: JobId) -> Result<Vec<JobId>, Infallible> {
+        let of = self.dependents.iter().filter(|(before, _)| *before == id);
+        Ok(of.map(|(_, dependent)| *dependent).collect())
+    }
+
+    fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Infallible> {
+        self.dependents.insert((id, dependent));
+        Ok(())
+    }
+
+    fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>, Infallible> {
+        let mut calls = self.calls.values();
+        Ok(calls
+            .find(|c| c.job_id == id && c.attempt == attempt)
+            .cloned())
+    }
+
+    fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<(), Infallible> {
+        if let Some(row) = self.calls.get_mut(&call.seq) {
+            row.billing = Some(billing.clone());
+        }
+        if let Some(row) = self.usage.get_mut(&UsageKey::of(call)) {
+            row.resolve(billing);
         }
         Ok(())
     }

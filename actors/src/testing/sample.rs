@@ -47,6 +47,14 @@ pub fn new_job(n: u64) -> NewJob {
             processed_at: None,
             idempotency_key: None,
             metadata: None,
+            throttles: 0,
+            served_by: None,
+            after: Vec::new(),
+            waits_for: Vec::new(),
+            set_aside: None,
+            on_interrupted: None,
+            task: None,
+            estimated_tokens: 1_032,
         },
         request: Request::Prompt(format!("prompt {n}")),
         fingerprint: None,
@@ -112,6 +120,7 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
         failure: (!answered).then(failure),
         retry_count: 0,
         maybe_billed: false,
+        billing: None,
     }
 }
 
@@ -120,6 +129,7 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
 pub fn settle(n: u64, attempt: u32, next: Next) -> Settlement {
     let outcome = match next {
         Next::Completed { .. } => CallOutcome::Completed,
+        Next::SetAside { .. } => CallOutcome::Interrupted,
         Next::Retry { .. } | Next::Failed { .. } => CallOutcome::Failed,
         Next::Cancelled => CallOutcome::Cancelled,
     };
@@ -154,6 +164,7 @@ pub fn retry(n: u64, attempt: u32, due: Option<Timestamp>) -> Transition {
         failure: failure(),
         at: due,
         counted: true,
+        throttled: false,
         interruptions: 0,
     };
     Transition::Settle(Box::new(settle(n, attempt, next)))
@@ -175,5 +186,6 @@ pub fn start(n: u64) -> Transition {
         job_id: job_id(n),
         slot: crate::model::SlotId(0),
         at: START.plus_ms(1),
+        served_by: None,
     }
 }

@@ -80,6 +80,7 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
         status: Some(JobStatus::Failed),
         user_id: Some("u".to_owned()),
         model: Some("m".to_owned()),
+        ..JobFilter::default()
     };
     assert_eq!(page, Some((filter, Some(9), 5)));
 }

@@ -48,6 +48,14 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             processed_at: None,
             idempotency_key: None,
             metadata: None,
+            throttles: 0,
+            served_by: None,
+            after: Vec::new(),
+            waits_for: Vec::new(),
+            set_aside: None,
+            on_interrupted: None,
+            task: None,
+            estimated_tokens: 0,
         },
         request: Arc::new(Request::prompt(format!("prompt {n}")).unwrap()),
         response: None,
@@ -113,6 +121,7 @@ pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
         failure: job.error.clone(),
         retry_count: 0,
         maybe_billed: false,
+        billing: None,
     }
 }
 

@@ -43,6 +43,8 @@ impl Defaults {
             run_at: None,
             deadline: None,
             timeout_ms: None,
+            after: Vec::new(),
+            on_interrupted: None,
             metadata: None,
         };
         Ready {

@@ -53,7 +53,7 @@ impl Standstill {
                 (HoldKind::Quota, Some(until)) => Some(Self::Passing(format!(
                     "quota is used up until {until}: {what}"
                 ))),
-                (HoldKind::Throttle, Some(until)) => {
+                (HoldKind::Throttle | HoldKind::Overload | HoldKind::AfterTimeout, Some(until)) => {
                     Some(Self::Passing(format!("cooling down until {until}: {what}")))
                 }
             };

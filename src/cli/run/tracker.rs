@@ -220,6 +220,14 @@ mod tests {
             processed_at: None,
             idempotency_key: None,
             metadata: None,
+            throttles: 0,
+            served_by: None,
+            after: Vec::new(),
+            waits_for: Vec::new(),
+            set_aside: None,
+            on_interrupted: None,
+            task: None,
+            estimated_tokens: 0,
         }
     }
 

@@ -94,7 +94,7 @@ fn what_was_read_can_be_sent_back() {
     edited["retry"]["jitter"] = json!(1);
     let edited = change(&loaded, &edited);
     assert_eq!(edited.changed, ["maxConcurrency", "retry.jitter"]);
-    assert_eq!(edited.loaded.settings.max_concurrency, 4);
+    assert_eq!(edited.loaded.settings.lane.max_concurrency, 4);
     let key = Secret::new("0123456789abcdef.topsecret");
     assert_eq!(edited.loaded.settings.endpoint.api_key, Some(key));
 }
@@ -175,7 +175,7 @@ fn a_field_fixed_by_flag_or_environment_is_stored_and_reported() {
         ]
     );
     assert_eq!(changed.loaded.settings.model, "flag");
-    assert_eq!(changed.loaded.settings.max_concurrency, 2);
+    assert_eq!(changed.loaded.settings.lane.max_concurrency, 2);
     let json = changed.loaded.stored_json().unwrap();
     let without = Place::new()
         .load()

@@ -67,7 +67,7 @@ fn a_policy_is_put_together_code_by_code() {
         .settings
         .policy
         .iter()
-        .map(|(code, class)| (code.as_str(), class.name()))
+        .map(|(code, class)| (code.as_str(), class.class.unwrap().name()))
         .collect();
     assert_eq!(
         classes,
@@ -252,7 +252,7 @@ fn a_program_s_own_configuration_stands_where_a_file_would() {
     let changed = loaded
         .change(&json!({"maxConcurrency": 2}), moment(1))
         .unwrap();
-    assert_eq!(changed.loaded.settings.max_concurrency, 2);
+    assert_eq!(changed.loaded.settings.lane.max_concurrency, 2);
     assert_eq!(changed.shadowed, []);
     // A configuration that was loaded before can be used again, file of its key and all.
     let again = Loaded::from_config(&changed.loaded.config).unwrap();

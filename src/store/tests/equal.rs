@@ -1,7 +1,9 @@
 //! The store in memory and the store on disk are one store: whatever is asked of both, in whatever
 //! order, they answer alike.
 
-use onelane_actors::model::{BreakerSnapshot, BreakerState, CallOutcome, LaneState, Timestamp};
+use onelane_actors::model::{
+    BreakerSnapshot, BreakerState, CallOutcome, LaneCondition, LaneState, Timestamp,
+};
 use onelane_actors::policy::transition::Next;
 use onelane_actors::testing::{MemoryStore, sample};
 use proptest::prelude::*;
@@ -121,6 +123,7 @@ impl Step {
                     failure,
                     at: due.map(|ms| Timestamp::from_millis(i64::from(ms))),
                     counted: n % 2 == 0,
+                    throttled: n % 5 == 0,
                     interruptions: u32::from(n % 3 == 0),
                 },
             ),
@@ -149,7 +152,15 @@ impl Step {
 
 fn lane(throttle_level: u32) -> LaneState {
     LaneState {
-        throttle_level,
+        in_doubt: throttle_level % 2 == 1,
+        lanes: [(
+            "default".to_owned(),
+            LaneCondition {
+                throttle_level,
+                ..LaneCondition::default()
+            },
+        )]
+        .into(),
         ..LaneState::default()
     }
 }
@@ -178,6 +189,7 @@ fn all_of(store: &impl Store) -> String {
                     status,
                     user_id,
                     model,
+                    ..JobFilter::default()
                 };
                 let first = store.jobs(&filter, None, 2).unwrap();
                 tell(&first);
