@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{CallOutcome, JobStatus, Request, Seq, Usage};
+use crate::model::{CallOutcome, JobStatus, LaneRules, Request, Seq, Usage};
 use crate::policy::conclude::{Circumstances, Finished, conclude};
 use crate::policy::judge::BreakerEffect;
 use crate::policy::transition::{self};
@@ -131,7 +131,10 @@ struct World {
 impl World {
     fn new(max_concurrency: u16) -> Self {
         let settings = Arc::new(Settings {
-            max_concurrency,
+            lane: LaneRules {
+                max_concurrency,
+                ..LaneRules::default()
+            },
             quarantine_after: 1_000,
             ..Settings::default()
         });
@@ -188,7 +191,7 @@ impl World {
                     assert!(caller.is_none(), "a credit is spent once");
                     *caller = Some(dispatch);
                     let open = self.callers.values().flatten().count();
-                    assert!(open <= usize::from(self.settings.max_concurrency));
+                    assert!(open <= usize::from(self.settings.lane.max_concurrency));
                 }
                 Effect::Commit {
                     ticket,
@@ -214,7 +217,7 @@ impl World {
         let job = job(self.seqs, priority);
         let entry = job.entry();
         self.disk.jobs.insert(job.id, job);
-        let effects = self.lane.submitted([entry], self.now);
+        let effects = self.lane.submitted([entry.clone()], self.now);
         self.carry_out(effects);
         entry.id
     }
@@ -688,7 +691,7 @@ fn a_lower_bound_takes_effect_as_calls_finish() {
     world.ack_all();
     assert_eq!(world.running().len(), 4);
     let mut settings = (*world.settings).clone();
-    settings.max_concurrency = 2;
+    settings.lane.max_concurrency = 2;
     let effects = world.lane.configure(Arc::new(settings.clone()), world.now);
     world.carry_out(effects);
     for want in [3, 2, 2, 2] {
@@ -847,7 +850,7 @@ fn a_judged_success_ends_a_series_of_throttles() {
     world.end(SlotId(0), &answered());
     world.ack_all();
     assert_eq!(world.lane.throttle_level(), 0);
-    assert_eq!(world.disk.lane.throttle_level, 0);
+    assert_eq!(world.disk.lane.lanes.get("default").map_or(0, |lane| lane.throttle_level), 0);
     assert_eq!(world.disk.jobs[&id(1)].retry_count, 0);
 }
 

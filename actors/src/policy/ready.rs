@@ -205,6 +205,11 @@ mod tests {
             priority,
             due_at: None,
             deadline: None,
+            since: NOW,
+            model: "m".into(),
+            user_id: "u".into(),
+            tokens: 1,
+            parked: false,
         }
     }
 
@@ -223,7 +228,7 @@ mod tests {
             due_at: Some(NOW.plus_ms(500)),
             ..entry(1, 5)
         };
-        line.insert(late, NOW);
+        line.insert(late.clone(), NOW);
         line.insert(entry(2, 5), NOW);
         line.insert(entry(3, 5), NOW);
         assert_eq!(line.next_change(), late.due_at);
@@ -272,14 +277,14 @@ mod tests {
                     due_at: Some(NOW.plus_ms(delay)),
                     ..entry(n as u64, priority)
                 };
-                line.insert(job, NOW);
+                line.insert(job.clone(), NOW);
                 if removed {
                     prop_assert_eq!(line.remove(job.id).map(|e| e.seq), Some(job.seq));
                 } else {
                     want.push((priority, job.seq.0));
                 }
             }
-            let whole = Line::from_entries(line.entries.values().copied().collect(), NOW);
+            let whole = Line::from_entries(line.entries.values().cloned().collect(), NOW);
             prop_assert_eq!(&whole.ready, &line.ready);
             prop_assert_eq!(&whole.due, &line.due);
             prop_assert_eq!(&whole.entries, &line.entries);
