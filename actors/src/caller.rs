@@ -8,17 +8,21 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ractor::rpc::CallResult;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
-use crate::model::{AttemptNo, JobId, RequestId, Settings, SlotId};
+use crate::model::{AsyncTask, AttemptNo, Job, JobId, RequestId, Settings, SlotId};
 use crate::policy::conclude::Finished;
 use crate::policy::slot::attempt_of;
-use crate::policy::transition::Dispatch;
-use crate::ports::{GlmCall, GlmOutcome};
+use crate::policy::transition::{Dispatch, Transition};
+use crate::ports::{GlmCall, GlmOutcome, TaskOutcome};
 use crate::queue::QueueMsg;
+use crate::store::{CommitReply, CommitRequest, StoreMsg};
+use crate::supervisor::House;
 
 /// The caller's protocol.
 #[derive(Debug)]
@@ -100,11 +104,15 @@ impl Aborts {
 pub(crate) struct CallerArgs {
     pub(crate) slot: SlotId,
     pub(crate) ports: Ports,
+    /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
+    /// for, whoever else was restarted meanwhile.
+    pub(crate) house: watch::Receiver<House>,
 }
 
 pub(crate) struct CallerState {
     slot: SlotId,
     ports: Ports,
+    house: watch::Receiver<House>,
     generation: u64,
     queue: Option<ActorRef<QueueMsg>>,
     last: Option<Finished>,
@@ -125,6 +133,7 @@ impl Actor for GlmCallerActor {
         Ok(CallerState {
             slot: args.slot,
             ports: args.ports,
+            house: args.house,
             generation: 0,
             queue: None,
             last: None,
@@ -168,7 +177,7 @@ impl CallerState {
         }
     }
 
-    async fn run(&self, order: RunOrder) -> Finished {
+    async fn run(&mut self, order: RunOrder) -> Finished {
         let RunOrder {
             dispatch,
             settings,
@@ -188,22 +197,25 @@ impl CallerState {
         let bounded_by_job = timeouts.total_ms < configured_ms;
         let endpoint = self.ports.glm.url(&settings.endpoint);
         let begun = Instant::now();
-        let outcome = if abort.is_cancelled() {
-            GlmOutcome::Aborted
+        let call = GlmCall {
+            job_id: job.id,
+            attempt,
+            request_id: RequestId::new(job.id, attempt),
+            endpoint: settings.endpoint.clone(),
+            model: job.sent_to().to_owned(),
+            request: Arc::clone(&dispatch.request),
+            max_tokens: settings.max_tokens,
+            temperature: settings.temperature,
+            timeouts,
+            poll_ms: settings.async_poll_ms,
+        };
+        let is_async = job.task.is_some() || settings.async_models.contains(job.sent_to());
+        let (outcome, is_task) = if abort.is_cancelled() {
+            (GlmOutcome::Aborted, job.task.is_some())
+        } else if is_async {
+            self.run_as_task(job, call, abort).await
         } else {
-            let call = GlmCall {
-                job_id: job.id,
-                attempt,
-                request_id: RequestId::new(job.id, attempt),
-                endpoint: settings.endpoint.clone(),
-                model: job.model.clone(),
-                request: Arc::clone(&dispatch.request),
-                max_tokens: settings.max_tokens,
-                temperature: settings.temperature,
-                timeouts,
-                poll_ms: settings.async_poll_ms,
-            };
-            self.ports.glm.call(call, abort).await
+            (self.ports.glm.call(call, abort).await, false)
         };
         Finished {
             job_id: job.id,
@@ -211,9 +223,80 @@ impl CallerState {
             endpoint,
             settings,
             bounded_by_job,
+            is_task,
             started_at: now,
             response_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             outcome: Arc::new(outcome),
+        }
+    }
+
+    /// Hands the call over as a task, or takes up the one that an earlier caller handed over, and waits
+    /// for its answer. Tells whether GLM holds it as a task.
+    async fn run_as_task(
+        &mut self,
+        job: &Job,
+        call: GlmCall,
+        abort: CancellationToken,
+    ) -> (GlmOutcome, bool) {
+        let id = match &job.task {
+            Some(task) => task.id.clone(),
+            None => match self.ports.glm.submit_task(call.clone(), abort.clone()).await {
+                TaskOutcome::Accepted(id) => {
+                    let task = AsyncTask {
+                        id: id.clone(),
+                        account: call.endpoint.digest(),
+                    };
+                    if !self.store_task(&call, task, &abort).await {
+                        return (GlmOutcome::Aborted, false);
+                    }
+                    id
+                }
+                TaskOutcome::Failed(failure, usage) => {
+                    return (GlmOutcome::Failed(failure, usage), false);
+                }
+                TaskOutcome::Aborted => return (GlmOutcome::Aborted, false),
+            },
+        };
+        (self.ports.glm.fetch_task(call, id, abort).await, true)
+    }
+
+    /// Puts a task on disk, asking again while the house is being restarted. `false`: the call was to
+    /// be closed meanwhile.
+    async fn store_task(
+        &mut self,
+        call: &GlmCall,
+        task: AsyncTask,
+        abort: &CancellationToken,
+    ) -> bool {
+        let note = Transition::Task {
+            job_id: call.job_id,
+            attempt: call.attempt,
+            task,
+        };
+        let stored = async {
+            loop {
+                let refs = self.house.borrow_and_update().refs.clone();
+                if let Some(refs) = refs {
+                    let request = |port| {
+                        StoreMsg::Commit(CommitRequest {
+                            transitions: vec![note.clone()],
+                            reply: CommitReply::Port(port),
+                        })
+                    };
+                    let answer = refs.store.call(request, None).await;
+                    if matches!(answer, Ok(CallResult::Success(Ok(_)))) {
+                        return true;
+                    }
+                }
+                if self.house.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = abort.cancelled() => false,
+            stored = stored => stored,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call_t};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::Ports;
@@ -15,14 +16,15 @@ use crate::breaker::BreakerMsg;
 use crate::caller::{Aborts, CallerMsg, RunOrder};
 use crate::cost::CostMsg;
 use crate::model::{
-    BreakerSnapshot, BreakerState, JobEntry, JobId, JobStatus, Settings, SlotId, Submission,
-    Timestamp, limits,
+    BreakerSnapshot, BreakerState, CallRecord, JobEntry, JobId, JobStatus, LaneState, Settings, SlotId,
+    Submission, Timestamp, limits,
 };
 use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
-use crate::policy::judge::BreakerEffect;
+use crate::policy::judge::{Bench, BreakerEffect};
 use crate::policy::lane::{CancelPath, Effect, Lane};
 use crate::policy::slot::attempt_of;
 use crate::policy::transition::{Applied, Refusal, Transition};
+use crate::ports::GlmOutcome;
 use crate::store::{CommitReply, CommitRequest, StoreMsg};
 use crate::supervisor::SupervisorMsg;
 use crate::telling::Teller;
@@ -38,7 +40,13 @@ pub(crate) struct QueueArgs {
     pub(crate) cost: ActorRef<CostMsg>,
     pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     pub(crate) aborts: Aborts,
+    pub(crate) shown: watch::Sender<LaneState>,
 }
+
+/// How far back a pace looks, in milliseconds.
+const PACE_WINDOW_MS: u64 = 60_000;
+/// Calls that a pace goes on from after a restart at most: as many as may start in a minute.
+const PACE_CALLS_MAX: usize = 60_000;
 
 type Answer = RpcReplyPort<Result<(), Refusal>>;
 
@@ -53,6 +61,7 @@ pub(crate) struct QueueState {
     settings: Arc<Settings>,
     lane: Lane,
     teller: Teller,
+    shown: watch::Sender<LaneState>,
     /// Those who wait for a job's end.
     waiters: BTreeMap<JobId, Vec<RpcReplyPort<bool>>>,
     /// Jobs whose end is being stored.
@@ -93,13 +102,16 @@ impl Actor for QueueActor {
             args.cost.clone(),
             recovered.lane.clone(),
         );
-        let lane = Lane::recover(
+        let mut lane = Lane::recover(
             recovered,
             Arc::clone(&settings),
             args.callers.keys().copied(),
             args.generation,
             now,
         );
+        if settings.all_lanes().any(|(_, rules)| rules.pace.is_on()) {
+            lane.restore_pace(&recent_calls(&args.ports, now).await?, now);
+        }
         let mut state = QueueState {
             ports: args.ports,
             generation: args.generation,
@@ -111,6 +123,7 @@ impl Actor for QueueActor {
             settings,
             lane,
             teller,
+            shown: args.shown,
             waiters: BTreeMap::new(),
             ending: BTreeMap::new(),
             cancels: BTreeMap::new(),
@@ -135,6 +148,7 @@ impl Actor for QueueActor {
         }
         let effects = state.lane.start(now);
         state.carry_out(effects)?;
+        state.show();
         state.ask_for_callers();
         state.arm(&myself);
         Ok(state)
@@ -239,6 +253,15 @@ impl QueueState {
                 self.answer_later(&effects, None, reply);
                 self.carry_out(effects)?;
             }
+            QueueMsg::Release { scope, reply } => {
+                let (was, effects) = self.lane.release(&scope, now);
+                if was {
+                    self.answer_later(&effects, None, reply);
+                } else {
+                    let _ = reply.send(Err(Refusal::NotFound));
+                }
+                self.carry_out(effects)?;
+            }
             QueueMsg::Snapshot { reply } => {
                 let _ = reply.send(self.lane.snapshot());
             }
@@ -299,15 +322,24 @@ impl QueueState {
         if finished.is_some() {
             self.lane.outlived(slot);
         }
+        if let Some(finished) = &finished
+            && self.is_left_open(slot, finished)
+        {
+            let effects = self.lane.left_open(slot, finished.job_id, now);
+            return self.carry_out(effects);
+        }
         let concluded = finished.and_then(|finished| {
             let (job, cancelled) = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
-            let on = Circumstances {
+            let (lane, model) = self.lane.conditions(job.sent_to());
+            let bench = Bench {
                 settings: &self.settings,
-                throttle_level: self.lane.throttle_level(),
-                cancelled,
+                lane: &lane,
+                model: &model,
+                eased: self.lane.would_ease(slot, now),
                 seed: self.ports.ids.seed(),
                 now,
             };
+            let on = Circumstances { bench, cancelled };
             Some(conclude(job, &finished, &on))
         });
         let Some(concluded) = concluded else {
@@ -340,6 +372,13 @@ impl QueueState {
         Ok(())
     }
 
+    /// Whether a call was stopped by a shutdown while GLM holds it as a task: the next start fetches it.
+    fn is_left_open(&self, slot: SlotId, finished: &Finished) -> bool {
+        let stopped = matches!(*finished.outcome, GlmOutcome::Aborted) && finished.is_task;
+        let awaited = self.lane.awaited(slot, finished.job_id, finished.attempt);
+        stopped && self.lane.is_stopping() && matches!(awaited, Some((_, false)))
+    }
+
     /// Tells the breaker of an outcome that may change its state, and waits for what it makes of it,
     /// since that decides what may be sent next. Answers a changed breaker.
     async fn ask_breaker(
@@ -354,12 +393,16 @@ impl QueueState {
                 |reply| BreakerMsg::Succeeded { reply: Some(reply) },
                 limits::ACTOR_REPLY_MS
             )?,
-            BreakerEffect::Failure => {
+            BreakerEffect::Failure { at_once } => {
                 let failure = concluded.settlement.call.failure.as_ref();
                 let reason = failure.map(ToString::to_string).unwrap_or_default();
                 call_t!(
                     self.breaker,
-                    |reply| BreakerMsg::Failed { reason, reply },
+                    |reply| BreakerMsg::Failed {
+                        reason,
+                        at_once,
+                        reply
+                    },
                     limits::ACTOR_REPLY_MS
                 )?
             }
@@ -373,6 +416,11 @@ impl QueueState {
         reply: RpcReplyPort<Result<Submitted, SubmitError>>,
         now: Timestamp,
     ) {
+        if let Some(closed) = &self.lane.state().draining {
+            let reason = closed.reason.clone();
+            let _ = reply.send(Err(SubmitError::IntakeClosed { reason }));
+            return;
+        }
         let id = self.ports.ids.job_id(now);
         let new = match submission.into_job(&self.settings, id, now) {
             Ok(new) => new,
@@ -436,7 +484,20 @@ impl QueueState {
                 }
             }
         }
+        self.show();
         Ok(())
+    }
+
+    /// Shows the lanes' state as it is on disk.
+    fn show(&self) {
+        let stored = self.teller.lane();
+        self.shown.send_if_modified(|shown| {
+            let changed = shown != stored;
+            if changed {
+                shown.clone_from(stored);
+            }
+            changed
+        });
     }
 
     /// Answers those who waited for this change.
@@ -468,14 +529,23 @@ impl QueueState {
                 self.ending.remove(&job_id);
             }
         }
+        if let Ok(Applied::Chain { others, .. }) = verdict {
+            for job in others.iter().filter(|job| job.status.is_terminal()) {
+                self.ended(job.id, job.status);
+            }
+        }
         let status = match verdict {
-            Ok(Applied::Job(job)) => Some(job.status),
+            Ok(Applied::Job(job) | Applied::Chain { job, .. }) => Some(job.status),
             Err(Refusal::WrongStatus(status)) => Some(*status),
             _ => None,
         };
-        let Some(status) = status.filter(|status| status.is_terminal()) else {
-            return;
-        };
+        if let Some(status) = status.filter(|status| status.is_terminal()) {
+            self.ended(job_id, status);
+        }
+    }
+
+    /// Answers those who waited for a job's end.
+    fn ended(&mut self, job_id: JobId, status: JobStatus) {
         for waiter in self.waiters.remove(&job_id).unwrap_or_default() {
             let _ = waiter.send(true);
         }
@@ -587,6 +657,19 @@ impl QueueState {
     }
 }
 
+/// The calls of the last minute, for the pace: when each was sent, to which model, with how many tokens.
+async fn recent_calls(
+    ports: &Ports,
+    now: Timestamp,
+) -> Result<Vec<(Timestamp, String, u64)>, ActorProcessingErr> {
+    let store = Arc::clone(&ports.store);
+    let since = now.minus_ms(PACE_WINDOW_MS);
+    let calls =
+        tokio::task::spawn_blocking(move || store.calls_since(since, PACE_CALLS_MAX)).await??;
+    let sent = |call: CallRecord| (call.started_at, call.model, call.usage.total_tokens);
+    Ok(calls.into_iter().rev().map(sent).collect())
+}
+
 /// Whether the change may be the end of its job.
 const fn may_end(transition: &Transition) -> bool {
     matches!(
@@ -598,7 +681,7 @@ const fn may_end(transition: &Transition) -> bool {
 /// Whether the store made the lane's own steps, which it has no reason to refuse.
 const fn agree(transition: &Transition, verdict: &Result<Applied, Refusal>) -> bool {
     match transition {
-        Transition::Stage { .. } | Transition::Start { .. } => {
+        Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
             matches!(verdict, Ok(Applied::Dispatch(_)))
         }
         Transition::Unstage { .. } | Transition::Settle(_) => verdict.is_ok(),

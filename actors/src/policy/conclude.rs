@@ -6,7 +6,7 @@ use crate::model::{
     AttemptNo, AttemptPhase, CallOutcome, CallRecord, Failure, HoldKind, Job, JobEntry, JobId,
     RequestId, Settings, Timestamp, Usage, code,
 };
-use crate::policy::judge::{self, BreakerEffect, JobEffect, LaneEffect, Sent};
+use crate::policy::judge::{self, Bench, BreakerEffect, JobEffect, LaneEffect, Sent};
 use crate::policy::transition::{Next, Settlement};
 use crate::ports::GlmOutcome;
 
@@ -23,6 +23,8 @@ pub struct Finished {
     pub settings: Arc<Settings>,
     /// Whether the job's own timeout or deadline bounded the call, not the configured time.
     pub bounded_by_job: bool,
+    /// Whether GLM holds it as a task whose answer can be fetched later.
+    pub is_task: bool,
     /// When the call was sent.
     pub started_at: Timestamp,
     /// How long it took, in milliseconds, by a monotonic clock.
@@ -49,16 +51,10 @@ pub struct Concluded {
 /// What is known beside the outcome itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Circumstances<'a> {
-    /// The settings in force.
-    pub settings: &'a Settings,
-    /// Throttle answers in a row before this outcome.
-    pub throttle_level: u32,
+    /// What a failure is judged by.
+    pub bench: Bench<'a>,
     /// Whether a caller cancelled the job while the call was open.
     pub cancelled: bool,
-    /// For the jitter.
-    pub seed: u64,
-    /// Now.
-    pub now: Timestamp,
 }
 
 fn next_of(
@@ -67,18 +63,35 @@ fn next_of(
     failure: Failure,
     interruptions: u32,
 ) -> (Next, Option<JobEntry>) {
-    match effect {
+    match *effect {
         JobEffect::Fail => (Next::Failed { failure }, None),
-        JobEffect::Retry { at, counted } => {
+        JobEffect::SetAside => {
             let entry = JobEntry {
-                due_at: *at,
+                due_at: None,
+                parked: true,
+                ..job.entry()
+            };
+            let next = Next::SetAside {
+                failure,
+                interruptions,
+            };
+            (next, Some(entry))
+        }
+        JobEffect::Retry {
+            at,
+            counted,
+            throttled,
+        } => {
+            let entry = JobEntry {
+                due_at: at,
+                parked: false,
                 ..job.entry()
             };
             let next = Next::Retry {
                 failure,
-                at: *at,
-                counted: *counted,
-                throttled: false,
+                at,
+                counted,
+                throttled,
                 interruptions,
             };
             (next, Some(entry))
@@ -86,23 +99,29 @@ fn next_of(
     }
 }
 
-fn waits_for_operator(effect: &LaneEffect) -> bool {
-    matches!(effect, LaneEffect::Hold(hold) if hold.kind == HoldKind::Operator)
+/// Whether a hold is about the account that the call was made with.
+const fn is_of_account(effect: &LaneEffect) -> bool {
+    match effect {
+        LaneEffect::HoldAccount(_) => true,
+        LaneEffect::HoldModel(hold) => matches!(hold.kind, HoldKind::Operator),
+        LaneEffect::GoOn | LaneEffect::CoolDown(_) | LaneEffect::Rest(_) => false,
+    }
 }
 
 /// Decides what a finished run means.
 #[must_use]
 pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concluded {
+    let Bench { settings, now, .. } = on.bench;
     let mut call = CallRecord {
         seq: 0,
         job_id: job.id,
         attempt: finished.attempt,
         user_id: job.user_id.clone(),
         endpoint: finished.endpoint.clone(),
-        model: job.model.clone(),
+        model: job.sent_to().to_owned(),
         request_id: RequestId::new(job.id, finished.attempt),
         started_at: finished.started_at,
-        ended_at: on.now,
+        ended_at: now,
         outcome: CallOutcome::Completed,
         status_code: None,
         response_time_ms: finished.response_time_ms,
@@ -115,7 +134,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
     };
     let price = |usage: &Usage| {
         (usage.total_tokens > 0)
-            .then(|| on.settings.prices.cost(&job.model, usage))
+            .then(|| settings.prices.cost(job.sent_to(), usage))
             .flatten()
     };
     let mut lane = LaneEffect::GoOn;
@@ -132,26 +151,18 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             (Next::Completed { response }, None)
         }
         GlmOutcome::Failed(failure, usage) => {
-            let mut failure = failure.clone();
-            failure.class = judge::class_of(&failure, on.settings);
+            let judgement = judge::judge(failure, job, &on.bench);
+            let failure = judgement.failure;
             call.outcome = CallOutcome::Failed;
             call.status_code = failure.http_status;
             call.usage = *usage;
             call.cost = price(usage);
             call.maybe_billed = failure.maybe_billed;
             call.failure = Some(failure.clone());
-            let judgement = judge::judge(
-                &failure,
-                job,
-                on.settings,
-                on.throttle_level,
-                on.seed,
-                on.now,
-            );
             lane = judgement.lane;
             breaker = judgement.breaker;
-            if finished.settings.endpoint != on.settings.endpoint && waits_for_operator(&lane) {
-                // The operator acted while the call was open: this is about the old key.
+            if finished.settings.endpoint != settings.endpoint && is_of_account(&lane) {
+                // The operator acted while the call was open: this is about the old account.
                 lane = LaneEffect::GoOn;
             }
             if finished.bounded_by_job && failure.code == code::TIMEOUT_TOTAL {
@@ -173,7 +184,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
                 // Closed by a shutdown: in doubt like a crash, but nobody's fault.
                 call.outcome = CallOutcome::Interrupted;
                 let (failure, effect, interruptions) =
-                    judge::interrupted(job, finished.attempt, Sent::Maybe, on.settings);
+                    judge::interrupted(job, finished.attempt, Sent::Maybe, settings);
                 call.failure = Some(failure.clone());
                 next_of(job, &effect, failure, interruptions)
             }
@@ -211,7 +222,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         attempt,
         user_id: job.user_id.clone(),
         endpoint: String::new(),
-        model: job.model.clone(),
+        model: job.sent_to().to_owned(),
         request_id: RequestId::new(job.id, attempt),
         started_at,
         ended_at: now,

@@ -1,9 +1,9 @@
-//! Holds: what stops the lane, which of two reasons counts, and when it ends.
+//! Holds: what stops the account, a lane or a model, which of two reasons counts, and when it ends.
 
-use crate::model::{Hold, HoldKind, LaneState, Timestamp};
+use crate::model::{Hold, HoldKind, HoldScope, LaneState, Timestamp};
 
 /// The hold in force when `new` joins `current`: the weightier kind; of one kind the one that ends
-/// later (a hold without an end outlasts any), with the moment at which the lane first stopped.
+/// later (a hold without an end outlasts any), with the moment at which it first stopped.
 #[must_use]
 pub fn join(current: Option<Hold>, new: Hold) -> Hold {
     let Some(current) = current else { return new };
@@ -23,37 +23,96 @@ pub fn join(current: Option<Hold>, new: Hold) -> Hold {
     Hold { since, ..longer }
 }
 
-/// Ends a hold whose time has come. Tells which kind ended.
-pub fn expire(state: &mut LaneState, now: Timestamp) -> Option<HoldKind> {
-    let over = state
-        .hold
-        .as_ref()
-        .is_some_and(|hold| hold.until.is_some_and(|until| until <= now));
-    if !over {
-        return None;
-    }
-    state.hold.take().map(|hold| hold.kind)
+/// Adds a hold to what it stops.
+pub fn add(state: &mut LaneState, scope: &HoldScope, new: Hold) {
+    let place = match scope {
+        HoldScope::Account => &mut state.hold,
+        HoldScope::Lane(name) => &mut state.lanes.entry(name.clone()).or_default().hold,
+        HoldScope::Model(name) => &mut state.models.entry(name.clone()).or_default().hold,
+    };
+    *place = Some(join(place.take(), new));
 }
 
-/// Ends every hold and the pause: an operator said so. Tells whether there was anything to end.
-pub fn release(state: &mut LaneState) -> bool {
-    let was = state.hold.is_some() || state.paused.is_some();
-    state.hold = None;
+/// When the first hold ends by itself.
+#[must_use]
+pub fn next_end(state: &LaneState) -> Option<Timestamp> {
+    state.holds().filter_map(|(_, hold)| hold.until).min()
+}
+
+/// Ends every hold whose time has come. Tells whether one did. An operator hold that ends so was not
+/// seen to by anybody: what follows is a probe.
+pub fn expire(state: &mut LaneState, now: Timestamp) -> bool {
+    let is_over = |hold: &Option<Hold>| {
+        hold.as_ref()
+            .is_some_and(|hold| hold.until.is_some_and(|until| until <= now))
+    };
+    let mut any = false;
+    if is_over(&state.hold) {
+        let ended = state.hold.take();
+        state.probing |= ended.is_some_and(|hold| hold.kind == HoldKind::Operator);
+        any = true;
+    }
+    let lanes = state.lanes.values_mut().map(|lane| &mut lane.hold);
+    let models = state.models.values_mut().map(|model| &mut model.hold);
+    for hold in lanes.chain(models) {
+        if is_over(hold) {
+            *hold = None;
+            any = true;
+        }
+    }
+    any
+}
+
+/// Ends every hold, the pause and a closed intake: an operator said so.
+pub fn release_all(state: &mut LaneState) {
     state.paused = None;
+    state.draining = None;
+    forget_account(state);
+}
+
+/// Forgets what was learnt of an account: its holds, its throttling, its limits.
+pub fn forget_account(state: &mut LaneState) {
+    state.hold = None;
+    state.probing = false;
     state.lanes.clear();
     state.models.clear();
-    was
 }
 
-/// Ends a hold that waits for an operator: something it may be about was changed.
-pub fn operator_acted(state: &mut LaneState) -> Option<HoldKind> {
-    match &state.hold {
-        Some(hold) if hold.kind == HoldKind::Operator => {
-            state.hold = None;
-            Some(HoldKind::Operator)
+/// Ends one hold: an operator said so. Tells whether there was one.
+pub fn release(state: &mut LaneState, scope: &HoldScope) -> bool {
+    match scope {
+        HoldScope::Account => {
+            state.probing = false;
+            state.hold.take().is_some()
         }
-        _ => None,
+        HoldScope::Lane(name) => state.lanes.get_mut(name).is_some_and(|lane| {
+            lane.throttle_level = 0;
+            lane.hold.take().is_some()
+        }),
+        HoldScope::Model(name) => state.models.get_mut(name).is_some_and(|model| {
+            model.overloads = 0;
+            model.hold.take().is_some()
+        }),
     }
+}
+
+/// Ends the holds of one code: an operator changed what it means. Tells whether there was one.
+pub fn release_code(state: &mut LaneState, code: &str) -> bool {
+    let scopes: Vec<HoldScope> = state
+        .holds()
+        .filter(|(_, hold)| hold.code == code)
+        .map(|(scope, _)| scope)
+        .collect();
+    for scope in &scopes {
+        release(state, scope);
+    }
+    !scopes.is_empty()
+}
+
+/// Drops what has nothing to remember any more.
+pub fn tidy(state: &mut LaneState) {
+    state.lanes.retain(|_, lane| *lane != Default::default());
+    state.models.retain(|_, model| *model != Default::default());
 }
 
 #[cfg(test)]
@@ -92,28 +151,54 @@ mod tests {
         assert_eq!(join(None, quota.clone()), quota);
     }
 
-    #[test]
-    fn a_hold_ends_at_its_time_and_not_before() {
-        let mut state = LaneState {
-            hold: Some(hold(HoldKind::Quota, 0, Some(100))),
-            ..LaneState::default()
-        };
-        assert_eq!(expire(&mut state, Timestamp::from_millis(99)), None);
-        assert_eq!(
-            expire(&mut state, Timestamp::from_millis(100)),
-            Some(HoldKind::Quota)
-        );
-        assert_eq!(state.hold, None);
+    fn scopes() -> [HoldScope; 3] {
+        [
+            HoldScope::Account,
+            HoldScope::Lane("a".to_owned()),
+            HoldScope::Model("b".to_owned()),
+        ]
     }
 
     #[test]
-    fn only_an_operator_ends_an_operator_hold() {
-        let mut state = LaneState {
-            hold: Some(hold(HoldKind::Operator, 0, None)),
-            ..LaneState::default()
-        };
-        assert_eq!(expire(&mut state, Timestamp::from_millis(i64::MAX)), None);
-        assert_eq!(operator_acted(&mut state), Some(HoldKind::Operator));
-        assert!(!release(&mut state));
+    fn a_hold_ends_at_its_time_and_not_before_whatever_it_stops() {
+        for scope in scopes() {
+            let mut state = LaneState::default();
+            add(&mut state, &scope, hold(HoldKind::Quota, 0, Some(100)));
+            assert_eq!(next_end(&state), Some(Timestamp::from_millis(100)));
+            assert!(!expire(&mut state, Timestamp::from_millis(99)));
+            assert!(expire(&mut state, Timestamp::from_millis(100)), "{scope}");
+            tidy(&mut state);
+            assert_eq!(state, LaneState::default());
+        }
+    }
+
+    #[test]
+    fn only_an_operator_ends_a_hold_without_an_end() {
+        for scope in scopes() {
+            let mut state = LaneState::default();
+            add(&mut state, &scope, hold(HoldKind::Operator, 0, None));
+            assert!(!expire(&mut state, Timestamp::from_millis(i64::MAX)));
+            assert!(release(&mut state, &scope));
+            assert!(!release(&mut state, &scope));
+        }
+    }
+
+    #[test]
+    fn an_operator_hold_that_ends_by_itself_is_probed() {
+        let mut state = LaneState::default();
+        add(&mut state, &HoldScope::Account, hold(HoldKind::Operator, 0, Some(5)));
+        assert!(expire(&mut state, Timestamp::from_millis(5)));
+        assert!(state.probing);
+    }
+
+    #[test]
+    fn a_code_whose_meaning_changed_holds_nothing_any_more() {
+        let mut state = LaneState::default();
+        for scope in scopes() {
+            add(&mut state, &scope, hold(HoldKind::Quota, 0, None));
+        }
+        assert!(!release_code(&mut state, "1113"));
+        assert!(release_code(&mut state, "1308"));
+        assert_eq!(state.holds().count(), 0);
     }
 }

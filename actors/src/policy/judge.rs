@@ -1,8 +1,9 @@
-//! What a failure means: for the job, for the lane, for the breaker. One place, one match.
+//! What a failure means: for the job, for what has to stop, for the breaker. The rules are data
+//! ([`crate::model::Rule`]); here they become moments and numbers.
 
 use crate::model::{
-    AttemptNo, CoolDownSettings, Failure, FailureClass, Hold, HoldKind, Job, OnInterrupted,
-    Settings, Timestamp, code,
+    AttemptNo, BreakerRule, Failure, FailureClass, Hold, HoldKind, Job, JobRule,
+    LaneCondition, LaneRule, ModelCondition, OnInterrupted, Settings, Timestamp, code,
 };
 use crate::policy::retry;
 
@@ -13,20 +14,30 @@ pub enum JobEffect {
     Fail,
     /// It goes back to its place in line.
     Retry {
-        /// Not before this moment; `None`: as soon as the lane goes on.
+        /// Not before this moment; `None`: as soon as nothing stops it.
         at: Option<Timestamp>,
         /// Whether it uses up one of its retries.
         counted: bool,
+        /// Whether it counts among its throttle answers.
+        throttled: bool,
     },
+    /// It waits until somebody has looked at it.
+    SetAside,
 }
 
-/// What happens to the lane.
+/// What has to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaneEffect {
     /// Nothing.
     GoOn,
-    /// It stops; a throttle hold also raises the level of the next one.
-    Hold(Hold),
+    /// The lane, after a throttle answer: the next cool-down is longer.
+    CoolDown(Hold),
+    /// The lane, for a while: GLM may still count a call that timed out.
+    Rest(Hold),
+    /// The model; one that has no capacity is held longer from one time to the next.
+    HoldModel(Hold),
+    /// Everything.
+    HoldAccount(Hold),
 }
 
 /// What the breaker hears.
@@ -35,14 +46,19 @@ pub enum BreakerEffect {
     /// The service works.
     Success,
     /// The service does not work.
-    Failure,
+    Failure {
+        /// It must open at once.
+        at_once: bool,
+    },
     /// This says nothing about the service.
     Ignore,
 }
 
-/// The three answers.
+/// The three answers, and the failure as the operator's words for its code make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
+    /// The failure to record.
+    pub failure: Failure,
     /// For the job.
     pub job: JobEffect,
     /// For the lane.
@@ -51,110 +67,130 @@ pub struct Judgement {
     pub breaker: BreakerEffect,
 }
 
+/// What is known beside the failure.
+#[derive(Debug, Clone, Copy)]
+pub struct Bench<'a> {
+    /// The settings in force.
+    pub settings: &'a Settings,
+    /// The lane that the call went through.
+    pub lane: &'a LaneCondition,
+    /// The model that it went to.
+    pub model: &'a ModelCondition,
+    /// Whether the lane has just lowered its own concurrency for the throttling: then the throttling
+    /// was its own doing, and its cool-down does not grow.
+    pub eased: bool,
+    /// For the jitter.
+    pub seed: u64,
+    /// Now.
+    pub now: Timestamp,
+}
+
 /// Added to a stated reset, in milliseconds: clocks differ.
 const RESET_GRACE_MS: u64 = 3_000;
 /// How long a quota hold without a stated end lasts before the lane tries again, in milliseconds.
 const QUOTA_UNKNOWN_MS: u64 = 15 * 60 * 1_000;
 
-/// The class in force for a failure: the operator's word for its code, else the table's.
+/// Judges a failure of `job`'s call.
 #[must_use]
-pub fn class_of(failure: &Failure, settings: &Settings) -> FailureClass {
-    settings
-        .policy
-        .get(&failure.code)
-        .and_then(|word| word.class)
-        .unwrap_or(failure.class)
-}
-
-/// Judges a failure of `job`'s call. `throttle_level` counts the throttle answers in a row before
-/// this one; `seed` is for the jitter.
-#[must_use]
-pub fn judge(
-    failure: &Failure,
-    job: &Job,
-    settings: &Settings,
-    throttle_level: u32,
-    seed: u64,
-    now: Timestamp,
-) -> Judgement {
-    let hold = |kind, until| {
-        LaneEffect::Hold(Hold {
-            kind,
-            code: failure.code.clone(),
-            message: failure.message.clone(),
-            since: now,
-            until,
-        })
+pub fn judge(failure: &Failure, job: &Job, on: &Bench<'_>) -> Judgement {
+    let Bench { settings, now, .. } = *on;
+    let (class, rule) = settings.decide(failure);
+    let mut failure = Failure {
+        class,
+        ..failure.clone()
     };
-    let keeps_place = JobEffect::Retry {
-        at: None,
-        counted: false,
+    let mut job_effect = match rule.job {
+        JobRule::Keep => JobEffect::Retry {
+            at: None,
+            counted: false,
+            throttled: rule.lane == LaneRule::CoolDown,
+        },
+        JobRule::Retry | JobRule::Backoff if job.retry_count >= job.max_retries => JobEffect::Fail,
+        JobRule::Retry => retried(None),
+        JobRule::Backoff => {
+            let after = failure.retry_after_ms;
+            let ms = retry::backoff_ms(&settings.retry, job.retry_count, after, on.seed);
+            retried(Some(now.plus_ms(ms)))
+        }
+        JobRule::Fail => JobEffect::Fail,
     };
-    let bounded = |at: Option<Timestamp>| {
-        if job.retry_count >= job.max_retries {
-            JobEffect::Fail
-        } else {
-            JobEffect::Retry { at, counted: true }
-        }
-    };
-    let (job_effect, lane, breaker) = match class_of(failure, settings) {
-        FailureClass::Throttle => {
-            let ms = retry::cool_down_ms(
-                &settings.throttle,
-                throttle_level,
-                failure.retry_after_ms,
-                seed,
-            );
-            (
-                keeps_place,
-                hold(HoldKind::Throttle, Some(now.plus_ms(ms))),
-                BreakerEffect::Ignore,
-            )
-        }
-        FailureClass::Overload => {
-            let ms = overload_ms(&settings.overload, job, failure, seed);
-            (
-                bounded(Some(now.plus_ms(ms))),
-                LaneEffect::GoOn,
-                BreakerEffect::Ignore,
-            )
-        }
-        FailureClass::QuotaWindow => (
-            keeps_place,
-            hold(HoldKind::Quota, Some(quota_end(failure, now))),
-            BreakerEffect::Ignore,
-        ),
-        FailureClass::OperatorFatal => (
-            keeps_place,
-            hold(HoldKind::Operator, None),
-            BreakerEffect::Ignore,
-        ),
-        FailureClass::RequestFatal => (JobEffect::Fail, LaneEffect::GoOn, BreakerEffect::Ignore),
-        FailureClass::ServerTransient => {
-            let ms = retry::backoff_ms(
-                &settings.retry,
-                job.retry_count,
-                failure.retry_after_ms,
-                seed,
-            );
-            (
-                bounded(Some(now.plus_ms(ms))),
-                LaneEffect::GoOn,
-                BreakerEffect::Failure,
-            )
-        }
-        // The next attempt has a request id of its own, so there is nothing to wait for.
-        FailureClass::DuplicateRequest => (bounded(None), LaneEffect::GoOn, BreakerEffect::Ignore),
+    let met = job.throttles.saturating_add(1);
+    if matches!(job_effect, JobEffect::Retry { throttled: true, .. })
+        && met >= settings.retry.max_throttles
+    {
+        job_effect = JobEffect::Fail;
+        failure.message = format!(
+            "throttled {met} times (retry.max_throttles), the last time with {}: {}",
+            failure.code, failure.message
+        );
+        failure.code = code::THROTTLED.to_owned();
+    }
+    let lane = lane_effect(rule.lane, &failure, on);
+    let breaker = match rule.breaker {
+        BreakerRule::Ignore => BreakerEffect::Ignore,
+        BreakerRule::Count => BreakerEffect::Failure { at_once: false },
+        BreakerRule::Open => BreakerEffect::Failure { at_once: true },
     };
     Judgement {
+        failure,
         job: job_effect,
         lane,
         breaker,
     }
 }
 
-fn overload_ms(settings: &CoolDownSettings, job: &Job, failure: &Failure, seed: u64) -> u64 {
-    retry::cool_down_ms(settings, job.retry_count, failure.retry_after_ms, seed)
+const fn retried(at: Option<Timestamp>) -> JobEffect {
+    JobEffect::Retry {
+        at,
+        counted: true,
+        throttled: false,
+    }
+}
+
+fn lane_effect(rule: LaneRule, failure: &Failure, on: &Bench<'_>) -> LaneEffect {
+    let Bench { settings, now, .. } = *on;
+    let hold = |kind, until| Hold {
+        kind,
+        code: failure.code.clone(),
+        message: failure.message.clone(),
+        since: now,
+        until,
+    };
+    let for_operator = || {
+        let probe_ms = Some(settings.operator_probe_ms).filter(|ms| *ms > 0);
+        hold(HoldKind::Operator, probe_ms.map(|ms| now.plus_ms(ms)))
+    };
+    let after = failure.retry_after_ms;
+    match rule {
+        LaneRule::GoOn if settings.pause_after_timeout_ms > 0 && may_still_run(failure) => {
+            let until = now.plus_ms(settings.pause_after_timeout_ms);
+            LaneEffect::Rest(hold(HoldKind::AfterTimeout, Some(until)))
+        }
+        LaneRule::GoOn => LaneEffect::GoOn,
+        LaneRule::CoolDown => {
+            let level = if on.eased { 0 } else { on.lane.throttle_level };
+            let ms = retry::cool_down_ms(&settings.throttle, level, after, on.seed);
+            LaneEffect::CoolDown(hold(HoldKind::Throttle, Some(now.plus_ms(ms))))
+        }
+        LaneRule::HoldModel => {
+            let level = on.model.overloads;
+            let ms = retry::cool_down_ms(&settings.overload, level, after, on.seed);
+            LaneEffect::HoldModel(hold(HoldKind::Overload, Some(now.plus_ms(ms))))
+        }
+        LaneRule::HoldUntilReset => {
+            LaneEffect::HoldAccount(hold(HoldKind::Quota, Some(quota_end(failure, now))))
+        }
+        LaneRule::HoldForOperator => LaneEffect::HoldAccount(for_operator()),
+        LaneRule::HoldModelForOperator => LaneEffect::HoldModel(for_operator()),
+    }
+}
+
+/// Whether GLM may go on with a call whose connection was closed for being late.
+fn may_still_run(failure: &Failure) -> bool {
+    matches!(
+        failure.code.as_str(),
+        code::TIMEOUT_FIRST_BYTE | code::TIMEOUT_IDLE | code::TIMEOUT_TOTAL
+    )
 }
 
 /// The stated reset, else `Retry-After`, else a guess.
@@ -215,12 +251,14 @@ pub fn interrupted(
             format!("in flight in {interruptions} crashes in a row; set aside, retry it by hand");
         return (failure, JobEffect::Fail, interruptions);
     }
-    let effect = match settings.on_interrupted {
+    let effect = match job.on_interrupted.unwrap_or(settings.on_interrupted) {
         OnInterrupted::Retry => JobEffect::Retry {
             at: None,
             counted: false,
+            throttled: false,
         },
-        OnInterrupted::Fail | OnInterrupted::Hold => JobEffect::Fail,
+        OnInterrupted::Hold => JobEffect::SetAside,
+        OnInterrupted::Fail => JobEffect::Fail,
     };
     (failure, effect, interruptions)
 }
@@ -228,7 +266,7 @@ pub fn interrupted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{JobId, JobStatus, Seq};
+    use crate::model::{JobId, JobStatus, PolicyOverride, Seq};
 
     fn job(retry_count: u32) -> Job {
         Job {
@@ -266,51 +304,133 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-    fn judged(class: FailureClass, retry_count: u32) -> Judgement {
-        let failure = Failure::new(class, "x", "words");
-        judge(&failure, &job(retry_count), &Settings::default(), 0, 1, NOW)
+    fn judged_by(settings: &Settings, failure: &Failure, job: &Job) -> Judgement {
+        let bench = Bench {
+            settings,
+            lane: &LaneCondition::default(),
+            model: &ModelCondition::default(),
+            eased: false,
+            seed: 1,
+            now: NOW,
+        };
+        judge(failure, job, &bench)
     }
 
-    fn held(judgement: &Judgement) -> Option<(HoldKind, Option<u64>)> {
-        match &judgement.lane {
-            LaneEffect::GoOn => None,
-            LaneEffect::Hold(hold) => Some((hold.kind, hold.until.map(|t| t.since(NOW)))),
-        }
+    fn judged(class: FailureClass, retry_count: u32) -> Judgement {
+        let failure = Failure::new(class, "x", "words");
+        judged_by(&Settings::default(), &failure, &job(retry_count))
+    }
+
+    /// What is stopped, by which kind of hold, for how many milliseconds.
+    fn held(judgement: &Judgement) -> Option<(&'static str, HoldKind, Option<u64>)> {
+        let (what, hold) = match &judgement.lane {
+            LaneEffect::GoOn => return None,
+            LaneEffect::CoolDown(hold) => ("lane cools", hold),
+            LaneEffect::Rest(hold) => ("lane rests", hold),
+            LaneEffect::HoldModel(hold) => ("model", hold),
+            LaneEffect::HoldAccount(hold) => ("account", hold),
+        };
+        Some((what, hold.kind, hold.until.map(|t| t.since(NOW))))
     }
 
     const KEEPS_PLACE: JobEffect = JobEffect::Retry {
         at: None,
         counted: false,
+        throttled: false,
     };
 
     #[test]
     fn a_throttle_cools_the_lane_and_costs_the_job_nothing() {
         let j = judged(FailureClass::Throttle, 3);
-        assert_eq!(j.job, KEEPS_PLACE);
-        assert_eq!(j.breaker, BreakerEffect::Ignore);
-        let (kind, ms) = held(&j).unwrap();
-        assert_eq!(kind, HoldKind::Throttle);
+        let kept = JobEffect::Retry {
+            at: None,
+            counted: false,
+            throttled: true,
+        };
+        assert_eq!((&j.job, j.breaker), (&kept, BreakerEffect::Ignore));
+        let (what, kind, ms) = held(&j).unwrap();
+        assert_eq!((what, kind), ("lane cools", HoldKind::Throttle));
         assert!((4_000..=5_000).contains(&ms.unwrap()));
+    }
+
+    #[test]
+    fn a_job_that_met_too_many_throttles_fails_some_day() {
+        let settings = Settings::default();
+        let failure = Failure::new(FailureClass::Throttle, "1302", "slow down");
+        let mut job = job(0);
+        job.throttles = settings.retry.max_throttles - 2;
+        let once_more = judged_by(&settings, &failure, &job);
+        assert!(matches!(once_more.job, JobEffect::Retry { .. }));
+        job.throttles += 1;
+        let last = judged_by(&settings, &failure, &job);
+        assert_eq!(last.job, JobEffect::Fail);
+        assert_eq!(last.failure.code, code::THROTTLED);
+        assert!(last.failure.message.contains("1302"), "{}", last.failure);
+    }
+
+    #[test]
+    fn an_overload_holds_the_model_longer_from_one_time_to_the_next() {
+        let failure = Failure::new(FailureClass::Overload, "1305", "busy");
+        let settings = Settings::default();
+        let ms = |overloads| {
+            let bench = Bench {
+                settings: &settings,
+                lane: &LaneCondition::default(),
+                model: &ModelCondition {
+                    overloads,
+                    ..ModelCondition::default()
+                },
+                eased: false,
+                seed: 1,
+                now: NOW,
+            };
+            let j = judge(&failure, &job(0), &bench);
+            assert_eq!(j.job, retried(None));
+            assert_eq!(j.breaker, BreakerEffect::Ignore);
+            let (what, kind, ms) = held(&j).unwrap();
+            assert_eq!((what, kind), ("model", HoldKind::Overload));
+            ms.unwrap()
+        };
+        assert!((24_000..=30_000).contains(&ms(0)));
+        assert!((48_000..=60_000).contains(&ms(1)));
+        assert!(ms(9) <= 300_000);
+        let spent = judged_by(&settings, &failure, &job(3));
+        assert_eq!(spent.job, JobEffect::Fail);
     }
 
     #[test]
     fn a_quota_window_holds_until_the_stated_reset_and_a_grace() {
         let mut failure = Failure::new(FailureClass::QuotaWindow, "1308", "words");
         let until = |failure: &Failure| {
-            held(&judge(failure, &job(0), &Settings::default(), 0, 1, NOW)).unwrap()
+            let j = judged_by(&Settings::default(), failure, &job(0));
+            assert_eq!(j.job, KEEPS_PLACE);
+            held(&j).unwrap()
         };
-        assert_eq!(until(&failure), (HoldKind::Quota, Some(QUOTA_UNKNOWN_MS)));
+        let quota = |ms| ("account", HoldKind::Quota, Some(ms));
+        assert_eq!(until(&failure), quota(QUOTA_UNKNOWN_MS));
         failure.retry_after_ms = Some(60_000);
-        assert_eq!(until(&failure), (HoldKind::Quota, Some(60_000)));
+        assert_eq!(until(&failure), quota(60_000));
         failure.reset_at = Some(NOW.plus_ms(7_200_000));
-        assert_eq!(until(&failure), (HoldKind::Quota, Some(7_203_000)));
+        assert_eq!(until(&failure), quota(7_203_000));
     }
 
     #[test]
     fn an_operator_failure_holds_without_an_end_and_fails_no_job() {
         let j = judged(FailureClass::OperatorFatal, 3);
         assert_eq!(j.job, KEEPS_PLACE);
-        assert_eq!(held(&j), Some((HoldKind::Operator, None)));
+        assert_eq!(held(&j), Some(("account", HoldKind::Operator, None)));
+    }
+
+    #[test]
+    fn an_operator_hold_lets_a_slow_probe_try_when_it_is_told_to() {
+        let settings = Settings {
+            operator_probe_ms: 600_000,
+            ..Settings::default()
+        };
+        let failure = Failure::new(FailureClass::OperatorFatal, "1113", "no balance");
+        let j = judged_by(&settings, &failure, &job(0));
+        let want = Some(("account", HoldKind::Operator, Some(600_000)));
+        assert_eq!(held(&j), want);
     }
 
     #[test]
@@ -324,23 +444,61 @@ mod tests {
     #[test]
     fn a_transient_failure_is_retried_until_the_retries_are_used_up() {
         let j = judged(FailureClass::ServerTransient, 0);
-        assert!(matches!(j.job, JobEffect::Retry { at: Some(at), counted: true } if at > NOW));
-        assert_eq!(j.breaker, BreakerEffect::Failure);
-        assert_eq!(
-            judged(FailureClass::ServerTransient, 3).job,
-            JobEffect::Fail
-        );
+        let retry = matches!(j.job, JobEffect::Retry { at: Some(at), counted: true, .. } if at > NOW);
+        assert!(retry, "{:?}", j.job);
+        assert_eq!(j.breaker, BreakerEffect::Failure { at_once: false });
+        let spent = judged(FailureClass::ServerTransient, 3);
+        assert_eq!(spent.job, JobEffect::Fail);
     }
 
     #[test]
-    fn an_operators_word_for_a_code_beats_the_table() {
+    fn the_lane_rests_after_a_timeout_when_it_is_told_to() {
+        let settings = Settings {
+            pause_after_timeout_ms: 7_000,
+            ..Settings::default()
+        };
+        let after = |code: &str| {
+            let failure = Failure::new(FailureClass::ServerTransient, code, "late");
+            held(&judged_by(&settings, &failure, &job(0)))
+        };
+        let rest = Some(("lane rests", HoldKind::AfterTimeout, Some(7_000)));
+        assert_eq!(after(code::TIMEOUT_TOTAL), rest);
+        assert_eq!(after(code::TIMEOUT_IDLE), rest);
+        assert_eq!(after(code::TIMEOUT_CONNECT), None, "nothing was sent");
+        assert_eq!(after("http_502"), None);
+    }
+
+    #[test]
+    fn an_operators_word_for_a_code_beats_the_shipped_rules() {
         let mut settings = Settings::default();
         settings
             .policy
             .insert("x".to_owned(), FailureClass::RequestFatal.into());
         let failure = Failure::new(FailureClass::ServerTransient, "x", "words");
-        let j = judge(&failure, &job(0), &settings, 0, 1, NOW);
+        let j = judged_by(&settings, &failure, &job(0));
         assert_eq!(j.job, JobEffect::Fail);
+        assert_eq!(j.failure.class, FailureClass::RequestFatal);
+        let word = PolicyOverride {
+            lane: Some(LaneRule::HoldModelForOperator),
+            breaker: Some(BreakerRule::Open),
+            ..PolicyOverride::default()
+        };
+        settings.policy.insert("x".to_owned(), word);
+        let j = judged_by(&settings, &failure, &job(0));
+        assert_eq!(held(&j), Some(("model", HoldKind::Operator, None)));
+        assert_eq!(j.breaker, BreakerEffect::Failure { at_once: true });
+    }
+
+    #[test]
+    fn a_jobs_own_word_decides_what_becomes_of_it_when_it_is_interrupted() {
+        let settings = Settings::default();
+        let mut job = job(0);
+        let effect = |job: &Job| interrupted(job, AttemptNo(1), Sent::Yes, &settings).1;
+        assert_eq!(effect(&job), KEEPS_PLACE);
+        job.on_interrupted = Some(OnInterrupted::Hold);
+        assert_eq!(effect(&job), JobEffect::SetAside);
+        job.on_interrupted = Some(OnInterrupted::Fail);
+        assert_eq!(effect(&job), JobEffect::Fail);
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{CallOutcome, JobStatus, LaneRules, Request, Seq, Usage};
+use crate::model::{
+    CallOutcome, Failure, FailureClass, HoldKind, JobStatus, LaneCondition, LaneRules, ModelCondition,
+    Request, Seq, Usage, code,
+};
 use crate::policy::conclude::{Circumstances, Finished, conclude};
-use crate::policy::judge::BreakerEffect;
-use crate::policy::transition::{self};
+use crate::policy::judge::{Bench, BreakerEffect, LaneEffect};
+use crate::policy::transition::{self, Next};
 use crate::ports::{GlmAnswer, GlmOutcome};
 
 fn job(seq: u64, priority: i32) -> Job {
@@ -257,6 +260,7 @@ impl World {
             endpoint: String::new(),
             settings: Arc::clone(&self.settings),
             bounded_by_job: false,
+            is_task: false,
             started_at: self.now,
             response_time_ms: 1,
             outcome: Arc::new(outcome.clone()),
@@ -274,17 +278,17 @@ impl World {
         let effects = match awaited {
             None => self.lane.ready(slot, self.now),
             Some((finished, (job, cancelled))) => {
-                let concluded = conclude(
-                    job,
-                    finished,
-                    &Circumstances {
-                        settings: &self.settings,
-                        throttle_level: self.lane.throttle_level(),
-                        cancelled,
-                        seed: 1,
-                        now: self.now,
-                    },
-                );
+                let (lane, model) = self.lane.conditions(job.sent_to());
+                let bench = Bench {
+                    settings: &self.settings,
+                    lane: &lane,
+                    model: &model,
+                    eased: self.lane.would_ease(slot, self.now),
+                    seed: 1,
+                    now: self.now,
+                };
+                let on = Circumstances { bench, cancelled };
+                let concluded = conclude(job, finished, &on);
                 self.lane.finished(slot, concluded, None, self.now)
             }
         };
@@ -414,6 +418,31 @@ fn answered() -> GlmOutcome {
         status_code: 200,
         usage: Usage::default(),
     })
+}
+
+fn throttle_level(state: &LaneState) -> u32 {
+    state.lanes.get(DEFAULT_LANE).map_or(0, |lane| lane.throttle_level)
+}
+
+/// Nothing is known of the lane or the model.
+fn bench(settings: &Settings, now: Timestamp) -> Bench<'_> {
+    const LANE: &LaneCondition = &LaneCondition {
+        hold: None,
+        throttle_level: 0,
+        learnt: None,
+    };
+    const MODEL: &ModelCondition = &ModelCondition {
+        hold: None,
+        overloads: 0,
+    };
+    Bench {
+        settings,
+        lane: LANE,
+        model: MODEL,
+        eased: false,
+        seed: 1,
+        now,
+    }
 }
 
 fn failed(class: FailureClass) -> GlmOutcome {
@@ -840,7 +869,7 @@ fn a_judged_success_ends_a_series_of_throttles() {
     world.ack_all();
     world.end(SlotId(0), &failed(FailureClass::Throttle));
     world.ack_all();
-    assert_eq!(world.lane.throttle_level(), 1);
+    assert_eq!(throttle_level(world.lane.state()), 1);
     assert_eq!(
         world.disk.lane.hold.as_ref().map(|h| h.kind),
         Some(HoldKind::Throttle)
@@ -849,8 +878,8 @@ fn a_judged_success_ends_a_series_of_throttles() {
     world.ack_all();
     world.end(SlotId(0), &answered());
     world.ack_all();
-    assert_eq!(world.lane.throttle_level(), 0);
-    assert_eq!(world.disk.lane.lanes.get("default").map_or(0, |lane| lane.throttle_level), 0);
+    assert_eq!(throttle_level(world.lane.state()), 0);
+    assert_eq!(throttle_level(&world.disk.lane), 0);
     assert_eq!(world.disk.jobs[&id(1)].retry_count, 0);
 }
 
@@ -954,17 +983,15 @@ fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
         endpoint: String::new(),
         settings: old,
         bounded_by_job: false,
+        is_task: false,
         started_at: world.now,
         response_time_ms: 1,
         outcome: Arc::new(failed(FailureClass::OperatorFatal)),
     };
     let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
     let on = Circumstances {
-        settings: &new,
-        throttle_level: 0,
+        bench: bench(&new, world.now),
         cancelled,
-        seed: 1,
-        now: world.now,
     };
     let concluded = conclude(job, &finished, &on);
     assert_eq!(concluded.lane, LaneEffect::GoOn);
@@ -1005,6 +1032,7 @@ fn a_jobs_own_bound_says_nothing_of_the_service() {
         endpoint: String::new(),
         settings: Arc::clone(&world.settings),
         bounded_by_job,
+        is_task: false,
         started_at: world.now,
         response_time_ms: 1,
         outcome: Arc::new(GlmOutcome::Failed(failure.clone(), Usage::default())),
@@ -1012,14 +1040,11 @@ fn a_jobs_own_bound_says_nothing_of_the_service() {
     let effect = |bounded_by_job| {
         let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
         let on = Circumstances {
-            settings: &world.settings,
-            throttle_level: 0,
+            bench: bench(&world.settings, world.now),
             cancelled,
-            seed: 1,
-            now: world.now,
         };
         conclude(job, &finished(bounded_by_job), &on).breaker
     };
-    assert_eq!(effect(false), BreakerEffect::Failure);
+    assert_eq!(effect(false), BreakerEffect::Failure { at_once: false });
     assert_eq!(effect(true), BreakerEffect::Ignore);
 }

@@ -18,6 +18,8 @@ pub enum Slot {
     Starting {
         /// The job.
         entry: JobEntry,
+        /// Where it goes and since when.
+        sending: Sending,
         /// The commit that is waited for.
         ticket: u64,
         /// Whether the job was cancelled meanwhile.
@@ -27,9 +29,22 @@ pub enum Slot {
     Busy {
         /// The job, with its open attempt.
         dispatch: Arc<Dispatch>,
+        /// Where it went and when.
+        sending: Sending,
         /// Whether the job was cancelled meanwhile.
         cancelled: bool,
     },
+}
+
+/// What is known of a call from the decision to send it.
+#[derive(Debug, Clone)]
+pub struct Sending {
+    /// The model it is sent to: the job's own or a fallback.
+    pub model: Arc<str>,
+    /// When that was decided.
+    pub at: Timestamp,
+    /// Its number in the pace of its lane; 0: it is not paced.
+    pub paced: u64,
 }
 
 impl Slot {
@@ -37,6 +52,15 @@ impl Slot {
     #[must_use]
     pub const fn is_taken(&self) -> bool {
         matches!(self, Self::Starting { .. } | Self::Busy { .. })
+    }
+
+    /// The model that its call goes to.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Unknown | Self::Idle => None,
+            Self::Starting { sending, .. } | Self::Busy { sending, .. } => Some(&sending.model),
+        }
     }
 
     /// The job that it has.
@@ -59,8 +83,10 @@ pub fn attempt_of(dispatch: &Dispatch) -> AttemptNo {
 /// A job whose next attempt is on record ahead of the slot, or about to be.
 #[derive(Debug, Clone)]
 pub struct Staged {
-    /// The job's place.
+    /// The job.
     pub entry: JobEntry,
+    /// Its place in the order of dispatch when it was taken.
+    pub place: Place,
     /// The commit that puts it on record.
     pub ticket: u64,
     /// What the call needs, once the commit has been answered.
@@ -139,10 +165,7 @@ impl Stage {
 
     /// Puts one in its place.
     pub fn insert(&mut self, staged: Staged) {
-        let place = Place::of(&staged.entry);
-        let at = self
-            .jobs
-            .partition_point(|other| Place::of(&other.entry) < place);
+        let at = self.jobs.partition_point(|other| other.place <= staged.place);
         self.jobs.insert(at, staged);
     }
 
@@ -166,6 +189,11 @@ impl Stage {
     #[must_use]
     pub fn contains(&self, id: JobId) -> bool {
         self.jobs.iter().any(|staged| staged.entry.id == id)
+    }
+
+    /// Takes those that `leaves` says.
+    pub fn take_where(&mut self, leaves: impl Fn(&JobEntry) -> bool) -> Vec<Staged> {
+        self.jobs.extract_if(.., |staged| leaves(&staged.entry)).collect()
     }
 
     /// Takes those whose deadline has passed.

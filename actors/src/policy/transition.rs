@@ -90,7 +90,9 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
         (P::Blocked, H::Reprioritise) => Some(P::Blocked),
         // A staged attempt may have been sent: its start is stored with the outcome before it.
         (P::Staged | P::Running, H::SetAside) | (P::Held, H::Reprioritise) => Some(P::Held),
-        (P::Waiting | P::Staged, H::Start) | (P::Running, H::Resume) => Some(P::Running),
+        (P::Waiting | P::Staged, H::Start) | (P::Staged | P::Running, H::Resume) => {
+            Some(P::Running)
+        }
         (P::Staged | P::Running, H::Complete) => Some(P::Completed),
         (P::Waiting | P::Blocked | P::Held | P::Staged | P::Running, H::Fail) => Some(P::Failed),
         (P::Waiting | P::Blocked | P::Held | P::Staged | P::Running, H::Cancel) => {
@@ -122,7 +124,7 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
             | H::SetAside
             | H::Unblock,
         )
-        | (P::Staged, H::Stage | H::Resume | H::Unblock | H::Requeue)
+        | (P::Staged, H::Stage | H::Unblock | H::Requeue)
         | (
             P::Running,
             H::Stage | H::Unstage | H::Start | H::Unblock | H::Requeue | H::Reprioritise,
@@ -481,7 +483,10 @@ pub fn start(
 /// Takes up an attempt whose task GLM may have finished, in another slot.
 pub fn resume(job: &mut Job, slot: SlotId) -> Result<(), Refusal> {
     expect(job, Happening::Resume)?;
+    // A task shows that it was sent, whether its start came to be stored or not.
+    job.status = JobStatus::Processing;
     if let Some(open) = &mut job.open {
+        open.phase = AttemptPhase::Started;
         open.slot = slot;
     }
     Ok(())

@@ -3,7 +3,9 @@
 use ractor::{ActorRef, RpcReplyPort};
 
 use crate::caller::CallerMsg;
-use crate::model::{BreakerSnapshot, JobEntry, JobId, SlotId, Submission, SubmissionError};
+use crate::model::{
+    BreakerSnapshot, HoldScope, JobEntry, JobId, SlotId, Submission, SubmissionError,
+};
 use crate::policy::conclude::Finished;
 use crate::policy::lane::{LaneSnapshot, Verdict};
 use crate::policy::transition::{Applied, Refusal};
@@ -18,6 +20,12 @@ pub enum SubmitError {
     /// The store refused it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// An operator closed the intake.
+    #[error("the intake is closed{}; an operator opens it with resume", because(.reason.as_deref()))]
+    IntakeClosed {
+        /// What the operator said.
+        reason: Option<String>,
+    },
     /// The store failed; whether the job is on disk is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -25,6 +33,10 @@ pub enum SubmitError {
     /// the same idempotency key if the first may have succeeded.
     #[error("the store was restarted before it answered; ask again")]
     Unknown,
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
 }
 
 /// What became of a submission.
@@ -103,6 +115,13 @@ pub enum QueueMsg {
     /// End pause, holds and a closed intake.
     Resume {
         /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// End one hold.
+    Release {
+        /// What is held.
+        scope: HoldScope,
+        /// Answered once that is on disk; `NotFound`: there is no such hold.
         reply: RpcReplyPort<Result<(), Refusal>>,
     },
     /// The lane as it is.

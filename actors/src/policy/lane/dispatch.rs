@@ -1,0 +1,366 @@
+//! What goes out next, on which lane, through which slot; what is put on record ahead of it; and which
+//! callers are not needed any more.
+
+use std::sync::Arc;
+
+use crate::model::{
+    BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, LaneRules, SlotId, Timestamp, code, limits,
+};
+use crate::policy::hold;
+use crate::policy::lane::{Effect, Lane, routes};
+use crate::policy::ready::Place;
+use crate::policy::slot::{Sending, Slot, Staged};
+use crate::policy::transition::{Dispatch, Transition};
+
+/// What a lane sends next: staged, or taken from the line.
+enum Candidate {
+    Staged(Staged),
+    Waiting(Place, JobEntry),
+}
+
+impl Candidate {
+    const fn entry(&self) -> &JobEntry {
+        match self {
+            Self::Staged(staged) => &staged.entry,
+            Self::Waiting(_, entry) => entry,
+        }
+    }
+}
+
+impl Lane {
+    /// The common end of every step: expire, send, stage, retire; then hand out what is to be done.
+    pub(super) fn go_on(&mut self, now: Timestamp) -> Vec<Effect> {
+        if hold::expire(&mut self.state, now) {
+            self.state_changed();
+        }
+        self.line.wake(now);
+        self.expire_deadlines(now);
+        self.reroute(now);
+        self.fetch_tasks(now);
+        let settings = Arc::clone(&self.settings);
+        let settling = self
+            .transitions
+            .iter()
+            .any(|t| matches!(t, Transition::Settle(_)));
+        for (name, rules) in settings.all_lanes() {
+            if let Some(track) = self.tracks.get_mut(name) {
+                track.not_before = None;
+            }
+            while self.may_send(name, rules) {
+                let Some(slot) = self.idle_slot() else { break };
+                if !self.send(name, slot, settling, now) {
+                    break;
+                }
+            }
+        }
+        for (name, _) in settings.all_lanes() {
+            self.stage_ahead(name, now);
+        }
+        self.retire_callers();
+        self.hand_out()
+    }
+
+    /// Makes the routes anew where a hold or the settings changed them. What was staged for a lane that
+    /// it may not take any more goes back in line.
+    fn reroute(&mut self, now: Timestamp) {
+        if !self.routes.refresh(&self.line, &self.state, &self.settings) {
+            return;
+        }
+        let mut astray = Vec::new();
+        for (name, track) in &mut self.tracks {
+            let (state, settings) = (&self.state, &self.settings);
+            let leaves = |entry: &JobEntry| !routes::lead(&entry.model, name, state, settings);
+            astray.extend(track.stage.take_where(leaves));
+        }
+        for staged in astray {
+            self.unstage(staged, now);
+        }
+    }
+
+    /// What stops every lane, if anything does.
+    fn standstill(&self) -> Option<String> {
+        let state = &self.state;
+        if let Some(pause) = &state.paused {
+            let why = pause.reason.as_deref().unwrap_or("no reason given");
+            return Some(format!("paused since {}: {why}", pause.since));
+        }
+        if !self.settings.is_active {
+            return Some("switched off by glm.is_active = false".to_owned());
+        }
+        if let Some(hold) = &state.hold {
+            return Some(told(&HoldScope::Account, hold));
+        }
+        if self.breaker.state != BreakerState::Open {
+            return None;
+        }
+        let why = self.breaker.reason.as_deref().unwrap_or("too many failures");
+        let until = self.breaker.probe_at.map_or_else(
+            || "until an operator resets it".to_owned(),
+            |at| format!("until {at}"),
+        );
+        Some(format!("the breaker is open {until}: {why}"))
+    }
+
+    /// What stops a job of this lane and model, if anything does.
+    fn stopped_by(&self, entry: &JobEntry) -> Option<String> {
+        if entry.parked {
+            return Some("it waits for other jobs or for somebody's word".to_owned());
+        }
+        let lane = self.settings.lane_of(&entry.model).to_owned();
+        let of_lane = || {
+            let hold = self.state.lanes.get(&lane)?.hold.as_ref()?;
+            Some(told(&HoldScope::Lane(lane.clone()), hold))
+        };
+        let of_model = || {
+            let hold = self.state.models.get(&*entry.model)?.hold.as_ref()?;
+            Some(told(&HoldScope::Model(entry.model.to_string()), hold))
+        };
+        self.standstill().or_else(of_lane).or_else(of_model)
+    }
+
+    /// Calls that a lane may have open now.
+    pub(super) fn limit(&self, lane: &str, rules: &LaneRules) -> u16 {
+        let learnt = self.state.lanes.get(lane).and_then(|lane| lane.learnt);
+        match (rules.auto, learnt) {
+            (Some(_), Some(learnt)) => learnt.limit.min(rules.max_concurrency),
+            _ => rules.max_concurrency,
+        }
+    }
+
+    /// Whether a lane may send anything now, its pace aside.
+    fn may_send(&self, lane: &str, rules: &LaneRules) -> bool {
+        // One probe, and nothing beside it.
+        let alone = self.breaker.state == BreakerState::HalfOpen || self.state.probing;
+        let held = self.state.lanes.get(lane).is_some_and(|lane| lane.hold.is_some());
+        !self.stopping
+            && self.settings.is_active
+            && self.state.paused.is_none()
+            && self.state.hold.is_none()
+            && self.breaker.state != BreakerState::Open
+            && !held
+            && self.unsettled < limits::UNSETTLED_MAX
+            && (!alone || self.in_flight() == 0)
+            && self.in_flight_of(lane) < usize::from(self.limit(lane, rules))
+    }
+
+    fn expire_deadlines(&mut self, now: Timestamp) {
+        let mut expired = self.line.expire(now);
+        for track in self.tracks.values_mut() {
+            expired.extend(track.stage.expire(now));
+        }
+        for entry in expired {
+            let why = self.stopped_by(&entry).map_or_else(String::new, |why| format!("; {why}"));
+            let failure = Failure::new(
+                FailureClass::RequestFatal,
+                code::DEADLINE,
+                format!("the job's deadline passed before it was done{why}"),
+            );
+            self.transitions.push(Transition::Fail {
+                job_id: entry.id,
+                failure,
+                at: now,
+            });
+        }
+    }
+
+    pub(super) fn idle_slot(&self) -> Option<SlotId> {
+        self.slots
+            .iter()
+            .find(|(_, slot)| matches!(slot, Slot::Idle))
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether a lane has anything to send.
+    fn has_next(&self, lane: &str) -> bool {
+        let staged = self.tracks.get(lane).is_some_and(|track| !track.stage.is_empty());
+        let models = self.routes.of(lane);
+        staged || models.is_some_and(|models| self.line.peek(lane, models).is_some())
+    }
+
+    /// Takes what a lane sends next.
+    fn take_next(&mut self, lane: &str) -> Option<Candidate> {
+        let models = self.routes.of(lane);
+        let waiting = models.and_then(|models| self.line.peek(lane, models));
+        let track = self.tracks.get_mut(lane)?;
+        let staged = track.stage.first().map(|staged| staged.place);
+        match (staged, waiting) {
+            (Some(staged), Some(place)) if place.outranks(staged) => {}
+            (Some(_), _) => return track.stage.take_first().map(Candidate::Staged),
+            (None, _) => {}
+        }
+        let (place, entry) = self.line.pop(lane, models?)?;
+        Some(Candidate::Waiting(place, entry))
+    }
+
+    /// Gives the slot to the lane's most urgent job, staged or in line, if its pace allows. `settling`:
+    /// the step stores an outcome, so a start may ride with it and the call need not wait (rule 2).
+    fn send(&mut self, lane: &str, slot: SlotId, settling: bool, now: Timestamp) -> bool {
+        if !self.has_next(lane) || !self.pace_allows(lane, 0, now) {
+            return false;
+        }
+        let Some(next) = self.take_next(lane) else {
+            return false;
+        };
+        if !self.pace_allows(lane, next.entry().tokens, now) {
+            self.give_back(lane, next, now);
+            return false;
+        }
+        let own = &next.entry().model;
+        let model = Arc::clone(self.routes.target(own).unwrap_or(own));
+        let served_by = (model != *own).then(|| model.to_string());
+        let Some(track) = self.tracks.get_mut(lane) else {
+            return false;
+        };
+        let sending = Sending {
+            model,
+            at: now,
+            paced: track.pace.started(next.entry().tokens, now),
+        };
+        let entry = match next {
+            Candidate::Staged(staged) => {
+                if settling && let Some(dispatch) = staged.dispatch {
+                    track.stage.ran();
+                    self.send_staged(slot, dispatch, sending, served_by, now);
+                    return true;
+                }
+                staged.entry
+            }
+            Candidate::Waiting(_, entry) => entry,
+        };
+        if settling {
+            track.stage.stalled();
+        }
+        self.transitions.push(Transition::Start {
+            job_id: entry.id,
+            slot,
+            at: now,
+            served_by,
+        });
+        let state = Slot::Starting {
+            entry,
+            sending,
+            ticket: self.next_ticket,
+            cancelled: false,
+        };
+        self.slots.insert(slot, state);
+        true
+    }
+
+    /// Whether a lane's pace lets a call of so many tokens start now; notes until when it does not.
+    fn pace_allows(&mut self, lane: &str, tokens: u32, now: Timestamp) -> bool {
+        let Some(track) = self.tracks.get_mut(lane) else {
+            return false;
+        };
+        let at = track.pace.earliest(tokens, now);
+        track.not_before = (at > now).then_some(at);
+        at <= now
+    }
+
+    fn give_back(&mut self, lane: &str, candidate: Candidate, now: Timestamp) {
+        match candidate {
+            Candidate::Staged(staged) => {
+                if let Some(track) = self.tracks.get_mut(lane) {
+                    track.stage.insert(staged);
+                }
+            }
+            Candidate::Waiting(place, entry) => self.line.put_back(place, entry, now),
+        }
+    }
+
+    fn send_staged(
+        &mut self,
+        slot: SlotId,
+        mut dispatch: Arc<Dispatch>,
+        sending: Sending,
+        served_by: Option<String>,
+        now: Timestamp,
+    ) {
+        if dispatch.job.served_by != served_by {
+            Arc::make_mut(&mut dispatch).job.served_by.clone_from(&served_by);
+        }
+        self.transitions.push(Transition::Start {
+            job_id: dispatch.job.id,
+            slot,
+            at: now,
+            served_by,
+        });
+        let busy = Slot::Busy {
+            dispatch: Arc::clone(&dispatch),
+            sending,
+            cancelled: false,
+        };
+        self.slots.insert(slot, busy);
+        self.runs.push(Effect::Run {
+            slot,
+            dispatch,
+            cancelled: false,
+        });
+    }
+
+    /// Keeps the lane's most urgent jobs on record ahead of its busy slots. What is more urgent than
+    /// the last of them takes its place.
+    fn stage_ahead(&mut self, lane: &str, now: Timestamp) {
+        let busy = self.taken_by(lane);
+        if busy == 0 || self.stopping || !self.settings.is_active || self.state.paused.is_some() {
+            return;
+        }
+        loop {
+            let Some(models) = self.routes.of(lane) else {
+                return;
+            };
+            let Some(next) = self.line.peek(lane, models) else {
+                return;
+            };
+            let Some(track) = self.tracks.get_mut(lane) else {
+                return;
+            };
+            let want = (busy * track.stage.depth()).min(limits::STAGED_AHEAD_MAX.max(busy));
+            if track.stage.len() >= want {
+                let displaced = track.stage.last().is_some_and(|last| next.outranks(last.place));
+                if !displaced {
+                    return;
+                }
+                if let Some(last) = track.stage.take_last() {
+                    self.unstage(last, now);
+                }
+                continue;
+            }
+            let Some((place, entry)) = self.line.pop(lane, models) else {
+                return;
+            };
+            self.transitions.push(Transition::Stage {
+                job_id: entry.id,
+                at: now,
+            });
+            track.stage.insert(Staged {
+                entry,
+                place,
+                ticket: self.next_ticket,
+                dispatch: None,
+            });
+        }
+    }
+
+    /// Ends callers above the bound as they become idle.
+    fn retire_callers(&mut self) {
+        let slots = self.settings.slots();
+        let surplus: Vec<SlotId> = self
+            .slots
+            .iter()
+            .filter(|(id, slot)| id.0 >= slots && matches!(slot, Slot::Idle))
+            .map(|(id, _)| *id)
+            .collect();
+        for slot in surplus {
+            self.slots.remove(&slot);
+            self.runs.push(Effect::Retire { slot });
+        }
+    }
+}
+
+fn told(scope: &HoldScope, hold: &Hold) -> String {
+    let until = hold.until.map_or_else(
+        || "until an operator acts".to_owned(),
+        |until| format!("until {until}"),
+    );
+    format!("{scope} is held {until}: {} {}", hold.code, hold.message)
+}

@@ -1,0 +1,79 @@
+//! Which models may go where: a model belongs to a lane; while it is held for overload, its jobs may
+//! go to a fallback model, through that model's lane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::{HoldKind, LaneState, Settings};
+use crate::policy::ready::Line;
+
+/// The routes in force. Made anew when a hold of a model, the settings or the models in line change.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    /// The models in line that they were made for; `None`: they must be made anew.
+    made_for: Option<u64>,
+    /// For each lane the models whose jobs may go there now.
+    by_lane: BTreeMap<String, BTreeSet<Arc<str>>>,
+    /// For each model the one that its jobs are sent to now. Missing: nothing may be sent.
+    to: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Routes {
+    /// They must be made anew.
+    pub(super) fn forget(&mut self) {
+        self.made_for = None;
+    }
+
+    /// Makes them anew if something changed. Tells whether it did.
+    pub(super) fn refresh(&mut self, line: &Line, state: &LaneState, settings: &Settings) -> bool {
+        let version = line.models_version();
+        if self.made_for == Some(version) {
+            return false;
+        }
+        self.made_for = Some(version);
+        self.by_lane.clear();
+        self.to.clear();
+        for model in line.models() {
+            let Some(target) = target(model, state, settings) else {
+                continue;
+            };
+            let lane = settings.lane_of(target).to_owned();
+            self.by_lane.entry(lane).or_default().insert(Arc::clone(model));
+            let target = if **model == *target {
+                Arc::clone(model)
+            } else {
+                target.into()
+            };
+            self.to.insert(Arc::clone(model), target);
+        }
+        true
+    }
+
+    /// The models whose jobs may go to this lane now.
+    pub(super) fn of(&self, lane: &str) -> Option<&BTreeSet<Arc<str>>> {
+        self.by_lane.get(lane)
+    }
+
+    /// The model that a model's jobs are sent to now.
+    pub(super) fn target(&self, model: &str) -> Option<&Arc<str>> {
+        self.to.get(model)
+    }
+}
+
+/// Whether a model's jobs may go to this lane now.
+pub(super) fn lead(model: &str, lane: &str, state: &LaneState, settings: &Settings) -> bool {
+    target(model, state, settings).is_some_and(|target| settings.lane_of(target) == lane)
+}
+
+/// The model itself, or, while it is held for overload, the first of its fallbacks that is not held.
+fn target<'a>(model: &'a str, state: &LaneState, settings: &'a Settings) -> Option<&'a str> {
+    let held = |model: &str| state.models.get(model).and_then(|m| m.hold.as_ref());
+    match held(model) {
+        None => Some(model),
+        Some(hold) if hold.kind == HoldKind::Overload => {
+            let chain = settings.fallbacks.get(model)?;
+            chain.iter().map(String::as_str).find(|next| held(next).is_none())
+        }
+        Some(_) => None,
+    }
+}
