@@ -8,6 +8,7 @@ pub mod estimate;
 pub mod hold;
 pub mod judge;
 pub mod lane;
+pub mod pace;
 pub mod price;
 pub mod ready;
 pub mod retry;
