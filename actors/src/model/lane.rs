@@ -96,6 +96,13 @@ pub struct LearntLimit {
     pub failed_trials: u32,
     /// When the next trial beyond the ceiling may be made.
     pub next_trial_at: Timestamp,
+    /// Calls that ended well in a full lane since the limit went beyond the ceiling: enough of them
+    /// prove it.
+    #[serde(default)]
+    pub trial_successes: u16,
+    /// When the limit was last lowered: a refusal of a call sent before says nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decreased_at: Option<Timestamp>,
 }
 
 /// What of one lane's state outlives the process.

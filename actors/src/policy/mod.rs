@@ -1,6 +1,7 @@
 //! The decisions, pure and synchronous. Nothing here awaits, reads a clock or draws a random
 //! number: time, ids and seeds come in as arguments.
 
+pub mod adaptive;
 pub mod breaker;
 pub mod conclude;
 pub mod effects;
