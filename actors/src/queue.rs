@@ -276,7 +276,8 @@ impl QueueState {
                 self.ask_for_callers();
             }
             QueueMsg::Breaker(snapshot) => {
-                let changed = self.lane.breaker() != snapshot.state;
+                // One that an operator opens may have been open already.
+                let changed = self.lane.breaker() != snapshot.state || snapshot.forced;
                 let effects = self.lane.breaker_changed(&snapshot, changed, now);
                 self.carry_out(effects)?;
             }
@@ -359,7 +360,11 @@ impl QueueState {
                 let reason = failure.map(ToString::to_string).unwrap_or_default();
                 call_t!(
                     self.breaker,
-                    |reply| BreakerMsg::Failed { reason, reply },
+                    |reply| BreakerMsg::Failed {
+                        reason,
+                        at_once: false,
+                        reply
+                    },
                     limits::ACTOR_REPLY_MS
                 )?
             }

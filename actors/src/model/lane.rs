@@ -218,12 +218,20 @@ pub struct BreakerSnapshot {
     pub probe_at: Option<Timestamp>,
     /// Failures in a row, of those that count.
     pub consecutive_failures: u32,
-    /// How often it has opened without a success between: the cool-down grows with it.
+    /// How often failures have opened it without a success between: the cool-down grows with it.
     pub openings: u32,
+    /// Calls in the window of the failure rate, as of the last outcome; once it has opened, those
+    /// that were in it then.
+    #[serde(default)]
+    pub window_calls: u32,
+    /// How many of them failed.
+    #[serde(default)]
+    pub window_failures: u32,
     /// The failure, or the operator's words, that opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// An operator opened it: it stays open until an operator resets it.
+    /// An operator opened it: no outcome moves it, and it stays open until an operator resets it, or
+    /// until `probe_at` if the operator gave an end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
 }
