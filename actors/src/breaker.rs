@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::Ports;
-use crate::model::{BreakerSettings, BreakerSnapshot, BreakerState, limits};
+use crate::model::{BreakerSettings, BreakerSnapshot, Timestamp, limits};
 use crate::policy::breaker::Breaker;
 use crate::queue::QueueMsg;
 
@@ -30,6 +30,8 @@ pub enum BreakerMsg {
     Failed {
         /// The failure in short.
         reason: String,
+        /// Whether it opens the breaker by itself ([`crate::model::BreakerRule::Open`]).
+        at_once: bool,
         /// The breaker after it.
         reply: RpcReplyPort<BreakerSnapshot>,
     },
@@ -38,20 +40,19 @@ pub enum BreakerMsg {
         /// The breaker after it.
         reply: RpcReplyPort<BreakerSnapshot>,
     },
-    /// An operator opens it: no call goes out until an operator resets it.
+    /// An operator opens it: no call goes out until an operator resets it, or until the time is over.
     Open {
         /// What the operator says.
         reason: String,
+        /// Until when; `None`: until it is reset.
+        until: Option<Timestamp>,
         /// The breaker after it.
         reply: RpcReplyPort<BreakerSnapshot>,
     },
     /// The settings changed.
     Configure(BreakerSettings),
-    /// The cool-down of the opening with this number may be over.
-    Probe {
-        /// The opening.
-        opening: u32,
-    },
+    /// The cool-down, or the time for which an operator opened it, may be over.
+    Probe,
 }
 
 pub(crate) struct BreakerArgs {
@@ -100,7 +101,7 @@ impl Actor for CircuitBreakerActor {
     ) -> Result<(), ActorProcessingErr> {
         state.ports.faults.point("breaker");
         let now = state.ports.clock.now();
-        let before = state.breaker.state();
+        let before = state.breaker.standing();
         let mut answer = None;
         let mut tell_queue = false;
         match message {
@@ -111,19 +112,26 @@ impl Actor for CircuitBreakerActor {
                 {
                     state.breaker.restore(snapshot);
                 }
+                state.pristine = false;
                 // The queue took the stored state; tell it what is so.
                 state.publish(true);
                 state.arm(&myself);
                 return Ok(());
             }
             BreakerMsg::Succeeded { reply } => {
-                state.pristine = false;
                 state.breaker.succeeded(now);
                 answer = reply;
             }
-            BreakerMsg::Failed { reason, reply } => {
-                state.pristine = false;
-                state.breaker.failed(&reason, now);
+            BreakerMsg::Failed {
+                reason,
+                at_once,
+                reply,
+            } => {
+                if at_once {
+                    state.breaker.trip(&reason, now);
+                } else {
+                    state.breaker.failed(&reason, now);
+                }
                 answer = Some(reply);
             }
             BreakerMsg::Reset { reply } => {
@@ -131,22 +139,28 @@ impl Actor for CircuitBreakerActor {
                 answer = Some(reply);
                 tell_queue = true;
             }
-            BreakerMsg::Open { reason, reply } => {
-                state.breaker.force_open(&reason, now);
+            BreakerMsg::Open {
+                reason,
+                until,
+                reply,
+            } => {
+                state.breaker.force_open(&reason, until, now);
                 answer = Some(reply);
                 tell_queue = true;
             }
-            BreakerMsg::Configure(settings) => state.breaker.configure(settings),
-            BreakerMsg::Probe { opening } => {
-                if state.breaker.snapshot().openings == opening {
-                    state.breaker.tick(now);
-                    state.arm(&myself);
-                    tell_queue = true;
-                }
+            BreakerMsg::Configure(settings) => {
+                state.breaker.configure(settings);
+                return Ok(());
+            }
+            BreakerMsg::Probe => {
+                state.breaker.tick(now);
+                state.arm(&myself);
+                tell_queue = true;
             }
         }
-        let changed = state.breaker.state() != before;
-        if changed && state.breaker.state() == BreakerState::Open {
+        state.pristine = false;
+        let changed = state.breaker.standing() != before;
+        if changed {
             state.arm(&myself);
         }
         if let Some(reply) = answer {
@@ -192,13 +206,193 @@ impl BreakerActorState {
         let Some(at) = self.breaker.probe_at() else {
             return;
         };
-        let opening = self.breaker.snapshot().openings;
         let ms = at.since(self.ports.clock.now()).min(limits::TICK_MS_MAX);
         let myself = myself.clone();
         let sleeper = tokio::spawn(async move {
             tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
-            let _ = myself.cast(BreakerMsg::Probe { opening });
+            let _ = myself.cast(BreakerMsg::Probe);
         });
         self.timer = Some(sleeper.abort_handle());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use ractor::call;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::model::{BreakerState, Settings};
+    use crate::ports::Clock;
+    use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
+    use crate::{Events, Faults};
+
+    /// A queue that only listens.
+    struct Listener(mpsc::UnboundedSender<BreakerSnapshot>);
+
+    impl Actor for Listener {
+        type Msg = QueueMsg;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(
+            &self,
+            _myself: ActorRef<QueueMsg>,
+            _args: (),
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle(
+            &self,
+            _myself: ActorRef<QueueMsg>,
+            message: QueueMsg,
+            _state: &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            if let QueueMsg::Breaker(snapshot) = message {
+                self.0.send(snapshot)?;
+            }
+            Ok(())
+        }
+    }
+
+    struct World {
+        breaker: ActorRef<BreakerMsg>,
+        queue: ActorRef<QueueMsg>,
+        told: mpsc::UnboundedReceiver<BreakerSnapshot>,
+        shown: watch::Receiver<BreakerSnapshot>,
+        clock: SimClock,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let (watch, shown) = watch::channel(BreakerSnapshot::default());
+            let clock = SimClock::starting_at(sample::START);
+            let ports = Ports {
+                store: Arc::new(MemoryStore::new()),
+                glm: Arc::new(ScriptedGlm::answering(Duration::ZERO)),
+                clock: Arc::new(clock),
+                ids: Arc::new(SeededIds::new(1)),
+                settings: watch::channel(Arc::new(Settings::default())).1,
+                events: Events::new(1),
+                faults: Faults::default(),
+            };
+            let args = BreakerArgs {
+                ports,
+                settings: BreakerSettings::default(),
+                watch,
+            };
+            let (breaker, _) = Actor::spawn(None, CircuitBreakerActor, args).await.unwrap();
+            let (tell, told) = mpsc::unbounded_channel();
+            let (queue, _) = Actor::spawn(None, Listener(tell), ()).await.unwrap();
+            Self {
+                breaker,
+                queue,
+                told,
+                shown,
+                clock,
+            }
+        }
+
+        /// Attaches a queue that brings what is stored, and answers what it is told.
+        async fn attach(&mut self, stored: Option<BreakerSnapshot>) -> BreakerSnapshot {
+            let queue = self.queue.clone();
+            self.breaker
+                .cast(BreakerMsg::Attach { queue, stored })
+                .unwrap();
+            self.told.recv().await.unwrap()
+        }
+
+        async fn open(&mut self, for_ms: Option<u64>) -> BreakerSnapshot {
+            let until = for_ms.map(|ms| self.clock.now().plus_ms(ms));
+            let opened = call!(self.breaker, |reply| BreakerMsg::Open {
+                reason: "maintenance".to_owned(),
+                until,
+                reply,
+            })
+            .unwrap();
+            assert_eq!(self.told.recv().await.as_ref(), Some(&opened));
+            opened
+        }
+
+        async fn fail(&self, at_once: bool) -> BreakerSnapshot {
+            call!(self.breaker, |reply| BreakerMsg::Failed {
+                reason: "502".to_owned(),
+                at_once,
+                reply,
+            })
+            .unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opened_for_a_time_it_wakes_by_itself_and_not_before() {
+        let mut world = World::new().await;
+        world.attach(None).await;
+        let opened = world.open(Some(90_500)).await;
+        assert!(opened.forced);
+        let woken = world.told.recv().await.unwrap();
+        assert_eq!(woken.state, BreakerState::HalfOpen);
+        assert_eq!(world.clock.now(), opened.probe_at.unwrap());
+        assert_eq!(*world.shown.borrow(), woken);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_outdoes_an_open_breaker_and_its_timer() {
+        let mut world = World::new().await;
+        world.attach(None).await;
+        assert_eq!(world.fail(true).await.state, BreakerState::Open);
+        let opened = world.open(None).await;
+        tokio::time::sleep(Duration::from_secs(86_400)).await;
+        assert_eq!(*world.shown.borrow(), opened);
+        assert!(world.told.is_empty());
+        let closed = call!(world.breaker, |reply| BreakerMsg::Reset { reply }).unwrap();
+        assert_eq!(closed.state, BreakerState::Closed);
+        assert_eq!(world.told.recv().await, Some(closed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forced_breaker_comes_back_from_the_store_and_ends_in_time() {
+        let mut world = World::new().await;
+        world.attach(None).await;
+        let stored = world.open(Some(10_000)).await;
+        let mut restarted = World::new().await;
+        assert_eq!(restarted.attach(Some(stored.clone())).await, stored);
+        let woken = restarted.told.recv().await.unwrap();
+        assert_eq!(woken.state, BreakerState::HalfOpen);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_starts_anew_does_not_undo_what_happened_meanwhile() {
+        let mut world = World::new().await;
+        let stored = BreakerSnapshot {
+            state: BreakerState::Open,
+            probe_at: Some(sample::START.plus_ms(3_600_000)),
+            ..BreakerSnapshot::default()
+        };
+        world.attach(Some(stored.clone())).await;
+        call!(world.breaker, |reply| BreakerMsg::Reset { reply }).unwrap();
+        world.told.recv().await.unwrap();
+        assert_eq!(world.attach(Some(stored)).await.state, BreakerState::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outcomes_are_shown_and_told_to_nobody_who_did_not_ask() {
+        let mut world = World::new().await;
+        world.attach(None).await;
+        assert_eq!(world.fail(false).await.state, BreakerState::Closed);
+        world
+            .breaker
+            .cast(BreakerMsg::Succeeded { reply: None })
+            .unwrap();
+        let after = world.fail(false).await;
+        assert_eq!((after.window_calls, after.window_failures), (3, 2));
+        assert_eq!(after.consecutive_failures, 1);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(*world.shown.borrow(), after);
+        assert!(world.told.is_empty());
     }
 }

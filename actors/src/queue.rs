@@ -43,11 +43,6 @@ pub(crate) struct QueueArgs {
     pub(crate) shown: watch::Sender<LaneState>,
 }
 
-/// How far back a pace looks, in milliseconds.
-const PACE_WINDOW_MS: u64 = 60_000;
-/// Calls that a pace goes on from after a restart at most: as many as may start in a minute.
-const PACE_CALLS_MAX: usize = 60_000;
-
 type Answer = RpcReplyPort<Result<(), Refusal>>;
 
 pub(crate) struct QueueState {
@@ -299,7 +294,8 @@ impl QueueState {
                 self.ask_for_callers();
             }
             QueueMsg::Breaker(snapshot) => {
-                let changed = self.lane.breaker() != snapshot.state;
+                // One that an operator opens may have been open already.
+                let changed = self.lane.breaker() != snapshot.state || snapshot.forced;
                 let effects = self.lane.breaker_changed(&snapshot, changed, now);
                 self.carry_out(effects)?;
             }
@@ -657,17 +653,15 @@ impl QueueState {
     }
 }
 
-/// The calls of the last minute, for the pace: when each was sent, to which model, with how many tokens.
+/// The calls that the lanes' pace goes on from.
 async fn recent_calls(
     ports: &Ports,
     now: Timestamp,
-) -> Result<Vec<(Timestamp, String, u64)>, ActorProcessingErr> {
+) -> Result<Vec<CallRecord>, ActorProcessingErr> {
     let store = Arc::clone(&ports.store);
-    let since = now.minus_ms(PACE_WINDOW_MS);
-    let calls =
-        tokio::task::spawn_blocking(move || store.calls_since(since, PACE_CALLS_MAX)).await??;
-    let sent = |call: CallRecord| (call.started_at, call.model, call.usage.total_tokens);
-    Ok(calls.into_iter().rev().map(sent).collect())
+    let since = now.minus_ms(limits::PACE_MEMORY_MS);
+    let read = move || store.calls_since(since, limits::PACE_LOG_STARTS_MAX);
+    Ok(tokio::task::spawn_blocking(read).await??)
 }
 
 /// Whether the change may be the end of its job.

@@ -96,6 +96,13 @@ pub struct LearntLimit {
     pub failed_trials: u32,
     /// When the next trial beyond the ceiling may be made.
     pub next_trial_at: Timestamp,
+    /// Calls that ended well in a full lane since the limit went beyond the ceiling: enough of them
+    /// prove it.
+    #[serde(default)]
+    pub trial_successes: u16,
+    /// When the limit was last lowered: a refusal of a call sent before says nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decreased_at: Option<Timestamp>,
 }
 
 /// What of one lane's state outlives the process.
@@ -211,12 +218,20 @@ pub struct BreakerSnapshot {
     pub probe_at: Option<Timestamp>,
     /// Failures in a row, of those that count.
     pub consecutive_failures: u32,
-    /// How often it has opened without a success between: the cool-down grows with it.
+    /// How often failures have opened it without a success between: the cool-down grows with it.
     pub openings: u32,
+    /// Calls in the window of the failure rate, as of the last outcome; once it has opened, those
+    /// that were in it then.
+    #[serde(default)]
+    pub window_calls: u32,
+    /// How many of them failed.
+    #[serde(default)]
+    pub window_failures: u32,
     /// The failure, or the operator's words, that opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// An operator opened it: it stays open until an operator resets it.
+    /// An operator opened it: no outcome moves it, and it stays open until an operator resets it, or
+    /// until `probe_at` if the operator gave an end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
 }

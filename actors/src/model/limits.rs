@@ -61,3 +61,9 @@ pub const TICK_MS_MAX: u64 = 1_000;
 /// The furthest ahead a stated quota reset is believed, in milliseconds (35 days: the longest GLM
 /// window is a month).
 pub const RESET_AHEAD_MS_MAX: u64 = 35 * 24 * 60 * 60 * 1_000;
+/// Starts of calls that the pace of a lane with a token bound remembers at most. Such a lane starts
+/// no more calls than these in a minute.
+pub const PACE_LOG_STARTS_MAX: usize = 15_000;
+/// How long the pace of a lane with a token bound remembers a start, in milliseconds: as long as a
+/// call usually may take, so that what it really used still counts.
+pub const PACE_MEMORY_MS: u64 = 600_000;

@@ -1,4 +1,5 @@
 //! The circuit breaker, as its state diagram: closed -> open -> half-open -> closed or open again.
+//! An operator may open it by force: then no outcome moves it.
 
 use std::collections::VecDeque;
 
@@ -11,14 +12,9 @@ const WINDOW_CALLS_MAX: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct Breaker {
     settings: BreakerSettings,
-    state: BreakerState,
-    since: Timestamp,
-    probe_at: Option<Timestamp>,
-    consecutive_failures: u32,
-    openings: u32,
-    reason: Option<String>,
-    forced: bool,
-    window: VecDeque<(Timestamp, bool)>,
+    /// Its window's counts are those at the opening; while it is closed the window has them.
+    shown: BreakerSnapshot,
+    window: Window,
 }
 
 impl Breaker {
@@ -27,27 +23,20 @@ impl Breaker {
     pub fn new(settings: BreakerSettings, now: Timestamp) -> Self {
         Self {
             settings,
-            state: BreakerState::Closed,
-            since: now,
-            probe_at: None,
-            consecutive_failures: 0,
-            openings: 0,
-            reason: None,
-            forced: false,
-            window: VecDeque::new(),
+            shown: closed(now),
+            window: Window::default(),
         }
     }
 
-    /// As it was when the snapshot was stored.
+    /// As it was when the snapshot was stored. The window of the failure rate begins anew.
     pub fn restore(&mut self, snapshot: BreakerSnapshot) {
-        self.state = snapshot.state;
-        self.since = snapshot.since;
-        self.probe_at = snapshot.probe_at;
-        self.consecutive_failures = snapshot.consecutive_failures;
-        self.openings = snapshot.openings;
-        self.reason = snapshot.reason;
-        self.forced = snapshot.forced;
-        self.window.clear();
+        self.shown = snapshot;
+        self.window = Window::default();
+        let shown = &mut self.shown;
+        if shown.state == BreakerState::Open && !shown.forced {
+            // Without an end nothing would ever close it.
+            shown.probe_at.get_or_insert(shown.since);
+        }
     }
 
     /// New settings apply from the next record on; an open breaker keeps its probe time.
@@ -58,133 +47,186 @@ impl Breaker {
     /// The state.
     #[must_use]
     pub const fn state(&self) -> BreakerState {
-        self.state
+        self.shown.state
     }
 
-    /// When an open breaker lets a probe through.
+    /// When an open breaker lets a probe through; `None` while only an operator ends it.
     #[must_use]
     pub const fn probe_at(&self) -> Option<Timestamp> {
-        self.probe_at
+        self.shown.probe_at
+    }
+
+    /// State, since when, until when, and whether by force: all but the counts. A change of it is worth
+    /// telling and storing.
+    #[must_use]
+    pub const fn standing(&self) -> (BreakerState, Timestamp, Option<Timestamp>, bool) {
+        let shown = &self.shown;
+        (shown.state, shown.since, shown.probe_at, shown.forced)
     }
 
     /// What others see and the store keeps.
     #[must_use]
     pub fn snapshot(&self) -> BreakerSnapshot {
-        BreakerSnapshot {
-            state: self.state,
-            since: self.since,
-            probe_at: self.probe_at,
-            consecutive_failures: self.consecutive_failures,
-            openings: self.openings,
-            reason: self.reason.clone(),
-            forced: self.forced,
+        let mut snapshot = self.shown.clone();
+        if snapshot.state == BreakerState::Closed {
+            (snapshot.window_calls, snapshot.window_failures) = self.window.counts();
         }
+        snapshot
     }
 
     /// A call brought an answer. In half-open that closes the breaker; while it is open it is the
     /// late answer of a call from before and changes nothing.
     pub fn succeeded(&mut self, now: Timestamp) {
-        match self.state {
+        match self.shown.state {
             BreakerState::Closed => {
-                self.consecutive_failures = 0;
-                self.remember(now, false);
+                self.shown.consecutive_failures = 0;
+                self.window.remember(now, false, self.settings.window_ms);
             }
-            BreakerState::HalfOpen => self.close(now),
+            BreakerState::HalfOpen => self.reset(now),
             BreakerState::Open => {}
         }
     }
 
-    /// A call failed in a way that says something of the service.
+    /// A call failed in a way that says something of the service. In half-open that opens the breaker
+    /// again, for longer.
     pub fn failed(&mut self, reason: &str, now: Timestamp) {
-        match self.state {
+        self.count(now);
+        let opens = match self.shown.state {
             BreakerState::Closed => {
-                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-                self.remember(now, true);
-                if self.consecutive_failures >= self.settings.consecutive_failures
+                self.shown.consecutive_failures >= self.settings.consecutive_failures
                     || self.rate_exceeded()
-                {
-                    self.open(reason, now);
-                }
             }
-            BreakerState::HalfOpen => {
-                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-                self.open(reason, now);
-            }
-            BreakerState::Open => {}
+            BreakerState::HalfOpen => true,
+            BreakerState::Open => false,
+        };
+        if opens {
+            self.open(reason, now);
         }
     }
 
-    /// Time has passed: an open breaker becomes half-open once its cool-down is over.
+    /// A call failed in a way that says that no other would do better: opens at once, without waiting
+    /// for more failures.
+    pub fn trip(&mut self, reason: &str, now: Timestamp) {
+        self.count(now);
+        if self.shown.state != BreakerState::Open {
+            self.open(reason, now);
+        }
+    }
+
+    /// Time has passed: an open breaker becomes half-open once its cool-down is over, or the time for
+    /// which an operator opened it.
     pub fn tick(&mut self, now: Timestamp) {
-        if self.state == BreakerState::Open && self.probe_at.is_some_and(|at| at <= now) {
-            self.state = BreakerState::HalfOpen;
-            self.since = now;
-            self.probe_at = None;
+        let shown = &mut self.shown;
+        let Some(probe_at) = shown.probe_at else {
+            return;
+        };
+        if now < shown.since && !shown.forced {
+            // The clock was set back: the cool-down begins again, rather than last until the clock
+            // has caught up. An operator means the clock itself.
+            shown.probe_at = Some(now.plus_ms(probe_at.since(shown.since)));
+            shown.since = now;
+        } else if probe_at <= now {
+            shown.state = BreakerState::HalfOpen;
+            shown.since = now;
+            shown.probe_at = None;
+            shown.forced = false;
         }
     }
 
     /// An operator closes it.
     pub fn reset(&mut self, now: Timestamp) {
-        self.close(now);
+        self.shown = closed(now);
+        self.window = Window::default();
     }
 
-    /// An operator opens it: it stays open until [`Breaker::reset`].
-    pub fn force_open(&mut self, reason: &str, now: Timestamp) {
-        self.open(reason, now);
-        self.probe_at = None;
-        self.forced = true;
+    /// An operator opens it, until [`Breaker::reset`] or until the given moment: then one probe
+    /// decides. The cool-down of failures does not grow by it.
+    pub fn force_open(&mut self, reason: &str, until: Option<Timestamp>, now: Timestamp) {
+        self.enter_open(reason, now);
+        self.shown.probe_at = until;
+        self.shown.forced = true;
     }
 
-    fn close(&mut self, now: Timestamp) {
-        self.state = BreakerState::Closed;
-        self.since = now;
-        self.probe_at = None;
-        self.consecutive_failures = 0;
-        self.openings = 0;
-        self.reason = None;
-        self.forced = false;
-        self.window.clear();
+    /// Counts a failure, unless it is the late one of a call from before the opening.
+    fn count(&mut self, now: Timestamp) {
+        if self.shown.state == BreakerState::Open {
+            return;
+        }
+        self.shown.consecutive_failures = self.shown.consecutive_failures.saturating_add(1);
+        if self.shown.state == BreakerState::Closed {
+            self.window.remember(now, true, self.settings.window_ms);
+        }
     }
 
     fn open(&mut self, reason: &str, now: Timestamp) {
-        let grown = self.settings.cool_down_ms as f64
-            * self
-                .settings
-                .cool_down_multiplier
-                .powi(i32::try_from(self.openings).unwrap_or(i32::MAX));
+        let openings = i32::try_from(self.shown.openings).unwrap_or(i32::MAX);
+        let grown =
+            self.settings.cool_down_ms as f64 * self.settings.cool_down_multiplier.powi(openings);
         let cool_down_ms = grown.min(self.settings.cool_down_max_ms as f64) as u64;
-        self.state = BreakerState::Open;
-        self.since = now;
-        self.probe_at = Some(now.plus_ms(cool_down_ms));
-        self.openings = self.openings.saturating_add(1);
-        self.reason = Some(reason.to_owned());
-        self.window.clear();
+        self.enter_open(reason, now);
+        self.shown.probe_at = Some(now.plus_ms(cool_down_ms));
+        self.shown.openings = self.shown.openings.saturating_add(1);
     }
 
-    fn remember(&mut self, now: Timestamp, failed: bool) {
-        while self
-            .window
-            .front()
-            .is_some_and(|(at, _)| now.since(*at) > self.settings.window_ms)
-            || self.window.len() >= WINDOW_CALLS_MAX
-        {
-            self.window.pop_front();
+    fn enter_open(&mut self, reason: &str, now: Timestamp) {
+        if self.shown.state == BreakerState::Closed {
+            (self.shown.window_calls, self.shown.window_failures) = self.window.counts();
         }
-        self.window.push_back((now, failed));
+        self.window = Window::default();
+        self.shown.state = BreakerState::Open;
+        self.shown.since = now;
+        self.shown.reason = Some(reason.to_owned());
     }
 
     fn rate_exceeded(&self) -> bool {
-        let calls = self.window.len();
-        if self.settings.failure_rate <= 0.0 || calls < self.settings.min_calls as usize {
-            return false;
+        let (calls, failures) = self.window.counts();
+        self.settings.failure_rate > 0.0
+            && calls >= self.settings.min_calls
+            && f64::from(failures) >= self.settings.failure_rate * f64::from(calls)
+    }
+}
+
+fn closed(since: Timestamp) -> BreakerSnapshot {
+    BreakerSnapshot {
+        state: BreakerState::Closed,
+        since,
+        ..BreakerSnapshot::default()
+    }
+}
+
+/// The latest outcomes: when, and whether it was a failure.
+#[derive(Debug, Clone, Default)]
+struct Window {
+    calls: VecDeque<(Timestamp, bool)>,
+    failures: u32,
+}
+
+impl Window {
+    fn remember(&mut self, now: Timestamp, failed: bool, window_ms: u64) {
+        while let Some((at, was_failure)) = self.calls.front() {
+            // Later than now by more than the window: the clock was set back.
+            let is_out = now.since(*at) > window_ms || at.since(now) > window_ms;
+            if !is_out && self.calls.len() < WINDOW_CALLS_MAX {
+                break;
+            }
+            self.failures -= u32::from(*was_failure);
+            self.calls.pop_front();
         }
-        let failures = self.window.iter().filter(|(_, failed)| *failed).count();
-        failures as f64 >= self.settings.failure_rate * calls as f64
+        self.calls.push_back((now, failed));
+        self.failures += u32::from(failed);
+    }
+
+    /// Calls, and failures among them.
+    fn counts(&self) -> (u32, u32) {
+        let calls = u32::try_from(self.calls.len()).unwrap_or(u32::MAX);
+        (calls, self.failures)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const fn at(ms: i64) -> Timestamp {
@@ -302,5 +344,258 @@ mod tests {
         let mut b = opened();
         b.reset(at(5));
         assert_eq!(b.state(), BreakerState::Closed);
+        assert_eq!(b.snapshot().openings, 0);
+    }
+
+    #[test]
+    fn it_opens_at_once_when_a_failure_says_so() {
+        let mut b = breaker();
+        b.succeeded(at(0));
+        b.trip("1234", at(1));
+        assert_eq!(b.state(), BreakerState::Open);
+        assert_eq!(b.probe_at(), Some(at(1_001)));
+        b.trip("late", at(2));
+        assert_eq!(b.probe_at(), Some(at(1_001)));
+        b.tick(at(1_001));
+        b.trip("1234", at(1_001));
+        assert_eq!(b.probe_at(), Some(at(3_001)), "the cool-down grows");
+    }
+
+    #[test]
+    fn opened_by_an_operator_it_stays_so_until_it_is_reset() {
+        let mut b = opened();
+        b.force_open("maintenance", None, at(10));
+        let before = b.snapshot();
+        assert!(before.forced);
+        assert_eq!(before.openings, 1, "the cool-down does not grow");
+        b.succeeded(at(11));
+        b.failed("502", at(12));
+        b.trip("502", at(13));
+        b.tick(at(i64::MAX));
+        assert_eq!(b.snapshot(), before);
+        b.reset(at(20));
+        assert_eq!(b.snapshot(), closed(at(20)));
+    }
+
+    #[test]
+    fn opened_by_an_operator_for_a_time_it_then_lets_a_probe_decide() {
+        let mut b = breaker();
+        b.force_open("maintenance", Some(at(5_000)), at(10));
+        b.tick(at(4_999));
+        assert_eq!(b.state(), BreakerState::Open);
+        b.tick(at(5_000));
+        assert_eq!(b.state(), BreakerState::HalfOpen);
+        assert!(!b.snapshot().forced);
+        b.failed("502", at(5_100));
+        assert_eq!(b.probe_at(), Some(at(6_100)), "the first cool-down");
+    }
+
+    #[test]
+    fn what_opened_it_can_be_read_until_it_closes() {
+        let mut b = breaker();
+        let counts = |b: &Breaker| (b.snapshot().window_calls, b.snapshot().window_failures);
+        b.succeeded(at(0));
+        b.failed("502", at(1));
+        assert_eq!(counts(&b), (2, 1));
+        b.trip("503", at(2));
+        assert_eq!(counts(&b), (3, 2));
+        b.tick(at(1_002));
+        b.failed("502", at(1_003));
+        assert_eq!(counts(&b), (3, 2));
+        b.reset(at(1_004));
+        assert_eq!(counts(&b), (0, 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_it_open() {
+        let mut b = breaker();
+        b.trip("502", at(1_000_000));
+        b.tick(at(500));
+        assert_eq!(b.state(), BreakerState::Open);
+        b.tick(at(1_499));
+        assert_eq!(b.state(), BreakerState::Open);
+        b.tick(at(1_500));
+        assert_eq!(b.state(), BreakerState::HalfOpen);
+    }
+
+    #[test]
+    fn what_was_stored_by_an_older_version_reads_back() {
+        let old = r#"{"state":"open","since":5,"consecutive_failures":3,"openings":1}"#;
+        let mut b = breaker();
+        b.restore(serde_json::from_str(old).unwrap());
+        b.tick(at(5));
+        assert_eq!(b.state(), BreakerState::HalfOpen, "it has an end");
+    }
+
+    /// The breaker as a list of what happened: slow, and too simple to be wrong.
+    struct Model {
+        mode: Mode,
+        /// Every counted outcome since it was last opened, closed or restored.
+        outcomes: Vec<(i64, bool)>,
+        /// Failures in a row.
+        row: u32,
+        /// How often it was opened by failures since it was last closed.
+        openings: u32,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Mode {
+        Closed,
+        Open { until: i64 },
+        Forced { until: Option<i64> },
+        HalfOpen,
+    }
+
+    const SETTINGS: BreakerSettings = BreakerSettings {
+        consecutive_failures: 3,
+        failure_rate: 0.5,
+        window_ms: 1_000,
+        min_calls: 6,
+        cool_down_ms: 500,
+        cool_down_multiplier: 2.0,
+        cool_down_max_ms: 3_000,
+    };
+
+    impl Model {
+        fn set(&mut self, mode: Mode) {
+            self.mode = mode;
+            self.outcomes.clear();
+            if mode == Mode::Closed {
+                self.row = 0;
+                self.openings = 0;
+            }
+        }
+
+        fn outcome(&mut self, now: i64, failed: bool, at_once: bool) {
+            if matches!(self.mode, Mode::Open { .. } | Mode::Forced { .. }) {
+                return;
+            }
+            if self.mode == Mode::HalfOpen && !failed {
+                return self.set(Mode::Closed);
+            }
+            self.outcomes.push((now, failed));
+            self.row = if failed { self.row + 1 } else { 0 };
+            let recent = || self.outcomes.iter().filter(|(at, _)| now - at <= 1_000);
+            let (calls, failures) = (recent().count(), recent().filter(|(_, f)| *f).count());
+            let rate = calls >= 6 && failures * 2 >= calls;
+            let opens = at_once || self.mode == Mode::HalfOpen || self.row >= 3 || rate;
+            if failed && opens {
+                let cool_down = [500, 1_000, 2_000].get(self.openings as usize);
+                self.openings += 1;
+                self.set(Mode::Open {
+                    until: now + cool_down.unwrap_or(&3_000),
+                });
+            }
+        }
+
+        fn tick(&mut self, now: i64) {
+            let until = match self.mode {
+                Mode::Open { until } => Some(until),
+                Mode::Forced { until } => until,
+                Mode::Closed | Mode::HalfOpen => None,
+            };
+            if until.is_some_and(|until| until <= now) {
+                self.set(Mode::HalfOpen);
+            }
+        }
+
+        fn agrees_with(&self, b: &Breaker) -> bool {
+            let shown = b.snapshot();
+            let mode = match (shown.state, shown.forced, shown.probe_at) {
+                (BreakerState::Closed, false, None) => Mode::Closed,
+                (BreakerState::HalfOpen, false, None) => Mode::HalfOpen,
+                (BreakerState::Open, false, Some(until)) => Mode::Open {
+                    until: until.as_millis(),
+                },
+                (BreakerState::Open, true, until) => Mode::Forced {
+                    until: until.map(Timestamp::as_millis),
+                },
+                _ => return false,
+            };
+            mode == self.mode
+                && shown.openings == self.openings
+                && shown.consecutive_failures == self.row
+                && shown.reason.is_none() == (mode == Mode::Closed)
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Succeeded,
+        Failed,
+        Trip,
+        Tick,
+        Reset,
+        Force { for_ms: Option<i64> },
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => Just(Step::Succeeded),
+            8 => Just(Step::Failed),
+            1 => Just(Step::Trip),
+            6 => Just(Step::Tick),
+            1 => Just(Step::Reset),
+            1 => prop::option::of(0_i64..4_000).prop_map(|for_ms| Step::Force { for_ms }),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Open only after failures in a row, a rate, a failure that says so, or an operator; half-open
+        /// exactly when the cool-down, which grows to its cap, or the operator's time is over; closed
+        /// only by a success in half-open or an operator; and all of it across restarts.
+        #[test]
+        fn it_does_what_its_model_does(
+            steps in prop::collection::vec((0_i64..900, step()), 0..120),
+        ) {
+            let mut now = 0;
+            let mut b = Breaker::new(SETTINGS, at(now));
+            let mut model =
+                Model { mode: Mode::Closed, outcomes: Vec::new(), row: 0, openings: 0 };
+            for (ms, step) in steps {
+                now += ms;
+                match &step {
+                    Step::Succeeded => {
+                        b.succeeded(at(now));
+                        model.outcome(now, false, false);
+                    }
+                    Step::Failed => {
+                        b.failed("502", at(now));
+                        model.outcome(now, true, false);
+                    }
+                    Step::Trip => {
+                        b.trip("1234", at(now));
+                        model.outcome(now, true, true);
+                    }
+                    Step::Tick => {
+                        b.tick(at(now));
+                        model.tick(now);
+                    }
+                    Step::Reset => {
+                        b.reset(at(now));
+                        model.set(Mode::Closed);
+                    }
+                    Step::Force { for_ms } => {
+                        let until = for_ms.map(|ms| now + ms);
+                        b.force_open("maintenance", until.map(at), at(now));
+                        model.set(Mode::Forced { until });
+                    }
+                    Step::Restart => {
+                        let stored = serde_json::to_string(&b.snapshot()).unwrap();
+                        b = Breaker::new(SETTINGS, at(now));
+                        b.restore(serde_json::from_str(&stored).unwrap());
+                        model.outcomes.clear();
+                    }
+                }
+                prop_assert!(
+                    model.agrees_with(&b),
+                    "after {step:?} at {now}: {:?}, not {b:?}", model.mode
+                );
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, BreakerSnapshot, BreakerState, DEFAULT_LANE, HoldScope, JobEntry, JobId, Job,
+    AttemptNo, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, JobEntry, JobId, Job,
     LaneState, Pause, Settings, SlotId, Timestamp, limits,
 };
 use crate::policy::adaptive;
@@ -163,12 +163,24 @@ impl Lane {
         lane
     }
 
-    /// What the lanes' pace goes on from after a restart: calls of the last minute, by the moment of
-    /// their start, with the model they went to and their tokens.
-    pub fn restore_pace(&mut self, calls: &[(Timestamp, String, u64)], now: Timestamp) {
+    /// What the lanes' pace goes on from after a restart: the calls of the last minutes. Those that are
+    /// still open are added from what the store told.
+    pub fn restore_pace(&mut self, calls: &[CallRecord], now: Timestamp) {
+        let ended = calls.iter().map(|call| {
+            let tokens = call.usage.total_tokens;
+            (call.started_at, call.job_id, call.model.as_str(), tokens)
+        });
+        let open = self.orphans.values().filter_map(|orphan| {
+            let (job, tokens) = (&orphan.job, u64::from(orphan.job.estimated_tokens));
+            Some((job.open?.at, job.id, job.sent_to(), tokens))
+        });
+        let starts: Vec<_> = ended.chain(open).collect();
         for (name, track) in &mut self.tracks {
-            let of_lane = calls.iter().filter(|(_, model, _)| self.settings.lane_of(model) == name);
-            track.pace.restore(of_lane.map(|(at, _, tokens)| (*at, *tokens)), now);
+            let of_lane = starts
+                .iter()
+                .filter(|(_, _, model, _)| self.settings.lane_of(model) == name)
+                .map(|(at, job, _, tokens)| (*at, *job, *tokens));
+            track.pace.restore(of_lane, now);
         }
     }
 

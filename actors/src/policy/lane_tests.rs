@@ -871,7 +871,7 @@ fn a_judged_success_ends_a_series_of_throttles() {
     world.ack_all();
     assert_eq!(throttle_level(world.lane.state()), 1);
     assert_eq!(
-        world.disk.lane.hold.as_ref().map(|h| h.kind),
+        world.disk.lane.holds().map(|(_, h)| h.kind).next(),
         Some(HoldKind::Throttle)
     );
     world.advance(5_000);

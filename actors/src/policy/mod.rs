@@ -1,6 +1,7 @@
 //! The decisions, pure and synchronous. Nothing here awaits, reads a clock or draws a random
 //! number: time, ids and seeds come in as arguments.
 
+pub mod adaptive;
 pub mod breaker;
 pub mod conclude;
 pub mod effects;
@@ -8,6 +9,7 @@ pub mod estimate;
 pub mod hold;
 pub mod judge;
 pub mod lane;
+pub mod pace;
 pub mod price;
 pub mod ready;
 pub mod retry;

@@ -43,8 +43,6 @@ pub struct Sending {
     pub model: Arc<str>,
     /// When that was decided.
     pub at: Timestamp,
-    /// Its number in the pace of its lane; 0: it is not paced.
-    pub paced: u64,
 }
 
 impl Slot {

@@ -970,6 +970,8 @@ fn an_open_breaker() -> BreakerSnapshot {
         probe_at: Some(sample::START.plus_ms(30_000)),
         consecutive_failures: 5,
         openings: 1,
+        window_calls: 20,
+        window_failures: 10,
         reason: Some("conn".to_owned()),
         forced: false,
     }

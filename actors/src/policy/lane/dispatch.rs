@@ -211,11 +211,9 @@ impl Lane {
         let Some(track) = self.tracks.get_mut(lane) else {
             return false;
         };
-        let sending = Sending {
-            model,
-            at: now,
-            paced: track.pace.started(next.entry().tokens, now),
-        };
+        let entry = next.entry();
+        track.pace.started(entry.id, entry.tokens, now);
+        let sending = Sending { model, at: now };
         let entry = match next {
             Candidate::Staged(staged) => {
                 if settling && let Some(dispatch) = staged.dispatch {

@@ -146,8 +146,6 @@ impl Lane {
                 sending: Sending {
                     model: model.into(),
                     at: now,
-                    // Bought before: its pace has been paid.
-                    paced: 0,
                 },
                 ticket: self.next_ticket,
                 cancelled: false,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::model::{
-    BreakerSnapshot, FailureClass, Hold, HoldKind, HoldScope, JobId, LaneCondition, ModelCondition, SlotId, Timestamp,
+    BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope, JobId, LaneCondition, ModelCondition, SlotId, Timestamp,
 };
 use crate::policy::adaptive;
 use crate::policy::conclude::Concluded;
@@ -51,15 +51,12 @@ impl Lane {
         let Some(Slot::Busy { sending, .. }) = self.slots.get(&slot) else {
             return false;
         };
-        let (model, at, paced) = (Arc::clone(&sending.model), sending.at, sending.paced);
+        let (model, at) = (Arc::clone(&sending.model), sending.at);
         let settings = Arc::clone(&self.settings);
         let name = settings.lane_of(&model);
         let call = &concluded.settlement.call;
         if let Some(track) = self.tracks.get_mut(name) {
-            // A call without usage may have cost all that was thought; one that was refused, nothing.
-            let tokens = (call.usage.total_tokens > 0 || !call.maybe_billed)
-                .then_some(call.usage.total_tokens);
-            track.pace.settled(paced, tokens);
+            track.pace.settled(call.job_id, tokens_of(call), now);
         }
         let rules = settings.rules_of(name);
         let Some(auto) = rules.auto else { return false };
@@ -301,4 +298,11 @@ impl Lane {
             self.line.reprioritise(id, priority, now);
         }
     }
+}
+
+/// The tokens that a call really used; `None`: that is not known. One that GLM refused used none.
+fn tokens_of(call: &CallRecord) -> Option<u64> {
+    let tokens = call.usage.total_tokens;
+    let refused = call.outcome == CallOutcome::Failed && !call.maybe_billed;
+    (tokens > 0 || refused).then_some(tokens)
 }
