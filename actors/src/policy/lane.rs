@@ -13,7 +13,7 @@
 //! 3. An open attempt that a restart finds is left alone until its slot's caller is ready: only
 //!    then it is known that no call is open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
@@ -168,7 +168,7 @@ impl Lane {
     ) -> Self {
         let mut lane = Self {
             generation,
-            line: Line::from_entries(recovered.waiting, now),
+            line: Line::from_entries(recovered.waiting, &settings, now),
             slots: slots.into_iter().map(|s| (s, Slot::Unknown)).collect(),
             stage: Stage::new(limits::STAGED_AHEAD_MAX),
             orphans: BTreeMap::new(),
@@ -436,6 +436,7 @@ impl Lane {
     /// The settings changed. Another key or base URL ends an operator hold: it waits for just that.
     #[must_use]
     pub fn configure(&mut self, settings: Arc<Settings>, now: Timestamp) -> Vec<Effect> {
+        self.line.configure(&settings);
         self.settings = settings;
         self.operator_may_have_acted();
         self.go_on(now)
@@ -470,7 +471,7 @@ impl Lane {
     pub fn drain(&mut self, now: Timestamp) -> Vec<Effect> {
         self.draining = true;
         while let Some(staged) = self.stage.take_last() {
-            self.unstage(staged.entry, now);
+            self.unstage(staged.place, staged.entry, now);
         }
         self.go_on(now)
     }
@@ -664,11 +665,16 @@ impl Lane {
         self.state.endpoint_digest = Some(self.endpoint_digest.clone());
     }
 
-    fn unstage(&mut self, mut entry: JobEntry, now: Timestamp) {
+    /// Every model: one lane takes them all.
+    fn models(&self) -> BTreeSet<Arc<str>> {
+        self.line.models().cloned().collect()
+    }
+
+    fn unstage(&mut self, place: Place, mut entry: JobEntry, now: Timestamp) {
         self.transitions
             .push(Transition::Unstage { job_id: entry.id });
         entry.due_at = None;
-        self.line.insert(entry, now);
+        self.line.put_back(place, entry, now);
     }
 
     fn acknowledged(
@@ -713,6 +719,7 @@ impl Lane {
             (Transition::Reprioritise { job_id, priority }, Ok(_)) => {
                 if let Some(mut staged) = self.stage.take(*job_id) {
                     staged.entry.priority = *priority;
+                    staged.place = self.line.place_of(&staged.entry);
                     // A retry of it goes back in line by what the dispatch says.
                     if let Some(dispatch) = &mut staged.dispatch {
                         Arc::make_mut(dispatch).job.priority = *priority;
@@ -826,11 +833,12 @@ impl Lane {
     /// Gives the slot to the most urgent job, staged or in line. `settling`: the step stores an
     /// outcome, so a start may ride with it and the call need not wait (rule 2).
     fn send(&mut self, slot: SlotId, settling: bool, now: Timestamp) -> bool {
-        let staged_first = match (self.stage.first(), self.line.first()) {
+        let models = self.models();
+        let staged_first = match (self.stage.first(), self.line.peek(DEFAULT_LANE, &models)) {
             (None, None) => return false,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(staged), Some(entry)) => Place::of(&staged.entry) < Place::of(entry),
+            (Some(staged), Some(waiting)) => !waiting.outranks(staged.place),
         };
         let entry = if staged_first {
             let Some(staged) = self.stage.take_first() else {
@@ -843,7 +851,7 @@ impl Lane {
             }
             staged.entry
         } else {
-            let Some(entry) = self.line.pop() else {
+            let Some((_, entry)) = self.line.pop(DEFAULT_LANE, &models) else {
                 return false;
             };
             entry
@@ -894,28 +902,29 @@ impl Lane {
             return;
         }
         let want = (busy * self.stage.depth()).min(limits::STAGED_AHEAD_MAX.max(busy));
-        loop {
-            let Some(next) = self.line.first() else {
-                return;
-            };
+        let models = self.models();
+        while let Some(next) = self.line.peek(DEFAULT_LANE, &models) {
             if self.stage.len() >= want {
                 let displaced = self
                     .stage
                     .last()
-                    .is_some_and(|last| Place::of(next) < Place::of(&last.entry));
+                    .is_some_and(|last| next.outranks(last.place));
                 if !displaced {
                     return;
                 }
                 if let Some(last) = self.stage.take_last() {
-                    self.unstage(last.entry, now);
+                    self.unstage(last.place, last.entry, now);
                 }
             }
-            let Some(entry) = self.line.pop() else { return };
+            let Some((place, entry)) = self.line.pop(DEFAULT_LANE, &models) else {
+                return;
+            };
             self.transitions.push(Transition::Stage {
                 job_id: entry.id,
                 at: now,
             });
             self.stage.insert(Staged {
+                place,
                 entry,
                 ticket: self.next_ticket,
                 dispatch: None,

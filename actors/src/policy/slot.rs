@@ -59,7 +59,9 @@ pub fn attempt_of(dispatch: &Dispatch) -> AttemptNo {
 /// A job whose next attempt is on record ahead of the slot, or about to be.
 #[derive(Debug, Clone)]
 pub struct Staged {
-    /// The job's place.
+    /// Where it was taken from in line.
+    pub place: Place,
+    /// The job.
     pub entry: JobEntry,
     /// The commit that puts it on record.
     pub ticket: u64,
@@ -139,10 +141,9 @@ impl Stage {
 
     /// Puts one in its place.
     pub fn insert(&mut self, staged: Staged) {
-        let place = Place::of(&staged.entry);
         let at = self
             .jobs
-            .partition_point(|other| Place::of(&other.entry) < place);
+            .partition_point(|other| other.place < staged.place);
         self.jobs.insert(at, staged);
     }
 
