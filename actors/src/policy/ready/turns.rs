@@ -139,9 +139,13 @@ impl Turns {
 mod tests {
     use super::*;
 
-    /// Jobs of users by number, taken one after the other.
-    fn served(turns: &mut Turns, quantum: u32, jobs: &mut BTreeMap<(u64, u64), u32>) -> (u64, u64) {
-        let next = |from| {
+    /// Jobs by user and sequence, with their tokens.
+    type Jobs = BTreeMap<(u64, u64), u32>;
+
+    /// Takes the job whose turn it is.
+    fn serve(turns: &mut Turns, quantum: u32, jobs: &mut Jobs) -> u64 {
+        let newest = jobs.keys().map(|(user, _)| *user).max().unwrap();
+        let head_from = |from| {
             let ((user, seq), tokens) = jobs.range((from, 0)..).next()?;
             Some(Head {
                 user: *user,
@@ -149,15 +153,22 @@ mod tests {
                 tokens: *tokens,
             })
         };
-        let seq = turns.take(quantum, 99, next).unwrap();
-        let key = *jobs.keys().find(|(_, s)| *s == seq.0).unwrap();
-        jobs.remove(&key);
-        key
+        let seq = turns.take(quantum, newest, head_from).unwrap().0;
+        jobs.retain(|(_, other), _| *other != seq);
+        seq
+    }
+
+    /// All the jobs in the order in which they are taken.
+    fn serve_all(quantum: u32, mut jobs: Jobs) -> Vec<u64> {
+        let mut turns = Turns::new(u64::MAX);
+        (0..jobs.len())
+            .map(|_| serve(&mut turns, quantum, &mut jobs))
+            .collect()
     }
 
     #[test]
     fn each_gets_a_quantum_a_round_and_keeps_what_is_too_small_for_his_next_job() {
-        let mut jobs = BTreeMap::from([
+        let jobs = Jobs::from([
             ((1, 1), 60),
             ((1, 2), 60),
             ((1, 3), 60),
@@ -166,54 +177,41 @@ mod tests {
             ((2, 6), 100),
             ((3, 7), 200),
         ]);
-        let mut turns = Turns::new(3);
-        let order: Vec<u64> = (0..7)
-            .map(|_| served(&mut turns, 100, &mut jobs).1)
-            .collect();
         // The first user's 40 of the first round make two jobs in the second.
-        assert_eq!(order, [1, 5, 2, 3, 6, 7, 4]);
+        assert_eq!(serve_all(100, jobs), [1, 5, 2, 3, 6, 7, 4]);
     }
 
     #[test]
-    fn a_job_of_any_size_gets_its_turn_at_once_when_nobody_else_waits() {
-        let mut jobs = BTreeMap::from([((1, 1), u32::MAX), ((2, 2), u32::MAX - 1)]);
-        let mut turns = Turns::new(2);
-        assert_eq!(served(&mut turns, 1, &mut jobs), (2, 2));
-        assert_eq!(served(&mut turns, 1, &mut jobs), (1, 1));
+    fn rounds_in_which_every_job_is_too_large_are_skipped() {
+        let jobs = Jobs::from([((1, 1), u32::MAX), ((2, 2), u32::MAX - 1)]);
+        assert_eq!(serve_all(1, jobs), [2, 1]);
     }
 
     #[test]
     fn a_job_of_unknown_size_is_a_whole_turn() {
-        let mut jobs = BTreeMap::from([((1, 1), 0), ((1, 2), 0), ((2, 3), 0), ((2, 4), 0)]);
-        let mut turns = Turns::new(2);
-        let order: Vec<u64> = (0..4)
-            .map(|_| served(&mut turns, 1_000, &mut jobs).1)
-            .collect();
-        assert_eq!(order, [1, 3, 2, 4]);
+        let jobs = Jobs::from([((1, 1), 0), ((1, 2), 0), ((2, 3), 0), ((2, 4), 0)]);
+        assert_eq!(serve_all(1_000, jobs), [1, 3, 2, 4]);
+    }
+
+    #[test]
+    fn a_newcomer_begins_with_one_quantum() {
+        let mut jobs = Jobs::from([((1, 1), 100), ((1, 2), 100), ((1, 3), 100)]);
+        let mut turns = Turns::new(1);
+        assert_eq!(serve(&mut turns, 100, &mut jobs), 1);
+        jobs.extend([((2, 4), 100), ((2, 5), 100)]);
+        let order: Vec<u64> = (0..4).map(|_| serve(&mut turns, 100, &mut jobs)).collect();
+        assert_eq!(order, [2, 4, 3, 5]);
     }
 
     #[test]
     fn newcomers_without_end_do_not_keep_the_others_from_their_turn() {
-        let mut jobs = BTreeMap::from([((1, 1), 10), ((1, 2), 10)]);
+        let mut jobs = Jobs::from([((1, 1), 10), ((1, 2), 10), ((1, 3), 10), ((1, 4), 10)]);
         let mut turns = Turns::new(1);
-        let mut served_at = Vec::new();
-        for n in 0..10 {
-            let newcomer = 2 + n;
-            jobs.insert((newcomer, 10 + n), 10);
-            let next = |from| {
-                let ((user, seq), tokens) = jobs.range((from, 0)..).next()?;
-                Some(Head {
-                    user: *user,
-                    seq: Seq(*seq),
-                    tokens: *tokens,
-                })
-            };
-            let seq = turns.take(10, newcomer, next).unwrap();
-            jobs.retain(|(_, s), _| *s != seq.0);
-            if seq.0 < 10 {
-                served_at.push(n);
-            }
+        for newcomer in 2..20 {
+            jobs.insert((newcomer, 100 + newcomer), 10);
+            serve(&mut turns, 10, &mut jobs);
         }
-        assert_eq!(served_at, [0, 1]);
+        // Its rounds are those of the newcomers of the round before: 1, 2, 4, 8.
+        assert!(jobs.keys().all(|(user, _)| *user != 1), "{jobs:?}");
     }
 }
