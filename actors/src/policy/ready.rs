@@ -84,10 +84,7 @@ impl Line {
                 Waits::Until(at) => due.push((at, entry.seq)),
                 Waits::ForASlot => {
                     let key = Key::of(rule, &entry, user);
-                    match ready.get_mut(&entry.model) {
-                        Some(keys) => keys.push(key),
-                        None => drop(ready.insert(Arc::clone(&entry.model), vec![key])),
-                    }
+                    ready.entry(Arc::clone(&entry.model)).or_default().push(key);
                 }
             }
             deadlines.extend(entry.deadline.map(|at| (at, entry.seq)));
@@ -127,7 +124,9 @@ impl Line {
         let user = self.users.enter(&mut entry.user_id);
         match waits(&entry, now) {
             Waits::ForAWord => self.parked += 1,
-            Waits::Until(at) => drop(self.due.insert((at, entry.seq))),
+            Waits::Until(at) => {
+                self.due.insert((at, entry.seq));
+            }
             Waits::ForASlot => self.ready.add(&entry, user),
         }
         if let Some(deadline) = entry.deadline {

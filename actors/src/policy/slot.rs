@@ -143,7 +143,7 @@ impl Stage {
     pub fn insert(&mut self, staged: Staged) {
         let at = self
             .jobs
-            .partition_point(|other| other.place < staged.place);
+            .partition_point(|other| other.place <= staged.place);
         self.jobs.insert(at, staged);
     }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use crate::model::{JobEntry, NamedLane, OrderSettings, Seq, Settings, Timestamp, lane_for};
 
 /// A place in the order of dispatch: smaller is earlier. First by class, then, where nobody takes
-/// turns, by sequence.
+/// turns, by sequence. Where turns are taken the places of one class are equal: jobs keep the order in
+/// which they were taken.
 ///
 /// Without ageing a job's class is its priority. With an ageing interval `I` its effective priority
 /// at a moment `t` is `priority + floor(t / I) - floor(since / I)`: it rises by one an interval. As

@@ -285,7 +285,7 @@ fn with_ageing_nothing_starves() {
             }
         }
         let lead = u64::try_from(lead).unwrap();
-        let bound_ms = (lead + 1) * interval_ms;
+        let bound_ms = lead * interval_ms;
         assert!(served_ms.is_some_and(|ms| ms <= bound_ms), "{served_ms:?}");
     }
 }
@@ -429,8 +429,6 @@ fn check_books(line: &Line, jobs: &BTreeMap<JobId, JobEntry>, now: Timestamp) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn whatever_happens_no_job_is_lost_doubled_or_run_when_it_must_not_be(
         pool in jobs(40),
