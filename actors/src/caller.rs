@@ -240,7 +240,12 @@ impl CallerState {
     ) -> (GlmOutcome, bool) {
         let id = match &job.task {
             Some(task) => task.id.clone(),
-            None => match self.ports.glm.submit_task(call.clone(), abort.clone()).await {
+            None => match self
+                .ports
+                .glm
+                .submit_task(call.clone(), abort.clone())
+                .await
+            {
                 TaskOutcome::Accepted(id) => {
                     let task = AsyncTask {
                         id: id.clone(),

@@ -16,8 +16,8 @@ use crate::breaker::BreakerMsg;
 use crate::caller::{Aborts, CallerMsg, RunOrder};
 use crate::cost::CostMsg;
 use crate::model::{
-    BreakerSnapshot, BreakerState, CallRecord, JobEntry, JobId, JobStatus, LaneState, Settings, SlotId,
-    Submission, Timestamp, limits,
+    BreakerSnapshot, BreakerState, CallRecord, JobEntry, JobId, JobStatus, LaneState, Settings,
+    SlotId, Submission, Timestamp, limits,
 };
 use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
 use crate::policy::judge::{Bench, BreakerEffect};

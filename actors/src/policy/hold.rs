@@ -186,7 +186,11 @@ mod tests {
     #[test]
     fn an_operator_hold_that_ends_by_itself_is_probed() {
         let mut state = LaneState::default();
-        add(&mut state, &HoldScope::Account, hold(HoldKind::Operator, 0, Some(5)));
+        add(
+            &mut state,
+            &HoldScope::Account,
+            hold(HoldKind::Operator, 0, Some(5)),
+        );
         assert!(expire(&mut state, Timestamp::from_millis(5)));
         assert!(state.probing);
     }

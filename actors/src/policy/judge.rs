@@ -2,8 +2,8 @@
 //! ([`crate::model::Rule`]); here they become moments and numbers.
 
 use crate::model::{
-    AttemptNo, BreakerRule, Failure, FailureClass, Hold, HoldKind, Job, JobRule,
-    LaneCondition, LaneRule, ModelCondition, OnInterrupted, Settings, Timestamp, code,
+    AttemptNo, BreakerRule, Failure, FailureClass, Hold, HoldKind, Job, JobRule, LaneCondition,
+    LaneRule, ModelCondition, OnInterrupted, Settings, Timestamp, code,
 };
 use crate::policy::retry;
 
@@ -115,8 +115,13 @@ pub fn judge(failure: &Failure, job: &Job, on: &Bench<'_>) -> Judgement {
         JobRule::Fail => JobEffect::Fail,
     };
     let met = job.throttles.saturating_add(1);
-    if matches!(job_effect, JobEffect::Retry { throttled: true, .. })
-        && met >= settings.retry.max_throttles
+    if matches!(
+        job_effect,
+        JobEffect::Retry {
+            throttled: true,
+            ..
+        }
+    ) && met >= settings.retry.max_throttles
     {
         job_effect = JobEffect::Fail;
         failure.message = format!(
@@ -444,7 +449,8 @@ mod tests {
     #[test]
     fn a_transient_failure_is_retried_until_the_retries_are_used_up() {
         let j = judged(FailureClass::ServerTransient, 0);
-        let retry = matches!(j.job, JobEffect::Retry { at: Some(at), counted: true, .. } if at > NOW);
+        let retry =
+            matches!(j.job, JobEffect::Retry { at: Some(at), counted: true, .. } if at > NOW);
         assert!(retry, "{:?}", j.job);
         assert_eq!(j.breaker, BreakerEffect::Failure { at_once: false });
         let spent = judged(FailureClass::ServerTransient, 3);

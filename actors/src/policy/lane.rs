@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, JobEntry, JobId, Job,
-    LaneState, Pause, Settings, SlotId, Timestamp, limits,
+    AttemptNo, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, Job, JobEntry,
+    JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
 };
 use crate::policy::adaptive;
 use crate::policy::conclude::Concluded;
@@ -216,7 +216,10 @@ impl Lane {
             .cloned()
             .collect();
         for name in gone {
-            let stage = self.tracks.remove(&name).map(|mut track| track.stage.take_where(|_| true));
+            let stage = self
+                .tracks
+                .remove(&name)
+                .map(|mut track| track.stage.take_where(|_| true));
             for staged in stage.into_iter().flatten() {
                 self.unstage(staged, now);
             }
@@ -230,7 +233,11 @@ impl Lane {
     /// is about another account.
     fn operator_may_have_acted(&mut self) {
         let digest = self.settings.endpoint.digest();
-        let changed = self.state.endpoint_digest.as_ref().is_some_and(|old| *old != digest);
+        let changed = self
+            .state
+            .endpoint_digest
+            .as_ref()
+            .is_some_and(|old| *old != digest);
         self.endpoint_digest = digest;
         if changed {
             self.state.endpoint_digest = None;
@@ -453,7 +460,11 @@ impl Lane {
     #[must_use]
     pub fn configure(&mut self, settings: Arc<Settings>, now: Timestamp) -> Vec<Effect> {
         let before = std::mem::replace(&mut self.settings, Arc::clone(&settings));
-        let codes: Vec<String> = self.state.holds().map(|(_, hold)| hold.code.clone()).collect();
+        let codes: Vec<String> = self
+            .state
+            .holds()
+            .map(|(_, hold)| hold.code.clone())
+            .collect();
         for code in codes {
             if before.policy.get(&code) != settings.policy.get(&code)
                 && hold::release_code(&mut self.state, &code)
@@ -517,7 +528,10 @@ impl Lane {
             }),
             _ => None,
         });
-        let left = self.orphans.iter().filter_map(|(id, orphan)| orphan.abort(*id));
+        let left = self
+            .orphans
+            .iter()
+            .filter_map(|(id, orphan)| orphan.abort(*id));
         busy.chain(left).collect()
     }
 
@@ -585,7 +599,9 @@ impl Lane {
     /// The slots that a lane has taken.
     fn taken_by(&self, lane: &str) -> usize {
         let models = self.slots.values().filter_map(Slot::model);
-        models.filter(|model| self.settings.lane_of(model) == lane).count()
+        models
+            .filter(|model| self.settings.lane_of(model) == lane)
+            .count()
     }
 
     /// Calls to a lane's models that are open or about to be.

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    CallOutcome, Failure, FailureClass, HoldKind, JobStatus, LaneCondition, LaneRules, ModelCondition,
-    Request, Seq, Usage, code,
+    CallOutcome, Failure, FailureClass, HoldKind, JobStatus, LaneCondition, LaneRules,
+    ModelCondition, Request, Seq, Usage, code,
 };
 use crate::policy::conclude::{Circumstances, Finished, conclude};
 use crate::policy::judge::{Bench, BreakerEffect, LaneEffect};
@@ -421,7 +421,10 @@ fn answered() -> GlmOutcome {
 }
 
 fn throttle_level(state: &LaneState) -> u32 {
-    state.lanes.get(DEFAULT_LANE).map_or(0, |lane| lane.throttle_level)
+    state
+        .lanes
+        .get(DEFAULT_LANE)
+        .map_or(0, |lane| lane.throttle_level)
 }
 
 /// Nothing is known of the lane or the model.

@@ -258,8 +258,7 @@ mod tests {
             self.now = earliest;
             let job = sample::job_id(self.starts.len() as u64 + 1);
             self.pace.started(job, tokens, self.now);
-            self.starts
-                .push((self.now, job, u64::from(tokens)));
+            self.starts.push((self.now, job, u64::from(tokens)));
             self.now
         }
 

@@ -1,37 +1,60 @@
-//! The line of waiting jobs: the priority heap of those that are due, and the set of those that
-//! wait for their time. Order: priority, then the persisted sequence; never the wall clock.
+//! The line of waiting jobs: those that are due, in order; those that wait for their time; those that
+//! wait for other jobs or for somebody's word. One line for all lanes: a lane picks from it among the
+//! models that may go there now.
+//!
+//! The order is priority, then the persisted sequence, never the wall clock; a lane may add ageing
+//! ([`Place`]) and turns between users ([`OrderSettings`](crate::model::OrderSettings)). Which of the
+//! two hold for a job is up to the lane that its own model belongs to, wherever it is served.
 
-use std::cmp::Reverse;
+mod index;
+mod place;
+mod turns;
+mod users;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use crate::model::{JobEntry, JobId, Seq, Timestamp};
+use crate::model::{JobEntry, JobId, Seq, Settings, Timestamp};
 
-/// A place in the order of dispatch: smaller is earlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place(Reverse<i32>, Seq);
+use index::{Index, Key};
+use place::{Class, Rules};
+use turns::{Head, Turns};
+use users::Users;
 
-impl Place {
-    /// The place of a job.
-    #[must_use]
-    pub const fn of(entry: &JobEntry) -> Self {
-        Self(Reverse(entry.priority), entry.seq)
-    }
-}
+pub use place::Place;
+
+/// Classes whose turns are remembered although none of their jobs waits, at least.
+const IDLE_TURNS_KEPT: usize = 64;
 
 /// The waiting jobs. Sorted sets instead of an array heap: a job leaves from anywhere (cancel,
 /// re-prioritise) as cheaply as from the front.
 #[derive(Debug, Default)]
 pub struct Line {
+    rules: Rules,
     entries: BTreeMap<Seq, JobEntry>,
     // Looked up by key only, never iterated: the order of a hash map must not decide anything.
     seq_of: HashMap<JobId, Seq>,
-    ready: BTreeSet<Place>,
+    ready: Index,
     due: BTreeSet<(Timestamp, Seq)>,
     deadlines: BTreeSet<(Timestamp, Seq)>,
+    parked: usize,
+    users: Users,
+    /// Whose turn it is, in each class of each lane that takes turns.
+    turns: BTreeMap<(u32, Class), Turns>,
+    /// How many of them there may be before those without jobs are dropped.
+    turns_max: usize,
+    /// The latest moment that anybody told: only where lanes that age differently meet does it decide.
+    now: Timestamp,
 }
 
 impl Line {
-    /// An empty line.
+    /// An empty line, in strict order.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -40,42 +63,71 @@ impl Line {
     /// A line of many jobs at once, as after a restart. Built whole, not job by job: sorted sets
     /// that are filled in order one at a time stay half empty.
     #[must_use]
-    pub fn from_entries(entries: Vec<JobEntry>, now: Timestamp) -> Self {
-        let waits = |entry: &JobEntry| entry.due_at.filter(|at| *at > now);
-        Self {
-            seq_of: entries.iter().map(|entry| (entry.id, entry.seq)).collect(),
-            ready: entries
-                .iter()
-                .filter(|entry| waits(entry).is_none())
-                .map(Place::of)
-                .collect(),
-            due: entries
-                .iter()
-                .filter_map(|entry| Some((waits(entry)?, entry.seq)))
-                .collect(),
-            deadlines: entries
-                .iter()
-                .filter_map(|entry| Some((entry.deadline?, entry.seq)))
-                .collect(),
-            entries: entries
-                .into_iter()
-                .map(|entry| (entry.seq, entry))
-                .collect(),
+    pub fn from_entries(entries: Vec<JobEntry>, settings: &Settings, now: Timestamp) -> Self {
+        let mut line = Self::new();
+        line.now = now;
+        line.rules.configure(settings);
+        line.seq_of.reserve(entries.len());
+        let mut ready: BTreeMap<Arc<str>, Vec<Key>> = BTreeMap::new();
+        let mut due = Vec::new();
+        let mut deadlines = Vec::new();
+        let mut rows = Vec::with_capacity(entries.len());
+        for mut entry in entries {
+            let Entry::Vacant(new) = line.seq_of.entry(entry.id) else {
+                continue;
+            };
+            new.insert(entry.seq);
+            let rule = line.ready.enter(&mut entry.model, &line.rules);
+            let user = line.users.enter(&mut entry.user_id);
+            match waits(&entry, now) {
+                Waits::ForAWord => line.parked += 1,
+                Waits::Until(at) => due.push((at, entry.seq)),
+                Waits::ForASlot => {
+                    let key = Key::of(rule, &entry, user);
+                    ready.entry(Arc::clone(&entry.model)).or_default().push(key);
+                }
+            }
+            deadlines.extend(entry.deadline.map(|at| (at, entry.seq)));
+            rows.push((entry.seq, entry));
+        }
+        for (model, keys) in ready {
+            line.ready.fill(&model, keys);
+        }
+        line.due = due.into_iter().collect();
+        line.deadlines = deadlines.into_iter().collect();
+        line.entries = rows.into_iter().collect();
+        line
+    }
+
+    /// The settings may have changed. Jobs whose class or turns are decided otherwise now take new
+    /// places.
+    pub fn configure(&mut self, settings: &Settings) {
+        self.rules.configure(settings);
+        let (entries, users) = (&self.entries, &self.users);
+        let changed = self.ready.configure(&self.rules, |seq| {
+            let entry = entries.get(&seq)?;
+            Some((entry, users.number(&entry.user_id)))
+        });
+        if changed {
+            self.turns.clear();
         }
     }
 
     /// Puts a job in line. One that is there already stays as it is.
-    pub fn insert(&mut self, entry: JobEntry, now: Timestamp) {
-        if self.seq_of.insert(entry.id, entry.seq).is_some() {
+    pub fn insert(&mut self, mut entry: JobEntry, now: Timestamp) {
+        self.now = now;
+        let Entry::Vacant(new) = self.seq_of.entry(entry.id) else {
             return;
-        }
-        match entry.due_at {
-            Some(at) if at > now => {
+        };
+        new.insert(entry.seq);
+        self.ready.enter(&mut entry.model, &self.rules);
+        let user = self.users.enter(&mut entry.user_id);
+        match waits(&entry, now) {
+            Waits::ForAWord => self.parked += 1,
+            Waits::Until(at) => {
                 self.due.insert((at, entry.seq));
             }
-            _ => {
-                self.ready.insert(Place::of(&entry));
-            }
+            Waits::ForASlot => self.ready.add(&entry, user),
         }
         if let Some(deadline) = entry.deadline {
             self.deadlines.insert((deadline, entry.seq));
@@ -83,12 +135,33 @@ impl Line {
         self.entries.insert(entry.seq, entry);
     }
 
+    /// Puts back a job that was taken and did not run. Where turns are taken its user gets back what
+    /// it counted for: as if it had never been taken.
+    pub fn put_back(&mut self, place: Place, entry: JobEntry, now: Timestamp) {
+        if self.get(entry.id).is_some() {
+            return;
+        }
+        let (seq, tokens) = (entry.seq, entry.tokens);
+        self.insert(entry, now);
+        if let Some(turns) = place.turns().and_then(|key| self.turns.get_mut(&key))
+            && let Some(entry) = self.entries.get(&seq)
+        {
+            let rule = self.ready.rule(&entry.model).unwrap_or_default();
+            let user = rule.turn_of(self.users.number(&entry.user_id));
+            turns.give_back(user, tokens);
+        }
+    }
+
     /// Takes a job out of line, wherever it is.
     pub fn remove(&mut self, id: JobId) -> Option<JobEntry> {
         let seq = self.seq_of.remove(&id)?;
         let entry = self.entries.remove(&seq)?;
-        self.ready.remove(&Place::of(&entry));
-        if let Some(at) = entry.due_at {
+        let user = self.users.number(&entry.user_id);
+        self.ready.leave(&entry, user);
+        self.users.leave(&entry.user_id);
+        if entry.parked {
+            self.parked = self.parked.saturating_sub(1);
+        } else if let Some(at) = entry.due_at {
             self.due.remove(&(at, seq));
         }
         if let Some(deadline) = entry.deadline {
@@ -103,7 +176,7 @@ impl Line {
         self.entries.get(self.seq_of.get(&id)?)
     }
 
-    /// Changes a job's priority. Tells whether it is in line.
+    /// Changes a job's priority, and nothing else of it. Tells whether it is in line.
     pub fn reprioritise(&mut self, id: JobId, priority: i32, now: Timestamp) -> bool {
         let Some(mut entry) = self.remove(id) else {
             return false;
@@ -113,21 +186,83 @@ impl Line {
         true
     }
 
-    /// The most urgent job that is due.
-    #[must_use]
-    pub fn first(&self) -> Option<&JobEntry> {
-        let Place(_, seq) = self.ready.first()?;
-        self.entries.get(seq)
+    /// What a parked job waited for is there: `entry`, which is not parked any more, takes its place,
+    /// be it due or not. One that is not in line is put there.
+    pub fn release(&mut self, entry: JobEntry, now: Timestamp) {
+        self.remove(entry.id);
+        self.insert(entry, now);
     }
 
-    /// Takes the most urgent job that is due.
-    pub fn pop(&mut self) -> Option<JobEntry> {
-        let id = self.first()?.id;
-        self.remove(id)
+    /// The place that a job has in its own lane, or would have if it were due.
+    #[must_use]
+    pub fn place_of(&self, entry: &JobEntry) -> Place {
+        let rule = self.ready.rule(&entry.model);
+        rule.unwrap_or_else(|| self.rules.of(&entry.model))
+            .place(entry)
+    }
+
+    /// The place of the most urgent job that is due, among these models: what [`Line::pop`] would
+    /// answer.
+    #[must_use]
+    pub fn peek(&self, lane: &str, models: &BTreeSet<Arc<str>>) -> Option<Place> {
+        let front = self.ready.front(models, self.now)?;
+        let seq = front.quantum.is_none().then_some(front.seq);
+        Some(Place::new(front.class, seq, self.rules.number(lane)))
+    }
+
+    /// Takes the most urgent job that is due, among these models, for a lane. Where turns are taken,
+    /// it is the lane's turn that is used up.
+    pub fn pop(&mut self, lane: &str, models: &BTreeSet<Arc<str>>) -> Option<(Place, JobEntry)> {
+        let front = self.ready.front(models, self.now)?;
+        let lane = self.rules.number(lane);
+        let (place, seq) = match front.quantum {
+            None => (Place::new(front.class, Some(front.seq), lane), front.seq),
+            Some(quantum) => (
+                Place::new(front.class, None, lane),
+                self.take_turn(lane, front.class, quantum, models)?,
+            ),
+        };
+        let id = self.entries.get(&seq)?.id;
+        Some((place, self.remove(id)?))
+    }
+
+    /// The job of a class whose turn it is in a lane.
+    fn take_turn(
+        &mut self,
+        lane: u32,
+        class: Class,
+        quantum: u32,
+        models: &BTreeSet<Arc<str>>,
+    ) -> Option<Seq> {
+        let newest = self.users.newest();
+        let key = (lane, class);
+        if !self.turns.contains_key(&key) && self.turns.len() >= self.turns_max {
+            let ready = &self.ready;
+            self.turns.retain(|(_, class), _| ready.has(*class));
+            self.turns_max = (self.turns.len() * 2).max(IDLE_TURNS_KEPT);
+        }
+        let turns = self.turns.entry(key).or_insert_with(|| Turns::new(newest));
+        turns.take(quantum, newest, |from| {
+            let (user, seq) = self.ready.head_from(models, class, from)?;
+            let tokens = self.entries.get(&seq)?.tokens;
+            Some(Head { user, seq, tokens })
+        })
+    }
+
+    /// The models of which jobs are in line, due or not, and some of which jobs were.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.ready.models()
+    }
+
+    /// Rises when a model comes to [`Line::models`].
+    #[must_use]
+    pub const fn models_version(&self) -> u64 {
+        self.ready.version()
     }
 
     /// Moves the jobs whose time has come to their places.
     pub fn wake(&mut self, now: Timestamp) {
+        self.now = now;
         while let Some((at, seq)) = self.due.first().copied() {
             if at > now {
                 break;
@@ -135,12 +270,12 @@ impl Line {
             self.due.pop_first();
             if let Some(entry) = self.entries.get_mut(&seq) {
                 entry.due_at = None;
-                self.ready.insert(Place::of(entry));
+                self.ready.add(entry, self.users.number(&entry.user_id));
             }
         }
     }
 
-    /// Takes out the jobs whose deadline has passed.
+    /// Takes out the jobs whose deadline has passed, parked ones, too.
     pub fn expire(&mut self, now: Timestamp) -> Vec<JobEntry> {
         let mut expired = Vec::new();
         while let Some((deadline, seq)) = self.deadlines.first().copied() {
@@ -178,6 +313,12 @@ impl Line {
         self.due.len()
     }
 
+    /// How many wait for other jobs or for somebody's word.
+    #[must_use]
+    pub const fn parked_len(&self) -> usize {
+        self.parked
+    }
+
     /// All of them.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -191,108 +332,20 @@ impl Line {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+/// What a job in line waits for.
+enum Waits {
+    /// Nothing but its turn.
+    ForASlot,
+    /// This moment.
+    Until(Timestamp),
+    /// Other jobs, or somebody's word.
+    ForAWord,
+}
 
-    fn entry(seq: u64, priority: i32) -> JobEntry {
-        let mut bytes = [0; 16];
-        bytes[8..].copy_from_slice(&seq.to_be_bytes());
-        JobEntry {
-            id: JobId::from_bytes(bytes),
-            seq: Seq(seq),
-            priority,
-            due_at: None,
-            deadline: None,
-            since: NOW,
-            model: "m".into(),
-            user_id: "u".into(),
-            tokens: 1,
-            parked: false,
-        }
-    }
-
-    const NOW: Timestamp = Timestamp::from_millis(1_000);
-
-    fn drain(line: &mut Line) -> Vec<(i32, u64)> {
-        std::iter::from_fn(|| line.pop())
-            .map(|e| (e.priority, e.seq.0))
-            .collect()
-    }
-
-    #[test]
-    fn a_waiting_retry_holds_nobody_up_and_comes_back_to_its_place() {
-        let mut line = Line::new();
-        let late = JobEntry {
-            due_at: Some(NOW.plus_ms(500)),
-            ..entry(1, 5)
-        };
-        line.insert(late.clone(), NOW);
-        line.insert(entry(2, 5), NOW);
-        line.insert(entry(3, 5), NOW);
-        assert_eq!(line.next_change(), late.due_at);
-        assert_eq!(line.pop().map(|e| e.seq), Some(Seq(2)));
-        line.wake(NOW.plus_ms(499));
-        assert_eq!(line.first().map(|e| e.seq), Some(Seq(3)));
-        line.wake(NOW.plus_ms(500));
-        assert_eq!(drain(&mut line), [(5, 1), (5, 3)]);
-    }
-
-    #[test]
-    fn a_changed_priority_changes_the_place_and_not_the_sequence() {
-        let mut line = Line::new();
-        for seq in 1..=3 {
-            line.insert(entry(seq, 0), NOW);
-        }
-        assert!(line.reprioritise(entry(3, 0).id, 9, NOW));
-        assert!(!line.reprioritise(entry(4, 0).id, 9, NOW));
-        assert_eq!(drain(&mut line), [(9, 3), (0, 1), (0, 2)]);
-    }
-
-    #[test]
-    fn a_job_whose_deadline_passed_is_taken_out() {
-        let mut line = Line::new();
-        line.insert(
-            JobEntry {
-                deadline: Some(NOW.plus_ms(10)),
-                ..entry(1, 0)
-            },
-            NOW,
-        );
-        assert!(line.expire(NOW.plus_ms(9)).is_empty());
-        assert_eq!(line.expire(NOW.plus_ms(10)).len(), 1);
-        assert!(line.is_empty() && line.first().is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn the_order_is_priority_then_submission_whatever_happened_before(
-            jobs in proptest::collection::vec((-3_i32..3, 0_u64..3, proptest::bool::ANY), 0..60)
-        ) {
-            let mut line = Line::new();
-            let mut want = Vec::new();
-            for (n, (priority, delay, removed)) in jobs.into_iter().enumerate() {
-                let job = JobEntry {
-                    due_at: Some(NOW.plus_ms(delay)),
-                    ..entry(n as u64, priority)
-                };
-                line.insert(job.clone(), NOW);
-                if removed {
-                    prop_assert_eq!(line.remove(job.id).map(|e| e.seq), Some(job.seq));
-                } else {
-                    want.push((priority, job.seq.0));
-                }
-            }
-            let whole = Line::from_entries(line.entries.values().cloned().collect(), NOW);
-            prop_assert_eq!(&whole.ready, &line.ready);
-            prop_assert_eq!(&whole.due, &line.due);
-            prop_assert_eq!(&whole.entries, &line.entries);
-            line.wake(NOW.plus_ms(3));
-            want.sort_by_key(|(priority, seq)| (Reverse(*priority), *seq));
-            prop_assert_eq!(line.len(), want.len());
-            prop_assert_eq!(drain(&mut line), want);
-            prop_assert_eq!(line.due_len(), 0);
-        }
+fn waits(entry: &JobEntry, now: Timestamp) -> Waits {
+    match entry.due_at {
+        _ if entry.parked => Waits::ForAWord,
+        Some(at) if at > now => Waits::Until(at),
+        _ => Waits::ForASlot,
     }
 }

@@ -163,7 +163,9 @@ impl Stage {
 
     /// Puts one in its place.
     pub fn insert(&mut self, staged: Staged) {
-        let at = self.jobs.partition_point(|other| other.place <= staged.place);
+        let at = self
+            .jobs
+            .partition_point(|other| other.place <= staged.place);
         self.jobs.insert(at, staged);
     }
 
@@ -191,7 +193,9 @@ impl Stage {
 
     /// Takes those that `leaves` says.
     pub fn take_where(&mut self, leaves: impl Fn(&JobEntry) -> bool) -> Vec<Staged> {
-        self.jobs.extract_if(.., |staged| leaves(&staged.entry)).collect()
+        self.jobs
+            .extract_if(.., |staged| leaves(&staged.entry))
+            .collect()
     }
 
     /// Takes those whose deadline has passed.

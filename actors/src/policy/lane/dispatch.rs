@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, LaneRules, SlotId, Timestamp, code, limits,
+    BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, LaneRules, SlotId, Timestamp,
+    code, limits,
 };
 use crate::policy::hold;
 use crate::policy::lane::{Effect, Lane, routes};
@@ -93,7 +94,11 @@ impl Lane {
         if self.breaker.state != BreakerState::Open {
             return None;
         }
-        let why = self.breaker.reason.as_deref().unwrap_or("too many failures");
+        let why = self
+            .breaker
+            .reason
+            .as_deref()
+            .unwrap_or("too many failures");
         let until = self.breaker.probe_at.map_or_else(
             || "until an operator resets it".to_owned(),
             |at| format!("until {at}"),
@@ -131,7 +136,11 @@ impl Lane {
     fn may_send(&self, lane: &str, rules: &LaneRules) -> bool {
         // One probe, and nothing beside it.
         let alone = self.breaker.state == BreakerState::HalfOpen || self.state.probing;
-        let held = self.state.lanes.get(lane).is_some_and(|lane| lane.hold.is_some());
+        let held = self
+            .state
+            .lanes
+            .get(lane)
+            .is_some_and(|lane| lane.hold.is_some());
         !self.stopping
             && self.settings.is_active
             && self.state.paused.is_none()
@@ -149,7 +158,9 @@ impl Lane {
             expired.extend(track.stage.expire(now));
         }
         for entry in expired {
-            let why = self.stopped_by(&entry).map_or_else(String::new, |why| format!("; {why}"));
+            let why = self
+                .stopped_by(&entry)
+                .map_or_else(String::new, |why| format!("; {why}"));
             let failure = Failure::new(
                 FailureClass::RequestFatal,
                 code::DEADLINE,
@@ -172,7 +183,10 @@ impl Lane {
 
     /// Whether a lane has anything to send.
     fn has_next(&self, lane: &str) -> bool {
-        let staged = self.tracks.get(lane).is_some_and(|track| !track.stage.is_empty());
+        let staged = self
+            .tracks
+            .get(lane)
+            .is_some_and(|track| !track.stage.is_empty());
         let models = self.routes.of(lane);
         staged || models.is_some_and(|models| self.line.peek(lane, models).is_some())
     }
@@ -274,7 +288,10 @@ impl Lane {
         now: Timestamp,
     ) {
         if dispatch.job.served_by != served_by {
-            Arc::make_mut(&mut dispatch).job.served_by.clone_from(&served_by);
+            Arc::make_mut(&mut dispatch)
+                .job
+                .served_by
+                .clone_from(&served_by);
         }
         self.transitions.push(Transition::Start {
             job_id: dispatch.job.id,
@@ -314,7 +331,10 @@ impl Lane {
             };
             let want = (busy * track.stage.depth()).min(limits::STAGED_AHEAD_MAX.max(busy));
             if track.stage.len() >= want {
-                let displaced = track.stage.last().is_some_and(|last| next.outranks(last.place));
+                let displaced = track
+                    .stage
+                    .last()
+                    .is_some_and(|last| next.outranks(last.place));
                 if !displaced {
                     return;
                 }

@@ -42,14 +42,19 @@ impl Lane {
         for job in open {
             if in_doubt {
                 let orphan = Orphan {
-                    sent: if was_sent(&job) { Sent::Yes } else { Sent::Maybe },
+                    sent: if was_sent(&job) {
+                        Sent::Yes
+                    } else {
+                        Sent::Maybe
+                    },
                     job,
                     cancelled: false,
                     fetch: false,
                 };
                 self.orphans.insert(orphan.job.id, orphan);
             } else {
-                self.transitions.push(Transition::Unstage { job_id: job.id });
+                self.transitions
+                    .push(Transition::Unstage { job_id: job.id });
                 self.line.insert(job.entry(), now);
             }
         }
@@ -97,9 +102,7 @@ impl Lane {
             .iter()
             .filter(|(_, orphan)| match (orphan.sent, orphan.job.open) {
                 (Sent::Yes | Sent::Ended, Some(open)) => {
-                    orphan.fetch
-                        || ready == Some(open.slot)
-                        || !self.slots.contains_key(&open.slot)
+                    orphan.fetch || ready == Some(open.slot) || !self.slots.contains_key(&open.slot)
                 }
                 _ => all_known,
             })
@@ -135,7 +138,12 @@ impl Lane {
         if self.stopping || !self.settings.is_active || self.state.paused.is_some() {
             return;
         }
-        while let Some(id) = self.orphans.iter().find(|(_, o)| o.fetch).map(|(id, _)| *id) {
+        while let Some(id) = self
+            .orphans
+            .iter()
+            .find(|(_, o)| o.fetch)
+            .map(|(id, _)| *id)
+        {
             let Some(slot) = self.idle_slot() else { return };
             let Some(orphan) = self.orphans.remove(&id) else {
                 return;
@@ -151,7 +159,8 @@ impl Lane {
                 cancelled: false,
             };
             self.slots.insert(slot, state);
-            self.transitions.push(Transition::Resume { job_id: id, slot });
+            self.transitions
+                .push(Transition::Resume { job_id: id, slot });
         }
     }
 }

@@ -38,7 +38,10 @@ impl Routes {
                 continue;
             };
             let lane = settings.lane_of(target).to_owned();
-            self.by_lane.entry(lane).or_default().insert(Arc::clone(model));
+            self.by_lane
+                .entry(lane)
+                .or_default()
+                .insert(Arc::clone(model));
             let target = if **model == *target {
                 Arc::clone(model)
             } else {
@@ -72,7 +75,10 @@ fn target<'a>(model: &'a str, state: &LaneState, settings: &'a Settings) -> Opti
         None => Some(model),
         Some(hold) if hold.kind == HoldKind::Overload => {
             let chain = settings.fallbacks.get(model)?;
-            chain.iter().map(String::as_str).find(|next| held(next).is_none())
+            chain
+                .iter()
+                .map(String::as_str)
+                .find(|next| held(next).is_none())
         }
         Some(_) => None,
     }

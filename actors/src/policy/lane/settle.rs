@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope, JobId, LaneCondition, ModelCondition, SlotId, Timestamp,
+    BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope, JobId,
+    LaneCondition, ModelCondition, SlotId, Timestamp,
 };
 use crate::policy::adaptive;
 use crate::policy::conclude::Concluded;
