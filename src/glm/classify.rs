@@ -192,7 +192,7 @@ fn without_tags(text: &str) -> String {
 
 impl Reader<'_> {
     /// `text` as it may be shown: bounded, in one line, and without the key if the server sent it back.
-    fn shown(&self, text: &str, chars_max: usize) -> String {
+    pub(crate) fn shown(&self, text: &str, chars_max: usize) -> String {
         let key_chars = self.api_key.chars().count();
         // A key that begins before the cut must be whole here, or its first half would be shown.
         let mut shown: String = text.chars().take(chars_max + key_chars).collect();
