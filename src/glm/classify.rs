@@ -166,7 +166,7 @@ fn code_text(value: &Value) -> Option<String> {
 
 /// The code of `[1308][words][request id]`.
 fn bracketed_code(message: &str) -> Option<String> {
-    let (code, _) = message.strip_prefix('[')?.split_once(']')?;
+    let (code, _) = message.trim_start().strip_prefix('[')?.split_once(']')?;
     let digits = (3..=6).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| code.to_owned())
 }

@@ -18,9 +18,11 @@ pub struct SimulatorConfig {
     pub models: Vec<String>,
     /// From a request to its answer.
     pub latency_ms: Span,
+    /// How long a task of the asynchronous API is worked on.
+    pub task_ms: Span,
     /// The tokens that answers report.
     pub tokens: Tokens,
-    /// Requests in flight for one model; over it 429 with 1302. 0: any number.
+    /// Requests in flight for one model, unfinished tasks included; over it 429 with 1302. 0: any number.
     pub limit: u32,
     /// The same for single models.
     pub limits: BTreeMap<String, u32>,
@@ -28,7 +30,8 @@ pub struct SimulatorConfig {
     pub refuse_duplicate_request_ids: bool,
     /// Seed of everything that is drawn: latencies and the chances of rules.
     pub seed: u64,
-    /// Played from the front, one step a request, whatever the request.
+    /// Played from the front, one step a request for work, whatever the request. Looking at a task
+    /// takes none.
     pub script: Vec<Step>,
     /// Asked before the script, in their order: the first that matches a request plays.
     pub rules: Vec<Rule>,
@@ -41,6 +44,7 @@ impl Default for SimulatorConfig {
             keys: Vec::new(),
             models: Vec::new(),
             latency_ms: Span::default(),
+            task_ms: Span::default(),
             tokens: Tokens::default(),
             limit: 0,
             limits: BTreeMap::new(),
@@ -113,22 +117,43 @@ impl From<Fault> for Step {
     }
 }
 
+/// What a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Operation {
+    /// A chat completion, at once.
+    Chat,
+    /// A chat completion, as a task.
+    SubmitTask,
+    /// How a task stands. It takes no place of the limit and buys nothing.
+    FetchTask,
+}
+
 /// A fault for the requests that match.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
+    /// The request asks for this; `None`: for work, at once or as a task.
+    #[serde(default)]
+    pub operation: Option<Operation>,
     /// The prompt holds this text; `None`: any prompt.
     #[serde(default)]
     pub prompt_contains: Option<String>,
     /// The request is for this model; `None`: any model.
     #[serde(default)]
     pub model: Option<String>,
+    /// The request comes with another key than this; `None`: whatever its key.
+    #[serde(default)]
+    pub unless_key: Option<String>,
     /// The chance that a matching request is hit, 0 to 1.
     #[serde(default = "always")]
     pub probability: f64,
     /// After so many hits the rule is over; `None`: never.
     #[serde(default)]
     pub times: Option<u32>,
+    /// So many milliseconds after it was given the rule is over; `None`: never.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
     /// What happens.
     pub fault: Fault,
 }
@@ -138,14 +163,17 @@ fn always() -> f64 {
 }
 
 impl Rule {
-    /// `fault` for every request.
+    /// `fault` for every request for work.
     #[must_use]
     pub fn always(fault: Fault) -> Self {
         Self {
+            operation: None,
             prompt_contains: None,
             model: None,
+            unless_key: None,
             probability: 1.0,
             times: None,
+            for_ms: None,
             fault,
         }
     }
@@ -158,6 +186,51 @@ impl Rule {
             ..Self::always(fault)
         }
     }
+
+    /// `fault` for every request for `model`: an overload, say.
+    #[must_use]
+    pub fn for_model(model: &str, fault: Fault) -> Self {
+        Self {
+            model: Some(model.to_owned()),
+            ..Self::always(fault)
+        }
+    }
+
+    /// `fault` for every request until its key is `key`: an account without money, say.
+    #[must_use]
+    pub fn until_key(key: &str, fault: Fault) -> Self {
+        Self {
+            unless_key: Some(key.to_owned()),
+            ..Self::always(fault)
+        }
+    }
+
+    /// `fault` for every look at a task.
+    #[must_use]
+    pub fn for_looks(fault: Fault) -> Self {
+        Self {
+            operation: Some(Operation::FetchTask),
+            ..Self::always(fault)
+        }
+    }
+
+    /// The same, for so many milliseconds from the moment when it is given: a throttle window, say.
+    #[must_use]
+    pub fn for_ms(self, ms: u64) -> Self {
+        Self {
+            for_ms: Some(ms),
+            ..self
+        }
+    }
+
+    /// The same, for so many hits.
+    #[must_use]
+    pub fn times(self, n: u32) -> Self {
+        Self {
+            times: Some(n),
+            ..self
+        }
+    }
 }
 
 /// What happens to a request. In a script: `"hang"`, `{"error": {"code": "1302"}}`, ...
@@ -168,6 +241,12 @@ pub enum Fault {
     Answer(AnswerWith),
     /// GLM refuses.
     Error(ErrorFault),
+    /// A task is accepted and fails; a chat is refused for the same error.
+    FailTask {
+        /// What the failed task states; `None`: nothing (a chat is refused with 1200).
+        #[serde(default)]
+        error: Option<ErrorFault>,
+    },
     /// The answer's headers take this much longer.
     #[serde(rename_all = "camelCase")]
     SlowHeaders {
@@ -248,7 +327,7 @@ pub struct AnswerWith {
     pub finish_reason: Option<String>,
     /// The text.
     pub content: Option<String>,
-    /// The time it takes.
+    /// The time it takes; as a task, the time it is worked on.
     pub latency_ms: Option<u64>,
     /// The tokens.
     pub tokens: Option<Tokens>,
@@ -269,9 +348,13 @@ pub struct ErrorFault {
     /// The words; by default those of the real service, or the error table's.
     #[serde(default)]
     pub message: Option<String>,
-    /// States a reset so far ahead, as GLM does: Beijing time, whole seconds (rounded up), in the message.
+    /// States a reset so far ahead of the refusal, as GLM does: Beijing time without saying so, whole
+    /// seconds (rounded up), in the message.
     #[serde(default)]
     pub reset_in_ms: Option<u64>,
+    /// The words around that moment.
+    #[serde(default)]
+    pub wording: ResetWording,
     /// A `Retry-After` header.
     #[serde(default)]
     pub retry_after: Option<String>,
@@ -290,10 +373,24 @@ impl ErrorFault {
             status: None,
             message: None,
             reset_in_ms: None,
+            wording: ResetWording::default(),
             retry_after: None,
             delay_ms: 0,
         }
     }
+}
+
+/// How GLM words the moment at which a quota opens again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ResetWording {
+    /// `您的限额将在 ... 重置。`: the mainland's.
+    #[default]
+    Mainland,
+    /// `...，... 后可继续使用`: the mainland's newer one.
+    MainlandContinue,
+    /// `Your limit will reset at ...`: the international site's.
+    English,
 }
 
 /// The shapes in which GLM's surfaces state an error.
@@ -311,6 +408,8 @@ pub enum Shape {
     FlatNumber,
     /// `{"type": "error", "error": {"type": ..., "code": "1302", "message": "[1302][...][...]"}}`.
     Anthropic,
+    /// The same without the field: the code is in the message alone.
+    Bracketed,
 }
 
 /// A change while the simulator runs. What is `None` stays as it is.
@@ -329,6 +428,8 @@ pub struct ScriptUpdate {
     pub models: Option<Vec<String>>,
     /// The latency from now on.
     pub latency_ms: Option<Span>,
+    /// How long tasks that are handed over from now on are worked on.
+    pub task_ms: Option<Span>,
     /// The tokens from now on.
     pub tokens: Option<Tokens>,
     /// The limit of each model from now on.

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::config::Operation;
+
 /// Arrivals, gaps, request ids and prompts that are remembered.
 const REMEMBERED_MAX: usize = 200_000;
 /// Characters of a prompt that an arrival keeps.
@@ -18,6 +20,8 @@ const PROMPT_CHARS_MAX: usize = 120;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Arrival {
+    /// What it asked for.
+    pub operation: Operation,
     /// When its head had been read.
     pub at_us: u64,
     /// When its response was handed over or its connection was over; `None`: still in flight.
@@ -30,6 +34,12 @@ pub struct Arrival {
     pub prompt: String,
     /// Its `request_id`; empty without one.
     pub request_id: String,
+    /// The task it made or looked at; empty without one.
+    pub task_id: String,
+    /// Requests for work in flight when it came, itself and unfinished tasks included. 0 for a look.
+    pub in_flight: u64,
+    /// Those of them that were for its model.
+    pub in_flight_of_model: u64,
     /// The priority that its prompt names, as `[[sim priority=5]]`.
     pub priority: Option<i32>,
     /// The HTTP status it was answered with.
@@ -50,19 +60,27 @@ pub struct Stats {
     pub connections: u64,
     /// Of them, open now.
     pub open_connections: u64,
-    /// Requests that arrived.
+    /// Requests for work that arrived: chat completions and tasks.
     pub calls: u64,
-    /// Requests whose response was handed over whole with a status below 400.
+    /// Of them, those that handed over a task.
+    pub task_submissions: u64,
+    /// Looks at tasks that arrived.
+    pub task_looks: u64,
+    /// Works that were done or begun, and are billed: answers written, tasks accepted that don't fail.
+    pub bought: u64,
+    /// Different works (by their prompts) among them: less than `bought` when something was bought again.
+    pub works_bought: u64,
+    /// Requests for work whose response was handed over whole with a status below 400.
     pub answered: u64,
     /// Requests whose client left first.
     pub clients_left: u64,
-    /// Requests in flight now.
+    /// Requests for work in flight now, unfinished tasks included.
     pub in_flight: u64,
     /// The most that ever were in flight at once.
     pub peak_in_flight: u64,
     /// The same by model.
     pub peak_by_model: BTreeMap<String, u64>,
-    /// Responses by HTTP status.
+    /// Responses by HTTP status, looks included.
     pub by_status: BTreeMap<u16, u64>,
     /// Refusals by GLM's code.
     pub by_code: BTreeMap<String, u64>,
@@ -96,6 +114,10 @@ struct Seen {
     connections: u64,
     open_connections: u64,
     calls: u64,
+    task_submissions: u64,
+    task_looks: u64,
+    bought: u64,
+    by_work: HashMap<u64, u32>,
     answered: u64,
     clients_left: u64,
     in_flight: u64,
@@ -122,6 +144,10 @@ impl Seen {
             connections: 0,
             open_connections: 0,
             calls: 0,
+            task_submissions: 0,
+            task_looks: 0,
+            bought: 0,
+            by_work: HashMap::new(),
             answered: 0,
             clients_left: 0,
             in_flight: 0,
@@ -142,6 +168,20 @@ impl Seen {
 
     fn now_us(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// A request for work, or the task it became, is over.
+    fn leave(&mut self, model: Option<&str>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(model) = model else {
+            return;
+        };
+        if let Some(in_flight) = self.in_flight_by_model.get_mut(model) {
+            *in_flight = in_flight.saturating_sub(1);
+            if *in_flight == 0 {
+                self.in_flight_by_model.remove(model);
+            }
+        }
     }
 
     /// The arrival with this number, unless it is forgotten or from before a reset.
@@ -205,22 +245,34 @@ impl Recorder {
     }
 
     /// A request arrived. It is in flight until what is returned is dropped.
-    pub(crate) fn arrive(self: &Arc<Self>, connection: u64) -> InFlight {
+    pub(crate) fn arrive(self: &Arc<Self>, connection: u64, operation: Operation) -> InFlight {
         let mut seen = self.seen();
         let at_us = seen.now_us();
-        if let Some(idle_since) = seen.idle_since.take() {
-            remember(&mut seen.gaps_us, at_us.saturating_sub(idle_since));
+        let is_work = operation != Operation::FetchTask;
+        if is_work {
+            if let Some(idle_since) = seen.idle_since.take() {
+                remember(&mut seen.gaps_us, at_us.saturating_sub(idle_since));
+            }
+            seen.calls += 1;
+            seen.in_flight += 1;
+            seen.peak_in_flight = seen.peak_in_flight.max(seen.in_flight);
         }
-        seen.calls += 1;
-        seen.in_flight += 1;
-        seen.peak_in_flight = seen.peak_in_flight.max(seen.in_flight);
+        match operation {
+            Operation::Chat => {}
+            Operation::SubmitTask => seen.task_submissions += 1,
+            Operation::FetchTask => seen.task_looks += 1,
+        }
         let arrival = Arrival {
+            operation,
             at_us,
             end_us: None,
             connection,
             model: String::new(),
             prompt: String::new(),
             request_id: String::new(),
+            task_id: String::new(),
+            in_flight: if is_work { seen.in_flight } else { 0 },
+            in_flight_of_model: 0,
             priority: None,
             status: None,
             code: None,
@@ -234,10 +286,36 @@ impl Recorder {
         InFlight {
             recorder: Arc::clone(self),
             no,
+            is_work,
+            has_place: is_work,
             model: None,
             status: None,
             handed_over: false,
         }
+    }
+
+    /// The work of a prompt is done, or begun for certain: it is billed.
+    pub(crate) fn bought(&self, prompt: &str) {
+        let mut seen = self.seen();
+        seen.bought += 1;
+        count(&mut seen.by_work, digest(prompt));
+    }
+
+    /// Microseconds on the clock of arrivals.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.seen().now_us()
+    }
+
+    /// See [`super::Simulator::peak_since`].
+    pub(crate) fn peak_since(&self, at_us: u64, model: Option<&str>) -> u64 {
+        let seen = self.seen();
+        let later = seen.arrivals.iter().filter(|a| a.at_us >= at_us);
+        let in_flight = later.map(|a| match model {
+            None => a.in_flight,
+            Some(model) if a.model == model => a.in_flight_of_model,
+            Some(_) => 0,
+        });
+        in_flight.max().unwrap_or(0)
     }
 
     /// Starts the count anew. What is in flight or open stays so; its arrival is forgotten.
@@ -269,6 +347,10 @@ impl Recorder {
             connections: seen.connections,
             open_connections: seen.open_connections,
             calls: seen.calls,
+            task_submissions: seen.task_submissions,
+            task_looks: seen.task_looks,
+            bought: seen.bought,
+            works_bought: seen.by_work.len() as u64,
             answered: seen.answered,
             clients_left: seen.clients_left,
             in_flight: seen.in_flight,
@@ -300,6 +382,11 @@ impl Recorder {
         self.seen().by_prompt.get(&digest).copied().unwrap_or(0)
     }
 
+    pub(crate) fn purchases_of_prompt(&self, prompt: &str) -> u32 {
+        let digest = digest(prompt);
+        self.seen().by_work.get(&digest).copied().unwrap_or(0)
+    }
+
     pub(crate) fn calls_of_request_id(&self, id: &str) -> u32 {
         self.seen().by_request_id.get(id).copied().unwrap_or(0)
     }
@@ -327,6 +414,10 @@ pub(crate) struct Sightings {
 pub(crate) struct InFlight {
     recorder: Arc<Recorder>,
     no: u64,
+    /// Whether it asks for work: a look at a task does not.
+    is_work: bool,
+    /// Whether it takes a place of the limit, which a task takes over from it.
+    has_place: bool,
     model: Option<String>,
     status: Option<u16>,
     handed_over: bool,
@@ -359,11 +450,28 @@ impl InFlight {
             arrival.model = identity.model.to_owned();
             arrival.prompt = identity.prompt.chars().take(PROMPT_CHARS_MAX).collect();
             arrival.request_id = identity.request_id.unwrap_or_default().to_owned();
+            arrival.in_flight_of_model = model_in_flight;
             arrival.priority = identity.priority;
         }
         Sightings {
             request_id,
             model_in_flight,
+        }
+    }
+
+    /// It is about this task.
+    pub(crate) fn about_task(&mut self, task_id: &str) {
+        if let Some(arrival) = self.recorder.seen().arrival_mut(self.no) {
+            arrival.task_id = task_id.to_owned();
+        }
+    }
+
+    /// Its place is the task's from now on: what takes it until it is dropped.
+    pub(crate) fn give_place(&mut self) -> Place {
+        self.has_place = false;
+        Place {
+            recorder: Arc::clone(&self.recorder),
+            model: self.model.clone(),
         }
     }
 
@@ -391,18 +499,13 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let mut seen = self.recorder.seen();
         let now_us = seen.now_us();
-        seen.in_flight = seen.in_flight.saturating_sub(1);
-        if let Some(model) = &self.model
-            && let Some(in_flight) = seen.in_flight_by_model.get_mut(model)
-        {
-            *in_flight = in_flight.saturating_sub(1);
-            if *in_flight == 0 {
-                seen.in_flight_by_model.remove(model);
-            }
+        if self.has_place {
+            seen.leave(self.model.as_deref());
         }
-        if !self.handed_over {
+        let left = !self.handed_over;
+        if left {
             seen.clients_left += 1;
-        } else {
+        } else if self.is_work {
             if self.status.is_some_and(|status| status < 400) {
                 seen.answered += 1;
             }
@@ -410,11 +513,23 @@ impl Drop for InFlight {
                 seen.idle_since = Some(now_us);
             }
         }
-        let left = !self.handed_over;
         if let Some(arrival) = seen.arrival_mut(self.no) {
             arrival.end_us = Some(now_us);
             arrival.client_left = left;
         }
+    }
+}
+
+/// The place that an unfinished task takes of the limit, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    recorder: Arc<Recorder>,
+    model: Option<String>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.recorder.seen().leave(self.model.as_deref());
     }
 }
 
@@ -434,8 +549,8 @@ mod tests {
     #[test]
     fn requests_are_in_flight_until_they_are_dropped() {
         let recorder = Arc::new(Recorder::new());
-        let mut a = recorder.arrive(1);
-        let mut b = recorder.arrive(2);
+        let mut a = recorder.arrive(1, Operation::Chat);
+        let mut b = recorder.arrive(2, Operation::Chat);
         assert_eq!(a.identify(&identity("glm-5", "id-1")).model_in_flight, 1);
         let seen = b.identify(&identity("glm-5", "id-1"));
         assert_eq!((seen.model_in_flight, seen.request_id), (2, 2));
@@ -443,7 +558,7 @@ mod tests {
         a.hand_over();
         drop(a);
         drop(b);
-        let mut c = recorder.arrive(1);
+        let mut c = recorder.arrive(1, Operation::Chat);
         c.respond(429, Some("1302"));
         c.hand_over();
         drop(c);
@@ -472,28 +587,75 @@ mod tests {
             request.respond(200, None);
             request.hand_over();
         };
-        finish(recorder.arrive(1));
-        finish(recorder.arrive(1));
-        let a = recorder.arrive(1);
-        let b = recorder.arrive(2);
+        finish(recorder.arrive(1, Operation::Chat));
+        finish(recorder.arrive(1, Operation::Chat));
+        let a = recorder.arrive(1, Operation::Chat);
+        let b = recorder.arrive(2, Operation::Chat);
         finish(a);
         finish(b);
         // A client that left says nothing of how long the lane takes to go on.
-        drop(recorder.arrive(1));
-        drop(recorder.arrive(1));
+        drop(recorder.arrive(1, Operation::Chat));
+        drop(recorder.arrive(1, Operation::Chat));
         assert_eq!(recorder.stats(0).gaps.count, 3);
+    }
+
+    #[test]
+    fn a_task_keeps_the_place_of_its_submission_and_a_look_takes_none() {
+        let recorder = Arc::new(Recorder::new());
+        let mut submission = recorder.arrive(1, Operation::SubmitTask);
+        submission.identify(&identity("glm-5", "id-1"));
+        let place = submission.give_place();
+        submission.respond(200, None);
+        submission.hand_over();
+        drop(submission);
+        let lowered_us = recorder.now_us();
+        drop(recorder.arrive(2, Operation::FetchTask));
+        assert_eq!(recorder.peak_since(lowered_us, None), 0);
+        let mut second = recorder.arrive(1, Operation::Chat);
+        assert_eq!(
+            second.identify(&identity("glm-5", "id-2")).model_in_flight,
+            2
+        );
+        drop(second);
+        assert_eq!(recorder.stats(0).in_flight, 1);
+        drop(place);
+        let mut third = recorder.arrive(1, Operation::Chat);
+        third.identify(&identity("glm-4.7", "id-3"));
+        drop(third);
+
+        let stats = recorder.stats(0);
+        assert_eq!(
+            (stats.calls, stats.in_flight, stats.peak_in_flight),
+            (3, 0, 2)
+        );
+        assert_eq!((stats.task_submissions, stats.task_looks), (1, 1));
+        let peaks = [None, Some("glm-5"), Some("glm-4.7"), Some("glm-9")]
+            .map(|model| recorder.peak_since(lowered_us, model));
+        assert_eq!(peaks, [2, 2, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_bought_again_is_seen() {
+        let recorder = Recorder::new();
+        for prompt in ["a", "b", "a"] {
+            recorder.bought(prompt);
+        }
+        let stats = recorder.stats(0);
+        assert_eq!((stats.bought, stats.works_bought), (3, 2));
+        assert_eq!(recorder.purchases_of_prompt("a"), 2);
+        assert_eq!(recorder.purchases_of_prompt("c"), 0);
     }
 
     #[test]
     fn a_reset_keeps_what_is_open() {
         let recorder = Arc::new(Recorder::new());
         recorder.connected();
-        let mut open = recorder.arrive(1);
+        let mut open = recorder.arrive(1, Operation::Chat);
         open.identify(&identity("glm-5", "id-1"));
         recorder.reset();
         let stats = recorder.stats(0);
         assert_eq!((stats.calls, stats.in_flight, stats.connections), (0, 1, 1));
-        drop(recorder.arrive(1));
+        drop(recorder.arrive(1, Operation::Chat));
         drop(open);
         let stats = recorder.stats(0);
         assert_eq!(
