@@ -5,7 +5,8 @@ use onelane_actors::model::{FailureClass, Timestamp, limits};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::config::{AnswerWith, ErrorFault, ResetWording, Shape, Tokens};
+use super::config::Tokens;
+use super::fault::{AnswerWith, ErrorFault, ResetWording, Shape};
 use crate::glm::{ErrorTable, RowClass, beijing_text};
 
 /// What a chat request asks for, as far as the simulator cares.

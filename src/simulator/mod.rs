@@ -36,6 +36,8 @@
 mod answer;
 mod body;
 mod config;
+mod fault;
+mod recorder;
 mod respond;
 mod script;
 mod server;
@@ -54,10 +56,8 @@ use std::thread::JoinHandle;
 use onelane_actors::ports::Clock;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{
-    AnswerWith, ErrorFault, Fault, Operation, ResetWording, Rule, ScriptUpdate, Shape,
-    SimulatorConfig, Span, Step, Tokens,
-};
+pub use config::{Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+pub use fault::{AnswerWith, ErrorFault, Fault, ResetWording, Shape};
 pub use stats::{Arrival, Gaps, Stats};
 
 use crate::system::SystemClock;

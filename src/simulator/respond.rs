@@ -6,9 +6,9 @@ use hyper::{Response, StatusCode};
 
 use super::answer::{error_body, error_status};
 use super::body::{Piece, Pieces};
-use super::config::ErrorFault;
+use super::fault::ErrorFault;
+use super::recorder::InFlight;
 use super::server::{Answer, Shared};
-use super::stats::InFlight;
 
 /// A refusal of GLM's.
 pub(crate) fn refuse(fault: &ErrorFault, shared: &Shared, mut request: InFlight) -> Answer {

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::config::{Fault, Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+use super::config::{Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+use super::fault::Fault;
 use crate::system::{GOLDEN, mix};
 
 /// What a request is known by to the script.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::stats::Place;
+use super::recorder::Place;
 
 /// Tasks that are remembered; the oldest are forgotten first.
 const TASKS_MAX: usize = 20_000;

@@ -11,11 +11,12 @@ use hyper::header::{self, HeaderMap};
 
 use super::answer::{Asked, completion, read, task_failed, task_processing, task_unknown};
 use super::body::Piece;
-use super::config::{AnswerWith, ErrorFault, Fault, Operation};
+use super::config::Operation;
+use super::fault::{AnswerWith, ErrorFault, Fault};
+use super::recorder::{Identity, InFlight};
 use super::respond::{broken, empty, json, refuse, set_header, typed};
 use super::script::Met;
 use super::server::{Answer, Shared, whole};
-use super::stats::{Identity, InFlight};
 use super::tasks::Account;
 
 /// What a request gets when nothing goes wrong.
