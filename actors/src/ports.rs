@@ -438,20 +438,31 @@ pub trait Glm: Send + Sync + 'static {
     /// it has ended, by whatever way, the connection is either free for the next call or closed.
     fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture;
 
-    /// Hands a call over as a task of GLM's asynchronous API. Ends as [`Glm::call`] does.
+    /// Hands a call over as a task of GLM's asynchronous API. Ends as [`Glm::call`] does. The id of an
+    /// accepted task has letters, digits, `_` and `-` only, [`crate::model::limits::TASK_ID_CHARS_MAX`]
+    /// of them at most.
     fn submit_task(&self, call: GlmCall, abort: CancellationToken) -> TaskFuture {
         let _ = (call, abort);
         Box::pin(async { TaskOutcome::Failed(no_tasks(), Usage::default()) })
     }
-    /// Waits for a task and fetches its answer: looks every `poll_ms`, bears transient failures of
-    /// looking, and ends within the call's total time.
+
+    /// Waits for a task and fetches its answer: looks at once and then every `poll_ms`, bears what
+    /// passes (the network, 5xx, throttling), and ends within the call's total time. Nothing is bought
+    /// by it. A task that GLM does not know (any more, or for this key) is a transient failure with
+    /// GLM's code 1233, maybe billed: the job is to be called anew.
     fn fetch_task(&self, call: GlmCall, task_id: String, abort: CancellationToken) -> GlmFuture {
         let _ = (call, task_id, abort);
         Box::pin(async { GlmOutcome::Failed(no_tasks(), Usage::default()) })
     }
+
     /// The URL that a call to this endpoint goes to, for the call log.
     fn url(&self, endpoint: &Endpoint) -> String {
         format!("{}/chat/completions", endpoint.base_url)
+    }
+
+    /// The URL that a call is handed over to as a task, for the call log.
+    fn task_url(&self, endpoint: &Endpoint) -> String {
+        format!("{}/async/chat/completions", endpoint.base_url)
     }
 }
 

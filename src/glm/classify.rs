@@ -166,7 +166,7 @@ fn code_text(value: &Value) -> Option<String> {
 
 /// The code of `[1308][words][request id]`.
 fn bracketed_code(message: &str) -> Option<String> {
-    let (code, _) = message.strip_prefix('[')?.split_once(']')?;
+    let (code, _) = message.trim_start().strip_prefix('[')?.split_once(']')?;
     let digits = (3..=6).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| code.to_owned())
 }
@@ -192,7 +192,7 @@ fn without_tags(text: &str) -> String {
 
 impl Reader<'_> {
     /// `text` as it may be shown: bounded, in one line, and without the key if the server sent it back.
-    fn shown(&self, text: &str, chars_max: usize) -> String {
+    pub(crate) fn shown(&self, text: &str, chars_max: usize) -> String {
         let key_chars = self.api_key.chars().count();
         // A key that begins before the cut must be whole here, or its first half would be shown.
         let mut shown: String = text.chars().take(chars_max + key_chars).collect();

@@ -26,8 +26,9 @@ pub(crate) fn decode(
         let failure = classify(status, headers, &body, reader);
         return GlmOutcome::Failed(failure, Usage::default());
     }
+    let no_answer = |why: &str| GlmOutcome::Failed(invalid(status, why), Usage::default());
     let Ok(text) = std::str::from_utf8(&body) else {
-        return invalid(status, "it is not UTF-8");
+        return no_answer("it is not UTF-8");
     };
     let head = match serde_json::from_str::<Typed>(text).map(Head::typed) {
         Ok(Some(head)) => head,
@@ -39,9 +40,9 @@ pub(crate) fn decode(
                     let failure = classify_json(status, headers, &json, reader);
                     return GlmOutcome::Failed(failure, Usage::default());
                 }
-                None => return invalid(status, "it has no choices"),
+                None => return no_answer("it has no choices"),
             },
-            Err(e) => return invalid(status, &e.to_string()),
+            Err(e) => return no_answer(&e.to_string()),
         },
     };
     if let Some(failure) = head.failure(status) {
@@ -53,13 +54,13 @@ pub(crate) fn decode(
             status_code: status,
             usage: head.usage,
         }),
-        Err(e) => invalid(status, &e.to_string()),
+        Err(e) => no_answer(&e.to_string()),
     }
 }
 
 /// A success without an answer: the work may have been done all the same.
-fn invalid(status: u16, why: &str) -> GlmOutcome {
-    let failure = Failure {
+pub(crate) fn invalid(status: u16, why: &str) -> Failure {
+    Failure {
         http_status: Some(status),
         maybe_billed: true,
         ..Failure::new(
@@ -67,12 +68,11 @@ fn invalid(status: u16, why: &str) -> GlmOutcome {
             code::BODY_INVALID,
             format!("the response is not a GLM answer: {why}"),
         )
-    };
-    GlmOutcome::Failed(failure, Usage::default())
+    }
 }
 
 /// Whether a 200 carries an error instead of an answer.
-fn states_error(json: &Value) -> bool {
+pub(crate) fn states_error(json: &Value) -> bool {
     let has = |name: &str| json.get(name).is_some_and(|v| !v.is_null());
     has("error") || has("code") || json.get("success") == Some(&Value::Bool(false))
 }

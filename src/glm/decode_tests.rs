@@ -159,6 +159,32 @@ fn a_200_that_carries_an_error_is_that_error() {
 }
 
 #[test]
+fn a_200_that_carries_a_code_is_of_its_class_in_every_shape() {
+    for row in ErrorTable::shipped().rows() {
+        let (Ok(number), Some(class)) = (
+            row.code.parse::<u32>(),
+            ErrorTable::shipped().class(&row.code),
+        ) else {
+            continue;
+        };
+        let (code, text) = (&row.code, &row.meaning);
+        for body in [
+            json!({"error": {"code": code, "message": text}}),
+            json!({"error": {"code": number, "message": text}}),
+            json!({"error": {"message": format!("[{code}][{text}][20261123]")}}),
+            json!({"code": code, "message": text}),
+            json!({"code": number, "msg": text, "success": false}),
+            json!({"code": number, "msg": text, "choices": null, "data": null}),
+        ] {
+            let (failure, usage) = failed(200, &body.to_string());
+            assert_eq!((failure.class, &failure.code), (class, code), "{body}");
+            assert_eq!((failure.http_status, usage), (Some(200), Usage::default()));
+            assert!(!failure.maybe_billed, "a refusal is not billed");
+        }
+    }
+}
+
+#[test]
 fn a_200_that_is_no_answer_may_have_been_billed() {
     for body in [
         "",

@@ -105,7 +105,7 @@ async fn run(
 }
 
 /// A bound as a duration; settings allow a day at most, and no number overflows the clock.
-fn span(ms: u64) -> Duration {
+pub(crate) fn span(ms: u64) -> Duration {
     Duration::from_millis(ms.min(24 * 60 * 60 * 1_000))
 }
 

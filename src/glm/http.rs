@@ -1,13 +1,14 @@
 //! The Glm port on reqwest: one client for life, one call on the wire for each call ordered, never
-//! one more.
+//! one more. What is particular to tasks is in `tasks`.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::model::{Failure, FailureClass, Secret, Usage, code, limits};
-use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use bytes::Bytes;
+use onelane_actors::model::{Failure, FailureClass, Secret, Timeouts, Usage, code, limits};
+use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Request, Url};
 use tokio_util::sync::CancellationToken;
 
@@ -61,40 +62,84 @@ impl Glm for HttpGlm {
         let glm = self.clone();
         Box::pin(async move { glm.run(&call, &abort).await })
     }
+
+    fn submit_task(&self, call: GlmCall, abort: CancellationToken) -> TaskFuture {
+        let glm = self.clone();
+        Box::pin(async move { glm.submit(&call, &abort).await })
+    }
+
+    fn fetch_task(&self, call: GlmCall, task_id: String, abort: CancellationToken) -> GlmFuture {
+        let glm = self.clone();
+        Box::pin(async move { glm.fetch(&call, &task_id, &abort).await })
+    }
 }
 
 impl HttpGlm {
     async fn run(&self, call: &GlmCall, abort: &CancellationToken) -> GlmOutcome {
-        if abort.is_cancelled() {
-            return GlmOutcome::Aborted;
-        }
-        let Some(key) = &call.endpoint.api_key else {
-            return failed(Failure::new(
-                FailureClass::OperatorFatal,
-                code::NO_API_KEY,
-                "no API key is configured; set one",
-            ));
-        };
-        let request = match request(&self.url(&call.endpoint), key, call) {
-            Ok(request) => request,
-            Err(failure) => return failed(failure),
-        };
-        match exchange(&self.client, request, call.timeouts, abort).await {
-            Ended::Response(reply) => {
-                let reader = Reader {
-                    clock: self.clock.as_ref(),
-                    api_key: key.expose(),
-                };
-                outcome(reply, &reader)
+        let request = post(&self.url(&call.endpoint), call);
+        match self.send(request, call, call.timeouts, abort).await {
+            Sent::Whole(response) => {
+                let reader = self.reader(call);
+                decode(response.status, &response.headers, response.body, &reader)
             }
-            Ended::NoResponse(error) => failed(no_response(&error, call.timeouts.connect_ms)),
-            Ended::TimedOut(timeout) => failed(timed_out(timeout)),
-            Ended::Aborted => GlmOutcome::Aborted,
+            Sent::Failed(failure) => failed(failure),
+            Sent::Aborted => GlmOutcome::Aborted,
+        }
+    }
+
+    /// Sends a request for `call` under these bounds and reads the whole response.
+    pub(super) async fn send(
+        &self,
+        request: Result<Request, Failure>,
+        call: &GlmCall,
+        timeouts: Timeouts,
+        abort: &CancellationToken,
+    ) -> Sent {
+        if abort.is_cancelled() {
+            return Sent::Aborted;
+        }
+        let request = match request {
+            Ok(request) => request,
+            Err(failure) => return Sent::Failed(failure),
+        };
+        match exchange(&self.client, request, timeouts, abort).await {
+            Ended::Response(reply) => match whole(reply, &self.reader(call)) {
+                Ok(response) => Sent::Whole(response),
+                Err(failure) => Sent::Failed(failure),
+            },
+            Ended::NoResponse(error) => Sent::Failed(no_response(&error, timeouts.connect_ms)),
+            Ended::TimedOut(timeout) => Sent::Failed(timed_out(timeout)),
+            Ended::Aborted => Sent::Aborted,
+        }
+    }
+
+    pub(super) fn reader<'a>(&'a self, call: &'a GlmCall) -> Reader<'a> {
+        let key = call.endpoint.api_key.as_ref();
+        Reader {
+            clock: self.clock.as_ref(),
+            api_key: key.map_or("", Secret::expose),
         }
     }
 }
 
-fn failed(failure: Failure) -> GlmOutcome {
+/// What came of a request. Nothing of it is open any more.
+pub(super) enum Sent {
+    /// A response, whole, of whatever status.
+    Whole(Whole),
+    /// None that is whole.
+    Failed(Failure),
+    /// The abort token was cancelled.
+    Aborted,
+}
+
+/// A response that came whole.
+pub(super) struct Whole {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+pub(super) fn failed(failure: Failure) -> GlmOutcome {
     GlmOutcome::Failed(failure, Usage::default())
 }
 
@@ -105,9 +150,30 @@ fn transient(code: &str, message: String, maybe_billed: bool) -> Failure {
     }
 }
 
-/// The request, or why it can't be written.
-fn request(url: &str, key: &Secret, call: &GlmCall) -> Result<Request, Failure> {
-    let operator = |code, message| Failure::new(FailureClass::OperatorFatal, code, message);
+fn operator(code: &str, message: &str) -> Failure {
+    Failure::new(FailureClass::OperatorFatal, code, message)
+}
+
+/// The request that carries a call's body to `url`, or why it can't be written.
+pub(super) fn post(url: &str, call: &GlmCall) -> Result<Request, Failure> {
+    let mut request = request(Method::POST, url, call)?;
+    let body = wire::body(call).map_err(|e| {
+        let message = format!("the stored request can't be sent: {e}");
+        Failure::new(FailureClass::RequestFatal, code::REQUEST_INVALID, message)
+    })?;
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(CONTENT_TYPE, json);
+    *request.body_mut() = Some(body.into());
+    Ok(request)
+}
+
+/// A request with the call's key and without a body, or why it can't be written.
+pub(super) fn request(method: Method, url: &str, call: &GlmCall) -> Result<Request, Failure> {
+    let key = call
+        .endpoint
+        .api_key
+        .as_ref()
+        .ok_or_else(|| operator(code::NO_API_KEY, "no API key is configured; set one"))?;
     let url = Url::parse(url)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -124,26 +190,25 @@ fn request(url: &str, key: &Secret, call: &GlmCall) -> Result<Request, Failure> 
         )
     })?;
     bearer.set_sensitive(true);
-    let body = wire::body(call).map_err(|e| {
-        let message = format!("the stored request can't be sent: {e}");
-        Failure::new(FailureClass::RequestFatal, code::REQUEST_INVALID, message)
-    })?;
-    let mut request = Request::new(Method::POST, url);
-    let headers = request.headers_mut();
-    headers.insert(AUTHORIZATION, bearer);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    *request.body_mut() = Some(body.into());
+    let mut request = Request::new(method, url);
+    request.headers_mut().insert(AUTHORIZATION, bearer);
     Ok(request)
 }
 
-/// What a response means. One that came whole is decoded. Of one that did not, a refusal still says
-/// what it is by its status; a success is lost, and may have been billed.
-fn outcome(reply: Reply, reader: &Reader<'_>) -> GlmOutcome {
+/// The response if it came whole. Of one that did not, a refusal still says what it is by its status;
+/// a success is lost, and may have been billed.
+fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
     let status = reply.status.as_u16();
     let lost = match reply.end {
-        BodyEnd::Complete => return decode(status, &reply.headers, reply.body, reader),
+        BodyEnd::Complete => {
+            return Ok(Whole {
+                status,
+                headers: reply.headers,
+                body: reply.body,
+            });
+        }
         _ if !reply.status.is_success() => {
-            return failed(classify(status, &reply.headers, &reply.body, reader));
+            return Err(classify(status, &reply.headers, &reply.body, reader));
         }
         BodyEnd::Cut(error) => transient(
             code::CONNECTION,
@@ -160,7 +225,7 @@ fn outcome(reply: Reply, reader: &Reader<'_>) -> GlmOutcome {
             true,
         ),
     };
-    failed(Failure {
+    Err(Failure {
         http_status: Some(status),
         ..lost
     })

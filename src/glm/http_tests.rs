@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::HttpGlm;
 use crate::simulator::{
-    AnswerWith, ErrorFault, Fault, Rule, Shape, Simulator, SimulatorConfig, Span, Step, Tokens,
+    AnswerWith, ErrorFault, Fault, ResetWording, Rule, Shape, Simulator, SimulatorConfig, Span,
+    Step, Tokens,
 };
 use crate::system::SystemClock;
 
@@ -173,6 +174,7 @@ async fn every_code_of_glms_has_its_class_over_the_wire_in_every_shape() {
         Shape::Flat,
         Shape::FlatNumber,
         Shape::Anthropic,
+        Shape::Bracketed,
     ];
     let table = super::ErrorTable::shipped();
     let mut no = 0;
@@ -222,6 +224,36 @@ async fn a_refusal_carries_its_reset_and_its_retry_after() {
         (failure.class, failure.http_status),
         (C::QuotaWindow, Some(429))
     );
+}
+
+#[tokio::test]
+async fn a_reset_is_read_in_every_wording_and_shape() {
+    let sim = simulator(Vec::new());
+    let glm = glm();
+    let three_hours = 3 * 3_600_000;
+    for wording in [
+        ResetWording::Mainland,
+        ResetWording::MainlandContinue,
+        ResetWording::English,
+    ] {
+        for shape in [Shape::Nested, Shape::FlatNumber, Shape::Bracketed] {
+            sim.push_fault(Fault::Error(ErrorFault {
+                reset_in_ms: Some(three_hours),
+                wording,
+                shape,
+                ..ErrorFault::of("1316")
+            }));
+            let before = SystemClock.now();
+            let failure = failure(run(&glm, call_to(&sim.base_url(), 1)).await);
+            assert_eq!(failure.class, C::QuotaWindow);
+            let stated = failure.reset_at.unwrap();
+            let ahead_ms = stated.since(before);
+            assert!(
+                (three_hours..three_hours + 10_000).contains(&ahead_ms),
+                "{failure}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! * [`HttpGlm`] makes the call, under its timeouts, and closes what it does not finish.
 //! * `wire` writes the request's body, `decode` reads the response's: both keep what they don't know.
 //! * `classify` says what a failure is, from the table in `errors.json` ([`ErrorTable`]).
+//! * `tasks` hands calls over to GLM's asynchronous API and fetches what became of them.
 //! * `reset` reads the moment at which a quota opens again out of GLM's words.
 
 mod classify;
@@ -12,10 +13,13 @@ mod errors;
 mod exchange;
 mod http;
 mod reset;
+mod tasks;
 mod wire;
 
 #[cfg(test)]
 mod http_tests;
+#[cfg(test)]
+mod tasks_tests;
 
 pub use errors::{ErrorRow, ErrorTable, RowClass};
 pub use http::{HttpGlm, HttpGlmError};

@@ -15,7 +15,8 @@ const STAMP_BYTES: usize = 19;
 /// minute, or one that is further ahead than any window of GLM's.
 ///
 /// A stamp with a zone is taken at its word. One without is Beijing time, on both of GLM's sites; when
-/// that is over by more than a minute it is read as UTC. Of several the latest counts.
+/// that is over by more than a minute, and the stamp read as UTC is ahead, it is read so. Either reading
+/// is bounded. Of several the latest counts.
 pub(crate) fn stated_reset(text: &str, now: Timestamp) -> Option<Timestamp> {
     let stamps: Vec<Stamp> = stamps(text).collect();
     let at_its_word = stamps
@@ -25,11 +26,10 @@ pub(crate) fn stated_reset(text: &str, now: Timestamp) -> Option<Timestamp> {
         .iter()
         .filter(|s| s.zone_secs.is_none())
         .map(|s| s.at(0));
-    let ahead = |at: &Timestamp| is_ahead(*at, now);
     at_its_word
-        .filter(ahead)
+        .filter(|at| is_credible(*at, now))
         .max()
-        .or_else(|| as_utc.filter(ahead).max())
+        .or_else(|| as_utc.filter(|at| *at > now && is_credible(*at, now)).max())
 }
 
 /// The next midnight in Beijing: when a daily quota opens again.
@@ -51,7 +51,8 @@ pub(crate) fn beijing_text(at: Timestamp) -> String {
         .map_or_else(String::new, |t| t.format("%Y-%m-%d %H:%M:%S").to_string())
 }
 
-fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+/// Not over by more than clocks differ, and not further ahead than any window.
+fn is_credible(at: Timestamp, now: Timestamp) -> bool {
     now.since(at) <= PAST_MS && at.since(now) <= limits::RESET_AHEAD_MS_MAX
 }
 
@@ -103,25 +104,34 @@ fn local_time(text: &str) -> Option<NaiveDateTime> {
     Some(date.and_time(time))
 }
 
-/// The zone that `rest` begins with, in seconds east of UTC: `Z`, `UTC`, `GMT`, `+08:00`, `GMT+8`, also
-/// after a fraction of a second, a space or a bracket.
+/// The zone that `rest` begins with, in seconds east of UTC: `Z`, `UTC`, `GMT`, `+08:00`, `GMT+8`, or
+/// Beijing's by name, also after a fraction of a second, a space or a bracket.
 fn zone(rest: &str) -> Option<i32> {
     let rest = rest.strip_prefix('.').map_or(rest, |fraction| {
         fraction.trim_start_matches(|c: char| c.is_ascii_digit())
     });
-    let rest = rest.trim_start_matches([' ', '(', '（']);
-    if rest.starts_with("北京时间") {
+    let rest = rest.trim_start_matches([' ', '(', '（', '[', ',']);
+    let beijing = [
+        "北京时间",
+        "Beijing",
+        "China Standard Time",
+        "Asia/Shanghai",
+    ];
+    if beijing.iter().any(|name| after(rest, name).is_some()) {
         return Some(BEIJING_SECS);
     }
     let (named, tail) = ["UTC", "GMT", "Z"]
         .iter()
-        .find_map(|name| rest.strip_prefix(name))
+        .find_map(|name| after(rest, name))
         .map_or((false, rest), |tail| (true, tail));
-    if let Some(secs) = offset(tail) {
-        return Some(secs);
-    }
     let word_ends = !tail.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (named && word_ends).then_some(0)
+    offset(tail).or_else(|| (named && word_ends).then_some(0))
+}
+
+/// What follows `name`, in whatever case it is written.
+fn after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let (head, tail) = text.split_at_checked(name.len())?;
+    head.eq_ignore_ascii_case(name).then_some(tail)
 }
 
 /// `+8`, `+08`, `+0800`, `+08:00` and their negatives.
@@ -170,6 +180,11 @@ mod tests {
             want,
         );
         check("已达到每周使用上限，2026-11-23 14:30:05 后可继续使用", want);
+        // What follows is no zone.
+        check("在2026-11-23 14:30:05重置", want);
+        check("reset at 2026-11-23 14:30:05 - please wait", want);
+        check("reset at 2026-11-23 14:30:05, zone unknown", want);
+        check("from 2026-11-23 09:30:05-2026-11-23 14:30:05", want);
         check(
             "Usage limit reached. Your limit will reset at 2026-11-23 14:30:05",
             want,
@@ -194,6 +209,15 @@ mod tests {
             "reset at 2026-11-23 14:30:05 GMT+08:00",
             "在 2026-11-23 14:30:05（北京时间）重置",
             "reset at 2026-11-23 01:30:05-05:00",
+            "reset at 2026-11-23 14:30:05 UTC+8",
+            "reset at 2026-11-23 14:30:05 (utc+08:00), please wait",
+            "reset at 2026-11-23 14:30:05 Beijing time",
+            "reset at 2026-11-23 14:30:05 (Beijing Time, UTC+8)",
+            "reset at 2026-11-23 14:30:05 China Standard Time",
+            "reset at 2026-11-23 14:30:05 [Asia/Shanghai]",
+            "reset at 2026-11-23T14:30:05.123+0800",
+            "reset at 2026-11-23 06:30:05z",
+            "reset at 2026-11-23 12:00:05 UTC+0530",
         ] {
             check(text, want);
         }
@@ -213,6 +237,23 @@ mod tests {
         );
         // A stated zone leaves nothing to read anew.
         check("will reset at 2026-11-23 03:00:00+08:00", None);
+        check("will reset at 2026-11-23 03:00:00 Beijing time", None);
+        // A minute is still the clock, a second more is not; as UTC that is ahead.
+        check(
+            "will reset at 2026-11-23 09:59:00",
+            Some("2026-11-23T09:59:00+08:00"),
+        );
+        check(
+            "will reset at 2026-11-23 09:58:59",
+            Some("2026-11-23T09:58:59Z"),
+        );
+        // Read as UTC it must be ahead: over is over in both readings.
+        check(
+            "will reset at 2026-11-23 02:00:01",
+            Some("2026-11-23T02:00:01Z"),
+        );
+        check("will reset at 2026-11-23 02:00:00", None);
+        check("will reset at 2026-11-23 01:59:30", None);
     }
 
     #[test]
@@ -220,10 +261,13 @@ mod tests {
         check("will reset at 2026-11-22 12:00:00", None);
         check("will reset at 2027-01-30 12:00:00", None);
         check("will reset at 9999-12-31 23:59:59", None);
+        // A month's window is believed, and no more than a month's.
         check(
-            "will reset at 2026-12-24 00:00:00",
-            Some("2026-12-24T00:00:00+08:00"),
+            "will reset at 2026-12-28 10:00:00",
+            Some("2026-12-28T10:00:00+08:00"),
         );
+        check("will reset at 2026-12-28 10:00:01", None);
+        check("will reset at 2026-12-28 02:00:01Z", None);
     }
 
     #[test]
@@ -244,6 +288,10 @@ mod tests {
             "2026-11-23 25:00:00",
             "12026-11-23 14:00:00",
             "2026-11-23 1",
+            "2026/11/23 14:00:00",
+            "2026-11-23 14:00",
+            "2026-02-30 14:00:00",
+            "１２２６-11-23 14:00:00",
             "额2026-11-23 14:0",
             "++++-++-++ ++:++:++",
         ] {

@@ -5,7 +5,8 @@ use onelane_actors::model::{FailureClass, Timestamp, limits};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::config::{AnswerWith, ErrorFault, Shape, Tokens};
+use super::config::Tokens;
+use super::fault::{AnswerWith, ErrorFault, ResetWording, Shape};
 use crate::glm::{ErrorTable, RowClass, beijing_text};
 
 /// What a chat request asks for, as far as the simulator cares.
@@ -14,6 +15,7 @@ pub(crate) struct Asked {
     pub(crate) model: String,
     pub(crate) prompt: String,
     pub(crate) request_id: Option<String>,
+    pub(crate) stream: bool,
     pub(crate) wishes: Wishes,
 }
 
@@ -52,9 +54,6 @@ pub(crate) fn read(body: &[u8]) -> Result<Asked, ErrorFault> {
     let Some(last) = messages.iter().rev().find(of_user).or(messages.last()) else {
         return Err(refuse("1214", "messages 参数非法。请检查文档。"));
     };
-    if field("stream") == Some(&Value::Bool(true)) {
-        return Err(ErrorFault::of("1212"));
-    }
     let request_id = match field("request_id") {
         None => None,
         Some(Value::String(id)) if (6..=64).contains(&id.chars().count()) => Some(id.clone()),
@@ -67,6 +66,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Asked, ErrorFault> {
         model,
         prompt,
         request_id,
+        stream: field("stream") == Some(&Value::Bool(true)),
         wishes,
     })
 }
@@ -109,9 +109,11 @@ fn wishes_of(prompt: &str) -> Result<Wishes, &str> {
 struct Completion<'a> {
     choices: [Choice<'a>; 1],
     created: i64,
-    id: String,
+    id: &'a str,
     model: &'a str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_status: Option<&'static str>,
     usage: Usage,
 }
 
@@ -147,13 +149,49 @@ struct CompletionDetails {
     reasoning_tokens: u64,
 }
 
-/// The answer to `asked`, as GLM shapes it. `salt` makes its id differ from all others.
+/// What GLM says of a task that is accepted, and of one that is not finished.
+pub(crate) fn task_processing(asked: &Asked, id: &str) -> Bytes {
+    task_body(asked, id, "PROCESSING").to_string().into()
+}
+
+/// What a look at a task that failed shows.
+pub(crate) fn task_failed(asked: &Asked, id: &str, error: Option<&ErrorFault>) -> Bytes {
+    let mut body = task_body(asked, id, "FAIL");
+    if let (Some(error), Some(fields)) = (error, body.as_object_mut()) {
+        let message = error.message.clone();
+        let message = message.unwrap_or_else(|| words_of(&error.code));
+        let error = json!({"code": error.code, "message": message});
+        fields.insert("error".to_owned(), error);
+    }
+    body.to_string().into()
+}
+
+fn task_body(asked: &Asked, id: &str, status: &str) -> Value {
+    json!({
+        "id": id,
+        "model": asked.model,
+        "request_id": asked.request_id.as_deref().unwrap_or(id),
+        "task_status": status,
+    })
+}
+
+/// A look at a task that the account did not make: a number outside an error object.
+pub(crate) fn task_unknown() -> ErrorFault {
+    ErrorFault {
+        shape: Shape::FlatNumber,
+        message: Some("任务不存在".to_owned()),
+        ..ErrorFault::of("1233")
+    }
+}
+
+/// The answer to `asked` with this id, as GLM shapes it; with a status when a task shows it.
 pub(crate) fn completion(
     asked: &Asked,
     with: &AnswerWith,
     tokens: Tokens,
     now: Timestamp,
-    salt: u64,
+    id: &str,
+    task_status: Option<&'static str>,
 ) -> Bytes {
     let content = with
         .content
@@ -170,7 +208,6 @@ pub(crate) fn completion(
     let wishes = &asked.wishes;
     let prompt_tokens = wishes.prompt_tokens.unwrap_or(prompt);
     let completion_tokens = wishes.completion_tokens.unwrap_or(completion);
-    let id = id(now, salt);
     let body = Completion {
         choices: [Choice {
             finish_reason: with.finish_reason.as_deref().unwrap_or("stop"),
@@ -182,7 +219,8 @@ pub(crate) fn completion(
         }],
         created: now.as_millis().div_euclid(1_000),
         model: &asked.model,
-        request_id: asked.request_id.as_deref().unwrap_or(&id),
+        request_id: asked.request_id.as_deref().unwrap_or(id),
+        task_status,
         usage: Usage {
             completion_tokens,
             completion_tokens_details: CompletionDetails {
@@ -194,14 +232,14 @@ pub(crate) fn completion(
             },
             total_tokens: prompt_tokens.saturating_add(completion_tokens),
         },
-        id: id.clone(),
+        id,
     };
     // Strings and numbers always serialise.
     serde_json::to_vec(&body).unwrap_or_default().into()
 }
 
-/// 14 digits of Beijing time and 16 of hex.
-fn id(now: Timestamp, salt: u64) -> String {
+/// 14 digits of Beijing time and 16 of hex; `salt` makes it differ from all others.
+pub(crate) fn id(now: Timestamp, salt: u64) -> String {
     let digits: String = beijing_text(now)
         .chars()
         .filter(char::is_ascii_digit)
@@ -269,33 +307,40 @@ pub(crate) fn error_body(fault: &ErrorFault, now: Timestamp, salt: u64) -> Bytes
         Shape::NestedNumber => json!({"error": {"code": number, "message": message}}),
         Shape::Flat => json!({"code": code, "message": message}),
         Shape::FlatNumber => json!({"code": number, "msg": message, "success": false}),
-        Shape::Anthropic => {
+        Shape::Anthropic | Shape::Bracketed => {
             let id = id(now, salt);
-            json!({
-                "type": "error",
-                "error": {
-                    "type": if error_status(fault) == 429 { "rate_limit_error" } else { "api_error" },
-                    "code": code,
-                    "message": format!("[{code}][{message}][{id}]"),
-                },
-                "request_id": id,
-            })
+            let kind = match error_status(fault) {
+                429 => "rate_limit_error",
+                _ => "api_error",
+            };
+            let mut error = json!({"type": kind, "message": format!("[{code}][{message}][{id}]")});
+            if fault.shape == Shape::Anthropic
+                && let Some(fields) = error.as_object_mut()
+            {
+                fields.insert("code".to_owned(), json!(code));
+            }
+            json!({"type": "error", "error": error, "request_id": id})
         }
     };
     body.to_string().into()
 }
 
 fn message_of(fault: &ErrorFault, now: Timestamp) -> String {
-    let words = fault
-        .message
-        .clone()
-        .unwrap_or_else(|| words_of(&fault.code));
-    match fault.reset_in_ms {
-        Some(ms) => {
-            let reset = now.plus_ms(ms.min(limits::RESET_AHEAD_MS_MAX));
-            format!("{words}您的限额将在 {} 重置。", beijing_text(reset))
+    let words = match (&fault.message, fault.wording) {
+        (Some(words), _) => words.clone(),
+        (None, ResetWording::English) => "Usage limit reached.".to_owned(),
+        (None, _) => words_of(&fault.code),
+    };
+    let Some(ms) = fault.reset_in_ms else {
+        return words;
+    };
+    let reset = beijing_text(now.plus_ms(ms.min(limits::RESET_AHEAD_MS_MAX)));
+    match fault.wording {
+        ResetWording::Mainland => format!("{words}您的限额将在 {reset} 重置。"),
+        ResetWording::MainlandContinue => {
+            format!("{}，{reset} 后可继续使用", words.trim_end_matches('。'))
         }
-        None => words,
+        ResetWording::English => format!("{words} Your limit will reset at {reset}"),
     }
 }
 
@@ -352,7 +397,14 @@ mod tests {
     }
 
     fn answer(asked: &Asked, tokens: Tokens) -> Value {
-        let body = completion(asked, &AnswerWith::default(), tokens, NOW, 7);
+        let body = completion(
+            asked,
+            &AnswerWith::default(),
+            tokens,
+            NOW,
+            &id(NOW, 7),
+            None,
+        );
         serde_json::from_slice(&body).unwrap()
     }
 
@@ -411,7 +463,6 @@ mod tests {
             r#"{"model":"m","messages":[{}],"request_id":"short"}"#,
             "1214",
         );
-        check(r#"{"model":"m","messages":[{}],"stream":true}"#, "1212");
         check(
             r#"{"model":"m","messages":[{"role":"user","content":"[[sim speed=9]]"}]}"#,
             "1210",
@@ -444,16 +495,84 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_stated_in_beijing_time() {
-        let fault = ErrorFault {
-            reset_in_ms: Some(90_000),
-            ..ErrorFault::of("1308")
+    fn a_reset_is_stated_in_beijing_time_in_each_wording() {
+        let check = |wording: ResetWording, want: &str| {
+            let fault = ErrorFault {
+                reset_in_ms: Some(90_000),
+                wording,
+                ..ErrorFault::of("1308")
+            };
+            let body: Value = serde_json::from_slice(&error_body(&fault, NOW, 0)).unwrap();
+            assert_eq!(body["error"]["code"], "1308");
+            assert_eq!(body["error"]["message"], want);
         };
-        let body: Value = serde_json::from_slice(&error_body(&fault, NOW, 0)).unwrap();
-        assert_eq!(body["error"]["code"], "1308");
-        assert_eq!(
-            body["error"]["message"],
-            "已达到 5 小时的使用上限。您的限额将在 2026-11-23 16:01:30 重置。"
+        check(
+            ResetWording::Mainland,
+            "已达到 5 小时的使用上限。您的限额将在 2026-11-23 16:01:30 重置。",
         );
+        check(
+            ResetWording::MainlandContinue,
+            "已达到 5 小时的使用上限，2026-11-23 16:01:30 后可继续使用",
+        );
+        check(
+            ResetWording::English,
+            "Usage limit reached. Your limit will reset at 2026-11-23 16:01:30",
+        );
+    }
+
+    #[test]
+    fn a_bracketed_error_has_its_code_in_the_message_alone() {
+        let body = |shape| {
+            let fault = ErrorFault {
+                shape,
+                ..ErrorFault::of("1302")
+            };
+            serde_json::from_slice::<Value>(&error_body(&fault, NOW, 7)).unwrap()
+        };
+        let anthropic = body(Shape::Anthropic);
+        let bracketed = body(Shape::Bracketed);
+        let message =
+            "[1302][您的账户已达到速率限制，请您控制请求频率][202611231600000000000000000007]";
+        assert_eq!(anthropic["error"]["code"], "1302");
+        assert_eq!(bracketed["error"].get("code"), None);
+        assert_eq!(bracketed["error"]["type"], "rate_limit_error");
+        for body in [anthropic, bracketed] {
+            assert_eq!(body["error"]["message"], message);
+        }
+    }
+
+    #[test]
+    fn a_task_has_glms_shape_in_each_state() {
+        let json = |body: Bytes| serde_json::from_slice::<Value>(&body).unwrap();
+        let asked = asked("hello");
+        let processing = json!({"id": "t-1", "model": "glm-5", "request_id": "id-0001", "task_status": "PROCESSING"});
+        assert_eq!(json(task_processing(&asked, "t-1")), processing);
+        let with = AnswerWith::default();
+        let done = json(completion(
+            &asked,
+            &with,
+            Tokens::Counted,
+            NOW,
+            "t-1",
+            Some("SUCCESS"),
+        ));
+        assert_eq!(
+            (&done["id"], &done["task_status"]),
+            (&json!("t-1"), &json!("SUCCESS"))
+        );
+        assert_eq!(done["choices"][0]["finish_reason"], "stop");
+        assert!(done["usage"]["total_tokens"].as_u64() > Some(0));
+        let failed = json(task_failed(&asked, "t-1", Some(&ErrorFault::of("1301"))));
+        assert_eq!(
+            (&failed["task_status"], &failed["error"]["code"]),
+            (&json!("FAIL"), &json!("1301"))
+        );
+        assert_eq!(json(task_failed(&asked, "t-1", None)).get("error"), None);
+        let unknown = json(error_body(&task_unknown(), NOW, 0));
+        assert_eq!(
+            unknown,
+            json!({"code": 1233, "msg": "任务不存在", "success": false})
+        );
+        assert_eq!(error_status(&task_unknown()), 400);
     }
 }

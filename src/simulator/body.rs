@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use super::stats::InFlight;
+use super::recorder::InFlight;
 
 /// A piece of a body.
 pub(crate) enum Piece {

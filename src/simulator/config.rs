@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
+
 /// How the simulator behaves. The default answers every key and every model at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -18,9 +20,11 @@ pub struct SimulatorConfig {
     pub models: Vec<String>,
     /// From a request to its answer.
     pub latency_ms: Span,
+    /// How long a task of the asynchronous API is worked on.
+    pub task_ms: Span,
     /// The tokens that answers report.
     pub tokens: Tokens,
-    /// Requests in flight for one model; over it 429 with 1302. 0: any number.
+    /// Requests in flight for one model, unfinished tasks included; over it 429 with 1302. 0: any number.
     pub limit: u32,
     /// The same for single models.
     pub limits: BTreeMap<String, u32>,
@@ -28,7 +32,8 @@ pub struct SimulatorConfig {
     pub refuse_duplicate_request_ids: bool,
     /// Seed of everything that is drawn: latencies and the chances of rules.
     pub seed: u64,
-    /// Played from the front, one step a request, whatever the request.
+    /// Played from the front, one step a request for work, whatever the request. Looking at a task
+    /// takes none.
     pub script: Vec<Step>,
     /// Asked before the script, in their order: the first that matches a request plays.
     pub rules: Vec<Rule>,
@@ -41,6 +46,7 @@ impl Default for SimulatorConfig {
             keys: Vec::new(),
             models: Vec::new(),
             latency_ms: Span::default(),
+            task_ms: Span::default(),
             tokens: Tokens::default(),
             limit: 0,
             limits: BTreeMap::new(),
@@ -113,22 +119,43 @@ impl From<Fault> for Step {
     }
 }
 
+/// What a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Operation {
+    /// A chat completion, at once.
+    Chat,
+    /// A chat completion, as a task.
+    SubmitTask,
+    /// How a task stands. It takes no place of the limit and buys nothing.
+    FetchTask,
+}
+
 /// A fault for the requests that match.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
+    /// The request asks for this; `None`: for work, at once or as a task.
+    #[serde(default)]
+    pub operation: Option<Operation>,
     /// The prompt holds this text; `None`: any prompt.
     #[serde(default)]
     pub prompt_contains: Option<String>,
     /// The request is for this model; `None`: any model.
     #[serde(default)]
     pub model: Option<String>,
+    /// The request comes with another key than this; `None`: whatever its key.
+    #[serde(default)]
+    pub unless_key: Option<String>,
     /// The chance that a matching request is hit, 0 to 1.
     #[serde(default = "always")]
     pub probability: f64,
     /// After so many hits the rule is over; `None`: never.
     #[serde(default)]
     pub times: Option<u32>,
+    /// So many milliseconds after it was given the rule is over; `None`: never.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
     /// What happens.
     pub fault: Fault,
 }
@@ -138,14 +165,17 @@ fn always() -> f64 {
 }
 
 impl Rule {
-    /// `fault` for every request.
+    /// `fault` for every request for work.
     #[must_use]
     pub fn always(fault: Fault) -> Self {
         Self {
+            operation: None,
             prompt_contains: None,
             model: None,
+            unless_key: None,
             probability: 1.0,
             times: None,
+            for_ms: None,
             fault,
         }
     }
@@ -158,159 +188,51 @@ impl Rule {
             ..Self::always(fault)
         }
     }
-}
 
-/// What happens to a request. In a script: `"hang"`, `{"error": {"code": "1302"}}`, ...
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum Fault {
-    /// None: it is answered, in this way.
-    Answer(AnswerWith),
-    /// GLM refuses.
-    Error(ErrorFault),
-    /// The answer's headers take this much longer.
-    #[serde(rename_all = "camelCase")]
-    SlowHeaders {
-        /// Milliseconds.
-        delay_ms: u64,
-    },
-    /// The answer's body comes in pieces.
-    #[serde(rename_all = "camelCase")]
-    SlowBody {
-        /// How many.
-        pieces: u32,
-        /// Milliseconds before each.
-        delay_ms: u64,
-    },
-    /// Half of the answer's body, then nothing until the client leaves.
-    StallBody,
-    /// Half of the answer's body, then the end of the connection.
-    CutBody,
-    /// The connection is reset in place of an answer.
-    Reset,
-    /// Nothing at all until the client leaves.
-    Hang,
-    /// An HTML page, as proxies send it.
-    HtmlPage {
-        /// The HTTP status.
-        status: u16,
-    },
-    /// No body.
-    EmptyBody {
-        /// The HTTP status.
-        status: u16,
-    },
-    /// A body that is no JSON.
-    NotJson {
-        /// The HTTP status.
-        status: u16,
-    },
-    /// Anything else.
-    Custom {
-        /// The HTTP status.
-        status: u16,
-        /// Headers beside the length.
-        #[serde(default)]
-        headers: BTreeMap<String, String>,
-        /// The body.
-        body: String,
-    },
-}
-
-impl Fault {
-    /// A plain answer: a step that lets a request through.
+    /// `fault` for every request for `model`: an overload, say.
     #[must_use]
-    pub fn none() -> Self {
-        Self::Answer(AnswerWith::default())
-    }
-
-    /// GLM's error `code`, in its usual shape and with its usual status.
-    #[must_use]
-    pub fn error(code: &str) -> Self {
-        Self::Error(ErrorFault::of(code))
-    }
-
-    /// An answer that ends with this finish reason.
-    #[must_use]
-    pub fn finish_reason(reason: &str) -> Self {
-        Self::Answer(AnswerWith {
-            finish_reason: Some(reason.to_owned()),
-            ..AnswerWith::default()
-        })
-    }
-}
-
-/// What differs from the usual answer.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct AnswerWith {
-    /// The finish reason; `stop`.
-    pub finish_reason: Option<String>,
-    /// The text.
-    pub content: Option<String>,
-    /// The time it takes.
-    pub latency_ms: Option<u64>,
-    /// The tokens.
-    pub tokens: Option<Tokens>,
-}
-
-/// A refusal of GLM's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ErrorFault {
-    /// GLM's code.
-    pub code: String,
-    /// The shape of the body.
-    #[serde(default)]
-    pub shape: Shape,
-    /// The HTTP status; by default the one that the error table has for the code.
-    #[serde(default)]
-    pub status: Option<u16>,
-    /// The words; by default those of the real service, or the error table's.
-    #[serde(default)]
-    pub message: Option<String>,
-    /// States a reset so far ahead, as GLM does: Beijing time, whole seconds (rounded up), in the message.
-    #[serde(default)]
-    pub reset_in_ms: Option<u64>,
-    /// A `Retry-After` header.
-    #[serde(default)]
-    pub retry_after: Option<String>,
-    /// Milliseconds before it comes.
-    #[serde(default)]
-    pub delay_ms: u64,
-}
-
-impl ErrorFault {
-    /// The error as it usually comes.
-    #[must_use]
-    pub fn of(code: &str) -> Self {
+    pub fn for_model(model: &str, fault: Fault) -> Self {
         Self {
-            code: code.to_owned(),
-            shape: Shape::default(),
-            status: None,
-            message: None,
-            reset_in_ms: None,
-            retry_after: None,
-            delay_ms: 0,
+            model: Some(model.to_owned()),
+            ..Self::always(fault)
         }
     }
-}
 
-/// The shapes in which GLM's surfaces state an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Shape {
-    /// `{"error": {"code": "1302", "message": ...}}`: chat completions.
-    #[default]
-    Nested,
-    /// The same with a number for a code.
-    NestedNumber,
-    /// `{"code": "1302", "message": ...}`.
-    Flat,
-    /// `{"code": 1302, "msg": ..., "success": false}`.
-    FlatNumber,
-    /// `{"type": "error", "error": {"type": ..., "code": "1302", "message": "[1302][...][...]"}}`.
-    Anthropic,
+    /// `fault` for every request until its key is `key`: an account without money, say.
+    #[must_use]
+    pub fn until_key(key: &str, fault: Fault) -> Self {
+        Self {
+            unless_key: Some(key.to_owned()),
+            ..Self::always(fault)
+        }
+    }
+
+    /// `fault` for every look at a task.
+    #[must_use]
+    pub fn for_looks(fault: Fault) -> Self {
+        Self {
+            operation: Some(Operation::FetchTask),
+            ..Self::always(fault)
+        }
+    }
+
+    /// The same, for so many milliseconds from the moment when it is given: a throttle window, say.
+    #[must_use]
+    pub fn for_ms(self, ms: u64) -> Self {
+        Self {
+            for_ms: Some(ms),
+            ..self
+        }
+    }
+
+    /// The same, for so many hits.
+    #[must_use]
+    pub fn times(self, n: u32) -> Self {
+        Self {
+            times: Some(n),
+            ..self
+        }
+    }
 }
 
 /// A change while the simulator runs. What is `None` stays as it is.
@@ -329,6 +251,8 @@ pub struct ScriptUpdate {
     pub models: Option<Vec<String>>,
     /// The latency from now on.
     pub latency_ms: Option<Span>,
+    /// How long tasks that are handed over from now on are worked on.
+    pub task_ms: Option<Span>,
     /// The tokens from now on.
     pub tokens: Option<Tokens>,
     /// The limit of each model from now on.

@@ -5,15 +5,45 @@
 //! workers nor is disturbed by them, and sees the end of a connection before the next one.
 //!
 //! * `POST /api/paas/v4/chat/completions` (also `/api/coding/paas/v4/...` and `/v1/...`): answers as GLM does.
-//! * `GET /__sim/stats?arrivals=N`: [`Stats`], with the last N [`Arrival`]s when asked.
+//! * `POST /api/paas/v4/async/chat/completions`: makes a task of it. `GET .../async-result/{id}`: `PROCESSING`
+//!   for [`SimulatorConfig::task_ms`], then `SUCCESS` with the answer, or `FAIL`. An unfinished task takes a place
+//!   of the limit, a look takes none. To another key than the one that made it a task is unknown (1233).
+//! * `GET /__sim/stats?arrivals=N&since=US`: [`Stats`], with the last N [`Arrival`]s and the `peakSince` that
+//!   moment ([`Simulator::peak_since`]) when asked.
 //! * `POST /__sim/script`: a [`ScriptUpdate`]. `POST /__sim/reset`: starts the statistics anew.
+//!
+//! What a server does to its clients, and how to script it:
+//!
+//! | it | rule or change |
+//! |---|---|
+//! | throttles everything for two minutes | `Rule::always(Fault::error("1302")).for_ms(120_000)` |
+//! | is overloaded for one model, for a while or for n calls | `Rule::for_model("glm-5", Fault::error("1305"))` with `.for_ms(...)` or `.times(n)` |
+//! | has no money of this account until the key is another | `Rule::until_key("new.key", Fault::error("1113"))` |
+//! | has a quota used up, and says until when | [`ErrorFault::reset_in_ms`], in each [`ResetWording`], in a rule with `.for_ms(...)` |
+//! | changes its limit, for all models or for one | [`Simulator::set_limit`] |
+//! | lets a task fail | [`Fault::FailTask`] |
+//! | refuses looks at tasks | `Rule::for_looks(...)` |
+//! | loses the answer to a submission that it took | [`Fault::CutBody`], [`Fault::StallBody`] |
+//!
+//! And how to prove what the client did:
+//!
+//! | promise | witness |
+//! |---|---|
+//! | never more in flight than the limit in force | [`Simulator::now_us`] at each change, [`Simulator::peak_since`] after it |
+//! | the next call begins after the end of the one before | [`Arrival::at_us`], [`Arrival::end_us`], [`Arrival::in_flight`] |
+//! | an answer was fetched, not bought again | [`Stats::bought`] equals [`Stats::works_bought`] |
 
 mod answer;
 mod body;
 mod config;
+mod fault;
+mod recorder;
+mod respond;
 mod script;
 mod server;
 mod stats;
+mod tasks;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -26,9 +56,8 @@ use std::thread::JoinHandle;
 use onelane_actors::ports::Clock;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{
-    AnswerWith, ErrorFault, Fault, Rule, ScriptUpdate, Shape, SimulatorConfig, Span, Step, Tokens,
-};
+pub use config::{Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+pub use fault::{AnswerWith, ErrorFault, Fault, ResetWording, Shape};
 pub use stats::{Arrival, Gaps, Stats};
 
 use crate::system::SystemClock;
@@ -107,6 +136,26 @@ impl Simulator {
     #[must_use]
     pub fn calls_of_request_id(&self, id: &str) -> u32 {
         self.shared.recorder.calls_of_request_id(id)
+    }
+
+    /// How often the work of this prompt was bought: answered, or accepted as a task that does not fail.
+    #[must_use]
+    pub fn purchases_of_prompt(&self, prompt: &str) -> u32 {
+        self.shared.recorder.purchases_of_prompt(prompt)
+    }
+
+    /// Now, in microseconds on the clock of [`Arrival::at_us`].
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        self.shared.recorder.now_us()
+    }
+
+    /// The most requests for work that were in flight, of a model or in all, when one arrived at `at_us`
+    /// or later. What was in flight before counts only with something that arrived beside it: after a
+    /// limit is lowered, nothing may arrive above it.
+    #[must_use]
+    pub fn peak_since(&self, at_us: u64, model: Option<&str>) -> u64 {
+        self.shared.recorder.peak_since(at_us, model)
     }
 
     /// Starts the statistics anew. What is in flight stays so.

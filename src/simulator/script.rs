@@ -2,18 +2,64 @@
 //! changed while the simulator runs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
-use super::config::{Fault, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+use super::config::{Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+use super::fault::Fault;
 use crate::system::{GOLDEN, mix};
+
+/// What a request is known by to the script.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Met<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) prompt: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) key: &'a str,
+}
+
+/// A rule and the moment at which it is over.
+#[derive(Debug)]
+struct GivenRule {
+    rule: Rule,
+    over_at: Option<Instant>,
+}
+
+impl GivenRule {
+    fn now(rule: Rule) -> Self {
+        // A time that no clock reaches is none.
+        let over_at = rule
+            .for_ms
+            .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        Self { rule, over_at }
+    }
+
+    fn matches(&self, met: &Met<'_>) -> bool {
+        let rule = &self.rule;
+        let for_it = match rule.operation {
+            Some(operation) => operation == met.operation,
+            None => met.operation != Operation::FetchTask,
+        };
+        for_it
+            && rule.times != Some(0)
+            && self.over_at.is_none_or(|over_at| Instant::now() < over_at)
+            && rule
+                .prompt_contains
+                .as_ref()
+                .is_none_or(|text| met.prompt.contains(text))
+            && rule.model.as_ref().is_none_or(|model| model == met.model)
+            && rule.unless_key.as_ref().is_none_or(|key| key != met.key)
+    }
+}
 
 /// The simulator's behaviour as it is now.
 #[derive(Debug)]
 pub(crate) struct Script {
     steps: VecDeque<Step>,
-    rules: Vec<Rule>,
+    rules: Vec<GivenRule>,
     keys: Vec<String>,
     models: Vec<String>,
     latency: Span,
+    task: Span,
     tokens: Tokens,
     limit: u32,
     limits: BTreeMap<String, u32>,
@@ -25,10 +71,11 @@ impl Script {
     pub(crate) fn new(config: SimulatorConfig) -> Self {
         Self {
             steps: config.script.into(),
-            rules: config.rules,
+            rules: config.rules.into_iter().map(GivenRule::now).collect(),
             keys: config.keys,
             models: config.models,
             latency: config.latency_ms,
+            task: config.task_ms,
             tokens: config.tokens,
             limit: config.limit,
             limits: config.limits,
@@ -38,9 +85,12 @@ impl Script {
     }
 
     /// What happens to this request: the first rule that matches, else the next step, else nothing.
-    pub(crate) fn next(&mut self, prompt: &str, model: &str) -> Fault {
-        if let Some(fault) = self.rule_for(prompt, model) {
+    pub(crate) fn next(&mut self, met: &Met<'_>) -> Fault {
+        if let Some(fault) = self.rule_for(met) {
             return fault;
+        }
+        if met.operation == Operation::FetchTask {
+            return Fault::none();
         }
         while let Some(step) = self.steps.front_mut() {
             if step.times > 1 {
@@ -57,22 +107,16 @@ impl Script {
         Fault::none()
     }
 
-    fn rule_for(&mut self, prompt: &str, model: &str) -> Option<Fault> {
+    fn rule_for(&mut self, met: &Met<'_>) -> Option<Fault> {
         for at in 0..self.rules.len() {
-            let Some(rule) = self.rules.get(at) else {
+            let Some(given) = self.rules.get(at) else {
                 break;
             };
-            let matches = rule.times != Some(0)
-                && rule
-                    .prompt_contains
-                    .as_ref()
-                    .is_none_or(|text| prompt.contains(text))
-                && rule.model.as_ref().is_none_or(|wanted| wanted == model);
-            let probability = rule.probability;
-            if !matches || (probability < 1.0 && self.chance() >= probability) {
+            let probability = given.rule.probability;
+            if !given.matches(met) || (probability < 1.0 && self.chance() >= probability) {
                 continue;
             }
-            let rule = self.rules.get_mut(at)?;
+            let rule = &mut self.rules.get_mut(at)?.rule;
             rule.times = rule.times.map(|left| left - 1);
             return Some(rule.fault.clone());
         }
@@ -105,7 +149,16 @@ impl Script {
 
     /// The latency of the next answer.
     pub(crate) fn latency_ms(&mut self) -> u64 {
-        match self.latency {
+        self.drawn_from(self.latency)
+    }
+
+    /// How long the next task is worked on.
+    pub(crate) fn task_ms(&mut self) -> u64 {
+        self.drawn_from(self.task)
+    }
+
+    fn drawn_from(&mut self, span: Span) -> u64 {
+        match span {
             Span::Fixed(ms) => ms,
             Span::Between { min, max } => {
                 let width = max.saturating_sub(min).saturating_add(1);
@@ -129,10 +182,12 @@ impl Script {
             self.rules.clear();
         }
         self.steps.extend(update.script);
-        self.rules.extend(update.rules);
+        let rules = update.rules.into_iter().map(GivenRule::now);
+        self.rules.extend(rules);
         set(&mut self.keys, update.keys);
         set(&mut self.models, update.models);
         set(&mut self.latency, update.latency_ms);
+        set(&mut self.task, update.task_ms);
         set(&mut self.tokens, update.tokens);
         set(&mut self.limit, update.limit);
         set(&mut self.limits, update.limits);
@@ -168,6 +223,19 @@ mod tests {
         Script::new(serde_json::from_str(json).unwrap())
     }
 
+    fn met<'a>(prompt: &'a str, model: &'a str) -> Met<'a> {
+        Met {
+            operation: Operation::Chat,
+            prompt,
+            model,
+            key: "good.key",
+        }
+    }
+
+    fn next(script: &mut Script, prompt: &str, model: &str) -> Fault {
+        script.next(&met(prompt, model))
+    }
+
     #[test]
     fn steps_play_in_order_and_then_everything_is_answered() {
         let mut script = script(
@@ -178,7 +246,7 @@ mod tests {
             ]}"#,
         );
         assert_eq!(script.steps_left(), 3);
-        let played: Vec<Fault> = (0..4).map(|_| script.next("p", "m")).collect();
+        let played: Vec<Fault> = (0..4).map(|_| next(&mut script, "p", "m")).collect();
         assert_eq!(
             played,
             [
@@ -199,10 +267,62 @@ mod tests {
                     {"model": "glm-5", "fault": "cutBody"}
                 ]}"#,
         );
-        assert_eq!(script.next("a bad one", "glm-4.7"), Fault::Reset);
-        assert_eq!(script.next("good", "glm-5"), Fault::CutBody);
-        assert_eq!(script.next("a bad one", "glm-4.7"), Fault::Hang);
-        assert_eq!(script.next("a bad one", "glm-4.7"), Fault::none());
+        assert_eq!(next(&mut script, "a bad one", "glm-4.7"), Fault::Reset);
+        assert_eq!(next(&mut script, "good", "glm-5"), Fault::CutBody);
+        assert_eq!(next(&mut script, "a bad one", "glm-4.7"), Fault::Hang);
+        assert_eq!(next(&mut script, "a bad one", "glm-4.7"), Fault::none());
+    }
+
+    #[test]
+    fn a_rule_of_an_operation_or_until_a_key_leaves_the_others_alone() {
+        let mut script = script(
+            r#"{"script": [{"fault": "reset"}],
+                "rules": [
+                    {"operation": "fetchTask", "fault": "cutBody", "times": 1},
+                    {"operation": "submitTask", "fault": "stallBody"},
+                    {"unlessKey": "rich.key", "fault": "hang"}
+                ]}"#,
+        );
+        let mut of = |operation, key| {
+            script.next(&Met {
+                operation,
+                key,
+                ..met("p", "m")
+            })
+        };
+        assert_eq!(of(Operation::FetchTask, "k"), Fault::CutBody);
+        // Looking takes no step, and a rule for work is none for it.
+        assert_eq!(of(Operation::FetchTask, "k"), Fault::none());
+        assert_eq!(of(Operation::SubmitTask, "rich.key"), Fault::StallBody);
+        assert_eq!(of(Operation::Chat, "k"), Fault::Hang);
+        assert_eq!(of(Operation::Chat, "rich.key"), Fault::Reset);
+        assert_eq!(of(Operation::Chat, "rich.key"), Fault::none());
+    }
+
+    #[test]
+    fn a_rule_with_a_time_is_over_after_it() {
+        let mut script = script(
+            r#"{"rules": [
+                {"model": "glm-5", "fault": "hang", "forMs": 0},
+                {"model": "glm-5", "fault": "reset", "forMs": 3600000},
+                {"fault": "cutBody", "forMs": 18446744073709551615}
+            ]}"#,
+        );
+        assert_eq!(next(&mut script, "p", "glm-5"), Fault::Reset);
+        assert_eq!(next(&mut script, "p", "glm-4.7"), Fault::CutBody);
+        let rule = Rule::for_model("glm-5", Fault::error("1305")).for_ms(20);
+        let update = ScriptUpdate {
+            replace: true,
+            rules: vec![rule],
+            ..ScriptUpdate::default()
+        };
+        let given = Instant::now();
+        script.update(update);
+        while next(&mut script, "p", "glm-5") == Fault::error("1305") {
+            assert!(given.elapsed() < Duration::from_secs(10), "never over");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(given.elapsed() >= Duration::from_millis(20));
     }
 
     #[test]
@@ -218,7 +338,12 @@ mod tests {
                 ..SimulatorConfig::default()
             });
             (0..1_000)
-                .map(|_| (script.next("p", "m") == Fault::Hang, script.latency_ms()))
+                .map(|_| {
+                    (
+                        next(&mut script, "p", "m") == Fault::Hang,
+                        script.latency_ms(),
+                    )
+                })
                 .collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(1));
@@ -277,7 +402,11 @@ mod tests {
                 }
                 .into(),
             ],
-            rules: vec![Rule::for_prompt("x", Fault::error("1308"))],
+            rules: vec![
+                Rule::for_prompt("x", Fault::error("1308")),
+                Rule::until_key("k", Fault::FailTask { error: None }).times(2),
+                Rule::for_looks(Fault::Hang).for_ms(5),
+            ],
             ..SimulatorConfig::default()
         };
         let json = serde_json::to_string(&config).unwrap();

@@ -329,3 +329,237 @@ async fn it_starts_and_stops_inside_a_runtime_too() {
     assert_eq!(sim.stats().calls, 0);
     drop(sim);
 }
+
+const TASKS: &str = "/api/paas/v4/async/chat/completions";
+
+fn submit(sim: &Simulator, key: &str, body: &Value) -> (u16, Value) {
+    request(sim, "POST", TASKS, key, &body.to_string())
+}
+
+fn look(sim: &Simulator, key: &str, id: &str) -> (u16, Value) {
+    let path = format!("/api/paas/v4/async-result/{id}");
+    request(sim, "GET", &path, key, "")
+}
+
+#[test]
+fn a_task_is_processed_and_then_there_for_its_account_alone() {
+    let sim = start(json!({"taskMs": 3600000}));
+    let mut body = hello("id-0001");
+    body["stream"] = json!(true);
+    let (status, accepted) = submit(&sim, KEY, &body);
+    let id = accepted["id"].as_str().unwrap();
+    let want =
+        json!({"id": id, "model": "glm-5", "request_id": "id-0001", "task_status": "PROCESSING"});
+    assert_eq!((status, &accepted), (200, &want));
+    assert_eq!(look(&sim, KEY, id), (200, want));
+
+    body["messages"][0]["content"] = json!("soon [[sim latency_ms=30]]");
+    body["request_id"] = json!("id-0002");
+    let (_, accepted) = submit(&sim, KEY, &body);
+    let id = accepted["id"].as_str().unwrap();
+    let mut last = Value::Null;
+    eventually("done", || {
+        last = look(&sim, KEY, id).1;
+        last["task_status"] == "SUCCESS"
+    });
+    assert_eq!(
+        (&last["id"], &last["request_id"]),
+        (&json!(id), &json!("id-0002"))
+    );
+    assert_eq!(last["choices"][0]["finish_reason"], "stop");
+    assert_eq!(look(&sim, KEY, id).1, last, "as often as one likes");
+
+    let unknown = json!({"code": 1233, "msg": "任务不存在", "success": false});
+    let other = "authorization: Bearer other.key\r\n";
+    assert_eq!(look(&sim, other, id), (400, unknown.clone()));
+    assert_eq!(look(&sim, KEY, "never"), (400, unknown));
+    assert_eq!(look(&sim, "", id).0, 401);
+    assert_eq!(request(&sim, "GET", TASKS, KEY, "").0, 405);
+
+    let stats = sim.stats();
+    // The first is still worked on.
+    assert_eq!(
+        (stats.calls, stats.task_submissions, stats.in_flight),
+        (3, 3, 1)
+    );
+    assert_eq!(
+        (stats.bought, stats.works_bought, stats.answered),
+        (2, 2, 2)
+    );
+    assert!(stats.task_looks >= 6, "{stats:?}");
+    let arrivals = sim.arrivals();
+    assert_eq!(arrivals[1].operation, Operation::FetchTask);
+    assert_eq!(arrivals[0].task_id, arrivals[1].task_id);
+    assert_eq!(arrivals[1].in_flight, 0);
+}
+
+#[test]
+fn unfinished_tasks_count_against_the_limit_and_looks_do_not() {
+    let sim = start(json!({"taskMs": 3600000, "limit": 2}));
+    let (_, accepted) = submit(&sim, KEY, &hello("id-0001"));
+    let id = accepted["id"].as_str().unwrap();
+    assert_eq!(submit(&sim, KEY, &hello("id-0002")).0, 200);
+    let (status, body) = submit(&sim, KEY, &hello("id-0003"));
+    assert_eq!((status, &body["error"]["code"]), (429, &json!("1302")));
+    assert_eq!(chat(&sim, &hello("id-0004")).1["error"]["code"], "1302");
+    for _ in 0..3 {
+        assert_eq!(look(&sim, KEY, id).1["task_status"], "PROCESSING");
+    }
+    let stats = sim.stats();
+    assert_eq!(
+        (stats.in_flight, stats.bought, stats.works_bought),
+        (2, 2, 1)
+    );
+    assert_eq!(sim.purchases_of_prompt("hello"), 2);
+}
+
+#[test]
+fn a_task_fails_as_scripted_and_is_not_bought() {
+    let sim = start(json!({"script": [
+        {"fault": {"failTask": {"error": {"code": "1301"}}}},
+        {"fault": {"failTask": {}}},
+        {"fault": {"failTask": {}}},
+        {"fault": {"error": {"code": "1305"}}},
+    ]}));
+    let mut fates = Vec::new();
+    for _ in 0..2 {
+        let (_, accepted) = submit(&sim, KEY, &hello("id-0001"));
+        let (status, fate) = look(&sim, KEY, accepted["id"].as_str().unwrap());
+        assert_eq!((status, &fate["task_status"]), (200, &json!("FAIL")));
+        fates.push(fate["error"]["code"].clone());
+    }
+    assert_eq!(fates, [json!("1301"), Value::Null]);
+    assert_eq!(chat(&sim, &hello("id-0002")).1["error"]["code"], "1200");
+    assert_eq!(
+        submit(&sim, KEY, &hello("id-0003")).1["error"]["code"],
+        "1305"
+    );
+    let stats = sim.stats();
+    assert_eq!((stats.bought, stats.calls, stats.script_left), (0, 4, 0));
+}
+
+#[test]
+fn a_submission_whose_answer_is_lost_is_bought_all_the_same() {
+    let sim = start(json!({"script": [{"fault": "cutBody"}, {"fault": "reset"}]}));
+    for _ in 0..2 {
+        let mut stream = connect(sim.addr());
+        send(
+            &mut stream,
+            "POST",
+            TASKS,
+            KEY,
+            &hello("id-0001").to_string(),
+        );
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(submit(&sim, KEY, &hello("id-0001")).0, 200);
+    let stats = sim.stats();
+    // Reset comes before anything is begun, the cut after it.
+    assert_eq!(
+        (stats.task_submissions, stats.bought, stats.works_bought),
+        (3, 2, 1)
+    );
+}
+
+#[test]
+fn looks_are_refused_by_rules_of_their_own() {
+    let sim = start(json!({"rules": [{"fault": {"error": {"code": "1302"}}, "times": 1}]}));
+    sim.add_rule(Rule::for_looks(Fault::error("500")).times(2));
+    assert_eq!(submit(&sim, KEY, &hello("id-0001")).0, 429);
+    let (_, accepted) = submit(&sim, KEY, &hello("id-0001"));
+    let id = accepted["id"].as_str().unwrap();
+    let looks = [(); 3].map(|()| look(&sim, KEY, id).0);
+    assert_eq!(looks, [500, 500, 200]);
+}
+
+#[test]
+fn the_limit_changes_while_requests_are_in_flight_and_the_peak_is_told_since_then() {
+    let sim = start(json!({"limit": 3, "rules": [{"promptContains": "block", "fault": "hang"}]}));
+    let mut blocked = Vec::new();
+    let mut block = |n: u64| {
+        let mut stream = connect(sim.addr());
+        let body = json!({"model": "glm-5", "messages": [{"role": "user", "content": "block"}]});
+        send(&mut stream, "POST", CHAT, KEY, &body.to_string());
+        eventually("in flight", || {
+            sim.stats().peak_by_model.get("glm-5") == Some(&n)
+        });
+        blocked.push(stream);
+    };
+    (1..=3).for_each(&mut block);
+    assert_eq!(sim.peak_since(0, None), 3);
+
+    sim.set_limit(None, 1);
+    let lowered_us = sim.now_us();
+    assert_eq!(sim.peak_since(lowered_us, None), 0, "nothing arrived");
+    assert_eq!(chat(&sim, &hello("id-0001")).0, 429);
+    // It arrived beside three others, which the client must not do.
+    assert_eq!(sim.peak_since(lowered_us, None), 4);
+    assert_eq!(sim.peak_since(lowered_us, Some("glm-5")), 4);
+    drop(blocked);
+    eventually("the clients left", || sim.stats().in_flight == 0);
+    let free_us = sim.now_us();
+    assert_eq!(chat(&sim, &hello("id-0002")).0, 200);
+    assert_eq!(sim.peak_since(free_us, Some("glm-5")), 1);
+    let stats = format!("/__sim/stats?since={free_us}");
+    assert_eq!(request(&sim, "GET", &stats, "", "").1["peakSince"], 1);
+
+    // Another model has its own count, and its own limit.
+    sim.set_limit(None, 5);
+    sim.set_limit(Some("glm-4.7"), 1);
+    let raised_us = sim.now_us();
+    let mut open = connect(sim.addr());
+    let body = json!({"model": "glm-4.7", "messages": [{"role": "user", "content": "block"}]});
+    send(&mut open, "POST", CHAT, KEY, &body.to_string());
+    eventually("in flight", || {
+        sim.stats().peak_by_model.contains_key("glm-4.7")
+    });
+    assert_eq!(chat(&sim, &hello("id-0003")).0, 200);
+    let peaks = [None, Some("glm-4.7"), Some("glm-5")].map(|m| sim.peak_since(raised_us, m));
+    assert_eq!(peaks, [2, 1, 1]);
+}
+
+#[test]
+fn one_model_is_overloaded_for_some_calls_and_everything_is_throttled_for_a_while() {
+    let sim = start(json!({}));
+    let mut other = hello("id-0001");
+    other["model"] = json!("glm-4.7");
+    sim.add_rule(Rule::for_model("glm-5", Fault::error("1305")).times(2));
+    let seen = [(); 3].map(|()| (chat(&sim, &hello("id-0002")).0, chat(&sim, &other).0));
+    assert_eq!(seen, [(429, 200), (429, 200), (200, 200)]);
+
+    sim.add_rule(Rule::always(Fault::error("1302")).for_ms(400));
+    let begun = Instant::now();
+    assert_eq!(chat(&sim, &other).1["error"]["code"], "1302");
+    assert_eq!(chat(&sim, &hello("id-0003")).1["error"]["code"], "1302");
+    eventually("over", || chat(&sim, &other).0 == 200);
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+}
+
+#[test]
+fn an_account_without_money_is_one_until_the_key_is_another() {
+    let sim = start(json!({"keys": ["good.key", "rich.key"]}));
+    sim.add_rule(Rule::until_key("rich.key", Fault::error("1113")));
+    for _ in 0..3 {
+        let (status, body) = chat(&sim, &hello("id-0001"));
+        assert_eq!((status, &body["error"]["code"]), (429, &json!("1113")));
+    }
+    let rich = "authorization: Bearer rich.key\r\n";
+    let (status, _) = request(&sim, "POST", CHAT, rich, &hello("id-0001").to_string());
+    assert_eq!(status, 200);
+    assert_eq!(chat(&sim, &hello("id-0001")).0, 429);
+}
+
+#[test]
+fn an_arrival_tells_when_it_came_when_it_ended_and_what_was_beside_it() {
+    let sim = start(json!({"latencyMs": 20}));
+    for id in ["id-0001", "id-0002"] {
+        assert_eq!(chat(&sim, &hello(id)).0, 200);
+    }
+    let arrivals = sim.arrivals();
+    assert!(arrivals[0].end_us.unwrap() <= arrivals[1].at_us);
+    assert!(arrivals[1].end_us.unwrap() <= sim.now_us());
+    for arrival in arrivals {
+        assert_eq!((arrival.in_flight, arrival.in_flight_of_model), (1, 1));
+        assert_eq!(arrival.operation, Operation::Chat);
+    }
+}

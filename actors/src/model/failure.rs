@@ -79,6 +79,8 @@ pub mod code {
     pub const THROTTLED: &str = "throttled";
     /// The transport has no asynchronous calls.
     pub const ASYNC_UNSUPPORTED: &str = "async_unsupported";
+    /// A task of GLM's asynchronous API ended without an answer and without a code of GLM's.
+    pub const TASK_FAILED: &str = "task_failed";
     /// No API key is configured.
     pub const NO_API_KEY: &str = "no_api_key";
     /// The base URL is no URL.

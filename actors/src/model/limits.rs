@@ -15,6 +15,8 @@ pub const CONTENT_ID_CHARS_MAX: usize = 256;
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
 /// Bytes of a job's metadata.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
+/// Characters of the id of a task of GLM's asynchronous API; GLM's own have 30.
+pub const TASK_ID_CHARS_MAX: usize = 128;
 /// Characters of a failure's message that are kept.
 pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
 /// Jobs that one `submit_many` may carry.

@@ -10,5 +10,5 @@ mod glm;
 mod memory_store;
 
 pub use clock::{SeededIds, SimClock};
-pub use glm::{Line, ScriptedGlm, answer, failed};
+pub use glm::{Asked, CallTrace, Line, ScriptedGlm, SubmissionLine, answer, failed};
 pub use memory_store::{CommitFate, MemoryStore};

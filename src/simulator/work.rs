@@ -1,0 +1,307 @@
+//! What becomes of a request: who asks for what, which fault meets it, and how it is answered.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap};
+
+use super::answer::{Asked, completion, read, task_failed, task_processing, task_unknown};
+use super::body::Piece;
+use super::config::Operation;
+use super::fault::{AnswerWith, ErrorFault, Fault};
+use super::recorder::{Identity, InFlight};
+use super::respond::{broken, empty, json, refuse, set_header, typed};
+use super::script::Met;
+use super::server::{Answer, Shared, whole};
+use super::tasks::Account;
+
+/// What a request gets when nothing goes wrong.
+enum Wanted<'a> {
+    /// The answer.
+    Chat(&'a Asked),
+    /// A task.
+    Task { asked: &'a Asked, account: Account },
+    /// How a task stands: this.
+    Standing(Bytes),
+}
+
+/// A chat completion, at once or as a task, from its head to its response. `None` resets the connection.
+pub(crate) async fn work(
+    headers: &HeaderMap,
+    body: Incoming,
+    operation: Operation,
+    shared: &Arc<Shared>,
+    mut request: InFlight,
+) -> Option<Answer> {
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err(status) => return Some(empty(status, request)),
+    };
+    let key = match authorise(headers, shared) {
+        Ok(key) => key,
+        Err(fault) => return Some(refuse(&fault, shared, request)),
+    };
+    let asked = match read(&body) {
+        // As a task, `stream` is ignored.
+        Ok(asked) if asked.stream && operation == Operation::Chat => {
+            return Some(refuse(&ErrorFault::of("1212"), shared, request));
+        }
+        Ok(asked) => asked,
+        Err(fault) => return Some(refuse(&fault, shared, request)),
+    };
+    let seen = request.identify(&Identity {
+        model: &asked.model,
+        prompt: &asked.prompt,
+        request_id: asked.request_id.as_deref(),
+        priority: asked.wishes.priority,
+    });
+    let fault = {
+        let mut script = shared.script();
+        let limit = u64::from(script.limit_of(&asked.model));
+        if !script.knows(&asked.model) {
+            Fault::error("1211")
+        } else if limit > 0 && seen.model_in_flight > limit {
+            Fault::error("1302")
+        } else if seen.request_id > 1 && script.refuses_duplicates() {
+            Fault::error("1231")
+        } else {
+            script.next(&Met {
+                operation,
+                prompt: &asked.prompt,
+                model: &asked.model,
+                key,
+            })
+        }
+    };
+    let wanted = match operation {
+        Operation::SubmitTask => Wanted::Task {
+            asked: &asked,
+            account: account_of(key),
+        },
+        _ => Wanted::Chat(&asked),
+    };
+    play(fault, &wanted, shared, request).await
+}
+
+/// A look at a task, from its head to its response. `None` resets the connection.
+pub(crate) async fn look(
+    headers: &HeaderMap,
+    task_id: &str,
+    shared: &Arc<Shared>,
+    mut request: InFlight,
+) -> Option<Answer> {
+    request.about_task(task_id);
+    let key = match authorise(headers, shared) {
+        Ok(key) => key,
+        Err(fault) => return Some(refuse(&fault, shared, request)),
+    };
+    let Some(shows) = shared.tasks.look(task_id, account_of(key)) else {
+        return Some(refuse(&task_unknown(), shared, request));
+    };
+    let fault = shared.script().next(&Met {
+        operation: Operation::FetchTask,
+        prompt: "",
+        model: "",
+        key,
+    });
+    play(fault, &Wanted::Standing(shows), shared, request).await
+}
+
+fn account_of(key: &str) -> Account {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    Account(hasher.finish())
+}
+
+/// Lets a fault happen. `None` resets the connection.
+async fn play(
+    fault: Fault,
+    wanted: &Wanted<'_>,
+    shared: &Arc<Shared>,
+    mut request: InFlight,
+) -> Option<Answer> {
+    let usual = AnswerWith::default();
+    Some(match fault {
+        Fault::Answer(with) => {
+            let body = answer(wanted, &with, shared, &mut request).await;
+            json(200, body, Some(request))
+        }
+        Fault::Error(fault) => {
+            pause(fault.delay_ms).await;
+            refuse(&fault, shared, request)
+        }
+        Fault::FailTask { error } => match wanted {
+            Wanted::Task { asked, account } => {
+                let end = TaskEnd::Failed(error);
+                json(
+                    200,
+                    begin_task(asked, *account, end, shared, &mut request),
+                    Some(request),
+                )
+            }
+            Wanted::Chat(_) | Wanted::Standing(_) => {
+                let error = error.unwrap_or_else(|| ErrorFault::of("1200"));
+                refuse(&error, shared, request)
+            }
+        },
+        Fault::SlowHeaders { delay_ms } => {
+            pause(delay_ms).await;
+            let body = answer(wanted, &usual, shared, &mut request).await;
+            json(200, body, Some(request))
+        }
+        Fault::SlowBody { pieces, delay_ms } => {
+            let body = answer(wanted, &usual, shared, &mut request).await;
+            let size = body.len().div_ceil(pieces.max(1) as usize).max(1);
+            let pieces = body.chunks(size).flat_map(|piece| {
+                let data = Piece::Data(Bytes::copy_from_slice(piece));
+                [Piece::Wait(delay_ms), data]
+            });
+            broken(body.len(), pieces.collect(), request)
+        }
+        Fault::StallBody => {
+            let body = answer(wanted, &usual, shared, &mut request).await;
+            let half = Piece::Data(body.slice(..body.len() / 2));
+            broken(body.len(), vec![half, Piece::Stall], request)
+        }
+        Fault::CutBody => {
+            let body = answer(wanted, &usual, shared, &mut request).await;
+            let half = Piece::Data(body.slice(..body.len() / 2));
+            broken(body.len(), vec![half, Piece::Cut], request)
+        }
+        Fault::Reset => {
+            request.hand_over();
+            return None;
+        }
+        Fault::Hang => {
+            // Ends when hyper sees the client leave and drops this future.
+            std::future::pending::<()>().await;
+            return None;
+        }
+        Fault::HtmlPage { status } => {
+            let title = StatusCode::from_u16(status)
+                .ok()
+                .and_then(|status| status.canonical_reason())
+                .unwrap_or("Error");
+            let page = format!(
+                "<html>\r\n<head><title>{status} {title}</title></head>\r\n<body>\r\n<center><h1>{status} {title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+            );
+            typed(status, "text/html", page.into(), request)
+        }
+        Fault::EmptyBody { status } => empty(status, request),
+        Fault::NotJson { status } => {
+            typed(status, "text/plain", "upstream says no".into(), request)
+        }
+        Fault::Custom {
+            status,
+            headers,
+            body,
+        } => {
+            let mut response = json(status, body.into(), Some(request));
+            for (name, value) in headers {
+                set_header(&mut response, &name, &value);
+            }
+            response
+        }
+    })
+}
+
+/// What nothing hinders: waits the latency and writes the answer, begins a task, shows one.
+async fn answer(
+    wanted: &Wanted<'_>,
+    with: &AnswerWith,
+    shared: &Arc<Shared>,
+    request: &mut InFlight,
+) -> Bytes {
+    match wanted {
+        Wanted::Chat(asked) => {
+            let (latency_ms, tokens) = {
+                let mut script = shared.script();
+                (script.latency_ms(), script.tokens())
+            };
+            let wished = with.latency_ms.or(asked.wishes.latency_ms);
+            pause(wished.unwrap_or(latency_ms)).await;
+            shared.recorder.bought(&asked.prompt);
+            let (now, id) = (shared.clock.now(), shared.id());
+            completion(asked, with, tokens, now, &id, None)
+        }
+        Wanted::Task { asked, account } => {
+            let end = TaskEnd::Answered(with.clone());
+            begin_task(asked, *account, end, shared, request)
+        }
+        Wanted::Standing(shows) => shows.clone(),
+    }
+}
+
+/// How a task will end.
+enum TaskEnd {
+    Answered(AnswerWith),
+    Failed(Option<ErrorFault>),
+}
+
+/// Accepts a task, which is finished after its time whatever becomes of the client.
+fn begin_task(
+    asked: &Asked,
+    account: Account,
+    end: TaskEnd,
+    shared: &Arc<Shared>,
+    request: &mut InFlight,
+) -> Bytes {
+    let id = shared.id();
+    request.about_task(&id);
+    let begun = task_processing(asked, &id);
+    let (drawn_ms, tokens) = {
+        let mut script = shared.script();
+        (script.task_ms(), script.tokens())
+    };
+    let wished = match &end {
+        TaskEnd::Answered(with) => with.latency_ms,
+        TaskEnd::Failed(_) => None,
+    };
+    let takes_ms = wished.or(asked.wishes.latency_ms).unwrap_or(drawn_ms);
+    let ended = match &end {
+        TaskEnd::Answered(with) => {
+            shared.recorder.bought(&asked.prompt);
+            let now = shared.clock.now().plus_ms(takes_ms);
+            completion(asked, with, tokens, now, &id, Some("SUCCESS"))
+        }
+        TaskEnd::Failed(error) => task_failed(asked, &id, error.as_ref()),
+    };
+    let place = request.give_place();
+    shared.tasks.begin(&id, account, begun.clone(), place);
+    if takes_ms == 0 {
+        shared.tasks.finish(&id, ended);
+        return begun;
+    }
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        pause(takes_ms).await;
+        shared.tasks.finish(&id, ended);
+    });
+    begun
+}
+
+/// No timer for no time.
+async fn pause(ms: u64) {
+    if ms > 0 {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+}
+
+/// The key, as `Bearer KEY` or bare, as GLM takes it.
+fn authorise<'a>(headers: &'a HeaderMap, shared: &Shared) -> Result<&'a str, ErrorFault> {
+    let key = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| value.strip_prefix("Bearer").unwrap_or(value).trim())
+        .filter(|key| !key.is_empty())
+        .ok_or_else(|| ErrorFault::of("1001"))?;
+    if shared.script().accepts(key) {
+        Ok(key)
+    } else {
+        Err(ErrorFault::of("1000"))
+    }
+}
