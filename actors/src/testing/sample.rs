@@ -51,6 +51,7 @@ pub fn new_job(n: u64) -> NewJob {
             served_by: None,
             after: Vec::new(),
             waits_for: Vec::new(),
+            has_dependents: false,
             set_aside: None,
             on_interrupted: None,
             task: None,
