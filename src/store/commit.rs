@@ -16,7 +16,9 @@ use serde_json::value::RawValue;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
-use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, encode, meta};
+use super::schema::{
+    self, Counters, Keyed, LineRow, decode, decode_call, encode, meta, no_call, no_request,
+};
 use crate::model::{
     AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
     Request, Seq, UsageKey, UsageRow,
@@ -361,14 +363,4 @@ impl Rows for Transaction<'_> {
         self.singles.config = Some(encoded(config)?);
         Ok(())
     }
-}
-
-/// A place in the call log without its call.
-pub(super) fn no_call() -> Fault {
-    Fault::damaged("calls", "a row is missing")
-}
-
-/// A job is there, but not what it asks for.
-pub(super) fn no_request(id: JobId) -> Fault {
-    Fault::damaged("requests", format_args!("job {id} has no request"))
 }

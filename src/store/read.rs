@@ -8,9 +8,10 @@ use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::commit::{no_call, no_request};
 use super::error::{Fault, Result};
-use super::schema::{self, Counters, LineRow, Names, decode, decode_call, meta};
+use super::schema::{
+    self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
+};
 use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, UsageRow};
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Recovered, StatusCounts,
@@ -245,8 +246,7 @@ impl Bodies {
 
     /// The job of a place in line.
     fn job(&self, id: JobId) -> Result<Job> {
-        let missing = || Fault::damaged("jobs", format_args!("job {id} is missing"));
-        self.find(id)?.ok_or_else(missing)
+        self.find(id)?.ok_or_else(|| no_job(id))
     }
 
     /// Those of some jobs that a filter lets through, each once, newest first.

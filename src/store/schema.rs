@@ -350,6 +350,21 @@ pub(super) fn decode_call(seq: u64, row: &[u8]) -> Result<CallRecord> {
     Ok(CallRecord { seq, ..call })
 }
 
+/// A place in line without its job.
+pub(super) fn no_job(id: JobId) -> Fault {
+    Fault::damaged("jobs", format_args!("job {id} is missing"))
+}
+
+/// A place in the call log without its call.
+pub(super) fn no_call() -> Fault {
+    Fault::damaged("calls", "a row is missing")
+}
+
+/// A job is there, but not what it asks for.
+pub(super) fn no_request(id: JobId) -> Fault {
+    Fault::damaged("requests", format_args!("job {id} has no request"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
