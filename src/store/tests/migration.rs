@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use onelane_actors::testing::sample;
 use proptest::prelude::*;
-use redb::{Key, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
+use redb::{Key, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::disk::Disk;
 use super::*;
