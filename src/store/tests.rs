@@ -13,7 +13,7 @@ use std::path::Path;
 use onelane_actors::testing::sample::{self, job_id};
 
 use super::*;
-use crate::model::{Day, Job, JobStatus, UsageKey};
+use crate::model::{Day, Job, JobStatus, Request, UsageKey};
 
 /// Small caches, so that pages are read from the file again.
 fn options(quick_repair: bool) -> StoreOptions {
@@ -43,19 +43,20 @@ fn assert_consistent(store: &impl Store) {
     for record in &page.jobs {
         counts.moved(None, record.job.status);
         let completed = record.job.status == JobStatus::Completed;
-        assert_eq!(record.response.is_some(), completed, "{record:?}");
+        assert_eq!(record.response.is_some(), completed, "{:?}", record.job);
         let twin = store
             .job(record.job.id)
             .unwrap()
             .expect("the job by its id");
-        assert_eq!(format!("{twin:?}"), format!("{record:?}"));
+        assert_eq!(format!("{:?}", twin.job), format!("{:?}", record.job));
+        assert_eq!(bodies(&twin), bodies(record));
         let calls = CallFilter {
             job_id: Some(record.job.id),
             ..CallFilter::default()
         };
         let calls = store.calls(&calls, None, usize::MAX).unwrap().calls;
         let answered = calls.iter().filter(|c| c.failure.is_none()).count();
-        assert_eq!(answered, usize::from(completed), "{record:?}");
+        assert_eq!(answered, usize::from(completed), "{:?}", record.job);
     }
     assert_eq!(page.total, counts.total());
     assert_eq!(store.counts().unwrap(), counts);
@@ -88,6 +89,14 @@ fn assert_consistent(store: &impl Store) {
         })
         .unwrap();
     assert_eq!(usage, sums.into_values().collect::<Vec<_>>());
+}
+
+fn bodies(record: &JobRecord) -> (&str, Option<&str>) {
+    let request = match record.request.as_ref() {
+        Request::Prompt(text) => text.as_str(),
+        Request::Chat(body) => body.get(),
+    };
+    (request, record.response.as_ref().map(|body| body.get()))
 }
 
 /// Checks that whoever waits for others waits for jobs that may still be completed, and which know
