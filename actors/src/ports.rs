@@ -72,7 +72,7 @@ pub enum StoreError {
 /// What a store holds when the lane starts on it.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
-    /// Pending jobs without an open attempt, in the order of their sequence.
+    /// Pending jobs without an open attempt, parked ones included, in the order of their sequence.
     pub waiting: Vec<JobEntry>,
     /// Jobs with an open attempt, whole, in the order of their sequence.
     pub open: Vec<Job>,

@@ -16,7 +16,9 @@ use serde_json::value::RawValue;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
-use super::schema::{self, Counters, Keyed, LineRow, decode, encode, meta};
+use super::schema::{
+    self, Counters, Keyed, LineRow, decode, decode_call, encode, meta, no_call, no_request,
+};
 use crate::model::{
     AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
     Request, Seq, UsageKey, UsageRow,
@@ -103,6 +105,8 @@ struct Transaction<'t> {
     idempotency: Lazy<'t, &'static [u8; 32], Bytes>,
     calls: Lazy<'t, u64, Bytes>,
     calls_by_job: Lazy<'t, &'static [u8; 20], u64>,
+    billing_open: Lazy<'t, u64, ()>,
+    dependents: Lazy<'t, &'static [u8; 32], ()>,
     usage: Lazy<'t, &'static [u8; 20], Bytes>,
     counted_before: Counters,
     counters: Counters,
@@ -131,6 +135,8 @@ impl<'t> Transaction<'t> {
             idempotency: Lazy::new(transaction, schema::IDEMPOTENCY),
             calls: Lazy::new(transaction, schema::CALLS),
             calls_by_job: Lazy::new(transaction, schema::CALLS_BY_JOB),
+            billing_open: Lazy::new(transaction, schema::BILLING_OPEN),
+            dependents: Lazy::new(transaction, schema::DEPENDENTS),
             usage: Lazy::new(transaction, schema::USAGE),
             counted_before: counters,
             counters,
@@ -175,6 +181,21 @@ impl<'t> Transaction<'t> {
             }
         }
         Ok(())
+    }
+
+    /// The usage of a call's day, model and user, as the batch has left it so far.
+    fn usage_row(&mut self, call: &CallRecord) -> Result<&mut UsageRow> {
+        let of = UsageKey::of(call);
+        match self.usage_rows.entry(schema::usage_key(&of)) {
+            Entry::Occupied(row) => Ok(row.into_mut()),
+            Entry::Vacant(vacant) => {
+                let row = match self.usage.open()?.get(vacant.key())? {
+                    Some(row) => decode("usage", row.value())?,
+                    None => UsageRow::empty(of),
+                };
+                Ok(vacant.insert(row))
+            }
+        }
     }
 
     /// Writes a job and its place among those of its status.
@@ -266,19 +287,44 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
-    fn dependents(&mut self, _id: JobId) -> Result<Vec<JobId>> {
-        Ok(Vec::new())
-    }
-
-    fn insert_dependent(&mut self, _id: JobId, _dependent: JobId) -> Result<()> {
+    fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<()> {
+        let key = schema::dependent_key(id, dependent);
+        self.dependents.open()?.insert(&key, ())?;
         Ok(())
     }
 
-    fn call(&mut self, _id: JobId, _attempt: AttemptNo) -> Result<Option<CallRecord>> {
-        Ok(None)
+    fn take_dependents(&mut self, id: JobId) -> Result<Vec<JobId>> {
+        let first = schema::dependent_key(id, JobId::from_bytes([0; 16]));
+        let last = schema::dependent_key(id, JobId::from_bytes([u8::MAX; 16]));
+        let table = self.dependents.open()?;
+        let mut taken = Vec::new();
+        for item in table.extract_from_if::<&[u8; 32], _>(&first..=&last, |_, ()| true)? {
+            taken.push(schema::dependent_of(item?.0.value()));
+        }
+        Ok(taken)
     }
 
-    fn resolve_call(&mut self, _call: &CallRecord, _billing: &Billing) -> Result<()> {
+    fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>> {
+        let key = schema::call_key(id, attempt);
+        let Some(seq) = self.calls_by_job.open()?.get(&key)? else {
+            return Ok(None);
+        };
+        let seq = seq.value();
+        match self.calls.open()?.get(seq)? {
+            Some(row) => decode_call(seq, row.value()).map(Some),
+            None => Err(no_call()),
+        }
+    }
+
+    fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<()> {
+        let resolved = CallRecord {
+            billing: Some(billing.clone()),
+            ..call.clone()
+        };
+        encode(&mut self.row, &resolved)?;
+        self.calls.open()?.insert(call.seq, self.row.as_slice())?;
+        self.billing_open.open()?.remove(call.seq)?;
+        self.usage_row(call)?.resolve(billing);
         Ok(())
     }
 
@@ -296,19 +342,10 @@ impl Rows for Transaction<'_> {
         self.calls.open()?.insert(seq, self.row.as_slice())?;
         let key = schema::call_key(call.job_id, call.attempt);
         self.calls_by_job.open()?.insert(&key, seq)?;
-
-        let of = UsageKey::of(call);
-        let key = schema::usage_key(&of);
-        if let Some(row) = self.usage_rows.get_mut(&key) {
-            row.add(call);
-            return Ok(());
+        if call.is_billing_open() {
+            self.billing_open.open()?.insert(seq, ())?;
         }
-        let mut row = match self.usage.open()?.get(&key)? {
-            Some(row) => decode("usage", row.value())?,
-            None => UsageRow::empty(of),
-        };
-        row.add(call);
-        self.usage_rows.insert(key, row);
+        self.usage_row(call)?.add(call);
         Ok(())
     }
 
@@ -326,9 +363,4 @@ impl Rows for Transaction<'_> {
         self.singles.config = Some(encoded(config)?);
         Ok(())
     }
-}
-
-/// A job is there, but not what it asks for.
-pub(super) fn no_request(id: JobId) -> Fault {
-    Fault::damaged("requests", format_args!("job {id} has no request"))
 }

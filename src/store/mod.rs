@@ -4,6 +4,7 @@
 
 mod commit;
 mod error;
+mod migrate;
 mod open;
 mod read;
 mod schema;
@@ -130,7 +131,14 @@ impl RedbStore {
             (true, Occasion::Reopen) => {
                 return Err(Fault::Damaged("it is empty, but was a store".to_owned()));
             }
-            (false, _) => open::check_version(&database)?,
+            (false, _) => {
+                let found = open::version(&database)?;
+                if found < schema::STORE_VERSION {
+                    migrate::migrate(&database, found, self.options)?;
+                    let (path, to) = (&self.path, schema::STORE_VERSION);
+                    tracing::info!(path, from = found, to, "the store was migrated");
+                }
+            }
         }
         Ok(database)
     }

@@ -116,6 +116,8 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::IDEMPOTENCY)?;
     transaction.open_table(schema::CALLS)?;
     transaction.open_table(schema::CALLS_BY_JOB)?;
+    transaction.open_table(schema::BILLING_OPEN)?;
+    transaction.open_table(schema::DEPENDENTS)?;
     transaction.open_table(schema::USAGE)?;
     let version = schema::STORE_VERSION.to_string();
     let mut meta = transaction.open_table(META)?;
@@ -126,19 +128,16 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn check_version(database: &Database) -> Result<()> {
+/// The version that a store says it has. A newer one than this program knows is an error.
+pub(super) fn version(database: &Database) -> Result<u64> {
     let snapshot = database.begin_read()?;
     let table = snapshot.open_table(META)?;
     let row = table
         .get(meta::VERSION)?
         .ok_or_else(|| Fault::damaged("meta", "the version is missing"))?;
     match serde_json::from_slice(row.value()) {
-        Ok(schema::STORE_VERSION) => Ok(()),
         Ok(found) if found > schema::STORE_VERSION => Err(newer_store(found)),
-        Ok(_) => Err(Fault::damaged(
-            "meta",
-            "the version is not one that ever was",
-        )),
+        Ok(found) => Ok(found),
         Err(e) => Err(Fault::unreadable("meta", &e)),
     }
 }

@@ -1,23 +1,28 @@
 //! What the store tells, each answer from one short snapshot.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::commit::no_request;
 use super::error::{Fault, Result};
-use super::schema::{self, Counters, LineRow, decode, decode_call, meta};
+use super::schema::{
+    self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
+};
 use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, UsageRow};
 use crate::ports::{
-    CallFilter, CallPage, JobFilter, JobPage, JobRecord, Recovered, StatusCounts, UsageFilter,
+    CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Recovered, StatusCounts,
+    UsageFilter,
 };
 
 /// Reads the compact table alone, but for the few jobs with an open attempt.
 pub(super) fn recover(snapshot: &ReadTransaction) -> Result<Recovered> {
     let line = snapshot.open_table(schema::LINE)?;
-    let jobs = snapshot.open_table(schema::JOBS)?;
+    let bodies = Bodies::open(snapshot)?;
+    let mut names = Names::default();
     let mut recovered = Recovered {
         lane: single(snapshot, meta::LANE)?.unwrap_or_default(),
         breaker: single(snapshot, meta::BREAKER)?,
@@ -28,11 +33,10 @@ pub(super) fn recover(snapshot: &ReadTransaction) -> Result<Recovered> {
             let (key, value) = item?;
             let row: LineRow<'_> = decode("line", value.value())?;
             if status == JobStatus::Pending && !row.open {
-                let entry = row.entry(schema::line_seq(key.value()));
+                let entry = row.entry(schema::line_seq(key.value()), &mut names);
                 recovered.waiting.push(entry);
             } else {
-                let job = job_row(&jobs, row.id)?.ok_or_else(|| no_job(row.id))?;
-                recovered.open.push(job);
+                recovered.open.push(bodies.job(row.id)?);
             }
         }
     }
@@ -41,7 +45,9 @@ pub(super) fn recover(snapshot: &ReadTransaction) -> Result<Recovered> {
 }
 
 pub(super) fn job(snapshot: &ReadTransaction, id: JobId) -> Result<Option<JobRecord>> {
-    Bodies::open(snapshot)?.record(id)
+    let bodies = Bodies::open(snapshot)?;
+    let job = bodies.find(id)?;
+    job.map(|job| bodies.whole(job)).transpose()
 }
 
 pub(super) fn jobs(
@@ -50,33 +56,39 @@ pub(super) fn jobs(
     cursor: Option<u64>,
     limit: usize,
 ) -> Result<JobPage> {
-    let from = cursor.unwrap_or(u64::MAX);
-    // Jobs of a status are counted; those of a user or model have to be looked for.
-    let counted = filter.user_id.is_none() && filter.model.is_none();
-    let line = snapshot.open_table(schema::LINE)?;
     let bodies = Bodies::open(snapshot)?;
-    let mut page = JobPage::default();
-    let newest = Newest::open(&line, filter.status, if counted { from } else { u64::MAX })?;
-    for item in newest {
+    let mut filling = Filling::new(cursor, limit);
+    if let Some(ids) = &filter.more.ids {
+        for job in bodies.wanted(ids, filter)? {
+            if filling.takes(job.seq) {
+                filling.page.jobs.push(bodies.whole(job)?);
+            }
+        }
+        return Ok(filling.page);
+    }
+    // Jobs of a status are counted; those of a user or model have to be looked for.
+    let more = Some(&filter.more).filter(|more| !more.is_empty());
+    let counted = filter.user_id.is_none() && filter.model.is_none() && more.is_none();
+    let line = snapshot.open_table(schema::LINE)?;
+    let last = if counted { filling.from } else { u64::MAX };
+    for item in Newest::open(&line, filter.status, last)? {
         let (seq, status, row) = item?;
         let row: LineRow<'_> = decode("line", row.value())?;
         if !filter.matches(status, &row.user, &row.model) {
             continue;
         }
-        page.total += 1;
-        if seq.0 > from || page.cursor.is_some() {
+        if let Some(more) = more
+            && !(row.may_match(more) && more.matches(&bodies.job(row.id)?))
+        {
             continue;
         }
-        if page.jobs.len() < limit {
-            let record = bodies.record(row.id)?;
-            page.jobs.push(record.ok_or_else(|| no_job(row.id))?);
-            continue;
-        }
-        page.cursor = Some(seq.0);
-        if counted {
+        if filling.takes(seq) {
+            filling.page.jobs.push(bodies.whole(bodies.job(row.id)?)?);
+        } else if counted && filling.page.cursor.is_some() {
             break;
         }
     }
+    let mut page = filling.page;
     if counted {
         let counts = counts(snapshot)?;
         page.total = filter
@@ -84,6 +96,36 @@ pub(super) fn jobs(
             .map_or_else(|| counts.total(), |s| counts.of(s));
     }
     Ok(page)
+}
+
+/// A page of jobs as it fills.
+struct Filling {
+    page: JobPage,
+    from: u64,
+    limit: usize,
+}
+
+impl Filling {
+    fn new(cursor: Option<u64>, limit: usize) -> Self {
+        Self {
+            page: JobPage::default(),
+            from: cursor.unwrap_or(u64::MAX),
+            limit,
+        }
+    }
+
+    /// Counts a job that matches, and tells whether it is on the page; notes where the next begins.
+    fn takes(&mut self, seq: Seq) -> bool {
+        self.page.total += 1;
+        if seq.0 > self.from || self.page.cursor.is_some() {
+            return false;
+        }
+        let room = self.page.jobs.len() < self.limit;
+        if !room {
+            self.page.cursor = Some(seq.0);
+        }
+        room
+    }
 }
 
 pub(super) fn calls(
@@ -116,9 +158,15 @@ pub(super) fn calls(
             if seq > from {
                 continue;
             }
-            let row = calls.get(seq)?;
-            let row = row.ok_or_else(|| Fault::damaged("calls", "a row is missing"))?;
-            if !add(seq, row.value())? {
+            if !add(seq, call_row(&calls, seq)?.value())? {
+                break;
+            }
+        }
+    } else if filter.billing_open {
+        let open = snapshot.open_table(schema::BILLING_OPEN)?;
+        for item in open.range(..=from)?.rev() {
+            let seq = item?.0.value();
+            if !add(seq, call_row(&calls, seq)?.value())? {
                 break;
             }
         }
@@ -131,6 +179,10 @@ pub(super) fn calls(
         }
     }
     Ok(page)
+}
+
+fn call_row(calls: &ReadOnlyTable<u64, Bytes>, seq: u64) -> Result<AccessGuard<'static, Bytes>> {
+    calls.get(seq)?.ok_or_else(no_call)
 }
 
 pub(super) fn usage(snapshot: &ReadTransaction, filter: &UsageFilter) -> Result<Vec<UsageRow>> {
@@ -171,16 +223,6 @@ type Bytes = &'static [u8];
 type Table<const N: usize> = ReadOnlyTable<&'static [u8; N], Bytes>;
 type LineRange<'t> = Range<'t, &'static [u8; 9], Bytes>;
 
-fn job_row(jobs: &Table<16>, id: JobId) -> Result<Option<Job>> {
-    let row = jobs.get(id.as_bytes())?;
-    row.map(|row| decode("jobs", row.value())).transpose()
-}
-
-/// A place in line without its job.
-fn no_job(id: JobId) -> Fault {
-    Fault::damaged("jobs", format_args!("job {id} is missing"))
-}
-
 /// The tables that a whole job is read from.
 struct Bodies {
     jobs: Table<16>,
@@ -197,10 +239,37 @@ impl Bodies {
         })
     }
 
-    fn record(&self, id: JobId) -> Result<Option<JobRecord>> {
-        let Some(job) = job_row(&self.jobs, id)? else {
-            return Ok(None);
+    fn find(&self, id: JobId) -> Result<Option<Job>> {
+        let row = self.jobs.get(id.as_bytes())?;
+        row.map(|row| decode("jobs", row.value())).transpose()
+    }
+
+    /// The job of a place in line.
+    fn job(&self, id: JobId) -> Result<Job> {
+        self.find(id)?.ok_or_else(|| no_job(id))
+    }
+
+    /// Those of some jobs that a filter lets through, each once, newest first.
+    fn wanted(&self, ids: &[JobId], filter: &JobFilter) -> Result<Vec<Job>> {
+        let unique: BTreeSet<JobId> = ids.iter().copied().collect();
+        let others = MoreFilter {
+            ids: None,
+            ..filter.more.clone()
         };
+        let mut wanted = Vec::new();
+        for id in unique {
+            let Some(job) = self.find(id)? else { continue };
+            if filter.matches(job.status, &job.user_id, &job.model) && others.matches(&job) {
+                wanted.push(job);
+            }
+        }
+        wanted.sort_unstable_by_key(|job| Reverse(job.seq));
+        Ok(wanted)
+    }
+
+    /// A job with its bodies.
+    fn whole(&self, job: Job) -> Result<JobRecord> {
+        let id = job.id;
         let request = self.requests.get(id.as_bytes())?;
         let request: Request = match request {
             Some(row) => decode("requests", row.value())?,
@@ -210,11 +279,11 @@ impl Bodies {
         let response: Option<Box<RawValue>> = response
             .map(|row| decode("responses", row.value()))
             .transpose()?;
-        Ok(Some(JobRecord {
+        Ok(JobRecord {
             job,
             request: Arc::new(request),
             response: response.map(Arc::from),
-        }))
+        })
     }
 }
 

@@ -6,6 +6,8 @@
 //! never rewrites them.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
@@ -16,11 +18,11 @@ use crate::model::{
     AttemptNo, CallRecord, Day, Fingerprint, Job, JobEntry, JobId, JobStatus, Seq, Timestamp,
     UsageKey,
 };
-use crate::ports::StatusCounts;
+use crate::ports::{MoreFilter, StatusCounts};
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file.
-pub(super) const STORE_VERSION: u64 = 1;
+pub(super) const STORE_VERSION: u64 = 2;
 /// The version of every row written.
 const ROW_VERSION: u64 = 1;
 
@@ -43,6 +45,10 @@ pub(super) const CALLS: TableDefinition<u64, &[u8]> = TableDefinition::new("call
 /// Job id and attempt ([`call_key`]): its place in the call log.
 pub(super) const CALLS_BY_JOB: TableDefinition<&[u8; 20], u64> =
     TableDefinition::new("calls_by_job");
+/// Place in the call log, of the calls that were maybe billed and nobody has found out yet.
+pub(super) const BILLING_OPEN: TableDefinition<u64, ()> = TableDefinition::new("billing_open");
+/// Job id and the id of a job that waits for it ([`dependent_key`]).
+pub(super) const DEPENDENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::new("dependents");
 /// Day, model and user ([`usage_key`]): [`crate::model::UsageRow`].
 pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
 
@@ -106,7 +112,8 @@ impl Counters {
     }
 }
 
-/// A job in [`LINE`]: what the lane keeps of it in memory, and what lists are filtered by.
+/// A job in [`LINE`]: what the lane keeps of it in memory, and what lists are filtered by. What
+/// only the lane asks for is left out once the job has ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LineRow<'a> {
     pub(super) id: JobId,
@@ -114,7 +121,7 @@ pub(super) struct LineRow<'a> {
     pub(super) user: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) model: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     priority: i32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     due: Option<Timestamp>,
@@ -123,36 +130,47 @@ pub(super) struct LineRow<'a> {
     /// Whether an attempt is on record that has not ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) open: bool,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     since: Timestamp,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     tokens: u32,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     parked: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-const fn is_zero(n: &i32) -> bool {
-    *n == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl<'a> LineRow<'a> {
     pub(super) fn of(job: &'a Job) -> Self {
-        Self {
+        let row = Self {
             id: job.id,
             user: Cow::Borrowed(&job.user_id),
             model: Cow::Borrowed(&job.model),
             priority: job.priority,
+            due: None,
+            deadline: None,
+            open: false,
+            since: Timestamp::default(),
+            tokens: 0,
+            parked: false,
+        };
+        if job.status.is_terminal() {
+            return row;
+        }
+        Self {
             due: job.due_at(),
             deadline: job.deadline,
             open: job.open.is_some(),
             since: job.available_since(),
             tokens: job.estimated_tokens,
             parked: job.is_parked(),
+            ..row
         }
     }
 
-    pub(super) fn entry(&self, seq: Seq) -> JobEntry {
+    pub(super) fn entry(&self, seq: Seq, names: &mut Names) -> JobEntry {
         JobEntry {
             id: self.id,
             seq,
@@ -160,11 +178,34 @@ impl<'a> LineRow<'a> {
             due_at: self.due,
             deadline: self.deadline,
             since: self.since,
-            model: self.model.as_ref().into(),
-            user_id: self.user.as_ref().into(),
+            model: names.shared(&self.model),
+            user_id: names.shared(&self.user),
             tokens: self.tokens,
             parked: self.parked,
         }
+    }
+
+    /// Whether the job's own row has to be looked at for what else a list is narrowed by: `false`
+    /// when what is known here rules it out.
+    pub(super) fn may_match(&self, more: &MoreFilter) -> bool {
+        more.priority_min.is_none_or(|min| self.priority >= min)
+            && more.priority_max.is_none_or(|max| self.priority <= max)
+            && (self.parked || more.set_aside != Some(true))
+    }
+}
+
+/// Names of models and users that many jobs share, each in memory once.
+#[derive(Default)]
+pub(super) struct Names(BTreeSet<Arc<str>>);
+
+impl Names {
+    fn shared(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return Arc::clone(known);
+        }
+        let name = Arc::from(name);
+        self.0.insert(Arc::clone(&name));
+        name
     }
 }
 
@@ -223,6 +264,16 @@ pub(super) fn line_seq(key: &[u8; 9]) -> Seq {
 
 pub(super) fn call_key(job: JobId, attempt: AttemptNo) -> [u8; 20] {
     join(*job.as_bytes(), attempt.0.to_be_bytes())
+}
+
+pub(super) fn dependent_key(job: JobId, dependent: JobId) -> [u8; 32] {
+    join(*job.as_bytes(), *dependent.as_bytes())
+}
+
+/// The dependent of a key in [`DEPENDENTS`].
+pub(super) fn dependent_of(key: &[u8; 32]) -> JobId {
+    let (_, id) = key.split_last_chunk().unwrap_or((&[], &[0; 16]));
+    JobId::from_bytes(*id)
 }
 
 pub(super) fn usage_key(key: &UsageKey) -> [u8; 20] {
@@ -297,6 +348,21 @@ fn other_version(table: &str, row: &[u8]) -> Fault {
 pub(super) fn decode_call(seq: u64, row: &[u8]) -> Result<CallRecord> {
     let call: CallRecord = decode("calls", row)?;
     Ok(CallRecord { seq, ..call })
+}
+
+/// A place in line without its job.
+pub(super) fn no_job(id: JobId) -> Fault {
+    Fault::damaged("jobs", format_args!("job {id} is missing"))
+}
+
+/// A place in the call log without its call.
+pub(super) fn no_call() -> Fault {
+    Fault::damaged("calls", "a row is missing")
+}
+
+/// A job is there, but not what it asks for.
+pub(super) fn no_request(id: JobId) -> Fault {
+    Fault::damaged("requests", format_args!("job {id} has no request"))
 }
 
 #[cfg(test)]

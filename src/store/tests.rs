@@ -4,14 +4,16 @@ mod damage;
 mod disk;
 mod equal;
 mod faults;
+mod migration;
 mod owner;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use onelane_actors::testing::sample::{self, job_id};
 
 use super::*;
-use crate::model::{Day, JobStatus};
+use crate::model::{Day, Job, JobStatus, Request, UsageKey};
 
 /// Small caches, so that pages are read from the file again.
 fn options(quick_repair: bool) -> StoreOptions {
@@ -41,19 +43,20 @@ fn assert_consistent(store: &impl Store) {
     for record in &page.jobs {
         counts.moved(None, record.job.status);
         let completed = record.job.status == JobStatus::Completed;
-        assert_eq!(record.response.is_some(), completed, "{record:?}");
+        assert_eq!(record.response.is_some(), completed, "{:?}", record.job);
         let twin = store
             .job(record.job.id)
             .unwrap()
             .expect("the job by its id");
-        assert_eq!(format!("{twin:?}"), format!("{record:?}"));
+        assert_eq!(format!("{:?}", twin.job), format!("{:?}", record.job));
+        assert_eq!(bodies(&twin), bodies(record));
         let calls = CallFilter {
             job_id: Some(record.job.id),
             ..CallFilter::default()
         };
         let calls = store.calls(&calls, None, usize::MAX).unwrap().calls;
         let answered = calls.iter().filter(|c| c.failure.is_none()).count();
-        assert_eq!(answered, usize::from(completed), "{record:?}");
+        assert_eq!(answered, usize::from(completed), "{:?}", record.job);
     }
     assert_eq!(page.total, counts.total());
     assert_eq!(store.counts().unwrap(), counts);
@@ -61,8 +64,22 @@ fn assert_consistent(store: &impl Store) {
     let live = (recovered.waiting.len() + recovered.open.len()) as u64;
     assert_eq!(live, counts.pending + counts.processing);
 
-    let calls = store.calls(&CallFilter::default(), None, usize::MAX);
-    let calls = calls.unwrap().calls;
+    assert_chains_hold(&page.jobs);
+
+    let all = CallFilter::default();
+    let unresolved = CallFilter {
+        billing_open: true,
+        ..CallFilter::default()
+    };
+    let calls = store.calls(&all, None, usize::MAX).unwrap().calls;
+    let open = store.calls(&unresolved, None, usize::MAX).unwrap().calls;
+    assert!(calls.iter().filter(|c| c.is_billing_open()).eq(&open));
+    let mut sums = BTreeMap::new();
+    for call in &calls {
+        let key = UsageKey::of(call);
+        let sum = sums.entry(key.clone());
+        sum.or_insert_with(|| UsageRow::empty(key)).add(call);
+    }
     let usage = store
         .usage(&UsageFilter {
             start: Day(i32::MIN),
@@ -71,10 +88,34 @@ fn assert_consistent(store: &impl Store) {
             user_id: None,
         })
         .unwrap();
-    let sum = |of: fn(&UsageRow) -> u64| usage.iter().map(of).sum::<u64>();
-    assert_eq!(sum(|row| row.calls), calls.len() as u64);
-    let tokens: u64 = calls.iter().map(|c| c.usage.total_tokens).sum();
-    assert_eq!(sum(|row| row.usage.total_tokens), tokens);
+    assert_eq!(usage, sums.into_values().collect::<Vec<_>>());
+}
+
+fn bodies(record: &JobRecord) -> (&str, Option<&str>) {
+    let request = match record.request.as_ref() {
+        Request::Prompt(text) => text.as_str(),
+        Request::Chat(body) => body.get(),
+    };
+    (request, record.response.as_ref().map(|body| body.get()))
+}
+
+/// Checks that whoever waits for others waits for jobs that may still be completed, and which know
+/// that somebody waits.
+fn assert_chains_hold(jobs: &[JobRecord]) {
+    let by_id: BTreeMap<JobId, &Job> = jobs.iter().map(|r| (r.job.id, &r.job)).collect();
+    for job in by_id.values() {
+        assert!(!(job.status.is_terminal() && job.has_dependents), "{job:?}");
+        assert!(job.waits_for.iter().all(|id| job.after.contains(id)));
+        if job.status != JobStatus::Pending {
+            assert!(job.status.is_terminal() || job.waits_for.is_empty());
+            continue;
+        }
+        for other in &job.waits_for {
+            let other = by_id[other];
+            assert!(!other.status.is_terminal(), "{job:?} waits for {other:?}");
+            assert!(other.has_dependents, "{other:?}");
+        }
+    }
 }
 
 /// Writes `value` under `name` into the meta table of a store that is closed.
@@ -99,10 +140,10 @@ fn a_store_of_a_newer_program_is_refused_and_left_alone() {
     let want = StoreError::Version {
         path: path.display().to_string(),
         found: 7,
-        known: 1,
+        known: 2,
     };
     assert_eq!(error, want);
-    write_meta(&path, schema::meta::VERSION, b"1");
+    write_meta(&path, schema::meta::VERSION, b"2");
     drop(open(&path));
 }
 

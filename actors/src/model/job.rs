@@ -193,6 +193,9 @@ pub struct Job {
     /// Those of them that are not completed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<JobId>,
+    /// Whether other jobs may wait for it: its end looks for them only then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_dependents: bool,
     /// Set aside until somebody puts it back in line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<SetAside>,

@@ -211,6 +211,7 @@ impl Submission {
             // The store keeps those that are not completed.
             waits_for: after.clone(),
             after,
+            has_dependents: false,
             set_aside: None,
             on_interrupted: self.on_interrupted,
             task: None,

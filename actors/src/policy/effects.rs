@@ -1,6 +1,7 @@
 //! What a batch of changes does to the rows of a store, decided here once for all stores: a store
 //! brings the rows ([`Rows`]), never an opinion.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -8,7 +9,7 @@ use serde_json::value::RawValue;
 use super::transition::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 use crate::model::{
     AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
-    Request, Seq, Timestamp,
+    Request, Seq,
 };
 
 /// The rows of a store inside one transaction: reads see what the transaction has written so far,
@@ -51,15 +52,20 @@ pub trait Rows {
     /// Writes a job that exists and counts its move from the status `before`.
     fn update(&mut self, before: JobStatus, job: &Job) -> Result<(), Self::Error>;
 
-    /// The jobs that run after this one, whatever their status, in the order of their ids.
-    fn dependents(&mut self, id: JobId) -> Result<Vec<JobId>, Self::Error>;
-    /// Remembers that `dependent` runs after `id`.
+    /// Remembers that `dependent` waits for `id`.
     fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
+
+    /// Tells which jobs were remembered as waiting for this one, in the order of their ids, and
+    /// forgets them: the end of a job concerns each of them once.
+    fn take_dependents(&mut self, id: JobId) -> Result<Vec<JobId>, Self::Error>;
+
     /// The row of the call log of a job's attempt.
     fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>, Self::Error>;
+
     /// Writes what was found out to a row of the call log that was maybe billed, takes it from the
     /// open ones, and adds it to the usage of the row's day, model and user.
     fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<(), Self::Error>;
+
     /// Writes GLM's answer to a job.
     fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Self::Error>;
 
@@ -155,30 +161,53 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Verdict<R::Error> {
             limit: new.max_queue_jobs,
         }));
     }
-    let mut job = Box::new(new.job.clone());
-    match open_dependencies(rows, &job.after)? {
-        Ok(open) => job.waits_for = open,
+    let open = match open_jobs(rows, &new.job.after)? {
+        Ok(open) => open,
         Err(refusal) => return Ok(Err(refusal)),
-    }
+    };
+    let mut job = Box::new(new.job.clone());
+    job.waits_for = open.iter().map(|before| before.id).collect();
     job.seq = rows.next_seq();
     rows.insert(&job, &new.request)?;
-    for before in &job.waits_for {
-        rows.insert_dependent(*before, job.id)?;
-    }
+    wait_for(rows, job.id, open)?;
     if let Some((key, fingerprint)) = key {
         rows.insert_key(&job.user_id, key, job.id, fingerprint)?;
     }
     Ok(Ok(Applied::Inserted(job)))
 }
 
-/// Which of the jobs that another runs after are not completed yet. One that failed or was cancelled
-/// will not be, unless somebody retries it first.
-fn open_dependencies<R: Rows>(
+/// Puts a job back in line. Of those it waited for when it ended, some may be completed now: it
+/// waits for the others.
+fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict<R::Error> {
+    let Some(mut job) = rows.job(id)? else {
+        return Ok(Err(Refusal::NotFound));
+    };
+    let before = job.status;
+    if let Err(refusal) = transition::apply(&mut job, transition) {
+        return Ok(Err(refusal));
+    }
+    // Those it did not wait for any more are completed for good, and may be pruned by now.
+    let open = match open_jobs(rows, &job.waits_for)? {
+        Ok(open) => open,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    job.waits_for = open.iter().map(|other| other.id).collect();
+    rows.update(before, &job)?;
+    wait_for(rows, id, open)?;
+    Ok(Ok(Applied::Job(Box::new(job))))
+}
+
+/// Those of the jobs that another is to run after which are not completed yet, each once. One that
+/// failed or was cancelled will not be, unless somebody puts it back in line first.
+fn open_jobs<R: Rows>(
     rows: &mut R,
     after: &[JobId],
-) -> Result<Result<Vec<JobId>, Refusal>, R::Error> {
-    let mut open = Vec::new();
+) -> Result<Result<Vec<Job>, Refusal>, R::Error> {
+    let mut open: Vec<Job> = Vec::new();
     for id in after {
+        if open.iter().any(|job| job.id == *id) {
+            continue;
+        }
         match rows.job(*id)? {
             None => return Ok(Err(Refusal::NoSuchDependency(*id))),
             Some(job) if job.status == JobStatus::Completed => {}
@@ -188,30 +217,23 @@ fn open_dependencies<R: Rows>(
                     status: job.status,
                 }));
             }
-            Some(_) => open.push(*id),
+            Some(job) => open.push(job),
         }
     }
     Ok(Ok(open))
 }
 
-/// Puts a job back in line. One that runs after others waits for those that are not completed.
-fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict<R::Error> {
-    let Some(mut job) = rows.job(id)? else {
-        return Ok(Err(Refusal::NotFound));
-    };
-    let before = job.status;
-    if let Err(refusal) = transition::apply(&mut job, transition) {
-        return Ok(Err(refusal));
+/// Remembers that a job waits for others. Their own rows say so, too: the end of a job that nobody
+/// waits for, which is nearly every one, looks for no dependents.
+fn wait_for<R: Rows>(rows: &mut R, dependent: JobId, others: Vec<Job>) -> Result<(), R::Error> {
+    for mut other in others {
+        rows.insert_dependent(other.id, dependent)?;
+        if !other.has_dependents {
+            other.has_dependents = true;
+            rows.update(other.status, &other)?;
+        }
     }
-    match open_dependencies(rows, &job.after)? {
-        Ok(open) => job.waits_for = open,
-        Err(refusal) => return Ok(Err(refusal)),
-    }
-    for other in &job.waits_for {
-        rows.insert_dependent(*other, id)?;
-    }
-    rows.update(before, &job)?;
-    Ok(Ok(Applied::Job(Box::new(job))))
+    Ok(())
 }
 
 /// Books what somebody found out about an attempt that was maybe billed.
@@ -231,35 +253,40 @@ fn resolve<R: Rows>(
     Ok(Ok(Applied::Done))
 }
 
-/// The moment at which a change ends its job, if it does.
-fn ended_at(job: &Job) -> Option<Timestamp> {
-    job.processed_at.filter(|_| job.status.is_terminal())
-}
-
-/// What the end of a job means for those that run after it: free to run, or ended with it, and so on
-/// with those that run after them.
+/// What the end of a job means for those that wait for it: free to run, or ended with it, and so on
+/// with those that wait for them. A worklist, since a chain may be long. Answers those that are free
+/// or ended now.
 fn follow<R: Rows>(rows: &mut R, ended: &Job) -> Result<Vec<Job>, R::Error> {
-    let mut changed = Vec::new();
-    let mut ends = vec![(ended.id, ended.status, ended_at(ended).unwrap_or_default())];
-    while let Some((id, status, at)) = ends.pop() {
-        for dependent in rows.dependents(id)? {
+    let at = ended.processed_at.unwrap_or_default();
+    let mut others = Vec::new();
+    let mut ends = VecDeque::from([(ended.id, ended.status)]);
+    while let Some((id, status)) = ends.pop_front() {
+        for dependent in rows.take_dependents(id)? {
             let Some(mut job) = rows.job(dependent)? else {
                 continue;
             };
-            // It may have ended before, or been put back in line after this one was completed.
-            if !job.waits_for.contains(&id) || job.status != JobStatus::Pending {
+            // It may have ended by itself before.
+            if job.status != JobStatus::Pending || !job.waits_for.contains(&id) {
                 continue;
             }
-            if status == JobStatus::Completed {
-                transition::unblock(&mut job, id);
-            } else if transition::end_with(&mut job, id, status, at).is_ok() {
-                ends.push((job.id, job.status, at));
-            }
+            let concerned = if status == JobStatus::Completed {
+                transition::unblock(&mut job, id)
+            } else {
+                if transition::end_with(&mut job, id, status, at).is_err() {
+                    continue;
+                }
+                if std::mem::take(&mut job.has_dependents) {
+                    ends.push_back((job.id, job.status));
+                }
+                true
+            };
             rows.update(JobStatus::Pending, &job)?;
-            changed.push(job);
+            if concerned {
+                others.push(job);
+            }
         }
     }
-    Ok(changed)
+    Ok(others)
 }
 
 /// Changes a job that exists.
@@ -271,11 +298,12 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict<
     if let Err(refusal) = transition::apply(&mut job, transition) {
         return Ok(Err(refusal));
     }
+    let concerns_others = job.status.is_terminal() && std::mem::take(&mut job.has_dependents);
     rows.update(before, &job)?;
     if let Transition::Settle(settlement) = transition {
         account(rows, settlement)?;
     }
-    if job.status != before && job.status.is_terminal() {
+    if concerns_others {
         let others = follow(rows, &job)?;
         if !others.is_empty() {
             let job = Box::new(job);

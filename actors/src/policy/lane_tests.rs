@@ -44,6 +44,7 @@ fn job(seq: u64, priority: i32) -> Job {
         served_by: None,
         after: Vec::new(),
         waits_for: Vec::new(),
+        has_dependents: false,
         set_aside: None,
         on_interrupted: None,
         task: None,

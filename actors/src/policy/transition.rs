@@ -454,6 +454,7 @@ pub fn stage(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
 pub fn unstage(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Unstage)?;
     job.open = None;
+    job.task = None;
     Ok(())
 }
 

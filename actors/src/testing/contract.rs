@@ -12,7 +12,15 @@
     reason = "these functions are tests, compiled for other crates too"
 )]
 
+mod chains;
+mod doubt;
+mod filters;
+
 use std::sync::Arc;
+
+pub use chains::*;
+pub use doubt::*;
+pub use filters::*;
 
 use super::sample::{self, job_id, new_job};
 use crate::model::{
@@ -54,6 +62,23 @@ macro_rules! store_contract {
             a_list_of_jobs_pages_without_gap_or_double
             the_call_log_is_newest_first_and_filtered
             usage_equals_the_call_log
+            a_job_waits_for_all_that_it_runs_after
+            a_job_after_completed_ones_is_free_at_once
+            a_job_after_what_will_not_be_completed_is_refused
+            jobs_of_one_batch_may_run_after_each_other
+            who_waits_ends_with_what_it_waits_for
+            a_job_that_waits_for_others_is_not_sent
+            a_chain_goes_back_in_line_from_its_beginning
+            a_long_chain_and_a_wide_one_end_in_one_transaction
+            a_job_set_aside_waits_for_somebodys_word
+            an_attempt_keeps_its_task_until_it_ends
+            the_model_that_served_is_on_record
+            what_was_billed_is_found_out_once
+            billing_is_found_in_the_batch_that_logs_the_call
+            unresolved_calls_are_filtered_as_others
+            a_list_of_jobs_is_narrowed_by_every_field
+            a_list_of_jobs_by_id_is_as_any_other
+            the_recent_calls_are_told
         }
     };
     (@each $place:expr; $($promise:ident)*) => {$(

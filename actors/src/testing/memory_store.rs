@@ -47,7 +47,7 @@ struct Disk {
     jobs: BTreeMap<JobId, JobRecord>,
     line: BTreeMap<Seq, JobId>,
     keys: BTreeMap<(String, String), (JobId, Fingerprint)>,
-    dependents: BTreeSet<(JobId, JobId)>,
+    dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     calls: BTreeMap<u64, CallRecord>,
     usage: BTreeMap<UsageKey, UsageRow>,
     counts: StatusCounts,
@@ -268,14 +268,14 @@ impl Rows for Disk {
         Ok(())
     }
 
-    fn dependents(&mut self, id: JobId) -> Result<Vec<JobId>, Infallible> {
-        let of = self.dependents.iter().filter(|(before, _)| *before == id);
-        Ok(of.map(|(_, dependent)| *dependent).collect())
+    fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Infallible> {
+        self.dependents.entry(id).or_default().insert(dependent);
+        Ok(())
     }
 
-    fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Infallible> {
-        self.dependents.insert((id, dependent));
-        Ok(())
+    fn take_dependents(&mut self, id: JobId) -> Result<Vec<JobId>, Infallible> {
+        let taken = self.dependents.remove(&id).unwrap_or_default();
+        Ok(taken.into_iter().collect())
     }
 
     fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>, Infallible> {

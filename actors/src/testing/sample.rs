@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::{
-    AttemptNo, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass, Job, JobId,
+    AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass, Job, JobId,
     JobStatus, Request, RequestId, Seq, Timestamp, Usage, code,
 };
 use crate::policy::transition::{NewJob, Next, Settlement, Transition};
@@ -51,6 +51,7 @@ pub fn new_job(n: u64) -> NewJob {
             served_by: None,
             after: Vec::new(),
             waits_for: Vec::new(),
+            has_dependents: false,
             set_aside: None,
             on_interrupted: None,
             task: None,
@@ -187,5 +188,44 @@ pub fn start(n: u64) -> Transition {
         slot: crate::model::SlotId(0),
         at: START.plus_ms(1),
         served_by: None,
+    }
+}
+
+/// The insertion of [`new_job`] `n`, which runs after other jobs.
+#[must_use]
+pub fn insert_after(n: u64, others: &[u64]) -> Transition {
+    let mut new = new_job(n);
+    new.job.after = others.iter().map(|other| job_id(*other)).collect();
+    new.job.waits_for.clone_from(&new.job.after);
+    Transition::Insert(Box::new(new))
+}
+
+/// Job `n`'s attempt was interrupted and may have been billed: it is set aside.
+#[must_use]
+pub fn set_aside(n: u64, attempt: u32) -> Transition {
+    let next = Next::SetAside {
+        failure: failure(),
+        interruptions: 1,
+    };
+    let mut settlement = settle(n, attempt, next);
+    settlement.call.maybe_billed = true;
+    Transition::Settle(Box::new(settlement))
+}
+
+/// What was found out about an attempt: billed, with so many tokens.
+#[must_use]
+pub fn billed(tokens: u64) -> Billing {
+    Billing {
+        billed: true,
+        usage: Usage {
+            prompt_tokens: tokens,
+            total_tokens: tokens,
+            ..Usage::default()
+        },
+        cost: Some(Cost {
+            nanos: 17,
+            currency: Currency::Cny,
+        }),
+        at: START.plus_ms(5_000),
     }
 }

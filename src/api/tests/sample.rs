@@ -52,6 +52,7 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             served_by: None,
             after: Vec::new(),
             waits_for: Vec::new(),
+            has_dependents: false,
             set_aside: None,
             on_interrupted: None,
             task: None,

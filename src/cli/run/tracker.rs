@@ -224,6 +224,7 @@ mod tests {
             served_by: None,
             after: Vec::new(),
             waits_for: Vec::new(),
+            has_dependents: false,
             set_aside: None,
             on_interrupted: None,
             task: None,

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use super::disk::Disk;
 use super::*;
+use crate::model::AttemptNo;
 
 /// The bytes of a store that was closed well, with rows in every table.
 fn a_good_file() -> &'static [u8] {
@@ -22,6 +23,10 @@ fn a_good_file() -> &'static [u8] {
                 sample::start(n),
                 sample::complete(n, 1),
                 sample::insert(n + 100),
+                sample::insert_after(n + 200, &[n + 100]),
+                sample::insert(n + 300),
+                sample::start(n + 300),
+                sample::set_aside(n + 300, 1),
             ];
             store.commit(&life).unwrap();
         }
@@ -49,6 +54,16 @@ fn use_it(bytes: Vec<u8>) -> Result<(), StoreError> {
         ..CallFilter::default()
     };
     store.calls(&of_job, None, 1_000)?;
+    let unresolved = CallFilter {
+        billing_open: true,
+        ..CallFilter::default()
+    };
+    store.calls(&unresolved, None, 1_000)?;
+    let mut aside = JobFilter::default();
+    aside.more.set_aside = Some(true);
+    store.jobs(&aside, None, 1_000)?;
+    aside.more.ids = Some(vec![job_id(301), job_id(302)]);
+    store.jobs(&aside, None, 1_000)?;
     store.usage(&UsageFilter {
         start: Day(i32::MIN),
         end: Day(i32::MAX),
@@ -57,6 +72,16 @@ fn use_it(bytes: Vec<u8>) -> Result<(), StoreError> {
     })?;
     store.commit(&[sample::insert(999), sample::start(101)])?;
     store.commit(&[sample::complete(101, 1)])?;
+    let billing = Transition::Billing {
+        job_id: job_id(301),
+        attempt: AttemptNo(1),
+        billing: sample::billed(1),
+    };
+    let cancel = Transition::Cancel {
+        job_id: job_id(102),
+        at: sample::START,
+    };
+    store.commit(&[billing, cancel])?;
     Ok(())
 }
 

@@ -2,9 +2,11 @@
 //! order, they answer alike.
 
 use onelane_actors::model::{
-    BreakerSnapshot, BreakerState, CallOutcome, LaneCondition, LaneState, Timestamp,
+    AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallOutcome, FailureClass,
+    LaneCondition, LaneState, SlotId, Timestamp,
 };
 use onelane_actors::policy::transition::Next;
+use onelane_actors::ports::MoreFilter;
 use onelane_actors::testing::{MemoryStore, sample};
 use proptest::prelude::*;
 
@@ -20,12 +22,20 @@ enum Step {
         user: bool,
         model: bool,
         limit: u64,
+        after: Vec<u64>,
     },
     Stage(u64),
     Unstage(u64),
-    Start(u64),
+    /// Sent to a fallback model, or not.
+    Start(u64, bool),
+    Resume(u64),
+    Task(u64, Attempt),
     Complete(u64, Attempt),
-    Retry(u64, Attempt, Option<u32>),
+    /// The next is due, and whether the call was maybe billed.
+    Retry(u64, Attempt, Option<u32>, bool),
+    SetAside(u64, Attempt),
+    /// Whether it was billed.
+    Billing(u64, Attempt, bool),
     FailCall(u64, Attempt),
     CancelCall(u64, Attempt),
     Fail(u64),
@@ -36,6 +46,9 @@ enum Step {
     Breaker(u32),
     Config(u8),
 }
+
+/// One more than the highest job.
+const JOBS: u64 = 8;
 
 /// Which attempt an outcome claims to be of.
 #[derive(Debug, Clone, Copy)]
@@ -53,15 +66,25 @@ fn attempt() -> impl Strategy<Value = Attempt> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let n = || 1..7_u64;
+    let n = || 1..JOBS;
     prop_oneof![
-        4 => (n(), prop::option::of(0..3_u8), any::<bool>(), any::<bool>(), 2..9_u64)
-            .prop_map(|(n, key, user, model, limit)| Step::Insert { n, key, user, model, limit }),
+        4 => (n(), prop::option::of(0..3_u8), any::<bool>(), any::<bool>(), 2..12_u64)
+            .prop_map(|(n, key, user, model, limit)| {
+                Step::Insert { n, key, user, model, limit, after: Vec::new() }
+            }),
+        6 => (n(), prop::collection::vec(n(), 1..4)).prop_map(|(n, after)| {
+            Step::Insert { n, key: None, user: true, model: true, limit: 12, after }
+        }),
         3 => n().prop_map(Step::Stage),
         1 => n().prop_map(Step::Unstage),
-        5 => n().prop_map(Step::Start),
+        5 => (n(), any::<bool>()).prop_map(|(n, fallback)| Step::Start(n, fallback)),
+        1 => n().prop_map(Step::Resume),
+        1 => (n(), attempt()).prop_map(|(n, a)| Step::Task(n, a)),
+        2 => (n(), attempt()).prop_map(|(n, a)| Step::SetAside(n, a)),
+        2 => (n(), attempt(), any::<bool>()).prop_map(|(n, a, b)| Step::Billing(n, a, b)),
         3 => (n(), attempt()).prop_map(|(n, a)| Step::Complete(n, a)),
-        2 => (n(), attempt(), any::<Option<u32>>()).prop_map(|(n, a, due)| Step::Retry(n, a, due)),
+        2 => (n(), attempt(), any::<Option<u32>>(), any::<bool>())
+            .prop_map(|(n, a, due, doubt)| Step::Retry(n, a, due, doubt)),
         2 => (n(), attempt()).prop_map(|(n, a)| Step::FailCall(n, a)),
         1 => (n(), attempt()).prop_map(|(n, a)| Step::CancelCall(n, a)),
         1 => n().prop_map(Step::Fail),
@@ -74,6 +97,44 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A step alone, or some that go together: an attempt from its start to its end, and what may follow.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let latest = Attempt::Latest(1);
+    let end = prop_oneof![
+        3 => Just(Step::Complete as fn(u64, Attempt) -> Step),
+        2 => Just(Step::FailCall as fn(u64, Attempt) -> Step),
+        1 => Just(Step::CancelCall as fn(u64, Attempt) -> Step),
+        1 => Just(Step::SetAside as fn(u64, Attempt) -> Step),
+    ];
+    prop_oneof![
+        6 => step().prop_map(|step| vec![step]),
+        3 => (1..JOBS, end).prop_map(move |(n, end)| vec![Step::Start(n, false), end(n, latest)]),
+        1 => (1..JOBS, any::<bool>()).prop_map(move |(n, billed)| vec![
+            Step::Start(n, true),
+            Step::Retry(n, latest, None, true),
+            Step::Billing(n, latest, billed),
+        ]),
+    ]
+}
+
+/// Where each case begins: two jobs, and a chain of two after them.
+fn beginning() -> Vec<Step> {
+    let insert = |n, after: &[u64]| Step::Insert {
+        n,
+        key: None,
+        user: true,
+        model: true,
+        limit: 12,
+        after: after.to_vec(),
+    };
+    vec![
+        insert(1, &[]),
+        insert(2, &[]),
+        insert(3, &[1, 2]),
+        insert(4, &[3]),
+    ]
+}
+
 impl Step {
     fn transition(&self, store: &MemoryStore) -> Transition {
         let number = |n: u64, attempt: Attempt| match attempt {
@@ -83,11 +144,12 @@ impl Step {
                 plus + job.map_or(0, |record| record.job.attempts.0)
             }
         };
-        let settle = |n, attempt, next: Next| {
+        let settle = |n, attempt, next: Next, maybe_billed| {
             let mut settlement = sample::settle(n, number(n, attempt), next);
             let day = 86_400_000 * (n % 3);
             settlement.call.ended_at = sample::START.plus_ms(day);
             settlement.call.model = format!("glm-{}", n % 2);
+            settlement.call.maybe_billed = maybe_billed;
             settlement.lane = (n % 2 == 0).then(|| lane(n as u32));
             settlement.breaker = (n % 3 == 0).then(|| breaker(n as u32));
             Transition::Settle(Box::new(settlement))
@@ -100,8 +162,12 @@ impl Step {
                 user,
                 model,
                 limit,
+                ref after,
             } => {
                 let mut new = sample::new_job(n);
+                new.job.after = after.iter().map(|n| job_id(*n)).collect();
+                new.job.priority = n as i32 % 3;
+                new.job.content_id = (n % 2 == 0).then(|| "content".to_owned());
                 new.job.idempotency_key = key.map(|key| format!("key {key}"));
                 new.job.user_id = if user { "ada" } else { "bob" }.to_owned();
                 new.job.model = if model { "glm-5" } else { "glm-4.7" }.to_owned();
@@ -111,12 +177,37 @@ impl Step {
             }
             Self::Stage(n) => sample::stage(n),
             Self::Unstage(n) => Transition::Unstage { job_id: job_id(n) },
-            Self::Start(n) => sample::start(n),
+            Self::Start(n, fallback) => Transition::Start {
+                job_id: job_id(n),
+                slot: SlotId(n as u16),
+                at: sample::START,
+                served_by: fallback.then(|| "glm-4.6".to_owned()),
+            },
+            Self::Resume(n) => Transition::Resume {
+                job_id: job_id(n),
+                slot: SlotId(9),
+            },
+            Self::Task(n, attempt) => Transition::Task {
+                job_id: job_id(n),
+                attempt: AttemptNo(number(n, attempt)),
+                task: AsyncTask {
+                    id: format!("task {n}"),
+                    account: "d1".to_owned(),
+                },
+            },
+            Self::Billing(n, attempt, billed) => Transition::Billing {
+                job_id: job_id(n),
+                attempt: AttemptNo(number(n, attempt)),
+                billing: Billing {
+                    billed,
+                    ..sample::billed(n)
+                },
+            },
             Self::Complete(n, attempt) => {
                 let response = sample::answer(n);
-                settle(n, attempt, Next::Completed { response })
+                settle(n, attempt, Next::Completed { response }, false)
             }
-            Self::Retry(n, attempt, due) => settle(
+            Self::Retry(n, attempt, due, doubt) => settle(
                 n,
                 attempt,
                 Next::Retry {
@@ -126,9 +217,18 @@ impl Step {
                     throttled: n % 5 == 0,
                     interruptions: u32::from(n % 3 == 0),
                 },
+                doubt,
             ),
-            Self::FailCall(n, attempt) => settle(n, attempt, Next::Failed { failure }),
-            Self::CancelCall(n, attempt) => settle(n, attempt, Next::Cancelled),
+            Self::SetAside(n, attempt) => {
+                let interruptions = 1;
+                let next = Next::SetAside {
+                    failure,
+                    interruptions,
+                };
+                settle(n, attempt, next, true)
+            }
+            Self::FailCall(n, attempt) => settle(n, attempt, Next::Failed { failure }, false),
+            Self::CancelCall(n, attempt) => settle(n, attempt, Next::Cancelled, true),
             Self::Fail(n) => Transition::Fail {
                 job_id: job_id(n),
                 failure,
@@ -173,6 +273,38 @@ fn breaker(openings: u32) -> BreakerSnapshot {
     }
 }
 
+fn all_more() -> [MoreFilter; 6] {
+    let any = MoreFilter::default;
+    [
+        MoreFilter {
+            ids: Some([3, 1, 5, 3, 99].map(job_id).to_vec()),
+            ..any()
+        },
+        MoreFilter {
+            content_id: Some("content".to_owned()),
+            ..any()
+        },
+        MoreFilter {
+            error_class: Some(FailureClass::RequestFatal),
+            ..any()
+        },
+        MoreFilter {
+            set_aside: Some(true),
+            ..any()
+        },
+        MoreFilter {
+            set_aside: Some(false),
+            priority_min: Some(1),
+            ..any()
+        },
+        MoreFilter {
+            error_code: Some(sample::failure().code),
+            priority_max: Some(1),
+            ..any()
+        },
+    ]
+}
+
 /// All that a store tells, by every filter and in pages, as text.
 fn all_of(store: &impl Store) -> String {
     let mut told = Vec::new();
@@ -198,18 +330,34 @@ fn all_of(store: &impl Store) -> String {
             }
         }
     }
-    for job in [None, Some(job_id(1)), Some(job_id(2))] {
-        for outcome in [None, Some(CallOutcome::Completed)] {
-            let filter = CallFilter {
-                job_id: job,
-                outcome,
-                ..CallFilter::default()
+    for more in all_more() {
+        for status in [None, Some(JobStatus::Pending)] {
+            let filter = JobFilter {
+                status,
+                more: more.clone(),
+                ..JobFilter::default()
             };
-            let first = store.calls(&filter, None, 2).unwrap();
+            let first = store.jobs(&filter, None, 2).unwrap();
             tell(&first);
-            tell(&store.calls(&filter, first.cursor, 2).unwrap());
+            tell(&store.jobs(&filter, first.cursor, 2).unwrap());
         }
     }
+    for job in [None, Some(job_id(1)), Some(job_id(2))] {
+        for outcome in [None, Some(CallOutcome::Completed)] {
+            for billing_open in [false, true] {
+                let filter = CallFilter {
+                    job_id: job,
+                    outcome,
+                    billing_open,
+                    ..CallFilter::default()
+                };
+                let first = store.calls(&filter, None, 2).unwrap();
+                tell(&first);
+                tell(&store.calls(&filter, first.cursor, 2).unwrap());
+            }
+        }
+    }
+    tell(&store.calls_since(sample::START.plus_ms(1), 3).unwrap());
     for (start, end) in [(Day(i32::MIN), Day(i32::MAX)), (Day(20_781), Day(20_781))] {
         for model in [None, Some("glm-1".to_owned())] {
             let filter = UsageFilter {
@@ -225,16 +373,17 @@ fn all_of(store: &impl Store) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn memory_and_disk_answer_alike(
-        batches in prop::collection::vec(prop::collection::vec(step(), 1..8), 1..20),
+        batches in prop::collection::vec(prop::collection::vec(steps(), 1..10), 1..24),
     ) {
         let memory = MemoryStore::new();
         let disk = Disk::default();
         let mut redb = disk.open(true).unwrap();
-        for (i, steps) in batches.iter().enumerate() {
+        let batches = batches.into_iter().map(|steps| steps.concat());
+        for (i, steps) in std::iter::once(beginning()).chain(batches).enumerate() {
             let batch: Vec<Transition> = steps.iter().map(|s| s.transition(&memory)).collect();
             let told = format!("{:?}", memory.commit(&batch).unwrap());
             prop_assert_eq!(told, format!("{:?}", redb.commit(&batch).unwrap()));

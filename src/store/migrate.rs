@@ -1,0 +1,128 @@
+//! From the file of an older program to one of this program's: one transaction, so that a migration
+//! that is interrupted leaves the file as it was.
+
+use onelane_actors::policy::estimate;
+use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use serde::Deserialize;
+
+use super::StoreOptions;
+use super::error::{Fault, Result};
+use super::schema::{self, LineRow, META, decode, encode, meta, no_job, no_request};
+use crate::model::{DEFAULT_LANE, HoldKind, Job, JobId, JobStatus, LaneState, Request, Seq};
+
+/// Brings a store of the version `found`, which is an older one, up to [`schema::STORE_VERSION`].
+pub(super) fn migrate(database: &Database, found: u64, options: StoreOptions) -> Result<()> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_quick_repair(options.quick_repair);
+    match found {
+        1 => from_1_to_2(&transaction)?,
+        _ => {
+            return Err(Fault::damaged(
+                "meta",
+                "the version is not one that ever was",
+            ));
+        }
+    }
+    let version = schema::STORE_VERSION.to_string();
+    transaction
+        .open_table(META)?
+        .insert(meta::VERSION, version.as_bytes())?;
+    Ok(transaction.commit()?)
+}
+
+/// Version 2 knows lanes, chains, estimated tokens, and which calls were maybe billed.
+fn from_1_to_2(transaction: &WriteTransaction) -> Result<()> {
+    transaction.open_table(schema::DEPENDENTS)?;
+    note_open_billing(transaction)?;
+    estimate_tokens(transaction)?;
+    give_lane_its_own(transaction)
+}
+
+fn note_open_billing(transaction: &WriteTransaction) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Doubt {
+        #[serde(default)]
+        maybe_billed: bool,
+    }
+    let calls = transaction.open_table(schema::CALLS)?;
+    let mut open = transaction.open_table(schema::BILLING_OPEN)?;
+    for item in calls.iter()? {
+        let (seq, row) = item?;
+        let call: Doubt = decode("calls", row.value())?;
+        if call.maybe_billed {
+            open.insert(seq.value(), ())?;
+        }
+    }
+    Ok(())
+}
+
+/// Estimates the jobs that run or may run again, and says so in the line.
+fn estimate_tokens(transaction: &WriteTransaction) -> Result<()> {
+    let requests = transaction.open_table(schema::REQUESTS)?;
+    let mut jobs = transaction.open_table(schema::JOBS)?;
+    let mut line = transaction.open_table(schema::LINE)?;
+    let mut out = Vec::new();
+    for status in JobStatus::ALL {
+        if status == JobStatus::Completed {
+            continue;
+        }
+        for id in ids_of(&line, status)? {
+            let request: Request = match requests.get(id.as_bytes())? {
+                Some(row) => decode("requests", row.value())?,
+                None => return Err(no_request(id)),
+            };
+            let mut job: Job = match jobs.get(id.as_bytes())? {
+                Some(row) => decode("jobs", row.value())?,
+                None => return Err(no_job(id)),
+            };
+            job.estimated_tokens = estimate::tokens(&request, None);
+            encode(&mut out, &job)?;
+            jobs.insert(id.as_bytes(), out.as_slice())?;
+            encode(&mut out, &LineRow::of(&job))?;
+            line.insert(&schema::line_key(status, job.seq), out.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+fn ids_of(
+    line: &impl ReadableTable<&'static [u8; 9], &'static [u8]>,
+    status: JobStatus,
+) -> Result<Vec<JobId>> {
+    let first = schema::line_key(status, Seq(0));
+    let last = schema::line_key(status, Seq(u64::MAX));
+    let mut ids = Vec::new();
+    for item in line.range::<&[u8; 9]>(&first..=&last)? {
+        let (_, row) = item?;
+        ids.push(decode::<LineRow<'_>>("line", row.value())?.id);
+    }
+    Ok(ids)
+}
+
+/// There was one lane: what it had learnt of throttling is the default lane's now. Its other holds
+/// were the account's.
+fn give_lane_its_own(transaction: &WriteTransaction) -> Result<()> {
+    #[derive(Deserialize)]
+    struct OneLane {
+        #[serde(default)]
+        throttle_level: u32,
+    }
+    let mut table = transaction.open_table(META)?;
+    let row = match table.get(meta::LANE)? {
+        Some(row) => row.value().to_vec(),
+        None => return Ok(()),
+    };
+    let OneLane { throttle_level } = decode("meta", &row)?;
+    let mut state: LaneState = decode("meta", &row)?;
+    let hold = state.hold.take_if(|hold| hold.kind == HoldKind::Throttle);
+    if hold.is_some() || throttle_level > 0 {
+        let lane = state.lanes.entry(DEFAULT_LANE.to_owned()).or_default();
+        lane.hold = hold;
+        lane.throttle_level = throttle_level;
+    }
+    let mut out = Vec::new();
+    encode(&mut out, &state)?;
+    table.insert(meta::LANE, out.as_slice())?;
+    Ok(())
+}
