@@ -123,33 +123,33 @@ impl LaneRules {
         if let Some(auto) = self.auto {
             check(
                 (1..=self.max_concurrency).contains(&auto.min),
-                "auto.min",
-                "must be at least 1 and not above max_concurrency",
+                "auto_min",
+                &format!("must be at least 1 and not above {section}.max_concurrency"),
             )?;
             check(
                 (1..=DAY_MS).contains(&auto.trial_ms),
-                "auto.trial_ms",
+                "auto_trial_ms",
                 "must be 1 to 86400000 milliseconds (a day)",
             )?;
         }
         check(
             self.pace.requests_per_minute <= 60_000,
-            "pace.requests_per_minute",
+            "requests_per_minute",
             "must be 0 (off) to 60000",
         )?;
         check(
             self.pace.tokens_per_minute <= 1_000_000_000,
-            "pace.tokens_per_minute",
+            "tokens_per_minute",
             "must be 0 (off) to 1000000000",
         )?;
         check(
             self.pace.min_spacing_ms <= DAY_MS,
-            "pace.min_spacing_ms",
+            "min_spacing_ms",
             "must be 0 (off) to 86400000 milliseconds (a day)",
         )?;
         check(
             self.order.ageing_ms == 0 || (1_000..=DAY_MS).contains(&self.order.ageing_ms),
-            "order.ageing_ms",
+            "ageing_ms",
             "must be 0 (off) or 1000 to 86400000 milliseconds (a day)",
         )
     }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FailureClass;
+use super::{Failure, FailureClass, Settings};
 
 /// What happens to the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,6 +88,29 @@ impl From<FailureClass> for PolicyOverride {
     }
 }
 
+impl PolicyOverride {
+    /// A class's rule with this word laid over it.
+    #[must_use]
+    pub fn over(self, rule: Rule) -> Rule {
+        Rule {
+            job: self.job.unwrap_or(rule.job),
+            lane: self.lane.unwrap_or(rule.lane),
+            breaker: self.breaker.unwrap_or(rule.breaker),
+        }
+    }
+}
+
+impl Settings {
+    /// What a failure means here: its class and what follows. The word for its code in
+    /// [`Settings::policy`] counts before the failure's own class and that class's rule.
+    #[must_use]
+    pub fn decide(&self, failure: &Failure) -> (FailureClass, Rule) {
+        let word = self.policy.get(&failure.code).copied().unwrap_or_default();
+        let class = word.class.unwrap_or(failure.class);
+        (class, word.over(class.rule()))
+    }
+}
+
 impl FailureClass {
     /// What the class does by itself.
     #[must_use]
@@ -106,5 +129,56 @@ impl FailureClass {
             Self::DuplicateRequest => (JobRule::Retry, LaneRule::GoOn, BreakerRule::Ignore),
         };
         Rule { job, lane, breaker }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(word: Option<PolicyOverride>) -> (FailureClass, Rule) {
+        let mut settings = Settings::default();
+        settings
+            .policy
+            .extend(word.map(|word| ("1311".to_owned(), word)));
+        settings.decide(&Failure::new(FailureClass::OperatorFatal, "1311", "words"))
+    }
+
+    #[test]
+    fn without_a_word_the_failures_class_and_its_rule_count() {
+        let class = FailureClass::OperatorFatal;
+        assert_eq!(decided(None), (class, class.rule()));
+        assert_eq!(decided(Some(PolicyOverride::default())), decided(None));
+    }
+
+    #[test]
+    fn a_word_for_a_code_changes_the_class_or_single_rules() {
+        let class = FailureClass::Overload;
+        assert_eq!(decided(Some(class.into())), (class, class.rule()));
+
+        let lane = LaneRule::HoldModelForOperator;
+        let word = PolicyOverride {
+            lane: Some(lane),
+            ..PolicyOverride::default()
+        };
+        let shipped = FailureClass::OperatorFatal;
+        let rule = Rule {
+            lane,
+            ..shipped.rule()
+        };
+        assert_eq!(decided(Some(word)), (shipped, rule));
+
+        let word = PolicyOverride {
+            class: Some(class),
+            job: Some(JobRule::Fail),
+            lane: Some(LaneRule::GoOn),
+            breaker: Some(BreakerRule::Open),
+        };
+        let rule = Rule {
+            job: JobRule::Fail,
+            lane: LaneRule::GoOn,
+            breaker: BreakerRule::Open,
+        };
+        assert_eq!(decided(Some(word)), (class, rule));
     }
 }
