@@ -17,6 +17,7 @@ mod wire;
 #[cfg(test)]
 mod http_tests;
 
+pub(crate) use classify::class_of_status;
 pub use errors::{ErrorRow, ErrorTable, RowClass};
 pub use http::{HttpGlm, HttpGlmError};
 pub(crate) use reset::beijing_text;
