@@ -8,6 +8,7 @@ use onelane_actors::model::{JobId, UsageRow};
 use onelane_actors::ports::{JobFilter, JobPage, JobRecord, UsageFilter};
 use serde_json::Value;
 
+use crate::config::PolicyRow;
 use crate::error::Error;
 use crate::orchestrator::{JobDetail, Metrics, Orchestrator, Submission, Submitted};
 
@@ -46,6 +47,8 @@ pub trait Lane: Send + Sync + 'static {
     fn resume(&self) -> Answer<'_, ()>;
     /// The configuration, key masked.
     fn config_view(&self) -> Value;
+    /// What each error code means now.
+    fn policy(&self) -> Vec<PolicyRow>;
     /// Changes the running configuration.
     fn set_config<'a>(&'a self, patch: &'a Value) -> Answer<'a, Value>;
 }
@@ -104,6 +107,10 @@ impl Lane for Orchestrator {
 
     fn config_view(&self) -> Value {
         self.config_view()
+    }
+
+    fn policy(&self) -> Vec<PolicyRow> {
+        self.config().policy()
     }
 
     fn set_config<'a>(&'a self, patch: &'a Value) -> Answer<'a, Value> {

@@ -7,7 +7,7 @@
 //! | `route` | method and path to what is asked; 404, 405, bad ids |
 //! | `auth` | who may ask |
 //! | `body`, `query`, `fields`, `submission` | what is asked, checked |
-//! | `admin`, `jobs`, `gateway` | the answers: for operators, for programs, for OpenAI and GLM SDKs |
+//! | `admin`, `policy`, `jobs`, `gateway` | the answers: for operators, for programs, for OpenAI and GLM SDKs |
 //! | `views`, `reply`, `problem` | how answers look |
 //! | [`lane`] | what all this needs of the orchestrator |
 
@@ -17,6 +17,7 @@ mod body;
 mod fields;
 mod gateway;
 mod jobs;
+mod policy;
 mod problem;
 mod query;
 mod reply;
@@ -128,6 +129,7 @@ impl Api {
             Route::Health => Ok(reply::json(StatusCode::OK, &json!({ "status": "ok" }))),
             Route::ReadConfig => Ok(admin::read_config(self)),
             Route::ChangeConfig => admin::change_config(self, headers, body).await,
+            Route::ReadPolicy => Ok(policy::read_policy(self)),
             Route::Statistics => admin::read_statistics(self, query).await,
             Route::Queue => admin::read_queue(self, query).await,
             Route::QueueJob(id) => admin::read_job(self, id).await,

@@ -13,6 +13,7 @@ pub(super) enum Route {
     Health,
     ReadConfig,
     ChangeConfig,
+    ReadPolicy,
     Statistics,
     Queue,
     QueueJob(JobId),
@@ -50,6 +51,7 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
                 (Method::GET, Route::ReadConfig),
                 (Method::PUT, Route::ChangeConfig),
             ]),
+            ["policy"] => plain(&[(Method::GET, Route::ReadPolicy)]),
             ["statistics"] => plain(&[(Method::GET, Route::Statistics)]),
             ["metrics"] => plain(&[(Method::GET, Route::Metrics)]),
             ["queue"] => plain(&[(Method::GET, Route::Queue)]),
@@ -115,6 +117,7 @@ mod tests {
         check("HEAD", "/healthz", Route::Health);
         check("GET", "/api/admin/glm/config", Route::ReadConfig);
         check("PUT", "/api/admin/glm/config", Route::ChangeConfig);
+        check("GET", "/api/admin/glm/policy", Route::ReadPolicy);
         check("GET", "/api/admin/glm/statistics", Route::Statistics);
         check("GET", "/api/admin/glm/queue", Route::Queue);
         check(

@@ -61,6 +61,8 @@ pub(crate) enum Verb {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Show what each error code means: to the job, to the lane, to the breaker
+    Policy(PolicyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +146,15 @@ pub(crate) struct SimulateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// Explain this code alone, e.g. 1305, http_503 or timeout_total
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
     #[command(flatten)]
     pub(crate) common: Common,
 }

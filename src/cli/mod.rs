@@ -5,7 +5,7 @@
 //! | `args` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
-//! | `serve`, `run`, `simulate`, `config` | the verbs |
+//! | `serve`, `run`, `simulate`, `config`, `policy` | the verbs |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
 //! so that destructors run and the store is closed.
@@ -13,6 +13,7 @@
 mod args;
 mod config;
 mod exit;
+mod policy;
 mod run;
 mod serve;
 mod simulate;
@@ -53,6 +54,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Run(args) => Box::pin(run::run(args, json)).await,
         Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(&args, json),
+        Verb::Policy(args) => policy::policy(&args, json),
     }
 }
 

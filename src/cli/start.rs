@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use onelane::api::{ApiConfig, Listening};
 use onelane::config::{Loaded, Loader, Origin};
-use onelane::orchestrator::Orchestrator;
+use onelane::orchestrator::{Orchestrator, StartError};
 use onelane::ports::{Clock as _, Store as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
 use onelane::store::{RedbStore, StoreOptions};
@@ -115,8 +115,9 @@ pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
     if common.simulate && !named {
         loaded.config.store.path = simulated_store(&loaded.config.store.path);
     }
-    if !common.simulate {
-        loaded.config.check_key()?;
+    if !common.simulate && loaded.config.check_key().is_err() {
+        // A key that was set while running is as good as any, and the lane will find it there.
+        with_stored(loaded.clone())?.config.check_key()?;
     }
     let config = &loaded.config;
     Ok(Plan {
@@ -136,26 +137,36 @@ pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
     })
 }
 
-/// Every setting, its value and where the value comes from, as text or JSON. Changes made while
-/// running are read from the store, if it is there and free.
-pub(crate) fn explain(common: &Common, json: bool) -> Result<String, CliError> {
+/// Adds the changes made while running, if there is a store that may hold some.
+fn with_stored(loaded: Loaded) -> Result<Loaded, StartError> {
+    let path = Path::new(&loaded.config.store.path);
+    if !path.exists() {
+        return Ok(loaded);
+    }
+    let stored = RedbStore::open(path, StoreOptions::default())?.config()?;
+    Ok(loaded.with_stored(stored.as_deref(), SystemClock.now())?)
+}
+
+/// The configuration, to be looked at: with the changes made while running, if their store is there
+/// and free.
+pub(crate) fn look(common: &Common) -> Result<Loaded, CliError> {
     let mut loaded = loader(common).load()?;
-    let path = std::path::Path::new(&loaded.config.store.path);
-    if path.exists() {
-        match RedbStore::open(path, StoreOptions::default()) {
-            Ok(store) => {
-                let stored = store.config()?;
-                loaded = loaded.with_stored(stored.as_deref(), SystemClock.now())?;
-            }
-            Err(StoreError::Locked { path }) => super::note(&format!(
-                "note: {path} is in use, so changes made while running are not shown; ask GET /api/admin/glm/config"
-            )),
-            Err(error) => return Err(error.into()),
-        }
+    match with_stored(loaded.clone()) {
+        Ok(with_changes) => loaded = with_changes,
+        Err(StartError::Store(StoreError::Locked { path })) => super::note(&format!(
+            "note: {path} is in use, so changes made while running are not shown; ask GET /api/admin/glm/config"
+        )),
+        Err(error) => return Err(error.into()),
     }
     for warning in &loaded.warnings {
         super::note(&format!("warning: {warning}"));
     }
+    Ok(loaded)
+}
+
+/// Every setting, its value and where the value comes from, as text or JSON.
+pub(crate) fn explain(common: &Common, json: bool) -> Result<String, CliError> {
+    let loaded = look(common)?;
     let settings = loaded.explain();
     if json {
         return serde_json::to_string_pretty(&settings)

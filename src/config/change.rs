@@ -3,11 +3,12 @@
 //!
 //! A change is a part of what is shown. A field that equals what is in force changes nothing, so
 //! what was read can be sent back, edited or not, masked key and all. `null` takes a stored change
-//! back: the value of the layer below (file, default) is in force again. `policy` is merged code by
-//! code, `prices` is replaced as a whole. `id`, `createdAt` and `updatedAt` are not the client's
+//! back: the value of the layer below (file, default) is in force again. `lanes` and `policy` are merged
+//! field by field of each lane and code, `fallbacks` model by model; lists and `prices` are replaced as a
+//! whole. `id`, `createdAt` and `updatedAt` are not the client's
 //! to change; the last two are ignored, for they may be stale.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use onelane_actors::model::Timestamp;
@@ -17,8 +18,9 @@ use serde_json::{Map, Value};
 use super::error::{ConfigError, Fault, Origin};
 use super::layer::{Entry, Layer, nest};
 use super::loaded::{Loaded, Sources, at, shown};
+use super::path::{inside, parent};
 use super::read;
-use super::schema::{KEYS, Kind, Naming};
+use super::schema::{KEYS, Naming, json_path};
 
 /// The one configuration's id.
 const ID: &str = "default";
@@ -149,11 +151,30 @@ impl StoredChanges {
     /// Takes a change back, or all of a group; says whether there was one.
     fn reset(&mut self, path: &str) -> bool {
         let before = self.values.len();
-        self.values.retain(|stored, _| {
-            let rest = stored.strip_prefix(path);
-            !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        });
+        self.values
+            .retain(|stored, _| stored != path && inside(path, stored).is_none());
         self.values.len() < before
+    }
+
+    /// Takes back changes of lanes that take no model any more, because the file that named the
+    /// models does so no longer: they must not keep the program from starting. Says so for each.
+    pub(crate) fn drop_orphans(&mut self, below: &Layer) -> Vec<String> {
+        let lanes: BTreeSet<String> = self
+            .values
+            .keys()
+            .filter(|path| inside("lanes", path).is_some())
+            .filter_map(|path| parent(path).map(str::to_owned))
+            .collect();
+        let mut told = Vec::new();
+        for lane in lanes {
+            let models = format!("{lane}.models");
+            if !self.values.contains_key(&models) && !below.contains(&models) {
+                self.reset(&lane);
+                let problem = "takes no model any more; it is ignored".to_owned();
+                told.push(Fault::of(Origin::Stored, &lane, problem).to_string());
+            }
+        }
+        told
     }
 }
 
@@ -175,11 +196,7 @@ impl Loaded {
         for key in KEYS {
             let Some(json) = key.json else { continue };
             let value = at(&nested, key.path).cloned().unwrap_or_default();
-            let value = match key.kind {
-                Kind::Prices => read::prices_to_json(value),
-                _ => value,
-            };
-            values.insert(json, value);
+            values.insert(json, read::to_json(&key.kind, value));
         }
         let stored = self.sources.stored.as_ref();
         let moment = |at: Option<Timestamp>| at.unwrap_or_default().to_rfc3339();
@@ -234,7 +251,7 @@ impl Loaded {
         for path in &changed {
             let origin = loaded.origin(path);
             if stored.values.contains_key(path) && origin != Origin::Stored {
-                let field = json_path(path);
+                let field = json_name(path);
                 shadowed.push(Shadowed { field, origin });
             }
         }
@@ -243,7 +260,7 @@ impl Loaded {
         }
         Ok(Change {
             loaded,
-            changed: changed.iter().map(|path| json_path(path)).collect(),
+            changed: changed.iter().map(|path| json_name(path)).collect(),
             shadowed,
         })
     }
@@ -300,19 +317,13 @@ impl Loaded {
     }
 }
 
-/// The API's name of a setting.
-fn json_path(path: &str) -> String {
-    let key = KEYS.iter().find(|key| key.path == path);
-    key.and_then(|key| key.json).unwrap_or(path).to_owned()
-}
-
 /// The problem of a configuration as that of a change, in the API's names.
 fn in_json_names(error: &ConfigError) -> PatchError {
     let problems = match error {
         ConfigError::Invalid(faults) => faults
             .iter()
             .map(|fault| FieldProblem {
-                field: json_path(&fault.key),
+                field: json_name(&fault.key),
                 problem: json_names(fault.problem.clone()),
             })
             .collect(),
@@ -324,10 +335,17 @@ fn in_json_names(error: &ConfigError) -> PatchError {
     PatchError { problems }
 }
 
+/// The API's name of a setting; of a group, which has none, its path.
+fn json_name(path: &str) -> String {
+    json_path(path).unwrap_or_else(|| path.to_owned())
+}
+
 /// Says the names of settings in a text as the API does.
 fn json_names(text: String) -> String {
-    KEYS.iter()
-        .filter_map(|key| Some((key.path, key.json?)))
-        .filter(|(path, _)| path.contains('.'))
-        .fold(text, |text, (path, json)| text.replace(path, json))
+    let spoken = |word: &str| {
+        let path = word.trim_matches(['`', ',', ';', ':', '(', ')']);
+        let json = json_path(path).filter(|_| path.contains('.'));
+        json.map_or_else(|| word.to_owned(), |json| word.replace(path, &json))
+    };
+    text.split(' ').map(spoken).collect::<Vec<_>>().join(" ")
 }

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Fault, Origin, Position};
 use super::layer::{Entry, Layer, SECRETS};
+use super::path::{join, parent};
 use super::read;
 use super::schema::Naming;
 
@@ -41,8 +42,10 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
             });
         }
     }
+    // A value that stands for a whole group has the place of the group.
     let position = |path: &str| {
-        let offset = document.offsets.get(path);
+        let mut places = std::iter::successors(Some(path), |path| parent(path));
+        let offset = places.find_map(|path| document.offsets.get(path));
         offset.map(|offset| Position::of(text, *offset))
     };
     let origin = || Origin::File(path.to_owned());
@@ -82,7 +85,7 @@ impl Document {
     fn table(&mut self, table: &DeTable<'_>, prefix: &str) -> Map<String, Value> {
         let mut object = Map::new();
         for (name, value) in table {
-            let path = read::join(prefix, name.get_ref());
+            let path = join(prefix, name.get_ref());
             self.offsets.insert(path.clone(), name.span().start);
             let value = self.value(value.get_ref(), &path);
             object.insert(name.get_ref().to_string(), value);

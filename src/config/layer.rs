@@ -7,6 +7,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::error::{Fault, Origin, Position};
+use super::path::split_first;
 
 /// A value and who said it. Its `Debug` does not show the value, for it may be a secret.
 #[derive(Clone, PartialEq)]
@@ -102,12 +103,13 @@ pub(crate) fn nest<'a>(values: impl Iterator<Item = (&'a str, &'a Value)>) -> Ma
 }
 
 fn put(object: &mut Map<String, Value>, path: &str, value: Value) {
-    let Some((group, rest)) = path.split_once('.') else {
-        object.insert(path.to_owned(), value);
+    let (name, rest) = split_first(path);
+    let Some(rest) = rest else {
+        object.insert(name, value);
         return;
     };
     let inner = object
-        .entry(group)
+        .entry(name)
         .or_insert_with(|| Value::Object(Map::new()));
     if let Value::Object(inner) = inner {
         put(inner, rest, value);

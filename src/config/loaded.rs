@@ -12,8 +12,8 @@ use super::change::StoredChanges;
 use super::error::{ConfigError, Fault, Origin};
 use super::layer::{Entry, Layer, SECRETS};
 use super::loader::{ZAI_KEY_VARIABLE, read_secrets};
-use super::read;
-use super::schema::{KEYS, Kind};
+use super::path::{inside, join, parent};
+use super::schema::{Entry as Under, KEYS, Key, Kind};
 use super::sections::Config;
 use super::text;
 
@@ -91,10 +91,11 @@ impl Loaded {
     /// Puts the changes that the store keeps in their place: above the file, below environment and
     /// flags. `started` is now, for a store that keeps none yet.
     pub fn with_stored(&self, json: Option<&str>, started: Timestamp) -> Result<Self, ConfigError> {
-        let (stored, dropped) = match json {
+        let (mut stored, mut dropped) = match json {
             Some(json) => StoredChanges::from_json(json)?,
             None => (StoredChanges::new(started), Vec::new()),
         };
+        dropped.extend(stored.drop_orphans(&self.sources.below));
         let mut loaded = Self::compose(Sources {
             stored: Some(stored),
             ..self.sources.clone()
@@ -113,24 +114,16 @@ impl Loaded {
     /// Every setting with its value and where the value comes from, in the order of `config.toml`.
     #[must_use]
     pub fn explain(&self) -> Vec<Setting> {
-        let mut values = shown(&self.config);
+        let values = shown(&self.config);
         let mut settings = Vec::with_capacity(values.len());
-        let mut add = |key: &str, value: Value| {
-            settings.push(Setting {
-                key: key.to_owned(),
-                value,
-                origin: self.origin(key),
-            });
-        };
         for key in KEYS {
-            match key.kind {
-                Kind::Policy => {
-                    for (code, class) in &self.config.policy {
-                        add(&read::join(key.path, code), Value::from(class.name()));
-                    }
-                }
-                _ => add(key.path, values.remove(key.path).unwrap_or_default()),
-            }
+            let is_of = |path: &str| path == key.path || inside(key.path, path).is_some();
+            let of_key = values.iter().filter(|(path, _)| is_of(path));
+            settings.extend(of_key.map(|(path, value)| Setting {
+                key: path.clone(),
+                value: value.clone(),
+                origin: self.origin(path),
+            }));
         }
         settings
     }
@@ -170,20 +163,36 @@ impl Loaded {
 }
 
 /// Adds who said the value that is out of its range. When that was nobody, a default does not fit
-/// to another setting, which the problem names and somebody set.
+/// to another setting, which the problem names and somebody set, or something is missing in an entry
+/// that somebody made.
 fn locate(error: ConfigError, merged: &Layer) -> ConfigError {
     let ConfigError::Setting(SettingsError { field, problem }) = error else {
         return error;
     };
+    // The lane does not quote names in paths.
+    let said = merged
+        .paths()
+        .find(|path| *path == field || path.replace('"', "") == field);
     let named = || merged.paths().find(|path| problem.contains(path));
-    let entry = merged
-        .get(&field)
-        .or_else(|| named().and_then(|path| merged.get(path)));
-    let fault = match entry {
-        Some(entry) => entry.fault(&field, problem),
-        None => Fault::of(Origin::Default, &field, problem),
+    let beside = || {
+        let groups = std::iter::successors(Some(&*field), |path| parent(path));
+        let mut named = groups.take_while(|group| is_named(group));
+        named.find_map(|group| merged.paths().find(|path| inside(group, path).is_some()))
+    };
+    let key = said.unwrap_or(&field);
+    let entry = said.or_else(named).or_else(beside);
+    let fault = match entry.and_then(|path| merged.get(path)) {
+        Some(entry) => entry.fault(key, problem),
+        None => Fault::of(Origin::Default, key, problem),
     };
     ConfigError::Invalid(vec![fault])
+}
+
+/// Whether a path is one of named entries, or of all of them.
+fn is_named(path: &str) -> bool {
+    let is_of = |key: &Key| path == key.path || inside(key.path, path).is_some();
+    KEYS.iter()
+        .any(|key| matches!(key.kind, Kind::Named(_)) && is_of(key))
 }
 
 fn warnings(settings: &Settings) -> Vec<String> {
@@ -197,18 +206,26 @@ fn warnings(settings: &Settings) -> Vec<String> {
     Vec::new()
 }
 
-/// Every setting's value by its path in `config.toml`, secrets masked, unset ones null. `policy`
-/// has an entry per code.
+/// Every setting's value by its path in `config.toml`, secrets masked, unset ones null. Named
+/// entries have a value for each of their settings.
 pub(crate) fn shown(config: &Config) -> BTreeMap<String, Value> {
     let nested = serde_json::to_value(config).unwrap_or_default();
     let mut values = BTreeMap::new();
     for key in KEYS {
         match (&key.kind, at(&nested, key.path)) {
-            (Kind::Policy, Some(Value::Object(classes))) => {
-                let classes = classes.iter();
-                values.extend(
-                    classes.map(|(code, class)| (read::join(key.path, code), class.clone())),
-                );
+            (Kind::Named(named), Some(Value::Object(entries))) => {
+                for (name, entry) in entries {
+                    let path = join(key.path, name);
+                    match (&named.entry, entry) {
+                        (Under::Group { .. }, Value::Object(fields)) => {
+                            let fields = fields.iter();
+                            values.extend(fields.map(|(name, v)| (join(&path, name), v.clone())));
+                        }
+                        _ => {
+                            values.insert(path, entry.clone());
+                        }
+                    }
+                }
             }
             (_, value) => {
                 values.insert(key.path.to_owned(), value.cloned().unwrap_or_default());

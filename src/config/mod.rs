@@ -4,18 +4,22 @@
 //! - [`Loader`] reads everything but the store; [`Loaded::with_stored`] adds what the store keeps.
 //! - [`Loaded::settings`] is what the lane is told, [`Loaded::config`] what everybody else is.
 //! - [`Loaded::view`] and [`Loaded::change`] are `GET` and `PUT` of the admin API.
-//! - [`Loaded::explain`] is `onelane config show`.
+//! - [`Loaded::explain`] is `onelane config show`, [`Loaded::policy`] is `onelane policy`.
 //!
 //! The table of all settings, `schema.rs`, is the one place that knows their names.
 
 mod change;
+mod defaults;
 mod error;
 mod file;
 mod layer;
 mod loaded;
 mod loader;
+mod path;
+mod policy;
 mod prices;
 mod read;
+mod read_prices;
 mod schema;
 mod sections;
 mod settings;
@@ -29,8 +33,9 @@ pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
 pub use error::{ConfigError, Fault, Origin, Position};
 pub use loaded::{Loaded, Setting};
 pub use loader::Loader;
+pub use policy::{PolicyClass, PolicyRow};
 pub use prices::{ModelPrice, Price, PriceList};
 pub use sections::{
     BreakerSection, Config, GlmSection, LaneSection, LogFormat, LogSection, MoneySection,
-    RetrySection, ServerSection, StoreSection, TimeoutsSection,
+    NamedLaneSection, RetrySection, ServerSection, StoreSection, TimeoutsSection,
 };

@@ -2,34 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::FailureClass;
-use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::prices::{self, ModelPrice};
-use super::schema::{KEYS, Key, Kind, Naming, U63};
+use super::path::join;
+use super::read_prices;
+use super::schema::{Entry, KEYS, Key, Kind, Named, Naming};
 use super::suggest::{quoted, unknown, unknown_among};
 use super::text;
-
-const CLASSES: &[FailureClass] = &[
-    FailureClass::Throttle,
-    FailureClass::Overload,
-    FailureClass::QuotaWindow,
-    FailureClass::OperatorFatal,
-    FailureClass::RequestFatal,
-    FailureClass::ServerTransient,
-    FailureClass::DuplicateRequest,
-];
-
-/// Fields of a price row: their names in `config.toml` and in the API.
-const PRICE_FIELDS: &[(&str, &str)] = &[
-    ("model", "model"),
-    ("input", "input"),
-    ("cached_input", "cachedInput"),
-    ("output", "output"),
-    ("prompt_from", "promptFrom"),
-    ("completion_from", "completionFrom"),
-];
 
 /// What is wrong at a path, in the names of whoever wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +17,8 @@ pub(crate) struct Problem {
     pub(crate) problem: String,
 }
 
-/// Leaf values by their path in `config.toml` (`policy` has a leaf per code), checked and in
-/// canonical form; `None` means reset.
+/// Leaf values by their path in `config.toml`, those of named entries included, checked and in
+/// canonical form; `None` means reset, of all that is below the path.
 pub(crate) type Leaves = BTreeMap<String, Option<Value>>;
 
 /// Reads a nested object into leaves. All problems are found, not only the first.
@@ -64,7 +43,9 @@ pub(crate) fn read_text(path: &str, text: &str) -> Result<Value, String> {
         Kind::Whole(_) | Kind::Number | Kind::Switch => {
             serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
         }
-        Kind::Policy | Kind::Prices => return Err(format!("{path} can only be set in a file")),
+        Kind::List(_) | Kind::Prices | Kind::Named(_) => {
+            return Err(format!("{path} can only be set in a file"));
+        }
     };
     scalar(kind, &value)
 }
@@ -117,111 +98,95 @@ impl Reader {
 
     fn leaf(&mut self, key: &Key, path: &str, value: &Value) {
         match (&key.kind, value) {
-            (Kind::Policy, Value::Object(classes)) => self.policy(classes, path),
-            (Kind::Policy, other) if !other.is_null() => {
-                self.mismatch(path, group_name(self.naming), other);
-            }
             (_, Value::Null) if self.naming == Naming::Json => {
                 self.leaves.insert(key.path.to_owned(), None);
             }
-            (Kind::Prices, value) => self.prices(key, path, value),
-            (kind, value) => match scalar(kind, value) {
-                Ok(value) => {
-                    self.leaves.insert(key.path.to_owned(), Some(value));
-                }
-                Err(problem) => self.problem(path.to_owned(), problem),
-            },
+            (Kind::Named(named), Value::Object(entries)) => {
+                self.entries(named, entries, path, key.path);
+            }
+            (Kind::Named(_), other) => self.mismatch(path, group_name(self.naming), other),
+            (kind, value) => self.value(kind, path, key.path, value),
         }
     }
 
-    fn policy(&mut self, classes: &Map<String, Value>, path: &str) {
-        for (code, class) in classes {
-            let at = join(path, code);
-            if let Err(problem) = text::policy_code(code) {
-                self.problem(at, problem);
+    /// Entries under names of the operator's own. `path` is where they stand, `toml` the same in
+    /// the names of `config.toml`.
+    fn entries(&mut self, named: &Named, entries: &Map<String, Value>, path: &str, toml: &str) {
+        for (name, value) in entries {
+            let (path, toml) = (join(path, name), join(toml, name));
+            if let Err(problem) = (named.check)(name) {
+                self.problem(path, problem);
                 continue;
             }
-            let class = match class {
-                Value::Null if self.naming == Naming::Json => Ok(None),
-                class => failure_class(class).map(Some),
-            };
-            match class {
-                Ok(class) => {
-                    self.leaves.insert(join("policy", code), class);
+            match (&named.entry, value) {
+                (_, Value::Null) if self.naming == Naming::Json => {
+                    self.leaves.insert(toml, None);
                 }
-                Err(problem) => self.problem(at, problem),
+                (Entry::Value(kind), value) => self.value(kind, &path, &toml, value),
+                (Entry::Group { members, .. }, Value::Object(fields)) => {
+                    self.fields(members, fields, &path, &toml);
+                }
+                (Entry::Group { members, short }, value) => match members.first() {
+                    Some(first) if *short && value.is_string() => {
+                        self.value(&first.kind, &path, &join(&toml, first.path), value);
+                    }
+                    _ if *short => {
+                        let expected = format!("text or {}", group_name(self.naming));
+                        self.mismatch(&path, &expected, value);
+                    }
+                    _ => self.mismatch(&path, group_name(self.naming), value),
+                },
             }
         }
     }
 
-    fn prices(&mut self, key: &Key, path: &str, value: &Value) {
-        let Value::Array(rows) = value else {
-            return self.mismatch(path, "a list of prices", value);
+    fn fields(
+        &mut self,
+        members: &'static [Key],
+        fields: &Map<String, Value>,
+        path: &str,
+        toml: &str,
+    ) {
+        let names: Vec<_> = members.iter().filter_map(|m| self.naming.path(m)).collect();
+        // In the names of `config.toml` there is nothing that an empty table could change.
+        if fields.is_empty() && self.naming == Naming::Toml {
+            return self.problem(
+                path.to_owned(),
+                format!("must not be empty; it may have {}", quoted(&names)),
+            );
+        }
+        for (name, value) in fields {
+            let at = join(path, name);
+            let named = |member: &&Key| self.naming.path(member) == Some(name);
+            match (members.iter().find(named), value) {
+                (None, _) => self.problem(at, unknown_among(&names, name, path)),
+                (Some(member), Value::Null) if self.naming == Naming::Json => {
+                    self.leaves.insert(join(toml, member.path), None);
+                }
+                (Some(member), value) => {
+                    self.value(&member.kind, &at, &join(toml, member.path), value);
+                }
+            }
+        }
+    }
+
+    /// One value at `path`, to be known as `toml`.
+    fn value(&mut self, kind: &Kind, path: &str, toml: &str, value: &Value) {
+        let read = match kind {
+            Kind::List(check) => list(*check, path, value),
+            Kind::Prices => read_prices::read(self.naming, path, value),
+            kind => scalar(kind, value).map_err(|problem| vec![Problem::at(path, problem)]),
         };
-        let problems_before = self.problems.len();
-        let prices: Vec<ModelPrice> = rows
-            .iter()
-            .enumerate()
-            .filter_map(|(index, row)| self.price(&format!("{path}[{index}]"), row))
-            .collect();
-        if self.problems.len() > problems_before {
-            return;
-        }
-        if let Err(fault) = prices::check(&prices) {
-            return self.problem(format!("{path}[{}]", fault.index), fault.problem);
-        }
-        match serde_json::to_value(&prices) {
+        match read {
             Ok(value) => {
-                self.leaves.insert(key.path.to_owned(), Some(value));
+                self.leaves.insert(toml.to_owned(), Some(value));
             }
-            Err(error) => self.problem(path.to_owned(), error.to_string()),
+            Err(problems) => self.problems.extend(problems),
         }
-    }
-
-    fn price(&mut self, path: &str, row: &Value) -> Option<ModelPrice> {
-        let Value::Object(row) = row else {
-            self.mismatch(path, group_name(self.naming), row);
-            return None;
-        };
-        let problems_before = self.problems.len();
-        let mut fields = Map::new();
-        for (name, value) in row {
-            let field = PRICE_FIELDS
-                .iter()
-                .find(|field| spelled(self.naming, field) == name);
-            let Some(field) = field else {
-                let names: Vec<_> = PRICE_FIELDS
-                    .iter()
-                    .map(|field| spelled(self.naming, field))
-                    .collect();
-                let problem = unknown_among(&names, name, "a price");
-                self.problem(join(path, name), problem);
-                continue;
-            };
-            match price_field(field.0, value) {
-                Ok(value) => {
-                    fields.insert(field.0.to_owned(), value);
-                }
-                Err(problem) => self.problem(join(path, name), problem),
-            }
-        }
-        if self.problems.len() > problems_before {
-            return None;
-        }
-        for name in ["model", "input", "output"] {
-            if !fields.contains_key(name) {
-                self.problem(path.to_owned(), format!("needs `{name}`"));
-                return None;
-            }
-        }
-        ModelPrice::deserialize(Value::Object(fields))
-            .map_err(|error| self.problem(path.to_owned(), error.to_string()))
-            .ok()
     }
 
     fn mismatch(&mut self, path: &str, expected: &str, value: &Value) {
-        let problem = format!("must be {expected}, not {}", type_name(value));
-        self.problem(path.to_owned(), problem);
+        self.problem(path.to_owned(), mismatch(expected, value));
     }
 
     fn problem(&mut self, path: String, problem: String) {
@@ -229,8 +194,48 @@ impl Reader {
     }
 }
 
-fn scalar(kind: &Kind, value: &Value) -> Result<Value, String> {
-    let mismatch = |expected: &str| Err(format!("must be {expected}, not {}", type_name(value)));
+impl Problem {
+    pub(crate) fn at(path: &str, problem: String) -> Self {
+        Self {
+            path: path.to_owned(),
+            problem,
+        }
+    }
+}
+
+/// What to say of a value of another type.
+pub(crate) fn mismatch(expected: &str, value: &Value) -> String {
+    format!("must be {expected}, not {}", type_name(value))
+}
+
+fn list(
+    check: fn(&str) -> Result<String, String>,
+    path: &str,
+    value: &Value,
+) -> Result<Value, Vec<Problem>> {
+    let Value::Array(items) = value else {
+        return Err(vec![Problem::at(path, mismatch("a list of texts", value))]);
+    };
+    let mut list = Vec::with_capacity(items.len());
+    let mut problems = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let checked = match item.as_str() {
+            Some(text) => check(text),
+            None => Err(mismatch("text", item)),
+        };
+        match checked {
+            Ok(text) => list.push(Value::from(text)),
+            Err(problem) => problems.push(Problem::at(&format!("{path}[{index}]"), problem)),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(Value::from(list));
+    }
+    Err(problems)
+}
+
+pub(crate) fn scalar(kind: &Kind, value: &Value) -> Result<Value, String> {
+    let mismatch = |expected: &str| Err(mismatch(expected, value));
     match kind {
         Kind::Text(canonical) => match value.as_str() {
             Some(text) => canonical(text).map(Value::from),
@@ -256,7 +261,7 @@ fn scalar(kind: &Kind, value: &Value) -> Result<Value, String> {
         Kind::Switch if value.is_boolean() => Ok(value.clone()),
         Kind::Switch => mismatch("true or false"),
         Kind::OneOf(words) => one_of(words, value),
-        Kind::Policy | Kind::Prices => mismatch("a scalar"),
+        Kind::List(_) | Kind::Prices | Kind::Named(_) => mismatch("a single value"),
     }
 }
 
@@ -265,30 +270,6 @@ fn one_of(words: &[&str], value: &Value) -> Result<Value, String> {
         return Ok(value.clone());
     }
     Err(format!("must be one of {}", quoted(words)))
-}
-
-fn failure_class(value: &Value) -> Result<Value, String> {
-    let names: Vec<_> = CLASSES.iter().map(|class| class.name()).collect();
-    one_of(&names, value)
-}
-
-fn price_field(name: &str, value: &Value) -> Result<Value, String> {
-    match (name, value) {
-        ("model", Value::String(_)) => Ok(value.clone()),
-        ("model", _) => Err(format!("must be text, not {}", type_name(value))),
-        ("prompt_from" | "completion_from", _) => scalar(&U63, value),
-        ("cached_input", Value::Null) => Ok(Value::Null),
-        (_, Value::Number(number)) if !number.is_u64() && !number.is_i64() => {
-            Err(prices::float_problem(&number.to_string()))
-        }
-        _ => match prices::Price::deserialize(value) {
-            Ok(price) => Ok(Value::from(price.to_string())),
-            Err(_) if !value.is_string() && !value.is_number() => {
-                Err(format!("must be decimal text, not {}", type_name(value)))
-            }
-            Err(error) => Err(error.to_string()),
-        },
-    }
 }
 
 /// A type by the name a writer of TOML or JSON knows it by.
@@ -304,37 +285,44 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// A path and one more name.
-pub(crate) fn join(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() {
-        return name.to_owned();
-    }
-    format!("{prefix}.{name}")
-}
-
-/// Checked prices, as the API shows them.
-pub(crate) fn prices_to_json(mut prices: Value) -> Value {
-    for row in prices.as_array_mut().into_iter().flatten() {
-        let Value::Object(row) = row else { continue };
-        for (toml, json) in PRICE_FIELDS {
-            if let Some(value) = row.remove(*toml) {
-                row.insert((*json).to_owned(), value);
-            }
-        }
-    }
-    prices
-}
-
-fn spelled(naming: Naming, field: &(&'static str, &'static str)) -> &'static str {
-    match naming {
-        Naming::Toml => field.0,
-        Naming::Json => field.1,
-    }
-}
-
-fn group_name(naming: Naming) -> &'static str {
+pub(crate) fn group_name(naming: Naming) -> &'static str {
     match naming {
         Naming::Toml => "a table",
         Naming::Json => "an object",
     }
+}
+
+/// A value of `Config`'s JSON form, as the admin API shows it.
+pub(crate) fn to_json(kind: &Kind, value: Value) -> Value {
+    match (kind, value) {
+        (Kind::Prices, value) => read_prices::to_json(value),
+        (
+            Kind::Named(Named {
+                entry: Entry::Group { members, short },
+                ..
+            }),
+            Value::Object(entries),
+        ) => {
+            let entry = |(name, entry)| (name, entry_to_json(members, *short, entry));
+            Value::Object(entries.into_iter().map(entry).collect())
+        }
+        (_, value) => value,
+    }
+}
+
+fn entry_to_json(members: &[Key], short: bool, mut entry: Value) -> Value {
+    let Value::Object(fields) = &mut entry else {
+        return entry;
+    };
+    if let (true, 1, Some(first)) = (short, fields.len(), members.first())
+        && let Some(alone) = fields.remove(first.path)
+    {
+        return alone;
+    }
+    for member in members {
+        if let (Some(json), Some(value)) = (member.json, fields.remove(member.path)) {
+            fields.insert(json.to_owned(), value);
+        }
+    }
+    entry
 }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use onelane_actors::model::limits;
 
+use super::path::inside;
 use super::text;
 
 /// What a setting takes.
@@ -23,10 +24,33 @@ pub(crate) enum Kind {
     Switch,
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// Classes of failure by code. Each code is a key of its own.
-    Policy,
+    /// A list of texts; the function checks each.
+    List(fn(&str) -> Result<String, String>),
     /// The operator's own prices, as one value.
     Prices,
+    /// Entries under names that the operator chooses.
+    Named(Named),
+}
+
+/// Entries under names of the operator's own, each merged and taken back by itself.
+pub(crate) struct Named {
+    /// Whether a name may stand here, or what would be right.
+    pub(crate) check: fn(&str) -> Result<(), String>,
+    /// What stands under a name.
+    pub(crate) entry: Entry,
+}
+
+/// What stands under a name of the operator's own.
+pub(crate) enum Entry {
+    /// One value.
+    Value(&'static Kind),
+    /// Settings, by their paths inside the entry.
+    Group {
+        /// The settings.
+        members: &'static [Key],
+        /// The first of them may stand alone in the entry's place, as a text.
+        short: bool,
+    },
 }
 
 /// One setting.
@@ -55,9 +79,20 @@ const fn live(path: &'static str, json: &'static str, kind: Kind) -> Key {
     }
 }
 
+const fn named(
+    path: &'static str,
+    json: &'static str,
+    check: fn(&str) -> Result<(), String>,
+    entry: Entry,
+) -> Key {
+    live(path, json, Kind::Named(Named { check, entry }))
+}
+
 pub(crate) const U32: Kind = Kind::Whole(0..=u32::MAX as u64);
 /// TOML's integers end here.
 pub(crate) const U63: Kind = Kind::Whole(0..=i64::MAX as u64);
+
+const CONCURRENCY: Kind = Kind::Whole(1..=limits::CONCURRENCY_MAX as u64);
 
 /// Every setting, in the order of `config.toml`.
 pub(crate) const KEYS: &[Key] = &[
@@ -72,18 +107,41 @@ pub(crate) const KEYS: &[Key] = &[
     live("glm.timeouts.first_byte_ms", "timeouts.firstByte", U63),
     live("glm.timeouts.idle_ms", "timeouts.idle", U63),
     live("glm.timeouts.total_ms", "timeout", U63),
-    live(
-        "lane.max_concurrency",
-        "maxConcurrency",
-        Kind::Whole(1..=limits::CONCURRENCY_MAX as u64),
+    live("glm.async_models", "asyncModels", Kind::List(text::model)),
+    live("glm.async_poll_ms", "asyncPoll", U63),
+    named(
+        "glm.fallbacks",
+        "fallbacks",
+        text::model_name,
+        Entry::Value(&Kind::List(text::model)),
     ),
+    live("lane.max_concurrency", "maxConcurrency", CONCURRENCY),
+    live("lane.auto_concurrency", "autoConcurrency", Kind::Switch),
+    live("lane.auto_min", "autoMin", CONCURRENCY),
+    live("lane.auto_trial_ms", "autoTrial", U63),
+    live("lane.requests_per_minute", "requestsPerMinute", U32),
+    live("lane.tokens_per_minute", "tokensPerMinute", U63),
+    live("lane.min_spacing_ms", "minSpacing", U63),
+    live("lane.fair_quantum_tokens", "fairQuantumTokens", U32),
+    live("lane.ageing_ms", "ageing", U63),
+    live("lane.pause_after_timeout_ms", "pauseAfterTimeout", U63),
+    live("lane.operator_probe_ms", "operatorProbe", U63),
     live("lane.max_queue_jobs", "maxQueueJobs", U63),
     live(
         "lane.on_interrupted",
         "onInterrupted",
-        Kind::OneOf(&["retry", "fail"]),
+        Kind::OneOf(&["retry", "hold", "fail"]),
     ),
     live("lane.quarantine_after", "quarantineAfter", U32),
+    named(
+        "lanes",
+        "lanes",
+        text::lane_name,
+        Entry::Group {
+            members: LANE,
+            short: false,
+        },
+    ),
     live(
         "retry.max_retries",
         "maxRetries",
@@ -99,6 +157,7 @@ pub(crate) const KEYS: &[Key] = &[
     live("retry.jitter", "retry.jitter", Kind::Number),
     live("retry.throttle_base_ms", "retry.throttleBase", U63),
     live("retry.throttle_max_ms", "retry.throttleMax", U63),
+    live("retry.max_throttles", "retry.maxThrottles", U32),
     live("retry.overload_base_ms", "retry.overloadBase", U63),
     live("retry.overload_max_ms", "retry.overloadMax", U63),
     live(
@@ -116,7 +175,15 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Number,
     ),
     live("breaker.cool_down_max_ms", "breaker.coolDownMax", U63),
-    live("policy", "policy", Kind::Policy),
+    named(
+        "policy",
+        "policy",
+        text::policy_code,
+        Entry::Group {
+            members: WORD,
+            short: true,
+        },
+    ),
     live(
         "money.price_list",
         "priceList",
@@ -136,6 +203,89 @@ pub(crate) const KEYS: &[Key] = &[
     fixed("log.filter", Kind::Text(text::log_filter)),
     fixed("log.format", Kind::OneOf(&["text", "json"])),
 ];
+
+/// What a lane of its own is told.
+const LANE: &[Key] = &[
+    live("models", "models", Kind::List(text::model_pattern)),
+    live("max_concurrency", "maxConcurrency", CONCURRENCY),
+    live("auto_concurrency", "autoConcurrency", Kind::Switch),
+    live("auto_min", "autoMin", CONCURRENCY),
+    live("auto_trial_ms", "autoTrial", U63),
+    live("requests_per_minute", "requestsPerMinute", U32),
+    live("tokens_per_minute", "tokensPerMinute", U63),
+    live("min_spacing_ms", "minSpacing", U63),
+    live("fair_quantum_tokens", "fairQuantumTokens", U32),
+    live("ageing_ms", "ageing", U63),
+];
+
+/// What may be said of a code: another class, or single rules. The class alone needs no group.
+const WORD: &[Key] = &[
+    live(
+        "class",
+        "class",
+        Kind::OneOf(&[
+            "throttle",
+            "overload",
+            "quota_window",
+            "operator_fatal",
+            "request_fatal",
+            "server_transient",
+            "duplicate_request",
+        ]),
+    ),
+    live(
+        "job",
+        "job",
+        Kind::OneOf(&["keep", "retry", "backoff", "fail"]),
+    ),
+    live(
+        "lane",
+        "lane",
+        Kind::OneOf(&[
+            "go_on",
+            "cool_down",
+            "hold_model",
+            "hold_until_reset",
+            "hold_for_operator",
+            "hold_model_for_operator",
+        ]),
+    ),
+    live(
+        "breaker",
+        "breaker",
+        Kind::OneOf(&["ignore", "count", "open"]),
+    ),
+];
+
+impl Key {
+    /// The settings of an entry, for a key with entries that are groups.
+    pub(crate) fn members(&self) -> &'static [Self] {
+        match self.kind {
+            Kind::Named(Named {
+                entry: Entry::Group { members, .. },
+                ..
+            }) => members,
+            _ => &[],
+        }
+    }
+}
+
+/// The admin API's name of the setting at a path in `config.toml`; `None` when there is none.
+pub(crate) fn json_path(path: &str) -> Option<String> {
+    if let Some(key) = KEYS.iter().find(|key| key.path == path) {
+        return key.json.map(str::to_owned);
+    }
+    KEYS.iter()
+        .filter(|key| matches!(key.kind, Kind::Named(_)))
+        .find_map(|key| {
+            let (json, entry) = (key.json?, inside(key.path, path)?);
+            let member = key.members().iter().find_map(|member| {
+                let name = entry.strip_suffix(member.path)?.strip_suffix('.')?;
+                Some(format!("{name}.{}", member.json?))
+            });
+            Some(format!("{json}.{}", member.as_deref().unwrap_or(entry)))
+        })
+}
 
 /// Whose names are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,11 @@
-//! The configuration as a value: the sections of `config.toml` and their defaults. What the lane has
-//! a default for is taken from there, so that no number is said twice.
+//! The configuration as a value: the sections of `config.toml`.
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{
-    BreakerSettings, FailureClass, OnInterrupted, Secret, Settings, Timeouts, limits,
-};
+use onelane_actors::model::{OnInterrupted, PolicyOverride, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::prices::{ModelPrice, PriceList};
-use crate::store::StoreOptions;
 
 /// Everything that can be configured. Its JSON and TOML forms show secrets masked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -17,14 +13,16 @@ use crate::store::StoreOptions;
 pub struct Config {
     /// GLM: where, with which key, with which defaults.
     pub glm: GlmSection,
-    /// The lane.
+    /// The default lane, and what all lanes have in common.
     pub lane: LaneSection,
+    /// Lanes of their own for some models, by name.
+    pub lanes: BTreeMap<String, NamedLaneSection>,
     /// Retries and cool-downs.
     pub retry: RetrySection,
     /// The circuit breaker.
     pub breaker: BreakerSection,
-    /// Codes whose class of failure differs from the shipped table.
-    pub policy: BTreeMap<String, FailureClass>,
+    /// Codes whose class or rules differ from the shipped table.
+    pub policy: BTreeMap<String, PolicyOverride>,
     /// Prices.
     pub money: MoneySection,
     /// The store.
@@ -56,6 +54,13 @@ pub struct GlmSection {
     pub is_active: bool,
     /// The bounds of one call.
     pub timeouts: TimeoutsSection,
+    /// Models that are called through GLM's asynchronous API.
+    pub async_models: Vec<String>,
+    /// Between two looks at an asynchronous task, in milliseconds.
+    pub async_poll_ms: u64,
+    /// Models that may serve a job whose own model is held for overload, in this order. An empty
+    /// list is none.
+    pub fallbacks: BTreeMap<String, Vec<String>>,
 }
 
 /// `[glm.timeouts]`: the bounds of one call, in milliseconds.
@@ -72,18 +77,65 @@ pub struct TimeoutsSection {
     pub total_ms: u64,
 }
 
-/// `[lane]`: the serial path to GLM.
+/// `[lane]`: the serial path to GLM, for every model that no lane of its own takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LaneSection {
     /// Calls in flight at most.
     pub max_concurrency: u16,
+    /// Concurrency finds its own value, up to `max_concurrency`.
+    pub auto_concurrency: bool,
+    /// It goes no lower than this.
+    pub auto_min: u16,
+    /// How long it waits before it tries one more, in milliseconds.
+    pub auto_trial_ms: u64,
+    /// Calls that may start in a minute; 0: any number.
+    pub requests_per_minute: u32,
+    /// Tokens of the calls that start in a minute; 0: any number.
+    pub tokens_per_minute: u64,
+    /// Between the starts of two calls at least, in milliseconds.
+    pub min_spacing_ms: u64,
+    /// Tokens that each user gets a round; 0: first come, first served.
+    pub fair_quantum_tokens: u32,
+    /// A waiting job's priority rises by one every so many milliseconds; 0: never.
+    pub ageing_ms: u64,
+    /// How long a lane rests after a call timed out, in milliseconds; 0: not.
+    pub pause_after_timeout_ms: u64,
+    /// After so many milliseconds an operator hold lets one call try; 0: never.
+    pub operator_probe_ms: u64,
     /// Jobs that may wait.
     pub max_queue_jobs: u64,
     /// What becomes of a job whose call was open when the process died.
     pub on_interrupted: OnInterrupted,
     /// Crashes in a row after which a job that was in flight in all of them is failed.
     pub quarantine_after: u32,
+}
+
+/// `[lanes.NAME]`: a lane of its own for some models. What is not said is as built in, not as in
+/// `[lane]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NamedLaneSection {
+    /// The models it takes: names, or beginnings of names that end in `*`.
+    pub models: Vec<String>,
+    /// Calls in flight at most.
+    pub max_concurrency: u16,
+    /// Concurrency finds its own value, up to `max_concurrency`.
+    pub auto_concurrency: bool,
+    /// It goes no lower than this.
+    pub auto_min: u16,
+    /// How long it waits before it tries one more, in milliseconds.
+    pub auto_trial_ms: u64,
+    /// Calls that may start in a minute; 0: any number.
+    pub requests_per_minute: u32,
+    /// Tokens of the calls that start in a minute; 0: any number.
+    pub tokens_per_minute: u64,
+    /// Between the starts of two calls at least, in milliseconds.
+    pub min_spacing_ms: u64,
+    /// Tokens that each user gets a round; 0: first come, first served.
+    pub fair_quantum_tokens: u32,
+    /// A waiting job's priority rises by one every so many milliseconds; 0: never.
+    pub ageing_ms: u64,
 }
 
 /// `[retry]`: how transient failures are retried, and how long throttle and overload answers delay.
@@ -104,9 +156,11 @@ pub struct RetrySection {
     pub throttle_base_ms: u64,
     /// No such cool-down is longer.
     pub throttle_max_ms: u64,
-    /// A job's delay after the first overload answer.
+    /// Throttle answers of one job after which it fails.
+    pub max_throttles: u32,
+    /// How long a model is held after the first overload answer.
     pub overload_base_ms: u64,
-    /// No such delay is longer.
+    /// No such hold is longer.
     pub overload_max_ms: u64,
 }
 
@@ -213,116 +267,5 @@ mod masked {
     ) -> Result<Option<Secret>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         Ok(text.as_deref().map(Secret::new))
-    }
-}
-
-impl Default for GlmSection {
-    fn default() -> Self {
-        let settings = Settings::default();
-        Self {
-            base_url: settings.endpoint.base_url,
-            api_key: None,
-            api_key_file: None,
-            model: settings.model,
-            max_tokens: settings.max_tokens,
-            temperature: settings.temperature,
-            is_active: settings.is_active,
-            timeouts: TimeoutsSection::default(),
-        }
-    }
-}
-
-impl Default for TimeoutsSection {
-    fn default() -> Self {
-        let timeouts = Timeouts::default();
-        Self {
-            connect_ms: timeouts.connect_ms,
-            first_byte_ms: timeouts.first_byte_ms,
-            idle_ms: timeouts.idle_ms,
-            total_ms: timeouts.total_ms,
-        }
-    }
-}
-
-impl Default for LaneSection {
-    fn default() -> Self {
-        let settings = Settings::default();
-        Self {
-            max_concurrency: settings.lane.max_concurrency,
-            max_queue_jobs: settings.max_queue_jobs,
-            on_interrupted: settings.on_interrupted,
-            quarantine_after: settings.quarantine_after,
-        }
-    }
-}
-
-impl Default for RetrySection {
-    fn default() -> Self {
-        let Settings {
-            retry,
-            throttle,
-            overload,
-            ..
-        } = Settings::default();
-        Self {
-            max_retries: retry.max_retries,
-            base_delay_ms: retry.base_delay_ms,
-            backoff_multiplier: retry.backoff_multiplier,
-            max_delay_ms: retry.max_delay_ms,
-            jitter: retry.jitter,
-            throttle_base_ms: throttle.base_ms,
-            throttle_max_ms: throttle.max_ms,
-            overload_base_ms: overload.base_ms,
-            overload_max_ms: overload.max_ms,
-        }
-    }
-}
-
-impl Default for BreakerSection {
-    fn default() -> Self {
-        let breaker = BreakerSettings::default();
-        Self {
-            consecutive_failures: breaker.consecutive_failures,
-            failure_rate: breaker.failure_rate,
-            window_ms: breaker.window_ms,
-            min_calls: breaker.min_calls,
-            cool_down_ms: breaker.cool_down_ms,
-            cool_down_multiplier: breaker.cool_down_multiplier,
-            cool_down_max_ms: breaker.cool_down_max_ms,
-        }
-    }
-}
-
-impl Default for StoreSection {
-    fn default() -> Self {
-        let options = StoreOptions::default();
-        Self {
-            path: "onelane.redb".to_owned(),
-            cache_bytes: options.cache_bytes,
-            quick_repair: options.quick_repair,
-        }
-    }
-}
-
-impl Default for ServerSection {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:4700".to_owned(),
-            admin_token: None,
-            admin_token_file: None,
-            max_body_bytes: limits::REQUEST_BYTES_MAX,
-            preview_chars: 200,
-            header_timeout_ms: 10_000,
-            shutdown_deadline_ms: 30_000,
-        }
-    }
-}
-
-impl Default for LogSection {
-    fn default() -> Self {
-        Self {
-            filter: "info".to_owned(),
-            format: LogFormat::default(),
-        }
     }
 }

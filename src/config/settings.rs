@@ -1,16 +1,20 @@
 //! What the lane and the server are told by a configuration, and the ranges of its values.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use onelane_actors::model::{
-    BreakerSettings, CoolDownSettings, Endpoint, LaneRules, RetrySettings, Secret, Settings,
-    SettingsError, Timeouts,
+    AutoSettings, BreakerSettings, CoolDownSettings, Endpoint, LaneRules, NamedLane, OrderSettings,
+    PaceSettings, RetrySettings, Secret, Settings, SettingsError, Timeouts,
 };
 
 use super::error::ConfigError;
-use super::sections::{BreakerSection, Config, RetrySection, TimeoutsSection};
-use super::{prices, text};
+use super::path::join;
+use super::sections::{
+    BreakerSection, Config, LaneSection, NamedLaneSection, RetrySection, TimeoutsSection,
+};
+use super::{policy, prices, text};
 
 impl Config {
     /// What the lane is told. Fails on the first value that is out of its range, by its name in
@@ -20,7 +24,8 @@ impl Config {
             text::base_url(&self.glm.base_url).map_err(|problem| fault("glm.base_url", problem))?;
         checked_secret("glm.api_key", self.glm.api_key.as_ref())?;
         for code in self.policy.keys() {
-            text::policy_code(code).map_err(|problem| fault("policy", problem))?;
+            let field = || join("policy", code);
+            text::policy_code(code).map_err(|problem| fault(field(), problem))?;
         }
         prices::check(&self.money.prices).map_err(|e| fault("money.prices", e.problem))?;
         let currency = self.money.price_list.currency(&base_url);
@@ -36,10 +41,12 @@ impl Config {
             temperature: self.glm.temperature,
             timeouts: self.glm.timeouts.into(),
             is_active: self.glm.is_active,
-            lane: LaneRules {
-                max_concurrency: self.lane.max_concurrency,
-                ..LaneRules::default()
-            },
+            lane: self.lane.into(),
+            lanes: self
+                .lanes
+                .iter()
+                .map(|(name, lane)| (name.clone(), lane.into()))
+                .collect(),
             max_queue_jobs: self.lane.max_queue_jobs,
             retry: self.retry.into(),
             throttle: CoolDownSettings {
@@ -53,13 +60,19 @@ impl Config {
             breaker: self.breaker.into(),
             on_interrupted: self.lane.on_interrupted,
             quarantine_after: self.lane.quarantine_after,
-            policy: self
-                .policy
+            policy: policy::in_force(&self.policy),
+            fallbacks: self
+                .glm
+                .fallbacks
                 .iter()
-                .map(|(code, class)| (code.clone(), (*class).into()))
+                .filter(|(_, chain)| !chain.is_empty())
+                .map(|(model, chain)| (model.clone(), chain.clone()))
                 .collect(),
+            async_models: self.glm.async_models.iter().cloned().collect(),
+            async_poll_ms: self.glm.async_poll_ms,
+            pause_after_timeout_ms: self.lane.pause_after_timeout_ms,
+            operator_probe_ms: self.lane.operator_probe_ms,
             prices: Arc::new(table),
-            ..Settings::default()
         };
         settings.validate()?;
         Ok(settings)
@@ -129,7 +142,7 @@ impl Config {
     }
 }
 
-fn fault(field: &'static str, problem: String) -> ConfigError {
+fn fault(field: impl Into<Cow<'static, str>>, problem: String) -> ConfigError {
     ConfigError::Setting(SettingsError {
         field: field.into(),
         problem,
@@ -154,6 +167,43 @@ impl From<TimeoutsSection> for Timeouts {
     }
 }
 
+/// The rules in a section that has the settings of a lane.
+macro_rules! rules_of {
+    ($section:expr) => {
+        LaneRules {
+            max_concurrency: $section.max_concurrency,
+            auto: $section.auto_concurrency.then_some(AutoSettings {
+                min: $section.auto_min,
+                trial_ms: $section.auto_trial_ms,
+            }),
+            pace: PaceSettings {
+                requests_per_minute: $section.requests_per_minute,
+                tokens_per_minute: $section.tokens_per_minute,
+                min_spacing_ms: $section.min_spacing_ms,
+            },
+            order: OrderSettings {
+                fair_quantum_tokens: $section.fair_quantum_tokens,
+                ageing_ms: $section.ageing_ms,
+            },
+        }
+    };
+}
+
+impl From<LaneSection> for LaneRules {
+    fn from(section: LaneSection) -> Self {
+        rules_of!(section)
+    }
+}
+
+impl From<&NamedLaneSection> for NamedLane {
+    fn from(section: &NamedLaneSection) -> Self {
+        Self {
+            models: section.models.clone(),
+            rules: rules_of!(section),
+        }
+    }
+}
+
 impl From<RetrySection> for RetrySettings {
     fn from(section: RetrySection) -> Self {
         Self {
@@ -162,7 +212,7 @@ impl From<RetrySection> for RetrySettings {
             backoff_multiplier: section.backoff_multiplier,
             max_delay_ms: section.max_delay_ms,
             jitter: section.jitter,
-            ..Self::default()
+            max_throttles: section.max_throttles,
         }
     }
 }

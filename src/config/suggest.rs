@@ -128,12 +128,12 @@ mod tests {
             "max_retries",
             "did you mean `retry.max_retries`?",
         );
-        check(Naming::Toml, "", "lanes", "did you mean `lane`?");
+        check(Naming::Toml, "", "lans", "did you mean `lane`?");
         check(
             Naming::Toml,
             "",
             "webhooks",
-            "config.toml has `glm`, `lane`, `retry`",
+            "config.toml has `glm`, `lane`, `lanes`, `retry`",
         );
         check(
             Naming::Toml,

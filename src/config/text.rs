@@ -3,8 +3,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use onelane_actors::model::{DEFAULT_LANE, limits};
 use reqwest::Url;
 use tracing_subscriber::EnvFilter;
+
+use super::suggest::quoted;
+use crate::glm::{ErrorTable, RowClass};
 
 /// Any text that says something: a name, a path.
 pub(crate) fn plain(text: &str) -> Result<String, String> {
@@ -91,16 +95,72 @@ pub(crate) fn log_filter(text: &str) -> Result<String, String> {
         })
 }
 
-/// A code of the policy table: GLM's number or one of our own names.
-pub(crate) fn policy_code(text: &str) -> Result<(), String> {
-    let fits = (1..=64).contains(&text.len())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    if fits {
+/// The name of a model.
+pub(crate) fn model(text: &str) -> Result<String, String> {
+    plain(text)?;
+    if text.chars().count() > limits::MODEL_CHARS_MAX {
+        return Err(format!(
+            "must have 1 to {} characters",
+            limits::MODEL_CHARS_MAX
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// [`model`], for a name that stands before something.
+pub(crate) fn model_name(text: &str) -> Result<(), String> {
+    model(text).map(drop)
+}
+
+/// The name of a model, or its beginning and a `*`.
+pub(crate) fn model_pattern(text: &str) -> Result<String, String> {
+    match text.find('*') {
+        Some(at) if at + 1 < text.len() => {
+            Err("may have a `*` at its end only, as in glm-4.5*".to_owned())
+        }
+        _ => model(text),
+    }
+}
+
+/// The name of a lane of its own.
+pub(crate) fn lane_name(text: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if (1..=64).contains(&text.len()) && text.chars().all(is_plain) && text != DEFAULT_LANE {
         return Ok(());
     }
-    Err("must be a code such as 1305, http_503 or timeout_total".to_owned())
+    Err(
+        "must be named with 1 to 64 letters, digits, `-` or `_`, and not `default`, which is [lane]"
+            .to_owned(),
+    )
+}
+
+/// A code of the policy table: GLM's number, an HTTP status, or another code with a row of its own.
+pub(crate) fn policy_code(text: &str) -> Result<(), String> {
+    let is_number = text.len() == 4 && text.bytes().all(|b| b.is_ascii_digit());
+    let status = text.strip_prefix("http_").filter(|n| n.len() == 3);
+    let is_status = status.is_some_and(|n| n.parse().is_ok_and(|n| (100..=599_u16).contains(&n)));
+    let table = ErrorTable::shipped();
+    let in_table: Vec<&str> = table
+        .rows()
+        .chain(table.own_rows())
+        // There the code inside the body decides: that one may be changed.
+        .filter(|row| row.class != RowClass::MapByInnerCode)
+        .map(|row| row.code.as_str())
+        .collect();
+    if is_number || is_status || in_table.contains(&text) {
+        return Ok(());
+    }
+    let begins_with_letter = |code: &&str| code.starts_with(|c: char| c.is_ascii_alphabetic());
+    let names: Vec<&str> = in_table
+        .into_iter()
+        .filter(begins_with_letter)
+        .filter(|code| !code.starts_with("http_"))
+        .collect();
+    Err(format!(
+        "must be a code of GLM such as 1305, an HTTP status such as http_503 or http_5xx, or one \
+         of {}",
+        quoted(&names)
+    ))
 }
 
 #[cfg(test)]
@@ -181,6 +241,61 @@ mod tests {
         for bad in ["", "a b", "a\n", "schlüssel", "****cret"] {
             let problem = secret(bad).unwrap_err();
             assert!(bad.len() < 2 || !problem.contains(bad), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_the_policy_is_one_that_a_call_can_fail_with() {
+        for good in [
+            "1305",
+            "9999",
+            "500",
+            "http_503",
+            "http_5xx",
+            "conn",
+            "timeout_total",
+        ] {
+            assert_eq!(policy_code(good), Ok(()), "{good}");
+        }
+        assert_eq!(policy_code("finish:sensitive"), Ok(()));
+        // The last three are conclusions of the lane itself, and a body that only holds another code.
+        for bad in [
+            "",
+            "13",
+            "13055",
+            "http_",
+            "http_999",
+            "http_05",
+            "http_0503",
+            "timeout",
+            "a b",
+            "interrupted",
+            "deadline",
+            "body:200_error",
+        ] {
+            let problem = policy_code(bad).unwrap_err();
+            assert!(
+                problem.contains("such as 1305, an HTTP status such as http_503"),
+                "{problem}"
+            );
+            assert!(problem.contains("`timeout_total`"), "{problem}");
+            assert!(!problem.contains("body:200"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_lane_has_a_plain_name_and_models_that_end_in_a_star_or_not() {
+        for good in ["big", "glm-5", "A_1"] {
+            assert_eq!(lane_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", "default", "a.b", "a b", "ü", &"x".repeat(65)] {
+            assert!(lane_name(bad).is_err(), "{bad}");
+        }
+        for good in ["glm-5", "glm-4.5*", "*"] {
+            assert_eq!(model_pattern(good).unwrap(), good);
+        }
+        for bad in ["", "*air", "glm-*-air", "a\n", &"m".repeat(129)] {
+            assert!(model_pattern(bad).is_err(), "{bad}");
         }
     }
 

@@ -76,7 +76,7 @@ fn failure(status: u16, headers: &HeaderMap, stated: Stated, reader: &Reader<'_>
 }
 
 /// The class of a failure whose code says nothing.
-fn class_of_status(status: u16) -> FailureClass {
+pub(crate) fn class_of_status(status: u16) -> FailureClass {
     if let Some(class) = ErrorTable::shipped().class(&format!("http_{status}")) {
         return class;
     }

@@ -1,9 +1,10 @@
-//! The table of GLM's error codes, shipped as data: which code means what, and is of which class.
+//! The table of error codes, shipped as data: which code means what, is of which class, and where its
+//! rule differs from that of its class.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use onelane_actors::model::FailureClass;
+use onelane_actors::model::{BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride, code};
 use serde::{Deserialize, Serialize};
 
 /// What a row says of its failure's class.
@@ -29,19 +30,116 @@ pub struct ErrorRow {
     pub meaning: String,
     /// Its class.
     pub class: RowClass,
+    /// What happens to the job, where that is not what the class does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRule>,
+    /// What happens to the lane, where that is not what the class does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<LaneRule>,
+    /// What the breaker hears, where that is not what the class does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerRule>,
 }
+
+impl ErrorRow {
+    /// Its class; `None` where the code inside the body decides.
+    #[must_use]
+    pub const fn failure_class(&self) -> Option<FailureClass> {
+        match self.class {
+            RowClass::Is(class) => Some(class),
+            RowClass::MapByInnerCode => None,
+        }
+    }
+
+    /// What its rule has that its class's rule has not.
+    #[must_use]
+    pub const fn exception(&self) -> PolicyOverride {
+        PolicyOverride {
+            class: None,
+            job: self.job,
+            lane: self.lane,
+            breaker: self.breaker,
+        }
+    }
+}
+
+/// Failures of calls that GLM does not state: their codes, classes and meanings.
+const OWN: [(&str, FailureClass, &str); 10] = [
+    (
+        code::TIMEOUT_CONNECT,
+        FailureClass::ServerTransient,
+        "no connection within timeouts.connect_ms",
+    ),
+    (
+        code::TIMEOUT_FIRST_BYTE,
+        FailureClass::ServerTransient,
+        "no response headers within timeouts.first_byte_ms",
+    ),
+    (
+        code::TIMEOUT_IDLE,
+        FailureClass::ServerTransient,
+        "no byte for timeouts.idle_ms in the middle of a response",
+    ),
+    (
+        code::TIMEOUT_TOTAL,
+        FailureClass::ServerTransient,
+        "not finished within timeouts.total_ms",
+    ),
+    (
+        code::BODY_INVALID,
+        FailureClass::ServerTransient,
+        "a success whose body is no GLM answer",
+    ),
+    (
+        code::BODY_TOO_LARGE,
+        FailureClass::ServerTransient,
+        "a response larger than what is taken",
+    ),
+    (
+        code::REQUEST_INVALID,
+        FailureClass::RequestFatal,
+        "the stored request can't be written as a GLM body",
+    ),
+    (
+        code::ASYNC_UNSUPPORTED,
+        FailureClass::RequestFatal,
+        "the transport has no asynchronous calls",
+    ),
+    (
+        code::NO_API_KEY,
+        FailureClass::OperatorFatal,
+        "no API key, or one that no header can hold",
+    ),
+    (
+        code::BASE_URL_INVALID,
+        FailureClass::OperatorFatal,
+        "the base URL is no URL",
+    ),
+];
 
 /// All rows, by code.
 #[derive(Debug, Clone, Default)]
 pub struct ErrorTable {
     rows: BTreeMap<String, ErrorRow>,
+    own: BTreeMap<String, ErrorRow>,
 }
 
 /// Read once; that it can be read is a test below, since the file is part of the program.
 static SHIPPED: LazyLock<ErrorTable> = LazyLock::new(|| {
     let rows: Vec<ErrorRow> = serde_json::from_str(include_str!("errors.json")).unwrap_or_default();
+    let own = OWN.map(|(code, class, meaning)| ErrorRow {
+        code: code.to_owned(),
+        http_status: None,
+        meaning: meaning.to_owned(),
+        class: RowClass::Is(class),
+        job: None,
+        lane: None,
+        breaker: None,
+    });
+    let by_code = |row: ErrorRow| (row.code.clone(), row);
     ErrorTable {
-        rows: rows.into_iter().map(|r| (r.code.clone(), r)).collect(),
+        rows: rows.into_iter().map(by_code).collect(),
+        own: own.into_iter().map(by_code).collect(),
     }
 });
 
@@ -61,10 +159,19 @@ impl ErrorTable {
     /// The class of a code; `None` for a code that the table does not know.
     #[must_use]
     pub fn class(&self, code: &str) -> Option<FailureClass> {
-        match self.row(code)?.class {
-            RowClass::Is(class) => Some(class),
-            RowClass::MapByInnerCode => None,
-        }
+        self.row(code)?.failure_class()
+    }
+
+    /// The row of a code that GLM does not state. Apart from the others, so that no server can
+    /// state it.
+    #[must_use]
+    pub fn own_row(&self, code: &str) -> Option<&ErrorRow> {
+        self.own.get(code)
+    }
+
+    /// The rows of all codes that GLM does not state, ordered by code.
+    pub fn own_rows(&self) -> impl Iterator<Item = &ErrorRow> {
+        self.own.values()
     }
 
     /// All rows, ordered by code.
@@ -76,6 +183,31 @@ impl ErrorTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_of_one_model_holds_that_model_alone() {
+        let exceptions: Vec<_> = ErrorTable::shipped()
+            .rows()
+            .filter(|row| row.exception() != PolicyOverride::default())
+            .map(|row| (row.code.as_str(), row.exception()))
+            .collect();
+        let of_the_model = PolicyOverride {
+            lane: Some(LaneRule::HoldModelForOperator),
+            ..PolicyOverride::default()
+        };
+        assert_eq!(exceptions, [("1220", of_the_model), ("1311", of_the_model)]);
+    }
+
+    #[test]
+    fn what_glm_does_not_state_has_a_row_that_no_server_can_use() {
+        let table = ErrorTable::shipped();
+        assert_eq!(table.own_rows().count(), OWN.len());
+        for row in table.own_rows() {
+            assert_eq!(table.row(&row.code), None, "{}", row.code);
+        }
+        let row = table.own_row(code::TIMEOUT_TOTAL).unwrap();
+        assert_eq!(row.failure_class(), Some(FailureClass::ServerTransient));
+    }
 
     #[test]
     fn the_shipped_table_is_whole() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use onelane_actors::Faults;
+use onelane_actors::policy::transition::Transition;
 use onelane_actors::ports::{Clock as _, Store as _, StoreError};
 use onelane_actors::supervisor::RestartBudget;
 
@@ -54,6 +55,10 @@ impl Orchestrator {
             .map_err(|error| StartError::Actors(error.to_string()))??;
         let clock = Arc::new(SystemClock);
         let loaded = loaded.with_stored(stored.as_deref(), clock.now())?;
+        let store = match loaded.stored_json().filter(|_| stored.is_none()) {
+            Some(first) => keep(store, first).await?,
+            None => store,
+        };
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -70,12 +75,41 @@ impl Orchestrator {
     }
 }
 
+/// Stores the first form of the configuration, with the moment of the first start in it.
+async fn keep(store: RedbStore, config: String) -> Result<RedbStore, StartError> {
+    let kept = tokio::task::spawn_blocking(move || {
+        store.commit(&[Transition::Config(config)])?;
+        Ok::<_, StoreError>(store)
+    });
+    Ok(kept
+        .await
+        .map_err(|error| StartError::Actors(error.to_string()))??)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::orchestrator::Submission;
+
+    #[tokio::test]
+    async fn the_first_start_is_remembered_without_any_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.store.path = directory.path().join("lane.redb").display().to_string();
+        let mut created = Vec::new();
+        for _ in 0..2 {
+            let lane = Orchestrator::start(&config).await.unwrap();
+            created.push(lane.config_view()["createdAt"].clone());
+            lane.shutdown(Duration::from_secs(10)).await;
+            drop(lane);
+            // The clock counts milliseconds: a later start is another moment.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(created[0].is_string());
+        assert_eq!(created[0], created[1]);
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_store_is_free_once_the_last_handle_of_a_stopped_lane_is_gone() {

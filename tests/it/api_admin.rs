@@ -438,3 +438,53 @@ async fn a_key_that_glm_sends_back_does_not_come_through() {
         assert!(!reply.text.contains("the-first-secret"), "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_in_force_is_shown_and_a_change_of_it_is_in_force_at_once() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let row = async |code: &str| {
+        let body = api.get("/api/admin/glm/policy").await.expect(200);
+        let rows = body["policy"].as_array().unwrap();
+        rows.iter().find(|row| row["code"] == code).unwrap().clone()
+    };
+    let shipped = row("1234").await;
+    has_fields(
+        &shipped,
+        &[
+            "code",
+            "httpStatus",
+            "meaning",
+            "class",
+            "job",
+            "lane",
+            "breaker",
+            "overridden",
+        ],
+    );
+    assert_eq!(shipped["class"], "server_transient");
+    assert_eq!(shipped["overridden"], false);
+
+    let patch = r#"{"policy": {"1234": {"class": "overload"}}}"#;
+    api.put(CONFIG, patch).await.expect(200);
+    let changed = row("1234").await;
+    assert_eq!(changed["class"], "overload");
+    assert_eq!(changed["lane"], "hold_model");
+    assert_eq!(changed["overridden"], true);
+    let told = lane.settings().policy["1234"];
+    assert_eq!(told.class, Some(onelane::model::FailureClass::Overload));
+
+    let reply = api
+        .put(CONFIG, r#"{"policy": {"12345": "overload"}}"#)
+        .await;
+    let problem = &reply.expect(400)["errors"][0];
+    assert_eq!(problem["field"], "policy.12345");
+    assert!(
+        problem["problem"]
+            .as_str()
+            .unwrap()
+            .contains("such as 1305"),
+        "{problem}"
+    );
+}

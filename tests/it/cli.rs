@@ -39,6 +39,7 @@ fn help_names_every_verb_with_examples_and_exit_codes() {
         "run",
         "simulate",
         "config",
+        "policy",
         "Examples:",
         "Exit codes:",
         "--json",
@@ -80,6 +81,9 @@ fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
         &["simulate", "--latency", "50"],
         &["simulate", "--listen", "nowhere"],
         &["config"],
+        &["policy", "9999"],
+        &["policy", "interrupted"],
+        &["policy", "1302", "1303"],
     ] {
         let output = run(args);
         assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);
@@ -225,4 +229,93 @@ fn config_show_is_a_table_for_people() {
         !dir.path().join("onelane.redb").exists(),
         "looking makes no store"
     );
+}
+
+#[test]
+fn policy_shows_the_table_in_force_without_key_server_or_store() {
+    let output = run(&["policy"]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let row = |code: &str| {
+        let row = output.stdout.lines().find(|line| line.starts_with(code));
+        let row = row.unwrap_or_else(|| panic!("{code} in {}", output.stdout));
+        row.split_whitespace().take(7).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("CODE"), "CODE HTTP CLASS JOB LANE BREAKER FROM");
+    assert_eq!(
+        row("1302 "),
+        "1302 429 throttle keep cool_down ignore shipped"
+    );
+    assert_eq!(
+        row("1113 "),
+        "1113 429 operator_fatal keep hold_for_operator ignore shipped"
+    );
+    assert_eq!(
+        row("1311 "),
+        "1311 429 operator_fatal keep hold_model_for_operator ignore shipped"
+    );
+    assert_eq!(
+        row("timeout_total "),
+        "timeout_total - server_transient backoff go_on count shipped"
+    );
+
+    let json: Value = serde_json::from_str(&run(&["policy", "--json"]).stdout).unwrap();
+    let rows = json["policy"].as_array().unwrap();
+    assert!(rows.len() > 59, "{}", rows.len());
+    let row = rows.iter().find(|row| row["code"] == "1308").unwrap();
+    assert_eq!(row["class"], "quota_window");
+    assert_eq!(row["lane"], "hold_until_reset");
+    assert_eq!(row["httpStatus"], 429);
+    assert_eq!(row["overridden"], false);
+}
+
+#[test]
+fn policy_shows_and_explains_what_the_configuration_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "[policy]\n1234 = { class = \"overload\", breaker = \"open\" }\n\
+                  [retry]\noverload_base_ms = 7000\n[breaker]\ncool_down_ms = 1234\n";
+    std::fs::write(dir.path().join("my.toml"), config).unwrap();
+    let policy = |args: &[&str]| {
+        let output = onelane(dir.path())
+            .env("ONELANE_CONFIG", "my.toml")
+            .arg("policy")
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = policy(&[]);
+    let row = table
+        .lines()
+        .find(|line| line.starts_with("1234 "))
+        .unwrap();
+    assert!(row.contains("file my.toml"), "{row}");
+    let words = policy(&["1234"]);
+    for part in [
+        "1234, HTTP 500: network error",
+        "overload (file my.toml)",
+        "uses up a retry (of 3,",
+        "for 7000 ms, doubling",
+        "ends by itself",
+        "opens at once: no call for 1234 ms",
+    ] {
+        assert!(words.contains(part), "{part} in {words}");
+    }
+    let row: Value = serde_json::from_str(&policy(&["1234", "--json"])).unwrap();
+    assert_eq!(row["overridden"], true);
+    assert_eq!(row["breaker"], "open");
+    assert!(
+        policy(&["http_503"]).contains("server_transient"),
+        "a status is explained, too"
+    );
+}
+
+#[test]
+fn policy_of_an_unknown_code_says_what_is_allowed() {
+    for code in ["9999", "nonsense"] {
+        let output = run(&["policy", code]);
+        assert_eq!(output.code, Some(2));
+        assert!(output.stderr.contains(code), "{}", output.stderr);
+        assert!(output.stderr.contains("such as 1305"), "{}", output.stderr);
+    }
 }

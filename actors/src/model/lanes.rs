@@ -15,6 +15,15 @@ pub struct AutoSettings {
     pub trial_ms: u64,
 }
 
+impl Default for AutoSettings {
+    fn default() -> Self {
+        Self {
+            min: 1,
+            trial_ms: 60_000,
+        }
+    }
+}
+
 /// How fast calls may start, on top of concurrency. Zeros switch a bound off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PaceSettings {

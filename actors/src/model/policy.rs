@@ -19,6 +19,22 @@ pub enum JobRule {
     Fail,
 }
 
+impl JobRule {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Keep, Self::Retry, Self::Backoff, Self::Fail];
+
+    /// The name used in configuration and API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Retry => "retry",
+            Self::Backoff => "backoff",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// What happens to the lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,6 +53,31 @@ pub enum LaneRule {
     HoldModelForOperator,
 }
 
+impl LaneRule {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::GoOn,
+        Self::CoolDown,
+        Self::HoldModel,
+        Self::HoldUntilReset,
+        Self::HoldForOperator,
+        Self::HoldModelForOperator,
+    ];
+
+    /// The name used in configuration and API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GoOn => "go_on",
+            Self::CoolDown => "cool_down",
+            Self::HoldModel => "hold_model",
+            Self::HoldUntilReset => "hold_until_reset",
+            Self::HoldForOperator => "hold_for_operator",
+            Self::HoldModelForOperator => "hold_model_for_operator",
+        }
+    }
+}
+
 /// What the breaker hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,6 +88,21 @@ pub enum BreakerRule {
     Count,
     /// That it must open at once.
     Open,
+}
+
+impl BreakerRule {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ignore, Self::Count, Self::Open];
+
+    /// The name used in configuration and API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Count => "count",
+            Self::Open => "open",
+        }
+    }
 }
 
 /// The three together.
@@ -89,6 +145,17 @@ impl From<FailureClass> for PolicyOverride {
 }
 
 impl PolicyOverride {
+    /// This word where it says something, `below` where it does not.
+    #[must_use]
+    pub fn or(self, below: Self) -> Self {
+        Self {
+            class: self.class.or(below.class),
+            job: self.job.or(below.job),
+            lane: self.lane.or(below.lane),
+            breaker: self.breaker.or(below.breaker),
+        }
+    }
+
     /// A class's rule with this word laid over it.
     #[must_use]
     pub fn over(self, rule: Rule) -> Rule {
@@ -149,6 +216,22 @@ mod tests {
         let class = FailureClass::OperatorFatal;
         assert_eq!(decided(None), (class, class.rule()));
         assert_eq!(decided(Some(PolicyOverride::default())), decided(None));
+    }
+
+    #[test]
+    fn a_rules_name_is_its_stored_form() {
+        for rule in JobRule::ALL {
+            assert_eq!(serde_json::to_value(rule).unwrap(), rule.name());
+        }
+        for rule in LaneRule::ALL {
+            assert_eq!(serde_json::to_value(rule).unwrap(), rule.name());
+        }
+        for rule in BreakerRule::ALL {
+            assert_eq!(serde_json::to_value(rule).unwrap(), rule.name());
+        }
+        for class in FailureClass::ALL {
+            assert_eq!(serde_json::to_value(class).unwrap(), class.name());
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::sample;
 use crate::api::lane::{Answer, Lane};
+use crate::config::{Config, Loaded, PolicyRow};
 use crate::error::Error;
 use crate::orchestrator::{JobDetail, Metrics, Submission, Submitted};
 
@@ -214,6 +215,11 @@ impl Lane for FakeLane {
 
     fn config_view(&self) -> Value {
         json!({"model": "glm-4.7", "apiKey": "****cret"})
+    }
+
+    fn policy(&self) -> Vec<PolicyRow> {
+        let loaded = Loaded::from_config(&Config::default());
+        loaded.map(|loaded| loaded.policy()).unwrap_or_default()
     }
 
     fn set_config<'a>(&'a self, patch: &'a Value) -> Answer<'a, Value> {

@@ -1,7 +1,9 @@
 //! A change made while running: what was read can be sent back, what is wrong is named, what is
 //! stored survives, and a flag still wins.
 
-use onelane_actors::model::Secret;
+use onelane_actors::model::{
+    BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride, Secret, Settings,
+};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -48,13 +50,27 @@ fn the_view_has_the_field_names_of_the_api() {
         "timeouts": {"connect": 10_000, "firstByte": 300_000, "idle": 60_000},
         "maxRetries": 3,
         "isActive": true,
+        "asyncModels": [],
+        "asyncPoll": 2_000,
+        "fallbacks": {},
         "maxConcurrency": 1,
+        "autoConcurrency": false,
+        "autoMin": 1,
+        "autoTrial": 60_000,
+        "requestsPerMinute": 0,
+        "tokensPerMinute": 0,
+        "minSpacing": 0,
+        "fairQuantumTokens": 0,
+        "ageing": 0,
+        "pauseAfterTimeout": 0,
+        "operatorProbe": 0,
         "maxQueueJobs": 1_000_000,
         "onInterrupted": "retry",
         "quarantineAfter": 3,
+        "lanes": {},
         "retry": {
             "baseDelay": 1_000, "backoffMultiplier": 2.0, "maxDelay": 30_000, "jitter": 0.2,
-            "throttleBase": 5_000, "throttleMax": 120_000,
+            "throttleBase": 5_000, "throttleMax": 120_000, "maxThrottles": 200,
             "overloadBase": 30_000, "overloadMax": 300_000,
         },
         "breaker": {
@@ -118,7 +134,9 @@ fn a_change_is_live_dated_and_survives_a_restart() {
     assert_eq!(changed.settings.max_tokens, Some(99));
     assert_eq!(changed.settings.timeouts.idle_ms, 5);
     assert_eq!(changed.settings.timeouts.total_ms, 50);
-    assert_eq!(changed.settings.policy.len(), 2);
+    let class = |code: &str| changed.settings.policy[code].class;
+    assert_eq!(class("1234"), Some(FailureClass::Overload));
+    assert_eq!(class("1305"), Some(FailureClass::Throttle));
     assert_eq!(changed.config.money.prices.len(), 1);
     assert_eq!(changed.origin("glm.max_tokens"), Origin::Stored);
     let shown = view(&changed);
@@ -154,6 +172,171 @@ fn null_takes_a_change_back() {
     let back = change(&changed, &all);
     assert_eq!(back.loaded.config, loaded.config);
     assert_eq!(change(&back.loaded, &all).changed, Vec::<String>::new());
+}
+
+#[test]
+fn lanes_are_made_changed_and_taken_back_while_running() {
+    let loaded = Place::with_config(
+        "[lane]\nmax_concurrency = 3\n[lanes.air]\nmodels = ['glm-4.5*']\nmax_concurrency = 4\n",
+    )
+    .load();
+    let lane = |loaded: &Loaded, model: &str| {
+        let name = loaded.settings.lane_of(model).to_owned();
+        let rules = loaded.settings.rules_of(&name);
+        (name, rules.max_concurrency)
+    };
+    let made = change(
+        &loaded,
+        &json!({"lanes": {"big": {"models": ["glm-5"], "requestsPerMinute": 30}}}),
+    );
+    assert_eq!(
+        made.changed,
+        ["lanes.big.models", "lanes.big.requestsPerMinute"]
+    );
+    // What is not said is as built in, not as [lane] says.
+    assert_eq!(lane(&made.loaded, "glm-5"), ("big".to_owned(), 1));
+    assert_eq!(lane(&made.loaded, "glm-4.5-air"), ("air".to_owned(), 4));
+    assert_eq!(lane(&made.loaded, "glm-4.7"), ("default".to_owned(), 3));
+    let shown = view(&made.loaded);
+    assert_eq!(shown["lanes"]["big"]["requestsPerMinute"], 30);
+    assert_eq!(shown["lanes"]["big"]["autoTrial"], 60_000);
+
+    // The other lane, and what is not named of this one, stay as they are.
+    let faster = change(
+        &made.loaded,
+        &json!({"lanes": {"big": {"maxConcurrency": 2}}}),
+    )
+    .loaded;
+    assert_eq!(lane(&faster, "glm-5"), ("big".to_owned(), 2));
+    assert_eq!(
+        faster.settings.lanes["big"].rules.pace.requests_per_minute,
+        30
+    );
+    assert_eq!(faster.settings.lanes.len(), 2);
+    let again = restarted(&loaded, &faster.stored_json().unwrap());
+    assert_eq!(again.settings, faster.settings);
+
+    let slower = change(
+        &faster,
+        &json!({"lanes": {"big": {"maxConcurrency": null}}}),
+    )
+    .loaded;
+    assert_eq!(lane(&slower, "glm-5"), ("big".to_owned(), 1));
+    let back = change(&faster, &json!({"lanes": {"big": null}}));
+    assert_eq!(back.changed, ["lanes.big"]);
+    assert_eq!(lane(&back.loaded, "glm-5"), ("default".to_owned(), 3));
+    let all = change(&faster, &json!({"lanes": null})).loaded;
+    assert_eq!(all.settings, loaded.settings);
+}
+
+#[test]
+fn a_stored_change_of_a_lane_that_the_file_names_no_more_is_told_and_ignored() {
+    let config = "[lanes.air]\nmodels = ['glm-4.5*']\n";
+    let patch = json!({"lanes": {"air": {"maxConcurrency": 2}}, "model": "m"});
+    let stored = change(&Place::with_config(config).load(), &patch).loaded;
+    let json = stored.stored_json().unwrap();
+    let without = Place::new()
+        .load()
+        .with_stored(Some(&json), moment(3))
+        .unwrap();
+    assert_eq!(without.settings.lanes.len(), 0);
+    assert_eq!(without.settings.model, "m");
+    assert_eq!(
+        without.warnings,
+        ["stored change: lanes.air: takes no model any more; it is ignored"]
+    );
+}
+
+#[test]
+fn fallbacks_are_changed_model_by_model_and_an_empty_chain_is_none() {
+    let loaded = Place::with_config(
+        "[glm.fallbacks]\n'glm-4.5' = ['glm-4.5-air']\n'glm-5' = ['glm-4.7', 'glm-4.6']\n",
+    )
+    .load();
+    let chains = |loaded: &Loaded| {
+        loaded
+            .settings
+            .fallbacks
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(chains(&loaded), ["glm-4.5", "glm-5"]);
+    let changed = change(
+        &loaded,
+        &json!({"fallbacks": {"glm-4.5": [], "glm-4.6": ["glm-4.5"]}}),
+    );
+    let quoted = ["fallbacks.\"glm-4.5\"", "fallbacks.\"glm-4.6\""];
+    assert_eq!(changed.changed, quoted);
+    assert_eq!(chains(&changed.loaded), ["glm-4.6", "glm-5"]);
+    assert_eq!(
+        view(&changed.loaded)["fallbacks"],
+        json!({"glm-4.5": [], "glm-4.6": ["glm-4.5"], "glm-5": ["glm-4.7", "glm-4.6"]})
+    );
+    let again = restarted(&loaded, &changed.loaded.stored_json().unwrap());
+    assert_eq!(again.settings, changed.loaded.settings);
+    let back = change(&changed.loaded, &json!({"fallbacks": {"glm-4.5": null}})).loaded;
+    assert_eq!(chains(&back), ["glm-4.5", "glm-4.6", "glm-5"]);
+}
+
+#[test]
+fn a_code_is_changed_field_by_field_and_shown_as_shortly_as_it_can_be_said() {
+    let loaded = started();
+    let changed = change(
+        &loaded,
+        &json!({"policy": {"1305": {"job": "fail"}, "1234": {"class": "overload"}}}),
+    );
+    assert_eq!(changed.changed, ["policy.1234.class", "policy.1305.job"]);
+    let word = |settings: &Settings, code: &str| settings.policy[code];
+    assert_eq!(
+        word(&changed.loaded.settings, "1305"),
+        PolicyOverride {
+            class: Some(FailureClass::Throttle),
+            job: Some(JobRule::Fail),
+            ..PolicyOverride::default()
+        }
+    );
+    assert_eq!(
+        view(&changed.loaded)["policy"],
+        json!({"1234": "overload", "1305": {"class": "throttle", "job": "fail"}})
+    );
+    let again = restarted(&loaded, &changed.loaded.stored_json().unwrap());
+    assert_eq!(again.settings, changed.loaded.settings);
+    let back = change(&changed.loaded, &json!({"policy": {"1305": {"job": null}}})).loaded;
+    assert_eq!(word(&back.settings, "1305"), FailureClass::Throttle.into());
+}
+
+#[test]
+fn the_lane_is_told_the_shipped_exceptions_and_the_operators_words_over_them() {
+    let told = |patch: Value| {
+        let loaded = Place::new().load();
+        change(&loaded, &json!({ "policy": patch }))
+            .loaded
+            .settings
+            .policy
+    };
+    let of_the_model = PolicyOverride {
+        lane: Some(LaneRule::HoldModelForOperator),
+        ..PolicyOverride::default()
+    };
+    let shipped = told(json!({}));
+    assert_eq!(shipped["1311"], of_the_model);
+    // A single rule is laid over what is shipped...
+    let breaker = told(json!({"1311": {"breaker": "open"}}))["1311"];
+    let with_breaker = PolicyOverride {
+        breaker: Some(BreakerRule::Open),
+        ..of_the_model
+    };
+    assert_eq!(breaker, with_breaker);
+    // ...another class replaces it as a whole...
+    let word = told(json!({"1311": "request_fatal"}))["1311"];
+    assert_eq!(word, FailureClass::RequestFatal.into());
+    // ...and the row of all server errors is that of each that has none of its own.
+    let words = told(json!({"http_5xx": "overload", "http_503": {"job": "keep"}}));
+    assert_eq!(words["http_502"], FailureClass::Overload.into());
+    assert_eq!(words["http_503"].job, Some(JobRule::Keep));
+    assert_eq!(words["http_503"].class, Some(FailureClass::Overload));
+    assert!(!words.contains_key("http_529"));
 }
 
 #[test]
@@ -238,7 +421,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
         json!({"retry": {"base": 10}}),
         "retry.base",
         "unknown key; retry has `baseDelay`, `backoffMultiplier`, `maxDelay`, `jitter`, \
-         `throttleBase`, `throttleMax`, `overloadBase`, `overloadMax`",
+         `throttleBase`, `throttleMax`, `maxThrottles`, `overloadBase`, `overloadMax`",
     );
     check(
         json!({"baseUrl": "https://api.z.ai/api/paas/v4/chat/completions"}),
@@ -273,7 +456,58 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
     check(
         json!({"onInterrupted": "never"}),
         "onInterrupted",
-        "must be one of `retry`, `fail`",
+        "must be one of `retry`, `hold`, `fail`",
+    );
+    check(
+        json!({"policy": {"1305": {"lanes": "go_on"}}}),
+        "policy.1305.lanes",
+        "unknown key; did you mean `lane`?",
+    );
+    check(
+        json!({"policy": {"1305": {"breaker": "shut"}}}),
+        "policy.1305.breaker",
+        "must be one of `ignore`, `count`, `open`",
+    );
+    check(
+        json!({"lanes": {"big": {"maxConcurrency": 2}}}),
+        "lanes.big.models",
+        "must name at least one model, each in 1 to 128 characters",
+    );
+    check(
+        json!({"lanes": {"big": {"models": ["glm-5"], "max_concurrency": 2}}}),
+        "lanes.big.max_concurrency",
+        "unknown key; did you mean `maxConcurrency`?",
+    );
+    check(
+        json!({"lanes": {"big": {"models": ["glm-5"], "autoConcurrency": true, "autoMin": 2}}}),
+        "lanes.big.autoMin",
+        "must be at least 1 and not above lanes.big.maxConcurrency",
+    );
+    check(
+        json!({"autoConcurrency": true, "autoMin": 2}),
+        "autoMin",
+        "must be at least 1 and not above maxConcurrency",
+    );
+    check(
+        json!({"ageing": 5}),
+        "ageing",
+        "must be 0 (off) or 1000 to 86400000 milliseconds (a day)",
+    );
+    check(
+        json!({"fallbacks": {"glm-4.5": ["glm-4.5"]}}),
+        "fallbacks.\"glm-4.5\"",
+        "must name other models, each in 1 to 128 characters",
+    );
+    check(
+        json!({"retry.jitter": 0.5}),
+        "\"retry.jitter\"",
+        "unknown key; the configuration has `baseUrl`, `apiKey`, `model`, `maxTokens`, \
+         `temperature`, `isActive`, `timeouts`, `timeout`, `asyncModels`, `asyncPoll`, \
+         `fallbacks`, `maxConcurrency`, `autoConcurrency`, `autoMin`, `autoTrial`, \
+         `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, `ageing`, \
+         `pauseAfterTimeout`, `operatorProbe`, `maxQueueJobs`, `onInterrupted`, \
+         `quarantineAfter`, `lanes`, `maxRetries`, `retry`, `breaker`, `policy`, `priceList`, \
+         `prices`",
     );
     check(
         json!({"prices": [{"model": "m", "input": 0.5, "output": "1"}]}),
@@ -316,7 +550,7 @@ fn valid_patch() -> impl Strategy<Value = Value> {
         "[a-z0-9.-]{1,20}".prop_map(|m| ("model", json!(m))),
         "[!-)+-~]{1,40}".prop_map(|k| ("apiKey", json!(k))),
         (1_u64..=86_400_000).prop_map(|n| ("timeout", json!(n))),
-        (1_u16..=256).prop_map(|n| ("maxConcurrency", json!(n))),
+        (1_u16..=100).prop_map(|n| ("maxConcurrency", json!(n))),
         (0_u32..=100).prop_map(|n| ("maxRetries", json!(n))),
         (0_u64..=1_000, 0.0..=1.0)
             .prop_map(|(n, j): (u64, f64)| ("retry", json!({"baseDelay": n, "jitter": j}))),
@@ -324,7 +558,21 @@ fn valid_patch() -> impl Strategy<Value = Value> {
             "breaker",
             json!({"consecutiveFailures": n, "failureRate": r})
         )),
-        "[a-z0-9_]{1,8}".prop_map(|code| ("policy", json!({ code: "overload" }))),
+        "[1-9][0-9]{3}".prop_map(|code| ("policy", json!({ code: "overload" }))),
+        ("[1-9][0-9]{3}|http_50[0-9]|conn", 0_usize..3).prop_map(|(code, n)| {
+            let job = ["keep", "retry", "fail"][n];
+            ("policy", json!({ code: {"job": job, "breaker": "open"} }))
+        }),
+        ("[a-c]", "[a-z0-9.]{1,9}[*]?", 1_u16..=50).prop_map(|(name, model, n)| (
+            "lanes",
+            json!({ name: {"models": [model], "maxConcurrency": n} })
+        )),
+        ("[a-c]", "[1-9]{1,3}").prop_map(|(model, n)| (
+            "fallbacks",
+            json!({ format!("glm-{model}.5"): [format!("glm-{n}")] })
+        )),
+        Just(("lanes", Value::Null)),
+        Just(("policy", json!({"1234": null}))),
         (0_u64..1_000_000, 0_u64..1_000_000_000).prop_map(|(units, nanos)| (
             "prices",
             json!([{"model": "p", "input": format!("{units}.{nanos:09}"), "output": units}])
@@ -363,8 +611,8 @@ proptest! {
 
     #[test]
     fn whatever_is_sent_is_a_change_or_an_error_with_a_field(
-        name in "[a-zA-Z._]{0,12}|retry|breaker|policy|prices|timeouts|maxTokens|model",
-        inner in "[a-zA-Z0-9._]{0,12}|baseDelay|idle|model|input",
+        name in "[a-zA-Z._]{0,12}|retry|breaker|policy|prices|timeouts|maxTokens|model|lanes|fallbacks",
+        inner in "[a-zA-Z0-9._]{0,12}|baseDelay|idle|model|input|1305|big",
         leaf in prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),

@@ -3,18 +3,19 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use onelane_actors::model::{BreakerRule, FailureClass, JobRule, LaneRule};
 use serde_json::Value;
 
 use crate::config::file;
-use crate::config::schema::{KEYS, Kind};
-use crate::config::{Config, Loader};
+use crate::config::schema::{KEYS, Kind, json_path};
+use crate::config::{Config, Loader, NamedLaneSection};
 
 fn shipped() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
     std::fs::read_to_string(path).unwrap()
 }
 
-/// Paths of all leaves; lists and the policy are one leaf.
+/// Paths of all leaves; lists, and all entries under names of the operator's own, are one leaf.
 fn leaves(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {
     let whole = KEYS.iter().any(|key| key.path == prefix);
     match value {
@@ -64,6 +65,49 @@ fn the_shipped_file_says_the_defaults() {
     assert_eq!(loaded.warnings, Vec::<String>::new());
 }
 
+/// The names inside an entry of the file.
+fn found_in(table: &toml::Table, section: &str, name: &str) -> BTreeSet<String> {
+    let entry = table[section][name].as_table().unwrap();
+    entry.keys().cloned().collect()
+}
+
+#[test]
+fn the_settings_of_an_entry_are_what_its_section_holds() {
+    let members = |path: &str| {
+        let key = KEYS.iter().find(|key| key.path == path).unwrap();
+        key.members().iter().map(|m| m.path.to_owned())
+    };
+    let fields = |section: Value| section.as_object().unwrap().keys().cloned().collect();
+    let lane = serde_json::to_value(NamedLaneSection::default()).unwrap();
+    let fields: BTreeSet<String> = fields(lane);
+    assert_eq!(members("lanes").collect::<BTreeSet<_>>(), fields);
+    // A lane of its own has every rule that the default lane has, under the same names.
+    for name in fields.iter().filter(|name| *name != "models") {
+        let of_lane = format!("lane.{name}");
+        let key = KEYS.iter().find(|key| key.path == of_lane).unwrap();
+        assert_eq!(
+            json_path(&format!("lanes.x.{name}")),
+            key.json.map(|json| format!("lanes.x.{json}"))
+        );
+    }
+}
+
+#[test]
+fn every_class_and_rule_can_be_said_of_a_code() {
+    let key = KEYS.iter().find(|key| key.path == "policy").unwrap();
+    let check = |member: &str, names: &[&str]| {
+        let member = key.members().iter().find(|m| m.path == member).unwrap();
+        let Kind::OneOf(words) = member.kind else {
+            panic!("{}", member.path)
+        };
+        assert_eq!(words, names);
+    };
+    check("class", &FailureClass::ALL.map(FailureClass::name));
+    check("job", &JobRule::ALL.map(JobRule::name));
+    check("lane", &LaneRule::ALL.map(LaneRule::name));
+    check("breaker", &BreakerRule::ALL.map(BreakerRule::name));
+}
+
 #[test]
 fn the_shipped_file_has_every_setting() {
     let is_setting = |line: &str| {
@@ -71,7 +115,10 @@ fn the_shipped_file_has_every_setting() {
             .chars()
             .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')
             .collect();
-        line.starts_with("[[") || (!name.is_empty() && line[name.len()..].starts_with(" = "))
+        let is_quoted = line.starts_with('"') && line.contains("\" = ");
+        line.starts_with('[')
+            || is_quoted
+            || (!name.is_empty() && line[name.len()..].starts_with(" = "))
     };
     let uncommented: Vec<String> = shipped()
         .lines()
@@ -82,8 +129,13 @@ fn the_shipped_file_has_every_setting() {
         .collect();
     let table: toml::Table = uncommented.join("\n").parse().unwrap();
     let mut found = BTreeSet::new();
-    leaves(&serde_json::to_value(table).unwrap(), "", &mut found);
+    leaves(&serde_json::to_value(&table).unwrap(), "", &mut found);
     assert_eq!(found, keys());
+    let lane: BTreeSet<_> = found_in(&table, "lanes", "big");
+    let settings = NamedLaneSection::default();
+    let settings = serde_json::to_value(settings).unwrap();
+    let settings = settings.as_object().unwrap().keys().cloned();
+    assert_eq!(lane, settings.collect());
     // The samples are valid, too; only the two ways to give a secret exclude each other.
     let samples: Vec<_> = uncommented
         .iter()
@@ -100,7 +152,7 @@ fn every_setting_of_the_shipped_file_says_why() {
     let mut in_sample = false;
     for pair in lines.windows(2) {
         let [before, line] = pair else { continue };
-        in_sample = (in_sample || line.starts_with("# [[")) && !line.is_empty();
+        in_sample = (in_sample || line.starts_with("# [")) && !line.is_empty();
         let is_default = line.contains(" = ") && !line.starts_with('#') && !line.starts_with('[');
         if is_default && !in_sample {
             assert!(before.starts_with("# "), "no reason above: {line}");
@@ -111,9 +163,19 @@ fn every_setting_of_the_shipped_file_says_why() {
 #[test]
 fn names_say_their_unit() {
     for key in KEYS {
-        let is_duration = ["timeout", "delay", "window", "cool_down", "deadline"]
-            .iter()
-            .any(|word| key.path.rsplit('.').next().unwrap().contains(word));
+        let is_duration = [
+            "timeout",
+            "delay",
+            "window",
+            "cool_down",
+            "deadline",
+            "spacing",
+            "ageing",
+            "probe",
+            "trial",
+        ]
+        .iter()
+        .any(|word| key.path.rsplit('.').next().unwrap().contains(word));
         if is_duration && matches!(key.kind, Kind::Whole(_)) {
             assert!(key.path.ends_with("_ms"), "{}", key.path);
         }

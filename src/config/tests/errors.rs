@@ -27,8 +27,8 @@ fn an_unknown_key_is_shown_with_the_one_that_was_meant() {
     );
     check(
         "[webhooks]\nurl = ''",
-        "config.toml:1:2: webhooks: unknown key; config.toml has `glm`, `lane`, `retry`, \
-         `breaker`, `policy`, `money`, `store`, `server`, `log`",
+        "config.toml:1:2: webhooks: unknown key; config.toml has `glm`, `lane`, `lanes`, \
+         `retry`, `breaker`, `policy`, `money`, `store`, `server`, `log`",
     );
     check(
         "[glm.timeouts]\nwait = 1",
@@ -86,7 +86,7 @@ fn a_wrong_type_is_named() {
     );
     check(
         "[lane]\non_interrupted = 'ignore'",
-        "config.toml:2:1: lane.on_interrupted: must be one of `retry`, `fail`",
+        "config.toml:2:1: lane.on_interrupted: must be one of `retry`, `hold`, `fail`",
     );
     check(
         "[policy]\n1305 = 'fatal'",
@@ -95,7 +95,75 @@ fn a_wrong_type_is_named() {
     );
     check(
         "[policy]\n'a b' = 'throttle'",
-        "config.toml:2:1: policy.a b: must be a code such as 1305, http_503 or timeout_total",
+        "config.toml:2:1: policy.\"a b\": must be a code of GLM such as 1305, an HTTP status such as \
+         http_503 or http_5xx, or one of `conn`, `finish:model_context_window_exceeded`, \
+         `finish:network_error`, `finish:sensitive`, `async_unsupported`, `base_url_invalid`, \
+         `body_invalid`, `body_too_large`, `no_api_key`, `request_invalid`, `timeout_connect`, \
+         `timeout_first_byte`, `timeout_idle`, `timeout_total`",
+    );
+}
+
+#[test]
+fn a_mistake_under_a_name_of_the_operators_own_is_shown_where_it_was_made() {
+    check(
+        "[policy]\n1305 = { class = 'overload', jobs = 'keep' }",
+        "config.toml:2:30: policy.1305.jobs: unknown key; did you mean `job`?",
+    );
+    check(
+        "[policy]\n1305 = { job = 'again' }",
+        "config.toml:2:10: policy.1305.job: must be one of `keep`, `retry`, `backoff`, `fail`",
+    );
+    check(
+        "[policy]\n1305 = 5",
+        "config.toml:2:1: policy.1305: must be text or a table, not a number",
+    );
+    check(
+        "[lanes.big]\nmodels = ['glm-5', 5, 'glm-*-air']",
+        "config.toml:2:20: lanes.big.models[1]: must be text, not a number\n\
+         config.toml:2:23: lanes.big.models[2]: may have a `*` at its end only, as in glm-4.5*",
+    );
+    check(
+        "[lanes.big]\nmodels = 'glm-5'",
+        "config.toml:2:1: lanes.big.models: must be a list of texts, not text",
+    );
+    check(
+        "[lanes.big]\n\nmax_concurrency = 2",
+        "config.toml:3:1: lanes.big.models: must name at least one model, each in 1 to 128 \
+         characters",
+    );
+    check(
+        "[lanes.big]",
+        "config.toml:1:8: lanes.big: must not be empty; it may have `models`, `max_concurrency`, \
+         `auto_concurrency`, `auto_min`, `auto_trial_ms`, `requests_per_minute`, \
+         `tokens_per_minute`, `min_spacing_ms`, `fair_quantum_tokens`, `ageing_ms`",
+    );
+    check(
+        "[lanes.'b g']\nmodels = ['glm-5']",
+        "config.toml:1:8: lanes.\"b g\": must be named with 1 to 64 letters, digits, `-` or `_`, \
+         and not `default`, which is [lane]",
+    );
+    check(
+        "[lanes.big]\nmodels = ['glm-5']\nmax_concurency = 2",
+        "config.toml:3:1: lanes.big.max_concurency: unknown key; did you mean `max_concurrency`?",
+    );
+    check(
+        "[lane]\nmax_concurrency = 200\n[lanes.a]\nmodels = ['m']\nmax_concurrency = 57",
+        "config.toml:5:1: lanes: must have at most 256 calls in flight together, the default lane \
+         included",
+    );
+    check(
+        "[glm.fallbacks]\n\n'glm-4.5' = ['glm-4.5']",
+        "config.toml:3:1: glm.fallbacks.\"glm-4.5\": must name other models, each in 1 to 128 \
+         characters",
+    );
+    check(
+        "[glm]\nasync_models = ['']",
+        "config.toml:2:17: glm.async_models[0]: must not be empty",
+    );
+    check(
+        "'glm.model' = 'm'",
+        "config.toml:1:1: \"glm.model\": unknown key; config.toml has `glm`, `lane`, `lanes`, \
+         `retry`, `breaker`, `policy`, `money`, `store`, `server`, `log`",
     );
 }
 

@@ -1,5 +1,6 @@
 //! Flag over environment over stored change over file over default, and everybody can see which.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use onelane_actors::model::{Currency, Secret, Settings};
@@ -17,6 +18,8 @@ fn nothing_said_is_the_defaults() {
     assert_eq!(
         Settings {
             prices: expected.prices.clone(),
+            // The shipped exceptions, beside which there is nothing.
+            policy: BTreeMap::new(),
             ..settings
         },
         expected
@@ -64,7 +67,7 @@ fn a_policy_is_put_together_code_by_code() {
     let stored = r#"{"createdAt":1,"updatedAt":2,"values":{"policy":{"1305":"request_fatal"}}}"#;
     let loaded = place.load().with_stored(Some(stored), moment(9)).unwrap();
     let classes: Vec<_> = loaded
-        .settings
+        .config
         .policy
         .iter()
         .map(|(code, class)| (code.as_str(), class.class.unwrap().name()))
@@ -73,7 +76,7 @@ fn a_policy_is_put_together_code_by_code() {
         classes,
         [("1305", "request_fatal"), ("http_503", "overload")]
     );
-    assert_eq!(loaded.origin("policy.1305"), Origin::Stored);
+    assert_eq!(loaded.origin("policy.1305.class"), Origin::Stored);
 }
 
 #[test]
@@ -213,8 +216,9 @@ fn the_file_is_the_named_one_or_the_first_that_is_there() {
 
 #[test]
 fn explaining_names_every_setting_with_its_origin_and_no_secret() {
-    let place = Place::with_config("[policy]\n1305 = 'throttle'\n[retry]\nmax_retries = 5")
-        .env("ONELANE_API_KEY", "0123456789abcdef.topsecret");
+    let config = "[policy]\n1305 = 'throttle'\n[retry]\nmax_retries = 5\n\
+        [lanes.big]\nmodels = ['glm-5']\n[glm.fallbacks]\n'glm-4.5' = ['glm-4.7']";
+    let place = Place::with_config(config).env("ONELANE_API_KEY", "0123456789abcdef.topsecret");
     let loaded = place.load();
     let settings = loaded.explain();
     let check = |key: &str, value: Value, origin: &str| {
@@ -224,7 +228,10 @@ fn explaining_names_every_setting_with_its_origin_and_no_secret() {
         assert!(origin_text.starts_with(origin), "{key}: {origin_text}");
     };
     check("retry.max_retries", json!(5), "file ");
-    check("policy.1305", json!("throttle"), "file ");
+    check("policy.1305.class", json!("throttle"), "file ");
+    check("lanes.big.models", json!(["glm-5"]), "file ");
+    check("lanes.big.max_concurrency", json!(1), "default");
+    check("glm.fallbacks.\"glm-4.5\"", json!(["glm-4.7"]), "file ");
     check(
         "glm.api_key",
         json!("****cret"),

@@ -253,3 +253,23 @@ fn a_change_made_while_running_outlives_the_restart_and_is_shown() {
     running.signal("TERM");
     running.end().with(0);
 }
+
+#[test]
+fn a_key_that_was_set_while_running_is_enough_to_start_again() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    let running = Running::start(&mut serve(&place, &simulator));
+    let url = format!("{}/api/admin/glm/config", running.url());
+    let patch = json!({"apiKey": "0123456789abcdef.stored", "baseUrl": simulator.base_url()});
+    let answer = Http::new().put(&url, &patch).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    running.signal("TERM");
+    running.end().with(0);
+
+    let mut without = place.bare(&["serve", "--once", "--listen", "127.0.0.1:0"]);
+    run(&mut without).with(0);
+    // A store without a key is none.
+    let mut other = place.bare(&["serve", "--once", "--store", "other.redb"]);
+    run(&mut other).with(2).noting(&["there is no API key"]);
+    assert!(!place.has("other.redb"));
+}

@@ -1,0 +1,117 @@
+//! Reads the rows of the operator's own price list.
+
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
+
+use super::path::join;
+use super::prices::{self, ModelPrice};
+use super::read::{Problem, group_name, mismatch, scalar};
+use super::schema::{Naming, U63};
+use super::suggest::unknown_among;
+
+/// Fields of a price row: their names in `config.toml` and in the API.
+const FIELDS: &[(&str, &str)] = &[
+    ("model", "model"),
+    ("input", "input"),
+    ("cached_input", "cachedInput"),
+    ("output", "output"),
+    ("prompt_from", "promptFrom"),
+    ("completion_from", "completionFrom"),
+];
+
+/// Reads a list of prices at `path` into its canonical form, or finds all that is wrong in it.
+pub(crate) fn read(naming: Naming, path: &str, value: &Value) -> Result<Value, Vec<Problem>> {
+    let Value::Array(rows) = value else {
+        let problem = mismatch("a list of prices", value);
+        return Err(vec![Problem::at(path, problem)]);
+    };
+    let mut read = Vec::with_capacity(rows.len());
+    let mut problems = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        match price(naming, &format!("{path}[{index}]"), row) {
+            Ok(price) => read.push(price),
+            Err(more) => problems.extend(more),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    prices::check(&read).map_err(|fault| {
+        let path = format!("{path}[{}]", fault.index);
+        vec![Problem::at(&path, fault.problem)]
+    })?;
+    serde_json::to_value(&read).map_err(|error| vec![Problem::at(path, error.to_string())])
+}
+
+fn price(naming: Naming, path: &str, row: &Value) -> Result<ModelPrice, Vec<Problem>> {
+    let Value::Object(row) = row else {
+        let problem = mismatch(group_name(naming), row);
+        return Err(vec![Problem::at(path, problem)]);
+    };
+    let mut fields = Map::new();
+    let mut problems = Vec::new();
+    for (name, value) in row {
+        let field = FIELDS.iter().find(|field| spelled(naming, field) == name);
+        let Some(field) = field else {
+            let names: Vec<_> = FIELDS.iter().map(|field| spelled(naming, field)).collect();
+            let problem = unknown_among(&names, name, "a price");
+            problems.push(Problem::at(&join(path, name), problem));
+            continue;
+        };
+        match price_field(field.0, value) {
+            Ok(value) => {
+                fields.insert(field.0.to_owned(), value);
+            }
+            Err(problem) => problems.push(Problem::at(&join(path, name), problem)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    for name in ["model", "input", "output"] {
+        if !fields.contains_key(name) {
+            return Err(vec![Problem::at(path, format!("needs `{name}`"))]);
+        }
+    }
+    ModelPrice::deserialize(Value::Object(fields))
+        .map_err(|error| vec![Problem::at(path, error.to_string())])
+}
+
+fn price_field(name: &str, value: &Value) -> Result<Value, String> {
+    match (name, value) {
+        ("model", Value::String(_)) => Ok(value.clone()),
+        ("model", _) => Err(mismatch("text", value)),
+        ("prompt_from" | "completion_from", _) => scalar(&U63, value),
+        ("cached_input", Value::Null) => Ok(Value::Null),
+        (_, Value::Number(number)) if !number.is_u64() && !number.is_i64() => {
+            Err(prices::float_problem(&number.to_string()))
+        }
+        _ => match prices::Price::deserialize(value) {
+            Ok(price) => Ok(Value::from(price.to_string())),
+            Err(_) if !value.is_string() && !value.is_number() => {
+                Err(mismatch("decimal text", value))
+            }
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}
+
+/// Checked prices, as the API shows them.
+pub(crate) fn to_json(mut prices: Value) -> Value {
+    for row in prices.as_array_mut().into_iter().flatten() {
+        let Value::Object(row) = row else { continue };
+        for (toml, json) in FIELDS {
+            if let Some(value) = row.remove(*toml) {
+                row.insert((*json).to_owned(), value);
+            }
+        }
+    }
+    prices
+}
+
+fn spelled(naming: Naming, field: &(&'static str, &'static str)) -> &'static str {
+    match naming {
+        Naming::Toml => field.0,
+        Naming::Json => field.1,
+    }
+}

@@ -1,0 +1,126 @@
+//! The table of failures in force is what the lane goes by, and everybody can see what is shipped and
+//! what an operator said.
+
+use onelane_actors::model::{Failure, FailureClass};
+use serde_json::{Value, json};
+
+use super::{Place, moment};
+use crate::config::{Loaded, PolicyClass};
+use crate::glm::ErrorTable;
+
+fn row(loaded: &Loaded, code: &str) -> Value {
+    serde_json::to_value(loaded.policy_of(code).unwrap()).unwrap()
+}
+
+#[test]
+fn every_shipped_row_and_every_code_of_our_own_is_in_the_table() {
+    let table = ErrorTable::shipped();
+    let loaded = Place::new().load();
+    let rows = loaded.policy();
+    assert_eq!(rows.len(), table.rows().count() + table.own_rows().count());
+    assert!(
+        rows.iter()
+            .all(|row| !row.overridden && row.origin.is_none())
+    );
+    assert_eq!(
+        row(&loaded, "1302"),
+        json!({
+            "code": "1302",
+            "httpStatus": 429,
+            "meaning": "account concurrency / request-rate limit for this model",
+            "class": "throttle",
+            "job": "keep",
+            "lane": "cool_down",
+            "breaker": "ignore",
+            "overridden": false,
+            "origin": null,
+        })
+    );
+    assert_eq!(row(&loaded, "1311")["lane"], "hold_model_for_operator");
+    assert_eq!(row(&loaded, "timeout_total")["breaker"], "count");
+    let inner = row(&loaded, "body:200_error");
+    assert_eq!(
+        (&inner["class"], &inner["job"]),
+        (&json!("map_by_inner_code"), &Value::Null)
+    );
+}
+
+#[test]
+fn what_the_table_shows_is_what_the_lane_decides() {
+    let config = "[policy]\n1234 = 'overload'\n1311 = { job = 'fail' }\n\
+                  http_5xx = { lane = 'cool_down' }\n7777 = { class = 'throttle', breaker = 'open' }";
+    let loaded = Place::with_config(config).load();
+    let mut codes: Vec<_> = loaded.policy().into_iter().map(|row| row.code).collect();
+    assert!(codes.contains(&"7777".to_owned()));
+    codes.extend(["http_502", "http_418"].map(str::to_owned));
+    for code in codes {
+        let row = loaded.policy_of(&code).unwrap();
+        let shipped = ErrorTable::shipped();
+        let shipped = shipped
+            .class(&code)
+            .or_else(|| shipped.own_row(&code)?.failure_class());
+        let Some(of_call) = shipped.or(match row.class {
+            PolicyClass::Is(class) => Some(class),
+            _ => None,
+        }) else {
+            continue;
+        };
+        let failure = Failure::new(of_call, &code, "words");
+        let (class, rule) = loaded.settings.decide(&failure);
+        assert_eq!(row.class, PolicyClass::Is(class), "{code}");
+        let shown = (row.job, row.lane, row.breaker);
+        assert_eq!(
+            shown,
+            (Some(rule.job), Some(rule.lane), Some(rule.breaker)),
+            "{code}"
+        );
+    }
+}
+
+#[test]
+fn an_operators_word_is_shown_with_where_it_was_said() {
+    let config =
+        "[policy]\n1305 = { job = 'keep' }\nhttp_5xx = 'overload'\n7777 = { lane = 'go_on' }";
+    let place = Place::with_config(config);
+    let loaded = place.load();
+    let patch = json!({"policy": {"1305": {"class": "throttle"}, "1234": {"class": "overload"}}});
+    let loaded = loaded.change(&patch, moment(1)).unwrap().loaded;
+    let said = |code: &str| {
+        let row = loaded.policy_of(code).unwrap();
+        assert_eq!(row.overridden, row.origin.is_some());
+        row.origin
+            .map(|o| o.replace(&format!("{}/", place.path().display()), ""))
+    };
+    assert_eq!(said("1234").as_deref(), Some("stored change"));
+    assert_eq!(
+        said("1305").as_deref(),
+        Some("stored change, file config.toml")
+    );
+    assert_eq!(said("http_502").as_deref(), Some("file config.toml"));
+    assert_eq!(said("http_529"), None);
+    assert_eq!(row(&loaded, "http_502")["class"], "overload");
+    // Of a code that the table does not know, the class is up to the status it comes with.
+    let unknown = row(&loaded, "7777");
+    assert_eq!(unknown["class"], "by_http_status");
+    assert_eq!(
+        (&unknown["lane"], &unknown["job"]),
+        (&json!("go_on"), &Value::Null)
+    );
+}
+
+#[test]
+fn a_status_has_a_row_and_an_unknown_code_has_none() {
+    let loaded = Place::new().load();
+    let class = |code: &str| loaded.policy_of(code).map(|row| row.class);
+    assert_eq!(
+        class("http_418"),
+        Some(PolicyClass::Is(FailureClass::RequestFatal))
+    );
+    assert_eq!(
+        class("http_503"),
+        Some(PolicyClass::Is(FailureClass::ServerTransient))
+    );
+    for unknown in ["9999", "http_999", "http_0503", "", "nonsense"] {
+        assert_eq!(class(unknown), None, "{unknown}");
+    }
+}
