@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::Ports;
-use crate::model::{BreakerSettings, BreakerSnapshot, BreakerState, limits};
+use crate::model::{BreakerSettings, BreakerSnapshot, BreakerState, Timestamp, limits};
 use crate::policy::breaker::Breaker;
 use crate::queue::QueueMsg;
 
@@ -42,6 +42,8 @@ pub enum BreakerMsg {
     Open {
         /// What the operator says.
         reason: String,
+        /// When it lets a probe through by itself; `None`: only an operator ends it.
+        until: Option<Timestamp>,
         /// The breaker after it.
         reply: RpcReplyPort<BreakerSnapshot>,
     },
@@ -131,8 +133,12 @@ impl Actor for CircuitBreakerActor {
                 answer = Some(reply);
                 tell_queue = true;
             }
-            BreakerMsg::Open { reason, reply } => {
-                state.breaker.force_open(&reason, now);
+            BreakerMsg::Open {
+                reason,
+                until,
+                reply,
+            } => {
+                state.breaker.force_open(&reason, until, now);
                 answer = Some(reply);
                 tell_queue = true;
             }

@@ -330,6 +330,27 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<JobPage, StoreError>;
 
+    /// The ids of a list's jobs, newest first, from `cursor` on: at most `limit`, and where to go on;
+    /// `None` after the last. For changes of many jobs, which need none of their bodies.
+    fn job_ids(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<(Vec<JobId>, Option<u64>), StoreError> {
+        const PAGE: usize = 256;
+        let (mut ids, mut cursor) = (Vec::new(), cursor);
+        while ids.len() < limit {
+            let page = self.jobs(filter, cursor, PAGE.min(limit - ids.len()))?;
+            ids.extend(page.jobs.iter().map(|record| record.job.id));
+            cursor = page.cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok((ids, cursor))
+    }
+
     /// A page of the call log, newest first, from `cursor` on.
     fn calls(
         &self,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call_t};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::Ports;
@@ -15,8 +16,8 @@ use crate::breaker::BreakerMsg;
 use crate::caller::{Aborts, CallerMsg, RunOrder};
 use crate::cost::CostMsg;
 use crate::model::{
-    BreakerSnapshot, BreakerState, JobEntry, JobId, JobStatus, Settings, SlotId, Submission,
-    Timestamp, limits,
+    BreakerSnapshot, BreakerState, JobEntry, JobId, JobStatus, LaneState, Settings, SlotId,
+    Submission, Timestamp, limits,
 };
 use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
 use crate::policy::judge::BreakerEffect;
@@ -27,7 +28,7 @@ use crate::store::{CommitReply, CommitRequest, StoreMsg};
 use crate::supervisor::SupervisorMsg;
 use crate::telling::Teller;
 
-pub use protocol::{Committed, QueueMsg, SubmitError, Submitted, submitted};
+pub use protocol::{CLOSED_QUEUE_JOBS, Committed, QueueMsg, SubmitError, Submitted, submitted};
 
 pub(crate) struct QueueArgs {
     pub(crate) ports: Ports,
@@ -38,6 +39,8 @@ pub(crate) struct QueueArgs {
     pub(crate) cost: ActorRef<CostMsg>,
     pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     pub(crate) aborts: Aborts,
+    /// Where the lane's state is shown.
+    pub(crate) watch: watch::Sender<LaneState>,
 }
 
 type Answer = RpcReplyPort<Result<(), Refusal>>;
@@ -52,6 +55,8 @@ pub(crate) struct QueueState {
     aborts: Aborts,
     settings: Arc<Settings>,
     lane: Lane,
+    /// The lane's state as it is on disk, for those who only look.
+    watch: watch::Sender<LaneState>,
     teller: Teller,
     /// Those who wait for a job's end.
     waiters: BTreeMap<JobId, Vec<RpcReplyPort<bool>>>,
@@ -88,6 +93,7 @@ impl Actor for QueueActor {
         let settings = Arc::clone(&args.ports.settings.borrow());
         let now = args.ports.clock.now();
         let stored_breaker = recovered.breaker.clone();
+        args.watch.send_replace(recovered.lane.clone());
         let teller = Teller::new(
             args.ports.events.clone(),
             args.cost.clone(),
@@ -110,6 +116,7 @@ impl Actor for QueueActor {
             aborts: args.aborts,
             settings,
             lane,
+            watch: args.watch,
             teller,
             waiters: BTreeMap::new(),
             ending: BTreeMap::new(),
@@ -236,6 +243,11 @@ impl QueueState {
             }
             QueueMsg::Resume { reply } => {
                 let effects = self.lane.resume(now);
+                self.answer_later(&effects, None, reply);
+                self.carry_out(effects)?;
+            }
+            QueueMsg::Release { scope, reply } => {
+                let effects = self.lane.release(&scope, now);
                 self.answer_later(&effects, None, reply);
                 self.carry_out(effects)?;
             }
@@ -374,13 +386,16 @@ impl QueueState {
         now: Timestamp,
     ) {
         let id = self.ports.ids.job_id(now);
-        let new = match submission.into_job(&self.settings, id, now) {
+        let mut new = match submission.into_job(&self.settings, id, now) {
             Ok(new) => new,
             Err(error) => {
                 let _ = reply.send(Err(error.into()));
                 return;
             }
         };
+        if self.lane.state().draining.is_some() {
+            new.max_queue_jobs = CLOSED_QUEUE_JOBS;
+        }
         let store = self.store.clone();
         // The queue must not wait for the disk: a task of its own carries the answer.
         tokio::spawn(async move {
@@ -419,6 +434,9 @@ impl QueueState {
             self.carry_out(effects)?;
             let mut waiting = self.by_ticket.remove(&ticket).unwrap_or_default();
             for (transition, verdict) in &verdicts {
+                if verdict.is_ok() {
+                    self.show(transition);
+                }
                 self.teller.tell(transition, verdict, now);
                 self.answer(transition, verdict, &mut waiting);
                 if !agree(transition, verdict) {
@@ -437,6 +455,19 @@ impl QueueState {
             }
         }
         Ok(())
+    }
+
+    /// Shows the lane's state, if this change stored it. Before anybody is answered: who has closed the
+    /// intake must find it closed.
+    fn show(&self, stored: &Transition) {
+        let state = match stored {
+            Transition::Lane(state) => Some(state),
+            Transition::Settle(settlement) => settlement.lane.as_ref(),
+            _ => None,
+        };
+        if let Some(state) = state {
+            self.watch.send_replace(state.clone());
+        }
     }
 
     /// Answers those who waited for this change.

@@ -19,7 +19,7 @@ use crate::Ports;
 use crate::breaker::{BreakerArgs, BreakerMsg, CircuitBreakerActor};
 use crate::caller::{Aborts, CallerArgs, CallerMsg, GlmCallerActor};
 use crate::cost::{CostActor, CostArgs, CostMsg, Totals};
-use crate::model::{BreakerSnapshot, Event, SlotId, limits};
+use crate::model::{BreakerSnapshot, Event, LaneState, SlotId, limits};
 use crate::ports::StoreError;
 use crate::queue::{QueueActor, QueueArgs, QueueMsg};
 use crate::store::{Epoch, StoreActor, StoreArgs, StoreMsg};
@@ -107,6 +107,8 @@ pub struct SupervisorArgs {
     pub breaker: watch::Sender<BreakerSnapshot>,
     /// Where the totals are shown.
     pub totals: watch::Sender<Totals>,
+    /// Where the lane's state is shown, as it is on disk.
+    pub lane: watch::Sender<LaneState>,
 }
 
 /// The rows of the order of dependence.
@@ -504,6 +506,7 @@ impl SupervisorState {
             cost: cost.clone(),
             callers: self.callers.clone(),
             aborts: self.aborts.clone(),
+            watch: self.args.lane.clone(),
         };
         let refs = (store.clone(), breaker.clone(), cost.clone());
         let (queue, task) = Actor::spawn_linked(None, QueueActor, args, parent).await?;

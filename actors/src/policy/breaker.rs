@@ -128,10 +128,10 @@ impl Breaker {
         self.close(now);
     }
 
-    /// An operator opens it: it stays open until [`Breaker::reset`].
-    pub fn force_open(&mut self, reason: &str, now: Timestamp) {
+    /// An operator opens it: it stays open until [`Breaker::reset`], or until a stated moment.
+    pub fn force_open(&mut self, reason: &str, until: Option<Timestamp>, now: Timestamp) {
         self.open(reason, now);
-        self.probe_at = None;
+        self.probe_at = until;
         self.forced = true;
     }
 

@@ -1,6 +1,6 @@
 //! Holds: what stops the lane, which of two reasons counts, and when it ends.
 
-use crate::model::{Hold, HoldKind, LaneState, Timestamp};
+use crate::model::{Hold, HoldKind, HoldScope, LaneState, Timestamp};
 
 /// The hold in force when `new` joins `current`: the weightier kind; of one kind the one that ends
 /// later (a hold without an end outlasts any), with the moment at which the lane first stopped.
@@ -40,9 +40,23 @@ pub fn release(state: &mut LaneState) -> bool {
     let was = state.hold.is_some() || state.paused.is_some();
     state.hold = None;
     state.paused = None;
+    state.draining = None;
     state.lanes.clear();
     state.models.clear();
     was
+}
+
+/// Ends one hold: an operator said so. Tells whether there was one.
+pub fn release_one(state: &mut LaneState, scope: &HoldScope) -> bool {
+    let held = match scope {
+        HoldScope::Account => state.hold.take(),
+        HoldScope::Lane(name) => state.lanes.get_mut(name).and_then(|lane| lane.hold.take()),
+        HoldScope::Model(name) => state
+            .models
+            .get_mut(name)
+            .and_then(|model| model.hold.take()),
+    };
+    held.is_some()
 }
 
 /// Ends a hold that waits for an operator: something it may be about was changed.

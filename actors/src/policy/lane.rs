@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use crate::model::{
     AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, DEFAULT_LANE, Failure, FailureClass,
-    Hold, HoldKind, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, code,
-    limits,
+    Hold, HoldKind, HoldScope, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp,
+    code, limits,
 };
 use crate::policy::conclude::{self, Concluded};
 use crate::policy::hold;
@@ -425,10 +425,18 @@ impl Lane {
         self.go_on(now)
     }
 
-    /// An operator resumes it: pause and hold end.
+    /// An operator resumes it: pause and holds end, and the intake is open again.
     #[must_use]
     pub fn resume(&mut self, now: Timestamp) -> Vec<Effect> {
         hold::release(&mut self.state);
+        self.transitions.push(Transition::Lane(self.state.clone()));
+        self.go_on(now)
+    }
+
+    /// An operator ends one hold.
+    #[must_use]
+    pub fn release(&mut self, scope: &HoldScope, now: Timestamp) -> Vec<Effect> {
+        hold::release_one(&mut self.state, scope);
         self.transitions.push(Transition::Lane(self.state.clone()));
         self.go_on(now)
     }
