@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Endpoint, Failure, FailureClass, Job,
-    JobEntry, JobId, JobStatus, LaneState, Request, RequestId, Timeouts, Timestamp, Usage,
+    JobEntry, JobId, JobStatus, LaneState, Request, RequestId, Seq, Timeouts, Timestamp, Usage,
     UsageKey, UsageRow, code,
 };
 use crate::policy::transition::{Applied, Refusal, Transition};
@@ -330,25 +330,26 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<JobPage, StoreError>;
 
-    /// The ids of a list's jobs, newest first, from `cursor` on: at most `limit`, and where to go on;
-    /// `None` after the last. For changes of many jobs, which need none of their bodies.
-    fn job_ids(
+    /// The places of a list's jobs, newest first, from `cursor` on: at most `limit`, and where to go
+    /// on; `None` after the last. For changes of many jobs, which need none of their bodies.
+    fn job_places(
         &self,
         filter: &JobFilter,
         cursor: Option<u64>,
         limit: usize,
-    ) -> Result<(Vec<JobId>, Option<u64>), StoreError> {
+    ) -> Result<(Vec<(Seq, JobId)>, Option<u64>), StoreError> {
         const PAGE: usize = 256;
-        let (mut ids, mut cursor) = (Vec::new(), cursor);
-        while ids.len() < limit {
-            let page = self.jobs(filter, cursor, PAGE.min(limit - ids.len()))?;
-            ids.extend(page.jobs.iter().map(|record| record.job.id));
+        let (mut places, mut cursor) = (Vec::new(), cursor);
+        while places.len() < limit {
+            let page = self.jobs(filter, cursor, PAGE.min(limit - places.len()))?;
+            let place = |record: &JobRecord| (record.job.seq, record.job.id);
+            places.extend(page.jobs.iter().map(place));
             cursor = page.cursor;
             if cursor.is_none() {
                 break;
             }
         }
-        Ok((ids, cursor))
+        Ok((places, cursor))
     }
 
     /// A page of the call log, newest first, from `cursor` on.

@@ -28,6 +28,17 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Throttle,
+        Self::Overload,
+        Self::QuotaWindow,
+        Self::OperatorFatal,
+        Self::RequestFatal,
+        Self::ServerTransient,
+        Self::DuplicateRequest,
+    ];
+
     /// The name used in the API, in logs and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
