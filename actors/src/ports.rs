@@ -185,6 +185,15 @@ pub struct JobPage {
     pub cursor: Option<u64>,
 }
 
+/// The jobs of a list as places in line, newest first: what a change of many needs of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Places {
+    /// The places, each with its job.
+    pub places: Vec<(Seq, JobId)>,
+    /// Where to go on; `None` after the last.
+    pub cursor: Option<u64>,
+}
+
 /// Which rows of the call log a list shows. Every field narrows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallFilter {
@@ -330,26 +339,30 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<JobPage, StoreError>;
 
-    /// The places of a list's jobs, newest first, from `cursor` on: at most `limit`, and where to go
-    /// on; `None` after the last. For changes of many jobs, which need none of their bodies.
+    /// The places of a list's jobs from `cursor` on, at most `limit`. A store should read no request and
+    /// no response for it.
     fn job_places(
         &self,
         filter: &JobFilter,
         cursor: Option<u64>,
         limit: usize,
-    ) -> Result<(Vec<(Seq, JobId)>, Option<u64>), StoreError> {
+    ) -> Result<Places, StoreError> {
         const PAGE: usize = 256;
-        let (mut places, mut cursor) = (Vec::new(), cursor);
-        while places.len() < limit {
-            let page = self.jobs(filter, cursor, PAGE.min(limit - places.len()))?;
+        let mut found = Places {
+            cursor,
+            ..Places::default()
+        };
+        while found.places.len() < limit {
+            let rows = PAGE.min(limit - found.places.len());
+            let page = self.jobs(filter, found.cursor, rows)?;
             let place = |record: &JobRecord| (record.job.seq, record.job.id);
-            places.extend(page.jobs.iter().map(place));
-            cursor = page.cursor;
-            if cursor.is_none() {
+            found.places.extend(page.jobs.iter().map(place));
+            found.cursor = page.cursor;
+            if found.cursor.is_none() {
                 break;
             }
         }
-        Ok((places, cursor))
+        Ok(found)
     }
 
     /// A page of the call log, newest first, from `cursor` on.

@@ -28,7 +28,7 @@ fn changed(count: u64, dry_run: bool) -> Response {
 
 /// `POST retry`.
 pub(super) async fn retry(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
-    let mut form = Form::read(&*body.json(headers).await?)?;
+    let mut form = Form::read(&body.json(headers).await?)?;
     let (jobs, dry_run) = form.selection();
     form.finish()?;
     let count = api.lane.retry_all(jobs, dry_run).await?;
@@ -41,7 +41,7 @@ pub(super) async fn cancel(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let mut form = Form::read(&*body.json(headers).await?)?;
+    let mut form = Form::read(&body.json(headers).await?)?;
     let (jobs, dry_run) = form.selection();
     form.finish()?;
     let count = api.lane.cancel_all(jobs, dry_run).await?;
@@ -54,7 +54,7 @@ pub(super) async fn reprioritise(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let mut form = Form::read(&*body.json(headers).await?)?;
+    let mut form = Form::read(&body.json(headers).await?)?;
     let (jobs, dry_run) = form.selection();
     let priority = form.priority();
     form.finish()?;

@@ -16,8 +16,11 @@ use tokio::sync::oneshot;
 use super::Orchestrator;
 use crate::error::Error;
 
-/// Ids that are kept in memory at a time.
-const IDS_MAX: usize = 1_000_000;
+/// A job with its place in line.
+type Place = (Seq, JobId);
+
+/// Places that are kept in memory at a time.
+const PLACES_MAX: usize = 1_000_000;
 
 /// Which jobs a change of many is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +94,9 @@ impl Orchestrator {
         let mut passes = change.passes(&filter);
         let mut count = 0;
         while !passes.is_empty() {
-            let (mut places, rest) = self.read(move |store| pick(store, passes, IDS_MAX)).await?;
+            let (mut places, rest) = self
+                .read(move |store| pick(store, passes, PLACES_MAX))
+                .await?;
             passes = rest;
             if dry_run {
                 count += places.len() as u64;
@@ -104,7 +109,7 @@ impl Orchestrator {
     }
 
     /// Changes jobs in this order, some at a time, and counts those that were changed.
-    async fn change_each(&self, change: Change, places: &[(Seq, JobId)]) -> Result<u64, Error> {
+    async fn change_each(&self, change: Change, places: &[Place]) -> Result<u64, Error> {
         let mut count = 0;
         for some in places.chunks(limits::BULK_JOBS_MAX) {
             let (_, refs) = self.refs().await?;
@@ -186,7 +191,7 @@ impl Change {
 
     /// A job always comes after those that it runs after. Retried, it needs them back in line first;
     /// cancelled after them it would be cancelled with them, and not be counted.
-    fn put_in_order(self, places: &mut [(Seq, JobId)]) {
+    fn put_in_order(self, places: &mut [Place]) {
         match self {
             Self::Retry | Self::Reprioritise(_) => places.sort_unstable(),
             Self::Cancel => places.sort_unstable_by_key(|place| Reverse(*place)),
@@ -228,7 +233,7 @@ fn pick(
     store: &dyn Store,
     passes: Vec<Pass>,
     max: usize,
-) -> Result<(Vec<(Seq, JobId)>, Vec<Pass>), StoreError> {
+) -> Result<(Vec<Place>, Vec<Pass>), StoreError> {
     let each = max.div_ceil(passes.len().max(1));
     let mut places = Vec::new();
     let mut rest = Vec::new();
@@ -237,10 +242,13 @@ fn pick(
             places.extend(named(store, ids, &pass.filter)?);
             continue;
         }
-        let (more, cursor) = store.job_places(&pass.filter, pass.cursor, each)?;
-        places.extend(more);
-        if cursor.is_some() {
-            rest.push(Pass { cursor, ..pass });
+        let found = store.job_places(&pass.filter, pass.cursor, each)?;
+        places.extend(found.places);
+        if found.cursor.is_some() {
+            rest.push(Pass {
+                cursor: found.cursor,
+                ..pass
+            });
         }
     }
     Ok((places, rest))
@@ -248,11 +256,7 @@ fn pick(
 
 /// The places of jobs that are named, those that the rest of the filter leaves: looked up one by one,
 /// not looked for among all.
-fn named(
-    store: &dyn Store,
-    ids: &[JobId],
-    filter: &JobFilter,
-) -> Result<Vec<(Seq, JobId)>, StoreError> {
+fn named(store: &dyn Store, ids: &[JobId], filter: &JobFilter) -> Result<Vec<Place>, StoreError> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids.dedup();

@@ -312,6 +312,63 @@ mod tests {
     use crate::api::tests::sample;
 
     #[test]
+    fn every_lane_and_every_troubled_model_is_visible() {
+        let mut metrics = sample::metrics();
+        let hold = Hold {
+            kind: HoldKind::Overload,
+            code: "1305".to_owned(),
+            message: "busy".to_owned(),
+            since: sample::NOW,
+            until: Some(sample::NOW.plus_ms(5_000)),
+        };
+        metrics.lane.lanes = vec![LaneDetail {
+            name: "default".to_owned(),
+            in_flight: 2,
+            staged: 1,
+            limit: 3,
+            max_concurrency: 4,
+            not_before: Some(sample::NOW.plus_ms(1_000)),
+            hold: None,
+            throttle_level: 5,
+            learnt: Some(LearntLimit {
+                limit: 3,
+                ceiling: 4,
+                failed_trials: 1,
+                next_trial_at: sample::NOW.plus_ms(60_000),
+            }),
+        }];
+        metrics.lane.models = vec![ModelDetail {
+            model: "glm-5".to_owned(),
+            hold: Some(hold.clone()),
+            overloads: 2,
+        }];
+        metrics.lane.holds = vec![(HoldScope::Model("glm-5".to_owned()), hold)];
+        metrics.lane.parked = 6;
+        metrics.lane.drained = true;
+        let view = serde_json::to_value(MetricsView::new(&metrics, Vec::new())).unwrap();
+        let lane = &view["lane"];
+        assert_eq!(
+            (&lane["parked"], &lane["drained"]),
+            (&json!(6), &json!(true))
+        );
+        assert_eq!(
+            lane["lanes"],
+            json!([{"name": "default", "inFlight": 2, "staged": 1, "limit": 3,
+                "maxConcurrency": 4, "notBefore": "2026-11-23T08:00:01.000Z", "hold": null,
+                "throttleLevel": 5, "learnt": {"limit": 3, "ceiling": 4, "failedTrials": 1,
+                "nextTrialAt": "2026-11-23T08:01:00.000Z"}}])
+        );
+        assert_eq!(lane["models"][0]["model"], "glm-5");
+        assert_eq!(lane["models"][0]["overloads"], 2);
+        assert_eq!(
+            lane["models"][0]["hold"]["until"],
+            "2026-11-23T08:00:05.000Z"
+        );
+        assert_eq!(lane["holds"][0]["scope"], "model");
+        assert_eq!(lane["holds"][0]["name"], "glm-5");
+    }
+
+    #[test]
     fn the_reason_of_a_stop_is_visible() {
         let mut metrics = sample::metrics();
         metrics.lane.paused = Some(Pause {
