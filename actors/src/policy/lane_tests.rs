@@ -850,15 +850,7 @@ fn a_judged_success_ends_a_series_of_throttles() {
     world.end(SlotId(0), &answered());
     world.ack_all();
     assert_eq!(world.lane.throttle_level(), 0);
-    assert_eq!(
-        world
-            .disk
-            .lane
-            .lanes
-            .get("default")
-            .map_or(0, |lane| lane.throttle_level),
-        0
-    );
+    assert_eq!(world.disk.lane.lanes.get("default").map_or(0, |lane| lane.throttle_level), 0);
     assert_eq!(world.disk.jobs[&id(1)].retry_count, 0);
 }
 
