@@ -1,7 +1,7 @@
 //! What can go wrong for somebody who uses the lane.
 
 use crate::config::PatchError;
-use onelane_actors::model::{Failure, JobId, JobStatus, SubmissionError};
+use onelane_actors::model::{AttemptNo, Failure, HoldScope, JobId, JobStatus, SubmissionError};
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::StoreError;
 use onelane_actors::queue::SubmitError;
@@ -43,6 +43,45 @@ pub enum Error {
         /// The limit in force.
         limit: u64,
     },
+    /// An operator closed the intake: what waits is worked off, nothing new is taken.
+    #[error(
+        "the lane takes no new jobs until an operator resumes it: {}",
+        .reason.as_deref().unwrap_or("it is being drained")
+    )]
+    Draining {
+        /// What the operator said, if anything.
+        reason: Option<String>,
+    },
+    /// A job to run after does not exist.
+    #[error("there is no job {0} to run after; name jobs that were submitted before")]
+    NoSuchDependency(JobId),
+    /// A job to run after has failed or was cancelled, and so will not be completed.
+    #[error("job {job_id}, which comes before it, is {}; retry that one first", .status.name())]
+    DependencyEnded {
+        /// That job.
+        job_id: JobId,
+        /// Its status.
+        status: JobStatus,
+    },
+    /// No such attempt in the call log.
+    #[error("job {job_id} has no attempt {attempt} in the call log")]
+    NoSuchAttempt {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+    },
+    /// Whether GLM billed the attempt is not, or no longer, an open question.
+    #[error("attempt {attempt} of job {job_id} is not waiting to be settled")]
+    BillingSettled {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+    },
+    /// Nothing is held there.
+    #[error("{0} is not held")]
+    NoSuchHold(HoldScope),
     /// The job failed for good; it is kept as a dead letter.
     #[error("job {job_id} failed: {failure}")]
     JobFailed {
@@ -87,7 +126,12 @@ impl From<SubmitError> for Error {
             SubmitError::Store(error) => error.into(),
             SubmitError::Refused(Refusal::QueueFull { limit }) => Self::QueueFull { limit },
             SubmitError::Refused(Refusal::IdempotencyConflict(id)) => Self::IdempotencyConflict(id),
+            SubmitError::Refused(Refusal::NoSuchDependency(id)) => Self::NoSuchDependency(id),
+            SubmitError::Refused(Refusal::DependencyEnded { job_id, status }) => {
+                Self::DependencyEnded { job_id, status }
+            }
             SubmitError::Refused(refusal) => Self::Stopped(refusal.to_string()),
+            SubmitError::IntakeClosed => Self::Draining { reason: None },
             SubmitError::Unknown => Self::Stopped(error.to_string()),
         }
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Endpoint, Failure, FailureClass, Job,
-    JobEntry, JobId, JobStatus, LaneState, Request, RequestId, Timeouts, Timestamp, Usage,
+    JobEntry, JobId, JobStatus, LaneState, Request, RequestId, Seq, Timeouts, Timestamp, Usage,
     UsageKey, UsageRow, code,
 };
 use crate::policy::transition::{Applied, Refusal, Transition};
@@ -185,6 +185,15 @@ pub struct JobPage {
     pub cursor: Option<u64>,
 }
 
+/// The jobs of a list as places in line, newest first: what a change of many needs of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Places {
+    /// The places, each with its job.
+    pub places: Vec<(Seq, JobId)>,
+    /// Where to go on; `None` after the last.
+    pub cursor: Option<u64>,
+}
+
 /// Which rows of the call log a list shows. Every field narrows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallFilter {
@@ -329,6 +338,32 @@ pub trait Store: Send + Sync + 'static {
         cursor: Option<u64>,
         limit: usize,
     ) -> Result<JobPage, StoreError>;
+
+    /// The places of a list's jobs from `cursor` on, at most `limit`. A store should read no request and
+    /// no response for it.
+    fn job_places(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<Places, StoreError> {
+        const PAGE: usize = 256;
+        let mut found = Places {
+            cursor,
+            ..Places::default()
+        };
+        while found.places.len() < limit {
+            let rows = PAGE.min(limit - found.places.len());
+            let page = self.jobs(filter, found.cursor, rows)?;
+            let place = |record: &JobRecord| (record.job.seq, record.job.id);
+            found.places.extend(page.jobs.iter().map(place));
+            found.cursor = page.cursor;
+            if found.cursor.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
 
     /// A page of the call log, newest first, from `cursor` on.
     fn calls(

@@ -29,7 +29,7 @@ use crate::store::{CommitReply, CommitRequest, StoreMsg};
 use crate::supervisor::SupervisorMsg;
 use crate::telling::Teller;
 
-pub use protocol::{Committed, QueueMsg, SubmitError, Submitted, submitted};
+pub use protocol::{CLOSED_QUEUE_JOBS, Committed, QueueMsg, SubmitError, Submitted, submitted};
 
 pub(crate) struct QueueArgs {
     pub(crate) ports: Ports,
@@ -40,7 +40,8 @@ pub(crate) struct QueueArgs {
     pub(crate) cost: ActorRef<CostMsg>,
     pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     pub(crate) aborts: Aborts,
-    pub(crate) shown: watch::Sender<LaneState>,
+    /// Where the lane's state is shown.
+    pub(crate) watch: watch::Sender<LaneState>,
 }
 
 type Answer = RpcReplyPort<Result<(), Refusal>>;
@@ -55,8 +56,9 @@ pub(crate) struct QueueState {
     aborts: Aborts,
     settings: Arc<Settings>,
     lane: Lane,
+    /// The lane's state as it is on disk, for those who only look.
+    watch: watch::Sender<LaneState>,
     teller: Teller,
-    shown: watch::Sender<LaneState>,
     /// Those who wait for a job's end.
     waiters: BTreeMap<JobId, Vec<RpcReplyPort<bool>>>,
     /// Jobs whose end is being stored.
@@ -92,6 +94,7 @@ impl Actor for QueueActor {
         let settings = Arc::clone(&args.ports.settings.borrow());
         let now = args.ports.clock.now();
         let stored_breaker = recovered.breaker.clone();
+        args.watch.send_replace(recovered.lane.clone());
         let teller = Teller::new(
             args.ports.events.clone(),
             args.cost.clone(),
@@ -117,8 +120,8 @@ impl Actor for QueueActor {
             aborts: args.aborts,
             settings,
             lane,
+            watch: args.watch,
             teller,
-            shown: args.shown,
             waiters: BTreeMap::new(),
             ending: BTreeMap::new(),
             cancels: BTreeMap::new(),
@@ -143,7 +146,6 @@ impl Actor for QueueActor {
         }
         let effects = state.lane.start(now);
         state.carry_out(effects)?;
-        state.show();
         state.ask_for_callers();
         state.arm(&myself);
         Ok(state)
@@ -412,19 +414,17 @@ impl QueueState {
         reply: RpcReplyPort<Result<Submitted, SubmitError>>,
         now: Timestamp,
     ) {
-        if let Some(closed) = &self.lane.state().draining {
-            let reason = closed.reason.clone();
-            let _ = reply.send(Err(SubmitError::IntakeClosed { reason }));
-            return;
-        }
         let id = self.ports.ids.job_id(now);
-        let new = match submission.into_job(&self.settings, id, now) {
+        let mut new = match submission.into_job(&self.settings, id, now) {
             Ok(new) => new,
             Err(error) => {
                 let _ = reply.send(Err(error.into()));
                 return;
             }
         };
+        if self.lane.state().draining.is_some() {
+            new.max_queue_jobs = CLOSED_QUEUE_JOBS;
+        }
         let store = self.store.clone();
         // The queue must not wait for the disk: a task of its own carries the answer.
         tokio::spawn(async move {
@@ -463,6 +463,9 @@ impl QueueState {
             self.carry_out(effects)?;
             let mut waiting = self.by_ticket.remove(&ticket).unwrap_or_default();
             for (transition, verdict) in &verdicts {
+                if verdict.is_ok() {
+                    self.show(transition);
+                }
                 self.teller.tell(transition, verdict, now);
                 self.answer(transition, verdict, &mut waiting);
                 if !agree(transition, verdict) {
@@ -480,20 +483,20 @@ impl QueueState {
                 }
             }
         }
-        self.show();
         Ok(())
     }
 
-    /// Shows the lanes' state as it is on disk.
-    fn show(&self) {
-        let stored = self.teller.lane();
-        self.shown.send_if_modified(|shown| {
-            let changed = shown != stored;
-            if changed {
-                shown.clone_from(stored);
-            }
-            changed
-        });
+    /// Shows the lane's state, if this change stored it. Before anybody is answered: who has closed the
+    /// intake must find it closed.
+    fn show(&self, stored: &Transition) {
+        let state = match stored {
+            Transition::Lane(state) => Some(state),
+            Transition::Settle(settlement) => settlement.lane.as_ref(),
+            _ => None,
+        };
+        if let Some(state) = state {
+            self.watch.send_replace(state.clone());
+        }
     }
 
     /// Answers those who waited for this change.

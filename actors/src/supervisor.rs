@@ -507,7 +507,7 @@ impl SupervisorState {
             cost: cost.clone(),
             callers: self.callers.clone(),
             aborts: self.aborts.clone(),
-            shown: self.args.lane.clone(),
+            watch: self.args.lane.clone(),
         };
         let refs = (store.clone(), breaker.clone(), cost.clone());
         let (queue, task) = Actor::spawn_linked(None, QueueActor, args, parent).await?;

@@ -24,11 +24,6 @@ impl Teller {
         Self { events, cost, lane }
     }
 
-    /// The lanes' state as it is on disk.
-    pub(crate) const fn lane(&self) -> &LaneState {
-        &self.lane
-    }
-
     pub(crate) fn submitted(&self, entries: &[JobEntry], now: Timestamp) {
         for entry in entries {
             self.events.send(now, || Event::JobSubmitted {

@@ -1,21 +1,21 @@
-//! `/api/admin/glm`: configuration, statistics, the queue, the lane and its figures.
+//! `/api/admin/glm`: configuration, statistics, the queue and the lane's figures.
 
 use std::collections::BTreeMap;
 
 use onelane_actors::model::{Day, JobId};
-use onelane_actors::ports::{JobFilter, JobRecord, UsageFilter};
+use onelane_actors::ports::{JobRecord, UsageFilter};
 use serde::Serialize;
 use serde_json::{Value, json};
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
 
 use super::body::Body;
-use super::fields::{Fields, Object};
 use super::lane::Lane;
 use super::problem::{Kind, Problem};
 use super::query::Query;
 use super::views::{CallView, JobView, MetricsView, Shown, StatisticsRow, statistics};
 use super::{Api, limits, reply};
+use crate::orchestrator::JobDetail;
 
 /// `GET config`.
 pub(super) fn read_config(api: &Api) -> Response {
@@ -104,17 +104,11 @@ struct QueueBody<'a> {
 
 /// `GET queue`.
 pub(super) async fn read_queue(api: &Api, query: &str) -> Result<Response, Problem> {
-    let allowed = ["status", "limit", "userId", "model", "cursor"];
+    let allowed = [&["status", "limit", "cursor"][..], &Query::OF_JOBS].concat();
     let query = Query::parse(query, &allowed)?;
-    let filter = JobFilter {
-        status: query.status()?,
-        user_id: query.text("userId").map(str::to_owned),
-        model: query.text("model").map(str::to_owned),
-        ..JobFilter::default()
-    };
     let page = api
         .lane
-        .jobs(filter, query.cursor()?, query.limit()?)
+        .jobs(query.job_filter()?, query.cursor()?, query.limit()?)
         .await?;
     let shown = Shown::Preview(api.preview_chars);
     let body = QueueBody {
@@ -137,14 +131,16 @@ struct JobBody<'a> {
 /// `GET queue/{id}`: the job whole, with its attempts.
 pub(super) async fn read_job(api: &Api, id: JobId) -> Result<Response, Problem> {
     let detail = api.lane.job(id).await?;
-    let record = &detail.record;
-    let attempts = detail
-        .attempts
-        .iter()
-        .map(|call| CallView::new(call, Some(record), api.preview_chars))
-        .collect();
-    let job = JobView::new(record, Shown::Whole).with_attempts(attempts);
+    let job = with_attempts(&detail, Shown::Whole, api.preview_chars);
     Ok(reply::json(StatusCode::OK, &JobBody { job }))
+}
+
+/// A job with its attempts, of whose prompts and answers so many characters are shown.
+fn with_attempts(detail: &JobDetail, shown: Shown, preview_chars: usize) -> JobView<'_> {
+    let JobDetail { record, attempts } = detail;
+    let attempts = attempts.iter();
+    let attempts = attempts.map(|call| CallView::new(call, Some(record), preview_chars));
+    JobView::new(record, shown).with_attempts(attempts.collect())
 }
 
 /// `POST retry/{id}`.
@@ -159,30 +155,31 @@ pub(super) async fn cancel(api: &Api, id: JobId) -> Result<Response, Problem> {
     Ok(reply::success())
 }
 
-/// `POST pause`, with a reason or without.
-pub(super) async fn pause(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
-    let reason = match body.optional_json(headers).await? {
-        None => None,
-        Some(raw) => {
-            let object = Object::read(&raw).map_err(|problem| {
-                Problem::new(Kind::InvalidBody, format!("the body {problem}"))
-            })?;
-            let mut fields = Fields::new(String::new(), object);
-            let reason = fields.text("reason", limits::PAUSE_REASON_CHARS_MAX);
-            fields
-                .finish()
-                .map_err(|faults| Problem::faults(Kind::InvalidField, faults))?;
-            reason
-        }
-    };
-    api.lane.pause(reason).await?;
-    Ok(reply::success())
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeadLettersBody<'a> {
+    dead_letters: Vec<JobView<'a>>,
+    total: u64,
+    next_cursor: Option<String>,
 }
 
-/// `POST resume`.
-pub(super) async fn resume(api: &Api) -> Result<Response, Problem> {
-    api.lane.resume().await?;
-    Ok(reply::success())
+/// `GET dead-letters`: the failed jobs, newest first, each with its attempts.
+pub(super) async fn dead_letters(api: &Api, query: &str) -> Result<Response, Problem> {
+    let allowed = [&["limit", "cursor"][..], &Query::OF_JOBS].concat();
+    let query = Query::parse(query, &allowed)?;
+    let page = api
+        .lane
+        .dead_letters(query.job_filter()?, query.cursor()?, query.limit()?)
+        .await?;
+    let chars = api.preview_chars;
+    let letters = page.letters.iter();
+    let letters = letters.map(|detail| with_attempts(detail, Shown::Preview(chars), chars));
+    let body = DeadLettersBody {
+        dead_letters: letters.collect(),
+        total: page.total,
+        next_cursor: page.cursor.map(|cursor| cursor.to_string()),
+    };
+    Ok(reply::json(StatusCode::OK, &body))
 }
 
 /// `GET metrics`.

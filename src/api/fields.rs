@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use onelane_actors::model::Timestamp;
+use onelane_actors::model::{JobId, Timestamp};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -129,6 +129,48 @@ impl Fields {
     pub(super) fn text(&mut self, name: &'static str, max_chars: usize) -> Option<String> {
         let text = self.string(name)?;
         self.note(name, check_text(text, max_chars))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
+        let raw = self.raw(name)?;
+        let read = serde_json::from_str(raw.get()).map_err(|_| "must be true or false".to_owned());
+        self.note(name, read)
+    }
+
+    /// One of some names.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        let text = self.string(name)?;
+        let found = choices.iter().find(|(known, _)| *known == text);
+        let read = found.map(|(_, choice)| *choice).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(known, _)| *known).collect();
+            format!("must be one of {}", names.join(", "))
+        });
+        self.note(name, read)
+    }
+
+    /// The ids of at most `max` jobs.
+    pub(super) fn job_ids(&mut self, name: &'static str, max: usize) -> Option<Vec<JobId>> {
+        let raw = self.raw(name)?;
+        let read = serde_json::from_str(raw.get())
+            .map_err(|_| "must be a list of job ids".to_owned())
+            .and_then(|ids: Vec<String>| {
+                if ids.len() > max {
+                    return Err(format!("must name at most {max} jobs"));
+                }
+                let id = |id: &String| id.parse().map_err(|_| format!("{id} is not a job id"));
+                ids.iter().map(id).collect()
+            });
+        self.note(name, read)
+    }
+
+    /// Takes over the faults of an object within this one.
+    pub(super) fn extend(&mut self, faults: Vec<Fault>) {
+        self.faults.extend(faults);
     }
 
     /// A whole number within a range.

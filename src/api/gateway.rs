@@ -29,6 +29,9 @@ use crate::orchestrator::Submission;
 /// Says which job an answer belongs to.
 const JOB_ID: HeaderName = HeaderName::from_static("x-onelane-job-id");
 
+/// Says which fallback model served it, when its own did not.
+const MODEL: HeaderName = HeaderName::from_static("x-onelane-model");
+
 /// `POST .../chat/completions`.
 pub(super) async fn chat_completions(
     api: &Api,
@@ -162,7 +165,8 @@ async fn submit_and_wait(
 /// The answer that a job's end makes.
 fn answer(record: JobRecord) -> Response {
     let job = record.job;
-    match (job.status, record.response, job.error) {
+    let served_by = job.served_by.as_deref().map(HeaderValue::try_from);
+    let mut response = match (job.status, record.response, job.error) {
         (JobStatus::Completed, Some(body), _) => {
             reply::json_bytes(StatusCode::OK, body.get().as_bytes().to_vec())
         }
@@ -175,7 +179,12 @@ fn answer(record: JobRecord) -> Response {
             format!("job {} has ended without an answer", job.id),
         )
         .into_response(Dialect::Glm),
+    };
+    // A name that no header can carry stands in the body all the same.
+    if let (JobStatus::Completed, Some(Ok(model))) = (job.status, served_by) {
+        response.headers_mut().insert(MODEL, model);
     }
+    response
 }
 
 /// A job that failed for good: GLM's own status and code where GLM gave them. The lane has retried

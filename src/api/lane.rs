@@ -1,16 +1,21 @@
 //! What the API needs of the lane. The orchestrator is the lane; tests bring one that has no store
 //! and no GLM behind it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use onelane_actors::model::{JobId, UsageRow};
-use onelane_actors::ports::{JobFilter, JobPage, JobRecord, UsageFilter};
+use onelane_actors::model::{
+    AttemptNo, Billing, BreakerSnapshot, HoldScope, JobId, Settings, Timestamp, UsageRow,
+};
+use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, UsageFilter};
 use serde_json::Value;
 
 use crate::config::PolicyRow;
 use crate::error::Error;
-use crate::orchestrator::{JobDetail, Metrics, Orchestrator, Submission, Submitted};
+use crate::orchestrator::{
+    DeadLetters, JobDetail, LaneStatus, Metrics, Orchestrator, Selection, Submission, Submitted,
+};
 
 /// The answer to one question.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
@@ -33,18 +38,55 @@ pub trait Lane: Send + Sync + 'static {
     fn job(&self, id: JobId) -> Answer<'_, JobDetail>;
     /// A page of jobs.
     fn jobs(&self, filter: JobFilter, cursor: Option<u64>, limit: usize) -> Answer<'_, JobPage>;
+    /// A page of failed jobs with their attempts.
+    fn dead_letters(
+        &self,
+        filter: JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Answer<'_, DeadLetters>;
+    /// A page of the call log.
+    fn calls(&self, filter: CallFilter, cursor: Option<u64>, limit: usize) -> Answer<'_, CallPage>;
     /// Gives a job up.
     fn cancel(&self, id: JobId) -> Answer<'_, ()>;
-    /// Puts a failed or cancelled job back in line.
+    /// Puts a failed, cancelled or set-aside job back in line.
     fn retry(&self, id: JobId) -> Answer<'_, ()>;
+    /// Puts many jobs back in line.
+    fn retry_all(&self, jobs: Selection, dry_run: bool) -> Answer<'_, u64>;
+    /// Gives many jobs up.
+    fn cancel_all(&self, jobs: Selection, dry_run: bool) -> Answer<'_, u64>;
+    /// Changes the priority of many jobs.
+    fn reprioritise_all(&self, jobs: Selection, priority: i32, dry_run: bool) -> Answer<'_, u64>;
+    /// Books what was found out about an attempt that may have been billed.
+    fn settle_billing(
+        &self,
+        job_id: JobId,
+        attempt: AttemptNo,
+        billing: Billing,
+    ) -> Answer<'_, Billing>;
     /// Usage rows.
     fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>>;
     /// Figures of the lane.
     fn metrics(&self) -> Answer<'_, Metrics>;
     /// Stops the lane before its next call.
     fn pause(&self, reason: Option<String>) -> Answer<'_, ()>;
-    /// Ends a pause and every hold.
+    /// Closes the intake.
+    fn close_intake(&self, reason: Option<String>) -> Answer<'_, ()>;
+    /// Ends a pause, every hold and a closed intake.
     fn resume(&self) -> Answer<'_, ()>;
+    /// The lane at this moment.
+    fn lane(&self) -> Answer<'_, LaneStatus>;
+    /// Ends one hold.
+    fn release_hold(&self, scope: HoldScope) -> Answer<'_, ()>;
+    /// The breaker as it is.
+    fn breaker(&self) -> BreakerSnapshot;
+    /// Closes the breaker.
+    fn breaker_reset(&self) -> Answer<'_, BreakerSnapshot>;
+    /// Opens the breaker.
+    fn breaker_open(&self, reason: String, until: Option<Timestamp>)
+    -> Answer<'_, BreakerSnapshot>;
+    /// The settings in force.
+    fn settings(&self) -> Arc<Settings>;
     /// The configuration, key masked.
     fn config_view(&self) -> Value;
     /// What each error code means now.
@@ -81,12 +123,46 @@ impl Lane for Orchestrator {
         Box::pin(self.jobs(filter, cursor, limit))
     }
 
+    fn dead_letters(
+        &self,
+        filter: JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Answer<'_, DeadLetters> {
+        Box::pin(self.dead_letters(filter, cursor, limit))
+    }
+
+    fn calls(&self, filter: CallFilter, cursor: Option<u64>, limit: usize) -> Answer<'_, CallPage> {
+        Box::pin(self.calls(filter, cursor, limit))
+    }
+
     fn cancel(&self, id: JobId) -> Answer<'_, ()> {
         Box::pin(self.cancel(id))
     }
 
     fn retry(&self, id: JobId) -> Answer<'_, ()> {
         Box::pin(self.retry(id))
+    }
+
+    fn retry_all(&self, jobs: Selection, dry_run: bool) -> Answer<'_, u64> {
+        Box::pin(self.retry_all(jobs, dry_run))
+    }
+
+    fn cancel_all(&self, jobs: Selection, dry_run: bool) -> Answer<'_, u64> {
+        Box::pin(self.cancel_all(jobs, dry_run))
+    }
+
+    fn reprioritise_all(&self, jobs: Selection, priority: i32, dry_run: bool) -> Answer<'_, u64> {
+        Box::pin(self.reprioritise_all(jobs, priority, dry_run))
+    }
+
+    fn settle_billing(
+        &self,
+        job_id: JobId,
+        attempt: AttemptNo,
+        billing: Billing,
+    ) -> Answer<'_, Billing> {
+        Box::pin(self.settle_billing(job_id, attempt, billing))
     }
 
     fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>> {
@@ -101,8 +177,40 @@ impl Lane for Orchestrator {
         Box::pin(self.pause(reason))
     }
 
+    fn close_intake(&self, reason: Option<String>) -> Answer<'_, ()> {
+        Box::pin(self.close_intake(reason))
+    }
+
     fn resume(&self) -> Answer<'_, ()> {
         Box::pin(self.resume())
+    }
+
+    fn lane(&self) -> Answer<'_, LaneStatus> {
+        Box::pin(self.lane())
+    }
+
+    fn release_hold(&self, scope: HoldScope) -> Answer<'_, ()> {
+        Box::pin(self.release_hold(scope))
+    }
+
+    fn breaker(&self) -> BreakerSnapshot {
+        self.breaker()
+    }
+
+    fn breaker_reset(&self) -> Answer<'_, BreakerSnapshot> {
+        Box::pin(self.breaker_reset())
+    }
+
+    fn breaker_open(
+        &self,
+        reason: String,
+        until: Option<Timestamp>,
+    ) -> Answer<'_, BreakerSnapshot> {
+        Box::pin(self.breaker_open(reason, until))
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings()
     }
 
     fn config_view(&self) -> Value {

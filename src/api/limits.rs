@@ -24,8 +24,16 @@ pub const STATISTICS_DAYS_DEFAULT: i32 = 30;
 pub const RECENT_CALLS_SHOWN: usize = 20;
 /// Faults of one request that its answer lists.
 pub const FAULTS_SHOWN_MAX: usize = 20;
-/// Characters of the reason of a pause.
-pub const PAUSE_REASON_CHARS_MAX: usize = 500;
+/// Characters of an operator's reason.
+pub const REASON_CHARS_MAX: usize = 500;
+/// Jobs that a change of many may name one by one.
+pub const NAMED_JOBS_MAX: usize = 10_000;
+/// Characters of a failure's code in a filter.
+pub const ERROR_CODE_CHARS_MAX: usize = 64;
+/// The longest time for which the breaker is opened, in milliseconds: a year.
+pub const BREAKER_OPEN_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1_000;
+/// Tokens of one attempt that are believed.
+pub const TOKENS_MAX: u64 = 1_000_000_000;
 /// Bytes of one GLM parameter that the call log shows; a longer one is left out.
 pub const PARAMETER_BYTES_SHOWN: usize = 256;
 /// What `Retry-After` says when the queue is full, in seconds.

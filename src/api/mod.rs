@@ -7,13 +7,18 @@
 //! | `route` | method and path to what is asked; 404, 405, bad ids |
 //! | `auth` | who may ask |
 //! | `body`, `query`, `fields`, `submission` | what is asked, checked |
-//! | `admin`, `policy`, `jobs`, `gateway` | the answers: for operators, for programs, for OpenAI and GLM SDKs |
+//! | `admin`, `control`, `bulk`, `billing` | the answers for operators: what is, what is to be, many jobs, money in doubt |
+//! | `policy` | the table of rules in force |
+//! | `jobs`, `gateway` | the answers for programs, and for OpenAI and GLM SDKs |
 //! | `views`, `reply`, `problem` | how answers look |
 //! | [`lane`] | what all this needs of the orchestrator |
 
 mod admin;
 mod auth;
+mod billing;
 mod body;
+mod bulk;
+mod control;
 mod fields;
 mod gateway;
 mod jobs;
@@ -122,7 +127,7 @@ impl Api {
             self.auth.check(headers)?;
         }
         let route = route?;
-        if !takes_parameters(route) {
+        if !takes_parameters(&route) {
             Query::parse(query, &[])?;
         }
         match route {
@@ -134,10 +139,30 @@ impl Api {
             Route::Queue => admin::read_queue(self, query).await,
             Route::QueueJob(id) => admin::read_job(self, id).await,
             Route::Metrics => admin::metrics(self).await,
-            Route::Pause => admin::pause(self, headers, body).await,
+            Route::DeadLetters => admin::dead_letters(self, query).await,
+            Route::Pause => control::pause(self, headers, body).await,
+            Route::Drain => control::drain(self, headers, body).await,
             Route::Resume => {
                 body.nothing(headers).await?;
-                admin::resume(self).await
+                control::resume(self).await
+            }
+            Route::Breaker => Ok(control::breaker(self)),
+            Route::ResetBreaker => {
+                body.nothing(headers).await?;
+                control::reset_breaker(self).await
+            }
+            Route::OpenBreaker => control::open_breaker(self, headers, body).await,
+            Route::Holds => control::holds(self).await,
+            Route::ReleaseHold(scope) => {
+                body.nothing(headers).await?;
+                control::release(self, scope).await
+            }
+            Route::RetryAll => bulk::retry(self, headers, body).await,
+            Route::CancelAll => bulk::cancel(self, headers, body).await,
+            Route::ReprioritiseAll => bulk::reprioritise(self, headers, body).await,
+            Route::MaybeBilled => billing::list(self, query).await,
+            Route::SettleBilling(id, attempt) => {
+                billing::settle(self, id, attempt, headers, body).await
             }
             Route::Retry(id) => {
                 body.nothing(headers).await?;
@@ -156,9 +181,14 @@ impl Api {
 
 /// Routes that read their query themselves. The SDKs' route does not look at its query: some SDKs
 /// add an API version there.
-const fn takes_parameters(route: Route) -> bool {
+const fn takes_parameters(route: &Route) -> bool {
     matches!(
         route,
-        Route::Statistics | Route::Queue | Route::Job(_) | Route::ChatCompletions
+        Route::Statistics
+            | Route::Queue
+            | Route::DeadLetters
+            | Route::MaybeBilled
+            | Route::Job(_)
+            | Route::ChatCompletions
     )
 }

@@ -36,6 +36,12 @@ pub(super) enum Kind {
     WrongStatus,
     IdempotencyConflict,
     QueueFull,
+    Draining,
+    UnknownDependency,
+    DependencyEnded,
+    UnknownAttempt,
+    BillingSettled,
+    UnknownHold,
     JobFailed,
     JobCancelled,
     WaitTimeout,
@@ -93,6 +99,27 @@ impl Kind {
                 "1231",
             ),
             Self::QueueFull => (S::TOO_MANY_REQUESTS, "queue-full", "queue full", "1302"),
+            Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "intake closed", "500"),
+            Self::UnknownDependency => (
+                S::UNPROCESSABLE_ENTITY,
+                "unknown-dependency",
+                "no such job to run after",
+                "1214",
+            ),
+            Self::DependencyEnded => (
+                S::CONFLICT,
+                "dependency-ended",
+                "a job before it has ended",
+                "1214",
+            ),
+            Self::UnknownAttempt => (S::NOT_FOUND, "unknown-attempt", "no such attempt", "1214"),
+            Self::BillingSettled => (
+                S::CONFLICT,
+                "billing-settled",
+                "not waiting to be settled",
+                "1214",
+            ),
+            Self::UnknownHold => (S::NOT_FOUND, "unknown-hold", "not held", "1214"),
             Self::JobFailed => (S::BAD_GATEWAY, "job-failed", "job failed", "1200"),
             Self::JobCancelled => (S::CONFLICT, "job-cancelled", "job cancelled", "1200"),
             Self::WaitTimeout => (S::GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234"),
@@ -223,8 +250,12 @@ impl Problem {
                 headers.push((RETRY_AFTER, limits::QUEUE_FULL_RETRY_AFTER_S.into()));
                 headers.push((SHOULD_RETRY, HeaderValue::from_static("false")));
             }
-            // SDKs send again on 409; it would end the same.
-            Kind::IdempotencyConflict | Kind::JobCancelled | Kind::JobFailed => {
+            // SDKs send again on 409 and 503; it would end the same.
+            Kind::IdempotencyConflict
+            | Kind::DependencyEnded
+            | Kind::Draining
+            | Kind::JobCancelled
+            | Kind::JobFailed => {
                 headers.push((SHOULD_RETRY, HeaderValue::from_static("false")));
             }
             _ => {}
@@ -331,6 +362,14 @@ impl From<Error> for Problem {
                     .collect();
                 return Self::faults(Kind::InvalidField, faults);
             }
+            Error::NoSuchDependency(_) => {
+                return Self::fault(Kind::UnknownDependency, "after", detail);
+            }
+            Error::DependencyEnded { .. } => Kind::DependencyEnded,
+            Error::Draining { .. } => Kind::Draining,
+            Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,
+            Error::BillingSettled { .. } => Kind::BillingSettled,
+            Error::NoSuchHold(_) => Kind::UnknownHold,
             Error::NotFound(_) => Kind::UnknownJob,
             Error::WrongStatus { .. } => Kind::WrongStatus,
             Error::IdempotencyConflict(_) => Kind::IdempotencyConflict,
@@ -407,6 +446,12 @@ mod tests {
             Kind::WrongStatus,
             Kind::IdempotencyConflict,
             Kind::QueueFull,
+            Kind::Draining,
+            Kind::UnknownDependency,
+            Kind::DependencyEnded,
+            Kind::UnknownAttempt,
+            Kind::BillingSettled,
+            Kind::UnknownHold,
             Kind::JobFailed,
             Kind::JobCancelled,
             Kind::WaitTimeout,

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use onelane_actors::model::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
-use onelane_actors::model::{Day, JobStatus};
+use onelane_actors::model::{Day, FailureClass, JobStatus};
+use onelane_actors::ports::{JobFilter, MoreFilter};
 
 use super::limits;
 use super::problem::{Kind, Problem};
@@ -52,6 +53,45 @@ impl Query {
     pub(super) fn status(&self) -> Result<Option<JobStatus>, Problem> {
         self.read("status", JobStatus::parse, || {
             let names = JobStatus::ALL.map(JobStatus::name);
+            format!("must be one of {}", names.join(", "))
+        })
+    }
+
+    /// What of jobs can be asked for in a query, beside their status.
+    pub(super) const OF_JOBS: [&'static str; 6] = [
+        "userId",
+        "model",
+        "contentId",
+        "errorCode",
+        "errorClass",
+        "setAside",
+    ];
+
+    /// The jobs that `status` and [`Query::OF_JOBS`] leave.
+    pub(super) fn job_filter(&self) -> Result<JobFilter, Problem> {
+        let text = |name| self.text(name).map(str::to_owned);
+        Ok(JobFilter {
+            status: self.status()?,
+            user_id: text("userId"),
+            model: text("model"),
+            more: MoreFilter {
+                content_id: text("contentId"),
+                error_code: text("errorCode"),
+                error_class: self.error_class()?,
+                set_aside: self.read(
+                    "setAside",
+                    |text| text.parse().ok(),
+                    || "must be true or false".to_owned(),
+                )?,
+                ..MoreFilter::default()
+            },
+        })
+    }
+
+    fn error_class(&self) -> Result<Option<FailureClass>, Problem> {
+        let parse = |text: &str| FailureClass::ALL.into_iter().find(|c| c.name() == text);
+        self.read("errorClass", parse, || {
+            let names = FailureClass::ALL.map(FailureClass::name);
             format!("must be one of {}", names.join(", "))
         })
     }
@@ -123,6 +163,11 @@ fn duration(text: &str) -> Option<Duration> {
     };
     let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
     (ms <= limits::WAIT_MS_MAX).then(|| Duration::from_millis(ms))
+}
+
+/// Percent-decodes a part of a path, where a plus is a plus.
+pub(super) fn decode_segment(text: &str) -> Option<String> {
+    decode(&text.replace('+', "%2B"))
 }
 
 /// Percent-decodes; `None` when an escape is broken or the bytes are not UTF-8.

@@ -2,13 +2,14 @@
 //! method second, its id last, so that a wrong method is a 405 that names the right ones, never a
 //! 404, and a bad id on the right route is a 400.
 
-use onelane_actors::model::JobId;
+use onelane_actors::model::{AttemptNo, HoldScope, JobId};
 use warp::http::Method;
 
 use super::problem::{Kind, Problem};
+use super::query::decode_segment;
 
 /// What a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     Health,
     ReadConfig,
@@ -17,10 +18,22 @@ pub(super) enum Route {
     Statistics,
     Queue,
     QueueJob(JobId),
+    DeadLetters,
     Retry(JobId),
+    RetryAll,
     Cancel(JobId),
+    CancelAll,
+    ReprioritiseAll,
     Pause,
+    Drain,
     Resume,
+    Breaker,
+    ResetBreaker,
+    OpenBreaker,
+    Holds,
+    ReleaseHold(HoldScope),
+    MaybeBilled,
+    SettleBilling(JobId, AttemptNo),
     Metrics,
     SubmitJobs,
     Job(JobId),
@@ -37,12 +50,17 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
     let plain = |methods: &Methods<Route>| pick(method, path, methods);
     let of_job = |id: &str, methods: &Methods<fn(JobId) -> Route>| {
         let make = pick(method, path, methods)?;
-        id.parse().map(make).map_err(|_| {
+        job_id(id).map(make)
+    };
+    let of_hold = |name: &str, make: fn(String) -> HoldScope| {
+        pick(method, path, &[(Method::DELETE, ())])?;
+        let name = decode_segment(name).ok_or_else(|| {
             Problem::new(
                 Kind::InvalidId,
-                format!("{id} is not a job id; an id is a UUID, as in the answer to a submission"),
+                format!("{name} is not percent-encoded UTF-8"),
             )
-        })
+        })?;
+        Ok(Route::ReleaseHold(make(name)))
     };
     match segments.as_slice() {
         ["healthz"] => plain(&[(Method::GET, Route::Health)]),
@@ -56,10 +74,29 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
             ["metrics"] => plain(&[(Method::GET, Route::Metrics)]),
             ["queue"] => plain(&[(Method::GET, Route::Queue)]),
             ["queue", id] => of_job(id, &[(Method::GET, Route::QueueJob)]),
+            ["dead-letters"] => plain(&[(Method::GET, Route::DeadLetters)]),
+            ["retry"] => plain(&[(Method::POST, Route::RetryAll)]),
+            ["cancel"] => plain(&[(Method::POST, Route::CancelAll)]),
+            ["reprioritise"] => plain(&[(Method::POST, Route::ReprioritiseAll)]),
             ["retry", id] => of_job(id, &[(Method::POST, Route::Retry)]),
             ["cancel", id] => of_job(id, &[(Method::POST, Route::Cancel)]),
             ["pause"] => plain(&[(Method::POST, Route::Pause)]),
+            ["drain"] => plain(&[(Method::POST, Route::Drain)]),
             ["resume"] => plain(&[(Method::POST, Route::Resume)]),
+            ["breaker"] => plain(&[(Method::GET, Route::Breaker)]),
+            ["breaker", "reset"] => plain(&[(Method::POST, Route::ResetBreaker)]),
+            ["breaker", "open"] => plain(&[(Method::POST, Route::OpenBreaker)]),
+            ["holds"] => plain(&[(Method::GET, Route::Holds)]),
+            ["holds", "account"] => {
+                plain(&[(Method::DELETE, Route::ReleaseHold(HoldScope::Account))])
+            }
+            ["holds", "lane", name] => of_hold(name, HoldScope::Lane),
+            ["holds", "model", name] => of_hold(name, HoldScope::Model),
+            ["maybe-billed"] => plain(&[(Method::GET, Route::MaybeBilled)]),
+            ["maybe-billed", id, attempt] => {
+                pick(method, path, &[(Method::POST, ())])?;
+                Ok(Route::SettleBilling(job_id(id)?, attempt_no(attempt)?))
+            }
             _ => Err(unknown(path)),
         },
         ["api", "glm", "jobs", rest @ ..] => match rest {
@@ -78,19 +115,38 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
     }
 }
 
+fn job_id(id: &str) -> Result<JobId, Problem> {
+    id.parse().map_err(|_| {
+        Problem::new(
+            Kind::InvalidId,
+            format!("{id} is not a job id; an id is a UUID, as in the answer to a submission"),
+        )
+    })
+}
+
+fn attempt_no(text: &str) -> Result<AttemptNo, Problem> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.map(AttemptNo).ok_or_else(|| {
+        Problem::new(
+            Kind::InvalidId,
+            format!("{text} is not an attempt; attempts are numbered from 1"),
+        )
+    })
+}
+
 fn unknown(path: &str) -> Problem {
     Problem::new(Kind::UnknownRoute, format!("there is nothing at {path}"))
 }
 
 /// What `method` asks for; HEAD asks what GET asks, and the server leaves the body out.
-fn pick<T: Copy>(method: &Method, path: &str, methods: &Methods<T>) -> Result<T, Problem> {
+fn pick<T: Clone>(method: &Method, path: &str, methods: &Methods<T>) -> Result<T, Problem> {
     let wanted = if *method == Method::HEAD {
         &Method::GET
     } else {
         method
     };
     let found = methods.iter().find(|(allowed, _)| allowed == wanted);
-    found.map(|(_, what)| *what).ok_or_else(|| {
+    found.map(|(_, what)| what.clone()).ok_or_else(|| {
         let mut allowed: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
         if allowed.contains(&"GET") {
             allowed.push("HEAD");
@@ -135,6 +191,40 @@ mod tests {
             &format!("/api/admin/glm/cancel/{ID}"),
             Route::Cancel(id),
         );
+        check("GET", "/api/admin/glm/dead-letters", Route::DeadLetters);
+        check("POST", "/api/admin/glm/retry", Route::RetryAll);
+        check("POST", "/api/admin/glm/cancel", Route::CancelAll);
+        check(
+            "POST",
+            "/api/admin/glm/reprioritise",
+            Route::ReprioritiseAll,
+        );
+        check("POST", "/api/admin/glm/drain", Route::Drain);
+        check("GET", "/api/admin/glm/breaker", Route::Breaker);
+        check("POST", "/api/admin/glm/breaker/reset", Route::ResetBreaker);
+        check("POST", "/api/admin/glm/breaker/open", Route::OpenBreaker);
+        check("GET", "/api/admin/glm/holds", Route::Holds);
+        check(
+            "DELETE",
+            "/api/admin/glm/holds/account",
+            Route::ReleaseHold(HoldScope::Account),
+        );
+        check(
+            "DELETE",
+            "/api/admin/glm/holds/lane/a%20b%2Fc+d",
+            Route::ReleaseHold(HoldScope::Lane("a b/c+d".to_owned())),
+        );
+        check(
+            "DELETE",
+            "/api/admin/glm/holds/model/glm-4.7",
+            Route::ReleaseHold(HoldScope::Model("glm-4.7".to_owned())),
+        );
+        check("GET", "/api/admin/glm/maybe-billed", Route::MaybeBilled);
+        check(
+            "POST",
+            &format!("/api/admin/glm/maybe-billed/{ID}/3"),
+            Route::SettleBilling(id, AttemptNo(3)),
+        );
         check("POST", "/api/admin/glm/pause", Route::Pause);
         check("POST", "/api/admin/glm/resume", Route::Resume);
         check("GET", "/api/admin/glm/metrics", Route::Metrics);
@@ -168,6 +258,8 @@ mod tests {
         check("GET", "/api/admin/glm/retry/nonsense", "POST");
         check("PUT", "/api/glm/jobs/nonsense", "GET, DELETE, HEAD");
         check("OPTIONS", "/v1/chat/completions", "POST");
+        check("GET", "/api/admin/glm/holds/model/glm-5", "DELETE");
+        check("GET", "/api/admin/glm/maybe-billed/1/0", "POST");
     }
 
     #[test]
@@ -185,5 +277,12 @@ mod tests {
         }
         let problem = resolve(&Method::GET, "/api/glm/jobs/17").unwrap_err();
         assert_eq!(problem.status(), 400);
+        let refused = |method, path: &str| resolve(&method, path).unwrap_err().status();
+        let attempt = format!("/api/admin/glm/maybe-billed/{ID}/0");
+        assert_eq!(refused(Method::POST, &attempt), 400);
+        assert_eq!(
+            refused(Method::DELETE, "/api/admin/glm/holds/model/%ff"),
+            400
+        );
     }
 }

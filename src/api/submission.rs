@@ -1,6 +1,6 @@
 //! Jobs as programs submit them: read field by field, checked whole before any of them is stored.
 
-use onelane_actors::model::{Request, RequestError, limits as bounds};
+use onelane_actors::model::{OnInterrupted, Request, RequestError, limits as bounds};
 use serde_json::value::RawValue;
 use warp::http::HeaderMap;
 
@@ -11,6 +11,13 @@ use crate::orchestrator::Submission;
 
 /// The user of a job that names none.
 pub(super) const DEFAULT_USER: &str = "default";
+
+/// What a job may say of its own interruption.
+const ON_INTERRUPTED: [(&str, OnInterrupted); 3] = [
+    ("retry", OnInterrupted::Retry),
+    ("hold", OnInterrupted::Hold),
+    ("fail", OnInterrupted::Fail),
+];
 
 /// What a body submits.
 #[derive(Debug)]
@@ -98,6 +105,8 @@ fn read_one(at: String, object: Object, key: Option<String>) -> Result<Submissio
         fields.fault("deadline", "must not be before runAt");
     }
     let timeout_ms = fields.integer("timeout", 1..=limits::CALL_TIMEOUT_MS_MAX);
+    let after = fields.job_ids("after", bounds::AFTER_JOBS_MAX);
+    let on_interrupted = fields.choice("onInterrupted", &ON_INTERRUPTED);
     let own_key = fields.text("idempotencyKey", bounds::IDEMPOTENCY_KEY_CHARS_MAX);
     if own_key.is_some() && key.is_some() && own_key != key {
         fields.fault("idempotencyKey", "differs from the Idempotency-Key header");
@@ -124,8 +133,8 @@ fn read_one(at: String, object: Object, key: Option<String>) -> Result<Submissio
         deadline,
         timeout_ms,
         idempotency_key: own_key.or(key),
-        after: Vec::new(),
-        on_interrupted: None,
+        after: after.unwrap_or_default(),
+        on_interrupted,
         metadata,
     })
 }
@@ -263,8 +272,11 @@ mod tests {
         let job = one(
             r#"{"prompt":"hi","model":"glm-5","userId":"u","contentId":"c","priority":-7,
             "maxRetries":0,"runAt":"2026-11-23T16:00:00+08:00","deadline":"2026-11-23T09:00:00Z",
-            "timeout":5000,"idempotencyKey":"k","metadata":{"n":1.50}}"#,
+            "timeout":5000,"after":["0199a000-0000-7000-8000-000000000001"],"onInterrupted":"hold",
+            "idempotencyKey":"k","metadata":{"n":1.50}}"#,
         );
+        assert_eq!(job.after, [crate::api::tests::sample::id(1)]);
+        assert_eq!(job.on_interrupted, Some(OnInterrupted::Hold));
         assert_eq!(job.model.as_deref(), Some("glm-5"));
         assert_eq!(job.user_id, "u");
         assert_eq!(job.content_id.as_deref(), Some("c"));
@@ -379,6 +391,23 @@ mod tests {
         check(
             r#"{"prompt":"a","runAt":"2026-11-23T08:00:00Z","deadline":"2026-11-23T07:00:00Z"}"#,
             "deadline: must not be before runAt",
+        );
+        check(
+            r#"{"prompt":"a","after":["17"]}"#,
+            "after: 17 is not a job id",
+        );
+        check(
+            r#"{"prompt":"a","after":"17"}"#,
+            "after: must be a list of job ids",
+        );
+        let many = vec!["\"0199a000-0000-7000-8000-000000000001\""; 101].join(",");
+        check(
+            &format!(r#"{{"prompt":"a","after":[{many}]}}"#),
+            "after: must name at most 100 jobs",
+        );
+        check(
+            r#"{"prompt":"a","onInterrupted":"ask"}"#,
+            "onInterrupted: must be one of retry, hold, fail",
         );
         check(
             r#"{"prompt":"a","prio":1}"#,

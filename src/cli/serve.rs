@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::args::ServeArgs;
 use super::exit::{CliError, Exit};
-use super::run::{Ends, Standstill, release};
+use super::run::{Ends, Standstill, release, stuck};
 use super::start;
 use super::start::{Plan, Server};
 use crate::telemetry::{self, Signal, Signals};
@@ -29,7 +29,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     let lane = start::lane(&plan).await?;
     // Without `--once` an operator is there to release it over HTTP.
     if args.once
-        && let Some(was) = release(&lane.orchestrator, Ends::Hold).await?
+        && let Some(was) = release(&lane.orchestrator, Ends::Holds).await?
     {
         tracing::warn!("resuming; {was}");
     }
@@ -68,7 +68,12 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
 
 /// Tells of a lane that takes jobs but calls nothing, before somebody wonders.
 async fn warn_of_standstill(lane: &Orchestrator) -> Result<(), CliError> {
-    match Standstill::of(&lane.lane().await?) {
+    let status = lane.lane().await?;
+    if let Some(closed) = &status.draining {
+        let since = closed.since;
+        tracing::warn!(%since, "the intake is closed until POST /api/admin/glm/resume");
+    }
+    match Standstill::of(&status) {
         Some(Standstill::Operator { reason, help }) => tracing::warn!(help, "{reason}"),
         Some(Standstill::Passing(reason)) => tracing::warn!("{reason}"),
         None => {}
@@ -142,10 +147,16 @@ async fn nothing_left(lane: &Orchestrator) -> Result<Exit, CliError> {
         if let Some(exit) = once_exit(&counts, failed_before) {
             return Ok(exit);
         }
-        if status.in_flight == 0
-            && let Some(Standstill::Operator { reason, help }) = Standstill::of(&status)
-        {
-            return Err(CliError::new(Exit::Held, reason).help(help));
+        let standstill = match Standstill::of(&status) {
+            None => stuck(lane, &status).await,
+            standstill => Ok(standstill),
+        };
+        match standstill {
+            Ok(Some(Standstill::Operator { reason, help })) if status.in_flight == 0 => {
+                return Err(CliError::new(Exit::Held, reason).help(help));
+            }
+            Ok(_) => {}
+            Err(error) => return trouble(error).await,
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -1,43 +1,41 @@
 //! The facade: what an embedding process, the API and the command line hold. It hides actor
 //! references and restarts: a reply that was lost with its actor is asked for again.
 
+mod billing;
+mod bulk;
+mod control;
 mod events;
+mod figures;
+mod jobs;
+mod settings;
 mod start;
+mod submit;
 mod types;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use onelane_actors::breaker::BreakerMsg;
 use onelane_actors::cost::Totals;
-use onelane_actors::model::{
-    BreakerSnapshot, CallOutcome, Cost, Currency, Event, JobId, JobStatus, Nanos, Settings,
-    UsageRow, limits,
-};
-use onelane_actors::policy::transition::{NewJob, Refusal, Transition};
-use onelane_actors::ports::{
-    CallFilter, CallPage, Clock, Glm, Ids, JobFilter, JobPage, JobRecord, StatusCounts, Store,
-    StoreError, UsageFilter, Verdicts,
-};
-use onelane_actors::queue::{QueueMsg, SubmitError, submitted};
-use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
+use onelane_actors::model::{BreakerSnapshot, LaneState, Settings, limits};
+use onelane_actors::ports::{Clock, Glm, Ids, Store, StoreError};
+use onelane_actors::queue::QueueMsg;
 use onelane_actors::supervisor::{
     House, Refs, RestartBudget, Supervisor, SupervisorArgs, SupervisorMsg,
 };
 use onelane_actors::{Faults, Ports};
 use ractor::{Actor, ActorRef, RpcReplyPort};
-use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Loaded;
 use crate::error::Error;
+pub use bulk::Selection;
 pub use events::{Events, Feed};
 pub use onelane_actors::model::Submission;
 pub use onelane_actors::queue::Submitted;
 pub use onelane_actors::supervisor::StopReason;
 pub use start::StartError;
-pub use types::{JobDetail, LaneStatus, Metrics, Shutdown};
+pub use types::{DeadLetters, JobDetail, LaneDetail, LaneStatus, Metrics, ModelDetail, Shutdown};
 
 /// What a lane is built from: the adapters and what tests put in their place.
 pub struct Parts {
@@ -67,6 +65,8 @@ struct Inner {
     house: watch::Receiver<House>,
     breaker: watch::Receiver<BreakerSnapshot>,
     totals: watch::Receiver<Totals>,
+    /// The lane's state as it is on disk.
+    state: watch::Receiver<LaneState>,
     supervisor: ActorRef<SupervisorMsg>,
     /// Turns true when the supervisor's task has ended: nothing of the lane runs any more.
     gone: watch::Receiver<bool>,
@@ -96,8 +96,15 @@ impl std::fmt::Debug for Orchestrator {
 
 /// How long the facade waits for the house to change before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// The calls that error rate and response time are told of.
-const RECENT_CALLS: usize = 100;
+
+/// How often a question was asked until it was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Once.
+    Once,
+    /// More often: a reply was lost, and what was asked may have been done by then.
+    Again,
+}
 
 impl Orchestrator {
     /// Starts a lane on these parts and recovers what the store holds.
@@ -115,12 +122,14 @@ impl Orchestrator {
         let (house_tx, house) = watch::channel(House::default());
         let (breaker_tx, breaker) = watch::channel(BreakerSnapshot::default());
         let (totals_tx, totals) = watch::channel(Totals::default());
+        let (state_tx, state) = watch::channel(LaneState::default());
         let args = SupervisorArgs {
             ports: ports.clone(),
             budget: parts.budget,
             house: house_tx,
             breaker: breaker_tx,
             totals: totals_tx,
+            lane: state_tx,
         };
         let (supervisor, ended) = Actor::spawn(None, Supervisor, args)
             .await
@@ -139,386 +148,12 @@ impl Orchestrator {
                 house,
                 breaker,
                 totals,
+                state,
                 supervisor,
                 gone,
                 closed: AtomicBool::new(false),
             }),
         })
-    }
-
-    // ---- submitting --------------------------------------------------------------------------
-
-    /// Puts a job on disk; answers once it is durable.
-    pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
-        let new = self.new_job(submission)?;
-        let mut verdicts = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
-        Ok(submitted(verdicts.pop())?)
-    }
-
-    /// Puts many jobs on disk in few transactions. A job that is refused does not hinder the
-    /// others; its place in the answer says why.
-    pub async fn submit_many(
-        &self,
-        submissions: Vec<Submission>,
-    ) -> Result<Vec<Result<Submitted, Error>>, Error> {
-        if submissions.len() > limits::SUBMIT_MANY_MAX {
-            return Err(Error::Invalid {
-                field: "jobs".to_owned(),
-                problem: format!("must be at most {}", limits::SUBMIT_MANY_MAX),
-            });
-        }
-        let mut answers: Vec<Result<Submitted, Error>> = Vec::with_capacity(submissions.len());
-        let mut transitions = Vec::with_capacity(submissions.len());
-        let mut places = Vec::with_capacity(submissions.len());
-        for submission in submissions {
-            match self.new_job(submission) {
-                Ok(new) => {
-                    places.push(answers.len());
-                    transitions.push(Transition::Insert(Box::new(new)));
-                    // Overwritten below; stays only if the store answered too little.
-                    answers.push(Err(SubmitError::Unknown.into()));
-                }
-                Err(error) => answers.push(Err(error)),
-            }
-        }
-        let mut places = places.into_iter();
-        while !transitions.is_empty() {
-            let rest = transitions.split_off(limits::BATCH_TRANSITIONS_MAX.min(transitions.len()));
-            let verdicts = self
-                .commit(std::mem::replace(&mut transitions, rest))
-                .await?;
-            for (verdict, place) in verdicts.into_iter().zip(places.by_ref()) {
-                if let Some(answer) = answers.get_mut(place) {
-                    *answer = submitted(Some(verdict)).map_err(Error::from);
-                }
-            }
-        }
-        Ok(answers)
-    }
-
-    /// Submits and waits: resolves to the completed job, or to `JobFailed` or `JobCancelled`.
-    pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
-        let Submitted { job_id, .. } = self.submit(submission).await?;
-        let record = self.wait(job_id).await?;
-        match (record.job.status, &record.job.error) {
-            (JobStatus::Failed, Some(failure)) => Err(Error::JobFailed {
-                job_id,
-                failure: Box::new(failure.clone()),
-            }),
-            (JobStatus::Cancelled, _) => Err(Error::JobCancelled(job_id)),
-            _ => Ok(record),
-        }
-    }
-
-    fn new_job(&self, submission: Submission) -> Result<NewJob, Error> {
-        if self.inner.closed.load(Ordering::Acquire) {
-            return Err(Error::Stopped("it is shutting down".to_owned()));
-        }
-        let now = self.inner.ports.clock.now();
-        let id = self.inner.ports.ids.job_id(now);
-        let settings = Arc::clone(&self.inner.settings.borrow());
-        Ok(submission.into_job(&settings, id, now)?)
-    }
-
-    /// Commits through the store actor. Asked again when the actor was restarted before it
-    /// answered: a job has its id before it is submitted, so asking again finds it.
-    async fn commit(&self, transitions: Vec<Transition>) -> Result<Verdicts, Error> {
-        let verdicts = self
-            .ask(|refs, port| {
-                refs.store.cast(StoreMsg::Commit(CommitRequest {
-                    transitions: transitions.clone(),
-                    reply: CommitReply::Port(port),
-                }))
-            })
-            .await?;
-        Ok(verdicts?)
-    }
-
-    // ---- one job -----------------------------------------------------------------------------
-
-    /// Waits until the job has a terminal status and returns it, whichever that is.
-    pub async fn wait(&self, id: JobId) -> Result<JobRecord, Error> {
-        loop {
-            self.ask(|refs, reply| refs.queue.cast(QueueMsg::Wait { job_id: id, reply }))
-                .await?;
-            let record = self.record(id).await?;
-            if record.job.status.is_terminal() {
-                return Ok(record);
-            }
-            // Put back in line between the two questions, or its end is just being stored.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// As `wait`, at most for `limit`; then `WaitTimeout`. The job goes on.
-    pub async fn wait_for(&self, id: JobId, limit: Duration) -> Result<JobRecord, Error> {
-        tokio::time::timeout(limit, self.wait(id))
-            .await
-            .unwrap_or(Err(Error::WaitTimeout(id)))
-    }
-
-    /// One job with its attempts.
-    pub async fn job(&self, id: JobId) -> Result<JobDetail, Error> {
-        let (record, attempts) = self
-            .read(move |store| {
-                let filter = CallFilter {
-                    job_id: Some(id),
-                    ..CallFilter::default()
-                };
-                let record = store.job(id)?;
-                let mut calls = store.calls(&filter, None, limits::PAGE_ROWS_MAX)?.calls;
-                calls.reverse();
-                Ok((record, calls))
-            })
-            .await?;
-        Ok(JobDetail {
-            record: record.ok_or(Error::NotFound(id))?,
-            attempts,
-        })
-    }
-
-    async fn record(&self, id: JobId) -> Result<JobRecord, Error> {
-        self.read(move |store| store.job(id))
-            .await?
-            .ok_or(Error::NotFound(id))
-    }
-
-    /// Cancels a waiting or running job; the open call is closed. Cancelling a cancelled job is
-    /// fine; a completed or failed one is `WrongStatus`.
-    pub async fn cancel(&self, id: JobId) -> Result<(), Error> {
-        let answer = self
-            .ask(|refs, reply| refs.queue.cast(QueueMsg::Cancel { job_id: id, reply }))
-            .await?;
-        match answer {
-            Err(Refusal::WrongStatus(JobStatus::Cancelled)) => Ok(()),
-            other => other.map_err(|refusal| {
-                refused(
-                    id,
-                    refusal,
-                    "only a pending or running job can be cancelled",
-                )
-            }),
-        }
-    }
-
-    /// Puts a failed or cancelled job back in line with fresh retries; otherwise `WrongStatus`.
-    pub async fn retry(&self, id: JobId) -> Result<(), Error> {
-        let asked = AtomicU32::new(0);
-        let answer = self
-            .ask(|refs, reply| {
-                asked.fetch_add(1, Ordering::Relaxed);
-                refs.queue.cast(QueueMsg::Requeue { job_id: id, reply })
-            })
-            .await?;
-        // Asked again after a lost reply, it finds its own work done.
-        if asked.into_inner() > 1 && matches!(answer, Err(Refusal::WrongStatus(_))) {
-            return Ok(());
-        }
-        answer.map_err(|refusal| {
-            refused(id, refusal, "only a failed or cancelled job can be retried")
-        })
-    }
-
-    /// Changes the priority of a pending job.
-    pub async fn reprioritise(&self, id: JobId, priority: i32) -> Result<(), Error> {
-        self.ask(|refs, reply| {
-            refs.queue.cast(QueueMsg::Reprioritise {
-                job_id: id,
-                priority,
-                reply,
-            })
-        })
-        .await?
-        .map_err(|refusal| refused(id, refusal, "only a pending job has a place in line"))
-    }
-
-    // ---- lists and figures -------------------------------------------------------------------
-
-    /// A page of jobs, newest first.
-    pub async fn jobs(
-        &self,
-        filter: JobFilter,
-        cursor: Option<u64>,
-        limit: usize,
-    ) -> Result<JobPage, Error> {
-        let limit = limit.min(limits::PAGE_ROWS_MAX);
-        self.read(move |store| store.jobs(&filter, cursor, limit))
-            .await
-    }
-
-    /// A page of the call log, newest first.
-    pub async fn calls(
-        &self,
-        filter: CallFilter,
-        cursor: Option<u64>,
-        limit: usize,
-    ) -> Result<CallPage, Error> {
-        let limit = limit.min(limits::PAGE_ROWS_MAX);
-        self.read(move |store| store.calls(&filter, cursor, limit))
-            .await
-    }
-
-    /// Jobs by status.
-    pub async fn queue_status(&self) -> Result<StatusCounts, Error> {
-        self.read(|store| store.counts()).await
-    }
-
-    /// Usage rows (day x model x user), ordered by day, model, user.
-    pub async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>, Error> {
-        self.read(move |store| store.usage(&filter)).await
-    }
-
-    /// The lane at this moment.
-    pub async fn lane(&self) -> Result<LaneStatus, Error> {
-        let lane = self
-            .ask(|refs, reply| refs.queue.cast(QueueMsg::Snapshot { reply }))
-            .await?;
-        Ok(LaneStatus {
-            active: lane.active,
-            hold: lane.state.holds().next().map(|(_, hold)| hold.clone()),
-            paused: lane.state.paused.clone(),
-            breaker: self.inner.breaker.borrow().clone(),
-            in_flight: u32::try_from(lane.in_flight).unwrap_or(u32::MAX),
-            max_concurrency: lane.max_concurrency,
-            ready: lane.ready as u64,
-            waiting: lane.waiting as u64,
-            generation: lane.generation,
-        })
-    }
-
-    /// Figures of the lane.
-    pub async fn metrics(&self) -> Result<Metrics, Error> {
-        let lane = self.lane().await?;
-        let (counts, recent) = self
-            .read(|store| {
-                let recent = store.calls(&CallFilter::default(), None, RECENT_CALLS)?;
-                Ok((store.counts()?, recent.calls))
-            })
-            .await?;
-        let answered: Vec<u64> = recent
-            .iter()
-            .filter(|call| call.outcome == CallOutcome::Completed)
-            .map(|call| call.response_time_ms)
-            .collect();
-        let share = |part: f64, whole: usize| {
-            if whole == 0 { 0.0 } else { part / whole as f64 }
-        };
-        // What a caller gave up or a crash cut off says nothing of GLM.
-        let failed = recent
-            .iter()
-            .filter(|call| call.outcome == CallOutcome::Failed)
-            .count();
-        let totals = self.inner.totals.borrow().clone();
-        Ok(Metrics {
-            lane,
-            counts,
-            error_rate: share(failed as f64, recent.len()),
-            average_response_time_ms: share(answered.iter().sum::<u64>() as f64, answered.len()),
-            recent_calls: recent,
-            usage: totals.usage,
-            cost: self.spent(),
-            calls: totals.calls,
-        })
-    }
-
-    /// Costs since the start of this process, by currency; told also after the lane has stopped. A
-    /// hint: the truth is in `usage`.
-    #[must_use]
-    pub fn spent(&self) -> Vec<Cost> {
-        let totals = self.inner.totals.borrow();
-        let cost = |(currency, nanos): (&Currency, &Nanos)| Cost {
-            nanos: *nanos,
-            currency: *currency,
-        };
-        totals.cost.iter().map(cost).collect()
-    }
-
-    // ---- control -----------------------------------------------------------------------------
-
-    /// Stops the lane before its next call; stored, so that it outlives a restart.
-    pub async fn pause(&self, reason: Option<String>) -> Result<(), Error> {
-        self.ask(|refs, reply| {
-            let reason = reason.clone();
-            refs.queue.cast(QueueMsg::Pause { reason, reply })
-        })
-        .await?
-        .map_err(|refusal| Error::Stopped(refusal.to_string()))
-    }
-
-    /// Ends a pause, every hold, and an open breaker's wait: an operator says that things are well.
-    pub async fn resume(&self) -> Result<(), Error> {
-        self.ask(|refs, reply| refs.breaker.cast(BreakerMsg::Reset { reply }))
-            .await?;
-        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Resume { reply }))
-            .await?
-            .map_err(|refusal| Error::Stopped(refusal.to_string()))
-    }
-
-    /// The settings in force.
-    #[must_use]
-    pub fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.inner.settings.borrow())
-    }
-
-    /// The configuration in force, with the origin of every value.
-    #[must_use]
-    pub fn config(&self) -> Loaded {
-        self.inner
-            .config
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// The configuration as the admin API shows it: a `GLMConfig` in camelCase, the key masked.
-    #[must_use]
-    pub fn config_view(&self) -> Value {
-        serde_json::to_value(self.config().view()).unwrap_or_default()
-    }
-
-    /// Changes the running configuration: validated, stored, live at once, without a restart.
-    /// `patch` is a part of a `GLMConfig`; a `null` takes a stored change back. Answers the new view,
-    /// with `shadowed` naming the changed fields that a flag or the environment fixes until the next
-    /// start without it. Every bad field is told in one `Invalid`.
-    pub async fn set_config(&self, patch: &Value) -> Result<Value, Error> {
-        let (lane, patch) = (self.clone(), patch.clone());
-        // In a task of its own: a caller that goes away must not leave a change half made, stored
-        // but not in force.
-        tokio::spawn(async move { lane.change_config(&patch).await })
-            .await
-            .unwrap_or_else(|_| Err(Error::Stopped("the runtime is ending".to_owned())))
-    }
-
-    async fn change_config(&self, patch: &Value) -> Result<Value, Error> {
-        let _one_at_a_time = self.inner.changing.lock().await;
-        let now = self.inner.ports.clock.now();
-        let change = self.config().change(patch, now)?;
-        let shadowed = change.shadowed;
-        if !change.changed.is_empty() {
-            let loaded = change.loaded;
-            if let Some(json) = loaded.stored_json() {
-                self.commit(vec![Transition::Config(json)]).await?;
-            }
-            self.inner
-                .settings
-                .send_replace(Arc::new(loaded.settings.clone()));
-            *self
-                .inner
-                .config
-                .write()
-                .unwrap_or_else(PoisonError::into_inner) = loaded;
-            self.ask(|refs, reply| refs.queue.cast(QueueMsg::Configure { reply }))
-                .await?;
-            self.inner.ports.events.send(now, || Event::ConfigChanged);
-        }
-        let mut view = self.config_view();
-        if !shadowed.is_empty()
-            && let Some(view) = view.as_object_mut()
-        {
-            let shadowed = serde_json::to_value(shadowed).unwrap_or_default();
-            view.insert("shadowed".to_owned(), shadowed);
-        }
-        Ok(view)
     }
 
     /// Live events from now on.
@@ -589,14 +224,24 @@ impl Orchestrator {
         &self,
         send: impl Fn(&Refs, RpcReplyPort<R>) -> Result<(), M>,
     ) -> Result<R, Error> {
+        Ok(self.ask_counted(send).await?.0)
+    }
+
+    /// As `ask`, and tells whether it was asked more than once.
+    async fn ask_counted<R, M>(
+        &self,
+        send: impl Fn(&Refs, RpcReplyPort<R>) -> Result<(), M>,
+    ) -> Result<(R, Asked), Error> {
+        let mut asked = Asked::Once;
         loop {
             let (generation, refs) = self.refs().await?;
             let (port, answer) = oneshot::channel();
             if send(&refs, port.into()).is_ok()
                 && let Ok(answer) = answer.await
             {
-                return Ok(answer);
+                return Ok((answer, asked));
             }
+            asked = Asked::Again;
             let mut house = self.inner.house.clone();
             let changed =
                 house.wait_for(|house| house.generation > generation || house.stopped.is_some());
@@ -638,17 +283,5 @@ fn stopped_error(reason: &StopReason) -> Error {
     match reason {
         StopReason::Store(error) => Error::Store(error.clone()),
         other => Error::Stopped(other.to_string()),
-    }
-}
-
-fn refused(job_id: JobId, refusal: Refusal, allowed: &'static str) -> Error {
-    match refusal {
-        Refusal::NotFound => Error::NotFound(job_id),
-        Refusal::WrongStatus(status) => Error::WrongStatus {
-            job_id,
-            status,
-            allowed,
-        },
-        other => SubmitError::Refused(other).into(),
     }
 }

@@ -1,6 +1,8 @@
 //! What the facade takes and gives beside the nouns of the lane.
 
-use onelane_actors::model::{BreakerSnapshot, CallRecord, Cost, Hold, Pause, Usage};
+use onelane_actors::model::{
+    BreakerSnapshot, CallRecord, Cost, Hold, HoldScope, LearntLimit, Pause, Timestamp, Usage,
+};
 use onelane_actors::ports::{JobRecord, StatusCounts};
 
 /// A job whole, with its attempts.
@@ -12,6 +14,51 @@ pub struct JobDetail {
     pub attempts: Vec<CallRecord>,
 }
 
+/// A page of dead letters, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct DeadLetters {
+    /// The failed jobs, each with its attempts.
+    pub letters: Vec<JobDetail>,
+    /// How many there are in all, not only on this page.
+    pub total: u64,
+    /// Where the next page begins; `None` on the last.
+    pub cursor: Option<u64>,
+}
+
+/// One lane among several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneDetail {
+    /// Its name.
+    pub name: String,
+    /// Calls in flight on it.
+    pub in_flight: u64,
+    /// Jobs whose next attempt is on record ahead of a slot.
+    pub staged: u64,
+    /// Calls that may be in flight for now.
+    pub limit: u16,
+    /// Calls that may be in flight as configured.
+    pub max_concurrency: u16,
+    /// Its pace lets nothing start before this moment.
+    pub not_before: Option<Timestamp>,
+    /// The hold in force on it alone.
+    pub hold: Option<Hold>,
+    /// Throttle answers in a row.
+    pub throttle_level: u32,
+    /// What automatic concurrency has learnt; `None` without it.
+    pub learnt: Option<LearntLimit>,
+}
+
+/// A model that has been overloaded or is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelDetail {
+    /// The model.
+    pub model: String,
+    /// The hold in force on it alone: its short breaker.
+    pub hold: Option<Hold>,
+    /// Overload answers in a row.
+    pub overloads: u32,
+}
+
 /// The lane at this moment.
 #[derive(Debug, Clone)]
 pub struct LaneStatus {
@@ -19,8 +66,14 @@ pub struct LaneStatus {
     pub active: bool,
     /// An operator's pause.
     pub paused: Option<Pause>,
-    /// The hold in force.
+    /// An operator closed the intake: what waits is worked off, nothing more is taken.
+    pub draining: Option<Pause>,
+    /// The intake is closed, and no job waits or runs any more.
+    pub drained: bool,
+    /// The first of `holds`.
     pub hold: Option<Hold>,
+    /// Every hold in force with what it stops: the account's first, then the lanes', then the models'.
+    pub holds: Vec<(HoldScope, Hold)>,
     /// The breaker.
     pub breaker: BreakerSnapshot,
     /// Calls in flight.
@@ -31,6 +84,12 @@ pub struct LaneStatus {
     pub ready: u64,
     /// Jobs that wait for their time.
     pub waiting: u64,
+    /// Jobs that wait for other jobs or, set aside, for somebody's word.
+    pub parked: u64,
+    /// Every lane, the default one first.
+    pub lanes: Vec<LaneDetail>,
+    /// The models that have something to tell.
+    pub models: Vec<ModelDetail>,
     /// Rises with every restart of an actor.
     pub generation: u64,
 }
@@ -48,6 +107,10 @@ pub struct Metrics {
     pub error_rate: f64,
     /// The mean response time of the latest calls that were answered, in milliseconds.
     pub average_response_time_ms: f64,
+    /// How many of the latest calls were throttled.
+    pub throttles: u64,
+    /// Attempts that may have been billed, where nobody has found out yet; counted up to 1000.
+    pub maybe_billed: u64,
     /// Tokens since the start of this process (a hint; the truth is in `usage`).
     pub usage: Usage,
     /// Costs since the start of this process (a hint; the truth is in `usage`).

@@ -20,12 +20,9 @@ pub enum SubmitError {
     /// The store refused it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// An operator closed the intake.
-    #[error("the intake is closed{}; an operator opens it with resume", because(.reason.as_deref()))]
-    IntakeClosed {
-        /// What the operator said.
-        reason: Option<String>,
-    },
+    /// An operator closed the intake: nothing new is taken until the lane is resumed.
+    #[error("the intake is closed until an operator resumes the lane")]
+    IntakeClosed,
     /// The store failed; whether the job is on disk is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -33,10 +30,6 @@ pub enum SubmitError {
     /// the same idempotency key if the first may have succeeded.
     #[error("the store was restarted before it answered; ask again")]
     Unknown,
-}
-
-fn because(reason: Option<&str>) -> String {
-    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
 }
 
 /// What became of a submission.
@@ -82,7 +75,7 @@ pub enum QueueMsg {
         /// Answered once that is on disk.
         reply: RpcReplyPort<Result<(), Refusal>>,
     },
-    /// Put a failed or cancelled job back in line.
+    /// Put a failed, cancelled or set-aside job back in line.
     Requeue {
         /// The job.
         job_id: JobId,
@@ -117,7 +110,7 @@ pub enum QueueMsg {
         /// Answered once that is on disk.
         reply: RpcReplyPort<Result<(), Refusal>>,
     },
-    /// End one hold.
+    /// End one hold, and leave the others, the pause and the intake as they are.
     Release {
         /// What is held.
         scope: HoldScope,
@@ -175,6 +168,10 @@ pub enum QueueMsg {
     Tick,
 }
 
+/// The most jobs that may wait while the intake is closed. The store refuses a new job by it, and still
+/// answers who asks again for one that it has.
+pub const CLOSED_QUEUE_JOBS: u64 = 0;
+
 /// What an insert's verdict means to its submitter.
 pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
     match verdict {
@@ -186,6 +183,9 @@ pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted,
             job_id: job.id,
             created: false,
         }),
+        Some(Err(Refusal::QueueFull {
+            limit: CLOSED_QUEUE_JOBS,
+        })) => Err(SubmitError::IntakeClosed),
         Some(Err(refusal)) => Err(refusal.into()),
         _ => Err(SubmitError::Unknown),
     }

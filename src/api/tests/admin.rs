@@ -1,7 +1,7 @@
 //! The admin routes: exact paths, names and answers.
 
-use onelane_actors::model::{Day, JobStatus, UsageKey, UsageRow};
-use onelane_actors::ports::{JobFilter, UsageFilter};
+use onelane_actors::model::{Day, FailureClass, JobStatus, UsageKey, UsageRow};
+use onelane_actors::ports::{JobFilter, MoreFilter, UsageFilter};
 use serde_json::json;
 
 use super::{Running, sample};
@@ -68,7 +68,7 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
     let api = Running::start().await;
     api.lane.with(|state| state.jobs.push(sample::failed(1)));
     let reply = api
-        .get("/api/admin/glm/queue?status=failed&limit=5&userId=u&model=m&cursor=9")
+        .get("/api/admin/glm/queue?status=failed&limit=5&userId=u&model=m&cursor=9&contentId=c&errorCode=1234&errorClass=overload&setAside=false")
         .await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let body = reply.json();
@@ -80,9 +80,47 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
         status: Some(JobStatus::Failed),
         user_id: Some("u".to_owned()),
         model: Some("m".to_owned()),
-        ..JobFilter::default()
+        more: MoreFilter {
+            content_id: Some("c".to_owned()),
+            error_code: Some("1234".to_owned()),
+            error_class: Some(FailureClass::Overload),
+            set_aside: Some(false),
+            ..MoreFilter::default()
+        },
     };
     assert_eq!(page, Some((filter, Some(9), 5)));
+    for query in ["errorClass=bad", "setAside=yes", "contentId="] {
+        let path = format!("/api/admin/glm/queue?{query}");
+        assert_eq!(api.get(&path).await.status, 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_come_with_their_attempts() {
+    let api = Running::start().await;
+    let record = sample::failed(1);
+    let call = sample::call(&record);
+    api.lane.with(|state| {
+        state.jobs.push(record);
+        state.calls.push(call);
+    });
+    let path = "/api/admin/glm/dead-letters?limit=2&cursor=8&errorCode=1210&userId=u";
+    let reply = api.get(path).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let body = reply.json();
+    assert_eq!(
+        (&body["total"], &body["nextCursor"]),
+        (&json!(7), &json!("5"))
+    );
+    let letter = &body["deadLetters"][0];
+    assert_eq!(letter["error"]["code"], "1210");
+    assert_eq!(letter["attempts"][0]["response"]["error"]["code"], "1210");
+    let (filter, cursor, limit) = api.lane.with(|state| state.page.take()).unwrap();
+    assert_eq!((cursor, limit), (Some(8), 2));
+    assert_eq!(filter.user_id.as_deref(), Some("u"));
+    assert_eq!(filter.more.error_code.as_deref(), Some("1210"));
+    let reply = api.get("/api/admin/glm/dead-letters?status=failed").await;
+    assert_eq!(reply.status, 400, "they are failed, all of them");
 }
 
 #[tokio::test]
@@ -138,27 +176,6 @@ async fn retry_and_cancel_answer_success_or_what_forbids_it() {
 }
 
 #[tokio::test]
-async fn the_lane_is_paused_with_and_without_a_reason_and_resumed() {
-    let api = Running::start().await;
-    let pause = "/api/admin/glm/pause";
-    assert_eq!(Running::send(api.request("POST", pause)).await.status, 200);
-    assert_eq!(api.lane.with(|state| state.pause.take()), Some(None));
-    assert_eq!(api.post(pause, r#"{"reason":"prices"}"#).await.status, 200);
-    let paused = api.lane.with(|state| state.pause.take());
-    assert_eq!(paused, Some(Some("prices".to_owned())));
-    let reply = api.post(pause, r#"{"why":"prices"}"#).await;
-    assert_eq!(reply.status, 400);
-    assert_eq!(reply.detail(), "why: is unknown; the fields are reason");
-    assert_eq!(api.post("/api/admin/glm/resume", "{}").await.status, 200);
-    assert!(api.lane.with(|state| state.resumed));
-    let reply = api.post("/api/admin/glm/resume", r#"{"a":1}"#).await;
-    assert_eq!(
-        (reply.status, reply.detail()),
-        (400, "this route takes no body".to_owned())
-    );
-}
-
-#[tokio::test]
 async fn metrics_show_the_latest_calls_with_what_was_asked() {
     let api = Running::start().await;
     let record = sample::completed(1);
@@ -174,6 +191,10 @@ async fn metrics_show_the_latest_calls_with_what_was_asked() {
     assert_eq!(body["currentConcurrency"], 1);
     assert_eq!(body["errorRate"], 0.25);
     assert_eq!(body["averageResponseTime"], 1_500.0);
+    assert_eq!(
+        (&body["throttles"], &body["maybeBilled"]),
+        (&json!(5), &json!(6))
+    );
     assert_eq!(body["recentCalls"][0]["request"]["prompt"], "prompt 1");
     assert_eq!(body["recentCalls"][1]["request"].get("prompt"), None);
 }

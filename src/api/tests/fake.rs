@@ -4,8 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::ready;
-use onelane_actors::model::{CallRecord, JobId, JobStatus, UsageRow};
-use onelane_actors::ports::{JobFilter, JobPage, JobRecord, UsageFilter};
+use onelane_actors::model::{
+    AttemptNo, Billing, BreakerSnapshot, BreakerState, CallRecord, HoldScope, JobId, JobStatus,
+    Settings, Timestamp, UsageRow,
+};
+use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, UsageFilter};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -13,7 +16,9 @@ use super::sample;
 use crate::api::lane::{Answer, Lane};
 use crate::config::{Config, Loaded, PolicyRow};
 use crate::error::Error;
-use crate::orchestrator::{JobDetail, Metrics, Submission, Submitted};
+use crate::orchestrator::{
+    DeadLetters, JobDetail, LaneStatus, Metrics, Selection, Submission, Submitted,
+};
 
 /// What tests set and see.
 #[derive(Debug, Default)]
@@ -24,7 +29,14 @@ pub(super) struct State {
     pub(super) usage_filter: Option<UsageFilter>,
     pub(super) page: Option<(JobFilter, Option<u64>, usize)>,
     pub(super) pause: Option<Option<String>>,
+    pub(super) drain: Option<Option<String>>,
     pub(super) resumed: bool,
+    pub(super) breaker: BreakerSnapshot,
+    pub(super) holds: Vec<(HoldScope, onelane_actors::model::Hold)>,
+    /// Changes of many jobs: which verb, which jobs, whether dry.
+    pub(super) bulks: Vec<(String, Selection, bool)>,
+    pub(super) call_filter: Option<CallFilter>,
+    pub(super) settled: Vec<(JobId, AttemptNo, Billing)>,
     /// Who waits for a job's end.
     pub(super) waiters: usize,
     /// What the next submissions get, last first.
@@ -93,6 +105,7 @@ impl FakeLane {
             record.job.user_id = submission.user_id;
             record.job.priority = submission.priority;
             record.job.idempotency_key = key;
+            record.job.after = submission.after;
             let job_id = record.job.id;
             state.jobs.push(record);
             Ok(Submitted {
@@ -100,6 +113,12 @@ impl FakeLane {
                 created: true,
             })
         })
+    }
+
+    fn bulk(&self, verb: impl Into<String>, jobs: Selection, dry_run: bool) -> Result<u64, Error> {
+        let bulk = (verb.into(), jobs, dry_run);
+        self.with(|state| state.bulks.push(bulk));
+        Ok(3)
     }
 
     fn end(&self, id: JobId, from: &[JobStatus], to: JobStatus) -> Result<(), Error> {
@@ -179,6 +198,72 @@ impl Lane for FakeLane {
         })))
     }
 
+    fn dead_letters(
+        &self,
+        filter: JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Answer<'_, DeadLetters> {
+        now(Ok(self.with(|state| {
+            state.page = Some((filter, cursor, limit));
+            let calls = &state.calls;
+            let letter = |record: &JobRecord| JobDetail {
+                record: record.clone(),
+                attempts: calls
+                    .iter()
+                    .filter(|call| call.job_id == record.job.id)
+                    .cloned()
+                    .collect(),
+            };
+            DeadLetters {
+                letters: state.jobs.iter().map(letter).collect(),
+                total: 7,
+                cursor: Some(5),
+            }
+        })))
+    }
+
+    fn calls(&self, filter: CallFilter, _: Option<u64>, _: usize) -> Answer<'_, CallPage> {
+        now(Ok(self.with(|state| {
+            state.call_filter = Some(filter);
+            CallPage {
+                calls: state.calls.clone(),
+                cursor: Some(9),
+            }
+        })))
+    }
+
+    fn retry_all(&self, jobs: Selection, dry_run: bool) -> Answer<'_, u64> {
+        now(self.bulk("retry", jobs, dry_run))
+    }
+
+    fn cancel_all(&self, jobs: Selection, dry_run: bool) -> Answer<'_, u64> {
+        now(self.bulk("cancel", jobs, dry_run))
+    }
+
+    fn reprioritise_all(&self, jobs: Selection, priority: i32, dry_run: bool) -> Answer<'_, u64> {
+        now(self.bulk(format!("reprioritise {priority}"), jobs, dry_run))
+    }
+
+    fn settle_billing(
+        &self,
+        job_id: JobId,
+        attempt: AttemptNo,
+        billing: Billing,
+    ) -> Answer<'_, Billing> {
+        now(self.with(|state| {
+            if state
+                .settled
+                .iter()
+                .any(|(id, no, _)| (*id, *no) == (job_id, attempt))
+            {
+                return Err(Error::BillingSettled { job_id, attempt });
+            }
+            state.settled.push((job_id, attempt, billing.clone()));
+            Ok(billing)
+        }))
+    }
+
     fn cancel(&self, id: JobId) -> Answer<'_, ()> {
         let from = [JobStatus::Pending, JobStatus::Processing];
         now(self.end(id, &from, JobStatus::Cancelled))
@@ -206,6 +291,62 @@ impl Lane for FakeLane {
     fn pause(&self, reason: Option<String>) -> Answer<'_, ()> {
         self.with(|state| state.pause = Some(reason));
         now(Ok(()))
+    }
+
+    fn close_intake(&self, reason: Option<String>) -> Answer<'_, ()> {
+        self.with(|state| state.drain = Some(reason));
+        now(Ok(()))
+    }
+
+    fn lane(&self) -> Answer<'_, LaneStatus> {
+        now(Ok(LaneStatus {
+            holds: self.lock().holds.clone(),
+            ..sample::metrics().lane
+        }))
+    }
+
+    fn release_hold(&self, scope: HoldScope) -> Answer<'_, ()> {
+        now(self.with(|state| {
+            let before = state.holds.len();
+            state.holds.retain(|(held, _)| *held != scope);
+            if state.holds.len() == before {
+                return Err(Error::NoSuchHold(scope));
+            }
+            Ok(())
+        }))
+    }
+
+    fn breaker(&self) -> BreakerSnapshot {
+        self.lock().breaker.clone()
+    }
+
+    fn breaker_reset(&self) -> Answer<'_, BreakerSnapshot> {
+        now(Ok(self.with(|state| {
+            state.breaker = BreakerSnapshot::default();
+            state.breaker.clone()
+        })))
+    }
+
+    fn breaker_open(
+        &self,
+        reason: String,
+        until: Option<Timestamp>,
+    ) -> Answer<'_, BreakerSnapshot> {
+        now(Ok(self.with(|state| {
+            state.breaker = BreakerSnapshot {
+                state: BreakerState::Open,
+                since: sample::NOW,
+                probe_at: until,
+                reason: Some(reason),
+                forced: true,
+                ..BreakerSnapshot::default()
+            };
+            state.breaker.clone()
+        })))
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::default()
     }
 
     fn resume(&self) -> Answer<'_, ()> {

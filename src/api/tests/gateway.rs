@@ -35,6 +35,33 @@ async fn the_answer_of_glm_comes_back_to_the_byte() {
 }
 
 #[tokio::test]
+async fn an_answer_says_which_fallback_model_served_it() {
+    let api = Running::start().await;
+    let mut served = sample::completed(1);
+    let reply = chat_that_ends(&api, CHAT, served.clone()).await;
+    assert!(!reply.headers.contains_key("x-onelane-model"), "its own");
+    served.job.served_by = Some("glm-4.5-air".to_owned());
+    let api = Running::start().await;
+    let reply = chat_that_ends(&api, CHAT, served).await;
+    assert_eq!((reply.status, reply.text.as_str()), (200, sample::ANSWER));
+    assert_eq!(reply.headers["x-onelane-model"], "glm-4.5-air");
+}
+
+#[tokio::test]
+async fn a_closed_intake_keeps_sdks_from_asking_again() {
+    let api = Running::start().await;
+    let reason = Some("moving to another machine".to_owned());
+    api.lane
+        .with(|state| state.refusals.push(Error::Draining { reason }));
+    let reply = api.post(CHAT, BODY).await;
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.headers["x-should-retry"], "false");
+    let error = &reply.json()["error"];
+    let message = error["message"].as_str().unwrap();
+    assert!(message.ends_with("moving to another machine"), "{error}");
+}
+
+#[tokio::test]
 async fn a_job_that_failed_answers_with_the_failure_of_glm() {
     let api = Running::start().await;
     let reply = chat_that_ends(&api, CHAT, sample::failed(1)).await;

@@ -22,6 +22,17 @@ async fn a_job_is_accepted_with_its_id_and_place() {
 }
 
 #[tokio::test]
+async fn a_job_names_those_that_it_runs_after() {
+    let api = Running::start().await;
+    let body = json!({"prompt": "second", "after": [sample::id(9)]}).to_string();
+    assert_eq!(api.post(JOBS, &body).await.status, 202);
+    let after = api.lane.with(|state| state.jobs[0].job.after.clone());
+    assert_eq!(after, [sample::id(9)]);
+    let job = api.get(&format!("{JOBS}/{}", sample::id(1))).await.json();
+    assert_eq!(job["after"], json!([sample::id(9)]));
+}
+
+#[tokio::test]
 async fn the_same_key_gives_the_same_job_where_it_has_got_to() {
     let api = Running::start().await;
     let send = || {
@@ -91,6 +102,14 @@ async fn a_refusal_of_the_lane_has_its_status() {
     )
     .await;
     check(Error::Stopped("full disk".to_owned()), 503, "stopped").await;
+    check(Error::Draining { reason: None }, 503, "draining").await;
+    let unknown = Error::NoSuchDependency(sample::id(9));
+    check(unknown, 422, "unknown-dependency").await;
+    let ended = Error::DependencyEnded {
+        job_id: sample::id(9),
+        status: onelane_actors::model::JobStatus::Failed,
+    };
+    check(ended, 409, "dependency-ended").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The API over real sockets, with a lane that has no store and no GLM behind it.
 
 mod admin;
+mod control;
 mod fake;
 mod gateway;
 mod jobs;

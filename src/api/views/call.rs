@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
 
+use super::billing::BillingView;
 use super::excerpt::{answer_text, cut, prompt_text};
 use super::job::FailureView;
 use super::{decimal, rfc3339};
@@ -51,6 +52,9 @@ pub(in crate::api) struct CallView<'a> {
     ended_at: Timestamp,
     outcome: CallOutcome,
     maybe_billed: bool,
+    /// What somebody found out about an attempt that was maybe billed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    billing: Option<BillingView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -162,6 +166,7 @@ impl<'a> CallView<'a> {
             ended_at: call.ended_at,
             outcome: call.outcome,
             maybe_billed: call.maybe_billed,
+            billing: call.billing.as_ref().map(BillingView::new),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `GLMRequestQueue`: a job as clients see it.
 
-use onelane_actors::model::{AttemptPhase, Failure, FailureClass, JobId, Request, Timestamp};
+use onelane_actors::model::{
+    AttemptPhase, Failure, FailureClass, JobId, OnInterrupted, Request, SetAside, Timestamp,
+};
 use onelane_actors::ports::JobRecord;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -32,6 +34,9 @@ pub(in crate::api) struct JobView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<&'a RawValue>,
     model: &'a str,
+    /// The fallback model that the latest attempt was sent to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    served_by: Option<&'a str>,
     priority: i32,
     status: &'static str,
     retry_count: u32,
@@ -77,6 +82,19 @@ pub(in crate::api) struct JobView<'a> {
     deadline: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<u64>,
+    /// Throttle answers it has met.
+    #[serde(skip_serializing_if = "is_zero")]
+    throttles: u32,
+    /// The jobs it runs after.
+    #[serde(skip_serializing_if = "<[JobId]>::is_empty")]
+    after: &'a [JobId],
+    /// Those of them that are not completed yet.
+    #[serde(skip_serializing_if = "<[JobId]>::is_empty")]
+    waits_for: &'a [JobId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_aside: Option<SetAsideView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_interrupted: Option<OnInterrupted>,
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +129,7 @@ impl<'a> JobView<'a> {
             prompt,
             request,
             model: &job.model,
+            served_by: job.served_by.as_deref(),
             priority: job.priority,
             status: job.status.name(),
             retry_count: job.retry_count,
@@ -127,6 +146,11 @@ impl<'a> JobView<'a> {
             run_at: job.run_at,
             deadline: job.deadline,
             timeout: job.timeout_ms,
+            throttles: job.throttles,
+            after: &job.after,
+            waits_for: &job.waits_for,
+            set_aside: job.set_aside.as_ref().map(SetAsideView::new),
+            on_interrupted: job.on_interrupted,
             idempotency_key: job.idempotency_key.as_deref(),
             metadata: job.metadata.as_deref(),
             attempts: None,
@@ -137,6 +161,28 @@ impl<'a> JobView<'a> {
     pub(in crate::api) fn with_attempts(mut self, attempts: Vec<CallView<'a>>) -> Self {
         self.attempts = Some(attempts);
         self
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Since when a job waits for somebody's word, and for which attempt's sake.
+#[derive(Debug, Serialize)]
+struct SetAsideView {
+    #[serde(serialize_with = "rfc3339")]
+    since: Timestamp,
+    attempt: u32,
+}
+
+impl SetAsideView {
+    const fn new(set_aside: &SetAside) -> Self {
+        Self {
+            since: set_aside.since,
+            attempt: set_aside.attempt.0,
+        }
     }
 }
 
@@ -208,6 +254,33 @@ mod tests {
                 "attemptCount": 0,
                 "createdAt": "2026-11-23T08:00:00.000Z",
             })
+        );
+    }
+
+    #[test]
+    fn a_job_shows_what_it_waits_for_and_who_served_it() {
+        let mut record = sample::waiting(3);
+        let job = &mut record.job;
+        job.after = vec![sample::id(1), sample::id(2)];
+        job.waits_for = vec![sample::id(2)];
+        job.served_by = Some("glm-4.5-air".to_owned());
+        job.throttles = 7;
+        job.on_interrupted = Some(OnInterrupted::Hold);
+        job.run_at = Some(sample::NOW);
+        job.set_aside = Some(SetAside {
+            since: sample::NOW,
+            attempt: onelane_actors::model::AttemptNo(2),
+        });
+        let view = view(&record, Shown::Preview(0));
+        assert_eq!(view["after"], json!([sample::id(1), sample::id(2)]));
+        assert_eq!(view["waitsFor"], json!([sample::id(2)]));
+        assert_eq!(view["servedBy"], "glm-4.5-air");
+        assert_eq!(view["throttles"], 7);
+        assert_eq!(view["onInterrupted"], "hold");
+        assert_eq!(view["runAt"], "2026-11-23T08:00:00.000Z");
+        assert_eq!(
+            view["setAside"],
+            json!({"since": "2026-11-23T08:00:00.000Z", "attempt": 2})
         );
     }
 

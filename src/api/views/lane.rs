@@ -1,12 +1,14 @@
 //! The lane and its figures as clients see them.
 
-use onelane_actors::model::{BreakerSnapshot, Hold, HoldKind, JobStatus, Pause, Timestamp};
+use onelane_actors::model::{
+    BreakerSnapshot, Hold, HoldKind, HoldScope, JobStatus, LearntLimit, Pause, Timestamp,
+};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::call::UsageView;
 use super::{CallView, CostView, rfc3339, rfc3339_option};
-use crate::orchestrator::{LaneStatus, Metrics};
+use crate::orchestrator::{LaneDetail, LaneStatus, Metrics, ModelDetail};
 
 /// The answer of `GET /api/admin/glm/metrics`.
 #[derive(Debug, Serialize)]
@@ -21,6 +23,10 @@ pub(in crate::api) struct MetricsView<'a> {
     error_rate: f64,
     /// Of the latest calls that were answered, in milliseconds.
     average_response_time: f64,
+    /// How many of the latest calls were throttled.
+    throttles: u64,
+    /// Attempts that may have been billed, where nobody has found out yet.
+    maybe_billed: u64,
     jobs: Counts<'a>,
     lane: LaneView<'a>,
     since_start: SinceStart,
@@ -59,6 +65,8 @@ impl<'a> MetricsView<'a> {
             recent_calls,
             error_rate: metrics.error_rate,
             average_response_time: metrics.average_response_time_ms,
+            throttles: metrics.throttles,
+            maybe_billed: metrics.maybe_billed,
             jobs: Counts(metrics),
             lane: LaneView::new(&metrics.lane),
             since_start: SinceStart {
@@ -80,12 +88,22 @@ impl<'a> MetricsView<'a> {
 struct LaneView<'a> {
     is_active: bool,
     paused: Option<PauseView<'a>>,
+    /// The intake is closed.
+    draining: Option<PauseView<'a>>,
+    /// The intake is closed, and nothing waits or runs any more.
+    drained: bool,
+    /// The first of `holds`.
     hold: Option<HoldView<'a>>,
+    holds: Vec<ScopedHoldView<'a>>,
     breaker: BreakerView<'a>,
     in_flight: u32,
     max_concurrency: u16,
     ready: u64,
     waiting: u64,
+    /// Jobs that wait for other jobs or for somebody's word.
+    parked: u64,
+    lanes: Vec<LaneDetailView<'a>>,
+    models: Vec<ModelDetailView<'a>>,
     generation: u64,
 }
 
@@ -94,12 +112,18 @@ impl<'a> LaneView<'a> {
         Self {
             is_active: lane.active,
             paused: lane.paused.as_ref().map(PauseView::new),
+            draining: lane.draining.as_ref().map(PauseView::new),
+            drained: lane.drained,
             hold: lane.hold.as_ref().map(HoldView::new),
+            holds: ScopedHoldView::all(&lane.holds),
             breaker: BreakerView::new(&lane.breaker),
             in_flight: lane.in_flight,
             max_concurrency: lane.max_concurrency,
             ready: lane.ready,
             waiting: lane.waiting,
+            parked: lane.parked,
+            lanes: lane.lanes.iter().map(LaneDetailView::new).collect(),
+            models: lane.models.iter().map(ModelDetailView::new).collect(),
             generation: lane.generation,
         }
     }
@@ -144,9 +168,116 @@ impl<'a> HoldView<'a> {
     }
 }
 
+/// A hold with what it stops.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct ScopedHoldView<'a> {
+    /// `account`, `lane` or `model`.
+    scope: &'static str,
+    /// Which lane or model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(flatten)]
+    hold: HoldView<'a>,
+}
+
+impl<'a> ScopedHoldView<'a> {
+    fn new((scope, hold): &'a (HoldScope, Hold)) -> Self {
+        let (scope, name) = match scope {
+            HoldScope::Account => ("account", None),
+            HoldScope::Lane(name) => ("lane", Some(name.as_str())),
+            HoldScope::Model(name) => ("model", Some(name.as_str())),
+        };
+        Self {
+            scope,
+            name,
+            hold: HoldView::new(hold),
+        }
+    }
+
+    /// All of them.
+    pub(in crate::api) fn all(holds: &'a [(HoldScope, Hold)]) -> Vec<Self> {
+        holds.iter().map(Self::new).collect()
+    }
+}
+
+/// One lane among several.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct BreakerView<'a> {
+struct LaneDetailView<'a> {
+    name: &'a str,
+    in_flight: u64,
+    staged: u64,
+    limit: u16,
+    max_concurrency: u16,
+    #[serde(serialize_with = "rfc3339_option")]
+    not_before: Option<Timestamp>,
+    hold: Option<HoldView<'a>>,
+    throttle_level: u32,
+    /// `null` without automatic concurrency.
+    learnt: Option<LearntView>,
+}
+
+impl<'a> LaneDetailView<'a> {
+    fn new(lane: &'a LaneDetail) -> Self {
+        Self {
+            name: &lane.name,
+            in_flight: lane.in_flight,
+            staged: lane.staged,
+            limit: lane.limit,
+            max_concurrency: lane.max_concurrency,
+            not_before: lane.not_before,
+            hold: lane.hold.as_ref().map(HoldView::new),
+            throttle_level: lane.throttle_level,
+            learnt: lane.learnt.as_ref().map(LearntView::new),
+        }
+    }
+}
+
+/// What automatic concurrency has learnt.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LearntView {
+    limit: u16,
+    ceiling: u16,
+    failed_trials: u32,
+    #[serde(serialize_with = "rfc3339")]
+    next_trial_at: Timestamp,
+}
+
+impl LearntView {
+    const fn new(learnt: &LearntLimit) -> Self {
+        Self {
+            limit: learnt.limit,
+            ceiling: learnt.ceiling,
+            failed_trials: learnt.failed_trials,
+            next_trial_at: learnt.next_trial_at,
+        }
+    }
+}
+
+/// A model with its short breaker.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ModelDetailView<'a> {
+    model: &'a str,
+    hold: Option<HoldView<'a>>,
+    overloads: u32,
+}
+
+impl<'a> ModelDetailView<'a> {
+    fn new(model: &'a ModelDetail) -> Self {
+        Self {
+            model: &model.model,
+            hold: model.hold.as_ref().map(HoldView::new),
+            overloads: model.overloads,
+        }
+    }
+}
+
+/// The breaker.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct BreakerView<'a> {
     state: &'static str,
     #[serde(serialize_with = "rfc3339")]
     since: Timestamp,
@@ -155,10 +286,15 @@ struct BreakerView<'a> {
     consecutive_failures: u32,
     openings: u32,
     reason: Option<&'a str>,
+    /// An operator opened it.
+    forced: bool,
+    /// Calls that the failure rate is told of, while it is closed.
+    window_calls: u32,
+    window_failures: u32,
 }
 
 impl<'a> BreakerView<'a> {
-    fn new(breaker: &'a BreakerSnapshot) -> Self {
+    pub(in crate::api) fn new(breaker: &'a BreakerSnapshot) -> Self {
         Self {
             state: breaker.state.name(),
             since: breaker.since,
@@ -166,6 +302,9 @@ impl<'a> BreakerView<'a> {
             consecutive_failures: breaker.consecutive_failures,
             openings: breaker.openings,
             reason: breaker.reason.as_deref(),
+            forced: breaker.forced,
+            window_calls: breaker.window_calls,
+            window_failures: breaker.window_failures,
         }
     }
 }
@@ -176,6 +315,65 @@ mod tests {
 
     use super::*;
     use crate::api::tests::sample;
+
+    #[test]
+    fn every_lane_and_every_troubled_model_is_visible() {
+        let mut metrics = sample::metrics();
+        let hold = Hold {
+            kind: HoldKind::Overload,
+            code: "1305".to_owned(),
+            message: "busy".to_owned(),
+            since: sample::NOW,
+            until: Some(sample::NOW.plus_ms(5_000)),
+        };
+        metrics.lane.lanes = vec![LaneDetail {
+            name: "default".to_owned(),
+            in_flight: 2,
+            staged: 1,
+            limit: 3,
+            max_concurrency: 4,
+            not_before: Some(sample::NOW.plus_ms(1_000)),
+            hold: None,
+            throttle_level: 5,
+            learnt: Some(LearntLimit {
+                limit: 3,
+                ceiling: 4,
+                failed_trials: 1,
+                next_trial_at: sample::NOW.plus_ms(60_000),
+                trial_successes: 0,
+                decreased_at: None,
+            }),
+        }];
+        metrics.lane.models = vec![ModelDetail {
+            model: "glm-5".to_owned(),
+            hold: Some(hold.clone()),
+            overloads: 2,
+        }];
+        metrics.lane.holds = vec![(HoldScope::Model("glm-5".to_owned()), hold)];
+        metrics.lane.parked = 6;
+        metrics.lane.drained = true;
+        let view = serde_json::to_value(MetricsView::new(&metrics, Vec::new())).unwrap();
+        let lane = &view["lane"];
+        assert_eq!(
+            (&lane["parked"], &lane["drained"]),
+            (&json!(6), &json!(true))
+        );
+        assert_eq!(
+            lane["lanes"],
+            json!([{"name": "default", "inFlight": 2, "staged": 1, "limit": 3,
+                "maxConcurrency": 4, "notBefore": "2026-11-23T08:00:01.000Z", "hold": null,
+                "throttleLevel": 5, "learnt": {"limit": 3, "ceiling": 4, "failedTrials": 1,
+                "nextTrialAt": "2026-11-23T08:01:00.000Z"}}])
+        );
+        assert_eq!(lane["models"][0]["model"], "glm-5");
+        assert_eq!(lane["models"][0]["overloads"], 2);
+        assert_eq!(
+            lane["models"][0]["hold"]["until"],
+            "2026-11-23T08:00:05.000Z"
+        );
+        assert_eq!(lane["holds"][0]["scope"], "model");
+        assert_eq!(lane["holds"][0]["name"], "glm-5");
+    }
 
     #[test]
     fn the_reason_of_a_stop_is_visible() {

@@ -1,15 +1,17 @@
 //! What clients see: the nouns of the lane in the words of the API. camelCase, times in RFC 3339 UTC,
 //! durations in milliseconds, money as exact decimals.
 
+mod billing;
 mod call;
 mod excerpt;
 mod job;
 mod lane;
 mod statistics;
 
+pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use call::CallView;
 pub(super) use job::{JobView, Shown};
-pub(super) use lane::MetricsView;
+pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
 pub(super) use statistics::{StatisticsRow, statistics};
 
 use onelane_actors::model::{Cost, Currency, Nanos, Timestamp};

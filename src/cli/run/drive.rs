@@ -8,12 +8,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
 use onelane::model::{Event, JobId};
-use onelane::orchestrator::{Feed, JobDetail, Metrics, Orchestrator, StopReason, Submitted};
+use onelane::orchestrator::{Feed, JobDetail, LaneStatus, Orchestrator, StopReason, Submitted};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::identity::{Digest, Label, LineId, Source};
 use super::input::Chunk;
+use super::left::stuck;
 use super::output::Results;
 use super::progress::Progress;
 use super::ready::{Defaults, Ready};
@@ -34,6 +35,28 @@ const LOOKS_MAX: usize = 32;
 
 type SubmitReply = Result<Vec<Result<Submitted, Error>>, Error>;
 
+/// How many looks in a row must find that nothing of what is left can go on: one may come while a line
+/// of an earlier run is being put back in line.
+const STUCK_LOOKS: u32 = 2;
+
+/// The lane as the loop looks at it now and then.
+struct Figures {
+    lane: LaneStatus,
+    /// Why nothing of what is left can go on, if that is so.
+    stuck: Option<Standstill>,
+}
+
+impl Figures {
+    async fn of(lane: &Orchestrator) -> Result<Self, Error> {
+        let status = lane.lane().await?;
+        let stuck = stuck(lane, &status).await?;
+        Ok(Self {
+            lane: status,
+            stuck,
+        })
+    }
+}
+
 /// What the loop has to deal with next.
 enum Step {
     Feed(Option<Feed>),
@@ -41,7 +64,7 @@ enum Step {
     Submitted(Vec<Ready>, SubmitReply),
     Looked(JobId, Box<Result<JobDetail, Error>>),
     Retried(JobId, Result<(), Error>),
-    Figures(Box<Result<Metrics, Error>>),
+    Figures(Box<Result<Figures, Error>>),
     Tick,
     Signal,
     LaneStopped(StopReason),
@@ -65,6 +88,8 @@ pub(crate) struct Run<'a> {
     looks: usize,
     submitting: bool,
     asking_figures: bool,
+    /// Looks in a row that found everything stuck.
+    stuck_looks: u32,
     /// Lines that the lane had no room for.
     no_room: Vec<Ready>,
     /// Whether the input was read to its end.
@@ -102,6 +127,7 @@ impl<'a> Run<'a> {
             looks: 0,
             submitting: false,
             asking_figures: false,
+            stuck_looks: 0,
             no_room: Vec::new(),
             all_read: false,
             broken: false,
@@ -191,9 +217,14 @@ impl<'a> Run<'a> {
                 .clone()
                 .filter(|_| nothing_left || self.signals > 1);
         }
-        let all_sent = self.all_read && !self.submitting && self.no_room.is_empty();
-        let complete = all_sent && !self.broken && self.tracker.is_empty() && self.signals == 0;
+        let complete =
+            self.all_sent() && !self.broken && self.tracker.is_empty() && self.signals == 0;
         complete.then_some(End::Complete)
+    }
+
+    /// Whether every line of the input is a job, or is known not to become one.
+    fn all_sent(&self) -> bool {
+        self.all_read && !self.submitting && self.no_room.is_empty()
     }
 
     fn start_tasks(&mut self) {
@@ -395,23 +426,32 @@ impl<'a> Run<'a> {
         }
         self.asking_figures = true;
         let lane = self.lane.clone();
-        self.task(async move { Step::Figures(Box::new(lane.metrics().await)) });
+        self.task(async move { Step::Figures(Box::new(Figures::of(&lane).await)) });
     }
 
-    fn figures(&mut self, reply: Result<Metrics, Error>) -> Result<(), CliError> {
+    fn figures(&mut self, reply: Result<Figures, Error>) -> Result<(), CliError> {
         self.asking_figures = false;
-        let metrics = match reply {
-            Ok(metrics) => metrics,
+        let Figures { lane, stuck } = match reply {
+            Ok(figures) => figures,
             Err(e) => return self.trouble(e),
         };
-        let standstill = Standstill::of(&metrics.lane);
-        if metrics.lane.in_flight == 0 && self.end.is_none() {
+        // Lines that are still to come may be of another kind, unless there is no room for them.
+        let no_more = self.all_sent() || (!self.submitting && !self.no_room.is_empty());
+        self.stuck_looks = match &stuck {
+            Some(_) if no_more => self.stuck_looks + 1,
+            _ => 0,
+        };
+        let standstill = match Standstill::of(&lane) {
+            None if self.stuck_looks >= STUCK_LOOKS => stuck,
+            standstill => standstill,
+        };
+        if lane.in_flight == 0 && self.end.is_none() {
             self.end = End::of(standstill.clone());
         }
         // What ends the run is told once, by its summary.
         if self.end.is_none() {
             self.progress
-                .show(&self.tally, &metrics.cost, standstill.as_ref());
+                .show(&self.tally, &self.lane.spent(), standstill.as_ref());
         }
         Ok(())
     }

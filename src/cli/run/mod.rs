@@ -6,12 +6,14 @@
 //! | `identity` | what makes a line the same line in the next run: the rule behind "continues" |
 //! | `output`, `result`, `written` | the results file, a line of it, and what an earlier run left in it |
 //! | `drive` | the loop: submits, watches, writes |
-//! | `tracker`, `standstill` | its decisions: which job to look at, whether the lane waits for an operator |
+//! | `tracker` | its decisions about jobs: which one to look at, what became of it |
+//! | `standstill`, `left` | whether the lane, or all that is left of its jobs, waits for an operator |
 //! | `progress`, `summary` | what a person and a program see |
 
 mod drive;
 mod identity;
 mod input;
+mod left;
 mod output;
 mod parse;
 mod progress;
@@ -35,6 +37,7 @@ use progress::Progress;
 use ready::Defaults;
 use summary::{End, Summary};
 
+pub(crate) use left::stuck;
 pub(crate) use standstill::{Ends, Standstill, release};
 
 /// Runs a file of prompts.
@@ -71,7 +74,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     };
     let chunks = input::read(input)
         .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
-    if let Some(was) = release(&lane.orchestrator, Ends::HoldAndPause).await? {
+    if let Some(was) = release(&lane.orchestrator, Ends::HoldsAndOrders).await? {
         progress.note(&format!("resuming; {was}"));
     }
     let mut run = Run::new(&lane, source, defaults, chunks, &mut results, &mut progress);

@@ -152,3 +152,60 @@ fn a_lane_switched_off_and_a_pause_are_ended_by_what_the_help_says() {
     until("the job is called", || simulator.stats().calls == 1);
     stop(running);
 }
+
+#[test]
+fn a_breaker_that_an_operator_opened_is_code_4_until_somebody_starts_a_run() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    place.write("prompts.jsonl", prompts(2));
+    let http = Http::new();
+    let running = Running::start(&mut serve(&place, &simulator));
+    let open = format!("{}/api/admin/glm/breaker/open", running.url());
+    let opened = http.post(&open, &json!({"reason": "incident 7"})).unwrap();
+    assert_eq!(opened.status, 200, "{opened:?}");
+    let jobs = format!("{}/api/glm/jobs", running.url());
+    assert_eq!(
+        http.post(&jobs, &json!({"prompt": "waits"}))
+            .unwrap()
+            .status,
+        202
+    );
+    running.signal("TERM");
+    running.end().with(0);
+    run(serve(&place, &simulator).arg("--once"))
+        .with(4)
+        .noting(&["an operator opened the breaker: incident 7", "help: POST"]);
+    assert_eq!(simulator.stats().calls, 0);
+    run(&mut run_prompts(&place, &simulator))
+        .with(0)
+        .noting(&["resuming; an operator had opened the breaker: incident 7"]);
+    assert_eq!(place.store("onelane.redb").count(JobStatus::Completed), 3);
+}
+
+#[test]
+fn a_drained_lane_finishes_its_backlog_once_and_a_run_opens_its_intake_again() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    place.write("prompts.jsonl", prompts(2));
+    let off = place.write("off.toml", "[glm]\nis_active = false\n");
+    let http = Http::new();
+    let running = Running::start(serve(&place, &simulator).arg("--config").arg(&off));
+    let url = running.url();
+    let post = |path: &str, body| http.post(&format!("{url}{path}"), &body).unwrap().status;
+    assert_eq!(post("/api/glm/jobs", json!({"prompt": "waits"})), 202);
+    assert_eq!(
+        post("/api/admin/glm/drain", json!({"reason": "moving"})),
+        200
+    );
+    assert_eq!(post("/api/glm/jobs", json!({"prompt": "late"})), 503);
+    running.signal("TERM");
+    running.end().with(0);
+    run(serve(&place, &simulator).arg("--once"))
+        .with(0)
+        .noting(&["the intake is closed until"]);
+    assert_eq!(simulator.stats().calls, 1);
+    run(&mut run_prompts(&place, &simulator))
+        .with(0)
+        .noting(&["resuming; the intake was closed since", "moving"]);
+    assert_eq!(simulator.stats().calls, 3);
+}

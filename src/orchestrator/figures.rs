@@ -1,0 +1,167 @@
+//! What the lane tells of itself: its state, its counts, its call log, its sums.
+
+use onelane_actors::model::{
+    CallOutcome, CallRecord, Cost, Currency, FailureClass, Nanos, UsageRow, limits,
+};
+use onelane_actors::policy::lane::LaneSnapshot;
+use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
+use onelane_actors::queue::QueueMsg;
+
+use super::{LaneDetail, LaneStatus, Metrics, ModelDetail, Orchestrator};
+use crate::error::Error;
+
+/// The calls that error rate and response time are told of.
+const RECENT_CALLS: usize = 100;
+/// Attempts in doubt that the metrics count.
+const MAYBE_BILLED_MAX: usize = limits::PAGE_ROWS_MAX;
+
+impl Orchestrator {
+    /// A page of the call log, newest first.
+    pub async fn calls(
+        &self,
+        filter: CallFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<CallPage, Error> {
+        let limit = limit.min(limits::PAGE_ROWS_MAX);
+        self.read(move |store| store.calls(&filter, cursor, limit))
+            .await
+    }
+
+    /// Jobs by status.
+    pub async fn queue_status(&self) -> Result<StatusCounts, Error> {
+        self.read(|store| store.counts()).await
+    }
+
+    /// Usage rows (day x model x user), ordered by day, model, user.
+    pub async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>, Error> {
+        self.read(move |store| store.usage(&filter)).await
+    }
+
+    /// The lane at this moment: what stops it, lane by lane and model by model, and what waits.
+    pub async fn lane(&self) -> Result<LaneStatus, Error> {
+        let lane = self
+            .ask(|refs, reply| refs.queue.cast(QueueMsg::Snapshot { reply }))
+            .await?;
+        let drained = match lane.state.draining {
+            Some(_) => {
+                let counts = self.queue_status().await?;
+                counts.pending + counts.processing == 0
+            }
+            None => false,
+        };
+        let holds: Vec<_> = lane
+            .state
+            .holds()
+            .map(|(scope, hold)| (scope, hold.clone()))
+            .collect();
+        Ok(LaneStatus {
+            active: lane.active,
+            paused: lane.state.paused.clone(),
+            draining: lane.state.draining.clone(),
+            drained,
+            hold: holds.first().map(|(_, hold)| hold.clone()),
+            holds,
+            breaker: self.breaker(),
+            in_flight: u32::try_from(lane.in_flight).unwrap_or(u32::MAX),
+            max_concurrency: lane.max_concurrency,
+            ready: lane.ready as u64,
+            waiting: lane.waiting as u64,
+            parked: lane.parked as u64,
+            lanes: lane_details(&lane),
+            models: model_details(&lane),
+            generation: lane.generation,
+        })
+    }
+
+    /// Figures of the lane.
+    pub async fn metrics(&self) -> Result<Metrics, Error> {
+        let lane = self.lane().await?;
+        let (counts, recent, in_doubt) = self
+            .read(|store| {
+                let recent = store.calls(&CallFilter::default(), None, RECENT_CALLS)?;
+                let open = CallFilter {
+                    billing_open: true,
+                    ..CallFilter::default()
+                };
+                let in_doubt = store.calls(&open, None, MAYBE_BILLED_MAX)?;
+                Ok((store.counts()?, recent.calls, in_doubt.calls.len()))
+            })
+            .await?;
+        let answered: Vec<u64> = recent
+            .iter()
+            .filter(|call| call.outcome == CallOutcome::Completed)
+            .map(|call| call.response_time_ms)
+            .collect();
+        let share = |part: f64, whole: usize| {
+            if whole == 0 { 0.0 } else { part / whole as f64 }
+        };
+        // What a caller gave up or a crash cut off says nothing of GLM.
+        let failed = recent
+            .iter()
+            .filter(|call| call.outcome == CallOutcome::Failed)
+            .count();
+        let totals = self.inner.totals.borrow().clone();
+        Ok(Metrics {
+            lane,
+            counts,
+            error_rate: share(failed as f64, recent.len()),
+            average_response_time_ms: share(answered.iter().sum::<u64>() as f64, answered.len()),
+            throttles: recent.iter().filter(|call| is_throttle(call)).count() as u64,
+            maybe_billed: in_doubt as u64,
+            recent_calls: recent,
+            usage: totals.usage,
+            cost: self.spent(),
+            calls: totals.calls,
+        })
+    }
+
+    /// Costs since the start of this process, by currency; told also after the lane has stopped. A
+    /// hint: the truth is in `usage`.
+    #[must_use]
+    pub fn spent(&self) -> Vec<Cost> {
+        let totals = self.inner.totals.borrow();
+        let cost = |(currency, nanos): (&Currency, &Nanos)| Cost {
+            nanos: *nanos,
+            currency: *currency,
+        };
+        totals.cost.iter().map(cost).collect()
+    }
+}
+
+fn is_throttle(call: &CallRecord) -> bool {
+    let failure = call.failure.as_ref();
+    failure.is_some_and(|failure| failure.class == FailureClass::Throttle)
+}
+
+/// Every lane with what it remembers.
+fn lane_details(lane: &LaneSnapshot) -> Vec<LaneDetail> {
+    let detail = |view: &onelane_actors::policy::lane::LaneView| {
+        let condition = lane.state.lanes.get(&view.name).cloned();
+        let condition = condition.unwrap_or_default();
+        LaneDetail {
+            name: view.name.clone(),
+            in_flight: view.in_flight as u64,
+            staged: view.staged as u64,
+            limit: view.limit,
+            max_concurrency: view.max_concurrency,
+            not_before: view.not_before,
+            hold: condition.hold,
+            throttle_level: condition.throttle_level,
+            learnt: condition.learnt,
+        }
+    };
+    lane.lanes.iter().map(detail).collect()
+}
+
+/// The models that have something to remember.
+fn model_details(lane: &LaneSnapshot) -> Vec<ModelDetail> {
+    let models = lane.state.models.iter();
+    models
+        .map(|(model, condition)| ModelDetail {
+            model: model.clone(),
+            hold: condition.hold.clone(),
+            overloads: condition.overloads,
+        })
+        .collect()
+}

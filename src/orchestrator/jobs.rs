@@ -1,0 +1,162 @@
+//! Jobs one by one, and lists of them.
+
+use std::time::Duration;
+
+use onelane_actors::model::{JobId, JobStatus, limits};
+use onelane_actors::policy::transition::Refusal;
+use onelane_actors::ports::{CallFilter, JobFilter, JobPage, JobRecord, Store, StoreError};
+use onelane_actors::queue::{QueueMsg, SubmitError};
+
+use super::{Asked, DeadLetters, JobDetail, Orchestrator};
+use crate::error::Error;
+
+impl Orchestrator {
+    /// Waits until the job has a terminal status and returns it, whichever that is.
+    pub async fn wait(&self, id: JobId) -> Result<JobRecord, Error> {
+        loop {
+            self.ask(|refs, reply| refs.queue.cast(QueueMsg::Wait { job_id: id, reply }))
+                .await?;
+            let record = self.record(id).await?;
+            if record.job.status.is_terminal() {
+                return Ok(record);
+            }
+            // Put back in line between the two questions, or its end is just being stored.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// As `wait`, at most for `limit`; then `WaitTimeout`. The job goes on.
+    pub async fn wait_for(&self, id: JobId, limit: Duration) -> Result<JobRecord, Error> {
+        tokio::time::timeout(limit, self.wait(id))
+            .await
+            .unwrap_or(Err(Error::WaitTimeout(id)))
+    }
+
+    /// One job with its attempts.
+    pub async fn job(&self, id: JobId) -> Result<JobDetail, Error> {
+        let found = self
+            .read(move |store| {
+                let record = store.job(id)?;
+                record.map(|record| detail(store, record)).transpose()
+            })
+            .await?;
+        found.ok_or(Error::NotFound(id))
+    }
+
+    async fn record(&self, id: JobId) -> Result<JobRecord, Error> {
+        self.read(move |store| store.job(id))
+            .await?
+            .ok_or(Error::NotFound(id))
+    }
+
+    /// A page of jobs, newest first.
+    pub async fn jobs(
+        &self,
+        filter: JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<JobPage, Error> {
+        let limit = limit.min(limits::PAGE_ROWS_MAX);
+        self.read(move |store| store.jobs(&filter, cursor, limit))
+            .await
+    }
+
+    /// A page of the dead letters that the filter leaves, newest first, each with its attempts. The
+    /// filter's status does not count: dead letters are the failed jobs.
+    pub async fn dead_letters(
+        &self,
+        filter: JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<DeadLetters, Error> {
+        let filter = JobFilter {
+            status: Some(JobStatus::Failed),
+            ..filter
+        };
+        let limit = limit.min(limits::PAGE_ROWS_MAX);
+        self.read(move |store| {
+            let page = store.jobs(&filter, cursor, limit)?;
+            let letters = page.jobs.into_iter().map(|record| detail(store, record));
+            Ok(DeadLetters {
+                letters: letters.collect::<Result<_, _>>()?,
+                total: page.total,
+                cursor: page.cursor,
+            })
+        })
+        .await
+    }
+
+    /// Cancels a waiting or running job, and with it the jobs that run after it; an open call is
+    /// closed. Cancelling a cancelled job is fine; a completed or failed one is `WrongStatus`.
+    pub async fn cancel(&self, id: JobId) -> Result<(), Error> {
+        let answer = self
+            .ask(|refs, reply| refs.queue.cast(QueueMsg::Cancel { job_id: id, reply }))
+            .await?;
+        match answer {
+            Err(Refusal::WrongStatus(JobStatus::Cancelled)) => Ok(()),
+            other => other.map_err(|refusal| {
+                refused(
+                    id,
+                    refusal,
+                    "only a pending or running job can be cancelled",
+                )
+            }),
+        }
+    }
+
+    /// Puts a failed, cancelled or set-aside job back in line with fresh retries; any other is
+    /// `WrongStatus`. One that runs after a job that has failed or was cancelled is `DependencyEnded`
+    /// until that one is retried.
+    pub async fn retry(&self, id: JobId) -> Result<(), Error> {
+        let (answer, asked) = self
+            .ask_counted(|refs, reply| refs.queue.cast(QueueMsg::Requeue { job_id: id, reply }))
+            .await?;
+        match (answer, asked) {
+            // Asked again after a lost reply, it finds its own work done.
+            (Err(Refusal::WrongStatus(_)), Asked::Again) => Ok(()),
+            (answer, _) => answer.map_err(|refusal| {
+                refused(
+                    id,
+                    refusal,
+                    "only a failed, cancelled or set-aside job can be retried",
+                )
+            }),
+        }
+    }
+
+    /// Changes the priority of a pending job; any other is `WrongStatus`.
+    pub async fn reprioritise(&self, id: JobId, priority: i32) -> Result<(), Error> {
+        self.ask(|refs, reply| {
+            refs.queue.cast(QueueMsg::Reprioritise {
+                job_id: id,
+                priority,
+                reply,
+            })
+        })
+        .await?
+        .map_err(|refusal| refused(id, refusal, "only a pending job has a place in line"))
+    }
+}
+
+/// A job with its attempts, oldest first.
+fn detail(store: &dyn Store, record: JobRecord) -> Result<JobDetail, StoreError> {
+    let filter = CallFilter {
+        job_id: Some(record.job.id),
+        ..CallFilter::default()
+    };
+    let mut attempts = store.calls(&filter, None, limits::PAGE_ROWS_MAX)?.calls;
+    attempts.reverse();
+    Ok(JobDetail { record, attempts })
+}
+
+fn refused(job_id: JobId, refusal: Refusal, allowed: &'static str) -> Error {
+    match refusal {
+        Refusal::NotFound => Error::NotFound(job_id),
+        Refusal::WrongStatus(status) => Error::WrongStatus {
+            job_id,
+            status,
+            allowed,
+        },
+        other => SubmitError::Refused(other).into(),
+    }
+}

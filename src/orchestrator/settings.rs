@@ -1,0 +1,81 @@
+//! The configuration of a running lane: shown, and changed while it runs.
+
+use std::sync::{Arc, PoisonError};
+
+use onelane_actors::model::{Event, Settings};
+use onelane_actors::policy::transition::Transition;
+use onelane_actors::queue::QueueMsg;
+use serde_json::Value;
+
+use super::Orchestrator;
+use crate::config::Loaded;
+use crate::error::Error;
+
+impl Orchestrator {
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.inner.settings.borrow())
+    }
+
+    /// The configuration in force, with the origin of every value.
+    #[must_use]
+    pub fn config(&self) -> Loaded {
+        self.inner
+            .config
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The configuration as the admin API shows it: a `GLMConfig` in camelCase, the key masked.
+    #[must_use]
+    pub fn config_view(&self) -> Value {
+        serde_json::to_value(self.config().view()).unwrap_or_default()
+    }
+
+    /// Changes the running configuration: validated, stored, live at once, without a restart.
+    /// `patch` is a part of a `GLMConfig`; a `null` takes a stored change back. Answers the new view,
+    /// with `shadowed` naming the changed fields that a flag or the environment fixes until the next
+    /// start without it. Every bad field is told in one `Invalid`.
+    pub async fn set_config(&self, patch: &Value) -> Result<Value, Error> {
+        let (lane, patch) = (self.clone(), patch.clone());
+        // In a task of its own: a caller that goes away must not leave a change half made, stored
+        // but not in force.
+        tokio::spawn(async move { lane.change_config(&patch).await })
+            .await
+            .unwrap_or_else(|_| Err(Error::Stopped("the runtime is ending".to_owned())))
+    }
+
+    async fn change_config(&self, patch: &Value) -> Result<Value, Error> {
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let now = self.inner.ports.clock.now();
+        let change = self.config().change(patch, now)?;
+        let shadowed = change.shadowed;
+        if !change.changed.is_empty() {
+            let loaded = change.loaded;
+            if let Some(json) = loaded.stored_json() {
+                self.commit(vec![Transition::Config(json)]).await?;
+            }
+            self.inner
+                .settings
+                .send_replace(Arc::new(loaded.settings.clone()));
+            *self
+                .inner
+                .config
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = loaded;
+            self.ask(|refs, reply| refs.queue.cast(QueueMsg::Configure { reply }))
+                .await?;
+            self.inner.ports.events.send(now, || Event::ConfigChanged);
+        }
+        let mut view = self.config_view();
+        if !shadowed.is_empty()
+            && let Some(view) = view.as_object_mut()
+        {
+            let shadowed = serde_json::to_value(shadowed).unwrap_or_default();
+            view.insert("shadowed".to_owned(), shadowed);
+        }
+        Ok(view)
+    }
+}

@@ -1,0 +1,278 @@
+//! Guards: a change of many jobs that misses one, meets one twice, counts what it did not change, or
+//! does to every job what was meant for a few.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use onelane::error::Error;
+use onelane::model::{JobId, JobStatus, Submission, limits};
+use onelane::orchestrator::{Orchestrator, Selection};
+use onelane::ports::{JobFilter, MoreFilter, Store};
+use onelane::simulator::{Fault, Rule};
+use onelane_actors::Faults;
+use onelane_actors::policy::transition::Transition;
+use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
+use serde_json::json;
+
+use crate::support::api::Api;
+use crate::support::http::{HttpLane, prompt, until};
+use crate::support::{GENEROUS, VirtualLane, ms};
+
+fn of_user(user: &str) -> Selection {
+    Selection::Matching(JobFilter {
+        user_id: Some(user.to_owned()),
+        ..JobFilter::default()
+    })
+}
+
+fn named(ids: &[JobId]) -> Selection {
+    Selection::Matching(JobFilter {
+        more: MoreFilter {
+            ids: Some(ids.to_vec()),
+            ..MoreFilter::default()
+        },
+        ..JobFilter::default()
+    })
+}
+
+/// A lane that is paused, with so many waiting jobs of either user, in turns.
+async fn waiting(world: &VirtualLane, of_each: usize) -> Orchestrator {
+    let lane = world.start().await;
+    lane.pause(None).await.unwrap();
+    let user = |n| if n % 2 == 0 { "ada" } else { "bob" };
+    let job = |n| prompt(format!("{n}")).user(user(n));
+    let jobs: Vec<Submission> = (0..2 * of_each).map(job).collect();
+    let answers = lane.submit_many(jobs).await.unwrap();
+    assert!(answers.iter().all(Result::is_ok));
+    lane
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_changes_its_jobs_and_no_other_and_a_dry_run_none() {
+    // More than one round through the queue.
+    const OF_EACH: usize = limits::BULK_JOBS_MAX + 44;
+    let of_each = OF_EACH as u64;
+    let world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
+    let lane = waiting(&world, OF_EACH).await;
+    let counts = async || {
+        let counts = lane.queue_status().await.unwrap();
+        (counts.pending, counts.cancelled, counts.completed)
+    };
+    assert_eq!(
+        lane.cancel_all(of_user("ada"), true).await.unwrap(),
+        of_each
+    );
+    assert_eq!(counts().await, (2 * of_each, 0, 0));
+    assert_eq!(
+        lane.cancel_all(of_user("ada"), false).await.unwrap(),
+        of_each
+    );
+    assert_eq!(counts().await, (of_each, of_each, 0));
+    // Done is done.
+    assert_eq!(lane.cancel_all(of_user("ada"), false).await.unwrap(), 0);
+
+    let urgent = lane.reprioritise_all(of_user("bob"), 7, false).await;
+    assert_eq!(urgent.unwrap(), of_each);
+    let page = lane.jobs(JobFilter::default(), None, 1_000).await.unwrap();
+    for record in &page.jobs {
+        let wanted = if record.job.user_id == "bob" { 7 } else { 0 };
+        assert_eq!(record.job.priority, wanted);
+    }
+
+    assert_eq!(lane.retry_all(Selection::All, true).await.unwrap(), of_each);
+    assert_eq!(
+        lane.retry_all(Selection::All, false).await.unwrap(),
+        of_each
+    );
+    assert_eq!(counts().await, (2 * of_each, 0, 0));
+    lane.resume().await.unwrap();
+    until("all are done", async || {
+        counts().await == (0, 0, 2 * of_each)
+    })
+    .await;
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_said_is_nobody_and_a_name_is_one_job() {
+    let world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
+    let lane = waiting(&world, 3).await;
+    let typo = lane.cancel_all(JobFilter::default(), false).await;
+    assert!(
+        matches!(&typo, Err(Error::Invalid { field, .. }) if field == "filter"),
+        "{typo:?}"
+    );
+    let page = lane.jobs(JobFilter::default(), None, 10).await.unwrap();
+    let ids: Vec<JobId> = page.jobs.iter().map(|record| record.job.id).collect();
+    assert_eq!(lane.cancel_all(named(&[]), false).await.unwrap(), 0);
+    let twice = named(&[ids[0], ids[0], sample::job_id(99)]);
+    assert_eq!(lane.cancel_all(twice.clone(), true).await.unwrap(), 1);
+    assert_eq!(lane.cancel_all(twice, false).await.unwrap(), 1);
+    assert_eq!(lane.queue_status().await.unwrap().cancelled, 1);
+    lane.shutdown(ms(1_000)).await;
+}
+
+/// Three jobs, each after the one before; the first failed, and the others with it.
+fn failed_chain() -> Arc<MemoryStore> {
+    let store = MemoryStore::new();
+    let after = |n: u64, before: u64| {
+        let mut new = sample::new_job(n);
+        new.job.after = vec![sample::job_id(before)];
+        Transition::Insert(Box::new(new))
+    };
+    let made = store
+        .commit(&[
+            sample::insert(1),
+            after(2, 1),
+            after(3, 2),
+            sample::stage(1),
+            sample::start(1),
+            sample::fail(1, 1),
+        ])
+        .unwrap();
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    assert_eq!(store.counts().unwrap().failed, 3);
+    Arc::new(store)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_comes_back_from_its_beginning_and_goes_from_its_end() {
+    let mut world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
+    world.store = failed_chain();
+    let lane = world.start().await;
+    lane.pause(None).await.unwrap();
+    let ids: Vec<JobId> = (1..=3).map(sample::job_id).collect();
+    // One in the middle has nothing to wait for.
+    let refused = lane.retry(ids[1]).await;
+    assert!(
+        matches!(
+            refused,
+            Err(Error::DependencyEnded { job_id, status: JobStatus::Failed }) if job_id == ids[0]
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(lane.retry_all(named(&ids[1..]), false).await.unwrap(), 0);
+
+    assert_eq!(lane.retry_all(Selection::All, true).await.unwrap(), 3);
+    assert_eq!(lane.retry_all(Selection::All, false).await.unwrap(), 3);
+    for (n, before) in [(1, 0), (2, 1)] {
+        let job = lane.job(ids[n]).await.unwrap().record.job;
+        assert_eq!(job.status, JobStatus::Pending);
+        assert_eq!(job.waits_for, [ids[before]]);
+    }
+    // Each is cancelled, and counted, before the one that would take it along.
+    assert_eq!(lane.cancel_all(Selection::All, false).await.unwrap(), 3);
+    assert_eq!(lane.queue_status().await.unwrap().cancelled, 3);
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_after_one_that_is_not_there_or_has_failed_is_refused() {
+    let mut world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
+    world.store = failed_chain();
+    let lane = world.start().await;
+    let after = |n| prompt("next").after([sample::job_id(n)]);
+    let unknown = lane.submit(after(9)).await;
+    assert!(
+        matches!(unknown, Err(Error::NoSuchDependency(id)) if id == sample::job_id(9)),
+        "{unknown:?}"
+    );
+    let ended = lane.submit(after(1)).await;
+    assert!(
+        matches!(ended, Err(Error::DependencyEnded { .. })),
+        "{ended:?}"
+    );
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_dies_in_the_middle_loses_no_change() {
+    let messages = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&messages);
+    let mut world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
+    world.budget = GENEROUS;
+    world.faults = Faults::new(Arc::new(move |actor| {
+        if actor == "queue" && seen.fetch_add(1, Ordering::SeqCst) == 500 {
+            panic!("planned by the test");
+        }
+    }));
+    let lane = waiting(&world, 300).await;
+    messages.store(400, Ordering::SeqCst);
+    let count = lane.cancel_all(Selection::All, false).await.unwrap();
+    assert!(messages.load(Ordering::SeqCst) > 500, "it died");
+    assert_eq!(count, 600);
+    assert_eq!(lane.queue_status().await.unwrap().cancelled, 600);
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_listed_with_their_history_and_brought_back_together() {
+    let mut world = HttpLane::new();
+    world.config.breaker.consecutive_failures = 100;
+    world
+        .sim
+        .add_rule(Rule::for_prompt("doomed", Fault::error("1234")));
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    for user in ["ada", "ada", "bob"] {
+        let mut doomed = prompt("doomed").user(user);
+        doomed.max_retries = Some(1);
+        let _ = lane.call(doomed).await;
+    }
+    lane.call(prompt("fine")).await.unwrap();
+    let page = api.get("/api/admin/glm/dead-letters?limit=2").await;
+    let page = page.expect(200);
+    assert_eq!(page["total"], 3);
+    let letters = page["deadLetters"].as_array().unwrap();
+    let users: Vec<_> = letters.iter().map(|job| &job["userId"]).collect();
+    assert_eq!(users, ["bob", "ada"], "newest first");
+    for letter in letters {
+        assert_eq!(letter["error"]["code"], "1234");
+        let attempts = letter["attempts"].as_array().unwrap();
+        assert_eq!(attempts.len(), 2, "one and a retry");
+        assert_eq!(attempts[0]["attempt"], 1, "oldest first");
+    }
+    let cursor = page["nextCursor"].as_str().unwrap();
+    let rest = api
+        .get(&format!(
+            "/api/admin/glm/dead-letters?limit=2&cursor={cursor}"
+        ))
+        .await
+        .expect(200);
+    assert_eq!(rest["deadLetters"].as_array().unwrap().len(), 1);
+    assert_eq!(rest["nextCursor"], json!(null));
+
+    world.sim.clear_script();
+    let retry = "/api/admin/glm/retry";
+    let of_ada = r#"{"filter":{"status":"failed","userId":"ada"},"dryRun":true}"#;
+    let dry = api.post(retry, of_ada).await.expect(200);
+    assert_eq!(dry, json!({"count": 2, "dryRun": true}));
+    api.post(retry, "{}").await.expect(400);
+    let of_all = r#"{"filter":{"status":"failed"}}"#;
+    let done = api.post(retry, of_all).await.expect(200);
+    assert_eq!(done, json!({"count": 3, "dryRun": false}));
+    until("all are done", async || {
+        lane.queue_status().await.unwrap().completed == 4
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_calls_are_closed_when_all_jobs_are_cancelled() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    world.block(&lane).await;
+    for n in 0..3 {
+        lane.submit(prompt(format!("waits {n}"))).await.unwrap();
+    }
+    let done = api.post("/api/admin/glm/cancel", r#"{"all":true}"#).await;
+    assert_eq!(done.expect(200), json!({"count": 4, "dryRun": false}));
+    let counts = lane.queue_status().await.unwrap();
+    assert_eq!(
+        (counts.cancelled, counts.pending, counts.processing),
+        (4, 0, 0)
+    );
+    let stats = world.sim.stats();
+    assert_eq!((stats.calls, stats.clients_left), (1, 1));
+}
