@@ -55,7 +55,7 @@ async fn the_breaker_is_shown_opened_and_reset() {
         opened,
         json!({"breaker": {"state": "open", "since": "2026-11-23T08:00:00.000Z",
             "probeAt": "2026-11-23T08:01:00.000Z", "consecutiveFailures": 0, "openings": 0,
-            "reason": "incident 7", "forced": true}})
+            "reason": "incident 7", "forced": true, "windowCalls": 0, "windowFailures": 0}})
     );
     assert_eq!(api.get(breaker).await.json(), opened);
     // Without a word it stays open until somebody resets it.
