@@ -19,6 +19,7 @@ use crate::model::{
     BreakerSnapshot, BreakerState, CallRecord, JobEntry, JobId, JobStatus, LaneState, Settings,
     SlotId, Submission, Timestamp, limits,
 };
+use crate::policy::budget::Ledger;
 use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
 use crate::policy::judge::{Bench, BreakerEffect};
 use crate::policy::lane::{CancelPath, Effect, Lane};
@@ -107,6 +108,10 @@ impl Actor for QueueActor {
             args.generation,
             now,
         );
+        if !settings.budgets.is_empty() {
+            let ledger = ledger(&args.store, &settings, now).await?;
+            lane.load_budgets(&ledger, &settings, now);
+        }
         if settings.all_lanes().any(|(_, rules)| rules.pace.is_on()) {
             lane.restore_pace(&recent_calls(&args.ports, now).await?, now);
         }
@@ -160,6 +165,7 @@ impl Actor for QueueActor {
         state.ports.faults.point("queue");
         let now = state.ports.clock.now();
         state.handle(message, &myself, now).await?;
+        state.teller.budgets(state.lane.take_budget_news(), now);
         if !state.drains.is_empty() && state.lane.is_drained() {
             for reply in state.drains.drain(..) {
                 let _ = reply.send(());
@@ -259,6 +265,25 @@ impl QueueState {
                 }
                 self.carry_out(effects)?;
             }
+            QueueMsg::Budgets { reply } => {
+                let _ = reply.send(self.lane.standings());
+            }
+            QueueMsg::Affords {
+                user_id,
+                model,
+                worst,
+                reply,
+            } => {
+                let _ = reply.send(self.lane.over_budget(&user_id, &model, worst));
+            }
+            QueueMsg::Billed {
+                job_id,
+                attempt,
+                billing,
+            } => {
+                let effects = self.lane.billed(job_id, attempt, &billing, now);
+                self.carry_out(effects)?;
+            }
             QueueMsg::Snapshot { reply } => {
                 let _ = reply.send(self.lane.snapshot());
             }
@@ -272,7 +297,15 @@ impl QueueState {
                 self.carry_out(effects)?;
             }
             QueueMsg::Configure { reply } => {
-                self.settings = Arc::clone(&self.ports.settings.borrow());
+                let settings = Arc::clone(&self.ports.settings.borrow());
+                let before = std::mem::replace(&mut self.settings, Arc::clone(&settings));
+                if settings.budgets != before.budgets
+                    || settings.calendar != before.calendar
+                    || (settings.prices != before.prices && !settings.budgets.is_empty())
+                {
+                    let ledger = ledger(&self.store, &settings, now).await?;
+                    self.lane.load_budgets(&ledger, &settings, now);
+                }
                 self.breaker
                     .cast(BreakerMsg::Configure(self.settings.breaker))?;
                 let effects = self.lane.configure(Arc::clone(&self.settings), now);
@@ -654,6 +687,20 @@ impl QueueState {
         });
         self.timer = Some((at, sleeper.abort_handle()));
     }
+}
+
+/// What the budgets are reckoned from, with everything that this queue has asked the store to write.
+async fn ledger(
+    store: &ActorRef<StoreMsg>,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Ledger, ActorProcessingErr> {
+    let month = settings.calendar.day(now).month();
+    let ledger = store
+        .call(|reply| StoreMsg::Ledger { month, reply }, None)
+        .await?
+        .success_or("the store actor ended before it answered")??;
+    Ok(ledger)
 }
 
 /// The calls that the lanes' pace goes on from.

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::Ports;
-use crate::model::{JobEntry, limits};
+use crate::model::{Day, JobEntry, limits};
+use crate::policy::budget::Ledger;
 use crate::policy::transition::{Applied, Transition};
-use crate::ports::{Recovered, Store, StoreError, Verdicts};
+use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter, Verdicts};
 use crate::queue::{Committed, QueueMsg};
 
 /// The store actor's protocol.
@@ -24,6 +25,14 @@ pub enum StoreMsg {
         queue: ActorRef<QueueMsg>,
         /// The answer.
         reply: RpcReplyPort<Result<Recovered, StoreError>>,
+    },
+    /// Tell what the budgets are reckoned from: with every commit that was asked before, without any
+    /// that is asked after.
+    Ledger {
+        /// The first day of the month.
+        month: Day,
+        /// The answer.
+        reply: RpcReplyPort<Result<Ledger, StoreError>>,
     },
     /// The transaction under way has ended.
     Done(Result<(), StoreError>),
@@ -90,6 +99,10 @@ enum Asked {
         queue: ActorRef<QueueMsg>,
         reply: RpcReplyPort<Result<Recovered, StoreError>>,
     },
+    Ledger {
+        month: Day,
+        reply: RpcReplyPort<Result<Ledger, StoreError>>,
+    },
 }
 
 pub(crate) struct StoreActor;
@@ -131,6 +144,9 @@ impl Actor for StoreActor {
             StoreMsg::Recover { queue, reply } => {
                 state.asked.push_back(Asked::Recover { queue, reply });
             }
+            StoreMsg::Ledger { month, reply } => {
+                state.asked.push_back(Asked::Ledger { month, reply });
+            }
             StoreMsg::Done(result) => {
                 state.under_way = false;
                 // What is on disk is unknown: the supervisor starts a store actor that reopens it.
@@ -153,6 +169,11 @@ impl StoreState {
             match asked {
                 Asked::Recover { queue, reply } if batch.is_empty() => {
                     self.recover(queue, reply).await?;
+                }
+                Asked::Ledger { month, reply } if batch.is_empty() => {
+                    let store = Arc::clone(&self.ports.store);
+                    let read = move || ledger(&*store, month);
+                    let _ = reply.send(tokio::task::spawn_blocking(read).await?);
                 }
                 Asked::Commit(request)
                     if batch.is_empty()
@@ -203,6 +224,30 @@ impl StoreState {
                 let _ = myself.cast(StoreMsg::Done(done));
             }
         }));
+    }
+}
+
+/// What the budgets are reckoned from.
+fn ledger(store: &dyn Store, month: Day) -> Result<Ledger, StoreError> {
+    let usage = store.usage(&UsageFilter {
+        start: month,
+        end: Day(i32::MAX),
+        model: None,
+        user_id: None,
+    })?;
+    let open = CallFilter {
+        billing_open: true,
+        ..CallFilter::default()
+    };
+    let mut doubt = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = store.calls(&open, cursor, limits::PAGE_ROWS_MAX)?;
+        doubt.extend(page.calls);
+        match page.cursor {
+            Some(_) => cursor = page.cursor,
+            None => return Ok(Ledger { usage, doubt }),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::cost::CostMsg;
 use crate::model::{
     CallOutcome, Event, Hold, HoldScope, Job, JobEntry, JobStatus, LaneState, Phase, Timestamp,
 };
+use crate::policy::budget::BudgetNews;
 use crate::policy::transition::{Applied, Next, Refusal, Settlement, Transition};
 
 /// Turns stored changes into events.
@@ -209,6 +210,30 @@ impl Teller {
             _ => {}
         }
         self.lane = state.clone();
+    }
+
+    /// Budgets that were reached, or are about to be.
+    pub(crate) fn budgets(&self, news: Vec<BudgetNews>, now: Timestamp) {
+        for BudgetNews { standing, used_up } in news {
+            let account = &standing.account;
+            tracing::warn!(
+                budget = %account.budget,
+                user = account.user.as_deref(),
+                model = account.model.as_deref(),
+                spent = standing.spent,
+                reserved = standing.reserved,
+                allowed = standing.allowed(),
+                "{}",
+                if used_up { "a budget is used up" } else { "a budget is nearly used up" }
+            );
+            self.events.send(now, || {
+                if used_up {
+                    Event::BudgetUsedUp { standing }
+                } else {
+                    Event::BudgetWarned { standing }
+                }
+            });
+        }
     }
 
     /// What became of the jobs that ran after one that ended.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptNo, Cost, Failure, JobId, RequestId, Timestamp, Usage};
+use super::{AttemptNo, Cost, Day, Failure, JobId, RequestId, Reserve, Timestamp, Usage};
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -77,6 +77,12 @@ pub struct CallRecord {
     /// Whether GLM may have billed the call although no answer is stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub maybe_billed: bool,
+    /// What was set aside for it, when budgets were on: as long as its cost is not known, it stays so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserve>,
+    /// The day of the calendar in force that it is booked on; `None`: its UTC day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booked_on: Option<Day>,
     /// What somebody found out later about an attempt that was maybe billed: the one thing of a row
     /// that is added after it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +90,12 @@ pub struct CallRecord {
 }
 
 impl CallRecord {
+    /// The day that it is booked on.
+    #[must_use]
+    pub fn day(&self) -> Day {
+        self.booked_on.unwrap_or_else(|| self.ended_at.day())
+    }
+
     /// Whether GLM may have billed the call and nobody has found out yet.
     #[must_use]
     pub const fn is_billing_open(&self) -> bool {

@@ -1,8 +1,8 @@
 //! What happened, for those who watch. An event is sent after the fact is on disk, never before.
 
 use super::{
-    AttemptNo, BreakerSnapshot, Cost, Failure, Hold, HoldKind, HoldScope, JobId, Pause, Timestamp,
-    Usage,
+    AttemptNo, BreakerSnapshot, Cost, Failure, Hold, HoldKind, HoldScope, JobId, Pause, Standing,
+    Timestamp, Usage,
 };
 
 /// A fact about a job, the lane or the house.
@@ -116,6 +116,16 @@ pub enum Event {
         /// What it is now.
         breaker: BreakerSnapshot,
     },
+    /// A budget has come to the share at which it warns. Told once a period.
+    BudgetWarned {
+        /// How it stands.
+        standing: Standing,
+    },
+    /// A job did not fit into a budget, for the first time in its period.
+    BudgetUsedUp {
+        /// How it stands.
+        standing: Standing,
+    },
     /// The runtime configuration changed.
     ConfigChanged,
     /// An actor failed and was restarted with those that depend on it.
@@ -149,6 +159,8 @@ impl Event {
             Self::LanePaused { .. } => "lane.paused",
             Self::LaneResumed => "lane.resumed",
             Self::BreakerChanged { .. } => "breaker.changed",
+            Self::BudgetWarned { .. } => "budget.warned",
+            Self::BudgetUsedUp { .. } => "budget.used_up",
             Self::ConfigChanged => "config.changed",
             Self::ActorRestarted { .. } => "actor.restarted",
         }

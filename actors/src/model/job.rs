@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptNo, Failure, JobId, OnInterrupted, Seq, SlotId, Timestamp};
+use super::{AttemptNo, Failure, JobId, OnInterrupted, Reserve, Seq, SlotId, Timestamp};
 
 /// The status of a job, as the API shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct OpenAttempt {
     /// The slot it runs in; 0 while staged.
     #[serde(default)]
     pub slot: SlotId,
+    /// What is set aside for it, when budgets are on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Reserve>,
 }
 
 /// A job that waits until somebody looks at it: its attempt was interrupted and may have been billed.
@@ -120,6 +123,17 @@ pub struct AsyncTask {
     /// The digest of base URL and key that made it ([`super::Endpoint::digest`]): only that account
     /// can fetch it.
     pub account: String,
+}
+
+/// The most tokens that a call can come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorstCase {
+    /// Of the prompt; 0: not known.
+    #[serde(default)]
+    pub prompt: u32,
+    /// Of the answer.
+    #[serde(default)]
+    pub completion: u32,
 }
 
 /// A job, without the bodies of its request and response (those are read when they are needed).
@@ -208,6 +222,9 @@ pub struct Job {
     /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
     #[serde(default)]
     pub estimated_tokens: u32,
+    /// The most tokens that prompt and answer can come to: what budgets reserve for.
+    #[serde(default)]
+    pub worst: WorstCase,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -250,6 +267,7 @@ impl Job {
             model: self.model.as_str().into(),
             user_id: self.user_id.as_str().into(),
             tokens: self.estimated_tokens,
+            worst: self.worst,
             parked: self.is_parked(),
         }
     }
@@ -297,6 +315,8 @@ pub struct JobEntry {
     pub user_id: Arc<str>,
     /// What it may come to, in tokens.
     pub tokens: u32,
+    /// The most that it can come to, in tokens.
+    pub worst: WorstCase,
     /// It waits for other jobs or for somebody's word, and must not run before.
     pub parked: bool,
 }

@@ -23,6 +23,10 @@ pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
 pub const SUBMIT_MANY_MAX: usize = 10_000;
 /// Jobs that one job may run after.
 pub const AFTER_JOBS_MAX: usize = 100;
+/// Budgets.
+pub const BUDGETS_MAX: usize = 64;
+/// Jobs of one account that are tried again at once when room came into a budget.
+pub const BUDGET_RETRY_JOBS: usize = 16;
 /// Lanes beside the default one.
 pub const LANES_MAX: usize = 64;
 /// Models in one fallback chain.

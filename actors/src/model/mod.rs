@@ -3,6 +3,8 @@
 //! Types here have no behaviour beyond their own invariants. Their serde form is the stored form;
 //! what a client of the HTTP API sees is shaped at that boundary, not here.
 
+mod budget;
+mod calendar;
 mod call;
 mod event;
 mod failure;
@@ -20,11 +22,15 @@ mod usage;
 
 pub mod limits;
 
+pub use budget::{Account, Budget, Limit, OverBudget, Period, Reserve, Standing, Whose};
+pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
-pub use job::{AsyncTask, AttemptPhase, Job, JobEntry, JobStatus, OpenAttempt, Phase, SetAside};
+pub use job::{
+    AsyncTask, AttemptPhase, Job, JobEntry, JobStatus, OpenAttempt, Phase, SetAside, WorstCase,
+};
 pub use lane::{
     BreakerSnapshot, BreakerState, DEFAULT_LANE, Hold, HoldKind, HoldScope, LaneCondition,
     LaneState, LearntLimit, ModelCondition, Pause,

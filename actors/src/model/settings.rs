@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, lane_for, limits};
+use super::{
+    Budget, Calendar, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, lane_for, limits,
+};
 use crate::policy::price::PriceTable;
 
 /// A secret that no log, error or response shows.
@@ -250,6 +252,10 @@ pub struct Settings {
     /// After so many milliseconds an operator hold lets one call try whether it still stands. 0: only
     /// an operator ends it.
     pub operator_probe_ms: u64,
+    /// What calls may cost.
+    pub budgets: Vec<Budget>,
+    /// The calendar that days and months are of.
+    pub calendar: Calendar,
     /// What calls cost.
     pub prices: Arc<PriceTable>,
 }
@@ -297,6 +303,7 @@ impl Settings {
             )?;
         }
         self.validate_lanes()?;
+        self.validate_budgets()?;
         self.validate_models()?;
         check(
             (100..=3_600_000).contains(&self.async_poll_ms),
@@ -363,6 +370,26 @@ impl Settings {
                 "lanes".to_owned(),
                 "must have at most 256 calls in flight together, the default lane included",
             );
+        }
+        Ok(())
+    }
+
+    fn validate_budgets(&self) -> Result<(), SettingsError> {
+        if self.budgets.len() > limits::BUDGETS_MAX {
+            return Err(SettingsError {
+                field: "money.budgets".into(),
+                problem: "must be at most 64".to_owned(),
+            });
+        }
+        let mut names = BTreeSet::new();
+        for budget in &self.budgets {
+            budget.validate()?;
+            if !names.insert(&budget.name) {
+                return Err(SettingsError {
+                    field: format!("money.budgets.{}", budget.name).into(),
+                    problem: "must stand there once".to_owned(),
+                });
+            }
         }
         Ok(())
     }
@@ -554,6 +581,8 @@ impl Default for Settings {
             async_poll_ms: 2_000,
             pause_after_timeout_ms: 0,
             operator_probe_ms: 0,
+            budgets: Vec::new(),
+            calendar: Calendar::default(),
             prices: Arc::new(PriceTable::default()),
         }
     }

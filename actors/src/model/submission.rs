@@ -169,6 +169,7 @@ impl Submission {
         now: Timestamp,
     ) -> Result<NewJob, SubmissionError> {
         self.check()?;
+        let worst = estimate::worst_case(&self.request, settings.max_tokens);
         let estimated_tokens = estimate::tokens(&self.request, settings.max_tokens);
         let mut after = self.after;
         after.sort_unstable();
@@ -216,6 +217,7 @@ impl Submission {
             on_interrupted: self.on_interrupted,
             task: None,
             estimated_tokens,
+            worst,
         };
         Ok(NewJob {
             job,

@@ -74,7 +74,9 @@ impl fmt::Display for Timestamp {
 }
 
 /// A UTC calendar day, as days since 1970-01-01: the unit of the usage aggregates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Day(pub i32);
 

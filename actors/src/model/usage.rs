@@ -38,7 +38,7 @@ impl Usage {
 /// What the aggregates are kept by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UsageKey {
-    /// The UTC day on which the call ended.
+    /// The day that the call is booked on, of the calendar that was in force.
     pub day: Day,
     /// The model that was called.
     pub model: String,
@@ -51,7 +51,7 @@ impl UsageKey {
     #[must_use]
     pub fn of(call: &CallRecord) -> Self {
         Self {
-            day: call.ended_at.day(),
+            day: call.day(),
             model: call.model.clone(),
             user_id: call.user_id.clone(),
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, AttemptPhase, CallOutcome, CallRecord, Failure, HoldKind, Job, JobEntry, JobId,
-    RequestId, Settings, Timestamp, Usage, code,
+    AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, HoldKind, Job, JobEntry, JobId,
+    RequestId, Reserve, Settings, Timestamp, Usage, code,
 };
 use crate::policy::judge::{self, Bench, BreakerEffect, JobEffect, LaneEffect, Sent};
 use crate::policy::transition::{Next, Settlement};
@@ -130,6 +130,8 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
         failure: None,
         retry_count: job.retry_count,
         maybe_billed: false,
+        reserved: None,
+        booked_on: booked_on(settings, now),
         billing: None,
     };
     let price = |usage: &Usage| {
@@ -190,6 +192,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             }
         }
     };
+    call.reserved = kept(job, call.maybe_billed);
     Concluded {
         settlement: Settlement {
             job_id: job.id,
@@ -206,6 +209,16 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
     }
 }
 
+/// What stays reserved of a call that was maybe billed.
+fn kept(job: &Job, maybe_billed: bool) -> Option<Reserve> {
+    job.open.filter(|_| maybe_billed)?.reserve
+}
+
+/// The day that a call is booked on, where that is not its UTC day.
+fn booked_on(settings: &Settings, now: Timestamp) -> Option<Day> {
+    Some(settings.calendar.day(now)).filter(|day| *day != now.day())
+}
+
 /// Closes an attempt whose caller or process died while it was open.
 #[must_use]
 pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -> Concluded {
@@ -216,7 +229,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         });
     debug_assert!(sent == Sent::Maybe || phase == AttemptPhase::Started);
     let (failure, effect, interruptions) = judge::interrupted(job, attempt, sent, settings);
-    let call = CallRecord {
+    let mut call = CallRecord {
         seq: 0,
         job_id: job.id,
         attempt,
@@ -234,8 +247,11 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         failure: Some(failure.clone()),
         retry_count: job.retry_count,
         maybe_billed: true,
+        reserved: None,
+        booked_on: booked_on(settings, now),
         billing: None,
     };
+    call.reserved = kept(job, true);
     let (next, back_in_line) = next_of(job, &effect, failure, interruptions);
     Concluded {
         settlement: Settlement {

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::model::Request;
+use crate::model::{Request, WorstCase};
 
 /// Tokens of an answer whose request bounds it in no way.
 const ANSWER_TOKENS: u32 = 1_024;
@@ -13,12 +13,21 @@ const OVERHEAD_TOKENS: u32 = 8;
 /// The tokens that prompt and answer may come to. `max_tokens` is the bound of plain prompts.
 #[must_use]
 pub fn tokens(request: &Request, max_tokens: Option<u32>) -> u32 {
+    let (text, bound) = parts(request, max_tokens);
+    let answer = bound.unwrap_or(ANSWER_TOKENS).min(ANSWER_TOKENS);
+    text_tokens(text)
+        .saturating_add(OVERHEAD_TOKENS)
+        .saturating_add(answer)
+}
+
+/// The text of a request, and what bounds its answer.
+fn parts(request: &Request, max_tokens: Option<u32>) -> (&str, Option<u32>) {
     #[derive(Deserialize)]
     struct Bound {
         #[serde(default)]
         max_tokens: Option<serde_json::Value>,
     }
-    let (text, bound) = match request {
+    match request {
         Request::Prompt(text) => (text.as_str(), max_tokens),
         Request::Chat(raw) => {
             let bound: Option<Bound> = serde_json::from_str(raw.get()).ok();
@@ -28,11 +37,23 @@ pub fn tokens(request: &Request, max_tokens: Option<u32>) -> u32 {
                 bound.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             )
         }
-    };
-    let answer = bound.unwrap_or(ANSWER_TOKENS).min(ANSWER_TOKENS);
-    text_tokens(text)
-        .saturating_add(OVERHEAD_TOKENS)
-        .saturating_add(answer)
+    }
+}
+
+/// The most tokens that any model of GLM's answers with.
+const COMPLETION_MAX: u32 = 131_072;
+/// Tokens of the template around a chat's messages.
+const TEMPLATE_TOKENS: u32 = 64;
+
+/// The most tokens that prompt and answer can come to: a token has at least a byte.
+#[must_use]
+pub fn worst_case(request: &Request, max_tokens: Option<u32>) -> WorstCase {
+    let (text, bound) = parts(request, max_tokens);
+    let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    WorstCase {
+        prompt: bytes.saturating_add(TEMPLATE_TOKENS),
+        completion: bound.unwrap_or(COMPLETION_MAX).min(COMPLETION_MAX),
+    }
 }
 
 /// Four bytes of ASCII or two thirds of any other character make a token, roughly.

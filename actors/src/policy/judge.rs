@@ -304,6 +304,7 @@ mod tests {
             set_aside: None,
             on_interrupted: None,
             task: None,
+            worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,
         }
     }

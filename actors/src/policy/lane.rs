@@ -17,6 +17,7 @@
 //! 3. An open attempt that a restart finds is left alone until its slot's caller is ready: only
 //!    then it is known that no call is open.
 
+mod afford;
 mod dispatch;
 mod orphans;
 mod routes;
@@ -31,6 +32,7 @@ use crate::model::{
     JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
 };
 use crate::policy::adaptive;
+use crate::policy::budget::Budgets;
 use crate::policy::conclude::Concluded;
 use crate::policy::hold;
 use crate::policy::pace::Pace;
@@ -39,6 +41,7 @@ use crate::policy::slot::{Slot, Stage, attempt_of};
 use crate::policy::transition::{Applied, Dispatch, Refusal, Transition};
 use crate::ports::Recovered;
 
+use afford::Starved;
 use orphans::Orphan;
 use routes::Routes;
 pub use view::{LaneSnapshot, LaneView};
@@ -108,6 +111,8 @@ pub struct Lane {
     tracks: BTreeMap<String, Track>,
     routes: Routes,
     orphans: BTreeMap<JobId, Orphan>,
+    budgets: Budgets,
+    starved: Starved,
     /// Jobs that are being given up on disk, with how often that was asked.
     cancelling: BTreeMap<JobId, u32>,
     state: LaneState,
@@ -140,6 +145,8 @@ impl Lane {
             tracks: BTreeMap::new(),
             routes: Routes::default(),
             orphans: BTreeMap::new(),
+            budgets: Budgets::default(),
+            starved: Starved::default(),
             cancelling: BTreeMap::new(),
             state: recovered.lane,
             endpoint_digest: settings.endpoint.digest(),
@@ -369,7 +376,9 @@ impl Lane {
         }
         self.line.remove(id);
         for track in self.tracks.values_mut() {
-            track.stage.take(id);
+            if track.stage.take(id).is_some() {
+                self.budgets.release(id);
+            }
         }
         *self.cancelling.entry(id).or_default() += 1;
         self.transitions.push(Transition::Cancel {
@@ -563,11 +572,16 @@ impl Lane {
     pub fn next_change(&self) -> Option<Timestamp> {
         let tracks = self.tracks.values();
         let of_lanes = tracks.flat_map(|track| [track.stage.next_deadline(), track.not_before]);
-        [self.line.next_change(), hold::next_end(&self.state)]
-            .into_iter()
-            .chain(of_lanes)
-            .flatten()
-            .min()
+        let budgets = self.budgets.next_roll();
+        [
+            self.line.next_change(),
+            hold::next_end(&self.state),
+            budgets,
+        ]
+        .into_iter()
+        .chain(of_lanes)
+        .flatten()
+        .min()
     }
 
     /// Pause, holds and what was learnt.

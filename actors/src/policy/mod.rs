@@ -3,6 +3,7 @@
 
 pub mod adaptive;
 pub mod breaker;
+pub mod budget;
 pub mod conclude;
 pub mod effects;
 pub mod estimate;

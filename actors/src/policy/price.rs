@@ -77,6 +77,26 @@ impl PriceTable {
         })
     }
 
+    /// The most that a call can cost: every tier that it may reach, nothing cached. `None` when the
+    /// model has no price.
+    #[must_use]
+    pub fn worst_case(&self, model: &str, prompt: u64, completion: u64) -> Option<Cost> {
+        let rows = self.models.get(model)?.iter();
+        let nanos = rows
+            .filter(|row| row.prompt_from <= prompt && row.completion_from <= completion)
+            .map(|row| {
+                let input = row.input.max(row.cached_input);
+                let sum = i128::from(prompt) * i128::from(input)
+                    + i128::from(completion) * i128::from(row.output);
+                (sum + 999_999).div_euclid(1_000_000)
+            })
+            .max()?;
+        Some(Cost {
+            nanos: Nanos::try_from(nanos).unwrap_or(Nanos::MAX),
+            currency: self.currency,
+        })
+    }
+
     /// The cost of a call; `None` when the model has no price. Rounded once, half up, to a nano-unit.
     #[must_use]
     pub fn cost(&self, model: &str, usage: &Usage) -> Option<Cost> {

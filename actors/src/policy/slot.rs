@@ -191,6 +191,11 @@ impl Stage {
         self.jobs.iter().any(|staged| staged.entry.id == id)
     }
 
+    /// All of them, the most urgent first.
+    pub fn iter(&self) -> impl Iterator<Item = &Staged> {
+        self.jobs.iter()
+    }
+
     /// Takes those that `leaves` says.
     pub fn take_where(&mut self, leaves: impl Fn(&JobEntry) -> bool) -> Vec<Staged> {
         self.jobs

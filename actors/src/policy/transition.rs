@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::model::{
     AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome, CallRecord, Failure,
     FailureClass, Fingerprint, Job, JobId, JobStatus, LaneState, OpenAttempt, Phase, Request,
-    SetAside, SlotId, Timestamp, code,
+    Reserve, SetAside, SlotId, Timestamp, code,
 };
 
 /// What can happen to a job.
@@ -259,6 +259,8 @@ pub enum Transition {
         job_id: JobId,
         /// Now.
         at: Timestamp,
+        /// What is set aside for it, when budgets are on.
+        reserve: Option<Reserve>,
     },
     /// A staged attempt is taken back.
     Unstage {
@@ -275,6 +277,8 @@ pub enum Transition {
         at: Timestamp,
         /// The fallback model it is sent to; `None`: the job's own.
         served_by: Option<String>,
+        /// What is set aside for it, when budgets are on.
+        reserve: Option<Reserve>,
     },
     /// An attempt that was sent asynchronously is taken up again after a crash: its answer is
     /// fetched, not bought anew.
@@ -438,7 +442,7 @@ fn end(job: &mut Job, status: JobStatus, at: Timestamp) {
 }
 
 /// Puts the next attempt on record.
-pub fn stage(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
+pub fn stage(job: &mut Job, at: Timestamp, reserve: Option<Reserve>) -> Result<(), Refusal> {
     expect(job, Happening::Stage)?;
     job.attempts = job.attempts.next();
     job.open = Some(OpenAttempt {
@@ -446,6 +450,7 @@ pub fn stage(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
         phase: AttemptPhase::Staged,
         at,
         slot: SlotId(0),
+        reserve,
     });
     Ok(())
 }
@@ -464,6 +469,7 @@ pub fn start(
     slot: SlotId,
     at: Timestamp,
     served_by: Option<&str>,
+    reserve: Option<Reserve>,
 ) -> Result<(), Refusal> {
     expect(job, Happening::Start)?;
     if job.open.is_none() {
@@ -477,6 +483,7 @@ pub fn start(
         phase: AttemptPhase::Started,
         at,
         slot,
+        reserve,
     });
     Ok(())
 }
@@ -660,14 +667,15 @@ impl Transition {
 /// `Billing` and `Config` have no job's row to change and are the store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
-        Transition::Stage { at, .. } => stage(job, *at),
+        Transition::Stage { at, reserve, .. } => stage(job, *at, *reserve),
         Transition::Unstage { .. } => unstage(job),
         Transition::Start {
             slot,
             at,
             served_by,
+            reserve,
             ..
-        } => start(job, *slot, *at, served_by.as_deref()),
+        } => start(job, *slot, *at, served_by.as_deref(), *reserve),
         Transition::Resume { slot, .. } => resume(job, *slot),
         Transition::Task { attempt, task, .. } => note_task(job, *attempt, task),
         Transition::Settle(settlement) => settle(job, settlement),
@@ -698,6 +706,7 @@ mod tests {
             phase,
             at: sample::START,
             slot: SlotId(0),
+            reserve: None,
         };
         (job.status, job.open) = match phase {
             Phase::Waiting | Phase::Blocked | Phase::Held => (JobStatus::Pending, None),

@@ -4,7 +4,8 @@ use ractor::{ActorRef, RpcReplyPort};
 
 use crate::caller::CallerMsg;
 use crate::model::{
-    BreakerSnapshot, HoldScope, JobEntry, JobId, SlotId, Submission, SubmissionError,
+    AttemptNo, Billing, BreakerSnapshot, HoldScope, JobEntry, JobId, SlotId, Standing, Submission,
+    SubmissionError, WorstCase,
 };
 use crate::policy::conclude::Finished;
 use crate::policy::lane::{LaneSnapshot, Verdict};
@@ -116,6 +117,31 @@ pub enum QueueMsg {
         scope: HoldScope,
         /// Answered once that is on disk; `NotFound`: there is no such hold.
         reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// How the budgets stand.
+    Budgets {
+        /// The answer.
+        reply: RpcReplyPort<Vec<Standing>>,
+    },
+    /// Whether a job would fit into every budget now.
+    Affords {
+        /// Whose job.
+        user_id: String,
+        /// For which model.
+        model: String,
+        /// Its size.
+        worst: WorstCase,
+        /// The budget that it does not fit into; `None`: it fits into all.
+        reply: RpcReplyPort<Option<Standing>>,
+    },
+    /// It is on disk what an attempt cost that was maybe billed.
+    Billed {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// What was found out.
+        billing: Billing,
     },
     /// The lane as it is.
     Snapshot {

@@ -55,6 +55,7 @@ pub fn new_job(n: u64) -> NewJob {
             set_aside: None,
             on_interrupted: None,
             task: None,
+            worst: crate::model::WorstCase::default(),
             estimated_tokens: 1_032,
         },
         request: Request::Prompt(format!("prompt {n}")),
@@ -121,6 +122,8 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
         failure: (!answered).then(failure),
         retry_count: 0,
         maybe_billed: false,
+        reserved: None,
+        booked_on: None,
         billing: None,
     }
 }
@@ -177,6 +180,7 @@ pub fn stage(n: u64) -> Transition {
     Transition::Stage {
         job_id: job_id(n),
         at: START,
+        reserve: None,
     }
 }
 
@@ -188,6 +192,7 @@ pub fn start(n: u64) -> Transition {
         slot: crate::model::SlotId(0),
         at: START.plus_ms(1),
         served_by: None,
+        reserve: None,
     }
 }
 

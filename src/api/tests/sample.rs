@@ -56,6 +56,7 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             set_aside: None,
             on_interrupted: None,
             task: None,
+            worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,
         },
         request: Arc::new(Request::prompt(format!("prompt {n}")).unwrap()),
@@ -122,6 +123,8 @@ pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
         failure: job.error.clone(),
         retry_count: 0,
         maybe_billed: false,
+        reserved: None,
+        booked_on: None,
         billing: None,
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, LaneRules, SlotId, Timestamp,
-    code, limits,
+    Account, BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, LaneRules, Reserve,
+    SlotId, Timestamp, code, limits,
 };
 use crate::policy::hold;
 use crate::policy::lane::{Effect, Lane, routes};
@@ -18,6 +18,17 @@ enum Candidate {
     Staged(Staged),
     Waiting(Place, JobEntry),
 }
+
+/// A candidate that fits into every budget.
+struct Affordable {
+    next: Candidate,
+    /// The model that it goes to.
+    model: Arc<str>,
+    reserve: Option<Reserve>,
+}
+
+/// Jobs that make way in one step at most: a long line of them must not hold up the queue.
+const STARVED_AT_ONCE: usize = 1_000;
 
 impl Candidate {
     const fn entry(&self) -> &JobEntry {
@@ -36,6 +47,7 @@ impl Lane {
         }
         self.line.wake(now);
         self.expire_deadlines(now);
+        self.feed(now);
         self.reroute(now);
         self.fetch_tasks(now);
         let settings = Arc::clone(&self.settings);
@@ -108,6 +120,9 @@ impl Lane {
 
     /// What stops a job of this lane and model, if anything does.
     fn stopped_by(&self, entry: &JobEntry) -> Option<String> {
+        if let Some(why) = self.starved_by(entry) {
+            return Some(why);
+        }
         if entry.parked {
             return Some("it waits for other jobs or for somebody's word".to_owned());
         }
@@ -155,7 +170,11 @@ impl Lane {
     fn expire_deadlines(&mut self, now: Timestamp) {
         let mut expired = self.line.expire(now);
         for track in self.tracks.values_mut() {
-            expired.extend(track.stage.expire(now));
+            let staged = track.stage.expire(now);
+            staged
+                .iter()
+                .for_each(|entry| self.budgets.release(entry.id));
+            expired.extend(staged);
         }
         for entry in expired {
             let why = self
@@ -212,16 +231,15 @@ impl Lane {
         if !self.has_next(lane) || !self.pace_allows(lane, 0, now) {
             return false;
         }
-        let Some(next) = self.take_next(lane) else {
+        let Some(Affordable {
+            next,
+            model,
+            reserve,
+        }) = self.take_affordable(lane, now)
+        else {
             return false;
         };
-        if !self.pace_allows(lane, next.entry().tokens, now) {
-            self.give_back(lane, next, now);
-            return false;
-        }
-        let own = &next.entry().model;
-        let model = Arc::clone(self.routes.target(own).unwrap_or(own));
-        let served_by = (model != *own).then(|| model.to_string());
+        let served_by = (*model != *next.entry().model).then(|| model.to_string());
         let Some(track) = self.tracks.get_mut(lane) else {
             return false;
         };
@@ -232,7 +250,7 @@ impl Lane {
             Candidate::Staged(staged) => {
                 if settling && let Some(dispatch) = staged.dispatch {
                     track.stage.ran();
-                    self.send_staged(slot, dispatch, sending, served_by, now);
+                    self.send_staged(slot, dispatch, sending, (served_by, reserve), now);
                     return true;
                 }
                 staged.entry
@@ -247,6 +265,7 @@ impl Lane {
             slot,
             at: now,
             served_by,
+            reserve,
         });
         let state = Slot::Starting {
             entry,
@@ -256,6 +275,52 @@ impl Lane {
         };
         self.slots.insert(slot, state);
         true
+    }
+
+    /// Takes what a lane sends next, with the model it goes to and what is reserved for it. What no
+    /// budget allows makes way for those behind it.
+    fn take_affordable(&mut self, lane: &str, now: Timestamp) -> Option<Affordable> {
+        for _ in 0..STARVED_AT_ONCE {
+            let next = self.take_next(lane)?;
+            if !self.pace_allows(lane, next.entry().tokens, now) {
+                self.give_back(lane, next, now);
+                return None;
+            }
+            let own = &next.entry().model;
+            let model = Arc::clone(self.routes.target(own).unwrap_or(own));
+            match self.afford(next.entry(), &model) {
+                Ok(reserve) => {
+                    return Some(Affordable {
+                        next,
+                        model,
+                        reserve,
+                    });
+                }
+                Err(account) => self.make_way(next, account, now),
+            }
+        }
+        self.go_on_soon(lane, now);
+        None
+    }
+
+    fn make_way(&mut self, next: Candidate, account: Account, now: Timestamp) {
+        match next {
+            Candidate::Staged(staged) => {
+                let (place, mut entry) = (staged.place, staged.entry);
+                self.transitions
+                    .push(Transition::Unstage { job_id: entry.id });
+                entry.due_at = None;
+                self.starve(place, entry, account, now);
+            }
+            Candidate::Waiting(place, entry) => self.starve(place, entry, account, now),
+        }
+    }
+
+    /// A long line of jobs that no budget allows is gone through in steps.
+    fn go_on_soon(&mut self, lane: &str, now: Timestamp) {
+        if let Some(track) = self.tracks.get_mut(lane) {
+            track.not_before = Some(now.plus_ms(1));
+        }
     }
 
     /// Whether a lane's pace lets a call of so many tokens start now; notes until when it does not.
@@ -284,20 +349,23 @@ impl Lane {
         slot: SlotId,
         mut dispatch: Arc<Dispatch>,
         sending: Sending,
-        served_by: Option<String>,
+        (served_by, reserve): (Option<String>, Option<Reserve>),
         now: Timestamp,
     ) {
-        if dispatch.job.served_by != served_by {
-            Arc::make_mut(&mut dispatch)
-                .job
-                .served_by
-                .clone_from(&served_by);
+        let reserved = dispatch.job.open.and_then(|open| open.reserve);
+        if dispatch.job.served_by != served_by || reserved != reserve {
+            let job = &mut Arc::make_mut(&mut dispatch).job;
+            job.served_by.clone_from(&served_by);
+            if let Some(open) = &mut job.open {
+                open.reserve = reserve;
+            }
         }
         self.transitions.push(Transition::Start {
             job_id: dispatch.job.id,
             slot,
             at: now,
             served_by,
+            reserve,
         });
         let busy = Slot::Busy {
             dispatch: Arc::clone(&dispatch),
@@ -319,6 +387,7 @@ impl Lane {
         if busy == 0 || self.stopping || !self.settings.is_active || self.state.paused.is_some() {
             return;
         }
+        let mut starved = 0;
         loop {
             let Some(models) = self.routes.of(lane) else {
                 return;
@@ -346,16 +415,32 @@ impl Lane {
             let Some((place, entry)) = self.line.pop(lane, models) else {
                 return;
             };
+            let model = Arc::clone(self.routes.target(&entry.model).unwrap_or(&entry.model));
+            let reserve = match self.afford(&entry, &model) {
+                Ok(reserve) => reserve,
+                Err(account) => {
+                    self.starve(place, entry, account, now);
+                    starved += 1;
+                    if starved >= STARVED_AT_ONCE {
+                        return self.go_on_soon(lane, now);
+                    }
+                    continue;
+                }
+            };
             self.transitions.push(Transition::Stage {
                 job_id: entry.id,
                 at: now,
+                reserve,
             });
-            track.stage.insert(Staged {
-                entry,
-                place,
-                ticket: self.next_ticket,
-                dispatch: None,
-            });
+            let ticket = self.next_ticket;
+            if let Some(track) = self.tracks.get_mut(lane) {
+                track.stage.insert(Staged {
+                    entry,
+                    place,
+                    ticket,
+                    dispatch: None,
+                });
+            }
         }
     }
 

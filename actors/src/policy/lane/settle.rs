@@ -122,6 +122,7 @@ impl Lane {
             settlement.lane = Some(self.state.clone());
         }
         settlement.breaker = breaker;
+        self.budgets.settle(&settlement.call);
         self.unsettled += 1;
         if let Some(entry) = concluded.back_in_line {
             self.line.insert(entry, now);
@@ -178,6 +179,7 @@ impl Lane {
         let Staged {
             mut entry, place, ..
         } = staged;
+        self.budgets.release(entry.id);
         self.transitions
             .push(Transition::Unstage { job_id: entry.id });
         entry.due_at = None;
@@ -239,7 +241,10 @@ impl Lane {
             }
             match verdict {
                 Ok(Applied::Dispatch(dispatch)) => staged.dispatch = Some(Arc::clone(dispatch)),
-                _ => drop(track.stage.take(id)),
+                _ => {
+                    track.stage.take(id);
+                    self.budgets.release(id);
+                }
             }
             return;
         }
@@ -263,6 +268,9 @@ impl Lane {
             return;
         }
         let Ok(Applied::Dispatch(dispatch)) = verdict else {
+            if let Some(id) = state.job_id() {
+                self.budgets.release(id);
+            }
             *state = Slot::Idle;
             return;
         };

@@ -31,6 +31,8 @@ pub struct LaneSnapshot {
     pub waiting: usize,
     /// Jobs that wait for other jobs or for somebody's word.
     pub parked: usize,
+    /// Of the parked ones those that wait for room in a budget.
+    pub over_budget: usize,
     /// Jobs whose next attempt is on record ahead of the slot.
     pub staged: usize,
     /// Calls that are open or about to be, those left by an earlier generation included.
@@ -72,6 +74,7 @@ impl Lane {
             ready: self.line.ready_len() + staged,
             waiting: self.line.due_len(),
             parked: self.line.parked_len(),
+            over_budget: self.starved.len(),
             staged,
             in_flight: self.in_flight(),
             max_concurrency: self.settings.slots(),

@@ -131,6 +131,8 @@ fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
         model: "glm".into(),
         user_id: (arrival.light_user).map_or(FLOOD.into(), |n| format!("light {n}").into()),
         tokens: TOKENS,
+
+        worst: crate::model::WorstCase::default(),
         parked: false,
     }
 }

@@ -25,6 +25,8 @@ fn entry(seq: u64, priority: i32) -> JobEntry {
         model: "m".into(),
         user_id: "u".into(),
         tokens: 1,
+
+        worst: crate::model::WorstCase::default(),
         parked: false,
     }
 }

@@ -156,6 +156,7 @@ pub fn the_model_that_served_is_on_record<S: Store>(open: Open<'_, S>) {
         slot: SlotId(0),
         at: sample::START,
         served_by: Some("glm-4.6".to_owned()),
+        reserve: None,
     };
     let applied = done(&store, &[fallback]);
     assert_eq!(dispatch(&applied[0]).job.sent_to(), "glm-4.6");
