@@ -5,7 +5,8 @@ use super::*;
 use crate::model::{
     AsyncTask, AutoSettings, HoldScope, NamedLane, OnInterrupted, PaceSettings, PolicyOverride,
 };
-use crate::model::{LaneRule, Secret};
+use crate::model::{Budget, LaneRule, Limit, OverBudget, Period, Secret, Whose, WorstCase};
+use crate::policy::budget::Ledger;
 
 const BIG: &str = "glm-5";
 const SMALL: &str = "glm-4.7";
@@ -529,5 +530,132 @@ fn a_lane_that_is_gone_gives_its_jobs_back() {
         [BIG, BIG],
         "the default lane has two slots"
     );
+    world.finish();
+}
+
+fn budgeted(tokens: u64) -> World {
+    let mut settings = Settings {
+        budgets: vec![Budget {
+            name: "each".to_owned(),
+            period: Period::Day,
+            users: Whose::Each,
+            models: Whose::All,
+            limit: Limit::Tokens(tokens),
+            warn_percent: 0,
+            over: OverBudget::Wait,
+        }],
+        ..Settings::default()
+    };
+    settings.lane = rules(2);
+    let mut world = World::with(settings);
+    let settings = Arc::clone(&world.settings);
+    world
+        .lane
+        .load_budgets(&Ledger::default(), &settings, world.now);
+    world
+}
+
+/// A job of `user` that may come to so many tokens.
+fn ask_for(world: &mut World, user: &str, tokens: u32) -> JobId {
+    world.submit_as(|job| {
+        job.user_id = user.to_owned();
+        job.worst = WorstCase {
+            prompt: tokens,
+            completion: 0,
+        };
+    })
+}
+
+fn used(tokens: u64) -> GlmOutcome {
+    let GlmOutcome::Answered(mut answer) = answered() else {
+        unreachable!("an answer")
+    };
+    answer.usage.total_tokens = tokens;
+    GlmOutcome::Answered(answer)
+}
+
+#[test]
+fn who_is_over_budget_waits_and_the_others_go_on() {
+    let mut world = budgeted(100);
+    let first = ask_for(&mut world, "ada", 80);
+    let second = ask_for(&mut world, "ada", 30);
+    let third = ask_for(&mut world, "bob", 100);
+    world.ack_all();
+    assert_eq!(world.running(), [first, third], "80 of 100 are reserved");
+    assert_eq!(world.lane.snapshot().over_budget, 1);
+    world.end_of(first, &used(10));
+    assert!(
+        world.running().contains(&second),
+        "what was not used is free again"
+    );
+    world.end_of(second, &used(30));
+    let fourth = ask_for(&mut world, "ada", 61);
+    world.ack_all();
+    assert!(!world.running().contains(&fourth), "40 are spent");
+    let news = world.lane.take_budget_news();
+    assert_eq!(news.len(), 1, "told once: {news:?}");
+    let next = world.lane.next_change().unwrap();
+    world.advance(next.since(world.now));
+    world.ack_all();
+    assert!(world.running().contains(&fourth), "a new day");
+    world.finish();
+}
+
+#[test]
+fn a_long_line_over_budget_is_passed_over_and_its_deadlines_count() {
+    let mut world = budgeted(100);
+    let deadline = world.now.plus_ms(60_000);
+    for _ in 0..3_000 {
+        ask_for(&mut world, "flood", 101);
+    }
+    let late = world.submit_as(|job| {
+        job.user_id = "flood".to_owned();
+        job.worst.prompt = 101;
+        job.deadline = Some(deadline);
+    });
+    let other = ask_for(&mut world, "bob", 1);
+    for _ in 0..10 {
+        world.advance(1);
+        world.ack_all();
+    }
+    assert_eq!(world.running(), [other]);
+    assert_eq!(world.lane.snapshot().over_budget, 3_001);
+    world.advance(60_000);
+    world.ack_all();
+    let failure = world.disk.jobs[&late].error.as_ref().unwrap();
+    assert!(failure.message.contains("budget each"), "{failure}");
+}
+
+#[test]
+fn a_budget_that_is_raised_or_taken_away_frees_those_who_wait() {
+    let mut world = budgeted(10);
+    let job = ask_for(&mut world, "ada", 50);
+    world.ack_all();
+    assert!(world.running().is_empty());
+    let mut raised = (*world.settings).clone();
+    raised.budgets.clear();
+    world
+        .lane
+        .load_budgets(&Ledger::default(), &raised, world.now);
+    world.configure(|settings| settings.budgets.clear());
+    assert_eq!(world.running(), [job]);
+    world.finish();
+}
+
+#[test]
+fn a_job_that_was_staged_within_budget_gives_its_room_back_when_it_is_cancelled() {
+    let mut world = budgeted(100);
+    world.configure(|settings| settings.lane.max_concurrency = 1);
+    let running = ask_for(&mut world, "bob", 1);
+    let staged = ask_for(&mut world, "ada", 100);
+    world.ack_all();
+    assert_eq!(world.lane.snapshot().staged, 1);
+    let next = ask_for(&mut world, "ada", 100);
+    world.ack_all();
+    let (_, effects) = world.lane.cancel(staged, world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    world.end_of(running, &used(1));
+    assert_eq!(world.running(), [next]);
     world.finish();
 }
