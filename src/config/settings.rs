@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use onelane_actors::model::{
-    AutoSettings, BreakerSettings, CoolDownSettings, Endpoint, LaneRules, NamedLane, OrderSettings,
-    PaceSettings, RetrySettings, Secret, Settings, SettingsError, Timeouts,
+    AutoSettings, BreakerSettings, Calendar, CoolDownSettings, Endpoint, LaneRules, NamedLane,
+    OrderSettings, PaceSettings, RetrySettings, Secret, Settings, SettingsError, Timeouts,
 };
 
 use super::error::ConfigError;
@@ -72,6 +72,8 @@ impl Config {
             async_poll_ms: self.glm.async_poll_ms,
             pause_after_timeout_ms: self.lane.pause_after_timeout_ms,
             operator_probe_ms: self.lane.operator_probe_ms,
+            budgets: Vec::new(),
+            calendar: Calendar::default(),
             prices: Arc::new(table),
         };
         settings.validate()?;

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::error::{Fault, Result};
 use crate::model::{
     AttemptNo, CallRecord, Day, Fingerprint, Job, JobEntry, JobId, JobStatus, Seq, Timestamp,
-    UsageKey,
+    UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -134,6 +134,9 @@ pub(super) struct LineRow<'a> {
     since: Timestamp,
     #[serde(default, skip_serializing_if = "is_default")]
     tokens: u32,
+    /// The most tokens of prompt and answer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    worst: [u32; 2],
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     parked: bool,
 }
@@ -154,6 +157,7 @@ impl<'a> LineRow<'a> {
             open: false,
             since: Timestamp::default(),
             tokens: 0,
+            worst: [0, 0],
             parked: false,
         };
         if job.status.is_terminal() {
@@ -165,6 +169,7 @@ impl<'a> LineRow<'a> {
             open: job.open.is_some(),
             since: job.available_since(),
             tokens: job.estimated_tokens,
+            worst: [job.worst.prompt, job.worst.completion],
             parked: job.is_parked(),
             ..row
         }
@@ -181,6 +186,10 @@ impl<'a> LineRow<'a> {
             model: names.shared(&self.model),
             user_id: names.shared(&self.user),
             tokens: self.tokens,
+            worst: {
+                let [prompt, completion] = self.worst;
+                WorstCase { prompt, completion }
+            },
             parked: self.parked,
         }
     }

@@ -167,7 +167,7 @@ mod tests {
             set_aside: None,
             on_interrupted: None,
             task: None,
-            worst: crate::model::WorstCase::default(),
+            worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,
         };
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();

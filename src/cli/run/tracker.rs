@@ -228,7 +228,7 @@ mod tests {
             set_aside: None,
             on_interrupted: None,
             task: None,
-            worst: crate::model::WorstCase::default(),
+            worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,
         }
     }

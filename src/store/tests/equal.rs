@@ -3,7 +3,7 @@
 
 use onelane_actors::model::{
     AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallOutcome, FailureClass,
-    LaneCondition, LaneState, SlotId, Timestamp,
+    LaneCondition, LaneState, Reserve, SlotId, Timestamp,
 };
 use onelane_actors::policy::transition::Next;
 use onelane_actors::ports::MoreFilter;
@@ -182,6 +182,10 @@ impl Step {
                 slot: SlotId(n as u16),
                 at: sample::START,
                 served_by: fallback.then(|| "glm-4.6".to_owned()),
+                reserve: (n % 3 == 0).then_some(Reserve {
+                    tokens: n,
+                    cost: None,
+                }),
             },
             Self::Resume(n) => Transition::Resume {
                 job_id: job_id(n),
