@@ -195,7 +195,6 @@ impl CallerState {
             timeouts.total_ms = timeouts.total_ms.min(deadline.since(now).max(1));
         }
         let bounded_by_job = timeouts.total_ms < configured_ms;
-        let endpoint = self.ports.glm.url(&settings.endpoint);
         let begun = Instant::now();
         let call = GlmCall {
             job_id: job.id,
@@ -210,12 +209,17 @@ impl CallerState {
             poll_ms: settings.async_poll_ms,
         };
         let is_async = job.task.is_some() || settings.async_models.contains(job.sent_to());
-        let (outcome, is_task) = if abort.is_cancelled() {
-            (GlmOutcome::Aborted, job.task.is_some())
+        let endpoint = if is_async {
+            self.ports.glm.task_url(&settings.endpoint)
+        } else {
+            self.ports.glm.url(&settings.endpoint)
+        };
+        let (outcome, task) = if abort.is_cancelled() {
+            (GlmOutcome::Aborted, job.task.clone())
         } else if is_async {
             self.run_as_task(job, call, abort).await
         } else {
-            (self.ports.glm.call(call, abort).await, false)
+            (self.ports.glm.call(call, abort).await, None)
         };
         Finished {
             job_id: job.id,
@@ -223,7 +227,7 @@ impl CallerState {
             endpoint,
             settings,
             bounded_by_job,
-            is_task,
+            task,
             started_at: now,
             response_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             outcome: Arc::new(outcome),
@@ -231,15 +235,17 @@ impl CallerState {
     }
 
     /// Hands the call over as a task, or takes up the one that an earlier caller handed over, and waits
-    /// for its answer. Tells whether GLM holds it as a task.
+    /// for its answer. Answers the task that GLM holds it as, too.
     async fn run_as_task(
         &mut self,
         job: &Job,
-        call: GlmCall,
+        mut call: GlmCall,
         abort: CancellationToken,
-    ) -> (GlmOutcome, bool) {
-        let id = match &job.task {
-            Some(task) => task.id.clone(),
+    ) -> (GlmOutcome, Option<AsyncTask>) {
+        let begun = Instant::now();
+        let account = call.endpoint.digest();
+        let task = match job.task.clone().filter(|task| task.account == account) {
+            Some(task) => task,
             None => match self
                 .ports
                 .glm
@@ -248,21 +254,29 @@ impl CallerState {
             {
                 TaskOutcome::Accepted(id) => {
                     let task = AsyncTask {
-                        id: id.clone(),
-                        account: call.endpoint.digest(),
+                        id,
+                        account,
+                        left_open: false,
                     };
-                    if !self.store_task(&call, task, &abort).await {
-                        return (GlmOutcome::Aborted, false);
+                    if !self.store_task(&call, task.clone(), &abort).await {
+                        return (GlmOutcome::Aborted, None);
                     }
-                    id
+                    task
                 }
                 TaskOutcome::Failed(failure, usage) => {
-                    return (GlmOutcome::Failed(failure, usage), false);
+                    return (GlmOutcome::Failed(failure, usage), None);
                 }
-                TaskOutcome::Aborted => return (GlmOutcome::Aborted, false),
+                TaskOutcome::Aborted => return (GlmOutcome::Aborted, None),
             },
         };
-        (self.ports.glm.fetch_task(call, id, abort).await, true)
+        let spent_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        call.timeouts.total_ms = call.timeouts.total_ms.saturating_sub(spent_ms).max(1);
+        let outcome = self
+            .ports
+            .glm
+            .fetch_task(call, task.id.clone(), abort)
+            .await;
+        (outcome, Some(task))
     }
 
     /// Puts a task on disk, asking again while the house is being restarted. `false`: the call was to
@@ -280,7 +294,13 @@ impl CallerState {
         };
         let stored = async {
             loop {
-                let refs = self.house.borrow_and_update().refs.clone();
+                let (refs, stopped) = {
+                    let house = self.house.borrow_and_update();
+                    (house.refs.clone(), house.stopped.is_some())
+                };
+                if stopped {
+                    return false;
+                }
                 if let Some(refs) = refs {
                     let request = |port| {
                         StoreMsg::Commit(CommitRequest {

@@ -22,7 +22,7 @@ use crate::model::{
 use crate::policy::budget::Ledger;
 use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
 use crate::policy::judge::{Bench, BreakerEffect};
-use crate::policy::lane::{CancelPath, Effect, Lane};
+use crate::policy::lane::{CancelPath, Effect, Lane, LeftOpen};
 use crate::policy::slot::attempt_of;
 use crate::policy::transition::{Applied, Refusal, Transition};
 use crate::ports::GlmOutcome;
@@ -113,7 +113,7 @@ impl Actor for QueueActor {
             lane.load_budgets(&ledger, &settings, now);
         }
         if settings.all_lanes().any(|(_, rules)| rules.pace.is_on()) {
-            lane.restore_pace(&recent_calls(&args.ports, now).await?, now);
+            lane.restore_pace(&recent_calls(&args.ports, &settings, now).await?, now);
         }
         let mut state = QueueState {
             ports: args.ports,
@@ -353,10 +353,8 @@ impl QueueState {
         if finished.is_some() {
             self.lane.outlived(slot);
         }
-        if let Some(finished) = &finished
-            && self.is_left_open(slot, finished)
-        {
-            let effects = self.lane.left_open(slot, finished.job_id, now);
+        if let Some(task) = finished.as_ref().and_then(|f| self.left_open(slot, f)) {
+            let effects = self.lane.left_open(slot, task, now);
             return self.carry_out(effects);
         }
         let concluded = finished.and_then(|finished| {
@@ -367,6 +365,8 @@ impl QueueState {
                 lane: &lane,
                 model: &model,
                 eased: self.lane.would_ease(slot, now),
+                sent_at: finished.started_at,
+                has_fallback: self.lane.has_fallback(&job.model, job.sent_to()),
                 seed: self.ports.ids.seed(),
                 now,
             };
@@ -403,11 +403,16 @@ impl QueueState {
         Ok(())
     }
 
-    /// Whether a call was stopped by a shutdown while GLM holds it as a task: the next start fetches it.
-    fn is_left_open(&self, slot: SlotId, finished: &Finished) -> bool {
-        let stopped = matches!(*finished.outcome, GlmOutcome::Aborted) && finished.is_task;
+    /// The task of a call that was stopped by a shutdown while GLM holds it: the next start fetches it.
+    fn left_open(&self, slot: SlotId, finished: &Finished) -> Option<LeftOpen> {
+        let task = finished.task.clone()?;
+        let stopped = matches!(*finished.outcome, GlmOutcome::Aborted) && self.lane.is_stopping();
         let awaited = self.lane.awaited(slot, finished.job_id, finished.attempt);
-        stopped && self.lane.is_stopping() && matches!(awaited, Some((_, false)))
+        (stopped && matches!(awaited, Some((_, false)))).then_some(LeftOpen {
+            job_id: finished.job_id,
+            attempt: finished.attempt,
+            task,
+        })
     }
 
     /// Tells the breaker of an outcome that may change its state, and waits for what it makes of it,
@@ -706,10 +711,15 @@ async fn ledger(
 /// The calls that the lanes' pace goes on from.
 async fn recent_calls(
     ports: &Ports,
+    settings: &Settings,
     now: Timestamp,
 ) -> Result<Vec<CallRecord>, ActorProcessingErr> {
     let store = Arc::clone(&ports.store);
-    let since = now.minus_ms(limits::PACE_MEMORY_MS);
+    let spacings = settings
+        .all_lanes()
+        .map(|(_, rules)| rules.pace.min_spacing_ms);
+    let back_ms = spacings.max().unwrap_or(0).max(limits::PACE_MEMORY_MS);
+    let since = now.minus_ms(back_ms);
     let read = move || store.calls_since(since, limits::PACE_LOG_STARTS_MAX);
     Ok(tokio::task::spawn_blocking(read).await??)
 }

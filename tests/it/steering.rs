@@ -192,6 +192,7 @@ fn in_doubt() -> Arc<MemoryStore> {
         failure: sample::failure(),
         at: None,
         counted: false,
+        keeps_task: false,
         throttled: false,
         interruptions: 1,
     };

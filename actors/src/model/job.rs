@@ -120,6 +120,9 @@ pub struct SetAside {
 pub struct AsyncTask {
     /// GLM's id of the task.
     pub id: String,
+    /// It was left in an orderly shutdown, not in a crash.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_open: bool,
     /// The digest of base URL and key that made it ([`super::Endpoint::digest`]): only that account
     /// can fetch it.
     pub account: String,

@@ -114,6 +114,9 @@ pub struct LaneCondition {
     pub hold: Option<Hold>,
     /// Throttle answers in a row; the cool-down grows with it and a success resets it.
     pub throttle_level: u32,
+    /// When a throttle answer was last judged: one to a call that was sent before says nothing new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_at: Option<Timestamp>,
     /// What automatic concurrency has learnt; `None` without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learnt: Option<LearntLimit>,
@@ -128,6 +131,13 @@ pub struct ModelCondition {
     pub hold: Option<Hold>,
     /// Overload answers in a row; the hold grows with it and a success resets it.
     pub overloads: u32,
+    /// When an overload answer was last judged: one to a call that was sent before says nothing new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overloaded_at: Option<Timestamp>,
+    /// An operator hold was ended by the slow probe: one call at a time until an answer shows that it
+    /// was right.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub probing: bool,
 }
 
 /// The name of the lane that takes every model that no other lane names.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, HoldKind, Job, JobEntry, JobId,
-    RequestId, Reserve, Settings, Timestamp, Usage, code,
+    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, FailureClass,
+    HoldKind, Job, JobEntry, JobId, RequestId, Reserve, Settings, Timestamp, Usage, code,
 };
 use crate::policy::judge::{self, Bench, BreakerEffect, JobEffect, LaneEffect, Sent};
 use crate::policy::transition::{Next, Settlement};
@@ -23,8 +23,8 @@ pub struct Finished {
     pub settings: Arc<Settings>,
     /// Whether the job's own timeout or deadline bounded the call, not the configured time.
     pub bounded_by_job: bool,
-    /// Whether GLM holds it as a task whose answer can be fetched later.
-    pub is_task: bool,
+    /// The task that GLM holds it as, whose answer can be fetched later.
+    pub task: Option<AsyncTask>,
     /// When the call was sent.
     pub started_at: Timestamp,
     /// How long it took, in milliseconds, by a monotonic clock.
@@ -92,6 +92,7 @@ fn next_of(
                 at,
                 counted,
                 throttled,
+                keeps_task: false,
                 interruptions,
             };
             (next, Some(entry))
@@ -103,8 +104,8 @@ fn next_of(
 const fn is_of_account(effect: &LaneEffect) -> bool {
     match effect {
         LaneEffect::HoldAccount(_) => true,
-        LaneEffect::HoldModel(hold) => matches!(hold.kind, HoldKind::Operator),
-        LaneEffect::GoOn | LaneEffect::CoolDown(_) | LaneEffect::Rest(_) => false,
+        LaneEffect::HoldModel { hold, .. } => matches!(hold.kind, HoldKind::Operator),
+        LaneEffect::GoOn | LaneEffect::CoolDown { .. } | LaneEffect::Rest(_) => false,
     }
 }
 
@@ -174,7 +175,15 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             if on.cancelled {
                 (Next::Cancelled, None)
             } else {
-                next_of(job, &judgement.job, failure, 0)
+                let (mut next, back) = next_of(job, &judgement.job, failure, 0);
+                if keeps_task(&mut next, finished) {
+                    // It is paid once, whenever its answer is fetched.
+                    call.maybe_billed = false;
+                    if let Some(failure) = &mut call.failure {
+                        failure.maybe_billed = false;
+                    }
+                }
+                (next, back)
             }
         }
         GlmOutcome::Aborted => {
@@ -207,6 +216,25 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
         breaker,
         answered,
     }
+}
+
+/// Whether the next attempt fetches the task of this one: it was not GLM that gave it up.
+fn keeps_task(next: &mut Next, finished: &Finished) -> bool {
+    let Next::Retry {
+        failure,
+        keeps_task,
+        ..
+    } = next
+    else {
+        return false;
+    };
+    let given_up_here =
+        failure.code == code::TIMEOUT_TOTAL || failure.class == FailureClass::OperatorFatal;
+    *keeps_task = finished.task.is_some() && given_up_here;
+    if *keeps_task {
+        failure.maybe_billed = false;
+    }
+    *keeps_task
 }
 
 /// What stays reserved of a call that was maybe billed.

@@ -2,25 +2,28 @@
 
 use crate::model::{Hold, HoldKind, HoldScope, LaneState, Timestamp};
 
-/// The hold in force when `new` joins `current`: the weightier kind; of one kind the one that ends
-/// later (a hold without an end outlasts any), with the moment at which it first stopped.
+/// The hold in force when `new` joins `current`: the weightier kind's words; it ends when both would
+/// have ended (one without an end outlasts any), and began at the moment at which it first stopped.
 #[must_use]
 pub fn join(current: Option<Hold>, new: Hold) -> Hold {
     let Some(current) = current else { return new };
-    if current.kind > new.kind {
-        return current;
-    }
-    if current.kind < new.kind {
-        return new;
-    }
-    let since = current.since;
-    let keep = match (current.until, new.until) {
+    let since = current.since.min(new.since);
+    let until = match (current.until, new.until) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        _ => None,
+    };
+    let longer = match (current.until, new.until) {
         (None, _) => true,
         (_, None) => false,
         (Some(a), Some(b)) => a >= b,
     };
-    let longer = if keep { current } else { new };
-    Hold { since, ..longer }
+    let keep = current.kind > new.kind || (current.kind == new.kind && longer);
+    let words = if keep { current } else { new };
+    Hold {
+        since,
+        until,
+        ..words
+    }
 }
 
 /// Adds a hold to what it stops.
@@ -39,28 +42,45 @@ pub fn next_end(state: &LaneState) -> Option<Timestamp> {
     state.holds().filter_map(|(_, hold)| hold.until).min()
 }
 
-/// Ends every hold whose time has come. Tells whether one did. An operator hold that ends so was not
-/// seen to by anybody: what follows is a probe.
+/// Ends every hold whose time has come. Tells whether anything changed. An operator hold that ends so
+/// was not seen to by anybody: what follows is a probe.
 pub fn expire(state: &mut LaneState, now: Timestamp) -> bool {
-    let is_over = |hold: &Option<Hold>| {
-        hold.as_ref()
-            .is_some_and(|hold| hold.until.is_some_and(|until| until <= now))
-    };
     let mut any = false;
-    if is_over(&state.hold) {
-        let ended = state.hold.take();
-        state.probing |= ended.is_some_and(|hold| hold.kind == HoldKind::Operator);
+    let mut ended = |hold: &mut Option<Hold>| {
+        let Some(held) = hold else { return None };
+        any |= mind_the_clock(held, now);
+        if held.until.is_none_or(|until| until > now) {
+            return None;
+        }
         any = true;
+        hold.take().map(|hold| hold.kind)
+    };
+    if ended(&mut state.hold) == Some(HoldKind::Operator) {
+        state.probing = true;
     }
-    let lanes = state.lanes.values_mut().map(|lane| &mut lane.hold);
-    let models = state.models.values_mut().map(|model| &mut model.hold);
-    for hold in lanes.chain(models) {
-        if is_over(hold) {
-            *hold = None;
-            any = true;
+    for lane in state.lanes.values_mut() {
+        ended(&mut lane.hold);
+    }
+    for model in state.models.values_mut() {
+        if ended(&mut model.hold) == Some(HoldKind::Operator) {
+            model.probing = true;
         }
     }
     any
+}
+
+/// A hold that lasts for a while began in the future: the clock was set back, and the while begins
+/// again. A quota's end is a moment that GLM stated, whatever the clock says.
+fn mind_the_clock(hold: &mut Hold, now: Timestamp) -> bool {
+    let Some(until) = hold
+        .until
+        .filter(|_| hold.kind != HoldKind::Quota && hold.since > now)
+    else {
+        return false;
+    };
+    hold.until = Some(now.plus_ms(until.since(hold.since)));
+    hold.since = now;
+    true
 }
 
 /// Ends every hold, the pause and a closed intake: an operator said so.
@@ -91,6 +111,7 @@ pub fn release(state: &mut LaneState, scope: &HoldScope) -> bool {
         }),
         HoldScope::Model(name) => state.models.get_mut(name).is_some_and(|model| {
             model.overloads = 0;
+            model.probing = false;
             model.hold.take().is_some()
         }),
     }
@@ -138,10 +159,16 @@ mod tests {
         let throttle = hold(Throttle, 1, Some(10));
         let quota = hold(Quota, 2, Some(100));
         let operator = hold(Operator, 3, None);
-        check(&throttle, &quota, &quota);
-        check(&quota, &throttle, &quota);
-        check(&quota, &operator, &operator);
-        check(&operator, &quota, &operator);
+        let begun = |at: i64, hold: &Hold| Hold {
+            since: Timestamp::from_millis(at),
+            ..hold.clone()
+        };
+        check(&throttle, &quota, &begun(1, &quota));
+        check(&quota, &throttle, &begun(1, &quota));
+        check(&quota, &operator, &begun(2, &operator));
+        check(&operator, &quota, &begun(2, &operator));
+        let rest = hold(HoldKind::AfterTimeout, 1, Some(500));
+        check(&rest, &throttle, &hold(Throttle, 1, Some(500)));
         check(&quota, &hold(Quota, 5, Some(50)), &quota);
         check(
             &quota,
@@ -170,6 +197,28 @@ mod tests {
             tidy(&mut state);
             assert_eq!(state, LaneState::default());
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_hold_longer_but_a_quotas() {
+        for scope in scopes() {
+            let mut state = LaneState::default();
+            add(
+                &mut state,
+                &scope,
+                hold(HoldKind::Throttle, 1_000, Some(1_010)),
+            );
+            assert!(expire(&mut state, Timestamp::from_millis(500)));
+            assert_eq!(next_end(&state), Some(Timestamp::from_millis(510)));
+        }
+        let mut state = LaneState::default();
+        add(
+            &mut state,
+            &HoldScope::Account,
+            hold(HoldKind::Quota, 1_000, Some(1_010)),
+        );
+        assert!(!expire(&mut state, Timestamp::from_millis(500)));
+        assert_eq!(next_end(&state), Some(Timestamp::from_millis(1_010)));
     }
 
     #[test]

@@ -30,12 +30,22 @@ pub enum JobEffect {
 pub enum LaneEffect {
     /// Nothing.
     GoOn,
-    /// The lane, after a throttle answer: the next cool-down is longer.
-    CoolDown(Hold),
+    /// The lane, after a throttle answer.
+    CoolDown {
+        /// For how long.
+        hold: Hold,
+        /// The next one is longer.
+        new: bool,
+    },
     /// The lane, for a while: GLM may still count a call that timed out.
     Rest(Hold),
-    /// The model; one that has no capacity is held longer from one time to the next.
-    HoldModel(Hold),
+    /// The model.
+    HoldModel {
+        /// For how long.
+        hold: Hold,
+        /// The next one is longer.
+        new: bool,
+    },
     /// Everything.
     HoldAccount(Hold),
 }
@@ -79,6 +89,10 @@ pub struct Bench<'a> {
     /// Whether the lane has just lowered its own concurrency for the throttling: then the throttling
     /// was its own doing, and its cool-down does not grow.
     pub eased: bool,
+    /// When the call was sent: what was sent before the last answer of its kind says nothing new.
+    pub sent_at: Timestamp,
+    /// Whether another model would serve the job while the one that it was sent to is held.
+    pub has_fallback: bool,
     /// For the jitter.
     pub seed: u64,
     /// Now.
@@ -100,10 +114,26 @@ pub fn judge(failure: &Failure, job: &Job, on: &Bench<'_>) -> Judgement {
         ..failure.clone()
     };
     let mut job_effect = match rule.job {
+        // Nothing would stop it from being called again at once, for ever.
+        JobRule::Keep if rule.lane == LaneRule::GoOn => {
+            let after = failure.retry_after_ms;
+            let ms = retry::backoff_ms(&settings.retry, job.throttles, after, on.seed);
+            JobEffect::Retry {
+                at: Some(now.plus_ms(ms)),
+                counted: false,
+                throttled: true,
+            }
+        }
         JobRule::Keep => JobEffect::Retry {
             at: None,
             counted: false,
             throttled: rule.lane == LaneRule::CoolDown,
+        },
+        // Another model serves it: that costs no retry.
+        JobRule::Retry if rule.lane == LaneRule::HoldModel && on.has_fallback => JobEffect::Retry {
+            at: None,
+            counted: false,
+            throttled: false,
         },
         JobRule::Retry | JobRule::Backoff if job.retry_count >= job.max_retries => JobEffect::Fail,
         JobRule::Retry => retried(None),
@@ -114,6 +144,8 @@ pub fn judge(failure: &Failure, job: &Job, on: &Bench<'_>) -> Judgement {
         }
         JobRule::Fail => JobEffect::Fail,
     };
+    // In GLM's own words: the job's end may say it otherwise.
+    let lane = lane_effect(rule.lane, &failure, on);
     let met = job.throttles.saturating_add(1);
     if matches!(
         job_effect,
@@ -130,7 +162,6 @@ pub fn judge(failure: &Failure, job: &Job, on: &Bench<'_>) -> Judgement {
         );
         failure.code = code::THROTTLED.to_owned();
     }
-    let lane = lane_effect(rule.lane, &failure, on);
     let breaker = match rule.breaker {
         BreakerRule::Ignore => BreakerEffect::Ignore,
         BreakerRule::Count => BreakerEffect::Failure { at_once: false },
@@ -173,21 +204,42 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &Bench<'_>) -> LaneEffect 
         }
         LaneRule::GoOn => LaneEffect::GoOn,
         LaneRule::CoolDown => {
-            let level = if on.eased { 0 } else { on.lane.throttle_level };
+            let level = on.lane.throttle_level;
+            let (level, new) = match is_new(on.sent_at, on.lane.throttled_at) {
+                _ if on.eased => (0, false),
+                true => (level, true),
+                false => (level.saturating_sub(1), false),
+            };
             let ms = retry::cool_down_ms(&settings.throttle, level, after, on.seed);
-            LaneEffect::CoolDown(hold(HoldKind::Throttle, Some(now.plus_ms(ms))))
+            LaneEffect::CoolDown {
+                hold: hold(HoldKind::Throttle, Some(now.plus_ms(ms))),
+                new,
+            }
         }
         LaneRule::HoldModel => {
-            let level = on.model.overloads;
+            let new = is_new(on.sent_at, on.model.overloaded_at);
+            let level = on.model.overloads.saturating_sub(u32::from(!new));
             let ms = retry::cool_down_ms(&settings.overload, level, after, on.seed);
-            LaneEffect::HoldModel(hold(HoldKind::Overload, Some(now.plus_ms(ms))))
+            LaneEffect::HoldModel {
+                hold: hold(HoldKind::Overload, Some(now.plus_ms(ms))),
+                new,
+            }
         }
         LaneRule::HoldUntilReset => {
             LaneEffect::HoldAccount(hold(HoldKind::Quota, Some(quota_end(failure, now))))
         }
         LaneRule::HoldForOperator => LaneEffect::HoldAccount(for_operator()),
-        LaneRule::HoldModelForOperator => LaneEffect::HoldModel(for_operator()),
+        LaneRule::HoldModelForOperator => LaneEffect::HoldModel {
+            hold: for_operator(),
+            new: true,
+        },
     }
+}
+
+/// Whether a refusal tells something that the last one of its kind did not: its call was sent after
+/// that. Several calls that are refused together are one refusal.
+fn is_new(sent_at: Timestamp, last: Option<Timestamp>) -> bool {
+    last.is_none_or(|last| sent_at > last)
 }
 
 /// Whether GLM may go on with a call whose connection was closed for being late.
@@ -317,6 +369,8 @@ mod tests {
             lane: &LaneCondition::default(),
             model: &ModelCondition::default(),
             eased: false,
+            sent_at: NOW,
+            has_fallback: false,
             seed: 1,
             now: NOW,
         };
@@ -332,9 +386,9 @@ mod tests {
     fn held(judgement: &Judgement) -> Option<(&'static str, HoldKind, Option<u64>)> {
         let (what, hold) = match &judgement.lane {
             LaneEffect::GoOn => return None,
-            LaneEffect::CoolDown(hold) => ("lane cools", hold),
+            LaneEffect::CoolDown { hold, .. } => ("lane cools", hold),
             LaneEffect::Rest(hold) => ("lane rests", hold),
-            LaneEffect::HoldModel(hold) => ("model", hold),
+            LaneEffect::HoldModel { hold, .. } => ("model", hold),
             LaneEffect::HoldAccount(hold) => ("account", hold),
         };
         Some((what, hold.kind, hold.until.map(|t| t.since(NOW))))
@@ -358,6 +412,57 @@ mod tests {
         let (what, kind, ms) = held(&j).unwrap();
         assert_eq!((what, kind), ("lane cools", HoldKind::Throttle));
         assert!((4_000..=5_000).contains(&ms.unwrap()));
+    }
+
+    #[test]
+    fn refusals_of_calls_that_were_sent_together_are_one() {
+        let settings = Settings::default();
+        let failure = Failure::new(FailureClass::Throttle, "1302", "slow down");
+        let cool_down = |sent_at, eased| {
+            let bench = Bench {
+                settings: &settings,
+                lane: &LaneCondition {
+                    throttle_level: 3,
+                    throttled_at: Some(NOW.minus_ms(10)),
+                    ..LaneCondition::default()
+                },
+                model: &ModelCondition::default(),
+                eased,
+                sent_at,
+                has_fallback: false,
+                seed: 1,
+                now: NOW,
+            };
+            match judge(&failure, &job(0), &bench).lane {
+                LaneEffect::CoolDown { hold, new } => (hold.until.unwrap().since(NOW), new),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (ms, new) = cool_down(NOW.minus_ms(5), false);
+        assert!((32_000..=40_000).contains(&ms) && new, "{ms}");
+        let (ms, new) = cool_down(NOW.minus_ms(10), false);
+        assert!((16_000..=20_000).contains(&ms) && !new, "{ms}");
+        let (ms, new) = cool_down(NOW, true);
+        assert!((4_000..=5_000).contains(&ms) && !new, "{ms}");
+    }
+
+    #[test]
+    fn a_word_that_keeps_the_job_and_stops_nothing_is_paced_and_bounded() {
+        let mut settings = Settings::default();
+        let word = PolicyOverride {
+            lane: Some(LaneRule::GoOn),
+            ..PolicyOverride::default()
+        };
+        settings.policy.insert("1302".to_owned(), word);
+        let failure = Failure::new(FailureClass::Throttle, "1302", "slow down");
+        let mut job = job(0);
+        let effect = judged_by(&settings, &failure, &job).job;
+        assert!(
+            matches!(effect, JobEffect::Retry { at: Some(at), throttled: true, .. } if at > NOW),
+            "{effect:?}"
+        );
+        job.throttles = settings.retry.max_throttles;
+        assert_eq!(judged_by(&settings, &failure, &job).job, JobEffect::Fail);
     }
 
     #[test]
@@ -388,6 +493,8 @@ mod tests {
                     ..ModelCondition::default()
                 },
                 eased: false,
+                sent_at: NOW,
+                has_fallback: false,
                 seed: 1,
                 now: NOW,
             };

@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, Job, JobEntry,
-    JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
+    AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, Job,
+    JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
 };
 use crate::policy::adaptive;
 use crate::policy::budget::Budgets;
@@ -83,6 +83,17 @@ pub enum Effect {
 
 /// What the store said of one change of a commit.
 pub type Verdict = (Transition, Result<Applied, Refusal>);
+
+/// A call that was stopped while GLM holds it as a task.
+#[derive(Debug, Clone)]
+pub struct LeftOpen {
+    /// The job.
+    pub job_id: JobId,
+    /// Which attempt.
+    pub attempt: AttemptNo,
+    /// The task.
+    pub task: AsyncTask,
+}
 
 /// What became of a wish to cancel a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +170,6 @@ impl Lane {
             runs: Vec::new(),
             transitions: Vec::new(),
         };
-        lane.fit_tracks(now);
         lane.take_in(recovered.open, now);
         // On disk before any outcome of this generation is: the started attempts that show the
         // doubt now may be settled before the staged ones are.
@@ -167,6 +177,7 @@ impl Lane {
             lane.transitions.push(Transition::Lane(lane.state.clone()));
         }
         lane.operator_may_have_acted();
+        lane.fit_tracks(now);
         lane
     }
 
@@ -310,9 +321,17 @@ impl Lane {
     /// A slot's caller was stopped while GLM holds its call as a task: the attempt stays open on disk,
     /// and the next start fetches its answer.
     #[must_use]
-    pub fn left_open(&mut self, slot: SlotId, id: JobId, now: Timestamp) -> Vec<Effect> {
-        self.orphans.remove(&id);
-        self.free(slot, id);
+    pub fn left_open(&mut self, slot: SlotId, left: LeftOpen, now: Timestamp) -> Vec<Effect> {
+        self.orphans.remove(&left.job_id);
+        self.free(slot, left.job_id);
+        self.transitions.push(Transition::Task {
+            job_id: left.job_id,
+            attempt: left.attempt,
+            task: AsyncTask {
+                left_open: true,
+                ..left.task
+            },
+        });
         self.credit(slot, now);
         self.go_on(now)
     }
@@ -371,7 +390,12 @@ impl Lane {
     /// Somebody gives a job up.
     #[must_use]
     pub fn cancel(&mut self, id: JobId, now: Timestamp) -> (CancelPath, Vec<Effect>) {
-        if self.cancel_orphan(id) || self.cancel_in_slot(id) {
+        if self.cancel_orphan(id) {
+            // A task that waits to be fetched ends at once; others when their call is seen to be closed.
+            self.resolve_orphans(now, None);
+            return (CancelPath::Settlement, self.go_on(now));
+        }
+        if self.cancel_in_slot(id) {
             return (CancelPath::Settlement, self.go_on(now));
         }
         self.line.remove(id);
@@ -482,6 +506,8 @@ impl Lane {
             }
         }
         self.operator_may_have_acted();
+        // Tasks of another account can't be fetched.
+        self.resolve_orphans(now, None);
         let known = self.state.clone();
         self.fit_tracks(now);
         if self.state != known {
@@ -607,7 +633,16 @@ impl Lane {
 
     fn in_flight(&self) -> usize {
         let taken = self.slots.values().filter(|slot| slot.is_taken()).count();
-        taken + self.orphans.len()
+        // A task that nobody fetches is open at GLM, but not here: the next start can fetch it, too.
+        let open = self.orphans.values().filter(|orphan| !orphan.waits());
+        taken + open.count()
+    }
+
+    /// Whether a call to this model is open or about to be.
+    fn is_called(&self, model: &str) -> bool {
+        let mut slots = self.slots.values().filter_map(Slot::model);
+        let mut orphans = self.orphans.values().map(|orphan| orphan.job.sent_to());
+        slots.any(|called| called == model) || orphans.any(|called| called == model)
     }
 
     /// The slots that a lane has taken.

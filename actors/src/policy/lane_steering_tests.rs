@@ -418,6 +418,7 @@ fn note_task(world: &mut World, id: JobId) {
     let attempt = world.disk.jobs[&id].attempts;
     let task = AsyncTask {
         id: "t1".to_owned(),
+        left_open: false,
         account: world.settings.endpoint.digest(),
     };
     let note = Transition::Task {
@@ -481,7 +482,12 @@ fn a_shutdown_leaves_a_task_open_for_the_next_start() {
     let effects = world.lane.drain(world.now);
     world.carry_out(effects);
     world.callers.insert(SlotId(0), None);
-    let effects = world.lane.left_open(SlotId(0), job, world.now);
+    let left = LeftOpen {
+        job_id: job,
+        attempt: AttemptNo(1),
+        task: world.disk.jobs[&job].task.clone().unwrap(),
+    };
+    let effects = world.lane.left_open(SlotId(0), left, world.now);
     world.carry_out(effects);
     world.ack_all();
     assert!(world.lane.is_drained());

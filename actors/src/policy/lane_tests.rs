@@ -274,7 +274,7 @@ impl World {
             endpoint: String::new(),
             settings: Arc::clone(&self.settings),
             bounded_by_job: false,
-            is_task: false,
+            task: None,
             started_at: self.now,
             response_time_ms: 1,
             outcome: Arc::new(outcome.clone()),
@@ -298,6 +298,8 @@ impl World {
                     lane: &lane,
                     model: &model,
                     eased: self.lane.would_ease(slot, self.now),
+                    sent_at: finished.started_at,
+                    has_fallback: self.lane.has_fallback(&job.model, job.sent_to()),
                     seed: 1,
                     now: self.now,
                 };
@@ -446,17 +448,22 @@ fn bench(settings: &Settings, now: Timestamp) -> Bench<'_> {
     const LANE: &LaneCondition = &LaneCondition {
         hold: None,
         throttle_level: 0,
+        throttled_at: None,
         learnt: None,
     };
     const MODEL: &ModelCondition = &ModelCondition {
         hold: None,
         overloads: 0,
+        overloaded_at: None,
+        probing: false,
     };
     Bench {
         settings,
         lane: LANE,
         model: MODEL,
         eased: false,
+        sent_at: now,
+        has_fallback: false,
         seed: 1,
         now,
     }
@@ -1000,7 +1007,7 @@ fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
         endpoint: String::new(),
         settings: old,
         bounded_by_job: false,
-        is_task: false,
+        task: None,
         started_at: world.now,
         response_time_ms: 1,
         outcome: Arc::new(failed(FailureClass::OperatorFatal)),
@@ -1049,7 +1056,7 @@ fn a_jobs_own_bound_says_nothing_of_the_service() {
         endpoint: String::new(),
         settings: Arc::clone(&world.settings),
         bounded_by_job,
-        is_task: false,
+        task: None,
         started_at: world.now,
         response_time_ms: 1,
         outcome: Arc::new(GlmOutcome::Failed(failure.clone(), Usage::default())),

@@ -169,6 +169,11 @@ impl Stage {
         self.jobs.insert(at, staged);
     }
 
+    /// Puts one back before all others: it was the first.
+    pub fn put_first(&mut self, staged: Staged) {
+        self.jobs.insert(0, staged);
+    }
+
     /// Takes the most urgent one.
     pub fn take_first(&mut self) -> Option<Staged> {
         (!self.jobs.is_empty()).then(|| self.jobs.remove(0))

@@ -211,6 +211,8 @@ pub enum Next {
         counted: bool,
         /// Whether it counts among the job's throttle answers.
         throttled: bool,
+        /// GLM still holds the attempt's task: the next attempt fetches it instead of buying anew.
+        keeps_task: bool,
         /// Crashes in a row from now on.
         interruptions: u32,
     },
@@ -287,6 +289,8 @@ pub enum Transition {
         job_id: JobId,
         /// Where it runs from now on.
         slot: SlotId,
+        /// Its caller or the process died while it waited for the answer.
+        crashed: bool,
     },
     /// GLM took an attempt as a task of its asynchronous API.
     Task {
@@ -459,7 +463,6 @@ pub fn stage(job: &mut Job, at: Timestamp, reserve: Option<Reserve>) -> Result<(
 pub fn unstage(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Unstage)?;
     job.open = None;
-    job.task = None;
     Ok(())
 }
 
@@ -489,10 +492,16 @@ pub fn start(
 }
 
 /// Takes up an attempt whose task GLM may have finished, in another slot.
-pub fn resume(job: &mut Job, slot: SlotId) -> Result<(), Refusal> {
+pub fn resume(job: &mut Job, slot: SlotId, crashed: bool) -> Result<(), Refusal> {
     expect(job, Happening::Resume)?;
     // A task shows that it was sent, whether its start came to be stored or not.
     job.status = JobStatus::Processing;
+    if crashed {
+        job.interruptions = job.interruptions.saturating_add(1);
+    }
+    if let Some(task) = &mut job.task {
+        task.left_open = false;
+    }
     if let Some(open) = &mut job.open {
         open.phase = AttemptPhase::Started;
         open.slot = slot;
@@ -530,11 +539,14 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
             at,
             counted,
             throttled,
+            keeps_task,
             interruptions,
         } => {
             job.status = JobStatus::Pending;
             job.open = None;
-            job.task = None;
+            if !*keeps_task {
+                job.task = None;
+            }
             job.next_retry_at = *at;
             job.error = Some(failure.clone());
             job.interruptions = *interruptions;
@@ -676,7 +688,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
             reserve,
             ..
         } => start(job, *slot, *at, served_by.as_deref(), *reserve),
-        Transition::Resume { slot, .. } => resume(job, *slot),
+        Transition::Resume { slot, crashed, .. } => resume(job, *slot, *crashed),
         Transition::Task { attempt, task, .. } => note_task(job, *attempt, task),
         Transition::Settle(settlement) => settle(job, settlement),
         Transition::Fail { failure, at, .. } => fail(job, failure, *at),
@@ -743,6 +755,7 @@ mod tests {
             Happening::Resume => vec![Transition::Resume {
                 job_id,
                 slot: SlotId(1),
+                crashed: true,
             }],
             Happening::SetAside => vec![settled(Next::SetAside {
                 failure: failure.clone(),

@@ -188,6 +188,7 @@ impl Step {
                 }),
             },
             Self::Resume(n) => Transition::Resume {
+                crashed: n % 2 == 0,
                 job_id: job_id(n),
                 slot: SlotId(9),
             },
@@ -195,6 +196,7 @@ impl Step {
                 job_id: job_id(n),
                 attempt: AttemptNo(number(n, attempt)),
                 task: AsyncTask {
+                    left_open: n % 2 == 0,
                     id: format!("task {n}"),
                     account: "d1".to_owned(),
                 },
@@ -218,6 +220,7 @@ impl Step {
                     failure,
                     at: due.map(|ms| Timestamp::from_millis(i64::from(ms))),
                     counted: n % 2 == 0,
+                    keeps_task: n % 4 == 0,
                     throttled: n % 5 == 0,
                     interruptions: u32::from(n % 3 == 0),
                 },

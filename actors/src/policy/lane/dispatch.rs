@@ -76,7 +76,11 @@ impl Lane {
     /// Makes the routes anew where a hold or the settings changed them. What was staged for a lane that
     /// it may not take any more goes back in line.
     fn reroute(&mut self, now: Timestamp) {
-        if !self.routes.refresh(&self.line, &self.state, &self.settings) {
+        let mut routes = std::mem::take(&mut self.routes);
+        let called = |model: &str| self.is_called(model);
+        let changed = routes.refresh(&self.line, &self.state, &self.settings, called);
+        self.routes = routes;
+        if !changed {
             return;
         }
         let mut astray = Vec::new();
@@ -143,7 +147,8 @@ impl Lane {
         let learnt = self.state.lanes.get(lane).and_then(|lane| lane.learnt);
         match (rules.auto, learnt) {
             (Some(_), Some(learnt)) => learnt.limit.min(rules.max_concurrency),
-            _ => rules.max_concurrency,
+            (Some(auto), None) => auto.min,
+            (None, _) => rules.max_concurrency,
         }
     }
 
@@ -245,6 +250,14 @@ impl Lane {
         };
         let entry = next.entry();
         track.pace.started(entry.id, entry.tokens, now);
+        if self
+            .state
+            .models
+            .get(&*model)
+            .is_some_and(|model| model.probing)
+        {
+            self.routes.forget();
+        }
         let sending = Sending { model, at: now };
         let entry = match next {
             Candidate::Staged(staged) => {
@@ -286,8 +299,10 @@ impl Lane {
                 self.give_back(lane, next, now);
                 return None;
             }
-            let own = &next.entry().model;
-            let model = Arc::clone(self.routes.target(own).unwrap_or(own));
+            let Some(model) = self.target(next.entry(), lane) else {
+                self.lead_away(next, now);
+                continue;
+            };
             match self.afford(next.entry(), &model) {
                 Ok(reserve) => {
                     return Some(Affordable {
@@ -301,6 +316,28 @@ impl Lane {
         }
         self.go_on_soon(lane, now);
         None
+    }
+
+    /// The model that a job goes to now on this lane; `None`: its way leads elsewhere since the routes
+    /// were made.
+    fn target(&self, entry: &JobEntry, lane: &str) -> Option<Arc<str>> {
+        let target = routes::target(&entry.model, &self.state, &self.settings)?;
+        (self.settings.lane_of(target) == lane).then(|| {
+            if *entry.model == *target {
+                Arc::clone(&entry.model)
+            } else {
+                target.into()
+            }
+        })
+    }
+
+    /// A job that may not take this way any more goes back in line, and the routes are made anew.
+    fn lead_away(&mut self, next: Candidate, now: Timestamp) {
+        self.routes.forget();
+        match next {
+            Candidate::Staged(staged) => self.unstage(staged, now),
+            Candidate::Waiting(place, entry) => self.line.put_back(place, entry, now),
+        }
     }
 
     fn make_way(&mut self, next: Candidate, account: Account, now: Timestamp) {
@@ -337,7 +374,8 @@ impl Lane {
         match candidate {
             Candidate::Staged(staged) => {
                 if let Some(track) = self.tracks.get_mut(lane) {
-                    track.stage.insert(staged);
+                    // Turns make all places of a class equal: behind the others it would never go.
+                    track.stage.put_first(staged);
                 }
             }
             Candidate::Waiting(place, entry) => self.line.put_back(place, entry, now),
@@ -415,7 +453,10 @@ impl Lane {
             let Some((place, entry)) = self.line.pop(lane, models) else {
                 return;
             };
-            let model = Arc::clone(self.routes.target(&entry.model).unwrap_or(&entry.model));
+            let Some(model) = self.target(&entry, lane) else {
+                self.lead_away(Candidate::Waiting(place, entry), now);
+                return;
+            };
             let reserve = match self.afford(&entry, &model) {
                 Ok(reserve) => reserve,
                 Err(account) => {
@@ -446,12 +487,24 @@ impl Lane {
 
     /// Ends callers above the bound as they become idle.
     fn retire_callers(&mut self) {
-        let slots = self.settings.slots();
+        let settings = Arc::clone(&self.settings);
+        // A lane whose bound was lowered has more slots than that until its calls end; the others must
+        // not wait for them.
+        let over: usize = settings
+            .all_lanes()
+            .map(|(name, rules)| {
+                self.taken_by(name)
+                    .saturating_sub(usize::from(rules.max_concurrency))
+            })
+            .sum();
+        let needed = usize::from(settings.slots()) + over;
         let surplus: Vec<SlotId> = self
             .slots
             .iter()
-            .filter(|(id, slot)| id.0 >= slots && matches!(slot, Slot::Idle))
+            .rev()
+            .filter(|(id, slot)| id.0 >= settings.slots() && matches!(slot, Slot::Idle))
             .map(|(id, _)| *id)
+            .take(self.slots.len().saturating_sub(needed))
             .collect();
         for slot in surplus {
             self.slots.remove(&slot);

@@ -1,7 +1,7 @@
 //! Open attempts that a restart finds: left alone until it is known that no call is open, then closed
 //! as interrupted, or, when GLM holds them as tasks, taken up again.
 
-use crate::model::{AttemptPhase, Job, JobId, SlotId, Timestamp};
+use crate::model::{AttemptPhase, HoldKind, Job, JobId, Settings, SlotId, Timestamp};
 use crate::policy::conclude::{self, Concluded};
 use crate::policy::judge::Sent;
 use crate::policy::lane::{Effect, Lane};
@@ -19,6 +19,27 @@ pub(super) struct Orphan {
 }
 
 impl Orphan {
+    /// Whether it is a task that waits to be fetched.
+    pub(super) const fn waits(&self) -> bool {
+        self.fetch
+    }
+
+    /// Whether GLM holds it as a task of this account, and its answer has not brought the process down
+    /// too often already.
+    fn can_be_fetched(&self, account: &str, settings: &Settings) -> bool {
+        let crashed = u32::from(self.crashed());
+        let bound = settings.quarantine_after;
+        let task = self.job.task.as_ref();
+        task.is_some_and(|task| task.account == account)
+            && (crashed == 0 || self.job.interruptions.saturating_add(crashed) < bound)
+    }
+
+    /// Whether its caller died with it, and was not stopped in an orderly way.
+    fn crashed(&self) -> bool {
+        let left = self.job.task.as_ref().is_some_and(|task| task.left_open);
+        self.sent == Sent::Yes && !left
+    }
+
     /// Closes its call. One that is only in doubt has no slot that is known.
     pub(super) fn abort(&self, job_id: JobId) -> Option<Effect> {
         let open = self.job.open.filter(|_| self.sent == Sent::Yes)?;
@@ -112,9 +133,7 @@ impl Lane {
             let Some(orphan) = self.orphans.get_mut(&id) else {
                 continue;
             };
-            let task = orphan.job.task.as_ref();
-            let ours = task.is_some_and(|task| task.account == self.endpoint_digest);
-            if ours && !orphan.cancelled {
+            if !orphan.cancelled && orphan.can_be_fetched(&self.endpoint_digest, &self.settings) {
                 orphan.fetch = true;
             } else if let Some(orphan) = self.orphans.remove(&id) {
                 let concluded = self.interrupt(&orphan, now);
@@ -135,7 +154,10 @@ impl Lane {
     /// Gives idle slots to the tasks that nobody fetches. They are in flight at GLM whatever holds,
     /// paces and bounds say, so only a lane that stands still by an operator's word leaves them.
     pub(super) fn fetch_tasks(&mut self, now: Timestamp) {
-        if self.stopping || !self.settings.is_active || self.state.paused.is_some() {
+        let hold = self.state.hold.as_ref();
+        // What only an operator ends is about key or plan: asking would be refused, too.
+        let refused = hold.is_some_and(|hold| hold.kind == HoldKind::Operator);
+        if self.stopping || !self.settings.is_active || self.state.paused.is_some() || refused {
             return;
         }
         while let Some(id) = self
@@ -159,8 +181,11 @@ impl Lane {
                 cancelled: false,
             };
             self.slots.insert(slot, state);
-            self.transitions
-                .push(Transition::Resume { job_id: id, slot });
+            self.transitions.push(Transition::Resume {
+                job_id: id,
+                slot,
+                crashed: orphan.crashed(),
+            });
         }
     }
 }

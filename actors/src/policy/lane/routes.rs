@@ -14,8 +14,6 @@ pub(super) struct Routes {
     made_for: Option<u64>,
     /// For each lane the models whose jobs may go there now.
     by_lane: BTreeMap<String, BTreeSet<Arc<str>>>,
-    /// For each model the one that its jobs are sent to now. Missing: nothing may be sent.
-    to: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl Routes {
@@ -25,29 +23,38 @@ impl Routes {
     }
 
     /// Makes them anew if something changed. Tells whether it did.
-    pub(super) fn refresh(&mut self, line: &Line, state: &LaneState, settings: &Settings) -> bool {
+    pub(super) fn refresh(
+        &mut self,
+        line: &Line,
+        state: &LaneState,
+        settings: &Settings,
+        is_called: impl Fn(&str) -> bool,
+    ) -> bool {
         let version = line.models_version();
         if self.made_for == Some(version) {
             return false;
         }
         self.made_for = Some(version);
         self.by_lane.clear();
-        self.to.clear();
         for model in line.models() {
             let Some(target) = target(model, state, settings) else {
                 continue;
             };
-            let lane = settings.lane_of(target).to_owned();
-            self.by_lane
-                .entry(lane)
-                .or_default()
-                .insert(Arc::clone(model));
-            let target = if **model == *target {
-                Arc::clone(model)
-            } else {
-                target.into()
-            };
-            self.to.insert(Arc::clone(model), target);
+            // One probe at a time.
+            let probing = state.models.get(target).is_some_and(|model| model.probing);
+            if probing && is_called(target) {
+                continue;
+            }
+            let lane = settings.lane_of(target);
+            match self.by_lane.get_mut(lane) {
+                Some(models) => {
+                    models.insert(Arc::clone(model));
+                }
+                None => {
+                    let models = BTreeSet::from([Arc::clone(model)]);
+                    self.by_lane.insert(lane.to_owned(), models);
+                }
+            }
         }
         true
     }
@@ -55,11 +62,6 @@ impl Routes {
     /// The models whose jobs may go to this lane now.
     pub(super) fn of(&self, lane: &str) -> Option<&BTreeSet<Arc<str>>> {
         self.by_lane.get(lane)
-    }
-
-    /// The model that a model's jobs are sent to now.
-    pub(super) fn target(&self, model: &str) -> Option<&Arc<str>> {
-        self.to.get(model)
     }
 }
 
@@ -69,7 +71,11 @@ pub(super) fn lead(model: &str, lane: &str, state: &LaneState, settings: &Settin
 }
 
 /// The model itself, or, while it is held for overload, the first of its fallbacks that is not held.
-fn target<'a>(model: &'a str, state: &LaneState, settings: &'a Settings) -> Option<&'a str> {
+pub(super) fn target<'a>(
+    model: &'a str,
+    state: &LaneState,
+    settings: &'a Settings,
+) -> Option<&'a str> {
     let held = |model: &str| state.models.get(model).and_then(|m| m.hold.as_ref());
     match held(model) {
         None => Some(model),

@@ -27,6 +27,18 @@ impl Lane {
         )
     }
 
+    /// Whether another model would serve a job of `own` model if `sent_to` were held from now on.
+    #[must_use]
+    pub fn has_fallback(&self, own: &str, sent_to: &str) -> bool {
+        let chain = self.settings.fallbacks.get(own).into_iter().flatten();
+        let held = |model: &str| {
+            let condition = self.state.models.get(model);
+            condition.is_some_and(|condition| condition.hold.is_some())
+        };
+        let mut models = std::iter::once(own).chain(chain.map(String::as_str));
+        models.any(|model| model != sent_to && !held(model))
+    }
+
     /// Whether a throttle answer to the slot's call will lower its lane's own concurrency.
     #[must_use]
     pub fn would_ease(&self, slot: SlotId, now: Timestamp) -> bool {
@@ -88,6 +100,9 @@ impl Lane {
             && state.job_id() == Some(id)
         {
             *state = Slot::Idle;
+            if self.state.models.values().any(|model| model.probing) {
+                self.routes.forget();
+            }
         }
     }
 
@@ -137,9 +152,12 @@ impl Lane {
         let mut news = std::mem::take(&mut self.state.probing);
         if let Some(lane) = self.state.lanes.get_mut(self.settings.lane_of(model)) {
             news |= std::mem::take(&mut lane.throttle_level) > 0;
+            news |= lane.throttled_at.take().is_some();
         }
         if let Some(model) = self.state.models.get_mut(model) {
             news |= std::mem::take(&mut model.overloads) > 0;
+            news |= model.overloaded_at.take().is_some();
+            news |= std::mem::take(&mut model.probing);
         }
         news
     }
@@ -147,28 +165,31 @@ impl Lane {
     /// Stops what an outcome says has to stop. Tells whether anything.
     fn stop(&mut self, effect: LaneEffect, model: &str) -> bool {
         let lane = || HoldScope::Lane(self.settings.lane_of(model).to_owned());
-        let (scope, new) = match effect {
+        let (scope, hold, new) = match effect {
             LaneEffect::GoOn => return false,
-            LaneEffect::CoolDown(new) | LaneEffect::Rest(new) => (lane(), new),
-            LaneEffect::HoldModel(new) => (HoldScope::Model(model.to_owned()), new),
-            LaneEffect::HoldAccount(new) => (HoldScope::Account, new),
+            LaneEffect::CoolDown { hold, new } => (lane(), hold, new),
+            LaneEffect::Rest(hold) => (lane(), hold, false),
+            LaneEffect::HoldModel { hold, new } => (HoldScope::Model(model.to_owned()), hold, new),
+            LaneEffect::HoldAccount(hold) => (HoldScope::Account, hold, false),
         };
-        self.count(&scope, &new);
-        hold::add(&mut self.state, &scope, new);
+        self.count(&scope, &hold, new);
+        hold::add(&mut self.state, &scope, hold);
         self.state.endpoint_digest = Some(self.endpoint_digest.clone());
         true
     }
 
-    /// Holds that grow from one to the next are counted.
-    fn count(&mut self, scope: &HoldScope, new: &Hold) {
-        match (scope, new.kind) {
+    /// Holds that grow from one to the next are counted, those of refusals that came together once.
+    fn count(&mut self, scope: &HoldScope, hold: &Hold, new: bool) {
+        match (scope, hold.kind) {
             (HoldScope::Lane(name), HoldKind::Throttle) => {
                 let lane = self.state.lanes.entry(name.clone()).or_default();
-                lane.throttle_level = lane.throttle_level.saturating_add(1);
+                lane.throttle_level = lane.throttle_level.saturating_add(u32::from(new));
+                lane.throttled_at = Some(hold.since);
             }
             (HoldScope::Model(name), HoldKind::Overload) => {
                 let model = self.state.models.entry(name.clone()).or_default();
-                model.overloads = model.overloads.saturating_add(1);
+                model.overloads = model.overloads.saturating_add(u32::from(new));
+                model.overloaded_at = Some(hold.since);
             }
             _ => {}
         }

@@ -13,6 +13,7 @@ fn task(n: u64, attempt: u32, id: &str) -> Transition {
 
 fn a_task(id: &str) -> AsyncTask {
     AsyncTask {
+        left_open: false,
         id: id.to_owned(),
         account: "d1".to_owned(),
     }
@@ -20,6 +21,7 @@ fn a_task(id: &str) -> AsyncTask {
 
 fn resume(n: u64, slot: u16) -> Transition {
     Transition::Resume {
+        crashed: true,
         job_id: job_id(n),
         slot: SlotId(slot),
     }
@@ -142,9 +144,9 @@ pub fn an_attempt_keeps_its_task_until_it_ends<S: Store>(open: Open<'_, S>) {
     assert_eq!(job(&store, 1).task, None);
     let refusal = refused(&store, resume(1, 0));
     assert_eq!(refusal, Refusal::WrongStatus(JobStatus::Completed));
-    // One that is taken back leaves no task to the next attempt.
+    // One that makes way keeps its task: the next attempt fetches it.
     done(&store, &[sample::stage(2), task(2, 1, "t3"), unstage(2)]);
-    assert_eq!(job(&store, 2).task, None);
+    assert_eq!(job(&store, 2).task, Some(a_task("t3")));
 }
 
 /// The fallback model that an attempt was sent to is on record until another attempt is sent.
