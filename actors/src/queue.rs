@@ -661,7 +661,7 @@ async fn recent_calls(
     let store = Arc::clone(&ports.store);
     let since = now.minus_ms(limits::PACE_MEMORY_MS);
     let read = move || store.calls_since(since, limits::PACE_LOG_STARTS_MAX);
-    Ok(tokio::task::spawn_blocking(read).await??)
+    Ok(ports.faults.off_the_workers(read).await??)
 }
 
 /// Whether the change may be the end of its job.
