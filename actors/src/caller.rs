@@ -239,6 +239,10 @@ impl CallerState {
         abort: CancellationToken,
     ) -> (GlmOutcome, bool) {
         let id = match &job.task {
+            // The key was changed while the task waited for its slot: nobody can fetch it any more.
+            Some(task) if task.account != call.endpoint.digest() => {
+                return (GlmOutcome::Aborted, false);
+            }
             Some(task) => task.id.clone(),
             None => match self
                 .ports

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, Job, JobEntry,
+    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, Job, JobEntry,
     JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
 };
 use crate::policy::adaptive;
@@ -172,7 +172,13 @@ impl Lane {
         });
         let open = self.orphans.values().filter_map(|orphan| {
             let (job, tokens) = (&orphan.job, u64::from(orphan.job.estimated_tokens));
-            Some((job.open?.at, job.id, job.sent_to(), tokens))
+            let open = job.open?;
+            // A staged one may have been sent at any moment since it was staged, even just now.
+            let at = match open.phase {
+                AttemptPhase::Started => open.at,
+                AttemptPhase::Staged => now,
+            };
+            Some((at, job.id, job.sent_to(), tokens))
         });
         let starts: Vec<_> = ended.chain(open).collect();
         for (name, track) in &mut self.tracks {

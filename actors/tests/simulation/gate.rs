@@ -13,7 +13,7 @@ use crate::server::Server;
 pub(crate) const DISK_MS_MAX: u64 = 300;
 /// From the decision to send a call to its beginning, in milliseconds: two transactions, since one may
 /// be under way already.
-const SENDING_MS: u64 = 2 * DISK_MS_MAX + 50;
+pub(crate) const SENDING_MS: u64 = 2 * DISK_MS_MAX + 50;
 const MINUTE_MS: u64 = 60_000;
 
 /// Whether a call may begin now; the error says why not.

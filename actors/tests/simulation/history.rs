@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use onelane_actors::model::{HoldScope, Settings, Timestamp};
 
+use crate::gate::SENDING_MS;
+
 struct Span {
     from: Timestamp,
     until: Option<Timestamp>,
@@ -90,7 +92,9 @@ impl History {
     /// Whether an operator was doing something like this just now.
     pub(crate) fn is_done_by_hand(&self, which: impl Fn(&Act) -> bool, now: Timestamp) -> bool {
         let mut acts = self.acts.iter();
-        acts.any(|(act, done)| done.is_none_or(|done| done >= now) && which(act))
+        // The answer to a change of the settings does not wait for the disk.
+        let lately = |done: Timestamp| done.plus_ms(SENDING_MS) >= now;
+        acts.any(|(act, done)| done.is_none_or(lately) && which(act))
     }
 
     /// The process has ended: what was asked of it and not answered will not be done any more.

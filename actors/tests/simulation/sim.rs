@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::dice::Dice;
 use crate::gate;
-use crate::history::History;
+use crate::history::{Act, History};
 use crate::ledger::Ledger;
 use crate::server::{Kind, Plan, Server};
 
@@ -265,9 +265,12 @@ impl State {
         self.tally.processes += 1;
     }
 
-    /// The process has ended, `down_ms` before the next begins. Call it on its runtime.
-    pub(crate) fn end_process(&mut self, down_ms: u64) {
+    /// The process has ended, `down_ms` before the next begins. Call it on its runtime. Tells whether
+    /// a change of the settings may not have come to its disk.
+    pub(crate) fn end_process(&mut self, down_ms: u64) -> bool {
         let now = self.now();
+        let is_change = |act: &Act| *act == Act::Configure;
+        let changing = self.history.is_done_by_hand(is_change, now);
         self.alive = false;
         self.server.cut_all(now);
         self.history.process_over(now);
@@ -275,6 +278,7 @@ impl State {
         self.last = now.plus_ms(down_ms);
         self.clock = None;
         self.tally.virtual_ms = self.last.since(sample::START);
+        changing
     }
 
     pub(crate) fn clock(&self) -> SimClock {

@@ -35,7 +35,7 @@ struct Driver {
     /// Out of so many steps one is a fault.
     faults: u64,
     healing: bool,
-    changed_while_down: bool,
+    changed_meanwhile: bool,
 }
 
 /// Lives the world of a seed; the error is the report of what went wrong.
@@ -106,7 +106,7 @@ impl Driver {
             key: 0,
             submitted: 0,
             healing: false,
-            changed_while_down: false,
+            changed_meanwhile: false,
         }
     }
 
@@ -126,12 +126,12 @@ impl Driver {
             1..3 => self.dice.between(1, 3_000),
             _ => self.dice.between(1_000, 180_000),
         };
-        sim.lock().end_process(down_ms);
+        self.changed_meanwhile |= sim.lock().end_process(down_ms);
         // An operator may change the settings while nothing runs.
         if self.dice.one_in(6) {
             let before = Arc::clone(sim.lock().history.latest());
             let settings = self.changed(&before);
-            self.changed_while_down = true;
+            self.changed_meanwhile = true;
             let mut state = sim.lock();
             let what = draw::difference(&before, &settings);
             state.note(|| format!("settings while nothing runs: {what}"));
@@ -143,7 +143,7 @@ impl Driver {
     }
 
     async fn use_it(&mut self, sim: &Arc<Sim>) -> End {
-        let changed = std::mem::take(&mut self.changed_while_down);
+        let changed = std::mem::take(&mut self.changed_meanwhile);
         let act = changed.then(|| sim.lock().history.acts(Act::Configure));
         let Some((client, ended)) = client::start(sim, &self.ids).await else {
             sim.violated("the lane does not start");
