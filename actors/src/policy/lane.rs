@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, Job, JobEntry,
-    JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
+    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope,
+    Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
 };
 use crate::policy::adaptive;
 use crate::policy::conclude::Concluded;

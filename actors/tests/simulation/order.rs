@@ -153,22 +153,35 @@ fn nobody_is_overtaken(
     let lane = settings.lane_of(served_by.unwrap_or(&own.job.model));
     let order = order_of(&own.job);
     let own_rank = rank(&own.job, order);
-    for other in ledger.jobs.values() {
-        let job = &other.job;
-        let stands = match job.phase() {
+    let here = |job: &Job| {
+        let model = target(&job.model, &ledger.lane, settings);
+        model.is_some_and(|model| settings.lane_of(model) == lane)
+    };
+    let waiting: Vec<&Known> = ledger
+        .jobs
+        .values()
+        .filter(|other| match other.job.phase() {
             Phase::Waiting => true,
             // One that a restart found staged is not in line until it is known not to be open.
-            Phase::Staged => job.open.is_some_and(|open| {
+            Phase::Staged => other.job.open.is_some_and(|open| {
                 open.at > ledger.recovered && history.steady_since(open.at).is_some()
             }),
             _ => false,
-        };
-        let there = stands
-            && job.id != own.job.id
-            && other.changed < at
-            && job.due_at().is_none_or(|due| due <= at);
-        let here = || target(&job.model, &ledger.lane, settings).map(|m| settings.lane_of(m));
-        if !there || order_of(job).ageing_ms != order.ageing_ms || here() != Some(lane) {
+        })
+        .filter(|other| other.job.id != own.job.id && here(&other.job))
+        .collect();
+    // Where lanes that age differently meet, what was staged is not displaced.
+    let ages = |job: &Job| order_of(job).ageing_ms;
+    if waiting
+        .iter()
+        .any(|other| ages(&other.job) != order.ageing_ms)
+    {
+        return Ok(());
+    }
+    for other in waiting {
+        let job = &other.job;
+        // Heard of before the decision, whatever had to be stored first.
+        if other.changed >= at || job.due_at().is_some_and(|due| due > at) {
             continue;
         }
         let other_rank = rank(job, order_of(job));
