@@ -368,11 +368,13 @@ impl QueueState {
         Ok(())
     }
 
-    /// Whether a call was stopped by a shutdown while GLM holds it as a task: the next start fetches it.
+    /// Whether a call was stopped while GLM holds it as a task, and is to be fetched later.
     fn is_left_open(&self, slot: SlotId, finished: &Finished) -> bool {
-        let stopped = matches!(*finished.outcome, GlmOutcome::Aborted) && finished.is_task;
-        let awaited = self.lane.awaited(slot, finished.job_id, finished.attempt);
-        stopped && self.lane.is_stopping() && matches!(awaited, Some((_, false)))
+        matches!(*finished.outcome, GlmOutcome::Aborted)
+            && finished.is_task
+            && self
+                .lane
+                .stays_open(slot, finished.job_id, finished.attempt)
     }
 
     /// Tells the breaker of an outcome that may change its state, and waits for what it makes of it,

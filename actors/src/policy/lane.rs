@@ -306,11 +306,23 @@ impl Lane {
         self.go_on(now)
     }
 
+    /// Whether a call that was stopped while GLM holds it as a task stays open: nobody gave the job up,
+    /// so either it is a shutdown, or a generation before this one stopped it and could not store why.
+    #[must_use]
+    pub fn stays_open(&self, slot: SlotId, id: JobId, attempt: AttemptNo) -> bool {
+        let given_up = self
+            .awaited(slot, id, attempt)
+            .map(|(_, cancelled)| cancelled);
+        given_up == Some(false) && (self.stopping || self.orphans.contains_key(&id))
+    }
+
     /// A slot's caller was stopped while GLM holds its call as a task: the attempt stays open on disk,
-    /// and the next start fetches its answer.
+    /// and its answer is fetched later, in a shutdown by the next start.
     #[must_use]
     pub fn left_open(&mut self, slot: SlotId, id: JobId, now: Timestamp) -> Vec<Effect> {
-        self.orphans.remove(&id);
+        if self.stopping {
+            self.orphans.remove(&id);
+        }
         self.free(slot, id);
         self.credit(slot, now);
         self.go_on(now)
@@ -547,12 +559,6 @@ impl Lane {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.in_flight() == 0 && self.open_tickets == 0
-    }
-
-    /// Whether it is shutting down: nothing more is sent.
-    #[must_use]
-    pub const fn is_stopping(&self) -> bool {
-        self.stopping
     }
 
     /// Whether the job waits or runs: its end is still to come.

@@ -328,6 +328,8 @@ impl Glm for Wire {
                 let mut state = wire.sim.lock();
                 state.server.fetches += 1;
                 state.tally.fetches += 1;
+                let who = short(call.job_id);
+                state.detail(|| format!("glm: {task_id} of job {who} is fetched"));
                 state.server.tasks.get(&task_id).cloned()
             };
             let key = call.endpoint.api_key.as_ref().map(|key| key.expose());
@@ -354,7 +356,10 @@ impl Glm for Wire {
                 let step_ms = call.poll_ms.min(call.timeouts.total_ms - waited_ms);
                 tokio::select! {
                     biased;
-                    () = abort.cancelled() => return GlmOutcome::Aborted,
+                    () = abort.cancelled() => {
+                        wire.sim.lock().detail(|| format!("glm: {task_id} is let go"));
+                        return GlmOutcome::Aborted;
+                    }
                     () = sleep(Duration::from_millis(step_ms)) => waited_ms += step_ms,
                 }
                 let now = wire.sim.lock().now();
