@@ -99,13 +99,19 @@ impl Client {
         self.house.borrow().stopped.is_some()
     }
 
+    /// The actors of this moment. Looks again and again while they are being restarted: a watch wakes
+    /// those who wait for it in an order that it draws by itself.
     async fn refs(&self) -> Option<Refs> {
-        let mut house = self.house.clone();
-        let house = house
-            .wait_for(|house| house.refs.is_some() || house.stopped.is_some())
-            .await
-            .ok()?;
-        house.refs.clone().filter(|_| house.stopped.is_none())
+        loop {
+            let house = self.house.borrow().clone();
+            if house.stopped.is_some() {
+                return None;
+            }
+            if house.refs.is_some() {
+                return house.refs;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Asks, and asks again when the answer was lost. `None`: the lane has stopped.

@@ -34,6 +34,7 @@ pub(crate) fn settings(dice: &mut Dice) -> Settings {
     for field in 0..FIELDS {
         redraw(&mut settings, field, dice);
     }
+    settings.is_active = true;
     settings.validate().expect("drawn settings are valid");
     settings
 }
@@ -49,7 +50,7 @@ pub(crate) fn change(settings: &Settings, dice: &mut Dice) -> Settings {
     changed
 }
 
-const FIELDS: u64 = 12;
+const FIELDS: u64 = 13;
 
 fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
     match field {
@@ -65,7 +66,7 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
             };
         }
         3 => settings.throttle = cool_down(dice, 1_000),
-        4 => settings.overload = cool_down(dice, 2_000),
+        4 => settings.overload = cool_down(dice, 8_000),
         5 => {
             settings.breaker = BreakerSettings {
                 consecutive_failures: dice.between(2, 8) as u32,
@@ -110,6 +111,10 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
             settings.operator_probe_ms = some(dice, 3, 5_000, 60_000);
             settings.max_tokens = Some(dice.between(16, 1_024) as u32);
         }
+        11 => {
+            settings.is_active = !dice.one_in(4);
+            settings.max_queue_jobs = if dice.one_in(4) { 12 } else { 1_000 };
+        }
         _ => {
             let total_ms = dice.between(15_000, 90_000);
             settings.timeouts = Timeouts {
@@ -130,7 +135,7 @@ fn some(dice: &mut Dice, n: u64, low: u64, high: u64) -> u64 {
 fn cool_down(dice: &mut Dice, base_ms: u64) -> CoolDownSettings {
     CoolDownSettings {
         base_ms: dice.between(base_ms / 2, base_ms * 2),
-        max_ms: dice.between(10_000, 60_000),
+        max_ms: dice.between(16_000, 60_000),
     }
 }
 

@@ -29,7 +29,11 @@ pub(crate) enum Act {
 pub(crate) struct History {
     spans: Vec<Span>,
     acts: Vec<(Act, Option<Timestamp>)>,
+    recovered: Option<Timestamp>,
 }
+
+/// How long after a change the disk may fail before the change is there, in milliseconds.
+const AGAIN_MS: u64 = 30_000;
 
 impl History {
     /// From now on these settings may be in force.
@@ -76,6 +80,11 @@ impl History {
         &self.spans.last().expect("a world has settings").settings
     }
 
+    /// The disk was read whole.
+    pub(crate) fn recovered(&mut self, now: Timestamp) {
+        self.recovered = Some(now);
+    }
+
     /// An operator begins to do something.
     pub(crate) fn acts(&mut self, act: Act) -> usize {
         self.acts.push((act, None));
@@ -92,8 +101,11 @@ impl History {
     /// Whether an operator was doing something like this just now.
     pub(crate) fn is_done_by_hand(&self, which: impl Fn(&Act) -> bool, now: Timestamp) -> bool {
         let mut acts = self.acts.iter();
-        // The answer to a change of the settings does not wait for the disk.
-        let lately = |done: Timestamp| done.plus_ms(SENDING_MS) >= now;
+        // The answer to a change of the settings does not wait for the disk, and where the disk failed
+        // the lane acts on the change again when it has been read.
+        let again = |done: Timestamp| self.recovered.filter(|at| at.since(done) < AGAIN_MS);
+        let lately =
+            |done: Timestamp| done.max(again(done).unwrap_or(done)).plus_ms(SENDING_MS) >= now;
         acts.any(|(act, done)| done.is_none_or(lately) && which(act))
     }
 

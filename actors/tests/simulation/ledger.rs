@@ -73,7 +73,7 @@ impl Ledger {
     ) -> Checked {
         let applied = match verdict {
             Ok(applied) => applied,
-            Err(refusal) => return refused(change, refusal),
+            Err(refusal) => return self.refused(change, refusal),
         };
         match change {
             Transition::Start {
@@ -115,6 +115,40 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    fn pending(&self) -> u64 {
+        let jobs = self.jobs.values();
+        jobs.filter(|known| known.job.status == JobStatus::Pending)
+            .count() as u64
+    }
+
+    /// A change that was refused: the lane's own steps never are.
+    fn refused(&self, change: &Transition, refusal: &Refusal) -> Checked {
+        match change {
+            Transition::Stage { job_id, .. }
+            | Transition::Unstage { job_id }
+            | Transition::Start { job_id, .. }
+            | Transition::Resume { job_id, .. } => Err(format!(
+                "the lane and the disk disagree about job {}: {refusal}, {change:?}",
+                short(*job_id)
+            )),
+            Transition::Settle(settlement) => Err(format!(
+                "the end of attempt {} of job {} was refused: {refusal}",
+                settlement.attempt,
+                short(settlement.job_id)
+            )),
+            Transition::Insert(_) => match refusal {
+                Refusal::QueueFull { limit } if self.pending() < *limit => {
+                    Err(format!("refused for {limit} that are not waiting"))
+                }
+                Refusal::NotFound | Refusal::WrongStatus(_) | Refusal::NoSuchDependency(_) => {
+                    Err(format!("an insertion was refused: {refusal}"))
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
     }
 
     /// A job is as the store has it now: it got there by the table, and its attempts only grew.
@@ -325,25 +359,6 @@ impl Ledger {
             }
         }
         Ok(())
-    }
-}
-
-/// A change that was refused: the lane's own steps never are.
-fn refused(change: &Transition, refusal: &Refusal) -> Checked {
-    match change {
-        Transition::Stage { job_id, .. }
-        | Transition::Unstage { job_id }
-        | Transition::Start { job_id, .. }
-        | Transition::Resume { job_id, .. } => Err(format!(
-            "the lane and the disk disagree about job {}: {refusal}, {change:?}",
-            short(*job_id)
-        )),
-        Transition::Settle(settlement) => Err(format!(
-            "the end of attempt {} of job {} was refused: {refusal}",
-            settlement.attempt,
-            short(settlement.job_id)
-        )),
-        _ => Ok(()),
     }
 }
 

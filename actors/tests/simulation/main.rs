@@ -6,8 +6,9 @@
 //! `ONELANE_SIM_SEEDS` says how many worlds (2,000 by default), `ONELANE_SIM_FROM` where to begin,
 //! `ONELANE_SIM_SEED` which one alone, with everything that happens in it.
 //!
-//! A world is the same for the same seed, but for what tokio draws by itself: the order in which an
-//! actor sees a kill and the end of what it is doing when both are there at once.
+//! A world is the same for the same seed, but for one thing that tokio draws by itself: the order in
+//! which a watch wakes those who wait for it, here callers that have a task to store while the store is
+//! being restarted.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -105,8 +106,14 @@ fn whatever_happens_in_a_world_its_promises_hold() {
 
 #[test]
 fn the_same_seed_makes_the_same_world() {
-    for seed in 1..=20 {
+    let mut different = Vec::new();
+    for seed in 1..=25 {
         let [first, second] = [(); 2].map(|()| world::story(seed));
-        assert_eq!(first, second, "world {seed}");
+        let parts = first.iter().zip(&second).position(|(a, b)| a != b);
+        if let Some(at) = parts {
+            let [first, second] = [&first, &second].map(|story| story[at].as_str());
+            different.push(format!("world {seed}:\n{first}\n{second}"));
+        }
     }
+    assert!(different.is_empty(), "{}", different.join("\n\n"));
 }

@@ -87,7 +87,10 @@ impl Disk {
             *left -= 1;
             return None;
         }
-        state.plans.disk = None;
+        // A disk that fails may fail again.
+        if !state.disk_dice.one_in(3) {
+            state.plans.disk = None;
+        }
         state.note(|| format!("a commit fails: {fate:?}"));
         Some(fate)
     }
@@ -148,6 +151,7 @@ impl Store for Disk {
         state.tally.recoveries += 1;
         let now = state.now();
         state.ledger.recovered = now;
+        state.history.recovered(now);
         self.sim.store.recover()
     }
 

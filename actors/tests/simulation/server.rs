@@ -121,7 +121,7 @@ impl Server {
             }
             1 | 2 => {
                 let model = (*dice.pick(models)).to_owned();
-                let ms = dice.between(2_000, 120_000);
+                let ms = dice.between(5_000, 200_000);
                 let what = format!("{model} is overloaded for {ms} ms");
                 self.overloaded.insert(model, now.plus_ms(ms));
                 what

@@ -228,7 +228,9 @@ impl Sim {
             *left -= 1;
             return;
         }
-        state.plans.panic = None;
+        if !state.disk_dice.one_in(4) {
+            state.plans.panic = None;
+        }
         state.note(|| format!("{actor} panics"));
         drop(state);
         // Without the hook, which would print it.

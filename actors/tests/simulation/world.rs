@@ -217,7 +217,7 @@ impl Driver {
             return;
         }
         let to = client.clone();
-        match self.dice.below(40) {
+        match self.dice.below(44) {
             0..16 => {
                 for _ in 0..self.dice.between(1, 5) {
                     let order = self.order(&sim);
@@ -416,6 +416,7 @@ impl Driver {
         self.key += 1;
         let mut settings = (**client.sim.lock().history.latest()).clone();
         settings.endpoint = draw::endpoint(self.key);
+        settings.is_active = true;
         client.configure(settings).await;
         client.resume().await;
         client.reset_breaker().await;
