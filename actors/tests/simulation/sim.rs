@@ -133,6 +133,8 @@ impl Tally {
 pub(crate) struct State {
     clock: Option<SimClock>,
     last: Timestamp,
+    /// The latest moment, and how many messages came at it.
+    moment: (Timestamp, u64),
     pub(crate) alive: bool,
     pub(crate) process: u64,
     pub(crate) plans: Plans,
@@ -156,6 +158,8 @@ pub(crate) struct Sim {
     state: Mutex<State>,
 }
 
+/// Messages at one moment, in one millisecond of a world of some dozens of jobs.
+const MESSAGES_MAX: u64 = 20_000;
 /// Steps that a failure shows.
 const STEPS_SHOWN: usize = 40;
 
@@ -169,6 +173,7 @@ impl Sim {
             state: Mutex::new(State {
                 clock: None,
                 last: sample::START,
+                moment: (sample::START, 0),
                 alive: false,
                 process: 0,
                 plans: Plans::default(),
@@ -218,6 +223,11 @@ impl Sim {
     pub(crate) fn message(&self, actor: &'static str) {
         self.at(Place::Message);
         let mut state = self.lock();
+        if state.stands_still() {
+            state.violated("the actors talk without end, and time does not pass");
+            self.over.notify_one();
+            return;
+        }
         let Some((who, left)) = &mut state.plans.panic else {
             return;
         };
@@ -322,6 +332,16 @@ impl State {
         self.note(|| format!("VIOLATION: {what}"));
         self.violation.get_or_insert(what);
         self.alive = false;
+    }
+
+    /// Whether more messages came at one moment than anything is worth.
+    fn stands_still(&mut self) -> bool {
+        let now = self.now();
+        if self.moment.0 != now {
+            self.moment = (now, 0);
+        }
+        self.moment.1 += 1;
+        self.moment.1 == MESSAGES_MAX
     }
 
     fn strikes(&mut self, place: Place) -> bool {

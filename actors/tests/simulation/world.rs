@@ -101,7 +101,7 @@ impl Driver {
         Self {
             ids: Arc::new(SeededIds::new(seed)),
             steps: dice.between(15, 60),
-            faults: *dice.pick(&[6, 12, 1_000]),
+            faults: *dice.pick(&[3, 6, 12, 1_000]),
             dice,
             key: 0,
             submitted: 0,
@@ -115,6 +115,12 @@ impl Driver {
         sim.lock().boot();
         if sim.lock().tally.processes > PROCESSES_MAX {
             sim.violated("it never comes to its end");
+        }
+        if !self.healing && self.dice.one_in(self.faults) {
+            // Again, while it still finds out what the crash before left.
+            let chances = self.dice.below(5);
+            let place = *self.dice.pick(&PLACES);
+            sim.lock().plans.kill = Some((place, chances));
         }
         let end = tokio::select! {
             biased;
@@ -178,7 +184,9 @@ impl Driver {
             self.pause_between_steps().await;
             let now = sim.lock().now();
             let overdue = sim.lock().ledger.overdue(now);
-            if let Err(what) = overdue {
+            if let Err(what) = overdue
+                && !client.has_stopped()
+            {
                 sim.violated(what);
             }
         }
