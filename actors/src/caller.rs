@@ -244,7 +244,10 @@ impl CallerState {
     ) -> (GlmOutcome, Option<AsyncTask>) {
         let begun = Instant::now();
         let account = call.endpoint.digest();
-        let task = match job.task.clone().filter(|task| task.account == account) {
+        let task = match job.task.clone() {
+            // The key was changed while the task waited for its slot: nobody can fetch it any more, and
+            // it was maybe billed.
+            Some(task) if task.account != account => return (GlmOutcome::Aborted, None),
             Some(task) => task,
             None => match self
                 .ports

@@ -29,8 +29,10 @@ pub mod testing;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
 
 use model::{Event, Settings, Timestamp};
 use ports::{Clock, Glm, Ids, Store};
@@ -64,27 +66,63 @@ impl Events {
 /// Where a test makes an actor fail: called with the actor's name whenever it takes a message.
 pub type FaultHook = dyn Fn(&'static str) + Send + Sync;
 
-/// The places where tests make actors panic. Without a hook it costs one branch.
+/// How long the store's blocking work takes, where a test owns time: asked for every piece of it.
+pub type DiskTime = dyn Fn() -> Duration + Send + Sync;
+
+/// The places where tests make actors panic and disks slow. Without a hook each costs one branch.
 #[derive(Clone, Default)]
-pub struct Faults(Option<Arc<FaultHook>>);
+pub struct Faults {
+    hook: Option<Arc<FaultHook>>,
+    disk: Option<Arc<DiskTime>>,
+}
 
 impl Faults {
     /// Calls `hook` with the actor's name at every message; the hook may panic.
     #[must_use]
     pub fn new(hook: Arc<FaultHook>) -> Self {
-        Self(Some(hook))
+        Self {
+            hook: Some(hook),
+            disk: None,
+        }
+    }
+
+    /// The store's blocking work runs as tasks that sleep first, instead of on threads of its own: on a
+    /// runtime of one thread and virtual time everything then happens in one order, and what happens
+    /// while a transaction is under way is seen.
+    #[must_use]
+    pub fn with_disk_time(mut self, time: Arc<DiskTime>) -> Self {
+        self.disk = Some(time);
+        self
     }
 
     pub(crate) fn point(&self, actor: &'static str) {
-        if let Some(hook) = &self.0 {
+        if let Some(hook) = &self.hook {
             hook(actor);
         }
+    }
+
+    /// Runs work that waits for the disk, off the async workers.
+    pub(crate) fn off_the_workers<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let Some(disk) = &self.disk else {
+            return tokio::task::spawn_blocking(work);
+        };
+        let time = disk();
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            work()
+        })
     }
 }
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Faults").field(&self.0.is_some()).finish()
+        f.debug_struct("Faults")
+            .field("hook", &self.hook.is_some())
+            .field("disk", &self.disk.is_some())
+            .finish()
     }
 }
 

@@ -403,14 +403,14 @@ impl QueueState {
         Ok(())
     }
 
-    /// The task of a call that was stopped by a shutdown while GLM holds it: the next start fetches it.
+    /// The task of a call that was stopped while GLM holds it, and is to be fetched later.
     fn left_open(&self, slot: SlotId, finished: &Finished) -> Option<LeftOpen> {
         let task = finished.task.clone()?;
-        let stopped = matches!(*finished.outcome, GlmOutcome::Aborted) && self.lane.is_stopping();
-        let awaited = self.lane.awaited(slot, finished.job_id, finished.attempt);
-        (stopped && matches!(awaited, Some((_, false)))).then_some(LeftOpen {
-            job_id: finished.job_id,
-            attempt: finished.attempt,
+        let (job_id, attempt) = (finished.job_id, finished.attempt);
+        let stopped = matches!(*finished.outcome, GlmOutcome::Aborted);
+        (stopped && self.lane.stays_open(slot, job_id, attempt)).then_some(LeftOpen {
+            job_id,
+            attempt,
             task,
         })
     }
@@ -721,7 +721,7 @@ async fn recent_calls(
     let back_ms = spacings.max().unwrap_or(0).max(limits::PACE_MEMORY_MS);
     let since = now.minus_ms(back_ms);
     let read = move || store.calls_since(since, limits::PACE_LOG_STARTS_MAX);
-    Ok(tokio::task::spawn_blocking(read).await??)
+    Ok(ports.faults.off_the_workers(read).await??)
 }
 
 /// Whether the change may be the end of its job.

@@ -119,7 +119,8 @@ impl Actor for StoreActor {
     ) -> Result<StoreState, ActorProcessingErr> {
         let epoch = args.epoch.clone();
         // Waits for a transaction that a failed predecessor left under way, off the async workers.
-        let mine = tokio::task::spawn_blocking(move || epoch.begin()).await?;
+        let begin = move || epoch.begin();
+        let mine = args.ports.faults.off_the_workers(begin).await?;
         Ok(StoreState {
             ports: args.ports,
             epoch: args.epoch,
@@ -200,7 +201,8 @@ impl StoreState {
         reply: RpcReplyPort<Result<Recovered, StoreError>>,
     ) -> Result<(), ActorProcessingErr> {
         let store = Arc::clone(&self.ports.store);
-        let recovered = tokio::task::spawn_blocking(move || store.recover()).await?;
+        let recover = move || store.recover();
+        let recovered = self.ports.faults.off_the_workers(recover).await?;
         let failed = recovered.as_ref().err().cloned();
         self.queue = Some(queue);
         let _ = reply.send(recovered);
@@ -217,7 +219,7 @@ impl StoreState {
         let queue = self.queue.clone();
         let (epoch, mine) = (self.epoch.clone(), self.mine);
         // Not joined: its end comes as a message, so that the mailbox is read meanwhile.
-        drop(tokio::task::spawn_blocking(move || {
+        drop(self.ports.faults.off_the_workers(move || {
             // A batch of an earlier epoch is dropped with its reply ports: its senders ask again.
             let done = epoch.within(mine, || commit(store, batch, queue.as_ref()));
             if let Some(done) = done {

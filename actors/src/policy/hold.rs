@@ -98,12 +98,12 @@ pub fn forget_account(state: &mut LaneState) {
     state.models.clear();
 }
 
-/// Ends one hold: an operator said so. Tells whether there was one.
+/// Ends one hold, or the probe that followed it: an operator said so. Tells whether there was one.
 pub fn release(state: &mut LaneState, scope: &HoldScope) -> bool {
     match scope {
         HoldScope::Account => {
-            state.probing = false;
-            state.hold.take().is_some()
+            let probing = std::mem::take(&mut state.probing);
+            state.hold.take().is_some() || probing
         }
         HoldScope::Lane(name) => state.lanes.get_mut(name).is_some_and(|lane| {
             lane.throttle_level = 0;
@@ -242,6 +242,8 @@ mod tests {
         );
         assert!(expire(&mut state, Timestamp::from_millis(5)));
         assert!(state.probing);
+        assert!(release(&mut state, &HoldScope::Account), "a probe");
+        assert!(!state.probing);
     }
 
     #[test]

@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE, HoldScope, Job,
-    JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
+    AsyncTask, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE,
+    HoldScope, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
 };
 use crate::policy::adaptive;
 use crate::policy::budget::Budgets;
@@ -190,7 +190,13 @@ impl Lane {
         });
         let open = self.orphans.values().filter_map(|orphan| {
             let (job, tokens) = (&orphan.job, u64::from(orphan.job.estimated_tokens));
-            Some((job.open?.at, job.id, job.sent_to(), tokens))
+            let open = job.open?;
+            // A staged one may have been sent at any moment since it was staged, even just now.
+            let at = match open.phase {
+                AttemptPhase::Started => open.at,
+                AttemptPhase::Staged => now,
+            };
+            Some((at, job.id, job.sent_to(), tokens))
         });
         let starts: Vec<_> = ended.chain(open).collect();
         for (name, track) in &mut self.tracks {
@@ -318,20 +324,32 @@ impl Lane {
         self.go_on(now)
     }
 
+    /// Whether a call that was stopped while GLM holds it as a task stays open: nobody gave the job up,
+    /// so either it is a shutdown, or a generation before this one stopped it and could not store why.
+    #[must_use]
+    pub fn stays_open(&self, slot: SlotId, id: JobId, attempt: AttemptNo) -> bool {
+        let given_up = self
+            .awaited(slot, id, attempt)
+            .map(|(_, cancelled)| cancelled);
+        given_up == Some(false) && (self.stopping || self.orphans.contains_key(&id))
+    }
+
     /// A slot's caller was stopped while GLM holds its call as a task: the attempt stays open on disk,
-    /// and the next start fetches its answer.
+    /// and its answer is fetched later, in a shutdown by the next start.
     #[must_use]
     pub fn left_open(&mut self, slot: SlotId, left: LeftOpen, now: Timestamp) -> Vec<Effect> {
-        self.orphans.remove(&left.job_id);
+        if self.stopping {
+            self.orphans.remove(&left.job_id);
+            self.transitions.push(Transition::Task {
+                job_id: left.job_id,
+                attempt: left.attempt,
+                task: AsyncTask {
+                    left_open: true,
+                    ..left.task
+                },
+            });
+        }
         self.free(slot, left.job_id);
-        self.transitions.push(Transition::Task {
-            job_id: left.job_id,
-            attempt: left.attempt,
-            task: AsyncTask {
-                left_open: true,
-                ..left.task
-            },
-        });
         self.credit(slot, now);
         self.go_on(now)
     }
@@ -576,12 +594,6 @@ impl Lane {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.in_flight() == 0 && self.open_tickets == 0
-    }
-
-    /// Whether it is shutting down: nothing more is sent.
-    #[must_use]
-    pub const fn is_stopping(&self) -> bool {
-        self.stopping
     }
 
     /// Whether the job waits or runs: its end is still to come.

@@ -1,0 +1,151 @@
+//! The end of a world, and of each of its processes: the books are right.
+
+use std::collections::BTreeMap;
+
+use onelane_actors::model::{
+    AttemptNo, CallOutcome, CallRecord, Day, JobId, JobStatus, Phase, UsageKey, UsageRow,
+};
+use onelane_actors::ports::{CallFilter, JobFilter, Store, UsageFilter};
+
+use crate::server::Kind;
+use crate::sim::{Sim, short};
+
+type Right = Result<(), String>;
+
+/// What holds at any moment: nothing acknowledged is missing, and the books agree with one another.
+pub(crate) fn agree(sim: &Sim) -> Right {
+    let state = sim.lock();
+    let broken = |error: onelane_actors::ports::StoreError| error.to_string();
+    let store = &sim.store;
+    let page = store
+        .jobs(&JobFilter::default(), None, usize::MAX)
+        .map_err(broken)?;
+    let on_disk: BTreeMap<JobId, JobStatus> = page
+        .jobs
+        .iter()
+        .map(|record| (record.job.id, record.job.status))
+        .collect();
+    for id in state.promises.keys() {
+        if !on_disk.contains_key(id) {
+            return Err(format!("job {} was acknowledged and is gone", short(*id)));
+        }
+    }
+    let known: BTreeMap<JobId, JobStatus> = state
+        .ledger
+        .jobs
+        .iter()
+        .map(|(id, known)| (*id, known.job.status))
+        .collect();
+    if known != on_disk {
+        return Err("the jobs on disk are not those that came there".to_owned());
+    }
+    let counts = store.counts().map_err(broken)?;
+    for status in JobStatus::ALL {
+        let jobs = on_disk.values().filter(|s| **s == status).count() as u64;
+        if counts.of(status) != jobs {
+            return Err(format!("{} jobs are {status:?}, counted {counts:?}", jobs));
+        }
+    }
+    for record in &page.jobs {
+        let answered = record.job.status == JobStatus::Completed;
+        if answered != record.response.is_some() {
+            return Err(format!(
+                "job {} and its answer don't agree",
+                short(record.job.id)
+            ));
+        }
+    }
+    let calls = store
+        .calls(&CallFilter::default(), None, usize::MAX)
+        .map_err(broken)?;
+    let mut usage: BTreeMap<UsageKey, UsageRow> = BTreeMap::new();
+    let mut rows: BTreeMap<(JobId, AttemptNo), CallRecord> = BTreeMap::new();
+    for call in calls.calls {
+        let key = UsageKey::of(&call);
+        let row = usage.entry(key);
+        row.or_insert_with_key(|key| UsageRow::empty(key.clone()))
+            .add(&call);
+        if rows.insert((call.job_id, call.attempt), call).is_some() {
+            return Err("an attempt is in the call log twice".to_owned());
+        }
+    }
+    if !rows.keys().eq(state.ledger.calls.keys()) {
+        return Err("the call log is not what was written to it".to_owned());
+    }
+    let all = UsageFilter {
+        start: Day(0),
+        end: Day(i32::MAX),
+        model: None,
+        user_id: None,
+    };
+    let sums = store.usage(&all).map_err(broken)?;
+    if !sums.iter().eq(usage.values()) || usage != state.ledger.usage {
+        return Err(format!(
+            "usage {sums:?} is not the sum of the call log {usage:?}"
+        ));
+    }
+    Ok(())
+}
+
+/// What holds once all is healed and done.
+pub(crate) fn close(sim: &Sim) -> Right {
+    agree(sim)?;
+    let state = sim.lock();
+    for known in state.ledger.jobs.values() {
+        let job = &known.job;
+        let waits_for_held = || {
+            let open = |id: &JobId| {
+                !state
+                    .ledger
+                    .status_of(*id)
+                    .is_some_and(JobStatus::is_terminal)
+            };
+            job.waits_for.iter().any(open)
+        };
+        let stated = match job.phase() {
+            Phase::Completed | Phase::Failed | Phase::Cancelled | Phase::Held => true,
+            Phase::Blocked => waits_for_held(),
+            Phase::Waiting | Phase::Staged | Phase::Running => false,
+        };
+        if !stated {
+            return Err(format!(
+                "all is well, and job {job:?} has not come to its end"
+            ));
+        }
+        if job.status == JobStatus::Failed && job.error.is_none() {
+            return Err(format!("job {} failed for no reason", short(job.id)));
+        }
+    }
+    for call in &state.server.calls {
+        let who = format!("attempt {} of job {}", call.attempt, short(call.job));
+        let Some(row) = state.ledger.calls.get(&(call.job, call.attempt)) else {
+            return Err(format!("GLM saw {who}, the call log did not"));
+        };
+        if row.model != call.model {
+            return Err(format!(
+                "{who} went to {}, on record is {}",
+                call.model, row.model
+            ));
+        }
+        let Some(billed) = call.billed else { continue };
+        if row.usage != billed && !row.maybe_billed {
+            return Err(format!(
+                "GLM charged {billed:?} for {who}, on record is {row:?}"
+            ));
+        }
+        if row.outcome == CallOutcome::Completed && call.kind == Kind::Call && row.usage != billed {
+            return Err(format!("{who} is completed with other tokens"));
+        }
+    }
+    for row in state.ledger.calls.values() {
+        let seen = state.server.call_of(row.job_id, row.attempt);
+        let unseen_outcome = matches!(
+            row.outcome,
+            CallOutcome::Interrupted | CallOutcome::Cancelled
+        );
+        if seen.is_none() && !unseen_outcome {
+            return Err(format!("GLM never saw {row:?}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,397 @@
+//! Those who use a lane while it runs: they ask, ask again when the actor that they asked has failed,
+//! and remember what they were told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onelane_actors::breaker::BreakerMsg;
+use onelane_actors::cost::Totals;
+use onelane_actors::model::{
+    BreakerSnapshot, HoldScope, JobId, JobStatus, LaneState, Settings, Submission,
+};
+use onelane_actors::policy::lane::LaneSnapshot;
+use onelane_actors::policy::transition::{Refusal, Transition};
+use onelane_actors::ports::{Clock, Ids};
+use onelane_actors::queue::{QueueMsg, SubmitError, Submitted, submitted};
+use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
+use onelane_actors::supervisor::{
+    House, Refs, RestartBudget, Supervisor, SupervisorArgs, SupervisorMsg,
+};
+use onelane_actors::testing::SeededIds;
+use onelane_actors::{Events, Faults, Ports};
+use ractor::{Actor, ActorRef, RpcReplyPort};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::history::Act;
+use crate::ports::{Disk, Wire};
+use crate::sim::{Promise, Sim, short};
+
+/// Longer than any answer takes, in virtual time: who waits longer waits for ever.
+const PATIENCE: Duration = Duration::from_secs(1_200);
+
+/// A lane that runs, for those who use it.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) sim: Arc<Sim>,
+    ids: Arc<SeededIds>,
+    house: watch::Receiver<House>,
+    settings: Arc<watch::Sender<Arc<Settings>>>,
+    supervisor: ActorRef<SupervisorMsg>,
+}
+
+/// Starts a lane on what the world's disk holds.
+pub(crate) async fn start(
+    sim: &Arc<Sim>,
+    ids: &Arc<SeededIds>,
+) -> Option<(Client, JoinHandle<()>)> {
+    let (clock, process, settings) = {
+        let state = sim.lock();
+        let settings = Arc::clone(state.history.latest());
+        (state.clock(), state.process, settings)
+    };
+    let (settings, in_force) = watch::channel(settings);
+    let (house, shown) = watch::channel(House::default());
+    let (on_message, on_disk) = (Arc::clone(sim), Arc::clone(sim));
+    let faults = Faults::new(Arc::new(move |actor| on_message.message(actor)))
+        .with_disk_time(Arc::new(move || on_disk.disk_time()));
+    let args = SupervisorArgs {
+        ports: Ports {
+            store: Arc::new(Disk::new(sim, process)),
+            glm: Arc::new(Wire::new(sim, process)),
+            clock: Arc::new(clock),
+            ids: Arc::clone(ids) as Arc<dyn Ids>,
+            settings: in_force,
+            events: Events::new(8),
+            faults,
+        },
+        budget: RestartBudget::default(),
+        house,
+        breaker: watch::channel(BreakerSnapshot::default()).0,
+        totals: watch::channel(Totals::default()).0,
+        lane: watch::channel(LaneState::default()).0,
+    };
+    let (supervisor, ended) = Actor::spawn(None, Supervisor, args).await.ok()?;
+    let client = Client {
+        sim: Arc::clone(sim),
+        ids: Arc::clone(ids),
+        house: shown,
+        settings: Arc::new(settings),
+        supervisor,
+    };
+    Some((client, ended))
+}
+
+/// What somebody submits.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) submission: Submission,
+    pub(crate) promise: Promise,
+    /// By a plain message to the queue, not through the store as the facade does.
+    pub(crate) plainly: bool,
+    /// The job that must be found, when it is asked for again.
+    pub(crate) expected: Option<JobId>,
+}
+
+impl Client {
+    /// Whether the lane has stopped by itself.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.house.borrow().stopped.is_some()
+    }
+
+    /// The actors of this moment. Looks again and again while they are being restarted: a watch wakes
+    /// those who wait for it in an order that it draws by itself.
+    async fn refs(&self) -> Option<Refs> {
+        loop {
+            let house = self.house.borrow().clone();
+            if house.stopped.is_some() {
+                return None;
+            }
+            if house.refs.is_some() {
+                return house.refs;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Asks, and asks again when the answer was lost. `None`: the lane has stopped.
+    async fn ask<T>(&self, what: &str, send: impl Fn(&Refs, RpcReplyPort<T>)) -> Option<T> {
+        let asked = async {
+            loop {
+                let refs = self.refs().await?;
+                let (port, answer) = oneshot::channel();
+                send(&refs, port.into());
+                if let Ok(answer) = answer.await {
+                    return Some(answer);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.sim.violated(format!("nobody answers: {what}"));
+                None
+            }
+        }
+    }
+
+    async fn ask_queue<T>(
+        &self,
+        what: &str,
+        message: impl Fn(RpcReplyPort<T>) -> QueueMsg,
+    ) -> Option<T> {
+        let send = |refs: &Refs, port| {
+            let _ = refs.queue.cast(message(port));
+        };
+        self.ask(what, send).await
+    }
+
+    fn note(&self, what: impl FnOnce() -> String) {
+        self.sim.lock().note(what);
+    }
+
+    /// Submits. What is acknowledged is a promise from then on.
+    pub(crate) async fn submit(&self, order: Order) {
+        let who = order.promise.prompt.trim_end_matches('x').to_owned();
+        let answer = if order.plainly {
+            let submit = |reply| QueueMsg::Submit {
+                submission: Box::new(order.submission.clone()),
+                reply,
+            };
+            // Asked again it may be another job, unless it has a key.
+            self.ask_queue("a submission", submit).await
+        } else {
+            self.insert(&order).await
+        };
+        match answer {
+            None => {}
+            Some(Ok(Submitted { job_id, created })) => {
+                self.note(|| format!("{who} is job {} (created: {created})", short(job_id)));
+                let on_disk = self.sim.lock().ledger.jobs.contains_key(&job_id);
+                if !on_disk {
+                    let id = short(job_id);
+                    self.sim
+                        .violated(format!("job {id} is acknowledged and not on disk"));
+                }
+                if order.expected.is_some_and(|id| id != job_id || created) {
+                    let id = short(job_id);
+                    self.sim
+                        .violated(format!("{who} again is another job: {id}"));
+                }
+                self.sim.lock().promises.insert(job_id, order.promise);
+            }
+            Some(Err(error)) => {
+                self.note(|| format!("{who} is refused: {error}"));
+                let lost = matches!(
+                    error,
+                    SubmitError::Refused(Refusal::NoSuchDependency(_)) | SubmitError::Invalid(_)
+                );
+                if lost {
+                    self.sim.violated(format!("{who}: {error}"));
+                }
+            }
+        }
+    }
+
+    /// As the facade does: the job has its id before the first try.
+    async fn insert(&self, order: &Order) -> Option<Result<Submitted, SubmitError>> {
+        let (now, settings) = {
+            let state = self.sim.lock();
+            (state.clock().now(), Arc::clone(&self.settings.borrow()))
+        };
+        let id = self.ids.job_id(now);
+        let new = match order.submission.clone().into_job(&settings, id, now) {
+            Ok(new) => Box::new(new),
+            Err(error) => return Some(Err(error.into())),
+        };
+        let send = |refs: &Refs, port| {
+            let _ = refs.store.cast(StoreMsg::Commit(CommitRequest {
+                transitions: vec![Transition::Insert(new.clone())],
+                reply: CommitReply::Port(port),
+            }));
+        };
+        let verdicts = self.ask("an insertion", send).await?;
+        Some(match verdicts {
+            Ok(mut verdicts) => submitted(verdicts.pop()),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Gives a job up.
+    pub(crate) async fn cancel(&self, job_id: JobId) {
+        let message = |reply| QueueMsg::Cancel { job_id, reply };
+        if let Some(answer) = self.ask_queue("a cancellation", message).await {
+            self.note(|| format!("job {} cancelled: {answer:?}", short(job_id)));
+            let status = self.sim.lock().ledger.status_of(job_id);
+            let ended = status.is_some_and(JobStatus::is_terminal);
+            // Somebody may have put it back in line since, but only if it had ended.
+            if answer.is_ok() && !ended {
+                self.note(|| format!("job {} is {status:?} again", short(job_id)));
+            }
+        }
+    }
+
+    /// Puts a job back in line.
+    pub(crate) async fn requeue(&self, job_id: JobId) {
+        let message = |reply| QueueMsg::Requeue { job_id, reply };
+        if let Some(answer) = self.ask_queue("a requeue", message).await {
+            self.note(|| format!("job {} requeued: {answer:?}", short(job_id)));
+        }
+    }
+
+    /// Changes a job's priority.
+    pub(crate) async fn reprioritise(&self, job_id: JobId, priority: i32) {
+        let message = |reply| QueueMsg::Reprioritise {
+            job_id,
+            priority,
+            reply,
+        };
+        if let Some(answer) = self.ask_queue("a new priority", message).await {
+            self.note(|| format!("job {} to {priority}: {answer:?}", short(job_id)));
+        }
+    }
+
+    /// Waits for a job's end.
+    pub(crate) async fn wait(&self, job_id: JobId) {
+        let message = |reply| QueueMsg::Wait { job_id, reply };
+        let refs = self.refs().await;
+        let Some(refs) = refs else { return };
+        let (port, answer) = oneshot::channel();
+        let _ = refs.queue.cast(message(port.into()));
+        // It may take for ever; an answer must be true.
+        if answer.await == Ok(true) {
+            let state = self.sim.lock();
+            let known = state.ledger.jobs.get(&job_id);
+            let ended = known.is_some_and(|known| {
+                known.job.status.is_terminal() || known.changed == state.now()
+            });
+            drop(state);
+            if !ended {
+                let id = short(job_id);
+                self.sim
+                    .violated(format!("job {id} was said to have ended and has not"));
+            }
+        }
+    }
+
+    /// Pauses.
+    pub(crate) async fn pause(&self) {
+        let reason = Some("a look".to_owned());
+        let message = |reply| QueueMsg::Pause {
+            reason: reason.clone(),
+            reply,
+        };
+        if self.ask_queue("a pause", message).await.is_some() {
+            self.note(|| "paused".to_owned());
+        }
+    }
+
+    /// Closes the intake.
+    pub(crate) async fn close_intake(&self) {
+        let message = |reply| QueueMsg::CloseIntake {
+            reason: None,
+            reply,
+        };
+        if self.ask_queue("a closing", message).await.is_some() {
+            self.note(|| "the intake is closed".to_owned());
+        }
+    }
+
+    /// Does something that ends holds.
+    async fn act<T>(&self, act: Act, what: impl Future<Output = Option<T>>) -> Option<T> {
+        let number = self.sim.lock().history.acts(act);
+        let answer = what.await;
+        let mut state = self.sim.lock();
+        let now = state.now();
+        if answer.is_some() {
+            state.history.acted(number, now);
+        }
+        answer
+    }
+
+    /// Resumes everything.
+    pub(crate) async fn resume(&self) {
+        let asked = self.ask_queue("a resume", |reply| QueueMsg::Resume { reply });
+        if self.act(Act::Resume, asked).await.is_some() {
+            self.note(|| "resumed".to_owned());
+        }
+    }
+
+    /// Releases a hold.
+    pub(crate) async fn release(&self, scope: HoldScope) {
+        let message = |reply| QueueMsg::Release {
+            scope: scope.clone(),
+            reply,
+        };
+        let asked = self.ask_queue("a release", message);
+        if let Some(answer) = self.act(Act::Release(scope.clone()), asked).await {
+            self.note(|| format!("{scope} is released: {answer:?}"));
+        }
+    }
+
+    /// Changes the settings.
+    pub(crate) async fn configure(&self, settings: Settings) {
+        let settings = Arc::new(settings);
+        {
+            let mut state = self.sim.lock();
+            let now = state.now();
+            state.history.set(Arc::clone(&settings), now);
+        }
+        self.settings.send_replace(settings);
+        let asked = self.ask_queue("a change", |reply| QueueMsg::Configure { reply });
+        if self.act(Act::Configure, asked).await.is_some() {
+            let mut state = self.sim.lock();
+            let now = state.now();
+            state.history.confirmed(now);
+        }
+    }
+
+    /// Closes the breaker.
+    pub(crate) async fn reset_breaker(&self) {
+        let send = |refs: &Refs, reply| {
+            let _ = refs.breaker.cast(BreakerMsg::Reset { reply });
+        };
+        if self.ask("a reset", send).await.is_some() {
+            self.note(|| "the breaker is reset".to_owned());
+        }
+    }
+
+    /// Opens the breaker for so long.
+    pub(crate) async fn open_breaker(&self, ms: Option<u64>) {
+        let until = ms.map(|ms| self.sim.lock().now().plus_ms(ms));
+        let send = |refs: &Refs, reply| {
+            let reason = "by hand".to_owned();
+            let _ = refs.breaker.cast(BreakerMsg::Open {
+                reason,
+                until,
+                reply,
+            });
+        };
+        if self.ask("an opening", send).await.is_some() {
+            self.note(|| format!("the breaker is open for {ms:?} ms"));
+        }
+    }
+
+    /// A look at the lanes.
+    pub(crate) async fn snapshot(&self) -> Option<LaneSnapshot> {
+        self.ask_queue("a look", |reply| QueueMsg::Snapshot { reply })
+            .await
+    }
+
+    /// Shuts down as the facade does: lets calls finish for so long, then closes them. Tells whether
+    /// they finished.
+    pub(crate) async fn shut_down(&self, patience: Duration) -> bool {
+        let drain = || self.ask_queue("a drain", |reply| QueueMsg::Drain { reply });
+        let mut drained = matches!(tokio::time::timeout(patience, drain()).await, Ok(Some(())));
+        if !drained {
+            if let Some(refs) = self.refs().await {
+                let _ = refs.queue.cast(QueueMsg::AbortAll);
+            }
+            let again = tokio::time::timeout(Duration::from_secs(5), drain()).await;
+            drained = matches!(again, Ok(Some(())));
+        }
+        let _ = self.supervisor.cast(SupervisorMsg::Shutdown);
+        drained
+    }
+}

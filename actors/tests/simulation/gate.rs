@@ -1,0 +1,138 @@
+//! What GLM may see: checked when a call begins.
+
+use std::sync::Arc;
+
+use onelane_actors::model::{AttemptPhase, JobStatus, Settings, Timestamp};
+use onelane_actors::ports::GlmCall;
+
+use crate::history::History;
+use crate::ledger::Ledger;
+use crate::server::Server;
+
+/// The longest that a transaction takes, in milliseconds.
+pub(crate) const DISK_MS_MAX: u64 = 300;
+/// From the decision to send a call to its beginning, in milliseconds: two transactions, since one may
+/// be under way already.
+pub(crate) const SENDING_MS: u64 = 2 * DISK_MS_MAX + 50;
+const MINUTE_MS: u64 = 60_000;
+
+/// Whether a call may begin now; the error says why not.
+pub(crate) fn may_begin(
+    call: &GlmCall,
+    ledger: &Ledger,
+    server: &Server,
+    history: &History,
+    now: Timestamp,
+) -> Result<(), String> {
+    let known = ledger.jobs.get(&call.job_id).ok_or("it is not on disk")?;
+    let job = &known.job;
+    let Some(open) = job.open.filter(|open| open.no == call.attempt) else {
+        return Err(format!("that attempt is not on disk, the job is {job:?}"));
+    };
+    let decided = match open.phase {
+        AttemptPhase::Started => open.at,
+        // It goes out while its start is being stored.
+        AttemptPhase::Staged => now,
+    };
+    let in_force: Vec<&Arc<Settings>> = history.between(decided, now).collect();
+    for before in &job.after {
+        if ledger.status_of(*before) != Some(JobStatus::Completed) {
+            return Err("a job that it runs after is not completed".to_owned());
+        }
+    }
+    if job.run_at.is_some_and(|at| at > now) {
+        return Err("its time has not come".to_owned());
+    }
+    if !in_force.iter().any(|s| s.endpoint == call.endpoint) {
+        return Err("with a key that was not in force".to_owned());
+    }
+    let own = |s: &&Arc<Settings>| {
+        let chain = s.fallbacks.get(&job.model);
+        call.model == job.model || chain.is_some_and(|chain| chain.contains(&call.model))
+    };
+    if !in_force.iter().any(own) {
+        return Err(format!("{} may not serve for {}", call.model, job.model));
+    }
+    if let Some(other) = open_calls(server).find(|other| other.job == call.job_id) {
+        return Err(format!("its attempt {} is still open", other.attempt));
+    }
+    if !in_force.iter().any(|s| has_room(call, server, s)) {
+        return Err(format!(
+            "{} calls are open already, more than any settings in force since it was decided allow",
+            server.open.len()
+        ));
+    }
+    if let Some(settings) = history.steady_since(now.minus_ms(MINUTE_MS + SENDING_MS)) {
+        paced(call, ledger, server, settings, now)?;
+    }
+    Ok(())
+}
+
+fn open_calls(server: &Server) -> impl Iterator<Item = &crate::server::Call> {
+    server.open.iter().map(|number| &server.calls[*number])
+}
+
+/// Whether a call more fits into its lane, and into all lanes together.
+fn has_room(call: &GlmCall, server: &Server, settings: &Settings) -> bool {
+    let lane = settings.lane_of(&call.model);
+    let in_lane = open_calls(server)
+        .filter(|open| settings.lane_of(&open.model) == lane)
+        .count();
+    in_lane < usize::from(settings.rules_of(lane).max_concurrency)
+        && server.open.len() < usize::from(settings.slots())
+}
+
+/// Whether the lane's pace was kept in the minute that ends with this call. A minute at GLM is shorter
+/// by the time between decision and call.
+fn paced(
+    call: &GlmCall,
+    ledger: &Ledger,
+    server: &Server,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<(), String> {
+    let lane = settings.lane_of(&call.model);
+    let pace = settings.rules_of(lane).pace;
+    if !pace.is_on() {
+        return Ok(());
+    }
+    let from = now.minus_ms(MINUTE_MS - SENDING_MS);
+    let recent: Vec<_> = server
+        .calls
+        .iter()
+        .rev()
+        .take_while(|other| other.begun > from)
+        .filter(|other| settings.lane_of(&other.model) == lane)
+        .collect();
+    let allowed = pace.requests_per_minute as usize;
+    if allowed > 0 && recent.len() >= allowed {
+        let begun: Vec<String> = recent
+            .iter()
+            .map(|c| format!("-{} ms", now.since(c.begun)))
+            .collect();
+        return Err(format!(
+            "a minute of lane {lane} allows {allowed} calls, and these were before it: {begun:?}"
+        ));
+    }
+    if let Some(last) = recent.first()
+        && now.since(last.begun) + SENDING_MS < pace.min_spacing_ms
+    {
+        return Err(format!("{} ms after another", now.since(last.begun)));
+    }
+    if pace.tokens_per_minute > 0 {
+        // Least of all that a call may have counted for.
+        let counted = |other: &&&crate::server::Call| match ledger.tokens_of(other) {
+            Some(tokens) => tokens,
+            None => ledger.estimate_of(other.job),
+        };
+        let before: u64 = recent.iter().map(|other| counted(&other)).sum();
+        let own = ledger.estimate_of(call.job_id);
+        if before > 0 && before + own > pace.tokens_per_minute {
+            return Err(format!(
+                "a minute of lane {lane} allows {} tokens, and there were {before} before its {own}",
+                pace.tokens_per_minute
+            ));
+        }
+    }
+    Ok(())
+}

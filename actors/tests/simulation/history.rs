@@ -1,0 +1,117 @@
+//! Which settings were in force when, and what operators were doing: between the asking and the answer
+//! either may count.
+
+use std::sync::Arc;
+
+use onelane_actors::model::{HoldScope, Settings, Timestamp};
+
+use crate::gate::SENDING_MS;
+
+struct Span {
+    from: Timestamp,
+    until: Option<Timestamp>,
+    settings: Arc<Settings>,
+}
+
+/// What an operator did that ends holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Everything is resumed.
+    Resume,
+    /// One hold is released.
+    Release(HoldScope),
+    /// The settings were changed.
+    Configure,
+}
+
+/// The settings of a world over time.
+#[derive(Default)]
+pub(crate) struct History {
+    spans: Vec<Span>,
+    acts: Vec<(Act, Option<Timestamp>)>,
+    recovered: Option<Timestamp>,
+}
+
+/// How long after a change the disk may fail before the change is there, in milliseconds.
+const AGAIN_MS: u64 = 30_000;
+
+impl History {
+    /// From now on these settings may be in force.
+    pub(crate) fn set(&mut self, settings: Arc<Settings>, now: Timestamp) {
+        self.spans.push(Span {
+            from: now,
+            until: None,
+            settings,
+        });
+    }
+
+    /// Only the latest settings are in force from now on.
+    pub(crate) fn confirmed(&mut self, now: Timestamp) {
+        let before = self.spans.len().saturating_sub(1);
+        for span in &mut self.spans[..before] {
+            span.until.get_or_insert(now);
+        }
+    }
+
+    /// All that may have been in force at some moment between these two.
+    pub(crate) fn between(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> impl Iterator<Item = &Arc<Settings>> {
+        self.spans
+            .iter()
+            .filter(move |s| s.from <= to && s.until.is_none_or(|until| until >= from))
+            .map(|span| &span.settings)
+    }
+
+    /// The settings, if they were the same at every moment from then on.
+    pub(crate) fn steady_since(&self, from: Timestamp) -> Option<&Arc<Settings>> {
+        let mut spans = self.spans.iter().rev();
+        let last = spans.next()?;
+        let steady = spans.next().is_none_or(|before| {
+            before.until.is_some_and(|until| until < from) && last.from <= from
+        });
+        steady.then_some(&last.settings)
+    }
+
+    /// The latest.
+    pub(crate) fn latest(&self) -> &Arc<Settings> {
+        &self.spans.last().expect("a world has settings").settings
+    }
+
+    /// The disk was read whole.
+    pub(crate) fn recovered(&mut self, now: Timestamp) {
+        self.recovered = Some(now);
+    }
+
+    /// An operator begins to do something.
+    pub(crate) fn acts(&mut self, act: Act) -> usize {
+        self.acts.push((act, None));
+        self.acts.len() - 1
+    }
+
+    /// He has his answer.
+    pub(crate) fn acted(&mut self, act: usize, now: Timestamp) {
+        if let Some(act) = self.acts.get_mut(act) {
+            act.1 = Some(now);
+        }
+    }
+
+    /// Whether an operator was doing something like this just now.
+    pub(crate) fn is_done_by_hand(&self, which: impl Fn(&Act) -> bool, now: Timestamp) -> bool {
+        let mut acts = self.acts.iter();
+        // The answer to a change of the settings does not wait for the disk, and where the disk failed
+        // the lane acts on the change again when it has been read.
+        let again = |done: Timestamp| self.recovered.filter(|at| at.since(done) < AGAIN_MS);
+        let lately =
+            |done: Timestamp| done.max(again(done).unwrap_or(done)).plus_ms(SENDING_MS) >= now;
+        acts.any(|(act, done)| done.is_none_or(lately) && which(act))
+    }
+
+    /// The process has ended: what was asked of it and not answered will not be done any more.
+    pub(crate) fn process_over(&mut self, now: Timestamp) {
+        self.acts.clear();
+        self.confirmed(now);
+    }
+}

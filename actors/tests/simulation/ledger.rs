@@ -1,0 +1,390 @@
+//! What is on disk, change by change: every one is checked against the table, against what was in
+//! force when it was decided, and against what is known of the job.
+
+use std::collections::BTreeMap;
+
+use onelane_actors::model::{
+    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId, JobStatus,
+    LaneRule, LaneState, Phase, Timestamp, UsageKey, UsageRow, code,
+};
+use onelane_actors::policy::transition::{
+    Applied, Happening, Next, Refusal, Settlement, Transition, next_phase,
+};
+use onelane_actors::ports::Store;
+use onelane_actors::testing::MemoryStore;
+
+use crate::history::{Act, History};
+use crate::order;
+use crate::server::Call;
+use crate::sim::{Tally, short};
+
+/// A job as it is on disk, and when it came to be so.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) job: Job,
+    pub(crate) changed: Timestamp,
+}
+
+/// The disk, as far as it is looked at.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) jobs: BTreeMap<JobId, Known>,
+    pub(crate) lane: LaneState,
+    pub(crate) breaker: BreakerSnapshot,
+    pub(crate) calls: BTreeMap<(JobId, AttemptNo), CallRecord>,
+    pub(crate) usage: BTreeMap<UsageKey, UsageRow>,
+    /// When it was last read whole.
+    pub(crate) recovered: Timestamp,
+}
+
+type Checked = Result<(), String>;
+
+impl Ledger {
+    pub(crate) fn status_of(&self, job: JobId) -> Option<JobStatus> {
+        Some(self.jobs.get(&job)?.job.status)
+    }
+
+    pub(crate) fn estimate_of(&self, job: JobId) -> u64 {
+        let known = self.jobs.get(&job);
+        known.map_or(0, |known| u64::from(known.job.estimated_tokens))
+    }
+
+    /// The least that a call may count for once it is on record; `None`: it is not.
+    pub(crate) fn tokens_of(&self, call: &Call) -> Option<u64> {
+        let row = self.calls.get(&(call.job, call.attempt))?;
+        Some(row.usage.total_tokens.min(self.estimate_of(call.job)))
+    }
+
+    /// Jobs whose call is on record as open.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Job> {
+        let jobs = self.jobs.values().map(|known| &known.job);
+        jobs.filter(|job| job.status == JobStatus::Processing)
+    }
+
+    /// One change was made, or refused.
+    pub(crate) fn apply(
+        &mut self,
+        change: &Transition,
+        verdict: &Result<Applied, Refusal>,
+        store: &MemoryStore,
+        history: &History,
+        tally: &mut Tally,
+        now: Timestamp,
+    ) -> Checked {
+        let applied = match verdict {
+            Ok(applied) => applied,
+            Err(refusal) => return self.refused(change, refusal),
+        };
+        match change {
+            Transition::Start {
+                job_id,
+                at,
+                served_by,
+                ..
+            } => {
+                let model = served_by.as_deref();
+                order::may_start(self, *job_id, model, *at, history)
+                    .map_err(|why| format!("job {} was started: {why}", short(*job_id)))?;
+                tally.fallbacks += u64::from(served_by.is_some());
+            }
+            Transition::Lane(state) => self.lane_becomes(state, history, tally, now)?,
+            Transition::Breaker(breaker) => self.breaker_becomes(breaker, tally),
+            Transition::Settle(settlement) => self.settled(settlement, history, tally, now)?,
+            _ => {}
+        }
+        if let Some(id) = change.job_id() {
+            self.moved(id, happening(change), store, now)?;
+        }
+        if let Applied::Inserted(job) = applied {
+            tally.jobs += 1;
+            let job = (**job).clone();
+            if self.jobs.contains_key(&job.id) {
+                return Err(format!("job {} was inserted twice", short(job.id)));
+            }
+            self.jobs.insert(job.id, Known { job, changed: now });
+        }
+        if let Applied::Chain { others, .. } = applied {
+            for other in others {
+                let to = other.phase();
+                let happening = match to {
+                    Phase::Failed => Happening::Fail,
+                    Phase::Cancelled => Happening::Cancel,
+                    _ => Happening::Unblock,
+                };
+                self.moved(other.id, Some(happening), store, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> u64 {
+        let jobs = self.jobs.values();
+        jobs.filter(|known| known.job.status == JobStatus::Pending)
+            .count() as u64
+    }
+
+    /// A change that was refused: the lane's own steps never are.
+    fn refused(&self, change: &Transition, refusal: &Refusal) -> Checked {
+        match change {
+            Transition::Stage { job_id, .. }
+            | Transition::Unstage { job_id }
+            | Transition::Start { job_id, .. }
+            | Transition::Resume { job_id, .. } => Err(format!(
+                "the lane and the disk disagree about job {}: {refusal}, {change:?}",
+                short(*job_id)
+            )),
+            Transition::Settle(settlement) => Err(format!(
+                "the end of attempt {} of job {} was refused: {refusal}",
+                settlement.attempt,
+                short(settlement.job_id)
+            )),
+            Transition::Insert(_) => match refusal {
+                Refusal::QueueFull { limit } if self.pending() < *limit => {
+                    Err(format!("refused for {limit} that are not waiting"))
+                }
+                Refusal::NotFound | Refusal::WrongStatus(_) | Refusal::NoSuchDependency(_) => {
+                    Err(format!("an insertion was refused: {refusal}"))
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// A job is as the store has it now: it got there by the table, and its attempts only grew.
+    fn moved(
+        &mut self,
+        id: JobId,
+        happening: Option<Happening>,
+        store: &MemoryStore,
+        now: Timestamp,
+    ) -> Checked {
+        let Some(known) = self.jobs.get_mut(&id) else {
+            return Ok(());
+        };
+        let record = store.job(id).map_err(|error| error.to_string())?;
+        let Some(after) = record.map(|record| record.job) else {
+            return Err(format!("job {} is gone from disk", short(id)));
+        };
+        let (from, to) = (known.job.phase(), after.phase());
+        if let Some(happening) = happening {
+            let legal = next_phase(from, happening) == Some(to)
+                // The jobs that it runs after may not be completed (all of them).
+                || (matches!(happening, Happening::Requeue | Happening::Unblock)
+                    && to == Phase::Blocked);
+            if !legal {
+                return Err(format!(
+                    "job {} went from {from:?} to {to:?} by {happening:?}",
+                    short(id)
+                ));
+            }
+        }
+        if after.attempts < known.job.attempts {
+            return Err(format!("the attempts of job {} went back", short(id)));
+        }
+        let blocked = after
+            .waits_for
+            .iter()
+            .any(|other| *other == id || !after.after.contains(other));
+        if blocked {
+            return Err(format!("job {} waits for what it did not ask", short(id)));
+        }
+        *known = Known {
+            job: after,
+            changed: now,
+        };
+        Ok(())
+    }
+
+    /// An attempt ended: its row is the only one, says what it should, and stops what it should.
+    fn settled(
+        &mut self,
+        settlement: &Settlement,
+        history: &History,
+        tally: &mut Tally,
+        now: Timestamp,
+    ) -> Checked {
+        let call = &settlement.call;
+        let who = format!("attempt {} of job {}", call.attempt, short(call.job_id));
+        let Some(job) = self.jobs.get(&call.job_id).map(|known| &known.job) else {
+            return Err(format!("{who} ended, and the job is not on disk"));
+        };
+        if (call.job_id, call.attempt) != (settlement.job_id, settlement.attempt) {
+            return Err(format!("{who} has the row of another"));
+        }
+        if call.model != job.sent_to() && job.phase() == Phase::Running {
+            return Err(format!("{who} is on record for {}", call.model));
+        }
+        if call.outcome == CallOutcome::Interrupted {
+            tally.interrupted += 1;
+            if !call.maybe_billed {
+                return Err(format!("{who} was interrupted and surely not billed"));
+            }
+            let ours = |account: &str| {
+                let mut at = history.between(now, now);
+                at.all(|settings| settings.endpoint.digest() == account)
+            };
+            if job.task.as_ref().is_some_and(|task| ours(&task.account))
+                && !matches!(settlement.next, Next::Cancelled)
+            {
+                return Err(format!("{who} is given up although GLM holds it as a task"));
+            }
+        }
+        if let Next::Failed { failure } = &settlement.next {
+            tally.quarantined += u64::from(failure.code == code::QUARANTINED);
+        }
+        let key = (call.job_id, call.attempt);
+        if self.calls.insert(key, call.clone()).is_some() {
+            return Err(format!("{who} is in the call log twice"));
+        }
+        let row = self.usage.entry(UsageKey::of(call));
+        row.or_insert_with_key(|key| UsageRow::empty(key.clone()))
+            .add(call);
+        if let Some(state) = &settlement.lane {
+            self.lane_becomes(state, history, tally, now)?;
+        }
+        if let Some(breaker) = &settlement.breaker {
+            self.breaker_becomes(breaker, tally);
+        }
+        if call.outcome == CallOutcome::Failed {
+            self.stopped(call, history, now)
+                .map_err(|why| format!("{who}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// What a failure says has to stop has stopped.
+    fn stopped(&self, call: &CallRecord, history: &History, now: Timestamp) -> Checked {
+        let Some(failure) = &call.failure else {
+            return Err("it failed without a failure".to_owned());
+        };
+        // The failure of the time's settings; a change of them while it was open may excuse it.
+        let mut in_force = history.between(call.started_at, now);
+        let (Some(settings), None) = (in_force.next(), in_force.next()) else {
+            return Ok(());
+        };
+        if failure.code == code::THROTTLED {
+            return Ok(());
+        }
+        let (_, rule) = settings.decide(failure);
+        let account = self.lane.hold.as_ref();
+        let model = self.lane.models.get(&call.model);
+        let model = model.and_then(|model| model.hold.as_ref());
+        let lane = self.lane.lanes.get(settings.lane_of(&call.model));
+        let lane = lane.and_then(|lane| lane.hold.as_ref());
+        let (held, what) = match rule.lane {
+            LaneRule::GoOn => return Ok(()),
+            LaneRule::CoolDown => (lane, "its lane does not cool down"),
+            LaneRule::HoldModel | LaneRule::HoldModelForOperator => (model, "its model goes on"),
+            LaneRule::HoldUntilReset => {
+                let reset = failure.reset_at.unwrap_or_default();
+                let holds = account.filter(|hold| hold.until.is_none_or(|until| until > reset));
+                let outweighed = account
+                    .filter(|_| holds.is_none())
+                    .is_some_and(|hold| hold.kind > onelane_actors::model::HoldKind::Quota);
+                if outweighed {
+                    return Ok(());
+                }
+                (holds, "the account goes on before the reset")
+            }
+            LaneRule::HoldForOperator => (account, "the account goes on"),
+        };
+        if held.is_none() {
+            return Err(format!("GLM said {}, and {what}", failure.code));
+        }
+        Ok(())
+    }
+
+    fn breaker_becomes(&mut self, breaker: &BreakerSnapshot, tally: &mut Tally) {
+        tally.breaker += u64::from(breaker.state != self.breaker.state);
+        self.breaker = breaker.clone();
+    }
+
+    /// The lanes' state changes: every hold that ends does so by its rule.
+    fn lane_becomes(
+        &mut self,
+        new: &LaneState,
+        history: &History,
+        tally: &mut Tally,
+        now: Timestamp,
+    ) -> Checked {
+        let old = std::mem::replace(&mut self.lane, new.clone());
+        let after: BTreeMap<HoldScope, &Hold> = new.holds().collect();
+        let before: BTreeMap<HoldScope, &Hold> = old.holds().collect();
+        tally.holds += after.keys().filter(|s| !before.contains_key(s)).count() as u64;
+        for (scope, hold) in before {
+            let over = hold.until.is_some_and(|until| until <= now);
+            let by_hand = history.is_done_by_hand(
+                |act| match act {
+                    Act::Resume | Act::Configure => true,
+                    Act::Release(released) => *released == scope,
+                },
+                now,
+            );
+            let outweighed = after.get(&scope).is_some_and(|new| {
+                new.kind > hold.kind
+                    || (new.kind == hold.kind
+                        && match (hold.until, new.until) {
+                            (_, None) => true,
+                            (None, Some(_)) => false,
+                            (Some(old), Some(new)) => new >= old,
+                        })
+            });
+            if !over && !by_hand && !outweighed {
+                return Err(format!(
+                    "the hold of {scope} ended before its time: {hold:?}, then {:?}",
+                    after.get(&scope)
+                ));
+            }
+        }
+        let resumed = history.is_done_by_hand(|act| *act == Act::Resume, now);
+        if (old.paused.is_some() && new.paused.is_none()
+            || old.draining.is_some() && new.draining.is_none())
+            && !resumed
+        {
+            return Err("a pause or a closed intake ended and nobody had said so".to_owned());
+        }
+        Ok(())
+    }
+
+    /// A hold that should have ended by itself, and has not.
+    pub(crate) fn overdue(&self, now: Timestamp) -> Checked {
+        /// A tick, and a transaction or two, in milliseconds.
+        const PATIENCE_MS: u64 = 3_000;
+        for (scope, hold) in self.lane.holds() {
+            if let Some(until) = hold.until
+                && now.since(until.max(self.recovered)) > PATIENCE_MS
+            {
+                return Err(format!("the hold of {scope} outlives its end: {hold:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a change means for its job.
+fn happening(change: &Transition) -> Option<Happening> {
+    Some(match change {
+        Transition::Stage { .. } => Happening::Stage,
+        Transition::Unstage { .. } => Happening::Unstage,
+        Transition::Start { .. } => Happening::Start,
+        Transition::Resume { .. } => Happening::Resume,
+        Transition::Fail { .. } => Happening::Fail,
+        Transition::Cancel { .. } => Happening::Cancel,
+        Transition::Requeue { .. } => Happening::Requeue,
+        Transition::Reprioritise { .. } => Happening::Reprioritise,
+        Transition::Settle(settlement) => match settlement.next {
+            Next::Completed { .. } => Happening::Complete,
+            Next::Retry { .. } => Happening::Retry,
+            Next::SetAside { .. } => Happening::SetAside,
+            Next::Failed { .. } => Happening::Fail,
+            Next::Cancelled => Happening::Cancel,
+        },
+        Transition::Insert(_)
+        | Transition::Task { .. }
+        | Transition::Lane(_)
+        | Transition::Breaker(_)
+        | Transition::Config(_)
+        | Transition::Billing { .. } => return None,
+    })
+}

@@ -1,0 +1,197 @@
+//! What a start needs: nothing stops it, a slot of its lane is free, its time has come, and nobody who
+//! should go first waits.
+
+use std::sync::Arc;
+
+use onelane_actors::model::{
+    BreakerState, HoldKind, Job, JobId, LaneState, OrderSettings, Phase, Settings, Timestamp,
+};
+
+use crate::history::History;
+use crate::ledger::{Known, Ledger};
+
+/// Whether a start that was decided at this moment is right, by what was on disk then.
+pub(crate) fn may_start(
+    ledger: &Ledger,
+    id: JobId,
+    served_by: Option<&str>,
+    at: Timestamp,
+    history: &History,
+) -> Result<(), String> {
+    let Some(known) = ledger.jobs.get(&id) else {
+        return Err("it is not on disk".to_owned());
+    };
+    let job = &known.job;
+    nothing_stops(ledger)?;
+    if job.due_at().is_some_and(|due| due > at) {
+        return Err(format!("it is not due before {:?}", job.due_at()));
+    }
+    if job.deadline.is_some_and(|deadline| deadline <= at) {
+        return Err("its deadline is over".to_owned());
+    }
+    let mut last = Ok(());
+    for settings in history.between(at, at) {
+        last = fits(ledger, job, served_by, settings, at);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last?;
+    // A stage keeps the order that was in force when it was filled.
+    let since = match job.open {
+        Some(open) => open.at.min(at),
+        None => at,
+    };
+    match history.steady_since(since) {
+        Some(settings) => nobody_is_overtaken(ledger, known, served_by, settings, history, at),
+        None => Ok(()),
+    }
+}
+
+fn nothing_stops(ledger: &Ledger) -> Result<(), String> {
+    if let Some(pause) = &ledger.lane.paused {
+        return Err(format!("paused: {pause:?}"));
+    }
+    if let Some(hold) = &ledger.lane.hold {
+        return Err(format!("the account is held: {hold:?}"));
+    }
+    let open = ledger.running().count();
+    match ledger.breaker.state {
+        BreakerState::Open => return Err("the breaker is open".to_owned()),
+        BreakerState::HalfOpen if open > 0 => {
+            return Err(format!(
+                "the breaker is half-open, and {open} calls are open"
+            ));
+        }
+        _ => {}
+    }
+    if ledger.lane.probing && open > 0 {
+        return Err(format!("it is a probe beside {open} open calls"));
+    }
+    Ok(())
+}
+
+/// Whether these settings allow the start.
+fn fits(
+    ledger: &Ledger,
+    job: &Job,
+    served_by: Option<&str>,
+    settings: &Settings,
+    at: Timestamp,
+) -> Result<(), String> {
+    if !settings.is_active {
+        return Err("switched off".to_owned());
+    }
+    let model = served_by.unwrap_or(&job.model);
+    if target(&job.model, &ledger.lane, settings) != Some(model) {
+        return Err(format!(
+            "{} is not where jobs of {} go: {:?}",
+            model, job.model, ledger.lane.models
+        ));
+    }
+    let lane = settings.lane_of(model);
+    let condition = ledger.lane.lanes.get(lane);
+    if let Some(hold) = condition.and_then(|lane| lane.hold.as_ref()) {
+        return Err(format!("lane {lane} is held at {at}: {hold:?}"));
+    }
+    let rules = settings.rules_of(lane);
+    let mut limit = rules.max_concurrency;
+    if let Some(auto) = rules.auto
+        && let Some(learnt) = condition.and_then(|lane| lane.learnt)
+    {
+        limit = limit.min(learnt.limit.max(auto.min));
+    }
+    let open = |job: &&Job| settings.lane_of(job.sent_to()) == lane;
+    let in_lane = ledger.running().filter(open).count();
+    if in_lane >= usize::from(limit) {
+        return Err(format!(
+            "lane {lane} may have {limit} calls open and has {in_lane}"
+        ));
+    }
+    let all = ledger.running().count();
+    if all >= usize::from(settings.slots()) {
+        return Err(format!("{all} calls are open, as many as there are slots"));
+    }
+    Ok(())
+}
+
+/// The model that a model's jobs are sent to.
+fn target<'a>(model: &'a str, state: &LaneState, settings: &'a Settings) -> Option<&'a str> {
+    let held = |model: &str| state.models.get(model)?.hold.as_ref();
+    let Some(hold) = held(model) else {
+        return Some(model);
+    };
+    if hold.kind != HoldKind::Overload {
+        return None;
+    }
+    let chain = settings.fallbacks.get(model)?.iter();
+    chain.map(String::as_str).find(|m| held(m).is_none())
+}
+
+/// The priority of a job, less the ageing intervals before it could run: of two that age alike the
+/// higher goes first at every moment. So a job that could run so much later that its priority does not
+/// make up for it never overtakes: that bounds the waiting of every other.
+fn rank(job: &Job, order: OrderSettings) -> i64 {
+    let interval = i64::try_from(order.ageing_ms).unwrap_or(i64::MAX);
+    let intervals = match interval {
+        0 => 0,
+        ms => job.available_since().as_millis().div_euclid(ms),
+    };
+    i64::from(job.priority) - intervals
+}
+
+/// Whether no job that was there before the decision should have gone first.
+fn nobody_is_overtaken(
+    ledger: &Ledger,
+    own: &Known,
+    served_by: Option<&str>,
+    settings: &Arc<Settings>,
+    history: &History,
+    at: Timestamp,
+) -> Result<(), String> {
+    let order_of = |job: &Job| settings.rules_of(settings.lane_of(&job.model)).order;
+    let lane = settings.lane_of(served_by.unwrap_or(&own.job.model));
+    let order = order_of(&own.job);
+    let own_rank = rank(&own.job, order);
+    let here = |job: &Job| {
+        let model = target(&job.model, &ledger.lane, settings);
+        model.is_some_and(|model| settings.lane_of(model) == lane)
+    };
+    let waiting: Vec<&Known> = ledger
+        .jobs
+        .values()
+        .filter(|other| match other.job.phase() {
+            Phase::Waiting => true,
+            // One that a restart found staged is not in line until it is known not to be open.
+            Phase::Staged => other.job.open.is_some_and(|open| {
+                open.at > ledger.recovered && history.steady_since(open.at).is_some()
+            }),
+            _ => false,
+        })
+        .filter(|other| other.job.id != own.job.id && here(&other.job))
+        .collect();
+    // Where lanes that age differently meet, what was staged is not displaced.
+    let ages = |job: &Job| order_of(job).ageing_ms;
+    if waiting
+        .iter()
+        .any(|other| ages(&other.job) != order.ageing_ms)
+    {
+        return Ok(());
+    }
+    for other in waiting {
+        let job = &other.job;
+        // Heard of before the decision, whatever had to be stored first.
+        if other.changed >= at || job.due_at().is_some_and(|due| due > at) {
+            continue;
+        }
+        let other_rank = rank(job, order_of(job));
+        let in_turns = order.fair_quantum_tokens > 0 || order_of(job).fair_quantum_tokens > 0;
+        if other_rank > own_rank || (other_rank == own_rank && !in_turns && job.seq < own.job.seq) {
+            return Err(format!(
+                "before {job:?} (rank {other_rank}), which waits on lane {lane} since {} and should go first (rank {own_rank})",
+                other.changed
+            ));
+        }
+    }
+    Ok(())
+}
