@@ -195,7 +195,12 @@ impl CallerState {
             timeouts.total_ms = timeouts.total_ms.min(deadline.since(now).max(1));
         }
         let bounded_by_job = timeouts.total_ms < configured_ms;
-        let endpoint = self.ports.glm.url(&settings.endpoint);
+        let is_async = job.task.is_some() || settings.async_models.contains(job.sent_to());
+        let endpoint = if is_async {
+            self.ports.glm.task_url(&settings.endpoint)
+        } else {
+            self.ports.glm.url(&settings.endpoint)
+        };
         let begun = Instant::now();
         let call = GlmCall {
             job_id: job.id,
@@ -209,7 +214,6 @@ impl CallerState {
             timeouts,
             poll_ms: settings.async_poll_ms,
         };
-        let is_async = job.task.is_some() || settings.async_models.contains(job.sent_to());
         let (outcome, is_task) = if abort.is_cancelled() {
             (GlmOutcome::Aborted, job.task.is_some())
         } else if is_async {

@@ -63,6 +63,8 @@ async fn a_task_is_answered_like_any_other_call() {
         answer["usage"]["total_tokens"]
     );
     assert!(attempt["cost"].is_number(), "{attempt}");
+    let endpoint = attempt["endpoint"].as_str().unwrap();
+    assert!(endpoint.ends_with("/async/chat/completions"), "{endpoint}");
     let took = attempt["response"]["responseTime"].as_u64().unwrap();
     assert!(took >= 150, "from the submission to the answer: {took}");
     let calls = calls_of(&lane).await;
