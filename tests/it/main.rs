@@ -22,6 +22,7 @@ mod control;
 mod failures;
 mod jobs;
 mod many;
+mod operators;
 mod order;
 mod process;
 mod restarts;
