@@ -30,3 +30,4 @@ mod steering;
 mod supervision;
 mod support;
 mod tasks;
+mod turns;
