@@ -1,5 +1,5 @@
 //! Guards: `kill -9` at any moment loses nothing that was acknowledged, sends nothing twice without a
-//! record of it, and leaves accounts that equal the call log.
+//! record of it, runs no job before those that it comes after, and leaves accounts that equal the call log.
 //!
 //! A real process is killed again and again at random moments while submitters and a reader talk to it
 //! and the lane works on a simulator that lives in the test. `ONELANE_CRASH_ROUNDS` kills more often,
@@ -104,6 +104,7 @@ fn crash_loop(max_concurrency: u64) {
         let peak = simulator.stats().peak_in_flight;
         assert!(peak <= max_concurrency, "{peak} calls were open at once");
         books::every_acknowledged_job_is_completed_once(&left, &jobs, &seen);
+        books::no_job_ran_before_its_turn(&left, &jobs, &simulator);
         books::every_call_is_accounted_for(&left, &simulator, rounds);
         books::statistics_equal_the_call_log(&left, &statistics);
     });
