@@ -144,10 +144,8 @@ fn fewer_slots_than_tasks_fetch_them_all_before_anything_else_is_bought() {
     }
     daemon.ended(&next);
     daemon.stop();
-    let arrivals = simulator.arrivals().into_iter();
-    let last = arrivals
-        .filter(|a| a.operation == Operation::SubmitTask)
-        .next_back();
+    let mut arrivals = simulator.arrivals().into_iter();
+    let last = arrivals.rfind(|a| a.operation == Operation::SubmitTask);
     let last = last.unwrap();
     assert_eq!((last.prompt.as_str(), last.in_flight), ("next", 1));
     let stats = simulator.stats();
