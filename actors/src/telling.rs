@@ -7,7 +7,8 @@ use ractor::ActorRef;
 use crate::Events;
 use crate::cost::CostMsg;
 use crate::model::{
-    CallOutcome, Event, Hold, HoldScope, Job, JobEntry, JobStatus, LaneState, Phase, Timestamp,
+    BreakerSnapshot, BreakerState, CallOutcome, Event, Hold, HoldScope, Job, JobEntry, JobId,
+    JobStatus, LaneState, Pause, Phase, Timestamp,
 };
 use crate::policy::budget::BudgetNews;
 use crate::policy::transition::{Applied, Next, Refusal, Settlement, Transition};
@@ -69,6 +70,8 @@ impl Teller {
                 job_id, failure, ..
             } => {
                 if let Applied::Job(job) | Applied::Chain { job, .. } = applied {
+                    let code = failure.code.as_str();
+                    tracing::warn!(%job_id, error_code = code, "a job failed before it was called");
                     self.events.send(now, || Event::JobFailed {
                         job_id: *job_id,
                         attempt: job.attempts,
@@ -85,9 +88,7 @@ impl Teller {
                     .send(now, || Event::JobRequeued { job_id: *job_id });
             }
             Transition::Lane(state) => self.lane_changed(state, now),
-            Transition::Breaker(snapshot) => self.events.send(now, || Event::BreakerChanged {
-                breaker: snapshot.clone(),
-            }),
+            Transition::Breaker(snapshot) => self.breaker_changed(snapshot, now),
             Transition::Insert(_)
             | Transition::Stage { .. }
             | Transition::Unstage { .. }
@@ -97,8 +98,8 @@ impl Teller {
             | Transition::Reprioritise { .. }
             | Transition::Config(_) => {}
         }
-        if let Applied::Chain { others, .. } = applied {
-            self.followed(others, now);
+        if let Applied::Chain { job, others } = applied {
+            self.followed(job.id, others, now);
         }
     }
 
@@ -159,11 +160,24 @@ impl Teller {
             self.lane_changed(state, now);
         }
         if let Some(snapshot) = &settlement.breaker {
-            tracing::warn!(state = snapshot.state.name(), reason = ?snapshot.reason, "the breaker changed");
-            self.events.send(now, || Event::BreakerChanged {
-                breaker: snapshot.clone(),
-            });
+            self.breaker_changed(snapshot, now);
         }
+    }
+
+    fn breaker_changed(&self, snapshot: &BreakerSnapshot, now: Timestamp) {
+        if snapshot.state == BreakerState::Open {
+            tracing::warn!(
+                reason = snapshot.reason,
+                probe_at = snapshot.probe_at.map(|t| t.to_rfc3339()),
+                forced = snapshot.forced,
+                "the breaker is open"
+            );
+        } else {
+            tracing::info!(state = snapshot.state.name(), "the breaker changed");
+        }
+        self.events.send(now, || Event::BreakerChanged {
+            breaker: snapshot.clone(),
+        });
     }
 
     fn lane_changed(&mut self, state: &LaneState, now: Timestamp) {
@@ -195,18 +209,31 @@ impl Teller {
                 });
             }
         }
+        let reason = |order: &Pause| order.reason.clone();
         match (&state.paused, &self.lane.paused) {
-            (Some(pause), None) => self.events.send(now, || Event::LanePaused {
-                pause: pause.clone(),
-            }),
-            (None, Some(_)) => self.events.send(now, || Event::LaneResumed),
+            (Some(pause), None) => {
+                tracing::warn!(reason = reason(pause), "the lane is paused");
+                self.events.send(now, || Event::LanePaused {
+                    pause: pause.clone(),
+                });
+            }
+            (None, Some(_)) => {
+                tracing::info!("the lane is resumed");
+                self.events.send(now, || Event::LaneResumed);
+            }
             _ => {}
         }
         match (&state.draining, &self.lane.draining) {
-            (Some(closed), None) => self.events.send(now, || Event::IntakeClosed {
-                closed: closed.clone(),
-            }),
-            (None, Some(_)) => self.events.send(now, || Event::IntakeOpened),
+            (Some(closed), None) => {
+                tracing::warn!(reason = reason(closed), "the intake is closed");
+                self.events.send(now, || Event::IntakeClosed {
+                    closed: closed.clone(),
+                });
+            }
+            (None, Some(_)) => {
+                tracing::info!("the intake is open");
+                self.events.send(now, || Event::IntakeOpened);
+            }
             _ => {}
         }
         self.lane = state.clone();
@@ -237,7 +264,12 @@ impl Teller {
     }
 
     /// What became of the jobs that ran after one that ended.
-    fn followed(&self, others: &[Job], now: Timestamp) {
+    fn followed(&self, before: JobId, others: &[Job], now: Timestamp) {
+        let ended = others.iter().filter(|job| job.status.is_terminal());
+        let ended = ended.count();
+        if ended > 0 {
+            tracing::warn!(job_id = %before, jobs = ended, "jobs that were to run after one ended with it");
+        }
         for job in others {
             let job_id = job.id;
             match (job.status, &job.error) {

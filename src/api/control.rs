@@ -60,7 +60,7 @@ pub(super) async fn open_breaker(
     let (mut reason, mut for_ms) = (None, None);
     if let Some(mut fields) = fields(headers, body).await? {
         reason = fields.text("reason", limits::REASON_CHARS_MAX);
-        for_ms = fields.integer("forMs", 1..=limits::BREAKER_OPEN_MS_MAX);
+        for_ms = fields.milliseconds("forMs", 1..=limits::BREAKER_OPEN_MS_MAX);
         finish(fields)?;
     }
     let reason = reason.unwrap_or_else(|| "opened by an operator".to_owned());

@@ -162,7 +162,12 @@ impl Fields {
                 if ids.len() > max {
                     return Err(format!("must name at most {max} jobs"));
                 }
-                let id = |id: &String| id.parse().map_err(|_| format!("{id} is not a job id"));
+                let id = |id: &String| {
+                    id.parse().map_err(|_| {
+                        let shown: String = id.chars().take(limits::ID_CHARS_SHOWN).collect();
+                        format!("{shown} is not a job id")
+                    })
+                };
                 ids.iter().map(id).collect()
             });
         self.note(name, read)
@@ -178,15 +183,27 @@ impl Fields {
     where
         T: for<'de> Deserialize<'de> + PartialOrd + fmt::Display,
     {
+        self.number(name, "a whole number", range)
+    }
+
+    /// A time in milliseconds within a range.
+    pub(super) fn milliseconds(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        self.number(name, "a whole number of milliseconds", range)
+    }
+
+    fn number<T>(&mut self, name: &'static str, what: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: for<'de> Deserialize<'de> + PartialOrd + fmt::Display,
+    {
         let raw = self.raw(name)?;
         let read = serde_json::from_str(raw.get()).ok();
-        let read = read.filter(|n| range.contains(n)).ok_or_else(|| {
-            format!(
-                "must be a whole number from {} to {}",
-                range.start(),
-                range.end()
-            )
-        });
+        let read = read
+            .filter(|n| range.contains(n))
+            .ok_or_else(|| format!("must be {what} from {} to {}", range.start(), range.end()));
         self.note(name, read)
     }
 
@@ -209,7 +226,10 @@ impl Fields {
             .map(str::to_owned)
             .collect();
         for name in unknown {
-            let problem = format!("is unknown; the fields are {}", self.known.join(", "));
+            let problem = match self.known.as_slice() {
+                [only] => format!("is unknown; the only field is {only}"),
+                known => format!("is unknown; the fields are {}", known.join(", ")),
+            };
             self.fault(&name, problem);
         }
         if self.faults.is_empty() {

@@ -26,6 +26,8 @@ pub const RECENT_CALLS_SHOWN: usize = 20;
 pub const FAULTS_SHOWN_MAX: usize = 20;
 /// Characters of an operator's reason.
 pub const REASON_CHARS_MAX: usize = 500;
+/// Characters of a wrong id that an answer repeats.
+pub const ID_CHARS_SHOWN: usize = 64;
 /// Jobs that a change of many may name one by one.
 pub const NAMED_JOBS_MAX: usize = 10_000;
 /// Characters of a failure's code in a filter.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use onelane_actors::model::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
-use onelane_actors::model::{Day, FailureClass, JobStatus};
+use onelane_actors::model::{Day, FailureClass, JobStatus, Timestamp};
 use onelane_actors::ports::{JobFilter, MoreFilter};
 
 use super::limits;
@@ -57,14 +57,19 @@ impl Query {
         })
     }
 
-    /// What of jobs can be asked for in a query, beside their status.
-    pub(super) const OF_JOBS: [&'static str; 6] = [
+    /// What of jobs can be asked for in a query, beside their status: what a change of many can be
+    /// narrowed by, so that one may look first at what it would change.
+    pub(super) const OF_JOBS: [&'static str; 10] = [
         "userId",
         "model",
         "contentId",
         "errorCode",
         "errorClass",
         "setAside",
+        "createdFrom",
+        "createdBefore",
+        "priorityMin",
+        "priorityMax",
     ];
 
     /// The jobs that `status` and [`Query::OF_JOBS`] leave.
@@ -83,9 +88,27 @@ impl Query {
                     |text| text.parse().ok(),
                     || "must be true or false".to_owned(),
                 )?,
-                ..MoreFilter::default()
+                created_from: self.moment("createdFrom")?,
+                created_before: self.moment("createdBefore")?,
+                priority_min: self.priority("priorityMin")?,
+                priority_max: self.priority("priorityMax")?,
+                ids: None,
             },
         })
+    }
+
+    fn moment(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        self.read(name, Timestamp::parse_rfc3339, || {
+            "must be a time in RFC 3339, like 2026-11-23T08:00:00Z; write + as %2B".to_owned()
+        })
+    }
+
+    fn priority(&self, name: &str) -> Result<Option<i32>, Problem> {
+        self.read(
+            name,
+            |text| text.parse().ok(),
+            || format!("must be a whole number from {} to {}", i32::MIN, i32::MAX),
+        )
     }
 
     fn error_class(&self) -> Result<Option<FailureClass>, Problem> {

@@ -104,7 +104,7 @@ fn read_one(at: String, object: Object, key: Option<String>) -> Result<Submissio
     if deadline.is_some() && deadline < run_at {
         fields.fault("deadline", "must not be before runAt");
     }
-    let timeout_ms = fields.integer("timeout", 1..=limits::CALL_TIMEOUT_MS_MAX);
+    let timeout_ms = fields.milliseconds("timeout", 1..=limits::CALL_TIMEOUT_MS_MAX);
     let after = fields.job_ids("after", bounds::AFTER_JOBS_MAX);
     let on_interrupted = fields.choice("onInterrupted", &ON_INTERRUPTED);
     let own_key = fields.text("idempotencyKey", bounds::IDEMPOTENCY_KEY_CHARS_MAX);
@@ -382,7 +382,7 @@ mod tests {
         );
         check(
             r#"{"prompt":"a","timeout":0}"#,
-            "timeout: must be a whole number from 1 to 86400000",
+            "timeout: must be a whole number of milliseconds from 1 to 86400000",
         );
         check(
             r#"{"prompt":"a","runAt":"soon"}"#,

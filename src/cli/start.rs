@@ -284,7 +284,16 @@ impl Lane {
     /// whether they did. Harmless when the lane has stopped already.
     pub(crate) async fn drain(&self, signals: &mut Signals) -> bool {
         tokio::select! {
-            end = self.orchestrator.shutdown(self.drain) => end.drained,
+            end = self.orchestrator.shutdown(self.drain) => {
+                if !end.drained {
+                    tracing::warn!(
+                        deadline_ms = u64::try_from(self.drain.as_millis()).unwrap_or(u64::MAX),
+                        "the deadline has passed: open calls were closed and may have been billed; \
+                         those that GLM holds as tasks are fetched by the next start"
+                    );
+                }
+                end.drained
+            }
             _ = signals.next() => {
                 tracing::warn!("told again: open calls are closed now");
                 self.orchestrator.shutdown(Duration::ZERO).await.drained

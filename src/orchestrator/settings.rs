@@ -67,6 +67,8 @@ impl Orchestrator {
                 .unwrap_or_else(PoisonError::into_inner) = loaded;
             self.ask(|refs, reply| refs.queue.cast(QueueMsg::Configure { reply }))
                 .await?;
+            let fields = change.changed.join(", ");
+            tracing::info!(fields, "the configuration changed");
             self.inner.ports.events.send(now, || Event::ConfigChanged);
         }
         let mut view = self.config_view();

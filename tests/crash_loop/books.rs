@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onelane::model::{
-    CallOutcome, CallRecord, Cost, Currency, Day, JobId, JobStatus, Request, UsageKey, UsageRow,
+    CallOutcome, CallRecord, Cost, Currency, Day, JobId, JobStatus, Request, Timestamp, UsageKey,
+    UsageRow,
 };
 use onelane::ports::{Store as _, UsageFilter};
-use onelane::simulator::Simulator;
+use onelane::simulator::{Operation, Simulator};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -85,7 +86,10 @@ pub(crate) fn every_call_is_accounted_for(left: &Left, simulator: &Simulator, ro
     // A call that was cut off before its body was read has no name; its row must be there all the same.
     let mut nameless = 0;
     for arrival in simulator.arrivals() {
-        if arrival.request_id.is_empty() {
+        if arrival.operation == Operation::FetchTask {
+            // A look at a task is a part of the call that handed it over.
+            continue;
+        } else if arrival.request_id.is_empty() {
             nameless += 1;
         } else if let Some(call) = unseen.remove(&arrival.request_id) {
             let answered = call.outcome != CallOutcome::Completed || arrival.status == Some(200);
@@ -106,11 +110,62 @@ pub(crate) fn every_call_is_accounted_for(left: &Left, simulator: &Simulator, ro
         "{} calls for {jobs} jobs: {counts:?}",
         stats.calls
     );
+    let again = stats.bought - stats.works_bought;
+    let doubted = left.calls().iter().filter(|c| c.maybe_billed).count() as u64;
+    assert!(again <= doubted, "{again} bought again, {doubted} in doubt");
     println!(
         "{rounds} kills, {} calls for {jobs} jobs, rows: {counts:?}, {} of them never arrived",
         stats.calls,
         unseen.len()
     );
+}
+
+/// No job is called before the jobs that it was to run after are completed: by the call log, and for the
+/// server, which had answered those first.
+pub(crate) fn no_job_ran_before_its_turn(
+    left: &Left,
+    submitted: &[Submitted],
+    simulator: &Simulator,
+) {
+    let mut begun: BTreeMap<JobId, Timestamp> = BTreeMap::new();
+    let mut done: BTreeMap<JobId, CallRecord> = BTreeMap::new();
+    let mut attempts: BTreeMap<String, JobId> = BTreeMap::new();
+    // Newest first: what is noted last is of the first attempt.
+    for call in left.calls() {
+        begun.insert(call.job_id, call.started_at);
+        attempts.insert(call.request_id.to_string(), call.job_id);
+        if call.outcome == CallOutcome::Completed {
+            done.insert(call.job_id, call);
+        }
+    }
+    let arrivals = simulator.arrivals();
+    let mut arrived: BTreeMap<JobId, u64> = BTreeMap::new();
+    let mut answered: BTreeMap<&str, u64> = BTreeMap::new();
+    for arrival in &arrivals {
+        if let Some(job) = attempts.get(&arrival.request_id) {
+            arrived.entry(*job).or_insert(arrival.at_us);
+            let end_us = arrival.end_us.expect("nothing is in flight any more");
+            answered.insert(&arrival.request_id, end_us);
+        }
+    }
+    let (mut dependents, mut waits) = (0, 0);
+    for job in submitted {
+        let Some(id) = job.id else { continue };
+        let stored = left.0.job(id).unwrap().expect("it was acknowledged").job;
+        let after: BTreeSet<JobId> = stored.after.iter().copied().collect();
+        assert_eq!(after, job.after(), "{stored:?}");
+        assert_eq!(stored.waits_for, [], "{stored:?}");
+        for before in &after {
+            let call = &done[before];
+            assert!(call.ended_at <= begun[&id], "{stored:?} before {call:?}");
+            let answered_us = answered[call.request_id.as_str()];
+            assert!(answered_us <= arrived[&id], "{stored:?} before {call:?}");
+        }
+        dependents += u32::from(!after.is_empty());
+        waits += after.len();
+    }
+    assert!(dependents > 0, "no chain was tried");
+    println!("{dependents} jobs ran after {waits} others, none too early");
 }
 
 #[derive(serde::Deserialize)]

@@ -1,6 +1,6 @@
 //! Those who talk to the process while it lives and dies: submitters that ask again, and a reader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::common::{Http, PATIENCE};
 use crate::{Rng, World};
 
-/// A job as its submitter knows it.
+/// A job as its submitter knows it: `after` in its body names the jobs that it runs after.
 pub(crate) struct Submitted {
     pub(crate) body: Value,
     /// `None`: the acknowledgement was lost, and without a key nobody can ask again.
@@ -20,6 +20,13 @@ pub(crate) struct Submitted {
 impl Submitted {
     pub(crate) fn prompt(&self) -> &str {
         self.body["prompt"].as_str().unwrap()
+    }
+
+    /// The jobs that it was to run after, each once.
+    pub(crate) fn after(&self) -> BTreeSet<JobId> {
+        let ids = self.body["after"].as_array().into_iter().flatten();
+        ids.map(|id| id.as_str().unwrap().parse().unwrap())
+            .collect()
     }
 }
 
@@ -73,7 +80,23 @@ impl<'a> Submitter<'a> {
         if let Some(key) = key {
             body["idempotencyKey"] = json!(key);
         }
+        if self.rng.below(4) == 0 {
+            body["after"] = json!(self.some_of_mine());
+        }
         Submitted { body, id: None }
+    }
+
+    /// One or two of the jobs of this submitter that were acknowledged last, done or not: chains that
+    /// fork and meet again.
+    fn some_of_mine(&mut self) -> Vec<String> {
+        let mine = self.jobs.iter().rev().filter_map(|job| job.id);
+        let latest: Vec<JobId> = mine.take(4).collect();
+        let mut some = Vec::new();
+        for _ in 0..=self.rng.below(2) {
+            let n = self.rng.below(latest.len().max(1) as u64) as usize;
+            some.extend(latest.get(n).map(ToString::to_string));
+        }
+        some
     }
 
     fn fresh_key(&self) -> String {

@@ -12,6 +12,8 @@
 mod acceptance;
 mod api_admin;
 mod api_jobs;
+mod bulk;
+mod chains;
 mod chaos;
 mod cli;
 #[path = "../common/mod.rs"]
@@ -20,9 +22,12 @@ mod control;
 mod failures;
 mod jobs;
 mod many;
+mod operators;
 mod order;
 mod process;
 mod restarts;
 mod steering;
 mod supervision;
 mod support;
+mod tasks;
+mod turns;

@@ -511,6 +511,7 @@ impl Lane {
     #[must_use]
     pub fn configure(&mut self, settings: Arc<Settings>, now: Timestamp) -> Vec<Effect> {
         let before = std::mem::replace(&mut self.settings, Arc::clone(&settings));
+        self.unstage_reordered(&before, now);
         let codes: Vec<String> = self
             .state
             .holds()
@@ -533,6 +534,21 @@ impl Lane {
         }
         self.line.configure(&settings);
         self.go_on(now)
+    }
+
+    /// A lane's jobs go by another order now: places under the old one say nothing beside the new, so
+    /// what was staged by them goes back in line.
+    fn unstage_reordered(&mut self, before: &Settings, now: Timestamp) {
+        let settings = Arc::clone(&self.settings);
+        let mut astray = Vec::new();
+        for (name, track) in &mut self.tracks {
+            if before.rules_of(name).order != settings.rules_of(name).order {
+                astray.extend(track.stage.take_where(|_| true));
+            }
+        }
+        for staged in astray {
+            self.unstage(staged, now);
+        }
     }
 
     /// The breaker changed its state between calls.

@@ -354,16 +354,17 @@ fn a_paced_lane_spreads_its_calls_and_wakes_for_the_next() {
 
 #[test]
 fn automatic_concurrency_begins_low_goes_up_with_answers_and_down_with_a_throttle() {
-    let mut settings = Settings::default();
-    settings.lane = LaneRules {
-        max_concurrency: 8,
-        auto: Some(AutoSettings {
-            min: 1,
-            trial_ms: 1_000,
-        }),
-        ..LaneRules::default()
-    };
-    let mut world = World::with(settings);
+    let mut world = World::with(Settings {
+        lane: LaneRules {
+            max_concurrency: 8,
+            auto: Some(AutoSettings {
+                min: 1,
+                trial_ms: 1_000,
+            }),
+            ..LaneRules::default()
+        },
+        ..Settings::default()
+    });
     for _ in 0..200 {
         world.submit(0);
     }

@@ -68,7 +68,8 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
     let api = Running::start().await;
     api.lane.with(|state| state.jobs.push(sample::failed(1)));
     let reply = api
-        .get("/api/admin/glm/queue?status=failed&limit=5&userId=u&model=m&cursor=9&contentId=c&errorCode=1234&errorClass=overload&setAside=false")
+        .get("/api/admin/glm/queue?status=failed&limit=5&userId=u&model=m&cursor=9&contentId=c&errorCode=1234&errorClass=overload&setAside=false\
+            &createdFrom=2026-11-23T16:00:00%2B08:00&createdBefore=2026-11-24T00:00:00Z&priorityMin=-5&priorityMax=5")
         .await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let body = reply.json();
@@ -85,11 +86,21 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
             error_code: Some("1234".to_owned()),
             error_class: Some(FailureClass::Overload),
             set_aside: Some(false),
-            ..MoreFilter::default()
+            created_from: Some(sample::NOW),
+            created_before: Some(sample::NOW.plus_ms(16 * 3_600_000)),
+            priority_min: Some(-5),
+            priority_max: Some(5),
+            ids: None,
         },
     };
     assert_eq!(page, Some((filter, Some(9), 5)));
-    for query in ["errorClass=bad", "setAside=yes", "contentId="] {
+    for query in [
+        "errorClass=bad",
+        "setAside=yes",
+        "contentId=",
+        "createdFrom=2026-11-23",
+        "priorityMin=high",
+    ] {
         let path = format!("/api/admin/glm/queue?{query}");
         assert_eq!(api.get(&path).await.status, 400, "{query}");
     }

@@ -18,7 +18,7 @@ async fn the_lane_is_paused_with_and_without_a_reason_and_resumed() {
     assert_eq!(paused, Some(Some("prices".to_owned())));
     let reply = api.post(pause, r#"{"why":"prices"}"#).await;
     assert_eq!(reply.status, 400);
-    assert_eq!(reply.detail(), "why: is unknown; the fields are reason");
+    assert_eq!(reply.detail(), "why: is unknown; the only field is reason");
     assert_eq!(api.post("/api/admin/glm/resume", "{}").await.status, 200);
     assert!(api.lane.with(|state| state.resumed));
     let reply = api.post("/api/admin/glm/resume", r#"{"a":1}"#).await;

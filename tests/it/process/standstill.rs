@@ -5,7 +5,7 @@ use onelane::model::JobStatus;
 use onelane::simulator::{ErrorFault, Fault, Rule};
 use serde_json::json;
 
-use super::{run_prompts, serve, simulator};
+use super::{Daemon, run_prompts, serve, simulator};
 use crate::common::{Http, Place, Running, prompts, run, until};
 
 #[test]
@@ -208,4 +208,88 @@ fn a_drained_lane_finishes_its_backlog_once_and_a_run_opens_its_intake_again() {
         .with(0)
         .noting(&["resuming; the intake was closed since", "moving"]);
     assert_eq!(simulator.stats().calls, 3);
+}
+
+#[test]
+fn a_model_that_the_plan_has_not_keeps_its_own_jobs_and_no_other() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    let lines = ["glm-5", "glm-4.7", "glm-5", "glm-4.7"]
+        .iter()
+        .enumerate()
+        .map(|(n, model)| json!({"prompt": format!("prompt {n}"), "model": model}).to_string());
+    place.write("prompts.jsonl", lines.collect::<Vec<_>>().join("\n"));
+    simulator.add_rule(Rule::for_model("glm-5", Fault::error("1311")));
+    for calls in [3, 4] {
+        run(&mut run_prompts(&place, &simulator)).with(4).noting(&[
+            "2 of 4 lines done",
+            "2 not done",
+            "model glm-5 is held until an operator acts: 1311",
+            "help: 2 jobs are for what is held and did not fail",
+        ]);
+        assert_eq!(simulator.stats().calls, calls, "each start is one try");
+    }
+    // So is a daemon that works off what is left.
+    run(serve(&place, &simulator).arg("--once"))
+        .with(4)
+        .noting(&[
+            "resuming; model glm-5 was held: 1311",
+            "error: model glm-5 is held until an operator acts: 1311",
+        ]);
+    assert_eq!(simulator.stats().calls, 5);
+    let left = place.store("onelane.redb");
+    assert_eq!(left.count(JobStatus::Failed), 0);
+    assert_eq!(left.count(JobStatus::Pending), 2);
+    drop(left);
+    simulator.clear_script();
+    run(&mut run_prompts(&place, &simulator))
+        .with(0)
+        .noting(&["4 of 4 lines done"]);
+    assert_eq!(simulator.stats().calls, 7);
+}
+
+#[test]
+fn a_breaker_that_is_opened_for_a_while_is_waited_for() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    let daemon = Daemon::start(&place, &simulator);
+    let open = json!({"reason": "maintenance", "forMs": 1_500});
+    daemon.post("/api/admin/glm/breaker/open", &open, 200);
+    daemon.submit(&json!({"prompt": "waits"}));
+    daemon.stop();
+    run(serve(&place, &simulator).arg("--once"))
+        .with(0)
+        .noting(&["breaker is open, next try at", "maintenance"]);
+    assert_eq!(simulator.stats().calls, 1);
+}
+
+#[test]
+fn a_run_says_which_of_its_lines_wait_for_somebodys_word() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    place.write("onelane.toml", "[lane]\non_interrupted = \"hold\"\n");
+    place.write("prompts.jsonl", prompts(3));
+    simulator.add_rule(Rule::for_prompt("prompt 1.", Fault::Hang).times(1));
+    let running = Running::start(&mut run_prompts(&place, &simulator));
+    until("the first call hangs", || simulator.stats().in_flight == 1);
+    running.kill();
+    // The next may have been sent, too, for all that the store knows, if it was on record by then.
+    let jobs = place.store("onelane.redb").jobs();
+    let doubtful = jobs.iter().filter(|job| job.job.open.is_some()).count();
+    let done = 3 - doubtful;
+    run(&mut run_prompts(&place, &simulator)).with(4).noting(&[
+        "set aside: a call was interrupted and may have been billed",
+        "POST /api/admin/glm/retry/ID or cancel/ID",
+        &format!("{done} of 3 lines done, {doubtful} not done"),
+    ]);
+    let daemon = Daemon::start(&place, &simulator);
+    let all = json!({"filter": {"setAside": true}});
+    let count = daemon.post("/api/admin/glm/retry", &all, 200)["count"].clone();
+    assert_eq!(count, doubtful);
+    until("they are done", || daemon.count("status=completed") == 3);
+    daemon.stop();
+    run(&mut run_prompts(&place, &simulator))
+        .with(0)
+        .noting(&["3 of 3 lines done"]);
+    assert_eq!(simulator.stats().calls, 4);
 }

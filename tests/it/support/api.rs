@@ -121,6 +121,39 @@ impl Api {
             .body(body.into())
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        Self::send(self.request(Method::DELETE, path)).await
+    }
+
+    /// Submits a job and answers its id.
+    pub(crate) async fn submit(&self, job: Value) -> String {
+        let taken = self.post("/api/glm/jobs", job.to_string()).await;
+        let taken = taken.expect(202);
+        taken["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The job, once it has ended.
+    pub(crate) async fn ended(&self, id: &str) -> Value {
+        let reply = self.get(&format!("/api/glm/jobs/{id}?wait=30s")).await;
+        reply.expect(200)
+    }
+
+    /// The job as an operator sees it, with its attempts.
+    pub(crate) async fn job(&self, id: &str) -> Value {
+        let reply = self.get(&format!("/api/admin/glm/queue/{id}")).await;
+        reply.expect(200)["job"].clone()
+    }
+
+    pub(crate) async fn metrics(&self) -> Value {
+        self.get("/api/admin/glm/metrics").await.expect(200)
+    }
+
+    /// Changes the configuration of the running lane; answers it as it is then.
+    pub(crate) async fn configure(&self, patch: Value) -> Value {
+        let reply = self.put("/api/admin/glm/config", patch.to_string()).await;
+        reply.expect(200)["config"].clone()
+    }
+
     pub(crate) async fn put(&self, path: &str, body: impl Into<String>) -> Reply {
         let request = self
             .request(Method::PUT, path)
