@@ -13,6 +13,7 @@ mod acceptance;
 mod api_admin;
 mod api_jobs;
 mod chaos;
+mod classes;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
