@@ -27,3 +27,4 @@ mod restarts;
 mod steering;
 mod supervision;
 mod support;
+mod windows;

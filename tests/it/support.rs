@@ -30,6 +30,8 @@ pub(crate) const GENEROUS: RestartBudget = RestartBudget {
 pub(crate) struct VirtualLane {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) glm: ScriptedGlm,
+    /// Goes on over restarts of the lane.
+    pub(crate) clock: SimClock,
     pub(crate) settings: Settings,
     pub(crate) budget: RestartBudget,
     pub(crate) faults: Faults,
@@ -40,6 +42,7 @@ impl VirtualLane {
         Self {
             store: Arc::new(MemoryStore::new()),
             glm,
+            clock: SimClock::starting_at(START),
             settings: Settings::default(),
             budget: RestartBudget::default(),
             faults: Faults::default(),
@@ -50,7 +53,7 @@ impl VirtualLane {
         Orchestrator::start_with(Parts {
             store: Arc::clone(&self.store),
             glm: Arc::new(self.glm.clone()),
-            clock: Arc::new(SimClock::starting_at(START)),
+            clock: Arc::new(self.clock),
             ids: Arc::new(SeededIds::new(7)),
             config: {
                 let mut loaded = Loaded::from_config(&Config::default()).expect("defaults load");
