@@ -17,6 +17,7 @@ mod classes;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
+mod concurrency;
 mod control;
 mod failures;
 mod jobs;
