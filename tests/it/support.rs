@@ -1,8 +1,9 @@
-//! What the tests share: a lane on virtual time here, the real thing in `http`, its API in `api`,
-//! chance that can be repeated in `dice`, and what went over the wire in `tap`.
+//! What the tests share: a lane on virtual time here, with a real file in `file`, the real thing in
+//! `http`, its API in `api`, chance that can be repeated in `dice`, and what went over the wire in `tap`.
 
 pub(crate) mod api;
 pub(crate) mod dice;
+pub(crate) mod file;
 pub(crate) mod http;
 pub(crate) mod tap;
 
@@ -13,7 +14,7 @@ use onelane::config::{Config, Loaded};
 use onelane::orchestrator::{Orchestrator, Parts};
 use onelane_actors::Faults;
 use onelane_actors::model::{Settings, Timestamp};
-use onelane_actors::ports::Store;
+use onelane_actors::ports::{Clock as _, Store};
 use onelane_actors::supervisor::RestartBudget;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
 
@@ -65,6 +66,11 @@ impl VirtualLane {
         })
         .await
         .expect("the lane starts")
+    }
+
+    /// Sleeps until the clock shows this moment.
+    pub(crate) async fn sleep_until(&self, at: Timestamp) {
+        tokio::time::sleep(ms(at.since(self.clock.now()))).await;
     }
 }
 

@@ -1,18 +1,16 @@
 //! Guards: calls that are burned while GLM is known to refuse, a job that fails of that, a lane that
 //! sleeps longer than it must or forgets over a restart how long it was told to wait.
 
-use std::sync::Arc;
-
 use onelane::model::{Event, FailureClass, Hold, HoldKind, JobId, JobStatus, Timestamp};
 use onelane::orchestrator::{Events, Feed, Orchestrator};
-use onelane::ports::{Clock as _, GlmOutcome};
-use onelane::simulator::{Fault, Rule};
-use onelane::store::{RedbStore, StoreOptions};
-use onelane_actors::testing::{MemoryStore, ScriptedGlm, answer, failed};
+use onelane::ports::GlmOutcome;
+use onelane::simulator::{ErrorFault, Fault, Rule};
+use onelane_actors::testing::{ScriptedGlm, answer, failed};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::api::Api;
+use crate::support::file::FileLane;
 use crate::support::http::{HttpLane, calls_of, next_event, prompt, until, until_held};
 use crate::support::{START, VirtualLane, ms};
 
@@ -23,11 +21,6 @@ async fn submit(lane: &Orchestrator, n: usize) -> Vec<JobId> {
     let jobs = (0..n).map(|n| prompt(format!("job {n}"))).collect();
     let taken = lane.submit_many(jobs).await.unwrap().into_iter();
     taken.map(|job| job.unwrap().job_id).collect()
-}
-
-/// Sleeps until the clock shows this moment.
-async fn sleep_until(world: &VirtualLane, at: Timestamp) {
-    tokio::time::sleep(ms(at.since(world.clock.now()))).await;
 }
 
 /// Every hold that was told so far, up to the end of this job.
@@ -167,6 +160,44 @@ async fn an_account_without_money_costs_ten_thousand_jobs_one_call_until_its_key
     assert_eq!((counts.completed, counts.total()), (JOBS, JOBS));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_side_by_side_are_one_stop() {
+    const NEW_KEY: &str = "fedcba9876543210.the-second-secret";
+    let mut world = HttpLane::new();
+    world.config.lane.max_concurrency = 4;
+    // All four are on their way when the first is refused.
+    let unpaid = Fault::Error(ErrorFault {
+        delay_ms: 200,
+        ..ErrorFault::of("1113")
+    });
+    world.sim.add_rule(Rule::until_key(NEW_KEY, unpaid));
+    let lane = world.start().await;
+    lane.pause(None).await.unwrap();
+    let jobs = submit(&lane, 8).await;
+    let mut events = lane.subscribe();
+    lane.resume().await.unwrap();
+    until("all four are refused", async || {
+        calls_of(&lane).await.len() == 4
+    })
+    .await;
+    let status = lane.lane().await.unwrap();
+    assert_eq!(
+        (status.holds.len(), status.in_flight, status.ready),
+        (1, 0, 8)
+    );
+    lane.set_config(&json!({"apiKey": NEW_KEY})).await.unwrap();
+    for id in &jobs {
+        let job = lane.wait(*id).await.unwrap().job;
+        assert_eq!((job.status, job.retry_count), (JobStatus::Completed, 0));
+    }
+    let stats = world.sim.stats();
+    assert_eq!((stats.calls, stats.peak_in_flight), (12, 4));
+    let last = lane.submit(prompt("last")).await.unwrap().job_id;
+    let told = holds_until(&mut events, last).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].since, status.holds[0].1.since);
+}
+
 /// 1308 for the first call, which states this reset; then answers.
 fn used_up_until(reset: Timestamp) -> ScriptedGlm {
     ScriptedGlm::new(move |n, _| {
@@ -179,46 +210,6 @@ fn used_up_until(reset: Timestamp) -> ScriptedGlm {
         };
         (ms(200), outcome)
     })
-}
-
-/// A lane on virtual time whose store is a real file.
-struct FileLane {
-    world: VirtualLane,
-    dir: tempfile::TempDir,
-}
-
-impl FileLane {
-    fn new(glm: ScriptedGlm) -> Self {
-        Self {
-            world: VirtualLane::new(glm),
-            dir: tempfile::TempDir::new().unwrap(),
-        }
-    }
-
-    /// Starts on the file as soon as the lane before has let go of it.
-    async fn start(&mut self) -> Orchestrator {
-        let file = self.dir.path().join("lane.redb");
-        let mut opened = None;
-        until("the file is free", async || {
-            opened = RedbStore::open(&file, StoreOptions::default()).ok();
-            opened.is_some()
-        })
-        .await;
-        self.world.store = Arc::new(opened.unwrap());
-        self.world.start().await
-    }
-
-    /// Lets go of the file, too.
-    async fn shut_down(&mut self, lane: Orchestrator) {
-        lane.shutdown(ms(10_000)).await;
-        self.crash(lane);
-    }
-
-    /// Ends the lane without a word to anybody.
-    fn crash(&mut self, lane: Orchestrator) {
-        drop(lane);
-        self.world.store = Arc::new(MemoryStore::new());
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,19 +234,21 @@ async fn a_quota_that_opens_in_three_hours_sees_no_call_until_then_whatever_rest
     };
 
     // Ended in peace and started again at once.
-    sleep_until(&file.world, START.plus_ms(HOUR_MS)).await;
+    file.world.sleep_until(START.plus_ms(HOUR_MS)).await;
     still_held(&lane, &file.world.glm).await;
     file.shut_down(lane).await;
     let lane = file.start().await;
     still_held(&lane, &file.world.glm).await;
     // Crashed, and down for half an hour.
-    sleep_until(&file.world, START.plus_ms(2 * HOUR_MS)).await;
+    file.world.sleep_until(START.plus_ms(2 * HOUR_MS)).await;
     still_held(&lane, &file.world.glm).await;
     file.crash(lane);
-    sleep_until(&file.world, START.plus_ms(2 * HOUR_MS + HOUR_MS / 2)).await;
+    file.world
+        .sleep_until(START.plus_ms(2 * HOUR_MS + HOUR_MS / 2))
+        .await;
     let lane = file.start().await;
     // To the last millisecond.
-    sleep_until(&file.world, end.minus_ms(1)).await;
+    file.world.sleep_until(end.minus_ms(1)).await;
     still_held(&lane, &file.world.glm).await;
 
     for id in jobs {
@@ -277,7 +270,7 @@ async fn a_quota_that_opened_while_the_lane_was_down_is_used_at_once() {
     until_held(&lane).await;
     file.crash(lane);
     let back = START.plus_ms(4 * HOUR_MS);
-    sleep_until(&file.world, back).await;
+    file.world.sleep_until(back).await;
     let lane = file.start().await;
     for id in jobs {
         lane.wait(id).await.unwrap();
