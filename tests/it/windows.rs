@@ -198,6 +198,41 @@ async fn refusals_side_by_side_are_one_stop() {
     assert_eq!(told[0].since, status.holds[0].1.since);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_operator_hold_that_may_be_probed_costs_one_call_a_minute() {
+    let begun = Instant::now();
+    let glm = ScriptedGlm::new(move |_, _| {
+        if begun.elapsed() < ms(10 * MINUTE_MS) {
+            (ms(150), failed(FailureClass::OperatorFatal, "1113"))
+        } else {
+            (ms(300), answer())
+        }
+    });
+    let mut world = VirtualLane::new(glm);
+    world.settings.lane.max_concurrency = 4;
+    world.settings.operator_probe_ms = MINUTE_MS;
+    let lane = world.start().await;
+    for id in submit(&lane, 50).await {
+        let job = lane.wait(id).await.unwrap().job;
+        assert_eq!((job.status, job.retry_count), (JobStatus::Completed, 0));
+    }
+    let calls = world.glm.traces();
+    // Four at first, then nine refused probes and one that is answered, each alone.
+    assert_eq!(calls.len(), 4 + 9 + 50);
+    let alone: Vec<_> = calls[4..14].iter().map(|call| call.in_flight).collect();
+    assert_eq!(alone, [1; 10]);
+    for pair in calls[3..14].windows(2) {
+        let waited = pair[1].began - pair[0].began;
+        assert_eq!(waited, ms(MINUTE_MS + 150));
+    }
+    assert_eq!(
+        world.glm.peak_since(calls[14].began),
+        4,
+        "then all together"
+    );
+    lane.shutdown(ms(1_000)).await;
+}
+
 /// 1308 for the first call, which states this reset; then answers.
 fn used_up_until(reset: Timestamp) -> ScriptedGlm {
     ScriptedGlm::new(move |n, _| {

@@ -57,11 +57,9 @@ async fn failures_open_the_breaker_and_it_is_seen_from_everywhere_over_a_restart
         "{breaker}"
     );
     let calls = calls_of(&lane).await;
-    assert_eq!(moment(&breaker["since"]), calls[2].ended_at);
-    assert_eq!(
-        moment(&breaker["probeAt"]),
-        calls[2].ended_at.plus_ms(LONG_MS)
-    );
+    let since = moment(&breaker["since"]);
+    assert!(since >= calls[2].ended_at, "{breaker}");
+    assert_eq!(moment(&breaker["probeAt"]), since.plus_ms(LONG_MS));
     let metrics = api.get("/api/admin/glm/metrics").await.expect(200);
     assert_eq!(&metrics["lane"]["breaker"], breaker);
     assert_eq!(metrics["lane"]["holds"], json!([]), "it is no hold");
