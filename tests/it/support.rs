@@ -1,8 +1,9 @@
-//! What the tests share: a lane on virtual time here, the real thing in `http`, its API in `api`,
-//! chance that can be repeated in `dice`, and what went over the wire in `tap`.
+//! What the tests share: a lane on virtual time here, with a real file in `file`, the real thing in
+//! `http`, its API in `api`, chance that can be repeated in `dice`, and what went over the wire in `tap`.
 
 pub(crate) mod api;
 pub(crate) mod dice;
+pub(crate) mod file;
 pub(crate) mod http;
 pub(crate) mod tap;
 
@@ -13,7 +14,7 @@ use onelane::config::{Config, Loaded};
 use onelane::orchestrator::{Orchestrator, Parts};
 use onelane_actors::Faults;
 use onelane_actors::model::{Settings, Timestamp};
-use onelane_actors::ports::Store;
+use onelane_actors::ports::{Clock as _, Store};
 use onelane_actors::supervisor::RestartBudget;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
 
@@ -30,6 +31,8 @@ pub(crate) const GENEROUS: RestartBudget = RestartBudget {
 pub(crate) struct VirtualLane {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) glm: ScriptedGlm,
+    /// Goes on over restarts of the lane.
+    pub(crate) clock: SimClock,
     pub(crate) settings: Settings,
     pub(crate) budget: RestartBudget,
     pub(crate) faults: Faults,
@@ -40,6 +43,7 @@ impl VirtualLane {
         Self {
             store: Arc::new(MemoryStore::new()),
             glm,
+            clock: SimClock::starting_at(START),
             settings: Settings::default(),
             budget: RestartBudget::default(),
             faults: Faults::default(),
@@ -50,7 +54,7 @@ impl VirtualLane {
         Orchestrator::start_with(Parts {
             store: Arc::clone(&self.store),
             glm: Arc::new(self.glm.clone()),
-            clock: Arc::new(SimClock::starting_at(START)),
+            clock: Arc::new(self.clock),
             ids: Arc::new(SeededIds::new(7)),
             config: {
                 let mut loaded = Loaded::from_config(&Config::default()).expect("defaults load");
@@ -62,6 +66,11 @@ impl VirtualLane {
         })
         .await
         .expect("the lane starts")
+    }
+
+    /// Sleeps until the clock shows this moment.
+    pub(crate) async fn sleep_until(&self, at: Timestamp) {
+        tokio::time::sleep(ms(at.since(self.clock.now()))).await;
     }
 }
 

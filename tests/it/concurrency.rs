@@ -1,0 +1,292 @@
+//! Guards: a call above the bound in force while it changes, a bound that is not used, a lane that
+//! never finds how many calls GLM bears, lanes that disturb each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use onelane::config::NamedLaneSection;
+use onelane::model::{JobId, Timestamp};
+use onelane::orchestrator::Orchestrator;
+use onelane::ports::Clock as _;
+use onelane::simulator::{SimulatorConfig, Span};
+use onelane::system::SystemClock;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::support::http::{BLOCKER, HttpLane, calls_of, prompt, until};
+use crate::support::ms;
+
+async fn set_concurrency(lane: &Orchestrator, n: u16) {
+    lane.set_config(&json!({"maxConcurrency": n}))
+        .await
+        .unwrap();
+}
+
+/// Calls that never end by themselves, and are open.
+async fn block(world: &HttpLane, lane: &Orchestrator, model: &str, n: u64) -> Vec<JobId> {
+    let before = world.sim.stats().in_flight;
+    let mut jobs = Vec::new();
+    for _ in 0..n {
+        let blocker = prompt(BLOCKER).priority(i32::MAX).model(model);
+        jobs.push(lane.submit(blocker).await.unwrap().job_id);
+    }
+    until("the calls are open", async || {
+        world.sim.stats().in_flight == before + n
+    })
+    .await;
+    jobs
+}
+
+/// Waits until the lane has so many calls open or about to be, and the server has as many.
+async fn settled_at(world: &HttpLane, lane: &Orchestrator, n: u32) {
+    until("the lane has settled", async || {
+        let open = lane.lane().await.unwrap().in_flight;
+        (open, world.sim.stats().in_flight) == (n, u64::from(n))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lowered_bound_lets_nothing_new_out_until_enough_has_ended() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let mut blockers = block(&world, &lane, "glm-4.7", 1).await;
+    set_concurrency(&lane, 4).await;
+    blockers.extend(block(&world, &lane, "glm-4.7", 3).await);
+    let mut jobs = Vec::new();
+    for n in 0..20 {
+        let job = lane.submit(prompt(format!("job {n}"))).await.unwrap();
+        jobs.push(job.job_id);
+    }
+    let raised_to = world.sim.peak_since(0, None);
+    assert_eq!(raised_to, 4, "up at once, whatever is open");
+
+    let lowered_us = world.sim.now_us();
+    set_concurrency(&lane, 2).await;
+    for (cancelled, open) in [(0, 4), (1, 3), (2, 2)] {
+        if cancelled > 0 {
+            lane.cancel(blockers.remove(0)).await.unwrap();
+        }
+        settled_at(&world, &lane, open).await;
+        let new = world.sim.peak_since(lowered_us, None);
+        assert_eq!(new, 0, "a new call beside {open} open ones");
+    }
+    lane.cancel(blockers.remove(0)).await.unwrap();
+    for job in jobs {
+        lane.wait(job).await.unwrap();
+    }
+    assert_eq!(world.sim.peak_since(lowered_us, None), 2);
+    let status = lane.lane().await.unwrap();
+    assert_eq!((status.max_concurrency, status.in_flight), (2, 1));
+    assert_eq!(world.sim.stats().calls, 24);
+}
+
+/// A bound, and since when it is in force.
+struct Bound {
+    most: u64,
+    since: Timestamp,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_the_server_never_sees_more_than_the_bound_in_force() {
+    let world = HttpLane::with(SimulatorConfig {
+        latency_ms: Span::Between { min: 1, max: 9 },
+        ..SimulatorConfig::default()
+    });
+    let lane = world.start().await;
+    let feeder = Feeder::start(&lane);
+    let mut bounds = Vec::new();
+    for most in [1, 4, 2, 3, 1, 4] {
+        // A lower bound is in force once the change is answered, a higher one may be at once.
+        let asked = SystemClock.now();
+        set_concurrency(&lane, most).await;
+        let raises = bounds
+            .last()
+            .is_some_and(|b: &Bound| b.most < u64::from(most));
+        let since = if raises {
+            asked.minus_ms(1)
+        } else {
+            SystemClock.now()
+        };
+        bounds.push(Bound {
+            most: u64::from(most),
+            since,
+        });
+        let from_us = world.sim.now_us();
+        until("the bound is used", async || {
+            let arrivals = world.sim.arrivals().into_iter();
+            let since = arrivals.filter(|a| a.at_us >= from_us);
+            since.filter(|a| a.in_flight == u64::from(most)).count() >= 20
+        })
+        .await;
+    }
+    feeder.stop().await;
+    let sent: BTreeMap<String, _> = calls_of(&lane)
+        .await
+        .into_iter()
+        .map(|call| {
+            (
+                call.request_id.to_string(),
+                (call.started_at, call.ended_at),
+            )
+        })
+        .collect();
+    for arrival in world.sim.arrivals() {
+        // It came some time between these; if the bound was changed meanwhile, the higher one counts.
+        let (sent_at, ended_at) = sent[&arrival.request_id];
+        let first = bounds.iter().rposition(|bound| bound.since < sent_at);
+        let in_force = bounds[first.unwrap_or(0)..]
+            .iter()
+            .take_while(|bound| bound.since <= ended_at || bound.since < sent_at);
+        let most = in_force.map(|bound| bound.most).max().unwrap_or(1);
+        assert!(
+            arrival.in_flight <= most,
+            "{most} at {sent_at}: {arrival:?}"
+        );
+    }
+    assert_eq!(world.sim.stats().peak_in_flight, 4);
+}
+
+/// Keeps jobs waiting, as many as it takes, until it is stopped.
+struct Feeder(JoinHandle<()>, Orchestrator);
+
+impl Feeder {
+    fn start(lane: &Orchestrator) -> Self {
+        let to = lane.clone();
+        let feeding = tokio::spawn(async move {
+            loop {
+                let jobs = (0..50).map(|n| prompt(format!("job {n}")));
+                for job in to.submit_many(jobs.collect()).await.unwrap() {
+                    job.unwrap();
+                }
+                while to.queue_status().await.unwrap().pending >= 50 {
+                    tokio::time::sleep(ms(2)).await;
+                }
+            }
+        });
+        Self(feeding, lane.clone())
+    }
+
+    /// Waits until nothing is left.
+    async fn stop(self) {
+        self.0.abort();
+        let _ = self.0.await;
+        until("nothing is left", async || {
+            let counts = self.1.queue_status().await.unwrap();
+            counts.pending + counts.processing == 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn automatic_concurrency_finds_what_the_server_bears_and_follows_it() {
+    const MOST: u16 = 8;
+    let mut world = HttpLane::with(SimulatorConfig {
+        limit: 3,
+        latency_ms: Span::Between { min: 10, max: 20 },
+        ..SimulatorConfig::default()
+    });
+    world.config.lane.max_concurrency = MOST;
+    world.config.lane.auto_concurrency = true;
+    world.config.lane.auto_trial_ms = 100;
+    (
+        world.config.retry.throttle_base_ms,
+        world.config.retry.throttle_max_ms,
+    ) = (5, 20);
+    let lane = world.start().await;
+    let feeder = Feeder::start(&lane);
+    for limit in [3, 1, 5] {
+        world.sim.set_limit(None, limit);
+        let learnt = async || {
+            let lane = lane.lane().await.unwrap();
+            lane.lanes[0].learnt.unwrap()
+        };
+        until("the ceiling is what the server bears", async || {
+            let learnt = learnt().await;
+            // One trial beyond it was refused: it is not on its way up.
+            learnt.failed_trials > 0 && u32::from(learnt.ceiling) == limit
+        })
+        .await;
+        // From here on it is refused for its rare trials only, and uses what there is.
+        let from = world.sim.stats().calls as usize;
+        until("some more calls", async || {
+            world.sim.stats().calls as usize >= from + 100
+        })
+        .await;
+        let arrivals = world.sim.arrivals();
+        let settled = &arrivals[from..];
+        let refused = settled.iter().filter(|a| a.code.is_some()).count();
+        assert!(
+            refused * 10 <= settled.len(),
+            "{refused} of {} refused",
+            settled.len()
+        );
+        let taken = settled.iter().filter(|a| a.code.is_none());
+        assert_eq!(taken.map(|a| a.in_flight).max(), Some(u64::from(limit)));
+    }
+    feeder.stop().await;
+    let stats = world.sim.stats();
+    assert!(stats.peak_in_flight <= u64::from(MOST), "{stats:?}");
+    let refused: BTreeSet<&str> = stats.by_code.keys().map(String::as_str).collect();
+    assert_eq!(refused, BTreeSet::from(["1302"]));
+    let counts = lane.queue_status().await.unwrap();
+    assert_eq!((counts.failed, counts.completed), (0, stats.answered));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_use_the_limits_of_their_models_at_once_and_meet_no_refusal() {
+    let limits = BTreeMap::from([("glm-5".to_owned(), 2), ("glm-4.7".to_owned(), 3)]);
+    let mut world = HttpLane::with(SimulatorConfig {
+        limit: 1,
+        limits: limits.clone(),
+        latency_ms: Span::Between { min: 1, max: 9 },
+        ..SimulatorConfig::default()
+    });
+    world.config.lane.max_concurrency = 3;
+    let big = NamedLaneSection {
+        models: vec!["glm-5".to_owned()],
+        max_concurrency: 2,
+        ..NamedLaneSection::default()
+    };
+    world.config.lanes = BTreeMap::from([("big".to_owned(), big)]);
+    let lane = world.start().await;
+    // Both are full at once, while more wait for either.
+    let mut blockers = block(&world, &lane, "glm-5", 2).await;
+    blockers.extend(block(&world, &lane, "glm-4.7", 3).await);
+    let mut jobs = Vec::new();
+    for n in 0..60 {
+        let model = if n % 2 == 0 { "glm-5" } else { "glm-4.7" };
+        let job = prompt(format!("job {n}")).model(model);
+        jobs.push(lane.submit(job).await.unwrap().job_id);
+    }
+    until("the lanes have taken them in", async || {
+        lane.lane().await.unwrap().ready == 60
+    })
+    .await;
+    let status = lane.lane().await.unwrap();
+    let open: Vec<_> = status
+        .lanes
+        .iter()
+        .map(|l| (l.name.as_str(), l.in_flight))
+        .collect();
+    assert_eq!(open, [("default", 3), ("big", 2)]);
+    assert_eq!(world.sim.stats().in_flight, 5);
+    // One lane that is stuck does not keep the other.
+    lane.cancel(blockers.remove(0)).await.unwrap();
+    for job in jobs.iter().step_by(2) {
+        lane.wait(*job).await.unwrap();
+    }
+    assert_eq!(world.sim.stats().in_flight, 4);
+    for blocker in blockers {
+        lane.cancel(blocker).await.unwrap();
+    }
+    for job in jobs {
+        lane.wait(job).await.unwrap();
+    }
+    let stats = world.sim.stats();
+    assert_eq!((stats.calls, stats.peak_in_flight), (65, 5));
+    assert_eq!(stats.by_code, BTreeMap::new(), "nobody was refused");
+    let peaks: BTreeMap<_, _> = stats.peak_by_model.into_iter().collect();
+    let limits = limits.into_iter().map(|(model, n)| (model, u64::from(n)));
+    assert_eq!(peaks, limits.collect());
+}

@@ -1,0 +1,107 @@
+//! Guards: calls closer together than the pace allows, in the steady state, beside each other, or in
+//! a burst after a restart.
+
+use onelane::model::JobId;
+use onelane::orchestrator::Orchestrator;
+use onelane_actors::testing::ScriptedGlm;
+
+use crate::support::file::FileLane;
+use crate::support::http::{HttpLane, calls_of, prompt, until};
+use crate::support::{START, ms};
+
+async fn submit(lane: &Orchestrator, n: usize) -> Vec<JobId> {
+    let jobs = (0..n).map(|n| prompt(format!("job {n}"))).collect();
+    let taken = lane.submit_many(jobs).await.unwrap().into_iter();
+    taken.map(|job| job.unwrap().job_id).collect()
+}
+
+/// From each call's beginning to the next one's, in milliseconds.
+fn gaps_ms(glm: &ScriptedGlm) -> Vec<u128> {
+    let began: Vec<_> = glm.traces().iter().map(|call| call.began).collect();
+    let gaps = began.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.map(|gap| gap.as_millis()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_start_exactly_a_share_of_a_minute_apart_over_a_restart_too() {
+    let mut file = FileLane::new(ScriptedGlm::answering(ms(1_000)));
+    file.world.settings.lane.pace.requests_per_minute = 20;
+    let lane = file.start().await;
+    let jobs = submit(&lane, 12).await;
+    // Ended in peace with a call open, and started again at once.
+    file.world.sleep_until(START.plus_ms(4 * 3_000 + 100)).await;
+    file.shut_down(lane).await;
+    let lane = file.start().await;
+    for id in jobs {
+        lane.wait(id).await.unwrap();
+    }
+    assert_eq!(gaps_ms(&file.world.glm), [3_000; 11]);
+    file.shut_down(lane).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_beside_each_other_keep_the_pace_and_a_crash_makes_no_burst() {
+    let mut file = FileLane::new(ScriptedGlm::answering(ms(7_000)));
+    file.world.settings.lane.max_concurrency = 4;
+    file.world.settings.lane.pace.min_spacing_ms = 3_000;
+    let lane = file.start().await;
+    let jobs = submit(&lane, 12).await;
+    file.world
+        .sleep_until(START.plus_ms(10 * 3_000 + 100))
+        .await;
+    assert_eq!(file.world.glm.in_flight(), 3);
+    file.crash(lane);
+    let lane = file.start().await;
+    for id in jobs {
+        lane.wait(id).await.unwrap();
+    }
+    // Three were interrupted and made again.
+    assert_eq!(gaps_ms(&file.world.glm), [3_000; 14]);
+    file.shut_down(lane).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_sees_no_call_before_its_turn_and_no_burst_after_a_restart() {
+    const SPACING_MS: u64 = 50;
+    // The lane counts whole milliseconds.
+    const ROUNDING_US: u64 = 1_000;
+    let mut world = HttpLane::new();
+    world.config.lane.max_concurrency = 4;
+    world.config.lane.requests_per_minute = 1_200;
+    let lane = world.start().await;
+    let begun_us = world.sim.now_us();
+    let jobs = submit(&lane, 20).await;
+    until("some calls are done", async || {
+        lane.queue_status().await.unwrap().completed >= 8
+    })
+    .await;
+    lane.shutdown(ms(10_000)).await;
+    drop(lane);
+    let before = world.sim.arrivals().len();
+    let restarted_us = world.sim.now_us();
+    let lane = world.start().await;
+    for id in jobs {
+        lane.wait(id).await.unwrap();
+    }
+    // However late a call arrives, those after it don't make up for it.
+    let arrivals = world.sim.arrivals();
+    assert_eq!(arrivals.len(), 20);
+    for (n, arrival) in arrivals.iter().enumerate() {
+        let (from_us, turn) = match n.checked_sub(before) {
+            None => (begun_us, n),
+            Some(turn) => (restarted_us, turn),
+        };
+        let earliest_us = from_us + turn as u64 * SPACING_MS * 1_000;
+        assert!(
+            arrival.at_us + ROUNDING_US >= earliest_us,
+            "call {n}: {arrivals:?}"
+        );
+    }
+    // The first call of the new process knows of the last one of the old.
+    let mut starts: Vec<_> = calls_of(&lane).await.iter().map(|c| c.started_at).collect();
+    starts.sort_unstable();
+    assert!(
+        starts[before].since(starts[before - 1]) >= SPACING_MS,
+        "{starts:?}"
+    );
+}
