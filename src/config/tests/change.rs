@@ -474,6 +474,18 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
         "must name at least one model, each in 1 to 128 characters",
     );
     check(
+        json!({"lanes": {"x": {}}}),
+        "lanes.x",
+        "must not be empty; it may have `models`, `maxConcurrency`, `autoConcurrency`, `autoMin`, \
+         `autoTrial`, `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, \
+         `ageing`",
+    );
+    check(
+        json!({"policy": {"1301": {}}}),
+        "policy.1301",
+        "must not be empty; it may have `class`, `job`, `lane`, `breaker`",
+    );
+    check(
         json!({"lanes": {"big": {"models": ["glm-5"], "max_concurrency": 2}}}),
         "lanes.big.max_concurrency",
         "unknown key; did you mean `maxConcurrency`?",
@@ -568,6 +580,15 @@ fn a_word_by_which_a_job_would_be_called_without_end_is_refused() {
     ] {
         change(&loaded, &json!({ "policy": fine }));
     }
+}
+
+#[test]
+fn an_empty_entry_leaves_what_is_there_as_it_is() {
+    let loaded = started();
+    let lane = json!({"lanes": {"big": {"models": ["glm-5"]}}});
+    let loaded = change(&loaded, &lane).loaded;
+    let nothing = json!({"lanes": {"big": {}}, "policy": {"1305": {}}});
+    assert_eq!(change(&loaded, &nothing).changed, Vec::<String>::new());
 }
 
 #[test]
