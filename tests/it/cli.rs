@@ -272,6 +272,8 @@ fn policy_shows_the_table_in_force_without_key_server_or_store() {
 fn policy_shows_and_explains_what_the_configuration_changed() {
     let dir = tempfile::tempdir().unwrap();
     let config = "[policy]\n1234 = { class = \"overload\", breaker = \"open\" }\n\
+                  1305 = { job = \"keep\", lane = \"cool_down\" }\n\
+                  1303 = { lane = \"hold_model\" }\n\
                   [retry]\noverload_base_ms = 7000\n[breaker]\ncool_down_ms = 1234\n";
     std::fs::write(dir.path().join("my.toml"), config).unwrap();
     let policy = |args: &[&str]| {
@@ -301,6 +303,11 @@ fn policy_shows_and_explains_what_the_configuration_changed() {
     ] {
         assert!(words.contains(part), "{part} in {words}");
     }
+    // The bound on throttle answers is that of a cool-down, whatever the class.
+    let bound = "after 200 such answers it fails";
+    assert!(policy(&["1302"]).contains(bound));
+    assert!(policy(&["1305"]).contains(bound), "{}", policy(&["1305"]));
+    assert!(!policy(&["1303"]).contains(bound), "{}", policy(&["1303"]));
     let row: Value = serde_json::from_str(&policy(&["1234", "--json"])).unwrap();
     assert_eq!(row["overridden"], true);
     assert_eq!(row["breaker"], "open");
