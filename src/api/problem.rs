@@ -76,7 +76,7 @@ impl Kind {
             Self::MissingField => (S::BAD_REQUEST, "missing-field", "missing field", "1213"),
             Self::InvalidQuery => (S::BAD_REQUEST, "invalid-query", "wrong parameter", "1214"),
             Self::InvalidHeader => (S::BAD_REQUEST, "invalid-header", "wrong header", "1214"),
-            Self::InvalidId => (S::BAD_REQUEST, "invalid-id", "not a job id", "1214"),
+            Self::InvalidId => (S::BAD_REQUEST, "invalid-id", "wrong id", "1214"),
             Self::StreamingUnavailable => (
                 S::BAD_REQUEST,
                 "streaming-unavailable",

@@ -277,6 +277,8 @@ mod tests {
         }
         let problem = resolve(&Method::GET, "/api/glm/jobs/17").unwrap_err();
         assert_eq!(problem.status(), 400);
+        let body = serde_json::to_value(problem.body()).unwrap();
+        assert_eq!(body["title"], "wrong id");
         let refused = |method, path: &str| resolve(&method, path).unwrap_err().status();
         let attempt = format!("/api/admin/glm/maybe-billed/{ID}/0");
         assert_eq!(refused(Method::POST, &attempt), 400);
