@@ -23,6 +23,7 @@ pub(super) enum Route {
     RetryAll,
     Cancel(JobId),
     CancelAll,
+    Reprioritise(JobId),
     ReprioritiseAll,
     Pause,
     Drain,
@@ -80,6 +81,7 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
             ["reprioritise"] => plain(&[(Method::POST, Route::ReprioritiseAll)]),
             ["retry", id] => of_job(id, &[(Method::POST, Route::Retry)]),
             ["cancel", id] => of_job(id, &[(Method::POST, Route::Cancel)]),
+            ["reprioritise", id] => of_job(id, &[(Method::POST, Route::Reprioritise)]),
             ["pause"] => plain(&[(Method::POST, Route::Pause)]),
             ["drain"] => plain(&[(Method::POST, Route::Drain)]),
             ["resume"] => plain(&[(Method::POST, Route::Resume)]),
@@ -198,6 +200,11 @@ mod tests {
             "POST",
             "/api/admin/glm/reprioritise",
             Route::ReprioritiseAll,
+        );
+        check(
+            "POST",
+            &format!("/api/admin/glm/reprioritise/{ID}"),
+            Route::Reprioritise(id),
         );
         check("POST", "/api/admin/glm/drain", Route::Drain);
         check("GET", "/api/admin/glm/breaker", Route::Breaker);

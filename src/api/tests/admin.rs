@@ -96,6 +96,34 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
 }
 
 #[tokio::test]
+async fn one_job_gets_another_priority() {
+    let api = Running::start().await;
+    api.lane.with(|state| {
+        state.jobs.push(sample::waiting(1));
+        state.jobs.push(sample::failed(2));
+    });
+    let post = |n: u64, body: &'static str| {
+        let path = format!("/api/admin/glm/reprioritise/{}", sample::id(n));
+        let api = &api;
+        async move { api.post(&path, body).await }
+    };
+    let reply = post(1, r#"{"priority":-7}"#).await;
+    assert_eq!((reply.status, reply.json()), (200, json!({"success": true})));
+    assert_eq!(api.lane.with(|state| state.jobs[0].job.priority), -7);
+    assert_eq!(post(2, r#"{"priority":1}"#).await.status, 409);
+    assert_eq!(post(9, r#"{"priority":1}"#).await.status, 404);
+    for (bad, field) in [
+        ("{}", "priority"),
+        (r#"{"priority":1.5}"#, "priority"),
+        (r#"{"priority":1,"dryRun":true}"#, "dryRun"),
+    ] {
+        let reply = post(1, bad).await;
+        assert_eq!(reply.status, 400, "{bad}");
+        assert_eq!(reply.json()["errors"][0]["field"], field);
+    }
+}
+
+#[tokio::test]
 async fn dead_letters_come_with_their_attempts() {
     let api = Running::start().await;
     let record = sample::failed(1);
