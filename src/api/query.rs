@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use onelane_actors::model::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
-use onelane_actors::model::{Day, FailureClass, JobStatus};
+use onelane_actors::model::{Day, FailureClass, JobId, JobStatus, Timestamp};
 use onelane_actors::ports::{JobFilter, MoreFilter};
 
 use super::limits;
@@ -58,13 +58,18 @@ impl Query {
     }
 
     /// What of jobs can be asked for in a query, beside their status.
-    pub(super) const OF_JOBS: [&'static str; 6] = [
+    pub(super) const OF_JOBS: [&'static str; 11] = [
         "userId",
         "model",
         "contentId",
         "errorCode",
         "errorClass",
         "setAside",
+        "createdFrom",
+        "createdBefore",
+        "priorityMin",
+        "priorityMax",
+        "ids",
     ];
 
     /// The jobs that `status` and [`Query::OF_JOBS`] leave.
@@ -83,9 +88,36 @@ impl Query {
                     |text| text.parse().ok(),
                     || "must be true or false".to_owned(),
                 )?,
-                ..MoreFilter::default()
+                created_from: self.moment("createdFrom")?,
+                created_before: self.moment("createdBefore")?,
+                priority_min: self.priority("priorityMin")?,
+                priority_max: self.priority("priorityMax")?,
+                ids: self.job_ids("ids")?,
             },
         })
+    }
+
+    fn moment(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        self.read(name, Timestamp::parse_rfc3339, || {
+            "must be a time in RFC 3339, like 2026-11-23T08:00:00Z".to_owned()
+        })
+    }
+
+    fn priority(&self, name: &str) -> Result<Option<i32>, Problem> {
+        self.read(
+            name,
+            |text| text.parse().ok(),
+            || format!("must be a whole number from {} to {}", i32::MIN, i32::MAX),
+        )
+    }
+
+    /// Ids with commas between. There is room for some 1700 of them in a request's line.
+    fn job_ids(&self, name: &str) -> Result<Option<Vec<JobId>>, Problem> {
+        self.read(
+            name,
+            |text| text.split(',').map(|id| id.parse().ok()).collect(),
+            || "must be ids of jobs with commas between".to_owned(),
+        )
     }
 
     fn error_class(&self) -> Result<Option<FailureClass>, Problem> {
