@@ -10,9 +10,9 @@ use std::time::Duration;
 use onelane::api::{ApiConfig, Listening};
 use onelane::config::{Loaded, Loader, Origin};
 use onelane::orchestrator::{Orchestrator, StartError};
-use onelane::ports::{Clock as _, Store as _, StoreError};
+use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
-use onelane::store::{RedbStore, StoreOptions};
+use onelane::store::stored_config;
 use onelane::system::SystemClock;
 
 use super::args::{Common, SimulateArgs};
@@ -143,7 +143,7 @@ fn with_stored(loaded: Loaded) -> Result<Loaded, StartError> {
     if !path.exists() {
         return Ok(loaded);
     }
-    let stored = RedbStore::open(path, StoreOptions::default())?.config()?;
+    let stored = stored_config(path)?;
     Ok(loaded.with_stored(stored.as_deref(), SystemClock.now())?)
 }
 
