@@ -1,7 +1,8 @@
-//! `POST retry`, `cancel` and `reprioritise` of many jobs: all that a filter leaves.
+//! `POST retry`, `cancel` and `reprioritise` of many jobs: all that a filter leaves. And `reprioritise` of
+//! one, whose body is a part of theirs.
 
 use onelane_actors::model::limits as bounds;
-use onelane_actors::model::{FailureClass, JobStatus};
+use onelane_actors::model::{FailureClass, JobId, JobStatus};
 use onelane_actors::ports::{JobFilter, MoreFilter};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -60,6 +61,20 @@ pub(super) async fn reprioritise(
     form.finish()?;
     let count = api.lane.reprioritise_all(jobs, priority, dry_run).await?;
     Ok(changed(count, dry_run))
+}
+
+/// `POST reprioritise/{id}`.
+pub(super) async fn reprioritise_one(
+    api: &Api,
+    id: JobId,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let mut form = Form::read(&body.json(headers).await?)?;
+    let priority = form.priority();
+    form.finish()?;
+    api.lane.reprioritise(id, priority).await?;
+    Ok(reply::success())
 }
 
 /// The body of such a request. What a fault leaves open counts only after [`Form::finish`], which tells

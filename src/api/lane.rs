@@ -51,6 +51,8 @@ pub trait Lane: Send + Sync + 'static {
     fn cancel(&self, id: JobId) -> Answer<'_, ()>;
     /// Puts a failed, cancelled or set-aside job back in line.
     fn retry(&self, id: JobId) -> Answer<'_, ()>;
+    /// Changes the priority of a pending job.
+    fn reprioritise(&self, id: JobId, priority: i32) -> Answer<'_, ()>;
     /// Puts many jobs back in line.
     fn retry_all(&self, jobs: Selection, dry_run: bool) -> Answer<'_, u64>;
     /// Gives many jobs up.
@@ -142,6 +144,10 @@ impl Lane for Orchestrator {
 
     fn retry(&self, id: JobId) -> Answer<'_, ()> {
         Box::pin(self.retry(id))
+    }
+
+    fn reprioritise(&self, id: JobId, priority: i32) -> Answer<'_, ()> {
+        Box::pin(self.reprioritise(id, priority))
     }
 
     fn retry_all(&self, jobs: Selection, dry_run: bool) -> Answer<'_, u64> {

@@ -159,6 +159,7 @@ impl Api {
             }
             Route::RetryAll => bulk::retry(self, headers, body).await,
             Route::CancelAll => bulk::cancel(self, headers, body).await,
+            Route::Reprioritise(id) => bulk::reprioritise_one(self, id, headers, body).await,
             Route::ReprioritiseAll => bulk::reprioritise(self, headers, body).await,
             Route::MaybeBilled => billing::list(self, query).await,
             Route::SettleBilling(id, attempt) => {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use onelane_actors::model::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
-use onelane_actors::model::{Day, FailureClass, JobStatus, Timestamp};
+use onelane_actors::model::{Day, FailureClass, JobId, JobStatus, Timestamp};
 use onelane_actors::ports::{JobFilter, MoreFilter};
 
 use super::limits;
@@ -57,9 +57,8 @@ impl Query {
         })
     }
 
-    /// What of jobs can be asked for in a query, beside their status: what a change of many can be
-    /// narrowed by, so that one may look first at what it would change.
-    pub(super) const OF_JOBS: [&'static str; 10] = [
+    /// What of jobs can be asked for in a query, beside their status.
+    pub(super) const OF_JOBS: [&'static str; 11] = [
         "userId",
         "model",
         "contentId",
@@ -70,6 +69,7 @@ impl Query {
         "createdBefore",
         "priorityMin",
         "priorityMax",
+        "ids",
     ];
 
     /// The jobs that `status` and [`Query::OF_JOBS`] leave.
@@ -92,7 +92,7 @@ impl Query {
                 created_before: self.moment("createdBefore")?,
                 priority_min: self.priority("priorityMin")?,
                 priority_max: self.priority("priorityMax")?,
-                ids: None,
+                ids: self.job_ids("ids")?,
             },
         })
     }
@@ -108,6 +108,15 @@ impl Query {
             name,
             |text| text.parse().ok(),
             || format!("must be a whole number from {} to {}", i32::MIN, i32::MAX),
+        )
+    }
+
+    /// Ids with commas between. There is room for some 1700 of them in a request's line.
+    fn job_ids(&self, name: &str) -> Result<Option<Vec<JobId>>, Problem> {
+        self.read(
+            name,
+            |text| text.split(',').map(|id| id.parse().ok()).collect(),
+            || "must be ids of jobs with commas between".to_owned(),
         )
     }
 

@@ -23,6 +23,7 @@ pub(super) enum Route {
     RetryAll,
     Cancel(JobId),
     CancelAll,
+    Reprioritise(JobId),
     ReprioritiseAll,
     Pause,
     Drain,
@@ -80,6 +81,7 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
             ["reprioritise"] => plain(&[(Method::POST, Route::ReprioritiseAll)]),
             ["retry", id] => of_job(id, &[(Method::POST, Route::Retry)]),
             ["cancel", id] => of_job(id, &[(Method::POST, Route::Cancel)]),
+            ["reprioritise", id] => of_job(id, &[(Method::POST, Route::Reprioritise)]),
             ["pause"] => plain(&[(Method::POST, Route::Pause)]),
             ["drain"] => plain(&[(Method::POST, Route::Drain)]),
             ["resume"] => plain(&[(Method::POST, Route::Resume)]),
@@ -199,6 +201,11 @@ mod tests {
             "/api/admin/glm/reprioritise",
             Route::ReprioritiseAll,
         );
+        check(
+            "POST",
+            &format!("/api/admin/glm/reprioritise/{ID}"),
+            Route::Reprioritise(id),
+        );
         check("POST", "/api/admin/glm/drain", Route::Drain);
         check("GET", "/api/admin/glm/breaker", Route::Breaker);
         check("POST", "/api/admin/glm/breaker/reset", Route::ResetBreaker);
@@ -277,6 +284,8 @@ mod tests {
         }
         let problem = resolve(&Method::GET, "/api/glm/jobs/17").unwrap_err();
         assert_eq!(problem.status(), 400);
+        let body = serde_json::to_value(problem.body()).unwrap();
+        assert_eq!(body["title"], "wrong id");
         let refused = |method, path: &str| resolve(&method, path).unwrap_err().status();
         let attempt = format!("/api/admin/glm/maybe-billed/{ID}/0");
         assert_eq!(refused(Method::POST, &attempt), 400);

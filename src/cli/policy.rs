@@ -1,7 +1,7 @@
 //! `onelane policy`: what each error code means here, as a table, or one of them in words.
 
 use onelane::config::{Loaded, PolicyClass, PolicyRow};
-use onelane::model::{BreakerRule, FailureClass, JobRule, LaneRule, Settings};
+use onelane::model::{BreakerRule, JobRule, LaneRule, Settings};
 use serde_json::json;
 
 use super::args::PolicyArgs;
@@ -86,7 +86,7 @@ fn in_words(row: &PolicyRow, loaded: &Loaded) -> String {
         PolicyClass::Is(class) => class.name().to_owned(),
     };
     let up_to_class = || "as that class does".to_owned();
-    let job = row.job.map(|rule| job(rule, row.class, settings));
+    let job = row.job.map(|rule| job(rule, row.lane, settings));
     let lane = row.lane.map(|rule| lane(rule, settings));
     let breaker = row.breaker.map(|rule| breaker(rule, settings));
     format!(
@@ -100,14 +100,14 @@ fn in_words(row: &PolicyRow, loaded: &Loaded) -> String {
     )
 }
 
-fn job(rule: JobRule, class: PolicyClass, settings: &Settings) -> String {
+fn job(rule: JobRule, lane: Option<LaneRule>, settings: &Settings) -> String {
     let retry = &settings.retry;
     let bounded = format!(
         "uses up a retry (of {}, unless the job says otherwise); without one left it fails",
         retry.max_retries
     );
     match rule {
-        JobRule::Keep if class == PolicyClass::Is(FailureClass::Throttle) => format!(
+        JobRule::Keep if lane == Some(LaneRule::CoolDown) => format!(
             "goes back to its place, no retry is used up; after {} such answers it fails",
             retry.max_throttles
         ),

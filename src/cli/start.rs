@@ -10,9 +10,9 @@ use std::time::Duration;
 use onelane::api::{ApiConfig, Listening};
 use onelane::config::{Loaded, Loader, Origin};
 use onelane::orchestrator::{Orchestrator, StartError};
-use onelane::ports::{Clock as _, Store as _, StoreError};
+use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
-use onelane::store::{RedbStore, StoreOptions};
+use onelane::store::stored_config;
 use onelane::system::SystemClock;
 
 use super::args::{Common, SimulateArgs};
@@ -84,37 +84,47 @@ fn loader(common: &Common) -> Loader<'static> {
         .flag("--model", "glm.model", common.model.as_ref())
 }
 
-/// Reads the configuration: flag > environment > stored change > file > default. Refuses what can't
-/// work: without a key and without `--simulate` there is nothing to call.
-pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
-    let mut loader = loader(common);
-    let mut simulator = None;
-    if common.simulate {
-        if common.base_url.is_some() {
-            return Err(
-                CliError::usage("--simulate and --base-url exclude each other")
-                    .help("leave out one: with --simulate no call leaves this machine"),
-            );
-        }
-        let started = Simulator::start(SimulatorConfig {
-            latency_ms: Span::Fixed(SIMULATED_LATENCY_MS),
-            ..SimulatorConfig::default()
-        })
-        .map_err(|error| CliError::usage(format!("the simulator can't be started: {error}")))?;
-        loader = loader
-            .flag("--simulate", "glm.base_url", Some(started.base_url()))
-            .flag("--simulate", "glm.api_key", Some("simulated"));
-        simulator = Some(Arc::new(started));
+/// Reads the configuration: flag > environment > file > default; with `--simulate` as the simulator, which
+/// is started, and its store want it.
+fn configure(common: &Common) -> Result<(Loaded, Option<Arc<Simulator>>), CliError> {
+    if !common.simulate {
+        return Ok((loader(common).load()?, None));
     }
-    let mut loaded = loader.load()?;
+    if common.base_url.is_some() {
+        return Err(
+            CliError::usage("--simulate and --base-url exclude each other")
+                .help("leave out one: with --simulate no call leaves this machine"),
+        );
+    }
+    let simulator = Simulator::start(SimulatorConfig {
+        latency_ms: Span::Fixed(SIMULATED_LATENCY_MS),
+        ..SimulatorConfig::default()
+    })
+    .map_err(|error| CliError::usage(format!("the simulator can't be started: {error}")))?;
+    let loader = || {
+        loader(common)
+            .flag("--simulate", "glm.base_url", Some(simulator.base_url()))
+            .flag("--simulate", "glm.api_key", Some("simulated"))
+    };
+    let mut loaded = loader().load()?;
     // Who names a store in the very command gets that one.
     let named = matches!(
         loaded.origin("store.path"),
         Origin::Flag(_) | Origin::Env(_)
     );
-    if common.simulate && !named {
-        loaded.config.store.path = simulated_store(&loaded.config.store.path);
+    if !named {
+        let path = simulated_store(&loaded.config.store.path);
+        loaded = loader()
+            .flag("--simulate", "store.path", Some(path))
+            .load()?;
     }
+    Ok((loaded, Some(Arc::new(simulator))))
+}
+
+/// What a lane will be. Refuses what can't work: without a key and without `--simulate` there is nothing to
+/// call.
+pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
+    let (loaded, simulator) = configure(common)?;
     if !common.simulate && loaded.config.check_key().is_err() {
         // A key that was set while running is as good as any, and the lane will find it there.
         with_stored(loaded.clone())?.config.check_key()?;
@@ -143,14 +153,14 @@ fn with_stored(loaded: Loaded) -> Result<Loaded, StartError> {
     if !path.exists() {
         return Ok(loaded);
     }
-    let stored = RedbStore::open(path, StoreOptions::default())?.config()?;
+    let stored = stored_config(path)?;
     Ok(loaded.with_stored(stored.as_deref(), SystemClock.now())?)
 }
 
 /// The configuration, to be looked at: with the changes made while running, if their store is there
 /// and free.
 pub(crate) fn look(common: &Common) -> Result<Loaded, CliError> {
-    let mut loaded = loader(common).load()?;
+    let (mut loaded, _simulator) = configure(common)?;
     match with_stored(loaded.clone()) {
         Ok(with_changes) => loaded = with_changes,
         Err(StartError::Store(StoreError::Locked { path })) => super::note(&format!(

@@ -111,7 +111,7 @@ impl StoredChanges {
     pub(crate) fn from_json(json: &str) -> Result<(Self, Vec<String>), ConfigError> {
         let form: StoredForm =
             serde_json::from_str(json).map_err(|e| ConfigError::Stored(e.to_string()))?;
-        let (leaves, problems) = read::read(&form.values, Naming::Toml);
+        let (leaves, problems) = read::read(&form.values, Naming::Toml, &|_| false);
         let values = leaves
             .into_iter()
             .filter_map(|(path, value)| Some((path, value?)));
@@ -301,7 +301,9 @@ impl Loaded {
         if masked.is_some() && patch.get("apiKey").and_then(Value::as_str) == masked.as_deref() {
             patch.remove("apiKey");
         }
-        let (leaves, unread) = read::read(&patch, Naming::Json);
+        let in_force = shown(&self.config);
+        let exists = |entry: &str| in_force.keys().any(|path| inside(entry, path).is_some());
+        let (leaves, unread) = read::read(&patch, Naming::Json, &exists);
         problems.extend(
             unread
                 .into_iter()

@@ -30,7 +30,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     })?;
     let mut document = Document::default();
     let values = document.table(table.get_ref(), "");
-    let (leaves, mut problems) = read::read(&values, Naming::Toml);
+    let (leaves, mut problems) = read::read(&values, Naming::Toml, &|_| false);
     // A number that JSON can't hold has become null, which is refused here for a better reason.
     problems.retain(|p| document.problems.iter().all(|q| q.path != p.path));
     problems.extend(document.problems.iter().cloned());

@@ -87,6 +87,49 @@ pub(crate) fn in_force(own: &BTreeMap<String, PolicyOverride>) -> BTreeMap<Strin
     words
 }
 
+/// Refuses words by which a job would stay in its place while its lane goes on: it would be called again at
+/// once, and again, without a bound. `words` are those in force. The error is the code and what is wrong.
+pub(crate) fn refuse_endless(
+    own: &BTreeMap<String, PolicyOverride>,
+    words: &BTreeMap<String, PolicyOverride>,
+) -> Result<(), (String, String)> {
+    let endless = |word: &PolicyOverride, class: FailureClass| {
+        let rule = word.over(class.rule());
+        rule.job == JobRule::Keep && rule.lane == LaneRule::GoOn
+    };
+    for (code, word) in words {
+        let may_be = match class_in_force(code, *word) {
+            PolicyClass::Is(class) => endless(word, class),
+            _ => FailureClass::ALL.iter().any(|class| endless(word, *class)),
+        };
+        if may_be {
+            let said_as = match own.contains_key(code) {
+                true => code,
+                false => ANY_SERVER_ERROR,
+            };
+            let problem = "keeps the job in its place (`job = \"keep\"`) while the lane goes on \
+                 (`lane = \"go_on\"`), so that GLM would be called again and again without a bound; \
+                 name a `lane` rule that waits, such as \"cool_down\", or another `job` rule, such as \
+                 \"backoff\"";
+            return Err((said_as.to_owned(), problem.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// The class of a code where these are the operator's words.
+fn class_in_force(code: &str, word: PolicyOverride) -> PolicyClass {
+    let table = ErrorTable::shipped();
+    let shipped = table.row(code).or_else(|| table.own_row(code));
+    match (word.class, shipped.map(|row| row.class)) {
+        (Some(class), _) | (None, Some(RowClass::Is(class))) => PolicyClass::Is(class),
+        (None, Some(RowClass::MapByInnerCode)) => PolicyClass::MapByInnerCode,
+        (None, None) => status_of(code).map_or(PolicyClass::ByHttpStatus, |status| {
+            PolicyClass::Is(class_of_status(status))
+        }),
+    }
+}
+
 fn has_no_row(code: &str) -> bool {
     ErrorTable::shipped().row(code).is_none()
 }
@@ -122,13 +165,7 @@ impl Loaded {
 
     fn row(&self, code: &str, shipped: Option<&ErrorRow>) -> PolicyRow {
         let word = self.settings.policy.get(code).copied().unwrap_or_default();
-        let class = match (word.class, shipped.map(|row| row.class)) {
-            (Some(class), _) | (None, Some(RowClass::Is(class))) => PolicyClass::Is(class),
-            (None, Some(RowClass::MapByInnerCode)) => PolicyClass::MapByInnerCode,
-            (None, None) => status_of(code).map_or(PolicyClass::ByHttpStatus, |status| {
-                PolicyClass::Is(class_of_status(status))
-            }),
-        };
+        let class = class_in_force(code, word);
         let rule = match class {
             PolicyClass::Is(class) => Some(word.over(class.rule())),
             _ => None,

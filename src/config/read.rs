@@ -21,10 +21,16 @@ pub(crate) struct Problem {
 /// canonical form; `None` means reset, of all that is below the path.
 pub(crate) type Leaves = BTreeMap<String, Option<Value>>;
 
-/// Reads a nested object into leaves. All problems are found, not only the first.
-pub(crate) fn read(object: &Map<String, Value>, naming: Naming) -> (Leaves, Vec<Problem>) {
+/// Reads a nested object into leaves. All problems are found, not only the first. `exists` tells by its
+/// path in `config.toml` whether a named entry is there already: only such a one may be left as it is.
+pub(crate) fn read(
+    object: &Map<String, Value>,
+    naming: Naming,
+    exists: &dyn Fn(&str) -> bool,
+) -> (Leaves, Vec<Problem>) {
     let mut reader = Reader {
         naming,
+        exists,
         leaves: Leaves::new(),
         problems: Vec::new(),
     };
@@ -50,13 +56,14 @@ pub(crate) fn read_text(path: &str, text: &str) -> Result<Value, String> {
     scalar(kind, &value)
 }
 
-struct Reader {
+struct Reader<'a> {
     naming: Naming,
+    exists: &'a dyn Fn(&str) -> bool,
     leaves: Leaves,
     problems: Vec<Problem>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn group(&mut self, object: &Map<String, Value>, prefix: &str) {
         for (name, value) in object {
             let path = join(prefix, name);
@@ -148,8 +155,7 @@ impl Reader {
         toml: &str,
     ) {
         let names: Vec<_> = members.iter().filter_map(|m| self.naming.path(m)).collect();
-        // In the names of `config.toml` there is nothing that an empty table could change.
-        if fields.is_empty() && self.naming == Naming::Toml {
+        if fields.is_empty() && !(self.exists)(toml) {
             return self.problem(
                 path.to_owned(),
                 format!("must not be empty; it may have {}", quoted(&names)),

@@ -27,6 +27,9 @@ impl Config {
             let field = || join("policy", code);
             text::policy_code(code).map_err(|problem| fault(field(), problem))?;
         }
+        let policy = policy::in_force(&self.policy);
+        policy::refuse_endless(&self.policy, &policy)
+            .map_err(|(code, problem)| fault(join("policy", &code), problem))?;
         prices::check(&self.money.prices).map_err(|e| fault("money.prices", e.problem))?;
         let currency = self.money.price_list.currency(&base_url);
         let table = prices::table(currency, &self.money.prices)
@@ -60,7 +63,7 @@ impl Config {
             breaker: self.breaker.into(),
             on_interrupted: self.lane.on_interrupted,
             quarantine_after: self.lane.quarantine_after,
-            policy: policy::in_force(&self.policy),
+            policy,
             fallbacks: self
                 .glm
                 .fallbacks

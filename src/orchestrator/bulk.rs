@@ -5,6 +5,7 @@
 //! job and is checked there, so that a job which is in another status by then stays as it is.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use onelane_actors::model::{Job, JobId, JobStatus, Seq, limits};
 use onelane_actors::policy::transition::Refusal;
@@ -54,6 +55,7 @@ impl Selection {
 impl Orchestrator {
     /// Puts every failed, cancelled or set-aside job of the selection back in line, those first that
     /// others run after. Answers how many; a dry run changes nothing and answers how many it would be.
+    /// What was begun goes on to its end also when the caller waits for the answer no longer.
     /// A job that changed meanwhile, or runs after one that stays ended, is left as it is and not
     /// counted. Errors: `Invalid` for a filter that narrows nothing; if the lane or its store fails on
     /// the way, what was changed stays changed.
@@ -91,26 +93,71 @@ impl Orchestrator {
         dry_run: bool,
     ) -> Result<u64, Error> {
         let filter = jobs.into_filter()?;
-        let mut passes = change.passes(&filter);
+        if dry_run {
+            return self.count_all(change, &filter).await;
+        }
+        let lane = self.clone();
+        // In a task of its own: a caller that goes away must not leave the change half made.
+        let task = tokio::spawn(async move {
+            let mut count = 0;
+            let ended = lane.change_picked(change, &filter, &mut count).await;
+            match &ended {
+                Ok(()) => tracing::info!(count, "{} many jobs: done", change.name()),
+                Err(error) => {
+                    tracing::warn!(count, %error, "{} many jobs: broken off", change.name());
+                }
+            }
+            ended.map(|()| count)
+        });
+        task.await
+            .unwrap_or_else(|_| Err(Error::Stopped("the runtime is ending".to_owned())))
+    }
+
+    /// How many jobs a change would change.
+    async fn count_all(&self, change: Change, filter: &JobFilter) -> Result<u64, Error> {
+        let mut passes = change.passes(filter);
         let mut count = 0;
+        while !passes.is_empty() {
+            let counted = self.read(move |store| {
+                let (mut places, rest) = pick(store, passes, PLACES_MAX)?;
+                if change == Change::Retry {
+                    change.put_in_order(&mut places);
+                    places = retriable(store, &places)?;
+                }
+                Ok((places.len() as u64, rest))
+            });
+            let (some, rest) = counted.await?;
+            count += some;
+            passes = rest;
+        }
+        Ok(count)
+    }
+
+    async fn change_picked(
+        &self,
+        change: Change,
+        filter: &JobFilter,
+        count: &mut u64,
+    ) -> Result<(), Error> {
+        let mut passes = change.passes(filter);
         while !passes.is_empty() {
             let (mut places, rest) = self
                 .read(move |store| pick(store, passes, PLACES_MAX))
                 .await?;
             passes = rest;
-            if dry_run {
-                count += places.len() as u64;
-            } else {
-                change.put_in_order(&mut places);
-                count += self.change_each(change, &places).await?;
-            }
+            change.put_in_order(&mut places);
+            self.change_each(change, &places, count).await?;
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Changes jobs in this order, some at a time, and counts those that were changed.
-    async fn change_each(&self, change: Change, places: &[Place]) -> Result<u64, Error> {
-        let mut count = 0;
+    async fn change_each(
+        &self,
+        change: Change,
+        places: &[Place],
+        count: &mut u64,
+    ) -> Result<(), Error> {
         for some in places.chunks(limits::BULK_JOBS_MAX) {
             let (_, refs) = self.refs().await?;
             let asked: Vec<_> = some
@@ -127,10 +174,10 @@ impl Orchestrator {
                     Ok(verdict) => verdict.is_ok(),
                     Err(_) => self.change_again(change, id).await?,
                 };
-                count += u64::from(changed);
+                *count += u64::from(changed);
             }
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Asks for a change whose reply was lost. If it was made, that shows in the job's status.
@@ -187,6 +234,15 @@ impl Change {
             Self::Reprioritise(_) => pass(JobStatus::Pending, None),
         }
         passes
+    }
+
+    /// What the log calls it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Cancel => "cancel",
+            Self::Reprioritise(_) => "reprioritise",
+        }
     }
 
     /// A job always comes after those that it runs after. Retried, it needs them back in line first;
@@ -252,6 +308,34 @@ fn pick(
         }
     }
     Ok((places, rest))
+}
+
+/// Those of some jobs, in the order in which they would be put back in line, that would not be refused:
+/// what they run after is there, and completed, in line, or put back before them.
+fn retriable(store: &dyn Store, places: &[Place]) -> Result<Vec<Place>, StoreError> {
+    let mut back = BTreeSet::new();
+    let mut fine = Vec::with_capacity(places.len());
+    for (seq, id) in places {
+        let Some(record) = store.job(*id)? else {
+            continue;
+        };
+        let mut waits_well = true;
+        for other in &record.job.after {
+            waits_well = back.contains(other)
+                || store.job(*other)?.is_some_and(|other| {
+                    let status = other.job.status;
+                    status == JobStatus::Completed || !status.is_terminal()
+                });
+            if !waits_well {
+                break;
+            }
+        }
+        if waits_well {
+            back.insert(*id);
+            fine.push((*seq, *id));
+        }
+    }
+    Ok(fine)
 }
 
 /// The places of jobs that are named, those that the rest of the filter leaves: looked up one by one,

@@ -4,6 +4,7 @@
 
 mod commit;
 mod error;
+mod look;
 mod migrate;
 mod open;
 mod read;
@@ -24,6 +25,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend};
 
 use self::error::{Fault, Result};
+pub use self::look::stored_config;
 use crate::model::{JobId, UsageRow};
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, Recovered, StatusCounts, Store,
@@ -175,16 +177,20 @@ impl RedbStore {
         }
     }
 
-    /// Runs `work` on the file. redb returns most damage as an error, but not all of it: what it
-    /// panics about is damage too.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T, StoreError> {
-        match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(result) => result.map_err(|fault| fault.at(&self.path)),
-            Err(panic) => Err(StoreError::Damaged {
-                path: self.path.clone(),
-                message: words_of(panic.as_ref()),
-            }),
-        }
+        guarded(&self.path, work)
+    }
+}
+
+/// Runs `work` on the file at `path`. redb returns most damage as an error, but not all of it: what it
+/// panics about is damage too.
+fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|fault| fault.at(path)),
+        Err(panic) => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            message: words_of(panic.as_ref()),
+        }),
     }
 }
 

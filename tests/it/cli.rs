@@ -152,8 +152,9 @@ fn with_json_an_error_is_a_json_object() {
 }
 
 /// `config show --json` in this directory, by setting.
-fn shown(command: &mut Command) -> BTreeMap<String, (Value, String)> {
-    let output = command.args(["config", "show", "--json"]).output().unwrap();
+fn shown(command: &mut Command, more: &[&str]) -> BTreeMap<String, (Value, String)> {
+    let command = command.args(["config", "show", "--json"]).args(more);
+    let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let settings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -174,7 +175,7 @@ fn config_show_says_where_each_value_comes_from() {
         .env("ONELANE_CONFIG", "my.toml")
         .env("ONELANE_MODEL", "from-environment")
         .env("ZAI_API_KEY", "a-very-secret-key.value");
-    let settings = shown(&mut command);
+    let settings = shown(&mut command, &[]);
     let check = |key: &str, value: Value, origin: &str| {
         assert_eq!(settings[key], (value, origin.to_owned()), "{key}");
     };
@@ -194,6 +195,37 @@ fn config_show_says_where_each_value_comes_from() {
     assert_eq!(settings["glm.api_key"].1, "environment ZAI_API_KEY");
     let all = format!("{settings:?}");
     assert!(!all.contains("very-secret"), "{all}");
+}
+
+#[test]
+fn with_simulate_the_verbs_that_look_show_what_a_simulated_run_has() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.toml"), "store.path = 'jobs.redb'\n").unwrap();
+    // A store that no program can read: who looks into it fails.
+    std::fs::write(dir.path().join("jobs.redb"), "no store").unwrap();
+    let mut command = onelane(dir.path());
+    let settings = shown(&mut command, &["--simulate"]);
+    let of_flag = |value: &str| (Value::from(value), "flag --simulate".to_owned());
+    assert_eq!(settings["store.path"], of_flag("jobs-simulated.redb"));
+    let (url, origin) = &settings["glm.base_url"];
+    assert!(
+        url.as_str().unwrap().starts_with("http://127.0.0.1:"),
+        "{url}"
+    );
+    assert_eq!(origin, "flag --simulate");
+    let policy = |args: &[&str]| {
+        let output = onelane(dir.path()).arg("policy").args(args).output();
+        output.unwrap().status.code()
+    };
+    assert_eq!(policy(&["--simulate"]), Some(0));
+    assert_eq!(policy(&[]), Some(3));
+    assert_eq!(
+        policy(&["--simulate", "--base-url", "http://127.0.0.1:1"]),
+        Some(2)
+    );
+    let store = std::fs::read_to_string(dir.path().join("jobs.redb"));
+    assert_eq!(store.unwrap(), "no store");
+    assert!(!dir.path().join("jobs-simulated.redb").exists());
 }
 
 #[test]
@@ -272,6 +304,8 @@ fn policy_shows_the_table_in_force_without_key_server_or_store() {
 fn policy_shows_and_explains_what_the_configuration_changed() {
     let dir = tempfile::tempdir().unwrap();
     let config = "[policy]\n1234 = { class = \"overload\", breaker = \"open\" }\n\
+                  1305 = { job = \"keep\", lane = \"cool_down\" }\n\
+                  1303 = { lane = \"hold_model\" }\n\
                   [retry]\noverload_base_ms = 7000\n[breaker]\ncool_down_ms = 1234\n";
     std::fs::write(dir.path().join("my.toml"), config).unwrap();
     let policy = |args: &[&str]| {
@@ -301,6 +335,11 @@ fn policy_shows_and_explains_what_the_configuration_changed() {
     ] {
         assert!(words.contains(part), "{part} in {words}");
     }
+    // The bound on throttle answers is that of a cool-down, whatever the class.
+    let bound = "after 200 such answers it fails";
+    assert!(policy(&["1302"]).contains(bound));
+    assert!(policy(&["1305"]).contains(bound), "{}", policy(&["1305"]));
+    assert!(!policy(&["1303"]).contains(bound), "{}", policy(&["1303"]));
     let row: Value = serde_json::from_str(&policy(&["1234", "--json"])).unwrap();
     assert_eq!(row["overridden"], true);
     assert_eq!(row["breaker"], "open");

@@ -151,7 +151,11 @@ async fn a_chain_comes_back_from_its_beginning_and_goes_from_its_end() {
         ),
         "{refused:?}"
     );
-    assert_eq!(lane.retry_all(named(&ids[1..]), false).await.unwrap(), 0);
+    for dry_run in [true, false] {
+        let count = lane.retry_all(named(&ids[1..]), dry_run).await.unwrap();
+        assert_eq!(count, 0, "dry: {dry_run}");
+    }
+    assert_eq!(lane.retry_all(named(&ids[..2]), true).await.unwrap(), 2);
 
     assert_eq!(lane.retry_all(Selection::All, true).await.unwrap(), 3);
     assert_eq!(lane.retry_all(Selection::All, false).await.unwrap(), 3);
@@ -203,6 +207,26 @@ async fn a_queue_that_dies_in_the_middle_loses_no_change() {
     assert_eq!(count, 600);
     assert_eq!(lane.queue_status().await.unwrap().cancelled, 600);
     lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_does_not_stop_the_change_it_asked_for() {
+    const JOBS: u64 = 3_000;
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    lane.pause(None).await.unwrap();
+    let jobs = (0..JOBS).map(|n| prompt(format!("waits {n}"))).collect();
+    let answers = lane.submit_many(jobs).await.unwrap();
+    assert!(answers.iter().all(Result::is_ok));
+    let asking = tokio::spawn(
+        api.posting("/api/admin/glm/cancel", r#"{"all":true}"#)
+            .send(),
+    );
+    let cancelled = async || lane.queue_status().await.unwrap().cancelled;
+    until("it has begun", async || cancelled().await > 0).await;
+    asking.abort();
+    until("it is done", async || cancelled().await == JOBS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -361,6 +361,21 @@ impl Settings {
                 );
             }
         }
+        let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, lane) in &self.lanes {
+            for model in &lane.models {
+                let first = *taken.entry(model).or_insert(name);
+                if first != name {
+                    return refuse(
+                        format!("lanes.{name}.models"),
+                        &format!(
+                            "must not name {model}, which lanes.{first}.models names already; take \
+                             it out of one of them"
+                        ),
+                    );
+                }
+            }
+        }
         let slots: u32 = self
             .all_lanes()
             .map(|(_, rules)| u32::from(rules.max_concurrency))
@@ -608,6 +623,28 @@ mod tests {
         };
         let error = settings.validate().unwrap_err();
         assert_eq!(error.to_string(), "lane.max_concurrency: must be 1 to 256");
+    }
+
+    #[test]
+    fn a_model_that_two_lanes_name_is_refused_with_both() {
+        let lane = |models: &[&str]| NamedLane {
+            models: models.iter().map(|m| (*m).to_owned()).collect(),
+            rules: LaneRules::default(),
+        };
+        let with = |air: &[&str], old: &[&str]| Settings {
+            lanes: [("air", lane(air)), ("old", lane(old))]
+                .map(|(name, lane)| (name.to_owned(), lane))
+                .into(),
+            ..Settings::default()
+        };
+        let error = with(&["a", "glm-4*"], &["glm-4*"]).validate().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "lanes.old.models: must not name glm-4*, which lanes.air.models names already; take it \
+             out of one of them"
+        );
+        // The longer one wins: nothing is in doubt.
+        assert_eq!(with(&["glm-4.5*"], &["glm-4*"]).validate(), Ok(()));
     }
 
     #[test]

@@ -305,7 +305,7 @@ pub fn interrupted(
         failure.code = code::QUARANTINED.to_owned();
         failure.class = FailureClass::RequestFatal;
         failure.message =
-            format!("in flight in {interruptions} crashes in a row; set aside, retry it by hand");
+            format!("in flight in {interruptions} crashes in a row; failed, retry it by hand");
         return (failure, JobEffect::Fail, interruptions);
     }
     let effect = match job.on_interrupted.unwrap_or(settings.on_interrupted) {

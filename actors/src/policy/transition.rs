@@ -612,22 +612,26 @@ pub fn unblock(job: &mut Job, completed: JobId) -> bool {
     waited && job.phase() == Phase::Waiting
 }
 
-/// Ends a job with one that it was to run after.
+/// Ends a job with one that it was to run after. Its error names that one, also if it is cancelled.
 pub fn end_with(
     job: &mut Job,
     other: JobId,
     ended: JobStatus,
     at: Timestamp,
 ) -> Result<(), Refusal> {
+    let because = |what: &str| {
+        Failure::new(
+            FailureClass::RequestFatal,
+            code::DEPENDENCY,
+            format!("job {other}, which it was to run after, {what}"),
+        )
+    };
     if ended == JobStatus::Cancelled {
-        return cancel(job, at);
+        cancel(job, at)?;
+        job.error = Some(because("was cancelled"));
+        return Ok(());
     }
-    let failure = Failure::new(
-        FailureClass::RequestFatal,
-        code::DEPENDENCY,
-        format!("job {other}, which it was to run after, failed"),
-    );
-    fail(job, &failure, at)
+    fail(job, &because("failed"), at)
 }
 
 /// Puts a dead letter, a cancelled or a set-aside job back in line, at its old place, with fresh

@@ -1,6 +1,6 @@
 //! The admin routes: exact paths, names and answers.
 
-use onelane_actors::model::{Day, FailureClass, JobStatus, UsageKey, UsageRow};
+use onelane_actors::model::{Day, FailureClass, JobStatus, Timestamp, UsageKey, UsageRow};
 use onelane_actors::ports::{JobFilter, MoreFilter, UsageFilter};
 use serde_json::json;
 
@@ -69,7 +69,9 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
     api.lane.with(|state| state.jobs.push(sample::failed(1)));
     let reply = api
         .get("/api/admin/glm/queue?status=failed&limit=5&userId=u&model=m&cursor=9&contentId=c&errorCode=1234&errorClass=overload&setAside=false\
-            &createdFrom=2026-11-23T16:00:00%2B08:00&createdBefore=2026-11-24T00:00:00Z&priorityMin=-5&priorityMax=5")
+              &createdFrom=2026-11-23T08:00:00Z&createdBefore=2026-11-24T00:00:00%2B08:00\
+              &priorityMin=-5&priorityMax=5&ids=0199a000-0000-7000-8000-000000000001,\
+              0199a000-0000-7000-8000-000000000002")
         .await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let body = reply.json();
@@ -87,10 +89,10 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
             error_class: Some(FailureClass::Overload),
             set_aside: Some(false),
             created_from: Some(sample::NOW),
-            created_before: Some(sample::NOW.plus_ms(16 * 3_600_000)),
+            created_before: Timestamp::parse_rfc3339("2026-11-23T16:00:00Z"),
             priority_min: Some(-5),
             priority_max: Some(5),
-            ids: None,
+            ids: Some(vec![sample::id(1), sample::id(2)]),
         },
     };
     assert_eq!(page, Some((filter, Some(9), 5)));
@@ -98,11 +100,43 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
         "errorClass=bad",
         "setAside=yes",
         "contentId=",
-        "createdFrom=2026-11-23",
-        "priorityMin=high",
+        "createdFrom=noon",
+        "priorityMin=1.5",
+        "ids=1,2",
     ] {
         let path = format!("/api/admin/glm/queue?{query}");
         assert_eq!(api.get(&path).await.status, 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn one_job_gets_another_priority() {
+    let api = Running::start().await;
+    api.lane.with(|state| {
+        state.jobs.push(sample::waiting(1));
+        state.jobs.push(sample::failed(2));
+    });
+    let post = |n: u128, body: &'static str| {
+        let path = format!("/api/admin/glm/reprioritise/{}", sample::id(n));
+        let api = &api;
+        async move { api.post(&path, body).await }
+    };
+    let reply = post(1, r#"{"priority":-7}"#).await;
+    assert_eq!(
+        (reply.status, reply.json()),
+        (200, json!({"success": true}))
+    );
+    assert_eq!(api.lane.with(|state| state.jobs[0].job.priority), -7);
+    assert_eq!(post(2, r#"{"priority":1}"#).await.status, 409);
+    assert_eq!(post(9, r#"{"priority":1}"#).await.status, 404);
+    for (bad, field) in [
+        ("{}", "priority"),
+        (r#"{"priority":1.5}"#, "priority"),
+        (r#"{"priority":1,"dryRun":true}"#, "dryRun"),
+    ] {
+        let reply = post(1, bad).await;
+        assert_eq!(reply.status, 400, "{bad}");
+        assert_eq!(reply.json()["errors"][0]["field"], field);
     }
 }
 

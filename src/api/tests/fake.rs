@@ -274,6 +274,16 @@ impl Lane for FakeLane {
         now(self.end(id, &from, JobStatus::Pending))
     }
 
+    fn reprioritise(&self, id: JobId, priority: i32) -> Answer<'_, ()> {
+        let pending = self.end(id, &[JobStatus::Pending], JobStatus::Pending);
+        now(pending.map(|()| {
+            self.with(|state| {
+                let found = state.jobs.iter_mut().find(|record| record.job.id == id);
+                found.unwrap().job.priority = priority;
+            });
+        }))
+    }
+
     fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>> {
         now(Ok(self.with(|state| {
             state.usage_filter = Some(filter);

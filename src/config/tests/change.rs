@@ -474,6 +474,18 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
         "must name at least one model, each in 1 to 128 characters",
     );
     check(
+        json!({"lanes": {"x": {}}}),
+        "lanes.x",
+        "must not be empty; it may have `models`, `maxConcurrency`, `autoConcurrency`, `autoMin`, \
+         `autoTrial`, `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, \
+         `ageing`",
+    );
+    check(
+        json!({"policy": {"1301": {}}}),
+        "policy.1301",
+        "must not be empty; it may have `class`, `job`, `lane`, `breaker`",
+    );
+    check(
         json!({"lanes": {"big": {"models": ["glm-5"], "max_concurrency": 2}}}),
         "lanes.big.max_concurrency",
         "unknown key; did you mean `maxConcurrency`?",
@@ -531,6 +543,55 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
 }
 
 #[test]
+fn a_word_by_which_a_job_would_be_called_without_end_is_refused() {
+    let loaded = started();
+    let check = |patch: Value, code: &str| {
+        let error = loaded.change(&patch, moment(2)).unwrap_err();
+        let [FieldProblem { field, problem }] = error.problems.as_slice() else {
+            panic!("{error}")
+        };
+        assert_eq!(*field, format!("policy.{code}"), "{patch}");
+        assert!(
+            problem.contains("without a bound; name a `lane` rule"),
+            "{problem}"
+        );
+    };
+    check(json!({"policy": {"1302": {"lane": "go_on"}}}), "1302");
+    check(json!({"policy": {"1234": {"job": "keep"}}}), "1234");
+    check(json!({"policy": {"http_5xx": {"job": "keep"}}}), "http_5xx");
+    check(
+        json!({"policy": {"timeout_total": {"job": "keep"}}}),
+        "timeout_total",
+    );
+    let both = json!({"class": "overload", "job": "keep", "lane": "go_on"});
+    check(json!({"policy": {"1301": both}}), "1301");
+    // Its class is not known before, and may be one that lets the lane go on.
+    check(json!({"policy": {"7777": {"job": "keep"}}}), "7777");
+    // Half of it is in force already.
+    let half = json!({"policy": {"1234": {"job": "keep", "lane": "cool_down"}}});
+    let half = change(&loaded, &half).loaded;
+    let other = json!({"policy": {"1234": {"lane": "go_on"}}});
+    let error = half.change(&other, moment(3)).unwrap_err();
+    assert_eq!(error.problems[0].field, "policy.1234");
+    for fine in [
+        json!({"1302": {"job": "retry", "lane": "go_on"}}),
+        json!({"1234": {"job": "keep", "lane": "hold_model"}}),
+        json!({"7777": {"class": "quota_window"}}),
+    ] {
+        change(&loaded, &json!({ "policy": fine }));
+    }
+}
+
+#[test]
+fn an_empty_entry_leaves_what_is_there_as_it_is() {
+    let loaded = started();
+    let lane = json!({"lanes": {"big": {"models": ["glm-5"]}}});
+    let loaded = change(&loaded, &lane).loaded;
+    let nothing = json!({"lanes": {"big": {}}, "policy": {"1305": {}}});
+    assert_eq!(change(&loaded, &nothing).changed, Vec::<String>::new());
+}
+
+#[test]
 fn no_debug_form_tells_a_secret() {
     let changed = change(
         &started(),
@@ -561,11 +622,13 @@ fn valid_patch() -> impl Strategy<Value = Value> {
         "[1-9][0-9]{3}".prop_map(|code| ("policy", json!({ code: "overload" }))),
         ("[1-9][0-9]{3}|http_50[0-9]|conn", 0_usize..3).prop_map(|(code, n)| {
             let job = ["keep", "retry", "fail"][n];
-            ("policy", json!({ code: {"job": job, "breaker": "open"} }))
+            let word = json!({"job": job, "lane": "cool_down", "breaker": "open"});
+            ("policy", json!({ code: word }))
         }),
         ("[a-c]", "[a-z0-9.]{1,9}[*]?", 1_u16..=50).prop_map(|(name, model, n)| (
             "lanes",
-            json!({ name: {"models": [model], "maxConcurrency": n} })
+            // No two lanes may name the same.
+            json!({ &name: {"models": [format!("{name}{model}")], "maxConcurrency": n} })
         )),
         ("[a-c]", "[1-9]{1,3}").prop_map(|(model, n)| (
             "fallbacks",

@@ -449,3 +449,23 @@ proptest::proptest! {
         drop(crate::config::file::parse(std::path::Path::new("config.toml"), &text));
     }
 }
+
+#[test]
+fn a_word_by_which_a_job_would_be_called_without_end_is_shown_with_what_to_say_instead() {
+    check(
+        "[policy]\n1301 = { job = 'keep' }",
+        "config.toml:2:10: policy.1301: keeps the job in its place (`job = \"keep\"`) while the lane \
+         goes on (`lane = \"go_on\"`), so that GLM would be called again and again without a bound; \
+         name a `lane` rule that waits, such as \"cool_down\", or another `job` rule, such as \
+         \"backoff\"",
+    );
+}
+
+#[test]
+fn a_model_that_two_lanes_name_is_shown_with_both() {
+    check(
+        "[lanes.a]\nmodels = ['glm-5']\n[lanes.b]\nmodels = ['x', 'glm-5']",
+        "config.toml:4:1: lanes.b.models: must not name glm-5, which lanes.a.models names already; \
+         take it out of one of them",
+    );
+}

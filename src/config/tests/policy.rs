@@ -80,7 +80,7 @@ fn what_the_table_shows_is_what_the_lane_decides() {
 #[test]
 fn an_operators_word_is_shown_with_where_it_was_said() {
     let config =
-        "[policy]\n1305 = { job = 'keep' }\nhttp_5xx = 'overload'\n7777 = { lane = 'go_on' }";
+        "[policy]\n1305 = { job = 'keep' }\nhttp_5xx = 'overload'\n7777 = { lane = 'cool_down' }";
     let place = Place::with_config(config);
     let loaded = place.load();
     let patch = json!({"policy": {"1305": {"class": "throttle"}, "1234": {"class": "overload"}}});
@@ -104,7 +104,7 @@ fn an_operators_word_is_shown_with_where_it_was_said() {
     assert_eq!(unknown["class"], "by_http_status");
     assert_eq!(
         (&unknown["lane"], &unknown["job"]),
-        (&json!("go_on"), &Value::Null)
+        (&json!("cool_down"), &Value::Null)
     );
 }
 

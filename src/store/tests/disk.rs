@@ -83,6 +83,11 @@ impl Disk {
         Self::holding(state.image.clone().unwrap_or_else(|| state.durable.clone()))
     }
 
+    /// What is on it.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.state().live.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

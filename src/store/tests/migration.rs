@@ -166,6 +166,41 @@ fn a_store_of_version_1_is_migrated_once_and_works() {
 }
 
 #[test]
+fn a_look_at_the_configuration_leaves_every_file_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("onelane.redb");
+    let config = || stored_config(&path).unwrap();
+    let check = |bytes: Vec<u8>, want: Option<&str>| {
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(config().as_deref(), want);
+        assert!(std::fs::read(&path).unwrap() == bytes, "it was written to");
+    };
+    let kept = Some(r#"{"model":"glm-5"}"#);
+    check(version_1(), kept);
+    check(Vec::new(), None);
+    // As after a crash: redb has to mend it before it reads.
+    let disk = Disk::holding(version_1());
+    let store = disk.open(false).unwrap();
+    let mended = Transition::Config(r#"{"model":"x"}"#.to_owned());
+    store.commit(&[mended]).unwrap();
+    let crashed = disk.after_power_cut();
+    drop(store);
+    check(crashed.bytes(), Some(r#"{"model":"x"}"#));
+    let store = open(&path);
+    assert!(matches!(
+        stored_config(&path),
+        Err(StoreError::Locked { .. })
+    ));
+    drop(store);
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(
+        stored_config(&path),
+        Err(StoreError::Access { .. })
+    ));
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_version_that_never_was_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("onelane.redb");

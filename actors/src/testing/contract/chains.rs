@@ -1,7 +1,7 @@
 //! Jobs that run after other jobs.
 
 use super::*;
-use crate::model::{JobId, Phase, code};
+use crate::model::{FailureClass, JobId, Phase, code};
 
 fn chain(applied: &Applied) -> (&Job, Vec<JobId>) {
     match applied {
@@ -164,10 +164,13 @@ pub fn who_waits_ends_with_what_it_waits_for<S: Store>(open: Open<'_, S>) {
     let applied = done(&store, &[cancel(8)]);
     assert_eq!(chain(&applied[0]).1, [job_id(6)]);
     let cancelled = job(&store, 6);
-    assert_eq!(
-        (cancelled.status, cancelled.error),
-        (JobStatus::Cancelled, None)
-    );
+    assert_eq!(cancelled.status, JobStatus::Cancelled);
+    let error = cancelled.error.unwrap();
+    assert_eq!(error.code, code::DEPENDENCY);
+    assert_eq!(error.class, FailureClass::RequestFatal);
+    assert!(error.message.contains(&job_id(8).to_string()), "{error:?}");
+    // Who was cancelled for its own sake has nothing to blame.
+    assert_eq!(job(&store, 8).error, None);
     drop(store);
     let store = open();
     let counts = store.counts().unwrap();
