@@ -55,8 +55,16 @@ async fn calls_beside_each_other_keep_the_pace_and_a_crash_makes_no_burst() {
     for id in jobs {
         lane.wait(id).await.unwrap();
     }
-    // Three were interrupted and made again.
-    assert_eq!(gaps_ms(&file.world.glm), [3_000; 14]);
+    // Three were interrupted and made again. What was staged may have been sent in the moment of the
+    // crash, so the first call after it waits from then.
+    let gaps = gaps_ms(&file.world.glm);
+    assert_eq!(gaps.len(), 14);
+    let longer: Vec<_> = gaps.iter().filter(|gap| **gap != 3_000).collect();
+    assert!(
+        longer.iter().all(|gap| (3_001..=6_000).contains(*gap)),
+        "{gaps:?}"
+    );
+    assert!(longer.len() <= 1, "{gaps:?}");
     file.shut_down(lane).await;
 }
 
