@@ -73,6 +73,7 @@ impl Config {
             pause_after_timeout_ms: self.lane.pause_after_timeout_ms,
             operator_probe_ms: self.lane.operator_probe_ms,
             prices: Arc::new(table),
+            unpriced: self.money.unpriced,
         };
         settings.validate()?;
         Ok(settings)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{AttemptNo, Failure, JobId, OnInterrupted, Seq, SlotId, Timestamp};
+use crate::policy::estimate::Estimate;
 
 /// The status of a job, as the API shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -208,6 +209,14 @@ pub struct Job {
     /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
     #[serde(default)]
     pub estimated_tokens: u32,
+    /// What it may come to, as it was estimated when it was accepted; `None`: by a version that did not
+    /// estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+    /// What it costs is not known: its model has no price, or GLM did not say what it billed. What was
+    /// found when it was accepted, then what its latest billed attempt showed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unpriced: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, lane_for, limits};
+use super::{DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Unpriced, lane_for, limits};
 use crate::policy::price::PriceTable;
 
 /// A secret that no log, error or response shows.
@@ -252,6 +252,8 @@ pub struct Settings {
     pub operator_probe_ms: u64,
     /// What calls cost.
     pub prices: Arc<PriceTable>,
+    /// What becomes of submissions for models without a price.
+    pub unpriced: Unpriced,
 }
 
 impl Settings {
@@ -383,6 +385,18 @@ impl Settings {
                 return Err(SettingsError {
                     field: field(),
                     problem: "must name other models, each in 1 to 128 characters".to_owned(),
+                });
+            }
+            let no_price = |m: &&String| !self.prices.is_priced(m);
+            if self.unpriced == Unpriced::Refuse
+                && let Some(fallback) = chain.iter().find(no_price)
+            {
+                return Err(SettingsError {
+                    field: field(),
+                    problem: format!(
+                        "must not name {fallback}, which has no price, while money.unpriced is \
+                         \"refuse\""
+                    ),
                 });
             }
         }
@@ -555,6 +569,7 @@ impl Default for Settings {
             pause_after_timeout_ms: 0,
             operator_probe_ms: 0,
             prices: Arc::new(PriceTable::default()),
+            unpriced: Unpriced::default(),
         }
     }
 }

@@ -108,6 +108,12 @@ const fn is_of_account(effect: &LaneEffect) -> bool {
     }
 }
 
+/// Notes what GLM billed, and what that costs by the list in force.
+fn charge(call: &mut CallRecord, usage: Usage, settings: &Settings) {
+    call.usage = usage;
+    (call.cost, call.price) = settings.prices.charge(&call.model, &usage).unzip();
+}
+
 /// Decides what a finished run means.
 #[must_use]
 pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concluded {
@@ -127,15 +133,11 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
         response_time_ms: finished.response_time_ms,
         usage: Usage::default(),
         cost: None,
+        price: None,
         failure: None,
         retry_count: job.retry_count,
         maybe_billed: false,
         billing: None,
-    };
-    let price = |usage: &Usage| {
-        (usage.total_tokens > 0)
-            .then(|| settings.prices.cost(job.sent_to(), usage))
-            .flatten()
     };
     let mut lane = LaneEffect::GoOn;
     let mut breaker = BreakerEffect::Ignore;
@@ -143,8 +145,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
     let (next, back_in_line) = match &*finished.outcome {
         GlmOutcome::Answered(answer) => {
             call.status_code = Some(answer.status_code);
-            call.usage = answer.usage;
-            call.cost = price(&answer.usage);
+            charge(&mut call, answer.usage, settings);
             breaker = BreakerEffect::Success;
             answered = true;
             let response = Arc::clone(&answer.body);
@@ -155,8 +156,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             let failure = judgement.failure;
             call.outcome = CallOutcome::Failed;
             call.status_code = failure.http_status;
-            call.usage = *usage;
-            call.cost = price(usage);
+            charge(&mut call, *usage, settings);
             call.maybe_billed = failure.maybe_billed;
             call.failure = Some(failure.clone());
             lane = judgement.lane;
@@ -231,6 +231,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         response_time_ms: 0,
         usage: Usage::default(),
         cost: None,
+        price: None,
         failure: Some(failure.clone()),
         retry_count: job.retry_count,
         maybe_billed: true,

@@ -49,6 +49,8 @@ fn job(seq: u64, priority: i32) -> Job {
         on_interrupted: None,
         task: None,
         estimated_tokens: 0,
+        estimate: None,
+        unpriced: false,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use onelane_actors::cost::EstimateError;
 use onelane_actors::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass,
-    Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage,
+    Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
 };
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use serde_json::value::RawValue;
@@ -57,6 +58,8 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             on_interrupted: None,
             task: None,
             estimated_tokens: 0,
+            estimate: None,
+            unpriced: false,
         },
         request: Arc::new(Request::prompt(format!("prompt {n}")).unwrap()),
         response: None,
@@ -119,10 +122,23 @@ pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
             nanos: 1,
             currency: Currency::Cny,
         }),
+        price: None,
         failure: job.error.clone(),
         retry_count: 0,
         maybe_billed: false,
         billing: None,
+    }
+}
+
+pub(in crate::api) fn price() -> PriceUsed {
+    PriceUsed {
+        table: "2026-11-23".into(),
+        prompt_from: 0,
+        completion_from: 200,
+        input: 3_000_000_000,
+        cached_input: 600_000_000,
+        output: 14_000_000_000,
+        currency: Currency::Cny,
     }
 }
 
@@ -154,5 +170,12 @@ pub(in crate::api) fn metrics() -> Metrics {
         usage: Usage::default(),
         cost: Vec::new(),
         calls: 4,
+        unpriced_calls: 2,
+        estimates: EstimateError {
+            calls: 2,
+            estimated_tokens: 90,
+            counted_tokens: 100,
+            relative_error_ppm: 250_000,
+        },
     }
 }

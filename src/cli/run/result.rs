@@ -168,6 +168,8 @@ mod tests {
             on_interrupted: None,
             task: None,
             estimated_tokens: 0,
+            estimate: None,
+            unpriced: false,
         };
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         JobDetail {

@@ -229,6 +229,8 @@ mod tests {
             on_interrupted: None,
             task: None,
             estimated_tokens: 0,
+            estimate: None,
+            unpriced: false,
         }
     }
 
