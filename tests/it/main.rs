@@ -20,6 +20,7 @@ mod control;
 mod failures;
 mod jobs;
 mod many;
+mod money;
 mod order;
 mod process;
 mod restarts;
