@@ -31,8 +31,8 @@ pub struct CostRange {
     pub max: Cost,
 }
 
-/// Estimates one job. Counting a prompt of a megabyte takes some 10 ms, and the first count of a process
-/// as much again as reading the vocabulary takes: off the async workers, please.
+/// Estimates one job. Counting takes the processor for as long as the prompt is, and the first count of a
+/// process unpacks the vocabulary: not for an async worker.
 #[must_use]
 pub fn of(submission: &Submission, settings: &Settings) -> JobEstimate {
     let model = submission.model_in(settings);
