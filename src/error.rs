@@ -1,7 +1,9 @@
 //! What can go wrong for somebody who uses the lane.
 
 use crate::config::PatchError;
-use onelane_actors::model::{AttemptNo, Failure, HoldScope, JobId, JobStatus, SubmissionError};
+use onelane_actors::model::{
+    AttemptNo, Failure, HoldScope, JobId, JobStatus, SubmissionError, UnpricedModel,
+};
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::StoreError;
 use onelane_actors::queue::SubmitError;
@@ -18,6 +20,9 @@ pub enum Error {
         /// What is wrong and what would be right.
         problem: String,
     },
+    /// The model has no price, and the configuration refuses such.
+    #[error(transparent)]
+    Unpriced(UnpricedModel),
     /// A change of the configuration is wrong; nothing of it is in force.
     #[error(transparent)]
     Config(PatchError),
@@ -112,9 +117,12 @@ impl From<StoreError> for Error {
 
 impl From<SubmissionError> for Error {
     fn from(error: SubmissionError) -> Self {
-        Self::Invalid {
-            field: error.field.to_owned(),
-            problem: error.problem,
+        match error {
+            SubmissionError::Field { field, problem } => Self::Invalid {
+                field: field.to_owned(),
+                problem,
+            },
+            SubmissionError::Unpriced(model) => Self::Unpriced(model),
         }
     }
 }

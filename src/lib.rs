@@ -49,6 +49,7 @@
 //! | [`orchestrator`] | the facade: start, submit, call, wait, cancel, retry, usage, events, shutdown |
 //! | [`model`] | the nouns: job, attempt, failure, usage, money, settings, limits |
 //! | [`config`] | flags, environment, stored changes, file and defaults, checked, with their origins |
+//! | [`estimate`] | what jobs may cost, told before they are submitted |
 //! | [`error`] | what can go wrong for somebody who uses the lane |
 //! | [`api`] | the HTTP API: admin, jobs, chat completions for OpenAI and GLM clients |
 //! | [`store`] | the store on redb, behind the [`ports::Store`] port |
@@ -68,6 +69,7 @@
 pub mod api;
 pub mod config;
 pub mod error;
+pub mod estimate;
 pub mod glm;
 pub mod orchestrator;
 pub mod simulator;

@@ -11,6 +11,7 @@ use crate::model::{
     JobStatus, LaneState, Pause, Phase, Timestamp,
 };
 use crate::policy::budget::BudgetNews;
+use crate::policy::estimate::Estimate;
 use crate::policy::transition::{Applied, Next, Refusal, Settlement, Transition};
 
 /// Turns stored changes into events.
@@ -65,7 +66,14 @@ impl Teller {
                     });
                 }
             }
-            Transition::Settle(settlement) => self.settled(settlement, now),
+            Transition::Settle(settlement) => {
+                let estimated = match applied {
+                    Applied::Job(job) | Applied::Chain { job, .. } => job.estimate,
+                    _ => None,
+                };
+                self.cost_of(settlement, estimated);
+                self.settled(settlement, now);
+            }
             Transition::Fail {
                 job_id, failure, ..
             } => {
@@ -103,13 +111,19 @@ impl Teller {
         }
     }
 
-    fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
-        let (job_id, attempt) = (settlement.job_id, settlement.attempt);
+    fn cost_of(&self, settlement: &Settlement, estimated: Option<Estimate>) {
         let call = &settlement.call;
         let _ = self.cost.cast(CostMsg::Settled {
             usage: call.usage,
             cost: call.cost,
+            unpriced: call.is_unpriced().then(|| call.model.clone()),
+            estimated_prompt_tokens: estimated.map(|estimate| estimate.prompt_tokens),
         });
+    }
+
+    fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
+        let (job_id, attempt) = (settlement.job_id, settlement.attempt);
+        let call = &settlement.call;
         if call.outcome == CallOutcome::Interrupted {
             tracing::warn!(%job_id, %attempt, "an attempt was interrupted; maybe billed");
             self.events

@@ -43,8 +43,8 @@ pub(super) async fn list(api: &Api, query: &str) -> Result<Response, Problem> {
 }
 
 #[derive(Serialize)]
-struct Settled {
-    billing: BillingView,
+struct Settled<'a> {
+    billing: BillingView<'a>,
 }
 
 /// `POST maybe-billed/{jobId}/{attempt}`: answers what was booked.
@@ -64,6 +64,7 @@ pub(super) async fn settle(
         billed: found.billed,
         usage: found.usage,
         cost: found.cost.map(|nanos| Cost { nanos, currency }),
+        price: None,
         at: api.clock.now(),
     };
     let booked = api.lane.settle_billing(job_id, attempt, billing).await?;
@@ -100,7 +101,11 @@ fn read(raw: &RawValue) -> Result<Found, Problem> {
     });
     let currency = fields.choice(
         "currency",
-        &[("CNY", Currency::Cny), ("USD", Currency::Usd)],
+        &[
+            ("CNY", Currency::Cny),
+            ("USD", Currency::Usd),
+            ("POINTS", Currency::Points),
+        ],
     );
     if currency.is_some() && !fields.has("cost") {
         fields.fault("currency", "is the cost's; give both or neither");
@@ -258,7 +263,7 @@ mod tests {
         );
         check(
             r#"{"billed":true,"cost":1,"currency":"EUR"}"#,
-            "currency: must be one of CNY, USD",
+            "currency: must be one of CNY, USD, POINTS",
         );
     }
 }

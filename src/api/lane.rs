@@ -11,8 +11,9 @@ use onelane_actors::model::{
 use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, UsageFilter};
 use serde_json::Value;
 
-use crate::config::PolicyRow;
+use crate::config::{PolicyRow, Prices};
 use crate::error::Error;
+use crate::estimate::JobEstimate;
 use crate::orchestrator::{
     DeadLetters, JobDetail, LaneStatus, Metrics, Orchestrator, Selection, Submission, Submitted,
 };
@@ -30,6 +31,8 @@ pub trait Lane: Send + Sync + 'static {
         &self,
         submissions: Vec<Submission>,
     ) -> Answer<'_, Vec<Result<Submitted, Error>>>;
+    /// What each of these jobs may come to.
+    fn estimate_many(&self, submissions: Vec<Submission>) -> Answer<'_, Vec<JobEstimate>>;
     /// Waits until a job has a terminal status.
     fn wait(&self, id: JobId) -> Answer<'_, JobRecord>;
     /// As `wait`, at most for `limit`.
@@ -93,6 +96,8 @@ pub trait Lane: Send + Sync + 'static {
     fn config_view(&self) -> Value;
     /// What each error code means now.
     fn policy(&self) -> Vec<PolicyRow>;
+    /// The price list in force.
+    fn prices(&self) -> Prices;
     /// Changes the running configuration.
     fn set_config<'a>(&'a self, patch: &'a Value) -> Answer<'a, Value>;
 }
@@ -107,6 +112,10 @@ impl Lane for Orchestrator {
         submissions: Vec<Submission>,
     ) -> Answer<'_, Vec<Result<Submitted, Error>>> {
         Box::pin(self.submit_many(submissions))
+    }
+
+    fn estimate_many(&self, submissions: Vec<Submission>) -> Answer<'_, Vec<JobEstimate>> {
+        Box::pin(self.estimate_many(submissions))
     }
 
     fn wait(&self, id: JobId) -> Answer<'_, JobRecord> {
@@ -225,6 +234,10 @@ impl Lane for Orchestrator {
 
     fn policy(&self) -> Vec<PolicyRow> {
         self.config().policy()
+    }
+
+    fn prices(&self) -> Prices {
+        self.config().prices()
     }
 
     fn set_config<'a>(&'a self, patch: &'a Value) -> Answer<'a, Value> {

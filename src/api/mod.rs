@@ -8,7 +8,8 @@
 //! | `auth` | who may ask |
 //! | `body`, `query`, `fields`, `submission` | what is asked, checked |
 //! | `admin`, `control`, `bulk`, `billing` | the answers for operators: what is, what is to be, many jobs, money in doubt |
-//! | `policy` | the table of rules in force |
+//! | `policy`, `prices` | the tables in force: rules, prices |
+//! | `estimate` | what jobs may cost |
 //! | `jobs`, `gateway` | the answers for programs, and for OpenAI and GLM SDKs |
 //! | `views`, `reply`, `problem` | how answers look |
 //! | [`lane`] | what all this needs of the orchestrator |
@@ -19,10 +20,12 @@ mod billing;
 mod body;
 mod bulk;
 mod control;
+mod estimate;
 mod fields;
 mod gateway;
 mod jobs;
 mod policy;
+mod prices;
 mod problem;
 mod query;
 mod reply;
@@ -135,6 +138,8 @@ impl Api {
             Route::ReadConfig => Ok(admin::read_config(self)),
             Route::ChangeConfig => admin::change_config(self, headers, body).await,
             Route::ReadPolicy => Ok(policy::read_policy(self)),
+            Route::ReadPrices => prices::read_prices(self, query),
+            Route::Estimate => estimate::estimate(self, headers, body).await,
             Route::Statistics => admin::read_statistics(self, query).await,
             Route::Queue => admin::read_queue(self, query).await,
             Route::QueueJob(id) => admin::read_job(self, id).await,
@@ -186,6 +191,7 @@ const fn takes_parameters(route: &Route) -> bool {
     matches!(
         route,
         Route::Statistics
+            | Route::ReadPrices
             | Route::Queue
             | Route::DeadLetters
             | Route::MaybeBilled

@@ -38,6 +38,7 @@ pub(super) enum Kind {
     QueueFull,
     Draining,
     UnknownDependency,
+    UnpricedModel,
     DependencyEnded,
     UnknownAttempt,
     BillingSettled,
@@ -105,6 +106,12 @@ impl Kind {
                 "unknown-dependency",
                 "no such job to run after",
                 "1214",
+            ),
+            Self::UnpricedModel => (
+                S::UNPROCESSABLE_ENTITY,
+                "unpriced-model",
+                "model without a price",
+                "1211",
             ),
             Self::DependencyEnded => (
                 S::CONFLICT,
@@ -365,6 +372,7 @@ impl From<Error> for Problem {
             Error::NoSuchDependency(_) => {
                 return Self::fault(Kind::UnknownDependency, "after", detail);
             }
+            Error::Unpriced(_) => return Self::fault(Kind::UnpricedModel, "model", detail),
             Error::DependencyEnded { .. } => Kind::DependencyEnded,
             Error::Draining { .. } => Kind::Draining,
             Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,

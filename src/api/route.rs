@@ -15,6 +15,8 @@ pub(super) enum Route {
     ReadConfig,
     ChangeConfig,
     ReadPolicy,
+    ReadPrices,
+    Estimate,
     Statistics,
     Queue,
     QueueJob(JobId),
@@ -71,6 +73,8 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
                 (Method::PUT, Route::ChangeConfig),
             ]),
             ["policy"] => plain(&[(Method::GET, Route::ReadPolicy)]),
+            ["prices"] => plain(&[(Method::GET, Route::ReadPrices)]),
+            ["estimate"] => plain(&[(Method::POST, Route::Estimate)]),
             ["statistics"] => plain(&[(Method::GET, Route::Statistics)]),
             ["metrics"] => plain(&[(Method::GET, Route::Metrics)]),
             ["queue"] => plain(&[(Method::GET, Route::Queue)]),
@@ -176,6 +180,8 @@ mod tests {
         check("GET", "/api/admin/glm/config", Route::ReadConfig);
         check("PUT", "/api/admin/glm/config", Route::ChangeConfig);
         check("GET", "/api/admin/glm/policy", Route::ReadPolicy);
+        check("GET", "/api/admin/glm/prices", Route::ReadPrices);
+        check("POST", "/api/admin/glm/estimate", Route::Estimate);
         check("GET", "/api/admin/glm/statistics", Route::Statistics);
         check("GET", "/api/admin/glm/queue", Route::Queue);
         check(

@@ -39,6 +39,17 @@ Examples:
   onelane run prompts.jsonl --out answers.jsonl --user nightly --priority -5
   jq -c '{prompt: .text}' articles.json | onelane run - > answers.jsonl";
 
+const ESTIMATE_AFTER_HELP: &str = "\
+Prompts are counted with GLM's own tokenizer. Answers count as long as max_tokens lets them get, or
+else as long as the model can: the highest cost is what has to be there, not what to expect. The
+lowest is that of the prompts alone, all of them from GLM's cache.
+
+Needs no key and no store. Exit code 1: some lines are no jobs.
+
+Examples:
+  onelane estimate prompts.jsonl
+  onelane estimate prompts.jsonl --model glm-5.3-flash --base-url https://api.z.ai/api/paas/v4 --json";
+
 /// One durable lane in front of the GLM API.
 #[derive(Debug, Parser)]
 #[command(name = "onelane", version, after_help = AFTER_HELP)]
@@ -63,6 +74,10 @@ pub(crate) enum Verb {
     Config(ConfigVerb),
     /// Show what each error code means: to the job, to the lane, to the breaker
     Policy(PolicyArgs),
+    /// Show what each model costs: the price list in force, with the source of every row
+    Prices(PricesArgs),
+    /// Say what a file of prompts may cost, without sending anything
+    Estimate(EstimateArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,6 +170,25 @@ pub(crate) struct PolicyArgs {
     /// Explain this code alone, e.g. 1305, http_503 or timeout_total
     #[arg(value_name = "CODE")]
     pub(crate) code: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PricesArgs {
+    /// Show this model alone, by its exact name
+    #[arg(id = "priced", value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = ESTIMATE_AFTER_HELP)]
+pub(crate) struct EstimateArgs {
+    /// File of prompts (JSONL, as for `onelane run`), or - for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -44,6 +44,7 @@ impl From<&Error> for Exit {
         match error {
             Error::Store(_) => Self::Store,
             Error::Invalid { .. }
+            | Error::Unpriced(_)
             | Error::Config(_)
             | Error::NotFound(_)
             | Error::IdempotencyConflict(_) => Self::Usage,

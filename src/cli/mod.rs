@@ -5,19 +5,23 @@
 //! | `args` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
-//! | `serve`, `run`, `simulate`, `config`, `policy` | the verbs |
+//! | `serve`, `run`, `simulate`, `config`, `policy`, `prices`, `estimate` | the verbs |
+//! | `table` | columns for people |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
 //! so that destructors run and the store is closed.
 
 mod args;
 mod config;
+mod estimate;
 mod exit;
 mod policy;
+mod prices;
 mod run;
 mod serve;
 mod simulate;
 mod start;
+mod table;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -55,6 +59,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(&args, json),
         Verb::Policy(args) => policy::policy(&args, json),
+        Verb::Prices(args) => prices::prices(&args, json),
+        Verb::Estimate(args) => Box::pin(estimate::estimate(&args, json)).await,
     }
 }
 

@@ -4,7 +4,8 @@
 //! - [`Loader`] reads everything but the store; [`Loaded::with_stored`] adds what the store keeps.
 //! - [`Loaded::settings`] is what the lane is told, [`Loaded::config`] what everybody else is.
 //! - [`Loaded::view`] and [`Loaded::change`] are `GET` and `PUT` of the admin API.
-//! - [`Loaded::explain`] is `onelane config show`, [`Loaded::policy`] is `onelane policy`.
+//! - [`Loaded::explain`] is `onelane config show`, [`Loaded::policy`] is `onelane policy`,
+//!   [`Loaded::prices`] is `onelane prices`.
 //!
 //! The table of all settings, `schema.rs`, is the one place that knows their names.
 
@@ -17,6 +18,7 @@ mod loaded;
 mod loader;
 mod path;
 mod policy;
+mod price_list;
 mod prices;
 mod read;
 mod read_prices;
@@ -34,6 +36,7 @@ pub use error::{ConfigError, Fault, Origin, Position};
 pub use loaded::{Loaded, Setting};
 pub use loader::Loader;
 pub use policy::{PolicyClass, PolicyRow};
+pub use price_list::{ChosenBy, PriceEntry, Prices};
 pub use prices::{ModelPrice, Price, PriceList};
 pub use sections::{
     BreakerSection, Config, GlmSection, LaneSection, LogFormat, LogSection, MoneySection,

@@ -10,7 +10,8 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The published lists of bigmodel.cn (CNY) and z.ai (USD); each row names its source and date.
+/// The published lists of bigmodel.cn (CNY), z.ai (USD) and the Coding Plan (POINTS); each row names its
+/// source and date.
 const SHIPPED: &str = include_str!("prices.json");
 
 /// Nano-units in one unit of a currency.
@@ -111,8 +112,7 @@ pub(crate) fn float_problem(literal: &str) -> String {
     format!("must be text, so that it stays exact: write \"{literal}\"")
 }
 
-/// A price of the operator's own, in the currency of the list in force. The rows of a model replace
-/// all shipped rows of that model.
+/// A price of the operator's own. The rows of a model replace all shipped rows of that model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelPrice {
@@ -131,9 +131,18 @@ pub struct ModelPrice {
     /// The row applies to completions of so many tokens and more.
     #[serde(default)]
     pub completion_from: u64,
+    /// The row counts only while the list in force is in this currency; when left out, always, and in
+    /// that list's currency.
+    #[serde(default)]
+    pub currency: Option<Currency>,
 }
 
 impl ModelPrice {
+    /// Whether the row counts beside a list in `currency`.
+    pub(crate) fn counts_in(&self, currency: Currency) -> bool {
+        self.currency.is_none_or(|own| own == currency)
+    }
+
     fn row(&self) -> PriceRow {
         PriceRow {
             prompt_from: self.prompt_from,
@@ -152,7 +161,8 @@ pub(crate) struct PriceProblem {
     pub(crate) problem: String,
 }
 
-/// Checks prices as a whole: every model has a row that any call reaches, and no row twice.
+/// Checks prices as a whole: every model has a row that any call reaches, in each currency that it has
+/// rows in, and no row twice.
 pub(crate) fn check(prices: &[ModelPrice]) -> Result<(), PriceProblem> {
     for (index, price) in prices.iter().enumerate() {
         let fault = |problem: String| Err(PriceProblem { index, problem });
@@ -161,7 +171,15 @@ pub(crate) fn check(prices: &[ModelPrice]) -> Result<(), PriceProblem> {
             return fault("model must have 1 to 128 characters".to_owned());
         }
         let tier = |p: &ModelPrice| (p.prompt_from, p.completion_from);
-        let same_model = |p: &&ModelPrice| p.model == price.model;
+        let of_model = |p: &&ModelPrice| p.model == price.model;
+        let mut of_model = prices.iter().filter(of_model);
+        if of_model.any(|p| p.currency.is_some() != price.currency.is_some()) {
+            return fault(format!(
+                "`{}` has rows with a currency and rows without; say it in all of them or in none",
+                price.model
+            ));
+        }
+        let same_model = |p: &&ModelPrice| p.model == price.model && p.currency == price.currency;
         if !prices.iter().filter(same_model).any(|p| tier(p) == (0, 0)) {
             return fault(format!(
                 "`{}` needs a row without bounds, or calls below them have no price",
@@ -183,14 +201,20 @@ pub(crate) fn check(prices: &[ModelPrice]) -> Result<(), PriceProblem> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PriceList {
-    /// By base URL: z.ai charges dollars, everything else is taken as bigmodel.cn.
+    /// By base URL: the path of a Coding Plan spends points, z.ai charges dollars, everything else is
+    /// taken as bigmodel.cn.
     #[default]
     Auto,
     /// The list of bigmodel.cn, in yuan.
     Cny,
     /// The list of z.ai, in dollars.
     Usd,
+    /// The list of the Coding Plan, in points.
+    Points,
 }
+
+/// Where the path of a Coding Plan's base URL begins, on either site and behind a proxy of one's own.
+const CODING_PLAN_PATH: &str = "/api/coding/paas/";
 
 impl PriceList {
     /// What the list counts in for calls to `base_url`.
@@ -199,10 +223,14 @@ impl PriceList {
         match self {
             Self::Cny => Currency::Cny,
             Self::Usd => Currency::Usd,
+            Self::Points => Currency::Points,
             Self::Auto => {
                 let url = reqwest::Url::parse(base_url).ok();
                 let host = url.as_ref().and_then(|u| u.host_str()).unwrap_or_default();
-                if host == "z.ai" || host.ends_with(".z.ai") {
+                let path = url.as_ref().map(reqwest::Url::path).unwrap_or_default();
+                if path.starts_with(CODING_PLAN_PATH) {
+                    Currency::Points
+                } else if host == "z.ai" || host.ends_with(".z.ai") {
                     Currency::Usd
                 } else {
                     Currency::Cny
@@ -212,22 +240,55 @@ impl PriceList {
     }
 }
 
-#[derive(Deserialize)]
-struct ShippedRow {
-    currency: Currency,
-    model: String,
-    input: Price,
-    cached_input: Option<Price>,
-    output: Price,
+/// A row as it is shipped.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ShippedRow {
+    pub(crate) currency: Currency,
+    pub(crate) model: String,
+    pub(crate) input: Price,
     #[serde(default)]
-    prompt_from: u64,
+    pub(crate) cached_input: Option<Price>,
+    pub(crate) output: Price,
     #[serde(default)]
-    completion_from: u64,
+    pub(crate) prompt_from: u64,
+    #[serde(default)]
+    pub(crate) completion_from: u64,
+    /// Tokens that prompt and completion may have together.
+    #[serde(default)]
+    pub(crate) context: Option<u64>,
+    /// When the source said so.
+    pub(crate) as_of: String,
+    /// Who said so.
+    pub(crate) source: String,
+    #[serde(default)]
+    pub(crate) note: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Shipped {
-    rows: Vec<ShippedRow>,
+/// The lists as they are shipped.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Shipped {
+    pub(crate) version: String,
+    pub(crate) rows: Vec<ShippedRow>,
+}
+
+impl Shipped {
+    /// Reads them; fails only if they are broken.
+    pub(crate) fn read() -> Result<Self, serde_json::Error> {
+        serde_json::from_str(SHIPPED)
+    }
+}
+
+impl ShippedRow {
+    fn row(&self) -> PriceRow {
+        PriceRow {
+            prompt_from: self.prompt_from,
+            completion_from: self.completion_from,
+            input: self.input.nanos(),
+            cached_input: self.cached_input.unwrap_or(self.input).nanos(),
+            output: self.output.nanos(),
+        }
+    }
 }
 
 /// The shipped list in `currency`, with the operator's own prices in place of the shipped ones of
@@ -236,27 +297,13 @@ pub(crate) fn table(
     currency: Currency,
     own: &[ModelPrice],
 ) -> Result<PriceTable, serde_json::Error> {
-    let shipped: Shipped = serde_json::from_str(SHIPPED)?;
-    let mut table = PriceTable::new(currency);
-    for row in shipped.rows {
-        if row.currency != currency {
-            continue;
-        }
-        let price = ModelPrice {
-            model: row.model,
-            input: row.input,
-            cached_input: row.cached_input,
-            output: row.output,
-            prompt_from: row.prompt_from,
-            completion_from: row.completion_from,
-        };
-        table.add(&price.model, price.row());
+    let shipped = Shipped::read()?;
+    let mut table = PriceTable::versioned(currency, &shipped.version);
+    for row in shipped.rows.iter().filter(|row| row.currency == currency) {
+        table.add(&row.model, row.row());
     }
-    for price in own {
-        table.remove(&price.model);
-    }
-    for price in own {
-        table.add(&price.model, price.row());
+    for price in own.iter().filter(|price| price.counts_in(currency)) {
+        table.add_own(&price.model, price.row());
     }
     Ok(table)
 }

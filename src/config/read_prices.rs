@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::path::join;
 use super::prices::{self, ModelPrice};
 use super::read::{Problem, group_name, mismatch, scalar};
-use super::schema::{Naming, U63};
+use super::schema::{Kind, Naming, U63};
 use super::suggest::unknown_among;
 
 /// Fields of a price row: their names in `config.toml` and in the API.
@@ -17,7 +17,10 @@ const FIELDS: &[(&str, &str)] = &[
     ("output", "output"),
     ("prompt_from", "promptFrom"),
     ("completion_from", "completionFrom"),
+    ("currency", "currency"),
 ];
+
+const CURRENCY: Kind = Kind::OneOf(&["CNY", "USD", "POINTS"]);
 
 /// Reads a list of prices at `path` into its canonical form, or finds all that is wrong in it.
 pub(crate) fn read(naming: Naming, path: &str, value: &Value) -> Result<Value, Vec<Problem>> {
@@ -82,7 +85,8 @@ fn price_field(name: &str, value: &Value) -> Result<Value, String> {
         ("model", Value::String(_)) => Ok(value.clone()),
         ("model", _) => Err(mismatch("text", value)),
         ("prompt_from" | "completion_from", _) => scalar(&U63, value),
-        ("cached_input", Value::Null) => Ok(Value::Null),
+        ("cached_input" | "currency", Value::Null) => Ok(Value::Null),
+        ("currency", _) => scalar(&CURRENCY, value),
         (_, Value::Number(number)) if !number.is_u64() && !number.is_i64() => {
             Err(prices::float_problem(&number.to_string()))
         }

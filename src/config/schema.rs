@@ -187,9 +187,14 @@ pub(crate) const KEYS: &[Key] = &[
     live(
         "money.price_list",
         "priceList",
-        Kind::OneOf(&["auto", "cny", "usd"]),
+        Kind::OneOf(&["auto", "cny", "usd", "points"]),
     ),
     live("money.prices", "prices", Kind::Prices),
+    live(
+        "money.unpriced",
+        "unpriced",
+        Kind::OneOf(&["allow", "refuse"]),
+    ),
     fixed("store.path", Kind::Text(text::plain)),
     fixed("store.cache_bytes", U63),
     fixed("store.quick_repair", Kind::Switch),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{OnInterrupted, PolicyOverride, Secret};
+use onelane_actors::model::{OnInterrupted, PolicyOverride, Secret, Unpriced};
 use serde::{Deserialize, Serialize};
 
 use super::prices::{ModelPrice, PriceList};
@@ -192,6 +192,8 @@ pub struct MoneySection {
     pub price_list: PriceList,
     /// Prices of the operator's own; they replace the shipped ones of their models.
     pub prices: Vec<ModelPrice>,
+    /// What becomes of submissions for models without a price.
+    pub unpriced: Unpriced,
 }
 
 /// `[store]`: the file that everything is in.

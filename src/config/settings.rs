@@ -78,6 +78,7 @@ impl Config {
             budgets: Vec::new(),
             calendar: Calendar::default(),
             prices: Arc::new(table),
+            unpriced: self.money.unpriced,
         };
         settings.validate()?;
         Ok(settings)

@@ -1,6 +1,8 @@
 //! Attempts that GLM may have billed although no answer is stored: what somebody found out about them is
 //! booked here.
 
+use std::sync::Arc;
+
 use onelane_actors::model::{AttemptNo, Billing, JobId, Usage};
 use onelane_actors::policy::transition::{Refusal, Transition};
 use onelane_actors::ports::CallFilter;
@@ -23,8 +25,10 @@ impl Orchestrator {
     ) -> Result<Billing, Error> {
         check(&billing)?;
         let model = self.called_model(job_id, attempt).await?;
-        if billing.cost.is_none() && billing.usage.total_tokens > 0 {
-            billing.cost = self.settings().prices.cost(&model, &billing.usage);
+        billing.price = None;
+        if billing.cost.is_none() {
+            let prices = Arc::clone(&self.settings().prices);
+            (billing.cost, billing.price) = prices.charge(&model, &billing.usage).unzip();
         }
         let (mut verdicts, asked) = self
             .commit_counted(vec![Transition::Billing {

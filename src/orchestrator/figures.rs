@@ -113,6 +113,8 @@ impl Orchestrator {
             usage: totals.usage,
             cost: self.spent(),
             calls: totals.calls,
+            unpriced_calls: totals.unpriced_calls,
+            estimates: totals.estimates,
         })
     }
 

@@ -4,6 +4,7 @@
 mod billing;
 mod bulk;
 mod control;
+mod estimate;
 mod events;
 mod figures;
 mod jobs;

@@ -1,5 +1,6 @@
 //! What the facade takes and gives beside the nouns of the lane.
 
+use onelane_actors::cost::EstimateError;
 use onelane_actors::model::{
     BreakerSnapshot, CallRecord, Cost, Hold, HoldScope, LearntLimit, Pause, Timestamp, Usage,
 };
@@ -117,6 +118,10 @@ pub struct Metrics {
     pub cost: Vec<Cost>,
     /// Calls since the start of this process.
     pub calls: u64,
+    /// Those of them that were billed at a cost that is not known.
+    pub unpriced_calls: u64,
+    /// How far the estimates of their prompts, made when their jobs were accepted, were off.
+    pub estimates: EstimateError,
 }
 
 /// How a shutdown ended.

@@ -40,6 +40,8 @@ fn help_names_every_verb_with_examples_and_exit_codes() {
         "simulate",
         "config",
         "policy",
+        "prices",
+        "estimate",
         "Examples:",
         "Exit codes:",
         "--json",
@@ -84,6 +86,10 @@ fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
         &["policy", "9999"],
         &["policy", "interrupted"],
         &["policy", "1302", "1303"],
+        &["prices", "glm-9"],
+        &["prices", "GLM-5"],
+        &["estimate"],
+        &["estimate", "none.jsonl"],
     ] {
         let output = run(args);
         assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);
@@ -357,4 +363,80 @@ fn policy_of_an_unknown_code_says_what_is_allowed() {
         assert!(output.stderr.contains(code), "{}", output.stderr);
         assert!(output.stderr.contains("such as 1305"), "{}", output.stderr);
     }
+}
+
+#[test]
+fn prices_shows_the_list_in_force_without_key_or_store() {
+    let output = run(&["prices"]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let head = output.stdout.lines().next().unwrap();
+    assert_eq!(
+        head,
+        "CNY per million tokens, chosen by the base URL; list of 2026-11-23"
+    );
+    let row = |start: &str| {
+        let row = output.stdout.lines().filter(|line| line.starts_with(start));
+        let row = row.map(|row| row.split_whitespace().collect::<Vec<_>>().join(" "));
+        row.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        row("glm-5 "),
+        [
+            "glm-5 any any 4 1 18 2026-10-09 docs.bigmodel.cn pricing (pi-bigmodel 012a314)",
+            "glm-5 from 32768 any 6 1.5 22 2026-10-09 docs.bigmodel.cn pricing (pi-bigmodel 012a314)",
+        ]
+    );
+    let plan = "https://open.bigmodel.cn/api/coding/paas/v4";
+    let points = run(&["prices", "glm-5.3", "--base-url", plan, "--json"]);
+    let list: Value = serde_json::from_str(&points.stdout).unwrap();
+    assert_eq!(list["currency"], "POINTS");
+    assert_eq!(list["prices"].as_array().unwrap().len(), 1);
+    assert_eq!(list["prices"][0]["cachedInput"], 170);
+}
+
+#[test]
+fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = "{\"prompt\":\"hello world\",\"model\":\"glm-4-long\"}\n\
+                 nonsense\n\
+                 {\"prompt\":\"hello world\",\"id\":\"b\",\"model\":\"glm-4-long\"}\n\
+                 {\"custom_id\":\"c\",\"body\":{\"model\":\"glm-9\",\"max_tokens\":5,\
+                  \"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}}\n";
+    std::fs::write(dir.path().join("p.jsonl"), lines).unwrap();
+    let estimate = |args: &[&str]| {
+        let mut command = onelane(dir.path());
+        let output = command.arg("estimate").args(args).write_stdin(lines);
+        let output = output.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "a line is bad: {output:?}");
+        (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (json, _) = estimate(&["p.jsonl", "--json"]);
+    let sums: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        sums["models"][0],
+        serde_json::json!({"model": "glm-4-long", "jobs": 2, "promptTokens": 16,
+            "maxCompletionTokens": 8_190, "cost": {"min": 0.000008, "max": 0.008206},
+            "currency": "CNY", "unpriced": false, "unpricedJobs": 0})
+    );
+    assert_eq!(sums["models"][1]["model"], "glm-9");
+    assert_eq!(sums["models"][1]["cost"], Value::Null);
+    assert_eq!(sums["total"]["jobs"], 3);
+    assert_eq!(sums["total"]["unpricedJobs"], 1);
+    assert_eq!(sums["total"]["maxCompletionTokens"], 8_195);
+    assert_eq!(sums["badLines"][0]["line"], 2);
+    let (same, _) = estimate(&["-", "--json"]);
+    assert_eq!(same, json);
+    let (text, bad) = estimate(&["p.jsonl"]);
+    assert!(bad.starts_with("line 2: not a JSON object"), "{bad}");
+    let total = text.lines().find(|line| line.starts_with("total")).unwrap();
+    let cells: Vec<_> = total.split_whitespace().collect();
+    assert_eq!(cells.last(), Some(&"0.008206"), "{text}");
+    assert!(text.contains("1 of 3 jobs have no price"), "{text}");
+    assert!(
+        !dir.path().join("onelane.redb").exists(),
+        "nothing is stored"
+    );
 }

@@ -25,6 +25,7 @@ mod deadlines;
 mod failures;
 mod jobs;
 mod many;
+mod money;
 mod operators;
 mod order;
 mod pacing;

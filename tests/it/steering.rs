@@ -247,6 +247,7 @@ async fn an_attempt_in_doubt_is_booked_once_and_to_the_last_digit() {
             reasoning_tokens: 0,
         },
         cost: None,
+        price: None,
         at: Timestamp::from_millis(1_795_392_000_000),
     };
     let settle = async |attempt, billing| lane.settle_billing(id, attempt, billing).await;
@@ -276,6 +277,7 @@ async fn an_attempt_in_doubt_is_booked_once_and_to_the_last_digit() {
         currency: Currency::Cny,
     };
     assert_eq!(booked.cost, Some(cost), "by the price list");
+    assert_eq!(booked.price.as_ref().unwrap().input, 2_000_000_000);
     let twice = settle(attempt, billed).await;
     assert!(
         matches!(twice, Err(Error::BillingSettled { .. })),

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptNo, Cost, Day, Failure, JobId, RequestId, Reserve, Timestamp, Usage};
+use super::{
+    AttemptNo, Cost, Day, Failure, JobId, PriceUsed, RequestId, Reserve, Timestamp, Usage,
+};
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,6 +31,9 @@ pub struct Billing {
     /// What it cost; `None` when it was not billed, or the cost is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// The prices that the cost was worked out by; `None` when somebody stated the cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<PriceUsed>,
     /// When it was found out.
     pub at: Timestamp,
 }
@@ -65,9 +70,12 @@ pub struct CallRecord {
     /// Tokens, zeros when GLM reported none.
     #[serde(default)]
     pub usage: Usage,
-    /// The cost; `None` when nothing was billed or the model has no known price.
+    /// The cost; `None` when nothing was billed or the cost is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// The prices that the cost was worked out by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<PriceUsed>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -94,6 +102,14 @@ impl CallRecord {
     #[must_use]
     pub fn day(&self) -> Day {
         self.booked_on.unwrap_or_else(|| self.ended_at.day())
+    }
+
+    /// Whether GLM billed something whose cost is not known: tokens of a model without a price, or an
+    /// answer that came without its tokens. Such a call is counted as unpriced, never as free.
+    #[must_use]
+    pub const fn is_unpriced(&self) -> bool {
+        let billed = matches!(self.outcome, CallOutcome::Completed) || self.usage.is_reported();
+        self.cost.is_none() && billed
     }
 
     /// Whether GLM may have billed the call and nobody has found out yet.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptNo, Failure, JobId, OnInterrupted, Reserve, Seq, SlotId, Timestamp};
+use super::{AttemptNo, Failure, JobId, OnInterrupted, Request, Reserve, Seq, SlotId, Timestamp};
+use crate::policy::estimate::Estimate;
 
 /// The status of a job, as the API shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -139,6 +140,24 @@ pub struct WorstCase {
     pub completion: u32,
 }
 
+impl WorstCase {
+    /// A token has at least a byte; what is no text counts as the estimate says, the chat's template for
+    /// some tokens more.
+    #[must_use]
+    pub fn of(request: &Request, estimate: &Estimate) -> Self {
+        const TEMPLATE_TOKENS: u64 = 64;
+        let bytes = u64::try_from(request.len()).unwrap_or(u64::MAX);
+        let prompt = bytes
+            .max(estimate.prompt_tokens)
+            .saturating_add(TEMPLATE_TOKENS);
+        let bounded = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
+        Self {
+            prompt: bounded(prompt),
+            completion: bounded(estimate.completion_tokens_max),
+        }
+    }
+}
+
 /// A job, without the bodies of its request and response (those are read when they are needed).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
@@ -228,6 +247,14 @@ pub struct Job {
     /// The most tokens that prompt and answer can come to: what budgets reserve for.
     #[serde(default)]
     pub worst: WorstCase,
+    /// What it may come to, as it was estimated when it was accepted; `None`: by a version that did not
+    /// estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+    /// What it costs is not known: its model has no price, or GLM did not say what it billed. What was
+    /// found when it was accepted, then what its latest billed attempt showed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unpriced: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -36,13 +36,13 @@ pub use lane::{
     LaneState, LearntLimit, ModelCondition, Pause,
 };
 pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
-pub use money::{Cost, Currency, Nanos};
+pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use request::{Fingerprint, Request, RequestError};
 pub use settings::{
     BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
     SettingsError, Timeouts,
 };
-pub use submission::{DEFAULT_USER, Submission, SubmissionError};
+pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
 pub use usage::{Usage, UsageKey, UsageRow};

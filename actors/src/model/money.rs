@@ -1,13 +1,17 @@
-//! Money in integers: one nano-unit is a billionth of a yuan or dollar. No floats anywhere.
+//! Money in integers: one nano-unit is a billionth of a yuan, a dollar or a point. No floats anywhere.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::Usage;
 
 /// An amount in nano-units (1e-9) of some currency.
 pub type Nanos = i64;
 
-/// What an amount is counted in. GLM publishes two price lists, one in each currency.
+/// What an amount is counted in. GLM publishes a price list for each: two of money, and one of the
+/// points that a Coding Plan spends. Amounts of different ones never add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Currency {
@@ -15,22 +19,28 @@ pub enum Currency {
     Cny,
     /// US dollars: the list of z.ai.
     Usd,
+    /// Points of a Coding Plan.
+    Points,
 }
 
 impl Currency {
-    /// The ISO 4217 code.
+    /// The ISO 4217 code; `POINTS` for points, which have none.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
             Self::Cny => "CNY",
             Self::Usd => "USD",
+            Self::Points => "POINTS",
         }
     }
 }
 
 impl fmt::Display for Currency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
+        f.write_str(match self {
+            Self::Points => "points",
+            money => money.code(),
+        })
     }
 }
 
@@ -64,6 +74,71 @@ impl fmt::Display for Cost {
     }
 }
 
+/// The prices that a call was charged by: the row of the list as it stood then, kept with the call, so
+/// that its cost can be worked out again when the list has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriceUsed {
+    /// The version of the shipped list, or [`PriceUsed::OWN`].
+    pub table: Arc<str>,
+    /// The row is for prompts of so many tokens and more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prompt_from: u64,
+    /// The row is for completions of so many tokens and more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub completion_from: u64,
+    /// A million prompt tokens that were not cached, in nano-units.
+    pub input: Nanos,
+    /// A million prompt tokens from GLM's cache, in nano-units.
+    pub cached_input: Nanos,
+    /// A million completion tokens, reasoning included, in nano-units.
+    pub output: Nanos,
+    /// What the prices are counted in.
+    pub currency: Currency,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl PriceUsed {
+    /// The table of the operator's own prices.
+    pub const OWN: &'static str = "own";
+
+    /// What these tokens cost: cached ones are inside the prompt's (and are no more than those, whatever
+    /// a server says), reasoning is inside the completion's. Rounded once, half up, to a nano-unit; what
+    /// no amount can hold is the highest amount.
+    #[must_use]
+    pub fn cost(&self, usage: &Usage) -> Cost {
+        let cached = usage.cached_tokens.min(usage.prompt_tokens);
+        let parts = [
+            (usage.prompt_tokens - cached, self.input),
+            (cached, self.cached_input),
+            (usage.completion_tokens, self.output),
+        ];
+        let sum = parts.into_iter().fold(0_i128, |sum, (tokens, price)| {
+            // 64 bits times 63 fit into 127.
+            sum.saturating_add(i128::from(tokens) * i128::from(price))
+        });
+        let nanos = sum.saturating_add(500_000).div_euclid(1_000_000);
+        Cost {
+            nanos: Nanos::try_from(nanos).unwrap_or(Nanos::MAX),
+            currency: self.currency,
+        }
+    }
+}
+
+/// What becomes of submissions for models without a price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpriced {
+    /// They are taken; that their cost is not known is said wherever costs are.
+    #[default]
+    Allow,
+    /// They are refused at the door. Jobs that wait already go on.
+    Refuse,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +158,43 @@ mod tests {
         check(1_000_000_000, "1");
         check(-1_500_000_000, "-1.5");
         check(i64::MAX, "9223372036.854775807");
+    }
+
+    #[test]
+    fn points_are_no_money() {
+        let cost = Cost {
+            nanos: 1_500_000_000,
+            currency: Currency::Points,
+        };
+        assert_eq!(cost.to_string(), "1.5 points");
+        let json = serde_json::to_string(&Currency::Points).unwrap();
+        assert_eq!(json, r#""POINTS""#);
+    }
+
+    #[test]
+    fn a_cost_is_rounded_once_half_up() {
+        let price = |input, output| PriceUsed {
+            table: PriceUsed::OWN.into(),
+            prompt_from: 0,
+            completion_from: 0,
+            input,
+            cached_input: input,
+            output,
+            currency: Currency::Usd,
+        };
+        let check = |price: PriceUsed, prompt_tokens, completion_tokens, nanos| {
+            let usage = Usage {
+                prompt_tokens,
+                completion_tokens,
+                ..Usage::default()
+            };
+            assert_eq!(price.cost(&usage).nanos, nanos);
+        };
+        check(price(499_999, 0), 1, 0, 0);
+        check(price(500_000, 0), 1, 0, 1);
+        check(price(1_499_999, 0), 1, 0, 1);
+        // Two halves are one whole, not two.
+        check(price(500_000, 500_000), 1, 1, 1);
+        check(price(250_000, 249_999), 1, 1, 0);
     }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Budget, Calendar, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, lane_for, limits,
+    Budget, Calendar, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Unpriced, lane_for,
+    limits,
 };
 use crate::policy::price::PriceTable;
 
@@ -258,6 +259,8 @@ pub struct Settings {
     pub calendar: Calendar,
     /// What calls cost.
     pub prices: Arc<PriceTable>,
+    /// What becomes of submissions for models without a price.
+    pub unpriced: Unpriced,
 }
 
 impl Settings {
@@ -425,6 +428,18 @@ impl Settings {
                 return Err(SettingsError {
                     field: field(),
                     problem: "must name other models, each in 1 to 128 characters".to_owned(),
+                });
+            }
+            let no_price = |m: &&String| !self.prices.is_priced(m);
+            if self.unpriced == Unpriced::Refuse
+                && let Some(fallback) = chain.iter().find(no_price)
+            {
+                return Err(SettingsError {
+                    field: field(),
+                    problem: format!(
+                        "must not name {fallback}, which has no price, while money.unpriced is \
+                         \"refuse\""
+                    ),
                 });
             }
         }
@@ -599,6 +614,7 @@ impl Default for Settings {
             budgets: Vec::new(),
             calendar: Calendar::default(),
             prices: Arc::new(PriceTable::default()),
+            unpriced: Unpriced::default(),
         }
     }
 }

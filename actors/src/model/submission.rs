@@ -3,8 +3,8 @@
 use serde_json::value::RawValue;
 
 use super::{
-    AttemptNo, Job, JobId, JobStatus, OnInterrupted, Request, RequestError, Seq, Settings,
-    Timestamp, limits,
+    AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError, Seq,
+    Settings, Timestamp, Unpriced, WorstCase, limits,
 };
 use crate::policy::estimate;
 use crate::policy::transition::NewJob;
@@ -40,19 +40,38 @@ pub struct Submission {
     pub metadata: Option<Box<RawValue>>,
 }
 
-/// Why a submission is refused: which field, and what would be right.
+/// Why a submission is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct SubmissionError {
-    /// The field, by its name in the API.
-    pub field: &'static str,
-    /// What is wrong and what would be right.
-    pub problem: String,
+pub enum SubmissionError {
+    /// A field is wrong.
+    #[error("{field}: {problem}")]
+    Field {
+        /// The field, by its name in the API.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// The model has no price, and such are refused.
+    #[error(transparent)]
+    Unpriced(#[from] UnpricedModel),
+}
+
+/// A model without a price, where such are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "model {model} has no price in {currency}, and money.unpriced is \"refuse\"; add its price to \
+     money.prices, or set money.unpriced to \"allow\""
+)]
+pub struct UnpricedModel {
+    /// The model.
+    pub model: String,
+    /// What the list in force counts in.
+    pub currency: Currency,
 }
 
 impl SubmissionError {
     fn new(field: &'static str, problem: impl Into<String>) -> Self {
-        Self {
+        Self::Field {
             field,
             problem: problem.into(),
         }
@@ -161,7 +180,15 @@ impl Submission {
         self
     }
 
-    /// The job, once every field has been checked.
+    /// The model that it is for: its own, else the chat body's, else the configured one.
+    #[must_use]
+    pub fn model_in(&self, settings: &Settings) -> String {
+        let own = self.model.clone().or_else(|| self.request.model());
+        own.unwrap_or_else(|| settings.model.clone())
+    }
+
+    /// The job, once every field has been checked. Refused, too, is a model without a price if the
+    /// settings say so.
     pub fn into_job(
         self,
         settings: &Settings,
@@ -169,18 +196,17 @@ impl Submission {
         now: Timestamp,
     ) -> Result<NewJob, SubmissionError> {
         self.check()?;
-        let worst = estimate::worst_case(&self.request, settings.max_tokens);
-        let estimated_tokens = estimate::tokens(&self.request, settings.max_tokens);
+        let model = self.model_in(settings);
+        let unpriced = !settings.prices.is_priced(&model);
+        if unpriced && settings.unpriced == Unpriced::Refuse {
+            let currency = settings.prices.currency();
+            return Err(UnpricedModel { model, currency }.into());
+        }
+        let figures = estimate::figures(&self.request, &model, settings.max_tokens);
+        let worst = WorstCase::of(&self.request, &figures.estimate);
         let mut after = self.after;
         after.sort_unstable();
         after.dedup();
-        let model = match self.model {
-            Some(model) => model,
-            None => self
-                .request
-                .model()
-                .unwrap_or_else(|| settings.model.clone()),
-        };
         let fingerprint = self
             .idempotency_key
             .as_ref()
@@ -216,8 +242,10 @@ impl Submission {
             set_aside: None,
             on_interrupted: self.on_interrupted,
             task: None,
-            estimated_tokens,
+            estimated_tokens: figures.paced_tokens,
             worst,
+            estimate: Some(figures.estimate),
+            unpriced,
         };
         Ok(NewJob {
             job,
@@ -282,7 +310,10 @@ impl Submission {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::policy::price::{PriceRow, PriceTable};
 
     fn refused(change: impl FnOnce(&mut Submission)) -> String {
         let mut submission = Submission::prompt("hi").unwrap();
@@ -315,6 +346,41 @@ mod tests {
         check(
             refused(|s| s.timeout_ms = Some(0)),
             "timeout: must be 1 to 86400000 milliseconds (a day)",
+        );
+    }
+
+    #[test]
+    fn a_model_without_a_price_is_taken_and_flagged_or_refused_as_configured() {
+        let mut prices = PriceTable::new(Currency::Usd);
+        let free = PriceRow {
+            prompt_from: 0,
+            completion_from: 0,
+            input: 0,
+            cached_input: 0,
+            output: 0,
+        };
+        prices.add("glm-4.7-flash", free);
+        let mut settings = Settings {
+            prices: Arc::new(prices),
+            ..Settings::default()
+        };
+        let submit = |settings: &Settings, model: &str| {
+            let submission = Submission::prompt("hi").unwrap().model(model);
+            submission.into_job(settings, JobId::from_bytes([1; 16]), Timestamp::default())
+        };
+        assert!(submit(&settings, "glm-9").unwrap().job.unpriced);
+        assert!(!submit(&settings, "glm-4.7-flash").unwrap().job.unpriced);
+        settings.unpriced = Unpriced::Refuse;
+        let free = submit(&settings, "glm-4.7-flash").unwrap();
+        assert!(!free.job.unpriced, "free is a price");
+        let refused = submit(&settings, "glm-9").unwrap_err().to_string();
+        assert!(
+            refused.starts_with("model glm-9 has no price in USD, "),
+            "{refused}"
+        );
+        assert!(
+            refused.contains("add its price to money.prices"),
+            "{refused}"
         );
     }
 

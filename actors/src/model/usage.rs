@@ -24,6 +24,18 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Whether GLM reported any tokens.
+    #[must_use]
+    pub const fn is_reported(&self) -> bool {
+        self.prompt_tokens > 0 || self.completion_tokens > 0 || self.total_tokens > 0
+    }
+
+    /// Whether a cost can be worked out of it: a total alone says not which price counts.
+    #[must_use]
+    pub const fn is_chargeable(&self) -> bool {
+        self.prompt_tokens > 0 || self.completion_tokens > 0
+    }
+
     /// Adds another call's tokens. Sums are of what a server states, so they saturate.
     pub fn add(&mut self, other: &Self) {
         let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
@@ -74,7 +86,7 @@ pub struct UsageRow {
     pub usage: Usage,
     /// Sum of the costs, by currency.
     pub cost: BTreeMap<Currency, Nanos>,
-    /// Calls with tokens but without a known price: their cost is unknown, not 0.
+    /// Calls that were billed at a cost that is not known (no price, or no usage): unknown is not 0.
     pub unpriced_calls: u64,
     /// Sum of the response times of the successes, in milliseconds.
     pub response_time_ms: u64,
@@ -125,7 +137,7 @@ impl UsageRow {
                 let sum = self.cost.entry(cost.currency).or_default();
                 *sum = sum.saturating_add(cost.nanos);
             }
-            None if call.usage.total_tokens > 0 => self.unpriced_calls += 1,
+            None if call.is_unpriced() => self.unpriced_calls += 1,
             None => {}
         }
         if call.outcome == CallOutcome::Completed {

@@ -109,6 +109,12 @@ const fn is_of_account(effect: &LaneEffect) -> bool {
     }
 }
 
+/// Notes what GLM billed, and what that costs by the list in force.
+fn charge(call: &mut CallRecord, usage: Usage, settings: &Settings) {
+    call.usage = usage;
+    (call.cost, call.price) = settings.prices.charge(&call.model, &usage).unzip();
+}
+
 /// Decides what a finished run means.
 #[must_use]
 pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concluded {
@@ -128,6 +134,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
         response_time_ms: finished.response_time_ms,
         usage: Usage::default(),
         cost: None,
+        price: None,
         failure: None,
         retry_count: job.retry_count,
         maybe_billed: false,
@@ -135,19 +142,13 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
         booked_on: booked_on(settings, now),
         billing: None,
     };
-    let price = |usage: &Usage| {
-        (usage.total_tokens > 0)
-            .then(|| settings.prices.cost(job.sent_to(), usage))
-            .flatten()
-    };
     let mut lane = LaneEffect::GoOn;
     let mut breaker = BreakerEffect::Ignore;
     let mut answered = false;
     let (next, back_in_line) = match &*finished.outcome {
         GlmOutcome::Answered(answer) => {
             call.status_code = Some(answer.status_code);
-            call.usage = answer.usage;
-            call.cost = price(&answer.usage);
+            charge(&mut call, answer.usage, settings);
             breaker = BreakerEffect::Success;
             answered = true;
             let response = Arc::clone(&answer.body);
@@ -158,8 +159,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             let failure = judgement.failure;
             call.outcome = CallOutcome::Failed;
             call.status_code = failure.http_status;
-            call.usage = *usage;
-            call.cost = price(usage);
+            charge(&mut call, *usage, settings);
             call.maybe_billed = failure.maybe_billed;
             call.failure = Some(failure.clone());
             lane = judgement.lane;
@@ -272,6 +272,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         response_time_ms: 0,
         usage: Usage::default(),
         cost: None,
+        price: None,
         failure: Some(failure.clone()),
         retry_count: job.retry_count,
         maybe_billed: true,

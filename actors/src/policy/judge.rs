@@ -358,6 +358,8 @@ mod tests {
             task: None,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,
+            estimate: None,
+            unpriced: false,
         }
     }
 

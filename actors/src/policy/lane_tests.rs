@@ -50,6 +50,8 @@ fn job(seq: u64, priority: i32) -> Job {
         task: None,
         worst: crate::model::WorstCase::default(),
         estimated_tokens: 0,
+        estimate: None,
+        unpriced: false,
     }
 }
 

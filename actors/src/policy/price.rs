@@ -1,11 +1,12 @@
 //! What a call costs, exactly: integers from the price list to the sum.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::model::{Cost, Currency, Nanos, Usage};
+use crate::model::{Cost, Currency, Nanos, PriceUsed, Usage};
 
-/// One row of the price list: what a million tokens cost, in nano-units, for calls whose prompt
-/// and completion lie within its bounds.
+/// One row of the price list: what a million tokens cost, in nano-units and never less than nothing,
+/// for calls whose prompt and completion lie within its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PriceRow {
     /// Prompt tokens from here on.
@@ -21,10 +22,22 @@ pub struct PriceRow {
 }
 
 /// The price list in force: one currency, rows by model.
+///
+/// A model is looked up by its exact name as it is sent to GLM: case counts, and a dated or suffixed
+/// name (`glm-4-air-250414`) has rows of its own or none. What resembles a known model may well cost
+/// something else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceTable {
     currency: Currency,
-    models: BTreeMap<String, Vec<PriceRow>>,
+    version: Arc<str>,
+    models: BTreeMap<String, ModelRows>,
+}
+
+/// The tiers of one model, by their bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ModelRows {
+    table: Arc<str>,
+    rows: Vec<PriceRow>,
 }
 
 impl Default for PriceTable {
@@ -34,11 +47,18 @@ impl Default for PriceTable {
 }
 
 impl PriceTable {
-    /// A list without rows: every model is unpriced.
+    /// A list of the operator's own without rows: every model is unpriced.
     #[must_use]
-    pub const fn new(currency: Currency) -> Self {
+    pub fn new(currency: Currency) -> Self {
+        Self::versioned(currency, PriceUsed::OWN)
+    }
+
+    /// A published list, still without rows.
+    #[must_use]
+    pub fn versioned(currency: Currency, version: &str) -> Self {
         Self {
             currency,
+            version: version.into(),
             models: BTreeMap::new(),
         }
     }
@@ -49,68 +69,135 @@ impl PriceTable {
         self.currency
     }
 
+    /// Which list it is: the version of a published one, or [`PriceUsed::OWN`].
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
     /// The models that have a price.
     pub fn models(&self) -> impl Iterator<Item = &str> {
         self.models.keys().map(String::as_str)
     }
 
-    /// Adds a row. Rows of a model are tiers; the one with the highest bounds that a call reaches
-    /// applies to the whole call.
+    /// Whether a model has a price; one that is free has.
+    #[must_use]
+    pub fn is_priced(&self, model: &str) -> bool {
+        self.models.contains_key(model)
+    }
+
+    /// The version of the list that a model's rows are of, or [`PriceUsed::OWN`], and the rows by
+    /// their bounds; `None` when it has no price.
+    #[must_use]
+    pub fn rows(&self, model: &str) -> Option<(&str, &[PriceRow])> {
+        let model = self.models.get(model)?;
+        Some((&model.table, &model.rows))
+    }
+
+    /// Adds a row of the list. Rows of a model are tiers; the one with the highest bounds that a call
+    /// reaches applies to the whole call.
     pub fn add(&mut self, model: &str, row: PriceRow) {
-        let rows = self.models.entry(model.to_owned()).or_default();
-        rows.push(row);
-        rows.sort_by_key(|r| (r.prompt_from, r.completion_from));
+        let version = Arc::clone(&self.version);
+        self.insert(model, version, row);
     }
 
-    /// Takes a model's rows out, so that others can take their place.
-    pub fn remove(&mut self, model: &str) {
-        self.models.remove(model);
+    /// Adds a row of the operator's own. The first one of a model takes the place of all rows that the
+    /// list has of it.
+    pub fn add_own(&mut self, model: &str, row: PriceRow) {
+        self.insert(model, PriceUsed::OWN.into(), row);
     }
 
-    /// The row that applies to a call, by GLM's rule: the tier is picked by the whole prompt,
-    /// cached part included, and, where the list says so, by the completion; it applies to the
-    /// full request.
+    fn insert(&mut self, model: &str, table: Arc<str>, row: PriceRow) {
+        let of_table = || ModelRows {
+            table: Arc::clone(&table),
+            rows: Vec::new(),
+        };
+        let entry = self
+            .models
+            .entry(model.to_owned())
+            .or_insert_with(&of_table);
+        if entry.table != table {
+            *entry = of_table();
+        }
+        entry.rows.push(row);
+        entry
+            .rows
+            .sort_by_key(|r| (r.prompt_from, r.completion_from));
+    }
+
+    /// The prices that apply to a call, by GLM's rule: the tier is picked by the whole prompt, cached
+    /// part included, and, where the list says so, by the completion; it applies to the full request.
     #[must_use]
-    pub fn row(&self, model: &str, usage: &Usage) -> Option<&PriceRow> {
-        self.models.get(model)?.iter().rev().find(|row| {
+    pub fn price(&self, model: &str, usage: &Usage) -> Option<PriceUsed> {
+        let model = self.models.get(model)?;
+        let row = model.rows.iter().rev().find(|row| {
             usage.prompt_tokens >= row.prompt_from && usage.completion_tokens >= row.completion_from
+        })?;
+        Some(PriceUsed {
+            table: Arc::clone(&model.table),
+            prompt_from: row.prompt_from,
+            completion_from: row.completion_from,
+            input: row.input,
+            cached_input: row.cached_input,
+            output: row.output,
+            currency: self.currency,
         })
     }
 
-    /// The most that a call can cost: every tier that it may reach, nothing cached. `None` when the
-    /// model has no price.
+    /// The cost of a call with the prices it was worked out by; `None` when the model has no price, or
+    /// when GLM did not say how many tokens it billed.
     #[must_use]
-    pub fn worst_case(&self, model: &str, prompt: u64, completion: u64) -> Option<Cost> {
-        let rows = self.models.get(model)?.iter();
-        let nanos = rows
-            .filter(|row| row.prompt_from <= prompt && row.completion_from <= completion)
-            .map(|row| {
-                let input = row.input.max(row.cached_input);
-                let sum = i128::from(prompt) * i128::from(input)
-                    + i128::from(completion) * i128::from(row.output);
-                (sum + 999_999).div_euclid(1_000_000)
+    pub fn charge(&self, model: &str, usage: &Usage) -> Option<(Cost, PriceUsed)> {
+        let price = usage.is_chargeable().then(|| self.price(model, usage))??;
+        Some((price.cost(usage), price))
+    }
+
+    /// The most that a call may cost whose prompt has so many tokens and whose completion has at most
+    /// `completion_tokens_max`: of all tiers that it could end in the dearest, nothing cached. `None`
+    /// when the model has no price. Who only estimates the prompt has to add a margin of his own.
+    #[must_use]
+    pub fn worst_case(
+        &self,
+        model: &str,
+        prompt_tokens: u64,
+        completion_tokens_max: u64,
+    ) -> Option<Cost> {
+        let (_, rows) = self.rows(model)?;
+        // Within a tier more tokens cost more: the dearest call ends a tier, or is the longest.
+        let ends = rows.iter().map(|row| row.completion_from.saturating_sub(1));
+        let ends = ends.filter(|end| *end < completion_tokens_max);
+        let costs = ends
+            .chain([completion_tokens_max])
+            .flat_map(|completion_tokens| {
+                // A list of one's own may charge more for what is cached.
+                [0, prompt_tokens].map(|cached_tokens| Usage {
+                    prompt_tokens,
+                    completion_tokens,
+                    cached_tokens,
+                    ..Usage::default()
+                })
             })
-            .max()?;
-        Some(Cost {
-            nanos: Nanos::try_from(nanos).unwrap_or(Nanos::MAX),
-            currency: self.currency,
-        })
+            .filter_map(|usage| Some(self.price(model, &usage)?.cost(&usage)));
+        costs.max_by_key(|cost| cost.nanos)
     }
 
-    /// The cost of a call; `None` when the model has no price. Rounded once, half up, to a nano-unit.
+    /// The least that a call may cost whose prompt has so many tokens: all of it cached, nothing
+    /// answered. `None` when the model has no price.
     #[must_use]
-    pub fn cost(&self, model: &str, usage: &Usage) -> Option<Cost> {
-        let row = self.row(model, usage)?;
-        let cached = usage.cached_tokens.min(usage.prompt_tokens);
-        let fresh = usage.prompt_tokens - cached;
-        let sum = i128::from(fresh) * i128::from(row.input)
-            + i128::from(cached) * i128::from(row.cached_input)
-            + i128::from(usage.completion_tokens) * i128::from(row.output);
-        let nanos = (sum + 500_000).div_euclid(1_000_000);
-        Some(Cost {
-            nanos: Nanos::try_from(nanos).unwrap_or(Nanos::MAX),
-            currency: self.currency,
-        })
+    pub fn best_case(&self, model: &str, prompt_tokens: u64) -> Option<Cost> {
+        let (_, rows) = self.rows(model)?;
+        // The cheapest call begins a tier.
+        let costs = rows.iter().flat_map(|row| {
+            [0, prompt_tokens].map(|cached_tokens| Usage {
+                prompt_tokens,
+                completion_tokens: row.completion_from,
+                cached_tokens,
+                ..Usage::default()
+            })
+        });
+        costs
+            .filter_map(|usage| Some(self.price(model, &usage)?.cost(&usage)))
+            .min_by_key(|cost| cost.nanos)
     }
 }
 
@@ -129,41 +216,138 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_tier_is_picked_by_the_whole_prompt_and_the_completion() {
-        let mut table = PriceTable::new(Currency::Cny);
-        // GLM-4.7 on bigmodel.cn.
+    /// GLM-4.7 on bigmodel.cn.
+    fn glm_4_7() -> PriceTable {
+        let mut table = PriceTable::versioned(Currency::Cny, "2026-11-23");
         table.add("glm-4.7", row(0, 0, [2_000, 400, 8_000]));
         table.add("glm-4.7", row(0, 200, [3_000, 600, 14_000]));
         table.add("glm-4.7", row(32_768, 0, [4_000, 800, 16_000]));
-        let check = |prompt, cached, completion, nanos| {
-            let usage = Usage {
-                prompt_tokens: prompt,
-                cached_tokens: cached,
-                completion_tokens: completion,
-                total_tokens: prompt + completion,
-                reasoning_tokens: 0,
-            };
-            assert_eq!(table.cost("glm-4.7", &usage).unwrap().nanos, nanos);
+        table
+    }
+
+    fn usage([prompt_tokens, cached_tokens, completion_tokens]: [u64; 3]) -> Usage {
+        Usage {
+            prompt_tokens,
+            cached_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens.saturating_add(completion_tokens),
+            reasoning_tokens: 0,
+        }
+    }
+
+    #[test]
+    fn the_tier_is_picked_by_the_whole_prompt_and_the_completion() {
+        let table = glm_4_7();
+        let check = |tokens, nanos| {
+            let (cost, price) = table.charge("glm-4.7", &usage(tokens)).unwrap();
+            assert_eq!(cost.nanos, nanos, "{tokens:?}");
+            assert_eq!(price.cost(&usage(tokens)), cost, "the row says it again");
         };
-        check(1_000, 0, 199, 1_000 * 2_000 + 199 * 8_000);
-        check(1_000, 0, 200, 1_000 * 3_000 + 200 * 14_000);
-        check(1_000, 400, 200, 600 * 3_000 + 400 * 600 + 200 * 14_000);
-        check(32_767, 0, 199, 32_767 * 2_000 + 199 * 8_000);
-        check(32_768, 0, 1, 32_768 * 4_000 + 16_000);
-        check(32_768, 32_768, 500, 32_768 * 800 + 500 * 16_000);
+        check([1_000, 0, 199], 1_000 * 2_000 + 199 * 8_000);
+        check([1_000, 0, 200], 1_000 * 3_000 + 200 * 14_000);
+        check([1_000, 400, 200], 600 * 3_000 + 400 * 600 + 200 * 14_000);
+        check([32_767, 0, 199], 32_767 * 2_000 + 199 * 8_000);
+        check([32_768, 0, 1], 32_768 * 4_000 + 16_000);
+        check([32_768, 32_768, 500], 32_768 * 800 + 500 * 16_000);
+    }
+
+    #[test]
+    fn a_call_keeps_the_row_it_was_charged_by() {
+        let mut table = glm_4_7();
+        let (_, price) = table.charge("glm-4.7", &usage([10, 0, 300])).unwrap();
+        assert_eq!(&*price.table, "2026-11-23");
+        assert_eq!((price.prompt_from, price.completion_from), (0, 200));
+        assert_eq!(price.output, 14_000_000_000);
+        table.add_own("glm-4.7", row(0, 0, [1, 1, 1]));
+        table.add_own("glm-4.7", row(100, 0, [2, 2, 2]));
+        let (cost, price) = table.charge("glm-4.7", &usage([100, 0, 0])).unwrap();
+        assert_eq!((&*price.table, cost.nanos), (PriceUsed::OWN, 200));
+        assert_eq!(table.rows("glm-4.7").unwrap().1.len(), 2);
     }
 
     #[test]
     fn a_model_without_a_price_has_no_cost_and_a_free_one_costs_nothing() {
         let mut table = PriceTable::new(Currency::Usd);
         table.add("glm-4.7-flash", row(0, 0, [0, 0, 0]));
-        let usage = Usage {
-            total_tokens: 10,
-            prompt_tokens: 10,
+        let some = usage([10, 0, 0]);
+        assert_eq!(table.charge("glm-9", &some), None);
+        assert_eq!(
+            table.charge("GLM-4.7-Flash", &some),
+            None,
+            "names are exact"
+        );
+        assert_eq!(table.charge("glm-4.7-flash-x", &some), None);
+        assert_eq!(table.charge("glm-4.7-flash", &some).unwrap().0.nanos, 0);
+    }
+
+    #[test]
+    fn without_tokens_there_is_no_cost() {
+        let table = glm_4_7();
+        assert_eq!(table.charge("glm-4.7", &Usage::default()), None);
+        let total_only = Usage {
+            total_tokens: 100,
             ..Usage::default()
         };
-        assert_eq!(table.cost("glm-9", &usage), None);
-        assert_eq!(table.cost("glm-4.7-flash", &usage).unwrap().nanos, 0);
+        assert_eq!(table.charge("glm-4.7", &total_only), None);
+    }
+
+    #[test]
+    fn what_a_server_states_wrongly_overflows_nothing() {
+        let mut table = PriceTable::new(Currency::Cny);
+        let highest = PriceRow {
+            prompt_from: 0,
+            completion_from: 0,
+            input: Nanos::MAX,
+            cached_input: Nanos::MAX,
+            output: Nanos::MAX,
+        };
+        table.add("m", highest);
+        let nanos = |tokens| table.charge("m", &usage(tokens)).unwrap().0.nanos;
+        assert_eq!(nanos([u64::MAX; 3]), Nanos::MAX);
+        assert_eq!(nanos([u64::MAX, 0, u64::MAX]), Nanos::MAX);
+        assert_eq!(nanos([1_000_000, 0, 0]), Nanos::MAX);
+        let worst = table.worst_case("m", u64::MAX, u64::MAX).unwrap();
+        assert_eq!(worst.nanos, Nanos::MAX);
+        // More cached tokens than there are: all were cached, none twice.
+        let table = glm_4_7();
+        let cost = table.charge("glm-4.7", &usage([10, 500, 1])).unwrap().0;
+        assert_eq!(cost.nanos, 10 * 400 + 8_000);
+    }
+
+    #[test]
+    fn the_worst_case_is_the_dearest_tier_that_the_call_could_end_in() {
+        let table = glm_4_7();
+        let check = |prompt, completion, nanos| {
+            let worst = table.worst_case("glm-4.7", prompt, completion).unwrap();
+            assert_eq!(worst.nanos, nanos, "{prompt} {completion}");
+        };
+        check(10, 199, 10 * 2_000 + 199 * 8_000);
+        check(10, 200, 10 * 3_000 + 200 * 14_000);
+        check(32_767, 4_096, 32_767 * 3_000 + 4_096 * 14_000);
+        check(32_768, 100, 32_768 * 4_000 + 100 * 16_000);
+        check(10, 0, 10 * 2_000);
+        assert_eq!(table.worst_case("glm-9", 10, 10), None);
+        // A list of one's own may get cheaper with length: then the end of the tier before is dearer.
+        let mut odd = PriceTable::new(Currency::Usd);
+        odd.add("m", row(0, 0, [1_000, 3_000, 10_000]));
+        odd.add("m", row(0, 100, [1_000, 3_000, 1_000]));
+        let worst = odd.worst_case("m", 10, 150).unwrap();
+        assert_eq!(worst.nanos, 10 * 3_000 + 99 * 10_000);
+    }
+
+    #[test]
+    fn no_call_costs_less_than_the_best_case_nor_more_than_the_worst() {
+        let table = glm_4_7();
+        for prompt in [0, 1, 32_767, 32_768, 40_000] {
+            let best = table.best_case("glm-4.7", prompt).unwrap().nanos;
+            let worst = table.worst_case("glm-4.7", prompt, 300).unwrap().nanos;
+            for completion in [0, 1, 199, 200, 201, 300] {
+                for cached in [0, prompt / 2, prompt] {
+                    let usage = usage([prompt, cached, completion]);
+                    let nanos = table.price("glm-4.7", &usage).unwrap().cost(&usage).nanos;
+                    assert!((best..=worst).contains(&nanos), "{usage:?}");
+                }
+            }
+        }
     }
 }

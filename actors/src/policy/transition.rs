@@ -528,6 +528,9 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
     expect_open(job, settlement.attempt)?;
     expect(job, happening)?;
     let at = settlement.call.ended_at;
+    if settlement.call.cost.is_some() || settlement.call.is_unpriced() {
+        job.unpriced = settlement.call.is_unpriced();
+    }
     match &settlement.next {
         Next::Completed { .. } => {
             end(job, JobStatus::Completed, at);

@@ -57,6 +57,8 @@ pub fn new_job(n: u64) -> NewJob {
             task: None,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 1_032,
+            estimate: None,
+            unpriced: false,
         },
         request: Request::Prompt(format!("prompt {n}")),
         fingerprint: None,
@@ -119,6 +121,7 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
             nanos: 1_001,
             currency: Currency::Cny,
         }),
+        price: None,
         failure: (!answered).then(failure),
         retry_count: 0,
         maybe_billed: false,
@@ -232,6 +235,7 @@ pub fn billed(tokens: u64) -> Billing {
             nanos: 17,
             currency: Currency::Cny,
         }),
+        price: None,
         at: START.plus_ms(5_000),
     }
 }

@@ -14,8 +14,9 @@ use tokio::sync::watch;
 
 use super::sample;
 use crate::api::lane::{Answer, Lane};
-use crate::config::{Config, Loaded, PolicyRow};
+use crate::config::{Config, Loaded, PolicyRow, Prices};
 use crate::error::Error;
+use crate::estimate::{self, JobEstimate};
 use crate::orchestrator::{
     DeadLetters, JobDetail, LaneStatus, Metrics, Selection, Submission, Submitted,
 };
@@ -139,6 +140,11 @@ impl FakeLane {
     }
 }
 
+/// The configuration of somebody who says nothing.
+fn loaded() -> Loaded {
+    Loaded::from_config(&Config::default()).unwrap()
+}
+
 fn now<'a, T: Send + 'a>(value: Result<T, Error>) -> Answer<'a, T> {
     Box::pin(ready(value))
 }
@@ -156,6 +162,12 @@ impl Lane for FakeLane {
             .into_iter()
             .map(|s| self.insert(s))
             .collect()))
+    }
+
+    fn estimate_many(&self, submissions: Vec<Submission>) -> Answer<'_, Vec<JobEstimate>> {
+        let settings = loaded().settings;
+        let estimates = submissions.iter().map(|job| estimate::of(job, &settings));
+        now(Ok(estimates.collect()))
     }
 
     fn wait(&self, id: JobId) -> Answer<'_, JobRecord> {
@@ -369,8 +381,11 @@ impl Lane for FakeLane {
     }
 
     fn policy(&self) -> Vec<PolicyRow> {
-        let loaded = Loaded::from_config(&Config::default());
-        loaded.map(|loaded| loaded.policy()).unwrap_or_default()
+        loaded().policy()
+    }
+
+    fn prices(&self) -> Prices {
+        loaded().prices()
     }
 
     fn set_config<'a>(&'a self, patch: &'a Value) -> Answer<'a, Value> {

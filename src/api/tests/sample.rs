@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use onelane_actors::cost::EstimateError;
 use onelane_actors::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass,
-    Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage,
+    Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
 };
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use serde_json::value::RawValue;
@@ -58,6 +59,8 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             task: None,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,
+            estimate: None,
+            unpriced: false,
         },
         request: Arc::new(Request::prompt(format!("prompt {n}")).unwrap()),
         response: None,
@@ -120,12 +123,25 @@ pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
             nanos: 1,
             currency: Currency::Cny,
         }),
+        price: None,
         failure: job.error.clone(),
         retry_count: 0,
         maybe_billed: false,
         reserved: None,
         booked_on: None,
         billing: None,
+    }
+}
+
+pub(in crate::api) fn price() -> PriceUsed {
+    PriceUsed {
+        table: "2026-11-23".into(),
+        prompt_from: 0,
+        completion_from: 200,
+        input: 3_000_000_000,
+        cached_input: 600_000_000,
+        output: 14_000_000_000,
+        currency: Currency::Cny,
     }
 }
 
@@ -157,5 +173,12 @@ pub(in crate::api) fn metrics() -> Metrics {
         usage: Usage::default(),
         cost: Vec::new(),
         calls: 4,
+        unpriced_calls: 2,
+        estimates: EstimateError {
+            calls: 2,
+            estimated_tokens: 90,
+            counted_tokens: 100,
+            relative_error_ppm: 250_000,
+        },
     }
 }

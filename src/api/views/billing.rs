@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::call::UsageView;
 use super::job::FailureView;
+use super::price::PriceView;
 use super::{decimal, rfc3339};
 
 /// An attempt that may have been billed, where nobody has found out yet.
@@ -46,23 +47,27 @@ impl<'a> MaybeBilledView<'a> {
 /// What was found out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct BillingView {
+pub(in crate::api) struct BillingView<'a> {
     billed: bool,
     usage: UsageView,
     /// `null` when nothing was billed or the cost is not known.
     cost: Option<Box<RawValue>>,
     currency: Option<Currency>,
+    /// The prices that the cost was worked out by; left out when somebody stated it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<PriceView<'a>>,
     #[serde(serialize_with = "rfc3339")]
     at: Timestamp,
 }
 
-impl BillingView {
-    pub(in crate::api) fn new(billing: &Billing) -> Self {
+impl<'a> BillingView<'a> {
+    pub(in crate::api) fn new(billing: &'a Billing) -> Self {
         Self {
             billed: billing.billed,
             usage: UsageView::new(&billing.usage),
             cost: billing.cost.map(decimal),
             currency: billing.cost.map(|cost| cost.currency),
+            price: billing.price.as_ref().map(PriceView::new),
             at: billing.at,
         }
     }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::billing::BillingView;
 use super::excerpt::{answer_text, cut, prompt_text};
 use super::job::FailureView;
+use super::price::PriceView;
 use super::{decimal, rfc3339};
 use crate::api::fields::Object;
 use crate::api::limits;
@@ -42,9 +43,14 @@ pub(in crate::api) struct CallView<'a> {
     model: &'a str,
     request: RequestView<'a>,
     response: ResponseView<'a>,
-    /// `null` when nothing was billed or the price is unknown.
+    /// `null` when nothing was billed or the cost is unknown.
     cost: Option<Box<RawValue>>,
     currency: Option<Currency>,
+    /// GLM billed it at a cost that is not known: the model has no price, or no usage was reported.
+    unpriced: bool,
+    /// The prices that the cost was worked out by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<PriceView<'a>>,
     retry_count: u32,
     #[serde(serialize_with = "rfc3339")]
     timestamp: Timestamp,
@@ -54,7 +60,7 @@ pub(in crate::api) struct CallView<'a> {
     maybe_billed: bool,
     /// What somebody found out about an attempt that was maybe billed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    billing: Option<BillingView>,
+    billing: Option<BillingView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -161,6 +167,8 @@ impl<'a> CallView<'a> {
             },
             cost: call.cost.map(decimal),
             currency: call.cost.map(|cost| cost.currency),
+            unpriced: call.is_unpriced(),
+            price: call.price.as_ref().map(PriceView::new),
             retry_count: call.retry_count,
             timestamp: call.started_at,
             ended_at: call.ended_at,
@@ -191,7 +199,8 @@ mod tests {
             "thinking":{"type":"disabled"},"tools":[{"type":"function"}],"seed":null}"#;
         let mut record = sample::completed(1);
         record.request = std::sync::Arc::new(Request::chat(body).unwrap());
-        let call = sample::call(&record);
+        let mut call = sample::call(&record);
+        call.price = Some(sample::price());
         let view = CallView::new(&call, Some(&record), 6);
         let text = serde_json::to_string(&view).unwrap();
         assert!(
@@ -210,6 +219,12 @@ mod tests {
                 "tokensUsed": 30, "usage": {"promptTokens": 10, "completionTokens": 20,
                 "totalTokens": 30, "cachedTokens": 4, "reasoningTokens": 0}})
         );
+        assert_eq!(
+            view["price"],
+            json!({"table": "2026-11-23", "promptFrom": 0, "completionFrom": 200, "input": 3,
+                "cachedInput": 0.6, "output": 14})
+        );
+        assert_eq!(view["unpriced"], json!(false));
         assert_eq!(view["requestId"], sample::id(1).to_string());
         assert_eq!(view["timestamp"], "2026-11-23T08:00:00.500Z");
         assert_eq!(view["outcome"], "completed");
@@ -222,6 +237,8 @@ mod tests {
         let view = serde_json::to_value(CallView::new(&call, None, 200)).unwrap();
         assert_eq!(view["cost"], json!(null));
         assert_eq!(view["currency"], json!(null));
+        assert_eq!(view["unpriced"], json!(true));
+        assert_eq!(view.get("price"), None);
         assert_eq!(view["request"], json!({"parameters": {"model": "glm-4.7"}}));
     }
 }

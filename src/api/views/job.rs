@@ -93,6 +93,9 @@ pub(in crate::api) struct JobView<'a> {
     waits_for: &'a [JobId],
     #[serde(skip_serializing_if = "Option::is_none")]
     set_aside: Option<SetAsideView>,
+    /// What it costs is not known: its model has no price, or GLM did not say what it billed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unpriced: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_interrupted: Option<OnInterrupted>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,6 +153,7 @@ impl<'a> JobView<'a> {
             after: &job.after,
             waits_for: &job.waits_for,
             set_aside: job.set_aside.as_ref().map(SetAsideView::new),
+            unpriced: job.unpriced,
             on_interrupted: job.on_interrupted,
             idempotency_key: job.idempotency_key.as_deref(),
             metadata: job.metadata.as_deref(),
@@ -265,6 +269,7 @@ mod tests {
         job.waits_for = vec![sample::id(2)];
         job.served_by = Some("glm-4.5-air".to_owned());
         job.throttles = 7;
+        job.unpriced = true;
         job.on_interrupted = Some(OnInterrupted::Hold);
         job.run_at = Some(sample::NOW);
         job.set_aside = Some(SetAside {
@@ -276,6 +281,7 @@ mod tests {
         assert_eq!(view["waitsFor"], json!([sample::id(2)]));
         assert_eq!(view["servedBy"], "glm-4.5-air");
         assert_eq!(view["throttles"], 7);
+        assert_eq!(view["unpriced"], true);
         assert_eq!(view["onInterrupted"], "hold");
         assert_eq!(view["runAt"], "2026-11-23T08:00:00.000Z");
         assert_eq!(

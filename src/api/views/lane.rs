@@ -39,6 +39,21 @@ struct SinceStart {
     calls: u64,
     usage: UsageView,
     costs: Vec<CostView>,
+    /// Calls that were billed at a cost that is not known.
+    unpriced_calls: u64,
+    prompt_estimates: PromptEstimates,
+}
+
+/// How far the estimates of prompts, made when jobs were accepted, are from what GLM counted.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PromptEstimates {
+    /// The calls with both figures.
+    calls: u64,
+    estimated_tokens: u64,
+    counted_tokens: u64,
+    /// The mean of |estimated - counted| / counted; `null` without calls.
+    mean_relative_error: Option<f64>,
 }
 
 /// Jobs by status.
@@ -77,6 +92,13 @@ impl<'a> MetricsView<'a> {
                     .iter()
                     .map(|cost| CostView::new(*cost))
                     .collect(),
+                unpriced_calls: metrics.unpriced_calls,
+                prompt_estimates: PromptEstimates {
+                    calls: metrics.estimates.calls,
+                    estimated_tokens: metrics.estimates.estimated_tokens,
+                    counted_tokens: metrics.estimates.counted_tokens,
+                    mean_relative_error: metrics.estimates.mean(),
+                },
             },
         }
     }
@@ -393,6 +415,12 @@ mod tests {
         let view = serde_json::to_value(MetricsView::new(&metrics, Vec::new())).unwrap();
         assert_eq!(view["queueLength"], 7);
         assert_eq!(view["jobs"]["pending"], 7);
+        assert_eq!(view["sinceStart"]["unpricedCalls"], 2);
+        assert_eq!(
+            view["sinceStart"]["promptEstimates"],
+            json!({"calls": 2, "estimatedTokens": 90, "countedTokens": 100,
+                "meanRelativeError": 0.125})
+        );
         assert_eq!(
             view["lane"]["paused"],
             json!({"since": "2026-11-23T08:00:00.000Z", "reason": "prices"})

@@ -3,13 +3,16 @@
 
 mod billing;
 mod call;
+mod estimate;
 mod excerpt;
 mod job;
 mod lane;
+mod price;
 mod statistics;
 
 pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use call::CallView;
+pub(super) use estimate::EstimatesView;
 pub(super) use job::{JobView, Shown};
 pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
 pub(super) use statistics::{StatisticsRow, statistics};

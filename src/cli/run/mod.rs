@@ -37,6 +37,7 @@ use progress::Progress;
 use ready::Defaults;
 use summary::{End, Summary};
 
+pub(crate) use input::{Line, open, read};
 pub(crate) use left::stuck;
 pub(crate) use standstill::{Ends, Standstill, release};
 

@@ -169,6 +169,8 @@ mod tests {
             task: None,
             worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,
+            estimate: None,
+            unpriced: false,
         };
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         JobDetail {

@@ -230,6 +230,8 @@ mod tests {
             task: None,
             worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,
+            estimate: None,
+            unpriced: false,
         }
     }
 

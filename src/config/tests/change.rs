@@ -80,6 +80,7 @@ fn the_view_has_the_field_names_of_the_api() {
         "policy": {},
         "priceList": "auto",
         "prices": [],
+        "unpriced": "allow",
         "createdAt": "1970-01-01T00:00:01.000Z",
         "updatedAt": "1970-01-01T00:00:01.000Z",
     });
@@ -93,7 +94,7 @@ fn the_view_has_the_field_names_of_the_api() {
     assert_eq!(shown["apiKey"], "****cret");
     assert_eq!(shown["policy"], json!({"1305": "throttle"}));
     let price = json!({"model": "m", "input": "0.6", "cachedInput": null, "output": "1",
-        "promptFrom": 0, "completionFrom": 0});
+        "promptFrom": 0, "completionFrom": 0, "currency": null});
     assert_eq!(shown["prices"], json!([price]));
 }
 
@@ -519,7 +520,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
          `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, `ageing`, \
          `pauseAfterTimeout`, `operatorProbe`, `maxQueueJobs`, `onInterrupted`, \
          `quarantineAfter`, `lanes`, `maxRetries`, `retry`, `breaker`, `policy`, `priceList`, \
-         `prices`",
+         `prices`, `unpriced`",
     );
     check(
         json!({"prices": [{"model": "m", "input": 0.5, "output": "1"}]}),

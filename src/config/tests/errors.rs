@@ -338,6 +338,12 @@ fn prices_are_checked_row_by_row() {
         "config.toml:5:1: money.prices[1]: `m` has two rows with the same bounds",
     );
     check(
+        "[[money.prices]]\nmodel = 'm'\ninput = 1\noutput = 1\n\
+         [[money.prices]]\nmodel = 'm'\ninput = 2\noutput = 1\ncurrency = 'USD'",
+        "config.toml:1:1: money.prices[0]: `m` has rows with a currency and rows without; say it \
+         in all of them or in none",
+    );
+    check(
         "[[money.prices]]\nmodel = 'm'\ninput = 1",
         "config.toml:1:1: money.prices[0]: needs `output`",
     );

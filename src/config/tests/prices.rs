@@ -7,17 +7,22 @@ use super::Place;
 use crate::config::Price;
 use crate::config::prices::table;
 
-/// Cost in nano-units of `[prompt, cached, completion]` tokens.
-fn cost(currency: Currency, model: &str, [prompt, cached, completion]: [u64; 3]) -> Option<i64> {
-    let usage = Usage {
-        prompt_tokens: prompt,
-        cached_tokens: cached,
-        completion_tokens: completion,
-        total_tokens: prompt + completion,
+fn usage([prompt_tokens, cached_tokens, completion_tokens]: [u64; 3]) -> Usage {
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens + completion_tokens,
+        cached_tokens,
         reasoning_tokens: 0,
-    };
-    let cost = table(currency, &[]).unwrap().cost(model, &usage)?;
+    }
+}
+
+/// Cost in nano-units of `[prompt, cached, completion]` tokens.
+fn cost(currency: Currency, model: &str, tokens: [u64; 3]) -> Option<i64> {
+    let usage = usage(tokens);
+    let (cost, price) = table(currency, &[]).unwrap().charge(model, &usage)?;
     assert_eq!(cost.currency, currency);
+    assert_eq!(&*price.table, "2026-11-23");
     Some(cost.nanos)
 }
 
@@ -96,6 +101,89 @@ fn costs_in_yuan_are_those_of_the_list_to_the_last_digit() {
 }
 
 #[test]
+fn every_tier_begins_at_its_bound_and_not_a_token_before() {
+    // Nano-units of one token: below 32K in, from 32K in; input and output.
+    let by_prompt = [
+        ("glm-5.1", [6_000, 24_000], [8_000, 28_000]),
+        ("glm-5-turbo", [5_000, 22_000], [7_000, 26_000]),
+        ("glm-5", [4_000, 18_000], [6_000, 22_000]),
+        ("glm-5v-turbo", [5_000, 22_000], [7_000, 26_000]),
+        ("glm-4.6v", [1_000, 3_000], [2_000, 6_000]),
+        ("glm-4.6v-flashx", [150, 1_500], [300, 3_000]),
+        ("glm-4.5v", [2_000, 6_000], [4_000, 12_000]),
+    ];
+    for (model, low, high) in by_prompt {
+        for (prompt, [input, output]) in [(32_767, low), (32_768, high), (32_769, high)] {
+            for completion in [1, 199, 200, 201] {
+                let want = prompt * input + completion * output;
+                let got = cost(Currency::Cny, model, [prompt, 0, completion]);
+                assert_eq!(
+                    got,
+                    i64::try_from(want).ok(),
+                    "{model} {prompt} {completion}"
+                );
+            }
+        }
+    }
+    // Short in and short out, short in and long out, long in.
+    let by_both = [
+        ("glm-4.7", [2_000, 8_000], [3_000, 14_000], [4_000, 16_000]),
+        ("glm-4.5-air", [800, 2_000], [800, 6_000], [1_200, 8_000]),
+    ];
+    for (model, short, chatty, long) in by_both {
+        for (prompt, completion, [input, output]) in [
+            (32_767, 199, short),
+            (32_767, 200, chatty),
+            (32_767, 201, chatty),
+            (32_768, 199, long),
+            (32_768, 200, long),
+            (32_768, 201, long),
+            (32_769, 199, long),
+            (32_769, 201, long),
+        ] {
+            let want = prompt * input + completion * output;
+            let got = cost(Currency::Cny, model, [prompt, 0, completion]);
+            assert_eq!(
+                got,
+                i64::try_from(want).ok(),
+                "{model} {prompt} {completion}"
+            );
+        }
+    }
+}
+
+#[test]
+fn cached_tokens_count_for_the_tier_and_cost_their_own_price() {
+    let check = |model, tokens, nanos| assert_eq!(cost(Currency::Cny, model, tokens), Some(nanos));
+    // The whole prompt picks the tier, however much of it was cached.
+    check("glm-5", [32_768, 32_767, 0], 6_000 + 32_767 * 1_500);
+    check("glm-5", [32_767, 32_767, 0], 32_767 * 1_000);
+    // No more is cached than there is.
+    check("glm-5", [10, 32_768, 0], 10 * 1_000);
+    check("glm-4.7", [10, 11, 200], 10 * 600 + 200 * 14_000);
+}
+
+#[test]
+fn a_coding_plan_spends_points_by_the_formula_of_its_page() {
+    let check = |model, [prompt, cached, completion]: [u64; 3], [a, b, c]: [u64; 3]| {
+        // (input x a + cached x b + output x c) / 10000, with factors in hundredths: in nano-points.
+        let points = (prompt - cached) * a + cached * b + completion * c;
+        let want = i64::try_from(points * 1_000).unwrap();
+        let got = cost(Currency::Points, model, [prompt, cached, completion]);
+        assert_eq!(got, Some(want), "{model}");
+    };
+    check("glm-5.3", [10_000, 0, 0], [690, 170, 2_400]);
+    check("glm-5.3", [40_000, 12_345, 678], [690, 170, 2_400]);
+    check("glm-5.3-flash", [7, 3, 11], [230, 56, 800]);
+    // 6.9 points for ten thousand tokens.
+    assert_eq!(
+        cost(Currency::Points, "glm-5.3", [10_000, 0, 0]),
+        Some(6_900_000_000)
+    );
+    assert_eq!(cost(Currency::Points, "glm-4.7", [10_000, 0, 0]), None);
+}
+
+#[test]
 fn costs_in_dollars_have_no_tiers() {
     let check = |model: &str, tokens: [u64; 3], nanos: i64| {
         assert_eq!(
@@ -113,34 +201,39 @@ fn costs_in_dollars_have_no_tiers() {
 }
 
 #[test]
-fn an_unknown_model_has_no_price_and_no_tokens_cost_nothing() {
+fn an_unknown_model_has_no_price_and_without_tokens_there_is_no_cost() {
     assert_eq!(cost(Currency::Cny, "glm-9", [1, 0, 1]), None);
     assert_eq!(cost(Currency::Usd, "glm-4-plus", [1, 0, 1]), None);
-    assert_eq!(cost(Currency::Cny, "glm-5", [0, 0, 0]), Some(0));
+    assert_eq!(cost(Currency::Cny, "GLM-5", [1, 0, 1]), None);
+    assert_eq!(cost(Currency::Cny, "glm-5-20260211", [1, 0, 1]), None);
+    assert_eq!(cost(Currency::Cny, "glm-5", [0, 0, 0]), None);
+    assert_eq!(cost(Currency::Cny, "glm-4.7-flash", [0, 0, 0]), None);
 }
 
 #[test]
 fn the_shipped_rows_are_whole() {
     let shipped: Value = serde_json::from_str(include_str!("../prices.json")).unwrap();
     let rows = shipped["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 66);
+    assert_eq!(rows.len(), 68);
     for row in rows {
-        assert!(
-            row["source"].as_str().is_some_and(|s| s.contains("20")),
-            "{row}"
-        );
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        assert!(text("as_of").contains("20"), "{row}");
+        assert!(text("source").starts_with("docs."), "{row}");
     }
-    for currency in [Currency::Cny, Currency::Usd] {
+    for (currency, models) in [
+        (Currency::Cny, 35),
+        (Currency::Usd, 20),
+        (Currency::Points, 2),
+    ] {
         let table = table(currency, &[]).unwrap();
         for model in table.models() {
-            let base = table.row(model, &Usage::default()).unwrap();
+            let (version, rows) = table.rows(model).unwrap();
+            assert_eq!(version, "2026-11-23");
+            let base = rows.first().unwrap();
             assert_eq!((base.prompt_from, base.completion_from), (0, 0), "{model}");
-            assert!(base.cached_input <= base.input, "{model}");
+            assert!(rows.iter().all(|r| r.cached_input <= r.input), "{model}");
         }
-        assert_eq!(
-            table.models().count(),
-            if currency == Currency::Cny { 35 } else { 20 }
-        );
+        assert_eq!(table.models().count(), models);
     }
 }
 
@@ -152,19 +245,93 @@ fn own_prices_replace_all_rows_of_their_model() {
          output = '0'",
     );
     let prices = place.load().settings.prices;
-    let nanos = |model: &str, [prompt, cached, completion]: [u64; 3]| {
-        let usage = Usage {
-            prompt_tokens: prompt,
-            cached_tokens: cached,
-            completion_tokens: completion,
-            ..Usage::default()
-        };
-        prices.cost(model, &usage).unwrap().nanos
-    };
+    let nanos = |model: &str, tokens| prices.charge(model, &usage(tokens)).unwrap().0.nanos;
     assert_eq!(nanos("glm-4.7", [40_000, 1, 500]), 60_000_000 + 1_500_000);
     assert_eq!(nanos("house-model", [1_000_000, 0, 0]), 1);
     assert_eq!(nanos("house-model", [1_000_000, 1_000_000, 0]), 0);
     assert_eq!(nanos("glm-5", [1_000, 0, 0]), 4_000_000);
+    let table = |model| prices.rows(model).unwrap().0.to_owned();
+    assert_eq!(table("glm-4.7"), "own");
+    assert_eq!(table("glm-5"), "2026-11-23");
+}
+
+#[test]
+fn own_prices_may_have_tiers_and_a_currency() {
+    let config = "[[money.prices]]\nmodel = 'm'\ninput = 1\noutput = 2\ncurrency = 'CNY'\n\
+                  [[money.prices]]\nmodel = 'm'\ninput = 3\noutput = 4\ncurrency = 'CNY'\n\
+                  prompt_from = 100\ncompletion_from = 10\n\
+                  [[money.prices]]\nmodel = 'm'\ninput = 5\noutput = 6\ncurrency = 'USD'\n";
+    let nanos = |list: &str, tokens| {
+        let config = format!("money.price_list = '{list}'\n{config}");
+        let prices = Place::with_config(&config).load().settings.prices;
+        let charge = prices.charge("m", &usage(tokens));
+        charge.map(|(cost, _)| (cost.nanos, cost.currency))
+    };
+    assert_eq!(nanos("cny", [99, 0, 10]), Some((119_000, Currency::Cny)));
+    assert_eq!(nanos("cny", [100, 0, 9]), Some((118_000, Currency::Cny)));
+    assert_eq!(nanos("cny", [100, 0, 10]), Some((340_000, Currency::Cny)));
+    assert_eq!(nanos("usd", [100, 0, 10]), Some((560_000, Currency::Usd)));
+    assert_eq!(nanos("points", [100, 0, 10]), None);
+}
+
+#[test]
+fn the_list_in_force_says_since_when_and_who_says_so() {
+    let place = Place::with_config(
+        "[money]\nunpriced = 'refuse'\n\
+         [[money.prices]]\nmodel = 'glm-4.7'\ninput = '1.5'\noutput = 3\n\
+         [[money.prices]]\nmodel = 'glm-5'\ninput = 1\noutput = 1\ncurrency = 'USD'",
+    );
+    let mut list = serde_json::to_value(place.load().prices()).unwrap();
+    for row in list["prices"].as_array_mut().unwrap() {
+        // Where the test's own file is, is no matter.
+        if row["table"] == "own" {
+            let source = row["source"].as_str().unwrap();
+            assert!(source.starts_with("file ") && source.ends_with("config.toml"));
+            row["source"] = json!("file config.toml");
+        }
+    }
+    assert_eq!(list["version"], "2026-11-23");
+    assert_eq!(list["currency"], "CNY");
+    assert_eq!(list["chosenBy"], "baseUrl");
+    assert_eq!(list["unpriced"], "refuse");
+    let rows = list["prices"].as_array().unwrap();
+    let of = |model: &str| {
+        rows.iter()
+            .filter(|r| r["model"] == model)
+            .collect::<Vec<_>>()
+    };
+    let own = json!({"model": "glm-4.7", "promptFrom": 0, "completionFrom": 0, "input": 1.5,
+        "cachedInput": 1.5, "output": 3, "context": null, "table": "own", "asOf": null,
+        "source": "file config.toml", "note": null});
+    assert_eq!(of("glm-4.7"), [&own]);
+    let shipped = of("glm-5");
+    assert_eq!(shipped.len(), 2, "the one in dollars does not count here");
+    assert_eq!(
+        *shipped[1],
+        json!({"model": "glm-5", "promptFrom": 32_768, "completionFrom": 0, "input": 6,
+            "cachedInput": 1.5, "output": 22, "context": 200_000, "table": "2026-11-23",
+            "asOf": "2026-10-09", "source": "docs.bigmodel.cn pricing (pi-bigmodel 012a314)",
+            "note": null})
+    );
+    let notes = of("glm-4.6")[0]["note"].as_str().unwrap();
+    assert!(notes.starts_with("lowest tier only"), "{notes}");
+    let named = Place::with_config("money.price_list = 'points'").load();
+    let named = serde_json::to_value(named.prices()).unwrap();
+    assert_eq!(
+        (&named["chosenBy"], &named["currency"]),
+        (&json!("priceList"), &json!("POINTS"))
+    );
+}
+
+#[test]
+fn a_fallback_without_a_price_is_refused_with_the_jobs() {
+    let config = "[glm.fallbacks]\n'glm-4.7' = ['glm-9']\n";
+    Place::with_config(config).load();
+    let error = Place::with_config(&format!("{config}[money]\nunpriced = 'refuse'")).error();
+    assert!(
+        error.contains("must not name glm-9, which has no price"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -175,7 +342,20 @@ fn the_list_follows_the_base_url_unless_it_is_named() {
     };
     check("", Currency::Cny);
     check(
-        "glm.base_url = 'https://api.z.ai/api/coding/paas/v4'",
+        "glm.base_url = 'https://api.z.ai/api/paas/v4'",
+        Currency::Usd,
+    );
+    for host in ["api.z.ai", "open.bigmodel.cn", "proxy.example"] {
+        let url = format!("glm.base_url = 'https://{host}/api/coding/paas/v4/'");
+        check(&url, Currency::Points);
+    }
+    check(
+        "glm.base_url = 'https://proxy.example/v4/api/coding/paas/v4'",
+        Currency::Cny,
+    );
+    check("money.price_list = 'points'", Currency::Points);
+    check(
+        "money.price_list = 'usd'\nglm.base_url = 'https://api.z.ai/api/coding/paas/v4'",
         Currency::Usd,
     );
     check("glm.base_url = 'https://notz.ai/v4'", Currency::Cny);

@@ -192,6 +192,7 @@ pub fn what_was_billed_is_found_out_once<S: Store>(open: Open<'_, S>) {
         billed: false,
         usage: Usage::default(),
         cost: None,
+        price: None,
         at: sample::START,
     };
     let batch = [

@@ -1,0 +1,205 @@
+//! `onelane estimate`: what a file of prompts may cost, line by line counted and summed by model.
+//! Nothing is sent or stored.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use onelane::estimate::{self, Total};
+use onelane::model::{Currency, Settings, Submission};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::args::EstimateArgs;
+use super::exit::{CliError, Exit};
+use super::run::{self, Line};
+use super::{start, table};
+
+/// Estimates a file of prompts.
+pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, CliError> {
+    let input = run::open(&args.input)?;
+    let settings = start::look(&args.common)?.settings;
+    let mut chunks = run::read(input)
+        .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
+    let mut sums = Sums::new(settings.prices.currency());
+    while let Some(chunk) = chunks.recv().await {
+        let lines = chunk.map_err(|e| {
+            let input = name(&args.input);
+            CliError::new(Exit::Usage, format!("{input} can't be read: {e}"))
+        })?;
+        for line in lines {
+            sums.add(line, &settings);
+        }
+    }
+    if json {
+        super::say(&sums.json());
+    } else {
+        for bad in &sums.bad_lines {
+            super::note(&format!("line {}: {}", bad.line, bad.problem));
+        }
+        super::say(&sums.text());
+    }
+    Ok(if sums.bad == 0 {
+        Exit::Done
+    } else {
+        Exit::JobsFailed
+    })
+}
+
+fn name(path: &Path) -> String {
+    match path.to_str() {
+        Some("-") => "standard input".to_owned(),
+        _ => path.display().to_string(),
+    }
+}
+
+/// Bad lines that are told one by one: a file of another kind has nothing else.
+const BAD_LINES_TOLD_MAX: usize = 100;
+
+/// What was read so far.
+struct Sums {
+    models: BTreeMap<String, Total>,
+    total: Total,
+    bad_lines: Vec<BadLine>,
+    bad: u64,
+}
+
+/// A line that is no job.
+#[derive(Serialize)]
+struct BadLine {
+    line: u64,
+    problem: String,
+}
+
+impl Sums {
+    const fn new(currency: Currency) -> Self {
+        Self {
+            models: BTreeMap::new(),
+            total: Total::new(currency),
+            bad_lines: Vec::new(),
+            bad: 0,
+        }
+    }
+
+    fn add(&mut self, line: Line, settings: &Settings) {
+        let asked = match line.asked {
+            Ok(asked) => asked,
+            Err(problem) => {
+                self.bad += 1;
+                if self.bad_lines.len() < BAD_LINES_TOLD_MAX {
+                    let line = line.number;
+                    self.bad_lines.push(BadLine { line, problem });
+                }
+                return;
+            }
+        };
+        let mut submission = Submission::new(asked.request);
+        submission.model = asked.model;
+        let job = estimate::of(&submission, settings);
+        self.total.add(&job);
+        let currency = self.total.currency;
+        let of_model = self.models.entry(job.model.clone());
+        of_model.or_insert(Total::new(currency)).add(&job);
+    }
+
+    /// For a person.
+    fn text(&self) -> String {
+        let row = |name: &str, total: &Total| {
+            let (min, max) = match total.cost() {
+                Some(cost) => (cost.min.decimal(), cost.max.decimal()),
+                None => ("unknown".to_owned(), "unknown".to_owned()),
+            };
+            [
+                name.to_owned(),
+                total.jobs.to_string(),
+                total.tokens.prompt_tokens.to_string(),
+                total.tokens.completion_tokens_max.to_string(),
+                min,
+                max,
+            ]
+        };
+        let currency = self.total.currency.code();
+        let (least, most) = (format!("LEAST {currency}"), format!("MOST {currency}"));
+        let head = ["MODEL", "JOBS", "PROMPT", "ANSWER UP TO", &least, &most];
+        let models = self.models.iter().map(|(name, total)| row(name, total));
+        let total = std::iter::once(row("total", &self.total));
+        let mut text = table::columns(head, models.chain(total));
+        if self.total.unpriced_jobs > 0 {
+            text.push_str(&format!(
+                "\n\n{} of {} jobs have no price; what they cost is not in the sums. Add their models \
+                 to money.prices",
+                self.total.unpriced_jobs, self.total.jobs
+            ));
+        }
+        if self.bad > 0 {
+            text.push_str(&format!("\n\n{} lines are no jobs", self.bad));
+        }
+        text
+    }
+
+    /// For a program.
+    fn json(&self) -> String {
+        let models = self.models.iter();
+        let json = Json {
+            models: models
+                .map(|(name, total)| Sum::new(Some(name), total))
+                .collect(),
+            total: Sum::new(None, &self.total),
+            bad_lines: &self.bad_lines,
+            bad: self.bad,
+        };
+        serde_json::to_string(&json).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Json<'a> {
+    models: Vec<Sum<'a>>,
+    total: Sum<'a>,
+    /// The first hundred.
+    bad_lines: &'a [BadLine],
+    bad: u64,
+}
+
+/// As the API says it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Sum<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    jobs: u64,
+    prompt_tokens: u64,
+    max_completion_tokens: u64,
+    cost: Option<Range>,
+    currency: Currency,
+    unpriced: bool,
+    unpriced_jobs: u64,
+}
+
+#[derive(Serialize)]
+struct Range {
+    min: Box<RawValue>,
+    max: Box<RawValue>,
+}
+
+impl<'a> Sum<'a> {
+    fn new(model: Option<&'a str>, total: &Total) -> Self {
+        let range = |cost: estimate::CostRange| {
+            let number = |cost: onelane::model::Cost| RawValue::from_string(cost.decimal()).ok();
+            Some(Range {
+                min: number(cost.min)?,
+                max: number(cost.max)?,
+            })
+        };
+        Self {
+            model,
+            jobs: total.jobs,
+            prompt_tokens: total.tokens.prompt_tokens,
+            max_completion_tokens: total.tokens.completion_tokens_max,
+            cost: total.cost().and_then(range),
+            currency: total.currency,
+            unpriced: total.unpriced_jobs > 0,
+            unpriced_jobs: total.unpriced_jobs,
+        }
+    }
+}

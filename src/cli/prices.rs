@@ -1,0 +1,72 @@
+//! `onelane prices`: what each model costs here, and who says so.
+
+use onelane::config::{ChosenBy, PriceEntry, Prices};
+
+use super::args::PricesArgs;
+use super::exit::{CliError, Exit};
+use super::{start, table};
+
+/// Shows the price list in force, or the rows of one model.
+pub(crate) fn prices(args: &PricesArgs, json: bool) -> Result<Exit, CliError> {
+    let mut list = start::look(&args.common)?.prices();
+    if let Some(model) = &args.model {
+        list.prices.retain(|row| row.model == *model);
+        if list.prices.is_empty() {
+            return Err(unpriced(model, &list));
+        }
+    }
+    let text = if json {
+        serde_json::to_string(&list).map_err(|e| CliError::new(Exit::JobsFailed, e.to_string()))?
+    } else {
+        format!("{}\n\n{}", head(&list), rows(&list.prices))
+    };
+    super::say(&text);
+    Ok(Exit::Done)
+}
+
+fn unpriced(model: &str, list: &Prices) -> CliError {
+    CliError::usage(format!(
+        "{model:?} has no price in {}",
+        list.currency.code()
+    ))
+    .help(
+        "models are known by their exact names; `onelane prices` lists them all. Add the price of \
+         another one under [[money.prices]] in the configuration",
+    )
+}
+
+fn head(list: &Prices) -> String {
+    let chosen_by = match list.chosen_by {
+        ChosenBy::BaseUrl => "by the base URL",
+        ChosenBy::PriceList => "by money.price_list",
+    };
+    format!(
+        "{} per million tokens, chosen {chosen_by}; list of {}",
+        list.currency.code(),
+        list.version
+    )
+}
+
+fn rows(rows: &[PriceEntry]) -> String {
+    let head = [
+        "MODEL", "PROMPT", "ANSWER", "INPUT", "CACHED", "OUTPUT", "AS OF", "SOURCE", "NOTE",
+    ];
+    let from = |tokens: u64| match tokens {
+        0 => "any".to_owned(),
+        tokens => format!("from {tokens}"),
+    };
+    let lines = rows.iter().map(|row| {
+        [
+            row.model.clone(),
+            from(row.prompt_from),
+            from(row.completion_from),
+            row.input.to_string(),
+            row.cached_input.to_string(),
+            row.output.to_string(),
+            row.as_of.clone().unwrap_or_else(|| "own".to_owned()),
+            row.source.clone(),
+            row.note.clone().unwrap_or_default(),
+        ]
+    });
+    table::columns(head, lines)
+}

@@ -1,0 +1,146 @@
+//! The price list in force, for people: what every model costs, since when, and who says so.
+
+use onelane_actors::model::{Currency, PriceUsed, Unpriced};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::loaded::Loaded;
+use super::prices::{ModelPrice, Price, PriceList, Shipped, ShippedRow};
+
+/// The list in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Prices {
+    /// The version of the shipped list.
+    pub version: String,
+    /// What it counts in.
+    pub currency: Currency,
+    /// What picked the list.
+    pub chosen_by: ChosenBy,
+    /// What becomes of submissions for models that are not in it.
+    pub unpriced: Unpriced,
+    /// The rows, by model and bounds.
+    pub prices: Vec<PriceEntry>,
+}
+
+/// What picked the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ChosenBy {
+    /// The base URL that calls go to.
+    BaseUrl,
+    /// `money.price_list`.
+    PriceList,
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PriceEntry {
+    /// The model: its exact name.
+    pub model: String,
+    /// For prompts of so many tokens and more.
+    pub prompt_from: u64,
+    /// For completions of so many tokens and more.
+    pub completion_from: u64,
+    /// A million prompt tokens that were not cached.
+    #[serde(serialize_with = "number")]
+    pub input: Price,
+    /// A million prompt tokens from GLM's cache.
+    #[serde(serialize_with = "number")]
+    pub cached_input: Price,
+    /// A million completion tokens, reasoning included.
+    #[serde(serialize_with = "number")]
+    pub output: Price,
+    /// Tokens that prompt and completion may have together, where it is known.
+    pub context: Option<u64>,
+    /// The version of the shipped list that the row is of, or `own`.
+    pub table: String,
+    /// When the source said so; `None` for a price of the operator's own.
+    pub as_of: Option<String>,
+    /// Who says so: where it is published, or where the operator said it.
+    pub source: String,
+    /// What else there is to know.
+    pub note: Option<String>,
+}
+
+/// A price as a JSON number, written from the integer: it never passes through a float.
+fn number<S: Serializer>(price: &Price, serializer: S) -> Result<S::Ok, S::Error> {
+    let number = RawValue::from_string(price.to_string()).map_err(serde::ser::Error::custom)?;
+    number.serialize(serializer)
+}
+
+impl Loaded {
+    /// The price list in force, by model and bounds: the shipped rows, and the operator's own in place of
+    /// those of their models.
+    #[must_use]
+    pub fn prices(&self) -> Prices {
+        let money = &self.config.money;
+        let currency = self.settings.prices.currency();
+        let own: Vec<&ModelPrice> = money
+            .prices
+            .iter()
+            .filter(|price| price.counts_in(currency))
+            .collect();
+        // The shipped list was read when this configuration was made.
+        let shipped = Shipped::read().map(|shipped| shipped.rows);
+        let shipped = shipped.unwrap_or_default().into_iter().filter(|row| {
+            row.currency == currency && !own.iter().any(|price| price.model == row.model)
+        });
+        let version = self.settings.prices.version();
+        let said = self.origin("money.prices").to_string();
+        let mut prices: Vec<PriceEntry> = shipped
+            .map(|row| PriceEntry::shipped(row, version))
+            .chain(own.iter().map(|price| PriceEntry::own(price, &said)))
+            .collect();
+        prices.sort_by(|a, b| a.place().cmp(&b.place()));
+        Prices {
+            version: version.to_owned(),
+            currency,
+            chosen_by: match money.price_list {
+                PriceList::Auto => ChosenBy::BaseUrl,
+                PriceList::Cny | PriceList::Usd | PriceList::Points => ChosenBy::PriceList,
+            },
+            unpriced: self.settings.unpriced,
+            prices,
+        }
+    }
+}
+
+impl PriceEntry {
+    fn place(&self) -> (&str, u64, u64) {
+        (&self.model, self.prompt_from, self.completion_from)
+    }
+
+    fn shipped(row: ShippedRow, version: &str) -> Self {
+        Self {
+            model: row.model,
+            prompt_from: row.prompt_from,
+            completion_from: row.completion_from,
+            input: row.input,
+            cached_input: row.cached_input.unwrap_or(row.input),
+            output: row.output,
+            context: row.context,
+            table: version.to_owned(),
+            as_of: Some(row.as_of),
+            source: row.source,
+            note: row.note,
+        }
+    }
+
+    fn own(price: &ModelPrice, said: &str) -> Self {
+        Self {
+            model: price.model.clone(),
+            prompt_from: price.prompt_from,
+            completion_from: price.completion_from,
+            input: price.input,
+            cached_input: price.cached_input.unwrap_or(price.input),
+            output: price.output,
+            context: None,
+            table: PriceUsed::OWN.to_owned(),
+            as_of: None,
+            source: said.to_owned(),
+            note: None,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What jobs may cost, told before they are submitted: their prompts counted by GLM's tokenizer, their
+//! answers as long as they may get, at the prices in force. Nothing here needs a lane, a key or a store.
+
+mod tokenizer;
+
+use onelane_actors::model::{Cost, Currency, Nanos, Settings, Submission};
+use onelane_actors::policy::estimate;
+
+pub use onelane_actors::policy::estimate::{CountTokens, Estimate, Rough, completion_cap};
+pub use tokenizer::GlmTokenizer;
+
+/// What one job may come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEstimate {
+    /// The model that it would be sent to.
+    pub model: String,
+    /// Its tokens.
+    pub tokens: Estimate,
+    /// What it may cost; `None` when the model has no price.
+    pub cost: Option<CostRange>,
+    /// What the list in force counts in.
+    pub currency: Currency,
+}
+
+/// The least and the most that something may cost, in one currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CostRange {
+    /// The prompt wholly from GLM's cache, and nothing answered.
+    pub min: Cost,
+    /// Nothing cached, the longest answer, in the dearest tier that the call could end in.
+    pub max: Cost,
+}
+
+/// Estimates one job. Counting takes the processor for as long as the prompt is, and the first count of a
+/// process unpacks the vocabulary: not for an async worker.
+#[must_use]
+pub fn of(submission: &Submission, settings: &Settings) -> JobEstimate {
+    let model = submission.model_in(settings);
+    let tokens = estimate::of(
+        &submission.request,
+        &model,
+        settings.max_tokens,
+        &GlmTokenizer,
+    );
+    let prices = &settings.prices;
+    let min = prices.best_case(&model, tokens.prompt_tokens);
+    let max = prices.worst_case(&model, tokens.prompt_tokens, tokens.completion_tokens_max);
+    JobEstimate {
+        cost: min.zip(max).map(|(min, max)| CostRange { min, max }),
+        currency: prices.currency(),
+        model,
+        tokens,
+    }
+}
+
+/// What several jobs may come to together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Total {
+    /// How many.
+    pub jobs: u64,
+    /// Those of them whose cost is not known and not in the sums.
+    pub unpriced_jobs: u64,
+    /// Sums of the tokens.
+    pub tokens: Estimate,
+    /// The least that those with a price may cost, in nano-units.
+    pub min: Nanos,
+    /// The most that those with a price may cost, in nano-units.
+    pub max: Nanos,
+    /// What the costs are counted in.
+    pub currency: Currency,
+}
+
+impl Total {
+    /// Of no jobs.
+    #[must_use]
+    pub const fn new(currency: Currency) -> Self {
+        Self {
+            jobs: 0,
+            unpriced_jobs: 0,
+            tokens: Estimate {
+                prompt_tokens: 0,
+                completion_tokens_max: 0,
+            },
+            min: 0,
+            max: 0,
+            currency,
+        }
+    }
+
+    /// Adds a job, estimated by the list that the total is of.
+    pub fn add(&mut self, job: &JobEstimate) {
+        let sum = |total: &mut u64, tokens: u64| *total = total.saturating_add(tokens);
+        self.jobs += 1;
+        sum(&mut self.tokens.prompt_tokens, job.tokens.prompt_tokens);
+        sum(
+            &mut self.tokens.completion_tokens_max,
+            job.tokens.completion_tokens_max,
+        );
+        match job.cost {
+            Some(cost) => {
+                self.min = self.min.saturating_add(cost.min.nanos);
+                self.max = self.max.saturating_add(cost.max.nanos);
+            }
+            None => self.unpriced_jobs += 1,
+        }
+    }
+
+    /// What the jobs with a price may cost; `None` when there are jobs and none has one.
+    #[must_use]
+    pub fn cost(&self) -> Option<CostRange> {
+        let cost = |nanos| Cost {
+            nanos,
+            currency: self.currency,
+        };
+        (self.jobs == 0 || self.unpriced_jobs < self.jobs).then(|| CostRange {
+            min: cost(self.min),
+            max: cost(self.max),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use onelane_actors::policy::price::{PriceRow, PriceTable};
+
+    use super::*;
+
+    fn settings() -> Settings {
+        let mut prices = PriceTable::new(Currency::Cny);
+        let row = |completion_from, units: [i64; 3]| {
+            let [input, cached_input, output] = units.map(|units| units * 1_000_000_000);
+            PriceRow {
+                prompt_from: 0,
+                completion_from,
+                input,
+                cached_input,
+                output,
+            }
+        };
+        prices.add("glm-4.7", row(0, [2, 1, 8]));
+        prices.add("glm-4.7", row(200, [3, 2, 14]));
+        Settings {
+            prices: Arc::new(prices),
+            max_tokens: Some(1_000),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn a_job_costs_between_a_cached_prompt_and_the_longest_answer() {
+        let job = of(&Submission::prompt("hello world").unwrap(), &settings());
+        assert_eq!(job.model, "glm-4.7");
+        // Two of text, three of the message, three of the template.
+        assert_eq!(job.tokens.prompt_tokens, 8);
+        assert_eq!(job.tokens.completion_tokens_max, 1_000);
+        let cost = job.cost.unwrap();
+        assert_eq!(cost.min.nanos, 8 * 1_000);
+        assert_eq!(cost.max.nanos, 8 * 3_000 + 1_000 * 14_000);
+        assert_eq!(cost.max.currency, Currency::Cny);
+    }
+
+    #[test]
+    fn a_total_says_how_many_jobs_are_not_in_its_cost() {
+        let settings = settings();
+        let job = |model: &str| of(&Submission::prompt("hi").unwrap().model(model), &settings);
+        let mut total = Total::new(Currency::Cny);
+        assert_eq!(total.cost().unwrap().max.nanos, 0);
+        total.add(&job("glm-9"));
+        assert_eq!(total.cost(), None, "unknown is not nothing");
+        total.add(&job("glm-4.7"));
+        total.add(&job("glm-4.7"));
+        assert_eq!((total.jobs, total.unpriced_jobs), (3, 1));
+        assert_eq!(total.tokens.completion_tokens_max, 3_000);
+        let one = job("glm-4.7").cost.unwrap().max.nanos;
+        assert_eq!(total.cost().unwrap().max.nanos, 2 * one);
+    }
+}
