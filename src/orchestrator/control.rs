@@ -33,8 +33,17 @@ impl Orchestrator {
     }
 
     /// Ends a pause, every hold, a closed intake, and an open breaker's wait: an operator says that
-    /// things are well.
+    /// things are well. The key may be among them, so that its file is read again; one that can't be used is
+    /// told in the log, and the key stays.
     pub async fn resume(&self) -> Result<(), Error> {
+        match self.reload_key().await {
+            Ok(true) => tracing::info!("glm.api_key_file was read again: the key has changed"),
+            Ok(false) => {}
+            Err(error @ Error::Invalid { .. }) => {
+                tracing::warn!(%error, "the key stays as it is");
+            }
+            Err(error) => return Err(error),
+        }
         self.breaker_reset().await?;
         self.ask(|refs, reply| refs.queue.cast(QueueMsg::Resume { reply }))
             .await?
