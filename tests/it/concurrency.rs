@@ -2,18 +2,21 @@
 //! never finds how many calls GLM bears, lanes that disturb each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use onelane::config::NamedLaneSection;
-use onelane::model::{JobId, Timestamp};
+use onelane::model::{AutoSettings, FailureClass, JobId, Timestamp};
 use onelane::orchestrator::Orchestrator;
 use onelane::ports::Clock as _;
 use onelane::simulator::{SimulatorConfig, Span};
 use onelane::system::SystemClock;
+use onelane_actors::testing::{ScriptedGlm, answer, failed};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::support::http::{BLOCKER, HttpLane, calls_of, prompt, until};
-use crate::support::ms;
+use crate::support::{START, VirtualLane, ms};
 
 async fn set_concurrency(lane: &Orchestrator, n: u16) {
     lane.set_config(&json!({"maxConcurrency": n}))
@@ -181,6 +184,7 @@ impl Feeder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn automatic_concurrency_finds_what_the_server_bears_and_follows_it() {
     const MOST: u16 = 8;
+    const TRIAL_MS: u64 = 100;
     let mut world = HttpLane::with(SimulatorConfig {
         limit: 3,
         latency_ms: Span::Between { min: 10, max: 20 },
@@ -188,7 +192,7 @@ async fn automatic_concurrency_finds_what_the_server_bears_and_follows_it() {
     });
     world.config.lane.max_concurrency = MOST;
     world.config.lane.auto_concurrency = true;
-    world.config.lane.auto_trial_ms = 100;
+    world.config.lane.auto_trial_ms = TRIAL_MS;
     (
         world.config.retry.throttle_base_ms,
         world.config.retry.throttle_max_ms,
@@ -207,19 +211,20 @@ async fn automatic_concurrency_finds_what_the_server_bears_and_follows_it() {
             learnt.failed_trials > 0 && u32::from(learnt.ceiling) == limit
         })
         .await;
-        // From here on it is refused for its rare trials only, and uses what there is.
+        // From here on it is refused for its trials only, and uses what there is.
         let from = world.sim.stats().calls as usize;
+        let begun = Instant::now();
         until("some more calls", async || {
             world.sim.stats().calls as usize >= from + 100
         })
         .await;
+        let trials = begun.elapsed().as_millis() / u128::from(TRIAL_MS) + 1;
         let arrivals = world.sim.arrivals();
         let settled = &arrivals[from..];
         let refused = settled.iter().filter(|a| a.code.is_some()).count();
         assert!(
-            refused * 10 <= settled.len(),
-            "{refused} of {} refused",
-            settled.len()
+            refused as u128 <= trials,
+            "{refused} refused in {trials} trials"
         );
         let taken = settled.iter().filter(|a| a.code.is_none());
         assert_eq!(taken.map(|a| a.in_flight).max(), Some(u64::from(limit)));
@@ -231,6 +236,58 @@ async fn automatic_concurrency_finds_what_the_server_bears_and_follows_it() {
     assert_eq!(refused, BTreeSet::from(["1302"]));
     let counts = lane.queue_status().await.unwrap();
     assert_eq!((counts.failed, counts.completed), (0, stats.answered));
+}
+
+/// Bears so many calls at once, from one half hour to the next; above it 1302.
+fn bearing(limits: [usize; 3]) -> ScriptedGlm {
+    let begun = tokio::time::Instant::now();
+    let itself = Arc::new(OnceLock::<ScriptedGlm>::new());
+    let seen = Arc::clone(&itself);
+    let glm = ScriptedGlm::new(move |n, _| {
+        let half_hours = begun.elapsed().as_secs() / 1_800;
+        let limit = limits[usize::try_from(half_hours).unwrap().min(2)];
+        let in_flight = seen.get().map_or(0, ScriptedGlm::in_flight);
+        if in_flight > limit {
+            (ms(100), failed(FailureClass::Throttle, "1302"))
+        } else {
+            (ms(10_000 + n as u64 % 7 * 1_000), answer())
+        }
+    });
+    let _ = itself.set(glm.clone());
+    glm
+}
+
+#[tokio::test(start_paused = true)]
+async fn automatic_concurrency_is_hardly_refused_and_leaves_little_unused() {
+    const HALF_HOUR_MS: u64 = 1_800_000;
+    const SETTLED_MS: u64 = 1_200_000;
+    let limits = [3, 1, 5];
+    let mut world = VirtualLane::new(bearing(limits));
+    world.settings.lane.max_concurrency = 8;
+    world.settings.lane.auto = Some(AutoSettings::default());
+    let lane = world.start().await;
+    let jobs = (0..2_000).map(|n| prompt(format!("job {n}"))).collect();
+    lane.submit_many(jobs).await.unwrap();
+    for (n, limit) in limits.into_iter().enumerate() {
+        let end = START.plus_ms((n as u64 + 1) * HALF_HOUR_MS);
+        world.sleep_until(end.minus_ms(1)).await;
+        let learnt = lane.lane().await.unwrap().lanes[0].learnt.unwrap();
+        assert_eq!(usize::from(learnt.ceiling), limit, "{learnt:?}");
+        // The last twenty minutes: it had ten to find out.
+        let mut calls = calls_of(&lane).await;
+        calls.retain(|call| call.started_at >= end.minus_ms(SETTLED_MS));
+        let refused = calls.iter().filter(|call| call.failure.is_some()).count();
+        assert!(refused <= 5, "{refused} of {} refused", calls.len());
+        let used_ms: u64 = calls.iter().map(|call| call.response_time_ms).sum();
+        let there_ms = SETTLED_MS * limit as u64;
+        assert!(
+            used_ms * 10 >= there_ms * 9,
+            "{used_ms} of {there_ms} ms used"
+        );
+    }
+    let counts = lane.queue_status().await.unwrap();
+    assert_eq!(counts.failed, 0);
+    lane.shutdown(ms(60_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
