@@ -27,6 +27,7 @@ mod order;
 mod process;
 mod restarts;
 mod steering;
+mod storm;
 mod supervision;
 mod support;
 mod tasks;
