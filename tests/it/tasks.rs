@@ -269,7 +269,7 @@ async fn a_pause_lets_a_task_be_fetched_and_a_start_in_a_pause_leaves_it() {
     assert_eq!(record.job.status, JobStatus::Completed);
 
     lane.resume().await.unwrap();
-    tasks_take(&world, 600);
+    tasks_take(&world, 1_500);
     let seen = world.sim.stats().task_looks;
     let job = lane.submit(prompt("second")).await.unwrap().job_id;
     until_looked_at(&world, seen + 1).await;

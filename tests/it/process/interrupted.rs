@@ -83,7 +83,7 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
         .noting(&[
             "2 jobs are set aside: a call was interrupted and may have been billed",
             "2 jobs are to run after such",
-            "help: see GET /api/admin/glm/maybe-billed",
+            "help: see GET /api/admin/glm/queue?setAside=true and maybe-billed",
         ]);
     assert_eq!(simulator.stats().calls, 5);
 
