@@ -75,14 +75,15 @@ impl Orchestrator {
         self.inner.breaker.borrow().clone()
     }
 
-    /// Closes the breaker, whatever opened it; its counts start afresh. Answers it as it is then.
+    /// Closes the breaker, whatever opened it; its counts start afresh. Answers it as it is then, once
+    /// that is on disk.
     pub async fn breaker_reset(&self) -> Result<BreakerSnapshot, Error> {
         self.ask(|refs, reply| refs.breaker.cast(BreakerMsg::Reset { reply }))
             .await
     }
 
     /// Opens the breaker: no call goes out, jobs wait, until `until`, when a probe may go out, or,
-    /// without it, until [`Orchestrator::breaker_reset`]. Answers it as it is then.
+    /// without it, until [`Orchestrator::breaker_reset`]. Answers it as it is then, once that is on disk.
     pub async fn breaker_open(
         &self,
         reason: String,
