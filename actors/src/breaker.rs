@@ -20,6 +20,8 @@ pub enum BreakerMsg {
         queue: ActorRef<QueueMsg>,
         /// The breaker as the store has it.
         stored: Option<BreakerSnapshot>,
+        /// Said when it is shown as it is.
+        reply: RpcReplyPort<()>,
     },
     /// A call brought an answer.
     Succeeded {
@@ -37,7 +39,7 @@ pub enum BreakerMsg {
     },
     /// An operator closes it.
     Reset {
-        /// The breaker after it.
+        /// The breaker after it, once that is on disk.
         reply: RpcReplyPort<BreakerSnapshot>,
     },
     /// An operator opens it: no call goes out until an operator resets it, or until the time is over.
@@ -46,7 +48,7 @@ pub enum BreakerMsg {
         reason: String,
         /// Until when; `None`: until it is reset.
         until: Option<Timestamp>,
-        /// The breaker after it.
+        /// The breaker after it, once that is on disk.
         reply: RpcReplyPort<BreakerSnapshot>,
     },
     /// The settings changed.
@@ -103,9 +105,14 @@ impl Actor for CircuitBreakerActor {
         let now = state.ports.clock.now();
         let before = state.breaker.standing();
         let mut answer = None;
+        let mut ordered = None;
         let mut tell_queue = false;
         match message {
-            BreakerMsg::Attach { queue, stored } => {
+            BreakerMsg::Attach {
+                queue,
+                stored,
+                reply,
+            } => {
                 state.queue = Some(queue);
                 if let Some(snapshot) = stored
                     && state.pristine
@@ -114,8 +121,10 @@ impl Actor for CircuitBreakerActor {
                 }
                 state.pristine = false;
                 // The queue took the stored state; tell it what is so.
-                state.publish(true);
+                state.tell_queue(None);
+                state.show();
                 state.arm(&myself);
+                let _ = reply.send(());
                 return Ok(());
             }
             BreakerMsg::Succeeded { reply } => {
@@ -136,8 +145,7 @@ impl Actor for CircuitBreakerActor {
             }
             BreakerMsg::Reset { reply } => {
                 state.breaker.reset(now);
-                answer = Some(reply);
-                tell_queue = true;
+                ordered = Some(reply);
             }
             BreakerMsg::Open {
                 reason,
@@ -145,8 +153,7 @@ impl Actor for CircuitBreakerActor {
                 reply,
             } => {
                 state.breaker.force_open(&reason, until, now);
-                answer = Some(reply);
-                tell_queue = true;
+                ordered = Some(reply);
             }
             BreakerMsg::Configure(settings) => {
                 state.breaker.configure(settings);
@@ -163,10 +170,14 @@ impl Actor for CircuitBreakerActor {
         if changed {
             state.arm(&myself);
         }
+        state.show();
         if let Some(reply) = answer {
             let _ = reply.send(state.breaker.snapshot());
         }
-        state.publish(tell_queue && changed);
+        // An operator's word is obeyed and on disk when it is answered: the queue answers it.
+        if ordered.is_some() || (tell_queue && changed) {
+            state.tell_queue(ordered);
+        }
         Ok(())
     }
 
@@ -183,12 +194,18 @@ impl Actor for CircuitBreakerActor {
 }
 
 impl BreakerActorState {
-    /// Shows the breaker on the watch, and to the queue when it did not ask for it itself.
-    fn publish(&self, tell_queue: bool) {
-        let snapshot = self.breaker.snapshot();
-        if let Some(queue) = self.queue.as_ref().filter(|_| tell_queue) {
-            let _ = queue.cast(QueueMsg::Breaker(snapshot.clone()));
+    /// Tells the queue of the breaker, when it did not ask for it itself. A queue that is gone drops the
+    /// reply, and who waits for it asks again.
+    fn tell_queue(&self, reply: Option<RpcReplyPort<BreakerSnapshot>>) {
+        if let Some(queue) = &self.queue {
+            let snapshot = self.breaker.snapshot();
+            let _ = queue.cast(QueueMsg::Breaker { snapshot, reply });
         }
+    }
+
+    /// Shows the breaker on the watch.
+    fn show(&self) {
+        let snapshot = self.breaker.snapshot();
         self.watch.send_if_modified(|shown| {
             let changed = *shown != snapshot;
             if changed {
@@ -252,8 +269,11 @@ mod tests {
             message: QueueMsg,
             _state: &mut (),
         ) -> Result<(), ActorProcessingErr> {
-            if let QueueMsg::Breaker(snapshot) = message {
-                self.0.send(snapshot)?;
+            if let QueueMsg::Breaker { snapshot, reply } = message {
+                self.0.send(snapshot.clone())?;
+                if let Some(reply) = reply {
+                    reply.send(snapshot)?;
+                }
             }
             Ok(())
         }
@@ -300,9 +320,12 @@ mod tests {
         /// Attaches a queue that brings what is stored, and answers what it is told.
         async fn attach(&mut self, stored: Option<BreakerSnapshot>) -> BreakerSnapshot {
             let queue = self.queue.clone();
-            self.breaker
-                .cast(BreakerMsg::Attach { queue, stored })
-                .unwrap();
+            call!(self.breaker, |reply| BreakerMsg::Attach {
+                queue,
+                stored,
+                reply,
+            })
+            .unwrap();
             self.told.recv().await.unwrap()
         }
 

@@ -93,6 +93,15 @@ pub struct JobRecord {
     pub response: Option<Arc<RawValue>>,
 }
 
+impl JobRecord {
+    /// Bytes of its request and its response.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        let response = self.response.as_ref().map_or(0, |raw| raw.get().len());
+        self.request.len() + response
+    }
+}
+
 /// Which jobs a list shows. Every field narrows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobFilter {
@@ -331,7 +340,9 @@ pub trait Store: Send + Sync + 'static {
     /// One job whole.
     fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError>;
 
-    /// A page of jobs, newest first, from `cursor` (as the page before gave it) on.
+    /// A page of jobs, newest first, from `cursor` (as the page before gave it) on. It ends after `limit`
+    /// jobs, or earlier, after one with which their bodies reach
+    /// [`PAGE_BODY_BYTES_MAX`](crate::model::limits::PAGE_BODY_BYTES_MAX).
     fn jobs(
         &self,
         filter: &JobFilter,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call_t};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::Ports;
@@ -135,10 +135,17 @@ impl Actor for QueueActor {
             asked_for: BTreeSet::new(),
             timer: None,
         };
-        state.breaker.cast(BreakerMsg::Attach {
-            queue: myself.clone(),
-            stored: stored_breaker,
-        })?;
+        // Until it is attached it shows what is not so. One that fails here is being restarted, and
+        // this queue after it.
+        let attached = state.breaker.call(
+            |reply| BreakerMsg::Attach {
+                queue: myself.clone(),
+                stored: stored_breaker,
+                reply,
+            },
+            None,
+        );
+        let _ = attached.await;
         state
             .breaker
             .cast(BreakerMsg::Configure(state.settings.breaker))?;
@@ -328,10 +335,19 @@ impl QueueState {
                 self.carry_out(effects)?;
                 self.ask_for_callers();
             }
-            QueueMsg::Breaker(snapshot) => {
+            QueueMsg::Breaker { snapshot, reply } => {
                 // One that an operator opens may have been open already.
                 let changed = self.lane.breaker() != snapshot.state || snapshot.forced;
                 let effects = self.lane.breaker_changed(&snapshot, changed, now);
+                match reply {
+                    Some(reply) if changed => {
+                        self.answer_later(&effects, None, once_stored(snapshot, reply));
+                    }
+                    Some(reply) => {
+                        let _ = reply.send(snapshot);
+                    }
+                    None => {}
+                }
                 self.carry_out(effects)?;
             }
             QueueMsg::Tick => {
@@ -551,6 +567,7 @@ impl QueueState {
                 | Transition::Requeue { .. }
                 | Transition::Reprioritise { .. }
                 | Transition::Lane(_)
+                | Transition::Breaker(_)
         );
         if asked {
             for (_, port) in waiting.extract_if(.., |(asked, _)| *asked == job_id) {
@@ -722,6 +739,17 @@ async fn recent_calls(
     let since = now.minus_ms(back_ms);
     let read = move || store.calls_since(since, limits::PACE_LOG_STARTS_MAX);
     Ok(ports.faults.off_the_workers(read).await??)
+}
+
+/// A port whose answer, whichever, tells the operator of the breaker that is on disk.
+fn once_stored(snapshot: BreakerSnapshot, reply: RpcReplyPort<BreakerSnapshot>) -> Answer {
+    let (port, stored) = oneshot::channel();
+    tokio::spawn(async move {
+        if stored.await.is_ok() {
+            let _ = reply.send(snapshot);
+        }
+    });
+    port.into()
 }
 
 /// Whether the change may be the end of its job.

@@ -79,7 +79,7 @@ impl Teller {
             } => {
                 if let Applied::Job(job) | Applied::Chain { job, .. } = applied {
                     let code = failure.code.as_str();
-                    tracing::warn!(%job_id, error_code = code, "a job failed before it was called");
+                    tracing::warn!(%job_id, error_code = code, "a job failed while it waited");
                     self.events.send(now, || Event::JobFailed {
                         job_id: *job_id,
                         attempt: job.attempts,

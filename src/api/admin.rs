@@ -13,7 +13,7 @@ use super::body::Body;
 use super::lane::Lane;
 use super::problem::{Kind, Problem};
 use super::query::Query;
-use super::views::{CallView, JobView, MetricsView, Shown, StatisticsRow, statistics};
+use super::views::{CallView, Excerpt, JobView, MetricsView, Shown, StatisticsRow, statistics};
 use super::{Api, limits, reply};
 use crate::orchestrator::JobDetail;
 
@@ -110,17 +110,20 @@ pub(super) async fn read_queue(api: &Api, query: &str) -> Result<Response, Probl
         .lane
         .jobs(query.job_filter()?, query.cursor()?, query.limit()?)
         .await?;
-    let shown = Shown::Preview(api.preview_chars);
-    let body = QueueBody {
-        queue: page
-            .jobs
-            .iter()
-            .map(|record| JobView::new(record, shown))
-            .collect(),
-        total: page.total,
-        next_cursor: page.cursor.map(|cursor| cursor.to_string()),
+    let chars = api.preview_chars;
+    let write = move || {
+        let excerpt = |record: &JobRecord| Excerpt::of(record, chars);
+        let excerpts: Vec<_> = page.jobs.iter().map(excerpt).collect();
+        let jobs = page.jobs.iter().zip(&excerpts);
+        let jobs = jobs.map(|(record, excerpt)| JobView::new(record, Shown::Preview(excerpt)));
+        let body = QueueBody {
+            queue: jobs.collect(),
+            total: page.total,
+            next_cursor: page.cursor.map(|cursor| cursor.to_string()),
+        };
+        reply::json(StatusCode::OK, &body)
     };
-    Ok(reply::json(StatusCode::OK, &body))
+    Ok(reply::written(write).await)
 }
 
 #[derive(Serialize)]
@@ -131,15 +134,20 @@ struct JobBody<'a> {
 /// `GET queue/{id}`: the job whole, with its attempts.
 pub(super) async fn read_job(api: &Api, id: JobId) -> Result<Response, Problem> {
     let detail = api.lane.job(id).await?;
-    let job = with_attempts(&detail, Shown::Whole, api.preview_chars);
-    Ok(reply::json(StatusCode::OK, &JobBody { job }))
+    let chars = api.preview_chars;
+    let write = move || {
+        let excerpt = Excerpt::of(&detail.record, chars);
+        let job = with_attempts(&detail, &excerpt, Shown::Whole);
+        reply::json(StatusCode::OK, &JobBody { job })
+    };
+    Ok(reply::written(write).await)
 }
 
-/// A job with its attempts, of whose prompts and answers so many characters are shown.
-fn with_attempts(detail: &JobDetail, shown: Shown, preview_chars: usize) -> JobView<'_> {
+/// A job with its attempts.
+fn with_attempts<'a>(detail: &'a JobDetail, excerpt: &'a Excerpt, shown: Shown<'a>) -> JobView<'a> {
     let JobDetail { record, attempts } = detail;
     let attempts = attempts.iter();
-    let attempts = attempts.map(|call| CallView::new(call, Some(record), preview_chars));
+    let attempts = attempts.map(|call| CallView::new(call, Some(excerpt)));
     JobView::new(record, shown).with_attempts(attempts.collect())
 }
 
@@ -172,23 +180,30 @@ pub(super) async fn dead_letters(api: &Api, query: &str) -> Result<Response, Pro
         .dead_letters(query.job_filter()?, query.cursor()?, query.limit()?)
         .await?;
     let chars = api.preview_chars;
-    let letters = page.letters.iter();
-    let letters = letters.map(|detail| with_attempts(detail, Shown::Preview(chars), chars));
-    let body = DeadLettersBody {
-        dead_letters: letters.collect(),
-        total: page.total,
-        next_cursor: page.cursor.map(|cursor| cursor.to_string()),
+    let write = move || {
+        let excerpt = |detail: &JobDetail| Excerpt::of(&detail.record, chars);
+        let excerpts: Vec<_> = page.letters.iter().map(excerpt).collect();
+        let letters = page.letters.iter().zip(&excerpts);
+        let letters = letters
+            .map(|(detail, excerpt)| with_attempts(detail, excerpt, Shown::Preview(excerpt)));
+        let body = DeadLettersBody {
+            dead_letters: letters.collect(),
+            total: page.total,
+            next_cursor: page.cursor.map(|cursor| cursor.to_string()),
+        };
+        reply::json(StatusCode::OK, &body)
     };
-    Ok(reply::json(StatusCode::OK, &body))
+    Ok(reply::written(write).await)
 }
 
 /// `GET metrics`.
 pub(super) async fn metrics(api: &Api) -> Result<Response, Problem> {
     let metrics = api.lane.metrics().await?;
     let calls = metrics.recent_calls.iter().take(limits::RECENT_CALLS_SHOWN);
-    let records = records_of(&*api.lane, calls.clone().map(|call| call.job_id)).await;
+    let ids = calls.clone().map(|call| call.job_id);
+    let excerpts = excerpts_of(&*api.lane, ids, api.preview_chars).await;
     let calls = calls
-        .map(|call| CallView::new(call, records.get(&call.job_id), api.preview_chars))
+        .map(|call| CallView::new(call, excerpts.get(&call.job_id)))
         .collect();
     Ok(reply::json(
         StatusCode::OK,
@@ -196,20 +211,26 @@ pub(super) async fn metrics(api: &Api) -> Result<Response, Problem> {
     ))
 }
 
-/// The jobs that are still there, for the previews of their calls.
-async fn records_of(
+/// Of the jobs that are still there. One at a time: they may be large.
+async fn excerpts_of(
     lane: &dyn Lane,
     ids: impl Iterator<Item = JobId>,
-) -> BTreeMap<JobId, JobRecord> {
-    let mut records = BTreeMap::new();
+    chars: usize,
+) -> BTreeMap<JobId, Excerpt> {
+    let mut excerpts = BTreeMap::new();
     for id in ids {
-        if !records.contains_key(&id)
-            && let Ok(detail) = lane.job(id).await
-        {
-            records.insert(id, detail.record);
+        if excerpts.contains_key(&id) {
+            continue;
+        }
+        let Ok(detail) = lane.job(id).await else {
+            continue;
+        };
+        let making = tokio::task::spawn_blocking(move || Excerpt::of(&detail.record, chars));
+        if let Ok(excerpt) = making.await {
+            excerpts.insert(id, excerpt);
         }
     }
-    records
+    excerpts
 }
 
 #[cfg(test)]

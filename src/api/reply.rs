@@ -18,6 +18,19 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
+/// An answer that takes a while to write, such as a list of large jobs: written where it holds up nobody.
+pub(super) async fn written(write: impl FnOnce() -> Response + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(write).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written");
+            let mut response = Response::default();
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+}
+
 /// An answer that is JSON already.
 pub(super) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response {
     let mut response = Response::new(bytes.into());

@@ -110,7 +110,7 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
 /// Waits for the reason to end, and says with which code.
 async fn end(lane: &Orchestrator, once: bool, signals: &mut Signals) -> Result<Exit, CliError> {
     tokio::select! {
-        signal = told_to_stop(signals) => {
+        signal = told_to_stop(lane, signals) => {
             tracing::info!(%signal, "draining: the open call may finish, a second signal stops at once");
             Ok(Exit::Done)
         }
@@ -122,14 +122,26 @@ async fn end(lane: &Orchestrator, once: bool, signals: &mut Signals) -> Result<E
     }
 }
 
-async fn told_to_stop(signals: &mut Signals) -> Signal {
+async fn told_to_stop(lane: &Orchestrator, signals: &mut Signals) -> Signal {
     loop {
         match signals.next().await {
-            Signal::Hangup => tracing::info!(
-                "SIGHUP is ignored: change settings by PUT /api/admin/glm/config, or restart"
-            ),
+            Signal::Hangup => reload_key(lane).await,
             signal => return signal,
         }
+    }
+}
+
+/// What SIGHUP does, and what it does not.
+async fn reload_key(lane: &Orchestrator) {
+    const ONLY: &str = "other settings change by PUT /api/admin/glm/config, or with a restart";
+    match lane.reload_key().await {
+        Ok(true) => {
+            tracing::info!("SIGHUP: glm.api_key_file was read again: the key has changed; {ONLY}")
+        }
+        Ok(false) => {
+            tracing::info!("SIGHUP: no key in glm.api_key_file that is not in force; {ONLY}")
+        }
+        Err(error) => tracing::warn!(%error, "SIGHUP: the key stays as it is; {ONLY}"),
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::change::StoredChanges;
 use super::error::{ConfigError, Fault, Origin};
 use super::layer::{Entry, Layer, SECRETS};
-use super::loader::{ZAI_KEY_VARIABLE, read_secrets};
+use super::loader::{ZAI_KEY_VARIABLE, read_secret_again, read_secrets};
 use super::path::{inside, join, parent};
 use super::schema::{Entry as Under, KEYS, Key, Kind};
 use super::sections::Config;
@@ -102,6 +102,20 @@ impl Loaded {
         })?;
         loaded.warnings.extend(dropped);
         Ok(loaded)
+    }
+
+    /// The configuration with what `glm.api_key_file` holds by now; `None` if that is what it held, or if
+    /// there is no such file or the environment hides it.
+    pub fn with_key_file_read_again(&self) -> Result<Option<Self>, ConfigError> {
+        let Some(entry) = self.sources.secrets.get("glm.api_key") else {
+            return Ok(None);
+        };
+        let Some(entry) = read_secret_again("glm.api_key_file", entry)? else {
+            return Ok(None);
+        };
+        let mut sources = self.sources.clone();
+        sources.secrets.insert("glm.api_key", entry);
+        Self::compose(sources).map(Some)
     }
 
     /// Where the value of a setting comes from, by its path in `config.toml`.

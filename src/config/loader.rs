@@ -187,6 +187,19 @@ pub(crate) fn read_secrets(
     Ok(secrets)
 }
 
+/// Reads the file of a secret again; its path is where the secret comes from.
+pub(crate) fn read_secret_again(file: &str, entry: &Entry) -> Result<Option<Entry>, ConfigError> {
+    let Origin::File(path) = &entry.origin else {
+        return Ok(None);
+    };
+    let secret = read_secret(path).map_err(|problem| {
+        let problem = format!("{}: {problem}", path.display());
+        ConfigError::Invalid(vec![entry.fault(file, problem)])
+    })?;
+    let value = Value::from(secret);
+    Ok((value != entry.value).then(|| Entry::new(value, entry.origin.clone())))
+}
+
 fn read_secret(path: &Path) -> Result<String, String> {
     let content = std::fs::read_to_string(path).map_err(|e| format!("can't be read: {e}"))?;
     text::secret(content.trim())

@@ -33,8 +33,17 @@ impl Orchestrator {
     }
 
     /// Ends a pause, every hold, a closed intake, and an open breaker's wait: an operator says that
-    /// things are well.
+    /// things are well. The key may be among them, so that its file is read again; one that can't be used is
+    /// told in the log, and the key stays.
     pub async fn resume(&self) -> Result<(), Error> {
+        match self.reload_key().await {
+            Ok(true) => tracing::info!("glm.api_key_file was read again: the key has changed"),
+            Ok(false) => {}
+            Err(error @ Error::Invalid { .. }) => {
+                tracing::warn!(%error, "the key stays as it is");
+            }
+            Err(error) => return Err(error),
+        }
         self.breaker_reset().await?;
         self.ask(|refs, reply| refs.queue.cast(QueueMsg::Resume { reply }))
             .await?
@@ -66,14 +75,15 @@ impl Orchestrator {
         self.inner.breaker.borrow().clone()
     }
 
-    /// Closes the breaker, whatever opened it; its counts start afresh. Answers it as it is then.
+    /// Closes the breaker, whatever opened it; its counts start afresh. Answers it as it is then, once
+    /// that is on disk.
     pub async fn breaker_reset(&self) -> Result<BreakerSnapshot, Error> {
         self.ask(|refs, reply| refs.breaker.cast(BreakerMsg::Reset { reply }))
             .await
     }
 
     /// Opens the breaker: no call goes out, jobs wait, until `until`, when a probe may go out, or,
-    /// without it, until [`Orchestrator::breaker_reset`]. Answers it as it is then.
+    /// without it, until [`Orchestrator::breaker_reset`]. Answers it as it is then, once that is on disk.
     pub async fn breaker_open(
         &self,
         reason: String,

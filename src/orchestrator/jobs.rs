@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onelane_actors::model::{JobId, JobStatus, limits};
+use onelane_actors::model::{CallRecord, JobId, JobStatus, limits};
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::{CallFilter, JobFilter, JobPage, JobRecord, Store, StoreError};
 use onelane_actors::queue::{QueueMsg, SubmitError};
@@ -49,7 +49,7 @@ impl Orchestrator {
             .ok_or(Error::NotFound(id))
     }
 
-    /// A page of jobs, newest first.
+    /// A page of jobs, newest first. It ends after `limit` jobs, or earlier when they are large.
     pub async fn jobs(
         &self,
         filter: JobFilter,
@@ -76,12 +76,23 @@ impl Orchestrator {
         let limit = limit.min(limits::PAGE_ROWS_MAX);
         self.read(move |store| {
             let page = store.jobs(&filter, cursor, limit)?;
-            let letters = page.jobs.into_iter().map(|record| detail(store, record));
-            Ok(DeadLetters {
-                letters: letters.collect::<Result<_, _>>()?,
+            let mut dead = DeadLetters {
+                letters: Vec::with_capacity(page.jobs.len()),
                 total: page.total,
                 cursor: page.cursor,
-            })
+            };
+            // The store bounds the bodies; a long history of attempts counts, too.
+            let mut bytes = 0;
+            for record in page.jobs {
+                if bytes >= limits::PAGE_BODY_BYTES_MAX {
+                    dead.cursor = Some(record.job.seq.0);
+                    break;
+                }
+                let letter = detail(store, record)?;
+                bytes += letter.attempts.iter().map(bytes_of).sum::<usize>();
+                dead.letters.push(letter);
+            }
+            Ok(dead)
         })
         .await
     }
@@ -136,6 +147,12 @@ impl Orchestrator {
         .await?
         .map_err(|refusal| refused(id, refusal, "only a pending job has a place in line"))
     }
+}
+
+/// About what an attempt takes in memory.
+fn bytes_of(call: &CallRecord) -> usize {
+    let message = call.failure.as_ref().map_or(0, |f| f.message.len());
+    size_of::<CallRecord>() + message
 }
 
 /// A job with its attempts, oldest first.

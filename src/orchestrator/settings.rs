@@ -47,6 +47,52 @@ impl Orchestrator {
             .unwrap_or_else(|_| Err(Error::Stopped("the runtime is ending".to_owned())))
     }
 
+    /// Reads `glm.api_key_file` again: a key that was changed there is in force at once and ends what was
+    /// held for the old one. Tells whether it was changed; `Invalid` if the file can't be used, then
+    /// nothing changes.
+    pub async fn reload_key(&self) -> Result<bool, Error> {
+        let lane = self.clone();
+        // As above.
+        tokio::spawn(async move { lane.read_key_again().await })
+            .await
+            .unwrap_or_else(|_| Err(Error::Stopped("the runtime is ending".to_owned())))
+    }
+
+    async fn read_key_again(&self) -> Result<bool, Error> {
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let config = self.config();
+        let reading = tokio::task::spawn_blocking(move || config.with_key_file_read_again());
+        let read = reading
+            .await
+            .map_err(|_| Error::Stopped("the runtime is ending".to_owned()))?
+            .map_err(|error| Error::Invalid {
+                field: "glm.api_key_file".to_owned(),
+                problem: error.to_string(),
+            })?;
+        let Some(loaded) = read else {
+            return Ok(false);
+        };
+        let changed = loaded.settings.endpoint != self.settings().endpoint;
+        self.put_in_force(loaded).await?;
+        Ok(changed)
+    }
+
+    async fn put_in_force(&self, loaded: Loaded) -> Result<(), Error> {
+        self.inner
+            .settings
+            .send_replace(Arc::new(loaded.settings.clone()));
+        *self
+            .inner
+            .config
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = loaded;
+        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Configure { reply }))
+            .await?;
+        let now = self.inner.ports.clock.now();
+        self.inner.ports.events.send(now, || Event::ConfigChanged);
+        Ok(())
+    }
+
     async fn change_config(&self, patch: &Value) -> Result<Value, Error> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let now = self.inner.ports.clock.now();
@@ -57,19 +103,9 @@ impl Orchestrator {
             if let Some(json) = loaded.stored_json() {
                 self.commit(vec![Transition::Config(json)]).await?;
             }
-            self.inner
-                .settings
-                .send_replace(Arc::new(loaded.settings.clone()));
-            *self
-                .inner
-                .config
-                .write()
-                .unwrap_or_else(PoisonError::into_inner) = loaded;
-            self.ask(|refs, reply| refs.queue.cast(QueueMsg::Configure { reply }))
-                .await?;
+            self.put_in_force(loaded).await?;
             let fields = change.changed.join(", ");
             tracing::info!(fields, "the configuration changed");
-            self.inner.ports.events.send(now, || Event::ConfigChanged);
         }
         let mut view = self.config_view();
         if !shadowed.is_empty()

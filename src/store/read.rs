@@ -12,7 +12,7 @@ use super::error::{Fault, Result};
 use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
-use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, UsageRow};
+use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, UsageRow, limits};
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Recovered, StatusCounts,
     UsageFilter,
@@ -61,7 +61,7 @@ pub(super) fn jobs(
     if let Some(ids) = &filter.more.ids {
         for job in bodies.wanted(ids, filter)? {
             if filling.takes(job.seq) {
-                filling.page.jobs.push(bodies.whole(job)?);
+                filling.put(bodies.whole(job)?);
             }
         }
         return Ok(filling.page);
@@ -83,7 +83,7 @@ pub(super) fn jobs(
             continue;
         }
         if filling.takes(seq) {
-            filling.page.jobs.push(bodies.whole(bodies.job(row.id)?)?);
+            filling.put(bodies.whole(bodies.job(row.id)?)?);
         } else if counted && filling.page.cursor.is_some() {
             break;
         }
@@ -103,6 +103,7 @@ struct Filling {
     page: JobPage,
     from: u64,
     limit: usize,
+    body_bytes: usize,
 }
 
 impl Filling {
@@ -111,7 +112,14 @@ impl Filling {
             page: JobPage::default(),
             from: cursor.unwrap_or(u64::MAX),
             limit,
+            body_bytes: 0,
         }
+    }
+
+    /// Puts a job on the page.
+    fn put(&mut self, record: JobRecord) {
+        self.body_bytes += record.body_bytes();
+        self.page.jobs.push(record);
     }
 
     /// Counts a job that matches, and tells whether it is on the page; notes where the next begins.
@@ -120,7 +128,8 @@ impl Filling {
         if seq.0 > self.from || self.page.cursor.is_some() {
             return false;
         }
-        let room = self.page.jobs.len() < self.limit;
+        let room =
+            self.page.jobs.len() < self.limit && self.body_bytes < limits::PAGE_BODY_BYTES_MAX;
         if !room {
             self.page.cursor = Some(seq.0);
         }

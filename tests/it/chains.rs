@@ -368,7 +368,7 @@ async fn a_deadline_passes_for_a_job_that_waits_for_others_and_for_its_chain() {
     let world = HttpLane::new();
     let lane = world.start().await;
     let blocker = world.block(&lane).await;
-    let late = prompt("late").after([blocker]).deadline(in_ms(150));
+    let late = prompt("late").after([blocker]).deadline(in_ms(800));
     let late = lane.submit(late).await.unwrap().job_id;
     let next = lane.submit(prompt("next").after([late])).await.unwrap();
     let record = lane.wait(next.job_id).await.unwrap();

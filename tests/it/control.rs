@@ -3,15 +3,17 @@
 
 use std::time::Instant;
 
+use onelane::config::Loader;
 use onelane::error::Error;
-use onelane::model::{BreakerState, CallOutcome, Event, JobStatus};
+use onelane::model::{BreakerState, CallOutcome, Event, JobStatus, Secret};
 use onelane::orchestrator::{Orchestrator, StopReason};
 use onelane::ports::StoreError;
 use onelane::simulator::{Fault, SimulatorConfig, Span, Step};
 use onelane_actors::queue::QueueMsg;
 use serde_json::json;
 
-use crate::support::http::{BLOCKER, HttpLane, PATIENCE, calls_of, next_event, prompt, until};
+use crate::support::api::Api;
+use crate::support::http::{BLOCKER, HttpLane, KEY, PATIENCE, calls_of, next_event, prompt, until};
 use crate::support::ms;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,6 +60,67 @@ async fn a_pause_stops_before_the_next_call_and_outlives_a_restart() {
     let lane = world.restart(lane).await;
     assert_eq!(lane.lane().await.unwrap().paused, None);
     assert_eq!(world.prompts(), ["job 0", "job 1", "job 2", "job 3"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_rotated_in_its_file_is_taken_without_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("key");
+    let write = |key: &str| std::fs::write(&file, key).unwrap();
+    write(KEY);
+    let mut world = HttpLane::new();
+    world.config.glm.api_key = None;
+    world.config.glm.api_key_file = Some(file.display().to_string());
+    let lane = world.start().await;
+    lane.call(prompt("with the first")).await.unwrap();
+    let held = async || !lane.lane().await.unwrap().holds.is_empty();
+
+    world.sim.set_keys(["0123456789abcdef.the-second-secret"]);
+    let first = lane.submit(prompt("one")).await.unwrap().job_id;
+    until("the lane is held", held).await;
+    assert!(!lane.reload_key().await.unwrap(), "nothing new");
+    assert!(held().await);
+    write("0123456789abcdef.the-second-secret\n");
+    // What was held for the old key ends with it.
+    assert!(lane.reload_key().await.unwrap());
+    let record = lane.wait(first).await.unwrap();
+    assert_eq!(record.job.status, JobStatus::Completed);
+
+    world.sim.set_keys(["0123456789abcdef.the-third-secret"]);
+    let second = lane.submit(prompt("two")).await.unwrap().job_id;
+    until("the lane is held", held).await;
+    write("");
+    let error = lane.reload_key().await.unwrap_err().to_string();
+    assert!(
+        error.contains("glm.api_key_file") && !error.contains("secret"),
+        "{error}"
+    );
+    write("0123456789abcdef.the-third-secret");
+    lane.resume().await.unwrap();
+    let record = lane.wait(second).await.unwrap();
+    assert_eq!(record.job.status, JobStatus::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_changed_while_the_environment_has_one_is_told_to_be_shadowed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("lane.redb");
+    let loaded = Loader::new(|name| (name == "ZAI_API_KEY").then(|| KEY.into()))
+        .directory(directory.path())
+        .flag("--store", "store.path", Some(&store))
+        .load()
+        .unwrap();
+    let lane = Orchestrator::start_loaded(loaded).await.unwrap();
+    let api = Api::serve(&lane).await;
+    let key = r#"{"apiKey":"0123456789abcdef.another-secret"}"#;
+    let config = api.put("/api/admin/glm/config", key).await.expect(200)["config"].clone();
+    assert_eq!(
+        config["shadowed"],
+        json!([{"field": "apiKey", "origin": "environment ZAI_API_KEY"}])
+    );
+    assert_eq!(config["apiKey"], "****cret");
+    assert_eq!(lane.settings().endpoint.api_key, Some(Secret::new(KEY)));
+    lane.shutdown(PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

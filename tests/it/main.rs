@@ -32,6 +32,7 @@ mod pacing;
 mod process;
 mod restarts;
 mod steering;
+mod storm;
 mod supervision;
 mod support;
 mod tasks;

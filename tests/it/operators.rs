@@ -201,7 +201,7 @@ async fn a_breaker_is_opened_for_a_time_and_keeps_it_over_a_restart() {
         let refused = api.post(&format!("{BREAKER}/open"), wrong).await;
         assert_eq!(refused.status, 400, "{wrong}: {refused:?}");
     }
-    let open = r#"{"reason": "maintenance", "forMs": 900}"#;
+    let open = r#"{"reason": "maintenance", "forMs": 2000}"#;
     let opened = api.post(&format!("{BREAKER}/open"), open).await.expect(200);
     assert_eq!(opened["breaker"]["reason"], "maintenance");
     assert!(opened["breaker"]["probeAt"].is_string(), "{opened}");
@@ -425,7 +425,7 @@ async fn a_pace_is_kept_from_the_moment_it_is_set_and_let_go_with_it() {
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
     lane.call(prompt("before")).await.unwrap();
-    api.configure(json!({"minSpacing": 120})).await;
+    api.configure(json!({"minSpacing": 200})).await;
     lane.pause(None).await.unwrap();
     let jobs = lane.submit_many((0..4).map(|n| prompt(format!("{n}"))).collect());
     let jobs: Vec<_> = jobs
@@ -437,11 +437,10 @@ async fn a_pace_is_kept_from_the_moment_it_is_set_and_let_go_with_it() {
     let from = world.sim.stats().calls as usize;
     lane.resume().await.unwrap();
     lane.wait(jobs[3]).await.unwrap();
-    for pair in world.sim.arrivals()[from..].windows(2) {
-        let apart_us = pair[1].at_us - pair[0].at_us;
-        // The way to the server takes now more, now less: on a busy machine much more.
-        assert!(apart_us >= 60_000, "{apart_us} us");
-    }
+    // The way to the server takes now more, now less: three spacings, seen as two at least.
+    let arrivals = &world.sim.arrivals()[from..];
+    let apart_us = arrivals[3].at_us - arrivals[0].at_us;
+    assert!(apart_us >= 400_000, "{apart_us} us");
     // An hour between two calls, and not even that any more.
     api.configure(json!({"minSpacing": 3_600_000})).await;
     let job = api.submit(json!({"prompt": "late"})).await;

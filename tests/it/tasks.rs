@@ -1,12 +1,17 @@
 //! Guards: GLM's asynchronous API shows in what clients get, is asked too often, is left in flight
 //! beside other calls, or loses an answer that was paid.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use onelane::error::Error;
 use onelane::model::{CallOutcome, JobStatus};
+use onelane::ports::{Glm, GlmCall, GlmFuture, TaskFuture};
 use onelane::simulator::{
     Arrival, ErrorFault, Fault, Operation, Rule, ScriptUpdate, SimulatorConfig, Span,
 };
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::api::Api;
 use crate::support::http::{HttpLane, PATIENCE, all_usage, calls_of, prompt, sums, until};
@@ -264,7 +269,7 @@ async fn a_pause_lets_a_task_be_fetched_and_a_start_in_a_pause_leaves_it() {
     assert_eq!(record.job.status, JobStatus::Completed);
 
     lane.resume().await.unwrap();
-    tasks_take(&world, 600);
+    tasks_take(&world, 1_500);
     let seen = world.sim.stats().task_looks;
     let job = lane.submit(prompt("second")).await.unwrap().job_id;
     until_looked_at(&world, seen + 1).await;
@@ -340,4 +345,75 @@ async fn a_held_account_does_not_keep_what_was_bought_before() {
     );
     let status = lane.job(unpaid).await.unwrap().record.job.status;
     assert_eq!(status, JobStatus::Pending);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fallback_that_is_called_by_tasks_is_fetched_as_what_it_is() {
+    let mut world = world(400);
+    world.config.glm.fallbacks = [("glm-5".to_owned(), vec!["glm-4.7".to_owned()])].into();
+    world
+        .sim
+        .add_rule(Rule::for_model("glm-5", Fault::error("1305")));
+    world.config.retry.overload_base_ms = 3_600_000;
+    world.config.retry.overload_max_ms = 3_600_000;
+    let lane = world.start().await;
+    let job = lane.submit(prompt("long").model("glm-5")).await.unwrap();
+    until_looked_at(&world, 1).await;
+    lane.shutdown(ms(1)).await;
+    drop(lane);
+    world.sim.clear_script();
+    let lane = world.start().await;
+    // The model is well again: that does not change who serves.
+    lane.resume().await.unwrap();
+    let record = lane.wait(job.job_id).await.unwrap();
+    assert_eq!(record.job.served_by.as_deref(), Some("glm-4.7"));
+    let calls = calls_of(&lane).await;
+    let models: Vec<_> = calls.iter().map(|call| call.model.as_str()).collect();
+    assert_eq!(models, ["glm-5", "glm-4.7"]);
+    assert_eq!(world.sim.stats().bought, 1);
+    assert_eq!(lane.usage(all_usage()).await.unwrap(), sums(&calls));
+}
+
+/// A transport in which the caller dies while it waits for its first task.
+struct DeadlyOnce {
+    http: Arc<dyn Glm>,
+    died: AtomicBool,
+}
+
+impl Glm for DeadlyOnce {
+    fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
+        self.http.call(call, abort)
+    }
+
+    fn submit_task(&self, call: GlmCall, abort: CancellationToken) -> TaskFuture {
+        self.http.submit_task(call, abort)
+    }
+
+    fn fetch_task(&self, call: GlmCall, task_id: String, abort: CancellationToken) -> GlmFuture {
+        assert!(
+            self.died.swap(true, Ordering::SeqCst),
+            "a fault while a task is waited for"
+        );
+        self.http.fetch_task(call, task_id, abort)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_dies_while_it_waits_for_a_task_leaves_it_to_the_next() {
+    let mut world = world(200);
+    world.wrap = Some(Box::new(|http| {
+        Arc::new(DeadlyOnce {
+            http: Arc::new(http),
+            died: AtomicBool::new(false),
+        })
+    }));
+    let lane = world.start().await;
+    let record = lane.call(prompt("long")).await.unwrap();
+    assert_eq!((record.job.attempts.0, record.job.interruptions), (1, 0));
+    assert_eq!(lane.lane().await.unwrap().generation, 2);
+    let attempts = lane.job(record.job.id).await.unwrap().attempts;
+    assert_eq!(attempts.len(), 1);
+    assert_eq!(attempts[0].outcome, CallOutcome::Completed);
+    let stats = world.sim.stats();
+    assert_eq!((stats.bought, stats.calls, stats.peak_in_flight), (1, 1, 1));
 }

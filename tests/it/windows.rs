@@ -128,7 +128,7 @@ async fn an_account_without_money_costs_ten_thousand_jobs_one_call_until_its_key
     assert_eq!(metrics["jobs"]["pending"], JOBS);
     assert_eq!(metrics["jobs"]["failed"], 0);
     assert_eq!(metrics["lane"]["generation"], 1);
-    // A retry of everything, a restart of nothing: one new key is enough.
+    // One new key is enough, without a restart of anything.
     let patch = json!({"apiKey": NEW_KEY}).to_string();
     api.put("/api/admin/glm/config", patch).await.expect(200);
     let mut told = Vec::new();

@@ -37,6 +37,9 @@ pub const CONCURRENCY_MAX: u16 = 256;
 pub const MAX_RETRIES_MAX: u32 = 100;
 /// Rows of one page of a list.
 pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Bytes of requests and responses after which a page of a list ends, whatever its rows; the last of its
+/// jobs may reach beyond.
+pub const PAGE_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Rows of a page when nobody says how many.
 pub const PAGE_ROWS_DEFAULT: usize = 50;
 /// Outcomes that wait for their commit; at this bound the lane waits for the disk.

@@ -189,7 +189,12 @@ pub enum QueueMsg {
         slot: SlotId,
     },
     /// From the breaker: it changed its state by itself.
-    Breaker(BreakerSnapshot),
+    Breaker {
+        /// The breaker as it is.
+        snapshot: BreakerSnapshot,
+        /// For the operator who said so: the snapshot again, once it is on disk.
+        reply: Option<RpcReplyPort<BreakerSnapshot>>,
+    },
     /// From the queue's own timer.
     Tick,
 }

@@ -78,6 +78,7 @@ macro_rules! store_contract {
             unresolved_calls_are_filtered_as_others
             a_list_of_jobs_is_narrowed_by_every_field
             a_list_of_jobs_by_id_is_as_any_other
+            a_page_of_large_jobs_ends_early
             the_recent_calls_are_told
         }
     };

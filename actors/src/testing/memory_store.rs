@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::model::{
     AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
-    Request, Seq, UsageKey, UsageRow,
+    Request, Seq, UsageKey, UsageRow, limits,
 };
 use crate::policy::effects::{Rows, apply_batch};
 use crate::policy::transition::Transition;
@@ -139,6 +139,7 @@ impl Store for MemoryStore {
     ) -> Result<JobPage, StoreError> {
         let shared = self.shared();
         let mut page = JobPage::default();
+        let mut bytes = 0;
         for record in shared.disk.in_line().rev() {
             let job = &record.job;
             if !filter.matches(job.status, &job.user_id, &job.model) || !filter.more.matches(job) {
@@ -148,7 +149,8 @@ impl Store for MemoryStore {
             if cursor.is_some_and(|cursor| job.seq.0 > cursor) || page.cursor.is_some() {
                 continue;
             }
-            if page.jobs.len() < limit {
+            if page.jobs.len() < limit && bytes < limits::PAGE_BODY_BYTES_MAX {
+                bytes += record.body_bytes();
                 page.jobs.push(record.clone());
             } else {
                 page.cursor = Some(job.seq.0);

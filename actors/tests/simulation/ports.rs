@@ -91,6 +91,11 @@ impl Disk {
         if !state.disk_dice.one_in(3) {
             state.plans.disk = None;
         }
+        // What the disk lost may be in doubt for long: the process may die meanwhile.
+        if state.plans.kill.is_none() && state.disk_dice.one_in(3) {
+            let chances = state.disk_dice.below(60);
+            state.plans.kill = Some((Place::Message, chances));
+        }
         state.note(|| format!("a commit fails: {fate:?}"));
         Some(fate)
     }

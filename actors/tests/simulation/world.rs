@@ -353,7 +353,7 @@ impl Driver {
             user: (*dice.pick(&["ada", "bob", "cyd"])).to_owned(),
             key: dice.one_in(2).then(|| format!("key {}", self.submitted)),
             prompt: format!("{kind} {} {}", self.submitted, "x".repeat(length)),
-            model: *dice.pick(&MODELS),
+            model: MODELS[dice.below(MODELS.len() as u64) as usize],
         };
         let mut submission = said(&promise);
         let dice = &mut self.dice;

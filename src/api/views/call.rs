@@ -1,33 +1,15 @@
 //! `GLMCallLog`: one attempt as clients see it.
 
-use onelane_actors::model::{CallOutcome, CallRecord, Currency, JobId, Request, Timestamp, Usage};
-use onelane_actors::ports::JobRecord;
+use onelane_actors::model::{CallOutcome, CallRecord, Currency, JobId, Timestamp, Usage};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
 
 use super::billing::BillingView;
-use super::excerpt::{answer_text, cut, prompt_text};
+use super::excerpt::Excerpt;
 use super::job::FailureView;
 use super::price::PriceView;
 use super::{decimal, rfc3339};
-use crate::api::fields::Object;
-use crate::api::limits;
-
-/// The parameters of a chat body that the call log shows; its messages and tools are the job's.
-const PARAMETERS: [&str; 11] = [
-    "do_sample",
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "stream",
-    "tool_choice",
-    "stop",
-    "response_format",
-    "thinking",
-    "reasoning_effort",
-    "seed",
-];
 
 /// One row of the call log. Prompt and answer are previews; the job has them whole.
 #[derive(Debug, Serialize)]
@@ -66,26 +48,23 @@ pub(in crate::api) struct CallView<'a> {
 #[derive(Debug, Serialize)]
 struct RequestView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<String>,
+    prompt: Option<&'a str>,
     parameters: Parameters<'a>,
 }
 
-/// The model as called, and what of [`PARAMETERS`] the request carried, verbatim.
+/// The model as called, and what the request carried beside its messages.
 #[derive(Debug)]
 struct Parameters<'a> {
     model: &'a str,
-    given: Object,
+    given: &'a [(&'static str, Box<RawValue>)],
 }
 
 impl Serialize for Parameters<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("model", self.model)?;
-        for name in PARAMETERS {
-            let value = self.given.get(name);
-            if let Some(value) = value.filter(|v| v.get().len() <= limits::PARAMETER_BYTES_SHOWN) {
-                map.serialize_entry(name, value)?;
-            }
+        for (name, value) in self.given {
+            map.serialize_entry(name, value)?;
         }
         map.end()
     }
@@ -96,7 +75,7 @@ impl Serialize for Parameters<'_> {
 struct ResponseView<'a> {
     success: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<String>,
+    data: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<FailureView<'a>>,
     status_code: Option<u16>,
@@ -129,19 +108,11 @@ impl UsageView {
 }
 
 impl<'a> CallView<'a> {
-    /// The view of an attempt. `record` is its job, if that is still there; of its prompt and
-    /// answer so many characters are shown.
-    pub(in crate::api) fn new(
-        call: &'a CallRecord,
-        record: Option<&JobRecord>,
-        preview_chars: usize,
-    ) -> Self {
+    /// The view of an attempt. `excerpt` is of its job, if that is still there.
+    pub(in crate::api) fn new(call: &'a CallRecord, excerpt: Option<&'a Excerpt>) -> Self {
         let success = call.outcome == CallOutcome::Completed;
-        let prompt = record.and_then(|record| prompt_text(&record.request));
         // The one attempt that succeeded brought the answer that the job has.
-        let answer = record
-            .filter(|_| success)
-            .and_then(|record| answer_text(record.response.as_deref()?));
+        let answer = excerpt.filter(|_| success);
         Self {
             id: call.request_id.as_str(),
             request_id: call.job_id,
@@ -150,15 +121,15 @@ impl<'a> CallView<'a> {
             endpoint: &call.endpoint,
             model: &call.model,
             request: RequestView {
-                prompt: prompt.and_then(|text| cut(&text, preview_chars)),
+                prompt: excerpt.and_then(|excerpt| excerpt.prompt.as_deref()),
                 parameters: Parameters {
                     model: &call.model,
-                    given: record.map(chat_fields).unwrap_or_default(),
+                    given: excerpt.map_or(&[], |excerpt| &excerpt.parameters),
                 },
             },
             response: ResponseView {
                 success,
-                data: answer.and_then(|text| cut(&text, preview_chars)),
+                data: answer.and_then(|excerpt| excerpt.answer.as_deref()),
                 error: call.failure.as_ref().map(FailureView::new),
                 status_code: call.status_code,
                 response_time: call.response_time_ms,
@@ -179,15 +150,9 @@ impl<'a> CallView<'a> {
     }
 }
 
-fn chat_fields(record: &JobRecord) -> Object {
-    match &*record.request {
-        Request::Prompt(_) => Object::default(),
-        Request::Chat(raw) => Object::read(raw).unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use onelane_actors::model::Request;
     use serde_json::json;
 
     use super::*;
@@ -201,7 +166,8 @@ mod tests {
         record.request = std::sync::Arc::new(Request::chat(body).unwrap());
         let mut call = sample::call(&record);
         call.price = Some(sample::price());
-        let view = CallView::new(&call, Some(&record), 6);
+        let excerpt = Excerpt::of(&record, 6);
+        let view = CallView::new(&call, Some(&excerpt));
         let text = serde_json::to_string(&view).unwrap();
         assert!(
             text.contains(r#""cost":0.000000001,"currency":"CNY""#),
@@ -234,7 +200,7 @@ mod tests {
     fn a_call_of_a_pruned_job_with_an_unknown_price_is_shown_too() {
         let mut call = sample::call(&sample::completed(1));
         call.cost = None;
-        let view = serde_json::to_value(CallView::new(&call, None, 200)).unwrap();
+        let view = serde_json::to_value(CallView::new(&call, None)).unwrap();
         assert_eq!(view["cost"], json!(null));
         assert_eq!(view["currency"], json!(null));
         assert_eq!(view["unpriced"], json!(true));

@@ -1,8 +1,64 @@
 //! The human-readable text of a request and of an answer, and previews of it.
 
 use onelane_actors::model::Request;
+use onelane_actors::ports::JobRecord;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::api::fields::Object;
+use crate::api::limits;
+
+/// The parameters of a chat body that the call log shows; its messages and tools are the job's.
+const PARAMETERS: [&str; 11] = [
+    "do_sample",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "stream",
+    "tool_choice",
+    "stop",
+    "response_format",
+    "thinking",
+    "reasoning_effort",
+    "seed",
+];
+
+/// What lists show of a job's bodies. Made once for a job, however many attempts are shown with it.
+#[derive(Debug, Default)]
+pub(in crate::api) struct Excerpt {
+    /// The beginning of what was asked.
+    pub(super) prompt: Option<String>,
+    /// The beginning of the answer's text.
+    pub(super) answer: Option<String>,
+    /// What of [`PARAMETERS`] the request carried, verbatim, but for long ones.
+    pub(super) parameters: Vec<(&'static str, Box<RawValue>)>,
+}
+
+impl Excerpt {
+    /// With so many characters of prompt and answer; 0 hides them.
+    pub(in crate::api) fn of(record: &JobRecord, chars: usize) -> Self {
+        let prompt = prompt_text(&record.request);
+        let answer = record.response.as_deref().and_then(answer_text);
+        Self {
+            prompt: prompt.and_then(|text| cut(&text, chars)),
+            answer: answer.and_then(|text| cut(&text, chars)),
+            parameters: parameters(&record.request),
+        }
+    }
+}
+
+fn parameters(request: &Request) -> Vec<(&'static str, Box<RawValue>)> {
+    let given = match request {
+        Request::Prompt(_) => return Vec::new(),
+        Request::Chat(raw) => Object::read(raw).unwrap_or_default(),
+    };
+    let shown = |name| {
+        let value: &RawValue = given.get(name)?;
+        let short = value.get().len() <= limits::PARAMETER_BYTES_SHOWN;
+        short.then(|| (name, value.to_owned()))
+    };
+    PARAMETERS.into_iter().filter_map(shown).collect()
+}
 
 #[derive(Deserialize)]
 struct ChatMessages<'a> {

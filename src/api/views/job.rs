@@ -1,5 +1,7 @@
 //! `GLMRequestQueue`: a job as clients see it.
 
+use std::borrow::Cow;
+
 use onelane_actors::model::{
     AttemptPhase, Failure, FailureClass, JobId, OnInterrupted, Request, SetAside, Timestamp,
 };
@@ -7,14 +9,14 @@ use onelane_actors::ports::JobRecord;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::excerpt::{answer_text, cut, prompt_text};
+use super::excerpt::{Excerpt, prompt_text};
 use super::{CallView, rfc3339, rfc3339_option};
 
 /// How much of prompt and answer a view shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::api) enum Shown {
-    /// So many characters; 0 hides them.
-    Preview(usize),
+#[derive(Debug, Clone, Copy)]
+pub(in crate::api) enum Shown<'a> {
+    /// Their beginnings.
+    Preview(&'a Excerpt),
     /// All, verbatim.
     Whole,
 }
@@ -29,7 +31,7 @@ pub(in crate::api) struct JobView<'a> {
     content_id: Option<&'a str>,
     /// The prompt, or what the user said last in a chat.
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<String>,
+    prompt: Option<Cow<'a, str>>,
     /// A chat body verbatim; only in the whole job.
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<&'a RawValue>,
@@ -56,7 +58,7 @@ pub(in crate::api) struct JobView<'a> {
     result: Option<&'a RawValue>,
     /// The beginning of the answer's text; only in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    result_preview: Option<String>,
+    result_preview: Option<&'a str>,
     #[serde(serialize_with = "rfc3339")]
     created_at: Timestamp,
     /// When the call that is open was sent.
@@ -109,19 +111,20 @@ pub(in crate::api) struct JobView<'a> {
 
 impl<'a> JobView<'a> {
     /// The view of a job.
-    pub(in crate::api) fn new(record: &'a JobRecord, shown: Shown) -> Self {
+    pub(in crate::api) fn new(record: &'a JobRecord, shown: Shown<'a>) -> Self {
         let job = &record.job;
-        let response = record.response.as_deref();
-        let prompt = prompt_text(&record.request);
         let (prompt, request, result, result_preview) = match shown {
-            Shown::Whole => (prompt, chat_body(&record.request), response, None),
-            Shown::Preview(chars) => (
-                prompt.and_then(|text| cut(&text, chars)),
+            Shown::Whole => (
+                prompt_text(&record.request).map(Cow::Owned),
+                chat_body(&record.request),
+                record.response.as_deref(),
+                None,
+            ),
+            Shown::Preview(excerpt) => (
+                excerpt.prompt.as_deref().map(Cow::Borrowed),
                 None,
                 None,
-                response
-                    .and_then(answer_text)
-                    .and_then(|text| cut(&text, chars)),
+                excerpt.answer.as_deref(),
             ),
         };
         let sent = |open: &onelane_actors::model::OpenAttempt| open.phase == AttemptPhase::Started;
@@ -237,7 +240,10 @@ mod tests {
     use super::*;
     use crate::api::tests::sample;
 
-    fn view(record: &JobRecord, shown: Shown) -> Value {
+    /// With so many characters of its bodies, or whole.
+    fn view(record: &JobRecord, chars: Option<usize>) -> Value {
+        let excerpt = chars.map(|chars| Excerpt::of(record, chars));
+        let shown = excerpt.as_ref().map_or(Shown::Whole, Shown::Preview);
         serde_json::to_value(JobView::new(record, shown)).unwrap()
     }
 
@@ -245,7 +251,7 @@ mod tests {
     fn a_waiting_job_shows_its_fields_and_leaves_out_what_it_has_not() {
         let record = sample::waiting(1);
         assert_eq!(
-            view(&record, Shown::Preview(200)),
+            view(&record, Some(200)),
             json!({
                 "id": sample::id(1),
                 "userId": "default",
@@ -276,7 +282,7 @@ mod tests {
             since: sample::NOW,
             attempt: onelane_actors::model::AttemptNo(2),
         });
-        let view = view(&record, Shown::Preview(0));
+        let view = view(&record, Some(0));
         assert_eq!(view["after"], json!([sample::id(1), sample::id(2)]));
         assert_eq!(view["waitsFor"], json!([sample::id(2)]));
         assert_eq!(view["servedBy"], "glm-4.5-air");
@@ -294,7 +300,7 @@ mod tests {
     fn a_failed_job_says_why() {
         let mut record = sample::failed(1);
         record.job.metadata = Some(RawValue::from_string("[1.50]".to_owned()).unwrap());
-        let view = view(&record, Shown::Whole);
+        let view = view(&record, None);
         assert_eq!(view["errorMessage"], "max_tokens too large");
         assert_eq!(
             view["error"],
@@ -308,11 +314,11 @@ mod tests {
     #[test]
     fn a_list_cuts_prompt_and_answer_and_zero_hides_them() {
         let record = sample::completed(1);
-        let cut = view(&record, Shown::Preview(4));
+        let cut = view(&record, Some(4));
         assert_eq!(cut["prompt"], "prom…");
         assert_eq!(cut["resultPreview"], "answ…");
         assert_eq!(cut.get("result"), None);
-        let hidden = view(&record, Shown::Preview(0));
+        let hidden = view(&record, Some(0));
         assert_eq!(hidden.get("prompt"), None);
         assert_eq!(hidden.get("resultPreview"), None);
     }

@@ -13,6 +13,7 @@ mod statistics;
 pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use call::CallView;
 pub(super) use estimate::EstimatesView;
+pub(super) use excerpt::Excerpt;
 pub(super) use job::{JobView, Shown};
 pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
 pub(super) use statistics::{StatisticsRow, statistics};

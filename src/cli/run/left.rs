@@ -98,8 +98,8 @@ impl Left {
                 jobs(self.set_aside)
             ));
             helps.push(
-                "see GET /api/admin/glm/maybe-billed of a running `onelane serve`, then POST \
-                 /api/admin/glm/retry/ID or cancel/ID for each job"
+                "see GET /api/admin/glm/queue?setAside=true and maybe-billed of a running `onelane \
+                 serve`, then POST /api/admin/glm/retry/ID or cancel/ID for each job"
                     .to_owned(),
             );
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use onelane::model::Request;
+use onelane::model::{OnInterrupted, Request, Timestamp};
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -20,7 +20,33 @@ pub(crate) struct Asked {
     pub(crate) content_id: Option<String>,
     /// How urgent it is.
     pub(crate) priority: Option<i32>,
+    /// Retries of transient failures.
+    pub(crate) max_retries: Option<u32>,
+    /// It fails if it is not done by this moment.
+    pub(crate) deadline: Option<Timestamp>,
+    /// The total time of one call, in milliseconds.
+    pub(crate) timeout_ms: Option<u64>,
+    /// What becomes of it when its call is interrupted.
+    pub(crate) on_interrupted: Option<OnInterrupted>,
+    /// Any JSON of the submitter's own.
+    pub(crate) metadata: Option<Box<RawValue>>,
 }
+
+/// Fields of a job that a line can't have, and why. They would go to GLM as parameters otherwise.
+const NOT_IN_A_FILE: [(&str, &str); 3] = [
+    (
+        "runAt",
+        "a run sends its lines now; for a job of a later time POST /api/glm/jobs of `onelane serve`",
+    ),
+    (
+        "after",
+        "lines have no job ids that others could name; POST /api/glm/jobs of `onelane serve` has them",
+    ),
+    (
+        "idempotencyKey",
+        "a line is known by its content and its id; give it an id instead",
+    ),
+];
 
 /// What was read from a line.
 #[derive(Debug)]
@@ -54,6 +80,16 @@ fn read(mut fields: Fields<'_>) -> Result<Asked, String> {
     let user_id = fields.take_text("userId")?;
     let content_id = fields.take_text("contentId")?;
     let priority = fields.take_priority()?;
+    for (name, why) in NOT_IN_A_FILE {
+        if fields.take_value(name).is_some() {
+            return Err(format!("{name}: can't stand in a line: {why}"));
+        }
+    }
+    let max_retries = fields.take_as("maxRetries", "a whole number of retries")?;
+    let timeout_ms = fields.take_as("timeout", "a whole number of milliseconds")?;
+    let on_interrupted = fields.take_as("onInterrupted", "one of retry, hold, fail")?;
+    let deadline = fields.take_deadline()?;
+    let metadata = fields.take_value("metadata").map(RawValue::to_owned);
     let forms = ["prompt", "messages", "body"];
     let given: Vec<&str> = forms.into_iter().filter(|name| fields.has(name)).collect();
     let (request, model) = match given.as_slice() {
@@ -69,6 +105,11 @@ fn read(mut fields: Fields<'_>) -> Result<Asked, String> {
         user_id,
         content_id,
         priority,
+        max_retries,
+        deadline,
+        timeout_ms,
+        on_interrupted,
+        metadata,
     })
 }
 
@@ -158,6 +199,23 @@ impl<'a> Fields<'a> {
                     i32::MAX
                 )
             })
+    }
+
+    fn take_as<T: Deserialize<'a>>(&mut self, name: &str, what: &str) -> Result<Option<T>, String> {
+        self.take_value(name)
+            .map(|raw| serde_json::from_str(raw.get()))
+            .transpose()
+            .map_err(|_| format!("{name}: must be {what}"))
+    }
+
+    fn take_deadline(&mut self) -> Result<Option<Timestamp>, String> {
+        let Some(text) = self.take_text("deadline")? else {
+            return Ok(None);
+        };
+        let deadline = Timestamp::parse_rfc3339(&text).ok_or_else(|| {
+            "deadline: must be a time in RFC 3339, like 2026-11-23T08:00:00Z".to_owned()
+        })?;
+        Ok(Some(deadline))
     }
 
     /// The line's own id; a number counts as its text.
@@ -296,6 +354,39 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_a_job_are_the_jobs_and_no_parameters() {
+        let fields = r#""maxRetries":0,"timeout":9000,"onInterrupted":"hold","metadata":{"n": 1.50},
+            "deadline":"2026-11-23T08:00:00Z""#;
+        let message = r#""messages":[{"role":"user","content":"hi"}]"#;
+        for (form, body) in [
+            (r#""prompt":"hi""#.to_owned(), None),
+            (message.to_owned(), Some(format!("{{{message}}}"))),
+            (
+                format!(r#""custom_id":"a","body":{{{message}}}"#),
+                Some(format!("{{{message}}}")),
+            ),
+        ] {
+            let asked = asked(&format!("{{{form},{fields}}}"));
+            assert_eq!(
+                (asked.max_retries, asked.timeout_ms),
+                (Some(0), Some(9_000))
+            );
+            assert_eq!(asked.on_interrupted, Some(OnInterrupted::Hold));
+            assert_eq!(
+                asked.deadline,
+                Timestamp::parse_rfc3339("2026-11-23T08:00:00Z")
+            );
+            assert_eq!(asked.metadata.unwrap().get(), r#"{"n": 1.50}"#);
+            match body {
+                None => assert!(matches!(asked.request, Request::Prompt(_))),
+                Some(body) => assert_eq!(chat_text(&asked.request), body),
+            }
+        }
+        let none = asked(r#"{"prompt":"hi","runAt":null,"maxRetries":null,"metadata":null}"#);
+        assert!(matches!(none.request, Request::Prompt(_)));
+    }
+
+    #[test]
     fn a_number_is_an_id_too() {
         assert_eq!(parse(r#"{"id":7,"prompt":"hi"}"#).id.as_deref(), Some("7"));
     }
@@ -363,6 +454,34 @@ mod tests {
         check(
             r#"{"prompt":"a","priority":3000000000}"#,
             "priority: must be an integer",
+        );
+        check(
+            r#"{"prompt":"a","runAt":"2026-11-23T08:00:00Z"}"#,
+            "runAt: can't stand in a line: a run sends its lines now",
+        );
+        check(
+            r#"{"messages":[{"role":"user","content":"a"}],"after":[]}"#,
+            "after: can't stand in a line: lines have no job ids",
+        );
+        check(
+            r#"{"custom_id":"a","body":{},"idempotencyKey":"k"}"#,
+            "idempotencyKey: can't stand in a line: a line is known by its content",
+        );
+        check(
+            r#"{"prompt":"a","maxRetries":-1}"#,
+            "maxRetries: must be a whole number of retries",
+        );
+        check(
+            r#"{"prompt":"a","timeout":"9s"}"#,
+            "timeout: must be a whole number of milliseconds",
+        );
+        check(
+            r#"{"prompt":"a","onInterrupted":"never"}"#,
+            "onInterrupted: must be one of retry, hold, fail",
+        );
+        check(
+            r#"{"prompt":"a","deadline":"tomorrow"}"#,
+            "deadline: must be a time in RFC 3339",
         );
         check(r#"{"prompt":"a","userId":1}"#, "userId: must be a string");
         check(

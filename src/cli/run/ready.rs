@@ -39,13 +39,13 @@ impl Defaults {
             user_id: asked.user_id.unwrap_or_else(|| self.user_id.clone()),
             content_id: asked.content_id,
             priority: asked.priority.unwrap_or(self.priority),
-            max_retries: None,
+            max_retries: asked.max_retries,
             run_at: None,
-            deadline: None,
-            timeout_ms: None,
+            deadline: asked.deadline,
+            timeout_ms: asked.timeout_ms,
             after: Vec::new(),
-            on_interrupted: None,
-            metadata: None,
+            on_interrupted: asked.on_interrupted,
+            metadata: asked.metadata,
         };
         Ready {
             id,

@@ -41,6 +41,7 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
     let held = submit("held", Some("hold"));
     let failed = submit("failed", Some("fail"));
     let behind = daemon.submit(&json!({"prompt": "behind", "after": [unsaid]}));
+    let with_it = daemon.submit(&json!({"prompt": "with it", "after": [held]}));
     let daemon = killed(daemon, 4, &place, &simulator);
 
     assert_eq!(daemon.ended(&retried)["status"], "completed");
@@ -61,13 +62,13 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
     assert_eq!(daemon.count("setAside=true"), 2);
     assert_eq!(
         daemon.count("setAside=false&status=pending"),
-        1,
-        "the one behind"
+        2,
+        "those behind"
     );
     let metrics = daemon.get("/api/admin/glm/metrics");
     assert_eq!(
         (&metrics["lane"]["parked"], &metrics["maybeBilled"]),
-        (&json!(3), &json!(4))
+        (&json!(4), &json!(4))
     );
     daemon.stop();
     assert_eq!(
@@ -81,8 +82,8 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
         .with(4)
         .noting(&[
             "2 jobs are set aside: a call was interrupted and may have been billed",
-            "1 job is to run after such",
-            "help: see GET /api/admin/glm/maybe-billed",
+            "2 jobs are to run after such",
+            "help: see GET /api/admin/glm/queue?setAside=true and maybe-billed",
         ]);
     assert_eq!(simulator.stats().calls, 5);
 
@@ -90,7 +91,9 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
     assert_eq!(daemon.count("setAside=true"), 2);
     let nothing = json!({});
     daemon.post(&format!("/api/admin/glm/cancel/{held}"), &nothing, 200);
-    assert_eq!(daemon.ended(&held)["status"], "cancelled");
+    for id in [&held, &with_it] {
+        assert_eq!(daemon.ended(id)["status"], "cancelled");
+    }
     for id in [&unsaid, &failed] {
         daemon.post(&format!("/api/admin/glm/retry/{id}"), &nothing, 200);
         let job = daemon.ended(id);

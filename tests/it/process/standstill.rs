@@ -253,7 +253,7 @@ fn a_breaker_that_is_opened_for_a_while_is_waited_for() {
     let place = Place::new();
     let simulator = simulator(0);
     let daemon = Daemon::start(&place, &simulator);
-    let open = json!({"reason": "maintenance", "forMs": 1_500});
+    let open = json!({"reason": "maintenance", "forMs": 2_500});
     daemon.post("/api/admin/glm/breaker/open", &open, 200);
     daemon.submit(&json!({"prompt": "waits"}));
     daemon.stop();
@@ -292,4 +292,38 @@ fn a_run_says_which_of_its_lines_wait_for_somebodys_word() {
         .with(0)
         .noting(&["3 of 3 lines done"]);
     assert_eq!(simulator.stats().calls, 4);
+}
+
+#[test]
+fn an_operators_word_is_on_disk_when_it_is_answered() {
+    let words = [
+        ("pause", json!({"reason": "lunch"})),
+        ("drain", json!({"reason": "moving"})),
+        ("breaker/open", json!({"reason": "incident 7"})),
+    ];
+    let place = Place::new();
+    let simulator = simulator(0);
+    for _ in 0..2 {
+        for (word, body) in &words {
+            let daemon = Daemon::start(&place, &simulator);
+            daemon.post(&format!("/api/admin/glm/{word}"), body, 200);
+            daemon.kill();
+            let daemon = Daemon::start(&place, &simulator);
+            let lane = daemon.get("/api/admin/glm/metrics")["lane"].clone();
+            let kept = match *word {
+                "pause" => lane["paused"]["reason"].clone(),
+                "drain" => lane["draining"]["reason"].clone(),
+                _ => lane["breaker"]["reason"].clone(),
+            };
+            assert_eq!(kept, body["reason"], "{word}: {lane}");
+            daemon.post("/api/admin/glm/resume", &json!({}), 200);
+            daemon.kill();
+            let daemon = Daemon::start(&place, &simulator);
+            let lane = daemon.get("/api/admin/glm/metrics")["lane"].clone();
+            let nothing = json!([null, null, "closed"]);
+            let now = json!([lane["paused"], lane["draining"], lane["breaker"]["state"]]);
+            assert_eq!(now, nothing, "{word}: {lane}");
+            daemon.kill();
+        }
+    }
 }

@@ -67,7 +67,7 @@ fn a_killed_process_fetches_what_glm_holds_and_buys_nothing_again() {
     handed_over(&simulator, 1);
     daemon.kill();
     let daemon = Daemon::start(&place, &simulator);
-    assert_eq!(daemon.job(&id)["status"], "processing");
+    assert_ne!(daemon.job(&id)["status"], "pending");
     fetched(&daemon, &id);
     assert_eq!(maybe_billed(&daemon), json!([]));
     let next = daemon.submit(&json!({"prompt": "next"}));
@@ -99,7 +99,7 @@ fn a_task_that_was_done_while_no_process_lived_is_fetched() {
 fn a_stop_in_the_middle_of_a_task_leaves_it_to_the_next_start() {
     let place = place("[server]\nshutdown_deadline_ms = 150\n");
     let simulator = simulator(0);
-    tasks_take(&simulator, 1_500);
+    tasks_take(&simulator, 2_000);
     let daemon = Daemon::start(&place, &simulator);
     let id = daemon.submit(&json!({"prompt": "long"}));
     let waits = daemon.submit(&json!({"prompt": "waits"}));
@@ -128,7 +128,7 @@ fn a_stop_in_the_middle_of_a_task_leaves_it_to_the_next_start() {
 fn fewer_slots_than_tasks_fetch_them_all_before_anything_else_is_bought() {
     let place = place("[lane]\nmax_concurrency = 3\n");
     let simulator = simulator(0);
-    tasks_take(&simulator, 600);
+    tasks_take(&simulator, 1_500);
     let daemon = Daemon::start(&place, &simulator);
     let tasks = ["one", "two", "three"].map(|prompt| daemon.submit(&json!({"prompt": prompt})));
     let next = daemon.submit(&json!({"prompt": "next"}));
@@ -156,7 +156,7 @@ fn fewer_slots_than_tasks_fetch_them_all_before_anything_else_is_bought() {
 fn another_key_can_not_fetch_a_task_and_buys_its_work_anew() {
     let place = place("");
     let simulator = simulator(0);
-    tasks_take(&simulator, 400);
+    tasks_take(&simulator, 1_500);
     let daemon = Daemon::start(&place, &simulator);
     let id = daemon.submit(&json!({"prompt": "long"}));
     handed_over(&simulator, 1);

@@ -1,7 +1,7 @@
 //! Lists narrowed by what is in a job's own row alone, and the recent calls.
 
 use super::*;
-use crate::model::{Failure, FailureClass};
+use crate::model::{Failure, FailureClass, limits};
 use crate::ports::MoreFilter;
 
 fn narrowed(more: MoreFilter) -> JobFilter {
@@ -195,4 +195,28 @@ pub fn the_recent_calls_are_told<S: Store>(open: Open<'_, S>) {
     check(ended(1), 150, 81..=CALLS);
     assert!(store.calls_since(ended(231), 10).unwrap().is_empty());
     assert!(store.calls_since(ended(1), 0).unwrap().is_empty());
+}
+
+/// A page is bounded in bytes, too: the next begins where it ended.
+pub fn a_page_of_large_jobs_ends_early<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    for n in 1..=4 {
+        let mut new = new_job(n);
+        if matches!(n, 2 | 3) {
+            // With two of them the bound is reached.
+            new.request = Request::Prompt("x".repeat(limits::PAGE_BODY_BYTES_MAX / 2));
+        }
+        done(&store, &[submit(new)]);
+    }
+    let every = [1, 2, 3, 4].map(job_id).to_vec();
+    let by_id = narrowed(MoreFilter {
+        ids: Some(every),
+        ..MoreFilter::default()
+    });
+    for filter in [JobFilter::default(), by_id] {
+        let first = store.jobs(&filter, None, 100).unwrap();
+        assert_eq!((first.total, ids(&first)), (4, vec![4, 3, 2]));
+        let rest = store.jobs(&filter, first.cursor, 100).unwrap();
+        assert_eq!((ids(&rest), rest.cursor), (vec![1], None));
+    }
 }
