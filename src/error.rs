@@ -2,7 +2,7 @@
 
 use crate::config::PatchError;
 use onelane_actors::model::{
-    AttemptNo, Failure, HoldScope, JobId, JobStatus, SubmissionError, UnpricedModel,
+    AttemptNo, Failure, HoldScope, JobId, JobStatus, Standing, SubmissionError, UnpricedModel,
 };
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::StoreError;
@@ -57,6 +57,9 @@ pub enum Error {
         /// What the operator said, if anything.
         reason: Option<String>,
     },
+    /// The job does not fit into a budget.
+    #[error("budget {} is used up until {}; the job was not taken", .0.account.budget, .0.until)]
+    OverBudget(Box<Standing>),
     /// A job to run after does not exist.
     #[error("there is no job {0} to run after; name jobs that were submitted before")]
     NoSuchDependency(JobId),

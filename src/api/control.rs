@@ -8,7 +8,7 @@ use warp::reply::Response;
 use super::body::Body;
 use super::fields::{Fields, Object};
 use super::problem::{Kind, Problem};
-use super::views::{BreakerView, ScopedHoldView};
+use super::views::{BreakerView, ScopedHoldView, StandingView};
 use super::{Api, limits, reply};
 
 /// `POST pause`, with a reason or without.
@@ -78,6 +78,18 @@ pub(super) async fn holds(api: &Api) -> Result<Response, Problem> {
     let lane = api.lane.lane().await?;
     let holds = ScopedHoldView::all(&lane.holds);
     Ok(reply::json(StatusCode::OK, &HoldsBody { holds }))
+}
+
+#[derive(Serialize)]
+struct BudgetsBody<'a> {
+    budgets: Vec<StandingView<'a>>,
+}
+
+/// `GET budgets`.
+pub(super) async fn budgets(api: &Api) -> Result<Response, Problem> {
+    let standings = api.lane.budgets().await?;
+    let budgets = standings.iter().map(StandingView::new).collect();
+    Ok(reply::json(StatusCode::OK, &BudgetsBody { budgets }))
 }
 
 /// `DELETE holds/...`: ends that one.

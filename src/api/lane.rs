@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use onelane_actors::model::{
-    AttemptNo, Billing, BreakerSnapshot, HoldScope, JobId, Settings, Timestamp, UsageRow,
+    AttemptNo, Billing, BreakerSnapshot, HoldScope, JobId, Settings, Standing, Timestamp, UsageRow,
 };
 use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, UsageFilter};
 use serde_json::Value;
@@ -83,6 +83,8 @@ pub trait Lane: Send + Sync + 'static {
     fn lane(&self) -> Answer<'_, LaneStatus>;
     /// Ends one hold.
     fn release_hold(&self, scope: HoldScope) -> Answer<'_, ()>;
+    /// How the budgets stand.
+    fn budgets(&self) -> Answer<'_, Vec<Standing>>;
     /// The breaker as it is.
     fn breaker(&self) -> BreakerSnapshot;
     /// Closes the breaker.
@@ -206,6 +208,10 @@ impl Lane for Orchestrator {
 
     fn release_hold(&self, scope: HoldScope) -> Answer<'_, ()> {
         Box::pin(self.release_hold(scope))
+    }
+
+    fn budgets(&self) -> Answer<'_, Vec<Standing>> {
+        Box::pin(self.budgets())
     }
 
     fn breaker(&self) -> BreakerSnapshot {

@@ -157,6 +157,7 @@ impl Api {
                 control::reset_breaker(self).await
             }
             Route::OpenBreaker => control::open_breaker(self, headers, body).await,
+            Route::Budgets => control::budgets(self).await,
             Route::Holds => control::holds(self).await,
             Route::ReleaseHold(scope) => {
                 body.nothing(headers).await?;

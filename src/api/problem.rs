@@ -37,6 +37,7 @@ pub(super) enum Kind {
     IdempotencyConflict,
     QueueFull,
     Draining,
+    OverBudget,
     UnknownDependency,
     UnpricedModel,
     DependencyEnded,
@@ -101,6 +102,12 @@ impl Kind {
             ),
             Self::QueueFull => (S::TOO_MANY_REQUESTS, "queue-full", "queue full", "1302"),
             Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "intake closed", "500"),
+            Self::OverBudget => (
+                S::TOO_MANY_REQUESTS,
+                "over-budget",
+                "budget used up",
+                "1113",
+            ),
             Self::UnknownDependency => (
                 S::UNPROCESSABLE_ENTITY,
                 "unknown-dependency",
@@ -261,6 +268,7 @@ impl Problem {
             Kind::IdempotencyConflict
             | Kind::DependencyEnded
             | Kind::Draining
+            | Kind::OverBudget
             | Kind::JobCancelled
             | Kind::JobFailed => {
                 headers.push((SHOULD_RETRY, HeaderValue::from_static("false")));
@@ -375,6 +383,7 @@ impl From<Error> for Problem {
             Error::Unpriced(_) => return Self::fault(Kind::UnpricedModel, "model", detail),
             Error::DependencyEnded { .. } => Kind::DependencyEnded,
             Error::Draining { .. } => Kind::Draining,
+            Error::OverBudget(_) => Kind::OverBudget,
             Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,
             Error::BillingSettled { .. } => Kind::BillingSettled,
             Error::NoSuchHold(_) => Kind::UnknownHold,
@@ -455,6 +464,7 @@ mod tests {
             Kind::IdempotencyConflict,
             Kind::QueueFull,
             Kind::Draining,
+            Kind::OverBudget,
             Kind::UnknownDependency,
             Kind::DependencyEnded,
             Kind::UnknownAttempt,

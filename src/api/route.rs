@@ -33,6 +33,8 @@ pub(super) enum Route {
     Breaker,
     ResetBreaker,
     OpenBreaker,
+    /// `GET budgets`.
+    Budgets,
     Holds,
     ReleaseHold(HoldScope),
     MaybeBilled,
@@ -92,6 +94,7 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
             ["breaker"] => plain(&[(Method::GET, Route::Breaker)]),
             ["breaker", "reset"] => plain(&[(Method::POST, Route::ResetBreaker)]),
             ["breaker", "open"] => plain(&[(Method::POST, Route::OpenBreaker)]),
+            ["budgets"] => plain(&[(Method::GET, Route::Budgets)]),
             ["holds"] => plain(&[(Method::GET, Route::Holds)]),
             ["holds", "account"] => {
                 plain(&[(Method::DELETE, Route::ReleaseHold(HoldScope::Account))])
@@ -216,6 +219,7 @@ mod tests {
         check("GET", "/api/admin/glm/breaker", Route::Breaker);
         check("POST", "/api/admin/glm/breaker/reset", Route::ResetBreaker);
         check("POST", "/api/admin/glm/breaker/open", Route::OpenBreaker);
+        check("GET", "/api/admin/glm/budgets", Route::Budgets);
         check("GET", "/api/admin/glm/holds", Route::Holds);
         check(
             "DELETE",

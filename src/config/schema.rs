@@ -190,6 +190,16 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::OneOf(&["auto", "cny", "usd", "points"]),
     ),
     live("money.prices", "prices", Kind::Prices),
+    live("money.zone", "zone", Kind::Text(text::zone)),
+    named(
+        "money.budgets",
+        "budgets",
+        text::budget_name,
+        Entry::Group {
+            members: BUDGET,
+            short: false,
+        },
+    ),
     live(
         "money.unpriced",
         "unpriced",
@@ -221,6 +231,17 @@ const LANE: &[Key] = &[
     live("min_spacing_ms", "minSpacing", U63),
     live("fair_quantum_tokens", "fairQuantumTokens", U32),
     live("ageing_ms", "ageing", U63),
+];
+
+/// What a budget says.
+const BUDGET: &[Key] = &[
+    live("period", "period", Kind::OneOf(&["day", "month"])),
+    live("user", "user", Kind::Text(text::plain)),
+    live("model", "model", Kind::Text(text::plain)),
+    live("amount", "amount", Kind::Text(text::amount)),
+    live("tokens", "tokens", U63),
+    live("warn_percent", "warnPercent", Kind::Whole(0..=100)),
+    live("over", "over", Kind::OneOf(&["wait", "refuse"])),
 ];
 
 /// What may be said of a code: another class, or single rules. The class alone needs no group.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{OnInterrupted, PolicyOverride, Secret, Unpriced};
+use onelane_actors::model::{
+    Calendar, OnInterrupted, OverBudget, Period, PolicyOverride, Secret, Unpriced,
+};
 use serde::{Deserialize, Serialize};
 
 use super::prices::{ModelPrice, PriceList};
@@ -194,6 +196,44 @@ pub struct MoneySection {
     pub prices: Vec<ModelPrice>,
     /// What becomes of submissions for models without a price.
     pub unpriced: Unpriced,
+    /// The zone whose days and months count: `UTC`, an offset, or a name such as `Asia/Shanghai`.
+    pub zone: Calendar,
+    /// What calls may cost, by name.
+    pub budgets: BTreeMap<String, BudgetSection>,
+}
+
+/// `[money.budgets.NAME]`: what calls may cost in a day or a month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetSection {
+    /// For how long.
+    pub period: Period,
+    /// Whose calls: a user, `*` for each, nothing for all together.
+    pub user: Option<String>,
+    /// To which models: one, `*` for each, nothing for all together.
+    pub model: Option<String>,
+    /// The limit in money of the price list in force, as decimal text.
+    pub amount: Option<String>,
+    /// The limit in tokens, instead of money.
+    pub tokens: Option<u64>,
+    /// The percentage of the limit at which it warns; 0: it does not.
+    pub warn_percent: u8,
+    /// What happens beyond the limit.
+    pub over: OverBudget,
+}
+
+impl Default for BudgetSection {
+    fn default() -> Self {
+        Self {
+            period: Period::Day,
+            user: None,
+            model: None,
+            amount: None,
+            tokens: None,
+            warn_percent: 80,
+            over: OverBudget::Wait,
+        }
+    }
 }
 
 /// `[store]`: the file that everything is in.

@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use onelane_actors::model::{
-    AutoSettings, BreakerSettings, Calendar, CoolDownSettings, Endpoint, LaneRules, NamedLane,
-    OrderSettings, PaceSettings, RetrySettings, Secret, Settings, SettingsError, Timeouts,
+    AutoSettings, BreakerSettings, Budget, CoolDownSettings, Cost, Currency, Endpoint, LaneRules,
+    Limit, NamedLane, OrderSettings, PaceSettings, RetrySettings, Secret, Settings, SettingsError,
+    Timeouts, Whose,
 };
 
 use super::error::ConfigError;
 use super::path::join;
 use super::sections::{
-    BreakerSection, Config, LaneSection, NamedLaneSection, RetrySection, TimeoutsSection,
+    BreakerSection, BudgetSection, Config, LaneSection, NamedLaneSection, RetrySection,
+    TimeoutsSection,
 };
 use super::{policy, prices, text};
 
@@ -75,13 +77,51 @@ impl Config {
             async_poll_ms: self.glm.async_poll_ms,
             pause_after_timeout_ms: self.lane.pause_after_timeout_ms,
             operator_probe_ms: self.lane.operator_probe_ms,
-            budgets: Vec::new(),
-            calendar: Calendar::default(),
+            budgets: self.budgets(currency)?,
+            calendar: self.money.zone,
             prices: Arc::new(table),
             unpriced: self.money.unpriced,
         };
         settings.validate()?;
         Ok(settings)
+    }
+
+    /// The budgets, in money of `currency` where they say no tokens.
+    fn budgets(&self, currency: Currency) -> Result<Vec<Budget>, ConfigError> {
+        let whose = |name: Option<&String>| match name.map(String::as_str) {
+            None => Whose::All,
+            Some("*") => Whose::Each,
+            Some(name) => Whose::One(name.to_owned()),
+        };
+        let budget = |(name, section): (&String, &BudgetSection)| {
+            let refuse = |field: &str, problem: String| {
+                ConfigError::Setting(SettingsError {
+                    field: format!("money.budgets.{name}.{field}").into(),
+                    problem,
+                })
+            };
+            let limit = match (&section.amount, section.tokens) {
+                (Some(amount), None) => Limit::Money(Cost {
+                    nanos: text::nanos(amount).map_err(|problem| refuse("amount", problem))?,
+                    currency,
+                }),
+                (None, Some(tokens)) => Limit::Tokens(tokens),
+                _ => {
+                    let problem = "must be there, or tokens instead; not both".to_owned();
+                    return Err(refuse("amount", problem));
+                }
+            };
+            Ok(Budget {
+                name: name.clone(),
+                period: section.period,
+                users: whose(section.user.as_ref()),
+                models: whose(section.model.as_ref()),
+                limit,
+                warn_percent: section.warn_percent,
+                over: section.over,
+            })
+        };
+        self.money.budgets.iter().map(budget).collect()
     }
 
     /// Checks what the lane is not told: store, server and log.

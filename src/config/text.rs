@@ -3,8 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use onelane_actors::model::{DEFAULT_LANE, limits};
+use onelane_actors::model::{Calendar, DEFAULT_LANE, Nanos, limits};
 use reqwest::Url;
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 use tracing_subscriber::EnvFilter;
 
 use super::suggest::quoted;
@@ -132,6 +134,40 @@ pub(crate) fn lane_name(text: &str) -> Result<(), String> {
         "must be named with 1 to 64 letters, digits, `-` or `_`, and not `default`, which is [lane]"
             .to_owned(),
     )
+}
+
+/// A budget's name.
+pub(crate) fn budget_name(text: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if (1..=64).contains(&text.len()) && text.chars().all(is_plain) {
+        return Ok(());
+    }
+    Err("must be named with 1 to 64 letters, digits, `-` or `_`".to_owned())
+}
+
+/// A calendar's zone.
+pub(crate) fn zone(text: &str) -> Result<String, String> {
+    let zone: Calendar = text.parse()?;
+    Ok(zone.to_string())
+}
+
+/// An amount of money, as decimal text.
+pub(crate) fn amount(text: &str) -> Result<String, String> {
+    nanos(text).map(|_| text.to_owned())
+}
+
+/// An amount of money in billionths.
+pub(crate) fn nanos(text: &str) -> Result<Nanos, String> {
+    const NANOS_PER_UNIT: i64 = 1_000_000_000;
+    let amount = Decimal::from_str_exact(text)
+        .map_err(|_| "must be a plain decimal such as \"12.50\"".to_owned())?;
+    let nanos = amount.checked_mul(Decimal::from(NANOS_PER_UNIT));
+    nanos
+        .filter(|n| n.fract().is_zero() && *n > Decimal::ZERO)
+        .and_then(|n| n.to_i64())
+        .ok_or_else(|| {
+            "must be above 0, at most nine decimals long, and at most 9 billion".to_owned()
+        })
 }
 
 /// A code of the policy table: GLM's number, an HTTP status, or another code with a row of its own.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use onelane_actors::model::{AttemptNo, Billing, JobId, Usage};
 use onelane_actors::policy::transition::{Refusal, Transition};
 use onelane_actors::ports::CallFilter;
+use onelane_actors::queue::QueueMsg;
 
 use super::{Asked, Orchestrator};
 use crate::error::Error;
@@ -39,7 +40,17 @@ impl Orchestrator {
             .await?;
         match (verdicts.pop(), asked) {
             // Asked again after a lost reply, it finds its own work done.
-            (Some(Ok(_)), _) | (Some(Err(Refusal::BillingSettled(_))), Asked::Again) => Ok(billing),
+            (Some(Ok(_)), _) | (Some(Err(Refusal::BillingSettled(_))), Asked::Again) => {
+                // The budgets hear of it. A queue that is just being restarted reads it from the store.
+                if let Ok((_, refs)) = self.refs().await {
+                    let _ = refs.queue.cast(QueueMsg::Billed {
+                        job_id,
+                        attempt,
+                        billing: billing.clone(),
+                    });
+                }
+                Ok(billing)
+            }
             (Some(Err(Refusal::BillingSettled(_))), Asked::Once) => {
                 Err(Error::BillingSettled { job_id, attempt })
             }

@@ -1,7 +1,7 @@
 //! An operator's words to a running lane: pause, drain, resume, holds, the breaker.
 
 use onelane_actors::breaker::BreakerMsg;
-use onelane_actors::model::{BreakerSnapshot, HoldScope, Timestamp};
+use onelane_actors::model::{BreakerSnapshot, HoldScope, Standing, Timestamp};
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::queue::QueueMsg;
 
@@ -67,6 +67,13 @@ impl Orchestrator {
             Err(Refusal::NotFound) => Ok(()),
             other => other.map_err(unexpected),
         }
+    }
+
+    /// How the budgets stand: every account that something was spent from or reserved in, and every
+    /// budget that is for all together.
+    pub async fn budgets(&self) -> Result<Vec<Standing>, Error> {
+        self.ask(|refs, reply| refs.queue.cast(QueueMsg::Budgets { reply }))
+            .await
     }
 
     /// The breaker as it is.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use onelane_actors::model::{JobStatus, limits};
+use onelane_actors::model::{Budget, JobStatus, OverBudget, limits};
 use onelane_actors::policy::transition::{Applied, NewJob, Refusal, Transition};
 use onelane_actors::ports::{JobRecord, Verdicts};
-use onelane_actors::queue::{CLOSED_QUEUE_JOBS, SubmitError, Submitted, submitted};
+use onelane_actors::queue::{CLOSED_QUEUE_JOBS, QueueMsg, SubmitError, Submitted, submitted};
 use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
 
 use super::{Asked, Orchestrator, Submission};
@@ -21,6 +21,7 @@ impl Orchestrator {
     /// the same key for a job that is there is answered even then.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
         let new = self.new_job(submission)?;
+        self.affords(&new).await?;
         let mut verdicts = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
         self.taken(verdicts.pop())
     }
@@ -94,6 +95,32 @@ impl Orchestrator {
             new.max_queue_jobs = CLOSED_QUEUE_JOBS;
         }
         Ok(new)
+    }
+
+    /// Refuses a job that does not fit into a budget whose owner wants that told at the door.
+    async fn affords(&self, new: &NewJob) -> Result<(), Error> {
+        let settings = Arc::clone(&self.inner.settings.borrow());
+        let refuses = |budget: &Budget| budget.over == OverBudget::Refuse;
+        if !settings.budgets.iter().any(refuses) {
+            return Ok(());
+        }
+        let job = &new.job;
+        let over = self
+            .ask(|refs, reply| {
+                refs.queue.cast(QueueMsg::Affords {
+                    user_id: job.user_id.clone(),
+                    model: job.model.clone(),
+                    worst: job.worst,
+                    reply,
+                })
+            })
+            .await?;
+        match over {
+            Some(standing) if standing.over == OverBudget::Refuse => {
+                Err(Error::OverBudget(Box::new(standing)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the store said of an insert.

@@ -524,7 +524,7 @@ async fn a_fallback_that_is_set_while_a_model_is_held_serves_and_is_named_and_pa
             total_tokens: 2_000,
             ..Default::default()
         };
-        lane.settings().prices.cost(model, &usage).unwrap()
+        lane.settings().prices.charge(model, &usage).unwrap().0
     };
     assert_ne!(
         price("glm-5"),

@@ -565,6 +565,7 @@ mod tests {
                 ..Usage::default()
             },
             cost: None,
+            price: None,
             at: NOW,
         };
         b.resolve(call.job_id, call.attempt, &billing);
@@ -691,7 +692,7 @@ mod tests {
                         let call = &mut log[doubt[usize::from(pick) % doubt.len()]];
                         let used = used.min(call.reserved.unwrap().tokens);
                         let usage = Usage { total_tokens: used, ..Usage::default() };
-                        let billing = Billing { billed, usage, cost: None, at: NOW };
+                        let billing = Billing { billed, usage, cost: None, price: None, at: NOW };
                         b.resolve(call.job_id, call.attempt, &billing);
                         call.billing = Some(billing);
                     }

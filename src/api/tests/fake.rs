@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::ready;
 use onelane_actors::model::{
     AttemptNo, Billing, BreakerSnapshot, BreakerState, CallRecord, HoldScope, JobId, JobStatus,
-    Settings, Timestamp, UsageRow,
+    Settings, Standing, Timestamp, UsageRow,
 };
 use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, UsageFilter};
 use serde_json::{Value, json};
@@ -325,6 +325,10 @@ impl Lane for FakeLane {
             holds: self.lock().holds.clone(),
             ..sample::metrics().lane
         }))
+    }
+
+    fn budgets(&self) -> Answer<'_, Vec<Standing>> {
+        now(Ok(Vec::new()))
     }
 
     fn release_hold(&self, scope: HoldScope) -> Answer<'_, ()> {

@@ -2,6 +2,7 @@
 //! durations in milliseconds, money as exact decimals.
 
 mod billing;
+mod budget;
 mod call;
 mod estimate;
 mod excerpt;
@@ -11,6 +12,7 @@ mod price;
 mod statistics;
 
 pub(super) use billing::{BillingView, MaybeBilledView};
+pub(super) use budget::StandingView;
 pub(super) use call::CallView;
 pub(super) use estimate::EstimatesView;
 pub(super) use excerpt::Excerpt;
