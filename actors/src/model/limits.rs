@@ -69,3 +69,5 @@ pub const PACE_LOG_STARTS_MAX: usize = 15_000;
 /// How long the pace of a lane with a token bound remembers a start, in milliseconds: as long as a
 /// call usually may take, so that what it really used still counts.
 pub const PACE_MEMORY_MS: u64 = 600_000;
+/// Alerts that are over, of which the store still knows.
+pub const ALERTS_KEPT: usize = 200;

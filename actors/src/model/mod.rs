@@ -3,6 +3,7 @@
 //! Types here have no behaviour beyond their own invariants. Their serde form is the stored form;
 //! what a client of the HTTP API sees is shaped at that boundary, not here.
 
+mod alert;
 mod call;
 mod event;
 mod failure;
@@ -20,6 +21,10 @@ mod usage;
 
 pub mod limits;
 
+pub use alert::{
+    Alert, AlertBook, AlertKey, AlertSettings, CallWindow, Measure, PastAlert, Thresholds,
+    WHOLE_SHARE,
+};
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};

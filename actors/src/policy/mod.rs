@@ -2,6 +2,7 @@
 //! number: time, ids and seeds come in as arguments.
 
 pub mod adaptive;
+pub mod alert;
 pub mod breaker;
 pub mod conclude;
 pub mod effects;
