@@ -1,7 +1,9 @@
 //! What can go wrong for somebody who uses the lane.
 
 use crate::config::PatchError;
-use onelane_actors::model::{AttemptNo, Failure, HoldScope, JobId, JobStatus, SubmissionError};
+use onelane_actors::model::{
+    AttemptNo, DeliveryId, Failure, HoldScope, JobId, JobStatus, SubmissionError,
+};
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::StoreError;
 use onelane_actors::queue::SubmitError;
@@ -79,6 +81,12 @@ pub enum Error {
         /// Which attempt.
         attempt: AttemptNo,
     },
+    /// No such delivery.
+    #[error("there is no delivery {0}; deliveries that have ended are forgotten after a while")]
+    NoSuchDelivery(DeliveryId),
+    /// No endpoint of this name is configured.
+    #[error("there is no endpoint {0} in [webhooks.endpoints]")]
+    NoSuchEndpoint(String),
     /// Nothing is held there.
     #[error("{0} is not held")]
     NoSuchHold(HoldScope),

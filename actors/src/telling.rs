@@ -94,6 +94,8 @@ impl Teller {
             | Transition::Task { .. }
             | Transition::Billing { .. }
             | Transition::Reprioritise { .. }
+            | Transition::Alerts(_)
+            | Transition::Delivery(_)
             | Transition::Config(_) => {}
         }
         if let Applied::Chain { others, .. } = applied {

@@ -190,10 +190,9 @@ pub(super) async fn metrics(api: &Api) -> Result<Response, Problem> {
     let calls = calls
         .map(|call| CallView::new(call, records.get(&call.job_id), api.preview_chars))
         .collect();
-    Ok(reply::json(
-        StatusCode::OK,
-        &MetricsView::new(&metrics, calls),
-    ))
+    let alerts = api.lane.alerts();
+    let body = MetricsView::new(&metrics, calls).with_alerts(&alerts);
+    Ok(reply::json(StatusCode::OK, &body))
 }
 
 /// The jobs that are still there, for the previews of their calls.

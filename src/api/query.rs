@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use onelane_actors::model::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
-use onelane_actors::model::{Day, FailureClass, JobStatus};
+use onelane_actors::model::{Day, FailureClass, JobId, JobStatus};
 use onelane_actors::ports::{JobFilter, MoreFilter};
 
 use super::limits;
@@ -106,6 +106,28 @@ impl Query {
             format!("must be a whole number from 1 to {PAGE_ROWS_MAX}")
         })?;
         Ok(limit.unwrap_or(PAGE_ROWS_DEFAULT))
+    }
+
+    /// One of some names, each with what it means.
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        name: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, Problem> {
+        let parse = |text: &str| {
+            let found = choices.iter().find(|(known, _)| *known == text);
+            found.map(|(_, choice)| *choice)
+        };
+        self.read(name, parse, || {
+            let names: Vec<&str> = choices.iter().map(|(known, _)| *known).collect();
+            format!("must be one of {}", names.join(", "))
+        })
+    }
+
+    /// The id of a job.
+    pub(super) fn job_id(&self, name: &str) -> Result<Option<JobId>, Problem> {
+        let parse = |text: &str| text.parse().ok();
+        self.read(name, parse, || "must be the id of a job".to_owned())
     }
 
     /// `cursor`: where a page begins.

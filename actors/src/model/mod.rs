@@ -5,6 +5,8 @@
 
 mod alert;
 mod call;
+mod callback;
+mod delivery;
 mod event;
 mod failure;
 mod id;
@@ -26,6 +28,10 @@ pub use alert::{
     WHOLE_SHARE,
 };
 pub use call::{Billing, CallOutcome, CallRecord};
+pub use callback::{CallbackRules, host_rule, is_public};
+pub use delivery::{
+    Delivery, DeliveryId, DeliveryStatus, HookEndpoint, NOTICE_EVENTS, Notice, Target, Try,
+};
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};

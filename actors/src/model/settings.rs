@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, lane_for, limits};
+use super::{CallbackRules, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, lane_for, limits};
 use crate::policy::price::PriceTable;
 
 /// A secret that no log, error or response shows.
@@ -250,6 +250,8 @@ pub struct Settings {
     /// After so many milliseconds an operator hold lets one call try whether it still stands. 0: only
     /// an operator ends it.
     pub operator_probe_ms: u64,
+    /// Where the end of a job may be told.
+    pub callbacks: CallbackRules,
     /// What calls cost.
     pub prices: Arc<PriceTable>,
 }
@@ -554,6 +556,7 @@ impl Default for Settings {
             async_poll_ms: 2_000,
             pause_after_timeout_ms: 0,
             operator_probe_ms: 0,
+            callbacks: CallbackRules::default(),
             prices: Arc::new(PriceTable::default()),
         }
     }

@@ -36,6 +36,8 @@ pub struct Submission {
     pub after: Vec<JobId>,
     /// What becomes of it when its call is interrupted; `None`: as configured.
     pub on_interrupted: Option<OnInterrupted>,
+    /// Where its end is to be told; only hosts that the operator allows.
+    pub callback_url: Option<String>,
     /// Any JSON of the submitter's own, kept as it came.
     pub metadata: Option<Box<RawValue>>,
 }
@@ -91,6 +93,7 @@ impl Submission {
             idempotency_key: None,
             after: Vec::new(),
             on_interrupted: None,
+            callback_url: None,
             metadata: None,
         }
     }
@@ -161,6 +164,13 @@ impl Submission {
         self
     }
 
+    /// Told to this URL when it ends.
+    #[must_use]
+    pub fn callback_url(mut self, url: impl Into<String>) -> Self {
+        self.callback_url = Some(url.into());
+        self
+    }
+
     /// The job, once every field has been checked.
     pub fn into_job(
         self,
@@ -169,6 +179,11 @@ impl Submission {
         now: Timestamp,
     ) -> Result<NewJob, SubmissionError> {
         self.check()?;
+        if let Some(url) = &self.callback_url
+            && let Err(problem) = settings.callbacks.check(url)
+        {
+            return Err(SubmissionError::new("callbackUrl", problem));
+        }
         let estimated_tokens = estimate::tokens(&self.request, settings.max_tokens);
         let mut after = self.after;
         after.sort_unstable();
@@ -214,6 +229,7 @@ impl Submission {
             has_dependents: false,
             set_aside: None,
             on_interrupted: self.on_interrupted,
+            callback_url: self.callback_url,
             task: None,
             estimated_tokens,
         };

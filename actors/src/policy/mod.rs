@@ -5,6 +5,7 @@ pub mod adaptive;
 pub mod alert;
 pub mod breaker;
 pub mod conclude;
+pub mod delivery;
 pub mod effects;
 pub mod estimate;
 pub mod hold;

@@ -95,6 +95,9 @@ pub(in crate::api) struct JobView<'a> {
     set_aside: Option<SetAsideView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_interrupted: Option<OnInterrupted>,
+    /// Where its end is told; only in the whole job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,6 +154,10 @@ impl<'a> JobView<'a> {
             waits_for: &job.waits_for,
             set_aside: job.set_aside.as_ref().map(SetAsideView::new),
             on_interrupted: job.on_interrupted,
+            callback_url: job
+                .callback_url
+                .as_deref()
+                .filter(|_| shown == Shown::Whole),
             idempotency_key: job.idempotency_key.as_deref(),
             metadata: job.metadata.as_deref(),
             attempts: None,

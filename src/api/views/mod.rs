@@ -3,6 +3,7 @@
 
 mod billing;
 mod call;
+mod delivery;
 mod excerpt;
 mod job;
 mod lane;
@@ -10,6 +11,7 @@ mod statistics;
 
 pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use call::CallView;
+pub(super) use delivery::DeliveryView;
 pub(super) use job::{JobView, Shown};
 pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
 pub(super) use statistics::{StatisticsRow, statistics};

@@ -45,6 +45,7 @@ impl Defaults {
             timeout_ms: None,
             after: Vec::new(),
             on_interrupted: None,
+            callback_url: None,
             metadata: None,
         };
         Ready {

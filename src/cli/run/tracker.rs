@@ -227,6 +227,7 @@ mod tests {
             has_dependents: false,
             set_aside: None,
             on_interrupted: None,
+            callback_url: None,
             task: None,
             estimated_tokens: 0,
         }
