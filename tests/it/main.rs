@@ -26,3 +26,4 @@ mod restarts;
 mod steering;
 mod supervision;
 mod support;
+mod webhooks;

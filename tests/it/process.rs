@@ -7,6 +7,7 @@ mod serve;
 mod simulate;
 mod standstill;
 mod store;
+mod webhooks;
 
 use std::process::Command;
 
