@@ -81,13 +81,7 @@ impl Loaded {
         let secrets = secrets
             .into_iter()
             .map(|(path, secret)| (path.to_owned(), secret.clone()))
-            .chain(
-                config
-                    .webhooks
-                    .endpoints
-                    .iter()
-                    .map(|entry| of_endpoint(entry)),
-            );
+            .chain(config.webhooks.endpoints.iter().map(of_endpoint));
         for (path, secret) in secrets {
             if let Some(secret) = secret {
                 let value = Value::from(secret.expose());

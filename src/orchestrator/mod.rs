@@ -118,7 +118,8 @@ impl Orchestrator {
     pub async fn start_with(parts: Parts) -> Result<Self, StartError> {
         let webhooks = parts.config.config.webhooks.settings()?;
         let sender = HttpSender::new(webhooks.callbacks.clone(), webhooks.timeout);
-        Self::start_sending(parts, Arc::new(sender)).await
+        // Boxed: a configuration is large, and so would be every future that starts a lane.
+        Box::pin(Self::start_sending(parts, Arc::new(sender))).await
     }
 
     /// As [`Orchestrator::start_with`], with webhooks brought out by `sender`.

@@ -189,11 +189,11 @@ fn whole(count: u64) -> i64 {
 }
 
 /// The calls of a window that say something of GLM: what a caller gave up or a crash cut off does not.
-fn within<'a>(
-    calls: &'a [CallRecord],
+fn within(
+    calls: &[CallRecord],
     window: CallWindow,
     now: Timestamp,
-) -> impl Iterator<Item = &'a CallRecord> {
+) -> impl Iterator<Item = &CallRecord> {
     let from = now.minus_ms(window.window_ms);
     calls
         .iter()
