@@ -2,7 +2,8 @@
 
 use crate::config::PatchError;
 use onelane_actors::model::{
-    AttemptNo, Failure, HoldScope, JobId, JobStatus, Standing, SubmissionError, UnpricedModel,
+    AttemptNo, DeliveryId, Failure, HoldScope, JobId, JobStatus, Standing, SubmissionError,
+    UnpricedModel,
 };
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::StoreError;
@@ -87,6 +88,12 @@ pub enum Error {
         /// Which attempt.
         attempt: AttemptNo,
     },
+    /// No such delivery.
+    #[error("there is no delivery {0}; deliveries that have ended are forgotten after a while")]
+    NoSuchDelivery(DeliveryId),
+    /// No endpoint of this name is configured.
+    #[error("there is no endpoint {0} in [webhooks.endpoints]")]
+    NoSuchEndpoint(String),
     /// Nothing is held there.
     #[error("{0} is not held")]
     NoSuchHold(HoldScope),

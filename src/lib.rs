@@ -55,6 +55,7 @@
 //! | [`store`] | the store on redb, behind the [`ports::Store`] port |
 //! | [`glm`] | GLM over HTTP, behind the [`ports::Glm`] port |
 //! | [`system`] | the machine's clock and ids, behind [`ports::Clock`] and [`ports::Ids`] |
+//! | [`webhooks`] | facts told to others over HTTP, signed and repeated until they arrive |
 //! | [`simulator`] | a GLM-shaped server with a script of faults |
 //! | [`queue`] | the protocol of the queue actor, for plain message submission |
 //! | [`ports`] | what the lane needs from the world, for adapters of your own |
@@ -75,6 +76,7 @@ pub mod orchestrator;
 pub mod simulator;
 pub mod store;
 pub mod system;
+pub mod webhooks;
 
 pub use config::Config;
 pub use error::Error;

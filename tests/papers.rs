@@ -114,6 +114,7 @@ fn the_actors_crate_names_nothing_that_does_io() {
             "tokio",
             "tokio-util",
             "tracing",
+            "url",
             "uuid"
         ]
     );

@@ -1,6 +1,7 @@
 //! What the lane needs from the world: a store, GLM, a clock, ids. The adapters are elsewhere;
 //! nothing in this crate does I/O.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Endpoint, Failure, FailureClass, Job,
-    JobEntry, JobId, JobStatus, LaneState, Request, RequestId, Seq, Timeouts, Timestamp, Usage,
-    UsageKey, UsageRow, code,
+    AlertBook, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Delivery, DeliveryId,
+    DeliveryStatus, Endpoint, Failure, FailureClass, HookEndpoint, Job, JobEntry, JobId, JobStatus,
+    LaneState, Notice, Request, RequestId, Seq, Timeouts, Timestamp, Usage, UsageKey, UsageRow,
+    code,
 };
 use crate::policy::transition::{Applied, Refusal, Transition};
 
@@ -323,6 +325,52 @@ impl StatusCounts {
     }
 }
 
+/// Which deliveries a list shows. Every field narrows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    /// With this status.
+    pub status: Option<DeliveryStatus>,
+    /// Of this kind of notice.
+    pub event: Option<String>,
+    /// About this job.
+    pub job_id: Option<JobId>,
+}
+
+impl DeliveryFilter {
+    /// Whether a delivery is in the list.
+    #[must_use]
+    pub fn matches(&self, delivery: &Delivery) -> bool {
+        let about = match &delivery.notice {
+            Notice::JobEnded(job) => Some(job.id),
+            _ => None,
+        };
+        self.status.is_none_or(|want| want == delivery.status)
+            && self
+                .event
+                .as_ref()
+                .is_none_or(|want| want == delivery.notice.event())
+            && self.job_id.is_none_or(|want| about == Some(want))
+    }
+}
+
+/// One page of deliveries, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryPage {
+    /// The deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// Where the next page begins; `None` on the last.
+    pub cursor: Option<u64>,
+}
+
+/// What is to be delivered.
+#[derive(Debug, Clone, Default)]
+pub struct DueDeliveries {
+    /// The deliveries that are due, those due first before the others.
+    pub due: Vec<Delivery>,
+    /// When the first of the others is due; `None` if there are no others.
+    pub next: Option<Timestamp>,
+}
+
 /// What a store says of each change of a batch, in the batch's order.
 pub type Verdicts = Vec<Result<Applied, Refusal>>;
 
@@ -409,6 +457,42 @@ pub trait Store: Send + Sync + 'static {
 
     /// Jobs by status.
     fn counts(&self) -> Result<StatusCounts, StoreError>;
+
+    /// The deliveries that are due at `now`, `limit` at most, without those of `except` (under way
+    /// already), and when the next one is.
+    fn deliveries_due(
+        &self,
+        now: Timestamp,
+        except: &BTreeSet<DeliveryId>,
+        limit: usize,
+    ) -> Result<DueDeliveries, StoreError>;
+
+    /// A page of deliveries, newest first, from `cursor` on.
+    fn deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<DeliveryPage, StoreError>;
+
+    /// The deliveries that may be forgotten, `limit` at most: those that ended before a moment, and the
+    /// oldest that have ended beyond the `keep` newest.
+    fn deliveries_over(
+        &self,
+        before: Timestamp,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, StoreError>;
+
+    /// The endpoints that notices go to.
+    fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError>;
+
+    /// What is bad and what was.
+    fn alerts(&self) -> Result<AlertBook, StoreError>;
+
+    /// Since when the job has waited that came first of those that are due at `now`; looks at the
+    /// first [`crate::model::limits::OLDEST_LOOKED_AT_MAX`] pending jobs only.
+    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// The runtime changes of the configuration, as [`Transition::Config`] stored them.
     fn config(&self) -> Result<Option<String>, StoreError>;

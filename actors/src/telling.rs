@@ -104,6 +104,8 @@ impl Teller {
             | Transition::Task { .. }
             | Transition::Billing { .. }
             | Transition::Reprioritise { .. }
+            | Transition::Alerts(_)
+            | Transition::Delivery(_)
             | Transition::Config(_) => {}
         }
         if let Applied::Chain { job, others } = applied {

@@ -205,10 +205,9 @@ pub(super) async fn metrics(api: &Api) -> Result<Response, Problem> {
     let calls = calls
         .map(|call| CallView::new(call, excerpts.get(&call.job_id)))
         .collect();
-    Ok(reply::json(
-        StatusCode::OK,
-        &MetricsView::new(&metrics, calls),
-    ))
+    let alerts = api.lane.alerts();
+    let body = MetricsView::new(&metrics, calls).with_alerts(&alerts);
+    Ok(reply::json(StatusCode::OK, &body))
 }
 
 /// Of the jobs that are still there. One at a time: they may be large.

@@ -110,6 +110,7 @@ fn read(raw: &RawValue, key: Option<String>) -> Result<Submission, Problem> {
         idempotency_key: key,
         after: Vec::new(),
         on_interrupted: None,
+        callback_url: None,
         metadata: None,
     })
 }

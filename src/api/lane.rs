@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use onelane_actors::model::{
-    AttemptNo, Billing, BreakerSnapshot, HoldScope, JobId, Settings, Standing, Timestamp, UsageRow,
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, DeliveryId, HoldScope, JobId, Settings,
+    Standing, Timestamp, UsageRow,
 };
-use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, UsageFilter};
+use onelane_actors::ports::{
+    CallFilter, CallPage, DeliveryFilter, DeliveryPage, JobFilter, JobPage, JobRecord, UsageFilter,
+};
 use serde_json::Value;
 
 use crate::config::{PolicyRow, Prices};
@@ -73,6 +76,19 @@ pub trait Lane: Send + Sync + 'static {
     fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>>;
     /// Figures of the lane.
     fn metrics(&self) -> Answer<'_, Metrics>;
+    /// Alerts that are active and that are over.
+    fn alerts(&self) -> AlertBook;
+    /// A page of deliveries to webhooks.
+    fn deliveries(
+        &self,
+        filter: DeliveryFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Answer<'_, DeliveryPage>;
+    /// Sends a delivery again.
+    fn redeliver(&self, id: DeliveryId) -> Answer<'_, ()>;
+    /// Sends a test to one endpoint or to all.
+    fn test_webhooks(&self, endpoint: Option<String>) -> Answer<'_, Vec<DeliveryId>>;
     /// Stops the lane before its next call.
     fn pause(&self, reason: Option<String>) -> Answer<'_, ()>;
     /// Closes the intake.
@@ -188,6 +204,27 @@ impl Lane for Orchestrator {
 
     fn metrics(&self) -> Answer<'_, Metrics> {
         Box::pin(self.metrics())
+    }
+
+    fn alerts(&self) -> AlertBook {
+        self.alerts()
+    }
+
+    fn deliveries(
+        &self,
+        filter: DeliveryFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Answer<'_, DeliveryPage> {
+        Box::pin(self.deliveries(filter, cursor, limit))
+    }
+
+    fn redeliver(&self, id: DeliveryId) -> Answer<'_, ()> {
+        Box::pin(self.redeliver(id))
+    }
+
+    fn test_webhooks(&self, endpoint: Option<String>) -> Answer<'_, Vec<DeliveryId>> {
+        Box::pin(self.test_webhooks(endpoint))
     }
 
     fn pause(&self, reason: Option<String>) -> Answer<'_, ()> {

@@ -8,6 +8,7 @@
 //! | `auth` | who may ask |
 //! | `body`, `query`, `fields`, `submission` | what is asked, checked |
 //! | `admin`, `control`, `bulk`, `billing` | the answers for operators: what is, what is to be, many jobs, money in doubt |
+//! | `notify` | alerts, and deliveries to webhooks |
 //! | `policy`, `prices` | the tables in force: rules, prices |
 //! | `estimate` | what jobs may cost |
 //! | `jobs`, `gateway` | the answers for programs, and for OpenAI and GLM SDKs |
@@ -24,6 +25,7 @@ mod estimate;
 mod fields;
 mod gateway;
 mod jobs;
+mod notify;
 mod policy;
 mod prices;
 mod problem;
@@ -144,6 +146,13 @@ impl Api {
             Route::Queue => admin::read_queue(self, query).await,
             Route::QueueJob(id) => admin::read_job(self, id).await,
             Route::Metrics => admin::metrics(self).await,
+            Route::Alerts => Ok(notify::alerts(self)),
+            Route::Deliveries => notify::deliveries(self, query).await,
+            Route::Redeliver(id) => {
+                body.nothing(headers).await?;
+                notify::redeliver(self, id).await
+            }
+            Route::TestWebhooks => notify::test(self, headers, body).await,
             Route::DeadLetters => admin::dead_letters(self, query).await,
             Route::Pause => control::pause(self, headers, body).await,
             Route::Drain => control::drain(self, headers, body).await,
@@ -196,6 +205,7 @@ const fn takes_parameters(route: &Route) -> bool {
             | Route::Queue
             | Route::DeadLetters
             | Route::MaybeBilled
+            | Route::Deliveries
             | Route::Job(_)
             | Route::ChatCompletions
     )

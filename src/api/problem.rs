@@ -44,6 +44,9 @@ pub(super) enum Kind {
     UnknownAttempt,
     BillingSettled,
     UnknownHold,
+    UnknownDelivery,
+    UnknownEndpoint,
+    CallbackRefused,
     JobFailed,
     JobCancelled,
     WaitTimeout,
@@ -134,6 +137,14 @@ impl Kind {
                 "1214",
             ),
             Self::UnknownHold => (S::NOT_FOUND, "unknown-hold", "not held", "1214"),
+            Self::UnknownDelivery => (S::NOT_FOUND, "unknown-delivery", "no such delivery", "1214"),
+            Self::UnknownEndpoint => (S::NOT_FOUND, "unknown-endpoint", "no such endpoint", "1214"),
+            Self::CallbackRefused => (
+                S::UNPROCESSABLE_ENTITY,
+                "callback-refused",
+                "callback not allowed",
+                "1214",
+            ),
             Self::JobFailed => (S::BAD_GATEWAY, "job-failed", "job failed", "1200"),
             Self::JobCancelled => (S::CONFLICT, "job-cancelled", "job cancelled", "1200"),
             Self::WaitTimeout => (S::GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234"),
@@ -366,6 +377,10 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let detail = error.to_string();
         let kind = match error {
+            // Well-formed, perhaps; but the operator does not allow it.
+            Error::Invalid { field, problem } if field == "callbackUrl" => {
+                return Self::fault(Kind::CallbackRefused, &field, problem);
+            }
             Error::Invalid { field, problem } => {
                 return Self::fault(Kind::InvalidField, &field, problem);
             }
@@ -387,6 +402,8 @@ impl From<Error> for Problem {
             Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,
             Error::BillingSettled { .. } => Kind::BillingSettled,
             Error::NoSuchHold(_) => Kind::UnknownHold,
+            Error::NoSuchDelivery(_) => Kind::UnknownDelivery,
+            Error::NoSuchEndpoint(_) => Kind::UnknownEndpoint,
             Error::NotFound(_) => Kind::UnknownJob,
             Error::WrongStatus { .. } => Kind::WrongStatus,
             Error::IdempotencyConflict(_) => Kind::IdempotencyConflict,
@@ -470,6 +487,9 @@ mod tests {
             Kind::UnknownAttempt,
             Kind::BillingSettled,
             Kind::UnknownHold,
+            Kind::UnknownDelivery,
+            Kind::UnknownEndpoint,
+            Kind::CallbackRefused,
             Kind::JobFailed,
             Kind::JobCancelled,
             Kind::WaitTimeout,

@@ -140,6 +140,28 @@ impl Query {
         Ok(limit.unwrap_or(PAGE_ROWS_DEFAULT))
     }
 
+    /// One of some names, each with what it means.
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        name: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, Problem> {
+        let parse = |text: &str| {
+            let found = choices.iter().find(|(known, _)| *known == text);
+            found.map(|(_, choice)| *choice)
+        };
+        self.read(name, parse, || {
+            let names: Vec<&str> = choices.iter().map(|(known, _)| *known).collect();
+            format!("must be one of {}", names.join(", "))
+        })
+    }
+
+    /// The id of a job.
+    pub(super) fn job_id(&self, name: &str) -> Result<Option<JobId>, Problem> {
+        let parse = |text: &str| text.parse().ok();
+        self.read(name, parse, || "must be the id of a job".to_owned())
+    }
+
     /// `cursor`: where a page begins.
     pub(super) fn cursor(&self) -> Result<Option<u64>, Problem> {
         self.read(

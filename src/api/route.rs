@@ -2,7 +2,7 @@
 //! method second, its id last, so that a wrong method is a 405 that names the right ones, never a
 //! 404, and a bad id on the right route is a 400.
 
-use onelane_actors::model::{AttemptNo, HoldScope, JobId};
+use onelane_actors::model::{AttemptNo, DeliveryId, HoldScope, JobId};
 use warp::http::Method;
 
 use super::problem::{Kind, Problem};
@@ -40,6 +40,10 @@ pub(super) enum Route {
     MaybeBilled,
     SettleBilling(JobId, AttemptNo),
     Metrics,
+    Alerts,
+    Deliveries,
+    Redeliver(DeliveryId),
+    TestWebhooks,
     SubmitJobs,
     Job(JobId),
     ChatCompletions,
@@ -79,6 +83,13 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
             ["estimate"] => plain(&[(Method::POST, Route::Estimate)]),
             ["statistics"] => plain(&[(Method::GET, Route::Statistics)]),
             ["metrics"] => plain(&[(Method::GET, Route::Metrics)]),
+            ["alerts"] => plain(&[(Method::GET, Route::Alerts)]),
+            ["webhooks", "deliveries"] => plain(&[(Method::GET, Route::Deliveries)]),
+            ["webhooks", "deliveries", id, "redeliver"] => {
+                pick(method, path, &[(Method::POST, ())])?;
+                Ok(Route::Redeliver(delivery_id(id)?))
+            }
+            ["webhooks", "test"] => plain(&[(Method::POST, Route::TestWebhooks)]),
             ["queue"] => plain(&[(Method::GET, Route::Queue)]),
             ["queue", id] => of_job(id, &[(Method::GET, Route::QueueJob)]),
             ["dead-letters"] => plain(&[(Method::GET, Route::DeadLetters)]),
@@ -139,6 +150,15 @@ fn attempt_no(text: &str) -> Result<AttemptNo, Problem> {
         Problem::new(
             Kind::InvalidId,
             format!("{text} is not an attempt; attempts are numbered from 1"),
+        )
+    })
+}
+
+fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {
+    text.parse().map(DeliveryId).map_err(|_| {
+        Problem::new(
+            Kind::InvalidId,
+            format!("{text} is not a delivery; its id is a number, as in the list of deliveries"),
         )
     })
 }
@@ -245,6 +265,15 @@ mod tests {
         check("POST", "/api/admin/glm/pause", Route::Pause);
         check("POST", "/api/admin/glm/resume", Route::Resume);
         check("GET", "/api/admin/glm/metrics", Route::Metrics);
+        check("GET", "/api/admin/glm/alerts", Route::Alerts);
+        let webhooks = "/api/admin/glm/webhooks";
+        check("GET", &format!("{webhooks}/deliveries"), Route::Deliveries);
+        check("POST", &format!("{webhooks}/test"), Route::TestWebhooks);
+        check(
+            "POST",
+            &format!("{webhooks}/deliveries/7/redeliver"),
+            Route::Redeliver(DeliveryId(7)),
+        );
         check("POST", "/api/glm/jobs", Route::SubmitJobs);
         check("GET", &format!("/api/glm/jobs/{ID}"), Route::Job(id));
         check("DELETE", &format!("/api/glm/jobs/{ID}"), Route::Cancel(id));
@@ -272,6 +301,8 @@ mod tests {
             assert_eq!(problem, want);
         };
         check("POST", "/api/admin/glm/config", "GET, PUT, HEAD");
+        let redeliver = "/api/admin/glm/webhooks/deliveries/x/redeliver";
+        check("GET", redeliver, "POST");
         check("GET", "/api/admin/glm/retry/nonsense", "POST");
         check("PUT", "/api/glm/jobs/nonsense", "GET, DELETE, HEAD");
         check("OPTIONS", "/v1/chat/completions", "POST");

@@ -107,6 +107,7 @@ fn read_one(at: String, object: Object, key: Option<String>) -> Result<Submissio
     let timeout_ms = fields.milliseconds("timeout", 1..=limits::CALL_TIMEOUT_MS_MAX);
     let after = fields.job_ids("after", bounds::AFTER_JOBS_MAX);
     let on_interrupted = fields.choice("onInterrupted", &ON_INTERRUPTED);
+    let callback_url = fields.text("callbackUrl", bounds::CALLBACK_URL_BYTES_MAX);
     let own_key = fields.text("idempotencyKey", bounds::IDEMPOTENCY_KEY_CHARS_MAX);
     if own_key.is_some() && key.is_some() && own_key != key {
         fields.fault("idempotencyKey", "differs from the Idempotency-Key header");
@@ -135,6 +136,7 @@ fn read_one(at: String, object: Object, key: Option<String>) -> Result<Submissio
         idempotency_key: own_key.or(key),
         after: after.unwrap_or_default(),
         on_interrupted,
+        callback_url,
         metadata,
     })
 }
@@ -273,10 +275,12 @@ mod tests {
             r#"{"prompt":"hi","model":"glm-5","userId":"u","contentId":"c","priority":-7,
             "maxRetries":0,"runAt":"2026-11-23T16:00:00+08:00","deadline":"2026-11-23T09:00:00Z",
             "timeout":5000,"after":["0199a000-0000-7000-8000-000000000001"],"onInterrupted":"hold",
+            "callbackUrl":"https://example.com/",
             "idempotencyKey":"k","metadata":{"n":1.50}}"#,
         );
         assert_eq!(job.after, [crate::api::tests::sample::id(1)]);
         assert_eq!(job.on_interrupted, Some(OnInterrupted::Hold));
+        assert_eq!(job.callback_url.as_deref(), Some("https://example.com/"));
         assert_eq!(job.model.as_deref(), Some("glm-5"));
         assert_eq!(job.user_id, "u");
         assert_eq!(job.content_id.as_deref(), Some("c"));

@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Fault, Origin, Position};
-use super::layer::{Entry, Layer, SECRETS};
+use super::layer::{Entry, Layer, secrets_of};
 use super::path::{join, parent};
 use super::read;
 use super::schema::Naming;
@@ -34,10 +34,10 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     // A number that JSON can't hold has become null, which is refused here for a better reason.
     problems.retain(|p| document.problems.iter().all(|q| q.path != p.path));
     problems.extend(document.problems.iter().cloned());
-    for (given, file) in SECRETS {
-        if leaves.contains_key(given) && leaves.contains_key(file) {
+    for (given, file) in secrets_of(leaves.keys().map(String::as_str)) {
+        if leaves.contains_key(&given) && leaves.contains_key(&file) {
             problems.push(read::Problem {
-                path: file.to_owned(),
+                path: file,
                 problem: format!("can't stand beside {given}; set one of them"),
             });
         }

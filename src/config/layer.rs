@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::error::{Fault, Origin, Position};
-use super::path::split_first;
+use super::path::{inside, split_first};
 
 /// A value and who said it. Its `Debug` does not show the value, for it may be a secret.
 #[derive(Clone, PartialEq)]
@@ -46,10 +46,26 @@ impl fmt::Debug for Entry {
 pub(crate) struct Layer(BTreeMap<String, Entry>);
 
 /// A setting that is either given or named as a file; the later word of the two counts.
-pub(crate) const SECRETS: [(&str, &str); 2] = [
+pub(crate) const SECRETS: [(&str, &str); 3] = [
     ("glm.api_key", "glm.api_key_file"),
     ("server.admin_token", "server.admin_token_file"),
+    ("webhooks.secret", "webhooks.secret_file"),
 ];
+
+/// The same inside named entries: where they are, and the two names in each.
+pub(crate) const NAMED_SECRETS: (&str, &str, &str) =
+    ("webhooks.endpoints", "secret", "secret_file");
+
+/// The settings of [`SECRETS`], and those of [`NAMED_SECRETS`] of which these paths name the file.
+pub(crate) fn secrets_of<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
+    let (group, given, file) = NAMED_SECRETS;
+    let fixed = SECRETS.map(|(given, file)| (given.to_owned(), file.to_owned()));
+    let named = paths.filter_map(|path| {
+        let entry = path.strip_suffix(file)?.strip_suffix('.')?;
+        inside(group, entry).map(|_| (format!("{entry}.{given}"), path.to_owned()))
+    });
+    fixed.into_iter().chain(named).collect()
+}
 
 impl Layer {
     pub(crate) fn get(&self, path: &str) -> Option<&Entry> {

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::change::StoredChanges;
 use super::error::{ConfigError, Fault, Origin};
-use super::layer::{Entry, Layer, SECRETS};
+use super::layer::{Entry, Layer, NAMED_SECRETS, secrets_of};
 use super::loader::{ZAI_KEY_VARIABLE, read_secret_again, read_secrets};
+use super::notify::EndpointSection;
 use super::path::{inside, join, parent};
 use super::schema::{Entry as Under, KEYS, Key, Kind};
 use super::sections::Config;
@@ -28,7 +29,7 @@ pub(crate) struct Sources {
     /// Flags and environment.
     pub(crate) above: Layer,
     /// Secrets that were read from files, by the setting they belong to.
-    pub(crate) secrets: BTreeMap<&'static str, Entry>,
+    pub(crate) secrets: BTreeMap<String, Entry>,
     /// Changes made while running.
     pub(crate) stored: Option<StoredChanges>,
 }
@@ -71,7 +72,16 @@ impl Loaded {
         let secrets = [
             ("glm.api_key", &config.glm.api_key),
             ("server.admin_token", &config.server.admin_token),
+            ("webhooks.secret", &config.webhooks.secret),
         ];
+        let (group, given, _) = NAMED_SECRETS;
+        let of_endpoint = |(name, endpoint): (&String, &'_ EndpointSection)| {
+            (join(&join(group, name), given), endpoint.secret.clone())
+        };
+        let secrets = secrets
+            .into_iter()
+            .map(|(path, secret)| (path.to_owned(), secret.clone()))
+            .chain(config.webhooks.endpoints.iter().map(of_endpoint));
         for (path, secret) in secrets {
             if let Some(secret) = secret {
                 let value = Value::from(secret.expose());
@@ -114,7 +124,7 @@ impl Loaded {
             return Ok(None);
         };
         let mut sources = self.sources.clone();
-        sources.secrets.insert("glm.api_key", entry);
+        sources.secrets.insert("glm.api_key".to_owned(), entry);
         Self::compose(sources).map(Some)
     }
 
@@ -148,8 +158,12 @@ impl Loaded {
             merged.cover(&stored.layer());
         }
         merged.cover(&sources.above);
-        for (given, file) in SECRETS {
-            if let Some(secret) = sources.secrets.get(given).filter(|_| merged.contains(file)) {
+        for (given, file) in secrets_of(merged.paths()) {
+            if let Some(secret) = sources
+                .secrets
+                .get(&given)
+                .filter(|_| merged.contains(&file))
+            {
                 merged.insert(given, secret.clone());
             }
         }

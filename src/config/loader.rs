@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::error::{ConfigError, Fault, Origin};
 use super::file;
-use super::layer::{Entry, Layer, SECRETS};
+use super::layer::{Entry, Layer, secrets_of};
 use super::loaded::{Loaded, Sources};
 use super::read;
 use super::text;
@@ -168,19 +168,19 @@ pub(crate) fn read_secrets(
     below: &Layer,
     above: &Layer,
     directory: &Path,
-) -> Result<BTreeMap<&'static str, Entry>, ConfigError> {
+) -> Result<BTreeMap<String, Entry>, ConfigError> {
     let mut secrets = BTreeMap::new();
-    for (given, file) in SECRETS {
-        let Some(entry) = below.get(file) else {
+    for (given, file) in secrets_of(below.paths()) {
+        let Some(entry) = below.get(&file) else {
             continue;
         };
-        if above.contains(given) || below.contains(given) {
+        if above.contains(&given) || below.contains(&given) {
             continue;
         }
         let path = directory.join(entry.value.as_str().unwrap_or_default());
         let secret = read_secret(&path).map_err(|problem| {
             let problem = format!("{}: {problem}", path.display());
-            ConfigError::Invalid(vec![entry.fault(file, problem)])
+            ConfigError::Invalid(vec![entry.fault(&file, problem)])
         })?;
         secrets.insert(given, Entry::new(Value::from(secret), Origin::File(path)));
     }

@@ -16,6 +16,7 @@ mod file;
 mod layer;
 mod loaded;
 mod loader;
+mod notify;
 mod path;
 mod policy;
 mod price_list;
@@ -35,6 +36,11 @@ pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
 pub use error::{ConfigError, Fault, Origin, Position};
 pub use loaded::{Loaded, Setting};
 pub use loader::Loader;
+pub use notify::{
+    AlertsSection, BreakerAlertSection, BudgetAlertSection, EndpointSection, ErrorRateSection,
+    HoldAlertSection, QueueAgeSection, QueueLengthSection, ResponseTimeSection, SpendSection,
+    WebhooksSection,
+};
 pub use policy::{PolicyClass, PolicyRow};
 pub use price_list::{ChosenBy, PriceEntry, Prices};
 pub use prices::{ModelPrice, Price, PriceList};

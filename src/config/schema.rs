@@ -4,10 +4,10 @@
 
 use std::ops::RangeInclusive;
 
-use onelane_actors::model::limits;
+use onelane_actors::model::{host_rule, limits};
 
 use super::path::inside;
-use super::text;
+use super::{notify, text};
 
 /// What a setting takes.
 pub(crate) enum Kind {
@@ -215,6 +215,130 @@ pub(crate) const KEYS: &[Key] = &[
     fixed("server.preview_chars", U63),
     fixed("server.header_timeout_ms", U63),
     fixed("server.shutdown_deadline_ms", U63),
+    live("alerts.every_ms", "alerts.every", U63),
+    live("alerts.error_rate.on", "alerts.errorRate.on", Kind::Switch),
+    live(
+        "alerts.error_rate.raise",
+        "alerts.errorRate.raise",
+        Kind::Number,
+    ),
+    live(
+        "alerts.error_rate.clear",
+        "alerts.errorRate.clear",
+        Kind::Number,
+    ),
+    live("alerts.error_rate.for_ms", "alerts.errorRate.for", U63),
+    live(
+        "alerts.error_rate.window_ms",
+        "alerts.errorRate.window",
+        U63,
+    ),
+    live(
+        "alerts.error_rate.min_calls",
+        "alerts.errorRate.minCalls",
+        U32,
+    ),
+    live(
+        "alerts.response_time.on",
+        "alerts.responseTime.on",
+        Kind::Switch,
+    ),
+    live(
+        "alerts.response_time.measure",
+        "alerts.responseTime.measure",
+        Kind::OneOf(&["p95", "mean"]),
+    ),
+    live(
+        "alerts.response_time.raise_ms",
+        "alerts.responseTime.raise",
+        U63,
+    ),
+    live(
+        "alerts.response_time.clear_ms",
+        "alerts.responseTime.clear",
+        U63,
+    ),
+    live(
+        "alerts.response_time.for_ms",
+        "alerts.responseTime.for",
+        U63,
+    ),
+    live(
+        "alerts.response_time.window_ms",
+        "alerts.responseTime.window",
+        U63,
+    ),
+    live(
+        "alerts.response_time.min_calls",
+        "alerts.responseTime.minCalls",
+        U32,
+    ),
+    live(
+        "alerts.queue_length.on",
+        "alerts.queueLength.on",
+        Kind::Switch,
+    ),
+    live("alerts.queue_length.raise", "alerts.queueLength.raise", U63),
+    live("alerts.queue_length.clear", "alerts.queueLength.clear", U63),
+    live("alerts.queue_length.for_ms", "alerts.queueLength.for", U63),
+    live("alerts.queue_age.on", "alerts.queueAge.on", Kind::Switch),
+    live("alerts.queue_age.raise_ms", "alerts.queueAge.raise", U63),
+    live("alerts.queue_age.clear_ms", "alerts.queueAge.clear", U63),
+    live("alerts.queue_age.for_ms", "alerts.queueAge.for", U63),
+    live("alerts.spend.on", "alerts.spend.on", Kind::Switch),
+    live(
+        "alerts.spend.cny_per_hour",
+        "alerts.spend.cnyPerHour",
+        Kind::Text(notify::amount),
+    ),
+    live(
+        "alerts.spend.usd_per_hour",
+        "alerts.spend.usdPerHour",
+        Kind::Text(notify::amount),
+    ),
+    live(
+        "alerts.spend.clear_share",
+        "alerts.spend.clearShare",
+        Kind::Number,
+    ),
+    live("alerts.spend.for_ms", "alerts.spend.for", U63),
+    live("alerts.budget.on", "alerts.budget.on", Kind::Switch),
+    live("alerts.budget.raise", "alerts.budget.raise", Kind::Number),
+    live("alerts.budget.clear", "alerts.budget.clear", Kind::Number),
+    live("alerts.budget.for_ms", "alerts.budget.for", U63),
+    live("alerts.breaker.on", "alerts.breaker.on", Kind::Switch),
+    live("alerts.breaker.for_ms", "alerts.breaker.for", U63),
+    live("alerts.hold.on", "alerts.hold.on", Kind::Switch),
+    live(
+        "alerts.hold.kinds",
+        "alerts.hold.kinds",
+        Kind::List(notify::hold_kind),
+    ),
+    live("alerts.hold.for_ms", "alerts.hold.for", U63),
+    fixed("webhooks.allowed_hosts", Kind::List(host_rule)),
+    fixed("webhooks.allow_http", Kind::Switch),
+    fixed("webhooks.allow_private", Kind::Switch),
+    fixed("webhooks.secret", Kind::Secret),
+    fixed("webhooks.secret_file", Kind::Text(text::plain)),
+    fixed("webhooks.include_result", Kind::Switch),
+    fixed("webhooks.timeout_ms", U63),
+    fixed("webhooks.max_in_flight", Kind::Whole(1..=256)),
+    fixed("webhooks.retry_base_ms", U63),
+    fixed("webhooks.retry_multiplier", Kind::Number),
+    fixed("webhooks.retry_max_ms", U63),
+    fixed("webhooks.give_up_ms", U63),
+    fixed("webhooks.keep_ms", U63),
+    fixed("webhooks.keep_rows", U63),
+    fixed(
+        "webhooks.endpoints",
+        Kind::Named(Named {
+            check: text::lane_name,
+            entry: Entry::Group {
+                members: ENDPOINT,
+                short: false,
+            },
+        }),
+    ),
     fixed("log.filter", Kind::Text(text::log_filter)),
     fixed("log.format", Kind::OneOf(&["text", "json"])),
 ];
@@ -242,6 +366,14 @@ const BUDGET: &[Key] = &[
     live("tokens", "tokens", U63),
     live("warn_percent", "warnPercent", Kind::Whole(0..=100)),
     live("over", "over", Kind::OneOf(&["wait", "refuse"])),
+];
+
+/// What an endpoint is told of.
+const ENDPOINT: &[Key] = &[
+    fixed("url", Kind::Text(notify::endpoint_url)),
+    fixed("secret", Kind::Secret),
+    fixed("secret_file", Kind::Text(text::plain)),
+    fixed("events", Kind::List(notify::notice_event)),
 ];
 
 /// What may be said of a code: another class, or single rules. The class alone needs no group.

@@ -7,6 +7,7 @@ use onelane_actors::model::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::notify::{AlertsSection, WebhooksSection};
 use super::prices::{ModelPrice, PriceList};
 
 /// Everything that can be configured. Its JSON and TOML forms show secrets masked.
@@ -31,6 +32,10 @@ pub struct Config {
     pub store: StoreSection,
     /// The HTTP server.
     pub server: ServerSection,
+    /// What is bad enough to tell somebody.
+    pub alerts: AlertsSection,
+    /// Whom facts are told over HTTP.
+    pub webhooks: WebhooksSection,
     /// Log lines.
     pub log: LogSection,
 }
@@ -293,18 +298,18 @@ pub enum LogFormat {
 }
 
 /// A secret comes in as text and goes out masked.
-mod masked {
+pub(super) mod masked {
     use onelane_actors::model::Secret;
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(in crate::config) fn serialize<S: Serializer>(
         secret: &Option<Secret>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         secret.as_ref().map(Secret::masked).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Secret>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;

@@ -79,6 +79,7 @@ impl Config {
             operator_probe_ms: self.lane.operator_probe_ms,
             budgets: self.budgets(currency)?,
             calendar: self.money.zone,
+            callbacks: self.webhooks.callbacks(),
             prices: Arc::new(table),
             unpriced: self.money.unpriced,
         };
@@ -125,12 +126,15 @@ impl Config {
     }
 
     /// Checks what the lane is not told: store, server and log.
+    /// Checks what the lane is not told: store, server, alerts, webhooks and log.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const DAY_MS: u64 = 86_400_000;
         let server = &self.server;
         text::plain(&self.store.path).map_err(|problem| fault("store.path", problem))?;
         checked_secret("server.admin_token", server.admin_token.as_ref())?;
         self.listen_addr()?;
+        self.alerts.settings()?;
+        self.webhooks.settings()?;
         text::log_filter(&self.log.filter).map_err(|problem| fault("log.filter", problem))?;
         let check = |ok: bool, field, problem: &str| {
             ok.then_some(())
@@ -188,7 +192,7 @@ impl Config {
     }
 }
 
-fn fault(field: impl Into<Cow<'static, str>>, problem: String) -> ConfigError {
+pub(super) fn fault(field: impl Into<Cow<'static, str>>, problem: String) -> ConfigError {
     ConfigError::Setting(SettingsError {
         field: field.into(),
         problem,

@@ -3,7 +3,7 @@
 use super::schema::{KEYS, Naming};
 
 /// Sections that hold only settings which are fixed while the program runs.
-const FIXED_SECTIONS: &[&str] = &["store", "server", "log"];
+const FIXED_SECTIONS: &[&str] = &["store", "server", "webhooks", "log"];
 
 /// The nearest setting inside the group `prefix`, one of the same name elsewhere, or all that would
 /// be right here.
@@ -132,7 +132,7 @@ mod tests {
         check(
             Naming::Toml,
             "",
-            "webhooks",
+            "plugins",
             "config.toml has `glm`, `lane`, `lanes`, `retry`",
         );
         check(

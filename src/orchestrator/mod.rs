@@ -1,6 +1,7 @@
 //! The facade: what an embedding process, the API and the command line hold. It hides actor
 //! references and restarts: a reply that was lost with its actor is asked for again.
 
+mod alerts;
 mod billing;
 mod bulk;
 mod control;
@@ -8,6 +9,7 @@ mod estimate;
 mod events;
 mod figures;
 mod jobs;
+mod notify;
 mod settings;
 mod start;
 mod submit;
@@ -18,7 +20,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use onelane_actors::cost::Totals;
-use onelane_actors::model::{BreakerSnapshot, LaneState, Settings, limits};
+use onelane_actors::model::{AlertBook, BreakerSnapshot, LaneState, Settings, limits};
 use onelane_actors::ports::{Clock, Glm, Ids, Store, StoreError};
 use onelane_actors::queue::QueueMsg;
 use onelane_actors::supervisor::{
@@ -30,8 +32,10 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::Loaded;
 use crate::error::Error;
+use crate::webhooks::{HttpSender, Sender};
 pub use bulk::Selection;
 pub use events::{Events, Feed};
+use notify::Notifier;
 pub use onelane_actors::model::Submission;
 pub use onelane_actors::queue::Submitted;
 pub use onelane_actors::supervisor::StopReason;
@@ -72,6 +76,9 @@ struct Inner {
     /// Turns true when the supervisor's task has ended: nothing of the lane runs any more.
     gone: watch::Receiver<bool>,
     closed: AtomicBool,
+    /// The alerts as they are on disk.
+    alerts: watch::Sender<AlertBook>,
+    notifier: Notifier,
 }
 
 impl Drop for Inner {
@@ -110,6 +117,20 @@ enum Asked {
 impl Orchestrator {
     /// Starts a lane on these parts and recovers what the store holds.
     pub async fn start_with(parts: Parts) -> Result<Self, StartError> {
+        let webhooks = parts.config.config.webhooks.settings()?;
+        let sender = HttpSender::new(webhooks.callbacks.clone(), webhooks.timeout);
+        // Boxed: a configuration is large, and so would be every future that starts a lane.
+        Box::pin(Self::start_sending(parts, Arc::new(sender))).await
+    }
+
+    /// As [`Orchestrator::start_with`], with webhooks brought out by `sender`.
+    pub async fn start_sending(parts: Parts, sender: Arc<dyn Sender>) -> Result<Self, StartError> {
+        let webhooks = parts.config.config.webhooks.settings()?;
+        let (store, endpoints) = (Arc::clone(&parts.store), webhooks.hook_endpoints());
+        let prepare = tokio::task::spawn_blocking(move || notify::prepare(&*store, endpoints));
+        let book = prepare
+            .await
+            .map_err(|error| StartError::Actors(error.to_string()))??;
         let (settings, settings_rx) = watch::channel(Arc::new(parts.config.settings.clone()));
         let ports = Ports {
             store: parts.store,
@@ -140,7 +161,7 @@ impl Orchestrator {
             let _ = ended.await;
             let _ = gone_tx.send(true);
         });
-        Ok(Self {
+        let lane = Self {
             inner: Arc::new(Inner {
                 ports,
                 config: RwLock::new(parts.config),
@@ -153,8 +174,12 @@ impl Orchestrator {
                 supervisor,
                 gone,
                 closed: AtomicBool::new(false),
+                alerts: watch::Sender::new(book),
+                notifier: Notifier::default(),
             }),
-        })
+        };
+        lane.start_notifier(webhooks, sender);
+        Ok(lane)
     }
 
     /// Live events from now on.
@@ -184,6 +209,7 @@ impl Orchestrator {
             let _ =
                 tokio::time::timeout(Duration::from_millis(limits::ACTOR_REPLY_MS), drain).await;
         }
+        self.inner.notifier.finish().await;
         let _ = self.inner.supervisor.cast(SupervisorMsg::Shutdown);
         let mut gone = self.inner.gone.clone();
         let _ = gone.wait_for(|gone| *gone).await;

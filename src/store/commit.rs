@@ -20,8 +20,8 @@ use super::schema::{
     self, Counters, Keyed, LineRow, decode, decode_call, encode, meta, no_call, no_request,
 };
 use crate::model::{
-    AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
-    Request, Seq, UsageKey, UsageRow,
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
+    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq, Timestamp, UsageKey, UsageRow,
 };
 use crate::ports::Verdicts;
 
@@ -84,6 +84,8 @@ struct Singles {
     lane: Option<Vec<u8>>,
     breaker: Option<Vec<u8>>,
     config: Option<Vec<u8>>,
+    alerts: Option<Vec<u8>>,
+    endpoints: Option<Vec<u8>>,
 }
 
 type Bytes = &'static [u8];
@@ -108,6 +110,10 @@ struct Transaction<'t> {
     billing_open: Lazy<'t, u64, ()>,
     dependents: Lazy<'t, &'static [u8; 32], ()>,
     usage: Lazy<'t, &'static [u8; 20], Bytes>,
+    deliveries: Lazy<'t, u64, Bytes>,
+    deliveries_due: Lazy<'t, &'static [u8; 16], ()>,
+    /// The endpoints, once the end of a job asked for them.
+    endpoints: Option<Arc<[HookEndpoint]>>,
     counted_before: Counters,
     counters: Counters,
     usage_rows: BTreeMap<[u8; 20], UsageRow>,
@@ -138,6 +144,9 @@ impl<'t> Transaction<'t> {
             billing_open: Lazy::new(transaction, schema::BILLING_OPEN),
             dependents: Lazy::new(transaction, schema::DEPENDENTS),
             usage: Lazy::new(transaction, schema::USAGE),
+            deliveries: Lazy::new(transaction, schema::DELIVERIES),
+            deliveries_due: Lazy::new(transaction, schema::DELIVERIES_DUE),
+            endpoints: None,
             counted_before: counters,
             counters,
             usage_rows: BTreeMap::new(),
@@ -169,11 +178,15 @@ impl<'t> Transaction<'t> {
             lane,
             breaker,
             config,
+            alerts,
+            endpoints,
         } = self.singles;
         let singles = [
             (meta::LANE, lane),
             (meta::BREAKER, breaker),
             (meta::CONFIG, config),
+            (meta::ALERTS, alerts),
+            (meta::ENDPOINTS, endpoints),
         ];
         for (name, value) in singles {
             if let Some(value) = value {
@@ -361,6 +374,59 @@ impl Rows for Transaction<'_> {
 
     fn put_config(&mut self, config: &str) -> Result<()> {
         self.singles.config = Some(encoded(config)?);
+        Ok(())
+    }
+
+    fn put_alerts(&mut self, alerts: &AlertBook) -> Result<()> {
+        self.singles.alerts = Some(encoded(alerts)?);
+        Ok(())
+    }
+
+    fn endpoints(&mut self) -> Result<Arc<[HookEndpoint]>> {
+        if let Some(known) = &self.endpoints {
+            return Ok(Arc::clone(known));
+        }
+        let endpoints: Vec<HookEndpoint> = match self.meta.open()?.get(meta::ENDPOINTS)? {
+            Some(row) => decode("meta", row.value())?,
+            None => Vec::new(),
+        };
+        Ok(Arc::clone(self.endpoints.insert(endpoints.into())))
+    }
+
+    fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<()> {
+        self.singles.endpoints = Some(encoded(endpoints)?);
+        self.endpoints = Some(endpoints.into());
+        Ok(())
+    }
+
+    fn next_delivery(&mut self) -> DeliveryId {
+        self.counters.delivery_seq += 1;
+        DeliveryId(self.counters.delivery_seq)
+    }
+
+    fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>> {
+        let row = self.deliveries.open()?.get(id.0)?;
+        row.map(|row| decode("deliveries", row.value())).transpose()
+    }
+
+    fn put_delivery(&mut self, delivery: &Delivery, due_before: Option<Timestamp>) -> Result<()> {
+        encode(&mut self.row, delivery)?;
+        let rows = self.deliveries.open()?;
+        rows.insert(delivery.id.0, self.row.as_slice())?;
+        if due_before != delivery.due_at {
+            let queue = self.deliveries_due.open()?;
+            if let Some(due) = due_before {
+                queue.remove(&schema::due_key(due, delivery.id))?;
+            }
+            if let Some(due) = delivery.due_at {
+                queue.insert(&schema::due_key(due, delivery.id), ())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_delivery(&mut self, id: DeliveryId) -> Result<()> {
+        self.deliveries.open()?.remove(id.0)?;
         Ok(())
     }
 }

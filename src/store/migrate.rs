@@ -34,6 +34,8 @@ pub(super) fn migrate(database: &Database, found: u64, options: StoreOptions) ->
 /// Version 2 knows lanes, chains, estimated tokens, and which calls were maybe billed.
 fn from_1_to_2(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::DEPENDENTS)?;
+    transaction.open_table(schema::DELIVERIES)?;
+    transaction.open_table(schema::DELIVERIES_DUE)?;
     note_open_billing(transaction)?;
     estimate_tokens(transaction)?;
     give_lane_its_own(transaction)

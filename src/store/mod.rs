@@ -6,6 +6,7 @@ mod commit;
 mod error;
 mod look;
 mod migrate;
+mod notices;
 mod open;
 mod read;
 mod schema;
@@ -14,6 +15,7 @@ mod schema;
 mod tests;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,10 +28,10 @@ use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend}
 
 use self::error::{Fault, Result};
 pub use self::look::stored_config;
-use crate::model::{JobId, UsageRow};
+use crate::model::{AlertBook, DeliveryId, HookEndpoint, JobId, Timestamp, UsageRow};
 use crate::ports::{
-    CallFilter, CallPage, JobFilter, JobPage, JobRecord, Recovered, StatusCounts, Store,
-    StoreError, UsageFilter, Verdicts,
+    CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
+    JobRecord, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
 };
 
 /// How the file is used.
@@ -140,6 +142,7 @@ impl RedbStore {
                     let (path, to) = (&self.path, schema::STORE_VERSION);
                     tracing::info!(path, from = found, to, "the store was migrated");
                 }
+                open::complete(&database)?;
             }
         }
         Ok(database)
@@ -247,6 +250,45 @@ impl Store for RedbStore {
 
     fn counts(&self) -> Result<StatusCounts, StoreError> {
         self.read(read::counts)
+    }
+
+    fn deliveries_due(
+        &self,
+        now: Timestamp,
+        except: &BTreeSet<DeliveryId>,
+        limit: usize,
+    ) -> Result<DueDeliveries, StoreError> {
+        self.read(|snapshot| notices::due(snapshot, now, except, limit))
+    }
+
+    fn deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<DeliveryPage, StoreError> {
+        self.read(|snapshot| notices::page(snapshot, filter, cursor, limit))
+    }
+
+    fn deliveries_over(
+        &self,
+        before: Timestamp,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
+        self.read(|snapshot| notices::over(snapshot, before, keep, limit))
+    }
+
+    fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError> {
+        self.read(notices::endpoints)
+    }
+
+    fn alerts(&self) -> Result<AlertBook, StoreError> {
+        self.read(notices::alerts)
+    }
+
+    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.read(|snapshot| read::oldest_due(snapshot, now))
     }
 
     fn config(&self) -> Result<Option<String>, StoreError> {

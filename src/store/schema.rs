@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Fault, Result};
 use crate::model::{
-    AttemptNo, CallRecord, Day, Fingerprint, Job, JobEntry, JobId, JobStatus, Seq, Timestamp,
-    UsageKey, WorstCase,
+    AttemptNo, CallRecord, Day, DeliveryId, Fingerprint, Job, JobEntry, JobId, JobStatus, Seq,
+    Timestamp, UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -52,6 +52,12 @@ pub(super) const DEPENDENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::n
 /// Day, model and user ([`usage_key`]): [`crate::model::UsageRow`].
 pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
 
+/// Place among deliveries: [`crate::model::Delivery`].
+pub(super) const DELIVERIES: TableDefinition<u64, &[u8]> = TableDefinition::new("deliveries");
+/// When a pending delivery is due, and its place ([`due_key`]).
+pub(super) const DELIVERIES_DUE: TableDefinition<&[u8; 16], ()> =
+    TableDefinition::new("deliveries_due");
+
 /// The names in [`META`].
 pub(super) mod meta {
     /// [`super::STORE_VERSION`], a bare JSON number for ever.
@@ -64,6 +70,10 @@ pub(super) mod meta {
     pub(in crate::store) const BREAKER: &str = "breaker";
     /// The runtime changes of the configuration.
     pub(in crate::store) const CONFIG: &str = "config";
+    /// What is bad and what was.
+    pub(in crate::store) const ALERTS: &str = "alerts";
+    /// The endpoints that notices go to.
+    pub(in crate::store) const ENDPOINTS: &str = "endpoints";
 }
 
 /// What is counted on: written at most once a transaction.
@@ -73,6 +83,9 @@ pub(super) struct Counters {
     pub(super) job_seq: u64,
     /// The last place in the call log given.
     pub(super) call_seq: u64,
+    /// The last place among deliveries given.
+    #[serde(default)]
+    pub(super) delivery_seq: u64,
     pending: u64,
     processing: u64,
     completed: u64,
@@ -275,6 +288,22 @@ pub(super) fn call_key(job: JobId, attempt: AttemptNo) -> [u8; 20] {
     join(*job.as_bytes(), attempt.0.to_be_bytes())
 }
 
+pub(super) fn due_key(due: Timestamp, id: DeliveryId) -> [u8; 16] {
+    let due = due.as_millis().cast_unsigned() ^ (1 << 63);
+    join(due.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// The moment and the place of a key in [`DELIVERIES_DUE`].
+pub(super) fn due_of(key: &[u8; 16]) -> (Timestamp, DeliveryId) {
+    let (due, id) = key.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    let id = id.first_chunk().unwrap_or(&[0; 8]);
+    let due = u64::from_be_bytes(*due) ^ (1 << 63);
+    (
+        Timestamp::from_millis(due.cast_signed()),
+        DeliveryId(u64::from_be_bytes(*id)),
+    )
+}
+
 pub(super) fn dependent_key(job: JobId, dependent: JobId) -> [u8; 32] {
     join(*job.as_bytes(), *dependent.as_bytes())
 }
@@ -369,6 +398,11 @@ pub(super) fn no_call() -> Fault {
     Fault::damaged("calls", "a row is missing")
 }
 
+/// A delivery that is due is not there.
+pub(super) fn no_delivery(id: DeliveryId) -> Fault {
+    Fault::damaged("deliveries", format_args!("delivery {id} is missing"))
+}
+
 /// A job is there, but not what it asks for.
 pub(super) fn no_request(id: JobId) -> Fault {
     Fault::damaged("requests", format_args!("job {id} has no request"))
@@ -387,6 +421,11 @@ mod tests {
         assert!(places.is_sorted_by(|a, b| a < b));
         assert!(places.iter().map(line_seq).is_sorted());
         assert!(line_key(JobStatus::Pending, Seq(u64::MAX)) < places[0]);
+        let due =
+            [i64::MIN, -1, 0, 1, i64::MAX].map(|ms| (Timestamp::from_millis(ms), DeliveryId(7)));
+        let keys = due.map(|(at, id)| due_key(at, id));
+        assert!(keys.is_sorted_by(|a, b| a < b));
+        assert_eq!(keys.map(|key| due_of(&key)), due);
     }
 
     #[test]

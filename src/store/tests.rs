@@ -13,7 +13,7 @@ use std::path::Path;
 use onelane_actors::testing::sample::{self, job_id};
 
 use super::*;
-use crate::model::{Day, Job, JobStatus, Request, UsageKey};
+use crate::model::{Day, DeliveryStatus, Job, JobStatus, Request, UsageKey};
 
 /// Small caches, so that pages are read from the file again.
 fn options(quick_repair: bool) -> StoreOptions {
@@ -89,6 +89,23 @@ fn assert_consistent(store: &impl Store) {
         })
         .unwrap();
     assert_eq!(usage, sums.into_values().collect::<Vec<_>>());
+    assert_deliveries_are_due(store);
+}
+
+/// Checks that exactly the pending deliveries are found when everything is due.
+fn assert_deliveries_are_due(store: &impl Store) {
+    let pending = DeliveryFilter {
+        status: Some(DeliveryStatus::Pending),
+        ..DeliveryFilter::default()
+    };
+    let pending = store.deliveries(&pending, None, usize::MAX).unwrap();
+    let pending: BTreeSet<DeliveryId> = pending.deliveries.iter().map(|d| d.id).collect();
+    let end_of_time = Timestamp::from_millis(i64::MAX);
+    let due = store.deliveries_due(end_of_time, &BTreeSet::new(), usize::MAX);
+    let due = due.unwrap().due;
+    assert!(due.is_sorted_by_key(|delivery| delivery.due_at));
+    assert_eq!(due.iter().map(|d| d.id).collect::<BTreeSet<_>>(), pending);
+    assert_eq!(due.len(), pending.len());
 }
 
 fn bodies(record: &JobRecord) -> (&str, Option<&str>) {

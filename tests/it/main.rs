@@ -37,4 +37,5 @@ mod supervision;
 mod support;
 mod tasks;
 mod turns;
+mod webhooks;
 mod windows;

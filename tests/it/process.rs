@@ -9,6 +9,7 @@ mod simulate;
 mod standstill;
 mod store;
 mod tasks;
+mod webhooks;
 
 use std::process::Command;
 

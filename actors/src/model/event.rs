@@ -1,8 +1,8 @@
 //! What happened, for those who watch. An event is sent after the fact is on disk, never before.
 
 use super::{
-    AttemptNo, BreakerSnapshot, Cost, Failure, Hold, HoldKind, HoldScope, JobId, Pause, Standing,
-    Timestamp, Usage,
+    Alert, AttemptNo, BreakerSnapshot, Cost, Failure, Hold, HoldKind, HoldScope, JobId, PastAlert,
+    Pause, Standing, Timestamp, Usage,
 };
 
 /// A fact about a job, the lane or the house.
@@ -126,6 +126,16 @@ pub enum Event {
         /// How it stands.
         standing: Standing,
     },
+    /// Something is bad for long enough to tell somebody.
+    AlertRaised {
+        /// The alert.
+        alert: Alert,
+    },
+    /// An alert is over.
+    AlertCleared {
+        /// The alert, with its end.
+        past: PastAlert,
+    },
     /// The runtime configuration changed.
     ConfigChanged,
     /// An actor failed and was restarted with those that depend on it.
@@ -161,6 +171,8 @@ impl Event {
             Self::BreakerChanged { .. } => "breaker.changed",
             Self::BudgetWarned { .. } => "budget.warned",
             Self::BudgetUsedUp { .. } => "budget.used_up",
+            Self::AlertRaised { .. } => "alert.raised",
+            Self::AlertCleared { .. } => "alert.cleared",
             Self::ConfigChanged => "config.changed",
             Self::ActorRestarted { .. } => "actor.restarted",
         }

@@ -238,6 +238,9 @@ pub struct Job {
     /// What becomes of it when its call is interrupted; `None`: as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_interrupted: Option<OnInterrupted>,
+    /// Where its end is to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_url: Option<String>,
     /// GLM's task of the open attempt, when it was sent asynchronously.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<AsyncTask>,
@@ -349,4 +352,12 @@ pub struct JobEntry {
     pub worst: WorstCase,
     /// It waits for other jobs or for somebody's word, and must not run before.
     pub parked: bool,
+}
+
+impl JobEntry {
+    /// Whether only a free slot is missing.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        !self.parked && self.due_at.is_none_or(|due| due <= now)
+    }
 }

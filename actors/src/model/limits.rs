@@ -76,3 +76,15 @@ pub const PACE_LOG_STARTS_MAX: usize = 15_000;
 /// How long the pace of a lane with a token bound remembers a start, in milliseconds: as long as a
 /// call usually may take, so that what it really used still counts.
 pub const PACE_MEMORY_MS: u64 = 600_000;
+/// Alerts that are over, of which the store still knows.
+pub const ALERTS_KEPT: usize = 200;
+/// Bytes of a job's callback URL.
+pub const CALLBACK_URL_BYTES_MAX: usize = 2_048;
+/// Characters of the error of a delivery that are kept.
+pub const DELIVERY_ERROR_CHARS_MAX: usize = 300;
+/// Deliveries that are forgotten in one transaction.
+pub const DELIVERIES_PRUNED_MAX: usize = 500;
+/// Pending jobs that are looked at to find how long the oldest one waits.
+pub const OLDEST_LOOKED_AT_MAX: usize = 1_000;
+/// Calls that the rules about calls look at, the latest ones.
+pub const ALERT_CALLS_MAX: usize = 500;

@@ -3,9 +3,12 @@
 //! Types here have no behaviour beyond their own invariants. Their serde form is the stored form;
 //! what a client of the HTTP API sees is shaped at that boundary, not here.
 
+mod alert;
 mod budget;
 mod calendar;
 mod call;
+mod callback;
+mod delivery;
 mod event;
 mod failure;
 mod id;
@@ -22,9 +25,17 @@ mod usage;
 
 pub mod limits;
 
+pub use alert::{
+    Alert, AlertBook, AlertKey, AlertSettings, CallWindow, Measure, PastAlert, Thresholds,
+    WHOLE_SHARE,
+};
 pub use budget::{Account, Budget, Limit, OverBudget, Period, Reserve, Standing, Whose};
 pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
+pub use callback::{CallbackRules, host_rule, is_public};
+pub use delivery::{
+    Delivery, DeliveryId, DeliveryStatus, HookEndpoint, NOTICE_EVENTS, Notice, Target, Try,
+};
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Budget, Calendar, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Unpriced, lane_for,
-    limits,
+    Budget, Calendar, CallbackRules, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Unpriced,
+    lane_for, limits,
 };
 use crate::policy::price::PriceTable;
 
@@ -257,6 +257,8 @@ pub struct Settings {
     pub budgets: Vec<Budget>,
     /// The calendar that days and months are of.
     pub calendar: Calendar,
+    /// Where the end of a job may be told.
+    pub callbacks: CallbackRules,
     /// What calls cost.
     pub prices: Arc<PriceTable>,
     /// What becomes of submissions for models without a price.
@@ -613,6 +615,7 @@ impl Default for Settings {
             operator_probe_ms: 0,
             budgets: Vec::new(),
             calendar: Calendar::default(),
+            callbacks: CallbackRules::default(),
             prices: Arc::new(PriceTable::default()),
             unpriced: Unpriced::default(),
         }

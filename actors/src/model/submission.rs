@@ -36,6 +36,8 @@ pub struct Submission {
     pub after: Vec<JobId>,
     /// What becomes of it when its call is interrupted; `None`: as configured.
     pub on_interrupted: Option<OnInterrupted>,
+    /// Where its end is to be told; only hosts that the operator allows.
+    pub callback_url: Option<String>,
     /// Any JSON of the submitter's own, kept as it came.
     pub metadata: Option<Box<RawValue>>,
 }
@@ -110,6 +112,7 @@ impl Submission {
             idempotency_key: None,
             after: Vec::new(),
             on_interrupted: None,
+            callback_url: None,
             metadata: None,
         }
     }
@@ -180,6 +183,13 @@ impl Submission {
         self
     }
 
+    /// Told to this URL when it ends.
+    #[must_use]
+    pub fn callback_url(mut self, url: impl Into<String>) -> Self {
+        self.callback_url = Some(url.into());
+        self
+    }
+
     /// The model that it is for: its own, else the chat body's, else the configured one.
     #[must_use]
     pub fn model_in(&self, settings: &Settings) -> String {
@@ -196,6 +206,11 @@ impl Submission {
         now: Timestamp,
     ) -> Result<NewJob, SubmissionError> {
         self.check()?;
+        if let Some(url) = &self.callback_url
+            && let Err(problem) = settings.callbacks.check(url)
+        {
+            return Err(SubmissionError::new("callbackUrl", problem));
+        }
         let model = self.model_in(settings);
         let unpriced = !settings.prices.is_priced(&model);
         if unpriced && settings.unpriced == Unpriced::Refuse {
@@ -241,6 +256,7 @@ impl Submission {
             has_dependents: false,
             set_aside: None,
             on_interrupted: self.on_interrupted,
+            callback_url: self.callback_url,
             task: None,
             estimated_tokens: figures.paced_tokens,
             worst,

@@ -1,6 +1,8 @@
 //! What a batch of changes does to the rows of a store, decided here once for all stores: a store
 //! brings the rows ([`Rows`]), never an opinion.
 
+mod notices;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -8,8 +10,8 @@ use serde_json::value::RawValue;
 
 use super::transition::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 use crate::model::{
-    AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
-    Request, Seq,
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
+    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq, Timestamp,
 };
 
 /// The rows of a store inside one transaction: reads see what the transaction has written so far,
@@ -81,6 +83,31 @@ pub trait Rows {
 
     /// Writes the runtime changes of the configuration.
     fn put_config(&mut self, config: &str) -> Result<(), Self::Error>;
+
+    /// Writes what is bad and what was.
+    fn put_alerts(&mut self, alerts: &AlertBook) -> Result<(), Self::Error>;
+
+    /// The endpoints that notices go to. Asked for at the end of every job: it must cost little.
+    fn endpoints(&mut self) -> Result<Arc<[HookEndpoint]>, Self::Error>;
+
+    /// Writes the endpoints.
+    fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<(), Self::Error>;
+
+    /// The next place among deliveries; each is given once.
+    fn next_delivery(&mut self) -> DeliveryId;
+
+    /// A delivery's row.
+    fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>, Self::Error>;
+
+    /// Writes a delivery and when it is due, in the place of what was due at `due_before`.
+    fn put_delivery(
+        &mut self,
+        delivery: &Delivery,
+        due_before: Option<Timestamp>,
+    ) -> Result<(), Self::Error>;
+
+    /// Forgets a delivery that has ended.
+    fn remove_delivery(&mut self, id: DeliveryId) -> Result<(), Self::Error>;
 }
 
 /// What became of a batch.
@@ -100,7 +127,11 @@ pub fn apply_batch<R: Rows>(rows: &mut R, batch: &[Transition]) -> Result<Effect
     };
     for transition in batch {
         let verdict = apply_one(rows, transition)?;
-        effects.changed |= !matches!(verdict, Err(_) | Ok(Applied::Existing(_)));
+        effects.changed |= match &verdict {
+            Err(_) | Ok(Applied::Existing(_)) => false,
+            Ok(Applied::Deliveries(made)) => !made.is_empty(),
+            Ok(_) => true,
+        };
         effects.verdicts.push(verdict);
     }
     Ok(effects)
@@ -114,6 +145,8 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Verdict<R::Error
         Transition::Lane(lane) => rows.put_lane(lane)?,
         Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
         Transition::Config(config) => rows.put_config(config)?,
+        Transition::Alerts(alerts) => rows.put_alerts(alerts)?,
+        Transition::Delivery(change) => return notices::change(rows, change),
         Transition::Billing {
             job_id,
             attempt,
@@ -278,6 +311,7 @@ fn follow<R: Rows>(rows: &mut R, ended: &Job) -> Result<Vec<Job>, R::Error> {
                 if std::mem::take(&mut job.has_dependents) {
                     ends.push_back((job.id, job.status));
                 }
+                notices::job_ended(rows, &job)?;
                 true
             };
             rows.update(JobStatus::Pending, &job)?;
@@ -298,8 +332,12 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict<
     if let Err(refusal) = transition::apply(&mut job, transition) {
         return Ok(Err(refusal));
     }
-    let concerns_others = job.status.is_terminal() && std::mem::take(&mut job.has_dependents);
+    let has_ended = job.status.is_terminal();
+    let concerns_others = has_ended && std::mem::take(&mut job.has_dependents);
     rows.update(before, &job)?;
+    if has_ended {
+        notices::job_ended(rows, &job)?;
+    }
     if let Transition::Settle(settlement) = transition {
         account(rows, settlement)?;
     }

@@ -355,6 +355,7 @@ mod tests {
             has_dependents: false,
             set_aside: None,
             on_interrupted: None,
+            callback_url: None,
             task: None,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,

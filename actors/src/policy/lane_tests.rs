@@ -47,6 +47,7 @@ fn job(seq: u64, priority: i32) -> Job {
         has_dependents: false,
         set_aside: None,
         on_interrupted: None,
+        callback_url: None,
         task: None,
         worst: crate::model::WorstCase::default(),
         estimated_tokens: 0,

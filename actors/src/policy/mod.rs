@@ -2,9 +2,11 @@
 //! number: time, ids and seeds come in as arguments.
 
 pub mod adaptive;
+pub mod alert;
 pub mod breaker;
 pub mod budget;
 pub mod conclude;
+pub mod delivery;
 pub mod effects;
 pub mod estimate;
 pub mod hold;

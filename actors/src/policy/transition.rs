@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::delivery::DeliveryChange;
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome, CallRecord, Failure,
-    FailureClass, Fingerprint, Job, JobId, JobStatus, LaneState, OpenAttempt, Phase, Request,
-    Reserve, SetAside, SlotId, Timestamp, code,
+    AlertBook, AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome,
+    CallRecord, DeliveryId, Failure, FailureClass, Fingerprint, Job, JobId, JobStatus, LaneState,
+    OpenAttempt, Phase, Request, Reserve, SetAside, SlotId, Timestamp, code,
 };
 
 /// What can happen to a job.
@@ -337,6 +338,10 @@ pub enum Transition {
     Breaker(BreakerSnapshot),
     /// The runtime changes of the configuration, as JSON.
     Config(String),
+    /// What is bad and what was.
+    Alerts(Box<AlertBook>),
+    /// A change that concerns deliveries.
+    Delivery(Box<DeliveryChange>),
     /// Somebody found out whether an attempt that was maybe billed was.
     Billing {
         /// The job.
@@ -377,6 +382,8 @@ pub enum Applied {
         /// The others.
         others: Vec<Job>,
     },
+    /// These deliveries were made, put on their way again, or forgotten.
+    Deliveries(Vec<DeliveryId>),
     /// Done; nothing to tell.
     Done,
 }
@@ -413,6 +420,18 @@ pub enum Refusal {
     /// The attempt was never in doubt, or that was settled before.
     #[error("attempt {0} is not waiting to be settled")]
     BillingSettled(AttemptNo),
+    /// No such delivery.
+    #[error("there is no delivery {0}")]
+    NoSuchDelivery(DeliveryId),
+    /// The try is not the delivery's next: it ended before, or was put on its way again meanwhile.
+    #[error("delivery {id} was not waiting for this try")]
+    StaleTry {
+        /// The delivery.
+        id: DeliveryId,
+    },
+    /// No endpoint of this name is configured.
+    #[error("there is no endpoint {0}")]
+    NoSuchEndpoint(String),
     /// Too many jobs wait.
     #[error("{limit} jobs are waiting already, which is the limit")]
     QueueFull {
@@ -677,13 +696,17 @@ impl Transition {
             | Self::Requeue { job_id }
             | Self::Reprioritise { job_id, .. } => Some(*job_id),
             Self::Settle(settlement) => Some(settlement.job_id),
-            Self::Lane(_) | Self::Breaker(_) | Self::Config(_) => None,
+            Self::Lane(_)
+            | Self::Breaker(_)
+            | Self::Config(_)
+            | Self::Alerts(_)
+            | Self::Delivery(_) => None,
         }
     }
 }
 
 /// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker`,
-/// `Billing` and `Config` have no job's row to change and are the store's own.
+/// `Billing`, `Alerts`, `Delivery` and `Config` have no job's row to change and are the store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
         Transition::Stage { at, reserve, .. } => stage(job, *at, *reserve),
@@ -706,6 +729,8 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Lane(_)
         | Transition::Breaker(_)
         | Transition::Billing { .. }
+        | Transition::Alerts(_)
+        | Transition::Delivery(_)
         | Transition::Config(_) => Ok(()),
     }
 }

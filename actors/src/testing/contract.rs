@@ -15,12 +15,14 @@
 mod chains;
 mod doubt;
 mod filters;
+mod notices;
 
 use std::sync::Arc;
 
 pub use chains::*;
 pub use doubt::*;
 pub use filters::*;
+pub use notices::*;
 
 use super::sample::{self, job_id, new_job};
 use crate::model::{
@@ -28,7 +30,9 @@ use crate::model::{
     JobStatus, LaneState, Pause, Request, Seq, Timestamp, UsageRow,
 };
 use crate::policy::transition::{Applied, Dispatch, NewJob, Next, Refusal, Transition};
-use crate::ports::{CallFilter, JobFilter, StatusCounts, Store, StoreError, UsageFilter, Verdicts};
+use crate::ports::{
+    CallFilter, DeliveryFilter, JobFilter, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
+};
 
 /// Makes a `#[test]` of each promise. The argument is a function that makes a fresh place for a
 /// store and answers with the function that opens the store there: `fn() -> impl Fn() -> S`.
@@ -80,6 +84,14 @@ macro_rules! store_contract {
             a_list_of_jobs_by_id_is_as_any_other
             a_page_of_large_jobs_ends_early
             the_recent_calls_are_told
+            the_end_of_a_job_and_its_notice_are_one
+            a_job_that_nobody_asked_about_is_told_to_nobody
+            whoever_ends_with_a_job_is_told_too
+            a_delivery_comes_when_it_is_due_and_leaves_when_it_ended
+            an_endpoint_that_is_gone_is_told_nothing_more
+            deliveries_are_forgotten_by_age_and_number
+            alerts_outlive_the_process
+            the_oldest_job_that_is_due_is_found
         }
     };
     (@each $place:expr; $($promise:ident)*) => {$(
@@ -141,6 +153,11 @@ fn everything(store: &impl Store) -> String {
             store.usage(&any_day()).unwrap(),
             store.counts().unwrap(),
             store.config().unwrap(),
+            store
+                .deliveries(&DeliveryFilter::default(), None, 1_000)
+                .unwrap(),
+            store.endpoints().unwrap(),
+            store.alerts().unwrap(),
         )
     )
 }

@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::value::RawValue;
 
 use crate::model::{
-    AttemptNo, Billing, BreakerSnapshot, CallRecord, Fingerprint, Job, JobId, JobStatus, LaneState,
-    Request, Seq, UsageKey, UsageRow, limits,
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
+    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq, Timestamp, UsageKey, UsageRow,
+    limits,
 };
+use crate::policy::delivery::is_over;
 use crate::policy::effects::{Rows, apply_batch};
 use crate::policy::transition::Transition;
 use crate::ports::{
-    CallFilter, CallPage, JobFilter, JobPage, JobRecord, Recovered, StatusCounts, Store,
-    StoreError, UsageFilter, Verdicts,
+    CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
+    JobRecord, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
 };
 
 /// What is on disk after a commit that reported an error.
@@ -55,6 +57,10 @@ struct Disk {
     lane: LaneState,
     breaker: Option<BreakerSnapshot>,
     config: Option<String>,
+    alerts: AlertBook,
+    endpoints: Vec<HookEndpoint>,
+    deliveries: BTreeMap<DeliveryId, Delivery>,
+    last_delivery: DeliveryId,
 }
 
 impl MemoryStore {
@@ -194,6 +200,81 @@ impl Store for MemoryStore {
         Ok(self.shared().disk.counts)
     }
 
+    fn deliveries_due(
+        &self,
+        now: Timestamp,
+        except: &BTreeSet<DeliveryId>,
+        limit: usize,
+    ) -> Result<DueDeliveries, StoreError> {
+        let shared = self.shared();
+        let mut pending: Vec<(Timestamp, &Delivery)> = shared
+            .disk
+            .deliveries
+            .values()
+            .filter(|row| !except.contains(&row.id))
+            .filter_map(|row| Some((row.due_at?, row)))
+            .collect();
+        pending.sort_by_key(|(due, row)| (*due, row.id));
+        let due = pending.iter().take_while(|(due, _)| *due <= now);
+        let due: Vec<Delivery> = due.take(limit).map(|(_, row)| (*row).clone()).collect();
+        let next = pending.get(due.len()).map(|(due, _)| *due);
+        Ok(DueDeliveries { due, next })
+    }
+
+    fn deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<DeliveryPage, StoreError> {
+        let shared = self.shared();
+        let from = ..=DeliveryId(cursor.unwrap_or(u64::MAX));
+        let mut page = DeliveryPage::default();
+        let rows = shared.disk.deliveries.range(from).rev();
+        for (id, row) in rows.filter(|(_, row)| filter.matches(row)) {
+            if page.deliveries.len() == limit {
+                page.cursor = Some(id.0);
+                break;
+            }
+            page.deliveries.push(row.clone());
+        }
+        Ok(page)
+    }
+
+    fn deliveries_over(
+        &self,
+        before: Timestamp,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
+        let rows = &self.shared().disk.deliveries;
+        let mut excess = (rows.len() as u64).saturating_sub(keep);
+        let over = rows
+            .values()
+            .filter(|row| is_over(row, before, &mut excess));
+        Ok(over.take(limit).map(|row| row.id).collect())
+    }
+
+    fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError> {
+        Ok(self.shared().disk.endpoints.clone())
+    }
+
+    fn alerts(&self) -> Result<AlertBook, StoreError> {
+        Ok(self.shared().disk.alerts.clone())
+    }
+
+    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let shared = self.shared();
+        let pending = shared.disk.in_line().map(|record| &record.job);
+        let mut oldest = pending
+            .filter(|job| job.status == JobStatus::Pending)
+            .take(limits::OLDEST_LOOKED_AT_MAX)
+            .map(Job::entry);
+        Ok(oldest
+            .find(|entry| entry.is_due(now))
+            .map(|entry| entry.since))
+    }
+
     fn config(&self) -> Result<Option<String>, StoreError> {
         Ok(self.shared().disk.config.clone())
     }
@@ -330,6 +411,43 @@ impl Rows for Disk {
 
     fn put_config(&mut self, config: &str) -> Result<(), Infallible> {
         self.config = Some(config.to_owned());
+        Ok(())
+    }
+
+    fn put_alerts(&mut self, alerts: &AlertBook) -> Result<(), Infallible> {
+        self.alerts = alerts.clone();
+        Ok(())
+    }
+
+    fn endpoints(&mut self) -> Result<Arc<[HookEndpoint]>, Infallible> {
+        Ok(Arc::from(self.endpoints.as_slice()))
+    }
+
+    fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<(), Infallible> {
+        self.endpoints = endpoints.to_vec();
+        Ok(())
+    }
+
+    fn next_delivery(&mut self) -> DeliveryId {
+        self.last_delivery.0 += 1;
+        self.last_delivery
+    }
+
+    fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>, Infallible> {
+        Ok(self.deliveries.get(&id).cloned())
+    }
+
+    fn put_delivery(
+        &mut self,
+        delivery: &Delivery,
+        _due_before: Option<Timestamp>,
+    ) -> Result<(), Infallible> {
+        self.deliveries.insert(delivery.id, delivery.clone());
+        Ok(())
+    }
+
+    fn remove_delivery(&mut self, id: DeliveryId) -> Result<(), Infallible> {
+        self.deliveries.remove(&id);
         Ok(())
     }
 }

@@ -54,6 +54,7 @@ pub fn new_job(n: u64) -> NewJob {
             has_dependents: false,
             set_aside: None,
             on_interrupted: None,
+            callback_url: None,
             task: None,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 1_032,

@@ -385,6 +385,8 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::Lane(_)
         | Transition::Breaker(_)
         | Transition::Config(_)
+        | Transition::Alerts(_)
+        | Transition::Delivery(_)
         | Transition::Billing { .. } => return None,
     })
 }

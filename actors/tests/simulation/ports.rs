@@ -1,14 +1,18 @@
 //! The world as one process sees it: a disk and GLM, both gone for it the moment it dies.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::model::{Failure, FailureClass, JobId, Usage, UsageRow, code};
+use onelane_actors::model::{
+    AlertBook, DeliveryId, Failure, FailureClass, HookEndpoint, JobId, Timestamp, Usage, UsageRow,
+    code,
+};
 use onelane_actors::policy::transition::Transition;
 use onelane_actors::ports::{
-    CallFilter, CallPage, Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, JobFilter, JobPage,
-    JobRecord, Recovered, StatusCounts, Store, StoreError, TaskFuture, TaskOutcome, UsageFilter,
-    Verdicts,
+    CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, Glm, GlmAnswer, GlmCall,
+    GlmFuture, GlmOutcome, JobFilter, JobPage, JobRecord, Recovered, StatusCounts, Store,
+    StoreError, TaskFuture, TaskOutcome, UsageFilter, Verdicts,
 };
 use onelane_actors::testing::sample;
 use tokio::time::sleep;
@@ -192,6 +196,45 @@ impl Store for Disk {
 
     fn config(&self) -> Result<Option<String>, StoreError> {
         self.sim.store.config()
+    }
+
+    fn deliveries_due(
+        &self,
+        now: Timestamp,
+        except: &BTreeSet<DeliveryId>,
+        limit: usize,
+    ) -> Result<DueDeliveries, StoreError> {
+        self.sim.store.deliveries_due(now, except, limit)
+    }
+
+    fn deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<DeliveryPage, StoreError> {
+        self.sim.store.deliveries(filter, cursor, limit)
+    }
+
+    fn deliveries_over(
+        &self,
+        before: Timestamp,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
+        self.sim.store.deliveries_over(before, keep, limit)
+    }
+
+    fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError> {
+        self.sim.store.endpoints()
+    }
+
+    fn alerts(&self) -> Result<AlertBook, StoreError> {
+        self.sim.store.alerts()
+    }
+
+    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.sim.store.oldest_due(now)
     }
 }
 

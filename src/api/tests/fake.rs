@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::ready;
 use onelane_actors::model::{
-    AttemptNo, Billing, BreakerSnapshot, BreakerState, CallRecord, HoldScope, JobId, JobStatus,
-    Settings, Standing, Timestamp, UsageRow,
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallRecord, Delivery, DeliveryId,
+    HoldScope, JobId, JobStatus, Settings, Standing, Timestamp, UsageRow,
 };
-use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, UsageFilter};
+use onelane_actors::ports::{
+    CallFilter, CallPage, DeliveryFilter, DeliveryPage, JobFilter, JobPage, JobRecord, UsageFilter,
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -40,6 +42,9 @@ pub(super) struct State {
     pub(super) settled: Vec<(JobId, AttemptNo, Billing)>,
     /// Who waits for a job's end.
     pub(super) waiters: usize,
+    pub(super) alerts: AlertBook,
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) redelivered: Vec<DeliveryId>,
     /// What the next submissions get, last first.
     pub(super) refusals: Vec<Error>,
 }
@@ -308,6 +313,37 @@ impl Lane for FakeLane {
             recent_calls: self.lock().calls.clone(),
             ..sample::metrics()
         }))
+    }
+
+    fn alerts(&self) -> AlertBook {
+        self.lock().alerts.clone()
+    }
+
+    fn deliveries(
+        &self,
+        filter: DeliveryFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Answer<'_, DeliveryPage> {
+        let mut deliveries = self.lock().deliveries.clone();
+        deliveries.retain(|delivery| filter.matches(delivery));
+        let cursor = cursor.map(|cursor| cursor + limit as u64);
+        now(Ok(DeliveryPage { deliveries, cursor }))
+    }
+
+    fn redeliver(&self, id: DeliveryId) -> Answer<'_, ()> {
+        now(self.with(|state| {
+            let known = state.deliveries.iter().any(|delivery| delivery.id == id);
+            state.redelivered.push(id);
+            known.then_some(()).ok_or(Error::NoSuchDelivery(id))
+        }))
+    }
+
+    fn test_webhooks(&self, endpoint: Option<String>) -> Answer<'_, Vec<DeliveryId>> {
+        now(match endpoint {
+            Some(name) if name != "ops" => Err(Error::NoSuchEndpoint(name)),
+            _ => Ok(vec![DeliveryId(9)]),
+        })
     }
 
     fn pause(&self, reason: Option<String>) -> Answer<'_, ()> {

@@ -6,6 +6,7 @@ mod fake;
 mod gateway;
 mod jobs;
 mod money;
+mod notify;
 pub(in crate::api) mod sample;
 mod server;
 

@@ -56,6 +56,7 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             has_dependents: false,
             set_aside: None,
             on_interrupted: None,
+            callback_url: None,
             task: None,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,

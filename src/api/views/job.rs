@@ -100,6 +100,9 @@ pub(in crate::api) struct JobView<'a> {
     unpriced: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_interrupted: Option<OnInterrupted>,
+    /// Where its end is told; only in the whole job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,6 +161,10 @@ impl<'a> JobView<'a> {
             set_aside: job.set_aside.as_ref().map(SetAsideView::new),
             unpriced: job.unpriced,
             on_interrupted: job.on_interrupted,
+            callback_url: job
+                .callback_url
+                .as_deref()
+                .filter(|_| matches!(shown, Shown::Whole)),
             idempotency_key: job.idempotency_key.as_deref(),
             metadata: job.metadata.as_deref(),
             attempts: None,

@@ -9,6 +9,8 @@ use serde::{Serialize, Serializer};
 use super::call::UsageView;
 use super::{CallView, CostView, rfc3339, rfc3339_option};
 use crate::orchestrator::{LaneDetail, LaneStatus, Metrics, ModelDetail};
+use crate::webhooks::AlertView;
+use onelane_actors::model::AlertBook;
 
 /// The answer of `GET /api/admin/glm/metrics`.
 #[derive(Debug, Serialize)]
@@ -29,6 +31,7 @@ pub(in crate::api) struct MetricsView<'a> {
     maybe_billed: u64,
     jobs: Counts<'a>,
     lane: LaneView<'a>,
+    active_alerts: Vec<AlertView<'a>>,
     since_start: SinceStart,
 }
 
@@ -84,6 +87,7 @@ impl<'a> MetricsView<'a> {
             maybe_billed: metrics.maybe_billed,
             jobs: Counts(metrics),
             lane: LaneView::new(&metrics.lane),
+            active_alerts: Vec::new(),
             since_start: SinceStart {
                 calls: metrics.calls,
                 usage: UsageView::new(&metrics.usage),
@@ -101,6 +105,12 @@ impl<'a> MetricsView<'a> {
                 },
             },
         }
+    }
+
+    /// With what is bad at the moment.
+    pub(in crate::api) fn with_alerts(mut self, book: &'a AlertBook) -> Self {
+        self.active_alerts = book.active.iter().map(AlertView::active).collect();
+        self
     }
 }
 

@@ -4,6 +4,7 @@
 mod billing;
 mod budget;
 mod call;
+mod delivery;
 mod estimate;
 mod excerpt;
 mod job;
@@ -14,6 +15,7 @@ mod statistics;
 pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use budget::StandingView;
 pub(super) use call::CallView;
+pub(super) use delivery::DeliveryView;
 pub(super) use estimate::EstimatesView;
 pub(super) use excerpt::Excerpt;
 pub(super) use job::{JobView, Shown};

@@ -46,6 +46,7 @@ impl Defaults {
             after: Vec::new(),
             on_interrupted: asked.on_interrupted,
             metadata: asked.metadata,
+            callback_url: None,
         };
         Ready {
             id,

@@ -166,6 +166,7 @@ mod tests {
             has_dependents: false,
             set_aside: None,
             on_interrupted: None,
+            callback_url: None,
             task: None,
             worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,

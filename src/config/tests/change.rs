@@ -37,6 +37,23 @@ fn restarted(loaded: &Loaded, json: &str) -> Loaded {
     fresh.with_stored(Some(json), moment(9_999)).unwrap()
 }
 
+/// The part of the view that is about alerts.
+fn alerts() -> Value {
+    json!({
+            "every": 5_000,
+            "errorRate": {"on": true, "raise": 0.5, "clear": 0.2, "for": 60_000,
+                "window": 300_000, "minCalls": 20},
+            "responseTime": {"on": false, "measure": "p95", "raise": 120_000, "clear": 90_000,
+                "for": 60_000, "window": 300_000, "minCalls": 20},
+            "queueLength": {"on": false, "raise": 10_000, "clear": 5_000, "for": 60_000},
+            "queueAge": {"on": false, "raise": 3_600_000, "clear": 1_800_000, "for": 60_000},
+            "spend": {"on": false, "cnyPerHour": "0", "usdPerHour": "0", "clearShare": 0.8, "for": 0},
+            "budget": {"on": true, "raise": 0.8, "clear": 0.7, "for": 0},
+            "breaker": {"on": true, "for": 60_000},
+            "hold": {"on": true, "kinds": ["quota", "operator"], "for": 10_000},
+    })
+}
+
 #[test]
 fn the_view_has_the_field_names_of_the_api() {
     let expected = json!({
@@ -81,6 +98,7 @@ fn the_view_has_the_field_names_of_the_api() {
         "priceList": "auto",
         "prices": [],
         "unpriced": "allow",
+        "alerts": alerts(),
         "createdAt": "1970-01-01T00:00:01.000Z",
         "updatedAt": "1970-01-01T00:00:01.000Z",
     });
@@ -520,7 +538,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
          `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, `ageing`, \
          `pauseAfterTimeout`, `operatorProbe`, `maxQueueJobs`, `onInterrupted`, \
          `quarantineAfter`, `lanes`, `maxRetries`, `retry`, `breaker`, `policy`, `priceList`, \
-         `prices`, `unpriced`",
+         `prices`, `zone`, `budgets`, `unpriced`, `alerts`",
     );
     check(
         json!({"prices": [{"model": "m", "input": 0.5, "output": "1"}]}),

@@ -26,9 +26,9 @@ fn an_unknown_key_is_shown_with_the_one_that_was_meant() {
         "config.toml:2:1: glm.max_retries: unknown key; did you mean `retry.max_retries`?",
     );
     check(
-        "[webhooks]\nurl = ''",
-        "config.toml:1:2: webhooks: unknown key; config.toml has `glm`, `lane`, `lanes`, \
-         `retry`, `breaker`, `policy`, `money`, `store`, `server`, `log`",
+        "[plugins]\nurl = ''",
+        "config.toml:1:2: plugins: unknown key; config.toml has `glm`, `lane`, `lanes`, \
+         `retry`, `breaker`, `policy`, `money`, `store`, `server`, `alerts`, `webhooks`, `log`",
     );
     check(
         "[glm.timeouts]\nwait = 1",
@@ -163,7 +163,7 @@ fn a_mistake_under_a_name_of_the_operators_own_is_shown_where_it_was_made() {
     check(
         "'glm.model' = 'm'",
         "config.toml:1:1: \"glm.model\": unknown key; config.toml has `glm`, `lane`, `lanes`, \
-         `retry`, `breaker`, `policy`, `money`, `store`, `server`, `log`",
+         `retry`, `breaker`, `policy`, `money`, `store`, `server`, `alerts`, `webhooks`, `log`",
     );
 }
 

@@ -3,6 +3,7 @@
 mod change;
 mod complete;
 mod errors;
+mod notify;
 mod policy;
 mod precedence;
 mod prices;

@@ -2,9 +2,10 @@
 //! order, they answer alike.
 
 use onelane_actors::model::{
-    AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallOutcome, FailureClass,
-    LaneCondition, LaneState, Reserve, SlotId, Timestamp,
+    Alert, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
+    CallOutcome, FailureClass, LaneCondition, LaneState, Notice, Reserve, SlotId, Timestamp,
 };
+use onelane_actors::policy::delivery::{DeliveryChange, TryOutcome};
 use onelane_actors::policy::transition::Next;
 use onelane_actors::ports::MoreFilter;
 use onelane_actors::testing::{MemoryStore, sample};
@@ -45,6 +46,14 @@ enum Step {
     Lane(u32),
     Breaker(u32),
     Config(u8),
+    /// Which kinds of ends two endpoints ask for.
+    Endpoints(bool, bool),
+    Test(bool),
+    /// Which delivery, which try, how it ended, and when the next is due.
+    Tried(u64, u32, u8, Option<u32>),
+    Redeliver(u64, u32),
+    Forget(u64),
+    Alerts(u8),
 }
 
 /// One more than the highest job.
@@ -94,6 +103,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u32>().prop_map(Step::Lane),
         1 => any::<u32>().prop_map(Step::Breaker),
         1 => any::<u8>().prop_map(Step::Config),
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(a, b)| Step::Endpoints(a, b)),
+        1 => any::<bool>().prop_map(Step::Test),
+        4 => (1..12_u64, 1..3_u32, 0..3_u8, any::<Option<u32>>())
+            .prop_map(|(id, no, outcome, next)| Step::Tried(id, no, outcome, next)),
+        1 => (1..12_u64, any::<u32>()).prop_map(|(id, at)| Step::Redeliver(id, at)),
+        1 => (1..12_u64).prop_map(Step::Forget),
+        1 => any::<u8>().prop_map(Step::Alerts),
     ]
 }
 
@@ -166,6 +182,7 @@ impl Step {
             } => {
                 let mut new = sample::new_job(n);
                 new.job.after = after.iter().map(|n| job_id(*n)).collect();
+                new.job.callback_url = (n % 4 == 1).then(|| format!("https://example.com/{n}"));
                 new.job.priority = n as i32 % 3;
                 new.job.content_id = (n % 2 == 0).then(|| "content".to_owned());
                 new.job.idempotency_key = key.map(|key| format!("key {key}"));
@@ -253,8 +270,65 @@ impl Step {
             Self::Lane(level) => Transition::Lane(lane(level)),
             Self::Breaker(openings) => Transition::Breaker(breaker(openings)),
             Self::Config(n) => Transition::Config(format!(r#"{{"n":{n}}}"#)),
+            Self::Endpoints(completed, failed) => notice(endpoints(completed, failed)),
+            Self::Test(first) => notice(DeliveryChange::Tell {
+                source: "t".to_owned(),
+                notice: Box::new(Notice::Test),
+                only: Some(if first { "a" } else { "b" }.to_owned()),
+                at: sample::START,
+            }),
+            Self::Tried(id, try_no, outcome, next) => notice(DeliveryChange::Tried {
+                id: DeliveryId(id),
+                try_no,
+                outcome: match outcome {
+                    0 => TryOutcome::Delivered { status_code: 200 },
+                    1 => TryOutcome::Gone,
+                    _ => TryOutcome::Failed {
+                        status_code: None,
+                        error: "refused".to_owned(),
+                    },
+                },
+                at: sample::START,
+                next: next.map(|ms| Timestamp::from_millis(i64::from(ms))),
+            }),
+            Self::Redeliver(id, at) => notice(DeliveryChange::Redeliver {
+                id: DeliveryId(id),
+                at: Timestamp::from_millis(i64::from(at)),
+            }),
+            Self::Forget(id) => notice(DeliveryChange::Forget {
+                ids: vec![DeliveryId(id), DeliveryId(id + 1)],
+            }),
+            Self::Alerts(n) => {
+                let mut book = AlertBook::default();
+                book.raise(Alert {
+                    key: AlertKey::Budget(format!("{n}")),
+                    raised_at: sample::START,
+                    level: i64::from(n),
+                    threshold: 1,
+                });
+                Transition::Alerts(Box::new(book))
+            }
         }
     }
+}
+
+fn notice(change: DeliveryChange) -> Transition {
+    Transition::Delivery(Box::new(change))
+}
+
+fn endpoints(completed: bool, failed: bool) -> DeliveryChange {
+    let endpoint = |(name, event, _): (&str, &str, bool)| HookEndpoint {
+        name: name.to_owned(),
+        url_digest: format!("{completed}"),
+        events: vec![event.to_owned(), "job.cancelled".to_owned()],
+        off_since: None,
+    };
+    let asked = [
+        ("a", "job.completed", completed),
+        ("b", "job.failed", failed),
+    ];
+    let asked = asked.into_iter().filter(|(.., is_on)| *is_on);
+    DeliveryChange::Endpoints(asked.map(endpoint).collect())
 }
 
 fn lane(throttle_level: u32) -> LaneState {
@@ -376,6 +450,30 @@ fn all_of(store: &impl Store) -> String {
             tell(&store.usage(&filter).unwrap());
         }
     }
+    for status in [
+        None,
+        Some(DeliveryStatus::Pending),
+        Some(DeliveryStatus::Failed),
+    ] {
+        for job in [None, Some(job_id(1))] {
+            let filter = DeliveryFilter {
+                status,
+                job_id: job,
+                ..DeliveryFilter::default()
+            };
+            let first = store.deliveries(&filter, None, 2).unwrap();
+            tell(&first);
+            tell(&store.deliveries(&filter, first.cursor, 2).unwrap());
+        }
+    }
+    for now in [Timestamp::default(), sample::START] {
+        let except = BTreeSet::from([DeliveryId(2)]);
+        tell(&store.deliveries_due(now, &except, 3).unwrap());
+        tell(&store.deliveries_over(now.plus_ms(1), 3, 4).unwrap());
+        tell(&store.oldest_due(now).unwrap());
+    }
+    tell(&store.endpoints().unwrap());
+    tell(&store.alerts().unwrap());
     told.join("\n")
 }
 

@@ -1,0 +1,75 @@
+//! A delivery as an operator sees it.
+
+use onelane_actors::model::{Delivery, JobId, Notice, Target, Timestamp};
+use reqwest::Url;
+use serde::Serialize;
+
+use super::{rfc3339, rfc3339_option};
+
+/// A delivery. What was told is not repeated here: it may hold an answer of GLM's.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct DeliveryView<'a> {
+    id: String,
+    webhook_id: &'a str,
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<JobId>,
+    /// The configured endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'a str>,
+    /// The host of a job's callback URL; its path may hold a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_host: Option<String>,
+    status: &'static str,
+    tries: u32,
+    #[serde(serialize_with = "rfc3339")]
+    created_at: Timestamp,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    next_try_at: Option<Timestamp>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    last_try_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl<'a> DeliveryView<'a> {
+    /// The view of a delivery.
+    pub(in crate::api) fn new(delivery: &'a Delivery) -> Self {
+        let (endpoint, callback_host) = match &delivery.target {
+            Target::Endpoint(name) => (Some(name.as_str()), None),
+            Target::Callback(url) => (None, host(url)),
+        };
+        let last = delivery.last.as_ref();
+        Self {
+            id: delivery.id.to_string(),
+            webhook_id: &delivery.message_id,
+            event: delivery.notice.event(),
+            job_id: match &delivery.notice {
+                Notice::JobEnded(job) => Some(job.id),
+                _ => None,
+            },
+            endpoint,
+            callback_host,
+            status: delivery.status.name(),
+            tries: delivery.tries,
+            created_at: delivery.created_at,
+            next_try_at: delivery.due_at,
+            last_try_at: last.map(|last| last.at),
+            status_code: last.and_then(|last| last.status_code),
+            error: last.and_then(|last| last.error.as_deref()),
+        }
+    }
+}
+
+fn host(url: &str) -> Option<String> {
+    Some(Url::parse(url).ok()?.host_str()?.to_owned())
+}

@@ -1,0 +1,239 @@
+//! The rules of `[alerts]` applied to a running lane: the inputs gathered, what changed stored and told.
+
+use std::collections::BTreeMap;
+
+use onelane_actors::model::{
+    AlertSettings, CallRecord, Currency, Event, HoldKind, Nanos, Notice, Timestamp, limits,
+};
+use onelane_actors::policy::alert::{AlertChange, Alerts, Inputs};
+use onelane_actors::policy::delivery::DeliveryChange;
+use onelane_actors::policy::transition::Transition;
+use onelane_actors::ports::Store;
+use onelane_actors::queue::QueueMsg;
+
+use super::Orchestrator;
+use crate::error::Error;
+
+/// What of the log of calls the first look at spending reads at most.
+const SPEND_CALLS_MAX: usize = 20_000;
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MINUTES: i64 = 60;
+
+/// What the rules remember between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Watcher {
+    /// `None` until the first look, which goes on from what the store kept.
+    alerts: Option<Alerts>,
+    /// `None` until a rule about spending is on.
+    spend: Option<Spend>,
+}
+
+/// What the last hour cost, minute by minute.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Spend {
+    minutes: BTreeMap<i64, BTreeMap<Currency, Nanos>>,
+    /// The totals of this process at the last look.
+    totals: BTreeMap<Currency, Nanos>,
+}
+
+impl Spend {
+    /// Begins with the calls of the last hour, and with what the process has spent by now.
+    fn new(calls: &[CallRecord], totals: BTreeMap<Currency, Nanos>) -> Self {
+        let mut spend = Self {
+            totals,
+            ..Self::default()
+        };
+        for call in calls {
+            if let Some(cost) = call.cost {
+                spend.add(call.ended_at, cost.currency, cost.nanos);
+            }
+        }
+        spend
+    }
+
+    fn add(&mut self, at: Timestamp, currency: Currency, nanos: Nanos) {
+        let minute = self.minutes.entry(at.as_millis().div_euclid(MINUTE_MS));
+        let sum = minute.or_default().entry(currency).or_default();
+        *sum = sum.saturating_add(nanos);
+    }
+
+    /// Adds what was spent since the last look, and answers the sums of the last hour.
+    fn look(
+        &mut self,
+        totals: &BTreeMap<Currency, Nanos>,
+        now: Timestamp,
+    ) -> BTreeMap<Currency, Nanos> {
+        for (currency, total) in totals {
+            let before = self.totals.get(currency).copied().unwrap_or(0);
+            // Totals that are lower than before were begun anew.
+            let spent = match *total >= before {
+                true => total - before,
+                false => *total,
+            };
+            if spent > 0 {
+                self.add(now, *currency, spent);
+            }
+        }
+        self.totals.clone_from(totals);
+        let this_minute = now.as_millis().div_euclid(MINUTE_MS);
+        self.minutes
+            .retain(|minute, _| *minute > this_minute - HOUR_MINUTES);
+        let mut sums = BTreeMap::new();
+        for (currency, nanos) in self.minutes.values().flatten() {
+            let sum: &mut Nanos = sums.entry(*currency).or_default();
+            *sum = sum.saturating_add(*nanos);
+        }
+        sums
+    }
+}
+
+impl Orchestrator {
+    /// Looks at the rules once. What changed is stored with its notices in one transaction, and told
+    /// when it is on disk; if it can't be stored, the next look finds it again.
+    pub(super) async fn look_at_alerts(&self, watcher: &mut Watcher) -> Result<(), Error> {
+        let settings = self.config().config.alerts.settings();
+        let settings = settings.map_err(|error| Error::Stopped(error.to_string()))?;
+        let now = self.inner.ports.clock.now();
+        let lane = self
+            .ask(|refs, reply| refs.queue.cast(QueueMsg::Snapshot { reply }))
+            .await?;
+        let (calls, oldest_due) = self.read_inputs(&settings, now).await?;
+        let spent_last_hour = self.spent_last_hour(&settings, watcher, now).await?;
+        let holds: Vec<HoldKind> = lane.state.holds().map(|(_, hold)| hold.kind).collect();
+        let inputs = Inputs {
+            calls: &calls,
+            ready: lane.ready as u64,
+            oldest_due,
+            spent_last_hour: &spent_last_hour,
+            budgets: &[],
+            breaker: self.breaker().state,
+            holds: &holds,
+        };
+        let book = || Alerts::new(self.alerts());
+        let mut alerts = watcher.alerts.clone().unwrap_or_else(book);
+        let changes = alerts.step(&settings, &inputs, now);
+        if !changes.is_empty() {
+            let mut batch = vec![Transition::Alerts(Box::new(alerts.book().clone()))];
+            batch.extend(changes.iter().map(|change| self.notice_of(change, now)));
+            self.commit(batch).await?;
+            self.inner.alerts.send_replace(alerts.book().clone());
+            self.inner.notifier.wake.notify_one();
+            for change in changes {
+                self.tell(change, now);
+            }
+        }
+        watcher.alerts = Some(alerts);
+        Ok(())
+    }
+
+    /// What is read for the rules that are on, off the async workers.
+    async fn read_inputs(
+        &self,
+        settings: &AlertSettings,
+        now: Timestamp,
+    ) -> Result<(Vec<CallRecord>, Option<Timestamp>), Error> {
+        let rate = settings.error_rate.map(|(_, window)| window.window_ms);
+        let time = settings
+            .response_time
+            .map(|(_, window, _)| window.window_ms);
+        let calls_since = rate.max(time).map(|window_ms| now.minus_ms(window_ms));
+        let wants_oldest = settings.queue_age.is_some();
+        if calls_since.is_none() && !wants_oldest {
+            return Ok((Vec::new(), None));
+        }
+        self.read(move |store: &dyn Store| {
+            let calls = match calls_since {
+                Some(since) => store.calls_since(since, limits::ALERT_CALLS_MAX)?,
+                None => Vec::new(),
+            };
+            let oldest = match wants_oldest {
+                true => store.oldest_due(now)?,
+                false => None,
+            };
+            Ok((calls, oldest))
+        })
+        .await
+    }
+
+    async fn spent_last_hour(
+        &self,
+        settings: &AlertSettings,
+        watcher: &mut Watcher,
+        now: Timestamp,
+    ) -> Result<BTreeMap<Currency, Nanos>, Error> {
+        if settings.spend.is_empty() {
+            watcher.spend = None;
+            return Ok(BTreeMap::new());
+        }
+        let totals = self.inner.totals.borrow().cost.clone();
+        if watcher.spend.is_none() {
+            let since = now.minus_ms((HOUR_MINUTES * MINUTE_MS).unsigned_abs());
+            let calls = self.read(move |store| store.calls_since(since, SPEND_CALLS_MAX));
+            watcher.spend = Some(Spend::new(&calls.await?, totals.clone()));
+        }
+        let spend = watcher.spend.get_or_insert_default();
+        Ok(spend.look(&totals, now))
+    }
+
+    fn notice_of(&self, change: &AlertChange, now: Timestamp) -> Transition {
+        let notice = match change {
+            AlertChange::Raised(alert) => Notice::AlertRaised(alert.clone()),
+            AlertChange::Cleared(past) => Notice::AlertCleared(past.clone()),
+        };
+        Transition::Delivery(Box::new(DeliveryChange::Tell {
+            source: self.inner.ports.ids.job_id(now).to_string(),
+            notice: Box::new(notice),
+            only: None,
+            at: now,
+        }))
+    }
+
+    fn tell(&self, change: AlertChange, now: Timestamp) {
+        let events = &self.inner.ports.events;
+        match change {
+            AlertChange::Raised(alert) => {
+                tracing::warn!(
+                    rule = alert.key.rule(),
+                    subject = alert.key.subject(),
+                    "alert: {alert}"
+                );
+                events.send(now, || Event::AlertRaised { alert });
+            }
+            AlertChange::Cleared(past) => {
+                let key = &past.alert.key;
+                tracing::info!(
+                    rule = key.rule(),
+                    subject = key.subject(),
+                    "alert cleared: {key}"
+                );
+                events.send(now, || Event::AlertCleared { past });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onelane_actors::model::CallOutcome;
+    use onelane_actors::testing::sample::{self, START};
+
+    use super::*;
+
+    #[test]
+    fn spending_is_that_of_the_last_hour_to_the_last_nano() {
+        let cny = |nanos| BTreeMap::from([(Currency::Cny, nanos)]);
+        let call = sample::call(1, 1, CallOutcome::Completed);
+        let log = [call.clone(), call];
+        let mut spend = Spend::new(&log, cny(500));
+        // What the process had spent before is in the log.
+        let minutes = |n: u64| START.plus_ms(n * 60_000);
+        assert_eq!(spend.look(&cny(500), minutes(1)), cny(2_002));
+        assert_eq!(spend.look(&cny(507), minutes(30)), cny(2_009));
+        assert_eq!(spend.look(&cny(507), minutes(59)), cny(2_009));
+        assert_eq!(spend.look(&cny(507), minutes(60)), cny(7));
+        // The cost actor began anew.
+        assert_eq!(spend.look(&cny(3), minutes(61)), cny(10));
+        assert_eq!(spend.look(&cny(3), minutes(90)), cny(3));
+        assert_eq!(spend.look(&cny(3), minutes(200)), BTreeMap::new());
+    }
+}

@@ -1,0 +1,320 @@
+//! Guards: deliveries keep their times and their number, and alerts of a running lane are told, on
+//! virtual time with a receiver that is a script.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use onelane::Config;
+use onelane::config::{EndpointSection, Loaded};
+use onelane::model::{DeliveryStatus, Event, Secret, Timestamp};
+use onelane::orchestrator::{Feed, Orchestrator, Parts, Submission};
+use onelane::ports::{DeliveryFilter, Store};
+use onelane::webhooks::{Post, Sender, Sending, Sent};
+use onelane_actors::Faults;
+use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
+use serde_json::Value;
+
+use crate::support::{GENEROUS, START, ms};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Answers as told, with 200 when nothing more is said, and remembers what it was sent.
+#[derive(Clone, Default)]
+struct Script {
+    answers: Arc<Mutex<VecDeque<Sent>>>,
+    posts: Arc<Mutex<Vec<Post>>>,
+    takes: std::time::Duration,
+    open: Arc<Mutex<(usize, usize)>>,
+}
+
+impl Script {
+    fn answering(answers: impl IntoIterator<Item = Sent>) -> Self {
+        let script = Self::default();
+        script.answers.lock().unwrap().extend(answers);
+        script
+    }
+
+    fn posts(&self) -> Vec<Post> {
+        self.posts.lock().unwrap().clone()
+    }
+
+    /// When each was sent, in milliseconds from the start.
+    fn times(&self) -> Vec<u64> {
+        self.posts()
+            .iter()
+            .map(|post| post.at.since(START))
+            .collect()
+    }
+
+    fn types(&self) -> Vec<String> {
+        let kind = |post: &Post| {
+            let body: Value = serde_json::from_slice(&post.body).unwrap();
+            body["type"].as_str().unwrap().to_owned()
+        };
+        self.posts().iter().map(kind).collect()
+    }
+
+    /// The most that were ever under way at once.
+    fn most_open(&self) -> usize {
+        self.open.lock().unwrap().1
+    }
+}
+
+impl Sender for Script {
+    fn send(&self, post: Post) -> Sending {
+        self.posts.lock().unwrap().push(post);
+        let answer = self.answers.lock().unwrap().pop_front();
+        let script = self.clone();
+        Box::pin(async move {
+            {
+                let mut open = script.open.lock().unwrap();
+                open.0 += 1;
+                open.1 = open.1.max(open.0);
+            }
+            tokio::time::sleep(script.takes).await;
+            script.open.lock().unwrap().0 -= 1;
+            answer.unwrap_or(Sent::Answered(200))
+        })
+    }
+}
+
+fn config(events: &[&str]) -> Config {
+    let mut config = Config::default();
+    let endpoint = EndpointSection {
+        url: "https://example.com/hook".to_owned(),
+        secret: Some(Secret::new(SECRET)),
+        secret_file: None,
+        events: events.iter().map(|event| (*event).to_owned()).collect(),
+    };
+    config.webhooks.endpoints.insert("ops".to_owned(), endpoint);
+    config
+}
+
+async fn start(
+    config: &Config,
+    store: &MemoryStore,
+    script: &Script,
+    now: Timestamp,
+) -> Orchestrator {
+    let parts = Parts {
+        store: Arc::new(store.clone()),
+        glm: Arc::new(ScriptedGlm::answering(ms(10))),
+        clock: Arc::new(SimClock::starting_at(now)),
+        ids: Arc::new(SeededIds::new(7)),
+        config: Loaded::from_config(config).unwrap(),
+        budget: GENEROUS,
+        faults: Faults::default(),
+    };
+    let sender = Arc::new(script.clone());
+    Orchestrator::start_sending(parts, sender).await.unwrap()
+}
+
+fn prompt(text: &str) -> Submission {
+    Submission::prompt(text).unwrap()
+}
+
+async fn count(lane: &Orchestrator, status: DeliveryStatus) -> usize {
+    let filter = DeliveryFilter {
+        status: Some(status),
+        ..DeliveryFilter::default()
+    };
+    let page = lane.deliveries(filter, None, 1_000).await.unwrap();
+    page.deliveries.len()
+}
+
+/// Waits, on virtual time, until so many deliveries have this status.
+async fn until(lane: &Orchestrator, status: DeliveryStatus, wanted: usize) {
+    for _ in 0..10_000 {
+        if count(lane, status).await == wanted {
+            return;
+        }
+        tokio::time::sleep(ms(1_000)).await;
+    }
+    panic!("never {wanted} {status:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_is_tried_with_growing_delays_and_given_up_in_the_end() {
+    let refused = std::iter::repeat_n(Sent::Failed("no connection".to_owned()), 1_000);
+    let script = Script::answering(refused);
+    let store = MemoryStore::new();
+    let mut config = config(&["job.completed"]);
+    (config.webhooks.retry_max_ms, config.webhooks.give_up_ms) = (1_800_000, 7_200_000);
+    let lane = start(&config, &store, &script, START).await;
+    lane.call(prompt("x")).await.unwrap();
+    until(&lane, DeliveryStatus::Failed, 1).await;
+    let times = script.times();
+    let delays: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // 5 s, then five times as long up to half an hour, each shortened by a fifth at most.
+    let mut nominal = 5_000;
+    let growing = delays.len() - 1;
+    for delay in &delays[..growing] {
+        let floor = nominal - nominal / 5;
+        assert!((floor..=nominal + 1_000).contains(delay), "{delays:?}");
+        nominal = (nominal * 5).min(1_800_000);
+    }
+    let patience = 7_200_000;
+    let last = times.last().unwrap() - times[0];
+    assert!((patience..patience + 60_000).contains(&last), "{times:?}");
+    let posts = script.posts();
+    assert!(
+        posts
+            .iter()
+            .all(|post| post.message_id == posts[0].message_id)
+    );
+    assert!(posts.iter().all(|post| post.body == posts[0].body));
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_neither_loses_nor_repeats_a_delivery() {
+    let store = MemoryStore::new();
+    let down = Script::answering([Sent::Answered(503), Sent::Answered(503)]);
+    let config = config(&["job.completed"]);
+    let lane = start(&config, &store, &down, START).await;
+    for text in ["a", "b"] {
+        lane.call(prompt(text)).await.unwrap();
+    }
+    until(&lane, DeliveryStatus::Pending, 2).await;
+    tokio::time::sleep(ms(1_000)).await;
+    assert_eq!(down.posts().len(), 2);
+    lane.shutdown(ms(1_000)).await;
+    drop(lane);
+
+    let up = Script::default();
+    let lane = start(&config, &store, &up, START.plus_ms(60_000)).await;
+    until(&lane, DeliveryStatus::Delivered, 2).await;
+    lane.shutdown(ms(1_000)).await;
+    drop(lane);
+    let ids = |script: &Script| {
+        let mut ids: Vec<String> = script.posts().into_iter().map(|p| p.message_id).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&up), ids(&down));
+
+    let after = Script::default();
+    let lane = start(&config, &store, &after, START.plus_ms(90_000)).await;
+    tokio::time::sleep(ms(600_000)).await;
+    assert_eq!(after.posts().len(), 0);
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_receivers_hold_up_neither_the_lane_nor_more_than_their_share() {
+    let mut config = config(&["job.completed"]);
+    config.webhooks.max_in_flight = 3;
+    let script = Script {
+        takes: ms(10_000),
+        ..Script::default()
+    };
+    let store = MemoryStore::new();
+    let lane = start(&config, &store, &script, START).await;
+    let begun = tokio::time::Instant::now();
+    for n in 0..20 {
+        lane.call(prompt(&format!("{n}"))).await.unwrap();
+    }
+    assert!(begun.elapsed() < ms(10_000), "the lane did not wait");
+    until(&lane, DeliveryStatus::Delivered, 20).await;
+    assert_eq!(script.most_open(), 3);
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_lets_go_out_what_is_due() {
+    let script = Script::default();
+    let store = MemoryStore::new();
+    let lane = start(&config(&["job.completed"]), &store, &script, START).await;
+    lane.call(prompt("the last one")).await.unwrap();
+    lane.shutdown(ms(1_000)).await;
+    drop(lane);
+    assert_eq!(script.types(), ["job.completed"]);
+    let left = store
+        .deliveries(&DeliveryFilter::default(), None, 9)
+        .unwrap();
+    assert_eq!(left.deliveries[0].status, DeliveryStatus::Delivered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_forgotten_after_a_while() {
+    let mut config = config(&["job.completed"]);
+    config.webhooks.keep_ms = 3_600_000;
+    let (script, store) = (Script::default(), MemoryStore::new());
+    let lane = start(&config, &store, &script, START).await;
+    lane.call(prompt("x")).await.unwrap();
+    until(&lane, DeliveryStatus::Delivered, 1).await;
+    tokio::time::sleep(ms(3_000_000)).await;
+    assert_eq!(count(&lane, DeliveryStatus::Delivered).await, 1);
+    tokio::time::sleep(ms(1_300_000)).await;
+    assert_eq!(count(&lane, DeliveryStatus::Delivered).await, 0);
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_grows_raises_an_alert_and_its_end_clears_it() {
+    let mut config = config(&["alert.raised", "alert.cleared"]);
+    let rule = &mut config.alerts.queue_length;
+    (rule.on, rule.raise, rule.clear, rule.for_ms) = (true, 5, 2, 60_000);
+    let (script, store) = (Script::default(), MemoryStore::new());
+    let lane = start(&config, &store, &script, START).await;
+    let mut events = lane.subscribe();
+    lane.pause(None).await.unwrap();
+    for n in 0..6 {
+        lane.submit(prompt(&format!("{n}"))).await.unwrap();
+    }
+    tokio::time::sleep(ms(50_000)).await;
+    assert!(lane.alerts().active.is_empty(), "not before its time");
+    tokio::time::sleep(ms(20_000)).await;
+    assert_eq!(lane.alerts().active[0].level, 6);
+    lane.shutdown(ms(1_000)).await;
+    drop(lane);
+
+    // It is still so after a restart, and nobody is told again.
+    let lane = start(&config, &store, &script, START.plus_ms(100_000)).await;
+    tokio::time::sleep(ms(200_000)).await;
+    assert_eq!(script.types(), ["alert.raised"]);
+    lane.resume().await.unwrap();
+    tokio::time::sleep(ms(100_000)).await;
+    assert_eq!(script.types(), ["alert.raised", "alert.cleared"]);
+    assert_eq!(lane.alerts().past.len(), 1);
+    lane.shutdown(ms(1_000)).await;
+    let mut raised = 0;
+    while let Some(feed) = events.next().await {
+        let is_alert = |event: &Event| matches!(event, Event::AlertRaised { .. });
+        raised += usize::from(matches!(feed, Feed::Event(_, event) if is_alert(&event)));
+    }
+    assert_eq!(raised, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_webhooks_has_no_deliveries() {
+    let (script, store) = (Script::default(), MemoryStore::new());
+    let lane = start(&Config::default(), &store, &script, START).await;
+    let before = store.commits();
+    lane.call(prompt("x")).await.unwrap();
+    let refused = lane
+        .submit(prompt("y").callback_url("https://example.com/"))
+        .await;
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("webhooks.allowed_hosts")
+    );
+    tokio::time::sleep(ms(3_600_000)).await;
+    // Submitted, started, ended: nothing was written for notices, nor by rules that found nothing.
+    assert!(
+        store.commits() - before <= 3,
+        "{}",
+        store.commits() - before
+    );
+    assert_eq!(
+        store
+            .deliveries(&DeliveryFilter::default(), None, 9)
+            .unwrap()
+            .deliveries
+            .len(),
+        0
+    );
+    lane.shutdown(ms(1_000)).await;
+}
