@@ -52,6 +52,9 @@ pub enum Error {
         /// What the operator said, if anything.
         reason: Option<String>,
     },
+    /// What the job asked for was pruned, as retention asks: there is nothing to send again.
+    #[error("the request of job {0} was pruned; submit it anew")]
+    RequestPruned(JobId),
     /// A job to run after does not exist.
     #[error("there is no job {0} to run after; name jobs that were submitted before")]
     NoSuchDependency(JobId),

@@ -94,6 +94,7 @@ impl Teller {
             | Transition::Task { .. }
             | Transition::Billing { .. }
             | Transition::Reprioritise { .. }
+            | Transition::Prune(_)
             | Transition::Config(_) => {}
         }
         if let Applied::Chain { others, .. } = applied {

@@ -35,6 +35,7 @@ pub(super) enum Kind {
     UnknownJob,
     WrongStatus,
     IdempotencyConflict,
+    RequestPruned,
     QueueFull,
     Draining,
     UnknownDependency,
@@ -98,6 +99,7 @@ impl Kind {
                 "key used for another request",
                 "1231",
             ),
+            Self::RequestPruned => (S::CONFLICT, "request-pruned", "request pruned", "1214"),
             Self::QueueFull => (S::TOO_MANY_REQUESTS, "queue-full", "queue full", "1302"),
             Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "intake closed", "500"),
             Self::UnknownDependency => (
@@ -252,6 +254,7 @@ impl Problem {
             }
             // SDKs send again on 409 and 503; it would end the same.
             Kind::IdempotencyConflict
+            | Kind::RequestPruned
             | Kind::DependencyEnded
             | Kind::Draining
             | Kind::JobCancelled
@@ -367,6 +370,7 @@ impl From<Error> for Problem {
             }
             Error::DependencyEnded { .. } => Kind::DependencyEnded,
             Error::Draining { .. } => Kind::Draining,
+            Error::RequestPruned(_) => Kind::RequestPruned,
             Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,
             Error::BillingSettled { .. } => Kind::BillingSettled,
             Error::NoSuchHold(_) => Kind::UnknownHold,
@@ -445,6 +449,7 @@ mod tests {
             Kind::UnknownJob,
             Kind::WrongStatus,
             Kind::IdempotencyConflict,
+            Kind::RequestPruned,
             Kind::QueueFull,
             Kind::Draining,
             Kind::UnknownDependency,

@@ -37,5 +37,5 @@ pub use policy::{PolicyClass, PolicyRow};
 pub use prices::{ModelPrice, Price, PriceList};
 pub use sections::{
     BreakerSection, Config, GlmSection, LaneSection, LogFormat, LogSection, MoneySection,
-    NamedLaneSection, RetrySection, ServerSection, StoreSection, TimeoutsSection,
+    NamedLaneSection, RetentionSection, RetrySection, ServerSection, StoreSection, TimeoutsSection,
 };

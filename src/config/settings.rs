@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use onelane_actors::model::{
     AutoSettings, BreakerSettings, CoolDownSettings, Endpoint, LaneRules, NamedLane, OrderSettings,
-    PaceSettings, RetrySettings, Secret, Settings, SettingsError, Timeouts,
+    PaceSettings, Retention, RetrySettings, Secret, Settings, SettingsError, Timeouts,
 };
 
 use super::error::ConfigError;
 use super::path::join;
 use super::sections::{
-    BreakerSection, Config, LaneSection, NamedLaneSection, RetrySection, TimeoutsSection,
+    BreakerSection, Config, LaneSection, NamedLaneSection, RetentionSection, RetrySection,
+    TimeoutsSection,
 };
 use super::{policy, prices, text};
 
@@ -73,6 +74,7 @@ impl Config {
             pause_after_timeout_ms: self.lane.pause_after_timeout_ms,
             operator_probe_ms: self.lane.operator_probe_ms,
             prices: Arc::new(table),
+            retention: self.store.retention.into(),
         };
         settings.validate()?;
         Ok(settings)
@@ -200,6 +202,18 @@ impl From<&NamedLaneSection> for NamedLane {
         Self {
             models: section.models.clone(),
             rules: rules_of!(section),
+        }
+    }
+}
+
+impl From<RetentionSection> for Retention {
+    fn from(section: RetentionSection) -> Self {
+        Self {
+            calls_days: section.calls_days,
+            calls_max: section.calls_max,
+            jobs_days: section.jobs_days,
+            jobs_max: section.jobs_max,
+            bodies_days: section.bodies_days,
         }
     }
 }

@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use onelane_actors::policy::effects::{Rows, apply_batch};
+use onelane_actors::policy::prune::{Bodies, Finished};
 use onelane_actors::policy::transition::Transition;
 use redb::{
-    Database, Durability, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
+    Database, Durability, Key, ReadableTable, ReadableTableMetadata as _, Table, TableDefinition,
+    Value, WriteTransaction,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -93,6 +96,8 @@ type Id = &'static [u8; 16];
 struct Changed {
     /// The status under which its place in line is stored.
     stored_as: JobStatus,
+    /// Its key among the finished jobs, if it is stored as one.
+    finished_as: Option<[u8; 17]>,
     job: Job,
 }
 
@@ -107,6 +112,7 @@ struct Transaction<'t> {
     calls_by_job: Lazy<'t, &'static [u8; 20], u64>,
     billing_open: Lazy<'t, u64, ()>,
     dependents: Lazy<'t, &'static [u8; 32], ()>,
+    finished: Lazy<'t, &'static [u8; 17], Id>,
     usage: Lazy<'t, &'static [u8; 20], Bytes>,
     counted_before: Counters,
     counters: Counters,
@@ -137,6 +143,7 @@ impl<'t> Transaction<'t> {
             calls_by_job: Lazy::new(transaction, schema::CALLS_BY_JOB),
             billing_open: Lazy::new(transaction, schema::BILLING_OPEN),
             dependents: Lazy::new(transaction, schema::DEPENDENTS),
+            finished: Lazy::new(transaction, schema::FINISHED),
             usage: Lazy::new(transaction, schema::USAGE),
             counted_before: counters,
             counters,
@@ -149,13 +156,7 @@ impl<'t> Transaction<'t> {
 
     /// Writes what was kept back until the end of the batch.
     fn finish(mut self) -> Result<()> {
-        for Changed { stored_as, job } in std::mem::take(&mut self.changed).into_values() {
-            if stored_as != job.status {
-                let key = schema::line_key(stored_as, job.seq);
-                self.line.open()?.remove(&key)?;
-            }
-            self.put(&job)?;
-        }
+        self.write_changed()?;
         for (key, row) in &self.usage_rows {
             encode(&mut self.row, row)?;
             self.usage.open()?.insert(key, self.row.as_slice())?;
@@ -183,6 +184,26 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    /// Writes the jobs that the batch has changed so far.
+    fn write_changed(&mut self) -> Result<()> {
+        for changed in std::mem::take(&mut self.changed).into_values() {
+            let Changed {
+                stored_as,
+                finished_as,
+                job,
+            } = changed;
+            if stored_as != job.status {
+                let key = schema::line_key(stored_as, job.seq);
+                self.line.open()?.remove(&key)?;
+            }
+            if let Some(key) = finished_as {
+                self.finished.open()?.remove(&key)?;
+            }
+            self.put(&job)?;
+        }
+        Ok(())
+    }
+
     /// The usage of a call's day, model and user, as the batch has left it so far.
     fn usage_row(&mut self, call: &CallRecord) -> Result<&mut UsageRow> {
         let of = UsageKey::of(call);
@@ -206,6 +227,23 @@ impl<'t> Transaction<'t> {
         encode(&mut self.row, &LineRow::of(job))?;
         let key = schema::line_key(job.status, job.seq);
         self.line.open()?.insert(&key, self.row.as_slice())?;
+        if let Some(key) = schema::finished_key_of(job) {
+            self.finished.open()?.insert(&key, job.id.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// A job as it is in its table.
+    fn stored(&mut self, id: JobId) -> Result<Option<Job>> {
+        let row = self.jobs.open()?.get(id.as_bytes())?;
+        row.map(|row| decode("jobs", row.value())).transpose()
+    }
+}
+
+impl Transaction<'_> {
+    fn take_bodies(&mut self, id: JobId) -> Result<()> {
+        self.requests.open()?.remove(id.as_bytes())?;
+        self.responses.open()?.remove(id.as_bytes())?;
         Ok(())
     }
 }
@@ -223,8 +261,7 @@ impl Rows for Transaction<'_> {
         if let Some(changed) = self.changed.get(&id) {
             return Ok(Some(changed.job.clone()));
         }
-        let row = self.jobs.open()?.get(id.as_bytes())?;
-        row.map(|row| decode("jobs", row.value())).transpose()
+        self.stored(id)
     }
 
     fn request(&mut self, id: JobId) -> Result<Arc<Request>> {
@@ -275,15 +312,22 @@ impl Rows for Transaction<'_> {
         if before != job.status {
             self.counters.moved(Some(before), job.status);
         }
-        match self.changed.entry(job.id) {
-            Entry::Occupied(mut changed) => changed.get_mut().job = job.clone(),
-            Entry::Vacant(vacant) => {
-                vacant.insert(Changed {
-                    stored_as: before,
-                    job: job.clone(),
-                });
-            }
+        if let Some(changed) = self.changed.get_mut(&job.id) {
+            changed.job = job.clone();
+            return Ok(());
         }
+        // One that had ended is not where it was: put back in line, it will end anew.
+        let ended = if before.is_terminal() {
+            self.stored(job.id)?
+        } else {
+            None
+        };
+        let changed = Changed {
+            stored_as: before,
+            finished_as: ended.as_ref().and_then(schema::finished_key_of),
+            job: job.clone(),
+        };
+        self.changed.insert(job.id, changed);
         Ok(())
     }
 
@@ -346,6 +390,109 @@ impl Rows for Transaction<'_> {
             self.billing_open.open()?.insert(seq, ())?;
         }
         self.usage_row(call)?.add(call);
+        Ok(())
+    }
+
+    fn finished_count(&mut self) -> Result<u64> {
+        self.write_changed()?;
+        Ok(self.finished.open()?.len()?)
+    }
+
+    fn finished(
+        &mut self,
+        bodies: Bodies,
+        after: Option<Finished>,
+        limit: usize,
+    ) -> Result<Vec<Finished>> {
+        self.write_changed()?;
+        let first = match &after {
+            Some(place) => Bound::Excluded(schema::finished_key(bodies, place)),
+            None => Bound::Included(schema::finished_from(bodies)),
+        };
+        let range = (
+            first.as_ref(),
+            Bound::Included(&schema::finished_to(bodies)),
+        );
+        let table = self.finished.open()?;
+        let mut finished = Vec::new();
+        for item in table.range::<&[u8; 17]>(range)?.take(limit) {
+            let (key, id) = item?;
+            finished.push(schema::finished_of(key.value(), id.value()));
+        }
+        Ok(finished)
+    }
+
+    fn has_open_billing(&mut self, id: JobId) -> Result<bool> {
+        if self.billing_open.open()?.is_empty()? {
+            return Ok(false);
+        }
+        let first = schema::call_key(id, AttemptNo(0));
+        let last = schema::call_key(id, AttemptNo(u32::MAX));
+        let open = self.billing_open.open()?;
+        let by_job = self.calls_by_job.open()?;
+        for item in by_job.range::<&[u8; 20]>(&first..=&last)? {
+            if open.get(item?.1.value())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn remove_job(&mut self, job: &Job) -> Result<()> {
+        self.counters.removed(job.status);
+        self.jobs.open()?.remove(job.id.as_bytes())?;
+        self.take_bodies(job.id)?;
+        let key = schema::line_key(job.status, job.seq);
+        self.line.open()?.remove(&key)?;
+        if let Some(key) = schema::finished_key_of(job) {
+            self.finished.open()?.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    fn remove_bodies(&mut self, job: &Job) -> Result<()> {
+        self.take_bodies(job.id)?;
+        if let Some(key) = schema::finished_key_of(job) {
+            self.finished.open()?.remove(&key)?;
+        }
+        self.put(&Job {
+            bodies_pruned: true,
+            ..job.clone()
+        })
+    }
+
+    fn remove_key(&mut self, user_id: &str, key: &str) -> Result<()> {
+        let key = schema::idempotency_key(user_id, key);
+        self.idempotency.open()?.remove(&key)?;
+        Ok(())
+    }
+
+    fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<()> {
+        let key = schema::dependent_key(id, dependent);
+        self.dependents.open()?.remove(&key)?;
+        Ok(())
+    }
+
+    fn call_count(&mut self) -> Result<u64> {
+        Ok(self.calls.open()?.len()?)
+    }
+
+    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>> {
+        let after = (Bound::Excluded(seq), Bound::Unbounded);
+        let mut found = Vec::new();
+        for item in self.calls.open()?.range::<u64>(after)?.take(limit) {
+            let (seq, row) = item?;
+            found.push(decode_call(seq.value(), row.value())?);
+        }
+        Ok(found)
+    }
+
+    fn remove_call(&mut self, call: &CallRecord) -> Result<()> {
+        self.calls.open()?.remove(call.seq)?;
+        let key = schema::call_key(call.job_id, call.attempt);
+        self.calls_by_job.open()?.remove(&key)?;
+        let until = &mut self.counters.calls_pruned_until;
+        *until = (*until).max(Some(call.ended_at.day()));
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 mod call;
 mod event;
 mod failure;
+mod histogram;
 mod id;
 mod job;
 mod lane;
@@ -13,6 +14,7 @@ mod lanes;
 mod money;
 mod policy;
 mod request;
+mod retention;
 mod settings;
 mod submission;
 mod time;
@@ -23,6 +25,7 @@ pub mod limits;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
+pub use histogram::Histogram;
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
 pub use job::{AsyncTask, AttemptPhase, Job, JobEntry, JobStatus, OpenAttempt, Phase, SetAside};
 pub use lane::{
@@ -33,6 +36,7 @@ pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings,
 pub use money::{Cost, Currency, Nanos};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use request::{Fingerprint, Request, RequestError};
+pub use retention::Retention;
 pub use settings::{
     BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
     SettingsError, Timeouts,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, lane_for, limits};
+use super::{DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Retention, lane_for, limits};
 use crate::policy::price::PriceTable;
 
 /// A secret that no log, error or response shows.
@@ -252,6 +252,8 @@ pub struct Settings {
     pub operator_probe_ms: u64,
     /// What calls cost.
     pub prices: Arc<PriceTable>,
+    /// How long what has ended is kept.
+    pub retention: Retention,
 }
 
 impl Settings {
@@ -555,6 +557,7 @@ impl Default for Settings {
             pause_after_timeout_ms: 0,
             operator_probe_ms: 0,
             prices: Arc::new(PriceTable::default()),
+            retention: Retention::default(),
         }
     }
 }

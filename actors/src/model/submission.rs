@@ -215,6 +215,7 @@ impl Submission {
             set_aside: None,
             on_interrupted: self.on_interrupted,
             task: None,
+            bodies_pruned: false,
             estimated_tokens,
         };
         Ok(NewJob {

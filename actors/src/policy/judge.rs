@@ -304,6 +304,7 @@ mod tests {
             set_aside: None,
             on_interrupted: None,
             task: None,
+            bodies_pruned: false,
             estimated_tokens: 0,
         }
     }

@@ -48,6 +48,7 @@ fn job(seq: u64, priority: i32) -> Job {
         set_aside: None,
         on_interrupted: None,
         task: None,
+        bodies_pruned: false,
         estimated_tokens: 0,
     }
 }

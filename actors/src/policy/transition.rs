@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::prune::{Prune, Pruned};
 use crate::model::{
     AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome, CallRecord, Failure,
     FailureClass, Fingerprint, Job, JobId, JobStatus, LaneState, OpenAttempt, Phase, Request,
@@ -329,6 +330,8 @@ pub enum Transition {
     Breaker(BreakerSnapshot),
     /// The runtime changes of the configuration, as JSON.
     Config(String),
+    /// A step of a pruning: rows that have ended and are old enough go.
+    Prune(Box<Prune>),
     /// Somebody found out whether an attempt that was maybe billed was.
     Billing {
         /// The job.
@@ -369,6 +372,8 @@ pub enum Applied {
         /// The others.
         others: Vec<Job>,
     },
+    /// What is gone.
+    Pruned(Pruned),
     /// Done; nothing to tell.
     Done,
 }
@@ -405,6 +410,9 @@ pub enum Refusal {
     /// The attempt was never in doubt, or that was settled before.
     #[error("attempt {0} is not waiting to be settled")]
     BillingSettled(AttemptNo),
+    /// What the job asked for was pruned: there is nothing to send again.
+    #[error("the job's request was pruned")]
+    RequestPruned,
     /// Too many jobs wait.
     #[error("{limit} jobs are waiting already, which is the limit")]
     QueueFull {
@@ -615,6 +623,9 @@ pub fn end_with(
 /// retries.
 pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Requeue)?;
+    if job.bodies_pruned {
+        return Err(Refusal::RequestPruned);
+    }
     job.status = JobStatus::Pending;
     job.retry_count = 0;
     job.throttles = 0;
@@ -651,13 +662,13 @@ impl Transition {
             | Self::Requeue { job_id }
             | Self::Reprioritise { job_id, .. } => Some(*job_id),
             Self::Settle(settlement) => Some(settlement.job_id),
-            Self::Lane(_) | Self::Breaker(_) | Self::Config(_) => None,
+            Self::Lane(_) | Self::Breaker(_) | Self::Config(_) | Self::Prune(_) => None,
         }
     }
 }
 
 /// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker`,
-/// `Billing` and `Config` have no job's row to change and are the store's own.
+/// `Billing`, `Prune` and `Config` have no job's row to change and are the store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
         Transition::Stage { at, .. } => stage(job, *at),
@@ -679,6 +690,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Lane(_)
         | Transition::Breaker(_)
         | Transition::Billing { .. }
+        | Transition::Prune(_)
         | Transition::Config(_) => Ok(()),
     }
 }

@@ -55,6 +55,7 @@ pub fn new_job(n: u64) -> NewJob {
             set_aside: None,
             on_interrupted: None,
             task: None,
+            bodies_pruned: false,
             estimated_tokens: 1_032,
         },
         request: Request::Prompt(format!("prompt {n}")),

@@ -101,7 +101,7 @@ impl FakeLane {
                 });
             }
             let mut record = sample::waiting(state.jobs.len() as u64 + 1);
-            record.request = Arc::new(submission.request);
+            record.request = Some(Arc::new(submission.request));
             record.job.user_id = submission.user_id;
             record.job.priority = submission.priority;
             record.job.idempotency_key = key;

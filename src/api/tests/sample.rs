@@ -56,9 +56,10 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             set_aside: None,
             on_interrupted: None,
             task: None,
+            bodies_pruned: false,
             estimated_tokens: 0,
         },
-        request: Arc::new(Request::prompt(format!("prompt {n}")).unwrap()),
+        request: Some(Arc::new(Request::prompt(format!("prompt {n}")).unwrap())),
         response: None,
     }
 }

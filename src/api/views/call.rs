@@ -131,7 +131,7 @@ impl<'a> CallView<'a> {
         preview_chars: usize,
     ) -> Self {
         let success = call.outcome == CallOutcome::Completed;
-        let prompt = record.and_then(|record| prompt_text(&record.request));
+        let prompt = record.and_then(|record| prompt_text(record.request.as_deref()?));
         // The one attempt that succeeded brought the answer that the job has.
         let answer = record
             .filter(|_| success)
@@ -172,9 +172,9 @@ impl<'a> CallView<'a> {
 }
 
 fn chat_fields(record: &JobRecord) -> Object {
-    match &*record.request {
-        Request::Prompt(_) => Object::default(),
-        Request::Chat(raw) => Object::read(raw).unwrap_or_default(),
+    match record.request.as_deref() {
+        None | Some(Request::Prompt(_)) => Object::default(),
+        Some(Request::Chat(raw)) => Object::read(raw).unwrap_or_default(),
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
         let body = r#"{"messages":[{"role":"user","content":"prompt 1"}],"top_p":0.90,
             "thinking":{"type":"disabled"},"tools":[{"type":"function"}],"seed":null}"#;
         let mut record = sample::completed(1);
-        record.request = std::sync::Arc::new(Request::chat(body).unwrap());
+        record.request = Some(std::sync::Arc::new(Request::chat(body).unwrap()));
         let call = sample::call(&record);
         let view = CallView::new(&call, Some(&record), 6);
         let text = serde_json::to_string(&view).unwrap();

@@ -51,9 +51,12 @@ pub(in crate::api) struct JobView<'a> {
     error_message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<FailureView<'a>>,
-    /// GLM's answer verbatim; only in the whole job.
+    /// GLM's answer verbatim; only in the whole job, `null` there once it was pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a RawValue>,
+    /// Request and response were pruned, as retention asks: they can't be shown, nor the job retried.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    bodies_pruned: bool,
     /// The beginning of the answer's text; only in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     result_preview: Option<String>,
@@ -109,9 +112,11 @@ impl<'a> JobView<'a> {
     pub(in crate::api) fn new(record: &'a JobRecord, shown: Shown) -> Self {
         let job = &record.job;
         let response = record.response.as_deref();
-        let prompt = prompt_text(&record.request);
+        let request = record.request.as_deref();
+        let prompt = request.and_then(prompt_text);
         let (prompt, request, result, result_preview) = match shown {
-            Shown::Whole => (prompt, chat_body(&record.request), response, None),
+            Shown::Whole if job.bodies_pruned => (None, None, Some(RawValue::NULL), None),
+            Shown::Whole => (prompt, request.and_then(chat_body), response, None),
             Shown::Preview(chars) => (
                 prompt.and_then(|text| cut(&text, chars)),
                 None,
@@ -139,6 +144,7 @@ impl<'a> JobView<'a> {
             error_message: job.error.as_ref().map(|failure| failure.message.as_str()),
             error: job.error.as_ref().map(FailureView::new),
             result,
+            bodies_pruned: job.bodies_pruned,
             result_preview,
             created_at: job.created_at,
             started_at: job.open.filter(sent).map(|open| open.at),
@@ -312,10 +318,26 @@ mod tests {
     }
 
     #[test]
+    fn a_job_whose_bodies_were_pruned_says_so() {
+        let mut record = sample::completed(1);
+        record.job.bodies_pruned = true;
+        record.request = None;
+        record.response = None;
+        let whole = view(&record, Shown::Whole);
+        assert_eq!(whole["bodiesPruned"], true);
+        assert_eq!(whole["result"], Value::Null);
+        assert!(whole.as_object().unwrap().contains_key("result"));
+        assert_eq!(whole.get("prompt"), None);
+        let listed = view(&record, Shown::Preview(9));
+        assert_eq!(listed["bodiesPruned"], true);
+        assert_eq!(listed.get("resultPreview"), None);
+    }
+
+    #[test]
     fn the_whole_job_has_request_and_answer_to_the_byte() {
         let body = r#"{"messages":[{"role":"user","content":"hi"}],"top_p":0.90,"x":null}"#;
         let mut record = sample::completed(1);
-        record.request = std::sync::Arc::new(Request::chat(body).unwrap());
+        record.request = Some(std::sync::Arc::new(Request::chat(body).unwrap()));
         let text = serde_json::to_string(&JobView::new(&record, Shown::Whole)).unwrap();
         assert!(text.contains(&format!(r#""request":{body}"#)), "{text}");
         assert!(

@@ -123,6 +123,9 @@ impl LineError {
                 status_code: failure.http_status,
                 maybe_billed: failure.maybe_billed,
             },
+            _ if job.bodies_pruned => {
+                Self::new("pruned", format!("the answer of job {} was pruned", job.id))
+            }
             _ => Self::new(status, format!("job {} is {status}", job.id)),
         }
     }
@@ -167,13 +170,14 @@ mod tests {
             set_aside: None,
             on_interrupted: None,
             task: None,
+            bodies_pruned: false,
             estimated_tokens: 0,
         };
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         JobDetail {
             record: JobRecord {
                 job,
-                request: Arc::new(Request::prompt("hi").unwrap()),
+                request: Some(Arc::new(Request::prompt("hi").unwrap())),
                 response: response.map(|text| raw(text).into()),
             },
             attempts: Vec::new(),

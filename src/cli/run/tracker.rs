@@ -156,7 +156,9 @@ impl Tracker {
         match job.status {
             JobStatus::Pending | JobStatus::Processing => return Verdict::Waits,
             JobStatus::Failed | JobStatus::Cancelled
-                if !entry.of_this_run && (entry.waiting.told || !may_be_paid_twice(job)) =>
+                if !entry.of_this_run
+                    && !job.bodies_pruned
+                    && (entry.waiting.told || !may_be_paid_twice(job)) =>
             {
                 entry.of_this_run = true;
                 return Verdict::Retry;
@@ -228,6 +230,7 @@ mod tests {
             set_aside: None,
             on_interrupted: None,
             task: None,
+            bodies_pruned: false,
             estimated_tokens: 0,
         }
     }
