@@ -53,6 +53,7 @@
 //! | [`api`] | the HTTP API: admin, jobs, chat completions for OpenAI and GLM clients |
 //! | [`store`] | the store on redb, behind the [`ports::Store`] port |
 //! | [`glm`] | GLM over HTTP, behind the [`ports::Glm`] port |
+//! | [`statistics`] | usage summed by day or month, model and user |
 //! | [`system`] | the machine's clock and ids, behind [`ports::Clock`] and [`ports::Ids`] |
 //! | [`simulator`] | a GLM-shaped server with a script of faults |
 //! | [`queue`] | the protocol of the queue actor, for plain message submission |
@@ -67,10 +68,12 @@
 
 pub mod api;
 pub mod config;
+mod csv;
 pub mod error;
 pub mod glm;
 pub mod orchestrator;
 pub mod simulator;
+pub mod statistics;
 pub mod store;
 pub mod system;
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use onelane_actors::model::{
-    AttemptNo, Billing, BreakerSnapshot, HoldScope, JobId, Settings, Timestamp, UsageRow,
+    AttemptNo, Billing, BreakerSnapshot, HoldScope, JobId, Settings, Timestamp,
 };
-use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord, UsageFilter};
+use onelane_actors::ports::{CallFilter, CallPage, JobFilter, JobPage, JobRecord};
 use serde_json::Value;
 
 use crate::config::PolicyRow;
@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::orchestrator::{
     DeadLetters, JobDetail, LaneStatus, Metrics, Orchestrator, Selection, Submission, Submitted,
 };
+use crate::statistics::{StatisticsQuery, StatisticsRow};
 
 /// The answer to one question.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
@@ -64,8 +65,8 @@ pub trait Lane: Send + Sync + 'static {
         attempt: AttemptNo,
         billing: Billing,
     ) -> Answer<'_, Billing>;
-    /// Usage rows.
-    fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>>;
+    /// Usage, summed up.
+    fn statistics(&self, query: StatisticsQuery) -> Answer<'_, Vec<StatisticsRow>>;
     /// Figures of the lane.
     fn metrics(&self) -> Answer<'_, Metrics>;
     /// Stops the lane before its next call.
@@ -165,8 +166,8 @@ impl Lane for Orchestrator {
         Box::pin(self.settle_billing(job_id, attempt, billing))
     }
 
-    fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>> {
-        Box::pin(self.usage(filter))
+    fn statistics(&self, query: StatisticsQuery) -> Answer<'_, Vec<StatisticsRow>> {
+        Box::pin(self.statistics(query))
     }
 
     fn metrics(&self) -> Answer<'_, Metrics> {

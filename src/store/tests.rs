@@ -186,6 +186,32 @@ fn a_row_of_a_newer_program_is_refused_by_its_version() {
 }
 
 #[test]
+fn usage_is_told_without_a_look_at_the_call_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("onelane.redb");
+    let store = open(&path);
+    let life = [sample::insert(1), sample::start(1), sample::complete(1, 1)];
+    store.commit(&life).unwrap();
+    drop(store);
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut calls = transaction.open_table(schema::CALLS).unwrap();
+    calls.insert(1, b"not a call".as_slice()).unwrap();
+    drop(calls);
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open(&path);
+    assert!(store.calls(&CallFilter::default(), None, 1).is_err());
+    let any_day = UsageFilter {
+        start: Day(0),
+        end: Day(i32::MAX),
+        model: None,
+        user_id: None,
+    };
+    assert_eq!(store.usage(&any_day).unwrap()[0].successes, 1);
+}
+
+#[test]
 fn a_batch_that_changes_nothing_does_not_touch_the_disk() {
     let disk = disk::Disk::default();
     let store = disk.open(true).unwrap();

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::orchestrator::{
     DeadLetters, JobDetail, LaneStatus, Metrics, Selection, Submission, Submitted,
 };
+use crate::statistics::{StatisticsQuery, StatisticsRow, summarise};
 
 /// What tests set and see.
 #[derive(Debug, Default)]
@@ -274,10 +275,11 @@ impl Lane for FakeLane {
         now(self.end(id, &from, JobStatus::Pending))
     }
 
-    fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>> {
+    fn statistics(&self, query: StatisticsQuery) -> Answer<'_, Vec<StatisticsRow>> {
         now(Ok(self.with(|state| {
-            state.usage_filter = Some(filter);
-            state.usage.clone()
+            let rows = summarise(&state.usage, &query);
+            state.usage_filter = Some(query.filter);
+            rows
         })))
     }
 
