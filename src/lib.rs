@@ -54,6 +54,7 @@
 //! | [`store`] | the store on redb, behind the [`ports::Store`] port |
 //! | [`glm`] | GLM over HTTP, behind the [`ports::Glm`] port |
 //! | [`statistics`] | usage summed by day or month, model and user |
+//! | [`export`] | a store's content as JSON lines or CSV |
 //! | [`system`] | the machine's clock and ids, behind [`ports::Clock`] and [`ports::Ids`] |
 //! | [`simulator`] | a GLM-shaped server with a script of faults |
 //! | [`queue`] | the protocol of the queue actor, for plain message submission |
@@ -70,6 +71,7 @@ pub mod api;
 pub mod config;
 mod csv;
 pub mod error;
+pub mod export;
 pub mod glm;
 pub mod orchestrator;
 pub mod simulator;

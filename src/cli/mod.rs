@@ -5,19 +5,24 @@
 //! | `args` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
-//! | `serve`, `run`, `simulate`, `config`, `policy` | the verbs |
+//! | `serve`, `run`, `simulate`, `stats`, `db`, `config`, `policy` | the verbs |
+//! | `offline`, `table` | what the verbs share that look into a store; tables for people |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
 //! so that destructors run and the store is closed.
 
 mod args;
 mod config;
+mod db;
 mod exit;
+mod offline;
 mod policy;
 mod run;
 mod serve;
 mod simulate;
 mod start;
+mod stats;
+mod table;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -54,6 +59,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Run(args) => Box::pin(run::run(args, json)).await,
         Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(&args, json),
+        Verb::Stats(args) => stats::stats(&args, json),
+        Verb::Db(verb) => db::db(&verb, json),
         Verb::Policy(args) => policy::policy(&args, json),
     }
 }
@@ -95,6 +102,11 @@ fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
 /// wanted any more.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes text that has its line ends to standard output.
+pub(crate) fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 /// Writes a line to standard error.

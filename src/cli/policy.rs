@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::args::PolicyArgs;
 use super::exit::{CliError, Exit};
-use super::start;
+use super::{start, table};
 
 /// Shows the table in force, or one row of it.
 pub(crate) fn policy(args: &PolicyArgs, json: bool) -> Result<Exit, CliError> {
     let loaded = start::look(&args.common)?;
     let text = match &args.code {
         None if json => json!({ "policy": loaded.policy() }).to_string(),
-        None => table(&loaded.policy()),
+        None => as_table(&loaded.policy()),
         Some(code) => {
             let row = loaded.policy_of(code).ok_or_else(|| unknown(code))?;
             if json {
@@ -35,7 +35,7 @@ fn unknown(code: &str) -> CliError {
     )
 }
 
-fn table(rows: &[PolicyRow]) -> String {
+fn as_table(rows: &[PolicyRow]) -> String {
     let name = |name: Option<&'static str>| name.unwrap_or("-").to_owned();
     let head = [
         "CODE", "HTTP", "CLASS", "JOB", "LANE", "BREAKER", "FROM", "MEANING",
@@ -53,23 +53,8 @@ fn table(rows: &[PolicyRow]) -> String {
             row.meaning.clone().unwrap_or_default(),
         ]
     });
-    let lines: Vec<_> = std::iter::once(head.map(str::to_owned))
-        .chain(lines)
-        .collect();
-    let mut widths = [0; 8];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let padded = |line: &[String; 8]| {
-        let cells = line
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    lines.iter().map(padded).collect::<Vec<_>>().join("\n")
+    let lines: Vec<_> = lines.collect();
+    table::table(head, &lines)
 }
 
 fn from(row: &PolicyRow) -> String {

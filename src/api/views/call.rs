@@ -31,7 +31,7 @@ const PARAMETERS: [&str; 11] = [
 /// One row of the call log. Prompt and answer are previews; the job has them whole.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct CallView<'a> {
+pub(crate) struct CallView<'a> {
     /// The `request_id` that GLM saw.
     id: &'a str,
     /// The job.
@@ -125,7 +125,7 @@ impl UsageView {
 impl<'a> CallView<'a> {
     /// The view of an attempt. `record` is its job, if that is still there; of its prompt and
     /// answer so many characters are shown.
-    pub(in crate::api) fn new(
+    pub(crate) fn new(
         call: &'a CallRecord,
         record: Option<&JobRecord>,
         preview_chars: usize,

@@ -12,7 +12,7 @@ use super::{CallView, rfc3339, rfc3339_option};
 
 /// How much of prompt and answer a view shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::api) enum Shown {
+pub(crate) enum Shown {
     /// So many characters; 0 hides them.
     Preview(usize),
     /// All, verbatim.
@@ -22,7 +22,7 @@ pub(in crate::api) enum Shown {
 /// A job. Fields that a job does not have are left out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct JobView<'a> {
+pub(crate) struct JobView<'a> {
     id: JobId,
     user_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,7 @@ pub(in crate::api) struct JobView<'a> {
 
 impl<'a> JobView<'a> {
     /// The view of a job.
-    pub(in crate::api) fn new(record: &'a JobRecord, shown: Shown) -> Self {
+    pub(crate) fn new(record: &'a JobRecord, shown: Shown) -> Self {
         let job = &record.job;
         let response = record.response.as_deref();
         let request = record.request.as_deref();
@@ -164,7 +164,7 @@ impl<'a> JobView<'a> {
     }
 
     /// With its call log.
-    pub(in crate::api) fn with_attempts(mut self, attempts: Vec<CallView<'a>>) -> Self {
+    pub(crate) fn with_attempts(mut self, attempts: Vec<CallView<'a>>) -> Self {
         self.attempts = Some(attempts);
         self
     }

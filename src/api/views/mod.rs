@@ -9,8 +9,8 @@ mod lane;
 
 use crate::statistics::CostView;
 pub(super) use billing::{BillingView, MaybeBilledView};
-pub(super) use call::CallView;
-pub(super) use job::{JobView, Shown};
+pub(crate) use call::CallView;
+pub(crate) use job::{JobView, Shown};
 pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
 
 use onelane_actors::model::{Cost, Timestamp};
