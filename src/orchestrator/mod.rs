@@ -7,6 +7,7 @@ mod control;
 mod events;
 mod figures;
 mod jobs;
+mod maintenance;
 mod settings;
 mod start;
 mod submit;
@@ -139,6 +140,12 @@ impl Orchestrator {
             let _ = ended.await;
             let _ = gone_tx.send(true);
         });
+        let maintenance = maintenance::Maintenance {
+            settings: ports.settings.clone(),
+            house: house.clone(),
+            clock: Arc::clone(&ports.clock),
+        };
+        tokio::spawn(maintenance.run());
         Ok(Self {
             inner: Arc::new(Inner {
                 ports,

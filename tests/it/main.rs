@@ -12,6 +12,7 @@
 mod acceptance;
 mod api_admin;
 mod api_jobs;
+mod books;
 mod chaos;
 mod cli;
 #[path = "../common/mod.rs"]
@@ -23,6 +24,7 @@ mod many;
 mod order;
 mod process;
 mod restarts;
+mod retention;
 mod steering;
 mod supervision;
 mod support;
