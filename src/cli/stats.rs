@@ -4,7 +4,7 @@ use onelane::model::{Currency, Day};
 use onelane::ports::{Clock as _, Store as _, UsageFilter};
 use onelane::statistics::{GroupBy, StatisticsQuery, StatisticsRow, summarise, to_csv};
 use onelane::system::SystemClock;
-use serde_json::json;
+use serde::Serialize;
 
 use super::args::{StatsArgs, StatsFormat};
 use super::exit::{CliError, Exit};
@@ -24,7 +24,7 @@ pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
         None => StatsFormat::Table,
     };
     match format {
-        StatsFormat::Json => super::say(&json!({ "statistics": rows }).to_string()),
+        StatsFormat::Json => super::say(&as_json(rows)?),
         StatsFormat::Csv => super::print(&to_csv(&rows)),
         StatsFormat::Table if rows.is_empty() => {
             let UsageFilter { start, end, .. } = query.filter;
@@ -33,6 +33,16 @@ pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
         StatsFormat::Table => super::say(&as_table(&rows)),
     }
     Ok(Exit::Done)
+}
+
+/// As the API tells it. Written in one go: on the way through a JSON value amounts would become floats.
+fn as_json(rows: Vec<StatisticsRow>) -> Result<String, CliError> {
+    #[derive(Serialize)]
+    struct Body {
+        statistics: Vec<StatisticsRow>,
+    }
+    let body = Body { statistics: rows };
+    serde_json::to_string(&body).map_err(|error| CliError::usage(error.to_string()))
 }
 
 fn query(args: &StatsArgs) -> Result<StatisticsQuery, CliError> {

@@ -2,7 +2,8 @@
 
 /// A head and rows of as many cells.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let is_number = |cell: &str| cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit());
+    let of_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | '%');
+    let is_number = |cell: &str| cell == "-" || cell.chars().all(of_number);
     let mut widths = head.map(|name| name.chars().count());
     let mut numeric = [true; N];
     for row in rows {

@@ -1,7 +1,7 @@
 //! How long calls took, as counts in fixed buckets: what percentiles are told from without a look at the
 //! call log.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
@@ -20,7 +20,8 @@ const BUCKETS: u16 = 496;
 /// in them, as one flat list: bucket, count, bucket, count, ...
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Histogram {
-    counts: BTreeMap<u16, u64>,
+    /// Buckets with something in them, in order. A list, since reading one is what statistics do most.
+    counts: Vec<(u16, u64)>,
 }
 
 impl Histogram {
@@ -31,17 +32,39 @@ impl Histogram {
 
     /// Adds all that another has counted.
     pub fn merge(&mut self, other: &Self) {
-        for (bucket, count) in &other.counts {
-            self.put(*bucket, *count);
+        if self.counts.is_empty() {
+            self.counts.clone_from(&other.counts);
+            return;
         }
+        let mut both = Vec::with_capacity(self.counts.len() + other.counts.len());
+        let mut mine = self.counts.iter().copied().peekable();
+        let mut theirs = other.counts.iter().copied().peekable();
+        while let (Some((bucket, count)), Some((their_bucket, their_count))) =
+            (mine.peek().copied(), theirs.peek().copied())
+        {
+            let order = bucket.cmp(&their_bucket);
+            both.push(match order {
+                Ordering::Less => (bucket, count),
+                Ordering::Equal => (bucket, count.saturating_add(their_count)),
+                Ordering::Greater => (their_bucket, their_count),
+            });
+            if order.is_le() {
+                mine.next();
+            }
+            if order.is_ge() {
+                theirs.next();
+            }
+        }
+        both.extend(mine);
+        both.extend(theirs);
+        self.counts = both;
     }
 
     /// How many values were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts
-            .values()
-            .fold(0, |sum, count| sum.saturating_add(*count))
+        let counts = self.counts.iter();
+        counts.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// Whether nothing was counted.
@@ -67,8 +90,14 @@ impl Histogram {
     }
 
     fn put(&mut self, bucket: u16, count: u64) {
-        let sum = self.counts.entry(bucket).or_default();
-        *sum = sum.saturating_add(count);
+        match self.counts.binary_search_by_key(&bucket, |(b, _)| *b) {
+            Err(place) => self.counts.insert(place, (bucket, count)),
+            Ok(place) => {
+                if let Some((_, sum)) = self.counts.get_mut(place) {
+                    *sum = sum.saturating_add(count);
+                }
+            }
+        }
     }
 }
 
@@ -95,7 +124,7 @@ impl fmt::Debug for Histogram {
         f.write_str("Histogram ")?;
         let counts = self.counts.iter();
         f.debug_map()
-            .entries(counts.map(|(bucket, count)| (middle_of(*bucket), count)))
+            .entries(counts.map(|(bucket, count)| (middle_of(*bucket), *count)))
             .finish()
     }
 }
@@ -123,14 +152,20 @@ impl<'de> Deserialize<'de> for Histogram {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Histogram, A::Error> {
-                let mut histogram = Histogram::default();
+                let mut histogram = Histogram {
+                    counts: Vec::with_capacity(64),
+                };
                 while let Some(bucket) = list.next_element::<u16>()? {
                     if bucket >= BUCKETS {
                         return Err(A::Error::custom("no such bucket"));
                     }
                     let count = list.next_element::<u64>()?;
                     let count = count.ok_or_else(|| A::Error::custom("a bucket has no count"))?;
-                    histogram.put(bucket, count);
+                    // As it was written, in order: to the end without a search.
+                    match histogram.counts.last() {
+                        Some((last, _)) if *last >= bucket => histogram.put(bucket, count),
+                        _ => histogram.counts.push((bucket, count)),
+                    }
                 }
                 Ok(histogram)
             }
