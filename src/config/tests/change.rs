@@ -80,6 +80,9 @@ fn the_view_has_the_field_names_of_the_api() {
         "policy": {},
         "priceList": "auto",
         "prices": [],
+        "retention": {
+            "callsDays": 0, "callsMax": 0, "jobsDays": 0, "jobsMax": 0, "bodiesDays": 0,
+        },
         "createdAt": "1970-01-01T00:00:01.000Z",
         "updatedAt": "1970-01-01T00:00:01.000Z",
     });
@@ -507,7 +510,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
          `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, `ageing`, \
          `pauseAfterTimeout`, `operatorProbe`, `maxQueueJobs`, `onInterrupted`, \
          `quarantineAfter`, `lanes`, `maxRetries`, `retry`, `breaker`, `policy`, `priceList`, \
-         `prices`",
+         `prices`, `retention`",
     );
     check(
         json!({"prices": [{"model": "m", "input": 0.5, "output": "1"}]}),
