@@ -2,9 +2,10 @@
 //! touched, every row is encoded once, and what changes often and is small (counters, usage) is
 //! written once a transaction.
 
+mod prune;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use onelane_actors::policy::effects::{Rows, apply_batch};
@@ -240,14 +241,6 @@ impl<'t> Transaction<'t> {
     }
 }
 
-impl Transaction<'_> {
-    fn take_bodies(&mut self, id: JobId) -> Result<()> {
-        self.requests.open()?.remove(id.as_bytes())?;
-        self.responses.open()?.remove(id.as_bytes())?;
-        Ok(())
-    }
-}
-
 fn encoded<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
     let mut row = Vec::new();
     encode(&mut row, value)?;
@@ -404,61 +397,19 @@ impl Rows for Transaction<'_> {
         after: Option<Finished>,
         limit: usize,
     ) -> Result<Vec<Finished>> {
-        self.write_changed()?;
-        let first = match &after {
-            Some(place) => Bound::Excluded(schema::finished_key(bodies, place)),
-            None => Bound::Included(schema::finished_from(bodies)),
-        };
-        let range = (
-            first.as_ref(),
-            Bound::Included(&schema::finished_to(bodies)),
-        );
-        let table = self.finished.open()?;
-        let mut finished = Vec::new();
-        for item in table.range::<&[u8; 17]>(range)?.take(limit) {
-            let (key, id) = item?;
-            finished.push(schema::finished_of(key.value(), id.value()));
-        }
-        Ok(finished)
+        self.finished_places(bodies, after, limit)
     }
 
     fn has_open_billing(&mut self, id: JobId) -> Result<bool> {
-        if self.billing_open.open()?.is_empty()? {
-            return Ok(false);
-        }
-        let first = schema::call_key(id, AttemptNo(0));
-        let last = schema::call_key(id, AttemptNo(u32::MAX));
-        let open = self.billing_open.open()?;
-        let by_job = self.calls_by_job.open()?;
-        for item in by_job.range::<&[u8; 20]>(&first..=&last)? {
-            if open.get(item?.1.value())?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.finds_open_billing(id)
     }
 
     fn remove_job(&mut self, job: &Job) -> Result<()> {
-        self.counters.removed(job.status);
-        self.jobs.open()?.remove(job.id.as_bytes())?;
-        self.take_bodies(job.id)?;
-        let key = schema::line_key(job.status, job.seq);
-        self.line.open()?.remove(&key)?;
-        if let Some(key) = schema::finished_key_of(job) {
-            self.finished.open()?.remove(&key)?;
-        }
-        Ok(())
+        self.take_job(job)
     }
 
     fn remove_bodies(&mut self, job: &Job) -> Result<()> {
-        self.take_bodies(job.id)?;
-        if let Some(key) = schema::finished_key_of(job) {
-            self.finished.open()?.remove(&key)?;
-        }
-        self.put(&Job {
-            bodies_pruned: true,
-            ..job.clone()
-        })
+        self.strip(job)
     }
 
     fn remove_key(&mut self, user_id: &str, key: &str) -> Result<()> {
@@ -478,22 +429,11 @@ impl Rows for Transaction<'_> {
     }
 
     fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>> {
-        let after = (Bound::Excluded(seq), Bound::Unbounded);
-        let mut found = Vec::new();
-        for item in self.calls.open()?.range::<u64>(after)?.take(limit) {
-            let (seq, row) = item?;
-            found.push(decode_call(seq.value(), row.value())?);
-        }
-        Ok(found)
+        self.log_after(seq, limit)
     }
 
     fn remove_call(&mut self, call: &CallRecord) -> Result<()> {
-        self.calls.open()?.remove(call.seq)?;
-        let key = schema::call_key(call.job_id, call.attempt);
-        self.calls_by_job.open()?.remove(&key)?;
-        let until = &mut self.counters.calls_pruned_until;
-        *until = (*until).max(Some(call.ended_at.day()));
-        Ok(())
+        self.take_call(call)
     }
 
     fn put_lane(&mut self, lane: &LaneState) -> Result<()> {
