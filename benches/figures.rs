@@ -1,5 +1,6 @@
 //! The figures that README reports, each as a ratio to a baseline in the same run: machines differ
-//! and are noisy, ratios less so. `cargo bench` prints them all; `cargo bench -- submit` one part.
+//! and are noisy, ratios less so. `cargo bench` prints them all; `cargo bench -- submit` one part
+//! (`lane`, `waiting`, `statistics`, `prune`).
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -44,6 +45,12 @@ fn main() {
     }
     if part("waiting") {
         waiting::run();
+    }
+    if part("statistics") {
+        runtime().block_on(statistics::run());
+    }
+    if part("prune") {
+        runtime().block_on(prune::run());
     }
 }
 
@@ -393,6 +400,207 @@ mod waiting {
             rss as f64 / 1e6,
             base as f64 / 1e6,
             dispatch_us as f64 / 1e3,
+        );
+    }
+}
+
+/// Stores full of what has ended, made row by row as the lane would.
+mod past {
+    use onelane::model::Timestamp;
+    use onelane::ports::Store as _;
+    use onelane::store::{RedbStore, StoreOptions};
+    use onelane_actors::policy::transition::Transition;
+    use onelane_actors::testing::sample;
+
+    use super::*;
+
+    /// Jobs in one transaction.
+    const BATCH: u64 = 1_000;
+
+    /// Stores `jobs` jobs with a call each, ended evenly over the `days` days before `now`.
+    pub(super) fn fill(path: &Path, jobs: u64, days: u64, now: Timestamp) {
+        let store = RedbStore::open(path, StoreOptions::default()).unwrap();
+        let length_ms = days * 86_400_000;
+        for first in (0..jobs).step_by(BATCH as usize) {
+            let batch: Vec<Transition> = (first..jobs.min(first + BATCH))
+                .flat_map(|n| {
+                    let mut done = sample::complete(n + 1, 1);
+                    if let Transition::Settle(settlement) = &mut done {
+                        let call = &mut settlement.call;
+                        call.ended_at = now.minus_ms(length_ms - length_ms * n / jobs);
+                        call.response_time_ms = 500 + n * 7_919 % 20_000;
+                        call.model = format!("glm-{}", n % 3);
+                        call.user_id = format!("user-{}", n % 5);
+                    }
+                    [sample::insert(n + 1), sample::start(n + 1), done]
+                })
+                .collect();
+            let verdicts = store.commit(&batch).unwrap();
+            assert!(verdicts.iter().all(Result::is_ok));
+        }
+    }
+}
+
+mod statistics {
+    use onelane::model::Day;
+    use onelane::ports::{Clock as _, UsageFilter};
+    use onelane::statistics::{GroupBy, StatisticsQuery};
+    use onelane::system::SystemClock;
+
+    use super::*;
+
+    const ROUNDS: usize = 201;
+    const DAYS: u64 = 365;
+
+    /// Median of a month's answer, in microseconds, with so many calls in the log of a year.
+    async fn month(calls: u64) -> u64 {
+        let dir = scratch();
+        let path = dir.path().join("lane.redb");
+        let now = SystemClock.now();
+        past::fill(&path, calls, DAYS, now);
+        let mut config = config(&path, "http://127.0.0.1:9");
+        config.glm.is_active = false;
+        let lane = Orchestrator::start(&config).await.unwrap();
+        let end = now.day();
+        let query = StatisticsQuery {
+            filter: UsageFilter {
+                start: Day(end.0 - 29),
+                end,
+                model: None,
+                user_id: None,
+            },
+            group_by: GroupBy::default(),
+        };
+        let mut times = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            let rows = lane.statistics(query.clone()).await.unwrap();
+            times.push(begun.elapsed().as_micros() as u64);
+            assert!(rows.len() >= 29 * 3, "{} rows", rows.len());
+        }
+        lane.shutdown(Duration::from_secs(5)).await;
+        times.sort_unstable();
+        quantile(&times, 0.5)
+    }
+
+    pub(super) async fn run() {
+        println!(
+            "\n== one month of statistics, the call log of a year behind it (median of {ROUNDS})"
+        );
+        let few = month(10_000).await;
+        let many = month(1_000_000).await;
+        println!(
+            "10,000 calls {few} us | 1,000,000 calls {many} us | ratio {:.2} (aim: at most 2)",
+            many as f64 / few as f64
+        );
+    }
+}
+
+mod prune {
+    use onelane::config::RetentionSection;
+    use onelane::ports::{CallFilter, Clock as _};
+    use onelane::system::SystemClock;
+
+    use super::*;
+
+    /// With a call each: twice as many rows to prune.
+    const OLD_JOBS: u64 = 50_000;
+    const ROUNDS: usize = 5;
+
+    /// Calls a second while `calls` jobs are worked off on a store with old rows, and how many old jobs
+    /// are left then.
+    async fn rate(
+        sim: &Simulator,
+        full: &Path,
+        calls: usize,
+        retention: RetentionSection,
+    ) -> (f64, u64) {
+        let dir = scratch();
+        let path = dir.path().join("lane.redb");
+        std::fs::copy(full, &path).unwrap();
+        let config = config(&path, &sim.base_url());
+        let lane = Orchestrator::start(&config).await.unwrap();
+        lane.pause(None).await.unwrap();
+        let mut last = None;
+        for chunk in (0..calls).step_by(10_000) {
+            let jobs = (chunk..calls.min(chunk + 10_000)).map(prompt).collect();
+            let ids = lane.submit_many(jobs).await.unwrap();
+            last = ids.last().map(|id| id.as_ref().unwrap().job_id);
+        }
+        let begun = Instant::now();
+        let retention = serde_json::json!({"retention": {
+            "callsDays": retention.calls_days,
+            "jobsDays": retention.jobs_days,
+        }});
+        lane.set_config(&retention).await.unwrap();
+        lane.resume().await.unwrap();
+        lane.wait(last.unwrap()).await.unwrap();
+        let rate = calls as f64 / begun.elapsed().as_secs_f64();
+        let left = lane.queue_status().await.unwrap().completed - calls as u64;
+        lane.shutdown(Duration::from_secs(5)).await;
+        (rate, left)
+    }
+
+    /// How long it takes to prune everything with nothing else to do, in seconds.
+    async fn alone(full: &Path, retention: RetentionSection) -> f64 {
+        let dir = scratch();
+        let path = dir.path().join("lane.redb");
+        std::fs::copy(full, &path).unwrap();
+        let mut config = config(&path, "http://127.0.0.1:9");
+        config.glm.is_active = false;
+        config.store.retention = retention;
+        let begun = Instant::now();
+        let lane = Orchestrator::start(&config).await.unwrap();
+        loop {
+            let jobs = lane.queue_status().await.unwrap().completed;
+            let calls = lane
+                .calls(CallFilter::default(), None, 1)
+                .await
+                .unwrap()
+                .calls;
+            if jobs == 0 && calls.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        lane.shutdown(Duration::from_secs(5)).await;
+        seconds
+    }
+
+    pub(super) async fn run() {
+        println!(
+            "\n== pruning {} old rows while the lane works at 0 ms latency",
+            2 * OLD_JOBS
+        );
+        let dir = scratch();
+        let full = dir.path().join("full.redb");
+        let now = SystemClock.now();
+        past::fill(&full, OLD_JOBS, 300, now.minus_ms(86_400_000));
+        let old = RetentionSection {
+            calls_days: 1,
+            jobs_days: 1,
+            ..RetentionSection::default()
+        };
+        let sim = Simulator::start(SimulatorConfig::default()).unwrap();
+        println!("alone: {:.1} s", alone(&full, old).await);
+        // As many calls as keep the lane busy while all is pruned.
+        let calls = 40_000;
+        rate(&sim, &full, 2_000, RetentionSection::default()).await;
+        let mut ratios = Vec::with_capacity(ROUNDS);
+        for round in 1..=ROUNDS {
+            let (without, kept) = rate(&sim, &full, calls, RetentionSection::default()).await;
+            let (with, left) = rate(&sim, &full, calls, old).await;
+            assert_eq!(kept, OLD_JOBS);
+            println!(
+                "round {round}: {without:.0} calls/s without, {with:.0} with pruning; {left} of {OLD_JOBS} old jobs left at the end"
+            );
+            ratios.push((with / without * 1_000.0) as u64);
+        }
+        ratios.sort_unstable();
+        println!(
+            "throughput with pruning / without: {:.3} (median of {ROUNDS}; aim: above 0.8)",
+            quantile(&ratios, 0.5) as f64 / 1_000.0
         );
     }
 }

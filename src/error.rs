@@ -61,6 +61,9 @@ pub enum Error {
     /// The job does not fit into a budget.
     #[error("budget {} is used up until {}; the job was not taken", .0.account.budget, .0.until)]
     OverBudget(Box<Standing>),
+    /// What the job asked for was pruned, as retention asks: there is nothing to send again.
+    #[error("the request of job {0} was pruned; submit it anew")]
+    RequestPruned(JobId),
     /// A job to run after does not exist.
     #[error("there is no job {0} to run after; name jobs that were submitted before")]
     NoSuchDependency(JobId),

@@ -54,6 +54,8 @@
 //! | [`api`] | the HTTP API: admin, jobs, chat completions for OpenAI and GLM clients |
 //! | [`store`] | the store on redb, behind the [`ports::Store`] port |
 //! | [`glm`] | GLM over HTTP, behind the [`ports::Glm`] port |
+//! | [`statistics`] | usage summed by day or month, model and user |
+//! | [`export`] | a store's content as JSON lines or CSV |
 //! | [`system`] | the machine's clock and ids, behind [`ports::Clock`] and [`ports::Ids`] |
 //! | [`webhooks`] | facts told to others over HTTP, signed and repeated until they arrive |
 //! | [`simulator`] | a GLM-shaped server with a script of faults |
@@ -69,11 +71,14 @@
 
 pub mod api;
 pub mod config;
+mod csv;
 pub mod error;
 pub mod estimate;
+pub mod export;
 pub mod glm;
 pub mod orchestrator;
 pub mod simulator;
+pub mod statistics;
 pub mod store;
 pub mod system;
 pub mod webhooks;

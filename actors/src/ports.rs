@@ -89,9 +89,9 @@ pub struct Recovered {
 pub struct JobRecord {
     /// The job.
     pub job: Job,
-    /// What it asks for.
-    pub request: Arc<Request>,
-    /// GLM's answer, verbatim, once it is completed.
+    /// What it asks for; `None` once it was pruned.
+    pub request: Option<Arc<Request>>,
+    /// GLM's answer, verbatim, once it is completed and until it is pruned.
     pub response: Option<Arc<RawValue>>,
 }
 
@@ -99,8 +99,9 @@ impl JobRecord {
     /// Bytes of its request and its response.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
+        let request = self.request.as_ref().map_or(0, |request| request.len());
         let response = self.response.as_ref().map_or(0, |raw| raw.get().len());
-        self.request.len() + response
+        request + response
     }
 }
 
@@ -316,6 +317,12 @@ impl StatusCounts {
             *count = count.saturating_sub(1);
         }
         *self.of_mut(to) += 1;
+    }
+
+    /// Uncounts a job that is gone.
+    pub const fn removed(&mut self, from: JobStatus) {
+        let count = self.of_mut(from);
+        *count = count.saturating_sub(1);
     }
 
     /// All jobs.

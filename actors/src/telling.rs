@@ -106,6 +106,7 @@ impl Teller {
             | Transition::Reprioritise { .. }
             | Transition::Alerts(_)
             | Transition::Delivery(_)
+            | Transition::Prune(_)
             | Transition::Config(_) => {}
         }
         if let Applied::Chain { job, others } = applied {

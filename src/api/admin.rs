@@ -12,10 +12,11 @@ use warp::reply::Response;
 use super::body::Body;
 use super::lane::Lane;
 use super::problem::{Kind, Problem};
-use super::query::Query;
-use super::views::{CallView, Excerpt, JobView, MetricsView, Shown, StatisticsRow, statistics};
+use super::query::{Format, Query};
+use super::views::{CallView, Excerpt, JobView, MetricsView, Shown};
 use super::{Api, limits, reply};
 use crate::orchestrator::JobDetail;
+use crate::statistics::{GroupBy, StatisticsQuery, StatisticsRow, to_csv};
 
 /// `GET config`.
 pub(super) fn read_config(api: &Api) -> Response {
@@ -49,21 +50,36 @@ struct StatisticsBody {
 
 /// `GET statistics`.
 pub(super) async fn read_statistics(api: &Api, query: &str) -> Result<Response, Problem> {
-    let allowed = ["startDate", "endDate", "model", "userId"];
+    let allowed = [
+        "startDate",
+        "endDate",
+        "model",
+        "userId",
+        "groupBy",
+        "format",
+    ];
     let query = Query::parse(query, &allowed)?;
-    let (start, end) = days(&query, api.clock.now().day())?;
-    let user_id = query.text("userId");
-    let filter = UsageFilter {
-        start,
-        end,
-        model: query.text("model").map(str::to_owned),
-        user_id: user_id.map(str::to_owned),
-    };
-    let rows = api.lane.usage(filter).await?;
-    let body = StatisticsBody {
-        statistics: statistics(&rows, user_id),
-    };
-    Ok(reply::json(StatusCode::OK, &body))
+    let today = api.lane.settings().calendar.day(api.clock.now());
+    let (start, end) = days(&query, today)?;
+    let group_by = query.text("groupBy").map(GroupBy::parse).transpose();
+    let group_by = group_by.map_err(|p| Problem::fault(Kind::InvalidQuery, "groupBy", p))?;
+    let format = query.format()?;
+    let rows = api
+        .lane
+        .statistics(StatisticsQuery {
+            filter: UsageFilter {
+                start,
+                end,
+                model: query.text("model").map(str::to_owned),
+                user_id: query.text("userId").map(str::to_owned),
+            },
+            group_by: group_by.unwrap_or_default(),
+        })
+        .await?;
+    Ok(match format {
+        Format::Csv => reply::csv(to_csv(&rows)),
+        Format::Json => reply::json(StatusCode::OK, &StatisticsBody { statistics: rows }),
+    })
 }
 
 /// The days asked for: without an end up to today, without a start the month before the end.

@@ -175,6 +175,14 @@ fn answer(record: JobRecord) -> Response {
         (JobStatus::Cancelled, ..) => {
             Problem::from(Error::JobCancelled(job.id)).into_response(Dialect::Glm)
         }
+        _ if job.bodies_pruned => Problem::new(
+            Kind::RequestPruned,
+            format!(
+                "the answer of job {} was pruned; ask again with a new idempotency key",
+                job.id
+            ),
+        )
+        .into_response(Dialect::Glm),
         _ => Problem::new(
             Kind::Internal,
             format!("job {} has ended without an answer", job.id),

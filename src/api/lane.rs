@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use onelane_actors::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, DeliveryId, HoldScope, JobId, Settings,
-    Standing, Timestamp, UsageRow,
+    Standing, Timestamp,
 };
 use onelane_actors::ports::{
-    CallFilter, CallPage, DeliveryFilter, DeliveryPage, JobFilter, JobPage, JobRecord, UsageFilter,
+    CallFilter, CallPage, DeliveryFilter, DeliveryPage, JobFilter, JobPage, JobRecord,
 };
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ use crate::estimate::JobEstimate;
 use crate::orchestrator::{
     DeadLetters, JobDetail, LaneStatus, Metrics, Orchestrator, Selection, Submission, Submitted,
 };
+use crate::statistics::{StatisticsQuery, StatisticsRow};
 
 /// The answer to one question.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
@@ -72,8 +73,8 @@ pub trait Lane: Send + Sync + 'static {
         attempt: AttemptNo,
         billing: Billing,
     ) -> Answer<'_, Billing>;
-    /// Usage rows.
-    fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>>;
+    /// Usage, summed up.
+    fn statistics(&self, query: StatisticsQuery) -> Answer<'_, Vec<StatisticsRow>>;
     /// Figures of the lane.
     fn metrics(&self) -> Answer<'_, Metrics>;
     /// Alerts that are active and that are over.
@@ -198,8 +199,8 @@ impl Lane for Orchestrator {
         Box::pin(self.settle_billing(job_id, attempt, billing))
     }
 
-    fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>> {
-        Box::pin(self.usage(filter))
+    fn statistics(&self, query: StatisticsQuery) -> Answer<'_, Vec<StatisticsRow>> {
+        Box::pin(self.statistics(query))
     }
 
     fn metrics(&self) -> Answer<'_, Metrics> {

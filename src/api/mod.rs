@@ -33,7 +33,7 @@ mod query;
 mod reply;
 mod route;
 mod submission;
-mod views;
+pub(crate) mod views;
 
 pub mod lane;
 pub mod limits;

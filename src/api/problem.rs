@@ -35,6 +35,7 @@ pub(super) enum Kind {
     UnknownJob,
     WrongStatus,
     IdempotencyConflict,
+    RequestPruned,
     QueueFull,
     Draining,
     OverBudget,
@@ -103,6 +104,7 @@ impl Kind {
                 "key used for another request",
                 "1231",
             ),
+            Self::RequestPruned => (S::CONFLICT, "request-pruned", "request pruned", "1214"),
             Self::QueueFull => (S::TOO_MANY_REQUESTS, "queue-full", "queue full", "1302"),
             Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "intake closed", "500"),
             Self::OverBudget => (
@@ -277,6 +279,7 @@ impl Problem {
             }
             // SDKs send again on 409 and 503; it would end the same.
             Kind::IdempotencyConflict
+            | Kind::RequestPruned
             | Kind::DependencyEnded
             | Kind::Draining
             | Kind::OverBudget
@@ -399,6 +402,7 @@ impl From<Error> for Problem {
             Error::DependencyEnded { .. } => Kind::DependencyEnded,
             Error::Draining { .. } => Kind::Draining,
             Error::OverBudget(_) => Kind::OverBudget,
+            Error::RequestPruned(_) => Kind::RequestPruned,
             Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,
             Error::BillingSettled { .. } => Kind::BillingSettled,
             Error::NoSuchHold(_) => Kind::UnknownHold,
@@ -479,6 +483,7 @@ mod tests {
             Kind::UnknownJob,
             Kind::WrongStatus,
             Kind::IdempotencyConflict,
+            Kind::RequestPruned,
             Kind::QueueFull,
             Kind::Draining,
             Kind::OverBudget,

@@ -10,6 +10,15 @@ use onelane_actors::ports::{JobFilter, MoreFilter};
 use super::limits;
 use super::problem::{Kind, Problem};
 
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// JSON.
+    Json,
+    /// Comma-separated values.
+    Csv,
+}
+
 /// The parameters of one request.
 #[derive(Debug)]
 pub(super) struct Query(Vec<(String, String)>);
@@ -176,6 +185,17 @@ impl Query {
         self.read(name, Day::parse, || {
             "must be a day of the calendar as YYYY-MM-DD".to_owned()
         })
+    }
+
+    /// `format`: how the answer is written; JSON, unless said otherwise.
+    pub(super) fn format(&self) -> Result<Format, Problem> {
+        let parse = |text: &str| match text {
+            "json" => Some(Format::Json),
+            "csv" => Some(Format::Csv),
+            _ => None,
+        };
+        let format = self.read("format", parse, || "must be json or csv".to_owned())?;
+        Ok(format.unwrap_or(Format::Json))
     }
 
     /// `wait`: how long to wait for a job.

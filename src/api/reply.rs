@@ -40,6 +40,14 @@ pub(super) fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response {
     response
 }
 
+/// Comma-separated values with a header.
+pub(super) fn csv(text: String) -> Response {
+    let mut response = Response::new(text.into());
+    let media = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
+}
+
 /// `{"success": true}`: what was asked is done and on disk.
 pub(super) fn success() -> Response {
     json(StatusCode::OK, &serde_json::json!({ "success": true }))

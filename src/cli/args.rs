@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -50,6 +50,13 @@ Examples:
   onelane estimate prompts.jsonl
   onelane estimate prompts.jsonl --model glm-5.3-flash --base-url https://api.z.ai/api/paas/v4 --json";
 
+const STATS_AFTER_HELP: &str = "\
+A lane that runs on the store tells the same by GET /api/admin/glm/statistics.
+
+Examples:
+  onelane stats
+  onelane stats --start 2026-01-01 --group-by month,user --format csv > spend.csv";
+
 /// One durable lane in front of the GLM API.
 #[derive(Debug, Parser)]
 #[command(name = "onelane", version, after_help = AFTER_HELP)]
@@ -69,6 +76,11 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Run a server that behaves like GLM, for trying and testing
     Simulate(SimulateArgs),
+    /// Tell what calls came to, by day, month, model or user
+    Stats(StatsArgs),
+    /// Look into a store that no lane runs on, export it, or make its file smaller
+    #[command(subcommand)]
+    Db(DbVerb),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -163,6 +175,89 @@ pub(crate) struct SimulateArgs {
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Which store, for verbs that need nothing else of the configuration.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct StoreArgs {
+    /// Configuration file [env: ONELANE_CONFIG] [default: onelane.toml or config.toml, if there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Store file; no other process may have it open [env: ONELANE_STORE] [default: onelane.redb]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = STATS_AFTER_HELP)]
+pub(crate) struct StatsArgs {
+    /// First day, YYYY-MM-DD [default: 30 days up to the last]
+    #[arg(long, value_name = "DAY")]
+    pub(crate) start: Option<String>,
+    /// Last day, inclusive, in the zone of money.zone [default: today]
+    #[arg(long, value_name = "DAY")]
+    pub(crate) end: Option<String>,
+    /// Calls of this model alone
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Calls of this user alone
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// A row for each: day or month, model, user, with commas between; or none [default: day,model]
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) group_by: Option<String>,
+    /// How it is written [default: table; json with --json]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<StatsFormat>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatsFormat {
+    Table,
+    Json,
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbVerb {
+    /// Show tables, jobs by status, ages, size, and what retention would remove
+    Stats(StoreArgs),
+    /// Check that the file is whole and its tables fit together; ends with 3 when they don't
+    Check(StoreArgs),
+    /// Write all jobs, calls or usage as JSON lines or CSV, newest first
+    Export(ExportArgs),
+    /// Give the file's free space back to the device
+    Compact(StoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Which rows
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) what: ExportWhat,
+    /// How they are written
+    #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
+    pub(crate) format: ExportFormat,
+    /// A new file, or - for standard output
+    #[arg(long, short, value_name = "PATH", default_value = "-")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportWhat {
+    Jobs,
+    Calls,
+    Usage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    Jsonl,
+    Csv,
 }
 
 #[derive(Debug, Args)]

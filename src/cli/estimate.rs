@@ -122,7 +122,8 @@ impl Sums {
         let head = ["MODEL", "JOBS", "PROMPT", "ANSWER UP TO", &least, &most];
         let models = self.models.iter().map(|(name, total)| row(name, total));
         let total = std::iter::once(row("total", &self.total));
-        let mut text = table::columns(head, models.chain(total));
+        let lines: Vec<_> = models.chain(total).collect();
+        let mut text = table::table(head, &lines);
         if self.total.unpriced_jobs > 0 {
             text.push_str(&format!(
                 "\n\n{} of {} jobs have no price; what they cost is not in the sums. Add their models \

@@ -5,22 +5,25 @@
 //! | `args` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
-//! | `serve`, `run`, `simulate`, `config`, `policy`, `prices`, `estimate` | the verbs |
-//! | `table` | columns for people |
+//! | `serve`, `run`, `simulate`, `stats`, `db`, `config`, `policy`, `prices`, `estimate` | the verbs |
+//! | `offline`, `table` | what the verbs share that look into a store; tables for people |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
 //! so that destructors run and the store is closed.
 
 mod args;
 mod config;
+mod db;
 mod estimate;
 mod exit;
+mod offline;
 mod policy;
 mod prices;
 mod run;
 mod serve;
 mod simulate;
 mod start;
+mod stats;
 mod table;
 
 use std::ffi::OsString;
@@ -58,6 +61,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Run(args) => Box::pin(run::run(args, json)).await,
         Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(&args, json),
+        Verb::Stats(args) => stats::stats(&args, json),
+        Verb::Db(verb) => db::db(&verb, json),
         Verb::Policy(args) => policy::policy(&args, json),
         Verb::Prices(args) => prices::prices(&args, json),
         Verb::Estimate(args) => Box::pin(estimate::estimate(&args, json)).await,
@@ -101,6 +106,11 @@ fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
 /// wanted any more.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes text that has its line ends to standard output.
+pub(crate) fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 /// Writes a line to standard error.

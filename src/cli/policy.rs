@@ -13,7 +13,7 @@ pub(crate) fn policy(args: &PolicyArgs, json: bool) -> Result<Exit, CliError> {
     let loaded = start::look(&args.common)?;
     let text = match &args.code {
         None if json => json!({ "policy": loaded.policy() }).to_string(),
-        None => rows(&loaded.policy()),
+        None => as_table(&loaded.policy()),
         Some(code) => {
             let row = loaded.policy_of(code).ok_or_else(|| unknown(code))?;
             if json {
@@ -35,7 +35,7 @@ fn unknown(code: &str) -> CliError {
     )
 }
 
-fn rows(rows: &[PolicyRow]) -> String {
+fn as_table(rows: &[PolicyRow]) -> String {
     let name = |name: Option<&'static str>| name.unwrap_or("-").to_owned();
     let head = [
         "CODE", "HTTP", "CLASS", "JOB", "LANE", "BREAKER", "FROM", "MEANING",
@@ -53,7 +53,8 @@ fn rows(rows: &[PolicyRow]) -> String {
             row.meaning.clone().unwrap_or_default(),
         ]
     });
-    table::columns(head, lines)
+    let lines: Vec<_> = lines.collect();
+    table::table(head, &lines)
 }
 
 fn from(row: &PolicyRow) -> String {

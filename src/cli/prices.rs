@@ -68,5 +68,6 @@ fn rows(rows: &[PriceEntry]) -> String {
             row.note.clone().unwrap_or_default(),
         ]
     });
-    table::columns(head, lines)
+    let lines: Vec<_> = lines.collect();
+    table::table(head, &lines)
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use onelane_actors::model::{AutoSettings, BreakerSettings, LaneRules, Settings, Timeouts, limits};
 
 use super::sections::{
-    BreakerSection, GlmSection, LaneSection, LogFormat, LogSection, NamedLaneSection, RetrySection,
-    ServerSection, StoreSection, TimeoutsSection,
+    BreakerSection, GlmSection, LaneSection, LogFormat, LogSection, NamedLaneSection,
+    RetentionSection, RetrySection, ServerSection, StoreSection, TimeoutsSection,
 };
 use crate::store::StoreOptions;
 
@@ -134,6 +134,7 @@ impl Default for StoreSection {
             path: "onelane.redb".to_owned(),
             cache_bytes: options.cache_bytes,
             quick_repair: options.quick_repair,
+            retention: RetentionSection::default(),
         }
     }
 }

@@ -46,5 +46,5 @@ pub use price_list::{ChosenBy, PriceEntry, Prices};
 pub use prices::{ModelPrice, Price, PriceList};
 pub use sections::{
     BreakerSection, Config, GlmSection, LaneSection, LogFormat, LogSection, MoneySection,
-    NamedLaneSection, RetrySection, ServerSection, StoreSection, TimeoutsSection,
+    NamedLaneSection, RetentionSection, RetrySection, ServerSection, StoreSection, TimeoutsSection,
 };

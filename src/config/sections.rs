@@ -252,6 +252,25 @@ pub struct StoreSection {
     /// Reopening after a crash takes milliseconds whatever the file's size, for a second sync per
     /// commit.
     pub quick_repair: bool,
+    /// How long what has ended is kept.
+    pub retention: RetentionSection,
+}
+
+/// `[store.retention]`: how long, and how many. 0: for ever, and any number. What waits or runs is
+/// never pruned, nor are the usage aggregates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSection {
+    /// Days that rows of the call log are kept.
+    pub calls_days: u32,
+    /// Rows of the call log at most.
+    pub calls_max: u64,
+    /// Days that completed, failed and cancelled jobs are kept after their end.
+    pub jobs_days: u32,
+    /// Such jobs at most.
+    pub jobs_max: u64,
+    /// Days that their requests and responses are kept.
+    pub bodies_days: u32,
 }
 
 /// `[server]`: the HTTP API.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use onelane_actors::model::{
     AutoSettings, BreakerSettings, Budget, CoolDownSettings, Cost, Currency, Endpoint, LaneRules,
-    Limit, NamedLane, OrderSettings, PaceSettings, RetrySettings, Secret, Settings, SettingsError,
-    Timeouts, Whose,
+    Limit, NamedLane, OrderSettings, PaceSettings, Retention, RetrySettings, Secret, Settings,
+    SettingsError, Timeouts, Whose,
 };
 
 use super::error::ConfigError;
 use super::path::join;
 use super::sections::{
-    BreakerSection, BudgetSection, Config, LaneSection, NamedLaneSection, RetrySection,
-    TimeoutsSection,
+    BreakerSection, BudgetSection, Config, LaneSection, NamedLaneSection, RetentionSection,
+    RetrySection, TimeoutsSection,
 };
 use super::{policy, prices, text};
 
@@ -82,6 +82,7 @@ impl Config {
             callbacks: self.webhooks.callbacks(),
             prices: Arc::new(table),
             unpriced: self.money.unpriced,
+            retention: self.store.retention.into(),
         };
         settings.validate()?;
         Ok(settings)
@@ -250,6 +251,18 @@ impl From<&NamedLaneSection> for NamedLane {
         Self {
             models: section.models.clone(),
             rules: rules_of!(section),
+        }
+    }
+}
+
+impl From<RetentionSection> for Retention {
+    fn from(section: RetentionSection) -> Self {
+        Self {
+            calls_days: section.calls_days,
+            calls_max: section.calls_max,
+            jobs_days: section.jobs_days,
+            jobs_max: section.jobs_max,
+            bodies_days: section.bodies_days,
         }
     }
 }

@@ -46,7 +46,7 @@ impl Orchestrator {
                     let _ = refs.queue.cast(QueueMsg::Billed {
                         job_id,
                         attempt,
-                        billing: billing.clone(),
+                        billing: Box::new(billing.clone()),
                     });
                 }
                 Ok(billing)

@@ -9,6 +9,7 @@ use onelane_actors::queue::QueueMsg;
 
 use super::{LaneDetail, LaneStatus, Metrics, ModelDetail, Orchestrator};
 use crate::error::Error;
+use crate::statistics::{StatisticsQuery, StatisticsRow, summarise};
 
 /// The calls that error rate and response time are told of.
 const RECENT_CALLS: usize = 100;
@@ -36,6 +37,16 @@ impl Orchestrator {
     /// Usage rows (day x model x user), ordered by day, model, user.
     pub async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>, Error> {
         self.read(move |store| store.usage(&filter)).await
+    }
+
+    /// Usage summed up by day or month, model and user, as asked. It costs what the usage rows of that time
+    /// cost, however long the call log is.
+    pub async fn statistics(&self, query: StatisticsQuery) -> Result<Vec<StatisticsRow>, Error> {
+        self.read(move |store| {
+            let rows = store.usage(&query.filter)?;
+            Ok(summarise(&rows, &query))
+        })
+        .await
     }
 
     /// The lane at this moment: what stops it, lane by lane and model by model, and what waits.

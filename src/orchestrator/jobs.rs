@@ -117,7 +117,7 @@ impl Orchestrator {
 
     /// Puts a failed, cancelled or set-aside job back in line with fresh retries; any other is
     /// `WrongStatus`. One that runs after a job that has failed or was cancelled is `DependencyEnded`
-    /// until that one is retried.
+    /// until that one is retried; one whose request was pruned is `RequestPruned`.
     pub async fn retry(&self, id: JobId) -> Result<(), Error> {
         let (answer, asked) = self
             .ask_counted(|refs, reply| refs.queue.cast(QueueMsg::Requeue { job_id: id, reply }))
@@ -169,6 +169,7 @@ fn detail(store: &dyn Store, record: JobRecord) -> Result<JobDetail, StoreError>
 fn refused(job_id: JobId, refusal: Refusal, allowed: &'static str) -> Error {
     match refusal {
         Refusal::NotFound => Error::NotFound(job_id),
+        Refusal::RequestPruned => Error::RequestPruned(job_id),
         Refusal::WrongStatus(status) => Error::WrongStatus {
             job_id,
             status,

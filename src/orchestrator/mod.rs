@@ -9,6 +9,7 @@ mod estimate;
 mod events;
 mod figures;
 mod jobs;
+mod maintenance;
 mod notify;
 mod settings;
 mod start;
@@ -161,6 +162,12 @@ impl Orchestrator {
             let _ = ended.await;
             let _ = gone_tx.send(true);
         });
+        let maintenance = maintenance::Maintenance {
+            settings: ports.settings.clone(),
+            house: house.clone(),
+            clock: Arc::clone(&ports.clock),
+        };
+        tokio::spawn(maintenance.run());
         let lane = Self {
             inner: Arc::new(Inner {
                 ports,

@@ -2,14 +2,18 @@
 //! touched, every row is encoded once, and what changes often and is small (counters, usage) is
 //! written once a transaction.
 
+mod prune;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use onelane_actors::policy::effects::{Rows, apply_batch};
+use onelane_actors::policy::prune::{Bodies, Finished};
 use onelane_actors::policy::transition::Transition;
 use redb::{
-    Database, Durability, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
+    Database, Durability, Key, ReadableTable, ReadableTableMetadata as _, Table, TableDefinition,
+    Value, WriteTransaction,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -95,6 +99,8 @@ type Id = &'static [u8; 16];
 struct Changed {
     /// The status under which its place in line is stored.
     stored_as: JobStatus,
+    /// Its key among the finished jobs, if it is stored as one.
+    finished_as: Option<[u8; 17]>,
     job: Job,
 }
 
@@ -109,6 +115,7 @@ struct Transaction<'t> {
     calls_by_job: Lazy<'t, &'static [u8; 20], u64>,
     billing_open: Lazy<'t, u64, ()>,
     dependents: Lazy<'t, &'static [u8; 32], ()>,
+    finished: Lazy<'t, &'static [u8; 17], Id>,
     usage: Lazy<'t, &'static [u8; 20], Bytes>,
     deliveries: Lazy<'t, u64, Bytes>,
     deliveries_due: Lazy<'t, &'static [u8; 16], ()>,
@@ -143,6 +150,7 @@ impl<'t> Transaction<'t> {
             calls_by_job: Lazy::new(transaction, schema::CALLS_BY_JOB),
             billing_open: Lazy::new(transaction, schema::BILLING_OPEN),
             dependents: Lazy::new(transaction, schema::DEPENDENTS),
+            finished: Lazy::new(transaction, schema::FINISHED),
             usage: Lazy::new(transaction, schema::USAGE),
             deliveries: Lazy::new(transaction, schema::DELIVERIES),
             deliveries_due: Lazy::new(transaction, schema::DELIVERIES_DUE),
@@ -158,13 +166,7 @@ impl<'t> Transaction<'t> {
 
     /// Writes what was kept back until the end of the batch.
     fn finish(mut self) -> Result<()> {
-        for Changed { stored_as, job } in std::mem::take(&mut self.changed).into_values() {
-            if stored_as != job.status {
-                let key = schema::line_key(stored_as, job.seq);
-                self.line.open()?.remove(&key)?;
-            }
-            self.put(&job)?;
-        }
+        self.write_changed()?;
         for (key, row) in &self.usage_rows {
             encode(&mut self.row, row)?;
             self.usage.open()?.insert(key, self.row.as_slice())?;
@@ -196,6 +198,26 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    /// Writes the jobs that the batch has changed so far.
+    fn write_changed(&mut self) -> Result<()> {
+        for changed in std::mem::take(&mut self.changed).into_values() {
+            let Changed {
+                stored_as,
+                finished_as,
+                job,
+            } = changed;
+            if stored_as != job.status {
+                let key = schema::line_key(stored_as, job.seq);
+                self.line.open()?.remove(&key)?;
+            }
+            if let Some(key) = finished_as {
+                self.finished.open()?.remove(&key)?;
+            }
+            self.put(&job)?;
+        }
+        Ok(())
+    }
+
     /// The usage of a call's day, model and user, as the batch has left it so far.
     fn usage_row(&mut self, call: &CallRecord) -> Result<&mut UsageRow> {
         let of = UsageKey::of(call);
@@ -219,7 +241,16 @@ impl<'t> Transaction<'t> {
         encode(&mut self.row, &LineRow::of(job))?;
         let key = schema::line_key(job.status, job.seq);
         self.line.open()?.insert(&key, self.row.as_slice())?;
+        if let Some(key) = schema::finished_key_of(job) {
+            self.finished.open()?.insert(&key, job.id.as_bytes())?;
+        }
         Ok(())
+    }
+
+    /// A job as it is in its table.
+    fn stored(&mut self, id: JobId) -> Result<Option<Job>> {
+        let row = self.jobs.open()?.get(id.as_bytes())?;
+        row.map(|row| decode("jobs", row.value())).transpose()
     }
 }
 
@@ -236,8 +267,7 @@ impl Rows for Transaction<'_> {
         if let Some(changed) = self.changed.get(&id) {
             return Ok(Some(changed.job.clone()));
         }
-        let row = self.jobs.open()?.get(id.as_bytes())?;
-        row.map(|row| decode("jobs", row.value())).transpose()
+        self.stored(id)
     }
 
     fn request(&mut self, id: JobId) -> Result<Arc<Request>> {
@@ -288,15 +318,22 @@ impl Rows for Transaction<'_> {
         if before != job.status {
             self.counters.moved(Some(before), job.status);
         }
-        match self.changed.entry(job.id) {
-            Entry::Occupied(mut changed) => changed.get_mut().job = job.clone(),
-            Entry::Vacant(vacant) => {
-                vacant.insert(Changed {
-                    stored_as: before,
-                    job: job.clone(),
-                });
-            }
+        if let Some(changed) = self.changed.get_mut(&job.id) {
+            changed.job = job.clone();
+            return Ok(());
         }
+        // One that had ended is not where it was: put back in line, it will end anew.
+        let ended = if before.is_terminal() {
+            self.stored(job.id)?
+        } else {
+            None
+        };
+        let changed = Changed {
+            stored_as: before,
+            finished_as: ended.as_ref().and_then(schema::finished_key_of),
+            job: job.clone(),
+        };
+        self.changed.insert(job.id, changed);
         Ok(())
     }
 
@@ -360,6 +397,56 @@ impl Rows for Transaction<'_> {
         }
         self.usage_row(call)?.add(call);
         Ok(())
+    }
+
+    fn finished_count(&mut self) -> Result<u64> {
+        self.write_changed()?;
+        Ok(self.finished.open()?.len()?)
+    }
+
+    fn finished(
+        &mut self,
+        bodies: Bodies,
+        after: Option<Finished>,
+        limit: usize,
+    ) -> Result<Vec<Finished>> {
+        self.finished_places(bodies, after, limit)
+    }
+
+    fn has_open_billing(&mut self, id: JobId) -> Result<bool> {
+        self.finds_open_billing(id)
+    }
+
+    fn remove_job(&mut self, job: &Job) -> Result<()> {
+        self.take_job(job)
+    }
+
+    fn remove_bodies(&mut self, job: &Job) -> Result<()> {
+        self.strip(job)
+    }
+
+    fn remove_key(&mut self, user_id: &str, key: &str) -> Result<()> {
+        let key = schema::idempotency_key(user_id, key);
+        self.idempotency.open()?.remove(&key)?;
+        Ok(())
+    }
+
+    fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<()> {
+        let key = schema::dependent_key(id, dependent);
+        self.dependents.open()?.remove(&key)?;
+        Ok(())
+    }
+
+    fn call_count(&mut self) -> Result<u64> {
+        Ok(self.calls.open()?.len()?)
+    }
+
+    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>> {
+        self.log_after(seq, limit)
+    }
+
+    fn remove_call(&mut self, call: &CallRecord) -> Result<()> {
+        self.take_call(call)
     }
 
     fn put_lane(&mut self, lane: &LaneState) -> Result<()> {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 
 use redb::{
-    CommitError, DatabaseError, SetDurabilityError, StorageError, TableError, TransactionError,
+    CommitError, CompactionError, DatabaseError, SetDurabilityError, StorageError, TableError,
+    TransactionError,
 };
 use serde_json::error::Category;
 
@@ -128,7 +129,7 @@ macro_rules! from_redb {
     )*};
 }
 
-from_redb! { CommitError DatabaseError SetDurabilityError StorageError TableError TransactionError }
+from_redb! { CommitError CompactionError DatabaseError SetDurabilityError StorageError TableError TransactionError }
 
 #[cfg(test)]
 mod tests {

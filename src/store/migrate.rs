@@ -1,28 +1,34 @@
 //! From the file of an older program to one of this program's: one transaction, so that a migration
 //! that is interrupted leaves the file as it was.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use onelane_actors::policy::estimate;
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 use serde::Deserialize;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
-use super::schema::{self, LineRow, META, decode, encode, meta, no_job, no_request};
-use crate::model::{DEFAULT_LANE, HoldKind, Job, JobId, JobStatus, LaneState, Request, Seq};
+use super::schema::{self, LineRow, META, decode, decode_call, encode, meta, no_job, no_request};
+use crate::model::{
+    DEFAULT_LANE, HoldKind, Job, JobId, JobStatus, LaneState, Request, Seq, UsageKey, UsageRow,
+};
 
 /// Brings a store of the version `found`, which is an older one, up to [`schema::STORE_VERSION`].
 pub(super) fn migrate(database: &Database, found: u64, options: StoreOptions) -> Result<()> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     transaction.set_quick_repair(options.quick_repair);
-    match found {
-        1 => from_1_to_2(&transaction)?,
-        _ => {
-            return Err(Fault::damaged(
-                "meta",
-                "the version is not one that ever was",
-            ));
-        }
+    if found == 0 {
+        let what = "the version is not one that ever was";
+        return Err(Fault::damaged("meta", what));
+    }
+    if found < 2 {
+        from_1_to_2(&transaction)?;
+    }
+    if found < 3 {
+        from_2_to_3(&transaction)?;
     }
     let version = schema::STORE_VERSION.to_string();
     transaction
@@ -39,6 +45,52 @@ fn from_1_to_2(transaction: &WriteTransaction) -> Result<()> {
     note_open_billing(transaction)?;
     estimate_tokens(transaction)?;
     give_lane_its_own(transaction)
+}
+
+/// Version 3 knows in which order jobs ended, how long calls took, and why they failed.
+fn from_2_to_3(transaction: &WriteTransaction) -> Result<()> {
+    note_finished(transaction)?;
+    count_ends(transaction)
+}
+
+fn note_finished(transaction: &WriteTransaction) -> Result<()> {
+    let jobs = transaction.open_table(schema::JOBS)?;
+    let mut finished = transaction.open_table(schema::FINISHED)?;
+    for item in jobs.iter()? {
+        let (id, row) = item?;
+        let job: Job = decode("jobs", row.value())?;
+        if let Some(key) = schema::finished_key_of(&job) {
+            finished.insert(&key, id.value())?;
+        }
+    }
+    Ok(())
+}
+
+/// Nothing was pruned before: the log has every call that the usage has counted.
+fn count_ends(transaction: &WriteTransaction) -> Result<()> {
+    let calls = transaction.open_table(schema::CALLS)?;
+    let mut usage = transaction.open_table(schema::USAGE)?;
+    let mut rows: BTreeMap<[u8; 20], UsageRow> = BTreeMap::new();
+    for item in calls.iter()? {
+        let (seq, row) = item?;
+        let call = decode_call(seq.value(), row.value())?;
+        let key = UsageKey::of(&call);
+        let row = match rows.entry(schema::usage_key(&key)) {
+            Entry::Occupied(row) => row.into_mut(),
+            Entry::Vacant(vacant) => {
+                let row = usage.get(vacant.key())?;
+                let row = row.map(|row| decode("usage", row.value())).transpose()?;
+                vacant.insert(row.unwrap_or_else(|| UsageRow::empty(key)))
+            }
+        };
+        row.count_end(&call);
+    }
+    let mut out = Vec::new();
+    for (key, row) in &rows {
+        encode(&mut out, row)?;
+        usage.insert(key, out.as_slice())?;
+    }
+    Ok(())
 }
 
 fn note_open_billing(transaction: &WriteTransaction) -> Result<()> {

@@ -2,8 +2,10 @@
 //! tables and rows behind (`schema`); what a change means is decided in
 //! [`onelane_actors::policy::effects`], not here.
 
+mod check;
 mod commit;
 mod error;
+mod figures;
 mod look;
 mod migrate;
 mod notices;
@@ -19,20 +21,23 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
+use onelane_actors::policy::prune::Prune;
 use onelane_actors::policy::transition::Transition;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend};
 
 use self::error::{Fault, Result};
 pub use self::look::stored_config;
-use crate::model::{AlertBook, DeliveryId, HookEndpoint, JobId, Timestamp, UsageRow};
+use crate::model::{AlertBook, DeliveryId, HookEndpoint, JobId, Retention, Timestamp, UsageRow};
 use crate::ports::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
     JobRecord, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
 };
+pub use check::{Finding, Findings};
+pub use figures::{Prunable, StoreFigures, TableFigures};
 
 /// How the file is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +92,25 @@ impl RedbStore {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
         open::create_if_missing(&path).map_err(|e| Fault::from(e).at(&name))?;
+        Self::open_file(path, name, options)
+    }
+
+    /// Opens the store at `path`, which has to be there: for whoever wants to look, not to begin. Errors as
+    /// those of [`RedbStore::open`].
+    pub fn open_existing(
+        path: impl AsRef<Path>,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let name = path.display().to_string();
+        let found = std::fs::metadata(&path).map_err(|e| Fault::from(e).at(&name))?;
+        if found.is_file() && found.len() == 0 {
+            return Err(Fault::Damaged("it is empty".to_owned()).at(&name));
+        }
+        Self::open_file(path, name, options)
+    }
+
+    fn open_file(path: PathBuf, name: String, options: StoreOptions) -> Result<Self, StoreError> {
         // From here on the file is never created: a store that vanished is an error, not empty.
         Self::open_with_backend(name, options, move || {
             let file = OpenOptions::new().read(true).write(true).open(&path)?;
@@ -124,6 +148,47 @@ impl RedbStore {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Some(database);
         Ok(store)
+    }
+
+    /// What is not in order between the tables, `most` findings listed at most. Reads all rows.
+    pub fn check(&self, most: usize) -> Result<Findings, StoreError> {
+        self.read(|snapshot| check::check(snapshot, most))
+    }
+
+    /// Checks every page of the file against its checksum. `false`: some were damaged, and the file was
+    /// mended from what is whole. Beyond mending is [`StoreError::Damaged`].
+    pub fn check_pages(&mut self) -> Result<bool, StoreError> {
+        self.exclusive(|database| Ok(database.check_integrity()?))
+    }
+
+    /// Gives the file's free space back to the device. Answers whether there was any.
+    pub fn compact(&mut self) -> Result<bool, StoreError> {
+        self.exclusive(|database| Ok(database.compact()?))
+    }
+
+    /// How large the store is, how old, and what this retention would remove now.
+    pub fn figures(
+        &self,
+        retention: &Retention,
+        now: Timestamp,
+    ) -> Result<StoreFigures, StoreError> {
+        let prune = Prune::of(retention, now);
+        self.read(|snapshot| figures::figures(snapshot, prune.as_ref()))
+    }
+
+    /// Works on the file while nobody else does.
+    fn exclusive<T>(
+        &mut self,
+        work: impl FnOnce(&mut Database) -> Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.guarded(|| {
+            let database = database.as_mut();
+            work(database.ok_or_else(closed)?)
+        })
     }
 
     fn open_database(&self, occasion: Occasion) -> Result<Database> {
@@ -334,6 +399,9 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
 }
 
 fn open_of(database: &Option<Database>) -> Result<&Database> {
-    let closed = || Fault::Io(io::Error::other("it is closed since reopening failed"));
     database.as_ref().ok_or_else(closed)
+}
+
+fn closed() -> Fault {
+    Fault::Io(io::Error::other("it is closed since reopening failed"))
 }

@@ -299,8 +299,9 @@ impl Bodies {
     fn whole(&self, job: Job) -> Result<JobRecord> {
         let id = job.id;
         let request = self.requests.get(id.as_bytes())?;
-        let request: Request = match request {
-            Some(row) => decode("requests", row.value())?,
+        let request: Option<Request> = match request {
+            Some(row) => Some(decode("requests", row.value())?),
+            None if job.bodies_pruned => None,
             None => return Err(no_request(id)),
         };
         let response = self.responses.get(id.as_bytes())?;
@@ -309,7 +310,7 @@ impl Bodies {
             .transpose()?;
         Ok(JobRecord {
             job,
-            request: Arc::new(request),
+            request: request.map(Arc::new),
             response: response.map(Arc::from),
         })
     }

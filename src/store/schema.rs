@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use onelane_actors::policy::prune::{Bodies, Finished};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,7 +23,7 @@ use crate::ports::{MoreFilter, StatusCounts};
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file.
-pub(super) const STORE_VERSION: u64 = 2;
+pub(super) const STORE_VERSION: u64 = 3;
 /// The version of every row written.
 const ROW_VERSION: u64 = 1;
 
@@ -49,6 +50,9 @@ pub(super) const CALLS_BY_JOB: TableDefinition<&[u8; 20], u64> =
 pub(super) const BILLING_OPEN: TableDefinition<u64, ()> = TableDefinition::new("billing_open");
 /// Job id and the id of a job that waits for it ([`dependent_key`]).
 pub(super) const DEPENDENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::new("dependents");
+/// Finished jobs in the order in which they ended, those without bodies after those with them
+/// ([`finished_key`]): the job's id. Where retention looks for the oldest.
+pub(super) const FINISHED: TableDefinition<&[u8; 17], &[u8; 16]> = TableDefinition::new("finished");
 /// Day, model and user ([`usage_key`]): [`crate::model::UsageRow`].
 pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
 
@@ -91,6 +95,9 @@ pub(super) struct Counters {
     completed: u64,
     failed: u64,
     cancelled: u64,
+    /// The last day of which rows of the call log were pruned: the usage of later days equals the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) calls_pruned_until: Option<Day>,
 }
 
 impl Counters {
@@ -107,6 +114,16 @@ impl Counters {
     pub(super) fn moved(&mut self, from: Option<JobStatus>, to: JobStatus) {
         let mut counts = self.statuses();
         counts.moved(from, to);
+        self.set_statuses(counts);
+    }
+
+    pub(super) fn removed(&mut self, from: JobStatus) {
+        let mut counts = self.statuses();
+        counts.removed(from);
+        self.set_statuses(counts);
+    }
+
+    fn set_statuses(&mut self, counts: StatusCounts) {
         let StatusCounts {
             pending,
             processing,
@@ -284,6 +301,58 @@ pub(super) fn line_seq(key: &[u8; 9]) -> Seq {
     Seq(u64::from_be_bytes(*seq))
 }
 
+/// Where the finished jobs with such bodies begin.
+pub(super) fn finished_from(bodies: Bodies) -> [u8; 17] {
+    finished_at(bodies, Timestamp::from_millis(i64::MIN), Seq(0))
+}
+
+/// Where they end.
+pub(super) fn finished_to(bodies: Bodies) -> [u8; 17] {
+    finished_at(bodies, Timestamp::from_millis(i64::MAX), Seq(u64::MAX))
+}
+
+/// The key of a finished job in [`FINISHED`].
+pub(super) fn finished_key(bodies: Bodies, place: &Finished) -> [u8; 17] {
+    finished_at(bodies, place.at, place.seq)
+}
+
+fn finished_at(bodies: Bodies, at: Timestamp, seq: Seq) -> [u8; 17] {
+    let bodies = match bodies {
+        Bodies::Kept => 0,
+        Bodies::Pruned => 1,
+    };
+    // Moments before 1970 come first.
+    let at = (at.as_millis().cast_unsigned() ^ (1 << 63)).to_be_bytes();
+    let place: [u8; 16] = join(at, seq.0.to_be_bytes());
+    join([bodies], place)
+}
+
+/// The finished job of a key and its value.
+pub(super) fn finished_of(key: &[u8; 17], id: &[u8; 16]) -> Finished {
+    let (_, place) = key.split_first_chunk::<1>().unwrap_or((&[0], &[]));
+    let (at, seq) = place.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    let seq = seq.first_chunk().unwrap_or(&[0; 8]);
+    Finished {
+        at: Timestamp::from_millis((u64::from_be_bytes(*at) ^ (1 << 63)).cast_signed()),
+        seq: Seq(u64::from_be_bytes(*seq)),
+        id: JobId::from_bytes(*id),
+    }
+}
+
+/// Whether a job's bodies are there.
+pub(super) const fn bodies_of(job: &Job) -> Bodies {
+    if job.bodies_pruned {
+        Bodies::Pruned
+    } else {
+        Bodies::Kept
+    }
+}
+
+/// A job's key in [`FINISHED`]; `None`: it is not finished.
+pub(super) fn finished_key_of(job: &Job) -> Option<[u8; 17]> {
+    Finished::of(job).map(|place| finished_key(bodies_of(job), &place))
+}
+
 pub(super) fn call_key(job: JobId, attempt: AttemptNo) -> [u8; 20] {
     join(*job.as_bytes(), attempt.0.to_be_bytes())
 }
@@ -426,6 +495,18 @@ mod tests {
         let keys = due.map(|(at, id)| due_key(at, id));
         assert!(keys.is_sorted_by(|a, b| a < b));
         assert_eq!(keys.map(|key| due_of(&key)), due);
+        let ended =
+            [(i64::MIN, 9), (-1, 9), (0, 0), (0, 9), (i64::MAX, 0)].map(|(at, seq)| Finished {
+                at: Timestamp::from_millis(at),
+                seq: Seq(seq),
+                id: JobId::from_bytes([7; 16]),
+            });
+        let keys = ended.map(|place| finished_key(Bodies::Kept, &place));
+        assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+        assert!(keys[4] < finished_from(Bodies::Pruned));
+        for (place, key) in ended.iter().zip(&keys) {
+            assert_eq!(finished_of(key, place.id.as_bytes()), *place);
+        }
     }
 
     #[test]

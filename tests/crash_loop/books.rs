@@ -39,7 +39,7 @@ pub(crate) fn every_acknowledged_job_is_completed_once(
             assert_eq!(*before, answer, "a client saw another answer: {job:?}");
         }
     }
-    let prompt_of = |id: &JobId| match &*stored[id].request {
+    let prompt_of = |id: &JobId| match stored[id].request.as_deref().expect("it was not pruned") {
         Request::Prompt(text) => text.clone(),
         Request::Chat(raw) => panic!("nobody submitted {raw}"),
     };

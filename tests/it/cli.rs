@@ -38,6 +38,8 @@ fn help_names_every_verb_with_examples_and_exit_codes() {
         "serve",
         "run",
         "simulate",
+        "stats",
+        "db",
         "config",
         "policy",
         "prices",

@@ -27,7 +27,7 @@ async fn the_answer_of_glm_is_stored_verbatim_and_outlives_a_restart() {
     let lane = world.restart(lane).await;
     let again = lane.wait(record.job.id).await.unwrap();
     assert_eq!(again.response.unwrap().get(), body);
-    assert!(matches!(&*again.request, Request::Prompt(text) if text == "verbatim"));
+    assert!(matches!(again.request.as_deref(), Some(Request::Prompt(text)) if text == "verbatim"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

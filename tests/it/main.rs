@@ -12,6 +12,7 @@
 mod acceptance;
 mod api_admin;
 mod api_jobs;
+mod books;
 mod bulk;
 mod chains;
 mod chaos;
@@ -31,6 +32,7 @@ mod order;
 mod pacing;
 mod process;
 mod restarts;
+mod retention;
 mod steering;
 mod storm;
 mod supervision;

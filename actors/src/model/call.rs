@@ -20,6 +20,19 @@ pub enum CallOutcome {
     Interrupted,
 }
 
+impl CallOutcome {
+    /// The name used in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
 /// What somebody found out about an attempt that may have been billed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Billing {

@@ -244,6 +244,9 @@ pub struct Job {
     /// GLM's task of the open attempt, when it was sent asynchronously.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<AsyncTask>,
+    /// Its request and response were pruned: there is nothing to send any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bodies_pruned: bool,
     /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
     #[serde(default)]
     pub estimated_tokens: u32,

@@ -53,6 +53,13 @@ pub const BATCH_TRANSITIONS_MAX: usize = 1_024;
 pub const EVENTS_BUFFERED_MAX: usize = 4_096;
 /// Jobs that one bulk change takes through the queue at once.
 pub const BULK_JOBS_MAX: usize = 256;
+/// Rows that one step of a pruning looks at.
+pub const PRUNE_ROWS_MAX: usize = 128;
+/// From one pruning to the next, in milliseconds.
+pub const PRUNE_EVERY_MS: u64 = 60_000;
+/// What ended less than so many milliseconds ago is not pruned for being too many: somebody may be about
+/// to read it, and the pace of a lane goes on from the latest calls after a restart.
+pub const PRUNE_SPARES_MS: u64 = PACE_MEMORY_MS;
 /// Jobs that may wait, unless configured otherwise.
 pub const QUEUE_JOBS_DEFAULT: u64 = 1_000_000;
 /// Restarts of actors within [`RESTART_WINDOW_MS`] before the process gives up.

@@ -11,6 +11,7 @@ mod callback;
 mod delivery;
 mod event;
 mod failure;
+mod histogram;
 mod id;
 mod job;
 mod lane;
@@ -18,6 +19,7 @@ mod lanes;
 mod money;
 mod policy;
 mod request;
+mod retention;
 mod settings;
 mod submission;
 mod time;
@@ -38,6 +40,7 @@ pub use delivery::{
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
+pub use histogram::Histogram;
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
 pub use job::{
     AsyncTask, AttemptPhase, Job, JobEntry, JobStatus, OpenAttempt, Phase, SetAside, WorstCase,
@@ -50,6 +53,7 @@ pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings,
 pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use request::{Fingerprint, Request, RequestError};
+pub use retention::Retention;
 pub use settings::{
     BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
     SettingsError, Timeouts,

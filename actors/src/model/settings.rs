@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Budget, Calendar, CallbackRules, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Unpriced,
-    lane_for, limits,
+    Budget, Calendar, CallbackRules, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Retention,
+    Unpriced, lane_for, limits,
 };
 use crate::policy::price::PriceTable;
 
@@ -263,6 +263,8 @@ pub struct Settings {
     pub prices: Arc<PriceTable>,
     /// What becomes of submissions for models without a price.
     pub unpriced: Unpriced,
+    /// How long what has ended is kept.
+    pub retention: Retention,
 }
 
 impl Settings {
@@ -618,6 +620,7 @@ impl Default for Settings {
             callbacks: CallbackRules::default(),
             prices: Arc::new(PriceTable::default()),
             unpriced: Unpriced::default(),
+            retention: Retention::default(),
         }
     }
 }

@@ -258,6 +258,7 @@ impl Submission {
             on_interrupted: self.on_interrupted,
             callback_url: self.callback_url,
             task: None,
+            bodies_pruned: false,
             estimated_tokens: figures.paced_tokens,
             worst,
             estimate: Some(figures.estimate),

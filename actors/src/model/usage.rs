@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Billing, CallOutcome, CallRecord, Currency, Day, Nanos};
+use super::{Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histogram, Nanos};
 
 /// Tokens as GLM reports them. Cached tokens are inside the prompt's, reasoning inside the
 /// completion's. Details that GLM leaves out count as 0.
@@ -90,6 +90,12 @@ pub struct UsageRow {
     pub unpriced_calls: u64,
     /// Sum of the response times of the successes, in milliseconds.
     pub response_time_ms: u64,
+    /// Those response times, to tell percentiles from. Rows of older programs have none.
+    #[serde(default, skip_serializing_if = "Histogram::is_empty")]
+    pub response_times: Histogram,
+    /// The failures by class; what was cancelled has none, and rows of older programs neither.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failure_classes: BTreeMap<FailureClass, u64>,
 }
 
 impl UsageRow {
@@ -105,6 +111,35 @@ impl UsageRow {
             cost: BTreeMap::new(),
             unpriced_calls: 0,
             response_time_ms: 0,
+            response_times: Histogram::default(),
+            failure_classes: BTreeMap::new(),
+        }
+    }
+
+    /// Adds all that another row has summed up, whatever it is about.
+    pub fn merge(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.successes += other.successes;
+        self.failures += other.failures;
+        self.usage.add(&other.usage);
+        for (currency, nanos) in &other.cost {
+            let sum = self.cost.entry(*currency).or_default();
+            *sum = sum.saturating_add(*nanos);
+        }
+        self.unpriced_calls += other.unpriced_calls;
+        self.response_time_ms = self.response_time_ms.saturating_add(other.response_time_ms);
+        self.response_times.merge(&other.response_times);
+        for (class, count) in &other.failure_classes {
+            *self.failure_classes.entry(*class).or_default() += count;
+        }
+    }
+
+    /// Counts how a call ended: its response time, or the class of its failure.
+    pub fn count_end(&mut self, call: &CallRecord) {
+        if call.outcome == CallOutcome::Completed {
+            self.response_times.record(call.response_time_ms);
+        } else if let Some(failure) = &call.failure {
+            *self.failure_classes.entry(failure.class).or_default() += 1;
         }
     }
 
@@ -143,6 +178,7 @@ impl UsageRow {
         if call.outcome == CallOutcome::Completed {
             self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);
         }
+        self.count_end(call);
         if let Some(billing) = &call.billing {
             self.resolve(billing);
         }

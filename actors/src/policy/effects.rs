@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::prune::{self, Bodies, Finished};
 use super::transition::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 use crate::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
@@ -75,6 +76,42 @@ pub trait Rows {
     /// day, model and user.
     fn log_call(&mut self, call: &CallRecord) -> Result<(), Self::Error>;
 
+    /// How many jobs are finished.
+    fn finished_count(&mut self) -> Result<u64, Self::Error>;
+
+    /// The finished jobs with such bodies that come after a place, first ended first, at most so many.
+    fn finished(
+        &mut self,
+        bodies: Bodies,
+        after: Option<Finished>,
+        limit: usize,
+    ) -> Result<Vec<Finished>, Self::Error>;
+
+    /// Whether a row of the call log of this job was maybe billed and nobody has found out yet.
+    fn has_open_billing(&mut self, id: JobId) -> Result<bool, Self::Error>;
+
+    /// Removes a job with its request, its response and its place, and uncounts it.
+    fn remove_job(&mut self, job: &Job) -> Result<(), Self::Error>;
+
+    /// Removes a finished job's request and response; its row says so from then on.
+    fn remove_bodies(&mut self, job: &Job) -> Result<(), Self::Error>;
+
+    /// Forgets for which job a user's idempotency key was used.
+    fn remove_key(&mut self, user_id: &str, key: &str) -> Result<(), Self::Error>;
+
+    /// Forgets that `dependent` waits for `id`, if that is remembered.
+    fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
+
+    /// How many rows the call log has.
+    fn call_count(&mut self) -> Result<u64, Self::Error>;
+
+    /// The rows of the call log after a place, oldest first, at most so many.
+    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>, Self::Error>;
+
+    /// Removes a row of the call log. The usage keeps what it has counted of it, and its place is never
+    /// given again.
+    fn remove_call(&mut self, call: &CallRecord) -> Result<(), Self::Error>;
+
     /// Writes the lane's state.
     fn put_lane(&mut self, lane: &LaneState) -> Result<(), Self::Error>;
 
@@ -130,6 +167,7 @@ pub fn apply_batch<R: Rows>(rows: &mut R, batch: &[Transition]) -> Result<Effect
         effects.changed |= match &verdict {
             Err(_) | Ok(Applied::Existing(_)) => false,
             Ok(Applied::Deliveries(made)) => !made.is_empty(),
+            Ok(Applied::Pruned(pruned)) => !pruned.is_nothing(),
             Ok(_) => true,
         };
         effects.verdicts.push(verdict);
@@ -152,6 +190,7 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Verdict<R::Error
             attempt,
             billing,
         } => return resolve(rows, *job_id, *attempt, billing),
+        Transition::Prune(step) => return Ok(Ok(Applied::Pruned(prune::prune(rows, step)?))),
         Transition::Requeue { job_id } => return requeue(rows, *job_id, transition),
         Transition::Stage { job_id, .. }
         | Transition::Unstage { job_id, .. }

@@ -357,6 +357,7 @@ mod tests {
             on_interrupted: None,
             callback_url: None,
             task: None,
+            bodies_pruned: false,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,
             estimate: None,

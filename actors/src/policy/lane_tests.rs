@@ -49,6 +49,7 @@ fn job(seq: u64, priority: i32) -> Job {
         on_interrupted: None,
         callback_url: None,
         task: None,
+        bodies_pruned: false,
         worst: crate::model::WorstCase::default(),
         estimated_tokens: 0,
         estimate: None,

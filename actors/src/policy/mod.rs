@@ -14,6 +14,7 @@ pub mod judge;
 pub mod lane;
 pub mod pace;
 pub mod price;
+pub mod prune;
 pub mod ready;
 pub mod retry;
 pub mod slot;

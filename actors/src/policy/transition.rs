@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::delivery::DeliveryChange;
+use super::prune::{Prune, Pruned};
 use crate::model::{
     AlertBook, AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome,
     CallRecord, DeliveryId, Failure, FailureClass, Fingerprint, Job, JobId, JobStatus, LaneState,
@@ -342,6 +343,8 @@ pub enum Transition {
     Alerts(Box<AlertBook>),
     /// A change that concerns deliveries.
     Delivery(Box<DeliveryChange>),
+    /// A step of a pruning: rows that have ended and are old enough go.
+    Prune(Box<Prune>),
     /// Somebody found out whether an attempt that was maybe billed was.
     Billing {
         /// The job.
@@ -384,6 +387,8 @@ pub enum Applied {
     },
     /// These deliveries were made, put on their way again, or forgotten.
     Deliveries(Vec<DeliveryId>),
+    /// What is gone.
+    Pruned(Pruned),
     /// Done; nothing to tell.
     Done,
 }
@@ -432,6 +437,9 @@ pub enum Refusal {
     /// No endpoint of this name is configured.
     #[error("there is no endpoint {0}")]
     NoSuchEndpoint(String),
+    /// What the job asked for was pruned: there is nothing to send again.
+    #[error("the job's request was pruned")]
+    RequestPruned,
     /// Too many jobs wait.
     #[error("{limit} jobs are waiting already, which is the limit")]
     QueueFull {
@@ -660,6 +668,9 @@ pub fn end_with(
 /// retries.
 pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Requeue)?;
+    if job.bodies_pruned {
+        return Err(Refusal::RequestPruned);
+    }
     job.status = JobStatus::Pending;
     job.retry_count = 0;
     job.throttles = 0;
@@ -700,13 +711,15 @@ impl Transition {
             | Self::Breaker(_)
             | Self::Config(_)
             | Self::Alerts(_)
-            | Self::Delivery(_) => None,
+            | Self::Delivery(_)
+            | Self::Prune(_) => None,
         }
     }
 }
 
 /// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker`,
-/// `Billing`, `Alerts`, `Delivery` and `Config` have no job's row to change and are the store's own.
+/// `Billing`, `Alerts`, `Delivery`, `Prune` and `Config` have no job's row to change and are the
+/// store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
         Transition::Stage { at, reserve, .. } => stage(job, *at, *reserve),
@@ -731,6 +744,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Billing { .. }
         | Transition::Alerts(_)
         | Transition::Delivery(_)
+        | Transition::Prune(_)
         | Transition::Config(_) => Ok(()),
     }
 }

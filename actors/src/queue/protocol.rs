@@ -141,7 +141,7 @@ pub enum QueueMsg {
         /// Which attempt.
         attempt: AttemptNo,
         /// What was found out.
-        billing: Billing,
+        billing: Box<Billing>,
     },
     /// The lane as it is.
     Snapshot {

@@ -16,6 +16,7 @@ mod chains;
 mod doubt;
 mod filters;
 mod notices;
+mod prune;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use chains::*;
 pub use doubt::*;
 pub use filters::*;
 pub use notices::*;
+pub use prune::*;
 
 use super::sample::{self, job_id, new_job};
 use crate::model::{
@@ -92,6 +94,14 @@ macro_rules! store_contract {
             deliveries_are_forgotten_by_age_and_number
             alerts_outlive_the_process
             the_oldest_job_that_is_due_is_found
+            finished_jobs_are_pruned_by_age
+            finished_jobs_are_pruned_by_number
+            the_call_log_is_pruned_and_the_usage_stays
+            bodies_are_pruned_and_their_jobs_stay
+            what_is_not_over_is_never_pruned
+            a_pruning_goes_on_where_its_last_step_ended
+            the_key_of_a_pruned_job_is_free
+            a_pruning_takes_its_place_in_a_batch
         }
     };
     (@each $place:expr; $($promise:ident)*) => {$(
@@ -267,7 +277,7 @@ pub fn a_chat_body_and_an_answer_are_kept_to_the_byte<S: Store>(open: Open<'_, S
 
     let store = open();
     let record = store.job(job_id(1)).unwrap().unwrap();
-    let Request::Chat(kept) = record.request.as_ref() else {
+    let Some(Request::Chat(kept)) = record.request.as_deref() else {
         panic!("{:?}", record.request)
     };
     assert_eq!(kept.get(), body);
@@ -788,7 +798,7 @@ pub fn a_list_of_jobs_is_newest_first_and_counts_all<S: Store>(open: Open<'_, S>
     check(Some(JobStatus::Failed), Some("bob"), None, &[]);
     check(None, Some("nobody"), None, &[]);
     let record = &store.jobs(&JobFilter::default(), None, 12).unwrap().jobs[11];
-    assert!(matches!(record.request.as_ref(), Request::Prompt(text) if text == "prompt 1"));
+    assert!(matches!(record.request.as_deref(), Some(Request::Prompt(text)) if text == "prompt 1"));
     assert_eq!(
         record.response.as_ref().unwrap().get(),
         sample::answer(1).get()

@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::policy::delivery::is_over;
 use crate::policy::effects::{Rows, apply_batch};
+use crate::policy::prune::{Bodies, Finished};
 use crate::policy::transition::Transition;
 use crate::ports::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
@@ -54,6 +55,7 @@ struct Disk {
     usage: BTreeMap<UsageKey, UsageRow>,
     counts: StatusCounts,
     last_seq: Seq,
+    last_call_seq: u64,
     lane: LaneState,
     breaker: Option<BreakerSnapshot>,
     config: Option<String>,
@@ -298,7 +300,10 @@ impl Rows for Disk {
         let Some(record) = self.jobs.get(&id) else {
             unreachable!("a request is asked for only after its job was read")
         };
-        Ok(Arc::clone(&record.request))
+        let Some(request) = &record.request else {
+            unreachable!("a job whose request was pruned is not sent again")
+        };
+        Ok(Arc::clone(request))
     }
 
     fn keyed(
@@ -324,7 +329,7 @@ impl Rows for Disk {
         self.line.insert(job.seq, job.id);
         let record = JobRecord {
             job: job.clone(),
-            request: Arc::new(request.clone()),
+            request: Some(Arc::new(request.clone())),
             response: None,
         };
         self.jobs.insert(job.id, record);
@@ -386,7 +391,8 @@ impl Rows for Disk {
     }
 
     fn log_call(&mut self, call: &CallRecord) -> Result<(), Infallible> {
-        let seq = self.calls.last_key_value().map_or(1, |(last, _)| last + 1);
+        self.last_call_seq += 1;
+        let seq = self.last_call_seq;
         let call = CallRecord {
             seq,
             ..call.clone()
@@ -396,6 +402,73 @@ impl Rows for Disk {
         row.or_insert_with_key(|key| UsageRow::empty(key.clone()))
             .add(&call);
         self.calls.insert(seq, call);
+        Ok(())
+    }
+
+    fn finished_count(&mut self) -> Result<u64, Infallible> {
+        let counts = &self.counts;
+        Ok(counts.completed + counts.failed + counts.cancelled)
+    }
+
+    fn finished(
+        &mut self,
+        bodies: Bodies,
+        after: Option<Finished>,
+        limit: usize,
+    ) -> Result<Vec<Finished>, Infallible> {
+        let of_such = |job: &&Job| job.bodies_pruned == (bodies == Bodies::Pruned);
+        let jobs = self.jobs.values().map(|record| &record.job);
+        let finished = jobs.filter(of_such).filter_map(Finished::of);
+        let mut finished: Vec<_> = finished.filter(|place| Some(*place) > after).collect();
+        finished.sort_unstable();
+        finished.truncate(limit);
+        Ok(finished)
+    }
+
+    fn has_open_billing(&mut self, id: JobId) -> Result<bool, Infallible> {
+        let mut calls = self.calls.values();
+        Ok(calls.any(|call| call.job_id == id && call.is_billing_open()))
+    }
+
+    fn remove_job(&mut self, job: &Job) -> Result<(), Infallible> {
+        self.counts.removed(job.status);
+        self.line.remove(&job.seq);
+        self.jobs.remove(&job.id);
+        Ok(())
+    }
+
+    fn remove_bodies(&mut self, job: &Job) -> Result<(), Infallible> {
+        if let Some(record) = self.jobs.get_mut(&job.id) {
+            record.job.bodies_pruned = true;
+            record.request = None;
+            record.response = None;
+        }
+        Ok(())
+    }
+
+    fn remove_key(&mut self, user_id: &str, key: &str) -> Result<(), Infallible> {
+        self.keys.remove(&(user_id.to_owned(), key.to_owned()));
+        Ok(())
+    }
+
+    fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Infallible> {
+        if let Some(dependents) = self.dependents.get_mut(&id) {
+            dependents.remove(&dependent);
+        }
+        Ok(())
+    }
+
+    fn call_count(&mut self) -> Result<u64, Infallible> {
+        Ok(self.calls.len() as u64)
+    }
+
+    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>, Infallible> {
+        let rows = self.calls.range(seq + 1..).take(limit);
+        Ok(rows.map(|(_, call)| call.clone()).collect())
+    }
+
+    fn remove_call(&mut self, call: &CallRecord) -> Result<(), Infallible> {
+        self.calls.remove(&call.seq);
         Ok(())
     }
 

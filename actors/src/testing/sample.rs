@@ -56,6 +56,7 @@ pub fn new_job(n: u64) -> NewJob {
             on_interrupted: None,
             callback_url: None,
             task: None,
+            bodies_pruned: false,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 1_032,
             estimate: None,

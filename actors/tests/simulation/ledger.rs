@@ -387,6 +387,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::Config(_)
         | Transition::Alerts(_)
         | Transition::Delivery(_)
+        | Transition::Prune(_)
         | Transition::Billing { .. } => return None,
     })
 }

@@ -1,6 +1,8 @@
 //! The admin routes: exact paths, names and answers.
 
-use onelane_actors::model::{Day, FailureClass, JobStatus, Timestamp, UsageKey, UsageRow};
+use onelane_actors::model::{
+    Currency, Day, FailureClass, JobStatus, Timestamp, UsageKey, UsageRow,
+};
 use onelane_actors::ports::{JobFilter, MoreFilter, UsageFilter};
 use serde_json::json;
 
@@ -34,6 +36,47 @@ async fn the_configuration_is_read_and_changed() {
     let deep = "[".repeat(1_000) + &"]".repeat(1_000);
     let reply = Running::send(api.request("PUT", "/api/admin/glm/config").body(deep)).await;
     assert_eq!(reply.status, 400);
+}
+
+#[tokio::test]
+async fn statistics_are_grouped_as_asked_and_come_as_a_table_too() {
+    let api = Running::start().await;
+    for (day, model, user) in [
+        ("2026-10-31", "glm-4.7", "a"),
+        ("2026-11-01", "glm-4.7", "b"),
+        ("2026-11-02", "glm-5", "b"),
+    ] {
+        let mut row = UsageRow::empty(UsageKey {
+            day: Day::parse(day).unwrap(),
+            model: model.to_owned(),
+            user_id: user.to_owned(),
+        });
+        row.calls = 1;
+        row.cost.insert(Currency::Cny, 1_000_000_001);
+        api.lane.with(|state| state.usage.push(row));
+    }
+    let path = "/api/admin/glm/statistics?startDate=2026-10-01";
+    let reply = api.get(&format!("{path}&groupBy=month%2Cuser")).await;
+    let rows = reply.json()["statistics"].clone();
+    let ids: Vec<_> = rows.as_array().unwrap().iter().map(|r| &r["id"]).collect();
+    assert_eq!(ids, ["2026-10:a", "2026-11:b"]);
+    assert_eq!(rows[1]["totalCalls"], 2);
+    assert_eq!(rows[1].get("model"), None);
+
+    let reply = api.get(&format!("{path}&groupBy=none&format=csv")).await;
+    assert_eq!(reply.status, 200);
+    assert!(
+        reply.headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/csv")
+    );
+    let text = &reply.text;
+    let lines: Vec<_> = text.split_terminator("\r\n").collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].starts_with("date,model,userId,totalCalls,"));
+    assert!(lines[1].starts_with(",,,3,"));
+    assert!(lines[1].contains(",3.000000003,"));
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use crate::estimate::{self, JobEstimate};
 use crate::orchestrator::{
     DeadLetters, JobDetail, LaneStatus, Metrics, Selection, Submission, Submitted,
 };
+use crate::statistics::{StatisticsQuery, StatisticsRow, summarise};
 
 /// What tests set and see.
 #[derive(Debug, Default)]
@@ -107,7 +108,7 @@ impl FakeLane {
                 });
             }
             let mut record = sample::waiting(state.jobs.len() as u64 + 1);
-            record.request = Arc::new(submission.request);
+            record.request = Some(Arc::new(submission.request));
             record.job.user_id = submission.user_id;
             record.job.priority = submission.priority;
             record.job.idempotency_key = key;
@@ -301,10 +302,11 @@ impl Lane for FakeLane {
         }))
     }
 
-    fn usage(&self, filter: UsageFilter) -> Answer<'_, Vec<UsageRow>> {
+    fn statistics(&self, query: StatisticsQuery) -> Answer<'_, Vec<StatisticsRow>> {
         now(Ok(self.with(|state| {
-            state.usage_filter = Some(filter);
-            state.usage.clone()
+            let rows = summarise(&state.usage, &query);
+            state.usage_filter = Some(query.filter);
+            rows
         })))
     }
 

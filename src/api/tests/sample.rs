@@ -58,12 +58,13 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             on_interrupted: None,
             callback_url: None,
             task: None,
+            bodies_pruned: false,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,
             estimate: None,
             unpriced: false,
         },
-        request: Arc::new(Request::prompt(format!("prompt {n}")).unwrap()),
+        request: Some(Arc::new(Request::prompt(format!("prompt {n}")).unwrap())),
         response: None,
     }
 }

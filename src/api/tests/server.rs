@@ -148,6 +148,9 @@ async fn a_bad_query_is_named() {
         "startDate",
     )
     .await;
+    check("statistics?groupBy=week", "groupBy").await;
+    check("statistics?groupBy=day,month", "groupBy").await;
+    check("statistics?format=xml", "format").await;
     check("metrics?verbose=1", "verbose").await;
 }
 

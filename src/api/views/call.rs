@@ -14,7 +14,7 @@ use super::{decimal, rfc3339};
 /// One row of the call log. Prompt and answer are previews; the job has them whole.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct CallView<'a> {
+pub(crate) struct CallView<'a> {
     /// The `request_id` that GLM saw.
     id: &'a str,
     /// The job.
@@ -109,7 +109,7 @@ impl UsageView {
 
 impl<'a> CallView<'a> {
     /// The view of an attempt. `excerpt` is of its job, if that is still there.
-    pub(in crate::api) fn new(call: &'a CallRecord, excerpt: Option<&'a Excerpt>) -> Self {
+    pub(crate) fn new(call: &'a CallRecord, excerpt: Option<&'a Excerpt>) -> Self {
         let success = call.outcome == CallOutcome::Completed;
         // The one attempt that succeeded brought the answer that the job has.
         let answer = excerpt.filter(|_| success);
@@ -163,7 +163,7 @@ mod tests {
         let body = r#"{"messages":[{"role":"user","content":"prompt 1"}],"top_p":0.90,
             "thinking":{"type":"disabled"},"tools":[{"type":"function"}],"seed":null}"#;
         let mut record = sample::completed(1);
-        record.request = std::sync::Arc::new(Request::chat(body).unwrap());
+        record.request = Some(std::sync::Arc::new(Request::chat(body).unwrap()));
         let mut call = sample::call(&record);
         call.price = Some(sample::price());
         let excerpt = Excerpt::of(&record, 6);

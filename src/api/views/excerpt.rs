@@ -23,9 +23,10 @@ const PARAMETERS: [&str; 11] = [
     "seed",
 ];
 
-/// What lists show of a job's bodies. Made once for a job, however many attempts are shown with it.
+/// What lists show of a job's bodies: nothing of those that were pruned. Made once for a job, however
+/// many attempts are shown with it.
 #[derive(Debug, Default)]
-pub(in crate::api) struct Excerpt {
+pub(crate) struct Excerpt {
     /// The beginning of what was asked.
     pub(super) prompt: Option<String>,
     /// The beginning of the answer's text.
@@ -37,12 +38,13 @@ pub(in crate::api) struct Excerpt {
 impl Excerpt {
     /// With so many characters of prompt and answer; 0 hides them.
     pub(in crate::api) fn of(record: &JobRecord, chars: usize) -> Self {
-        let prompt = prompt_text(&record.request);
+        let request = record.request.as_deref();
+        let prompt = request.and_then(prompt_text);
         let answer = record.response.as_deref().and_then(answer_text);
         Self {
             prompt: prompt.and_then(|text| cut(&text, chars)),
             answer: answer.and_then(|text| cut(&text, chars)),
-            parameters: parameters(&record.request),
+            parameters: request.map(parameters).unwrap_or_default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{CallView, rfc3339, rfc3339_option};
 
 /// How much of prompt and answer a view shows.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::api) enum Shown<'a> {
+pub(crate) enum Shown<'a> {
     /// Their beginnings.
     Preview(&'a Excerpt),
     /// All, verbatim.
@@ -24,7 +24,7 @@ pub(in crate::api) enum Shown<'a> {
 /// A job. Fields that a job does not have are left out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct JobView<'a> {
+pub(crate) struct JobView<'a> {
     id: JobId,
     user_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,9 +53,12 @@ pub(in crate::api) struct JobView<'a> {
     error_message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<FailureView<'a>>,
-    /// GLM's answer verbatim; only in the whole job.
+    /// GLM's answer verbatim; only in the whole job, `null` there once it was pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a RawValue>,
+    /// Request and response were pruned, as retention asks: they can't be shown, nor the job retried.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    bodies_pruned: bool,
     /// The beginning of the answer's text; only in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     result_preview: Option<&'a str>,
@@ -114,15 +117,19 @@ pub(in crate::api) struct JobView<'a> {
 
 impl<'a> JobView<'a> {
     /// The view of a job.
-    pub(in crate::api) fn new(record: &'a JobRecord, shown: Shown<'a>) -> Self {
+    pub(crate) fn new(record: &'a JobRecord, shown: Shown<'a>) -> Self {
         let job = &record.job;
         let (prompt, request, result, result_preview) = match shown {
-            Shown::Whole => (
-                prompt_text(&record.request).map(Cow::Owned),
-                chat_body(&record.request),
-                record.response.as_deref(),
-                None,
-            ),
+            Shown::Whole if job.bodies_pruned => (None, None, Some(RawValue::NULL), None),
+            Shown::Whole => {
+                let request = record.request.as_deref();
+                (
+                    request.and_then(prompt_text).map(Cow::Owned),
+                    request.and_then(chat_body),
+                    record.response.as_deref(),
+                    None,
+                )
+            }
             Shown::Preview(excerpt) => (
                 excerpt.prompt.as_deref().map(Cow::Borrowed),
                 None,
@@ -148,6 +155,7 @@ impl<'a> JobView<'a> {
             error_message: job.error.as_ref().map(|failure| failure.message.as_str()),
             error: job.error.as_ref().map(FailureView::new),
             result,
+            bodies_pruned: job.bodies_pruned,
             result_preview,
             created_at: job.created_at,
             started_at: job.open.filter(sent).map(|open| open.at),
@@ -172,7 +180,7 @@ impl<'a> JobView<'a> {
     }
 
     /// With its call log.
-    pub(in crate::api) fn with_attempts(mut self, attempts: Vec<CallView<'a>>) -> Self {
+    pub(crate) fn with_attempts(mut self, attempts: Vec<CallView<'a>>) -> Self {
         self.attempts = Some(attempts);
         self
     }
@@ -331,10 +339,26 @@ mod tests {
     }
 
     #[test]
+    fn a_job_whose_bodies_were_pruned_says_so() {
+        let mut record = sample::completed(1);
+        record.job.bodies_pruned = true;
+        record.request = None;
+        record.response = None;
+        let whole = view(&record, None);
+        assert_eq!(whole["bodiesPruned"], true);
+        assert_eq!(whole["result"], Value::Null);
+        assert!(whole.as_object().unwrap().contains_key("result"));
+        assert_eq!(whole.get("prompt"), None);
+        let listed = view(&record, Some(9));
+        assert_eq!(listed["bodiesPruned"], true);
+        assert_eq!(listed.get("resultPreview"), None);
+    }
+
+    #[test]
     fn the_whole_job_has_request_and_answer_to_the_byte() {
         let body = r#"{"messages":[{"role":"user","content":"hi"}],"top_p":0.90,"x":null}"#;
         let mut record = sample::completed(1);
-        record.request = std::sync::Arc::new(Request::chat(body).unwrap());
+        record.request = Some(std::sync::Arc::new(Request::chat(body).unwrap()));
         let text = serde_json::to_string(&JobView::new(&record, Shown::Whole)).unwrap();
         assert!(text.contains(&format!(r#""request":{body}"#)), "{text}");
         assert!(

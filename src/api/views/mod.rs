@@ -10,52 +10,25 @@ mod excerpt;
 mod job;
 mod lane;
 mod price;
-mod statistics;
 
+use crate::statistics::CostView;
 pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use budget::StandingView;
-pub(super) use call::CallView;
+pub(crate) use call::CallView;
 pub(super) use delivery::DeliveryView;
 pub(super) use estimate::EstimatesView;
-pub(super) use excerpt::Excerpt;
-pub(super) use job::{JobView, Shown};
+pub(crate) use excerpt::Excerpt;
+pub(crate) use job::{JobView, Shown};
 pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
-pub(super) use statistics::{StatisticsRow, statistics};
 
-use onelane_actors::model::{Cost, Currency, Nanos, Timestamp};
-use serde::{Serialize, Serializer};
+use onelane_actors::model::{Cost, Timestamp};
+use serde::Serializer;
 use serde_json::value::RawValue;
-
-/// An amount of one currency.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct CostView {
-    currency: Currency,
-    total_cost: Box<RawValue>,
-}
-
-impl CostView {
-    fn new(cost: Cost) -> Self {
-        Self {
-            currency: cost.currency,
-            total_cost: decimal(cost),
-        }
-    }
-}
 
 /// The amount as a JSON number, written from the integer: it never passes through a float.
 fn decimal(cost: Cost) -> Box<RawValue> {
     // A decimal is JSON; `null` would stand for one that is not.
     RawValue::from_string(cost.decimal()).unwrap_or_default()
-}
-
-/// Zero, as a JSON number.
-fn zero() -> Box<RawValue> {
-    const NANOS: Nanos = 0;
-    decimal(Cost {
-        nanos: NANOS,
-        currency: Currency::Cny,
-    })
 }
 
 /// A moment as RFC 3339.

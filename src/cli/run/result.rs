@@ -123,6 +123,9 @@ impl LineError {
                 status_code: failure.http_status,
                 maybe_billed: failure.maybe_billed,
             },
+            _ if job.bodies_pruned => {
+                Self::new("pruned", format!("the answer of job {} was pruned", job.id))
+            }
             _ => Self::new(status, format!("job {} is {status}", job.id)),
         }
     }
@@ -168,6 +171,7 @@ mod tests {
             on_interrupted: None,
             callback_url: None,
             task: None,
+            bodies_pruned: false,
             worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,
             estimate: None,
@@ -177,7 +181,7 @@ mod tests {
         JobDetail {
             record: JobRecord {
                 job,
-                request: Arc::new(Request::prompt("hi").unwrap()),
+                request: Some(Arc::new(Request::prompt("hi").unwrap())),
                 response: response.map(|text| raw(text).into()),
             },
             attempts: Vec::new(),

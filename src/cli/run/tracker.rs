@@ -156,7 +156,9 @@ impl Tracker {
         match job.status {
             JobStatus::Pending | JobStatus::Processing => return Verdict::Waits,
             JobStatus::Failed | JobStatus::Cancelled
-                if !entry.of_this_run && (entry.waiting.told || !may_be_paid_twice(job)) =>
+                if !entry.of_this_run
+                    && !job.bodies_pruned
+                    && (entry.waiting.told || !may_be_paid_twice(job)) =>
             {
                 entry.of_this_run = true;
                 return Verdict::Retry;
@@ -229,6 +231,7 @@ mod tests {
             on_interrupted: None,
             callback_url: None,
             task: None,
+            bodies_pruned: false,
             worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,
             estimate: None,

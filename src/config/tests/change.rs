@@ -54,6 +54,19 @@ fn alerts() -> Value {
     })
 }
 
+/// The part of the view that is about the circuit breaker.
+fn breaker() -> Value {
+    json!({
+        "consecutiveFailures": 5, "failureRate": 0.5, "window": 60_000, "minCalls": 20,
+        "coolDown": 30_000, "coolDownMultiplier": 2.0, "coolDownMax": 600_000,
+    })
+}
+
+/// The part of the view that is about retention.
+fn retention() -> Value {
+    json!({"callsDays": 0, "callsMax": 0, "jobsDays": 0, "jobsMax": 0, "bodiesDays": 0})
+}
+
 #[test]
 fn the_view_has_the_field_names_of_the_api() {
     let expected = json!({
@@ -90,14 +103,14 @@ fn the_view_has_the_field_names_of_the_api() {
             "throttleBase": 5_000, "throttleMax": 120_000, "maxThrottles": 200,
             "overloadBase": 30_000, "overloadMax": 300_000,
         },
-        "breaker": {
-            "consecutiveFailures": 5, "failureRate": 0.5, "window": 60_000, "minCalls": 20,
-            "coolDown": 30_000, "coolDownMultiplier": 2.0, "coolDownMax": 600_000,
-        },
+        "breaker": breaker(),
         "policy": {},
         "priceList": "auto",
         "prices": [],
+        "zone": "UTC",
+        "budgets": {},
         "unpriced": "allow",
+        "retention": retention(),
         "alerts": alerts(),
         "createdAt": "1970-01-01T00:00:01.000Z",
         "updatedAt": "1970-01-01T00:00:01.000Z",
@@ -538,7 +551,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
          `requestsPerMinute`, `tokensPerMinute`, `minSpacing`, `fairQuantumTokens`, `ageing`, \
          `pauseAfterTimeout`, `operatorProbe`, `maxQueueJobs`, `onInterrupted`, \
          `quarantineAfter`, `lanes`, `maxRetries`, `retry`, `breaker`, `policy`, `priceList`, \
-         `prices`, `zone`, `budgets`, `unpriced`, `alerts`",
+         `prices`, `zone`, `budgets`, `unpriced`, `retention`, `alerts`",
     );
     check(
         json!({"prices": [{"model": "m", "input": 0.5, "output": "1"}]}),

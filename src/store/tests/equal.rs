@@ -6,6 +6,7 @@ use onelane_actors::model::{
     CallOutcome, FailureClass, LaneCondition, LaneState, Notice, Reserve, SlotId, Timestamp,
 };
 use onelane_actors::policy::delivery::{DeliveryChange, TryOutcome};
+use onelane_actors::policy::prune::{Cut, PruneCursor};
 use onelane_actors::policy::transition::Next;
 use onelane_actors::ports::MoreFilter;
 use onelane_actors::testing::{MemoryStore, sample};
@@ -54,7 +55,12 @@ enum Step {
     Redeliver(u64, u32),
     Forget(u64),
     Alerts(u8),
+    /// Which calls, jobs and bodies go: by age in days, by number; how many rows a step looks at.
+    Prune(Cuts, Cuts, Option<u64>, usize),
 }
+
+/// By age in days, and by number.
+type Cuts = (Option<u64>, Option<u64>);
 
 /// One more than the highest job.
 const JOBS: u64 = 8;
@@ -110,7 +116,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..12_u64, any::<u32>()).prop_map(|(id, at)| Step::Redeliver(id, at)),
         1 => (1..12_u64).prop_map(Step::Forget),
         1 => any::<u8>().prop_map(Step::Alerts),
+        3 => (cuts(), cuts(), prop::option::of(0..4_u64), 1..8_usize)
+            .prop_map(|(calls, jobs, bodies, rows)| Step::Prune(calls, jobs, bodies, rows)),
     ]
+}
+
+fn cuts() -> impl Strategy<Value = Cuts> {
+    let age = prop::option::of(0..4_u64);
+    (age, prop::option::weighted(0.3, 0..6_u64))
 }
 
 /// A step alone, or some that go together: an attempt from its start to its end, and what may follow.
@@ -308,6 +321,21 @@ impl Step {
                 });
                 Transition::Alerts(Box::new(book))
             }
+            Self::Prune(calls, jobs, bodies, rows_max) => {
+                let day = |days: u64| sample::START.plus_ms(days * 86_400_000);
+                let cut = |(age, most): Cuts| Cut {
+                    before: age.map(day),
+                    most,
+                    settled: day(2),
+                };
+                Transition::Prune(Box::new(Prune {
+                    calls: cut(calls),
+                    jobs: cut(jobs),
+                    bodies_before: bodies.map(day),
+                    rows_max,
+                    from: PruneCursor::default(),
+                }))
+            }
         }
     }
 }
@@ -329,6 +357,28 @@ fn endpoints(completed: bool, failed: bool) -> DeliveryChange {
     ];
     let asked = asked.into_iter().filter(|(.., is_on)| *is_on);
     DeliveryChange::Endpoints(asked.map(endpoint).collect())
+}
+
+/// The steps as changes. No id is given twice: that of a job that was pruned, while its calls are still in
+/// the log, is not used again.
+fn batch_of(steps: &[Step], store: &MemoryStore) -> Vec<Transition> {
+    let mut pruned = false;
+    let mut batch = Vec::new();
+    for step in steps {
+        pruned |= matches!(step, Step::Prune(..));
+        if let Step::Insert { n, .. } = step {
+            let of_job = CallFilter {
+                job_id: Some(job_id(*n)),
+                ..CallFilter::default()
+            };
+            let had_calls = !store.calls(&of_job, None, 1).unwrap().calls.is_empty();
+            if pruned || (had_calls && store.job(job_id(*n)).unwrap().is_none()) {
+                continue;
+            }
+        }
+        batch.push(step.transition(store));
+    }
+    batch
 }
 
 fn lane(throttle_level: u32) -> LaneState {
@@ -489,7 +539,7 @@ proptest! {
         let mut redb = disk.open(true).unwrap();
         let batches = batches.into_iter().map(|steps| steps.concat());
         for (i, steps) in std::iter::once(beginning()).chain(batches).enumerate() {
-            let batch: Vec<Transition> = steps.iter().map(|s| s.transition(&memory)).collect();
+            let batch = batch_of(&steps, &memory);
             let told = format!("{:?}", memory.commit(&batch).unwrap());
             prop_assert_eq!(told, format!("{:?}", redb.commit(&batch).unwrap()));
             if i % 5 == 4 {
@@ -498,6 +548,39 @@ proptest! {
             }
         }
         prop_assert_eq!(all_of(&memory), all_of(&redb));
+        assert_consistent(&redb);
+    }
+    #[test]
+    fn pruning_takes_nothing_from_the_sums(
+        rounds in prop::collection::vec(
+            (prop::collection::vec(steps(), 1..10), cuts(), cuts(), prop::option::of(0..4_u64)),
+            1..12,
+        ),
+    ) {
+        let disk = Disk::default();
+        let redb = disk.open(true).unwrap();
+        // What the steps refer to is looked up here.
+        let memory = MemoryStore::new();
+        let commit = |batch: &[Transition]| {
+            memory.commit(batch).unwrap();
+            redb.commit(batch).unwrap()
+        };
+        let any_day = UsageFilter {
+            start: Day(i32::MIN),
+            end: Day(i32::MAX),
+            model: None,
+            user_id: None,
+        };
+        for (steps, calls, jobs, bodies) in rounds {
+            let steps = [beginning(), steps.concat()].concat();
+            let batch = batch_of(&steps, &memory);
+            commit(&batch);
+            let before = redb.usage(&any_day).unwrap();
+            let waiting = format!("{:?}", redb.recover().unwrap());
+            commit(&[Step::Prune(calls, jobs, bodies, 100).transition(&memory)]);
+            prop_assert_eq!(redb.usage(&any_day).unwrap(), before);
+            prop_assert_eq!(format!("{:?}", redb.recover().unwrap()), waiting);
+        }
         assert_consistent(&redb);
     }
 }

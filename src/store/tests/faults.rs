@@ -3,17 +3,19 @@
 
 use std::io::ErrorKind;
 
+use onelane_actors::policy::prune::{Cut, PruneCursor};
 use onelane_actors::testing::sample;
 use proptest::prelude::*;
 
 use super::disk::Disk;
 use super::*;
-use crate::model::Request;
+use crate::model::{Request, Timestamp};
 
 const BATCHES: u64 = 6;
 
-/// The batch of day `n`: a job from submission to answer, one that ran after it, one that stays, and
-/// an interruption of the one that stayed the day before. Bodies of some pages make the file grow.
+/// The batch of day `n`: a job from submission to answer, one that ran after it, one that stays, an
+/// interruption of the one that stayed the day before, and one that was given up long ago, which the
+/// pruning of the next day takes, with older calls and bodies. Bodies of some pages make the file grow.
 fn batch(n: u64) -> Vec<Transition> {
     let big = |id| {
         let mut new = sample::new_job(id);
@@ -21,7 +23,14 @@ fn batch(n: u64) -> Vec<Transition> {
         new.job.idempotency_key = Some(format!("key {id}"));
         Transition::Insert(Box::new(new))
     };
+    let long_ago = sample::START.minus_ms(86_400_000);
     let mut batch = vec![
+        prune(),
+        big(n + 300),
+        Transition::Cancel {
+            job_id: job_id(n + 300),
+            at: long_ago,
+        },
         big(n),
         sample::insert_after(n + 200, &[n]),
         sample::start(n),
@@ -37,6 +46,23 @@ fn batch(n: u64) -> Vec<Transition> {
     batch
 }
 
+fn prune() -> Transition {
+    Transition::Prune(Box::new(Prune {
+        jobs: Cut {
+            before: Some(sample::START),
+            ..Cut::default()
+        },
+        calls: Cut {
+            most: Some(4),
+            settled: Timestamp::from_millis(i64::MAX),
+            ..Cut::default()
+        },
+        bodies_before: Some(sample::START.plus_ms(1_001)),
+        rows_max: 100,
+        from: PruneCursor::default(),
+    }))
+}
+
 /// Checks that the batches up to `acknowledged` are there whole, and the one after it, of which
 /// nobody knows, whole or not at all.
 fn assert_kept(store: &RedbStore, acknowledged: u64) {
@@ -48,6 +74,7 @@ fn assert_kept(store: &RedbStore, acknowledged: u64) {
     }
     let counts = store.counts().unwrap();
     assert_eq!(counts.completed, 2 * counts.pending, "half a batch");
+    assert_eq!(counts.cancelled, counts.pending.min(1), "the last alone");
     assert!(counts.pending == acknowledged || counts.pending == acknowledged + 1);
 }
 

@@ -265,6 +265,9 @@ pub(crate) fn sums(calls: &[CallRecord]) -> Vec<UsageRow> {
         }
         if call.outcome == CallOutcome::Completed {
             row.response_time_ms += call.response_time_ms;
+            row.response_times.record(call.response_time_ms);
+        } else if let Some(failure) = &call.failure {
+            *row.failure_classes.entry(failure.class).or_insert(0) += 1;
         }
     }
     rows.into_values().collect()

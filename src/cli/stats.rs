@@ -1,0 +1,122 @@
+//! `onelane stats`: what calls came to, from a store that no lane runs on.
+
+use onelane::model::{Currency, Day};
+use onelane::ports::{Clock as _, Store as _, UsageFilter};
+use onelane::statistics::{GroupBy, StatisticsQuery, StatisticsRow, summarise, to_csv};
+use onelane::system::SystemClock;
+use serde::Serialize;
+
+use super::args::{StatsArgs, StatsFormat};
+use super::exit::{CliError, Exit};
+use super::{offline, table};
+
+/// Days that are told of when nobody says which, as in the API.
+const DAYS_DEFAULT: i32 = 30;
+
+/// Tells the sums.
+pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
+    let offline = offline::open(&args.store)?;
+    let today = offline.settings()?.calendar.day(SystemClock.now());
+    let query = query(args, today)?;
+    let rows = summarise(&offline.store.usage(&query.filter)?, &query);
+    let format = match args.format {
+        Some(format) => format,
+        None if json => StatsFormat::Json,
+        None => StatsFormat::Table,
+    };
+    match format {
+        StatsFormat::Json => super::say(&as_json(rows)?),
+        StatsFormat::Csv => super::print(&to_csv(&rows)),
+        StatsFormat::Table if rows.is_empty() => {
+            let UsageFilter { start, end, .. } = query.filter;
+            super::note(&format!("no calls from {start} to {end}"));
+        }
+        StatsFormat::Table => super::say(&as_table(&rows)),
+    }
+    Ok(Exit::Done)
+}
+
+/// As the API tells it. Written in one go: on the way through a JSON value amounts would become floats.
+fn as_json(rows: Vec<StatisticsRow>) -> Result<String, CliError> {
+    #[derive(Serialize)]
+    struct Body {
+        statistics: Vec<StatisticsRow>,
+    }
+    let body = Body { statistics: rows };
+    serde_json::to_string(&body).map_err(|error| CliError::usage(error.to_string()))
+}
+
+fn query(args: &StatsArgs, today: Day) -> Result<StatisticsQuery, CliError> {
+    let day = |name: &str, text: &Option<String>| {
+        text.as_deref()
+            .map(|text| {
+                Day::parse(text).ok_or_else(|| {
+                    CliError::usage(format!("{name} {text} is not a day of the calendar"))
+                        .help("give a day as YYYY-MM-DD, e.g. 2026-11-23")
+                })
+            })
+            .transpose()
+    };
+    let end = day("--end", &args.end)?.unwrap_or(today);
+    let start = day("--start", &args.start)?;
+    let start = start.unwrap_or(Day(end.0.saturating_sub(DAYS_DEFAULT - 1)));
+    if start > end {
+        return Err(CliError::usage(format!(
+            "--start {start} is after the last day, {end}"
+        )));
+    }
+    let group_by = match &args.group_by {
+        None => GroupBy::default(),
+        Some(text) => GroupBy::parse(text)
+            .map_err(|problem| CliError::usage(format!("--group-by {text:?} {problem}")))?,
+    };
+    Ok(StatisticsQuery {
+        filter: UsageFilter {
+            start,
+            end,
+            model: args.model.clone(),
+            user_id: args.user.clone(),
+        },
+        group_by,
+    })
+}
+
+const HEAD: [&str; 15] = [
+    "DATE", "MODEL", "USER", "CALLS", "FAILED", "TOKENS", "CACHED", "CNY", "USD", "POINTS",
+    "UNPRICED", "MEAN MS", "P50", "P95", "P99",
+];
+
+fn as_table(rows: &[StatisticsRow]) -> String {
+    let cells = |row: &StatisticsRow| {
+        let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
+        let amount = |currency| {
+            let cost = row.costs().find(|cost| cost.currency == currency);
+            cost.map_or_else(|| "-".to_owned(), onelane::model::Cost::decimal)
+        };
+        let share = row.cached_share_e4();
+        let times = row.percentiles();
+        let ms = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), |ms| ms.to_string());
+        [
+            name(&row.date),
+            name(&row.model),
+            name(&row.user_id),
+            row.calls().to_string(),
+            row.failures().to_string(),
+            row.usage().total_tokens.to_string(),
+            share.map_or_else(
+                || "-".to_owned(),
+                |share| format!("{}.{:02}%", share / 100, share % 100),
+            ),
+            amount(Currency::Cny),
+            amount(Currency::Usd),
+            amount(Currency::Points),
+            row.unpriced_calls().to_string(),
+            row.average_response_time_ms().to_string(),
+            ms(times.map(|t| t.p50)),
+            ms(times.map(|t| t.p95)),
+            ms(times.map(|t| t.p99)),
+        ]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table::table(HEAD, &rows)
+}

@@ -1,0 +1,109 @@
+//! Retention at work: a task beside the actors that lets the store prune in small steps. It owns nothing,
+//! so that it keeps no store open; a step that is lost is made again with the next pruning.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onelane_actors::model::{Settings, limits};
+use onelane_actors::policy::prune::{Prune, Pruned};
+use onelane_actors::policy::transition::{Applied, Transition};
+use onelane_actors::ports::Clock;
+use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
+use onelane_actors::supervisor::House;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+/// A step is followed by a rest of so many times its own length: the lane's transactions have the store
+/// for the larger part, however much there is to prune.
+const REST_FACTOR: u32 = 5;
+/// The rest is never shorter.
+const REST_MIN: Duration = Duration::from_millis(2);
+
+/// What the task needs.
+pub(super) struct Maintenance {
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
+    pub(super) house: watch::Receiver<House>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Maintenance {
+    /// Prunes now and then, and when the settings change, until the lane is gone.
+    pub(super) async fn run(mut self) {
+        loop {
+            let retention = self.settings.borrow_and_update().retention;
+            let step = Prune::of(&retention, self.clock.now());
+            if let Some(step) = step {
+                self.prune(step).await;
+            }
+            let changed = self.settings.changed();
+            let goes_on = match step {
+                // Nobody to be waited for but the settings: no timer runs.
+                None => changed.await.is_ok(),
+                Some(_) => {
+                    let pause = Duration::from_millis(limits::PRUNE_EVERY_MS);
+                    match tokio::time::timeout(pause, changed).await {
+                        Ok(changed) => changed.is_ok(),
+                        Err(_) => true,
+                    }
+                }
+            };
+            if !goes_on || self.house.borrow().stopped.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Makes step after step until nothing more is to go, or something else is asked for.
+    async fn prune(&mut self, mut step: Prune) {
+        let mut sum = Pruned::default();
+        loop {
+            let begun = Instant::now();
+            let Some(pruned) = self.commit(step).await else {
+                break;
+            };
+            sum.jobs += pruned.jobs;
+            sum.bodies += pruned.bodies;
+            sum.calls += pruned.calls;
+            let Some(next) = pruned.next else { break };
+            step.from = next;
+            let rest = begun.elapsed().saturating_mul(REST_FACTOR).max(REST_MIN);
+            tokio::time::sleep(rest).await;
+            // An error tells that the lane is gone.
+            if self.settings.has_changed().unwrap_or(true) {
+                break;
+            }
+        }
+        if !sum.is_nothing() {
+            let Pruned {
+                jobs,
+                bodies,
+                calls,
+                ..
+            } = sum;
+            tracing::info!(
+                jobs,
+                bodies,
+                calls,
+                "pruned what is older than retention keeps"
+            );
+        }
+    }
+
+    /// Makes one step; `None` when its reply was lost or the store failed, which others tell of.
+    async fn commit(&mut self, step: Prune) -> Option<Pruned> {
+        let house = self
+            .house
+            .wait_for(|house| house.refs.is_some() || house.stopped.is_some());
+        let store = house.await.ok()?.refs.as_ref()?.store.clone();
+        let (port, answer) = oneshot::channel();
+        let request = CommitRequest {
+            transitions: vec![Transition::Prune(Box::new(step))],
+            reply: CommitReply::Port(port.into()),
+        };
+        store.cast(StoreMsg::Commit(request)).ok()?;
+        match answer.await.ok()?.ok()?.pop()? {
+            Ok(Applied::Pruned(pruned)) => Some(pruned),
+            _ => None,
+        }
+    }
+}

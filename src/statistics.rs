@@ -1,0 +1,354 @@
+//! What calls came to: usage rows summed by day or month, model and user, exactly. The API and the
+//! command line tell the same rows; neither looks at the call log.
+
+mod view;
+
+use std::collections::BTreeMap;
+
+use onelane_actors::model::{Cost, Currency, Day, FailureClass, Nanos, Usage, UsageKey, UsageRow};
+use onelane_actors::ports::UsageFilter;
+
+pub(crate) use view::CostView;
+pub use view::to_csv;
+
+/// Which usage, and how it is summed up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatisticsQuery {
+    /// Which usage rows count.
+    pub filter: UsageFilter,
+    /// What each row of the answer is about.
+    pub group_by: GroupBy,
+}
+
+/// What each row of statistics is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupBy {
+    /// A row for each day or month; `None`: one for the whole time.
+    pub period: Option<Period>,
+    /// A row for each model.
+    pub model: bool,
+    /// A row for each user.
+    pub user: bool,
+}
+
+/// The time that a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// A day of the calendar that was in force.
+    Day,
+    /// A month of such days.
+    Month,
+}
+
+impl Default for GroupBy {
+    fn default() -> Self {
+        Self {
+            period: Some(Period::Day),
+            model: true,
+            user: false,
+        }
+    }
+}
+
+impl GroupBy {
+    /// Reads a list like `month,user`, each name once, `day` or `month` but not both; `none` alone is one
+    /// row for all. The error is a phrase that follows the name of what was read.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut group_by = Self {
+            period: None,
+            model: false,
+            user: false,
+        };
+        if text == "none" {
+            return Ok(group_by);
+        }
+        for name in text.split(',') {
+            let is_new = match name {
+                "day" => group_by.period.replace(Period::Day).is_none(),
+                "month" => group_by.period.replace(Period::Month).is_none(),
+                "model" => !std::mem::replace(&mut group_by.model, true),
+                "user" => !std::mem::replace(&mut group_by.user, true),
+                _ => {
+                    return Err(format!(
+                        "must be some of day or month, model, user, with commas between, or none; \
+                         {name:?} is none of them"
+                    ));
+                }
+            };
+            if !is_new {
+                return Err("must name each once, and day or month, not both".to_owned());
+            }
+        }
+        Ok(group_by)
+    }
+}
+
+/// One row of statistics. As JSON it is a `GLMUsageStats`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatisticsRow {
+    /// The first day that it is about.
+    pub since: Day,
+    /// `2026-11-23` or `2026-11`; `None` when it is about the whole time.
+    pub date: Option<String>,
+    /// The model; `None` when it is about all of them.
+    pub model: Option<String>,
+    /// The user; `None` when it is about all of them.
+    pub user_id: Option<String>,
+    /// The sums.
+    sums: UsageRow,
+}
+
+/// The response times that so many percent of the answered calls did not exceed, in milliseconds, each
+/// right to a sixteenth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Percentiles {
+    /// Half of them.
+    pub p50: u64,
+    /// 90 %.
+    pub p90: u64,
+    /// 95 %.
+    pub p95: u64,
+    /// 99 %.
+    pub p99: u64,
+}
+
+impl StatisticsRow {
+    /// Attempts that ended, whichever way.
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        self.sums.calls
+    }
+
+    /// Attempts that brought an answer.
+    #[must_use]
+    pub const fn successes(&self) -> u64 {
+        self.sums.successes
+    }
+
+    /// Attempts that did not.
+    #[must_use]
+    pub const fn failures(&self) -> u64 {
+        self.sums.failures
+    }
+
+    /// The failures by class; what was cancelled has none.
+    #[must_use]
+    pub const fn failure_classes(&self) -> &BTreeMap<FailureClass, u64> {
+        &self.sums.failure_classes
+    }
+
+    /// Tokens.
+    #[must_use]
+    pub const fn usage(&self) -> &Usage {
+        &self.sums.usage
+    }
+
+    /// Costs by currency, exactly.
+    pub fn costs(&self) -> impl Iterator<Item = Cost> {
+        let costs = self.sums.cost.iter();
+        costs.map(|(&currency, &nanos)| Cost { nanos, currency })
+    }
+
+    /// The amount of one currency, if anything was paid in it.
+    #[must_use]
+    pub fn cost(&self, currency: Currency) -> Option<Nanos> {
+        self.sums.cost.get(&currency).copied()
+    }
+
+    /// Calls with tokens but without a known price: what they cost is in no sum.
+    #[must_use]
+    pub const fn unpriced_calls(&self) -> u64 {
+        self.sums.unpriced_calls
+    }
+
+    /// The mean time of an answered call, in whole milliseconds; 0 without one.
+    #[must_use]
+    pub fn average_response_time_ms(&self) -> u64 {
+        let (sum, calls) = (self.sums.response_time_ms, self.sums.successes);
+        sum.saturating_add(calls / 2)
+            .checked_div(calls)
+            .unwrap_or(0)
+    }
+
+    /// How the times of the answered calls are spread; `None` when none was measured.
+    #[must_use]
+    pub fn percentiles(&self) -> Option<Percentiles> {
+        let times = &self.sums.response_times;
+        Some(Percentiles {
+            p50: times.percentile(50)?,
+            p90: times.percentile(90)?,
+            p95: times.percentile(95)?,
+            p99: times.percentile(99)?,
+        })
+    }
+
+    /// The share of the prompts' tokens that came from GLM's cache, in ten-thousandths; `None` without
+    /// tokens.
+    #[must_use]
+    pub fn cached_share_e4(&self) -> Option<u64> {
+        let (cached, all) = (self.sums.usage.cached_tokens, self.sums.usage.prompt_tokens);
+        let share = (u128::from(cached) * 10_000 + u128::from(all) / 2).checked_div(all.into())?;
+        u64::try_from(share).ok()
+    }
+}
+
+/// Sums usage rows up, ordered by time, model and user. What the question named is part of every row.
+#[must_use]
+pub fn summarise(rows: &[UsageRow], query: &StatisticsQuery) -> Vec<StatisticsRow> {
+    let GroupBy {
+        period,
+        model,
+        user,
+    } = query.group_by;
+    let mut sums: BTreeMap<(Day, &str, &str), UsageRow> = BTreeMap::new();
+    for row in rows {
+        let UsageKey {
+            day,
+            model: of_model,
+            user_id,
+        } = &row.key;
+        let since = match period {
+            Some(Period::Day) => *day,
+            Some(Period::Month) => day.month_start(),
+            None => query.filter.start,
+        };
+        let key = (
+            since,
+            if model { of_model.as_str() } else { "" },
+            if user { user_id.as_str() } else { "" },
+        );
+        sums.entry(key)
+            .or_insert_with(|| UsageRow::empty(row.key.clone()))
+            .merge(row);
+    }
+    let named = |grouped: bool, name: &str, asked: &Option<String>| {
+        grouped.then(|| name.to_owned()).or_else(|| asked.clone())
+    };
+    let rows = sums.into_iter();
+    rows.map(|((since, of_model, of_user), sums)| StatisticsRow {
+        since,
+        date: period.map(|period| date(period, since)),
+        model: named(model, of_model, &query.filter.model),
+        user_id: named(user, of_user, &query.filter.user_id),
+        sums,
+    })
+    .collect()
+}
+
+fn date(period: Period, since: Day) -> String {
+    let mut date = since.to_string();
+    if period == Period::Month {
+        let month = date.rfind('-').unwrap_or(date.len());
+        date.truncate(month);
+    }
+    date
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(day: &str, model: &str, user: &str, ms: u64) -> UsageRow {
+        let key = UsageKey {
+            day: Day::parse(day).unwrap(),
+            model: model.to_owned(),
+            user_id: user.to_owned(),
+        };
+        let mut row = UsageRow::empty(key);
+        row.calls = 1;
+        row.successes = 1;
+        row.response_time_ms = ms;
+        row.response_times.record(ms);
+        row.usage.prompt_tokens = 3;
+        row.usage.cached_tokens = 1;
+        row
+    }
+
+    fn query(group_by: &str) -> StatisticsQuery {
+        StatisticsQuery {
+            filter: UsageFilter {
+                start: Day::parse("2026-10-01").unwrap(),
+                end: Day::parse("2026-11-30").unwrap(),
+                model: None,
+                user_id: None,
+            },
+            group_by: GroupBy::parse(group_by).unwrap(),
+        }
+    }
+
+    fn told(group_by: &str) -> Vec<String> {
+        let rows = [
+            row("2026-10-31", "a", "u", 10),
+            row("2026-11-01", "a", "u", 10),
+            row("2026-11-01", "b", "u", 10),
+            row("2026-11-02", "a", "v", 10),
+        ];
+        let words = |row: &StatisticsRow| {
+            let named = [&row.date, &row.model, &row.user_id];
+            let names: Vec<_> = named.iter().filter_map(|n| n.as_deref()).collect();
+            format!("{} {}", names.join(" "), row.calls())
+        };
+        let rows = summarise(&rows, &query(group_by));
+        rows.iter().map(words).collect()
+    }
+
+    #[test]
+    fn rows_are_grouped_by_any_of_time_model_and_user() {
+        assert_eq!(told("none"), [" 4"]);
+        assert_eq!(told("month"), ["2026-10 1", "2026-11 3"]);
+        assert_eq!(
+            told("user,month"),
+            ["2026-10 u 1", "2026-11 u 2", "2026-11 v 1"]
+        );
+        assert_eq!(told("model"), ["a 3", "b 1"]);
+        assert_eq!(
+            told("day,model"),
+            [
+                "2026-10-31 a 1",
+                "2026-11-01 a 1",
+                "2026-11-01 b 1",
+                "2026-11-02 a 1"
+            ]
+        );
+        assert_eq!(told("day,model,user").len(), 4);
+    }
+
+    #[test]
+    fn what_is_no_grouping_is_refused() {
+        for wrong in [
+            "",
+            "week",
+            "day,month",
+            "model,model",
+            "day,",
+            "none,day",
+            "Day",
+        ] {
+            assert!(GroupBy::parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(GroupBy::parse("model,day"), Ok(GroupBy::default()));
+    }
+
+    #[test]
+    fn percentiles_are_of_all_calls_of_a_group_together() {
+        let mut rows: Vec<UsageRow> = (1..=9).map(|_| row("2026-11-01", "a", "u", 8)).collect();
+        rows.push(row("2026-11-01", "b", "v", 15));
+        let all = summarise(&rows, &query("none")).remove(0);
+        let percentiles = all.percentiles().unwrap();
+        assert_eq!((percentiles.p50, percentiles.p90), (8, 8));
+        assert_eq!((percentiles.p95, percentiles.p99), (15, 15));
+        assert_eq!(all.average_response_time_ms(), 9, "87 / 10, rounded");
+        assert_eq!(all.cached_share_e4(), Some(3_333));
+    }
+
+    #[test]
+    fn a_row_of_an_older_program_has_sums_and_no_percentiles() {
+        let stored = r#"{"day":20780,"model":"m","user_id":"u","calls":3,"successes":2,"failures":1,
+            "usage":{},"cost":{"CNY":7},"unpriced_calls":0,"response_time_ms":100}"#;
+        let old: UsageRow = serde_json::from_str(stored).unwrap();
+        let row = summarise(&[old], &query("none")).remove(0);
+        assert_eq!(row.percentiles(), None);
+        assert_eq!(row.average_response_time_ms(), 50);
+        assert_eq!(row.cached_share_e4(), None);
+    }
+}

@@ -1,0 +1,367 @@
+//! Whether a store is in order: what must hold between its tables, looked at row by row. Guards against
+//! damage that no single read would notice.
+
+use std::collections::BTreeMap;
+
+use redb::{
+    Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition, Value,
+};
+use serde::de::DeserializeOwned;
+
+use super::error::{Fault, Result};
+use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
+use crate::model::{
+    AlertBook, BreakerSnapshot, Day, Delivery, DeliveryStatus, HookEndpoint, Job, JobId, JobStatus,
+    LaneState, UsageKey, UsageRow,
+};
+use crate::ports::StatusCounts;
+
+/// What is not in order in a store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Findings {
+    /// How many findings there are.
+    pub total: u64,
+    /// The first of them.
+    pub first: Vec<Finding>,
+}
+
+/// One thing that is not in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The table that it was found in.
+    pub table: &'static str,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// Looks at every row; lists `most` findings at most.
+pub(super) fn check(snapshot: &ReadTransaction, most: usize) -> Result<Findings> {
+    let mut check = Check {
+        snapshot,
+        most,
+        findings: Findings::default(),
+    };
+    check.singles()?;
+    let counters: Option<Counters> = check.single(meta::COUNTERS)?;
+    let Some(counters) = counters else {
+        check.note("meta", "the counters are missing");
+        return Ok(check.findings);
+    };
+    check.jobs(&counters)?;
+    check.keys()?;
+    check.dependents()?;
+    let logged = check.calls(&counters)?;
+    check.usage(logged, counters.calls_pruned_until)?;
+    check.deliveries(&counters)?;
+    Ok(check.findings)
+}
+
+struct Check<'s> {
+    snapshot: &'s ReadTransaction,
+    most: usize,
+    findings: Findings,
+}
+
+impl Check<'_> {
+    fn note(&mut self, table: &'static str, problem: impl Into<String>) {
+        self.findings.total += 1;
+        if self.findings.first.len() < self.most {
+            let problem = problem.into();
+            self.findings.first.push(Finding { table, problem });
+        }
+    }
+
+    fn expect(&mut self, holds: bool, table: &'static str, problem: impl Fn() -> String) {
+        if !holds {
+            self.note(table, problem());
+        }
+    }
+
+    /// A row as it was read, or a finding when it can't be.
+    fn readable<T>(&mut self, table: &'static str, read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Ok(row) => Ok(Some(row)),
+            Err(Fault::Damaged(problem)) => {
+                let of_table = format!("table {table}: ");
+                self.note(table, problem.strip_prefix(&of_table).unwrap_or(&problem));
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn open<K: Key, V: Value>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<ReadOnlyTable<K, V>> {
+        Ok(self.snapshot.open_table(table)?)
+    }
+
+    fn single<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        match self.open(schema::META)?.get(name)? {
+            Some(row) => self.readable("meta", decode("meta", row.value())),
+            None => Ok(None),
+        }
+    }
+
+    fn singles(&mut self) -> Result<()> {
+        self.single::<LaneState>(meta::LANE)?;
+        self.single::<BreakerSnapshot>(meta::BREAKER)?;
+        self.single::<String>(meta::CONFIG)?;
+        self.single::<AlertBook>(meta::ALERTS)?;
+        self.single::<Vec<HookEndpoint>>(meta::ENDPOINTS)?;
+        Ok(())
+    }
+
+    fn same_count(&mut self, table: &'static str, rows: u64, wanted: u64) {
+        self.expect(rows == wanted, table, || {
+            format!("it has {rows} rows, and should have {wanted}")
+        });
+    }
+
+    /// Each job has its place, its bodies and, when finished, its place among the finished; and none of
+    /// these is without its job.
+    fn jobs(&mut self, counters: &Counters) -> Result<()> {
+        let jobs = self.open(schema::JOBS)?;
+        let requests = self.open(schema::REQUESTS)?;
+        let responses = self.open(schema::RESPONSES)?;
+        let (mut counts, mut with_request, mut with_response) = (StatusCounts::default(), 0, 0);
+        for item in jobs.iter()? {
+            let (id, row) = item?;
+            let Some(job) = self.readable("jobs", decode::<Job>("jobs", row.value()))? else {
+                continue;
+            };
+            let id = *id.value();
+            self.expect(job.id == JobId::from_bytes(id), "jobs", || {
+                format!("job {} stands under another id", job.id)
+            });
+            counts.moved(None, job.status);
+            self.place(&job, counters)?;
+            let bodies = !job.bodies_pruned;
+            with_request += u64::from(bodies);
+            self.expect(requests.get(&id)?.is_some() == bodies, "requests", || {
+                format!("that of job {} is not where it should be", job.id)
+            });
+            let answered = bodies && job.status == JobStatus::Completed;
+            with_response += u64::from(answered);
+            self.expect(
+                responses.get(&id)?.is_some() == answered,
+                "responses",
+                || format!("that of job {} is not where it should be", job.id),
+            );
+        }
+        let line = self.open(schema::LINE)?.len()?;
+        self.same_count("line", line, jobs.len()?);
+        self.same_count("requests", requests.len()?, with_request);
+        self.same_count("responses", responses.len()?, with_response);
+        let finished = self.open(schema::FINISHED)?.len()?;
+        let ended = counts.completed + counts.failed + counts.cancelled;
+        self.same_count("finished", finished, ended);
+        let counted = counters.statuses();
+        self.expect(counted == counts, "meta", || {
+            format!("the counters say {counted:?}, and the jobs {counts:?}")
+        });
+        Ok(())
+    }
+
+    /// A job's place in line, and among the finished.
+    fn place(&mut self, job: &Job, counters: &Counters) -> Result<()> {
+        let id = job.id;
+        self.expect(job.seq.0 <= counters.job_seq, "meta", || {
+            format!("job {id} has a place that was not given yet")
+        });
+        let (open, running) = (job.open.is_some(), job.status == JobStatus::Processing);
+        self.expect(open || !running, "jobs", || {
+            format!("job {id} is processing without an open attempt")
+        });
+        let key = schema::line_key(job.status, job.seq);
+        match self.open(schema::LINE)?.get(&key)? {
+            None => self.note("line", format!("job {id} has no place")),
+            Some(row) => {
+                let row = decode::<LineRow<'_>>("line", row.value()).map(|row| row.id);
+                let found = self.readable("line", row)?;
+                self.expect(found.is_none_or(|found| found == id), "line", || {
+                    format!("another job stands in the place of job {id}")
+                });
+            }
+        }
+        if let Some(key) = schema::finished_key_of(job) {
+            let finished = self.open(schema::FINISHED)?;
+            let found = finished
+                .get(&key)?
+                .map(|row| JobId::from_bytes(*row.value()));
+            self.expect(found == Some(id), "finished", || {
+                format!("job {id} has no place among the finished")
+            });
+        } else {
+            self.expect(!job.status.is_terminal(), "jobs", || {
+                format!("job {id} has ended without a moment")
+            });
+        }
+        Ok(())
+    }
+
+    fn job(&mut self, id: JobId) -> Result<Option<Job>> {
+        let jobs = self.open(schema::JOBS)?;
+        let Some(row) = jobs.get(id.as_bytes())? else {
+            return Ok(None);
+        };
+        Ok(decode("jobs", row.value()).ok())
+    }
+
+    /// Each idempotency key is that of the job it stands for.
+    fn keys(&mut self) -> Result<()> {
+        const TABLE: &str = "idempotency";
+        for item in self.open(schema::IDEMPOTENCY)?.iter()? {
+            let (key, row) = item?;
+            let Some((id, _)) = self.readable(TABLE, Keyed::decode(row.value()))? else {
+                continue;
+            };
+            let job = self.job(id)?;
+            let its = job.as_ref().and_then(|job| {
+                let key = job.idempotency_key.as_deref()?;
+                Some(schema::idempotency_key(&job.user_id, key))
+            });
+            self.expect(its.as_ref() == Some(key.value()), TABLE, || match &job {
+                None => format!("a key stands for job {id}, which is not there"),
+                Some(_) => format!("a key stands for job {id}, which has another"),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whoever is remembered as waiting is there, and what it waits for knows of it.
+    fn dependents(&mut self) -> Result<()> {
+        const TABLE: &str = "dependents";
+        for item in self.open(schema::DEPENDENTS)?.iter()? {
+            let key = item?.0;
+            let key = key.value();
+            let dependent = schema::dependent_of(key);
+            let (id, _) = key.split_first_chunk().unwrap_or((&[0; 16], &[]));
+            let id = JobId::from_bytes(*id);
+            let knows = self.job(id)?.is_some_and(|job| job.has_dependents);
+            let is_there = self.job(dependent)?.is_some();
+            self.expect(knows && is_there, TABLE, || {
+                format!("job {dependent} is remembered as waiting for job {id}")
+            });
+        }
+        Ok(())
+    }
+
+    /// Each call is found by its job, and by whoever looks for open billing. Answers the sums.
+    fn calls(&mut self, counters: &Counters) -> Result<BTreeMap<UsageKey, UsageRow>> {
+        let calls = self.open(schema::CALLS)?;
+        let by_job = self.open(schema::CALLS_BY_JOB)?;
+        let open = self.open(schema::BILLING_OPEN)?;
+        let mut sums: BTreeMap<UsageKey, UsageRow> = BTreeMap::new();
+        let (mut unresolved, mut last) = (0, 0);
+        for item in calls.iter()? {
+            let (seq, row) = item?;
+            last = seq.value();
+            let read = decode_call(last, row.value());
+            let Some(call) = self.readable("calls", read)? else {
+                continue;
+            };
+            let key = schema::call_key(call.job_id, call.attempt);
+            let found = by_job.get(&key)?.map(|row| row.value());
+            self.expect(found == Some(last), "calls_by_job", || {
+                format!("the call at {last} is not found by its job")
+            });
+            unresolved += u64::from(call.is_billing_open());
+            let noted = open.get(last)?.is_some();
+            self.expect(noted == call.is_billing_open(), "billing_open", || {
+                format!("it is wrong about the call at {last}")
+            });
+            let sum = sums.entry(UsageKey::of(&call));
+            sum.or_insert_with_key(|key| UsageRow::empty(key.clone()))
+                .add(&call);
+        }
+        let rows = calls.len()?;
+        self.same_count("calls_by_job", by_job.len()?, rows);
+        self.same_count("billing_open", open.len()?, unresolved);
+        self.expect(last <= counters.call_seq, "meta", || {
+            "a call has a place that was not given yet".to_owned()
+        });
+        if counters.calls_pruned_until.is_none() {
+            self.same_count("calls", rows, counters.call_seq);
+        }
+        Ok(sums)
+    }
+
+    /// Each delivery that is still to be made is found when it is due.
+    fn deliveries(&mut self, counters: &Counters) -> Result<()> {
+        const TABLE: &str = "deliveries";
+        let queue = self.open(schema::DELIVERIES_DUE)?;
+        let (mut pending, mut last) = (0, 0);
+        for item in self.open(schema::DELIVERIES)?.iter()? {
+            let (id, row) = item?;
+            last = id.value();
+            let read = decode::<Delivery>(TABLE, row.value());
+            let Some(delivery) = self.readable(TABLE, read)? else {
+                continue;
+            };
+            self.expect(delivery.id.0 == last, TABLE, || {
+                format!("delivery {} stands under another id", delivery.id)
+            });
+            let is_pending = delivery.status == DeliveryStatus::Pending;
+            self.expect(delivery.due_at.is_some() == is_pending, TABLE, || {
+                format!("delivery {last} is wrong about whether it is due")
+            });
+            let Some(due) = delivery.due_at else { continue };
+            pending += 1;
+            let key = schema::due_key(due, delivery.id);
+            let queued = queue.get(&key)?.is_some();
+            self.expect(queued, "deliveries_due", || {
+                format!("delivery {last} is not found when it is due")
+            });
+        }
+        self.same_count("deliveries_due", queue.len()?, pending);
+        self.expect(last <= counters.delivery_seq, "meta", || {
+            "a delivery has a place that was not given yet".to_owned()
+        });
+        Ok(())
+    }
+
+    /// The usage is the sum of the log; of days that lost rows it is at least that.
+    fn usage(
+        &mut self,
+        mut logged: BTreeMap<UsageKey, UsageRow>,
+        pruned_until: Option<Day>,
+    ) -> Result<()> {
+        for item in self.open(schema::USAGE)?.iter()? {
+            let (key, row) = item?;
+            let read = decode::<UsageRow>("usage", row.value());
+            let Some(row) = self.readable("usage", read)? else {
+                continue;
+            };
+            let UsageKey {
+                day,
+                model,
+                user_id,
+            } = &row.key;
+            let what = format!("{day}, model {model:?}, user {user_id:?}");
+            self.expect(schema::usage_key(&row.key) == *key.value(), "usage", || {
+                format!("the row of {what} stands under another key")
+            });
+            let log = logged.remove(&row.key);
+            let log = log.unwrap_or_else(|| UsageRow::empty(row.key.clone()));
+            let holds = if Some(*day) > pruned_until {
+                log == row
+            } else {
+                log.calls <= row.calls && log.usage.total_tokens <= row.usage.total_tokens
+            };
+            self.expect(holds, "usage", || {
+                format!("the row of {what} is not the sum of its calls")
+            });
+        }
+        for key in logged.into_keys() {
+            let UsageKey { day, model, .. } = key;
+            self.note(
+                "usage",
+                format!("calls of {day}, model {model:?} have no row"),
+            );
+        }
+        Ok(())
+    }
+}

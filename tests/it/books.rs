@@ -1,0 +1,306 @@
+//! The shell's look into a store: `onelane stats` and `onelane db`. Guards against verbs that harm what they
+//! look at, or pass damage over in silence.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use onelane::ports::Store as _;
+use onelane::store::{RedbStore, StoreOptions};
+use onelane_actors::policy::transition::Transition;
+use onelane_actors::testing::sample;
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Place {
+    dir: TempDir,
+}
+
+struct Output {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Place {
+    /// With a store in which some jobs are done, one has failed and one waits.
+    fn new() -> Self {
+        let place = Self::empty();
+        let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
+        for n in 1..=3 {
+            let mut done = sample::complete(n, 1);
+            if let Transition::Settle(settlement) = &mut done {
+                settlement.call.ended_at = sample::START.plus_ms(n * 86_400_000);
+            }
+            let life = [sample::insert(n), sample::start(n), done];
+            store.commit(&life).unwrap();
+        }
+        let failed = [sample::insert(4), sample::start(4), sample::fail(4, 1)];
+        store.commit(&failed).unwrap();
+        store.commit(&[sample::insert(5)]).unwrap();
+        place
+    }
+
+    fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("onelane.redb")
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let output = Command::new(assert_cmd::cargo::cargo_bin!("onelane"))
+            .current_dir(self.dir.path())
+            .env_clear()
+            .args(line.split_whitespace())
+            .output()
+            .unwrap();
+        Output {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    #[track_caller]
+    fn json(&self, line: &str) -> Value {
+        let output = self.run(line);
+        assert_eq!(output.code, Some(0), "{line}: {}", output.stderr);
+        serde_json::from_str(&output.stdout).unwrap()
+    }
+}
+
+/// Changes a row behind the store's back.
+fn damage(path: &Path, table: &str) {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table = redb::TableDefinition::<&[u8; 16], &[u8]>::new(table);
+    transaction
+        .open_table(table)
+        .unwrap()
+        .remove(sample::job_id(2).as_bytes())
+        .unwrap();
+    transaction.commit().unwrap();
+}
+
+const ALL: [&str; 5] = [
+    "stats",
+    "db stats",
+    "db check",
+    "db export --what jobs",
+    "db compact",
+];
+
+#[test]
+fn stats_tells_the_sums_as_table_json_and_csv() {
+    let place = Place::new();
+    let days = "stats --start 2026-11-23 --end 2026-11-30";
+    let table = place.run(days);
+    assert_eq!(table.code, Some(0), "{}", table.stderr);
+    let lines: Vec<_> = table.stdout.lines().collect();
+    assert_eq!(lines.len(), 5, "{}", table.stdout);
+    assert!(lines[0].starts_with("DATE"), "{}", lines[0]);
+    assert!(lines[2].starts_with("2026-11-24  glm-4.7"), "{}", lines[2]);
+
+    let json = place.json(&format!("{days} --group-by month,user --json"));
+    let rows = json["statistics"].as_array().unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0]["id"], "2026-11:ada");
+    assert_eq!(rows[0]["totalCalls"], 4);
+    assert_eq!(rows[0]["failuresByClass"]["server_transient"], 1);
+    let text = place
+        .run(&format!("{days} --format json --group-by none"))
+        .stdout;
+    assert!(
+        text.contains(r#""totalCost":0.000003003,"currency":"CNY""#),
+        "{text}"
+    );
+
+    let csv = place.run(&format!("{days} --group-by none --format csv"));
+    let row = csv.stdout.lines().nth(1).unwrap();
+    assert!(row.starts_with(",,,4,3,1,"), "{row}");
+    assert!(row.contains(",0.000003003,"), "exact: {row}");
+
+    let one = place.run(&format!("{days} --user nobody"));
+    assert_eq!((one.code, one.stdout.as_str()), (Some(0), ""));
+    assert!(one.stderr.contains("no calls"), "{}", one.stderr);
+}
+
+#[test]
+fn wrong_questions_end_with_2() {
+    let place = Place::new();
+    for line in [
+        "stats --start 2026-02-30",
+        "stats --start 2026-12-01 --end 2026-11-01",
+        "stats --group-by week",
+        "stats --format xml",
+        "db",
+        "db export",
+        "db export --what keys",
+        "db export --what jobs --out none/jobs.jsonl",
+    ] {
+        let output = place.run(line);
+        assert_eq!(output.code, Some(2), "{line}: {}", output.stderr);
+        assert!(
+            !output.stderr.is_empty() && output.stdout.is_empty(),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
+    let place = Place::new();
+    let config = "[store.retention]\njobs_max = 1\nbodies_days = 1\n";
+    std::fs::write(place.dir.path().join("onelane.toml"), config).unwrap();
+    let json = place.json("db stats --json");
+    assert_eq!(json["jobs"]["completed"], 3);
+    assert_eq!(json["jobs"]["failed"], 1);
+    assert_eq!(json["version"], 3);
+    let tables = json["tables"].as_array().unwrap();
+    let jobs = tables.iter().find(|t| t["name"] == "jobs").unwrap();
+    assert_eq!(jobs["rows"], 5);
+    assert!(jobs["bytes"].as_u64().unwrap() > 0);
+    assert_eq!(json["jobsAccepted"]["oldest"], "2026-11-23T00:00:00.000Z");
+    assert_eq!(json["callsEnded"]["newest"], "2026-11-23T00:00:01.000Z");
+    // What the machine's clock calls old depends on the day on which this runs.
+    assert!(json["prunable"]["jobs"].is_u64());
+    let text = place.run("db stats").stdout;
+    for part in ["TABLE", "responses", "3 completed", "would remove"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    std::fs::remove_file(place.dir.path().join("onelane.toml")).unwrap();
+    assert_eq!(place.json("db stats --json")["prunable"], Value::Null);
+}
+
+#[test]
+fn db_check_finds_what_does_not_fit() {
+    let place = Place::new();
+    let good = place.run("db check");
+    assert_eq!(good.code, Some(0), "{}", good.stdout);
+    assert!(good.stdout.contains("is in order"), "{}", good.stdout);
+    damage(&place.store(), "responses");
+    let bad = place.run("db check");
+    assert_eq!(bad.code, Some(3), "{}", bad.stdout);
+    for part in ["table responses: ", "not in order", "backup"] {
+        assert!(bad.stdout.contains(part), "{part} in {}", bad.stdout);
+    }
+    let json = place.run("db check --json");
+    assert_eq!(json.code, Some(3));
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (&json["ok"], &json["mended"]),
+        (&false.into(), &false.into())
+    );
+    assert_eq!(json["findings"][0]["table"], "responses");
+}
+
+#[test]
+fn db_export_writes_all_rows_and_overwrites_nothing() {
+    let place = Place::new();
+    let lines = place.run("db export --what jobs").stdout;
+    let jobs: Vec<Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(jobs.len(), 5);
+    assert_eq!(
+        jobs[4]["result"]["choices"][0]["message"]["content"],
+        "answer 1"
+    );
+    let line = "db export --what calls --format csv --out calls.csv";
+    let told = place.json(&format!("{line} --json"));
+    assert_eq!(told["rows"], 4);
+    let table = std::fs::read_to_string(place.dir.path().join("calls.csv")).unwrap();
+    assert_eq!(table.lines().count(), 5);
+    let again = place.run(line);
+    assert_eq!(again.code, Some(2));
+    assert!(
+        again.stderr.contains("calls.csv can't be written"),
+        "{}",
+        again.stderr
+    );
+    let usage = place.run("db export --what usage --format csv").stdout;
+    assert_eq!(usage.lines().count(), 5, "{usage}");
+}
+
+#[test]
+fn db_compact_gives_space_back_and_loses_nothing() {
+    let place = Place::new();
+    let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
+    let mut big = sample::new_job(9);
+    big.request = onelane::model::Request::Prompt("long ".repeat(400_000));
+    store.commit(&[Transition::Insert(Box::new(big))]).unwrap();
+    drop(store);
+    let before = place.run("db export --what jobs").stdout;
+    let told = place.json("db compact --json");
+    let (was, is) = (told["bytesBefore"].as_u64(), told["bytesAfter"].as_u64());
+    assert!(is.unwrap() < was.unwrap(), "{told}");
+    assert_eq!(place.run("db check").code, Some(0));
+    assert_eq!(place.run("db export --what jobs").stdout, before);
+}
+
+#[test]
+fn a_store_in_use_is_refused_by_every_verb() {
+    let place = Place::new();
+    let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
+    for line in ALL {
+        let output = place.run(line);
+        assert_eq!(output.code, Some(3), "{line}: {}", output.stderr);
+        assert!(
+            output.stderr.contains("in use by another process"),
+            "{}",
+            output.stderr
+        );
+        assert!(output.stderr.contains("help: "), "{}", output.stderr);
+        assert_eq!(output.stdout, "", "{line}");
+    }
+    drop(store);
+}
+
+#[test]
+fn a_store_that_is_not_there_or_no_store_is_refused_and_none_is_made() {
+    for line in ALL {
+        let place = Place::empty();
+        let output = place.run(line);
+        assert_eq!(output.code, Some(3), "{line}: {}", output.stderr);
+        assert!(
+            output.stderr.contains("onelane.redb can't be opened"),
+            "{}",
+            output.stderr
+        );
+        assert!(!place.store().exists(), "{line} makes no store");
+        for (bytes, what) in [(&b""[..], "it is empty"), (b"something else", "damaged")] {
+            std::fs::write(place.store(), bytes).unwrap();
+            let output = place.run(&format!("{line} --json"));
+            assert_eq!(output.code, Some(3), "{line}: {}", output.stderr);
+            let error: Value = serde_json::from_str(&output.stderr).unwrap();
+            let message = error["error"]["message"].as_str().unwrap();
+            assert!(message.contains(what), "{message}");
+            assert_eq!(std::fs::read(place.store()).unwrap(), bytes, "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_refused() {
+    let place = Place::new();
+    let database = redb::Database::open(place.store()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+    let mut table = transaction.open_table(meta).unwrap();
+    table.insert("version", b"99".as_slice()).unwrap();
+    drop(table);
+    transaction.commit().unwrap();
+    drop(database);
+    for line in ALL {
+        let output = place.run(line);
+        assert_eq!(output.code, Some(3), "{line}: {}", output.stderr);
+        assert!(
+            output.stderr.contains("use a newer onelane"),
+            "{}",
+            output.stderr
+        );
+    }
+}
