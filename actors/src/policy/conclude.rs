@@ -228,8 +228,9 @@ fn keeps_task(next: &mut Next, finished: &Finished) -> bool {
     else {
         return false;
     };
-    let given_up_here =
-        failure.code == code::TIMEOUT_TOTAL || failure.class == FailureClass::OperatorFatal;
+    // A look that was refused leaves GLM with the task; a task that failed is over and was not billed.
+    let refused = failure.class == FailureClass::OperatorFatal && failure.maybe_billed;
+    let given_up_here = failure.code == code::TIMEOUT_TOTAL || refused;
     *keeps_task = finished.task.is_some() && given_up_here;
     if *keeps_task {
         failure.maybe_billed = false;
