@@ -12,6 +12,7 @@
 mod acceptance;
 mod api_admin;
 mod api_jobs;
+mod budgets;
 mod bulk;
 mod chains;
 mod chaos;

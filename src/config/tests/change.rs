@@ -97,6 +97,8 @@ fn the_view_has_the_field_names_of_the_api() {
         "policy": {},
         "priceList": "auto",
         "prices": [],
+        "zone": "UTC",
+        "budgets": {},
         "unpriced": "allow",
         "alerts": alerts(),
         "createdAt": "1970-01-01T00:00:01.000Z",
