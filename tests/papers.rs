@@ -106,6 +106,7 @@ fn the_actors_crate_names_nothing_that_does_io() {
         names,
         [
             "chrono",
+            "chrono-tz",
             "ractor",
             "serde",
             "serde_json",

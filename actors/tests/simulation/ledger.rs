@@ -226,6 +226,7 @@ impl Ledger {
             };
             if job.task.as_ref().is_some_and(|task| ours(&task.account))
                 && !matches!(settlement.next, Next::Cancelled)
+                && !is_quarantined(&settlement.next)
             {
                 return Err(format!("{who} is given up although GLM holds it as a task"));
             }
@@ -360,6 +361,11 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Whether the answer of a task has brought the process down too often.
+fn is_quarantined(next: &Next) -> bool {
+    matches!(next, Next::Failed { failure } if failure.code == code::QUARANTINED)
 }
 
 /// What a change means for its job.

@@ -144,8 +144,13 @@ impl Lane {
 
     /// Calls that a lane may have open now.
     pub(super) fn limit(&self, lane: &str, rules: &LaneRules) -> u16 {
-        let learnt = self.state.lanes.get(lane).and_then(|lane| lane.learnt);
-        match (rules.auto, learnt) {
+        let condition = self.state.lanes.get(lane);
+        // After a throttle answer one call finds out whether it is over: the others would only meet it,
+        // too.
+        if condition.is_some_and(|lane| lane.throttle_level > 0) {
+            return 1;
+        }
+        match (rules.auto, condition.and_then(|lane| lane.learnt)) {
             (Some(_), Some(learnt)) => learnt.limit.min(rules.max_concurrency),
             (Some(auto), None) => auto.min,
             (None, _) => rules.max_concurrency,
