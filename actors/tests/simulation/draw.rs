@@ -150,7 +150,7 @@ fn rules(dice: &mut Dice) -> LaneRules {
         auto,
         pace: PaceSettings {
             requests_per_minute: some(dice, 5, 6, 90) as u32,
-            tokens_per_minute: some(dice, 6, 10_000, 100_000),
+            tokens_per_minute: some(dice, 5, 2_000, 20_000),
             min_spacing_ms: some(dice, 8, 100, 3_000),
         },
         order: OrderSettings {
