@@ -89,11 +89,13 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
         7 => settings.policy = policy(dice),
         8 => {
             let chain = |models: &[&str]| models.iter().map(|m| (*m).to_owned()).collect();
-            settings.fallbacks = match dice.below(3) {
+            settings.fallbacks = match dice.below(4) {
                 0 => BTreeMap::new(),
                 1 => BTreeMap::from([(MODELS[0].to_owned(), chain(&MODELS[1..2]))]),
                 _ => BTreeMap::from([
                     (MODELS[0].to_owned(), chain(&MODELS[2..4])),
+                    (MODELS[1].to_owned(), chain(&MODELS[2..3])),
+                    (MODELS[2].to_owned(), chain(&MODELS[..2])),
                     (MODELS[3].to_owned(), chain(&MODELS[..2])),
                 ]),
             };

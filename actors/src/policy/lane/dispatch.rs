@@ -230,18 +230,26 @@ impl Lane {
         let sending = Sending { model, at: now };
         let entry = match next {
             Candidate::Staged(staged) => {
-                if settling && let Some(dispatch) = staged.dispatch {
-                    track.stage.ran();
-                    self.send_staged(slot, dispatch, sending, served_by, now);
-                    return true;
+                // What is on record must tell where it went, should its start not come to be stored.
+                let tells = |dispatch: &Arc<Dispatch>| dispatch.job.served_by == served_by;
+                match staged.dispatch {
+                    Some(dispatch) if settling && tells(&dispatch) => {
+                        track.stage.ran();
+                        self.send_staged(slot, dispatch, sending, now);
+                        return true;
+                    }
+                    None if settling => track.stage.stalled(),
+                    _ => {}
                 }
                 staged.entry
             }
-            Candidate::Waiting(_, entry) => entry,
+            Candidate::Waiting(_, entry) => {
+                if settling {
+                    track.stage.stalled();
+                }
+                entry
+            }
         };
-        if settling {
-            track.stage.stalled();
-        }
         self.transitions.push(Transition::Start {
             job_id: entry.id,
             slot,
@@ -282,22 +290,15 @@ impl Lane {
     fn send_staged(
         &mut self,
         slot: SlotId,
-        mut dispatch: Arc<Dispatch>,
+        dispatch: Arc<Dispatch>,
         sending: Sending,
-        served_by: Option<String>,
         now: Timestamp,
     ) {
-        if dispatch.job.served_by != served_by {
-            Arc::make_mut(&mut dispatch)
-                .job
-                .served_by
-                .clone_from(&served_by);
-        }
         self.transitions.push(Transition::Start {
             job_id: dispatch.job.id,
             slot,
             at: now,
-            served_by,
+            served_by: dispatch.job.served_by.clone(),
         });
         let busy = Slot::Busy {
             dispatch: Arc::clone(&dispatch),
