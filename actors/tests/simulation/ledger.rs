@@ -49,10 +49,10 @@ impl Ledger {
         known.map_or(0, |known| u64::from(known.job.estimated_tokens))
     }
 
-    /// The least that a call may count for once it is on record; `None`: it is not.
+    /// The tokens of a call that is on record.
     pub(crate) fn tokens_of(&self, call: &Call) -> Option<u64> {
         let row = self.calls.get(&(call.job, call.attempt))?;
-        Some(row.usage.total_tokens.min(self.estimate_of(call.job)))
+        Some(row.usage.total_tokens)
     }
 
     /// Jobs whose call is on record as open.

@@ -266,18 +266,30 @@ impl Lane {
         let sending = Sending { model, at: now };
         let entry = match next {
             Candidate::Staged(staged) => {
-                if settling && let Some(dispatch) = staged.dispatch {
-                    track.stage.ran();
-                    self.send_staged(slot, dispatch, sending, (served_by, reserve), now);
-                    return true;
+                // What is on record must tell where it went and what is reserved, should its start not
+                // come to be stored.
+                let tells = |dispatch: &Arc<Dispatch>| {
+                    let job = &dispatch.job;
+                    job.served_by == served_by && job.open.and_then(|open| open.reserve) == reserve
+                };
+                match staged.dispatch {
+                    Some(dispatch) if settling && tells(&dispatch) => {
+                        track.stage.ran();
+                        self.send_staged(slot, dispatch, sending, now);
+                        return true;
+                    }
+                    None if settling => track.stage.stalled(),
+                    _ => {}
                 }
                 staged.entry
             }
-            Candidate::Waiting(_, entry) => entry,
+            Candidate::Waiting(_, entry) => {
+                if settling {
+                    track.stage.stalled();
+                }
+                entry
+            }
         };
-        if settling {
-            track.stage.stalled();
-        }
         self.transitions.push(Transition::Start {
             job_id: entry.id,
             slot,
@@ -390,25 +402,16 @@ impl Lane {
     fn send_staged(
         &mut self,
         slot: SlotId,
-        mut dispatch: Arc<Dispatch>,
+        dispatch: Arc<Dispatch>,
         sending: Sending,
-        (served_by, reserve): (Option<String>, Option<Reserve>),
         now: Timestamp,
     ) {
-        let reserved = dispatch.job.open.and_then(|open| open.reserve);
-        if dispatch.job.served_by != served_by || reserved != reserve {
-            let job = &mut Arc::make_mut(&mut dispatch).job;
-            job.served_by.clone_from(&served_by);
-            if let Some(open) = &mut job.open {
-                open.reserve = reserve;
-            }
-        }
         self.transitions.push(Transition::Start {
             job_id: dispatch.job.id,
             slot,
             at: now,
-            served_by,
-            reserve,
+            served_by: dispatch.job.served_by.clone(),
+            reserve: dispatch.job.open.and_then(|open| open.reserve),
         });
         let busy = Slot::Busy {
             dispatch: Arc::clone(&dispatch),
