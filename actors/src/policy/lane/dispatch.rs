@@ -339,6 +339,11 @@ impl Lane {
     /// were made.
     fn target(&self, entry: &JobEntry, lane: &str) -> Option<Arc<str>> {
         let target = routes::target(&entry.model, &self.state, &self.settings)?;
+        let condition = self.state.models.get(target);
+        // One probe at a time.
+        if condition.is_some_and(|model| model.probing) && self.is_called(target) {
+            return None;
+        }
         (self.settings.lane_of(target) == lane).then(|| {
             if *entry.model == *target {
                 Arc::clone(&entry.model)
@@ -355,6 +360,7 @@ impl Lane {
             Candidate::Staged(staged) => self.unstage(staged, now),
             Candidate::Waiting(place, entry) => self.line.put_back(place, entry, now),
         }
+        self.reroute(now);
     }
 
     fn make_way(&mut self, next: Candidate, account: Account, now: Timestamp) {
