@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
-use crate::model::{AsyncTask, AttemptNo, Job, JobId, RequestId, Settings, SlotId};
+use crate::model::{AsyncTask, AttemptNo, Job, JobId, RequestId, Settings, SlotId, limits};
 use crate::policy::conclude::Finished;
 use crate::policy::slot::attempt_of;
 use crate::policy::transition::{Dispatch, Transition};
@@ -186,7 +186,12 @@ impl CallerState {
         let attempt = attempt_of(&dispatch);
         let job = &dispatch.job;
         let now = self.ports.clock.now();
+        let is_async = job.task.is_some() || settings.async_models.contains(job.sent_to());
         let mut timeouts = settings.timeouts;
+        if is_async {
+            // A task that is given up goes on at GLM and is bought again: it takes as long as GLM takes.
+            timeouts.total_ms = timeouts.total_ms.max(limits::TASK_MS_MAX);
+        }
         let configured_ms = timeouts.total_ms;
         if let Some(ms) = job.timeout_ms {
             timeouts.total_ms = ms;
@@ -208,7 +213,6 @@ impl CallerState {
             timeouts,
             poll_ms: settings.async_poll_ms,
         };
-        let is_async = job.task.is_some() || settings.async_models.contains(job.sent_to());
         let endpoint = if is_async {
             self.ports.glm.task_url(&settings.endpoint)
         } else {

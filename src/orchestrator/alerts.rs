@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use onelane_actors::model::{
-    AlertSettings, CallRecord, Currency, Event, HoldKind, Nanos, Notice, Timestamp, limits,
+    AlertSettings, CallRecord, Currency, Event, HoldKind, Nanos, Notice, Standing, Timestamp,
+    limits,
 };
 use onelane_actors::policy::alert::{AlertChange, Alerts, Inputs};
 use onelane_actors::policy::delivery::DeliveryChange;
@@ -99,13 +100,17 @@ impl Orchestrator {
             .await?;
         let (calls, oldest_due) = self.read_inputs(&settings, now).await?;
         let spent_last_hour = self.spent_last_hour(&settings, watcher, now).await?;
+        let budgets = match self.settings().budgets.is_empty() {
+            true => Vec::new(),
+            false => self.budgets().await?.iter().map(share).collect(),
+        };
         let holds: Vec<HoldKind> = lane.state.holds().map(|(_, hold)| hold.kind).collect();
         let inputs = Inputs {
             calls: &calls,
             ready: lane.ready as u64,
             oldest_due,
             spent_last_hour: &spent_last_hour,
-            budgets: &[],
+            budgets: &budgets,
             breaker: self.breaker().state,
             holds: &holds,
         };
@@ -210,6 +215,21 @@ impl Orchestrator {
             }
         }
     }
+}
+
+/// The share of a budget's account that is used up, what is reserved included, in millionths.
+fn share(standing: &Standing) -> (String, i64) {
+    let account = &standing.account;
+    let of = [account.user.as_deref(), account.model.as_deref()];
+    let name = of
+        .into_iter()
+        .flatten()
+        .fold(account.budget.to_string(), |name, part| {
+            format!("{name} {part}")
+        });
+    let taken = u128::from(standing.spent) + u128::from(standing.reserved);
+    let millionths = taken * 1_000_000 / u128::from(standing.allowed().max(1));
+    (name, i64::try_from(millionths).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

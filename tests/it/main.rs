@@ -13,6 +13,7 @@ mod acceptance;
 mod api_admin;
 mod api_jobs;
 mod books;
+mod budgets;
 mod bulk;
 mod chains;
 mod chaos;

@@ -192,7 +192,6 @@ fn in_doubt() -> Arc<MemoryStore> {
         failure: sample::failure(),
         at: None,
         counted: false,
-        keeps_task: false,
         throttled: false,
         interruptions: 1,
     };

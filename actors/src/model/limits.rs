@@ -21,6 +21,9 @@ pub const TASK_ID_CHARS_MAX: usize = 128;
 pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
 /// Jobs that one `submit_many` may carry.
 pub const SUBMIT_MANY_MAX: usize = 10_000;
+/// How long a task of GLM's asynchronous API is waited for, in milliseconds, unless the job bounds it
+/// itself: a day.
+pub const TASK_MS_MAX: u64 = 86_400_000;
 /// Jobs that one job may run after.
 pub const AFTER_JOBS_MAX: usize = 100;
 /// Budgets.

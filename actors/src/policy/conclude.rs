@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, FailureClass,
-    HoldKind, Job, JobEntry, JobId, RequestId, Reserve, Settings, Timestamp, Usage, code,
+    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, HoldKind, Job,
+    JobEntry, JobId, RequestId, Reserve, Settings, Timestamp, Usage, code,
 };
 use crate::policy::judge::{self, Bench, BreakerEffect, JobEffect, LaneEffect, Sent};
 use crate::policy::transition::{Next, Settlement};
@@ -92,7 +92,6 @@ fn next_of(
                 at,
                 counted,
                 throttled,
-                keeps_task: false,
                 interruptions,
             };
             (next, Some(entry))
@@ -175,15 +174,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             if on.cancelled {
                 (Next::Cancelled, None)
             } else {
-                let (mut next, back) = next_of(job, &judgement.job, failure, 0);
-                if keeps_task(&mut next, finished) {
-                    // It is paid once, whenever its answer is fetched.
-                    call.maybe_billed = false;
-                    if let Some(failure) = &mut call.failure {
-                        failure.maybe_billed = false;
-                    }
-                }
-                (next, back)
+                next_of(job, &judgement.job, failure, 0)
             }
         }
         GlmOutcome::Aborted => {
@@ -216,25 +207,6 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
         breaker,
         answered,
     }
-}
-
-/// Whether the next attempt fetches the task of this one: it was not GLM that gave it up.
-fn keeps_task(next: &mut Next, finished: &Finished) -> bool {
-    let Next::Retry {
-        failure,
-        keeps_task,
-        ..
-    } = next
-    else {
-        return false;
-    };
-    let given_up_here =
-        failure.code == code::TIMEOUT_TOTAL || failure.class == FailureClass::OperatorFatal;
-    *keeps_task = finished.task.is_some() && given_up_here;
-    if *keeps_task {
-        failure.maybe_billed = false;
-    }
-    *keeps_task
 }
 
 /// What stays reserved of a call that was maybe billed.

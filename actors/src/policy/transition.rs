@@ -213,8 +213,6 @@ pub enum Next {
         counted: bool,
         /// Whether it counts among the job's throttle answers.
         throttled: bool,
-        /// GLM still holds the attempt's task: the next attempt fetches it instead of buying anew.
-        keeps_task: bool,
         /// Crashes in a row from now on.
         interruptions: u32,
     },
@@ -490,6 +488,7 @@ pub fn stage(job: &mut Job, at: Timestamp, reserve: Option<Reserve>) -> Result<(
 pub fn unstage(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Unstage)?;
     job.open = None;
+    job.task = None;
     Ok(())
 }
 
@@ -569,14 +568,11 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
             at,
             counted,
             throttled,
-            keeps_task,
             interruptions,
         } => {
             job.status = JobStatus::Pending;
             job.open = None;
-            if !*keeps_task {
-                job.task = None;
-            }
+            job.task = None;
             job.next_retry_at = *at;
             job.error = Some(failure.clone());
             job.interruptions = *interruptions;

@@ -173,7 +173,6 @@ pub fn retry(n: u64, attempt: u32, due: Option<Timestamp>) -> Transition {
         failure: failure(),
         at: due,
         counted: true,
-        keeps_task: false,
         throttled: false,
         interruptions: 0,
     };

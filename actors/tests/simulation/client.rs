@@ -7,7 +7,7 @@ use std::time::Duration;
 use onelane_actors::breaker::BreakerMsg;
 use onelane_actors::cost::Totals;
 use onelane_actors::model::{
-    BreakerSnapshot, HoldScope, JobId, JobStatus, LaneState, Settings, Submission,
+    BreakerSnapshot, HoldScope, JobId, JobStatus, LaneState, Settings, Submission, Timestamp,
 };
 use onelane_actors::policy::lane::LaneSnapshot;
 use onelane_actors::policy::transition::{Refusal, Transition};
@@ -23,6 +23,7 @@ use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::gate::SENDING_MS;
 use crate::history::Act;
 use crate::ports::{Disk, Wire};
 use crate::sim::{Promise, Sim, short};
@@ -185,7 +186,9 @@ impl Client {
                 self.note(|| format!("{who} is refused: {error}"));
                 let lost = matches!(
                     error,
-                    SubmitError::Refused(Refusal::NoSuchDependency(_)) | SubmitError::Invalid(_)
+                    SubmitError::Refused(
+                        Refusal::NoSuchDependency(_) | Refusal::IdempotencyConflict(_)
+                    ) | SubmitError::Invalid(_)
                 );
                 if lost {
                     self.sim.violated(format!("{who}: {error}"));
@@ -330,12 +333,15 @@ impl Client {
         }
     }
 
-    /// Changes the settings.
+    /// Changes the settings. Another key ends what was held for the old one.
     pub(crate) async fn configure(&self, settings: Settings) {
         let settings = Arc::new(settings);
+        let begun;
         {
             let mut state = self.sim.lock();
             let now = state.now();
+            let before = &state.history.latest().endpoint;
+            begun = (*before != settings.endpoint).then_some(now);
             state.history.set(Arc::clone(&settings), now);
         }
         self.settings.send_replace(settings);
@@ -344,6 +350,29 @@ impl Client {
             let mut state = self.sim.lock();
             let now = state.now();
             state.history.confirmed(now);
+            drop(state);
+            if let Some(begun) = begun {
+                tokio::spawn(self.clone().sees_another_account(begun));
+            }
+        }
+    }
+
+    /// Some time after the key was changed nothing is held for the old one any more.
+    async fn sees_another_account(self, begun: Timestamp) {
+        tokio::time::sleep(Duration::from_millis(2 * SENDING_MS)).await;
+        let mut state = self.sim.lock();
+        let old = state
+            .ledger
+            .lane
+            .holds()
+            .find(|(_, hold)| hold.since < begun);
+        if let Some((scope, hold)) = old
+            // Where the disk failed meanwhile it takes longer.
+            && state.ledger.recovered < begun
+        {
+            let what = format!("{scope} is still held for another account: {hold:?}");
+            state.violated(what);
+            self.sim.over.notify_one();
         }
     }
 

@@ -89,11 +89,13 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
         7 => settings.policy = policy(dice),
         8 => {
             let chain = |models: &[&str]| models.iter().map(|m| (*m).to_owned()).collect();
-            settings.fallbacks = match dice.below(3) {
+            settings.fallbacks = match dice.below(4) {
                 0 => BTreeMap::new(),
                 1 => BTreeMap::from([(MODELS[0].to_owned(), chain(&MODELS[1..2]))]),
                 _ => BTreeMap::from([
                     (MODELS[0].to_owned(), chain(&MODELS[2..4])),
+                    (MODELS[1].to_owned(), chain(&MODELS[2..3])),
+                    (MODELS[2].to_owned(), chain(&MODELS[..2])),
                     (MODELS[3].to_owned(), chain(&MODELS[..2])),
                 ]),
             };
@@ -150,7 +152,7 @@ fn rules(dice: &mut Dice) -> LaneRules {
         auto,
         pace: PaceSettings {
             requests_per_minute: some(dice, 5, 6, 90) as u32,
-            tokens_per_minute: some(dice, 6, 10_000, 100_000),
+            tokens_per_minute: some(dice, 5, 2_000, 20_000),
             min_spacing_ms: some(dice, 8, 100, 3_000),
         },
         order: OrderSettings {

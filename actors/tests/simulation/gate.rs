@@ -121,11 +121,16 @@ fn paced(
     }
     if pace.tokens_per_minute > 0 {
         // Least of all that a call may have counted for.
-        let counted = |other: &&&crate::server::Call| match ledger.tokens_of(other) {
-            Some(tokens) => tokens,
-            None => ledger.estimate_of(other.job),
+        let counted = |other: &crate::server::Call| {
+            let estimate = ledger.estimate_of(other.job);
+            let used = ledger.tokens_of(other).or_else(|| {
+                // Its end may be known although it is not on record yet.
+                other.ended?;
+                Some(other.billed.map_or(0, |usage| usage.total_tokens))
+            });
+            used.map_or(estimate, |used| used.min(estimate))
         };
-        let before: u64 = recent.iter().map(|other| counted(&other)).sum();
+        let before: u64 = recent.iter().map(|other| counted(other)).sum();
         let own = ledger.estimate_of(call.job_id);
         if before > 0 && before + own > pace.tokens_per_minute {
             return Err(format!(

@@ -49,10 +49,10 @@ impl Ledger {
         known.map_or(0, |known| u64::from(known.job.estimated_tokens))
     }
 
-    /// The least that a call may count for once it is on record; `None`: it is not.
+    /// The tokens of a call that is on record.
     pub(crate) fn tokens_of(&self, call: &Call) -> Option<u64> {
         let row = self.calls.get(&(call.job, call.attempt))?;
-        Some(row.usage.total_tokens.min(self.estimate_of(call.job)))
+        Some(row.usage.total_tokens)
     }
 
     /// Jobs whose call is on record as open.
@@ -226,6 +226,7 @@ impl Ledger {
             };
             if job.task.as_ref().is_some_and(|task| ours(&task.account))
                 && !matches!(settlement.next, Next::Cancelled)
+                && !is_quarantined(&settlement.next)
             {
                 return Err(format!("{who} is given up although GLM holds it as a task"));
             }
@@ -360,6 +361,11 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Whether the answer of a task has brought the process down too often.
+fn is_quarantined(next: &Next) -> bool {
+    matches!(next, Next::Failed { failure } if failure.code == code::QUARANTINED)
 }
 
 /// What a change means for its job.

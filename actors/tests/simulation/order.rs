@@ -155,6 +155,11 @@ fn nobody_is_overtaken(
     let own_rank = rank(&own.job, order);
     let here = |job: &Job| {
         let model = target(&job.model, &ledger.lane, settings);
+        // Probed by one call at a time: its other jobs wait for that call's end.
+        let condition = model.and_then(|model| ledger.lane.models.get(model));
+        if condition.is_some_and(|condition| condition.probing) {
+            continue;
+        }
         model.is_some_and(|model| settings.lane_of(model) == lane)
     };
     let waiting: Vec<&Known> = ledger

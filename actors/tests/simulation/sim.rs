@@ -122,7 +122,7 @@ impl Tally {
         ];
         for (what, seen) in some {
             assert!(
-                worlds < 200 || seen > 20,
+                worlds < 1_000 || seen > 50,
                 "{seen} {what} in {worlds} worlds"
             );
         }

@@ -250,7 +250,6 @@ impl Step {
                     failure,
                     at: due.map(|ms| Timestamp::from_millis(i64::from(ms))),
                     counted: n % 2 == 0,
-                    keeps_task: n % 4 == 0,
                     throttled: n % 5 == 0,
                     interruptions: u32::from(n % 3 == 0),
                 },

@@ -144,8 +144,13 @@ impl Lane {
 
     /// Calls that a lane may have open now.
     pub(super) fn limit(&self, lane: &str, rules: &LaneRules) -> u16 {
-        let learnt = self.state.lanes.get(lane).and_then(|lane| lane.learnt);
-        match (rules.auto, learnt) {
+        let condition = self.state.lanes.get(lane);
+        // After a throttle answer one call finds out whether it is over: the others would only meet it,
+        // too.
+        if condition.is_some_and(|lane| lane.throttle_level > 0) {
+            return 1;
+        }
+        match (rules.auto, condition.and_then(|lane| lane.learnt)) {
             (Some(_), Some(learnt)) => learnt.limit.min(rules.max_concurrency),
             (Some(auto), None) => auto.min,
             (None, _) => rules.max_concurrency,
@@ -261,18 +266,30 @@ impl Lane {
         let sending = Sending { model, at: now };
         let entry = match next {
             Candidate::Staged(staged) => {
-                if settling && let Some(dispatch) = staged.dispatch {
-                    track.stage.ran();
-                    self.send_staged(slot, dispatch, sending, (served_by, reserve), now);
-                    return true;
+                // What is on record must tell where it went and what is reserved, should its start not
+                // come to be stored.
+                let tells = |dispatch: &Arc<Dispatch>| {
+                    let job = &dispatch.job;
+                    job.served_by == served_by && job.open.and_then(|open| open.reserve) == reserve
+                };
+                match staged.dispatch {
+                    Some(dispatch) if settling && tells(&dispatch) => {
+                        track.stage.ran();
+                        self.send_staged(slot, dispatch, sending, now);
+                        return true;
+                    }
+                    None if settling => track.stage.stalled(),
+                    _ => {}
                 }
                 staged.entry
             }
-            Candidate::Waiting(_, entry) => entry,
+            Candidate::Waiting(_, entry) => {
+                if settling {
+                    track.stage.stalled();
+                }
+                entry
+            }
         };
-        if settling {
-            track.stage.stalled();
-        }
         self.transitions.push(Transition::Start {
             job_id: entry.id,
             slot,
@@ -322,6 +339,11 @@ impl Lane {
     /// were made.
     fn target(&self, entry: &JobEntry, lane: &str) -> Option<Arc<str>> {
         let target = routes::target(&entry.model, &self.state, &self.settings)?;
+        let condition = self.state.models.get(target);
+        // One probe at a time.
+        if condition.is_some_and(|model| model.probing) && self.is_called(target) {
+            return None;
+        }
         (self.settings.lane_of(target) == lane).then(|| {
             if *entry.model == *target {
                 Arc::clone(&entry.model)
@@ -338,6 +360,7 @@ impl Lane {
             Candidate::Staged(staged) => self.unstage(staged, now),
             Candidate::Waiting(place, entry) => self.line.put_back(place, entry, now),
         }
+        self.reroute(now);
     }
 
     fn make_way(&mut self, next: Candidate, account: Account, now: Timestamp) {
@@ -385,25 +408,16 @@ impl Lane {
     fn send_staged(
         &mut self,
         slot: SlotId,
-        mut dispatch: Arc<Dispatch>,
+        dispatch: Arc<Dispatch>,
         sending: Sending,
-        (served_by, reserve): (Option<String>, Option<Reserve>),
         now: Timestamp,
     ) {
-        let reserved = dispatch.job.open.and_then(|open| open.reserve);
-        if dispatch.job.served_by != served_by || reserved != reserve {
-            let job = &mut Arc::make_mut(&mut dispatch).job;
-            job.served_by.clone_from(&served_by);
-            if let Some(open) = &mut job.open {
-                open.reserve = reserve;
-            }
-        }
         self.transitions.push(Transition::Start {
             job_id: dispatch.job.id,
             slot,
             at: now,
-            served_by,
-            reserve,
+            served_by: dispatch.job.served_by.clone(),
+            reserve: dispatch.job.open.and_then(|open| open.reserve),
         });
         let busy = Slot::Busy {
             dispatch: Arc::clone(&dispatch),

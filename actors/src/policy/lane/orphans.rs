@@ -1,7 +1,7 @@
 //! Open attempts that a restart finds: left alone until it is known that no call is open, then closed
 //! as interrupted, or, when GLM holds them as tasks, taken up again.
 
-use crate::model::{AttemptPhase, HoldKind, Job, JobId, Settings, SlotId, Timestamp};
+use crate::model::{AttemptPhase, Job, JobId, Settings, SlotId, Timestamp};
 use crate::policy::conclude::{self, Concluded};
 use crate::policy::judge::Sent;
 use crate::policy::lane::{Effect, Lane};
@@ -154,10 +154,7 @@ impl Lane {
     /// Gives idle slots to the tasks that nobody fetches. They are in flight at GLM whatever holds,
     /// paces and bounds say, so only a lane that stands still by an operator's word leaves them.
     pub(super) fn fetch_tasks(&mut self, now: Timestamp) {
-        let hold = self.state.hold.as_ref();
-        // What only an operator ends is about key or plan: asking would be refused, too.
-        let refused = hold.is_some_and(|hold| hold.kind == HoldKind::Operator);
-        if self.stopping || !self.settings.is_active || self.state.paused.is_some() || refused {
+        if self.stopping || !self.settings.is_active || self.state.paused.is_some() {
             return;
         }
         while let Some(id) = self
