@@ -158,7 +158,7 @@ fn nobody_is_overtaken(
         // Probed by one call at a time: its other jobs wait for that call's end.
         let condition = model.and_then(|model| ledger.lane.models.get(model));
         if condition.is_some_and(|condition| condition.probing) {
-            continue;
+            return false;
         }
         model.is_some_and(|model| settings.lane_of(model) == lane)
     };
