@@ -45,5 +45,7 @@ pub use policy::{PolicyClass, PolicyRow};
 pub use price_list::{ChosenBy, PriceEntry, Prices};
 pub use prices::{ModelPrice, Price, PriceList};
 pub use sections::{
-    BreakerSection, BudgetSection, Config, GlmSection, LaneSection, LogFormat, LogSection, MoneySection, NamedLaneSection, RetentionSection, RetrySection, ServerSection, StoreSection, TimeoutsSection,
+    BreakerSection, BudgetSection, Config, GlmSection, LaneSection, LogFormat, LogSection,
+    MoneySection, NamedLaneSection, RetentionSection, RetrySection, ServerSection, StoreSection,
+    TimeoutsSection,
 };

@@ -48,13 +48,16 @@ async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     until("nothing more fits", async || {
         let status = lane.lane().await.unwrap();
         let standing = &lane.budgets().await.unwrap()[0];
-        status.in_flight == 0 && standing.reserved == 0 && status.parked > 0
+        status.in_flight == 0 && status.ready == 0 && standing.reserved == 0 && status.parked > 0
+    })
+    .await;
+    // To the last token, once the last call is on disk.
+    until("the books agree", async || {
+        spent(&lane).await == lane.budgets().await.unwrap()[0].spent
     })
     .await;
     let spent = spent(&lane).await;
     assert!(spent > 0 && spent <= 700, "{spent}");
-    let standing = &lane.budgets().await.unwrap()[0];
-    assert_eq!(standing.spent, spent, "to the last token");
     let counts = lane.queue_status().await.unwrap();
     assert_eq!(counts.failed, 0, "who is over budget waits");
     assert_eq!(counts.completed + counts.pending, 64);
@@ -78,9 +81,9 @@ async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_over_budget_is_in_nobodys_way_over_a_restart_too() {
-    let world = world(tokens(400, Some("*")));
+    let world = world(tokens(300, Some("*")));
     let lane = world.start().await;
-    for n in 0..10 {
+    for n in 0..30 {
         lane.submit(prompt(format!("flood {n}")).user("flood"))
             .await
             .unwrap();
@@ -108,7 +111,7 @@ async fn a_user_over_budget_is_in_nobodys_way_over_a_restart_too() {
         .iter()
         .find(|standing| standing.account.user.as_deref() == Some("flood"))
         .unwrap();
-    assert!(flood.spent <= 400, "{flood:?}");
+    assert!(flood.spent <= 300, "{flood:?}");
     assert!(spent(&lane).await > before);
     assert!(lane.queue_status().await.unwrap().pending > 0);
 }

@@ -501,24 +501,12 @@ impl Lane {
 
     /// Ends callers above the bound as they become idle.
     fn retire_callers(&mut self) {
-        let settings = Arc::clone(&self.settings);
-        // A lane whose bound was lowered has more slots than that until its calls end; the others must
-        // not wait for them.
-        let over: usize = settings
-            .all_lanes()
-            .map(|(name, rules)| {
-                self.taken_by(name)
-                    .saturating_sub(usize::from(rules.max_concurrency))
-            })
-            .sum();
-        let needed = usize::from(settings.slots()) + over;
+        let slots = self.settings.slots();
         let surplus: Vec<SlotId> = self
             .slots
             .iter()
-            .rev()
-            .filter(|(id, slot)| id.0 >= settings.slots() && matches!(slot, Slot::Idle))
+            .filter(|(id, slot)| id.0 >= slots && matches!(slot, Slot::Idle))
             .map(|(id, _)| *id)
-            .take(self.slots.len().saturating_sub(needed))
             .collect();
         for slot in surplus {
             self.slots.remove(&slot);
