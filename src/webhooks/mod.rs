@@ -2,8 +2,8 @@
 //! repeated until they arrive, under the same id.
 //!
 //! A delivery is a row of the store, made in the transaction of its fact
-//! ([`onelane_actors::policy::delivery`]). Here it is sent: [`deliverer`] finds what is due and notes what
-//! came of it, [`body`] says it in JSON, [`sign`] signs it, [`sender`] brings it out of the house and
+//! ([`onelane_actors::policy::delivery`]). Here it is sent: `deliverer` finds what is due and notes what
+//! came of it, `body` says it in JSON, `sign` signs it, `sender` brings it out of the house and
 //! nowhere it may not go.
 
 mod body;
