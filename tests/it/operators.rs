@@ -348,6 +348,32 @@ async fn a_code_that_means_something_else_now_holds_no_more() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_that_means_something_else_since_the_last_start_holds_no_more() {
+    let mut world = HttpLane::new();
+    world
+        .sim
+        .add_rule(Rule::always(Fault::error("1113")).times(1));
+    let lane = world.start().await;
+    let job = lane.submit(prompt("unpaid")).await.unwrap().job_id;
+    until("it is held", async || {
+        lane.lane().await.unwrap().hold.is_some()
+    })
+    .await;
+    let other = onelane::model::FailureClass::RequestFatal;
+    world.config.policy.insert("1308".to_owned(), other.into());
+    let lane = world.restart(lane).await;
+    assert!(
+        lane.lane().await.unwrap().hold.is_some(),
+        "that is another code"
+    );
+    world.config.policy.insert("1113".to_owned(), other.into());
+    let lane = world.restart(lane).await;
+    let record = lane.wait(job).await.unwrap();
+    assert_eq!(record.job.status, JobStatus::Completed);
+    assert_eq!(world.sim.stats().calls, 2);
+}
+
 /// The calls for a model, in the order they came.
 fn of_model(world: &HttpLane, model: &str) -> Vec<Arrival> {
     let mut arrivals = world.sim.arrivals();
@@ -400,8 +426,9 @@ async fn lanes_are_made_and_taken_away_while_jobs_run() {
     );
 
     api.configure(json!({"lanes": {"big": null}})).await;
+    // Those that are open, or on their way, finish; from then on it is one.
     until("one is open at most", async || {
-        world.sim.stats().in_flight <= 1
+        lane.lane().await.unwrap().in_flight <= 1 && world.sim.stats().in_flight <= 1
     })
     .await;
     let from = world.sim.now_us();

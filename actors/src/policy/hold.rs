@@ -1,6 +1,6 @@
 //! Holds: what stops the account, a lane or a model, which of two reasons counts, and when it ends.
 
-use crate::model::{Hold, HoldKind, HoldScope, LaneState, Timestamp};
+use crate::model::{Hold, HoldKind, HoldScope, LaneRule, LaneState, Settings, Timestamp};
 
 /// The hold in force when `new` joins `current`: the weightier kind's words; it ends when both would
 /// have ended (one without an end outlasts any), and began at the moment at which it first stopped.
@@ -130,6 +130,38 @@ pub fn release_code(state: &mut LaneState, code: &str) -> bool {
     !scopes.is_empty()
 }
 
+/// Ends the holds that are none any more by an operator's word for their codes, given while nothing ran.
+/// Tells whether there was one.
+pub fn release_disowned(state: &mut LaneState, settings: &Settings) -> bool {
+    let is_disowned = |hold: &Hold| {
+        let word = settings.policy.get(&hold.code);
+        let lane = word.and_then(|word| word.lane.or(word.class.map(|class| class.rule().lane)));
+        // A rest after a timeout is not the code's, but a setting's of its own.
+        hold.kind != HoldKind::AfterTimeout
+            && lane.is_some_and(|rule| holds_as(rule) != Some(hold.kind))
+    };
+    let codes: Vec<String> = state
+        .holds()
+        .filter(|(_, hold)| is_disowned(hold))
+        .map(|(_, hold)| hold.code.clone())
+        .collect();
+    for code in &codes {
+        release_code(state, code);
+    }
+    !codes.is_empty()
+}
+
+/// The kind of hold that a rule makes.
+const fn holds_as(rule: LaneRule) -> Option<HoldKind> {
+    match rule {
+        LaneRule::GoOn => None,
+        LaneRule::CoolDown => Some(HoldKind::Throttle),
+        LaneRule::HoldModel => Some(HoldKind::Overload),
+        LaneRule::HoldUntilReset => Some(HoldKind::Quota),
+        LaneRule::HoldForOperator | LaneRule::HoldModelForOperator => Some(HoldKind::Operator),
+    }
+}
+
 /// Drops what has nothing to remember any more.
 pub fn tidy(state: &mut LaneState) {
     state.lanes.retain(|_, lane| *lane != Default::default());
@@ -244,6 +276,39 @@ mod tests {
         assert!(state.probing);
         assert!(release(&mut state, &HoldScope::Account), "a probe");
         assert!(!state.probing);
+    }
+
+    #[test]
+    fn a_word_given_while_nothing_ran_ends_the_holds_that_it_disowns() {
+        use crate::model::{FailureClass, PolicyOverride};
+        let check = |kind, word: PolicyOverride, gone| {
+            let mut state = LaneState::default();
+            add(&mut state, &HoldScope::Account, hold(kind, 0, None));
+            let mut settings = Settings::default();
+            settings.policy.insert("1308".to_owned(), word);
+            assert_eq!(release_disowned(&mut state, &settings), gone, "{word:?}");
+            assert_eq!(state.hold.is_none(), gone, "{word:?}");
+        };
+        let lane = |rule| PolicyOverride {
+            lane: Some(rule),
+            ..PolicyOverride::default()
+        };
+        check(HoldKind::Quota, FailureClass::RequestFatal.into(), true);
+        check(HoldKind::Quota, FailureClass::OperatorFatal.into(), true);
+        check(HoldKind::Quota, FailureClass::QuotaWindow.into(), false);
+        check(HoldKind::Quota, lane(LaneRule::GoOn), true);
+        check(
+            HoldKind::Operator,
+            lane(LaneRule::HoldModelForOperator),
+            false,
+        );
+        check(HoldKind::AfterTimeout, lane(LaneRule::GoOn), false);
+        // A word for the job alone says nothing of the hold.
+        let job = PolicyOverride {
+            job: Some(crate::model::JobRule::Fail),
+            ..PolicyOverride::default()
+        };
+        check(HoldKind::Quota, job, false);
     }
 
     #[test]

@@ -177,6 +177,9 @@ impl Lane {
             lane.transitions.push(Transition::Lane(lane.state.clone()));
         }
         lane.operator_may_have_acted();
+        if hold::release_disowned(&mut lane.state, &lane.settings) {
+            lane.state_changed();
+        }
         lane.fit_tracks(now);
         lane
     }
