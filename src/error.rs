@@ -2,7 +2,7 @@
 
 use crate::config::PatchError;
 use onelane_actors::model::{
-    AttemptNo, DeliveryId, Failure, HoldScope, JobId, JobStatus, Standing, SubmissionError,
+    AttemptNo, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus, SubmissionError,
     UnpricedModel,
 };
 use onelane_actors::policy::transition::Refusal;
@@ -59,8 +59,8 @@ pub enum Error {
         reason: Option<String>,
     },
     /// The job does not fit into a budget.
-    #[error("budget {} is used up until {}; the job was not taken", .0.account.budget, .0.until)]
-    OverBudget(Box<Standing>),
+    #[error(transparent)]
+    OverBudget(Box<BudgetRefusal>),
     /// What the job asked for was pruned, as retention asks: there is nothing to send again.
     #[error("the request of job {0} was pruned; submit it anew")]
     RequestPruned(JobId),
@@ -152,6 +152,7 @@ impl From<SubmitError> for Error {
                 Self::DependencyEnded { job_id, status }
             }
             SubmitError::Refused(refusal) => Self::Stopped(refusal.to_string()),
+            SubmitError::OverBudget(refusal) => Self::OverBudget(refusal),
             SubmitError::IntakeClosed => Self::Draining { reason: None },
             SubmitError::Unknown => Self::Stopped(error.to_string()),
         }

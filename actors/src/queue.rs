@@ -19,7 +19,7 @@ use crate::model::{
     BreakerSnapshot, BreakerState, CallRecord, JobEntry, JobId, JobStatus, LaneState, Settings,
     SlotId, Submission, Timestamp, limits,
 };
-use crate::policy::budget::Ledger;
+use crate::policy::budget::{Budgets, Ledger};
 use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
 use crate::policy::judge::{Bench, BreakerEffect};
 use crate::policy::lane::{CancelPath, Effect, Lane, LeftOpen};
@@ -30,7 +30,9 @@ use crate::store::{CommitReply, CommitRequest, StoreMsg};
 use crate::supervisor::SupervisorMsg;
 use crate::telling::Teller;
 
-pub use protocol::{CLOSED_QUEUE_JOBS, Committed, QueueMsg, SubmitError, Submitted, submitted};
+pub use protocol::{
+    Asking, CLOSED_QUEUE_JOBS, Committed, QueueMsg, SubmitError, Submitted, submitted,
+};
 
 pub(crate) struct QueueArgs {
     pub(crate) ports: Ports,
@@ -172,6 +174,13 @@ impl Actor for QueueActor {
         state.ports.faults.point("queue");
         let now = state.ports.clock.now();
         state.handle(message, &myself, now).await?;
+        if state.lane.needs_ledger() {
+            let settings = Arc::clone(&state.settings);
+            let ledger = ledger(&state.store, &settings, now).await?;
+            state.lane.load_budgets(&ledger, &settings, now);
+            let effects = state.lane.tick(now);
+            state.carry_out(effects)?;
+        }
         state.teller.budgets(state.lane.take_budget_news(), now);
         if !state.drains.is_empty() && state.lane.is_drained() {
             for reply in state.drains.drain(..) {
@@ -275,13 +284,12 @@ impl QueueState {
             QueueMsg::Budgets { reply } => {
                 let _ = reply.send(self.lane.standings());
             }
-            QueueMsg::Affords {
-                user_id,
-                model,
-                worst,
-                reply,
-            } => {
-                let _ = reply.send(self.lane.over_budget(&user_id, &model, worst));
+            QueueMsg::Affords { jobs, reply } => {
+                let refuses = |job: &Asking| self.lane.refuses(&job.user_id, &job.model, job.worst);
+                let _ = reply.send(jobs.iter().map(refuses).collect());
+            }
+            QueueMsg::WaitsFor { job_id, reply } => {
+                let _ = reply.send(self.lane.why_waits(job_id));
             }
             QueueMsg::Billed {
                 job_id,
@@ -476,8 +484,16 @@ impl QueueState {
                 return;
             }
         };
+        let mut refusal = None;
         if self.lane.state().draining.is_some() {
             new.max_queue_jobs = CLOSED_QUEUE_JOBS;
+        } else {
+            let job = &new.job;
+            refusal = self.lane.refuses(&job.user_id, &job.model, job.worst);
+            if refusal.is_some() {
+                // It may be a job that is there already.
+                new.max_queue_jobs = CLOSED_QUEUE_JOBS;
+            }
         }
         let store = self.store.clone();
         // The queue must not wait for the disk: a task of its own carries the answer.
@@ -494,7 +510,14 @@ impl QueueState {
                 )
                 .await;
             let _ = reply.send(match answer {
-                Ok(ractor::rpc::CallResult::Success(Ok(mut verdicts))) => submitted(verdicts.pop()),
+                Ok(ractor::rpc::CallResult::Success(Ok(mut verdicts))) => {
+                    match (submitted(verdicts.pop()), refusal) {
+                        (Err(SubmitError::IntakeClosed), Some(refusal)) => {
+                            Err(SubmitError::OverBudget(Box::new(refusal)))
+                        }
+                        (answer, _) => answer,
+                    }
+                }
                 Ok(ractor::rpc::CallResult::Success(Err(error))) => Err(error.into()),
                 _ => Err(SubmitError::Unknown),
             });
@@ -717,7 +740,7 @@ async fn ledger(
     settings: &Settings,
     now: Timestamp,
 ) -> Result<Ledger, ActorProcessingErr> {
-    let month = settings.calendar.day(now).month();
+    let month = Budgets::since(&settings.calendar, now);
     let ledger = store
         .call(|reply| StoreMsg::Ledger { month, reply }, None)
         .await?

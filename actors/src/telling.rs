@@ -268,7 +268,7 @@ impl Teller {
                 reserved = standing.reserved,
                 allowed = standing.allowed(),
                 "{}",
-                if used_up { "a budget is used up" } else { "a budget is nearly used up" }
+                if used_up { "a budget has no room for a call before its next period" } else { "a budget is nearly used up" }
             );
             self.events.send(now, || {
                 if used_up {

@@ -161,10 +161,16 @@ pub(super) async fn read_job(api: &Api, id: JobId) -> Result<Response, Problem> 
 
 /// A job with its attempts.
 fn with_attempts<'a>(detail: &'a JobDetail, excerpt: &'a Excerpt, shown: Shown<'a>) -> JobView<'a> {
-    let JobDetail { record, attempts } = detail;
+    let JobDetail {
+        record,
+        attempts,
+        waiting_for,
+    } = detail;
     let attempts = attempts.iter();
     let attempts = attempts.map(|call| CallView::new(call, Some(excerpt)));
-    JobView::new(record, shown).with_attempts(attempts.collect())
+    JobView::new(record, shown)
+        .with_attempts(attempts.collect())
+        .waiting_for(waiting_for.as_deref())
 }
 
 /// `POST retry/{id}`.

@@ -10,6 +10,7 @@ use warp::reply::Response;
 use super::limits;
 use super::reply::json;
 use crate::error::Error;
+use crate::model::BudgetRefusal;
 
 /// Tells OpenAI and GLM SDKs not to send the request again by themselves.
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -39,6 +40,7 @@ pub(super) enum Kind {
     QueueFull,
     Draining,
     OverBudget,
+    BeyondBudget,
     UnknownDependency,
     UnpricedModel,
     DependencyEnded,
@@ -111,6 +113,12 @@ impl Kind {
                 S::TOO_MANY_REQUESTS,
                 "over-budget",
                 "budget used up",
+                "1113",
+            ),
+            Self::BeyondBudget => (
+                S::UNPROCESSABLE_ENTITY,
+                "beyond-budget",
+                "larger than a budget",
                 "1113",
             ),
             Self::UnknownDependency => (
@@ -401,7 +409,10 @@ impl From<Error> for Problem {
             Error::Unpriced(_) => return Self::fault(Kind::UnpricedModel, "model", detail),
             Error::DependencyEnded { .. } => Kind::DependencyEnded,
             Error::Draining { .. } => Kind::Draining,
-            Error::OverBudget(_) => Kind::OverBudget,
+            Error::OverBudget(refusal) => match *refusal {
+                BudgetRefusal::TooLarge { .. } => Kind::BeyondBudget,
+                BudgetRefusal::UsedUp { .. } => Kind::OverBudget,
+            },
             Error::RequestPruned(_) => Kind::RequestPruned,
             Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,
             Error::BillingSettled { .. } => Kind::BillingSettled,
@@ -487,6 +498,7 @@ mod tests {
             Kind::QueueFull,
             Kind::Draining,
             Kind::OverBudget,
+            Kind::BeyondBudget,
             Kind::UnknownDependency,
             Kind::DependencyEnded,
             Kind::UnknownAttempt,

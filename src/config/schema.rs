@@ -368,9 +368,14 @@ const BUDGET: &[Key] = &[
     live("user", "user", Kind::Text(text::plain)),
     live("model", "model", Kind::Text(text::plain)),
     live("amount", "amount", Kind::Text(text::amount)),
+    live(
+        "currency",
+        "currency",
+        Kind::OneOf(&["CNY", "USD", "POINTS"]),
+    ),
     live("tokens", "tokens", U63),
     live("warn_percent", "warnPercent", Kind::Whole(0..=100)),
-    live("over", "over", Kind::OneOf(&["wait", "refuse"])),
+    live("over", "over", Kind::OneOf(&["wait", "refuse", "warn"])),
 ];
 
 /// What an endpoint is told of.

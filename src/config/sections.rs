@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use onelane_actors::model::{
-    Calendar, OnInterrupted, OverBudget, Period, PolicyOverride, Secret, Unpriced,
+    Calendar, Currency, OnInterrupted, OverBudget, Period, PolicyOverride, Secret, Unpriced,
 };
 use serde::{Deserialize, Serialize};
 
@@ -219,6 +219,9 @@ pub struct BudgetSection {
     pub model: Option<String>,
     /// The limit in money of the price list in force, as decimal text.
     pub amount: Option<String>,
+    /// What the amount is in, where it is not the price list in force: calls that are charged in something
+    /// else are not counted.
+    pub currency: Option<Currency>,
     /// The limit in tokens, instead of money.
     pub tokens: Option<u64>,
     /// The percentage of the limit at which it warns; 0: it does not.
@@ -234,6 +237,7 @@ impl Default for BudgetSection {
             user: None,
             model: None,
             amount: None,
+            currency: None,
             tokens: None,
             warn_percent: 80,
             over: OverBudget::Wait,

@@ -105,8 +105,12 @@ impl Config {
             let limit = match (&section.amount, section.tokens) {
                 (Some(amount), None) => Limit::Money(Cost {
                     nanos: text::nanos(amount).map_err(|problem| refuse("amount", problem))?,
-                    currency,
+                    currency: section.currency.unwrap_or(currency),
                 }),
+                (None, Some(_)) if section.currency.is_some() => {
+                    let problem = "goes with amount, and tokens is there".to_owned();
+                    return Err(refuse("currency", problem));
+                }
                 (None, Some(tokens)) => Limit::Tokens(tokens),
                 _ => {
                     let problem = "must be there, or tokens instead; not both".to_owned();

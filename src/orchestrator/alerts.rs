@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use onelane_actors::model::{
     AlertSettings, CallRecord, Currency, Event, HoldKind, Nanos, Notice, Standing, Timestamp,
-    limits,
+    WHOLE_SHARE, limits,
 };
 use onelane_actors::policy::alert::{AlertChange, Alerts, Inputs};
 use onelane_actors::policy::delivery::DeliveryChange;
@@ -102,7 +102,14 @@ impl Orchestrator {
         let spent_last_hour = self.spent_last_hour(&settings, watcher, now).await?;
         let budgets = match self.settings().budgets.is_empty() {
             true => Vec::new(),
-            false => self.budgets().await?.iter().map(share).collect(),
+            false => {
+                let raise = settings.budget.map_or(WHOLE_SHARE, |at| at.raise);
+                let standings = self.budgets().await?;
+                standings
+                    .iter()
+                    .map(|standing| share(standing, raise))
+                    .collect()
+            }
         };
         let holds: Vec<HoldKind> = lane.state.holds().map(|(_, hold)| hold.kind).collect();
         let inputs = Inputs {
@@ -217,8 +224,10 @@ impl Orchestrator {
     }
 }
 
-/// The share of a budget's account that is used up, what is reserved included, in millionths.
-fn share(standing: &Standing) -> (String, i64) {
+/// The share of a budget's account that is gone for its period, in millionths. What open calls have
+/// reserved is not: most of it comes back. One that warns by its own measure counts as `raise` at least, one
+/// that something did not fit into as used up.
+fn share(standing: &Standing, raise: i64) -> (String, i64) {
     let account = &standing.account;
     let of = [account.user.as_deref(), account.model.as_deref()];
     let name = of
@@ -227,9 +236,15 @@ fn share(standing: &Standing) -> (String, i64) {
         .fold(account.budget.to_string(), |name, part| {
             format!("{name} {part}")
         });
-    let taken = u128::from(standing.spent) + u128::from(standing.reserved);
+    let taken = u128::from(standing.gone());
     let millionths = taken * 1_000_000 / u128::from(standing.allowed().max(1));
-    (name, i64::try_from(millionths).unwrap_or(i64::MAX))
+    let level = i64::try_from(millionths).unwrap_or(i64::MAX);
+    let told = match (standing.short, standing.warned) {
+        (true, _) => WHOLE_SHARE,
+        (false, true) => raise,
+        (false, false) => 0,
+    };
+    (name, level.max(told))
 }
 
 #[cfg(test)]

@@ -79,6 +79,8 @@ impl Orchestrator {
             ready: lane.ready as u64,
             waiting: lane.waiting as u64,
             parked: lane.parked as u64,
+            over_budget: lane.over_budget as u64,
+            shortage: lane.shortage.clone(),
             lanes: lane_details(&lane),
             models: model_details(&lane),
             generation: lane.generation,

@@ -40,7 +40,16 @@ impl Orchestrator {
                 record.map(|record| detail(store, record)).transpose()
             })
             .await?;
-        found.ok_or(Error::NotFound(id))
+        let mut detail = found.ok_or(Error::NotFound(id))?;
+        if detail.record.job.status == JobStatus::Pending {
+            let why = self.ask(|refs, reply| {
+                let job_id = id;
+                refs.queue.cast(QueueMsg::WaitsFor { job_id, reply })
+            });
+            // A lane that has stopped still tells what it knows of a job.
+            detail.waiting_for = why.await.ok().flatten();
+        }
+        Ok(detail)
     }
 
     async fn record(&self, id: JobId) -> Result<JobRecord, Error> {
@@ -163,7 +172,11 @@ fn detail(store: &dyn Store, record: JobRecord) -> Result<JobDetail, StoreError>
     };
     let mut attempts = store.calls(&filter, None, limits::PAGE_ROWS_MAX)?.calls;
     attempts.reverse();
-    Ok(JobDetail { record, attempts })
+    Ok(JobDetail {
+        record,
+        attempts,
+        waiting_for: None,
+    })
 }
 
 fn refused(job_id: JobId, refusal: Refusal, allowed: &'static str) -> Error {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use onelane_actors::model::{Budget, JobStatus, OverBudget, limits};
+use onelane_actors::model::{BudgetRefusal, JobStatus, limits};
 use onelane_actors::policy::transition::{Applied, NewJob, Refusal, Transition};
 use onelane_actors::ports::{JobRecord, Verdicts};
-use onelane_actors::queue::{CLOSED_QUEUE_JOBS, QueueMsg, SubmitError, Submitted, submitted};
+use onelane_actors::queue::{
+    Asking, CLOSED_QUEUE_JOBS, QueueMsg, SubmitError, Submitted, submitted,
+};
 use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
 
 use super::{Asked, Orchestrator, Submission};
@@ -17,13 +19,20 @@ impl Orchestrator {
     ///
     /// Refused are: a wrong field (`Invalid`), a key used for another request (`IdempotencyConflict`), a
     /// job to run after that is not there (`NoSuchDependency`) or has ended without success
-    /// (`DependencyEnded`), a full queue (`QueueFull`), a closed intake (`Draining`). Who asks again with
+    /// (`DependencyEnded`), a full queue (`QueueFull`), a closed intake (`Draining`), and what a budget does
+    /// not let in (`OverBudget`). Who asks again with
     /// the same key for a job that is there is answered even then.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
-        let new = self.new_job(submission)?;
-        self.affords(&new).await?;
+        let mut new = [self.new_job(submission)?];
+        let refusal = self.ask_budgets(&mut new).await?.pop().flatten();
+        let [new] = new;
+        if new.job.idempotency_key.is_none()
+            && let Some(refusal) = refusal
+        {
+            return Err(Error::OverBudget(Box::new(refusal)));
+        }
         let mut verdicts = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
-        self.taken(verdicts.pop())
+        self.taken(verdicts.pop(), refusal)
     }
 
     /// Puts many jobs on disk in few transactions. A job that is refused does not hinder the
@@ -39,28 +48,34 @@ impl Orchestrator {
             });
         }
         let mut answers: Vec<Result<Submitted, Error>> = Vec::with_capacity(submissions.len());
-        let mut transitions = Vec::with_capacity(submissions.len());
+        let mut new = Vec::with_capacity(submissions.len());
         let mut places = Vec::with_capacity(submissions.len());
         for submission in submissions {
             match self.new_job(submission) {
-                Ok(new) => {
+                Ok(job) => {
                     places.push(answers.len());
-                    transitions.push(Transition::Insert(Box::new(new)));
+                    new.push(job);
                     // Overwritten below; stays only if the store answered too little.
                     answers.push(Err(SubmitError::Unknown.into()));
                 }
                 Err(error) => answers.push(Err(error)),
             }
         }
+        let mut refusals = self.ask_budgets(&mut new).await?.into_iter();
         let mut places = places.into_iter();
+        let mut transitions: Vec<_> = new
+            .into_iter()
+            .map(|new| Transition::Insert(Box::new(new)))
+            .collect();
         while !transitions.is_empty() {
             let rest = transitions.split_off(limits::BATCH_TRANSITIONS_MAX.min(transitions.len()));
             let verdicts = self
                 .commit(std::mem::replace(&mut transitions, rest))
                 .await?;
             for (verdict, place) in verdicts.into_iter().zip(places.by_ref()) {
+                let refusal = refusals.next().flatten();
                 if let Some(answer) = answers.get_mut(place) {
-                    *answer = self.taken(Some(verdict));
+                    *answer = self.taken(Some(verdict), refusal);
                 }
             }
         }
@@ -97,41 +112,47 @@ impl Orchestrator {
         Ok(new)
     }
 
-    /// Refuses a job that does not fit into a budget whose owner wants that told at the door.
-    async fn affords(&self, new: &NewJob) -> Result<(), Error> {
-        let settings = Arc::clone(&self.inner.settings.borrow());
-        let refuses = |budget: &Budget| budget.over == OverBudget::Refuse;
-        if !settings.budgets.iter().any(refuses) {
-            return Ok(());
+    /// Why the budgets do not let these in, each. Such a job is still looked for in the store by its
+    /// idempotency key: who asks again for one that is there gets it.
+    async fn ask_budgets(&self, new: &mut [NewJob]) -> Result<Vec<Option<BudgetRefusal>>, Error> {
+        if new.is_empty() || self.inner.settings.borrow().budgets.is_empty() {
+            return Ok(vec![None; new.len()]);
         }
-        let job = &new.job;
-        let over = self
+        let asking = |new: &NewJob| Asking {
+            user_id: new.job.user_id.clone(),
+            model: new.job.model.clone(),
+            worst: new.job.worst,
+        };
+        let jobs: Vec<Asking> = new.iter().map(asking).collect();
+        let mut refusals = self
             .ask(|refs, reply| {
-                refs.queue.cast(QueueMsg::Affords {
-                    user_id: job.user_id.clone(),
-                    model: job.model.clone(),
-                    worst: job.worst,
-                    reply,
-                })
+                let jobs = jobs.clone();
+                refs.queue.cast(QueueMsg::Affords { jobs, reply })
             })
             .await?;
-        match over {
-            Some(standing) if standing.over == OverBudget::Refuse => {
-                Err(Error::OverBudget(Box::new(standing)))
+        refusals.resize(new.len(), None);
+        for (new, refusal) in new.iter_mut().zip(&refusals) {
+            if refusal.is_some() {
+                new.max_queue_jobs = CLOSED_QUEUE_JOBS;
             }
-            _ => Ok(()),
         }
+        Ok(refusals)
     }
 
-    /// What the store said of an insert.
-    fn taken(&self, verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted, Error> {
-        submitted(verdict).map_err(|error| match error {
-            SubmitError::IntakeClosed => {
+    /// What the store said of an insert; `refusal`: why it was asked only whether the job is there.
+    fn taken(
+        &self,
+        verdict: Option<Result<Applied, Refusal>>,
+        refusal: Option<BudgetRefusal>,
+    ) -> Result<Submitted, Error> {
+        submitted(verdict).map_err(|error| match (error, refusal) {
+            (SubmitError::IntakeClosed, Some(refusal)) => Error::OverBudget(Box::new(refusal)),
+            (SubmitError::IntakeClosed, None) => {
                 let closed = self.inner.state.borrow().draining.clone();
                 let reason = closed.and_then(|closed| closed.reason);
                 Error::Draining { reason }
             }
-            other => other.into(),
+            (other, _) => other.into(),
         })
     }
 

@@ -13,6 +13,8 @@ pub struct JobDetail {
     pub record: JobRecord,
     /// Its attempts that have ended, oldest first.
     pub attempts: Vec<CallRecord>,
+    /// Why it waits, in words, if it is for more than its turn. Told of one job, not in lists.
+    pub waiting_for: Option<String>,
 }
 
 /// A page of dead letters, newest first.
@@ -87,6 +89,10 @@ pub struct LaneStatus {
     pub waiting: u64,
     /// Jobs that wait for other jobs or, set aside, for somebody's word.
     pub parked: u64,
+    /// Of those the ones that wait for room in a budget.
+    pub over_budget: u64,
+    /// Why one of those does, in words.
+    pub shortage: Option<String>,
     /// Every lane, the default one first.
     pub lanes: Vec<LaneDetail>,
     /// The models that have something to tell.

@@ -168,6 +168,32 @@ pub(crate) fn no_job_ran_before_its_turn(
     println!("{dependents} jobs ran after {waits} others, none too early");
 }
 
+/// What the budget's user has spent, and what may have been billed for him, is within the limit, and what the
+/// API told of it is the sum of the call log.
+pub(crate) fn the_budget_was_kept(left: &Left, told: &Value, limit: u64) {
+    let calls = left.calls();
+    let his = || calls.iter().filter(|call| call.user_id == "user-0");
+    let spent: u64 = his().map(|call| call.usage.total_tokens).sum();
+    let doubtful = his().filter(|call| call.is_billing_open());
+    let in_doubt: u64 = doubtful
+        .map(|call| {
+            call.reserved
+                .expect("a call in doubt keeps what was reserved")
+                .tokens
+        })
+        .sum();
+    println!("{spent} tokens spent and {in_doubt} in doubt of {limit}");
+    assert!(spent > 0 && spent + in_doubt <= limit);
+    assert_eq!(
+        (&told["budget"], &told["userId"]),
+        (&"month".into(), &"user-0".into())
+    );
+    assert_eq!(told["spent"], spent);
+    assert_eq!(told["inDoubt"], in_doubt);
+    assert_eq!(told["reserved"], 0);
+    assert_eq!(told["limit"], limit);
+}
+
 #[derive(serde::Deserialize)]
 struct Statistics {
     statistics: Vec<StatisticsRow>,

@@ -28,6 +28,7 @@ use clients::{Submitter, read_answers};
 use common::{Http, PATIENCE, Place, Running, until};
 use onelane::model::JobId;
 use onelane::simulator::{ErrorFault, Fault, Rule, Simulator, SimulatorConfig, Span};
+use serde_json::json;
 
 const ROUNDS_DEFAULT: u32 = 30;
 const SUBMITTERS: u64 = 4;
@@ -63,6 +64,20 @@ fn a_process_that_calls_by_tasks_keeps_every_promise_too() {
     );
 }
 
+/// What `user-0` may spend a month until everybody has stopped dying, in tokens: some dozen of his calls, of
+/// which every kill leaves one or three in doubt.
+const BUDGET: u64 = 12_000;
+
+#[test]
+fn a_budget_is_kept_whatever_is_killed() {
+    for slots in [1, 3] {
+        let budget = format!(
+            "[glm]\nmax_tokens = 200\n[money.budgets.month]\nperiod = \"month\"\nuser = \"user-0\"\ntokens = {BUDGET}\n"
+        );
+        crash_loop(slots, &budget);
+    }
+}
+
 fn crash_loop(max_concurrency: u64, more: &str) {
     let rounds = number("ONELANE_CRASH_ROUNDS").map_or(ROUNDS_DEFAULT, |n| n as u32);
     let seed = number("ONELANE_CRASH_SEED").unwrap_or_else(fresh_seed);
@@ -87,7 +102,15 @@ fn crash_loop(max_concurrency: u64, more: &str) {
         for _ in 0..rounds {
             live_and_die(&place, &simulator, &world, &mut rng);
         }
+        if more.contains("budgets") {
+            the_budget_was_kept(&place, &simulator);
+        }
         let last = Running::start(&mut serve(&place, &simulator));
+        if more.contains("budgets") {
+            let raised = json!({"budgets": {"month": {"tokens": 1_000_000_000}}});
+            let url = format!("{}/api/admin/glm/config", last.url());
+            assert_eq!(Http::new().put(&url, &raised).unwrap().status, 200);
+        }
         world.is_at(Some(last.url()));
         world.end();
         let mut jobs = Vec::new();
@@ -111,7 +134,8 @@ fn crash_loop(max_concurrency: u64, more: &str) {
         let left = place.store("onelane.redb");
         let peak = simulator.stats().peak_in_flight;
         // GLM works on at a task whose id died with the process, and nobody knows of it.
-        let unknown = if more.is_empty() { 0 } else { max_concurrency };
+        let tasks = more.contains("async_models");
+        let unknown = if tasks { max_concurrency } else { 0 };
         assert!(
             peak <= max_concurrency + unknown,
             "{peak} calls were open at once"
@@ -135,6 +159,25 @@ fn live_and_die(place: &Place, simulator: &Simulator, world: &World, rng: &mut R
     }
     process.kill();
     world.is_at(None);
+}
+
+/// Lets a process that nobody kills work until nothing more fits, and looks at the books.
+fn the_budget_was_kept(place: &Place, simulator: &Simulator) {
+    let process = Running::start(&mut serve(place, simulator));
+    let http = Http::new();
+    let get = |path: &str| {
+        let url = format!("{}/api/admin/glm/{path}", process.url());
+        http.get(&url).unwrap().json()
+    };
+    until("nothing more fits", || {
+        let lane = get("metrics")["lane"].clone();
+        let moving = ["inFlight", "ready", "waiting"];
+        moving.iter().all(|what| lane[what] == 0) && lane["overBudget"].as_u64() > Some(0)
+    });
+    let told = get("budgets")["budgets"][0].clone();
+    process.signal("TERM");
+    process.end().with(0);
+    books::the_budget_was_kept(&place.store("onelane.redb"), &told, BUDGET);
 }
 
 fn serve(place: &Place, simulator: &Simulator) -> std::process::Command {

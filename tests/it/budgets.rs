@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use onelane::config::BudgetSection;
 use onelane::error::Error;
-use onelane::model::{JobStatus, OverBudget};
-use onelane::simulator::SimulatorConfig;
+use onelane::model::{BudgetRefusal, JobStatus, Limit, OverBudget};
+use onelane::queue::{QueueMsg, SubmitError};
+use onelane::simulator::{Fault, Rule, SimulatorConfig};
 use serde_json::json;
 
 use crate::support::api::Api;
@@ -138,4 +139,213 @@ async fn a_budget_that_refuses_says_so_at_the_door() {
     let problem = answer.expect(429);
     assert_eq!(problem["type"], "urn:onelane:problem:over-budget");
     assert!(spent(&lane).await <= 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_in_money_is_never_exceeded_with_one_slot_and_its_end_is_told() {
+    // glm-4.7 by the list of bigmodel.cn: 300 tokens of an answer are 0.0042 CNY at most.
+    let mut world = world(BudgetSection {
+        amount: Some("0.02".to_owned()),
+        ..BudgetSection::default()
+    });
+    world.config.glm.max_tokens = Some(300);
+    world.config.money.price_list = onelane::config::PriceList::Cny;
+    world.config.alerts.every_ms = 100;
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    for n in 0..20 {
+        lane.submit(prompt(format!("tell me [[sim completion_tokens=300]] {n}")))
+            .await
+            .unwrap();
+    }
+    until("nothing more fits", async || {
+        let status = lane.lane().await.unwrap();
+        status.in_flight == 0 && status.ready == 0 && status.over_budget > 0
+    })
+    .await;
+    let standing = &lane.budgets().await.unwrap()[0];
+    let cost: i64 = crate::support::http::calls_of(&lane)
+        .await
+        .iter()
+        .filter_map(|call| call.cost)
+        .map(|cost| cost.nanos)
+        .sum();
+    assert_eq!(u64::try_from(cost).unwrap(), standing.spent);
+    let Limit::Money(limit) = standing.limit else {
+        panic!("{standing:?}")
+    };
+    assert!(cost > limit.nanos / 2 && cost <= limit.nanos, "{cost}");
+    assert!(standing.short, "something did not fit");
+    until("the alert is told", async || {
+        let alerts = api.get("/api/admin/glm/alerts").await.expect(200);
+        alerts["active"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|a| a["rule"] == "budget")
+    })
+    .await;
+    let shown = api.get("/api/admin/glm/budgets").await.expect(200);
+    assert_eq!(shown["budgets"][0]["unit"], "CNY");
+    assert_eq!(shown["budgets"][0]["limit"], json!(0.02));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_would_never_fit_is_refused_at_every_door() {
+    let world = world(tokens(150, None));
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    // 100 tokens of an answer, and more than 50 of the prompt.
+    let large = || prompt("too large");
+    let is_large = |error: &Error| {
+        let Error::OverBudget(refusal) = error else {
+            return false;
+        };
+        matches!(**refusal, BudgetRefusal::TooLarge { needed: 173, .. })
+    };
+    let refused = lane.submit(large()).await.unwrap_err();
+    assert!(is_large(&refused), "{refused}");
+    let help = "budget day allows 150 tokens a day; give it a lower max_tokens or raise the budget";
+    assert!(refused.to_string().ends_with(help), "{refused}");
+    let many = lane.submit_many(vec![large(), large()]).await.unwrap();
+    assert!(many.iter().all(|one| is_large(one.as_ref().unwrap_err())));
+    let queue = lane.queue().await.unwrap();
+    let submission = Box::new(large());
+    let message = |reply| QueueMsg::Submit { submission, reply };
+    let answer = queue.call(message, None).await.unwrap().unwrap();
+    assert!(
+        matches!(answer, Err(SubmitError::OverBudget(_))),
+        "{answer:?}"
+    );
+    let jobs = json!({"prompt": "too large"}).to_string();
+    let problem = api.post("/api/glm/jobs", jobs).await.expect(422);
+    assert_eq!(problem["type"], "urn:onelane:problem:beyond-budget");
+    let chat = json!({"model": "glm-4.7", "messages": [{"role": "user", "content": "hi"}]});
+    let problem = api.post("/v1/chat/completions", chat.to_string()).await;
+    problem.expect(422);
+    assert_eq!(lane.queue_status().await.unwrap().total(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_again_with_his_key_gets_his_job_whatever_the_budget() {
+    let world = world(BudgetSection {
+        over: OverBudget::Refuse,
+        ..tokens(400, None)
+    });
+    let lane = world.start().await;
+    let with_key = |key: &str| prompt("first").idempotency_key(key);
+    let first = lane.call(with_key("a")).await.unwrap();
+    let api = Api::serve(&lane).await;
+    let less = json!({"budgets": {"day": {"tokens": 10}}});
+    api.configure(less).await;
+    let again = lane.submit(with_key("a")).await.unwrap();
+    assert_eq!((again.job_id, again.created), (first.job.id, false));
+    let another = lane.submit(with_key("b")).await;
+    assert!(matches!(another, Err(Error::OverBudget(_))), "{another:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_refused_where_one_job_is() {
+    let world = world(BudgetSection {
+        over: OverBudget::Refuse,
+        ..tokens(300, None)
+    });
+    let lane = world.start().await;
+    while let Ok(taken) = lane.submit(prompt("more")).await {
+        lane.wait(taken.job_id).await.unwrap();
+    }
+    let many = lane.submit_many(vec![prompt("more"), prompt("more")]).await;
+    for one in many.unwrap() {
+        assert!(matches!(one, Err(Error::OverBudget(_))), "{one:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_a_job_waits_is_told() {
+    let world = world(tokens(250, None));
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let mut waiting = Vec::new();
+    for n in 0..30 {
+        waiting.push(lane.submit(prompt(format!("{n}"))).await.unwrap().job_id);
+    }
+    until("nothing more fits", async || {
+        let status = lane.lane().await.unwrap();
+        status.in_flight == 0 && status.ready == 0
+    })
+    .await;
+    let job = api
+        .get(&format!("/api/admin/glm/queue/{}", waiting[29]))
+        .await
+        .expect(200);
+    let why = job["job"]["waitingFor"].as_str().unwrap();
+    assert!(
+        why.starts_with("it may come to 166 tokens, and of budget day "),
+        "{why}"
+    );
+    let metrics = api.get("/api/admin/glm/metrics").await.expect(200);
+    let lane_view = &metrics["lane"];
+    assert!(lane_view["overBudget"].as_u64().unwrap() > 0);
+    assert!(
+        lane_view["shortage"]
+            .as_str()
+            .unwrap()
+            .contains("budget day")
+    );
+    lane.pause(Some("lunch".to_owned())).await.unwrap();
+    api.configure(json!({"budgets": {"day": {"tokens": 1_000_000}}}))
+        .await;
+    let job = api
+        .get(&format!("/api/admin/glm/queue/{}", waiting[29]))
+        .await
+        .expect(200);
+    assert!(
+        job["job"]["waitingFor"].as_str().unwrap().contains("lunch"),
+        "{job}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_that_only_warns_lets_everything_through() {
+    let world = world(BudgetSection {
+        over: OverBudget::Warn,
+        ..tokens(40, None)
+    });
+    let lane = world.start().await;
+    for n in 0..5 {
+        lane.call(prompt(format!("{n}"))).await.unwrap();
+    }
+    let standing = &lane.budgets().await.unwrap()[0];
+    assert!(
+        standing.spent > 40 && standing.short && standing.warned,
+        "{standing:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_its_tokens_counts_as_what_was_reserved() {
+    let world = world(tokens(400, None));
+    let choice = r#"{"choices":[{"message":{"role":"assistant","content":"yes"}}]}"#;
+    world.sim.add_rule(Rule::always(Fault::Custom {
+        status: 200,
+        headers: BTreeMap::new(),
+        body: choice.to_owned(),
+    }));
+    let lane = world.start().await;
+    for n in 0..5 {
+        lane.submit(prompt(format!("{n}"))).await.unwrap();
+    }
+    until("nothing more fits", async || {
+        let status = lane.lane().await.unwrap();
+        status.in_flight == 0 && status.ready == 0
+    })
+    .await;
+    let counts = lane.queue_status().await.unwrap();
+    assert_eq!(
+        (counts.completed, counts.pending),
+        (2, 3),
+        "165 each, of 400"
+    );
+    let lane = world.restart(lane).await;
+    assert_eq!(lane.budgets().await.unwrap()[0].spent, 330);
 }

@@ -144,26 +144,25 @@ async fn actors_that_fail_at_random_lose_nothing() {
         assert!(!fire, "a fault injected into the {actor}");
     }));
     let lane = world.start().await;
-    let calls: Vec<_> = (0..300)
-        .map(|n| {
-            let lane = lane.clone();
-            tokio::spawn(async move { lane.call(prompt(format!("{n}"))).await })
-        })
-        .collect();
-    for call in calls {
-        assert_eq!(
-            call.await.unwrap().unwrap().job.status,
-            JobStatus::Completed
-        );
+    // Which actor a draw hits depends on who gets its messages when: until each was hit.
+    let mut rounds = 0;
+    while failures.lock().unwrap().len() < 5 {
+        let calls: Vec<_> = (0..300)
+            .map(|n| {
+                let lane = lane.clone();
+                tokio::spawn(async move { lane.call(prompt(format!("{rounds} {n}"))).await })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(
+                call.await.unwrap().unwrap().job.status,
+                JobStatus::Completed
+            );
+        }
+        rounds += 1;
+        assert!(rounds < 50, "{:?}", failures.lock().unwrap());
     }
     assert_eq!(world.glm.peak(), 1);
-    let failures = failures.lock().unwrap().clone();
-    for actor in ["queue", "breaker", "cost", "caller", "store"] {
-        assert!(
-            failures.contains_key(actor),
-            "no {actor} failed: {failures:?}"
-        );
-    }
 }
 
 #[tokio::test(start_paused = true)]

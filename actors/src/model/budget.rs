@@ -18,6 +18,15 @@ pub enum Period {
 }
 
 impl Period {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+
     /// The first day of the period that a day is in.
     #[must_use]
     pub fn first_day(self, day: Day) -> Day {
@@ -89,6 +98,8 @@ pub enum OverBudget {
     Wait,
     /// New jobs of theirs are refused; those that were accepted wait.
     Refuse,
+    /// It is told, and nothing is stopped.
+    Warn,
 }
 
 /// A budget.
@@ -145,8 +156,16 @@ impl Budget {
     }
 }
 
+impl OverBudget {
+    /// Whether anything is stopped.
+    #[must_use]
+    pub const fn stops(self) -> bool {
+        !matches!(self, Self::Warn)
+    }
+}
+
 /// What is set aside for a call before it is made: the worst that it may come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reserve {
     /// Prompt and completion.
     pub tokens: u64,
@@ -179,8 +198,14 @@ pub struct Standing {
     pub over: OverBudget,
     /// Spent in this period: nano-units of the limit's currency, or tokens.
     pub spent: u64,
-    /// Reserved for calls whose cost is not known: the same.
+    /// Reserved for calls that are open or about to be: the same.
     pub reserved: u64,
+    /// Reserved for calls of this period that were maybe billed, until somebody finds out: the same.
+    pub in_doubt: u64,
+    /// Whether the share at which it warns was reached in this period.
+    pub warned: bool,
+    /// Whether something did not fit in this period.
+    pub short: bool,
     /// When the period ends.
     pub until: Timestamp,
 }
@@ -192,9 +217,49 @@ impl Standing {
         self.limit.amount()
     }
 
-    /// Whether nothing more fits.
+    /// A number of it in words.
     #[must_use]
-    pub fn is_used_up(&self) -> bool {
-        self.spent.saturating_add(self.reserved) >= self.allowed()
+    pub fn told(&self, amount: u64) -> String {
+        match self.limit {
+            Limit::Money(Cost { currency, .. }) => {
+                let nanos = i64::try_from(amount).unwrap_or(i64::MAX);
+                Cost { nanos, currency }.to_string()
+            }
+            Limit::Tokens(_) => format!("{amount} tokens"),
+        }
     }
+
+    /// What is gone for this period, whatever the open calls come to.
+    #[must_use]
+    pub const fn gone(&self) -> u64 {
+        self.spent.saturating_add(self.in_doubt)
+    }
+}
+
+/// Why a new job is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BudgetRefusal {
+    /// It would never run: it may come to more than the budget allows a whole period.
+    #[error(
+        "the job may come to {}, and budget {} allows {} a {}; give it a lower max_tokens or raise the budget",
+        .standing.told(*.needed), .standing.account.budget, .standing.told(.standing.allowed()), .standing.period.name()
+    )]
+    TooLarge {
+        /// How the budget stands.
+        standing: Standing,
+        /// The most that the job may come to: nano-units of the limit's currency, or tokens.
+        needed: u64,
+    },
+    /// It does not fit into what is left of the period, and the budget's owner wants that told.
+    #[error(
+        "the job may come to {}, and of budget {} {} are left until {}; it was not taken",
+        .standing.told(*.needed), .standing.account.budget,
+        .standing.told(.standing.allowed().saturating_sub(.standing.gone())), .standing.until
+    )]
+    UsedUp {
+        /// How the budget stands.
+        standing: Standing,
+        /// The most that the job may come to: nano-units of the limit's currency, or tokens.
+        needed: u64,
+    },
 }

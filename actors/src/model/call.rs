@@ -98,7 +98,8 @@ pub struct CallRecord {
     /// Whether GLM may have billed the call although no answer is stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub maybe_billed: bool,
-    /// What was set aside for it, when budgets were on: as long as its cost is not known, it stays so.
+    /// What was set aside for it. A call that was maybe billed keeps it until somebody finds out; one that
+    /// was answered without its tokens is taken for so much by budgets for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Reserve>,
     /// The day of the calendar in force that it is booked on; `None`: its UTC day.
@@ -123,6 +124,12 @@ impl CallRecord {
     pub const fn is_unpriced(&self) -> bool {
         let billed = matches!(self.outcome, CallOutcome::Completed) || self.usage.is_reported();
         self.cost.is_none() && billed
+    }
+
+    /// What budgets take an answered call for of which GLM did not say what it billed.
+    #[must_use]
+    pub fn assumed(&self) -> Option<Reserve> {
+        self.reserved.filter(|_| !self.maybe_billed)
     }
 
     /// Whether GLM may have billed the call and nobody has found out yet.

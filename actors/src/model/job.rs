@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptNo, Failure, JobId, OnInterrupted, Request, Reserve, Seq, SlotId, Timestamp};
+use super::{AttemptNo, Failure, JobId, OnInterrupted, Reserve, Seq, SlotId, Timestamp};
 use crate::policy::estimate::Estimate;
 
 /// The status of a job, as the API shows it.
@@ -129,33 +129,26 @@ pub struct AsyncTask {
     pub account: String,
 }
 
-/// The most tokens that a call can come to.
+/// The most tokens that a call can come to, as far as its request tells. What the request leaves open
+/// is filled in when it is sent, by the settings and the model of that moment
+/// ([`crate::policy::worst::tokens`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WorstCase {
-    /// Of the prompt; 0: not known.
+    /// Of the prompt; 0: not known; [`WorstCase::CONTEXT`]: all that the model takes.
     #[serde(default)]
     pub prompt: u32,
-    /// Of the answer.
+    /// Of the answer; or [`WorstCase::CONFIGURED`], or [`WorstCase::MODEL`].
     #[serde(default)]
     pub completion: u32,
 }
 
 impl WorstCase {
-    /// A token has at least a byte; what is no text counts as the estimate says, the chat's template for
-    /// some tokens more.
-    #[must_use]
-    pub fn of(request: &Request, estimate: &Estimate) -> Self {
-        const TEMPLATE_TOKENS: u64 = 64;
-        let bytes = u64::try_from(request.len()).unwrap_or(u64::MAX);
-        let prompt = bytes
-            .max(estimate.prompt_tokens)
-            .saturating_add(TEMPLATE_TOKENS);
-        let bounded = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
-        Self {
-            prompt: bounded(prompt),
-            completion: bounded(estimate.completion_tokens_max),
-        }
-    }
+    /// A prompt that nothing but the model's context bounds.
+    pub const CONTEXT: u32 = u32::MAX;
+    /// An answer that `glm.max_tokens` bounds, or the model if that is not set.
+    pub const CONFIGURED: u32 = u32::MAX;
+    /// An answer that the model bounds.
+    pub const MODEL: u32 = u32::MAX - 1;
 }
 
 /// A job, without the bodies of its request and response (those are read when they are needed).

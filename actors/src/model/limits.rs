@@ -28,8 +28,8 @@ pub const TASK_MS_MAX: u64 = 86_400_000;
 pub const AFTER_JOBS_MAX: usize = 100;
 /// Budgets.
 pub const BUDGETS_MAX: usize = 64;
-/// Jobs of one account that are tried again at once when room came into a budget.
-pub const BUDGET_RETRY_JOBS: usize = 16;
+/// Jobs that wait for room in a budget and are looked at in one step when there may be some.
+pub const BUDGET_LOOKS_AT_ONCE: usize = 1_000;
 /// Lanes beside the default one.
 pub const LANES_MAX: usize = 64;
 /// Models in one fallback chain.

@@ -31,7 +31,9 @@ pub use alert::{
     Alert, AlertBook, AlertKey, AlertSettings, CallWindow, Measure, PastAlert, Thresholds,
     WHOLE_SHARE,
 };
-pub use budget::{Account, Budget, Limit, OverBudget, Period, Reserve, Standing, Whose};
+pub use budget::{
+    Account, Budget, BudgetRefusal, Limit, OverBudget, Period, Reserve, Standing, Whose,
+};
 pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use callback::{CallbackRules, host_rule, is_public};
@@ -60,4 +62,4 @@ pub use settings::{
 };
 pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
-pub use usage::{Usage, UsageKey, UsageRow};
+pub use usage::{Assumed, Usage, UsageKey, UsageRow};

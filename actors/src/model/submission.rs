@@ -4,10 +4,11 @@ use serde_json::value::RawValue;
 
 use super::{
     AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError, Seq,
-    Settings, Timestamp, Unpriced, WorstCase, limits,
+    Settings, Timestamp, Unpriced, limits,
 };
 use crate::policy::estimate;
 use crate::policy::transition::NewJob;
+use crate::policy::worst;
 
 /// A job as it is submitted. Fields that are `None` take the configured default.
 #[derive(Debug, Clone)]
@@ -218,7 +219,7 @@ impl Submission {
             return Err(UnpricedModel { model, currency }.into());
         }
         let figures = estimate::figures(&self.request, &model, settings.max_tokens);
-        let worst = WorstCase::of(&self.request, &figures.estimate);
+        let worst = worst::of(&self.request);
         let mut after = self.after;
         after.sort_unstable();
         after.dedup();

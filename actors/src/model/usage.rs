@@ -86,6 +86,10 @@ pub struct UsageRow {
     pub usage: Usage,
     /// Sum of the costs, by currency.
     pub cost: BTreeMap<Currency, Nanos>,
+    /// What budgets take those answers for that came without their tokens: what was reserved for them. In
+    /// no other sum.
+    #[serde(default, skip_serializing_if = "Assumed::is_nothing")]
+    pub assumed: Assumed,
     /// Calls that were billed at a cost that is not known (no price, or no usage): unknown is not 0.
     pub unpriced_calls: u64,
     /// Sum of the response times of the successes, in milliseconds.
@@ -98,7 +102,46 @@ pub struct UsageRow {
     pub failure_classes: BTreeMap<FailureClass, u64>,
 }
 
+/// What was reserved for calls of which nobody will know what they cost.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Assumed {
+    /// Sum of the tokens.
+    pub tokens: u64,
+    /// Sum of the costs, by currency.
+    pub cost: BTreeMap<Currency, Nanos>,
+}
+
+impl Assumed {
+    /// Whether there were none.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn add(&mut self, tokens: u64, cost: impl IntoIterator<Item = (Currency, Nanos)>) {
+        self.tokens = self.tokens.saturating_add(tokens);
+        for (currency, nanos) in cost {
+            let sum = self.cost.entry(currency).or_default();
+            *sum = sum.saturating_add(nanos);
+        }
+    }
+}
+
 impl UsageRow {
+    /// What budgets in this currency count of it.
+    #[must_use]
+    pub fn budgeted(&self, currency: Currency) -> Nanos {
+        let of = |sums: &BTreeMap<Currency, Nanos>| sums.get(&currency).copied().unwrap_or(0);
+        of(&self.cost).saturating_add(of(&self.assumed.cost))
+    }
+
+    /// What budgets in tokens count of it.
+    #[must_use]
+    pub const fn budgeted_tokens(&self) -> u64 {
+        self.usage.total_tokens.saturating_add(self.assumed.tokens)
+    }
+
     /// A row without calls.
     #[must_use]
     pub fn empty(key: UsageKey) -> Self {
@@ -109,6 +152,7 @@ impl UsageRow {
             failures: 0,
             usage: Usage::default(),
             cost: BTreeMap::new(),
+            assumed: Assumed::default(),
             unpriced_calls: 0,
             response_time_ms: 0,
             response_times: Histogram::default(),
@@ -126,6 +170,12 @@ impl UsageRow {
             let sum = self.cost.entry(*currency).or_default();
             *sum = sum.saturating_add(*nanos);
         }
+        let costs = other
+            .assumed
+            .cost
+            .iter()
+            .map(|(currency, nanos)| (*currency, *nanos));
+        self.assumed.add(other.assumed.tokens, costs);
         self.unpriced_calls += other.unpriced_calls;
         self.response_time_ms = self.response_time_ms.saturating_add(other.response_time_ms);
         self.response_times.merge(&other.response_times);
@@ -174,6 +224,10 @@ impl UsageRow {
             }
             None if call.is_unpriced() => self.unpriced_calls += 1,
             None => {}
+        }
+        if let Some(assumed) = call.assumed() {
+            let cost = assumed.cost.map(|cost| (cost.currency, cost.nanos));
+            self.assumed.add(assumed.tokens, cost);
         }
         if call.outcome == CallOutcome::Completed {
             self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);

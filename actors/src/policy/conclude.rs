@@ -8,6 +8,7 @@ use crate::model::{
 };
 use crate::policy::judge::{self, Bench, BreakerEffect, JobEffect, LaneEffect, Sent};
 use crate::policy::transition::{Next, Settlement};
+use crate::policy::worst;
 use crate::ports::GlmOutcome;
 
 /// What a caller reports of a run.
@@ -192,7 +193,11 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             }
         }
     };
-    call.reserved = kept(job, call.maybe_billed);
+    call.reserved = if answered {
+        assumed(job, &call, settings)
+    } else {
+        kept(job, call.maybe_billed, settings)
+    };
     Concluded {
         settlement: Settlement {
             job_id: job.id,
@@ -209,9 +214,26 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
     }
 }
 
+/// What is set aside for the open call; where no budget counted it when it was sent, what would be now.
+fn reserved(job: &Job, settings: &Settings) -> Reserve {
+    let known = job.open.and_then(|open| open.reserve);
+    known.unwrap_or_else(|| worst::reserve(job.worst, settings, job.sent_to()))
+}
+
 /// What stays reserved of a call that was maybe billed.
-fn kept(job: &Job, maybe_billed: bool) -> Option<Reserve> {
-    job.open.filter(|_| maybe_billed)?.reserve
+fn kept(job: &Job, maybe_billed: bool, settings: &Settings) -> Option<Reserve> {
+    maybe_billed.then(|| reserved(job, settings))
+}
+
+/// What budgets take an answer for that came without its tokens: otherwise a server that never tells them
+/// would be free.
+fn assumed(job: &Job, call: &CallRecord, settings: &Settings) -> Option<Reserve> {
+    if settings.budgets.is_empty() || call.cost.is_some() || call.usage.is_chargeable() {
+        return None;
+    }
+    let Reserve { tokens, cost } = reserved(job, settings);
+    let tokens = if call.usage.is_reported() { 0 } else { tokens };
+    Some(Reserve { tokens, cost })
 }
 
 /// The day that a call is booked on, where that is not its UTC day.
@@ -252,7 +274,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         booked_on: booked_on(settings, now),
         billing: None,
     };
-    call.reserved = kept(job, true);
+    call.reserved = kept(job, true, settings);
     let (next, back_in_line) = next_of(job, &effect, failure, interruptions);
     Concluded {
         settlement: Settlement {

@@ -22,14 +22,16 @@ mod dispatch;
 mod orphans;
 mod routes;
 mod settle;
+mod shelf;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE,
-    HoldScope, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
+    Account, AsyncTask, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord,
+    DEFAULT_LANE, HoldScope, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp,
+    limits,
 };
 use crate::policy::adaptive;
 use crate::policy::budget::Budgets;
@@ -41,9 +43,9 @@ use crate::policy::slot::{Slot, Stage, attempt_of};
 use crate::policy::transition::{Applied, Dispatch, Refusal, Transition};
 use crate::ports::Recovered;
 
-use afford::Starved;
 use orphans::Orphan;
 use routes::Routes;
+use shelf::Shelf;
 pub use view::{LaneSnapshot, LaneView};
 
 /// Something to be done, in this order.
@@ -123,7 +125,14 @@ pub struct Lane {
     routes: Routes,
     orphans: BTreeMap<JobId, Orphan>,
     budgets: Budgets,
-    starved: Starved,
+    /// Whether [`Lane::start`] was said.
+    started: bool,
+    /// Jobs that wait for room in a budget.
+    shelf: Shelf,
+    /// Accounts of everybody's for whose room the most urgent job waits in this step.
+    shut: Vec<Account>,
+    /// There is more to do than one step does.
+    soon: Option<Timestamp>,
     /// Jobs that are being given up on disk, with how often that was asked.
     cancelling: BTreeMap<JobId, u32>,
     state: LaneState,
@@ -157,7 +166,10 @@ impl Lane {
             routes: Routes::default(),
             orphans: BTreeMap::new(),
             budgets: Budgets::default(),
-            starved: Starved::default(),
+            started: false,
+            shelf: Shelf::default(),
+            shut: Vec::new(),
+            soon: None,
             cancelling: BTreeMap::new(),
             state: recovered.lane,
             endpoint_digest: settings.endpoint.digest(),
@@ -285,6 +297,7 @@ impl Lane {
     /// Begins: the first effects after [`Lane::recover`].
     #[must_use]
     pub fn start(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.started = true;
         self.resolve_orphans(now, None);
         self.go_on(now)
     }
@@ -419,6 +432,7 @@ impl Lane {
         if self.cancel_in_slot(id) {
             return (CancelPath::Settlement, self.go_on(now));
         }
+        self.forget_shelved(id);
         self.line.remove(id);
         for track in self.tracks.values_mut() {
             if track.stage.take(id).is_some() {
@@ -536,6 +550,8 @@ impl Lane {
             self.state_changed();
         }
         self.line.configure(&settings);
+        // Prices, bounds and fallbacks decide what fits, too.
+        self.shelf.look_at_all();
         self.go_on(now)
     }
 
@@ -634,6 +650,7 @@ impl Lane {
             self.line.next_change(),
             hold::next_end(&self.state),
             budgets,
+            self.soon,
         ]
         .into_iter()
         .chain(of_lanes)

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     CallOutcome, Failure, FailureClass, HoldKind, JobStatus, LaneCondition, LaneRules,
-    ModelCondition, Request, Seq, Usage, code,
+    ModelCondition, Request, Seq, Usage, UsageKey, UsageRow, code,
 };
+use crate::policy::budget::Ledger;
 use crate::policy::conclude::{Circumstances, Finished, conclude};
 use crate::policy::judge::{Bench, BreakerEffect, LaneEffect};
 use crate::policy::transition;
@@ -67,6 +68,7 @@ struct Disk {
     lane: LaneState,
     completions: BTreeMap<JobId, u32>,
     closed: BTreeMap<(JobId, AttemptNo), CallOutcome>,
+    calls: Vec<CallRecord>,
     unstaged: BTreeSet<(JobId, AttemptNo)>,
 }
 
@@ -84,6 +86,7 @@ impl Disk {
         match transition {
             Transition::Settle(s) => {
                 self.closed.insert((id, s.attempt), s.call.outcome);
+                self.calls.push(s.call.clone());
                 if job.status == JobStatus::Completed {
                     *self.completions.entry(id).or_default() += 1;
                 }
@@ -105,6 +108,20 @@ impl Disk {
                 }
                 Ok(Applied::Job(Box::new(job.clone())))
             }
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        let mut rows: BTreeMap<UsageKey, UsageRow> = BTreeMap::new();
+        for call in &self.calls {
+            let key = UsageKey::of(call);
+            let row = rows.entry(key.clone());
+            row.or_insert_with(|| UsageRow::empty(key)).add(call);
+        }
+        let doubt = self.calls.iter().filter(|call| call.is_billing_open());
+        Ledger {
+            usage: rows.into_values().collect(),
+            doubt: doubt.cloned().collect(),
         }
     }
 
@@ -337,6 +354,8 @@ impl World {
             self.lane.snapshot().generation + 1,
             self.now,
         );
+        self.lane
+            .load_budgets(&self.disk.ledger(), &self.settings, self.now);
         let effects = self.lane.start(self.now);
         self.carry_out(effects);
     }
@@ -1079,3 +1098,6 @@ fn a_jobs_own_bound_says_nothing_of_the_service() {
 
 #[path = "lane_steering_tests.rs"]
 mod steering;
+
+#[path = "lane_budget_tests.rs"]
+mod budgets;

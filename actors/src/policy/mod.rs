@@ -19,3 +19,4 @@ pub mod ready;
 pub mod retry;
 pub mod slot;
 pub mod transition;
+pub mod worst;

@@ -4,8 +4,8 @@ use ractor::{ActorRef, RpcReplyPort};
 
 use crate::caller::CallerMsg;
 use crate::model::{
-    AttemptNo, Billing, BreakerSnapshot, HoldScope, JobEntry, JobId, SlotId, Standing, Submission,
-    SubmissionError, WorstCase,
+    AttemptNo, Billing, BreakerSnapshot, BudgetRefusal, HoldScope, JobEntry, JobId, SlotId,
+    Standing, Submission, SubmissionError, WorstCase,
 };
 use crate::policy::conclude::Finished;
 use crate::policy::lane::{LaneSnapshot, Verdict};
@@ -24,6 +24,9 @@ pub enum SubmitError {
     /// An operator closed the intake: nothing new is taken until the lane is resumed.
     #[error("the intake is closed until an operator resumes the lane")]
     IntakeClosed,
+    /// The budgets do not let it in.
+    #[error(transparent)]
+    OverBudget(Box<BudgetRefusal>),
     /// The store failed; whether the job is on disk is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -123,16 +126,19 @@ pub enum QueueMsg {
         /// The answer.
         reply: RpcReplyPort<Vec<Standing>>,
     },
-    /// Whether a job would fit into every budget now.
+    /// Whether the budgets let new jobs in.
     Affords {
-        /// Whose job.
-        user_id: String,
-        /// For which model.
-        model: String,
-        /// Its size.
-        worst: WorstCase,
-        /// The budget that it does not fit into; `None`: it fits into all.
-        reply: RpcReplyPort<Option<Standing>>,
+        /// The jobs.
+        jobs: Vec<Asking>,
+        /// Why each is not taken, if it is not.
+        reply: RpcReplyPort<Vec<Option<BudgetRefusal>>>,
+    },
+    /// Why a job that waits does not run, in words; `None`: it only waits for its turn, or not at all.
+    WaitsFor {
+        /// The job.
+        job_id: JobId,
+        /// The answer.
+        reply: RpcReplyPort<Option<String>>,
     },
     /// It is on disk what an attempt cost that was maybe billed.
     Billed {
@@ -197,6 +203,17 @@ pub enum QueueMsg {
     },
     /// From the queue's own timer.
     Tick,
+}
+
+/// A job that somebody wants to submit, as budgets see it.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    /// Whose job.
+    pub user_id: String,
+    /// For which model.
+    pub model: String,
+    /// Its size.
+    pub worst: WorstCase,
 }
 
 /// The most jobs that may wait while the intake is closed. The store refuses a new job by it, and still

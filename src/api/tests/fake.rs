@@ -200,6 +200,7 @@ impl Lane for FakeLane {
     fn job(&self, id: JobId) -> Answer<'_, JobDetail> {
         let attempts = self.lock().calls.clone();
         now(self.find(id).map(|record| JobDetail {
+            waiting_for: None,
             record,
             attempts: attempts.into_iter().filter(|c| c.job_id == id).collect(),
         }))
@@ -226,6 +227,7 @@ impl Lane for FakeLane {
             state.page = Some((filter, cursor, limit));
             let calls = &state.calls;
             let letter = |record: &JobRecord| JobDetail {
+                waiting_for: None,
                 record: record.clone(),
                 attempts: calls
                     .iter()

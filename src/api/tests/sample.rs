@@ -162,6 +162,8 @@ pub(in crate::api) fn metrics() -> Metrics {
             ready: 2,
             waiting: 3,
             parked: 0,
+            over_budget: 0,
+            shortage: None,
             lanes: Vec::new(),
             models: Vec::new(),
             generation: 0,

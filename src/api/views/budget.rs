@@ -21,9 +21,11 @@ pub(in crate::api) struct StandingView<'a> {
     unit: &'static str,
     limit: Box<RawValue>,
     spent: Box<RawValue>,
-    /// Set aside for calls whose cost is not known yet, maybe billed ones among them.
+    /// Set aside for calls that are open or about to be.
     reserved: Box<RawValue>,
-    /// Nothing more fits.
+    /// Set aside for calls of this period that were maybe billed, until somebody finds out.
+    in_doubt: Box<RawValue>,
+    /// Nothing is left of this period.
     used_up: bool,
     over: OverBudget,
     /// When the period ends.
@@ -58,7 +60,8 @@ impl<'a> StandingView<'a> {
             limit: number(standing.allowed()),
             spent: number(standing.spent),
             reserved: number(standing.reserved),
-            used_up: standing.is_used_up(),
+            in_doubt: number(standing.in_doubt),
+            used_up: standing.gone() >= standing.allowed(),
             over: standing.over,
             until: standing.until,
         }

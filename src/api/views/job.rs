@@ -98,6 +98,9 @@ pub(crate) struct JobView<'a> {
     waits_for: &'a [JobId],
     #[serde(skip_serializing_if = "Option::is_none")]
     set_aside: Option<SetAsideView>,
+    /// Why it waits, if it is for more than its turn; only in the whole job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<&'a str>,
     /// What it costs is not known: its model has no price, or GLM did not say what it billed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unpriced: bool,
@@ -175,6 +178,7 @@ impl<'a> JobView<'a> {
                 .filter(|_| matches!(shown, Shown::Whole)),
             idempotency_key: job.idempotency_key.as_deref(),
             metadata: job.metadata.as_deref(),
+            waiting_for: None,
             attempts: None,
         }
     }
@@ -182,6 +186,12 @@ impl<'a> JobView<'a> {
     /// With its call log.
     pub(crate) fn with_attempts(mut self, attempts: Vec<CallView<'a>>) -> Self {
         self.attempts = Some(attempts);
+        self
+    }
+
+    /// With what it waits for.
+    pub(crate) const fn waiting_for(mut self, why: Option<&'a str>) -> Self {
+        self.waiting_for = why;
         self
     }
 }

@@ -134,6 +134,9 @@ struct LaneView<'a> {
     waiting: u64,
     /// Jobs that wait for other jobs or for somebody's word.
     parked: u64,
+    /// Of those the ones that wait for room in a budget, and why one of them does.
+    over_budget: u64,
+    shortage: Option<&'a str>,
     lanes: Vec<LaneDetailView<'a>>,
     models: Vec<ModelDetailView<'a>>,
     generation: u64,
@@ -154,6 +157,8 @@ impl<'a> LaneView<'a> {
             ready: lane.ready,
             waiting: lane.waiting,
             parked: lane.parked,
+            over_budget: lane.over_budget,
+            shortage: lane.shortage.as_deref(),
             lanes: lane.lanes.iter().map(LaneDetailView::new).collect(),
             models: lane.models.iter().map(ModelDetailView::new).collect(),
             generation: lane.generation,

@@ -85,7 +85,12 @@ fn passing(lane: &LaneStatus) -> Option<String> {
         return Some(reason);
     }
     if lane.breaker.state != BreakerState::Open {
-        return None;
+        let nothing_else = lane.in_flight == 0 && lane.ready == 0 && lane.waiting == 0;
+        let short = lane.shortage.as_ref().filter(|_| nothing_else);
+        return short.map(|why| match lane.over_budget {
+            1 => format!("1 job waits for room: {why}"),
+            jobs => format!("{jobs} jobs wait for room, one of them: {why}"),
+        });
     }
     let why = breaker_reason(lane);
     Some(match lane.breaker.probe_at {
@@ -215,6 +220,8 @@ mod tests {
             ready: 0,
             waiting: 0,
             parked: 0,
+            over_budget: 0,
+            shortage: None,
             lanes: Vec::new(),
             models: Vec::new(),
             generation: 0,

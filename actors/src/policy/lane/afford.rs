@@ -1,65 +1,21 @@
-//! What the lanes may still spend: a call is reserved for before it is staged or sent; what does not
-//! fit into a budget makes way for the others and waits for room.
+//! What the lanes may still spend: a call is reserved for before it is staged or sent.
+//!
+//! A job that does not fit into what is left of a period makes way for the others until the next period,
+//! or until somebody changes the budget. One that fits as soon as open calls have cost less than was
+//! reserved for them keeps its turn: nobody behind it that shares the account takes the room before.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::{
-    Account, AttemptNo, Billing, JobEntry, JobId, Reserve, Seq, Settings, Standing, Timestamp,
-    WorstCase, limits,
+    Account, AttemptNo, Billing, BudgetRefusal, JobEntry, JobId, Reserve, Settings, Standing,
+    Timestamp, WorstCase, limits,
 };
-use crate::policy::budget::{BudgetNews, Budgets, Ledger};
-use crate::policy::lane::Lane;
+use crate::policy::budget::{BudgetNews, Budgets, Fit, Ledger};
+use crate::policy::lane::shelf::Need;
+use crate::policy::lane::{Lane, routes};
 use crate::policy::ready::Place;
 use crate::policy::slot::Slot;
-
-/// Jobs that wait for room in a budget, by the account that they do not fit into, the most urgent first.
-/// They stay in line, parked: deadlines, cancels and new priorities find them there.
-#[derive(Debug, Default)]
-pub(super) struct Starved(BTreeMap<Account, BTreeMap<(Reverse<i32>, Seq), JobId>>);
-
-impl Starved {
-    fn insert(&mut self, account: Account, entry: &JobEntry) {
-        let of_account = self.0.entry(account).or_default();
-        of_account.insert((Reverse(entry.priority), entry.seq), entry.id);
-    }
-
-    /// Takes the first of every account, `most` of each at most.
-    fn take(&mut self, most: usize) -> Vec<JobId> {
-        let mut taken = Vec::new();
-        for jobs in self.0.values_mut() {
-            for _ in 0..most {
-                let Some((_, id)) = jobs.pop_first() else {
-                    break;
-                };
-                taken.push(id);
-            }
-        }
-        self.0.retain(|_, jobs| !jobs.is_empty());
-        taken
-    }
-
-    /// How many wait.
-    pub(super) fn len(&self) -> usize {
-        self.0.values().map(BTreeMap::len).sum()
-    }
-
-    /// What a job does not fit into.
-    fn account_of(&self, entry: &JobEntry) -> Option<&Account> {
-        let key = (Reverse(entry.priority), entry.seq);
-        let found = self.0.iter().find(|(_, jobs)| jobs.contains_key(&key));
-        found.map(|(account, _)| account)
-    }
-}
-
-/// The most that a call may come to.
-fn reserve_for(settings: &Settings, worst: WorstCase, model: &str) -> Reserve {
-    let (prompt, completion) = (u64::from(worst.prompt), u64::from(worst.completion));
-    Reserve {
-        tokens: prompt.saturating_add(completion),
-        cost: settings.prices.worst_case(model, prompt, completion),
-    }
-}
+use crate::policy::worst;
 
 impl Lane {
     /// Reckons the budgets of `settings` anew, from what the store says of this month and of what is in
@@ -67,7 +23,19 @@ impl Lane {
     pub fn load_budgets(&mut self, ledger: &Ledger, settings: &Settings, now: Timestamp) {
         let mut open: Vec<(JobId, String, String, Reserve)> = Vec::new();
         let mut add = |id, user: &str, model: &str, worst, known: Option<Reserve>| {
-            let reserve = known.unwrap_or_else(|| reserve_for(settings, worst, model));
+            let by_now = worst::reserve(worst, settings, model);
+            let reserve = known.map_or(by_now, |known| Reserve {
+                tokens: known.tokens.max(by_now.tokens),
+                // It is charged by the prices in force when it ends.
+                cost: known
+                    .cost
+                    .filter(|cost| {
+                        by_now.cost.is_some_and(|by_now| {
+                            by_now.currency == cost.currency && by_now.nanos <= cost.nanos
+                        })
+                    })
+                    .or(by_now.cost),
+            });
             open.push((id, user.to_owned(), model.to_owned(), reserve));
         };
         for orphan in self.orphans.values() {
@@ -95,7 +63,14 @@ impl Lane {
         let open = open
             .iter()
             .map(|(id, user, model, reserve)| (*id, user.as_str(), model.as_str(), *reserve));
-        self.budgets = Budgets::load(settings, ledger, open, now);
+        let before = self.started.then_some(&self.budgets);
+        self.budgets = Budgets::load(settings, ledger, open, before, now);
+    }
+
+    /// Whether the budgets have to be loaded again: the clock was set back.
+    #[must_use]
+    pub const fn needs_ledger(&self) -> bool {
+        self.budgets.is_stale()
     }
 
     /// What is to be told of the budgets since this was asked last.
@@ -109,12 +84,11 @@ impl Lane {
         self.budgets.standings()
     }
 
-    /// The budget that a job of this user, model and size does not fit into now, if there is one.
+    /// Why the budgets do not let a new job of this user, model and size in, if they do not.
     #[must_use]
-    pub fn over_budget(&self, user: &str, model: &str, worst: WorstCase) -> Option<Standing> {
-        let reserve = reserve_for(&self.settings, worst, model);
-        let account = self.budgets.refuses(user, model, reserve)?;
-        self.budgets.standing(&account)
+    pub fn refuses(&self, user: &str, model: &str, worst: WorstCase) -> Option<BudgetRefusal> {
+        let reserve = worst::reserve(worst, &self.settings, model);
+        self.budgets.refuses(user, model, reserve)
     }
 
     /// Somebody found out what an attempt cost that was maybe billed, and that is on disk.
@@ -126,43 +100,122 @@ impl Lane {
         billing: &Billing,
         now: Timestamp,
     ) -> Vec<super::Effect> {
+        self.budgets.roll(now);
         self.budgets.resolve(id, attempt, billing);
         self.go_on(now)
     }
 
-    /// Reserves the worst that a call may come to. `Err`: it does not fit into this account.
+    /// Reserves the worst that a call may come to. `displaced` is a staged job that is taken back if it
+    /// fits. `Err`: it does not fit, even if every staged job that is less urgent were taken back.
     pub(super) fn afford(
         &mut self,
+        place: Place,
         entry: &JobEntry,
-        model: &std::sync::Arc<str>,
-    ) -> Result<Option<Reserve>, Account> {
+        model: &Arc<str>,
+        displaced: Option<JobId>,
+        now: Timestamp,
+    ) -> Result<Option<Reserve>, Fit> {
         if self.budgets.is_empty() {
+            self.take_back(displaced, now);
             return Ok(None);
         }
-        let reserve = reserve_for(&self.settings, entry.worst, model);
+        let reserve = worst::reserve(entry.worst, &self.settings, model);
         // What it reserved when it was staged makes room for itself.
         self.budgets.release(entry.id);
-        match self.budgets.refuses(&entry.user_id, model, reserve) {
-            Some(account) => Err(account),
-            None => {
-                self.budgets
-                    .reserve(entry.id, &entry.user_id, model, reserve);
-                Ok(Some(reserve))
+        let mut yielding: Vec<JobId> = displaced.into_iter().collect();
+        let fit = |budgets: &Budgets, yielding: &[JobId]| {
+            budgets.fit(&entry.user_id, model, reserve, yielding)
+        };
+        let accounts = self.budgets.accounts_of(&entry.user_id, model);
+        let mut fits = fit(&self.budgets, &yielding);
+        if let Fit::Later(_) = fits {
+            for id in self.less_urgent(place, &accounts, displaced) {
+                yielding.push(id);
+                fits = fit(&self.budgets, &yielding);
+                if fits == Fit::Now {
+                    break;
+                }
+            }
+        }
+        // Nobody takes the room that somebody before him waits for.
+        let taken = |account: &&Account| {
+            self.shut.contains(account) || self.shelf.is_behind(entry, account)
+        };
+        if fits == Fit::Now
+            && let Some(account) = accounts.iter().find(taken)
+        {
+            fits = Fit::Later(account.clone());
+        }
+        if fits != Fit::Now {
+            return Err(fits);
+        }
+        self.take_back(yielding, now);
+        self.budgets
+            .reserve(entry.id, &entry.user_id, model, reserve);
+        for account in accounts {
+            self.unshelve(&account, now);
+        }
+        Ok(Some(reserve))
+    }
+
+    /// Staged jobs that a job at `place` outranks and that have reserved in one of these accounts, the least
+    /// urgent first.
+    fn less_urgent(&self, place: Place, accounts: &[Account], except: Option<JobId>) -> Vec<JobId> {
+        let stages = self.tracks.values().map(|track| &track.stage);
+        let mut found: Vec<_> = stages
+            .flat_map(|stage| stage.iter())
+            .filter(|staged| place.outranks(staged.place) && Some(staged.entry.id) != except)
+            .filter(|staged| {
+                let id = staged.entry.id;
+                accounts
+                    .iter()
+                    .any(|account| self.budgets.held_for(id, account) > 0)
+            })
+            .collect();
+        found.sort_by_key(|staged| (staged.entry.priority, std::cmp::Reverse(staged.entry.seq)));
+        found.iter().map(|staged| staged.entry.id).collect()
+    }
+
+    fn take_back(&mut self, jobs: impl IntoIterator<Item = JobId>, now: Timestamp) {
+        for id in jobs {
+            let staged = self
+                .tracks
+                .values_mut()
+                .find_map(|track| track.stage.take(id));
+            if let Some(staged) = staged {
+                self.unstage(staged, now);
             }
         }
     }
 
-    /// A job that was taken from the line waits for room.
-    pub(super) fn starve(
+    /// A job that was taken from the line does not fit into a budget: it is put back, or waits on the shelf.
+    pub(super) fn make_wait(
         &mut self,
         place: Place,
         entry: JobEntry,
-        account: Account,
+        fit: Fit,
+        diverted: bool,
         now: Timestamp,
     ) {
-        self.budgets.note_refusal(&account);
-        self.starved.insert(account, &entry);
         let id = entry.id;
+        let need = match fit {
+            Fit::Now => {
+                self.line.put_back(place, entry, now);
+                return;
+            }
+            Fit::Later(account) if account.user.is_none() => {
+                // Everybody behind it shares that account: they wait where they are.
+                self.shut.push(account);
+                self.line.put_back(place, entry, now);
+                return;
+            }
+            Fit::Later(account) => Need::Calls(account),
+            Fit::Never(account) => {
+                self.budgets.note_refusal(&account);
+                Need::Period(account)
+            }
+        };
+        self.shelf.put(&entry, need, diverted);
         self.line.put_back(place, entry, now);
         if let Some(mut entry) = self.line.remove(id) {
             entry.parked = true;
@@ -170,36 +223,110 @@ impl Lane {
         }
     }
 
-    /// Lets those try again that wait for room: all of them when a period has begun, else the first of
-    /// each account when something was freed.
-    pub(super) fn feed(&mut self, now: Timestamp) {
-        let rolled = self.budgets.roll(now);
-        if !self.budgets.take_freed() {
-            return;
+    /// A job leaves the line, or takes another place in it: it does not wait for room any more.
+    pub(super) fn forget_shelved(&mut self, id: JobId) -> bool {
+        let need = self.shelf.take(id);
+        if let Some(Need::Calls(account)) = &need {
+            // Those behind it may be next.
+            self.budgets.touch(account.clone());
         }
-        let most = if rolled || self.budgets.is_empty() {
-            usize::MAX
-        } else {
-            limits::BUDGET_RETRY_JOBS
-        };
-        for id in self.starved.take(most) {
-            if let Some(entry) = self.line.get(id).filter(|entry| entry.parked) {
-                let entry = JobEntry {
-                    parked: false,
-                    ..entry.clone()
-                };
-                self.line.release(entry, now);
+        need.is_some()
+    }
+
+    /// Lets those try again that wait for room, where there may be some now.
+    pub(super) fn feed(&mut self, now: Timestamp) {
+        self.shut.clear();
+        self.budgets.roll(now);
+        if self.budgets.take_thawed() {
+            self.shelf.look_at_all();
+        }
+        for account in self.budgets.take_freed() {
+            self.unshelve(&account, now);
+        }
+        for _ in 0..limits::BUDGET_LOOKS_AT_ONCE {
+            let Some(id) = self.shelf.next_to_look_at() else {
+                return;
+            };
+            self.look_at(id, now);
+        }
+        self.soon = Some(now.plus_ms(1));
+    }
+
+    /// Lets the first of those who wait for open calls of this account take its place in line, if it fits.
+    fn unshelve(&mut self, account: &Account, now: Timestamp) {
+        for _ in 0..limits::BUDGET_LOOKS_AT_ONCE {
+            let Some(id) = self.shelf.first(account) else {
+                return;
+            };
+            self.look_at(id, now);
+            let stays = self.shelf.need(id).and_then(Need::account);
+            match self.shelf.need(id) {
+                // It is in line again, and the room is its own until it has had its turn.
+                None => return,
+                Some(_) if stays == Some(account) && self.shelf.first(account) == Some(id) => {
+                    return;
+                }
+                Some(_) => {}
             }
         }
+        self.budgets.touch(account.clone());
+        self.soon = Some(now.plus_ms(1));
+    }
+
+    /// Looks whether a job on the shelf fits by now, and puts it where it belongs.
+    fn look_at(&mut self, id: JobId, now: Timestamp) {
+        let Some(entry) = self.line.get(id).filter(|entry| entry.parked).cloned() else {
+            self.shelf.take(id);
+            return;
+        };
+        let target = routes::target(&entry.model, &self.state, &self.settings);
+        let model: Arc<str> = match target {
+            Some(target) if *target != *entry.model => target.into(),
+            _ => Arc::clone(&entry.model),
+        };
+        let diverted = model != entry.model;
+        let reserve = worst::reserve(entry.worst, &self.settings, &model);
+        let need = match self.budgets.fit(&entry.user_id, &model, reserve, &[]) {
+            Fit::Later(account) if account.user.is_some() => Need::Calls(account),
+            Fit::Never(account) => Need::Period(account),
+            Fit::Now | Fit::Later(_) => {
+                self.shelf.take(id);
+                let entry = JobEntry {
+                    parked: false,
+                    ..entry
+                };
+                self.line.release(entry, now);
+                return;
+            }
+        };
+        self.shelf.put(&entry, need, diverted);
     }
 
     /// Why a job that waits for room does.
-    pub(super) fn starved_by(&self, entry: &JobEntry) -> Option<String> {
-        let account = self.starved.account_of(entry)?;
+    pub(super) fn waits_for_room(&self, entry: &JobEntry) -> Option<String> {
+        let account = self.shelf.need(entry.id)?.account()?;
         let standing = self.budgets.standing(account)?;
+        let model = account.model.as_deref().unwrap_or(&entry.model);
+        let needed = self
+            .budgets
+            .of_reserve(account, worst::reserve(entry.worst, &self.settings, model));
+        let (budget, needed_told) = (&account.budget, standing.told(needed));
+        if needed > standing.allowed() {
+            let (allowed, period) = (standing.told(standing.allowed()), standing.period.name());
+            return Some(format!(
+                "it may come to {needed_told}, and budget {budget} allows {allowed} a {period}"
+            ));
+        }
+        let left = standing.told(standing.allowed().saturating_sub(standing.gone()));
         Some(format!(
-            "budget {} does not allow it before {}",
-            account.budget, standing.until
+            "it may come to {needed_told}, and of budget {budget} {left} are left until {}",
+            standing.until
         ))
+    }
+
+    /// Why the first of those who wait for room does.
+    pub(super) fn shortage(&self) -> Option<String> {
+        let entry = self.line.get(self.shelf.any()?)?;
+        self.waits_for_room(entry)
     }
 }

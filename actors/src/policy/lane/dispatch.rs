@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Account, BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, LaneRules, Reserve,
+    BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, JobId, LaneRules, Reserve,
     SlotId, Timestamp, code, limits,
 };
+use crate::policy::budget::Fit;
 use crate::policy::hold;
 use crate::policy::lane::{Effect, Lane, routes};
 use crate::policy::ready::Place;
@@ -37,6 +38,13 @@ impl Candidate {
             Self::Waiting(_, entry) => entry,
         }
     }
+
+    const fn place(&self) -> Place {
+        match self {
+            Self::Staged(staged) => staged.place,
+            Self::Waiting(place, _) => *place,
+        }
+    }
 }
 
 impl Lane {
@@ -45,10 +53,11 @@ impl Lane {
         if hold::expire(&mut self.state, now) {
             self.state_changed();
         }
+        self.soon = None;
         self.line.wake(now);
         self.expire_deadlines(now);
-        self.feed(now);
         self.reroute(now);
+        self.feed(now);
         self.fetch_tasks(now);
         let settings = Arc::clone(&self.settings);
         let settling = self
@@ -83,6 +92,7 @@ impl Lane {
         if !changed {
             return;
         }
+        self.shelf.look_at_diverted();
         let mut astray = Vec::new();
         for (name, track) in &mut self.tracks {
             let (state, settings) = (&self.state, &self.settings);
@@ -124,7 +134,7 @@ impl Lane {
 
     /// What stops a job of this lane and model, if anything does.
     fn stopped_by(&self, entry: &JobEntry) -> Option<String> {
-        if let Some(why) = self.starved_by(entry) {
+        if let Some(why) = self.waits_for_room(entry) {
             return Some(why);
         }
         if entry.parked {
@@ -140,6 +150,12 @@ impl Lane {
             Some(told(&HoldScope::Model(entry.model.to_string()), hold))
         };
         self.standstill().or_else(of_lane).or_else(of_model)
+    }
+
+    /// Why a job that waits does not run, if it is more than its turn that it waits for.
+    #[must_use]
+    pub fn why_waits(&self, id: JobId) -> Option<String> {
+        self.stopped_by(self.line.get(id)?)
     }
 
     /// Calls that a lane may have open now.
@@ -190,6 +206,7 @@ impl Lane {
             let why = self
                 .stopped_by(&entry)
                 .map_or_else(String::new, |why| format!("; {why}"));
+            self.forget_shelved(entry.id);
             let failure = Failure::new(
                 FailureClass::RequestFatal,
                 code::DEADLINE,
@@ -216,13 +233,18 @@ impl Lane {
             .tracks
             .get(lane)
             .is_some_and(|track| !track.stage.is_empty());
-        let models = self.routes.of(lane);
-        staged || models.is_some_and(|models| self.line.peek(lane, models).is_some())
+        let models = self
+            .routes
+            .open_to(lane, &self.shut, &self.state, &self.settings);
+        staged || models.is_some_and(|models| self.line.peek(lane, &models).is_some())
     }
 
     /// Takes what a lane sends next.
     fn take_next(&mut self, lane: &str) -> Option<Candidate> {
-        let models = self.routes.of(lane);
+        let models = self
+            .routes
+            .open_to(lane, &self.shut, &self.state, &self.settings);
+        let models = models.as_deref();
         let waiting = models.and_then(|models| self.line.peek(lane, models));
         let track = self.tracks.get_mut(lane)?;
         let staged = track.stage.first().map(|staged| staged.place);
@@ -320,7 +342,7 @@ impl Lane {
                 self.lead_away(next, now);
                 continue;
             };
-            match self.afford(next.entry(), &model) {
+            match self.afford(next.place(), next.entry(), &model, None, now) {
                 Ok(reserve) => {
                     return Some(Affordable {
                         next,
@@ -328,10 +350,10 @@ impl Lane {
                         reserve,
                     });
                 }
-                Err(account) => self.make_way(next, account, now),
+                Err(fit) => self.make_way(next, &model, fit, now),
             }
         }
-        self.go_on_soon(lane, now);
+        self.soon = Some(now.plus_ms(1));
         None
     }
 
@@ -363,24 +385,20 @@ impl Lane {
         self.reroute(now);
     }
 
-    fn make_way(&mut self, next: Candidate, account: Account, now: Timestamp) {
-        match next {
+    /// A job that does not fit into a budget makes way, or shuts the way of those behind it.
+    fn make_way(&mut self, next: Candidate, model: &Arc<str>, fit: Fit, now: Timestamp) {
+        let (place, entry) = match next {
+            Candidate::Waiting(place, entry) => (place, entry),
             Candidate::Staged(staged) => {
                 let (place, mut entry) = (staged.place, staged.entry);
                 self.transitions
                     .push(Transition::Unstage { job_id: entry.id });
                 entry.due_at = None;
-                self.starve(place, entry, account, now);
+                (place, entry)
             }
-            Candidate::Waiting(place, entry) => self.starve(place, entry, account, now),
-        }
-    }
-
-    /// A long line of jobs that no budget allows is gone through in steps.
-    fn go_on_soon(&mut self, lane: &str, now: Timestamp) {
-        if let Some(track) = self.tracks.get_mut(lane) {
-            track.not_before = Some(now.plus_ms(1));
-        }
+        };
+        let diverted = *model != entry.model;
+        self.make_wait(place, entry, fit, diverted, now);
     }
 
     /// Whether a lane's pace lets a call of so many tokens start now; notes until when it does not.
@@ -439,30 +457,27 @@ impl Lane {
         if busy == 0 || self.stopping || !self.settings.is_active || self.state.paused.is_some() {
             return;
         }
-        let mut starved = 0;
-        loop {
-            let Some(models) = self.routes.of(lane) else {
+        for _ in 0..STARVED_AT_ONCE {
+            let open = self
+                .routes
+                .open_to(lane, &self.shut, &self.state, &self.settings);
+            let Some(models) = open.as_deref() else {
                 return;
             };
             let Some(next) = self.line.peek(lane, models) else {
                 return;
             };
-            let Some(track) = self.tracks.get_mut(lane) else {
+            let Some(track) = self.tracks.get(lane) else {
                 return;
             };
             let want = (busy * track.stage.depth()).min(limits::STAGED_AHEAD_MAX.max(busy));
+            let mut displaced = None;
             if track.stage.len() >= want {
-                let displaced = track
-                    .stage
-                    .last()
-                    .is_some_and(|last| next.outranks(last.place));
-                if !displaced {
+                let last = track.stage.last();
+                let Some(last) = last.filter(|last| next.outranks(last.place)) else {
                     return;
-                }
-                if let Some(last) = track.stage.take_last() {
-                    self.unstage(last, now);
-                }
-                continue;
+                };
+                displaced = Some(last.entry.id);
             }
             let Some((place, entry)) = self.line.pop(lane, models) else {
                 return;
@@ -471,14 +486,10 @@ impl Lane {
                 self.lead_away(Candidate::Waiting(place, entry), now);
                 return;
             };
-            let reserve = match self.afford(&entry, &model) {
+            let reserve = match self.afford(place, &entry, &model, displaced, now) {
                 Ok(reserve) => reserve,
-                Err(account) => {
-                    self.starve(place, entry, account, now);
-                    starved += 1;
-                    if starved >= STARVED_AT_ONCE {
-                        return self.go_on_soon(lane, now);
-                    }
+                Err(fit) => {
+                    self.make_way(Candidate::Waiting(place, entry), &model, fit, now);
                     continue;
                 }
             };
@@ -497,6 +508,8 @@ impl Lane {
                 });
             }
         }
+        // A long line of jobs that no budget allows is gone through in steps.
+        self.soon = Some(now.plus_ms(1));
     }
 
     /// Ends callers above the bound as they become idle.

@@ -1,10 +1,11 @@
 //! Which models may go where: a model belongs to a lane; while it is held for overload, its jobs may
 //! go to a fallback model, through that model's lane.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{HoldKind, LaneState, Settings};
+use crate::model::{Account, HoldKind, LaneState, Settings};
 use crate::policy::ready::Line;
 
 /// The routes in force. Made anew when a hold of a model, the settings or the models in line change.
@@ -59,9 +60,26 @@ impl Routes {
         true
     }
 
-    /// The models whose jobs may go to this lane now.
-    pub(super) fn of(&self, lane: &str) -> Option<&BTreeSet<Arc<str>>> {
-        self.by_lane.get(lane)
+    /// The models whose jobs may go to this lane now: all but those for whose room in a `shut` account of
+    /// everybody's somebody before them waits.
+    pub(super) fn open_to(
+        &self,
+        lane: &str,
+        shut: &[Account],
+        state: &LaneState,
+        settings: &Settings,
+    ) -> Option<Cow<'_, BTreeSet<Arc<str>>>> {
+        let models = self.by_lane.get(lane)?;
+        if shut.is_empty() {
+            return Some(Cow::Borrowed(models));
+        }
+        let is_open = |own: &&Arc<str>| {
+            let target = target(own, state, settings);
+            let counts =
+                |account: &Account| account.model.is_none() || account.model.as_deref() == target;
+            !shut.iter().any(counts)
+        };
+        Some(Cow::Owned(models.iter().filter(is_open).cloned().collect()))
     }
 }
 

@@ -137,6 +137,7 @@ impl Lane {
             settlement.lane = Some(self.state.clone());
         }
         settlement.breaker = breaker;
+        self.budgets.roll(now);
         self.budgets.settle(&settlement.call);
         self.unsettled += 1;
         if let Some(entry) = concluded.back_in_line {
@@ -225,6 +226,7 @@ impl Lane {
             (Transition::Requeue { .. }, Ok(Applied::Job(job)))
                 if !self.cancelling.contains_key(&job.id) =>
             {
+                self.forget_shelved(job.id);
                 self.line.release(job.entry(), now);
             }
             (Transition::Cancel { job_id, .. }, _) => {
@@ -242,6 +244,7 @@ impl Lane {
         }
         if let Ok(Applied::Chain { others, .. }) = verdict {
             for job in others {
+                self.forget_shelved(job.id);
                 if job.status.is_terminal() {
                     self.line.remove(job.id);
                 } else if !self.cancelling.contains_key(&job.id) {
@@ -324,6 +327,14 @@ impl Lane {
         }
         if let Some(orphan) = self.orphans.get_mut(&id) {
             orphan.job.priority = priority;
+            return;
+        }
+        if self.forget_shelved(id)
+            && let Some(mut entry) = self.line.remove(id)
+        {
+            entry.priority = priority;
+            entry.parked = false;
+            self.line.insert(entry, now);
         } else {
             self.line.reprioritise(id, priority, now);
         }

@@ -33,6 +33,8 @@ pub struct LaneSnapshot {
     pub parked: usize,
     /// Of the parked ones those that wait for room in a budget.
     pub over_budget: usize,
+    /// Why one of those does, in words.
+    pub shortage: Option<String>,
     /// Jobs whose next attempt is on record ahead of the slot.
     pub staged: usize,
     /// Calls that are open or about to be, those left by an earlier generation included.
@@ -74,7 +76,8 @@ impl Lane {
             ready: self.line.ready_len() + staged,
             waiting: self.line.due_len(),
             parked: self.line.parked_len(),
-            over_budget: self.starved.len(),
+            over_budget: self.shelf.len(),
+            shortage: self.shortage(),
             staged,
             in_flight: self.in_flight(),
             max_concurrency: self.settings.slots(),

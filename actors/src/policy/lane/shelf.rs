@@ -1,0 +1,162 @@
+//! Jobs that wait for room in a budget. They stay in line, parked: deadlines, cancels and new priorities
+//! find them there; the shelf knows what each waits for.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Account, JobEntry, JobId, Seq};
+
+/// The order among those who wait for the same room: priority, then submission.
+type Rank = (Reverse<i32>, Seq);
+
+const fn rank(entry: &JobEntry) -> Rank {
+    (Reverse(entry.priority), entry.seq)
+}
+
+/// What a job waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Need {
+    /// That open calls of this account end.
+    Calls(Account),
+    /// Another period of this account, or another budget.
+    Period(Account),
+    /// To be looked at again.
+    Look,
+}
+
+impl Need {
+    /// The account that has no room.
+    pub(super) const fn account(&self) -> Option<&Account> {
+        match self {
+            Self::Calls(account) | Self::Period(account) => Some(account),
+            Self::Look => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Spot {
+    rank: Rank,
+    need: Need,
+    /// It was to go to another model than its own, and may do otherwise when the routes change.
+    diverted: bool,
+}
+
+/// The jobs, by what they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    spots: BTreeMap<JobId, Spot>,
+    calls: BTreeMap<Account, BTreeMap<Rank, JobId>>,
+    look: BTreeMap<Rank, JobId>,
+    diverted: BTreeSet<JobId>,
+}
+
+impl Shelf {
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.spots.len()
+    }
+
+    /// One of them.
+    pub(super) fn any(&self) -> Option<JobId> {
+        self.spots.keys().next().copied()
+    }
+
+    /// What a job waits for.
+    pub(super) fn need(&self, id: JobId) -> Option<&Need> {
+        Some(&self.spots.get(&id)?.need)
+    }
+
+    /// Puts a job on it, or to another place of it.
+    pub(super) fn put(&mut self, entry: &JobEntry, need: Need, diverted: bool) {
+        self.take(entry.id);
+        let rank = rank(entry);
+        match &need {
+            Need::Calls(account) => {
+                let waiting = self.calls.entry(account.clone()).or_default();
+                waiting.insert(rank, entry.id);
+            }
+            Need::Period(_) => {}
+            Need::Look => {
+                self.look.insert(rank, entry.id);
+            }
+        }
+        if diverted {
+            self.diverted.insert(entry.id);
+        }
+        let spot = Spot {
+            rank,
+            need,
+            diverted,
+        };
+        self.spots.insert(entry.id, spot);
+    }
+
+    /// Takes a job from it, with what it waited for.
+    pub(super) fn take(&mut self, id: JobId) -> Option<Need> {
+        let spot = self.spots.remove(&id)?;
+        match &spot.need {
+            Need::Calls(account) => {
+                if let Some(waiting) = self.calls.get_mut(account) {
+                    waiting.remove(&spot.rank);
+                    if waiting.is_empty() {
+                        self.calls.remove(account);
+                    }
+                }
+            }
+            Need::Period(_) => {}
+            Need::Look => {
+                self.look.remove(&spot.rank);
+            }
+        }
+        if spot.diverted {
+            self.diverted.remove(&id);
+        }
+        Some(spot.need)
+    }
+
+    /// The first of those who wait for open calls of an account.
+    pub(super) fn first(&self, account: &Account) -> Option<JobId> {
+        let (_, id) = self.calls.get(account)?.first_key_value()?;
+        Some(*id)
+    }
+
+    /// Whether somebody before this job waits for open calls of an account.
+    pub(super) fn is_behind(&self, entry: &JobEntry, account: &Account) -> bool {
+        let first = self.calls.get(account).and_then(BTreeMap::first_key_value);
+        first.is_some_and(|(first, _)| *first < rank(entry))
+    }
+
+    /// All of them are to be looked at again.
+    pub(super) fn look_at_all(&mut self) {
+        self.calls.clear();
+        for (id, spot) in &mut self.spots {
+            spot.need = Need::Look;
+            self.look.insert(spot.rank, *id);
+        }
+    }
+
+    /// Those that were to go to another model than their own are to be looked at again.
+    pub(super) fn look_at_diverted(&mut self) {
+        for id in self.diverted.clone() {
+            let Some(spot) = self.spots.get_mut(&id) else {
+                continue;
+            };
+            let before = std::mem::replace(&mut spot.need, Need::Look);
+            self.look.insert(spot.rank, id);
+            if let Need::Calls(account) = before
+                && let Some(waiting) = self.calls.get_mut(&account)
+            {
+                waiting.remove(&spot.rank);
+                if waiting.is_empty() {
+                    self.calls.remove(&account);
+                }
+            }
+        }
+    }
+
+    /// The first of those that are to be looked at again.
+    pub(super) fn next_to_look_at(&self) -> Option<JobId> {
+        self.look.first_key_value().map(|(_, id)| *id)
+    }
+}
