@@ -25,7 +25,7 @@ mod settle;
 mod shelf;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
@@ -129,6 +129,8 @@ pub struct Lane {
     started: bool,
     /// Jobs that wait for room in a budget.
     shelf: Shelf,
+    /// Accounts of which somebody from the shelf was put in line lately, and may not have had his turn.
+    called: BTreeSet<Account>,
     /// Accounts of everybody's for whose room the most urgent job waits in this step.
     shut: Vec<Account>,
     /// There is more to do than one step does.
@@ -168,6 +170,7 @@ impl Lane {
             budgets: Budgets::default(),
             started: false,
             shelf: Shelf::default(),
+            called: BTreeSet::new(),
             shut: Vec::new(),
             soon: None,
             cancelling: BTreeMap::new(),

@@ -4,6 +4,7 @@
 use super::*;
 use crate::model::{Budget, HoldScope, Limit, OverBudget, Period, Whose, WorstCase};
 use crate::policy::budget::Fit;
+use crate::policy::lane::shelf::Need;
 use crate::policy::worst;
 
 fn budget(name: &str, users: Whose, models: Whose, tokens: u64) -> Budget {
@@ -77,6 +78,12 @@ impl World {
     fn assert_nobody_waits_in_vain(&self) {
         if self.lane.idle_slot().is_none() {
             return;
+        }
+        for (_, need) in self.lane.shelf.needs() {
+            if let Need::Calls(account) = need {
+                let standing = self.lane.budgets.standing(account).unwrap();
+                assert!(standing.reserved > 0, "no call is open: {standing:?}");
+            }
         }
         for job in self.disk.jobs.values() {
             let is_due = job.due_at().is_none_or(|due| due <= self.now);
@@ -262,6 +269,26 @@ fn those_that_do_not_fit_hide_nobody_who_does() {
         [fits],
         "989 are left, and the others need 999"
     );
+}
+
+#[test]
+fn who_was_called_and_cannot_run_keeps_nobody_waiting() {
+    let mut world = with(2, vec![each(100)]);
+    let other = ask_for(&mut world, "bob", 10);
+    let open = ask_for(&mut world, "ada", 90);
+    world.ack_all();
+    let first = ask_for(&mut world, "ada", 80);
+    let second = ask_for(&mut world, "ada", 80);
+    world.ack_all();
+    // Its slot is taken in the same step by somebody more urgent.
+    let urgent = ask_urgently(&mut world, "eve", 10, 9);
+    world.ack_all();
+    world.end_with(open, 1);
+    assert_eq!(world.running(), [other, urgent]);
+    world.give_up(first);
+    world.end_with(urgent, 1);
+    assert_eq!(world.running(), [other, second]);
+    world.finish();
 }
 
 #[test]
@@ -506,8 +533,10 @@ proptest! {
             acks += 1;
             prop_assert!(acks < 1_000, "the disk works without end");
         }
-        world.advance(2);
-        world.ack_all();
+        for _ in 0..50 {
+            world.advance(2);
+            world.ack_all();
+        }
         world.assert_nobody_waits_in_vain();
         world.set_budgets(Vec::new());
         world.finish();

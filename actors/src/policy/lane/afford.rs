@@ -240,7 +240,10 @@ impl Lane {
         if self.budgets.take_thawed() {
             self.shelf.look_at_all();
         }
-        for account in self.budgets.take_freed() {
+        // Who was put in line and can't run for another reason keeps nobody else waiting.
+        let mut accounts = self.budgets.take_freed();
+        accounts.extend(std::mem::take(&mut self.called));
+        for account in accounts {
             self.unshelve(&account, now);
         }
         for _ in 0..limits::BUDGET_LOOKS_AT_ONCE {
@@ -261,8 +264,11 @@ impl Lane {
             self.look_at(id, now);
             let stays = self.shelf.need(id).and_then(Need::account);
             match self.shelf.need(id) {
-                // It is in line again, and the room is its own until it has had its turn.
-                None => return,
+                // It is in line again.
+                None => {
+                    self.called.insert(account.clone());
+                    return;
+                }
                 Some(_) if stays == Some(account) && self.shelf.first(account) == Some(id) => {
                     return;
                 }

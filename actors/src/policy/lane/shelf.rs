@@ -67,6 +67,12 @@ impl Shelf {
         Some(&self.spots.get(&id)?.need)
     }
 
+    /// What each waits for.
+    #[cfg(test)]
+    pub(super) fn needs(&self) -> impl Iterator<Item = (JobId, &Need)> {
+        self.spots.iter().map(|(id, spot)| (*id, &spot.need))
+    }
+
     /// Puts a job on it, or to another place of it.
     pub(super) fn put(&mut self, entry: &JobEntry, need: Need, diverted: bool) {
         self.take(entry.id);
