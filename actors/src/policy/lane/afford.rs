@@ -262,17 +262,13 @@ impl Lane {
                 return;
             };
             self.look_at(id, now);
-            let stays = self.shelf.need(id).and_then(Need::account);
-            match self.shelf.need(id) {
+            if self.shelf.need(id).is_none() {
                 // It is in line again.
-                None => {
-                    self.called.insert(account.clone());
-                    return;
-                }
-                Some(_) if stays == Some(account) && self.shelf.first(account) == Some(id) => {
-                    return;
-                }
-                Some(_) => {}
+                self.called.insert(account.clone());
+                return;
+            }
+            if self.shelf.first(account) == Some(id) {
+                return;
             }
         }
         self.budgets.touch(account.clone());
@@ -310,7 +306,7 @@ impl Lane {
 
     /// Why a job that waits for room does.
     pub(super) fn waits_for_room(&self, entry: &JobEntry) -> Option<String> {
-        let account = self.shelf.need(entry.id)?.account()?;
+        let account = self.shelf.need(entry.id)?.account();
         let standing = self.budgets.standing(account)?;
         let model = account.model.as_deref().unwrap_or(&entry.model);
         let needed = self

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::model::{Account, JobEntry, JobId, Seq};
 
@@ -20,16 +21,13 @@ pub(super) enum Need {
     Calls(Account),
     /// Another period of this account, or another budget.
     Period(Account),
-    /// To be looked at again.
-    Look,
 }
 
 impl Need {
     /// The account that has no room.
-    pub(super) const fn account(&self) -> Option<&Account> {
+    pub(super) const fn account(&self) -> &Account {
         match self {
-            Self::Calls(account) | Self::Period(account) => Some(account),
-            Self::Look => None,
+            Self::Calls(account) | Self::Period(account) => account,
         }
     }
 }
@@ -47,8 +45,11 @@ struct Spot {
 pub(super) struct Shelf {
     spots: BTreeMap<JobId, Spot>,
     calls: BTreeMap<Account, BTreeMap<Rank, JobId>>,
-    look: BTreeMap<Rank, JobId>,
     diverted: BTreeSet<JobId>,
+    /// Some are to be looked at again.
+    look: BTreeSet<JobId>,
+    /// All are, in the order of their ids: those behind the one named here, or from the first.
+    sweep: Option<Option<JobId>>,
 }
 
 impl Shelf {
@@ -83,9 +84,6 @@ impl Shelf {
                 waiting.insert(rank, entry.id);
             }
             Need::Period(_) => {}
-            Need::Look => {
-                self.look.insert(rank, entry.id);
-            }
         }
         if diverted {
             self.diverted.insert(entry.id);
@@ -111,10 +109,8 @@ impl Shelf {
                 }
             }
             Need::Period(_) => {}
-            Need::Look => {
-                self.look.remove(&spot.rank);
-            }
         }
+        self.look.remove(&id);
         if spot.diverted {
             self.diverted.remove(&id);
         }
@@ -134,35 +130,27 @@ impl Shelf {
     }
 
     /// All of them are to be looked at again.
-    pub(super) fn look_at_all(&mut self) {
-        self.calls.clear();
-        for (id, spot) in &mut self.spots {
-            spot.need = Need::Look;
-            self.look.insert(spot.rank, *id);
-        }
+    pub(super) const fn look_at_all(&mut self) {
+        self.sweep = Some(None);
     }
 
     /// Those that were to go to another model than their own are to be looked at again.
     pub(super) fn look_at_diverted(&mut self) {
-        for id in self.diverted.clone() {
-            let Some(spot) = self.spots.get_mut(&id) else {
-                continue;
-            };
-            let before = std::mem::replace(&mut spot.need, Need::Look);
-            self.look.insert(spot.rank, id);
-            if let Need::Calls(account) = before
-                && let Some(waiting) = self.calls.get_mut(&account)
-            {
-                waiting.remove(&spot.rank);
-                if waiting.is_empty() {
-                    self.calls.remove(&account);
-                }
-            }
-        }
+        self.look.extend(&self.diverted);
     }
 
-    /// The first of those that are to be looked at again.
-    pub(super) fn next_to_look_at(&self) -> Option<JobId> {
-        self.look.first_key_value().map(|(_, id)| *id)
+    /// Takes the next of those that are to be looked at again.
+    pub(super) fn next_to_look_at(&mut self) -> Option<JobId> {
+        if let Some(id) = self.look.pop_first() {
+            return Some(id);
+        }
+        let after = match self.sweep? {
+            Some(last) => Bound::Excluded(last),
+            None => Bound::Unbounded,
+        };
+        let next = self.spots.range((after, Bound::Unbounded)).next();
+        let next = next.map(|(id, _)| *id);
+        self.sweep = next.map(Some);
+        next
     }
 }
