@@ -19,6 +19,9 @@ pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 pub const TASK_ID_CHARS_MAX: usize = 128;
 /// Characters of a failure's message that are kept.
 pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
+/// Tokens of one attempt that are believed, whoever states them: many times the longest context, and
+/// few enough that sums of them never overflow.
+pub const TOKENS_MAX: u64 = 1_000_000_000;
 /// Jobs that one `submit_many` may carry.
 pub const SUBMIT_MANY_MAX: usize = 10_000;
 /// How long a task of GLM's asynchronous API is waited for, in milliseconds, unless the job bounds it
