@@ -51,17 +51,21 @@ fn rows(rows: &[PriceEntry]) -> String {
     let head = [
         "MODEL", "PROMPT", "ANSWER", "INPUT", "CACHED", "OUTPUT", "AS OF", "SOURCE", "NOTE",
     ];
-    let from = |tokens: u64| match tokens {
-        0 => "any".to_owned(),
-        tokens => format!("from {tokens}"),
+    let span = |from: u64, to: Option<u64>| match (from, to) {
+        (0, None) => "any".to_owned(),
+        (from, None) => format!("from {from}"),
+        (0, Some(to)) => format!("below {to}"),
+        (from, Some(to)) => format!("{from} to {}", to.saturating_sub(1)),
     };
     let lines = rows.iter().map(|row| {
         [
             row.model.clone(),
-            from(row.prompt_from),
-            from(row.completion_from),
+            span(row.prompt_from, row.prompt_to),
+            span(row.completion_from, None),
             row.input.to_string(),
-            row.cached_input.to_string(),
+            // Without a price of their own they cost as much as others.
+            row.cached_input
+                .map_or_else(|| "-".to_owned(), |price| price.to_string()),
             row.output.to_string(),
             row.as_of.clone().unwrap_or_else(|| "own".to_owned()),
             row.source.clone(),

@@ -43,12 +43,15 @@ pub struct PriceEntry {
     pub prompt_from: u64,
     /// For completions of so many tokens and more.
     pub completion_from: u64,
+    /// For prompts of fewer tokens; what longer ones cost is not known. `None`: however long.
+    pub prompt_to: Option<u64>,
     /// A million prompt tokens that were not cached.
     #[serde(serialize_with = "number")]
     pub input: Price,
-    /// A million prompt tokens from GLM's cache.
-    #[serde(serialize_with = "number")]
-    pub cached_input: Price,
+    /// A million prompt tokens from GLM's cache; `None`: no price of their own is known, and they cost
+    /// as much as others.
+    #[serde(serialize_with = "number_or_null")]
+    pub cached_input: Option<Price>,
     /// A million completion tokens, reasoning included.
     #[serde(serialize_with = "number")]
     pub output: Price,
@@ -68,6 +71,14 @@ pub struct PriceEntry {
 fn number<S: Serializer>(price: &Price, serializer: S) -> Result<S::Ok, S::Error> {
     let number = RawValue::from_string(price.to_string()).map_err(serde::ser::Error::custom)?;
     number.serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn number_or_null<S: Serializer>(price: &Option<Price>, serializer: S) -> Result<S::Ok, S::Error> {
+    match price {
+        Some(price) => number(price, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl Loaded {
@@ -117,8 +128,9 @@ impl PriceEntry {
             model: row.model,
             prompt_from: row.prompt_from,
             completion_from: row.completion_from,
+            prompt_to: row.prompt_to,
             input: row.input,
-            cached_input: row.cached_input.unwrap_or(row.input),
+            cached_input: row.cached_input,
             output: row.output,
             context: row.context,
             table: version.to_owned(),
@@ -133,8 +145,9 @@ impl PriceEntry {
             model: price.model.clone(),
             prompt_from: price.prompt_from,
             completion_from: price.completion_from,
+            prompt_to: price.prompt_to,
             input: price.input,
-            cached_input: price.cached_input.unwrap_or(price.input),
+            cached_input: price.cached_input,
             output: price.output,
             context: None,
             table: PriceUsed::OWN.to_owned(),

@@ -131,6 +131,9 @@ pub struct ModelPrice {
     /// The row applies to completions of so many tokens and more.
     #[serde(default)]
     pub completion_from: u64,
+    /// The row applies to prompts of fewer tokens than these; what longer ones cost is not known.
+    #[serde(default)]
+    pub prompt_to: Option<u64>,
     /// The row counts only while the list in force is in this currency; when left out, always, and in
     /// that list's currency.
     #[serde(default)]
@@ -147,6 +150,7 @@ impl ModelPrice {
         PriceRow {
             prompt_from: self.prompt_from,
             completion_from: self.completion_from,
+            prompt_to: self.prompt_to,
             input: self.input.nanos(),
             cached_input: self.cached_input.unwrap_or(self.input).nanos(),
             output: self.output.nanos(),
@@ -185,6 +189,9 @@ pub(crate) fn check(prices: &[ModelPrice]) -> Result<(), PriceProblem> {
                 "`{}` needs a row without bounds, or calls below them have no price",
                 price.model
             ));
+        }
+        if price.prompt_to.is_some_and(|end| end <= price.prompt_from) {
+            return fault("prompt_to must be above prompt_from".to_owned());
         }
         let mut before = prices.iter().take(index).filter(same_model);
         if before.any(|p| tier(p) == tier(price)) {
@@ -254,6 +261,8 @@ pub(crate) struct ShippedRow {
     pub(crate) prompt_from: u64,
     #[serde(default)]
     pub(crate) completion_from: u64,
+    #[serde(default)]
+    pub(crate) prompt_to: Option<u64>,
     /// Tokens that prompt and completion may have together.
     #[serde(default)]
     pub(crate) context: Option<u64>,
@@ -284,6 +293,7 @@ impl ShippedRow {
         PriceRow {
             prompt_from: self.prompt_from,
             completion_from: self.completion_from,
+            prompt_to: self.prompt_to,
             input: self.input.nanos(),
             cached_input: self.cached_input.unwrap_or(self.input).nanos(),
             output: self.output.nanos(),

@@ -17,6 +17,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("output", "output"),
     ("prompt_from", "promptFrom"),
     ("completion_from", "completionFrom"),
+    ("prompt_to", "promptTo"),
     ("currency", "currency"),
 ];
 
@@ -84,8 +85,8 @@ fn price_field(name: &str, value: &Value) -> Result<Value, String> {
     match (name, value) {
         ("model", Value::String(_)) => Ok(value.clone()),
         ("model", _) => Err(mismatch("text", value)),
-        ("prompt_from" | "completion_from", _) => scalar(&U63, value),
-        ("cached_input" | "currency", Value::Null) => Ok(Value::Null),
+        ("cached_input" | "prompt_to" | "currency", Value::Null) => Ok(Value::Null),
+        ("prompt_from" | "completion_from" | "prompt_to", _) => scalar(&U63, value),
         ("currency", _) => scalar(&CURRENCY, value),
         (_, Value::Number(number)) if !number.is_u64() && !number.is_i64() => {
             Err(prices::float_problem(&number.to_string()))

@@ -420,7 +420,7 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     assert_eq!(
         sums["models"][0],
         serde_json::json!({"model": "glm-4-long", "jobs": 2, "promptTokens": 16,
-            "maxCompletionTokens": 8_190, "cost": {"min": 0.000008, "max": 0.008206},
+            "maxCompletionTokens": 8_190, "cost": {"min": 0.000008, "max": 0.00824},
             "currency": "CNY", "unpriced": false, "unpricedJobs": 0})
     );
     assert_eq!(sums["models"][1]["model"], "glm-9");
@@ -435,7 +435,7 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     assert!(bad.starts_with("line 2: not a JSON object"), "{bad}");
     let total = text.lines().find(|line| line.starts_with("total")).unwrap();
     let cells: Vec<_> = total.split_whitespace().collect();
-    assert_eq!(cells.last(), Some(&"0.008206"), "{text}");
+    assert_eq!(cells.last(), Some(&"0.00824"), "{text}");
     assert!(text.contains("1 of 3 jobs have no price"), "{text}");
     assert!(
         !dir.path().join("onelane.redb").exists(),

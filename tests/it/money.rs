@@ -23,6 +23,7 @@ fn prices() -> PriceTable {
         PriceRow {
             prompt_from: 0,
             completion_from,
+            prompt_to: None,
             input,
             cached_input,
             output,

@@ -372,6 +372,7 @@ mod tests {
         let free = PriceRow {
             prompt_from: 0,
             completion_from: 0,
+            prompt_to: None,
             input: 0,
             cached_input: 0,
             output: 0,
