@@ -35,7 +35,7 @@ use identity::{Mode, Source};
 use output::Results;
 use progress::Progress;
 use ready::Defaults;
-use summary::{End, Summary};
+use summary::{End, Spent, Summary};
 
 pub(crate) use input::{Line, open, read};
 pub(crate) use left::stuck;
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         },
         results: results.path().display().to_string(),
         tally,
-        spent: lane.orchestrator.spent(),
+        spent: Spent::of(&lane.orchestrator),
         simulated: plan.simulated,
         end,
     };
