@@ -49,7 +49,7 @@ fn head(list: &Prices) -> String {
 
 fn rows(rows: &[PriceEntry]) -> String {
     let head = [
-        "MODEL", "PROMPT", "ANSWER", "INPUT", "CACHED", "OUTPUT", "AS OF", "SOURCE", "NOTE",
+        "MODEL", "PROMPT", "ANSWER", "INPUT", "CACHED", "OUTPUT", "AS OF", "NOTE", "SOURCE",
     ];
     let span = |from: u64, to: Option<u64>| match (from, to) {
         (0, None) => "any".to_owned(),
@@ -68,8 +68,8 @@ fn rows(rows: &[PriceEntry]) -> String {
                 .map_or_else(|| "-".to_owned(), |price| price.to_string()),
             row.output.to_string(),
             row.as_of.clone().unwrap_or_else(|| "own".to_owned()),
-            row.source.clone(),
             row.note.clone().unwrap_or_default(),
+            row.source.clone(),
         ]
     });
     let lines: Vec<_> = lines.collect();

@@ -9,6 +9,7 @@ use onelane_actors::supervisor::RestartBudget;
 
 use super::{Orchestrator, Parts};
 use crate::config::{Config, ConfigError, Loaded};
+use crate::estimate::GlmTokenizer;
 use crate::glm::{HttpGlm, HttpGlmError};
 use crate::store::{RedbStore, StoreOptions};
 use crate::system::{SystemClock, SystemIds};
@@ -68,6 +69,7 @@ impl Orchestrator {
             clock,
             ids: Arc::new(SystemIds::new()),
             config: loaded,
+            tokens: Some(Arc::new(GlmTokenizer)),
             budget: RestartBudget::default(),
             faults: Faults::default(),
         })

@@ -384,8 +384,8 @@ fn prices_shows_the_list_in_force_without_key_or_store() {
     assert_eq!(
         row("glm-5 "),
         [
-            "glm-5 any any 4 1 18 2026-10-09 docs.bigmodel.cn pricing (pi-bigmodel 012a314)",
-            "glm-5 from 32768 any 6 1.5 22 2026-10-09 docs.bigmodel.cn pricing (pi-bigmodel 012a314)",
+            "glm-5 any any 4 1 18 2026-10-09 docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
+            "glm-5 from 32768 any 6 1.5 22 2026-10-09 docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
         ]
     );
     let plan = "https://open.bigmodel.cn/api/coding/paas/v4";

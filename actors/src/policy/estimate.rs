@@ -17,7 +17,7 @@ pub struct Estimate {
 }
 
 /// Counts the tokens of a text as a model's tokenizer does, or nearly so.
-pub trait CountTokens {
+pub trait CountTokens: Send + Sync {
     /// The tokens of `text` for this model.
     fn count(&self, model: &str, text: &str) -> u64;
 }
