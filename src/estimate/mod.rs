@@ -3,7 +3,7 @@
 
 mod tokenizer;
 
-use onelane_actors::model::{Cost, Currency, Nanos, Settings, Submission};
+use onelane_actors::model::{Cost, Currency, Nanos, Settings, Submission, SubmissionError};
 use onelane_actors::policy::estimate;
 
 pub use onelane_actors::policy::estimate::{CountTokens, Estimate, Rough, completion_cap};
@@ -40,10 +40,10 @@ const fn with_margin(prompt_tokens: u64) -> u64 {
         .saturating_add(16)
 }
 
-/// Estimates one job. Counting takes the processor for as long as the prompt is, and the first count of a
-/// process unpacks the vocabulary: not for an async worker.
-#[must_use]
-pub fn of(submission: &Submission, settings: &Settings) -> JobEstimate {
+/// Estimates one job, unless it would be refused. Counting takes the processor for as long as the prompt
+/// is, and the first count of a process unpacks the vocabulary: not for an async worker.
+pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, SubmissionError> {
+    submission.validate(settings)?;
     let model = submission.model_in(settings);
     let tokens = estimate::of(
         &submission.request,
@@ -58,12 +58,12 @@ pub fn of(submission: &Submission, settings: &Settings) -> JobEstimate {
     let max = prices
         .best_case(&model, longest)
         .and_then(|_| prices.worst_case(&model, longest, tokens.completion_tokens_max));
-    JobEstimate {
+    Ok(JobEstimate {
         cost: min.zip(max).map(|(min, max)| CostRange { min, max }),
         currency: prices.currency(),
         model,
         tokens,
-    }
+    })
 }
 
 /// What several jobs may come to together.
@@ -136,6 +136,7 @@ impl Total {
 mod tests {
     use std::sync::Arc;
 
+    use onelane_actors::model::Unpriced;
     use onelane_actors::policy::price::{PriceRow, PriceTable};
 
     use super::*;
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_job_costs_between_a_cached_prompt_and_the_longest_answer() {
-        let job = of(&Submission::prompt("hello world").unwrap(), &settings());
+        let job = of(&Submission::prompt("hello world").unwrap(), &settings()).unwrap();
         assert_eq!(job.model, "glm-4.7");
         // Two of text, three of the message, three of the template.
         assert_eq!(job.tokens.prompt_tokens, 8);
@@ -194,7 +195,7 @@ mod tests {
             ..Settings::default()
         };
         let prompt = Submission::prompt("word ".repeat(words)).unwrap();
-        let job = of(&prompt.model("glm-5"), &settings);
+        let job = of(&prompt.model("glm-5"), &settings).unwrap();
         assert_eq!(job.tokens.prompt_tokens, words as u64 + 7);
         job.cost
     }
@@ -209,9 +210,34 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_refused_has_no_estimate() {
+        let mut settings = settings();
+        let refused = |change: &dyn Fn(&mut Submission), settings: &Settings| {
+            let mut submission = Submission::prompt("hi").unwrap().model("glm-9");
+            change(&mut submission);
+            of(&submission, settings).unwrap_err().to_string()
+        };
+        let check = |got: String, want: &str| assert!(got.contains(want), "{got}");
+        check(
+            refused(&|s| s.model = Some(String::new()), &settings),
+            "model",
+        );
+        check(refused(&|s| s.user_id.clear(), &settings), "userId");
+        check(
+            refused(&|s| s.max_retries = Some(100_000), &settings),
+            "maxRetries",
+        );
+        settings.unpriced = Unpriced::Refuse;
+        check(refused(&|_| (), &settings), "glm-9 has no price in CNY");
+    }
+
+    #[test]
     fn a_total_says_how_many_jobs_are_not_in_its_cost() {
         let settings = settings();
-        let job = |model: &str| of(&Submission::prompt("hi").unwrap().model(model), &settings);
+        let job = |model: &str| {
+            let submission = Submission::prompt("hi").unwrap().model(model);
+            of(&submission, &settings).unwrap()
+        };
         let mut total = Total::new(Currency::Cny);
         assert_eq!(total.cost().unwrap().max.nanos, 0);
         total.add(&job("glm-9"));

@@ -54,6 +54,15 @@ async fn an_estimate_is_of_each_job_and_of_all() {
     let bad = api.post(path, r#"[{"prompt":"a"},{"prompt":""}]"#).await;
     assert_eq!(bad.status, 400);
     assert_eq!(bad.json()["errors"][0]["field"], "[1].prompt");
+    let refused = r#"[{"prompt":"a"},{"prompt":"b","callbackUrl":"https://hooks.example/x"}]"#;
+    let reply = api.post(path, refused).await;
+    let body = reply.json();
+    assert_eq!((reply.status, &body["refused"]), (200, &json!(1)));
+    assert_eq!(body["total"]["jobs"], 1);
+    let fault = &body["jobs"][1]["error"]["errors"][0]["field"];
+    assert_eq!(*fault, "[1].callbackUrl");
+    let alone = r#"{"prompt":"b","callbackUrl":"https://hooks.example/x"}"#;
+    assert_eq!(api.post(path, alone).await.status, 422);
     let stored = api.lane.with(|state| state.jobs.len());
     assert_eq!(stored, 0, "nothing was submitted");
 }

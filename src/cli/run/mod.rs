@@ -34,11 +34,12 @@ use drive::Run;
 use identity::{Mode, Source};
 use output::Results;
 use progress::Progress;
-use ready::Defaults;
+
 use summary::{End, Spent, Summary};
 
 pub(crate) use input::{Line, open, read};
 pub(crate) use left::stuck;
+pub(crate) use ready::Defaults;
 pub(crate) use standstill::{Ends, Standstill, release};
 
 /// Runs a file of prompts.
