@@ -1,5 +1,5 @@
 //! The cost actor: what this process has spent, on a watch for progress bars and metrics. These
-//! totals are hints; the truth is in the store's usage rows. Budgets will be kept here too.
+//! totals are hints; the truth is in the store's usage rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,14 +58,42 @@ pub(crate) struct CostArgs {
 pub(crate) struct CostState {
     ports: Ports,
     watch: watch::Sender<Totals>,
-    /// The models whose missing price the log has told of.
-    told: BTreeSet<String>,
+    /// Of which models the log has told why their costs are not known.
+    told: Told,
     /// Counts prompts again, where somebody can.
     sampler: Option<Sampler>,
 }
 
-/// Models that are told of at most: their names come from outside.
+/// What was told already: every call would fill the log.
+#[derive(Debug, Default)]
+struct Told(BTreeSet<(String, Unknown)>);
+
+/// Why the cost of a call is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unknown {
+    /// The model is not in the list.
+    NoPrice,
+    /// The list has the model, and not for prompts as long as this one.
+    TooLong,
+    /// GLM did not say in full what it billed.
+    NoUsage,
+}
+
+/// Models and reasons that are told at most: names come from outside.
 const TOLD_MAX: usize = 1_000;
+
+impl Told {
+    /// Why the cost is not known, if that is news of this model.
+    fn news(&mut self, model: &str, usage: &Usage, is_priced: bool) -> Option<Unknown> {
+        let why = match (usage.is_chargeable(), is_priced) {
+            (false, _) => Unknown::NoUsage,
+            (true, false) => Unknown::NoPrice,
+            (true, true) => Unknown::TooLong,
+        };
+        let is_news = self.0.len() < TOLD_MAX && self.0.insert((model.to_owned(), why));
+        is_news.then_some(why)
+    }
+}
 
 pub(crate) struct CostActor;
 
@@ -84,7 +112,7 @@ impl Actor for CostActor {
             sampler: tokens.and_then(|tokens| Sampler::start(tokens, myself)),
             ports: args.ports,
             watch: args.watch,
-            told: BTreeSet::new(),
+            told: Told::default(),
         })
     }
 
@@ -104,7 +132,7 @@ impl Actor for CostActor {
                 let add = |totals: &mut Totals| totals.add(&usage, cost, unpriced.is_some());
                 state.watch.send_modify(add);
                 if let Some(model) = unpriced {
-                    state.tell_unpriced(model, &usage);
+                    state.tell_unpriced(&model, &usage);
                 }
             }
             CostMsg::Answered(sample) => {
@@ -128,23 +156,25 @@ impl Actor for CostActor {
 }
 
 impl CostState {
-    /// Once for each model: every call of it would fill the log.
-    fn tell_unpriced(&mut self, model: String, usage: &Usage) {
-        if self.told.len() >= TOLD_MAX || self.told.contains(&model) {
-            return;
-        }
-        if usage.is_chargeable() {
-            tracing::warn!(
+    fn tell_unpriced(&mut self, model: &str, usage: &Usage) {
+        let is_priced = self.ports.settings.borrow().prices.is_priced(model);
+        match self.told.news(model, usage, is_priced) {
+            Some(Unknown::NoPrice) => tracing::warn!(
                 model,
                 "the model has no price: what its calls cost is not known; add it to money.prices"
-            );
-        } else {
-            tracing::warn!(
+            ),
+            Some(Unknown::TooLong) => tracing::warn!(
                 model,
-                "GLM answered without saying what it billed: what the call cost is not known"
-            );
+                prompt_tokens = usage.prompt_tokens,
+                "the model has no price for prompts as long as this one: what the call cost is not \
+                 known; add its prices to money.prices"
+            ),
+            Some(Unknown::NoUsage) => tracing::warn!(
+                model,
+                "GLM answered without saying in full what it billed: what the call cost is not known"
+            ),
+            None => {}
         }
-        self.told.insert(model);
     }
 }
 
@@ -201,6 +231,24 @@ mod tests {
             .await
             .unwrap();
         (actor, totals)
+    }
+
+    #[test]
+    fn every_reason_is_told_once_of_every_model() {
+        let mut told = Told::default();
+        let billed = Usage {
+            prompt_tokens: 1,
+            ..Usage::default()
+        };
+        let silent = Usage::default();
+        let mut news = |model: &str, usage, priced| told.news(model, usage, priced);
+        assert_eq!(news("a", &silent, false), Some(Unknown::NoUsage));
+        assert_eq!(news("a", &billed, false), Some(Unknown::NoPrice));
+        assert_eq!(news("a", &billed, true), Some(Unknown::TooLong));
+        assert_eq!(news("b", &silent, true), Some(Unknown::NoUsage));
+        for (usage, priced) in [(&silent, false), (&billed, false), (&billed, true)] {
+            assert_eq!(news("a", usage, priced), None);
+        }
     }
 
     #[tokio::test]
