@@ -37,11 +37,14 @@ fn unpriced(model: &str, list: &Prices) -> CliError {
 
 fn head(list: &Prices) -> String {
     let chosen_by = match list.chosen_by {
-        ChosenBy::BaseUrl => "by the base URL",
-        ChosenBy::PriceList => "by money.price_list",
+        ChosenBy::BaseUrl => "chosen by the base URL",
+        ChosenBy::Assumed => {
+            "assumed, since the base URL is of neither site (money.price_list says which)"
+        }
+        ChosenBy::PriceList => "chosen by money.price_list",
     };
     format!(
-        "{} per million tokens, chosen {chosen_by}; list of {}",
+        "{} per million tokens, {chosen_by}; list of {}",
         list.currency.code(),
         list.version
     )

@@ -29,6 +29,8 @@ pub struct Prices {
 pub enum ChosenBy {
     /// The base URL that calls go to.
     BaseUrl,
+    /// Nothing: the base URL is of neither site, and is taken as bigmodel.cn's.
+    Assumed,
     /// `money.price_list`.
     PriceList,
 }
@@ -108,12 +110,50 @@ impl Loaded {
         Prices {
             version: version.to_owned(),
             currency,
-            chosen_by: match money.price_list {
-                PriceList::Auto => ChosenBy::BaseUrl,
-                PriceList::Cny | PriceList::Usd | PriceList::Points => ChosenBy::PriceList,
-            },
+            chosen_by: self.list_chosen_by(),
             unpriced: self.settings.unpriced,
             prices,
+        }
+    }
+}
+
+impl Loaded {
+    fn list_chosen_by(&self) -> ChosenBy {
+        let list = self.config.money.price_list;
+        match list {
+            PriceList::Auto if list.is_assumed(&self.settings.endpoint.base_url) => {
+                ChosenBy::Assumed
+            }
+            PriceList::Auto => ChosenBy::BaseUrl,
+            PriceList::Cny | PriceList::Usd | PriceList::Points => ChosenBy::PriceList,
+        }
+    }
+
+    /// Tells the log which list counts: who calls through a relay may mean another one.
+    pub(crate) fn tell_price_list(&self) {
+        let prices = &self.settings.prices;
+        let (currency, of) = (prices.currency().code(), prices.version());
+        match self.list_chosen_by() {
+            ChosenBy::Assumed => tracing::info!(
+                currency,
+                list_of = of,
+                "prices are taken from the list of bigmodel.cn, since the base URL is of neither site; \
+                 money.price_list names another one"
+            ),
+            ChosenBy::BaseUrl => {
+                tracing::info!(
+                    currency,
+                    list_of = of,
+                    "the price list is that of the base URL"
+                );
+            }
+            ChosenBy::PriceList => {
+                tracing::info!(
+                    currency,
+                    list_of = of,
+                    "the price list is that of money.price_list"
+                );
+            }
         }
     }
 }

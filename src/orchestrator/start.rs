@@ -63,6 +63,7 @@ impl Orchestrator {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        loaded.tell_price_list();
         Self::start_with(Parts {
             store: Arc::new(store),
             glm: Arc::new(HttpGlm::new(Arc::clone(&clock) as Arc<_>)?),
