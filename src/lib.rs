@@ -88,7 +88,7 @@ pub use error::Error;
 pub use onelane_actors::supervisor::RestartBudget;
 #[cfg(feature = "testing")]
 pub use onelane_actors::testing;
-pub use onelane_actors::{Faults, model, ports, queue};
+pub use onelane_actors::{Faults, model, ports, queue, samples};
 pub use orchestrator::{Orchestrator, Submission};
 /// The actor framework, whose references and reply ports plain messages use.
 pub use ractor;

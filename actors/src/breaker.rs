@@ -298,6 +298,7 @@ mod tests {
                 ids: Arc::new(SeededIds::new(1)),
                 settings: watch::channel(Arc::new(Settings::default())).1,
                 events: Events::new(1),
+                tokens: None,
                 faults: Faults::default(),
             };
             let args = BreakerArgs {

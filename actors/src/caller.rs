@@ -15,12 +15,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
+use crate::cost::CostMsg;
 use crate::model::{AsyncTask, AttemptNo, Job, JobId, RequestId, Settings, SlotId, limits};
 use crate::policy::conclude::Finished;
 use crate::policy::slot::attempt_of;
 use crate::policy::transition::{Dispatch, Transition};
 use crate::ports::{GlmCall, GlmOutcome, TaskOutcome};
 use crate::queue::QueueMsg;
+use crate::samples::Sample;
 use crate::store::{CommitReply, CommitRequest, StoreMsg};
 use crate::supervisor::House;
 
@@ -154,9 +156,13 @@ impl Actor for GlmCallerActor {
                 state.announce(state.last.clone());
             }
             CallerMsg::Run(order) => {
+                let dispatch = Arc::clone(&order.dispatch);
                 let finished = state.run(*order).await;
                 state.last = Some(finished.clone());
+                let outcome = Arc::clone(&finished.outcome);
                 state.announce(Some(finished));
+                // After the next call could begin.
+                state.sample(&dispatch, &outcome);
             }
             CallerMsg::Retire => myself.stop(None),
         }
@@ -174,6 +180,26 @@ impl CallerState {
                 generation: self.generation,
                 finished: finished.map(Box::new),
             });
+        }
+    }
+
+    /// Has the prompt counted again, if GLM said how long it was.
+    fn sample(&self, dispatch: &Dispatch, outcome: &GlmOutcome) {
+        let counted_tokens = match outcome {
+            GlmOutcome::Answered(answer) => answer.usage.prompt_tokens,
+            GlmOutcome::Failed(_, usage) => usage.prompt_tokens,
+            GlmOutcome::Aborted => 0,
+        };
+        if counted_tokens == 0 || self.ports.tokens.is_none() {
+            return;
+        }
+        // While the house is being restarted there is nobody to tell; it is one sample less.
+        if let Some(refs) = &self.house.borrow().refs {
+            let _ = refs.cost.cast(CostMsg::Answered(Sample {
+                model: dispatch.job.sent_to().to_owned(),
+                request: Arc::clone(&dispatch.request),
+                counted_tokens,
+            }));
         }
     }
 

@@ -1,5 +1,5 @@
 //! The cost actor: what this process has spent, on a watch for progress bars and metrics. These
-//! totals are hints; the truth is in the store's usage rows. Budgets will be kept here too.
+//! totals are hints; the truth is in the store's usage rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::Ports;
 use crate::model::{Cost, Currency, Nanos, Usage};
+use crate::samples::{Estimates, Sample, Sampler};
 
 /// Totals since the start of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,42 +21,8 @@ pub struct Totals {
     pub usage: Usage,
     /// Costs by currency.
     pub cost: BTreeMap<Currency, Nanos>,
-    /// How far the estimates of prompts were off.
-    pub estimates: EstimateError,
-}
-
-/// How far estimated prompts are from what GLM counted, over the calls that have both figures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct EstimateError {
-    /// The calls.
-    pub calls: u64,
-    /// Tokens of their prompts as estimated.
-    pub estimated_tokens: u64,
-    /// Tokens of their prompts as GLM counted them.
-    pub counted_tokens: u64,
-    /// Sum of the relative errors |estimated - counted| / counted, in millionths.
-    pub relative_error_ppm: u64,
-}
-
-impl EstimateError {
-    fn add(&mut self, estimated: u64, counted: u64) {
-        let error = u128::from(estimated.abs_diff(counted)) * 1_000_000;
-        // Without a count there is nothing to compare with.
-        let Some(ppm) = error.checked_div(u128::from(counted)) else {
-            return;
-        };
-        let ppm = u64::try_from(ppm).unwrap_or(u64::MAX);
-        self.calls += 1;
-        self.estimated_tokens = self.estimated_tokens.saturating_add(estimated);
-        self.counted_tokens = self.counted_tokens.saturating_add(counted);
-        self.relative_error_ppm = self.relative_error_ppm.saturating_add(ppm);
-    }
-
-    /// The mean relative error: 0.1 is ten per cent off, either way. `None` without calls.
-    #[must_use]
-    pub fn mean(&self) -> Option<f64> {
-        (self.calls > 0).then(|| self.relative_error_ppm as f64 / 1e6 / self.calls as f64)
-    }
+    /// How far estimates of prompts are off.
+    pub estimates: Estimates,
 }
 
 /// The cost actor's protocol.
@@ -69,8 +36,17 @@ pub enum CostMsg {
         cost: Option<Cost>,
         /// The model, when it was billed at a cost that is not known.
         unpriced: Option<String>,
-        /// What its prompt was estimated at, in tokens.
-        estimated_prompt_tokens: Option<u64>,
+    },
+    /// A call brought a prompt that GLM has counted.
+    Answered(Sample),
+    /// Such a prompt was counted again.
+    Counted {
+        /// The model that it was sent to.
+        model: String,
+        /// Its tokens as an estimate counts them.
+        estimated_tokens: u64,
+        /// Its tokens as GLM counted them.
+        counted_tokens: u64,
     },
 }
 
@@ -82,12 +58,42 @@ pub(crate) struct CostArgs {
 pub(crate) struct CostState {
     ports: Ports,
     watch: watch::Sender<Totals>,
-    /// The models whose missing price the log has told of.
-    told: BTreeSet<String>,
+    /// Of which models the log has told why their costs are not known.
+    told: Told,
+    /// Counts prompts again, where somebody can.
+    sampler: Option<Sampler>,
 }
 
-/// Models that are told of at most: their names come from outside.
+/// What was told already: every call would fill the log.
+#[derive(Debug, Default)]
+struct Told(BTreeSet<(String, Unknown)>);
+
+/// Why the cost of a call is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unknown {
+    /// The model is not in the list.
+    NoPrice,
+    /// The list has the model, and not for prompts as long as this one.
+    TooLong,
+    /// GLM did not say in full what it billed.
+    NoUsage,
+}
+
+/// Models and reasons that are told at most: names come from outside.
 const TOLD_MAX: usize = 1_000;
+
+impl Told {
+    /// Why the cost is not known, if that is news of this model.
+    fn news(&mut self, model: &str, usage: &Usage, is_priced: bool) -> Option<Unknown> {
+        let why = match (usage.is_chargeable(), is_priced) {
+            (false, _) => Unknown::NoUsage,
+            (true, false) => Unknown::NoPrice,
+            (true, true) => Unknown::TooLong,
+        };
+        let is_news = self.0.len() < TOLD_MAX && self.0.insert((model.to_owned(), why));
+        is_news.then_some(why)
+    }
+}
 
 pub(crate) struct CostActor;
 
@@ -98,13 +104,15 @@ impl Actor for CostActor {
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<CostMsg>,
+        myself: ActorRef<CostMsg>,
         args: CostArgs,
     ) -> Result<CostState, ActorProcessingErr> {
+        let tokens = args.ports.tokens.clone();
         Ok(CostState {
+            sampler: tokens.and_then(|tokens| Sampler::start(tokens, myself)),
             ports: args.ports,
             watch: args.watch,
-            told: BTreeSet::new(),
+            told: Told::default(),
         })
     }
 
@@ -115,43 +123,58 @@ impl Actor for CostActor {
         state: &mut CostState,
     ) -> Result<(), ActorProcessingErr> {
         state.ports.faults.point("cost");
-        let CostMsg::Settled {
-            usage,
-            cost,
-            unpriced,
-            estimated_prompt_tokens,
-        } = message;
-        state.watch.send_modify(|totals| {
-            totals.add(&usage, cost, unpriced.is_some());
-            if let Some(estimated) = estimated_prompt_tokens {
-                totals.estimates.add(estimated, usage.prompt_tokens);
+        match message {
+            CostMsg::Settled {
+                usage,
+                cost,
+                unpriced,
+            } => {
+                let add = |totals: &mut Totals| totals.add(&usage, cost, unpriced.is_some());
+                state.watch.send_modify(add);
+                if let Some(model) = unpriced {
+                    state.tell_unpriced(&model, &usage);
+                }
             }
-        });
-        if let Some(model) = unpriced {
-            state.tell_unpriced(model, &usage);
+            CostMsg::Answered(sample) => {
+                let sampler = state.sampler.as_ref();
+                if sampler.is_some_and(|sampler| !sampler.offer(sample)) {
+                    let skip = |totals: &mut Totals| totals.estimates.skipped_calls += 1;
+                    state.watch.send_modify(skip);
+                }
+            }
+            CostMsg::Counted {
+                model,
+                estimated_tokens,
+                counted_tokens,
+            } => state.watch.send_modify(|totals| {
+                let estimates = &mut totals.estimates;
+                estimates.add(model, estimated_tokens, counted_tokens);
+            }),
         }
         Ok(())
     }
 }
 
 impl CostState {
-    /// Once for each model: every call of it would fill the log.
-    fn tell_unpriced(&mut self, model: String, usage: &Usage) {
-        if self.told.len() >= TOLD_MAX || self.told.contains(&model) {
-            return;
-        }
-        if usage.is_chargeable() {
-            tracing::warn!(
+    fn tell_unpriced(&mut self, model: &str, usage: &Usage) {
+        let is_priced = self.ports.settings.borrow().prices.is_priced(model);
+        match self.told.news(model, usage, is_priced) {
+            Some(Unknown::NoPrice) => tracing::warn!(
                 model,
                 "the model has no price: what its calls cost is not known; add it to money.prices"
-            );
-        } else {
-            tracing::warn!(
+            ),
+            Some(Unknown::TooLong) => tracing::warn!(
                 model,
-                "GLM answered without saying what it billed: what the call cost is not known"
-            );
+                prompt_tokens = usage.prompt_tokens,
+                "the model has no price for prompts as long as this one: what the call cost is not \
+                 known; add its prices to money.prices"
+            ),
+            Some(Unknown::NoUsage) => tracing::warn!(
+                model,
+                "GLM answered without saying in full what it billed: what the call cost is not known"
+            ),
+            None => {}
         }
-        self.told.insert(model);
     }
 }
 
@@ -169,19 +192,88 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
     use super::*;
+    use crate::model::{Request, Settings};
+    use crate::policy::estimate::CountTokens;
+    use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
+    use crate::{Events, Faults};
+
+    /// Counts nothing before it may.
+    #[derive(Default)]
+    struct Gate(AtomicBool);
+
+    impl CountTokens for Gate {
+        fn count(&self, _: &str, _: &str) -> u64 {
+            while !self.0.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            1
+        }
+    }
+
+    async fn actor(tokens: Arc<Gate>) -> (ActorRef<CostMsg>, watch::Receiver<Totals>) {
+        let (watch, totals) = watch::channel(Totals::default());
+        let ports = Ports {
+            store: Arc::new(MemoryStore::new()),
+            glm: Arc::new(ScriptedGlm::answering(Duration::ZERO)),
+            clock: Arc::new(SimClock::starting_at(sample::START)),
+            ids: Arc::new(SeededIds::new(1)),
+            settings: watch::channel(Arc::new(Settings::default())).1,
+            events: Events::new(1),
+            tokens: Some(tokens),
+            faults: Faults::default(),
+        };
+        let (actor, _) = Actor::spawn(None, CostActor, CostArgs { ports, watch })
+            .await
+            .unwrap();
+        (actor, totals)
+    }
 
     #[test]
-    fn the_error_of_estimates_is_the_mean_of_every_calls_own() {
-        let mut error = EstimateError::default();
-        assert_eq!(error.mean(), None);
-        error.add(110, 100);
-        error.add(500, 1_000);
-        error.add(7, 0);
-        assert_eq!(error.calls, 2);
-        assert_eq!((error.estimated_tokens, error.counted_tokens), (610, 1_100));
-        assert_eq!(error.mean(), Some(0.3));
-        error.add(u64::MAX, 1);
-        assert_eq!(error.relative_error_ppm, u64::MAX);
+    fn every_reason_is_told_once_of_every_model() {
+        let mut told = Told::default();
+        let billed = Usage {
+            prompt_tokens: 1,
+            ..Usage::default()
+        };
+        let silent = Usage::default();
+        let mut news = |model: &str, usage, priced| told.news(model, usage, priced);
+        assert_eq!(news("a", &silent, false), Some(Unknown::NoUsage));
+        assert_eq!(news("a", &billed, false), Some(Unknown::NoPrice));
+        assert_eq!(news("a", &billed, true), Some(Unknown::TooLong));
+        assert_eq!(news("b", &silent, true), Some(Unknown::NoUsage));
+        for (usage, priced) in [(&silent, false), (&billed, false), (&billed, true)] {
+            assert_eq!(news("a", usage, priced), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn prompts_that_come_faster_than_they_are_counted_are_skipped_and_told() {
+        let gate = Arc::new(Gate::default());
+        let (actor, mut totals) = actor(Arc::clone(&gate)).await;
+        let request = Arc::new(Request::prompt("hello").unwrap());
+        for _ in 0..20 {
+            let sample = Sample {
+                model: "glm-5".to_owned(),
+                request: Arc::clone(&request),
+                counted_tokens: 8,
+            };
+            actor.cast(CostMsg::Answered(sample)).unwrap();
+        }
+        // One is being counted or about to be, eight wait.
+        let skipped = |totals: &Totals| totals.estimates.skipped_calls >= 11;
+        totals.wait_for(skipped).await.unwrap();
+        gate.0.store(true, Ordering::Release);
+        let all =
+            |totals: &Totals| totals.estimates.skipped_calls + totals.estimates.total().calls == 20;
+        let seen = totals.wait_for(all).await.unwrap().estimates.clone();
+        assert!((11..=12).contains(&seen.skipped_calls), "{seen:?}");
+        // Three for the template, three for the message, one of text.
+        assert_eq!(seen.total().mean(), Some(0.125));
+        drop(actor);
     }
 }

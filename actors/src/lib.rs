@@ -10,6 +10,7 @@
 //! | [`queue`] | carries messages to and from the lane |
 //! | [`caller`] | makes one call at a time |
 //! | [`breaker`], [`cost`] | failures and spending |
+//! | [`samples`] | how far estimates are off |
 //!
 //! The way of a job: submitter -> store (on disk, acknowledged) -> queue (in line) -> staged on
 //! disk -> caller -> GLM -> queue (judged) -> store (one transaction) -> waiters and events.
@@ -21,6 +22,7 @@ pub mod model;
 pub mod policy;
 pub mod ports;
 pub mod queue;
+pub mod samples;
 pub mod store;
 pub mod supervisor;
 mod telling;
@@ -35,6 +37,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use model::{Event, Settings, Timestamp};
+use policy::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
 
 /// Live events for whoever listens. A slow listener is told how many it missed.
@@ -141,6 +144,8 @@ pub struct Ports {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// Live events.
     pub events: Events,
+    /// Counts prompts as estimates do, to measure the error of these; `None`: it is not measured.
+    pub tokens: Option<Arc<dyn CountTokens>>,
     /// Faults that tests inject.
     pub faults: Faults,
 }

@@ -11,7 +11,6 @@ use crate::model::{
     JobStatus, LaneState, Pause, Phase, Timestamp,
 };
 use crate::policy::budget::BudgetNews;
-use crate::policy::estimate::Estimate;
 use crate::policy::transition::{Applied, Next, Refusal, Settlement, Transition};
 
 /// Turns stored changes into events.
@@ -67,11 +66,7 @@ impl Teller {
                 }
             }
             Transition::Settle(settlement) => {
-                let estimated = match applied {
-                    Applied::Job(job) | Applied::Chain { job, .. } => job.estimate,
-                    _ => None,
-                };
-                self.cost_of(settlement, estimated);
+                self.cost_of(settlement);
                 self.settled(settlement, now);
             }
             Transition::Fail {
@@ -114,13 +109,12 @@ impl Teller {
         }
     }
 
-    fn cost_of(&self, settlement: &Settlement, estimated: Option<Estimate>) {
+    fn cost_of(&self, settlement: &Settlement) {
         let call = &settlement.call;
         let _ = self.cost.cast(CostMsg::Settled {
             usage: call.usage,
             cost: call.cost,
             unpriced: call.is_unpriced().then(|| call.model.clone()),
-            estimated_prompt_tokens: estimated.map(|estimate| estimate.prompt_tokens),
         });
     }
 

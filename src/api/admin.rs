@@ -15,6 +15,7 @@ use super::problem::{Kind, Problem};
 use super::query::{Format, Query};
 use super::views::{CallView, Excerpt, JobView, MetricsView, Shown};
 use super::{Api, limits, reply};
+use crate::config::keep_exact;
 use crate::orchestrator::JobDetail;
 use crate::statistics::{GroupBy, StatisticsQuery, StatisticsRow, to_csv};
 
@@ -31,7 +32,7 @@ pub(super) async fn change_config(
     body: Body,
 ) -> Result<Response, Problem> {
     let raw = body.json(headers).await?;
-    let patch: Value = serde_json::from_str(raw.get())
+    let mut patch: Value = serde_json::from_str(raw.get())
         .map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))?;
     if !patch.is_object() {
         return Err(Problem::new(
@@ -39,6 +40,7 @@ pub(super) async fn change_config(
             "the body must be a JSON object with the settings to change",
         ));
     }
+    keep_exact(raw.get(), &mut patch);
     let config = api.lane.set_config(&patch).await?;
     Ok(reply::json(StatusCode::OK, &json!({ "config": config })))
 }

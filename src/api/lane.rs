@@ -36,7 +36,10 @@ pub trait Lane: Send + Sync + 'static {
         submissions: Vec<Submission>,
     ) -> Answer<'_, Vec<Result<Submitted, Error>>>;
     /// What each of these jobs may come to.
-    fn estimate_many(&self, submissions: Vec<Submission>) -> Answer<'_, Vec<JobEstimate>>;
+    fn estimate_many(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Answer<'_, Vec<Result<JobEstimate, Error>>>;
     /// Waits until a job has a terminal status.
     fn wait(&self, id: JobId) -> Answer<'_, JobRecord>;
     /// As `wait`, at most for `limit`.
@@ -133,7 +136,10 @@ impl Lane for Orchestrator {
         Box::pin(self.submit_many(submissions))
     }
 
-    fn estimate_many(&self, submissions: Vec<Submission>) -> Answer<'_, Vec<JobEstimate>> {
+    fn estimate_many(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Answer<'_, Vec<Result<JobEstimate, Error>>> {
         Box::pin(self.estimate_many(submissions))
     }
 

@@ -1,6 +1,8 @@
 //! Every hard bound of the API in one place, with its unit in its name. Those of the lane itself are
 //! in `onelane_actors::model::limits`.
 
+pub use onelane_actors::model::limits::TOKENS_MAX;
+
 /// Connections open at once; further ones wait in the system's backlog.
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Bytes of a request's line and headers together.
@@ -34,8 +36,6 @@ pub const NAMED_JOBS_MAX: usize = 10_000;
 pub const ERROR_CODE_CHARS_MAX: usize = 64;
 /// The longest time for which the breaker is opened, in milliseconds: a year.
 pub const BREAKER_OPEN_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1_000;
-/// Tokens of one attempt that are believed.
-pub const TOKENS_MAX: u64 = 1_000_000_000;
 /// Bytes of one GLM parameter that the call log shows; a longer one is left out.
 pub const PARAMETER_BYTES_SHOWN: usize = 256;
 /// What `Retry-After` says when the queue is full, in seconds.

@@ -5,19 +5,25 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use onelane::estimate::{self, Total};
-use onelane::model::{Currency, Settings, Submission};
+use onelane::model::{Currency, DEFAULT_USER, Settings};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::args::EstimateArgs;
 use super::exit::{CliError, Exit};
-use super::run::{self, Line};
+use super::run::{self, Defaults, Line};
 use super::{start, table};
 
 /// Estimates a file of prompts.
 pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, CliError> {
     let input = run::open(&args.input)?;
     let settings = start::look(&args.common)?.settings;
+    // As a run takes them.
+    let defaults = Defaults {
+        user_id: DEFAULT_USER.to_owned(),
+        priority: 0,
+        model: settings.model.clone(),
+    };
     let mut chunks = run::read(input)
         .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
     let mut sums = Sums::new(settings.prices.currency());
@@ -27,7 +33,7 @@ pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, Cl
             CliError::new(Exit::Usage, format!("{input} can't be read: {e}"))
         })?;
         for line in lines {
-            sums.add(line, &settings);
+            sums.add(line, &defaults, &settings);
         }
     }
     if json {
@@ -63,7 +69,7 @@ struct Sums {
     bad: u64,
 }
 
-/// A line that is no job.
+/// A line that is no job, or one that would be refused.
 #[derive(Serialize)]
 struct BadLine {
     line: u64,
@@ -80,21 +86,25 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, line: Line, settings: &Settings) {
-        let asked = match line.asked {
-            Ok(asked) => asked,
+    fn add(&mut self, line: Line, defaults: &Defaults, settings: &Settings) {
+        let number = line.number;
+        let estimated = line.asked.and_then(|asked| {
+            let submission = defaults.submission(None, asked);
+            estimate::of(&submission, settings).map_err(|refused| refused.to_string())
+        });
+        let job = match estimated {
+            Ok(job) => job,
             Err(problem) => {
                 self.bad += 1;
                 if self.bad_lines.len() < BAD_LINES_TOLD_MAX {
-                    let line = line.number;
-                    self.bad_lines.push(BadLine { line, problem });
+                    self.bad_lines.push(BadLine {
+                        line: number,
+                        problem,
+                    });
                 }
                 return;
             }
         };
-        let mut submission = Submission::new(asked.request);
-        submission.model = asked.model;
-        let job = estimate::of(&submission, settings);
         self.total.add(&job);
         let currency = self.total.currency;
         let of_model = self.models.entry(job.model.clone());

@@ -37,11 +37,14 @@ fn unpriced(model: &str, list: &Prices) -> CliError {
 
 fn head(list: &Prices) -> String {
     let chosen_by = match list.chosen_by {
-        ChosenBy::BaseUrl => "by the base URL",
-        ChosenBy::PriceList => "by money.price_list",
+        ChosenBy::BaseUrl => "chosen by the base URL",
+        ChosenBy::Assumed => {
+            "assumed, since the base URL is of neither site (money.price_list says which)"
+        }
+        ChosenBy::PriceList => "chosen by money.price_list",
     };
     format!(
-        "{} per million tokens, chosen {chosen_by}; list of {}",
+        "{} per million tokens, {chosen_by}; list of {}",
         list.currency.code(),
         list.version
     )
@@ -49,23 +52,27 @@ fn head(list: &Prices) -> String {
 
 fn rows(rows: &[PriceEntry]) -> String {
     let head = [
-        "MODEL", "PROMPT", "ANSWER", "INPUT", "CACHED", "OUTPUT", "AS OF", "SOURCE", "NOTE",
+        "MODEL", "PROMPT", "ANSWER", "INPUT", "CACHED", "OUTPUT", "AS OF", "NOTE", "SOURCE",
     ];
-    let from = |tokens: u64| match tokens {
-        0 => "any".to_owned(),
-        tokens => format!("from {tokens}"),
+    let span = |from: u64, to: Option<u64>| match (from, to) {
+        (0, None) => "any".to_owned(),
+        (from, None) => format!("from {from}"),
+        (0, Some(to)) => format!("below {to}"),
+        (from, Some(to)) => format!("{from} to {}", to.saturating_sub(1)),
     };
     let lines = rows.iter().map(|row| {
         [
             row.model.clone(),
-            from(row.prompt_from),
-            from(row.completion_from),
+            span(row.prompt_from, row.prompt_to),
+            span(row.completion_from, None),
             row.input.to_string(),
-            row.cached_input.to_string(),
+            // Without a price of their own they cost as much as others.
+            row.cached_input
+                .map_or_else(|| "-".to_owned(), |price| price.to_string()),
             row.output.to_string(),
             row.as_of.clone().unwrap_or_else(|| "own".to_owned()),
-            row.source.clone(),
             row.note.clone().unwrap_or_default(),
+            row.source.clone(),
         ]
     });
     let lines: Vec<_> = lines.collect();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane::api::{ApiConfig, Listening};
-use onelane::config::{Loaded, Loader, Origin};
+use onelane::config::{Loaded, Loader, Origin, PriceList};
 use onelane::orchestrator::{Orchestrator, StartError};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
@@ -101,10 +101,15 @@ fn configure(common: &Common) -> Result<(Loaded, Option<Arc<Simulator>>), CliErr
         ..SimulatorConfig::default()
     })
     .map_err(|error| CliError::usage(format!("the simulator can't be started: {error}")))?;
+    // Costs are shown as they would be without the simulator, whose URL tells no list.
+    let configured = loader(common).load()?;
+    let list = (configured.config.money.price_list == PriceList::Auto)
+        .then(|| PriceList::name_of(configured.settings.prices.currency()));
     let loader = || {
         loader(common)
             .flag("--simulate", "glm.base_url", Some(simulator.base_url()))
             .flag("--simulate", "glm.api_key", Some("simulated"))
+            .flag("--simulate", "money.price_list", list)
     };
     let mut loaded = loader().load()?;
     // Who names a store in the very command gets that one.

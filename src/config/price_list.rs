@@ -29,6 +29,8 @@ pub struct Prices {
 pub enum ChosenBy {
     /// The base URL that calls go to.
     BaseUrl,
+    /// Nothing: the base URL is of neither site, and is taken as bigmodel.cn's.
+    Assumed,
     /// `money.price_list`.
     PriceList,
 }
@@ -43,12 +45,15 @@ pub struct PriceEntry {
     pub prompt_from: u64,
     /// For completions of so many tokens and more.
     pub completion_from: u64,
+    /// For prompts of fewer tokens; what longer ones cost is not known. `None`: however long.
+    pub prompt_to: Option<u64>,
     /// A million prompt tokens that were not cached.
     #[serde(serialize_with = "number")]
     pub input: Price,
-    /// A million prompt tokens from GLM's cache.
-    #[serde(serialize_with = "number")]
-    pub cached_input: Price,
+    /// A million prompt tokens from GLM's cache; `None`: no price of their own is known, and they cost
+    /// as much as others.
+    #[serde(serialize_with = "number_or_null")]
+    pub cached_input: Option<Price>,
     /// A million completion tokens, reasoning included.
     #[serde(serialize_with = "number")]
     pub output: Price,
@@ -68,6 +73,14 @@ pub struct PriceEntry {
 fn number<S: Serializer>(price: &Price, serializer: S) -> Result<S::Ok, S::Error> {
     let number = RawValue::from_string(price.to_string()).map_err(serde::ser::Error::custom)?;
     number.serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn number_or_null<S: Serializer>(price: &Option<Price>, serializer: S) -> Result<S::Ok, S::Error> {
+    match price {
+        Some(price) => number(price, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl Loaded {
@@ -97,12 +110,50 @@ impl Loaded {
         Prices {
             version: version.to_owned(),
             currency,
-            chosen_by: match money.price_list {
-                PriceList::Auto => ChosenBy::BaseUrl,
-                PriceList::Cny | PriceList::Usd | PriceList::Points => ChosenBy::PriceList,
-            },
+            chosen_by: self.list_chosen_by(),
             unpriced: self.settings.unpriced,
             prices,
+        }
+    }
+}
+
+impl Loaded {
+    fn list_chosen_by(&self) -> ChosenBy {
+        let list = self.config.money.price_list;
+        match list {
+            PriceList::Auto if list.is_assumed(&self.settings.endpoint.base_url) => {
+                ChosenBy::Assumed
+            }
+            PriceList::Auto => ChosenBy::BaseUrl,
+            PriceList::Cny | PriceList::Usd | PriceList::Points => ChosenBy::PriceList,
+        }
+    }
+
+    /// Tells the log which list counts: who calls through a relay may mean another one.
+    pub(crate) fn tell_price_list(&self) {
+        let prices = &self.settings.prices;
+        let (currency, of) = (prices.currency().code(), prices.version());
+        match self.list_chosen_by() {
+            ChosenBy::Assumed => tracing::info!(
+                currency,
+                list_of = of,
+                "prices are taken from the list of bigmodel.cn, since the base URL is of neither site; \
+                 money.price_list names another one"
+            ),
+            ChosenBy::BaseUrl => {
+                tracing::info!(
+                    currency,
+                    list_of = of,
+                    "the price list is that of the base URL"
+                );
+            }
+            ChosenBy::PriceList => {
+                tracing::info!(
+                    currency,
+                    list_of = of,
+                    "the price list is that of money.price_list"
+                );
+            }
         }
     }
 }
@@ -117,8 +168,9 @@ impl PriceEntry {
             model: row.model,
             prompt_from: row.prompt_from,
             completion_from: row.completion_from,
+            prompt_to: row.prompt_to,
             input: row.input,
-            cached_input: row.cached_input.unwrap_or(row.input),
+            cached_input: row.cached_input,
             output: row.output,
             context: row.context,
             table: version.to_owned(),
@@ -133,8 +185,9 @@ impl PriceEntry {
             model: price.model.clone(),
             prompt_from: price.prompt_from,
             completion_from: price.completion_from,
+            prompt_to: price.prompt_to,
             input: price.input,
-            cached_input: price.cached_input.unwrap_or(price.input),
+            cached_input: price.cached_input,
             output: price.output,
             context: None,
             table: PriceUsed::OWN.to_owned(),

@@ -131,6 +131,9 @@ pub struct ModelPrice {
     /// The row applies to completions of so many tokens and more.
     #[serde(default)]
     pub completion_from: u64,
+    /// The row applies to prompts of fewer tokens than these; what longer ones cost is not known.
+    #[serde(default)]
+    pub prompt_to: Option<u64>,
     /// The row counts only while the list in force is in this currency; when left out, always, and in
     /// that list's currency.
     #[serde(default)]
@@ -147,6 +150,7 @@ impl ModelPrice {
         PriceRow {
             prompt_from: self.prompt_from,
             completion_from: self.completion_from,
+            prompt_to: self.prompt_to,
             input: self.input.nanos(),
             cached_input: self.cached_input.unwrap_or(self.input).nanos(),
             output: self.output.nanos(),
@@ -186,6 +190,9 @@ pub(crate) fn check(prices: &[ModelPrice]) -> Result<(), PriceProblem> {
                 price.model
             ));
         }
+        if price.prompt_to.is_some_and(|end| end <= price.prompt_from) {
+            return fault("prompt_to must be above prompt_from".to_owned());
+        }
         let mut before = prices.iter().take(index).filter(same_model);
         if before.any(|p| tier(p) == tier(price)) {
             return fault(format!(
@@ -213,8 +220,34 @@ pub enum PriceList {
     Points,
 }
 
-/// Where the path of a Coding Plan's base URL begins, on either site and behind a proxy of one's own.
-const CODING_PLAN_PATH: &str = "/api/coding/paas/";
+/// What the path of a Coding Plan's base URL has in it, on either site and behind a proxy of one's own.
+const CODING_PLAN_PATH: [&str; 3] = ["api", "coding", "paas"];
+
+/// The list that a base URL tells; `None` when it tells nothing.
+fn told_by(base_url: &str) -> Option<Currency> {
+    let url = reqwest::Url::parse(base_url).ok()?;
+    let segments: Vec<&str> = url
+        .path_segments()
+        .into_iter()
+        .flatten()
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    if segments
+        .windows(CODING_PLAN_PATH.len())
+        .any(|part| part == CODING_PLAN_PATH)
+    {
+        return Some(Currency::Points);
+    }
+    // A name may end in the dot of the root.
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+    let is_of = |site: &str| {
+        let before = host.strip_suffix(site);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    };
+    [("z.ai", Currency::Usd), ("bigmodel.cn", Currency::Cny)]
+        .into_iter()
+        .find_map(|(site, currency)| is_of(site).then_some(currency))
+}
 
 impl PriceList {
     /// What the list counts in for calls to `base_url`.
@@ -224,18 +257,22 @@ impl PriceList {
             Self::Cny => Currency::Cny,
             Self::Usd => Currency::Usd,
             Self::Points => Currency::Points,
-            Self::Auto => {
-                let url = reqwest::Url::parse(base_url).ok();
-                let host = url.as_ref().and_then(|u| u.host_str()).unwrap_or_default();
-                let path = url.as_ref().map(reqwest::Url::path).unwrap_or_default();
-                if path.starts_with(CODING_PLAN_PATH) {
-                    Currency::Points
-                } else if host == "z.ai" || host.ends_with(".z.ai") {
-                    Currency::Usd
-                } else {
-                    Currency::Cny
-                }
-            }
+            Self::Auto => told_by(base_url).unwrap_or(Currency::Cny),
+        }
+    }
+
+    /// Whether calls to `base_url` are taken as those of bigmodel.cn for want of a better word.
+    pub(crate) fn is_assumed(self, base_url: &str) -> bool {
+        self == Self::Auto && told_by(base_url).is_none()
+    }
+
+    /// The list in this currency, by its name.
+    #[must_use]
+    pub const fn name_of(currency: Currency) -> &'static str {
+        match currency {
+            Currency::Cny => "cny",
+            Currency::Usd => "usd",
+            Currency::Points => "points",
         }
     }
 }
@@ -254,6 +291,8 @@ pub(crate) struct ShippedRow {
     pub(crate) prompt_from: u64,
     #[serde(default)]
     pub(crate) completion_from: u64,
+    #[serde(default)]
+    pub(crate) prompt_to: Option<u64>,
     /// Tokens that prompt and completion may have together.
     #[serde(default)]
     pub(crate) context: Option<u64>,
@@ -284,6 +323,7 @@ impl ShippedRow {
         PriceRow {
             prompt_from: self.prompt_from,
             completion_from: self.completion_from,
+            prompt_to: self.prompt_to,
             input: self.input.nanos(),
             cached_input: self.cached_input.unwrap_or(self.input).nanos(),
             output: self.output.nanos(),

@@ -1,6 +1,9 @@
 //! Reads the rows of the operator's own price list.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize as _;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::path::join;
@@ -17,6 +20,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("output", "output"),
     ("prompt_from", "promptFrom"),
     ("completion_from", "completionFrom"),
+    ("prompt_to", "promptTo"),
     ("currency", "currency"),
 ];
 
@@ -84,8 +88,8 @@ fn price_field(name: &str, value: &Value) -> Result<Value, String> {
     match (name, value) {
         ("model", Value::String(_)) => Ok(value.clone()),
         ("model", _) => Err(mismatch("text", value)),
-        ("prompt_from" | "completion_from", _) => scalar(&U63, value),
-        ("cached_input" | "currency", Value::Null) => Ok(Value::Null),
+        ("cached_input" | "prompt_to" | "currency", Value::Null) => Ok(Value::Null),
+        ("prompt_from" | "completion_from" | "prompt_to", _) => scalar(&U63, value),
         ("currency", _) => scalar(&CURRENCY, value),
         (_, Value::Number(number)) if !number.is_u64() && !number.is_i64() => {
             Err(prices::float_problem(&number.to_string()))
@@ -97,6 +101,33 @@ fn price_field(name: &str, value: &Value) -> Result<Value, String> {
             }
             Err(error) => Err(error.to_string()),
         },
+    }
+}
+
+/// The fields that are prices, by their names in the API.
+const AMOUNTS: [&str; 3] = ["input", "cachedInput", "output"];
+
+/// Puts the prices of a change that are JSON numbers in as the text that they were written in, so that
+/// they stay exact; `body` is what `patch` was read from. What is of another shape is told when it is read.
+pub(crate) fn keep_exact(body: &str, patch: &mut Value) {
+    #[derive(serde::Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        prices: Vec<BTreeMap<String, &'a RawValue>>,
+    }
+    let written = serde_json::from_str::<Body<'_>>(body);
+    let rows = patch.get_mut("prices").and_then(Value::as_array_mut);
+    let (Ok(written), Some(rows)) = (written, rows) else {
+        return;
+    };
+    for (row, written) in rows.iter_mut().zip(&written.prices) {
+        for name in AMOUNTS {
+            if let (Some(amount @ Value::Number(_)), Some(literal)) =
+                (row.get_mut(name), written.get(name))
+            {
+                *amount = Value::from(literal.get());
+            }
+        }
     }
 }
 

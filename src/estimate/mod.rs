@@ -3,7 +3,7 @@
 
 mod tokenizer;
 
-use onelane_actors::model::{Cost, Currency, Nanos, Settings, Submission};
+use onelane_actors::model::{Cost, Currency, Nanos, Settings, Submission, SubmissionError};
 use onelane_actors::policy::estimate;
 
 pub use onelane_actors::policy::estimate::{CountTokens, Estimate, Rough, completion_cap};
@@ -27,14 +27,23 @@ pub struct JobEstimate {
 pub struct CostRange {
     /// The prompt wholly from GLM's cache, and nothing answered.
     pub min: Cost,
-    /// Nothing cached, the longest answer, in the dearest tier that the call could end in.
+    /// The longest answer, in the dearest tier that the call could end in, for a prompt that is longer
+    /// than counted by the margin.
     pub max: Cost,
 }
 
-/// Estimates one job. Counting takes the processor for as long as the prompt is, and the first count of a
-/// process unpacks the vocabulary: not for an async worker.
-#[must_use]
-pub fn of(submission: &Submission, settings: &Settings) -> JobEstimate {
+/// How much longer than counted a prompt may be: a tenth of it, and sixteen tokens for what the
+/// template adds. The count is not exact, and one token more may be another tier.
+const fn with_margin(prompt_tokens: u64) -> u64 {
+    prompt_tokens
+        .saturating_add(prompt_tokens.div_ceil(10))
+        .saturating_add(16)
+}
+
+/// Estimates one job, unless it would be refused. Counting takes the processor for as long as the prompt
+/// is, and the first count of a process unpacks the vocabulary: not for an async worker.
+pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, SubmissionError> {
+    submission.validate(settings)?;
     let model = submission.model_in(settings);
     let tokens = estimate::of(
         &submission.request,
@@ -43,14 +52,18 @@ pub fn of(submission: &Submission, settings: &Settings) -> JobEstimate {
         &GlmTokenizer,
     );
     let prices = &settings.prices;
+    let longest = with_margin(tokens.prompt_tokens);
     let min = prices.best_case(&model, tokens.prompt_tokens);
-    let max = prices.worst_case(&model, tokens.prompt_tokens, tokens.completion_tokens_max);
-    JobEstimate {
+    // Where the list ends before the longest prompt does, nobody knows the most.
+    let max = prices
+        .best_case(&model, longest)
+        .and_then(|_| prices.worst_case(&model, longest, tokens.completion_tokens_max));
+    Ok(JobEstimate {
         cost: min.zip(max).map(|(min, max)| CostRange { min, max }),
         currency: prices.currency(),
         model,
         tokens,
-    }
+    })
 }
 
 /// What several jobs may come to together.
@@ -123,6 +136,7 @@ impl Total {
 mod tests {
     use std::sync::Arc;
 
+    use onelane_actors::model::Unpriced;
     use onelane_actors::policy::price::{PriceRow, PriceTable};
 
     use super::*;
@@ -134,6 +148,7 @@ mod tests {
             PriceRow {
                 prompt_from: 0,
                 completion_from,
+                prompt_to: None,
                 input,
                 cached_input,
                 output,
@@ -150,21 +165,79 @@ mod tests {
 
     #[test]
     fn a_job_costs_between_a_cached_prompt_and_the_longest_answer() {
-        let job = of(&Submission::prompt("hello world").unwrap(), &settings());
+        let job = of(&Submission::prompt("hello world").unwrap(), &settings()).unwrap();
         assert_eq!(job.model, "glm-4.7");
         // Two of text, three of the message, three of the template.
         assert_eq!(job.tokens.prompt_tokens, 8);
         assert_eq!(job.tokens.completion_tokens_max, 1_000);
         let cost = job.cost.unwrap();
         assert_eq!(cost.min.nanos, 8 * 1_000);
-        assert_eq!(cost.max.nanos, 8 * 3_000 + 1_000 * 14_000);
+        assert_eq!(cost.max.nanos, (8 + 1 + 16) * 3_000 + 1_000 * 14_000);
         assert_eq!(cost.max.currency, Currency::Cny);
+    }
+
+    /// Of a prompt of a thousand tokens and some, with a tier that begins at 1100 and a list that ends
+    /// at 2000.
+    fn near_a_bound(words: usize) -> Option<CostRange> {
+        let mut prices = PriceTable::new(Currency::Cny);
+        let row = |prompt_from, input| PriceRow {
+            prompt_from,
+            completion_from: 0,
+            prompt_to: Some(2_000),
+            input,
+            cached_input: 0,
+            output: 0,
+        };
+        prices.add("glm-5", row(0, 1_000_000));
+        prices.add("glm-5", row(1_100, 2_000_000));
+        let settings = Settings {
+            prices: Arc::new(prices),
+            ..Settings::default()
+        };
+        let prompt = Submission::prompt("word ".repeat(words)).unwrap();
+        let job = of(&prompt.model("glm-5"), &settings).unwrap();
+        assert_eq!(job.tokens.prompt_tokens, words as u64 + 7);
+        job.cost
+    }
+
+    #[test]
+    fn a_prompt_counted_just_below_a_tier_is_priced_in_it() {
+        // 980 + 98 + 16 stays below; 990 + 99 + 16 does not.
+        assert_eq!(near_a_bound(973).unwrap().max.nanos, 1_094);
+        assert_eq!(near_a_bound(983).unwrap().max.nanos, 2 * 1_105);
+        assert!(near_a_bound(1_700).is_some());
+        assert_eq!(near_a_bound(1_900), None, "nobody knows the most");
+    }
+
+    #[test]
+    fn what_would_be_refused_has_no_estimate() {
+        let mut settings = settings();
+        let refused = |change: &dyn Fn(&mut Submission), settings: &Settings| {
+            let mut submission = Submission::prompt("hi").unwrap().model("glm-9");
+            change(&mut submission);
+            of(&submission, settings).unwrap_err().to_string()
+        };
+        let check = |got: String, want: &str| assert!(got.contains(want), "{got}");
+        check(
+            refused(&|s| s.model = Some(String::new()), &settings),
+            "model",
+        );
+        check(refused(&|s| s.user_id.clear(), &settings), "userId");
+        check(
+            refused(&|s| s.max_retries = Some(100_000), &settings),
+            "maxRetries",
+        );
+        settings.unpriced = Unpriced::Refuse;
+        check(refused(&|_| (), &settings), "glm-9 has no price in CNY");
     }
 
     #[test]
     fn a_total_says_how_many_jobs_are_not_in_its_cost() {
         let settings = settings();
-        let job = |model: &str| of(&Submission::prompt("hi").unwrap().model(model), &settings);
+        let job = |model: &str| {
+            let submission = Submission::prompt("hi").unwrap().model(model);
+            of(&submission, &settings).unwrap()
+        };
         let mut total = Total::new(Currency::Cny);
         assert_eq!(total.cost().unwrap().max.nanos, 0);
         total.add(&job("glm-9"));

@@ -1,6 +1,5 @@
 //! GLM's own tokenizer, from the vocabularies that the crate `tiktoken` carries. One is unpacked when it
-//! is first asked for, which takes a fraction of a second, and stays in memory: a lane that estimates
-//! nothing pays nothing.
+//! is first asked for, which takes a fraction of a second, and stays in memory.
 
 use onelane_actors::policy::estimate::{CountTokens, Rough};
 

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::classify::{Reader, classify, classify_json};
 use super::errors::ErrorTable;
+use super::usage;
 
 /// What the response means.
 pub(crate) fn decode(
@@ -36,11 +37,19 @@ pub(crate) fn decode(
         Ok(None) | Err(_) => match serde_json::from_str::<Value>(text) {
             Ok(json) => match Head::lenient(&json) {
                 Some(head) => head,
+                // What it used is billed, answer or not.
                 None if states_error(&json) => {
                     let failure = classify_json(status, headers, &json, reader);
-                    return GlmOutcome::Failed(failure, Usage::default());
+                    return GlmOutcome::Failed(failure, usage::of(&json));
                 }
-                None => return no_answer("it has no choices"),
+                None => {
+                    let usage = usage::of(&json);
+                    let failure = Failure {
+                        maybe_billed: is_in_doubt(&usage),
+                        ..invalid(status, "it has no choices")
+                    };
+                    return GlmOutcome::Failed(failure, usage);
+                }
             },
             Err(e) => return no_answer(&e.to_string()),
         },
@@ -77,6 +86,11 @@ pub(crate) fn states_error(json: &Value) -> bool {
     has("error") || has("code") || json.get("success") == Some(&Value::Bool(false))
 }
 
+/// Whether a call that did not end in an answer is in doubt: with usage, what was billed is known.
+fn is_in_doubt(usage: &Usage) -> bool {
+    !usage.is_reported()
+}
+
 /// What is looked at of an answer.
 struct Head {
     finish_reason: Option<String>,
@@ -102,8 +116,7 @@ impl Head {
         let class = ErrorTable::shipped().class(&code)?;
         Some(Failure {
             http_status: Some(status),
-            // With usage, what was billed is known.
-            maybe_billed: self.usage == Usage::default(),
+            maybe_billed: is_in_doubt(&self.usage),
             ..Failure::new(class, &code, message)
         })
     }
@@ -121,17 +134,17 @@ impl Head {
                     || holds(message.reasoning_content)
                     || message.tool_calls.is_some_and(|calls| !calls.is_empty())
             }),
-            usage: typed.usage.map(Usage::from).unwrap_or_default(),
+            usage: typed
+                .usage
+                .and_then(|raw| serde_json::from_str(raw.get()).ok())
+                .map(|json| usage::read(&json))
+                .unwrap_or_default(),
         })
     }
 
     /// From JSON of any shape; `None` when it has no choices.
     fn lenient(json: &Value) -> Option<Self> {
         let choice = json.get("choices")?.as_array()?.first()?;
-        let usage = json.get("usage").unwrap_or(&Value::Null);
-        let tokens = |path: &str| tokens(usage.pointer(path));
-        let prompt_tokens = tokens("/prompt_tokens").unwrap_or(0);
-        let completion_tokens = tokens("/completion_tokens").unwrap_or(0);
         Some(Self {
             finish_reason: choice
                 .get("finish_reason")
@@ -141,27 +154,9 @@ impl Head {
                 .iter()
                 .filter_map(|name| choice.get("message")?.get(*name))
                 .any(holds_something),
-            usage: Usage {
-                prompt_tokens,
-                completion_tokens,
-                total_tokens: tokens("/total_tokens")
-                    .unwrap_or_else(|| prompt_tokens.saturating_add(completion_tokens)),
-                cached_tokens: tokens("/prompt_tokens_details/cached_tokens").unwrap_or(0),
-                reasoning_tokens: tokens("/completion_tokens_details/reasoning_tokens")
-                    .unwrap_or(0),
-            },
+            usage: usage::of(json),
         })
     }
-}
-
-/// A count of tokens; GLM's are whole numbers, a relay's may be floats.
-fn tokens(value: Option<&Value>) -> Option<u64> {
-    let number = value?.as_number()?;
-    number.as_u64().or_else(|| {
-        let float = number.as_f64()?;
-        // `as` saturates: what is too large for a count is the largest.
-        (float >= 0.0).then_some(float as u64)
-    })
 }
 
 fn holds_something(value: &Value) -> bool {
@@ -178,8 +173,9 @@ fn holds_something(value: &Value) -> bool {
 struct Typed<'a> {
     #[serde(borrow)]
     choices: Vec<Choice<'a>>,
-    #[serde(default)]
-    usage: Option<Tokens>,
+    /// Looked at by itself: an odd count in it does not make the answer an odd one.
+    #[serde(default, borrow)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -198,54 +194,6 @@ struct Message<'a> {
     reasoning_content: Option<&'a RawValue>,
     #[serde(default)]
     tool_calls: Option<Vec<IgnoredAny>>,
-}
-
-#[derive(Deserialize)]
-struct Tokens {
-    #[serde(default)]
-    prompt_tokens: Option<u64>,
-    #[serde(default)]
-    completion_tokens: Option<u64>,
-    #[serde(default)]
-    total_tokens: Option<u64>,
-    #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
-    completion_tokens_details: Option<CompletionDetails>,
-}
-
-#[derive(Deserialize)]
-struct PromptDetails {
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct CompletionDetails {
-    #[serde(default)]
-    reasoning_tokens: Option<u64>,
-}
-
-impl From<Tokens> for Usage {
-    fn from(tokens: Tokens) -> Self {
-        let prompt_tokens = tokens.prompt_tokens.unwrap_or(0);
-        let completion_tokens = tokens.completion_tokens.unwrap_or(0);
-        Self {
-            prompt_tokens,
-            completion_tokens,
-            total_tokens: tokens
-                .total_tokens
-                .unwrap_or_else(|| prompt_tokens.saturating_add(completion_tokens)),
-            cached_tokens: tokens
-                .prompt_tokens_details
-                .and_then(|details| details.cached_tokens)
-                .unwrap_or(0),
-            reasoning_tokens: tokens
-                .completion_tokens_details
-                .and_then(|details| details.reasoning_tokens)
-                .unwrap_or(0),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -58,42 +58,43 @@ fn an_answer_is_kept_verbatim_with_its_usage() {
 }
 
 #[test]
-fn usage_tolerates_what_is_missing_or_null_or_odd() {
-    let check = |usage: &str, want: [u64; 5]| {
-        let body = format!(r#"{{"choices":[{{}}],"usage":{usage}}}"#);
-        let got = answered(&body).usage;
-        let got = [
-            got.prompt_tokens,
-            got.completion_tokens,
-            got.total_tokens,
-            got.cached_tokens,
-            got.reasoning_tokens,
-        ];
-        assert_eq!(got, want, "{usage}");
+fn usage_that_is_odd_makes_no_odd_answer() {
+    let used = |usage: &str| answered(&format!(r#"{{"choices":[{{}}],"usage":{usage}}}"#)).usage;
+    for odd in ["null", "{}", "[]", r#""free""#] {
+        assert_eq!(used(odd), Usage::default(), "{odd}");
+    }
+    let usage = Usage {
+        prompt_tokens: 3,
+        completion_tokens: 4,
+        total_tokens: 7,
+        ..Usage::default()
     };
-    check("null", [0; 5]);
-    check("{}", [0; 5]);
-    check(
-        r#"{"prompt_tokens":3,"completion_tokens":4}"#,
-        [3, 4, 7, 0, 0],
+    assert_eq!(
+        used(r#"{"prompt_tokens":"3","total_tokens":7,"total":[]}"#),
+        usage
     );
-    check(
-        r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":null,"prompt_tokens_details":null,"completion_tokens_details":{}}"#,
-        [3, 4, 7, 0, 0],
+    assert_eq!(
+        used(r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":1e300}"#),
+        usage
     );
-    check(
-        r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#,
-        [3, 4, 9, 0, 0],
-    );
-    check(
-        r#"{"prompt_tokens":3.0,"completion_tokens":-4,"total_tokens":"x","prompt_tokens_details":7}"#,
-        [3, 0, 3, 0, 0],
-    );
-    check(
-        r#"{"prompt_tokens":18446744073709551615,"completion_tokens":1}"#,
-        [u64::MAX, 1, u64::MAX, 0, 0],
-    );
-    check(r#""free""#, [0; 5]);
+}
+
+#[test]
+fn a_200_without_an_answer_keeps_what_it_used() {
+    let used = json!({"prompt_tokens": 5, "completion_tokens": 2});
+    for body in [
+        json!({"usage": used}),
+        json!({"choices": [], "usage": used}),
+        json!({"choices": null, "usage": used}),
+        json!({"error": {"code": "1305", "message": "busy"}, "usage": used}),
+        json!({"error": {"code": "1305", "message": "busy"}, "choices": [], "usage": used}),
+        json!({"code": 1305, "msg": "busy", "success": false, "usage": used}),
+    ] {
+        let (failure, usage) = failed(200, &body.to_string());
+        let tokens = (usage.prompt_tokens, usage.completion_tokens);
+        assert_eq!(tokens, (5, 2), "{body}");
+        assert!(!failure.maybe_billed, "what was billed is known");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! * [`HttpGlm`] makes the call, under its timeouts, and closes what it does not finish.
 //! * `wire` writes the request's body, `decode` reads the response's: both keep what they don't know.
+//! * `usage` reads what an answer used, without filling up what it does not say.
 //! * `classify` says what a failure is, from the table in `errors.json` ([`ErrorTable`]).
 //! * `tasks` hands calls over to GLM's asynchronous API and fetches what became of them.
 //! * `reset` reads the moment at which a quota opens again out of GLM's words.
@@ -14,6 +15,7 @@ mod exchange;
 mod http;
 mod reset;
 mod tasks;
+mod usage;
 mod wire;
 
 #[cfg(test)]

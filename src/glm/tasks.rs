@@ -17,6 +17,7 @@ use super::classify::{Reader, classify, classify_json};
 use super::decode::{decode, invalid, states_error};
 use super::exchange::span;
 use super::http::{HttpGlm, Sent, failed, post, request};
+use super::usage;
 
 /// GLM's code for a task that it does not know, or that another account's key made.
 const TASK_UNKNOWN: &str = "1233";
@@ -135,7 +136,11 @@ fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> L
     };
     let says = task_status(&json);
     if says.is_some_and(|says| says.eq_ignore_ascii_case("FAIL")) {
-        return Look::Ended(failed(task_failed(status, headers, &json, reader)));
+        // What it used is billed, answer or not.
+        let usage = usage::of(&json);
+        let mut failure = task_failed(status, headers, &json, reader);
+        failure.maybe_billed &= !usage.is_reported();
+        return Look::Ended(GlmOutcome::Failed(failure, usage));
     }
     let is_done = says.map_or_else(
         || json.get("choices").is_some_and(Value::is_array),

@@ -369,6 +369,21 @@ async fn a_task_that_failed_says_what_of() {
 }
 
 #[tokio::test]
+async fn a_task_that_failed_keeps_what_it_used() {
+    let world = World::new(5, Vec::new());
+    let id = world.accepted().await;
+    let body = r#"{"task_status":"FAIL","usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+    world
+        .sim
+        .add_rule(Rule::for_looks(custom(200, body)).times(1));
+    let GlmOutcome::Failed(failure, usage) = world.fetch(&id).await else {
+        panic!("it failed")
+    };
+    check(&failure, C::ServerTransient, code::TASK_FAILED, false);
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (5, 2));
+}
+
+#[tokio::test]
 async fn a_task_that_is_not_done_in_time_says_how_it_stood() {
     let mut world = World::new(3_600_000, Vec::new());
     world.call.timeouts.total_ms = 250;

@@ -127,7 +127,7 @@ impl Orchestrator {
             cost: self.spent(),
             calls: totals.calls,
             unpriced_calls: totals.unpriced_calls,
-            estimates: totals.estimates,
+            estimates: totals.estimates.clone(),
         })
     }
 
@@ -141,6 +141,12 @@ impl Orchestrator {
             currency: *currency,
         };
         totals.cost.iter().map(cost).collect()
+    }
+
+    /// Calls since the start of this process whose cost is not known, and not in [`Orchestrator::spent`].
+    #[must_use]
+    pub fn unpriced_calls(&self) -> u64 {
+        self.inner.totals.borrow().unpriced_calls
     }
 }
 

@@ -33,6 +33,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::Loaded;
 use crate::error::Error;
+use crate::estimate::CountTokens;
 use crate::webhooks::{HttpSender, Sender};
 pub use bulk::Selection;
 pub use events::{Events, Feed};
@@ -55,6 +56,8 @@ pub struct Parts {
     pub ids: Arc<dyn Ids>,
     /// What the lane is told at first, and how that may be changed.
     pub config: Loaded,
+    /// Counts prompts as estimates do, to measure the error of these; `None`: it is not measured.
+    pub tokens: Option<Arc<dyn CountTokens>>,
     /// How many restarts of actors are borne.
     pub budget: RestartBudget,
     /// Faults that tests inject.
@@ -140,6 +143,7 @@ impl Orchestrator {
             ids: parts.ids,
             settings: settings_rx,
             events: onelane_actors::Events::new(limits::EVENTS_BUFFERED_MAX),
+            tokens: parts.tokens,
             faults: parts.faults,
         };
         let (house_tx, house) = watch::channel(House::default());

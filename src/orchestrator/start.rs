@@ -9,6 +9,7 @@ use onelane_actors::supervisor::RestartBudget;
 
 use super::{Orchestrator, Parts};
 use crate::config::{Config, ConfigError, Loaded};
+use crate::estimate::GlmTokenizer;
 use crate::glm::{HttpGlm, HttpGlmError};
 use crate::store::{RedbStore, StoreOptions};
 use crate::system::{SystemClock, SystemIds};
@@ -62,12 +63,14 @@ impl Orchestrator {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        loaded.tell_price_list();
         Self::start_with(Parts {
             store: Arc::new(store),
             glm: Arc::new(HttpGlm::new(Arc::clone(&clock) as Arc<_>)?),
             clock,
             ids: Arc::new(SystemIds::new()),
             config: loaded,
+            tokens: Some(Arc::new(GlmTokenizer)),
             budget: RestartBudget::default(),
             faults: Faults::default(),
         })

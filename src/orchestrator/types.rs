@@ -1,10 +1,10 @@
 //! What the facade takes and gives beside the nouns of the lane.
 
-use onelane_actors::cost::EstimateError;
 use onelane_actors::model::{
     BreakerSnapshot, CallRecord, Cost, Hold, HoldScope, LearntLimit, Pause, Timestamp, Usage,
 };
 use onelane_actors::ports::{JobRecord, StatusCounts};
+use onelane_actors::samples::Estimates;
 
 /// A job whole, with its attempts.
 #[derive(Debug, Clone)]
@@ -126,8 +126,8 @@ pub struct Metrics {
     pub calls: u64,
     /// Those of them that were billed at a cost that is not known.
     pub unpriced_calls: u64,
-    /// How far the estimates of their prompts, made when their jobs were accepted, were off.
-    pub estimates: EstimateError,
+    /// How far estimates of their prompts, by GLM's tokenizer, are off.
+    pub estimates: Estimates,
 }
 
 /// How a shutdown ended.

@@ -101,6 +101,39 @@ async fn a_change_is_in_force_for_the_next_call_and_outlives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_price_may_be_a_number_and_stays_exact() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    // As a binary float the second would be another number, and the third one in another notation.
+    let price = |cached: &str| {
+        format!(
+            r#"{{"prices": [{{"model": "m", "input": 0.6, "cachedInput": {cached}, "output": 0.0000001}}]}}"#
+        )
+    };
+    let reply = api.put(CONFIG, price("999999.123456789")).await;
+    let row = &reply.expect(200)["config"]["prices"][0];
+    assert_eq!(row["input"], "0.6");
+    assert_eq!(row["cachedInput"], "999999.123456789");
+    assert_eq!(row["output"], "0.0000001");
+    let listed = api.get("/api/admin/glm/prices?model=m").await;
+    assert!(
+        listed
+            .text
+            .contains(r#""input":0.6,"cachedInput":999999.123456789,"output":0.0000001"#),
+        "{}",
+        listed.text
+    );
+    for bad in ["0.60000000000000000001", "6e-1", "-0.1", "[0.6]"] {
+        let reply = api.put(CONFIG, price(bad)).await;
+        assert_eq!(
+            reply.expect(400)["errors"][0]["field"],
+            "prices[0].cachedInput"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_change_says_what_and_where_and_never_the_key() {
     let world = HttpLane::new();
     let lane = world.start().await;

@@ -237,6 +237,27 @@ fn with_simulate_the_verbs_that_look_show_what_a_simulated_run_has() {
 }
 
 #[test]
+fn a_simulated_run_has_the_prices_of_the_configured_site() {
+    let currency = |config: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        let output = onelane(dir.path())
+            .args(["prices", "--simulate", "--json"])
+            .output()
+            .unwrap();
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        list["currency"].clone()
+    };
+    assert_eq!(currency(""), "CNY");
+    let zai = "glm.base_url = 'https://api.z.ai/api/paas/v4'\n";
+    assert_eq!(currency(zai), "USD");
+    assert_eq!(
+        currency(&format!("{zai}money.price_list = 'points'")),
+        "POINTS"
+    );
+}
+
+#[test]
 fn config_show_is_a_table_for_people() {
     let dir = tempfile::tempdir().unwrap();
     let output = onelane(dir.path())
@@ -384,8 +405,8 @@ fn prices_shows_the_list_in_force_without_key_or_store() {
     assert_eq!(
         row("glm-5 "),
         [
-            "glm-5 any any 4 1 18 2026-10-09 docs.bigmodel.cn pricing (pi-bigmodel 012a314)",
-            "glm-5 from 32768 any 6 1.5 22 2026-10-09 docs.bigmodel.cn pricing (pi-bigmodel 012a314)",
+            "glm-5 any any 4 1 18 2026-10-09 docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
+            "glm-5 from 32768 any 6 1.5 22 2026-10-09 docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
         ]
     );
     let plan = "https://open.bigmodel.cn/api/coding/paas/v4";
@@ -403,7 +424,9 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
                  nonsense\n\
                  {\"prompt\":\"hello world\",\"id\":\"b\",\"model\":\"glm-4-long\"}\n\
                  {\"custom_id\":\"c\",\"body\":{\"model\":\"glm-9\",\"max_tokens\":5,\
-                  \"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}}\n";
+                  \"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}}\n\
+                 {\"prompt\":\"hi\",\"userId\":\"\"}\n\
+                 {\"prompt\":\"hi\",\"maxRetries\":100000}\n";
     std::fs::write(dir.path().join("p.jsonl"), lines).unwrap();
     let estimate = |args: &[&str]| {
         let mut command = onelane(dir.path());
@@ -420,7 +443,7 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     assert_eq!(
         sums["models"][0],
         serde_json::json!({"model": "glm-4-long", "jobs": 2, "promptTokens": 16,
-            "maxCompletionTokens": 8_190, "cost": {"min": 0.000008, "max": 0.008206},
+            "maxCompletionTokens": 8_190, "cost": {"min": 0.000008, "max": 0.00824},
             "currency": "CNY", "unpriced": false, "unpricedJobs": 0})
     );
     assert_eq!(sums["models"][1]["model"], "glm-9");
@@ -429,13 +452,20 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     assert_eq!(sums["total"]["unpricedJobs"], 1);
     assert_eq!(sums["total"]["maxCompletionTokens"], 8_195);
     assert_eq!(sums["badLines"][0]["line"], 2);
+    // What a run would refuse.
+    assert_eq!(
+        sums["badLines"][1],
+        serde_json::json!({"line": 5, "problem": "userId: must have 1 to 128 characters"})
+    );
+    assert_eq!(sums["badLines"][2]["line"], 6);
+    assert_eq!(sums["bad"], 3);
     let (same, _) = estimate(&["-", "--json"]);
     assert_eq!(same, json);
     let (text, bad) = estimate(&["p.jsonl"]);
     assert!(bad.starts_with("line 2: not a JSON object"), "{bad}");
     let total = text.lines().find(|line| line.starts_with("total")).unwrap();
     let cells: Vec<_> = total.split_whitespace().collect();
-    assert_eq!(cells.last(), Some(&"0.008206"), "{text}");
+    assert_eq!(cells.last(), Some(&"0.00824"), "{text}");
     assert!(text.contains("1 of 3 jobs have no price"), "{text}");
     assert!(
         !dir.path().join("onelane.redb").exists(),

@@ -219,6 +219,7 @@ async fn an_attempt_in_doubt_is_booked_once_and_to_the_last_digit() {
     let row = PriceRow {
         prompt_from: 0,
         completion_from: 0,
+        prompt_to: None,
         input: 2_000_000_000,
         cached_input: 400_000_000,
         output: 8_000_000_000,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane::config::{Config, Loaded};
+use onelane::estimate::CountTokens;
 use onelane::orchestrator::{Orchestrator, Parts};
 use onelane_actors::Faults;
 use onelane_actors::model::{Settings, Timestamp};
@@ -34,6 +35,7 @@ pub(crate) struct VirtualLane {
     /// Goes on over restarts of the lane.
     pub(crate) clock: SimClock,
     pub(crate) settings: Settings,
+    pub(crate) tokens: Option<Arc<dyn CountTokens>>,
     pub(crate) budget: RestartBudget,
     pub(crate) faults: Faults,
 }
@@ -45,6 +47,7 @@ impl VirtualLane {
             glm,
             clock: SimClock::starting_at(START),
             settings: Settings::default(),
+            tokens: None,
             budget: RestartBudget::default(),
             faults: Faults::default(),
         }
@@ -61,6 +64,7 @@ impl VirtualLane {
                 loaded.settings = self.settings.clone();
                 loaded
             },
+            tokens: self.tokens.clone(),
             budget: self.budget,
             faults: self.faults.clone(),
         })

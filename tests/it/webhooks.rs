@@ -102,6 +102,7 @@ async fn start(
         clock: Arc::new(SimClock::starting_at(now)),
         ids: Arc::new(SeededIds::new(7)),
         config: Loaded::from_config(config).unwrap(),
+        tokens: None,
         budget: GENEROUS,
         faults: Faults::default(),
     };

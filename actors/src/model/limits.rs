@@ -19,6 +19,15 @@ pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 pub const TASK_ID_CHARS_MAX: usize = 128;
 /// Characters of a failure's message that are kept.
 pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
+/// Tokens of one attempt that are believed, whoever states them: many times the longest context, and
+/// few enough that sums of them never overflow.
+pub const TOKENS_MAX: u64 = 1_000_000_000;
+/// Prompts that wait to be counted again, to measure the error of estimates.
+pub const SAMPLES_WAITING_MAX: usize = 8;
+/// Bytes of a request that is counted again: longer ones would hold memory and the processor for long.
+pub const SAMPLE_BYTES_MAX: usize = 1024 * 1024;
+/// Models that the error of estimates is told of one by one.
+pub const SAMPLED_MODELS_MAX: usize = 100;
 /// Jobs that one `submit_many` may carry.
 pub const SUBMIT_MANY_MAX: usize = 10_000;
 /// How long a task of GLM's asynchronous API is waited for, in milliseconds, unless the job bounds it

@@ -198,26 +198,34 @@ impl Submission {
         own.unwrap_or_else(|| settings.model.clone())
     }
 
-    /// The job, once every field has been checked. Refused, too, is a model without a price if the
-    /// settings say so.
-    pub fn into_job(
-        self,
-        settings: &Settings,
-        id: JobId,
-        now: Timestamp,
-    ) -> Result<NewJob, SubmissionError> {
+    /// Checks every field. Refused, too, is a model without a price if the settings say so.
+    pub fn validate(&self, settings: &Settings) -> Result<(), SubmissionError> {
         self.check()?;
         if let Some(url) = &self.callback_url
             && let Err(problem) = settings.callbacks.check(url)
         {
             return Err(SubmissionError::new("callbackUrl", problem));
         }
+        if settings.unpriced == Unpriced::Refuse {
+            let model = self.model_in(settings);
+            if !settings.prices.is_priced(&model) {
+                let currency = settings.prices.currency();
+                return Err(UnpricedModel { model, currency }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The job, if [`Submission::validate`] has nothing against it.
+    pub fn into_job(
+        self,
+        settings: &Settings,
+        id: JobId,
+        now: Timestamp,
+    ) -> Result<NewJob, SubmissionError> {
+        self.validate(settings)?;
         let model = self.model_in(settings);
         let unpriced = !settings.prices.is_priced(&model);
-        if unpriced && settings.unpriced == Unpriced::Refuse {
-            let currency = settings.prices.currency();
-            return Err(UnpricedModel { model, currency }.into());
-        }
         let figures = estimate::figures(&self.request, &model, settings.max_tokens);
         let worst = worst::of(&self.request);
         let mut after = self.after;
@@ -373,6 +381,7 @@ mod tests {
         let free = PriceRow {
             prompt_from: 0,
             completion_from: 0,
+            prompt_to: None,
             input: 0,
             cached_input: 0,
             output: 0,

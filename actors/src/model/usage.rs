@@ -30,7 +30,8 @@ impl Usage {
         self.prompt_tokens > 0 || self.completion_tokens > 0 || self.total_tokens > 0
     }
 
-    /// Whether a cost can be worked out of it: a total alone says not which price counts.
+    /// Whether a cost can be worked out of it. A total alone says not which price counts, and is all that
+    /// is kept of a report that leaves one side open: nothing is charged as 0 for not being stated.
     #[must_use]
     pub const fn is_chargeable(&self) -> bool {
         self.prompt_tokens > 0 || self.completion_tokens > 0

@@ -17,7 +17,7 @@ pub struct Estimate {
 }
 
 /// Counts the tokens of a text as a model's tokenizer does, or nearly so.
-pub trait CountTokens {
+pub trait CountTokens: Send + Sync {
     /// The tokens of `text` for this model.
     fn count(&self, model: &str, text: &str) -> u64;
 }
@@ -34,9 +34,10 @@ impl CountTokens for Rough {
     }
 }
 
-/// The completion tokens that models allow, measured: the first row whose name fits counts. A name that
-/// ends in `*` is the beginning of names.
-const COMPLETION_CAPS: [(&str, u64); 8] = [
+/// The completion tokens that models allow: measured, and where nobody has measured it the context, which
+/// no answer can exceed. The first row whose name fits counts. A name that ends in `*` is the beginning
+/// of names.
+const COMPLETION_CAPS: [(&str, u64); 13] = [
     ("glm-4.5-air*", 98_304),
     ("glm-4.5-flash", 98_304),
     ("glm-4.5v*", 16_384),
@@ -44,6 +45,11 @@ const COMPLETION_CAPS: [(&str, u64); 8] = [
     ("glm-4-flash*", 16_384),
     ("glm-4-long", 4_095),
     ("glm-4v-flash", 1_024),
+    ("glm-4-airx", 8_192),
+    ("glm-4-*", 128_000),
+    ("glm-4", 128_000),
+    ("glm-3-*", 128_000),
+    ("embedding-*", 0),
     // GLM's own bound of `max_tokens`: that of 4.5, 4.6, 4.7 and 5, and of what is not known.
     ("*", 131_072),
 ];
@@ -94,8 +100,15 @@ pub fn of(
     };
     Estimate {
         prompt_tokens: TEMPLATE_TOKENS + messages,
-        completion_tokens_max: bound.unwrap_or_else(|| completion_cap(model)),
+        completion_tokens_max: completion_max(model, bound),
     }
+}
+
+/// The longest answer: as long as the request allows, and never longer than the model does. GLM refuses a
+/// request that asks for more.
+fn completion_max(model: &str, bound: Option<u64>) -> u64 {
+    let cap = completion_cap(model);
+    bound.map_or(cap, |bound| bound.min(cap))
 }
 
 fn max_tokens_of(body: &Value) -> Option<u64> {
@@ -180,7 +193,7 @@ pub fn figures(request: &Request, model: &str, max_tokens: Option<u32>) -> Figur
     Figures {
         estimate: Estimate {
             prompt_tokens,
-            completion_tokens_max: bound.unwrap_or_else(|| completion_cap(model)),
+            completion_tokens_max: completion_max(model, bound),
         },
         paced_tokens: u32::try_from(prompt_tokens + answer).unwrap_or(u32::MAX),
     }
@@ -231,10 +244,17 @@ mod tests {
             ("glm-4-flashx", 16_384),
             ("glm-4-long", 4_095),
             ("glm-4v-flash", 1_024),
+            ("glm-4-airx", 8_192),
+            ("glm-4-plus", 128_000),
+            ("glm-4-32b-0414-128k", 128_000),
+            ("glm-4", 128_000),
+            ("glm-3-turbo", 128_000),
+            ("embedding-3", 0),
             ("something-new", 131_072),
         ];
         for (model, cap) in caps {
             assert_eq!(max(&prompt, model, None), cap, "{model}");
+            assert_eq!(max(&prompt, model, Some(1_000_000)), cap, "{model}");
         }
         let chat = |bound: &str| {
             let body = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}]{bound}}}"#);
@@ -243,6 +263,10 @@ mod tests {
         // The configured bound is the plain prompts'.
         assert_eq!(max(&chat(""), "glm-4-long", Some(7)), 4_095);
         assert_eq!(max(&chat(r#","max_tokens":50"#), "glm-5", None), 50);
+        assert_eq!(
+            max(&chat(r#","max_tokens":200000"#), "glm-4-long", None),
+            4_095
+        );
         assert_eq!(max(&chat(r#","max_tokens":null"#), "glm-5", None), 131_072);
         assert_eq!(max(&chat(r#","max_tokens":"x""#), "glm-5", None), 131_072);
     }

@@ -13,12 +13,29 @@ pub struct PriceRow {
     pub prompt_from: u64,
     /// Completion tokens from here on.
     pub completion_from: u64,
+    /// Prompt tokens below this; what longer prompts cost is not known. `None`: however long.
+    pub prompt_to: Option<u64>,
     /// A million prompt tokens that were not cached.
     pub input: Nanos,
     /// A million prompt tokens from GLM's cache.
     pub cached_input: Nanos,
     /// A million completion tokens, reasoning included.
     pub output: Nanos,
+}
+
+impl PriceRow {
+    /// Whether it says what a prompt of so many tokens costs.
+    const fn knows(&self, prompt_tokens: u64) -> bool {
+        match self.prompt_to {
+            Some(end) => prompt_tokens < end,
+            None => true,
+        }
+    }
+
+    /// Whether nothing costs anything, however long.
+    const fn is_free(&self) -> bool {
+        self.input == 0 && self.cached_input == 0 && self.output == 0 && self.prompt_to.is_none()
+    }
 }
 
 /// The price list in force: one currency, rows by model.
@@ -133,6 +150,9 @@ impl PriceTable {
         let row = model.rows.iter().rev().find(|row| {
             usage.prompt_tokens >= row.prompt_from && usage.completion_tokens >= row.completion_from
         })?;
+        if !row.knows(usage.prompt_tokens) {
+            return None;
+        }
         Some(PriceUsed {
             table: Arc::clone(&model.table),
             prompt_from: row.prompt_from,
@@ -144,45 +164,64 @@ impl PriceTable {
         })
     }
 
-    /// The cost of a call with the prices it was worked out by; `None` when the model has no price, or
-    /// when GLM did not say how many tokens it billed.
+    /// Whether calls to this model cost nothing, whatever they use.
+    #[must_use]
+    pub fn is_free(&self, model: &str) -> bool {
+        let model = self.models.get(model);
+        model.is_some_and(|model| model.rows.iter().all(PriceRow::is_free))
+    }
+
+    /// The cost of a call with the prices it was worked out by; `None` when the model has no price for
+    /// it, or when GLM did not say how many tokens it billed. Of a free model that is no matter.
     #[must_use]
     pub fn charge(&self, model: &str, usage: &Usage) -> Option<(Cost, PriceUsed)> {
-        let price = usage.is_chargeable().then(|| self.price(model, usage))??;
+        let is_known = usage.is_chargeable() || self.is_free(model);
+        let price = is_known.then(|| self.price(model, usage))??;
         Some((price.cost(usage), price))
     }
 
-    /// The most that a call may cost whose prompt has so many tokens and whose completion has at most
-    /// `completion_tokens_max`: of all tiers that it could end in the dearest, nothing cached. `None`
-    /// when the model has no price. Who only estimates the prompt has to add a margin of his own.
+    /// The most that a call may cost whose prompt has at most so many tokens and whose completion at most
+    /// `completion_tokens_max`: of all tiers that it could end in the dearest. Lengths that the list has
+    /// no price for are left out. `None` when the model has no price. Who only estimates the prompt has to
+    /// add a margin of his own.
     #[must_use]
     pub fn worst_case(
         &self,
         model: &str,
-        prompt_tokens: u64,
+        prompt_tokens_max: u64,
         completion_tokens_max: u64,
     ) -> Option<Cost> {
         let (_, rows) = self.rows(model)?;
         // Within a tier more tokens cost more: the dearest call ends a tier, or is the longest.
-        let ends = rows.iter().map(|row| row.completion_from.saturating_sub(1));
-        let ends = ends.filter(|end| *end < completion_tokens_max);
-        let costs = ends
-            .chain([completion_tokens_max])
-            .flat_map(|completion_tokens| {
-                // A list of one's own may charge more for what is cached.
-                [0, prompt_tokens].map(|cached_tokens| Usage {
-                    prompt_tokens,
-                    completion_tokens,
-                    cached_tokens,
-                    ..Usage::default()
-                })
+        let ends = |bound: u64, max: u64| bound.checked_sub(1).filter(move |end| *end < max);
+        let prompts = rows
+            .iter()
+            .flat_map(|row| [Some(row.prompt_from), row.prompt_to])
+            .filter_map(|bound| ends(bound?, prompt_tokens_max))
+            .chain([prompt_tokens_max]);
+        let completions = || {
+            rows.iter()
+                .filter_map(|row| ends(row.completion_from, completion_tokens_max))
+                .chain([completion_tokens_max])
+        };
+        let calls =
+            prompts.flat_map(|prompt| completions().map(move |completion| (prompt, completion)));
+        let costs = calls.flat_map(|(prompt_tokens, completion_tokens)| {
+            // A list of one's own may charge more for what is cached.
+            [0, prompt_tokens].map(|cached_tokens| Usage {
+                prompt_tokens,
+                completion_tokens,
+                cached_tokens,
+                ..Usage::default()
             })
-            .filter_map(|usage| Some(self.price(model, &usage)?.cost(&usage)));
-        costs.max_by_key(|cost| cost.nanos)
+        });
+        costs
+            .filter_map(|usage| Some(self.price(model, &usage)?.cost(&usage)))
+            .max_by_key(|cost| cost.nanos)
     }
 
     /// The least that a call may cost whose prompt has so many tokens: all of it cached, nothing
-    /// answered. `None` when the model has no price.
+    /// answered. `None` when the model has no price for it.
     #[must_use]
     pub fn best_case(&self, model: &str, prompt_tokens: u64) -> Option<Cost> {
         let (_, rows) = self.rows(model)?;
@@ -210,6 +249,7 @@ mod tests {
         PriceRow {
             prompt_from,
             completion_from,
+            prompt_to: None,
             input,
             cached_input,
             output,
@@ -292,11 +332,53 @@ mod tests {
     }
 
     #[test]
+    fn a_free_model_costs_nothing_whatever_is_reported() {
+        let mut table = PriceTable::new(Currency::Cny);
+        table.add("free", row(0, 0, [0, 0, 0]));
+        table.add("free-answers", row(0, 0, [1, 1, 0]));
+        let ended = PriceRow {
+            prompt_to: Some(100),
+            ..row(0, 0, [0, 0, 0])
+        };
+        table.add("free-when-short", ended);
+        let total_only = Usage {
+            total_tokens: 100,
+            ..Usage::default()
+        };
+        for unclear in [Usage::default(), total_only] {
+            assert_eq!(table.charge("free", &unclear).unwrap().0.nanos, 0);
+            assert_eq!(table.charge("free-answers", &unclear), None);
+            assert_eq!(table.charge("free-when-short", &unclear), None);
+        }
+    }
+
+    #[test]
+    fn a_prompt_longer_than_the_list_knows_has_no_price() {
+        let mut table = PriceTable::new(Currency::Cny);
+        let ended = PriceRow {
+            prompt_to: Some(32_768),
+            ..row(0, 0, [2_000, 500, 8_000])
+        };
+        table.add("glm-4.6", ended);
+        let cost = |prompt| {
+            let charge = table.charge("glm-4.6", &usage([prompt, 0, 1]));
+            charge.map(|(cost, _)| cost.nanos)
+        };
+        assert_eq!(cost(32_767), Some(32_767 * 2_000 + 8_000));
+        assert_eq!(cost(32_768), None);
+        assert_eq!(table.best_case("glm-4.6", 32_768), None);
+        // The prompt may turn out shorter than at most.
+        let worst = table.worst_case("glm-4.6", 1_000_000, 10).unwrap();
+        assert_eq!(worst.nanos, 32_767 * 2_000 + 10 * 8_000);
+    }
+
+    #[test]
     fn what_a_server_states_wrongly_overflows_nothing() {
         let mut table = PriceTable::new(Currency::Cny);
         let highest = PriceRow {
             prompt_from: 0,
             completion_from: 0,
+            prompt_to: None,
             input: Nanos::MAX,
             cached_input: Nanos::MAX,
             output: Nanos::MAX,
@@ -333,6 +415,10 @@ mod tests {
         odd.add("m", row(0, 100, [1_000, 3_000, 1_000]));
         let worst = odd.worst_case("m", 10, 150).unwrap();
         assert_eq!(worst.nanos, 10 * 3_000 + 99 * 10_000);
+        // And so it may with the prompt.
+        odd.add("n", row(0, 0, [3_000, 0, 0]));
+        odd.add("n", row(100, 0, [1_000, 0, 0]));
+        assert_eq!(odd.worst_case("n", 150, 0).unwrap().nanos, 99 * 3_000);
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(crate) async fn start(
             ids: Arc::clone(ids) as Arc<dyn Ids>,
             settings: in_force,
             events: Events::new(8),
+            tokens: None,
             faults,
         },
         budget: RestartBudget::default(),

@@ -213,6 +213,7 @@ fn prices() -> Arc<PriceTable> {
         let row = PriceRow {
             prompt_from: 0,
             completion_from: 0,
+            prompt_to: None,
             input: n as Nanos * 1_000_000_001,
             cached_input: n as Nanos * 300_000_007,
             output: n as Nanos * 4_000_000_013,

@@ -170,10 +170,13 @@ impl Lane for FakeLane {
             .collect()))
     }
 
-    fn estimate_many(&self, submissions: Vec<Submission>) -> Answer<'_, Vec<JobEstimate>> {
+    fn estimate_many(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Answer<'_, Vec<Result<JobEstimate, Error>>> {
         let settings = loaded().settings;
-        let estimates = submissions.iter().map(|job| estimate::of(job, &settings));
-        now(Ok(estimates.collect()))
+        let estimate = |job| estimate::of(job, &settings).map_err(Error::from);
+        now(Ok(submissions.iter().map(estimate).collect()))
     }
 
     fn wait(&self, id: JobId) -> Answer<'_, JobRecord> {

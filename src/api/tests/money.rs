@@ -32,11 +32,11 @@ async fn an_estimate_is_of_each_job_and_of_all() {
     let one = r#"{"prompt":"hello world","model":"glm-4-long","userId":"u"}"#;
     let reply = api.post(path, one).await;
     assert_eq!(reply.status, 200, "{reply:?}");
-    // Two tokens of text and six around them at 1, cached at 0.5, and 4095 of the answer at 1.
+    // Two tokens of text and six around them, cached at 0.5; with a margin of 17, and 4095 of the answer, at 1.
     assert_eq!(
         reply.json()["jobs"],
         json!([{"model": "glm-4-long", "promptTokens": 8, "maxCompletionTokens": 4_095,
-            "cost": {"min": 0.000004, "max": 0.004103}, "currency": "CNY", "unpriced": false}])
+            "cost": {"min": 0.000004, "max": 0.00412}, "currency": "CNY", "unpriced": false}])
     );
     let many = r#"[{"prompt":"hello world","model":"glm-9"},
         {"messages":[{"role":"user","content":"hello world"}],"model":"glm-5",
@@ -48,12 +48,21 @@ async fn an_estimate_is_of_each_job_and_of_all() {
     assert_eq!(
         body["total"],
         json!({"jobs": 2, "promptTokens": 16, "maxCompletionTokens": 131_082,
-            "cost": {"min": 0.000008, "max": 0.000212}, "currency": "CNY", "unpriced": true,
+            "cost": {"min": 0.000008, "max": 0.00028}, "currency": "CNY", "unpriced": true,
             "unpricedJobs": 1})
     );
     let bad = api.post(path, r#"[{"prompt":"a"},{"prompt":""}]"#).await;
     assert_eq!(bad.status, 400);
     assert_eq!(bad.json()["errors"][0]["field"], "[1].prompt");
+    let refused = r#"[{"prompt":"a"},{"prompt":"b","callbackUrl":"https://hooks.example/x"}]"#;
+    let reply = api.post(path, refused).await;
+    let body = reply.json();
+    assert_eq!((reply.status, &body["refused"]), (200, &json!(1)));
+    assert_eq!(body["total"]["jobs"], 1);
+    let fault = &body["jobs"][1]["error"]["errors"][0]["field"];
+    assert_eq!(*fault, "[1].callbackUrl");
+    let alone = r#"{"prompt":"b","callbackUrl":"https://hooks.example/x"}"#;
+    assert_eq!(api.post(path, alone).await.status, 422);
     let stored = api.lane.with(|state| state.jobs.len());
     assert_eq!(stored, 0, "nothing was submitted");
 }

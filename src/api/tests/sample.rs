@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use onelane_actors::cost::EstimateError;
 use onelane_actors::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass,
     Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
 };
 use onelane_actors::ports::{JobRecord, StatusCounts};
+use onelane_actors::samples::{EstimateError, Estimates};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -178,11 +178,18 @@ pub(in crate::api) fn metrics() -> Metrics {
         cost: Vec::new(),
         calls: 4,
         unpriced_calls: 2,
-        estimates: EstimateError {
-            calls: 2,
-            estimated_tokens: 90,
-            counted_tokens: 100,
-            relative_error_ppm: 250_000,
+        estimates: Estimates {
+            models: [(
+                "glm-5".to_owned(),
+                EstimateError {
+                    calls: 2,
+                    estimated_tokens: 90,
+                    counted_tokens: 100,
+                    relative_error_ppm: 250_000,
+                },
+            )]
+            .into(),
+            skipped_calls: 3,
         },
     }
 }

@@ -5,13 +5,23 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::decimal;
+use crate::api::problem::Problem;
 use crate::estimate::{CostRange, JobEstimate, Total};
 
 /// The answer to `POST /api/admin/glm/estimate`: each job in its order, and all together.
 #[derive(Debug, Serialize)]
-pub(in crate::api) struct EstimatesView<'a> {
-    jobs: Vec<JobView<'a>>,
+pub(in crate::api) struct EstimatesView<'a, P> {
+    jobs: Vec<Element<'a, P>>,
     total: TotalView,
+    /// Jobs that would be refused; they are in no sum.
+    refused: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Element<'a, P> {
+    Estimated(JobView<'a>),
+    Refused { error: P },
 }
 
 #[derive(Debug, Serialize)]
@@ -46,6 +56,19 @@ struct CostView {
     max: Box<RawValue>,
 }
 
+impl<'a> JobView<'a> {
+    fn new(job: &'a JobEstimate) -> Self {
+        Self {
+            model: &job.model,
+            prompt_tokens: job.tokens.prompt_tokens,
+            max_completion_tokens: job.tokens.completion_tokens_max,
+            cost: job.cost.map(CostView::new),
+            currency: job.currency,
+            unpriced: job.cost.is_none(),
+        }
+    }
+}
+
 impl CostView {
     fn new(cost: CostRange) -> Self {
         Self {
@@ -55,33 +78,37 @@ impl CostView {
     }
 }
 
-impl<'a> EstimatesView<'a> {
-    pub(in crate::api) fn new(estimates: &'a [JobEstimate], currency: Currency) -> Self {
-        // The list may be another one since it was asked for: the estimates say which they are of.
-        let currency = estimates.first().map_or(currency, |job| job.currency);
-        let mut total = Total::new(currency);
-        for job in estimates {
-            total.add(job);
-        }
-        let job = |job: &'a JobEstimate| JobView {
-            model: &job.model,
-            prompt_tokens: job.tokens.prompt_tokens,
-            max_completion_tokens: job.tokens.completion_tokens_max,
-            cost: job.cost.map(CostView::new),
-            currency: job.currency,
-            unpriced: job.cost.is_none(),
-        };
-        Self {
-            jobs: estimates.iter().map(job).collect(),
-            total: TotalView {
-                jobs: total.jobs,
-                prompt_tokens: total.tokens.prompt_tokens,
-                max_completion_tokens: total.tokens.completion_tokens_max,
-                cost: total.cost().map(CostView::new),
-                currency,
-                unpriced: total.unpriced_jobs > 0,
-                unpriced_jobs: total.unpriced_jobs,
-            },
-        }
+/// The view of estimates and refusals.
+pub(in crate::api) fn estimates(
+    answers: &[Result<JobEstimate, Problem>],
+    currency: Currency,
+) -> EstimatesView<'_, impl Serialize> {
+    // The list may be another one since it was asked for: the estimates say which they are of.
+    let estimates = || answers.iter().filter_map(|answer| answer.as_ref().ok());
+    let currency = estimates().next().map_or(currency, |job| job.currency);
+    let mut total = Total::new(currency);
+    for job in estimates() {
+        total.add(job);
+    }
+    EstimatesView {
+        jobs: answers
+            .iter()
+            .map(|answer| match answer {
+                Ok(estimate) => Element::Estimated(JobView::new(estimate)),
+                Err(problem) => Element::Refused {
+                    error: problem.body(),
+                },
+            })
+            .collect(),
+        refused: answers.len() - estimates().count(),
+        total: TotalView {
+            jobs: total.jobs,
+            prompt_tokens: total.tokens.prompt_tokens,
+            max_completion_tokens: total.tokens.completion_tokens_max,
+            cost: total.cost().map(CostView::new),
+            currency,
+            unpriced: total.unpriced_jobs > 0,
+            unpriced_jobs: total.unpriced_jobs,
+        },
     }
 }

@@ -1,8 +1,11 @@
 //! The lane and its figures as clients see them.
 
+use std::collections::BTreeMap;
+
 use onelane_actors::model::{
     BreakerSnapshot, Hold, HoldKind, HoldScope, JobStatus, LearntLimit, Pause, Timestamp,
 };
+use onelane_actors::samples::{EstimateError, Estimates};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -32,31 +35,65 @@ pub(in crate::api) struct MetricsView<'a> {
     jobs: Counts<'a>,
     lane: LaneView<'a>,
     active_alerts: Vec<AlertView<'a>>,
-    since_start: SinceStart,
+    since_start: SinceStart<'a>,
 }
 
 /// Totals since this process started: hints, the truth is in the statistics.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SinceStart {
+struct SinceStart<'a> {
     calls: u64,
     usage: UsageView,
     costs: Vec<CostView>,
     /// Calls that were billed at a cost that is not known.
     unpriced_calls: u64,
-    prompt_estimates: PromptEstimates,
+    prompt_estimates: PromptEstimates<'a>,
 }
 
-/// How far the estimates of prompts, made when jobs were accepted, are from what GLM counted.
+/// How far estimates of prompts, as `POST estimate` makes them, are from what GLM counted.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct PromptEstimates {
+struct PromptEstimates<'a> {
+    #[serde(flatten)]
+    total: ErrorView,
+    /// Calls whose prompts were not counted again: the lane goes on without waiting for that.
+    skipped_calls: u64,
+    models: BTreeMap<&'a str, ErrorView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorView {
     /// The calls with both figures.
     calls: u64,
     estimated_tokens: u64,
     counted_tokens: u64,
     /// The mean of |estimated - counted| / counted; `null` without calls.
     mean_relative_error: Option<f64>,
+}
+
+impl ErrorView {
+    fn new(error: &EstimateError) -> Self {
+        Self {
+            calls: error.calls,
+            estimated_tokens: error.estimated_tokens,
+            counted_tokens: error.counted_tokens,
+            mean_relative_error: error.mean(),
+        }
+    }
+}
+
+impl<'a> PromptEstimates<'a> {
+    fn new(estimates: &'a Estimates) -> Self {
+        let models = estimates.models.iter();
+        Self {
+            total: ErrorView::new(&estimates.total()),
+            skipped_calls: estimates.skipped_calls,
+            models: models
+                .map(|(model, error)| (model.as_str(), ErrorView::new(error)))
+                .collect(),
+        }
+    }
 }
 
 /// Jobs by status.
@@ -97,12 +134,7 @@ impl<'a> MetricsView<'a> {
                     .map(|cost| CostView::new(*cost))
                     .collect(),
                 unpriced_calls: metrics.unpriced_calls,
-                prompt_estimates: PromptEstimates {
-                    calls: metrics.estimates.calls,
-                    estimated_tokens: metrics.estimates.estimated_tokens,
-                    counted_tokens: metrics.estimates.counted_tokens,
-                    mean_relative_error: metrics.estimates.mean(),
-                },
+                prompt_estimates: PromptEstimates::new(&metrics.estimates),
             },
         }
     }
@@ -434,7 +466,9 @@ mod tests {
         assert_eq!(
             view["sinceStart"]["promptEstimates"],
             json!({"calls": 2, "estimatedTokens": 90, "countedTokens": 100,
-                "meanRelativeError": 0.125})
+                "meanRelativeError": 0.125, "skippedCalls": 3,
+                "models": {"glm-5": {"calls": 2, "estimatedTokens": 90, "countedTokens": 100,
+                    "meanRelativeError": 0.125}}})
         );
         assert_eq!(
             view["lane"]["paused"],

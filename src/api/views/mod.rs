@@ -16,7 +16,7 @@ pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use budget::StandingView;
 pub(crate) use call::CallView;
 pub(super) use delivery::DeliveryView;
-pub(super) use estimate::EstimatesView;
+pub(super) use estimate::estimates;
 pub(crate) use excerpt::Excerpt;
 pub(crate) use job::{JobView, Shown};
 pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::ready::{Defaults, Ready};
 use super::result::{LineError, ResultLine};
 use super::standstill::Standstill;
-use super::summary::{End, Tally};
+use super::summary::{End, Spent, Tally};
 use super::tracker::{Tracker, Verdict, Waiting};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::start::Lane;
@@ -451,7 +451,7 @@ impl<'a> Run<'a> {
         // What ends the run is told once, by its summary.
         if self.end.is_none() {
             self.progress
-                .show(&self.tally, &self.lane.spent(), standstill.as_ref());
+                .show(&self.tally, &Spent::of(self.lane), standstill.as_ref());
         }
         Ok(())
     }

@@ -34,11 +34,12 @@ use drive::Run;
 use identity::{Mode, Source};
 use output::Results;
 use progress::Progress;
-use ready::Defaults;
-use summary::{End, Summary};
+
+use summary::{End, Spent, Summary};
 
 pub(crate) use input::{Line, open, read};
 pub(crate) use left::stuck;
+pub(crate) use ready::Defaults;
 pub(crate) use standstill::{Ends, Standstill, release};
 
 /// Runs a file of prompts.
@@ -97,7 +98,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         },
         results: results.path().display().to_string(),
         tally,
-        spent: lane.orchestrator.spent(),
+        spent: Spent::of(&lane.orchestrator),
         simulated: plan.simulated,
         end,
     };

@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use onelane::model::Cost;
 
 use super::standstill::Standstill;
-use super::summary::Tally;
+use super::summary::{Spent, Tally};
 
 const TEMPLATE: &str = "{bar:24.cyan/dim} {human_pos}/{human_len}  {rate}  ETA {eta}  {wide_msg}";
 
@@ -51,19 +51,14 @@ impl Progress {
 
     /// Shows how far the run is. Lines that were done before count neither as work nor as done, so that
     /// rate and time left are those of the lane.
-    pub(crate) fn show(&mut self, tally: &Tally, spent: &[Cost], standstill: Option<&Standstill>) {
+    pub(crate) fn show(&mut self, tally: &Tally, spent: &Spent, standstill: Option<&Standstill>) {
         self.bar.set_length(tally.lines - tally.done_before);
         self.bar.set_position(tally.ended());
         let mut parts = Vec::new();
         if tally.failed + tally.bad > 0 {
             parts.push(format!("{} failed", tally.failed + tally.bad));
         }
-        parts.extend(
-            spent
-                .iter()
-                .filter(|cost| cost.nanos != 0)
-                .map(Cost::to_string),
-        );
+        parts.extend(spent.parts(Cost::to_string));
         parts.extend(standstill.map(Standstill::to_string));
         self.bar.set_message(parts.join(", "));
         let passing = match standstill {

@@ -28,12 +28,22 @@ pub(crate) struct Ready {
 }
 
 impl Defaults {
-    /// The job of a line.
+    /// A line that is to be submitted.
     pub(crate) fn ready(&self, id: LineId, label: Label, asked: Asked) -> Ready {
         let names_model = asked.model.is_some() || asked.request.model().is_some();
         let default_model = (!names_model).then_some(self.model.as_str());
-        let submission = Submission {
-            idempotency_key: Some(id.idempotency_key(default_model)),
+        let key = id.idempotency_key(default_model);
+        Ready {
+            id,
+            label,
+            submission: self.submission(Some(key), asked),
+        }
+    }
+
+    /// The job of a line.
+    pub(crate) fn submission(&self, idempotency_key: Option<String>, asked: Asked) -> Submission {
+        Submission {
+            idempotency_key,
             request: asked.request,
             model: asked.model,
             user_id: asked.user_id.unwrap_or_else(|| self.user_id.clone()),
@@ -47,11 +57,6 @@ impl Defaults {
             on_interrupted: asked.on_interrupted,
             metadata: asked.metadata,
             callback_url: None,
-        };
-        Ready {
-            id,
-            label,
-            submission,
         }
     }
 }

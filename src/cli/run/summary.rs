@@ -1,5 +1,6 @@
 //! What a run came to, for a person and for a program.
 
+use onelane::Orchestrator;
 use onelane::model::Cost;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -60,6 +61,36 @@ impl End {
     }
 }
 
+/// What this process spent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Spent {
+    /// What is known, by currency.
+    pub(crate) costs: Vec<Cost>,
+    /// Calls whose cost is not known: not nothing.
+    pub(crate) unpriced_calls: u64,
+}
+
+impl Spent {
+    /// What the lane spent so far.
+    pub(crate) fn of(lane: &Orchestrator) -> Self {
+        Self {
+            costs: lane.spent(),
+            unpriced_calls: lane.unpriced_calls(),
+        }
+    }
+
+    /// What there is to say, without zeros; `each` says what became of an amount.
+    pub(crate) fn parts(&self, each: impl Fn(&Cost) -> String) -> Vec<String> {
+        let known = self.costs.iter().filter(|cost| cost.nanos != 0).map(each);
+        let unknown = match self.unpriced_calls {
+            0 => None,
+            1 => Some("1 call at an unknown cost".to_owned()),
+            calls => Some(format!("{calls} calls at an unknown cost")),
+        };
+        known.chain(unknown).collect()
+    }
+}
+
 /// What a run came to.
 #[derive(Debug)]
 pub(crate) struct Summary {
@@ -70,7 +101,7 @@ pub(crate) struct Summary {
     /// How many lines ended how.
     pub(crate) tally: Tally,
     /// What this process spent.
-    pub(crate) spent: Vec<Cost>,
+    pub(crate) spent: Spent,
     /// Whether the simulator answered: then nothing was billed.
     pub(crate) simulated: bool,
     /// Why it ended.
@@ -89,6 +120,7 @@ struct Json<'a> {
     done_before: u64,
     unfinished: u64,
     spent: Vec<Amount>,
+    unpriced_calls: u64,
     simulated: bool,
     end: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,12 +166,15 @@ impl Summary {
                 out.push_str(&format!(", {count} {what}"));
             }
         }
-        for cost in self.spent.iter().filter(|cost| cost.nanos != 0) {
-            out.push_str(&if self.simulated {
-                format!(", {cost} at list price, not billed")
+        let spent = self.spent.parts(|cost| {
+            if self.simulated {
+                format!("{cost} at list price, not billed")
             } else {
-                format!(", {cost} spent")
-            });
+                format!("{cost} spent")
+            }
+        });
+        for part in spent {
+            out.push_str(&format!(", {part}"));
         }
         if self.results != "-" && t.done_before + t.ended() > 0 {
             out.push_str(&format!("; results in {}", self.results));
@@ -182,7 +217,8 @@ impl Summary {
             bad: self.tally.bad,
             done_before: self.tally.done_before,
             unfinished: self.tally.unfinished(),
-            spent: self.spent.iter().filter_map(amount).collect(),
+            spent: self.spent.costs.iter().filter_map(amount).collect(),
+            unpriced_calls: self.spent.unpriced_calls,
             simulated: self.simulated,
             end,
             reason,
@@ -209,10 +245,13 @@ mod tests {
                 failed,
                 bad: 0,
             },
-            spent: vec![Cost {
-                nanos: 28_000,
-                currency: Currency::Cny,
-            }],
+            spent: Spent {
+                costs: vec![Cost {
+                    nanos: 28_000,
+                    currency: Currency::Cny,
+                }],
+                unpriced_calls: 0,
+            },
             simulated: false,
             end,
         }
@@ -238,6 +277,22 @@ mod tests {
              run the same command again to retry what failed"
         );
         assert!(summary(End::Interrupted, 1).text().contains("3 not done"));
+    }
+
+    #[test]
+    fn calls_at_an_unknown_cost_are_not_nothing() {
+        let mut summary = summary(End::Complete, 0);
+        summary.spent.unpriced_calls = 3;
+        let text = summary.text();
+        assert!(
+            text.contains("0.000028 CNY spent, 3 calls at an unknown cost; results"),
+            "{text}"
+        );
+        assert!(summary.json().contains(r#""unpricedCalls":3"#));
+        summary.spent.costs.clear();
+        summary.spent.unpriced_calls = 1;
+        let text = summary.text();
+        assert!(text.contains(", 1 call at an unknown cost"), "{text}");
     }
 
     #[test]

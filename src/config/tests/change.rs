@@ -125,7 +125,7 @@ fn the_view_has_the_field_names_of_the_api() {
     assert_eq!(shown["apiKey"], "****cret");
     assert_eq!(shown["policy"], json!({"1305": "throttle"}));
     let price = json!({"model": "m", "input": "0.6", "cachedInput": null, "output": "1",
-        "promptFrom": 0, "completionFrom": 0, "currency": null});
+        "promptFrom": 0, "completionFrom": 0, "promptTo": null, "currency": null});
     assert_eq!(shown["prices"], json!([price]));
 }
 

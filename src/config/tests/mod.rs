@@ -6,6 +6,7 @@ mod errors;
 mod notify;
 mod policy;
 mod precedence;
+mod price_rows;
 mod prices;
 
 use std::collections::BTreeMap;

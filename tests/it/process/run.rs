@@ -168,6 +168,7 @@ fn the_summary_is_json_when_asked_and_results_go_where_told() {
         ("lines", json!(4)),
         ("completed", json!(4)),
         ("failed", json!(0)),
+        ("unpricedCalls", json!(0)),
         ("end", json!("complete")),
         ("exitCode", json!(0)),
         ("simulated", json!(false)),
@@ -182,6 +183,17 @@ fn the_summary_is_json_when_asked_and_results_go_where_told() {
     );
     assert_eq!(place.lines("deep.jsonl").len(), 4);
     assert!(!place.has("prompts.results.jsonl"));
+}
+
+#[test]
+fn what_nobody_knows_the_price_of_is_not_reported_as_nothing() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    place.write("prompts.jsonl", prompts(2));
+    let mut command = run_prompts(&place, &simulator);
+    run(command.args(["--model", "glm-of-the-house"]))
+        .with(0)
+        .noting(&["2 of 2 lines done, 2 calls at an unknown cost;"]);
 }
 
 #[test]

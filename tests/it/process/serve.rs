@@ -33,6 +33,24 @@ fn the_start_line_says_where_everything_is() {
 }
 
 #[test]
+fn the_log_says_which_price_list_counts_and_when_it_is_a_guess() {
+    let place = Place::new();
+    let simulator = simulator(0);
+    run(serve(&place, &simulator).arg("--once"))
+        .with(0)
+        .noting(&[
+            "list of bigmodel.cn",
+            "CNY",
+            "2026-11-23",
+            "money.price_list",
+        ]);
+    place.write("onelane.toml", "money.price_list = 'usd'\n");
+    run(serve(&place, &simulator).arg("--once"))
+        .with(0)
+        .noting(&["USD", "the price list is that of money.price_list"]);
+}
+
+#[test]
 fn the_start_line_is_json_when_asked() {
     let place = Place::new();
     let mut command = place.bare(&["serve", "--simulate", "--json", "--listen", "127.0.0.1:0"]);

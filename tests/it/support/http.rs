@@ -102,6 +102,7 @@ impl HttpLane {
             clock,
             ids: Arc::new(SystemIds::new()),
             config: loaded,
+            tokens: None,
             budget: self.budget,
             faults: self.faults.clone(),
         })

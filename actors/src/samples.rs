@@ -1,0 +1,183 @@
+//! How far estimates of prompts are off. The prompt of a call that ended is counted as an estimate counts
+//! it and compared with what GLM counted: on a thread of its own that works at most a part of the time,
+//! behind a short line. A lane that goes faster is not held up; what was not counted is told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use ractor::ActorRef;
+
+use crate::cost::CostMsg;
+use crate::model::{Request, limits};
+use crate::policy::estimate::{self, CountTokens};
+
+/// A call whose prompt GLM has counted.
+#[derive(Debug)]
+pub struct Sample {
+    /// The model that it was sent to.
+    pub model: String,
+    /// What was asked.
+    pub request: Arc<Request>,
+    /// The tokens of its prompt as GLM counted them.
+    pub counted_tokens: u64,
+}
+
+/// How far estimated prompts are from what GLM counted, over the calls that have both figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EstimateError {
+    /// The calls.
+    pub calls: u64,
+    /// Tokens of their prompts as estimated.
+    pub estimated_tokens: u64,
+    /// Tokens of their prompts as GLM counted them.
+    pub counted_tokens: u64,
+    /// Sum of the relative errors |estimated - counted| / counted, in millionths.
+    pub relative_error_ppm: u64,
+}
+
+impl EstimateError {
+    fn add(&mut self, estimated: u64, counted: u64) {
+        let error = u128::from(estimated.abs_diff(counted)) * 1_000_000;
+        // Without a count there is nothing to compare with.
+        let Some(ppm) = error.checked_div(u128::from(counted)) else {
+            return;
+        };
+        self.merge(&Self {
+            calls: 1,
+            estimated_tokens: estimated,
+            counted_tokens: counted,
+            relative_error_ppm: u64::try_from(ppm).unwrap_or(u64::MAX),
+        });
+    }
+
+    fn merge(&mut self, other: &Self) {
+        let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
+        sum(&mut self.calls, other.calls);
+        sum(&mut self.estimated_tokens, other.estimated_tokens);
+        sum(&mut self.counted_tokens, other.counted_tokens);
+        sum(&mut self.relative_error_ppm, other.relative_error_ppm);
+    }
+
+    /// The mean relative error: 0.1 is ten per cent off, either way. `None` without calls.
+    #[must_use]
+    pub fn mean(&self) -> Option<f64> {
+        (self.calls > 0).then(|| self.relative_error_ppm as f64 / 1e6 / self.calls as f64)
+    }
+}
+
+/// The errors of all estimates since the start of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Estimates {
+    /// By model.
+    pub models: BTreeMap<String, EstimateError>,
+    /// Calls that were not counted again: too many at once, too long a prompt, or too many models.
+    pub skipped_calls: u64,
+}
+
+impl Estimates {
+    /// Of all models together.
+    #[must_use]
+    pub fn total(&self) -> EstimateError {
+        let mut total = EstimateError::default();
+        for error in self.models.values() {
+            total.merge(error);
+        }
+        total
+    }
+
+    pub(crate) fn add(&mut self, model: String, estimated: u64, counted: u64) {
+        let full = self.models.len() >= limits::SAMPLED_MODELS_MAX;
+        if full && !self.models.contains_key(&model) {
+            self.skipped_calls += 1;
+            return;
+        }
+        self.models
+            .entry(model)
+            .or_default()
+            .add(estimated, counted);
+    }
+}
+
+/// The thread that counts. It ends when this is dropped.
+pub(crate) struct Sampler(SyncSender<Sample>);
+
+impl Sampler {
+    /// Starts it; what it has counted goes to `cost`. Without a thread there are no figures, and the lane
+    /// works all the same.
+    pub(crate) fn start(tokens: Arc<dyn CountTokens>, cost: ActorRef<CostMsg>) -> Option<Self> {
+        let (sender, samples) = sync_channel(limits::SAMPLES_WAITING_MAX);
+        let thread = std::thread::Builder::new().name("estimates".to_owned());
+        let started = thread.spawn(move || count(&samples, &*tokens, &cost));
+        if let Err(error) = started {
+            tracing::warn!(%error, "the error of estimates is not measured: no thread for it");
+            return None;
+        }
+        Some(Self(sender))
+    }
+
+    /// Has a prompt counted; `false` when there is no room for it.
+    pub(crate) fn offer(&self, sample: Sample) -> bool {
+        sample.request.len() <= limits::SAMPLE_BYTES_MAX && self.0.try_send(sample).is_ok()
+    }
+}
+
+/// So many times as long as it has worked the thread rests, so that the lane has the processor.
+const REST: u32 = 4;
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+fn count(samples: &Receiver<Sample>, tokens: &dyn CountTokens, cost: &ActorRef<CostMsg>) {
+    while let Ok(sample) = samples.recv() {
+        let begun = Instant::now();
+        let estimate = estimate::of(&sample.request, &sample.model, None, tokens);
+        let counted = CostMsg::Counted {
+            model: sample.model,
+            estimated_tokens: estimate.prompt_tokens,
+            counted_tokens: sample.counted_tokens,
+        };
+        if cost.cast(counted).is_err() {
+            return;
+        }
+        std::thread::sleep((begun.elapsed() * REST).min(REST_MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_of_estimates_is_the_mean_of_every_calls_own() {
+        let mut error = EstimateError::default();
+        assert_eq!(error.mean(), None);
+        error.add(110, 100);
+        error.add(500, 1_000);
+        error.add(7, 0);
+        assert_eq!(error.calls, 2);
+        assert_eq!((error.estimated_tokens, error.counted_tokens), (610, 1_100));
+        assert_eq!(error.mean(), Some(0.3));
+        error.add(u64::MAX, 1);
+        assert_eq!(error.relative_error_ppm, u64::MAX);
+    }
+
+    #[test]
+    fn errors_are_kept_by_model_and_of_a_bounded_number_of_them() {
+        let mut estimates = Estimates::default();
+        estimates.add("a".to_owned(), 90, 100);
+        estimates.add("b".to_owned(), 80, 100);
+        estimates.add("a".to_owned(), 110, 100);
+        assert_eq!(estimates.models["a"].mean(), Some(0.1));
+        assert_eq!(estimates.models["b"].mean(), Some(0.2));
+        assert_eq!(estimates.total().calls, 3);
+        for n in 0..1_000 {
+            estimates.add(format!("made up {n}"), 1, 1);
+        }
+        assert_eq!(estimates.models.len(), limits::SAMPLED_MODELS_MAX);
+        let calls = estimates.total().calls + estimates.skipped_calls;
+        assert_eq!(calls, 1_003);
+        estimates.add("a".to_owned(), 1, 1);
+        assert_eq!(estimates.models["a"].calls, 3);
+    }
+}

@@ -1,0 +1,416 @@
+//! Guards: a price that changes unnoticed, and a tier that is charged a token too early or too late. All
+//! that is expected here was worked out from the published pages, not by this program.
+
+use onelane_actors::model::{Currency, Usage};
+
+use crate::config::prices::{Shipped, table};
+
+/// What a call costs whose tokens GLM reported as these; `None`: not known.
+fn charged(currency: Currency, model: &str, usage: &Usage) -> Option<i64> {
+    let (cost, _) = table(currency, &[]).unwrap().charge(model, usage)?;
+    assert_eq!(cost.currency, currency);
+    Some(cost.nanos)
+}
+
+/// Of `[prompt, cached, completion]` tokens.
+fn cost(currency: Currency, model: &str, tokens: [u64; 3]) -> Option<i64> {
+    let [prompt_tokens, cached_tokens, completion_tokens] = tokens;
+    let usage = Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens + completion_tokens,
+        cached_tokens,
+        reasoning_tokens: 0,
+    };
+    charged(currency, model, &usage)
+}
+
+/// Currency, model, prompts from..to, answers from, input, cached (-: none published), output, context.
+const ROWS: &str = "\
+CNY embedding-2 0.. 0 0.5 - 0 -
+CNY embedding-3 0.. 0 0.5 - 0 8192
+CNY glm-3-turbo 0.. 0 1 - 1 128000
+CNY glm-4 0.. 0 100 - 100 128000
+CNY glm-4-0520 0.. 0 100 - 100 128000
+CNY glm-4-air 0.. 0 0.5 0.25 0.5 128000
+CNY glm-4-air-250414 0.. 0 0.5 0.25 0.5 128000
+CNY glm-4-airx 0.. 0 10 - 10 8192
+CNY glm-4-flash 0.. 0 0 - 0 128000
+CNY glm-4-flash-250414 0.. 0 0 - 0 128000
+CNY glm-4-flashx 0.. 0 0.1 0.05 0.1 128000
+CNY glm-4-flashx-250414 0.. 0 0.1 0.05 0.1 128000
+CNY glm-4-long 0.. 0 1 0.5 1 1000000
+CNY glm-4-plus 0.. 0 5 2.5 5 128000
+CNY glm-4.5 0..32768 0 2 - 8 131072
+CNY glm-4.5-air 0.. 0 0.8 0.16 2 131072
+CNY glm-4.5-air 0.. 200 0.8 0.16 6 131072
+CNY glm-4.5-air 32768.. 0 1.2 0.24 8 131072
+CNY glm-4.5-airx 0..32768 0 4 - 12 131072
+CNY glm-4.5-flash 0.. 0 0 0 0 131072
+CNY glm-4.5-x 0..32768 0 8 - 16 131072
+CNY glm-4.5v 0.. 0 2 0.4 6 65536
+CNY glm-4.5v 32768.. 0 4 0.8 12 65536
+CNY glm-4.6 0..32768 0 2 0.5 8 200000
+CNY glm-4.6v 0.. 0 1 0.2 3 128000
+CNY glm-4.6v 32768.. 0 2 0.4 6 128000
+CNY glm-4.6v-flash 0.. 0 0 0 0 128000
+CNY glm-4.6v-flashx 0.. 0 0.15 0.03 1.5 128000
+CNY glm-4.6v-flashx 32768.. 0 0.3 0.03 3 128000
+CNY glm-4.7 0.. 0 2 0.4 8 200000
+CNY glm-4.7 0.. 200 3 0.6 14 200000
+CNY glm-4.7 32768.. 0 4 0.8 16 200000
+CNY glm-4.7-flash 0.. 0 0 0 0 200000
+CNY glm-4.7-flashx 0.. 0 0.5 0.1 3 200000
+CNY glm-5 0.. 0 4 1 18 200000
+CNY glm-5 32768.. 0 6 1.5 22 200000
+CNY glm-5-turbo 0.. 0 5 1.2 22 200000
+CNY glm-5-turbo 32768.. 0 7 1.8 26 200000
+CNY glm-5.1 0.. 0 6 1.3 24 200000
+CNY glm-5.1 32768.. 0 8 2 28 200000
+CNY glm-5.2 0.. 0 8 2 28 1000000
+CNY glm-5.3 0.. 0 8 2 28 1000000
+CNY glm-5.3-flash 0.. 0 0.8 0.23 2.8 1000000
+CNY glm-5.3-flashx 0.. 0 2 0.57 7 1000000
+CNY glm-5v-turbo 0.. 0 5 1.2 22 200000
+CNY glm-5v-turbo 32768.. 0 7 1.8 26 200000
+USD glm-4-32b-0414-128k 0.. 0 0.1 - 0.1 128000
+USD glm-4.5 0.. 0 0.6 0.11 2.2 131072
+USD glm-4.5-air 0.. 0 0.2 0.03 1.1 131072
+USD glm-4.5-airx 0.. 0 1.1 0.22 4.5 131072
+USD glm-4.5-flash 0.. 0 0 0 0 131072
+USD glm-4.5-x 0.. 0 2.2 0.45 8.9 131072
+USD glm-4.5v 0.. 0 0.6 0.11 1.8 64000
+USD glm-4.6 0.. 0 0.6 0.11 2.2 200000
+USD glm-4.6v 0.. 0 0.3 - 0.9 128000
+USD glm-4.7 0.. 0 0.6 0.11 2.2 200000
+USD glm-4.7-flash 0.. 0 0 0 0 200000
+USD glm-4.7-flashx 0.. 0 0.07 0.01 0.4 200000
+USD glm-5 0.. 0 1 0.2 3.2 200000
+USD glm-5-code 0.. 0 1.2 0.3 5 200000
+USD glm-5-turbo 0.. 0 1.2 0.24 4 200000
+USD glm-5.1 0.. 0 1.4 0.26 4.4 200000
+USD glm-5.2 0.. 0 1.4 0.26 4.4 1000000
+USD glm-5.3 0.. 0 1.4 0.26 4.4 1000000
+USD glm-5.3-flash 0.. 0 0.15 0.03 0.5 1048576
+USD glm-5v-turbo 0.. 0 1.2 0.24 4 200000
+POINTS glm-5.3 0.. 0 690 170 2400 -
+POINTS glm-5.3-flash 0.. 0 230 56 800 -
+";
+
+#[test]
+fn the_shipped_rows_are_those_that_were_published() {
+    let shipped = Shipped::read().unwrap();
+    assert_eq!(shipped.rows.len(), 68);
+    let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let mut rows = shipped.rows.clone();
+    let place = [Currency::Cny, Currency::Usd, Currency::Points];
+    rows.sort_by_key(|row| {
+        let currency = place.iter().position(|currency| *currency == row.currency);
+        (
+            currency,
+            row.model.clone(),
+            row.prompt_from,
+            row.completion_from,
+        )
+    });
+    let lines = rows.iter().map(|row| {
+        format!(
+            "{} {} {}..{} {} {} {} {} {}\n",
+            row.currency.code(),
+            row.model,
+            row.prompt_from,
+            row.prompt_to.map(|to| to.to_string()).unwrap_or_default(),
+            row.completion_from,
+            row.input,
+            dash(row.cached_input.map(|price| price.to_string())),
+            row.output,
+            dash(row.context.map(|tokens| tokens.to_string())),
+        )
+    });
+    let lines: Vec<String> = lines.collect();
+    for (line, want) in lines.iter().zip(ROWS.lines()) {
+        assert_eq!(line.trim_end(), want);
+    }
+    assert_eq!(lines.concat(), ROWS);
+}
+
+#[test]
+fn every_row_names_who_said_so_and_when() {
+    let rows = Shipped::read().unwrap().rows;
+    let said = |by: fn(&crate::config::prices::ShippedRow) -> &str, what: &str| {
+        rows.iter().filter(|row| by(row) == what).count()
+    };
+    let sources = [
+        (
+            2,
+            "docs.bigmodel.cn Coding Plan overview, points formula, via public-code id 71505269461 (autumn 2026)",
+        ),
+        (
+            2,
+            "docs.bigmodel.cn pricing (glm-4-air-250414), public-code id 71505269461",
+        ),
+        (
+            1,
+            "docs.bigmodel.cn pricing via desirecore/config-center compute/providers/zhipu-embedding.json@b8f8f0a (refreshed 2026-07-07)",
+        ),
+        (
+            1,
+            "docs.bigmodel.cn pricing via desirecore/config-center compute/providers/zhipu.json@b8f8f0a (refreshed 2026-07-07)",
+        ),
+        (
+            1,
+            "docs.bigmodel.cn pricing via public-code ids 71424127352, 71505269461 (autumn 2026)",
+        ),
+        (1, "docs.bigmodel.cn pricing, public-code id 71505269461"),
+        (
+            1,
+            "docs.bigmodel.cn pricing, public-code ids 71505269461, 54934318115",
+        ),
+        (
+            3,
+            "docs.bigmodel.cn/cn/guide/start/pricing checked 2026-10-27, via litellm 1.109.1 bigmodel/*",
+        ),
+        (
+            22,
+            "docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
+        ),
+        (
+            2,
+            "docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461) (glm-4-flash-250414)",
+        ),
+        (
+            2,
+            "docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461) (glm-4-flashx-250414)",
+        ),
+        (
+            3,
+            "docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461); docs.bigmodel.cn pricing via desirecore/config-center compute/providers/zhipu.json@b8f8f0a (refreshed 2026-07-07)",
+        ),
+        (
+            6,
+            "docs.z.ai pricing via anomalyco/models.dev@f3fc692 (2026-07-02)",
+        ),
+        (
+            11,
+            "docs.z.ai/guides/overview/pricing via litellm 1.109.1 (PyPI, read 2026-11-23)",
+        ),
+        (
+            2,
+            "docs.z.ai/guides/overview/pricing via litellm 1.109.1 (PyPI, read 2026-11-23); cached: docs.z.ai pricing as copied in Roo-Code-style model tables (public-code ids 43653833768, 9048406988)",
+        ),
+        (
+            1,
+            "docs.z.ai/guides/overview/pricing via litellm 1.109.1 (PyPI, read 2026-11-23); cached: vercel.com/ai-gateway/models/glm-4.5v",
+        ),
+        (3, "public-code id 70834181528 (CNY model table, 2026)"),
+        (
+            4,
+            "songquanpeng/one-api relay/billing/ratio/model.go@8df4a26 (2025-02-21)",
+        ),
+    ];
+    for (count, source) in sources {
+        assert_eq!(said(|row| &row.source, source), count, "{source}");
+    }
+    let dates = [
+        (4, "2025-02-21"),
+        (3, "2026"),
+        (6, "2026-07-02"),
+        (2, "2026-07-07"),
+        (29, "2026-10-09"),
+        (3, "2026-10-27"),
+        (14, "2026-11-23"),
+        (7, "autumn 2026"),
+    ];
+    for (count, date) in dates {
+        assert_eq!(said(|row| &row.as_of, date), count, "{date}");
+    }
+    for counts in [
+        sources.iter().map(|(count, _)| count).sum::<usize>(),
+        dates.iter().map(|(count, _)| count).sum(),
+    ] {
+        assert_eq!(counts, rows.len());
+    }
+}
+
+/// Models whose price depends on the length, on both sides of each bound, without and with cached tokens:
+/// `[prompt, cached, completion]` and nano-yuan.
+const TIERED: [(&str, [u64; 3], i64); 72] = [
+    ("glm-4.5-air", [32_767, 0, 199], 26_611_600),
+    ("glm-4.5-air", [32_767, 10_000, 199], 20_211_600),
+    ("glm-4.5-air", [32_767, 0, 200], 27_413_600),
+    ("glm-4.5-air", [32_767, 10_000, 200], 21_013_600),
+    ("glm-4.5-air", [32_768, 0, 199], 40_913_600),
+    ("glm-4.5-air", [32_768, 10_000, 199], 31_313_600),
+    ("glm-4.5-air", [32_768, 0, 200], 40_921_600),
+    ("glm-4.5-air", [32_768, 10_000, 200], 31_321_600),
+    ("glm-4.5v", [32_767, 0, 199], 66_728_000),
+    ("glm-4.5v", [32_767, 10_000, 199], 50_728_000),
+    ("glm-4.5v", [32_767, 0, 200], 66_734_000),
+    ("glm-4.5v", [32_767, 10_000, 200], 50_734_000),
+    ("glm-4.5v", [32_768, 0, 199], 133_460_000),
+    ("glm-4.5v", [32_768, 10_000, 199], 101_460_000),
+    ("glm-4.5v", [32_768, 0, 200], 133_472_000),
+    ("glm-4.5v", [32_768, 10_000, 200], 101_472_000),
+    ("glm-4.6v", [32_767, 0, 199], 33_364_000),
+    ("glm-4.6v", [32_767, 10_000, 199], 25_364_000),
+    ("glm-4.6v", [32_767, 0, 200], 33_367_000),
+    ("glm-4.6v", [32_767, 10_000, 200], 25_367_000),
+    ("glm-4.6v", [32_768, 0, 199], 66_730_000),
+    ("glm-4.6v", [32_768, 10_000, 199], 50_730_000),
+    ("glm-4.6v", [32_768, 0, 200], 66_736_000),
+    ("glm-4.6v", [32_768, 10_000, 200], 50_736_000),
+    ("glm-4.6v-flashx", [32_767, 0, 199], 5_213_550),
+    ("glm-4.6v-flashx", [32_767, 10_000, 199], 4_013_550),
+    ("glm-4.6v-flashx", [32_767, 0, 200], 5_215_050),
+    ("glm-4.6v-flashx", [32_767, 10_000, 200], 4_015_050),
+    ("glm-4.6v-flashx", [32_768, 0, 199], 10_427_400),
+    ("glm-4.6v-flashx", [32_768, 10_000, 199], 7_727_400),
+    ("glm-4.6v-flashx", [32_768, 0, 200], 10_430_400),
+    ("glm-4.6v-flashx", [32_768, 10_000, 200], 7_730_400),
+    ("glm-4.7", [32_767, 0, 199], 67_126_000),
+    ("glm-4.7", [32_767, 10_000, 199], 51_126_000),
+    ("glm-4.7", [32_767, 0, 200], 101_101_000),
+    ("glm-4.7", [32_767, 10_000, 200], 77_101_000),
+    ("glm-4.7", [32_768, 0, 199], 134_256_000),
+    ("glm-4.7", [32_768, 10_000, 199], 102_256_000),
+    ("glm-4.7", [32_768, 0, 200], 134_272_000),
+    ("glm-4.7", [32_768, 10_000, 200], 102_272_000),
+    ("glm-5", [32_767, 0, 199], 134_650_000),
+    ("glm-5", [32_767, 10_000, 199], 104_650_000),
+    ("glm-5", [32_767, 0, 200], 134_668_000),
+    ("glm-5", [32_767, 10_000, 200], 104_668_000),
+    ("glm-5", [32_768, 0, 199], 200_986_000),
+    ("glm-5", [32_768, 10_000, 199], 155_986_000),
+    ("glm-5", [32_768, 0, 200], 201_008_000),
+    ("glm-5", [32_768, 10_000, 200], 156_008_000),
+    ("glm-5-turbo", [32_767, 0, 199], 168_213_000),
+    ("glm-5-turbo", [32_767, 10_000, 199], 130_213_000),
+    ("glm-5-turbo", [32_767, 0, 200], 168_235_000),
+    ("glm-5-turbo", [32_767, 10_000, 200], 130_235_000),
+    ("glm-5-turbo", [32_768, 0, 199], 234_550_000),
+    ("glm-5-turbo", [32_768, 10_000, 199], 182_550_000),
+    ("glm-5-turbo", [32_768, 0, 200], 234_576_000),
+    ("glm-5-turbo", [32_768, 10_000, 200], 182_576_000),
+    ("glm-5.1", [32_767, 0, 199], 201_378_000),
+    ("glm-5.1", [32_767, 10_000, 199], 154_378_000),
+    ("glm-5.1", [32_767, 0, 200], 201_402_000),
+    ("glm-5.1", [32_767, 10_000, 200], 154_402_000),
+    ("glm-5.1", [32_768, 0, 199], 267_716_000),
+    ("glm-5.1", [32_768, 10_000, 199], 207_716_000),
+    ("glm-5.1", [32_768, 0, 200], 267_744_000),
+    ("glm-5.1", [32_768, 10_000, 200], 207_744_000),
+    ("glm-5v-turbo", [32_767, 0, 199], 168_213_000),
+    ("glm-5v-turbo", [32_767, 10_000, 199], 130_213_000),
+    ("glm-5v-turbo", [32_767, 0, 200], 168_235_000),
+    ("glm-5v-turbo", [32_767, 10_000, 200], 130_235_000),
+    ("glm-5v-turbo", [32_768, 0, 199], 234_550_000),
+    ("glm-5v-turbo", [32_768, 10_000, 199], 182_550_000),
+    ("glm-5v-turbo", [32_768, 0, 200], 234_576_000),
+    ("glm-5v-turbo", [32_768, 10_000, 200], 182_576_000),
+];
+
+#[test]
+fn every_tiered_model_costs_what_its_page_says_on_both_sides_of_its_bounds() {
+    for (model, tokens, nanos) in TIERED {
+        let got = cost(Currency::Cny, model, tokens);
+        assert_eq!(got, Some(nanos), "{model} {tokens:?}");
+    }
+    let table = table(Currency::Cny, &[]).unwrap();
+    let tiered = |model: &&str| table.rows(model).is_some_and(|(_, rows)| rows.len() > 1);
+    assert_eq!(table.models().filter(tiered).count() * 8, TIERED.len());
+}
+
+#[test]
+fn every_flat_model_costs_what_its_page_says() {
+    let check = |currency: Currency, costs: &[(&str, i64)]| {
+        for (model, nanos) in costs {
+            let got = cost(currency, model, [10_000, 4_000, 1_000]);
+            assert_eq!(got, Some(*nanos), "{model} in {currency}");
+        }
+        let table = table(currency, &[]).unwrap();
+        let flat = |model: &&str| table.rows(model).is_some_and(|(_, rows)| rows.len() == 1);
+        assert_eq!(table.models().filter(flat).count(), costs.len());
+    };
+    let in_yuan = [
+        ("embedding-2", 5_000_000),
+        ("embedding-3", 5_000_000),
+        ("glm-3-turbo", 11_000_000),
+        ("glm-4", 1_100_000_000),
+        ("glm-4-0520", 1_100_000_000),
+        ("glm-4-air", 4_500_000),
+        ("glm-4-air-250414", 4_500_000),
+        ("glm-4-airx", 110_000_000),
+        ("glm-4-flash", 0),
+        ("glm-4-flash-250414", 0),
+        ("glm-4-flashx", 900_000),
+        ("glm-4-flashx-250414", 900_000),
+        ("glm-4-long", 9_000_000),
+        ("glm-4-plus", 45_000_000),
+        ("glm-4.5", 28_000_000),
+        ("glm-4.5-airx", 52_000_000),
+        ("glm-4.5-flash", 0),
+        ("glm-4.5-x", 96_000_000),
+        ("glm-4.6", 22_000_000),
+        ("glm-4.6v-flash", 0),
+        ("glm-4.7-flash", 0),
+        ("glm-4.7-flashx", 6_400_000),
+        ("glm-5.2", 84_000_000),
+        ("glm-5.3", 84_000_000),
+        ("glm-5.3-flash", 8_520_000),
+        ("glm-5.3-flashx", 21_280_000),
+    ];
+    check(Currency::Cny, &in_yuan);
+    let in_dollars = [
+        ("glm-4-32b-0414-128k", 1_100_000),
+        ("glm-4.5", 6_240_000),
+        ("glm-4.5-air", 2_420_000),
+        ("glm-4.5-airx", 11_980_000),
+        ("glm-4.5-flash", 0),
+        ("glm-4.5-x", 23_900_000),
+        ("glm-4.5v", 5_840_000),
+        ("glm-4.6", 6_240_000),
+        ("glm-4.6v", 3_900_000),
+        ("glm-4.7", 6_240_000),
+        ("glm-4.7-flash", 0),
+        ("glm-4.7-flashx", 860_000),
+        ("glm-5", 10_000_000),
+        ("glm-5-code", 13_400_000),
+        ("glm-5-turbo", 12_160_000),
+        ("glm-5.1", 13_840_000),
+        ("glm-5.2", 13_840_000),
+        ("glm-5.3", 13_840_000),
+        ("glm-5.3-flash", 1_520_000),
+        ("glm-5v-turbo", 12_160_000),
+    ];
+    check(Currency::Usd, &in_dollars);
+    let in_points = [("glm-5.3", 7_220_000_000), ("glm-5.3-flash", 2_404_000_000)];
+    check(Currency::Points, &in_points);
+}
+
+#[test]
+fn usage_that_is_missing_or_partial_costs_nothing_of_free_models_and_an_unknown_sum_of_others() {
+    let total_only = Usage {
+        total_tokens: 10_000,
+        ..Usage::default()
+    };
+    for usage in [Usage::default(), total_only] {
+        let check = |currency, model, nanos| {
+            assert_eq!(charged(currency, model, &usage), nanos, "{model} {usage:?}");
+        };
+        for free in [
+            "glm-4.7-flash",
+            "glm-4.5-flash",
+            "glm-4.6v-flash",
+            "glm-4-flash",
+            "glm-4-flash-250414",
+        ] {
+            check(Currency::Cny, free, Some(0));
+        }
+        check(Currency::Usd, "glm-4.7-flash", Some(0));
+        check(Currency::Usd, "glm-4.5-flash", Some(0));
+        check(Currency::Cny, "glm-4.7", None);
+        check(Currency::Usd, "glm-5", None);
+        check(Currency::Points, "glm-5.3", None);
+        check(Currency::Cny, "embedding-3", None);
+    }
+}

@@ -1,0 +1,188 @@
+//! Reads what an answer says that it used. Money follows from it, so that what is not said in full is
+//! not filled up with zeros: either the rest follows from the total, or the cost is not known.
+
+use onelane_actors::model::{Usage, limits};
+use serde_json::Value;
+
+/// The tokens that a whole response states, whatever else it holds.
+pub(super) fn of(response: &Value) -> Usage {
+    response.get("usage").map(read).unwrap_or_default()
+}
+
+/// The tokens of a `usage` object.
+///
+/// A side that is left out or no count follows from the total and the other one. When it does not, what
+/// is known is given as a total alone: there is something billed, and nobody can say at which price.
+pub(super) fn read(usage: &Value) -> Usage {
+    let count = |path: &str| count(usage.pointer(path)?);
+    let (prompt, completion) = (count("/prompt_tokens"), count("/completion_tokens"));
+    let total = count("/total_tokens");
+    let rest = |known: u64| total?.checked_sub(known);
+    let sides = match (prompt, completion) {
+        (Some(prompt), Some(completion)) => Some((prompt, completion)),
+        (Some(prompt), None) => rest(prompt).map(|completion| (prompt, completion)),
+        (None, Some(completion)) => rest(completion).map(|prompt| (prompt, completion)),
+        (None, None) => None,
+    };
+    let Some((prompt_tokens, completion_tokens)) = sides else {
+        let known = prompt.or(completion).max(total);
+        return Usage {
+            total_tokens: known.unwrap_or(0),
+            ..Usage::default()
+        };
+    };
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: total.unwrap_or(prompt_tokens + completion_tokens),
+        // A part is no more than the whole, whatever is stated.
+        cached_tokens: count("/prompt_tokens_details/cached_tokens")
+            .unwrap_or(0)
+            .min(prompt_tokens),
+        reasoning_tokens: count("/completion_tokens_details/reasoning_tokens")
+            .unwrap_or(0)
+            .min(completion_tokens),
+    }
+}
+
+/// A count of tokens: GLM's are whole numbers, a relay's may be floats or text. More than any call can
+/// have is none: such sums would hide all that was really used.
+fn count(value: &Value) -> Option<u64> {
+    let count = match value {
+        Value::Number(number) => number.as_u64().or_else(|| whole(number.as_f64()?)),
+        Value::String(text) => {
+            let text = text.trim();
+            text.parse().ok().or_else(|| whole(text.parse().ok()?))
+        }
+        _ => None,
+    };
+    count.filter(|count| *count <= limits::TOKENS_MAX)
+}
+
+/// A float that is a whole number. What is far out of range becomes the end of the range.
+fn whole(float: f64) -> Option<u64> {
+    (float >= 0.0 && float.fract() == 0.0).then_some(float as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(usage: &str, want: [u64; 5]) {
+        let got = read(&serde_json::from_str(usage).unwrap());
+        let got = [
+            got.prompt_tokens,
+            got.completion_tokens,
+            got.total_tokens,
+            got.cached_tokens,
+            got.reasoning_tokens,
+        ];
+        assert_eq!(got, want, "{usage}");
+    }
+
+    #[test]
+    fn usage_is_read_in_every_notation() {
+        check(
+            r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#,
+            [3, 4, 9, 0, 0],
+        );
+        check(
+            r#"{"prompt_tokens":"3","completion_tokens":" 4.0 ","total_tokens":"7"}"#,
+            [3, 4, 7, 0, 0],
+        );
+        check(
+            r#"{"prompt_tokens":3.0,"completion_tokens":1e2}"#,
+            [3, 100, 103, 0, 0],
+        );
+        check(
+            r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":null,"prompt_tokens_details":null,"completion_tokens_details":{}}"#,
+            [3, 4, 7, 0, 0],
+        );
+        check(
+            r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":"x","prompt_tokens_details":7}"#,
+            [3, 4, 7, 0, 0],
+        );
+    }
+
+    #[test]
+    fn a_side_that_is_missing_follows_from_the_total() {
+        check(
+            r#"{"prompt_tokens":10,"total_tokens":110}"#,
+            [10, 100, 110, 0, 0],
+        );
+        check(
+            r#"{"completion_tokens":100,"total_tokens":110}"#,
+            [10, 100, 110, 0, 0],
+        );
+        check(
+            r#"{"prompt_tokens":-1,"completion_tokens":100,"total_tokens":110,"prompt_tokens_details":{"cached_tokens":4}}"#,
+            [10, 100, 110, 4, 0],
+        );
+        // As of an embedding.
+        check(
+            r#"{"prompt_tokens":10,"total_tokens":10}"#,
+            [10, 0, 10, 0, 0],
+        );
+    }
+
+    #[test]
+    fn a_side_that_follows_from_nothing_leaves_the_cost_unknown() {
+        for (usage, known) in [
+            (r#"{"prompt_tokens":10}"#, 10),
+            (r#"{"completion_tokens":10}"#, 10),
+            (r#"{"total_tokens":10}"#, 10),
+            (r#"{"prompt_tokens":10,"completion_tokens":-4}"#, 10),
+            (r#"{"prompt_tokens":10,"completion_tokens":"many"}"#, 10),
+            (r#"{"prompt_tokens":10,"completion_tokens":0.5}"#, 10),
+            (r#"{"prompt_tokens":10,"total_tokens":9}"#, 10),
+            (r#"{"prompt_tokens":[],"total_tokens":9}"#, 9),
+        ] {
+            check(usage, [0, 0, known, 0, 0]);
+            let usage = read(&serde_json::from_str(usage).unwrap());
+            assert!(usage.is_reported() && !usage.is_chargeable());
+        }
+        for usage in ["null", "{}", "7", r#""free""#, r#"{"prompt_tokens":"x"}"#] {
+            check(usage, [0; 5]);
+        }
+    }
+
+    #[test]
+    fn more_tokens_than_any_call_can_have_are_not_reported() {
+        for absurd in [
+            "1e300",
+            "-1e300",
+            "18446744073709551615",
+            "1000000001",
+            r#""1e300""#,
+            r#""inf""#,
+            r#""NaN""#,
+        ] {
+            check(
+                &format!(r#"{{"prompt_tokens":{absurd},"completion_tokens":4,"total_tokens":9}}"#),
+                [5, 4, 9, 0, 0],
+            );
+            check(
+                &format!(r#"{{"prompt_tokens":3,"completion_tokens":4,"total_tokens":{absurd}}}"#),
+                [3, 4, 7, 0, 0],
+            );
+            check(
+                &format!(r#"{{"prompt_tokens":{absurd},"completion_tokens":4}}"#),
+                [0, 0, 4, 0, 0],
+            );
+        }
+        check(
+            r#"{"prompt_tokens":1000000000,"completion_tokens":0}"#,
+            [1_000_000_000, 0, 1_000_000_000, 0, 0],
+        );
+    }
+
+    #[test]
+    fn a_part_is_no_more_than_its_whole() {
+        check(
+            r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":11},
+                "completion_tokens_details":{"reasoning_tokens":6}}"#,
+            [10, 5, 15, 10, 5],
+        );
+    }
+}
