@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{AttemptNo, Failure, JobId, OnInterrupted, Reserve, Seq, SlotId, Timestamp};
-use crate::policy::estimate::Estimate;
 
 /// The status of a job, as the API shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -246,10 +245,6 @@ pub struct Job {
     /// The most tokens that prompt and answer can come to: what budgets reserve for.
     #[serde(default)]
     pub worst: WorstCase,
-    /// What it may come to, as it was estimated when it was accepted; `None`: by a version that did not
-    /// estimate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub estimate: Option<Estimate>,
     /// What it costs is not known: its model has no price, or GLM did not say what it billed. What was
     /// found when it was accepted, then what its latest billed attempt showed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -226,7 +226,7 @@ impl Submission {
         self.validate(settings)?;
         let model = self.model_in(settings);
         let unpriced = !settings.prices.is_priced(&model);
-        let figures = estimate::figures(&self.request, &model, settings.max_tokens);
+        let estimated_tokens = estimate::tokens(&self.request, settings.max_tokens);
         let worst = worst::of(&self.request);
         let mut after = self.after;
         after.sort_unstable();
@@ -268,9 +268,8 @@ impl Submission {
             callback_url: self.callback_url,
             task: None,
             bodies_pruned: false,
-            estimated_tokens: figures.paced_tokens,
+            estimated_tokens,
             worst,
-            estimate: Some(figures.estimate),
             unpriced,
         };
         Ok(NewJob {

@@ -1,6 +1,7 @@
 //! What a request may come to in tokens, before it is sent. Two figures of different worth: a rough one
 //! of every submission, for pacing and fairness, that costs one look at the text; and one by a
-//! tokenizer, which comes in from outside ([`CountTokens`]), for estimates and budgets.
+//! tokenizer, which comes in from outside ([`CountTokens`]), for estimates. What budgets reserve is a third
+//! ([`super::worst`]).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -164,18 +165,10 @@ const ANSWER_TOKENS: u64 = 1_024;
 /// What every request costs beside its text, roughly.
 const OVERHEAD_TOKENS: u64 = 8;
 
-/// What a submission is known by before anybody has counted: two figures by one look at its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
-    /// What it may come to, roughly.
-    pub estimate: Estimate,
-    /// What pacing and fairness take it for: its answer is short unless its request says so.
-    pub paced_tokens: u32,
-}
-
-/// The rough figures of a request to `model`. `max_tokens` is the bound of plain prompts.
+/// The tokens that pacing and fairness take a request for: its answer is short unless the request says so.
+/// `max_tokens` is the bound of plain prompts.
 #[must_use]
-pub fn figures(request: &Request, model: &str, max_tokens: Option<u32>) -> Figures {
+pub fn tokens(request: &Request, max_tokens: Option<u32>) -> u32 {
     #[derive(Deserialize)]
     struct Bound {
         #[serde(default)]
@@ -188,21 +181,9 @@ pub fn figures(request: &Request, model: &str, max_tokens: Option<u32>) -> Figur
             (raw.get(), bound.and_then(|b| b.max_tokens?.as_u64()))
         }
     };
-    let prompt_tokens = Rough.count(model, text) + OVERHEAD_TOKENS;
+    let prompt = Rough.count("", text) + OVERHEAD_TOKENS;
     let answer = bound.unwrap_or(ANSWER_TOKENS).min(ANSWER_TOKENS);
-    Figures {
-        estimate: Estimate {
-            prompt_tokens,
-            completion_tokens_max: completion_max(model, bound),
-        },
-        paced_tokens: u32::try_from(prompt_tokens + answer).unwrap_or(u32::MAX),
-    }
-}
-
-/// The tokens that pacing and fairness take a request for. `max_tokens` is the bound of plain prompts.
-#[must_use]
-pub fn tokens(request: &Request, max_tokens: Option<u32>) -> u32 {
-    figures(request, "", max_tokens).paced_tokens
+    u32::try_from(prompt + answer).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -224,10 +205,7 @@ mod tests {
     fn the_longest_answer_is_what_the_request_allows_else_the_model() {
         let prompt = Request::prompt("hi").unwrap();
         let max = |request: &Request, model: &str, max_tokens| {
-            let rough = figures(request, model, max_tokens).estimate;
-            let counted = of(request, model, max_tokens, &Rough);
-            assert_eq!(rough.completion_tokens_max, counted.completion_tokens_max);
-            counted.completion_tokens_max
+            of(request, model, max_tokens, &Rough).completion_tokens_max
         };
         assert_eq!(max(&prompt, "glm-5", Some(10)), 10);
         let caps = [

@@ -360,7 +360,6 @@ mod tests {
             bodies_pruned: false,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,
-            estimate: None,
             unpriced: false,
         }
     }

@@ -53,7 +53,6 @@ fn job(seq: u64, priority: i32) -> Job {
         bodies_pruned: false,
         worst: crate::model::WorstCase::default(),
         estimated_tokens: 0,
-        estimate: None,
         unpriced: false,
     }
 }

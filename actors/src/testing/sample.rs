@@ -59,7 +59,6 @@ pub fn new_job(n: u64) -> NewJob {
             bodies_pruned: false,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 1_032,
-            estimate: None,
             unpriced: false,
         },
         request: Request::Prompt(format!("prompt {n}")),

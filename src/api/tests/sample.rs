@@ -61,7 +61,6 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             bodies_pruned: false,
             worst: crate::model::WorstCase::default(),
             estimated_tokens: 0,
-            estimate: None,
             unpriced: false,
         },
         request: Some(Arc::new(Request::prompt(format!("prompt {n}")).unwrap())),

@@ -174,7 +174,6 @@ mod tests {
             bodies_pruned: false,
             worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,
-            estimate: None,
             unpriced: false,
         };
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();

@@ -234,7 +234,6 @@ mod tests {
             bodies_pruned: false,
             worst: onelane::model::WorstCase::default(),
             estimated_tokens: 0,
-            estimate: None,
             unpriced: false,
         }
     }
