@@ -12,8 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{
     AlertBook, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Delivery, DeliveryId,
     DeliveryStatus, Endpoint, Failure, FailureClass, HookEndpoint, Job, JobEntry, JobId, JobStatus,
-    LaneState, Notice, Request, RequestId, Seq, Timeouts, Timestamp, Usage, UsageKey, UsageRow,
-    code,
+    LaneState, Request, RequestId, Seq, Timeouts, Timestamp, Usage, UsageKey, UsageRow, code,
 };
 use crate::policy::transition::{Applied, Refusal, Transition};
 
@@ -347,10 +346,7 @@ impl DeliveryFilter {
     /// Whether a delivery is in the list.
     #[must_use]
     pub fn matches(&self, delivery: &Delivery) -> bool {
-        let about = match &delivery.notice {
-            Notice::JobEnded(job) => Some(job.id),
-            _ => None,
-        };
+        let about = delivery.notice.job_id();
         self.status.is_none_or(|want| want == delivery.status)
             && self
                 .event

@@ -10,6 +10,7 @@ mod look;
 mod migrate;
 mod notices;
 mod open;
+mod past;
 mod read;
 mod schema;
 
@@ -207,7 +208,6 @@ impl RedbStore {
                     let (path, to) = (&self.path, schema::STORE_VERSION);
                     tracing::info!(path, from = found, to, "the store was migrated");
                 }
-                open::complete(&database)?;
             }
         }
         Ok(database)

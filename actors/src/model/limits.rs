@@ -58,6 +58,8 @@ pub const EVENTS_BUFFERED_MAX: usize = 4_096;
 pub const BULK_JOBS_MAX: usize = 256;
 /// Rows that one step of a pruning looks at.
 pub const PRUNE_ROWS_MAX: usize = 128;
+/// Bytes of requests and responses with which one step of a pruning ends.
+pub const PRUNE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// From one pruning to the next, in milliseconds.
 pub const PRUNE_EVERY_MS: u64 = 60_000;
 /// What ended less than so many milliseconds ago is not pruned for being too many: somebody may be about

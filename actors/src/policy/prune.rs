@@ -1,11 +1,13 @@
 //! Retention: which rows go, decided once for all stores. A pruning is cut into small changes, so that the
 //! lane's own transactions never wait long for one.
 //!
-//! Whatever the settings say, these stay: jobs that wait or run, jobs that others wait for, attempts of
-//! which nobody knows yet whether they were billed, with their jobs, and the usage aggregates.
+//! Whatever the settings say, these stay: jobs that wait or run, jobs that others wait for, jobs of which
+//! a webhook is still to be told (with request and response), attempts of which nobody knows yet whether
+//! they were billed, with their jobs, and the usage aggregates. A row that can't be read stays, too, and
+//! is passed over: one damaged row must not keep all others.
 
 use super::effects::Rows;
-use crate::model::{Job, JobId, Retention, Seq, Timestamp, limits};
+use crate::model::{CallRecord, Job, JobId, JobStatus, Retention, Seq, Timestamp, limits};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -14,12 +16,16 @@ const DAY_MS: u64 = 86_400_000;
 pub struct Prune {
     /// Which rows of the call log go.
     pub calls: Cut,
-    /// Which finished jobs go.
+    /// Which completed and cancelled jobs go.
     pub jobs: Cut,
-    /// Requests and responses of jobs that ended before this moment go.
+    /// Which failed jobs go.
+    pub failed: Cut,
+    /// Requests and responses of completed and cancelled jobs that ended before this moment go.
     pub bodies_before: Option<Timestamp>,
     /// How many rows it looks at, at most.
     pub rows_max: usize,
+    /// It ends with the job whose request and response bring what it removed of them to so many bytes.
+    pub bytes_max: u64,
     /// Where it goes on.
     pub from: PruneCursor,
 }
@@ -29,19 +35,86 @@ pub struct Prune {
 pub struct Cut {
     /// Those that ended before this moment.
     pub before: Option<Timestamp>,
-    /// The oldest of more than so many, as long as they ended before `settled`.
+    /// The oldest of more than so many, unless they ended between `settled` and `now`.
     pub most: Option<u64>,
-    /// What ended at this moment or later is not counted out: somebody may be about to read it.
+    /// What ended from here to `now` is not counted out: somebody may be about to read it.
     pub settled: Timestamp,
+    /// What ended after this moment ended by a clock that was ahead.
+    pub now: Timestamp,
 }
 
 /// How far a pruning has looked: rows up to here are gone or stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PruneCursor {
+    part: Part,
+    /// The last finished job of this part.
+    job: Option<Finished>,
     /// The last place of the call log.
-    pub call: u64,
-    /// The last finished job.
-    pub job: Option<Finished>,
+    call: u64,
+    /// Rows of this part that were passed over because nothing can be said of them.
+    stays: u64,
+}
+
+/// What a pruning goes through, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Part {
+    #[default]
+    Done,
+    Failed,
+    Bodies,
+    BodiesInDoubt,
+    Calls,
+}
+
+impl Part {
+    const fn next(self) -> Option<Self> {
+        match self {
+            Self::Done => Some(Self::Failed),
+            Self::Failed => Some(Self::Bodies),
+            Self::Bodies => Some(Self::BodiesInDoubt),
+            Self::BodiesInDoubt => Some(Self::Calls),
+            Self::Calls => None,
+        }
+    }
+}
+
+/// Where retention looks for the finished jobs of which something may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shelf {
+    /// Completed and cancelled.
+    Done,
+    /// Failed: dead letters, which are kept as long as somebody may want to retry them.
+    Failed,
+    /// Completed and cancelled, but maybe billed without anybody knowing: the job stays, its request and
+    /// response need not.
+    InDoubt,
+}
+
+impl Shelf {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Done, Self::Failed, Self::InDoubt];
+
+    /// Where a job stands; `None`: nothing of it may go.
+    #[must_use]
+    pub const fn of(job: &Job, bonds: Bonds) -> Option<Self> {
+        match (job.status, bonds) {
+            (JobStatus::Pending | JobStatus::Processing, _) => None,
+            (_, Bonds { notices: true, .. }) => None,
+            (JobStatus::Failed, Bonds { billing: true, .. }) => None,
+            (_, Bonds { billing: true, .. }) => Some(Self::InDoubt),
+            (JobStatus::Failed, _) => Some(Self::Failed),
+            (JobStatus::Completed | JobStatus::Cancelled, _) => Some(Self::Done),
+        }
+    }
+}
+
+/// What keeps a job that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bonds {
+    /// A call of it was maybe billed, and nobody has found out yet.
+    pub billing: bool,
+    /// Its end is still to be told to somebody.
+    pub notices: bool,
 }
 
 /// A finished job among others, in the order in which they ended.
@@ -66,6 +139,15 @@ impl Finished {
             id: job.id,
         })
     }
+
+    /// Behind all that ended at this moment.
+    const fn last_at(at: Timestamp) -> Self {
+        Self {
+            at,
+            seq: Seq(u64::MAX),
+            id: JobId::from_bytes([u8::MAX; 16]),
+        }
+    }
 }
 
 /// Whether a finished job's request and response are there.
@@ -77,8 +159,62 @@ pub enum Bodies {
     Pruned,
 }
 
+/// A row of the call log, as a pruning finds it.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// Its place.
+    pub seq: u64,
+    /// The row; `None`: it can't be read.
+    pub call: Option<CallRecord>,
+}
+
+/// What retention looks at, in a transaction or in a snapshot.
+pub trait Past {
+    /// Why a row can't be reached. One that is there but can't be decoded is not an error here.
+    type Error;
+
+    /// How many jobs stand on a shelf.
+    fn finished_count(&mut self, shelf: Shelf) -> Result<u64, Self::Error>;
+
+    /// The jobs on a shelf with such bodies that come after a place, first ended first, at most so many.
+    fn finished(
+        &mut self,
+        shelf: Shelf,
+        bodies: Bodies,
+        after: Option<Finished>,
+        limit: usize,
+    ) -> Result<Vec<Finished>, Self::Error>;
+
+    /// A job on a shelf; `None`: its row can't be read, or is not there.
+    fn finished_job(&mut self, id: JobId) -> Result<Option<Job>, Self::Error>;
+
+    /// How many rows the call log has, those left out that were maybe billed without anybody knowing.
+    fn call_count(&mut self) -> Result<u64, Self::Error>;
+
+    /// The rows of the call log after a place, oldest first, at most so many.
+    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<Logged>, Self::Error>;
+}
+
+/// A row that can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unreadable {
+    /// That of a finished job.
+    Job(JobId),
+    /// One at this place of the call log.
+    Call(u64),
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Job(id) => write!(f, "job {id}"),
+            Self::Call(seq) => write!(f, "the call at {seq}"),
+        }
+    }
+}
+
 /// What a step of a pruning did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pruned {
     /// Rows of the call log that are gone.
     pub calls: u64,
@@ -86,6 +222,8 @@ pub struct Pruned {
     pub jobs: u64,
     /// Jobs whose request and response are gone.
     pub bodies: u64,
+    /// What can't be read and was passed over.
+    pub unreadable: Vec<Unreadable>,
     /// Where the next step goes on; `None`: nothing more is to go.
     pub next: Option<PruneCursor>,
 }
@@ -110,183 +248,318 @@ impl Prune {
             before: before(days),
             most: (most > 0).then_some(most),
             settled: now.minus_ms(limits::PRUNE_SPARES_MS),
+            now,
         };
         Some(Self {
             calls: cut(retention.calls_days, retention.calls_max),
             jobs: cut(retention.jobs_days, retention.jobs_max),
+            failed: cut(retention.failed_days, retention.failed_max),
             bodies_before: before(retention.bodies_days),
             rows_max: limits::PRUNE_ROWS_MAX,
+            bytes_max: limits::PRUNE_BYTES_MAX,
             from: PruneCursor::default(),
         })
+    }
+
+    /// The step after one that only looked: what would be gone by then is not counted again.
+    #[must_use]
+    pub fn after_look(mut self, looked: &Look, next: PruneCursor) -> Self {
+        let raise = |cut: &mut Cut, rows: u64| {
+            cut.most = cut.most.map(|most| most.saturating_add(rows));
+        };
+        let count = |shelf| looked.jobs.iter().filter(|(on, _)| *on == shelf).count() as u64;
+        raise(&mut self.jobs, count(Shelf::Done));
+        raise(&mut self.failed, count(Shelf::Failed));
+        raise(&mut self.calls, looked.calls);
+        self.from = next;
+        self
     }
 }
 
 impl Cut {
     /// What is to go of so many rows, which are then asked for one by one, oldest first.
-    #[must_use]
-    pub fn of(self, rows: u64) -> Excess {
+    fn of(self, rows: u64, from: PruneCursor) -> Excess {
+        let rows = rows.saturating_sub(from.stays);
         let too_many = self.most.map_or(0, |most| rows.saturating_sub(most));
         Excess {
             cut: self,
             too_many,
         }
     }
-
-    const fn is_nothing(&self) -> bool {
-        self.before.is_none() && self.most.is_none()
-    }
 }
 
 /// What is still to go of rows of a kind.
-#[derive(Debug, Clone, Copy)]
-pub struct Excess {
+#[derive(Clone, Copy)]
+struct Excess {
     cut: Cut,
     too_many: u64,
 }
 
 impl Excess {
     /// Whether a row that ended at this moment is to go.
-    #[must_use]
-    pub fn takes(&self, ended: Timestamp) -> bool {
+    fn takes(&self, ended: Timestamp) -> bool {
         let too_old = self.cut.before.is_some_and(|before| ended < before);
-        too_old || (self.too_many > 0 && ended < self.cut.settled)
+        too_old || (self.too_many > 0 && !self.is_spared(ended))
     }
 
-    /// A row is gone.
-    pub const fn note_gone(&mut self) {
+    /// A row is gone, or is none that can go.
+    const fn note(&mut self) {
         self.too_many = self.too_many.saturating_sub(1);
+    }
+
+    /// Whether no row is to go, however old.
+    const fn is_nothing(&self) -> bool {
+        self.cut.before.is_none() && self.too_many == 0
+    }
+
+    /// Whether a row ended too short a time ago to be counted out.
+    fn is_spared(&self, ended: Timestamp) -> bool {
+        (self.cut.settled..=self.cut.now).contains(&ended)
     }
 }
 
 /// How a part of a step ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reached {
-    /// Nothing more is to go.
+    /// Nothing more of it is to go.
     End,
-    /// It has looked at as many rows as it may.
+    /// It has looked at as many rows, or removed as much, as it may.
     Bound,
 }
 
-/// A step under way.
-struct Step<'r, R> {
-    rows: &'r mut R,
+/// What is to go.
+enum Goes<'a> {
+    Job(Shelf, &'a Job),
+    Bodies(&'a Job),
+    Call(&'a CallRecord),
+}
+
+/// A step under way; `take` removes what is to go and answers how many bytes its bodies had.
+struct Step<'p, P, T> {
+    past: &'p mut P,
+    take: T,
+    prune: &'p Prune,
     /// How many rows it may still look at.
     left: usize,
+    /// Of the requests and responses that are gone.
+    bytes: u64,
     cursor: PruneCursor,
     pruned: Pruned,
 }
 
 /// Makes one step.
 pub(super) fn prune<R: Rows>(rows: &mut R, prune: &Prune) -> Result<Pruned, R::Error> {
+    go(rows, prune, |rows, goes| match goes {
+        Goes::Job(_, job) => remove(rows, job),
+        Goes::Bodies(job) => rows.remove_bodies(job),
+        Goes::Call(call) => rows.remove_call(call).map(|()| 0),
+    })
+}
+
+/// What a step would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Look {
+    /// The jobs that would go, and from where.
+    pub jobs: Vec<(Shelf, JobId)>,
+    /// The jobs whose request and response would go.
+    pub bodies: Vec<JobId>,
+    /// How many rows of the call log would go.
+    pub calls: u64,
+    /// What the step would answer.
+    pub pruned: Pruned,
+}
+
+/// Looks what a step would do, and changes nothing.
+pub fn look<P: Past>(past: &mut P, prune: &Prune) -> Result<Look, P::Error> {
+    let mut look = Look::default();
+    let pruned = go(past, prune, |_, goes| {
+        match goes {
+            Goes::Job(shelf, job) => look.jobs.push((shelf, job.id)),
+            Goes::Bodies(job) => look.bodies.push(job.id),
+            Goes::Call(_) => look.calls += 1,
+        }
+        Ok(0)
+    })?;
+    look.pruned = pruned;
+    Ok(look)
+}
+
+fn go<P: Past>(
+    past: &mut P,
+    prune: &Prune,
+    take: impl FnMut(&mut P, Goes<'_>) -> Result<u64, P::Error>,
+) -> Result<Pruned, P::Error> {
     let mut step = Step {
-        rows,
+        past,
+        take,
+        prune,
         left: prune.rows_max,
+        bytes: 0,
         cursor: prune.from,
         pruned: Pruned::default(),
     };
-    let parts = [
-        step.jobs(prune.jobs)?,
-        step.bodies(prune.bodies_before)?,
-        step.calls(prune.calls)?,
-    ];
-    let mut pruned = step.pruned;
-    pruned.next = parts.contains(&Reached::Bound).then_some(step.cursor);
-    Ok(pruned)
+    loop {
+        let reached = match step.cursor.part {
+            Part::Done => step.jobs(Shelf::Done, prune.jobs)?,
+            Part::Failed => step.jobs(Shelf::Failed, prune.failed)?,
+            Part::Bodies => step.bodies(Shelf::Done)?,
+            Part::BodiesInDoubt => step.bodies(Shelf::InDoubt)?,
+            Part::Calls => step.calls(prune.calls)?,
+        };
+        let next = match reached {
+            Reached::Bound => Some(step.cursor),
+            Reached::End => step.cursor.part.next().map(|part| PruneCursor {
+                part,
+                ..PruneCursor::default()
+            }),
+        };
+        match (reached, next) {
+            (Reached::End, Some(next)) => step.cursor = next,
+            (_, next) => {
+                step.pruned.next = next;
+                return Ok(step.pruned);
+            }
+        }
+    }
 }
 
-impl<R: Rows> Step<'_, R> {
-    fn jobs(&mut self, cut: Cut) -> Result<Reached, R::Error> {
-        if cut.is_nothing() {
+impl<P: Past, T: FnMut(&mut P, Goes<'_>) -> Result<u64, P::Error>> Step<'_, P, T> {
+    fn jobs(&mut self, shelf: Shelf, cut: Cut) -> Result<Reached, P::Error> {
+        let mut excess = cut.of(self.past.finished_count(shelf)?, self.cursor);
+        if excess.is_nothing() {
             return Ok(Reached::End);
         }
-        let mut excess = cut.of(self.rows.finished_count()?);
-        let (after, bound) = (self.cursor.job, self.left);
-        let mut oldest = self.rows.finished(Bodies::Kept, after, bound)?;
-        oldest.extend(self.rows.finished(Bodies::Pruned, after, bound)?);
-        oldest.sort_unstable();
-        oldest.truncate(bound);
-        let reached = reached(oldest.len(), bound);
-        for finished in oldest {
-            if !excess.takes(finished.at) {
-                return Ok(Reached::End);
+        loop {
+            let (after, bound) = (self.cursor.job, self.left);
+            let mut oldest = self.past.finished(shelf, Bodies::Kept, after, bound)?;
+            oldest.extend(self.past.finished(shelf, Bodies::Pruned, after, bound)?);
+            oldest.sort_unstable();
+            oldest.truncate(bound);
+            let reached = reached(oldest.len(), bound);
+            let mut is_spared = false;
+            for finished in oldest {
+                if !excess.takes(finished.at) {
+                    is_spared = excess.too_many > 0 && excess.is_spared(finished.at);
+                    if is_spared {
+                        break;
+                    }
+                    return Ok(Reached::End);
+                }
+                self.goes_on(finished);
+                excess.note();
+                match self.job(finished.id)? {
+                    Some(job) if job.status.is_terminal() && !job.has_dependents => {
+                        self.take(Goes::Job(shelf, &job))?;
+                        self.pruned.jobs += 1;
+                    }
+                    _ => self.cursor.stays += 1,
+                }
+                if self.is_full() {
+                    return Ok(Reached::Bound);
+                }
             }
-            self.left -= 1;
-            self.cursor.job = Some(finished);
-            if let Some(job) = self.rows.job(finished.id)?
-                && self.is_free(&job)?
-            {
-                self.remove(&job)?;
-                excess.note_gone();
-                self.pruned.jobs += 1;
+            if !is_spared {
+                return Ok(reached);
             }
+            // Those that ended by a clock that was ahead come behind those that just ended.
+            self.cursor.job = Some(Finished::last_at(cut.now));
         }
-        Ok(reached)
     }
 
-    /// Whether nobody waits for anything of the job. A delivery that is still to be made does not: it has
-    /// the job in it, and tells it without GLM's answer when that is gone.
-    fn is_free(&mut self, job: &Job) -> Result<bool, R::Error> {
-        Ok(job.status.is_terminal()
-            && !job.has_dependents
-            && !self.rows.has_open_billing(job.id)?)
-    }
-
-    fn remove(&mut self, job: &Job) -> Result<(), R::Error> {
-        if let Some(key) = &job.idempotency_key
-            && let Some((holder, _)) = self.rows.keyed(&job.user_id, key)?
-            && holder == job.id
-        {
-            self.rows.remove_key(&job.user_id, key)?;
-        }
-        // It ended by itself, and what it waited for may not have ended yet.
-        for other in &job.waits_for {
-            self.rows.remove_dependent(*other, job.id)?;
-        }
-        self.rows.remove_job(job)
-    }
-
-    fn bodies(&mut self, before: Option<Timestamp>) -> Result<Reached, R::Error> {
-        let Some(before) = before else {
+    fn bodies(&mut self, shelf: Shelf) -> Result<Reached, P::Error> {
+        let Some(before) = self.prune.bodies_before else {
             return Ok(Reached::End);
         };
-        let bound = self.left;
-        let oldest = self.rows.finished(Bodies::Kept, None, bound)?;
+        let (after, bound) = (self.cursor.job, self.left);
+        let oldest = self.past.finished(shelf, Bodies::Kept, after, bound)?;
         let reached = reached(oldest.len(), bound);
         for finished in oldest {
             if finished.at >= before {
                 return Ok(Reached::End);
             }
-            self.left -= 1;
-            if let Some(job) = self.rows.job(finished.id)? {
-                self.rows.remove_bodies(&job)?;
+            self.goes_on(finished);
+            if let Some(job) = self.job(finished.id)? {
+                self.take(Goes::Bodies(&job))?;
                 self.pruned.bodies += 1;
+            }
+            if self.is_full() {
+                return Ok(Reached::Bound);
             }
         }
         Ok(reached)
     }
 
-    fn calls(&mut self, cut: Cut) -> Result<Reached, R::Error> {
-        if cut.is_nothing() {
+    /// The log is in the order of the clock but for its jumps, so that a row whose time has not come does
+    /// not mean that no other's has. It ends where nothing but such rows was met: what a jump hides is
+    /// found when those are due.
+    fn calls(&mut self, cut: Cut) -> Result<Reached, P::Error> {
+        let mut excess = cut.of(self.past.call_count()?, self.cursor);
+        if excess.is_nothing() {
             return Ok(Reached::End);
         }
-        let mut excess = cut.of(self.rows.call_count()?);
         let bound = self.left;
-        let oldest = self.rows.calls_after(self.cursor.call, bound)?;
+        let oldest = self.past.calls_after(self.cursor.call, bound)?;
         let reached = reached(oldest.len(), bound);
-        for call in oldest {
-            if !excess.takes(call.ended_at) {
-                return Ok(Reached::End);
-            }
+        let (mut one_waits, before) = (false, self.pruned.calls);
+        for Logged { seq, call } in oldest {
             self.left -= 1;
-            self.cursor.call = call.seq;
-            if !call.is_billing_open() {
-                self.rows.remove_call(&call)?;
-                excess.note_gone();
-                self.pruned.calls += 1;
+            self.cursor.call = seq;
+            match call {
+                None => {
+                    excess.note();
+                    self.cursor.stays += 1;
+                    self.pruned.unreadable.push(Unreadable::Call(seq));
+                }
+                Some(call) if call.is_billing_open() => {}
+                Some(call) if excess.takes(call.ended_at) => {
+                    excess.note();
+                    self.take(Goes::Call(&call))?;
+                    self.pruned.calls += 1;
+                }
+                Some(call) => one_waits |= call.ended_at <= cut.now,
             }
+        }
+        if one_waits && self.pruned.calls == before {
+            return Ok(Reached::End);
         }
         Ok(reached)
     }
+
+    /// Notes that a job is looked at.
+    const fn goes_on(&mut self, finished: Finished) {
+        self.left -= 1;
+        self.cursor.job = Some(finished);
+    }
+
+    fn job(&mut self, id: JobId) -> Result<Option<Job>, P::Error> {
+        let job = self.past.finished_job(id)?;
+        let unreadable = Unreadable::Job(id);
+        if job.is_none() && !self.pruned.unreadable.contains(&unreadable) {
+            self.pruned.unreadable.push(unreadable);
+        }
+        Ok(job)
+    }
+
+    fn take(&mut self, goes: Goes<'_>) -> Result<(), P::Error> {
+        self.bytes += (self.take)(self.past, goes)?;
+        Ok(())
+    }
+
+    const fn is_full(&self) -> bool {
+        self.bytes >= self.prune.bytes_max
+    }
+}
+
+/// Removes a job with all that is known by it; answers the bytes of its request and response.
+fn remove<R: Rows>(rows: &mut R, job: &Job) -> Result<u64, R::Error> {
+    if let Some(key) = &job.idempotency_key {
+        rows.remove_key(&job.user_id, key, job.id)?;
+    }
+    // It ended by itself, and what it waited for may not have ended yet.
+    for other in &job.waits_for {
+        rows.remove_dependent(*other, job.id)?;
+    }
+    rows.remove_job(job)
 }
 
 /// As many rows as were asked for may be followed by more.
@@ -321,7 +594,7 @@ mod tests {
         });
         assert_eq!(cut.jobs.before, None);
         assert_eq!(cut.bodies_before, None);
-        let excess = cut.calls.of(10);
+        let excess = cut.calls.of(10, PruneCursor::default());
         let edge = NOW.minus_ms(2 * DAY_MS);
         assert!(excess.takes(edge.minus_ms(1)));
         assert!(!excess.takes(edge));
@@ -333,14 +606,37 @@ mod tests {
             jobs_max: 3,
             ..Retention::default()
         });
-        let mut excess = cut.jobs.of(5);
+        let mut excess = cut.jobs.of(5, PruneCursor::default());
         let spared = NOW.minus_ms(limits::PRUNE_SPARES_MS);
         assert!(!excess.takes(spared));
+        assert!(!excess.takes(NOW));
         for _ in 0..2 {
             assert!(excess.takes(spared.minus_ms(1)));
-            excess.note_gone();
+            excess.note();
         }
         assert!(!excess.takes(spared.minus_ms(1)), "three are left");
-        assert!(!cut.jobs.of(3).takes(Timestamp::default()));
+        assert!(
+            !cut.jobs
+                .of(3, PruneCursor::default())
+                .takes(Timestamp::default())
+        );
+    }
+
+    #[test]
+    fn what_ended_by_a_clock_that_was_ahead_counts_like_what_is_old() {
+        let cut = prune(Retention {
+            calls_max: 3,
+            ..Retention::default()
+        });
+        assert!(
+            cut.calls
+                .of(4, PruneCursor::default())
+                .takes(NOW.plus_ms(1))
+        );
+        assert!(
+            !cut.calls
+                .of(3, PruneCursor::default())
+                .takes(NOW.plus_ms(1))
+        );
     }
 }

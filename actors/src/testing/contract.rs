@@ -102,6 +102,11 @@ macro_rules! store_contract {
             a_pruning_goes_on_where_its_last_step_ended
             the_key_of_a_pruned_job_is_free
             a_pruning_takes_its_place_in_a_batch
+            failed_jobs_have_a_retention_of_their_own
+            what_may_not_go_is_not_counted
+            a_job_stays_whole_until_its_end_is_told
+            a_clock_that_was_ahead_stops_no_pruning
+            a_step_of_a_pruning_removes_so_many_bytes
         }
     };
     (@each $place:expr; $($promise:ident)*) => {$(
