@@ -35,7 +35,7 @@ pub use self::look::stored_config;
 use crate::model::{AlertBook, DeliveryId, HookEndpoint, JobId, Retention, Timestamp, UsageRow};
 use crate::ports::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
-    JobRecord, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
+    JobRecord, Places, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
 };
 pub use check::{Finding, Findings};
 pub use figures::{Prunable, StoreFigures, TableFigures};
@@ -298,6 +298,15 @@ impl Store for RedbStore {
         limit: usize,
     ) -> Result<JobPage, StoreError> {
         self.read(|snapshot| read::jobs(snapshot, filter, cursor, limit))
+    }
+
+    fn job_places(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<Places, StoreError> {
+        self.read(|snapshot| read::places(snapshot, filter, cursor, limit))
     }
 
     fn calls(

@@ -14,8 +14,8 @@ use super::schema::{
 };
 use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, Timestamp, UsageRow, limits};
 use crate::ports::{
-    CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Recovered, StatusCounts,
-    UsageFilter,
+    CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
+    StatusCounts, UsageFilter,
 };
 
 /// Reads the compact table alone, but for the few jobs with an open attempt.
@@ -67,19 +67,14 @@ pub(super) fn jobs(
         return Ok(filling.page);
     }
     // Jobs of a status are counted; those of a user or model have to be looked for.
-    let more = Some(&filter.more).filter(|more| !more.is_empty());
-    let counted = filter.user_id.is_none() && filter.model.is_none() && more.is_none();
+    let counted =
+        filter.user_id.is_none() && filter.model.is_none() && filter.more.is_empty();
     let line = snapshot.open_table(schema::LINE)?;
     let last = if counted { filling.from } else { u64::MAX };
     for item in Newest::open(&line, filter.status, last)? {
         let (seq, status, row) = item?;
         let row: LineRow<'_> = decode("line", row.value())?;
-        if !filter.matches(status, &row.user, &row.model) {
-            continue;
-        }
-        if let Some(more) = more
-            && !(row.may_match(more) && more.matches(&bodies.job(row.id)?))
-        {
+        if !bodies.is_wanted(&row, status, filter)? {
             continue;
         }
         if filling.takes(seq) {
@@ -96,6 +91,43 @@ pub(super) fn jobs(
             .map_or_else(|| counts.total(), |s| counts.of(s));
     }
     Ok(page)
+}
+
+/// One look at the line from the cursor on: no request, no response, no count of all.
+pub(super) fn places(
+    snapshot: &ReadTransaction,
+    filter: &JobFilter,
+    cursor: Option<u64>,
+    limit: usize,
+) -> Result<Places> {
+    let bodies = Bodies::open(snapshot)?;
+    let from = cursor.unwrap_or(u64::MAX);
+    let mut found = Places::default();
+    // Adds a place, or, when there are enough, notes where to go on and says to stop.
+    let mut add = |seq: Seq, id: JobId| {
+        if found.places.len() == limit {
+            found.cursor = Some(seq.0);
+            return false;
+        }
+        found.places.push((seq, id));
+        true
+    };
+    if let Some(ids) = &filter.more.ids {
+        let wanted = bodies.wanted(ids, filter)?.into_iter();
+        let _ = wanted
+            .filter(|job| job.seq.0 <= from)
+            .all(|job| add(job.seq, job.id));
+        return Ok(found);
+    }
+    let line = snapshot.open_table(schema::LINE)?;
+    for item in Newest::open(&line, filter.status, from)? {
+        let (seq, status, row) = item?;
+        let row: LineRow<'_> = decode("line", row.value())?;
+        if bodies.is_wanted(&row, status, filter)? && !add(seq, row.id) {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// A page of jobs as it fills.
@@ -277,6 +309,20 @@ impl Bodies {
         self.find(id)?.ok_or_else(|| no_job(id))
     }
 
+    /// Whether a filter lets a place in line through; looks at the job's row only if it has to.
+    fn is_wanted(
+        &self,
+        row: &LineRow<'_>,
+        status: JobStatus,
+        filter: &JobFilter,
+    ) -> Result<bool> {
+        let more = &filter.more;
+        if !filter.matches(status, &row.user, &row.model) || !row.may_match(more) {
+            return Ok(false);
+        }
+        Ok(more.is_empty() || more.matches(&self.job(row.id)?))
+    }
+
     /// Those of some jobs that a filter lets through, each once, newest first.
     fn wanted(&self, ids: &[JobId], filter: &JobFilter) -> Result<Vec<Job>> {
         let unique: BTreeSet<JobId> = ids.iter().copied().collect();
@@ -326,6 +372,12 @@ fn of_status<'t>(line: &'t Table<9>, status: JobStatus, last: u64) -> Result<Lin
 /// A place in line: sequence, status, row.
 type Place<'t> = (Seq, JobStatus, AccessGuard<'t, Bytes>);
 
+#[cfg(test)]
+thread_local! {
+    /// How many places in line were looked at.
+    pub(super) static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// The lines of several statuses as one, newest first.
 struct Newest<'t> {
     lines: Vec<(JobStatus, LineRange<'t>, Option<Place<'t>>)>,
@@ -360,6 +412,8 @@ impl<'t> Iterator for Newest<'t> {
     type Item = Result<Place<'t>>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        #[cfg(test)]
+        LOOKED_AT.with(|rows| rows.set(rows.get() + 1));
         let seq = |head: &Option<Place<'t>>| head.as_ref().map(|(seq, ..)| *seq);
         let newest = self.lines.iter_mut().max_by_key(|(.., head)| seq(head))?;
         let (status, range, head) = newest;
