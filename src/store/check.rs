@@ -28,6 +28,14 @@ pub struct Findings {
     pub first: Vec<Finding>,
 }
 
+impl Findings {
+    /// Adds one to those that are listed.
+    pub fn note(&mut self, table: &'static str, problem: String) {
+        self.total += 1;
+        self.first.push(Finding { table, problem });
+    }
+}
+
 /// One thing that is not in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -67,10 +75,10 @@ struct Check<'s> {
 
 impl Check<'_> {
     fn note(&mut self, table: &'static str, problem: impl Into<String>) {
-        self.findings.total += 1;
         if self.findings.first.len() < self.most {
-            let problem = problem.into();
-            self.findings.first.push(Finding { table, problem });
+            self.findings.note(table, problem.into());
+        } else {
+            self.findings.total += 1;
         }
     }
 

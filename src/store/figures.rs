@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use onelane_actors::policy::prune::{self, Prune};
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _};
+use serde::Deserialize;
 
 use super::error::Result;
 use super::past::{self, Snapshot, readable};
 use super::read;
-use super::schema::{self, decode, decode_call};
+use super::schema::{self, decode};
 use crate::model::{JobId, JobStatus, Seq, Timestamp};
 use crate::ports::StatusCounts;
 
@@ -100,17 +101,22 @@ fn ages_of_jobs(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timesta
     Ok(ages.map(|(a, b)| (a.min(b), a.max(b))))
 }
 
-/// The log is in the order of the clock but for its jumps: what its ends say may be the wrong way round.
+/// The log is in the order of the clock but for its jumps: the oldest call may be anywhere in it.
 fn ages_of_calls(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timestamp)>> {
-    let calls = snapshot.open_table(schema::CALLS)?;
-    let ended = |row: Option<(redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>)>| {
-        let read = row.map(|(seq, row)| readable(decode_call(seq.value(), row.value())));
-        Ok(read.transpose()?.flatten().map(|call| call.ended_at))
-    };
-    let ends: Result<_> =
-        ended(calls.first()?).and_then(|first| Ok((first, ended(calls.last()?)?)));
-    let (first, last) = ends?;
-    Ok(first.zip(last).map(|(a, b)| (a.min(b), a.max(b))))
+    #[derive(Deserialize)]
+    struct Ended {
+        ended_at: Timestamp,
+    }
+    let mut ages: Option<(Timestamp, Timestamp)> = None;
+    for item in snapshot.open_table(schema::CALLS)?.iter()? {
+        let row = decode::<Ended>("calls", item?.1.value());
+        let Some(Ended { ended_at: at }) = readable(row)? else {
+            continue;
+        };
+        let (oldest, newest) = ages.unwrap_or((at, at));
+        ages = Some((oldest.min(at), newest.max(at)));
+    }
+    Ok(ages)
 }
 
 /// Makes all steps of a pruning, but for what they remove.

@@ -67,8 +67,7 @@ pub(super) fn jobs(
         return Ok(filling.page);
     }
     // Jobs of a status are counted; those of a user or model have to be looked for.
-    let counted =
-        filter.user_id.is_none() && filter.model.is_none() && filter.more.is_empty();
+    let counted = filter.user_id.is_none() && filter.model.is_none() && filter.more.is_empty();
     let line = snapshot.open_table(schema::LINE)?;
     let last = if counted { filling.from } else { u64::MAX };
     for item in Newest::open(&line, filter.status, last)? {
@@ -212,8 +211,12 @@ pub(super) fn calls(
             }
         }
     } else {
-        for item in calls.range(..=from)?.rev() {
+        for (looked_at, item) in calls.range(..=from)?.rev().enumerate() {
             let (seq, row) = item?;
+            if looked_at == limits::CALLS_LOOKED_AT_MAX {
+                page.cursor = Some(seq.value());
+                break;
+            }
             if !add(seq.value(), row.value())? {
                 break;
             }
@@ -279,19 +282,19 @@ pub(super) fn single<T: DeserializeOwned>(
     row.map(|row| decode("meta", row.value())).transpose()
 }
 
-type Bytes = &'static [u8];
-type Table<const N: usize> = ReadOnlyTable<&'static [u8; N], Bytes>;
+pub(super) type Bytes = &'static [u8];
+pub(super) type Table<const N: usize> = ReadOnlyTable<&'static [u8; N], Bytes>;
 type LineRange<'t> = Range<'t, &'static [u8; 9], Bytes>;
 
 /// The tables that a whole job is read from.
-struct Bodies {
+pub(super) struct Bodies {
     jobs: Table<16>,
     requests: Table<16>,
     responses: Table<16>,
 }
 
 impl Bodies {
-    fn open(snapshot: &ReadTransaction) -> Result<Self> {
+    pub(super) fn open(snapshot: &ReadTransaction) -> Result<Self> {
         Ok(Self {
             jobs: snapshot.open_table(schema::JOBS)?,
             requests: snapshot.open_table(schema::REQUESTS)?,
@@ -305,17 +308,12 @@ impl Bodies {
     }
 
     /// The job of a place in line.
-    fn job(&self, id: JobId) -> Result<Job> {
+    pub(super) fn job(&self, id: JobId) -> Result<Job> {
         self.find(id)?.ok_or_else(|| no_job(id))
     }
 
     /// Whether a filter lets a place in line through; looks at the job's row only if it has to.
-    fn is_wanted(
-        &self,
-        row: &LineRow<'_>,
-        status: JobStatus,
-        filter: &JobFilter,
-    ) -> Result<bool> {
+    fn is_wanted(&self, row: &LineRow<'_>, status: JobStatus, filter: &JobFilter) -> Result<bool> {
         let more = &filter.more;
         if !filter.matches(status, &row.user, &row.model) || !row.may_match(more) {
             return Ok(false);
@@ -342,7 +340,7 @@ impl Bodies {
     }
 
     /// A job with its bodies.
-    fn whole(&self, job: Job) -> Result<JobRecord> {
+    pub(super) fn whole(&self, job: Job) -> Result<JobRecord> {
         let id = job.id;
         let request = self.requests.get(id.as_bytes())?;
         let request: Option<Request> = match request {
@@ -370,7 +368,7 @@ fn of_status<'t>(line: &'t Table<9>, status: JobStatus, last: u64) -> Result<Lin
 }
 
 /// A place in line: sequence, status, row.
-type Place<'t> = (Seq, JobStatus, AccessGuard<'t, Bytes>);
+pub(super) type Place<'t> = (Seq, JobStatus, AccessGuard<'t, Bytes>);
 
 #[cfg(test)]
 thread_local! {
@@ -379,13 +377,13 @@ thread_local! {
 }
 
 /// The lines of several statuses as one, newest first.
-struct Newest<'t> {
+pub(super) struct Newest<'t> {
     lines: Vec<(JobStatus, LineRange<'t>, Option<Place<'t>>)>,
 }
 
 impl<'t> Newest<'t> {
     /// All jobs, or those of one status, up to the place `last`.
-    fn open(line: &'t Table<9>, status: Option<JobStatus>, last: u64) -> Result<Self> {
+    pub(super) fn open(line: &'t Table<9>, status: Option<JobStatus>, last: u64) -> Result<Self> {
         let wanted = JobStatus::ALL
             .into_iter()
             .filter(|s| status.is_none_or(|want| want == *s));

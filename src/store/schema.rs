@@ -430,6 +430,12 @@ pub(super) fn usage_day(day: Day) -> ([u8; 20], [u8; 20]) {
     (join(day, [0; 16]), join(day, [u8::MAX; 16]))
 }
 
+/// The day of a key in [`USAGE`].
+pub(super) fn day_of(key: &[u8; 20]) -> Day {
+    let (day, _) = key.split_first_chunk().unwrap_or((&[0; 4], &[]));
+    Day((u32::from_be_bytes(*day) ^ 0x8000_0000).cast_signed())
+}
+
 /// Days before 1970 come first.
 fn day_bytes(day: Day) -> [u8; 4] {
     (day.0.cast_unsigned() ^ 0x8000_0000).to_be_bytes()

@@ -176,11 +176,13 @@ impl Store for MemoryStore {
         let shared = self.shared();
         let mut page = CallPage::default();
         let from = ..=cursor.unwrap_or(u64::MAX);
-        for (seq, call) in shared.disk.calls.range(from).rev() {
-            if !filter.matches(call) {
+        let is_gone_through = filter.job_id.is_none() && !filter.billing_open;
+        for (looked_at, (seq, call)) in shared.disk.calls.range(from).rev().enumerate() {
+            let is_enough = is_gone_through && looked_at == limits::CALLS_LOOKED_AT_MAX;
+            if !filter.matches(call) && !is_enough {
                 continue;
             }
-            if page.calls.len() == limit {
+            if page.calls.len() == limit || is_enough {
                 page.cursor = Some(*seq);
                 break;
             }

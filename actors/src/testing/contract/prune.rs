@@ -453,6 +453,27 @@ pub fn a_step_of_a_pruning_removes_so_many_bytes<S: Store>(open: Open<'_, S>) {
     assert_eq!(prune(&store, jobs).jobs, 1);
 }
 
+/// What comes before a job may be pruned before that is retried: then nobody knows whether it was
+/// completed, and the refusal says so.
+pub fn a_retry_after_what_was_pruned_says_why_not<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    done(&store, &[sample::insert(1), sample::insert_after(2, &[1])]);
+    done(&store, &[sample::start(1), sample::fail(1, 1)]);
+    // It is completed in the end, but the other had failed with it.
+    done(
+        &store,
+        &[requeue(1), sample::start(1), sample::complete(1, 2)],
+    );
+    let jobs = Prune {
+        jobs: before(hour(1)),
+        ..nothing()
+    };
+    assert_eq!(prune(&store, jobs).jobs, 1);
+    assert_eq!(jobs_left(&store), [2]);
+    let refusal = refused(&store, requeue(2));
+    assert_eq!(refusal, Refusal::DependencyPruned(job_id(1)));
+}
+
 /// A step looks at a bounded number of rows, and says where the next goes on, past what stays.
 pub fn a_pruning_goes_on_where_its_last_step_ended<S: Store>(open: Open<'_, S>) {
     let store = open();
