@@ -239,6 +239,8 @@ fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict
     // Those it did not wait for any more are completed for good, and may be pruned by now.
     let open = match open_jobs(rows, &job.waits_for)? {
         Ok(open) => open,
+        // It was there when this one was submitted.
+        Err(Refusal::NoSuchDependency(id)) => return Ok(Err(Refusal::DependencyPruned(id))),
         Err(refusal) => return Ok(Err(refusal)),
     };
     job.waits_for = open.iter().map(|other| other.id).collect();
