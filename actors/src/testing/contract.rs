@@ -17,6 +17,7 @@ mod doubt;
 mod filters;
 mod notices;
 mod prune;
+mod spared;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub use doubt::*;
 pub use filters::*;
 pub use notices::*;
 pub use prune::*;
+pub use spared::*;
 
 use super::sample::{self, job_id, new_job};
 use crate::model::{
