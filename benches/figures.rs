@@ -472,6 +472,7 @@ mod statistics {
                 user_id: None,
             },
             group_by: GroupBy::default(),
+            calendar: onelane::model::Calendar::default(),
         };
         let mut times = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
@@ -502,45 +503,68 @@ mod prune {
     use onelane::config::RetentionSection;
     use onelane::ports::{CallFilter, Clock as _};
     use onelane::system::SystemClock;
+    use onelane_actors::testing::sample;
 
     use super::*;
 
     /// With a call each: twice as many rows to prune.
     const OLD_JOBS: u64 = 50_000;
-    const ROUNDS: usize = 5;
+    /// More than are made while all is pruned: the lane is busy to the end.
+    const CALLS: usize = 400_000;
+    const ROUNDS: usize = 3;
 
-    /// Calls a second while `calls` jobs are worked off on a store with old rows, and how many old jobs
-    /// are left then.
-    async fn rate(
-        sim: &Simulator,
-        full: &Path,
-        calls: usize,
-        retention: RetentionSection,
-    ) -> (f64, u64) {
+    /// When a run is over.
+    #[derive(Clone, Copy)]
+    enum Until {
+        /// All old rows are gone.
+        Pruned,
+        /// So many calls were made.
+        Made(u64),
+    }
+
+    /// Calls a second on a store with old rows until a run is over, and how many calls those were.
+    async fn rate(sim: &Simulator, full: &Path, until: Until) -> (f64, u64) {
         let dir = scratch();
         let path = dir.path().join("lane.redb");
         std::fs::copy(full, &path).unwrap();
         let config = config(&path, &sim.base_url());
         let lane = Orchestrator::start(&config).await.unwrap();
         lane.pause(None).await.unwrap();
-        let mut last = None;
-        for chunk in (0..calls).step_by(10_000) {
-            let jobs = (chunk..calls.min(chunk + 10_000)).map(prompt).collect();
-            let ids = lane.submit_many(jobs).await.unwrap();
-            last = ids.last().map(|id| id.as_ref().unwrap().job_id);
+        for chunk in (0..CALLS).step_by(10_000) {
+            let jobs = (chunk..chunk + 10_000).map(prompt).collect();
+            lane.submit_many(jobs).await.unwrap();
+        }
+        if matches!(until, Until::Pruned) {
+            let retention = serde_json::json!({"retention": {"callsDays": 1, "jobsDays": 1}});
+            lane.set_config(&retention).await.unwrap();
         }
         let begun = Instant::now();
-        let retention = serde_json::json!({"retention": {
-            "callsDays": retention.calls_days,
-            "jobsDays": retention.jobs_days,
-        }});
-        lane.set_config(&retention).await.unwrap();
         lane.resume().await.unwrap();
-        lane.wait(last.unwrap()).await.unwrap();
-        let rate = calls as f64 / begun.elapsed().as_secs_f64();
-        let left = lane.queue_status().await.unwrap().completed - calls as u64;
+        let youngest = sample::job_id(OLD_JOBS);
+        let its_calls = CallFilter {
+            job_id: Some(youngest),
+            ..CallFilter::default()
+        };
+        // Jobs go before calls, and both from the oldest on.
+        let made = loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let completed = lane.queue_status().await.unwrap().completed;
+            match until {
+                Until::Made(calls) if completed - OLD_JOBS >= calls => break completed - OLD_JOBS,
+                Until::Made(_) => {}
+                Until::Pruned => {
+                    let page = lane.calls(its_calls.clone(), None, 1).await.unwrap();
+                    if page.calls.is_empty() {
+                        assert!(lane.job(youngest).await.is_err());
+                        break completed;
+                    }
+                }
+            }
+        };
+        let rate = made as f64 / begun.elapsed().as_secs_f64();
+        assert!(made < CALLS as u64, "the lane was idle at the end");
         lane.shutdown(Duration::from_secs(5)).await;
-        (rate, left)
+        (rate, made)
     }
 
     /// How long it takes to prune everything with nothing else to do, in seconds.
@@ -586,16 +610,14 @@ mod prune {
         };
         let sim = Simulator::start(SimulatorConfig::default()).unwrap();
         println!("alone: {:.1} s", alone(&full, old).await);
-        // As many calls as keep the lane busy while all is pruned.
-        let calls = 40_000;
-        rate(&sim, &full, 2_000, RetentionSection::default()).await;
+        rate(&sim, &full, Until::Made(2_000)).await;
         let mut ratios = Vec::with_capacity(ROUNDS);
         for round in 1..=ROUNDS {
-            let (without, kept) = rate(&sim, &full, calls, RetentionSection::default()).await;
-            let (with, left) = rate(&sim, &full, calls, old).await;
-            assert_eq!(kept, OLD_JOBS);
+            let (with, made) = rate(&sim, &full, Until::Pruned).await;
+            let (without, _) = rate(&sim, &full, Until::Made(made)).await;
             println!(
-                "round {round}: {without:.0} calls/s without, {with:.0} with pruning; {left} of {OLD_JOBS} old jobs left at the end"
+                "round {round}: {without:.0} calls/s without, {with:.0} with pruning; {} rows pruned during {made} calls",
+                2 * OLD_JOBS
             );
             ratios.push((with / without * 1_000.0) as u64);
         }

@@ -21,6 +21,16 @@ pub(crate) fn line<'a>(fields: impl IntoIterator<Item = Cow<'a, str>>) -> String
     line
 }
 
+/// A field that somebody else wrote, such as a prompt or a name. Where it begins like a formula it gets an
+/// apostrophe in front: a spreadsheet shows it then, and does not run it. Numbers need none.
+pub(crate) fn text(field: &str) -> Cow<'_, str> {
+    if field.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        Cow::Owned(format!("'{field}"))
+    } else {
+        Cow::Borrowed(field)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +42,15 @@ mod tests {
             line(fields.map(Cow::Borrowed)),
             "plain,,\"a,b\",\"say \"\"hi\"\"\",\"two\nlines\",长\r\n"
         );
+    }
+
+    #[test]
+    fn a_text_is_never_a_formula() {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            assert_eq!(text(formula), format!("'{formula}"));
+        }
+        for plain in ["", "a=1", " =1", "'=1", "1-1"] {
+            assert_eq!(text(plain), plain);
+        }
     }
 }

@@ -67,6 +67,11 @@ pub enum Error {
     /// A job to run after does not exist.
     #[error("there is no job {0} to run after; name jobs that were submitted before")]
     NoSuchDependency(JobId),
+    /// A job that it runs after was pruned, as retention asks.
+    #[error(
+        "job {0}, which comes before it, was pruned, and whether it was completed is not known any more; submit this one anew"
+    )]
+    DependencyPruned(JobId),
     /// A job to run after has failed or was cancelled, and so will not be completed.
     #[error("job {job_id}, which comes before it, is {}; retry that one first", .status.name())]
     DependencyEnded {
@@ -148,6 +153,7 @@ impl From<SubmitError> for Error {
             SubmitError::Refused(Refusal::QueueFull { limit }) => Self::QueueFull { limit },
             SubmitError::Refused(Refusal::IdempotencyConflict(id)) => Self::IdempotencyConflict(id),
             SubmitError::Refused(Refusal::NoSuchDependency(id)) => Self::NoSuchDependency(id),
+            SubmitError::Refused(Refusal::DependencyPruned(id)) => Self::DependencyPruned(id),
             SubmitError::Refused(Refusal::DependencyEnded { job_id, status }) => {
                 Self::DependencyEnded { job_id, status }
             }

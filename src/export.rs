@@ -1,16 +1,17 @@
 //! A store's content as lines: for analyses elsewhere, and to keep what retention will remove. Rows are
-//! read page by page, newest first, so that a store of any size is exported with little memory.
+//! read part by part, newest first (the usage oldest first), so that a store of any size is exported with
+//! little memory, also while the lane works on it. What a damaged store can't tell is left out and named.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
 
-use onelane_actors::model::{CallRecord, Cost, Day, Request, Timestamp};
-use onelane_actors::ports::{CallFilter, JobFilter, JobRecord, Store, StoreError, UsageFilter};
+use onelane_actors::model::{Calendar, CallRecord, Cost, Day, Request, Timestamp};
+use onelane_actors::ports::{JobRecord, Store, StoreError, UsageFilter};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::api::views::{CallView, JobView, Shown};
 use crate::csv;
-use crate::statistics::{GroupBy, Period, StatisticsQuery, summarise, to_csv};
+use crate::statistics::{GroupBy, Period, StatisticsQuery, csv_head, csv_row, summarise};
 
 /// Jobs that are in memory at once: each may be some megabytes.
 const JOBS_PAGE: usize = 32;
@@ -36,119 +37,180 @@ pub enum Format {
     Csv,
 }
 
-/// Why an export did not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The store can't be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// What was read can't be written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// Writes all rows of a kind; answers how many. What is written holds prompts and answers, but no key:
-/// a store holds none in them.
-pub fn export(
-    store: &dyn Store,
+/// An export under way. What is written holds prompts and answers, but no key: a store holds none in them.
+#[derive(Debug, Clone)]
+pub struct Export {
     what: What,
     format: Format,
-    out: &mut dyn Write,
-) -> Result<u64, ExportError> {
-    match what {
-        What::Jobs => jobs(store, format, out),
-        What::Calls => calls(store, format, out),
-        What::Usage => usage(store, format, out),
-    }
+    calendar: Calendar,
+    at: At,
 }
 
-fn jobs(store: &dyn Store, format: Format, out: &mut dyn Write) -> Result<u64, ExportError> {
-    if format == Format::Csv {
-        write_head(out, JOB_COLUMNS)?;
+/// How far an export has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Beginning,
+    Place(u64),
+    Day(Day),
+    End,
+}
+
+/// A part of an export.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// Whole lines.
+    pub lines: Vec<u8>,
+    /// How many rows they are; a header is none.
+    pub rows: u64,
+    /// What is wrong with the rows that were left out.
+    pub unreadable: Vec<StoreError>,
+}
+
+impl Export {
+    /// An export that has not begun; the usage is told by days of this calendar.
+    #[must_use]
+    pub const fn new(what: What, format: Format, calendar: Calendar) -> Self {
+        Self {
+            what,
+            format,
+            calendar,
+            at: At::Beginning,
+        }
     }
-    let (mut rows, mut cursor) = (0, None);
-    loop {
-        let page = store.jobs(&JobFilter::default(), cursor, JOBS_PAGE)?;
-        for record in &page.jobs {
-            match format {
-                Format::JsonLines => write_json(out, &JobView::new(record, Shown::Whole))?,
-                Format::Csv => write_fields(out, JOB_COLUMNS, record)?,
+
+    /// The next part; `None` after the last.
+    pub fn next(&mut self, store: &dyn Store) -> Result<Option<Part>, StoreError> {
+        if self.at == At::End {
+            return Ok(None);
+        }
+        let mut part = Part::default();
+        if self.at == At::Beginning && self.format == Format::Csv {
+            let head = match self.what {
+                What::Jobs => head_of(JOB_COLUMNS),
+                What::Calls => head_of(CALL_COLUMNS),
+                What::Usage => csv_head(),
+            };
+            part.lines.extend_from_slice(head.as_bytes());
+        }
+        match self.what {
+            What::Jobs => self.jobs(store, &mut part)?,
+            What::Calls => self.calls(store, &mut part)?,
+            What::Usage => self.usage(store, &mut part)?,
+        }
+        Ok(Some(part))
+    }
+
+    fn jobs(&mut self, store: &dyn Store, part: &mut Part) -> Result<(), StoreError> {
+        let found = store.salvage_jobs(self.cursor(), JOBS_PAGE)?;
+        for record in &found.rows {
+            match self.format {
+                Format::JsonLines => part.json(&JobView::new(record, Shown::Whole)),
+                Format::Csv => part.csv(&line_of(JOB_COLUMNS, record)),
             }
-            rows += 1;
         }
-        cursor = page.cursor;
-        if cursor.is_none() {
-            return Ok(rows);
-        }
+        part.unreadable.extend(found.unreadable);
+        self.at = found.cursor.map_or(At::End, At::Place);
+        Ok(())
     }
-}
 
-fn calls(store: &dyn Store, format: Format, out: &mut dyn Write) -> Result<u64, ExportError> {
-    if format == Format::Csv {
-        write_head(out, CALL_COLUMNS)?;
-    }
-    let (mut rows, mut cursor) = (0, None);
-    loop {
-        let page = store.calls(&CallFilter::default(), cursor, CALLS_PAGE)?;
-        for call in &page.calls {
-            match format {
-                Format::JsonLines => write_json(out, &CallView::new(call, None))?,
-                Format::Csv => write_fields(out, CALL_COLUMNS, call)?,
+    fn calls(&mut self, store: &dyn Store, part: &mut Part) -> Result<(), StoreError> {
+        let found = store.salvage_calls(self.cursor(), CALLS_PAGE)?;
+        for call in &found.rows {
+            match self.format {
+                Format::JsonLines => part.json(&CallView::new(call, None)),
+                Format::Csv => part.csv(&line_of(CALL_COLUMNS, call)),
             }
-            rows += 1;
         }
-        cursor = page.cursor;
-        if cursor.is_none() {
-            return Ok(rows);
+        part.unreadable.extend(found.unreadable);
+        self.at = found.cursor.map_or(At::End, At::Place);
+        Ok(())
+    }
+
+    fn usage(&mut self, store: &dyn Store, part: &mut Part) -> Result<(), StoreError> {
+        let start = match self.at {
+            At::Day(day) => day,
+            _ => Day(i32::MIN),
+        };
+        let query = StatisticsQuery {
+            filter: UsageFilter {
+                start,
+                end: Day(i32::MAX),
+                model: None,
+                user_id: None,
+            },
+            group_by: GroupBy {
+                period: Some(Period::Day),
+                model: true,
+                user: true,
+            },
+            calendar: self.calendar,
+        };
+        let found = store.usage_day(&query.filter)?;
+        for row in &summarise(&found.rows, &query) {
+            match self.format {
+                Format::JsonLines => part.json(row),
+                Format::Csv => part.csv(&csv_row(row)),
+            }
+        }
+        part.unreadable.extend(found.unreadable);
+        self.at = found.next.map_or(At::End, At::Day);
+        Ok(())
+    }
+
+    const fn cursor(&self) -> Option<u64> {
+        match self.at {
+            At::Place(cursor) => Some(cursor),
+            At::Beginning | At::Day(_) | At::End => None,
         }
     }
 }
 
-fn usage(store: &dyn Store, format: Format, out: &mut dyn Write) -> Result<u64, ExportError> {
-    let query = StatisticsQuery {
-        filter: UsageFilter {
-            start: Day(i32::MIN),
-            end: Day(i32::MAX),
-            model: None,
-            user_id: None,
-        },
-        group_by: GroupBy {
-            period: Some(Period::Day),
-            model: true,
-            user: true,
-        },
-    };
-    let rows = summarise(&store.usage(&query.filter)?, &query);
-    match format {
-        Format::JsonLines => rows.iter().try_for_each(|row| write_json(out, row))?,
-        Format::Csv => out.write_all(to_csv(&rows).as_bytes())?,
+impl Part {
+    /// Line ends that GLM put between its JSON's tokens are made blank: inside a JSON string they are
+    /// escaped.
+    fn json(&mut self, row: &impl Serialize) {
+        let begins = self.lines.len();
+        if let Err(error) = serde_json::to_writer(&mut self.lines, row) {
+            self.lines.truncate(begins);
+            self.unreadable.push(StoreError::Io {
+                path: "a row".to_owned(),
+                message: error.to_string(),
+            });
+            return;
+        }
+        for byte in self.lines.iter_mut().skip(begins) {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+        self.lines.push(b'\n');
+        self.rows += 1;
     }
-    Ok(rows.len() as u64)
+
+    fn csv(&mut self, line: &str) {
+        self.lines.extend_from_slice(line.as_bytes());
+        self.rows += 1;
+    }
 }
 
-/// Line ends that GLM put between its JSON's tokens are made blank: inside a JSON string they are escaped.
-fn write_json(out: &mut dyn Write, row: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(row)?;
-    for byte in &mut line {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
+/// A page of the call log as a table.
+pub(crate) fn calls_to_csv(calls: &[CallRecord]) -> String {
+    let mut text = head_of(CALL_COLUMNS);
+    for call in calls {
+        text.push_str(&line_of(CALL_COLUMNS, call));
     }
-    line.push(b'\n');
-    out.write_all(&line)
+    text
 }
 
 /// A column of a table: its name, and its field of a row.
 type Column<T> = (&'static str, fn(&T) -> Cow<'_, str>);
 
-fn write_head<T>(out: &mut dyn Write, columns: &[Column<T>]) -> io::Result<()> {
-    let names = columns.iter().map(|(name, _)| Cow::Borrowed(*name));
-    out.write_all(csv::line(names).as_bytes())
+fn head_of<T>(columns: &[Column<T>]) -> String {
+    csv::line(columns.iter().map(|(name, _)| Cow::Borrowed(*name)))
 }
 
-fn write_fields<T>(out: &mut dyn Write, columns: &[Column<T>], row: &T) -> io::Result<()> {
-    let fields = columns.iter().map(|(_, field)| field(row));
-    out.write_all(csv::line(fields).as_bytes())
+fn line_of<T>(columns: &[Column<T>], row: &T) -> String {
+    csv::line(columns.iter().map(|(_, field)| field(row)))
 }
 
 fn shown<T: ToString>(value: T) -> Cow<'static, str> {
@@ -160,7 +222,12 @@ fn shown_or_empty<T: ToString>(value: Option<T>) -> Cow<'static, str> {
 }
 
 fn text(value: Option<&str>) -> Cow<'_, str> {
-    Cow::Borrowed(value.unwrap_or_default())
+    csv::text(value.unwrap_or_default())
+}
+
+/// JSON is no formula, whatever its strings say; a negative number stays one.
+fn json(value: Option<&RawValue>) -> Cow<'_, str> {
+    Cow::Borrowed(value.map_or("", RawValue::get))
 }
 
 fn moment(at: Option<Timestamp>) -> Cow<'static, str> {
@@ -193,21 +260,17 @@ const JOB_COLUMNS: &[Column<JobRecord>] = &[
         text(r.job.error.as_ref().map(|e| e.message.as_str()))
     }),
     ("idempotencyKey", |r| text(r.job.idempotency_key.as_deref())),
-    ("metadata", |r| {
-        text(r.job.metadata.as_deref().map(|m| m.get()))
-    }),
+    ("metadata", |r| json(r.job.metadata.as_deref())),
     ("bodiesPruned", |r| shown(r.job.bodies_pruned)),
     ("prompt", |r| match r.request.as_deref() {
-        Some(Request::Prompt(prompt)) => Cow::Borrowed(prompt),
+        Some(Request::Prompt(prompt)) => text(Some(prompt)),
         _ => Cow::Borrowed(""),
     }),
     ("request", |r| match r.request.as_deref() {
-        Some(Request::Chat(body)) => Cow::Borrowed(body.get()),
+        Some(Request::Chat(body)) => json(Some(body)),
         _ => Cow::Borrowed(""),
     }),
-    ("result", |r| {
-        text(r.response.as_deref().map(|body| body.get()))
-    }),
+    ("result", |r| json(r.response.as_deref())),
 ];
 
 const CALL_COLUMNS: &[Column<CallRecord>] = &[
@@ -265,8 +328,13 @@ mod tests {
             sample::retry(41, 1, None),
         ];
         store.commit(&waits).unwrap();
-        let mut out = Vec::new();
-        let rows = export(&store, what, format, &mut out).unwrap();
+        let mut export = Export::new(what, format, Calendar::default());
+        let (mut out, mut rows) = (Vec::new(), 0);
+        while let Some(part) = export.next(&store).unwrap() {
+            assert!(part.unreadable.is_empty());
+            out.extend(part.lines);
+            rows += part.rows;
+        }
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let head = usize::from(format == Format::Csv);

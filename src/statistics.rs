@@ -5,11 +5,14 @@ mod view;
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{Cost, Currency, Day, FailureClass, Nanos, Usage, UsageKey, UsageRow};
-use onelane_actors::ports::UsageFilter;
+use onelane_actors::model::{
+    Calendar, Cost, Currency, Day, FailureClass, Nanos, Timestamp, Usage, UsageKey, UsageRow,
+};
+use onelane_actors::ports::{Store, StoreError, UsageFilter};
 
 pub(crate) use view::CostView;
 pub use view::to_csv;
+pub(crate) use view::{csv_head, csv_row};
 
 /// Which usage, and how it is summed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub struct StatisticsQuery {
     pub filter: UsageFilter,
     /// What each row of the answer is about.
     pub group_by: GroupBy,
+    /// When its days begin.
+    pub calendar: Calendar,
 }
 
 /// What each row of statistics is about.
@@ -86,8 +91,8 @@ impl GroupBy {
 /// One row of statistics. As JSON it is a `GLMUsageStats`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatisticsRow {
-    /// The first day that it is about.
-    pub since: Day,
+    /// When the first day begins that it is about.
+    pub created_at: Timestamp,
     /// `2026-11-23` or `2026-11`; `None` when it is about the whole time.
     pub date: Option<String>,
     /// The model; `None` when it is about all of them.
@@ -192,16 +197,30 @@ impl StatisticsRow {
     }
 }
 
-/// Sums usage rows up, ordered by time, model and user. What the question named is part of every row.
-#[must_use]
-pub fn summarise(rows: &[UsageRow], query: &StatisticsQuery) -> Vec<StatisticsRow> {
-    let GroupBy {
-        period,
-        model,
-        user,
-    } = query.group_by;
-    let mut sums: BTreeMap<(Day, &str, &str), UsageRow> = BTreeMap::new();
-    for row in rows {
+/// Usage summed up row by row: what is in memory is what is answered, however long the time is.
+#[derive(Debug)]
+pub struct Summary {
+    query: StatisticsQuery,
+    sums: BTreeMap<(Day, String, String), UsageRow>,
+}
+
+impl Summary {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new(query: StatisticsQuery) -> Self {
+        Self {
+            query,
+            sums: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub fn add(&mut self, row: &UsageRow) {
+        let GroupBy {
+            period,
+            model,
+            user,
+        } = self.query.group_by;
         let UsageKey {
             day,
             model: of_model,
@@ -210,29 +229,69 @@ pub fn summarise(rows: &[UsageRow], query: &StatisticsQuery) -> Vec<StatisticsRo
         let since = match period {
             Some(Period::Day) => *day,
             Some(Period::Month) => day.month_start(),
-            None => query.filter.start,
+            None => self.query.filter.start,
         };
-        let key = (
-            since,
-            if model { of_model.as_str() } else { "" },
-            if user { user_id.as_str() } else { "" },
-        );
-        sums.entry(key)
+        let name = |grouped: bool, name: &str| {
+            let name = if grouped { name } else { "" };
+            name.to_owned()
+        };
+        self.sums
+            .entry((since, name(model, of_model), name(user, user_id)))
             .or_insert_with(|| UsageRow::empty(row.key.clone()))
             .merge(row);
     }
-    let named = |grouped: bool, name: &str, asked: &Option<String>| {
-        grouped.then(|| name.to_owned()).or_else(|| asked.clone())
-    };
-    let rows = sums.into_iter();
-    rows.map(|((since, of_model, of_user), sums)| StatisticsRow {
-        since,
-        date: period.map(|period| date(period, since)),
-        model: named(model, of_model, &query.filter.model),
-        user_id: named(user, of_user, &query.filter.user_id),
-        sums,
-    })
-    .collect()
+
+    /// The rows, ordered by time, model and user. What the question named is part of every row.
+    #[must_use]
+    pub fn rows(self) -> Vec<StatisticsRow> {
+        let Self { query, sums } = self;
+        let GroupBy {
+            period,
+            model,
+            user,
+        } = query.group_by;
+        let named = |grouped: bool, name: String, asked: &Option<String>| {
+            grouped.then_some(name).or_else(|| asked.clone())
+        };
+        let rows = sums.into_iter();
+        rows.map(|((since, of_model, of_user), sums)| StatisticsRow {
+            created_at: query.calendar.start_of(since),
+            date: period.map(|period| date(period, since)),
+            model: named(model, of_model, &query.filter.model),
+            user_id: named(user, of_user, &query.filter.user_id),
+            sums,
+        })
+        .collect()
+    }
+}
+
+/// Sums usage rows up.
+#[must_use]
+pub fn summarise(rows: &[UsageRow], query: &StatisticsQuery) -> Vec<StatisticsRow> {
+    let mut summary = Summary::new(query.clone());
+    rows.iter().for_each(|row| summary.add(row));
+    summary.rows()
+}
+
+/// Sums up what a store has, a day at a time.
+pub fn of_store(
+    store: &dyn Store,
+    query: StatisticsQuery,
+) -> Result<Vec<StatisticsRow>, StoreError> {
+    let mut filter = query.filter.clone();
+    let mut summary = Summary::new(query);
+    loop {
+        let day = store.usage_day(&filter)?;
+        // A sum that leaves something out is no sum.
+        if let Some(error) = day.unreadable.into_iter().next() {
+            return Err(error);
+        }
+        day.rows.iter().for_each(|row| summary.add(row));
+        match day.next {
+            Some(next) => filter.start = next,
+            None => return Ok(summary.rows()),
+        }
+    }
 }
 
 fn date(period: Period, since: Day) -> String {
@@ -273,6 +332,7 @@ mod tests {
                 user_id: None,
             },
             group_by: GroupBy::parse(group_by).unwrap(),
+            calendar: Calendar::default(),
         }
     }
 
@@ -311,6 +371,22 @@ mod tests {
             ]
         );
         assert_eq!(told("day,model,user").len(), 4);
+    }
+
+    #[test]
+    fn a_day_begins_where_its_calendar_says() {
+        let rows = [row("2026-11-02", "a", "u", 10)];
+        let began = |group_by: &str, zone: &str| {
+            let calendar = zone.parse().unwrap();
+            let query = StatisticsQuery {
+                calendar,
+                ..query(group_by)
+            };
+            summarise(&rows, &query).remove(0).created_at.to_rfc3339()
+        };
+        assert_eq!(began("day", "UTC"), "2026-11-02T00:00:00.000Z");
+        assert_eq!(began("day", "+08:00"), "2026-11-01T16:00:00.000Z");
+        assert_eq!(began("month", "Asia/Shanghai"), "2026-10-31T16:00:00.000Z");
     }
 
     #[test]

@@ -12,8 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{
     AlertBook, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Delivery, DeliveryId,
     DeliveryStatus, Endpoint, Failure, FailureClass, HookEndpoint, Job, JobEntry, JobId, JobStatus,
-    LaneState, Notice, Request, RequestId, Seq, Timeouts, Timestamp, Usage, UsageKey, UsageRow,
-    code,
+    LaneState, Request, RequestId, Seq, Timeouts, Timestamp, Usage, UsageKey, UsageRow, code,
 };
 use crate::policy::transition::{Applied, Refusal, Transition};
 
@@ -219,6 +218,10 @@ pub struct CallFilter {
     pub outcome: Option<CallOutcome>,
     /// Only those that were maybe billed, where nobody has found out yet.
     pub billing_open: bool,
+    /// That began at this moment or later.
+    pub from: Option<Timestamp>,
+    /// That began before this moment.
+    pub before: Option<Timestamp>,
 }
 
 impl CallFilter {
@@ -233,6 +236,8 @@ impl CallFilter {
             && self.model.as_ref().is_none_or(|want| *want == call.model)
             && self.outcome.is_none_or(|want| want == call.outcome)
             && (!self.billing_open || call.is_billing_open())
+            && self.from.is_none_or(|from| call.started_at >= from)
+            && self.before.is_none_or(|before| call.started_at < before)
     }
 }
 
@@ -243,6 +248,29 @@ pub struct CallPage {
     pub calls: Vec<CallRecord>,
     /// Where the next page begins; `None` on the last.
     pub cursor: Option<u64>,
+}
+
+/// A part of the rows of a kind, newest first, without those that can't be read: for whoever saves what
+/// there is.
+#[derive(Debug, Clone)]
+pub struct Salvage<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// What is wrong with those between them that can't be read.
+    pub unreadable: Vec<StoreError>,
+    /// Where the next part begins; `None` after the last.
+    pub cursor: Option<u64>,
+}
+
+/// The usage of one day.
+#[derive(Debug, Clone, Default)]
+pub struct UsageDay {
+    /// The rows, ordered by model and user.
+    pub rows: Vec<UsageRow>,
+    /// What is wrong with those that can't be read.
+    pub unreadable: Vec<StoreError>,
+    /// Where to go on; `None` when no later day has a row.
+    pub next: Option<Day>,
 }
 
 /// Which usage rows are asked for.
@@ -347,10 +375,7 @@ impl DeliveryFilter {
     /// Whether a delivery is in the list.
     #[must_use]
     pub fn matches(&self, delivery: &Delivery) -> bool {
-        let about = match &delivery.notice {
-            Notice::JobEnded(job) => Some(job.id),
-            _ => None,
-        };
+        let about = delivery.notice.job_id();
         self.status.is_none_or(|want| want == delivery.status)
             && self
                 .event
@@ -431,7 +456,9 @@ pub trait Store: Send + Sync + 'static {
         Ok(found)
     }
 
-    /// A page of the call log, newest first, from `cursor` on.
+    /// A page of the call log, newest first, from `cursor` on. It may be short, even empty, with more behind
+    /// its cursor: where the log has to be gone through it ends after
+    /// [`CALLS_LOOKED_AT_MAX`](crate::model::limits::CALLS_LOOKED_AT_MAX) rows, whether they match or not.
     fn calls(
         &self,
         filter: &CallFilter,
@@ -459,6 +486,49 @@ pub trait Store: Send + Sync + 'static {
             }
         }
     }
+
+    /// A part of all jobs, as [`Store::jobs`] tells them. A store that may be damaged leaves out what it
+    /// can't read.
+    fn salvage_jobs(
+        &self,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<Salvage<JobRecord>, StoreError> {
+        let page = self.jobs(&JobFilter::default(), cursor, limit)?;
+        Ok(Salvage {
+            rows: page.jobs,
+            unreadable: Vec::new(),
+            cursor: page.cursor,
+        })
+    }
+
+    /// The same of the call log.
+    fn salvage_calls(
+        &self,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<Salvage<CallRecord>, StoreError> {
+        let page = self.calls(&CallFilter::default(), cursor, limit)?;
+        Ok(Salvage {
+            rows: page.calls,
+            unreadable: Vec::new(),
+            cursor: page.cursor,
+        })
+    }
+
+    /// The aggregates of the filter's first day that has any. A long time is gone through day by day, so
+    /// that no more than one is in memory.
+    fn usage_day(&self, filter: &UsageFilter) -> Result<UsageDay, StoreError> {
+        let mut rows = self.usage(filter)?;
+        let first = rows.first().map(|row| row.key.day);
+        let later = rows.split_off(rows.partition_point(|row| Some(row.key.day) == first));
+        Ok(UsageDay {
+            rows,
+            unreadable: Vec::new(),
+            next: later.first().map(|row| row.key.day),
+        })
+    }
+
     /// The aggregates, ordered by day, model, user.
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError>;
 

@@ -61,7 +61,8 @@ pub(super) async fn read_statistics(api: &Api, query: &str) -> Result<Response, 
         "format",
     ];
     let query = Query::parse(query, &allowed)?;
-    let today = api.lane.settings().calendar.day(api.clock.now());
+    let calendar = api.lane.settings().calendar;
+    let today = calendar.day(api.clock.now());
     let (start, end) = days(&query, today)?;
     let group_by = query.text("groupBy").map(GroupBy::parse).transpose();
     let group_by = group_by.map_err(|p| Problem::fault(Kind::InvalidQuery, "groupBy", p))?;
@@ -76,12 +77,14 @@ pub(super) async fn read_statistics(api: &Api, query: &str) -> Result<Response, 
                 user_id: query.text("userId").map(str::to_owned),
             },
             group_by: group_by.unwrap_or_default(),
+            calendar,
         })
         .await?;
-    Ok(match format {
+    let write = move || match format {
         Format::Csv => reply::csv(to_csv(&rows)),
         Format::Json => reply::json(StatusCode::OK, &StatisticsBody { statistics: rows }),
-    })
+    };
+    Ok(reply::written(write).await)
 }
 
 /// The days asked for: without an end up to today, without a start the month before the end.
@@ -235,7 +238,7 @@ pub(super) async fn metrics(api: &Api) -> Result<Response, Problem> {
 }
 
 /// Of the jobs that are still there. One at a time: they may be large.
-async fn excerpts_of(
+pub(super) async fn excerpts_of(
     lane: &dyn Lane,
     ids: impl Iterator<Item = JobId>,
     chars: usize,

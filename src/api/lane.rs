@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::config::{PolicyRow, Prices};
 use crate::error::Error;
 use crate::estimate::JobEstimate;
+use crate::export::{Export, Part};
 use crate::orchestrator::{
     DeadLetters, JobDetail, LaneStatus, Metrics, Orchestrator, Selection, Submission, Submitted,
 };
@@ -78,6 +79,8 @@ pub trait Lane: Send + Sync + 'static {
     ) -> Answer<'_, Billing>;
     /// Usage, summed up.
     fn statistics(&self, query: StatisticsQuery) -> Answer<'_, Vec<StatisticsRow>>;
+    /// The next part of an export.
+    fn export_part(&self, export: Export) -> Answer<'_, Option<(Part, Export)>>;
     /// Figures of the lane.
     fn metrics(&self) -> Answer<'_, Metrics>;
     /// Alerts that are active and that are over.
@@ -207,6 +210,10 @@ impl Lane for Orchestrator {
 
     fn statistics(&self, query: StatisticsQuery) -> Answer<'_, Vec<StatisticsRow>> {
         Box::pin(self.statistics(query))
+    }
+
+    fn export_part(&self, export: Export) -> Answer<'_, Option<(Part, Export)>> {
+        Box::pin(self.export_part(export))
     }
 
     fn metrics(&self) -> Answer<'_, Metrics> {

@@ -8,6 +8,7 @@
 //! | `auth` | who may ask |
 //! | `body`, `query`, `fields`, `submission` | what is asked, checked |
 //! | `admin`, `control`, `bulk`, `billing` | the answers for operators: what is, what is to be, many jobs, money in doubt |
+//! | `log` | the call log, and all that the store has as lines |
 //! | `notify` | alerts, and deliveries to webhooks |
 //! | `policy`, `prices` | the tables in force: rules, prices |
 //! | `estimate` | what jobs may cost |
@@ -25,6 +26,7 @@ mod estimate;
 mod fields;
 mod gateway;
 mod jobs;
+mod log;
 mod notify;
 mod policy;
 mod prices;
@@ -143,6 +145,8 @@ impl Api {
             Route::ReadPrices => prices::read_prices(self, query),
             Route::Estimate => estimate::estimate(self, headers, body).await,
             Route::Statistics => admin::read_statistics(self, query).await,
+            Route::Calls => log::calls(self, query).await,
+            Route::Export => log::export(self, query).await,
             Route::Queue => admin::read_queue(self, query).await,
             Route::QueueJob(id) => admin::read_job(self, id).await,
             Route::Metrics => admin::metrics(self).await,
@@ -201,6 +205,8 @@ const fn takes_parameters(route: &Route) -> bool {
     matches!(
         route,
         Route::Statistics
+            | Route::Calls
+            | Route::Export
             | Route::ReadPrices
             | Route::Queue
             | Route::DeadLetters

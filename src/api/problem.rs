@@ -407,7 +407,7 @@ impl From<Error> for Problem {
                 return Self::fault(Kind::UnknownDependency, "after", detail);
             }
             Error::Unpriced(_) => return Self::fault(Kind::UnpricedModel, "model", detail),
-            Error::DependencyEnded { .. } => Kind::DependencyEnded,
+            Error::DependencyEnded { .. } | Error::DependencyPruned(_) => Kind::DependencyEnded,
             Error::Draining { .. } => Kind::Draining,
             Error::OverBudget(refusal) => match *refusal {
                 BudgetRefusal::TooLarge { .. } => Kind::BeyondBudget,

@@ -106,7 +106,8 @@ impl Query {
         })
     }
 
-    fn moment(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+    /// A moment.
+    pub(super) fn moment(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
         self.read(name, Timestamp::parse_rfc3339, || {
             "must be a time in RFC 3339, like 2026-11-23T08:00:00Z; write + as %2B".to_owned()
         })

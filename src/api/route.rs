@@ -18,6 +18,8 @@ pub(super) enum Route {
     ReadPrices,
     Estimate,
     Statistics,
+    Calls,
+    Export,
     Queue,
     QueueJob(JobId),
     DeadLetters,
@@ -82,6 +84,8 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
             ["prices"] => plain(&[(Method::GET, Route::ReadPrices)]),
             ["estimate"] => plain(&[(Method::POST, Route::Estimate)]),
             ["statistics"] => plain(&[(Method::GET, Route::Statistics)]),
+            ["calls"] => plain(&[(Method::GET, Route::Calls)]),
+            ["export"] => plain(&[(Method::GET, Route::Export)]),
             ["metrics"] => plain(&[(Method::GET, Route::Metrics)]),
             ["alerts"] => plain(&[(Method::GET, Route::Alerts)]),
             ["webhooks", "deliveries"] => plain(&[(Method::GET, Route::Deliveries)]),
@@ -206,6 +210,8 @@ mod tests {
         check("GET", "/api/admin/glm/prices", Route::ReadPrices);
         check("POST", "/api/admin/glm/estimate", Route::Estimate);
         check("GET", "/api/admin/glm/statistics", Route::Statistics);
+        check("GET", "/api/admin/glm/calls", Route::Calls);
+        check("GET", "/api/admin/glm/export", Route::Export);
         check("GET", "/api/admin/glm/queue", Route::Queue);
         check(
             "GET",

@@ -225,11 +225,20 @@ pub(crate) enum DbVerb {
     /// Show tables, jobs by status, ages, size, and what retention would remove
     Stats(StoreArgs),
     /// Check that the file is whole and its tables fit together; ends with 3 when they don't
-    Check(StoreArgs),
-    /// Write all jobs, calls or usage as JSON lines or CSV, newest first
+    Check(CheckArgs),
+    /// Write all jobs, calls or usage as JSON lines or CSV; ends with 3 when some can't be read
     Export(ExportArgs),
     /// Give the file's free space back to the device
     Compact(StoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Mend damaged pages from those that are whole; make a copy of the file first
+    #[arg(long)]
+    pub(crate) repair: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 #[derive(Debug, Args)]

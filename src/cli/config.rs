@@ -6,6 +6,6 @@ use super::start;
 
 /// Shows the configuration. The key is masked.
 pub(crate) fn show(args: &ShowArgs, json: bool) -> Result<Exit, CliError> {
-    super::say(start::explain(&args.common, json)?.trim_end());
+    super::say(start::explain(&args.common, json)?.trim_end())?;
     Ok(Exit::Done)
 }

@@ -37,12 +37,12 @@ pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, Cl
         }
     }
     if json {
-        super::say(&sums.json());
+        super::say(&sums.json())?;
     } else {
         for bad in &sums.bad_lines {
             super::note(&format!("line {}: {}", bad.line, bad.problem));
         }
-        super::say(&sums.text());
+        super::say(&sums.text())?;
     }
     Ok(if sums.bad == 0 {
         Exit::Done

@@ -91,8 +91,11 @@ fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
             .help("see `onelane --help`")
             .print(true);
     } else {
-        // A reader that went away is no news.
-        let _ = error.print();
+        let told = error.print().or_else(|error| unsaid(&error));
+        if let Err(error) = told {
+            error.print(false);
+            return error.exit.into();
+        }
     }
     let exit = if error.use_stderr() {
         Exit::Usage
@@ -103,14 +106,27 @@ fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
 }
 
 /// Writes a line to standard output. A reader that went away is no news: what was to be said is not
-/// wanted any more.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+/// wanted any more. A device that is full is: what was asked for is not there.
+pub(crate) fn say(line: &str) -> Result<(), CliError> {
+    print(&format!("{line}\n"))
 }
 
 /// Writes text that has its line ends to standard output.
-pub(crate) fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .or_else(|error| unsaid(&error))
+}
+
+/// What it means that standard output did not take something.
+pub(crate) fn unsaid(error: &std::io::Error) -> Result<(), CliError> {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    let problem = format!("standard output can't be written: {error}");
+    Err(CliError::new(Exit::JobsFailed, problem)
+        .help("free some space, or send the output elsewhere"))
 }
 
 /// Writes a line to standard error.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use onelane::config::{Loaded, Loader};
 use onelane::model::Settings;
-use onelane::ports::{Clock as _, Store as _};
+use onelane::ports::{Clock as _, Store as _, StoreError};
 use onelane::store::{RedbStore, StoreOptions};
 use onelane::system::SystemClock;
 
@@ -22,6 +22,19 @@ pub(crate) struct Offline {
 
 /// Opens the store that flags, environment and file name. None is created; one in use is refused.
 pub(crate) fn open(args: &StoreArgs) -> Result<Offline, CliError> {
+    with(args, RedbStore::open_existing)
+}
+
+/// The same, to look alone: the file stays as it is, also when it is of an older version or was not
+/// closed well.
+pub(crate) fn look(args: &StoreArgs) -> Result<Offline, CliError> {
+    with(args, RedbStore::open_to_look)
+}
+
+fn with(
+    args: &StoreArgs,
+    open: fn(String, StoreOptions) -> Result<RedbStore, StoreError>,
+) -> Result<Offline, CliError> {
     let loaded = Loader::new(|name| std::env::var_os(name))
         .config_file(args.config.as_ref())
         .flag("--store", "store.path", args.store.as_ref())
@@ -32,7 +45,7 @@ pub(crate) fn open(args: &StoreArgs) -> Result<Offline, CliError> {
     };
     let path = loaded.config.store.path.clone();
     Ok(Offline {
-        store: RedbStore::open_existing(&path, options)?,
+        store: open(path.clone(), options)?,
         path,
         loaded,
     })

@@ -23,7 +23,7 @@ pub(crate) fn policy(args: &PolicyArgs, json: bool) -> Result<Exit, CliError> {
             }
         }
     };
-    super::say(text.trim_end());
+    super::say(text.trim_end())?;
     Ok(Exit::Done)
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn prices(args: &PricesArgs, json: bool) -> Result<Exit, CliError> {
     } else {
         format!("{}\n\n{}", head(&list), rows(&list.prices))
     };
-    super::say(&text);
+    super::say(&text)?;
     Ok(Exit::Done)
 }
 

@@ -37,12 +37,11 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     if plan.simulated && !json {
         super::note(start::SIMULATION);
     }
-    super::say(&announcement(
-        &plan,
-        &lane.orchestrator.settings(),
-        &server,
-        json,
-    ));
+    let announcement = announcement(&plan, &lane.orchestrator.settings(), &server, json);
+    // The log says it, too: no reason not to serve.
+    if let Err(error) = super::say(&announcement) {
+        tracing::warn!(%error, "the announcement was not told");
+    }
     warn_of_standstill(&lane.orchestrator).await?;
 
     let (close, closed) = oneshot::channel::<()>();

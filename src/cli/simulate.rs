@@ -16,7 +16,7 @@ pub(crate) async fn simulate(args: SimulateArgs, json: bool) -> Result<Exit, Cli
         json!({"baseUrl": url, "simulated": true}).to_string()
     } else {
         announcement(url)
-    });
+    })?;
     while signals.next().await == Signal::Hangup {}
     drop(simulation);
     Ok(Exit::Done)

@@ -1,8 +1,8 @@
 //! `onelane stats`: what calls came to, from a store that no lane runs on.
 
-use onelane::model::{Currency, Day};
-use onelane::ports::{Clock as _, Store as _, UsageFilter};
-use onelane::statistics::{GroupBy, StatisticsQuery, StatisticsRow, summarise, to_csv};
+use onelane::model::{Calendar, Currency, Day};
+use onelane::ports::{Clock as _, UsageFilter};
+use onelane::statistics::{self, GroupBy, StatisticsQuery, StatisticsRow, to_csv};
 use onelane::system::SystemClock;
 use serde::Serialize;
 
@@ -15,23 +15,23 @@ const DAYS_DEFAULT: i32 = 30;
 
 /// Tells the sums.
 pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
-    let offline = offline::open(&args.store)?;
-    let today = offline.settings()?.calendar.day(SystemClock.now());
-    let query = query(args, today)?;
-    let rows = summarise(&offline.store.usage(&query.filter)?, &query);
+    let offline = offline::look(&args.store)?;
+    let calendar = offline.settings()?.calendar;
+    let query = query(args, calendar)?;
+    let UsageFilter { start, end, .. } = query.filter;
+    let rows = statistics::of_store(&offline.store, query)?;
     let format = match args.format {
         Some(format) => format,
         None if json => StatsFormat::Json,
         None => StatsFormat::Table,
     };
     match format {
-        StatsFormat::Json => super::say(&as_json(rows)?),
-        StatsFormat::Csv => super::print(&to_csv(&rows)),
+        StatsFormat::Json => super::say(&as_json(rows)?)?,
+        StatsFormat::Csv => super::print(&to_csv(&rows))?,
         StatsFormat::Table if rows.is_empty() => {
-            let UsageFilter { start, end, .. } = query.filter;
             super::note(&format!("no calls from {start} to {end}"));
         }
-        StatsFormat::Table => super::say(&as_table(&rows)),
+        StatsFormat::Table => super::say(&as_table(&rows))?,
     }
     Ok(Exit::Done)
 }
@@ -46,7 +46,8 @@ fn as_json(rows: Vec<StatisticsRow>) -> Result<String, CliError> {
     serde_json::to_string(&body).map_err(|error| CliError::usage(error.to_string()))
 }
 
-fn query(args: &StatsArgs, today: Day) -> Result<StatisticsQuery, CliError> {
+fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliError> {
+    let today = calendar.day(SystemClock.now());
     let day = |name: &str, text: &Option<String>| {
         text.as_deref()
             .map(|text| {
@@ -78,6 +79,7 @@ fn query(args: &StatsArgs, today: Day) -> Result<StatisticsQuery, CliError> {
             user_id: args.user.clone(),
         },
         group_by,
+        calendar,
     })
 }
 

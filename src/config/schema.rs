@@ -212,6 +212,8 @@ pub(crate) const KEYS: &[Key] = &[
     live("store.retention.calls_max", "retention.callsMax", U63),
     live("store.retention.jobs_days", "retention.jobsDays", U32),
     live("store.retention.jobs_max", "retention.jobsMax", U63),
+    live("store.retention.failed_days", "retention.failedDays", U32),
+    live("store.retention.failed_max", "retention.failedMax", U63),
     live("store.retention.bodies_days", "retention.bodiesDays", U32),
     fixed("server.listen", Kind::Text(text::listen)),
     fixed("server.admin_token", Kind::Secret),

@@ -269,11 +269,15 @@ pub struct RetentionSection {
     pub calls_days: u32,
     /// Rows of the call log at most.
     pub calls_max: u64,
-    /// Days that completed, failed and cancelled jobs are kept after their end.
+    /// Days that completed and cancelled jobs are kept after their end.
     pub jobs_days: u32,
     /// Such jobs at most.
     pub jobs_max: u64,
-    /// Days that their requests and responses are kept.
+    /// Days that failed jobs are kept after their end.
+    pub failed_days: u32,
+    /// Failed jobs at most.
+    pub failed_max: u64,
+    /// Days that requests and responses of completed and cancelled jobs are kept.
     pub bodies_days: u32,
 }
 

@@ -266,6 +266,8 @@ impl From<RetentionSection> for Retention {
             calls_max: section.calls_max,
             jobs_days: section.jobs_days,
             jobs_max: section.jobs_max,
+            failed_days: section.failed_days,
+            failed_max: section.failed_max,
             bodies_days: section.bodies_days,
         }
     }

@@ -9,7 +9,8 @@ use onelane_actors::queue::QueueMsg;
 
 use super::{LaneDetail, LaneStatus, Metrics, ModelDetail, Orchestrator};
 use crate::error::Error;
-use crate::statistics::{StatisticsQuery, StatisticsRow, summarise};
+use crate::export::{Export, Part};
+use crate::statistics::{self, StatisticsQuery, StatisticsRow};
 
 /// The calls that error rate and response time are told of.
 const RECENT_CALLS: usize = 100;
@@ -42,11 +43,14 @@ impl Orchestrator {
     /// Usage summed up by day or month, model and user, as asked. It costs what the usage rows of that time
     /// cost, however long the call log is.
     pub async fn statistics(&self, query: StatisticsQuery) -> Result<Vec<StatisticsRow>, Error> {
-        self.read(move |store| {
-            let rows = store.usage(&query.filter)?;
-            Ok(summarise(&rows, &query))
-        })
-        .await
+        self.read(move |store| statistics::of_store(store, query))
+            .await
+    }
+
+    /// The next part of an export, with the export to ask for the one after it; `None` after the last.
+    pub async fn export_part(&self, mut export: Export) -> Result<Option<(Part, Export)>, Error> {
+        self.read(move |store| Ok(export.next(store)?.map(|part| (part, export))))
+            .await
     }
 
     /// The lane at this moment: what stops it, lane by lane and model by model, and what waits.

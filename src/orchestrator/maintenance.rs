@@ -1,11 +1,12 @@
 //! Retention at work: a task beside the actors that lets the store prune in small steps. It owns nothing,
 //! so that it keeps no store open; a step that is lost is made again with the next pruning.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::model::{Settings, limits};
-use onelane_actors::policy::prune::{Prune, Pruned};
+use onelane_actors::policy::prune::{Prune, Pruned, Unreadable};
 use onelane_actors::policy::transition::{Applied, Transition};
 use onelane_actors::ports::Clock;
 use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
@@ -16,6 +17,8 @@ use tokio::time::Instant;
 /// A step is followed by a rest of so many times its own length: the lane's transactions have the store
 /// for the larger part, however much there is to prune.
 const REST_FACTOR: u32 = 5;
+/// Rows that can't be read and are named in the log, each once.
+const UNREADABLE_TOLD_MAX: usize = 100;
 /// The rest is never shorter.
 const REST_MIN: Duration = Duration::from_millis(2);
 
@@ -29,11 +32,12 @@ pub(super) struct Maintenance {
 impl Maintenance {
     /// Prunes now and then, and when the settings change, until the lane is gone.
     pub(super) async fn run(mut self) {
+        let mut told = BTreeSet::new();
         loop {
             let retention = self.settings.borrow_and_update().retention;
             let step = Prune::of(&retention, self.clock.now());
             if let Some(step) = step {
-                self.prune(step).await;
+                self.prune(step, &mut told).await;
             }
             let changed = self.settings.changed();
             let goes_on = match step {
@@ -54,8 +58,9 @@ impl Maintenance {
     }
 
     /// Makes step after step until nothing more is to go, or something else is asked for.
-    async fn prune(&mut self, mut step: Prune) {
+    async fn prune(&mut self, mut step: Prune, told: &mut BTreeSet<Unreadable>) {
         let mut sum = Pruned::default();
+        let mut unreadable = BTreeSet::new();
         loop {
             let begun = Instant::now();
             let Some(pruned) = self.commit(step).await else {
@@ -64,6 +69,7 @@ impl Maintenance {
             sum.jobs += pruned.jobs;
             sum.bodies += pruned.bodies;
             sum.calls += pruned.calls;
+            unreadable.extend(pruned.unreadable);
             let Some(next) = pruned.next else { break };
             step.from = next;
             let rest = begun.elapsed().saturating_mul(REST_FACTOR).max(REST_MIN);
@@ -72,6 +78,15 @@ impl Maintenance {
             if self.settings.has_changed().unwrap_or(true) {
                 break;
             }
+        }
+        let first = unreadable.difference(told).next().copied();
+        if let Some(first) = first.filter(|_| told.len() < UNREADABLE_TOLD_MAX) {
+            tracing::warn!(
+                rows = unreadable.len(),
+                %first,
+                "rows can't be read and are not pruned; `onelane db check` names them"
+            );
+            told.extend(unreadable.into_iter().take(UNREADABLE_TOLD_MAX));
         }
         if !sum.is_nothing() {
             let Pruned {

@@ -97,7 +97,7 @@ impl Serialize for StatisticsRow {
         map.serialize_entry("unpricedCalls", &self.unpriced_calls())?;
         map.serialize_entry("averageResponseTime", &self.average_response_time_ms())?;
         map.serialize_entry("percentiles", &self.percentiles())?;
-        map.serialize_entry("createdAt", &self.since.start().to_rfc3339())?;
+        map.serialize_entry("createdAt", &self.created_at.to_rfc3339())?;
         map.end()
     }
 }
@@ -108,6 +108,15 @@ const CURRENCIES: [Currency; 3] = [Currency::Cny, Currency::Usd, Currency::Point
 /// Rows as RFC 4180 with a header: an amount a currency, and the failures a class, in columns of their own.
 #[must_use]
 pub fn to_csv(rows: &[StatisticsRow]) -> String {
+    let mut text = csv_head();
+    for row in rows {
+        text.push_str(&csv_row(row));
+    }
+    text
+}
+
+/// The header.
+pub(crate) fn csv_head() -> String {
     let mut head: Vec<Cow<'_, str>> = [
         "date",
         "model",
@@ -136,11 +145,12 @@ pub fn to_csv(rows: &[StatisticsRow]) -> String {
     head.extend(times.map(Cow::Borrowed));
     let failures = FailureClass::ALL.map(|class| format!("failed.{class}").into());
     head.extend(failures);
-    let mut text = csv::line(head);
-    for row in rows {
-        text.push_str(&csv::line(fields(row)));
-    }
-    text
+    csv::line(head)
+}
+
+/// A row.
+pub(crate) fn csv_row(row: &StatisticsRow) -> String {
+    csv::line(fields(row))
 }
 
 fn fields(row: &StatisticsRow) -> Vec<Cow<'_, str>> {
@@ -148,7 +158,7 @@ fn fields(row: &StatisticsRow) -> Vec<Cow<'_, str>> {
     let about = [&row.date, &row.model, &row.user_id];
     let mut fields: Vec<Cow<'_, str>> = about
         .iter()
-        .map(|part| Cow::Borrowed(part.as_deref().unwrap_or_default()))
+        .map(|part| csv::text(part.as_deref().unwrap_or_default()))
         .collect();
     let number = |n: u64| Cow::Owned(n.to_string());
     let counts = [
@@ -180,7 +190,7 @@ fn fields(row: &StatisticsRow) -> Vec<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::{Day, Nanos, Usage, UsageKey, UsageRow};
+    use onelane_actors::model::{Calendar, Day, Nanos, Usage, UsageKey, UsageRow};
     use onelane_actors::ports::UsageFilter;
     use serde_json::{Value, json};
 
@@ -196,6 +206,7 @@ mod tests {
                 user_id: user_id.map(str::to_owned),
             },
             group_by: GroupBy::default(),
+            calendar: Calendar::default(),
         };
         summarise(rows, &query)
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use onelane_actors::policy::prune::Shelf;
 use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition, Value,
@@ -10,6 +11,7 @@ use redb::{
 use serde::de::DeserializeOwned;
 
 use super::error::{Fault, Result};
+use super::past;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
     AlertBook, BreakerSnapshot, Day, Delivery, DeliveryStatus, HookEndpoint, Job, JobId, JobStatus,
@@ -24,6 +26,14 @@ pub struct Findings {
     pub total: u64,
     /// The first of them.
     pub first: Vec<Finding>,
+}
+
+impl Findings {
+    /// Adds one to those that are listed.
+    pub fn note(&mut self, table: &'static str, problem: String) {
+        self.total += 1;
+        self.first.push(Finding { table, problem });
+    }
 }
 
 /// One thing that is not in order.
@@ -65,10 +75,10 @@ struct Check<'s> {
 
 impl Check<'_> {
     fn note(&mut self, table: &'static str, problem: impl Into<String>) {
-        self.findings.total += 1;
         if self.findings.first.len() < self.most {
-            let problem = problem.into();
-            self.findings.first.push(Finding { table, problem });
+            self.findings.note(table, problem.into());
+        } else {
+            self.findings.total += 1;
         }
     }
 
@@ -127,6 +137,7 @@ impl Check<'_> {
         let requests = self.open(schema::REQUESTS)?;
         let responses = self.open(schema::RESPONSES)?;
         let (mut counts, mut with_request, mut with_response) = (StatusCounts::default(), 0, 0);
+        let mut on_shelves = Shelf::ALL.map(|_| 0);
         for item in jobs.iter()? {
             let (id, row) = item?;
             let Some(job) = self.readable("jobs", decode::<Job>("jobs", row.value()))? else {
@@ -138,6 +149,10 @@ impl Check<'_> {
             });
             counts.moved(None, job.status);
             self.place(&job, counters)?;
+            let stands = self.shelf(&job)?;
+            for (shelf, rows) in Shelf::ALL.into_iter().zip(&mut on_shelves) {
+                *rows += u64::from(stands == Some(shelf));
+            }
             let bodies = !job.bodies_pruned;
             with_request += u64::from(bodies);
             self.expect(requests.get(&id)?.is_some() == bodies, "requests", || {
@@ -155,9 +170,10 @@ impl Check<'_> {
         self.same_count("line", line, jobs.len()?);
         self.same_count("requests", requests.len()?, with_request);
         self.same_count("responses", responses.len()?, with_response);
-        let finished = self.open(schema::FINISHED)?.len()?;
-        let ended = counts.completed + counts.failed + counts.cancelled;
-        self.same_count("finished", finished, ended);
+        for (shelf, rows) in Shelf::ALL.into_iter().zip(on_shelves) {
+            let table = self.open(schema::shelf(shelf))?.len()?;
+            self.same_count(schema::shelf_name(shelf), table, rows);
+        }
         let counted = counters.statuses();
         self.expect(counted == counts, "meta", || {
             format!("the counters say {counted:?}, and the jobs {counts:?}")
@@ -186,20 +202,33 @@ impl Check<'_> {
                 });
             }
         }
-        if let Some(key) = schema::finished_key_of(job) {
-            let finished = self.open(schema::FINISHED)?;
-            let found = finished
-                .get(&key)?
-                .map(|row| JobId::from_bytes(*row.value()));
-            self.expect(found == Some(id), "finished", || {
-                format!("job {id} has no place among the finished")
-            });
-        } else {
+        Ok(())
+    }
+
+    /// Where retention is to find a job; it has to be there.
+    fn shelf(&mut self, job: &Job) -> Result<Option<Shelf>> {
+        let id = job.id;
+        let Some(key) = schema::finished_key_of(job) else {
             self.expect(!job.status.is_terminal(), "jobs", || {
                 format!("job {id} has ended without a moment")
             });
+            return Ok(None);
+        };
+        let bonds = past::bonds(
+            &self.open(schema::BILLING_OPEN)?,
+            &self.open(schema::CALLS_BY_JOB)?,
+            &self.open(schema::DELIVERIES_OPEN)?,
+            id,
+        )?;
+        let shelf = Shelf::of(job, bonds);
+        if let Some(shelf) = shelf {
+            let table = self.open(schema::shelf(shelf))?;
+            let found = table.get(&key)?.map(|row| JobId::from_bytes(*row.value()));
+            self.expect(found == Some(id), schema::shelf_name(shelf), || {
+                format!("job {id} has no place among the finished")
+            });
         }
-        Ok(())
+        Ok(shelf)
     }
 
     fn job(&mut self, id: JobId) -> Result<Option<Job>> {
@@ -289,11 +318,12 @@ impl Check<'_> {
         Ok(sums)
     }
 
-    /// Each delivery that is still to be made is found when it is due.
+    /// Each delivery that is still to be made is found when it is due, and by the job that it is about.
     fn deliveries(&mut self, counters: &Counters) -> Result<()> {
         const TABLE: &str = "deliveries";
         let queue = self.open(schema::DELIVERIES_DUE)?;
-        let (mut pending, mut last) = (0, 0);
+        let open = self.open(schema::DELIVERIES_OPEN)?;
+        let (mut pending, mut about_jobs, mut last) = (0, 0, 0);
         for item in self.open(schema::DELIVERIES)?.iter()? {
             let (id, row) = item?;
             last = id.value();
@@ -315,8 +345,17 @@ impl Check<'_> {
             self.expect(queued, "deliveries_due", || {
                 format!("delivery {last} is not found when it is due")
             });
+            let Some(job) = delivery.notice.job_id() else {
+                continue;
+            };
+            about_jobs += 1;
+            let known = open.get(&schema::told_key(job, delivery.id))?.is_some();
+            self.expect(known, "deliveries_open", || {
+                format!("delivery {last} is not found by its job")
+            });
         }
         self.same_count("deliveries_due", queue.len()?, pending);
+        self.same_count("deliveries_open", open.len()?, about_jobs);
         self.expect(last <= counters.delivery_seq, "meta", || {
             "a delivery has a place that was not given yet".to_owned()
         });

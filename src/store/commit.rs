@@ -4,28 +4,30 @@
 
 mod prune;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use onelane_actors::policy::effects::{Rows, apply_batch};
-use onelane_actors::policy::prune::{Bodies, Finished};
-use onelane_actors::policy::transition::Transition;
+use onelane_actors::policy::prune::{self as pruning, Shelf};
+use onelane_actors::policy::transition::{Applied, Transition};
 use redb::{
-    Database, Durability, Key, ReadableTable, ReadableTableMetadata as _, Table, TableDefinition,
-    Value, WriteTransaction,
+    Database, Durability, Key, ReadableDatabase as _, ReadableTable, Table, TableDefinition, Value,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
+use super::past;
 use super::schema::{
     self, Counters, Keyed, LineRow, decode, decode_call, encode, meta, no_call, no_request,
 };
 use crate::model::{
-    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
-    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq, Timestamp, UsageKey, UsageRow,
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId,
+    DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq,
+    Timestamp, UsageKey, UsageRow,
 };
 use crate::ports::Verdicts;
 
@@ -35,6 +37,14 @@ pub(super) fn commit(
     options: StoreOptions,
     batch: &[Transition],
 ) -> Result<Verdicts> {
+    if let [Transition::Prune(step)] = batch {
+        // Nearly always nothing is to go: no reason to write.
+        let snapshot = database.begin_read()?;
+        let looked = pruning::look(&mut past::Snapshot(&snapshot), step)?.pruned;
+        if looked.is_nothing() {
+            return Ok(vec![Ok(Applied::Pruned(looked))]);
+        }
+    }
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     transaction.set_quick_repair(options.quick_repair);
@@ -116,9 +126,12 @@ struct Transaction<'t> {
     billing_open: Lazy<'t, u64, ()>,
     dependents: Lazy<'t, &'static [u8; 32], ()>,
     finished: Lazy<'t, &'static [u8; 17], Id>,
+    dead_letters: Lazy<'t, &'static [u8; 17], Id>,
+    in_doubt: Lazy<'t, &'static [u8; 17], Id>,
     usage: Lazy<'t, &'static [u8; 20], Bytes>,
     deliveries: Lazy<'t, u64, Bytes>,
     deliveries_due: Lazy<'t, &'static [u8; 16], ()>,
+    deliveries_open: Lazy<'t, &'static [u8; 24], ()>,
     /// The endpoints, once the end of a job asked for them.
     endpoints: Option<Arc<[HookEndpoint]>>,
     counted_before: Counters,
@@ -127,6 +140,8 @@ struct Transaction<'t> {
     /// Jobs that the batch changed: with short calls one batch holds several changes of a job, and
     /// its row is written once.
     changed: BTreeMap<JobId, Changed>,
+    /// Jobs of which something else may go than before, since it is known what was billed or told.
+    unbound: BTreeSet<JobId>,
     singles: Singles,
     /// Where rows are encoded, one after the other.
     row: Vec<u8>,
@@ -151,14 +166,18 @@ impl<'t> Transaction<'t> {
             billing_open: Lazy::new(transaction, schema::BILLING_OPEN),
             dependents: Lazy::new(transaction, schema::DEPENDENTS),
             finished: Lazy::new(transaction, schema::FINISHED),
+            dead_letters: Lazy::new(transaction, schema::DEAD_LETTERS),
+            in_doubt: Lazy::new(transaction, schema::IN_DOUBT),
             usage: Lazy::new(transaction, schema::USAGE),
             deliveries: Lazy::new(transaction, schema::DELIVERIES),
             deliveries_due: Lazy::new(transaction, schema::DELIVERIES_DUE),
+            deliveries_open: Lazy::new(transaction, schema::DELIVERIES_OPEN),
             endpoints: None,
             counted_before: counters,
             counters,
             usage_rows: BTreeMap::new(),
             changed: BTreeMap::new(),
+            unbound: BTreeSet::new(),
             singles: Singles::default(),
             row: Vec::with_capacity(1_024),
         })
@@ -211,11 +230,29 @@ impl<'t> Transaction<'t> {
                 self.line.open()?.remove(&key)?;
             }
             if let Some(key) = finished_as {
-                self.finished.open()?.remove(&key)?;
+                self.unshelve(&key)?;
             }
             self.put(&job)?;
+            self.unbound.remove(&job.id);
+        }
+        for id in std::mem::take(&mut self.unbound) {
+            let Some(job) = past::finished_job(self.jobs.open()?, id)? else {
+                continue;
+            };
+            if let Some(key) = schema::finished_key_of(&job) {
+                self.unshelve(&key)?;
+                self.shelve(&job)?;
+            }
         }
         Ok(())
+    }
+
+    fn shelf(&mut self, shelf: Shelf) -> Result<&mut Table<'t, &'static [u8; 17], Id>> {
+        match shelf {
+            Shelf::Done => self.finished.open(),
+            Shelf::Failed => self.dead_letters.open(),
+            Shelf::InDoubt => self.in_doubt.open(),
+        }
     }
 
     /// The usage of a call's day, model and user, as the batch has left it so far.
@@ -241,10 +278,7 @@ impl<'t> Transaction<'t> {
         encode(&mut self.row, &LineRow::of(job))?;
         let key = schema::line_key(job.status, job.seq);
         self.line.open()?.insert(&key, self.row.as_slice())?;
-        if let Some(key) = schema::finished_key_of(job) {
-            self.finished.open()?.insert(&key, job.id.as_bytes())?;
-        }
-        Ok(())
+        self.shelve(job)
     }
 
     /// A job as it is in its table.
@@ -261,8 +295,6 @@ fn encoded<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
 }
 
 impl Rows for Transaction<'_> {
-    type Error = Fault;
-
     fn job(&mut self, id: JobId) -> Result<Option<Job>> {
         if let Some(changed) = self.changed.get(&id) {
             return Ok(Some(changed.job.clone()));
@@ -374,6 +406,7 @@ impl Rows for Transaction<'_> {
         encode(&mut self.row, &resolved)?;
         self.calls.open()?.insert(call.seq, self.row.as_slice())?;
         self.billing_open.open()?.remove(call.seq)?;
+        self.unbound.insert(call.job_id);
         self.usage_row(call)?.resolve(billing);
         Ok(())
     }
@@ -399,35 +432,24 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
-    fn finished_count(&mut self) -> Result<u64> {
-        self.write_changed()?;
-        Ok(self.finished.open()?.len()?)
-    }
-
-    fn finished(
-        &mut self,
-        bodies: Bodies,
-        after: Option<Finished>,
-        limit: usize,
-    ) -> Result<Vec<Finished>> {
-        self.finished_places(bodies, after, limit)
-    }
-
-    fn has_open_billing(&mut self, id: JobId) -> Result<bool> {
-        self.finds_open_billing(id)
-    }
-
-    fn remove_job(&mut self, job: &Job) -> Result<()> {
+    fn remove_job(&mut self, job: &Job) -> Result<u64> {
         self.take_job(job)
     }
 
-    fn remove_bodies(&mut self, job: &Job) -> Result<()> {
+    fn remove_bodies(&mut self, job: &Job) -> Result<u64> {
         self.strip(job)
     }
 
-    fn remove_key(&mut self, user_id: &str, key: &str) -> Result<()> {
+    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<()> {
         let key = schema::idempotency_key(user_id, key);
-        self.idempotency.open()?.remove(&key)?;
+        let table = self.idempotency.open()?;
+        let holder = match table.get(&key)? {
+            Some(row) => past::readable(Keyed::decode(row.value()))?,
+            None => return Ok(()),
+        };
+        if holder.is_none_or(|(holder, _)| holder == job) {
+            table.remove(&key)?;
+        }
         Ok(())
     }
 
@@ -435,14 +457,6 @@ impl Rows for Transaction<'_> {
         let key = schema::dependent_key(id, dependent);
         self.dependents.open()?.remove(&key)?;
         Ok(())
-    }
-
-    fn call_count(&mut self) -> Result<u64> {
-        Ok(self.calls.open()?.len()?)
-    }
-
-    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>> {
-        self.log_after(seq, limit)
     }
 
     fn remove_call(&mut self, call: &CallRecord) -> Result<()> {
@@ -507,6 +521,18 @@ impl Rows for Transaction<'_> {
             }
             if let Some(due) = delivery.due_at {
                 queue.insert(&schema::due_key(due, delivery.id), ())?;
+            }
+        }
+        if let Some(job) = delivery.notice.job_id() {
+            let key = schema::told_key(job, delivery.id);
+            let open = self.deliveries_open.open()?;
+            let changed = if delivery.status == DeliveryStatus::Pending {
+                open.insert(&key, ())?.is_none()
+            } else {
+                open.remove(&key)?.is_some()
+            };
+            if changed {
+                self.unbound.insert(job);
             }
         }
         Ok(())

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use onelane_actors::policy::prune::{Bodies, Prune};
+use onelane_actors::policy::prune::{self, Prune};
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _};
+use serde::Deserialize;
 
 use super::error::Result;
+use super::past::{self, Snapshot, readable};
 use super::read;
-use super::schema::{self, decode, decode_call, no_call};
+use super::schema::{self, decode};
 use crate::model::{JobId, JobStatus, Seq, Timestamp};
 use crate::ports::StatusCounts;
 
@@ -77,6 +79,7 @@ pub(super) fn figures(snapshot: &ReadTransaction, prune: Option<&Prune>) -> Resu
 /// The first and the last place in line are at the ends of some status.
 fn ages_of_jobs(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timestamp)>> {
     let line = snapshot.open_table(schema::LINE)?;
+    let jobs = snapshot.open_table(schema::JOBS)?;
     let mut ends: Vec<(Seq, JobId)> = Vec::new();
     for status in JobStatus::ALL {
         let first = schema::line_key(status, Seq(0));
@@ -90,63 +93,49 @@ fn ages_of_jobs(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timesta
     }
     let accepted = |end: Option<&(Seq, JobId)>| -> Result<Option<Timestamp>> {
         let Some((_, id)) = end else { return Ok(None) };
-        let job = read::job(snapshot, *id)?;
-        Ok(job.map(|record| record.job.created_at))
+        let job = past::finished_job(&jobs, *id)?;
+        Ok(job.map(|job| job.created_at))
     };
     let first = accepted(ends.iter().min())?;
-    Ok(first.zip(accepted(ends.iter().max())?))
+    let ages = first.zip(accepted(ends.iter().max())?);
+    Ok(ages.map(|(a, b)| (a.min(b), a.max(b))))
 }
 
+/// The log is in the order of the clock but for its jumps: the oldest call may be anywhere in it.
 fn ages_of_calls(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timestamp)>> {
-    let calls = snapshot.open_table(schema::CALLS)?;
-    let ended = |row: Option<(redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>)>| {
-        row.map(|(seq, row)| Ok(decode_call(seq.value(), row.value())?.ended_at))
-            .transpose()
-    };
-    let first: Result<Option<Timestamp>> = ended(calls.first()?);
-    Ok(first?.zip(ended(calls.last()?)?))
+    #[derive(Deserialize)]
+    struct Ended {
+        ended_at: Timestamp,
+    }
+    let mut ages: Option<(Timestamp, Timestamp)> = None;
+    for item in snapshot.open_table(schema::CALLS)?.iter()? {
+        let row = decode::<Ended>("calls", item?.1.value());
+        let Some(Ended { ended_at: at }) = readable(row)? else {
+            continue;
+        };
+        let (oldest, newest) = ages.unwrap_or((at, at));
+        ages = Some((oldest.min(at), newest.max(at)));
+    }
+    Ok(ages)
 }
 
-/// Looks at all finished jobs and, oldest first, at the calls, as a pruning would.
+/// Makes all steps of a pruning, but for what they remove.
 fn prunable(snapshot: &ReadTransaction, prune: &Prune) -> Result<Prunable> {
-    let finished = snapshot.open_table(schema::FINISHED)?;
-    let calls = snapshot.open_table(schema::CALLS)?;
-    let mut in_doubt = BTreeSet::new();
-    for item in snapshot.open_table(schema::BILLING_OPEN)?.iter()? {
-        let seq = item?.0.value();
-        let row = calls.get(seq)?.ok_or_else(no_call)?;
-        in_doubt.insert(decode_call(seq, row.value())?.job_id);
-    }
-    let mut ended = Vec::new();
-    for bodies in [Bodies::Kept, Bodies::Pruned] {
-        let (first, last) = (schema::finished_from(bodies), schema::finished_to(bodies));
-        for item in finished.range::<&[u8; 17]>(&first..=&last)? {
-            let (key, id) = item?;
-            ended.push((schema::finished_of(key.value(), id.value()), bodies));
+    let mut step = *prune;
+    let (mut jobs, mut bodies, mut calls) = (BTreeSet::new(), BTreeSet::new(), 0);
+    loop {
+        let looked = prune::look(&mut Snapshot(snapshot), &step)?;
+        calls += looked.calls;
+        jobs.extend(looked.jobs.iter().map(|(_, id)| *id));
+        bodies.extend(looked.bodies.iter().copied());
+        match looked.pruned.next {
+            Some(next) => step = step.after_look(&looked, next),
+            None => break,
         }
     }
-    ended.sort_unstable_by_key(|(place, _)| *place);
-    let mut found = Prunable::default();
-    let mut excess = prune.jobs.of(ended.len() as u64);
-    for (place, bodies) in ended {
-        if excess.takes(place.at) && !in_doubt.contains(&place.id) {
-            excess.note_gone();
-            found.jobs += 1;
-        } else if bodies == Bodies::Kept && prune.bodies_before.is_some_and(|at| place.at < at) {
-            found.bodies += 1;
-        }
-    }
-    let mut excess = prune.calls.of(calls.len()?);
-    for item in calls.iter()? {
-        let (seq, row) = item?;
-        let call = decode_call(seq.value(), row.value())?;
-        if !excess.takes(call.ended_at) {
-            break;
-        }
-        if !call.is_billing_open() {
-            excess.note_gone();
-            found.calls += 1;
-        }
-    }
-    Ok(found)
+    Ok(Prunable {
+        jobs: jobs.len() as u64,
+        bodies: bodies.difference(&jobs).count() as u64,
+        calls,
+    })
 }

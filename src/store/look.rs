@@ -22,10 +22,7 @@ pub fn stored_config(path: impl AsRef<Path>) -> Result<Option<String>, StoreErro
     let path = path.as_ref();
     let name = path.display().to_string();
     guarded(&name, || {
-        // Without leave to write there is no lock to be had.
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let under = FileBackend::new(file).map_err(io::Error::other)?;
-        let overlay = Overlay::over(under)?;
+        let overlay = over(path)?;
         open::clear_unfinished(&overlay)?;
         let mut builder = Builder::new();
         builder.set_cache_size(StoreOptions::default().cache_bytes);
@@ -34,6 +31,14 @@ pub fn stored_config(path: impl AsRef<Path>) -> Result<Option<String>, StoreErro
         close(&name, Some(database));
         found
     })
+}
+
+/// The file at `path`, to be looked at.
+pub(super) fn over(path: &Path) -> io::Result<Overlay> {
+    // Without leave to write there is no lock to be had.
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let under = FileBackend::new(file).map_err(io::Error::other)?;
+    Overlay::over(under)
 }
 
 fn config_of(database: &Database) -> Result<Option<String>> {
@@ -50,7 +55,7 @@ const PIECE_BYTES: u64 = 4_096;
 
 /// A file below, and above it, in memory, what was written.
 #[derive(Debug)]
-struct Overlay {
+pub(super) struct Overlay {
     under: FileBackend,
     state: Mutex<State>,
 }

@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use onelane_actors::policy::estimate;
+use onelane_actors::policy::prune::Shelf;
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 use serde::Deserialize;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
+use super::past;
 use super::schema::{self, LineRow, META, decode, decode_call, encode, meta, no_job, no_request};
 use crate::model::{
-    DEFAULT_LANE, HoldKind, Job, JobId, JobStatus, LaneState, Request, Seq, UsageKey, UsageRow,
+    DEFAULT_LANE, Delivery, DeliveryStatus, HoldKind, Job, JobId, JobStatus, LaneState, Request,
+    Seq, UsageKey, UsageRow,
 };
 
 /// Brings a store of the version `found`, which is an older one, up to [`schema::STORE_VERSION`].
@@ -28,7 +31,10 @@ pub(super) fn migrate(database: &Database, found: u64, options: StoreOptions) ->
         from_1_to_2(&transaction)?;
     }
     if found < 3 {
-        from_2_to_3(&transaction)?;
+        count_ends(&transaction)?;
+    }
+    if found < 4 {
+        from_3_to_4(&transaction)?;
     }
     let version = schema::STORE_VERSION.to_string();
     transaction
@@ -47,25 +53,47 @@ fn from_1_to_2(transaction: &WriteTransaction) -> Result<()> {
     give_lane_its_own(transaction)
 }
 
-/// Version 3 knows in which order jobs ended, how long calls took, and why they failed.
-fn from_2_to_3(transaction: &WriteTransaction) -> Result<()> {
-    note_finished(transaction)?;
-    count_ends(transaction)
-}
-
-fn note_finished(transaction: &WriteTransaction) -> Result<()> {
-    let jobs = transaction.open_table(schema::JOBS)?;
-    let mut finished = transaction.open_table(schema::FINISHED)?;
-    for item in jobs.iter()? {
-        let (id, row) = item?;
-        let job: Job = decode("jobs", row.value())?;
-        if let Some(key) = schema::finished_key_of(&job) {
-            finished.insert(&key, id.value())?;
+/// Version 4 knows what may go of which job: version 3 had all that were finished in one table.
+fn from_3_to_4(transaction: &WriteTransaction) -> Result<()> {
+    transaction.open_table(schema::DELIVERIES_DUE)?;
+    let mut told = transaction.open_table(schema::DELIVERIES_OPEN)?;
+    for item in transaction.open_table(schema::DELIVERIES)?.iter()? {
+        let row = decode::<Delivery>("deliveries", item?.1.value());
+        let Some(delivery) = past::readable(row)? else {
+            continue;
+        };
+        if let Some(job) = delivery.notice.job_id()
+            && delivery.status == DeliveryStatus::Pending
+        {
+            told.insert(&schema::told_key(job, delivery.id), ())?;
         }
+    }
+    let billing = transaction.open_table(schema::BILLING_OPEN)?;
+    let by_job = transaction.open_table(schema::CALLS_BY_JOB)?;
+    let mut finished = transaction.open_table(schema::FINISHED)?;
+    let mut dead_letters = transaction.open_table(schema::DEAD_LETTERS)?;
+    let mut in_doubt = transaction.open_table(schema::IN_DOUBT)?;
+    for item in transaction.open_table(schema::JOBS)?.iter()? {
+        let (id, row) = item?;
+        // One that can't be read was no reason not to start, and is none now.
+        let Some(job) = past::readable(decode::<Job>("jobs", row.value()))? else {
+            continue;
+        };
+        let Some(key) = schema::finished_key_of(&job) else {
+            continue;
+        };
+        finished.remove(&key)?;
+        match Shelf::of(&job, past::bonds(&billing, &by_job, &told, job.id)?) {
+            Some(Shelf::Done) => finished.insert(&key, id.value())?,
+            Some(Shelf::Failed) => dead_letters.insert(&key, id.value())?,
+            Some(Shelf::InDoubt) => in_doubt.insert(&key, id.value())?,
+            None => None,
+        };
     }
     Ok(())
 }
 
+/// Version 3 knows how long calls took, and why they failed.
 /// Nothing was pruned before: the log has every call that the usage has counted.
 fn count_ends(transaction: &WriteTransaction) -> Result<()> {
     let calls = transaction.open_table(schema::CALLS)?;

@@ -10,7 +10,9 @@ mod look;
 mod migrate;
 mod notices;
 mod open;
+mod past;
 mod read;
+mod salvage;
 mod schema;
 
 #[cfg(test)]
@@ -31,10 +33,13 @@ use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend}
 
 use self::error::{Fault, Result};
 pub use self::look::stored_config;
-use crate::model::{AlertBook, DeliveryId, HookEndpoint, JobId, Retention, Timestamp, UsageRow};
+use crate::model::{
+    AlertBook, CallRecord, DeliveryId, HookEndpoint, JobId, Retention, Timestamp, UsageRow,
+};
 use crate::ports::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
-    JobRecord, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
+    JobRecord, Places, Recovered, Salvage, StatusCounts, Store, StoreError, UsageDay, UsageFilter,
+    Verdicts,
 };
 pub use check::{Finding, Findings};
 pub use figures::{Prunable, StoreFigures, TableFigures};
@@ -103,11 +108,18 @@ impl RedbStore {
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
-        let found = std::fs::metadata(&path).map_err(|e| Fault::from(e).at(&name))?;
-        if found.is_file() && found.len() == 0 {
-            return Err(Fault::Damaged("it is empty".to_owned()).at(&name));
-        }
+        is_there(&path).map_err(|fault| fault.at(&name))?;
         Self::open_file(path, name, options)
+    }
+
+    /// Opens the store at `path`, which has to be there, and leaves the file as it is: what mending and
+    /// migrating change, and what is committed, stays in memory and is gone afterwards. Errors as those
+    /// of [`RedbStore::open`].
+    pub fn open_to_look(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let name = path.display().to_string();
+        is_there(&path).map_err(|fault| fault.at(&name))?;
+        Self::open_with_backend(name, options, move || look::over(&path))
     }
 
     fn open_file(path: PathBuf, name: String, options: StoreOptions) -> Result<Self, StoreError> {
@@ -207,7 +219,6 @@ impl RedbStore {
                     let (path, to) = (&self.path, schema::STORE_VERSION);
                     tracing::info!(path, from = found, to, "the store was migrated");
                 }
-                open::complete(&database)?;
             }
         }
         Ok(database)
@@ -245,9 +256,28 @@ impl RedbStore {
         }
     }
 
+    /// A part of the rows with this file's name in what is wrong with it.
+    fn named<T>(&self, part: salvage::Part<T>) -> Salvage<T> {
+        let faults = part.unreadable.into_iter();
+        Salvage {
+            rows: part.rows,
+            unreadable: faults.map(|fault| fault.at(&self.path)).collect(),
+            cursor: part.cursor,
+        }
+    }
+
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T, StoreError> {
         guarded(&self.path, work)
     }
+}
+
+/// An empty file is no store yet.
+fn is_there(path: &Path) -> Result<()> {
+    let found = std::fs::metadata(path)?;
+    if found.is_file() && found.len() == 0 {
+        return Err(Fault::Damaged("it is empty".to_owned()));
+    }
+    Ok(())
 }
 
 /// Runs `work` on the file at `path`. redb returns most damage as an error, but not all of it: what it
@@ -300,6 +330,15 @@ impl Store for RedbStore {
         self.read(|snapshot| read::jobs(snapshot, filter, cursor, limit))
     }
 
+    fn job_places(
+        &self,
+        filter: &JobFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<Places, StoreError> {
+        self.read(|snapshot| read::places(snapshot, filter, cursor, limit))
+    }
+
     fn calls(
         &self,
         filter: &CallFilter,
@@ -307,6 +346,36 @@ impl Store for RedbStore {
         limit: usize,
     ) -> Result<CallPage, StoreError> {
         self.read(|snapshot| read::calls(snapshot, filter, cursor, limit))
+    }
+
+    fn salvage_jobs(
+        &self,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<Salvage<JobRecord>, StoreError> {
+        let part = self.read(|snapshot| salvage::jobs(snapshot, cursor, limit));
+        part.map(|part| self.named(part))
+    }
+
+    fn salvage_calls(
+        &self,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<Salvage<CallRecord>, StoreError> {
+        let part = self.read(|snapshot| salvage::calls(snapshot, cursor, limit));
+        part.map(|part| self.named(part))
+    }
+
+    fn usage_day(&self, filter: &UsageFilter) -> Result<UsageDay, StoreError> {
+        let (part, next) = self.read(|snapshot| salvage::usage_day(snapshot, filter))?;
+        let Salvage {
+            rows, unreadable, ..
+        } = self.named(part);
+        Ok(UsageDay {
+            rows,
+            unreadable,
+            next,
+        })
     }
 
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {

@@ -14,8 +14,8 @@ use super::schema::{
 };
 use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, Timestamp, UsageRow, limits};
 use crate::ports::{
-    CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Recovered, StatusCounts,
-    UsageFilter,
+    CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
+    StatusCounts, UsageFilter,
 };
 
 /// Reads the compact table alone, but for the few jobs with an open attempt.
@@ -67,19 +67,13 @@ pub(super) fn jobs(
         return Ok(filling.page);
     }
     // Jobs of a status are counted; those of a user or model have to be looked for.
-    let more = Some(&filter.more).filter(|more| !more.is_empty());
-    let counted = filter.user_id.is_none() && filter.model.is_none() && more.is_none();
+    let counted = filter.user_id.is_none() && filter.model.is_none() && filter.more.is_empty();
     let line = snapshot.open_table(schema::LINE)?;
     let last = if counted { filling.from } else { u64::MAX };
     for item in Newest::open(&line, filter.status, last)? {
         let (seq, status, row) = item?;
         let row: LineRow<'_> = decode("line", row.value())?;
-        if !filter.matches(status, &row.user, &row.model) {
-            continue;
-        }
-        if let Some(more) = more
-            && !(row.may_match(more) && more.matches(&bodies.job(row.id)?))
-        {
+        if !bodies.is_wanted(&row, status, filter)? {
             continue;
         }
         if filling.takes(seq) {
@@ -96,6 +90,43 @@ pub(super) fn jobs(
             .map_or_else(|| counts.total(), |s| counts.of(s));
     }
     Ok(page)
+}
+
+/// One look at the line from the cursor on: no request, no response, no count of all.
+pub(super) fn places(
+    snapshot: &ReadTransaction,
+    filter: &JobFilter,
+    cursor: Option<u64>,
+    limit: usize,
+) -> Result<Places> {
+    let bodies = Bodies::open(snapshot)?;
+    let from = cursor.unwrap_or(u64::MAX);
+    let mut found = Places::default();
+    // Adds a place, or, when there are enough, notes where to go on and says to stop.
+    let mut add = |seq: Seq, id: JobId| {
+        if found.places.len() == limit {
+            found.cursor = Some(seq.0);
+            return false;
+        }
+        found.places.push((seq, id));
+        true
+    };
+    if let Some(ids) = &filter.more.ids {
+        let wanted = bodies.wanted(ids, filter)?.into_iter();
+        let _ = wanted
+            .filter(|job| job.seq.0 <= from)
+            .all(|job| add(job.seq, job.id));
+        return Ok(found);
+    }
+    let line = snapshot.open_table(schema::LINE)?;
+    for item in Newest::open(&line, filter.status, from)? {
+        let (seq, status, row) = item?;
+        let row: LineRow<'_> = decode("line", row.value())?;
+        if bodies.is_wanted(&row, status, filter)? && !add(seq, row.id) {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// A page of jobs as it fills.
@@ -180,8 +211,12 @@ pub(super) fn calls(
             }
         }
     } else {
-        for item in calls.range(..=from)?.rev() {
+        for (looked_at, item) in calls.range(..=from)?.rev().enumerate() {
             let (seq, row) = item?;
+            if looked_at == limits::CALLS_LOOKED_AT_MAX {
+                page.cursor = Some(seq.value());
+                break;
+            }
             if !add(seq.value(), row.value())? {
                 break;
             }
@@ -247,19 +282,19 @@ pub(super) fn single<T: DeserializeOwned>(
     row.map(|row| decode("meta", row.value())).transpose()
 }
 
-type Bytes = &'static [u8];
-type Table<const N: usize> = ReadOnlyTable<&'static [u8; N], Bytes>;
+pub(super) type Bytes = &'static [u8];
+pub(super) type Table<const N: usize> = ReadOnlyTable<&'static [u8; N], Bytes>;
 type LineRange<'t> = Range<'t, &'static [u8; 9], Bytes>;
 
 /// The tables that a whole job is read from.
-struct Bodies {
+pub(super) struct Bodies {
     jobs: Table<16>,
     requests: Table<16>,
     responses: Table<16>,
 }
 
 impl Bodies {
-    fn open(snapshot: &ReadTransaction) -> Result<Self> {
+    pub(super) fn open(snapshot: &ReadTransaction) -> Result<Self> {
         Ok(Self {
             jobs: snapshot.open_table(schema::JOBS)?,
             requests: snapshot.open_table(schema::REQUESTS)?,
@@ -273,8 +308,17 @@ impl Bodies {
     }
 
     /// The job of a place in line.
-    fn job(&self, id: JobId) -> Result<Job> {
+    pub(super) fn job(&self, id: JobId) -> Result<Job> {
         self.find(id)?.ok_or_else(|| no_job(id))
+    }
+
+    /// Whether a filter lets a place in line through; looks at the job's row only if it has to.
+    fn is_wanted(&self, row: &LineRow<'_>, status: JobStatus, filter: &JobFilter) -> Result<bool> {
+        let more = &filter.more;
+        if !filter.matches(status, &row.user, &row.model) || !row.may_match(more) {
+            return Ok(false);
+        }
+        Ok(more.is_empty() || more.matches(&self.job(row.id)?))
     }
 
     /// Those of some jobs that a filter lets through, each once, newest first.
@@ -296,7 +340,7 @@ impl Bodies {
     }
 
     /// A job with its bodies.
-    fn whole(&self, job: Job) -> Result<JobRecord> {
+    pub(super) fn whole(&self, job: Job) -> Result<JobRecord> {
         let id = job.id;
         let request = self.requests.get(id.as_bytes())?;
         let request: Option<Request> = match request {
@@ -324,16 +368,22 @@ fn of_status<'t>(line: &'t Table<9>, status: JobStatus, last: u64) -> Result<Lin
 }
 
 /// A place in line: sequence, status, row.
-type Place<'t> = (Seq, JobStatus, AccessGuard<'t, Bytes>);
+pub(super) type Place<'t> = (Seq, JobStatus, AccessGuard<'t, Bytes>);
+
+#[cfg(test)]
+thread_local! {
+    /// How many places in line were looked at.
+    pub(super) static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
 
 /// The lines of several statuses as one, newest first.
-struct Newest<'t> {
+pub(super) struct Newest<'t> {
     lines: Vec<(JobStatus, LineRange<'t>, Option<Place<'t>>)>,
 }
 
 impl<'t> Newest<'t> {
     /// All jobs, or those of one status, up to the place `last`.
-    fn open(line: &'t Table<9>, status: Option<JobStatus>, last: u64) -> Result<Self> {
+    pub(super) fn open(line: &'t Table<9>, status: Option<JobStatus>, last: u64) -> Result<Self> {
         let wanted = JobStatus::ALL
             .into_iter()
             .filter(|s| status.is_none_or(|want| want == *s));
@@ -360,6 +410,8 @@ impl<'t> Iterator for Newest<'t> {
     type Item = Result<Place<'t>>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        #[cfg(test)]
+        LOOKED_AT.with(|rows| rows.set(rows.get() + 1));
         let seq = |head: &Option<Place<'t>>| head.as_ref().map(|(seq, ..)| *seq);
         let newest = self.lines.iter_mut().max_by_key(|(.., head)| seq(head))?;
         let (status, range, head) = newest;

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use onelane_actors::policy::prune::{Bodies, Finished};
+use onelane_actors::policy::prune::{Bodies, Finished, Shelf};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -23,7 +23,7 @@ use crate::ports::{MoreFilter, StatusCounts};
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file.
-pub(super) const STORE_VERSION: u64 = 3;
+pub(super) const STORE_VERSION: u64 = 4;
 /// The version of every row written.
 const ROW_VERSION: u64 = 1;
 
@@ -50,9 +50,17 @@ pub(super) const CALLS_BY_JOB: TableDefinition<&[u8; 20], u64> =
 pub(super) const BILLING_OPEN: TableDefinition<u64, ()> = TableDefinition::new("billing_open");
 /// Job id and the id of a job that waits for it ([`dependent_key`]).
 pub(super) const DEPENDENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::new("dependents");
-/// Finished jobs in the order in which they ended, those without bodies after those with them
-/// ([`finished_key`]): the job's id. Where retention looks for the oldest.
-pub(super) const FINISHED: TableDefinition<&[u8; 17], &[u8; 16]> = TableDefinition::new("finished");
+/// Completed and cancelled jobs that retention may take, in the order in which they ended, those without
+/// bodies after those with them ([`finished_key`]): the job's id. What may not go is in none of the three
+/// tables, so that the oldest that may is found, and how many there are is known, without a scan.
+pub(super) const FINISHED: TableDefinition<&[u8; 17], &[u8; 16]> =
+    TableDefinition::new(shelf_name(Shelf::Done));
+/// The same of failed jobs.
+pub(super) const DEAD_LETTERS: TableDefinition<&[u8; 17], &[u8; 16]> =
+    TableDefinition::new(shelf_name(Shelf::Failed));
+/// The same of completed and cancelled jobs of which only the bodies may go.
+pub(super) const IN_DOUBT: TableDefinition<&[u8; 17], &[u8; 16]> =
+    TableDefinition::new(shelf_name(Shelf::InDoubt));
 /// Day, model and user ([`usage_key`]): [`crate::model::UsageRow`].
 pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
 
@@ -61,6 +69,9 @@ pub(super) const DELIVERIES: TableDefinition<u64, &[u8]> = TableDefinition::new(
 /// When a pending delivery is due, and its place ([`due_key`]).
 pub(super) const DELIVERIES_DUE: TableDefinition<&[u8; 16], ()> =
     TableDefinition::new("deliveries_due");
+/// Job id and the id of a pending delivery of its end ([`told_key`]): until then its bodies are needed.
+pub(super) const DELIVERIES_OPEN: TableDefinition<&[u8; 24], ()> =
+    TableDefinition::new("deliveries_open");
 
 /// The names in [`META`].
 pub(super) mod meta {
@@ -301,6 +312,26 @@ pub(super) fn line_seq(key: &[u8; 9]) -> Seq {
     Seq(u64::from_be_bytes(*seq))
 }
 
+/// The table of a shelf.
+pub(super) const fn shelf(
+    shelf: Shelf,
+) -> TableDefinition<'static, &'static [u8; 17], &'static [u8; 16]> {
+    match shelf {
+        Shelf::Done => FINISHED,
+        Shelf::Failed => DEAD_LETTERS,
+        Shelf::InDoubt => IN_DOUBT,
+    }
+}
+
+/// The name of a shelf's table.
+pub(super) const fn shelf_name(shelf: Shelf) -> &'static str {
+    match shelf {
+        Shelf::Done => "finished",
+        Shelf::Failed => "dead_letters",
+        Shelf::InDoubt => "in_doubt",
+    }
+}
+
 /// Where the finished jobs with such bodies begin.
 pub(super) fn finished_from(bodies: Bodies) -> [u8; 17] {
     finished_at(bodies, Timestamp::from_millis(i64::MIN), Seq(0))
@@ -348,7 +379,7 @@ pub(super) const fn bodies_of(job: &Job) -> Bodies {
     }
 }
 
-/// A job's key in [`FINISHED`]; `None`: it is not finished.
+/// A job's key on whatever shelf it stands; `None`: it is not finished.
 pub(super) fn finished_key_of(job: &Job) -> Option<[u8; 17]> {
     Finished::of(job).map(|place| finished_key(bodies_of(job), &place))
 }
@@ -373,6 +404,10 @@ pub(super) fn due_of(key: &[u8; 16]) -> (Timestamp, DeliveryId) {
     )
 }
 
+pub(super) fn told_key(job: JobId, delivery: DeliveryId) -> [u8; 24] {
+    join(*job.as_bytes(), delivery.0.to_be_bytes())
+}
+
 pub(super) fn dependent_key(job: JobId, dependent: JobId) -> [u8; 32] {
     join(*job.as_bytes(), *dependent.as_bytes())
 }
@@ -393,6 +428,12 @@ pub(super) fn usage_key(key: &UsageKey) -> [u8; 20] {
 pub(super) fn usage_day(day: Day) -> ([u8; 20], [u8; 20]) {
     let day = day_bytes(day);
     (join(day, [0; 16]), join(day, [u8::MAX; 16]))
+}
+
+/// The day of a key in [`USAGE`].
+pub(super) fn day_of(key: &[u8; 20]) -> Day {
+    let (day, _) = key.split_first_chunk().unwrap_or((&[0; 4], &[]));
+    Day((u32::from_be_bytes(*day) ^ 0x8000_0000).cast_signed())
 }
 
 /// Days before 1970 come first.

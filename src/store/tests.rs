@@ -6,6 +6,7 @@ mod equal;
 mod faults;
 mod migration;
 mod owner;
+mod prune;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::path::Path;
 use onelane_actors::testing::sample::{self, job_id};
 
 use super::*;
-use crate::model::{Day, DeliveryStatus, Job, JobStatus, Request, UsageKey};
+use crate::model::{Day, DeliveryStatus, Job, JobStatus, Request, Seq, UsageKey};
 
 /// Small caches, so that pages are read from the file again.
 fn options(quick_repair: bool) -> StoreOptions {
@@ -176,10 +177,10 @@ fn a_store_of_a_newer_program_is_refused_and_left_alone() {
     let want = StoreError::Version {
         path: path.display().to_string(),
         found: 7,
-        known: 3,
+        known: 4,
     };
     assert_eq!(error, want);
-    write_meta(&path, schema::meta::VERSION, b"3");
+    write_meta(&path, schema::meta::VERSION, b"4");
     drop(open(&path));
 }
 
@@ -271,4 +272,34 @@ fn reads_see_one_moment_while_commits_go_on() {
     assert_eq!(store.counts().unwrap().completed, 60);
     assert!(store.job(job_id(60)).unwrap().is_some());
     assert_consistent(&store);
+}
+
+#[test]
+fn a_change_of_many_looks_at_each_place_once() {
+    const JOBS: u64 = 600;
+    let open = place();
+    let store = open();
+    let inserts: Vec<_> = (1..=JOBS).map(sample::insert).collect();
+    store.commit(&inserts).unwrap();
+    let mut filter = JobFilter {
+        user_id: Some("ada".to_owned()),
+        ..JobFilter::default()
+    };
+    filter.more.priority_max = Some(0);
+    let looked_at = || read::LOOKED_AT.with(std::cell::Cell::get);
+    let before = looked_at();
+    let (mut places, mut cursor, mut rounds) = (Vec::new(), None, 0);
+    loop {
+        let found = store.job_places(&filter, cursor, 50).unwrap();
+        places.extend(found.places);
+        rounds += 1;
+        cursor = found.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let want: Vec<_> = (1..=JOBS).rev().map(|n| (Seq(n), job_id(n))).collect();
+    assert_eq!((places, rounds), (want, 12));
+    // One more a round says that there is more, and the last says that there is not.
+    assert_eq!(looked_at() - before, JOBS + 12);
 }

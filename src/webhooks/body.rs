@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelane_actors::model::{
-    Alert, Delivery, Failure, FailureClass, Job, JobId, Notice, PastAlert, Timestamp,
+    Alert, Delivery, Failure, FailureClass, Job, JobId, JobStatus, Notice, PastAlert, Timestamp,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -25,15 +25,18 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
-    /// The job whose answer is a part of the body.
+    /// The job whose answer is a part of the body. One that failed has none of its own: what it has by
+    /// now is that of a later retry, and told with its end.
     pub(crate) fn result_of(self, delivery: &Delivery) -> Option<JobId> {
         match &delivery.notice {
-            Notice::JobEnded(job) if self.include_result => Some(job.id),
+            Notice::JobEnded(job) if self.include_result && job.status == JobStatus::Completed => {
+                Some(job.id)
+            }
             _ => None,
         }
     }
 
-    /// The body: the same for every try, as long as GLM's answer is kept.
+    /// The body: the same for every try, since GLM's answer is kept until the last.
     pub(crate) fn write(self, delivery: &Delivery, result: Option<Arc<RawValue>>) -> Bytes {
         let notice = &delivery.notice;
         let (event, at) = (notice.event(), delivery.created_at.to_rfc3339());
@@ -166,7 +169,7 @@ impl<'a> AlertView<'a> {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::{AlertKey, Currency, DeliveryId, JobStatus, Target};
+    use onelane_actors::model::{AlertKey, Currency, DeliveryId, Target};
     use onelane_actors::policy::delivery::made;
     use onelane_actors::testing::sample::{self, START};
     use serde_json::{Value, json};
@@ -215,6 +218,24 @@ mod tests {
         done.status = JobStatus::Completed;
         let told = body(Notice::JobEnded(Box::new(done)), Some(sample::answer(2)));
         assert_eq!(told["data"]["result"]["id"], "a2");
+    }
+
+    #[test]
+    fn the_answer_is_told_with_a_success_alone() {
+        let bodies = Bodies {
+            include_result: true,
+        };
+        let result_of = |status| {
+            let mut job = sample::new_job(1).job;
+            job.status = status;
+            let notice = Notice::JobEnded(Box::new(job));
+            let target = Target::Endpoint("ops".to_owned());
+            bodies.result_of(&made(DeliveryId(1), "a", notice, target, START))
+        };
+        assert_eq!(result_of(JobStatus::Completed), Some(sample::job_id(1)));
+        // It may be retried, and completed, before its failure is told.
+        assert_eq!(result_of(JobStatus::Failed), None);
+        assert_eq!(result_of(JobStatus::Cancelled), None);
     }
 
     #[test]

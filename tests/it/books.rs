@@ -71,6 +71,19 @@ impl Place {
     }
 }
 
+/// Puts something that is no row in the place of one.
+fn garble(path: &Path, table: &str, n: u64) {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table = redb::TableDefinition::<&[u8; 16], &[u8]>::new(table);
+    transaction
+        .open_table(table)
+        .unwrap()
+        .insert(sample::job_id(n).as_bytes(), b"garbled".as_slice())
+        .unwrap();
+    transaction.commit().unwrap();
+}
+
 /// Changes a row behind the store's back.
 fn damage(path: &Path, table: &str) {
     let database = redb::Database::open(path).unwrap();
@@ -157,13 +170,15 @@ fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
     let json = place.json("db stats --json");
     assert_eq!(json["jobs"]["completed"], 3);
     assert_eq!(json["jobs"]["failed"], 1);
-    assert_eq!(json["version"], 3);
+    assert_eq!(json["version"], 4);
     let tables = json["tables"].as_array().unwrap();
     let jobs = tables.iter().find(|t| t["name"] == "jobs").unwrap();
     assert_eq!(jobs["rows"], 5);
     assert!(jobs["bytes"].as_u64().unwrap() > 0);
     assert_eq!(json["jobsAccepted"]["oldest"], "2026-11-23T00:00:00.000Z");
-    assert_eq!(json["callsEnded"]["newest"], "2026-11-23T00:00:01.000Z");
+    // The last of the log is the oldest: the clock was set back.
+    assert_eq!(json["callsEnded"]["oldest"], "2026-11-23T00:00:01.000Z");
+    assert_eq!(json["callsEnded"]["newest"], "2026-11-26T00:00:00.000Z");
     // What the machine's clock calls old depends on the day on which this runs.
     assert!(json["prunable"]["jobs"].is_u64());
     let text = place.run("db stats").stdout;
@@ -223,6 +238,136 @@ fn db_export_writes_all_rows_and_overwrites_nothing() {
     );
     let usage = place.run("db export --what usage --format csv").stdout;
     assert_eq!(usage.lines().count(), 5, "{usage}");
+}
+
+#[test]
+fn db_export_leaves_out_what_can_t_be_read_and_says_so() {
+    let place = Place::new();
+    garble(&place.store(), "jobs", 3);
+    garble(&place.store(), "responses", 1);
+    for format in ["jsonl", "csv"] {
+        let line = format!("db export --what jobs --format {format}");
+        let output = place.run(&line);
+        assert_eq!(output.code, Some(3), "{}", output.stderr);
+        let rows = output.stdout.lines().count() - usize::from(format == "csv");
+        assert_eq!(rows, 3, "{}", output.stdout);
+        for n in [1, 3] {
+            let job = format!("job {}: table ", sample::job_id(n));
+            assert!(output.stderr.contains(&job), "{}", output.stderr);
+        }
+        let sum = "2 rows can't be read and were left out, 3 were written";
+        assert!(output.stderr.contains(sum), "{}", output.stderr);
+    }
+    let told = place.run("db export --what jobs --out jobs.jsonl --json");
+    assert_eq!(told.code, Some(3));
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((&told["rows"], &told["unreadable"]), (&3.into(), &2.into()));
+    let written = std::fs::read_to_string(place.dir.path().join("jobs.jsonl")).unwrap();
+    assert_eq!(written.lines().count(), 3);
+}
+
+#[test]
+fn an_export_that_fails_is_in_the_way_of_none_after_it() {
+    let place = Place::new();
+    let partial = place.dir.path().join("jobs.jsonl.partial");
+    // As a process leaves it that was killed.
+    std::fs::write(&partial, "half a li").unwrap();
+    let line = "db export --what jobs --out jobs.jsonl";
+    assert_eq!(place.run(line).code, Some(0));
+    assert!(!partial.exists());
+    let whole = std::fs::read(place.dir.path().join("jobs.jsonl")).unwrap();
+    let again = place.run(line);
+    assert_eq!(again.code, Some(2), "{}", again.stderr);
+    let is = std::fs::read(place.dir.path().join("jobs.jsonl")).unwrap();
+    assert_eq!(is, whole, "nothing is overwritten");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_is_full_is_not_passed_over() {
+    let place = Place::new();
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    for line in [
+        "stats --start 2026-11-23 --end 2026-11-30",
+        "db stats",
+        "db check",
+        "db export --what jobs",
+        "policy",
+        "prices",
+        "config show",
+        "--help",
+    ] {
+        let output = std::process::Command::new(assert_cmd::cargo::cargo_bin!("onelane"))
+            .current_dir(place.dir.path())
+            .env_clear()
+            .args(line.split_whitespace())
+            .stdout(full())
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {told}");
+        assert!(
+            told.contains("standard output can't be written: No space left"),
+            "{line}: {told}"
+        );
+    }
+}
+
+/// A byte of a page that holds rows is another, as after a fault of the drive.
+fn flip_a_byte(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let text = b"prompt 4";
+    let at = bytes.windows(text.len()).rposition(|w| w == text).unwrap();
+    bytes[at] = b'q';
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn db_check_tells_of_damaged_pages_and_of_rows_and_mends_only_when_asked() {
+    let place = Place::new();
+    damage(&place.store(), "responses");
+    flip_a_byte(&place.store());
+    let before = std::fs::read(place.store()).unwrap();
+    let found = place.run("db check");
+    assert_eq!(found.code, Some(3), "{}", found.stderr);
+    for part in ["has damaged pages", "--repair", "table responses: "] {
+        assert!(found.stdout.contains(part), "{part} in {}", found.stdout);
+    }
+    let json: Value = serde_json::from_str(&place.run("db check --json").stdout).unwrap();
+    assert_eq!(json["ok"], false);
+    assert!(json["damagedPages"].is_string());
+    assert_eq!(std::fs::read(place.store()).unwrap(), before, "untouched");
+    let repaired = place.run("db check --repair");
+    assert_eq!(repaired.code, Some(3), "{}", repaired.stdout);
+}
+
+#[test]
+fn whoever_only_looks_leaves_the_file_as_it_is() {
+    let place = Place::new();
+    // As if it had not been closed, and of an older version: opening it for work would write.
+    let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
+    store.commit(&[sample::insert(6)]).unwrap();
+    let crashed = std::fs::read(place.store()).unwrap();
+    drop(store);
+    std::fs::write(place.store(), &crashed).unwrap();
+    for line in [
+        "stats",
+        "db stats",
+        "db check",
+        "db export --what jobs",
+        "db export --what usage",
+    ] {
+        let output = place.run(line);
+        assert_eq!(output.code, Some(0), "{line}: {}", output.stderr);
+        let is = std::fs::read(place.store()).unwrap();
+        assert!(is == crashed, "{line} wrote to it");
+    }
+    assert_eq!(place.run("db export --what jobs").stdout.lines().count(), 6);
 }
 
 #[test]

@@ -21,6 +21,14 @@ pub enum CallOutcome {
 }
 
 impl CallOutcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Interrupted,
+    ];
+
     /// The name used in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {

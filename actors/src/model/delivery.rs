@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Alert, Job, JobStatus, PastAlert, Timestamp};
+use super::{Alert, Job, JobId, JobStatus, PastAlert, Timestamp};
 
 /// The place of a delivery among all; given by the store.
 #[derive(
@@ -43,6 +43,15 @@ pub const NOTICE_EVENTS: [&str; 5] = [
 ];
 
 impl Notice {
+    /// The job whose end it is.
+    #[must_use]
+    pub const fn job_id(&self) -> Option<JobId> {
+        match self {
+            Self::JobEnded(job) => Some(job.id),
+            Self::AlertRaised(_) | Self::AlertCleared(_) | Self::Test => None,
+        }
+    }
+
     /// The kind, as endpoints ask for it and as the body's `type` says it.
     #[must_use]
     pub const fn event(&self) -> &'static str {

@@ -67,11 +67,15 @@ pub const EVENTS_BUFFERED_MAX: usize = 4_096;
 pub const BULK_JOBS_MAX: usize = 256;
 /// Rows that one step of a pruning looks at.
 pub const PRUNE_ROWS_MAX: usize = 128;
+/// Bytes of requests and responses with which one step of a pruning ends.
+pub const PRUNE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// From one pruning to the next, in milliseconds.
 pub const PRUNE_EVERY_MS: u64 = 60_000;
 /// What ended less than so many milliseconds ago is not pruned for being too many: somebody may be about
 /// to read it, and the pace of a lane goes on from the latest calls after a restart.
 pub const PRUNE_SPARES_MS: u64 = PACE_MEMORY_MS;
+/// Rows of the call log that one page of a list looks at.
+pub const CALLS_LOOKED_AT_MAX: usize = 10_000;
 /// Jobs that may wait, unless configured otherwise.
 pub const QUEUE_JOBS_DEFAULT: u64 = 1_000_000;
 /// Restarts of actors within [`RESTART_WINDOW_MS`] before the process gives up.

@@ -8,10 +8,14 @@ pub struct Retention {
     pub calls_days: u32,
     /// Of more rows of the call log than this the oldest are pruned.
     pub calls_max: u64,
-    /// Completed, failed and cancelled jobs are pruned so many days after they ended.
+    /// Completed and cancelled jobs are pruned so many days after they ended.
     pub jobs_days: u32,
     /// Of more such jobs than this those that ended first are pruned.
     pub jobs_max: u64,
-    /// Their requests and responses are pruned so many days after they ended, and the jobs stay.
+    /// Failed jobs, which may be retried by hand, are pruned so many days after they ended.
+    pub failed_days: u32,
+    /// Of more failed jobs than this those that ended first are pruned.
+    pub failed_max: u64,
+    /// Requests and responses of completed and cancelled jobs and responses are pruned so many days after they ended, and the jobs stay.
     pub bodies_days: u32,
 }

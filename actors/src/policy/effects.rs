@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::prune::{self, Bodies, Finished};
+use super::prune::{self, Past};
 use super::transition::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 use crate::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
@@ -17,10 +17,7 @@ use crate::model::{
 
 /// The rows of a store inside one transaction: reads see what the transaction has written so far,
 /// and an error undoes all of it.
-pub trait Rows {
-    /// Why a row can't be read or written.
-    type Error;
-
+pub trait Rows: Past {
     /// A job's row.
     fn job(&mut self, id: JobId) -> Result<Option<Job>, Self::Error>;
 
@@ -76,37 +73,18 @@ pub trait Rows {
     /// day, model and user.
     fn log_call(&mut self, call: &CallRecord) -> Result<(), Self::Error>;
 
-    /// How many jobs are finished.
-    fn finished_count(&mut self) -> Result<u64, Self::Error>;
+    /// Removes a job with its request, its response and its place, and uncounts it. Answers the bytes of
+    /// the two.
+    fn remove_job(&mut self, job: &Job) -> Result<u64, Self::Error>;
 
-    /// The finished jobs with such bodies that come after a place, first ended first, at most so many.
-    fn finished(
-        &mut self,
-        bodies: Bodies,
-        after: Option<Finished>,
-        limit: usize,
-    ) -> Result<Vec<Finished>, Self::Error>;
+    /// Removes a finished job's request and response; its row says so from then on. Answers their bytes.
+    fn remove_bodies(&mut self, job: &Job) -> Result<u64, Self::Error>;
 
-    /// Whether a row of the call log of this job was maybe billed and nobody has found out yet.
-    fn has_open_billing(&mut self, id: JobId) -> Result<bool, Self::Error>;
-
-    /// Removes a job with its request, its response and its place, and uncounts it.
-    fn remove_job(&mut self, job: &Job) -> Result<(), Self::Error>;
-
-    /// Removes a finished job's request and response; its row says so from then on.
-    fn remove_bodies(&mut self, job: &Job) -> Result<(), Self::Error>;
-
-    /// Forgets for which job a user's idempotency key was used.
-    fn remove_key(&mut self, user_id: &str, key: &str) -> Result<(), Self::Error>;
+    /// Forgets that a user's idempotency key was used for this job, if it was, or if nobody can tell.
+    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<(), Self::Error>;
 
     /// Forgets that `dependent` waits for `id`, if that is remembered.
     fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
-
-    /// How many rows the call log has.
-    fn call_count(&mut self) -> Result<u64, Self::Error>;
-
-    /// The rows of the call log after a place, oldest first, at most so many.
-    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>, Self::Error>;
 
     /// Removes a row of the call log. The usage keeps what it has counted of it, and its place is never
     /// given again.
@@ -261,6 +239,8 @@ fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Verdict
     // Those it did not wait for any more are completed for good, and may be pruned by now.
     let open = match open_jobs(rows, &job.waits_for)? {
         Ok(open) => open,
+        // It was there when this one was submitted.
+        Err(Refusal::NoSuchDependency(id)) => return Ok(Err(Refusal::DependencyPruned(id))),
         Err(refusal) => return Ok(Err(refusal)),
     };
     job.waits_for = open.iter().map(|other| other.id).collect();

@@ -1,11 +1,17 @@
 //! Retention: which rows go, decided once for all stores. A pruning is cut into small changes, so that the
 //! lane's own transactions never wait long for one.
 //!
-//! Whatever the settings say, these stay: jobs that wait or run, jobs that others wait for, attempts of
-//! which nobody knows yet whether they were billed, with their jobs, and the usage aggregates.
+//! Whatever the settings say, these stay: jobs that wait or run, jobs that others wait for, jobs of which
+//! a webhook is still to be told (with request and response), attempts of which nobody knows yet whether
+//! they were billed, with their jobs, and the usage aggregates. A row that can't be read stays, too, and
+//! is passed over: one damaged row must not keep all others.
 
-use super::effects::Rows;
-use crate::model::{Job, JobId, Retention, Seq, Timestamp, limits};
+mod step;
+
+use crate::model::{CallRecord, Job, JobId, JobStatus, Retention, Seq, Timestamp, limits};
+
+pub(super) use step::prune;
+pub use step::{Look, look};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -14,12 +20,16 @@ const DAY_MS: u64 = 86_400_000;
 pub struct Prune {
     /// Which rows of the call log go.
     pub calls: Cut,
-    /// Which finished jobs go.
+    /// Which completed and cancelled jobs go.
     pub jobs: Cut,
-    /// Requests and responses of jobs that ended before this moment go.
+    /// Which failed jobs go.
+    pub failed: Cut,
+    /// Requests and responses of completed and cancelled jobs that ended before this moment go.
     pub bodies_before: Option<Timestamp>,
     /// How many rows it looks at, at most.
     pub rows_max: usize,
+    /// It ends with the job whose request and response bring what it removed of them to so many bytes.
+    pub bytes_max: u64,
     /// Where it goes on.
     pub from: PruneCursor,
 }
@@ -29,19 +39,86 @@ pub struct Prune {
 pub struct Cut {
     /// Those that ended before this moment.
     pub before: Option<Timestamp>,
-    /// The oldest of more than so many, as long as they ended before `settled`.
+    /// The oldest of more than so many, unless they ended between `settled` and `now`.
     pub most: Option<u64>,
-    /// What ended at this moment or later is not counted out: somebody may be about to read it.
+    /// What ended from here to `now` is not counted out: somebody may be about to read it.
     pub settled: Timestamp,
+    /// What ended after this moment ended by a clock that was ahead.
+    pub now: Timestamp,
 }
 
 /// How far a pruning has looked: rows up to here are gone or stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PruneCursor {
+    part: Part,
+    /// The last finished job of this part.
+    job: Option<Finished>,
     /// The last place of the call log.
-    pub call: u64,
-    /// The last finished job.
-    pub job: Option<Finished>,
+    call: u64,
+    /// Rows of this part that were passed over because nothing can be said of them.
+    stays: u64,
+}
+
+/// What a pruning goes through, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Part {
+    #[default]
+    Done,
+    Failed,
+    Bodies,
+    BodiesInDoubt,
+    Calls,
+}
+
+impl Part {
+    const fn next(self) -> Option<Self> {
+        match self {
+            Self::Done => Some(Self::Failed),
+            Self::Failed => Some(Self::Bodies),
+            Self::Bodies => Some(Self::BodiesInDoubt),
+            Self::BodiesInDoubt => Some(Self::Calls),
+            Self::Calls => None,
+        }
+    }
+}
+
+/// Where retention looks for the finished jobs of which something may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shelf {
+    /// Completed and cancelled.
+    Done,
+    /// Failed: dead letters, which are kept as long as somebody may want to retry them.
+    Failed,
+    /// Completed and cancelled, but maybe billed without anybody knowing: the job stays, its request and
+    /// response need not.
+    InDoubt,
+}
+
+impl Shelf {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Done, Self::Failed, Self::InDoubt];
+
+    /// Where a job stands; `None`: nothing of it may go.
+    #[must_use]
+    pub const fn of(job: &Job, bonds: Bonds) -> Option<Self> {
+        match (job.status, bonds) {
+            (JobStatus::Pending | JobStatus::Processing, _) => None,
+            (_, Bonds { notices: true, .. }) => None,
+            (JobStatus::Failed, Bonds { billing: true, .. }) => None,
+            (_, Bonds { billing: true, .. }) => Some(Self::InDoubt),
+            (JobStatus::Failed, _) => Some(Self::Failed),
+            (JobStatus::Completed | JobStatus::Cancelled, _) => Some(Self::Done),
+        }
+    }
+}
+
+/// What keeps a job that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bonds {
+    /// A call of it was maybe billed, and nobody has found out yet.
+    pub billing: bool,
+    /// Its end is still to be told to somebody.
+    pub notices: bool,
 }
 
 /// A finished job among others, in the order in which they ended.
@@ -66,6 +143,15 @@ impl Finished {
             id: job.id,
         })
     }
+
+    /// Behind all that ended at this moment.
+    const fn last_at(at: Timestamp) -> Self {
+        Self {
+            at,
+            seq: Seq(u64::MAX),
+            id: JobId::from_bytes([u8::MAX; 16]),
+        }
+    }
 }
 
 /// Whether a finished job's request and response are there.
@@ -77,8 +163,62 @@ pub enum Bodies {
     Pruned,
 }
 
+/// A row of the call log, as a pruning finds it.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// Its place.
+    pub seq: u64,
+    /// The row; `None`: it can't be read.
+    pub call: Option<CallRecord>,
+}
+
+/// What retention looks at, in a transaction or in a snapshot.
+pub trait Past {
+    /// Why a row can't be reached. One that is there but can't be decoded is not an error here.
+    type Error;
+
+    /// How many jobs stand on a shelf.
+    fn finished_count(&mut self, shelf: Shelf) -> Result<u64, Self::Error>;
+
+    /// The jobs on a shelf with such bodies that come after a place, first ended first, at most so many.
+    fn finished(
+        &mut self,
+        shelf: Shelf,
+        bodies: Bodies,
+        after: Option<Finished>,
+        limit: usize,
+    ) -> Result<Vec<Finished>, Self::Error>;
+
+    /// A job on a shelf; `None`: its row can't be read, or is not there.
+    fn finished_job(&mut self, id: JobId) -> Result<Option<Job>, Self::Error>;
+
+    /// How many rows the call log has, those left out that were maybe billed without anybody knowing.
+    fn call_count(&mut self) -> Result<u64, Self::Error>;
+
+    /// The rows of the call log after a place, oldest first, at most so many.
+    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<Logged>, Self::Error>;
+}
+
+/// A row that can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unreadable {
+    /// That of a finished job.
+    Job(JobId),
+    /// One at this place of the call log.
+    Call(u64),
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Job(id) => write!(f, "job {id}"),
+            Self::Call(seq) => write!(f, "the call at {seq}"),
+        }
+    }
+}
+
 /// What a step of a pruning did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pruned {
     /// Rows of the call log that are gone.
     pub calls: u64,
@@ -86,6 +226,8 @@ pub struct Pruned {
     pub jobs: u64,
     /// Jobs whose request and response are gone.
     pub bodies: u64,
+    /// What can't be read and was passed over.
+    pub unreadable: Vec<Unreadable>,
     /// Where the next step goes on; `None`: nothing more is to go.
     pub next: Option<PruneCursor>,
 }
@@ -110,191 +252,73 @@ impl Prune {
             before: before(days),
             most: (most > 0).then_some(most),
             settled: now.minus_ms(limits::PRUNE_SPARES_MS),
+            now,
         };
         Some(Self {
             calls: cut(retention.calls_days, retention.calls_max),
             jobs: cut(retention.jobs_days, retention.jobs_max),
+            failed: cut(retention.failed_days, retention.failed_max),
             bodies_before: before(retention.bodies_days),
             rows_max: limits::PRUNE_ROWS_MAX,
+            bytes_max: limits::PRUNE_BYTES_MAX,
             from: PruneCursor::default(),
         })
+    }
+
+    /// The step after one that only looked: what would be gone by then is not counted again.
+    #[must_use]
+    pub fn after_look(mut self, looked: &Look, next: PruneCursor) -> Self {
+        let raise = |cut: &mut Cut, rows: u64| {
+            cut.most = cut.most.map(|most| most.saturating_add(rows));
+        };
+        let count = |shelf| looked.jobs.iter().filter(|(on, _)| *on == shelf).count() as u64;
+        raise(&mut self.jobs, count(Shelf::Done));
+        raise(&mut self.failed, count(Shelf::Failed));
+        raise(&mut self.calls, looked.calls);
+        self.from = next;
+        self
     }
 }
 
 impl Cut {
     /// What is to go of so many rows, which are then asked for one by one, oldest first.
-    #[must_use]
-    pub fn of(self, rows: u64) -> Excess {
+    fn of(self, rows: u64, from: PruneCursor) -> Excess {
+        let rows = rows.saturating_sub(from.stays);
         let too_many = self.most.map_or(0, |most| rows.saturating_sub(most));
         Excess {
             cut: self,
             too_many,
         }
     }
-
-    const fn is_nothing(&self) -> bool {
-        self.before.is_none() && self.most.is_none()
-    }
 }
 
 /// What is still to go of rows of a kind.
-#[derive(Debug, Clone, Copy)]
-pub struct Excess {
+#[derive(Clone, Copy)]
+struct Excess {
     cut: Cut,
     too_many: u64,
 }
 
 impl Excess {
     /// Whether a row that ended at this moment is to go.
-    #[must_use]
-    pub fn takes(&self, ended: Timestamp) -> bool {
+    fn takes(&self, ended: Timestamp) -> bool {
         let too_old = self.cut.before.is_some_and(|before| ended < before);
-        too_old || (self.too_many > 0 && ended < self.cut.settled)
+        too_old || (self.too_many > 0 && !self.is_spared(ended))
     }
 
-    /// A row is gone.
-    pub const fn note_gone(&mut self) {
+    /// A row is gone, or is none that can go.
+    const fn note(&mut self) {
         self.too_many = self.too_many.saturating_sub(1);
     }
-}
 
-/// How a part of a step ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reached {
-    /// Nothing more is to go.
-    End,
-    /// It has looked at as many rows as it may.
-    Bound,
-}
-
-/// A step under way.
-struct Step<'r, R> {
-    rows: &'r mut R,
-    /// How many rows it may still look at.
-    left: usize,
-    cursor: PruneCursor,
-    pruned: Pruned,
-}
-
-/// Makes one step.
-pub(super) fn prune<R: Rows>(rows: &mut R, prune: &Prune) -> Result<Pruned, R::Error> {
-    let mut step = Step {
-        rows,
-        left: prune.rows_max,
-        cursor: prune.from,
-        pruned: Pruned::default(),
-    };
-    let parts = [
-        step.jobs(prune.jobs)?,
-        step.bodies(prune.bodies_before)?,
-        step.calls(prune.calls)?,
-    ];
-    let mut pruned = step.pruned;
-    pruned.next = parts.contains(&Reached::Bound).then_some(step.cursor);
-    Ok(pruned)
-}
-
-impl<R: Rows> Step<'_, R> {
-    fn jobs(&mut self, cut: Cut) -> Result<Reached, R::Error> {
-        if cut.is_nothing() {
-            return Ok(Reached::End);
-        }
-        let mut excess = cut.of(self.rows.finished_count()?);
-        let (after, bound) = (self.cursor.job, self.left);
-        let mut oldest = self.rows.finished(Bodies::Kept, after, bound)?;
-        oldest.extend(self.rows.finished(Bodies::Pruned, after, bound)?);
-        oldest.sort_unstable();
-        oldest.truncate(bound);
-        let reached = reached(oldest.len(), bound);
-        for finished in oldest {
-            if !excess.takes(finished.at) {
-                return Ok(Reached::End);
-            }
-            self.left -= 1;
-            self.cursor.job = Some(finished);
-            if let Some(job) = self.rows.job(finished.id)?
-                && self.is_free(&job)?
-            {
-                self.remove(&job)?;
-                excess.note_gone();
-                self.pruned.jobs += 1;
-            }
-        }
-        Ok(reached)
+    /// Whether no row is to go, however old.
+    const fn is_nothing(&self) -> bool {
+        self.cut.before.is_none() && self.too_many == 0
     }
 
-    /// Whether nobody waits for anything of the job. A delivery that is still to be made does not: it has
-    /// the job in it, and tells it without GLM's answer when that is gone.
-    fn is_free(&mut self, job: &Job) -> Result<bool, R::Error> {
-        Ok(job.status.is_terminal()
-            && !job.has_dependents
-            && !self.rows.has_open_billing(job.id)?)
-    }
-
-    fn remove(&mut self, job: &Job) -> Result<(), R::Error> {
-        if let Some(key) = &job.idempotency_key
-            && let Some((holder, _)) = self.rows.keyed(&job.user_id, key)?
-            && holder == job.id
-        {
-            self.rows.remove_key(&job.user_id, key)?;
-        }
-        // It ended by itself, and what it waited for may not have ended yet.
-        for other in &job.waits_for {
-            self.rows.remove_dependent(*other, job.id)?;
-        }
-        self.rows.remove_job(job)
-    }
-
-    fn bodies(&mut self, before: Option<Timestamp>) -> Result<Reached, R::Error> {
-        let Some(before) = before else {
-            return Ok(Reached::End);
-        };
-        let bound = self.left;
-        let oldest = self.rows.finished(Bodies::Kept, None, bound)?;
-        let reached = reached(oldest.len(), bound);
-        for finished in oldest {
-            if finished.at >= before {
-                return Ok(Reached::End);
-            }
-            self.left -= 1;
-            if let Some(job) = self.rows.job(finished.id)? {
-                self.rows.remove_bodies(&job)?;
-                self.pruned.bodies += 1;
-            }
-        }
-        Ok(reached)
-    }
-
-    fn calls(&mut self, cut: Cut) -> Result<Reached, R::Error> {
-        if cut.is_nothing() {
-            return Ok(Reached::End);
-        }
-        let mut excess = cut.of(self.rows.call_count()?);
-        let bound = self.left;
-        let oldest = self.rows.calls_after(self.cursor.call, bound)?;
-        let reached = reached(oldest.len(), bound);
-        for call in oldest {
-            if !excess.takes(call.ended_at) {
-                return Ok(Reached::End);
-            }
-            self.left -= 1;
-            self.cursor.call = call.seq;
-            if !call.is_billing_open() {
-                self.rows.remove_call(&call)?;
-                excess.note_gone();
-                self.pruned.calls += 1;
-            }
-        }
-        Ok(reached)
-    }
-}
-
-/// As many rows as were asked for may be followed by more.
-const fn reached(found: usize, bound: usize) -> Reached {
-    if found == bound {
-        Reached::Bound
-    } else {
-        Reached::End
+    /// Whether a row ended too short a time ago to be counted out.
+    fn is_spared(&self, ended: Timestamp) -> bool {
+        (self.cut.settled..=self.cut.now).contains(&ended)
     }
 }
 
@@ -321,7 +345,7 @@ mod tests {
         });
         assert_eq!(cut.jobs.before, None);
         assert_eq!(cut.bodies_before, None);
-        let excess = cut.calls.of(10);
+        let excess = cut.calls.of(10, PruneCursor::default());
         let edge = NOW.minus_ms(2 * DAY_MS);
         assert!(excess.takes(edge.minus_ms(1)));
         assert!(!excess.takes(edge));
@@ -333,14 +357,37 @@ mod tests {
             jobs_max: 3,
             ..Retention::default()
         });
-        let mut excess = cut.jobs.of(5);
+        let mut excess = cut.jobs.of(5, PruneCursor::default());
         let spared = NOW.minus_ms(limits::PRUNE_SPARES_MS);
         assert!(!excess.takes(spared));
+        assert!(!excess.takes(NOW));
         for _ in 0..2 {
             assert!(excess.takes(spared.minus_ms(1)));
-            excess.note_gone();
+            excess.note();
         }
         assert!(!excess.takes(spared.minus_ms(1)), "three are left");
-        assert!(!cut.jobs.of(3).takes(Timestamp::default()));
+        assert!(
+            !cut.jobs
+                .of(3, PruneCursor::default())
+                .takes(Timestamp::default())
+        );
+    }
+
+    #[test]
+    fn what_ended_by_a_clock_that_was_ahead_counts_like_what_is_old() {
+        let cut = prune(Retention {
+            calls_max: 3,
+            ..Retention::default()
+        });
+        assert!(
+            cut.calls
+                .of(4, PruneCursor::default())
+                .takes(NOW.plus_ms(1))
+        );
+        assert!(
+            !cut.calls
+                .of(3, PruneCursor::default())
+                .takes(NOW.plus_ms(1))
+        );
     }
 }

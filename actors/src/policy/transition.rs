@@ -412,6 +412,9 @@ pub enum Refusal {
     /// A job that it was to run after does not exist.
     #[error("there is no job {0} to run after")]
     NoSuchDependency(JobId),
+    /// A job that it runs after was pruned since: nobody knows any more whether it was completed.
+    #[error("job {0}, which it runs after, was pruned")]
+    DependencyPruned(JobId),
     /// A job that it was to run after has failed or was cancelled.
     #[error("job {job_id}, which it runs after, is {}", .status.name())]
     DependencyEnded {

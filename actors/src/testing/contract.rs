@@ -17,6 +17,7 @@ mod doubt;
 mod filters;
 mod notices;
 mod prune;
+mod spared;
 
 use std::sync::Arc;
 
@@ -25,11 +26,12 @@ pub use doubt::*;
 pub use filters::*;
 pub use notices::*;
 pub use prune::*;
+pub use spared::*;
 
 use super::sample::{self, job_id, new_job};
 use crate::model::{
     AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day, Hold, HoldKind, Job,
-    JobStatus, LaneState, Pause, Request, Seq, Timestamp, UsageRow,
+    JobStatus, LaneState, Pause, Request, Seq, Timestamp, UsageRow, limits,
 };
 use crate::policy::transition::{Applied, Dispatch, NewJob, Next, Refusal, Transition};
 use crate::ports::{
@@ -67,6 +69,7 @@ macro_rules! store_contract {
             a_list_of_jobs_is_newest_first_and_counts_all
             a_list_of_jobs_pages_without_gap_or_double
             the_call_log_is_newest_first_and_filtered
+            a_page_of_the_call_log_looks_at_so_many_rows
             usage_equals_the_call_log
             a_job_waits_for_all_that_it_runs_after
             a_job_after_completed_ones_is_free_at_once
@@ -102,6 +105,12 @@ macro_rules! store_contract {
             a_pruning_goes_on_where_its_last_step_ended
             the_key_of_a_pruned_job_is_free
             a_pruning_takes_its_place_in_a_batch
+            failed_jobs_have_a_retention_of_their_own
+            what_may_not_go_is_not_counted
+            a_job_stays_whole_until_its_end_is_told
+            a_clock_that_was_ahead_stops_no_pruning
+            a_step_of_a_pruning_removes_so_many_bytes
+            a_retry_after_what_was_pruned_says_why_not
         }
     };
     (@each $place:expr; $($promise:ident)*) => {$(
@@ -842,6 +851,39 @@ pub fn a_list_of_jobs_pages_without_gap_or_double<S: Store>(open: Open<'_, S>) {
     let second = store.jobs(&all, first.cursor, 10).unwrap();
     assert_eq!(ids(&second), [2, 1]);
     assert_eq!((second.total, second.cursor), (13, None));
+}
+
+/// A page of a list that hardly anything matches ends early and says where to go on; the time of a call
+/// narrows it.
+pub fn a_page_of_the_call_log_looks_at_so_many_rows<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    let calls = limits::CALLS_LOOKED_AT_MAX as u64 + 5;
+    let lives: Vec<_> = (1..=calls)
+        .map(|n| {
+            let mut complete = sample::complete(n, 1);
+            if let (Transition::Settle(settlement), 1 | 2) = (&mut complete, n) {
+                settlement.call.started_at = sample::START.minus_ms(n);
+            }
+            [sample::insert(n), sample::start(n), complete]
+        })
+        .collect();
+    for some in lives.chunks(1_000) {
+        done(&store, &some.concat());
+    }
+    let filter = CallFilter {
+        from: Some(sample::START.minus_ms(1)),
+        before: Some(sample::START),
+        ..CallFilter::default()
+    };
+    let first = store.calls(&filter, None, 10).unwrap();
+    assert_eq!((first.calls.len(), first.cursor), (0, Some(5)));
+    let rest = store.calls(&filter, first.cursor, 10).unwrap();
+    let found: Vec<_> = rest.calls.iter().map(|call| call.job_id).collect();
+    assert_eq!((found, rest.cursor), (vec![job_id(1)], None));
+    let all = store
+        .calls(&CallFilter::default(), None, usize::MAX)
+        .unwrap();
+    assert_eq!(all.calls.len(), limits::CALLS_LOOKED_AT_MAX);
 }
 
 /// The log by job, user, model and outcome, in pages.

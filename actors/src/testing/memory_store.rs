@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::value::RawValue;
 
 use crate::model::{
-    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
-    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq, Timestamp, UsageKey, UsageRow,
-    limits,
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId,
+    DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq,
+    Timestamp, UsageKey, UsageRow, limits,
 };
 use crate::policy::delivery::is_over;
 use crate::policy::effects::{Rows, apply_batch};
-use crate::policy::prune::{Bodies, Finished};
+use crate::policy::prune::{Bodies, Bonds, Finished, Logged, Past, Shelf};
 use crate::policy::transition::Transition;
 use crate::ports::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
@@ -176,11 +176,13 @@ impl Store for MemoryStore {
         let shared = self.shared();
         let mut page = CallPage::default();
         let from = ..=cursor.unwrap_or(u64::MAX);
-        for (seq, call) in shared.disk.calls.range(from).rev() {
-            if !filter.matches(call) {
+        let is_gone_through = filter.job_id.is_none() && !filter.billing_open;
+        for (looked_at, (seq, call)) in shared.disk.calls.range(from).rev().enumerate() {
+            let is_enough = is_gone_through && looked_at == limits::CALLS_LOOKED_AT_MAX;
+            if !filter.matches(call) && !is_enough {
                 continue;
             }
-            if page.calls.len() == limit {
+            if page.calls.len() == limit || is_enough {
                 page.cursor = Some(*seq);
                 break;
             }
@@ -286,12 +288,68 @@ impl Disk {
     fn in_line(&self) -> impl DoubleEndedIterator<Item = &JobRecord> {
         self.line.values().filter_map(|id| self.jobs.get(id))
     }
+
+    fn on_shelf(&self, shelf: Shelf) -> impl Iterator<Item = &Job> {
+        let jobs = self.jobs.values().map(|record| &record.job);
+        jobs.filter(move |job| Shelf::of(job, self.bonds(job.id)) == Some(shelf))
+    }
+
+    fn bonds(&self, id: JobId) -> Bonds {
+        let mut calls = self.calls.values();
+        let mut deliveries = self.deliveries.values();
+        Bonds {
+            billing: calls.any(|call| call.job_id == id && call.is_billing_open()),
+            notices: deliveries.any(|row| {
+                row.status == DeliveryStatus::Pending && row.notice.job_id() == Some(id)
+            }),
+        }
+    }
 }
 
-impl Rows for Disk {
+impl Past for Disk {
     // Every row that is asked for was written, and memory does not fail.
     type Error = Infallible;
 
+    fn finished_count(&mut self, shelf: Shelf) -> Result<u64, Infallible> {
+        Ok(self.on_shelf(shelf).count() as u64)
+    }
+
+    fn finished(
+        &mut self,
+        shelf: Shelf,
+        bodies: Bodies,
+        after: Option<Finished>,
+        limit: usize,
+    ) -> Result<Vec<Finished>, Infallible> {
+        let of_such = |job: &&Job| job.bodies_pruned == (bodies == Bodies::Pruned);
+        let finished = self.on_shelf(shelf).filter(of_such);
+        let finished = finished.filter_map(Finished::of);
+        let mut finished: Vec<_> = finished.filter(|place| Some(*place) > after).collect();
+        finished.sort_unstable();
+        finished.truncate(limit);
+        Ok(finished)
+    }
+
+    fn finished_job(&mut self, id: JobId) -> Result<Option<Job>, Infallible> {
+        self.job(id)
+    }
+
+    fn call_count(&mut self) -> Result<u64, Infallible> {
+        let settled = self.calls.values().filter(|call| !call.is_billing_open());
+        Ok(settled.count() as u64)
+    }
+
+    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<Logged>, Infallible> {
+        let rows = self.calls.range(seq + 1..).take(limit);
+        let logged = |(seq, call): (&u64, &CallRecord)| Logged {
+            seq: *seq,
+            call: Some(call.clone()),
+        };
+        Ok(rows.map(logged).collect())
+    }
+}
+
+impl Rows for Disk {
     fn job(&mut self, id: JobId) -> Result<Option<Job>, Infallible> {
         Ok(self.jobs.get(&id).map(|record| record.job.clone()))
     }
@@ -405,49 +463,33 @@ impl Rows for Disk {
         Ok(())
     }
 
-    fn finished_count(&mut self) -> Result<u64, Infallible> {
-        let counts = &self.counts;
-        Ok(counts.completed + counts.failed + counts.cancelled)
-    }
-
-    fn finished(
-        &mut self,
-        bodies: Bodies,
-        after: Option<Finished>,
-        limit: usize,
-    ) -> Result<Vec<Finished>, Infallible> {
-        let of_such = |job: &&Job| job.bodies_pruned == (bodies == Bodies::Pruned);
-        let jobs = self.jobs.values().map(|record| &record.job);
-        let finished = jobs.filter(of_such).filter_map(Finished::of);
-        let mut finished: Vec<_> = finished.filter(|place| Some(*place) > after).collect();
-        finished.sort_unstable();
-        finished.truncate(limit);
-        Ok(finished)
-    }
-
-    fn has_open_billing(&mut self, id: JobId) -> Result<bool, Infallible> {
-        let mut calls = self.calls.values();
-        Ok(calls.any(|call| call.job_id == id && call.is_billing_open()))
-    }
-
-    fn remove_job(&mut self, job: &Job) -> Result<(), Infallible> {
+    fn remove_job(&mut self, job: &Job) -> Result<u64, Infallible> {
         self.counts.removed(job.status);
         self.line.remove(&job.seq);
-        self.jobs.remove(&job.id);
-        Ok(())
+        let record = self.jobs.remove(&job.id);
+        Ok(record.map_or(0, |record| record.body_bytes() as u64))
     }
 
-    fn remove_bodies(&mut self, job: &Job) -> Result<(), Infallible> {
-        if let Some(record) = self.jobs.get_mut(&job.id) {
-            record.job.bodies_pruned = true;
-            record.request = None;
-            record.response = None;
+    fn remove_bodies(&mut self, job: &Job) -> Result<u64, Infallible> {
+        let Some(record) = self.jobs.get_mut(&job.id) else {
+            return Ok(0);
+        };
+        let bytes = record.body_bytes() as u64;
+        record.job.bodies_pruned = true;
+        record.request = None;
+        record.response = None;
+        Ok(bytes)
+    }
+
+    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<(), Infallible> {
+        let key = (user_id.to_owned(), key.to_owned());
+        if self
+            .keys
+            .get(&key)
+            .is_some_and(|(holder, _)| *holder == job)
+        {
+            self.keys.remove(&key);
         }
-        Ok(())
-    }
-
-    fn remove_key(&mut self, user_id: &str, key: &str) -> Result<(), Infallible> {
-        self.keys.remove(&(user_id.to_owned(), key.to_owned()));
         Ok(())
     }
 
@@ -456,15 +498,6 @@ impl Rows for Disk {
             dependents.remove(&dependent);
         }
         Ok(())
-    }
-
-    fn call_count(&mut self) -> Result<u64, Infallible> {
-        Ok(self.calls.len() as u64)
-    }
-
-    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>, Infallible> {
-        let rows = self.calls.range(seq + 1..).take(limit);
-        Ok(rows.map(|(_, call)| call.clone()).collect())
     }
 
     fn remove_call(&mut self, call: &CallRecord) -> Result<(), Infallible> {

@@ -11,6 +11,7 @@ use onelane_actors::model::{
 use onelane_actors::ports::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, JobFilter, JobPage, JobRecord, UsageFilter,
 };
+use onelane_actors::testing::MemoryStore;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -19,6 +20,7 @@ use crate::api::lane::{Answer, Lane};
 use crate::config::{Config, Loaded, PolicyRow, Prices};
 use crate::error::Error;
 use crate::estimate::{self, JobEstimate};
+use crate::export::{Export, Part};
 use crate::orchestrator::{
     DeadLetters, JobDetail, LaneStatus, Metrics, Selection, Submission, Submitted,
 };
@@ -29,6 +31,8 @@ use crate::statistics::{StatisticsQuery, StatisticsRow, summarise};
 pub(super) struct State {
     pub(super) jobs: Vec<JobRecord>,
     pub(super) calls: Vec<CallRecord>,
+    /// What is exported.
+    pub(super) store: MemoryStore,
     pub(super) usage: Vec<UsageRow>,
     pub(super) usage_filter: Option<UsageFilter>,
     pub(super) page: Option<(JobFilter, Option<u64>, usize)>,
@@ -313,6 +317,13 @@ impl Lane for FakeLane {
             state.usage_filter = Some(query.filter);
             rows
         })))
+    }
+
+    fn export_part(&self, mut export: Export) -> Answer<'_, Option<(Part, Export)>> {
+        let part = self.with(|state| export.next(&state.store));
+        now(part
+            .map(|part| part.map(|part| (part, export)))
+            .map_err(Error::from))
     }
 
     fn metrics(&self) -> Answer<'_, Metrics> {

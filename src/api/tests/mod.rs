@@ -5,6 +5,7 @@ mod control;
 mod fake;
 mod gateway;
 mod jobs;
+mod log;
 mod money;
 mod notify;
 pub(in crate::api) mod sample;

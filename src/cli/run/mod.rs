@@ -103,13 +103,18 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         end,
     };
     // Results on standard output are not mixed with anything.
-    let tell = if json && !results.is_stdout() {
-        super::say
-    } else {
-        super::note
-    };
-    tell(&if json { summary.json() } else { summary.text() });
-    Ok(summary.exit())
+    let told = if json { summary.json() } else { summary.text() };
+    let exit = summary.exit();
+    if !json || results.is_stdout() {
+        super::note(&told);
+    } else if let Err(error) = super::say(&told) {
+        // What became of the jobs says more than that it could not be told.
+        if exit == Exit::Done {
+            return Err(error);
+        }
+        error.print(json);
+    }
+    Ok(exit)
 }
 
 /// Where results go; not into the input itself.

@@ -64,7 +64,10 @@ fn breaker() -> Value {
 
 /// The part of the view that is about retention.
 fn retention() -> Value {
-    json!({"callsDays": 0, "callsMax": 0, "jobsDays": 0, "jobsMax": 0, "bodiesDays": 0})
+    json!({
+        "callsDays": 0, "callsMax": 0, "jobsDays": 0, "jobsMax": 0, "failedDays": 0, "failedMax": 0,
+        "bodiesDays": 0,
+    })
 }
 
 #[test]

@@ -1,87 +1,91 @@
 //! What retention asks of the tables: the oldest rows, and that some go.
 
-use std::ops::Bound;
-
-use onelane_actors::policy::prune::{Bodies, Finished};
-use redb::{ReadableTable as _, ReadableTableMetadata as _};
+use onelane_actors::policy::prune::{Bodies, Finished, Logged, Past, Shelf};
+use redb::ReadableTableMetadata as _;
 
 use super::Transaction;
-use crate::model::{AttemptNo, CallRecord, Job, JobId};
-use crate::store::error::Result;
-use crate::store::schema::{self, decode_call};
+use crate::model::{CallRecord, Job, JobId};
+use crate::store::error::{Fault, Result};
+use crate::store::{past, schema};
 
-impl Transaction<'_> {
-    pub(super) fn finished_places(
+impl Past for Transaction<'_> {
+    type Error = Fault;
+
+    fn finished_count(&mut self, shelf: Shelf) -> Result<u64> {
+        self.write_changed()?;
+        Ok(self.shelf(shelf)?.len()?)
+    }
+
+    fn finished(
         &mut self,
+        shelf: Shelf,
         bodies: Bodies,
         after: Option<Finished>,
         limit: usize,
     ) -> Result<Vec<Finished>> {
         self.write_changed()?;
-        let first = match &after {
-            Some(place) => Bound::Excluded(schema::finished_key(bodies, place)),
-            None => Bound::Included(schema::finished_from(bodies)),
-        };
-        let range = (
-            first.as_ref(),
-            Bound::Included(&schema::finished_to(bodies)),
-        );
-        let table = self.finished.open()?;
-        let mut finished = Vec::new();
-        for item in table.range::<&[u8; 17]>(range)?.take(limit) {
-            let (key, id) = item?;
-            finished.push(schema::finished_of(key.value(), id.value()));
-        }
-        Ok(finished)
+        past::places(self.shelf(shelf)?, bodies, after, limit)
     }
 
-    pub(super) fn finds_open_billing(&mut self, id: JobId) -> Result<bool> {
-        if self.billing_open.open()?.is_empty()? {
-            return Ok(false);
-        }
-        let first = schema::call_key(id, AttemptNo(0));
-        let last = schema::call_key(id, AttemptNo(u32::MAX));
+    fn finished_job(&mut self, id: JobId) -> Result<Option<Job>> {
+        past::finished_job(self.jobs.open()?, id)
+    }
+
+    fn call_count(&mut self) -> Result<u64> {
+        let open = self.billing_open.open()?.len()?;
+        Ok(self.calls.open()?.len()?.saturating_sub(open))
+    }
+
+    fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<Logged>> {
+        past::log_after(self.calls.open()?, seq, limit)
+    }
+}
+
+impl Transaction<'_> {
+    /// Puts a job where retention looks for it, if anything of it may go.
+    pub(super) fn shelve(&mut self, job: &Job) -> Result<()> {
+        let Some(key) = schema::finished_key_of(job) else {
+            return Ok(());
+        };
         let open = self.billing_open.open()?;
         let by_job = self.calls_by_job.open()?;
-        for item in by_job.range::<&[u8; 20]>(&first..=&last)? {
-            if open.get(item?.1.value())?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    pub(super) fn take_job(&mut self, job: &Job) -> Result<()> {
-        self.counters.removed(job.status);
-        self.jobs.open()?.remove(job.id.as_bytes())?;
-        self.take_bodies(job.id)?;
-        let key = schema::line_key(job.status, job.seq);
-        self.line.open()?.remove(&key)?;
-        if let Some(key) = schema::finished_key_of(job) {
-            self.finished.open()?.remove(&key)?;
+        let bonds = past::bonds(open, by_job, self.deliveries_open.open()?, job.id)?;
+        if let Some(shelf) = Shelf::of(job, bonds) {
+            self.shelf(shelf)?.insert(&key, job.id.as_bytes())?;
         }
         Ok(())
     }
 
-    pub(super) fn strip(&mut self, job: &Job) -> Result<()> {
-        self.take_bodies(job.id)?;
+    /// Takes a job from where it stood.
+    pub(super) fn unshelve(&mut self, key: &[u8; 17]) -> Result<()> {
+        for shelf in Shelf::ALL {
+            self.shelf(shelf)?.remove(key)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_job(&mut self, job: &Job) -> Result<u64> {
+        self.counters.removed(job.status);
+        self.jobs.open()?.remove(job.id.as_bytes())?;
+        let bytes = self.take_bodies(job.id)?;
+        let key = schema::line_key(job.status, job.seq);
+        self.line.open()?.remove(&key)?;
         if let Some(key) = schema::finished_key_of(job) {
-            self.finished.open()?.remove(&key)?;
+            self.unshelve(&key)?;
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn strip(&mut self, job: &Job) -> Result<u64> {
+        let bytes = self.take_bodies(job.id)?;
+        if let Some(key) = schema::finished_key_of(job) {
+            self.unshelve(&key)?;
         }
         self.put(&Job {
             bodies_pruned: true,
             ..job.clone()
-        })
-    }
-
-    pub(super) fn log_after(&mut self, seq: u64, limit: usize) -> Result<Vec<CallRecord>> {
-        let after = (Bound::Excluded(seq), Bound::Unbounded);
-        let mut found = Vec::new();
-        for item in self.calls.open()?.range::<u64>(after)?.take(limit) {
-            let (seq, row) = item?;
-            found.push(decode_call(seq.value(), row.value())?);
-        }
-        Ok(found)
+        })?;
+        Ok(bytes)
     }
 
     pub(super) fn take_call(&mut self, call: &CallRecord) -> Result<()> {
@@ -93,9 +97,11 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn take_bodies(&mut self, id: JobId) -> Result<()> {
-        self.requests.open()?.remove(id.as_bytes())?;
-        self.responses.open()?.remove(id.as_bytes())?;
-        Ok(())
+    fn take_bodies(&mut self, id: JobId) -> Result<u64> {
+        let request = self.requests.open()?.remove(id.as_bytes())?;
+        let request = request.map_or(0, |row| row.value().len());
+        let response = self.responses.open()?.remove(id.as_bytes())?;
+        let response = response.map_or(0, |row| row.value().len());
+        Ok(request as u64 + response as u64)
     }
 }

@@ -55,8 +55,8 @@ enum Step {
     Redeliver(u64, u32),
     Forget(u64),
     Alerts(u8),
-    /// Which calls, jobs and bodies go: by age in days, by number; how many rows a step looks at.
-    Prune(Cuts, Cuts, Option<u64>, usize),
+    /// Which calls, jobs, failed jobs and bodies go: by age in days, by number; how many rows a step looks at.
+    Prune(Cuts, Cuts, Cuts, Option<u64>, usize),
 }
 
 /// By age in days, and by number.
@@ -116,8 +116,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..12_u64, any::<u32>()).prop_map(|(id, at)| Step::Redeliver(id, at)),
         1 => (1..12_u64).prop_map(Step::Forget),
         1 => any::<u8>().prop_map(Step::Alerts),
-        3 => (cuts(), cuts(), prop::option::of(0..4_u64), 1..8_usize)
-            .prop_map(|(calls, jobs, bodies, rows)| Step::Prune(calls, jobs, bodies, rows)),
+        3 => (cuts(), cuts(), cuts(), prop::option::of(0..4_u64), 1..8_usize)
+            .prop_map(|(calls, jobs, failed, bodies, rows)| {
+                Step::Prune(calls, jobs, failed, bodies, rows)
+            }),
     ]
 }
 
@@ -320,18 +322,21 @@ impl Step {
                 });
                 Transition::Alerts(Box::new(book))
             }
-            Self::Prune(calls, jobs, bodies, rows_max) => {
+            Self::Prune(calls, jobs, failed, bodies, rows_max) => {
                 let day = |days: u64| sample::START.plus_ms(days * 86_400_000);
                 let cut = |(age, most): Cuts| Cut {
                     before: age.map(day),
                     most,
                     settled: day(2),
+                    now: day(3),
                 };
                 Transition::Prune(Box::new(Prune {
                     calls: cut(calls),
                     jobs: cut(jobs),
+                    failed: cut(failed),
                     bodies_before: bodies.map(day),
                     rows_max,
+                    bytes_max: u64::MAX,
                     from: PruneCursor::default(),
                 }))
             }
@@ -552,7 +557,11 @@ proptest! {
     #[test]
     fn pruning_takes_nothing_from_the_sums(
         rounds in prop::collection::vec(
-            (prop::collection::vec(steps(), 1..10), cuts(), cuts(), prop::option::of(0..4_u64)),
+            (
+                prop::collection::vec(steps(), 1..10),
+                (cuts(), cuts(), cuts()),
+                prop::option::of(0..4_u64),
+            ),
             1..12,
         ),
     ) {
@@ -570,13 +579,13 @@ proptest! {
             model: None,
             user_id: None,
         };
-        for (steps, calls, jobs, bodies) in rounds {
+        for (steps, (calls, jobs, failed), bodies) in rounds {
             let steps = [beginning(), steps.concat()].concat();
             let batch = batch_of(&steps, &memory);
             commit(&batch);
             let before = redb.usage(&any_day).unwrap();
             let waiting = format!("{:?}", redb.recover().unwrap());
-            commit(&[Step::Prune(calls, jobs, bodies, 100).transition(&memory)]);
+            commit(&[Step::Prune(calls, jobs, failed, bodies, 100).transition(&memory)]);
             prop_assert_eq!(redb.usage(&any_day).unwrap(), before);
             prop_assert_eq!(format!("{:?}", redb.recover().unwrap()), waiting);
         }

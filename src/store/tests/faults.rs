@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::disk::Disk;
 use super::*;
-use crate::model::{Request, Timestamp};
+use crate::model::Request;
 
 const BATCHES: u64 = 6;
 
@@ -54,11 +54,12 @@ fn prune() -> Transition {
         },
         calls: Cut {
             most: Some(4),
-            settled: Timestamp::from_millis(i64::MAX),
             ..Cut::default()
         },
+        failed: Cut::default(),
         bodies_before: Some(sample::START.plus_ms(1_001)),
         rows_max: 100,
+        bytes_max: u64::MAX,
         from: PruneCursor::default(),
     }))
 }

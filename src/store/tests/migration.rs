@@ -95,7 +95,7 @@ fn found_on(disk: &Disk) -> (String, usize) {
 }
 
 const OLD: (&str, usize) = ("1", 9);
-const NEW: (&str, usize) = ("3", 14);
+const NEW: (&str, usize) = ("4", 17);
 
 /// Checks that all that the old store held is there, as this program knows it.
 fn assert_migrated(store: &RedbStore) {

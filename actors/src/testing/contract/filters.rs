@@ -59,6 +59,18 @@ fn check(store: &impl Store, filter: &JobFilter, want: &[u64]) {
             }
         }
         assert_eq!(seen, want, "{filter:?} by {limit}");
+        let (mut places, mut cursor) = (Vec::new(), None);
+        loop {
+            let found = store.job_places(filter, cursor, limit).unwrap();
+            assert!(found.places.len() <= limit, "{filter:?}");
+            places.extend(found.places.iter().map(|(_, id)| *id));
+            cursor = found.cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let want: Vec<_> = want.iter().map(|n| job_id(*n)).collect();
+        assert_eq!(places, want, "the places of {filter:?} by {limit}");
     }
 }
 

@@ -6,36 +6,39 @@ use crate::policy::prune::{Cut, Prune, PruneCursor, Pruned};
 const HOUR_MS: u64 = 3_600_000;
 
 /// A step that takes nothing and looks at everything.
-fn nothing() -> Prune {
+pub(super) fn nothing() -> Prune {
     Prune {
         calls: Cut::default(),
         jobs: Cut::default(),
+        failed: Cut::default(),
         bodies_before: None,
         rows_max: 1_000,
+        bytes_max: u64::MAX,
         from: PruneCursor::default(),
     }
 }
 
-fn hour(hours: u64) -> Timestamp {
+pub(super) fn hour(hours: u64) -> Timestamp {
     sample::START.plus_ms(hours * HOUR_MS)
 }
 
-fn before(moment: Timestamp) -> Cut {
+pub(super) fn before(moment: Timestamp) -> Cut {
     Cut {
         before: Some(moment),
         ..Cut::default()
     }
 }
 
-fn most(rows: u64) -> Cut {
+pub(super) fn most(rows: u64) -> Cut {
     Cut {
         most: Some(rows),
-        settled: Timestamp::from_millis(i64::MAX),
+        settled: hour(99),
+        now: hour(99),
         ..Cut::default()
     }
 }
 
-fn prune(store: &impl Store, step: Prune) -> Pruned {
+pub(super) fn prune(store: &impl Store, step: Prune) -> Pruned {
     match done(store, &[Transition::Prune(Box::new(step))]).remove(0) {
         Applied::Pruned(pruned) => pruned,
         other => panic!("a pruning, not {other:?}"),
@@ -43,7 +46,7 @@ fn prune(store: &impl Store, step: Prune) -> Pruned {
 }
 
 /// Job `n` from submission to answer, in hour `n`.
-fn life(n: u64) -> [Transition; 3] {
+pub(super) fn life(n: u64) -> [Transition; 3] {
     let Transition::Settle(mut settlement) = sample::complete(n, 1) else {
         unreachable!()
     };
@@ -56,7 +59,7 @@ fn life(n: u64) -> [Transition; 3] {
 }
 
 /// Those of jobs 1 to 9 that are there.
-fn jobs_left(store: &impl Store) -> Vec<u64> {
+pub(super) fn jobs_left(store: &impl Store) -> Vec<u64> {
     let left: Vec<u64> = (1..=9)
         .filter(|n| store.job(job_id(*n)).unwrap().is_some())
         .collect();
@@ -67,7 +70,7 @@ fn jobs_left(store: &impl Store) -> Vec<u64> {
 }
 
 /// The jobs of the calls that are in the log, oldest call first.
-fn calls_left(store: &impl Store) -> Vec<u64> {
+pub(super) fn calls_left(store: &impl Store) -> Vec<u64> {
     let page = store.calls(&CallFilter::default(), None, 100).unwrap();
     let number = |call: &crate::model::CallRecord| u64::from(call.job_id.as_bytes()[15]);
     page.calls.iter().rev().map(number).collect()
@@ -156,14 +159,17 @@ pub fn the_call_log_is_pruned_and_the_usage_stays<S: Store>(open: Open<'_, S>) {
     assert_eq!(store.usage(&any_day()).unwrap()[0].calls, 6);
 }
 
+/// Job `n` given up in hour `n`.
+fn given_up(n: u64) -> [Transition; 2] {
+    let (at, job_id) = (hour(n), job_id(n));
+    [sample::insert(n), Transition::Cancel { job_id, at }]
+}
+
 /// Requests and responses go before their jobs; such a job says so and can't be retried.
 pub fn bodies_are_pruned_and_their_jobs_stay<S: Store>(open: Open<'_, S>) {
     let store = open();
     done(&store, &life(1));
-    done(
-        &store,
-        &[sample::insert(2), sample::start(2), sample::fail(2, 1)],
-    );
+    done(&store, &given_up(2));
     done(&store, &life(3));
     let bodies = Prune {
         bodies_before: Some(hour(3)),
