@@ -383,6 +383,13 @@ pub(crate) fn endpoint_url(text: &str) -> Result<String, String> {
     Ok(url.into())
 }
 
+/// Scheme and host of a URL: what of an endpoint may be shown, since the rest may be a token.
+#[must_use]
+pub(crate) fn site(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    Some(format!("{}://{}", url.scheme(), url.host_str()?))
+}
+
 /// Decimal text of an amount an hour.
 pub(crate) fn amount(text: &str) -> Result<String, String> {
     let amount: Price = text

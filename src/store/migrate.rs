@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use onelane_actors::policy::estimate;
-use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Deserialize;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
-use super::schema::{self, LineRow, META, decode, decode_call, encode, meta, no_job, no_request};
+use super::schema::{
+    self, Counters, LineRow, META, decode, decode_call, encode, meta, no_job, no_request,
+};
 use crate::model::{
-    DEFAULT_LANE, HoldKind, Job, JobId, JobStatus, LaneState, Request, Seq, UsageKey, UsageRow,
+    DEFAULT_LANE, Delivery, DeliveryCounts, HoldKind, Job, JobId, JobStatus, LaneState, Request,
+    Seq, UsageKey, UsageRow,
 };
 
 /// Brings a store of the version `found`, which is an older one, up to [`schema::STORE_VERSION`].
@@ -30,6 +33,9 @@ pub(super) fn migrate(database: &Database, found: u64, options: StoreOptions) ->
     if found < 3 {
         from_2_to_3(&transaction)?;
     }
+    if found < 4 {
+        from_3_to_4(&transaction)?;
+    }
     let version = schema::STORE_VERSION.to_string();
     transaction
         .open_table(META)?
@@ -40,8 +46,6 @@ pub(super) fn migrate(database: &Database, found: u64, options: StoreOptions) ->
 /// Version 2 knows lanes, chains, estimated tokens, and which calls were maybe billed.
 fn from_1_to_2(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::DEPENDENTS)?;
-    transaction.open_table(schema::DELIVERIES)?;
-    transaction.open_table(schema::DELIVERIES_DUE)?;
     note_open_billing(transaction)?;
     estimate_tokens(transaction)?;
     give_lane_its_own(transaction)
@@ -51,6 +55,34 @@ fn from_1_to_2(transaction: &WriteTransaction) -> Result<()> {
 fn from_2_to_3(transaction: &WriteTransaction) -> Result<()> {
     note_finished(transaction)?;
     count_ends(transaction)
+}
+
+/// Version 4 has a line of deliveries for each receiver, and counts them.
+fn from_3_to_4(transaction: &WriteTransaction) -> Result<()> {
+    const ALL_IN_ONE: TableDefinition<&[u8; 16], ()> = TableDefinition::new("deliveries_due");
+    transaction.delete_table(ALL_IN_ONE)?;
+    let rows = transaction.open_table(schema::DELIVERIES)?;
+    let mut pending = transaction.open_table(schema::DELIVERIES_PENDING)?;
+    let mut counts = DeliveryCounts::default();
+    for item in rows.iter()? {
+        let delivery: Delivery = decode("deliveries", item?.1.value())?;
+        counts.moved(None, Some(delivery.status));
+        if let Some(place) = delivery.place() {
+            pending.insert(&schema::pending_key(&place), ())?;
+        }
+    }
+    let mut table = transaction.open_table(META)?;
+    let counters: Option<Counters> = match table.get(meta::COUNTERS)? {
+        Some(row) => Some(decode("meta", row.value())?),
+        None => None,
+    };
+    let missing = || Fault::damaged("meta", "the counters are missing");
+    let mut counters = counters.ok_or_else(missing)?;
+    counters.deliveries = counts;
+    let mut out = Vec::new();
+    encode(&mut out, &counters)?;
+    table.insert(meta::COUNTERS, out.as_slice())?;
+    Ok(())
 }
 
 fn note_finished(transaction: &WriteTransaction) -> Result<()> {

@@ -121,7 +121,7 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::FINISHED)?;
     transaction.open_table(schema::USAGE)?;
     transaction.open_table(schema::DELIVERIES)?;
-    transaction.open_table(schema::DELIVERIES_DUE)?;
+    transaction.open_table(schema::DELIVERIES_PENDING)?;
     let version = schema::STORE_VERSION.to_string();
     let mut meta = transaction.open_table(META)?;
     meta.insert(meta::VERSION, version.as_bytes())?;
@@ -129,27 +129,6 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     schema::encode(&mut counters, &schema::Counters::default())?;
     meta.insert(meta::COUNTERS, counters.as_slice())?;
     Ok(())
-}
-
-/// Creates the tables that came to this version of a store later: an older program of the same
-/// version does not look at them.
-pub(super) fn complete(database: &Database) -> Result<()> {
-    let names = [
-        schema::DELIVERIES.name().to_owned(),
-        schema::DELIVERIES_DUE.name().to_owned(),
-    ];
-    let snapshot = database.begin_read()?;
-    let tables: Vec<String> = snapshot
-        .list_tables()?
-        .map(|table| table.name().to_owned())
-        .collect();
-    if names.iter().all(|name| tables.contains(name)) {
-        return Ok(());
-    }
-    let transaction = database.begin_write()?;
-    transaction.open_table(schema::DELIVERIES)?;
-    transaction.open_table(schema::DELIVERIES_DUE)?;
-    Ok(transaction.commit()?)
 }
 
 /// The version that a store says it has. A newer one than this program knows is an error.

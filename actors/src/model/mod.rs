@@ -36,7 +36,8 @@ pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use delivery::{
-    Delivery, DeliveryId, DeliveryStatus, HookEndpoint, NOTICE_EVENTS, Notice, Target, Try,
+    Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, HookEndpoint, NOTICE_EVENTS,
+    Notice, Outlet, Receiver, Target, Try,
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};

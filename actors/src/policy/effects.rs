@@ -12,7 +12,7 @@ use super::prune::{self, Bodies, Finished};
 use super::transition::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 use crate::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
-    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq, Timestamp,
+    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq,
 };
 
 /// The rows of a store inside one transaction: reads see what the transaction has written so far,
@@ -136,15 +136,16 @@ pub trait Rows {
     /// A delivery's row.
     fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>, Self::Error>;
 
-    /// Writes a delivery and when it is due, in the place of what was due at `due_before`.
+    /// Writes a delivery and its place among those that are pending, instead of what it was `before`, and
+    /// counts it.
     fn put_delivery(
         &mut self,
         delivery: &Delivery,
-        due_before: Option<Timestamp>,
+        before: Option<&Delivery>,
     ) -> Result<(), Self::Error>;
 
-    /// Forgets a delivery that has ended.
-    fn remove_delivery(&mut self, id: DeliveryId) -> Result<(), Self::Error>;
+    /// Forgets a delivery that has ended, and uncounts it.
+    fn remove_delivery(&mut self, delivery: &Delivery) -> Result<(), Self::Error>;
 }
 
 /// What became of a batch.

@@ -5,7 +5,9 @@ use onelane_actors::model::{
     Alert, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
     CallOutcome, FailureClass, LaneCondition, LaneState, Notice, Reserve, SlotId, Timestamp,
 };
-use onelane_actors::policy::delivery::{DeliveryChange, TryOutcome};
+use std::collections::BTreeSet;
+
+use onelane_actors::policy::delivery::{DeliveryChange, DueQuery, TryOutcome};
 use onelane_actors::policy::prune::{Cut, PruneCursor};
 use onelane_actors::policy::transition::Next;
 use onelane_actors::ports::MoreFilter;
@@ -349,13 +351,19 @@ fn endpoints(completed: bool, failed: bool) -> DeliveryChange {
         url_digest: format!("{completed}"),
         events: vec![event.to_owned(), "job.cancelled".to_owned()],
         off_since: None,
+        missing_since: None,
     };
     let asked = [
         ("a", "job.completed", completed),
         ("b", "job.failed", failed),
     ];
     let asked = asked.into_iter().filter(|(.., is_on)| *is_on);
-    DeliveryChange::Endpoints(asked.map(endpoint).collect())
+    DeliveryChange::Endpoints {
+        endpoints: asked.map(endpoint).collect(),
+        at: sample::START,
+        // Those that are not named any more are remembered, or not.
+        forget_before: sample::START.plus_ms(u64::from(completed)),
+    }
 }
 
 /// The steps as changes. No id is given twice: that of a job that was pruned, while its calls are still in
@@ -516,11 +524,24 @@ fn all_of(store: &impl Store) -> String {
         }
     }
     for now in [Timestamp::default(), sample::START] {
-        let except = BTreeSet::from([DeliveryId(2)]);
-        tell(&store.deliveries_due(now, &except, 3).unwrap());
-        tell(&store.deliveries_over(now.plus_ms(1), 3, 4).unwrap());
+        let query = DueQuery {
+            now,
+            except: BTreeSet::from([DeliveryId(2)]),
+            limit: 3,
+            ..everything_due(store)
+        };
+        tell(&store.deliveries_due(&query).unwrap());
+        let over = OverQuery {
+            from: DeliveryId(2),
+            ended_before: now.plus_ms(1),
+            excess: 1,
+            lapsed_before: now.plus_ms(1),
+            look_at: 4,
+        };
+        tell(&store.deliveries_over(over).unwrap());
         tell(&store.oldest_due(now).unwrap());
     }
+    tell(&store.delivery_counts().unwrap());
     tell(&store.endpoints().unwrap());
     tell(&store.alerts().unwrap());
     told.join("\n")

@@ -1,7 +1,7 @@
 //! What is told to others: made in the transaction of the fact, so that neither is without the other.
 
 use super::{Rows, Verdict};
-use crate::model::{DeliveryStatus, Job, Notice, Target, Timestamp};
+use crate::model::{Delivery, DeliveryStatus, Job, Notice, Target, Timestamp};
 use crate::policy::delivery::{self, DeliveryChange, TryOutcome};
 use crate::policy::transition::{Applied, Refusal};
 
@@ -42,11 +42,11 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Verdict<
             let Some(mut row) = rows.delivery(*id)? else {
                 return Ok(Err(Refusal::NoSuchDelivery(*id)));
             };
-            let due_before = row.due_at;
+            let before = row.clone();
             if let Err(refusal) = delivery::tried(&mut row, *try_no, outcome, *at, *next) {
                 return Ok(Err(refusal));
             }
-            rows.put_delivery(&row, due_before)?;
+            rows.put_delivery(&row, Some(&before))?;
             if let Target::Endpoint(name) = &row.target {
                 note_endpoint(rows, name, outcome, *at)?;
             }
@@ -56,25 +56,29 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Verdict<
             let Some(mut row) = rows.delivery(*id)? else {
                 return Ok(Err(Refusal::NoSuchDelivery(*id)));
             };
-            let due_before = row.due_at;
+            let before = row.clone();
             delivery::redeliver(&mut row, *at);
-            rows.put_delivery(&row, due_before)?;
+            rows.put_delivery(&row, Some(&before))?;
             Ok(Ok(Applied::Deliveries(vec![*id])))
         }
         DeliveryChange::Forget { ids } => {
             let mut forgotten = Vec::new();
             for id in ids {
-                let row = rows.delivery(*id)?;
-                if row.is_some_and(|row| row.status != DeliveryStatus::Pending) {
-                    rows.remove_delivery(*id)?;
+                let row: Option<Delivery> = rows.delivery(*id)?;
+                if let Some(row) = row.filter(|row| row.status != DeliveryStatus::Pending) {
+                    rows.remove_delivery(&row)?;
                     forgotten.push(*id);
                 }
             }
             Ok(Ok(Applied::Deliveries(forgotten)))
         }
-        DeliveryChange::Endpoints(now) => {
+        DeliveryChange::Endpoints {
+            endpoints,
+            at,
+            forget_before,
+        } => {
             let before = rows.endpoints()?;
-            let now = delivery::configured(&before, now.clone());
+            let now = delivery::configured(&before, endpoints.clone(), *at, *forget_before);
             if *before == *now {
                 return Ok(Ok(Applied::Deliveries(Vec::new())));
             }
