@@ -535,10 +535,6 @@ pub trait Store: Send + Sync + 'static {
     /// What is bad and what was.
     fn alerts(&self) -> Result<AlertBook, StoreError>;
 
-    /// Since when the job has waited that came first of those that are due at `now`; looks at the
-    /// first [`crate::model::limits::OLDEST_LOOKED_AT_MAX`] pending jobs only.
-    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
-
     /// The runtime changes of the configuration, as [`Transition::Config`] stored them.
     fn config(&self) -> Result<Option<String>, StoreError>;
 }

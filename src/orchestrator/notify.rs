@@ -28,6 +28,8 @@ const FINISH: Duration = Duration::from_secs(3);
 pub(super) struct Notifier {
     /// There may be something to deliver.
     pub(super) wake: Arc<Notify>,
+    /// The configuration has changed.
+    pub(super) configured: Arc<Notify>,
     finish: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -98,10 +100,11 @@ impl Orchestrator {
             settings,
         };
         let wake = Arc::clone(&notifier.wake);
+        let configured = Arc::clone(&notifier.configured);
         let mut tasks = vec![
             tokio::spawn(deliverer.run(Arc::clone(&wake), finish.clone())),
             tokio::spawn(upkeep.run(finish.clone())),
-            tokio::spawn(watch(weak, finish.clone())),
+            tokio::spawn(watch(weak, configured, finish.clone())),
         ];
         if let Some(events) = events {
             tasks.push(tokio::spawn(listen(events, wake, finish)));
@@ -117,8 +120,9 @@ impl Orchestrator {
 }
 
 /// Looks at the rules, again and again.
-async fn watch(lane: WeakLane, finish: CancellationToken) {
+async fn watch(lane: WeakLane, configured: Arc<Notify>, finish: CancellationToken) {
     let mut watcher = Watcher::default();
+    let mut failed = false;
     loop {
         let Some(every) = lane
             .upgrade()
@@ -128,15 +132,18 @@ async fn watch(lane: WeakLane, finish: CancellationToken) {
         };
         tokio::select! {
             () = finish.cancelled() => return,
+            // It may say another time.
+            () = configured.notified() => continue,
             () = tokio::time::sleep(every) => {}
         }
         let Some(lane) = lane.upgrade() else { return };
         tokio::select! {
             () = finish.cancelled() => return,
             looked = lane.look_at_alerts(&mut watcher) => {
-                if let Err(error) = looked {
-                    tracing::debug!(%error, "the alerts could not be looked at");
+                if let Err(error) = &looked && !failed {
+                    tracing::warn!(%error, "the alerts can't be looked at");
                 }
+                failed = looked.is_err();
             }
         }
     }

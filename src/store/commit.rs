@@ -464,6 +464,16 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
+    fn alerts(&mut self) -> Result<AlertBook> {
+        // The book as this batch has left it.
+        if let Some(row) = &self.singles.alerts {
+            return decode("meta", row);
+        }
+        let row = self.meta.open()?.get(meta::ALERTS)?;
+        let row = row.map(|row| decode("meta", row.value())).transpose()?;
+        Ok(row.unwrap_or_default())
+    }
+
     fn put_alerts(&mut self, alerts: &AlertBook) -> Result<()> {
         self.singles.alerts = Some(encoded(alerts)?);
         Ok(())

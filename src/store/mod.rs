@@ -347,10 +347,6 @@ impl Store for RedbStore {
         self.read(notices::alerts)
     }
 
-    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.read(|snapshot| read::oldest_due(snapshot, now))
-    }
-
     fn config(&self) -> Result<Option<String>, StoreError> {
         self.read(read::config)
     }

@@ -99,7 +99,5 @@ pub const DELIVERIES_LOOKED_AT_MAX: usize = 500;
 pub const OUTLETS_LOOKED_AT_MAX: usize = 1_024;
 /// ...after so many milliseconds.
 pub const OUTLETS_AGAIN_MS: u64 = 500;
-/// Pending jobs that are looked at to find how long the oldest one waits.
-pub const OLDEST_LOOKED_AT_MAX: usize = 1_000;
 /// Calls that the rules about calls look at, the latest ones.
 pub const ALERT_CALLS_MAX: usize = 500;

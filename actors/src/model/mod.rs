@@ -28,7 +28,7 @@ mod usage;
 pub mod limits;
 
 pub use alert::{
-    Alert, AlertBook, AlertKey, AlertSettings, CallWindow, Measure, PastAlert, Thresholds,
+    Alert, AlertBook, AlertKey, AlertSettings, CallWindow, HeldKey, Measure, PastAlert, Thresholds,
     WHOLE_SHARE,
 };
 pub use budget::{Account, Budget, Limit, OverBudget, Period, Reserve, Standing, Whose};

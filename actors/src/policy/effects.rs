@@ -121,6 +121,9 @@ pub trait Rows {
     /// Writes the runtime changes of the configuration.
     fn put_config(&mut self, config: &str) -> Result<(), Self::Error>;
 
+    /// What is bad and what was.
+    fn alerts(&mut self) -> Result<AlertBook, Self::Error>;
+
     /// Writes what is bad and what was.
     fn put_alerts(&mut self, alerts: &AlertBook) -> Result<(), Self::Error>;
 
@@ -184,7 +187,7 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Verdict<R::Error
         Transition::Lane(lane) => rows.put_lane(lane)?,
         Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
         Transition::Config(config) => rows.put_config(config)?,
-        Transition::Alerts(alerts) => rows.put_alerts(alerts)?,
+        Transition::Alerts { book, source } => return notices::alerts(rows, book, source),
         Transition::Delivery(change) => return notices::change(rows, change),
         Transition::Billing {
             job_id,

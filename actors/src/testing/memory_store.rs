@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryCounts,
     DeliveryId, DuePlace, Fingerprint, HookEndpoint, Job, JobId, JobStatus, LaneState, Request,
-    Seq, Timestamp, UsageKey, UsageRow, limits,
+    Seq, UsageKey, UsageRow, limits,
 };
 use crate::policy::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use crate::policy::effects::{Rows, apply_batch};
@@ -257,18 +257,6 @@ impl Store for MemoryStore {
         Ok(self.shared().disk.alerts.clone())
     }
 
-    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let shared = self.shared();
-        let pending = shared.disk.in_line().map(|record| &record.job);
-        let mut oldest = pending
-            .filter(|job| job.status == JobStatus::Pending)
-            .take(limits::OLDEST_LOOKED_AT_MAX)
-            .map(Job::entry);
-        Ok(oldest
-            .find(|entry| entry.is_due(now))
-            .map(|entry| entry.since))
-    }
-
     fn config(&self) -> Result<Option<String>, StoreError> {
         Ok(self.shared().disk.config.clone())
     }
@@ -498,6 +486,10 @@ impl Rows for Disk {
     fn put_config(&mut self, config: &str) -> Result<(), Infallible> {
         self.config = Some(config.to_owned());
         Ok(())
+    }
+
+    fn alerts(&mut self) -> Result<AlertBook, Infallible> {
+        Ok(self.alerts.clone())
     }
 
     fn put_alerts(&mut self, alerts: &AlertBook) -> Result<(), Infallible> {

@@ -249,5 +249,6 @@ pub fn alert(key: AlertKey) -> Alert {
         raised_at: START,
         level: 1,
         threshold: 1,
+        hold: None,
     }
 }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::model::{
-    AlertBook, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId, Timestamp, Usage,
-    UsageRow, code,
+    AlertBook, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId, Usage, UsageRow, code,
 };
 use onelane_actors::policy::delivery::{DueDeliveries, DueQuery};
 use onelane_actors::policy::transition::Transition;
@@ -225,10 +224,6 @@ impl Store for Disk {
 
     fn alerts(&self) -> Result<AlertBook, StoreError> {
         self.sim.store.alerts()
-    }
-
-    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.sim.store.oldest_due(now)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The routes about alerts and webhooks: exact paths, names and answers.
 
 use onelane_actors::model::{
-    Alert, AlertKey, DeliveryId, DeliveryStatus, HoldKind, HookEndpoint, Notice, Target, Try,
-    WHOLE_SHARE,
+    Alert, AlertKey, DeliveryId, DeliveryStatus, HeldKey, HoldKind, HoldScope, HookEndpoint,
+    Notice, Target, Try, WHOLE_SHARE,
 };
 use onelane_actors::policy::delivery::made;
 use onelane_actors::ports::DeliveryFilter;
@@ -20,6 +20,7 @@ fn alert(key: AlertKey) -> Alert {
         raised_at: sample::NOW,
         level: WHOLE_SHARE,
         threshold: WHOLE_SHARE / 2,
+        hold: None,
     }
 }
 
@@ -28,7 +29,10 @@ async fn alerts_are_shown_that_are_active_and_that_are_over() {
     let api = Running::start().await;
     let empty = json!({"active": [], "recent": []});
     assert_eq!(api.get(ALERTS).await.json(), empty);
-    let hold = AlertKey::Hold(HoldKind::Operator);
+    let hold = AlertKey::Hold(HeldKey {
+        kind: HoldKind::Operator,
+        scope: HoldScope::Account,
+    });
     api.lane.with(|state| {
         state.alerts.raise(alert(AlertKey::ErrorRate));
         state.alerts.raise(alert(hold.clone()));
@@ -45,6 +49,13 @@ async fn alerts_are_shown_that_are_active_and_that_are_over() {
     assert_eq!(told["recent"][0]["clearedAt"], "2026-11-23T08:00:00.001Z");
     let metrics = api.get("/api/admin/glm/metrics").await.json();
     assert_eq!(metrics["activeAlerts"], told["active"]);
+    let active = &metrics["alerts"]["active"];
+    assert_eq!(
+        (&active["error_rate"], &active["hold"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(metrics["deliveries"]["pending"], 2);
+    assert_eq!(metrics["deliveries"]["failed"], 1);
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use onelane_actors::cost::EstimateError;
 use onelane_actors::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass,
-    Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
+    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, DeliveryCounts, Failure,
+    FailureClass, Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
 };
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use serde_json::value::RawValue;
@@ -149,6 +149,11 @@ pub(in crate::api) fn price() -> PriceUsed {
 
 pub(in crate::api) fn metrics() -> Metrics {
     Metrics {
+        deliveries: DeliveryCounts {
+            pending: 2,
+            delivered: 5,
+            failed: 1,
+        },
         lane: LaneStatus {
             active: true,
             paused: None,

@@ -2,8 +2,8 @@
 //! order, they answer alike.
 
 use onelane_actors::model::{
-    Alert, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
-    CallOutcome, FailureClass, LaneCondition, LaneState, Notice, Reserve, SlotId, Timestamp,
+    AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallOutcome,
+    FailureClass, LaneCondition, LaneState, Notice, Reserve, SlotId, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -314,13 +314,11 @@ impl Step {
             }),
             Self::Alerts(n) => {
                 let mut book = AlertBook::default();
-                book.raise(Alert {
-                    key: AlertKey::Budget(format!("{n}")),
-                    raised_at: sample::START,
-                    level: i64::from(n),
-                    threshold: 1,
-                });
-                Transition::Alerts(Box::new(book))
+                book.raise(sample::alert(AlertKey::Budget(format!("{n}"))));
+                Transition::Alerts {
+                    book: Box::new(book),
+                    source: "s".to_owned(),
+                }
             }
             Self::Prune(calls, jobs, bodies, rows_max) => {
                 let day = |days: u64| sample::START.plus_ms(days * 86_400_000);
@@ -349,7 +347,11 @@ fn endpoints(completed: bool, failed: bool) -> DeliveryChange {
     let endpoint = |(name, event, _): (&str, &str, bool)| HookEndpoint {
         name: name.to_owned(),
         url_digest: format!("{completed}"),
-        events: vec![event.to_owned(), "job.cancelled".to_owned()],
+        events: vec![
+            event.to_owned(),
+            "job.cancelled".to_owned(),
+            "alert.raised".to_owned(),
+        ],
         off_since: None,
         missing_since: None,
     };
@@ -539,7 +541,6 @@ fn all_of(store: &impl Store) -> String {
             look_at: 4,
         };
         tell(&store.deliveries_over(over).unwrap());
-        tell(&store.oldest_due(now).unwrap());
     }
     tell(&store.delivery_counts().unwrap());
     tell(&store.endpoints().unwrap());

@@ -1,7 +1,8 @@
 //! What is told to others: made in the transaction of the fact, so that neither is without the other.
 
 use super::{Rows, Verdict};
-use crate::model::{Delivery, DeliveryStatus, Job, Notice, Target, Timestamp};
+use crate::model::{AlertBook, Delivery, DeliveryStatus, Job, Notice, Target, Timestamp};
+use crate::policy::alert::{self, AlertChange};
 use crate::policy::delivery::{self, DeliveryChange, TryOutcome};
 use crate::policy::transition::{Applied, Refusal};
 
@@ -86,6 +87,25 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Verdict<
             Ok(Ok(Applied::Done))
         }
     }
+}
+
+/// What became of alerts since the stored book is told with the new one. The same book again changes
+/// nothing and tells nobody.
+pub(super) fn alerts<R: Rows>(rows: &mut R, book: &AlertBook, source: &str) -> Verdict<R::Error> {
+    let before = rows.alerts()?;
+    if before == *book {
+        return Ok(Ok(Applied::Deliveries(Vec::new())));
+    }
+    for change in alert::changes(&before, book) {
+        let (notice, at) = match change {
+            AlertChange::Raised(alert) => (Notice::AlertRaised(alert.clone()), alert.raised_at),
+            AlertChange::Cleared(past) => (Notice::AlertCleared(past.clone()), past.cleared_at),
+        };
+        // Told to whoever asked: nobody in particular can be missing.
+        let _ = tell(rows, source, &notice, None, at)?;
+    }
+    rows.put_alerts(book)?;
+    Ok(Ok(Applied::Done))
 }
 
 fn tell<R: Rows>(

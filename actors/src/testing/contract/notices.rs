@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::model::{
-    Alert, AlertBook, AlertKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, HookEndpoint,
-    Notice, Receiver, Target,
+    AlertBook, AlertKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, HeldKey, HoldScope,
+    HookEndpoint, Notice, Receiver, Target,
 };
 use crate::policy::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
 use crate::ports::OverQuery;
@@ -412,46 +412,36 @@ pub fn deliveries_are_forgotten_by_age_and_number<S: Store>(open: Open<'_, S>) {
     assert_eq!(all(&store)[0].id, DeliveryId(7));
 }
 
-/// Alerts are kept as they were.
-pub fn alerts_outlive_the_process<S: Store>(open: Open<'_, S>) {
+/// Alerts are kept as they were, and told with the book: once, however often it is stored.
+pub fn alerts_outlive_the_process_and_are_told_once<S: Store>(open: Open<'_, S>) {
     let store = open();
     assert_eq!(store.alerts().unwrap(), AlertBook::default());
-    let mut book = AlertBook::default();
-    for key in [
-        AlertKey::Budget("day".to_owned()),
-        AlertKey::Hold(HoldKind::Quota),
-    ] {
-        book.raise(Alert {
-            key,
-            raised_at: START,
-            level: 1,
-            threshold: 1,
-        });
-    }
-    book.clear(&AlertKey::Hold(HoldKind::Quota), START.plus_ms(1));
-    done(&store, &[Transition::Alerts(Box::new(book.clone()))]);
-    drop(store);
-    assert_eq!(open().alerts().unwrap(), book);
-}
-
-/// The wait of the oldest job that is due, not of one that waits for its time or for others.
-pub fn the_oldest_job_that_is_due_is_found<S: Store>(open: Open<'_, S>) {
-    let store = open();
-    assert_eq!(store.oldest_due(START).unwrap(), None);
-    let mut later = new_job(1);
-    later.job.run_at = Some(START.plus_ms(100));
     done(
         &store,
-        &[
-            Transition::Insert(Box::new(later)),
-            sample::insert_after(2, &[1]),
-        ],
+        &[endpoints(&[("a", "alert.raised"), ("b", "alert.cleared")])],
     );
-    assert_eq!(store.oldest_due(START).unwrap(), None);
-    done(&store, &[sample::insert(3)]);
-    assert_eq!(store.oldest_due(START.plus_ms(99)).unwrap(), Some(START));
-    done(&store, &[sample::start(3), sample::complete(3, 1)]);
-    assert_eq!(store.oldest_due(START.plus_ms(99)).unwrap(), None);
-    let due = START.plus_ms(100);
-    assert_eq!(store.oldest_due(due).unwrap(), Some(due));
+    let hold = AlertKey::Hold(HeldKey {
+        kind: HoldKind::Quota,
+        scope: HoldScope::Model("m".to_owned()),
+    });
+    let mut book = AlertBook::default();
+    for key in [AlertKey::Budget("day".to_owned()), hold.clone()] {
+        book.raise(sample::alert(key));
+    }
+    let stored = |book: &AlertBook| Transition::Alerts {
+        book: Box::new(book.clone()),
+        source: "s".to_owned(),
+    };
+    done(&store, &[stored(&book)]);
+    let raised = (to("a"), "alert.raised");
+    assert_eq!(told(&store), [raised.clone(), raised.clone()]);
+    book.clear(&hold, START.plus_ms(1));
+    // Asked again, as when the answer was lost.
+    done(&store, &[stored(&book), stored(&book)]);
+    done(&store, &[stored(&book)]);
+    drop(store);
+    let store = open();
+    assert_eq!(store.alerts().unwrap(), book);
+    let cleared = (to("b"), "alert.cleared");
+    assert_eq!(told(&store), [raised.clone(), raised, cleared]);
 }
