@@ -1,7 +1,6 @@
 //! What the lane needs from the world: a store, GLM, a clock, ids. The adapters are elsewhere;
 //! nothing in this crate does I/O.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,10 +9,12 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    AlertBook, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Delivery, DeliveryId,
-    DeliveryStatus, Endpoint, Failure, FailureClass, HookEndpoint, Job, JobEntry, JobId, JobStatus,
-    LaneState, Request, RequestId, Seq, Timeouts, Timestamp, Usage, UsageKey, UsageRow, code,
+    AlertBook, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Delivery, DeliveryCounts,
+    DeliveryId, DeliveryStatus, Endpoint, Failure, FailureClass, HookEndpoint, Job, JobEntry,
+    JobId, JobStatus, LaneState, Request, RequestId, Seq, Target, Timeouts, Timestamp, Usage,
+    UsageKey, UsageRow, code,
 };
+use crate::policy::delivery::{DueDeliveries, DueQuery, is_over};
 use crate::policy::transition::{Applied, Refusal, Transition};
 
 /// Why a store can't do what it should. After any of these on a commit, what is on disk is unknown
@@ -369,6 +370,12 @@ pub struct DeliveryFilter {
     pub event: Option<String>,
     /// About this job.
     pub job_id: Option<JobId>,
+    /// To this endpoint.
+    pub endpoint: Option<String>,
+    /// Made at this moment or later.
+    pub created_from: Option<Timestamp>,
+    /// Made before this moment.
+    pub created_before: Option<Timestamp>,
 }
 
 impl DeliveryFilter {
@@ -382,6 +389,15 @@ impl DeliveryFilter {
                 .as_ref()
                 .is_none_or(|want| want == delivery.notice.event())
             && self.job_id.is_none_or(|want| about == Some(want))
+            && self.endpoint.as_ref().is_none_or(
+                |want| matches!(&delivery.target, Target::Endpoint(name) if name == want),
+            )
+            && self
+                .created_from
+                .is_none_or(|from| delivery.created_at >= from)
+            && self
+                .created_before
+                .is_none_or(|before| delivery.created_at < before)
     }
 }
 
@@ -394,13 +410,45 @@ pub struct DeliveryPage {
     pub cursor: Option<u64>,
 }
 
-/// What is to be delivered.
+/// What of the deliveries may go, as far as one step has looked.
 #[derive(Debug, Clone, Default)]
-pub struct DueDeliveries {
-    /// The deliveries that are due, those due first before the others.
-    pub due: Vec<Delivery>,
-    /// When the first of the others is due; `None` if there are no others.
-    pub next: Option<Timestamp>,
+pub struct DeliveriesOver {
+    /// May be forgotten.
+    pub ended: Vec<DeliveryId>,
+    /// Pending although their patience has ended.
+    pub lapsed: Vec<Delivery>,
+    /// What is left of [`OverQuery::excess`].
+    pub excess: u64,
+    /// Where the next step begins; `None`: all have been looked at.
+    pub next: Option<DeliveryId>,
+}
+
+/// Which deliveries may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverQuery {
+    /// Where this step begins.
+    pub from: DeliveryId,
+    /// Those that ended before this moment...
+    pub ended_before: Timestamp,
+    /// ...and so many of those that arrived, the oldest.
+    pub excess: u64,
+    /// Those that were put on their way before this moment and are pending have lapsed.
+    pub lapsed_before: Timestamp,
+    /// How many are looked at.
+    pub look_at: usize,
+}
+
+impl OverQuery {
+    /// Notes what becomes of the next delivery in order.
+    pub fn look(&mut self, delivery: Delivery, over: &mut DeliveriesOver) {
+        if is_over(&delivery, self.ended_before, &mut self.excess) {
+            over.ended.push(delivery.id);
+        } else if delivery.status == DeliveryStatus::Pending && delivery.since < self.lapsed_before
+        {
+            over.lapsed.push(delivery);
+        }
+        over.excess = self.excess;
+    }
 }
 
 /// What a store says of each change of a batch, in the batch's order.
@@ -535,14 +583,8 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs by status.
     fn counts(&self) -> Result<StatusCounts, StoreError>;
 
-    /// The deliveries that are due at `now`, `limit` at most, without those of `except` (under way
-    /// already), and when the next one is.
-    fn deliveries_due(
-        &self,
-        now: Timestamp,
-        except: &BTreeSet<DeliveryId>,
-        limit: usize,
-    ) -> Result<DueDeliveries, StoreError>;
+    /// The deliveries that are due, as [`find`](crate::policy::delivery::find) finds them.
+    fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError>;
 
     /// A page of deliveries, newest first, from `cursor` on.
     fn deliveries(
@@ -552,24 +594,17 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<DeliveryPage, StoreError>;
 
-    /// The deliveries that may be forgotten, `limit` at most: those that ended before a moment, and the
-    /// oldest that have ended beyond the `keep` newest.
-    fn deliveries_over(
-        &self,
-        before: Timestamp,
-        keep: u64,
-        limit: usize,
-    ) -> Result<Vec<DeliveryId>, StoreError>;
+    /// Looks, in the order of their ids, at deliveries that may go.
+    fn deliveries_over(&self, query: OverQuery) -> Result<DeliveriesOver, StoreError>;
+
+    /// How many deliveries there are of each status.
+    fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError>;
 
     /// The endpoints that notices go to.
     fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError>;
 
     /// What is bad and what was.
     fn alerts(&self) -> Result<AlertBook, StoreError>;
-
-    /// Since when the job has waited that came first of those that are due at `now`; looks at the
-    /// first [`crate::model::limits::OLDEST_LOOKED_AT_MAX`] pending jobs only.
-    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// The runtime changes of the configuration, as [`Transition::Config`] stored them.
     fn config(&self) -> Result<Option<String>, StoreError>;

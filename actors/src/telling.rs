@@ -99,7 +99,7 @@ impl Teller {
             | Transition::Task { .. }
             | Transition::Billing { .. }
             | Transition::Reprioritise { .. }
-            | Transition::Alerts(_)
+            | Transition::Alerts { .. }
             | Transition::Delivery(_)
             | Transition::Prune(_)
             | Transition::Config(_) => {}

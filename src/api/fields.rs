@@ -173,6 +173,16 @@ impl Fields {
         self.note(name, read)
     }
 
+    /// The id of a job.
+    pub(super) fn job_id(&mut self, name: &'static str) -> Option<JobId> {
+        let text = self.string(name)?;
+        let read = text.parse().map_err(|_| {
+            let shown: String = text.chars().take(limits::ID_CHARS_SHOWN).collect();
+            format!("{shown} is not a job id")
+        });
+        self.note(name, read)
+    }
+
     /// Takes over the faults of an object within this one.
     pub(super) fn extend(&mut self, faults: Vec<Fault>) {
         self.faults.extend(faults);

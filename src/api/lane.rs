@@ -19,7 +19,8 @@ use crate::error::Error;
 use crate::estimate::JobEstimate;
 use crate::export::{Export, Part};
 use crate::orchestrator::{
-    DeadLetters, JobDetail, LaneStatus, Metrics, Orchestrator, Selection, Submission, Submitted,
+    DeadLetters, EndpointDetail, JobDetail, LaneStatus, Metrics, Orchestrator, Selection,
+    Submission, Submitted,
 };
 use crate::statistics::{StatisticsQuery, StatisticsRow};
 
@@ -92,8 +93,12 @@ pub trait Lane: Send + Sync + 'static {
         cursor: Option<u64>,
         limit: usize,
     ) -> Answer<'_, DeliveryPage>;
+    /// The endpoints that are told.
+    fn webhook_endpoints(&self) -> Answer<'_, Vec<EndpointDetail>>;
     /// Sends a delivery again.
     fn redeliver(&self, id: DeliveryId) -> Answer<'_, ()>;
+    /// Sends many deliveries again.
+    fn redeliver_all(&self, filter: DeliveryFilter, dry_run: bool) -> Answer<'_, u64>;
     /// Sends a test to one endpoint or to all.
     fn test_webhooks(&self, endpoint: Option<String>) -> Answer<'_, Vec<DeliveryId>>;
     /// Stops the lane before its next call.
@@ -233,8 +238,16 @@ impl Lane for Orchestrator {
         Box::pin(self.deliveries(filter, cursor, limit))
     }
 
+    fn webhook_endpoints(&self) -> Answer<'_, Vec<EndpointDetail>> {
+        Box::pin(self.webhook_endpoints())
+    }
+
     fn redeliver(&self, id: DeliveryId) -> Answer<'_, ()> {
         Box::pin(self.redeliver(id))
+    }
+
+    fn redeliver_all(&self, filter: DeliveryFilter, dry_run: bool) -> Answer<'_, u64> {
+        Box::pin(self.redeliver_all(filter, dry_run))
     }
 
     fn test_webhooks(&self, endpoint: Option<String>) -> Answer<'_, Vec<DeliveryId>> {

@@ -151,7 +151,9 @@ impl Api {
             Route::QueueJob(id) => admin::read_job(self, id).await,
             Route::Metrics => admin::metrics(self).await,
             Route::Alerts => Ok(notify::alerts(self)),
+            Route::WebhookEndpoints => notify::endpoints(self).await,
             Route::Deliveries => notify::deliveries(self, query).await,
+            Route::RedeliverAll => notify::redeliver_all(self, headers, body).await,
             Route::Redeliver(id) => {
                 body.nothing(headers).await?;
                 notify::redeliver(self, id).await

@@ -43,8 +43,10 @@ pub(super) enum Route {
     SettleBilling(JobId, AttemptNo),
     Metrics,
     Alerts,
+    WebhookEndpoints,
     Deliveries,
     Redeliver(DeliveryId),
+    RedeliverAll,
     TestWebhooks,
     SubmitJobs,
     Job(JobId),
@@ -89,6 +91,8 @@ pub(super) fn resolve(method: &Method, path: &str) -> Result<Route, Problem> {
             ["metrics"] => plain(&[(Method::GET, Route::Metrics)]),
             ["alerts"] => plain(&[(Method::GET, Route::Alerts)]),
             ["webhooks", "deliveries"] => plain(&[(Method::GET, Route::Deliveries)]),
+            ["webhooks", "endpoints"] => plain(&[(Method::GET, Route::WebhookEndpoints)]),
+            ["webhooks", "redeliver"] => plain(&[(Method::POST, Route::RedeliverAll)]),
             ["webhooks", "deliveries", id, "redeliver"] => {
                 pick(method, path, &[(Method::POST, ())])?;
                 Ok(Route::Redeliver(delivery_id(id)?))
@@ -275,6 +279,16 @@ mod tests {
         let webhooks = "/api/admin/glm/webhooks";
         check("GET", &format!("{webhooks}/deliveries"), Route::Deliveries);
         check("POST", &format!("{webhooks}/test"), Route::TestWebhooks);
+        check(
+            "GET",
+            &format!("{webhooks}/endpoints"),
+            Route::WebhookEndpoints,
+        );
+        check(
+            "POST",
+            &format!("{webhooks}/redeliver"),
+            Route::RedeliverAll,
+        );
         check(
             "POST",
             &format!("{webhooks}/deliveries/7/redeliver"),

@@ -36,6 +36,7 @@ pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
 pub use error::{ConfigError, Fault, Origin, Position};
 pub use loaded::{Loaded, Setting};
 pub use loader::Loader;
+pub(crate) use notify::site;
 pub use notify::{
     AlertsSection, BreakerAlertSection, BudgetAlertSection, EndpointSection, ErrorRateSection,
     HoldAlertSection, QueueAgeSection, QueueLengthSection, ResponseTimeSection, SpendSection,

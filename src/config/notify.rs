@@ -119,6 +119,8 @@ pub struct SpendSection {
     pub cny_per_hour: Price,
     /// Raised when an hour costs so many dollars; 0: never.
     pub usd_per_hour: Price,
+    /// Raised when an hour costs so many points of a Coding Plan; 0: never.
+    pub points_per_hour: Price,
     /// Cleared at this share of it or below, 0 to 1.
     pub clear_share: f64,
     /// Either only after so long without a break, in milliseconds.
@@ -284,6 +286,7 @@ impl Default for SpendSection {
             on: false,
             cny_per_hour: Price::default(),
             usd_per_hour: Price::default(),
+            points_per_hour: Price::default(),
             clear_share: 0.8,
             for_ms: 0,
         }
@@ -381,6 +384,13 @@ pub(crate) fn endpoint_url(text: &str) -> Result<String, String> {
         return Err("must not hold a user or password; what arrives is signed".to_owned());
     }
     Ok(url.into())
+}
+
+/// Scheme and host of a URL: what of an endpoint may be shown, since the rest may be a token.
+#[must_use]
+pub(crate) fn site(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    Some(format!("{}://{}", url.scheme(), url.host_str()?))
 }
 
 /// Decimal text of an amount an hour.
@@ -505,6 +515,7 @@ impl AlertsSection {
         let amounts = [
             (Currency::Cny, spend.cny_per_hour.nanos()),
             (Currency::Usd, spend.usd_per_hour.nanos()),
+            (Currency::Points, spend.points_per_hour.nanos()),
         ];
         for (currency, raise) in amounts.into_iter().filter(|(_, nanos)| *nanos > 0) {
             // Exact: the share is counted in millionths, the amount in nano-units.

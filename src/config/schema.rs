@@ -304,6 +304,11 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Text(notify::amount),
     ),
     live(
+        "alerts.spend.points_per_hour",
+        "alerts.spend.pointsPerHour",
+        Kind::Text(notify::amount),
+    ),
+    live(
         "alerts.spend.clear_share",
         "alerts.spend.clearShare",
         Kind::Number,

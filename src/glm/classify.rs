@@ -209,7 +209,7 @@ impl Reader<'_> {
 }
 
 /// A `Retry-After` in seconds or as an HTTP date, in milliseconds from now.
-fn retry_after_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+pub(crate) fn retry_after_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let ms = if let Ok(seconds) = text.parse::<u64>() {
         seconds.saturating_mul(1_000)

@@ -23,7 +23,7 @@ mod http_tests;
 #[cfg(test)]
 mod tasks_tests;
 
-pub(crate) use classify::class_of_status;
+pub(crate) use classify::{class_of_status, retry_after_ms};
 pub use errors::{ErrorRow, ErrorTable, RowClass};
 pub use http::{HttpGlm, HttpGlmError};
 pub(crate) use reset::beijing_text;

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use onelane_actors::model::{
-    AlertSettings, CallRecord, Currency, Event, HoldKind, Nanos, Notice, Standing, Timestamp,
-    WHOLE_SHARE, limits,
+    AlertBook, AlertSettings, CallRecord, Currency, Event, Nanos, Standing, Timestamp, WHOLE_SHARE,
+    limits,
 };
-use onelane_actors::policy::alert::{AlertChange, Alerts, Inputs};
-use onelane_actors::policy::delivery::DeliveryChange;
+use onelane_actors::policy::alert::{AlertChange, Alerts, Inputs, changes};
 use onelane_actors::policy::transition::Transition;
-use onelane_actors::ports::Store;
 use onelane_actors::queue::QueueMsg;
 
 use super::Orchestrator;
@@ -23,7 +21,7 @@ const HOUR_MINUTES: i64 = 60;
 /// What the rules remember between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Watcher {
-    /// `None` until the first look, which goes on from what the store kept.
+    /// `None` until the next look, which goes on from what the store has.
     alerts: Option<Alerts>,
     /// `None` until a rule about spending is on.
     spend: Option<Spend>,
@@ -90,7 +88,7 @@ impl Spend {
 
 impl Orchestrator {
     /// Looks at the rules once. What changed is stored with its notices in one transaction, and told
-    /// when it is on disk; if it can't be stored, the next look finds it again.
+    /// when it is on disk; if it can't be stored, the next look begins with what the store has.
     pub(super) async fn look_at_alerts(&self, watcher: &mut Watcher) -> Result<(), Error> {
         let settings = self.config().config.alerts.settings();
         let settings = settings.map_err(|error| Error::Stopped(error.to_string()))?;
@@ -98,7 +96,7 @@ impl Orchestrator {
         let lane = self
             .ask(|refs, reply| refs.queue.cast(QueueMsg::Snapshot { reply }))
             .await?;
-        let (calls, oldest_due) = self.read_inputs(&settings, now).await?;
+        let calls = self.calls_to_judge(&settings, now).await?;
         let spent_last_hour = self.spent_last_hour(&settings, watcher, now).await?;
         let budgets = match self.settings().budgets.is_empty() {
             true => Vec::new(),
@@ -111,60 +109,56 @@ impl Orchestrator {
                     .collect()
             }
         };
-        let holds: Vec<HoldKind> = lane.state.holds().map(|(_, hold)| hold.kind).collect();
+        let holds: Vec<_> = lane
+            .state
+            .holds()
+            .map(|(scope, hold)| (scope, hold.clone()))
+            .collect();
         let inputs = Inputs {
             calls: &calls,
             ready: lane.ready as u64,
-            oldest_due,
+            oldest_due: lane.oldest_ready,
             spent_last_hour: &spent_last_hour,
             budgets: &budgets,
             breaker: self.breaker().state,
             holds: &holds,
         };
-        let book = || Alerts::new(self.alerts());
-        let mut alerts = watcher.alerts.clone().unwrap_or_else(book);
-        let changes = alerts.step(&settings, &inputs, now);
-        if !changes.is_empty() {
-            let mut batch = vec![Transition::Alerts(Box::new(alerts.book().clone()))];
-            batch.extend(changes.iter().map(|change| self.notice_of(change, now)));
-            self.commit(batch).await?;
-            self.inner.alerts.send_replace(alerts.book().clone());
-            self.inner.notifier.wake.notify_one();
-            for change in changes {
-                self.tell(change, now);
+        let mut alerts = match watcher.alerts.take() {
+            Some(alerts) => alerts,
+            None => {
+                let stored = self.read(|store| store.alerts()).await?;
+                self.tell_of(&stored, now);
+                Alerts::new(stored)
             }
+        };
+        if !alerts.step(&settings, &inputs, now).is_empty() {
+            let change = Transition::Alerts {
+                book: Box::new(alerts.book().clone()),
+                source: self.inner.ports.ids.job_id(now).to_string(),
+            };
+            self.commit(vec![change]).await?;
+            self.tell_of(alerts.book(), now);
         }
         watcher.alerts = Some(alerts);
         Ok(())
     }
 
-    /// What is read for the rules that are on, off the async workers.
-    async fn read_inputs(
+    /// The latest calls, as far back as the rules that are on reach.
+    async fn calls_to_judge(
         &self,
         settings: &AlertSettings,
         now: Timestamp,
-    ) -> Result<(Vec<CallRecord>, Option<Timestamp>), Error> {
-        let rate = settings.error_rate.map(|(_, window)| window.window_ms);
+    ) -> Result<Vec<CallRecord>, Error> {
+        let rate = settings.error_rate.map(|(_, window)| window.reach_ms());
         let time = settings
             .response_time
-            .map(|(_, window, _)| window.window_ms);
-        let calls_since = rate.max(time).map(|window_ms| now.minus_ms(window_ms));
-        let wants_oldest = settings.queue_age.is_some();
-        if calls_since.is_none() && !wants_oldest {
-            return Ok((Vec::new(), None));
-        }
-        self.read(move |store: &dyn Store| {
-            let calls = match calls_since {
-                Some(since) => store.calls_since(since, limits::ALERT_CALLS_MAX)?,
-                None => Vec::new(),
-            };
-            let oldest = match wants_oldest {
-                true => store.oldest_due(now)?,
-                false => None,
-            };
-            Ok((calls, oldest))
-        })
-        .await
+            .map(|(_, window, _)| window.reach_ms());
+        let Some(reach_ms) = rate.max(time) else {
+            return Ok(Vec::new());
+        };
+        let since = now.minus_ms(reach_ms);
+        self.read(move |store| store.calls_since(since, limits::ALERT_CALLS_MAX))
+            .await
     }
 
     async fn spent_last_hour(
@@ -187,17 +181,16 @@ impl Orchestrator {
         Ok(spend.look(&totals, now))
     }
 
-    fn notice_of(&self, change: &AlertChange, now: Timestamp) -> Transition {
-        let notice = match change {
-            AlertChange::Raised(alert) => Notice::AlertRaised(alert.clone()),
-            AlertChange::Cleared(past) => Notice::AlertCleared(past.clone()),
-        };
-        Transition::Delivery(Box::new(DeliveryChange::Tell {
-            source: self.inner.ports.ids.job_id(now).to_string(),
-            notice: Box::new(notice),
-            only: None,
-            at: now,
-        }))
+    /// Tells what became of alerts, up to this book that is on disk.
+    fn tell_of(&self, book: &AlertBook, now: Timestamp) {
+        let before = self.inner.alerts.send_replace(book.clone());
+        let changes = changes(&before, book);
+        if !changes.is_empty() {
+            self.inner.notifier.wake.notify_one();
+        }
+        for change in changes {
+            self.tell(change, now);
+        }
     }
 
     fn tell(&self, change: AlertChange, now: Timestamp) {

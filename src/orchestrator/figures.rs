@@ -94,7 +94,7 @@ impl Orchestrator {
     /// Figures of the lane.
     pub async fn metrics(&self) -> Result<Metrics, Error> {
         let lane = self.lane().await?;
-        let (counts, recent, in_doubt) = self
+        let (counts, recent, in_doubt, deliveries) = self
             .read(|store| {
                 let recent = store.calls(&CallFilter::default(), None, RECENT_CALLS)?;
                 let open = CallFilter {
@@ -102,7 +102,9 @@ impl Orchestrator {
                     ..CallFilter::default()
                 };
                 let in_doubt = store.calls(&open, None, MAYBE_BILLED_MAX)?;
-                Ok((store.counts()?, recent.calls, in_doubt.calls.len()))
+                let deliveries = store.delivery_counts()?;
+                let in_doubt = in_doubt.calls.len();
+                Ok((store.counts()?, recent.calls, in_doubt, deliveries))
             })
             .await?;
         let answered: Vec<u64> = recent
@@ -127,6 +129,7 @@ impl Orchestrator {
             throttles: recent.iter().filter(|call| is_throttle(call)).count() as u64,
             maybe_billed: in_doubt as u64,
             recent_calls: recent,
+            deliveries,
             usage: totals.usage,
             cost: self.spent(),
             calls: totals.calls,

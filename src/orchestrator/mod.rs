@@ -5,6 +5,7 @@ mod alerts;
 mod billing;
 mod bulk;
 mod control;
+mod deliveries;
 mod estimate;
 mod events;
 mod figures;
@@ -36,6 +37,7 @@ use crate::error::Error;
 use crate::estimate::CountTokens;
 use crate::webhooks::{HttpSender, Sender};
 pub use bulk::Selection;
+pub use deliveries::EndpointDetail;
 pub use events::{Events, Feed};
 use notify::Notifier;
 pub use onelane_actors::model::Submission;
@@ -130,8 +132,12 @@ impl Orchestrator {
     /// As [`Orchestrator::start_with`], with webhooks brought out by `sender`.
     pub async fn start_sending(parts: Parts, sender: Arc<dyn Sender>) -> Result<Self, StartError> {
         let webhooks = parts.config.config.webhooks.settings()?;
-        let (store, endpoints) = (Arc::clone(&parts.store), webhooks.hook_endpoints());
-        let prepare = tokio::task::spawn_blocking(move || notify::prepare(&*store, endpoints));
+        let (store, told, now) = (
+            Arc::clone(&parts.store),
+            webhooks.clone(),
+            parts.clock.now(),
+        );
+        let prepare = tokio::task::spawn_blocking(move || notify::prepare(&*store, &told, now));
         let book = prepare
             .await
             .map_err(|error| StartError::Actors(error.to_string()))??;

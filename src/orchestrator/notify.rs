@@ -1,17 +1,14 @@
-//! Alerts and webhooks of a running lane: two tasks beside the actors, which end with the lane and never
+//! Alerts and webhooks of a running lane: tasks beside the actors, which end with the lane and never
 //! keep it alive.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use onelane_actors::model::{
-    AlertBook, DeliveryId, HookEndpoint, JobId, Notice, Timestamp, limits,
-};
-use onelane_actors::policy::delivery::{DeliveryChange, configured};
-use onelane_actors::policy::transition::{Applied, Refusal, Transition};
-use onelane_actors::ports::{DeliveryFilter, DeliveryPage, DueDeliveries, Store, StoreError};
+use onelane_actors::model::{AlertBook, DeliveryCounts, HookEndpoint, JobId, Timestamp, limits};
+use onelane_actors::policy::delivery::{DeliveryChange, DueDeliveries, DueQuery};
+use onelane_actors::policy::transition::Transition;
+use onelane_actors::ports::{DeliveriesOver, OverQuery, Store, StoreError};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;
@@ -20,23 +17,25 @@ use tokio_util::sync::CancellationToken;
 use super::alerts::Watcher;
 use super::{Inner, Orchestrator};
 use crate::error::Error;
-use crate::webhooks::{Books, Deliverer, Sender, WebhookSettings};
+use crate::webhooks::{Books, Deliverer, Sender, Upkeep, WebhookSettings};
 
 /// How long a shutdown waits for deliveries that are due or under way; what is not delivered by then is
 /// after the next start.
 const FINISH: Duration = Duration::from_secs(3);
 
-/// The two tasks, and how they are told.
+/// The tasks, and how they are told.
 #[derive(Default)]
 pub(super) struct Notifier {
     /// There may be something to deliver.
     pub(super) wake: Arc<Notify>,
+    /// The configuration has changed.
+    pub(super) configured: Arc<Notify>,
     finish: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Notifier {
-    /// Lets deliveries that are due go out, for a moment, then ends both tasks.
+    /// Lets deliveries that are due go out, for a moment, then ends the tasks.
     pub(super) async fn finish(&self) {
         self.finish.cancel();
         let tasks = std::mem::take(&mut *self.tasks());
@@ -68,19 +67,17 @@ impl Drop for Notifier {
 /// active. Called before any actor writes.
 pub(super) fn prepare(
     store: &dyn Store,
-    endpoints: Vec<HookEndpoint>,
+    settings: &WebhookSettings,
+    now: Timestamp,
 ) -> Result<AlertBook, StoreError> {
-    let known = store.endpoints()?;
-    let endpoints = configured(&known, endpoints);
-    if endpoints != known {
-        let change = DeliveryChange::Endpoints(endpoints);
+    if let Some(change) = settings.told(&store.endpoints()?, now) {
         store.commit(&[Transition::Delivery(Box::new(change))])?;
     }
     store.alerts()
 }
 
 impl Orchestrator {
-    /// Starts the two tasks.
+    /// Starts the tasks.
     pub(super) fn start_notifier(&self, settings: WebhookSettings, sender: Arc<dyn Sender>) {
         let notifier = &self.inner.notifier;
         let ports = &self.inner.ports;
@@ -88,17 +85,26 @@ impl Orchestrator {
         let finish = notifier.finish.clone();
         // Without endpoints and callbacks no event can make a delivery, and none is listened to.
         let events = (!settings.is_idle()).then(|| ports.events.subscribe());
+        let settings = Arc::new(settings);
+        let books: Arc<dyn Books> = Arc::new(weak.clone());
+        let upkeep = Upkeep {
+            books: Arc::clone(&books),
+            clock: Arc::clone(&ports.clock),
+            settings: Arc::clone(&settings),
+        };
         let deliverer = Deliverer {
-            books: Arc::new(weak.clone()),
+            books,
             sender,
             clock: Arc::clone(&ports.clock),
             ids: Arc::clone(&ports.ids),
-            settings: Arc::new(settings),
+            settings,
         };
         let wake = Arc::clone(&notifier.wake);
+        let configured = Arc::clone(&notifier.configured);
         let mut tasks = vec![
             tokio::spawn(deliverer.run(Arc::clone(&wake), finish.clone())),
-            tokio::spawn(watch(weak, finish.clone())),
+            tokio::spawn(upkeep.run(finish.clone())),
+            tokio::spawn(watch(weak, configured, finish.clone())),
         ];
         if let Some(events) = events {
             tasks.push(tokio::spawn(listen(events, wake, finish)));
@@ -111,75 +117,12 @@ impl Orchestrator {
     pub fn alerts(&self) -> AlertBook {
         self.inner.alerts.borrow().clone()
     }
-
-    /// A page of deliveries to webhooks, newest first.
-    pub async fn deliveries(
-        &self,
-        filter: DeliveryFilter,
-        cursor: Option<u64>,
-        limit: usize,
-    ) -> Result<DeliveryPage, Error> {
-        let limit = limit.min(limits::PAGE_ROWS_MAX);
-        self.read(move |store| store.deliveries(&filter, cursor, limit))
-            .await
-    }
-
-    /// Sends a delivery again, at once and with fresh patience, under its old `webhook-id`.
-    pub async fn redeliver(&self, id: DeliveryId) -> Result<(), Error> {
-        let at = self.inner.ports.clock.now();
-        let made = self.deliver(DeliveryChange::Redeliver { id, at }).await?;
-        made.map(drop).map_err(|refusal| match refusal {
-            Refusal::NoSuchDelivery(id) => Error::NoSuchDelivery(id),
-            other => Error::Stopped(other.to_string()),
-        })
-    }
-
-    /// Sends a notice of the kind `webhook.test` to one endpoint, or to all: answers the deliveries. An
-    /// endpoint that is off is on again when it takes one.
-    pub async fn test_webhooks(&self, endpoint: Option<String>) -> Result<Vec<DeliveryId>, Error> {
-        let names = match endpoint {
-            Some(name) => vec![name],
-            None => {
-                let known = self.read(|store| store.endpoints()).await?;
-                known.into_iter().map(|endpoint| endpoint.name).collect()
-            }
-        };
-        let at = self.inner.ports.clock.now();
-        let mut ids = Vec::new();
-        for name in names {
-            let tell = DeliveryChange::Tell {
-                source: self.inner.ports.ids.job_id(at).to_string(),
-                notice: Box::new(Notice::Test),
-                only: Some(name),
-                at,
-            };
-            let made = self.deliver(tell).await?;
-            ids.extend(made.map_err(|refusal| match refusal {
-                Refusal::NoSuchEndpoint(name) => Error::NoSuchEndpoint(name),
-                other => Error::Stopped(other.to_string()),
-            })?);
-        }
-        Ok(ids)
-    }
-
-    async fn deliver(
-        &self,
-        change: DeliveryChange,
-    ) -> Result<Result<Vec<DeliveryId>, Refusal>, Error> {
-        let change = Transition::Delivery(Box::new(change));
-        let verdict = self.commit(vec![change]).await?.pop();
-        self.inner.notifier.wake.notify_one();
-        Ok(match verdict {
-            Some(Ok(Applied::Deliveries(ids))) => Ok(ids),
-            Some(Err(refusal)) => Err(refusal),
-            _ => Ok(Vec::new()),
-        })
-    }
 }
 
 /// Looks at the rules, again and again.
-async fn watch(lane: WeakLane, finish: CancellationToken) {
+async fn watch(lane: WeakLane, configured: Arc<Notify>, finish: CancellationToken) {
     let mut watcher = Watcher::default();
+    let mut failed = false;
     loop {
         let Some(every) = lane
             .upgrade()
@@ -189,15 +132,18 @@ async fn watch(lane: WeakLane, finish: CancellationToken) {
         };
         tokio::select! {
             () = finish.cancelled() => return,
+            // It may say another time.
+            () = configured.notified() => continue,
             () = tokio::time::sleep(every) => {}
         }
         let Some(lane) = lane.upgrade() else { return };
         tokio::select! {
             () = finish.cancelled() => return,
             looked = lane.look_at_alerts(&mut watcher) => {
-                if let Err(error) = looked {
-                    tracing::debug!(%error, "the alerts could not be looked at");
+                if let Err(error) = &looked && !failed {
+                    tracing::warn!(%error, "the alerts can't be looked at");
                 }
+                failed = looked.is_err();
             }
         }
     }
@@ -244,21 +190,13 @@ impl WeakLane {
 }
 
 impl Books for WeakLane {
-    fn due(
-        &self,
-        now: Timestamp,
-        except: BTreeSet<DeliveryId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(DueDeliveries, Vec<HookEndpoint>), Error>> {
+    fn endpoints(&self) -> BoxFuture<'_, Result<Vec<HookEndpoint>, Error>> {
+        Box::pin(async move { self.lane()?.read(|store| store.endpoints()).await })
+    }
+
+    fn due(&self, query: DueQuery) -> BoxFuture<'_, Result<DueDeliveries, Error>> {
         Box::pin(async move {
-            let read = move |store: &dyn Store| {
-                let due = store.deliveries_due(now, &except, limit)?;
-                let endpoints = match due.due.is_empty() {
-                    true => Vec::new(),
-                    false => store.endpoints()?,
-                };
-                Ok((due, endpoints))
-            };
+            let read = move |store: &dyn Store| store.deliveries_due(&query);
             self.lane()?.read(read).await
         })
     }
@@ -270,19 +208,33 @@ impl Books for WeakLane {
         })
     }
 
-    fn over(&self, before: Timestamp, keep: u64) -> BoxFuture<'_, Result<Vec<DeliveryId>, Error>> {
+    fn counts(&self) -> BoxFuture<'_, Result<DeliveryCounts, Error>> {
+        Box::pin(async move { self.lane()?.read(|store| store.delivery_counts()).await })
+    }
+
+    fn over(&self, query: OverQuery) -> BoxFuture<'_, Result<DeliveriesOver, Error>> {
         Box::pin(async move {
-            let limit = limits::DELIVERIES_PRUNED_MAX;
-            let read = move |store: &dyn Store| store.deliveries_over(before, keep, limit);
+            let read = move |store: &dyn Store| store.deliveries_over(query);
             self.lane()?.read(read).await
         })
     }
 
-    fn change(&self, change: DeliveryChange) -> BoxFuture<'_, Result<(), Error>> {
+    fn change(&self, changes: Vec<DeliveryChange>) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            let change = Transition::Delivery(Box::new(change));
-            // A refusal says that it was told before, or put on its way again meanwhile.
-            self.lane()?.commit(vec![change]).await.map(drop)
+            let lane = self.lane()?;
+            let mut changes = changes.into_iter();
+            loop {
+                let some: Vec<Transition> = changes
+                    .by_ref()
+                    .take(limits::BATCH_TRANSITIONS_MAX)
+                    .map(|change| Transition::Delivery(Box::new(change)))
+                    .collect();
+                if some.is_empty() {
+                    return Ok(());
+                }
+                // A refusal says that it was told before, or put on its way again meanwhile.
+                lane.commit(some).await?;
+            }
         })
     }
 }

@@ -90,6 +90,7 @@ impl Orchestrator {
             .await?;
         let now = self.inner.ports.clock.now();
         self.inner.ports.events.send(now, || Event::ConfigChanged);
+        self.inner.notifier.configured.notify_one();
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! What the facade takes and gives beside the nouns of the lane.
 
 use onelane_actors::model::{
-    BreakerSnapshot, CallRecord, Cost, Hold, HoldScope, LearntLimit, Pause, Timestamp, Usage,
+    BreakerSnapshot, CallRecord, Cost, DeliveryCounts, Hold, HoldScope, LearntLimit, Pause,
+    Timestamp, Usage,
 };
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use onelane_actors::samples::Estimates;
@@ -118,6 +119,8 @@ pub struct Metrics {
     pub throttles: u64,
     /// Attempts that may have been billed, where nobody has found out yet; counted up to 1000.
     pub maybe_billed: u64,
+    /// Deliveries to webhooks by status.
+    pub deliveries: DeliveryCounts,
     /// Tokens since the start of this process (a hint; the truth is in `usage`).
     pub usage: Usage,
     /// Costs since the start of this process (a hint; the truth is in `usage`).

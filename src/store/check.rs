@@ -14,8 +14,8 @@ use super::error::{Fault, Result};
 use super::past;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
-    AlertBook, BreakerSnapshot, Day, Delivery, DeliveryStatus, HookEndpoint, Job, JobId, JobStatus,
-    LaneState, UsageKey, UsageRow,
+    AlertBook, BreakerSnapshot, Day, Delivery, DeliveryCounts, DeliveryStatus, HookEndpoint, Job,
+    JobId, JobStatus, LaneState, UsageKey, UsageRow,
 };
 use crate::ports::StatusCounts;
 
@@ -321,9 +321,9 @@ impl Check<'_> {
     /// Each delivery that is still to be made is found when it is due, and by the job that it is about.
     fn deliveries(&mut self, counters: &Counters) -> Result<()> {
         const TABLE: &str = "deliveries";
-        let queue = self.open(schema::DELIVERIES_DUE)?;
+        let queue = self.open(schema::DELIVERIES_PENDING)?;
         let open = self.open(schema::DELIVERIES_OPEN)?;
-        let (mut pending, mut about_jobs, mut last) = (0, 0, 0);
+        let (mut counts, mut about_jobs, mut last) = (DeliveryCounts::default(), 0, 0);
         for item in self.open(schema::DELIVERIES)?.iter()? {
             let (id, row) = item?;
             last = id.value();
@@ -338,11 +338,12 @@ impl Check<'_> {
             self.expect(delivery.due_at.is_some() == is_pending, TABLE, || {
                 format!("delivery {last} is wrong about whether it is due")
             });
-            let Some(due) = delivery.due_at else { continue };
-            pending += 1;
-            let key = schema::due_key(due, delivery.id);
-            let queued = queue.get(&key)?.is_some();
-            self.expect(queued, "deliveries_due", || {
+            counts.moved(None, Some(delivery.status));
+            let Some(place) = delivery.place() else {
+                continue;
+            };
+            let queued = queue.get(&schema::pending_key(&place))?.is_some();
+            self.expect(queued, "deliveries_pending", || {
                 format!("delivery {last} is not found when it is due")
             });
             let Some(job) = delivery.notice.job_id() else {
@@ -354,8 +355,12 @@ impl Check<'_> {
                 format!("delivery {last} is not found by its job")
             });
         }
-        self.same_count("deliveries_due", queue.len()?, pending);
+        self.same_count("deliveries_pending", queue.len()?, counts.pending);
         self.same_count("deliveries_open", open.len()?, about_jobs);
+        let counted = counters.deliveries;
+        self.expect(counted == counts, "meta", || {
+            format!("the counters say {counted:?}, and the deliveries {counts:?}")
+        });
         self.expect(last <= counters.delivery_seq, "meta", || {
             "a delivery has a place that was not given yet".to_owned()
         });

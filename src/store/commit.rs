@@ -27,7 +27,7 @@ use super::schema::{
 use crate::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId,
     DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq,
-    Timestamp, UsageKey, UsageRow,
+    UsageKey, UsageRow,
 };
 use crate::ports::Verdicts;
 
@@ -130,7 +130,7 @@ struct Transaction<'t> {
     in_doubt: Lazy<'t, &'static [u8; 17], Id>,
     usage: Lazy<'t, &'static [u8; 20], Bytes>,
     deliveries: Lazy<'t, u64, Bytes>,
-    deliveries_due: Lazy<'t, &'static [u8; 16], ()>,
+    deliveries_pending: Lazy<'t, &'static [u8; 32], ()>,
     deliveries_open: Lazy<'t, &'static [u8; 24], ()>,
     /// The endpoints, once the end of a job asked for them.
     endpoints: Option<Arc<[HookEndpoint]>>,
@@ -170,7 +170,7 @@ impl<'t> Transaction<'t> {
             in_doubt: Lazy::new(transaction, schema::IN_DOUBT),
             usage: Lazy::new(transaction, schema::USAGE),
             deliveries: Lazy::new(transaction, schema::DELIVERIES),
-            deliveries_due: Lazy::new(transaction, schema::DELIVERIES_DUE),
+            deliveries_pending: Lazy::new(transaction, schema::DELIVERIES_PENDING),
             deliveries_open: Lazy::new(transaction, schema::DELIVERIES_OPEN),
             endpoints: None,
             counted_before: counters,
@@ -478,6 +478,16 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
+    fn alerts(&mut self) -> Result<AlertBook> {
+        // The book as this batch has left it.
+        if let Some(row) = &self.singles.alerts {
+            return decode("meta", row);
+        }
+        let row = self.meta.open()?.get(meta::ALERTS)?;
+        let row = row.map(|row| decode("meta", row.value())).transpose()?;
+        Ok(row.unwrap_or_default())
+    }
+
     fn put_alerts(&mut self, alerts: &AlertBook) -> Result<()> {
         self.singles.alerts = Some(encoded(alerts)?);
         Ok(())
@@ -510,17 +520,22 @@ impl Rows for Transaction<'_> {
         row.map(|row| decode("deliveries", row.value())).transpose()
     }
 
-    fn put_delivery(&mut self, delivery: &Delivery, due_before: Option<Timestamp>) -> Result<()> {
+    fn put_delivery(&mut self, delivery: &Delivery, before: Option<&Delivery>) -> Result<()> {
+        let status = before.map(|before| before.status);
+        self.counters
+            .deliveries
+            .moved(status, Some(delivery.status));
         encode(&mut self.row, delivery)?;
         let rows = self.deliveries.open()?;
         rows.insert(delivery.id.0, self.row.as_slice())?;
-        if due_before != delivery.due_at {
-            let queue = self.deliveries_due.open()?;
-            if let Some(due) = due_before {
-                queue.remove(&schema::due_key(due, delivery.id))?;
+        let (from, to) = (before.and_then(Delivery::place), delivery.place());
+        if from != to {
+            let pending = self.deliveries_pending.open()?;
+            if let Some(from) = from {
+                pending.remove(&schema::pending_key(&from))?;
             }
-            if let Some(due) = delivery.due_at {
-                queue.insert(&schema::due_key(due, delivery.id), ())?;
+            if let Some(to) = to {
+                pending.insert(&schema::pending_key(&to), ())?;
             }
         }
         if let Some(job) = delivery.notice.job_id() {
@@ -538,8 +553,9 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
-    fn remove_delivery(&mut self, id: DeliveryId) -> Result<()> {
-        self.deliveries.open()?.remove(id.0)?;
+    fn remove_delivery(&mut self, delivery: &Delivery) -> Result<()> {
+        self.counters.deliveries.moved(Some(delivery.status), None);
+        self.deliveries.open()?.remove(delivery.id.0)?;
         Ok(())
     }
 }

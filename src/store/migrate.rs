@@ -6,16 +6,18 @@ use std::collections::btree_map::Entry;
 
 use onelane_actors::policy::estimate;
 use onelane_actors::policy::prune::Shelf;
-use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Deserialize;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
 use super::past;
-use super::schema::{self, LineRow, META, decode, decode_call, encode, meta, no_job, no_request};
+use super::schema::{
+    self, Counters, LineRow, META, decode, decode_call, encode, meta, no_job, no_request,
+};
 use crate::model::{
-    DEFAULT_LANE, Delivery, DeliveryStatus, HoldKind, Job, JobId, JobStatus, LaneState, Request,
-    Seq, UsageKey, UsageRow,
+    DEFAULT_LANE, Delivery, DeliveryCounts, DeliveryStatus, HoldKind, Job, JobId, JobStatus,
+    LaneState, Request, Seq, UsageKey, UsageRow,
 };
 
 /// Brings a store of the version `found`, which is an older one, up to [`schema::STORE_VERSION`].
@@ -34,7 +36,8 @@ pub(super) fn migrate(database: &Database, found: u64, options: StoreOptions) ->
         count_ends(&transaction)?;
     }
     if found < 4 {
-        from_3_to_4(&transaction)?;
+        line_up_deliveries(&transaction)?;
+        sort_finished(&transaction)?;
     }
     let version = schema::STORE_VERSION.to_string();
     transaction
@@ -46,16 +49,44 @@ pub(super) fn migrate(database: &Database, found: u64, options: StoreOptions) ->
 /// Version 2 knows lanes, chains, estimated tokens, and which calls were maybe billed.
 fn from_1_to_2(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::DEPENDENTS)?;
-    transaction.open_table(schema::DELIVERIES)?;
-    transaction.open_table(schema::DELIVERIES_DUE)?;
     note_open_billing(transaction)?;
     estimate_tokens(transaction)?;
     give_lane_its_own(transaction)
 }
 
+/// Version 4 has a line of deliveries for each receiver, and counts them.
+fn line_up_deliveries(transaction: &WriteTransaction) -> Result<()> {
+    const ALL_IN_ONE: TableDefinition<&[u8; 16], ()> = TableDefinition::new("deliveries_due");
+    transaction.delete_table(ALL_IN_ONE)?;
+    let rows = transaction.open_table(schema::DELIVERIES)?;
+    let mut pending = transaction.open_table(schema::DELIVERIES_PENDING)?;
+    let mut counts = DeliveryCounts::default();
+    for item in rows.iter()? {
+        let row = decode::<Delivery>("deliveries", item?.1.value());
+        let Some(delivery) = past::readable(row)? else {
+            continue;
+        };
+        counts.moved(None, Some(delivery.status));
+        if let Some(place) = delivery.place() {
+            pending.insert(&schema::pending_key(&place), ())?;
+        }
+    }
+    let mut table = transaction.open_table(META)?;
+    let counters: Option<Counters> = match table.get(meta::COUNTERS)? {
+        Some(row) => Some(decode("meta", row.value())?),
+        None => None,
+    };
+    let missing = || Fault::damaged("meta", "the counters are missing");
+    let mut counters = counters.ok_or_else(missing)?;
+    counters.deliveries = counts;
+    let mut out = Vec::new();
+    encode(&mut out, &counters)?;
+    table.insert(meta::COUNTERS, out.as_slice())?;
+    Ok(())
+}
+
 /// Version 4 knows what may go of which job: version 3 had all that were finished in one table.
-fn from_3_to_4(transaction: &WriteTransaction) -> Result<()> {
-    transaction.open_table(schema::DELIVERIES_DUE)?;
+fn sort_finished(transaction: &WriteTransaction) -> Result<()> {
     let mut told = transaction.open_table(schema::DELIVERIES_OPEN)?;
     for item in transaction.open_table(schema::DELIVERIES)?.iter()? {
         let row = decode::<Delivery>("deliveries", item?.1.value());

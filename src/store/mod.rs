@@ -19,13 +19,13 @@ mod schema;
 mod tests;
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
+use onelane_actors::policy::delivery::{DueDeliveries, DueQuery};
 use onelane_actors::policy::prune::Prune;
 use onelane_actors::policy::transition::Transition;
 use redb::backends::FileBackend;
@@ -34,12 +34,12 @@ use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend}
 use self::error::{Fault, Result};
 pub use self::look::stored_config;
 use crate::model::{
-    AlertBook, CallRecord, DeliveryId, HookEndpoint, JobId, Retention, Timestamp, UsageRow,
+    AlertBook, CallRecord, DeliveryCounts, HookEndpoint, JobId, Retention, Timestamp, UsageRow,
 };
 use crate::ports::{
-    CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
-    JobRecord, Places, Recovered, Salvage, StatusCounts, Store, StoreError, UsageDay, UsageFilter,
-    Verdicts,
+    CallFilter, CallPage, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter, JobPage,
+    JobRecord, OverQuery, Places, Recovered, Salvage, StatusCounts, Store, StoreError, UsageDay,
+    UsageFilter, Verdicts,
 };
 pub use check::{Finding, Findings};
 pub use figures::{Prunable, StoreFigures, TableFigures};
@@ -386,13 +386,8 @@ impl Store for RedbStore {
         self.read(read::counts)
     }
 
-    fn deliveries_due(
-        &self,
-        now: Timestamp,
-        except: &BTreeSet<DeliveryId>,
-        limit: usize,
-    ) -> Result<DueDeliveries, StoreError> {
-        self.read(|snapshot| notices::due(snapshot, now, except, limit))
+    fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError> {
+        self.read(|snapshot| notices::due(snapshot, query))
     }
 
     fn deliveries(
@@ -404,13 +399,12 @@ impl Store for RedbStore {
         self.read(|snapshot| notices::page(snapshot, filter, cursor, limit))
     }
 
-    fn deliveries_over(
-        &self,
-        before: Timestamp,
-        keep: u64,
-        limit: usize,
-    ) -> Result<Vec<DeliveryId>, StoreError> {
-        self.read(|snapshot| notices::over(snapshot, before, keep, limit))
+    fn deliveries_over(&self, query: OverQuery) -> Result<DeliveriesOver, StoreError> {
+        self.read(|snapshot| notices::over(snapshot, query))
+    }
+
+    fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError> {
+        self.read(notices::counts)
     }
 
     fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError> {
@@ -419,10 +413,6 @@ impl Store for RedbStore {
 
     fn alerts(&self) -> Result<AlertBook, StoreError> {
         self.read(notices::alerts)
-    }
-
-    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.read(|snapshot| read::oldest_due(snapshot, now))
     }
 
     fn config(&self) -> Result<Option<String>, StoreError> {

@@ -1,39 +1,42 @@
 //! Deliveries, endpoints and alerts, as the store tells them.
 
-use std::collections::BTreeSet;
+use onelane_actors::policy::delivery::{self, DueDeliveries, DueIndex, DueQuery};
+use redb::{ReadOnlyTable, ReadTransaction};
 
-use onelane_actors::policy::delivery;
-use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
-
-use super::error::Result;
+use super::error::{Fault, Result};
 use super::read::single;
-use super::schema::{self, decode, meta, no_delivery};
-use crate::model::{AlertBook, Delivery, DeliveryId, HookEndpoint, Timestamp};
-use crate::ports::{DeliveryFilter, DeliveryPage, DueDeliveries};
+use super::schema::{self, Counters, decode, meta, no_delivery};
+use crate::model::{AlertBook, Delivery, DeliveryCounts, DeliveryId, DuePlace, HookEndpoint};
+use crate::ports::{DeliveriesOver, DeliveryFilter, DeliveryPage, OverQuery};
 
-/// Reads the rows of those that are due alone.
-pub(super) fn due(
-    snapshot: &ReadTransaction,
-    now: Timestamp,
-    except: &BTreeSet<DeliveryId>,
-    limit: usize,
-) -> Result<DueDeliveries> {
-    let mut found = DueDeliveries::default();
-    let queue = snapshot.open_table(schema::DELIVERIES_DUE)?;
-    let rows = snapshot.open_table(schema::DELIVERIES)?;
-    for item in queue.iter()? {
-        let (at, id) = schema::due_of(item?.0.value());
-        if except.contains(&id) {
-            continue;
-        }
-        if at > now || found.due.len() == limit {
-            found.next = Some(at);
-            break;
-        }
-        let row = rows.get(id.0)?.ok_or_else(|| no_delivery(id))?;
-        found.due.push(decode("deliveries", row.value())?);
+/// Reads the rows of those alone that are answered.
+pub(super) fn due(snapshot: &ReadTransaction, query: &DueQuery) -> Result<DueDeliveries> {
+    let mut index = Index {
+        places: snapshot.open_table(schema::DELIVERIES_PENDING)?,
+        rows: snapshot.open_table(schema::DELIVERIES)?,
+    };
+    delivery::find(&mut index, query)
+}
+
+struct Index {
+    places: ReadOnlyTable<&'static [u8; 32], ()>,
+    rows: ReadOnlyTable<u64, &'static [u8]>,
+}
+
+impl DueIndex for Index {
+    type Error = Fault;
+
+    fn from(&mut self, place: DuePlace) -> Result<Option<DuePlace>> {
+        let first = schema::pending_key(&place);
+        let next = self.places.range::<&[u8; 32]>(&first..)?.next();
+        let next = next.transpose()?;
+        Ok(next.map(|(key, _)| schema::pending_of(key.value())))
     }
-    Ok(found)
+
+    fn delivery(&mut self, id: DeliveryId) -> Result<Delivery> {
+        let row = self.rows.get(id.0)?.ok_or_else(|| no_delivery(id))?;
+        decode("deliveries", row.value())
+    }
 }
 
 pub(super) fn page(
@@ -59,26 +62,24 @@ pub(super) fn page(
     Ok(page)
 }
 
-/// Reads the table row by row: rarely asked, and never while a transaction waits for it.
-pub(super) fn over(
-    snapshot: &ReadTransaction,
-    before: Timestamp,
-    keep: u64,
-    limit: usize,
-) -> Result<Vec<DeliveryId>> {
+/// Reads some rows, one after the other.
+pub(super) fn over(snapshot: &ReadTransaction, mut query: OverQuery) -> Result<DeliveriesOver> {
     let rows = snapshot.open_table(schema::DELIVERIES)?;
-    let mut excess = rows.len()?.saturating_sub(keep);
-    let mut over = Vec::new();
-    for item in rows.iter()? {
-        if over.len() == limit {
+    let mut over = DeliveriesOver::default();
+    for (looked, item) in rows.range(query.from.0..)?.enumerate() {
+        let (id, row) = item?;
+        if looked == query.look_at {
+            over.next = Some(DeliveryId(id.value()));
             break;
         }
-        let row: Delivery = decode("deliveries", item?.1.value())?;
-        if delivery::is_over(&row, before, &mut excess) {
-            over.push(row.id);
-        }
+        query.look(decode("deliveries", row.value())?, &mut over);
     }
     Ok(over)
+}
+
+pub(super) fn counts(snapshot: &ReadTransaction) -> Result<DeliveryCounts> {
+    let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
+    Ok(counters.unwrap_or_default().deliveries)
 }
 
 pub(super) fn endpoints(snapshot: &ReadTransaction) -> Result<Vec<HookEndpoint>> {

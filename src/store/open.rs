@@ -123,7 +123,7 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::IN_DOUBT)?;
     transaction.open_table(schema::USAGE)?;
     transaction.open_table(schema::DELIVERIES)?;
-    transaction.open_table(schema::DELIVERIES_DUE)?;
+    transaction.open_table(schema::DELIVERIES_PENDING)?;
     transaction.open_table(schema::DELIVERIES_OPEN)?;
     let version = schema::STORE_VERSION.to_string();
     let mut meta = transaction.open_table(META)?;

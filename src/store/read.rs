@@ -12,7 +12,7 @@ use super::error::{Fault, Result};
 use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
-use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, Timestamp, UsageRow, limits};
+use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, UsageRow, limits};
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
     StatusCounts, UsageFilter,
@@ -256,22 +256,6 @@ pub(super) fn counts(snapshot: &ReadTransaction) -> Result<StatusCounts> {
 
 pub(super) fn config(snapshot: &ReadTransaction) -> Result<Option<String>> {
     single(snapshot, meta::CONFIG)
-}
-
-/// Looks at the pending jobs in their order, up to the bound.
-pub(super) fn oldest_due(snapshot: &ReadTransaction, now: Timestamp) -> Result<Option<Timestamp>> {
-    let line = snapshot.open_table(schema::LINE)?;
-    let mut names = Names::default();
-    let pending = of_status(&line, JobStatus::Pending, u64::MAX)?;
-    for item in pending.take(limits::OLDEST_LOOKED_AT_MAX) {
-        let (key, value) = item?;
-        let row: LineRow<'_> = decode("line", value.value())?;
-        let entry = row.entry(schema::line_seq(key.value()), &mut names);
-        if entry.is_due(now) {
-            return Ok(Some(entry.since));
-        }
-    }
-    Ok(None)
 }
 
 pub(super) fn single<T: DeserializeOwned>(

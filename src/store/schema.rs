@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Fault, Result};
 use crate::model::{
-    AttemptNo, CallRecord, Day, DeliveryId, Fingerprint, Job, JobEntry, JobId, JobStatus, Seq,
-    Timestamp, UsageKey, WorstCase,
+    AttemptNo, CallRecord, Day, DeliveryCounts, DeliveryId, DuePlace, Fingerprint, Job, JobEntry,
+    JobId, JobStatus, Outlet, Seq, Timestamp, UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -66,9 +66,9 @@ pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new
 
 /// Place among deliveries: [`crate::model::Delivery`].
 pub(super) const DELIVERIES: TableDefinition<u64, &[u8]> = TableDefinition::new("deliveries");
-/// When a pending delivery is due, and its place ([`due_key`]).
-pub(super) const DELIVERIES_DUE: TableDefinition<&[u8; 16], ()> =
-    TableDefinition::new("deliveries_due");
+/// The places of the deliveries that are pending, by who receives them ([`pending_key`]).
+pub(super) const DELIVERIES_PENDING: TableDefinition<&[u8; 32], ()> =
+    TableDefinition::new("deliveries_pending");
 /// Job id and the id of a pending delivery of its end ([`told_key`]): until then its bodies are needed.
 pub(super) const DELIVERIES_OPEN: TableDefinition<&[u8; 24], ()> =
     TableDefinition::new("deliveries_open");
@@ -101,6 +101,9 @@ pub(super) struct Counters {
     /// The last place among deliveries given.
     #[serde(default)]
     pub(super) delivery_seq: u64,
+    /// Deliveries of each status.
+    #[serde(default)]
+    pub(super) deliveries: DeliveryCounts,
     pending: u64,
     processing: u64,
     completed: u64,
@@ -388,20 +391,25 @@ pub(super) fn call_key(job: JobId, attempt: AttemptNo) -> [u8; 20] {
     join(*job.as_bytes(), attempt.0.to_be_bytes())
 }
 
-pub(super) fn due_key(due: Timestamp, id: DeliveryId) -> [u8; 16] {
-    let due = due.as_millis().cast_unsigned() ^ (1 << 63);
-    join(due.to_be_bytes(), id.0.to_be_bytes())
+/// The key of a place in [`DELIVERIES_PENDING`].
+pub(super) fn pending_key(place: &DuePlace) -> [u8; 32] {
+    // Moments before 1970 come first.
+    let due = place.due.as_millis().cast_unsigned() ^ (1 << 63);
+    let rest: [u8; 16] = join(due.to_be_bytes(), place.id.0.to_be_bytes());
+    join(place.outlet.0, rest)
 }
 
-/// The moment and the place of a key in [`DELIVERIES_DUE`].
-pub(super) fn due_of(key: &[u8; 16]) -> (Timestamp, DeliveryId) {
-    let (due, id) = key.split_first_chunk().unwrap_or((&[0; 8], &[]));
+/// The place of a key in [`DELIVERIES_PENDING`].
+pub(super) fn pending_of(key: &[u8; 32]) -> DuePlace {
+    let (outlet, rest) = key.split_first_chunk().unwrap_or((&[0; 16], &[]));
+    let (due, id) = rest.split_first_chunk().unwrap_or((&[0; 8], &[]));
     let id = id.first_chunk().unwrap_or(&[0; 8]);
     let due = u64::from_be_bytes(*due) ^ (1 << 63);
-    (
-        Timestamp::from_millis(due.cast_signed()),
-        DeliveryId(u64::from_be_bytes(*id)),
-    )
+    DuePlace {
+        outlet: Outlet(*outlet),
+        due: Timestamp::from_millis(due.cast_signed()),
+        id: DeliveryId(u64::from_be_bytes(*id)),
+    }
 }
 
 pub(super) fn told_key(job: JobId, delivery: DeliveryId) -> [u8; 24] {
@@ -531,11 +539,20 @@ mod tests {
         assert!(places.is_sorted_by(|a, b| a < b));
         assert!(places.iter().map(line_seq).is_sorted());
         assert!(line_key(JobStatus::Pending, Seq(u64::MAX)) < places[0]);
-        let due =
-            [i64::MIN, -1, 0, 1, i64::MAX].map(|ms| (Timestamp::from_millis(ms), DeliveryId(7)));
-        let keys = due.map(|(at, id)| due_key(at, id));
+        let outlets = [[0; 16], [1; 16], [255; 16]].map(Outlet);
+        let places: Vec<DuePlace> = outlets
+            .into_iter()
+            .flat_map(|outlet| {
+                [i64::MIN, -1, 0, 1, i64::MAX].map(|ms| DuePlace {
+                    outlet,
+                    due: Timestamp::from_millis(ms),
+                    id: DeliveryId(7),
+                })
+            })
+            .collect();
+        let keys: Vec<_> = places.iter().map(pending_key).collect();
         assert!(keys.is_sorted_by(|a, b| a < b));
-        assert_eq!(keys.map(|key| due_of(&key)), due);
+        assert_eq!(keys.iter().map(pending_of).collect::<Vec<_>>(), places);
         let ended =
             [(i64::MIN, 9), (-1, 9), (0, 0), (0, 9), (i64::MAX, 0)].map(|(at, seq)| Finished {
                 at: Timestamp::from_millis(at),

@@ -8,13 +8,15 @@ mod migration;
 mod owner;
 mod prune;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use onelane_actors::testing::sample::{self, job_id};
 
 use super::*;
-use crate::model::{Day, DeliveryStatus, Job, JobStatus, Request, Seq, UsageKey};
+use crate::model::{
+    Day, DeliveryId, DeliveryStatus, Job, JobStatus, Request, Seq, Timestamp, UsageKey,
+};
 
 /// Small caches, so that pages are read from the file again.
 fn options(quick_repair: bool) -> StoreOptions {
@@ -109,12 +111,26 @@ fn assert_deliveries_are_due(store: &impl Store) {
     };
     let pending = store.deliveries(&pending, None, usize::MAX).unwrap();
     let pending: BTreeSet<DeliveryId> = pending.deliveries.iter().map(|d| d.id).collect();
-    let end_of_time = Timestamp::from_millis(i64::MAX);
-    let due = store.deliveries_due(end_of_time, &BTreeSet::new(), usize::MAX);
-    let due = due.unwrap().due;
-    assert!(due.is_sorted_by_key(|delivery| delivery.due_at));
+    let everything = everything_due(store);
+    let due = store.deliveries_due(&everything).unwrap().due;
     assert_eq!(due.iter().map(|d| d.id).collect::<BTreeSet<_>>(), pending);
     assert_eq!(due.len(), pending.len());
+}
+
+/// Asks for all that is pending, whoever receives it.
+fn everything_due(store: &impl Store) -> DueQuery {
+    let all = store.deliveries(&DeliveryFilter::default(), None, usize::MAX);
+    let outlets = all.unwrap().deliveries.into_iter().flat_map(|row| {
+        let receiver = row.target.receiver();
+        [receiver.outlet(), receiver.outlet_by_hand()]
+    });
+    DueQuery {
+        now: Timestamp::from_millis(i64::MAX),
+        room: outlets.map(|outlet| (outlet, usize::MAX)).collect(),
+        hosts: usize::MAX,
+        limit: usize::MAX,
+        ..DueQuery::default()
+    }
 }
 
 /// Whether the call log has lost rows: then it is not what the usage counted any more.

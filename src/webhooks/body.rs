@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelane_actors::model::{
-    Alert, Delivery, Failure, FailureClass, Job, JobId, JobStatus, Notice, PastAlert, Timestamp,
+    Alert, AlertKey, Delivery, Failure, FailureClass, HoldScope, Job, JobId, JobStatus, Notice,
+    PastAlert, Timestamp,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -133,9 +134,48 @@ pub(crate) struct AlertView<'a> {
     level: Box<RawValue>,
     threshold: Box<RawValue>,
     unit: String,
+    /// The hold that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<HeldView<'a>>,
     raised_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cleared_at: Option<String>,
+}
+
+/// A hold that an alert is about, as it was when the alert was raised.
+#[derive(Debug, Serialize)]
+struct HeldView<'a> {
+    /// `account`, `lane` or `model`.
+    scope: &'static str,
+    /// Which lane or model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    code: &'a str,
+    message: &'a str,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+}
+
+impl<'a> HeldView<'a> {
+    fn of(alert: &'a Alert) -> Option<Self> {
+        let (AlertKey::Hold(key), Some(hold)) = (&alert.key, &alert.hold) else {
+            return None;
+        };
+        let (scope, name) = match &key.scope {
+            HoldScope::Account => ("account", None),
+            HoldScope::Lane(name) => ("lane", Some(name.as_str())),
+            HoldScope::Model(name) => ("model", Some(name.as_str())),
+        };
+        Some(Self {
+            scope,
+            name,
+            code: &hold.code,
+            message: &hold.message,
+            since: hold.since.to_rfc3339(),
+            until: hold.until.map(Timestamp::to_rfc3339),
+        })
+    }
 }
 
 impl<'a> AlertView<'a> {
@@ -153,6 +193,7 @@ impl<'a> AlertView<'a> {
             level: number(alert.level),
             threshold: number(alert.threshold),
             unit: alert.key.unit(),
+            hold: HeldView::of(alert),
             raised_at: alert.raised_at.to_rfc3339(),
             cleared_at: None,
         }
@@ -169,7 +210,7 @@ impl<'a> AlertView<'a> {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::{AlertKey, Currency, DeliveryId, Target};
+    use onelane_actors::model::{Currency, DeliveryId, HeldKey, Hold, HoldKind, Target};
     use onelane_actors::policy::delivery::made;
     use onelane_actors::testing::sample::{self, START};
     use serde_json::{Value, json};
@@ -245,6 +286,7 @@ mod tests {
             raised_at: START,
             level: 1_500_000_000,
             threshold: 1_000_000_000,
+            hold: None,
         };
         let past = PastAlert {
             alert,
@@ -255,5 +297,31 @@ mod tests {
         assert_eq!(told["data"]["subject"], "USD");
         assert_eq!(told["data"]["level"], 1.5);
         assert_eq!(told["data"]["clearedAt"], "2026-11-23T00:00:00.001Z");
+    }
+
+    #[test]
+    fn an_alert_about_a_hold_says_what_is_held_and_why() {
+        let (kind, scope) = (HoldKind::Quota, HoldScope::Model("glm-5".to_owned()));
+        let alert = Alert {
+            hold: Some(Hold {
+                kind,
+                code: "1308".to_owned(),
+                message: "used up".to_owned(),
+                since: START,
+                until: Some(START.plus_ms(1)),
+            }),
+            ..sample::alert(AlertKey::Hold(HeldKey { kind, scope }))
+        };
+        let told = body(Notice::AlertRaised(alert), None);
+        assert_eq!(told["data"]["subject"], "quota");
+        assert_eq!(
+            told["data"]["hold"],
+            json!({"scope": "model", "name": "glm-5", "code": "1308", "message": "used up",
+                "since": "2026-11-23T00:00:00.000Z", "until": "2026-11-23T00:00:00.001Z"})
+        );
+        assert_eq!(
+            told["data"]["message"],
+            "model glm-5 is held (quota): 1308 used up"
+        );
     }
 }

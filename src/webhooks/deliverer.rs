@@ -1,43 +1,45 @@
 //! Finds what is due, sends it, and notes what came of it. It never holds up the lane: it reads
 //! snapshots and asks for small changes like anybody else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use onelane_actors::model::{Delivery, DeliveryId, HookEndpoint, JobId, Target, Timestamp, limits};
-use onelane_actors::policy::delivery::{DeliveryChange, TryOutcome};
-use onelane_actors::ports::{Clock, DueDeliveries, Ids};
+use onelane_actors::model::{
+    Delivery, DeliveryCounts, DeliveryId, HookEndpoint, JobId, Target, Timestamp,
+};
+use onelane_actors::policy::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
+use onelane_actors::ports::{Clock, DeliveriesOver, Ids, OverQuery};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Bodies, EndpointSettings, Post, Sender, Sent, SigningKeys, WebhookSettings};
+use super::traffic::Traffic;
+use super::way::{self, Way};
+use super::{Bodies, Post, Sender, Sent, WebhookSettings};
 use crate::error::Error;
 
-/// What the deliverer needs of the lane; the lane may be gone at any time.
+/// What deliveries need of the lane; the lane may be gone at any time.
 pub(crate) trait Books: Send + Sync + 'static {
-    /// What is due, and the endpoints as the store knows them.
-    fn due(
-        &self,
-        now: Timestamp,
-        except: BTreeSet<DeliveryId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(DueDeliveries, Vec<HookEndpoint>), Error>>;
+    /// The endpoints as the store knows them.
+    fn endpoints(&self) -> BoxFuture<'_, Result<Vec<HookEndpoint>, Error>>;
+    /// What is due.
+    fn due(&self, query: DueQuery) -> BoxFuture<'_, Result<DueDeliveries, Error>>;
     /// GLM's answer to a job.
     fn result(&self, id: JobId) -> BoxFuture<'_, Result<Option<Arc<RawValue>>, Error>>;
-    /// What may be forgotten.
-    fn over(&self, before: Timestamp, keep: u64) -> BoxFuture<'_, Result<Vec<DeliveryId>, Error>>;
-    /// Stores a change.
-    fn change(&self, change: DeliveryChange) -> BoxFuture<'_, Result<(), Error>>;
+    /// How many deliveries there are.
+    fn counts(&self) -> BoxFuture<'_, Result<DeliveryCounts, Error>>;
+    /// What may go.
+    fn over(&self, query: OverQuery) -> BoxFuture<'_, Result<DeliveriesOver, Error>>;
+    /// Stores changes, together.
+    fn change(&self, changes: Vec<DeliveryChange>) -> BoxFuture<'_, Result<(), Error>>;
 }
 
 /// How long it waits after the store gave an error.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
-/// How often it looks for what may be forgotten, in milliseconds.
-const TIDY_EVERY_MS: u64 = 600_000;
 /// The longest it sleeps without looking, in milliseconds: clocks jump.
 const SLEEP_MS_MAX: u64 = 60_000;
 
@@ -51,121 +53,88 @@ pub(crate) struct Deliverer {
     pub(crate) settings: Arc<WebhookSettings>,
 }
 
-/// Where a delivery goes.
-struct Way {
-    url: String,
-    keys: SigningKeys,
-    is_callback: bool,
-}
-
 impl Deliverer {
     /// Delivers until told to `finish`, and then what is due at that moment. `wake` says that there may
     /// be something new.
     pub(crate) async fn run(self, wake: Arc<Notify>, finish: CancellationToken) {
-        let mut under_way = BTreeSet::new();
+        let mut traffic = Traffic::new(self.settings.max_in_flight);
         let mut tries = JoinSet::new();
-        let mut tidy_at = self.clock.now();
         loop {
-            let now = self.clock.now();
-            if now >= tidy_at && !finish.is_cancelled() {
-                tidy_at = now.plus_ms(TIDY_EVERY_MS);
-                self.tidy(now).await;
-            }
-            let room = self.settings.max_in_flight.saturating_sub(under_way.len());
-            let mut sleep_ms = SLEEP_MS_MAX;
-            if room > 0 {
-                match self.books.due(now, under_way.clone(), room).await {
-                    Ok((found, endpoints)) => {
-                        if let Some(next) = found.next {
-                            sleep_ms = next.since(self.clock.now()).clamp(1, SLEEP_MS_MAX);
-                        }
-                        for delivery in found.due {
-                            under_way.insert(delivery.id);
-                            let way = self.way(&delivery, &endpoints);
-                            let deliverer = self.clone();
-                            tries.spawn(async move {
-                                let id = delivery.id;
-                                deliverer.attempt(delivery, way).await;
-                                id
-                            });
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "deliveries can't be read");
-                        sleep_ms = u64::try_from(AFTER_ERROR.as_millis()).unwrap_or(SLEEP_MS_MAX);
-                    }
+            let sleep = match self.begin(&mut traffic, &mut tries).await {
+                Ok(next) => next.map_or(SLEEP_MS_MAX, |next| {
+                    next.since(self.clock.now()).clamp(1, SLEEP_MS_MAX)
+                }),
+                Err(error) => {
+                    tracing::warn!(%error, "deliveries can't be read");
+                    u64::try_from(AFTER_ERROR.as_millis()).unwrap_or(SLEEP_MS_MAX)
                 }
-            }
-            if finish.is_cancelled() && under_way.is_empty() {
+            };
+            if finish.is_cancelled() && traffic.is_idle() {
                 return;
             }
             tokio::select! {
-                Some(done) = tries.join_next(), if !tries.is_empty() => match done {
-                    Ok(id) => {
-                        under_way.remove(&id);
-                    }
-                    // A panic in a sender: its delivery is due, and found again.
-                    Err(_) if tries.is_empty() => under_way.clear(),
-                    Err(_) => {}
-                },
+                Some(Ok((id, heard))) = tries.join_next(), if !tries.is_empty() => {
+                    traffic.end(id, heard);
+                }
                 () = wake.notified() => {}
                 () = finish.cancelled(), if !finish.is_cancelled() => {}
-                () = tokio::time::sleep(Duration::from_millis(sleep_ms)) => {}
+                () = tokio::time::sleep(Duration::from_millis(sleep)) => {}
             }
         }
     }
 
-    /// Where a delivery goes; an error is the reason why it can't go anywhere any more.
-    fn way(&self, delivery: &Delivery, endpoints: &[HookEndpoint]) -> Result<Way, String> {
-        match &delivery.target {
-            Target::Endpoint(name) => {
-                let known: &BTreeMap<String, EndpointSettings> = &self.settings.endpoints;
-                let settings = known
-                    .get(name)
-                    .ok_or_else(|| format!("no endpoint {name} is configured any more"))?;
-                let state = endpoints.iter().find(|endpoint| endpoint.name == *name);
-                match state.and_then(|endpoint| endpoint.off_since) {
-                    Some(since) if !delivery.by_hand => {
-                        Err(format!("the endpoint is off: it answered 410 at {since}"))
-                    }
-                    _ => Ok(Way {
-                        url: settings.url.clone(),
-                        keys: settings.keys.clone(),
-                        is_callback: false,
-                    }),
-                }
-            }
-            Target::Callback(url) => Ok(Way {
-                url: url.clone(),
-                keys: self.settings.callback_keys.clone().ok_or_else(|| {
-                    "no secret is configured any more to sign callbacks with".to_owned()
-                })?,
-                is_callback: true,
-            }),
+    /// Begins the tries that are due and have room. Answers when the next one is due.
+    async fn begin(
+        &self,
+        traffic: &mut Traffic,
+        tries: &mut JoinSet<(DeliveryId, bool)>,
+    ) -> Result<Option<Timestamp>, Error> {
+        let known = self.books.endpoints().await?;
+        let endpoints = way::endpoints(&self.settings, &known);
+        let callbacks = self.settings.callback_keys.is_some();
+        let query = traffic.query(self.clock.now(), endpoints, callbacks);
+        if query.limit == 0 {
+            return Ok(None);
         }
+        let found = self.books.due(query).await?;
+        traffic.looked_at(found.host);
+        for delivery in found.due {
+            let Ok(way) = way::find(&self.settings, &known, &delivery) else {
+                continue;
+            };
+            if !traffic.begin(&delivery) {
+                continue;
+            }
+            let deliverer = self.clone();
+            tries.spawn(async move {
+                let id = delivery.id;
+                let attempt = AssertUnwindSafe(deliverer.attempt(delivery, way));
+                // Whatever breaks, the slot is free again.
+                (id, attempt.catch_unwind().await.unwrap_or(false))
+            });
+        }
+        Ok(found.next)
     }
 
-    /// One try, and what came of it on disk.
-    async fn attempt(&self, delivery: Delivery, way: Result<Way, String>) {
-        let (outcome, may_try_again) = match way {
+    /// One try, and what came of it on disk. Answers whether the receiver was heard.
+    async fn attempt(&self, delivery: Delivery, way: Way) -> bool {
+        let sent = match self.send(&delivery, way).await {
+            Ok(sent) => sent,
             Err(error) => {
-                let status_code = None;
-                (TryOutcome::Failed { status_code, error }, false)
+                tracing::warn!(%error, delivery_id = %delivery.id, "a delivery can't be read");
+                tokio::time::sleep(AFTER_ERROR).await;
+                return true;
             }
-            Ok(way) => match self.send(&delivery, way).await {
-                Ok(sent) => (outcome_of(sent), true),
-                Err(error) => {
-                    tracing::warn!(%error, delivery_id = %delivery.id, "a delivery can't be read");
-                    tokio::time::sleep(AFTER_ERROR).await;
-                    return;
-                }
-            },
         };
+        let heard = !matches!(sent, Sent::Failed(_));
+        let asked = match sent {
+            Sent::Busy { retry_after_ms, .. } => Some(retry_after_ms),
+            _ => None,
+        };
+        let outcome = outcome_of(sent);
         let at = self.clock.now();
-        let next = match may_try_again {
-            true => self.settings.patience.next(&delivery, at, self.ids.seed()),
-            false => None,
-        };
+        let patience = &self.settings.patience;
+        let next = patience.next(&delivery, at, asked, self.ids.seed());
         tell(&delivery, &outcome, next);
         let change = DeliveryChange::Tried {
             id: delivery.id,
@@ -174,11 +143,12 @@ impl Deliverer {
             at,
             next,
         };
-        if let Err(error) = self.books.change(change).await {
+        if let Err(error) = self.books.change(vec![change]).await {
             // It is due still, and sent again: at least once, never in a tight circle.
             tracing::warn!(%error, delivery_id = %delivery.id, "the end of a try was not stored");
             tokio::time::sleep(AFTER_ERROR).await;
         }
+        heard
     }
 
     async fn send(&self, delivery: &Delivery, way: Way) -> Result<Sent, Error> {
@@ -197,26 +167,9 @@ impl Deliverer {
             keys: way.keys,
             is_callback: way.is_callback,
         };
-        Ok(self.sender.send(post).await)
-    }
-
-    /// Forgets what has ended long ago, a few rows at a time.
-    async fn tidy(&self, now: Timestamp) {
-        let before = now.minus_ms(self.settings.keep_ms);
-        loop {
-            let ids = match self.books.over(before, self.settings.keep_rows).await {
-                Ok(ids) if ids.is_empty() => return,
-                Ok(ids) => ids,
-                Err(error) => return tracing::warn!(%error, "deliveries can't be read"),
-            };
-            let is_last = ids.len() < limits::DELIVERIES_PRUNED_MAX;
-            if let Err(error) = self.books.change(DeliveryChange::Forget { ids }).await {
-                return tracing::warn!(%error, "deliveries can't be forgotten");
-            }
-            if is_last {
-                return;
-            }
-        }
+        let sending = AssertUnwindSafe(async { self.sender.send(post).await });
+        let broken = |_| Sent::Failed("the sender broke down".to_owned());
+        Ok(sending.catch_unwind().await.unwrap_or_else(broken))
     }
 }
 
@@ -224,7 +177,7 @@ fn outcome_of(sent: Sent) -> TryOutcome {
     match sent {
         Sent::Answered(status_code @ 200..=299) => TryOutcome::Delivered { status_code },
         Sent::Answered(410) => TryOutcome::Gone,
-        Sent::Answered(status_code) => TryOutcome::Failed {
+        Sent::Answered(status_code) | Sent::Busy { status_code, .. } => TryOutcome::Failed {
             status_code: Some(status_code),
             error: format!("the receiver answered {status_code}"),
         },

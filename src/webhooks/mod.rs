@@ -3,25 +3,29 @@
 //!
 //! A delivery is a row of the store, made in the transaction of its fact
 //! ([`onelane_actors::policy::delivery`]). Here it is sent: `deliverer` finds what is due and notes what
-//! came of it, `body` says it in JSON, `sign` signs it, `sender` brings it out of the house and
-//! nowhere it may not go.
+//! came of it, `traffic` says how much at once, `way` where to, `body` says it in JSON, `sign` signs it,
+//! `sender` brings it out of the house and nowhere it may not go, `upkeep` clears away what is over.
 
 mod body;
 mod deliverer;
 mod sender;
 mod sign;
+mod traffic;
+mod upkeep;
+mod way;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onelane_actors::model::{CallbackRules, HookEndpoint};
-use onelane_actors::policy::delivery::Patience;
+use onelane_actors::model::{CallbackRules, HookEndpoint, Timestamp};
+use onelane_actors::policy::delivery::{DeliveryChange, Patience, configured};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use body::{AlertView, Bodies};
 pub(crate) use deliverer::{Books, Deliverer};
 pub use sender::{HttpSender, Post, Sender, Sending, Sent};
 pub use sign::SigningKeys;
+pub(crate) use upkeep::Upkeep;
 
 /// Where facts go and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +46,7 @@ pub struct WebhookSettings {
     pub patience: Patience,
     /// What has ended is forgotten after so many milliseconds...
     pub keep_ms: u64,
-    /// ...or when there are more deliveries than this.
+    /// ...and of those that arrived more than this are not kept.
     pub keep_rows: u64,
 }
 
@@ -59,14 +63,28 @@ pub struct EndpointSettings {
 
 impl WebhookSettings {
     /// The endpoints as the store is to know them.
-    pub(crate) fn hook_endpoints(&self) -> Vec<HookEndpoint> {
+    fn hook_endpoints(&self) -> Vec<HookEndpoint> {
         let endpoint = |(name, settings): (&String, &EndpointSettings)| HookEndpoint {
             name: name.clone(),
             url_digest: digest(&settings.url),
             events: settings.events.clone(),
             off_since: None,
+            missing_since: None,
         };
         self.endpoints.iter().map(endpoint).collect()
+    }
+
+    /// The change that tells the store of the endpoints; `None` if what it has `known` says it all. One
+    /// that is not configured any more is forgotten when what it was to be told would be given up.
+    pub(crate) fn told(&self, known: &[HookEndpoint], at: Timestamp) -> Option<DeliveryChange> {
+        let endpoints = self.hook_endpoints();
+        let forget_before = at.minus_ms(self.patience.give_up_ms);
+        let now = configured(known, endpoints.clone(), at, forget_before);
+        (now != known).then_some(DeliveryChange::Endpoints {
+            endpoints,
+            at,
+            forget_before,
+        })
     }
 
     /// Whether the end of a job or an alert may have to be told to anybody.

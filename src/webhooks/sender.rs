@@ -14,10 +14,13 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Response};
 
 use super::sign::{SigningKeys, seconds};
+use crate::glm::retry_after_ms;
 
 /// Bytes of an answer that are read, so that the connection can be used again; a longer answer ends
 /// with its connection.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How long that may take; what the receiver says counts by then.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -43,6 +46,13 @@ pub struct Post {
 pub enum Sent {
     /// There was an answer with this HTTP status.
     Answered(u16),
+    /// It was 429 or 503, and said when to come again.
+    Busy {
+        /// The HTTP status.
+        status_code: u16,
+        /// After so many milliseconds.
+        retry_after_ms: u64,
+    },
     /// There was none; why.
     Failed(String),
 }
@@ -124,15 +134,23 @@ impl Sender for HttpSender {
         };
         let timeout = self.timeout;
         Box::pin(async move {
+            let at = post.at;
             let sent = tokio::time::timeout(timeout, exchange(&client, post)).await;
-            sent.unwrap_or_else(|_| {
-                Sent::Failed(format!("no answer within {} ms", timeout.as_millis()))
-            })
+            let silent = |_| Err(format!("no answer within {} ms", timeout.as_millis()));
+            match sent.unwrap_or_else(silent) {
+                // What it says after its status has no say in what the status means.
+                Ok(response) => {
+                    let sent = answered(&response, at);
+                    let _ = tokio::time::timeout(ANSWER_TIME_MAX, drain(response)).await;
+                    sent
+                }
+                Err(problem) => Sent::Failed(problem),
+            }
         })
     }
 }
 
-async fn exchange(client: &Client, post: Post) -> Sent {
+async fn exchange(client: &Client, post: Post) -> Result<Response, String> {
     let signature = post.keys.sign(&post.message_id, post.at, &post.body);
     let sent = client
         .post(&post.url)
@@ -141,15 +159,22 @@ async fn exchange(client: &Client, post: Post) -> Sent {
         .header("webhook-timestamp", seconds(post.at).to_string())
         .header("webhook-signature", signature)
         .body(post.body)
-        .send()
-        .await;
-    match sent {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            drain(response).await;
-            Sent::Answered(status)
-        }
-        Err(error) => Sent::Failed(words(&error)),
+        .send();
+    sent.await.map_err(|error| words(&error))
+}
+
+fn answered(response: &Response, at: Timestamp) -> Sent {
+    let status_code = response.status().as_u16();
+    let retry_after_ms = match status_code {
+        429 | 503 => retry_after_ms(response.headers(), at),
+        _ => None,
+    };
+    match retry_after_ms {
+        Some(retry_after_ms) => Sent::Busy {
+            status_code,
+            retry_after_ms,
+        },
+        None => Sent::Answered(status_code),
     }
 }
 

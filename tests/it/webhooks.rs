@@ -24,6 +24,8 @@ struct Script {
     answers: Arc<Mutex<VecDeque<Sent>>>,
     posts: Arc<Mutex<Vec<Post>>>,
     takes: std::time::Duration,
+    /// Whatever is sent to a URL with this in it hangs for half a minute, and is not answered.
+    hangs: &'static str,
     open: Arc<Mutex<(usize, usize)>>,
 }
 
@@ -62,10 +64,18 @@ impl Script {
 
 impl Sender for Script {
     fn send(&self, post: Post) -> Sending {
+        let hangs = !self.hangs.is_empty() && post.url.contains(self.hangs);
         self.posts.lock().unwrap().push(post);
+        if hangs {
+            return Box::pin(async {
+                tokio::time::sleep(ms(30_000)).await;
+                Sent::Failed("no answer".to_owned())
+            });
+        }
         let answer = self.answers.lock().unwrap().pop_front();
         let script = self.clone();
         Box::pin(async move {
+            assert_ne!(answer, Some(Sent::Answered(0)), "a sender that breaks down");
             {
                 let mut open = script.open.lock().unwrap();
                 open.0 += 1;
@@ -204,7 +214,7 @@ async fn a_restart_neither_loses_nor_repeats_a_delivery() {
 #[tokio::test(start_paused = true)]
 async fn slow_receivers_hold_up_neither_the_lane_nor_more_than_their_share() {
     let mut config = config(&["job.completed"]);
-    config.webhooks.max_in_flight = 3;
+    config.webhooks.max_in_flight = 6;
     let script = Script {
         takes: ms(10_000),
         ..Script::default()
@@ -218,6 +228,168 @@ async fn slow_receivers_hold_up_neither_the_lane_nor_more_than_their_share() {
     assert!(begun.elapsed() < ms(10_000), "the lane did not wait");
     until(&lane, DeliveryStatus::Delivered, 20).await;
     assert_eq!(script.most_open(), 3);
+    lane.shutdown(ms(1_000)).await;
+}
+
+/// As [`config`], with callbacks to any host.
+fn with_callbacks(events: &[&str]) -> Config {
+    let mut config = config(events);
+    config.webhooks.allowed_hosts = vec!["*".to_owned()];
+    config.webhooks.secret = Some(Secret::new(SECRET));
+    config
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_hangs_holds_up_neither_an_alert_nor_another_receiver() {
+    let mut config = with_callbacks(&["alert.raised"]);
+    let rule = &mut config.alerts.queue_length;
+    (rule.on, rule.raise, rule.clear, rule.for_ms) = (true, 3, 2, 0);
+    let script = Script {
+        hangs: "hangs.test",
+        ..Script::default()
+    };
+    let store = MemoryStore::new();
+    let lane = start(&config, &store, &script, START).await;
+    for n in 0..200 {
+        let job = prompt(&format!("{n}")).callback_url("https://hangs.test/hook");
+        lane.call(job).await.unwrap();
+    }
+    // They are on their way, and nobody takes them.
+    tokio::time::sleep(ms(60_000)).await;
+    let sent_to = |part: &str| {
+        let posts = script.posts();
+        let at = posts.iter().find(|post| post.url.contains(part));
+        at.map(|post| post.at)
+    };
+    lane.pause(None).await.unwrap();
+    for n in 0..3 {
+        lane.submit(prompt(&format!("w{n}"))).await.unwrap();
+    }
+    let before = START.plus_ms(60_000);
+    tokio::time::sleep(ms(6_000)).await;
+    let alert = sent_to("example.com").unwrap();
+    assert!(alert.since(before) < 12_000, "{alert}");
+    lane.resume().await.unwrap();
+    lane.call(prompt("well").callback_url("https://well.test/"))
+        .await
+        .unwrap();
+    tokio::time::sleep(ms(1_000)).await;
+    assert!(sent_to("well.test").is_some());
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_knows_no_endpoint_gives_up_nothing_and_the_next_one_delivers() {
+    let store = MemoryStore::new();
+    let refused = std::iter::repeat_n(Sent::Answered(503), 1);
+    let script = Script::answering(refused);
+    let config = with_callbacks(&["job.completed"]);
+    let lane = start(&config, &store, &script, START).await;
+    let job = prompt("x").callback_url("https://well.test/");
+    lane.call(job).await.unwrap();
+    lane.pause(None).await.unwrap();
+    tokio::time::sleep(ms(1_000)).await;
+    lane.shutdown(ms(0)).await;
+    drop(lane);
+    let waits = count_in(&store, DeliveryStatus::Pending);
+    assert!(waits >= 1, "one was refused");
+
+    let nothing = Script::default();
+    let lane = start(&Config::default(), &store, &nothing, START.plus_ms(60_000)).await;
+    lane.resume().await.unwrap();
+    lane.call(prompt("y")).await.unwrap();
+    tokio::time::sleep(ms(3_600_000)).await;
+    lane.shutdown(ms(1_000)).await;
+    drop(lane);
+    assert_eq!(nothing.posts().len(), 0);
+    assert_eq!(count_in(&store, DeliveryStatus::Failed), 0);
+    assert_eq!(
+        count_in(&store, DeliveryStatus::Pending),
+        waits + 1,
+        "the end of the second job waits, too"
+    );
+
+    let up = Script::default();
+    let lane = start(&config, &store, &up, START.plus_ms(7_200_000)).await;
+    until(&lane, DeliveryStatus::Pending, 0).await;
+    assert_eq!(up.posts().len(), waits + 1);
+    lane.shutdown(ms(1_000)).await;
+}
+
+fn count_in(store: &MemoryStore, status: DeliveryStatus) -> usize {
+    let filter = DeliveryFilter {
+        status: Some(status),
+        ..DeliveryFilter::default()
+    };
+    let page = store.deliveries(&filter, None, 1_000).unwrap();
+    page.deliveries.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_way_is_given_up_when_its_patience_ends() {
+    let store = MemoryStore::new();
+    let mut config = config(&["job.completed"]);
+    config.webhooks.give_up_ms = 7_200_000;
+    let script = Script::answering([Sent::Answered(410)]);
+    let lane = start(&config, &store, &script, START).await;
+    for text in ["a", "b"] {
+        lane.call(prompt(text)).await.unwrap();
+        tokio::time::sleep(ms(1_000)).await;
+    }
+    tokio::time::sleep(ms(7_200_000 - 10_000)).await;
+    assert_eq!(count(&lane, DeliveryStatus::Pending).await, 2);
+    tokio::time::sleep(ms(700_000)).await;
+    assert_eq!(count(&lane, DeliveryStatus::Failed).await, 2);
+    assert_eq!(script.posts().len(), 1, "nothing more was sent there");
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_sent_again_by_a_filter() {
+    let store = MemoryStore::new();
+    let mut config = config(&["job.completed", "job.cancelled"]);
+    config.webhooks.give_up_ms = 1;
+    let script = Script::answering(std::iter::repeat_n(Sent::Answered(500), 6));
+    let lane = start(&config, &store, &script, START).await;
+    for text in ["a", "b", "c"] {
+        lane.call(prompt(text)).await.unwrap();
+    }
+    until(&lane, DeliveryStatus::Failed, 3).await;
+    let filter = |event: &str| DeliveryFilter {
+        event: Some(event.to_owned()),
+        ..DeliveryFilter::default()
+    };
+    let again = |event, dry_run| lane.redeliver_all(filter(event), dry_run);
+    assert_eq!(again("job.cancelled", false).await.unwrap(), 0);
+    assert_eq!(again("job.completed", true).await.unwrap(), 3);
+    tokio::time::sleep(ms(10_000)).await;
+    assert_eq!(count(&lane, DeliveryStatus::Failed).await, 3, "a dry run");
+    let tried = script.posts().len();
+    assert_eq!(again("job.completed", false).await.unwrap(), 3);
+    until(&lane, DeliveryStatus::Delivered, 3).await;
+    let ids: std::collections::BTreeSet<String> = script
+        .posts()
+        .into_iter()
+        .map(|post| post.message_id)
+        .collect();
+    assert_eq!(ids.len(), 3, "under their old ids");
+    assert!(script.posts().len() >= tried + 3);
+    assert_eq!(again("job.completed", false).await.unwrap(), 0);
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_breaks_down_leaves_no_slot_taken() {
+    let store = MemoryStore::new();
+    let mut config = config(&["job.completed"]);
+    config.webhooks.max_in_flight = 1;
+    // The script panics on these.
+    let script = Script::answering(std::iter::repeat_n(Sent::Answered(0), 3));
+    let lane = start(&config, &store, &script, START).await;
+    for n in 0..3 {
+        lane.call(prompt(&format!("{n}"))).await.unwrap();
+    }
+    until(&lane, DeliveryStatus::Delivered, 3).await;
     lane.shutdown(ms(1_000)).await;
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, Currency, HoldKind, Timestamp, limits};
+use super::{Cost, Currency, Hold, HoldKind, HoldScope, Timestamp, limits};
 
 /// The whole of a share: 100 % in millionths.
 pub const WHOLE_SHARE: i64 = 1_000_000;
@@ -31,11 +31,51 @@ pub enum AlertKey {
     Budget(String),
     /// The breaker lets no call through.
     Breaker,
-    /// Calls are held for this kind of reason.
-    Hold(HoldKind),
+    /// Calls are held: of which, and for what kind of reason.
+    Hold(HeldKey),
+}
+
+/// Which hold an alert is about: a second one that stops something else is another alert.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "HeldForm")]
+pub struct HeldKey {
+    /// The kind of reason.
+    pub kind: HoldKind,
+    /// What is stopped.
+    pub scope: HoldScope,
+}
+
+/// What stores have of it: earlier ones the kind alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HeldForm {
+    Kind(HoldKind),
+    Whole { kind: HoldKind, scope: HoldScope },
+}
+
+impl From<HeldForm> for HeldKey {
+    fn from(form: HeldForm) -> Self {
+        let (kind, scope) = match form {
+            HeldForm::Kind(kind) => (kind, HoldScope::Account),
+            HeldForm::Whole { kind, scope } => (kind, scope),
+        };
+        Self { kind, scope }
+    }
 }
 
 impl AlertKey {
+    /// The names of all rules.
+    pub const RULES: [&str; 8] = [
+        "error_rate",
+        "response_time",
+        "queue_length",
+        "queue_age",
+        "spend",
+        "budget",
+        "breaker",
+        "hold",
+    ];
+
     /// The rule's name, as in configuration, API, logs and metrics.
     #[must_use]
     pub const fn rule(&self) -> &'static str {
@@ -57,7 +97,7 @@ impl AlertKey {
         match self {
             Self::Spend(currency) => Some(currency.code()),
             Self::Budget(name) => Some(name),
-            Self::Hold(kind) => Some(kind.name()),
+            Self::Hold(held) => Some(held.kind.name()),
             _ => None,
         }
     }
@@ -89,9 +129,10 @@ impl AlertKey {
 
 impl fmt::Display for AlertKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.subject() {
-            Some(subject) => write!(f, "{} {subject}", self.rule()),
-            None => f.write_str(self.rule()),
+        match (self, self.subject()) {
+            (Self::Hold(held), Some(kind)) => write!(f, "hold {kind} of {}", held.scope),
+            (_, Some(subject)) => write!(f, "{} {subject}", self.rule()),
+            (_, None) => f.write_str(self.rule()),
         }
     }
 }
@@ -112,8 +153,17 @@ pub struct Thresholds {
 pub struct CallWindow {
     /// Those that ended in the last so many milliseconds.
     pub window_ms: u64,
-    /// With fewer of them nothing is said.
+    /// Where there were fewer, the latest so many count, [`CallWindow::reach_ms`] back at most; with fewer
+    /// of those nothing is said.
     pub min_calls: u32,
+}
+
+impl CallWindow {
+    /// How far back a lane with few calls is judged by them, in milliseconds.
+    #[must_use]
+    pub const fn reach_ms(self) -> u64 {
+        self.window_ms.saturating_mul(12)
+    }
 }
 
 /// What is said of many response times in one number.
@@ -159,6 +209,9 @@ pub struct Alert {
     pub level: i64,
     /// The level from which on it is raised.
     pub threshold: i64,
+    /// The hold that it is about, as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
 }
 
 impl fmt::Display for Alert {
@@ -166,7 +219,13 @@ impl fmt::Display for Alert {
         let (key, unit) = (&self.key, self.key.unit());
         match key {
             AlertKey::Breaker => f.write_str("the breaker lets no call through"),
-            AlertKey::Hold(kind) => write!(f, "calls are held: {}", kind.name()),
+            AlertKey::Hold(held) => {
+                write!(f, "{} is held ({})", held.scope, held.kind.name())?;
+                match &self.hold {
+                    Some(hold) => write!(f, ": {} {}", hold.code, hold.message),
+                    None => Ok(()),
+                }
+            }
             _ => write!(
                 f,
                 "{key} is {} {unit}, {} or more is too much",

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use url::Url;
 
 use super::{Alert, Job, JobId, JobStatus, PastAlert, Timestamp};
 
@@ -78,6 +80,116 @@ pub enum Target {
     Callback(String),
 }
 
+impl Target {
+    /// Who receives what is sent there.
+    #[must_use]
+    pub fn receiver(&self) -> Receiver {
+        match self {
+            Self::Endpoint(name) => Receiver::Endpoint(name.clone()),
+            Self::Callback(url) => {
+                let host = Url::parse(url).ok();
+                let host = host.as_ref().and_then(Url::host_str);
+                Receiver::Host(host.unwrap_or_default().to_owned())
+            }
+        }
+    }
+}
+
+/// Who receives. What is slow is a receiver, so that each has a bound of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Receiver {
+    /// The configured endpoint of this name.
+    Endpoint(String),
+    /// The host that callbacks go to, whatever their paths.
+    Host(String),
+}
+
+impl Receiver {
+    /// The line in which its deliveries wait.
+    #[must_use]
+    pub fn outlet(&self) -> Outlet {
+        match self {
+            Self::Endpoint(name) => Outlet::of(Outlet::ENDPOINTS, name),
+            Self::Host(host) => Outlet::of(Outlet::HOSTS, host),
+        }
+    }
+
+    /// The line of those that somebody asked for. An endpoint's are apart, since they are tried even if
+    /// it is off.
+    #[must_use]
+    pub fn outlet_by_hand(&self) -> Outlet {
+        match self {
+            Self::Endpoint(name) => Outlet::of(Outlet::BY_HAND, name),
+            Self::Host(_) => self.outlet(),
+        }
+    }
+}
+
+/// A line of deliveries: of one receiver, in the order in which they are due. Lines are ordered: what
+/// somebody asked for of endpoints, then endpoints, then hosts of callbacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Outlet(pub [u8; 16]);
+
+impl Outlet {
+    const BY_HAND: u8 = 0;
+    const ENDPOINTS: u8 = 1;
+    const HOSTS: u8 = 2;
+
+    fn of(kind: u8, name: &str) -> Self {
+        let mut bytes = [kind; 16];
+        let digest = Sha256::digest(name);
+        let rest = bytes.iter_mut().skip(1).zip(digest);
+        rest.for_each(|(to, from)| *to = from);
+        Self(bytes)
+    }
+
+    /// Where the lines of hosts begin.
+    #[must_use]
+    pub fn first_host() -> Self {
+        let mut bytes = [0; 16];
+        if let Some(kind) = bytes.first_mut() {
+            *kind = Self::HOSTS;
+        }
+        Self(bytes)
+    }
+
+    /// Whether it is that of a host of callbacks.
+    #[must_use]
+    pub fn is_host(self) -> bool {
+        self >= Self::first_host()
+    }
+
+    /// The next one that there may be; `None` after the last.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        let next = u128::from_be_bytes(self.0).checked_add(1)?;
+        Some(Self(next.to_be_bytes()))
+    }
+}
+
+/// The place of a pending delivery among all: by line, then by when it is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DuePlace {
+    /// Its line.
+    pub outlet: Outlet,
+    /// When it is due.
+    pub due: Timestamp,
+    /// The delivery.
+    pub id: DeliveryId,
+}
+
+impl DuePlace {
+    /// The first place that there may be in a line.
+    #[must_use]
+    pub const fn first_of(outlet: Outlet) -> Self {
+        Self {
+            outlet,
+            due: Timestamp::from_millis(i64::MIN),
+            id: DeliveryId(0),
+        }
+    }
+}
+
 /// How far a delivery has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -148,6 +260,56 @@ pub struct Delivery {
     pub last: Option<Try>,
 }
 
+impl Delivery {
+    /// Its place among those that are pending; `None`: it is not.
+    #[must_use]
+    pub fn place(&self) -> Option<DuePlace> {
+        let receiver = self.target.receiver();
+        let outlet = match self.by_hand {
+            true => receiver.outlet_by_hand(),
+            false => receiver.outlet(),
+        };
+        self.due_at.map(|due| DuePlace {
+            outlet,
+            due,
+            id: self.id,
+        })
+    }
+}
+
+/// How many deliveries there are of each status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeliveryCounts {
+    /// Waiting for their next try.
+    pub pending: u64,
+    /// That arrived.
+    pub delivered: u64,
+    /// Given up.
+    pub failed: u64,
+}
+
+impl DeliveryCounts {
+    /// Counts a delivery that left one status (`None`: it is new) for another (`None`: it is gone).
+    pub const fn moved(&mut self, from: Option<DeliveryStatus>, to: Option<DeliveryStatus>) {
+        if let Some(from) = from {
+            let count = self.of_mut(from);
+            *count = count.saturating_sub(1);
+        }
+        if let Some(to) = to {
+            *self.of_mut(to) += 1;
+        }
+    }
+
+    const fn of_mut(&mut self, status: DeliveryStatus) -> &mut u64 {
+        match status {
+            DeliveryStatus::Pending => &mut self.pending,
+            DeliveryStatus::Delivered => &mut self.delivered,
+            DeliveryStatus::Failed => &mut self.failed,
+        }
+    }
+}
+
 /// A configured endpoint, as the store knows it: what the end of a job is told to is decided in the
 /// transaction that ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,4 +323,8 @@ pub struct HookEndpoint {
     /// Since when it is off: it said that it is gone (410).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off_since: Option<Timestamp>,
+    /// Since when no configuration names it any more. It is told all the same for a while: another start
+    /// may know where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
 }

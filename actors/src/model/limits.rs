@@ -105,9 +105,12 @@ pub const ALERTS_KEPT: usize = 200;
 pub const CALLBACK_URL_BYTES_MAX: usize = 2_048;
 /// Characters of the error of a delivery that are kept.
 pub const DELIVERY_ERROR_CHARS_MAX: usize = 300;
-/// Deliveries that are forgotten in one transaction.
-pub const DELIVERIES_PRUNED_MAX: usize = 500;
-/// Pending jobs that are looked at to find how long the oldest one waits.
-pub const OLDEST_LOOKED_AT_MAX: usize = 1_000;
+/// Deliveries that are looked at in one step to find what may be forgotten, and forgotten in one
+/// transaction at most.
+pub const DELIVERIES_LOOKED_AT_MAX: usize = 500;
+/// Lines of deliveries that are looked at to find what is due; the others have their turn...
+pub const OUTLETS_LOOKED_AT_MAX: usize = 1_024;
+/// ...after so many milliseconds.
+pub const OUTLETS_AGAIN_MS: u64 = 500;
 /// Calls that the rules about calls look at, the latest ones.
 pub const ALERT_CALLS_MAX: usize = 500;

@@ -28,7 +28,7 @@ mod usage;
 pub mod limits;
 
 pub use alert::{
-    Alert, AlertBook, AlertKey, AlertSettings, CallWindow, Measure, PastAlert, Thresholds,
+    Alert, AlertBook, AlertKey, AlertSettings, CallWindow, HeldKey, Measure, PastAlert, Thresholds,
     WHOLE_SHARE,
 };
 pub use budget::{
@@ -38,7 +38,8 @@ pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use delivery::{
-    Delivery, DeliveryId, DeliveryStatus, HookEndpoint, NOTICE_EVENTS, Notice, Target, Try,
+    Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, HookEndpoint, NOTICE_EVENTS,
+    Notice, Outlet, Receiver, Target, Try,
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};

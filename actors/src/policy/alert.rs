@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     Alert, AlertBook, AlertKey, AlertSettings, BreakerState, CallOutcome, CallRecord, CallWindow,
-    Currency, HoldKind, Measure, Nanos, PastAlert, Thresholds, Timestamp,
+    Currency, FailureClass, HeldKey, Hold, HoldScope, Measure, Nanos, PastAlert, Thresholds,
+    Timestamp,
 };
 
 /// What the rules look at.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
-    /// The latest calls, newest first, as far back as the longest window or the reader's bound.
+    /// The latest calls, newest first, as far back as any rule reaches or the reader's bound.
     pub calls: &'a [CallRecord],
     /// Jobs that are due and wait for a slot.
     pub ready: u64,
@@ -25,8 +26,8 @@ pub struct Inputs<'a> {
     pub budgets: &'a [(String, i64)],
     /// The breaker.
     pub breaker: BreakerState,
-    /// The kinds of the holds in force, one for each hold.
-    pub holds: &'a [HoldKind],
+    /// The holds in force, with what each stops.
+    pub holds: &'a [(HoldScope, Hold)],
 }
 
 /// What became of an alert.
@@ -36,6 +37,32 @@ pub enum AlertChange {
     Raised(Alert),
     /// It is over.
     Cleared(PastAlert),
+}
+
+/// What became of alerts from one book to a later one.
+#[must_use]
+pub fn changes(before: &AlertBook, now: &AlertBook) -> Vec<AlertChange> {
+    let cleared = now.past.iter().filter(|past| {
+        let alert = &past.alert;
+        let known =
+            |old: &PastAlert| old.alert.key == alert.key && old.alert.raised_at == alert.raised_at;
+        before.active(&alert.key).is_some() && !before.past.iter().any(known)
+    });
+    let raised = now.active.iter();
+    let raised = raised.filter(|alert| {
+        let old = before.active(&alert.key);
+        // Cleared and raised again it is another one.
+        old.is_none_or(|old| {
+            let is_past = |past: &PastAlert| {
+                past.alert.key == old.key && past.alert.raised_at == old.raised_at
+            };
+            old.raised_at != alert.raised_at && now.past.iter().any(is_past)
+        })
+    });
+    let cleared = cleared.cloned().map(AlertChange::Cleared);
+    cleared
+        .chain(raised.cloned().map(AlertChange::Raised))
+        .collect()
 }
 
 /// The alerts: which are active, and what may become one.
@@ -73,7 +100,7 @@ impl Alerts {
         inputs: &Inputs<'_>,
         now: Timestamp,
     ) -> Vec<AlertChange> {
-        let readings = readings(settings, inputs, now);
+        let readings = readings(settings, inputs, &self.book, now);
         self.since.retain(|key, _| readings.contains_key(key));
         let gone: Vec<AlertKey> = self
             .book
@@ -88,7 +115,8 @@ impl Alerts {
             .map(AlertChange::Cleared)
             .collect();
         for (key, reading) in readings {
-            changes.extend(self.judge(key, reading, now));
+            let hold = held(&key, inputs);
+            changes.extend(self.judge(key, reading, hold, now));
         }
         changes
     }
@@ -97,6 +125,7 @@ impl Alerts {
         &mut self,
         key: AlertKey,
         (level, thresholds): Reading,
+        hold: Option<Hold>,
         now: Timestamp,
     ) -> Option<AlertChange> {
         let active = self.book.active(&key).is_some();
@@ -123,6 +152,7 @@ impl Alerts {
             raised_at: now,
             level,
             threshold: thresholds.raise,
+            hold,
         };
         self.book.raise(alert.clone());
         Some(AlertChange::Raised(alert))
@@ -133,6 +163,7 @@ impl Alerts {
 fn readings(
     settings: &AlertSettings,
     inputs: &Inputs<'_>,
+    book: &AlertBook,
     now: Timestamp,
 ) -> BTreeMap<AlertKey, Reading> {
     let mut readings = BTreeMap::new();
@@ -167,12 +198,32 @@ fn readings(
         let open = i64::from(inputs.breaker != BreakerState::Closed);
         readings.insert(AlertKey::Breaker, (Some(open), is_so(for_ms)));
     }
-    for (kind, for_ms) in &settings.holds {
-        let count = inputs.holds.iter().filter(|held| *held == kind).count();
-        let reading = (Some(whole(count as u64)), is_so(*for_ms));
-        readings.insert(AlertKey::Hold(*kind), reading);
+    // What was held and is so no longer is over only after a while, too.
+    for alert in &book.active {
+        if let AlertKey::Hold(key) = &alert.key
+            && let Some(for_ms) = settings.holds.get(&key.kind)
+        {
+            readings.insert(alert.key.clone(), (Some(0), is_so(*for_ms)));
+        }
+    }
+    for (scope, hold) in inputs.holds {
+        if let Some(for_ms) = settings.holds.get(&hold.kind) {
+            let (kind, scope) = (hold.kind, scope.clone());
+            let key = AlertKey::Hold(HeldKey { kind, scope });
+            readings.insert(key, (Some(1), is_so(*for_ms)));
+        }
     }
     readings
+}
+
+/// The hold that a key is about.
+fn held(key: &AlertKey, inputs: &Inputs<'_>) -> Option<Hold> {
+    let AlertKey::Hold(key) = key else {
+        return None;
+    };
+    let mut holds = inputs.holds.iter();
+    let found = holds.find(|(scope, hold)| *scope == key.scope && hold.kind == key.kind);
+    found.map(|(_, hold)| hold.clone())
 }
 
 /// The thresholds of what is either so or not.
@@ -188,41 +239,77 @@ fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The calls of a window that say something of GLM: what a caller gave up or a crash cut off does not.
-fn within(
-    calls: &[CallRecord],
-    window: CallWindow,
-    now: Timestamp,
-) -> impl Iterator<Item = &CallRecord> {
-    let from = now.minus_ms(window.window_ms);
-    calls
-        .iter()
-        .take_while(move |call| call.ended_at >= from)
-        .filter(|call| matches!(call.outcome, CallOutcome::Completed | CallOutcome::Failed))
+/// Whether a call says something of GLM. What a caller gave up or a crash cut off does not, nor does a
+/// refusal that is about the job, or about how much was sent at once.
+fn is_of_glm(call: &CallRecord) -> bool {
+    let class = call.failure.as_ref().map(|failure| failure.class);
+    match call.outcome {
+        CallOutcome::Completed => true,
+        CallOutcome::Failed => !matches!(
+            class,
+            Some(FailureClass::Throttle | FailureClass::RequestFatal)
+        ),
+        _ => false,
+    }
 }
 
+/// The calls that are judged, of these, newest first: those of the window, or the latest so many.
+fn judged<'c>(calls: &[&'c CallRecord], window: CallWindow, now: Timestamp) -> Vec<&'c CallRecord> {
+    let (from, reach) = (
+        now.minus_ms(window.window_ms),
+        now.minus_ms(window.reach_ms()),
+    );
+    let within = calls
+        .iter()
+        .take_while(|call| call.ended_at >= from)
+        .count();
+    let count = within.max(window.min_calls as usize);
+    let latest = calls.iter().take(count);
+    latest
+        .take_while(|call| call.ended_at >= reach)
+        .copied()
+        .collect()
+}
+
+/// With nothing that failed in the window it is 0, however few calls there were: an outage that is over
+/// must not stay one because hardly anybody calls.
 fn error_rate(calls: &[CallRecord], window: CallWindow, now: Timestamp) -> Option<i64> {
-    let (mut all, mut failed) = (0_u64, 0_u64);
-    for call in within(calls, window, now) {
-        all += 1;
-        failed += u64::from(call.outcome == CallOutcome::Failed);
+    let calls: Vec<&CallRecord> = calls.iter().filter(|call| is_of_glm(call)).collect();
+    let failed = |call: &&&CallRecord| call.outcome == CallOutcome::Failed;
+    let from = now.minus_ms(window.window_ms);
+    let mut recent = calls.iter().take_while(|call| call.ended_at >= from);
+    if !recent.any(|call| failed(&call)) {
+        return Some(0);
     }
+    let judged = judged(&calls, window, now);
+    let (all, failed) = (
+        judged.len() as u64,
+        judged.iter().filter(failed).count() as u64,
+    );
     let enough = all > 0 && all >= u64::from(window.min_calls);
     enough.then(|| whole(failed * crate::model::WHOLE_SHARE.unsigned_abs() / all))
 }
 
+/// With no answer as far as the rule reaches nothing is slow.
 fn response_time(
     calls: &[CallRecord],
     window: CallWindow,
     measure: Measure,
     now: Timestamp,
 ) -> Option<i64> {
-    let mut times: Vec<u64> = within(calls, window, now)
+    let answered = calls.iter();
+    let answered: Vec<&CallRecord> = answered
         .filter(|call| call.outcome == CallOutcome::Completed)
+        .collect();
+    let mut times: Vec<u64> = judged(&answered, window, now)
+        .iter()
         .map(|call| call.response_time_ms)
         .collect();
     let count = times.len();
-    if count == 0 || (count as u64) < u64::from(window.min_calls) {
+    if count == 0 {
+        return Some(0);
+    }
+    if (count as u64) < u64::from(window.min_calls) {
         return None;
     }
     let time = match measure {

@@ -1,6 +1,8 @@
 //! The life of a delivery: made with the fact, tried until it arrives or patience ends, sent again by
 //! hand.
 
+mod due;
+
 use serde::{Deserialize, Serialize};
 
 use super::retry;
@@ -10,6 +12,8 @@ use crate::model::{
     Try, limits,
 };
 
+pub use due::{DueDeliveries, DueIndex, DueQuery, find};
+
 /// How a try ended, as the store is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TryOutcome {
@@ -18,7 +22,7 @@ pub enum TryOutcome {
         /// The HTTP status: 2xx.
         status_code: u16,
     },
-    /// The receiver is gone for good: nothing more is sent there.
+    /// The receiver says that it is gone: nothing more is sent there until somebody looks after it.
     Gone,
     /// It did not arrive, as far as is known.
     Failed {
@@ -69,7 +73,14 @@ pub enum DeliveryChange {
         ids: Vec<DeliveryId>,
     },
     /// The endpoints that are configured from now on.
-    Endpoints(Vec<HookEndpoint>),
+    Endpoints {
+        /// Those.
+        endpoints: Vec<HookEndpoint>,
+        /// Now.
+        at: Timestamp,
+        /// One that was not configured any more at this moment is forgotten.
+        forget_before: Timestamp,
+    },
 }
 
 /// When a delivery is tried again.
@@ -83,12 +94,26 @@ pub struct Patience {
 
 impl Patience {
     /// When the next try is due after one that failed at `now`; `None`: no more. The last try is
-    /// made when patience ends, not before.
+    /// made when patience ends, not before. What the receiver asks for counts if it is longer, up to the
+    /// longest delay.
     #[must_use]
-    pub fn next(&self, delivery: &Delivery, now: Timestamp, seed: u64) -> Option<Timestamp> {
-        let end = delivery.since.plus_ms(self.give_up_ms);
-        let delay = retry::backoff_ms(&self.delays, delivery.tries, None, seed).max(1);
+    pub fn next(
+        &self,
+        delivery: &Delivery,
+        now: Timestamp,
+        retry_after_ms: Option<u64>,
+        seed: u64,
+    ) -> Option<Timestamp> {
+        let end = self.ends(delivery);
+        let asked = retry_after_ms.map(|ms| ms.min(self.delays.max_delay_ms));
+        let delay = retry::backoff_ms(&self.delays, delivery.tries, asked, seed).max(1);
         (now < end).then(|| now.plus_ms(delay).min(end))
+    }
+
+    /// When a delivery is given up.
+    #[must_use]
+    pub fn ends(&self, delivery: &Delivery) -> Timestamp {
+        delivery.since.plus_ms(self.give_up_ms)
     }
 }
 
@@ -116,14 +141,15 @@ pub fn made(
     }
 }
 
-/// Where a notice of this kind goes: to every endpoint that asked for it and is not off.
+/// Where a notice of this kind goes: to every endpoint that asked for it. For one that is off, or that no
+/// configuration names at present, it waits.
 pub fn wanted_by<'a>(
     endpoints: &'a [HookEndpoint],
     event: &'a str,
 ) -> impl Iterator<Item = &'a HookEndpoint> {
     endpoints
         .iter()
-        .filter(move |e| e.off_since.is_none() && e.events.iter().any(|wanted| wanted == event))
+        .filter(move |e| e.events.iter().any(|wanted| wanted == event))
 }
 
 /// Notes how a try ended.
@@ -152,10 +178,16 @@ pub fn tried(
         status_code,
         error: error.map(cut),
     });
+    // An endpoint may come back, and what it is to be told waits for that. A test has its answer.
+    let comes_back =
+        matches!(delivery.target, Target::Endpoint(_)) && !matches!(delivery.notice, Notice::Test);
     let next = match outcome {
         TryOutcome::Failed { .. } => next,
+        TryOutcome::Gone if comes_back => next,
         TryOutcome::Delivered { .. } | TryOutcome::Gone => None,
     };
+    // What somebody asked for was tried although the endpoint is off; from now on it waits like the rest.
+    delivery.by_hand &= *outcome != TryOutcome::Gone;
     delivery.due_at = next;
     delivery.status = match (outcome, next) {
         (TryOutcome::Delivered { .. }, _) => DeliveryStatus::Delivered,
@@ -174,26 +206,46 @@ pub fn redeliver(delivery: &mut Delivery, at: Timestamp) {
     delivery.by_hand = true;
 }
 
-/// Whether a delivery may be forgotten: it ended before a moment, or it has ended and there are more
-/// than may be kept. Asked of the oldest first; `excess` counts those that are too many.
+/// Whether a delivery may be forgotten: it ended before a moment, or it arrived and more have than are
+/// kept. Asked of the oldest first; `excess` counts those that are too many. One that was given up is
+/// somebody's to look at, however many there are.
 pub fn is_over(delivery: &Delivery, before: Timestamp, excess: &mut u64) -> bool {
     let last = delivery.last.as_ref();
     let ended_at = last.map_or(delivery.created_at, |last| last.at);
-    let ended = delivery.status != DeliveryStatus::Pending;
-    let is_over = ended && (*excess > 0 || ended_at < before);
-    *excess -= u64::from(is_over && *excess > 0);
-    is_over
+    let is_too_many = delivery.status == DeliveryStatus::Delivered && *excess > 0;
+    *excess -= u64::from(is_too_many);
+    is_too_many || (delivery.status != DeliveryStatus::Pending && ended_at < before)
 }
 
-/// The endpoints as they are from now on: one that is off stays so until its URL changes.
+/// The endpoints as they are from now on. One that is off stays so until its URL changes. One that no
+/// configuration names any more is remembered for a while: the next may name it again, and what it is to
+/// be told waits until then.
 #[must_use]
-pub fn configured(before: &[HookEndpoint], mut now: Vec<HookEndpoint>) -> Vec<HookEndpoint> {
+pub fn configured(
+    before: &[HookEndpoint],
+    mut now: Vec<HookEndpoint>,
+    at: Timestamp,
+    forget_before: Timestamp,
+) -> Vec<HookEndpoint> {
     for endpoint in &mut now {
         let known = before
             .iter()
             .find(|known| known.name == endpoint.name && known.url_digest == endpoint.url_digest);
         endpoint.off_since = known.and_then(|known| known.off_since);
+        endpoint.missing_since = None;
     }
+    let missing = |known: &&HookEndpoint| now.iter().all(|named| named.name != known.name);
+    let missing: Vec<HookEndpoint> = before
+        .iter()
+        .filter(missing)
+        .map(|known| HookEndpoint {
+            missing_since: known.missing_since.or(Some(at)),
+            ..known.clone()
+        })
+        .filter(|known| known.missing_since >= Some(forget_before))
+        .collect();
+    now.extend(missing);
+    now.sort_by(|a, b| a.name.cmp(&b.name));
     now
 }
 
@@ -202,7 +254,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::sample::START;
+    use crate::model::AlertKey;
+    use crate::testing::sample::{self, START};
 
     const PATIENCE: Patience = Patience {
         delays: RetrySettings {
@@ -264,25 +317,98 @@ mod tests {
         assert_eq!(tried(&mut delivery, 1, &failed(), START, next), refused);
         assert_eq!(tried(&mut delivery, 3, &failed(), START, next), refused);
         tried(&mut delivery, 2, &TryOutcome::Gone, START, next).unwrap();
-        assert_eq!(delivery.status, DeliveryStatus::Failed);
+        assert_eq!(
+            delivery.status,
+            DeliveryStatus::Failed,
+            "a test has its answer"
+        );
         assert_eq!(tried(&mut delivery, 3, &failed(), START, next), refused);
     }
 
     #[test]
-    fn an_endpoint_that_is_off_stays_off_until_its_url_changes() {
-        let endpoint = |digest: &str, off_since| HookEndpoint {
-            name: "ops".to_owned(),
+    fn what_is_for_an_endpoint_that_is_gone_waits_and_what_is_for_a_callback_does_not() {
+        let next = Some(START.plus_ms(1));
+        let ended = |target| {
+            let notice = Notice::AlertRaised(sample::alert(AlertKey::Breaker));
+            let mut delivery = made(DeliveryId(7), "a", notice, target, START);
+            redeliver(&mut delivery, START);
+            tried(&mut delivery, 1, &TryOutcome::Gone, START, next).unwrap();
+            (delivery.status, delivery.by_hand)
+        };
+        let endpoint = Target::Endpoint("ops".to_owned());
+        assert_eq!(ended(endpoint), (DeliveryStatus::Pending, false));
+        let callback = Target::Callback("https://example.com/".to_owned());
+        assert_eq!(ended(callback), (DeliveryStatus::Failed, false));
+    }
+
+    #[test]
+    fn what_was_given_up_is_kept_longer_than_what_arrived() {
+        let over = |status, excess: u64, before| {
+            let mut delivery = fresh();
+            delivery.status = status;
+            let mut left = excess;
+            (is_over(&delivery, before, &mut left), left)
+        };
+        let later = START.plus_ms(1);
+        assert_eq!(over(DeliveryStatus::Delivered, 2, START), (true, 1));
+        assert_eq!(over(DeliveryStatus::Delivered, 0, later), (true, 0));
+        assert_eq!(over(DeliveryStatus::Failed, 2, START), (false, 2));
+        assert_eq!(over(DeliveryStatus::Failed, 2, later), (true, 2));
+        assert_eq!(over(DeliveryStatus::Pending, 2, later), (false, 2));
+    }
+
+    fn endpoint(name: &str, digest: &str, off_since: Option<Timestamp>) -> HookEndpoint {
+        HookEndpoint {
+            name: name.to_owned(),
             url_digest: digest.to_owned(),
             events: vec!["job.failed".to_owned()],
             off_since,
-        };
-        let off = [endpoint("a", Some(START))];
-        assert_eq!(configured(&off, vec![endpoint("a", None)]), off);
-        let on = configured(&off, vec![endpoint("b", None)]);
+            missing_since: None,
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_off_stays_off_until_its_url_changes() {
+        let off = [endpoint("ops", "a", Some(START))];
+        let set = |digest| configured(&off, vec![endpoint("ops", digest, None)], START, START);
+        assert_eq!(set("a"), off);
+        let on = set("b");
         assert_eq!(on[0].off_since, None);
-        assert_eq!(wanted_by(&off, "job.failed").count(), 0);
+        assert_eq!(wanted_by(&off, "job.failed").count(), 1, "it waits");
         assert_eq!(wanted_by(&on, "job.failed").count(), 1);
         assert_eq!(wanted_by(&on, "job.completed").count(), 0);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_named_any_more_is_remembered_for_a_while() {
+        let known = [endpoint("a", "a", None), endpoint("ops", "b", Some(START))];
+        let at = |ms| START.plus_ms(ms);
+        let step = |before: &[HookEndpoint], ms, forget_ms| {
+            let named = vec![endpoint("a", "a", None)];
+            configured(before, named, at(ms), at(forget_ms))
+        };
+        let missing = step(&known, 10, 0);
+        assert_eq!(missing[1].missing_since, Some(at(10)));
+        assert_eq!(missing[1].off_since, Some(START));
+        let still = step(&missing, 20, 10);
+        assert_eq!(still, missing);
+        assert_eq!(step(&still, 30, 11).len(), 1);
+        let back = configured(&still, known.to_vec(), at(30), at(11));
+        assert_eq!(back, known);
+    }
+
+    #[test]
+    fn what_a_receiver_asks_for_counts_up_to_the_longest_delay() {
+        let next = |asked| {
+            PATIENCE
+                .next(&fresh(), START, asked, 7)
+                .unwrap()
+                .since(START)
+        };
+        assert!(next(None) <= 5_000);
+        assert!(next(Some(1)) >= 4_000, "a shorter one does not count");
+        assert_eq!(next(Some(60_000)), 60_000);
+        assert_eq!(next(Some(86_400_000)), 43_200_000);
     }
 
     proptest! {
@@ -293,7 +419,7 @@ mod tests {
             let mut now = START;
             let end = START.plus_ms(PATIENCE.give_up_ms);
             let mut delays = Vec::new();
-            while let Some(next) = PATIENCE.next(&delivery, now, seed) {
+            while let Some(next) = PATIENCE.next(&delivery, now, None, seed) {
                 prop_assert!(next > now && next <= end);
                 delays.push(next.since(now));
                 now = next.plus_ms(answers_ms);

@@ -12,7 +12,7 @@ use super::prune::{self, Past};
 use super::transition::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 use crate::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
-    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq, Timestamp,
+    HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq,
 };
 
 /// The rows of a store inside one transaction: reads see what the transaction has written so far,
@@ -99,6 +99,9 @@ pub trait Rows: Past {
     /// Writes the runtime changes of the configuration.
     fn put_config(&mut self, config: &str) -> Result<(), Self::Error>;
 
+    /// What is bad and what was.
+    fn alerts(&mut self) -> Result<AlertBook, Self::Error>;
+
     /// Writes what is bad and what was.
     fn put_alerts(&mut self, alerts: &AlertBook) -> Result<(), Self::Error>;
 
@@ -114,15 +117,16 @@ pub trait Rows: Past {
     /// A delivery's row.
     fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>, Self::Error>;
 
-    /// Writes a delivery and when it is due, in the place of what was due at `due_before`.
+    /// Writes a delivery and its place among those that are pending, instead of what it was `before`, and
+    /// counts it.
     fn put_delivery(
         &mut self,
         delivery: &Delivery,
-        due_before: Option<Timestamp>,
+        before: Option<&Delivery>,
     ) -> Result<(), Self::Error>;
 
-    /// Forgets a delivery that has ended.
-    fn remove_delivery(&mut self, id: DeliveryId) -> Result<(), Self::Error>;
+    /// Forgets a delivery that has ended, and uncounts it.
+    fn remove_delivery(&mut self, delivery: &Delivery) -> Result<(), Self::Error>;
 }
 
 /// What became of a batch.
@@ -161,7 +165,7 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Verdict<R::Error
         Transition::Lane(lane) => rows.put_lane(lane)?,
         Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
         Transition::Config(config) => rows.put_config(config)?,
-        Transition::Alerts(alerts) => rows.put_alerts(alerts)?,
+        Transition::Alerts { book, source } => return notices::alerts(rows, book, source),
         Transition::Delivery(change) => return notices::change(rows, change),
         Transition::Billing {
             job_id,

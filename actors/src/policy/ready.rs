@@ -41,6 +41,8 @@ pub struct Line {
     // Looked up by key only, never iterated: the order of a hash map must not decide anything.
     seq_of: HashMap<JobId, Seq>,
     ready: Index,
+    /// How many of the due jobs could have run since each moment: the first tells how long the oldest waits.
+    ready_since: BTreeMap<Timestamp, u32>,
     due: BTreeSet<(Timestamp, Seq)>,
     deadlines: BTreeSet<(Timestamp, Seq)>,
     parked: usize,
@@ -85,6 +87,7 @@ impl Line {
                 Waits::ForASlot => {
                     let key = Key::of(rule, &entry, user);
                     ready.entry(Arc::clone(&entry.model)).or_default().push(key);
+                    *line.ready_since.entry(entry.since).or_default() += 1;
                 }
             }
             deadlines.extend(entry.deadline.map(|at| (at, entry.seq)));
@@ -127,7 +130,10 @@ impl Line {
             Waits::Until(at) => {
                 self.due.insert((at, entry.seq));
             }
-            Waits::ForASlot => self.ready.add(&entry, user),
+            Waits::ForASlot => {
+                *self.ready_since.entry(entry.since).or_default() += 1;
+                self.ready.add(&entry, user);
+            }
         }
         if let Some(deadline) = entry.deadline {
             self.deadlines.insert((deadline, entry.seq));
@@ -161,13 +167,30 @@ impl Line {
         self.users.leave(&entry.user_id);
         if entry.parked {
             self.parked = self.parked.saturating_sub(1);
-        } else if let Some(at) = entry.due_at {
-            self.due.remove(&(at, seq));
+        } else if !entry.due_at.is_some_and(|at| self.due.remove(&(at, seq))) {
+            self.no_longer_ready(entry.since);
         }
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, seq));
         }
         Some(entry)
+    }
+
+    fn no_longer_ready(&mut self, since: Timestamp) {
+        if let std::collections::btree_map::Entry::Occupied(mut jobs) =
+            self.ready_since.entry(since)
+        {
+            *jobs.get_mut() -= 1;
+            if *jobs.get() == 0 {
+                jobs.remove();
+            }
+        }
+    }
+
+    /// Since when the oldest of the due jobs could have run.
+    #[must_use]
+    pub fn oldest_ready(&self) -> Option<Timestamp> {
+        self.ready_since.keys().next().copied()
     }
 
     /// The job, if it is in line.
@@ -270,6 +293,7 @@ impl Line {
             self.due.pop_first();
             if let Some(entry) = self.entries.get_mut(&seq) {
                 entry.due_at = None;
+                *self.ready_since.entry(entry.since).or_default() += 1;
                 self.ready.add(entry, self.users.number(&entry.user_id));
             }
         }

@@ -137,6 +137,12 @@ impl Stage {
         }
     }
 
+    /// Since when the oldest of them could have run.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.jobs.iter().map(|staged| staged.entry.since).min()
+    }
+
     /// How many are staged.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -338,7 +338,12 @@ pub enum Transition {
     /// The runtime changes of the configuration, as JSON.
     Config(String),
     /// What is bad and what was.
-    Alerts(Box<AlertBook>),
+    Alerts {
+        /// The book from now on. What became of alerts since the stored one is told with it.
+        book: Box<AlertBook>,
+        /// What no other notice has; a part of the `webhook-id`s.
+        source: String,
+    },
     /// A change that concerns deliveries.
     Delivery(Box<DeliveryChange>),
     /// A step of a pruning: rows that have ended and are old enough go.
@@ -709,7 +714,7 @@ impl Transition {
             Self::Lane(_)
             | Self::Breaker(_)
             | Self::Config(_)
-            | Self::Alerts(_)
+            | Self::Alerts { .. }
             | Self::Delivery(_)
             | Self::Prune(_) => None,
         }
@@ -741,7 +746,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Lane(_)
         | Transition::Breaker(_)
         | Transition::Billing { .. }
-        | Transition::Alerts(_)
+        | Transition::Alerts { .. }
         | Transition::Delivery(_)
         | Transition::Prune(_)
         | Transition::Config(_) => Ok(()),

@@ -93,10 +93,11 @@ macro_rules! store_contract {
             a_job_that_nobody_asked_about_is_told_to_nobody
             whoever_ends_with_a_job_is_told_too
             a_delivery_comes_when_it_is_due_and_leaves_when_it_ended
-            an_endpoint_that_is_gone_is_told_nothing_more
+            a_long_line_hides_no_other
+            what_is_for_an_endpoint_that_is_gone_waits
+            an_endpoint_that_is_missing_is_remembered_for_a_while
             deliveries_are_forgotten_by_age_and_number
-            alerts_outlive_the_process
-            the_oldest_job_that_is_due_is_found
+            alerts_outlive_the_process_and_are_told_once
             finished_jobs_are_pruned_by_age
             finished_jobs_are_pruned_by_number
             the_call_log_is_pruned_and_the_usage_stays

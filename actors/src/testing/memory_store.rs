@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::value::RawValue;
 
 use crate::model::{
-    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId,
-    DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq,
-    Timestamp, UsageKey, UsageRow, limits,
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryCounts,
+    DeliveryId, DeliveryStatus, DuePlace, Fingerprint, HookEndpoint, Job, JobId, JobStatus,
+    LaneState, Request, Seq, UsageKey, UsageRow, limits,
 };
-use crate::policy::delivery::is_over;
+use crate::policy::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use crate::policy::effects::{Rows, apply_batch};
 use crate::policy::prune::{Bodies, Bonds, Finished, Logged, Past, Shelf};
 use crate::policy::transition::Transition;
 use crate::ports::{
-    CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, JobFilter, JobPage,
-    JobRecord, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
+    CallFilter, CallPage, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter, JobPage,
+    JobRecord, OverQuery, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
 };
 
 /// What is on disk after a commit that reported an error.
@@ -204,25 +204,12 @@ impl Store for MemoryStore {
         Ok(self.shared().disk.counts)
     }
 
-    fn deliveries_due(
-        &self,
-        now: Timestamp,
-        except: &BTreeSet<DeliveryId>,
-        limit: usize,
-    ) -> Result<DueDeliveries, StoreError> {
+    fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError> {
         let shared = self.shared();
-        let mut pending: Vec<(Timestamp, &Delivery)> = shared
-            .disk
-            .deliveries
-            .values()
-            .filter(|row| !except.contains(&row.id))
-            .filter_map(|row| Some((row.due_at?, row)))
-            .collect();
-        pending.sort_by_key(|(due, row)| (*due, row.id));
-        let due = pending.iter().take_while(|(due, _)| *due <= now);
-        let due: Vec<Delivery> = due.take(limit).map(|(_, row)| (*row).clone()).collect();
-        let next = pending.get(due.len()).map(|(due, _)| *due);
-        Ok(DueDeliveries { due, next })
+        let rows = &shared.disk.deliveries;
+        let places = rows.values().filter_map(Delivery::place).collect();
+        let Ok(found) = find(&mut Due { rows, places }, query);
+        Ok(found)
     }
 
     fn deliveries(
@@ -245,18 +232,23 @@ impl Store for MemoryStore {
         Ok(page)
     }
 
-    fn deliveries_over(
-        &self,
-        before: Timestamp,
-        keep: u64,
-        limit: usize,
-    ) -> Result<Vec<DeliveryId>, StoreError> {
-        let rows = &self.shared().disk.deliveries;
-        let mut excess = (rows.len() as u64).saturating_sub(keep);
-        let over = rows
-            .values()
-            .filter(|row| is_over(row, before, &mut excess));
-        Ok(over.take(limit).map(|row| row.id).collect())
+    fn deliveries_over(&self, mut query: OverQuery) -> Result<DeliveriesOver, StoreError> {
+        let shared = self.shared();
+        let mut rows = shared.disk.deliveries.range(query.from..);
+        let mut over = DeliveriesOver::default();
+        for (_, row) in rows.by_ref().take(query.look_at) {
+            query.look(row.clone(), &mut over);
+        }
+        over.next = rows.next().map(|(id, _)| *id);
+        Ok(over)
+    }
+
+    fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError> {
+        let mut counts = DeliveryCounts::default();
+        for row in self.shared().disk.deliveries.values() {
+            counts.moved(None, Some(row.status));
+        }
+        Ok(counts)
     }
 
     fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError> {
@@ -265,18 +257,6 @@ impl Store for MemoryStore {
 
     fn alerts(&self) -> Result<AlertBook, StoreError> {
         Ok(self.shared().disk.alerts.clone())
-    }
-
-    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let shared = self.shared();
-        let pending = shared.disk.in_line().map(|record| &record.job);
-        let mut oldest = pending
-            .filter(|job| job.status == JobStatus::Pending)
-            .take(limits::OLDEST_LOOKED_AT_MAX)
-            .map(Job::entry);
-        Ok(oldest
-            .find(|entry| entry.is_due(now))
-            .map(|entry| entry.since))
     }
 
     fn config(&self) -> Result<Option<String>, StoreError> {
@@ -303,6 +283,27 @@ impl Disk {
                 row.status == DeliveryStatus::Pending && row.notice.job_id() == Some(id)
             }),
         }
+    }
+}
+
+/// The pending deliveries in the order of their places.
+struct Due<'d> {
+    rows: &'d BTreeMap<DeliveryId, Delivery>,
+    places: BTreeSet<DuePlace>,
+}
+
+impl DueIndex for Due<'_> {
+    type Error = Infallible;
+
+    fn from(&mut self, place: DuePlace) -> Result<Option<DuePlace>, Infallible> {
+        Ok(self.places.range(place..).next().copied())
+    }
+
+    fn delivery(&mut self, id: DeliveryId) -> Result<Delivery, Infallible> {
+        let Some(row) = self.rows.get(&id) else {
+            unreachable!("the places are those of the rows")
+        };
+        Ok(row.clone())
     }
 }
 
@@ -520,6 +521,10 @@ impl Rows for Disk {
         Ok(())
     }
 
+    fn alerts(&mut self) -> Result<AlertBook, Infallible> {
+        Ok(self.alerts.clone())
+    }
+
     fn put_alerts(&mut self, alerts: &AlertBook) -> Result<(), Infallible> {
         self.alerts = alerts.clone();
         Ok(())
@@ -546,14 +551,14 @@ impl Rows for Disk {
     fn put_delivery(
         &mut self,
         delivery: &Delivery,
-        _due_before: Option<Timestamp>,
+        _before: Option<&Delivery>,
     ) -> Result<(), Infallible> {
         self.deliveries.insert(delivery.id, delivery.clone());
         Ok(())
     }
 
-    fn remove_delivery(&mut self, id: DeliveryId) -> Result<(), Infallible> {
-        self.deliveries.remove(&id);
+    fn remove_delivery(&mut self, delivery: &Delivery) -> Result<(), Infallible> {
+        self.deliveries.remove(&delivery.id);
         Ok(())
     }
 }

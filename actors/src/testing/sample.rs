@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::{
-    AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass, Job, JobId,
-    JobStatus, Request, RequestId, Seq, Timestamp, Usage, code,
+    Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Failure,
+    FailureClass, Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage, code,
 };
 use crate::policy::transition::{NewJob, Next, Settlement, Transition};
 
@@ -237,5 +237,17 @@ pub fn billed(tokens: u64) -> Billing {
         }),
         price: None,
         at: START.plus_ms(5_000),
+    }
+}
+
+/// An alert about something, raised at [`START`].
+#[must_use]
+pub fn alert(key: AlertKey) -> Alert {
+    Alert {
+        key,
+        raised_at: START,
+        level: 1,
+        threshold: 1,
+        hold: None,
     }
 }

@@ -391,7 +391,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::Lane(_)
         | Transition::Breaker(_)
         | Transition::Config(_)
-        | Transition::Alerts(_)
+        | Transition::Alerts { .. }
         | Transition::Delivery(_)
         | Transition::Prune(_)
         | Transition::Billing { .. } => return None,

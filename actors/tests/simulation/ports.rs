@@ -1,18 +1,17 @@
 //! The world as one process sees it: a disk and GLM, both gone for it the moment it dies.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::model::{
-    AlertBook, DeliveryId, Failure, FailureClass, HookEndpoint, JobId, Timestamp, Usage, UsageRow,
-    code,
+    AlertBook, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId, Usage, UsageRow, code,
 };
+use onelane_actors::policy::delivery::{DueDeliveries, DueQuery};
 use onelane_actors::policy::transition::Transition;
 use onelane_actors::ports::{
-    CallFilter, CallPage, DeliveryFilter, DeliveryPage, DueDeliveries, Glm, GlmAnswer, GlmCall,
-    GlmFuture, GlmOutcome, JobFilter, JobPage, JobRecord, Recovered, StatusCounts, Store,
-    StoreError, TaskFuture, TaskOutcome, UsageFilter, Verdicts,
+    CallFilter, CallPage, DeliveriesOver, DeliveryFilter, DeliveryPage, Glm, GlmAnswer, GlmCall,
+    GlmFuture, GlmOutcome, JobFilter, JobPage, JobRecord, OverQuery, Recovered, StatusCounts,
+    Store, StoreError, TaskFuture, TaskOutcome, UsageFilter, Verdicts,
 };
 use onelane_actors::testing::sample;
 use tokio::time::sleep;
@@ -198,13 +197,8 @@ impl Store for Disk {
         self.sim.store.config()
     }
 
-    fn deliveries_due(
-        &self,
-        now: Timestamp,
-        except: &BTreeSet<DeliveryId>,
-        limit: usize,
-    ) -> Result<DueDeliveries, StoreError> {
-        self.sim.store.deliveries_due(now, except, limit)
+    fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError> {
+        self.sim.store.deliveries_due(query)
     }
 
     fn deliveries(
@@ -216,13 +210,12 @@ impl Store for Disk {
         self.sim.store.deliveries(filter, cursor, limit)
     }
 
-    fn deliveries_over(
-        &self,
-        before: Timestamp,
-        keep: u64,
-        limit: usize,
-    ) -> Result<Vec<DeliveryId>, StoreError> {
-        self.sim.store.deliveries_over(before, keep, limit)
+    fn deliveries_over(&self, query: OverQuery) -> Result<DeliveriesOver, StoreError> {
+        self.sim.store.deliveries_over(query)
+    }
+
+    fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError> {
+        self.sim.store.delivery_counts()
     }
 
     fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError> {
@@ -231,10 +224,6 @@ impl Store for Disk {
 
     fn alerts(&self) -> Result<AlertBook, StoreError> {
         self.sim.store.alerts()
-    }
-
-    fn oldest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.sim.store.oldest_due(now)
     }
 }
 

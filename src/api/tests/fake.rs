@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::estimate::{self, JobEstimate};
 use crate::export::{Export, Part};
 use crate::orchestrator::{
-    DeadLetters, JobDetail, LaneStatus, Metrics, Selection, Submission, Submitted,
+    DeadLetters, EndpointDetail, JobDetail, LaneStatus, Metrics, Selection, Submission, Submitted,
 };
 use crate::statistics::{StatisticsQuery, StatisticsRow, summarise};
 
@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) alerts: AlertBook,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) redelivered: Vec<DeliveryId>,
+    pub(super) redelivered_all: Option<(DeliveryFilter, bool)>,
+    pub(super) endpoints: Vec<EndpointDetail>,
     /// What the next submissions get, last first.
     pub(super) refusals: Vec<Error>,
 }
@@ -354,6 +356,22 @@ impl Lane for FakeLane {
             let known = state.deliveries.iter().any(|delivery| delivery.id == id);
             state.redelivered.push(id);
             known.then_some(()).ok_or(Error::NoSuchDelivery(id))
+        }))
+    }
+
+    fn webhook_endpoints(&self) -> Answer<'_, Vec<EndpointDetail>> {
+        now(Ok(self.lock().endpoints.clone()))
+    }
+
+    fn redeliver_all(&self, filter: DeliveryFilter, dry_run: bool) -> Answer<'_, u64> {
+        now(self.with(|state| {
+            let count = state
+                .deliveries
+                .iter()
+                .filter(|row| filter.matches(row))
+                .count();
+            state.redelivered_all = Some((filter, dry_run));
+            Ok(count as u64)
         }))
     }
 

@@ -1,12 +1,15 @@
 //! The routes about alerts and webhooks: exact paths, names and answers.
 
 use onelane_actors::model::{
-    Alert, AlertKey, DeliveryId, HoldKind, Notice, Target, Try, WHOLE_SHARE,
+    Alert, AlertKey, DeliveryId, DeliveryStatus, HeldKey, HoldKind, HoldScope, HookEndpoint,
+    Notice, Target, Try, WHOLE_SHARE,
 };
 use onelane_actors::policy::delivery::made;
+use onelane_actors::ports::DeliveryFilter;
 use serde_json::json;
 
 use super::{Running, sample};
+use crate::orchestrator::EndpointDetail;
 
 const ALERTS: &str = "/api/admin/glm/alerts";
 const WEBHOOKS: &str = "/api/admin/glm/webhooks";
@@ -17,6 +20,7 @@ fn alert(key: AlertKey) -> Alert {
         raised_at: sample::NOW,
         level: WHOLE_SHARE,
         threshold: WHOLE_SHARE / 2,
+        hold: None,
     }
 }
 
@@ -25,7 +29,10 @@ async fn alerts_are_shown_that_are_active_and_that_are_over() {
     let api = Running::start().await;
     let empty = json!({"active": [], "recent": []});
     assert_eq!(api.get(ALERTS).await.json(), empty);
-    let hold = AlertKey::Hold(HoldKind::Operator);
+    let hold = AlertKey::Hold(HeldKey {
+        kind: HoldKind::Operator,
+        scope: HoldScope::Account,
+    });
     api.lane.with(|state| {
         state.alerts.raise(alert(AlertKey::ErrorRate));
         state.alerts.raise(alert(hold.clone()));
@@ -42,6 +49,13 @@ async fn alerts_are_shown_that_are_active_and_that_are_over() {
     assert_eq!(told["recent"][0]["clearedAt"], "2026-11-23T08:00:00.001Z");
     let metrics = api.get("/api/admin/glm/metrics").await.json();
     assert_eq!(metrics["activeAlerts"], told["active"]);
+    let active = &metrics["alerts"]["active"];
+    assert_eq!(
+        (&active["error_rate"], &active["hold"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(metrics["deliveries"]["pending"], 2);
+    assert_eq!(metrics["deliveries"]["failed"], 1);
 }
 
 #[tokio::test]
@@ -93,6 +107,78 @@ async fn deliveries_are_listed_without_urls_and_sent_again() {
     assert_eq!(sent, [DeliveryId(2)]);
     assert_eq!(api.post(&again("7"), "").await.status, 404);
     assert_eq!(api.post(&again("x"), "").await.status, 400);
+}
+
+#[tokio::test]
+async fn endpoints_are_shown_with_their_state_and_without_the_secret_of_their_url() {
+    let api = Running::start().await;
+    let endpoint = |name: &str, off_since, missing_since| EndpointDetail {
+        endpoint: HookEndpoint {
+            name: name.to_owned(),
+            url_digest: "d".to_owned(),
+            events: vec!["job.failed".to_owned()],
+            off_since,
+            missing_since,
+        },
+        site: missing_since
+            .is_none()
+            .then(|| "https://example.com".to_owned()),
+    };
+    let at = Some(sample::NOW);
+    api.lane.with(|state| {
+        state.endpoints = vec![
+            endpoint("a", None, None),
+            endpoint("b", at, None),
+            endpoint("c", at, at),
+        ];
+    });
+    let told = api.get(&format!("{WEBHOOKS}/endpoints")).await.json();
+    let now = "2026-11-23T08:00:00.000Z";
+    assert_eq!(
+        told["endpoints"],
+        json!([
+            {"name": "a", "site": "https://example.com", "events": ["job.failed"], "state": "on"},
+            {"name": "b", "site": "https://example.com", "events": ["job.failed"], "state": "off",
+                "offSince": now},
+            {"name": "c", "events": ["job.failed"], "state": "missing", "offSince": now,
+                "missingSince": now},
+        ])
+    );
+}
+
+#[tokio::test]
+async fn many_deliveries_are_sent_again_by_a_filter_and_never_all_by_mistake() {
+    let api = Running::start().await;
+    let ops = Target::Endpoint("ops".to_owned());
+    let row = made(DeliveryId(2), "b", Notice::Test, ops, sample::NOW);
+    api.lane.with(|state| state.deliveries = vec![row]);
+    let again = format!("{WEBHOOKS}/redeliver");
+    let body = json!({"filter": {"status": "failed", "event": "alert.raised", "endpoint": "ops",
+        "jobId": sample::id(1).to_string(), "createdFrom": "2026-11-23T08:00:00Z",
+        "createdBefore": "2026-11-23T09:00:00Z"}, "dryRun": true});
+    let told = api.post(&again, &body.to_string()).await.json();
+    assert_eq!(told, json!({"count": 0, "dryRun": true}));
+    let want = DeliveryFilter {
+        status: Some(DeliveryStatus::Failed),
+        event: Some("alert.raised".to_owned()),
+        job_id: Some(sample::id(1)),
+        endpoint: Some("ops".to_owned()),
+        created_from: Some(sample::NOW),
+        created_before: Some(sample::NOW.plus_ms(3_600_000)),
+    };
+    let asked = api.lane.with(|state| state.redelivered_all.clone());
+    assert_eq!(asked, Some((want, true)));
+    let told = api.post(&again, r#"{"all":true}"#).await.json();
+    assert_eq!(told, json!({"count": 1, "dryRun": false}));
+    for bad in [
+        "{}",
+        r#"{"filter":{}}"#,
+        r#"{"filter":{"status":"lost"}}"#,
+        r#"{"filter":{"endpoint":"a"},"all":true}"#,
+        r#"{"filter":{"jobId":"7"}}"#,
+    ] {
+        assert_eq!(api.post(&again, bad).await.status, 400, "{bad}");
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onelane_actors::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, Failure, FailureClass,
-    Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
+    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, DeliveryCounts, Failure,
+    FailureClass, Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
 };
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use onelane_actors::samples::{EstimateError, Estimates};
@@ -148,6 +148,11 @@ pub(in crate::api) fn price() -> PriceUsed {
 
 pub(in crate::api) fn metrics() -> Metrics {
     Metrics {
+        deliveries: DeliveryCounts {
+            pending: 2,
+            delivered: 5,
+            failed: 1,
+        },
         lane: LaneStatus {
             active: true,
             paused: None,

@@ -5,6 +5,7 @@ use reqwest::Url;
 use serde::Serialize;
 
 use super::{rfc3339, rfc3339_option};
+use crate::orchestrator::EndpointDetail;
 
 /// A delivery. What was told is not repeated here: it may hold an answer of GLM's.
 #[derive(Debug, Serialize)]
@@ -66,6 +67,50 @@ impl<'a> DeliveryView<'a> {
             last_try_at: last.map(|last| last.at),
             status_code: last.and_then(|last| last.status_code),
             error: last.and_then(|last| last.error.as_deref()),
+        }
+    }
+}
+
+/// An endpoint as an operator sees it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct EndpointView<'a> {
+    name: &'a str,
+    /// Scheme and host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<&'a str>,
+    events: &'a [String],
+    /// `on`, `off` (it answered 410) or `missing` (it is not configured at present): what it is to be told
+    /// waits unless it is on.
+    state: &'static str,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    off_since: Option<Timestamp>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rfc3339_option"
+    )]
+    missing_since: Option<Timestamp>,
+}
+
+impl<'a> EndpointView<'a> {
+    /// The view of an endpoint.
+    pub(in crate::api) fn new(detail: &'a EndpointDetail) -> Self {
+        let endpoint = &detail.endpoint;
+        let state = match (endpoint.missing_since, endpoint.off_since) {
+            (Some(_), _) => "missing",
+            (None, Some(_)) => "off",
+            (None, None) => "on",
+        };
+        Self {
+            name: &endpoint.name,
+            site: detail.site.as_deref(),
+            events: &endpoint.events,
+            state,
+            off_since: endpoint.off_since,
+            missing_since: endpoint.missing_since,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::call::UsageView;
 use super::{CallView, CostView, rfc3339, rfc3339_option};
 use crate::orchestrator::{LaneDetail, LaneStatus, Metrics, ModelDetail};
 use crate::webhooks::AlertView;
-use onelane_actors::model::AlertBook;
+use onelane_actors::model::{AlertBook, AlertKey, DeliveryCounts};
 
 /// The answer of `GET /api/admin/glm/metrics`.
 #[derive(Debug, Serialize)]
@@ -35,7 +35,15 @@ pub(in crate::api) struct MetricsView<'a> {
     jobs: Counts<'a>,
     lane: LaneView<'a>,
     active_alerts: Vec<AlertView<'a>>,
+    alerts: AlertCounts,
+    deliveries: DeliveryCounts,
     since_start: SinceStart<'a>,
+}
+
+/// How many alerts are active, by their rules.
+#[derive(Debug, Default, Serialize)]
+struct AlertCounts {
+    active: BTreeMap<&'static str, u64>,
 }
 
 /// Totals since this process started: hints, the truth is in the statistics.
@@ -125,6 +133,8 @@ impl<'a> MetricsView<'a> {
             jobs: Counts(metrics),
             lane: LaneView::new(&metrics.lane),
             active_alerts: Vec::new(),
+            alerts: AlertCounts::default(),
+            deliveries: metrics.deliveries,
             since_start: SinceStart {
                 calls: metrics.calls,
                 usage: UsageView::new(&metrics.usage),
@@ -142,6 +152,10 @@ impl<'a> MetricsView<'a> {
     /// With what is bad at the moment.
     pub(in crate::api) fn with_alerts(mut self, book: &'a AlertBook) -> Self {
         self.active_alerts = book.active.iter().map(AlertView::active).collect();
+        for rule in AlertKey::RULES {
+            let active = book.active.iter().filter(|alert| alert.key.rule() == rule);
+            self.alerts.active.insert(rule, active.count() as u64);
+        }
         self
     }
 }

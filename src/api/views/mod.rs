@@ -15,7 +15,7 @@ use crate::statistics::CostView;
 pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use budget::StandingView;
 pub(crate) use call::CallView;
-pub(super) use delivery::DeliveryView;
+pub(super) use delivery::{DeliveryView, EndpointView};
 pub(super) use estimate::estimates;
 pub(crate) use excerpt::Excerpt;
 pub(crate) use job::{JobView, Shown};

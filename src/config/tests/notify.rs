@@ -49,6 +49,7 @@ fn rules_that_are_on_are_told_in_whole_numbers() {
     let mut config = Config::default();
     config.alerts.spend.on = true;
     config.alerts.spend.usd_per_hour = "2.5".parse().unwrap();
+    config.alerts.spend.points_per_hour = "3".parse().unwrap();
     let settings = config.alerts.settings().unwrap();
     let (rate, window) = settings.error_rate.unwrap();
     assert_eq!(
@@ -57,6 +58,7 @@ fn rules_that_are_on_are_told_in_whole_numbers() {
     );
     let spend = settings.spend[&Currency::Usd];
     assert_eq!((spend.raise, spend.clear), (2_500_000_000, 2_000_000_000));
+    assert_eq!(settings.spend[&Currency::Points].raise, 3_000_000_000);
     assert!(!settings.spend.contains_key(&Currency::Cny));
     let kinds: Vec<HoldKind> = settings.holds.into_keys().collect();
     assert_eq!(kinds, [HoldKind::Quota, HoldKind::Operator]);

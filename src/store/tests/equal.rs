@@ -2,10 +2,12 @@
 //! order, they answer alike.
 
 use onelane_actors::model::{
-    Alert, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
-    CallOutcome, FailureClass, LaneCondition, LaneState, Notice, Reserve, SlotId, Timestamp,
+    AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallOutcome,
+    FailureClass, LaneCondition, LaneState, Notice, Reserve, SlotId, Timestamp,
 };
-use onelane_actors::policy::delivery::{DeliveryChange, TryOutcome};
+use std::collections::BTreeSet;
+
+use onelane_actors::policy::delivery::{DeliveryChange, DueQuery, TryOutcome};
 use onelane_actors::policy::prune::{Cut, PruneCursor};
 use onelane_actors::policy::transition::Next;
 use onelane_actors::ports::MoreFilter;
@@ -314,13 +316,11 @@ impl Step {
             }),
             Self::Alerts(n) => {
                 let mut book = AlertBook::default();
-                book.raise(Alert {
-                    key: AlertKey::Budget(format!("{n}")),
-                    raised_at: sample::START,
-                    level: i64::from(n),
-                    threshold: 1,
-                });
-                Transition::Alerts(Box::new(book))
+                book.raise(sample::alert(AlertKey::Budget(format!("{n}"))));
+                Transition::Alerts {
+                    book: Box::new(book),
+                    source: "s".to_owned(),
+                }
             }
             Self::Prune(calls, jobs, failed, bodies, rows_max) => {
                 let day = |days: u64| sample::START.plus_ms(days * 86_400_000);
@@ -352,15 +352,25 @@ fn endpoints(completed: bool, failed: bool) -> DeliveryChange {
     let endpoint = |(name, event, _): (&str, &str, bool)| HookEndpoint {
         name: name.to_owned(),
         url_digest: format!("{completed}"),
-        events: vec![event.to_owned(), "job.cancelled".to_owned()],
+        events: vec![
+            event.to_owned(),
+            "job.cancelled".to_owned(),
+            "alert.raised".to_owned(),
+        ],
         off_since: None,
+        missing_since: None,
     };
     let asked = [
         ("a", "job.completed", completed),
         ("b", "job.failed", failed),
     ];
     let asked = asked.into_iter().filter(|(.., is_on)| *is_on);
-    DeliveryChange::Endpoints(asked.map(endpoint).collect())
+    DeliveryChange::Endpoints {
+        endpoints: asked.map(endpoint).collect(),
+        at: sample::START,
+        // Those that are not named any more are remembered, or not.
+        forget_before: sample::START.plus_ms(u64::from(completed)),
+    }
 }
 
 /// The steps as changes. No id is given twice: that of a job that was pruned, while its calls are still in
@@ -521,11 +531,23 @@ fn all_of(store: &impl Store) -> String {
         }
     }
     for now in [Timestamp::default(), sample::START] {
-        let except = BTreeSet::from([DeliveryId(2)]);
-        tell(&store.deliveries_due(now, &except, 3).unwrap());
-        tell(&store.deliveries_over(now.plus_ms(1), 3, 4).unwrap());
-        tell(&store.oldest_due(now).unwrap());
+        let query = DueQuery {
+            now,
+            except: BTreeSet::from([DeliveryId(2)]),
+            limit: 3,
+            ..everything_due(store)
+        };
+        tell(&store.deliveries_due(&query).unwrap());
+        let over = OverQuery {
+            from: DeliveryId(2),
+            ended_before: now.plus_ms(1),
+            excess: 1,
+            lapsed_before: now.plus_ms(1),
+            look_at: 4,
+        };
+        tell(&store.deliveries_over(over).unwrap());
     }
+    tell(&store.delivery_counts().unwrap());
     tell(&store.endpoints().unwrap());
     tell(&store.alerts().unwrap());
     told.join("\n")

@@ -3,13 +3,14 @@
 
 use std::io::ErrorKind;
 
+use onelane_actors::policy::delivery::{DeliveryChange, TryOutcome};
 use onelane_actors::testing::sample;
 use proptest::prelude::*;
-use redb::{Key, TableDefinition, TableHandle, Value, WriteTransaction};
+use redb::{Key, ReadableTable as _, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::disk::Disk;
 use super::*;
-use crate::model::{AttemptNo, DEFAULT_LANE, HoldKind, Job};
+use crate::model::{AttemptNo, DEFAULT_LANE, DeliveryCounts, DeliveryId, HoldKind, Job};
 
 const ROWS: &str = include_str!("version1.txt");
 
@@ -163,6 +164,70 @@ fn a_store_of_version_1_is_migrated_once_and_works() {
     let verdicts = store.commit(&batch).unwrap();
     assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
     assert_consistent(&store);
+}
+
+#[test]
+fn the_deliveries_of_version_3_are_found_by_their_receivers() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("onelane.redb");
+    let store = open(&path);
+    let job = |n| {
+        let mut new = sample::new_job(n);
+        new.job.callback_url = Some("https://example.com/".to_owned());
+        Transition::Insert(Box::new(new))
+    };
+    let cancel = |n| Transition::Cancel {
+        job_id: job_id(n),
+        at: sample::START,
+    };
+    let arrived = DeliveryChange::Tried {
+        id: DeliveryId(1),
+        try_no: 1,
+        outcome: TryOutcome::Delivered { status_code: 200 },
+        at: sample::START,
+        next: None,
+    };
+    let batch = [
+        job(1),
+        job(2),
+        cancel(1),
+        cancel(2),
+        Transition::Delivery(Box::new(arrived)),
+    ];
+    assert!(store.commit(&batch).unwrap().iter().all(Result::is_ok));
+    let counts = store.delivery_counts().unwrap();
+    drop(store);
+    // As a program of version 3 left it.
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction
+        .delete_table(schema::DELIVERIES_PENDING)
+        .unwrap();
+    let due = TableDefinition::<&[u8; 16], ()>::new("deliveries_due");
+    let mut key = [0; 16];
+    key[15] = 2;
+    let mut table = transaction.open_table(due).unwrap();
+    table.insert(&key, ()).unwrap();
+    drop(table);
+    let mut meta = transaction.open_table(schema::META).unwrap();
+    let row = meta.get(schema::meta::COUNTERS).unwrap().unwrap();
+    let mut counters: schema::Counters = schema::decode("meta", row.value()).unwrap();
+    drop(row);
+    counters.deliveries = DeliveryCounts::default();
+    let mut row = Vec::new();
+    schema::encode(&mut row, &counters).unwrap();
+    meta.insert(schema::meta::COUNTERS, row.as_slice()).unwrap();
+    meta.insert(schema::meta::VERSION, &b"3"[..]).unwrap();
+    drop(meta);
+    transaction.commit().unwrap();
+    drop(database);
+
+    let store = open(&path);
+    assert_consistent(&store);
+    assert_eq!(store.delivery_counts().unwrap(), counts);
+    let due = store.deliveries_due(&everything_due(&store)).unwrap().due;
+    assert_eq!(due.iter().map(|row| row.id.0).collect::<Vec<_>>(), [2]);
+    assert_eq!(store.check(9).unwrap().first, []);
 }
 
 #[test]

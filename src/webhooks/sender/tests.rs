@@ -184,3 +184,48 @@ async fn a_callback_goes_where_it_is_allowed_at_the_moment_it_is_sent() {
         .await;
     assert_eq!(sent, Sent::Answered(200));
 }
+
+#[tokio::test]
+async fn the_status_counts_although_the_body_never_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&mut stream);
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhal";
+        stream.write_all(answer).unwrap();
+        // Held open until the sender has enough of it.
+        let _ = stream.read(&mut [0]);
+    });
+    let begun = std::time::Instant::now();
+    let sent = sender(CallbackRules::default())
+        .send(post(url, false))
+        .await;
+    assert_eq!(sent, Sent::Answered(200));
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "not all its time"
+    );
+    served.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_busy_receiver_says_when_to_come_again() {
+    let check = async |head: &str, want: Sent| {
+        let receiver = receiver(&[&format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n")]);
+        let url = format!("http://127.0.0.1:{}/", receiver.port);
+        let sent = sender(CallbackRules::default())
+            .send(post(url, false))
+            .await;
+        assert_eq!(sent, want, "{head}");
+    };
+    let busy = |status_code, retry_after_ms| Sent::Busy {
+        status_code,
+        retry_after_ms,
+    };
+    check("429 Slow\r\nretry-after: 7", busy(429, 7_000)).await;
+    let date = "503 Later\r\nretry-after: Mon, 23 Nov 2026 00:02:00 GMT";
+    check(date, busy(503, 120_000)).await;
+    check("503 Later", Sent::Answered(503)).await;
+    check("500 No\r\nretry-after: 7", Sent::Answered(500)).await;
+}

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{Failure, HoldKind};
 use crate::testing::sample::{self, START};
 
 const MINUTE: u64 = 60_000;
@@ -30,6 +31,22 @@ fn on_length(raise: i64, clear: i64, for_ms: u64) -> AlertSettings {
 
 fn length(ready: u64) -> Inputs<'static> {
     Inputs { ready, ..QUIET }
+}
+
+fn hold(kind: HoldKind, model: &str) -> (HoldScope, Hold) {
+    let hold = Hold {
+        kind,
+        code: "1113".to_owned(),
+        message: "no balance".to_owned(),
+        since: START,
+        until: None,
+    };
+    (HoldScope::Model(model.to_owned()), hold)
+}
+
+fn held(kind: HoldKind, model: &str) -> AlertKey {
+    let scope = HoldScope::Model(model.to_owned());
+    AlertKey::Hold(HeldKey { kind, scope })
 }
 
 fn names(changes: &[AlertChange]) -> Vec<(&'static str, String)> {
@@ -137,7 +154,7 @@ fn every_rule_reads_its_own_figure() {
         oldest_due: Some(START.minus_ms(5_000)),
         spent_last_hour: &BTreeMap::from([(Currency::Usd, 7), (Currency::Cny, 7)]),
         breaker: BreakerState::HalfOpen,
-        holds: &[HoldKind::Throttle, HoldKind::Operator],
+        holds: &[hold(HoldKind::Throttle, "a"), hold(HoldKind::Operator, "a")],
         ..QUIET
     };
     let mut alerts = Alerts::default();
@@ -151,45 +168,172 @@ fn every_rule_reads_its_own_figure() {
         "queue_age",
         "spend USD",
         "breaker",
-        "hold operator",
+        "hold operator of model a",
     ];
     assert_eq!(raised, all);
 }
 
-#[test]
-fn too_few_calls_say_nothing_either_way() {
+/// A rule on the error rate of three calls or more in a minute, raised at a half.
+fn on_errors() -> AlertSettings {
     let window = CallWindow {
         window_ms: MINUTE,
         min_calls: 3,
     };
+    let thresholds = Thresholds {
+        raise: 500_000,
+        clear: 100_000,
+        for_ms: 0,
+    };
+    AlertSettings {
+        error_rate: Some((thresholds, window)),
+        ..AlertSettings::default()
+    }
+}
+
+/// What became of the alert on errors when it looks at these calls, so long after them.
+fn look(alerts: &mut Alerts, calls: &[CallRecord], ms: u64) -> Option<&'static str> {
+    let inputs = Inputs { calls, ..QUIET };
+    let changes = alerts.step(&on_errors(), &inputs, START.plus_ms(ms));
+    names(&changes).pop().map(|(what, _)| what)
+}
+
+#[test]
+fn too_few_calls_raise_nothing() {
+    let mut alerts = Alerts::default();
+    let failed = |count| calls(CallOutcome::Failed, &vec![1; count]);
+    assert_eq!(look(&mut alerts, &failed(2), 0), None);
+    // What a caller gave up does not count.
+    let cancelled = calls(CallOutcome::Cancelled, &[1; 9]);
+    assert_eq!(look(&mut alerts, &cancelled, 0), None);
+    assert_eq!(look(&mut alerts, &failed(3), 0), Some("raised"));
+    // Two of them say too little of an end, either.
+    assert_eq!(look(&mut alerts, &failed(2), 0), None);
+}
+
+#[test]
+fn a_slow_lane_is_judged_by_its_latest_calls() {
+    let at = |outcome, ms: u64| CallRecord {
+        ended_at: START.plus_ms(ms),
+        ..calls(outcome, &[1]).remove(0)
+    };
+    let failed = |minute: u64| at(CallOutcome::Failed, minute * MINUTE);
+    // One a minute; the latest first.
+    let slow = [failed(4), failed(3), failed(2)];
+    let mut alerts = Alerts::default();
+    assert_eq!(look(&mut alerts, &slow, 4 * MINUTE + 1), Some("raised"));
+    // Not farther back than it reaches.
+    let slower = [failed(20), failed(10), failed(2)];
+    let mut alerts = Alerts::default();
+    assert_eq!(look(&mut alerts, &slower, 20 * MINUTE), None);
+}
+
+#[test]
+fn an_error_rate_is_over_when_nothing_fails_however_few_call() {
+    let failed = calls(CallOutcome::Failed, &[1; 3]);
+    let raised = || {
+        let mut alerts = Alerts::default();
+        assert_eq!(look(&mut alerts, &failed, 0), Some("raised"));
+        alerts
+    };
+    // Nobody calls any more.
+    let mut alerts = raised();
+    assert_eq!(look(&mut alerts, &failed, MINUTE), None);
+    assert_eq!(look(&mut alerts, &failed, MINUTE + 1), Some("cleared"));
+    // And is not raised again by what was known before.
+    assert_eq!(look(&mut alerts, &failed, MINUTE + 2), None);
+    // One call that was answered.
+    let mut alerts = raised();
+    let mut more = calls(CallOutcome::Completed, &[1]);
+    more[0].ended_at = START.plus_ms(MINUTE);
+    more.extend(failed.clone());
+    assert_eq!(look(&mut alerts, &more, MINUTE + 1), Some("cleared"));
+}
+
+#[test]
+fn what_is_no_fault_of_glm_is_no_error_of_it() {
+    let of_class = |class| {
+        let mut calls = calls(CallOutcome::Failed, &[1; 9]);
+        for call in &mut calls {
+            call.failure = Some(Failure::new(class, "x", "y"));
+        }
+        let mut alerts = Alerts::default();
+        look(&mut alerts, &calls, 0)
+    };
+    assert_eq!(of_class(FailureClass::Throttle), None);
+    assert_eq!(of_class(FailureClass::RequestFatal), None);
+    assert_eq!(of_class(FailureClass::ServerTransient), Some("raised"));
+}
+
+#[test]
+fn a_second_hold_is_a_second_alert_and_each_says_why() {
     let settings = AlertSettings {
-        error_rate: Some((
-            Thresholds {
-                raise: 500_000,
-                clear: 100_000,
-                for_ms: 0,
-            },
-            window,
-        )),
+        holds: BTreeMap::from([(HoldKind::Operator, MINUTE)]),
         ..AlertSettings::default()
     };
     let mut alerts = Alerts::default();
-    let mut step = |outcome, count: usize, ms| {
-        let calls = calls(outcome, &vec![1; count]);
-        let inputs = Inputs {
-            calls: &calls,
-            ..QUIET
-        };
-        alerts.step(&settings, &inputs, START.plus_ms(ms)).len()
+    let [a, b] = ["a", "b"].map(|model| hold(HoldKind::Operator, model));
+    let both = [a.clone(), b];
+    let mut step = |holds: &[(HoldScope, Hold)], ms| {
+        let inputs = Inputs { holds, ..QUIET };
+        alerts.step(&settings, &inputs, START.plus_ms(ms))
     };
-    assert_eq!(step(CallOutcome::Failed, 2, 0), 0);
-    // What a caller gave up does not count.
-    assert_eq!(step(CallOutcome::Cancelled, 9, 0), 0);
-    assert_eq!(step(CallOutcome::Failed, 3, 0), 1);
-    assert_eq!(step(CallOutcome::Completed, 2, 0), 0);
-    // They are too old by then.
-    assert_eq!(step(CallOutcome::Completed, 9, MINUTE + 1), 0);
-    assert_eq!(step(CallOutcome::Completed, 3, 0), 1);
+    assert_eq!(step(&both[..1], 0), []);
+    let raised = step(&both, MINUTE);
+    assert_eq!(
+        names(&raised),
+        [("raised", "hold operator of model a".to_owned())]
+    );
+    let AlertChange::Raised(alert) = &raised[0] else {
+        panic!("raised")
+    };
+    assert_eq!(alert.hold, Some(a.1));
+    assert_eq!(names(&step(&both, 2 * MINUTE)).len(), 1, "the other");
+    assert_eq!(step(&both[..1], 3 * MINUTE), [], "not at once");
+    let over = step(&both[..1], 4 * MINUTE);
+    assert_eq!(
+        names(&over),
+        [("cleared", "hold operator of model b".to_owned())]
+    );
+}
+
+#[test]
+fn what_an_earlier_program_kept_of_a_hold_is_read() {
+    let stored = r#"{"active":[{"key":{"hold":"quota"},"raised_at":0,"level":1,"threshold":1}]}"#;
+    let book: AlertBook = serde_json::from_str(stored).unwrap();
+    let key = AlertKey::Hold(HeldKey {
+        kind: HoldKind::Quota,
+        scope: HoldScope::Account,
+    });
+    assert_eq!(book.active[0].key, key);
+    let again = serde_json::to_string(&book).unwrap();
+    assert_eq!(serde_json::from_str::<AlertBook>(&again).unwrap(), book);
+}
+
+#[test]
+fn what_became_of_alerts_between_two_books_is_told_once() {
+    let mut before = AlertBook::default();
+    before.raise(sample::alert(AlertKey::QueueAge));
+    before.raise(sample::alert(AlertKey::Breaker));
+    let mut now = before.clone();
+    now.clear(&AlertKey::Breaker, START.plus_ms(5));
+    now.raise(sample::alert(AlertKey::ErrorRate));
+    let told = |before: &AlertBook, now: &AlertBook| names(&changes(before, now));
+    let [cleared, raised] = [("cleared", "breaker"), ("raised", "error_rate")];
+    let want = [cleared, raised].map(|(what, key)| (what, key.to_owned()));
+    assert_eq!(told(&before, &now), want);
+    assert_eq!(told(&now, &now), []);
+    // The same alert, noted at another moment by somebody who did not know that it was stored.
+    let mut again = before.clone();
+    again.active[0].raised_at = START.plus_ms(9);
+    assert_eq!(told(&before, &again), []);
+    // Over and bad again, between two looks of the store.
+    let mut anew = before.clone();
+    anew.clear(&AlertKey::QueueAge, START.plus_ms(5));
+    anew.raise(Alert {
+        raised_at: START.plus_ms(6),
+        ..sample::alert(AlertKey::QueueAge)
+    });
+    assert_eq!(told(&before, &anew).len(), 2);
 }
 
 #[test]
@@ -216,6 +360,7 @@ fn a_level_is_told_exactly_in_its_unit() {
         raised_at: START,
         level,
         threshold,
+        hold: None,
     };
     let check = |alert: Alert, text: &str| assert_eq!(alert.to_string(), text);
     check(
@@ -227,8 +372,11 @@ fn a_level_is_told_exactly_in_its_unit() {
         "spend USD is 1.000000001 USD/h, 1 or more is too much",
     );
     check(
-        alert(AlertKey::Hold(HoldKind::Operator), 1, 1),
-        "calls are held: operator",
+        Alert {
+            hold: Some(hold(HoldKind::Operator, "a").1),
+            ..alert(held(HoldKind::Operator, "a"), 1, 1)
+        },
+        "model a is held (operator): 1113 no balance",
     );
 }
 

@@ -1,7 +1,8 @@
 //! What is told to others: made in the transaction of the fact, so that neither is without the other.
 
 use super::{Rows, Verdict};
-use crate::model::{DeliveryStatus, Job, Notice, Target, Timestamp};
+use crate::model::{AlertBook, Delivery, DeliveryStatus, Job, Notice, Target, Timestamp};
+use crate::policy::alert::{self, AlertChange};
 use crate::policy::delivery::{self, DeliveryChange, TryOutcome};
 use crate::policy::transition::{Applied, Refusal};
 
@@ -42,11 +43,11 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Verdict<
             let Some(mut row) = rows.delivery(*id)? else {
                 return Ok(Err(Refusal::NoSuchDelivery(*id)));
             };
-            let due_before = row.due_at;
+            let before = row.clone();
             if let Err(refusal) = delivery::tried(&mut row, *try_no, outcome, *at, *next) {
                 return Ok(Err(refusal));
             }
-            rows.put_delivery(&row, due_before)?;
+            rows.put_delivery(&row, Some(&before))?;
             if let Target::Endpoint(name) = &row.target {
                 note_endpoint(rows, name, outcome, *at)?;
             }
@@ -56,25 +57,29 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Verdict<
             let Some(mut row) = rows.delivery(*id)? else {
                 return Ok(Err(Refusal::NoSuchDelivery(*id)));
             };
-            let due_before = row.due_at;
+            let before = row.clone();
             delivery::redeliver(&mut row, *at);
-            rows.put_delivery(&row, due_before)?;
+            rows.put_delivery(&row, Some(&before))?;
             Ok(Ok(Applied::Deliveries(vec![*id])))
         }
         DeliveryChange::Forget { ids } => {
             let mut forgotten = Vec::new();
             for id in ids {
-                let row = rows.delivery(*id)?;
-                if row.is_some_and(|row| row.status != DeliveryStatus::Pending) {
-                    rows.remove_delivery(*id)?;
+                let row: Option<Delivery> = rows.delivery(*id)?;
+                if let Some(row) = row.filter(|row| row.status != DeliveryStatus::Pending) {
+                    rows.remove_delivery(&row)?;
                     forgotten.push(*id);
                 }
             }
             Ok(Ok(Applied::Deliveries(forgotten)))
         }
-        DeliveryChange::Endpoints(now) => {
+        DeliveryChange::Endpoints {
+            endpoints,
+            at,
+            forget_before,
+        } => {
             let before = rows.endpoints()?;
-            let now = delivery::configured(&before, now.clone());
+            let now = delivery::configured(&before, endpoints.clone(), *at, *forget_before);
             if *before == *now {
                 return Ok(Ok(Applied::Deliveries(Vec::new())));
             }
@@ -82,6 +87,25 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Verdict<
             Ok(Ok(Applied::Done))
         }
     }
+}
+
+/// What became of alerts since the stored book is told with the new one. The same book again changes
+/// nothing and tells nobody.
+pub(super) fn alerts<R: Rows>(rows: &mut R, book: &AlertBook, source: &str) -> Verdict<R::Error> {
+    let before = rows.alerts()?;
+    if before == *book {
+        return Ok(Ok(Applied::Deliveries(Vec::new())));
+    }
+    for change in alert::changes(&before, book) {
+        let (notice, at) = match change {
+            AlertChange::Raised(alert) => (Notice::AlertRaised(alert.clone()), alert.raised_at),
+            AlertChange::Cleared(past) => (Notice::AlertCleared(past.clone()), past.cleared_at),
+        };
+        // Told to whoever asked: nobody in particular can be missing.
+        let _ = tell(rows, source, &notice, None, at)?;
+    }
+    rows.put_alerts(book)?;
+    Ok(Ok(Applied::Done))
 }
 
 fn tell<R: Rows>(

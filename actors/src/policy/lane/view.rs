@@ -27,6 +27,8 @@ pub struct LaneSnapshot {
     pub generation: u64,
     /// Jobs that are due and wait for a slot, staged ones included.
     pub ready: usize,
+    /// Since when the oldest of those could have run.
+    pub oldest_ready: Option<Timestamp>,
     /// Jobs that wait for their time.
     pub waiting: usize,
     /// Jobs that wait for other jobs or for somebody's word.
@@ -71,9 +73,14 @@ impl Lane {
                 not_before: track.and_then(|track| track.not_before),
             }
         });
+        let oldest_staged = self
+            .tracks
+            .values()
+            .filter_map(|track| track.stage.oldest());
         LaneSnapshot {
             generation: self.generation,
             ready: self.line.ready_len() + staged,
+            oldest_ready: oldest_staged.chain(self.line.oldest_ready()).min(),
             waiting: self.line.due_len(),
             parked: self.line.parked_len(),
             over_budget: self.shelf.len(),

@@ -709,3 +709,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_oldest_that_is_due_is_known_whatever_waits_before_it() {
+    let since = |seq, ms| JobEntry {
+        since: NOW.plus_ms(ms),
+        ..entry(seq, 0)
+    };
+    let mut line = Line::new();
+    for seq in 0..2_000 {
+        let parked = seq % 2 == 0;
+        let due_at = (!parked).then(|| NOW.plus_ms(50));
+        let waits = JobEntry {
+            parked,
+            due_at,
+            ..since(seq, 0)
+        };
+        line.insert(waits, NOW);
+    }
+    assert_eq!(line.oldest_ready(), None);
+    line.insert(since(3_000, 9), NOW);
+    line.insert(since(3_001, 7), NOW);
+    assert_eq!(line.oldest_ready(), Some(NOW.plus_ms(7)));
+    line.remove(entry(3_001, 0).id);
+    assert_eq!(line.oldest_ready(), Some(NOW.plus_ms(9)));
+    line.wake(NOW.plus_ms(50));
+    assert_eq!(line.oldest_ready(), Some(NOW));
+    while let Some((_, taken)) = line.pop("default", &BTreeSet::from(["m".into()])) {
+        assert!(!taken.parked);
+    }
+    assert_eq!((line.ready_len(), line.oldest_ready()), (0, None));
+}

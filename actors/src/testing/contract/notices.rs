@@ -1,12 +1,14 @@
 //! What is told to others: made with the fact, found when it is due, forgotten in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::model::{
-    Alert, AlertBook, AlertKey, Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, Target,
+    AlertBook, AlertKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, HeldKey, HoldScope,
+    HookEndpoint, Notice, Receiver, Target,
 };
-use crate::policy::delivery::{DeliveryChange, TryOutcome};
+use crate::policy::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
+use crate::ports::OverQuery;
 use crate::testing::sample::START;
 
 const URL: &str = "https://example.com/hook";
@@ -21,15 +23,18 @@ fn endpoints(asked: &[(&str, &str)]) -> Transition {
         url_digest: "d".to_owned(),
         events: vec![(*event).to_owned()],
         off_since: None,
+        missing_since: None,
     };
-    change(DeliveryChange::Endpoints(
-        asked.iter().map(endpoint).collect(),
-    ))
+    change(DeliveryChange::Endpoints {
+        endpoints: asked.iter().map(endpoint).collect(),
+        at: START,
+        forget_before: START,
+    })
 }
 
-fn insert_with_callback(n: u64) -> Transition {
+fn insert_with_callback(n: u64, url: &str) -> Transition {
     let mut new = new_job(n);
-    new.job.callback_url = Some(URL.to_owned());
+    new.job.callback_url = Some(url.to_owned());
     Transition::Insert(Box::new(new))
 }
 
@@ -66,9 +71,32 @@ fn all(store: &impl Store) -> Vec<Delivery> {
     store.deliveries(&filter, None, 1_000).unwrap().deliveries
 }
 
+/// Asks for what is due to the endpoints `a` and `b`, by hand or not, and to two of any host.
+fn query(now: Timestamp) -> DueQuery {
+    let lines = ["a", "b"].map(|name| {
+        let receiver = Receiver::Endpoint(name.to_owned());
+        [receiver.outlet(), receiver.outlet_by_hand()]
+    });
+    let lines = lines.into_iter().flatten();
+    DueQuery {
+        now,
+        room: lines.map(|outlet| (outlet, 10)).collect(),
+        each_host: 2,
+        hosts: 10,
+        limit: 10,
+        ..DueQuery::default()
+    }
+}
+
+fn ids(found: &DueDeliveries) -> Vec<u64> {
+    let mut ids: Vec<u64> = found.due.iter().map(|row| row.id.0).collect();
+    ids.sort_unstable();
+    ids
+}
+
 fn due(store: &impl Store, now: Timestamp) -> (Vec<u64>, Option<Timestamp>) {
-    let found = store.deliveries_due(now, &BTreeSet::new(), 10).unwrap();
-    (found.due.iter().map(|row| row.id.0).collect(), found.next)
+    let found = store.deliveries_due(&query(now)).unwrap();
+    (ids(&found), found.next)
 }
 
 /// To whom and what, the oldest first.
@@ -90,7 +118,7 @@ pub fn the_end_of_a_job_and_its_notice_are_one<S: Store>(open: Open<'_, S>) {
         &store,
         &[
             endpoints(&[("done", "job.completed"), ("bad", "job.failed")]),
-            insert_with_callback(1),
+            insert_with_callback(1, URL),
             sample::start(1),
         ],
     );
@@ -169,11 +197,16 @@ pub fn a_delivery_comes_when_it_is_due_and_leaves_when_it_ended<S: Store>(open: 
     assert_eq!(refusal, Refusal::NoSuchEndpoint("c".to_owned()));
     assert_eq!(due(&store, START.minus_ms(1)), (vec![], Some(START)));
     assert_eq!(due(&store, START), (vec![1, 2], None));
-    let first = store.deliveries_due(START, &BTreeSet::new(), 1).unwrap();
-    assert_eq!((first.due.len(), first.next), (1, Some(START)));
-    let under_way = BTreeSet::from([DeliveryId(1)]);
-    let other = store.deliveries_due(START, &under_way, 10).unwrap();
-    assert_eq!(other.due[0].id, DeliveryId(2));
+    let one = DueQuery {
+        limit: 1,
+        ..query(START)
+    };
+    assert_eq!(store.deliveries_due(&one).unwrap().due.len(), 1);
+    let other = DueQuery {
+        except: BTreeSet::from([DeliveryId(1)]),
+        ..query(START)
+    };
+    assert_eq!(ids(&store.deliveries_due(&other).unwrap()), [2]);
 
     let later = START.plus_ms(5_000);
     done(
@@ -217,94 +250,198 @@ pub fn a_delivery_comes_when_it_is_due_and_leaves_when_it_ended<S: Store>(open: 
     assert_eq!((page.deliveries[0].id.0, page.cursor), (2, Some(1)));
 }
 
-/// An endpoint that answered 410 is off, also after a restart, until it takes something again.
-pub fn an_endpoint_that_is_gone_is_told_nothing_more<S: Store>(open: Open<'_, S>) {
+/// However many wait for one receiver, each line answers as many as it has room for.
+pub fn a_long_line_hides_no_other<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    done(&store, &[endpoints(&[("a", "job.cancelled")])]);
+    let mut batch = Vec::new();
+    for n in 1..=12 {
+        batch.push(match n {
+            12 => insert_with_callback(n, "https://other.example.com/"),
+            n => insert_with_callback(n, URL),
+        });
+    }
+    done(&store, &batch);
+    let cancel = |n| Transition::Cancel {
+        job_id: job_id(n),
+        at: START,
+    };
+    done(&store, &(1..=12).map(cancel).collect::<Vec<_>>());
+    let hosts = |query: &DueQuery| {
+        let found = store.deliveries_due(query).unwrap();
+        let target = |row: &Delivery| row.target.receiver();
+        let mut targets: Vec<Receiver> = found.due.iter().map(target).collect();
+        targets.sort();
+        targets
+    };
+    let host = |name: &str| Receiver::Host(name.to_owned());
+    let mut query = query(START);
+    query.room = BTreeMap::from([(Receiver::Endpoint("a".to_owned()).outlet(), 1)]);
+    let endpoint = Receiver::Endpoint("a".to_owned());
+    let (first, second) = (host("example.com"), host("other.example.com"));
+    let all = [
+        endpoint.clone(),
+        first.clone(),
+        first.clone(),
+        second.clone(),
+    ];
+    assert_eq!(hosts(&query), all);
+    query.room.insert(first.outlet(), 0);
+    assert_eq!(hosts(&query), [endpoint.clone(), second]);
+    query.hosts = 0;
+    assert_eq!(hosts(&query), [endpoint]);
+}
+
+/// An endpoint that answered 410 is off, also after a restart, until it takes something again; what it is
+/// to be told is kept.
+pub fn what_is_for_an_endpoint_that_is_gone_waits<S: Store>(open: Open<'_, S>) {
     let store = open();
     let asked = || endpoints(&[("a", "job.cancelled")]);
     let off = |store: &S| store.endpoints().unwrap()[0].off_since;
     done(&store, &[asked(), test_notice(Some("a"))]);
     done(&store, &[tried(1, 1, TryOutcome::Gone, Some(START))]);
     assert_eq!(off(&store), Some(START.plus_ms(10)));
-    assert_eq!(due(&store, START.plus_ms(99)), (vec![], None));
+    assert_eq!(
+        due(&store, START.plus_ms(99)),
+        (vec![], None),
+        "a test ends"
+    );
     // The same endpoint, configured again at a restart, is still gone.
     drop(store);
     let store = open();
     done(&store, &[asked(), sample::insert(1)]);
     let job_id = job_id(1);
     done(&store, &[Transition::Cancel { job_id, at: START }]);
-    assert_eq!(all(&store).len(), 1);
+    assert_eq!(due(&store, START.plus_ms(99)), (vec![2], None));
+    done(
+        &store,
+        &[tried(2, 1, TryOutcome::Gone, Some(START.plus_ms(20)))],
+    );
+    assert_eq!(off(&store), Some(START.plus_ms(10)), "as before");
+    assert_eq!(all(&store)[0].status, DeliveryStatus::Pending);
     // Somebody tries it, and it is there again.
-    done(&store, &[test_notice(Some("a")), tried(2, 1, TAKEN, None)]);
+    done(&store, &[test_notice(Some("a")), tried(3, 1, TAKEN, None)]);
     assert_eq!(off(&store), None);
+    assert_eq!(due(&store, START.plus_ms(99)), (vec![2], None));
 }
 
-/// What has ended may be forgotten, what is pending is kept.
+/// An endpoint that is not configured any more is told for a while: it may come back.
+pub fn an_endpoint_that_is_missing_is_remembered_for_a_while<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    done(&store, &[endpoints(&[("a", "job.cancelled")])]);
+    let none = |at: u64, forget_before: u64| {
+        change(DeliveryChange::Endpoints {
+            endpoints: Vec::new(),
+            at: START.plus_ms(at),
+            forget_before: START.plus_ms(forget_before),
+        })
+    };
+    done(&store, &[none(10, 0), sample::insert(1)]);
+    let job_id = job_id(1);
+    done(&store, &[Transition::Cancel { job_id, at: START }]);
+    assert_eq!(told(&store), [(to("a"), "job.cancelled")]);
+    drop(store);
+    let store = open();
+    let missing = store.endpoints().unwrap();
+    assert_eq!(missing[0].missing_since, Some(START.plus_ms(10)));
+    done(&store, &[none(30, 10)]);
+    assert_eq!(store.endpoints().unwrap(), missing);
+    done(&store, &[none(30, 11)]);
+    assert_eq!(store.endpoints().unwrap(), []);
+}
+
+/// What has ended may be forgotten; what is pending is kept, and what was given up longer than what
+/// arrived.
 pub fn deliveries_are_forgotten_by_age_and_number<S: Store>(open: Open<'_, S>) {
     let store = open();
     done(&store, &[endpoints(&[("a", "x")])]);
     done(&store, &vec![test_notice(Some("a")); 6]);
-    let ended = [2, 3, 4, 6].map(|id| tried(id, 1, TAKEN, None));
+    let mut ended = [2, 3, 6].map(|id| tried(id, 1, TAKEN, None)).to_vec();
+    ended.push(tried(4, 1, failed(), None));
     done(&store, &ended);
-    let over = |before, keep, limit| {
-        let over = store.deliveries_over(before, keep, limit).unwrap();
-        over.iter().map(|id| id.0).collect::<Vec<_>>()
+    let counts = DeliveryCounts {
+        pending: 2,
+        delivered: 3,
+        failed: 1,
     };
-    const NONE: [u64; 0] = [];
+    assert_eq!(store.delivery_counts().unwrap(), counts);
+    let over = |ended_before, excess, from, look_at| {
+        let over = store.deliveries_over(OverQuery {
+            from: DeliveryId(from),
+            ended_before,
+            excess,
+            lapsed_before: START,
+            look_at,
+        });
+        let over = over.unwrap();
+        let ids: Vec<u64> = over.ended.iter().map(|id| id.0).collect();
+        (ids, over.lapsed.len(), over.next.map(|id| id.0))
+    };
     let never = Timestamp::default();
-    assert_eq!(over(never, 6, 9), NONE);
-    assert_eq!(over(never, 4, 9), [2, 3]);
-    assert_eq!(over(START.plus_ms(10), 6, 9), NONE);
-    assert_eq!(over(START.plus_ms(11), 6, 9), [2, 3, 4, 6]);
-    assert_eq!(over(START.plus_ms(11), 6, 1), [2]);
+    assert_eq!(over(never, 0, 0, 9), (vec![], 0, None));
+    assert_eq!(over(never, 2, 0, 9), (vec![2, 3], 0, None));
+    assert_eq!(
+        over(never, 9, 0, 9),
+        (vec![2, 3, 6], 0, None),
+        "not the dead letter"
+    );
+    assert_eq!(over(START.plus_ms(10), 0, 0, 9), (vec![], 0, None));
+    assert_eq!(
+        over(START.plus_ms(11), 0, 0, 9),
+        (vec![2, 3, 4, 6], 0, None)
+    );
+    assert_eq!(over(START.plus_ms(11), 0, 0, 3), (vec![2, 3], 0, Some(4)));
+    assert_eq!(over(START.plus_ms(11), 0, 4, 3), (vec![4, 6], 0, None));
+    let lapsed = OverQuery {
+        from: DeliveryId(0),
+        ended_before: never,
+        excess: 0,
+        lapsed_before: START.plus_ms(1),
+        look_at: 9,
+    };
+    let lapsed = store.deliveries_over(lapsed).unwrap().lapsed;
+    let lapsed: Vec<u64> = lapsed.iter().map(|row| row.id.0).collect();
+    assert_eq!(lapsed, [1, 5]);
     let ids = [1, 2, 3, 99].map(DeliveryId).to_vec();
     done(&store, &[change(DeliveryChange::Forget { ids })]);
     let left: Vec<u64> = all(&store).iter().map(|row| row.id.0).collect();
     assert_eq!(left, [6, 5, 4, 1], "what has not ended is kept");
+    assert_eq!(store.delivery_counts().unwrap().delivered, 1);
     // A number is not given twice.
     done(&store, &[test_notice(Some("a"))]);
     assert_eq!(all(&store)[0].id, DeliveryId(7));
 }
 
-/// Alerts are kept as they were.
-pub fn alerts_outlive_the_process<S: Store>(open: Open<'_, S>) {
+/// Alerts are kept as they were, and told with the book: once, however often it is stored.
+pub fn alerts_outlive_the_process_and_are_told_once<S: Store>(open: Open<'_, S>) {
     let store = open();
     assert_eq!(store.alerts().unwrap(), AlertBook::default());
-    let mut book = AlertBook::default();
-    for key in [
-        AlertKey::Budget("day".to_owned()),
-        AlertKey::Hold(HoldKind::Quota),
-    ] {
-        book.raise(Alert {
-            key,
-            raised_at: START,
-            level: 1,
-            threshold: 1,
-        });
-    }
-    book.clear(&AlertKey::Hold(HoldKind::Quota), START.plus_ms(1));
-    done(&store, &[Transition::Alerts(Box::new(book.clone()))]);
-    drop(store);
-    assert_eq!(open().alerts().unwrap(), book);
-}
-
-/// The wait of the oldest job that is due, not of one that waits for its time or for others.
-pub fn the_oldest_job_that_is_due_is_found<S: Store>(open: Open<'_, S>) {
-    let store = open();
-    assert_eq!(store.oldest_due(START).unwrap(), None);
-    let mut later = new_job(1);
-    later.job.run_at = Some(START.plus_ms(100));
     done(
         &store,
-        &[
-            Transition::Insert(Box::new(later)),
-            sample::insert_after(2, &[1]),
-        ],
+        &[endpoints(&[("a", "alert.raised"), ("b", "alert.cleared")])],
     );
-    assert_eq!(store.oldest_due(START).unwrap(), None);
-    done(&store, &[sample::insert(3)]);
-    assert_eq!(store.oldest_due(START.plus_ms(99)).unwrap(), Some(START));
-    done(&store, &[sample::start(3), sample::complete(3, 1)]);
-    assert_eq!(store.oldest_due(START.plus_ms(99)).unwrap(), None);
-    let due = START.plus_ms(100);
-    assert_eq!(store.oldest_due(due).unwrap(), Some(due));
+    let hold = AlertKey::Hold(HeldKey {
+        kind: HoldKind::Quota,
+        scope: HoldScope::Model("m".to_owned()),
+    });
+    let mut book = AlertBook::default();
+    for key in [AlertKey::Budget("day".to_owned()), hold.clone()] {
+        book.raise(sample::alert(key));
+    }
+    let stored = |book: &AlertBook| Transition::Alerts {
+        book: Box::new(book.clone()),
+        source: "s".to_owned(),
+    };
+    done(&store, &[stored(&book)]);
+    let raised = (to("a"), "alert.raised");
+    assert_eq!(told(&store), [raised.clone(), raised.clone()]);
+    book.clear(&hold, START.plus_ms(1));
+    // Asked again, as when the answer was lost.
+    done(&store, &[stored(&book), stored(&book)]);
+    done(&store, &[stored(&book)]);
+    drop(store);
+    let store = open();
+    assert_eq!(store.alerts().unwrap(), book);
+    let cleared = (to("b"), "alert.cleared");
+    assert_eq!(told(&store), [raised.clone(), raised, cleared]);
 }

@@ -1,0 +1,138 @@
+//! What was told to webhooks and to whom: looked at, sent again, tried.
+
+use onelane_actors::model::{Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, limits};
+use onelane_actors::policy::delivery::DeliveryChange;
+use onelane_actors::policy::transition::{Applied, Refusal, Transition};
+use onelane_actors::ports::{DeliveryFilter, DeliveryPage};
+
+use super::Orchestrator;
+use crate::config::site;
+use crate::error::Error;
+
+/// An endpoint that is told what happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointDetail {
+    /// The endpoint as the store knows it.
+    pub endpoint: HookEndpoint,
+    /// Scheme and host of its URL, the rest of which may be a secret; `None`: it is not configured at
+    /// present.
+    pub site: Option<String>,
+}
+
+impl Orchestrator {
+    /// A page of deliveries to webhooks, newest first.
+    pub async fn deliveries(
+        &self,
+        filter: DeliveryFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<DeliveryPage, Error> {
+        let limit = limit.min(limits::PAGE_ROWS_MAX);
+        self.read(move |store| store.deliveries(&filter, cursor, limit))
+            .await
+    }
+
+    /// Sends a delivery again, at once and with fresh patience, under its old `webhook-id`.
+    pub async fn redeliver(&self, id: DeliveryId) -> Result<(), Error> {
+        let at = self.inner.ports.clock.now();
+        let made = self.deliver(DeliveryChange::Redeliver { id, at }).await?;
+        made.map(drop).map_err(|refusal| match refusal {
+            Refusal::NoSuchDelivery(id) => Error::NoSuchDelivery(id),
+            other => Error::Stopped(other.to_string()),
+        })
+    }
+
+    /// Sends a notice of the kind `webhook.test` to one endpoint, or to all: answers the deliveries. An
+    /// endpoint that is off is on again when it takes one.
+    pub async fn test_webhooks(&self, endpoint: Option<String>) -> Result<Vec<DeliveryId>, Error> {
+        let names = match endpoint {
+            Some(name) => vec![name],
+            None => {
+                let known = self.read(|store| store.endpoints()).await?;
+                known.into_iter().map(|endpoint| endpoint.name).collect()
+            }
+        };
+        let at = self.inner.ports.clock.now();
+        let mut ids = Vec::new();
+        for name in names {
+            let tell = DeliveryChange::Tell {
+                source: self.inner.ports.ids.job_id(at).to_string(),
+                notice: Box::new(Notice::Test),
+                only: Some(name),
+                at,
+            };
+            let made = self.deliver(tell).await?;
+            ids.extend(made.map_err(|refusal| match refusal {
+                Refusal::NoSuchEndpoint(name) => Error::NoSuchEndpoint(name),
+                other => Error::Stopped(other.to_string()),
+            })?);
+        }
+        Ok(ids)
+    }
+
+    /// The endpoints that are told, with their state.
+    pub async fn webhook_endpoints(&self) -> Result<Vec<EndpointDetail>, Error> {
+        let known = self.read(|store| store.endpoints()).await?;
+        let config = self.config().config;
+        let detail = |endpoint: HookEndpoint| {
+            let section = config.webhooks.endpoints.get(&endpoint.name);
+            let site = section.and_then(|section| site(&section.url));
+            EndpointDetail { endpoint, site }
+        };
+        Ok(known.into_iter().map(detail).collect())
+    }
+
+    /// Sends again, at once and with fresh patience, the deliveries that a filter leaves: those that were
+    /// given up, unless it names another status. Answers how many; a dry run only counts them. What was
+    /// begun goes on to its end also when the caller waits no longer.
+    pub async fn redeliver_all(&self, filter: DeliveryFilter, dry_run: bool) -> Result<u64, Error> {
+        let filter = DeliveryFilter {
+            status: filter.status.or(Some(DeliveryStatus::Failed)),
+            ..filter
+        };
+        let lane = self.clone();
+        // In a task of its own: a caller that goes away must not leave it half done.
+        let task = tokio::spawn(async move { lane.redeliver_each(filter, dry_run).await });
+        task.await
+            .unwrap_or_else(|_| Err(Error::Stopped("the runtime is ending".to_owned())))
+    }
+
+    async fn redeliver_each(&self, filter: DeliveryFilter, dry_run: bool) -> Result<u64, Error> {
+        let (mut cursor, mut count) = (None, 0);
+        loop {
+            let wanted = filter.clone();
+            let page = self
+                .read(move |store| store.deliveries(&wanted, cursor, limits::PAGE_ROWS_MAX))
+                .await?;
+            let at = self.inner.ports.clock.now();
+            let again = |delivery: &Delivery| {
+                let id = delivery.id;
+                Transition::Delivery(Box::new(DeliveryChange::Redeliver { id, at }))
+            };
+            let changes: Vec<Transition> = page.deliveries.iter().map(again).collect();
+            count += changes.len() as u64;
+            if !dry_run && !changes.is_empty() {
+                self.commit(changes).await?;
+                self.inner.notifier.wake.notify_one();
+            }
+            cursor = page.cursor;
+            if cursor.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
+    async fn deliver(
+        &self,
+        change: DeliveryChange,
+    ) -> Result<Result<Vec<DeliveryId>, Refusal>, Error> {
+        let change = Transition::Delivery(Box::new(change));
+        let verdict = self.commit(vec![change]).await?.pop();
+        self.inner.notifier.wake.notify_one();
+        Ok(match verdict {
+            Some(Ok(Applied::Deliveries(ids))) => Ok(ids),
+            Some(Err(refusal)) => Err(refusal),
+            _ => Ok(Vec::new()),
+        })
+    }
+}
