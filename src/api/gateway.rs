@@ -32,6 +32,9 @@ const JOB_ID: HeaderName = HeaderName::from_static("x-onelane-job-id");
 /// Says which fallback model served it, when its own did not.
 const MODEL: HeaderName = HeaderName::from_static("x-onelane-model");
 
+/// Where the end of the job is to be told: the body is GLM's, and says nothing of ours.
+const CALLBACK: &str = "Onelane-Callback-Url";
+
 /// `POST .../chat/completions`.
 pub(super) async fn chat_completions(
     api: &Api,
@@ -40,7 +43,8 @@ pub(super) async fn chat_completions(
 ) -> Result<Response, Problem> {
     let key = idempotency_key(headers)?;
     let raw = body.json(headers).await?;
-    let submission = read(&raw, key)?;
+    let callback_url = callback_url(headers)?;
+    let submission = read(&raw, key, callback_url)?;
     let (job_id, ended) = submit_and_wait(Arc::clone(&api.lane), submission).await;
     let mut response = match ended {
         Ok(record) => answer(record),
@@ -50,6 +54,18 @@ pub(super) async fn chat_completions(
         response.headers_mut().insert(JOB_ID, id);
     }
     Ok(response)
+}
+
+fn callback_url(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(CALLBACK) else {
+        return Ok(None);
+    };
+    value
+        .to_str()
+        .map_err(|_| "must be printable ASCII".to_owned())
+        .and_then(|url| check_text(url.to_owned(), bounds::CALLBACK_URL_BYTES_MAX))
+        .map(Some)
+        .map_err(|problem| Problem::fault(Kind::InvalidHeader, CALLBACK, problem))
 }
 
 /// What the gateway itself reads of a chat body; the rest is GLM's.
@@ -63,10 +79,17 @@ struct ChatHead {
     /// OpenAI's.
     #[serde(default)]
     user: Option<Value>,
+    /// A field of our jobs, which GLM would get as a parameter.
+    #[serde(default, rename = "callbackUrl")]
+    callback_url: Option<Value>,
 }
 
 /// A chat body as a job of the user that it names.
-fn read(raw: &RawValue, key: Option<String>) -> Result<Submission, Problem> {
+fn read(
+    raw: &RawValue,
+    key: Option<String>,
+    callback_url: Option<String>,
+) -> Result<Submission, Problem> {
     let request = Request::chat(raw.get()).map_err(refused)?;
     let head: ChatHead = serde_json::from_str(raw.get())
         .map_err(|error| Problem::new(Kind::InvalidBody, error.to_string()))?;
@@ -86,6 +109,10 @@ fn read(raw: &RawValue, key: Option<String>) -> Result<Submission, Problem> {
                 "must be a boolean",
             ));
         }
+    }
+    if head.callback_url.is_some() {
+        let problem = format!("can't stand in a body that is GLM's; send the header {CALLBACK}");
+        return Err(Problem::fault(Kind::InvalidField, "callbackUrl", problem));
     }
     let named = [("user_id", head.user_id), ("user", head.user)];
     let named = named.into_iter().find_map(|(name, id)| Some((name, id?)));
@@ -110,7 +137,7 @@ fn read(raw: &RawValue, key: Option<String>) -> Result<Submission, Problem> {
         idempotency_key: key,
         after: Vec::new(),
         on_interrupted: None,
-        callback_url: None,
+        callback_url,
         metadata: None,
     })
 }
@@ -233,7 +260,7 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<Submission, Problem> {
-        read(serde_json::from_str(json).unwrap(), None)
+        read(serde_json::from_str(json).unwrap(), None, None)
     }
 
     #[test]
@@ -246,6 +273,22 @@ mod tests {
         check(r#","user_id":"glm-user","user":"other""#, "glm-user");
         check(r#","user":"openai-user""#, "openai-user");
         check(r#","user_id":null,"user":null,"stream":null"#, "default");
+    }
+
+    #[test]
+    fn a_callback_comes_by_header_and_never_in_the_body() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(callback_url(&headers).unwrap(), None);
+        let url = "https://example.com/hook";
+        headers.insert("onelane-callback-url", HeaderValue::from_static(url));
+        let callback = callback_url(&headers).unwrap();
+        let chat = serde_json::from_str(r#"{"messages":[{}]}"#).unwrap();
+        let job = read(chat, None, callback).unwrap();
+        assert_eq!(job.callback_url.as_deref(), Some(url));
+        let problem = parse(r#"{"messages":[{}],"callbackUrl":"https://example.com/"}"#);
+        let problem = serde_json::to_value(problem.unwrap_err().body()).unwrap();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("Onelane-Callback-Url"), "{detail}");
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Loaded {
             let of_key = values.iter().filter(|(path, _)| is_of(path));
             settings.extend(of_key.map(|(path, value)| Setting {
                 key: path.clone(),
-                value: value.clone(),
+                value: without_token(path, value),
                 origin: self.origin(path),
             }));
         }
@@ -187,6 +187,15 @@ impl Loaded {
             merged,
             sources,
         })
+    }
+}
+
+/// A value as people may see it: of an endpoint's URL scheme and host, since the rest may be a token.
+fn without_token(path: &str, value: &Value) -> Value {
+    let is_endpoint = inside("webhooks.endpoints", path).is_some() && path.ends_with(".url");
+    match value.as_str().filter(|_| is_endpoint) {
+        Some(url) => super::site(url).map_or(Value::Null, |site| format!("{site}/...").into()),
+        None => value.clone(),
     }
 }
 

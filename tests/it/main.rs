@@ -10,6 +10,7 @@
 )]
 
 mod acceptance;
+mod alerts;
 mod api_admin;
 mod api_jobs;
 mod books;

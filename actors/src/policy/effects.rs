@@ -204,7 +204,10 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Verdict<R::Error> {
         // A key whose job is gone is free again.
         && let Some(job) = rows.job(holder)?
     {
-        return Ok(if used_for == fingerprint {
+        // Somebody who names another place to be told at would be told nowhere.
+        let told = &new.job.callback_url;
+        let same = used_for == fingerprint && (told.is_none() || *told == job.callback_url);
+        return Ok(if same {
             Ok(Applied::Existing(Box::new(job)))
         } else {
             Err(Refusal::IdempotencyConflict(holder))

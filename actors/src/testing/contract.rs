@@ -98,6 +98,7 @@ macro_rules! store_contract {
             an_endpoint_that_is_missing_is_remembered_for_a_while
             deliveries_are_forgotten_by_age_and_number
             alerts_outlive_the_process_and_are_told_once
+            a_key_with_another_callback_is_a_conflict
             finished_jobs_are_pruned_by_age
             finished_jobs_are_pruned_by_number
             the_call_log_is_pruned_and_the_usage_stays

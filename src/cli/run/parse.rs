@@ -28,6 +28,8 @@ pub(crate) struct Asked {
     pub(crate) timeout_ms: Option<u64>,
     /// What becomes of it when its call is interrupted.
     pub(crate) on_interrupted: Option<OnInterrupted>,
+    /// Where its end is to be told.
+    pub(crate) callback_url: Option<String>,
     /// Any JSON of the submitter's own.
     pub(crate) metadata: Option<Box<RawValue>>,
 }
@@ -89,6 +91,7 @@ fn read(mut fields: Fields<'_>) -> Result<Asked, String> {
     let timeout_ms = fields.take_as("timeout", "a whole number of milliseconds")?;
     let on_interrupted = fields.take_as("onInterrupted", "one of retry, hold, fail")?;
     let deadline = fields.take_deadline()?;
+    let callback_url = fields.take_text("callbackUrl")?;
     let metadata = fields.take_value("metadata").map(RawValue::to_owned);
     let forms = ["prompt", "messages", "body"];
     let given: Vec<&str> = forms.into_iter().filter(|name| fields.has(name)).collect();
@@ -109,6 +112,7 @@ fn read(mut fields: Fields<'_>) -> Result<Asked, String> {
         deadline,
         timeout_ms,
         on_interrupted,
+        callback_url,
         metadata,
     })
 }
@@ -154,6 +158,9 @@ fn read_batch(mut fields: Fields<'_>) -> Result<Request, String> {
     let inner: Fields<'_> =
         serde_json::from_str(body.get()).map_err(|_| "body: must be a JSON object".to_owned())?;
     inner.refuse_stream().map_err(|e| format!("body.{e}"))?;
+    if inner.has("callbackUrl") {
+        return Err("body.callbackUrl: is no parameter of GLM's; put it beside body".to_owned());
+    }
     Request::chat(body.get()).map_err(|e| format!("body: {e}"))
 }
 
@@ -328,6 +335,24 @@ mod tests {
         assert_eq!(asked.priority, Some(-3));
         assert_eq!(asked.user_id.as_deref(), Some("u"));
         assert_eq!(asked.content_id.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_callback_is_the_jobs_in_every_form_and_no_parameter() {
+        let callback = r#""callbackUrl":"https://example.com/""#;
+        let message = r#""messages":[{"role":"user","content":"hi"}]"#;
+        for form in [
+            r#""prompt":"hi","temperature":0.2"#.to_owned(),
+            message.to_owned(),
+            format!(r#""custom_id":"a","body":{{{message}}}"#),
+        ] {
+            let asked = asked(&format!("{{{form},{callback}}}"));
+            assert_eq!(asked.callback_url.as_deref(), Some("https://example.com/"));
+            assert!(!chat_text(&asked.request).contains("callbackUrl"), "{form}");
+        }
+        let inside = format!(r#"{{"body":{{{message},{callback}}}}}"#);
+        let problem = parse(&inside).asked.unwrap_err();
+        assert!(problem.contains("put it beside body"), "{problem}");
     }
 
     #[test]

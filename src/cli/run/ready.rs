@@ -56,7 +56,7 @@ impl Defaults {
             after: Vec::new(),
             on_interrupted: asked.on_interrupted,
             metadata: asked.metadata,
-            callback_url: None,
+            callback_url: asked.callback_url,
         }
     }
 }
@@ -94,6 +94,12 @@ mod tests {
             job.idempotency_key.unwrap().ends_with("0001"),
             "the default plays no part"
         );
+    }
+
+    #[test]
+    fn a_callback_of_a_line_is_the_jobs() {
+        let job = submission(r#"{"prompt":"hi","callbackUrl":"https://example.com/"}"#);
+        assert_eq!(job.callback_url.as_deref(), Some("https://example.com/"));
     }
 
     #[test]

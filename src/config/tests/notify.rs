@@ -113,7 +113,7 @@ fn an_endpoint_without_url_secret_or_events_is_refused() {
 fn secrets_of_receivers_come_from_files_and_never_show() {
     let place = Place::with_config(
         "[webhooks]\nallowed_hosts = ['*.example.com']\nsecret_file = 'callback.secret'\n\
-         [webhooks.endpoints.ops]\nurl = 'http://127.0.0.1:9/hook'\nsecret_file = 'ops.secret'\n\
+         [webhooks.endpoints.ops]\nurl = 'http://127.0.0.1:9/hook-token'\nsecret_file = 'ops.secret'\n\
          events = ['alert.raised', 'job.failed']\n",
     )
     .file("ops.secret", &format!("{SECRET},{OTHER}\n"))
@@ -133,6 +133,9 @@ fn secrets_of_receivers_come_from_files_and_never_show() {
         assert!(!shown.contains(&secret[..20]), "{shown}");
     }
     assert!(shown.contains("webhooks.endpoints.ops.secret"), "{shown}");
+    let told = serde_json::to_string(&loaded.explain()).unwrap();
+    assert!(told.contains("http://127.0.0.1/..."), "{told}");
+    assert!(!told.contains("hook-token"), "{told}");
 }
 
 #[test]

@@ -185,7 +185,7 @@ mod tests {
 
     impl Index {
         /// Adds `count` deliveries to this host.
-        fn to_host(mut self, host: &str, count: u64) -> Self {
+        fn with_host(mut self, host: &str, count: u64) -> Self {
             for _ in 0..count {
                 let target = Target::Callback(format!("https://{host}/{}", self.rows.len()));
                 self.add(target, START);
@@ -226,8 +226,8 @@ mod tests {
     #[test]
     fn a_line_without_room_is_passed_over_however_long_it_is() {
         let mut index = Index::default()
-            .to_host("hangs.test", 5_000)
-            .to_host("well.test", 3);
+            .with_host("hangs.test", 5_000)
+            .with_host("well.test", 3);
         let hangs = Receiver::Host("hangs.test".to_owned()).outlet();
         let mut query = query();
         query.room.insert(hangs, 0);
@@ -241,7 +241,7 @@ mod tests {
     fn an_endpoint_that_nobody_knows_waits_and_hosts_leave_room_for_the_others() {
         let mut index = Index::default();
         for host in 0..20 {
-            index = index.to_host(&format!("h{host}.test"), 9);
+            index = index.with_host(&format!("h{host}.test"), 9);
         }
         let endpoint = |name: &str| Target::Endpoint(name.to_owned());
         index.add(endpoint("ops"), START);
@@ -259,7 +259,7 @@ mod tests {
     fn every_host_has_its_turn_although_others_never_end() {
         let mut index = Index::default();
         for host in 0..20 {
-            index = index.to_host(&format!("h{host}.test"), 1_000);
+            index = index.with_host(&format!("h{host}.test"), 1_000);
         }
         let mut query = query();
         let mut seen = BTreeSet::new();
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_next_moment_is_that_of_what_would_be_sent_then() {
-        let mut index = Index::default().to_host("a.test", 1);
+        let mut index = Index::default().with_host("a.test", 1);
         let later = |ms| START.plus_ms(ms);
         let callback = |host: &str| Target::Callback(format!("https://{host}/"));
         index.add(callback("b.test"), later(70));

@@ -445,3 +445,23 @@ pub fn alerts_outlive_the_process_and_are_told_once<S: Store>(open: Open<'_, S>)
     let cleared = (to("b"), "alert.cleared");
     assert_eq!(told(&store), [raised.clone(), raised, cleared]);
 }
+
+/// A key that was used with one callback is not used with another: nobody would be told there.
+pub fn a_key_with_another_callback_is_a_conflict<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    let keyed = |n: u64, url: Option<&str>| {
+        let mut new = new_job(n);
+        new.job.idempotency_key = Some("k".to_owned());
+        new.job.callback_url = url.map(str::to_owned);
+        new.request = new_job(1).request;
+        Transition::Insert(Box::new(new))
+    };
+    done(&store, &[keyed(1, Some(URL))]);
+    for again in [Some(URL), None] {
+        let same = done(&store, &[keyed(2, again)]);
+        assert!(matches!(&same[0], Applied::Existing(job) if job.id == job_id(1)));
+    }
+    let other = keyed(2, Some("https://example.com/other"));
+    let conflict = Refusal::IdempotencyConflict(job_id(1));
+    assert_eq!(refused(&store, other), conflict);
+}
