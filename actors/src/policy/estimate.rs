@@ -36,8 +36,7 @@ impl CountTokens for Rough {
 }
 
 /// The completion tokens that models allow: measured, and where nobody has measured it the context, which
-/// no answer can exceed. The first row whose name fits counts. A name that ends in `*` is the beginning
-/// of names.
+/// no answer can exceed.
 const COMPLETION_CAPS: [(&str, u64); 13] = [
     ("glm-4.5-air*", 98_304),
     ("glm-4.5-flash", 98_304),
@@ -58,12 +57,18 @@ const COMPLETION_CAPS: [(&str, u64); 13] = [
 /// The completion tokens that a model allows. For a model that is not known, the most that any does.
 #[must_use]
 pub fn completion_cap(model: &str) -> u64 {
+    of_model(&COMPLETION_CAPS, model).unwrap_or(131_072)
+}
+
+/// What a table says of a model: the first row whose name fits counts. A name that ends in `*` is the
+/// beginning of names.
+pub(super) fn of_model(table: &[(&str, u64)], model: &str) -> Option<u64> {
     let fits = |pattern: &str| match pattern.strip_suffix('*') {
         Some(beginning) => model.starts_with(beginning),
         None => model == pattern,
     };
-    let found = COMPLETION_CAPS.iter().find(|(pattern, _)| fits(pattern));
-    found.map_or(131_072, |(_, cap)| *cap)
+    let found = table.iter().find(|(pattern, _)| fits(pattern));
+    found.map(|(_, tokens)| *tokens)
 }
 
 /// What GLM's chat template puts around the messages: a beginning of two tokens, and the mark behind

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use crate::model::{Request, Reserve, Settings, WorstCase};
-use crate::policy::estimate::completion_cap;
+use crate::policy::estimate::{completion_cap, of_model};
 
 /// What GLM's chat template adds to a prompt, beginning and end; what it adds to a message is less than
 /// the bytes of the message's own JSON.
@@ -15,9 +15,9 @@ const TOOLS_TOKENS: u64 = 512;
 /// An image: GLM's vision models scale it down to 28 x 28 x 15000 pixels, a token for 28 x 28 of them.
 const IMAGE_TOKENS: u64 = 15_000;
 
-/// Tokens of prompt and answer together that models take: the first row whose name fits counts. A name
-/// that ends in `*` is the beginning of names. What is longer is refused (1261), which costs nothing.
-const CONTEXTS: [(&str, u32); 13] = [
+/// Tokens of prompt and answer together that models take. What is longer is refused (1261), which costs
+/// nothing.
+const CONTEXTS: [(&str, u64); 13] = [
     ("glm-5.3*", 1_048_576),
     ("glm-5.2*", 1_048_576),
     ("glm-5*", 204_800),
@@ -35,13 +35,8 @@ const CONTEXTS: [(&str, u32); 13] = [
 ];
 
 /// The tokens that a model takes. For a model that is not known, the most that any does.
-fn context(model: &str) -> u32 {
-    let fits = |pattern: &str| match pattern.strip_suffix('*') {
-        Some(beginning) => model.starts_with(beginning),
-        None => model == pattern,
-    };
-    let found = CONTEXTS.iter().find(|(pattern, _)| fits(pattern));
-    found.map_or(1_048_576, |(_, tokens)| *tokens)
+fn context(model: &str) -> u64 {
+    of_model(&CONTEXTS, model).unwrap_or(1_048_576)
 }
 
 /// What a request says of the most that it can come to.
@@ -124,7 +119,7 @@ pub fn tokens(worst: WorstCase, settings: &Settings, model: &str) -> (u64, u64) 
     let context = context(model);
     let prompt = match worst.prompt {
         0 | WorstCase::CONTEXT => context,
-        known => known.min(context),
+        known => u64::from(known).min(context),
     };
     let cap = completion_cap(model);
     let completion = match worst.completion {
@@ -132,7 +127,7 @@ pub fn tokens(worst: WorstCase, settings: &Settings, model: &str) -> (u64, u64) 
         WorstCase::MODEL => cap,
         known => u64::from(known),
     };
-    (u64::from(prompt), completion)
+    (prompt, completion)
 }
 
 /// What is set aside for a call to `model`.
