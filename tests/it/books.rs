@@ -157,7 +157,7 @@ fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
     let json = place.json("db stats --json");
     assert_eq!(json["jobs"]["completed"], 3);
     assert_eq!(json["jobs"]["failed"], 1);
-    assert_eq!(json["version"], 3);
+    assert_eq!(json["version"], 4);
     let tables = json["tables"].as_array().unwrap();
     let jobs = tables.iter().find(|t| t["name"] == "jobs").unwrap();
     assert_eq!(jobs["rows"], 5);
