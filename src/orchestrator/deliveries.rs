@@ -49,7 +49,9 @@ impl Orchestrator {
             Some(name) => vec![name],
             None => {
                 let known = self.read(|store| store.endpoints()).await?;
-                known.into_iter().map(|endpoint| endpoint.name).collect()
+                let known = known.into_iter();
+                let configured = known.filter(|endpoint| endpoint.missing_since.is_none());
+                configured.map(|endpoint| endpoint.name).collect()
             }
         };
         let at = self.inner.ports.clock.now();

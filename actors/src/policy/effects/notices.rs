@@ -117,7 +117,12 @@ fn tell<R: Rows>(
 ) -> Verdict<R::Error> {
     let endpoints = rows.endpoints()?;
     let targets: Vec<String> = match only {
-        Some(name) if !endpoints.iter().any(|e| e.name == name) => {
+        // What somebody asks for has to have a way now.
+        Some(name)
+            if !endpoints
+                .iter()
+                .any(|e| e.name == name && e.missing_since.is_none()) =>
+        {
             return Ok(Err(Refusal::NoSuchEndpoint(name.to_owned())));
         }
         Some(name) => vec![name.to_owned()],

@@ -344,6 +344,8 @@ pub fn an_endpoint_that_is_missing_is_remembered_for_a_while<S: Store>(open: Ope
     let store = open();
     let missing = store.endpoints().unwrap();
     assert_eq!(missing[0].missing_since, Some(START.plus_ms(10)));
+    let refusal = refused(&store, test_notice(Some("a")));
+    assert_eq!(refusal, Refusal::NoSuchEndpoint("a".to_owned()));
     done(&store, &[none(30, 10)]);
     assert_eq!(store.endpoints().unwrap(), missing);
     done(&store, &[none(30, 11)]);
