@@ -316,7 +316,9 @@ impl QueueState {
                 let before = std::mem::replace(&mut self.settings, Arc::clone(&settings));
                 if settings.budgets != before.budgets
                     || settings.calendar != before.calendar
-                    || (settings.prices != before.prices && !settings.budgets.is_empty())
+                    || ((settings.prices != before.prices
+                        || settings.max_tokens != before.max_tokens)
+                        && !settings.budgets.is_empty())
                 {
                     let ledger = ledger(&self.store, &settings, now).await?;
                     self.lane.load_budgets(&ledger, &settings, now);

@@ -132,7 +132,8 @@ impl Budgets {
         for (id, user, model, reserve) in open {
             budgets.reserve(id, &user.into(), &model.into(), reserve);
         }
-        for call in &ledger.doubt {
+        let since = Self::since(&settings.calendar, now);
+        for call in ledger.doubt.iter().filter(|call| call.day() >= since) {
             budgets.keep(call);
         }
         budgets.remember_what_was_told(before);
@@ -361,6 +362,11 @@ impl Budgets {
     #[must_use]
     pub const fn is_stale(&self) -> bool {
         self.stale
+    }
+
+    /// What is to be told before anything else.
+    pub fn tell_first(&mut self, news: Vec<BudgetNews>) {
+        self.news.splice(0..0, news);
     }
 
     /// What is to be told since this was asked last.

@@ -217,7 +217,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
 /// What is set aside for the open call; where no budget counted it when it was sent, what would be now.
 fn reserved(job: &Job, settings: &Settings) -> Reserve {
     let known = job.open.and_then(|open| open.reserve);
-    known.unwrap_or_else(|| worst::reserve(job.worst, settings, job.sent_to()))
+    worst::kept(known, worst::reserve(job.worst, settings, job.sent_to()))
 }
 
 /// What stays reserved of a call that was maybe billed.

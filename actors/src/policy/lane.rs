@@ -38,7 +38,7 @@ use crate::policy::budget::Budgets;
 use crate::policy::conclude::Concluded;
 use crate::policy::hold;
 use crate::policy::pace::Pace;
-use crate::policy::ready::Line;
+use crate::policy::ready::{Line, Place};
 use crate::policy::slot::{Slot, Stage, attempt_of};
 use crate::policy::transition::{Applied, Dispatch, Refusal, Transition};
 use crate::ports::Recovered;
@@ -132,7 +132,7 @@ pub struct Lane {
     /// Accounts of which somebody from the shelf was put in line lately, and may not have had his turn.
     called: BTreeSet<Account>,
     /// Accounts of everybody's for whose room the most urgent job waits in this step.
-    shut: Vec<Account>,
+    shut: Vec<(Account, Place)>,
     /// There is more to do than one step does.
     soon: Option<Timestamp>,
     /// Jobs that are being given up on disk, with how often that was asked.

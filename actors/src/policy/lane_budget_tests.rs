@@ -101,7 +101,7 @@ impl World {
                     .iter()
                     .any(|account| {
                         self.lane.shelf.is_behind(&job.entry(), account)
-                            || self.lane.shut.contains(account)
+                            || self.lane.shut.iter().any(|(shut, _)| shut == account)
                     });
             assert!(
                 fit != Fit::Now || waits_behind || !self.lane.shut.is_empty(),
@@ -429,6 +429,112 @@ fn the_first_call_that_ends_in_a_new_day_is_spent_in_it() {
     world.now = tomorrow.plus_ms(1);
     world.end_with(job, 70);
     assert_eq!(world.lane.standings()[0].spent, 70);
+}
+
+#[test]
+fn a_clock_that_is_set_back_over_midnight_spends_no_day_twice() {
+    let mut world = with(1, vec![all(100)]);
+    let job = ask_for(&mut world, "ada", 80);
+    world.ack_all();
+    world.end_with(job, 80);
+    let waits = ask_for(&mut world, "ada", 60);
+    world.ack_all();
+    let tomorrow = world.lane.budgets.next_roll().unwrap();
+    let before = world.now;
+    world.lane.pause(None, world.now).clear();
+    world.now = tomorrow;
+    world.advance(1);
+    world.now = before;
+    let effects = world.lane.resume(world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert!(
+        world.running().is_empty(),
+        "what was spent is not known yet"
+    );
+    assert!(world.lane.needs_ledger());
+    world.load_budgets();
+    world.advance(1);
+    world.ack_all();
+    assert!(world.running().is_empty(), "80 of 100 are spent");
+    world.now = tomorrow;
+    world.advance(1);
+    world.ack_all();
+    assert_eq!(world.running(), [waits]);
+}
+
+#[test]
+fn who_waits_for_calls_takes_the_room_of_the_less_urgent_when_they_end() {
+    let mut world = with(1, vec![each(100)]);
+    let open = ask_for(&mut world, "ada", 60);
+    let staged = ask_for(&mut world, "ada", 30);
+    world.ack_all();
+    assert_eq!(world.lane.snapshot().staged, 1);
+    let urgent = ask_urgently(&mut world, "ada", 80, 10);
+    world.ack_all();
+    world.end_with(open, 5);
+    assert_eq!(world.running(), [urgent]);
+    world.end_with(urgent, 5);
+    assert_eq!(world.running(), [staged]);
+    world.finish();
+}
+
+#[test]
+fn a_new_period_is_for_the_most_urgent_first() {
+    let mut world = with(1, vec![all(100)]);
+    let job = ask_for(&mut world, "ada", 90);
+    world.ack_all();
+    world.end_with(job, 90);
+    for _ in 0..2_500 {
+        ask_for(&mut world, "flood", 90);
+    }
+    let urgent = ask_urgently(&mut world, "ada", 90, 9);
+    for _ in 0..10 {
+        world.advance(1);
+        world.ack_all();
+    }
+    assert_eq!(world.lane.snapshot().over_budget, 2_501);
+    let tomorrow = world.lane.budgets.next_roll().unwrap();
+    world.now = tomorrow;
+    world.advance(1);
+    world.ack_all();
+    assert_eq!(world.running(), [urgent]);
+}
+
+#[test]
+fn who_waits_for_room_keeps_nobody_more_urgent_waiting_on_another_lane() {
+    let mut world = with(2, vec![all(100)]);
+    let mut settings = (*world.settings).clone();
+    settings.lanes.insert(
+        "fast".to_owned(),
+        crate::model::NamedLane {
+            models: vec!["glm-4.7".to_owned()],
+            rules: LaneRules::default(),
+        },
+    );
+    world.settings = Arc::new(settings);
+    let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
+    world.carry_out(effects);
+    let open = ask_for(&mut world, "ada", 60);
+    world.ack_all();
+    ask_for(&mut world, "ada", 50);
+    let fast = |world: &mut World, priority| {
+        world.submit_as(|job| {
+            job.model = "glm-4.7".to_owned();
+            job.priority = priority;
+            job.worst = WorstCase {
+                prompt: 30,
+                completion: 0,
+            };
+        })
+    };
+    fast(&mut world, -1);
+    world.ack_all();
+    assert_eq!(world.running(), [open], "it is behind the one that waits");
+    let urgent = fast(&mut world, 10);
+    world.ack_all();
+    assert_eq!(world.running(), [open, urgent]);
+    world.finish();
 }
 
 #[test]

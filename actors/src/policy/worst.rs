@@ -130,6 +130,27 @@ pub fn tokens(worst: WorstCase, settings: &Settings, model: &str) -> (u64, u64) 
     (prompt, completion)
 }
 
+/// What stays set aside for a call that is open, or in doubt: what was when it was sent, and no less than
+/// would be now, since it is charged by the prices in force when it ends.
+#[must_use]
+pub fn kept(known: Option<Reserve>, by_now: Reserve) -> Reserve {
+    let Some(known) = known else { return by_now };
+    let cost = match (known.cost, by_now.cost) {
+        (Some(known), Some(by_now)) if known.currency == by_now.currency => {
+            Some(if known.nanos > by_now.nanos {
+                known
+            } else {
+                by_now
+            })
+        }
+        (known, by_now) => by_now.or(known),
+    };
+    Reserve {
+        tokens: known.tokens.max(by_now.tokens),
+        cost,
+    }
+}
+
 /// What is set aside for a call to `model`.
 #[must_use]
 pub fn reserve(worst: WorstCase, settings: &Settings, model: &str) -> Reserve {

@@ -14,7 +14,7 @@ use crate::policy::budget::{BudgetNews, Budgets, Fit, Ledger};
 use crate::policy::lane::shelf::Need;
 use crate::policy::lane::{Lane, routes};
 use crate::policy::ready::Place;
-use crate::policy::slot::Slot;
+use crate::policy::slot::{Slot, Staged};
 use crate::policy::worst;
 
 impl Lane {
@@ -24,18 +24,7 @@ impl Lane {
         let mut open: Vec<(JobId, String, String, Reserve)> = Vec::new();
         let mut add = |id, user: &str, model: &str, worst, known: Option<Reserve>| {
             let by_now = worst::reserve(worst, settings, model);
-            let reserve = known.map_or(by_now, |known| Reserve {
-                tokens: known.tokens.max(by_now.tokens),
-                // It is charged by the prices in force when it ends.
-                cost: known
-                    .cost
-                    .filter(|cost| {
-                        by_now.cost.is_some_and(|by_now| {
-                            by_now.currency == cost.currency && by_now.nanos <= cost.nanos
-                        })
-                    })
-                    .or(by_now.cost),
-            });
+            let reserve = worst::kept(known, by_now);
             open.push((id, user.to_owned(), model.to_owned(), reserve));
         };
         for orphan in self.orphans.values() {
@@ -64,7 +53,10 @@ impl Lane {
             .iter()
             .map(|(id, user, model, reserve)| (*id, user.as_str(), model.as_str(), *reserve));
         let before = self.started.then_some(&self.budgets);
-        self.budgets = Budgets::load(settings, ledger, open, before, now);
+        let mut loaded = Budgets::load(settings, ledger, open, before, now);
+        // What was to be told of the old ones still is.
+        loaded.tell_first(self.budgets.take_news());
+        self.budgets = loaded;
     }
 
     /// Whether the budgets have to be loaded again: the clock was set back.
@@ -139,7 +131,8 @@ impl Lane {
         }
         // Nobody takes the room that somebody before him waits for.
         let taken = |account: &&Account| {
-            self.shut.contains(account) || self.shelf.is_behind(entry, account)
+            let shut = |(of, by): &(Account, Place)| of == *account && !place.outranks(*by);
+            self.shut.iter().any(shut) || self.shelf.is_behind(entry, account)
         };
         if fits == Fit::Now
             && let Some(account) = accounts.iter().find(taken)
@@ -158,13 +151,16 @@ impl Lane {
         Ok(Some(reserve))
     }
 
-    /// Staged jobs that a job at `place` outranks and that have reserved in one of these accounts, the least
-    /// urgent first.
+    /// Staged jobs that a job at `place` outranks, or whose lane is held, and that have reserved in one of these
+    /// accounts; the least urgent first.
     fn less_urgent(&self, place: Place, accounts: &[Account], except: Option<JobId>) -> Vec<JobId> {
-        let stages = self.tracks.values().map(|track| &track.stage);
-        let mut found: Vec<_> = stages
-            .flat_map(|stage| stage.iter())
-            .filter(|staged| place.outranks(staged.place) && Some(staged.entry.id) != except)
+        let staged = self.tracks.iter().flat_map(|(name, track)| {
+            let held = self.is_held(name);
+            let yields = move |staged: &&Staged| held || place.outranks(staged.place);
+            track.stage.iter().filter(yields)
+        });
+        let mut found: Vec<_> = staged
+            .filter(|staged| Some(staged.entry.id) != except)
             .filter(|staged| {
                 let id = staged.entry.id;
                 accounts
@@ -205,7 +201,7 @@ impl Lane {
             }
             Fit::Later(account) if account.user.is_none() => {
                 // Everybody behind it shares that account: they wait where they are.
-                self.shut.push(account);
+                self.shut.push((account, place));
                 self.line.put_back(place, entry, now);
                 return;
             }
@@ -237,6 +233,9 @@ impl Lane {
     pub(super) fn feed(&mut self, now: Timestamp) {
         self.shut.clear();
         self.budgets.roll(now);
+        if self.budgets.is_stale() {
+            return;
+        }
         if self.budgets.take_thawed() {
             self.shelf.look_at_all();
         }
@@ -288,11 +287,21 @@ impl Lane {
         };
         let diverted = model != entry.model;
         let reserve = worst::reserve(entry.worst, &self.settings, &model);
-        let need = match self.budgets.fit(&entry.user_id, &model, reserve, &[]) {
+        let accounts = self.budgets.accounts_of(&entry.user_id, &model);
+        let yielding = self.less_urgent(self.line.place_of(&entry), &accounts, None);
+        let fit = self.budgets.fit(&entry.user_id, &model, reserve, &yielding);
+        let waited = self.shelf.need(id).cloned();
+        let need = match fit {
             Fit::Later(account) if account.user.is_some() => Need::Calls(account),
-            Fit::Never(account) => Need::Period(account),
+            Fit::Never(account) => {
+                self.budgets.note_refusal(&account);
+                Need::Period(account)
+            }
             Fit::Now | Fit::Later(_) => {
                 self.shelf.take(id);
+                if let Some(Need::Calls(account)) = waited {
+                    self.called.insert(account);
+                }
                 let entry = JobEntry {
                     parked: false,
                     ..entry
@@ -301,6 +310,12 @@ impl Lane {
                 return;
             }
         };
+        // Those behind it may be next.
+        if let Some(Need::Calls(account)) = waited
+            && need.account() != &account
+        {
+            self.called.insert(account);
+        }
         self.shelf.put(&entry, need, diverted);
     }
 

@@ -173,16 +173,18 @@ impl Lane {
         }
     }
 
+    pub(super) fn is_held(&self, lane: &str) -> bool {
+        let lane = self.state.lanes.get(lane);
+        lane.is_some_and(|lane| lane.hold.is_some())
+    }
+
     /// Whether a lane may send anything now, its pace aside.
     fn may_send(&self, lane: &str, rules: &LaneRules) -> bool {
         // One probe, and nothing beside it.
         let alone = self.breaker.state == BreakerState::HalfOpen || self.state.probing;
-        let held = self
-            .state
-            .lanes
-            .get(lane)
-            .is_some_and(|lane| lane.hold.is_some());
+        let held = self.is_held(lane);
         !self.stopping
+            && !self.budgets.is_stale()
             && self.settings.is_active
             && self.state.paused.is_none()
             && self.state.hold.is_none()
@@ -235,7 +237,7 @@ impl Lane {
             .is_some_and(|track| !track.stage.is_empty());
         let models = self
             .routes
-            .open_to(lane, &self.shut, &self.state, &self.settings);
+            .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
         staged || models.is_some_and(|models| self.line.peek(lane, &models).is_some())
     }
 
@@ -243,7 +245,7 @@ impl Lane {
     fn take_next(&mut self, lane: &str) -> Option<Candidate> {
         let models = self
             .routes
-            .open_to(lane, &self.shut, &self.state, &self.settings);
+            .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
         let models = models.as_deref();
         let waiting = models.and_then(|models| self.line.peek(lane, models));
         let track = self.tracks.get_mut(lane)?;
@@ -457,10 +459,15 @@ impl Lane {
         if busy == 0 || self.stopping || !self.settings.is_active || self.state.paused.is_some() {
             return;
         }
+        // What a lane that is held has reserved is missing elsewhere.
+        let idle = self.budgets.is_stale() || (!self.budgets.is_empty() && self.is_held(lane));
+        if idle {
+            return;
+        }
         for _ in 0..STARVED_AT_ONCE {
-            let open = self
-                .routes
-                .open_to(lane, &self.shut, &self.state, &self.settings);
+            let open =
+                self.routes
+                    .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
             let Some(models) = open.as_deref() else {
                 return;
             };

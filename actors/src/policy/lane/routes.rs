@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{Account, HoldKind, LaneState, Settings};
-use crate::policy::ready::Line;
+use crate::policy::ready::{Line, Place};
 
 /// The routes in force. Made anew when a hold of a model, the settings or the models in line change.
 #[derive(Debug, Default)]
@@ -61,23 +61,30 @@ impl Routes {
     }
 
     /// The models whose jobs may go to this lane now: all but those for whose room in a `shut` account of
-    /// everybody's somebody before them waits.
-    pub(super) fn open_to(
-        &self,
+    /// everybody's somebody waits who is before the first in line.
+    pub(super) fn open_to<'r>(
+        &'r self,
         lane: &str,
-        shut: &[Account],
+        line: &Line,
+        shut: &[(Account, Place)],
         state: &LaneState,
         settings: &Settings,
-    ) -> Option<Cow<'_, BTreeSet<Arc<str>>>> {
+    ) -> Option<Cow<'r, BTreeSet<Arc<str>>>> {
         let models = self.by_lane.get(lane)?;
         if shut.is_empty() {
             return Some(Cow::Borrowed(models));
         }
+        let first = line.peek(lane, models)?;
+        let shut: Vec<&Account> = shut
+            .iter()
+            .filter(|(_, by)| !first.outranks(*by))
+            .map(|(account, _)| account)
+            .collect();
         let is_open = |own: &&Arc<str>| {
             let target = target(own, state, settings);
             let counts =
                 |account: &Account| account.model.is_none() || account.model.as_deref() == target;
-            !shut.iter().any(counts)
+            !shut.iter().any(|account| counts(account))
         };
         Some(Cow::Owned(models.iter().filter(is_open).cloned().collect()))
     }

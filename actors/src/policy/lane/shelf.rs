@@ -44,12 +44,13 @@ struct Spot {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     spots: BTreeMap<JobId, Spot>,
+    order: BTreeMap<Rank, JobId>,
     calls: BTreeMap<Account, BTreeMap<Rank, JobId>>,
     diverted: BTreeSet<JobId>,
     /// Some are to be looked at again.
     look: BTreeSet<JobId>,
-    /// All are, in the order of their ids: those behind the one named here, or from the first.
-    sweep: Option<Option<JobId>>,
+    /// All are, the most urgent first: those behind this place, or from the first.
+    sweep: Option<Option<Rank>>,
 }
 
 impl Shelf {
@@ -58,9 +59,9 @@ impl Shelf {
         self.spots.len()
     }
 
-    /// One of them.
+    /// The first of them.
     pub(super) fn any(&self) -> Option<JobId> {
-        self.spots.keys().next().copied()
+        self.order.values().next().copied()
     }
 
     /// What a job waits for.
@@ -93,12 +94,14 @@ impl Shelf {
             need,
             diverted,
         };
+        self.order.insert(rank, entry.id);
         self.spots.insert(entry.id, spot);
     }
 
     /// Takes a job from it, with what it waited for.
     pub(super) fn take(&mut self, id: JobId) -> Option<Need> {
         let spot = self.spots.remove(&id)?;
+        self.order.remove(&spot.rank);
         match &spot.need {
             Need::Calls(account) => {
                 if let Some(waiting) = self.calls.get_mut(account) {
@@ -148,9 +151,9 @@ impl Shelf {
             Some(last) => Bound::Excluded(last),
             None => Bound::Unbounded,
         };
-        let next = self.spots.range((after, Bound::Unbounded)).next();
-        let next = next.map(|(id, _)| *id);
-        self.sweep = next.map(Some);
-        next
+        let next = self.order.range((after, Bound::Unbounded)).next();
+        let (rank, id) = next.map(|(rank, id)| (*rank, *id)).unzip();
+        self.sweep = rank.map(Some);
+        id
     }
 }
