@@ -287,9 +287,14 @@ impl Lane {
         };
         let diverted = model != entry.model;
         let reserve = worst::reserve(entry.worst, &self.settings, &model);
-        let accounts = self.budgets.accounts_of(&entry.user_id, &model);
-        let yielding = self.less_urgent(self.line.place_of(&entry), &accounts, None);
-        let fit = self.budgets.fit(&entry.user_id, &model, reserve, &yielding);
+        let mut fit = self.budgets.fit(&entry.user_id, &model, reserve, &[]);
+        if let Fit::Later(account) = &fit
+            && account.user.is_some()
+        {
+            let accounts = self.budgets.accounts_of(&entry.user_id, &model);
+            let yielding = self.less_urgent(self.line.place_of(&entry), &accounts, None);
+            fit = self.budgets.fit(&entry.user_id, &model, reserve, &yielding);
+        }
         let waited = self.shelf.need(id).cloned();
         let need = match fit {
             Fit::Later(account) if account.user.is_some() => Need::Calls(account),
