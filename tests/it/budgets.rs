@@ -163,14 +163,17 @@ async fn a_budget_in_money_is_never_exceeded_with_one_slot_and_its_end_is_told()
         status.in_flight == 0 && status.ready == 0 && status.over_budget > 0
     })
     .await;
+    let cost = async || -> i64 {
+        let calls = crate::support::http::calls_of(&lane).await;
+        let costs = calls.iter().filter_map(|call| call.cost);
+        costs.map(|cost| cost.nanos).sum()
+    };
     let standing = &lane.budgets().await.unwrap()[0];
-    let cost: i64 = crate::support::http::calls_of(&lane)
-        .await
-        .iter()
-        .filter_map(|call| call.cost)
-        .map(|cost| cost.nanos)
-        .sum();
-    assert_eq!(u64::try_from(cost).unwrap(), standing.spent);
+    until("the last call is on disk", async || {
+        u64::try_from(cost().await) == Ok(standing.spent)
+    })
+    .await;
+    let cost = cost().await;
     let Limit::Money(limit) = standing.limit else {
         panic!("{standing:?}")
     };
@@ -340,12 +343,11 @@ async fn an_answer_without_its_tokens_counts_as_what_was_reserved() {
         status.in_flight == 0 && status.ready == 0
     })
     .await;
-    let counts = lane.queue_status().await.unwrap();
-    assert_eq!(
-        (counts.completed, counts.pending),
-        (2, 3),
-        "165 each, of 400"
-    );
+    until("165 each, of 400, are two", async || {
+        let counts = lane.queue_status().await.unwrap();
+        (counts.completed, counts.pending) == (2, 3)
+    })
+    .await;
     let lane = world.restart(lane).await;
     assert_eq!(lane.budgets().await.unwrap()[0].spent, 330);
 }
