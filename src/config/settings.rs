@@ -130,7 +130,6 @@ impl Config {
         self.money.budgets.iter().map(budget).collect()
     }
 
-    /// Checks what the lane is not told: store, server and log.
     /// Checks what the lane is not told: store, server, alerts, webhooks and log.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const DAY_MS: u64 = 86_400_000;

@@ -92,7 +92,7 @@ pub struct LaneStatus {
     pub parked: u64,
     /// Of those the ones that wait for room in a budget.
     pub over_budget: u64,
-    /// Why one of those does, in words.
+    /// Why the first of those does, in words.
     pub shortage: Option<String>,
     /// Every lane, the default one first.
     pub lanes: Vec<LaneDetail>,

@@ -214,7 +214,8 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
     }
 }
 
-/// What is set aside for the open call; where no budget counted it when it was sent, what would be now.
+/// What is set aside for the open call: what was when it was sent, if budgets counted it, and no less than
+/// would be now.
 fn reserved(job: &Job, settings: &Settings) -> Reserve {
     let known = job.open.and_then(|open| open.reserve);
     worst::kept(known, worst::reserve(job.worst, settings, job.sent_to()))

@@ -35,7 +35,7 @@ pub struct LaneSnapshot {
     pub parked: usize,
     /// Of the parked ones those that wait for room in a budget.
     pub over_budget: usize,
-    /// Why one of those does, in words.
+    /// Why the first of those that wait for room in a budget does, in words.
     pub shortage: Option<String>,
     /// Jobs whose next attempt is on record ahead of the slot.
     pub staged: usize,
