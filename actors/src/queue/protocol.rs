@@ -208,7 +208,7 @@ pub enum QueueMsg {
 /// A job that somebody wants to submit, as budgets see it.
 #[derive(Debug, Clone)]
 pub struct Asking {
-    /// BudgetScope job.
+    /// Whose job.
     pub user_id: String,
     /// For which model.
     pub model: String,
