@@ -13,7 +13,7 @@ use onelane::queue::{QueueMsg, SubmitError};
 use onelane::simulator::{Fault, Rule};
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
 use onelane_core::life::{Next, Transition};
-use onelane_core::money::price::{PriceRow, PriceTable};
+use onelane_core::model::{PriceRow, PriceTable};
 use serde_json::json;
 
 use crate::support::api::Api;

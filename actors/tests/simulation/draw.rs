@@ -8,7 +8,7 @@ use onelane_core::model::{
     LaneRules, NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride,
     RetrySettings, Secret, Settings, Timeouts,
 };
-use onelane_core::money::price::{PriceRow, PriceTable};
+use onelane_core::model::{PriceRow, PriceTable};
 
 use crate::dice::Dice;
 

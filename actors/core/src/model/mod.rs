@@ -21,6 +21,7 @@ mod money;
 mod outcome;
 mod page;
 mod policy;
+mod price;
 mod request;
 mod retention;
 mod settings;
@@ -64,6 +65,7 @@ pub use page::{
     CallPage, DeliveryPage, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts, UsageDay,
 };
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
+pub use price::{PriceRow, PriceTable};
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use settings::{

@@ -338,7 +338,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::money::price::{PriceRow, PriceTable};
+    use crate::model::{PriceRow, PriceTable};
 
     fn refused(change: impl FnOnce(&mut Submission)) -> String {
         let mut submission = Submission::prompt("hi").unwrap();
