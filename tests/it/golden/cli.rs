@@ -190,7 +190,8 @@ fn runs_and_their_results_are_as_the_golden_files_say() {
     let place = place();
     let mut golden = Golden::of("run");
     let simulator = Simulator::start(SimulatorConfig {
-        latency_ms: Span::Fixed(0),
+        // Long enough for a file to be read before the first answer holds the lane.
+        latency_ms: Span::Fixed(300),
         ..SimulatorConfig::default()
     })
     .unwrap();
@@ -210,9 +211,13 @@ fn runs_and_their_results_are_as_the_golden_files_say() {
     say("mixed", "run mixed.jsonl");
     say("mixed_json", "run mixed.jsonl --json");
     place.write("held.jsonl", prompts(3));
+    place.write("held_too.jsonl", prompts(3));
     simulator.add_rule(Rule::always(Fault::error("1113")));
     say("held", "run held.jsonl --store held.redb");
-    say("held_json", "run held.jsonl --store held.redb --json");
+    say(
+        "held_json",
+        "run held_too.jsonl --store held_too.redb --json",
+    );
     say(
         "held_once",
         "serve --once --listen 127.0.0.1:0 --store held.redb",
@@ -223,7 +228,7 @@ fn runs_and_their_results_are_as_the_golden_files_say() {
         let lines = lines.lines().map(|line| masked(&pretty(line)));
         let mut lines: Vec<String> = lines.collect();
         lines.sort_unstable();
-        golden.put(&file, lines.join("\n"));
+        golden.put(&format!("results_of_{name}.json"), lines.join("\n"));
     }
     let mut serve = place.onelane(&words("serve --listen 127.0.0.1:0 --store empty.redb"));
     let serving = Running::start(serve.env("ONELANE_BASE_URL", &url));

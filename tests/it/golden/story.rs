@@ -172,6 +172,8 @@ struct Story {
     api: Api,
     wire: Golden,
     errors: BTreeMap<String, String>,
+    /// The rows of each table, as they were whenever a lane had ended.
+    rows: BTreeMap<String, Vec<String>>,
 }
 
 /// A request and its answer as one JSON text.
@@ -294,11 +296,16 @@ impl Story {
     }
 
     /// What submitters and operators say and hear while all goes well, and what fails.
-    async fn morning(&mut self, pruned: &str) {
+    async fn morning(&mut self, pruned: &str, given_up: &str) {
         until_timers("the bodies are pruned", async || {
-            self.api.job(pruned).await["bodiesPruned"] == true
+            let pruned =
+                [pruned, given_up].map(async |id| self.api.job(id).await["bodiesPruned"] == true);
+            let [one, other] = pruned;
+            one.await && other.await
         })
         .await;
+        let again = format!("{ADMIN}/retry/{given_up}");
+        self.refused("request_pruned", "POST", &again, "").await;
         self.get("job_pruned", &format!("queue/{pruned}")).await;
         self.tell("health", "GET", "/healthz", "").await;
 
@@ -632,13 +639,20 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
         api: serve(&lane, &world).await,
         wire: Golden::of("wire"),
         errors: BTreeMap::new(),
+        rows: BTreeMap::new(),
     };
+    let given_up = story
+        .submit(r#"{"prompt":"for Christmas","runAt":"2026-12-24T00:00:00Z"}"#)
+        .await;
+    story
+        .asking("POST", &format!("{ADMIN}/cancel/{given_up}"), "")
+        .await;
     let pruned = story
         .done(r#"{"prompt":"answered yesterday","userId":"alice"}"#)
         .await;
     lane.shutdown(PATIENCE).await;
     let lane = story.begin_again(&world, lane, 2 * DAY_MS).await;
-    story.morning(&pruned).await;
+    story.morning(&pruned, &given_up).await;
     story.noon().await;
     story.afternoon(&world).await;
 
@@ -646,26 +660,36 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
         .submit(r#"{"prompt":"hangs","onInterrupted":"hold","userId":"erin"}"#)
         .await;
     until("it is called", async || world.glm.in_flight() == 1).await;
+    let task = story
+        .submit(r#"{"prompt":"hangs as a task","model":"glm-5-long","userId":"erin"}"#)
+        .await;
+    until("both are called", async || world.glm.in_flight() == 2).await;
     story.until_job(&hangs, "startedAt").await;
     story.get("job_processing", &format!("queue/{hangs}")).await;
     let lane = story.begin_again(&world, lane, 1_000).await;
+    until("the task is fetched", async || world.glm.in_flight() == 1).await;
     story.until_job(&hangs, "setAside").await;
     story.until_alerts(1).await;
     story.get("job_set_aside", &format!("queue/{hangs}")).await;
     story.evening().await;
     story.strict_door(&lane).await;
     let shapes = story.shapes().await;
+    story
+        .asking("POST", &format!("{ADMIN}/cancel/{task}"), "")
+        .await;
     lane.shutdown(PATIENCE).await;
     story
         .refused("stopped", "POST", "/api/glm/jobs", r#"{"prompt":"x"}"#)
         .await;
+    story.api.end().await;
+    drop(lane);
+    note_rows(&world, &mut story.rows).await;
     let Story {
-        api,
         mut wire,
         errors,
+        rows,
+        ..
     } = story;
-    api.stop().await;
-    drop(lane);
 
     let errors: Vec<String> = errors
         .iter()
@@ -685,7 +709,13 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
     }
     wire.check();
     shapes.check();
-    rows(&world).check();
+    let mut golden = Golden::of("rows");
+    let tables: Vec<&str> = rows.keys().map(String::as_str).collect();
+    golden.put("tables.txt", tables.join("\n"));
+    for (table, rows) in rows {
+        golden.put(&format!("{table}.json"), list(&covering(rows)));
+    }
+    golden.check();
     cli::looks_into(world.directory()).check();
 }
 
@@ -699,6 +729,7 @@ impl Story {
     ) -> Orchestrator {
         self.api.end().await;
         drop(lane);
+        note_rows(world, &mut self.rows).await;
         world.clock.step(later_ms);
         let lane = world.start().await;
         self.api = serve(&lane, world).await;
@@ -744,18 +775,21 @@ impl Story {
     }
 }
 
-/// The rows of every table, those that together have every field.
-fn rows(world: &World) -> Golden {
-    let mut golden = Golden::of("rows");
-    let database = Database::open(world.file()).unwrap();
+/// Adds the rows of every table of a file that no lane has open any more.
+async fn note_rows(world: &World, all: &mut BTreeMap<String, Vec<String>>) {
+    let mut opened = None;
+    until_timers("the file is free", async || {
+        opened = Database::open(world.file()).ok();
+        opened.is_some()
+    })
+    .await;
+    let database = opened.unwrap();
     let read = database.begin_read().unwrap();
-    let mut tables: Vec<String> = read
+    let tables: Vec<String> = read
         .list_tables()
         .unwrap()
         .map(|table| table.name().to_owned())
         .collect();
-    tables.sort();
-    golden.put("tables.txt", tables.join("\n"));
     for name in tables {
         // The table's Rust types are a part of the file.
         let rows = dump::<&str, &[u8]>(&read, &name)
@@ -770,9 +804,8 @@ fn rows(world: &World) -> Golden {
             .or_else(|| dump::<&[u8; 32], &[u8]>(&read, &name))
             .or_else(|| dump::<&[u8; 32], ()>(&read, &name))
             .unwrap_or_else(|| panic!("table {name} has other types"));
-        golden.put(&format!("{name}.json"), list(&covering(rows)));
+        all.entry(name).or_default().extend(rows);
     }
-    golden
 }
 
 /// The rows of a table with these types, each as a JSON text: its key, and its bytes as text where they are JSON.
