@@ -7,7 +7,7 @@ use onelane_actors::model::{
 };
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::StoreError;
-use onelane_actors::queue::SubmitError;
+use onelane_actors::protocol::SubmitError;
 
 /// Why the lane did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -5,29 +5,35 @@
 //! | [`model`] | the nouns: job, attempt, failure, money, settings, limits |
 //! | [`policy`] | the decisions, pure: transitions, order, slots, retry, breaker, holds, prices |
 //! | [`ports`] | what the lane needs from the world: a store, GLM, a clock, ids |
+//! | [`protocol`] | what the actors say to each other |
 //! | [`supervisor`] | starts the actors and starts them anew |
-//! | [`store`] | the only writer; group commit |
-//! | [`queue`] | carries messages to and from the lane |
-//! | [`caller`] | makes one call at a time |
-//! | [`breaker`], [`cost`] | failures and spending |
+//! | [`house`] | the actors of one generation, on a watch |
+//! | `store` | the only writer; group commit |
+//! | `queue` | carries messages to and from the lane |
+//! | `caller` | makes one call at a time |
+//! | `breaker`, [`cost`] | failures and spending |
 //! | [`samples`] | how far estimates are off |
 //!
 //! The way of a job: submitter -> store (on disk, acknowledged) -> queue (in line) -> staged on
 //! disk -> caller -> GLM -> queue (judged) -> store (one transaction) -> waiters and events.
 
-pub mod breaker;
-pub mod caller;
+mod aborts;
+mod breaker;
+mod caller;
 pub mod cost;
+pub mod house;
 pub mod model;
 pub mod policy;
 pub mod ports;
-pub mod queue;
+pub mod protocol;
+mod queue;
 pub mod samples;
-pub mod store;
+mod store;
 pub mod supervisor;
 mod telling;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod timer;
 
 use std::fmt;
 use std::sync::Arc;

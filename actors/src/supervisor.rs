@@ -16,51 +16,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::Ports;
-use crate::breaker::{BreakerArgs, BreakerMsg, CircuitBreakerActor};
-use crate::caller::{Aborts, CallerArgs, CallerMsg, GlmCallerActor};
-use crate::cost::{CostActor, CostArgs, CostMsg, Totals};
+use crate::aborts::Aborts;
+use crate::breaker::{BreakerArgs, CircuitBreakerActor};
+use crate::caller::{CallerArgs, GlmCallerActor};
+use crate::cost::{CostActor, CostArgs, Totals};
+use crate::house::{House, Refs, StopReason};
 use crate::model::{BreakerSnapshot, Event, LaneState, SlotId, limits};
 use crate::ports::StoreError;
-use crate::queue::{QueueActor, QueueArgs, QueueMsg};
-use crate::store::{Epoch, StoreActor, StoreArgs, StoreMsg};
-
-/// Why the house stopped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StopReason {
-    /// Somebody asked for it.
-    #[error("shut down")]
-    Shutdown,
-    /// The store failed and could not be reopened.
-    #[error("{0}")]
-    Store(StoreError),
-    /// Actors failed more often than the restart budget allows.
-    #[error("actors failed too often: {0}")]
-    Failed(String),
-}
-
-/// The actors of one generation.
-#[derive(Debug, Clone)]
-pub struct Refs {
-    /// The only writer.
-    pub store: ActorRef<StoreMsg>,
-    /// The breaker.
-    pub breaker: ActorRef<BreakerMsg>,
-    /// The cost actor.
-    pub cost: ActorRef<CostMsg>,
-    /// The queue: plain messages go here.
-    pub queue: ActorRef<QueueMsg>,
-}
-
-/// The house as it stands, on a watch.
-#[derive(Debug, Clone, Default)]
-pub struct House {
-    /// Rises with every restart.
-    pub generation: u64,
-    /// The actors; `None` while they are being restarted, and after the end.
-    pub refs: Option<Refs>,
-    /// Why there will be no more.
-    pub stopped: Option<StopReason>,
-}
+use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
+use crate::queue::{QueueActor, QueueArgs};
+use crate::store::{Epoch, StoreActor, StoreArgs};
 
 /// How many restarts within which time are borne.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,21 +43,6 @@ impl Default for RestartBudget {
             window_ms: limits::RESTART_WINDOW_MS,
         }
     }
-}
-
-/// The supervisor's protocol.
-#[derive(Debug)]
-pub enum SupervisorMsg {
-    /// From the queue: these slots need callers.
-    AddCallers {
-        /// The queue's generation; of an earlier one it is not needed any more.
-        generation: u64,
-        /// The slots.
-        slots: Vec<SlotId>,
-    },
-    /// Stop everything. Open calls should have ended before: one that has not is closed, and found as
-    /// interrupted at the next start.
-    Shutdown,
 }
 
 /// What the house is built from.

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use ractor::ActorRef;
 
 use crate::Events;
-use crate::cost::CostMsg;
 use crate::model::{
     BreakerSnapshot, BreakerState, CallOutcome, Event, Hold, HoldScope, Job, JobEntry, JobId,
     JobStatus, LaneState, Pause, Phase, Timestamp,
 };
 use crate::policy::budget::BudgetNews;
 use crate::policy::transition::{Applied, Next, Refusal, Settlement, Transition};
+use crate::protocol::CostMsg;
 
 /// Turns stored changes into events.
 pub(crate) struct Teller {

@@ -8,7 +8,7 @@ use onelane_actors::model::{
 };
 use onelane_actors::policy::alert::{AlertChange, Alerts, Inputs, changes};
 use onelane_actors::policy::transition::Transition;
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 
 use super::Orchestrator;
 use crate::error::Error;

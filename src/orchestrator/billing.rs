@@ -6,7 +6,7 @@ use std::sync::Arc;
 use onelane_actors::model::{AttemptNo, Billing, JobId, Usage};
 use onelane_actors::policy::transition::{Refusal, Transition};
 use onelane_actors::ports::CallFilter;
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 
 use super::{Asked, Orchestrator};
 use crate::error::Error;

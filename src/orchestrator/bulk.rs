@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use onelane_actors::model::{Job, JobId, JobStatus, Seq, limits};
 use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::{JobFilter, Store, StoreError};
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 use ractor::RpcReplyPort;
 use tokio::sync::oneshot;
 

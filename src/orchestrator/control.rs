@@ -1,9 +1,8 @@
 //! An operator's words to a running lane: pause, drain, resume, holds, the breaker.
 
-use onelane_actors::breaker::BreakerMsg;
 use onelane_actors::model::{BreakerSnapshot, HoldScope, Standing, Timestamp};
 use onelane_actors::policy::transition::Refusal;
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::{BreakerMsg, QueueMsg};
 
 use super::Orchestrator;
 use crate::error::Error;

@@ -5,7 +5,7 @@ use onelane_actors::model::{
 };
 use onelane_actors::policy::lane::LaneSnapshot;
 use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 
 use super::{LaneDetail, LaneStatus, Metrics, ModelDetail, Orchestrator};
 use crate::error::Error;

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use onelane_actors::model::{Event, Settings};
 use onelane_actors::policy::transition::Transition;
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 use serde_json::Value;
 
 use super::Orchestrator;

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use onelane_actors::model::{BudgetRefusal, JobStatus, limits};
 use onelane_actors::policy::transition::{Applied, NewJob, Refusal, Transition};
 use onelane_actors::ports::{JobRecord, Verdicts};
-use onelane_actors::queue::{
-    Asking, CLOSED_QUEUE_JOBS, QueueMsg, SubmitError, Submitted, submitted,
+use onelane_actors::protocol::{
+    Asking, CLOSED_QUEUE_JOBS, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError,
+    Submitted, submitted,
 };
-use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
 
 use super::{Asked, Orchestrator, Submission};
 use crate::error::Error;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use onelane::config::BudgetSection;
 use onelane::error::Error;
 use onelane::model::{BudgetRefusal, JobStatus, Limit, OverBudget};
-use onelane::queue::{QueueMsg, SubmitError};
+use onelane::protocol::{QueueMsg, SubmitError};
 use onelane::simulator::{Fault, Rule, SimulatorConfig};
 use serde_json::json;
 

@@ -9,7 +9,7 @@ use onelane::model::{
     Usage,
 };
 use onelane::ports::{CallFilter, Store};
-use onelane::queue::{QueueMsg, SubmitError};
+use onelane::protocol::{QueueMsg, SubmitError};
 use onelane::simulator::{Fault, Rule};
 use onelane_actors::policy::price::{PriceRow, PriceTable};
 use onelane_actors::policy::transition::{Next, Transition};

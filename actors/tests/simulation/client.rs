@@ -4,19 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::breaker::BreakerMsg;
 use onelane_actors::cost::Totals;
+use onelane_actors::house::{House, Refs};
 use onelane_actors::model::{
     BreakerSnapshot, HoldScope, JobId, JobStatus, LaneState, Settings, Submission, Timestamp,
 };
 use onelane_actors::policy::lane::LaneSnapshot;
 use onelane_actors::policy::transition::{Refusal, Transition};
 use onelane_actors::ports::{Clock, Ids};
-use onelane_actors::queue::{QueueMsg, SubmitError, Submitted, submitted};
-use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
-use onelane_actors::supervisor::{
-    House, Refs, RestartBudget, Supervisor, SupervisorArgs, SupervisorMsg,
+use onelane_actors::protocol::{
+    BreakerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted,
+    SupervisorMsg, submitted,
 };
+use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::testing::SeededIds;
 use onelane_actors::{Events, Faults, Ports};
 use ractor::{Actor, ActorRef, RpcReplyPort};
