@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
-use crate::house::House;
 use crate::model::{AsyncTask, Job, RequestId, SlotId, limits};
 use crate::policy::conclude::Finished;
 use crate::policy::slot::attempt_of;
@@ -23,6 +22,7 @@ use crate::ports::{GlmCall, GlmOutcome, TaskOutcome};
 use crate::protocol::{
     CallerMsg, CommitReply, CommitRequest, CostMsg, QueueMsg, RunOrder, Sample, StoreMsg,
 };
+use crate::runtime::House;
 
 /// What a caller starts with.
 pub(crate) struct CallerArgs {

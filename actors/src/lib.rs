@@ -7,7 +7,7 @@
 //! | [`ports`] | what the lane needs from the world: a store, GLM, a clock, ids |
 //! | [`protocol`] | what the actors say to each other |
 //! | [`supervisor`] | starts the actors and starts them anew |
-//! | [`house`] | the actors of one generation, on a watch |
+//! | [`runtime`] | the actors of one generation, on a watch |
 //! | `store` | the only writer; group commit |
 //! | `queue` | carries messages to and from the lane |
 //! | `caller` | makes one call at a time |
@@ -21,12 +21,12 @@ mod aborts;
 mod breaker;
 mod caller;
 pub mod cost;
-pub mod house;
 pub mod model;
 pub mod policy;
 pub mod ports;
 pub mod protocol;
 mod queue;
+pub mod runtime;
 pub mod samples;
 mod store;
 pub mod supervisor;

@@ -20,11 +20,11 @@ use crate::aborts::Aborts;
 use crate::breaker::{BreakerArgs, CircuitBreakerActor};
 use crate::caller::{CallerArgs, GlmCallerActor};
 use crate::cost::{CostActor, CostArgs, Totals};
-use crate::house::{House, Refs, StopReason};
 use crate::model::{BreakerSnapshot, Event, LaneState, SlotId, limits};
 use crate::ports::StoreError;
 use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
 use crate::queue::{QueueActor, QueueArgs};
+use crate::runtime::{House, Refs, StopReason};
 use crate::store::{Epoch, StoreActor, StoreArgs};
 
 /// How many restarts within which time are borne.

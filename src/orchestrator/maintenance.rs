@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::house::House;
 use onelane_actors::model::{Settings, limits};
 use onelane_actors::policy::prune::{Prune, Pruned, Unreadable};
 use onelane_actors::policy::transition::{Applied, Transition};
 use onelane_actors::ports::Clock;
 use onelane_actors::protocol::{CommitReply, CommitRequest, StoreMsg};
+use onelane_actors::runtime::House;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 

@@ -22,10 +22,10 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use onelane_actors::cost::Totals;
-use onelane_actors::house::{House, Refs};
 use onelane_actors::model::{AlertBook, BreakerSnapshot, LaneState, Settings, limits};
 use onelane_actors::ports::{Clock, Glm, Ids, Store, StoreError};
 use onelane_actors::protocol::{QueueMsg, SupervisorMsg};
+use onelane_actors::runtime::{House, Refs};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::{Faults, Ports};
 use ractor::{Actor, ActorRef, RpcReplyPort};
@@ -39,9 +39,9 @@ pub use bulk::Selection;
 pub use deliveries::EndpointDetail;
 pub use events::{Events, Feed};
 use notify::Notifier;
-pub use onelane_actors::house::StopReason;
 pub use onelane_actors::model::Submission;
 pub use onelane_actors::protocol::Submitted;
+pub use onelane_actors::runtime::StopReason;
 pub use start::StartError;
 pub use types::{DeadLetters, JobDetail, LaneDetail, LaneStatus, Metrics, ModelDetail, Shutdown};
 

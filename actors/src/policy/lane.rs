@@ -19,33 +19,32 @@
 
 mod afford;
 mod dispatch;
-mod orphans;
+mod gate;
+mod recovery;
 mod routes;
 mod settle;
 mod shelf;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    Account, AsyncTask, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord,
-    DEFAULT_LANE, HoldScope, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp,
-    limits,
+    AsyncTask, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE,
+    HoldScope, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
 };
 use crate::policy::adaptive;
-use crate::policy::budget::Budgets;
 use crate::policy::conclude::Concluded;
 use crate::policy::hold;
 use crate::policy::pace::Pace;
-use crate::policy::ready::{Line, Place};
-use crate::policy::slot::{Slot, Stage, attempt_of};
+use crate::policy::ready::Line;
+use crate::policy::slot::{Slot, Stage, Staged, attempt_of};
 use crate::policy::transition::{Applied, Dispatch, Refusal, Transition};
 use crate::ports::Recovered;
 
-use orphans::Orphan;
+use gate::Gate;
+use recovery::Recovery;
 use routes::Routes;
-use shelf::Shelf;
 pub use view::{LaneSnapshot, LaneView};
 
 /// Something to be done, in this order.
@@ -123,16 +122,10 @@ pub struct Lane {
     slots: BTreeMap<SlotId, Slot>,
     tracks: BTreeMap<String, Track>,
     routes: Routes,
-    orphans: BTreeMap<JobId, Orphan>,
-    budgets: Budgets,
-    /// Whether [`Lane::start`] was said.
-    started: bool,
-    /// Jobs that wait for room in a budget.
-    shelf: Shelf,
-    /// Accounts of which somebody from the shelf was put in line lately, and may not have had his turn.
-    called: BTreeSet<Account>,
-    /// Accounts of everybody's for whose room the most urgent job waits in this step.
-    shut: Vec<(Account, Place)>,
+    /// Open attempts that the start found.
+    recovery: Recovery,
+    /// What may still be spent.
+    gate: Gate,
     /// There is more to do than one step does.
     soon: Option<Timestamp>,
     /// Jobs that are being given up on disk, with how often that was asked.
@@ -166,12 +159,8 @@ impl Lane {
             slots: slots.into_iter().map(|s| (s, Slot::Unknown)).collect(),
             tracks: BTreeMap::new(),
             routes: Routes::default(),
-            orphans: BTreeMap::new(),
-            budgets: Budgets::default(),
-            started: false,
-            shelf: Shelf::default(),
-            called: BTreeSet::new(),
-            shut: Vec::new(),
+            recovery: Recovery::default(),
+            gate: Gate::default(),
             soon: None,
             cancelling: BTreeMap::new(),
             state: recovered.lane,
@@ -206,9 +195,8 @@ impl Lane {
             let tokens = call.usage.total_tokens;
             (call.started_at, call.job_id, call.model.as_str(), tokens)
         });
-        let open = self.orphans.values().filter_map(|orphan| {
-            let (job, tokens) = (&orphan.job, u64::from(orphan.job.estimated_tokens));
-            let open = job.open?;
+        let open = self.recovery.jobs().filter_map(|job| {
+            let (open, tokens) = (job.open?, u64::from(job.estimated_tokens));
             // A staged one may have been sent at any moment since it was staged, even just now.
             let at = match open.phase {
                 AttemptPhase::Started => open.at,
@@ -300,8 +288,8 @@ impl Lane {
     /// Begins: the first effects after [`Lane::recover`].
     #[must_use]
     pub fn start(&mut self, now: Timestamp) -> Vec<Effect> {
-        self.started = true;
-        self.resolve_orphans(now, None);
+        self.gate.start();
+        self.settle_proven(now, None);
         self.go_on(now)
     }
 
@@ -332,7 +320,7 @@ impl Lane {
         if self.slots.get(&slot).is_some_and(|slot| !slot.is_taken()) {
             self.slots.remove(&slot);
         }
-        self.resolve_orphans(now, None);
+        self.settle_proven(now, None);
         self.go_on(now)
     }
 
@@ -350,7 +338,7 @@ impl Lane {
         let given_up = self
             .awaited(slot, id, attempt)
             .map(|(_, cancelled)| cancelled);
-        given_up == Some(false) && (self.stopping || self.orphans.contains_key(&id))
+        given_up == Some(false) && (self.stopping || self.recovery.has(id))
     }
 
     /// A slot's caller was stopped while GLM holds its call as a task: the attempt stays open on disk,
@@ -358,7 +346,7 @@ impl Lane {
     #[must_use]
     pub fn left_open(&mut self, slot: SlotId, left: LeftOpen, now: Timestamp) -> Vec<Effect> {
         if self.stopping {
-            self.orphans.remove(&left.job_id);
+            self.recovery.forget(left.job_id);
             self.transitions.push(Transition::Task {
                 job_id: left.job_id,
                 attempt: left.attempt,
@@ -387,9 +375,7 @@ impl Lane {
         {
             return Some((&dispatch.job, *cancelled));
         }
-        let orphan = self.orphans.get(&id)?;
-        let open = orphan.job.open?;
-        (open.no == attempt).then_some((&orphan.job, orphan.cancelled))
+        self.recovery.awaited(id, attempt)
     }
 
     /// A slot's caller is ready and brings an outcome that the lane waited for. `breaker` is the
@@ -403,7 +389,7 @@ impl Lane {
         now: Timestamp,
     ) -> Vec<Effect> {
         let id = concluded.settlement.job_id;
-        self.orphans.remove(&id);
+        self.recovery.forget(id);
         if let Some(snapshot) = &breaker {
             self.breaker = snapshot.clone();
         }
@@ -427,19 +413,20 @@ impl Lane {
     /// Somebody gives a job up.
     #[must_use]
     pub fn cancel(&mut self, id: JobId, now: Timestamp) -> (CancelPath, Vec<Effect>) {
-        if self.cancel_orphan(id) {
+        if self.recovery.has(id) {
+            self.runs.extend(self.recovery.cancel(id));
             // A task that waits to be fetched ends at once; others when their call is seen to be closed.
-            self.resolve_orphans(now, None);
+            self.settle_proven(now, None);
             return (CancelPath::Settlement, self.go_on(now));
         }
         if self.cancel_in_slot(id) {
             return (CancelPath::Settlement, self.go_on(now));
         }
-        self.forget_shelved(id);
+        self.gate.forget(id);
         self.line.remove(id);
         for track in self.tracks.values_mut() {
             if track.stage.take(id).is_some() {
-                self.budgets.release(id);
+                self.gate.release(id);
             }
         }
         *self.cancelling.entry(id).or_default() += 1;
@@ -546,7 +533,7 @@ impl Lane {
         }
         self.operator_may_have_acted();
         // Tasks of another account can't be fetched.
-        self.resolve_orphans(now, None);
+        self.settle_proven(now, None);
         let known = self.state.clone();
         self.fit_tracks(now);
         if self.state != known {
@@ -554,7 +541,7 @@ impl Lane {
         }
         self.line.configure(&settings);
         // Prices, bounds and fallbacks decide what fits, too.
-        self.shelf.look_at_all();
+        self.gate.look_at_all();
         self.go_on(now)
     }
 
@@ -619,11 +606,7 @@ impl Lane {
             }),
             _ => None,
         });
-        let left = self
-            .orphans
-            .iter()
-            .filter_map(|(id, orphan)| orphan.abort(*id));
-        busy.chain(left).collect()
+        busy.chain(self.recovery.aborts()).collect()
     }
 
     // ---- what can be asked of it -------------------------------------------------------------
@@ -638,7 +621,7 @@ impl Lane {
     #[must_use]
     pub fn knows(&self, id: JobId) -> bool {
         self.line.get(id).is_some()
-            || self.orphans.contains_key(&id)
+            || self.recovery.has(id)
             || self.slots.values().any(|slot| slot.job_id() == Some(id))
             || self.tracks.values().any(|track| track.stage.contains(id))
     }
@@ -648,11 +631,10 @@ impl Lane {
     pub fn next_change(&self) -> Option<Timestamp> {
         let tracks = self.tracks.values();
         let of_lanes = tracks.flat_map(|track| [track.stage.next_deadline(), track.not_before]);
-        let budgets = self.budgets.next_roll();
         [
             self.line.next_change(),
             hold::next_end(&self.state),
-            budgets,
+            self.gate.next_change(),
             self.soon,
         ]
         .into_iter()
@@ -684,16 +666,14 @@ impl Lane {
 
     fn in_flight(&self) -> usize {
         let taken = self.slots.values().filter(|slot| slot.is_taken()).count();
-        // A task that nobody fetches is open at GLM, but not here: the next start can fetch it, too.
-        let open = self.orphans.values().filter(|orphan| !orphan.waits());
-        taken + open.count()
+        taken + self.recovery.in_flight()
     }
 
     /// Whether a call to this model is open or about to be.
     fn is_called(&self, model: &str) -> bool {
         let mut slots = self.slots.values().filter_map(Slot::model);
-        let mut orphans = self.orphans.values().map(|orphan| orphan.job.sent_to());
-        slots.any(|called| called == model) || orphans.any(|called| called == model)
+        let mut found = self.recovery.jobs().map(Job::sent_to);
+        slots.any(|called| called == model) || found.any(|called| called == model)
     }
 
     /// The slots that a lane has taken.
@@ -706,8 +686,8 @@ impl Lane {
 
     /// Calls to a lane's models that are open or about to be.
     fn in_flight_of(&self, lane: &str) -> usize {
-        let orphans = self.orphans.values().map(|orphan| orphan.job.sent_to());
-        let of_lane = orphans.filter(|model| self.settings.lane_of(model) == lane);
+        let found = self.recovery.jobs().map(Job::sent_to);
+        let of_lane = found.filter(|model| self.settings.lane_of(model) == lane);
         self.taken_by(lane) + of_lane.count()
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::cost::Totals;
-use onelane_actors::house::{House, Refs};
 use onelane_actors::model::{
     BreakerSnapshot, HoldScope, JobId, JobStatus, LaneState, Settings, Submission, Timestamp,
 };
@@ -16,6 +15,7 @@ use onelane_actors::protocol::{
     BreakerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted,
     SupervisorMsg, submitted,
 };
+use onelane_actors::runtime::{House, Refs};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::testing::SeededIds;
 use onelane_actors::{Events, Faults, Ports};

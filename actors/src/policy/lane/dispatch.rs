@@ -92,7 +92,7 @@ impl Lane {
         if !changed {
             return;
         }
-        self.shelf.look_at_diverted();
+        self.gate.look_at_diverted();
         let mut astray = Vec::new();
         for (name, track) in &mut self.tracks {
             let (state, settings) = (&self.state, &self.settings);
@@ -184,7 +184,7 @@ impl Lane {
         let alone = self.breaker.state == BreakerState::HalfOpen || self.state.probing;
         let held = self.is_held(lane);
         !self.stopping
-            && !self.budgets.is_stale()
+            && !self.gate.is_stale()
             && self.settings.is_active
             && self.state.paused.is_none()
             && self.state.hold.is_none()
@@ -199,16 +199,14 @@ impl Lane {
         let mut expired = self.line.expire(now);
         for track in self.tracks.values_mut() {
             let staged = track.stage.expire(now);
-            staged
-                .iter()
-                .for_each(|entry| self.budgets.release(entry.id));
+            staged.iter().for_each(|entry| self.gate.release(entry.id));
             expired.extend(staged);
         }
         for entry in expired {
             let why = self
                 .stopped_by(&entry)
                 .map_or_else(String::new, |why| format!("; {why}"));
-            self.forget_shelved(entry.id);
+            self.gate.forget(entry.id);
             let failure = Failure::new(
                 FailureClass::RequestFatal,
                 code::DEADLINE,
@@ -235,17 +233,25 @@ impl Lane {
             .tracks
             .get(lane)
             .is_some_and(|track| !track.stage.is_empty());
-        let models = self
-            .routes
-            .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+        let models = self.routes.open_to(
+            lane,
+            &self.line,
+            self.gate.shut(),
+            &self.state,
+            &self.settings,
+        );
         staged || models.is_some_and(|models| self.line.peek(lane, &models).is_some())
     }
 
     /// Takes what a lane sends next.
     fn take_next(&mut self, lane: &str) -> Option<Candidate> {
-        let models = self
-            .routes
-            .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+        let models = self.routes.open_to(
+            lane,
+            &self.line,
+            self.gate.shut(),
+            &self.state,
+            &self.settings,
+        );
         let models = models.as_deref();
         let waiting = models.and_then(|models| self.line.peek(lane, models));
         let track = self.tracks.get_mut(lane)?;
@@ -399,8 +405,7 @@ impl Lane {
                 (place, entry)
             }
         };
-        let diverted = *model != entry.model;
-        self.make_wait(place, entry, fit, diverted, now);
+        self.make_wait(place, entry, model, fit, now);
     }
 
     /// Whether a lane's pace lets a call of so many tokens start now; notes until when it does not.
@@ -460,14 +465,18 @@ impl Lane {
             return;
         }
         // What a lane that is held has reserved is missing elsewhere.
-        let idle = self.budgets.is_stale() || (!self.budgets.is_empty() && self.is_held(lane));
+        let idle = self.gate.is_stale() || (!self.gate.is_open() && self.is_held(lane));
         if idle {
             return;
         }
         for _ in 0..STARVED_AT_ONCE {
-            let open =
-                self.routes
-                    .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+            let open = self.routes.open_to(
+                lane,
+                &self.line,
+                self.gate.shut(),
+                &self.state,
+                &self.settings,
+            );
             let Some(models) = open.as_deref() else {
                 return;
             };

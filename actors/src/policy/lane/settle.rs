@@ -112,7 +112,7 @@ impl Lane {
         if let Some(state @ Slot::Unknown) = self.slots.get_mut(&slot) {
             *state = Slot::Idle;
         }
-        self.resolve_orphans(now, Some(slot));
+        self.settle_proven(now, Some(slot));
     }
 
     /// Puts an attempt's end among the changes to store, and the job back in line if it goes there.
@@ -137,8 +137,7 @@ impl Lane {
             settlement.lane = Some(self.state.clone());
         }
         settlement.breaker = breaker;
-        self.budgets.roll(now);
-        self.budgets.settle(&settlement.call);
+        self.gate.settle(&settlement.call, now);
         self.unsettled += 1;
         if let Some(entry) = concluded.back_in_line {
             self.line.insert(entry, now);
@@ -201,7 +200,7 @@ impl Lane {
         let Staged {
             mut entry, place, ..
         } = staged;
-        self.budgets.release(entry.id);
+        self.gate.release(entry.id);
         self.transitions
             .push(Transition::Unstage { job_id: entry.id });
         entry.due_at = None;
@@ -226,7 +225,7 @@ impl Lane {
             (Transition::Requeue { .. }, Ok(Applied::Job(job)))
                 if !self.cancelling.contains_key(&job.id) =>
             {
-                self.forget_shelved(job.id);
+                self.gate.forget(job.id);
                 self.line.release(job.entry(), now);
             }
             (Transition::Cancel { job_id, .. }, _) => {
@@ -244,7 +243,7 @@ impl Lane {
         }
         if let Ok(Applied::Chain { others, .. }) = verdict {
             for job in others {
-                self.forget_shelved(job.id);
+                self.gate.forget(job.id);
                 if job.status.is_terminal() {
                     self.line.remove(job.id);
                 } else if !self.cancelling.contains_key(&job.id) {
@@ -267,7 +266,7 @@ impl Lane {
                 Ok(Applied::Dispatch(dispatch)) => staged.dispatch = Some(Arc::clone(dispatch)),
                 _ => {
                     track.stage.take(id);
-                    self.budgets.release(id);
+                    self.gate.release(id);
                 }
             }
             return;
@@ -293,7 +292,7 @@ impl Lane {
         }
         let Ok(Applied::Dispatch(dispatch)) = verdict else {
             if let Some(id) = state.job_id() {
-                self.budgets.release(id);
+                self.gate.release(id);
             }
             *state = Slot::Idle;
             return;
@@ -325,11 +324,10 @@ impl Lane {
             track.stage.insert(staged);
             return;
         }
-        if let Some(orphan) = self.orphans.get_mut(&id) {
-            orphan.job.priority = priority;
+        if self.recovery.reprioritise(id, priority) {
             return;
         }
-        if self.forget_shelved(id)
+        if self.gate.forget(id)
             && let Some(mut entry) = self.line.remove(id)
         {
             entry.priority = priority;

@@ -83,7 +83,7 @@ impl Lane {
             oldest_ready: oldest_staged.chain(self.line.oldest_ready()).min(),
             waiting: self.line.due_len(),
             parked: self.line.parked_len(),
-            over_budget: self.shelf.len(),
+            over_budget: self.gate.waiting(),
             shortage: self.shortage(),
             staged,
             in_flight: self.in_flight(),
