@@ -38,8 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, Cost, Day, HoldScope,
-    JobEntry, JobId, Request, Settings, SlotId, Standing, Submission, SubmissionError, Timestamp,
-    Usage, WorstCase,
+    JobEntry, JobId, NotAdmitted, Request, Settings, SlotId, Standing, Submission, SubmissionError,
+    Timestamp, Usage, WorstCase,
 };
 use crate::policy::budget::Ledger;
 use crate::policy::conclude::Finished;
@@ -209,12 +209,9 @@ pub enum SubmitError {
     /// The store refused it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// An operator closed the intake: nothing new is taken until the lane is resumed.
-    #[error("the intake is closed until an operator resumes the lane")]
-    IntakeClosed,
-    /// The budgets do not let it in.
+    /// The job is new and not let in.
     #[error(transparent)]
-    OverBudget(Box<BudgetRefusal>),
+    NotAdmitted(#[from] NotAdmitted),
     /// The store failed; whether the job is on disk is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -253,10 +250,6 @@ pub struct Committed {
     pub verdicts: Vec<Verdict>,
 }
 
-/// The most jobs that may wait while the intake is closed. The store refuses a new job by it, and still
-/// answers who asks again for one that it has.
-pub const CLOSED_QUEUE_JOBS: u64 = 0;
-
 /// What an insert's verdict means to its submitter.
 pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
     match verdict {
@@ -268,9 +261,7 @@ pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted,
             job_id: job.id,
             created: false,
         }),
-        Some(Err(Refusal::QueueFull {
-            limit: CLOSED_QUEUE_JOBS,
-        })) => Err(SubmitError::IntakeClosed),
+        Some(Err(Refusal::NotAdmitted(why))) => Err(why.into()),
         Some(Err(refusal)) => Err(refusal.into()),
         _ => Err(SubmitError::Unknown),
     }
@@ -456,4 +447,117 @@ pub enum SupervisorMsg {
     /// Stop everything. Open calls should have ended before: one that has not is closed, and found as
     /// interrupted at the next start.
     Shutdown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Account, LaneState, Limit, NotAdmitted, OverBudget, Pause, Period};
+    use crate::policy::lane::admission::Intake;
+    use crate::ports::Store;
+    use crate::testing::{MemoryStore, sample};
+
+    fn over_budget() -> BudgetRefusal {
+        BudgetRefusal::UsedUp {
+            standing: Standing {
+                account: Account {
+                    budget: "day".into(),
+                    user: None,
+                    model: None,
+                },
+                limit: Limit::Tokens(100),
+                period: Period::Day,
+                over: OverBudget::Refuse,
+                spent: 90,
+                reserved: 0,
+                in_doubt: 0,
+                warned: false,
+                short: false,
+                until: Timestamp::default(),
+            },
+            needed: 20,
+        }
+    }
+
+    /// Each reason with the lanes that give it: one that is new does not compile until it is here.
+    fn case(why: &NotAdmitted) -> (LaneState, bool, Settings, Option<BudgetRefusal>) {
+        let (mut state, mut stopping) = (LaneState::default(), false);
+        let (mut settings, mut over) = (Settings::default(), None);
+        match why {
+            NotAdmitted::Closed(pause) => state.draining = Some(pause.clone()),
+            NotAdmitted::Stopping => stopping = true,
+            NotAdmitted::QueueFull { limit } => settings.max_queue_jobs = *limit,
+            NotAdmitted::OverBudget(refusal) => over = Some((**refusal).clone()),
+        }
+        (state, stopping, settings, over)
+    }
+
+    /// Submits as every way in does.
+    fn submit(
+        store: &MemoryStore,
+        intake: &Intake<'_>,
+        settings: &Settings,
+        n: u8,
+        key: Option<&str>,
+        over: Option<BudgetRefusal>,
+    ) -> Result<Submitted, SubmitError> {
+        let mut submission = Submission::prompt("hi").unwrap();
+        submission.idempotency_key = key.map(str::to_owned);
+        let id = JobId::from_bytes([n; 16]);
+        let new = submission.into_job(settings, id, sample::START)?;
+        let new = intake.admit(new, over)?;
+        let inserted = store.commit(&[Transition::Insert(Box::new(new))]);
+        submitted(inserted.unwrap().pop())
+    }
+
+    fn jobs(store: &MemoryStore) -> u64 {
+        store.counts().unwrap().total()
+    }
+
+    #[test]
+    fn every_reason_is_told_at_the_door_and_asking_again_is_answered() {
+        let closed = Pause {
+            since: sample::START,
+            reason: Some("moving".to_owned()),
+        };
+        let reasons = [
+            (
+                NotAdmitted::Closed(closed),
+                "the lane takes no new jobs until an operator resumes it: moving",
+            ),
+            (NotAdmitted::Stopping, "it is shutting down"),
+            (
+                NotAdmitted::QueueFull { limit: 1 },
+                "the queue is full: 1 jobs are waiting; try again later",
+            ),
+            (
+                NotAdmitted::OverBudget(Box::new(over_budget())),
+                "the job may come to 20 tokens, and of budget day 10 tokens are left until \
+                 1970-01-01T00:00:00.000Z; it was not taken",
+            ),
+        ];
+        for (why, told) in reasons {
+            let (state, stopping, settings, over) = case(&why);
+            let store = MemoryStore::new();
+            let open = LaneState::default();
+            let was_open = Intake::new(&settings, &open);
+            let first = submit(&store, &was_open, &settings, 1, Some("a"), None).unwrap();
+            assert!(first.created);
+
+            let intake = Intake::new(&settings, &state).stopping(stopping);
+            let ask = |n, key| submit(&store, &intake, &settings, n, key, over.clone());
+            let again = ask(2, Some("a")).unwrap();
+            assert_eq!(
+                (again.job_id, again.created),
+                (first.job_id, false),
+                "{why:?}"
+            );
+            for key in [None, Some("b")] {
+                let refused = ask(3, key).unwrap_err();
+                assert_eq!(refused.to_string(), told);
+                assert!(matches!(refused, SubmitError::NotAdmitted(is) if is == why));
+            }
+            assert_eq!(jobs(&store), 1, "{why:?}");
+        }
+    }
 }

@@ -20,11 +20,11 @@ impl Admission {
     #[must_use]
     pub fn refuses(&self, waiting: u64) -> Option<NotAdmitted> {
         match self {
-            Self::Open { max_queue_jobs } => (waiting >= *max_queue_jobs).then_some(
-                NotAdmitted::QueueFull {
+            Self::Open { max_queue_jobs } => {
+                (waiting >= *max_queue_jobs).then_some(NotAdmitted::QueueFull {
                     limit: *max_queue_jobs,
-                },
-            ),
+                })
+            }
             Self::Refused(why) => Some(why.clone()),
         }
     }

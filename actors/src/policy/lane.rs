@@ -17,34 +17,37 @@
 //! 3. An open attempt that a restart finds is left alone until its slot's caller is ready: only
 //!    then it is known that no call is open.
 
+pub mod admission;
 mod afford;
 mod dispatch;
 mod gate;
+mod orders;
 mod recovery;
 mod routes;
 mod settle;
 mod shelf;
+mod tracks;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallRecord, DEFAULT_LANE,
-    HoldScope, Job, JobEntry, JobId, LaneState, Pause, Settings, SlotId, Timestamp, limits,
+    AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Job, JobEntry, JobId, LaneState, Settings,
+    SlotId, Timestamp,
 };
-use crate::policy::adaptive;
 use crate::policy::conclude::Concluded;
 use crate::policy::hold;
-use crate::policy::pace::Pace;
 use crate::policy::ready::Line;
-use crate::policy::slot::{Slot, Stage, Staged, attempt_of};
+use crate::policy::slot::{Slot, Staged, attempt_of};
 use crate::policy::transition::{Applied, Dispatch, Refusal, Transition};
 use crate::ports::Recovered;
 
+use admission::Intake;
 use gate::Gate;
 use recovery::Recovery;
 use routes::Routes;
+use tracks::Track;
 pub use view::{LaneSnapshot, LaneView};
 
 /// Something to be done, in this order.
@@ -103,15 +106,6 @@ pub enum CancelPath {
     Commit,
     /// Its call is being closed: the answer is in its settlement.
     Settlement,
-}
-
-/// What a lane has beside its rules and what it must remember ([`crate::model::LaneCondition`]).
-#[derive(Debug)]
-struct Track {
-    stage: Stage,
-    pace: Pace,
-    /// Its pace lets nothing start before this moment.
-    not_before: Option<Timestamp>,
 }
 
 /// The lanes.
@@ -186,94 +180,6 @@ impl Lane {
         }
         lane.fit_tracks(now);
         lane
-    }
-
-    /// What the lanes' pace goes on from after a restart: the calls of the last minutes. Those that are
-    /// still open are added from what the store told.
-    pub fn restore_pace(&mut self, calls: &[CallRecord], now: Timestamp) {
-        let ended = calls.iter().map(|call| {
-            let tokens = call.usage.total_tokens;
-            (call.started_at, call.job_id, call.model.as_str(), tokens)
-        });
-        let open = self.recovery.jobs().filter_map(|job| {
-            let (open, tokens) = (job.open?, u64::from(job.estimated_tokens));
-            // A staged one may have been sent at any moment since it was staged, even just now.
-            let at = match open.phase {
-                AttemptPhase::Started => open.at,
-                AttemptPhase::Staged => now,
-            };
-            Some((at, job.id, job.sent_to(), tokens))
-        });
-        let starts: Vec<_> = ended.chain(open).collect();
-        for (name, track) in &mut self.tracks {
-            let of_lane = starts
-                .iter()
-                .filter(|(_, _, model, _)| self.settings.lane_of(model) == name)
-                .map(|(at, job, _, tokens)| (*at, *job, *tokens));
-            track.pace.restore(of_lane, now);
-        }
-    }
-
-    /// Gives every configured lane its track, with its rules; what a lane that is gone had staged goes
-    /// back in line.
-    fn fit_tracks(&mut self, now: Timestamp) {
-        let settings = Arc::clone(&self.settings);
-        for (name, rules) in settings.all_lanes() {
-            match self.tracks.get_mut(name) {
-                Some(track) => track.pace.configure(rules.pace),
-                None => {
-                    let track = Track {
-                        stage: Stage::new(limits::STAGED_AHEAD_MAX),
-                        pace: Pace::new(rules.pace),
-                        not_before: None,
-                    };
-                    self.tracks.insert(name.to_owned(), track);
-                }
-            }
-            let learnt = self.state.lanes.get(name).and_then(|lane| lane.learnt);
-            let fitted = rules.auto.map(|auto| match learnt {
-                Some(learnt) => adaptive::fitted(learnt, &auto, rules.max_concurrency),
-                None => adaptive::begin(&auto, rules.max_concurrency, now),
-            });
-            if learnt != fitted {
-                self.state.lanes.entry(name.to_owned()).or_default().learnt = fitted;
-            }
-        }
-        let gone: Vec<String> = self
-            .tracks
-            .keys()
-            .filter(|name| *name != DEFAULT_LANE && !settings.lanes.contains_key(*name))
-            .cloned()
-            .collect();
-        for name in gone {
-            let stage = self
-                .tracks
-                .remove(&name)
-                .map(|mut track| track.stage.take_where(|_| true));
-            for staged in stage.into_iter().flatten() {
-                self.unstage(staged, now);
-            }
-            self.state.lanes.remove(&name);
-        }
-        hold::tidy(&mut self.state);
-        self.routes.forget();
-    }
-
-    /// Another key or base URL than when a hold began: the operator acted, and what was held or learnt
-    /// is about another account.
-    fn operator_may_have_acted(&mut self) {
-        let digest = self.settings.endpoint.digest();
-        let changed = self
-            .state
-            .endpoint_digest
-            .as_ref()
-            .is_some_and(|old| *old != digest);
-        self.endpoint_digest = digest;
-        if changed {
-            self.state.endpoint_digest = None;
-            hold::forget_account(&mut self.state);
-            self.state_changed();
-        }
     }
 
     /// Puts the lanes' state among the changes to store.
@@ -410,156 +316,6 @@ impl Lane {
         self.go_on(now)
     }
 
-    /// Somebody gives a job up.
-    #[must_use]
-    pub fn cancel(&mut self, id: JobId, now: Timestamp) -> (CancelPath, Vec<Effect>) {
-        if self.recovery.has(id) {
-            self.runs.extend(self.recovery.cancel(id));
-            // A task that waits to be fetched ends at once; others when their call is seen to be closed.
-            self.settle_proven(now, None);
-            return (CancelPath::Settlement, self.go_on(now));
-        }
-        if self.cancel_in_slot(id) {
-            return (CancelPath::Settlement, self.go_on(now));
-        }
-        self.gate.forget(id);
-        self.line.remove(id);
-        for track in self.tracks.values_mut() {
-            if track.stage.take(id).is_some() {
-                self.gate.release(id);
-            }
-        }
-        *self.cancelling.entry(id).or_default() += 1;
-        self.transitions.push(Transition::Cancel {
-            job_id: id,
-            at: now,
-        });
-        (CancelPath::Commit, self.go_on(now))
-    }
-
-    fn cancel_in_slot(&mut self, id: JobId) -> bool {
-        let Some((slot_id, slot)) = self.slots.iter_mut().find(|(_, s)| s.job_id() == Some(id))
-        else {
-            return false;
-        };
-        match slot {
-            Slot::Starting { cancelled, .. } => *cancelled = true,
-            Slot::Busy {
-                dispatch,
-                cancelled,
-                ..
-            } => {
-                *cancelled = true;
-                self.runs.push(Effect::Abort {
-                    slot: *slot_id,
-                    job_id: id,
-                    attempt: attempt_of(dispatch),
-                });
-            }
-            Slot::Unknown | Slot::Idle => return false,
-        }
-        true
-    }
-
-    /// Somebody puts a failed, cancelled or set-aside job back in line.
-    #[must_use]
-    pub fn requeue(&mut self, id: JobId, now: Timestamp) -> Vec<Effect> {
-        self.transitions.push(Transition::Requeue { job_id: id });
-        self.go_on(now)
-    }
-
-    /// Somebody changes a pending job's priority.
-    #[must_use]
-    pub fn reprioritise(&mut self, id: JobId, priority: i32, now: Timestamp) -> Vec<Effect> {
-        self.transitions.push(Transition::Reprioritise {
-            job_id: id,
-            priority,
-        });
-        self.go_on(now)
-    }
-
-    /// An operator pauses every lane.
-    #[must_use]
-    pub fn pause(&mut self, reason: Option<String>, now: Timestamp) -> Vec<Effect> {
-        self.state.paused = Some(Pause { since: now, reason });
-        self.state_changed();
-        self.go_on(now)
-    }
-
-    /// An operator closes the intake: what waits is worked off.
-    #[must_use]
-    pub fn close_intake(&mut self, reason: Option<String>, now: Timestamp) -> Vec<Effect> {
-        self.state.draining = Some(Pause { since: now, reason });
-        self.state_changed();
-        self.go_on(now)
-    }
-
-    /// An operator resumes: pause and every hold end, the intake is open.
-    #[must_use]
-    pub fn resume(&mut self, now: Timestamp) -> Vec<Effect> {
-        hold::release_all(&mut self.state);
-        self.fit_tracks(now);
-        self.state_changed();
-        self.go_on(now)
-    }
-
-    /// An operator ends one hold. Tells whether there was one.
-    #[must_use]
-    pub fn release(&mut self, scope: &HoldScope, now: Timestamp) -> (bool, Vec<Effect>) {
-        let was = hold::release(&mut self.state, scope);
-        if was {
-            self.state_changed();
-        }
-        (was, self.go_on(now))
-    }
-
-    /// The settings changed. Another key or base URL ends what was held for the old account; another
-    /// meaning of a code ends what it held.
-    #[must_use]
-    pub fn configure(&mut self, settings: Arc<Settings>, now: Timestamp) -> Vec<Effect> {
-        let before = std::mem::replace(&mut self.settings, Arc::clone(&settings));
-        self.unstage_reordered(&before, now);
-        let codes: Vec<String> = self
-            .state
-            .holds()
-            .map(|(_, hold)| hold.code.clone())
-            .collect();
-        for code in codes {
-            if before.policy.get(&code) != settings.policy.get(&code)
-                && hold::release_code(&mut self.state, &code)
-            {
-                self.state_changed();
-            }
-        }
-        self.operator_may_have_acted();
-        // Tasks of another account can't be fetched.
-        self.settle_proven(now, None);
-        let known = self.state.clone();
-        self.fit_tracks(now);
-        if self.state != known {
-            self.state_changed();
-        }
-        self.line.configure(&settings);
-        // Prices, bounds and fallbacks decide what fits, too.
-        self.gate.look_at_all();
-        self.go_on(now)
-    }
-
-    /// A lane's jobs go by another order now: places under the old one say nothing beside the new, so
-    /// what was staged by them goes back in line.
-    fn unstage_reordered(&mut self, before: &Settings, now: Timestamp) {
-        let settings = Arc::clone(&self.settings);
-        let mut astray = Vec::new();
-        for (name, track) in &mut self.tracks {
-            if before.rules_of(name).order != settings.rules_of(name).order {
-                astray.extend(track.stage.take_where(|_| true));
-            }
-        }
-        for staged in astray {
-            self.unstage(staged, now);
-        }
-    }
-
     /// The breaker changed its state between calls.
     #[must_use]
     pub fn breaker_changed(
@@ -579,34 +335,6 @@ impl Lane {
     #[must_use]
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         self.go_on(now)
-    }
-
-    /// Sends nothing more; staged attempts are taken back. [`Lane::is_drained`] tells the end.
-    #[must_use]
-    pub fn drain(&mut self, now: Timestamp) -> Vec<Effect> {
-        self.stopping = true;
-        let mut staged = Vec::new();
-        for track in self.tracks.values_mut() {
-            staged.extend(track.stage.take_where(|_| true));
-        }
-        for staged in staged {
-            self.unstage(staged, now);
-        }
-        self.go_on(now)
-    }
-
-    /// Closes every open call, as at the end of a shutdown's patience.
-    #[must_use]
-    pub fn abort_all(&mut self) -> Vec<Effect> {
-        let busy = self.slots.iter().filter_map(|(slot, state)| match state {
-            Slot::Busy { dispatch, .. } => Some(Effect::Abort {
-                slot: *slot,
-                job_id: dispatch.job.id,
-                attempt: attempt_of(dispatch),
-            }),
-            _ => None,
-        });
-        busy.chain(self.recovery.aborts()).collect()
     }
 
     // ---- what can be asked of it -------------------------------------------------------------
@@ -647,6 +375,12 @@ impl Lane {
     #[must_use]
     pub const fn state(&self) -> &LaneState {
         &self.state
+    }
+
+    /// What decides on new jobs.
+    #[must_use]
+    pub fn intake(&self) -> Intake<'_> {
+        Intake::new(&self.settings, &self.state).stopping(self.stopping)
     }
 
     /// The breaker as the lanes see it.

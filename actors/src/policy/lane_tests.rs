@@ -7,8 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    CallOutcome, Failure, FailureClass, HoldKind, JobStatus, LaneCondition, LaneRules,
-    ModelCondition, Request, Seq, Usage, UsageKey, UsageRow, code,
+    CallOutcome, CallRecord, DEFAULT_LANE, Failure, FailureClass, HoldKind, JobStatus,
+    LaneCondition, LaneRules, ModelCondition, Request, Seq, Usage, UsageKey, UsageRow, code,
+    limits,
 };
 use crate::policy::budget::Ledger;
 use crate::policy::conclude::{Circumstances, Finished, conclude};

@@ -12,9 +12,10 @@ use serde_json::value::RawValue;
 use super::delivery::DeliveryChange;
 use super::prune::{Prune, Pruned};
 use crate::model::{
-    AlertBook, AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome,
-    CallRecord, DeliveryId, Failure, FailureClass, Fingerprint, Job, JobId, JobStatus, LaneState,
-    OpenAttempt, Phase, Request, Reserve, SetAside, SlotId, Timestamp, code,
+    Admission, AlertBook, AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot,
+    CallOutcome, CallRecord, DeliveryId, Failure, FailureClass, Fingerprint, Job, JobId, JobStatus,
+    LaneState, NotAdmitted, OpenAttempt, Phase, Request, Reserve, SetAside, SlotId, Timestamp,
+    code,
 };
 
 /// What can happen to a job.
@@ -191,8 +192,8 @@ pub struct NewJob {
     pub request: Request,
     /// The request's digest; needed when the job has an idempotency key.
     pub fingerprint: Option<Fingerprint>,
-    /// Refuse when so many jobs wait already.
-    pub max_queue_jobs: u64,
+    /// Whether it is let in.
+    pub admission: Admission,
 }
 
 /// What becomes of the job whose attempt ended.
@@ -446,12 +447,9 @@ pub enum Refusal {
     /// What the job asked for was pruned: there is nothing to send again.
     #[error("the job's request was pruned")]
     RequestPruned,
-    /// Too many jobs wait.
-    #[error("{limit} jobs are waiting already, which is the limit")]
-    QueueFull {
-        /// The limit in force.
-        limit: u64,
-    },
+    /// The job is new and not let in.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
 }
 
 /// Checks `happening` against the table.

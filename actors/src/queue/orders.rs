@@ -12,10 +12,10 @@ use crate::model::{
     BreakerSnapshot, BudgetRefusal, HoldScope, JobId, Settings, SlotId, Submission, Timestamp,
 };
 use crate::policy::lane::CancelPath;
-use crate::policy::transition::{Refusal, Transition};
+use crate::policy::transition::{NewJob, Refusal, Transition};
 use crate::protocol::{
-    Asking, BreakerMsg, CLOSED_QUEUE_JOBS, CallerMsg, CommitReply, CommitRequest, QueueMsg,
-    StoreMsg, SubmitError, Submitted, submitted,
+    Asking, BreakerMsg, CallerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError,
+    Submitted, submitted,
 };
 
 /// Answers at once. Nobody may be there any more to hear it.
@@ -32,49 +32,39 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         let id = self.ports.ids.job_id(now);
-        let mut new = match submission.into_job(&self.settings, id, now) {
-            Ok(new) => new,
-            Err(error) => return answer(reply, Err(error.into())),
+        let new = match self.let_in(submission, id, now) {
+            Ok(new) => Box::new(new),
+            Err(error) => return answer(reply, Err(error)),
         };
-        let mut refusal = None;
-        if self.lane.state().draining.is_some() {
-            new.max_queue_jobs = CLOSED_QUEUE_JOBS;
-        } else {
-            let job = &new.job;
-            refusal = self.lane.refuses(&job.user_id, &job.model, job.worst);
-            if refusal.is_some() {
-                // It may be a job that is there already.
-                new.max_queue_jobs = CLOSED_QUEUE_JOBS;
-            }
-        }
+        let request = |port| {
+            StoreMsg::Commit(CommitRequest {
+                transitions: vec![Transition::Insert(new)],
+                reply: CommitReply::Port(port),
+            })
+        };
         let store = self.store.clone();
         // The queue must not wait for the disk: a task of its own carries the answer.
         tokio::spawn(async move {
-            let answer = store
-                .call(
-                    |port| {
-                        StoreMsg::Commit(CommitRequest {
-                            transitions: vec![Transition::Insert(Box::new(new))],
-                            reply: CommitReply::Port(port),
-                        })
-                    },
-                    None,
-                )
-                .await;
-            let _ = reply.send(match answer {
-                Ok(CallResult::Success(Ok(mut verdicts))) => {
-                    match (submitted(verdicts.pop()), refusal) {
-                        (Err(SubmitError::IntakeClosed), Some(refusal)) => {
-                            Err(SubmitError::OverBudget(Box::new(refusal)))
-                        }
-                        (answer, _) => answer,
-                    }
-                }
+            let _ = reply.send(match store.call(request, None).await {
+                Ok(CallResult::Success(Ok(mut verdicts))) => submitted(verdicts.pop()),
                 Ok(CallResult::Success(Err(error))) => Err(error.into()),
                 _ => Err(SubmitError::Unknown),
             });
         });
         Ok(())
+    }
+
+    /// The job of a submission, if it is let in or may be there already.
+    fn let_in(
+        &self,
+        submission: Submission,
+        id: JobId,
+        now: Timestamp,
+    ) -> Result<NewJob, SubmitError> {
+        let new = submission.into_job(&self.settings, id, now)?;
+        let job = &new.job;
+        let over = self.lane.refuses(&job.user_id, &job.model, job.worst);
+        Ok(self.lane.intake().admit(new, over)?)
     }
 
     pub(super) fn wait(

@@ -30,8 +30,9 @@ pub use spared::*;
 
 use super::sample::{self, job_id, new_job};
 use crate::model::{
-    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day, Hold, HoldKind, Job,
-    JobStatus, LaneState, Pause, Request, Seq, Timestamp, UsageRow, limits,
+    Admission, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day, Hold,
+    HoldKind, Job, JobStatus, LaneState, NotAdmitted, Pause, Request, Seq, Timestamp, UsageRow,
+    limits,
 };
 use crate::policy::transition::{Applied, Dispatch, NewJob, Next, Refusal, Transition};
 use crate::ports::{
@@ -378,17 +379,15 @@ pub fn a_full_line_refuses_exactly_at_its_limit<S: Store>(open: Open<'_, S>) {
     let store = open();
     let limited = |n| {
         let mut new = keyed(n, &format!("k{n}"), "hi");
-        new.max_queue_jobs = 3;
+        new.admission = Admission::Open { max_queue_jobs: 3 };
         submit(new)
     };
     let batch: Vec<Transition> = (1..=5).map(limited).collect();
     let verdicts = commit(&store, &batch);
     assert!(verdicts[..3].iter().all(Result::is_ok));
+    let full = Refusal::NotAdmitted(NotAdmitted::QueueFull { limit: 3 });
     for verdict in &verdicts[3..] {
-        assert_eq!(
-            *verdict.as_ref().unwrap_err(),
-            Refusal::QueueFull { limit: 3 }
-        );
+        assert_eq!(*verdict.as_ref().unwrap_err(), full);
     }
     assert!(store.job(job_id(4)).unwrap().is_none());
     assert!(matches!(
@@ -397,10 +396,10 @@ pub fn a_full_line_refuses_exactly_at_its_limit<S: Store>(open: Open<'_, S>) {
     ));
     // A staged job still waits; one in flight does not.
     done(&store, &[sample::stage(1)]);
-    assert_eq!(refused(&store, limited(4)), Refusal::QueueFull { limit: 3 });
+    assert_eq!(refused(&store, limited(4)), full);
     done(&store, &[sample::start(1), limited(4)]);
     // A refused submission has not used its key up.
-    assert_eq!(refused(&store, limited(5)), Refusal::QueueFull { limit: 3 });
+    assert_eq!(refused(&store, limited(5)), full);
     done(&store, &[cancel(4), limited(5)]);
 }
 

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::{
-    Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Failure,
-    FailureClass, Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage, code,
+    Admission, Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency,
+    Failure, FailureClass, Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage, code,
 };
 use crate::policy::transition::{NewJob, Next, Settlement, Transition};
 
@@ -63,7 +63,9 @@ pub fn new_job(n: u64) -> NewJob {
         },
         request: Request::Prompt(format!("prompt {n}")),
         fingerprint: None,
-        max_queue_jobs: 1_000_000,
+        admission: Admission::Open {
+            max_queue_jobs: 1_000_000,
+        },
     }
 }
 

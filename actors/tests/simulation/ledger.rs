@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use onelane_actors::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId, JobStatus,
-    LaneRule, LaneState, Phase, Timestamp, UsageKey, UsageRow, code,
+    LaneRule, LaneState, NotAdmitted, Phase, Timestamp, UsageKey, UsageRow, code,
 };
 use onelane_actors::policy::transition::{
     Applied, Happening, Next, Refusal, Settlement, Transition, next_phase,
@@ -139,7 +139,9 @@ impl Ledger {
                 short(settlement.job_id)
             )),
             Transition::Insert(_) => match refusal {
-                Refusal::QueueFull { limit } if self.pending() < *limit => {
+                Refusal::NotAdmitted(NotAdmitted::QueueFull { limit })
+                    if self.pending() < *limit =>
+                {
                     Err(format!("refused for {limit} that are not waiting"))
                 }
                 Refusal::NotFound | Refusal::WrongStatus(_) | Refusal::NoSuchDependency(_) => {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use super::gate::{Around, Asks, Gate, less_urgent};
+use super::{Effect, Lane};
 use crate::model::{
     AttemptNo, Billing, BudgetRefusal, JobEntry, JobId, Reserve, Settings, Standing, Timestamp,
     WorstCase,
 };
 use crate::policy::budget::{BudgetNews, Fit, Ledger};
-use crate::policy::lane::gate::{Around, Asks, Gate, less_urgent};
-use crate::policy::lane::{Effect, Lane};
 use crate::policy::ready::Place;
 use crate::policy::slot::Slot;
 use crate::policy::worst;

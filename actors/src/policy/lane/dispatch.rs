@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
+use super::{Effect, Lane, routes};
 use crate::model::{
     BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, JobId, LaneRules, Reserve,
     SlotId, Timestamp, code, limits,
 };
 use crate::policy::budget::Fit;
 use crate::policy::hold;
-use crate::policy::lane::{Effect, Lane, routes};
 use crate::policy::ready::Place;
 use crate::policy::slot::{Sending, Slot, Staged};
 use crate::policy::transition::{Dispatch, Transition};

@@ -228,7 +228,7 @@ impl Gate {
 
     // ---- those that wait ---------------------------------------------------------------------
 
-    /// A job that was taken from the line does not fit: it goes back, or waits for room.
+    /// A job that was taken from the queue does not fit: it goes back, or waits for room.
     pub(super) fn turn_away(
         &mut self,
         place: Place,
@@ -263,7 +263,7 @@ impl Gate {
         }
     }
 
-    /// A job leaves the line, or takes another place in it: it does not wait for room any more. Tells
+    /// A job leaves the queue, or takes another place in it: it does not wait for room any more. Tells
     /// whether it did.
     pub(super) fn forget(&mut self, id: JobId) -> bool {
         let need = self.shelf.take(id);
@@ -310,7 +310,7 @@ impl Gate {
         self.soon = Some(around.now.plus_ms(1));
     }
 
-    /// Lets the first of those that wait for open calls of this account take its place in line, if it fits.
+    /// Lets the first of those that wait for open calls of this account take its place in the queue, if it fits.
     fn call_next(&mut self, account: &Account, around: &mut Around<'_>) {
         for _ in 0..limits::BUDGET_LOOKS_AT_ONCE {
             let Some(id) = self.shelf.first(account) else {
@@ -318,7 +318,7 @@ impl Gate {
             };
             self.look_at(id, around);
             if self.shelf.need(id).is_none() {
-                // It is in line again.
+                // It is in the queue again.
                 self.called.insert(account.clone());
                 return;
             }
@@ -447,7 +447,7 @@ mod tests {
     use crate::model::{Budget, BudgetRefusal, Limit, OverBudget, Period, Whose};
     use crate::testing::sample;
 
-    /// A gate with a line beside it, and no lane.
+    /// A gate with a queue beside it, and no lane.
     struct World {
         gate: Gate,
         line: Line,
@@ -542,7 +542,7 @@ mod tests {
             gate.feed(&mut around);
         }
 
-        /// Those that wait for room, in the line all the same.
+        /// Those that wait for room, in the queue all the same.
         fn parked(&self) -> usize {
             assert_eq!(self.line.parked_len(), self.gate.waiting());
             self.gate.waiting()
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_everybodys_is_shut_for_those_behind_and_nobody_leaves_the_line() {
+    fn an_account_of_everybodys_is_shut_for_those_behind_and_nobody_leaves_the_queue() {
         let mut world = world(Whose::All, 100);
         assert!(world.ask(&job(1, "ada", 70)));
         assert!(!world.ask(&job(2, "bob", 40)));

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::{Effect, Lane};
 use crate::model::{AttemptNo, AttemptPhase, Job, JobId, Settings, SlotId, Timestamp};
 use crate::policy::conclude::{self, Concluded};
 use crate::policy::judge::Sent;
-use crate::policy::lane::{Effect, Lane};
 use crate::policy::slot::{Sending, Slot};
 use crate::policy::transition::{Next, Transition};
 

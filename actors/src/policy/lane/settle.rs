@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::{Effect, Lane};
 use crate::model::{
     BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope, JobId,
     LaneCondition, ModelCondition, SlotId, Timestamp,
@@ -11,7 +12,6 @@ use crate::policy::adaptive;
 use crate::policy::conclude::Concluded;
 use crate::policy::hold;
 use crate::policy::judge::LaneEffect;
-use crate::policy::lane::{Effect, Lane};
 use crate::policy::slot::{Slot, Staged};
 use crate::policy::transition::{Applied, Refusal, Transition};
 

@@ -1,7 +1,7 @@
 //! What the lanes show of themselves: to tests, the admin API and the curious.
 
+use super::Lane;
 use crate::model::{BreakerState, LaneState, Timestamp};
-use crate::policy::lane::Lane;
 
 /// One lane among several.
 #[derive(Debug, Clone, PartialEq, Eq)]
