@@ -29,7 +29,7 @@ pub(crate) struct CallerArgs {
     pub(crate) slot: SlotId,
     pub(crate) ports: Ports,
     /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
-    /// for, whoever else was restarted meanwhile.
+    /// for, whichever actors were restarted meanwhile.
     pub(crate) house: watch::Receiver<House>,
 }
 
@@ -115,7 +115,7 @@ impl CallerState {
         if counted_tokens == 0 || self.ports.tokens.is_none() {
             return;
         }
-        // While the house is being restarted there is nobody to tell; it is one sample less.
+        // While the supervisor restarts the actors nobody hears of it; it is one sample less.
         if let Some(refs) = &self.house.borrow().refs {
             let _ = refs.cost.cast(CostMsg::Answered(Sample {
                 model: dispatch.job.sent_to().to_owned(),
@@ -234,7 +234,7 @@ impl CallerState {
         (outcome, Some(task))
     }
 
-    /// Puts a task on disk, asking again while the house is being restarted. `false`: the call was to
+    /// Puts a task on disk, asking again while the supervisor restarts the actors. `false`: the call was to
     /// be closed meanwhile.
     async fn store_task(
         &mut self,

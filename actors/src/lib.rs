@@ -14,7 +14,7 @@
 //! | `breaker`, [`cost`] | failures and spending |
 //! | [`samples`] | how far estimates are off |
 //!
-//! The way of a job: submitter -> store (on disk, acknowledged) -> queue (in line) -> staged on
+//! The way of a job: submitter -> store (on disk, acknowledged) -> queue -> staged on
 //! disk -> caller -> GLM -> queue (judged) -> store (one transaction) -> waiters and events.
 
 mod aborts;
@@ -46,7 +46,7 @@ use model::{Event, Settings, Timestamp};
 use policy::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
 
-/// Live events for whoever listens. A slow listener is told how many it missed.
+/// Live events for those who listen. A slow listener hears how many it missed.
 #[derive(Debug, Clone)]
 pub struct Events(broadcast::Sender<(Timestamp, Arc<Event>)>);
 

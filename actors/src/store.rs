@@ -207,7 +207,7 @@ fn ledger(store: &dyn Store, month: Day) -> Result<Ledger, StoreError> {
     }
 }
 
-/// Commits a batch and answers everybody: first the queue, so that a job is in line before its
+/// Commits a batch and answers everybody: first the queue, so that it has a job before its
 /// submitter hears of it.
 fn commit(
     store: Arc<dyn Store>,

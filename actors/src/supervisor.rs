@@ -2,7 +2,7 @@
 //!
 //! The order is callers > store > breaker > cost > queue. Callers come first because they depend on
 //! nobody: whatever else fails, an open call goes on and its outcome reaches the next queue. Every
-//! restart raises the generation. When restarts exceed their budget the house stops and says why.
+//! restart raises the generation. When restarts exceed their budget all actors stop, and the watch says why.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -45,13 +45,13 @@ impl Default for RestartBudget {
     }
 }
 
-/// What the house is built from.
+/// What the actors are built from.
 pub struct SupervisorArgs {
     /// The world outside.
     pub ports: Ports,
     /// How many restarts are borne.
     pub budget: RestartBudget,
-    /// Where the house is shown.
+    /// Where the running actors are shown.
     pub house: watch::Sender<House>,
     /// Where the breaker is shown.
     pub breaker: watch::Sender<BreakerSnapshot>,
@@ -407,7 +407,7 @@ impl SupervisorState {
         Ok(())
     }
 
-    /// Spawns the missing actors from `first` on and shows the house.
+    /// Spawns the missing actors from `first` on and shows them.
     async fn spawn_from(
         &mut self,
         myself: &ActorRef<SupervisorMsg>,

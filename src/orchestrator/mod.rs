@@ -107,7 +107,7 @@ impl std::fmt::Debug for Orchestrator {
     }
 }
 
-/// How long the facade waits for the house to change before it looks again.
+/// How long the facade waits for the supervisor before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How often a question was asked until it was answered.

@@ -22,6 +22,7 @@ mod afford;
 mod dispatch;
 mod gate;
 mod orders;
+mod outgoing;
 mod recovery;
 mod routes;
 mod settle;
@@ -45,6 +46,7 @@ use crate::ports::Recovered;
 
 use admission::Intake;
 use gate::Gate;
+use outgoing::Outgoing;
 use recovery::Recovery;
 use routes::Routes;
 use tracks::Track;
@@ -130,10 +132,7 @@ pub struct Lane {
     stopping: bool,
     breaker: BreakerSnapshot,
     unsettled: usize,
-    open_tickets: usize,
-    next_ticket: u64,
-    runs: Vec<Effect>,
-    transitions: Vec<Transition>,
+    out: Outgoing,
 }
 
 impl Lane {
@@ -163,16 +162,13 @@ impl Lane {
             stopping: false,
             breaker: recovered.breaker.unwrap_or_default(),
             unsettled: 0,
-            open_tickets: 0,
-            next_ticket: 1,
-            runs: Vec::new(),
-            transitions: Vec::new(),
+            out: Outgoing::new(),
         };
         lane.take_in(recovered.open, now);
         // On disk before any outcome of this generation is: the started attempts that show the
         // doubt now may be settled before the staged ones are.
         if lane.note_doubt() {
-            lane.transitions.push(Transition::Lane(lane.state.clone()));
+            lane.out.store(Transition::Lane(lane.state.clone()));
         }
         lane.operator_may_have_acted();
         if hold::release_disowned(&mut lane.state, &lane.settings) {
@@ -186,7 +182,7 @@ impl Lane {
     fn state_changed(&mut self) {
         hold::tidy(&mut self.state);
         self.routes.forget();
-        self.transitions.push(Transition::Lane(self.state.clone()));
+        self.out.store(Transition::Lane(self.state.clone()));
     }
 
     // ---- what is said to it ------------------------------------------------------------------
@@ -253,7 +249,7 @@ impl Lane {
     pub fn left_open(&mut self, slot: SlotId, left: LeftOpen, now: Timestamp) -> Vec<Effect> {
         if self.stopping {
             self.recovery.forget(left.job_id);
-            self.transitions.push(Transition::Task {
+            self.out.store(Transition::Task {
                 job_id: left.job_id,
                 attempt: left.attempt,
                 task: AsyncTask {
@@ -309,7 +305,7 @@ impl Lane {
     /// The store answered a commit.
     #[must_use]
     pub fn committed(&mut self, ticket: u64, verdicts: &[Verdict], now: Timestamp) -> Vec<Effect> {
-        self.open_tickets = self.open_tickets.saturating_sub(1);
+        self.out.answered();
         for (transition, verdict) in verdicts {
             self.acknowledged(ticket, transition, verdict, now);
         }
@@ -326,7 +322,7 @@ impl Lane {
     ) -> Vec<Effect> {
         self.breaker = snapshot.clone();
         if store {
-            self.transitions.push(Transition::Breaker(snapshot.clone()));
+            self.out.store(Transition::Breaker(snapshot.clone()));
         }
         self.go_on(now)
     }
@@ -342,7 +338,7 @@ impl Lane {
     /// Whether nothing is in flight and everything is stored.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.in_flight() == 0 && self.open_tickets == 0
+        self.in_flight() == 0 && self.out.is_stored()
     }
 
     /// Whether the job waits or runs: its end is still to come.
@@ -423,19 +419,6 @@ impl Lane {
         let found = self.recovery.jobs().map(Job::sent_to);
         let of_lane = found.filter(|model| self.settings.lane_of(model) == lane);
         self.taken_by(lane) + of_lane.count()
-    }
-
-    fn hand_out(&mut self) -> Vec<Effect> {
-        let mut effects = std::mem::take(&mut self.runs);
-        if !self.transitions.is_empty() {
-            effects.push(Effect::Commit {
-                ticket: self.next_ticket,
-                transitions: std::mem::take(&mut self.transitions),
-            });
-            self.next_ticket += 1;
-            self.open_tickets += 1;
-        }
-        effects
     }
 }
 

@@ -131,7 +131,7 @@ impl Lane {
         }
     }
 
-    /// A job that was taken from the line does not fit into a budget.
+    /// A job that was taken from the queue does not fit into a budget.
     pub(super) fn make_wait(
         &mut self,
         place: Place,

@@ -14,7 +14,7 @@ use crate::policy::ready::Place;
 use crate::policy::slot::{Sending, Slot, Staged};
 use crate::policy::transition::{Dispatch, Transition};
 
-/// What a lane sends next: staged, or taken from the line.
+/// What a lane sends next: staged, or taken from the queue.
 enum Candidate {
     Staged(Staged),
     Waiting(Place, JobEntry),
@@ -60,10 +60,7 @@ impl Lane {
         self.feed(now);
         self.fetch_tasks(now);
         let settings = Arc::clone(&self.settings);
-        let settling = self
-            .transitions
-            .iter()
-            .any(|t| matches!(t, Transition::Settle(_)));
+        let settling = self.out.is_settling();
         for (name, rules) in settings.all_lanes() {
             if let Some(track) = self.tracks.get_mut(name) {
                 track.not_before = None;
@@ -79,11 +76,11 @@ impl Lane {
             self.stage_ahead(name, now);
         }
         self.retire_callers();
-        self.hand_out()
+        self.out.hand_out()
     }
 
     /// Makes the routes anew where a hold or the settings changed them. What was staged for a lane that
-    /// it may not take any more goes back in line.
+    /// it may not take any more goes back into the queue.
     fn reroute(&mut self, now: Timestamp) {
         let mut routes = std::mem::take(&mut self.routes);
         let called = |model: &str| self.is_called(model);
@@ -212,7 +209,7 @@ impl Lane {
                 code::DEADLINE,
                 format!("the job's deadline passed before it was done{why}"),
             );
-            self.transitions.push(Transition::Fail {
+            self.out.store(Transition::Fail {
                 job_id: entry.id,
                 failure,
                 at: now,
@@ -265,7 +262,7 @@ impl Lane {
         Some(Candidate::Waiting(place, entry))
     }
 
-    /// Gives the slot to the lane's most urgent job, staged or in line, if its pace allows. `settling`:
+    /// Gives the slot to the lane's most urgent job, staged or in the queue, if its pace allows. `settling`:
     /// the step stores an outcome, so a start may ride with it and the call need not wait (rule 2).
     fn send(&mut self, lane: &str, slot: SlotId, settling: bool, now: Timestamp) -> bool {
         if !self.has_next(lane) || !self.pace_allows(lane, 0, now) {
@@ -320,7 +317,7 @@ impl Lane {
                 entry
             }
         };
-        self.transitions.push(Transition::Start {
+        self.out.store(Transition::Start {
             job_id: entry.id,
             slot,
             at: now,
@@ -330,7 +327,7 @@ impl Lane {
         let state = Slot::Starting {
             entry,
             sending,
-            ticket: self.next_ticket,
+            ticket: self.out.ticket(),
             cancelled: false,
         };
         self.slots.insert(slot, state);
@@ -383,7 +380,7 @@ impl Lane {
         })
     }
 
-    /// A job that may not take this way any more goes back in line, and the routes are made anew.
+    /// A job that may not take this way any more goes back into the queue, and the routes are made anew.
     fn lead_away(&mut self, next: Candidate, now: Timestamp) {
         self.routes.forget();
         match next {
@@ -399,8 +396,7 @@ impl Lane {
             Candidate::Waiting(place, entry) => (place, entry),
             Candidate::Staged(staged) => {
                 let (place, mut entry) = (staged.place, staged.entry);
-                self.transitions
-                    .push(Transition::Unstage { job_id: entry.id });
+                self.out.store(Transition::Unstage { job_id: entry.id });
                 entry.due_at = None;
                 (place, entry)
             }
@@ -437,7 +433,7 @@ impl Lane {
         sending: Sending,
         now: Timestamp,
     ) {
-        self.transitions.push(Transition::Start {
+        self.out.store(Transition::Start {
             job_id: dispatch.job.id,
             slot,
             at: now,
@@ -450,11 +446,11 @@ impl Lane {
             cancelled: false,
         };
         self.slots.insert(slot, busy);
-        self.runs.push(Effect::Run {
+        self.out.act([Effect::Run {
             slot,
             dispatch,
             cancelled: false,
-        });
+        }]);
     }
 
     /// Keeps the lane's most urgent jobs on record ahead of its busy slots. What is more urgent than
@@ -509,12 +505,12 @@ impl Lane {
                     continue;
                 }
             };
-            self.transitions.push(Transition::Stage {
+            self.out.store(Transition::Stage {
                 job_id: entry.id,
                 at: now,
                 reserve,
             });
-            let ticket = self.next_ticket;
+            let ticket = self.out.ticket();
             if let Some(track) = self.tracks.get_mut(lane) {
                 track.stage.insert(Staged {
                     entry,
@@ -539,7 +535,7 @@ impl Lane {
             .collect();
         for slot in surplus {
             self.slots.remove(&slot);
-            self.runs.push(Effect::Retire { slot });
+            self.out.act([Effect::Retire { slot }]);
         }
     }
 }

@@ -554,10 +554,7 @@ mod tests {
         let mut world = each(100);
         assert!(world.ask(&job(1, "ada", 70)));
         assert!(!world.ask(&job(2, "ada", 40)));
-        assert!(
-            world.ask(&job(3, "bob", 40)),
-            "bob has an account of his own"
-        );
+        assert!(world.ask(&job(3, "bob", 40)), "bob has another account");
         assert_eq!(world.parked(), 1);
         world.feed();
         assert_eq!(world.parked(), 1, "nothing has ended");

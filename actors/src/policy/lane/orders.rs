@@ -13,7 +13,7 @@ impl Lane {
     #[must_use]
     pub fn cancel(&mut self, id: JobId, now: Timestamp) -> (CancelPath, Vec<Effect>) {
         if self.recovery.has(id) {
-            self.runs.extend(self.recovery.cancel(id));
+            self.out.act(self.recovery.cancel(id));
             // A task that waits to be fetched ends at once; others when their call is seen to be closed.
             self.settle_proven(now, None);
             return (CancelPath::Settlement, self.go_on(now));
@@ -29,7 +29,7 @@ impl Lane {
             }
         }
         *self.cancelling.entry(id).or_default() += 1;
-        self.transitions.push(Transition::Cancel {
+        self.out.store(Transition::Cancel {
             job_id: id,
             at: now,
         });
@@ -49,28 +49,28 @@ impl Lane {
                 ..
             } => {
                 *cancelled = true;
-                self.runs.push(Effect::Abort {
+                self.out.act([Effect::Abort {
                     slot: *slot_id,
                     job_id: id,
                     attempt: attempt_of(dispatch),
-                });
+                }]);
             }
             Slot::Unknown | Slot::Idle => return false,
         }
         true
     }
 
-    /// Somebody puts a failed, cancelled or set-aside job back in line.
+    /// Somebody puts a failed, cancelled or set-aside job back into the queue.
     #[must_use]
     pub fn requeue(&mut self, id: JobId, now: Timestamp) -> Vec<Effect> {
-        self.transitions.push(Transition::Requeue { job_id: id });
+        self.out.store(Transition::Requeue { job_id: id });
         self.go_on(now)
     }
 
     /// Somebody changes a pending job's priority.
     #[must_use]
     pub fn reprioritise(&mut self, id: JobId, priority: i32, now: Timestamp) -> Vec<Effect> {
-        self.transitions.push(Transition::Reprioritise {
+        self.out.store(Transition::Reprioritise {
             job_id: id,
             priority,
         });
@@ -145,7 +145,7 @@ impl Lane {
     }
 
     /// A lane's jobs go by another order now: places under the old one say nothing beside the new, so
-    /// what was staged by them goes back in line.
+    /// what was staged by them goes back into the queue.
     fn unstage_reordered(&mut self, before: &Settings, now: Timestamp) {
         let settings = Arc::clone(&self.settings);
         let mut astray = Vec::new();

@@ -213,8 +213,7 @@ impl Lane {
     /// queue.
     pub(super) fn take_in(&mut self, open: Vec<Job>, now: Timestamp) {
         for job in self.recovery.take_in(open, self.state.in_doubt) {
-            self.transitions
-                .push(Transition::Unstage { job_id: job.id });
+            self.out.store(Transition::Unstage { job_id: job.id });
             self.line.insert(job.entry(), now);
         }
     }
@@ -260,11 +259,11 @@ impl Lane {
                     model: job.sent_to().into(),
                     at: now,
                 },
-                ticket: self.next_ticket,
+                ticket: self.out.ticket(),
                 cancelled: false,
             };
             self.slots.insert(slot, state);
-            self.transitions.push(Transition::Resume {
+            self.out.store(Transition::Resume {
                 job_id: job.id,
                 slot,
                 crashed,

@@ -1,4 +1,4 @@
-//! The end of an attempt: what it leaves in the lanes' state, in the line, and among the changes to
+//! The end of an attempt: what it leaves in the lanes' state, in the queue, and among the changes to
 //! store; and what the store's answers mean.
 
 use std::sync::Arc;
@@ -115,7 +115,7 @@ impl Lane {
         self.settle_proven(now, Some(slot));
     }
 
-    /// Puts an attempt's end among the changes to store, and the job back in line if it goes there.
+    /// Puts an attempt's end among the changes to store, and the job back into the queue if it goes there.
     /// `changed`: the lanes' state has changed already.
     pub(super) fn settle(
         &mut self,
@@ -142,8 +142,7 @@ impl Lane {
         if let Some(entry) = concluded.back_in_line {
             self.line.insert(entry, now);
         }
-        self.transitions
-            .push(Transition::Settle(Box::new(settlement)));
+        self.out.store(Transition::Settle(Box::new(settlement)));
     }
 
     /// An answer of a model ends a series of throttle and overload answers, and a probe. Tells whether
@@ -201,8 +200,7 @@ impl Lane {
             mut entry, place, ..
         } = staged;
         self.gate.release(entry.id);
-        self.transitions
-            .push(Transition::Unstage { job_id: entry.id });
+        self.out.store(Transition::Unstage { job_id: entry.id });
         entry.due_at = None;
         self.line.put_back(place, entry, now);
     }
@@ -303,11 +301,11 @@ impl Lane {
             sending: sending.clone(),
             cancelled,
         };
-        self.runs.push(Effect::Run {
+        self.out.act([Effect::Run {
             slot,
             dispatch: Arc::clone(dispatch),
             cancelled,
-        });
+        }]);
     }
 
     fn reprioritised(&mut self, id: JobId, priority: i32, now: Timestamp) {
@@ -317,7 +315,7 @@ impl Lane {
             };
             staged.entry.priority = priority;
             staged.place = self.line.place_of(&staged.entry);
-            // A retry of it goes back in line by what the dispatch says.
+            // A retry of it goes back into the queue by what the dispatch says.
             if let Some(dispatch) = &mut staged.dispatch {
                 Arc::make_mut(dispatch).job.priority = priority;
             }

@@ -1,4 +1,4 @@
-//! Jobs that wait for room in a budget. They stay in line, parked: deadlines, cancels and new priorities
+//! Jobs that wait for room in a budget. They stay in the queue, parked: deadlines, cancels and new priorities
 //! find them there; the shelf knows what each waits for.
 
 use std::cmp::Reverse;

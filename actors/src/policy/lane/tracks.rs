@@ -45,7 +45,7 @@ impl Lane {
     }
 
     /// Gives every configured lane its track, with its rules; what a lane that is gone had staged goes
-    /// back in line.
+    /// back into the queue.
     pub(super) fn fit_tracks(&mut self, now: Timestamp) {
         let settings = Arc::clone(&self.settings);
         for (name, rules) in settings.all_lanes() {
