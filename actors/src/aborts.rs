@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{AttemptNo, JobId, SlotId};
+use onelane_core::model::{AttemptNo, JobId, SlotId};
 
 /// The tokens. Supervisor and queues share them: a queue can close a call that the queue before it sent.
 #[derive(Debug, Clone, Default)]

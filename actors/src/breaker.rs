@@ -5,10 +5,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 
 use crate::Ports;
-use crate::model::{BreakerSettings, BreakerSnapshot};
-use crate::policy::breaker::Breaker;
 use crate::protocol::{BreakerMsg, QueueMsg};
 use crate::timer::Timer;
+use onelane_core::judge::breaker::Breaker;
+use onelane_core::model::{BreakerSettings, BreakerSnapshot};
 
 pub(crate) struct BreakerArgs {
     pub(crate) ports: Ports,
@@ -175,10 +175,10 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::model::{BreakerState, Settings};
     use crate::ports::Clock;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
     use crate::{Events, Faults};
+    use onelane_core::model::{BreakerState, Settings};
 
     /// A queue that only listens.
     struct Listener(mpsc::UnboundedSender<BreakerSnapshot>);

@@ -14,15 +14,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
-use crate::model::{AsyncTask, Job, RequestId, SlotId, limits};
-use crate::policy::conclude::Finished;
-use crate::policy::slot::attempt_of;
-use crate::policy::transition::{Dispatch, Transition};
 use crate::ports::{GlmCall, GlmOutcome, TaskOutcome};
 use crate::protocol::{
     CallerMsg, CommitReply, CommitRequest, CostMsg, QueueMsg, RunOrder, Sample, StoreMsg,
 };
-use crate::runtime::House;
+use crate::runtime::Runtime;
+use onelane_core::judge::conclude::Finished;
+use onelane_core::life::{Dispatch, Transition};
+use onelane_core::model::{AsyncTask, Job, RequestId, SlotId, limits};
+use onelane_core::scheduler::slot::attempt_of;
 
 /// What a caller starts with.
 pub(crate) struct CallerArgs {
@@ -30,13 +30,13 @@ pub(crate) struct CallerArgs {
     pub(crate) ports: Ports,
     /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
     /// for, whichever actors were restarted meanwhile.
-    pub(crate) house: watch::Receiver<House>,
+    pub(crate) runtime: watch::Receiver<Runtime>,
 }
 
 pub(crate) struct CallerState {
     slot: SlotId,
     ports: Ports,
-    house: watch::Receiver<House>,
+    runtime: watch::Receiver<Runtime>,
     generation: u64,
     queue: Option<ActorRef<QueueMsg>>,
     last: Option<Finished>,
@@ -57,7 +57,7 @@ impl Actor for GlmCallerActor {
         Ok(CallerState {
             slot: args.slot,
             ports: args.ports,
-            house: args.house,
+            runtime: args.runtime,
             generation: 0,
             queue: None,
             last: None,
@@ -116,7 +116,7 @@ impl CallerState {
             return;
         }
         // While the supervisor restarts the actors nobody hears of it; it is one sample less.
-        if let Some(refs) = &self.house.borrow().refs {
+        if let Some(refs) = &self.runtime.borrow().refs {
             let _ = refs.cost.cast(CostMsg::Answered(Sample {
                 model: dispatch.job.sent_to().to_owned(),
                 request: Arc::clone(&dispatch.request),
@@ -250,8 +250,8 @@ impl CallerState {
         let stored = async {
             loop {
                 let (refs, stopped) = {
-                    let house = self.house.borrow_and_update();
-                    (house.refs.clone(), house.stopped.is_some())
+                    let runtime = self.runtime.borrow_and_update();
+                    (runtime.refs.clone(), runtime.stopped.is_some())
                 };
                 if stopped {
                     return false;
@@ -268,7 +268,7 @@ impl CallerState {
                         return true;
                     }
                 }
-                if self.house.changed().await.is_err() {
+                if self.runtime.changed().await.is_err() {
                     return false;
                 }
             }

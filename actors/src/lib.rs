@@ -2,8 +2,6 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`model`] | the nouns: job, attempt, failure, money, settings, limits |
-//! | [`policy`] | the decisions, pure: transitions, order, slots, retry, breaker, holds, prices |
 //! | [`ports`] | what the lane needs from the world: a store, GLM, a clock, ids |
 //! | [`protocol`] | what the actors say to each other |
 //! | [`supervisor`] | starts the actors and starts them anew |
@@ -21,16 +19,14 @@ mod aborts;
 mod breaker;
 mod caller;
 pub mod cost;
-pub mod model;
-pub mod policy;
 pub mod ports;
 pub mod protocol;
+mod publisher;
 mod queue;
 pub mod runtime;
 pub mod samples;
 mod store;
 pub mod supervisor;
-mod telling;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod timer;
@@ -42,8 +38,8 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
-use model::{Event, Settings, Timestamp};
-use policy::estimate::CountTokens;
+use onelane_core::model::{Event, Settings, Timestamp};
+use onelane_core::money::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
 
 /// Live events for those who listen. A slow listener hears how many it missed.

@@ -36,16 +36,16 @@ use std::sync::Arc;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{
-    AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, Cost, Day, HoldScope,
-    JobEntry, JobId, NotAdmitted, Request, Settings, SlotId, Standing, Submission, SubmissionError,
-    Timestamp, Usage, WorstCase,
+use crate::ports::{Decisions, Recovered, StoreError};
+use onelane_core::judge::conclude::Finished;
+use onelane_core::life::{Applied, Dispatch, Refusal, Transition};
+use onelane_core::model::{
+    AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus, Cost, Day,
+    HoldScope, JobEntry, JobId, NotAdmitted, Request, Settings, SlotId, Submission,
+    SubmissionError, Timestamp, Usage, WorstCase,
 };
-use crate::policy::budget::Ledger;
-use crate::policy::conclude::Finished;
-use crate::policy::lane::{LaneSnapshot, Verdict};
-use crate::policy::transition::{Applied, Dispatch, Refusal, Transition};
-use crate::ports::{Recovered, StoreError, Verdicts};
+use onelane_core::money::budget::Ledger;
+use onelane_core::scheduler::{Decision, SchedulerSnapshot};
 
 // ---- the queue -------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ pub enum QueueMsg {
     /// How the budgets stand.
     Budgets {
         /// The answer.
-        reply: RpcReplyPort<Vec<Standing>>,
+        reply: RpcReplyPort<Vec<BudgetStatus>>,
     },
     /// Whether the budgets let new jobs in.
     Affords {
@@ -147,7 +147,7 @@ pub enum QueueMsg {
     /// The lanes as they are.
     Snapshot {
         /// The answer.
-        reply: RpcReplyPort<LaneSnapshot>,
+        reply: RpcReplyPort<SchedulerSnapshot>,
     },
     /// Send nothing more; answer when nothing is in flight and everything is stored.
     Drain {
@@ -233,7 +233,7 @@ pub struct Submitted {
 /// A job that somebody wants to submit, as budgets see it.
 #[derive(Debug, Clone)]
 pub struct Asking {
-    /// Whose job.
+    /// BudgetScope job.
     pub user_id: String,
     /// For which model.
     pub model: String,
@@ -247,12 +247,12 @@ pub struct Committed {
     /// The queue's ticket.
     pub ticket: u64,
     /// What the store said of each change.
-    pub verdicts: Vec<Verdict>,
+    pub decisions: Vec<Decision>,
 }
 
-/// What an insert's verdict means to its submitter.
-pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
-    match verdict {
+/// What an insert's decision means to its submitter.
+pub fn submitted(decision: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
+    match decision {
         Some(Ok(Applied::Inserted(job))) => Ok(Submitted {
             job_id: job.id,
             created: true,
@@ -337,7 +337,7 @@ pub struct CommitRequest {
 #[derive(Debug)]
 pub enum CommitReply {
     /// To a reply port.
-    Port(RpcReplyPort<Result<Verdicts, StoreError>>),
+    Port(RpcReplyPort<Result<Decisions, StoreError>>),
     /// To the queue, under its ticket.
     Queue {
         /// The ticket.
@@ -369,7 +369,7 @@ pub enum BreakerMsg {
     Failed {
         /// The failure in short.
         reason: String,
-        /// Whether it opens the breaker by itself ([`crate::model::BreakerRule::Open`]).
+        /// Whether it opens the breaker by itself ([`onelane_core::model::BreakerRule::Open`]).
         at_once: bool,
         /// The breaker after it.
         reply: RpcReplyPort<BreakerSnapshot>,
@@ -452,14 +452,16 @@ pub enum SupervisorMsg {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Account, LaneState, Limit, NotAdmitted, OverBudget, Pause, Period};
-    use crate::policy::lane::admission::Intake;
     use crate::ports::Store;
     use crate::testing::{MemoryStore, sample};
+    use onelane_core::model::{
+        Account, Limit, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
+    };
+    use onelane_core::scheduler::admission::Intake;
 
     fn over_budget() -> BudgetRefusal {
         BudgetRefusal::UsedUp {
-            standing: Standing {
+            standing: BudgetStatus {
                 account: Account {
                     budget: "day".into(),
                     user: None,
@@ -480,8 +482,8 @@ mod tests {
     }
 
     /// Each reason with the lanes that give it: one that is new does not compile until it is here.
-    fn case(why: &NotAdmitted) -> (LaneState, bool, Settings, Option<BudgetRefusal>) {
-        let (mut state, mut stopping) = (LaneState::default(), false);
+    fn case(why: &NotAdmitted) -> (SchedulerState, bool, Settings, Option<BudgetRefusal>) {
+        let (mut state, mut stopping) = (SchedulerState::default(), false);
         let (mut settings, mut over) = (Settings::default(), None);
         match why {
             NotAdmitted::Closed(pause) => state.draining = Some(pause.clone()),
@@ -539,7 +541,7 @@ mod tests {
         for (why, told) in reasons {
             let (state, stopping, settings, over) = case(&why);
             let store = MemoryStore::new();
-            let open = LaneState::default();
+            let open = SchedulerState::default();
             let was_open = Intake::new(&settings, &open);
             let first = submit(&store, &was_open, &settings, 1, Some("a"), None).unwrap();
             assert!(first.created);

@@ -1,4 +1,4 @@
-//! The queue actor: carries messages to and from the lane ([`crate::policy::lane`]), which decides.
+//! The queue actor: carries messages to and from the lane ([`onelane_core::scheduler`]), which decides.
 //! It owns the waiting jobs, the slots and those who wait for a job; nothing durable: a restart rebuilds it
 //! from the store.
 
@@ -16,11 +16,11 @@ use tokio::sync::watch;
 
 use crate::Ports;
 use crate::aborts::Aborts;
-use crate::model::{LaneState, Settings, SlotId, Timestamp};
-use crate::policy::lane::Lane;
 use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
-use crate::telling::Teller;
+use crate::publisher::Publisher;
 use crate::timer::Timer;
+use onelane_core::model::{SchedulerState, Settings, SlotId, Timestamp};
+use onelane_core::scheduler::Scheduler;
 use orders::answer;
 use waiters::Waiters;
 
@@ -34,7 +34,7 @@ pub(crate) struct QueueArgs {
     pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     pub(crate) aborts: Aborts,
     /// Where the lane's state is shown.
-    pub(crate) watch: watch::Sender<LaneState>,
+    pub(crate) watch: watch::Sender<SchedulerState>,
 }
 
 pub(crate) struct QueueState {
@@ -46,10 +46,10 @@ pub(crate) struct QueueState {
     callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     aborts: Aborts,
     settings: Arc<Settings>,
-    lane: Lane,
+    lane: Scheduler,
     /// The lane's state as it is on disk, for those who only look.
-    watch: watch::Sender<LaneState>,
-    teller: Teller,
+    watch: watch::Sender<SchedulerState>,
+    publisher: Publisher,
     waiters: Waiters,
     /// Slots whose callers the supervisor was asked for.
     asked_for: BTreeSet<SlotId>,
@@ -86,7 +86,7 @@ impl Actor for QueueActor {
             state.load_budgets(&settings, now).await?;
             state.step(|lane| lane.tick(now))?;
         }
-        state.teller.budgets(state.lane.take_budget_news(), now);
+        state.publisher.budgets(state.lane.take_budget_news(), now);
         if state.waiters.is_draining() && state.lane.is_drained() {
             state.waiters.drained();
         }

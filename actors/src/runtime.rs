@@ -34,7 +34,7 @@ pub struct Refs {
 
 /// The actors as they are now.
 #[derive(Debug, Clone, Default)]
-pub struct House {
+pub struct Runtime {
     /// Rises with every restart.
     pub generation: u64,
     /// The actors; `None` while the supervisor restarts them, and after the end.

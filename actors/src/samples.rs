@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use ractor::ActorRef;
 
-use crate::model::limits;
-use crate::policy::estimate::{self, CountTokens};
 use crate::protocol::{CostMsg, Sample};
+use onelane_core::model::limits;
+use onelane_core::money::estimate::{self, CountTokens};
 
 /// How far estimated prompts are from what GLM counted, over the calls that have both figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::Ports;
-use crate::model::{Day, JobEntry, limits};
-use crate::policy::budget::Ledger;
-use crate::policy::transition::Applied;
 use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
 use crate::protocol::{CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
+use onelane_core::life::Applied;
+use onelane_core::model::{Day, JobEntry, limits};
+use onelane_core::money::budget::Ledger;
 
 /// The right to commit, handed from one store actor to the next: a transaction that an actor left
 /// behind when it failed must not slip in after its successor has told what is on disk.
@@ -225,8 +225,8 @@ fn commit(
     let committed = store.commit(&transitions);
     // Before anybody hears of it: somebody who then shuts down and drops their handles finds the file closed.
     drop(store);
-    let verdicts = match committed {
-        Ok(verdicts) => verdicts,
+    let decisions = match committed {
+        Ok(decisions) => decisions,
         Err(error) => {
             for reply in replies {
                 if let CommitReply::Port(port) = reply {
@@ -236,9 +236,9 @@ fn commit(
             return Err(error);
         }
     };
-    let inserted: Vec<JobEntry> = verdicts
+    let inserted: Vec<JobEntry> = decisions
         .iter()
-        .filter_map(|verdict| match verdict {
+        .filter_map(|decision| match decision {
             Ok(Applied::Inserted(job)) => Some(job.entry()),
             _ => None,
         })
@@ -246,20 +246,20 @@ fn commit(
     let mut committed = Vec::new();
     let mut answers = Vec::new();
     let mut transitions = transitions.into_iter();
-    let mut verdicts = verdicts.into_iter();
+    let mut decisions = decisions.into_iter();
     for (length, reply) in lengths.into_iter().zip(replies) {
         match reply {
             CommitReply::Queue { ticket } => committed.push(Committed {
                 ticket,
-                verdicts: transitions
+                decisions: transitions
                     .by_ref()
                     .take(length)
-                    .zip(verdicts.by_ref())
+                    .zip(decisions.by_ref())
                     .collect(),
             }),
             CommitReply::Port(port) => {
                 transitions.by_ref().take(length).for_each(drop);
-                answers.push((port, verdicts.by_ref().take(length).collect()));
+                answers.push((port, decisions.by_ref().take(length).collect()));
             }
         }
     }

@@ -20,12 +20,12 @@ use crate::aborts::Aborts;
 use crate::breaker::{BreakerArgs, CircuitBreakerActor};
 use crate::caller::{CallerArgs, GlmCallerActor};
 use crate::cost::{CostActor, CostArgs, Totals};
-use crate::model::{BreakerSnapshot, Event, LaneState, SlotId, limits};
 use crate::ports::StoreError;
 use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
 use crate::queue::{QueueActor, QueueArgs};
-use crate::runtime::{House, Refs, StopReason};
+use crate::runtime::{Refs, Runtime, StopReason};
 use crate::store::{Epoch, StoreActor, StoreArgs};
+use onelane_core::model::{BreakerSnapshot, Event, SchedulerState, SlotId, limits};
 
 /// How many restarts within which time are borne.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +52,13 @@ pub struct SupervisorArgs {
     /// How many restarts are borne.
     pub budget: RestartBudget,
     /// Where the running actors are shown.
-    pub house: watch::Sender<House>,
+    pub runtime: watch::Sender<Runtime>,
     /// Where the breaker is shown.
     pub breaker: watch::Sender<BreakerSnapshot>,
     /// Where the totals are shown.
     pub totals: watch::Sender<Totals>,
     /// Where the stored state of the lanes is shown.
-    pub lane: watch::Sender<LaneState>,
+    pub lane: watch::Sender<SchedulerState>,
 }
 
 /// The rows of the order of dependence.
@@ -317,9 +317,9 @@ impl SupervisorState {
         row: Row,
     ) -> Result<(), (Row, SpawnErr)> {
         let generation = self.generation;
-        self.args.house.send_modify(|house| {
-            house.generation = generation;
-            house.refs = None;
+        self.args.runtime.send_modify(|runtime| {
+            runtime.generation = generation;
+            runtime.refs = None;
         });
         let first = match row {
             Row::Caller(_) => Row::Store,
@@ -382,9 +382,9 @@ impl SupervisorState {
     }
 
     fn show_end(&self, reason: StopReason) {
-        self.args.house.send_modify(|house| {
-            house.refs = None;
-            house.stopped = Some(reason);
+        self.args.runtime.send_modify(|runtime| {
+            runtime.refs = None;
+            runtime.stopped = Some(reason);
         });
     }
 
@@ -397,7 +397,7 @@ impl SupervisorState {
             let args = CallerArgs {
                 slot: *slot,
                 ports: self.args.ports.clone(),
-                house: self.args.house.subscribe(),
+                runtime: self.args.runtime.subscribe(),
             };
             let (caller, task) =
                 Actor::spawn_linked(None, GlmCallerActor, args, myself.get_cell()).await?;
@@ -465,9 +465,9 @@ impl SupervisorState {
         self.queue = Some(queue.clone());
         let (store, breaker, cost) = refs;
         let generation = self.generation;
-        self.args.house.send_modify(|house| {
-            house.generation = generation;
-            house.refs = Some(Refs {
+        self.args.runtime.send_modify(|runtime| {
+            runtime.generation = generation;
+            runtime.refs = Some(Refs {
                 store,
                 breaker,
                 cost,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ractor::ActorRef;
 use tokio::task::AbortHandle;
 
-use crate::model::{Timestamp, limits};
+use onelane_core::model::{Timestamp, limits};
 
 /// At most one message under way, which is never sent once this is dropped. The wall clock may jump: a long
 /// wait is cut into short ones, and the actor sets the timer again when it is woken early.

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use onelane_actors::model::Timestamp;
+use onelane_core::model::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

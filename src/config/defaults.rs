@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{AutoSettings, BreakerSettings, LaneRules, Settings, Timeouts, limits};
+use onelane_core::model::{AutoSettings, BreakerSettings, LaneRules, Settings, Timeouts, limits};
 
 use super::sections::{
     BreakerSection, GlmSection, LaneSection, LogFormat, LogSection, NamedLaneSection,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use onelane_actors::model::{Settings, SettingsError, Timestamp};
+use onelane_core::model::{Settings, SettingsError, Timestamp};
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 

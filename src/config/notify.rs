@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onelane_actors::model::{
+use onelane_core::model::{
     AlertSettings, CallWindow, CallbackRules, Currency, HoldKind, Measure, NOTICE_EVENTS, Nanos,
     RetrySettings, Secret, Thresholds, WHOLE_SHARE, limits,
 };
-use onelane_actors::policy::delivery::Patience;
+use onelane_core::notify::delivery::RetryPolicy;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
@@ -612,7 +612,7 @@ impl WebhooksSection {
             include_result: self.include_result,
             timeout: Duration::from_millis(self.timeout_ms),
             max_in_flight: usize::from(self.max_in_flight),
-            patience: Patience {
+            retry_policy: RetryPolicy {
                 delays: RetrySettings {
                     base_delay_ms: self.retry_base_ms,
                     backoff_multiplier: self.retry_multiplier,

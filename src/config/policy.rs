@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride};
+use onelane_core::model::{BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride};
 use serde::Serialize;
 
 use super::loaded::Loaded;

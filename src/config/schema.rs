@@ -4,7 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-use onelane_actors::model::{host_rule, limits};
+use onelane_core::model::{host_rule, limits};
 
 use super::path::inside;
 use super::{notify, text};
@@ -462,7 +462,7 @@ pub(crate) fn json_path(path: &str) -> Option<String> {
         })
 }
 
-/// Whose names are spoken.
+/// BudgetScope names are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Naming {
     /// `config.toml`'s.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{
+use onelane_core::model::{
     Calendar, Currency, OnInterrupted, OverBudget, Period, PolicyOverride, Secret, Unpriced,
 };
 use serde::{Deserialize, Serialize};
@@ -213,7 +213,7 @@ pub struct MoneySection {
 pub struct BudgetSection {
     /// For how long.
     pub period: Period,
-    /// Whose calls: a user, `*` for each, nothing for all together.
+    /// BudgetScope calls: a user, `*` for each, nothing for all together.
     pub user: Option<String>,
     /// To which models: one, `*` for each, nothing for all together.
     pub model: Option<String>,
@@ -326,7 +326,7 @@ pub enum LogFormat {
 
 /// A secret comes in as text and goes out masked.
 pub(super) mod masked {
-    use onelane_actors::model::Secret;
+    use onelane_core::model::Secret;
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
     pub(in crate::config) fn serialize<S: Serializer>(

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use onelane_actors::model::{
-    AutoSettings, BreakerSettings, Budget, CoolDownSettings, Cost, Currency, Endpoint, LaneRules,
-    Limit, NamedLane, OrderSettings, PaceSettings, Retention, RetrySettings, Secret, Settings,
-    SettingsError, Timeouts, Whose,
+use onelane_core::model::{
+    AutoSettings, BreakerSettings, Budget, BudgetScope, CoolDownSettings, Cost, Currency, Endpoint,
+    LaneRules, Limit, NamedLane, OrderSettings, PaceSettings, Retention, RetrySettings, Secret,
+    Settings, SettingsError, Timeouts,
 };
 
 use super::error::ConfigError;
@@ -91,9 +91,9 @@ impl Config {
     /// The budgets, in money of `currency` where they say no tokens.
     fn budgets(&self, currency: Currency) -> Result<Vec<Budget>, ConfigError> {
         let whose = |name: Option<&String>| match name.map(String::as_str) {
-            None => Whose::All,
-            Some("*") => Whose::Each,
-            Some(name) => Whose::One(name.to_owned()),
+            None => BudgetScope::All,
+            Some("*") => BudgetScope::Each,
+            Some(name) => BudgetScope::One(name.to_owned()),
         };
         let budget = |(name, section): (&String, &BudgetSection)| {
             let refuse = |field: &str, problem: String| {

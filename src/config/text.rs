@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use onelane_actors::model::{Calendar, DEFAULT_LANE, Nanos, limits};
+use onelane_core::model::{Calendar, DEFAULT_LANE, Nanos, limits};
 use reqwest::Url;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use onelane_actors::model::{BudgetRefusal, JobStatus, NotAdmitted, limits};
-use onelane_actors::policy::lane::admission::Intake;
-use onelane_actors::policy::transition::{NewJob, Transition};
-use onelane_actors::ports::{JobRecord, Verdicts};
+use onelane_actors::ports::{Decisions, JobRecord};
 use onelane_actors::protocol::{
     Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
+use onelane_core::life::{NewJob, Transition};
+use onelane_core::model::{BudgetRefusal, JobStatus, NotAdmitted, limits};
+use onelane_core::scheduler::admission::Intake;
 
 use super::{Asked, Orchestrator, Submission};
 use crate::error::Error;
@@ -25,8 +25,8 @@ impl Orchestrator {
         let new = self.new_job(submission)?;
         let over = self.ask_budgets(std::slice::from_ref(&new)).await?.pop();
         let new = self.admit(new, over.flatten())?;
-        let mut verdicts = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
-        Ok(submitted(verdicts.pop())?)
+        let mut decisions = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
+        Ok(submitted(decisions.pop())?)
     }
 
     /// Puts many jobs on disk in few transactions. A job that is refused does not hinder the
@@ -67,12 +67,12 @@ impl Orchestrator {
             let rest = inserts.split_off(limits::BATCH_TRANSITIONS_MAX.min(inserts.len()));
             let some = std::mem::replace(&mut inserts, rest);
             let (places, transitions): (Vec<_>, Vec<_>) = some.into_iter().unzip();
-            let verdicts = self.commit(transitions).await?;
-            for (verdict, place) in verdicts.into_iter().zip(places) {
+            let decisions = self.commit(transitions).await?;
+            for (decision, place) in decisions.into_iter().zip(places) {
                 put(
                     &mut answers,
                     place,
-                    submitted(Some(verdict)).map_err(Error::from),
+                    submitted(Some(decision)).map_err(Error::from),
                 );
             }
         }
@@ -135,7 +135,7 @@ impl Orchestrator {
 
     /// Commits through the store actor. Asked again when the actor was restarted before it
     /// answered: a job has its id before it is submitted, so asking again finds it.
-    pub(super) async fn commit(&self, transitions: Vec<Transition>) -> Result<Verdicts, Error> {
+    pub(super) async fn commit(&self, transitions: Vec<Transition>) -> Result<Decisions, Error> {
         Ok(self.commit_counted(transitions).await?.0)
     }
 
@@ -143,8 +143,8 @@ impl Orchestrator {
     pub(super) async fn commit_counted(
         &self,
         transitions: Vec<Transition>,
-    ) -> Result<(Verdicts, Asked), Error> {
-        let (verdicts, asked) = self
+    ) -> Result<(Decisions, Asked), Error> {
+        let (decisions, asked) = self
             .ask_counted(|refs, port| {
                 refs.store.cast(StoreMsg::Commit(CommitRequest {
                     transitions: transitions.clone(),
@@ -152,7 +152,7 @@ impl Orchestrator {
                 }))
             })
             .await?;
-        Ok((verdicts?, asked))
+        Ok((decisions?, asked))
     }
 }
 

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use ractor::ActorProcessingErr;
 
 use super::QueueState;
-use crate::model::{JobEntry, JobId, SlotId, Timestamp};
-use crate::policy::lane::{Effect, Lane};
-use crate::policy::slot::attempt_of;
-use crate::policy::transition::{Applied, Dispatch, Refusal, Transition};
 use crate::protocol::{
     CallerMsg, CommitReply, CommitRequest, Committed, RunOrder, StoreMsg, SupervisorMsg,
 };
 use crate::queue::waiters::Answer;
+use onelane_core::life::{Applied, Dispatch, Refusal, Transition};
+use onelane_core::model::{JobEntry, JobId, SlotId, Timestamp};
+use onelane_core::scheduler::slot::attempt_of;
+use onelane_core::scheduler::{Effect, Scheduler};
 
 impl QueueState {
     /// Lets the lane decide, and does what it decided.
     pub(super) fn step(
         &mut self,
-        decide: impl FnOnce(&mut Lane) -> Vec<Effect>,
+        decide: impl FnOnce(&mut Scheduler) -> Vec<Effect>,
     ) -> Result<(), ActorProcessingErr> {
         let effects = decide(&mut self.lane);
         self.carry_out(effects)
@@ -29,7 +29,7 @@ impl QueueState {
         &mut self,
         id: Option<JobId>,
         reply: Answer,
-        decide: impl FnOnce(&mut Lane) -> Vec<Effect>,
+        decide: impl FnOnce(&mut Scheduler) -> Vec<Effect>,
     ) -> Result<(), ActorProcessingErr> {
         let effects = decide(&mut self.lane);
         let commit = effects.iter().find_map(|effect| match effect {
@@ -101,19 +101,19 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         if !inserted.is_empty() {
-            self.teller.submitted(&inserted, now);
+            self.publisher.submitted(&inserted, now);
             self.step(|lane| lane.submitted(inserted, now))?;
         }
-        for Committed { ticket, verdicts } in committed {
-            self.step(|lane| lane.committed(ticket, &verdicts, now))?;
-            for (transition, verdict) in &verdicts {
+        for Committed { ticket, decisions } in committed {
+            self.step(|lane| lane.committed(ticket, &decisions, now))?;
+            for (transition, decision) in &decisions {
                 // Before anybody is answered: an operator who has closed the intake finds it closed.
-                if verdict.is_ok() {
+                if decision.is_ok() {
                     self.show(transition);
                 }
-                self.teller.tell(transition, verdict, now);
-                self.waiters.answered(ticket, transition, verdict);
-                check_agreement(transition, verdict)?;
+                self.publisher.tell(transition, decision, now);
+                self.waiters.answered(ticket, transition, decision);
+                check_agreement(transition, decision)?;
             }
             self.waiters.closed(ticket);
         }
@@ -149,20 +149,20 @@ impl QueueState {
 /// and is rebuilt from it.
 fn check_agreement(
     transition: &Transition,
-    verdict: &Result<Applied, Refusal>,
+    decision: &Result<Applied, Refusal>,
 ) -> Result<(), ActorProcessingErr> {
     let agree = match transition {
         Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
-            matches!(verdict, Ok(Applied::Dispatch(_)))
+            matches!(decision, Ok(Applied::Dispatch(_)))
         }
-        Transition::Unstage { .. } | Transition::Settle(_) => verdict.is_ok(),
+        Transition::Unstage { .. } | Transition::Settle(_) => decision.is_ok(),
         _ => true,
     };
     if agree {
         return Ok(());
     }
-    // The verdict is named without its content: an answer of GLM does not belong in a log.
-    let refusal = verdict.as_ref().err().map(ToString::to_string);
+    // The decision is named without its content: an answer of GLM does not belong in a log.
+    let refusal = decision.as_ref().err().map(ToString::to_string);
     let refusal = refusal.as_deref().unwrap_or("an answer of another kind");
     let job = transition.job_id().map(|id| id.to_string());
     let job = job.unwrap_or_default();

@@ -8,15 +8,15 @@ use tokio::sync::oneshot;
 
 use super::QueueState;
 use super::waiters::Answer;
-use crate::model::{
-    BreakerSnapshot, BudgetRefusal, HoldScope, JobId, Settings, SlotId, Submission, Timestamp,
-};
-use crate::policy::lane::CancelPath;
-use crate::policy::transition::{NewJob, Refusal, Transition};
 use crate::protocol::{
     Asking, BreakerMsg, CallerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError,
     Submitted, submitted,
 };
+use onelane_core::life::{NewJob, Refusal, Transition};
+use onelane_core::model::{
+    BreakerSnapshot, BudgetRefusal, HoldScope, JobId, Settings, SlotId, Submission, Timestamp,
+};
+use onelane_core::scheduler::CancelPath;
 
 /// Answers at once. Nobody may be there any more to hear it.
 pub(super) fn answer<T>(reply: RpcReplyPort<T>, value: T) -> Result<(), ActorProcessingErr> {
@@ -46,7 +46,7 @@ impl QueueState {
         // The queue must not wait for the disk: a task of its own carries the answer.
         tokio::spawn(async move {
             let _ = reply.send(match store.call(request, None).await {
-                Ok(CallResult::Success(Ok(mut verdicts))) => submitted(verdicts.pop()),
+                Ok(CallResult::Success(Ok(mut decisions))) => submitted(decisions.pop()),
                 Ok(CallResult::Success(Err(error))) => Err(error.into()),
                 _ => Err(SubmitError::Unknown),
             });

@@ -3,12 +3,12 @@
 use ractor::{ActorProcessingErr, call_t};
 
 use super::QueueState;
-use crate::model::{BreakerSnapshot, BreakerState, SlotId, Timestamp, limits};
-use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
-use crate::policy::judge::{Bench, BreakerEffect};
-use crate::policy::lane::{Effect, LeftOpen};
 use crate::ports::GlmOutcome;
 use crate::protocol::BreakerMsg;
+use onelane_core::judge::conclude::{Concluded, Finished, SettleContext, conclude};
+use onelane_core::judge::{BreakerEffect, JudgeContext};
+use onelane_core::model::{BreakerSnapshot, BreakerState, SlotId, Timestamp, limits};
+use onelane_core::scheduler::{Effect, LeftOpen};
 
 impl QueueState {
     /// A slot is free. A caller that is attached to an earlier queue is no proof: it will be ready again
@@ -52,7 +52,7 @@ impl QueueState {
     fn conclude(&self, slot: SlotId, finished: &Finished, now: Timestamp) -> Option<Concluded> {
         let (job, cancelled) = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
         let (lane, model) = self.lane.conditions(job.sent_to());
-        let bench = Bench {
+        let bench = JudgeContext {
             settings: &self.settings,
             lane: &lane,
             model: &model,
@@ -62,7 +62,7 @@ impl QueueState {
             seed: self.ports.ids.seed(),
             now,
         };
-        Some(conclude(job, finished, &Circumstances { bench, cancelled }))
+        Some(conclude(job, finished, &SettleContext { bench, cancelled }))
     }
 
     /// Settles an attempt, and sends the next call before anything else.

@@ -8,12 +8,12 @@ use ractor::{ActorProcessingErr, ActorRef};
 use super::waiters::Waiters;
 use super::{QueueArgs, QueueState};
 use crate::Ports;
-use crate::model::{CallRecord, Settings, Timestamp, limits};
-use crate::policy::budget::{Budgets, Ledger};
-use crate::policy::lane::Lane;
 use crate::protocol::{BreakerMsg, CallerMsg, QueueMsg, StoreMsg};
-use crate::telling::Teller;
+use crate::publisher::Publisher;
 use crate::timer::Timer;
+use onelane_core::model::{CallRecord, Settings, Timestamp, limits};
+use onelane_core::money::budget::{Budgets, Ledger};
+use onelane_core::scheduler::Scheduler;
 
 impl QueueState {
     /// The queue as the store remembers it.
@@ -31,12 +31,12 @@ impl QueueState {
         let now = args.ports.clock.now();
         let stored_breaker = recovered.breaker.clone();
         args.watch.send_replace(recovered.lane.clone());
-        let teller = Teller::new(
+        let publisher = Publisher::new(
             args.ports.events.clone(),
             args.cost.clone(),
             recovered.lane.clone(),
         );
-        let mut lane = Lane::recover(
+        let mut lane = Scheduler::recover(
             recovered,
             Arc::clone(&settings),
             args.callers.keys().copied(),
@@ -61,7 +61,7 @@ impl QueueState {
             settings,
             lane,
             watch: args.watch,
-            teller,
+            publisher,
             waiters: Waiters::default(),
             asked_for: BTreeSet::new(),
             timer: Timer::default(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use ractor::RpcReplyPort;
 
-use crate::model::{JobId, JobStatus};
-use crate::policy::transition::{Applied, Refusal, Transition};
+use onelane_core::life::{Applied, Refusal, Transition};
+use onelane_core::model::{JobId, JobStatus};
 
 /// Where the answer to an order goes, once the store has it.
 pub(super) type Answer = RpcReplyPort<Result<(), Refusal>>;
@@ -40,7 +40,7 @@ impl Waiters {
         self.cancels.entry(id).or_default().push(reply);
     }
 
-    /// Answers with the store's verdict on the change of this commit that is about `id`.
+    /// Answers with the store's decision on the change of this commit that is about `id`.
     pub(super) fn wait_for_commit(&mut self, ticket: u64, id: Option<JobId>, reply: Answer) {
         self.commits.entry(ticket).or_default().push((id, reply));
     }
@@ -75,18 +75,18 @@ impl Waiters {
         &mut self,
         ticket: u64,
         transition: &Transition,
-        verdict: &Result<Applied, Refusal>,
+        decision: &Result<Applied, Refusal>,
     ) {
         let id = transition.job_id();
         if is_order(transition)
             && let Some(waiting) = self.commits.get_mut(&ticket)
         {
             for (_, port) in waiting.extract_if(.., |(about, _)| *about == id) {
-                let _ = port.send(verdict.as_ref().map(|_| ()).map_err(Clone::clone));
+                let _ = port.send(decision.as_ref().map(|_| ()).map_err(Clone::clone));
             }
         }
         if let Some(id) = id.filter(|_| may_end(transition)) {
-            self.stored_end(id, verdict);
+            self.stored_end(id, decision);
         }
     }
 
@@ -96,19 +96,19 @@ impl Waiters {
     }
 
     /// What may have been the end of a job is on disk, or was refused.
-    fn stored_end(&mut self, id: JobId, verdict: &Result<Applied, Refusal>) {
+    fn stored_end(&mut self, id: JobId, decision: &Result<Applied, Refusal>) {
         if let Some(count) = self.ending.get_mut(&id) {
             *count -= 1;
             if *count == 0 {
                 self.ending.remove(&id);
             }
         }
-        if let Ok(Applied::Chain { others, .. }) = verdict {
+        if let Ok(Applied::Chain { others, .. }) = decision {
             for job in others {
                 self.ended(job.id, job.status);
             }
         }
-        match verdict {
+        match decision {
             Ok(Applied::Job(job) | Applied::Chain { job, .. }) => self.ended(id, job.status),
             Err(Refusal::WrongStatus(status)) => self.ended(id, *status),
             _ => {}
@@ -157,8 +157,8 @@ mod tests {
     use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 
     use super::*;
-    use crate::model::{Job, LaneState};
     use crate::testing::sample;
+    use onelane_core::model::{Job, SchedulerState};
 
     /// A port and what arrives there.
     fn port<T>() -> (RpcReplyPort<T>, Receiver<T>) {
@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(known.try_recv(), Err(TryRecvError::Empty));
         assert_eq!(late.try_recv(), Err(TryRecvError::Empty));
 
-        let verdict = Ok(Applied::Job(job(1, JobStatus::Cancelled)));
-        waiters.answered(7, &cancel(1), &verdict);
+        let decision = Ok(Applied::Job(job(1, JobStatus::Cancelled)));
+        waiters.answered(7, &cancel(1), &decision);
         assert_eq!((known.try_recv(), late.try_recv()), (Ok(true), Ok(true)));
         let (reply, mut after) = port();
         waiters.wait_for_end(id, false, reply);
@@ -237,8 +237,8 @@ mod tests {
             let mut waiters = Waiters::default();
             let (reply, mut answer) = port();
             waiters.wait_for_settlement(sample::job_id(1), reply);
-            let verdict = Ok(Applied::Job(job(1, status)));
-            waiters.answered(1, &sample::fail(1, 1), &verdict);
+            let decision = Ok(Applied::Job(job(1, status)));
+            waiters.answered(1, &sample::fail(1, 1), &decision);
             assert_eq!(answer.try_recv(), Ok(told));
         }
     }
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(one.try_recv(), Ok(Ok(())));
         assert_eq!(two.try_recv(), Ok(Err(Refusal::NotFound)));
         assert_eq!(later.try_recv(), Err(TryRecvError::Empty));
-        let state = Transition::Lane(LaneState::default());
+        let state = Transition::Lane(SchedulerState::default());
         waiters.answered(2, &state, &Ok(Applied::Done));
         assert_eq!(pause.try_recv(), Ok(Ok(())));
         // Its change was not among those of the commit: it asks again.

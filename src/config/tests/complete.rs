@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use onelane_actors::model::{BreakerRule, FailureClass, JobRule, LaneRule};
+use onelane_core::model::{BreakerRule, FailureClass, JobRule, LaneRule};
 use serde_json::Value;
 
 use crate::config::file;

@@ -1,6 +1,6 @@
 //! The shipped lists are complete and exact; every expected cost here was worked out by hand.
 
-use onelane_actors::model::{Currency, Usage};
+use onelane_core::model::{Currency, Usage};
 use serde_json::{Value, json};
 
 use super::Place;
