@@ -40,7 +40,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn the_diagram_in_the_architecture_is_the_table() {
-    let diagram = format!("```text\n{}```\n", transition::diagram());
+    let diagram = format!("```text\n{}```\n", life::diagram());
     assert!(
         read("ARCHITECTURE.md").contains(&diagram),
         "copy actors/core/src/life/life_of_a_job.txt to ARCHITECTURE.md"

@@ -233,7 +233,7 @@ pub struct Submitted {
 /// A job that somebody wants to submit, as budgets see it.
 #[derive(Debug, Clone)]
 pub struct Asking {
-    /// BudgetScope job.
+    /// Whose job.
     pub user_id: String,
     /// For which model.
     pub model: String,
@@ -455,14 +455,14 @@ mod tests {
     use crate::ports::Store;
     use crate::testing::{MemoryStore, sample};
     use onelane_core::model::{
-        Account, Limit, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
+        BudgetKey, Limit, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
     };
     use onelane_core::scheduler::admission::Intake;
 
     fn over_budget() -> BudgetRefusal {
         BudgetRefusal::UsedUp {
             standing: BudgetStatus {
-                account: Account {
+                account: BudgetKey {
                     budget: "day".into(),
                     user: None,
                     model: None,

@@ -119,7 +119,7 @@ impl QueueState {
             QueueMsg::Billed { job_id, attempt, billing } => self.step(|lane| lane.billed(job_id, attempt, &billing, now)),
             QueueMsg::Snapshot { reply } => answer(reply, self.lane.snapshot()),
             QueueMsg::Drain { reply } => self.drain(reply, now),
-            QueueMsg::AbortAll => self.step(Lane::abort_all),
+            QueueMsg::AbortAll => self.step(Scheduler::abort_all),
             QueueMsg::Configure { reply } => self.configure(reply, now).await,
             QueueMsg::Stored { inserted, committed } => self.stored(inserted, committed, now),
             QueueMsg::Ready { slot, generation, finished } => self.ready(slot, generation, finished, now).await,

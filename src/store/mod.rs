@@ -6,12 +6,12 @@ mod check;
 mod commit;
 mod error;
 mod figures;
+mod finished;
 mod look;
 mod migrate;
 mod notices;
 mod open;
 mod read;
-mod retention;
 mod salvage;
 mod schema;
 

@@ -17,7 +17,7 @@ pub struct Submission {
     pub request: Request,
     /// The model; a chat body's own `model` counts when this is `None`.
     pub model: Option<String>,
-    /// BudgetScope job it is.
+    /// Whose job it is.
     pub user_id: String,
     /// What it is about, in the submitter's own terms.
     pub content_id: Option<String>,

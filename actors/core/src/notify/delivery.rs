@@ -2,6 +2,7 @@
 //! hand.
 
 mod due;
+pub mod over;
 
 use serde::{Deserialize, Serialize};
 

@@ -66,12 +66,12 @@ impl<'a> Intake<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Account, BudgetStatus, Limit, OverBudget, Period, Timestamp};
+    use crate::model::{BudgetKey, BudgetStatus, Limit, OverBudget, Period, Timestamp};
 
     fn over_budget() -> BudgetRefusal {
         BudgetRefusal::UsedUp {
             standing: BudgetStatus {
-                account: Account {
+                account: BudgetKey {
                     budget: "day".into(),
                     user: None,
                     model: None,

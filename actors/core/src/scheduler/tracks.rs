@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Lane;
+use super::Scheduler;
 use crate::model::{AttemptPhase, CallRecord, DEFAULT_LANE, Timestamp, limits};
-use crate::policy::{adaptive, hold};
 use crate::scheduler::pace::Pace;
 use crate::scheduler::slot::Stage;
+use crate::scheduler::{adaptive, hold};
 
 /// What a lane has beside its rules and what it must remember ([`crate::model::LaneCondition`]).
 #[derive(Debug)]

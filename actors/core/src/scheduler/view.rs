@@ -1,6 +1,6 @@
 //! What the lanes show of themselves: to tests, the admin API and the curious.
 
-use super::Lane;
+use super::Scheduler;
 use crate::model::{BreakerState, SchedulerState, Timestamp};
 
 /// One lane among several.
