@@ -1,4 +1,4 @@
-//! The queue actor: carries messages to and from the lane ([`onelane_core::scheduler`]), which decides.
+//! The queue actor: carries messages to and from the scheduler ([`onelane_core::scheduler`]), which decides.
 //! It owns the waiting jobs, the slots and those who wait for a job; nothing durable: a restart rebuilds it
 //! from the store.
 
@@ -33,7 +33,7 @@ pub(crate) struct QueueArgs {
     pub(crate) cost: ActorRef<CostMsg>,
     pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     pub(crate) aborts: Aborts,
-    /// Where the lane's state is shown.
+    /// Where the scheduler's state is shown.
     pub(crate) watch: watch::Sender<SchedulerState>,
 }
 
@@ -46,14 +46,14 @@ pub(crate) struct QueueState {
     callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     aborts: Aborts,
     settings: Arc<Settings>,
-    lane: Scheduler,
-    /// The lane's state as it is on disk, for those who only look.
+    scheduler: Scheduler,
+    /// The scheduler's state as it is on disk, for those who only look.
     watch: watch::Sender<SchedulerState>,
     publisher: Publisher,
     waiters: Waiters,
     /// Slots whose callers the supervisor was asked for.
     asked_for: BTreeSet<SlotId>,
-    /// Wakes the lane for its next change.
+    /// Wakes the scheduler for its next change.
     timer: Timer,
 }
 
@@ -81,13 +81,15 @@ impl Actor for QueueActor {
         state.ports.faults.point("queue");
         let now = state.ports.clock.now();
         state.handle(message, &myself, now).await?;
-        if state.lane.needs_ledger() {
+        if state.scheduler.needs_ledger() {
             let settings = Arc::clone(&state.settings);
             state.load_budgets(&settings, now).await?;
-            state.step(|lane| lane.tick(now))?;
+            state.step(|scheduler| scheduler.tick(now))?;
         }
-        state.publisher.budgets(state.lane.take_budget_news(), now);
-        if state.waiters.is_draining() && state.lane.is_drained() {
+        state
+            .publisher
+            .budgets(state.scheduler.take_budget_news(), now);
+        if state.waiters.is_draining() && state.scheduler.is_drained() {
             state.waiters.drained();
         }
         state.arm(&myself);
@@ -107,17 +109,17 @@ impl QueueState {
             QueueMsg::Submit { submission, reply } => self.submit(*submission, reply, now),
             QueueMsg::Wait { job_id, reply } => self.wait(job_id, reply),
             QueueMsg::Cancel { job_id, reply } => self.cancel(job_id, reply, now),
-            QueueMsg::Requeue { job_id, reply } => self.order(Some(job_id), reply, |lane| lane.requeue(job_id, now)),
-            QueueMsg::Reprioritise { job_id, priority, reply } => self.order(Some(job_id), reply, |lane| lane.reprioritise(job_id, priority, now)),
-            QueueMsg::Pause { reason, reply } => self.order(None, reply, |lane| lane.pause(reason, now)),
-            QueueMsg::CloseIntake { reason, reply } => self.order(None, reply, |lane| lane.close_intake(reason, now)),
-            QueueMsg::Resume { reply } => self.order(None, reply, |lane| lane.resume(now)),
+            QueueMsg::Requeue { job_id, reply } => self.order(Some(job_id), reply, |scheduler| scheduler.requeue(job_id, now)),
+            QueueMsg::Reprioritise { job_id, priority, reply } => self.order(Some(job_id), reply, |scheduler| scheduler.reprioritise(job_id, priority, now)),
+            QueueMsg::Pause { reason, reply } => self.order(None, reply, |scheduler| scheduler.pause(reason, now)),
+            QueueMsg::CloseIntake { reason, reply } => self.order(None, reply, |scheduler| scheduler.close_intake(reason, now)),
+            QueueMsg::Resume { reply } => self.order(None, reply, |scheduler| scheduler.resume(now)),
             QueueMsg::Release { scope, reply } => self.release(&scope, reply, now),
-            QueueMsg::Budgets { reply } => answer(reply, self.lane.standings()),
+            QueueMsg::Budgets { reply } => answer(reply, self.scheduler.standings()),
             QueueMsg::Affords { jobs, reply } => answer(reply, self.affords(&jobs)),
-            QueueMsg::WaitsFor { job_id, reply } => answer(reply, self.lane.why_waits(job_id)),
-            QueueMsg::Billed { job_id, attempt, billing } => self.step(|lane| lane.billed(job_id, attempt, &billing, now)),
-            QueueMsg::Snapshot { reply } => answer(reply, self.lane.snapshot()),
+            QueueMsg::WaitsFor { job_id, reply } => answer(reply, self.scheduler.why_waits(job_id)),
+            QueueMsg::Billed { job_id, attempt, billing } => self.step(|scheduler| scheduler.billed(job_id, attempt, &billing, now)),
+            QueueMsg::Snapshot { reply } => answer(reply, self.scheduler.snapshot()),
             QueueMsg::Drain { reply } => self.drain(reply, now),
             QueueMsg::AbortAll => self.step(Scheduler::abort_all),
             QueueMsg::Configure { reply } => self.configure(reply, now).await,
@@ -130,10 +132,10 @@ impl QueueState {
         }
     }
 
-    /// Sets the timer to the lane's next change.
+    /// Sets the timer to the scheduler's next change.
     fn arm(&mut self, myself: &ActorRef<QueueMsg>) {
         let now = self.ports.clock.now();
         self.timer
-            .set(self.lane.next_change(), now, myself, QueueMsg::Tick);
+            .set(self.scheduler.next_change(), now, myself, QueueMsg::Tick);
     }
 }

@@ -1,4 +1,4 @@
-//! Between the lane and the store: what the lane decided goes out, what the store answers comes in.
+//! Between the scheduler and the store: what the scheduler decided goes out, what the store answers comes in.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use onelane_core::scheduler::slot::attempt_of;
 use onelane_core::scheduler::{Effect, Scheduler};
 
 impl QueueState {
-    /// Lets the lane decide, and does what it decided.
+    /// Lets the scheduler decide, and does what it decided.
     pub(super) fn step(
         &mut self,
         decide: impl FnOnce(&mut Scheduler) -> Vec<Effect>,
     ) -> Result<(), ActorProcessingErr> {
-        let effects = decide(&mut self.lane);
+        let effects = decide(&mut self.scheduler);
         self.carry_out(effects)
     }
 
@@ -31,7 +31,7 @@ impl QueueState {
         reply: Answer,
         decide: impl FnOnce(&mut Scheduler) -> Vec<Effect>,
     ) -> Result<(), ActorProcessingErr> {
-        let effects = decide(&mut self.lane);
+        let effects = decide(&mut self.scheduler);
         let commit = effects.iter().find_map(|effect| match effect {
             Effect::Commit { ticket, .. } => Some(*ticket),
             _ => None,
@@ -42,7 +42,7 @@ impl QueueState {
         self.carry_out(effects)
     }
 
-    /// Does what the lane decided, in its order: first what goes out, then what is stored.
+    /// Does what the scheduler decided, in its order: first what goes out, then what is stored.
     pub(super) fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), ActorProcessingErr> {
         for effect in effects {
             match effect {
@@ -102,10 +102,10 @@ impl QueueState {
     ) -> Result<(), ActorProcessingErr> {
         if !inserted.is_empty() {
             self.publisher.submitted(&inserted, now);
-            self.step(|lane| lane.submitted(inserted, now))?;
+            self.step(|scheduler| scheduler.submitted(inserted, now))?;
         }
         for Committed { ticket, decisions } in committed {
-            self.step(|lane| lane.committed(ticket, &decisions, now))?;
+            self.step(|scheduler| scheduler.committed(ticket, &decisions, now))?;
             for (transition, decision) in &decisions {
                 // Before anybody is answered: an operator who has closed the intake finds it closed.
                 if decision.is_ok() {
@@ -120,7 +120,7 @@ impl QueueState {
         Ok(())
     }
 
-    /// Shows the lane's state, if this change stored it.
+    /// Shows the scheduler's state, if this change stored it.
     fn show(&self, stored: &Transition) {
         let state = match stored {
             Transition::Lane(state) => Some(state),
@@ -134,7 +134,7 @@ impl QueueState {
 
     /// Asks the supervisor for the callers that should exist but don't, once for each slot.
     pub(super) fn ask_for_callers(&mut self) {
-        let mut slots = self.lane.missing_callers();
+        let mut slots = self.scheduler.missing_callers();
         slots.retain(|slot| self.asked_for.insert(*slot));
         if !slots.is_empty() {
             let _ = self.supervisor.cast(SupervisorMsg::AddCallers {
@@ -145,7 +145,7 @@ impl QueueState {
     }
 }
 
-/// The store has no reason to refuse the lane's own steps. If it does, the store is right: the queue fails
+/// The store has no reason to refuse the scheduler's own steps. If it does, the store is right: the queue fails
 /// and is rebuilt from it.
 fn check_agreement(
     transition: &Transition,
@@ -166,5 +166,5 @@ fn check_agreement(
     let refusal = refusal.as_deref().unwrap_or("an answer of another kind");
     let job = transition.job_id().map(|id| id.to_string());
     let job = job.unwrap_or_default();
-    Err(format!("the lane and the store disagree about job {job}: {refusal}").into())
+    Err(format!("the scheduler and the store disagree about job {job}: {refusal}").into())
 }

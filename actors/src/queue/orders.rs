@@ -1,4 +1,4 @@
-//! What others order and ask: each in a few lines, since the lane decides.
+//! What others order and ask: each in a few lines, since the scheduler decides.
 
 use std::sync::Arc;
 
@@ -63,8 +63,8 @@ impl QueueState {
     ) -> Result<NewJob, SubmitError> {
         let new = submission.into_job(&self.settings, id, now)?;
         let job = &new.job;
-        let over = self.lane.refuses(&job.user_id, &job.model, job.worst);
-        Ok(self.lane.intake().admit(new, over)?)
+        let over = self.scheduler.refuses(&job.user_id, &job.model, job.worst);
+        Ok(self.scheduler.intake().admit(new, over)?)
     }
 
     pub(super) fn wait(
@@ -72,7 +72,7 @@ impl QueueState {
         job_id: JobId,
         reply: RpcReplyPort<bool>,
     ) -> Result<(), ActorProcessingErr> {
-        let is_known = self.lane.knows(job_id);
+        let is_known = self.scheduler.knows(job_id);
         self.waiters.wait_for_end(job_id, is_known, reply);
         Ok(())
     }
@@ -83,7 +83,7 @@ impl QueueState {
         reply: Answer,
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
-        let (path, effects) = self.lane.cancel(job_id, now);
+        let (path, effects) = self.scheduler.cancel(job_id, now);
         match path {
             CancelPath::Commit => self.order(Some(job_id), reply, |_| effects),
             CancelPath::Settlement => {
@@ -99,7 +99,7 @@ impl QueueState {
         reply: Answer,
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
-        let (was, effects) = self.lane.release(scope, now);
+        let (was, effects) = self.scheduler.release(scope, now);
         if was {
             return self.order(None, reply, |_| effects);
         }
@@ -108,7 +108,7 @@ impl QueueState {
     }
 
     pub(super) fn affords(&self, jobs: &[Asking]) -> Vec<Option<BudgetRefusal>> {
-        let refuses = |job: &Asking| self.lane.refuses(&job.user_id, &job.model, job.worst);
+        let refuses = |job: &Asking| self.scheduler.refuses(&job.user_id, &job.model, job.worst);
         jobs.iter().map(refuses).collect()
     }
 
@@ -118,7 +118,7 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         self.waiters.wait_for_drain(reply);
-        self.step(|lane| lane.drain(now))
+        self.step(|scheduler| scheduler.drain(now))
     }
 
     pub(super) async fn configure(
@@ -132,7 +132,7 @@ impl QueueState {
             self.load_budgets(&settings, now).await?;
         }
         self.breaker.cast(BreakerMsg::Configure(settings.breaker))?;
-        self.step(|lane| lane.configure(settings, now))?;
+        self.step(|scheduler| scheduler.configure(settings, now))?;
         self.ask_for_callers();
         answer(reply, ())
     }
@@ -146,7 +146,7 @@ impl QueueState {
         self.attach(&caller, myself);
         self.asked_for.remove(&slot);
         self.callers.insert(slot, caller);
-        self.lane.caller_added(slot);
+        self.scheduler.caller_added(slot);
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         self.callers.remove(&slot);
-        self.step(|lane| lane.caller_gone(slot, now))?;
+        self.step(|scheduler| scheduler.caller_gone(slot, now))?;
         self.ask_for_callers();
         Ok(())
     }
@@ -168,8 +168,8 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         // One that an operator opens may have been open already.
-        let changed = self.lane.breaker() != snapshot.state || snapshot.forced;
-        let effects = self.lane.breaker_changed(&snapshot, changed, now);
+        let changed = self.scheduler.breaker() != snapshot.state || snapshot.forced;
+        let effects = self.scheduler.breaker_changed(&snapshot, changed, now);
         match reply {
             Some(reply) if changed => self.order(None, once_stored(snapshot, reply), |_| effects),
             reply => {
@@ -183,7 +183,7 @@ impl QueueState {
 
     pub(super) fn tick(&mut self, now: Timestamp) -> Result<(), ActorProcessingErr> {
         self.timer.cancel();
-        self.step(|lane| lane.tick(now))
+        self.step(|scheduler| scheduler.tick(now))
     }
 }
 

@@ -24,15 +24,15 @@ impl QueueState {
             return Ok(());
         }
         let Some(finished) = finished else {
-            return self.step(|lane| lane.ready(slot, now));
+            return self.step(|scheduler| scheduler.ready(slot, now));
         };
-        self.lane.outlived(slot);
+        self.scheduler.outlived(slot);
         if let Some(task) = self.left_open(slot, &finished) {
-            return self.step(|lane| lane.left_open(slot, task, now));
+            return self.step(|scheduler| scheduler.left_open(slot, task, now));
         }
         match self.conclude(slot, &finished, now) {
             Some(concluded) => self.concluded(slot, concluded, now).await,
-            None => self.step(|lane| lane.ready(slot, now)),
+            None => self.step(|scheduler| scheduler.ready(slot, now)),
         }
     }
 
@@ -41,7 +41,7 @@ impl QueueState {
         let task = finished.task.clone()?;
         let (job_id, attempt) = (finished.job_id, finished.attempt);
         let stopped = matches!(*finished.outcome, GlmOutcome::Aborted);
-        (stopped && self.lane.stays_open(slot, job_id, attempt)).then_some(LeftOpen {
+        (stopped && self.scheduler.stays_open(slot, job_id, attempt)).then_some(LeftOpen {
             job_id,
             attempt,
             task,
@@ -50,15 +50,17 @@ impl QueueState {
 
     /// What the outcome means; `None`: nobody waits for it any more.
     fn conclude(&self, slot: SlotId, finished: &Finished, now: Timestamp) -> Option<Concluded> {
-        let (job, cancelled) = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
-        let (lane, model) = self.lane.conditions(job.sent_to());
+        let (job, cancelled) = self
+            .scheduler
+            .awaited(slot, finished.job_id, finished.attempt)?;
+        let (lane, model) = self.scheduler.conditions(job.sent_to());
         let bench = JudgeContext {
             settings: &self.settings,
             lane: &lane,
             model: &model,
-            eased: self.lane.would_ease(slot, now),
+            eased: self.scheduler.would_ease(slot, now),
             sent_at: finished.started_at,
-            has_fallback: self.lane.has_fallback(&job.model, job.sent_to()),
+            has_fallback: self.scheduler.has_fallback(&job.model, job.sent_to()),
             seed: self.ports.ids.seed(),
             now,
         };
@@ -72,15 +74,15 @@ impl QueueState {
         concluded: Concluded,
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
-        // A success leaves a closed breaker closed: the lane need not wait to hear that.
+        // A success leaves a closed breaker closed: the scheduler need not wait to hear that.
         let clear = concluded.breaker == BreakerEffect::Success
-            && self.lane.breaker() == BreakerState::Closed;
+            && self.scheduler.breaker() == BreakerState::Closed;
         let breaker = if clear {
             None
         } else {
             self.ask_breaker(&concluded).await?
         };
-        let effects = self.lane.finished(slot, concluded, breaker, now);
+        let effects = self.scheduler.finished(slot, concluded, breaker, now);
         let (runs, rest): (Vec<_>, Vec<_>) = effects
             .into_iter()
             .partition(|effect| matches!(effect, Effect::Run { .. }));
@@ -103,7 +105,7 @@ impl QueueState {
         &self,
         concluded: &Concluded,
     ) -> Result<Option<BreakerSnapshot>, ActorProcessingErr> {
-        let before = self.lane.breaker();
+        let before = self.scheduler.breaker();
         let after = match concluded.breaker {
             BreakerEffect::Ignore => return Ok(None),
             BreakerEffect::Success => call_t!(

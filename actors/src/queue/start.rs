@@ -36,7 +36,7 @@ impl QueueState {
             args.cost.clone(),
             recovered.lane.clone(),
         );
-        let mut lane = Scheduler::recover(
+        let mut scheduler = Scheduler::recover(
             recovered,
             Arc::clone(&settings),
             args.callers.keys().copied(),
@@ -45,10 +45,10 @@ impl QueueState {
         );
         if !settings.budgets.is_empty() {
             let ledger = ledger(&args.store, &settings, now).await?;
-            lane.load_budgets(&ledger, &settings, now);
+            scheduler.load_budgets(&ledger, &settings, now);
         }
         if settings.all_lanes().any(|(_, rules)| rules.pace.is_on()) {
-            lane.restore_pace(&recent_calls(&args.ports, &settings, now).await?, now);
+            scheduler.restore_pace(&recent_calls(&args.ports, &settings, now).await?, now);
         }
         let mut state = Self {
             ports: args.ports,
@@ -59,7 +59,7 @@ impl QueueState {
             callers: args.callers,
             aborts: args.aborts,
             settings,
-            lane,
+            scheduler,
             watch: args.watch,
             publisher,
             waiters: Waiters::default(),
@@ -83,7 +83,7 @@ impl QueueState {
         for caller in state.callers.values() {
             state.attach(caller, myself);
         }
-        state.step(|lane| lane.start(now))?;
+        state.step(|scheduler| scheduler.start(now))?;
         state.ask_for_callers();
         state.arm(myself);
         Ok(state)
@@ -105,7 +105,7 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         let ledger = ledger(&self.store, settings, now).await?;
-        self.lane.load_budgets(&ledger, settings, now);
+        self.scheduler.load_budgets(&ledger, settings, now);
         Ok(())
     }
 }

@@ -190,7 +190,7 @@ mod tests {
         let (reply, mut known) = port();
         waiters.wait_for_end(id, true, reply);
         waiters.sent(&[cancel(1)]);
-        // The lane has forgotten it, and the store does not have its end yet.
+        // The scheduler has forgotten it, and the store does not have its end yet.
         let (reply, mut late) = port();
         waiters.wait_for_end(id, false, reply);
         assert_eq!(known.try_recv(), Err(TryRecvError::Empty));

@@ -26,9 +26,9 @@ pub(super) struct Gate {
     started: bool,
     /// Jobs that wait for room.
     parked: Parked,
-    /// Accounts of which somebody from the parked came back lately, and may not have had their turn.
+    /// Budgets of which a job that waited here came back lately, and may not have had its turn.
     called: BTreeSet<BudgetKey>,
-    /// Accounts of everybody's for whose room the most urgent job waits in this step.
+    /// Budgets of everybody's for whose room the most urgent job waits in this step.
     shut: Vec<(BudgetKey, Place)>,
     /// There are more to look at than one step does.
     soon: Option<Timestamp>,
