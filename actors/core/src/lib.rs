@@ -12,6 +12,7 @@
 //! | [`money`] | prices, estimates, worst cases, budgets |
 //! | [`retention`] | which finished rows go |
 //! | [`notify`] | when something is bad enough to tell, and the life of a delivery |
+//! | [`random`] | numbers from a seed |
 
 pub mod judge;
 pub mod life;
@@ -19,6 +20,7 @@ pub mod model;
 pub mod money;
 pub mod notify;
 pub mod queue;
+pub mod random;
 pub mod retention;
 pub mod scheduler;
 #[cfg(any(test, feature = "testing"))]
