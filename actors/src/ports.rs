@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
@@ -51,9 +52,24 @@ pub enum StoreError {
         /// What is wrong.
         message: String,
     },
-    /// The file is of a version that this program does not know.
-    #[error("{path} has store version {found}, this program knows {known}; use a newer onelane")]
+    /// An older or a newer program wrote the file.
+    #[error(
+        "{path} is a onelane store of version {found}, and this onelane reads version {known} alone: {}",
+        other_version(*found, *known)
+    )]
     Version {
+        /// The file.
+        path: String,
+        /// The version found.
+        found: u64,
+        /// The one version that this program reads.
+        known: u64,
+    },
+    /// A newer program wrote a row of the file.
+    #[error(
+        "{path} has a row of version {found} and this onelane reads rows of version {known} alone: a newer onelane wrote it; use that one"
+    )]
+    RowVersion {
         /// The file.
         path: String,
         /// The version found.
@@ -69,6 +85,15 @@ pub enum StoreError {
         /// The system's words.
         message: String,
     },
+}
+
+/// What to do about a store of another version.
+const fn other_version(found: u64, known: u64) -> &'static str {
+    if found > known {
+        "a newer onelane wrote it; use that one, or move the file away and start a new store"
+    } else {
+        "no release of onelane wrote it; move the file away and start a new store"
+    }
 }
 
 /// What a store holds when the lane starts on it.
@@ -252,13 +277,23 @@ pub struct CallPage {
 /// A part of the rows of a kind, newest first, without those that can't be read: for whoever saves what
 /// there is.
 #[derive(Debug, Clone)]
-pub struct Salvage<T> {
+pub struct Salvage<T, E = StoreError> {
     /// The rows.
     pub rows: Vec<T>,
     /// What is wrong with those between them that can't be read.
-    pub unreadable: Vec<StoreError>,
+    pub unreadable: Vec<E>,
     /// Where the next part begins; `None` after the last.
     pub cursor: Option<u64>,
+}
+
+impl<T, E> Default for Salvage<T, E> {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            unreadable: Vec::new(),
+            cursor: None,
+        }
+    }
 }
 
 /// The usage of one day.
@@ -285,6 +320,18 @@ pub struct UsageFilter {
     pub user_id: Option<String>,
 }
 
+/// All of it.
+impl Default for UsageFilter {
+    fn default() -> Self {
+        Self {
+            start: Day(i32::MIN),
+            end: Day(i32::MAX),
+            model: None,
+            user_id: None,
+        }
+    }
+}
+
 impl UsageFilter {
     /// Whether a row is asked for.
     #[must_use]
@@ -299,7 +346,7 @@ impl UsageFilter {
 }
 
 /// How many jobs there are of each status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StatusCounts {
     /// Waiting.
     pub pending: u64,

@@ -97,6 +97,19 @@ fn damage(path: &Path, table: &str) {
     transaction.commit().unwrap();
 }
 
+/// Makes the store one of another version.
+fn set_version(path: &Path, version: u64) {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+    transaction
+        .open_table(meta)
+        .unwrap()
+        .insert("version", version.to_string().as_bytes())
+        .unwrap();
+    transaction.commit().unwrap();
+}
+
 const ALL: [&str; 5] = [
     "stats",
     "db stats",
@@ -349,7 +362,7 @@ fn db_check_tells_of_damaged_pages_and_of_rows_and_mends_only_when_asked() {
 #[test]
 fn whoever_only_looks_leaves_the_file_as_it_is() {
     let place = Place::new();
-    // As if it had not been closed, and of an older version: opening it for work would write.
+    // As if it had not been closed: opening it for work would write.
     let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
     store.commit(&[sample::insert(6)]).unwrap();
     let crashed = std::fs::read(place.store()).unwrap();
@@ -368,6 +381,36 @@ fn whoever_only_looks_leaves_the_file_as_it_is() {
         assert!(is == crashed, "{line} wrote to it");
     }
     assert_eq!(place.run("db export --what jobs").stdout.lines().count(), 6);
+}
+
+#[test]
+fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
+    let place = Place::new();
+    std::fs::write(place.dir.path().join("in.jsonl"), "{\"prompt\":\"hi\"}\n").unwrap();
+    let others = [
+        (1, "move the file away"),
+        (4, "move the file away"),
+        (6, "use the newer onelane"),
+    ];
+    for (version, help) in others {
+        set_version(&place.store(), version);
+        let before = std::fs::read(place.store()).unwrap();
+        let alone = ["config show", "db check --json", "db check --repair"];
+        let work = ["run in.jsonl --simulate", "serve --simulate --once"];
+        for line in ALL.iter().chain(&alone).chain(&work) {
+            let output = place.run(line);
+            let told = &output.stderr;
+            assert_eq!(output.code, Some(3), "{line}: {told}");
+            let found = format!("is a onelane store of version {version}, and this onelane reads");
+            assert!(told.contains(&found), "{line}: {told}");
+            assert!(told.contains(&format!("help: {help}")), "{line}: {told}");
+            assert_eq!(output.stdout, "", "{line}");
+            let opens = work.contains(line) || line.contains("compact") || line.contains("repair");
+            let same = std::fs::read(place.store()).unwrap() == before;
+            assert!(same || opens, "{line} wrote to it");
+        }
+    }
+    assert!(!place.dir.path().join("in.results.jsonl").exists());
 }
 
 #[test]

@@ -64,12 +64,7 @@ fn use_it(bytes: Vec<u8>) -> Result<(), StoreError> {
     store.jobs(&aside, None, 1_000)?;
     aside.more.ids = Some(vec![job_id(301), job_id(302)]);
     store.jobs(&aside, None, 1_000)?;
-    store.usage(&UsageFilter {
-        start: Day(i32::MIN),
-        end: Day(i32::MAX),
-        model: None,
-        user_id: None,
-    })?;
+    store.usage(&UsageFilter::default())?;
     store.commit(&[sample::insert(999), sample::start(101)])?;
     store.commit(&[sample::complete(101, 1)])?;
     let billing = Transition::Billing {

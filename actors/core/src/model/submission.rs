@@ -3,8 +3,8 @@
 use serde_json::value::RawValue;
 
 use super::{
-    AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError, Seq,
-    Settings, Timestamp, Unpriced, limits,
+    Currency, Job, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp, Unpriced,
+    limits,
 };
 use crate::life::NewJob;
 use crate::money::estimate;
@@ -236,41 +236,23 @@ impl Submission {
             .as_ref()
             .map(|_| self.request.fingerprint(&model));
         let job = Job {
-            id,
-            seq: Seq(0),
-            user_id: self.user_id,
             content_id: self.content_id,
-            model,
             priority: self.priority,
-            status: JobStatus::Pending,
-            attempts: AttemptNo(0),
-            open: None,
-            retry_count: 0,
             max_retries: self.max_retries.unwrap_or(settings.retry.max_retries),
-            interruptions: 0,
-            next_retry_at: None,
             run_at: self.run_at,
             deadline: self.deadline,
             timeout_ms: self.timeout_ms,
-            error: None,
-            created_at: now,
-            processed_at: None,
             idempotency_key: self.idempotency_key,
             metadata: self.metadata,
-            throttles: 0,
-            served_by: None,
             // The store keeps those that are not completed.
             waits_for: after.clone(),
             after,
-            has_dependents: false,
-            parked: None,
             on_interrupted: self.on_interrupted,
             callback_url: self.callback_url,
-            task: None,
-            bodies_pruned: false,
             estimated_tokens,
             worst,
             unpriced,
+            ..Job::new(id, self.user_id, model, now)
         };
         Ok(NewJob {
             job,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::life::{NewJob, Next, Settlement, Transition};
 use crate::model::{
     Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Failure,
-    FailureClass, Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage, code,
+    FailureClass, Job, JobId, Request, Timestamp, Usage, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
@@ -26,40 +26,8 @@ pub fn job_id(n: u64) -> JobId {
 pub fn new_job(n: u64) -> NewJob {
     NewJob {
         job: Job {
-            id: job_id(n),
-            seq: Seq(0),
-            user_id: "ada".to_owned(),
-            content_id: None,
-            model: "glm-4.7".to_owned(),
-            priority: 0,
-            status: JobStatus::Pending,
-            attempts: AttemptNo(0),
-            open: None,
-            retry_count: 0,
-            max_retries: 3,
-            interruptions: 0,
-            next_retry_at: None,
-            run_at: None,
-            deadline: None,
-            timeout_ms: None,
-            error: None,
-            created_at: START,
-            processed_at: None,
-            idempotency_key: None,
-            metadata: None,
-            throttles: 0,
-            served_by: None,
-            after: Vec::new(),
-            waits_for: Vec::new(),
-            has_dependents: false,
-            parked: None,
-            on_interrupted: None,
-            callback_url: None,
-            task: None,
-            bodies_pruned: false,
-            worst: crate::model::WorstCase::default(),
             estimated_tokens: 1_032,
-            unpriced: false,
+            ..Job::new(job_id(n), "ada", "glm-4.7", START)
         },
         request: Request::Prompt(format!("prompt {n}")),
         fingerprint: None,
@@ -104,17 +72,9 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
         cached_tokens: 3,
         reasoning_tokens: 1,
     };
+    let (job, end) = (new_job(n).job, START.plus_ms(1_000));
     CallRecord {
-        seq: 0,
-        job_id: job_id(n),
-        attempt: AttemptNo(attempt),
-        user_id: "ada".to_owned(),
         endpoint: "http://127.0.0.1:1/chat/completions".to_owned(),
-        model: "glm-4.7".to_owned(),
-        request_id: RequestId::new(job_id(n), AttemptNo(attempt)),
-        started_at: START,
-        ended_at: START.plus_ms(1_000),
-        outcome,
         status_code: answered.then_some(200),
         response_time_ms: 1_000,
         usage: if answered { usage } else { Usage::default() },
@@ -122,13 +82,8 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
             nanos: 1_001,
             currency: Currency::Cny,
         }),
-        price: None,
         failure: (!answered).then(failure),
-        retry_count: 0,
-        maybe_billed: false,
-        reserved: None,
-        booked_on: None,
-        billing: None,
+        ..CallRecord::of(&job, AttemptNo(attempt), outcome, START, end)
     }
 }
 

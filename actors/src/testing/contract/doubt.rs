@@ -183,7 +183,7 @@ pub fn what_was_billed_is_found_out_once<S: Store>(open: Open<'_, S>) {
     drop(store);
 
     let store = open();
-    let before = store.usage(&any_day()).unwrap().remove(0);
+    let before = store.usage(&UsageFilter::default()).unwrap().remove(0);
     let unknown_price = Billing {
         cost: None,
         ..sample::billed(10)
@@ -208,7 +208,7 @@ pub fn what_was_billed_is_found_out_once<S: Store>(open: Open<'_, S>) {
     want.usage.prompt_tokens += 10;
     want.usage.total_tokens += 10;
     want.unpriced_calls += 1;
-    assert_eq!(store.usage(&any_day()).unwrap(), [want]);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap(), [want]);
     assert_eq!(call(&store, 1, 2).billing, Some(sample::billed(100)));
     assert_eq!(call(&store, 1, 1).billing, Some(not_billed));
     assert_eq!(unresolved(&store), [(3, 1)]);
@@ -247,7 +247,7 @@ pub fn billing_is_found_in_the_batch_that_logs_the_call<S: Store>(open: Open<'_,
     assert!(unresolved(&store).is_empty());
     drop(store);
     let store = open();
-    let row = store.usage(&any_day()).unwrap().remove(0);
+    let row = store.usage(&UsageFilter::default()).unwrap().remove(0);
     let mut want = UsageRow::empty(row.key.clone());
     want.add(&call(&store, 1, 1));
     want.add(&call(&store, 1, 2));

@@ -85,7 +85,7 @@ pub fn finished_jobs_are_pruned_by_age<S: Store>(open: Open<'_, S>) {
         done(&store, &life(n));
     }
     done(&store, &life(9)[1..]);
-    let usage = store.usage(&any_day()).unwrap();
+    let usage = store.usage(&UsageFilter::default()).unwrap();
     let pruned = prune(
         &store,
         Prune {
@@ -102,7 +102,7 @@ pub fn finished_jobs_are_pruned_by_age<S: Store>(open: Open<'_, S>) {
     let store = open();
     assert_eq!(jobs_left(&store), [3, 4, 9]);
     assert_eq!(calls_left(&store), [1, 2, 3, 4, 9], "the log has its own");
-    assert_eq!(store.usage(&any_day()).unwrap(), usage);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap(), usage);
     assert_eq!(store.counts().unwrap().completed, 3);
 }
 
@@ -135,7 +135,7 @@ pub fn the_call_log_is_pruned_and_the_usage_stays<S: Store>(open: Open<'_, S>) {
     for n in 1..=5 {
         done(&store, &life(n));
     }
-    let usage = store.usage(&any_day()).unwrap();
+    let usage = store.usage(&UsageFilter::default()).unwrap();
     let last = store.calls(&CallFilter::default(), None, 1).unwrap().calls[0].seq;
     let step = |calls| Prune { calls, ..nothing() };
     assert_eq!(prune(&store, step(before(hour(3)))).calls, 2);
@@ -145,7 +145,7 @@ pub fn the_call_log_is_pruned_and_the_usage_stays<S: Store>(open: Open<'_, S>) {
     assert_eq!(prune(&store, step(before(hour(9)))).calls, 2);
     drop(store);
     let store = open();
-    assert_eq!(store.usage(&any_day()).unwrap(), usage);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap(), usage);
     assert_eq!(jobs_left(&store), [1, 2, 3, 4, 5]);
     let of_job = CallFilter {
         job_id: Some(job_id(1)),
@@ -156,7 +156,7 @@ pub fn the_call_log_is_pruned_and_the_usage_stays<S: Store>(open: Open<'_, S>) {
     let page = store.calls(&CallFilter::default(), None, 9).unwrap();
     assert_eq!(page.calls.len(), 1);
     assert!(page.calls[0].seq > last, "a place is given once");
-    assert_eq!(store.usage(&any_day()).unwrap()[0].calls, 6);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap()[0].calls, 6);
 }
 
 /// Job `n` given up in hour `n`.
@@ -316,5 +316,5 @@ pub fn a_pruning_takes_its_place_in_a_batch<S: Store>(open: Open<'_, S>) {
     drop(store);
     let store = open();
     assert_eq!(jobs_left(&store), [3]);
-    assert_eq!(store.usage(&any_day()).unwrap()[0].calls, 2);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap()[0].calls, 2);
 }
