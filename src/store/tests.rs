@@ -8,10 +8,12 @@ mod owner;
 mod prune;
 mod versions;
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use onelane_core::testing::sample::{self, job_id};
+use redb::{Key, TableDefinition};
 
 use super::*;
 use crate::model::{
@@ -166,14 +168,19 @@ fn assert_chains_hold(jobs: &[JobRecord]) {
     }
 }
 
-/// Writes `value` under `name` into the meta table of a store that is closed.
-fn write_meta(path: &Path, name: &str, value: &[u8]) {
+/// Writes a row of a store that is closed, behind the store's back.
+fn write_row<'k, K: Key + 'static>(
+    path: &Path,
+    table: TableDefinition<'_, K, &'static [u8]>,
+    key: impl Borrow<K::SelfType<'k>>,
+    row: &[u8],
+) {
     let database = Database::open(path).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction
-        .open_table(schema::META)
+        .open_table(table)
         .unwrap()
-        .insert(name, value)
+        .insert(key, row)
         .unwrap();
     transaction.commit().unwrap();
 }
@@ -186,13 +193,7 @@ fn usage_is_told_without_a_look_at_the_call_log() {
     let life = [sample::insert(1), sample::start(1), sample::complete(1, 1)];
     store.commit(&life).unwrap();
     drop(store);
-    let database = Database::open(&path).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let mut calls = transaction.open_table(schema::CALLS).unwrap();
-    calls.insert(1, b"not a call".as_slice()).unwrap();
-    drop(calls);
-    transaction.commit().unwrap();
-    drop(database);
+    write_row(&path, schema::CALLS, 1, b"not a call");
     let store = open(&path);
     assert!(store.calls(&CallFilter::default(), None, 1).is_err());
     let usage = store.usage(&UsageFilter::default()).unwrap();

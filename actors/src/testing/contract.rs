@@ -190,10 +190,7 @@ fn requeue(n: u64) -> Transition {
 }
 
 fn cancel(n: u64) -> Transition {
-    Transition::Cancel {
-        job_id: job_id(n),
-        at: sample::START,
-    }
+    sample::cancel(n, sample::START)
 }
 
 fn unstage(n: u64) -> Transition {

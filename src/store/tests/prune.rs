@@ -39,9 +39,7 @@ fn prune(store: &impl Store, step: Prune) -> Pruned {
 
 fn with_ended_jobs(store: &RedbStore) {
     for n in 1..=3 {
-        let mut new = sample::new_job(n);
-        new.job.idempotency_key = Some(n.to_string());
-        let insert = Transition::Insert(Box::new(new));
+        let insert = sample::insert_with(n, |new| new.job.idempotency_key = Some(n.to_string()));
         let life = [insert, sample::start(n), sample::complete(n, 1)];
         store.commit(&life).unwrap();
     }
@@ -52,26 +50,11 @@ fn a_row_that_can_t_be_read_is_passed_over_and_keeps_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("onelane.redb");
     with_ended_jobs(&open(&path));
-    let database = Database::open(&path).unwrap();
-    let transaction = database.begin_write().unwrap();
     let broken = b"[1,{".as_slice();
-    transaction
-        .open_table(schema::JOBS)
-        .unwrap()
-        .insert(job_id(1).as_bytes(), broken)
-        .unwrap();
-    transaction
-        .open_table(schema::CALLS)
-        .unwrap()
-        .insert(2, b"[9,{}]".as_slice())
-        .unwrap();
-    transaction
-        .open_table(schema::IDEMPOTENCY)
-        .unwrap()
-        .insert(&schema::idempotency_key("ada", "3"), broken)
-        .unwrap();
-    transaction.commit().unwrap();
-    drop(database);
+    write_row(&path, schema::JOBS, job_id(1).as_bytes(), broken);
+    write_row(&path, schema::CALLS, 2, b"[9,{}]");
+    let key = schema::idempotency_key("ada", "3");
+    write_row(&path, schema::IDEMPOTENCY, &key, broken);
 
     let store = open(&path);
     let pruned = prune(&store, step(Timestamp::from_millis(i64::MAX)));

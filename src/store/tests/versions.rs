@@ -24,7 +24,8 @@ fn closed_store() -> (TempDir, PathBuf) {
 }
 
 fn set_version(path: &Path, version: u64) {
-    write_meta(path, schema::meta::VERSION, version.to_string().as_bytes());
+    let row = version.to_string();
+    write_row(path, schema::META, schema::meta::VERSION, row.as_bytes());
 }
 
 #[test]
@@ -76,7 +77,8 @@ fn a_store_of_another_version_is_refused_in_words_and_left_alone() {
 #[test]
 fn a_row_of_a_newer_program_is_refused_by_its_version() {
     let (_directory, path) = closed_store();
-    write_meta(&path, schema::meta::COUNTERS, br#"[2,{"all":"new"}]"#);
+    let newer = br#"[2,{"all":"new"}]"#;
+    write_row(&path, schema::META, schema::meta::COUNTERS, newer);
     let store = open(&path);
     let refused = [
         store.counts().map(drop),

@@ -6,9 +6,10 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::life::{NewJob, Next, Settlement, Transition};
+use crate::model::GlmCall;
 use crate::model::{
-    Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Failure,
-    FailureClass, Job, JobId, Request, Timestamp, Usage, code,
+    Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Endpoint,
+    Failure, FailureClass, Job, JobId, Request, RequestId, Timeouts, Timestamp, Usage, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
@@ -38,7 +39,34 @@ pub fn new_job(n: u64) -> NewJob {
 /// The insertion of [`new_job`] `n`.
 #[must_use]
 pub fn insert(n: u64) -> Transition {
-    Transition::Insert(Box::new(new_job(n)))
+    insert_with(n, |_| ())
+}
+
+/// The insertion of [`new_job`] `n`, which `change` makes another one.
+#[must_use]
+pub fn insert_with(n: u64, change: impl FnOnce(&mut NewJob)) -> Transition {
+    let mut new = new_job(n);
+    change(&mut new);
+    Transition::Insert(Box::new(new))
+}
+
+/// Job `n` is given up by a caller.
+#[must_use]
+pub fn cancel(n: u64, at: Timestamp) -> Transition {
+    Transition::Cancel {
+        job_id: job_id(n),
+        at,
+    }
+}
+
+/// What somebody found out about an attempt at job `n`.
+#[must_use]
+pub fn resolve(n: u64, attempt: u32, billing: Billing) -> Transition {
+    Transition::Billing {
+        job_id: job_id(n),
+        attempt: AttemptNo(attempt),
+        billing,
+    }
 }
 
 /// GLM's answer to job `n`.
@@ -158,10 +186,10 @@ pub fn start(n: u64) -> Transition {
 /// The insertion of [`new_job`] `n`, which runs after other jobs.
 #[must_use]
 pub fn insert_after(n: u64, others: &[u64]) -> Transition {
-    let mut new = new_job(n);
-    new.job.after = others.iter().map(|other| job_id(*other)).collect();
-    new.job.waits_for.clone_from(&new.job.after);
-    Transition::Insert(Box::new(new))
+    insert_with(n, |new| {
+        new.job.after = others.iter().map(|other| job_id(*other)).collect();
+        new.job.waits_for.clone_from(&new.job.after);
+    })
 }
 
 /// Job `n`'s attempt was interrupted and may have been billed: it is set aside.
@@ -192,6 +220,26 @@ pub fn billed(tokens: u64) -> Billing {
         }),
         price: None,
         at: START.plus_ms(5_000),
+    }
+}
+
+/// The call of an attempt at job `n`, to nowhere and without a key.
+#[must_use]
+pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
+    GlmCall {
+        job_id: job_id(n),
+        attempt: AttemptNo(attempt),
+        request_id: RequestId::new(job_id(n), AttemptNo(attempt)),
+        endpoint: Endpoint {
+            base_url: "http://127.0.0.1:1".to_owned(),
+            api_key: None,
+        },
+        model: "glm-4.7".to_owned(),
+        request: Arc::new(request),
+        max_tokens: None,
+        temperature: None,
+        timeouts: Timeouts::default(),
+        poll_ms: 1_000,
     }
 }
 

@@ -112,12 +112,7 @@ pub fn finished_jobs_are_pruned_by_number<S: Store>(open: Open<'_, S>) {
     for n in 1..=3 {
         done(&store, &life(n));
     }
-    let at = hour(4);
-    let job_id = job_id(4);
-    done(
-        &store,
-        &[sample::insert(4), Transition::Cancel { job_id, at }],
-    );
+    done(&store, &given_up(4));
     done(&store, &[sample::insert(5), sample::insert(6)]);
     let step = |jobs| Prune { jobs, ..nothing() };
     assert_eq!(prune(&store, step(most(2))).jobs, 2);
@@ -161,8 +156,7 @@ pub fn the_call_log_is_pruned_and_the_usage_stays<S: Store>(open: Open<'_, S>) {
 
 /// Job `n` given up in hour `n`.
 fn given_up(n: u64) -> [Transition; 2] {
-    let (at, job_id) = (hour(n), job_id(n));
-    [sample::insert(n), Transition::Cancel { job_id, at }]
+    [sample::insert(n), sample::cancel(n, hour(n))]
 }
 
 /// Requests and responses go before their jobs; such a job says so and can't be retried.
@@ -221,12 +215,7 @@ pub fn what_is_not_over_is_never_pruned<S: Store>(open: Open<'_, S>) {
     assert_eq!((pruned.jobs, pruned.calls, pruned.bodies), (0, 1, 1));
     assert_eq!(jobs_left(&store), [1, 2, 3, 4, 5, 6]);
     assert_eq!(calls_left(&store), [4]);
-    let billing = Transition::Billing {
-        job_id: job_id(4),
-        attempt: AttemptNo(1),
-        billing: sample::billed(7),
-    };
-    done(&store, &[billing]);
+    done(&store, &[sample::resolve(4, 1, sample::billed(7))]);
     let pruned = prune(&store, everything_goes);
     assert_eq!((pruned.jobs, pruned.calls), (1, 1));
     drop(store);
