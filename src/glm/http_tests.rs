@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onelane_actors::ports::{Clock, Glm, GlmAnswer, GlmCall, GlmOutcome};
-use onelane_actors::testing::sample;
+use onelane_actors::testing::glm_call;
 use onelane_core::model::{
     Endpoint, Failure, FailureClass as C, Request, Secret, Timeouts, Timestamp, Usage, code, limits,
 };
@@ -39,7 +39,7 @@ fn call_to(base_url: &str, no: u32) -> GlmCall {
             idle_ms: 5_000,
             total_ms: 10_000,
         },
-        ..sample::glm_call(9, no, request)
+        ..glm_call(9, no, request)
     }
 }
 

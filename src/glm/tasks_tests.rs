@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onelane_actors::ports::{Glm, GlmAnswer, GlmCall, GlmOutcome, TaskOutcome};
-use onelane_actors::testing::sample;
+use onelane_actors::testing::glm_call;
 use onelane_core::model::{
     Endpoint, Failure, FailureClass as C, Request, Secret, Timeouts, code, limits,
 };
@@ -34,7 +34,7 @@ fn call_to(base_url: &str) -> GlmCall {
             idle_ms: 5_000,
             total_ms: 10_000,
         },
-        ..sample::glm_call(9, 1, Request::chat(chat).unwrap())
+        ..glm_call(9, 1, Request::chat(chat).unwrap())
     }
 }
 

@@ -158,13 +158,13 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::testing::sample;
+    use onelane_actors::testing::glm_call;
     use serde_json::Value;
 
     use super::*;
 
     fn call(request: Request) -> GlmCall {
-        sample::glm_call(7, 2, request)
+        glm_call(7, 2, request)
     }
 
     const ID: &str = "019aae00000070008000000000000007-2";

@@ -6,10 +6,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::life::{NewJob, Next, Settlement, Transition};
-use crate::model::GlmCall;
 use crate::model::{
-    Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Endpoint,
-    Failure, FailureClass, Job, JobId, Request, RequestId, Timeouts, Timestamp, Usage, code,
+    Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Failure,
+    FailureClass, Job, JobId, Request, Timestamp, Usage, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
@@ -220,26 +219,6 @@ pub fn billed(tokens: u64) -> Billing {
         }),
         price: None,
         at: START.plus_ms(5_000),
-    }
-}
-
-/// The call of an attempt at job `n`, to nowhere and without a key.
-#[must_use]
-pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
-    GlmCall {
-        job_id: job_id(n),
-        attempt: AttemptNo(attempt),
-        request_id: RequestId::new(job_id(n), AttemptNo(attempt)),
-        endpoint: Endpoint {
-            base_url: "http://127.0.0.1:1".to_owned(),
-            api_key: None,
-        },
-        model: "glm-4.7".to_owned(),
-        request: Arc::new(request),
-        max_tokens: None,
-        temperature: None,
-        timeouts: Timeouts::default(),
-        poll_ms: 1_000,
     }
 }
 
