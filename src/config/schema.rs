@@ -462,7 +462,7 @@ pub(crate) fn json_path(path: &str) -> Option<String> {
         })
 }
 
-/// BudgetScope names are spoken.
+/// Whose names are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Naming {
     /// `config.toml`'s.

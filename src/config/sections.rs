@@ -213,7 +213,7 @@ pub struct MoneySection {
 pub struct BudgetSection {
     /// For how long.
     pub period: Period,
-    /// BudgetScope calls: a user, `*` for each, nothing for all together.
+    /// Whose calls: a user, `*` for each, nothing for all together.
     pub user: Option<String>,
     /// To which models: one, `*` for each, nothing for all together.
     pub model: Option<String>,

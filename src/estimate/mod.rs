@@ -137,7 +137,7 @@ mod tests {
     use std::sync::Arc;
 
     use onelane_core::model::Unpriced;
-    use onelane_core::money::price::{PriceRow, PriceTable};
+    use onelane_core::model::{PriceRow, PriceTable};
 
     use super::*;
 

@@ -6,11 +6,11 @@ mod check;
 mod commit;
 mod error;
 mod figures;
+mod finished;
 mod look;
 mod notices;
 mod open;
 mod read;
-mod retention;
 mod salvage;
 mod schema;
 

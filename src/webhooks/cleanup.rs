@@ -9,7 +9,7 @@ use onelane_core::model::{DeliveryId, limits};
 use onelane_core::notify::delivery::{DeliveryChange, TryOutcome};
 use tokio_util::sync::CancellationToken;
 
-use super::{Books, WebhookSettings, way};
+use super::{Books, WebhookSettings, destination};
 use crate::error::Error;
 
 /// From one look at all deliveries to the next.

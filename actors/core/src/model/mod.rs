@@ -3,6 +3,7 @@
 //! Types here have no behaviour beyond their own invariants. Their serde form is the stored form;
 //! what a client of the HTTP API sees is shaped at that boundary, not here.
 
+mod admission;
 mod alert;
 mod budget;
 mod calendar;
@@ -11,22 +12,28 @@ mod callback;
 mod delivery;
 mod event;
 mod failure;
+mod filter;
 mod histogram;
 mod id;
 mod job;
 mod lane;
 mod lanes;
 mod money;
+mod outcome;
+mod page;
 mod policy;
+mod price;
 mod request;
 mod retention;
 mod settings;
+mod store_error;
 mod submission;
 mod time;
 mod usage;
 
 pub mod limits;
 
+pub use admission::{Admission, NotAdmitted};
 pub use alert::{
     Alert, AlertBook, AlertKey, AlertSettings, CallWindow, ClearedAlert, HeldKey, Measure,
     Thresholds, WHOLE_SHARE,
@@ -43,6 +50,7 @@ pub use delivery::{
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
+pub use filter::{CallFilter, DeliveryFilter, JobFilter, MoreFilter, UsageFilter};
 pub use histogram::Histogram;
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
 pub use job::{
@@ -54,13 +62,19 @@ pub use lane::{
 };
 pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
 pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced};
+pub use outcome::{GlmAnswer, GlmOutcome, TaskOutcome};
+pub use page::{
+    CallPage, DeliveryPage, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts, UsageDay,
+};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
+pub use price::{PriceRow, PriceTable};
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use settings::{
     BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
     SettingsError, Timeouts,
 };
+pub use store_error::StoreError;
 pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};

@@ -12,7 +12,7 @@ use super::{
     Budget, Calendar, CallbackRules, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Retention,
     Unpriced, lane_for, limits,
 };
-use crate::money::price::PriceTable;
+use crate::model::PriceTable;
 
 /// A secret that no log, error or response shows.
 #[derive(Clone, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use serde_json::value::RawValue;
 
 use super::{
-    Currency, Job, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp, Unpriced,
-    limits,
+    Admission, Currency, Job, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp,
+    Unpriced, limits,
 };
 use crate::life::NewJob;
 use crate::money::estimate;
@@ -17,7 +17,7 @@ pub struct Submission {
     pub request: Request,
     /// The model; a chat body's own `model` counts when this is `None`.
     pub model: Option<String>,
-    /// BudgetScope job it is.
+    /// Whose job it is.
     pub user_id: String,
     /// What it is about, in the submitter's own terms.
     pub content_id: Option<String>,
@@ -258,7 +258,9 @@ impl Submission {
             job,
             request: self.request,
             fingerprint,
-            max_queue_jobs: settings.max_queue_jobs,
+            admission: Admission::Open {
+                max_queue_jobs: settings.max_queue_jobs,
+            },
         })
     }
 
@@ -320,7 +322,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::money::price::{PriceRow, PriceTable};
+    use crate::model::{PriceRow, PriceTable};
 
     fn refused(change: impl FnOnce(&mut Submission)) -> String {
         let mut submission = Submission::prompt("hi").unwrap();

@@ -2,15 +2,16 @@
 //! hand.
 
 mod due;
+pub mod over;
 
 use serde::{Deserialize, Serialize};
 
-use crate::judge::retry;
 use crate::life::Refusal;
 use crate::model::{
     Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, RetrySettings, Target, Timestamp,
     Try, limits,
 };
+use crate::retry;
 
 pub use due::{DueDeliveries, DueIndex, DueQuery, find};
 
