@@ -5,13 +5,13 @@
 use std::borrow::Cow;
 
 use onelane_actors::ports::{JobRecord, Store, StoreError, UsageFilter};
-use onelane_core::model::{Calendar, CallRecord, Cost, Day, Request, Timestamp};
+use onelane_core::model::{Calendar, CallRecord, Cost, Day, Period, Request, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::api::views::{CallView, JobView, Shown};
 use crate::csv;
-use crate::statistics::{GroupBy, Period, StatisticsQuery, csv_head, csv_row, summarise};
+use crate::statistics::{GroupBy, StatisticsQuery, csv_head, csv_row, summarise};
 
 /// Jobs that are in memory at once: each may be some megabytes.
 const JOBS_PAGE: usize = 32;
@@ -127,17 +127,12 @@ impl Export {
     }
 
     fn usage(&mut self, store: &dyn Store, part: &mut Part) -> Result<(), StoreError> {
-        let start = match self.at {
-            At::Day(day) => day,
-            _ => Day(i32::MIN),
-        };
+        let mut filter = UsageFilter::default();
+        if let At::Day(day) = self.at {
+            filter.start = day;
+        }
         let query = StatisticsQuery {
-            filter: UsageFilter {
-                start,
-                end: Day(i32::MAX),
-                model: None,
-                user_id: None,
-            },
+            filter,
             group_by: GroupBy {
                 period: Some(Period::Day),
                 model: true,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use onelane_actors::ports::Clock;
 use onelane_core::model::limits;
+use onelane_core::random::Seeds;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,6 @@ use super::respond::{empty, json};
 use super::script::Script;
 use super::tasks::Tasks;
 use super::work::{look, work};
-use crate::system::{GOLDEN, mix};
 
 /// The largest body that is read; GLM's own limits are far below.
 const BODY_BYTES_MAX: usize = 2 * limits::REQUEST_BYTES_MAX;
@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) tasks: Tasks,
     pub(crate) clock: Arc<dyn Clock>,
-    salt: AtomicU64,
+    salts: Seeds,
 }
 
 impl Shared {
@@ -48,7 +48,7 @@ impl Shared {
             recorder: Arc::new(Recorder::new()),
             tasks: Tasks::default(),
             clock,
-            salt: AtomicU64::new(seed),
+            salts: Seeds::new(seed),
         }
     }
 
@@ -57,7 +57,7 @@ impl Shared {
     }
 
     pub(crate) fn salt(&self) -> u64 {
-        mix(self.salt.fetch_add(GOLDEN, Ordering::Relaxed))
+        self.salts.draw()
     }
 
     /// An id as GLM gives it, unlike all others.

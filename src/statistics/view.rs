@@ -200,10 +200,8 @@ mod tests {
     fn statistics(rows: &[UsageRow], user_id: Option<&str>) -> Vec<StatisticsRow> {
         let query = StatisticsQuery {
             filter: UsageFilter {
-                start: Day(0),
-                end: Day(i32::MAX),
-                model: None,
                 user_id: user_id.map(str::to_owned),
+                ..UsageFilter::default()
             },
             group_by: GroupBy::default(),
             calendar: Calendar::default(),

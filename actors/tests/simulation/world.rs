@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::testing::SeededIds;
+use onelane_actors::testing::{Dice, SeededIds};
 use onelane_core::model::{HoldScope, JobId, OnInterrupted, Phase, Settings, Submission};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 use crate::books;
 use crate::client::{self, Client, Order};
-use crate::dice::Dice;
 use crate::draw::{self, MODELS};
 use crate::gate;
 use crate::history::Act;

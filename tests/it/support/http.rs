@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use onelane::config::{Config, Loaded, RetrySection};
 use onelane::glm::HttpGlm;
 use onelane::model::{
-    CallOutcome, CallRecord, Day, Event, JobId, Secret, Submission, Timestamp, UsageKey, UsageRow,
+    CallOutcome, CallRecord, Event, JobId, Secret, Submission, UsageKey, UsageRow,
 };
 use onelane::orchestrator::{Events, Feed, Orchestrator, Parts, StartError};
 use onelane::ports::{CallFilter, Clock, Glm, Store, UsageFilter};
@@ -189,12 +189,7 @@ pub(crate) async fn next_event<T>(events: &mut Events, wanted: impl Fn(&Event) -
 
 /// Every usage row.
 pub(crate) fn all_usage() -> UsageFilter {
-    UsageFilter {
-        start: Day(0),
-        end: Timestamp::from_millis(i64::MAX).day(),
-        model: None,
-        user_id: None,
-    }
+    UsageFilter::default()
 }
 
 /// The whole call log, oldest first.

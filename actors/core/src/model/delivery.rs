@@ -279,7 +279,6 @@ impl Delivery {
 
 /// How many deliveries there are of each status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct DeliveryCounts {
     /// Waiting for their next try.
     pub pending: u64,

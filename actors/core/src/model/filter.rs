@@ -133,6 +133,18 @@ pub struct UsageFilter {
     pub user_id: Option<String>,
 }
 
+/// All of it.
+impl Default for UsageFilter {
+    fn default() -> Self {
+        Self {
+            start: Day(i32::MIN),
+            end: Day(i32::MAX),
+            model: None,
+            user_id: None,
+        }
+    }
+}
+
 impl UsageFilter {
     /// Whether a row is asked for.
     #[must_use]

@@ -98,7 +98,6 @@ pub struct LearntLimit {
     pub next_trial_at: Timestamp,
     /// Calls that ended well in a full lane since the limit went beyond the ceiling: enough of them
     /// prove it.
-    #[serde(default)]
     pub trial_successes: u16,
     /// When the limit was last lowered: a refusal of a call sent before says nothing new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,7 +106,6 @@ pub struct LearntLimit {
 
 /// What of one lane's state outlives the process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct LaneCondition {
     /// The hold in force on this lane alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +122,6 @@ pub struct LaneCondition {
 
 /// What of one model's state outlives the process: its short breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct ModelCondition {
     /// The hold in force on this model alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,7 +133,7 @@ pub struct ModelCondition {
     pub overloaded_at: Option<Timestamp>,
     /// An operator hold was ended by the slow probe: one call at a time until an answer shows that it
     /// was right.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probing: bool,
 }
 
@@ -232,10 +229,8 @@ pub struct BreakerSnapshot {
     pub openings: u32,
     /// Calls in the window of the failure rate, as of the last outcome; once it has opened, those
     /// that were in it then.
-    #[serde(default)]
     pub window_calls: u32,
     /// How many of them failed.
-    #[serde(default)]
     pub window_failures: u32,
     /// The failure, or the operator's words, that opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike as _, NaiveDate, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. Stored as that integer, shown as RFC 3339 UTC.
@@ -94,14 +94,6 @@ impl Day {
             .map(Self)
     }
 
-    /// The first day of its month.
-    #[must_use]
-    pub fn month_start(self) -> Self {
-        let date = DateTime::<Utc>::from_timestamp_millis(self.start().0);
-        let days_before = date.map_or(0, |date| date.day0());
-        Self(self.0.saturating_sub_unsigned(days_before))
-    }
-
     /// The first moment of the day.
     #[must_use]
     pub fn start(self) -> Timestamp {
@@ -136,22 +128,6 @@ mod tests {
         ] {
             assert_eq!(Day::parse(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn a_day_knows_the_first_of_its_month() {
-        let check = |day: &str, first: &str| {
-            let month = Day::parse(day).unwrap().month_start();
-            assert_eq!(month.to_string(), first);
-        };
-        check("2026-11-01", "2026-11-01");
-        check("2024-02-29", "2024-02-01");
-        check("1969-12-31", "1969-12-01");
-        assert_eq!(
-            Day(i32::MAX).month_start(),
-            Day(i32::MAX),
-            "beyond the calendar"
-        );
     }
 
     #[test]
