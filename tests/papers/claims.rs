@@ -64,7 +64,10 @@ impl Page {
             .map(|heading| {
                 let text = heading.trim_start_matches('#').trim().to_lowercase();
                 let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-                text.chars().filter(kept).collect::<String>().replace(' ', "-")
+                text.chars()
+                    .filter(kept)
+                    .collect::<String>()
+                    .replace(' ', "-")
             })
             .collect()
     }
@@ -81,10 +84,15 @@ impl Page {
             .collect()
     }
 
+    /// Lines for a shell.
+    fn shell(&self) -> impl Iterator<Item = &str> {
+        let blocks = self.blocks.iter().filter(|(language, _)| language == "sh");
+        blocks.flat_map(|(_, block)| block.lines())
+    }
+
     /// Code in the prose and lines for a shell.
     fn code(&self) -> impl Iterator<Item = &str> {
-        let shell = self.blocks.iter().filter(|(language, _)| language == "sh");
-        quoted(&self.prose).chain(shell.flat_map(|(_, block)| block.lines()))
+        quoted(&self.prose).chain(self.shell())
     }
 }
 
@@ -121,9 +129,14 @@ impl Commands {
         let mut arguments: Vec<&str> = path.iter().map(String::as_str).collect();
         arguments.push("--help");
         let help = told(&arguments);
-        let flags = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+        let flags = help
+            .lines()
+            .map(str::trim_start)
+            .filter(|line| line.starts_with('-'));
         let flags = flags.flat_map(|line| line.split([' ', ',']).take(3));
-        let flags = flags.filter(|word| word.starts_with("--")).map(str::to_owned);
+        let flags = flags
+            .filter(|word| word.starts_with("--"))
+            .map(str::to_owned);
         let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
         let verbs = listed.take_while(|line| !line.is_empty());
         let verbs = verbs.filter_map(|line| line.split_whitespace().next());
@@ -136,23 +149,20 @@ impl Commands {
 
     /// What of these arguments does not exist.
     fn unknown<'a>(&self, arguments: &[&'a str]) -> Option<&'a str> {
-        let mut path = Vec::new();
-        let (mut flags, mut verbs) = &self.0[&path];
-        let mut rest = arguments.iter();
-        let mut value_may_follow = false;
-        for word in rest.by_ref() {
-            if let Some(flag) = word.starts_with("--").then(|| word.split('=').next().unwrap()) {
-                if !flags.contains(flag) {
-                    return Some(word);
-                }
-                value_may_follow = true;
-            } else if verbs.contains(*word) {
-                path.push((*word).to_owned());
-                (flags, verbs) = (&self.0[&path].0, &self.0[&path].1);
-                value_may_follow = false;
-            } else if !verbs.is_empty() && !value_may_follow {
-                return Some(word);
+        let mut path: Vec<String> = Vec::new();
+        let mut after_flag = false;
+        for word in arguments {
+            let (flags, verbs) = &self.0[&path];
+            let is_flag = word.starts_with("--");
+            match is_flag {
+                true if !flags.contains(word.split('=').next().unwrap()) => return Some(word),
+                true => {}
+                false if verbs.contains(*word) => path.push((*word).to_owned()),
+                // A command that only has commands takes nothing but those; a flag may have a value.
+                false if !verbs.is_empty() && !after_flag => return Some(word),
+                false => {}
             }
+            after_flag = is_flag;
         }
         None
     }
@@ -234,7 +244,10 @@ fn commands_and_flags_that_the_papers_name_exist() {
         }
     }
     assert!(seen > 15, "the papers name {seen} commands only");
-    assert!(missing.is_empty(), "no such commands or flags: {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "no such commands or flags: {missing:#?}"
+    );
 }
 
 #[test]
@@ -254,8 +267,14 @@ fn a_command_that_does_not_exist_would_be_noticed() {
     assert_eq!(unknown("X=1 onelane run a.jsonl --simulate | wc"), None);
     assert_eq!(unknown("onelane brew").as_deref(), Some("brew"));
     assert_eq!(unknown("onelane db brew").as_deref(), Some("brew"));
-    assert_eq!(unknown("cat a | onelane run - --brew").as_deref(), Some("--brew"));
-    assert_eq!(unknown("onelane serve --repair").as_deref(), Some("--repair"));
+    assert_eq!(
+        unknown("cat a | onelane run - --brew").as_deref(),
+        Some("--brew")
+    );
+    assert_eq!(
+        unknown("onelane serve --repair").as_deref(),
+        Some("--repair")
+    );
 }
 
 #[test]
@@ -279,24 +298,34 @@ fn environment_variables_that_the_papers_name_are_read() {
     assert!(seen.contains("ONELANE_ADMIN_TOKEN"), "{seen:?}");
 }
 
+/// Every setting by its path, and the tables of named entries, which a default configuration leaves empty.
+fn settings() -> BTreeSet<String> {
+    let shown: Value = serde_json::from_str(&told(&["config", "show", "--json"])).unwrap();
+    let keys = shown.as_array().unwrap().iter();
+    let keys = keys.map(|setting| setting["key"].as_str().unwrap().to_owned());
+    let shipped = read("config.toml");
+    let lines = shipped.lines().map(|line| line.trim_start_matches("# "));
+    let tables = lines.filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'));
+    keys.chain(tables.map(str::to_owned)).collect()
+}
+
 #[test]
 fn settings_that_the_papers_name_exist() {
-    let settings: Value = serde_json::from_str(&told(&["config", "show", "--json"])).unwrap();
-    let keys: Vec<&str> = settings.as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap()).collect();
-    let sections: BTreeSet<&str> = keys.iter().map(|key| key.split('.').next().unwrap()).collect();
+    let settings = settings();
+    let section = |path: &str| Some(path.split_once('.')?.0.to_owned());
+    let sections: BTreeSet<String> = settings.iter().filter_map(|path| section(path)).collect();
     let mut seen = 0;
     let mut missing = Vec::new();
     for page in pages().iter().map(|path| Page::read(path)) {
         for code in quoted(&page.prose) {
             let name = code.split(" = ").next().unwrap();
-            let is_path = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
-            let of_a_section = name.split_once('.').is_some_and(|(section, _)| sections.contains(section));
-            if !of_a_section || !is_path(name) {
+            let mut letters = name.bytes();
+            let is_path = letters.all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'.'));
+            if !is_path || !section(name).is_some_and(|section| sections.contains(&section)) {
                 continue;
             }
             seen += 1;
-            let within = |key: &&str| **key == *name || key.starts_with(&format!("{name}."));
-            if !keys.iter().any(|key| within(&key)) {
+            if !settings.contains(name) {
                 missing.push(format!("{}: {name}", page.path));
             }
         }
@@ -323,43 +352,71 @@ fn configurations_in_the_papers_are_taken() {
             fs::write(&file, block).unwrap();
             let file = file.to_str().unwrap();
             let output = onelane(directory.path(), &["config", "show", "--config", file]);
-            assert!(output.status.success(), "{}: {output:?}\n{block}", page.path);
+            assert!(
+                output.status.success(),
+                "{}: {output:?}\n{block}",
+                page.path
+            );
         }
     }
     assert!(seen > 3, "the papers show {seen} configurations only");
 }
 
+const METHODS: [&str; 4] = ["GET", "PUT", "POST", "DELETE"];
+
+/// Whether a path is that of an endpoint, whose parameters stand in braces.
+fn is_path_of(path: &str, endpoint: &str) -> bool {
+    let path: Vec<&str> = path.split('?').next().unwrap().split('/').collect();
+    let endpoint: Vec<&str> = endpoint.split('/').collect();
+    let mut parts = path.iter().zip(&endpoint);
+    path.len() == endpoint.len()
+        && parts.all(|(part, known)| part == known || known.starts_with('{'))
+}
+
 #[test]
 fn endpoints_that_the_papers_name_exist() {
-    const METHODS: [&str; 4] = ["GET", "PUT", "POST", "DELETE"];
-    /// The path without the names of its parameters.
-    fn shape(path: &str) -> String {
-        let parts = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part });
-        parts.collect::<Vec<_>>().join("/")
-    }
     let reference = read("docs/http.md");
-    let headings = reference.lines().filter_map(|line| line.strip_prefix("### "));
-    let known = headings.filter_map(|heading| {
-        let (method, path) = heading.split_once(' ')?;
-        METHODS.contains(&method).then(|| format!("{method} {}", shape(path)))
-    });
-    let known: BTreeSet<String> = known.collect();
-    assert!(known.len() > 40, "docs/http.md has {} endpoints only", known.len());
+    let headings = reference
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "));
+    let endpoints = headings.filter_map(|heading| heading.split_once(' '));
+    let endpoints: Vec<(&str, &str)> = endpoints.filter(|(m, _)| METHODS.contains(m)).collect();
+    assert!(
+        endpoints.len() > 40,
+        "{} endpoints are too few",
+        endpoints.len()
+    );
+    let mut seen = 0;
     let mut missing = Vec::new();
     for page in pages().iter().map(|path| Page::read(path)) {
-        for code in quoted(&page.prose) {
-            let named = code.split_once(' ').filter(|(method, path)| {
-                METHODS.contains(method) && path.starts_with('/') && !path.contains(' ')
-            });
-            let Some((method, path)) = named else {
-                continue;
-            };
-            let path = shape(path.split('?').next().unwrap());
-            if !known.contains(&format!("{method} {path}")) {
-                missing.push(format!("{}: {code}", page.path));
+        let exists = |method: Option<&str>, path: &str| {
+            let mut of_method = endpoints
+                .iter()
+                .filter(|(m, _)| method.is_none_or(|one| one == *m));
+            of_method.any(|(_, endpoint)| is_path_of(path, endpoint))
+        };
+        let named = quoted(&page.prose).filter_map(|code| code.split_once(' '));
+        let named =
+            named.filter(|(method, path)| METHODS.contains(method) && path.starts_with('/'));
+        let called = page
+            .shell()
+            .filter_map(|line| line.split_once("http://127.0.0.1:4700"));
+        let called = called.map(|(_, rest)| (None, rest.split(['"', ' ']).next().unwrap()));
+        for (method, path) in named
+            .map(|(method, path)| (Some(method), path))
+            .chain(called)
+        {
+            seen += 1;
+            if !exists(method, path) {
+                missing.push(format!(
+                    "{}: {} {path}",
+                    page.path,
+                    method.unwrap_or("curl")
+                ));
             }
         }
     }
+    assert!(seen > 30, "the papers name {seen} endpoints only");
     assert!(missing.is_empty(), "no such endpoints: {missing:#?}");
 }
 
@@ -368,27 +425,46 @@ fn the_table_of_codes_is_the_one_in_force() {
     let policy: Value = serde_json::from_str(&told(&["policy", "--json"])).unwrap();
     let mut shipped: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for rule in policy["policy"].as_array().unwrap() {
-        let (class, code) = (rule["class"].as_str().unwrap(), rule["code"].as_str().unwrap());
+        let (class, code) = (
+            rule["class"].as_str().unwrap(),
+            rule["code"].as_str().unwrap(),
+        );
         // The answer's own code decides.
         if class != "map_by_inner_code" {
-            shipped.entry(class.to_owned()).or_default().insert(code.to_owned());
+            shipped
+                .entry(class.to_owned())
+                .or_default()
+                .insert(code.to_owned());
         }
     }
     let page = Page::read("docs/failures.md");
     let told = page.rows_below("## Codes by class").into_iter().map(|row| {
-        let codes = row[1].split(", ").map(|code| code.trim_matches('`').to_owned());
+        let codes = row[1]
+            .split(", ")
+            .map(|code| code.trim_matches('`').to_owned());
         (row[0].trim_matches('`').to_owned(), codes.collect())
     });
-    assert_eq!(told.collect::<BTreeMap<String, BTreeSet<String>>>(), shipped);
+    assert_eq!(
+        told.collect::<BTreeMap<String, BTreeSet<String>>>(),
+        shipped
+    );
     let classes = page.rows_below("## What each class does");
     let classes: BTreeSet<&str> = classes.iter().map(|row| row[0].trim_matches('`')).collect();
-    assert!(shipped.keys().map(String::as_str).eq(classes), "a class is not explained");
+    assert!(
+        shipped.keys().map(String::as_str).eq(classes),
+        "a class is not explained"
+    );
 }
 
 #[test]
 fn metrics_that_the_papers_name_exist() {
     let golden: Value = serde_json::from_str(&read("tests/golden/wire/metrics.json")).unwrap();
-    let answer: BTreeSet<&str> = golden["5 answer"].as_object().unwrap().keys().map(String::as_str).collect();
+    let answer: BTreeSet<&str> = golden["5 answer"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     let page = Page::read("docs/operating.md");
     let rows = page.rows_below("## Metrics");
     let named: BTreeSet<&str> = rows.iter().flat_map(|row| quoted(row[0])).collect();
@@ -398,11 +474,21 @@ fn metrics_that_the_papers_name_exist() {
 #[test]
 fn exit_codes_that_the_papers_name_are_those_of_the_help() {
     let help = told(&["--help"]);
-    let told = help.lines().skip_while(|line| *line != "Exit codes:").skip(1);
-    let told: Vec<&str> = told.map_while(|line| line.split_whitespace().next()).collect();
+    let told = help
+        .lines()
+        .skip_while(|line| *line != "Exit codes:")
+        .skip(1);
+    let told: Vec<&str> = told
+        .map_while(|line| line.split_whitespace().next())
+        .collect();
     let page = Page::read("docs/operating.md");
     let below = page.prose.split("| exit code | meaning |").nth(1).unwrap();
-    let rows = below.lines().skip(2).take_while(|line| line.starts_with('|'));
-    let named: Vec<&str> = rows.map(|row| row.split('|').nth(1).unwrap().trim()).collect();
+    let rows = below
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let named: Vec<&str> = rows
+        .map(|row| row.split('|').nth(1).unwrap().trim())
+        .collect();
     assert_eq!(named, told);
 }
