@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ractor::ActorRef;
 
 use crate::Events;
-use crate::cost::CostMsg;
+use crate::protocol::CostMsg;
 use onelane_core::life::{Applied, Next, Refusal, Settlement, Transition};
 use onelane_core::model::{
     BreakerSnapshot, BreakerState, CallOutcome, Event, Hold, HoldScope, Job, JobEntry, JobId,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 use onelane_core::life::Transition;
 use onelane_core::model::{
     AlertBook, AlertSettings, BudgetStatus, CallRecord, Currency, Event, Nanos, Timestamp,

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use onelane_actors::ports::{JobFilter, Store, StoreError};
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 use onelane_core::life::Refusal;
 use onelane_core::model::{Job, JobId, JobStatus, Seq, limits};
 use ractor::RpcReplyPort;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 use onelane_core::life::Transition;
 use onelane_core::model::{Event, Settings};
 use serde_json::Value;

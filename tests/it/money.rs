@@ -9,7 +9,7 @@ use onelane::model::{
     Cost, Currency, PriceUsed, Request, Submission, SubmissionError, Unpriced, Usage,
 };
 use onelane::ports::{CallFilter, GlmAnswer, GlmOutcome};
-use onelane::queue::{QueueMsg, SubmitError};
+use onelane::protocol::{QueueMsg, SubmitError};
 use onelane_actors::testing::ScriptedGlm;
 use onelane_core::model::{PriceRow, PriceTable};
 use serde_json::value::RawValue;

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::model::{
-    AlertBook, AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome,
-    CallRecord, DeliveryId, Failure, FailureClass, Fingerprint, Job, JobId, JobStatus, OpenAttempt,
-    Parked, Phase, Request, Reserve, SchedulerState, SlotId, Timestamp, code,
+    Admission, AlertBook, AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot,
+    CallOutcome, CallRecord, DeliveryId, Failure, FailureClass, Fingerprint, Job, JobId, JobStatus,
+    NotAdmitted, OpenAttempt, Parked, Phase, Request, Reserve, SchedulerState, SlotId, Timestamp,
+    code,
 };
 use crate::notify::delivery::DeliveryChange;
 use crate::retention::{Prune, Pruned};
@@ -193,8 +194,8 @@ pub struct NewJob {
     pub request: Request,
     /// The request's digest; needed when the job has an idempotency key.
     pub fingerprint: Option<Fingerprint>,
-    /// Refuse when so many jobs wait already.
-    pub max_queue_jobs: u64,
+    /// Whether it is let in.
+    pub admission: Admission,
 }
 
 /// What becomes of the job whose attempt ended.
@@ -448,12 +449,9 @@ pub enum Refusal {
     /// What the job asked for was pruned: there is nothing to send again.
     #[error("the job's request was pruned")]
     RequestPruned,
-    /// Too many jobs wait.
-    #[error("{limit} jobs are waiting already, which is the limit")]
-    QueueFull {
-        /// The limit in force.
-        limit: u64,
-    },
+    /// The job is new and not let in.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
 }
 
 /// Checks `happening` against the table.

@@ -2,8 +2,8 @@
 //! order, they answer alike.
 
 use onelane_core::model::{
-    AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallOutcome,
-    FailureClass, LaneCondition, Notice, Reserve, SchedulerState, SlotId, Timestamp,
+    Admission, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
+    CallOutcome, FailureClass, LaneCondition, Notice, Reserve, SchedulerState, SlotId, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -206,7 +206,9 @@ impl Step {
                 new.job.user_id = if user { "ada" } else { "bob" }.to_owned();
                 new.job.model = if model { "glm-5" } else { "glm-4.7" }.to_owned();
                 new.request = crate::model::Request::Prompt(format!("prompt {}", n % 2));
-                new.max_queue_jobs = limit;
+                new.admission = Admission::Open {
+                    max_queue_jobs: limit,
+                };
                 Transition::Insert(Box::new(new))
             }
             Self::Stage(n) => sample::stage(n),

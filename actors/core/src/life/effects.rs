@@ -187,8 +187,8 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
     Ok(Ok(Applied::Done))
 }
 
-/// Puts a new job in line, unless its submission is there already or the line is full. Asking again
-/// is answered even when it is full.
+/// Puts a new job into the queue, unless its submission is there already or it is not let in. Asking again
+/// is answered whatever its admission says.
 fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
     if let Some(job) = rows.job(new.job.id)? {
         return Ok(Ok(Applied::Existing(Box::new(job))));
@@ -204,7 +204,7 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
         // A key whose job is gone is free again.
         && let Some(job) = rows.job(holder)?
     {
-        // Somebody who names another place to be told at would be told nowhere.
+        // A submitter who names another place for the notice would get none.
         let told = &new.job.callback_url;
         let same = used_for == fingerprint && (told.is_none() || *told == job.callback_url);
         return Ok(if same {
@@ -213,10 +213,8 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
             Err(Refusal::IdempotencyConflict(holder))
         });
     }
-    if rows.pending() >= new.max_queue_jobs {
-        return Ok(Err(Refusal::QueueFull {
-            limit: new.max_queue_jobs,
-        }));
+    if let Some(why) = new.admission.refuses(rows.pending()) {
+        return Ok(Err(why.into()));
     }
     let open = match open_jobs(rows, &new.job.after)? {
         Ok(open) => open,

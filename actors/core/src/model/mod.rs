@@ -3,6 +3,7 @@
 //! Types here have no behaviour beyond their own invariants. Their serde form is the stored form;
 //! what a client of the HTTP API sees is shaped at that boundary, not here.
 
+mod admission;
 mod alert;
 mod budget;
 mod calendar;
@@ -32,6 +33,7 @@ mod usage;
 
 pub mod limits;
 
+pub use admission::{Admission, NotAdmitted};
 pub use alert::{
     Alert, AlertBook, AlertKey, AlertSettings, CallWindow, ClearedAlert, HeldKey, Measure,
     Thresholds, WHOLE_SHARE,

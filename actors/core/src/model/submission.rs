@@ -3,8 +3,8 @@
 use serde_json::value::RawValue;
 
 use super::{
-    AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError, Seq,
-    Settings, Timestamp, Unpriced, limits,
+    Admission, AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError,
+    Seq, Settings, Timestamp, Unpriced, limits,
 };
 use crate::life::NewJob;
 use crate::money::estimate;
@@ -276,7 +276,9 @@ impl Submission {
             job,
             request: self.request,
             fingerprint,
-            max_queue_jobs: settings.max_queue_jobs,
+            admission: Admission::Open {
+                max_queue_jobs: settings.max_queue_jobs,
+            },
         })
     }
 
