@@ -94,7 +94,11 @@ impl Graph {
         let mut circles: BTreeSet<Vec<String>> = BTreeSet::new();
         for (module, reached) in &reach {
             let back = |other: &&&str| reach.get(**other).is_some_and(|r| r.contains(module));
-            let circle: Vec<String> = reached.iter().filter(back).map(|m| (*m).to_owned()).collect();
+            let circle: Vec<String> = reached
+                .iter()
+                .filter(back)
+                .map(|m| (*m).to_owned())
+                .collect();
             if circle.len() > 1 {
                 circles.insert(circle);
             }
@@ -117,7 +121,11 @@ impl Graph {
 
     /// Arrows that run up, or along a floor.
     fn upward(&self, floors: &[&[&str]]) -> Vec<String> {
-        let floor = |module: &str| floors.iter().position(|floor| floor.contains(&room(module)));
+        let floor = |module: &str| {
+            floors
+                .iter()
+                .position(|floor| floor.contains(&room(module)))
+        };
         let mut upward = Vec::new();
         for (from, targets) in &self.arrows {
             for to in targets.iter().filter(|to| room(to) != room(from)) {
@@ -265,10 +273,22 @@ fn the_check_sees_an_arrow_that_runs_up_and_a_circle() {
     let file = |module: &str, code: &str| (module.to_owned(), code.to_owned());
     let graph = Graph::of(&[
         file("", "pub mod model; pub mod life;"),
-        file("model", "use crate::life::{self, apply as go, inner::{deep, Deeper}};"),
-        file("life", "mod inner;\nuse super::model::Job;\nuse inner::deep;"),
-        file("life::inner", "use super::apply; fn f() -> crate::model::Job {}"),
-        file("judge", "// use crate::model::Job;\nuse crate::life::inner::deep;"),
+        file(
+            "model",
+            "use crate::life::{self, apply as go, inner::{deep, Deeper}};",
+        ),
+        file(
+            "life",
+            "mod inner;\nuse super::model::Job;\nuse inner::deep;",
+        ),
+        file(
+            "life::inner",
+            "use super::apply; fn f() -> crate::model::Job {}",
+        ),
+        file(
+            "judge",
+            "// use crate::model::Job;\nuse crate::life::inner::deep;",
+        ),
     ]);
     assert_eq!(
         graph.upward(&[&["model"], &["life"], &["judge"]]),

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use onelane_core::model::FinishedKind;
 use onelane_core::money::estimate;
-use onelane_core::retention::FinishedKind;
 use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Deserialize;
 

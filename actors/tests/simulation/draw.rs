@@ -6,9 +6,8 @@ use std::sync::Arc;
 use onelane_core::model::{
     AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, Endpoint, LaneRule,
     LaneRules, NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride,
-    RetrySettings, Secret, Settings, Timeouts,
+    PriceRow, PriceTable, RetrySettings, Secret, Settings, Timeouts,
 };
-use onelane_core::model::{PriceRow, PriceTable};
 
 use crate::dice::Dice;
 

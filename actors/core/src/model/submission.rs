@@ -6,7 +6,7 @@ use super::{
     Admission, AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError,
     Seq, Settings, Timestamp, Unpriced, limits,
 };
-use crate::life::NewJob;
+use crate::model::NewJob;
 use crate::money::estimate;
 use crate::money::worst;
 
