@@ -316,7 +316,11 @@ fn settings_that_the_papers_name_exist() {
     let sections: BTreeSet<String> = settings.iter().filter_map(|path| section(path)).collect();
     let mut seen = 0;
     let mut missing = Vec::new();
-    for page in pages().iter().map(|path| Page::read(path)) {
+    // The page of all settings is made of them, and has their names in JSON, too.
+    let by_hand = pages()
+        .into_iter()
+        .filter(|path| path != "docs/configuration.md");
+    for page in by_hand.map(|path| Page::read(&path)) {
         for code in quoted(&page.prose) {
             let name = code.split(" = ").next().unwrap();
             let mut letters = name.bytes();
