@@ -76,6 +76,7 @@ pub mod error;
 pub mod estimate;
 pub mod export;
 pub mod glm;
+mod object;
 pub mod orchestrator;
 pub mod simulator;
 pub mod statistics;

@@ -97,7 +97,7 @@ pub struct StatisticsRow {
 
 /// The response times that so many percent of the answered calls did not exceed, in milliseconds, each
 /// right to a sixteenth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Percentiles {
     /// Half of them.
     pub p50: u64,

@@ -5,8 +5,8 @@ use onelane_core::model::Request;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::api::fields::Object;
 use crate::api::limits;
+use crate::object::Object;
 
 /// The parameters of a chat body that the call log shows; its messages and tools are the job's.
 const PARAMETERS: [&str; 11] = [
@@ -52,12 +52,12 @@ impl Excerpt {
 fn parameters(request: &Request) -> Vec<(&'static str, Box<RawValue>)> {
     let given = match request {
         Request::Prompt(_) => return Vec::new(),
-        Request::Chat(raw) => Object::read(raw).unwrap_or_default(),
+        Request::Chat(raw) => Object::read(raw.get()).unwrap_or_default(),
     };
     let shown = |name| {
-        let value: &RawValue = given.get(name)?;
+        let value = given.get(name)?;
         let short = value.get().len() <= limits::PARAMETER_BYTES_SHOWN;
-        short.then(|| (name, value.to_owned()))
+        (short && value.get() != "null").then(|| (name, value.to_owned()))
     };
     PARAMETERS.into_iter().filter_map(shown).collect()
 }

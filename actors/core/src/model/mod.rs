@@ -47,8 +47,9 @@ pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use delivery::{
-    Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus, DestinationId, DuePlace,
-    HookEndpoint, NOTICE_EVENTS, Notice, Receiver, Target, Try, TryOutcome,
+    DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus,
+    DestinationId, DuePlace, HookEndpoint, NOTICE_EVENTS, Notice, Receiver, Target, Try,
+    TryOutcome,
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
