@@ -6,7 +6,7 @@ use onelane_actors::ports::StatusCounts;
 use onelane_actors::samples::{EstimateError, Estimates};
 use onelane_core::model::{
     AlertBook, AlertKey, BreakerSnapshot, BreakerState, DeliveryCounts, Hold, HoldKind, HoldScope,
-    LearntLimit, Pause, Timestamp,
+    LearntLimit, Pause, Timestamp, ToldWait,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -171,9 +171,12 @@ struct LaneView {
     waiting: u64,
     /// Jobs that wait for other jobs or for somebody's word.
     dormant: u64,
-    /// Of those the ones that wait for room in a budget, and why one of them does.
+    /// Of those the ones that wait for room in a budget.
     over_budget: u64,
-    shortage: Option<String>,
+    /// Why nothing goes on; `null`: something does, or nothing waits.
+    wait_reason: Option<ToldWait>,
+    /// How many jobs wait for each reason.
+    wait_counts: BTreeMap<&'static str, u64>,
     lanes: Vec<LaneDetailView>,
     models: Vec<ModelDetailView>,
     generation: u64,
@@ -195,7 +198,8 @@ impl LaneView {
             waiting: lane.waiting,
             dormant: lane.dormant,
             over_budget: lane.over_budget,
-            shortage: lane.shortage.clone(),
+            wait_reason: lane.wait_reason.clone().map(ToldWait::from),
+            wait_counts: lane.wait_counts.clone(),
             lanes: lane.lanes.iter().map(LaneDetailView::new).collect(),
             models: lane.models.iter().map(ModelDetailView::new).collect(),
             generation: lane.generation,
@@ -293,6 +297,8 @@ struct LaneDetailView {
     throttle_level: u32,
     /// `null` without automatic concurrency.
     learnt: Option<LearntView>,
+    /// Why it lets nothing go; `null`: it does.
+    wait_reason: Option<ToldWait>,
 }
 
 impl LaneDetailView {
@@ -307,6 +313,7 @@ impl LaneDetailView {
             hold: lane.hold.as_ref().map(HoldView::new),
             throttle_level: lane.throttle_level,
             learnt: lane.learnt.as_ref().map(LearntView::new),
+            wait_reason: lane.wait_reason.clone().map(ToldWait::from),
         }
     }
 }
@@ -424,6 +431,7 @@ mod tests {
                 trial_successes: 0,
                 decreased_at: None,
             }),
+            wait_reason: None,
         }];
         metrics.lane.models = vec![ModelDetail {
             model: "glm-5".to_owned(),
@@ -444,7 +452,7 @@ mod tests {
             json!([{"name": "default", "inFlight": 2, "staged": 1, "limit": 3,
                 "maxConcurrency": 4, "notBefore": "2026-11-23T08:00:01.000Z", "hold": null,
                 "throttleLevel": 5, "learnt": {"limit": 3, "ceiling": 4, "failedTrials": 1,
-                "nextTrialAt": "2026-11-23T08:01:00.000Z"}}])
+                "nextTrialAt": "2026-11-23T08:01:00.000Z"}, "waitReason": null}])
         );
         assert_eq!(lane["models"][0]["model"], "glm-5");
         assert_eq!(lane["models"][0]["overloads"], 2);

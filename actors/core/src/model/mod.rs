@@ -32,6 +32,7 @@ mod submission;
 mod time;
 mod transition;
 mod usage;
+mod wait;
 
 pub mod limits;
 
@@ -86,3 +87,4 @@ pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};
+pub use wait::{BudgetWait, HoldWait, POSITIONS_EXACT, ToldWait, WaitReason, Waiting};

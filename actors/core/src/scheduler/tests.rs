@@ -1070,3 +1070,6 @@ mod steering;
 
 #[path = "budget_tests.rs"]
 mod budgets;
+
+#[path = "wait_tests.rs"]
+mod wait;
