@@ -3,10 +3,9 @@
 use crate::config::PatchError;
 use onelane_actors::ports::StoreError;
 use onelane_actors::protocol::SubmitError;
-use onelane_core::life::Refusal;
 use onelane_core::model::{
     AttemptNo, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus, NotAdmitted,
-    SubmissionError, UnpricedModel,
+    Refusal, SubmissionError, UnpricedModel,
 };
 
 /// Why the lane did not do what it was asked.

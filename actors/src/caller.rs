@@ -20,8 +20,7 @@ use crate::protocol::{
 };
 use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
-use onelane_core::life::{Dispatch, Transition};
-use onelane_core::model::{AsyncTask, Job, RequestId, SlotId, limits};
+use onelane_core::model::{AsyncTask, Dispatch, Job, RequestId, SlotId, Transition, limits};
 use onelane_core::scheduler::slot::attempt_of;
 
 /// What a caller starts with.

@@ -7,17 +7,16 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use onelane_core::life::{Applied, Refusal, Transition};
 use onelane_core::model::{
-    AlertBook, AttemptNo, CallRecord, DeliveryCounts, Endpoint, FailureClass, HookEndpoint, JobId,
-    Request, RequestId, Timeouts, Timestamp, UsageRow, code,
+    AlertBook, Applied, AttemptNo, CallRecord, DeliveryCounts, Endpoint, Failure, FailureClass,
+    HookEndpoint, JobId, Refusal, Request, RequestId, Timeouts, Timestamp, Transition, Usage,
+    UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
     JobRecord, MoreFilter, Places, Recovered, Salvage, StatusCounts, StoreError, TaskOutcome,
     UsageDay, UsageFilter,
 };
-use onelane_core::model::{Failure, Usage};
 pub use onelane_core::notify::delivery::over::{DeliveriesOver, OverQuery};
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 

@@ -38,11 +38,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ports::{Decisions, Recovered, StoreError};
 use onelane_core::judge::conclude::Finished;
-use onelane_core::life::{Applied, Dispatch, Refusal, Transition};
 use onelane_core::model::{
-    AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus, Cost, Day,
-    HoldScope, JobEntry, JobId, NotAdmitted, Request, Settings, SlotId, Submission,
-    SubmissionError, Timestamp, Usage, WorstCase,
+    Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus,
+    Cost, Day, Dispatch, HoldScope, JobEntry, JobId, NotAdmitted, Refusal, Request, Settings,
+    SlotId, Submission, SubmissionError, Timestamp, Transition, Usage, WorstCase,
 };
 use onelane_core::money::budget::Ledger;
 use onelane_core::scheduler::{Decision, SchedulerSnapshot};

@@ -9,8 +9,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use crate::Ports;
 use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
 use crate::protocol::{CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
-use onelane_core::life::Applied;
-use onelane_core::model::{Day, JobEntry, limits};
+use onelane_core::model::{Applied, Day, JobEntry, limits};
 use onelane_core::money::budget::Ledger;
 
 /// The right to commit, handed from one store actor to the next: a transaction that an actor left

@@ -4,8 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use onelane_core::model::{Currency, Nanos, limits};
-use onelane_core::model::{PriceRow, PriceTable};
+use onelane_core::model::{Currency, Nanos, PriceRow, PriceTable, limits};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

@@ -7,8 +7,7 @@ use onelane_actors::ports::{Decisions, JobRecord};
 use onelane_actors::protocol::{
     Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
-use onelane_core::life::{NewJob, Transition};
-use onelane_core::model::{BudgetRefusal, JobStatus, NotAdmitted, limits};
+use onelane_core::model::{BudgetRefusal, JobStatus, NewJob, NotAdmitted, Transition, limits};
 use onelane_core::scheduler::admission::Intake;
 
 use super::{Asked, Orchestrator, Submission};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_core::retention::FinishedKind;
+use onelane_core::model::FinishedKind;
 use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition, Value,

@@ -8,9 +8,10 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use onelane_core::life::effects::{Rows, apply_batch};
-use onelane_core::life::{Applied, Transition};
-use onelane_core::retention::{self as pruning, FinishedKind};
+use onelane_core::life::effects::apply_batch;
+use onelane_core::model::{Applied, FinishedKind, Transition};
+use onelane_core::retention::{self as pruning};
+use onelane_core::rows::Rows;
 use redb::{
     Database, Durability, Key, ReadableDatabase as _, ReadableTable, Table, TableDefinition, Value,
     WriteTransaction,

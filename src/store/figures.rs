@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use onelane_core::retention::{self, Prune};
+use onelane_core::model::Prune;
+use onelane_core::retention;
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _};
 use serde::Deserialize;
 

@@ -24,9 +24,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use onelane_core::life::Transition;
+use onelane_core::model::{Prune, Transition};
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
-use onelane_core::retention::Prune;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend};
 

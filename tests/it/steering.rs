@@ -12,8 +12,7 @@ use onelane::ports::{CallFilter, Store};
 use onelane::protocol::{QueueMsg, SubmitError};
 use onelane::simulator::{Fault, Rule};
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
-use onelane_core::life::{Next, Transition};
-use onelane_core::model::{PriceRow, PriceTable};
+use onelane_core::model::{Next, PriceRow, PriceTable, Transition};
 use serde_json::json;
 
 use crate::support::api::Api;

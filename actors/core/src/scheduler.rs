@@ -39,11 +39,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::judge::conclude::Concluded;
-use crate::life::{Applied, Dispatch, Refusal, Transition};
-use crate::model::Recovered;
 use crate::model::{
-    AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Job, JobEntry, JobId, SchedulerState,
-    Settings, SlotId, Timestamp,
+    Applied, AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Dispatch, Job, JobEntry, JobId,
+    Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition,
 };
 use crate::queue::Queue;
 use crate::scheduler::slot::{Slot, Staged, attempt_of};

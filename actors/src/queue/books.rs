@@ -9,8 +9,9 @@ use crate::protocol::{
     CallerMsg, CommitReply, CommitRequest, Committed, RunOrder, StoreMsg, SupervisorMsg,
 };
 use crate::queue::waiters::Answer;
-use onelane_core::life::{Applied, Dispatch, Refusal, Transition};
-use onelane_core::model::{JobEntry, JobId, SlotId, Timestamp};
+use onelane_core::model::{
+    Applied, Dispatch, JobEntry, JobId, Refusal, SlotId, Timestamp, Transition,
+};
 use onelane_core::scheduler::slot::attempt_of;
 use onelane_core::scheduler::{Effect, Scheduler};
 

@@ -12,9 +12,9 @@ use crate::protocol::{
     Asking, BreakerMsg, CallerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError,
     Submitted, submitted,
 };
-use onelane_core::life::{NewJob, Refusal, Transition};
 use onelane_core::model::{
-    BreakerSnapshot, BudgetRefusal, HoldScope, JobId, Settings, SlotId, Submission, Timestamp,
+    BreakerSnapshot, BudgetRefusal, HoldScope, JobId, NewJob, Refusal, Settings, SlotId,
+    Submission, Timestamp, Transition,
 };
 use onelane_core::scheduler::CancelPath;
 

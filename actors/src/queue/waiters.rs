@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use ractor::RpcReplyPort;
 
-use onelane_core::life::{Applied, Refusal, Transition};
-use onelane_core::model::{JobId, JobStatus};
+use onelane_core::model::{Applied, JobId, JobStatus, Refusal, Transition};
 
 /// Where the answer to an order goes, once the store has it.
 pub(super) type Answer = RpcReplyPort<Result<(), Refusal>>;

@@ -32,11 +32,10 @@ use super::sample::{self, job_id, new_job};
 use crate::ports::{
     CallFilter, Decisions, DeliveryFilter, JobFilter, StatusCounts, Store, StoreError, UsageFilter,
 };
-use onelane_core::life::{Applied, Dispatch, NewJob, Next, Refusal, Transition};
 use onelane_core::model::{
-    Admission, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day, Hold,
-    HoldKind, Job, JobStatus, NotAdmitted, Pause, Request, SchedulerState, Seq, Timestamp,
-    UsageRow, limits,
+    Admission, Applied, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day,
+    Dispatch, Hold, HoldKind, Job, JobStatus, NewJob, Next, NotAdmitted, Pause, Refusal, Request,
+    SchedulerState, Seq, Timestamp, Transition, UsageRow, limits,
 };
 
 /// Makes a `#[test]` of each promise. The argument is a function that makes a fresh place for a

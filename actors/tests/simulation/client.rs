@@ -14,9 +14,9 @@ use onelane_actors::runtime::{Refs, Runtime};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::testing::SeededIds;
 use onelane_actors::{Events, Faults, Ports};
-use onelane_core::life::{Refusal, Transition};
 use onelane_core::model::{
-    BreakerSnapshot, HoldScope, JobId, JobStatus, SchedulerState, Settings, Submission, Timestamp,
+    BreakerSnapshot, HoldScope, JobId, JobStatus, Refusal, SchedulerState, Settings, Submission,
+    Timestamp, Transition,
 };
 use onelane_core::scheduler::SchedulerSnapshot;
 use ractor::{Actor, ActorRef, RpcReplyPort};

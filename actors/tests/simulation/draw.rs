@@ -7,9 +7,8 @@ use onelane_actors::testing::Dice;
 use onelane_core::model::{
     AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, Endpoint, LaneRule,
     LaneRules, NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride,
-    RetrySettings, Secret, Settings, Timeouts,
+    PriceRow, PriceTable, RetrySettings, Secret, Settings, Timeouts,
 };
-use onelane_core::model::{PriceRow, PriceTable};
 
 /// The models of every world. The last one has no price.
 pub(crate) const MODELS: [&str; 4] = ["glm-5", "glm-4.7", "glm-4.5-air", "glm-4.5-flash"];

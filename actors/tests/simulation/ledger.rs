@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use onelane_actors::ports::Store;
 use onelane_actors::testing::MemoryStore;
-use onelane_core::life::{Applied, Happening, Next, Refusal, Settlement, Transition, next_phase};
+use onelane_core::life::{Happening, next_phase};
 use onelane_core::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId, JobStatus,
-    LaneRule, NotAdmitted, Phase, SchedulerState, Timestamp, UsageKey, UsageRow, code,
+    Applied, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId,
+    JobStatus, LaneRule, Next, NotAdmitted, Phase, Refusal, SchedulerState, Settlement, Timestamp,
+    Transition, UsageKey, UsageRow, code,
 };
 
 use crate::history::{Act, History};

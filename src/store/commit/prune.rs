@@ -1,6 +1,7 @@
 //! What retention asks of the tables: the oldest rows, and that some go.
 
-use onelane_core::retention::{Bodies, Finished, FinishedKind, Finishes, Logged};
+use onelane_core::model::{Bodies, Finished, FinishedKind};
+use onelane_core::rows::{Finishes, Logged};
 use redb::ReadableTableMetadata as _;
 
 use super::Transaction;

@@ -3,15 +3,14 @@
 
 use onelane_core::model::{
     Admission, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
-    CallOutcome, FailureClass, LaneCondition, Notice, Reserve, SchedulerState, SlotId, Timestamp,
+    CallOutcome, Cutoff, DeliveryChange, FailureClass, LaneCondition, Next, Notice, PruneCursor,
+    Reserve, SchedulerState, SlotId, Timestamp, TryOutcome,
 };
 use std::collections::BTreeSet;
 
 use onelane_actors::ports::MoreFilter;
 use onelane_actors::testing::{MemoryStore, sample};
-use onelane_core::life::Next;
-use onelane_core::notify::delivery::{DeliveryChange, DueQuery, TryOutcome};
-use onelane_core::retention::{Cutoff, PruneCursor};
+use onelane_core::notify::delivery::DueQuery;
 use proptest::prelude::*;
 
 use super::disk::Disk;

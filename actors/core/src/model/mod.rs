@@ -23,12 +23,14 @@ mod outcome;
 mod page;
 mod policy;
 mod price;
+mod pruning;
 mod request;
 mod retention;
 mod settings;
 mod store_error;
 mod submission;
 mod time;
+mod transition;
 mod usage;
 
 pub mod limits;
@@ -45,8 +47,8 @@ pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use delivery::{
-    Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DestinationId, DuePlace, HookEndpoint,
-    NOTICE_EVENTS, Notice, Receiver, Target, Try,
+    Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus, DestinationId, DuePlace,
+    HookEndpoint, NOTICE_EVENTS, Notice, Receiver, Target, Try, TryOutcome,
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
@@ -68,6 +70,10 @@ pub use page::{
 };
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use price::{PriceRow, PriceTable};
+pub(crate) use pruning::Part;
+pub use pruning::{
+    Bodies, Bonds, Cutoff, Finished, FinishedKind, Prune, PruneCursor, Pruned, Unreadable,
+};
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use settings::{
@@ -77,4 +83,5 @@ pub use settings::{
 pub use store_error::StoreError;
 pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
+pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};

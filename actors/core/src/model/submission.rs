@@ -6,7 +6,7 @@ use super::{
     Admission, Currency, Job, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp,
     Unpriced, limits,
 };
-use crate::life::NewJob;
+use crate::model::NewJob;
 use crate::money::estimate;
 use crate::money::worst;
 

@@ -3,8 +3,9 @@
 //! The way in: [`Submission::into_job`](crate::model::Submission::into_job), [`Intake::admit`], an insertion
 //! into the store, whose decision says the rest.
 
-use crate::life::NewJob;
-use crate::model::{Admission, BudgetRefusal, NotAdmitted, Pause, SchedulerState, Settings};
+use crate::model::{
+    Admission, BudgetRefusal, NewJob, NotAdmitted, Pause, SchedulerState, Settings,
+};
 
 /// What decides on submissions now.
 #[derive(Debug, Clone, Copy)]

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use super::{Effect, Scheduler, routes};
-use crate::life::{Dispatch, Transition};
 use crate::model::{
-    BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, JobId, LaneRules, Reserve,
-    SlotId, Timestamp, code, limits,
+    BreakerState, Dispatch, Failure, FailureClass, Hold, HoldScope, JobEntry, JobId, LaneRules,
+    Reserve, SlotId, Timestamp, Transition, code, limits,
 };
 use crate::money::budget::Fit;
 use crate::queue::Place;

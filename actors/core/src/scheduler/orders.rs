@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::{CancelPath, Effect, Scheduler};
-use crate::life::Transition;
-use crate::model::{HoldScope, JobId, Pause, Settings, Timestamp};
+use crate::model::{HoldScope, JobId, Pause, Settings, Timestamp, Transition};
 use crate::scheduler::hold;
 use crate::scheduler::slot::{Slot, attempt_of};
 

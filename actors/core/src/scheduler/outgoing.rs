@@ -1,7 +1,7 @@
 //! What a step leaves to be done: calls to make or to close, and changes to store in one transaction.
 
 use super::Effect;
-use crate::life::Transition;
+use crate::model::Transition;
 
 /// Effects that are gathered until the step ends, and commits that the store has not answered.
 #[derive(Debug)]

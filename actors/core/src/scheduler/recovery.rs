@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use super::{Effect, Scheduler};
 use crate::judge::Sent;
 use crate::judge::conclude::{self, Concluded};
-use crate::life::{Next, Transition};
-use crate::model::{AttemptNo, AttemptPhase, Job, JobId, Settings, SlotId, Timestamp};
+use crate::model::{
+    AttemptNo, AttemptPhase, Job, JobId, Next, Settings, SlotId, Timestamp, Transition,
+};
 use crate::scheduler::slot::{Sending, Slot};
 
 /// The open attempts that were found at the start and wait for proof of what became of them.

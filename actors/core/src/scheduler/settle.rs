@@ -6,10 +6,9 @@ use std::sync::Arc;
 use super::{Effect, Scheduler};
 use crate::judge::LaneEffect;
 use crate::judge::conclude::Concluded;
-use crate::life::{Applied, Refusal, Transition};
 use crate::model::{
-    BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope, JobId,
-    LaneCondition, ModelCondition, SlotId, Timestamp,
+    Applied, BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope,
+    JobId, LaneCondition, ModelCondition, Refusal, SlotId, Timestamp, Transition,
 };
 use crate::scheduler::adaptive;
 use crate::scheduler::hold;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::life::{NewJob, Next, Settlement, Transition};
 use crate::model::{
     Admission, Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency,
-    Failure, FailureClass, Job, JobId, Request, Timestamp, Usage, code,
+    Failure, FailureClass, Job, JobId, NewJob, Next, Request, Settlement, Timestamp, Transition,
+    Usage, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
