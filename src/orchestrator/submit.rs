@@ -98,7 +98,7 @@ impl Orchestrator {
         let now = self.inner.ports.clock.now();
         let id = self.inner.ports.ids.job_id(now);
         let settings = Arc::clone(&self.inner.settings.borrow());
-        Ok(submission.into_job(&settings, id, now)?)
+        Ok(NewJob::of(submission, &settings, id, now)?)
     }
 
     fn admit(&self, new: NewJob, over: Option<BudgetRefusal>) -> Result<NewJob, NotAdmitted> {
