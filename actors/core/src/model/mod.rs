@@ -29,6 +29,7 @@ mod retention;
 mod settings;
 mod store_error;
 mod submission;
+mod text;
 mod time;
 mod transition;
 mod usage;
@@ -82,7 +83,7 @@ pub use settings::{
     SettingsError, Timeouts,
 };
 pub use store_error::StoreError;
-pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
+pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};
