@@ -317,7 +317,7 @@ impl QueueState {
                 if settings.budgets != before.budgets
                     || settings.calendar != before.calendar
                     || ((settings.prices != before.prices
-                        || settings.max_tokens != before.max_tokens)
+                        || settings.glm.max_tokens != before.glm.max_tokens)
                         && !settings.budgets.is_empty())
                 {
                     let ledger = ledger(&self.store, &settings, now).await?;

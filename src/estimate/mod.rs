@@ -48,7 +48,7 @@ pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, S
     let tokens = estimate::of(
         &submission.request,
         &model,
-        settings.max_tokens,
+        settings.glm.max_tokens,
         &GlmTokenizer,
     );
     let prices = &settings.prices;

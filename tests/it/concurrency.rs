@@ -236,8 +236,8 @@ async fn automatic_concurrency_is_hardly_refused_and_leaves_little_unused() {
     const SETTLED_MS: u64 = 1_200_000;
     let limits = [3, 1, 5];
     let mut world = VirtualLane::new(bearing(limits));
-    world.settings.lane.max_concurrency = 8;
-    world.settings.lane.auto = Some(AutoSettings::default());
+    world.settings.lane.rules.max_concurrency = 8;
+    world.settings.lane.rules.auto() = Some(AutoSettings::default());
     let lane = world.start().await;
     let jobs = (0..2_000).map(|n| prompt(format!("job {n}"))).collect();
     lane.submit_many(jobs).await.unwrap();

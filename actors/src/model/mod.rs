@@ -20,6 +20,7 @@ mod money;
 mod policy;
 mod request;
 mod retention;
+pub mod setting;
 mod settings;
 mod submission;
 mod time;
@@ -58,8 +59,8 @@ pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use settings::{
-    BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
-    SettingsError, Timeouts,
+    BreakerSettings, CoolDownSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted,
+    RetrySettings, Secret, Settings, Timeouts,
 };
 pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};

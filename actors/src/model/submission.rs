@@ -195,7 +195,7 @@ impl Submission {
     #[must_use]
     pub fn model_in(&self, settings: &Settings) -> String {
         let own = self.model.clone().or_else(|| self.request.model());
-        own.unwrap_or_else(|| settings.model.clone())
+        own.unwrap_or_else(|| settings.glm.model.clone())
     }
 
     /// Checks every field. Refused, too, is a model without a price if the settings say so.
@@ -226,7 +226,7 @@ impl Submission {
         self.validate(settings)?;
         let model = self.model_in(settings);
         let unpriced = !settings.prices.is_priced(&model);
-        let estimated_tokens = estimate::tokens(&self.request, settings.max_tokens);
+        let estimated_tokens = estimate::tokens(&self.request, settings.glm.max_tokens);
         let worst = worst::of(&self.request);
         let mut after = self.after;
         after.sort_unstable();
@@ -276,7 +276,7 @@ impl Submission {
             job,
             request: self.request,
             fingerprint,
-            max_queue_jobs: settings.max_queue_jobs,
+            max_queue_jobs: settings.lane.max_queue_jobs,
         })
     }
 
@@ -425,7 +425,7 @@ mod tests {
         );
         assert_eq!(
             model(Submission::prompt("hi").unwrap()),
-            Settings::default().model
+            Settings::default().glm.model
         );
     }
 }

@@ -28,7 +28,7 @@ impl Orphan {
     /// too often already.
     fn can_be_fetched(&self, account: &str, settings: &Settings) -> bool {
         let crashed = u32::from(self.crashed());
-        let bound = settings.quarantine_after;
+        let bound = settings.lane.quarantine_after;
         let task = self.job.task.as_ref();
         task.is_some_and(|task| task.account == account)
             && (crashed == 0 || self.job.interruptions.saturating_add(crashed) < bound)
@@ -154,7 +154,7 @@ impl Lane {
     /// Gives idle slots to the tasks that nobody fetches. They are in flight at GLM whatever holds,
     /// paces and bounds say, so only a lane that stands still by an operator's word leaves them.
     pub(super) fn fetch_tasks(&mut self, now: Timestamp) {
-        if self.stopping || !self.settings.is_active || self.state.paused.is_some() {
+        if self.stopping || !self.settings.glm.is_active || self.state.paused.is_some() {
             return;
         }
         while let Some(id) = self
