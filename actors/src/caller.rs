@@ -232,7 +232,7 @@ impl CallerState {
             job_id: job.id,
             attempt,
             request_id: RequestId::new(job.id, attempt),
-            endpoint: settings.glm.endpoint.clone(),
+            endpoint: settings.glm.endpoint(),
             model: job.sent_to().to_owned(),
             request: Arc::clone(&dispatch.request),
             max_tokens: settings.glm.max_tokens,
@@ -241,9 +241,9 @@ impl CallerState {
             poll_ms: settings.glm.async_poll_ms,
         };
         let endpoint = if is_async {
-            self.ports.glm.task_url(&settings.glm.endpoint)
+            self.ports.glm.task_url(&settings.glm.endpoint())
         } else {
-            self.ports.glm.url(&settings.glm.endpoint)
+            self.ports.glm.url(&settings.glm.endpoint())
         };
         let (outcome, task) = if abort.is_cancelled() {
             (GlmOutcome::Aborted, job.task.clone())

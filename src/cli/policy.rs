@@ -126,11 +126,17 @@ fn lane(rule: LaneRule, settings: &Settings) -> String {
         LaneRule::GoOn => "goes on with the next job".to_owned(),
         LaneRule::CoolDown => format!(
             "calls nothing {}; a success starts the count afresh",
-            growing(settings.retry.throttle.base_ms, settings.retry.throttle.max_ms)
+            growing(
+                settings.retry.throttle.base_ms,
+                settings.retry.throttle.max_ms
+            )
         ),
         LaneRule::HoldModel => format!(
             "calls this model no more {}; other models go on, a fallback may serve",
-            growing(settings.retry.overload.base_ms, settings.retry.overload.max_ms)
+            growing(
+                settings.retry.overload.base_ms,
+                settings.retry.overload.max_ms
+            )
         ),
         LaneRule::HoldUntilReset => {
             "all lanes are held until the reset that GLM states; ends by itself".to_owned()

@@ -89,7 +89,7 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
         return json!({
             "listening": url,
             "store": plan.store,
-            "baseUrl": settings.glm.endpoint.base_url,
+            "baseUrl": settings.glm.base_url,
             "model": settings.glm.model,
             "maxConcurrency": settings.slots(),
             "mode": mode,
@@ -100,7 +100,7 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
         "onelane {} on {url}: store {}, GLM {} ({mode}), model {}, {} in flight at most",
         env!("CARGO_PKG_VERSION"),
         plan.store,
-        settings.glm.endpoint.base_url,
+        settings.glm.base_url,
         settings.glm.model,
         settings.slots(),
     )

@@ -121,9 +121,7 @@ impl Loaded {
     fn list_chosen_by(&self) -> ChosenBy {
         let list = self.config.money.price_list;
         match list {
-            PriceList::Auto if list.is_assumed(&self.settings.endpoint.base_url) => {
-                ChosenBy::Assumed
-            }
+            PriceList::Auto if list.is_assumed(&self.settings.glm.base_url) => ChosenBy::Assumed,
             PriceList::Auto => ChosenBy::BaseUrl,
             PriceList::Cny | PriceList::Usd | PriceList::Points => ChosenBy::PriceList,
         }

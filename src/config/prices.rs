@@ -4,11 +4,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use onelane_actors::model::setting::{Kind, Problem, Secrets, Setting};
 use onelane_actors::model::{Currency, Nanos, limits};
 use onelane_actors::policy::price::{PriceRow, PriceTable};
+use onelane_actors::section;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value;
 
 /// The published lists of bigmodel.cn (CNY), z.ai (USD) and the Coding Plan (POINTS); each row names its
 /// source and date.
@@ -43,7 +46,7 @@ impl FromStr for Price {
             return Err("must not be negative".to_owned());
         }
         if amount > Decimal::from(UNITS_MAX) {
-            return Err(format!("must be at most {UNITS_MAX} per million tokens"));
+            return Err(format!("must be at most {UNITS_MAX}"));
         }
         let nanos = amount.checked_mul(Decimal::from(NANOS_PER_UNIT));
         nanos
@@ -51,14 +54,6 @@ impl FromStr for Price {
             .and_then(|n| n.to_i64())
             .map(Self)
             .ok_or_else(|| "must have at most nine decimals".to_owned())
-    }
-}
-
-impl TryFrom<u64> for Price {
-    type Error = String;
-
-    fn try_from(units: u64) -> Result<Self, String> {
-        units.to_string().parse()
     }
 }
 
@@ -76,68 +71,50 @@ impl Serialize for Price {
 
 impl<'de> Deserialize<'de> for Price {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl de::Visitor<'_> for Visitor {
-            type Value = Price;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a price as decimal text or a whole number")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Price, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: de::Error>(self, units: u64) -> Result<Price, E> {
-                units.try_into().map_err(E::custom)
-            }
-
-            fn visit_i64<E: de::Error>(self, units: i64) -> Result<Price, E> {
-                let units = u64::try_from(units).map_err(|_| E::custom("must not be negative"))?;
-                self.visit_u64(units)
-            }
-
-            fn visit_f64<E: de::Error>(self, units: f64) -> Result<Price, E> {
-                Err(E::custom(float_problem(&units.to_string())))
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 
-/// What to say of a price written as a number with a decimal point.
-pub(crate) fn float_problem(literal: &str) -> String {
-    format!("must be text, so that it stays exact: write \"{literal}\"")
+impl Setting for Price {
+    fn kind() -> Kind {
+        Kind::Decimal(|text| {
+            let price: Result<Self, String> = text.parse();
+            Ok(price?.to_string())
+        })
+    }
+
+    fn write(&self, _: Secrets) -> Value {
+        self.to_string().into()
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok()
+    }
 }
 
-/// A price of the operator's own. The rows of a model replace all shipped rows of that model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelPrice {
-    /// The model, as jobs name it.
-    pub model: String,
-    /// A million prompt tokens that were not cached.
-    pub input: Price,
-    /// A million prompt tokens from GLM's cache; as much as `input` when left out.
-    #[serde(default)]
-    pub cached_input: Option<Price>,
-    /// A million completion tokens, reasoning included.
-    pub output: Price,
-    /// The row applies to prompts of so many tokens and more.
-    #[serde(default)]
-    pub prompt_from: u64,
-    /// The row applies to completions of so many tokens and more.
-    #[serde(default)]
-    pub completion_from: u64,
-    /// The row applies to prompts of fewer tokens than these; what longer ones cost is not known.
-    #[serde(default)]
-    pub prompt_to: Option<u64>,
-    /// The row counts only while the list in force is in this currency; when left out, always, and in
-    /// that list's currency.
-    #[serde(default)]
-    pub currency: Option<Currency>,
+section! {
+    /// A price of the operator's own. The rows of a model replace all shipped rows of that model.
+    #[derive(Eq)]
+    pub struct ModelPrice {
+        /// The model, as jobs name it.
+        model: String = String::new() => [required().sample("\"glm-4.7\"")];
+        /// A million prompt tokens that were not cached.
+        input: Price = Price::default() => [required().sample("\"2\"")];
+        /// A million prompt tokens from GLM's cache; as much as input when left out.
+        cached_input: Option<Price> = None => [sample("\"0.4\"")];
+        /// A million completion tokens, reasoning included.
+        output: Price = Price::default() => [required().sample("\"8\"")];
+        /// The row is for prompts of so many tokens and more.
+        prompt_from: u64 = 0;
+        /// The row is for completions of so many tokens and more.
+        completion_from: u64 = 0;
+        /// The row is for prompts of fewer tokens than these; what longer ones cost is not known.
+        prompt_to: Option<u64> = None => [sample("32768")];
+        /// The row counts only while the list in force is in this currency; when left out, always, and in that
+        /// list's currency.
+        currency: Option<Currency> = None => [sample("\"CNY\"")];
+    }
 }
 
 impl ModelPrice {
@@ -158,18 +135,17 @@ impl ModelPrice {
     }
 }
 
-/// Why prices don't make a list: the index of the row and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PriceProblem {
-    pub(crate) index: usize,
-    pub(crate) problem: String,
+/// [`check`] for rows that were read one by one.
+pub(crate) fn check_rows(rows: &[Value]) -> Result<(), (usize, Problem)> {
+    let prices: Vec<ModelPrice> = rows.iter().filter_map(ModelPrice::take).collect();
+    check(&prices)
 }
 
 /// Checks prices as a whole: every model has a row that any call reaches, in each currency that it has
 /// rows in, and no row twice.
-pub(crate) fn check(prices: &[ModelPrice]) -> Result<(), PriceProblem> {
+fn check(prices: &[ModelPrice]) -> Result<(), (usize, Problem)> {
     for (index, price) in prices.iter().enumerate() {
-        let fault = |problem: String| Err(PriceProblem { index, problem });
+        let fault = |problem: String| Err((index, problem.into()));
         let chars = price.model.chars().count();
         if !(1..=limits::MODEL_CHARS_MAX).contains(&chars) {
             return fault("model must have 1 to 128 characters".to_owned());

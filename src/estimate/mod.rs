@@ -156,11 +156,12 @@ mod tests {
         };
         prices.add("glm-4.7", row(0, [2, 1, 8]));
         prices.add("glm-4.7", row(200, [3, 2, 14]));
-        Settings {
+        let mut settings = Settings {
             prices: Arc::new(prices),
-            max_tokens: Some(1_000),
             ..Settings::default()
-        }
+        };
+        settings.glm.max_tokens = Some(1_000);
+        settings
     }
 
     #[test]

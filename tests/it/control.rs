@@ -119,7 +119,7 @@ async fn a_key_changed_while_the_environment_has_one_is_told_to_be_shadowed() {
         json!([{"field": "apiKey", "origin": "environment ZAI_API_KEY"}])
     );
     assert_eq!(config["apiKey"], "****cret");
-    assert_eq!(lane.settings().glm.endpoint.api_key, Some(Secret::new(KEY)));
+    assert_eq!(lane.settings().glm.api_key, Some(Secret::new(KEY)));
     lane.shutdown(PATIENCE).await;
 }
 

@@ -74,8 +74,8 @@ async fn the_server_sees_no_call_before_its_turn_and_no_burst_after_a_restart() 
     // The lane counts whole milliseconds.
     const ROUNDING_US: u64 = 1_000;
     let mut world = HttpLane::new();
-    world.config.lane.max_concurrency = 4;
-    world.config.lane.requests_per_minute = 1_200;
+    world.config.lane.rules.max_concurrency = 4;
+    world.config.lane.rules.pace.requests_per_minute = 1_200;
     let lane = world.start().await;
     let begun_us = world.sim.now_us();
     let jobs = submit(&lane, 20).await;

@@ -164,7 +164,7 @@ async fn an_account_without_money_costs_ten_thousand_jobs_one_call_until_its_key
 async fn refusals_side_by_side_are_one_stop() {
     const NEW_KEY: &str = "fedcba9876543210.the-second-secret";
     let mut world = HttpLane::new();
-    world.config.lane.max_concurrency = 4;
+    world.config.lane.rules.max_concurrency = 4;
     // All four are on their way when the first is refused.
     let unpaid = Fault::Error(ErrorFault {
         delay_ms: 200,

@@ -150,6 +150,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lane_names_models_or_beginnings_of_them() {
+        for good in ["glm-5", "glm-4.5*", "*"] {
+            assert_eq!(model_pattern(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "*air", "glm-*-air", "a\n", &"m".repeat(129)] {
+            assert!(model_pattern(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_model_belongs_to_the_lane_whose_pattern_fits_best() {
         let lane = |models: &[&str]| NamedLane {
             models: models.iter().map(|m| (*m).to_owned()).collect(),

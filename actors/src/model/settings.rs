@@ -65,19 +65,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-section! {
-    /// Where calls go and with which key.
-    #[derive(Eq)]
-    pub struct Endpoint {
-        /// Where calls go, without a slash at its end; /chat/completions is appended. The international site is
-        /// https://api.z.ai/api/paas/v4, the default where the key comes from ZAI_API_KEY.
-        base_url: String = "https://open.bigmodel.cn/api/paas/v4".to_owned() => [
-            text(base_url).sample("\"https://open.bigmodel.cn/api/paas/v4\"")
-        ];
-        /// The key; without one the lane is held. Better in ONELANE_API_KEY, ZAI_API_KEY or ZHIPUAI_API_KEY, where
-        /// no backup of this file has it.
-        api_key: Option<Secret> = None => [sample("\"id.secret\"")];
-    }
+/// Where calls go and with which key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The base URL, without a slash at its end; `/chat/completions` is appended.
+    pub base_url: String,
+    /// The key; without one the lane is held.
+    pub api_key: Option<Secret>,
 }
 
 /// The base URL of GLM, without a slash at its end.
@@ -136,8 +130,15 @@ impl Endpoint {
 section! {
     /// `[glm]`: where calls go and what they ask for.
     pub struct GlmSettings checked by Self::goes_together {
-        /// Where calls go.
-        endpoint: Endpoint = Endpoint::default() => [flat("")];
+        /// Where calls go, without a slash at its end; /chat/completions is appended. The international site is
+        /// https://api.z.ai/api/paas/v4, the default where the key comes from ZAI_API_KEY: written in a file, a
+        /// base URL beats that.
+        base_url: String = "https://open.bigmodel.cn/api/paas/v4".to_owned() => [
+            text(base_url).sample("\"https://open.bigmodel.cn/api/paas/v4\"")
+        ];
+        /// The key; without one the lane is held. Better in ONELANE_API_KEY, ZAI_API_KEY or ZHIPUAI_API_KEY, where no
+        /// backup of this file has it.
+        api_key: Option<Secret> = None => [sample("\"id.secret\"")];
         /// A file that holds the key, as secret managers mount it. The program that reads the configuration fills in
         /// the key.
         api_key_file: Option<String> = None => [sample("\"glm.key\"").fixed()];
@@ -165,6 +166,15 @@ section! {
 }
 
 impl GlmSettings {
+    /// Where calls go and with which key.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            base_url: self.base_url.clone(),
+            api_key: self.api_key.clone(),
+        }
+    }
+
     fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
         for (model, chain) in &self.fallbacks {
             let at = place.at("fallbacks").join(model.as_str());

@@ -164,7 +164,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &Circumstances<'_>) -> Concl
             call.failure = Some(failure.clone());
             lane = judgement.lane;
             breaker = judgement.breaker;
-            if finished.settings.glm.endpoint != settings.glm.endpoint && is_of_account(&lane) {
+            if finished.settings.glm.endpoint() != settings.glm.endpoint() && is_of_account(&lane) {
                 // The operator acted while the call was open: this is about the old account.
                 lane = LaneEffect::GoOn;
             }

@@ -175,7 +175,7 @@ impl Lane {
             soon: None,
             cancelling: BTreeMap::new(),
             state: recovered.lane,
-            endpoint_digest: settings.glm.endpoint.digest(),
+            endpoint_digest: settings.glm.endpoint().digest(),
             settings,
             stopping: false,
             breaker: recovered.breaker.unwrap_or_default(),
@@ -274,7 +274,7 @@ impl Lane {
     /// Another key or base URL than when a hold began: the operator acted, and what was held or learnt
     /// is about another account.
     fn operator_may_have_acted(&mut self) {
-        let digest = self.settings.glm.endpoint.digest();
+        let digest = self.settings.glm.endpoint().digest();
         let changed = self
             .state
             .endpoint_digest

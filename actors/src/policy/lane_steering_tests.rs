@@ -315,7 +315,7 @@ fn a_new_key_ends_what_was_held_and_learnt_of_the_old_account() {
     world.end(SlotId(0), &GlmOutcome::Failed(failure, Usage::default()));
     world.ack_all();
     assert!(world.running().is_empty());
-    world.configure(|settings| settings.glm.endpoint.api_key = Some(Secret::new("another")));
+    world.configure(|settings| settings.glm.api_key = Some(Secret::new("another")));
     assert_eq!(
         world.running(),
         [id(1)],
@@ -417,7 +417,7 @@ fn note_task(world: &mut World, id: JobId) {
     let task = AsyncTask {
         id: "t1".to_owned(),
         left_open: false,
-        account: world.settings.glm.endpoint.digest(),
+        account: world.settings.glm.endpoint().digest(),
     };
     let note = Transition::Task {
         job_id: id,
@@ -461,7 +461,7 @@ fn a_task_of_another_account_is_closed_as_interrupted() {
     world.ack_all();
     note_task(&mut world, job);
     let mut settings = (*world.settings).clone();
-    settings.glm.endpoint.api_key = Some(Secret::new("another"));
+    settings.glm.api_key = Some(Secret::new("another"));
     world.settings = Arc::new(settings);
     world.crash();
     assert_eq!(

@@ -598,7 +598,7 @@ fn an_operator_hold_fails_no_job_and_a_changed_key_ends_it() {
     world.crash();
     assert!(world.running().is_empty(), "a restart changes nothing");
     let mut settings = (*world.settings).clone();
-    settings.glm.endpoint.api_key = Some(crate::model::Secret::new("another"));
+    settings.glm.api_key = Some(crate::model::Secret::new("another"));
     world.settings = Arc::new(settings);
     let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
     world.carry_out(effects);
@@ -1015,7 +1015,7 @@ fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
     world.ack_all();
     let old = Arc::clone(&world.settings);
     let mut settings = (*old).clone();
-    settings.glm.endpoint.api_key = Some(crate::model::Secret::new("another"));
+    settings.glm.api_key = Some(crate::model::Secret::new("another"));
     let new = Arc::new(settings);
     let effects = world.lane.configure(Arc::clone(&new), world.now);
     world.carry_out(effects);

@@ -15,12 +15,10 @@ use crate::dice::Dice;
 /// The models of every world. The last one has no price.
 pub(crate) const MODELS: [&str; 4] = ["glm-5", "glm-4.7", "glm-4.5-air", "glm-4.5-flash"];
 
-/// The account of this number.
-pub(crate) fn endpoint(key: u32) -> Endpoint {
-    Endpoint {
-        base_url: "http://glm".to_owned(),
-        api_key: Some(Secret::new(&format!("key-{key}"))),
-    }
+/// Gives the lane the account of this number.
+pub(crate) fn set_account(settings: &mut Settings, key: u32) {
+    "http://glm".clone_into(&mut settings.glm.base_url);
+    settings.glm.api_key = Some(Secret::new(&format!("key-{key}")));
 }
 
 /// The settings that a world begins with.
@@ -29,7 +27,7 @@ pub(crate) fn settings(dice: &mut Dice) -> Settings {
         prices: prices(),
         ..Settings::default()
     };
-    settings.glm.endpoint = endpoint(0);
+    set_account(&mut settings, 0);
     settings.glm.model = MODELS[0].to_owned();
     for field in 0..FIELDS {
         redraw(&mut settings, field, dice);

@@ -327,7 +327,7 @@ impl Driver {
         };
         if settings == *before {
             self.key += 1;
-            settings.glm.endpoint = draw::endpoint(self.key);
+            draw::set_account(&mut settings, self.key);
         }
         settings
     }
@@ -423,7 +423,7 @@ impl Driver {
         }
         self.key += 1;
         let mut settings = (**client.sim.lock().history.latest()).clone();
-        settings.glm.endpoint = draw::endpoint(self.key);
+        draw::set_account(&mut settings, self.key);
         settings.glm.is_active = true;
         client.configure(settings).await;
         client.resume().await;

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::{Group, Place, Problem, SettingsError};
 use crate::model::{Calendar, Secret};
 
 /// Whether text will do: its canonical form, or the problem.
 pub type TextCheck = fn(&str) -> Result<String, Problem>;
+
+/// Whether rows go together: the place of the first that does not, and the problem.
+pub type RowsCheck = fn(&[Value]) -> Result<(), (usize, Problem)>;
 
 /// What a setting takes.
 #[derive(Debug, Clone)]
@@ -44,7 +47,12 @@ pub enum Kind {
     /// A list of such values.
     List(Box<Self>),
     /// A list of groups, taken as one value.
-    Rows(Group),
+    Rows {
+        /// What stands in each.
+        group: Group,
+        /// Whether rows that are right by themselves go together.
+        check: RowsCheck,
+    },
     /// Settings of their own.
     Group(Group),
     /// Entries under names that the operator chooses.
@@ -89,7 +97,11 @@ impl Unit {
                 (3_600_000, "an hour", "hours"),
                 (60_000, "a minute", "minutes"),
             ],
-            Self::Bytes => &[(1 << 30, "1 GiB", "GiB"), (1 << 20, "1 MiB", "MiB")],
+            Self::Bytes => &[
+                (1 << 40, "1 TiB", "TiB"),
+                (1 << 30, "1 GiB", "GiB"),
+                (1 << 20, "1 MiB", "MiB"),
+            ],
         };
         let fits = |step: &&(u64, &str, &str)| amount >= step.0 && amount.is_multiple_of(step.0);
         let (size, one, many) = steps.iter().find(fits)?;
@@ -129,7 +141,7 @@ impl Kind {
             Self::Decimal(_) => "decimal text".to_owned(),
             Self::Word(words) => format!("one of {}", quoted(words)),
             Self::List(_) => "a list of texts".to_owned(),
-            Self::Rows(_) => "a list of tables".to_owned(),
+            Self::Rows { .. } => "a list of tables".to_owned(),
             Self::Group(_) | Self::Named { .. } => "a table".to_owned(),
         }
     }
@@ -183,7 +195,7 @@ impl Kind {
     #[must_use]
     pub fn members(&self) -> Option<&Group> {
         match self {
-            Self::Rows(group) | Self::Group(group) => Some(group),
+            Self::Rows { group, .. } | Self::Group(group) => Some(group),
             Self::Named { entry, .. } => entry.members(),
             _ => None,
         }
@@ -278,7 +290,9 @@ impl Setting for f64 {
     }
 
     fn write(&self, _: Secrets) -> Value {
-        (*self).into()
+        // What is no number is written as text, which is refused wherever it is read.
+        let number = Number::from_f64(*self).map(Value::Number);
+        number.unwrap_or_else(|| self.to_string().into())
     }
 
     fn take(value: &Value) -> Option<Self> {
@@ -390,7 +404,10 @@ impl<T: Setting> Setting for Option<T> {
 impl<T: Setting> Setting for Vec<T> {
     fn kind() -> Kind {
         match T::kind() {
-            Kind::Group(group) => Kind::Rows(group),
+            Kind::Group(group) => Kind::Rows {
+                group,
+                check: |_| Ok(()),
+            },
             item => Kind::List(Box::new(item)),
         }
     }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use super::kind::{Kind, Secrets, Setting, TextCheck, Unit};
+use super::kind::{Kind, RowsCheck, Secrets, Setting, TextCheck, Unit};
 use super::{KeyPath, quoted};
 
 /// Settings that belong together, in the order of `config.toml`.
@@ -98,6 +98,15 @@ impl Field {
     #[must_use]
     pub fn words(mut self, words: &[&str]) -> Self {
         *self.kind.innermost() = Kind::Word(words.iter().map(|word| (*word).to_owned()).collect());
+        self
+    }
+
+    /// Its rows must go together.
+    #[must_use]
+    pub fn rows(mut self, own: RowsCheck) -> Self {
+        if let Kind::Rows { check, .. } = &mut self.kind {
+            *check = own;
+        }
         self
     }
 
@@ -210,18 +219,28 @@ impl Group {
     /// The group of these fields, those of flat ones among them.
     #[must_use]
     pub fn of(fields: Vec<Field>) -> Self {
-        let flattened = fields
-            .into_iter()
-            .flat_map(|field| match (field.flat, field.kind) {
-                (Some(prefix), Kind::Group(Self(inner))) => inner
-                    .into_iter()
-                    .map(|member| Field {
-                        name: format!("{prefix}{}", member.name),
-                        ..member
-                    })
-                    .collect(),
-                (_, kind) => vec![Field { kind, ..field }],
-            });
+        let flattened = fields.into_iter().flat_map(|field| match field {
+            Field {
+                flat: Some(prefix),
+                kind: Kind::Group(Self(members)),
+                doc,
+                default,
+                ..
+            } => {
+                let member = |member: Field| Field {
+                    default: default.get(&member.name).cloned().unwrap_or_default(),
+                    name: format!("{prefix}{}", member.name),
+                    // A prefix says what the members are about, and so does the doc.
+                    doc: match prefix.is_empty() {
+                        true => member.doc,
+                        false => doc.iter().cloned().chain(member.doc).collect(),
+                    },
+                    ..member
+                };
+                members.into_iter().map(member).collect()
+            }
+            field => vec![field],
+        });
         Self(flattened.collect())
     }
 
@@ -347,29 +366,32 @@ macro_rules! section {
 
         impl $name {
             /// What its fields say, in their order.
-            fn fields() -> Vec<$crate::model::setting::Field> {
-                let default = Self::default();
-                vec![$(
-                    $crate::model::setting::Field::of(
-                        stringify!($field),
-                        &[$($doc),*],
-                        &default.$field,
-                    )$(.$($said)*)?
-                ),*]
+            fn fields() -> &'static [$crate::model::setting::Field] {
+                use $crate::model::setting::Field;
+                static FIELDS: ::std::sync::LazyLock<Vec<Field>> = ::std::sync::LazyLock::new(|| {
+                    let default = $name::default();
+                    vec![$(
+                        Field::of(stringify!($field), &[$($doc),*], &default.$field)
+                            $(.$($said)*)?
+                    ),*]
+                });
+                &FIELDS
             }
         }
 
         impl $crate::model::setting::Setting for $name {
             fn kind() -> $crate::model::setting::Kind {
-                $crate::model::setting::Kind::Group($crate::model::setting::Group::of(Self::fields()))
+                let fields = Self::fields().to_vec();
+                $crate::model::setting::Kind::Group($crate::model::setting::Group::of(fields))
             }
 
             fn write(&self, secrets: $crate::model::setting::Secrets) -> ::serde_json::Value {
                 let mut group = ::serde_json::Map::new();
-                let mut fields = Self::fields().into_iter();
+                let mut fields = Self::fields().iter();
                 $(
                     if let Some(field) = fields.next() {
-                        field.put(&mut group, self.$field.write(secrets));
+                        let value = $crate::model::setting::Setting::write(&self.$field, secrets);
+                        field.put(&mut group, value);
                     }
                 )*
                 ::serde_json::Value::Object(group)
@@ -377,7 +399,7 @@ macro_rules! section {
 
             fn take(value: &::serde_json::Value) -> Option<Self> {
                 let mut taken = Self::default();
-                let mut fields = Self::fields().into_iter();
+                let mut fields = Self::fields().iter();
                 $(
                     if let Some(found) = fields.next()?.find(value) {
                         taken.$field = $crate::model::setting::Setting::take(&found)?;
@@ -391,10 +413,14 @@ macro_rules! section {
                 place: &$crate::model::setting::Place,
                 faults: &mut Vec<$crate::model::setting::SettingsError>,
             ) {
-                let mut fields = Self::fields().into_iter();
+                let mut fields = Self::fields().iter();
                 $(
                     if let Some(field) = fields.next() {
-                        self.$field.check(&place.inside(&field), faults);
+                        $crate::model::setting::Setting::check(
+                            &self.$field,
+                            &place.inside(field),
+                            faults,
+                        );
                     }
                 )*
                 $($check(self, place, faults);)?
