@@ -243,9 +243,7 @@ fn in_json_names(problem: &Problem) -> String {
 /// A value as the API shows it, written by the configuration.
 fn in_json(kind: &Kind, value: Value) -> Value {
     match (kind, value) {
-        (Kind::Rows { .. }, Value::Array(rows)) => {
-            rows.into_iter().map(|row| renamed(row)).collect()
-        }
+        (Kind::Rows { .. }, Value::Array(rows)) => rows.into_iter().map(renamed).collect(),
         (Kind::Named { entry, short, .. }, Value::Object(entries)) => {
             let entries = entries.into_iter().map(|(name, value)| {
                 let Some(group) = entry.members() else {

@@ -103,9 +103,9 @@ section! {
     pub struct BudgetSection checked by Self::goes_together {
         /// For how long: "day" or "month", of the zone of [money].
         period: Period = Period::Day;
-        /// Whose calls: a user, "*" for each one's own, nothing for all together.
+        /// Whose calls: a user, "*" for each one's own, not set for all together.
         user: Option<String> = None => [text(text::whose).sample("\"*\"")];
-        /// Calls to which model: one, "*" for each, nothing for all together.
+        /// Calls to which model: one, "*" for each, not set for all together.
         model: Option<String> = None => [text(text::whose).sample("\"glm-5\"")];
         /// The limit, as text so that it stays exact, in money of the price list in force or in currency.
         amount: Option<String> = None => [text(text::amount).sample("\"12.50\"")];

@@ -194,11 +194,11 @@ section! {
     pub struct Timeouts {
         /// Until the connection stands: a server that does not take one this long is down.
         connect_ms: u64 = 10_000 => [within(1..=limits::DAY_MS)];
-        /// From there until the response's headers. Thinking models send nothing for minutes before their answer.
+        /// From the connection until the response's headers. Thinking models send nothing for minutes before their answer.
         first_byte_ms: u64 = 300_000 => [within(1..=limits::DAY_MS)];
         /// Between two pieces of the response's body: in the middle of an answer silence means a lost connection.
         idle_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
-        /// The whole call, however lively it is.
+        /// The whole call, however lively it is, may take so long.
         total_ms: u64 = 600_000 => [within(1..=limits::DAY_MS).json("timeout")];
     }
 }
@@ -231,9 +231,9 @@ section! {
         /// Retries of transient failures (5xx, timeouts, lost connections) for a job that says no number of its
         /// own.
         max_retries: u32 = 3 => [within(0..=limits::MAX_RETRIES_MAX as u64).json("maxRetries")];
-        /// The delay before the first retry; a longer Retry-After of GLM wins.
+        /// The delay before the first retry of a job; a longer Retry-After of GLM wins.
         base_delay_ms: u64 = 1_000;
-        /// Each delay is so many times the one before.
+        /// Each delay between retries is so many times the one before.
         backoff_multiplier: f64 = 2.0 => [within(1.0..=100.0)];
         /// No delay between retries is longer.
         max_delay_ms: u64 = 30_000 => [within(0..=limits::DAY_MS)];
@@ -307,7 +307,7 @@ section! {
         window_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
         /// The failure rate counts only with so many calls in its window.
         min_calls: u32 = 20 => [within(1..=10_000)];
-        /// From open to the one call that probes.
+        /// From the breaker's opening to the one call that probes.
         cool_down_ms: u64 = 30_000 => [within(1..=7 * limits::DAY_MS)];
         /// Each failed probe makes the next cool-down so many times longer.
         cool_down_multiplier: f64 = 2.0 => [within(1.0..=100.0)];

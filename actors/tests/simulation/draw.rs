@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use onelane_actors::model::{
-    AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, Endpoint, LaneRule,
-    LaneRules, NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride,
-    RetrySettings, Secret, Settings, Timeouts,
+    AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, LaneRule, LaneRules,
+    NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride, RetrySettings,
+    Secret, Settings, Timeouts,
 };
 use onelane_actors::policy::price::{PriceRow, PriceTable};
 

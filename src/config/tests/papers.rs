@@ -99,11 +99,10 @@ fn settings(group: &Group, samples: Samples, text: &mut String) {
         ) {
             continue;
         }
-        let mut doc = field.doc.clone();
-        if let Some(range) = range(&field.kind) {
-            doc.push(format!("Takes {range}."));
+        comment(&field.doc, text);
+        if let Some(takes) = takes(&field.kind, &field.doc.concat()) {
+            comment(&wrapped(&format!("Takes {takes}.")), text);
         }
-        comment(&doc, text);
         let name = spelled(&field.name);
         let _ = match field.sample {
             Some(sample) => writeln!(text, "{}{name} = {sample}", mark(samples)),
@@ -112,13 +111,30 @@ fn settings(group: &Group, samples: Samples, text: &mut String) {
     }
 }
 
-/// The bounds of a number that its type does not have by itself.
-fn range(kind: &Kind) -> Option<String> {
+/// The bounds of a number that its type does not have by itself, and words that the doc does not name.
+fn takes(kind: &Kind, doc: &str) -> Option<String> {
     match kind {
+        Kind::Word(words) if words.iter().all(|word| doc.contains(word)) => None,
+        Kind::Word(words) => {
+            let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+            Some(format!("one of {}", words.join(", ")))
+        }
         Kind::Whole { min, max, .. } if *min <= 1 && *max >= u64::from(u32::MAX) => None,
         Kind::Whole { .. } | Kind::Number { .. } => Some(kind.in_words()),
         _ => None,
     }
+}
+
+/// Lines of a readable length.
+fn wrapped(words: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in words.split_inclusive(' ') {
+        if lines.last().unwrap().len() + word.len() > 100 {
+            lines.push(String::new());
+        }
+        lines.last_mut().unwrap().push_str(word);
+    }
+    lines.iter().map(|line| line.trim().to_owned()).collect()
 }
 
 fn comment(lines: &[String], text: &mut String) {
@@ -301,15 +317,21 @@ fn the_names_of_the_settings_stay() {
 }
 
 #[test]
-fn every_sample_of_the_shipped_file_is_valid() {
-    // Only the two ways to give a secret exclude each other.
+fn the_shipped_file_has_every_setting() {
+    // The samples are meant here; only the two ways to give a secret exclude each other.
     let is_secret = |line: &&str| {
         let given = ["api_key =", "admin_token =", "secret ="];
         given.iter().any(|name| line.starts_with(name))
     };
     let text = config_toml(Samples::Meant);
     let samples: Vec<_> = text.lines().filter(|line| !is_secret(line)).collect();
-    file::parse(Path::new("config.toml"), &samples.join("\n")).unwrap();
+    let layer = file::parse(Path::new("config.toml"), &samples.join("\n")).unwrap();
+    let missing = LEAVES.iter().filter(|leaf| {
+        let is_there = layer.paths().any(|path| path.is_in(&leaf.toml));
+        !is_there && !matches!(leaf.field.kind, Kind::Secret)
+    });
+    let missing: Vec<_> = missing.map(|leaf| &leaf.toml).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 section! {
