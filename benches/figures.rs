@@ -411,8 +411,8 @@ mod past {
     use onelane::model::Timestamp;
     use onelane::ports::Store as _;
     use onelane::store::{RedbStore, StoreOptions};
-    use onelane_actors::policy::transition::Transition;
     use onelane_actors::testing::sample;
+    use onelane_core::life::Transition;
 
     use super::*;
 
@@ -437,8 +437,8 @@ mod past {
                     [sample::insert(n + 1), sample::start(n + 1), done]
                 })
                 .collect();
-            let verdicts = store.commit(&batch).unwrap();
-            assert!(verdicts.iter().all(Result::is_ok));
+            let decisions = store.commit(&batch).unwrap();
+            assert!(decisions.iter().all(Result::is_ok));
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What can go wrong for somebody who uses the lane.
 
 use crate::config::PatchError;
-use onelane_actors::model::{
+use onelane_actors::ports::StoreError;
+use onelane_actors::queue::SubmitError;
+use onelane_core::life::Refusal;
+use onelane_core::model::{
     AttemptNo, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus, SubmissionError,
     UnpricedModel,
 };
-use onelane_actors::policy::transition::Refusal;
-use onelane_actors::ports::StoreError;
-use onelane_actors::queue::SubmitError;
 
 /// Why the lane did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 
-use onelane_actors::model::{Calendar, CallRecord, Cost, Day, Request, Timestamp};
 use onelane_actors::ports::{JobRecord, Store, StoreError, UsageFilter};
+use onelane_core::model::{Calendar, CallRecord, Cost, Day, Request, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

@@ -5,10 +5,10 @@ mod view;
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{
+use onelane_actors::ports::{Store, StoreError, UsageFilter};
+use onelane_core::model::{
     Calendar, Cost, Currency, Day, FailureClass, Nanos, Timestamp, Usage, UsageKey, UsageRow,
 };
-use onelane_actors::ports::{Store, StoreError, UsageFilter};
 
 pub(crate) use view::CostView;
 pub use view::to_csv;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use onelane_actors::model::{JobId, Timestamp};
 use onelane_actors::ports::{Clock, Ids};
+use onelane_core::model::{JobId, Timestamp};
 use uuid::{ContextV7, Uuid};
 
 /// The clock of the machine.

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onelane_actors::policy::transition;
+use onelane_core::life;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -43,7 +43,7 @@ fn the_diagram_in_the_architecture_is_the_table() {
     let diagram = format!("```text\n{}```\n", transition::diagram());
     assert!(
         read("ARCHITECTURE.md").contains(&diagram),
-        "copy actors/src/policy/life_of_a_job.txt to ARCHITECTURE.md"
+        "copy actors/core/src/life/life_of_a_job.txt to ARCHITECTURE.md"
     );
 }
 

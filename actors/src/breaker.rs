@@ -6,9 +6,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::Ports;
-use crate::model::{BreakerSettings, BreakerSnapshot, Timestamp, limits};
-use crate::policy::breaker::Breaker;
 use crate::queue::QueueMsg;
+use onelane_core::judge::breaker::Breaker;
+use onelane_core::model::{BreakerSettings, BreakerSnapshot, Timestamp, limits};
 
 /// The breaker's protocol.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub enum BreakerMsg {
     Failed {
         /// The failure in short.
         reason: String,
-        /// Whether it opens the breaker by itself ([`crate::model::BreakerRule::Open`]).
+        /// Whether it opens the breaker by itself ([`onelane_core::model::BreakerRule::Open`]).
         at_once: bool,
         /// The breaker after it.
         reply: RpcReplyPort<BreakerSnapshot>,
@@ -242,10 +242,10 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::model::{BreakerState, Settings};
     use crate::ports::Clock;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
     use crate::{Events, Faults};
+    use onelane_core::model::{BreakerState, Settings};
 
     /// A queue that only listens.
     struct Listener(mpsc::UnboundedSender<BreakerSnapshot>);

@@ -16,15 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
 use crate::cost::CostMsg;
-use crate::model::{AsyncTask, AttemptNo, Job, JobId, RequestId, Settings, SlotId, limits};
-use crate::policy::conclude::Finished;
-use crate::policy::slot::attempt_of;
-use crate::policy::transition::{Dispatch, Transition};
 use crate::ports::{GlmCall, GlmOutcome, TaskOutcome};
 use crate::queue::QueueMsg;
 use crate::samples::Sample;
 use crate::store::{CommitReply, CommitRequest, StoreMsg};
-use crate::supervisor::House;
+use crate::supervisor::Runtime;
+use onelane_core::judge::conclude::Finished;
+use onelane_core::life::{Dispatch, Transition};
+use onelane_core::model::{AsyncTask, AttemptNo, Job, JobId, RequestId, Settings, SlotId, limits};
+use onelane_core::scheduler::slot::attempt_of;
 
 /// The caller's protocol.
 #[derive(Debug)]
@@ -108,13 +108,13 @@ pub(crate) struct CallerArgs {
     pub(crate) ports: Ports,
     /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
     /// for, whoever else was restarted meanwhile.
-    pub(crate) house: watch::Receiver<House>,
+    pub(crate) runtime: watch::Receiver<Runtime>,
 }
 
 pub(crate) struct CallerState {
     slot: SlotId,
     ports: Ports,
-    house: watch::Receiver<House>,
+    runtime: watch::Receiver<Runtime>,
     generation: u64,
     queue: Option<ActorRef<QueueMsg>>,
     last: Option<Finished>,
@@ -135,7 +135,7 @@ impl Actor for GlmCallerActor {
         Ok(CallerState {
             slot: args.slot,
             ports: args.ports,
-            house: args.house,
+            runtime: args.runtime,
             generation: 0,
             queue: None,
             last: None,
@@ -193,8 +193,8 @@ impl CallerState {
         if counted_tokens == 0 || self.ports.tokens.is_none() {
             return;
         }
-        // While the house is being restarted there is nobody to tell; it is one sample less.
-        if let Some(refs) = &self.house.borrow().refs {
+        // While the runtime is being restarted there is nobody to tell; it is one sample less.
+        if let Some(refs) = &self.runtime.borrow().refs {
             let _ = refs.cost.cast(CostMsg::Answered(Sample {
                 model: dispatch.job.sent_to().to_owned(),
                 request: Arc::clone(&dispatch.request),
@@ -313,7 +313,7 @@ impl CallerState {
         (outcome, Some(task))
     }
 
-    /// Puts a task on disk, asking again while the house is being restarted. `false`: the call was to
+    /// Puts a task on disk, asking again while the runtime is being restarted. `false`: the call was to
     /// be closed meanwhile.
     async fn store_task(
         &mut self,
@@ -329,8 +329,8 @@ impl CallerState {
         let stored = async {
             loop {
                 let (refs, stopped) = {
-                    let house = self.house.borrow_and_update();
-                    (house.refs.clone(), house.stopped.is_some())
+                    let runtime = self.runtime.borrow_and_update();
+                    (runtime.refs.clone(), runtime.stopped.is_some())
                 };
                 if stopped {
                     return false;
@@ -347,7 +347,7 @@ impl CallerState {
                         return true;
                     }
                 }
-                if self.house.changed().await.is_err() {
+                if self.runtime.changed().await.is_err() {
                     return false;
                 }
             }

@@ -7,8 +7,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use crate::Ports;
-use crate::model::{Cost, Currency, Nanos, Usage};
 use crate::samples::{Estimates, Sample, Sampler};
+use onelane_core::model::{Cost, Currency, Nanos, Usage};
 
 /// Totals since the start of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -197,10 +197,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Request, Settings};
-    use crate::policy::estimate::CountTokens;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
     use crate::{Events, Faults};
+    use onelane_core::model::{Request, Settings};
+    use onelane_core::money::estimate::CountTokens;
 
     /// Counts nothing before it may.
     #[derive(Default)]

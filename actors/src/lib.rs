@@ -2,8 +2,6 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`model`] | the nouns: job, attempt, failure, money, settings, limits |
-//! | [`policy`] | the decisions, pure: transitions, order, slots, retry, breaker, holds, prices |
 //! | [`ports`] | what the lane needs from the world: a store, GLM, a clock, ids |
 //! | [`supervisor`] | starts the actors and starts them anew |
 //! | [`store`] | the only writer; group commit |
@@ -18,14 +16,12 @@
 pub mod breaker;
 pub mod caller;
 pub mod cost;
-pub mod model;
-pub mod policy;
 pub mod ports;
+mod publisher;
 pub mod queue;
 pub mod samples;
 pub mod store;
 pub mod supervisor;
-mod telling;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -36,8 +32,8 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
-use model::{Event, Settings, Timestamp};
-use policy::estimate::CountTokens;
+use onelane_core::model::{Event, Settings, Timestamp};
+use onelane_core::money::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
 
 /// Live events for whoever listens. A slow listener is told how many it missed.

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{
+use onelane_core::life::{Applied, Refusal, Transition};
+use onelane_core::model::{
     AlertBook, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Day, Delivery, DeliveryCounts,
     DeliveryId, DeliveryStatus, Endpoint, Failure, FailureClass, HookEndpoint, Job, JobEntry,
-    JobId, JobStatus, LaneState, Request, RequestId, Seq, Target, Timeouts, Timestamp, Usage,
+    JobId, JobStatus, Request, RequestId, SchedulerState, Seq, Target, Timeouts, Timestamp, Usage,
     UsageKey, UsageRow, code,
 };
-use crate::policy::delivery::{DueDeliveries, DueQuery, is_over};
-use crate::policy::transition::{Applied, Refusal, Transition};
+use onelane_core::notify::delivery::{DueDeliveries, DueQuery, is_over};
 
 /// Why a store can't do what it should. After any of these on a commit, what is on disk is unknown
 /// until the store has been reopened.
@@ -74,12 +74,12 @@ pub enum StoreError {
 /// What a store holds when the lane starts on it.
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
-    /// Pending jobs without an open attempt, parked ones included, in the order of their sequence.
+    /// Pending jobs without an open attempt, dormant ones included, in the order of their sequence.
     pub waiting: Vec<JobEntry>,
     /// Jobs with an open attempt, whole, in the order of their sequence.
     pub open: Vec<Job>,
     /// The lane's state.
-    pub lane: LaneState,
+    pub lane: SchedulerState,
     /// The breaker's state.
     pub breaker: Option<BreakerSnapshot>,
 }
@@ -125,12 +125,12 @@ pub struct MoreFilter {
     pub ids: Option<Vec<JobId>>,
     /// About this content.
     pub content_id: Option<String>,
-    /// Whose latest failure has this code.
+    /// BudgetScope latest failure has this code.
     pub error_code: Option<String>,
-    /// Whose latest failure is of this class.
+    /// BudgetScope latest failure is of this class.
     pub error_class: Option<FailureClass>,
     /// Set aside (`true`) or not.
-    pub set_aside: Option<bool>,
+    pub parked: Option<bool>,
     /// Accepted at this moment or later.
     pub created_from: Option<Timestamp>,
     /// Accepted before this moment.
@@ -164,9 +164,7 @@ impl MoreFilter {
             && self
                 .error_class
                 .is_none_or(|c| error.is_some_and(|e| e.class == c))
-            && self
-                .set_aside
-                .is_none_or(|held| job.set_aside.is_some() == held)
+            && self.parked.is_none_or(|held| job.parked.is_some() == held)
             && self.created_from.is_none_or(|from| job.created_at >= from)
             && self
                 .created_before
@@ -415,7 +413,7 @@ pub struct DeliveryPage {
 pub struct DeliveriesOver {
     /// May be forgotten.
     pub ended: Vec<DeliveryId>,
-    /// Pending although their patience has ended.
+    /// Pending although their retry_policy has ended.
     pub lapsed: Vec<Delivery>,
     /// What is left of [`OverQuery::excess`].
     pub excess: u64,
@@ -452,7 +450,7 @@ impl OverQuery {
 }
 
 /// What a store says of each change of a batch, in the batch's order.
-pub type Verdicts = Vec<Result<Applied, Refusal>>;
+pub type Decisions = Vec<Result<Applied, Refusal>>;
 
 /// The durable truth. Blocking: the store actor calls it off the async workers. There is one
 /// writer; reads are short snapshots and may come from anywhere.
@@ -460,7 +458,7 @@ pub trait Store: Send + Sync + 'static {
     /// Applies a batch as one atomic, durable transaction. A change that is refused leaves nothing
     /// behind and does not hinder the others. After an error what is on disk is unknown: nothing
     /// may be acknowledged, and [`Store::recover`] must succeed before the next commit.
-    fn commit(&self, batch: &[Transition]) -> Result<Verdicts, StoreError>;
+    fn commit(&self, batch: &[Transition]) -> Result<Decisions, StoreError>;
 
     /// What the lane starts from. Reopens the file first if the last commit failed.
     fn recover(&self) -> Result<Recovered, StoreError>;
@@ -470,7 +468,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of jobs, newest first, from `cursor` (as the page before gave it) on. It ends after `limit`
     /// jobs, or earlier, after one with which their bodies reach
-    /// [`PAGE_BODY_BYTES_MAX`](crate::model::limits::PAGE_BODY_BYTES_MAX).
+    /// [`PAGE_BODY_BYTES_MAX`](onelane_core::model::limits::PAGE_BODY_BYTES_MAX).
     fn jobs(
         &self,
         filter: &JobFilter,
@@ -506,7 +504,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of the call log, newest first, from `cursor` on. It may be short, even empty, with more behind
     /// its cursor: where the log has to be gone through it ends after
-    /// [`CALLS_LOOKED_AT_MAX`](crate::model::limits::CALLS_LOOKED_AT_MAX) rows, whether they match or not.
+    /// [`CALLS_LOOKED_AT_MAX`](onelane_core::model::limits::CALLS_LOOKED_AT_MAX) rows, whether they match or not.
     fn calls(
         &self,
         filter: &CallFilter,
@@ -583,7 +581,7 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs by status.
     fn counts(&self) -> Result<StatusCounts, StoreError>;
 
-    /// The deliveries that are due, as [`find`](crate::policy::delivery::find) finds them.
+    /// The deliveries that are due, as [`find`](onelane_core::notify::delivery::find) finds them.
     fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError>;
 
     /// A page of deliveries, newest first, from `cursor` on.
@@ -681,7 +679,7 @@ pub trait Glm: Send + Sync + 'static {
     fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture;
 
     /// Hands a call over as a task of GLM's asynchronous API. Ends as [`Glm::call`] does. The id of an
-    /// accepted task has letters, digits, `_` and `-` only, [`crate::model::limits::TASK_ID_CHARS_MAX`]
+    /// accepted task has letters, digits, `_` and `-` only, [`onelane_core::model::limits::TASK_ID_CHARS_MAX`]
     /// of them at most.
     fn submit_task(&self, call: GlmCall, abort: CancellationToken) -> TaskFuture {
         let _ = (call, abort);

@@ -1,4 +1,4 @@
-//! The queue actor: carries messages to and from the lane ([`crate::policy::lane`]), which decides.
+//! The queue actor: carries messages to and from the lane ([`onelane_core::scheduler`]), which decides.
 //! It owns the waiting jobs, the slots and those who wait for a job; nothing durable: it is rebuilt
 //! from the store.
 
@@ -15,20 +15,20 @@ use crate::Ports;
 use crate::breaker::BreakerMsg;
 use crate::caller::{Aborts, CallerMsg, RunOrder};
 use crate::cost::CostMsg;
-use crate::model::{
-    BreakerSnapshot, BreakerState, CallRecord, JobEntry, JobId, JobStatus, LaneState, Settings,
-    SlotId, Submission, Timestamp, limits,
-};
-use crate::policy::budget::{Budgets, Ledger};
-use crate::policy::conclude::{Circumstances, Concluded, Finished, conclude};
-use crate::policy::judge::{Bench, BreakerEffect};
-use crate::policy::lane::{CancelPath, Effect, Lane, LeftOpen};
-use crate::policy::slot::attempt_of;
-use crate::policy::transition::{Applied, Refusal, Transition};
 use crate::ports::GlmOutcome;
+use crate::publisher::Publisher;
 use crate::store::{CommitReply, CommitRequest, StoreMsg};
 use crate::supervisor::SupervisorMsg;
-use crate::telling::Teller;
+use onelane_core::judge::conclude::{Concluded, Finished, SettleContext, conclude};
+use onelane_core::judge::{BreakerEffect, JudgeContext};
+use onelane_core::life::{Applied, Refusal, Transition};
+use onelane_core::model::{
+    BreakerSnapshot, BreakerState, CallRecord, JobEntry, JobId, JobStatus, SchedulerState,
+    Settings, SlotId, Submission, Timestamp, limits,
+};
+use onelane_core::money::budget::{Budgets, Ledger};
+use onelane_core::scheduler::slot::attempt_of;
+use onelane_core::scheduler::{CancelPath, Effect, LeftOpen, Scheduler};
 
 pub use protocol::{
     Asking, CLOSED_QUEUE_JOBS, Committed, QueueMsg, SubmitError, Submitted, submitted,
@@ -44,7 +44,7 @@ pub(crate) struct QueueArgs {
     pub(crate) callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     pub(crate) aborts: Aborts,
     /// Where the lane's state is shown.
-    pub(crate) watch: watch::Sender<LaneState>,
+    pub(crate) watch: watch::Sender<SchedulerState>,
 }
 
 type Answer = RpcReplyPort<Result<(), Refusal>>;
@@ -58,10 +58,10 @@ pub(crate) struct QueueState {
     callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
     aborts: Aborts,
     settings: Arc<Settings>,
-    lane: Lane,
+    lane: Scheduler,
     /// The lane's state as it is on disk, for those who only look.
-    watch: watch::Sender<LaneState>,
-    teller: Teller,
+    watch: watch::Sender<SchedulerState>,
+    publisher: Publisher,
     /// Those who wait for a job's end.
     waiters: BTreeMap<JobId, Vec<RpcReplyPort<bool>>>,
     /// Jobs whose end is being stored.
@@ -98,12 +98,12 @@ impl Actor for QueueActor {
         let now = args.ports.clock.now();
         let stored_breaker = recovered.breaker.clone();
         args.watch.send_replace(recovered.lane.clone());
-        let teller = Teller::new(
+        let publisher = Publisher::new(
             args.ports.events.clone(),
             args.cost.clone(),
             recovered.lane.clone(),
         );
-        let mut lane = Lane::recover(
+        let mut lane = Scheduler::recover(
             recovered,
             Arc::clone(&settings),
             args.callers.keys().copied(),
@@ -128,7 +128,7 @@ impl Actor for QueueActor {
             settings,
             lane,
             watch: args.watch,
-            teller,
+            publisher,
             waiters: BTreeMap::new(),
             ending: BTreeMap::new(),
             cancels: BTreeMap::new(),
@@ -181,7 +181,7 @@ impl Actor for QueueActor {
             let effects = state.lane.tick(now);
             state.carry_out(effects)?;
         }
-        state.teller.budgets(state.lane.take_budget_news(), now);
+        state.publisher.budgets(state.lane.take_budget_news(), now);
         if !state.drains.is_empty() && state.lane.is_drained() {
             for reply in state.drains.drain(..) {
                 let _ = reply.send(());
@@ -386,7 +386,7 @@ impl QueueState {
         let concluded = finished.and_then(|finished| {
             let (job, cancelled) = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
             let (lane, model) = self.lane.conditions(job.sent_to());
-            let bench = Bench {
+            let bench = JudgeContext {
                 settings: &self.settings,
                 lane: &lane,
                 model: &model,
@@ -396,7 +396,7 @@ impl QueueState {
                 seed: self.ports.ids.seed(),
                 now,
             };
-            let on = Circumstances { bench, cancelled };
+            let on = SettleContext { bench, cancelled };
             Some(conclude(job, &finished, &on))
         });
         let Some(concluded) = concluded else {
@@ -512,8 +512,8 @@ impl QueueState {
                 )
                 .await;
             let _ = reply.send(match answer {
-                Ok(ractor::rpc::CallResult::Success(Ok(mut verdicts))) => {
-                    match (submitted(verdicts.pop()), refusal) {
+                Ok(ractor::rpc::CallResult::Success(Ok(mut decisions))) => {
+                    match (submitted(decisions.pop()), refusal) {
                         (Err(SubmitError::IntakeClosed), Some(refusal)) => {
                             Err(SubmitError::OverBudget(Box::new(refusal)))
                         }
@@ -533,24 +533,24 @@ impl QueueState {
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
         if !inserted.is_empty() {
-            self.teller.submitted(&inserted, now);
+            self.publisher.submitted(&inserted, now);
             let effects = self.lane.submitted(inserted, now);
             self.carry_out(effects)?;
         }
-        for Committed { ticket, verdicts } in committed {
-            let effects = self.lane.committed(ticket, &verdicts, now);
+        for Committed { ticket, decisions } in committed {
+            let effects = self.lane.committed(ticket, &decisions, now);
             self.carry_out(effects)?;
             let mut waiting = self.by_ticket.remove(&ticket).unwrap_or_default();
-            for (transition, verdict) in &verdicts {
-                if verdict.is_ok() {
+            for (transition, decision) in &decisions {
+                if decision.is_ok() {
                     self.show(transition);
                 }
-                self.teller.tell(transition, verdict, now);
-                self.answer(transition, verdict, &mut waiting);
-                if !agree(transition, verdict) {
+                self.publisher.tell(transition, decision, now);
+                self.answer(transition, decision, &mut waiting);
+                if !agree(transition, decision) {
                     // The store is right: the queue is rebuilt from it.
                     // Named without its content: an answer of GLM does not belong in a log.
-                    let refusal = verdict.as_ref().err().map(ToString::to_string);
+                    let refusal = decision.as_ref().err().map(ToString::to_string);
                     return Err(format!(
                         "the lane and the store disagree about job {}: {}",
                         transition
@@ -582,7 +582,7 @@ impl QueueState {
     fn answer(
         &mut self,
         transition: &Transition,
-        verdict: &Result<Applied, Refusal>,
+        decision: &Result<Applied, Refusal>,
         waiting: &mut Vec<(Option<JobId>, Answer)>,
     ) {
         let job_id = transition.job_id();
@@ -596,7 +596,7 @@ impl QueueState {
         );
         if asked {
             for (_, port) in waiting.extract_if(.., |(asked, _)| *asked == job_id) {
-                let _ = port.send(verdict.as_ref().map(|_| ()).map_err(Clone::clone));
+                let _ = port.send(decision.as_ref().map(|_| ()).map_err(Clone::clone));
             }
         }
         let Some(job_id) = job_id.filter(|_| may_end(transition)) else {
@@ -608,12 +608,12 @@ impl QueueState {
                 self.ending.remove(&job_id);
             }
         }
-        if let Ok(Applied::Chain { others, .. }) = verdict {
+        if let Ok(Applied::Chain { others, .. }) = decision {
             for job in others.iter().filter(|job| job.status.is_terminal()) {
                 self.ended(job.id, job.status);
             }
         }
-        let status = match verdict {
+        let status = match decision {
             Ok(Applied::Job(job) | Applied::Chain { job, .. }) => Some(job.status),
             Err(Refusal::WrongStatus(status)) => Some(*status),
             _ => None,
@@ -786,12 +786,12 @@ const fn may_end(transition: &Transition) -> bool {
 }
 
 /// Whether the store made the lane's own steps, which it has no reason to refuse.
-const fn agree(transition: &Transition, verdict: &Result<Applied, Refusal>) -> bool {
+const fn agree(transition: &Transition, decision: &Result<Applied, Refusal>) -> bool {
     match transition {
         Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
-            matches!(verdict, Ok(Applied::Dispatch(_)))
+            matches!(decision, Ok(Applied::Dispatch(_)))
         }
-        Transition::Unstage { .. } | Transition::Settle(_) => verdict.is_ok(),
+        Transition::Unstage { .. } | Transition::Settle(_) => decision.is_ok(),
         _ => true,
     }
 }

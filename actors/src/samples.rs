@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use ractor::ActorRef;
 
 use crate::cost::CostMsg;
-use crate::model::{Request, limits};
-use crate::policy::estimate::{self, CountTokens};
+use onelane_core::model::{Request, limits};
+use onelane_core::money::estimate::{self, CountTokens};
 
 /// A call whose prompt GLM has counted.
 #[derive(Debug)]

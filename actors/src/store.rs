@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::Ports;
-use crate::model::{Day, JobEntry, limits};
-use crate::policy::budget::Ledger;
-use crate::policy::transition::{Applied, Transition};
-use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter, Verdicts};
+use crate::ports::{CallFilter, Decisions, Recovered, Store, StoreError, UsageFilter};
 use crate::queue::{Committed, QueueMsg};
+use onelane_core::life::{Applied, Transition};
+use onelane_core::model::{Day, JobEntry, limits};
+use onelane_core::money::budget::Ledger;
 
 /// The store actor's protocol.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct CommitRequest {
 #[derive(Debug)]
 pub enum CommitReply {
     /// Somebody with a reply port.
-    Port(RpcReplyPort<Result<Verdicts, StoreError>>),
+    Port(RpcReplyPort<Result<Decisions, StoreError>>),
     /// The queue, under its ticket.
     Queue {
         /// The ticket.
@@ -271,8 +271,8 @@ fn commit(
     let committed = store.commit(&transitions);
     // Before anybody hears of it: who shuts down then, and drops his handles, finds the file closed.
     drop(store);
-    let verdicts = match committed {
-        Ok(verdicts) => verdicts,
+    let decisions = match committed {
+        Ok(decisions) => decisions,
         Err(error) => {
             for reply in replies {
                 if let CommitReply::Port(port) = reply {
@@ -282,9 +282,9 @@ fn commit(
             return Err(error);
         }
     };
-    let inserted: Vec<JobEntry> = verdicts
+    let inserted: Vec<JobEntry> = decisions
         .iter()
-        .filter_map(|verdict| match verdict {
+        .filter_map(|decision| match decision {
             Ok(Applied::Inserted(job)) => Some(job.entry()),
             _ => None,
         })
@@ -292,20 +292,20 @@ fn commit(
     let mut committed = Vec::new();
     let mut answers = Vec::new();
     let mut transitions = transitions.into_iter();
-    let mut verdicts = verdicts.into_iter();
+    let mut decisions = decisions.into_iter();
     for (length, reply) in lengths.into_iter().zip(replies) {
         match reply {
             CommitReply::Queue { ticket } => committed.push(Committed {
                 ticket,
-                verdicts: transitions
+                decisions: transitions
                     .by_ref()
                     .take(length)
-                    .zip(verdicts.by_ref())
+                    .zip(decisions.by_ref())
                     .collect(),
             }),
             CommitReply::Port(port) => {
                 transitions.by_ref().take(length).for_each(drop);
-                answers.push((port, verdicts.by_ref().take(length).collect()));
+                answers.push((port, decisions.by_ref().take(length).collect()));
             }
         }
     }

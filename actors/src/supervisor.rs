@@ -2,7 +2,7 @@
 //!
 //! The order is callers > store > breaker > cost > queue. Callers come first because they depend on
 //! nobody: whatever else fails, an open call goes on and its outcome reaches the next queue. Every
-//! restart raises the generation. When restarts exceed their budget the house stops and says why.
+//! restart raises the generation. When restarts exceed their budget the runtime stops and says why.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::Ports;
 use crate::breaker::{BreakerArgs, BreakerMsg, CircuitBreakerActor};
 use crate::caller::{Aborts, CallerArgs, CallerMsg, GlmCallerActor};
 use crate::cost::{CostActor, CostArgs, CostMsg, Totals};
-use crate::model::{BreakerSnapshot, Event, LaneState, SlotId, limits};
 use crate::ports::StoreError;
 use crate::queue::{QueueActor, QueueArgs, QueueMsg};
 use crate::store::{Epoch, StoreActor, StoreArgs, StoreMsg};
+use onelane_core::model::{BreakerSnapshot, Event, SchedulerState, SlotId, limits};
 
-/// Why the house stopped.
+/// Why the runtime stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StopReason {
     /// Somebody asked for it.
@@ -51,9 +51,9 @@ pub struct Refs {
     pub queue: ActorRef<QueueMsg>,
 }
 
-/// The house as it stands, on a watch.
+/// The runtime as it stands, on a watch.
 #[derive(Debug, Clone, Default)]
-pub struct House {
+pub struct Runtime {
     /// Rises with every restart.
     pub generation: u64,
     /// The actors; `None` while they are being restarted, and after the end.
@@ -95,20 +95,20 @@ pub enum SupervisorMsg {
     Shutdown,
 }
 
-/// What the house is built from.
+/// What the runtime is built from.
 pub struct SupervisorArgs {
     /// The world outside.
     pub ports: Ports,
     /// How many restarts are borne.
     pub budget: RestartBudget,
-    /// Where the house is shown.
-    pub house: watch::Sender<House>,
+    /// Where the runtime is shown.
+    pub runtime: watch::Sender<Runtime>,
     /// Where the breaker is shown.
     pub breaker: watch::Sender<BreakerSnapshot>,
     /// Where the totals are shown.
     pub totals: watch::Sender<Totals>,
     /// Where the stored state of the lanes is shown.
-    pub lane: watch::Sender<LaneState>,
+    pub lane: watch::Sender<SchedulerState>,
 }
 
 /// The rows of the order of dependence.
@@ -367,9 +367,9 @@ impl SupervisorState {
         row: Row,
     ) -> Result<(), (Row, SpawnErr)> {
         let generation = self.generation;
-        self.args.house.send_modify(|house| {
-            house.generation = generation;
-            house.refs = None;
+        self.args.runtime.send_modify(|runtime| {
+            runtime.generation = generation;
+            runtime.refs = None;
         });
         let first = match row {
             Row::Caller(_) => Row::Store,
@@ -432,9 +432,9 @@ impl SupervisorState {
     }
 
     fn show_end(&self, reason: StopReason) {
-        self.args.house.send_modify(|house| {
-            house.refs = None;
-            house.stopped = Some(reason);
+        self.args.runtime.send_modify(|runtime| {
+            runtime.refs = None;
+            runtime.stopped = Some(reason);
         });
     }
 
@@ -447,7 +447,7 @@ impl SupervisorState {
             let args = CallerArgs {
                 slot: *slot,
                 ports: self.args.ports.clone(),
-                house: self.args.house.subscribe(),
+                runtime: self.args.runtime.subscribe(),
             };
             let (caller, task) =
                 Actor::spawn_linked(None, GlmCallerActor, args, myself.get_cell()).await?;
@@ -457,7 +457,7 @@ impl SupervisorState {
         Ok(())
     }
 
-    /// Spawns the missing actors from `first` on and shows the house.
+    /// Spawns the missing actors from `first` on and shows the runtime.
     async fn spawn_from(
         &mut self,
         myself: &ActorRef<SupervisorMsg>,
@@ -515,9 +515,9 @@ impl SupervisorState {
         self.queue = Some(queue.clone());
         let (store, breaker, cost) = refs;
         let generation = self.generation;
-        self.args.house.send_modify(|house| {
-            house.generation = generation;
-            house.refs = Some(Refs {
+        self.args.runtime.send_modify(|runtime| {
+            runtime.generation = generation;
+            runtime.refs = Some(Refs {
                 store,
                 breaker,
                 cost,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{Day, JobId};
 use onelane_actors::ports::{JobRecord, UsageFilter};
+use onelane_core::model::{Day, JobId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use warp::http::{HeaderMap, StatusCode};

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use onelane_actors::model::Secret;
+use onelane_core::model::Secret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use warp::http::header::{AUTHORIZATION, HOST, ORIGIN};

@@ -1,8 +1,8 @@
 //! `/api/admin/glm/maybe-billed`: the attempts that GLM may have billed although no answer is stored, and
 //! an operator's word on each.
 
-use onelane_actors::model::{AttemptNo, Billing, Cost, Currency, JobId, Nanos, Usage};
 use onelane_actors::ports::CallFilter;
+use onelane_core::model::{AttemptNo, Billing, Cost, Currency, JobId, Nanos, Usage};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use warp::http::{HeaderMap, StatusCode};

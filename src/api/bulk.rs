@@ -1,9 +1,9 @@
 //! `POST retry`, `cancel` and `reprioritise` of many jobs: all that a filter leaves. And `reprioritise` of
 //! one, whose body is a part of theirs.
 
-use onelane_actors::model::limits as bounds;
-use onelane_actors::model::{FailureClass, JobId, JobStatus};
 use onelane_actors::ports::{JobFilter, MoreFilter};
+use onelane_core::model::limits as bounds;
+use onelane_core::model::{FailureClass, JobId, JobStatus};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use warp::http::{HeaderMap, StatusCode};
@@ -139,7 +139,7 @@ impl Form {
                 content_id: inner.text("contentId", bounds::CONTENT_ID_CHARS_MAX),
                 error_code: inner.text("errorCode", limits::ERROR_CODE_CHARS_MAX),
                 error_class: inner.choice("errorClass", &classes),
-                set_aside: inner.boolean("setAside"),
+                parked: inner.boolean("parked"),
                 created_from: inner.moment("createdFrom"),
                 created_before: inner.moment("createdBefore"),
                 priority_min: inner.integer("priorityMin", any.clone()),
@@ -160,7 +160,7 @@ impl Form {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::Timestamp;
+    use onelane_core::model::Timestamp;
 
     use super::*;
     use crate::api::tests::sample;
@@ -175,7 +175,7 @@ mod tests {
     fn every_part_of_a_filter_arrives() {
         let json = format!(
             r#"{{"filter":{{"status":"failed","userId":"u","model":"m","ids":["{}"],
-            "contentId":"c","errorCode":"1234","errorClass":"server_transient","setAside":false,
+            "contentId":"c","errorCode":"1234","errorClass":"server_transient","parked":false,
             "createdFrom":"2026-11-23T08:00:00Z","createdBefore":"2026-11-24T00:00:00+08:00",
             "priorityMin":-5,"priorityMax":5}},"dryRun":true}}"#,
             sample::id(1)
@@ -191,7 +191,7 @@ mod tests {
                 content_id: Some("c".to_owned()),
                 error_code: Some("1234".to_owned()),
                 error_class: Some(FailureClass::ServerTransient),
-                set_aside: Some(false),
+                parked: Some(false),
                 created_from: Some(sample::NOW),
                 created_before: Timestamp::parse_rfc3339("2026-11-23T16:00:00Z"),
                 priority_min: Some(-5),

@@ -1,6 +1,6 @@
 //! `/api/admin/glm`: what an operator says to a running lane: pause, drain, resume, breaker, holds.
 
-use onelane_actors::model::{BreakerSnapshot, HoldScope};
+use onelane_core::model::{BreakerSnapshot, HoldScope};
 use serde::Serialize;
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-use onelane_actors::model::limits as bounds;
-use onelane_actors::model::{Failure, JobId, JobStatus, Request, RequestError, code};
 use onelane_actors::ports::JobRecord;
+use onelane_core::model::limits as bounds;
+use onelane_core::model::{Failure, JobId, JobStatus, Request, RequestError, code};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -255,7 +255,7 @@ fn failed(failure: &Failure) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::FailureClass;
+    use onelane_core::model::FailureClass;
 
     use super::*;
 

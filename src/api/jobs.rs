@@ -1,6 +1,6 @@
 //! `/api/glm/jobs`: programs submit jobs and fetch them when they are done.
 
-use onelane_actors::model::JobId;
+use onelane_core::model::JobId;
 use serde::Serialize;
 use warp::http::header::LOCATION;
 use warp::http::{HeaderMap, HeaderValue, StatusCode};

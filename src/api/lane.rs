@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use onelane_actors::model::{
-    AlertBook, AttemptNo, Billing, BreakerSnapshot, DeliveryId, HoldScope, JobId, Settings,
-    Standing, Timestamp,
-};
 use onelane_actors::ports::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, JobFilter, JobPage, JobRecord,
+};
+use onelane_core::model::{
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, BudgetStatus, DeliveryId, HoldScope, JobId,
+    Settings, Timestamp,
 };
 use serde_json::Value;
 
@@ -112,7 +112,7 @@ pub trait Lane: Send + Sync + 'static {
     /// Ends one hold.
     fn release_hold(&self, scope: HoldScope) -> Answer<'_, ()>;
     /// How the budgets stand.
-    fn budgets(&self) -> Answer<'_, Vec<Standing>>;
+    fn budgets(&self) -> Answer<'_, Vec<BudgetStatus>>;
     /// The breaker as it is.
     fn breaker(&self) -> BreakerSnapshot;
     /// Closes the breaker.
@@ -274,7 +274,7 @@ impl Lane for Orchestrator {
         Box::pin(self.release_hold(scope))
     }
 
-    fn budgets(&self) -> Answer<'_, Vec<Standing>> {
+    fn budgets(&self) -> Answer<'_, Vec<BudgetStatus>> {
         Box::pin(self.budgets())
     }
 

@@ -1,7 +1,7 @@
 //! Every hard bound of the API in one place, with its unit in its name. Those of the lane itself are
-//! in `onelane_actors::model::limits`.
+//! in `onelane_core::model::limits`.
 
-pub use onelane_actors::model::limits::TOKENS_MAX;
+pub use onelane_core::model::limits::TOKENS_MAX;
 
 /// Connections open at once; further ones wait in the system's backlog.
 pub const CONNECTIONS_MAX: usize = 1_024;

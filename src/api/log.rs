@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
-use onelane_actors::model::CallOutcome;
 use onelane_actors::ports::CallFilter;
+use onelane_core::model::CallOutcome;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use warp::Reply as _;

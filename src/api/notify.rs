@@ -1,7 +1,7 @@
 //! `/api/admin/glm/alerts` and `/api/admin/glm/webhooks`: what is bad, and what was told of it and of jobs.
 
-use onelane_actors::model::{DeliveryId, DeliveryStatus, NOTICE_EVENTS};
 use onelane_actors::ports::DeliveryFilter;
+use onelane_core::model::{DeliveryId, DeliveryStatus, NOTICE_EVENTS};
 use serde::Serialize;
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use onelane_actors::model::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
-use onelane_actors::model::{Day, FailureClass, JobId, JobStatus, Timestamp};
 use onelane_actors::ports::{JobFilter, MoreFilter};
+use onelane_core::model::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
+use onelane_core::model::{Day, FailureClass, JobId, JobStatus, Timestamp};
 
 use super::limits;
 use super::problem::{Kind, Problem};
@@ -73,7 +73,7 @@ impl Query {
         "contentId",
         "errorCode",
         "errorClass",
-        "setAside",
+        "parked",
         "createdFrom",
         "createdBefore",
         "priorityMin",
@@ -92,8 +92,8 @@ impl Query {
                 content_id: text("contentId"),
                 error_code: text("errorCode"),
                 error_class: self.error_class()?,
-                set_aside: self.read(
-                    "setAside",
+                parked: self.read(
+                    "parked",
                     |text| text.parse().ok(),
                     || "must be true or false".to_owned(),
                 )?,

@@ -2,7 +2,7 @@
 //! method second, its id last, so that a wrong method is a 405 that names the right ones, never a
 //! 404, and a bad id on the right route is a 400.
 
-use onelane_actors::model::{AttemptNo, DeliveryId, HoldScope, JobId};
+use onelane_core::model::{AttemptNo, DeliveryId, HoldScope, JobId};
 use warp::http::Method;
 
 use super::problem::{Kind, Problem};

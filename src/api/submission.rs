@@ -1,6 +1,6 @@
 //! Jobs as programs submit them: read field by field, checked whole before any of them is stored.
 
-use onelane_actors::model::{OnInterrupted, Request, RequestError, limits as bounds};
+use onelane_core::model::{OnInterrupted, Request, RequestError, limits as bounds};
 use serde_json::value::RawValue;
 use warp::http::HeaderMap;
 
@@ -239,7 +239,7 @@ fn note(
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::Timestamp;
+    use onelane_core::model::Timestamp;
 
     use super::*;
 

@@ -9,8 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::Timestamp;
-use onelane_actors::model::setting::{Group, KeyPath, Kind, Problem, Secrets, Setting as _};
+use onelane_core::model::Timestamp;
+use onelane_core::model::setting::{Group, KeyPath, Kind, Problem, Secrets, Setting as _};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};

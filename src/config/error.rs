@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use onelane_actors::model::setting::{KeyPath, Problem};
+use onelane_core::model::setting::{KeyPath, Problem};
 use serde::{Serialize, Serializer};
 
 /// Where a value comes from; the earlier kinds win over the later.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use onelane_actors::model::setting::{KeyPath, Problem};
+use onelane_core::model::setting::{KeyPath, Problem};
 use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};
 

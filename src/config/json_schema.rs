@@ -1,6 +1,6 @@
 //! The JSON schema of the admin API's `GLMConfig`, made from the fields of the settings.
 
-use onelane_actors::model::setting::{Field, Group, Kind};
+use onelane_core::model::setting::{Field, Group, Kind};
 use serde_json::{Map, Value, json};
 
 use super::schema::{LEAVES, Leaf, Naming};

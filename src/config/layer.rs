@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use onelane_actors::model::setting::{KeyPath, Problem};
+use onelane_core::model::setting::{KeyPath, Problem};
 use serde_json::{Map, Value};
 
 use super::error::{Fault, Origin, Position};

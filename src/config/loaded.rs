@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use onelane_actors::model::setting::{self, KeyPath, Place, Setting as _, SettingsError};
-use onelane_actors::model::{Settings, Timestamp};
+use onelane_core::model::setting::{self, KeyPath, Place, Setting as _, SettingsError};
+use onelane_core::model::{Settings, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use onelane_actors::model::setting::{KeyPath, Problem};
+use onelane_core::model::setting::{KeyPath, Problem};
 
 use super::error::{ConfigError, Fault, Origin};
 use super::layer::{Entry, Layer};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{FailureClass, JobRule, LaneRule, PolicyOverride};
+use onelane_core::model::{FailureClass, JobRule, LaneRule, PolicyOverride};
 use serde::Serialize;
 
 use crate::glm::{ErrorTable, RowClass, class_of_status};

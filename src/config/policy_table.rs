@@ -1,7 +1,7 @@
 //! The table of failures in force, for people: every code with its class and rules, and who said so.
 
-use onelane_actors::model::setting::KeyPath;
-use onelane_actors::model::{BreakerRule, JobRule, LaneRule};
+use onelane_core::model::setting::KeyPath;
+use onelane_core::model::{BreakerRule, JobRule, LaneRule};
 use serde::Serialize;
 
 use super::loaded::Loaded;

@@ -1,6 +1,6 @@
 //! The price list in force, for people: what every model costs, since when, and who says so.
 
-use onelane_actors::model::{Currency, PriceUsed, Unpriced};
+use onelane_core::model::{Currency, PriceUsed, Unpriced};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 

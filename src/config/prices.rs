@@ -4,10 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use onelane_actors::model::setting::{Kind, Problem, Secrets, Setting};
-use onelane_actors::model::{Currency, Nanos, limits};
-use onelane_actors::policy::price::{PriceRow, PriceTable};
 use onelane_actors::section;
+use onelane_core::model::setting::{Kind, Problem, Secrets, Setting};
+use onelane_core::model::{Currency, Nanos, limits};
+use onelane_core::money::price::{PriceRow, PriceTable};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

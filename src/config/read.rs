@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::setting::{
+use onelane_core::model::setting::{
     Field, Group, KeyPath, Kind, Problem, RowsCheck, mismatch, quoted,
 };
 use serde_json::{Map, Value};

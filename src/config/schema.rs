@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use onelane_actors::model::setting::{Field, Group, KeyPath, Kind, Setting as _, Step};
+use onelane_core::model::setting::{Field, Group, KeyPath, Kind, Setting as _, Step};
 use serde_json::{Map, Value};
 
 use super::sections::Config;
@@ -63,7 +63,7 @@ pub(crate) fn json_name(toml: &str) -> String {
     name
 }
 
-/// Whose names are spoken.
+/// BudgetScope names are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Naming {
     /// `config.toml`'s.

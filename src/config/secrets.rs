@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use onelane_actors::model::Secret;
-use onelane_actors::model::setting::{KeyPath, Problem};
+use onelane_core::model::Secret;
+use onelane_core::model::setting::{KeyPath, Problem};
 use serde_json::Value;
 
 use super::error::{ConfigError, Origin};

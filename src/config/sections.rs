@@ -1,16 +1,15 @@
 //! The configuration as a value: the sections of `config.toml`. What the lane is told has its sections in
-//! `onelane_actors::model`; those of the rest of the program are here.
+//! `onelane_core::model`; those of the rest of the program are here.
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::setting::{
-    KeyPath, Place, Problem, Secrets, Setting as _, SettingsError,
-};
-use onelane_actors::model::{
-    BreakerSettings, Budget, Calendar, Cost, Currency, GlmSettings, LaneSettings, Limit, NamedLane,
-    OverBudget, Period, PolicyOverride, Retention, RetrySettings, Secret, Unpriced, Whose, limits,
-};
 use onelane_actors::{section, words};
+use onelane_core::model::setting::{KeyPath, Place, Problem, Secrets, Setting as _, SettingsError};
+use onelane_core::model::{
+    BreakerSettings, Budget, BudgetScope, Calendar, Cost, Currency, GlmSettings, LaneSettings,
+    Limit, NamedLane, OverBudget, Period, PolicyOverride, Retention, RetrySettings, Secret,
+    Unpriced, limits,
+};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::alerts::AlertsSection;
@@ -103,7 +102,7 @@ section! {
     pub struct BudgetSection checked by Self::goes_together {
         /// For how long: "day" or "month", of the zone of [money].
         period: Period = Period::Day;
-        /// Whose calls: a user, "*" for each one's own, not set for all together.
+        /// BudgetScope calls: a user, "*" for each one's own, not set for all together.
         user: Option<String> = None => [text(text::whose).sample("\"*\"")];
         /// Calls to which model: one, "*" for each, not set for all together.
         model: Option<String> = None => [text(text::whose).sample("\"glm-5\"")];
@@ -143,9 +142,9 @@ impl BudgetSection {
     /// was not checked and has no limit.
     pub(crate) fn budget(&self, name: &str, currency: Currency) -> Option<Budget> {
         let whose = |name: Option<&String>| match name.map(String::as_str) {
-            None => Whose::All,
-            Some("*") => Whose::Each,
-            Some(name) => Whose::One(name.to_owned()),
+            None => BudgetScope::All,
+            Some("*") => BudgetScope::Each,
+            Some(name) => BudgetScope::One(name.to_owned()),
         };
         let limit = match (&self.amount, self.tokens) {
             (Some(amount), _) => Limit::Money(Cost {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use onelane_actors::model::Settings;
-use onelane_actors::model::setting::KeyPath;
+use onelane_core::model::Settings;
+use onelane_core::model::setting::KeyPath;
 
 use super::error::{ConfigError, Fault, Origin};
 use super::sections::Config;

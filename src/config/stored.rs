@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use onelane_actors::model::Timestamp;
-use onelane_actors::model::setting::KeyPath;
+use onelane_core::model::Timestamp;
+use onelane_core::model::setting::KeyPath;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

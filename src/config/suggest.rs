@@ -1,6 +1,6 @@
 //! What to say of a name that no setting has.
 
-use onelane_actors::model::setting::{KeyPath, Problem, Step, quoted};
+use onelane_core::model::setting::{KeyPath, Problem, Step, quoted};
 
 use super::schema::{LEAVES, Leaf, Naming};
 

@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use onelane_actors::model::setting::{Problem, plain, quoted};
-use onelane_actors::model::{DEFAULT_LANE, Nanos, limits};
+use onelane_core::model::setting::{Problem, plain, quoted};
+use onelane_core::model::{DEFAULT_LANE, Nanos, limits};
 use reqwest::Url;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
@@ -72,7 +72,7 @@ fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.chars().all(is_plain)
 }
 
-/// Whose calls a budget is for: a user or a model, `*` for each.
+/// BudgetScope calls a budget is for: a user or a model, `*` for each.
 pub(crate) fn whose(text: &str) -> Checked {
     let text = plain(text)?;
     if text.chars().count() > limits::USER_ID_CHARS_MAX {

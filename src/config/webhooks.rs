@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onelane_actors::model::setting::{Place, Problem, SettingsError};
-use onelane_actors::model::{CallbackRules, NOTICE_EVENTS, RetrySettings, Secret, limits};
-use onelane_actors::policy::delivery::Patience;
 use onelane_actors::section;
+use onelane_core::model::setting::{Place, Problem, SettingsError};
+use onelane_core::model::{CallbackRules, NOTICE_EVENTS, RetrySettings, Secret, limits};
+use onelane_core::notify::delivery::RetryPolicy;
 
 use super::text;
 use crate::webhooks::{EndpointSettings, SigningKeys, WebhookSettings};
@@ -100,7 +100,7 @@ impl WebhooksSection {
             include_result: self.include_result,
             timeout: Duration::from_millis(self.timeout_ms),
             max_in_flight: usize::from(self.max_in_flight),
-            patience: Patience {
+            retry_policy: RetryPolicy {
                 delays: RetrySettings {
                     base_delay_ms: self.retry_base_ms,
                     backoff_multiplier: self.retry_multiplier,
@@ -124,7 +124,7 @@ impl EndpointSection {
             refuse("url", "is missing".into());
         }
         if self.events.is_empty() {
-            let events = onelane_actors::model::setting::quoted(&NOTICE_EVENTS);
+            let events = onelane_core::model::setting::quoted(&NOTICE_EVENTS);
             refuse(
                 "events",
                 format!("must name one or more of {events}").into(),

@@ -3,10 +3,10 @@
 
 mod tokenizer;
 
-use onelane_actors::model::{Cost, Currency, Nanos, Settings, Submission, SubmissionError};
-use onelane_actors::policy::estimate;
+use onelane_core::model::{Cost, Currency, Nanos, Settings, Submission, SubmissionError};
+use onelane_core::money::estimate;
 
-pub use onelane_actors::policy::estimate::{CountTokens, Estimate, Rough, completion_cap};
+pub use onelane_core::money::estimate::{CountTokens, Estimate, Rough, completion_cap};
 pub use tokenizer::GlmTokenizer;
 
 /// What one job may come to.
@@ -136,8 +136,8 @@ impl Total {
 mod tests {
     use std::sync::Arc;
 
-    use onelane_actors::model::Unpriced;
-    use onelane_actors::policy::price::{PriceRow, PriceTable};
+    use onelane_core::model::Unpriced;
+    use onelane_core::money::price::{PriceRow, PriceTable};
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! GLM's own tokenizer, from the vocabularies that the crate `tiktoken` carries. One is unpacked when it
 //! is first asked for, which takes a fraction of a second, and stays in memory.
 
-use onelane_actors::policy::estimate::{CountTokens, Rough};
+use onelane_core::money::estimate::{CountTokens, Rough};
 
 /// Counts with the vocabulary of the model's generation: that of GLM-4.5 to 4.7 for `glm-4*` and older,
 /// that of GLM-5 for all others. Models of before 4.5 had another one, close to it.

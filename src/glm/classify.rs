@@ -2,8 +2,8 @@
 //! the moment at which a quota opens again.
 
 use chrono::DateTime;
-use onelane_actors::model::{Failure, FailureClass, Timestamp, limits};
 use onelane_actors::ports::Clock;
+use onelane_core::model::{Failure, FailureClass, Timestamp, limits};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::{Map, Value};
 

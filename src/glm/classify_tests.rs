@@ -1,4 +1,4 @@
-use onelane_actors::model::FailureClass as C;
+use onelane_core::model::FailureClass as C;
 use serde_json::{Value, json};
 
 use super::super::errors::RowClass;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelane_actors::model::{Failure, FailureClass, Usage, code};
 use onelane_actors::ports::{GlmAnswer, GlmOutcome};
+use onelane_core::model::{Failure, FailureClass, Usage, code};
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;

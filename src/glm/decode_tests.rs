@@ -1,5 +1,5 @@
-use onelane_actors::model::Timestamp;
 use onelane_actors::ports::Clock;
+use onelane_core::model::Timestamp;
 use serde_json::json;
 
 use super::*;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use onelane_actors::model::{BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride, code};
+use onelane_core::model::{BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride, code};
 use serde::{Deserialize, Serialize};
 
 /// What a row says of its failure's class.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use onelane_actors::model::{Timeouts, code, limits};
+use onelane_core::model::{Timeouts, code, limits};
 use reqwest::{Client, Request, Response, StatusCode, header::HeaderMap};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;

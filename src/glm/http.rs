@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onelane_actors::model::{Failure, FailureClass, Secret, Timeouts, Usage, code, limits};
 use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
+use onelane_core::model::{Failure, FailureClass, Secret, Timeouts, Usage, code, limits};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Request, Url};
 use tokio_util::sync::CancellationToken;

@@ -7,11 +7,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onelane_actors::model::{
+use onelane_actors::ports::{Clock, Glm, GlmAnswer, GlmCall, GlmOutcome};
+use onelane_core::model::{
     AttemptNo, Endpoint, Failure, FailureClass as C, JobId, Request, RequestId, Secret, Timeouts,
     Timestamp, Usage, code, limits,
 };
-use onelane_actors::ports::{Clock, Glm, GlmAnswer, GlmCall, GlmOutcome};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 

@@ -2,7 +2,7 @@
 //! without saying so.
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime};
-use onelane_actors::model::{Timestamp, limits};
+use onelane_core::model::{Timestamp, limits};
 
 /// A reading in Beijing time that is over by more than this is taken for UTC instead.
 const PAST_MS: u64 = 60_000;

@@ -5,8 +5,8 @@
 //! a fetch without an answer is maybe billed: GLM had taken the task.
 
 use bytes::Bytes;
-use onelane_actors::model::{Failure, FailureClass, Timeouts, Usage, code, limits};
 use onelane_actors::ports::{Glm, GlmCall, GlmOutcome, TaskOutcome};
+use onelane_core::model::{Failure, FailureClass, Timeouts, Usage, code, limits};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::Value;

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onelane_actors::model::{
+use onelane_actors::ports::{Glm, GlmAnswer, GlmCall, GlmOutcome, TaskOutcome};
+use onelane_core::model::{
     AttemptNo, Endpoint, Failure, FailureClass as C, JobId, Request, RequestId, Secret, Timeouts,
     code, limits,
 };
-use onelane_actors::ports::{Glm, GlmAnswer, GlmCall, GlmOutcome, TaskOutcome};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

@@ -1,7 +1,7 @@
 //! Reads what an answer says that it used. Money follows from it, so that what is not said in full is
 //! not filled up with zeros: either the rest follows from the total, or the cost is not known.
 
-use onelane_actors::model::{Usage, limits};
+use onelane_core::model::{Usage, limits};
 use serde_json::Value;
 
 /// The tokens that a whole response states, whatever else it holds.

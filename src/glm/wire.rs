@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use onelane_actors::model::Request;
 use onelane_actors::ports::GlmCall;
+use onelane_core::model::Request;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::Serialize;
 use serde_json::value::RawValue;
@@ -160,7 +160,7 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 mod tests {
     use std::sync::Arc;
 
-    use onelane_actors::model::{AttemptNo, Endpoint, JobId, RequestId, Timeouts};
+    use onelane_core::model::{AttemptNo, Endpoint, JobId, RequestId, Timeouts};
     use serde_json::Value;
 
     use super::*;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{
-    AlertBook, AlertSettings, CallRecord, Currency, Event, Nanos, Standing, Timestamp, WHOLE_SHARE,
-    limits,
-};
-use onelane_actors::policy::alert::{AlertChange, Alerts, Inputs, changes};
-use onelane_actors::policy::transition::Transition;
 use onelane_actors::queue::QueueMsg;
+use onelane_core::life::Transition;
+use onelane_core::model::{
+    AlertBook, AlertSettings, BudgetStatus, CallRecord, Currency, Event, Nanos, Timestamp,
+    WHOLE_SHARE, limits,
+};
+use onelane_core::notify::alert::{AlertChange, Alerts, Inputs, changes};
 
 use super::Orchestrator;
 use crate::error::Error;
@@ -219,7 +219,7 @@ impl Orchestrator {
 /// The share of a budget's account that is gone for its period, in millionths. What open calls have
 /// reserved is not: most of it comes back. One that warns by its own measure counts as `raise` at least, one
 /// that something did not fit into as used up.
-fn share(standing: &Standing, raise: i64) -> (String, i64) {
+fn share(standing: &BudgetStatus, raise: i64) -> (String, i64) {
     let account = &standing.account;
     let of = [account.user.as_deref(), account.model.as_deref()];
     let name = of
@@ -241,8 +241,8 @@ fn share(standing: &Standing, raise: i64) -> (String, i64) {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::CallOutcome;
-    use onelane_actors::testing::sample::{self, START};
+    use onelane_core::model::CallOutcome;
+    use onelane_core::testing::sample::{self, START};
 
     use super::*;
 

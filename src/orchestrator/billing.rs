@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use onelane_actors::model::{AttemptNo, Billing, JobId, Usage};
-use onelane_actors::policy::transition::{Refusal, Transition};
 use onelane_actors::ports::CallFilter;
 use onelane_actors::queue::QueueMsg;
+use onelane_core::life::{Refusal, Transition};
+use onelane_core::model::{AttemptNo, Billing, JobId, Usage};
 
 use super::{Asked, Orchestrator};
 use crate::error::Error;
@@ -31,14 +31,14 @@ impl Orchestrator {
             let prices = Arc::clone(&self.settings().prices);
             (billing.cost, billing.price) = prices.charge(&model, &billing.usage).unzip();
         }
-        let (mut verdicts, asked) = self
+        let (mut decisions, asked) = self
             .commit_counted(vec![Transition::Billing {
                 job_id,
                 attempt,
                 billing: billing.clone(),
             }])
             .await?;
-        match (verdicts.pop(), asked) {
+        match (decisions.pop(), asked) {
             // Asked again after a lost reply, it finds its own work done.
             (Some(Ok(_)), _) | (Some(Err(Refusal::BillingSettled(_))), Asked::Again) => {
                 // The budgets hear of it. A queue that is just being restarted reads it from the store.

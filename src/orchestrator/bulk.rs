@@ -7,10 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use onelane_actors::model::{Job, JobId, JobStatus, Seq, limits};
-use onelane_actors::policy::transition::Refusal;
 use onelane_actors::ports::{JobFilter, Store, StoreError};
 use onelane_actors::queue::QueueMsg;
+use onelane_core::life::Refusal;
+use onelane_core::model::{Job, JobId, JobStatus, Seq, limits};
 use ractor::RpcReplyPort;
 use tokio::sync::oneshot;
 
@@ -171,7 +171,7 @@ impl Orchestrator {
                 .collect();
             for (id, answer) in asked {
                 let changed = match answer.await {
-                    Ok(verdict) => verdict.is_ok(),
+                    Ok(decision) => decision.is_ok(),
                     Err(_) => self.change_again(change, id).await?,
                 };
                 *count += u64::from(changed);
@@ -182,10 +182,10 @@ impl Orchestrator {
 
     /// Asks for a change whose reply was lost. If it was made, that shows in the job's status.
     async fn change_again(&self, change: Change, id: JobId) -> Result<bool, Error> {
-        let verdict = self
+        let decision = self
             .ask(|refs, reply| refs.queue.cast(change.message(id, reply)))
             .await?;
-        Ok(match verdict {
+        Ok(match decision {
             Ok(()) => true,
             Err(Refusal::WrongStatus(status)) => change.led_to(status),
             Err(_) => false,
@@ -205,15 +205,15 @@ impl Change {
     /// The lists of jobs that it applies to.
     fn passes(self, filter: &JobFilter) -> Vec<Pass> {
         let mut passes = Vec::new();
-        let mut pass = |status: JobStatus, set_aside: Option<bool>| {
+        let mut pass = |status: JobStatus, parked: Option<bool>| {
             let mut narrowed = filter.clone();
             if narrowed.status.is_some_and(|asked| asked != status) {
                 return;
             }
             narrowed.status = Some(status);
-            match (narrowed.more.set_aside, set_aside) {
+            match (narrowed.more.parked, parked) {
                 (Some(asked), Some(needed)) if asked != needed => return,
-                (_, Some(needed)) => narrowed.more.set_aside = Some(needed),
+                (_, Some(needed)) => narrowed.more.parked = Some(needed),
                 (_, None) => {}
             }
             passes.push(Pass {
@@ -363,11 +363,11 @@ mod tests {
 
     use super::*;
 
-    fn of(status: Option<JobStatus>, set_aside: Option<bool>) -> JobFilter {
+    fn of(status: Option<JobStatus>, parked: Option<bool>) -> JobFilter {
         JobFilter {
             status,
             more: MoreFilter {
-                set_aside,
+                parked,
                 ..MoreFilter::default()
             },
             ..JobFilter::default()
@@ -377,7 +377,7 @@ mod tests {
     fn statuses(change: Change, filter: &JobFilter) -> Vec<(JobStatus, Option<bool>)> {
         let passes = change.passes(filter).into_iter();
         passes
-            .map(|pass| (pass.filter.status.unwrap(), pass.filter.more.set_aside))
+            .map(|pass| (pass.filter.status.unwrap(), pass.filter.more.parked))
             .collect()
     }
 

@@ -1,9 +1,9 @@
 //! An operator's words to a running lane: pause, drain, resume, holds, the breaker.
 
 use onelane_actors::breaker::BreakerMsg;
-use onelane_actors::model::{BreakerSnapshot, HoldScope, Standing, Timestamp};
-use onelane_actors::policy::transition::Refusal;
 use onelane_actors::queue::QueueMsg;
+use onelane_core::life::Refusal;
+use onelane_core::model::{BreakerSnapshot, BudgetStatus, HoldScope, Timestamp};
 
 use super::Orchestrator;
 use crate::error::Error;
@@ -71,7 +71,7 @@ impl Orchestrator {
 
     /// How the budgets stand: every account that something was spent from or reserved in, and every
     /// budget that is for all together.
-    pub async fn budgets(&self) -> Result<Vec<Standing>, Error> {
+    pub async fn budgets(&self) -> Result<Vec<BudgetStatus>, Error> {
         self.ask(|refs, reply| refs.queue.cast(QueueMsg::Budgets { reply }))
             .await
     }

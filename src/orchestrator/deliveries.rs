@@ -1,9 +1,9 @@
 //! What was told to webhooks and to whom: looked at, sent again, tried.
 
-use onelane_actors::model::{Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, limits};
-use onelane_actors::policy::delivery::DeliveryChange;
-use onelane_actors::policy::transition::{Applied, Refusal, Transition};
 use onelane_actors::ports::{DeliveryFilter, DeliveryPage};
+use onelane_core::life::{Applied, Refusal, Transition};
+use onelane_core::model::{Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, limits};
+use onelane_core::notify::delivery::DeliveryChange;
 
 use super::Orchestrator;
 use crate::config::site;
@@ -32,7 +32,7 @@ impl Orchestrator {
             .await
     }
 
-    /// Sends a delivery again, at once and with fresh patience, under its old `webhook-id`.
+    /// Sends a delivery again, at once and with fresh retry_policy, under its old `webhook-id`.
     pub async fn redeliver(&self, id: DeliveryId) -> Result<(), Error> {
         let at = self.inner.ports.clock.now();
         let made = self.deliver(DeliveryChange::Redeliver { id, at }).await?;
@@ -84,7 +84,7 @@ impl Orchestrator {
         Ok(known.into_iter().map(detail).collect())
     }
 
-    /// Sends again, at once and with fresh patience, the deliveries that a filter leaves: those that were
+    /// Sends again, at once and with fresh retry_policy, the deliveries that a filter leaves: those that were
     /// given up, unless it names another status. Answers how many; a dry run only counts them. What was
     /// begun goes on to its end also when the caller waits no longer.
     pub async fn redeliver_all(&self, filter: DeliveryFilter, dry_run: bool) -> Result<u64, Error> {
@@ -129,9 +129,9 @@ impl Orchestrator {
         change: DeliveryChange,
     ) -> Result<Result<Vec<DeliveryId>, Refusal>, Error> {
         let change = Transition::Delivery(Box::new(change));
-        let verdict = self.commit(vec![change]).await?.pop();
+        let decision = self.commit(vec![change]).await?.pop();
         self.inner.notifier.wake.notify_one();
-        Ok(match verdict {
+        Ok(match decision {
             Some(Ok(Applied::Deliveries(ids))) => Ok(ids),
             Some(Err(refusal)) => Err(refusal),
             _ => Ok(Vec::new()),

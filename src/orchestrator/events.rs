@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onelane_actors::model::{Event, Timestamp};
+use onelane_core::model::{Event, Timestamp};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 

@@ -1,11 +1,11 @@
 //! What the lane tells of itself: its state, its counts, its call log, its sums.
 
-use onelane_actors::model::{
-    CallOutcome, CallRecord, Cost, Currency, FailureClass, Nanos, UsageRow, limits,
-};
-use onelane_actors::policy::lane::LaneSnapshot;
 use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
 use onelane_actors::queue::QueueMsg;
+use onelane_core::model::{
+    CallOutcome, CallRecord, Cost, Currency, FailureClass, Nanos, UsageRow, limits,
+};
+use onelane_core::scheduler::SchedulerSnapshot;
 
 use super::{LaneDetail, LaneStatus, Metrics, ModelDetail, Orchestrator};
 use crate::error::Error;
@@ -82,7 +82,7 @@ impl Orchestrator {
             max_concurrency: lane.max_concurrency,
             ready: lane.ready as u64,
             waiting: lane.waiting as u64,
-            parked: lane.parked as u64,
+            dormant: lane.dormant as u64,
             over_budget: lane.over_budget as u64,
             shortage: lane.shortage.clone(),
             lanes: lane_details(&lane),
@@ -163,8 +163,8 @@ fn is_throttle(call: &CallRecord) -> bool {
 }
 
 /// Every lane with what it remembers.
-fn lane_details(lane: &LaneSnapshot) -> Vec<LaneDetail> {
-    let detail = |view: &onelane_actors::policy::lane::LaneView| {
+fn lane_details(lane: &SchedulerSnapshot) -> Vec<LaneDetail> {
+    let detail = |view: &onelane_core::scheduler::LaneSnapshot| {
         let condition = lane.state.lanes.get(&view.name).cloned();
         let condition = condition.unwrap_or_default();
         LaneDetail {
@@ -183,7 +183,7 @@ fn lane_details(lane: &LaneSnapshot) -> Vec<LaneDetail> {
 }
 
 /// The models that have something to remember.
-fn model_details(lane: &LaneSnapshot) -> Vec<ModelDetail> {
+fn model_details(lane: &SchedulerSnapshot) -> Vec<ModelDetail> {
     let models = lane.state.models.iter();
     models
         .map(|(model, condition)| ModelDetail {

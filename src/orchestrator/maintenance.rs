@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::model::{Settings, limits};
-use onelane_actors::policy::prune::{Prune, Pruned, Unreadable};
-use onelane_actors::policy::transition::{Applied, Transition};
 use onelane_actors::ports::Clock;
 use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
-use onelane_actors::supervisor::House;
+use onelane_actors::supervisor::Runtime;
+use onelane_core::life::{Applied, Transition};
+use onelane_core::model::{Settings, limits};
+use onelane_core::retention::{Prune, Pruned, Unreadable};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ const REST_MIN: Duration = Duration::from_millis(2);
 /// What the task needs.
 pub(super) struct Maintenance {
     pub(super) settings: watch::Receiver<Arc<Settings>>,
-    pub(super) house: watch::Receiver<House>,
+    pub(super) runtime: watch::Receiver<Runtime>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -51,7 +51,7 @@ impl Maintenance {
                     }
                 }
             };
-            if !goes_on || self.house.borrow().stopped.is_some() {
+            if !goes_on || self.runtime.borrow().stopped.is_some() {
                 return;
             }
         }
@@ -106,10 +106,10 @@ impl Maintenance {
 
     /// Makes one step; `None` when its reply was lost or the store failed, which others tell of.
     async fn commit(&mut self, step: Prune) -> Option<Pruned> {
-        let house = self
-            .house
-            .wait_for(|house| house.refs.is_some() || house.stopped.is_some());
-        let store = house.await.ok()?.refs.as_ref()?.store.clone();
+        let runtime = self
+            .runtime
+            .wait_for(|runtime| runtime.refs.is_some() || runtime.stopped.is_some());
+        let store = runtime.await.ok()?.refs.as_ref()?.store.clone();
         let (port, answer) = oneshot::channel();
         let request = CommitRequest {
             transitions: vec![Transition::Prune(Box::new(step))],

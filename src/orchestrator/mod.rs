@@ -22,13 +22,13 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use onelane_actors::cost::Totals;
-use onelane_actors::model::{AlertBook, BreakerSnapshot, LaneState, Settings, limits};
 use onelane_actors::ports::{Clock, Glm, Ids, Store, StoreError};
 use onelane_actors::queue::QueueMsg;
 use onelane_actors::supervisor::{
-    House, Refs, RestartBudget, Supervisor, SupervisorArgs, SupervisorMsg,
+    Refs, RestartBudget, Runtime, Supervisor, SupervisorArgs, SupervisorMsg,
 };
 use onelane_actors::{Faults, Ports};
+use onelane_core::model::{AlertBook, BreakerSnapshot, SchedulerState, Settings, limits};
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 
@@ -40,9 +40,9 @@ pub use bulk::Selection;
 pub use deliveries::EndpointDetail;
 pub use events::{Events, Feed};
 use notify::Notifier;
-pub use onelane_actors::model::Submission;
 pub use onelane_actors::queue::Submitted;
 pub use onelane_actors::supervisor::StopReason;
+pub use onelane_core::model::Submission;
 pub use start::StartError;
 pub use types::{DeadLetters, JobDetail, LaneDetail, LaneStatus, Metrics, ModelDetail, Shutdown};
 
@@ -73,11 +73,11 @@ struct Inner {
     /// One change of the configuration at a time.
     changing: tokio::sync::Mutex<()>,
     settings: watch::Sender<Arc<Settings>>,
-    house: watch::Receiver<House>,
+    runtime: watch::Receiver<Runtime>,
     breaker: watch::Receiver<BreakerSnapshot>,
     totals: watch::Receiver<Totals>,
     /// The lane's state as it is on disk.
-    state: watch::Receiver<LaneState>,
+    state: watch::Receiver<SchedulerState>,
     supervisor: ActorRef<SupervisorMsg>,
     /// Turns true when the supervisor's task has ended: nothing of the lane runs any more.
     gone: watch::Receiver<bool>,
@@ -108,7 +108,7 @@ impl std::fmt::Debug for Orchestrator {
     }
 }
 
-/// How long the facade waits for the house to change before it looks again.
+/// How long the facade waits for the runtime to change before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How often a question was asked until it was answered.
@@ -152,14 +152,14 @@ impl Orchestrator {
             tokens: parts.tokens,
             faults: parts.faults,
         };
-        let (house_tx, house) = watch::channel(House::default());
+        let (house_tx, runtime) = watch::channel(Runtime::default());
         let (breaker_tx, breaker) = watch::channel(BreakerSnapshot::default());
         let (totals_tx, totals) = watch::channel(Totals::default());
-        let (state_tx, state) = watch::channel(LaneState::default());
+        let (state_tx, state) = watch::channel(SchedulerState::default());
         let args = SupervisorArgs {
             ports: ports.clone(),
             budget: parts.budget,
-            house: house_tx,
+            runtime: house_tx,
             breaker: breaker_tx,
             totals: totals_tx,
             lane: state_tx,
@@ -174,7 +174,7 @@ impl Orchestrator {
         });
         let maintenance = maintenance::Maintenance {
             settings: ports.settings.clone(),
-            house: house.clone(),
+            runtime: runtime.clone(),
             clock: Arc::clone(&ports.clock),
         };
         tokio::spawn(maintenance.run());
@@ -184,7 +184,7 @@ impl Orchestrator {
                 config: RwLock::new(parts.config),
                 changing: tokio::sync::Mutex::new(()),
                 settings,
-                house,
+                runtime,
                 breaker,
                 totals,
                 state,
@@ -236,9 +236,9 @@ impl Orchestrator {
     /// Resolves when the lane has stopped, to the reason: a shutdown, a store that failed, or
     /// actors that kept failing.
     pub async fn stopped(&self) -> StopReason {
-        let mut house = self.inner.house.clone();
-        let reason = match house.wait_for(|house| house.stopped.is_some()).await {
-            Ok(house) => house.stopped.clone(),
+        let mut runtime = self.inner.runtime.clone();
+        let reason = match runtime.wait_for(|runtime| runtime.stopped.is_some()).await {
+            Ok(runtime) => runtime.stopped.clone(),
             Err(_) => None,
         };
         let mut gone = self.inner.gone.clone();
@@ -250,14 +250,14 @@ impl Orchestrator {
 
     /// The actors of this moment; waits while they are being restarted.
     async fn refs(&self) -> Result<(u64, Refs), Error> {
-        let mut house = self.inner.house.clone();
-        let house = house
-            .wait_for(|house| house.refs.is_some() || house.stopped.is_some())
+        let mut runtime = self.inner.runtime.clone();
+        let runtime = runtime
+            .wait_for(|runtime| runtime.refs.is_some() || runtime.stopped.is_some())
             .await
             .map_err(|_| Error::Stopped("its supervisor ended".to_owned()))?;
-        match (&house.refs, &house.stopped) {
+        match (&runtime.refs, &runtime.stopped) {
             (_, Some(reason)) => Err(stopped_error(reason)),
-            (Some(refs), None) => Ok((house.generation, refs.clone())),
+            (Some(refs), None) => Ok((runtime.generation, refs.clone())),
             (None, None) => Err(Error::Stopped("its supervisor ended".to_owned())),
         }
     }
@@ -286,9 +286,9 @@ impl Orchestrator {
                 return Ok((answer, asked));
             }
             asked = Asked::Again;
-            let mut house = self.inner.house.clone();
-            let changed =
-                house.wait_for(|house| house.generation > generation || house.stopped.is_some());
+            let mut runtime = self.inner.runtime.clone();
+            let changed = runtime
+                .wait_for(|runtime| runtime.generation > generation || runtime.stopped.is_some());
             // Looks again after a while: a reply may be lost without a restart of this actor.
             if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, changed).await {
                 return Err(Error::Stopped("its supervisor ended".to_owned()));

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use onelane_actors::model::{AlertBook, DeliveryCounts, HookEndpoint, JobId, Timestamp, limits};
-use onelane_actors::policy::delivery::{DeliveryChange, DueDeliveries, DueQuery};
-use onelane_actors::policy::transition::Transition;
 use onelane_actors::ports::{DeliveriesOver, OverQuery, Store, StoreError};
+use onelane_core::life::Transition;
+use onelane_core::model::{AlertBook, DeliveryCounts, HookEndpoint, JobId, Timestamp, limits};
+use onelane_core::notify::delivery::{DeliveryChange, DueDeliveries, DueQuery};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::alerts::Watcher;
 use super::{Inner, Orchestrator};
 use crate::error::Error;
-use crate::webhooks::{Books, Deliverer, Sender, Upkeep, WebhookSettings};
+use crate::webhooks::{Books, Cleanup, Deliverer, Sender, WebhookSettings};
 
 /// How long a shutdown waits for deliveries that are due or under way; what is not delivered by then is
 /// after the next start.
@@ -87,7 +87,7 @@ impl Orchestrator {
         let events = (!settings.is_idle()).then(|| ports.events.subscribe());
         let settings = Arc::new(settings);
         let books: Arc<dyn Books> = Arc::new(weak.clone());
-        let upkeep = Upkeep {
+        let cleanup = Cleanup {
             books: Arc::clone(&books),
             clock: Arc::clone(&ports.clock),
             settings: Arc::clone(&settings),
@@ -103,7 +103,7 @@ impl Orchestrator {
         let configured = Arc::clone(&notifier.configured);
         let mut tasks = vec![
             tokio::spawn(deliverer.run(Arc::clone(&wake), finish.clone())),
-            tokio::spawn(upkeep.run(finish.clone())),
+            tokio::spawn(cleanup.run(finish.clone())),
             tokio::spawn(watch(weak, configured, finish.clone())),
         ];
         if let Some(events) = events {
@@ -151,11 +151,11 @@ async fn watch(lane: WeakLane, configured: Arc<Notify>, finish: CancellationToke
 
 /// Wakes the deliverer when a job has ended. It finds what there is: events are no more than a hint.
 async fn listen(
-    mut events: broadcast::Receiver<(Timestamp, Arc<onelane_actors::model::Event>)>,
+    mut events: broadcast::Receiver<(Timestamp, Arc<onelane_core::model::Event>)>,
     wake: Arc<Notify>,
     finish: CancellationToken,
 ) {
-    use onelane_actors::model::Event;
+    use onelane_core::model::Event;
     use tokio::sync::broadcast::error::RecvError;
     loop {
         let event = tokio::select! {

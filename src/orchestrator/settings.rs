@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
-use onelane_actors::model::{Event, Settings};
-use onelane_actors::policy::transition::Transition;
 use onelane_actors::queue::QueueMsg;
+use onelane_core::life::Transition;
+use onelane_core::model::{Event, Settings};
 use serde_json::Value;
 
 use super::Orchestrator;

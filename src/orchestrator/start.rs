@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use onelane_actors::Faults;
-use onelane_actors::policy::transition::Transition;
 use onelane_actors::ports::{Clock as _, Store as _, StoreError};
 use onelane_actors::supervisor::RestartBudget;
+use onelane_core::life::Transition;
 
 use super::{Orchestrator, Parts};
 use crate::config::{Config, ConfigError, Loaded};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use onelane_actors::model::{BudgetRefusal, JobStatus, limits};
-use onelane_actors::policy::transition::{Applied, NewJob, Refusal, Transition};
-use onelane_actors::ports::{JobRecord, Verdicts};
+use onelane_actors::ports::{Decisions, JobRecord};
 use onelane_actors::queue::{
     Asking, CLOSED_QUEUE_JOBS, QueueMsg, SubmitError, Submitted, submitted,
 };
 use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
+use onelane_core::life::{Applied, NewJob, Refusal, Transition};
+use onelane_core::model::{BudgetRefusal, JobStatus, limits};
 
 use super::{Asked, Orchestrator, Submission};
 use crate::error::Error;
@@ -31,8 +31,8 @@ impl Orchestrator {
         {
             return Err(Error::OverBudget(Box::new(refusal)));
         }
-        let mut verdicts = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
-        self.taken(verdicts.pop(), refusal)
+        let mut decisions = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
+        self.taken(decisions.pop(), refusal)
     }
 
     /// Puts many jobs on disk in few transactions. A job that is refused does not hinder the
@@ -69,13 +69,13 @@ impl Orchestrator {
             .collect();
         while !transitions.is_empty() {
             let rest = transitions.split_off(limits::BATCH_TRANSITIONS_MAX.min(transitions.len()));
-            let verdicts = self
+            let decisions = self
                 .commit(std::mem::replace(&mut transitions, rest))
                 .await?;
-            for (verdict, place) in verdicts.into_iter().zip(places.by_ref()) {
+            for (decision, place) in decisions.into_iter().zip(places.by_ref()) {
                 let refusal = refusals.next().flatten();
                 if let Some(answer) = answers.get_mut(place) {
-                    *answer = self.taken(Some(verdict), refusal);
+                    *answer = self.taken(Some(decision), refusal);
                 }
             }
         }
@@ -142,10 +142,10 @@ impl Orchestrator {
     /// What the store said of an insert; `refusal`: why it was asked only whether the job is there.
     fn taken(
         &self,
-        verdict: Option<Result<Applied, Refusal>>,
+        decision: Option<Result<Applied, Refusal>>,
         refusal: Option<BudgetRefusal>,
     ) -> Result<Submitted, Error> {
-        submitted(verdict).map_err(|error| match (error, refusal) {
+        submitted(decision).map_err(|error| match (error, refusal) {
             (SubmitError::IntakeClosed, Some(refusal)) => Error::OverBudget(Box::new(refusal)),
             (SubmitError::IntakeClosed, None) => {
                 let closed = self.inner.state.borrow().draining.clone();
@@ -158,7 +158,7 @@ impl Orchestrator {
 
     /// Commits through the store actor. Asked again when the actor was restarted before it
     /// answered: a job has its id before it is submitted, so asking again finds it.
-    pub(super) async fn commit(&self, transitions: Vec<Transition>) -> Result<Verdicts, Error> {
+    pub(super) async fn commit(&self, transitions: Vec<Transition>) -> Result<Decisions, Error> {
         Ok(self.commit_counted(transitions).await?.0)
     }
 
@@ -166,8 +166,8 @@ impl Orchestrator {
     pub(super) async fn commit_counted(
         &self,
         transitions: Vec<Transition>,
-    ) -> Result<(Verdicts, Asked), Error> {
-        let (verdicts, asked) = self
+    ) -> Result<(Decisions, Asked), Error> {
+        let (decisions, asked) = self
             .ask_counted(|refs, port| {
                 refs.store.cast(StoreMsg::Commit(CommitRequest {
                     transitions: transitions.clone(),
@@ -175,6 +175,6 @@ impl Orchestrator {
                 }))
             })
             .await?;
-        Ok((verdicts?, asked))
+        Ok((decisions?, asked))
     }
 }

@@ -1,11 +1,11 @@
 //! What the facade takes and gives beside the nouns of the lane.
 
-use onelane_actors::model::{
+use onelane_actors::ports::{JobRecord, StatusCounts};
+use onelane_actors::samples::Estimates;
+use onelane_core::model::{
     BreakerSnapshot, CallRecord, Cost, DeliveryCounts, Hold, HoldScope, LearntLimit, Pause,
     Timestamp, Usage,
 };
-use onelane_actors::ports::{JobRecord, StatusCounts};
-use onelane_actors::samples::Estimates;
 
 /// A job whole, with its attempts.
 #[derive(Debug, Clone)]
@@ -89,7 +89,7 @@ pub struct LaneStatus {
     /// Jobs that wait for their time.
     pub waiting: u64,
     /// Jobs that wait for other jobs or, set aside, for somebody's word.
-    pub parked: u64,
+    pub dormant: u64,
     /// Of those the ones that wait for room in a budget.
     pub over_budget: u64,
     /// Why the first of those does, in words.

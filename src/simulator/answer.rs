@@ -1,7 +1,7 @@
 //! Writes bodies as GLM does, and reads what a request asks for as strictly as GLM does.
 
 use bytes::Bytes;
-use onelane_actors::model::{FailureClass, Timestamp, limits};
+use onelane_core::model::{FailureClass, Timestamp, limits};
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -12,8 +12,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use onelane_actors::model::limits;
 use onelane_actors::ports::Clock;
+use onelane_core::model::limits;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 

@@ -26,7 +26,7 @@ enum Wanted<'a> {
     /// A task.
     Task { asked: &'a Asked, account: Account },
     /// How a task stands: this.
-    Standing(Bytes),
+    BudgetStatus(Bytes),
 }
 
 /// A chat completion, at once or as a task, from its head to its response. `None` resets the connection.
@@ -108,7 +108,7 @@ pub(crate) async fn look(
         model: "",
         key,
     });
-    play(fault, &Wanted::Standing(shows), shared, request).await
+    play(fault, &Wanted::BudgetStatus(shows), shared, request).await
 }
 
 fn account_of(key: &str) -> Account {
@@ -143,7 +143,7 @@ async fn play(
                     Some(request),
                 )
             }
-            Wanted::Chat(_) | Wanted::Standing(_) => {
+            Wanted::Chat(_) | Wanted::BudgetStatus(_) => {
                 let error = error.unwrap_or_else(|| ErrorFault::of("1200"));
                 refuse(&error, shared, request)
             }
@@ -232,7 +232,7 @@ async fn answer(
             let end = TaskEnd::Answered(with.clone());
             begin_task(asked, *account, end, shared, request)
         }
-        Wanted::Standing(shows) => shows.clone(),
+        Wanted::BudgetStatus(shows) => shows.clone(),
     }
 }
 

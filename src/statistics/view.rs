@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use onelane_actors::model::{Cost, Currency, FailureClass};
+use onelane_core::model::{Cost, Currency, FailureClass};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
@@ -190,8 +190,8 @@ fn fields(row: &StatisticsRow) -> Vec<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::{Calendar, Day, Nanos, Usage, UsageKey, UsageRow};
     use onelane_actors::ports::UsageFilter;
+    use onelane_core::model::{Calendar, Day, Nanos, Usage, UsageKey, UsageRow};
     use serde_json::{Value, json};
 
     use super::*;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::policy::prune::Shelf;
+use onelane_core::retention::FinishedKind;
 use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition, Value,
@@ -15,7 +15,7 @@ use super::past;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
     AlertBook, BreakerSnapshot, Day, Delivery, DeliveryCounts, DeliveryStatus, HookEndpoint, Job,
-    JobId, JobStatus, LaneState, UsageKey, UsageRow,
+    JobId, JobStatus, SchedulerState, UsageKey, UsageRow,
 };
 use crate::ports::StatusCounts;
 
@@ -116,7 +116,7 @@ impl Check<'_> {
     }
 
     fn singles(&mut self) -> Result<()> {
-        self.single::<LaneState>(meta::LANE)?;
+        self.single::<SchedulerState>(meta::LANE)?;
         self.single::<BreakerSnapshot>(meta::BREAKER)?;
         self.single::<String>(meta::CONFIG)?;
         self.single::<AlertBook>(meta::ALERTS)?;
@@ -137,7 +137,7 @@ impl Check<'_> {
         let requests = self.open(schema::REQUESTS)?;
         let responses = self.open(schema::RESPONSES)?;
         let (mut counts, mut with_request, mut with_response) = (StatusCounts::default(), 0, 0);
-        let mut on_shelves = Shelf::ALL.map(|_| 0);
+        let mut on_shelves = FinishedKind::ALL.map(|_| 0);
         for item in jobs.iter()? {
             let (id, row) = item?;
             let Some(job) = self.readable("jobs", decode::<Job>("jobs", row.value()))? else {
@@ -149,9 +149,9 @@ impl Check<'_> {
             });
             counts.moved(None, job.status);
             self.place(&job, counters)?;
-            let stands = self.shelf(&job)?;
-            for (shelf, rows) in Shelf::ALL.into_iter().zip(&mut on_shelves) {
-                *rows += u64::from(stands == Some(shelf));
+            let stands = self.kind(&job)?;
+            for (kind, rows) in FinishedKind::ALL.into_iter().zip(&mut on_shelves) {
+                *rows += u64::from(stands == Some(kind));
             }
             let bodies = !job.bodies_pruned;
             with_request += u64::from(bodies);
@@ -170,9 +170,9 @@ impl Check<'_> {
         self.same_count("line", line, jobs.len()?);
         self.same_count("requests", requests.len()?, with_request);
         self.same_count("responses", responses.len()?, with_response);
-        for (shelf, rows) in Shelf::ALL.into_iter().zip(on_shelves) {
-            let table = self.open(schema::shelf(shelf))?.len()?;
-            self.same_count(schema::shelf_name(shelf), table, rows);
+        for (kind, rows) in FinishedKind::ALL.into_iter().zip(on_shelves) {
+            let table = self.open(schema::kind(kind))?.len()?;
+            self.same_count(schema::finished_table_name(kind), table, rows);
         }
         let counted = counters.statuses();
         self.expect(counted == counts, "meta", || {
@@ -206,7 +206,7 @@ impl Check<'_> {
     }
 
     /// Where retention is to find a job; it has to be there.
-    fn shelf(&mut self, job: &Job) -> Result<Option<Shelf>> {
+    fn kind(&mut self, job: &Job) -> Result<Option<FinishedKind>> {
         let id = job.id;
         let Some(key) = schema::finished_key_of(job) else {
             self.expect(!job.status.is_terminal(), "jobs", || {
@@ -214,21 +214,21 @@ impl Check<'_> {
             });
             return Ok(None);
         };
-        let bonds = past::bonds(
+        let bonds = retention::bonds(
             &self.open(schema::BILLING_OPEN)?,
             &self.open(schema::CALLS_BY_JOB)?,
             &self.open(schema::DELIVERIES_OPEN)?,
             id,
         )?;
-        let shelf = Shelf::of(job, bonds);
-        if let Some(shelf) = shelf {
-            let table = self.open(schema::shelf(shelf))?;
+        let kind = FinishedKind::of(job, bonds);
+        if let Some(kind) = kind {
+            let table = self.open(schema::kind(kind))?;
             let found = table.get(&key)?.map(|row| JobId::from_bytes(*row.value()));
-            self.expect(found == Some(id), schema::shelf_name(shelf), || {
+            self.expect(found == Some(id), schema::finished_table_name(kind), || {
                 format!("job {id} has no place among the finished")
             });
         }
-        Ok(shelf)
+        Ok(kind)
     }
 
     fn job(&mut self, id: JobId) -> Result<Option<Job>> {

@@ -8,9 +8,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use onelane_actors::policy::effects::{Rows, apply_batch};
-use onelane_actors::policy::prune::{self as pruning, Shelf};
-use onelane_actors::policy::transition::{Applied, Transition};
+use onelane_core::life::effects::{Rows, apply_batch};
+use onelane_core::life::{Applied, Transition};
+use onelane_core::retention::{self as pruning, FinishedKind};
 use redb::{
     Database, Durability, Key, ReadableDatabase as _, ReadableTable, Table, TableDefinition, Value,
     WriteTransaction,
@@ -26,21 +26,21 @@ use super::schema::{
 };
 use crate::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId,
-    DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, LaneState, Request, Seq,
+    DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq,
     UsageKey, UsageRow,
 };
-use crate::ports::Verdicts;
+use crate::ports::Decisions;
 
 /// Applies a batch and makes it durable. A batch that changes nothing costs no sync.
 pub(super) fn commit(
     database: &Database,
     options: StoreOptions,
     batch: &[Transition],
-) -> Result<Verdicts> {
+) -> Result<Decisions> {
     if let [Transition::Prune(step)] = batch {
         // Nearly always nothing is to go: no reason to write.
         let snapshot = database.begin_read()?;
-        let looked = pruning::look(&mut past::Snapshot(&snapshot), step)?.pruned;
+        let looked = pruning::look(&mut retention::Snapshot(&snapshot), step)?.pruned;
         if looked.is_nothing() {
             return Ok(vec![Ok(Applied::Pruned(looked))]);
         }
@@ -62,7 +62,7 @@ pub(super) fn commit(
     } else {
         transaction.abort()?;
     }
-    Ok(effects.verdicts)
+    Ok(effects.decisions)
 }
 
 /// A table that is opened when it is first touched.
@@ -236,7 +236,7 @@ impl<'t> Transaction<'t> {
             self.unbound.remove(&job.id);
         }
         for id in std::mem::take(&mut self.unbound) {
-            let Some(job) = past::finished_job(self.jobs.open()?, id)? else {
+            let Some(job) = retention::finished_job(self.jobs.open()?, id)? else {
                 continue;
             };
             if let Some(key) = schema::finished_key_of(&job) {
@@ -247,11 +247,11 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    fn shelf(&mut self, shelf: Shelf) -> Result<&mut Table<'t, &'static [u8; 17], Id>> {
-        match shelf {
-            Shelf::Done => self.finished.open(),
-            Shelf::Failed => self.dead_letters.open(),
-            Shelf::InDoubt => self.in_doubt.open(),
+    fn kind(&mut self, kind: FinishedKind) -> Result<&mut Table<'t, &'static [u8; 17], Id>> {
+        match kind {
+            FinishedKind::Done => self.finished.open(),
+            FinishedKind::Failed => self.dead_letters.open(),
+            FinishedKind::InDoubt => self.in_doubt.open(),
         }
     }
 
@@ -444,7 +444,7 @@ impl Rows for Transaction<'_> {
         let key = schema::idempotency_key(user_id, key);
         let table = self.idempotency.open()?;
         let holder = match table.get(&key)? {
-            Some(row) => past::readable(Keyed::decode(row.value()))?,
+            Some(row) => retention::readable(Keyed::decode(row.value()))?,
             None => return Ok(()),
         };
         if holder.is_none_or(|(holder, _)| holder == job) {
@@ -463,7 +463,7 @@ impl Rows for Transaction<'_> {
         self.take_call(call)
     }
 
-    fn put_lane(&mut self, lane: &LaneState) -> Result<()> {
+    fn put_lane(&mut self, lane: &SchedulerState) -> Result<()> {
         self.singles.lane = Some(encoded(lane)?);
         Ok(())
     }

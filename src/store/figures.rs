@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use onelane_actors::policy::prune::{self, Prune};
+use onelane_core::retention::{self, Prune};
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _};
 use serde::Deserialize;
 
 use super::error::Result;
-use super::past::{self, Snapshot, readable};
 use super::read;
+use super::retention::{self, Snapshot, readable};
 use super::schema::{self, decode};
 use crate::model::{JobId, JobStatus, Seq, Timestamp};
 use crate::ports::StatusCounts;
@@ -93,7 +93,7 @@ fn ages_of_jobs(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timesta
     }
     let accepted = |end: Option<&(Seq, JobId)>| -> Result<Option<Timestamp>> {
         let Some((_, id)) = end else { return Ok(None) };
-        let job = past::finished_job(&jobs, *id)?;
+        let job = retention::finished_job(&jobs, *id)?;
         Ok(job.map(|job| job.created_at))
     };
     let first = accepted(ends.iter().min())?;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use onelane_actors::policy::estimate;
-use onelane_actors::policy::prune::Shelf;
+use onelane_core::money::estimate;
+use onelane_core::retention::FinishedKind;
 use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Deserialize;
 
@@ -17,7 +17,7 @@ use super::schema::{
 };
 use crate::model::{
     DEFAULT_LANE, Delivery, DeliveryCounts, DeliveryStatus, HoldKind, Job, JobId, JobStatus,
-    LaneState, Request, Seq, UsageKey, UsageRow,
+    Request, SchedulerState, Seq, UsageKey, UsageRow,
 };
 
 /// Brings a store of the version `found`, which is an older one, up to [`schema::STORE_VERSION`].
@@ -63,7 +63,7 @@ fn line_up_deliveries(transaction: &WriteTransaction) -> Result<()> {
     let mut counts = DeliveryCounts::default();
     for item in rows.iter()? {
         let row = decode::<Delivery>("deliveries", item?.1.value());
-        let Some(delivery) = past::readable(row)? else {
+        let Some(delivery) = retention::readable(row)? else {
             continue;
         };
         counts.moved(None, Some(delivery.status));
@@ -90,7 +90,7 @@ fn sort_finished(transaction: &WriteTransaction) -> Result<()> {
     let mut told = transaction.open_table(schema::DELIVERIES_OPEN)?;
     for item in transaction.open_table(schema::DELIVERIES)?.iter()? {
         let row = decode::<Delivery>("deliveries", item?.1.value());
-        let Some(delivery) = past::readable(row)? else {
+        let Some(delivery) = retention::readable(row)? else {
             continue;
         };
         if let Some(job) = delivery.notice.job_id()
@@ -107,17 +107,17 @@ fn sort_finished(transaction: &WriteTransaction) -> Result<()> {
     for item in transaction.open_table(schema::JOBS)?.iter()? {
         let (id, row) = item?;
         // One that can't be read was no reason not to start, and is none now.
-        let Some(job) = past::readable(decode::<Job>("jobs", row.value()))? else {
+        let Some(job) = retention::readable(decode::<Job>("jobs", row.value()))? else {
             continue;
         };
         let Some(key) = schema::finished_key_of(&job) else {
             continue;
         };
         finished.remove(&key)?;
-        match Shelf::of(&job, past::bonds(&billing, &by_job, &told, job.id)?) {
-            Some(Shelf::Done) => finished.insert(&key, id.value())?,
-            Some(Shelf::Failed) => dead_letters.insert(&key, id.value())?,
-            Some(Shelf::InDoubt) => in_doubt.insert(&key, id.value())?,
+        match FinishedKind::of(&job, retention::bonds(&billing, &by_job, &told, job.id)?) {
+            Some(FinishedKind::Done) => finished.insert(&key, id.value())?,
+            Some(FinishedKind::Failed) => dead_letters.insert(&key, id.value())?,
+            Some(FinishedKind::InDoubt) => in_doubt.insert(&key, id.value())?,
             None => None,
         };
     }
@@ -227,7 +227,7 @@ fn give_lane_its_own(transaction: &WriteTransaction) -> Result<()> {
         None => return Ok(()),
     };
     let OneLane { throttle_level } = decode("meta", &row)?;
-    let mut state: LaneState = decode("meta", &row)?;
+    let mut state: SchedulerState = decode("meta", &row)?;
     let hold = state.hold.take_if(|hold| hold.kind == HoldKind::Throttle);
     if hold.is_some() || throttle_level > 0 {
         let lane = state.lanes.entry(DEFAULT_LANE.to_owned()).or_default();

@@ -1,6 +1,6 @@
 //! The durable truth on redb: one file, one owner, one writer. The lane's port [`Store`] in front,
 //! tables and rows behind (`schema`); what a change means is decided in
-//! [`onelane_actors::policy::effects`], not here.
+//! [`onelane_core::life::effects`], not here.
 
 mod check;
 mod commit;
@@ -10,8 +10,8 @@ mod look;
 mod migrate;
 mod notices;
 mod open;
-mod past;
 mod read;
+mod retention;
 mod salvage;
 mod schema;
 
@@ -25,9 +25,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use onelane_actors::policy::delivery::{DueDeliveries, DueQuery};
-use onelane_actors::policy::prune::Prune;
-use onelane_actors::policy::transition::Transition;
+use onelane_core::life::Transition;
+use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
+use onelane_core::retention::Prune;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend};
 
@@ -37,9 +37,9 @@ use crate::model::{
     AlertBook, CallRecord, DeliveryCounts, HookEndpoint, JobId, Retention, Timestamp, UsageRow,
 };
 use crate::ports::{
-    CallFilter, CallPage, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter, JobPage,
-    JobRecord, OverQuery, Places, Recovered, Salvage, StatusCounts, Store, StoreError, UsageDay,
-    UsageFilter, Verdicts,
+    CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
+    JobPage, JobRecord, OverQuery, Places, Recovered, Salvage, StatusCounts, Store, StoreError,
+    UsageDay, UsageFilter,
 };
 pub use check::{Finding, Findings};
 pub use figures::{Prunable, StoreFigures, TableFigures};
@@ -293,7 +293,7 @@ fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T>) -> Result<T, StoreEr
 }
 
 impl Store for RedbStore {
-    fn commit(&self, batch: &[Transition]) -> Result<Verdicts, StoreError> {
+    fn commit(&self, batch: &[Transition]) -> Result<Decisions, StoreError> {
         if let Some(error) = &*self.failed() {
             return Err(error.clone());
         }

@@ -1,6 +1,6 @@
 //! Deliveries, endpoints and alerts, as the store tells them.
 
-use onelane_actors::policy::delivery::{self, DueDeliveries, DueIndex, DueQuery};
+use onelane_core::notify::delivery::{self, DueDeliveries, DueIndex, DueQuery};
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::error::{Fault, Result};

@@ -9,15 +9,15 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use onelane_actors::policy::prune::{Bodies, Finished, Shelf};
+use onelane_core::retention::{Bodies, Finished, FinishedKind};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{Fault, Result};
 use crate::model::{
-    AttemptNo, CallRecord, Day, DeliveryCounts, DeliveryId, DuePlace, Fingerprint, Job, JobEntry,
-    JobId, JobStatus, Outlet, Seq, Timestamp, UsageKey, WorstCase,
+    AttemptNo, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, DuePlace, Fingerprint,
+    Job, JobEntry, JobId, JobStatus, Seq, Timestamp, UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -54,13 +54,13 @@ pub(super) const DEPENDENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::n
 /// bodies after those with them ([`finished_key`]): the job's id. What may not go is in none of the three
 /// tables, so that the oldest that may is found, and how many there are is known, without a scan.
 pub(super) const FINISHED: TableDefinition<&[u8; 17], &[u8; 16]> =
-    TableDefinition::new(shelf_name(Shelf::Done));
+    TableDefinition::new(finished_table_name(FinishedKind::Done));
 /// The same of failed jobs.
 pub(super) const DEAD_LETTERS: TableDefinition<&[u8; 17], &[u8; 16]> =
-    TableDefinition::new(shelf_name(Shelf::Failed));
+    TableDefinition::new(finished_table_name(FinishedKind::Failed));
 /// The same of completed and cancelled jobs of which only the bodies may go.
 pub(super) const IN_DOUBT: TableDefinition<&[u8; 17], &[u8; 16]> =
-    TableDefinition::new(shelf_name(Shelf::InDoubt));
+    TableDefinition::new(finished_table_name(FinishedKind::InDoubt));
 /// Day, model and user ([`usage_key`]): [`crate::model::UsageRow`].
 pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
 
@@ -182,7 +182,7 @@ pub(super) struct LineRow<'a> {
     #[serde(default, skip_serializing_if = "is_default")]
     worst: [u32; 2],
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    parked: bool,
+    dormant: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -202,7 +202,7 @@ impl<'a> LineRow<'a> {
             since: Timestamp::default(),
             tokens: 0,
             worst: [0, 0],
-            parked: false,
+            dormant: false,
         };
         if job.status.is_terminal() {
             return row;
@@ -214,7 +214,7 @@ impl<'a> LineRow<'a> {
             since: job.available_since(),
             tokens: job.estimated_tokens,
             worst: [job.worst.prompt, job.worst.completion],
-            parked: job.is_parked(),
+            dormant: job.is_dormant(),
             ..row
         }
     }
@@ -234,7 +234,7 @@ impl<'a> LineRow<'a> {
                 let [prompt, completion] = self.worst;
                 WorstCase { prompt, completion }
             },
-            parked: self.parked,
+            dormant: self.dormant,
         }
     }
 
@@ -243,7 +243,7 @@ impl<'a> LineRow<'a> {
     pub(super) fn may_match(&self, more: &MoreFilter) -> bool {
         more.priority_min.is_none_or(|min| self.priority >= min)
             && more.priority_max.is_none_or(|max| self.priority <= max)
-            && (self.parked || more.set_aside != Some(true))
+            && (self.dormant || more.parked != Some(true))
     }
 }
 
@@ -315,23 +315,23 @@ pub(super) fn line_seq(key: &[u8; 9]) -> Seq {
     Seq(u64::from_be_bytes(*seq))
 }
 
-/// The table of a shelf.
-pub(super) const fn shelf(
-    shelf: Shelf,
+/// The table of a kind.
+pub(super) const fn kind(
+    kind: FinishedKind,
 ) -> TableDefinition<'static, &'static [u8; 17], &'static [u8; 16]> {
-    match shelf {
-        Shelf::Done => FINISHED,
-        Shelf::Failed => DEAD_LETTERS,
-        Shelf::InDoubt => IN_DOUBT,
+    match kind {
+        FinishedKind::Done => FINISHED,
+        FinishedKind::Failed => DEAD_LETTERS,
+        FinishedKind::InDoubt => IN_DOUBT,
     }
 }
 
-/// The name of a shelf's table.
-pub(super) const fn shelf_name(shelf: Shelf) -> &'static str {
-    match shelf {
-        Shelf::Done => "finished",
-        Shelf::Failed => "dead_letters",
-        Shelf::InDoubt => "in_doubt",
+/// The name of a kind's table.
+pub(super) const fn finished_table_name(kind: FinishedKind) -> &'static str {
+    match kind {
+        FinishedKind::Done => "finished",
+        FinishedKind::Failed => "dead_letters",
+        FinishedKind::InDoubt => "in_doubt",
     }
 }
 
@@ -382,7 +382,7 @@ pub(super) const fn bodies_of(job: &Job) -> Bodies {
     }
 }
 
-/// A job's key on whatever shelf it stands; `None`: it is not finished.
+/// A job's key on whatever kind it stands; `None`: it is not finished.
 pub(super) fn finished_key_of(job: &Job) -> Option<[u8; 17]> {
     Finished::of(job).map(|place| finished_key(bodies_of(job), &place))
 }
@@ -396,17 +396,17 @@ pub(super) fn pending_key(place: &DuePlace) -> [u8; 32] {
     // Moments before 1970 come first.
     let due = place.due.as_millis().cast_unsigned() ^ (1 << 63);
     let rest: [u8; 16] = join(due.to_be_bytes(), place.id.0.to_be_bytes());
-    join(place.outlet.0, rest)
+    join(place.destination.0, rest)
 }
 
 /// The place of a key in [`DELIVERIES_PENDING`].
 pub(super) fn pending_of(key: &[u8; 32]) -> DuePlace {
-    let (outlet, rest) = key.split_first_chunk().unwrap_or((&[0; 16], &[]));
+    let (destination, rest) = key.split_first_chunk().unwrap_or((&[0; 16], &[]));
     let (due, id) = rest.split_first_chunk().unwrap_or((&[0; 8], &[]));
     let id = id.first_chunk().unwrap_or(&[0; 8]);
     let due = u64::from_be_bytes(*due) ^ (1 << 63);
     DuePlace {
-        outlet: Outlet(*outlet),
+        destination: DestinationId(*destination),
         due: Timestamp::from_millis(due.cast_signed()),
         id: DeliveryId(u64::from_be_bytes(*id)),
     }
@@ -539,12 +539,12 @@ mod tests {
         assert!(places.is_sorted_by(|a, b| a < b));
         assert!(places.iter().map(line_seq).is_sorted());
         assert!(line_key(JobStatus::Pending, Seq(u64::MAX)) < places[0]);
-        let outlets = [[0; 16], [1; 16], [255; 16]].map(Outlet);
-        let places: Vec<DuePlace> = outlets
+        let destinations = [[0; 16], [1; 16], [255; 16]].map(DestinationId);
+        let places: Vec<DuePlace> = destinations
             .into_iter()
-            .flat_map(|outlet| {
+            .flat_map(|destination| {
                 [i64::MIN, -1, 0, 1, i64::MAX].map(|ms| DuePlace {
-                    outlet,
+                    destination,
                     due: Timestamp::from_millis(ms),
                     id: DeliveryId(7),
                 })

@@ -11,7 +11,7 @@ mod prune;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use onelane_actors::testing::sample::{self, job_id};
+use onelane_core::testing::sample::{self, job_id};
 
 use super::*;
 use crate::model::{
@@ -120,13 +120,15 @@ fn assert_deliveries_are_due(store: &impl Store) {
 /// Asks for all that is pending, whoever receives it.
 fn everything_due(store: &impl Store) -> DueQuery {
     let all = store.deliveries(&DeliveryFilter::default(), None, usize::MAX);
-    let outlets = all.unwrap().deliveries.into_iter().flat_map(|row| {
+    let destinations = all.unwrap().deliveries.into_iter().flat_map(|row| {
         let receiver = row.target.receiver();
-        [receiver.outlet(), receiver.outlet_by_hand()]
+        [receiver.destination(), receiver.destination_by_hand()]
     });
     DueQuery {
         now: Timestamp::from_millis(i64::MAX),
-        room: outlets.map(|outlet| (outlet, usize::MAX)).collect(),
+        room: destinations
+            .map(|destination| (destination, usize::MAX))
+            .collect(),
         hosts: usize::MAX,
         limit: usize::MAX,
         ..DueQuery::default()
@@ -251,8 +253,8 @@ fn a_batch_that_changes_nothing_does_not_touch_the_disk() {
     let store = disk.open(true).unwrap();
     store.commit(&[sample::insert(1)]).unwrap();
     let before = disk.operations();
-    let verdicts = store.commit(&[sample::complete(1, 1), sample::insert(1)]);
-    assert_eq!(verdicts.unwrap().len(), 2);
+    let decisions = store.commit(&[sample::complete(1, 1), sample::insert(1)]);
+    assert_eq!(decisions.unwrap().len(), 2);
     assert_eq!(disk.operations(), before);
 }
 

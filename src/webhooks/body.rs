@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelane_actors::model::{
-    Alert, AlertKey, Delivery, Failure, FailureClass, HoldScope, Job, JobId, JobStatus, Notice,
-    PastAlert, Timestamp,
+use onelane_core::model::{
+    Alert, AlertKey, ClearedAlert, Delivery, Failure, FailureClass, HoldScope, Job, JobId,
+    JobStatus, Notice, Timestamp,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -200,7 +200,7 @@ impl<'a> AlertView<'a> {
     }
 
     /// One that is over.
-    pub(crate) fn past(past: &'a PastAlert) -> Self {
+    pub(crate) fn past(past: &'a ClearedAlert) -> Self {
         Self {
             cleared_at: Some(past.cleared_at.to_rfc3339()),
             ..Self::active(&past.alert)
@@ -210,9 +210,9 @@ impl<'a> AlertView<'a> {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::{Currency, DeliveryId, HeldKey, Hold, HoldKind, Target};
-    use onelane_actors::policy::delivery::made;
-    use onelane_actors::testing::sample::{self, START};
+    use onelane_core::model::{Currency, DeliveryId, HeldKey, Hold, HoldKind, Target};
+    use onelane_core::notify::delivery::made;
+    use onelane_core::testing::sample::{self, START};
     use serde_json::{Value, json};
 
     use super::*;
@@ -288,7 +288,7 @@ mod tests {
             threshold: 1_000_000_000,
             hold: None,
         };
-        let past = PastAlert {
+        let past = ClearedAlert {
             alert,
             cleared_at: START.plus_ms(1),
         };

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use onelane_actors::model::{
+use onelane_actors::ports::{Clock, DeliveriesOver, Ids, OverQuery};
+use onelane_core::model::{
     Delivery, DeliveryCounts, DeliveryId, HookEndpoint, JobId, Target, Timestamp,
 };
-use onelane_actors::policy::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
-use onelane_actors::ports::{Clock, DeliveriesOver, Ids, OverQuery};
+use onelane_core::notify::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::traffic::Traffic;
-use super::way::{self, Way};
+use super::destination::{self, Destination};
+use super::limiter::Limiter;
 use super::{Bodies, Post, Sender, Sent, WebhookSettings};
 use crate::error::Error;
 
@@ -57,10 +57,10 @@ impl Deliverer {
     /// Delivers until told to `finish`, and then what is due at that moment. `wake` says that there may
     /// be something new.
     pub(crate) async fn run(self, wake: Arc<Notify>, finish: CancellationToken) {
-        let mut traffic = Traffic::new(self.settings.max_in_flight);
+        let mut limiter = Limiter::new(self.settings.max_in_flight);
         let mut tries = JoinSet::new();
         loop {
-            let sleep = match self.begin(&mut traffic, &mut tries).await {
+            let sleep = match self.begin(&mut limiter, &mut tries).await {
                 Ok(next) => next.map_or(SLEEP_MS_MAX, |next| {
                     next.since(self.clock.now()).clamp(1, SLEEP_MS_MAX)
                 }),
@@ -69,12 +69,12 @@ impl Deliverer {
                     u64::try_from(AFTER_ERROR.as_millis()).unwrap_or(SLEEP_MS_MAX)
                 }
             };
-            if finish.is_cancelled() && traffic.is_idle() {
+            if finish.is_cancelled() && limiter.is_idle() {
                 return;
             }
             tokio::select! {
                 Some(Ok((id, heard))) = tries.join_next(), if !tries.is_empty() => {
-                    traffic.end(id, heard);
+                    limiter.end(id, heard);
                 }
                 () = wake.notified() => {}
                 () = finish.cancelled(), if !finish.is_cancelled() => {}
@@ -86,23 +86,23 @@ impl Deliverer {
     /// Begins the tries that are due and have room. Answers when the next one is due.
     async fn begin(
         &self,
-        traffic: &mut Traffic,
+        limiter: &mut Limiter,
         tries: &mut JoinSet<(DeliveryId, bool)>,
     ) -> Result<Option<Timestamp>, Error> {
         let known = self.books.endpoints().await?;
-        let endpoints = way::endpoints(&self.settings, &known);
+        let endpoints = destination::endpoints(&self.settings, &known);
         let callbacks = self.settings.callback_keys.is_some();
-        let query = traffic.query(self.clock.now(), endpoints, callbacks);
+        let query = limiter.query(self.clock.now(), endpoints, callbacks);
         if query.limit == 0 {
             return Ok(None);
         }
         let found = self.books.due(query).await?;
-        traffic.looked_at(found.host);
+        limiter.looked_at(found.host);
         for delivery in found.due {
-            let Ok(way) = way::find(&self.settings, &known, &delivery) else {
+            let Ok(way) = destination::find(&self.settings, &known, &delivery) else {
                 continue;
             };
-            if !traffic.begin(&delivery) {
+            if !limiter.begin(&delivery) {
                 continue;
             }
             let deliverer = self.clone();
@@ -117,7 +117,7 @@ impl Deliverer {
     }
 
     /// One try, and what came of it on disk. Answers whether the receiver was heard.
-    async fn attempt(&self, delivery: Delivery, way: Way) -> bool {
+    async fn attempt(&self, delivery: Delivery, way: Destination) -> bool {
         let sent = match self.send(&delivery, way).await {
             Ok(sent) => sent,
             Err(error) => {
@@ -133,8 +133,8 @@ impl Deliverer {
         };
         let outcome = outcome_of(sent);
         let at = self.clock.now();
-        let patience = &self.settings.patience;
-        let next = patience.next(&delivery, at, asked, self.ids.seed());
+        let retry_policy = &self.settings.retry_policy;
+        let next = retry_policy.next(&delivery, at, asked, self.ids.seed());
         tell(&delivery, &outcome, next);
         let change = DeliveryChange::Tried {
             id: delivery.id,
@@ -151,7 +151,7 @@ impl Deliverer {
         heard
     }
 
-    async fn send(&self, delivery: &Delivery, way: Way) -> Result<Sent, Error> {
+    async fn send(&self, delivery: &Delivery, way: Destination) -> Result<Sent, Error> {
         let bodies = Bodies {
             include_result: self.settings.include_result,
         };

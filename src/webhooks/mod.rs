@@ -2,30 +2,30 @@
 //! repeated until they arrive, under the same id.
 //!
 //! A delivery is a row of the store, made in the transaction of its fact
-//! ([`onelane_actors::policy::delivery`]). Here it is sent: `deliverer` finds what is due and notes what
-//! came of it, `traffic` says how much at once, `way` where to, `body` says it in JSON, `sign` signs it,
-//! `sender` brings it out of the house and nowhere it may not go, `upkeep` clears away what is over.
+//! ([`onelane_core::notify::delivery`]). Here it is sent: `deliverer` finds what is due and notes what
+//! came of it, `limiter` says how much at once, `way` where to, `body` says it in JSON, `sign` signs it,
+//! `sender` brings it out of the house and nowhere it may not go, `cleanup` clears away what is over.
 
 mod body;
+mod cleanup;
 mod deliverer;
+mod destination;
+mod limiter;
 mod sender;
 mod sign;
-mod traffic;
-mod upkeep;
-mod way;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onelane_actors::model::{CallbackRules, HookEndpoint, Timestamp};
-use onelane_actors::policy::delivery::{DeliveryChange, Patience, configured};
+use onelane_core::model::{CallbackRules, HookEndpoint, Timestamp};
+use onelane_core::notify::delivery::{DeliveryChange, RetryPolicy, configured};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use body::{AlertView, Bodies};
+pub(crate) use cleanup::Cleanup;
 pub(crate) use deliverer::{Books, Deliverer};
 pub use sender::{HttpSender, Post, Sender, Sending, Sent};
 pub use sign::SigningKeys;
-pub(crate) use upkeep::Upkeep;
 
 /// Where facts go and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +43,7 @@ pub struct WebhookSettings {
     /// Deliveries under way at once.
     pub max_in_flight: usize,
     /// When a delivery is tried again and when it is given up.
-    pub patience: Patience,
+    pub retry_policy: RetryPolicy,
     /// What has ended is forgotten after so many milliseconds...
     pub keep_ms: u64,
     /// ...and of those that arrived more than this are not kept.
@@ -78,7 +78,7 @@ impl WebhookSettings {
     /// that is not configured any more is forgotten when what it was to be told would be given up.
     pub(crate) fn told(&self, known: &[HookEndpoint], at: Timestamp) -> Option<DeliveryChange> {
         let endpoints = self.hook_endpoints();
-        let forget_before = at.minus_ms(self.patience.give_up_ms);
+        let forget_before = at.minus_ms(self.retry_policy.give_up_ms);
         let now = configured(known, endpoints.clone(), at, forget_before);
         (now != known).then_some(DeliveryChange::Endpoints {
             endpoints,

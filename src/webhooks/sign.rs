@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use onelane_actors::model::Timestamp;
+use onelane_core::model::Timestamp;
 use sha2::Sha256;
 
 const PREFIX: &str = "whsec_";

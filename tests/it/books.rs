@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use onelane::ports::Store as _;
 use onelane::store::{RedbStore, StoreOptions};
-use onelane_actors::policy::transition::Transition;
 use onelane_actors::testing::sample;
+use onelane_core::life::Transition;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -49,7 +49,7 @@ async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     until("nothing more fits", async || {
         let status = lane.lane().await.unwrap();
         let standing = &lane.budgets().await.unwrap()[0];
-        status.in_flight == 0 && status.ready == 0 && standing.reserved == 0 && status.parked > 0
+        status.in_flight == 0 && status.ready == 0 && standing.reserved == 0 && status.dormant > 0
     })
     .await;
     // To the last token, once the last call is on disk.

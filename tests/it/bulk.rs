@@ -113,7 +113,7 @@ async fn every_field_of_a_filter_finds_its_jobs_and_no_other() {
         (json!({"userId": "ada", "model": "glm-5"}), &[]),
         (json!({"userId": "nobody"}), &[]),
         (json!({"ids": []}), &[]),
-        (json!({"setAside": true}), &[]),
+        (json!({"parked": true}), &[]),
         (json!({"errorCode": "1210"}), &[]),
     ] {
         let filter = json!({"filter": filter});
@@ -202,9 +202,9 @@ async fn what_failed_is_found_by_its_failure_and_what_is_set_aside_by_that() {
         (json!({"status": "failed"}), 3),
         (json!({"status": "pending"}), 1),
         (json!({"status": "completed"}), 0),
-        (json!({"setAside": true}), 1),
-        (json!({"setAside": false}), 3),
-        (json!({"setAside": false, "errorCode": "1301"}), 1),
+        (json!({"parked": true}), 1),
+        (json!({"parked": false}), 3),
+        (json!({"parked": false, "errorCode": "1301"}), 1),
     ] {
         let filter = json!({"filter": filter});
         assert_eq!(
@@ -217,7 +217,7 @@ async fn what_failed_is_found_by_its_failure_and_what_is_set_aside_by_that() {
     // Each is changed once, by the first filter that finds it.
     for (filter, changed) in [
         (json!({"errorCode": "1210"}), "bad"),
-        (json!({"setAside": true}), BLOCKER),
+        (json!({"parked": true}), BLOCKER),
         (json!({"errorClass": "request_fatal"}), "unsafe"),
         (json!({"status": "failed"}), "unlucky"),
     ] {
@@ -248,7 +248,7 @@ async fn what_failed_is_found_by_its_failure_and_what_is_set_aside_by_that() {
 /// The prompts of the jobs that wait and are not set aside.
 async fn waiting(api: &Api) -> Vec<String> {
     let list = api
-        .get("/api/admin/glm/queue?limit=1000&status=pending&setAside=false")
+        .get("/api/admin/glm/queue?limit=1000&status=pending&parked=false")
         .await
         .expect(200);
     let jobs = list["queue"].as_array().unwrap().iter();

@@ -62,7 +62,7 @@ async fn a_chain_runs_in_its_order_whatever_its_priorities_say() {
     );
     assert_eq!(job["status"], "pending");
     let metrics = api.metrics().await;
-    assert_eq!(metrics["lane"]["parked"], 2);
+    assert_eq!(metrics["lane"]["dormant"], 2);
     assert_eq!(metrics["queueLength"], 4);
 
     lane.cancel(blocker).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_chain_runs_in_its_order_whatever_its_priorities_say() {
     let job = api.job(&third).await;
     assert_eq!(job["after"], json!(after));
     assert_eq!(job.get("waitsFor"), None);
-    assert_eq!(api.metrics().await["lane"]["parked"], 0);
+    assert_eq!(api.metrics().await["lane"]["dormant"], 0);
 
     // What is done need not be waited for.
     let late = api
@@ -114,7 +114,7 @@ async fn a_failed_job_takes_its_chain_along_and_every_waiter_hears_of_it() {
         tokio::spawn(async move { lane.wait(id).await })
     };
     until("the call is in line", async || {
-        lane.lane().await.unwrap().parked == 3
+        lane.lane().await.unwrap().dormant == 3
     })
     .await;
     let (ended, ()) = tokio::join!(api.ended(&third), async {
@@ -145,7 +145,7 @@ async fn a_failed_job_takes_its_chain_along_and_every_waiter_hears_of_it() {
     assert_eq!(failed, all);
     assert_eq!(world.prompts(), [BLOCKER, "doomed"]);
     assert_eq!(lane.queue_status().await.unwrap().failed, 4);
-    assert_eq!(lane.lane().await.unwrap().parked, 0);
+    assert_eq!(lane.lane().await.unwrap().dormant, 0);
 
     // From its beginning it can be brought back, from its middle not.
     let retry = async |id: &str| api.post_bare(&format!("/api/admin/glm/retry/{id}")).await;
@@ -190,7 +190,7 @@ async fn a_cancelled_job_takes_its_chain_along_even_while_it_runs() {
         tokio::spawn(async move { lane.call(prompt("third").after([after])).await })
     };
     until("the call is in line", async || {
-        lane.lane().await.unwrap().parked == 2
+        lane.lane().await.unwrap().dormant == 2
     })
     .await;
     api.delete(&format!("/api/glm/jobs/{blocker}"))
@@ -396,7 +396,7 @@ async fn chain(world: &HttpLane, lane: &Orchestrator, jobs: usize) -> Vec<JobId>
         let next = prompt(format!("{n}")).after([chain[n - 1]]);
         chain.push(lane.submit(next).await.unwrap().job_id);
     }
-    assert_eq!(lane.lane().await.unwrap().parked as usize, jobs - 1);
+    assert_eq!(lane.lane().await.unwrap().dormant as usize, jobs - 1);
     chain
 }
 
@@ -429,7 +429,7 @@ async fn a_long_chain_ends_as_one_and_is_brought_back_as_one() {
     lane.cancel(chain[0]).await.unwrap();
     let counts = lane.queue_status().await.unwrap();
     assert_eq!(counts.cancelled as usize, JOBS, "all with the first");
-    assert_eq!(lane.lane().await.unwrap().parked, 0);
+    assert_eq!(lane.lane().await.unwrap().dormant, 0);
 
     world.sim.clear_script();
     // While the first of them run already: each waits for the one before it.

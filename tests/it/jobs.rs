@@ -278,7 +278,7 @@ async fn who_waits_too_short_is_told_and_the_job_goes_on() {
     let world = HttpLane::new();
     let lane = world.start().await;
     let blocker = world.block(&lane).await;
-    let id = lane.submit(prompt("patience")).await.unwrap().job_id;
+    let id = lane.submit(prompt("retry_policy")).await.unwrap().job_id;
     let waited = lane.wait_for(id, ms(50)).await;
     assert!(matches!(waited, Err(Error::WaitTimeout(job)) if job == id));
     let job = lane.job(id).await.unwrap().record.job;

@@ -10,8 +10,8 @@ use onelane::orchestrator::{Orchestrator, Selection};
 use onelane::ports::{JobFilter, MoreFilter, Store};
 use onelane::simulator::{Fault, Rule};
 use onelane_actors::Faults;
-use onelane_actors::policy::transition::Transition;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
+use onelane_core::life::Transition;
 use serde_json::json;
 
 use crate::support::api::Api;

@@ -10,8 +10,8 @@ use onelane::model::{
 };
 use onelane::ports::{CallFilter, GlmAnswer, GlmOutcome};
 use onelane::queue::{QueueMsg, SubmitError};
-use onelane_actors::policy::price::{PriceRow, PriceTable};
 use onelane_actors::testing::ScriptedGlm;
+use onelane_core::money::price::{PriceRow, PriceTable};
 use serde_json::value::RawValue;
 
 use crate::support::http::all_usage;

@@ -11,9 +11,9 @@ use onelane::model::{
 use onelane::ports::{CallFilter, Store};
 use onelane::queue::{QueueMsg, SubmitError};
 use onelane::simulator::{Fault, Rule};
-use onelane_actors::policy::price::{PriceRow, PriceTable};
-use onelane_actors::policy::transition::{Next, Transition};
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
+use onelane_core::life::{Next, Transition};
+use onelane_core::money::price::{PriceRow, PriceTable};
 use serde_json::json;
 
 use crate::support::api::Api;

@@ -186,7 +186,7 @@ async fn whatever_is_ordered_at_once_every_waiter_is_answered_and_no_job_runs_be
     .await;
     let status = lane.lane().await.unwrap();
     assert_eq!(status.generation, 1, "the lane and its store disagreed");
-    assert_eq!((status.ready, status.waiting, status.parked), (0, 0, 0));
+    assert_eq!((status.ready, status.waiting, status.dormant), (0, 0, 0));
     let counts = lane.queue_status().await.unwrap();
     assert_eq!(counts.pending + counts.processing, 0);
     assert_eq!(counts.total(), jobs.len() as u64);

@@ -9,11 +9,11 @@ use onelane::error::Error;
 use onelane::model::{FailureClass, JobStatus, Submission};
 use onelane::orchestrator::{Feed, Orchestrator};
 use onelane_actors::Faults;
-use onelane_actors::model::Event;
-use onelane_actors::model::limits::EVENTS_BUFFERED_MAX;
 use onelane_actors::ports::StoreError;
 use onelane_actors::supervisor::StopReason;
 use onelane_actors::testing::{CommitFate, MemoryStore, ScriptedGlm, answer, failed};
+use onelane_core::model::Event;
+use onelane_core::model::limits::EVENTS_BUFFERED_MAX;
 
 use crate::support::{GENEROUS, VirtualLane, ms};
 

@@ -14,10 +14,10 @@ use onelane::config::{Config, Loaded};
 use onelane::estimate::CountTokens;
 use onelane::orchestrator::{Orchestrator, Parts};
 use onelane_actors::Faults;
-use onelane_actors::model::{Settings, Timestamp};
 use onelane_actors::ports::{Clock as _, Store};
 use onelane_actors::supervisor::RestartBudget;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
+use onelane_core::model::{Settings, Timestamp};
 
 /// 2026-11-23T00:00:00Z.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_392_000_000);

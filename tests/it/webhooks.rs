@@ -164,9 +164,12 @@ async fn a_delivery_is_tried_with_growing_delays_and_given_up_in_the_end() {
         assert!((floor..=nominal + 1_000).contains(delay), "{delays:?}");
         nominal = (nominal * 5).min(1_800_000);
     }
-    let patience = 7_200_000;
+    let retry_policy = 7_200_000;
     let last = times.last().unwrap() - times[0];
-    assert!((patience..patience + 60_000).contains(&last), "{times:?}");
+    assert!(
+        (retry_policy..retry_policy + 60_000).contains(&last),
+        "{times:?}"
+    );
     let posts = script.posts();
     assert!(
         posts

@@ -3,14 +3,14 @@
 use ractor::{ActorRef, RpcReplyPort};
 
 use crate::caller::CallerMsg;
-use crate::model::{
-    AttemptNo, Billing, BreakerSnapshot, BudgetRefusal, HoldScope, JobEntry, JobId, SlotId,
-    Standing, Submission, SubmissionError, WorstCase,
-};
-use crate::policy::conclude::Finished;
-use crate::policy::lane::{LaneSnapshot, Verdict};
-use crate::policy::transition::{Applied, Refusal};
 use crate::ports::StoreError;
+use onelane_core::judge::conclude::Finished;
+use onelane_core::life::{Applied, Refusal};
+use onelane_core::model::{
+    AttemptNo, Billing, BreakerSnapshot, BudgetRefusal, BudgetStatus, HoldScope, JobEntry, JobId,
+    SlotId, Submission, SubmissionError, WorstCase,
+};
+use onelane_core::scheduler::{Decision, SchedulerSnapshot};
 
 /// Why a submission by message was not accepted.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum SubmitError {
     /// The store failed; whether the job is on disk is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The house was restarted meanwhile; whether the job is on disk is unknown. Ask again, with
+    /// The runtime was restarted meanwhile; whether the job is on disk is unknown. Ask again, with
     /// the same idempotency key if the first may have succeeded.
     #[error("the store was restarted before it answered; ask again")]
     Unknown,
@@ -51,7 +51,7 @@ pub struct Committed {
     /// The lane's ticket.
     pub ticket: u64,
     /// What the store said of each change.
-    pub verdicts: Vec<Verdict>,
+    pub decisions: Vec<Decision>,
 }
 
 /// The queue's protocol. [`QueueMsg::Submit`] to [`QueueMsg::Snapshot`] are for everybody; the rest
@@ -124,7 +124,7 @@ pub enum QueueMsg {
     /// How the budgets stand.
     Budgets {
         /// The answer.
-        reply: RpcReplyPort<Vec<Standing>>,
+        reply: RpcReplyPort<Vec<BudgetStatus>>,
     },
     /// Whether the budgets let new jobs in.
     Affords {
@@ -152,7 +152,7 @@ pub enum QueueMsg {
     /// The lane as it is.
     Snapshot {
         /// The answer.
-        reply: RpcReplyPort<LaneSnapshot>,
+        reply: RpcReplyPort<SchedulerSnapshot>,
     },
     /// Send nothing more; answer when nothing is in flight and everything is stored.
     Drain {
@@ -208,7 +208,7 @@ pub enum QueueMsg {
 /// A job that somebody wants to submit, as budgets see it.
 #[derive(Debug, Clone)]
 pub struct Asking {
-    /// Whose job.
+    /// BudgetScope job.
     pub user_id: String,
     /// For which model.
     pub model: String,
@@ -220,9 +220,9 @@ pub struct Asking {
 /// answers who asks again for one that it has.
 pub const CLOSED_QUEUE_JOBS: u64 = 0;
 
-/// What an insert's verdict means to its submitter.
-pub fn submitted(verdict: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
-    match verdict {
+/// What an insert's decision means to its submitter.
+pub fn submitted(decision: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
+    match decision {
         Some(Ok(Applied::Inserted(job))) => Ok(Submitted {
             job_id: job.id,
             created: true,

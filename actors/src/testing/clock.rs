@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use crate::model::{JobId, Timestamp};
 use crate::ports::{Clock, Ids};
+use onelane_core::model::{JobId, Timestamp};
 
 /// The wall clock of a test: starts where the test says and goes on with tokio's time.
 #[derive(Debug, Clone, Copy)]

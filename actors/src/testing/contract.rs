@@ -29,13 +29,13 @@ pub use prune::*;
 pub use spared::*;
 
 use super::sample::{self, job_id, new_job};
-use crate::model::{
-    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day, Hold, HoldKind, Job,
-    JobStatus, LaneState, Pause, Request, Seq, Timestamp, UsageRow, limits,
-};
-use crate::policy::transition::{Applied, Dispatch, NewJob, Next, Refusal, Transition};
 use crate::ports::{
-    CallFilter, DeliveryFilter, JobFilter, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
+    CallFilter, Decisions, DeliveryFilter, JobFilter, StatusCounts, Store, StoreError, UsageFilter,
+};
+use onelane_core::life::{Applied, Dispatch, NewJob, Next, Refusal, Transition};
+use onelane_core::model::{
+    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day, Hold, HoldKind, Job,
+    JobStatus, Pause, Request, SchedulerState, Seq, Timestamp, UsageRow, limits,
 };
 
 /// Makes a `#[test]` of each promise. The argument is a function that makes a fresh place for a
@@ -127,16 +127,18 @@ macro_rules! store_contract {
 pub type Open<'a, S> = &'a dyn Fn() -> S;
 
 /// Commits a batch that must reach the disk.
-fn commit(store: &impl Store, batch: &[Transition]) -> Verdicts {
-    let verdicts = store.commit(batch).expect("a commit");
-    assert_eq!(verdicts.len(), batch.len(), "a verdict for each change");
-    verdicts
+fn commit(store: &impl Store, batch: &[Transition]) -> Decisions {
+    let decisions = store.commit(batch).expect("a commit");
+    assert_eq!(decisions.len(), batch.len(), "a decision for each change");
+    decisions
 }
 
 /// Commits changes that must all be made.
 fn done(store: &impl Store, batch: &[Transition]) -> Vec<Applied> {
-    let verdicts = commit(store, batch).into_iter();
-    verdicts.map(|verdict| verdict.expect("applied")).collect()
+    let decisions = commit(store, batch).into_iter();
+    decisions
+        .map(|decision| decision.expect("applied"))
+        .collect()
 }
 
 /// Commits one change that must be refused.
@@ -232,7 +234,7 @@ pub fn an_empty_store_has_nothing<S: Store>(open: Open<'_, S>) {
     assert!(commit(&store, &[]).is_empty());
     let recovered = store.recover().unwrap();
     assert!(recovered.waiting.is_empty() && recovered.open.is_empty());
-    assert_eq!(recovered.lane, LaneState::default());
+    assert_eq!(recovered.lane, SchedulerState::default());
     assert_eq!(recovered.breaker, None);
     assert!(store.job(job_id(1)).unwrap().is_none());
     let page = store.jobs(&JobFilter::default(), None, 10).unwrap();
@@ -358,7 +360,7 @@ pub fn an_idempotency_key_gives_its_job_again<S: Store>(open: Open<'_, S>) {
 /// The same key twice in one batch is one job.
 pub fn an_idempotency_key_in_one_batch_gives_one_job<S: Store>(open: Open<'_, S>) {
     let store = open();
-    let verdicts = commit(
+    let decisions = commit(
         &store,
         &[
             submit(keyed(1, "k", "hi")),
@@ -366,9 +368,9 @@ pub fn an_idempotency_key_in_one_batch_gives_one_job<S: Store>(open: Open<'_, S>
             submit(keyed(3, "k", "ho")),
         ],
     );
-    assert!(matches!(&verdicts[0], Ok(Applied::Inserted(_))));
-    assert!(matches!(&verdicts[1], Ok(Applied::Existing(job)) if job.id == job_id(1)));
-    let conflict = verdicts[2].as_ref().unwrap_err();
+    assert!(matches!(&decisions[0], Ok(Applied::Inserted(_))));
+    assert!(matches!(&decisions[1], Ok(Applied::Existing(job)) if job.id == job_id(1)));
+    let conflict = decisions[2].as_ref().unwrap_err();
     assert_eq!(*conflict, Refusal::IdempotencyConflict(job_id(1)));
     assert_eq!(store.counts().unwrap().total(), 1);
 }
@@ -382,11 +384,11 @@ pub fn a_full_line_refuses_exactly_at_its_limit<S: Store>(open: Open<'_, S>) {
         submit(new)
     };
     let batch: Vec<Transition> = (1..=5).map(limited).collect();
-    let verdicts = commit(&store, &batch);
-    assert!(verdicts[..3].iter().all(Result::is_ok));
-    for verdict in &verdicts[3..] {
+    let decisions = commit(&store, &batch);
+    assert!(decisions[..3].iter().all(Result::is_ok));
+    for decision in &decisions[3..] {
         assert_eq!(
-            *verdict.as_ref().unwrap_err(),
+            *decision.as_ref().unwrap_err(),
             Refusal::QueueFull { limit: 3 }
         );
     }
@@ -721,7 +723,7 @@ pub fn recovery_tells_what_waits_from_what_is_open<S: Store>(open: Open<'_, S>) 
 pub fn lane_breaker_and_config_outlive_the_process<S: Store>(open: Open<'_, S>) {
     let store = open();
     let batch = [
-        Transition::Lane(LaneState::default()),
+        Transition::Lane(SchedulerState::default()),
         Transition::Breaker(BreakerSnapshot::default()),
         Transition::Config("{}".to_owned()),
         Transition::Lane(a_held_lane()),
@@ -737,8 +739,8 @@ pub fn lane_breaker_and_config_outlive_the_process<S: Store>(open: Open<'_, S>) 
     assert_eq!(recovered.lane, a_held_lane());
     assert_eq!(recovered.breaker, Some(an_open_breaker()));
     assert_eq!(store.config().unwrap().unwrap(), r#"{"model":"glm-5"}"#);
-    done(&store, &[Transition::Lane(LaneState::default())]);
-    assert_eq!(store.recover().unwrap().lane, LaneState::default());
+    done(&store, &[Transition::Lane(SchedulerState::default())]);
+    assert_eq!(store.recover().unwrap().lane, SchedulerState::default());
     assert_eq!(store.recover().unwrap().breaker, Some(an_open_breaker()));
 }
 
@@ -1041,8 +1043,8 @@ pub fn usage_equals_the_call_log<S: Store>(open: Open<'_, S>) {
     assert_eq!(count(Day(i32::MIN), Day(today.0 - 1), None, None), 0);
 }
 
-fn a_held_lane() -> LaneState {
-    LaneState {
+fn a_held_lane() -> SchedulerState {
+    SchedulerState {
         paused: Some(Pause {
             since: sample::START,
             reason: Some("lunch".to_owned()),
@@ -1056,7 +1058,7 @@ fn a_held_lane() -> LaneState {
         }),
         endpoint_digest: Some("d1".to_owned()),
         in_doubt: true,
-        ..LaneState::default()
+        ..SchedulerState::default()
     }
 }
 

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Failure, FailureClass, JobId, Usage, code};
 use crate::ports::{Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome};
+use onelane_core::model::{Failure, FailureClass, JobId, Usage, code};
 
 /// What the script says to a call: how long it takes and how it ends.
 pub type Line = (Duration, GlmOutcome);

@@ -1,6 +1,6 @@
 use super::*;
-use crate::model::{AttemptNo, Endpoint, Request, RequestId, Secret, Timeouts};
 use crate::testing::sample;
+use onelane_core::model::{AttemptNo, Endpoint, Request, RequestId, Secret, Timeouts};
 
 fn call(n: u64, model: &str) -> GlmCall {
     let job_id = sample::job_id(n);

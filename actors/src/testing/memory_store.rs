@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 
-use crate::model::{
+use crate::ports::{
+    CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
+    JobPage, JobRecord, OverQuery, Recovered, StatusCounts, Store, StoreError, UsageFilter,
+};
+use onelane_core::life::Transition;
+use onelane_core::life::effects::{Rows, apply_batch};
+use onelane_core::model::{
     AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryCounts,
     DeliveryId, DeliveryStatus, DuePlace, Fingerprint, HookEndpoint, Job, JobId, JobStatus,
-    LaneState, Request, Seq, UsageKey, UsageRow, limits,
+    Request, SchedulerState, Seq, UsageKey, UsageRow, limits,
 };
-use crate::policy::delivery::{DueDeliveries, DueIndex, DueQuery, find};
-use crate::policy::effects::{Rows, apply_batch};
-use crate::policy::prune::{Bodies, Bonds, Finished, Logged, Past, Shelf};
-use crate::policy::transition::Transition;
-use crate::ports::{
-    CallFilter, CallPage, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter, JobPage,
-    JobRecord, OverQuery, Recovered, StatusCounts, Store, StoreError, UsageFilter, Verdicts,
-};
+use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
+use onelane_core::retention::{Bodies, Bonds, Finished, FinishedKind, Finishes, Logged};
 
 /// What is on disk after a commit that reported an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ struct Disk {
     counts: StatusCounts,
     last_seq: Seq,
     last_call_seq: u64,
-    lane: LaneState,
+    lane: SchedulerState,
     breaker: Option<BreakerSnapshot>,
     config: Option<String>,
     alerts: AlertBook,
@@ -91,15 +91,15 @@ impl MemoryStore {
 }
 
 impl Shared {
-    fn apply(&mut self, batch: &[Transition]) -> Verdicts {
+    fn apply(&mut self, batch: &[Transition]) -> Decisions {
         let Ok(effects) = apply_batch(&mut self.disk, batch);
         self.commits += u64::from(effects.changed);
-        effects.verdicts
+        effects.decisions
     }
 }
 
 impl Store for MemoryStore {
-    fn commit(&self, batch: &[Transition]) -> Result<Verdicts, StoreError> {
+    fn commit(&self, batch: &[Transition]) -> Result<Decisions, StoreError> {
         let mut shared = self.shared();
         if let Some(error) = &shared.failed {
             return Err(error.clone());
@@ -269,9 +269,9 @@ impl Disk {
         self.line.values().filter_map(|id| self.jobs.get(id))
     }
 
-    fn on_shelf(&self, shelf: Shelf) -> impl Iterator<Item = &Job> {
+    fn on_shelf(&self, kind: FinishedKind) -> impl Iterator<Item = &Job> {
         let jobs = self.jobs.values().map(|record| &record.job);
-        jobs.filter(move |job| Shelf::of(job, self.bonds(job.id)) == Some(shelf))
+        jobs.filter(move |job| FinishedKind::of(job, self.bonds(job.id)) == Some(kind))
     }
 
     fn bonds(&self, id: JobId) -> Bonds {
@@ -307,23 +307,23 @@ impl DueIndex for Due<'_> {
     }
 }
 
-impl Past for Disk {
+impl Finishes for Disk {
     // Every row that is asked for was written, and memory does not fail.
     type Error = Infallible;
 
-    fn finished_count(&mut self, shelf: Shelf) -> Result<u64, Infallible> {
-        Ok(self.on_shelf(shelf).count() as u64)
+    fn finished_count(&mut self, kind: FinishedKind) -> Result<u64, Infallible> {
+        Ok(self.on_shelf(kind).count() as u64)
     }
 
     fn finished(
         &mut self,
-        shelf: Shelf,
+        kind: FinishedKind,
         bodies: Bodies,
         after: Option<Finished>,
         limit: usize,
     ) -> Result<Vec<Finished>, Infallible> {
         let of_such = |job: &&Job| job.bodies_pruned == (bodies == Bodies::Pruned);
-        let finished = self.on_shelf(shelf).filter(of_such);
+        let finished = self.on_shelf(kind).filter(of_such);
         let finished = finished.filter_map(Finished::of);
         let mut finished: Vec<_> = finished.filter(|place| Some(*place) > after).collect();
         finished.sort_unstable();
@@ -506,7 +506,7 @@ impl Rows for Disk {
         Ok(())
     }
 
-    fn put_lane(&mut self, lane: &LaneState) -> Result<(), Infallible> {
+    fn put_lane(&mut self, lane: &SchedulerState) -> Result<(), Infallible> {
         self.lane = lane.clone();
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! follows tokio's (virtual) time, seeded ids, and sample jobs.
 
 pub mod contract;
-pub mod sample;
+pub use onelane_core::testing::sample;
 
 mod clock;
 mod glm;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{
+use onelane_actors::ports::{CallFilter, JobFilter, Store, UsageFilter};
+use onelane_core::model::{
     AttemptNo, CallOutcome, CallRecord, Day, JobId, JobStatus, Phase, UsageKey, UsageRow,
 };
-use onelane_actors::ports::{CallFilter, JobFilter, Store, UsageFilter};
 
 use crate::server::Kind;
 use crate::sim::{Sim, short};
@@ -103,7 +103,7 @@ pub(crate) fn close(sim: &Sim) -> Right {
             job.waits_for.iter().any(open)
         };
         let stated = match job.phase() {
-            Phase::Completed | Phase::Failed | Phase::Cancelled | Phase::Held => true,
+            Phase::Completed | Phase::Failed | Phase::Cancelled | Phase::Parked => true,
             Phase::Blocked => waits_for_held(),
             Phase::Waiting | Phase::Staged | Phase::Running => false,
         };

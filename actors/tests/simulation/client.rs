@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use onelane_actors::breaker::BreakerMsg;
 use onelane_actors::cost::Totals;
-use onelane_actors::model::{
-    BreakerSnapshot, HoldScope, JobId, JobStatus, LaneState, Settings, Submission, Timestamp,
-};
-use onelane_actors::policy::lane::LaneSnapshot;
-use onelane_actors::policy::transition::{Refusal, Transition};
 use onelane_actors::ports::{Clock, Ids};
 use onelane_actors::queue::{QueueMsg, SubmitError, Submitted, submitted};
 use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
 use onelane_actors::supervisor::{
-    House, Refs, RestartBudget, Supervisor, SupervisorArgs, SupervisorMsg,
+    Refs, RestartBudget, Runtime, Supervisor, SupervisorArgs, SupervisorMsg,
 };
 use onelane_actors::testing::SeededIds;
 use onelane_actors::{Events, Faults, Ports};
+use onelane_core::life::{Refusal, Transition};
+use onelane_core::model::{
+    BreakerSnapshot, HoldScope, JobId, JobStatus, SchedulerState, Settings, Submission, Timestamp,
+};
+use onelane_core::scheduler::SchedulerSnapshot;
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(1_200);
 pub(crate) struct Client {
     pub(crate) sim: Arc<Sim>,
     ids: Arc<SeededIds>,
-    house: watch::Receiver<House>,
+    runtime: watch::Receiver<Runtime>,
     settings: Arc<watch::Sender<Arc<Settings>>>,
     supervisor: ActorRef<SupervisorMsg>,
 }
@@ -52,7 +52,7 @@ pub(crate) async fn start(
         (state.clock(), state.process, settings)
     };
     let (settings, in_force) = watch::channel(settings);
-    let (house, shown) = watch::channel(House::default());
+    let (runtime, shown) = watch::channel(Runtime::default());
     let (on_message, on_disk) = (Arc::clone(sim), Arc::clone(sim));
     let faults = Faults::new(Arc::new(move |actor| on_message.message(actor)))
         .with_disk_time(Arc::new(move || on_disk.disk_time()));
@@ -68,16 +68,16 @@ pub(crate) async fn start(
             faults,
         },
         budget: RestartBudget::default(),
-        house,
+        runtime,
         breaker: watch::channel(BreakerSnapshot::default()).0,
         totals: watch::channel(Totals::default()).0,
-        lane: watch::channel(LaneState::default()).0,
+        lane: watch::channel(SchedulerState::default()).0,
     };
     let (supervisor, ended) = Actor::spawn(None, Supervisor, args).await.ok()?;
     let client = Client {
         sim: Arc::clone(sim),
         ids: Arc::clone(ids),
-        house: shown,
+        runtime: shown,
         settings: Arc::new(settings),
         supervisor,
     };
@@ -98,19 +98,19 @@ pub(crate) struct Order {
 impl Client {
     /// Whether the lane has stopped by itself.
     pub(crate) fn has_stopped(&self) -> bool {
-        self.house.borrow().stopped.is_some()
+        self.runtime.borrow().stopped.is_some()
     }
 
     /// The actors of this moment. Looks again and again while they are being restarted: a watch wakes
     /// those who wait for it in an order that it draws by itself.
     async fn refs(&self) -> Option<Refs> {
         loop {
-            let house = self.house.borrow().clone();
-            if house.stopped.is_some() {
+            let runtime = self.runtime.borrow().clone();
+            if runtime.stopped.is_some() {
                 return None;
             }
-            if house.refs.is_some() {
-                return house.refs;
+            if runtime.refs.is_some() {
+                return runtime.refs;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -215,9 +215,9 @@ impl Client {
                 reply: CommitReply::Port(port),
             }));
         };
-        let verdicts = self.ask("an insertion", send).await?;
-        Some(match verdicts {
-            Ok(mut verdicts) => submitted(verdicts.pop()),
+        let decisions = self.ask("an insertion", send).await?;
+        Some(match decisions {
+            Ok(mut decisions) => submitted(decisions.pop()),
             Err(error) => Err(error.into()),
         })
     }
@@ -404,16 +404,19 @@ impl Client {
     }
 
     /// A look at the lanes.
-    pub(crate) async fn snapshot(&self) -> Option<LaneSnapshot> {
+    pub(crate) async fn snapshot(&self) -> Option<SchedulerSnapshot> {
         self.ask_queue("a look", |reply| QueueMsg::Snapshot { reply })
             .await
     }
 
     /// Shuts down as the facade does: lets calls finish for so long, then closes them. Tells whether
     /// they finished.
-    pub(crate) async fn shut_down(&self, patience: Duration) -> bool {
+    pub(crate) async fn shut_down(&self, retry_policy: Duration) -> bool {
         let drain = || self.ask_queue("a drain", |reply| QueueMsg::Drain { reply });
-        let mut drained = matches!(tokio::time::timeout(patience, drain()).await, Ok(Some(())));
+        let mut drained = matches!(
+            tokio::time::timeout(retry_policy, drain()).await,
+            Ok(Some(()))
+        );
         if !drained {
             if let Some(refs) = self.refs().await {
                 let _ = refs.queue.cast(QueueMsg::AbortAll);

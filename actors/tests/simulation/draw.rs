@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use onelane_actors::model::{
+use onelane_core::model::{
     AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, LaneRule, LaneRules,
     NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride, RetrySettings,
     Secret, Settings, Timeouts,
 };
-use onelane_actors::policy::price::{PriceRow, PriceTable};
+use onelane_core::money::price::{PriceRow, PriceTable};
 
 use crate::dice::Dice;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use onelane_actors::model::{AttemptPhase, JobStatus, Settings, Timestamp};
 use onelane_actors::ports::GlmCall;
+use onelane_core::model::{AttemptPhase, JobStatus, Settings, Timestamp};
 
 use crate::history::History;
 use crate::ledger::Ledger;

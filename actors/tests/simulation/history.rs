@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use onelane_actors::model::{HoldScope, Settings, Timestamp};
+use onelane_core::model::{HoldScope, Settings, Timestamp};
 
 use crate::gate::SENDING_MS;
 

@@ -3,15 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId, JobStatus,
-    LaneRule, LaneState, Phase, Timestamp, UsageKey, UsageRow, code,
-};
-use onelane_actors::policy::transition::{
-    Applied, Happening, Next, Refusal, Settlement, Transition, next_phase,
-};
 use onelane_actors::ports::Store;
 use onelane_actors::testing::MemoryStore;
+use onelane_core::life::{Applied, Happening, Next, Refusal, Settlement, Transition, next_phase};
+use onelane_core::model::{
+    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId, JobStatus,
+    LaneRule, Phase, SchedulerState, Timestamp, UsageKey, UsageRow, code,
+};
 
 use crate::history::{Act, History};
 use crate::order;
@@ -29,7 +27,7 @@ pub(crate) struct Known {
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) jobs: BTreeMap<JobId, Known>,
-    pub(crate) lane: LaneState,
+    pub(crate) lane: SchedulerState,
     pub(crate) breaker: BreakerSnapshot,
     pub(crate) calls: BTreeMap<(JobId, AttemptNo), CallRecord>,
     pub(crate) usage: BTreeMap<UsageKey, UsageRow>,
@@ -65,13 +63,13 @@ impl Ledger {
     pub(crate) fn apply(
         &mut self,
         change: &Transition,
-        verdict: &Result<Applied, Refusal>,
+        decision: &Result<Applied, Refusal>,
         store: &MemoryStore,
         history: &History,
         tally: &mut Tally,
         now: Timestamp,
     ) -> Checked {
-        let applied = match verdict {
+        let applied = match decision {
             Ok(applied) => applied,
             Err(refusal) => return self.refused(change, refusal),
         };
@@ -282,7 +280,7 @@ impl Ledger {
                 let holds = account.filter(|hold| hold.until.is_none_or(|until| until > reset));
                 let outweighed = account
                     .filter(|_| holds.is_none())
-                    .is_some_and(|hold| hold.kind > onelane_actors::model::HoldKind::Quota);
+                    .is_some_and(|hold| hold.kind > onelane_core::model::HoldKind::Quota);
                 if outweighed {
                     return Ok(());
                 }
@@ -304,7 +302,7 @@ impl Ledger {
     /// The lanes' state changes: every hold that ends does so by its rule.
     fn lane_becomes(
         &mut self,
-        new: &LaneState,
+        new: &SchedulerState,
         history: &History,
         tally: &mut Tally,
         now: Timestamp,
@@ -382,7 +380,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         Transition::Settle(settlement) => match settlement.next {
             Next::Completed { .. } => Happening::Complete,
             Next::Retry { .. } => Happening::Retry,
-            Next::SetAside { .. } => Happening::SetAside,
+            Next::Parked { .. } => Happening::Parked,
             Next::Failed { .. } => Happening::Fail,
             Next::Cancelled => Happening::Cancel,
         },

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use onelane_actors::model::{
-    BreakerState, HoldKind, Job, JobId, LaneState, OrderSettings, Phase, Settings, Timestamp,
+use onelane_core::model::{
+    BreakerState, HoldKind, Job, JobId, OrderSettings, Phase, SchedulerState, Settings, Timestamp,
 };
 
 use crate::history::History;
@@ -116,7 +116,7 @@ fn fits(
 }
 
 /// The model that a model's jobs are sent to.
-fn target<'a>(model: &'a str, state: &LaneState, settings: &'a Settings) -> Option<&'a str> {
+fn target<'a>(model: &'a str, state: &SchedulerState, settings: &'a Settings) -> Option<&'a str> {
     let held = |model: &str| state.models.get(model)?.hold.as_ref();
     let Some(hold) = held(model) else {
         return Some(model);

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::model::{
-    AlertBook, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId, Usage, UsageRow, code,
-};
-use onelane_actors::policy::delivery::{DueDeliveries, DueQuery};
-use onelane_actors::policy::transition::Transition;
 use onelane_actors::ports::{
-    CallFilter, CallPage, DeliveriesOver, DeliveryFilter, DeliveryPage, Glm, GlmAnswer, GlmCall,
-    GlmFuture, GlmOutcome, JobFilter, JobPage, JobRecord, OverQuery, Recovered, StatusCounts,
-    Store, StoreError, TaskFuture, TaskOutcome, UsageFilter, Verdicts,
+    CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, Glm, GlmAnswer,
+    GlmCall, GlmFuture, GlmOutcome, JobFilter, JobPage, JobRecord, OverQuery, Recovered,
+    StatusCounts, Store, StoreError, TaskFuture, TaskOutcome, UsageFilter,
 };
 use onelane_actors::testing::sample;
+use onelane_core::life::Transition;
+use onelane_core::model::{
+    AlertBook, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId, Usage, UsageRow, code,
+};
+use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -42,26 +42,26 @@ impl Disk {
 
     /// Makes the changes one by one, so that each can be checked against what was there before it.
     /// Nobody else is at the disk meanwhile.
-    fn apply(&self, batch: &[Transition]) -> Result<Verdicts, StoreError> {
+    fn apply(&self, batch: &[Transition]) -> Result<Decisions, StoreError> {
         let mut state = self.sim.lock();
         let now = state.now();
-        let mut verdicts = Vec::with_capacity(batch.len());
+        let mut decisions = Vec::with_capacity(batch.len());
         for change in batch {
-            let verdict = self.sim.store.commit(std::slice::from_ref(change))?;
-            let Some(verdict) = verdict.into_iter().next() else {
-                unreachable!("every change has its verdict")
+            let decision = self.sim.store.commit(std::slice::from_ref(change))?;
+            let Some(decision) = decision.into_iter().next() else {
+                unreachable!("every change has its decision")
             };
             let state = &mut *state;
             state.detail(|| {
                 format!(
                     "disk: {} {}",
                     told(change),
-                    if verdict.is_ok() { "" } else { "refused" }
+                    if decision.is_ok() { "" } else { "refused" }
                 )
             });
             let checked = state.ledger.apply(
                 change,
-                &verdict,
+                &decision,
                 &self.sim.store,
                 &state.history,
                 &mut state.tally,
@@ -71,10 +71,10 @@ impl Disk {
                 state.violated(what);
                 self.sim.over.notify_one();
             }
-            verdicts.push(verdict);
+            decisions.push(decision);
         }
         state.tally.commits += 1;
-        Ok(verdicts)
+        Ok(decisions)
     }
 
     fn is_alive(&self) -> bool {
@@ -126,7 +126,7 @@ fn broken() -> StoreError {
 }
 
 impl Store for Disk {
-    fn commit(&self, batch: &[Transition]) -> Result<Verdicts, StoreError> {
+    fn commit(&self, batch: &[Transition]) -> Result<Decisions, StoreError> {
         if !self.is_alive() || *self.failed() {
             return Err(broken());
         }
@@ -136,9 +136,9 @@ impl Store for Disk {
         }
         match self.fate() {
             None => {
-                let verdicts = self.apply(batch)?;
+                let decisions = self.apply(batch)?;
                 self.sim.at(Place::AfterCommit);
-                Ok(verdicts)
+                Ok(decisions)
             }
             Some(fate) => {
                 *self.failed() = true;

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onelane_actors::model::{
+use onelane_actors::ports::GlmCall;
+use onelane_core::model::{
     AttemptNo, Failure, FailureClass, JobId, Request, Timestamp, Usage, code,
 };
-use onelane_actors::ports::GlmCall;
 
 use crate::dice::Dice;
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onelane_actors::model::{JobId, Settings, Timestamp};
 use onelane_actors::ports::{Clock, GlmCall};
 use onelane_actors::testing::{MemoryStore, SimClock, sample};
+use onelane_core::model::{JobId, Settings, Timestamp};
 use tokio::sync::Notify;
 
 use crate::dice::Dice;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::model::{HoldScope, JobId, OnInterrupted, Phase, Settings, Submission};
 use onelane_actors::testing::SeededIds;
+use onelane_core::model::{HoldScope, JobId, OnInterrupted, Phase, Settings, Submission};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
@@ -171,9 +171,10 @@ impl Driver {
             }
             self.steps -= 1;
             if self.dice.one_in(25) {
-                let patience = Duration::from_millis(self.dice.between(0, 20_000));
-                sim.lock().note(|| format!("shut down within {patience:?}"));
-                let drained = client.shut_down(patience).await;
+                let retry_policy = Duration::from_millis(self.dice.between(0, 20_000));
+                sim.lock()
+                    .note(|| format!("shut down within {retry_policy:?}"));
+                let drained = client.shut_down(retry_policy).await;
                 let _ = ended.await;
                 if drained {
                     left_by_a_shutdown(sim);
@@ -244,7 +245,8 @@ impl Driver {
                 }
             }
             20..22 => {
-                let ended = |phase| matches!(phase, Phase::Failed | Phase::Cancelled | Phase::Held);
+                let ended =
+                    |phase| matches!(phase, Phase::Failed | Phase::Cancelled | Phase::Parked);
                 if let Some(job) = self.some_job(&sim, ended) {
                     tokio::spawn(async move { to.requeue(job).await });
                 }
@@ -431,7 +433,7 @@ impl Driver {
         let held: Vec<JobId> = {
             let state = client.sim.lock();
             let jobs = state.ledger.jobs.values();
-            jobs.filter(|known| known.job.phase() == Phase::Held)
+            jobs.filter(|known| known.job.phase() == Phase::Parked)
                 .map(|known| known.job.id)
                 .collect()
         };

@@ -1,9 +1,7 @@
 //! The admin routes: exact paths, names and answers.
 
-use onelane_actors::model::{
-    Currency, Day, FailureClass, JobStatus, Timestamp, UsageKey, UsageRow,
-};
 use onelane_actors::ports::{JobFilter, MoreFilter, UsageFilter};
+use onelane_core::model::{Currency, Day, FailureClass, JobStatus, Timestamp, UsageKey, UsageRow};
 use serde_json::json;
 
 use super::{Running, sample};
@@ -111,7 +109,7 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
     let api = Running::start().await;
     api.lane.with(|state| state.jobs.push(sample::failed(1)));
     let reply = api
-        .get("/api/admin/glm/queue?status=failed&limit=5&userId=u&model=m&cursor=9&contentId=c&errorCode=1234&errorClass=overload&setAside=false\
+        .get("/api/admin/glm/queue?status=failed&limit=5&userId=u&model=m&cursor=9&contentId=c&errorCode=1234&errorClass=overload&parked=false\
               &createdFrom=2026-11-23T08:00:00Z&createdBefore=2026-11-24T00:00:00%2B08:00\
               &priorityMin=-5&priorityMax=5&ids=0199a000-0000-7000-8000-000000000001,\
               0199a000-0000-7000-8000-000000000002")
@@ -130,7 +128,7 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
             content_id: Some("c".to_owned()),
             error_code: Some("1234".to_owned()),
             error_class: Some(FailureClass::Overload),
-            set_aside: Some(false),
+            parked: Some(false),
             created_from: Some(sample::NOW),
             created_before: Timestamp::parse_rfc3339("2026-11-23T16:00:00Z"),
             priority_min: Some(-5),
@@ -141,7 +139,7 @@ async fn the_queue_is_a_page_with_its_total_and_the_next_cursor() {
     assert_eq!(page, Some((filter, Some(9), 5)));
     for query in [
         "errorClass=bad",
-        "setAside=yes",
+        "parked=yes",
         "contentId=",
         "createdFrom=noon",
         "priorityMin=1.5",

@@ -1,7 +1,7 @@
 //! The routes by which an operator steers a running lane: exact paths, names and answers.
 
-use onelane_actors::model::{AttemptNo, Cost, Currency, Hold, HoldKind, HoldScope};
 use onelane_actors::ports::JobFilter;
+use onelane_core::model::{AttemptNo, Cost, Currency, Hold, HoldKind, HoldScope};
 use serde_json::json;
 
 use super::{Running, sample};

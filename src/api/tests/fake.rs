@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::ready;
-use onelane_actors::model::{
-    AlertBook, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallRecord, Delivery, DeliveryId,
-    HoldScope, JobId, JobStatus, Settings, Standing, Timestamp, UsageRow,
-};
 use onelane_actors::ports::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, JobFilter, JobPage, JobRecord, UsageFilter,
 };
 use onelane_actors::testing::MemoryStore;
+use onelane_core::model::{
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, BreakerState, BudgetStatus, CallRecord,
+    Delivery, DeliveryId, HoldScope, JobId, JobStatus, Settings, Timestamp, UsageRow,
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) drain: Option<Option<String>>,
     pub(super) resumed: bool,
     pub(super) breaker: BreakerSnapshot,
-    pub(super) holds: Vec<(HoldScope, onelane_actors::model::Hold)>,
+    pub(super) holds: Vec<(HoldScope, onelane_core::model::Hold)>,
     /// Changes of many jobs: which verb, which jobs, whether dry.
     pub(super) bulks: Vec<(String, Selection, bool)>,
     pub(super) call_filter: Option<CallFilter>,
@@ -399,7 +399,7 @@ impl Lane for FakeLane {
         }))
     }
 
-    fn budgets(&self) -> Answer<'_, Vec<Standing>> {
+    fn budgets(&self) -> Answer<'_, Vec<BudgetStatus>> {
         now(Ok(Vec::new()))
     }
 

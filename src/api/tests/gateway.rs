@@ -1,6 +1,6 @@
 //! The routes for OpenAI and GLM SDKs: submit, wait, answer verbatim.
 
-use onelane_actors::model::JobStatus;
+use onelane_core::model::JobStatus;
 use serde_json::json;
 
 use super::{Reply, Running, sample};

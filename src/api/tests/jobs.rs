@@ -41,7 +41,7 @@ async fn the_same_key_gives_the_same_job_where_it_has_got_to() {
     };
     assert_eq!(send().await.json()["created"], true);
     api.lane.with(|state| {
-        state.jobs[0].job.status = onelane_actors::model::JobStatus::Completed;
+        state.jobs[0].job.status = onelane_core::model::JobStatus::Completed;
     });
     let again = send().await;
     assert_eq!(again.status, 202);
@@ -107,7 +107,7 @@ async fn a_refusal_of_the_lane_has_its_status() {
     check(unknown, 422, "unknown-dependency").await;
     let ended = Error::DependencyEnded {
         job_id: sample::id(9),
-        status: onelane_actors::model::JobStatus::Failed,
+        status: onelane_core::model::JobStatus::Failed,
     };
     check(ended, 409, "dependency-ended").await;
 }

@@ -1,8 +1,8 @@
 //! The call log by its fields, and everything as lines.
 
-use onelane_actors::model::{CallOutcome, Timestamp};
 use onelane_actors::ports::{CallFilter, Store as _};
 use onelane_actors::testing::sample as rows;
+use onelane_core::model::{CallOutcome, Timestamp};
 
 use super::{Running, sample};
 

@@ -1,6 +1,6 @@
 //! Prices, estimates and refusals for want of a price.
 
-use onelane_actors::model::{Currency, UnpricedModel};
+use onelane_core::model::{Currency, UnpricedModel};
 use serde_json::json;
 
 use super::Running;

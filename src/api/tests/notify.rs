@@ -1,11 +1,11 @@
 //! The routes about alerts and webhooks: exact paths, names and answers.
 
-use onelane_actors::model::{
+use onelane_actors::ports::DeliveryFilter;
+use onelane_core::model::{
     Alert, AlertKey, DeliveryId, DeliveryStatus, HeldKey, HoldKind, HoldScope, HookEndpoint,
     Notice, Target, Try, WHOLE_SHARE,
 };
-use onelane_actors::policy::delivery::made;
-use onelane_actors::ports::DeliveryFilter;
+use onelane_core::notify::delivery::made;
 use serde_json::json;
 
 use super::{Running, sample};

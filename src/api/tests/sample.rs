@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use onelane_actors::model::{
+use onelane_actors::ports::{JobRecord, StatusCounts};
+use onelane_actors::samples::{EstimateError, Estimates};
+use onelane_core::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, DeliveryCounts, Failure,
     FailureClass, Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
 };
-use onelane_actors::ports::{JobRecord, StatusCounts};
-use onelane_actors::samples::{EstimateError, Estimates};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -54,7 +54,7 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
             after: Vec::new(),
             waits_for: Vec::new(),
             has_dependents: false,
-            set_aside: None,
+            parked: None,
             on_interrupted: None,
             callback_url: None,
             task: None,
@@ -165,7 +165,7 @@ pub(in crate::api) fn metrics() -> Metrics {
             max_concurrency: 1,
             ready: 2,
             waiting: 3,
-            parked: 0,
+            dormant: 0,
             over_budget: 0,
             shortage: None,
             lanes: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onelane_actors::model::{JobStatus, Secret};
+use onelane_core::model::{JobStatus, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -1,6 +1,6 @@
 //! Attempts that may have been billed, and what was found out about them.
 
-use onelane_actors::model::{Billing, CallOutcome, CallRecord, Currency, JobId, Timestamp};
+use onelane_core::model::{Billing, CallOutcome, CallRecord, Currency, JobId, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

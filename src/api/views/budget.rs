@@ -1,6 +1,6 @@
 //! How budgets stand, as clients see it.
 
-use onelane_actors::model::{Cost, Limit, OverBudget, Period, Standing, Timestamp};
+use onelane_core::model::{BudgetStatus, Cost, Limit, OverBudget, Period, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -11,7 +11,7 @@ use super::{decimal, rfc3339};
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct StandingView<'a> {
     budget: &'a str,
-    /// Whose share it is, where each or one has it.
+    /// BudgetScope share it is, where each or one has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,7 +34,7 @@ pub(in crate::api) struct StandingView<'a> {
 }
 
 impl<'a> StandingView<'a> {
-    pub(in crate::api) fn new(standing: &'a Standing) -> Self {
+    pub(in crate::api) fn new(standing: &'a BudgetStatus) -> Self {
         let (unit, number): (_, Box<dyn Fn(u64) -> Box<RawValue>>) = match standing.limit {
             Limit::Money(Cost { currency, .. }) => (
                 currency.code(),

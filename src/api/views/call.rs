@@ -1,6 +1,6 @@
 //! `GLMCallLog`: one attempt as clients see it.
 
-use onelane_actors::model::{CallOutcome, CallRecord, Currency, JobId, Timestamp, Usage};
+use onelane_core::model::{CallOutcome, CallRecord, Currency, JobId, Timestamp, Usage};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
@@ -152,7 +152,7 @@ impl<'a> CallView<'a> {
 
 #[cfg(test)]
 mod tests {
-    use onelane_actors::model::Request;
+    use onelane_core::model::Request;
     use serde_json::json;
 
     use super::*;

@@ -1,6 +1,6 @@
 //! A delivery as an operator sees it.
 
-use onelane_actors::model::{Delivery, JobId, Notice, Target, Timestamp};
+use onelane_core::model::{Delivery, JobId, Notice, Target, Timestamp};
 use reqwest::Url;
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! What jobs may come to, as clients see it.
 
-use onelane_actors::model::Currency;
+use onelane_core::model::Currency;
 use serde::Serialize;
 use serde_json::value::RawValue;
 

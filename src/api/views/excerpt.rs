@@ -1,7 +1,7 @@
 //! The human-readable text of a request and of an answer, and previews of it.
 
-use onelane_actors::model::Request;
 use onelane_actors::ports::JobRecord;
+use onelane_core::model::Request;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use onelane_actors::model::{
-    AttemptPhase, Failure, FailureClass, JobId, OnInterrupted, Request, SetAside, Timestamp,
-};
 use onelane_actors::ports::JobRecord;
+use onelane_core::model::{
+    AttemptPhase, Failure, FailureClass, JobId, OnInterrupted, Parked, Request, Timestamp,
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -97,7 +97,7 @@ pub(crate) struct JobView<'a> {
     #[serde(skip_serializing_if = "<[JobId]>::is_empty")]
     waits_for: &'a [JobId],
     #[serde(skip_serializing_if = "Option::is_none")]
-    set_aside: Option<SetAsideView>,
+    parked: Option<SetAsideView>,
     /// Why it waits, if it is for more than its turn; only in the whole job.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting_for: Option<&'a str>,
@@ -140,7 +140,7 @@ impl<'a> JobView<'a> {
                 excerpt.answer.as_deref(),
             ),
         };
-        let sent = |open: &onelane_actors::model::OpenAttempt| open.phase == AttemptPhase::Started;
+        let sent = |open: &onelane_core::model::OpenAttempt| open.phase == AttemptPhase::Started;
         Self {
             id: job.id,
             user_id: &job.user_id,
@@ -169,7 +169,7 @@ impl<'a> JobView<'a> {
             throttles: job.throttles,
             after: &job.after,
             waits_for: &job.waits_for,
-            set_aside: job.set_aside.as_ref().map(SetAsideView::new),
+            parked: job.parked.as_ref().map(SetAsideView::new),
             unpriced: job.unpriced,
             on_interrupted: job.on_interrupted,
             callback_url: job
@@ -210,10 +210,10 @@ struct SetAsideView {
 }
 
 impl SetAsideView {
-    const fn new(set_aside: &SetAside) -> Self {
+    const fn new(parked: &Parked) -> Self {
         Self {
-            since: set_aside.since,
-            attempt: set_aside.attempt.0,
+            since: parked.since,
+            attempt: parked.attempt.0,
         }
     }
 }
@@ -303,9 +303,9 @@ mod tests {
         job.unpriced = true;
         job.on_interrupted = Some(OnInterrupted::Hold);
         job.run_at = Some(sample::NOW);
-        job.set_aside = Some(SetAside {
+        job.parked = Some(Parked {
             since: sample::NOW,
-            attempt: onelane_actors::model::AttemptNo(2),
+            attempt: onelane_core::model::AttemptNo(2),
         });
         let view = view(&record, Some(0));
         assert_eq!(view["after"], json!([sample::id(1), sample::id(2)]));
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(view["onInterrupted"], "hold");
         assert_eq!(view["runAt"], "2026-11-23T08:00:00.000Z");
         assert_eq!(
-            view["setAside"],
+            view["parked"],
             json!({"since": "2026-11-23T08:00:00.000Z", "attempt": 2})
         );
     }

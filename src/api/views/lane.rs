@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::model::{
+use onelane_actors::samples::{EstimateError, Estimates};
+use onelane_core::model::{
     BreakerSnapshot, Hold, HoldKind, HoldScope, JobStatus, LearntLimit, Pause, Timestamp,
 };
-use onelane_actors::samples::{EstimateError, Estimates};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -13,7 +13,7 @@ use super::call::UsageView;
 use super::{CallView, CostView, rfc3339, rfc3339_option};
 use crate::orchestrator::{LaneDetail, LaneStatus, Metrics, ModelDetail};
 use crate::webhooks::AlertView;
-use onelane_actors::model::{AlertBook, AlertKey, DeliveryCounts};
+use onelane_core::model::{AlertBook, AlertKey, DeliveryCounts};
 
 /// The answer of `GET /api/admin/glm/metrics`.
 #[derive(Debug, Serialize)]
@@ -179,7 +179,7 @@ struct LaneView<'a> {
     ready: u64,
     waiting: u64,
     /// Jobs that wait for other jobs or for somebody's word.
-    parked: u64,
+    dormant: u64,
     /// Of those the ones that wait for room in a budget, and why one of them does.
     over_budget: u64,
     shortage: Option<&'a str>,
@@ -202,7 +202,7 @@ impl<'a> LaneView<'a> {
             max_concurrency: lane.max_concurrency,
             ready: lane.ready,
             waiting: lane.waiting,
-            parked: lane.parked,
+            dormant: lane.dormant,
             over_budget: lane.over_budget,
             shortage: lane.shortage.as_deref(),
             lanes: lane.lanes.iter().map(LaneDetailView::new).collect(),
@@ -433,12 +433,12 @@ mod tests {
             overloads: 2,
         }];
         metrics.lane.holds = vec![(HoldScope::Model("glm-5".to_owned()), hold)];
-        metrics.lane.parked = 6;
+        metrics.lane.dormant = 6;
         metrics.lane.drained = true;
         let view = serde_json::to_value(MetricsView::new(&metrics, Vec::new())).unwrap();
         let lane = &view["lane"];
         assert_eq!(
-            (&lane["parked"], &lane["drained"]),
+            (&lane["dormant"], &lane["drained"]),
             (&json!(6), &json!(true))
         );
         assert_eq!(

@@ -21,7 +21,7 @@ pub(crate) use excerpt::Excerpt;
 pub(crate) use job::{JobView, Shown};
 pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
 
-use onelane_actors::model::{Cost, Timestamp};
+use onelane_core::model::{Cost, Timestamp};
 use serde::Serializer;
 use serde_json::value::RawValue;
 

@@ -1,6 +1,6 @@
 //! The prices that a call was charged by.
 
-use onelane_actors::model::{Cost, Nanos, PriceUsed};
+use onelane_core::model::{Cost, Nanos, PriceUsed};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

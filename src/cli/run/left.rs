@@ -72,7 +72,7 @@ pub(super) fn waits_for_operator(hold: &Hold) -> bool {
 /// Jobs that can't go on, by what keeps them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Left {
-    set_aside: u64,
+    parked: u64,
     held: u64,
     after_others: u64,
 }
@@ -81,7 +81,7 @@ impl Left {
     /// Counts a job that can't go on; `false` for one that can.
     fn count(&mut self, job: &Job, held: &Held<'_>, settings: &Settings) -> bool {
         let count = match job.phase() {
-            Phase::Held => &mut self.set_aside,
+            Phase::Parked => &mut self.parked,
             Phase::Blocked => &mut self.after_others,
             _ if held.stops(&job.model, settings) => &mut self.held,
             _ => return false,
@@ -92,13 +92,13 @@ impl Left {
 
     fn standstill(&self, held: &Held<'_>) -> Option<Standstill> {
         let (mut reasons, mut helps) = (Vec::new(), Vec::new());
-        if self.set_aside > 0 {
+        if self.parked > 0 {
             reasons.push(format!(
                 "{} set aside: a call was interrupted and may have been billed",
-                jobs(self.set_aside)
+                jobs(self.parked)
             ));
             helps.push(
-                "see GET /api/admin/glm/queue?setAside=true and maybe-billed of a running `onelane \
+                "see GET /api/admin/glm/queue?parked=true and maybe-billed of a running `onelane \
                  serve`, then POST /api/admin/glm/retry/ID or cancel/ID for each job"
                     .to_owned(),
             );
@@ -138,7 +138,7 @@ fn jobs(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use onelane::model::{AttemptNo, SetAside, Timestamp};
+    use onelane::model::{AttemptNo, Parked, Timestamp};
     use onelane_actors::testing::sample;
 
     use super::*;
@@ -160,9 +160,9 @@ mod tests {
         }
     }
 
-    fn set_aside() -> Job {
+    fn parked() -> Job {
         Job {
-            set_aside: Some(SetAside {
+            parked: Some(Parked {
                 since: Timestamp::default(),
                 attempt: AttemptNo(1),
             }),
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn jobs_that_are_set_aside_and_those_behind_them_need_an_operator() {
-        let (reason, help) = stuck_of(&[set_aside(), after_another()], None).unwrap();
+        let (reason, help) = stuck_of(&[parked(), after_another()], None).unwrap();
         assert!(reason.starts_with("1 job is set aside"), "{reason}");
         assert!(reason.ends_with("1 job is to run after such"), "{reason}");
         assert!(help.contains("maybe-billed"), "{help}");
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn one_job_that_can_go_on_is_enough() {
-        assert_eq!(stuck_of(&[set_aside(), job("glm-5")], None), None);
+        assert_eq!(stuck_of(&[parked(), job("glm-5")], None), None);
         let model = HoldScope::Model("glm-4.7".to_owned());
         assert_eq!(
             stuck_of(&[job("glm-4.7"), job("glm-5")], Some(&model)),

@@ -29,7 +29,7 @@ struct Kept {
 
 /// What a line that is there already is to this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum BudgetStatus {
     /// A result of this input.
     Ours,
     /// A real result of this input, in a simulated run: done, and not to be touched.
@@ -40,7 +40,7 @@ enum Standing {
     Foreign,
 }
 
-impl Standing {
+impl BudgetStatus {
     fn of(written: Source, run: Source) -> Self {
         match (written.is_same_input(run), written.mode, run.mode) {
             (false, _, _) => Self::Foreign,
@@ -175,7 +175,7 @@ impl Results {
         }
         let (source, kept) = (self.source, &self.kept);
         let file = rewrite(&self.path, |id, written| {
-            let ours = Standing::of(id.source, source) == Standing::Ours;
+            let ours = BudgetStatus::of(id.source, source) == BudgetStatus::Ours;
             match kept.get(&id.line).filter(|_| ours) {
                 // Another's, or written just now.
                 None => true,
@@ -199,21 +199,21 @@ impl Results {
             let written = line.written()?;
             let id = line.id(&written)?;
             let answered = written.response.is_some();
-            match Standing::of(id.source, self.source) {
-                Standing::Ours if answered => {
+            match BudgetStatus::of(id.source, self.source) {
+                BudgetStatus::Ours if answered => {
                     let label = written.custom_id.unwrap_or_default();
                     let again = self.kept.insert(id.line, Kept { label, now: None });
                     to_drop |= again.is_some();
                 }
-                Standing::Ours => {
+                BudgetStatus::Ours => {
                     self.told.insert(id.line);
                     to_drop = true;
                 }
-                Standing::Real if answered => {
+                BudgetStatus::Real if answered => {
                     self.real.insert(id.line);
                 }
-                Standing::Fake => to_drop = true,
-                Standing::Real | Standing::Foreign => {}
+                BudgetStatus::Fake => to_drop = true,
+                BudgetStatus::Real | BudgetStatus::Foreign => {}
             }
         }
         if lines.torn {
@@ -225,10 +225,10 @@ impl Results {
             let source = self.source;
             let mut seen = HashSet::new();
             let file = rewrite(&self.path, |id, written| {
-                match Standing::of(id.source, source) {
-                    Standing::Ours => written.response.is_some() && seen.insert(id.line),
-                    Standing::Fake => false,
-                    Standing::Real | Standing::Foreign => true,
+                match BudgetStatus::of(id.source, source) {
+                    BudgetStatus::Ours => written.response.is_some() && seen.insert(id.line),
+                    BudgetStatus::Fake => false,
+                    BudgetStatus::Real | BudgetStatus::Foreign => true,
                 }
             })?;
             self.sink = Sink::File(file);
@@ -247,12 +247,12 @@ mod tests {
     use serde_json::value::RawValue;
 
     /// A results file in a directory of its own.
-    struct Bench {
+    struct JudgeContext {
         dir: tempfile::TempDir,
         source: Source,
     }
 
-    impl Bench {
+    impl JudgeContext {
         fn new() -> Self {
             Self {
                 dir: tempfile::tempdir().unwrap(),
@@ -351,14 +351,14 @@ mod tests {
 
     #[test]
     fn a_file_that_nothing_was_written_to_is_not_made() {
-        let bench = Bench::new();
+        let bench = JudgeContext::new();
         bench.open().finish().unwrap();
         assert!(!bench.path().exists());
     }
 
     #[test]
     fn an_answered_line_is_done_in_the_next_run_and_a_failed_one_is_not() {
-        let bench = Bench::new();
+        let bench = JudgeContext::new();
         let mut first = bench.open();
         bench.answer(&mut first, "a", "line-1");
         bench.error(&mut first, "b", "line-2");
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_torn_last_line_is_cut_off_wherever_the_kill_struck() {
-        let bench = Bench::new();
+        let bench = JudgeContext::new();
         let mut first = bench.open();
         bench.answer(&mut first, "a", "line-1");
         bench.answer(&mut first, "b", "line-2");
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_file_of_something_else_is_refused_and_left_as_it_is() {
-        let bench = Bench::new();
+        let bench = JudgeContext::new();
         for foreign in [
             "notes\n",
             "notes without an end",
@@ -419,8 +419,8 @@ mod tests {
 
     #[test]
     fn results_of_another_input_are_left_alone() {
-        let bench = Bench::new();
-        let mut other = Bench::new();
+        let bench = JudgeContext::new();
+        let mut other = JudgeContext::new();
         other.source = Source::of(Path::new("other.jsonl"), Mode::Real);
         let mut results = Results::open(&bench.path(), other.source).unwrap();
         other.answer(&mut results, "a", "theirs");
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn lines_that_left_the_input_leave_the_results_and_moved_ones_get_their_number() {
-        let bench = Bench::new();
+        let bench = JudgeContext::new();
         let mut first = bench.open();
         bench.answer(&mut first, "gone", "line-1");
         bench.answer(&mut first, "stays", "line-2");
@@ -467,7 +467,7 @@ mod tests {
 
     #[test]
     fn a_simulated_answer_gives_way_to_a_real_one() {
-        let mut bench = Bench::new();
+        let mut bench = JudgeContext::new();
         bench.mode(Mode::Simulated);
         let mut simulated = bench.open();
         bench.answer(&mut simulated, "a", "fake");
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn two_runs_do_not_share_a_results_file() {
-        let bench = Bench::new();
+        let bench = JudgeContext::new();
         let mut first = bench.open();
         bench.answer(&mut first, "a", "line-1");
         let Err(error) = Results::open(&bench.path(), bench.source) else {
@@ -505,7 +505,7 @@ mod tests {
 
     #[test]
     fn a_device_is_written_and_never_read() {
-        let bench = Bench::new();
+        let bench = JudgeContext::new();
         let mut results = Results::open(Path::new("/dev/null"), bench.source).unwrap();
         bench.answer(&mut results, "a", "line-1");
         results.finish().unwrap();

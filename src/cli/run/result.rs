@@ -167,7 +167,7 @@ mod tests {
             after: Vec::new(),
             waits_for: Vec::new(),
             has_dependents: false,
-            set_aside: None,
+            parked: None,
             on_interrupted: None,
             callback_url: None,
             task: None,

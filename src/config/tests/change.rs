@@ -1,7 +1,7 @@
 //! A change made while running: what was read can be sent back, what is wrong is named, what is
 //! stored survives, and a flag still wins.
 
-use onelane_actors::model::{
+use onelane_core::model::{
     BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride, Secret, Settings,
 };
 use proptest::prelude::*;

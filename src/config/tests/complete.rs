@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use onelane_actors::model::setting::{Field, Kind, Setting};
-use onelane_actors::model::{BreakerRule, FailureClass, JobRule, LaneRule};
+use onelane_core::model::setting::{Field, Kind, Setting};
+use onelane_core::model::{BreakerRule, FailureClass, JobRule, LaneRule};
 
 use crate::config::schema::LEAVES;
 use crate::config::{Config, Loader};

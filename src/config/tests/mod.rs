@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use onelane_actors::model::Timestamp;
+use onelane_core::model::Timestamp;
 use tempfile::TempDir;
 
 use super::{Loaded, Loader};

@@ -1,6 +1,6 @@
 //! Guards: what is refused of alerts and webhooks, and that no secret of a receiver shows.
 
-use onelane_actors::model::{Currency, HoldKind, Secret};
+use onelane_core::model::{Currency, HoldKind, Secret};
 
 use super::Place;
 use crate::config::{Config, EndpointSection, Loaded};

@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use onelane_actors::model::setting::{Field, Group, KeyPath, Kind, Secrets, Setting as _, spelled};
 use onelane_actors::section;
+use onelane_core::model::setting::{Field, Group, KeyPath, Kind, Secrets, Setting as _, spelled};
 use serde_json::{Value, json};
 
 use crate::config::json_schema::{json_schema, of_leaves};

@@ -1,7 +1,7 @@
 //! The table of failures in force is what the lane goes by, and everybody can see what is shipped and
 //! what an operator said.
 
-use onelane_actors::model::{Failure, FailureClass};
+use onelane_core::model::{Failure, FailureClass};
 use serde_json::{Value, json};
 
 use super::{Place, moment};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use onelane_actors::model::{Currency, Secret, Settings};
+use onelane_core::model::{Currency, Secret, Settings};
 use serde_json::{Value, json};
 
 use super::{Place, moment};

@@ -1,7 +1,7 @@
 //! Guards: a price that changes unnoticed, and a tier that is charged a token too early or too late. All
 //! that is expected here was worked out from the published pages, not by this program.
 
-use onelane_actors::model::{Currency, Usage};
+use onelane_core::model::{Currency, Usage};
 
 use crate::config::prices::{Shipped, table};
 

@@ -1,7 +1,7 @@
 //! The shipped lists are complete and exact; every expected cost here was worked out by hand.
 
-use onelane_actors::model::setting::Setting as _;
-use onelane_actors::model::{Currency, Usage};
+use onelane_core::model::setting::Setting as _;
+use onelane_core::model::{Currency, Usage};
 use serde_json::{Value, json};
 
 use super::Place;

@@ -1,6 +1,6 @@
 //! What retention asks of the tables: the oldest rows, and that some go.
 
-use onelane_actors::policy::prune::{Bodies, Finished, Logged, Past, Shelf};
+use onelane_core::retention::{Bodies, Finished, FinishedKind, Finishes, Logged};
 use redb::ReadableTableMetadata as _;
 
 use super::Transaction;
@@ -8,27 +8,27 @@ use crate::model::{CallRecord, Job, JobId};
 use crate::store::error::{Fault, Result};
 use crate::store::{past, schema};
 
-impl Past for Transaction<'_> {
+impl Finishes for Transaction<'_> {
     type Error = Fault;
 
-    fn finished_count(&mut self, shelf: Shelf) -> Result<u64> {
+    fn finished_count(&mut self, kind: FinishedKind) -> Result<u64> {
         self.write_changed()?;
-        Ok(self.shelf(shelf)?.len()?)
+        Ok(self.kind(kind)?.len()?)
     }
 
     fn finished(
         &mut self,
-        shelf: Shelf,
+        kind: FinishedKind,
         bodies: Bodies,
         after: Option<Finished>,
         limit: usize,
     ) -> Result<Vec<Finished>> {
         self.write_changed()?;
-        past::places(self.shelf(shelf)?, bodies, after, limit)
+        retention::places(self.kind(kind)?, bodies, after, limit)
     }
 
     fn finished_job(&mut self, id: JobId) -> Result<Option<Job>> {
-        past::finished_job(self.jobs.open()?, id)
+        retention::finished_job(self.jobs.open()?, id)
     }
 
     fn call_count(&mut self) -> Result<u64> {
@@ -37,7 +37,7 @@ impl Past for Transaction<'_> {
     }
 
     fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<Logged>> {
-        past::log_after(self.calls.open()?, seq, limit)
+        retention::log_after(self.calls.open()?, seq, limit)
     }
 }
 
@@ -49,17 +49,17 @@ impl Transaction<'_> {
         };
         let open = self.billing_open.open()?;
         let by_job = self.calls_by_job.open()?;
-        let bonds = past::bonds(open, by_job, self.deliveries_open.open()?, job.id)?;
-        if let Some(shelf) = Shelf::of(job, bonds) {
-            self.shelf(shelf)?.insert(&key, job.id.as_bytes())?;
+        let bonds = retention::bonds(open, by_job, self.deliveries_open.open()?, job.id)?;
+        if let Some(kind) = FinishedKind::of(job, bonds) {
+            self.kind(kind)?.insert(&key, job.id.as_bytes())?;
         }
         Ok(())
     }
 
     /// Takes a job from where it stood.
     pub(super) fn unshelve(&mut self, key: &[u8; 17]) -> Result<()> {
-        for shelf in Shelf::ALL {
-            self.shelf(shelf)?.remove(key)?;
+        for kind in FinishedKind::ALL {
+            self.kind(kind)?.remove(key)?;
         }
         Ok(())
     }

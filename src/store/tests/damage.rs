@@ -26,7 +26,7 @@ fn a_good_file() -> &'static [u8] {
                 sample::insert_after(n + 200, &[n + 100]),
                 sample::insert(n + 300),
                 sample::start(n + 300),
-                sample::set_aside(n + 300, 1),
+                sample::parked(n + 300, 1),
             ];
             store.commit(&life).unwrap();
         }
@@ -60,7 +60,7 @@ fn use_it(bytes: Vec<u8>) -> Result<(), StoreError> {
     };
     store.calls(&unresolved, None, 1_000)?;
     let mut aside = JobFilter::default();
-    aside.more.set_aside = Some(true);
+    aside.more.parked = Some(true);
     store.jobs(&aside, None, 1_000)?;
     aside.more.ids = Some(vec![job_id(301), job_id(302)]);
     store.jobs(&aside, None, 1_000)?;

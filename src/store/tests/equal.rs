@@ -1,17 +1,17 @@
 //! The store in memory and the store on disk are one store: whatever is asked of both, in whatever
 //! order, they answer alike.
 
-use onelane_actors::model::{
+use onelane_core::model::{
     AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallOutcome,
-    FailureClass, LaneCondition, LaneState, Notice, Reserve, SlotId, Timestamp,
+    FailureClass, LaneCondition, Notice, Reserve, SchedulerState, SlotId, Timestamp,
 };
 use std::collections::BTreeSet;
 
-use onelane_actors::policy::delivery::{DeliveryChange, DueQuery, TryOutcome};
-use onelane_actors::policy::prune::{Cut, PruneCursor};
-use onelane_actors::policy::transition::Next;
 use onelane_actors::ports::MoreFilter;
 use onelane_actors::testing::{MemoryStore, sample};
+use onelane_core::life::Next;
+use onelane_core::notify::delivery::{DeliveryChange, DueQuery, TryOutcome};
+use onelane_core::retention::{Cutoff, PruneCursor};
 use proptest::prelude::*;
 
 use super::disk::Disk;
@@ -37,7 +37,7 @@ enum Step {
     Complete(u64, Attempt),
     /// The next is due, and whether the call was maybe billed.
     Retry(u64, Attempt, Option<u32>, bool),
-    SetAside(u64, Attempt),
+    Parked(u64, Attempt),
     /// Whether it was billed.
     Billing(u64, Attempt, bool),
     FailCall(u64, Attempt),
@@ -58,11 +58,11 @@ enum Step {
     Forget(u64),
     Alerts(u8),
     /// Which calls, jobs, failed jobs and bodies go: by age in days, by number; how many rows a step looks at.
-    Prune(Cuts, Cuts, Cuts, Option<u64>, usize),
+    Prune(Cutoffs, Cutoffs, Cutoffs, Option<u64>, usize),
 }
 
 /// By age in days, and by number.
-type Cuts = (Option<u64>, Option<u64>);
+type Cutoffs = (Option<u64>, Option<u64>);
 
 /// One more than the highest job.
 const JOBS: u64 = 8;
@@ -97,7 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (n(), any::<bool>()).prop_map(|(n, fallback)| Step::Start(n, fallback)),
         1 => n().prop_map(Step::Resume),
         1 => (n(), attempt()).prop_map(|(n, a)| Step::Task(n, a)),
-        2 => (n(), attempt()).prop_map(|(n, a)| Step::SetAside(n, a)),
+        2 => (n(), attempt()).prop_map(|(n, a)| Step::Parked(n, a)),
         2 => (n(), attempt(), any::<bool>()).prop_map(|(n, a, b)| Step::Billing(n, a, b)),
         3 => (n(), attempt()).prop_map(|(n, a)| Step::Complete(n, a)),
         2 => (n(), attempt(), any::<Option<u32>>(), any::<bool>())
@@ -125,7 +125,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn cuts() -> impl Strategy<Value = Cuts> {
+fn cuts() -> impl Strategy<Value = Cutoffs> {
     let age = prop::option::of(0..4_u64);
     (age, prop::option::weighted(0.3, 0..6_u64))
 }
@@ -137,7 +137,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => Just(Step::Complete as fn(u64, Attempt) -> Step),
         2 => Just(Step::FailCall as fn(u64, Attempt) -> Step),
         1 => Just(Step::CancelCall as fn(u64, Attempt) -> Step),
-        1 => Just(Step::SetAside as fn(u64, Attempt) -> Step),
+        1 => Just(Step::Parked as fn(u64, Attempt) -> Step),
     ];
     prop_oneof![
         6 => step().prop_map(|step| vec![step]),
@@ -259,9 +259,9 @@ impl Step {
                 },
                 doubt,
             ),
-            Self::SetAside(n, attempt) => {
+            Self::Parked(n, attempt) => {
                 let interruptions = 1;
-                let next = Next::SetAside {
+                let next = Next::Parked {
                     failure,
                     interruptions,
                 };
@@ -324,7 +324,7 @@ impl Step {
             }
             Self::Prune(calls, jobs, failed, bodies, rows_max) => {
                 let day = |days: u64| sample::START.plus_ms(days * 86_400_000);
-                let cut = |(age, most): Cuts| Cut {
+                let cut = |(age, most): Cutoffs| Cutoff {
                     before: age.map(day),
                     most,
                     settled: day(2),
@@ -395,8 +395,8 @@ fn batch_of(steps: &[Step], store: &MemoryStore) -> Vec<Transition> {
     batch
 }
 
-fn lane(throttle_level: u32) -> LaneState {
-    LaneState {
+fn lane(throttle_level: u32) -> SchedulerState {
+    SchedulerState {
         in_doubt: throttle_level % 2 == 1,
         lanes: [(
             "default".to_owned(),
@@ -406,7 +406,7 @@ fn lane(throttle_level: u32) -> LaneState {
             },
         )]
         .into(),
-        ..LaneState::default()
+        ..SchedulerState::default()
     }
 }
 
@@ -434,11 +434,11 @@ fn all_more() -> [MoreFilter; 6] {
             ..any()
         },
         MoreFilter {
-            set_aside: Some(true),
+            parked: Some(true),
             ..any()
         },
         MoreFilter {
-            set_aside: Some(false),
+            parked: Some(false),
             priority_min: Some(1),
             ..any()
         },

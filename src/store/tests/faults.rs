@@ -3,8 +3,8 @@
 
 use std::io::ErrorKind;
 
-use onelane_actors::policy::prune::{Cut, PruneCursor};
 use onelane_actors::testing::sample;
+use onelane_core::retention::{Cutoff, PruneCursor};
 use proptest::prelude::*;
 
 use super::disk::Disk;
@@ -41,22 +41,22 @@ fn batch(n: u64) -> Vec<Transition> {
     ];
     if n > 1 {
         batch.push(sample::start(n + 99));
-        batch.push(sample::set_aside(n + 99, 1));
+        batch.push(sample::parked(n + 99, 1));
     }
     batch
 }
 
 fn prune() -> Transition {
     Transition::Prune(Box::new(Prune {
-        jobs: Cut {
+        jobs: Cutoff {
             before: Some(sample::START),
-            ..Cut::default()
+            ..Cutoff::default()
         },
-        calls: Cut {
+        calls: Cutoff {
             most: Some(4),
-            ..Cut::default()
+            ..Cutoff::default()
         },
-        failed: Cut::default(),
+        failed: Cutoff::default(),
         bodies_before: Some(sample::START.plus_ms(1_001)),
         rows_max: 100,
         bytes_max: u64::MAX,

@@ -3,8 +3,8 @@
 
 use std::io::ErrorKind;
 
-use onelane_actors::policy::delivery::{DeliveryChange, TryOutcome};
 use onelane_actors::testing::sample;
+use onelane_core::notify::delivery::{DeliveryChange, TryOutcome};
 use proptest::prelude::*;
 use redb::{Key, ReadableTable as _, TableDefinition, TableHandle, Value, WriteTransaction};
 
@@ -161,8 +161,8 @@ fn a_store_of_version_1_is_migrated_once_and_works() {
             at: sample::START,
         },
     ];
-    let verdicts = store.commit(&batch).unwrap();
-    assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+    let decisions = store.commit(&batch).unwrap();
+    assert!(decisions.iter().all(Result::is_ok), "{decisions:?}");
     assert_consistent(&store);
 }
 

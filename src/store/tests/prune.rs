@@ -4,19 +4,19 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use onelane_actors::policy::prune::{Cut, PruneCursor, Pruned, Unreadable};
-use onelane_actors::policy::transition::Applied;
 use onelane_actors::testing::sample;
+use onelane_core::life::Applied;
+use onelane_core::retention::{Cutoff, PruneCursor, Pruned, Unreadable};
 
 use super::disk::Disk;
 use super::*;
 use crate::model::limits;
 
 fn step(before: Timestamp) -> Prune {
-    let cut = Cut {
+    let cut = Cutoff {
         before: Some(before),
         now: before,
-        ..Cut::default()
+        ..Cutoff::default()
     };
     Prune {
         calls: cut,
@@ -30,8 +30,8 @@ fn step(before: Timestamp) -> Prune {
 }
 
 fn prune(store: &impl Store, step: Prune) -> Pruned {
-    let verdicts = store.commit(&[Transition::Prune(Box::new(step))]);
-    match verdicts.unwrap().remove(0) {
+    let decisions = store.commit(&[Transition::Prune(Box::new(step))]);
+    match decisions.unwrap().remove(0) {
         Ok(Applied::Pruned(pruned)) => pruned,
         other => panic!("a pruning, not {other:?}"),
     }
@@ -120,7 +120,7 @@ fn a_store_of_version_3_knows_afterwards_what_may_go() {
         sample::fail(5, 1),
         sample::insert(6),
         sample::start(6),
-        sample::set_aside(6, 1),
+        sample::parked(6, 1),
         cancel(6),
     ];
     store.commit(&more).unwrap();

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
-use onelane_actors::testing::sample::START;
+use onelane_core::testing::sample::START;
 
 use super::*;
 

@@ -54,20 +54,20 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
     for id in [&unsaid, &held] {
         let job = daemon.job(id);
         assert_eq!(job["status"], "pending");
-        assert_eq!(job["setAside"]["attempt"], 1);
-        assert!(job["setAside"]["since"].is_string(), "{job}");
+        assert_eq!(job["parked"]["attempt"], 1);
+        assert!(job["parked"]["since"].is_string(), "{job}");
         assert_eq!(job["attempts"][0]["outcome"], "interrupted");
         assert_eq!(job["attempts"][0]["maybeBilled"], true);
     }
-    assert_eq!(daemon.count("setAside=true"), 2);
+    assert_eq!(daemon.count("parked=true"), 2);
     assert_eq!(
-        daemon.count("setAside=false&status=pending"),
+        daemon.count("parked=false&status=pending"),
         2,
         "those behind"
     );
     let metrics = daemon.get("/api/admin/glm/metrics");
     assert_eq!(
-        (&metrics["lane"]["parked"], &metrics["maybeBilled"]),
+        (&metrics["lane"]["dormant"], &metrics["maybeBilled"]),
         (&json!(4), &json!(4))
     );
     daemon.stop();
@@ -83,12 +83,12 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
         .noting(&[
             "2 jobs are set aside: a call was interrupted and may have been billed",
             "2 jobs are to run after such",
-            "help: see GET /api/admin/glm/queue?setAside=true and maybe-billed",
+            "help: see GET /api/admin/glm/queue?parked=true and maybe-billed",
         ]);
     assert_eq!(simulator.stats().calls, 5);
 
     let daemon = Daemon::start(&place, &simulator);
-    assert_eq!(daemon.count("setAside=true"), 2);
+    assert_eq!(daemon.count("parked=true"), 2);
     let nothing = json!({});
     daemon.post(&format!("/api/admin/glm/cancel/{held}"), &nothing, 200);
     for id in [&held, &with_it] {
@@ -98,13 +98,10 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
         daemon.post(&format!("/api/admin/glm/retry/{id}"), &nothing, 200);
         let job = daemon.ended(id);
         assert_eq!(job["status"], "completed");
-        assert_eq!(
-            (&job["attemptCount"], job.get("setAside")),
-            (&json!(2), None)
-        );
+        assert_eq!((&job["attemptCount"], job.get("parked")), (&json!(2), None));
     }
     assert_eq!(daemon.ended(&behind)["status"], "completed");
-    assert_eq!(daemon.count("setAside=true"), 0);
+    assert_eq!(daemon.count("parked=true"), 0);
     daemon.stop();
     assert_eq!(simulator.calls_of_prompt("held"), 1);
     let left = place.store("onelane.redb");

@@ -283,7 +283,7 @@ fn a_run_says_which_of_its_lines_wait_for_somebodys_word() {
         &format!("{done} of 3 lines done, {doubtful} not done"),
     ]);
     let daemon = Daemon::start(&place, &simulator);
-    let all = json!({"filter": {"setAside": true}});
+    let all = json!({"filter": {"parked": true}});
     let count = daemon.post("/api/admin/glm/retry", &all, 200)["count"].clone();
     assert_eq!(count, doubtful);
     until("they are done", || daemon.count("status=completed") == 3);

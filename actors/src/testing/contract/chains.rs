@@ -1,7 +1,7 @@
 //! Jobs that run after other jobs.
 
 use super::*;
-use crate::model::{FailureClass, JobId, Phase, code};
+use onelane_core::model::{FailureClass, JobId, Phase, code};
 
 fn chain(applied: &Applied) -> (&Job, Vec<JobId>) {
     match applied {
@@ -10,10 +10,10 @@ fn chain(applied: &Applied) -> (&Job, Vec<JobId>) {
     }
 }
 
-fn parked(store: &impl Store) -> Vec<JobId> {
+fn dormant(store: &impl Store) -> Vec<JobId> {
     let waiting = store.recover().unwrap().waiting;
-    let parked = waiting.iter().filter(|entry| entry.parked);
-    parked.map(|entry| entry.id).collect()
+    let dormant = waiting.iter().filter(|entry| entry.dormant);
+    dormant.map(|entry| entry.id).collect()
 }
 
 fn waits_for(store: &impl Store, n: u64) -> Vec<JobId> {
@@ -27,7 +27,7 @@ pub fn a_job_waits_for_all_that_it_runs_after<S: Store>(open: Open<'_, S>) {
     let applied = done(&store, &[sample::insert_after(3, &[2, 1, 2])]);
     assert!(matches!(&applied[0], Applied::Inserted(job) if job.phase() == Phase::Blocked));
     assert_eq!(waits_for(&store, 3), [2, 1].map(job_id));
-    assert_eq!(parked(&store), [job_id(3)]);
+    assert_eq!(dormant(&store), [job_id(3)]);
     let applied = done(&store, &[sample::start(1), sample::complete(1, 1)]);
     // Not free yet: there is nothing to tell.
     assert!(matches!(&applied[1], Applied::Job(_)), "{applied:?}");
@@ -35,7 +35,7 @@ pub fn a_job_waits_for_all_that_it_runs_after<S: Store>(open: Open<'_, S>) {
     drop(store);
 
     let store = open();
-    assert_eq!(parked(&store), [job_id(3)]);
+    assert_eq!(dormant(&store), [job_id(3)]);
     let applied = done(&store, &[sample::start(2), sample::complete(2, 1)]);
     let Applied::Chain { job: ended, others } = &applied[1] else {
         panic!("{applied:?}")
@@ -44,10 +44,10 @@ pub fn a_job_waits_for_all_that_it_runs_after<S: Store>(open: Open<'_, S>) {
     assert_eq!(format!("{others:?}"), format!("{:?}", [job(&store, 3)]));
     assert_eq!(others[0].phase(), Phase::Waiting);
     assert_eq!(others[0].after, [2, 1, 2].map(job_id));
-    assert!(parked(&store).is_empty());
+    assert!(dormant(&store).is_empty());
     drop(store);
     let store = open();
-    assert!(parked(&store).is_empty());
+    assert!(dormant(&store).is_empty());
     done(&store, &[sample::start(3), sample::complete(3, 1)]);
 }
 
@@ -58,7 +58,7 @@ pub fn a_job_after_completed_ones_is_free_at_once<S: Store>(open: Open<'_, S>) {
     done(&store, &[sample::start(1), sample::complete(1, 1)]);
     done(&store, &[sample::insert_after(3, &[1])]);
     done(&store, &[sample::insert_after(4, &[1, 2])]);
-    assert_eq!(parked(&store), [job_id(4)]);
+    assert_eq!(dormant(&store), [job_id(4)]);
     assert_eq!(job(&store, 3).phase(), Phase::Waiting);
     assert_eq!(waits_for(&store, 4), [job_id(2)]);
     done(&store, &[sample::start(3), sample::complete(3, 1)]);
@@ -102,7 +102,7 @@ pub fn a_job_after_what_will_not_be_completed_is_refused<S: Store>(open: Open<'_
 /// A batch may hold a chain and its end.
 pub fn jobs_of_one_batch_may_run_after_each_other<S: Store>(open: Open<'_, S>) {
     let store = open();
-    let verdicts = commit(
+    let decisions = commit(
         &store,
         &[
             sample::insert_after(2, &[1]),
@@ -116,12 +116,12 @@ pub fn jobs_of_one_batch_may_run_after_each_other<S: Store>(open: Open<'_, S>) {
             sample::fail(3, 1),
         ],
     );
-    let too_early = verdicts[0].as_ref().unwrap_err();
+    let too_early = decisions[0].as_ref().unwrap_err();
     assert_eq!(*too_early, Refusal::NoSuchDependency(job_id(1)));
-    let blocked = verdicts[4].as_ref().unwrap_err();
+    let blocked = decisions[4].as_ref().unwrap_err();
     assert_eq!(*blocked, Refusal::WrongStatus(JobStatus::Pending));
-    assert_eq!(chain(verdicts[6].as_ref().unwrap()).1, [job_id(3)]);
-    assert_eq!(chain(verdicts[8].as_ref().unwrap()).1, [job_id(4)]);
+    assert_eq!(chain(decisions[6].as_ref().unwrap()).1, [job_id(3)]);
+    assert_eq!(chain(decisions[8].as_ref().unwrap()).1, [job_id(4)]);
     drop(store);
     let store = open();
     let counts = store.counts().unwrap();
@@ -159,7 +159,7 @@ pub fn who_waits_ends_with_what_it_waits_for<S: Store>(open: Open<'_, S>) {
     assert_eq!(error.code, code::DEPENDENCY);
     assert!(error.message.contains(&job_id(2).to_string()), "{error:?}");
     assert_eq!(job(&store, 7).status, JobStatus::Cancelled);
-    assert_eq!(parked(&store), [job_id(6)]);
+    assert_eq!(dormant(&store), [job_id(6)]);
 
     let applied = done(&store, &[cancel(8)]);
     assert_eq!(chain(&applied[0]).1, [job_id(6)]);
@@ -194,7 +194,7 @@ pub fn a_job_that_waits_for_others_is_not_sent<S: Store>(open: Open<'_, S>) {
     }
     done(&store, &[reprioritise(2, 9)]);
     let entry = store.recover().unwrap().waiting.remove(1);
-    assert!(entry.parked);
+    assert!(entry.dormant);
     assert_eq!(entry.priority, 9);
     done(&store, &[cancel(2)]);
     let applied = done(&store, &[sample::start(1), sample::complete(1, 1)]);
@@ -233,7 +233,7 @@ pub fn a_chain_goes_back_in_line_from_its_beginning<S: Store>(open: Open<'_, S>)
     let store = open();
     let applied = done(&store, &[requeue(3)]);
     assert!(matches!(&applied[0], Applied::Job(job) if job.phase() == Phase::Blocked));
-    assert_eq!(parked(&store), [2, 3].map(job_id));
+    assert_eq!(dormant(&store), [2, 3].map(job_id));
     let applied = done(&store, &[sample::start(1), sample::complete(1, 2)]);
     assert_eq!(chain(&applied[1]).1, [job_id(2)]);
     let applied = done(&store, &[sample::start(2), sample::complete(2, 1)]);
@@ -263,10 +263,10 @@ pub fn a_long_chain_and_a_wide_one_end_in_one_transaction<S: Store>(open: Open<'
         .map(|n| sample::insert_after(JOBS + n, &[base]))
         .collect();
     done(&store, &wide);
-    assert_eq!(parked(&store).len() as u64, JOBS - 1);
+    assert_eq!(dormant(&store).len() as u64, JOBS - 1);
     let applied = done(&store, &[sample::start(base), sample::complete(base, 1)]);
     let in_order: Vec<JobId> = numbers().map(|n| job_id(JOBS + n)).collect();
     assert_eq!(chain(&applied[1]).1, in_order);
-    assert!(parked(&store).is_empty());
+    assert!(dormant(&store).is_empty());
     assert_eq!(store.counts().unwrap().pending, JOBS - 1);
 }

@@ -1,7 +1,7 @@
 //! Attempts of which nobody knows what became: set aside, taken up again, billed or not.
 
 use super::*;
-use crate::model::{AsyncTask, Billing, CallRecord, Phase, SlotId, Usage};
+use onelane_core::model::{AsyncTask, Billing, CallRecord, Phase, SlotId, Usage};
 
 fn task(n: u64, attempt: u32, id: &str) -> Transition {
     Transition::Task {
@@ -79,21 +79,21 @@ pub fn a_job_set_aside_waits_for_somebodys_word<S: Store>(open: Open<'_, S>) {
     done(&store, &[1, 2, 4].map(sample::insert));
     done(&store, &[sample::insert_after(3, &[1])]);
     done(&store, &[sample::start(1), sample::retry(1, 1, None)]);
-    let applied = done(&store, &[sample::start(1), sample::set_aside(1, 2)]);
+    let applied = done(&store, &[sample::start(1), sample::parked(1, 2)]);
     let Applied::Job(held) = &applied[1] else {
         panic!("{applied:?}")
     };
-    assert_eq!(held.phase(), Phase::Held);
-    let aside = held.set_aside.as_ref().unwrap();
+    assert_eq!(held.phase(), Phase::Parked);
+    let aside = held.parked.as_ref().unwrap();
     assert_eq!(aside.attempt, AttemptNo(2));
-    done(&store, &[sample::stage(2), sample::set_aside(2, 1)]);
+    done(&store, &[sample::stage(2), sample::parked(2, 1)]);
     drop(store);
 
     let store = open();
     let waiting = store.recover().unwrap().waiting;
-    let parked: Vec<_> = waiting.iter().map(|e| (e.id, e.parked)).collect();
+    let dormant: Vec<_> = waiting.iter().map(|e| (e.id, e.dormant)).collect();
     let want = [(1, true), (2, true), (4, false), (3, true)];
-    assert_eq!(parked, want.map(|(n, parked)| (job_id(n), parked)));
+    assert_eq!(dormant, want.map(|(n, dormant)| (job_id(n), dormant)));
     assert_eq!(store.counts().unwrap().pending, 4);
     for sent in [sample::stage(1), sample::start(1)] {
         let refusal = refused(&store, sent);
@@ -106,7 +106,7 @@ pub fn a_job_set_aside_waits_for_somebodys_word<S: Store>(open: Open<'_, S>) {
     let applied = done(&store, &[sample::start(1), sample::complete(1, 3)]);
     assert!(matches!(&applied[1], Applied::Chain { others, .. } if others[0].id == job_id(3)));
     done(&store, &[cancel(2)]);
-    assert_eq!(job(&store, 2).set_aside, None);
+    assert_eq!(job(&store, 2).parked, None);
     assert_eq!(unresolved(&store), [(2, 1), (1, 2)]);
 }
 
@@ -228,7 +228,7 @@ pub fn what_was_billed_is_found_out_once<S: Store>(open: Open<'_, S>) {
 /// An attempt that ends in doubt can be settled in the same batch, and a second time it can't.
 pub fn billing_is_found_in_the_batch_that_logs_the_call<S: Store>(open: Open<'_, S>) {
     let store = open();
-    let verdicts = commit(
+    let decisions = commit(
         &store,
         &[
             sample::insert(1),
@@ -241,9 +241,9 @@ pub fn billing_is_found_in_the_batch_that_logs_the_call<S: Store>(open: Open<'_,
             sample::complete(1, 2),
         ],
     );
-    assert_eq!(*verdicts[2].as_ref().unwrap_err(), Refusal::NotFound);
+    assert_eq!(*decisions[2].as_ref().unwrap_err(), Refusal::NotFound);
     let twice = Refusal::BillingSettled(AttemptNo(1));
-    assert_eq!(*verdicts[5].as_ref().unwrap_err(), twice);
+    assert_eq!(*decisions[5].as_ref().unwrap_err(), twice);
     assert!(unresolved(&store).is_empty());
     drop(store);
     let store = open();

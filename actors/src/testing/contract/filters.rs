@@ -1,8 +1,8 @@
 //! Lists narrowed by what is in a job's own row alone, and the recent calls.
 
 use super::*;
-use crate::model::{Failure, FailureClass, limits};
 use crate::ports::MoreFilter;
+use onelane_core::model::{Failure, FailureClass, limits};
 
 fn narrowed(more: MoreFilter) -> JobFilter {
     JobFilter {
@@ -25,7 +25,7 @@ fn a_varied_store(store: &impl Store) {
     }
     done(store, &[sample::start(1), sample::fail(1, 1)]);
     done(store, &[sample::start(2), sample::retry(2, 1, None)]);
-    done(store, &[sample::start(3), sample::set_aside(3, 1)]);
+    done(store, &[sample::start(3), sample::parked(3, 1)]);
     let refused = Failure::new(FailureClass::RequestFatal, "1301", "no");
     let next = Next::Failed { failure: refused };
     let settlement = sample::settle(4, 1, next);
@@ -109,7 +109,7 @@ pub fn a_list_of_jobs_is_narrowed_by_every_field<S: Store>(open: Open<'_, S>) {
     check(class(FailureClass::ServerTransient), &[3, 2, 1]);
     check(class(FailureClass::Throttle), &[]);
     let aside = |aside| MoreFilter {
-        set_aside: Some(aside),
+        parked: Some(aside),
         ..any()
     };
     check(aside(true), &[3]);
@@ -170,7 +170,7 @@ pub fn a_list_of_jobs_by_id_is_as_any_other<S: Store>(open: Open<'_, S>) {
     };
     check(&store, &of(None, None, failed), &[1]);
     let waiting = MoreFilter {
-        set_aside: Some(false),
+        parked: Some(false),
         ..MoreFilter::default()
     };
     check(&store, &of(pending, None, waiting.clone()), &[7, 2]);

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::model::{
+use crate::ports::OverQuery;
+use onelane_core::model::{
     AlertBook, AlertKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, HeldKey, HoldScope,
     HookEndpoint, Notice, Receiver, Target,
 };
-use crate::policy::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
-use crate::ports::OverQuery;
-use crate::testing::sample::START;
+use onelane_core::notify::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
+use onelane_core::testing::sample::START;
 
 const URL: &str = "https://example.com/hook";
 
@@ -75,12 +75,12 @@ fn all(store: &impl Store) -> Vec<Delivery> {
 fn query(now: Timestamp) -> DueQuery {
     let lines = ["a", "b"].map(|name| {
         let receiver = Receiver::Endpoint(name.to_owned());
-        [receiver.outlet(), receiver.outlet_by_hand()]
+        [receiver.destination(), receiver.destination_by_hand()]
     });
     let lines = lines.into_iter().flatten();
     DueQuery {
         now,
-        room: lines.map(|outlet| (outlet, 10)).collect(),
+        room: lines.map(|destination| (destination, 10)).collect(),
         each_host: 2,
         hosts: 10,
         limit: 10,
@@ -276,7 +276,7 @@ pub fn a_long_line_hides_no_other<S: Store>(open: Open<'_, S>) {
     };
     let host = |name: &str| Receiver::Host(name.to_owned());
     let mut query = query(START);
-    query.room = BTreeMap::from([(Receiver::Endpoint("a".to_owned()).outlet(), 1)]);
+    query.room = BTreeMap::from([(Receiver::Endpoint("a".to_owned()).destination(), 1)]);
     let endpoint = Receiver::Endpoint("a".to_owned());
     let (first, second) = (host("example.com"), host("other.example.com"));
     let all = [
@@ -286,7 +286,7 @@ pub fn a_long_line_hides_no_other<S: Store>(open: Open<'_, S>) {
         second.clone(),
     ];
     assert_eq!(hosts(&query), all);
-    query.room.insert(first.outlet(), 0);
+    query.room.insert(first.destination(), 0);
     assert_eq!(hosts(&query), [endpoint.clone(), second]);
     query.hosts = 0;
     assert_eq!(hosts(&query), [endpoint]);

@@ -1,16 +1,16 @@
 //! Retention: what goes, what stays whatever is asked, and that the sums stay as they are.
 
 use super::*;
-use crate::policy::prune::{Cut, Prune, PruneCursor, Pruned};
+use onelane_core::retention::{Cutoff, Prune, PruneCursor, Pruned};
 
 const HOUR_MS: u64 = 3_600_000;
 
 /// A step that takes nothing and looks at everything.
 pub(super) fn nothing() -> Prune {
     Prune {
-        calls: Cut::default(),
-        jobs: Cut::default(),
-        failed: Cut::default(),
+        calls: Cutoff::default(),
+        jobs: Cutoff::default(),
+        failed: Cutoff::default(),
         bodies_before: None,
         rows_max: 1_000,
         bytes_max: u64::MAX,
@@ -22,19 +22,19 @@ pub(super) fn hour(hours: u64) -> Timestamp {
     sample::START.plus_ms(hours * HOUR_MS)
 }
 
-pub(super) fn before(moment: Timestamp) -> Cut {
-    Cut {
+pub(super) fn before(moment: Timestamp) -> Cutoff {
+    Cutoff {
         before: Some(moment),
-        ..Cut::default()
+        ..Cutoff::default()
     }
 }
 
-pub(super) fn most(rows: u64) -> Cut {
-    Cut {
+pub(super) fn most(rows: u64) -> Cutoff {
+    Cutoff {
         most: Some(rows),
         settled: hour(99),
         now: hour(99),
-        ..Cut::default()
+        ..Cutoff::default()
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn jobs_left(store: &impl Store) -> Vec<u64> {
 /// The jobs of the calls that are in the log, oldest call first.
 pub(super) fn calls_left(store: &impl Store) -> Vec<u64> {
     let page = store.calls(&CallFilter::default(), None, 100).unwrap();
-    let number = |call: &crate::model::CallRecord| u64::from(call.job_id.as_bytes()[15]);
+    let number = |call: &onelane_core::model::CallRecord| u64::from(call.job_id.as_bytes()[15]);
     page.calls.iter().rev().map(number).collect()
 }
 
@@ -123,7 +123,7 @@ pub fn finished_jobs_are_pruned_by_number<S: Store>(open: Open<'_, S>) {
     assert_eq!(prune(&store, step(most(2))).jobs, 2);
     assert_eq!(jobs_left(&store), [3, 4, 5, 6], "what waits is not counted");
     let settled = hour(3);
-    let just_ended = Cut { settled, ..most(1) };
+    let just_ended = Cutoff { settled, ..most(1) };
     assert_eq!(prune(&store, step(just_ended)).jobs, 0);
     assert_eq!(prune(&store, step(most(1))).jobs, 1);
     assert_eq!(jobs_left(&store), [4, 5, 6]);
@@ -213,7 +213,7 @@ pub fn what_is_not_over_is_never_pruned<S: Store>(open: Open<'_, S>) {
     done(&store, &[sample::start(2), sample::stage(3)]);
     done(&store, &[sample::insert_after(6, &[1])]);
     // Maybe billed, and given up.
-    done(&store, &[sample::start(4), sample::set_aside(4, 1)]);
+    done(&store, &[sample::start(4), sample::parked(4, 1)]);
     done(&store, &[cancel(4)]);
     // Put back in line: not over any more.
     done(&store, &[sample::start(5), sample::fail(5, 1), requeue(5)]);
@@ -247,7 +247,7 @@ pub fn a_pruning_goes_on_where_its_last_step_ended<S: Store>(open: Open<'_, S>) 
     // Two that stay, in front of all others.
     for n in [1, 2] {
         done(&store, &[sample::insert(n), sample::start(n)]);
-        done(&store, &[sample::set_aside(n, 1), cancel(n)]);
+        done(&store, &[sample::parked(n, 1), cancel(n)]);
     }
     for n in 3..=9 {
         done(&store, &life(n));
@@ -307,12 +307,12 @@ pub fn a_pruning_takes_its_place_in_a_batch<S: Store>(open: Open<'_, S>) {
         ..nothing()
     }));
     let batch = [insert, start, complete, step, requeue(1), sample::insert(3)];
-    let verdicts = commit(&store, &batch);
-    let Ok(Applied::Pruned(pruned)) = &verdicts[3] else {
-        panic!("{verdicts:?}")
+    let decisions = commit(&store, &batch);
+    let Ok(Applied::Pruned(pruned)) = &decisions[3] else {
+        panic!("{decisions:?}")
     };
     assert_eq!((pruned.jobs, pruned.calls), (2, 2));
-    assert_eq!(*verdicts[4].as_ref().unwrap_err(), Refusal::NotFound);
+    assert_eq!(*decisions[4].as_ref().unwrap_err(), Refusal::NotFound);
     drop(store);
     let store = open();
     assert_eq!(jobs_left(&store), [3]);

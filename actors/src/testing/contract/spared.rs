@@ -3,9 +3,9 @@
 
 use super::prune::{before, calls_left, hour, jobs_left, life, most, nothing, prune};
 use super::*;
-use crate::model::DeliveryId;
-use crate::policy::delivery::{DeliveryChange, TryOutcome};
-use crate::policy::prune::{Cut, Prune, Pruned};
+use onelane_core::model::DeliveryId;
+use onelane_core::notify::delivery::{DeliveryChange, TryOutcome};
+use onelane_core::retention::{Cutoff, Prune, Pruned};
 
 /// A failed job waits to be retried: it goes, whole, by its own age and number.
 pub fn failed_jobs_have_a_retention_of_their_own<S: Store>(open: Open<'_, S>) {
@@ -53,7 +53,7 @@ pub fn what_may_not_go_is_not_counted<S: Store>(open: Open<'_, S>) {
         done(&store, &[sample::insert(n), sample::start(n)]);
         let (at, job_id) = (hour(n), job_id(n));
         let cancel = Transition::Cancel { job_id, at };
-        done(&store, &[sample::set_aside(n, 1), cancel]);
+        done(&store, &[sample::parked(n, 1), cancel]);
     }
     let step = Prune {
         jobs: most(2),
@@ -148,7 +148,7 @@ pub fn a_clock_that_was_ahead_stops_no_pruning<S: Store>(open: Open<'_, S>) {
         done(&store, &[insert, start, complete]);
     }
     let mut by_age = Prune {
-        calls: Cut {
+        calls: Cutoff {
             now: hour(99),
             ..before(hour(4))
         },
@@ -168,8 +168,8 @@ pub fn a_clock_that_was_ahead_stops_no_pruning<S: Store>(open: Open<'_, S>) {
     assert_eq!(calls_left(&store), [2, 4, 6]);
     let settled = hour(4);
     let by_number = |calls| Prune {
-        calls: Cut { settled, ..calls },
-        jobs: Cut { settled, ..calls },
+        calls: Cutoff { settled, ..calls },
+        jobs: Cutoff { settled, ..calls },
         ..nothing()
     };
     let pruned = prune(&store, by_number(most(1)));

@@ -1,0 +1,639 @@
+//! What a failure means: for the job, for what has to stop, for the breaker. The rules are data
+//! ([`crate::model::Rule`]); here they become moments and numbers.
+
+pub mod breaker;
+pub mod conclude;
+pub mod retry;
+
+use crate::model::{
+    AttemptNo, BreakerRule, Failure, FailureClass, Hold, HoldKind, Job, JobRule, LaneCondition,
+    LaneRule, ModelCondition, OnInterrupted, Settings, Timestamp, code,
+};
+
+/// What happens to the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEffect {
+    /// It fails for good.
+    Fail,
+    /// It goes back to its place in line.
+    Retry {
+        /// Not before this moment; `None`: as soon as nothing stops it.
+        at: Option<Timestamp>,
+        /// Whether it uses up one of its retries.
+        counted: bool,
+        /// Whether it counts among its throttle answers.
+        throttled: bool,
+    },
+    /// It waits until somebody has looked at it.
+    Parked,
+}
+
+/// What has to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaneEffect {
+    /// Nothing.
+    GoOn,
+    /// The lane, after a throttle answer.
+    CoolDown {
+        /// For how long.
+        hold: Hold,
+        /// The next one is longer.
+        new: bool,
+    },
+    /// The lane, for a while: GLM may still count a call that timed out.
+    Rest(Hold),
+    /// The model.
+    HoldModel {
+        /// For how long.
+        hold: Hold,
+        /// The next one is longer.
+        new: bool,
+    },
+    /// Everything.
+    HoldAccount(Hold),
+}
+
+/// What the breaker hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BreakerEffect {
+    /// The service works.
+    Success,
+    /// The service does not work.
+    Failure {
+        /// It must open at once.
+        at_once: bool,
+    },
+    /// This says nothing about the service.
+    Ignore,
+}
+
+/// The three answers, and the failure as the operator's words for its code make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The failure to record.
+    pub failure: Failure,
+    /// For the job.
+    pub job: JobEffect,
+    /// For the lane.
+    pub lane: LaneEffect,
+    /// For the breaker.
+    pub breaker: BreakerEffect,
+}
+
+/// What is known beside the failure.
+#[derive(Debug, Clone, Copy)]
+pub struct JudgeContext<'a> {
+    /// The settings in force.
+    pub settings: &'a Settings,
+    /// The lane that the call went through.
+    pub lane: &'a LaneCondition,
+    /// The model that it went to.
+    pub model: &'a ModelCondition,
+    /// Whether the lane has just lowered its own concurrency for the throttling: then the throttling
+    /// was its own doing, and its cool-down does not grow.
+    pub eased: bool,
+    /// When the call was sent: what was sent before the last answer of its kind says nothing new.
+    pub sent_at: Timestamp,
+    /// Whether another model would serve the job while the one that it was sent to is held.
+    pub has_fallback: bool,
+    /// For the jitter.
+    pub seed: u64,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Added to a stated reset, in milliseconds: clocks differ.
+const RESET_GRACE_MS: u64 = 3_000;
+/// How long a quota hold without a stated end lasts before the lane tries again, in milliseconds.
+const QUOTA_UNKNOWN_MS: u64 = 15 * 60 * 1_000;
+
+/// Judges a failure of `job`'s call.
+#[must_use]
+pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
+    let JudgeContext { settings, now, .. } = *on;
+    let (class, rule) = settings.decide(failure);
+    let mut failure = Failure {
+        class,
+        ..failure.clone()
+    };
+    let mut job_effect = match rule.job {
+        // Nothing would stop it from being called again at once, for ever.
+        JobRule::Keep if rule.lane == LaneRule::GoOn => {
+            let after = failure.retry_after_ms;
+            let ms = retry::backoff_ms(&settings.retry, job.throttles, after, on.seed);
+            JobEffect::Retry {
+                at: Some(now.plus_ms(ms)),
+                counted: false,
+                throttled: true,
+            }
+        }
+        JobRule::Keep => JobEffect::Retry {
+            at: None,
+            counted: false,
+            throttled: rule.lane == LaneRule::CoolDown,
+        },
+        // Another model serves it: that costs no retry.
+        JobRule::Retry if rule.lane == LaneRule::HoldModel && on.has_fallback => JobEffect::Retry {
+            at: None,
+            counted: false,
+            throttled: false,
+        },
+        JobRule::Retry | JobRule::Backoff if job.retry_count >= job.max_retries => JobEffect::Fail,
+        JobRule::Retry => retried(None),
+        JobRule::Backoff => {
+            let after = failure.retry_after_ms;
+            let ms = retry::backoff_ms(&settings.retry, job.retry_count, after, on.seed);
+            retried(Some(now.plus_ms(ms)))
+        }
+        JobRule::Fail => JobEffect::Fail,
+    };
+    // In GLM's own words: the job's end may say it otherwise.
+    let lane = lane_effect(rule.lane, &failure, on);
+    let met = job.throttles.saturating_add(1);
+    if matches!(
+        job_effect,
+        JobEffect::Retry {
+            throttled: true,
+            ..
+        }
+    ) && met >= settings.retry.max_throttles
+    {
+        job_effect = JobEffect::Fail;
+        failure.message = format!(
+            "throttled {met} times (retry.max_throttles), the last time with {}: {}",
+            failure.code, failure.message
+        );
+        failure.code = code::THROTTLED.to_owned();
+    }
+    let breaker = match rule.breaker {
+        BreakerRule::Ignore => BreakerEffect::Ignore,
+        BreakerRule::Count => BreakerEffect::Failure { at_once: false },
+        BreakerRule::Open => BreakerEffect::Failure { at_once: true },
+    };
+    Verdict {
+        failure,
+        job: job_effect,
+        lane,
+        breaker,
+    }
+}
+
+const fn retried(at: Option<Timestamp>) -> JobEffect {
+    JobEffect::Retry {
+        at,
+        counted: true,
+        throttled: false,
+    }
+}
+
+fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> LaneEffect {
+    let JudgeContext { settings, now, .. } = *on;
+    let hold = |kind, until| Hold {
+        kind,
+        code: failure.code.clone(),
+        message: failure.message.clone(),
+        since: now,
+        until,
+    };
+    let for_operator = || {
+        let probe_ms = Some(settings.lane.operator_probe_ms).filter(|ms| *ms > 0);
+        hold(HoldKind::Operator, probe_ms.map(|ms| now.plus_ms(ms)))
+    };
+    let after = failure.retry_after_ms;
+    match rule {
+        LaneRule::GoOn if settings.lane.pause_after_timeout_ms > 0 && may_still_run(failure) => {
+            let until = now.plus_ms(settings.lane.pause_after_timeout_ms);
+            LaneEffect::Rest(hold(HoldKind::AfterTimeout, Some(until)))
+        }
+        LaneRule::GoOn => LaneEffect::GoOn,
+        LaneRule::CoolDown => {
+            let level = on.lane.throttle_level;
+            let (level, new) = match is_new(on.sent_at, on.lane.throttled_at) {
+                _ if on.eased => (0, false),
+                true => (level, true),
+                false => (level.saturating_sub(1), false),
+            };
+            let ms = retry::cool_down_ms(&settings.retry.throttle, level, after, on.seed);
+            LaneEffect::CoolDown {
+                hold: hold(HoldKind::Throttle, Some(now.plus_ms(ms))),
+                new,
+            }
+        }
+        LaneRule::HoldModel => {
+            let new = is_new(on.sent_at, on.model.overloaded_at);
+            let level = on.model.overloads.saturating_sub(u32::from(!new));
+            let ms = retry::cool_down_ms(&settings.retry.overload, level, after, on.seed);
+            LaneEffect::HoldModel {
+                hold: hold(HoldKind::Overload, Some(now.plus_ms(ms))),
+                new,
+            }
+        }
+        LaneRule::HoldUntilReset => {
+            LaneEffect::HoldAccount(hold(HoldKind::Quota, Some(quota_end(failure, now))))
+        }
+        LaneRule::HoldForOperator => LaneEffect::HoldAccount(for_operator()),
+        LaneRule::HoldModelForOperator => LaneEffect::HoldModel {
+            hold: for_operator(),
+            new: true,
+        },
+    }
+}
+
+/// Whether a refusal tells something that the last one of its kind did not: its call was sent after
+/// that. Several calls that are refused together are one refusal.
+fn is_new(sent_at: Timestamp, last: Option<Timestamp>) -> bool {
+    last.is_none_or(|last| sent_at > last)
+}
+
+/// Whether GLM may go on with a call whose connection was closed for being late.
+fn may_still_run(failure: &Failure) -> bool {
+    matches!(
+        failure.code.as_str(),
+        code::TIMEOUT_FIRST_BYTE | code::TIMEOUT_IDLE | code::TIMEOUT_TOTAL
+    )
+}
+
+/// The stated reset, else `Retry-After`, else a guess.
+fn quota_end(failure: &Failure, now: Timestamp) -> Timestamp {
+    match (failure.reset_at, failure.retry_after_ms) {
+        (Some(reset), _) => reset.max(now).plus_ms(RESET_GRACE_MS),
+        (None, Some(ms)) => now.plus_ms(ms),
+        (None, None) => now.plus_ms(QUOTA_UNKNOWN_MS),
+    }
+}
+
+/// Whether it is known that an interrupted attempt had been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sent {
+    /// Its start is on record, and its caller died with the call or with the process.
+    Yes,
+    /// Its start is on record, and its caller outlived it: the call ended, but its outcome was lost
+    /// with a commit that failed.
+    Ended,
+    /// It was staged, and the outcome before it was not stored: it may have been sent just then.
+    Maybe,
+}
+
+/// What becomes of a job whose attempt was open when its caller or the process died: the failure to
+/// record, the effect, and the crashes in a row from now on.
+#[must_use]
+pub fn interrupted(
+    job: &Job,
+    attempt: AttemptNo,
+    sent: Sent,
+    settings: &Settings,
+) -> (Failure, JobEffect, u32) {
+    let interruptions = match sent {
+        Sent::Yes => job.interruptions.saturating_add(1),
+        // Not proven to be in flight, or the disk's fault: it must not be quarantined for it.
+        Sent::Maybe | Sent::Ended => job.interruptions,
+    };
+    let mut failure = Failure::new(
+        FailureClass::ServerTransient,
+        code::INTERRUPTED,
+        match sent {
+            Sent::Yes => {
+                format!("attempt {attempt} was in flight when the process ended; maybe billed")
+            }
+            Sent::Ended => {
+                format!("the outcome of attempt {attempt} could not be stored; maybe billed")
+            }
+            Sent::Maybe => {
+                format!("attempt {attempt} may have been sent when the process ended; maybe billed")
+            }
+        },
+    );
+    failure.maybe_billed = true;
+    if interruptions >= settings.lane.quarantine_after {
+        failure.code = code::QUARANTINED.to_owned();
+        failure.class = FailureClass::RequestFatal;
+        failure.message =
+            format!("in flight in {interruptions} crashes in a row; failed, retry it by hand");
+        return (failure, JobEffect::Fail, interruptions);
+    }
+    let effect = match job.on_interrupted.unwrap_or(settings.lane.on_interrupted) {
+        OnInterrupted::Retry => JobEffect::Retry {
+            at: None,
+            counted: false,
+            throttled: false,
+        },
+        OnInterrupted::Hold => JobEffect::Parked,
+        OnInterrupted::Fail => JobEffect::Fail,
+    };
+    (failure, effect, interruptions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{JobId, JobStatus, PolicyOverride, Seq};
+
+    fn job(retry_count: u32) -> Job {
+        Job {
+            id: JobId::from_bytes([7; 16]),
+            seq: Seq(1),
+            user_id: "u".to_owned(),
+            content_id: None,
+            model: "glm-5".to_owned(),
+            priority: 0,
+            status: JobStatus::Processing,
+            attempts: AttemptNo(1),
+            open: None,
+            retry_count,
+            max_retries: 3,
+            interruptions: 0,
+            next_retry_at: None,
+            run_at: None,
+            deadline: None,
+            timeout_ms: None,
+            error: None,
+            created_at: Timestamp::default(),
+            processed_at: None,
+            idempotency_key: None,
+            metadata: None,
+            throttles: 0,
+            served_by: None,
+            after: Vec::new(),
+            waits_for: Vec::new(),
+            has_dependents: false,
+            parked: None,
+            on_interrupted: None,
+            callback_url: None,
+            task: None,
+            bodies_pruned: false,
+            worst: crate::model::WorstCase::default(),
+            estimated_tokens: 0,
+            unpriced: false,
+        }
+    }
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn judged_by(settings: &Settings, failure: &Failure, job: &Job) -> Verdict {
+        let bench = JudgeContext {
+            settings,
+            lane: &LaneCondition::default(),
+            model: &ModelCondition::default(),
+            eased: false,
+            sent_at: NOW,
+            has_fallback: false,
+            seed: 1,
+            now: NOW,
+        };
+        judge(failure, job, &bench)
+    }
+
+    fn judged(class: FailureClass, retry_count: u32) -> Verdict {
+        let failure = Failure::new(class, "x", "words");
+        judged_by(&Settings::default(), &failure, &job(retry_count))
+    }
+
+    /// What is stopped, by which kind of hold, for how many milliseconds.
+    fn held(verdict: &Verdict) -> Option<(&'static str, HoldKind, Option<u64>)> {
+        let (what, hold) = match &verdict.lane {
+            LaneEffect::GoOn => return None,
+            LaneEffect::CoolDown { hold, .. } => ("lane cools", hold),
+            LaneEffect::Rest(hold) => ("lane rests", hold),
+            LaneEffect::HoldModel { hold, .. } => ("model", hold),
+            LaneEffect::HoldAccount(hold) => ("account", hold),
+        };
+        Some((what, hold.kind, hold.until.map(|t| t.since(NOW))))
+    }
+
+    const KEEPS_PLACE: JobEffect = JobEffect::Retry {
+        at: None,
+        counted: false,
+        throttled: false,
+    };
+
+    #[test]
+    fn a_throttle_cools_the_lane_and_costs_the_job_nothing() {
+        let j = judged(FailureClass::Throttle, 3);
+        let kept = JobEffect::Retry {
+            at: None,
+            counted: false,
+            throttled: true,
+        };
+        assert_eq!((&j.job, j.breaker), (&kept, BreakerEffect::Ignore));
+        let (what, kind, ms) = held(&j).unwrap();
+        assert_eq!((what, kind), ("lane cools", HoldKind::Throttle));
+        assert!((4_000..=5_000).contains(&ms.unwrap()));
+    }
+
+    #[test]
+    fn refusals_of_calls_that_were_sent_together_are_one() {
+        let settings = Settings::default();
+        let failure = Failure::new(FailureClass::Throttle, "1302", "slow down");
+        let cool_down = |sent_at, eased| {
+            let bench = JudgeContext {
+                settings: &settings,
+                lane: &LaneCondition {
+                    throttle_level: 3,
+                    throttled_at: Some(NOW.minus_ms(10)),
+                    ..LaneCondition::default()
+                },
+                model: &ModelCondition::default(),
+                eased,
+                sent_at,
+                has_fallback: false,
+                seed: 1,
+                now: NOW,
+            };
+            match judge(&failure, &job(0), &bench).lane {
+                LaneEffect::CoolDown { hold, new } => (hold.until.unwrap().since(NOW), new),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (ms, new) = cool_down(NOW.minus_ms(5), false);
+        assert!((32_000..=40_000).contains(&ms) && new, "{ms}");
+        let (ms, new) = cool_down(NOW.minus_ms(10), false);
+        assert!((16_000..=20_000).contains(&ms) && !new, "{ms}");
+        let (ms, new) = cool_down(NOW, true);
+        assert!((4_000..=5_000).contains(&ms) && !new, "{ms}");
+    }
+
+    #[test]
+    fn a_word_that_keeps_the_job_and_stops_nothing_is_paced_and_bounded() {
+        let mut settings = Settings::default();
+        let word = PolicyOverride {
+            lane: Some(LaneRule::GoOn),
+            ..PolicyOverride::default()
+        };
+        settings.policy.insert("1302".to_owned(), word);
+        let failure = Failure::new(FailureClass::Throttle, "1302", "slow down");
+        let mut job = job(0);
+        let effect = judged_by(&settings, &failure, &job).job;
+        assert!(
+            matches!(effect, JobEffect::Retry { at: Some(at), throttled: true, .. } if at > NOW),
+            "{effect:?}"
+        );
+        job.throttles = settings.retry.max_throttles;
+        assert_eq!(judged_by(&settings, &failure, &job).job, JobEffect::Fail);
+    }
+
+    #[test]
+    fn a_job_that_met_too_many_throttles_fails_some_day() {
+        let settings = Settings::default();
+        let failure = Failure::new(FailureClass::Throttle, "1302", "slow down");
+        let mut job = job(0);
+        job.throttles = settings.retry.max_throttles - 2;
+        let once_more = judged_by(&settings, &failure, &job);
+        assert!(matches!(once_more.job, JobEffect::Retry { .. }));
+        job.throttles += 1;
+        let last = judged_by(&settings, &failure, &job);
+        assert_eq!(last.job, JobEffect::Fail);
+        assert_eq!(last.failure.code, code::THROTTLED);
+        assert!(last.failure.message.contains("1302"), "{}", last.failure);
+    }
+
+    #[test]
+    fn an_overload_holds_the_model_longer_from_one_time_to_the_next() {
+        let failure = Failure::new(FailureClass::Overload, "1305", "busy");
+        let settings = Settings::default();
+        let ms = |overloads| {
+            let bench = JudgeContext {
+                settings: &settings,
+                lane: &LaneCondition::default(),
+                model: &ModelCondition {
+                    overloads,
+                    ..ModelCondition::default()
+                },
+                eased: false,
+                sent_at: NOW,
+                has_fallback: false,
+                seed: 1,
+                now: NOW,
+            };
+            let j = judge(&failure, &job(0), &bench);
+            assert_eq!(j.job, retried(None));
+            assert_eq!(j.breaker, BreakerEffect::Ignore);
+            let (what, kind, ms) = held(&j).unwrap();
+            assert_eq!((what, kind), ("model", HoldKind::Overload));
+            ms.unwrap()
+        };
+        assert!((24_000..=30_000).contains(&ms(0)));
+        assert!((48_000..=60_000).contains(&ms(1)));
+        assert!(ms(9) <= 300_000);
+        let spent = judged_by(&settings, &failure, &job(3));
+        assert_eq!(spent.job, JobEffect::Fail);
+    }
+
+    #[test]
+    fn a_quota_window_holds_until_the_stated_reset_and_a_grace() {
+        let mut failure = Failure::new(FailureClass::QuotaWindow, "1308", "words");
+        let until = |failure: &Failure| {
+            let j = judged_by(&Settings::default(), failure, &job(0));
+            assert_eq!(j.job, KEEPS_PLACE);
+            held(&j).unwrap()
+        };
+        let quota = |ms| ("account", HoldKind::Quota, Some(ms));
+        assert_eq!(until(&failure), quota(QUOTA_UNKNOWN_MS));
+        failure.retry_after_ms = Some(60_000);
+        assert_eq!(until(&failure), quota(60_000));
+        failure.reset_at = Some(NOW.plus_ms(7_200_000));
+        assert_eq!(until(&failure), quota(7_203_000));
+    }
+
+    #[test]
+    fn an_operator_failure_holds_without_an_end_and_fails_no_job() {
+        let j = judged(FailureClass::OperatorFatal, 3);
+        assert_eq!(j.job, KEEPS_PLACE);
+        assert_eq!(held(&j), Some(("account", HoldKind::Operator, None)));
+    }
+
+    #[test]
+    fn an_operator_hold_lets_a_slow_probe_try_when_it_is_told_to() {
+        let mut settings = Settings::default();
+        settings.lane.operator_probe_ms = 600_000;
+        let failure = Failure::new(FailureClass::OperatorFatal, "1113", "no balance");
+        let j = judged_by(&settings, &failure, &job(0));
+        let want = Some(("account", HoldKind::Operator, Some(600_000)));
+        assert_eq!(held(&j), want);
+    }
+
+    #[test]
+    fn a_jobs_own_fault_fails_it_at_once_and_the_lane_goes_on() {
+        let j = judged(FailureClass::RequestFatal, 0);
+        assert_eq!(j.job, JobEffect::Fail);
+        assert_eq!(held(&j), None);
+        assert_eq!(j.breaker, BreakerEffect::Ignore);
+    }
+
+    #[test]
+    fn a_transient_failure_is_retried_until_the_retries_are_used_up() {
+        let j = judged(FailureClass::ServerTransient, 0);
+        let retry =
+            matches!(j.job, JobEffect::Retry { at: Some(at), counted: true, .. } if at > NOW);
+        assert!(retry, "{:?}", j.job);
+        assert_eq!(j.breaker, BreakerEffect::Failure { at_once: false });
+        let spent = judged(FailureClass::ServerTransient, 3);
+        assert_eq!(spent.job, JobEffect::Fail);
+    }
+
+    #[test]
+    fn the_lane_rests_after_a_timeout_when_it_is_told_to() {
+        let mut settings = Settings::default();
+        settings.lane.pause_after_timeout_ms = 7_000;
+        let after = |code: &str| {
+            let failure = Failure::new(FailureClass::ServerTransient, code, "late");
+            held(&judged_by(&settings, &failure, &job(0)))
+        };
+        let rest = Some(("lane rests", HoldKind::AfterTimeout, Some(7_000)));
+        assert_eq!(after(code::TIMEOUT_TOTAL), rest);
+        assert_eq!(after(code::TIMEOUT_IDLE), rest);
+        assert_eq!(after(code::TIMEOUT_CONNECT), None, "nothing was sent");
+        assert_eq!(after("http_502"), None);
+    }
+
+    #[test]
+    fn an_operators_word_for_a_code_beats_the_shipped_rules() {
+        let mut settings = Settings::default();
+        settings
+            .policy
+            .insert("x".to_owned(), FailureClass::RequestFatal.into());
+        let failure = Failure::new(FailureClass::ServerTransient, "x", "words");
+        let j = judged_by(&settings, &failure, &job(0));
+        assert_eq!(j.job, JobEffect::Fail);
+        assert_eq!(j.failure.class, FailureClass::RequestFatal);
+        let word = PolicyOverride {
+            lane: Some(LaneRule::HoldModelForOperator),
+            breaker: Some(BreakerRule::Open),
+            ..PolicyOverride::default()
+        };
+        settings.policy.insert("x".to_owned(), word);
+        let j = judged_by(&settings, &failure, &job(0));
+        assert_eq!(held(&j), Some(("model", HoldKind::Operator, None)));
+        assert_eq!(j.breaker, BreakerEffect::Failure { at_once: true });
+    }
+
+    #[test]
+    fn a_jobs_own_word_decides_what_becomes_of_it_when_it_is_interrupted() {
+        let settings = Settings::default();
+        let mut job = job(0);
+        let effect = |job: &Job| interrupted(job, AttemptNo(1), Sent::Yes, &settings).1;
+        assert_eq!(effect(&job), KEEPS_PLACE);
+        job.on_interrupted = Some(OnInterrupted::Hold);
+        assert_eq!(effect(&job), JobEffect::Parked);
+        job.on_interrupted = Some(OnInterrupted::Fail);
+        assert_eq!(effect(&job), JobEffect::Fail);
+    }
+
+    #[test]
+    fn a_job_in_flight_in_too_many_crashes_in_a_row_is_set_aside() {
+        let settings = Settings::default();
+        let mut job = job(0);
+        for crash in 1..=3 {
+            let (failure, effect, count) =
+                interrupted(&job, AttemptNo(crash), Sent::Yes, &settings);
+            assert!(failure.maybe_billed);
+            assert_eq!(count, crash);
+            assert_eq!(effect == JobEffect::Fail, crash == 3, "crash {crash}");
+            job.interruptions = count;
+        }
+        job.interruptions = 2;
+        for not_its_fault in [Sent::Maybe, Sent::Ended] {
+            let (_, effect, count) = interrupted(&job, AttemptNo(4), not_its_fault, &settings);
+            assert_eq!((effect, count), (KEEPS_PLACE, 2), "{not_its_fault:?}");
+        }
+    }
+}

@@ -1,0 +1,934 @@
+//! The life of a job as a table, and the changes a store applies. Every store applies them through
+//! [`apply`], so that no store has an opinion of its own.
+//!
+//! ```text
+#![doc = include_str!("life/life_of_a_job.txt")]
+//! ```
+
+pub mod effects;
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::model::{
+    AlertBook, AsyncTask, AttemptNo, AttemptPhase, Billing, BreakerSnapshot, CallOutcome,
+    CallRecord, DeliveryId, Failure, FailureClass, Fingerprint, Job, JobId, JobStatus, OpenAttempt,
+    Parked, Phase, Request, Reserve, SchedulerState, SlotId, Timestamp, code,
+};
+use crate::notify::delivery::DeliveryChange;
+use crate::retention::{Prune, Pruned};
+
+/// What can happen to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Happening {
+    /// Its next attempt goes on record.
+    Stage,
+    /// That attempt is taken back: something more urgent goes first.
+    Unstage,
+    /// The attempt is sent.
+    Start,
+    /// The attempt's task at GLM is taken up again after a crash.
+    Resume,
+    /// The attempt brought an answer.
+    Complete,
+    /// The attempt failed and another follows.
+    Retry,
+    /// The attempt was interrupted, and somebody has to look at the job.
+    Parked,
+    /// The jobs that it waited for are completed.
+    Unblock,
+    /// The attempt failed for good, or the job may not run any more.
+    Fail,
+    /// A caller gave it up.
+    Cancel,
+    /// Somebody puts it back in line by hand.
+    Requeue,
+    /// Its priority changes.
+    Reprioritise,
+}
+
+impl Happening {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Stage,
+        Self::Unstage,
+        Self::Start,
+        Self::Resume,
+        Self::Complete,
+        Self::Retry,
+        Self::Parked,
+        Self::Unblock,
+        Self::Fail,
+        Self::Cancel,
+        Self::Requeue,
+        Self::Reprioritise,
+    ];
+}
+
+/// All states of the table.
+pub const PHASES: [Phase; 8] = [
+    Phase::Waiting,
+    Phase::Blocked,
+    Phase::Parked,
+    Phase::Staged,
+    Phase::Running,
+    Phase::Completed,
+    Phase::Failed,
+    Phase::Cancelled,
+];
+
+/// The table: state x happening -> state, or `None` where it is illegal. Exhaustive on purpose:
+/// a new state or happening does not compile until somebody has decided.
+#[must_use]
+pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
+    use Happening as H;
+    use Phase as P;
+    match (phase, happening) {
+        (P::Waiting, H::Stage) | (P::Staged, H::Reprioritise) => Some(P::Staged),
+        (P::Staged, H::Unstage)
+        | (P::Waiting, H::Reprioritise)
+        | (P::Staged | P::Running, H::Retry)
+        | (P::Blocked, H::Unblock)
+        | (P::Failed | P::Cancelled | P::Parked, H::Requeue) => Some(P::Waiting),
+        (P::Blocked, H::Reprioritise) => Some(P::Blocked),
+        // A staged attempt may have been sent: its start is stored with the outcome before it.
+        (P::Staged | P::Running, H::Parked) | (P::Parked, H::Reprioritise) => Some(P::Parked),
+        (P::Waiting | P::Staged, H::Start) | (P::Staged | P::Running, H::Resume) => {
+            Some(P::Running)
+        }
+        (P::Staged | P::Running, H::Complete) => Some(P::Completed),
+        (P::Waiting | P::Blocked | P::Parked | P::Staged | P::Running, H::Fail) => Some(P::Failed),
+        (P::Waiting | P::Blocked | P::Parked | P::Staged | P::Running, H::Cancel) => {
+            Some(P::Cancelled)
+        }
+        (
+            P::Waiting,
+            H::Unstage | H::Resume | H::Complete | H::Retry | H::Parked | H::Unblock | H::Requeue,
+        )
+        | (
+            P::Blocked,
+            H::Stage
+            | H::Unstage
+            | H::Start
+            | H::Resume
+            | H::Complete
+            | H::Retry
+            | H::Parked
+            | H::Requeue,
+        )
+        | (
+            P::Parked,
+            H::Stage
+            | H::Unstage
+            | H::Start
+            | H::Resume
+            | H::Complete
+            | H::Retry
+            | H::Parked
+            | H::Unblock,
+        )
+        | (P::Staged, H::Stage | H::Unblock | H::Requeue)
+        | (
+            P::Running,
+            H::Stage | H::Unstage | H::Start | H::Unblock | H::Requeue | H::Reprioritise,
+        )
+        | (
+            P::Completed,
+            H::Stage
+            | H::Unstage
+            | H::Start
+            | H::Resume
+            | H::Complete
+            | H::Retry
+            | H::Parked
+            | H::Unblock
+            | H::Fail
+            | H::Cancel
+            | H::Requeue
+            | H::Reprioritise,
+        )
+        | (
+            P::Failed | P::Cancelled,
+            H::Stage
+            | H::Unstage
+            | H::Start
+            | H::Resume
+            | H::Complete
+            | H::Retry
+            | H::Parked
+            | H::Unblock
+            | H::Fail
+            | H::Cancel
+            | H::Reprioritise,
+        ) => None,
+    }
+}
+
+/// The table as the diagram in the docs; a test keeps the file equal to it.
+#[must_use]
+pub fn diagram() -> String {
+    let mut out = String::new();
+    for phase in PHASES {
+        for happening in Happening::ALL {
+            if let Some(next) = next_phase(phase, happening) {
+                out.push_str(&format!(
+                    "{:<10} --{:-<14}> {}\n",
+                    format!("{phase:?}").to_lowercase(),
+                    format!("{happening:?}").to_lowercase(),
+                    format!("{next:?}").to_lowercase()
+                ));
+            }
+        }
+    }
+    out
+}
+
+/// A job as it is submitted.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The job: pending, without a sequence number.
+    pub job: Job,
+    /// What it asks for.
+    pub request: Request,
+    /// The request's digest; needed when the job has an idempotency key.
+    pub fingerprint: Option<Fingerprint>,
+    /// Refuse when so many jobs wait already.
+    pub max_queue_jobs: u64,
+}
+
+/// What becomes of the job whose attempt ended.
+#[derive(Debug, Clone)]
+pub enum Next {
+    /// Done, with GLM's answer verbatim.
+    Completed {
+        /// The answer's JSON.
+        response: Arc<RawValue>,
+    },
+    /// Another attempt follows.
+    Retry {
+        /// Why.
+        failure: Failure,
+        /// When; `None`: as soon as it is its turn.
+        at: Option<Timestamp>,
+        /// Whether it uses up one of the job's retries.
+        counted: bool,
+        /// Whether it counts among the job's throttle answers.
+        throttled: bool,
+        /// Crashes in a row from now on.
+        interruptions: u32,
+    },
+    /// Interrupted, maybe billed: it stays pending until somebody has looked at it.
+    Parked {
+        /// Why.
+        failure: Failure,
+        /// Crashes in a row from now on.
+        interruptions: u32,
+    },
+    /// Failed for good.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// A caller cancelled it while the call was open.
+    Cancelled,
+}
+
+/// The end of an attempt: everything about it in one transaction.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// The job.
+    pub job_id: JobId,
+    /// The attempt that ended; the fence.
+    pub attempt: AttemptNo,
+    /// What becomes of the job.
+    pub next: Next,
+    /// The call log row.
+    pub call: CallRecord,
+    /// The lane's state, when the outcome changes it.
+    pub lane: Option<SchedulerState>,
+    /// The breaker, when the outcome changes its state.
+    pub breaker: Option<BreakerSnapshot>,
+}
+
+/// One change of the store. A batch of them is one atomic transaction; each is checked against the
+/// state that it expects and refused alone when that differs.
+#[derive(Debug, Clone)]
+pub enum Transition {
+    /// A new job.
+    Insert(Box<NewJob>),
+    /// The next attempt of a pending job goes on record, not yet sent.
+    Stage {
+        /// The job.
+        job_id: JobId,
+        /// Now.
+        at: Timestamp,
+        /// What is set aside for it, when budgets are on.
+        reserve: Option<Reserve>,
+    },
+    /// A staged attempt is taken back.
+    Unstage {
+        /// The job.
+        job_id: JobId,
+    },
+    /// An attempt is sent: the staged one, or, if none is staged, the next.
+    Start {
+        /// The job.
+        job_id: JobId,
+        /// Where it runs.
+        slot: SlotId,
+        /// When.
+        at: Timestamp,
+        /// The fallback model it is sent to; `None`: the job's own.
+        served_by: Option<String>,
+        /// What is set aside for it, when budgets are on.
+        reserve: Option<Reserve>,
+    },
+    /// An attempt that was sent asynchronously is taken up again after a crash: its answer is
+    /// fetched, not bought anew.
+    Resume {
+        /// The job.
+        job_id: JobId,
+        /// Where it runs from now on.
+        slot: SlotId,
+        /// Its caller or the process died while it waited for the answer.
+        crashed: bool,
+    },
+    /// GLM took an attempt as a task of its asynchronous API.
+    Task {
+        /// The job.
+        job_id: JobId,
+        /// The attempt; the fence.
+        attempt: AttemptNo,
+        /// The task.
+        task: AsyncTask,
+    },
+    /// An attempt ended.
+    Settle(Box<Settlement>),
+    /// A job that is not in flight fails: its deadline passed.
+    Fail {
+        /// The job.
+        job_id: JobId,
+        /// Why.
+        failure: Failure,
+        /// Now.
+        at: Timestamp,
+    },
+    /// A caller gives up a job that is not in flight.
+    Cancel {
+        /// The job.
+        job_id: JobId,
+        /// Now.
+        at: Timestamp,
+    },
+    /// A failed, cancelled or set-aside job goes back in line; its retry count starts afresh.
+    Requeue {
+        /// The job.
+        job_id: JobId,
+    },
+    /// A pending job's priority changes.
+    Reprioritise {
+        /// The job.
+        job_id: JobId,
+        /// The new priority.
+        priority: i32,
+    },
+    /// The lane's state changes: pause, resume, a hold that ended.
+    Lane(SchedulerState),
+    /// The breaker's state changes between calls.
+    Breaker(BreakerSnapshot),
+    /// The runtime changes of the configuration, as JSON.
+    Config(String),
+    /// What is bad and what was.
+    Alerts {
+        /// The book from now on. What became of alerts since the stored one is told with it.
+        book: Box<AlertBook>,
+        /// What no other notice has; a part of the `webhook-id`s.
+        source: String,
+    },
+    /// A change that concerns deliveries.
+    Delivery(Box<DeliveryChange>),
+    /// A step of a pruning: rows that have ended and are old enough go.
+    Prune(Box<Prune>),
+    /// Somebody found out whether an attempt that was maybe billed was.
+    Billing {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// What was found out.
+        billing: Billing,
+    },
+}
+
+/// What a sent or staged attempt needs: read in the transaction that stages it, so that nothing
+/// waits for the disk when the slot becomes ready.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// The job, with its open attempt.
+    pub job: Job,
+    /// What it asks for.
+    pub request: Arc<Request>,
+}
+
+/// What a store says of a change that it made.
+#[derive(Debug, Clone)]
+pub enum Applied {
+    /// The job is on disk, as it is now (with its sequence number).
+    Inserted(Box<Job>),
+    /// The same submission was on disk already: this is its job.
+    Existing(Box<Job>),
+    /// The attempt is on record.
+    Dispatch(Arc<Dispatch>),
+    /// The job as it is now.
+    Job(Box<Job>),
+    /// The same, and the jobs that were waiting for it, as they are now: free to run, or ended with
+    /// it.
+    Chain {
+        /// The job.
+        job: Box<Job>,
+        /// The others.
+        others: Vec<Job>,
+    },
+    /// These deliveries were made, put on their way again, or forgotten.
+    Deliveries(Vec<DeliveryId>),
+    /// What is gone.
+    Pruned(Pruned),
+    /// Done; nothing to tell.
+    Done,
+}
+
+/// Why a store did not make a change. Nothing of it is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such job.
+    #[error("there is no job with this id")]
+    NotFound,
+    /// The job is in another state.
+    #[error("the job is {}", .0.name())]
+    WrongStatus(JobStatus),
+    /// The outcome belongs to an attempt that is not the open one.
+    #[error("attempt {given} is not the open one")]
+    StaleAttempt {
+        /// The attempt that was named.
+        given: AttemptNo,
+    },
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request, by job {0}")]
+    IdempotencyConflict(JobId),
+    /// A job that it was to run after does not exist.
+    #[error("there is no job {0} to run after")]
+    NoSuchDependency(JobId),
+    /// A job that it runs after was pruned since: nobody knows any more whether it was completed.
+    #[error("job {0}, which it runs after, was pruned")]
+    DependencyPruned(JobId),
+    /// A job that it was to run after has failed or was cancelled.
+    #[error("job {job_id}, which it runs after, is {}", .status.name())]
+    DependencyEnded {
+        /// That job.
+        job_id: JobId,
+        /// Its status.
+        status: JobStatus,
+    },
+    /// The attempt was never in doubt, or that was settled before.
+    #[error("attempt {0} is not waiting to be settled")]
+    BillingSettled(AttemptNo),
+    /// No such delivery.
+    #[error("there is no delivery {0}")]
+    NoSuchDelivery(DeliveryId),
+    /// The try is not the delivery's next: it ended before, or was put on its way again meanwhile.
+    #[error("delivery {id} was not waiting for this try")]
+    StaleTry {
+        /// The delivery.
+        id: DeliveryId,
+    },
+    /// No endpoint of this name is configured.
+    #[error("there is no endpoint {0}")]
+    NoSuchEndpoint(String),
+    /// What the job asked for was pruned: there is nothing to send again.
+    #[error("the job's request was pruned")]
+    RequestPruned,
+    /// Too many jobs wait.
+    #[error("{limit} jobs are waiting already, which is the limit")]
+    QueueFull {
+        /// The limit in force.
+        limit: u64,
+    },
+}
+
+/// Checks `happening` against the table.
+fn expect(job: &Job, happening: Happening) -> Result<(), Refusal> {
+    next_phase(job.phase(), happening)
+        .map(|_| ())
+        .ok_or(Refusal::WrongStatus(job.status))
+}
+
+/// Checks the fence: `attempt` must be the open one.
+fn expect_open(job: &Job, attempt: AttemptNo) -> Result<(), Refusal> {
+    match job.open {
+        Some(open) if open.no == attempt => Ok(()),
+        _ => Err(Refusal::StaleAttempt { given: attempt }),
+    }
+}
+
+fn end(job: &mut Job, status: JobStatus, at: Timestamp) {
+    job.status = status;
+    job.open = None;
+    job.task = None;
+    job.parked = None;
+    job.next_retry_at = None;
+    job.processed_at = Some(at);
+}
+
+/// Puts the next attempt on record.
+pub fn stage(job: &mut Job, at: Timestamp, reserve: Option<Reserve>) -> Result<(), Refusal> {
+    expect(job, Happening::Stage)?;
+    job.attempts = job.attempts.next();
+    job.open = Some(OpenAttempt {
+        no: job.attempts,
+        phase: AttemptPhase::Staged,
+        at,
+        slot: SlotId(0),
+        reserve,
+    });
+    Ok(())
+}
+
+/// Takes a staged attempt back. Its number is not used again.
+pub fn unstage(job: &mut Job) -> Result<(), Refusal> {
+    expect(job, Happening::Unstage)?;
+    job.open = None;
+    job.task = None;
+    Ok(())
+}
+
+/// Marks an attempt as sent: the staged one, or the next. `served_by` is the fallback model.
+pub fn start(
+    job: &mut Job,
+    slot: SlotId,
+    at: Timestamp,
+    served_by: Option<&str>,
+    reserve: Option<Reserve>,
+) -> Result<(), Refusal> {
+    expect(job, Happening::Start)?;
+    if job.open.is_none() {
+        job.attempts = job.attempts.next();
+    }
+    job.status = JobStatus::Processing;
+    job.served_by = served_by.map(str::to_owned);
+    job.next_retry_at = None;
+    job.open = Some(OpenAttempt {
+        no: job.attempts,
+        phase: AttemptPhase::Started,
+        at,
+        slot,
+        reserve,
+    });
+    Ok(())
+}
+
+/// Takes up an attempt whose task GLM may have finished, in another slot.
+pub fn resume(job: &mut Job, slot: SlotId, crashed: bool) -> Result<(), Refusal> {
+    expect(job, Happening::Resume)?;
+    // A task shows that it was sent, whether its start came to be stored or not.
+    job.status = JobStatus::Processing;
+    if crashed {
+        job.interruptions = job.interruptions.saturating_add(1);
+    }
+    if let Some(task) = &mut job.task {
+        task.left_open = false;
+    }
+    if let Some(open) = &mut job.open {
+        open.phase = AttemptPhase::Started;
+        open.slot = slot;
+    }
+    Ok(())
+}
+
+/// Notes the task that GLM made of an attempt.
+pub fn note_task(job: &mut Job, attempt: AttemptNo, task: &AsyncTask) -> Result<(), Refusal> {
+    expect_open(job, attempt)?;
+    job.task = Some(task.clone());
+    Ok(())
+}
+
+/// Ends an attempt.
+pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
+    let happening = match settlement.next {
+        Next::Completed { .. } => Happening::Complete,
+        Next::Retry { .. } => Happening::Retry,
+        Next::Parked { .. } => Happening::Parked,
+        Next::Failed { .. } => Happening::Fail,
+        Next::Cancelled => Happening::Cancel,
+    };
+    expect_open(job, settlement.attempt)?;
+    expect(job, happening)?;
+    let at = settlement.call.ended_at;
+    if settlement.call.cost.is_some() || settlement.call.is_unpriced() {
+        job.unpriced = settlement.call.is_unpriced();
+    }
+    match &settlement.next {
+        Next::Completed { .. } => {
+            end(job, JobStatus::Completed, at);
+            job.error = None;
+            job.interruptions = 0;
+        }
+        Next::Retry {
+            failure,
+            at,
+            counted,
+            throttled,
+            interruptions,
+        } => {
+            job.status = JobStatus::Pending;
+            job.open = None;
+            job.task = None;
+            job.next_retry_at = *at;
+            job.error = Some(failure.clone());
+            job.interruptions = *interruptions;
+            if *counted {
+                job.retry_count = job.retry_count.saturating_add(1);
+            }
+            if *throttled {
+                job.throttles = job.throttles.saturating_add(1);
+            }
+        }
+        Next::Parked {
+            failure,
+            interruptions,
+        } => {
+            job.status = JobStatus::Pending;
+            job.open = None;
+            job.task = None;
+            job.next_retry_at = None;
+            job.error = Some(failure.clone());
+            job.interruptions = *interruptions;
+            job.parked = Some(Parked {
+                since: at,
+                attempt: settlement.attempt,
+            });
+        }
+        Next::Failed { failure } => {
+            end(job, JobStatus::Failed, at);
+            job.error = Some(failure.clone());
+            if settlement.call.outcome != CallOutcome::Interrupted {
+                job.interruptions = 0;
+            }
+        }
+        Next::Cancelled => end(job, JobStatus::Cancelled, at),
+    }
+    Ok(())
+}
+
+/// Fails a job that is not in flight.
+pub fn fail(job: &mut Job, failure: &Failure, at: Timestamp) -> Result<(), Refusal> {
+    if job.phase() == Phase::Running {
+        return Err(Refusal::WrongStatus(job.status));
+    }
+    expect(job, Happening::Fail)?;
+    end(job, JobStatus::Failed, at);
+    job.error = Some(failure.clone());
+    Ok(())
+}
+
+/// Gives up a job that is not in flight. One that is ends by its settlement.
+pub fn cancel(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
+    if job.phase() == Phase::Running {
+        return Err(Refusal::WrongStatus(job.status));
+    }
+    expect(job, Happening::Cancel)?;
+    end(job, JobStatus::Cancelled, at);
+    Ok(())
+}
+
+/// Notes that a job which this one waits for is completed. Tells whether it is free to run now.
+pub fn unblock(job: &mut Job, completed: JobId) -> bool {
+    let waited = job.waits_for.contains(&completed);
+    job.waits_for.retain(|id| *id != completed);
+    waited && job.phase() == Phase::Waiting
+}
+
+/// Ends a job with one that it was to run after. Its error names that one, also if it is cancelled.
+pub fn end_with(
+    job: &mut Job,
+    other: JobId,
+    ended: JobStatus,
+    at: Timestamp,
+) -> Result<(), Refusal> {
+    let because = |what: &str| {
+        Failure::new(
+            FailureClass::RequestFatal,
+            code::DEPENDENCY,
+            format!("job {other}, which it was to run after, {what}"),
+        )
+    };
+    if ended == JobStatus::Cancelled {
+        cancel(job, at)?;
+        job.error = Some(because("was cancelled"));
+        return Ok(());
+    }
+    fail(job, &because("failed"), at)
+}
+
+/// Puts a dead letter, a cancelled or a set-aside job back in line, at its old place, with fresh
+/// retries.
+pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
+    expect(job, Happening::Requeue)?;
+    if job.bodies_pruned {
+        return Err(Refusal::RequestPruned);
+    }
+    job.status = JobStatus::Pending;
+    job.retry_count = 0;
+    job.throttles = 0;
+    job.interruptions = 0;
+    job.parked = None;
+    job.next_retry_at = None;
+    job.processed_at = None;
+    // A deadline that has passed would fail it again at once.
+    job.deadline = None;
+    Ok(())
+}
+
+/// Changes a pending job's priority.
+pub fn reprioritise(job: &mut Job, priority: i32) -> Result<(), Refusal> {
+    expect(job, Happening::Reprioritise)?;
+    job.priority = priority;
+    Ok(())
+}
+
+impl Transition {
+    /// The job that the change is about.
+    #[must_use]
+    pub fn job_id(&self) -> Option<JobId> {
+        match self {
+            Self::Insert(new) => Some(new.job.id),
+            Self::Stage { job_id, .. }
+            | Self::Unstage { job_id, .. }
+            | Self::Start { job_id, .. }
+            | Self::Resume { job_id, .. }
+            | Self::Task { job_id, .. }
+            | Self::Billing { job_id, .. }
+            | Self::Fail { job_id, .. }
+            | Self::Cancel { job_id, .. }
+            | Self::Requeue { job_id }
+            | Self::Reprioritise { job_id, .. } => Some(*job_id),
+            Self::Settle(settlement) => Some(settlement.job_id),
+            Self::Lane(_)
+            | Self::Breaker(_)
+            | Self::Config(_)
+            | Self::Alerts { .. }
+            | Self::Delivery(_)
+            | Self::Prune(_) => None,
+        }
+    }
+}
+
+/// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker`,
+/// `Billing`, `Alerts`, `Delivery`, `Prune` and `Config` have no job's row to change and are the
+/// store's own.
+pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
+    match transition {
+        Transition::Stage { at, reserve, .. } => stage(job, *at, *reserve),
+        Transition::Unstage { .. } => unstage(job),
+        Transition::Start {
+            slot,
+            at,
+            served_by,
+            reserve,
+            ..
+        } => start(job, *slot, *at, served_by.as_deref(), *reserve),
+        Transition::Resume { slot, crashed, .. } => resume(job, *slot, *crashed),
+        Transition::Task { attempt, task, .. } => note_task(job, *attempt, task),
+        Transition::Settle(settlement) => settle(job, settlement),
+        Transition::Fail { failure, at, .. } => fail(job, failure, *at),
+        Transition::Cancel { at, .. } => cancel(job, *at),
+        Transition::Requeue { .. } => requeue(job),
+        Transition::Reprioritise { priority, .. } => reprioritise(job, *priority),
+        Transition::Insert(_)
+        | Transition::Lane(_)
+        | Transition::Breaker(_)
+        | Transition::Billing { .. }
+        | Transition::Alerts { .. }
+        | Transition::Delivery(_)
+        | Transition::Prune(_)
+        | Transition::Config(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+
+    /// A job in `phase`, whose latest attempt is its third.
+    fn job_in(phase: Phase) -> Job {
+        let mut job = sample::new_job(1).job;
+        job.attempts = AttemptNo(3);
+        job.priority = 7;
+        let attempt = |phase| OpenAttempt {
+            no: AttemptNo(3),
+            phase,
+            at: sample::START,
+            slot: SlotId(0),
+            reserve: None,
+        };
+        (job.status, job.open) = match phase {
+            Phase::Waiting | Phase::Blocked | Phase::Parked => (JobStatus::Pending, None),
+            Phase::Staged => (JobStatus::Pending, Some(attempt(AttemptPhase::Staged))),
+            Phase::Running => (JobStatus::Processing, Some(attempt(AttemptPhase::Started))),
+            Phase::Completed => (JobStatus::Completed, None),
+            Phase::Failed => (JobStatus::Failed, None),
+            Phase::Cancelled => (JobStatus::Cancelled, None),
+        };
+        if phase == Phase::Blocked {
+            job.after = vec![sample::job_id(9)];
+            job.waits_for = job.after.clone();
+        }
+        if phase == Phase::Parked {
+            job.parked = Some(Parked {
+                since: sample::START,
+                attempt: AttemptNo(3),
+            });
+        }
+        assert_eq!(job.phase(), phase);
+        job
+    }
+
+    /// The changes by which something happens to attempt 3 of job 1.
+    fn ways(happening: Happening) -> Vec<Transition> {
+        let job_id = sample::job_id(1);
+        let at = sample::START;
+        let failure = sample::failure();
+        let settled = |next| Transition::Settle(Box::new(sample::settle(1, 3, next)));
+        match happening {
+            Happening::Stage => vec![sample::stage(1)],
+            Happening::Unstage => vec![Transition::Unstage { job_id }],
+            Happening::Start => vec![sample::start(1)],
+            Happening::Resume => vec![Transition::Resume {
+                job_id,
+                slot: SlotId(1),
+                crashed: true,
+            }],
+            Happening::Parked => vec![settled(Next::Parked {
+                failure: failure.clone(),
+                interruptions: 1,
+            })],
+            // Not a change of its own: it comes with the end of the other job.
+            Happening::Unblock => vec![],
+            Happening::Complete => vec![sample::complete(1, 3)],
+            Happening::Retry => vec![sample::retry(1, 3, None)],
+            Happening::Fail => vec![
+                sample::fail(1, 3),
+                Transition::Fail {
+                    job_id,
+                    failure,
+                    at,
+                },
+            ],
+            Happening::Cancel => {
+                vec![settled(Next::Cancelled), Transition::Cancel { job_id, at }]
+            }
+            Happening::Requeue => vec![Transition::Requeue { job_id }],
+            Happening::Reprioritise => vec![Transition::Reprioritise {
+                job_id,
+                priority: -1,
+            }],
+        }
+    }
+
+    #[test]
+    fn every_cell_of_the_table_is_what_apply_does() {
+        for phase in PHASES {
+            for happening in Happening::ALL {
+                let cell = next_phase(phase, happening);
+                let mut reached = Vec::new();
+                for way in ways(happening) {
+                    let mut job = job_in(phase);
+                    let before = format!("{job:?}");
+                    match apply(&mut job, &way) {
+                        Ok(()) => reached.push(job.phase()),
+                        Err(_) => assert_eq!(format!("{job:?}"), before, "{phase:?} {way:?}"),
+                    }
+                }
+                if happening == Happening::Unblock {
+                    let mut job = job_in(phase);
+                    if unblock(&mut job, sample::job_id(9)) {
+                        reached.push(job.phase());
+                    }
+                }
+                let agrees = match cell {
+                    Some(next) => !reached.is_empty() && reached.iter().all(|p| *p == next),
+                    None => reached.is_empty(),
+                };
+                assert!(agrees, "{phase:?} {happening:?}: {cell:?}, not {reached:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_outcome_of_another_attempt_is_refused_in_every_state() {
+        for phase in PHASES {
+            for attempt in [2, 4] {
+                for late in [sample::complete(1, attempt), sample::fail(1, attempt)] {
+                    let refusal = apply(&mut job_in(phase), &late).unwrap_err();
+                    let given = AttemptNo(attempt);
+                    assert_eq!(refusal, Refusal::StaleAttempt { given }, "{phase:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_in_flight_ends_by_its_outcome_only() {
+        let at = sample::START;
+        let fail = fail(&mut job_in(Phase::Running), &sample::failure(), at);
+        assert_eq!(fail, Err(Refusal::WrongStatus(JobStatus::Processing)));
+        let cancel = cancel(&mut job_in(Phase::Running), at);
+        assert_eq!(cancel, Err(Refusal::WrongStatus(JobStatus::Processing)));
+    }
+
+    #[test]
+    fn attempt_numbers_only_grow() {
+        let mut job = job_in(Phase::Waiting);
+        let steps = [
+            (sample::stage(1), 4),
+            (
+                Transition::Unstage {
+                    job_id: sample::job_id(1),
+                },
+                4,
+            ),
+            (sample::start(1), 5),
+            (sample::retry(1, 5, None), 5),
+            (sample::stage(1), 6),
+            (sample::start(1), 6),
+            (sample::fail(1, 6), 6),
+            (
+                Transition::Requeue {
+                    job_id: sample::job_id(1),
+                },
+                6,
+            ),
+            (sample::start(1), 7),
+        ];
+        for (step, attempts) in steps {
+            apply(&mut job, &step).unwrap();
+            assert_eq!(job.attempts, AttemptNo(attempts), "{step:?}");
+        }
+    }
+
+    /// Run with `ONELANE_BLESS=1` to write the diagram anew after a change of the table.
+    #[test]
+    fn the_diagram_in_the_docs_is_the_table() {
+        if std::env::var_os("ONELANE_BLESS").is_some() {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/life/life_of_a_job.txt");
+            std::fs::write(file, diagram()).unwrap();
+            return;
+        }
+        assert_eq!(
+            include_str!("life/life_of_a_job.txt"),
+            diagram(),
+            "run this test with ONELANE_BLESS=1"
+        );
+    }
+}

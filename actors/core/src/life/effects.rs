@@ -1,0 +1,401 @@
+//! What a batch of changes does to the rows of a store, decided here once for all stores: a store
+//! brings the rows ([`Rows`]), never an opinion.
+
+mod notices;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::life::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
+use crate::model::{
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
+    HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq,
+};
+use crate::retention::{self, Finishes};
+
+/// The rows of a store inside one transaction: reads see what the transaction has written so far,
+/// and an error undoes all of it.
+pub trait Rows: Finishes {
+    /// A job's row.
+    fn job(&mut self, id: JobId) -> Result<Option<Job>, Self::Error>;
+
+    /// What a job asks for. A job without a request is an error of the store.
+    fn request(&mut self, id: JobId) -> Result<Arc<Request>, Self::Error>;
+
+    /// The job for which a user's idempotency key was used, and for which request.
+    fn keyed(
+        &mut self,
+        user_id: &str,
+        key: &str,
+    ) -> Result<Option<(JobId, Fingerprint)>, Self::Error>;
+
+    /// Jobs that wait, earlier changes of the transaction included.
+    fn pending(&self) -> u64;
+
+    /// The next place in line; each is given once.
+    fn next_seq(&mut self) -> Seq;
+
+    /// Writes a new job and counts it.
+    fn insert(&mut self, job: &Job, request: &Request) -> Result<(), Self::Error>;
+
+    /// Remembers for which job and request a user's idempotency key was used.
+    fn insert_key(
+        &mut self,
+        user_id: &str,
+        key: &str,
+        job: JobId,
+        fingerprint: Fingerprint,
+    ) -> Result<(), Self::Error>;
+
+    /// Writes a job that exists and counts its move from the status `before`.
+    fn update(&mut self, before: JobStatus, job: &Job) -> Result<(), Self::Error>;
+
+    /// Remembers that `dependent` waits for `id`.
+    fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
+
+    /// Tells which jobs were remembered as waiting for this one, in the order of their ids, and
+    /// forgets them: the end of a job concerns each of them once.
+    fn take_dependents(&mut self, id: JobId) -> Result<Vec<JobId>, Self::Error>;
+
+    /// The row of the call log of a job's attempt.
+    fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>, Self::Error>;
+
+    /// Writes what was found out to a row of the call log that was maybe billed, takes it from the
+    /// open ones, and adds it to the usage of the row's day, model and user.
+    fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<(), Self::Error>;
+
+    /// Writes GLM's answer to a job.
+    fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Self::Error>;
+
+    /// Appends to the call log, at the next place of its own, and adds to the usage of the call's
+    /// day, model and user.
+    fn log_call(&mut self, call: &CallRecord) -> Result<(), Self::Error>;
+
+    /// Removes a job with its request, its response and its place, and uncounts it. Answers the bytes of
+    /// the two.
+    fn remove_job(&mut self, job: &Job) -> Result<u64, Self::Error>;
+
+    /// Removes a finished job's request and response; its row says so from then on. Answers their bytes.
+    fn remove_bodies(&mut self, job: &Job) -> Result<u64, Self::Error>;
+
+    /// Forgets that a user's idempotency key was used for this job, if it was, or if nobody can tell.
+    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<(), Self::Error>;
+
+    /// Forgets that `dependent` waits for `id`, if that is remembered.
+    fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
+
+    /// Removes a row of the call log. The usage keeps what it has counted of it, and its place is never
+    /// given again.
+    fn remove_call(&mut self, call: &CallRecord) -> Result<(), Self::Error>;
+
+    /// Writes the lane's state.
+    fn put_lane(&mut self, lane: &SchedulerState) -> Result<(), Self::Error>;
+
+    /// Writes the breaker's state.
+    fn put_breaker(&mut self, breaker: &BreakerSnapshot) -> Result<(), Self::Error>;
+
+    /// Writes the runtime changes of the configuration.
+    fn put_config(&mut self, config: &str) -> Result<(), Self::Error>;
+
+    /// What is bad and what was.
+    fn alerts(&mut self) -> Result<AlertBook, Self::Error>;
+
+    /// Writes what is bad and what was.
+    fn put_alerts(&mut self, alerts: &AlertBook) -> Result<(), Self::Error>;
+
+    /// The endpoints that notices go to. Asked for at the end of every job: it must cost little.
+    fn endpoints(&mut self) -> Result<Arc<[HookEndpoint]>, Self::Error>;
+
+    /// Writes the endpoints.
+    fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<(), Self::Error>;
+
+    /// The next place among deliveries; each is given once.
+    fn next_delivery(&mut self) -> DeliveryId;
+
+    /// A delivery's row.
+    fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>, Self::Error>;
+
+    /// Writes a delivery and its place among those that are pending, instead of what it was `before`, and
+    /// counts it.
+    fn put_delivery(
+        &mut self,
+        delivery: &Delivery,
+        before: Option<&Delivery>,
+    ) -> Result<(), Self::Error>;
+
+    /// Forgets a delivery that has ended, and uncounts it.
+    fn remove_delivery(&mut self, delivery: &Delivery) -> Result<(), Self::Error>;
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone)]
+pub struct Effects {
+    /// A decision for each change, in the batch's order.
+    pub decisions: Vec<Result<Applied, Refusal>>,
+    /// Whether any row was written; without one there is nothing to commit.
+    pub changed: bool,
+}
+
+/// Applies a batch in its order. A change that is refused has written nothing.
+pub fn apply_batch<R: Rows>(rows: &mut R, batch: &[Transition]) -> Result<Effects, R::Error> {
+    let mut effects = Effects {
+        decisions: Vec::with_capacity(batch.len()),
+        changed: false,
+    };
+    for transition in batch {
+        let decision = apply_one(rows, transition)?;
+        effects.changed |= match &decision {
+            Err(_) | Ok(Applied::Existing(_)) => false,
+            Ok(Applied::Deliveries(made)) => !made.is_empty(),
+            Ok(Applied::Pruned(pruned)) => !pruned.is_nothing(),
+            Ok(_) => true,
+        };
+        effects.decisions.push(decision);
+    }
+    Ok(effects)
+}
+
+type Decision<E> = Result<Result<Applied, Refusal>, E>;
+
+fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Error> {
+    match transition {
+        Transition::Insert(new) => return insert(rows, new),
+        Transition::Lane(lane) => rows.put_lane(lane)?,
+        Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
+        Transition::Config(config) => rows.put_config(config)?,
+        Transition::Alerts { book, source } => return notices::alerts(rows, book, source),
+        Transition::Delivery(change) => return notices::change(rows, change),
+        Transition::Billing {
+            job_id,
+            attempt,
+            billing,
+        } => return resolve(rows, *job_id, *attempt, billing),
+        Transition::Prune(step) => return Ok(Ok(Applied::Pruned(retention::prune(rows, step)?))),
+        Transition::Requeue { job_id } => return requeue(rows, *job_id, transition),
+        Transition::Stage { job_id, .. }
+        | Transition::Unstage { job_id, .. }
+        | Transition::Start { job_id, .. }
+        | Transition::Resume { job_id, .. }
+        | Transition::Task { job_id, .. }
+        | Transition::Fail { job_id, .. }
+        | Transition::Cancel { job_id, .. }
+        | Transition::Reprioritise { job_id, .. } => return change(rows, *job_id, transition),
+        Transition::Settle(settlement) => return change(rows, settlement.job_id, transition),
+    }
+    Ok(Ok(Applied::Done))
+}
+
+/// Puts a new job in line, unless its submission is there already or the line is full. Asking again
+/// is answered even when it is full.
+fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
+    if let Some(job) = rows.job(new.job.id)? {
+        return Ok(Ok(Applied::Existing(Box::new(job))));
+    }
+    let key = new.job.idempotency_key.as_deref().map(|key| {
+        let fingerprint = new
+            .fingerprint
+            .unwrap_or_else(|| new.request.fingerprint(&new.job.model));
+        (key, fingerprint)
+    });
+    if let Some((key, fingerprint)) = key
+        && let Some((holder, used_for)) = rows.keyed(&new.job.user_id, key)?
+        // A key whose job is gone is free again.
+        && let Some(job) = rows.job(holder)?
+    {
+        // Somebody who names another place to be told at would be told nowhere.
+        let told = &new.job.callback_url;
+        let same = used_for == fingerprint && (told.is_none() || *told == job.callback_url);
+        return Ok(if same {
+            Ok(Applied::Existing(Box::new(job)))
+        } else {
+            Err(Refusal::IdempotencyConflict(holder))
+        });
+    }
+    if rows.pending() >= new.max_queue_jobs {
+        return Ok(Err(Refusal::QueueFull {
+            limit: new.max_queue_jobs,
+        }));
+    }
+    let open = match open_jobs(rows, &new.job.after)? {
+        Ok(open) => open,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut job = Box::new(new.job.clone());
+    job.waits_for = open.iter().map(|before| before.id).collect();
+    job.seq = rows.next_seq();
+    rows.insert(&job, &new.request)?;
+    wait_for(rows, job.id, open)?;
+    if let Some((key, fingerprint)) = key {
+        rows.insert_key(&job.user_id, key, job.id, fingerprint)?;
+    }
+    Ok(Ok(Applied::Inserted(job)))
+}
+
+/// Puts a job back in line. Of those it waited for when it ended, some may be completed now: it
+/// waits for the others.
+fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decision<R::Error> {
+    let Some(mut job) = rows.job(id)? else {
+        return Ok(Err(Refusal::NotFound));
+    };
+    let before = job.status;
+    if let Err(refusal) = life::apply(&mut job, transition) {
+        return Ok(Err(refusal));
+    }
+    // Those it did not wait for any more are completed for good, and may be pruned by now.
+    let open = match open_jobs(rows, &job.waits_for)? {
+        Ok(open) => open,
+        // It was there when this one was submitted.
+        Err(Refusal::NoSuchDependency(id)) => return Ok(Err(Refusal::DependencyPruned(id))),
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    job.waits_for = open.iter().map(|other| other.id).collect();
+    rows.update(before, &job)?;
+    wait_for(rows, id, open)?;
+    Ok(Ok(Applied::Job(Box::new(job))))
+}
+
+/// Those of the jobs that another is to run after which are not completed yet, each once. One that
+/// failed or was cancelled will not be, unless somebody puts it back in line first.
+fn open_jobs<R: Rows>(
+    rows: &mut R,
+    after: &[JobId],
+) -> Result<Result<Vec<Job>, Refusal>, R::Error> {
+    let mut open: Vec<Job> = Vec::new();
+    for id in after {
+        if open.iter().any(|job| job.id == *id) {
+            continue;
+        }
+        match rows.job(*id)? {
+            None => return Ok(Err(Refusal::NoSuchDependency(*id))),
+            Some(job) if job.status == JobStatus::Completed => {}
+            Some(job) if job.status.is_terminal() => {
+                return Ok(Err(Refusal::DependencyEnded {
+                    job_id: *id,
+                    status: job.status,
+                }));
+            }
+            Some(job) => open.push(job),
+        }
+    }
+    Ok(Ok(open))
+}
+
+/// Remembers that a job waits for others. Their own rows say so, too: the end of a job that nobody
+/// waits for, which is nearly every one, looks for no dependents.
+fn wait_for<R: Rows>(rows: &mut R, dependent: JobId, others: Vec<Job>) -> Result<(), R::Error> {
+    for mut other in others {
+        rows.insert_dependent(other.id, dependent)?;
+        if !other.has_dependents {
+            other.has_dependents = true;
+            rows.update(other.status, &other)?;
+        }
+    }
+    Ok(())
+}
+
+/// Books what somebody found out about an attempt that was maybe billed.
+fn resolve<R: Rows>(
+    rows: &mut R,
+    id: JobId,
+    attempt: AttemptNo,
+    billing: &Billing,
+) -> Decision<R::Error> {
+    let Some(call) = rows.call(id, attempt)? else {
+        return Ok(Err(Refusal::NotFound));
+    };
+    if !call.is_billing_open() {
+        return Ok(Err(Refusal::BillingSettled(attempt)));
+    }
+    rows.resolve_call(&call, billing)?;
+    Ok(Ok(Applied::Done))
+}
+
+/// What the end of a job means for those that wait for it: free to run, or ended with it, and so on
+/// with those that wait for them. A worklist, since a chain may be long. Answers those that are free
+/// or ended now.
+fn follow<R: Rows>(rows: &mut R, ended: &Job) -> Result<Vec<Job>, R::Error> {
+    let at = ended.processed_at.unwrap_or_default();
+    let mut others = Vec::new();
+    let mut ends = VecDeque::from([(ended.id, ended.status)]);
+    while let Some((id, status)) = ends.pop_front() {
+        for dependent in rows.take_dependents(id)? {
+            let Some(mut job) = rows.job(dependent)? else {
+                continue;
+            };
+            // It may have ended by itself before.
+            if job.status != JobStatus::Pending || !job.waits_for.contains(&id) {
+                continue;
+            }
+            let concerned = if status == JobStatus::Completed {
+                life::unblock(&mut job, id)
+            } else {
+                if life::end_with(&mut job, id, status, at).is_err() {
+                    continue;
+                }
+                if std::mem::take(&mut job.has_dependents) {
+                    ends.push_back((job.id, job.status));
+                }
+                notices::job_ended(rows, &job)?;
+                true
+            };
+            rows.update(JobStatus::Pending, &job)?;
+            if concerned {
+                others.push(job);
+            }
+        }
+    }
+    Ok(others)
+}
+
+/// Changes a job that exists.
+fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decision<R::Error> {
+    let Some(mut job) = rows.job(id)? else {
+        return Ok(Err(Refusal::NotFound));
+    };
+    let before = job.status;
+    if let Err(refusal) = life::apply(&mut job, transition) {
+        return Ok(Err(refusal));
+    }
+    let has_ended = job.status.is_terminal();
+    let concerns_others = has_ended && std::mem::take(&mut job.has_dependents);
+    rows.update(before, &job)?;
+    if has_ended {
+        notices::job_ended(rows, &job)?;
+    }
+    if let Transition::Settle(settlement) = transition {
+        account(rows, settlement)?;
+    }
+    if concerns_others {
+        let others = follow(rows, &job)?;
+        if !others.is_empty() {
+            let job = Box::new(job);
+            return Ok(Ok(Applied::Chain { job, others }));
+        }
+    }
+    Ok(Ok(match transition {
+        // An attempt is told whole to whoever sends it, and with its number to whoever tells others.
+        Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
+            let request = rows.request(id)?;
+            Applied::Dispatch(Arc::new(Dispatch { job, request }))
+        }
+        Transition::Unstage { .. } | Transition::Task { .. } => Applied::Done,
+        _ => Applied::Job(Box::new(job)),
+    }))
+}
+
+/// What the end of an attempt leaves beside the job's row: all of it in the same transaction.
+fn account<R: Rows>(rows: &mut R, settlement: &Settlement) -> Result<(), R::Error> {
+    if let Next::Completed { response } = &settlement.next {
+        rows.put_response(settlement.job_id, response)?;
+    }
+    rows.log_call(&settlement.call)?;
+    if let Some(lane) = &settlement.lane {
+        rows.put_lane(lane)?;
+    }
+    if let Some(breaker) = &settlement.breaker {
+        rows.put_breaker(breaker)?;
+    }
+    Ok(())
+}

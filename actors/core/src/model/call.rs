@@ -1,0 +1,148 @@
+//! The call log: one immutable row per attempt.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AttemptNo, Cost, Day, Failure, JobId, PriceUsed, RequestId, Reserve, Timestamp, Usage,
+};
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallOutcome {
+    /// GLM answered and the answer is stored.
+    Completed,
+    /// GLM refused, or the transport failed.
+    Failed,
+    /// A caller cancelled the job and the open call was closed.
+    Cancelled,
+    /// The process or the caller died while the call was open: maybe billed.
+    Interrupted,
+}
+
+impl CallOutcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Interrupted,
+    ];
+
+    /// The name used in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// What somebody found out about an attempt that may have been billed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Billing {
+    /// Whether GLM billed it.
+    pub billed: bool,
+    /// The tokens billed.
+    #[serde(default)]
+    pub usage: Usage,
+    /// What it cost; `None` when it was not billed, or the cost is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// The prices that the cost was worked out by; `None` when somebody stated the cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<PriceUsed>,
+    /// When it was found out.
+    pub at: Timestamp,
+}
+
+/// One row of the call log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// Place in the log, given by the store; 0 until then.
+    #[serde(default)]
+    pub seq: u64,
+    /// The job this attempt was for.
+    pub job_id: JobId,
+    /// Which attempt of that job.
+    pub attempt: AttemptNo,
+    /// BudgetScope job it was.
+    pub user_id: String,
+    /// The URL called, without any secret; empty when it is not known (interrupted).
+    pub endpoint: String,
+    /// The model asked for.
+    pub model: String,
+    /// The `request_id` sent to GLM.
+    pub request_id: RequestId,
+    /// When the call was sent.
+    pub started_at: Timestamp,
+    /// When its end was known.
+    pub ended_at: Timestamp,
+    /// How it ended.
+    pub outcome: CallOutcome,
+    /// The HTTP status, if one arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<u16>,
+    /// From the first byte sent to the last byte read, in milliseconds, by a monotonic clock.
+    pub response_time_ms: u64,
+    /// Tokens, zeros when GLM reported none.
+    #[serde(default)]
+    pub usage: Usage,
+    /// The cost; `None` when nothing was billed or the cost is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// The prices that the cost was worked out by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<PriceUsed>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// The job's retry count when the call was sent.
+    #[serde(default)]
+    pub retry_count: u32,
+    /// Whether GLM may have billed the call although no answer is stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maybe_billed: bool,
+    /// What was set aside for it. A call that was maybe billed keeps it until somebody finds out; one that
+    /// was answered without its tokens is taken for so much by budgets for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserve>,
+    /// The day of the calendar in force that it is booked on; `None`: its UTC day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booked_on: Option<Day>,
+    /// What somebody found out later about an attempt that was maybe billed: the one thing of a row
+    /// that is added after it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billing: Option<Billing>,
+}
+
+impl CallRecord {
+    /// The day that it is booked on.
+    #[must_use]
+    pub fn day(&self) -> Day {
+        self.booked_on.unwrap_or_else(|| self.ended_at.day())
+    }
+
+    /// Whether GLM billed something whose cost is not known: tokens of a model without a price, or an
+    /// answer that came without its tokens. Such a call is counted as unpriced, never as free.
+    #[must_use]
+    pub const fn is_unpriced(&self) -> bool {
+        let billed = matches!(self.outcome, CallOutcome::Completed) || self.usage.is_reported();
+        self.cost.is_none() && billed
+    }
+
+    /// What budgets take an answered call for of which GLM did not say what it billed.
+    #[must_use]
+    pub fn assumed(&self) -> Option<Reserve> {
+        self.reserved.filter(|_| !self.maybe_billed)
+    }
+
+    /// Whether GLM may have billed the call and nobody has found out yet.
+    #[must_use]
+    pub const fn is_billing_open(&self) -> bool {
+        self.maybe_billed && self.billing.is_none()
+    }
+}

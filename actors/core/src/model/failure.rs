@@ -1,0 +1,144 @@
+//! What went wrong with a call, and which class of wrong that is.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// The classes of failure. Each says what happens to the job, to the lane and to the breaker;
+/// [`crate::judge`] holds those rules, the table `errors.json` maps GLM's codes to classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// The account's own limit (1302, 1303): the job goes back to its place, the lane cools down.
+    Throttle,
+    /// The provider has no capacity for the model (1305, 1312): wait longer, not the account's fault.
+    Overload,
+    /// A quota window is used up (1308, 1310, 1316-1321, 1304): the lane waits for the stated reset.
+    QuotaWindow,
+    /// Nothing helps but an operator (401, 1113, ...): the lane is held, no job fails.
+    OperatorFatal,
+    /// The job itself is at fault (121x, 1261, 1301, other 4xx): it fails at once, the lane goes on.
+    RequestFatal,
+    /// The server or the network failed (5xx, timeouts, resets): bounded retries with backoff.
+    ServerTransient,
+    /// GLM has seen this `request_id` before (1231): never resend it; the next attempt has a new one.
+    DuplicateRequest,
+}
+
+impl FailureClass {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Throttle,
+        Self::Overload,
+        Self::QuotaWindow,
+        Self::OperatorFatal,
+        Self::RequestFatal,
+        Self::ServerTransient,
+        Self::DuplicateRequest,
+    ];
+
+    /// The name used in the API, in logs and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Throttle => "throttle",
+            Self::Overload => "overload",
+            Self::QuotaWindow => "quota_window",
+            Self::OperatorFatal => "operator_fatal",
+            Self::RequestFatal => "request_fatal",
+            Self::ServerTransient => "server_transient",
+            Self::DuplicateRequest => "duplicate_request",
+        }
+    }
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Codes of failures that GLM did not state itself. GLM's own codes are its numbers as text.
+pub mod code {
+    /// Connecting, TLS, a reset, or a body cut short.
+    pub const CONNECTION: &str = "conn";
+    /// No connection within `timeouts.connect_ms`.
+    pub const TIMEOUT_CONNECT: &str = "timeout_connect";
+    /// No response headers within `timeouts.first_byte_ms`.
+    pub const TIMEOUT_FIRST_BYTE: &str = "timeout_first_byte";
+    /// No byte for `timeouts.idle_ms` in the middle of a response.
+    pub const TIMEOUT_IDLE: &str = "timeout_idle";
+    /// Not finished within `timeouts.total_ms` or the job's own timeout.
+    pub const TIMEOUT_TOTAL: &str = "timeout_total";
+    /// A 200 whose body is not a GLM answer.
+    pub const BODY_INVALID: &str = "body_invalid";
+    /// A response larger than the cap.
+    pub const BODY_TOO_LARGE: &str = "body_too_large";
+    /// The stored request can't be turned into a GLM body.
+    pub const REQUEST_INVALID: &str = "request_invalid";
+    /// The process or the caller died while the call was open.
+    pub const INTERRUPTED: &str = "interrupted";
+    /// In flight in too many crashes in a row.
+    pub const QUARANTINED: &str = "quarantined";
+    /// The job's deadline passed before it was done.
+    pub const DEADLINE: &str = "deadline";
+    /// A job that it was to run after failed or was cancelled.
+    pub const DEPENDENCY: &str = "dependency";
+    /// Met more throttle answers than `retry.max_throttles`.
+    pub const THROTTLED: &str = "throttled";
+    /// The transport has no asynchronous calls.
+    pub const ASYNC_UNSUPPORTED: &str = "async_unsupported";
+    /// A task of GLM's asynchronous API ended without an answer and without a code of GLM's.
+    pub const TASK_FAILED: &str = "task_failed";
+    /// No API key is configured.
+    pub const NO_API_KEY: &str = "no_api_key";
+    /// The base URL is no URL.
+    pub const BASE_URL_INVALID: &str = "base_url_invalid";
+}
+
+/// One failure, as a job's `error` and in the call log. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of wrong it is.
+    pub class: FailureClass,
+    /// GLM's `error.code` as text, else one of [`code`] or `http_NNN`.
+    pub code: String,
+    /// The HTTP status, if one arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// GLM's words or ours, cut to a bound.
+    pub message: String,
+    /// A `Retry-After` header, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// The reset that a quota message states (its text is read as UTC+8).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_at: Option<Timestamp>,
+    /// Whether GLM may have done (and billed) the work all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maybe_billed: bool,
+}
+
+impl Failure {
+    /// A failure of our own making, with one of the codes in [`code`].
+    #[must_use]
+    pub fn new(class: FailureClass, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            code: code.to_owned(),
+            http_status: None,
+            message: message.into(),
+            retry_after_ms: None,
+            reset_at: None,
+            maybe_billed: false,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.code, self.class, self.message)
+    }
+}

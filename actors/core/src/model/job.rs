@@ -1,0 +1,354 @@
+//! The job: one GLM request with its life.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttemptNo, Failure, JobId, OnInterrupted, Reserve, Seq, SlotId, Timestamp};
+
+/// The status of a job, as the API shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// Waiting: for its turn, for a retry, or for its `run_at`.
+    Pending,
+    /// Its call is open.
+    Processing,
+    /// Done; the response is stored.
+    Completed,
+    /// The dead letter: kept, inspectable, retryable by hand.
+    Failed,
+    /// Cancelled by a caller.
+    Cancelled,
+}
+
+impl JobStatus {
+    /// All of them, in the order in which counts are shown.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Processing,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The name used in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads the name used in the API.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// Whether nothing more happens to the job unless somebody asks.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// The states of the transition table: finer than the status, since a pending job may have an
+/// attempt on record that has not been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Pending, without an open attempt.
+    Waiting,
+    /// Pending, but other jobs have to be completed first.
+    Blocked,
+    /// Pending, but set aside until somebody puts it back in line.
+    Parked,
+    /// Pending, with the next attempt on record, not known to be sent.
+    Staged,
+    /// Processing: the attempt is on record as sent.
+    Running,
+    /// Done.
+    Completed,
+    /// Dead letter.
+    Failed,
+    /// Cancelled.
+    Cancelled,
+}
+
+/// How far an open attempt has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttemptPhase {
+    /// On record before any byte may leave.
+    Staged,
+    /// Sent.
+    Started,
+}
+
+/// An attempt that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAttempt {
+    /// Its number; the fence.
+    pub no: AttemptNo,
+    /// How far it has got.
+    pub phase: AttemptPhase,
+    /// When it was staged, or, once started, when it was sent.
+    pub at: Timestamp,
+    /// The slot it runs in; 0 while staged.
+    #[serde(default)]
+    pub slot: SlotId,
+    /// What is set aside for it, when budgets are on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Reserve>,
+}
+
+/// A job that waits until somebody looks at it: its attempt was interrupted and may have been billed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// Since when.
+    pub since: Timestamp,
+    /// The attempt that was interrupted.
+    pub attempt: AttemptNo,
+}
+
+/// A task of GLM's asynchronous API that an open attempt is waiting for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsyncTask {
+    /// GLM's id of the task.
+    pub id: String,
+    /// It was left in an orderly shutdown, not in a crash.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_open: bool,
+    /// The digest of base URL and key that made it ([`super::Endpoint::digest`]): only that account
+    /// can fetch it.
+    pub account: String,
+}
+
+/// The most tokens that a call can come to, as far as its request tells. What the request leaves open
+/// is filled in when it is sent, by the settings and the model of that moment
+/// ([`crate::money::worst::tokens`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorstCase {
+    /// Of the prompt; 0: not known; [`WorstCase::CONTEXT`]: all that the model takes.
+    #[serde(default)]
+    pub prompt: u32,
+    /// Of the answer; or [`WorstCase::CONFIGURED`], or [`WorstCase::MODEL`].
+    #[serde(default)]
+    pub completion: u32,
+}
+
+impl WorstCase {
+    /// A prompt that nothing but the model's context bounds.
+    pub const CONTEXT: u32 = u32::MAX;
+    /// An answer that `glm.max_tokens` bounds, or the model if that is not set.
+    pub const CONFIGURED: u32 = u32::MAX;
+    /// An answer that the model bounds.
+    pub const MODEL: u32 = u32::MAX - 1;
+}
+
+/// A job, without the bodies of its request and response (those are read when they are needed).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Its place in line; given by the store at insertion, 0 until then.
+    pub seq: Seq,
+    /// BudgetScope it is.
+    pub user_id: String,
+    /// What it is about, in the submitter's own terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_id: Option<String>,
+    /// The model to call.
+    pub model: String,
+    /// Higher is more urgent.
+    pub priority: i32,
+    /// Where it is in its life.
+    pub status: JobStatus,
+    /// Attempts made or staged so far: the number of the latest one. Never goes back.
+    #[serde(default)]
+    pub attempts: AttemptNo,
+    /// The attempt that has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<OpenAttempt>,
+    /// Retries used up, of `max_retries`.
+    #[serde(default)]
+    pub retry_count: u32,
+    /// How often a failure of the transient kind is retried.
+    pub max_retries: u32,
+    /// Throttle answers it has met; they use up no retry, but are bounded, too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub throttles: u32,
+    /// Crashes in a row in which it was in flight.
+    #[serde(default)]
+    pub interruptions: u32,
+    /// When the next retry is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_retry_at: Option<Timestamp>,
+    /// Not before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<Timestamp>,
+    /// Fails if not done by this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// The total time of one call, in milliseconds, instead of the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// The latest failure; on a pending job the reason of its retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it reached a terminal status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processed_at: Option<Timestamp>,
+    /// The submitter's key: the same key of the same user gives the same job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// The submitter's own JSON, kept as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<serde_json::value::RawValue>>,
+    /// The fallback model that the latest attempt was sent to, or that served the job; `None`: its
+    /// own model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
+    /// The jobs that have to be completed before it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobId>,
+    /// Those of them that are not completed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<JobId>,
+    /// Whether other jobs may wait for it: its end looks for them only then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_dependents: bool,
+    /// Set aside until somebody puts it back in line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
+    /// What becomes of it when its call is interrupted; `None`: as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_interrupted: Option<OnInterrupted>,
+    /// Where its end is to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_url: Option<String>,
+    /// GLM's task of the open attempt, when it was sent asynchronously.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<AsyncTask>,
+    /// Its request and response were pruned: there is nothing to send any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bodies_pruned: bool,
+    /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
+    #[serde(default)]
+    pub estimated_tokens: u32,
+    /// The most tokens that prompt and answer can come to: what budgets reserve for.
+    #[serde(default)]
+    pub worst: WorstCase,
+    /// What it costs is not known: its model has no price, or GLM did not say what it billed. What was
+    /// found when it was accepted, then what its latest billed attempt showed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unpriced: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Job {
+    /// The state of the transition table that the job is in.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match (self.status, self.open) {
+            (JobStatus::Pending, None) if self.parked.is_some() => Phase::Parked,
+            (JobStatus::Pending, None) if !self.waits_for.is_empty() => Phase::Blocked,
+            (JobStatus::Pending, None) => Phase::Waiting,
+            (JobStatus::Pending, Some(_)) => Phase::Staged,
+            (JobStatus::Processing, _) => Phase::Running,
+            (JobStatus::Completed, _) => Phase::Completed,
+            (JobStatus::Failed, _) => Phase::Failed,
+            (JobStatus::Cancelled, _) => Phase::Cancelled,
+        }
+    }
+
+    /// The moment from which it may be sent; `None`: at once.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.next_retry_at.max(self.run_at)
+    }
+
+    /// What the lane keeps of it in memory.
+    #[must_use]
+    pub fn entry(&self) -> JobEntry {
+        JobEntry {
+            id: self.id,
+            seq: self.seq,
+            priority: self.priority,
+            due_at: self.due_at(),
+            deadline: self.deadline,
+            since: self.available_since(),
+            model: self.model.as_str().into(),
+            user_id: self.user_id.as_str().into(),
+            tokens: self.estimated_tokens,
+            worst: self.worst,
+            dormant: self.is_dormant(),
+        }
+    }
+
+    /// Since when it could have run: its submission, or the `run_at` it asked for.
+    #[must_use]
+    pub fn available_since(&self) -> Timestamp {
+        self.run_at
+            .map_or(self.created_at, |at| at.max(self.created_at))
+    }
+
+    /// Whether it waits for other jobs or for somebody's word.
+    #[must_use]
+    pub fn is_dormant(&self) -> bool {
+        matches!(self.phase(), Phase::Blocked | Phase::Parked)
+    }
+
+    /// The model that the open or latest attempt was sent to.
+    #[must_use]
+    pub fn sent_to(&self) -> &str {
+        self.served_by.as_deref().unwrap_or(&self.model)
+    }
+}
+
+/// What the lane keeps of a waiting job in memory: what its order depends on, nothing else, so that
+/// a hundred thousand of them cost little.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEntry {
+    /// The job.
+    pub id: JobId,
+    /// Its place in line.
+    pub seq: Seq,
+    /// Higher is more urgent.
+    pub priority: i32,
+    /// Not before this moment.
+    pub due_at: Option<Timestamp>,
+    /// Fails if not done by this moment.
+    pub deadline: Option<Timestamp>,
+    /// Since when it could have run: its submission, or the `run_at` it asked for. Ageing counts from
+    /// here; a retry does not make it younger.
+    pub since: Timestamp,
+    /// The model it asks for.
+    pub model: Arc<str>,
+    /// BudgetScope it is.
+    pub user_id: Arc<str>,
+    /// What it may come to, in tokens.
+    pub tokens: u32,
+    /// The most that it can come to, in tokens.
+    pub worst: WorstCase,
+    /// It waits for other jobs or for somebody's word, and must not run before.
+    pub dormant: bool,
+}
+
+impl JobEntry {
+    /// Whether only a free slot is missing.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        !self.dormant && self.due_at.is_none_or(|due| due <= now)
+    }
+}

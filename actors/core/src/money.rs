@@ -1,0 +1,6 @@
+//! What calls cost, may cost and may not cost.
+
+pub mod budget;
+pub mod estimate;
+pub mod price;
+pub mod worst;

@@ -1,0 +1,579 @@
+//! Budgets: what may still be spent. A call is made only if the worst that it may come to fits into
+//! every budget that counts it; that much is reserved until its real cost is known.
+//!
+//! What was spent is never stored by itself: it is the sum of the usage rows of the period, and what
+//! is reserved is on record with the open attempts and with the calls that were maybe billed. So
+//! nothing can be lost or counted twice by a crash, and a budget may be changed at any moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::{
+    AttemptNo, Billing, Budget, BudgetKey, BudgetRefusal, BudgetStatus, Calendar, CallRecord, Cost,
+    Currency, Day, JobId, Limit, OverBudget, Period, Reserve, Settings, Timestamp, UsageRow,
+};
+
+/// What budgets are reckoned from after a start or a change: all of it from one moment of the store.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// The usage rows since [`Budgets::since`].
+    pub usage: Vec<UsageRow>,
+    /// The calls that were maybe billed, where nobody has found out yet.
+    pub doubt: Vec<CallRecord>,
+}
+
+/// A limit was reached, or the share of it at which it warns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetNews {
+    /// How the account stands.
+    pub standing: BudgetStatus,
+    /// `true`: something did not fit; `false`: a warning.
+    pub used_up: bool,
+}
+
+/// Whether a call may be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fit {
+    /// Its worst fits into every budget.
+    Now,
+    /// It fits into this account as soon as calls that are open have ended, unless they cost what was
+    /// reserved for them.
+    Later(BudgetKey),
+    /// It does not fit into this account before the next period, whatever the open calls come to.
+    Never(BudgetKey),
+}
+
+/// What an account has come to in one of its periods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counter {
+    spent: u64,
+    in_doubt: u64,
+    warned: bool,
+    used_up: bool,
+}
+
+/// A reservation, and whom it is for.
+#[derive(Debug, Clone)]
+struct Reserved {
+    user: Arc<str>,
+    model: Arc<str>,
+    reserve: Reserve,
+}
+
+/// The budgets in force and how they stand.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    budgets: BTreeMap<Arc<str>, Budget>,
+    calendar: Calendar,
+    today: Day,
+    /// By account and the first day of its period.
+    periods: BTreeMap<(BudgetKey, Day), Counter>,
+    /// What open attempts have reserved. It counts for whichever period it is.
+    open: BTreeMap<JobId, Reserved>,
+    /// The same, by account.
+    held: BTreeMap<BudgetKey, u64>,
+    /// What calls that were maybe billed keep reserved, in the period of this day.
+    doubt: BTreeMap<(JobId, AttemptNo), (Reserved, Day)>,
+    news: Vec<BudgetNews>,
+    freed: BTreeSet<BudgetKey>,
+    thawed: bool,
+    stale: bool,
+}
+
+impl Budgets {
+    /// The first day of which usage rows are asked for.
+    #[must_use]
+    pub fn since(calendar: &Calendar, now: Timestamp) -> Day {
+        calendar.day(now).month()
+    }
+
+    /// Reckons how the budgets of `settings` stand. `open` are the reservations of open attempts, with
+    /// user and model. `before` are those in force until now; `None` after a start, when what has been
+    /// reached was told before.
+    #[must_use]
+    pub fn load<'a>(
+        settings: &Settings,
+        ledger: &Ledger,
+        open: impl IntoIterator<Item = (JobId, &'a str, &'a str, Reserve)>,
+        before: Option<&Self>,
+        now: Timestamp,
+    ) -> Self {
+        let mut budgets = Self {
+            budgets: settings
+                .budgets
+                .iter()
+                .map(|budget| (Arc::from(budget.name.as_str()), budget.clone()))
+                .collect(),
+            calendar: settings.calendar,
+            today: settings.calendar.day(now),
+            thawed: true,
+            ..Self::default()
+        };
+        if budgets.is_empty() {
+            return budgets;
+        }
+        for row in &ledger.usage {
+            let (user, model) = (
+                row.key.user_id.as_str().into(),
+                row.key.model.as_str().into(),
+            );
+            for account in budgets.accounts_of(&user, &model) {
+                let spent = budgets.amount(
+                    &account,
+                    |currency| row.budgeted(currency),
+                    row.budgeted_tokens(),
+                );
+                if spent > 0 {
+                    let counter = budgets.counter(&account, row.key.day);
+                    counter.spent = counter.spent.saturating_add(spent);
+                }
+            }
+        }
+        for (id, user, model, reserve) in open {
+            budgets.reserve(id, &user.into(), &model.into(), reserve);
+        }
+        let since = Self::since(&settings.calendar, now);
+        for call in ledger.doubt.iter().filter(|call| call.day() >= since) {
+            budgets.keep(call);
+        }
+        budgets.remember_what_was_told(before);
+        budgets
+    }
+
+    /// What was told of a budget that has not changed is not told again.
+    fn remember_what_was_told(&mut self, before: Option<&Self>) {
+        for (account, day) in self.periods.keys().cloned().collect::<Vec<_>>() {
+            let Some(before) = before else {
+                self.warn(&account, day);
+                continue;
+            };
+            if before.budgets.get(&account.budget) == self.budgets.get(&account.budget)
+                && let Some(told) = before.periods.get(&(account.clone(), day)).copied()
+            {
+                let counter = self.counter(&account, day);
+                (counter.warned, counter.used_up) = (told.warned, told.used_up);
+            }
+            self.warn(&account, day);
+        }
+        if before.is_none() {
+            self.news.clear();
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.budgets.is_empty()
+    }
+
+    /// Whether a call fits, with the reservations of the jobs `without` given back.
+    #[must_use]
+    pub fn fit(
+        &self,
+        user: &Arc<str>,
+        model: &Arc<str>,
+        reserve: Reserve,
+        without: &[JobId],
+    ) -> Fit {
+        let mut later = None;
+        for account in self.accounts_of(user, model) {
+            let more = self.of_reserve(&account, reserve);
+            // A call that is not counted here is not stopped here, whatever else was spent.
+            if more == 0 || !self.over(&account).stops() {
+                continue;
+            }
+            let allowed = self.allowed(&account);
+            let needed = self.gone(&account).saturating_add(more);
+            if needed > allowed {
+                return Fit::Never(account);
+            }
+            let held = self.held.get(&account).copied().unwrap_or(0);
+            let given_back: u64 = without.iter().map(|id| self.held_for(*id, &account)).sum();
+            if later.is_none() && needed.saturating_add(held.saturating_sub(given_back)) > allowed {
+                later = Some(account);
+            }
+        }
+        later.map_or(Fit::Now, Fit::Later)
+    }
+
+    /// What a job has reserved in an account.
+    #[must_use]
+    pub fn held_for(&self, id: JobId, account: &BudgetKey) -> u64 {
+        let Some(reserved) = self.open.get(&id) else {
+            return 0;
+        };
+        let counts = self
+            .accounts_of(&reserved.user, &reserved.model)
+            .contains(account);
+        if counts {
+            self.of_reserve(account, reserved.reserve)
+        } else {
+            0
+        }
+    }
+
+    /// Why a new job is not taken, if it is not: it never fits, or it does not fit into what is left of this
+    /// period and the budget's owner wants that told at the door.
+    #[must_use]
+    pub fn refuses(&self, user: &str, model: &str, reserve: Reserve) -> Option<BudgetRefusal> {
+        let accounts = self.accounts_of(&user.into(), &model.into());
+        let stopping = accounts.iter().filter(|account| self.over(account).stops());
+        let needs = stopping.map(|account| (account, self.of_reserve(account, reserve)));
+        let needs: Vec<_> = needs.filter(|(_, needed)| *needed > 0).collect();
+        let large = needs
+            .iter()
+            .find(|(account, needed)| *needed > self.allowed(account));
+        if let Some((account, needed)) = large {
+            let standing = self.standing(account)?;
+            return Some(BudgetRefusal::TooLarge {
+                standing,
+                needed: *needed,
+            });
+        }
+        let (account, needed) = needs.into_iter().find(|(account, needed)| {
+            self.over(account) == OverBudget::Refuse
+                && self.gone(account).saturating_add(*needed) > self.allowed(account)
+        })?;
+        let standing = self.standing(account)?;
+        Some(BudgetRefusal::UsedUp { standing, needed })
+    }
+
+    /// Something did not fit: tells it once a period.
+    pub fn note_refusal(&mut self, account: &BudgetKey) {
+        let today = self.today;
+        self.tell_used_up(account, today);
+    }
+
+    fn tell_used_up(&mut self, account: &BudgetKey, day: Day) {
+        if !std::mem::replace(&mut self.counter(account, day).used_up, true)
+            && let Some(standing) = self.standing(account)
+        {
+            self.news.push(BudgetNews {
+                standing,
+                used_up: true,
+            });
+        }
+    }
+
+    /// Sets aside what a call may come to.
+    pub fn reserve(&mut self, id: JobId, user: &Arc<str>, model: &Arc<str>, reserve: Reserve) {
+        if self.is_empty() {
+            return;
+        }
+        self.release(id);
+        let reserved = Reserved {
+            user: Arc::clone(user),
+            model: Arc::clone(model),
+            reserve,
+        };
+        for account in self.accounts_of(user, model) {
+            let amount = self.of_reserve(&account, reserve);
+            let held = self.held.entry(account).or_default();
+            *held = held.saturating_add(amount);
+        }
+        self.open.insert(id, reserved);
+    }
+
+    /// A call is not made after all, or has ended.
+    pub fn release(&mut self, id: JobId) {
+        let Some(reserved) = self.open.remove(&id) else {
+            return;
+        };
+        for account in self.accounts_of(&reserved.user, &reserved.model) {
+            let amount = self.of_reserve(&account, reserved.reserve);
+            if let Some(held) = self.held.get_mut(&account) {
+                *held = held.saturating_sub(amount);
+                if *held == 0 {
+                    self.held.remove(&account);
+                }
+            }
+            self.freed.insert(account);
+        }
+    }
+
+    /// A call has ended: what it really cost takes the place of what was set aside. What is not known
+    /// stays reserved until somebody finds out; what nobody will ever find out is taken for spent.
+    pub fn settle(&mut self, call: &CallRecord) {
+        if self.is_empty() {
+            return;
+        }
+        self.release(call.job_id);
+        let (user, model) = (call.user_id.as_str().into(), call.model.as_str().into());
+        self.spend(
+            call.day(),
+            &user,
+            &model,
+            call.cost,
+            call.usage.total_tokens,
+        );
+        if let Some(assumed) = call.assumed() {
+            self.spend(call.day(), &user, &model, assumed.cost, assumed.tokens);
+        }
+        self.keep(call);
+    }
+
+    /// Somebody found out what a call that was maybe billed cost.
+    pub fn resolve(&mut self, id: JobId, attempt: AttemptNo, billing: &Billing) {
+        let Some((reserved, day)) = self.doubt.remove(&(id, attempt)) else {
+            return;
+        };
+        self.count_doubt(&reserved, day, u64::saturating_sub);
+        self.thawed = true;
+        if billing.billed {
+            let tokens = billing.usage.total_tokens;
+            self.spend(day, &reserved.user, &reserved.model, billing.cost, tokens);
+        }
+    }
+
+    /// Time has passed, or the clock was set: another day, with what was spent in it.
+    pub fn roll(&mut self, now: Timestamp) {
+        let today = self.calendar.day(now);
+        if self.is_empty() || today == self.today {
+            return;
+        }
+        // What was spent on a day that had passed may have been forgotten.
+        self.stale |= today < self.today;
+        self.today = today;
+        let budgets = &self.budgets;
+        self.periods.retain(|(account, day), _| {
+            let budget = budgets.get(&account.budget);
+            budget.is_some_and(|budget| *day >= budget.period.first_day(today))
+        });
+        self.thawed = true;
+    }
+
+    /// The accounts in which something that was reserved is free again since this was asked last.
+    pub fn take_freed(&mut self) -> BTreeSet<BudgetKey> {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// An account in which room may have come by other means.
+    pub fn touch(&mut self, account: BudgetKey) {
+        self.freed.insert(account);
+    }
+
+    /// Whether what did not fit into a period may fit now: another period, other budgets, or a doubt
+    /// that is none any more. Since this was asked last.
+    pub fn take_thawed(&mut self) -> bool {
+        std::mem::take(&mut self.thawed)
+    }
+
+    /// Whether the clock was set back, so that they have to be reckoned anew.
+    #[must_use]
+    pub const fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// What is to be told before anything else.
+    pub fn tell_first(&mut self, news: Vec<BudgetNews>) {
+        self.news.splice(0..0, news);
+    }
+
+    /// What is to be told since this was asked last.
+    pub fn take_news(&mut self) -> Vec<BudgetNews> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// When the next period begins.
+    #[must_use]
+    pub fn next_roll(&self) -> Option<Timestamp> {
+        (!self.is_empty()).then(|| Period::Day.end(&self.calendar, self.today))
+    }
+
+    /// How an account stands.
+    #[must_use]
+    pub fn standing(&self, account: &BudgetKey) -> Option<BudgetStatus> {
+        let budget = self.budgets.get(&account.budget)?;
+        let counter = self.current(account);
+        Some(BudgetStatus {
+            account: account.clone(),
+            limit: budget.limit,
+            period: budget.period,
+            over: budget.over,
+            spent: counter.spent,
+            reserved: self.held.get(account).copied().unwrap_or(0),
+            in_doubt: counter.in_doubt,
+            warned: counter.warned,
+            short: counter.used_up,
+            until: budget.period.end(&self.calendar, self.today),
+        })
+    }
+
+    /// How every account stands that something was spent from or reserved in, and every budget that is
+    /// for all.
+    #[must_use]
+    pub fn standings(&self) -> Vec<BudgetStatus> {
+        let all = |(name, budget): (&Arc<str>, &Budget)| {
+            let shared = budget.users == crate::model::BudgetScope::All
+                && budget.models == crate::model::BudgetScope::All;
+            shared.then(|| BudgetKey {
+                budget: Arc::clone(name),
+                user: None,
+                model: None,
+            })
+        };
+        let current = self
+            .periods
+            .keys()
+            .filter(|(account, day)| self.first_day(account, self.today) == Some(*day));
+        let accounts: BTreeSet<BudgetKey> = current
+            .map(|(account, _)| account)
+            .chain(self.held.keys())
+            .cloned()
+            .chain(self.budgets.iter().filter_map(all))
+            .collect();
+        accounts
+            .iter()
+            .filter_map(|account| self.standing(account))
+            .collect()
+    }
+
+    /// The accounts that a call is counted in.
+    #[must_use]
+    pub fn accounts_of(&self, user: &Arc<str>, model: &Arc<str>) -> Vec<BudgetKey> {
+        self.budgets
+            .iter()
+            .filter_map(|(name, budget)| {
+                Some(BudgetKey {
+                    budget: Arc::clone(name),
+                    user: budget.users.counted_as(user)?.map(|_| Arc::clone(user)),
+                    model: budget.models.counted_as(model)?.map(|_| Arc::clone(model)),
+                })
+            })
+            .collect()
+    }
+
+    fn first_day(&self, account: &BudgetKey, day: Day) -> Option<Day> {
+        let budget = self.budgets.get(&account.budget)?;
+        Some(budget.period.first_day(day))
+    }
+
+    fn current(&self, account: &BudgetKey) -> Counter {
+        let first = self.first_day(account, self.today);
+        let counter = first.and_then(|day| self.periods.get(&(account.clone(), day)));
+        counter.copied().unwrap_or_default()
+    }
+
+    fn gone(&self, account: &BudgetKey) -> u64 {
+        let counter = self.current(account);
+        counter.spent.saturating_add(counter.in_doubt)
+    }
+
+    fn counter(&mut self, account: &BudgetKey, day: Day) -> &mut Counter {
+        let first = self.first_day(account, day).unwrap_or(day);
+        self.periods.entry((account.clone(), first)).or_default()
+    }
+
+    fn over(&self, account: &BudgetKey) -> OverBudget {
+        let budget = self.budgets.get(&account.budget);
+        budget.map_or(OverBudget::Warn, |budget| budget.over)
+    }
+
+    fn allowed(&self, account: &BudgetKey) -> u64 {
+        let budget = self.budgets.get(&account.budget);
+        budget.map_or(u64::MAX, |budget| budget.limit.amount())
+    }
+
+    /// What an account counts of a cost and tokens.
+    fn amount(
+        &self,
+        account: &BudgetKey,
+        nanos_in: impl FnOnce(Currency) -> i64,
+        tokens: u64,
+    ) -> u64 {
+        match self.budgets.get(&account.budget).map(|budget| budget.limit) {
+            Some(Limit::Money(limit)) => u64::try_from(nanos_in(limit.currency)).unwrap_or(0),
+            Some(Limit::Tokens(_)) => tokens,
+            None => 0,
+        }
+    }
+
+    /// What an account counts of a reservation.
+    #[must_use]
+    pub fn of_reserve(&self, account: &BudgetKey, reserve: Reserve) -> u64 {
+        self.amount(
+            account,
+            |currency| in_currency(reserve.cost, currency),
+            reserve.tokens,
+        )
+    }
+
+    fn spend(
+        &mut self,
+        day: Day,
+        user: &Arc<str>,
+        model: &Arc<str>,
+        cost: Option<Cost>,
+        tokens: u64,
+    ) {
+        for account in self.accounts_of(user, model) {
+            let amount = self.amount(&account, |currency| in_currency(cost, currency), tokens);
+            if amount > 0 {
+                let counter = self.counter(&account, day);
+                counter.spent = counter.spent.saturating_add(amount);
+                self.warn(&account, day);
+            }
+        }
+    }
+
+    /// Keeps what a call has reserved that was maybe billed.
+    fn keep(&mut self, call: &CallRecord) {
+        let Some(reserve) = call.reserved.filter(|_| call.is_billing_open()) else {
+            return;
+        };
+        let reserved = Reserved {
+            user: call.user_id.as_str().into(),
+            model: call.model.as_str().into(),
+            reserve,
+        };
+        self.count_doubt(&reserved, call.day(), u64::saturating_add);
+        self.doubt
+            .insert((call.job_id, call.attempt), (reserved, call.day()));
+    }
+
+    fn count_doubt(&mut self, reserved: &Reserved, day: Day, change: fn(u64, u64) -> u64) {
+        for account in self.accounts_of(&reserved.user, &reserved.model) {
+            let amount = self.of_reserve(&account, reserved.reserve);
+            let counter = self.counter(&account, day);
+            counter.in_doubt = change(counter.in_doubt, amount);
+            self.warn(&account, day);
+        }
+    }
+
+    /// Tells that an account has reached the share of its limit at which it warns, or, where nothing is
+    /// stopped, the limit.
+    fn warn(&mut self, account: &BudgetKey, day: Day) {
+        let Some(budget) = self.budgets.get(&account.budget) else {
+            return;
+        };
+        if budget.period.first_day(day) != budget.period.first_day(self.today) {
+            return;
+        }
+        let (percent, allowed) = (budget.warn_percent, budget.limit.amount());
+        let tells_only = !budget.over.stops();
+        let gone = self.gone(account);
+        let reached = u128::from(gone) * 100 >= u128::from(allowed) * u128::from(percent);
+        if percent > 0
+            && reached
+            && !std::mem::replace(&mut self.counter(account, day).warned, true)
+            && let Some(standing) = self.standing(account)
+        {
+            self.news.push(BudgetNews {
+                standing,
+                used_up: false,
+            });
+        }
+        if tells_only && gone >= allowed {
+            self.tell_used_up(account, day);
+        }
+    }
+}
+
+fn in_currency(cost: Option<Cost>, currency: Currency) -> i64 {
+    cost.filter(|cost| cost.currency == currency)
+        .map_or(0, |cost| cost.nanos)
+}
+
+#[cfg(test)]
+#[path = "budget_tests.rs"]
+mod tests;

@@ -1,0 +1,461 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{BudgetScope, Currency, OverBudget, Usage};
+use crate::testing::sample;
+
+const NOW: Timestamp = sample::START;
+
+fn tokens(
+    name: &str,
+    period: Period,
+    users: BudgetScope,
+    models: BudgetScope,
+    limit: u64,
+) -> Budget {
+    Budget {
+        name: name.to_owned(),
+        period,
+        users,
+        models,
+        limit: Limit::Tokens(limit),
+        warn_percent: 80,
+        over: OverBudget::Wait,
+    }
+}
+
+fn settings(budgets: Vec<Budget>) -> Settings {
+    Settings {
+        budgets,
+        ..Settings::default()
+    }
+}
+
+fn load(budgets: Vec<Budget>) -> Budgets {
+    Budgets::load(&settings(budgets), &Ledger::default(), [], None, NOW)
+}
+
+const fn of(tokens: u64) -> Reserve {
+    Reserve { tokens, cost: None }
+}
+
+fn ended(n: u64, user: &str, model: &str, used: u64) -> CallRecord {
+    let mut call = sample::settle(
+        n,
+        1,
+        crate::life::Next::Failed {
+            failure: sample::failure(),
+        },
+    )
+    .call;
+    call.user_id = user.to_owned();
+    call.model = model.to_owned();
+    call.ended_at = NOW;
+    call.usage = Usage {
+        total_tokens: used,
+        ..Usage::default()
+    };
+    call.maybe_billed = false;
+    call
+}
+
+fn reserve(budgets: &mut Budgets, n: u64, user: &str, tokens: u64) {
+    budgets.reserve(sample::job_id(n), &user.into(), &"m".into(), of(tokens));
+}
+
+fn fit(budgets: &Budgets, user: &str, model: &str, reserve: Reserve) -> Fit {
+    budgets.fit(&user.into(), &model.into(), reserve, &[])
+}
+
+fn all(limit: u64) -> Budget {
+    tokens(
+        "all",
+        Period::Day,
+        BudgetScope::All,
+        BudgetScope::All,
+        limit,
+    )
+}
+
+fn account(budget: &str, user: Option<&str>, model: Option<&str>) -> BudgetKey {
+    BudgetKey {
+        budget: budget.into(),
+        user: user.map(Into::into),
+        model: model.map(Into::into),
+    }
+}
+
+#[test]
+fn what_is_reserved_is_taken_until_it_is_settled_for_what_it_cost() {
+    let mut b = load(vec![all(100)]);
+    let shared = || account("all", None, None);
+    assert_eq!(fit(&b, "u", "m", of(100)), Fit::Now);
+    assert_eq!(fit(&b, "u", "m", of(101)), Fit::Never(shared()));
+    reserve(&mut b, 1, "u", 60);
+    assert_eq!(fit(&b, "u", "m", of(41)), Fit::Later(shared()));
+    let given_back = b.fit(&"u".into(), &"m".into(), of(41), &[sample::job_id(1)]);
+    assert_eq!(given_back, Fit::Now);
+    b.settle(&ended(1, "u", "m", 10));
+    assert_eq!(fit(&b, "u", "m", of(90)), Fit::Now);
+    assert_eq!(fit(&b, "u", "m", of(91)), Fit::Never(shared()));
+    let standing = &b.standings()[0];
+    assert_eq!((standing.spent, standing.reserved), (10, 0));
+}
+
+#[test]
+fn each_has_an_own_share_where_it_says_so() {
+    let one = |name: &str| BudgetScope::One(name.to_owned());
+    let mut b = load(vec![
+        tokens("each", Period::Day, BudgetScope::Each, BudgetScope::All, 10),
+        tokens("ada", Period::Month, one("ada"), BudgetScope::All, 5),
+        tokens("big", Period::Day, BudgetScope::All, one("big"), 3),
+    ]);
+    reserve(&mut b, 1, "bob", 10);
+    assert_eq!(
+        fit(&b, "bob", "m", of(1)),
+        Fit::Later(account("each", Some("bob"), None))
+    );
+    assert_eq!(fit(&b, "eve", "m", of(10)), Fit::Now);
+    assert_eq!(
+        fit(&b, "ada", "m", of(6)),
+        Fit::Never(account("ada", Some("ada"), None))
+    );
+    assert_eq!(
+        fit(&b, "eve", "big", of(4)),
+        Fit::Never(account("big", None, Some("big")))
+    );
+}
+
+#[test]
+fn a_call_that_was_maybe_billed_stays_reserved_until_somebody_finds_out() {
+    let mut b = load(vec![all(100)]);
+    reserve(&mut b, 1, "u", 60);
+    let mut call = ended(1, "u", "m", 0);
+    call.maybe_billed = true;
+    call.reserved = Some(of(60));
+    b.settle(&call);
+    assert_eq!(
+        fit(&b, "u", "m", of(41)),
+        Fit::Never(account("all", None, None))
+    );
+    let ledger = Ledger {
+        usage: Vec::new(),
+        doubt: vec![call.clone()],
+    };
+    let again = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
+    assert_eq!(
+        again.standings(),
+        b.standings(),
+        "a restart changes nothing"
+    );
+    b.take_thawed();
+    let billing = Billing {
+        billed: true,
+        usage: Usage {
+            total_tokens: 25,
+            ..Usage::default()
+        },
+        cost: None,
+        price: None,
+        at: NOW,
+    };
+    b.resolve(call.job_id, call.attempt, &billing);
+    let standing = &b.standings()[0];
+    assert_eq!((standing.spent, standing.in_doubt), (25, 0));
+    assert!(b.take_thawed(), "who waited for it may fit now");
+}
+
+#[test]
+fn an_answer_without_its_tokens_is_taken_for_what_was_reserved() {
+    let mut b = load(vec![all(100)]);
+    reserve(&mut b, 1, "u", 60);
+    let mut call = ended(1, "u", "m", 0);
+    call.reserved = Some(of(60));
+    b.settle(&call);
+    assert_eq!(b.standings()[0].spent, 60);
+    let key = crate::model::UsageKey::of(&call);
+    let mut row = UsageRow::empty(key);
+    row.add(&call);
+    let ledger = Ledger {
+        usage: vec![row],
+        doubt: Vec::new(),
+    };
+    let again = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
+    assert_eq!(
+        again.standings(),
+        b.standings(),
+        "a restart changes nothing"
+    );
+}
+
+#[test]
+fn a_new_day_begins_with_nothing_spent_and_a_month_goes_on() {
+    let mut b = load(vec![
+        tokens("day", Period::Day, BudgetScope::All, BudgetScope::All, 100),
+        tokens(
+            "month",
+            Period::Month,
+            BudgetScope::All,
+            BudgetScope::All,
+            100,
+        ),
+    ]);
+    let seen = |b: &Budgets| -> Vec<(u64, u64)> {
+        let standings = b.standings();
+        standings.iter().map(|s| (s.spent, s.reserved)).collect()
+    };
+    reserve(&mut b, 1, "u", 30);
+    reserve(&mut b, 2, "u", 40);
+    b.settle(&ended(1, "u", "m", 30));
+    b.take_thawed();
+    let tomorrow = b.next_roll().unwrap();
+    b.roll(tomorrow.minus_ms(1));
+    assert_eq!(seen(&b), [(30, 40), (30, 40)]);
+    assert!(!b.take_thawed());
+    b.roll(tomorrow);
+    assert_eq!(seen(&b), [(0, 40), (30, 40)]);
+    assert!(b.take_thawed());
+    // Its usage row is of the new day, too.
+    let mut late = ended(2, "u", "m", 40);
+    late.ended_at = tomorrow;
+    b.settle(&late);
+    assert_eq!(seen(&b), [(40, 0), (70, 0)]);
+    assert!(!b.is_stale());
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_the_ledger_be_read_again() {
+    let mut b = load(vec![all(100)]);
+    let tomorrow = b.next_roll().unwrap();
+    b.roll(tomorrow);
+    assert!(!b.is_stale());
+    b.roll(NOW);
+    assert!(b.is_stale());
+}
+
+#[test]
+fn a_warning_and_the_end_are_told_once_a_period() {
+    let mut b = load(vec![all(100)]);
+    b.settle(&ended(1, "u", "m", 79));
+    assert_eq!(b.take_news(), []);
+    b.settle(&ended(2, "u", "m", 1));
+    b.settle(&ended(3, "u", "m", 1));
+    let Fit::Never(account) = fit(&b, "u", "m", of(50)) else {
+        panic!("50 of 100 do not fit after 81")
+    };
+    b.note_refusal(&account);
+    b.note_refusal(&account);
+    let news: Vec<bool> = b.take_news().iter().map(|news| news.used_up).collect();
+    assert_eq!(news, [false, true]);
+}
+
+#[test]
+fn what_was_told_is_told_again_only_of_a_budget_that_changed() {
+    let used = |tokens: u64| {
+        let call = ended(1, "u", "m", tokens);
+        let mut row = UsageRow::empty(crate::model::UsageKey::of(&call));
+        row.add(&call);
+        Ledger {
+            usage: vec![row],
+            doubt: Vec::new(),
+        }
+    };
+    let start = |limit| Budgets::load(&settings(vec![all(limit)]), &used(85), [], None, NOW);
+    let mut b = start(100);
+    assert_eq!(b.take_news(), [], "it was told before the restart");
+    let mut b = start(1_000);
+    let mut again = Budgets::load(&settings(vec![all(1_000)]), &used(85), [], Some(&b), NOW);
+    assert_eq!(again.take_news(), []);
+    let mut lowered = Budgets::load(&settings(vec![all(100)]), &used(85), [], Some(&b), NOW);
+    assert_eq!(lowered.take_news().len(), 1);
+    b = Budgets::load(
+        &settings(vec![all(100)]),
+        &used(85),
+        [],
+        Some(&lowered),
+        NOW,
+    );
+    assert_eq!(b.take_news(), []);
+}
+
+#[test]
+fn a_budget_that_only_warns_stops_nothing_and_tells_its_end() {
+    let mut budget = all(100);
+    budget.over = OverBudget::Warn;
+    let mut b = load(vec![budget]);
+    assert_eq!(fit(&b, "u", "m", of(1_000)), Fit::Now);
+    assert_eq!(b.refuses("u", "m", of(1_000)), None);
+    b.settle(&ended(1, "u", "m", 99));
+    b.settle(&ended(2, "u", "m", 99));
+    b.settle(&ended(3, "u", "m", 99));
+    let news: Vec<bool> = b.take_news().iter().map(|news| news.used_up).collect();
+    assert_eq!(news, [false, true]);
+}
+
+#[test]
+fn at_the_door_is_refused_what_never_fits_and_what_a_budget_wants_refused() {
+    let mut strict = tokens(
+        "strict",
+        Period::Day,
+        BudgetScope::All,
+        BudgetScope::All,
+        100,
+    );
+    strict.over = OverBudget::Refuse;
+    // By name the first: that one waits hides not that the other refuses.
+    let mut b = load(vec![all(200), strict]);
+    let told = |b: &Budgets, n| {
+        b.refuses("u", "m", of(n))
+            .map(|refusal| refusal.to_string())
+    };
+    assert_eq!(told(&b, 100), None);
+    let large = told(&b, 101).unwrap();
+    assert!(
+        large.contains("may come to 101 tokens, and budget strict allows 100 tokens a day"),
+        "{large}"
+    );
+    reserve(&mut b, 1, "u", 60);
+    assert_eq!(told(&b, 100), None, "most of what is open comes back");
+    b.settle(&ended(1, "u", "m", 60));
+    let refused = told(&b, 41).unwrap();
+    assert!(
+        refused.contains("of budget strict 40 tokens are left until 2026-"),
+        "{refused}"
+    );
+    assert_eq!(told(&b, 40), None);
+}
+
+#[test]
+fn money_of_another_currency_is_not_counted() {
+    let yuan = |nanos| Cost {
+        nanos,
+        currency: Currency::Cny,
+    };
+    let mut budget = tokens("cny", Period::Day, BudgetScope::All, BudgetScope::All, 1);
+    budget.limit = Limit::Money(yuan(100));
+    let b = load(vec![budget]);
+    let costing = |cost| Reserve {
+        tokens: 1_000,
+        cost,
+    };
+    assert_ne!(fit(&b, "u", "m", costing(Some(yuan(101)))), Fit::Now);
+    let dollars = Cost {
+        nanos: 101,
+        currency: Currency::Usd,
+    };
+    assert_eq!(fit(&b, "u", "m", costing(Some(dollars))), Fit::Now);
+    assert_eq!(fit(&b, "u", "m", costing(None)), Fit::Now, "unpriced");
+}
+
+#[test]
+fn sums_that_no_number_holds_stop_everything() {
+    let mut call = ended(1, "u", "m", u64::MAX);
+    call.usage.total_tokens = u64::MAX;
+    let mut rows = Vec::new();
+    for user in ["a", "b"] {
+        call.user_id = user.to_owned();
+        let mut row = UsageRow::empty(crate::model::UsageKey::of(&call));
+        row.add(&call);
+        rows.push(row);
+    }
+    let ledger = Ledger {
+        usage: rows,
+        doubt: Vec::new(),
+    };
+    let b = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
+    assert_eq!(b.standings()[0].spent, u64::MAX);
+    assert_ne!(fit(&b, "u", "m", of(1)), Fit::Now);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ask(u8, u64),
+    End(u8, u64, bool),
+    FindOut(u8, bool, u64),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0_u8..3, 1_u64..60).prop_map(|(user, tokens)| Step::Ask(user, tokens)),
+        (any::<u8>(), 0_u64..60, any::<bool>())
+            .prop_map(|(n, used, lost)| Step::End(n, used, lost)),
+        (any::<u8>(), any::<bool>(), 0_u64..60)
+            .prop_map(|(n, billed, used)| Step::FindOut(n, billed, used)),
+        Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    /// Calls cost at most what was reserved for them: then no budget is ever exceeded, whatever is
+    /// in doubt and however often the lane is started anew.
+    #[test]
+    fn nothing_is_spent_beyond_a_limit(steps in proptest::collection::vec(step(), 0..80)) {
+        let settings = settings(vec![
+            tokens("all", Period::Day, BudgetScope::All, BudgetScope::All, 200),
+            tokens("each", Period::Month, BudgetScope::Each, BudgetScope::All, 90),
+        ]);
+        let mut b = Budgets::load(&settings, &Ledger::default(), [], None, NOW);
+        let mut open: Vec<(u64, u8, u64)> = Vec::new();
+        let mut log: Vec<CallRecord> = Vec::new();
+        let mut n = 0;
+        for step in steps {
+            match step {
+                Step::Ask(user, tokens) => {
+                    n += 1;
+                    let name = user.to_string();
+                    if fit(&b, &name, "m", of(tokens)) == Fit::Now {
+                        reserve(&mut b, n, &name, tokens);
+                        open.push((n, user, tokens));
+                    }
+                }
+                Step::End(pick, used, lost) if !open.is_empty() => {
+                    let (n, user, reserved) = open.remove(usize::from(pick) % open.len());
+                    let used = if lost { 0 } else { used.min(reserved) };
+                    let mut call = ended(n, &user.to_string(), "m", used);
+                    call.maybe_billed = lost;
+                    call.reserved = lost.then_some(of(reserved));
+                    b.settle(&call);
+                    log.push(call);
+                }
+                Step::FindOut(pick, billed, used) => {
+                    let doubt: Vec<usize> = (0..log.len()).filter(|i| log[*i].is_billing_open()).collect();
+                    if doubt.is_empty() { continue; }
+                    let call = &mut log[doubt[usize::from(pick) % doubt.len()]];
+                    let used = used.min(call.reserved.unwrap().tokens);
+                    let usage = Usage { total_tokens: used, ..Usage::default() };
+                    let billing = Billing { billed, usage, cost: None, price: None, at: NOW };
+                    b.resolve(call.job_id, call.attempt, &billing);
+                    call.billing = Some(billing);
+                }
+                Step::Restart => {
+                    let mut rows: BTreeMap<crate::model::UsageKey, UsageRow> = BTreeMap::new();
+                    for call in &log {
+                        let key = crate::model::UsageKey::of(call);
+                        rows.entry(key.clone()).or_insert_with(|| UsageRow::empty(key)).add(call);
+                    }
+                    let ledger = Ledger {
+                        usage: rows.into_values().collect(),
+                        doubt: log.iter().filter(|call| call.is_billing_open()).cloned().collect(),
+                    };
+                    let names: Vec<(u64, String, u64)> =
+                        open.iter().map(|(n, user, tokens)| (*n, user.to_string(), *tokens)).collect();
+                    let reserved = names
+                        .iter()
+                        .map(|(n, user, tokens)| (sample::job_id(*n), user.as_str(), "m", of(*tokens)));
+                    let again = Budgets::load(&settings, &ledger, reserved, None, NOW);
+                    let known = |b: &Budgets| b.standings().into_iter()
+                        .filter(|s| s.spent + s.reserved + s.in_doubt > 0)
+                        // What was told before a doubt was resolved is not known any more.
+                        .map(|s| BudgetStatus { warned: false, ..s }).collect::<Vec<_>>();
+                    prop_assert_eq!(known(&again), known(&b), "a restart changes nothing");
+                    b = again;
+                }
+                Step::End(..) => {}
+            }
+            for standing in b.standings() {
+                prop_assert!(standing.gone() + standing.reserved <= standing.allowed(), "{:?}", standing);
+            }
+        }
+    }
+}

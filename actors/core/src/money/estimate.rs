@@ -1,0 +1,317 @@
+//! What a request may come to in tokens, before it is sent. Two figures of different worth: a rough one
+//! of every submission, for pacing and fairness, that costs one look at the text; and one by a
+//! tokenizer, which comes in from outside ([`CountTokens`]), for estimates. What budgets reserve is a third
+//! ([`crate::money::worst`]).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::Request;
+
+/// Tokens that a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The prompt's, about.
+    pub prompt_tokens: u64,
+    /// The completion's at most, reasoning included: what the request allows, else what the model does.
+    pub completion_tokens_max: u64,
+}
+
+/// Counts the tokens of a text as a model's tokenizer does, or nearly so.
+pub trait CountTokens: Send + Sync {
+    /// The tokens of `text` for this model.
+    fn count(&self, model: &str, text: &str) -> u64;
+}
+
+/// The count without a tokenizer: four bytes of ASCII or two thirds of any other character make a token.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rough;
+
+impl CountTokens for Rough {
+    fn count(&self, _model: &str, text: &str) -> u64 {
+        let ascii = text.bytes().filter(u8::is_ascii).count();
+        let other = text.chars().filter(|c| !c.is_ascii()).count();
+        (ascii.div_ceil(4) + (other * 2).div_ceil(3)) as u64
+    }
+}
+
+/// The completion tokens that models allow: measured, and where nobody has measured it the context, which
+/// no answer can exceed.
+const COMPLETION_CAPS: [(&str, u64); 13] = [
+    ("glm-4.5-air*", 98_304),
+    ("glm-4.5-flash", 98_304),
+    ("glm-4.5v*", 16_384),
+    ("glm-4.6v*", 32_768),
+    ("glm-4-flash*", 16_384),
+    ("glm-4-long", 4_095),
+    ("glm-4v-flash", 1_024),
+    ("glm-4-airx", 8_192),
+    ("glm-4-*", 128_000),
+    ("glm-4", 128_000),
+    ("glm-3-*", 128_000),
+    ("embedding-*", 0),
+    // GLM's own bound of `max_tokens`: that of 4.5, 4.6, 4.7 and 5, and of what is not known.
+    ("*", 131_072),
+];
+
+/// The completion tokens that a model allows. For a model that is not known, the most that any does.
+#[must_use]
+pub fn completion_cap(model: &str) -> u64 {
+    of_model(&COMPLETION_CAPS, model).unwrap_or(131_072)
+}
+
+/// What a table says of a model: the first row whose name fits counts. A name that ends in `*` is the
+/// beginning of names.
+pub(super) fn of_model(table: &[(&str, u64)], model: &str) -> Option<u64> {
+    let fits = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(beginning) => model.starts_with(beginning),
+        None => model == pattern,
+    };
+    let found = table.iter().find(|(pattern, _)| fits(pattern));
+    found.map(|(_, tokens)| *tokens)
+}
+
+/// What GLM's chat template puts around the messages: a beginning of two tokens, and the mark behind
+/// which the answer is written.
+const TEMPLATE_TOKENS: u64 = 3;
+/// What it puts around each message: its role, a line break, and one to spare.
+const MESSAGE_TOKENS: u64 = 3;
+/// What it says about tools before it lists them.
+const TOOLS_TOKENS: u64 = 150;
+/// An image: one of 1120 x 1120 pixels in patches of 28 x 28. Its real size is not looked up.
+const IMAGE_TOKENS: u64 = 1_600;
+/// A video or a file, whose length is not looked up.
+const FILE_TOKENS: u64 = 16_000;
+
+/// What a request to `model` may come to, by a tokenizer. `max_tokens` is the bound of plain prompts.
+///
+/// Texts of messages, reasoning that is sent back, tool calls and the definitions of tools (as JSON) are
+/// counted; what the template adds is a fixed number of tokens, and so is whatever is no text: 1600 for an
+/// image, 16000 for a video or a file.
+#[must_use]
+pub fn of(
+    request: &Request,
+    model: &str,
+    max_tokens: Option<u32>,
+    counter: &dyn CountTokens,
+) -> Estimate {
+    let count = |text: &str| counter.count(model, text);
+    let (messages, bound) = match request {
+        Request::Prompt(text) => (MESSAGE_TOKENS + count(text), max_tokens.map(u64::from)),
+        Request::Chat(raw) => match serde_json::from_str::<Value>(raw.get()) {
+            Ok(body) => (chat_tokens(&body, &count), max_tokens_of(&body)),
+            // A request was checked when it was made; one that nests too deep is counted as it is.
+            Err(_) => (count(raw.get()), None),
+        },
+    };
+    Estimate {
+        prompt_tokens: TEMPLATE_TOKENS + messages,
+        completion_tokens_max: completion_max(model, bound),
+    }
+}
+
+/// The longest answer: as long as the request allows, and never longer than the model does. GLM refuses a
+/// request that asks for more.
+fn completion_max(model: &str, bound: Option<u64>) -> u64 {
+    let cap = completion_cap(model);
+    bound.map_or(cap, |bound| bound.min(cap))
+}
+
+fn max_tokens_of(body: &Value) -> Option<u64> {
+    body.get("max_tokens")?.as_u64()
+}
+
+fn chat_tokens(body: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
+    let messages = body.get("messages").and_then(Value::as_array);
+    let messages = messages.into_iter().flatten();
+    let messages: u64 = messages.map(|m| message_tokens(m, count)).sum();
+    let tools = match body.get("tools") {
+        Some(Value::Array(tools)) if !tools.is_empty() => {
+            TOOLS_TOKENS + tools.iter().map(|t| json_tokens(t, count)).sum::<u64>()
+        }
+        _ => 0,
+    };
+    messages + tools
+}
+
+fn message_tokens(message: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
+    let field = |name| match message.get(name) {
+        None | Some(Value::Null) => 0,
+        Some(value) => content_tokens(value, count),
+    };
+    MESSAGE_TOKENS + field("content") + field("reasoning_content") + field("tool_calls")
+}
+
+/// A text, a list of parts, or whatever else somebody sends.
+fn content_tokens(content: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
+    match content {
+        Value::String(text) => count(text),
+        Value::Array(parts) => parts.iter().map(|part| part_tokens(part, count)).sum(),
+        other => json_tokens(other, count),
+    }
+}
+
+fn part_tokens(part: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
+    let text = part.get("text").and_then(Value::as_str);
+    match (part.get("type").and_then(Value::as_str), text) {
+        (Some("text"), Some(text)) => count(text),
+        (Some("image_url"), _) => IMAGE_TOKENS,
+        (Some("video_url" | "file" | "file_url"), _) => FILE_TOKENS,
+        _ => json_tokens(part, count),
+    }
+}
+
+fn json_tokens(value: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
+    count(&value.to_string())
+}
+
+/// Tokens of an answer whose request bounds it in no way, as pacing takes them.
+const ANSWER_TOKENS: u64 = 1_024;
+/// What every request costs beside its text, roughly.
+const OVERHEAD_TOKENS: u64 = 8;
+
+/// The tokens that pacing and fairness take a request for: its answer is short unless the request says so.
+/// `max_tokens` is the bound of plain prompts.
+#[must_use]
+pub fn tokens(request: &Request, max_tokens: Option<u32>) -> u32 {
+    #[derive(Deserialize)]
+    struct Bound {
+        #[serde(default)]
+        max_tokens: Option<Value>,
+    }
+    let (text, bound) = match request {
+        Request::Prompt(text) => (text.as_str(), max_tokens.map(u64::from)),
+        Request::Chat(raw) => {
+            let bound: Option<Bound> = serde_json::from_str(raw.get()).ok();
+            (raw.get(), bound.and_then(|b| b.max_tokens?.as_u64()))
+        }
+    };
+    let prompt = Rough.count("", text) + OVERHEAD_TOKENS;
+    let answer = bound.unwrap_or(ANSWER_TOKENS).min(ANSWER_TOKENS);
+    u32::try_from(prompt + answer).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_is_of_prompt_and_bounded_answer() {
+        let prompt = Request::prompt("a".repeat(400)).unwrap();
+        assert_eq!(tokens(&prompt, None), 100 + 8 + 1_024);
+        assert_eq!(tokens(&prompt, Some(10)), 100 + 8 + 10);
+        let chinese = Request::prompt("\u{4f60}".repeat(300)).unwrap();
+        assert_eq!(tokens(&chinese, Some(10)), 200 + 8 + 10);
+        let chat = Request::chat(r#"{"messages":[{"role":"user"}],"max_tokens":50}"#).unwrap();
+        assert!((58..90).contains(&tokens(&chat, None)));
+    }
+
+    #[test]
+    fn the_longest_answer_is_what_the_request_allows_else_the_model() {
+        let prompt = Request::prompt("hi").unwrap();
+        let max = |request: &Request, model: &str, max_tokens| {
+            of(request, model, max_tokens, &Rough).completion_tokens_max
+        };
+        assert_eq!(max(&prompt, "glm-5", Some(10)), 10);
+        let caps = [
+            ("glm-5.3", 131_072),
+            ("glm-4.7-flashx", 131_072),
+            ("glm-4.5", 131_072),
+            ("glm-4.5-x", 131_072),
+            ("glm-4.5-air", 98_304),
+            ("glm-4.5-airx", 98_304),
+            ("glm-4.5-flash", 98_304),
+            ("glm-4.6v-flash", 32_768),
+            ("glm-4.5v", 16_384),
+            ("glm-4-flash-250414", 16_384),
+            ("glm-4-flashx", 16_384),
+            ("glm-4-long", 4_095),
+            ("glm-4v-flash", 1_024),
+            ("glm-4-airx", 8_192),
+            ("glm-4-plus", 128_000),
+            ("glm-4-32b-0414-128k", 128_000),
+            ("glm-4", 128_000),
+            ("glm-3-turbo", 128_000),
+            ("embedding-3", 0),
+            ("something-new", 131_072),
+        ];
+        for (model, cap) in caps {
+            assert_eq!(max(&prompt, model, None), cap, "{model}");
+            assert_eq!(max(&prompt, model, Some(1_000_000)), cap, "{model}");
+        }
+        let chat = |bound: &str| {
+            let body = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}]{bound}}}"#);
+            Request::chat(&body).unwrap()
+        };
+        // The configured bound is the plain prompts'.
+        assert_eq!(max(&chat(""), "glm-4-long", Some(7)), 4_095);
+        assert_eq!(max(&chat(r#","max_tokens":50"#), "glm-5", None), 50);
+        assert_eq!(
+            max(&chat(r#","max_tokens":200000"#), "glm-4-long", None),
+            4_095
+        );
+        assert_eq!(max(&chat(r#","max_tokens":null"#), "glm-5", None), 131_072);
+        assert_eq!(max(&chat(r#","max_tokens":"x""#), "glm-5", None), 131_072);
+    }
+
+    /// Every text is one token: what is left are the fixed numbers.
+    struct One;
+
+    impl CountTokens for One {
+        fn count(&self, _: &str, _: &str) -> u64 {
+            1
+        }
+    }
+
+    fn prompt_tokens(messages: &str, more: &str) -> u64 {
+        let chat = Request::chat(&format!(r#"{{"messages":{messages}{more}}}"#)).unwrap();
+        of(&chat, "glm-5", None, &One).prompt_tokens
+    }
+
+    #[test]
+    fn every_message_part_and_tool_is_counted() {
+        let prompt = Request::prompt("hi").unwrap();
+        assert_eq!(of(&prompt, "glm-5", None, &One).prompt_tokens, 3 + 3 + 1);
+        let check = |messages: &str, more: &str, tokens: u64| {
+            assert_eq!(prompt_tokens(messages, more), 3 + tokens, "{messages}");
+        };
+        check(r#"[{"role":"user","content":"hi"}]"#, "", 3 + 1);
+        check(
+            r#"[{"role":"system","content":"be"},{"role":"user","content":"hi"}]"#,
+            "",
+            2 * (3 + 1),
+        );
+        check(
+            r#"[{"role":"assistant","content":null,"reasoning_content":"hm","tool_calls":[{"id":"1"},{"id":"2"}]}]"#,
+            "",
+            3 + 1 + 2,
+        );
+        check(
+            r#"[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:"}},
+                {"type":"video_url"},{"type":"file"},{"type":"new"}]}]"#,
+            "",
+            3 + 1 + 1_600 + 2 * 16_000 + 1,
+        );
+        check(
+            r#"[{"content":"hi"}]"#,
+            r#","tools":[{"type":"function"},{"type":"retrieval"}]"#,
+            3 + 1 + 150 + 2,
+        );
+        check(r#"[{"content":"hi"}]"#, r#","tools":[]"#, 3 + 1);
+    }
+
+    #[test]
+    fn whatever_is_sent_is_counted_somehow() {
+        for messages in [
+            "[{}]",
+            "[7]",
+            "[null]",
+            r#"[{"content":7}]"#,
+            r#"[{"content":{}}]"#,
+            r#"[{"content":[1,[2]]}]"#,
+        ] {
+            assert!(prompt_tokens(messages, "") >= 6, "{messages}");
+            assert!(prompt_tokens(messages, r#","tools":"x""#) >= 6);
+        }
+    }
+}

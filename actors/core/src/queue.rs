@@ -1,0 +1,375 @@
+//! The line of waiting jobs: those that are due, in order; those that wait for their time; those that
+//! wait for other jobs or for somebody's word. One line for all lanes: a lane picks from it among the
+//! models that may go there now.
+//!
+//! The order is priority, then the persisted sequence, never the wall clock; a lane may add ageing
+//! ([`Place`]) and turns between users ([`OrderSettings`](crate::model::OrderSettings)). Which of the
+//! two hold for a job is up to the lane that its own model belongs to, wherever it is served.
+
+mod index;
+mod place;
+mod turns;
+mod users;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::model::{JobEntry, JobId, Seq, Settings, Timestamp};
+
+use index::{Index, Key};
+use place::{Class, Rules};
+use turns::{Head, Turns};
+use users::Users;
+
+pub use place::Place;
+
+/// Classes whose turns are remembered although none of their jobs waits, at least.
+const IDLE_TURNS_KEPT: usize = 64;
+
+/// The waiting jobs. Sorted sets instead of an array heap: a job leaves from anywhere (cancel,
+/// re-prioritise) as cheaply as from the front.
+#[derive(Debug, Default)]
+pub struct Queue {
+    rules: Rules,
+    entries: BTreeMap<Seq, JobEntry>,
+    // Looked up by key only, never iterated: the order of a hash map must not decide anything.
+    seq_of: HashMap<JobId, Seq>,
+    ready: Index,
+    /// How many of the due jobs could have run since each moment: the first tells how long the oldest waits.
+    ready_since: BTreeMap<Timestamp, u32>,
+    due: BTreeSet<(Timestamp, Seq)>,
+    deadlines: BTreeSet<(Timestamp, Seq)>,
+    dormant: usize,
+    users: Users,
+    /// BudgetScope turn it is, in each class of each lane that takes turns.
+    turns: BTreeMap<(u32, Class), Turns>,
+    /// How many of them there may be before those without jobs are dropped.
+    turns_max: usize,
+    /// The latest moment that anybody told: only where lanes that age differently meet does it decide.
+    now: Timestamp,
+}
+
+impl Queue {
+    /// An empty line, in strict order.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A line of many jobs at once, as after a restart. Built whole, not job by job: sorted sets
+    /// that are filled in order one at a time stay half empty.
+    #[must_use]
+    pub fn from_entries(entries: Vec<JobEntry>, settings: &Settings, now: Timestamp) -> Self {
+        let mut line = Self::new();
+        line.now = now;
+        line.rules.configure(settings);
+        line.seq_of.reserve(entries.len());
+        let mut ready: BTreeMap<Arc<str>, Vec<Key>> = BTreeMap::new();
+        let mut due = Vec::new();
+        let mut deadlines = Vec::new();
+        let mut rows = Vec::with_capacity(entries.len());
+        for mut entry in entries {
+            let Entry::Vacant(new) = line.seq_of.entry(entry.id) else {
+                continue;
+            };
+            new.insert(entry.seq);
+            let rule = line.ready.enter(&mut entry.model, &line.rules);
+            let user = line.users.enter(&mut entry.user_id);
+            match waits(&entry, now) {
+                Waits::ForAWord => line.dormant += 1,
+                Waits::Until(at) => due.push((at, entry.seq)),
+                Waits::ForASlot => {
+                    let key = Key::of(rule, &entry, user);
+                    ready.entry(Arc::clone(&entry.model)).or_default().push(key);
+                    *line.ready_since.entry(entry.since).or_default() += 1;
+                }
+            }
+            deadlines.extend(entry.deadline.map(|at| (at, entry.seq)));
+            rows.push((entry.seq, entry));
+        }
+        for (model, keys) in ready {
+            line.ready.fill(&model, keys);
+        }
+        line.due = due.into_iter().collect();
+        line.deadlines = deadlines.into_iter().collect();
+        line.entries = rows.into_iter().collect();
+        line
+    }
+
+    /// The settings may have changed. Jobs whose class or turns are decided otherwise now take new
+    /// places.
+    pub fn configure(&mut self, settings: &Settings) {
+        self.rules.configure(settings);
+        let (entries, users) = (&self.entries, &self.users);
+        let changed = self.ready.configure(&self.rules, |seq| {
+            let entry = entries.get(&seq)?;
+            Some((entry, users.number(&entry.user_id)))
+        });
+        if changed {
+            self.turns.clear();
+        }
+    }
+
+    /// Puts a job in line. One that is there already stays as it is.
+    pub fn insert(&mut self, mut entry: JobEntry, now: Timestamp) {
+        self.now = now;
+        let Entry::Vacant(new) = self.seq_of.entry(entry.id) else {
+            return;
+        };
+        new.insert(entry.seq);
+        self.ready.enter(&mut entry.model, &self.rules);
+        let user = self.users.enter(&mut entry.user_id);
+        match waits(&entry, now) {
+            Waits::ForAWord => self.dormant += 1,
+            Waits::Until(at) => {
+                self.due.insert((at, entry.seq));
+            }
+            Waits::ForASlot => {
+                *self.ready_since.entry(entry.since).or_default() += 1;
+                self.ready.add(&entry, user);
+            }
+        }
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.insert((deadline, entry.seq));
+        }
+        self.entries.insert(entry.seq, entry);
+    }
+
+    /// Puts back a job that was taken and did not run. Where turns are taken its user gets back what
+    /// it counted for: as if it had never been taken.
+    pub fn put_back(&mut self, place: Place, entry: JobEntry, now: Timestamp) {
+        if self.get(entry.id).is_some() {
+            return;
+        }
+        let (seq, tokens) = (entry.seq, entry.tokens);
+        self.insert(entry, now);
+        if let Some(turns) = place.turns().and_then(|key| self.turns.get_mut(&key))
+            && let Some(entry) = self.entries.get(&seq)
+        {
+            let rule = self.ready.rule(&entry.model).unwrap_or_default();
+            let user = rule.turn_of(self.users.number(&entry.user_id));
+            turns.give_back(user, tokens);
+        }
+    }
+
+    /// Takes a job out of line, wherever it is.
+    pub fn remove(&mut self, id: JobId) -> Option<JobEntry> {
+        let seq = self.seq_of.remove(&id)?;
+        let entry = self.entries.remove(&seq)?;
+        let user = self.users.number(&entry.user_id);
+        self.ready.leave(&entry, user);
+        self.users.leave(&entry.user_id);
+        if entry.dormant {
+            self.dormant = self.dormant.saturating_sub(1);
+        } else if !entry.due_at.is_some_and(|at| self.due.remove(&(at, seq))) {
+            self.no_longer_ready(entry.since);
+        }
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, seq));
+        }
+        Some(entry)
+    }
+
+    fn no_longer_ready(&mut self, since: Timestamp) {
+        if let std::collections::btree_map::Entry::Occupied(mut jobs) =
+            self.ready_since.entry(since)
+        {
+            *jobs.get_mut() -= 1;
+            if *jobs.get() == 0 {
+                jobs.remove();
+            }
+        }
+    }
+
+    /// Since when the oldest of the due jobs could have run.
+    #[must_use]
+    pub fn oldest_ready(&self) -> Option<Timestamp> {
+        self.ready_since.keys().next().copied()
+    }
+
+    /// The job, if it is in line.
+    #[must_use]
+    pub fn get(&self, id: JobId) -> Option<&JobEntry> {
+        self.entries.get(self.seq_of.get(&id)?)
+    }
+
+    /// Changes a job's priority, and nothing else of it. Tells whether it is in line.
+    pub fn reprioritise(&mut self, id: JobId, priority: i32, now: Timestamp) -> bool {
+        let Some(mut entry) = self.remove(id) else {
+            return false;
+        };
+        entry.priority = priority;
+        self.insert(entry, now);
+        true
+    }
+
+    /// What a dormant job waited for is there: `entry`, which is not dormant any more, takes its place,
+    /// be it due or not. One that is not in line is put there.
+    pub fn release(&mut self, entry: JobEntry, now: Timestamp) {
+        self.remove(entry.id);
+        self.insert(entry, now);
+    }
+
+    /// The place that a job has in its own lane, or would have if it were due.
+    #[must_use]
+    pub fn place_of(&self, entry: &JobEntry) -> Place {
+        let rule = self.ready.rule(&entry.model);
+        rule.unwrap_or_else(|| self.rules.of(&entry.model))
+            .place(entry)
+    }
+
+    /// The place of the most urgent job that is due, among these models: what [`Queue::pop`] would
+    /// answer.
+    #[must_use]
+    pub fn peek(&self, lane: &str, models: &BTreeSet<Arc<str>>) -> Option<Place> {
+        let front = self.ready.front(models, self.now)?;
+        let seq = front.quantum.is_none().then_some(front.seq);
+        Some(Place::new(front.class, seq, self.rules.number(lane)))
+    }
+
+    /// Takes the most urgent job that is due, among these models, for a lane. Where turns are taken,
+    /// it is the lane's turn that is used up.
+    pub fn pop(&mut self, lane: &str, models: &BTreeSet<Arc<str>>) -> Option<(Place, JobEntry)> {
+        let front = self.ready.front(models, self.now)?;
+        let lane = self.rules.number(lane);
+        let (place, seq) = match front.quantum {
+            None => (Place::new(front.class, Some(front.seq), lane), front.seq),
+            Some(quantum) => (
+                Place::new(front.class, None, lane),
+                self.take_turn(lane, front.class, quantum, models)?,
+            ),
+        };
+        let id = self.entries.get(&seq)?.id;
+        Some((place, self.remove(id)?))
+    }
+
+    /// The job of a class whose turn it is in a lane.
+    fn take_turn(
+        &mut self,
+        lane: u32,
+        class: Class,
+        quantum: u32,
+        models: &BTreeSet<Arc<str>>,
+    ) -> Option<Seq> {
+        let newest = self.users.newest();
+        let key = (lane, class);
+        if !self.turns.contains_key(&key) && self.turns.len() >= self.turns_max {
+            let ready = &self.ready;
+            self.turns.retain(|(_, class), _| ready.has(*class));
+            self.turns_max = (self.turns.len() * 2).max(IDLE_TURNS_KEPT);
+        }
+        let turns = self.turns.entry(key).or_insert_with(|| Turns::new(newest));
+        turns.take(quantum, newest, |from| {
+            let (user, seq) = self.ready.head_from(models, class, from)?;
+            let tokens = self.entries.get(&seq)?.tokens;
+            Some(Head { user, seq, tokens })
+        })
+    }
+
+    /// The models of which jobs are in line, due or not, and some of which jobs were.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.ready.models()
+    }
+
+    /// Rises when a model comes to [`Queue::models`].
+    #[must_use]
+    pub const fn models_version(&self) -> u64 {
+        self.ready.version()
+    }
+
+    /// Moves the jobs whose time has come to their places.
+    pub fn wake(&mut self, now: Timestamp) {
+        self.now = now;
+        while let Some((at, seq)) = self.due.first().copied() {
+            if at > now {
+                break;
+            }
+            self.due.pop_first();
+            if let Some(entry) = self.entries.get_mut(&seq) {
+                entry.due_at = None;
+                *self.ready_since.entry(entry.since).or_default() += 1;
+                self.ready.add(entry, self.users.number(&entry.user_id));
+            }
+        }
+    }
+
+    /// Takes out the jobs whose deadline has passed, dormant ones, too.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<JobEntry> {
+        let mut expired = Vec::new();
+        while let Some((deadline, seq)) = self.deadlines.first().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(id) = self.entries.get(&seq).map(|entry| entry.id) {
+                expired.extend(self.remove(id));
+            }
+        }
+        expired
+    }
+
+    /// When the line changes by itself next: a job falls due or its deadline passes.
+    #[must_use]
+    pub fn next_change(&self) -> Option<Timestamp> {
+        let due = self.due.first().map(|(at, _)| *at);
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        match (due, deadline) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// How many are due.
+    #[must_use]
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// How many wait for their time.
+    #[must_use]
+    pub fn due_len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// How many wait for other jobs or for somebody's word.
+    #[must_use]
+    pub const fn parked_len(&self) -> usize {
+        self.dormant
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// What a job in line waits for.
+enum Waits {
+    /// Nothing but its turn.
+    ForASlot,
+    /// This moment.
+    Until(Timestamp),
+    /// Other jobs, or somebody's word.
+    ForAWord,
+}
+
+fn waits(entry: &JobEntry, now: Timestamp) -> Waits {
+    match entry.due_at {
+        _ if entry.dormant => Waits::ForAWord,
+        Some(at) if at > now => Waits::Until(at),
+        _ => Waits::ForASlot,
+    }
+}

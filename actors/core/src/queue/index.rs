@@ -1,0 +1,232 @@
+//! The jobs that are due, in order, a set for each model: to leave a model out, because it is held,
+//! costs nothing.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::{JobEntry, Seq, Timestamp};
+
+use super::place::{Class, Rule, Rules};
+
+/// Models that are remembered although nothing of theirs waits, at least.
+const IDLE_MODELS_KEPT: usize = 64;
+
+/// A due job among those of its model, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    rank: Reverse<i64>,
+    /// BudgetScope turn it uses up ([`Rule::turn_of`]).
+    user: u64,
+    seq: Seq,
+}
+
+impl Key {
+    /// The key of a job.
+    pub(super) fn of(rule: Rule, entry: &JobEntry, user: u64) -> Self {
+        Self {
+            rank: Reverse(rule.rank(entry)),
+            user: rule.turn_of(user),
+            seq: entry.seq,
+        }
+    }
+}
+
+/// One model and its due jobs.
+#[derive(Debug)]
+struct Model {
+    rule: Rule,
+    /// Jobs in line, due or not.
+    jobs: usize,
+    ready: BTreeSet<Key>,
+}
+
+/// The due jobs by model.
+#[derive(Debug)]
+pub(super) struct Index {
+    models: BTreeMap<Arc<str>, Model>,
+    version: u64,
+    sweep_at: usize,
+}
+
+/// The most urgent job among some models, as far as class and sequence tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Front {
+    /// Its class.
+    pub(super) class: Class,
+    /// The first by sequence; where turns are taken it only shows that there is one.
+    pub(super) seq: Seq,
+    /// Tokens a turn; `None`: nobody takes turns.
+    pub(super) quantum: Option<u32>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            models: BTreeMap::new(),
+            version: 0,
+            sweep_at: IDLE_MODELS_KEPT,
+        }
+    }
+}
+
+impl Index {
+    /// A job of this model comes in line: `name` becomes the one string of the model. Answers what
+    /// decides about the job.
+    pub(super) fn enter(&mut self, name: &mut Arc<str>, rules: &Rules) -> Rule {
+        if let Some((known, _)) = self.models.get_key_value(name) {
+            *name = Arc::clone(known);
+        } else {
+            self.sweep();
+            self.version += 1;
+        }
+        let model = self
+            .models
+            .entry(Arc::clone(name))
+            .or_insert_with_key(|name| Model {
+                rule: rules.of(name),
+                jobs: 0,
+                ready: BTreeSet::new(),
+            });
+        model.jobs += 1;
+        model.rule
+    }
+
+    /// A job left the line.
+    pub(super) fn leave(&mut self, entry: &JobEntry, user: u64) {
+        if let Some(model) = self.models.get_mut(&entry.model) {
+            model.jobs = model.jobs.saturating_sub(1);
+            model.ready.remove(&Key::of(model.rule, entry, user));
+        }
+    }
+
+    /// A job in line is due.
+    pub(super) fn add(&mut self, entry: &JobEntry, user: u64) {
+        if let Some(model) = self.models.get_mut(&entry.model) {
+            model.ready.insert(Key::of(model.rule, entry, user));
+        }
+    }
+
+    /// Jobs of a model that are in line are due, all that there are: built whole.
+    pub(super) fn fill(&mut self, model: &str, keys: Vec<Key>) {
+        if let Some(model) = self.models.get_mut(model) {
+            model.ready = keys.into_iter().collect();
+        }
+    }
+
+    /// The rules changed. Answers whether that changed any model's; the jobs of such a model take new
+    /// places where they have to, by what `job` tells of them.
+    pub(super) fn configure<'a>(
+        &mut self,
+        rules: &Rules,
+        job: impl Fn(Seq) -> Option<(&'a JobEntry, u64)>,
+    ) -> bool {
+        let mut changed = false;
+        for (name, model) in &mut self.models {
+            let old = std::mem::replace(&mut model.rule, rules.of(name));
+            let new = model.rule;
+            changed |= old != new;
+            if old.order.ageing_ms != new.order.ageing_ms || old.takes_turns() != new.takes_turns()
+            {
+                model.ready = model
+                    .ready
+                    .iter()
+                    .filter_map(|key| job(key.seq))
+                    .map(|(entry, user)| Key::of(new, entry, user))
+                    .collect();
+            }
+        }
+        changed
+    }
+
+    /// Forgets models of which nothing waits, when there are many.
+    fn sweep(&mut self) {
+        if self.models.len() >= self.sweep_at {
+            self.models.retain(|_, model| model.jobs > 0);
+            self.sweep_at = (self.models.len() * 2).max(IDLE_MODELS_KEPT);
+        }
+    }
+
+    /// What decides about the jobs of a model, if any are or were in line.
+    pub(super) fn rule(&self, model: &str) -> Option<Rule> {
+        Some(self.models.get(model)?.rule)
+    }
+
+    /// The models.
+    pub(super) fn models(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.models.keys()
+    }
+
+    /// Rises when a model comes to them.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// How many jobs are due.
+    pub(super) fn len(&self) -> usize {
+        self.models.values().map(|model| model.ready.len()).sum()
+    }
+
+    /// Whether any due job, of whatever model, is of this class.
+    pub(super) fn has(&self, class: Class) -> bool {
+        self.models
+            .values()
+            .any(|model| first_from(model, class, 0).is_some())
+    }
+
+    /// The most urgent of the due jobs of some models.
+    pub(super) fn front(&self, models: &BTreeSet<Arc<str>>, now: Timestamp) -> Option<Front> {
+        let firsts = self.among(models).filter_map(|model| {
+            let first = model.ready.first()?;
+            let class = Class {
+                ageing_ms: model.rule.order.ageing_ms,
+                rank: first.rank.0,
+            };
+            Some((class, first.seq))
+        });
+        let (class, seq) =
+            firsts.min_by_key(|(class, seq)| (Reverse(class.effective(now)), *seq))?;
+        // Where jobs with and without turns meet, the latter take theirs as one user.
+        let quantum = self
+            .among(models)
+            .filter(|model| model.rule.takes_turns() && first_from(model, class, 0).is_some())
+            .map(|model| model.rule.order.fair_quantum_tokens)
+            .max();
+        Some(Front {
+            class,
+            seq,
+            quantum,
+        })
+    }
+
+    /// The next job of the first user from this number on who has a job of the class in some models.
+    pub(super) fn head_from(
+        &self,
+        models: &BTreeSet<Arc<str>>,
+        class: Class,
+        user: u64,
+    ) -> Option<(u64, Seq)> {
+        self.among(models)
+            .filter_map(|model| first_from(model, class, user))
+            .map(|key| (key.user, key.seq))
+            .min()
+    }
+
+    fn among(&self, models: &BTreeSet<Arc<str>>) -> impl Iterator<Item = &Model> {
+        models.iter().filter_map(|name| self.models.get(name))
+    }
+}
+
+/// The first job of a class, of the users from this number on.
+fn first_from(model: &Model, class: Class, user: u64) -> Option<&Key> {
+    if model.rule.order.ageing_ms != class.ageing_ms {
+        return None;
+    }
+    let from = Key {
+        rank: Reverse(class.rank),
+        user,
+        seq: Seq(0),
+    };
+    let first = model.ready.range(from..).next()?;
+    (first.rank == from.rank).then_some(first)
+}

@@ -1,0 +1,179 @@
+//! Where a waiting job stands in the order of dispatch, and the rules that say so.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::model::{JobEntry, NamedLane, OrderSettings, Seq, Settings, Timestamp, lane_for};
+
+/// A place in the order of dispatch: smaller is earlier. First by class, then, where nobody takes
+/// turns, by sequence. Where turns are taken the places of one class are equal: jobs keep the order in
+/// which they were taken.
+///
+/// Without ageing a job's class is its priority. With an ageing interval `I` its effective priority
+/// at a moment `t` is `priority + floor(t / I) - floor(since / I)`: it rises by one an interval. As
+/// `floor(t / I)` is the same for all jobs, their order never changes while they wait; the class is
+/// what remains without it, `priority - floor(since / I)`. So classes compare only among jobs that
+/// age alike, which jobs of one lane do. Jobs of lanes that age differently meet where one lane
+/// serves for another: there [`Queue`](super::Queue) compares effective priorities, and a place
+/// outranks none of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    class: Reverse<i64>,
+    /// `None`: whose turn it is decides within the class, and all its places are equal.
+    seq: Option<Seq>,
+    ageing_ms: u64,
+    lane: u32,
+}
+
+impl Place {
+    /// The place of a job that waits in a class, or was taken from it, in a lane.
+    pub(super) const fn new(class: Class, seq: Option<Seq>, lane: u32) -> Self {
+        Self {
+            class: Reverse(class.rank),
+            seq,
+            ageing_ms: class.ageing_ms,
+            lane,
+        }
+    }
+
+    /// Whether a waiting job at this place is more urgent than one that was taken at `other`, so that
+    /// it displaces it. Within a class that takes turns nobody does.
+    #[must_use]
+    pub fn outranks(self, other: Self) -> bool {
+        self.ageing_ms == other.ageing_ms
+            && match self.class.cmp(&other.class) {
+                std::cmp::Ordering::Less => true,
+                std::cmp::Ordering::Equal => self
+                    .seq
+                    .zip(other.seq)
+                    .is_some_and(|(own, other)| own < other),
+                std::cmp::Ordering::Greater => false,
+            }
+    }
+
+    /// The lane and the class whose turns it counts; `None`: nobody takes turns there.
+    pub(super) const fn turns(self) -> Option<(u32, Class)> {
+        if self.seq.is_some() {
+            return None;
+        }
+        let class = Class {
+            ageing_ms: self.ageing_ms,
+            rank: self.class.0,
+        };
+        Some((self.lane, class))
+    }
+}
+
+/// Jobs between which only sequence or turns decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Class {
+    /// How they age; ranks of other ageing say nothing beside these.
+    pub(super) ageing_ms: u64,
+    /// Higher is more urgent.
+    pub(super) rank: i64,
+}
+
+impl Class {
+    /// The priority that its jobs have risen to at this moment.
+    pub(super) const fn effective(self, now: Timestamp) -> i64 {
+        self.rank.saturating_add(intervals(now, self.ageing_ms))
+    }
+}
+
+/// Whole ageing intervals from the epoch to this moment; 0 without ageing.
+const fn intervals(at: Timestamp, ageing_ms: u64) -> i64 {
+    // No interval is that long: the settings are checked.
+    let ms = if ageing_ms > i64::MAX as u64 {
+        i64::MAX
+    } else {
+        ageing_ms as i64
+    };
+    if ms == 0 {
+        0
+    } else {
+        at.as_millis().div_euclid(ms)
+    }
+}
+
+/// What decides about the jobs of one model: the lane it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Rule {
+    /// The number of the lane.
+    pub(super) lane: u32,
+    /// How its jobs are ordered.
+    pub(super) order: OrderSettings,
+}
+
+impl Rule {
+    /// The rank of a job among those that age alike.
+    pub(super) fn rank(self, entry: &JobEntry) -> i64 {
+        i64::from(entry.priority).saturating_sub(intervals(entry.since, self.order.ageing_ms))
+    }
+
+    /// The place of a job that is served in the model's own lane.
+    pub(super) fn place(self, entry: &JobEntry) -> Place {
+        let class = Class {
+            ageing_ms: self.order.ageing_ms,
+            rank: self.rank(entry),
+        };
+        let seq = (!self.takes_turns()).then_some(entry.seq);
+        Place::new(class, seq, self.lane)
+    }
+
+    /// BudgetScope turn a job of a user uses up. Where nobody takes turns all are as one, 0: their jobs are in
+    /// the order of their sequence.
+    pub(super) const fn turn_of(self, user: u64) -> u64 {
+        if self.takes_turns() { user } else { 0 }
+    }
+
+    /// Whether users take turns within a class.
+    pub(super) const fn takes_turns(self) -> bool {
+        self.order.fair_quantum_tokens > 0
+    }
+}
+
+/// The rules of all lanes.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    default: OrderSettings,
+    lanes: BTreeMap<String, NamedLane>,
+    /// Every lane that ever was, except the default one, which is 0. A lane keeps its number, so that a
+    /// [`Place`] outlives a change of the settings.
+    numbers: BTreeMap<String, u32>,
+}
+
+impl Rules {
+    /// Takes over the rules of the settings.
+    pub(super) fn configure(&mut self, settings: &Settings) {
+        self.default = settings.lane.rules.order;
+        self.lanes.clone_from(&settings.lanes);
+        let mut number = self.numbers.values().max().copied().unwrap_or_default();
+        for name in settings.lanes.keys() {
+            if !self.numbers.contains_key(name) {
+                number += 1;
+                self.numbers.insert(name.clone(), number);
+            }
+        }
+    }
+
+    /// The number of a lane; that of the default lane for a name that was never heard.
+    pub(super) fn number(&self, lane: &str) -> u32 {
+        self.numbers.get(lane).copied().unwrap_or_default()
+    }
+
+    /// The rule for the jobs of a model.
+    pub(super) fn of(&self, model: &str) -> Rule {
+        let lane = lane_for(&self.lanes, model);
+        let named = lane.and_then(|name| Some((name, self.lanes.get(name)?)));
+        named.map_or(
+            Rule {
+                lane: 0,
+                order: self.default,
+            },
+            |(name, lane)| Rule {
+                lane: self.number(name),
+                order: lane.rules.order,
+            },
+        )
+    }
+}

@@ -1,0 +1,742 @@
+//! Guards: the order of dispatch against naive models, and that no job is lost, doubled, or run when
+//! it must not be.
+
+use std::cmp::Reverse;
+use std::iter::from_fn;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{DEFAULT_LANE, LaneRules, NamedLane, OrderSettings};
+
+const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+fn entry(seq: u64, priority: i32) -> JobEntry {
+    let mut bytes = [0; 16];
+    bytes[8..].copy_from_slice(&seq.to_be_bytes());
+    JobEntry {
+        id: JobId::from_bytes(bytes),
+        seq: Seq(seq),
+        priority,
+        due_at: None,
+        deadline: None,
+        since: NOW,
+        model: "m".into(),
+        user_id: "u".into(),
+        tokens: 1,
+
+        worst: crate::model::WorstCase::default(),
+        dormant: false,
+    }
+}
+
+fn order(fair_quantum_tokens: u32, ageing_ms: u64) -> OrderSettings {
+    OrderSettings {
+        fair_quantum_tokens,
+        ageing_ms,
+    }
+}
+
+fn lane(order: OrderSettings) -> LaneRules {
+    LaneRules {
+        order,
+        ..LaneRules::default()
+    }
+}
+
+/// The default lane, and a lane `other` for the model `guest`.
+fn settings(default: OrderSettings, other: Option<OrderSettings>) -> Settings {
+    let other = other.map(|order| NamedLane {
+        models: vec!["guest".to_owned()],
+        rules: lane(order),
+    });
+    Settings {
+        lane: lane(default).into(),
+        lanes: other
+            .map(|lane| ("other".to_owned(), lane))
+            .into_iter()
+            .collect(),
+        ..Settings::default()
+    }
+}
+
+fn line(default: OrderSettings) -> Queue {
+    Queue::from_entries(Vec::new(), &settings(default, None), NOW)
+}
+
+fn models(names: &[&str]) -> BTreeSet<Arc<str>> {
+    names.iter().map(|name| Arc::from(*name)).collect()
+}
+
+/// Pops among all models for the default lane, checking that a look ahead tells the same.
+fn pop(line: &mut Queue) -> Option<JobEntry> {
+    let all: BTreeSet<Arc<str>> = line.models().cloned().collect();
+    let looked = line.peek(DEFAULT_LANE, &all);
+    let popped = line.pop(DEFAULT_LANE, &all);
+    assert_eq!(looked, popped.as_ref().map(|(place, _)| *place));
+    popped.map(|(_, entry)| entry)
+}
+
+fn drain(line: &mut Queue) -> Vec<(i32, u64)> {
+    from_fn(|| pop(line))
+        .map(|e| (e.priority, e.seq.0))
+        .collect()
+}
+
+#[test]
+fn a_waiting_retry_holds_nobody_up_and_comes_back_to_its_place() {
+    let mut line = Queue::new();
+    let late = JobEntry {
+        due_at: Some(NOW.plus_ms(500)),
+        ..entry(1, 5)
+    };
+    line.insert(late.clone(), NOW);
+    line.insert(entry(2, 5), NOW);
+    line.insert(entry(3, 5), NOW);
+    assert_eq!(line.next_change(), late.due_at);
+    assert_eq!(pop(&mut line).map(|e| e.seq), Some(Seq(2)));
+    line.wake(NOW.plus_ms(499));
+    assert_eq!((line.ready_len(), line.due_len()), (1, 1));
+    line.wake(NOW.plus_ms(500));
+    assert_eq!(drain(&mut line), [(5, 1), (5, 3)]);
+}
+
+#[test]
+fn a_changed_priority_changes_the_place_and_not_the_sequence() {
+    let mut line = Queue::new();
+    for seq in 1..=3 {
+        line.insert(entry(seq, 0), NOW);
+    }
+    assert!(line.reprioritise(entry(3, 0).id, 9, NOW));
+    assert!(!line.reprioritise(entry(4, 0).id, 9, NOW));
+    assert_eq!(drain(&mut line), [(9, 3), (0, 1), (0, 2)]);
+}
+
+#[test]
+fn a_job_whose_deadline_passed_is_taken_out_even_if_it_is_parked() {
+    let mut line = Queue::new();
+    for (seq, dormant) in [(1, false), (2, true)] {
+        let deadline = Some(NOW.plus_ms(10));
+        line.insert(
+            JobEntry {
+                deadline,
+                dormant,
+                ..entry(seq, 0)
+            },
+            NOW,
+        );
+    }
+    assert!(line.expire(NOW.plus_ms(9)).is_empty());
+    assert_eq!(line.expire(NOW.plus_ms(10)).len(), 2);
+    assert!(line.is_empty() && pop(&mut line).is_none());
+    assert_eq!((line.parked_len(), line.next_change()), (0, None));
+}
+
+#[test]
+fn a_parked_job_runs_only_when_it_is_released_and_due() {
+    let mut line = Queue::new();
+    let dormant = JobEntry {
+        dormant: true,
+        due_at: Some(NOW.plus_ms(500)),
+        ..entry(1, 9)
+    };
+    line.insert(dormant.clone(), NOW);
+    line.insert(entry(2, 0), NOW);
+    assert!(line.reprioritise(dormant.id, 10, NOW));
+    line.wake(NOW.plus_ms(1_000));
+    assert_eq!((line.parked_len(), line.due_len()), (1, 0));
+    assert_eq!(drain(&mut line), [(0, 2)]);
+
+    let free = JobEntry {
+        dormant: false,
+        priority: 10,
+        ..dormant
+    };
+    line.release(free.clone(), NOW.plus_ms(499));
+    assert_eq!((line.parked_len(), line.due_len()), (0, 1));
+    assert!(pop(&mut line).is_none());
+    line.wake(NOW.plus_ms(500));
+    assert_eq!(drain(&mut line), [(10, 1)]);
+    line.release(free, NOW.plus_ms(500));
+    assert_eq!(drain(&mut line), [(10, 1)]);
+}
+
+#[test]
+fn a_place_is_the_one_that_a_look_ahead_tells() {
+    for order in [
+        order(0, 0),
+        order(0, 1_000),
+        order(100, 0),
+        order(100, 1_000),
+    ] {
+        let mut line = line(order);
+        let job = entry(7, 3);
+        let place = line.place_of(&job);
+        line.insert(job.clone(), NOW);
+        assert_eq!(line.peek(DEFAULT_LANE, &models(&["m"])), Some(place));
+        assert_eq!(line.place_of(&job), place);
+    }
+}
+
+#[test]
+fn only_what_is_more_urgent_outranks_a_job_that_was_taken() {
+    let check = |order: OrderSettings, waiting: &JobEntry, want: bool| {
+        let mut line = line(order);
+        line.insert(entry(5, 0), NOW);
+        let (taken, _) = line.pop(DEFAULT_LANE, &models(&["m"])).unwrap();
+        line.insert(waiting.clone(), NOW);
+        let place = line.peek(DEFAULT_LANE, &models(&["m"])).unwrap();
+        assert_eq!(place.outranks(taken), want, "{order:?} {waiting:?}");
+    };
+    let old = JobEntry {
+        since: Timestamp::from_millis(NOW.as_millis() - 1_000),
+        ..entry(6, 0)
+    };
+    for turns in [0, 100] {
+        check(order(turns, 0), &entry(6, 1), true);
+        check(order(turns, 0), &entry(6, 0), false);
+        check(order(turns, 0), &entry(4, -1), false);
+        check(order(turns, 0), &old, false);
+        check(order(turns, 1_000), &old, true);
+        // BudgetScope turn it is has been decided.
+        check(order(turns, 0), &entry(4, 0), turns == 0);
+    }
+}
+
+#[test]
+fn jobs_that_age_alike_keep_their_order_and_none_outranks_those_of_another_ageing() {
+    let settings = settings(order(0, 1_000), Some(order(0, 0)));
+    let mut line = Queue::from_entries(Vec::new(), &settings, NOW);
+    let guest = JobEntry {
+        model: "guest".into(),
+        ..entry(1, 2)
+    };
+    line.insert(entry(2, 0), NOW);
+    line.insert(guest, NOW);
+    let both = models(&["guest", "m"]);
+    // After three intervals the lane's own job has risen above the other lane's.
+    line.wake(NOW.plus_ms(3_000));
+    let (own, job) = line.pop(DEFAULT_LANE, &both).unwrap();
+    assert_eq!(job.seq, Seq(2));
+    let other = line.peek(DEFAULT_LANE, &both).unwrap();
+    assert!(!other.outranks(own) && !own.outranks(other));
+}
+
+#[test]
+fn a_new_model_is_told_once() {
+    let mut line = Queue::new();
+    let start = line.models_version();
+    line.insert(entry(1, 0), NOW);
+    let first = line.models_version();
+    assert!(first > start);
+    line.insert(entry(2, 0), NOW);
+    drain(&mut line);
+    line.insert(entry(3, 0), NOW);
+    assert_eq!(line.models_version(), first);
+    assert_eq!(line.models().count(), 1);
+    for n in 0..1_000 {
+        let model = format!("model {n}").into();
+        line.insert(
+            JobEntry {
+                model,
+                ..entry(10 + n, 0)
+            },
+            NOW,
+        );
+        assert!(line.remove(entry(10 + n, 0).id).is_some());
+    }
+    assert!(line.models().count() < 100, "{}", line.models().count());
+    assert_eq!(drain(&mut line), [(0, 3)]);
+}
+
+#[test]
+fn equal_names_share_one_string() {
+    let fresh = |seq| JobEntry {
+        model: "model".into(),
+        user_id: "user".into(),
+        ..entry(seq, 0)
+    };
+    let mut line = Queue::from_entries(vec![fresh(1), fresh(2)], &Settings::default(), NOW);
+    line.insert(fresh(3), NOW);
+    let [a, b, c] = [1, 2, 3].map(|seq| line.get(entry(seq, 0).id).unwrap());
+    for other in [b, c] {
+        assert!(Arc::ptr_eq(&a.model, &other.model));
+        assert!(Arc::ptr_eq(&a.user_id, &other.user_id));
+    }
+}
+
+#[test]
+fn with_ageing_nothing_starves() {
+    let interval_ms: u64 = 10_000;
+    for lead in 0..5 {
+        let mut line = line(order(0, interval_ms));
+        line.insert(entry(1, 0), NOW);
+        // Every 100 ms a more urgent job comes, and one is served.
+        let mut served_ms = None;
+        for n in 0..1_000 {
+            let now = NOW.plus_ms(n * 100);
+            let urgent = JobEntry {
+                since: now,
+                ..entry(2 + n, lead)
+            };
+            line.insert(urgent, now);
+            if pop(&mut line).map(|job| job.seq) == Some(Seq(1)) {
+                served_ms = Some(n * 100);
+                break;
+            }
+        }
+        let lead = u64::try_from(lead).unwrap();
+        let bound_ms = lead * interval_ms;
+        assert!(served_ms.is_some_and(|ms| ms <= bound_ms), "{served_ms:?}");
+    }
+}
+
+#[test]
+fn with_turns_a_user_who_submits_one_job_at_a_time_gets_no_more_than_his_share() {
+    let mut line = line(order(100, 0));
+    let job = |seq, user: &str| JobEntry {
+        user_id: user.into(),
+        tokens: 100,
+        ..entry(seq, 0)
+    };
+    // The first to come would be the first of every round.
+    line.insert(job(1_000, "nimble"), NOW);
+    for seq in 1..=100 {
+        line.insert(job(seq, "steady"), NOW);
+    }
+    let mut nimble = 0;
+    for n in 0..100 {
+        let served = pop(&mut line).unwrap();
+        if &*served.user_id == "nimble" {
+            nimble += 1;
+            line.insert(job(1_001 + n, "nimble"), NOW);
+        }
+    }
+    assert_eq!(nimble, 50);
+}
+
+#[test]
+fn turns_of_classes_without_jobs_are_forgotten_some_day() {
+    let mut line = line(order(100, 1_000));
+    for n in 0..1_000 {
+        let since = NOW.plus_ms(n * 1_000);
+        line.insert(
+            JobEntry {
+                since,
+                ..entry(n, 0)
+            },
+            since,
+        );
+        assert!(pop(&mut line).is_some());
+    }
+    assert!(line.turns.len() <= IDLE_TURNS_KEPT, "{}", line.turns.len());
+}
+
+// ---- whatever happens ----------------------------------------------------------------------------
+
+const MODELS: [&str; 3] = ["a", "b", "guest"];
+const USERS: [&str; 4] = ["u", "v", "w", "x"];
+
+prop_compose! {
+    fn job()(
+        priority in -2_i32..3,
+        age_ms in 0_i64..20_000,
+        due_ms in prop_oneof![3 => Just(None), 1 => (0_u64..5_000).prop_map(Some)],
+        deadline_ms in prop_oneof![3 => Just(None), 1 => (0_u64..9_000).prop_map(Some)],
+        model in 0..MODELS.len(),
+        user in 0..USERS.len(),
+        tokens in 0_u32..50,
+        dormant in proptest::bool::weighted(0.2),
+    ) -> JobEntry {
+        JobEntry {
+            due_at: due_ms.map(|ms| NOW.plus_ms(ms)),
+            deadline: deadline_ms.map(|ms| NOW.plus_ms(ms)),
+            since: Timestamp::from_millis(NOW.as_millis() - age_ms),
+            model: MODELS[model].into(),
+            user_id: USERS[user].into(),
+            tokens,
+            dormant,
+            ..entry(0, priority)
+        }
+    }
+}
+
+fn jobs(most: usize) -> impl Strategy<Value = Vec<JobEntry>> {
+    let numbered = |jobs: Vec<JobEntry>| {
+        let number = |(n, job): (usize, JobEntry)| {
+            let JobEntry { id, seq, .. } = entry(n as u64 + 1, 0);
+            JobEntry { id, seq, ..job }
+        };
+        jobs.into_iter().enumerate().map(number).collect::<Vec<_>>()
+    };
+    vec(job(), 0..most).prop_map(numbered).prop_shuffle()
+}
+
+fn any_order() -> impl Strategy<Value = OrderSettings> {
+    let quantum = prop_oneof![Just(0), 1_u32..60];
+    (quantum, any_ageing()).prop_map(|(quantum, ageing)| order(quantum, ageing))
+}
+
+fn any_ageing() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), Just(1_000), 1_000_u64..7_000]
+}
+
+fn some_models() -> impl Strategy<Value = BTreeSet<Arc<str>>> {
+    proptest::sample::subsequence(MODELS.to_vec(), 0..=MODELS.len())
+        .prop_map(|names| models(&names))
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Insert(usize),
+    Remove(usize),
+    Pop(BTreeSet<Arc<str>>),
+    PutBack(usize),
+    Reprioritise(usize, i32),
+    Release(usize),
+    Pass(u64),
+    Configure(OrderSettings, Option<OrderSettings>),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0_usize..40).prop_map(Op::Insert),
+        1 => (0_usize..40).prop_map(Op::Remove),
+        4 => some_models().prop_map(Op::Pop),
+        2 => (0_usize..8).prop_map(Op::PutBack),
+        1 => (0_usize..40, -3_i32..4).prop_map(|(n, p)| Op::Reprioritise(n, p)),
+        1 => (0_usize..40).prop_map(Op::Release),
+        2 => (0_u64..3_000).prop_map(Op::Pass),
+        1 => (any_order(), proptest::option::of(any_order())).prop_map(|(a, b)| Op::Configure(a, b)),
+    ]
+}
+
+/// What must be so of a line whose jobs are these.
+fn check_books(line: &Queue, jobs: &BTreeMap<JobId, JobEntry>, now: Timestamp) {
+    assert_eq!(line.len(), jobs.len());
+    assert_eq!(line.is_empty(), jobs.is_empty());
+    let dormant = jobs.values().filter(|job| job.dormant).count();
+    let waits = |job: &&JobEntry| !job.dormant && job.due_at.is_some_and(|at| at > now);
+    let due = jobs.values().filter(waits).count();
+    assert_eq!((line.parked_len(), line.due_len()), (dormant, due));
+    assert_eq!(line.ready_len(), jobs.len() - dormant - due);
+    let due_at = jobs.values().filter(waits).filter_map(|job| job.due_at);
+    let deadlines = jobs.values().filter_map(|job| job.deadline);
+    assert_eq!(line.next_change(), due_at.chain(deadlines).min());
+    for (id, job) in jobs {
+        let kept = line.get(*id).unwrap();
+        assert_eq!((kept.seq, kept.priority), (job.seq, job.priority));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_no_job_is_lost_doubled_or_run_when_it_must_not_be(
+        pool in jobs(40),
+        rules in (any_order(), proptest::option::of(any_order())),
+        ops in vec(op(), 0..150),
+    ) {
+        let mut now = NOW;
+        let mut line = Queue::from_entries(Vec::new(), &settings(rules.0, rules.1), now);
+        let mut waiting: BTreeMap<JobId, JobEntry> = BTreeMap::new();
+        let mut taken: Vec<(Place, JobEntry)> = Vec::new();
+        for op in ops {
+            match op {
+                Op::Insert(n) => {
+                    if let Some(job) = pool.get(n)
+                        && taken.iter().all(|(_, other)| other.id != job.id)
+                    {
+                        line.insert(job.clone(), now);
+                        waiting.entry(job.id).or_insert_with(|| job.clone());
+                    }
+                }
+                Op::Remove(n) => {
+                    if let Some(job) = pool.get(n) {
+                        let removed = line.remove(job.id).map(|job| job.id);
+                        prop_assert_eq!(removed, waiting.remove(&job.id).map(|job| job.id));
+                    }
+                }
+                Op::Pop(models) => {
+                    let may_run = |job: &JobEntry| {
+                        !job.dormant
+                            && job.due_at.is_none_or(|at| at <= now)
+                            && models.contains(&job.model)
+                    };
+                    let looked = line.peek(DEFAULT_LANE, &models);
+                    let popped = line.pop(DEFAULT_LANE, &models);
+                    prop_assert_eq!(looked, popped.as_ref().map(|(place, _)| *place));
+                    prop_assert_eq!(popped.is_some(), waiting.values().any(may_run));
+                    if let Some((place, job)) = popped {
+                        let kept = waiting.remove(&job.id);
+                        prop_assert!(kept.is_some_and(|kept| may_run(&kept)));
+                        taken.push((place, job));
+                    }
+                }
+                Op::PutBack(n) => {
+                    if n < taken.len() {
+                        let (place, mut job) = taken.swap_remove(n);
+                        job.due_at = None;
+                        waiting.insert(job.id, job.clone());
+                        line.put_back(place, job, now);
+                    }
+                }
+                Op::Reprioritise(n, priority) => {
+                    if let Some(job) = pool.get(n) {
+                        let there = waiting.get_mut(&job.id).map(|job| job.priority = priority);
+                        prop_assert_eq!(line.reprioritise(job.id, priority, now), there.is_some());
+                    }
+                }
+                Op::Release(n) => {
+                    if let Some(job) = pool.get(n)
+                        && taken.iter().all(|(_, other)| other.id != job.id)
+                    {
+                        let free = JobEntry { dormant: false, ..job.clone() };
+                        waiting.insert(job.id, free.clone());
+                        line.release(free, now);
+                    }
+                }
+                Op::Pass(ms) => {
+                    now = now.plus_ms(ms);
+                    line.wake(now);
+                    let mut expired: Vec<JobId> = line.expire(now).iter().map(|j| j.id).collect();
+                    let over = |job: &JobEntry| job.deadline.is_some_and(|at| at <= now);
+                    let mut want: Vec<JobId> =
+                        waiting.values().filter(|j| over(j)).map(|j| j.id).collect();
+                    waiting.retain(|_, job| !over(job));
+                    expired.sort_unstable();
+                    want.sort_unstable();
+                    prop_assert_eq!(expired, want);
+                }
+                Op::Configure(default, other) => line.configure(&settings(default, other)),
+            }
+            check_books(&line, &waiting, now);
+        }
+        // What is left can all be had, in strict order, by whoever waits long enough.
+        line.configure(&settings(order(0, 0), None));
+        let mut want: Vec<(Reverse<i32>, Seq)> = waiting
+            .values()
+            .filter(|job| !job.dormant)
+            .map(|job| (Reverse(job.priority), job.seq))
+            .collect();
+        want.sort_unstable();
+        line.wake(NOW.plus_ms(1_000_000));
+        let rest: Vec<_> = from_fn(|| pop(&mut line))
+            .map(|job| (Reverse(job.priority), job.seq))
+            .collect();
+        prop_assert_eq!(rest, want);
+    }
+
+    #[test]
+    fn the_order_is_effective_priority_then_submission_at_every_moment(
+        jobs in jobs(60),
+        ageing in (any_ageing(), any_ageing()),
+        steps in vec((0_u64..5_000, 0_usize..3, some_models()), 60),
+    ) {
+        let rules = settings(order(0, ageing.0), Some(order(0, ageing.1)));
+        let mut line = Queue::from_entries(Vec::new(), &rules, NOW);
+        let mut waiting: Vec<JobEntry> = Vec::new();
+        let mut arriving = jobs.into_iter().map(|job| JobEntry {
+            dormant: false,
+            deadline: None,
+            due_at: None,
+            ..job
+        });
+        let mut now = NOW;
+        for (ms, arrivals, models) in steps {
+            now = now.plus_ms(ms);
+            line.wake(now);
+            for job in arriving.by_ref().take(arrivals) {
+                line.insert(job.clone(), now);
+                waiting.push(job);
+            }
+            let effective = |job: &JobEntry| {
+                let ms = if &*job.model == "guest" { ageing.1 } else { ageing.0 };
+                let steps = |at: Timestamp| match ms {
+                    0 => 0,
+                    ms => at.as_millis().div_euclid(ms as i64),
+                };
+                i64::from(job.priority) + steps(now) - steps(job.since)
+            };
+            let want = waiting
+                .iter()
+                .filter(|job| models.contains(&job.model))
+                .min_by_key(|job| (Reverse(effective(job)), job.seq))
+                .map(|job| job.seq);
+            let popped = line.pop(DEFAULT_LANE, &models).map(|(_, job)| job.seq);
+            prop_assert_eq!(popped, want);
+            waiting.retain(|job| Some(job.seq) != popped);
+        }
+    }
+
+    #[test]
+    fn a_line_built_whole_is_one_built_job_by_job(
+        jobs in jobs(60),
+        rules in (any_order(), proptest::option::of(any_order())),
+    ) {
+        let settings = settings(rules.0, rules.1);
+        let twice = jobs.iter().chain(&jobs).cloned().collect();
+        let mut whole = Queue::from_entries(twice, &settings, NOW);
+        let mut one_by_one = Queue::from_entries(Vec::new(), &settings, NOW);
+        for job in &jobs {
+            one_by_one.insert(job.clone(), NOW);
+        }
+        prop_assert_eq!(&whole.entries, &one_by_one.entries);
+        prop_assert_eq!(whole.next_change(), one_by_one.next_change());
+        prop_assert_eq!(whole.parked_len(), one_by_one.parked_len());
+        prop_assert_eq!(drain(&mut whole), drain(&mut one_by_one));
+        for line in [&mut whole, &mut one_by_one] {
+            line.wake(NOW.plus_ms(10_000));
+        }
+        prop_assert_eq!(drain(&mut whole), drain(&mut one_by_one));
+        prop_assert_eq!(whole.len(), one_by_one.len());
+    }
+
+    #[test]
+    fn a_changed_order_is_that_of_a_new_line(
+        jobs in jobs(60),
+        before in (any_order(), proptest::option::of(any_order())),
+        after in (any_order(), proptest::option::of(any_order())),
+        taken in 0_usize..10,
+    ) {
+        let mut line = Queue::from_entries(jobs, &settings(before.0, before.1), NOW);
+        for _ in 0..taken {
+            pop(&mut line);
+        }
+        line.configure(&settings(after.0, after.1));
+        // Turns that were under way end with a change; with the same rules they go on.
+        line.turns.clear();
+        let mut entries: Vec<JobEntry> = line.entries.values().cloned().collect();
+        // Users keep their numbers: the order in which they first came.
+        entries.sort_by_key(|job| line.users.number(&job.user_id));
+        let mut new = Queue::from_entries(entries, &settings(after.0, after.1), NOW);
+        prop_assert_eq!(drain(&mut line), drain(&mut new));
+    }
+
+    #[test]
+    fn a_job_that_is_put_back_is_the_next_one_again(
+        jobs in jobs(40),
+        rules in (any_order(), proptest::option::of(any_order())),
+        before in 0_usize..30,
+        again in 1_usize..4,
+    ) {
+        let settings = settings(rules.0, rules.1);
+        let mut line = Queue::from_entries(jobs.clone(), &settings, NOW);
+        let mut untouched = Queue::from_entries(jobs, &settings, NOW);
+        for _ in 0..before {
+            pop(&mut line);
+            pop(&mut untouched);
+        }
+        let all = models(&MODELS);
+        for _ in 0..again {
+            let Some((place, job)) = line.pop(DEFAULT_LANE, &all) else { break };
+            line.put_back(place, job, NOW);
+        }
+        prop_assert_eq!(drain(&mut line), drain(&mut untouched));
+    }
+
+    #[test]
+    fn what_two_users_with_a_backlog_get_differs_by_less_than_a_quantum_and_two_jobs(
+        sizes in vec((0_usize..USERS.len(), 0_usize..2, 1_u32..300), 1..150),
+        quantum in 1_u32..400,
+        // After how many pops so many of the latest are put back.
+        put_back in vec((1_usize..6, 0_usize..4), 0..20),
+    ) {
+        let mut line = line(order(quantum, 0));
+        let mut left: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        for (n, (user, model, tokens)) in sizes.iter().enumerate() {
+            let job = JobEntry {
+                user_id: USERS[*user].into(),
+                model: MODELS[*model].into(),
+                tokens: *tokens,
+                ..entry(n as u64 + 1, 0)
+            };
+            *left.entry(Arc::clone(&job.user_id)).or_default() += 1;
+            line.insert(job, NOW);
+        }
+        let largest = sizes.iter().map(|(_, _, tokens)| i64::from(*tokens)).max().unwrap();
+        let bound = i64::from(quantum) + 2 * largest;
+        let all = models(&MODELS);
+        let mut pauses = put_back.into_iter();
+        let mut pause = pauses.next();
+        // What each was served in total, after each pop, while all of them still waited.
+        let mut served: BTreeMap<Arc<str>, i64> = left.keys().cloned().map(|u| (u, 0)).collect();
+        let mut history = vec![served.clone()];
+        let mut latest: Vec<(Place, JobEntry)> = Vec::new();
+        while let Some((place, job)) = line.pop(DEFAULT_LANE, &all) {
+            *served.get_mut(&job.user_id).unwrap() += i64::from(job.tokens);
+            *left.get_mut(&job.user_id).unwrap() -= 1;
+            if left[&job.user_id] == 0 {
+                break;
+            }
+            latest.push((place, job));
+            match &mut pause {
+                Some((0, n)) => {
+                    for _ in 0..*n {
+                        let Some((place, job)) = latest.pop() else { break };
+                        *served.get_mut(&job.user_id).unwrap() -= i64::from(job.tokens);
+                        *left.get_mut(&job.user_id).unwrap() += 1;
+                        line.put_back(place, job, NOW);
+                    }
+                    latest.clear();
+                    pause = pauses.next();
+                }
+                Some((wait, _)) => *wait -= 1,
+                None => {}
+            }
+            history.push(served.clone());
+        }
+        for u in served.keys() {
+            for v in served.keys() {
+                let ahead = history.iter().map(|at| at[u] - at[v]);
+                let most = ahead.clone().max().unwrap_or(0);
+                let least = ahead.min().unwrap_or(0);
+                prop_assert!(most - least < bound, "{u} {v}: {most} {least}, {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_user_is_served_in_the_order_of_submission(jobs in jobs(60), quantum in 1_u32..60) {
+        let mut line = line(order(quantum, 0));
+        for job in jobs {
+            line.insert(job, NOW);
+        }
+        let mut last: BTreeMap<(i32, Arc<str>), Seq> = BTreeMap::new();
+        while let Some(job) = pop(&mut line) {
+            let key = (job.priority, job.user_id);
+            prop_assert!(last.insert(key, job.seq).is_none_or(|seq| seq < job.seq));
+        }
+    }
+}
+
+#[test]
+fn the_oldest_that_is_due_is_known_whatever_waits_before_it() {
+    let since = |seq, ms| JobEntry {
+        since: NOW.plus_ms(ms),
+        ..entry(seq, 0)
+    };
+    let mut line = Queue::new();
+    for seq in 0..2_000 {
+        let dormant = seq % 2 == 0;
+        let due_at = (!dormant).then(|| NOW.plus_ms(50));
+        let waits = JobEntry {
+            dormant,
+            due_at,
+            ..since(seq, 0)
+        };
+        line.insert(waits, NOW);
+    }
+    assert_eq!(line.oldest_ready(), None);
+    line.insert(since(3_000, 9), NOW);
+    line.insert(since(3_001, 7), NOW);
+    assert_eq!(line.oldest_ready(), Some(NOW.plus_ms(7)));
+    line.remove(entry(3_001, 0).id);
+    assert_eq!(line.oldest_ready(), Some(NOW.plus_ms(9)));
+    line.wake(NOW.plus_ms(50));
+    assert_eq!(line.oldest_ready(), Some(NOW));
+    while let Some((_, taken)) = line.pop("default", &BTreeSet::from(["m".into()])) {
+        assert!(!taken.dormant);
+    }
+    assert_eq!((line.ready_len(), line.oldest_ready()), (0, None));
+}

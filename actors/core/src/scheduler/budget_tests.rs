@@ -1,0 +1,656 @@
+//! Budgets in the lanes: who waits for room, who passes, and what is never spent; on the small world of the
+//! lane's tests.
+
+use super::*;
+use crate::model::{Budget, BudgetScope, HoldScope, Limit, OverBudget, Period, WorstCase};
+use crate::money::budget::Fit;
+use crate::money::worst;
+use crate::scheduler::parked::Need;
+
+fn budget(name: &str, users: BudgetScope, models: BudgetScope, tokens: u64) -> Budget {
+    Budget {
+        name: name.to_owned(),
+        period: Period::Day,
+        users,
+        models,
+        limit: Limit::Tokens(tokens),
+        warn_percent: 0,
+        over: OverBudget::Wait,
+    }
+}
+
+fn each(tokens: u64) -> Budget {
+    budget("each", BudgetScope::Each, BudgetScope::All, tokens)
+}
+
+fn all(tokens: u64) -> Budget {
+    budget("all", BudgetScope::All, BudgetScope::All, tokens)
+}
+
+fn with(slots: u16, budgets: Vec<Budget>) -> World {
+    let mut settings = Settings {
+        budgets,
+        ..Settings::default()
+    };
+    settings.lane.quarantine_after = 1_000;
+    settings.lane.rules.max_concurrency = slots;
+    let mut world = World::with(settings);
+    world.load_budgets();
+    world
+}
+
+fn budgeted(tokens: u64) -> World {
+    with(2, vec![each(tokens)])
+}
+
+impl World {
+    fn load_budgets(&mut self) {
+        let settings = Arc::clone(&self.settings);
+        self.lane
+            .load_budgets(&self.disk.ledger(), &settings, self.now);
+    }
+
+    fn set_budgets(&mut self, budgets: Vec<Budget>) {
+        let mut settings = (*self.settings).clone();
+        settings.budgets = budgets;
+        self.settings = Arc::new(settings);
+        self.load_budgets();
+        let effects = self.lane.configure(Arc::clone(&self.settings), self.now);
+        self.carry_out(effects);
+        self.ack_all();
+    }
+
+    fn end_with(&mut self, id: JobId, tokens: u64) {
+        let has = |call: &&Option<Arc<Dispatch>>| call.as_ref().is_some_and(|d| d.job.id == id);
+        let found = self.callers.iter().find(|(_, call)| has(call));
+        let slot = *found.expect("the job has a call").0;
+        self.end(slot, &used(tokens));
+        self.ack_all();
+    }
+
+    fn give_up(&mut self, id: JobId) {
+        let (_, effects) = self.lane.cancel(id, self.now);
+        self.carry_out(effects);
+        self.ack_all();
+    }
+
+    /// Nobody waits whom no budget stops, although a slot is free.
+    fn assert_nobody_waits_in_vain(&self) {
+        if self.lane.idle_slot().is_none() {
+            return;
+        }
+        for (_, need) in self.lane.parked.needs() {
+            if let Need::Calls(account) = need {
+                let standing = self.lane.budgets.standing(account).unwrap();
+                assert!(standing.reserved > 0, "no call is open: {standing:?}");
+            }
+        }
+        for job in self.disk.jobs.values() {
+            let is_due = job.due_at().is_none_or(|due| due <= self.now);
+            if job.status != JobStatus::Pending || job.open.is_some() || !is_due {
+                continue;
+            }
+            let (user, model) = (job.user_id.as_str().into(), job.model.as_str().into());
+            let reserve = worst::reserve(job.worst, &self.settings, &job.model);
+            let fit = self.lane.budgets.fit(&user, &model, reserve, &[]);
+            let waits_behind = self.lane.parked.len() > 0
+                && self
+                    .lane
+                    .budgets
+                    .accounts_of(&user, &model)
+                    .iter()
+                    .any(|account| {
+                        self.lane.parked.is_behind(&job.entry(), account)
+                            || self.lane.shut.iter().any(|(shut, _)| shut == account)
+                    });
+            assert!(
+                fit != Fit::Now || waits_behind || !self.lane.shut.is_empty(),
+                "{job:?}"
+            );
+        }
+    }
+}
+
+/// A job of `user` that may come to so many tokens.
+fn ask_for(world: &mut World, user: &str, tokens: u32) -> JobId {
+    world.submit_as(|job| {
+        job.user_id = user.to_owned();
+        job.worst = WorstCase {
+            prompt: tokens,
+            completion: 0,
+        };
+    })
+}
+
+fn used(tokens: u64) -> GlmOutcome {
+    let GlmOutcome::Answered(mut answer) = answered() else {
+        unreachable!("an answer")
+    };
+    answer.usage.total_tokens = tokens;
+    GlmOutcome::Answered(answer)
+}
+
+#[test]
+fn who_is_over_budget_waits_and_the_others_go_on() {
+    let mut world = budgeted(100);
+    let first = ask_for(&mut world, "ada", 80);
+    let second = ask_for(&mut world, "ada", 30);
+    let third = ask_for(&mut world, "bob", 100);
+    world.ack_all();
+    assert_eq!(world.running(), [first, third], "80 of 100 are reserved");
+    assert_eq!(world.lane.snapshot().over_budget, 1);
+    world.end_with(first, 10);
+    assert!(
+        world.running().contains(&second),
+        "what was not used is free again"
+    );
+    world.end_with(second, 30);
+    let fourth = ask_for(&mut world, "ada", 61);
+    world.ack_all();
+    assert!(!world.running().contains(&fourth), "40 are spent");
+    let news = world.lane.take_budget_news();
+    assert_eq!(news.len(), 1, "told once: {news:?}");
+    let next = world.lane.next_change().unwrap();
+    world.advance(next.since(world.now));
+    world.ack_all();
+    assert!(world.running().contains(&fourth), "a new day");
+    world.finish();
+}
+
+#[test]
+fn a_long_line_over_budget_is_passed_over_and_its_deadlines_count() {
+    let mut world = budgeted(100);
+    let deadline = world.now.plus_ms(60_000);
+    for _ in 0..3_000 {
+        ask_for(&mut world, "flood", 101);
+    }
+    let late = world.submit_as(|job| {
+        job.user_id = "flood".to_owned();
+        job.worst.prompt = 101;
+        job.deadline = Some(deadline);
+    });
+    let other = ask_for(&mut world, "bob", 1);
+    for _ in 0..10 {
+        world.advance(1);
+        world.ack_all();
+    }
+    assert_eq!(world.running(), [other]);
+    assert_eq!(world.lane.snapshot().over_budget, 3_001);
+    world.advance(60_000);
+    world.ack_all();
+    let failure = world.disk.jobs[&late].error.as_ref().unwrap();
+    assert!(failure.message.contains("budget each"), "{failure}");
+}
+
+#[test]
+fn a_budget_that_is_raised_or_taken_away_frees_those_who_wait() {
+    let mut world = budgeted(10);
+    let job = ask_for(&mut world, "ada", 50);
+    world.ack_all();
+    assert!(world.running().is_empty());
+    world.set_budgets(Vec::new());
+    assert_eq!(world.running(), [job]);
+    world.finish();
+}
+
+#[test]
+fn a_job_that_was_staged_within_budget_gives_its_room_back_when_it_is_cancelled() {
+    let mut world = with(1, vec![each(100)]);
+    let running = ask_for(&mut world, "bob", 1);
+    let staged = ask_for(&mut world, "ada", 100);
+    world.ack_all();
+    assert_eq!(world.lane.snapshot().staged, 1);
+    let next = ask_for(&mut world, "ada", 100);
+    world.ack_all();
+    let (_, effects) = world.lane.cancel(staged, world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    world.end_with(running, 1);
+    assert_eq!(world.running(), [next]);
+    world.finish();
+}
+
+fn ask_urgently(world: &mut World, user: &str, tokens: u32, priority: i32) -> JobId {
+    world.submit_as(|job| {
+        job.user_id = user.to_owned();
+        job.priority = priority;
+        job.worst = WorstCase {
+            prompt: tokens,
+            completion: 0,
+        };
+    })
+}
+
+#[test]
+fn who_has_no_room_costs_nothing_while_a_call_is_open() {
+    for budgets in [vec![each(100)], vec![all(100)]] {
+        let mut world = with(1, budgets);
+        let short = ask_for(&mut world, "ada", 1);
+        let long = ask_for(&mut world, "ada", 60);
+        world.ack_all();
+        world.end_with(short, 1);
+        assert_eq!(world.running(), [long]);
+        ask_for(&mut world, "ada", 30);
+        ask_urgently(&mut world, "ada", 90, 5);
+        ask_for(&mut world, "ada", 20);
+        for _ in 0..100 {
+            world.advance(10);
+            assert!(world.in_work.len() <= 1);
+            if world.in_work.is_empty() {
+                break;
+            }
+            world.ack();
+        }
+        for _ in 0..100 {
+            world.advance(10);
+            assert!(world.in_work.is_empty(), "{:?}", world.in_work);
+        }
+        world.end_with(long, 1);
+        world.advance(1);
+        world.ack_all();
+        assert_eq!(world.running().len(), 1);
+    }
+}
+
+#[test]
+fn those_that_do_not_fit_hide_nobody_who_does() {
+    let mut world = with(1, vec![each(1_000)]);
+    let open = ask_for(&mut world, "ada", 600);
+    world.ack_all();
+    let large: Vec<JobId> = (0..40).map(|_| ask_for(&mut world, "ada", 999)).collect();
+    let fits = ask_for(&mut world, "ada", 464);
+    world.ack_all();
+    for id in &large[..20] {
+        world.give_up(*id);
+    }
+    world.end_with(open, 11);
+    assert_eq!(
+        world.running(),
+        [fits],
+        "989 are left, and the others need 999"
+    );
+}
+
+#[test]
+fn who_was_called_and_cannot_run_keeps_nobody_waiting() {
+    let mut world = with(2, vec![each(100)]);
+    let other = ask_for(&mut world, "bob", 10);
+    let open = ask_for(&mut world, "ada", 90);
+    world.ack_all();
+    let first = ask_for(&mut world, "ada", 80);
+    let second = ask_for(&mut world, "ada", 80);
+    world.ack_all();
+    // Its slot is taken in the same step by somebody more urgent.
+    let urgent = ask_urgently(&mut world, "eve", 10, 9);
+    world.ack_all();
+    world.end_with(open, 1);
+    assert_eq!(world.running(), [other, urgent]);
+    world.give_up(first);
+    world.end_with(urgent, 1);
+    assert_eq!(world.running(), [other, second]);
+    world.finish();
+}
+
+#[test]
+fn who_waits_for_open_calls_keeps_its_turn() {
+    let mut world = with(2, vec![all(1_000)]);
+    let open = ask_for(&mut world, "ada", 600);
+    let first = ask_for(&mut world, "ada", 500);
+    let small = ask_for(&mut world, "bob", 100);
+    world.ack_all();
+    assert_eq!(
+        world.running(),
+        [open],
+        "nobody takes the room before the first"
+    );
+    world.end_with(open, 10);
+    assert_eq!(world.running(), [first, small]);
+    world.finish();
+}
+
+#[test]
+fn an_urgent_job_takes_the_room_of_a_staged_one() {
+    let mut world = with(2, vec![all(720)]);
+    let one = ask_for(&mut world, "ada", 300);
+    let two = ask_for(&mut world, "ada", 200);
+    let staged = ask_for(&mut world, "ada", 150);
+    world.ack_all();
+    assert_eq!(world.lane.snapshot().staged, 1);
+    let urgent = ask_urgently(&mut world, "bob", 200, 100);
+    world.ack_all();
+    assert_eq!(world.lane.snapshot().staged, 1);
+    world.end_with(one, 300);
+    assert_eq!(world.running(), [urgent, two]);
+    assert!(
+        world.disk.jobs[&staged].open.is_none(),
+        "70 are left of 720"
+    );
+    world.end_with(two, 10);
+    world.end_with(urgent, 10);
+    assert_eq!(world.running(), [staged]);
+    world.finish();
+}
+
+#[test]
+fn a_change_of_one_budget_frees_everybody_whom_it_alone_stopped() {
+    let mut world = with(1, vec![all(100), each(1_000)]);
+    let spent = ask_for(&mut world, "x", 100);
+    world.ack_all();
+    world.end_with(spent, 100);
+    for _ in 0..40 {
+        ask_for(&mut world, "x", 950);
+    }
+    let other = ask_for(&mut world, "y", 10);
+    world.ack_all();
+    assert!(world.running().is_empty());
+    world.set_budgets(vec![all(1_000_000), each(1_000)]);
+    assert_eq!(world.running(), [other], "x is over its own");
+}
+
+#[test]
+fn what_a_fallback_has_no_room_for_goes_to_its_own_model_in_time() {
+    let dear = budget(
+        "dear",
+        BudgetScope::All,
+        BudgetScope::One("dear".to_owned()),
+        10,
+    );
+    let mut world = with(1, vec![dear]);
+    let mut settings = (*world.settings).clone();
+    settings
+        .glm
+        .fallbacks
+        .insert("glm-5".to_owned(), vec!["dear".to_owned()]);
+    world.settings = Arc::new(settings);
+    let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
+    world.carry_out(effects);
+    let first = ask_for(&mut world, "ada", 50);
+    world.ack_all();
+    world.end(SlotId(0), &failed(FailureClass::Overload));
+    world.ack_all();
+    world.advance(5_000);
+    world.ack_all();
+    assert!(
+        world.running().is_empty(),
+        "the fallback's budget is too small"
+    );
+    let (was, effects) = world
+        .lane
+        .release(&HoldScope::Model("glm-5".to_owned()), world.now);
+    assert!(was);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.running(), [first]);
+}
+
+#[test]
+fn a_new_priority_counts_among_those_who_wait_for_room() {
+    let mut world = with(1, vec![each(100)]);
+    let open = ask_for(&mut world, "ada", 90);
+    ask_for(&mut world, "ada", 80);
+    let last = ask_for(&mut world, "ada", 80);
+    world.ack_all();
+    let effects = world.lane.reprioritise(last, 9, world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    world.end_with(open, 1);
+    assert_eq!(world.running(), [last]);
+    world.finish();
+}
+
+#[test]
+fn a_longer_answer_than_was_configured_is_reserved_for_when_it_is_sent() {
+    let mut world = with(1, vec![each(1_000)]);
+    let ask = |world: &mut World| {
+        world.submit_as(|job| {
+            job.worst = WorstCase {
+                prompt: 10,
+                completion: WorstCase::CONFIGURED,
+            };
+        })
+    };
+    let set = |world: &mut World, max_tokens| {
+        let mut settings = (*world.settings).clone();
+        settings.glm.max_tokens = Some(max_tokens);
+        world.settings = Arc::new(settings);
+        let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
+        world.carry_out(effects);
+        world.ack_all();
+    };
+    set(&mut world, 2_000);
+    let job = ask(&mut world);
+    world.ack_all();
+    assert!(world.running().is_empty(), "2010 of 1000");
+    set(&mut world, 900);
+    assert_eq!(world.running(), [job]);
+    world.finish();
+}
+
+#[test]
+fn the_first_call_that_ends_in_a_new_day_is_spent_in_it() {
+    let mut world = with(1, vec![all(100)]);
+    let job = ask_for(&mut world, "ada", 80);
+    world.ack_all();
+    let tomorrow = world.lane.budgets.next_roll().unwrap();
+    world.now = tomorrow.plus_ms(1);
+    world.end_with(job, 70);
+    assert_eq!(world.lane.standings()[0].spent, 70);
+}
+
+#[test]
+fn a_clock_that_is_set_back_over_midnight_spends_no_day_twice() {
+    let mut world = with(1, vec![all(100)]);
+    let job = ask_for(&mut world, "ada", 80);
+    world.ack_all();
+    world.end_with(job, 80);
+    let waits = ask_for(&mut world, "ada", 60);
+    world.ack_all();
+    let tomorrow = world.lane.budgets.next_roll().unwrap();
+    let before = world.now;
+    world.lane.pause(None, world.now).clear();
+    world.now = tomorrow;
+    world.advance(1);
+    world.now = before;
+    let effects = world.lane.resume(world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert!(
+        world.running().is_empty(),
+        "what was spent is not known yet"
+    );
+    assert!(world.lane.needs_ledger());
+    world.load_budgets();
+    world.advance(1);
+    world.ack_all();
+    assert!(world.running().is_empty(), "80 of 100 are spent");
+    world.now = tomorrow;
+    world.advance(1);
+    world.ack_all();
+    assert_eq!(world.running(), [waits]);
+}
+
+#[test]
+fn who_waits_for_calls_takes_the_room_of_the_less_urgent_when_they_end() {
+    let mut world = with(1, vec![each(100)]);
+    let open = ask_for(&mut world, "ada", 60);
+    let staged = ask_for(&mut world, "ada", 30);
+    world.ack_all();
+    assert_eq!(world.lane.snapshot().staged, 1);
+    let urgent = ask_urgently(&mut world, "ada", 80, 10);
+    world.ack_all();
+    world.end_with(open, 5);
+    assert_eq!(world.running(), [urgent]);
+    world.end_with(urgent, 5);
+    assert_eq!(world.running(), [staged]);
+    world.finish();
+}
+
+#[test]
+fn a_new_period_is_for_the_most_urgent_first() {
+    let mut world = with(1, vec![all(100)]);
+    let job = ask_for(&mut world, "ada", 90);
+    world.ack_all();
+    world.end_with(job, 90);
+    for _ in 0..2_500 {
+        ask_for(&mut world, "flood", 90);
+    }
+    let urgent = ask_urgently(&mut world, "ada", 90, 9);
+    for _ in 0..10 {
+        world.advance(1);
+        world.ack_all();
+    }
+    assert_eq!(world.lane.snapshot().over_budget, 2_501);
+    let tomorrow = world.lane.budgets.next_roll().unwrap();
+    world.now = tomorrow;
+    world.advance(1);
+    world.ack_all();
+    assert_eq!(world.running(), [urgent]);
+}
+
+#[test]
+fn who_waits_for_room_keeps_nobody_more_urgent_waiting_on_another_lane() {
+    let mut world = with(2, vec![all(100)]);
+    let mut settings = (*world.settings).clone();
+    settings.lanes.insert(
+        "fast".to_owned(),
+        crate::model::NamedLane {
+            models: vec!["glm-4.7".to_owned()],
+            rules: LaneRules::default(),
+        },
+    );
+    world.settings = Arc::new(settings);
+    let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
+    world.carry_out(effects);
+    let open = ask_for(&mut world, "ada", 60);
+    world.ack_all();
+    ask_for(&mut world, "ada", 50);
+    let fast = |world: &mut World, priority| {
+        world.submit_as(|job| {
+            job.model = "glm-4.7".to_owned();
+            job.priority = priority;
+            job.worst = WorstCase {
+                prompt: 30,
+                completion: 0,
+            };
+        })
+    };
+    fast(&mut world, -1);
+    world.ack_all();
+    assert_eq!(world.running(), [open], "it is behind the one that waits");
+    let urgent = fast(&mut world, 10);
+    world.ack_all();
+    assert_eq!(world.running(), [open, urgent]);
+    world.finish();
+}
+
+#[test]
+fn a_call_that_no_budget_counted_when_it_was_sent_is_reserved_for_when_it_ends_in_doubt() {
+    let mut world = with(1, Vec::new());
+    ask_for(&mut world, "ada", 80);
+    world.ack_all();
+    world.set_budgets(vec![all(100)]);
+    assert_eq!(world.lane.standings()[0].reserved, 80);
+    world.crash();
+    world.ack_all();
+    let standing = &world.lane.standings()[0];
+    assert_eq!((standing.in_doubt, standing.reserved), (80, 0));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ask(u8, u32, i32),
+    End(usize, u64),
+    Fail(usize),
+    Cancel(u64),
+    Prioritise(u64, i32),
+    Limit(u64),
+    Advance(u64),
+    Ack,
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0_u8..3, 1_u32..90, 0_i32..3).prop_map(|(u, n, p)| Step::Ask(u, n, p)),
+        4 => (0_usize..4, 0_u64..90).prop_map(|(slot, n)| Step::End(slot, n)),
+        1 => (0_usize..4).prop_map(Step::Fail),
+        1 => (1_u64..40).prop_map(Step::Cancel),
+        1 => (1_u64..40, 0_i32..5).prop_map(|(n, p)| Step::Prioritise(n, p)),
+        1 => (50_u64..400).prop_map(Step::Limit),
+        1 => prop_oneof![Just(1_000), Just(40_000_000)].prop_map(Step::Advance),
+        6 => Just(Step::Ack),
+        1 => Just(Step::Crash),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: what is gone and reserved stays within the limit (a lower limit aside), nobody waits
+    /// with a free slot and room for it, no event makes the disk work without end, and when room comes all
+    /// come to their end.
+    #[test]
+    fn nobody_waits_in_vain_and_nobody_spends_too_much(
+        slots in 1_u16..4,
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let mut world = with(slots, vec![all(200), each(100)]);
+        let (mut limit, mut lowered) = (200, false);
+        for step in steps {
+            match step {
+                Step::Ask(user, tokens, priority) => {
+                    ask_urgently(&mut world, &user.to_string(), tokens, priority);
+                }
+                Step::End(pick, tokens) => {
+                    if let Some(slot) = world.busy_slot(pick) {
+                        let worst = world.callers[&slot].as_ref().unwrap().job.worst;
+                        let tokens = tokens.clamp(1, u64::from(worst.prompt));
+                        world.end(slot, &used(tokens));
+                    }
+                }
+                Step::Fail(pick) => {
+                    if let Some(slot) = world.busy_slot(pick) {
+                        world.end(slot, &failed(FailureClass::ServerTransient));
+                    }
+                }
+                Step::Cancel(n) => {
+                    let (_, effects) = world.lane.cancel(id(n), world.now);
+                    world.carry_out(effects);
+                }
+                Step::Prioritise(n, priority) => {
+                    let effects = world.lane.reprioritise(id(n), priority, world.now);
+                    world.carry_out(effects);
+                }
+                Step::Limit(tokens) => {
+                    lowered |= tokens < limit;
+                    limit = tokens;
+                    while world.ack() {}
+                    world.set_budgets(vec![all(tokens), each(100)]);
+                }
+                Step::Advance(ms) => world.advance(ms),
+                Step::Ack => { world.ack(); }
+                Step::Crash => world.crash(),
+            }
+            let mut acks = 0;
+            while world.in_work.len() > 4 {
+                world.ack();
+                acks += 1;
+                prop_assert!(acks < 200, "the disk works without end: {:?}", world.in_work);
+            }
+            for standing in world.lane.standings() {
+                let within = standing.gone() + standing.reserved <= standing.allowed();
+                prop_assert!(within || lowered, "{:?}", standing);
+            }
+        }
+        let mut acks = 0;
+        while world.ack() {
+            acks += 1;
+            prop_assert!(acks < 1_000, "the disk works without end");
+        }
+        for _ in 0..50 {
+            world.advance(2);
+            world.ack_all();
+        }
+        world.assert_nobody_waits_in_vain();
+        world.set_budgets(Vec::new());
+        world.finish();
+    }
+}

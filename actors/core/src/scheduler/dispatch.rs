@@ -1,0 +1,545 @@
+//! What goes out next, on which lane, through which slot; what is put on record ahead of it; and which
+//! callers are not needed any more.
+
+use std::sync::Arc;
+
+use crate::life::{Dispatch, Transition};
+use crate::model::{
+    BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, JobId, LaneRules, Reserve,
+    SlotId, Timestamp, code, limits,
+};
+use crate::money::budget::Fit;
+use crate::queue::Place;
+use crate::scheduler::hold;
+use crate::scheduler::slot::{Sending, Slot, Staged};
+use crate::scheduler::{Effect, Scheduler, routes};
+
+/// What a lane sends next: staged, or taken from the line.
+enum Candidate {
+    Staged(Staged),
+    Waiting(Place, JobEntry),
+}
+
+/// A candidate that fits into every budget.
+struct Affordable {
+    next: Candidate,
+    /// The model that it goes to.
+    model: Arc<str>,
+    reserve: Option<Reserve>,
+}
+
+/// Jobs that make way in one step at most: a long line of them must not hold up the queue.
+const STARVED_AT_ONCE: usize = 1_000;
+
+impl Candidate {
+    const fn entry(&self) -> &JobEntry {
+        match self {
+            Self::Staged(staged) => &staged.entry,
+            Self::Waiting(_, entry) => entry,
+        }
+    }
+
+    const fn place(&self) -> Place {
+        match self {
+            Self::Staged(staged) => staged.place,
+            Self::Waiting(place, _) => *place,
+        }
+    }
+}
+
+impl Scheduler {
+    /// The common end of every step: expire, send, stage, retire; then hand out what is to be done.
+    pub(super) fn go_on(&mut self, now: Timestamp) -> Vec<Effect> {
+        if hold::expire(&mut self.state, now) {
+            self.state_changed();
+        }
+        self.soon = None;
+        self.line.wake(now);
+        self.expire_deadlines(now);
+        self.reroute(now);
+        self.feed(now);
+        self.fetch_tasks(now);
+        let settings = Arc::clone(&self.settings);
+        let settling = self
+            .transitions
+            .iter()
+            .any(|t| matches!(t, Transition::Settle(_)));
+        for (name, rules) in settings.all_lanes() {
+            if let Some(track) = self.tracks.get_mut(name) {
+                track.not_before = None;
+            }
+            while self.may_send(name, rules) {
+                let Some(slot) = self.idle_slot() else { break };
+                if !self.send(name, slot, settling, now) {
+                    break;
+                }
+            }
+        }
+        for (name, _) in settings.all_lanes() {
+            self.stage_ahead(name, now);
+        }
+        self.retire_callers();
+        self.hand_out()
+    }
+
+    /// Makes the routes anew where a hold or the settings changed them. What was staged for a lane that
+    /// it may not take any more goes back in line.
+    fn reroute(&mut self, now: Timestamp) {
+        let mut routes = std::mem::take(&mut self.routes);
+        let called = |model: &str| self.is_called(model);
+        let changed = routes.refresh(&self.line, &self.state, &self.settings, called);
+        self.routes = routes;
+        if !changed {
+            return;
+        }
+        self.parked.look_at_diverted();
+        let mut astray = Vec::new();
+        for (name, track) in &mut self.tracks {
+            let (state, settings) = (&self.state, &self.settings);
+            let leaves = |entry: &JobEntry| !routes::lead(&entry.model, name, state, settings);
+            astray.extend(track.stage.take_where(leaves));
+        }
+        for staged in astray {
+            self.unstage(staged, now);
+        }
+    }
+
+    /// What stops every lane, if anything does.
+    fn standstill(&self) -> Option<String> {
+        let state = &self.state;
+        if let Some(pause) = &state.paused {
+            let why = pause.reason.as_deref().unwrap_or("no reason given");
+            return Some(format!("paused since {}: {why}", pause.since));
+        }
+        if !self.settings.glm.is_active {
+            return Some("switched off by glm.is_active = false".to_owned());
+        }
+        if let Some(hold) = &state.hold {
+            return Some(told(&HoldScope::Account, hold));
+        }
+        if self.breaker.state != BreakerState::Open {
+            return None;
+        }
+        let why = self
+            .breaker
+            .reason
+            .as_deref()
+            .unwrap_or("too many failures");
+        let until = self.breaker.probe_at.map_or_else(
+            || "until an operator resets it".to_owned(),
+            |at| format!("until {at}"),
+        );
+        Some(format!("the breaker is open {until}: {why}"))
+    }
+
+    /// What stops a job of this lane and model, if anything does.
+    fn stopped_by(&self, entry: &JobEntry) -> Option<String> {
+        if let Some(why) = self.waits_for_room(entry) {
+            return Some(why);
+        }
+        if entry.dormant {
+            return Some("it waits for other jobs or for somebody's word".to_owned());
+        }
+        let lane = self.settings.lane_of(&entry.model).to_owned();
+        let of_lane = || {
+            let hold = self.state.lanes.get(&lane)?.hold.as_ref()?;
+            Some(told(&HoldScope::Lane(lane.clone()), hold))
+        };
+        let of_model = || {
+            let hold = self.state.models.get(&*entry.model)?.hold.as_ref()?;
+            Some(told(&HoldScope::Model(entry.model.to_string()), hold))
+        };
+        self.standstill().or_else(of_lane).or_else(of_model)
+    }
+
+    /// Why a job that waits does not run, if it is more than its turn that it waits for.
+    #[must_use]
+    pub fn why_waits(&self, id: JobId) -> Option<String> {
+        self.stopped_by(self.line.get(id)?)
+    }
+
+    /// Calls that a lane may have open now.
+    pub(super) fn limit(&self, lane: &str, rules: &LaneRules) -> u16 {
+        let condition = self.state.lanes.get(lane);
+        // After a throttle answer one call finds out whether it is over: the others would only meet it,
+        // too.
+        if condition.is_some_and(|lane| lane.throttle_level > 0) {
+            return 1;
+        }
+        match (rules.auto(), condition.and_then(|lane| lane.learnt)) {
+            (Some(_), Some(learnt)) => learnt.limit.min(rules.max_concurrency),
+            (Some(auto), None) => auto.min,
+            (None, _) => rules.max_concurrency,
+        }
+    }
+
+    pub(super) fn is_held(&self, lane: &str) -> bool {
+        let lane = self.state.lanes.get(lane);
+        lane.is_some_and(|lane| lane.hold.is_some())
+    }
+
+    /// Whether a lane may send anything now, its pace aside.
+    fn may_send(&self, lane: &str, rules: &LaneRules) -> bool {
+        // One probe, and nothing beside it.
+        let alone = self.breaker.state == BreakerState::HalfOpen || self.state.probing;
+        let held = self.is_held(lane);
+        !self.stopping
+            && !self.budgets.is_stale()
+            && self.settings.glm.is_active
+            && self.state.paused.is_none()
+            && self.state.hold.is_none()
+            && self.breaker.state != BreakerState::Open
+            && !held
+            && self.unsettled < limits::UNSETTLED_MAX
+            && (!alone || self.in_flight() == 0)
+            && self.in_flight_of(lane) < usize::from(self.limit(lane, rules))
+    }
+
+    fn expire_deadlines(&mut self, now: Timestamp) {
+        let mut expired = self.line.expire(now);
+        for track in self.tracks.values_mut() {
+            let staged = track.stage.expire(now);
+            staged
+                .iter()
+                .for_each(|entry| self.budgets.release(entry.id));
+            expired.extend(staged);
+        }
+        for entry in expired {
+            let why = self
+                .stopped_by(&entry)
+                .map_or_else(String::new, |why| format!("; {why}"));
+            self.forget_shelved(entry.id);
+            let failure = Failure::new(
+                FailureClass::RequestFatal,
+                code::DEADLINE,
+                format!("the job's deadline passed before it was done{why}"),
+            );
+            self.transitions.push(Transition::Fail {
+                job_id: entry.id,
+                failure,
+                at: now,
+            });
+        }
+    }
+
+    pub(super) fn idle_slot(&self) -> Option<SlotId> {
+        self.slots
+            .iter()
+            .find(|(_, slot)| matches!(slot, Slot::Idle))
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether a lane has anything to send.
+    fn has_next(&self, lane: &str) -> bool {
+        let staged = self
+            .tracks
+            .get(lane)
+            .is_some_and(|track| !track.stage.is_empty());
+        let models = self
+            .routes
+            .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+        staged || models.is_some_and(|models| self.line.peek(lane, &models).is_some())
+    }
+
+    /// Takes what a lane sends next.
+    fn take_next(&mut self, lane: &str) -> Option<Candidate> {
+        let models = self
+            .routes
+            .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+        let models = models.as_deref();
+        let waiting = models.and_then(|models| self.line.peek(lane, models));
+        let track = self.tracks.get_mut(lane)?;
+        let staged = track.stage.first().map(|staged| staged.place);
+        match (staged, waiting) {
+            (Some(staged), Some(place)) if place.outranks(staged) => {}
+            (Some(_), _) => return track.stage.take_first().map(Candidate::Staged),
+            (None, _) => {}
+        }
+        let (place, entry) = self.line.pop(lane, models?)?;
+        Some(Candidate::Waiting(place, entry))
+    }
+
+    /// Gives the slot to the lane's most urgent job, staged or in line, if its pace allows. `settling`:
+    /// the step stores an outcome, so a start may ride with it and the call need not wait (rule 2).
+    fn send(&mut self, lane: &str, slot: SlotId, settling: bool, now: Timestamp) -> bool {
+        if !self.has_next(lane) || !self.pace_allows(lane, 0, now) {
+            return false;
+        }
+        let Some(Affordable {
+            next,
+            model,
+            reserve,
+        }) = self.take_affordable(lane, now)
+        else {
+            return false;
+        };
+        let served_by = (*model != *next.entry().model).then(|| model.to_string());
+        let Some(track) = self.tracks.get_mut(lane) else {
+            return false;
+        };
+        let entry = next.entry();
+        track.pace.started(entry.id, entry.tokens, now);
+        if self
+            .state
+            .models
+            .get(&*model)
+            .is_some_and(|model| model.probing)
+        {
+            self.routes.forget();
+        }
+        let sending = Sending { model, at: now };
+        let entry = match next {
+            Candidate::Staged(staged) => {
+                // What is on record must tell where it went and what is reserved, should its start not
+                // come to be stored.
+                let tells = |dispatch: &Arc<Dispatch>| {
+                    let job = &dispatch.job;
+                    job.served_by == served_by && job.open.and_then(|open| open.reserve) == reserve
+                };
+                match staged.dispatch {
+                    Some(dispatch) if settling && tells(&dispatch) => {
+                        track.stage.ran();
+                        self.send_staged(slot, dispatch, sending, now);
+                        return true;
+                    }
+                    None if settling => track.stage.stalled(),
+                    _ => {}
+                }
+                staged.entry
+            }
+            Candidate::Waiting(_, entry) => {
+                if settling {
+                    track.stage.stalled();
+                }
+                entry
+            }
+        };
+        self.transitions.push(Transition::Start {
+            job_id: entry.id,
+            slot,
+            at: now,
+            served_by,
+            reserve,
+        });
+        let state = Slot::Starting {
+            entry,
+            sending,
+            ticket: self.next_ticket,
+            cancelled: false,
+        };
+        self.slots.insert(slot, state);
+        true
+    }
+
+    /// Takes what a lane sends next, with the model it goes to and what is reserved for it. What no
+    /// budget allows makes way for those behind it.
+    fn take_affordable(&mut self, lane: &str, now: Timestamp) -> Option<Affordable> {
+        for _ in 0..STARVED_AT_ONCE {
+            let next = self.take_next(lane)?;
+            if !self.pace_allows(lane, next.entry().tokens, now) {
+                self.give_back(lane, next, now);
+                return None;
+            }
+            let Some(model) = self.target(next.entry(), lane) else {
+                self.lead_away(next, now);
+                continue;
+            };
+            match self.afford(next.place(), next.entry(), &model, None, now) {
+                Ok(reserve) => {
+                    return Some(Affordable {
+                        next,
+                        model,
+                        reserve,
+                    });
+                }
+                Err(fit) => self.make_way(next, &model, fit, now),
+            }
+        }
+        self.soon = Some(now.plus_ms(1));
+        None
+    }
+
+    /// The model that a job goes to now on this lane; `None`: its way leads elsewhere since the routes
+    /// were made.
+    fn target(&self, entry: &JobEntry, lane: &str) -> Option<Arc<str>> {
+        let target = routes::target(&entry.model, &self.state, &self.settings)?;
+        let condition = self.state.models.get(target);
+        // One probe at a time.
+        if condition.is_some_and(|model| model.probing) && self.is_called(target) {
+            return None;
+        }
+        (self.settings.lane_of(target) == lane).then(|| {
+            if *entry.model == *target {
+                Arc::clone(&entry.model)
+            } else {
+                target.into()
+            }
+        })
+    }
+
+    /// A job that may not take this way any more goes back in line, and the routes are made anew.
+    fn lead_away(&mut self, next: Candidate, now: Timestamp) {
+        self.routes.forget();
+        match next {
+            Candidate::Staged(staged) => self.unstage(staged, now),
+            Candidate::Waiting(place, entry) => self.line.put_back(place, entry, now),
+        }
+        self.reroute(now);
+    }
+
+    /// A job that does not fit into a budget makes way, or shuts the way of those behind it.
+    fn make_way(&mut self, next: Candidate, model: &Arc<str>, fit: Fit, now: Timestamp) {
+        let (place, entry) = match next {
+            Candidate::Waiting(place, entry) => (place, entry),
+            Candidate::Staged(staged) => {
+                let (place, mut entry) = (staged.place, staged.entry);
+                self.transitions
+                    .push(Transition::Unstage { job_id: entry.id });
+                entry.due_at = None;
+                (place, entry)
+            }
+        };
+        let diverted = *model != entry.model;
+        self.make_wait(place, entry, fit, diverted, now);
+    }
+
+    /// Whether a lane's pace lets a call of so many tokens start now; notes until when it does not.
+    fn pace_allows(&mut self, lane: &str, tokens: u32, now: Timestamp) -> bool {
+        let Some(track) = self.tracks.get_mut(lane) else {
+            return false;
+        };
+        let at = track.pace.earliest(tokens, now);
+        track.not_before = (at > now).then_some(at);
+        at <= now
+    }
+
+    fn give_back(&mut self, lane: &str, candidate: Candidate, now: Timestamp) {
+        match candidate {
+            Candidate::Staged(staged) => {
+                if let Some(track) = self.tracks.get_mut(lane) {
+                    // Turns make all places of a class equal: behind the others it would never go.
+                    track.stage.put_first(staged);
+                }
+            }
+            Candidate::Waiting(place, entry) => self.line.put_back(place, entry, now),
+        }
+    }
+
+    fn send_staged(
+        &mut self,
+        slot: SlotId,
+        dispatch: Arc<Dispatch>,
+        sending: Sending,
+        now: Timestamp,
+    ) {
+        self.transitions.push(Transition::Start {
+            job_id: dispatch.job.id,
+            slot,
+            at: now,
+            served_by: dispatch.job.served_by.clone(),
+            reserve: dispatch.job.open.and_then(|open| open.reserve),
+        });
+        let busy = Slot::Busy {
+            dispatch: Arc::clone(&dispatch),
+            sending,
+            cancelled: false,
+        };
+        self.slots.insert(slot, busy);
+        self.runs.push(Effect::Run {
+            slot,
+            dispatch,
+            cancelled: false,
+        });
+    }
+
+    /// Keeps the lane's most urgent jobs on record ahead of its busy slots. What is more urgent than
+    /// the last of them takes its place.
+    fn stage_ahead(&mut self, lane: &str, now: Timestamp) {
+        let busy = self.taken_by(lane);
+        if busy == 0 || self.stopping || !self.settings.glm.is_active || self.state.paused.is_some()
+        {
+            return;
+        }
+        // What a lane that is held has reserved is missing elsewhere.
+        let idle = self.budgets.is_stale() || (!self.budgets.is_empty() && self.is_held(lane));
+        if idle {
+            return;
+        }
+        for _ in 0..STARVED_AT_ONCE {
+            let open =
+                self.routes
+                    .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+            let Some(models) = open.as_deref() else {
+                return;
+            };
+            let Some(next) = self.line.peek(lane, models) else {
+                return;
+            };
+            let Some(track) = self.tracks.get(lane) else {
+                return;
+            };
+            let want = (busy * track.stage.depth()).min(limits::STAGED_AHEAD_MAX.max(busy));
+            let mut displaced = None;
+            if track.stage.len() >= want {
+                let last = track.stage.last();
+                let Some(last) = last.filter(|last| next.outranks(last.place)) else {
+                    return;
+                };
+                displaced = Some(last.entry.id);
+            }
+            let Some((place, entry)) = self.line.pop(lane, models) else {
+                return;
+            };
+            let Some(model) = self.target(&entry, lane) else {
+                self.lead_away(Candidate::Waiting(place, entry), now);
+                return;
+            };
+            let reserve = match self.afford(place, &entry, &model, displaced, now) {
+                Ok(reserve) => reserve,
+                Err(fit) => {
+                    self.make_way(Candidate::Waiting(place, entry), &model, fit, now);
+                    continue;
+                }
+            };
+            self.transitions.push(Transition::Stage {
+                job_id: entry.id,
+                at: now,
+                reserve,
+            });
+            let ticket = self.next_ticket;
+            if let Some(track) = self.tracks.get_mut(lane) {
+                track.stage.insert(Staged {
+                    entry,
+                    place,
+                    ticket,
+                    dispatch: None,
+                });
+            }
+        }
+        // A long line of jobs that no budget allows is gone through in steps.
+        self.soon = Some(now.plus_ms(1));
+    }
+
+    /// Ends callers above the bound as they become idle.
+    fn retire_callers(&mut self) {
+        let slots = self.settings.slots();
+        let surplus: Vec<SlotId> = self
+            .slots
+            .iter()
+            .filter(|(id, slot)| id.0 >= slots && matches!(slot, Slot::Idle))
+            .map(|(id, _)| *id)
+            .collect();
+        for slot in surplus {
+            self.slots.remove(&slot);
+            self.runs.push(Effect::Retire { slot });
+        }
+    }
+}
+
+fn told(scope: &HoldScope, hold: &Hold) -> String {
+    let until = hold.until.map_or_else(
+        || "until an operator acts".to_owned(),
+        |until| format!("until {until}"),
+    );
+    format!("{scope} is held {until}: {} {}", hold.code, hold.message)
+}

@@ -1,0 +1,324 @@
+//! Holds: what stops the account, a lane or a model, which of two reasons counts, and when it ends.
+
+use crate::model::{Hold, HoldKind, HoldScope, LaneRule, SchedulerState, Settings, Timestamp};
+
+/// The hold in force when `new` joins `current`: the weightier kind's words; it ends when both would
+/// have ended (one without an end outlasts any), and began at the moment at which it first stopped.
+#[must_use]
+pub fn join(current: Option<Hold>, new: Hold) -> Hold {
+    let Some(current) = current else { return new };
+    let since = current.since.min(new.since);
+    let until = match (current.until, new.until) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        _ => None,
+    };
+    let longer = match (current.until, new.until) {
+        (None, _) => true,
+        (_, None) => false,
+        (Some(a), Some(b)) => a >= b,
+    };
+    let keep = current.kind > new.kind || (current.kind == new.kind && longer);
+    let words = if keep { current } else { new };
+    Hold {
+        since,
+        until,
+        ..words
+    }
+}
+
+/// Adds a hold to what it stops.
+pub fn add(state: &mut SchedulerState, scope: &HoldScope, new: Hold) {
+    let place = match scope {
+        HoldScope::Account => &mut state.hold,
+        HoldScope::Lane(name) => &mut state.lanes.entry(name.clone()).or_default().hold,
+        HoldScope::Model(name) => &mut state.models.entry(name.clone()).or_default().hold,
+    };
+    *place = Some(join(place.take(), new));
+}
+
+/// When the first hold ends by itself.
+#[must_use]
+pub fn next_end(state: &SchedulerState) -> Option<Timestamp> {
+    state.holds().filter_map(|(_, hold)| hold.until).min()
+}
+
+/// Ends every hold whose time has come. Tells whether anything changed. An operator hold that ends so
+/// was not seen to by anybody: what follows is a probe.
+pub fn expire(state: &mut SchedulerState, now: Timestamp) -> bool {
+    let mut any = false;
+    let mut ended = |hold: &mut Option<Hold>| {
+        let Some(held) = hold else { return None };
+        any |= mind_the_clock(held, now);
+        if held.until.is_none_or(|until| until > now) {
+            return None;
+        }
+        any = true;
+        hold.take().map(|hold| hold.kind)
+    };
+    if ended(&mut state.hold) == Some(HoldKind::Operator) {
+        state.probing = true;
+    }
+    for lane in state.lanes.values_mut() {
+        ended(&mut lane.hold);
+    }
+    for model in state.models.values_mut() {
+        if ended(&mut model.hold) == Some(HoldKind::Operator) {
+            model.probing = true;
+        }
+    }
+    any
+}
+
+/// A hold that lasts for a while began in the future: the clock was set back, and the while begins
+/// again. A quota's end is a moment that GLM stated, whatever the clock says.
+fn mind_the_clock(hold: &mut Hold, now: Timestamp) -> bool {
+    let Some(until) = hold
+        .until
+        .filter(|_| hold.kind != HoldKind::Quota && hold.since > now)
+    else {
+        return false;
+    };
+    hold.until = Some(now.plus_ms(until.since(hold.since)));
+    hold.since = now;
+    true
+}
+
+/// Ends every hold, the pause and a closed intake: an operator said so.
+pub fn release_all(state: &mut SchedulerState) {
+    state.paused = None;
+    state.draining = None;
+    forget_account(state);
+}
+
+/// Forgets what was learnt of an account: its holds, its throttling, its limits.
+pub fn forget_account(state: &mut SchedulerState) {
+    state.hold = None;
+    state.probing = false;
+    state.lanes.clear();
+    state.models.clear();
+}
+
+/// Ends one hold, or the probe that followed it: an operator said so. Tells whether there was one.
+pub fn release(state: &mut SchedulerState, scope: &HoldScope) -> bool {
+    match scope {
+        HoldScope::Account => {
+            let probing = std::mem::take(&mut state.probing);
+            state.hold.take().is_some() || probing
+        }
+        HoldScope::Lane(name) => state.lanes.get_mut(name).is_some_and(|lane| {
+            lane.throttle_level = 0;
+            lane.hold.take().is_some()
+        }),
+        HoldScope::Model(name) => state.models.get_mut(name).is_some_and(|model| {
+            model.overloads = 0;
+            model.probing = false;
+            model.hold.take().is_some()
+        }),
+    }
+}
+
+/// Ends the holds of one code: an operator changed what it means. Tells whether there was one.
+pub fn release_code(state: &mut SchedulerState, code: &str) -> bool {
+    let scopes: Vec<HoldScope> = state
+        .holds()
+        .filter(|(_, hold)| hold.code == code)
+        .map(|(scope, _)| scope)
+        .collect();
+    for scope in &scopes {
+        release(state, scope);
+    }
+    !scopes.is_empty()
+}
+
+/// Ends the holds that are none any more by an operator's word for their codes, given while nothing ran.
+/// Tells whether there was one.
+pub fn release_disowned(state: &mut SchedulerState, settings: &Settings) -> bool {
+    let is_disowned = |hold: &Hold| {
+        let word = settings.policy.get(&hold.code);
+        let lane = word.and_then(|word| word.lane.or(word.class.map(|class| class.rule().lane)));
+        // A rest after a timeout is not the code's, but a setting's of its own.
+        hold.kind != HoldKind::AfterTimeout
+            && lane.is_some_and(|rule| holds_as(rule) != Some(hold.kind))
+    };
+    let codes: Vec<String> = state
+        .holds()
+        .filter(|(_, hold)| is_disowned(hold))
+        .map(|(_, hold)| hold.code.clone())
+        .collect();
+    for code in &codes {
+        release_code(state, code);
+    }
+    !codes.is_empty()
+}
+
+/// The kind of hold that a rule makes.
+const fn holds_as(rule: LaneRule) -> Option<HoldKind> {
+    match rule {
+        LaneRule::GoOn => None,
+        LaneRule::CoolDown => Some(HoldKind::Throttle),
+        LaneRule::HoldModel => Some(HoldKind::Overload),
+        LaneRule::HoldUntilReset => Some(HoldKind::Quota),
+        LaneRule::HoldForOperator | LaneRule::HoldModelForOperator => Some(HoldKind::Operator),
+    }
+}
+
+/// Drops what has nothing to remember any more.
+pub fn tidy(state: &mut SchedulerState) {
+    state.lanes.retain(|_, lane| *lane != Default::default());
+    state.models.retain(|_, model| *model != Default::default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(kind: HoldKind, since: i64, until: Option<i64>) -> Hold {
+        Hold {
+            kind,
+            code: "1308".to_owned(),
+            message: String::new(),
+            since: Timestamp::from_millis(since),
+            until: until.map(Timestamp::from_millis),
+        }
+    }
+
+    #[test]
+    fn the_weightier_hold_wins_and_of_equals_the_longer() {
+        use HoldKind::{Operator, Quota, Throttle};
+        let check = |a: &Hold, b: &Hold, want: &Hold| {
+            assert_eq!(&join(Some(a.clone()), b.clone()), want);
+        };
+        let throttle = hold(Throttle, 1, Some(10));
+        let quota = hold(Quota, 2, Some(100));
+        let operator = hold(Operator, 3, None);
+        let begun = |at: i64, hold: &Hold| Hold {
+            since: Timestamp::from_millis(at),
+            ..hold.clone()
+        };
+        check(&throttle, &quota, &begun(1, &quota));
+        check(&quota, &throttle, &begun(1, &quota));
+        check(&quota, &operator, &begun(2, &operator));
+        check(&operator, &quota, &begun(2, &operator));
+        let rest = hold(HoldKind::AfterTimeout, 1, Some(500));
+        check(&rest, &throttle, &hold(Throttle, 1, Some(500)));
+        check(&quota, &hold(Quota, 5, Some(50)), &quota);
+        check(
+            &quota,
+            &hold(Quota, 5, Some(200)),
+            &hold(Quota, 2, Some(200)),
+        );
+        assert_eq!(join(None, quota.clone()), quota);
+    }
+
+    fn scopes() -> [HoldScope; 3] {
+        [
+            HoldScope::Account,
+            HoldScope::Lane("a".to_owned()),
+            HoldScope::Model("b".to_owned()),
+        ]
+    }
+
+    #[test]
+    fn a_hold_ends_at_its_time_and_not_before_whatever_it_stops() {
+        for scope in scopes() {
+            let mut state = SchedulerState::default();
+            add(&mut state, &scope, hold(HoldKind::Quota, 0, Some(100)));
+            assert_eq!(next_end(&state), Some(Timestamp::from_millis(100)));
+            assert!(!expire(&mut state, Timestamp::from_millis(99)));
+            assert!(expire(&mut state, Timestamp::from_millis(100)), "{scope}");
+            tidy(&mut state);
+            assert_eq!(state, SchedulerState::default());
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_hold_longer_but_a_quotas() {
+        for scope in scopes() {
+            let mut state = SchedulerState::default();
+            add(
+                &mut state,
+                &scope,
+                hold(HoldKind::Throttle, 1_000, Some(1_010)),
+            );
+            assert!(expire(&mut state, Timestamp::from_millis(500)));
+            assert_eq!(next_end(&state), Some(Timestamp::from_millis(510)));
+        }
+        let mut state = SchedulerState::default();
+        add(
+            &mut state,
+            &HoldScope::Account,
+            hold(HoldKind::Quota, 1_000, Some(1_010)),
+        );
+        assert!(!expire(&mut state, Timestamp::from_millis(500)));
+        assert_eq!(next_end(&state), Some(Timestamp::from_millis(1_010)));
+    }
+
+    #[test]
+    fn only_an_operator_ends_a_hold_without_an_end() {
+        for scope in scopes() {
+            let mut state = SchedulerState::default();
+            add(&mut state, &scope, hold(HoldKind::Operator, 0, None));
+            assert!(!expire(&mut state, Timestamp::from_millis(i64::MAX)));
+            assert!(release(&mut state, &scope));
+            assert!(!release(&mut state, &scope));
+        }
+    }
+
+    #[test]
+    fn an_operator_hold_that_ends_by_itself_is_probed() {
+        let mut state = SchedulerState::default();
+        add(
+            &mut state,
+            &HoldScope::Account,
+            hold(HoldKind::Operator, 0, Some(5)),
+        );
+        assert!(expire(&mut state, Timestamp::from_millis(5)));
+        assert!(state.probing);
+        assert!(release(&mut state, &HoldScope::Account), "a probe");
+        assert!(!state.probing);
+    }
+
+    #[test]
+    fn a_word_given_while_nothing_ran_ends_the_holds_that_it_disowns() {
+        use crate::model::{FailureClass, PolicyOverride};
+        let check = |kind, word: PolicyOverride, gone| {
+            let mut state = SchedulerState::default();
+            add(&mut state, &HoldScope::Account, hold(kind, 0, None));
+            let mut settings = Settings::default();
+            settings.policy.insert("1308".to_owned(), word);
+            assert_eq!(release_disowned(&mut state, &settings), gone, "{word:?}");
+            assert_eq!(state.hold.is_none(), gone, "{word:?}");
+        };
+        let lane = |rule| PolicyOverride {
+            lane: Some(rule),
+            ..PolicyOverride::default()
+        };
+        check(HoldKind::Quota, FailureClass::RequestFatal.into(), true);
+        check(HoldKind::Quota, FailureClass::OperatorFatal.into(), true);
+        check(HoldKind::Quota, FailureClass::QuotaWindow.into(), false);
+        check(HoldKind::Quota, lane(LaneRule::GoOn), true);
+        check(
+            HoldKind::Operator,
+            lane(LaneRule::HoldModelForOperator),
+            false,
+        );
+        check(HoldKind::AfterTimeout, lane(LaneRule::GoOn), false);
+        // A word for the job alone says nothing of the hold.
+        let job = PolicyOverride {
+            job: Some(crate::model::JobRule::Fail),
+            ..PolicyOverride::default()
+        };
+        check(HoldKind::Quota, job, false);
+    }
+
+    #[test]
+    fn a_code_whose_meaning_changed_holds_nothing_any_more() {
+        let mut state = SchedulerState::default();
+        for scope in scopes() {
+            add(&mut state, &scope, hold(HoldKind::Quota, 0, None));
+        }
+        assert!(!release_code(&mut state, "1113"));
+        assert!(release_code(&mut state, "1308"));
+        assert_eq!(state.holds().count(), 0);
+    }
+}

@@ -1,0 +1,351 @@
+//! The end of an attempt: what it leaves in the lanes' state, in the line, and among the changes to
+//! store; and what the store's answers mean.
+
+use std::sync::Arc;
+
+use crate::judge::LaneEffect;
+use crate::judge::conclude::Concluded;
+use crate::life::{Applied, Refusal, Transition};
+use crate::model::{
+    BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope, JobId,
+    LaneCondition, ModelCondition, SlotId, Timestamp,
+};
+use crate::scheduler::adaptive;
+use crate::scheduler::hold;
+use crate::scheduler::slot::{Slot, Staged};
+use crate::scheduler::{Effect, Scheduler};
+
+impl Scheduler {
+    /// What a failure of a call to this model is judged by: its lane's state and its own.
+    #[must_use]
+    pub fn conditions(&self, model: &str) -> (LaneCondition, ModelCondition) {
+        let lane = self.state.lanes.get(self.settings.lane_of(model));
+        let model = self.state.models.get(model);
+        (
+            lane.cloned().unwrap_or_default(),
+            model.cloned().unwrap_or_default(),
+        )
+    }
+
+    /// Whether another model would serve a job of `own` model if `sent_to` were held from now on.
+    #[must_use]
+    pub fn has_fallback(&self, own: &str, sent_to: &str) -> bool {
+        let chain = self.settings.glm.fallbacks.get(own).into_iter().flatten();
+        let held = |model: &str| {
+            let condition = self.state.models.get(model);
+            condition.is_some_and(|condition| condition.hold.is_some())
+        };
+        let mut models = std::iter::once(own).chain(chain.map(String::as_str));
+        models.any(|model| model != sent_to && !held(model))
+    }
+
+    /// Whether a throttle answer to the slot's call will lower its lane's own concurrency.
+    #[must_use]
+    pub fn would_ease(&self, slot: SlotId, now: Timestamp) -> bool {
+        let Some(Slot::Busy { sending, .. }) = self.slots.get(&slot) else {
+            return false;
+        };
+        let name = self.settings.lane_of(&sending.model);
+        let rules = self.settings.rules_of(name);
+        let learnt = self.state.lanes.get(name).and_then(|lane| lane.learnt);
+        match (rules.auto(), learnt) {
+            (Some(auto), Some(learnt)) => {
+                let max = rules.max_concurrency;
+                let after = adaptive::throttled(learnt, &auto, max, sending.at, now);
+                after.limit < learnt.limit
+            }
+            _ => false,
+        }
+    }
+
+    /// What the end of a slot's call teaches: real tokens to the pace, and how many calls GLM bears.
+    /// Tells whether the lanes' state has changed.
+    pub(super) fn learn(&mut self, slot: SlotId, concluded: &Concluded, now: Timestamp) -> bool {
+        let Some(Slot::Busy { sending, .. }) = self.slots.get(&slot) else {
+            return false;
+        };
+        let (model, at) = (Arc::clone(&sending.model), sending.at);
+        let settings = Arc::clone(&self.settings);
+        let name = settings.lane_of(&model);
+        let call = &concluded.settlement.call;
+        if let Some(track) = self.tracks.get_mut(name) {
+            track.pace.settled(call.job_id, tokens_of(call), now);
+        }
+        let rules = settings.rules_of(name);
+        let Some(auto) = rules.auto() else {
+            return false;
+        };
+        let max = rules.max_concurrency;
+        let in_flight = u16::try_from(self.in_flight_of(name)).unwrap_or(u16::MAX);
+        let lane = self.state.lanes.entry(name.to_owned()).or_default();
+        let learnt = lane
+            .learnt
+            .unwrap_or_else(|| adaptive::begin(&auto, max, now));
+        let throttled = call
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.class == FailureClass::Throttle);
+        let after = if concluded.answered {
+            adaptive::succeeded(learnt, &auto, max, in_flight, now)
+        } else if throttled {
+            adaptive::throttled(learnt, &auto, max, at, now)
+        } else {
+            learnt
+        };
+        lane.learnt.replace(after) != Some(after)
+    }
+
+    /// The slot's call for this job has ended.
+    pub(super) fn free(&mut self, slot: SlotId, id: JobId) {
+        if let Some(state) = self.slots.get_mut(&slot)
+            && matches!(state, Slot::Busy { .. })
+            && state.job_id() == Some(id)
+        {
+            *state = Slot::Idle;
+            if self.state.models.values().any(|model| model.probing) {
+                self.routes.forget();
+            }
+        }
+    }
+
+    /// The slot may send again. A credit that the slot does not wait for is none: the slot was
+    /// retired meanwhile, or something was sent on the credit before.
+    pub(super) fn credit(&mut self, slot: SlotId, now: Timestamp) {
+        if let Some(state @ Slot::Unknown) = self.slots.get_mut(&slot) {
+            *state = Slot::Idle;
+        }
+        self.resolve_orphans(now, Some(slot));
+    }
+
+    /// Puts an attempt's end among the changes to store, and the job back in line if it goes there.
+    /// `changed`: the lanes' state has changed already.
+    pub(super) fn settle(
+        &mut self,
+        concluded: Concluded,
+        breaker: Option<BreakerSnapshot>,
+        mut changed: bool,
+        now: Timestamp,
+    ) {
+        let mut settlement = concluded.settlement;
+        let model = settlement.call.model.clone();
+        if concluded.answered {
+            changed |= self.serves_again(&model);
+        }
+        changed |= self.stop(concluded.lane, &model);
+        changed |= self.note_doubt();
+        if changed {
+            hold::tidy(&mut self.state);
+            self.routes.forget();
+            settlement.lane = Some(self.state.clone());
+        }
+        settlement.breaker = breaker;
+        self.budgets.roll(now);
+        self.budgets.settle(&settlement.call);
+        self.unsettled += 1;
+        if let Some(entry) = concluded.back_in_line {
+            self.line.insert(entry, now);
+        }
+        self.transitions
+            .push(Transition::Settle(Box::new(settlement)));
+    }
+
+    /// An answer of a model ends a series of throttle and overload answers, and a probe. Tells whether
+    /// that is news.
+    fn serves_again(&mut self, model: &str) -> bool {
+        let mut news = std::mem::take(&mut self.state.probing);
+        if let Some(lane) = self.state.lanes.get_mut(self.settings.lane_of(model)) {
+            news |= std::mem::take(&mut lane.throttle_level) > 0;
+            news |= lane.throttled_at.take().is_some();
+        }
+        if let Some(model) = self.state.models.get_mut(model) {
+            news |= std::mem::take(&mut model.overloads) > 0;
+            news |= model.overloaded_at.take().is_some();
+            news |= std::mem::take(&mut model.probing);
+        }
+        news
+    }
+
+    /// Stops what an outcome says has to stop. Tells whether anything.
+    fn stop(&mut self, effect: LaneEffect, model: &str) -> bool {
+        let lane = || HoldScope::Lane(self.settings.lane_of(model).to_owned());
+        let (scope, hold, new) = match effect {
+            LaneEffect::GoOn => return false,
+            LaneEffect::CoolDown { hold, new } => (lane(), hold, new),
+            LaneEffect::Rest(hold) => (lane(), hold, false),
+            LaneEffect::HoldModel { hold, new } => (HoldScope::Model(model.to_owned()), hold, new),
+            LaneEffect::HoldAccount(hold) => (HoldScope::Account, hold, false),
+        };
+        self.count(&scope, &hold, new);
+        hold::add(&mut self.state, &scope, hold);
+        self.state.endpoint_digest = Some(self.endpoint_digest.clone());
+        true
+    }
+
+    /// Holds that grow from one to the next are counted, those of refusals that came together once.
+    fn count(&mut self, scope: &HoldScope, hold: &Hold, new: bool) {
+        match (scope, hold.kind) {
+            (HoldScope::Lane(name), HoldKind::Throttle) => {
+                let lane = self.state.lanes.entry(name.clone()).or_default();
+                lane.throttle_level = lane.throttle_level.saturating_add(u32::from(new));
+                lane.throttled_at = Some(hold.since);
+            }
+            (HoldScope::Model(name), HoldKind::Overload) => {
+                let model = self.state.models.entry(name.clone()).or_default();
+                model.overloads = model.overloads.saturating_add(u32::from(new));
+                model.overloaded_at = Some(hold.since);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a staged attempt back.
+    pub(super) fn unstage(&mut self, staged: Staged, now: Timestamp) {
+        let Staged {
+            mut entry, place, ..
+        } = staged;
+        self.budgets.release(entry.id);
+        self.transitions
+            .push(Transition::Unstage { job_id: entry.id });
+        entry.due_at = None;
+        self.line.put_back(place, entry, now);
+    }
+
+    /// What the store's answer to one change means.
+    pub(super) fn acknowledged(
+        &mut self,
+        ticket: u64,
+        transition: &Transition,
+        decision: &Result<Applied, Refusal>,
+        now: Timestamp,
+    ) {
+        match (transition, decision) {
+            (Transition::Stage { job_id, .. }, decision) => self.staged(*job_id, ticket, decision),
+            (Transition::Start { slot, .. } | Transition::Resume { slot, .. }, decision) => {
+                self.started(*slot, ticket, decision);
+            }
+            (Transition::Settle(_), _) => self.unsettled = self.unsettled.saturating_sub(1),
+            // Not if it was given up again before this was answered: that comes after it on disk, too.
+            (Transition::Requeue { .. }, Ok(Applied::Job(job)))
+                if !self.cancelling.contains_key(&job.id) =>
+            {
+                self.forget_shelved(job.id);
+                self.line.release(job.entry(), now);
+            }
+            (Transition::Cancel { job_id, .. }, _) => {
+                if let Some(count) = self.cancelling.get_mut(job_id) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.cancelling.remove(job_id);
+                    }
+                }
+            }
+            (Transition::Reprioritise { job_id, priority }, Ok(_)) => {
+                self.reprioritised(*job_id, *priority, now);
+            }
+            _ => {}
+        }
+        if let Ok(Applied::Chain { others, .. }) = decision {
+            for job in others {
+                self.forget_shelved(job.id);
+                if job.status.is_terminal() {
+                    self.line.remove(job.id);
+                } else if !self.cancelling.contains_key(&job.id) {
+                    self.line.release(job.entry(), now);
+                }
+            }
+        }
+    }
+
+    fn staged(&mut self, id: JobId, ticket: u64, decision: &Result<Applied, Refusal>) {
+        for track in self.tracks.values_mut() {
+            let Some(staged) = track.stage.get_mut(id) else {
+                continue;
+            };
+            // Staged, taken back and staged again: the answer of the first is not the second's.
+            if staged.ticket != ticket {
+                return;
+            }
+            match decision {
+                Ok(Applied::Dispatch(dispatch)) => staged.dispatch = Some(Arc::clone(dispatch)),
+                _ => {
+                    track.stage.take(id);
+                    self.budgets.release(id);
+                }
+            }
+            return;
+        }
+    }
+
+    /// A start that was waited for is on disk: the call may go out.
+    fn started(&mut self, slot: SlotId, ticket: u64, decision: &Result<Applied, Refusal>) {
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let Slot::Starting {
+            ticket: awaited,
+            cancelled,
+            sending,
+            ..
+        } = &*state
+        else {
+            return;
+        };
+        if *awaited != ticket {
+            return;
+        }
+        let Ok(Applied::Dispatch(dispatch)) = decision else {
+            if let Some(id) = state.job_id() {
+                self.budgets.release(id);
+            }
+            *state = Slot::Idle;
+            return;
+        };
+        let cancelled = *cancelled;
+        *state = Slot::Busy {
+            dispatch: Arc::clone(dispatch),
+            sending: sending.clone(),
+            cancelled,
+        };
+        self.runs.push(Effect::Run {
+            slot,
+            dispatch: Arc::clone(dispatch),
+            cancelled,
+        });
+    }
+
+    fn reprioritised(&mut self, id: JobId, priority: i32, now: Timestamp) {
+        for track in self.tracks.values_mut() {
+            let Some(mut staged) = track.stage.take(id) else {
+                continue;
+            };
+            staged.entry.priority = priority;
+            staged.place = self.line.place_of(&staged.entry);
+            // A retry of it goes back in line by what the dispatch says.
+            if let Some(dispatch) = &mut staged.dispatch {
+                Arc::make_mut(dispatch).job.priority = priority;
+            }
+            track.stage.insert(staged);
+            return;
+        }
+        if let Some(orphan) = self.orphans.get_mut(&id) {
+            orphan.job.priority = priority;
+            return;
+        }
+        if self.forget_shelved(id)
+            && let Some(mut entry) = self.line.remove(id)
+        {
+            entry.priority = priority;
+            entry.dormant = false;
+            self.line.insert(entry, now);
+        } else {
+            self.line.reprioritise(id, priority, now);
+        }
+    }
+}
+
+/// The tokens that a call really used; `None`: that is not known. One that GLM refused used none.
+fn tokens_of(call: &CallRecord) -> Option<u64> {
+    let tokens = call.usage.total_tokens;
+    let refused = call.outcome == CallOutcome::Failed && !call.maybe_billed;
+    (tokens > 0 || refused).then_some(tokens)
+}

@@ -1,0 +1,1098 @@
+//! The lane against a small world: a disk that applies commits in order, callers that hold one
+//! call each, and crashes. The world checks the lane's three rules at every step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::judge::conclude::{Finished, SettleContext, conclude};
+use crate::judge::{BreakerEffect, JudgeContext, LaneEffect};
+use crate::life;
+use crate::model::{
+    CallOutcome, Failure, FailureClass, HoldKind, JobStatus, LaneCondition, LaneRules,
+    ModelCondition, Request, Seq, Usage, UsageKey, UsageRow, code,
+};
+use crate::model::{GlmAnswer, GlmOutcome};
+use crate::money::budget::Ledger;
+
+fn job(seq: u64, priority: i32) -> Job {
+    let mut bytes = [0; 16];
+    bytes[8..].copy_from_slice(&seq.to_be_bytes());
+    Job {
+        id: JobId::from_bytes(bytes),
+        seq: Seq(seq),
+        user_id: "u".to_owned(),
+        content_id: None,
+        model: "glm-5".to_owned(),
+        priority,
+        status: JobStatus::Pending,
+        attempts: AttemptNo(0),
+        open: None,
+        retry_count: 0,
+        max_retries: 3,
+        interruptions: 0,
+        next_retry_at: None,
+        run_at: None,
+        deadline: None,
+        timeout_ms: None,
+        error: None,
+        created_at: Timestamp::default(),
+        processed_at: None,
+        idempotency_key: None,
+        metadata: None,
+        throttles: 0,
+        served_by: None,
+        after: Vec::new(),
+        waits_for: Vec::new(),
+        has_dependents: false,
+        parked: None,
+        on_interrupted: None,
+        callback_url: None,
+        task: None,
+        bodies_pruned: false,
+        worst: crate::model::WorstCase::default(),
+        estimated_tokens: 0,
+        unpriced: false,
+    }
+}
+
+fn id(seq: u64) -> JobId {
+    job(seq, 0).id
+}
+
+#[derive(Default)]
+struct Disk {
+    jobs: BTreeMap<JobId, Job>,
+    lane: SchedulerState,
+    completions: BTreeMap<JobId, u32>,
+    closed: BTreeMap<(JobId, AttemptNo), CallOutcome>,
+    calls: Vec<CallRecord>,
+    unstaged: BTreeSet<(JobId, AttemptNo)>,
+}
+
+impl Disk {
+    fn apply(&mut self, transition: &Transition) -> Result<Applied, Refusal> {
+        if let Transition::Lane(state) = transition {
+            self.lane = state.clone();
+        }
+        let Some(id) = transition.job_id() else {
+            return Ok(Applied::Done);
+        };
+        let job = self.jobs.get_mut(&id).ok_or(Refusal::NotFound)?;
+        let before = job.open;
+        life::apply(job, transition)?;
+        match transition {
+            Transition::Settle(s) => {
+                self.closed.insert((id, s.attempt), s.call.outcome);
+                self.calls.push(s.call.clone());
+                if job.status == JobStatus::Completed {
+                    *self.completions.entry(id).or_default() += 1;
+                }
+                if let Some(lane) = &s.lane {
+                    self.lane = lane.clone();
+                }
+                Ok(Applied::Job(Box::new(job.clone())))
+            }
+            Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
+                Ok(Applied::Dispatch(Arc::new(Dispatch {
+                    job: job.clone(),
+                    request: Arc::new(Request::Prompt("hi".to_owned())),
+                })))
+            }
+            _ => {
+                // Taken back or given up before it was sent; a new priority does neither.
+                if let Some(open) = before.filter(|_| job.open.is_none()) {
+                    self.unstaged.insert((id, open.no));
+                }
+                Ok(Applied::Job(Box::new(job.clone())))
+            }
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        let mut rows: BTreeMap<UsageKey, UsageRow> = BTreeMap::new();
+        for call in &self.calls {
+            let key = UsageKey::of(call);
+            let row = rows.entry(key.clone());
+            row.or_insert_with(|| UsageRow::empty(key)).add(call);
+        }
+        let doubt = self.calls.iter().filter(|call| call.is_billing_open());
+        Ledger {
+            usage: rows.into_values().collect(),
+            doubt: doubt.cloned().collect(),
+        }
+    }
+
+    fn recovered(&self) -> Recovered {
+        let mut recovered = Recovered {
+            lane: self.lane.clone(),
+            ..Recovered::default()
+        };
+        for job in self.jobs.values() {
+            if job.open.is_some() {
+                recovered.open.push(job.clone());
+            } else if job.status == JobStatus::Pending {
+                recovered.waiting.push(job.entry());
+            }
+        }
+        recovered
+    }
+}
+
+struct World {
+    lane: Scheduler,
+    settings: Arc<Settings>,
+    now: Timestamp,
+    disk: Disk,
+    in_work: VecDeque<(u64, Vec<Transition>)>,
+    callers: BTreeMap<SlotId, Option<Arc<Dispatch>>>,
+    /// What each caller reports again to a queue that is new to it: how its last call ended.
+    last: BTreeMap<SlotId, Finished>,
+    sent: Vec<(JobId, AttemptNo)>,
+    seqs: u64,
+}
+
+impl World {
+    fn new(max_concurrency: u16) -> Self {
+        let mut settings = Settings::default();
+        settings.lane.rules.max_concurrency = max_concurrency;
+        settings.lane.quarantine_after = 1_000;
+        Self::with(settings)
+    }
+
+    fn with(settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let slots: Vec<SlotId> = (0..settings.slots()).map(SlotId).collect();
+        let now = Timestamp::from_millis(1_000);
+        let lane = Scheduler::recover(
+            Recovered::default(),
+            Arc::clone(&settings),
+            slots.clone(),
+            1,
+            now,
+        );
+        let mut world = Self {
+            lane,
+            settings,
+            now,
+            disk: Disk::default(),
+            in_work: VecDeque::new(),
+            callers: slots.into_iter().map(|s| (s, None)).collect(),
+            last: BTreeMap::new(),
+            sent: Vec::new(),
+            seqs: 0,
+        };
+        world.all_ready();
+        world
+    }
+
+    fn all_ready(&mut self) {
+        let effects = self.lane.start(self.now);
+        self.carry_out(effects);
+        for slot in self.callers.keys().copied().collect::<Vec<_>>() {
+            let effects = self.lane.ready(slot, self.now);
+            self.carry_out(effects);
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Run { slot, dispatch, .. } => {
+                    let attempt = attempt_of(&dispatch);
+                    let on_disk = &self.disk.jobs[&dispatch.job.id];
+                    assert_eq!(
+                        on_disk.open.map(|o| o.no),
+                        Some(attempt),
+                        "an attempt is on disk before it is sent"
+                    );
+                    // What GLM holds as a task is fetched under the same attempt.
+                    if dispatch.job.task.is_none() {
+                        assert!(
+                            !self.sent.contains(&(dispatch.job.id, attempt)),
+                            "an attempt is sent once"
+                        );
+                        self.sent.push((dispatch.job.id, attempt));
+                    }
+                    let caller = self.callers.get_mut(&slot).expect("a caller for the slot");
+                    assert!(caller.is_none(), "a credit is spent once");
+                    *caller = Some(dispatch);
+                    let open = self.callers.values().flatten().count();
+                    assert!(open <= usize::from(self.settings.slots()));
+                }
+                Effect::Commit {
+                    ticket,
+                    transitions,
+                } => self.in_work.push_back((ticket, transitions)),
+                Effect::Abort {
+                    slot,
+                    job_id,
+                    attempt,
+                } => {
+                    let open = self.callers.get(&slot).and_then(Option::as_ref);
+                    if open.is_some_and(|d| d.job.id == job_id && attempt_of(d) == attempt) {
+                        self.end(slot, &GlmOutcome::Aborted);
+                    }
+                }
+                Effect::Retire { .. } => {}
+            }
+        }
+    }
+
+    fn submit(&mut self, priority: i32) -> JobId {
+        self.submit_as(|job| job.priority = priority)
+    }
+
+    fn submit_as(&mut self, change: impl FnOnce(&mut Job)) -> JobId {
+        self.seqs += 1;
+        let mut job = job(self.seqs, 0);
+        change(&mut job);
+        let entry = job.entry();
+        self.disk.jobs.insert(job.id, job);
+        let effects = self.lane.submitted([entry.clone()], self.now);
+        self.carry_out(effects);
+        entry.id
+    }
+
+    /// The disk finishes the oldest commit.
+    fn ack(&mut self) -> bool {
+        let Some((ticket, transitions)) = self.in_work.pop_front() else {
+            return false;
+        };
+        let decisions: Vec<Decision> = transitions
+            .into_iter()
+            .map(|t| {
+                let decision = self.disk.apply(&t);
+                assert!(
+                    !matches!((&t, &decision), (Transition::Settle(_), Err(_))),
+                    "an outcome that the lane waited for is never refused: {t:?} {decision:?}"
+                );
+                (t, decision)
+            })
+            .collect();
+        let effects = self.lane.committed(ticket, &decisions, self.now);
+        self.carry_out(effects);
+        true
+    }
+
+    fn ack_all(&mut self) {
+        while self.ack() {}
+    }
+
+    fn end(&mut self, slot: SlotId, outcome: &GlmOutcome) {
+        let Some(dispatch) = self.callers.get_mut(&slot).and_then(Option::take) else {
+            return;
+        };
+        let finished = Finished {
+            job_id: dispatch.job.id,
+            attempt: attempt_of(&dispatch),
+            endpoint: String::new(),
+            settings: Arc::clone(&self.settings),
+            bounded_by_job: false,
+            task: None,
+            started_at: self.now,
+            response_time_ms: 1,
+            outcome: Arc::new(outcome.clone()),
+        };
+        self.last.insert(slot, finished);
+        self.announce(slot);
+    }
+
+    /// A caller is ready, and says how its last call ended.
+    fn announce(&mut self, slot: SlotId) {
+        let awaited = self.last.get(&slot).and_then(|finished| {
+            let awaited = self.lane.awaited(slot, finished.job_id, finished.attempt)?;
+            Some((finished, awaited))
+        });
+        let effects = match awaited {
+            None => self.lane.ready(slot, self.now),
+            Some((finished, (job, cancelled))) => {
+                let (lane, model) = self.lane.conditions(job.sent_to());
+                let bench = JudgeContext {
+                    settings: &self.settings,
+                    lane: &lane,
+                    model: &model,
+                    eased: self.lane.would_ease(slot, self.now),
+                    sent_at: finished.started_at,
+                    has_fallback: self.lane.has_fallback(&job.model, job.sent_to()),
+                    seed: 1,
+                    now: self.now,
+                };
+                let on = SettleContext { bench, cancelled };
+                let concluded = conclude(job, finished, &on);
+                self.lane.finished(slot, concluded, None, self.now)
+            }
+        };
+        self.carry_out(effects);
+    }
+
+    fn running(&self) -> Vec<JobId> {
+        self.callers.values().flatten().map(|d| d.job.id).collect()
+    }
+
+    fn busy_slot(&self, pick: usize) -> Option<SlotId> {
+        let busy: Vec<SlotId> = self
+            .callers
+            .iter()
+            .filter(|(_, call)| call.is_some())
+            .map(|(slot, _)| *slot)
+            .collect();
+        (!busy.is_empty()).then(|| busy[pick % busy.len()])
+    }
+
+    fn recover(&mut self) {
+        self.lane = Scheduler::recover(
+            self.disk.recovered(),
+            Arc::clone(&self.settings),
+            self.callers.keys().copied().collect::<Vec<_>>(),
+            self.lane.snapshot().generation + 1,
+            self.now,
+        );
+        self.lane
+            .load_budgets(&self.disk.ledger(), &self.settings, self.now);
+        let effects = self.lane.start(self.now);
+        self.carry_out(effects);
+    }
+
+    /// `kill -9`: what was not on disk is gone, open calls are closed.
+    fn crash(&mut self) {
+        self.in_work.clear();
+        let unknown: Vec<(JobId, AttemptNo)> = self
+            .sent
+            .iter()
+            .filter(|key| !self.disk.closed.contains_key(*key))
+            .copied()
+            .collect();
+        for caller in self.callers.values_mut() {
+            *caller = None;
+        }
+        self.last.clear();
+        self.recover();
+        for slot in self.callers.keys().copied().collect::<Vec<_>>() {
+            let effects = self.lane.ready(slot, self.now);
+            self.carry_out(effects);
+        }
+        self.ack_all();
+        for key in unknown {
+            assert_eq!(
+                self.disk.closed.get(&key),
+                Some(&CallOutcome::Interrupted),
+                "every call whose outcome was lost is on record as interrupted"
+            );
+        }
+    }
+
+    /// The queue actor fails: commits under way still happen, open calls go on.
+    fn restart_queue(&mut self) {
+        self.restart_store(usize::MAX);
+    }
+
+    /// The store actor fails, and the queue with it: of the commits under way the first `kept`
+    /// happen, the others never; open calls go on.
+    fn restart_store(&mut self, kept: usize) {
+        for (_, transitions) in std::mem::take(&mut self.in_work).into_iter().take(kept) {
+            for transition in &transitions {
+                let _ = self.disk.apply(transition);
+            }
+        }
+        self.recover();
+        for slot in self.callers.keys().copied().collect::<Vec<_>>() {
+            // A busy caller can't read its mailbox: it is ready when its call has ended.
+            if self.callers[&slot].is_none() {
+                self.announce(slot);
+            }
+        }
+    }
+
+    fn advance(&mut self, ms: u64) {
+        self.now = self.now.plus_ms(ms);
+        let effects = self.lane.tick(self.now);
+        self.carry_out(effects);
+    }
+
+    /// Lets everything come to its end and checks the books.
+    fn finish(&mut self) {
+        let effects = self.lane.resume(self.now);
+        self.carry_out(effects);
+        for _ in 0..10_000 {
+            self.ack_all();
+            match self.busy_slot(0) {
+                Some(slot) => self.end(slot, &answered()),
+                None => self.advance(1_000_000),
+            }
+            if self.disk.jobs.values().all(|j| j.status.is_terminal()) {
+                break;
+            }
+        }
+        self.ack_all();
+        for job in self.disk.jobs.values() {
+            assert!(job.status.is_terminal(), "{job:?}");
+            let completions = self.disk.completions.get(&job.id).copied().unwrap_or(0);
+            let want = u32::from(job.status == JobStatus::Completed);
+            assert_eq!(completions, want, "completed exactly once");
+        }
+        for key in &self.sent {
+            assert!(
+                self.disk.closed.contains_key(key),
+                "every call is in the log"
+            );
+            assert!(
+                !self.disk.unstaged.contains(key),
+                "no sent attempt was voided"
+            );
+        }
+        assert!(self.lane.is_drained());
+    }
+}
+
+fn answered() -> GlmOutcome {
+    GlmOutcome::Answered(GlmAnswer {
+        body: Arc::from(serde_json::value::RawValue::from_string("{}".to_owned()).unwrap()),
+        status_code: 200,
+        usage: Usage::default(),
+    })
+}
+
+fn throttle_level(state: &SchedulerState) -> u32 {
+    state
+        .lanes
+        .get(DEFAULT_LANE)
+        .map_or(0, |lane| lane.throttle_level)
+}
+
+/// Nothing is known of the lane or the model.
+fn bench(settings: &Settings, now: Timestamp) -> JudgeContext<'_> {
+    const LANE: &LaneCondition = &LaneCondition {
+        hold: None,
+        throttle_level: 0,
+        throttled_at: None,
+        learnt: None,
+    };
+    const MODEL: &ModelCondition = &ModelCondition {
+        hold: None,
+        overloads: 0,
+        overloaded_at: None,
+        probing: false,
+    };
+    JudgeContext {
+        settings,
+        lane: LANE,
+        model: MODEL,
+        eased: false,
+        sent_at: now,
+        has_fallback: false,
+        seed: 1,
+        now,
+    }
+}
+
+fn failed(class: FailureClass) -> GlmOutcome {
+    GlmOutcome::Failed(Failure::new(class, "x", "words"), Usage::default())
+}
+
+#[test]
+fn dispatch_order_is_priority_then_submission() {
+    let mut world = World::new(1);
+    let blocker = world.submit(0);
+    world.ack_all();
+    assert_eq!(world.running(), [blocker]);
+    for priority in [1, 5, 3, 5, 1, 9] {
+        world.submit(priority);
+    }
+    let mut order = Vec::new();
+    for _ in 0..7 {
+        world.ack_all();
+        let slot = world.busy_slot(0).unwrap();
+        order.extend(world.running());
+        world.end(slot, &answered());
+    }
+    let want: Vec<JobId> = [1, 7, 3, 5, 4, 2, 6].into_iter().map(id).collect();
+    assert_eq!(order, want);
+    world.finish();
+}
+
+#[test]
+fn an_urgent_job_that_arrives_during_a_call_is_the_very_next_one() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    world.submit(1);
+    world.ack_all();
+    let urgent = world.submit(9);
+    // Its stage is not stored yet: the lane waits for the disk rather than send the lesser one.
+    world.end(SlotId(0), &answered());
+    assert!(world.running().is_empty());
+    world.ack_all();
+    assert_eq!(world.running(), [urgent]);
+    world.finish();
+}
+
+#[test]
+fn between_two_calls_the_lane_waits_for_no_disk() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    assert_eq!(world.running(), [id(1)]);
+    world.end(SlotId(0), &answered());
+    assert_eq!(
+        world.running(),
+        [id(2)],
+        "sent before the outcome is stored"
+    );
+    assert_eq!(world.in_work.len(), 1);
+    world.finish();
+}
+
+#[test]
+fn outcomes_that_are_not_stored_are_bounded() {
+    let mut world = World::new(1);
+    for _ in 0..200 {
+        world.submit(0);
+    }
+    for _ in 0..1_000 {
+        match world.busy_slot(0) {
+            Some(slot) => world.end(slot, &answered()),
+            None => {
+                if !world.ack() {
+                    break;
+                }
+            }
+        }
+        assert!(world.lane.snapshot().unsettled <= limits::UNSETTLED_MAX);
+    }
+    world.finish();
+}
+
+#[test]
+fn a_retry_does_not_hold_the_slot_and_comes_back_to_its_place() {
+    let mut world = World::new(1);
+    let first = world.submit(5);
+    world.submit(5);
+    world.submit(5);
+    world.ack_all();
+    world.end(SlotId(0), &failed(FailureClass::ServerTransient));
+    world.ack_all();
+    assert_eq!(world.running(), [id(2)]);
+    world.advance(2_000);
+    world.ack_all();
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.running(), [first]);
+    world.finish();
+}
+
+#[test]
+fn an_operator_hold_fails_no_job_and_a_changed_key_ends_it() {
+    let mut world = World::new(1);
+    for _ in 0..10 {
+        world.submit(0);
+    }
+    world.ack_all();
+    world.end(SlotId(0), &failed(FailureClass::OperatorFatal));
+    world.ack_all();
+    world.advance(10_000_000);
+    assert!(world.running().is_empty());
+    assert_eq!(world.sent.len(), 1);
+    world.crash();
+    assert!(world.running().is_empty(), "a restart changes nothing");
+    let mut settings = (*world.settings).clone();
+    settings.glm.api_key = Some(crate::model::Secret::new("another"));
+    world.settings = Arc::new(settings);
+    let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.running(), [id(1)], "the job kept its place");
+    assert!(world.disk.jobs.values().all(|j| j.retry_count == 0));
+    world.finish();
+}
+
+#[test]
+fn a_quota_hold_wakes_by_itself_and_not_a_call_before() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    let mut failure = Failure::new(FailureClass::QuotaWindow, "1308", "words");
+    failure.reset_at = Some(world.now.plus_ms(3 * 3_600_000));
+    world.end(SlotId(0), &GlmOutcome::Failed(failure, Usage::default()));
+    world.ack_all();
+    world.advance(3 * 3_600_000);
+    world.crash();
+    assert!(world.running().is_empty());
+    assert_eq!(
+        world.lane.next_change(),
+        Some(world.now.plus_ms(3_000)),
+        "the grace is still to come"
+    );
+    world.advance(3_000);
+    world.ack_all();
+    assert_eq!(world.running(), [id(1)]);
+    world.finish();
+}
+
+#[test]
+fn an_open_breaker_sends_nothing_and_a_half_open_one_a_single_probe() {
+    let mut world = World::new(4);
+    let set = |world: &mut World, state| {
+        let snapshot = BreakerSnapshot {
+            state,
+            ..BreakerSnapshot::default()
+        };
+        let effects = world.lane.breaker_changed(&snapshot, true, world.now);
+        world.carry_out(effects);
+        world.ack_all();
+    };
+    set(&mut world, BreakerState::Open);
+    for _ in 0..5 {
+        world.submit(0);
+    }
+    world.ack_all();
+    assert_eq!(world.running().len(), 0);
+    set(&mut world, BreakerState::HalfOpen);
+    assert_eq!(world.running().len(), 1);
+    set(&mut world, BreakerState::Closed);
+    assert_eq!(world.running().len(), 4);
+    world.finish();
+}
+
+#[test]
+fn a_cancelled_job_is_never_sent_and_a_running_one_is_closed() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    for seq in [3, 2, 1] {
+        let (path, effects) = world.lane.cancel(id(seq), world.now);
+        let want = if seq == 1 {
+            CancelPath::Settlement
+        } else {
+            CancelPath::Commit
+        };
+        assert_eq!(path, want, "job {seq}");
+        world.carry_out(effects);
+        world.ack_all();
+    }
+    assert!(
+        world
+            .disk
+            .jobs
+            .values()
+            .all(|j| j.status == JobStatus::Cancelled)
+    );
+    assert_eq!(world.sent.len(), 1);
+    world.finish();
+}
+
+#[test]
+fn a_staged_attempt_is_in_doubt_only_while_a_started_one_is_unsettled() {
+    // Staged, and nothing started: it can't have been sent.
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    let effects = world.lane.pause(None, world.now);
+    world.carry_out(effects);
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.disk.jobs[&id(2)].phase(), crate::model::Phase::Staged);
+    world.crash();
+    assert_eq!(world.disk.closed.len(), 1, "voided, not interrupted");
+    world.finish();
+}
+
+#[test]
+fn an_outcome_that_the_store_lost_is_not_held_against_its_job() {
+    let mut world = World::new(1);
+    let first = world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    // The next call is on its way when the commit of the first outcome fails.
+    world.end(SlotId(0), &answered());
+    world.in_work.clear();
+    world.recover();
+    world.lane.outlived(SlotId(0));
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    let lost = (first, AttemptNo(1));
+    assert_eq!(world.disk.closed[&lost], CallOutcome::Interrupted);
+    assert_eq!(world.disk.jobs[&first].interruptions, 0);
+    assert_eq!(world.running(), [first], "it is called again");
+    world.crash();
+    assert_eq!(world.disk.jobs[&first].interruptions, 1, "a crash counts");
+    world.finish();
+}
+
+#[test]
+fn a_deadline_that_passes_fails_the_job_wherever_it_waits() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    for (seq, ms) in [(2, 10), (3, 20)] {
+        let mut late = job(seq, 0);
+        late.deadline = Some(world.now.plus_ms(ms));
+        let entry = late.entry();
+        world.disk.jobs.insert(late.id, late);
+        let effects = world.lane.submitted([entry], world.now);
+        world.carry_out(effects);
+    }
+    world.seqs = 3;
+    world.ack_all();
+    // The one that is staged wakes the lane as the one in line does.
+    for _ in 0..2 {
+        assert_eq!(world.lane.next_change(), Some(world.now.plus_ms(10)));
+        world.advance(10);
+        world.ack_all();
+    }
+    for seq in [2, 3] {
+        let job = &world.disk.jobs[&id(seq)];
+        assert_eq!(job.status, JobStatus::Failed);
+        assert_eq!(job.error.as_ref().unwrap().code, code::DEADLINE);
+    }
+    world.finish();
+}
+
+#[test]
+fn a_lower_bound_takes_effect_as_calls_finish() {
+    let mut world = World::new(4);
+    for _ in 0..12 {
+        world.submit(0);
+    }
+    world.ack_all();
+    assert_eq!(world.running().len(), 4);
+    let mut settings = (*world.settings).clone();
+    settings.lane.rules.max_concurrency = 2;
+    let effects = world.lane.configure(Arc::new(settings.clone()), world.now);
+    world.carry_out(effects);
+    for want in [3, 2, 2, 2] {
+        let slot = world.busy_slot(0).unwrap();
+        world.end(slot, &answered());
+        world.ack_all();
+        assert_eq!(world.running().len(), want);
+    }
+    world.settings = Arc::new(settings);
+    world.finish();
+}
+
+#[test]
+fn calls_shorter_than_commits_deepen_the_stage() {
+    let mut world = World::new(1);
+    for _ in 0..400 {
+        world.submit(0);
+    }
+    let mut without_wait = 0;
+    for _ in 0..300 {
+        world.ack();
+        // Three calls end in the time of one commit.
+        for _ in 0..3 {
+            if let Some(slot) = world.busy_slot(0) {
+                world.end(slot, &answered());
+                without_wait += usize::from(world.busy_slot(0).is_some());
+            }
+        }
+    }
+    assert!(without_wait > 280, "{without_wait}");
+    world.finish();
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Submit(i32),
+    Ack,
+    End(usize, u8),
+    Cancel(u64),
+    Requeue(u64),
+    Reprioritise(u64, i32),
+    Advance(u64),
+    Pause,
+    Resume,
+    Crash,
+    RestartQueue,
+    RestartStore(usize),
+    CallerDies(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (-2_i32..3).prop_map(Op::Submit),
+        10 => Just(Op::Ack),
+        10 => (0_usize..4, 0_u8..8).prop_map(|(s, o)| Op::End(s, o)),
+        2 => (1_u64..30).prop_map(Op::Cancel),
+        1 => (1_u64..30).prop_map(Op::Requeue),
+        2 => (1_u64..30, -3_i32..4).prop_map(|(s, p)| Op::Reprioritise(s, p)),
+        3 => (1_u64..40_000).prop_map(Op::Advance),
+        1 => Just(Op::Pause),
+        2 => Just(Op::Resume),
+        1 => Just(Op::Crash),
+        1 => Just(Op::RestartQueue),
+        1 => (0_usize..3).prop_map(Op::RestartStore),
+        1 => (0_usize..4).prop_map(Op::CallerDies),
+    ]
+}
+
+fn perform(world: &mut World, op: Op) {
+    match op {
+        // Nobody knows the id of a job before it is on disk.
+        Op::Cancel(seq) | Op::Requeue(seq) | Op::Reprioritise(seq, _) if seq > world.seqs => {}
+        Op::Submit(priority) => {
+            world.submit(priority);
+        }
+        Op::Ack => {
+            world.ack();
+        }
+        Op::End(pick, outcome) => {
+            if let Some(slot) = world.busy_slot(pick) {
+                let outcome = match outcome {
+                    0 => failed(FailureClass::ServerTransient),
+                    1 => failed(FailureClass::Throttle),
+                    2 => failed(FailureClass::RequestFatal),
+                    3 => failed(FailureClass::OperatorFatal),
+                    _ => answered(),
+                };
+                world.end(slot, &outcome);
+            }
+        }
+        Op::Cancel(seq) => {
+            let (_, effects) = world.lane.cancel(id(seq), world.now);
+            world.carry_out(effects);
+        }
+        Op::Requeue(seq) => {
+            let effects = world.lane.requeue(id(seq), world.now);
+            world.carry_out(effects);
+        }
+        Op::Reprioritise(seq, priority) => {
+            let effects = world.lane.reprioritise(id(seq), priority, world.now);
+            world.carry_out(effects);
+        }
+        Op::Advance(ms) => world.advance(ms),
+        Op::Pause => {
+            let effects = world.lane.pause(None, world.now);
+            world.carry_out(effects);
+        }
+        Op::Resume => {
+            let effects = world.lane.resume(world.now);
+            world.carry_out(effects);
+        }
+        Op::Crash => world.crash(),
+        Op::RestartQueue => world.restart_queue(),
+        Op::RestartStore(kept) => world.restart_store(kept),
+        Op::CallerDies(pick) => {
+            // The call is lost with its caller; queue and later actors restart with it.
+            if let Some(slot) = world.busy_slot(pick) {
+                world.callers.insert(slot, None);
+                world.last.remove(&slot);
+                world.restart_queue();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_books_are_right(
+        concurrency in 1_u16..4,
+        ops in proptest::collection::vec(op(), 0..120),
+    ) {
+        let mut world = World::new(concurrency);
+        for op in ops {
+            perform(&mut world, op);
+        }
+        world.finish();
+    }
+}
+
+#[test]
+fn a_judged_success_ends_a_series_of_throttles() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    world.end(SlotId(0), &failed(FailureClass::Throttle));
+    world.ack_all();
+    assert_eq!(throttle_level(world.lane.state()), 1);
+    assert_eq!(
+        world.disk.lane.holds().map(|(_, h)| h.kind).next(),
+        Some(HoldKind::Throttle)
+    );
+    world.advance(5_000);
+    world.ack_all();
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(throttle_level(world.lane.state()), 0);
+    assert_eq!(throttle_level(&world.disk.lane), 0);
+    assert_eq!(world.disk.jobs[&id(1)].retry_count, 0);
+}
+
+#[test]
+fn a_second_credit_for_a_slot_is_none() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    let effects = world.lane.ready(SlotId(0), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.running(), [id(1)]);
+    let effects = world.lane.ready(SlotId(0), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.running(), [id(1)], "the slot has its call still");
+    world.finish();
+}
+
+#[test]
+fn cancelling_a_job_in_doubt_closes_nobody_elses_call() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    world.restart_queue();
+    let (path, effects) = world.lane.cancel(id(2), world.now);
+    assert_eq!(path, CancelPath::Settlement);
+    world.carry_out(effects);
+    assert_eq!(world.running(), [id(1)]);
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.disk.jobs[&id(1)].status, JobStatus::Completed);
+    assert_eq!(world.disk.jobs[&id(2)].status, JobStatus::Cancelled);
+    world.finish();
+}
+
+#[test]
+fn a_caller_that_is_gone_leaves_no_slot_to_wait_for() {
+    let mut world = World::new(2);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    // Slot 1's caller ended with its call, and the new queue was told of it too late.
+    world.callers.insert(SlotId(1), None);
+    world.last.remove(&SlotId(1));
+    world.recover();
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(
+        world.lane.snapshot().in_flight,
+        1,
+        "the lost call is awaited"
+    );
+    let effects = world.lane.caller_gone(SlotId(1), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.lane.missing_callers(), [SlotId(1)]);
+    assert_eq!(world.running(), [id(2)], "it goes on with the slot it has");
+    world.lane.caller_added(SlotId(1));
+    world.submit(0);
+    let effects = world.lane.ready(SlotId(1), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert_eq!(world.running().len(), 2);
+    world.finish();
+}
+
+#[test]
+fn a_job_that_is_put_back_and_given_up_at_once_is_not_sent() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    world.end(SlotId(0), &failed(FailureClass::RequestFatal));
+    world.ack_all();
+    let effects = world.lane.requeue(id(1), world.now);
+    world.carry_out(effects);
+    let (_, effects) = world.lane.cancel(id(1), world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    assert!(!world.lane.knows(id(1)));
+    assert_eq!(world.sent.len(), 1);
+    assert_eq!(world.disk.jobs[&id(1)].status, JobStatus::Cancelled);
+    world.finish();
+}
+
+#[test]
+fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    let old = Arc::clone(&world.settings);
+    let mut settings = (*old).clone();
+    settings.glm.api_key = Some(crate::model::Secret::new("another"));
+    let new = Arc::new(settings);
+    let effects = world.lane.configure(Arc::clone(&new), world.now);
+    world.carry_out(effects);
+    let finished = Finished {
+        job_id: id(1),
+        attempt: AttemptNo(1),
+        endpoint: String::new(),
+        settings: old,
+        bounded_by_job: false,
+        task: None,
+        started_at: world.now,
+        response_time_ms: 1,
+        outcome: Arc::new(failed(FailureClass::OperatorFatal)),
+    };
+    let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
+    let on = SettleContext {
+        bench: bench(&new, world.now),
+        cancelled,
+    };
+    let concluded = conclude(job, &finished, &on);
+    assert_eq!(concluded.lane, LaneEffect::GoOn);
+    assert!(concluded.back_in_line.is_some(), "and fails no job");
+}
+
+#[test]
+fn a_priority_that_was_changed_while_staged_outlives_a_retry() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.submit(0);
+    world.ack_all();
+    let effects = world.lane.reprioritise(id(2), 9, world.now);
+    world.carry_out(effects);
+    world.ack_all();
+    world.submit(5);
+    world.ack_all();
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.running(), [id(2)]);
+    world.end(SlotId(0), &failed(FailureClass::Throttle));
+    world.ack_all();
+    world.advance(10_000);
+    world.ack_all();
+    assert_eq!(world.running(), [id(2)], "before the job of priority 5");
+    world.finish();
+}
+
+#[test]
+fn a_jobs_own_bound_says_nothing_of_the_service() {
+    let mut world = World::new(1);
+    world.submit(0);
+    world.ack_all();
+    let failure = Failure::new(FailureClass::ServerTransient, code::TIMEOUT_TOTAL, "late");
+    let finished = |bounded_by_job| Finished {
+        job_id: id(1),
+        attempt: AttemptNo(1),
+        endpoint: String::new(),
+        settings: Arc::clone(&world.settings),
+        bounded_by_job,
+        task: None,
+        started_at: world.now,
+        response_time_ms: 1,
+        outcome: Arc::new(GlmOutcome::Failed(failure.clone(), Usage::default())),
+    };
+    let effect = |bounded_by_job| {
+        let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
+        let on = SettleContext {
+            bench: bench(&world.settings, world.now),
+            cancelled,
+        };
+        conclude(job, &finished(bounded_by_job), &on).breaker
+    };
+    assert_eq!(effect(false), BreakerEffect::Failure { at_once: false });
+    assert_eq!(effect(true), BreakerEffect::Ignore);
+}
+
+#[path = "steering_tests.rs"]
+mod steering;
+
+#[path = "budget_tests.rs"]
+mod budgets;

@@ -1,0 +1,3 @@
+//! Sample nouns for tests.
+
+pub mod sample;

@@ -1,0 +1,302 @@
+//! Tells the watchers what is on disk: events to the broadcast, spending to the cost actor.
+
+use std::collections::BTreeMap;
+
+use ractor::ActorRef;
+
+use crate::Events;
+use crate::cost::CostMsg;
+use onelane_core::life::{Applied, Next, Refusal, Settlement, Transition};
+use onelane_core::model::{
+    BreakerSnapshot, BreakerState, CallOutcome, Event, Hold, HoldScope, Job, JobEntry, JobId,
+    JobStatus, Pause, Phase, SchedulerState, Timestamp,
+};
+use onelane_core::money::budget::BudgetNews;
+
+/// Turns stored changes into events.
+pub(crate) struct Publisher {
+    events: Events,
+    cost: ActorRef<CostMsg>,
+    /// The lane's state as it was last told, to tell changes from repetitions.
+    lane: SchedulerState,
+}
+
+impl Publisher {
+    pub(crate) const fn new(events: Events, cost: ActorRef<CostMsg>, lane: SchedulerState) -> Self {
+        Self { events, cost, lane }
+    }
+
+    pub(crate) fn submitted(&self, entries: &[JobEntry], now: Timestamp) {
+        for entry in entries {
+            self.events.send(now, || Event::JobSubmitted {
+                job_id: entry.id,
+                priority: entry.priority,
+            });
+        }
+    }
+
+    /// Tells of one change that the store made; of one that it refused there is nothing to tell.
+    pub(crate) fn tell(
+        &mut self,
+        transition: &Transition,
+        decision: &Result<Applied, Refusal>,
+        now: Timestamp,
+    ) {
+        let applied = match decision {
+            Ok(applied) => applied,
+            Err(refusal) => {
+                if let Transition::Settle(settlement) = transition {
+                    tracing::warn!(
+                        job_id = %settlement.job_id,
+                        attempt = %settlement.attempt,
+                        reason = %refusal,
+                        "an outcome was refused by the store"
+                    );
+                }
+                return;
+            }
+        };
+        match transition {
+            Transition::Start { job_id, .. } => {
+                if let Applied::Dispatch(dispatch) = applied {
+                    self.events.send(now, || Event::JobStarted {
+                        job_id: *job_id,
+                        attempt: onelane_core::scheduler::slot::attempt_of(dispatch),
+                    });
+                }
+            }
+            Transition::Settle(settlement) => {
+                self.cost_of(settlement);
+                self.settled(settlement, now);
+            }
+            Transition::Fail {
+                job_id, failure, ..
+            } => {
+                if let Applied::Job(job) | Applied::Chain { job, .. } = applied {
+                    let code = failure.code.as_str();
+                    tracing::warn!(%job_id, error_code = code, "a job failed while it waited");
+                    self.events.send(now, || Event::JobFailed {
+                        job_id: *job_id,
+                        attempt: job.attempts,
+                        failure: failure.clone(),
+                    });
+                }
+            }
+            Transition::Cancel { job_id, .. } => {
+                self.events
+                    .send(now, || Event::JobCancelled { job_id: *job_id });
+            }
+            Transition::Requeue { job_id } => {
+                self.events
+                    .send(now, || Event::JobRequeued { job_id: *job_id });
+            }
+            Transition::Lane(state) => self.lane_changed(state, now),
+            Transition::Breaker(snapshot) => self.breaker_changed(snapshot, now),
+            Transition::Insert(_)
+            | Transition::Stage { .. }
+            | Transition::Unstage { .. }
+            | Transition::Resume { .. }
+            | Transition::Task { .. }
+            | Transition::Billing { .. }
+            | Transition::Reprioritise { .. }
+            | Transition::Alerts { .. }
+            | Transition::Delivery(_)
+            | Transition::Prune(_)
+            | Transition::Config(_) => {}
+        }
+        if let Applied::Chain { job, others } = applied {
+            self.followed(job.id, others, now);
+        }
+    }
+
+    fn cost_of(&self, settlement: &Settlement) {
+        let call = &settlement.call;
+        let _ = self.cost.cast(CostMsg::Settled {
+            usage: call.usage,
+            cost: call.cost,
+            unpriced: call.is_unpriced().then(|| call.model.clone()),
+        });
+    }
+
+    fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
+        let (job_id, attempt) = (settlement.job_id, settlement.attempt);
+        let call = &settlement.call;
+        if call.outcome == CallOutcome::Interrupted {
+            tracing::warn!(%job_id, %attempt, "an attempt was interrupted; maybe billed");
+            self.events
+                .send(now, || Event::AttemptInterrupted { job_id, attempt });
+        }
+        match &settlement.next {
+            Next::Completed { .. } => self.events.send(now, || Event::JobCompleted {
+                job_id,
+                attempt,
+                usage: call.usage,
+                cost: call.cost,
+            }),
+            Next::Retry { failure, at, .. } => {
+                tracing::info!(
+                    %job_id, %attempt,
+                    error_class = failure.class.name(),
+                    error_code = failure.code,
+                    "an attempt failed; the job goes back in line"
+                );
+                self.events.send(now, || Event::JobRetrying {
+                    job_id,
+                    attempt,
+                    next_retry_at: *at,
+                    failure: failure.clone(),
+                });
+            }
+            Next::Parked { .. } => {
+                tracing::warn!(%job_id, %attempt, "the job is set aside until somebody looks at it");
+                self.events
+                    .send(now, || Event::JobSetAside { job_id, attempt });
+            }
+            Next::Failed { failure } => {
+                tracing::warn!(
+                    %job_id, %attempt,
+                    error_class = failure.class.name(),
+                    error_code = failure.code,
+                    "a job failed"
+                );
+                self.events.send(now, || Event::JobFailed {
+                    job_id,
+                    attempt,
+                    failure: failure.clone(),
+                });
+            }
+            Next::Cancelled => self.events.send(now, || Event::JobCancelled { job_id }),
+        }
+        if let Some(state) = &settlement.lane {
+            self.lane_changed(state, now);
+        }
+        if let Some(snapshot) = &settlement.breaker {
+            self.breaker_changed(snapshot, now);
+        }
+    }
+
+    fn breaker_changed(&self, snapshot: &BreakerSnapshot, now: Timestamp) {
+        if snapshot.state == BreakerState::Open {
+            tracing::warn!(
+                reason = snapshot.reason,
+                probe_at = snapshot.probe_at.map(|t| t.to_rfc3339()),
+                forced = snapshot.forced,
+                "the breaker is open"
+            );
+        } else {
+            tracing::info!(state = snapshot.state.name(), "the breaker changed");
+        }
+        self.events.send(now, || Event::BreakerChanged {
+            breaker: snapshot.clone(),
+        });
+    }
+
+    fn lane_changed(&mut self, state: &SchedulerState, now: Timestamp) {
+        let before: BTreeMap<HoldScope, &Hold> = self.lane.holds().collect();
+        let after: BTreeMap<HoldScope, &Hold> = state.holds().collect();
+        for (scope, hold) in &after {
+            if before.get(scope) == Some(hold) {
+                continue;
+            }
+            tracing::warn!(
+                scope = %scope,
+                kind = hold.kind.name(),
+                code = hold.code,
+                message = hold.message,
+                until = hold.until.map(|t| t.to_rfc3339()),
+                "held"
+            );
+            self.events.send(now, || Event::LaneHeld {
+                scope: scope.clone(),
+                hold: (*hold).clone(),
+            });
+        }
+        for (scope, hold) in &before {
+            if !after.contains_key(scope) {
+                tracing::info!(scope = %scope, kind = hold.kind.name(), "released");
+                self.events.send(now, || Event::LaneReleased {
+                    scope: scope.clone(),
+                    kind: hold.kind,
+                });
+            }
+        }
+        let reason = |order: &Pause| order.reason.clone();
+        match (&state.paused, &self.lane.paused) {
+            (Some(pause), None) => {
+                tracing::warn!(reason = reason(pause), "the lane is paused");
+                self.events.send(now, || Event::LanePaused {
+                    pause: pause.clone(),
+                });
+            }
+            (None, Some(_)) => {
+                tracing::info!("the lane is resumed");
+                self.events.send(now, || Event::LaneResumed);
+            }
+            _ => {}
+        }
+        match (&state.draining, &self.lane.draining) {
+            (Some(closed), None) => {
+                tracing::warn!(reason = reason(closed), "the intake is closed");
+                self.events.send(now, || Event::IntakeClosed {
+                    closed: closed.clone(),
+                });
+            }
+            (None, Some(_)) => {
+                tracing::info!("the intake is open");
+                self.events.send(now, || Event::IntakeOpened);
+            }
+            _ => {}
+        }
+        self.lane = state.clone();
+    }
+
+    /// Budgets that were reached, or are about to be.
+    pub(crate) fn budgets(&self, news: Vec<BudgetNews>, now: Timestamp) {
+        for BudgetNews { standing, used_up } in news {
+            let account = &standing.account;
+            tracing::warn!(
+                budget = %account.budget,
+                user = account.user.as_deref(),
+                model = account.model.as_deref(),
+                spent = standing.spent,
+                reserved = standing.reserved,
+                allowed = standing.allowed(),
+                "{}",
+                if used_up { "a budget has no room for a call before its next period" } else { "a budget is nearly used up" }
+            );
+            self.events.send(now, || {
+                if used_up {
+                    Event::BudgetUsedUp { standing }
+                } else {
+                    Event::BudgetWarned { standing }
+                }
+            });
+        }
+    }
+
+    /// What became of the jobs that ran after one that ended.
+    fn followed(&self, before: JobId, others: &[Job], now: Timestamp) {
+        let ended = others.iter().filter(|job| job.status.is_terminal());
+        let ended = ended.count();
+        if ended > 0 {
+            tracing::warn!(job_id = %before, jobs = ended, "jobs that were to run after one ended with it");
+        }
+        for job in others {
+            let job_id = job.id;
+            match (job.status, &job.error) {
+                (JobStatus::Failed, Some(failure)) => self.events.send(now, || Event::JobFailed {
+                    job_id,
+                    attempt: job.attempts,
+                    failure: failure.clone(),
+                }),
+                (JobStatus::Cancelled, _) => {
+                    self.events.send(now, || Event::JobCancelled { job_id });
+                }
+                _ if job.phase() == Phase::Waiting => {
+                    self.events.send(now, || Event::JobUnblocked { job_id });
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Clears away, now and then and in small steps, what of the deliveries is over: what ended long ago, and
+//! what waited for a way until its retry_policy ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onelane_actors::ports::{Clock, OverQuery};
+use onelane_core::model::{DeliveryId, limits};
+use onelane_core::notify::delivery::{DeliveryChange, TryOutcome};
+use tokio_util::sync::CancellationToken;
+
+use super::{Books, WebhookSettings, way};
+use crate::error::Error;
+
+/// From one look at all deliveries to the next.
+const EVERY: Duration = Duration::from_secs(600);
+/// A rest between two steps: others want the store, too.
+const REST: Duration = Duration::from_millis(50);
+
+/// Its parts; [`Cleanup::run`] is its life.
+pub(crate) struct Cleanup {
+    pub(crate) books: Arc<dyn Books>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Arc<WebhookSettings>,
+}
+
+impl Cleanup {
+    /// Looks again and again until told to `finish`.
+    pub(crate) async fn run(self, finish: CancellationToken) {
+        let looks = async {
+            loop {
+                match self.look().await {
+                    // The lane is gone.
+                    Err(Error::Stopped(_)) => return,
+                    Err(error) => tracing::warn!(%error, "deliveries can't be cleared away"),
+                    Ok(()) => {}
+                }
+                tokio::time::sleep(EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = looks => {}
+            () = finish.cancelled() => {}
+        }
+    }
+
+    /// Looks at all deliveries once.
+    async fn look(&self) -> Result<(), Error> {
+        let now = self.clock.now();
+        let settings = &self.settings;
+        let known = self.books.endpoints().await?;
+        if let Some(change) = settings.told(&known, now) {
+            self.books.change(vec![change]).await?;
+        }
+        let arrived = self.books.counts().await?.delivered;
+        let mut query = OverQuery {
+            from: DeliveryId(0),
+            ended_before: now.minus_ms(settings.keep_ms),
+            excess: arrived.saturating_sub(settings.keep_rows),
+            lapsed_before: now.minus_ms(settings.retry_policy.give_up_ms),
+            look_at: limits::DELIVERIES_LOOKED_AT_MAX,
+        };
+        loop {
+            let over = self.books.over(query).await?;
+            let known = self.books.endpoints().await?;
+            let mut changes = Vec::new();
+            for delivery in over.lapsed {
+                // With a way it is about to have its last try.
+                let Err(error) = destination::find(settings, &known, &delivery) else {
+                    continue;
+                };
+                tracing::warn!(
+                    delivery_id = %delivery.id,
+                    webhook_id = delivery.message_id,
+                    event = delivery.notice.event(),
+                    error,
+                    "not delivered; given up"
+                );
+                changes.push(DeliveryChange::Tried {
+                    id: delivery.id,
+                    try_no: delivery.tries.saturating_add(1),
+                    outcome: TryOutcome::Failed {
+                        status_code: None,
+                        error,
+                    },
+                    at: now,
+                    next: None,
+                });
+            }
+            if !over.ended.is_empty() {
+                changes.push(DeliveryChange::Forget { ids: over.ended });
+            }
+            if !changes.is_empty() {
+                self.books.change(changes).await?;
+            }
+            let Some(next) = over.next else {
+                return Ok(());
+            };
+            (query.from, query.excess) = (next, over.excess);
+            tokio::time::sleep(REST).await;
+        }
+    }
+}
