@@ -412,7 +412,7 @@ mod past {
     use onelane::ports::Store as _;
     use onelane::store::{RedbStore, StoreOptions};
     use onelane_actors::testing::sample;
-    use onelane_core::life::Transition;
+    use onelane_core::model::Transition;
 
     use super::*;
 

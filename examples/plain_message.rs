@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use onelane::model::{Secret, Submission};
-use onelane::queue::QueueMsg;
+use onelane::protocol::QueueMsg;
 use onelane::simulator::{Simulator, SimulatorConfig};
 use onelane::{Config, Orchestrator};
 

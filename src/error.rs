@@ -2,11 +2,10 @@
 
 use crate::config::PatchError;
 use onelane_actors::ports::StoreError;
-use onelane_actors::queue::SubmitError;
-use onelane_core::life::Refusal;
+use onelane_actors::protocol::SubmitError;
 use onelane_core::model::{
-    AttemptNo, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus, SubmissionError,
-    UnpricedModel,
+    AttemptNo, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus, NotAdmitted,
+    Refusal, SubmissionError, UnpricedModel,
 };
 
 /// Why the lane did not do what it was asked.
@@ -150,7 +149,6 @@ impl From<SubmitError> for Error {
         match error {
             SubmitError::Invalid(error) => error.into(),
             SubmitError::Store(error) => error.into(),
-            SubmitError::Refused(Refusal::QueueFull { limit }) => Self::QueueFull { limit },
             SubmitError::Refused(Refusal::IdempotencyConflict(id)) => Self::IdempotencyConflict(id),
             SubmitError::Refused(Refusal::NoSuchDependency(id)) => Self::NoSuchDependency(id),
             SubmitError::Refused(Refusal::DependencyPruned(id)) => Self::DependencyPruned(id),
@@ -158,9 +156,21 @@ impl From<SubmitError> for Error {
                 Self::DependencyEnded { job_id, status }
             }
             SubmitError::Refused(refusal) => Self::Stopped(refusal.to_string()),
-            SubmitError::OverBudget(refusal) => Self::OverBudget(refusal),
-            SubmitError::IntakeClosed => Self::Draining { reason: None },
+            SubmitError::NotAdmitted(why) => why.into(),
             SubmitError::Unknown => Self::Stopped(error.to_string()),
+        }
+    }
+}
+
+impl From<NotAdmitted> for Error {
+    fn from(why: NotAdmitted) -> Self {
+        match why {
+            NotAdmitted::Closed(closed) => Self::Draining {
+                reason: closed.reason,
+            },
+            NotAdmitted::Stopping => Self::Stopped(why.to_string()),
+            NotAdmitted::QueueFull { limit } => Self::QueueFull { limit },
+            NotAdmitted::OverBudget(refusal) => Self::OverBudget(refusal),
         }
     }
 }

@@ -40,7 +40,7 @@
 //! ```
 //!
 //! More of it runs in `examples/`: calling, waiting, a bulk file, priorities, plain messages to the
-//! [`queue`] actor, live events.
+//! queue actor ([`protocol`]), live events.
 //!
 //! # Map
 //!
@@ -59,7 +59,7 @@
 //! | [`system`] | the machine's clock and ids, behind [`ports::Clock`] and [`ports::Ids`] |
 //! | [`webhooks`] | facts told to others over HTTP, signed and repeated until they arrive |
 //! | [`simulator`] | a GLM-shaped server with a script of faults |
-//! | [`queue`] | the protocol of the queue actor, for plain message submission |
+//! | [`protocol`] | what the actors say to each other: plain message submission |
 //! | [`ports`] | what the lane needs from the world, for adapters of your own |
 //!
 //! The lane itself (decisions and actors) is the crate `onelane-actors`, which does no I/O.
@@ -88,7 +88,8 @@ pub use error::Error;
 pub use onelane_actors::supervisor::RestartBudget;
 #[cfg(feature = "testing")]
 pub use onelane_actors::testing;
-pub use onelane_actors::{Faults, model, ports, queue, samples};
+pub use onelane_actors::{Faults, ports, protocol, samples};
+pub use onelane_core::model;
 pub use orchestrator::{Orchestrator, Submission};
 /// The actor framework, whose references and reply ports plain messages use.
 pub use ractor;

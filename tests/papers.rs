@@ -5,6 +5,7 @@
     reason = "a helper of a test fails the test"
 )]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,43 +41,124 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn the_diagram_in_the_architecture_is_the_table() {
-    let diagram = format!("```text\n{}```\n", transition::diagram());
+    let diagram = format!("```text\n{}```\n", life::diagram());
     assert!(
         read("ARCHITECTURE.md").contains(&diagram),
         "copy actors/core/src/life/life_of_a_job.txt to ARCHITECTURE.md"
     );
 }
 
-/// Whether a file has a test of this name: a function with a test's attribute, or a promise in the list of
-/// which `store_contract!` makes tests.
-fn has_test(code: &str, name: &str) -> bool {
-    let promised = code.contains("macro_rules! store_contract")
-        && code.lines().any(|line| line.trim() == name);
-    let definition = format!("fn {name}(");
-    let mut functions = code.match_indices(&definition).map(|(at, _)| at);
-    promised
-        || functions.any(|at| {
-            let attributes = code[..at].rsplit(['}', ';']).next().unwrap();
-            attributes.contains("#[test]") || attributes.contains("#[tokio::test")
-        })
+/// The tests of a file: functions with a test's attribute, and the promises of which `store_contract!` makes tests.
+fn tests_of(code: &str) -> Vec<&str> {
+    let is_name = |word: &str| {
+        let mut letters = word.bytes();
+        !word.is_empty()
+            && letters.all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    let contract = code
+        .lines()
+        .skip_while(|line| !line.starts_with("macro_rules! store_contract"))
+        .map(str::trim)
+        .take_while(|line| *line != "}");
+    let mut tests: Vec<&str> = contract.filter(|line| is_name(line)).collect();
+    let mut marked = false;
+    for line in code.lines().map(str::trim_start) {
+        marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let Some(function) = line.strip_prefix("async fn ").or(line.strip_prefix("fn ")) else {
+            continue;
+        };
+        let name = function.split('(').next().filter(|name| is_name(name));
+        tests.extend(name.filter(|_| marked));
+        marked = false;
+    }
+    tests
+}
+
+/// How many tests of each name the workspace has.
+fn tests() -> BTreeMap<String, usize> {
+    let mut tests = BTreeMap::new();
+    for directory in ["src", "actors", "tests"] {
+        for file in rust_files(&root().join(directory)) {
+            for name in tests_of(&fs::read_to_string(file).unwrap()) {
+                *tests.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    tests
+}
+
+/// `tests/promises.txt` says how it is used.
+#[test]
+fn every_promise_that_had_a_test_has_one() {
+    const PROMISES: &str = "tests/promises.txt";
+    let tests = tests();
+    let (head, list): (Vec<String>, Vec<String>) = read(PROMISES)
+        .lines()
+        .map(str::to_owned)
+        .partition(|line| line.starts_with('#'));
+    if std::env::var_os("ONELANE_BLESS").is_some() {
+        // What went keeps its line; what came gets one.
+        let listed = |name: &str| list.iter().filter(|line| heir(line).0 == name).count();
+        let came = tests
+            .iter()
+            .flat_map(|(name, count)| vec![name.clone(); count.saturating_sub(listed(name))]);
+        let mut all: Vec<String> = list.iter().cloned().chain(came).collect();
+        all.sort_unstable();
+        fs::write(
+            root().join(PROMISES),
+            [head, all].concat().join("\n") + "\n",
+        )
+        .unwrap();
+        return;
+    }
+    let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut missing = Vec::new();
+    for line in &list {
+        match heir(line) {
+            (name, None) => *wanted.entry(name).or_default() += 1,
+            (_, Some(heirs)) => missing.extend(
+                heirs
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|heir| !tests.contains_key(*heir))
+                    .map(|_| line.clone()),
+            ),
+        }
+    }
+    for (name, wanted) in wanted {
+        let there = tests.get(name).copied().unwrap_or(0);
+        if there < wanted {
+            missing.push(format!(
+                "{name}: {wanted} tests had this name, {there} have it"
+            ));
+        }
+    }
+    assert!(list.len() > 1_000, "{} promises are too few", list.len());
+    assert!(
+        missing.is_empty(),
+        "write into {PROMISES} which test keeps the promise now: {missing:#?}"
+    );
+}
+
+/// The test that a line of the list names, and those that keep its promise since it went.
+fn heir(line: &str) -> (&str, Option<&str>) {
+    match line.split_once(" => ") {
+        Some((name, heirs)) => (name, Some(heirs)),
+        None => (line, None),
+    }
 }
 
 #[test]
 fn every_guard_named_in_the_architecture_exists() {
-    let files: Vec<String> = ["src", "actors/src", "tests"]
-        .into_iter()
-        .flat_map(|directory| rust_files(&root().join(directory)))
-        .map(|file| fs::read_to_string(file).unwrap())
-        .collect();
+    let tests = tests();
     let architecture = read("ARCHITECTURE.md");
     let mut invariants = 0;
     let mut missing = Vec::new();
     for part in architecture.split("\nGuards: ").skip(1) {
         invariants += 1;
         let guards = part.split("\n\n").next().unwrap();
-        let is_there = |name: &str| files.iter().any(|code| has_test(code, name));
         let names = quoted(guards).filter(|name| !name.contains('.'));
-        missing.extend(names.filter(|name| !is_there(name)).map(str::to_owned));
+        missing.extend(names.filter(|name| !tests.contains_key(*name)));
     }
     assert!(invariants > 10, "{invariants} invariants are too few");
     assert!(missing.is_empty(), "no such tests: {missing:#?}");

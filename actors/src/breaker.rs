@@ -3,59 +3,12 @@
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 use crate::Ports;
-use crate::queue::QueueMsg;
+use crate::protocol::{BreakerMsg, QueueMsg};
+use crate::timer::Timer;
 use onelane_core::judge::breaker::Breaker;
-use onelane_core::model::{BreakerSettings, BreakerSnapshot, Timestamp, limits};
-
-/// The breaker's protocol.
-#[derive(Debug)]
-pub enum BreakerMsg {
-    /// Report changes to this queue, and take over the state that was stored, unless calls have
-    /// been recorded since.
-    Attach {
-        /// The queue.
-        queue: ActorRef<QueueMsg>,
-        /// The breaker as the store has it.
-        stored: Option<BreakerSnapshot>,
-        /// Said when it is shown as it is.
-        reply: RpcReplyPort<()>,
-    },
-    /// A call brought an answer.
-    Succeeded {
-        /// The breaker after it; `None`: the sender does not wait.
-        reply: Option<RpcReplyPort<BreakerSnapshot>>,
-    },
-    /// A call failed in a way that says something of the service.
-    Failed {
-        /// The failure in short.
-        reason: String,
-        /// Whether it opens the breaker by itself ([`onelane_core::model::BreakerRule::Open`]).
-        at_once: bool,
-        /// The breaker after it.
-        reply: RpcReplyPort<BreakerSnapshot>,
-    },
-    /// An operator closes it.
-    Reset {
-        /// The breaker after it, once that is on disk.
-        reply: RpcReplyPort<BreakerSnapshot>,
-    },
-    /// An operator opens it: no call goes out until an operator resets it, or until the time is over.
-    Open {
-        /// What the operator says.
-        reason: String,
-        /// Until when; `None`: until it is reset.
-        until: Option<Timestamp>,
-        /// The breaker after it, once that is on disk.
-        reply: RpcReplyPort<BreakerSnapshot>,
-    },
-    /// The settings changed.
-    Configure(BreakerSettings),
-    /// The cool-down, or the time for which an operator opened it, may be over.
-    Probe,
-}
+use onelane_core::model::{BreakerSettings, BreakerSnapshot};
 
 pub(crate) struct BreakerArgs {
     pub(crate) ports: Ports,
@@ -69,7 +22,7 @@ pub(crate) struct BreakerActorState {
     pristine: bool,
     queue: Option<ActorRef<QueueMsg>>,
     watch: watch::Sender<BreakerSnapshot>,
-    timer: Option<AbortHandle>,
+    timer: Timer,
 }
 
 pub(crate) struct CircuitBreakerActor;
@@ -91,7 +44,7 @@ impl Actor for CircuitBreakerActor {
             pristine: true,
             queue: None,
             watch: args.watch,
-            timer: None,
+            timer: Timer::default(),
         })
     }
 
@@ -160,6 +113,7 @@ impl Actor for CircuitBreakerActor {
                 return Ok(());
             }
             BreakerMsg::Probe => {
+                state.timer.cancel();
                 state.breaker.tick(now);
                 state.arm(&myself);
                 tell_queue = true;
@@ -177,17 +131,6 @@ impl Actor for CircuitBreakerActor {
         // An operator's word is obeyed and on disk when it is answered: the queue answers it.
         if ordered.is_some() || (tell_queue && changed) {
             state.tell_queue(ordered);
-        }
-        Ok(())
-    }
-
-    async fn post_stop(
-        &self,
-        _myself: ActorRef<BreakerMsg>,
-        state: &mut BreakerActorState,
-    ) -> Result<(), ActorProcessingErr> {
-        if let Some(timer) = state.timer.take() {
-            timer.abort();
         }
         Ok(())
     }
@@ -215,21 +158,11 @@ impl BreakerActorState {
         });
     }
 
-    /// Sets the timer of an open breaker. The wall clock may jump: it sleeps in short pieces.
+    /// Sets the timer of an open breaker.
     fn arm(&mut self, myself: &ActorRef<BreakerMsg>) {
-        if let Some(timer) = self.timer.take() {
-            timer.abort();
-        }
-        let Some(at) = self.breaker.probe_at() else {
-            return;
-        };
-        let ms = at.since(self.ports.clock.now()).min(limits::TICK_MS_MAX);
-        let myself = myself.clone();
-        let sleeper = tokio::spawn(async move {
-            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
-            let _ = myself.cast(BreakerMsg::Probe);
-        });
-        self.timer = Some(sleeper.abort_handle());
+        let now = self.ports.clock.now();
+        self.timer
+            .set(self.breaker.probe_at(), now, myself, BreakerMsg::Probe);
     }
 }
 

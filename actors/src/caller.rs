@@ -2,11 +2,10 @@
 //!
 //! Capacity 1 is a credit: the caller announces [`QueueMsg::Ready`], the queue spends that credit
 //! on exactly one [`CallerMsg::Run`]. A busy caller reads no mailbox, so cancellation travels
-//! through [`Aborts`], and a queue that was restarted meanwhile hears of the outcome when the
+//! through [`crate::aborts::Aborts`], and a queue that was restarted meanwhile hears of the outcome when the
 //! caller, ready again, reads the [`CallerMsg::Attach`] that has been waiting for it.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -15,99 +14,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
-use crate::cost::CostMsg;
 use crate::ports::{GlmCall, GlmOutcome, TaskOutcome};
-use crate::queue::QueueMsg;
-use crate::samples::Sample;
-use crate::store::{CommitReply, CommitRequest, StoreMsg};
-use crate::supervisor::Runtime;
+use crate::protocol::{
+    CallerMsg, CommitReply, CommitRequest, CostMsg, QueueMsg, RunOrder, Sample, StoreMsg,
+};
+use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
-use onelane_core::life::{Dispatch, Transition};
-use onelane_core::model::{AsyncTask, AttemptNo, Job, JobId, RequestId, Settings, SlotId, limits};
+use onelane_core::model::{AsyncTask, Dispatch, Job, RequestId, SlotId, Transition, limits};
 use onelane_core::scheduler::slot::attempt_of;
-
-/// The caller's protocol.
-#[derive(Debug)]
-pub enum CallerMsg {
-    /// Report to this queue from now on, and say at once that you are ready, with the outcome of
-    /// your last run: the queue before may not have stored it. Answered by [`QueueMsg::Ready`].
-    Attach {
-        /// The generation of the queue.
-        generation: u64,
-        /// The queue.
-        queue: ActorRef<QueueMsg>,
-    },
-    /// Make this call. Answered by [`QueueMsg::Ready`] when it has ended.
-    Run(Box<RunOrder>),
-    /// You are not needed any more.
-    Retire,
-}
-
-/// One call to make.
-#[derive(Debug)]
-pub struct RunOrder {
-    /// The job, with its open attempt.
-    pub dispatch: Arc<Dispatch>,
-    /// The settings in force when it was sent.
-    pub settings: Arc<Settings>,
-    /// Cancelled when the call is to be closed.
-    pub abort: CancellationToken,
-}
-
-/// The abort tokens of the open calls, by slot. Shared, because neither a busy caller nor a queue
-/// that came after the one that sent the call could be reached otherwise.
-#[derive(Debug, Clone, Default)]
-pub struct Aborts(Arc<Mutex<BTreeMap<SlotId, OpenCall>>>);
-
-#[derive(Debug)]
-struct OpenCall {
-    job_id: JobId,
-    attempt: AttemptNo,
-    token: CancellationToken,
-}
-
-impl Aborts {
-    /// A fresh token for the slot's next call, which is for this attempt.
-    pub fn arm(&self, slot: SlotId, job_id: JobId, attempt: AttemptNo) -> CancellationToken {
-        let token = CancellationToken::new();
-        let call = OpenCall {
-            job_id,
-            attempt,
-            token: token.clone(),
-        };
-        self.lock().insert(slot, call);
-        token
-    }
-
-    /// Closes the slot's open call, if it is for this attempt: the slot may have gone on to another.
-    pub fn abort(&self, slot: SlotId, job_id: JobId, attempt: AttemptNo) {
-        if let Some(call) = self.lock().get(&slot)
-            && call.job_id == job_id
-            && call.attempt == attempt
-        {
-            call.token.cancel();
-        }
-    }
-
-    /// Closes every open call.
-    pub fn abort_all(&self) {
-        for call in self.lock().values() {
-            call.token.cancel();
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<SlotId, OpenCall>> {
-        // The map is whole at every moment: a panic elsewhere can't have left it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What a caller starts with.
 pub(crate) struct CallerArgs {
     pub(crate) slot: SlotId,
     pub(crate) ports: Ports,
     /// Where the store of the moment is found: a task's id must be on disk before its answer is waited
-    /// for, whoever else was restarted meanwhile.
+    /// for, whichever actors were restarted meanwhile.
     pub(crate) runtime: watch::Receiver<Runtime>,
 }
 
@@ -193,7 +114,7 @@ impl CallerState {
         if counted_tokens == 0 || self.ports.tokens.is_none() {
             return;
         }
-        // While the runtime is being restarted there is nobody to tell; it is one sample less.
+        // While the supervisor restarts the actors nobody hears of it; it is one sample less.
         if let Some(refs) = &self.runtime.borrow().refs {
             let _ = refs.cost.cast(CostMsg::Answered(Sample {
                 model: dispatch.job.sent_to().to_owned(),
@@ -313,7 +234,7 @@ impl CallerState {
         (outcome, Some(task))
     }
 
-    /// Puts a task on disk, asking again while the runtime is being restarted. `false`: the call was to
+    /// Puts a task on disk, asking again while the supervisor restarts the actors. `false`: the call was to
     /// be closed meanwhile.
     async fn store_task(
         &mut self,

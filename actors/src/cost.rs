@@ -7,7 +7,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use crate::Ports;
-use crate::samples::{Estimates, Sample, Sampler};
+use crate::protocol::CostMsg;
+use crate::samples::{Estimates, Sampler};
 use onelane_core::model::{Cost, Currency, Nanos, Usage};
 
 /// Totals since the start of the process.
@@ -23,31 +24,6 @@ pub struct Totals {
     pub cost: BTreeMap<Currency, Nanos>,
     /// How far estimates of prompts are off.
     pub estimates: Estimates,
-}
-
-/// The cost actor's protocol.
-#[derive(Debug)]
-pub enum CostMsg {
-    /// A call was settled: its row is on disk.
-    Settled {
-        /// Its tokens.
-        usage: Usage,
-        /// Its cost, if it is known.
-        cost: Option<Cost>,
-        /// The model, when it was billed at a cost that is not known.
-        unpriced: Option<String>,
-    },
-    /// A call brought a prompt that GLM has counted.
-    Answered(Sample),
-    /// Such a prompt was counted again.
-    Counted {
-        /// The model that it was sent to.
-        model: String,
-        /// Its tokens as an estimate counts them.
-        estimated_tokens: u64,
-        /// Its tokens as GLM counted them.
-        counted_tokens: u64,
-    },
 }
 
 pub(crate) struct CostArgs {
@@ -197,6 +173,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::protocol::Sample;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
     use crate::{Events, Faults};
     use onelane_core::model::{Request, Settings};

@@ -3,27 +3,33 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`ports`] | what the lane needs from the world: a store, GLM, a clock, ids |
+//! | [`protocol`] | what the actors say to each other |
 //! | [`supervisor`] | starts the actors and starts them anew |
-//! | [`store`] | the only writer; group commit |
-//! | [`queue`] | carries messages to and from the lane |
-//! | [`caller`] | makes one call at a time |
-//! | [`breaker`], [`cost`] | failures and spending |
+//! | [`runtime`] | the actors of one generation, on a watch |
+//! | `store` | the only writer; group commit |
+//! | `queue` | carries messages to and from the lane |
+//! | `caller` | makes one call at a time |
+//! | `breaker`, [`cost`] | failures and spending |
 //! | [`samples`] | how far estimates are off |
 //!
-//! The way of a job: submitter -> store (on disk, acknowledged) -> queue (in line) -> staged on
+//! The way of a job: submitter -> store (on disk, acknowledged) -> queue -> staged on
 //! disk -> caller -> GLM -> queue (judged) -> store (one transaction) -> waiters and events.
 
-pub mod breaker;
-pub mod caller;
+mod aborts;
+mod breaker;
+mod caller;
 pub mod cost;
 pub mod ports;
+pub mod protocol;
 mod publisher;
-pub mod queue;
+mod queue;
+pub mod runtime;
 pub mod samples;
-pub mod store;
+mod store;
 pub mod supervisor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod timer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,7 +42,7 @@ use onelane_core::model::{Event, Settings, Timestamp};
 use onelane_core::money::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
 
-/// Live events for whoever listens. A slow listener is told how many it missed.
+/// Live events for those who listen. A slow listener hears how many it missed.
 #[derive(Debug, Clone)]
 pub struct Events(broadcast::Sender<(Timestamp, Arc<Event>)>);
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use ractor::ActorRef;
 
 use crate::Events;
-use crate::cost::CostMsg;
-use onelane_core::life::{Applied, Next, Refusal, Settlement, Transition};
+use crate::protocol::CostMsg;
 use onelane_core::model::{
-    BreakerSnapshot, BreakerState, CallOutcome, Event, Hold, HoldScope, Job, JobEntry, JobId,
-    JobStatus, Pause, Phase, SchedulerState, Timestamp,
+    Applied, BreakerSnapshot, BreakerState, CallOutcome, Event, Hold, HoldScope, Job, JobEntry,
+    JobId, JobStatus, Next, Pause, Phase, Refusal, SchedulerState, Settlement, Timestamp,
+    Transition,
 };
 use onelane_core::money::budget::BudgetNews;
 

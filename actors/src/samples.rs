@@ -9,20 +9,9 @@ use std::time::{Duration, Instant};
 
 use ractor::ActorRef;
 
-use crate::cost::CostMsg;
-use onelane_core::model::{Request, limits};
+use crate::protocol::{CostMsg, Sample};
+use onelane_core::model::limits;
 use onelane_core::money::estimate::{self, CountTokens};
-
-/// A call whose prompt GLM has counted.
-#[derive(Debug)]
-pub struct Sample {
-    /// The model that it was sent to.
-    pub model: String,
-    /// What was asked.
-    pub request: Arc<Request>,
-    /// The tokens of its prompt as GLM counted them.
-    pub counted_tokens: u64,
-}
 
 /// How far estimated prompts are from what GLM counted, over the calls that have both figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,57 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::Ports;
-use crate::ports::{CallFilter, Decisions, Recovered, Store, StoreError, UsageFilter};
-use crate::queue::{Committed, QueueMsg};
-use onelane_core::life::{Applied, Transition};
-use onelane_core::model::{Day, JobEntry, limits};
+use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
+use crate::protocol::{CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
+use onelane_core::model::{Applied, Day, JobEntry, limits};
 use onelane_core::money::budget::Ledger;
-
-/// The store actor's protocol.
-#[derive(Debug)]
-pub enum StoreMsg {
-    /// Put these changes on disk, together, in one transaction. The answer comes after the fsync.
-    Commit(CommitRequest),
-    /// Tell what the lane starts from. Every job inserted from then on is announced to this queue,
-    /// every one before is in the answer: none falls between.
-    Recover {
-        /// Who asks.
-        queue: ActorRef<QueueMsg>,
-        /// The answer.
-        reply: RpcReplyPort<Result<Recovered, StoreError>>,
-    },
-    /// Tell what the budgets are reckoned from: with every commit that was asked before, without any
-    /// that is asked after.
-    Ledger {
-        /// The first day of the month.
-        month: Day,
-        /// The answer.
-        reply: RpcReplyPort<Result<Ledger, StoreError>>,
-    },
-    /// The transaction under way has ended.
-    Done(Result<(), StoreError>),
-}
-
-/// Changes that belong together, and who waits for them.
-#[derive(Debug)]
-pub struct CommitRequest {
-    /// The changes, in order.
-    pub transitions: Vec<Transition>,
-    /// Who waits.
-    pub reply: CommitReply,
-}
-
-/// Who waits for a commit.
-#[derive(Debug)]
-pub enum CommitReply {
-    /// Somebody with a reply port.
-    Port(RpcReplyPort<Result<Decisions, StoreError>>),
-    /// The queue, under its ticket.
-    Queue {
-        /// The ticket.
-        ticket: u64,
-    },
-}
 
 /// The right to commit, handed from one store actor to the next: a transaction that an actor left
 /// behind when it failed must not slip in after its successor has told what is on disk.
@@ -253,7 +206,7 @@ fn ledger(store: &dyn Store, month: Day) -> Result<Ledger, StoreError> {
     }
 }
 
-/// Commits a batch and answers everybody: first the queue, so that a job is in line before its
+/// Commits a batch and answers everybody: first the queue, so that it has a job before its
 /// submitter hears of it.
 fn commit(
     store: Arc<dyn Store>,
@@ -269,7 +222,7 @@ fn commit(
         transitions.extend(request.transitions);
     }
     let committed = store.commit(&transitions);
-    // Before anybody hears of it: who shuts down then, and drops his handles, finds the file closed.
+    // Before anybody hears of it: somebody who then shuts down and drops their handles finds the file closed.
     drop(store);
     let decisions = match committed {
         Ok(decisions) => decisions,

@@ -2,7 +2,7 @@
 //!
 //! The order is callers > store > breaker > cost > queue. Callers come first because they depend on
 //! nobody: whatever else fails, an open call goes on and its outcome reaches the next queue. Every
-//! restart raises the generation. When restarts exceed their budget the runtime stops and says why.
+//! restart raises the generation. When restarts exceed their budget all actors stop, and the watch says why.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,51 +16,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::Ports;
-use crate::breaker::{BreakerArgs, BreakerMsg, CircuitBreakerActor};
-use crate::caller::{Aborts, CallerArgs, CallerMsg, GlmCallerActor};
-use crate::cost::{CostActor, CostArgs, CostMsg, Totals};
+use crate::aborts::Aborts;
+use crate::breaker::{BreakerArgs, CircuitBreakerActor};
+use crate::caller::{CallerArgs, GlmCallerActor};
+use crate::cost::{CostActor, CostArgs, Totals};
 use crate::ports::StoreError;
-use crate::queue::{QueueActor, QueueArgs, QueueMsg};
-use crate::store::{Epoch, StoreActor, StoreArgs, StoreMsg};
+use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
+use crate::queue::{QueueActor, QueueArgs};
+use crate::runtime::{Refs, Runtime, StopReason};
+use crate::store::{Epoch, StoreActor, StoreArgs};
 use onelane_core::model::{BreakerSnapshot, Event, SchedulerState, SlotId, limits};
-
-/// Why the runtime stopped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StopReason {
-    /// Somebody asked for it.
-    #[error("shut down")]
-    Shutdown,
-    /// The store failed and could not be reopened.
-    #[error("{0}")]
-    Store(StoreError),
-    /// Actors failed more often than the restart budget allows.
-    #[error("actors failed too often: {0}")]
-    Failed(String),
-}
-
-/// The actors of one generation.
-#[derive(Debug, Clone)]
-pub struct Refs {
-    /// The only writer.
-    pub store: ActorRef<StoreMsg>,
-    /// The breaker.
-    pub breaker: ActorRef<BreakerMsg>,
-    /// The cost actor.
-    pub cost: ActorRef<CostMsg>,
-    /// The queue: plain messages go here.
-    pub queue: ActorRef<QueueMsg>,
-}
-
-/// The runtime as it stands, on a watch.
-#[derive(Debug, Clone, Default)]
-pub struct Runtime {
-    /// Rises with every restart.
-    pub generation: u64,
-    /// The actors; `None` while they are being restarted, and after the end.
-    pub refs: Option<Refs>,
-    /// Why there will be no more.
-    pub stopped: Option<StopReason>,
-}
 
 /// How many restarts within which time are borne.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,28 +45,13 @@ impl Default for RestartBudget {
     }
 }
 
-/// The supervisor's protocol.
-#[derive(Debug)]
-pub enum SupervisorMsg {
-    /// From the queue: these slots need callers.
-    AddCallers {
-        /// The queue's generation; of an earlier one it is not needed any more.
-        generation: u64,
-        /// The slots.
-        slots: Vec<SlotId>,
-    },
-    /// Stop everything. Open calls should have ended before: one that has not is closed, and found as
-    /// interrupted at the next start.
-    Shutdown,
-}
-
-/// What the runtime is built from.
+/// What the actors are built from.
 pub struct SupervisorArgs {
     /// The world outside.
     pub ports: Ports,
     /// How many restarts are borne.
     pub budget: RestartBudget,
-    /// Where the runtime is shown.
+    /// Where the running actors are shown.
     pub runtime: watch::Sender<Runtime>,
     /// Where the breaker is shown.
     pub breaker: watch::Sender<BreakerSnapshot>,
@@ -457,7 +407,7 @@ impl SupervisorState {
         Ok(())
     }
 
-    /// Spawns the missing actors from `first` on and shows the runtime.
+    /// Spawns the missing actors from `first` on and shows them.
     async fn spawn_from(
         &mut self,
         myself: &ActorRef<SupervisorMsg>,

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onelane_actors::section;
 use onelane_core::model::setting::{Place, Problem, SettingsError};
 use onelane_core::model::{
     AlertSettings, CallWindow, Currency, HoldKind, Measure, Nanos, Thresholds, WHOLE_SHARE, limits,
 };
+use onelane_core::section;
 
 use super::prices::Price;
 

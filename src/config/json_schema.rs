@@ -80,7 +80,7 @@ fn kind_schema(kind: &Kind) -> Value {
             json!({"type": "number"})
         }
         Kind::Number { min, max } => json!({"type": "number", "minimum": min, "maximum": max}),
-        Kind::Text(_) | Kind::Decimal(_) | Kind::Secret => json!({"type": "string"}),
+        Kind::Text(_) | Kind::Decimal(_) | Kind::Secret(_) => json!({"type": "string"}),
         Kind::Word(words) => json!({"enum": words}),
         Kind::List(item) => json!({"type": "array", "items": kind_schema(item)}),
         Kind::Rows { group, .. } => json!({"type": "array", "items": group_schema(group)}),

@@ -4,10 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use onelane_actors::section;
 use onelane_core::model::setting::{Kind, Problem, Secrets, Setting};
-use onelane_core::model::{Currency, Nanos, limits};
-use onelane_core::money::price::{PriceRow, PriceTable};
+use onelane_core::model::{Currency, Nanos, PriceRow, PriceTable, limits};
+use onelane_core::section;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

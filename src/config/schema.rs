@@ -63,7 +63,7 @@ pub(crate) fn json_name(toml: &str) -> String {
     name
 }
 
-/// BudgetScope names are spoken.
+/// Whose names are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Naming {
     /// `config.toml`'s.
@@ -131,7 +131,7 @@ pub(crate) fn is_secret(path: &KeyPath) -> bool {
         [_, Step::Name(name)] => Some(&leaf.field.kind.members()?.field(name)?.kind),
         _ => None,
     });
-    matches!(kind, Some(Kind::Secret))
+    matches!(kind, Some(Kind::Secret(_)))
 }
 
 /// The end of the name of a setting that names the file of a secret.

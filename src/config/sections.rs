@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::{section, words};
 use onelane_core::model::setting::{KeyPath, Place, Problem, Secrets, Setting as _, SettingsError};
 use onelane_core::model::{
     BreakerSettings, Budget, BudgetScope, Calendar, Cost, Currency, GlmSettings, LaneSettings,
     Limit, NamedLane, OverBudget, Period, PolicyOverride, Retention, RetrySettings, Secret,
     Unpriced, limits,
 };
+use onelane_core::{section, words};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::alerts::AlertsSection;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onelane_actors::section;
 use onelane_core::model::setting::{Place, Problem, SettingsError};
 use onelane_core::model::{CallbackRules, NOTICE_EVENTS, RetrySettings, Secret, limits};
 use onelane_core::notify::delivery::RetryPolicy;
+use onelane_core::section;
 
 use super::text;
 use crate::webhooks::{EndpointSettings, SigningKeys, WebhookSettings};

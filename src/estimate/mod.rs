@@ -136,8 +136,7 @@ impl Total {
 mod tests {
     use std::sync::Arc;
 
-    use onelane_core::model::Unpriced;
-    use onelane_core::money::price::{PriceRow, PriceTable};
+    use onelane_core::model::{PriceRow, PriceTable, Unpriced};
 
     use super::*;
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::queue::QueueMsg;
-use onelane_core::life::Transition;
+use onelane_actors::protocol::QueueMsg;
 use onelane_core::model::{
     AlertBook, AlertSettings, BudgetStatus, CallRecord, Currency, Event, Nanos, Timestamp,
-    WHOLE_SHARE, limits,
+    Transition, WHOLE_SHARE, limits,
 };
 use onelane_core::notify::alert::{AlertChange, Alerts, Inputs, changes};
 

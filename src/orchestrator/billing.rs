@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use onelane_actors::ports::CallFilter;
-use onelane_actors::queue::QueueMsg;
-use onelane_core::life::{Refusal, Transition};
-use onelane_core::model::{AttemptNo, Billing, JobId, Usage};
+use onelane_actors::protocol::QueueMsg;
+use onelane_core::model::{AttemptNo, Billing, JobId, Refusal, Transition, Usage};
 
 use super::{Asked, Orchestrator};
 use crate::error::Error;

@@ -8,9 +8,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use onelane_actors::ports::{JobFilter, Store, StoreError};
-use onelane_actors::queue::QueueMsg;
-use onelane_core::life::Refusal;
-use onelane_core::model::{Job, JobId, JobStatus, Seq, limits};
+use onelane_actors::protocol::QueueMsg;
+use onelane_core::model::{Job, JobId, JobStatus, Refusal, Seq, limits};
 use ractor::RpcReplyPort;
 use tokio::sync::oneshot;
 

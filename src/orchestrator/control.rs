@@ -1,9 +1,7 @@
 //! An operator's words to a running lane: pause, drain, resume, holds, the breaker.
 
-use onelane_actors::breaker::BreakerMsg;
-use onelane_actors::queue::QueueMsg;
-use onelane_core::life::Refusal;
-use onelane_core::model::{BreakerSnapshot, BudgetStatus, HoldScope, Timestamp};
+use onelane_actors::protocol::{BreakerMsg, QueueMsg};
+use onelane_core::model::{BreakerSnapshot, BudgetStatus, HoldScope, Refusal, Timestamp};
 
 use super::Orchestrator;
 use crate::error::Error;

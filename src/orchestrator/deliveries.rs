@@ -1,9 +1,10 @@
 //! What was told to webhooks and to whom: looked at, sent again, tried.
 
 use onelane_actors::ports::{DeliveryFilter, DeliveryPage};
-use onelane_core::life::{Applied, Refusal, Transition};
-use onelane_core::model::{Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, limits};
-use onelane_core::notify::delivery::DeliveryChange;
+use onelane_core::model::{
+    Applied, Delivery, DeliveryChange, DeliveryId, DeliveryStatus, HookEndpoint, Notice, Refusal,
+    Transition, limits,
+};
 
 use super::Orchestrator;
 use crate::config::site;

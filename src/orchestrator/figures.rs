@@ -1,7 +1,7 @@
 //! What the lane tells of itself: its state, its counts, its call log, its sums.
 
 use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 use onelane_core::model::{
     CallOutcome, CallRecord, Cost, Currency, FailureClass, Nanos, UsageRow, limits,
 };

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use onelane_actors::ports::{CallFilter, JobFilter, JobPage, JobRecord, Store, StoreError};
-use onelane_actors::queue::{QueueMsg, SubmitError};
-use onelane_core::life::Refusal;
-use onelane_core::model::{CallRecord, JobId, JobStatus, limits};
+use onelane_actors::protocol::{QueueMsg, SubmitError};
+use onelane_core::model::{CallRecord, JobId, JobStatus, Refusal, limits};
 
 use super::{Asked, DeadLetters, JobDetail, Orchestrator};
 use crate::error::Error;

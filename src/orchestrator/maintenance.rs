@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::ports::Clock;
-use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
-use onelane_actors::supervisor::Runtime;
-use onelane_core::life::{Applied, Transition};
-use onelane_core::model::{Settings, limits};
-use onelane_core::retention::{Prune, Pruned, Unreadable};
+use onelane_actors::protocol::{CommitReply, CommitRequest, StoreMsg};
+use onelane_actors::runtime::Runtime;
+use onelane_core::model::{Applied, Prune, Pruned, Settings, Transition, Unreadable, limits};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 

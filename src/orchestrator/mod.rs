@@ -23,10 +23,9 @@ use std::time::Duration;
 
 use onelane_actors::cost::Totals;
 use onelane_actors::ports::{Clock, Glm, Ids, Store, StoreError};
-use onelane_actors::queue::QueueMsg;
-use onelane_actors::supervisor::{
-    Refs, RestartBudget, Runtime, Supervisor, SupervisorArgs, SupervisorMsg,
-};
+use onelane_actors::protocol::{QueueMsg, SupervisorMsg};
+use onelane_actors::runtime::{Refs, Runtime};
+use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::{Faults, Ports};
 use onelane_core::model::{AlertBook, BreakerSnapshot, SchedulerState, Settings, limits};
 use ractor::{Actor, ActorRef, RpcReplyPort};
@@ -40,8 +39,8 @@ pub use bulk::Selection;
 pub use deliveries::EndpointDetail;
 pub use events::{Events, Feed};
 use notify::Notifier;
-pub use onelane_actors::queue::Submitted;
-pub use onelane_actors::supervisor::StopReason;
+pub use onelane_actors::protocol::Submitted;
+pub use onelane_actors::runtime::StopReason;
 pub use onelane_core::model::Submission;
 pub use start::StartError;
 pub use types::{DeadLetters, JobDetail, LaneDetail, LaneStatus, Metrics, ModelDetail, Shutdown};
@@ -108,7 +107,7 @@ impl std::fmt::Debug for Orchestrator {
     }
 }
 
-/// How long the facade waits for the runtime to change before it looks again.
+/// How long the facade waits for the supervisor before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How often a question was asked until it was answered.

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use onelane_actors::ports::{DeliveriesOver, OverQuery, Store, StoreError};
-use onelane_core::life::Transition;
-use onelane_core::model::{AlertBook, DeliveryCounts, HookEndpoint, JobId, Timestamp, limits};
-use onelane_core::notify::delivery::{DeliveryChange, DueDeliveries, DueQuery};
+use onelane_core::model::{
+    AlertBook, DeliveryChange, DeliveryCounts, HookEndpoint, JobId, Timestamp, Transition, limits,
+};
+use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;

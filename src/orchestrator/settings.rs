@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use onelane_actors::queue::QueueMsg;
-use onelane_core::life::Transition;
-use onelane_core::model::{Event, Settings};
+use onelane_actors::protocol::QueueMsg;
+use onelane_core::model::{Event, Settings, Transition};
 use serde_json::Value;
 
 use super::Orchestrator;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onelane_actors::Faults;
 use onelane_actors::ports::{Clock as _, Store as _, StoreError};
 use onelane_actors::supervisor::RestartBudget;
-use onelane_core::life::Transition;
+use onelane_core::model::Transition;
 
 use super::{Orchestrator, Parts};
 use crate::config::{Config, ConfigError, Loaded};

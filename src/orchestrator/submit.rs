@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use onelane_actors::ports::{Decisions, JobRecord};
-use onelane_actors::queue::{
-    Asking, CLOSED_QUEUE_JOBS, QueueMsg, SubmitError, Submitted, submitted,
+use onelane_actors::protocol::{
+    Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
-use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
-use onelane_core::life::{Applied, NewJob, Refusal, Transition};
-use onelane_core::model::{BudgetRefusal, JobStatus, limits};
+use onelane_core::model::{BudgetRefusal, JobStatus, NewJob, NotAdmitted, Transition, limits};
+use onelane_core::scheduler::admission::Intake;
 
 use super::{Asked, Orchestrator, Submission};
 use crate::error::Error;
@@ -20,19 +19,13 @@ impl Orchestrator {
     /// Refused are: a wrong field (`Invalid`), a key used for another request (`IdempotencyConflict`), a
     /// job to run after that is not there (`NoSuchDependency`) or has ended without success
     /// (`DependencyEnded`), a full queue (`QueueFull`), a closed intake (`Draining`), and what a budget does
-    /// not let in (`OverBudget`). Who asks again with
-    /// the same key for a job that is there is answered even then.
+    /// not let in (`OverBudget`). Asking again with the same key for a job that is there is answered even then.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
-        let mut new = [self.new_job(submission)?];
-        let refusal = self.ask_budgets(&mut new).await?.pop().flatten();
-        let [new] = new;
-        if new.job.idempotency_key.is_none()
-            && let Some(refusal) = refusal
-        {
-            return Err(Error::OverBudget(Box::new(refusal)));
-        }
+        let new = self.new_job(submission)?;
+        let over = self.ask_budgets(std::slice::from_ref(&new)).await?.pop();
+        let new = self.admit(new, over.flatten())?;
         let mut decisions = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
-        self.taken(decisions.pop(), refusal)
+        Ok(submitted(decisions.pop())?)
     }
 
     /// Puts many jobs on disk in few transactions. A job that is refused does not hinder the
@@ -61,22 +54,25 @@ impl Orchestrator {
                 Err(error) => answers.push(Err(error)),
             }
         }
-        let mut refusals = self.ask_budgets(&mut new).await?.into_iter();
-        let mut places = places.into_iter();
-        let mut transitions: Vec<_> = new
-            .into_iter()
-            .map(|new| Transition::Insert(Box::new(new)))
-            .collect();
-        while !transitions.is_empty() {
-            let rest = transitions.split_off(limits::BATCH_TRANSITIONS_MAX.min(transitions.len()));
-            let decisions = self
-                .commit(std::mem::replace(&mut transitions, rest))
-                .await?;
-            for (decision, place) in decisions.into_iter().zip(places.by_ref()) {
-                let refusal = refusals.next().flatten();
-                if let Some(answer) = answers.get_mut(place) {
-                    *answer = self.taken(Some(decision), refusal);
-                }
+        let mut inserts = Vec::with_capacity(new.len());
+        let over = self.ask_budgets(&new).await?;
+        for ((new, over), place) in new.into_iter().zip(over).zip(places) {
+            match self.admit(new, over) {
+                Ok(new) => inserts.push((place, Transition::Insert(Box::new(new)))),
+                Err(why) => put(&mut answers, place, Err(why.into())),
+            }
+        }
+        while !inserts.is_empty() {
+            let rest = inserts.split_off(limits::BATCH_TRANSITIONS_MAX.min(inserts.len()));
+            let some = std::mem::replace(&mut inserts, rest);
+            let (places, transitions): (Vec<_>, Vec<_>) = some.into_iter().unzip();
+            let decisions = self.commit(transitions).await?;
+            for (decision, place) in decisions.into_iter().zip(places) {
+                put(
+                    &mut answers,
+                    place,
+                    submitted(Some(decision)).map_err(Error::from),
+                );
             }
         }
         Ok(answers)
@@ -99,23 +95,25 @@ impl Orchestrator {
     }
 
     fn new_job(&self, submission: Submission) -> Result<NewJob, Error> {
-        if self.inner.closed.load(Ordering::Acquire) {
-            return Err(Error::Stopped("it is shutting down".to_owned()));
-        }
         let now = self.inner.ports.clock.now();
         let id = self.inner.ports.ids.job_id(now);
         let settings = Arc::clone(&self.inner.settings.borrow());
-        let mut new = submission.into_job(&settings, id, now)?;
-        if self.inner.state.borrow().draining.is_some() {
-            new.max_queue_jobs = CLOSED_QUEUE_JOBS;
-        }
-        Ok(new)
+        Ok(submission.into_job(&settings, id, now)?)
     }
 
-    /// Why the budgets do not let these in, each. Such a job is still looked for in the store by its
-    /// idempotency key: who asks again for one that is there gets it.
-    async fn ask_budgets(&self, new: &mut [NewJob]) -> Result<Vec<Option<BudgetRefusal>>, Error> {
-        if new.is_empty() || self.inner.settings.borrow().budgets.is_empty() {
+    fn admit(&self, new: NewJob, over: Option<BudgetRefusal>) -> Result<NewJob, NotAdmitted> {
+        let (settings, state) = (self.inner.settings.borrow(), self.inner.state.borrow());
+        let closed = self.inner.closed.load(Ordering::Acquire);
+        Intake::new(&settings, &state)
+            .stopping(closed)
+            .admit(new, over)
+    }
+
+    /// Why the budgets do not let these in, each. The queue is asked only where it has a say.
+    async fn ask_budgets(&self, new: &[NewJob]) -> Result<Vec<Option<BudgetRefusal>>, Error> {
+        let has_say = !self.inner.settings.borrow().budgets.is_empty()
+            && !self.inner.closed.load(Ordering::Acquire);
+        if new.is_empty() || !has_say {
             return Ok(vec![None; new.len()]);
         }
         let asking = |new: &NewJob| Asking {
@@ -131,29 +129,7 @@ impl Orchestrator {
             })
             .await?;
         refusals.resize(new.len(), None);
-        for (new, refusal) in new.iter_mut().zip(&refusals) {
-            if refusal.is_some() {
-                new.max_queue_jobs = CLOSED_QUEUE_JOBS;
-            }
-        }
         Ok(refusals)
-    }
-
-    /// What the store said of an insert; `refusal`: why it was asked only whether the job is there.
-    fn taken(
-        &self,
-        decision: Option<Result<Applied, Refusal>>,
-        refusal: Option<BudgetRefusal>,
-    ) -> Result<Submitted, Error> {
-        submitted(decision).map_err(|error| match (error, refusal) {
-            (SubmitError::IntakeClosed, Some(refusal)) => Error::OverBudget(Box::new(refusal)),
-            (SubmitError::IntakeClosed, None) => {
-                let closed = self.inner.state.borrow().draining.clone();
-                let reason = closed.and_then(|closed| closed.reason);
-                Error::Draining { reason }
-            }
-            (other, _) => other.into(),
-        })
     }
 
     /// Commits through the store actor. Asked again when the actor was restarted before it
@@ -176,5 +152,11 @@ impl Orchestrator {
             })
             .await?;
         Ok((decisions?, asked))
+    }
+}
+
+fn put<T>(answers: &mut [T], place: usize, answer: T) {
+    if let Some(there) = answers.get_mut(place) {
+        *there = answer;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane_core::retention::FinishedKind;
+use onelane_core::model::FinishedKind;
 use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition, Value,
@@ -11,7 +11,7 @@ use redb::{
 use serde::de::DeserializeOwned;
 
 use super::error::{Fault, Result};
-use super::past;
+use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
     AlertBook, BreakerSnapshot, Day, Delivery, DeliveryCounts, DeliveryStatus, HookEndpoint, Job,
@@ -214,7 +214,7 @@ impl Check<'_> {
             });
             return Ok(None);
         };
-        let bonds = retention::bonds(
+        let bonds = finished::bonds(
             &self.open(schema::BILLING_OPEN)?,
             &self.open(schema::CALLS_BY_JOB)?,
             &self.open(schema::DELIVERIES_OPEN)?,

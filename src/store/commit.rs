@@ -8,9 +8,10 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use onelane_core::life::effects::{Rows, apply_batch};
-use onelane_core::life::{Applied, Transition};
-use onelane_core::retention::{self as pruning, FinishedKind};
+use onelane_core::life::effects::apply_batch;
+use onelane_core::model::{Applied, FinishedKind, Transition};
+use onelane_core::retention::{self as pruning};
+use onelane_core::rows::Rows;
 use redb::{
     Database, Durability, Key, ReadableDatabase as _, ReadableTable, Table, TableDefinition, Value,
     WriteTransaction,
@@ -20,7 +21,7 @@ use serde_json::value::RawValue;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
-use super::past;
+use super::finished;
 use super::schema::{
     self, Counters, Keyed, LineRow, decode, decode_call, encode, meta, no_call, no_request,
 };
@@ -40,7 +41,7 @@ pub(super) fn commit(
     if let [Transition::Prune(step)] = batch {
         // Nearly always nothing is to go: no reason to write.
         let snapshot = database.begin_read()?;
-        let looked = pruning::look(&mut retention::Snapshot(&snapshot), step)?.pruned;
+        let looked = pruning::look(&mut finished::Snapshot(&snapshot), step)?.pruned;
         if looked.is_nothing() {
             return Ok(vec![Ok(Applied::Pruned(looked))]);
         }
@@ -236,7 +237,7 @@ impl<'t> Transaction<'t> {
             self.unbound.remove(&job.id);
         }
         for id in std::mem::take(&mut self.unbound) {
-            let Some(job) = retention::finished_job(self.jobs.open()?, id)? else {
+            let Some(job) = finished::finished_job(self.jobs.open()?, id)? else {
                 continue;
             };
             if let Some(key) = schema::finished_key_of(&job) {
@@ -444,7 +445,7 @@ impl Rows for Transaction<'_> {
         let key = schema::idempotency_key(user_id, key);
         let table = self.idempotency.open()?;
         let holder = match table.get(&key)? {
-            Some(row) => retention::readable(Keyed::decode(row.value()))?,
+            Some(row) => finished::readable(Keyed::decode(row.value()))?,
             None => return Ok(()),
         };
         if holder.is_none_or(|(holder, _)| holder == job) {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use onelane_core::retention::{self, Prune};
+use onelane_core::model::Prune;
+use onelane_core::retention;
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _};
 use serde::Deserialize;
 
 use super::error::Result;
+use super::finished::{self, Snapshot, readable};
 use super::read;
-use super::retention::{self, Snapshot, readable};
 use super::schema::{self, decode};
 use crate::model::{JobId, JobStatus, Seq, Timestamp};
 use crate::ports::StatusCounts;
@@ -93,7 +94,7 @@ fn ages_of_jobs(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timesta
     }
     let accepted = |end: Option<&(Seq, JobId)>| -> Result<Option<Timestamp>> {
         let Some((_, id)) = end else { return Ok(None) };
-        let job = retention::finished_job(&jobs, *id)?;
+        let job = finished::finished_job(&jobs, *id)?;
         Ok(job.map(|job| job.created_at))
     };
     let first = accepted(ends.iter().min())?;
@@ -124,7 +125,7 @@ fn prunable(snapshot: &ReadTransaction, prune: &Prune) -> Result<Prunable> {
     let mut step = *prune;
     let (mut jobs, mut bodies, mut calls) = (BTreeSet::new(), BTreeSet::new(), 0);
     loop {
-        let looked = prune::look(&mut Snapshot(snapshot), &step)?;
+        let looked = retention::look(&mut Snapshot(snapshot), &step)?;
         calls += looked.calls;
         jobs.extend(looked.jobs.iter().map(|(_, id)| *id));
         bodies.extend(looked.bodies.iter().copied());

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use onelane_core::model::FinishedKind;
 use onelane_core::money::estimate;
-use onelane_core::retention::FinishedKind;
 use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Deserialize;
 
 use super::StoreOptions;
 use super::error::{Fault, Result};
-use super::past;
+use super::finished;
 use super::schema::{
     self, Counters, LineRow, META, decode, decode_call, encode, meta, no_job, no_request,
 };
@@ -63,7 +63,7 @@ fn line_up_deliveries(transaction: &WriteTransaction) -> Result<()> {
     let mut counts = DeliveryCounts::default();
     for item in rows.iter()? {
         let row = decode::<Delivery>("deliveries", item?.1.value());
-        let Some(delivery) = retention::readable(row)? else {
+        let Some(delivery) = finished::readable(row)? else {
             continue;
         };
         counts.moved(None, Some(delivery.status));
@@ -90,7 +90,7 @@ fn sort_finished(transaction: &WriteTransaction) -> Result<()> {
     let mut told = transaction.open_table(schema::DELIVERIES_OPEN)?;
     for item in transaction.open_table(schema::DELIVERIES)?.iter()? {
         let row = decode::<Delivery>("deliveries", item?.1.value());
-        let Some(delivery) = retention::readable(row)? else {
+        let Some(delivery) = finished::readable(row)? else {
             continue;
         };
         if let Some(job) = delivery.notice.job_id()
@@ -107,14 +107,14 @@ fn sort_finished(transaction: &WriteTransaction) -> Result<()> {
     for item in transaction.open_table(schema::JOBS)?.iter()? {
         let (id, row) = item?;
         // One that can't be read was no reason not to start, and is none now.
-        let Some(job) = retention::readable(decode::<Job>("jobs", row.value()))? else {
+        let Some(job) = finished::readable(decode::<Job>("jobs", row.value()))? else {
             continue;
         };
         let Some(key) = schema::finished_key_of(&job) else {
             continue;
         };
         finished.remove(&key)?;
-        match FinishedKind::of(&job, retention::bonds(&billing, &by_job, &told, job.id)?) {
+        match FinishedKind::of(&job, finished::bonds(&billing, &by_job, &told, job.id)?) {
             Some(FinishedKind::Done) => finished.insert(&key, id.value())?,
             Some(FinishedKind::Failed) => dead_letters.insert(&key, id.value())?,
             Some(FinishedKind::InDoubt) => in_doubt.insert(&key, id.value())?,

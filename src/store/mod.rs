@@ -6,12 +6,12 @@ mod check;
 mod commit;
 mod error;
 mod figures;
+mod finished;
 mod look;
 mod migrate;
 mod notices;
 mod open;
 mod read;
-mod retention;
 mod salvage;
 mod schema;
 
@@ -25,9 +25,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use onelane_core::life::Transition;
+use onelane_core::model::{Prune, Transition};
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
-use onelane_core::retention::Prune;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend};
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use onelane_core::retention::{Bodies, Finished, FinishedKind};
+use onelane_core::model::{Bodies, Finished, FinishedKind};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

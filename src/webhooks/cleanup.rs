@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::ports::{Clock, OverQuery};
-use onelane_core::model::{DeliveryId, limits};
-use onelane_core::notify::delivery::{DeliveryChange, TryOutcome};
+use onelane_core::model::{DeliveryChange, DeliveryId, TryOutcome, limits};
 use tokio_util::sync::CancellationToken;
 
-use super::{Books, WebhookSettings, way};
+use super::{Books, WebhookSettings, destination};
 use crate::error::Error;
 
 /// From one look at all deliveries to the next.

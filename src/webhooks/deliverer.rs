@@ -9,9 +9,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use onelane_actors::ports::{Clock, DeliveriesOver, Ids, OverQuery};
 use onelane_core::model::{
-    Delivery, DeliveryCounts, DeliveryId, HookEndpoint, JobId, Target, Timestamp,
+    Delivery, DeliveryChange, DeliveryCounts, DeliveryId, HookEndpoint, JobId, Target, Timestamp,
+    TryOutcome,
 };
-use onelane_core::notify::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
+use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;

@@ -17,8 +17,8 @@ mod sign;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onelane_core::model::{CallbackRules, HookEndpoint, Timestamp};
-use onelane_core::notify::delivery::{DeliveryChange, RetryPolicy, configured};
+use onelane_core::model::{CallbackRules, DeliveryChange, HookEndpoint, Timestamp};
+use onelane_core::notify::delivery::{RetryPolicy, configured};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use body::{AlertView, Bodies};

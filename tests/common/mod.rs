@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub use disk::Tmpfs;
 pub use http::Http;
-pub use process::{Running, run};
+pub use process::{Ended, Running, run};
 
 /// How long anything may take on the slowest machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(90);

@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use onelane::ports::Store as _;
 use onelane::store::{RedbStore, StoreOptions};
 use onelane_actors::testing::sample;
-use onelane_core::life::Transition;
+use onelane_core::model::Transition;
 use serde_json::Value;
 use tempfile::TempDir;
 

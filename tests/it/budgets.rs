@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use onelane::config::BudgetSection;
 use onelane::error::Error;
-use onelane::model::{BudgetRefusal, JobStatus, Limit, OverBudget};
-use onelane::queue::{QueueMsg, SubmitError};
+use onelane::model::{BudgetRefusal, JobStatus, Limit, NotAdmitted, OverBudget};
+use onelane::protocol::{QueueMsg, SubmitError};
 use onelane::simulator::{Fault, Rule, SimulatorConfig};
 use serde_json::json;
 
@@ -217,7 +217,10 @@ async fn a_job_that_would_never_fit_is_refused_at_every_door() {
     let message = |reply| QueueMsg::Submit { submission, reply };
     let answer = queue.call(message, None).await.unwrap().unwrap();
     assert!(
-        matches!(answer, Err(SubmitError::OverBudget(_))),
+        matches!(
+            answer,
+            Err(SubmitError::NotAdmitted(NotAdmitted::OverBudget(_)))
+        ),
         "{answer:?}"
     );
     let jobs = json!({"prompt": "too large"}).to_string();

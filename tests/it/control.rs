@@ -9,7 +9,7 @@ use onelane::model::{BreakerState, CallOutcome, Event, JobStatus, Secret};
 use onelane::orchestrator::{Orchestrator, StopReason};
 use onelane::ports::StoreError;
 use onelane::simulator::{Fault, SimulatorConfig, Span, Step};
-use onelane_actors::queue::QueueMsg;
+use onelane_actors::protocol::QueueMsg;
 use serde_json::json;
 
 use crate::support::api::Api;

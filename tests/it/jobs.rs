@@ -5,7 +5,7 @@ use onelane::error::Error;
 use onelane::model::{CallOutcome, Event, JobStatus, Request, Submission};
 use onelane::ports::{CallFilter, JobFilter};
 use onelane::simulator::{Fault, Rule};
-use onelane_actors::queue::{QueueMsg, SubmitError};
+use onelane_actors::protocol::{QueueMsg, SubmitError};
 use ractor::rpc::CallResult;
 use serde_json::{Value, json};
 

@@ -26,6 +26,7 @@ mod concurrency;
 mod control;
 mod deadlines;
 mod failures;
+mod golden;
 mod jobs;
 mod many;
 mod money;

@@ -11,7 +11,7 @@ use onelane::ports::{JobFilter, MoreFilter, Store};
 use onelane::simulator::{Fault, Rule};
 use onelane_actors::Faults;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
-use onelane_core::life::Transition;
+use onelane_core::model::Transition;
 use serde_json::json;
 
 use crate::support::api::Api;

@@ -9,9 +9,9 @@ use onelane::model::{
     Cost, Currency, PriceUsed, Request, Submission, SubmissionError, Unpriced, Usage,
 };
 use onelane::ports::{CallFilter, GlmAnswer, GlmOutcome};
-use onelane::queue::{QueueMsg, SubmitError};
+use onelane::protocol::{QueueMsg, SubmitError};
 use onelane_actors::testing::ScriptedGlm;
-use onelane_core::money::price::{PriceRow, PriceTable};
+use onelane_core::model::{PriceRow, PriceTable};
 use serde_json::value::RawValue;
 
 use crate::support::http::all_usage;

@@ -9,7 +9,7 @@ use onelane::model::{CallOutcome, Event, JobStatus};
 use onelane::ports::{Glm, GlmCall, GlmFuture};
 use onelane::simulator::{SimulatorConfig, Span};
 use onelane_actors::Faults;
-use onelane_actors::supervisor::StopReason;
+use onelane_actors::runtime::StopReason;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::http::{

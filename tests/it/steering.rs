@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use onelane::error::Error;
 use onelane::model::{
-    AttemptNo, Billing, BreakerState, CallOutcome, Cost, Currency, HoldScope, JobStatus, Timestamp,
-    Usage,
+    AttemptNo, Billing, BreakerState, CallOutcome, Cost, Currency, HoldScope, JobStatus,
+    NotAdmitted, Timestamp, Usage,
 };
 use onelane::ports::{CallFilter, Store};
-use onelane::queue::{QueueMsg, SubmitError};
+use onelane::protocol::{QueueMsg, SubmitError};
 use onelane::simulator::{Fault, Rule};
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
-use onelane_core::life::{Next, Transition};
-use onelane_core::money::price::{PriceRow, PriceTable};
+use onelane_core::model::{Next, PriceRow, PriceTable, Transition};
 use serde_json::json;
 
 use crate::support::api::Api;
@@ -53,7 +52,7 @@ async fn a_closed_intake_takes_nothing_and_works_off_what_waits_even_over_a_rest
         .unwrap();
     assert!(matches!(
         answer.await.unwrap(),
-        Err(SubmitError::IntakeClosed)
+        Err(SubmitError::NotAdmitted(NotAdmitted::Closed(_)))
     ));
 
     let status = lane.lane().await.unwrap();

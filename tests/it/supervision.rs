@@ -10,7 +10,7 @@ use onelane::model::{FailureClass, JobStatus, Submission};
 use onelane::orchestrator::{Feed, Orchestrator};
 use onelane_actors::Faults;
 use onelane_actors::ports::StoreError;
-use onelane_actors::supervisor::StopReason;
+use onelane_actors::runtime::StopReason;
 use onelane_actors::testing::{CommitFate, MemoryStore, ScriptedGlm, answer, failed};
 use onelane_core::model::Event;
 use onelane_core::model::limits::EVENTS_BUFFERED_MAX;

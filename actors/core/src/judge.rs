@@ -3,12 +3,12 @@
 
 pub mod breaker;
 pub mod conclude;
-pub mod retry;
 
 use crate::model::{
     AttemptNo, BreakerRule, Failure, FailureClass, Hold, HoldKind, Job, JobRule, LaneCondition,
     LaneRule, ModelCondition, OnInterrupted, Settings, Timestamp, code,
 };
+use crate::retry;
 
 /// What happens to the job.
 #[derive(Debug, Clone, PartialEq, Eq)]

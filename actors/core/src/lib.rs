@@ -11,6 +11,8 @@
 //! | [`judge`] | what an outcome means for job, lane and breaker |
 //! | [`money`] | prices, estimates, worst cases, budgets |
 //! | [`retention`] | which finished rows go |
+//! | [`rows`] | the rows of a store, as the decisions see them |
+//! | [`retry`] | delays that grow, with jitter |
 //! | [`notify`] | when something is bad enough to tell, and the life of a delivery |
 
 pub mod judge;
@@ -20,6 +22,8 @@ pub mod money;
 pub mod notify;
 pub mod queue;
 pub mod retention;
+pub mod retry;
+pub mod rows;
 pub mod scheduler;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -2,5 +2,4 @@
 
 pub mod budget;
 pub mod estimate;
-pub mod price;
 pub mod worst;

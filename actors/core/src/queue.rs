@@ -47,7 +47,7 @@ pub struct Queue {
     deadlines: BTreeSet<(Timestamp, Seq)>,
     dormant: usize,
     users: Users,
-    /// BudgetScope turn it is, in each class of each lane that takes turns.
+    /// Whose turn it is, in each class of each lane that takes turns.
     turns: BTreeMap<(u32, Class), Turns>,
     /// How many of them there may be before those without jobs are dropped.
     turns_max: usize,

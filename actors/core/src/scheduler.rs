@@ -18,37 +18,40 @@
 //!    then it is known that no call is open.
 
 pub mod adaptive;
+pub mod admission;
 pub mod hold;
 pub mod pace;
 pub mod slot;
 
 mod afford;
 mod dispatch;
-mod orphans;
+mod gate;
+mod orders;
+mod outgoing;
 mod parked;
+mod recovery;
 mod routes;
 mod settle;
+mod tracks;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::judge::conclude::Concluded;
-use crate::life::{Applied, Dispatch, Refusal, Transition};
-use crate::model::Recovered;
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, BudgetKey, CallRecord,
-    DEFAULT_LANE, HoldScope, Job, JobEntry, JobId, Pause, SchedulerState, Settings, SlotId,
-    Timestamp, limits,
+    Applied, AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Dispatch, Job, JobEntry, JobId,
+    Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition,
 };
-use crate::money::budget::Budgets;
-use crate::queue::{Place, Queue};
-use crate::scheduler::pace::Pace;
-use crate::scheduler::slot::{Slot, Stage, attempt_of};
+use crate::queue::Queue;
+use crate::scheduler::slot::{Slot, Staged, attempt_of};
 
-use orphans::Orphan;
-use parked::Parked;
+use admission::Intake;
+use gate::Gate;
+use outgoing::Outgoing;
+use recovery::Recovery;
 use routes::Routes;
+use tracks::Track;
 pub use view::{LaneSnapshot, SchedulerSnapshot};
 
 /// Something to be done, in this order.
@@ -109,15 +112,6 @@ pub enum CancelPath {
     Settlement,
 }
 
-/// What a lane has beside its rules and what it must remember ([`crate::model::LaneCondition`]).
-#[derive(Debug)]
-struct Track {
-    stage: Stage,
-    pace: Pace,
-    /// Its pace lets nothing start before this moment.
-    not_before: Option<Timestamp>,
-}
-
 /// The lanes.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -126,16 +120,10 @@ pub struct Scheduler {
     slots: BTreeMap<SlotId, Slot>,
     tracks: BTreeMap<String, Track>,
     routes: Routes,
-    orphans: BTreeMap<JobId, Orphan>,
-    budgets: Budgets,
-    /// Whether [`Scheduler::start`] was said.
-    started: bool,
-    /// Jobs that wait for room in a budget.
-    parked: Parked,
-    /// Accounts of which somebody from the parked was put in line lately, and may not have had his turn.
-    called: BTreeSet<BudgetKey>,
-    /// Accounts of everybody's for whose room the most urgent job waits in this step.
-    shut: Vec<(BudgetKey, Place)>,
+    /// Open attempts that the start found.
+    recovery: Recovery,
+    /// What may still be spent.
+    gate: Gate,
     /// There is more to do than one step does.
     soon: Option<Timestamp>,
     /// Jobs that are being given up on disk, with how often that was asked.
@@ -146,10 +134,7 @@ pub struct Scheduler {
     stopping: bool,
     breaker: BreakerSnapshot,
     unsettled: usize,
-    open_tickets: usize,
-    next_ticket: u64,
-    runs: Vec<Effect>,
-    transitions: Vec<Transition>,
+    out: Outgoing,
 }
 
 impl Scheduler {
@@ -169,12 +154,8 @@ impl Scheduler {
             slots: slots.into_iter().map(|s| (s, Slot::Unknown)).collect(),
             tracks: BTreeMap::new(),
             routes: Routes::default(),
-            orphans: BTreeMap::new(),
-            budgets: Budgets::default(),
-            started: false,
-            parked: Parked::default(),
-            called: BTreeSet::new(),
-            shut: Vec::new(),
+            recovery: Recovery::default(),
+            gate: Gate::default(),
             soon: None,
             cancelling: BTreeMap::new(),
             state: recovered.lane,
@@ -183,16 +164,13 @@ impl Scheduler {
             stopping: false,
             breaker: recovered.breaker.unwrap_or_default(),
             unsettled: 0,
-            open_tickets: 0,
-            next_ticket: 1,
-            runs: Vec::new(),
-            transitions: Vec::new(),
+            out: Outgoing::new(),
         };
         lane.take_in(recovered.open, now);
         // On disk before any outcome of this generation is: the started attempts that show the
         // doubt now may be settled before the staged ones are.
         if lane.note_doubt() {
-            lane.transitions.push(Transition::Lane(lane.state.clone()));
+            lane.out.store(Transition::Lane(lane.state.clone()));
         }
         lane.operator_may_have_acted();
         if hold::release_disowned(&mut lane.state, &lane.settings) {
@@ -202,100 +180,11 @@ impl Scheduler {
         lane
     }
 
-    /// What the lanes' pace goes on from after a restart: the calls of the last minutes. Those that are
-    /// still open are added from what the store told.
-    pub fn restore_pace(&mut self, calls: &[CallRecord], now: Timestamp) {
-        let ended = calls.iter().map(|call| {
-            let tokens = call.usage.total_tokens;
-            (call.started_at, call.job_id, call.model.as_str(), tokens)
-        });
-        let open = self.orphans.values().filter_map(|orphan| {
-            let (job, tokens) = (&orphan.job, u64::from(orphan.job.estimated_tokens));
-            let open = job.open?;
-            // A staged one may have been sent at any moment since it was staged, even just now.
-            let at = match open.phase {
-                AttemptPhase::Started => open.at,
-                AttemptPhase::Staged => now,
-            };
-            Some((at, job.id, job.sent_to(), tokens))
-        });
-        let starts: Vec<_> = ended.chain(open).collect();
-        for (name, track) in &mut self.tracks {
-            let of_lane = starts
-                .iter()
-                .filter(|(_, _, model, _)| self.settings.lane_of(model) == name)
-                .map(|(at, job, _, tokens)| (*at, *job, *tokens));
-            track.pace.restore(of_lane, now);
-        }
-    }
-
-    /// Gives every configured lane its track, with its rules; what a lane that is gone had staged goes
-    /// back in line.
-    fn fit_tracks(&mut self, now: Timestamp) {
-        let settings = Arc::clone(&self.settings);
-        for (name, rules) in settings.all_lanes() {
-            match self.tracks.get_mut(name) {
-                Some(track) => track.pace.configure(rules.pace),
-                None => {
-                    let track = Track {
-                        stage: Stage::new(limits::STAGED_AHEAD_MAX),
-                        pace: Pace::new(rules.pace),
-                        not_before: None,
-                    };
-                    self.tracks.insert(name.to_owned(), track);
-                }
-            }
-            let learnt = self.state.lanes.get(name).and_then(|lane| lane.learnt);
-            let fitted = rules.auto().map(|auto| match learnt {
-                Some(learnt) => adaptive::fitted(learnt, &auto, rules.max_concurrency),
-                None => adaptive::begin(&auto, rules.max_concurrency, now),
-            });
-            if learnt != fitted {
-                self.state.lanes.entry(name.to_owned()).or_default().learnt = fitted;
-            }
-        }
-        let gone: Vec<String> = self
-            .tracks
-            .keys()
-            .filter(|name| *name != DEFAULT_LANE && !settings.lanes.contains_key(*name))
-            .cloned()
-            .collect();
-        for name in gone {
-            let stage = self
-                .tracks
-                .remove(&name)
-                .map(|mut track| track.stage.take_where(|_| true));
-            for staged in stage.into_iter().flatten() {
-                self.unstage(staged, now);
-            }
-            self.state.lanes.remove(&name);
-        }
-        hold::tidy(&mut self.state);
-        self.routes.forget();
-    }
-
-    /// Another key or base URL than when a hold began: the operator acted, and what was held or learnt
-    /// is about another account.
-    fn operator_may_have_acted(&mut self) {
-        let digest = self.settings.glm.endpoint().digest();
-        let changed = self
-            .state
-            .endpoint_digest
-            .as_ref()
-            .is_some_and(|old| *old != digest);
-        self.endpoint_digest = digest;
-        if changed {
-            self.state.endpoint_digest = None;
-            hold::forget_account(&mut self.state);
-            self.state_changed();
-        }
-    }
-
     /// Puts the lanes' state among the changes to store.
     fn state_changed(&mut self) {
         hold::tidy(&mut self.state);
         self.routes.forget();
-        self.transitions.push(Transition::Lane(self.state.clone()));
+        self.out.store(Transition::Lane(self.state.clone()));
     }
 
     // ---- what is said to it ------------------------------------------------------------------
@@ -303,8 +192,8 @@ impl Scheduler {
     /// Begins: the first effects after [`Scheduler::recover`].
     #[must_use]
     pub fn start(&mut self, now: Timestamp) -> Vec<Effect> {
-        self.started = true;
-        self.resolve_orphans(now, None);
+        self.gate.start();
+        self.settle_proven(now, None);
         self.go_on(now)
     }
 
@@ -335,7 +224,7 @@ impl Scheduler {
         if self.slots.get(&slot).is_some_and(|slot| !slot.is_taken()) {
             self.slots.remove(&slot);
         }
-        self.resolve_orphans(now, None);
+        self.settle_proven(now, None);
         self.go_on(now)
     }
 
@@ -353,7 +242,7 @@ impl Scheduler {
         let given_up = self
             .awaited(slot, id, attempt)
             .map(|(_, cancelled)| cancelled);
-        given_up == Some(false) && (self.stopping || self.orphans.contains_key(&id))
+        given_up == Some(false) && (self.stopping || self.recovery.has(id))
     }
 
     /// A slot's caller was stopped while GLM holds its call as a task: the attempt stays open on disk,
@@ -361,8 +250,8 @@ impl Scheduler {
     #[must_use]
     pub fn left_open(&mut self, slot: SlotId, left: LeftOpen, now: Timestamp) -> Vec<Effect> {
         if self.stopping {
-            self.orphans.remove(&left.job_id);
-            self.transitions.push(Transition::Task {
+            self.recovery.forget(left.job_id);
+            self.out.store(Transition::Task {
                 job_id: left.job_id,
                 attempt: left.attempt,
                 task: AsyncTask {
@@ -390,9 +279,7 @@ impl Scheduler {
         {
             return Some((&dispatch.job, *cancelled));
         }
-        let orphan = self.orphans.get(&id)?;
-        let open = orphan.job.open?;
-        (open.no == attempt).then_some((&orphan.job, orphan.cancelled))
+        self.recovery.awaited(id, attempt)
     }
 
     /// A slot's caller is ready and brings an outcome that the lane waited for. `breaker` is the
@@ -406,7 +293,7 @@ impl Scheduler {
         now: Timestamp,
     ) -> Vec<Effect> {
         let id = concluded.settlement.job_id;
-        self.orphans.remove(&id);
+        self.recovery.forget(id);
         if let Some(snapshot) = &breaker {
             self.breaker = snapshot.clone();
         }
@@ -425,160 +312,11 @@ impl Scheduler {
         decisions: &[Decision],
         now: Timestamp,
     ) -> Vec<Effect> {
-        self.open_tickets = self.open_tickets.saturating_sub(1);
+        self.out.answered();
         for (transition, decision) in decisions {
             self.acknowledged(ticket, transition, decision, now);
         }
         self.go_on(now)
-    }
-
-    /// Somebody gives a job up.
-    #[must_use]
-    pub fn cancel(&mut self, id: JobId, now: Timestamp) -> (CancelPath, Vec<Effect>) {
-        if self.cancel_orphan(id) {
-            // A task that waits to be fetched ends at once; others when their call is seen to be closed.
-            self.resolve_orphans(now, None);
-            return (CancelPath::Settlement, self.go_on(now));
-        }
-        if self.cancel_in_slot(id) {
-            return (CancelPath::Settlement, self.go_on(now));
-        }
-        self.forget_shelved(id);
-        self.line.remove(id);
-        for track in self.tracks.values_mut() {
-            if track.stage.take(id).is_some() {
-                self.budgets.release(id);
-            }
-        }
-        *self.cancelling.entry(id).or_default() += 1;
-        self.transitions.push(Transition::Cancel {
-            job_id: id,
-            at: now,
-        });
-        (CancelPath::Commit, self.go_on(now))
-    }
-
-    fn cancel_in_slot(&mut self, id: JobId) -> bool {
-        let Some((slot_id, slot)) = self.slots.iter_mut().find(|(_, s)| s.job_id() == Some(id))
-        else {
-            return false;
-        };
-        match slot {
-            Slot::Starting { cancelled, .. } => *cancelled = true,
-            Slot::Busy {
-                dispatch,
-                cancelled,
-                ..
-            } => {
-                *cancelled = true;
-                self.runs.push(Effect::Abort {
-                    slot: *slot_id,
-                    job_id: id,
-                    attempt: attempt_of(dispatch),
-                });
-            }
-            Slot::Unknown | Slot::Idle => return false,
-        }
-        true
-    }
-
-    /// Somebody puts a failed, cancelled or set-aside job back in line.
-    #[must_use]
-    pub fn requeue(&mut self, id: JobId, now: Timestamp) -> Vec<Effect> {
-        self.transitions.push(Transition::Requeue { job_id: id });
-        self.go_on(now)
-    }
-
-    /// Somebody changes a pending job's priority.
-    #[must_use]
-    pub fn reprioritise(&mut self, id: JobId, priority: i32, now: Timestamp) -> Vec<Effect> {
-        self.transitions.push(Transition::Reprioritise {
-            job_id: id,
-            priority,
-        });
-        self.go_on(now)
-    }
-
-    /// An operator pauses every lane.
-    #[must_use]
-    pub fn pause(&mut self, reason: Option<String>, now: Timestamp) -> Vec<Effect> {
-        self.state.paused = Some(Pause { since: now, reason });
-        self.state_changed();
-        self.go_on(now)
-    }
-
-    /// An operator closes the intake: what waits is worked off.
-    #[must_use]
-    pub fn close_intake(&mut self, reason: Option<String>, now: Timestamp) -> Vec<Effect> {
-        self.state.draining = Some(Pause { since: now, reason });
-        self.state_changed();
-        self.go_on(now)
-    }
-
-    /// An operator resumes: pause and every hold end, the intake is open.
-    #[must_use]
-    pub fn resume(&mut self, now: Timestamp) -> Vec<Effect> {
-        hold::release_all(&mut self.state);
-        self.fit_tracks(now);
-        self.state_changed();
-        self.go_on(now)
-    }
-
-    /// An operator ends one hold. Tells whether there was one.
-    #[must_use]
-    pub fn release(&mut self, scope: &HoldScope, now: Timestamp) -> (bool, Vec<Effect>) {
-        let was = hold::release(&mut self.state, scope);
-        if was {
-            self.state_changed();
-        }
-        (was, self.go_on(now))
-    }
-
-    /// The settings changed. Another key or base URL ends what was held for the old account; another
-    /// meaning of a code ends what it held.
-    #[must_use]
-    pub fn configure(&mut self, settings: Arc<Settings>, now: Timestamp) -> Vec<Effect> {
-        let before = std::mem::replace(&mut self.settings, Arc::clone(&settings));
-        self.unstage_reordered(&before, now);
-        let codes: Vec<String> = self
-            .state
-            .holds()
-            .map(|(_, hold)| hold.code.clone())
-            .collect();
-        for code in codes {
-            if before.policy.get(&code) != settings.policy.get(&code)
-                && hold::release_code(&mut self.state, &code)
-            {
-                self.state_changed();
-            }
-        }
-        self.operator_may_have_acted();
-        // Tasks of another account can't be fetched.
-        self.resolve_orphans(now, None);
-        let known = self.state.clone();
-        self.fit_tracks(now);
-        if self.state != known {
-            self.state_changed();
-        }
-        self.line.configure(&settings);
-        // Prices, bounds and fallbacks decide what fits, too.
-        self.parked.look_at_all();
-        self.go_on(now)
-    }
-
-    /// A lane's jobs go by another order now: places under the old one say nothing beside the new, so
-    /// what was staged by them goes back in line.
-    fn unstage_reordered(&mut self, before: &Settings, now: Timestamp) {
-        let settings = Arc::clone(&self.settings);
-        let mut astray = Vec::new();
-        for (name, track) in &mut self.tracks {
-            if before.rules_of(name).order != settings.rules_of(name).order {
-                astray.extend(track.stage.take_where(|_| true));
-            }
-        }
-        for staged in astray {
-            self.unstage(staged, now);
-        }
     }
 
     /// The breaker changed its state between calls.
@@ -591,7 +329,7 @@ impl Scheduler {
     ) -> Vec<Effect> {
         self.breaker = snapshot.clone();
         if store {
-            self.transitions.push(Transition::Breaker(snapshot.clone()));
+            self.out.store(Transition::Breaker(snapshot.clone()));
         }
         self.go_on(now)
     }
@@ -602,51 +340,19 @@ impl Scheduler {
         self.go_on(now)
     }
 
-    /// Sends nothing more; staged attempts are taken back. [`Scheduler::is_drained`] tells the end.
-    #[must_use]
-    pub fn drain(&mut self, now: Timestamp) -> Vec<Effect> {
-        self.stopping = true;
-        let mut staged = Vec::new();
-        for track in self.tracks.values_mut() {
-            staged.extend(track.stage.take_where(|_| true));
-        }
-        for staged in staged {
-            self.unstage(staged, now);
-        }
-        self.go_on(now)
-    }
-
-    /// Closes every open call, as at the end of a shutdown's retry_policy.
-    #[must_use]
-    pub fn abort_all(&mut self) -> Vec<Effect> {
-        let busy = self.slots.iter().filter_map(|(slot, state)| match state {
-            Slot::Busy { dispatch, .. } => Some(Effect::Abort {
-                slot: *slot,
-                job_id: dispatch.job.id,
-                attempt: attempt_of(dispatch),
-            }),
-            _ => None,
-        });
-        let left = self
-            .orphans
-            .iter()
-            .filter_map(|(id, orphan)| orphan.abort(*id));
-        busy.chain(left).collect()
-    }
-
     // ---- what can be asked of it -------------------------------------------------------------
 
     /// Whether nothing is in flight and everything is stored.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.in_flight() == 0 && self.open_tickets == 0
+        self.in_flight() == 0 && self.out.is_stored()
     }
 
     /// Whether the job waits or runs: its end is still to come.
     #[must_use]
     pub fn knows(&self, id: JobId) -> bool {
         self.line.get(id).is_some()
-            || self.orphans.contains_key(&id)
+            || self.recovery.has(id)
             || self.slots.values().any(|slot| slot.job_id() == Some(id))
             || self.tracks.values().any(|track| track.stage.contains(id))
     }
@@ -656,11 +362,10 @@ impl Scheduler {
     pub fn next_change(&self) -> Option<Timestamp> {
         let tracks = self.tracks.values();
         let of_lanes = tracks.flat_map(|track| [track.stage.next_deadline(), track.not_before]);
-        let budgets = self.budgets.next_roll();
         [
             self.line.next_change(),
             hold::next_end(&self.state),
-            budgets,
+            self.gate.next_change(),
             self.soon,
         ]
         .into_iter()
@@ -673,6 +378,12 @@ impl Scheduler {
     #[must_use]
     pub const fn state(&self) -> &SchedulerState {
         &self.state
+    }
+
+    /// What decides on new jobs.
+    #[must_use]
+    pub fn intake(&self) -> Intake<'_> {
+        Intake::new(&self.settings, &self.state).stopping(self.stopping)
     }
 
     /// The breaker as the lanes see it.
@@ -692,16 +403,14 @@ impl Scheduler {
 
     fn in_flight(&self) -> usize {
         let taken = self.slots.values().filter(|slot| slot.is_taken()).count();
-        // A task that nobody fetches is open at GLM, but not here: the next start can fetch it, too.
-        let open = self.orphans.values().filter(|orphan| !orphan.waits());
-        taken + open.count()
+        taken + self.recovery.in_flight()
     }
 
     /// Whether a call to this model is open or about to be.
     fn is_called(&self, model: &str) -> bool {
         let mut slots = self.slots.values().filter_map(Slot::model);
-        let mut orphans = self.orphans.values().map(|orphan| orphan.job.sent_to());
-        slots.any(|called| called == model) || orphans.any(|called| called == model)
+        let mut found = self.recovery.jobs().map(Job::sent_to);
+        slots.any(|called| called == model) || found.any(|called| called == model)
     }
 
     /// The slots that a lane has taken.
@@ -714,22 +423,9 @@ impl Scheduler {
 
     /// Calls to a lane's models that are open or about to be.
     fn in_flight_of(&self, lane: &str) -> usize {
-        let orphans = self.orphans.values().map(|orphan| orphan.job.sent_to());
-        let of_lane = orphans.filter(|model| self.settings.lane_of(model) == lane);
+        let found = self.recovery.jobs().map(Job::sent_to);
+        let of_lane = found.filter(|model| self.settings.lane_of(model) == lane);
         self.taken_by(lane) + of_lane.count()
-    }
-
-    fn hand_out(&mut self) -> Vec<Effect> {
-        let mut effects = std::mem::take(&mut self.runs);
-        if !self.transitions.is_empty() {
-            effects.push(Effect::Commit {
-                ticket: self.next_ticket,
-                transitions: std::mem::take(&mut self.transitions),
-            });
-            self.next_ticket += 1;
-            self.open_tickets += 1;
-        }
-        effects
     }
 }
 

@@ -32,10 +32,10 @@ use super::sample::{self, job_id, new_job};
 use crate::ports::{
     CallFilter, Decisions, DeliveryFilter, JobFilter, StatusCounts, Store, StoreError, UsageFilter,
 };
-use onelane_core::life::{Applied, Dispatch, NewJob, Next, Refusal, Transition};
 use onelane_core::model::{
-    AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day, Hold, HoldKind, Job,
-    JobStatus, Pause, Request, SchedulerState, Seq, Timestamp, UsageRow, limits,
+    Admission, Applied, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day,
+    Dispatch, Hold, HoldKind, Job, JobStatus, NewJob, Next, NotAdmitted, Pause, Refusal, Request,
+    SchedulerState, Seq, Timestamp, Transition, UsageRow, limits,
 };
 
 /// Makes a `#[test]` of each promise. The argument is a function that makes a fresh place for a
@@ -380,17 +380,15 @@ pub fn a_full_line_refuses_exactly_at_its_limit<S: Store>(open: Open<'_, S>) {
     let store = open();
     let limited = |n| {
         let mut new = keyed(n, &format!("k{n}"), "hi");
-        new.max_queue_jobs = 3;
+        new.admission = Admission::Open { max_queue_jobs: 3 };
         submit(new)
     };
     let batch: Vec<Transition> = (1..=5).map(limited).collect();
     let decisions = commit(&store, &batch);
     assert!(decisions[..3].iter().all(Result::is_ok));
+    let full = Refusal::NotAdmitted(NotAdmitted::QueueFull { limit: 3 });
     for decision in &decisions[3..] {
-        assert_eq!(
-            *decision.as_ref().unwrap_err(),
-            Refusal::QueueFull { limit: 3 }
-        );
+        assert_eq!(*decision.as_ref().unwrap_err(), full);
     }
     assert!(store.job(job_id(4)).unwrap().is_none());
     assert!(matches!(
@@ -399,10 +397,10 @@ pub fn a_full_line_refuses_exactly_at_its_limit<S: Store>(open: Open<'_, S>) {
     ));
     // A staged job still waits; one in flight does not.
     done(&store, &[sample::stage(1)]);
-    assert_eq!(refused(&store, limited(4)), Refusal::QueueFull { limit: 3 });
+    assert_eq!(refused(&store, limited(4)), full);
     done(&store, &[sample::start(1), limited(4)]);
     // A refused submission has not used its key up.
-    assert_eq!(refused(&store, limited(5)), Refusal::QueueFull { limit: 3 });
+    assert_eq!(refused(&store, limited(5)), full);
     done(&store, &[cancel(4), limited(5)]);
 }
 

@@ -11,15 +11,15 @@ use crate::ports::{
     CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
     JobPage, JobRecord, OverQuery, Recovered, StatusCounts, Store, StoreError, UsageFilter,
 };
-use onelane_core::life::Transition;
-use onelane_core::life::effects::{Rows, apply_batch};
+use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{
-    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryCounts,
-    DeliveryId, DeliveryStatus, DuePlace, Fingerprint, HookEndpoint, Job, JobId, JobStatus,
-    Request, SchedulerState, Seq, UsageKey, UsageRow, limits,
+    AlertBook, AttemptNo, Billing, Bodies, Bonds, BreakerSnapshot, CallRecord, Delivery,
+    DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, Fingerprint, Finished, FinishedKind,
+    HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq, Transition, UsageKey,
+    UsageRow, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
-use onelane_core::retention::{Bodies, Bonds, Finished, FinishedKind, Finishes, Logged};
+use onelane_core::rows::{Finishes, Logged, Rows};
 
 /// What is on disk after a commit that reported an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::breaker::BreakerMsg;
 use onelane_actors::cost::Totals;
 use onelane_actors::ports::{Clock, Ids};
-use onelane_actors::queue::{QueueMsg, SubmitError, Submitted, submitted};
-use onelane_actors::store::{CommitReply, CommitRequest, StoreMsg};
-use onelane_actors::supervisor::{
-    Refs, RestartBudget, Runtime, Supervisor, SupervisorArgs, SupervisorMsg,
+use onelane_actors::protocol::{
+    BreakerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted,
+    SupervisorMsg, submitted,
 };
+use onelane_actors::runtime::{Refs, Runtime};
+use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::testing::SeededIds;
 use onelane_actors::{Events, Faults, Ports};
-use onelane_core::life::{Refusal, Transition};
 use onelane_core::model::{
-    BreakerSnapshot, HoldScope, JobId, JobStatus, SchedulerState, Settings, Submission, Timestamp,
+    BreakerSnapshot, HoldScope, JobId, JobStatus, Refusal, SchedulerState, Settings, Submission,
+    Timestamp, Transition,
 };
 use onelane_core::scheduler::SchedulerSnapshot;
 use ractor::{Actor, ActorRef, RpcReplyPort};

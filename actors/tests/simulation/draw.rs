@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use onelane_core::model::{
     AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, LaneRule, LaneRules,
-    NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride, RetrySettings,
-    Secret, Settings, Timeouts,
+    NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride, PriceRow,
+    PriceTable, RetrySettings, Secret, Settings, Timeouts,
 };
-use onelane_core::money::price::{PriceRow, PriceTable};
 
 use crate::dice::Dice;
 

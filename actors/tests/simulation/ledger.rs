@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use onelane_actors::ports::Store;
 use onelane_actors::testing::MemoryStore;
-use onelane_core::life::{Applied, Happening, Next, Refusal, Settlement, Transition, next_phase};
+use onelane_core::life::{Happening, next_phase};
 use onelane_core::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId, JobStatus,
-    LaneRule, Phase, SchedulerState, Timestamp, UsageKey, UsageRow, code,
+    Applied, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId,
+    JobStatus, LaneRule, Next, NotAdmitted, Phase, Refusal, SchedulerState, Settlement, Timestamp,
+    Transition, UsageKey, UsageRow, code,
 };
 
 use crate::history::{Act, History};
@@ -137,7 +138,9 @@ impl Ledger {
                 short(settlement.job_id)
             )),
             Transition::Insert(_) => match refusal {
-                Refusal::QueueFull { limit } if self.pending() < *limit => {
+                Refusal::NotAdmitted(NotAdmitted::QueueFull { limit })
+                    if self.pending() < *limit =>
+                {
                     Err(format!("refused for {limit} that are not waiting"))
                 }
                 Refusal::NotFound | Refusal::WrongStatus(_) | Refusal::NoSuchDependency(_) => {

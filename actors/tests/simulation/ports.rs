@@ -9,9 +9,9 @@ use onelane_actors::ports::{
     StatusCounts, Store, StoreError, TaskFuture, TaskOutcome, UsageFilter,
 };
 use onelane_actors::testing::sample;
-use onelane_core::life::Transition;
 use onelane_core::model::{
-    AlertBook, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId, Usage, UsageRow, code,
+    AlertBook, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId, Transition, Usage,
+    UsageRow, code,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use tokio::time::sleep;

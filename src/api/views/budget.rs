@@ -11,7 +11,7 @@ use super::{decimal, rfc3339};
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct StandingView<'a> {
     budget: &'a str,
-    /// BudgetScope share it is, where each or one has it.
+    /// Whose share it is, where each or one has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

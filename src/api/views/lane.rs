@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use onelane_actors::samples::{EstimateError, Estimates};
 use onelane_core::model::{
-    BreakerSnapshot, Hold, HoldKind, HoldScope, JobStatus, LearntLimit, Pause, Timestamp,
+    AlertBook, AlertKey, BreakerSnapshot, DeliveryCounts, Hold, HoldKind, HoldScope, JobStatus,
+    LearntLimit, Pause, Timestamp,
 };
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -13,7 +14,6 @@ use super::call::UsageView;
 use super::{CallView, CostView, rfc3339, rfc3339_option};
 use crate::orchestrator::{LaneDetail, LaneStatus, Metrics, ModelDetail};
 use crate::webhooks::AlertView;
-use onelane_core::model::{AlertBook, AlertKey, DeliveryCounts};
 
 /// The answer of `GET /api/admin/glm/metrics`.
 #[derive(Debug, Serialize)]

@@ -18,7 +18,7 @@ pub(crate) async fn stuck(
     status: &LaneStatus,
 ) -> Result<Option<Standstill>, Error> {
     let held = Held::of(status);
-    if status.in_flight > 0 || (status.parked == 0 && held.0.is_empty()) {
+    if status.in_flight > 0 || (status.dormant == 0 && held.0.is_empty()) {
         return Ok(None);
     }
     let settings = lane.settings();

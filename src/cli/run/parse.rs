@@ -14,7 +14,7 @@ pub(crate) struct Asked {
     pub(crate) request: Request,
     /// The model, if it stands outside the chat body.
     pub(crate) model: Option<String>,
-    /// BudgetScope job it is.
+    /// Whose job it is.
     pub(crate) user_id: Option<String>,
     /// What it is about.
     pub(crate) content_id: Option<String>,

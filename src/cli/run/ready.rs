@@ -8,7 +8,7 @@ use super::parse::Asked;
 /// What lines take that do not say it themselves.
 #[derive(Debug, Clone)]
 pub(crate) struct Defaults {
-    /// BudgetScope jobs they are.
+    /// Whose jobs they are.
     pub(crate) user_id: String,
     /// How urgent they are.
     pub(crate) priority: i32,

@@ -219,7 +219,7 @@ mod tests {
             max_concurrency: 1,
             ready: 0,
             waiting: 0,
-            parked: 0,
+            dormant: 0,
             over_budget: 0,
             shortage: None,
             lanes: Vec::new(),

@@ -1,12 +1,13 @@
 //! What retention asks of the tables: the oldest rows, and that some go.
 
-use onelane_core::retention::{Bodies, Finished, FinishedKind, Finishes, Logged};
+use onelane_core::model::{Bodies, Finished, FinishedKind};
+use onelane_core::rows::{Finishes, Logged};
 use redb::ReadableTableMetadata as _;
 
 use super::Transaction;
 use crate::model::{CallRecord, Job, JobId};
 use crate::store::error::{Fault, Result};
-use crate::store::{past, schema};
+use crate::store::{finished, schema};
 
 impl Finishes for Transaction<'_> {
     type Error = Fault;
@@ -24,11 +25,11 @@ impl Finishes for Transaction<'_> {
         limit: usize,
     ) -> Result<Vec<Finished>> {
         self.write_changed()?;
-        retention::places(self.kind(kind)?, bodies, after, limit)
+        finished::places(self.kind(kind)?, bodies, after, limit)
     }
 
     fn finished_job(&mut self, id: JobId) -> Result<Option<Job>> {
-        retention::finished_job(self.jobs.open()?, id)
+        finished::finished_job(self.jobs.open()?, id)
     }
 
     fn call_count(&mut self) -> Result<u64> {
@@ -37,7 +38,7 @@ impl Finishes for Transaction<'_> {
     }
 
     fn calls_after(&mut self, seq: u64, limit: usize) -> Result<Vec<Logged>> {
-        retention::log_after(self.calls.open()?, seq, limit)
+        finished::log_after(self.calls.open()?, seq, limit)
     }
 }
 
@@ -49,7 +50,7 @@ impl Transaction<'_> {
         };
         let open = self.billing_open.open()?;
         let by_job = self.calls_by_job.open()?;
-        let bonds = retention::bonds(open, by_job, self.deliveries_open.open()?, job.id)?;
+        let bonds = finished::bonds(open, by_job, self.deliveries_open.open()?, job.id)?;
         if let Some(kind) = FinishedKind::of(job, bonds) {
             self.kind(kind)?.insert(&key, job.id.as_bytes())?;
         }

@@ -2,16 +2,15 @@
 //! order, they answer alike.
 
 use onelane_core::model::{
-    AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState, CallOutcome,
-    FailureClass, LaneCondition, Notice, Reserve, SchedulerState, SlotId, Timestamp,
+    Admission, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
+    CallOutcome, Cutoff, DeliveryChange, FailureClass, LaneCondition, Next, Notice, PruneCursor,
+    Reserve, SchedulerState, SlotId, Timestamp, TryOutcome,
 };
 use std::collections::BTreeSet;
 
 use onelane_actors::ports::MoreFilter;
 use onelane_actors::testing::{MemoryStore, sample};
-use onelane_core::life::Next;
-use onelane_core::notify::delivery::{DeliveryChange, DueQuery, TryOutcome};
-use onelane_core::retention::{Cutoff, PruneCursor};
+use onelane_core::notify::delivery::DueQuery;
 use proptest::prelude::*;
 
 use super::disk::Disk;
@@ -206,7 +205,9 @@ impl Step {
                 new.job.user_id = if user { "ada" } else { "bob" }.to_owned();
                 new.job.model = if model { "glm-5" } else { "glm-4.7" }.to_owned();
                 new.request = crate::model::Request::Prompt(format!("prompt {}", n % 2));
-                new.max_queue_jobs = limit;
+                new.admission = Admission::Open {
+                    max_queue_jobs: limit,
+                };
                 Transition::Insert(Box::new(new))
             }
             Self::Stage(n) => sample::stage(n),

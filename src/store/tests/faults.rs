@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 
 use onelane_actors::testing::sample;
-use onelane_core::retention::{Cutoff, PruneCursor};
+use onelane_core::model::{Cutoff, PruneCursor};
 use proptest::prelude::*;
 
 use super::disk::Disk;

@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 
 use onelane_actors::testing::sample;
-use onelane_core::notify::delivery::{DeliveryChange, TryOutcome};
+use onelane_core::model::{DeliveryChange, TryOutcome};
 use proptest::prelude::*;
 use redb::{Key, ReadableTable as _, TableDefinition, TableHandle, Value, WriteTransaction};
 

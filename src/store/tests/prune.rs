@@ -5,8 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use onelane_actors::testing::sample;
-use onelane_core::life::Applied;
-use onelane_core::retention::{Cutoff, PruneCursor, Pruned, Unreadable};
+use onelane_core::model::{Applied, Cutoff, PruneCursor, Pruned, Unreadable};
 
 use super::disk::Disk;
 use super::*;

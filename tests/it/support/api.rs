@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use onelane::api::{ApiConfig, Server};
 use onelane::orchestrator::Orchestrator;
+use onelane::ports::Clock;
 use onelane::system::SystemClock;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
@@ -61,7 +62,16 @@ impl Api {
     }
 
     pub(crate) async fn serve_as(lane: &Orchestrator, config: ApiConfig) -> Self {
-        let server = Server::bind(config, lane.clone(), Arc::new(SystemClock))
+        Self::serve_at(lane, config, Arc::new(SystemClock)).await
+    }
+
+    /// With a clock of the test's own.
+    pub(crate) async fn serve_at(
+        lane: &Orchestrator,
+        config: ApiConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let server = Server::bind(config, lane.clone(), clock)
             .await
             .expect("the API listens");
         let address = server.local_addr();
@@ -81,6 +91,11 @@ impl Api {
 
     /// Ends it; its hold on the lane is gone.
     pub(crate) async fn stop(mut self) {
+        self.end().await;
+    }
+
+    /// As `stop`, for one that is replaced.
+    pub(crate) async fn end(&mut self) {
         self.stop.cancel();
         if let Some(task) = self.task.take() {
             task.await.expect("the API ends");

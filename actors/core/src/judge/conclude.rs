@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use crate::judge::{self, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
-use crate::life::{Next, Settlement};
-use crate::model::GlmOutcome;
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, HoldKind, Job,
-    JobEntry, JobId, RequestId, Reserve, Settings, Timestamp, Usage, code,
+    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, GlmOutcome,
+    HoldKind, Job, JobEntry, JobId, Next, RequestId, Reserve, Settings, Settlement, Timestamp,
+    Usage, code,
 };
 use crate::money::worst;
 

@@ -3,131 +3,16 @@
 
 mod notices;
 
+use crate::rows::Rows;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
-use crate::life::{self, Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
+use crate::life;
 use crate::model::{
-    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId, Fingerprint,
-    HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq,
+    Applied, AttemptNo, Billing, Dispatch, Job, JobId, JobStatus, NewJob, Next, Refusal,
+    Settlement, Transition,
 };
-use crate::retention::{self, Finishes};
-
-/// The rows of a store inside one transaction: reads see what the transaction has written so far,
-/// and an error undoes all of it.
-pub trait Rows: Finishes {
-    /// A job's row.
-    fn job(&mut self, id: JobId) -> Result<Option<Job>, Self::Error>;
-
-    /// What a job asks for. A job without a request is an error of the store.
-    fn request(&mut self, id: JobId) -> Result<Arc<Request>, Self::Error>;
-
-    /// The job for which a user's idempotency key was used, and for which request.
-    fn keyed(
-        &mut self,
-        user_id: &str,
-        key: &str,
-    ) -> Result<Option<(JobId, Fingerprint)>, Self::Error>;
-
-    /// Jobs that wait, earlier changes of the transaction included.
-    fn pending(&self) -> u64;
-
-    /// The next place in line; each is given once.
-    fn next_seq(&mut self) -> Seq;
-
-    /// Writes a new job and counts it.
-    fn insert(&mut self, job: &Job, request: &Request) -> Result<(), Self::Error>;
-
-    /// Remembers for which job and request a user's idempotency key was used.
-    fn insert_key(
-        &mut self,
-        user_id: &str,
-        key: &str,
-        job: JobId,
-        fingerprint: Fingerprint,
-    ) -> Result<(), Self::Error>;
-
-    /// Writes a job that exists and counts its move from the status `before`.
-    fn update(&mut self, before: JobStatus, job: &Job) -> Result<(), Self::Error>;
-
-    /// Remembers that `dependent` waits for `id`.
-    fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
-
-    /// Tells which jobs were remembered as waiting for this one, in the order of their ids, and
-    /// forgets them: the end of a job concerns each of them once.
-    fn take_dependents(&mut self, id: JobId) -> Result<Vec<JobId>, Self::Error>;
-
-    /// The row of the call log of a job's attempt.
-    fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>, Self::Error>;
-
-    /// Writes what was found out to a row of the call log that was maybe billed, takes it from the
-    /// open ones, and adds it to the usage of the row's day, model and user.
-    fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<(), Self::Error>;
-
-    /// Writes GLM's answer to a job.
-    fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Self::Error>;
-
-    /// Appends to the call log, at the next place of its own, and adds to the usage of the call's
-    /// day, model and user.
-    fn log_call(&mut self, call: &CallRecord) -> Result<(), Self::Error>;
-
-    /// Removes a job with its request, its response and its place, and uncounts it. Answers the bytes of
-    /// the two.
-    fn remove_job(&mut self, job: &Job) -> Result<u64, Self::Error>;
-
-    /// Removes a finished job's request and response; its row says so from then on. Answers their bytes.
-    fn remove_bodies(&mut self, job: &Job) -> Result<u64, Self::Error>;
-
-    /// Forgets that a user's idempotency key was used for this job, if it was, or if nobody can tell.
-    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<(), Self::Error>;
-
-    /// Forgets that `dependent` waits for `id`, if that is remembered.
-    fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
-
-    /// Removes a row of the call log. The usage keeps what it has counted of it, and its place is never
-    /// given again.
-    fn remove_call(&mut self, call: &CallRecord) -> Result<(), Self::Error>;
-
-    /// Writes the lane's state.
-    fn put_lane(&mut self, lane: &SchedulerState) -> Result<(), Self::Error>;
-
-    /// Writes the breaker's state.
-    fn put_breaker(&mut self, breaker: &BreakerSnapshot) -> Result<(), Self::Error>;
-
-    /// Writes the runtime changes of the configuration.
-    fn put_config(&mut self, config: &str) -> Result<(), Self::Error>;
-
-    /// What is bad and what was.
-    fn alerts(&mut self) -> Result<AlertBook, Self::Error>;
-
-    /// Writes what is bad and what was.
-    fn put_alerts(&mut self, alerts: &AlertBook) -> Result<(), Self::Error>;
-
-    /// The endpoints that notices go to. Asked for at the end of every job: it must cost little.
-    fn endpoints(&mut self) -> Result<Arc<[HookEndpoint]>, Self::Error>;
-
-    /// Writes the endpoints.
-    fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<(), Self::Error>;
-
-    /// The next place among deliveries; each is given once.
-    fn next_delivery(&mut self) -> DeliveryId;
-
-    /// A delivery's row.
-    fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>, Self::Error>;
-
-    /// Writes a delivery and its place among those that are pending, instead of what it was `before`, and
-    /// counts it.
-    fn put_delivery(
-        &mut self,
-        delivery: &Delivery,
-        before: Option<&Delivery>,
-    ) -> Result<(), Self::Error>;
-
-    /// Forgets a delivery that has ended, and uncounts it.
-    fn remove_delivery(&mut self, delivery: &Delivery) -> Result<(), Self::Error>;
-}
+use crate::retention;
 
 /// What became of a batch.
 #[derive(Debug, Clone)]
@@ -187,8 +72,8 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
     Ok(Ok(Applied::Done))
 }
 
-/// Puts a new job in line, unless its submission is there already or the line is full. Asking again
-/// is answered even when it is full.
+/// Puts a new job into the queue, unless its submission is there already or it is not let in. Asking again
+/// is answered whatever its admission says.
 fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
     if let Some(job) = rows.job(new.job.id)? {
         return Ok(Ok(Applied::Existing(Box::new(job))));
@@ -204,7 +89,7 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
         // A key whose job is gone is free again.
         && let Some(job) = rows.job(holder)?
     {
-        // Somebody who names another place to be told at would be told nowhere.
+        // A submitter who names another place for the notice would get none.
         let told = &new.job.callback_url;
         let same = used_for == fingerprint && (told.is_none() || *told == job.callback_url);
         return Ok(if same {
@@ -213,10 +98,8 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
             Err(Refusal::IdempotencyConflict(holder))
         });
     }
-    if rows.pending() >= new.max_queue_jobs {
-        return Ok(Err(Refusal::QueueFull {
-            limit: new.max_queue_jobs,
-        }));
+    if let Some(why) = new.admission.refuses(rows.pending()) {
+        return Ok(Err(why.into()));
     }
     let open = match open_jobs(rows, &new.job.after)? {
         Ok(open) => open,

@@ -46,7 +46,7 @@ impl Period {
     }
 }
 
-/// BudgetScope calls share a limit.
+/// Whose calls share a limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BudgetScope {
     /// All share one.
@@ -109,7 +109,7 @@ pub struct Budget {
     pub name: String,
     /// For how long.
     pub period: Period,
-    /// BudgetScope calls.
+    /// Whose calls.
     pub users: BudgetScope,
     /// To which models.
     pub models: BudgetScope,

@@ -69,7 +69,7 @@ pub struct CallRecord {
     pub job_id: JobId,
     /// Which attempt of that job.
     pub attempt: AttemptNo,
-    /// BudgetScope job it was.
+    /// Whose job it was.
     pub user_id: String,
     /// The URL called, without any secret; empty when it is not known (interrupted).
     pub endpoint: String,

@@ -328,3 +328,72 @@ pub struct HookEndpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
 }
+
+/// How a try ended, as the store is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TryOutcome {
+    /// The receiver took it.
+    Delivered {
+        /// The HTTP status: 2xx.
+        status_code: u16,
+    },
+    /// The receiver says that it is gone: nothing more is sent there until somebody looks after it.
+    Gone,
+    /// It did not arrive, as far as is known.
+    Failed {
+        /// The HTTP status, if there was an answer.
+        status_code: Option<u16>,
+        /// Why.
+        error: String,
+    },
+}
+
+/// A change that concerns deliveries.
+#[derive(Debug, Clone)]
+pub enum DeliveryChange {
+    /// Something happened that is to be told.
+    Tell {
+        /// What no other notice has; a part of the `webhook-id`.
+        source: String,
+        /// What happened.
+        notice: Box<Notice>,
+        /// To this endpoint alone, whatever it asked for; `None`: to all that asked for it.
+        only: Option<String>,
+        /// When.
+        at: Timestamp,
+    },
+    /// A try ended.
+    Tried {
+        /// The delivery.
+        id: DeliveryId,
+        /// Which try it was, from 1; the fence.
+        try_no: u32,
+        /// How it ended.
+        outcome: TryOutcome,
+        /// When.
+        at: Timestamp,
+        /// When the next one is due; `None`: retry_policy has ended.
+        next: Option<Timestamp>,
+    },
+    /// Somebody wants it sent again, at once and with fresh retry_policy.
+    Redeliver {
+        /// The delivery.
+        id: DeliveryId,
+        /// Now.
+        at: Timestamp,
+    },
+    /// Deliveries are forgotten; one that has not ended is kept.
+    Forget {
+        /// The deliveries.
+        ids: Vec<DeliveryId>,
+    },
+    /// The endpoints that are configured from now on.
+    Endpoints {
+        /// Those.
+        endpoints: Vec<HookEndpoint>,
+        /// Now.
+        at: Timestamp,
+        /// One that was not configured any more at this moment is forgotten.
+        forget_before: Timestamp,
+    },
+}

@@ -157,7 +157,7 @@ pub struct Job {
     pub id: JobId,
     /// Its place in line; given by the store at insertion, 0 until then.
     pub seq: Seq,
-    /// BudgetScope it is.
+    /// Whose it is.
     pub user_id: String,
     /// What it is about, in the submitter's own terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -335,7 +335,7 @@ pub struct JobEntry {
     pub since: Timestamp,
     /// The model it asks for.
     pub model: Arc<str>,
-    /// BudgetScope it is.
+    /// Whose it is.
     pub user_id: Arc<str>,
     /// What it may come to, in tokens.
     pub tokens: u32,

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::limits;
-use super::setting::{Place, Problem, SettingsError};
-use super::settings::model_name;
+use super::setting::{Place, Problem, SettingsError, plain};
 use crate::section;
 
 section! {
@@ -100,6 +99,15 @@ section! {
         /// Its rules.
         rules: LaneRules = LaneRules::default() => [flat("")];
     }
+}
+
+/// The name of a model.
+pub(super) fn model_name(text: &str) -> Result<String, Problem> {
+    let text = plain(text)?;
+    if text.chars().count() > limits::MODEL_CHARS_MAX {
+        return Err(format!("must have 1 to {} characters", limits::MODEL_CHARS_MAX).into());
+    }
+    Ok(text)
 }
 
 /// The name of a model, or its beginning and a `*`.

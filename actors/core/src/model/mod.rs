@@ -3,6 +3,7 @@
 //! Types here have no behaviour beyond their own invariants. Their serde form is the stored form;
 //! what a client of the HTTP API sees is shaped at that boundary, not here.
 
+mod admission;
 mod alert;
 mod budget;
 mod calendar;
@@ -11,23 +12,31 @@ mod callback;
 mod delivery;
 mod event;
 mod failure;
+mod filter;
 mod histogram;
 mod id;
 mod job;
 mod lane;
 mod lanes;
 mod money;
+mod outcome;
+mod page;
 mod policy;
+mod price;
+mod pruning;
 mod request;
 mod retention;
 pub mod setting;
 mod settings;
+mod store_error;
 mod submission;
 mod time;
+mod transition;
 mod usage;
 
 pub mod limits;
 
+pub use admission::{Admission, NotAdmitted};
 pub use alert::{
     Alert, AlertBook, AlertKey, AlertSettings, CallWindow, ClearedAlert, HeldKey, Measure,
     Thresholds, WHOLE_SHARE,
@@ -39,11 +48,12 @@ pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use delivery::{
-    Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DestinationId, DuePlace, HookEndpoint,
-    NOTICE_EVENTS, Notice, Receiver, Target, Try,
+    Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus, DestinationId, DuePlace,
+    HookEndpoint, NOTICE_EVENTS, Notice, Receiver, Target, Try, TryOutcome,
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
+pub use filter::{CallFilter, DeliveryFilter, JobFilter, MoreFilter, UsageFilter};
 pub use histogram::Histogram;
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
 pub use job::{
@@ -55,13 +65,24 @@ pub use lane::{
 };
 pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
 pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced};
+pub use outcome::{GlmAnswer, GlmOutcome, TaskOutcome};
+pub use page::{
+    CallPage, DeliveryPage, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts, UsageDay,
+};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
+pub use price::{PriceRow, PriceTable};
+pub(crate) use pruning::Part;
+pub use pruning::{
+    Bodies, Bonds, Cutoff, Finished, FinishedKind, Prune, PruneCursor, Pruned, Unreadable,
+};
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use settings::{
     BreakerSettings, CoolDownSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted,
     RetrySettings, Secret, Settings, Timeouts,
 };
+pub use store_error::StoreError;
 pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
+pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};

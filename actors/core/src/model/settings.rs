@@ -5,15 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::setting::{KeyPath, Place, Problem, Setting as _, SettingsError, plain};
+use super::lanes::model_name;
+use super::setting::{KeyPath, Kind, Place, Problem, Secrets, Setting, SettingsError};
 use super::{
     Budget, Calendar, CallbackRules, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Retention,
     Unpriced, lane_for, limits,
 };
-use crate::money::price::PriceTable;
+use crate::model::PriceTable;
 use crate::{section, words};
 
 /// A secret that no log, error or response shows.
@@ -59,6 +61,23 @@ impl Secret {
     }
 }
 
+impl Setting for Secret {
+    fn kind() -> Kind {
+        Kind::Secret(|text| Self::check(text).map(|()| text.to_owned()))
+    }
+
+    fn write(&self, secrets: Secrets) -> Value {
+        match secrets {
+            Secrets::Masked => self.masked().into(),
+            Secrets::Clear => self.expose().into(),
+        }
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        value.as_str().map(Self::new)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(****)")
@@ -96,15 +115,6 @@ fn base_url(text: &str) -> Result<String, Problem> {
         return Err(problem.into());
     }
     Ok(trimmed.to_owned())
-}
-
-/// The name of a model.
-pub(super) fn model_name(text: &str) -> Result<String, Problem> {
-    let text = plain(text)?;
-    if text.chars().count() > limits::MODEL_CHARS_MAX {
-        return Err(format!("must have 1 to {} characters", limits::MODEL_CHARS_MAX).into());
-    }
-    Ok(text)
 }
 
 impl Endpoint {

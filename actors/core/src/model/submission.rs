@@ -3,10 +3,10 @@
 use serde_json::value::RawValue;
 
 use super::{
-    AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError, Seq,
-    Settings, Timestamp, Unpriced, limits,
+    Admission, AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError,
+    Seq, Settings, Timestamp, Unpriced, limits,
 };
-use crate::life::NewJob;
+use crate::model::NewJob;
 use crate::money::estimate;
 use crate::money::worst;
 
@@ -17,7 +17,7 @@ pub struct Submission {
     pub request: Request,
     /// The model; a chat body's own `model` counts when this is `None`.
     pub model: Option<String>,
-    /// BudgetScope job it is.
+    /// Whose job it is.
     pub user_id: String,
     /// What it is about, in the submitter's own terms.
     pub content_id: Option<String>,
@@ -276,7 +276,9 @@ impl Submission {
             job,
             request: self.request,
             fingerprint,
-            max_queue_jobs: settings.lane.max_queue_jobs,
+            admission: Admission::Open {
+                max_queue_jobs: settings.lane.max_queue_jobs,
+            },
         })
     }
 
@@ -338,7 +340,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::money::price::{PriceRow, PriceTable};
+    use crate::model::{PriceRow, PriceTable};
 
     fn refused(change: impl FnOnce(&mut Submission)) -> String {
         let mut submission = Submission::prompt("hi").unwrap();

@@ -43,7 +43,7 @@ fn ended(n: u64, user: &str, model: &str, used: u64) -> CallRecord {
     let mut call = sample::settle(
         n,
         1,
-        crate::life::Next::Failed {
+        crate::model::Next::Failed {
             failure: sample::failure(),
         },
     )

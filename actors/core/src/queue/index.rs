@@ -16,7 +16,7 @@ const IDLE_MODELS_KEPT: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     rank: Reverse<i64>,
-    /// BudgetScope turn it uses up ([`Rule::turn_of`]).
+    /// Whose turn it uses up ([`Rule::turn_of`]).
     user: u64,
     seq: Seq,
 }

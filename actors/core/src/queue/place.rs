@@ -120,7 +120,7 @@ impl Rule {
         Place::new(class, seq, self.lane)
     }
 
-    /// BudgetScope turn a job of a user uses up. Where nobody takes turns all are as one, 0: their jobs are in
+    /// Whose turn a job of a user uses up. Where nobody takes turns all are as one, 0: their jobs are in
     /// the order of their sequence.
     pub(super) const fn turn_of(self, user: u64) -> u64 {
         if self.takes_turns() { user } else { 0 }

@@ -199,7 +199,7 @@ fn only_what_is_more_urgent_outranks_a_job_that_was_taken() {
         check(order(turns, 0), &entry(4, -1), false);
         check(order(turns, 0), &old, false);
         check(order(turns, 1_000), &old, true);
-        // BudgetScope turn it is has been decided.
+        // Whose turn it is has been decided.
         check(order(turns, 0), &entry(4, 0), turns == 0);
     }
 }

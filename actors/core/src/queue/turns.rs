@@ -18,7 +18,7 @@ use crate::model::Seq;
 /// The next job of a user.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
-    /// BudgetScope it is.
+    /// Whose it is.
     pub(super) user: u64,
     /// Which.
     pub(super) seq: Seq,
@@ -26,7 +26,7 @@ pub(super) struct Head {
     pub(super) tokens: u32,
 }
 
-/// BudgetScope turn it is in one class of one lane.
+/// Whose turn it is in one class of one lane.
 #[derive(Debug)]
 pub(super) struct Turns {
     /// Where the round began, in tokens.

@@ -1,12 +1,10 @@
 //! One step of a pruning: part after part, in the order in which rows ended, until it has looked at as many
 //! rows, or removed as much, as it may.
 
-use super::{
-    Bodies, Cutoff, Finished, FinishedKind, Finishes, Logged, Part, Prune, PruneCursor, Pruned,
-    Unreadable,
-};
-use crate::life::effects::Rows;
-use crate::model::{CallRecord, Job, JobId};
+use super::{Cutoff, FinishedKind, Prune, PruneCursor};
+use crate::model::{Bodies, CallRecord, Finished, Job, JobId, Part, Pruned, Unreadable};
+use crate::rows::Rows;
+use crate::rows::{Finishes, Logged};
 
 /// How a part of a step ended.
 #[derive(Clone, Copy, PartialEq, Eq)]

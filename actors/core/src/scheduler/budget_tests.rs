@@ -79,9 +79,9 @@ impl World {
         if self.lane.idle_slot().is_none() {
             return;
         }
-        for (_, need) in self.lane.parked.needs() {
+        for (_, need) in self.lane.gate.parked().needs() {
             if let Need::Calls(account) = need {
-                let standing = self.lane.budgets.standing(account).unwrap();
+                let standing = self.lane.gate.budgets().standing(account).unwrap();
                 assert!(standing.reserved > 0, "no call is open: {standing:?}");
             }
         }
@@ -92,19 +92,25 @@ impl World {
             }
             let (user, model) = (job.user_id.as_str().into(), job.model.as_str().into());
             let reserve = worst::reserve(job.worst, &self.settings, &job.model);
-            let fit = self.lane.budgets.fit(&user, &model, reserve, &[]);
-            let waits_behind = self.lane.parked.len() > 0
+            let fit = self.lane.gate.budgets().fit(&user, &model, reserve, &[]);
+            let waits_behind = self.lane.gate.parked().len() > 0
                 && self
                     .lane
-                    .budgets
+                    .gate
+                    .budgets()
                     .accounts_of(&user, &model)
                     .iter()
                     .any(|account| {
-                        self.lane.parked.is_behind(&job.entry(), account)
-                            || self.lane.shut.iter().any(|(shut, _)| shut == account)
+                        self.lane.gate.parked().is_behind(&job.entry(), account)
+                            || self
+                                .lane
+                                .gate
+                                .shut()
+                                .iter()
+                                .any(|(shut, _)| shut == account)
                     });
             assert!(
-                fit != Fit::Now || waits_behind || !self.lane.shut.is_empty(),
+                fit != Fit::Now || waits_behind || !self.lane.gate.shut().is_empty(),
                 "{job:?}"
             );
         }
@@ -431,7 +437,7 @@ fn the_first_call_that_ends_in_a_new_day_is_spent_in_it() {
     let mut world = with(1, vec![all(100)]);
     let job = ask_for(&mut world, "ada", 80);
     world.ack_all();
-    let tomorrow = world.lane.budgets.next_roll().unwrap();
+    let tomorrow = world.lane.gate.budgets().next_roll().unwrap();
     world.now = tomorrow.plus_ms(1);
     world.end_with(job, 70);
     assert_eq!(world.lane.standings()[0].spent, 70);
@@ -445,7 +451,7 @@ fn a_clock_that_is_set_back_over_midnight_spends_no_day_twice() {
     world.end_with(job, 80);
     let waits = ask_for(&mut world, "ada", 60);
     world.ack_all();
-    let tomorrow = world.lane.budgets.next_roll().unwrap();
+    let tomorrow = world.lane.gate.budgets().next_roll().unwrap();
     let before = world.now;
     world.lane.pause(None, world.now).clear();
     world.now = tomorrow;
@@ -500,7 +506,7 @@ fn a_new_period_is_for_the_most_urgent_first() {
         world.ack_all();
     }
     assert_eq!(world.lane.snapshot().over_budget, 2_501);
-    let tomorrow = world.lane.budgets.next_roll().unwrap();
+    let tomorrow = world.lane.gate.budgets().next_roll().unwrap();
     world.now = tomorrow;
     world.advance(1);
     world.ack_all();

@@ -3,18 +3,17 @@
 
 use std::sync::Arc;
 
-use crate::life::{Dispatch, Transition};
+use super::{Effect, Scheduler, routes};
 use crate::model::{
-    BreakerState, Failure, FailureClass, Hold, HoldScope, JobEntry, JobId, LaneRules, Reserve,
-    SlotId, Timestamp, code, limits,
+    BreakerState, Dispatch, Failure, FailureClass, Hold, HoldScope, JobEntry, JobId, LaneRules,
+    Reserve, SlotId, Timestamp, Transition, code, limits,
 };
 use crate::money::budget::Fit;
 use crate::queue::Place;
 use crate::scheduler::hold;
 use crate::scheduler::slot::{Sending, Slot, Staged};
-use crate::scheduler::{Effect, Scheduler, routes};
 
-/// What a lane sends next: staged, or taken from the line.
+/// What a lane sends next: staged, or taken from the queue.
 enum Candidate {
     Staged(Staged),
     Waiting(Place, JobEntry),
@@ -60,10 +59,7 @@ impl Scheduler {
         self.feed(now);
         self.fetch_tasks(now);
         let settings = Arc::clone(&self.settings);
-        let settling = self
-            .transitions
-            .iter()
-            .any(|t| matches!(t, Transition::Settle(_)));
+        let settling = self.out.is_settling();
         for (name, rules) in settings.all_lanes() {
             if let Some(track) = self.tracks.get_mut(name) {
                 track.not_before = None;
@@ -79,11 +75,11 @@ impl Scheduler {
             self.stage_ahead(name, now);
         }
         self.retire_callers();
-        self.hand_out()
+        self.out.hand_out()
     }
 
     /// Makes the routes anew where a hold or the settings changed them. What was staged for a lane that
-    /// it may not take any more goes back in line.
+    /// it may not take any more goes back into the queue.
     fn reroute(&mut self, now: Timestamp) {
         let mut routes = std::mem::take(&mut self.routes);
         let called = |model: &str| self.is_called(model);
@@ -92,7 +88,7 @@ impl Scheduler {
         if !changed {
             return;
         }
-        self.parked.look_at_diverted();
+        self.gate.look_at_diverted();
         let mut astray = Vec::new();
         for (name, track) in &mut self.tracks {
             let (state, settings) = (&self.state, &self.settings);
@@ -184,7 +180,7 @@ impl Scheduler {
         let alone = self.breaker.state == BreakerState::HalfOpen || self.state.probing;
         let held = self.is_held(lane);
         !self.stopping
-            && !self.budgets.is_stale()
+            && !self.gate.is_stale()
             && self.settings.glm.is_active
             && self.state.paused.is_none()
             && self.state.hold.is_none()
@@ -199,22 +195,20 @@ impl Scheduler {
         let mut expired = self.line.expire(now);
         for track in self.tracks.values_mut() {
             let staged = track.stage.expire(now);
-            staged
-                .iter()
-                .for_each(|entry| self.budgets.release(entry.id));
+            staged.iter().for_each(|entry| self.gate.release(entry.id));
             expired.extend(staged);
         }
         for entry in expired {
             let why = self
                 .stopped_by(&entry)
                 .map_or_else(String::new, |why| format!("; {why}"));
-            self.forget_shelved(entry.id);
+            self.gate.forget(entry.id);
             let failure = Failure::new(
                 FailureClass::RequestFatal,
                 code::DEADLINE,
                 format!("the job's deadline passed before it was done{why}"),
             );
-            self.transitions.push(Transition::Fail {
+            self.out.store(Transition::Fail {
                 job_id: entry.id,
                 failure,
                 at: now,
@@ -235,17 +229,25 @@ impl Scheduler {
             .tracks
             .get(lane)
             .is_some_and(|track| !track.stage.is_empty());
-        let models = self
-            .routes
-            .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+        let models = self.routes.open_to(
+            lane,
+            &self.line,
+            self.gate.shut(),
+            &self.state,
+            &self.settings,
+        );
         staged || models.is_some_and(|models| self.line.peek(lane, &models).is_some())
     }
 
     /// Takes what a lane sends next.
     fn take_next(&mut self, lane: &str) -> Option<Candidate> {
-        let models = self
-            .routes
-            .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+        let models = self.routes.open_to(
+            lane,
+            &self.line,
+            self.gate.shut(),
+            &self.state,
+            &self.settings,
+        );
         let models = models.as_deref();
         let waiting = models.and_then(|models| self.line.peek(lane, models));
         let track = self.tracks.get_mut(lane)?;
@@ -259,7 +261,7 @@ impl Scheduler {
         Some(Candidate::Waiting(place, entry))
     }
 
-    /// Gives the slot to the lane's most urgent job, staged or in line, if its pace allows. `settling`:
+    /// Gives the slot to the lane's most urgent job, staged or in the queue, if its pace allows. `settling`:
     /// the step stores an outcome, so a start may ride with it and the call need not wait (rule 2).
     fn send(&mut self, lane: &str, slot: SlotId, settling: bool, now: Timestamp) -> bool {
         if !self.has_next(lane) || !self.pace_allows(lane, 0, now) {
@@ -314,7 +316,7 @@ impl Scheduler {
                 entry
             }
         };
-        self.transitions.push(Transition::Start {
+        self.out.store(Transition::Start {
             job_id: entry.id,
             slot,
             at: now,
@@ -324,7 +326,7 @@ impl Scheduler {
         let state = Slot::Starting {
             entry,
             sending,
-            ticket: self.next_ticket,
+            ticket: self.out.ticket(),
             cancelled: false,
         };
         self.slots.insert(slot, state);
@@ -377,7 +379,7 @@ impl Scheduler {
         })
     }
 
-    /// A job that may not take this way any more goes back in line, and the routes are made anew.
+    /// A job that may not take this way any more goes back into the queue, and the routes are made anew.
     fn lead_away(&mut self, next: Candidate, now: Timestamp) {
         self.routes.forget();
         match next {
@@ -393,14 +395,12 @@ impl Scheduler {
             Candidate::Waiting(place, entry) => (place, entry),
             Candidate::Staged(staged) => {
                 let (place, mut entry) = (staged.place, staged.entry);
-                self.transitions
-                    .push(Transition::Unstage { job_id: entry.id });
+                self.out.store(Transition::Unstage { job_id: entry.id });
                 entry.due_at = None;
                 (place, entry)
             }
         };
-        let diverted = *model != entry.model;
-        self.make_wait(place, entry, fit, diverted, now);
+        self.make_wait(place, entry, model, fit, now);
     }
 
     /// Whether a lane's pace lets a call of so many tokens start now; notes until when it does not.
@@ -432,7 +432,7 @@ impl Scheduler {
         sending: Sending,
         now: Timestamp,
     ) {
-        self.transitions.push(Transition::Start {
+        self.out.store(Transition::Start {
             job_id: dispatch.job.id,
             slot,
             at: now,
@@ -445,11 +445,11 @@ impl Scheduler {
             cancelled: false,
         };
         self.slots.insert(slot, busy);
-        self.runs.push(Effect::Run {
+        self.out.act([Effect::Run {
             slot,
             dispatch,
             cancelled: false,
-        });
+        }]);
     }
 
     /// Keeps the lane's most urgent jobs on record ahead of its busy slots. What is more urgent than
@@ -461,14 +461,18 @@ impl Scheduler {
             return;
         }
         // What a lane that is held has reserved is missing elsewhere.
-        let idle = self.budgets.is_stale() || (!self.budgets.is_empty() && self.is_held(lane));
+        let idle = self.gate.is_stale() || (!self.gate.is_open() && self.is_held(lane));
         if idle {
             return;
         }
         for _ in 0..STARVED_AT_ONCE {
-            let open =
-                self.routes
-                    .open_to(lane, &self.line, &self.shut, &self.state, &self.settings);
+            let open = self.routes.open_to(
+                lane,
+                &self.line,
+                self.gate.shut(),
+                &self.state,
+                &self.settings,
+            );
             let Some(models) = open.as_deref() else {
                 return;
             };
@@ -501,12 +505,12 @@ impl Scheduler {
                     continue;
                 }
             };
-            self.transitions.push(Transition::Stage {
+            self.out.store(Transition::Stage {
                 job_id: entry.id,
                 at: now,
                 reserve,
             });
-            let ticket = self.next_ticket;
+            let ticket = self.out.ticket();
             if let Some(track) = self.tracks.get_mut(lane) {
                 track.stage.insert(Staged {
                     entry,
@@ -531,7 +535,7 @@ impl Scheduler {
             .collect();
         for slot in surplus {
             self.slots.remove(&slot);
-            self.runs.push(Effect::Retire { slot });
+            self.out.act([Effect::Retire { slot }]);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Jobs that wait for room in a budget. They stay in line, dormant: deadlines, cancels and new priorities
-//! find them there; the parked knows what each waits for.
+//! Jobs that wait for room in a budget. They stay in the queue, dormant: deadlines, cancels and new priorities
+//! find them there; this knows what each waits for.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use crate::model::{BudgetKey, HoldKind, SchedulerState, Settings};
 use crate::queue::{Place, Queue};
 
-/// The routes in force. Made anew when a hold of a model, the settings or the models in line change.
+/// The routes in force. Made anew when a hold of a model, the settings or the models in the queue change.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    /// The models in line that they were made for; `None`: they must be made anew.
+    /// The models in the queue that they were made for; `None`: they must be made anew.
     made_for: Option<u64>,
     /// For each lane the models whose jobs may go there now.
     by_lane: BTreeMap<String, BTreeSet<Arc<str>>>,

@@ -1,19 +1,18 @@
-//! The end of an attempt: what it leaves in the lanes' state, in the line, and among the changes to
+//! The end of an attempt: what it leaves in the lanes' state, in the queue, and among the changes to
 //! store; and what the store's answers mean.
 
 use std::sync::Arc;
 
+use super::{Effect, Scheduler};
 use crate::judge::LaneEffect;
 use crate::judge::conclude::Concluded;
-use crate::life::{Applied, Refusal, Transition};
 use crate::model::{
-    BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope, JobId,
-    LaneCondition, ModelCondition, SlotId, Timestamp,
+    Applied, BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope,
+    JobId, LaneCondition, ModelCondition, Refusal, SlotId, Timestamp, Transition,
 };
 use crate::scheduler::adaptive;
 use crate::scheduler::hold;
 use crate::scheduler::slot::{Slot, Staged};
-use crate::scheduler::{Effect, Scheduler};
 
 impl Scheduler {
     /// What a failure of a call to this model is judged by: its lane's state and its own.
@@ -114,10 +113,10 @@ impl Scheduler {
         if let Some(state @ Slot::Unknown) = self.slots.get_mut(&slot) {
             *state = Slot::Idle;
         }
-        self.resolve_orphans(now, Some(slot));
+        self.settle_proven(now, Some(slot));
     }
 
-    /// Puts an attempt's end among the changes to store, and the job back in line if it goes there.
+    /// Puts an attempt's end among the changes to store, and the job back into the queue if it goes there.
     /// `changed`: the lanes' state has changed already.
     pub(super) fn settle(
         &mut self,
@@ -139,14 +138,12 @@ impl Scheduler {
             settlement.lane = Some(self.state.clone());
         }
         settlement.breaker = breaker;
-        self.budgets.roll(now);
-        self.budgets.settle(&settlement.call);
+        self.gate.settle(&settlement.call, now);
         self.unsettled += 1;
         if let Some(entry) = concluded.back_in_line {
             self.line.insert(entry, now);
         }
-        self.transitions
-            .push(Transition::Settle(Box::new(settlement)));
+        self.out.store(Transition::Settle(Box::new(settlement)));
     }
 
     /// An answer of a model ends a series of throttle and overload answers, and a probe. Tells whether
@@ -203,9 +200,8 @@ impl Scheduler {
         let Staged {
             mut entry, place, ..
         } = staged;
-        self.budgets.release(entry.id);
-        self.transitions
-            .push(Transition::Unstage { job_id: entry.id });
+        self.gate.release(entry.id);
+        self.out.store(Transition::Unstage { job_id: entry.id });
         entry.due_at = None;
         self.line.put_back(place, entry, now);
     }
@@ -228,7 +224,7 @@ impl Scheduler {
             (Transition::Requeue { .. }, Ok(Applied::Job(job)))
                 if !self.cancelling.contains_key(&job.id) =>
             {
-                self.forget_shelved(job.id);
+                self.gate.forget(job.id);
                 self.line.release(job.entry(), now);
             }
             (Transition::Cancel { job_id, .. }, _) => {
@@ -246,7 +242,7 @@ impl Scheduler {
         }
         if let Ok(Applied::Chain { others, .. }) = decision {
             for job in others {
-                self.forget_shelved(job.id);
+                self.gate.forget(job.id);
                 if job.status.is_terminal() {
                     self.line.remove(job.id);
                 } else if !self.cancelling.contains_key(&job.id) {
@@ -269,7 +265,7 @@ impl Scheduler {
                 Ok(Applied::Dispatch(dispatch)) => staged.dispatch = Some(Arc::clone(dispatch)),
                 _ => {
                     track.stage.take(id);
-                    self.budgets.release(id);
+                    self.gate.release(id);
                 }
             }
             return;
@@ -295,7 +291,7 @@ impl Scheduler {
         }
         let Ok(Applied::Dispatch(dispatch)) = decision else {
             if let Some(id) = state.job_id() {
-                self.budgets.release(id);
+                self.gate.release(id);
             }
             *state = Slot::Idle;
             return;
@@ -306,11 +302,11 @@ impl Scheduler {
             sending: sending.clone(),
             cancelled,
         };
-        self.runs.push(Effect::Run {
+        self.out.act([Effect::Run {
             slot,
             dispatch: Arc::clone(dispatch),
             cancelled,
-        });
+        }]);
     }
 
     fn reprioritised(&mut self, id: JobId, priority: i32, now: Timestamp) {
@@ -320,18 +316,17 @@ impl Scheduler {
             };
             staged.entry.priority = priority;
             staged.place = self.line.place_of(&staged.entry);
-            // A retry of it goes back in line by what the dispatch says.
+            // A retry of it goes back into the queue by what the dispatch says.
             if let Some(dispatch) = &mut staged.dispatch {
                 Arc::make_mut(dispatch).job.priority = priority;
             }
             track.stage.insert(staged);
             return;
         }
-        if let Some(orphan) = self.orphans.get_mut(&id) {
-            orphan.job.priority = priority;
+        if self.recovery.reprioritise(id, priority) {
             return;
         }
-        if self.forget_shelved(id)
+        if self.gate.forget(id)
             && let Some(mut entry) = self.line.remove(id)
         {
             entry.priority = priority;

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::life::Dispatch;
-use crate::model::{AttemptNo, JobEntry, JobId, Timestamp};
+use crate::model::{AttemptNo, Dispatch, JobEntry, JobId, Timestamp};
 use crate::queue::Place;
 
 /// What a slot is doing.

@@ -3,9 +3,9 @@
 
 use super::*;
 use crate::model::{
-    AsyncTask, AutoSettings, HoldScope, NamedLane, OnInterrupted, PaceSettings, PolicyOverride,
+    AsyncTask, AutoSettings, HoldScope, LaneRule, NamedLane, OnInterrupted, PaceSettings,
+    PolicyOverride, Secret,
 };
-use crate::model::{LaneRule, Secret};
 
 const BIG: &str = "glm-5";
 const SMALL: &str = "glm-4.7";

@@ -10,10 +10,10 @@ use crate::judge::conclude::{Finished, SettleContext, conclude};
 use crate::judge::{BreakerEffect, JudgeContext, LaneEffect};
 use crate::life;
 use crate::model::{
-    CallOutcome, Failure, FailureClass, HoldKind, JobStatus, LaneCondition, LaneRules,
-    ModelCondition, Request, Seq, Usage, UsageKey, UsageRow, code,
+    CallOutcome, CallRecord, DEFAULT_LANE, Failure, FailureClass, GlmAnswer, GlmOutcome, HoldKind,
+    JobStatus, LaneCondition, LaneRules, ModelCondition, Request, Seq, Usage, UsageKey, UsageRow,
+    code, limits,
 };
-use crate::model::{GlmAnswer, GlmOutcome};
 use crate::money::budget::Ledger;
 
 fn job(seq: u64, priority: i32) -> Job {

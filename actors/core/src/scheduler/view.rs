@@ -1,7 +1,7 @@
 //! What the lanes show of themselves: to tests, the admin API and the curious.
 
+use super::Scheduler;
 use crate::model::{BreakerState, SchedulerState, Timestamp};
-use crate::scheduler::Scheduler;
 
 /// One lane among several.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Scheduler {
             oldest_ready: oldest_staged.chain(self.line.oldest_ready()).min(),
             waiting: self.line.due_len(),
             dormant: self.line.parked_len(),
-            over_budget: self.parked.len(),
+            over_budget: self.gate.waiting(),
             shortage: self.shortage(),
             staged,
             in_flight: self.in_flight(),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::life::{NewJob, Next, Settlement, Transition};
 use crate::model::{
-    Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency, Failure,
-    FailureClass, Job, JobId, JobStatus, Request, RequestId, Seq, Timestamp, Usage, code,
+    Admission, Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency,
+    Failure, FailureClass, Job, JobId, JobStatus, NewJob, Next, Request, RequestId, Seq,
+    Settlement, Timestamp, Transition, Usage, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
@@ -63,7 +63,9 @@ pub fn new_job(n: u64) -> NewJob {
         },
         request: Request::Prompt(format!("prompt {n}")),
         fingerprint: None,
-        max_queue_jobs: 1_000_000,
+        admission: Admission::Open {
+            max_queue_jobs: 1_000_000,
+        },
     }
 }
 

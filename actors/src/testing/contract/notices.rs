@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::ports::OverQuery;
 use onelane_core::model::{
-    AlertBook, AlertKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, HeldKey, HoldScope,
-    HookEndpoint, Notice, Receiver, Target,
+    AlertBook, AlertKey, Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus,
+    HeldKey, HoldScope, HookEndpoint, Notice, Receiver, Target, TryOutcome,
 };
-use onelane_core::notify::delivery::{DeliveryChange, DueDeliveries, DueQuery, TryOutcome};
+use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use onelane_core::testing::sample::START;
 
 const URL: &str = "https://example.com/hook";

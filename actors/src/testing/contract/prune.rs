@@ -1,7 +1,7 @@
 //! Retention: what goes, what stays whatever is asked, and that the sums stay as they are.
 
 use super::*;
-use onelane_core::retention::{Cutoff, Prune, PruneCursor, Pruned};
+use onelane_core::model::{Cutoff, Prune, PruneCursor, Pruned};
 
 const HOUR_MS: u64 = 3_600_000;
 

@@ -3,9 +3,7 @@
 
 use super::prune::{before, calls_left, hour, jobs_left, life, most, nothing, prune};
 use super::*;
-use onelane_core::model::DeliveryId;
-use onelane_core::notify::delivery::{DeliveryChange, TryOutcome};
-use onelane_core::retention::{Cutoff, Prune, Pruned};
+use onelane_core::model::{Cutoff, DeliveryChange, DeliveryId, Prune, Pruned, TryOutcome};
 
 /// A failed job waits to be retried: it goes, whole, by its own age and number.
 pub fn failed_jobs_have_a_retention_of_their_own<S: Store>(open: Open<'_, S>) {

@@ -1,10 +1,13 @@
 //! What is told to others: made in the transaction of the fact, so that neither is without the other.
 
-use super::{Decision, Rows};
-use crate::life::{Applied, Refusal};
-use crate::model::{AlertBook, Delivery, DeliveryStatus, Job, Notice, Target, Timestamp};
+use super::Decision;
+use crate::model::{
+    AlertBook, Applied, Delivery, DeliveryChange, DeliveryStatus, Job, Notice, Refusal, Target,
+    Timestamp, TryOutcome,
+};
 use crate::notify::alert::{self, AlertChange};
-use crate::notify::delivery::{self, DeliveryChange, TryOutcome};
+use crate::notify::delivery;
+use crate::rows::Rows;
 
 /// The end of a job is told to where it came from and to every endpoint that asked for it.
 pub(super) fn job_ended<R: Rows>(rows: &mut R, job: &Job) -> Result<(), R::Error> {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde_json::{Number, Value};
 
 use super::{Group, Place, Problem, SettingsError};
-use crate::model::{Calendar, Secret};
 
 /// Whether text will do: its canonical form, or the problem.
 pub type TextCheck = fn(&str) -> Result<String, Problem>;
@@ -40,8 +39,8 @@ pub enum Kind {
     Text(TextCheck),
     /// A decimal as text, so that it stays exact; a whole number will do.
     Decimal(TextCheck),
-    /// Text that is never shown.
-    Secret,
+    /// Text that passes the check and is never shown.
+    Secret(TextCheck),
     /// One of these words.
     Word(Vec<String>),
     /// A list of such values.
@@ -137,7 +136,7 @@ impl Kind {
                 "a number".to_owned()
             }
             Self::Number { min, max } => format!("{min:?} to {max:?}"),
-            Self::Text(_) | Self::Secret => "text".to_owned(),
+            Self::Text(_) | Self::Secret(_) => "text".to_owned(),
             Self::Decimal(_) => "decimal text".to_owned(),
             Self::Word(words) => format!("one of {}", quoted(words)),
             Self::List(_) => "a list of texts".to_owned(),
@@ -166,14 +165,14 @@ impl Kind {
                 _ => refuse(),
             },
             (Self::Number { .. }, _) => Err(mismatch("a number", value)),
-            (Self::Text(check) | Self::Decimal(check), Value::String(text)) => {
-                check(text).map(Value::from)
-            }
+            (
+                Self::Text(check) | Self::Secret(check) | Self::Decimal(check),
+                Value::String(text),
+            ) => check(text).map(Value::from),
             (Self::Decimal(check), Value::Number(number)) => match number.is_f64() {
                 true => Err(float_problem(&number.to_string())),
                 false => check(&number.to_string()).map(Value::from),
             },
-            (Self::Secret, Value::String(text)) => Secret::check(text).map(|()| value.clone()),
             (Self::Word(words), _) => match value.as_str() {
                 Some(text) if words.iter().any(|word| word == text) => Ok(value.clone()),
                 _ => refuse(),
@@ -338,40 +337,6 @@ impl Setting for String {
 
     fn take(value: &Value) -> Option<Self> {
         value.as_str().map(str::to_owned)
-    }
-}
-
-impl Setting for Secret {
-    fn kind() -> Kind {
-        Kind::Secret
-    }
-
-    fn write(&self, secrets: Secrets) -> Value {
-        match secrets {
-            Secrets::Masked => self.masked().into(),
-            Secrets::Clear => self.expose().into(),
-        }
-    }
-
-    fn take(value: &Value) -> Option<Self> {
-        value.as_str().map(Self::new)
-    }
-}
-
-impl Setting for Calendar {
-    fn kind() -> Kind {
-        Kind::Text(|text| {
-            let zone: Result<Self, String> = text.parse();
-            Ok(zone?.to_string())
-        })
-    }
-
-    fn write(&self, _: Secrets) -> Value {
-        self.to_string().into()
-    }
-
-    fn take(value: &Value) -> Option<Self> {
-        value.as_str()?.parse().ok()
     }
 }
 

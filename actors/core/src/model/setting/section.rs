@@ -329,7 +329,7 @@ impl Place {
 /// don't go together: `fn(&Self, &Place, &mut Vec<SettingsError>)`.
 ///
 /// ```
-/// onelane_actors::section! {
+/// onelane_core::section! {
 ///     /// `[tea]`: how it is made.
 ///     pub struct Tea {
 ///         /// How long it draws.

@@ -3,7 +3,8 @@
 
 use std::ops::Bound;
 
-use onelane_core::retention::{Bodies, Bonds, Finished, FinishedKind, Finishes, Logged};
+use onelane_core::model::{Bodies, Bonds, Finished, FinishedKind};
+use onelane_core::rows::{Finishes, Logged};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata as _};
 
 use super::error::{Fault, Result};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Cost, Currency, Nanos, PriceUsed, Usage};
+use super::{Cost, Currency, Nanos, PriceUsed, Usage};
 
 /// One row of the price list: what a million tokens cost, in nano-units and never less than nothing,
 /// for calls whose prompt and completion lie within its bounds.
@@ -182,7 +182,7 @@ impl PriceTable {
 
     /// The most that a call may cost whose prompt has at most so many tokens and whose completion at most
     /// `completion_tokens_max`: of all tiers that it could end in the dearest. Lengths that the list has
-    /// no price for are left out. `None` when the model has no price. Who only estimates the prompt has to
+    /// no price for are left out. `None` when the model has no price. A caller who only estimates the prompt
     /// add a margin of his own.
     #[must_use]
     pub fn worst_case(

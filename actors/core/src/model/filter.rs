@@ -1,0 +1,187 @@
+//! What lists are narrowed by.
+
+use super::{
+    CallOutcome, CallRecord, Day, Delivery, DeliveryStatus, FailureClass, Job, JobId, JobStatus,
+    Target, Timestamp, UsageKey,
+};
+
+/// Which jobs a list shows. Every field narrows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// With this status.
+    pub status: Option<JobStatus>,
+    /// Of this user.
+    pub user_id: Option<String>,
+    /// For this model.
+    pub model: Option<String>,
+    /// What is in the job's own row alone: a store looks there only when something is asked.
+    pub more: MoreFilter,
+}
+
+/// What else a list may be narrowed by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MoreFilter {
+    /// One of these.
+    pub ids: Option<Vec<JobId>>,
+    /// About this content.
+    pub content_id: Option<String>,
+    /// Whose latest failure has this code.
+    pub error_code: Option<String>,
+    /// Whose latest failure is of this class.
+    pub error_class: Option<FailureClass>,
+    /// Set aside (`true`) or not.
+    pub parked: Option<bool>,
+    /// Accepted at this moment or later.
+    pub created_from: Option<Timestamp>,
+    /// Accepted before this moment.
+    pub created_before: Option<Timestamp>,
+    /// With this priority or a higher one.
+    pub priority_min: Option<i32>,
+    /// With this priority or a lower one.
+    pub priority_max: Option<i32>,
+}
+
+impl MoreFilter {
+    /// Whether anything is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a job is in the list.
+    #[must_use]
+    pub fn matches(&self, job: &Job) -> bool {
+        let error = job.error.as_ref();
+        self.ids.as_ref().is_none_or(|ids| ids.contains(&job.id))
+            && self
+                .content_id
+                .as_ref()
+                .is_none_or(|c| job.content_id.as_ref() == Some(c))
+            && self
+                .error_code
+                .as_ref()
+                .is_none_or(|c| error.is_some_and(|e| e.code == *c))
+            && self
+                .error_class
+                .is_none_or(|c| error.is_some_and(|e| e.class == c))
+            && self.parked.is_none_or(|held| job.parked.is_some() == held)
+            && self.created_from.is_none_or(|from| job.created_at >= from)
+            && self
+                .created_before
+                .is_none_or(|before| job.created_at < before)
+            && self.priority_min.is_none_or(|min| job.priority >= min)
+            && self.priority_max.is_none_or(|max| job.priority <= max)
+    }
+}
+
+impl JobFilter {
+    /// Whether a job with these properties is in the list.
+    #[must_use]
+    pub fn matches(&self, status: JobStatus, user_id: &str, model: &str) -> bool {
+        self.status.is_none_or(|want| want == status)
+            && self.user_id.as_deref().is_none_or(|want| want == user_id)
+            && self.model.as_deref().is_none_or(|want| want == model)
+    }
+}
+
+/// Which rows of the call log a list shows. Every field narrows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallFilter {
+    /// Of this job.
+    pub job_id: Option<JobId>,
+    /// Of this user.
+    pub user_id: Option<String>,
+    /// For this model.
+    pub model: Option<String>,
+    /// That ended so.
+    pub outcome: Option<CallOutcome>,
+    /// Only those that were maybe billed, where nobody has found out yet.
+    pub billing_open: bool,
+    /// That began at this moment or later.
+    pub from: Option<Timestamp>,
+    /// That began before this moment.
+    pub before: Option<Timestamp>,
+}
+
+impl CallFilter {
+    /// Whether a row is in the list.
+    #[must_use]
+    pub fn matches(&self, call: &CallRecord) -> bool {
+        self.job_id.is_none_or(|want| want == call.job_id)
+            && self
+                .user_id
+                .as_ref()
+                .is_none_or(|want| *want == call.user_id)
+            && self.model.as_ref().is_none_or(|want| *want == call.model)
+            && self.outcome.is_none_or(|want| want == call.outcome)
+            && (!self.billing_open || call.is_billing_open())
+            && self.from.is_none_or(|from| call.started_at >= from)
+            && self.before.is_none_or(|before| call.started_at < before)
+    }
+}
+
+/// Which usage rows are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageFilter {
+    /// The first day.
+    pub start: Day,
+    /// The last day, inclusive.
+    pub end: Day,
+    /// For this model only.
+    pub model: Option<String>,
+    /// Of this user only.
+    pub user_id: Option<String>,
+}
+
+impl UsageFilter {
+    /// Whether a row is asked for.
+    #[must_use]
+    pub fn matches(&self, key: &UsageKey) -> bool {
+        (self.start..=self.end).contains(&key.day)
+            && self.model.as_ref().is_none_or(|want| *want == key.model)
+            && self
+                .user_id
+                .as_ref()
+                .is_none_or(|want| *want == key.user_id)
+    }
+}
+
+/// Which deliveries a list shows. Every field narrows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    /// With this status.
+    pub status: Option<DeliveryStatus>,
+    /// Of this kind of notice.
+    pub event: Option<String>,
+    /// About this job.
+    pub job_id: Option<JobId>,
+    /// To this endpoint.
+    pub endpoint: Option<String>,
+    /// Made at this moment or later.
+    pub created_from: Option<Timestamp>,
+    /// Made before this moment.
+    pub created_before: Option<Timestamp>,
+}
+
+impl DeliveryFilter {
+    /// Whether a delivery is in the list.
+    #[must_use]
+    pub fn matches(&self, delivery: &Delivery) -> bool {
+        let about = delivery.notice.job_id();
+        self.status.is_none_or(|want| want == delivery.status)
+            && self
+                .event
+                .as_ref()
+                .is_none_or(|want| want == delivery.notice.event())
+            && self.job_id.is_none_or(|want| about == Some(want))
+            && self.endpoint.as_ref().is_none_or(
+                |want| matches!(&delivery.target, Target::Endpoint(name) if name == want),
+            )
+            && self
+                .created_from
+                .is_none_or(|from| delivery.created_at >= from)
+            && self
+                .created_before
+                .is_none_or(|before| delivery.created_at < before)
+    }
+}

@@ -1,0 +1,113 @@
+//! The door: every submission passes here, whether it comes as a message to the queue or through a facade.
+//!
+//! The way in: [`Submission::into_job`](crate::model::Submission::into_job), [`Intake::admit`], an insertion
+//! into the store, whose decision says the rest.
+
+use crate::model::{
+    Admission, BudgetRefusal, NewJob, NotAdmitted, Pause, SchedulerState, Settings,
+};
+
+/// What decides on submissions now.
+#[derive(Debug, Clone, Copy)]
+pub struct Intake<'a> {
+    max_queue_jobs: u64,
+    closed: Option<&'a Pause>,
+    is_stopping: bool,
+}
+
+impl<'a> Intake<'a> {
+    /// The door of lanes in this state.
+    #[must_use]
+    pub const fn new(settings: &Settings, state: &'a SchedulerState) -> Self {
+        Self {
+            max_queue_jobs: settings.lane.max_queue_jobs,
+            closed: state.draining.as_ref(),
+            is_stopping: false,
+        }
+    }
+
+    /// The same door, while the lane shuts down.
+    #[must_use]
+    pub const fn stopping(mut self, is_stopping: bool) -> Self {
+        self.is_stopping = is_stopping;
+        self
+    }
+
+    /// Whether a new job is let in. `over`: what budgets say against it.
+    #[must_use]
+    pub fn decide(&self, over: Option<BudgetRefusal>) -> Admission {
+        let why = match (self.closed, over) {
+            _ if self.is_stopping => NotAdmitted::Stopping,
+            (Some(closed), _) => NotAdmitted::Closed(closed.clone()),
+            (None, Some(over)) => NotAdmitted::OverBudget(Box::new(over)),
+            (None, None) => {
+                return Admission::Open {
+                    max_queue_jobs: self.max_queue_jobs,
+                };
+            }
+        };
+        Admission::Refused(why)
+    }
+
+    /// Gives a job its admission. A job with an idempotency key goes to the store even if it is not let in:
+    /// it may be there already, and asking again is answered.
+    pub fn admit(
+        &self,
+        mut new: NewJob,
+        over: Option<BudgetRefusal>,
+    ) -> Result<NewJob, NotAdmitted> {
+        new.admission = self.decide(over);
+        match &new.admission {
+            Admission::Refused(why) if new.job.idempotency_key.is_none() => Err(why.clone()),
+            _ => Ok(new),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BudgetKey, BudgetStatus, Limit, OverBudget, Period, Timestamp};
+
+    fn over_budget() -> BudgetRefusal {
+        BudgetRefusal::UsedUp {
+            standing: BudgetStatus {
+                account: BudgetKey {
+                    budget: "day".into(),
+                    user: None,
+                    model: None,
+                },
+                limit: Limit::Tokens(100),
+                period: Period::Day,
+                over: OverBudget::Refuse,
+                spent: 90,
+                reserved: 0,
+                in_doubt: 0,
+                warned: false,
+                short: false,
+                until: Timestamp::default(),
+            },
+            needed: 20,
+        }
+    }
+
+    #[test]
+    fn a_door_that_is_closed_is_closed_before_budgets_are_looked_at() {
+        let mut state = SchedulerState::default();
+        let settings = Settings::default();
+        let open = Intake::new(&settings, &state).decide(None);
+        assert_eq!(open.refuses(settings.lane.max_queue_jobs - 1), None);
+        state.draining = Some(Pause {
+            since: Timestamp::default(),
+            reason: None,
+        });
+        let intake = Intake::new(&settings, &state);
+        let decided = intake.decide(Some(over_budget()));
+        assert!(matches!(
+            decided,
+            Admission::Refused(NotAdmitted::Closed(_))
+        ));
+        let decided = intake.stopping(true).decide(Some(over_budget()));
+        assert_eq!(decided, Admission::Refused(NotAdmitted::Stopping));
+    }
+}

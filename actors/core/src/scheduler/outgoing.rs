@@ -1,0 +1,70 @@
+//! What a step leaves to be done: calls to make or to close, and changes to store in one transaction.
+
+use super::Effect;
+use crate::model::Transition;
+
+/// Effects that are gathered until the step ends, and commits that the store has not answered.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    effects: Vec<Effect>,
+    changes: Vec<Transition>,
+    /// Of the commit that is being gathered.
+    ticket: u64,
+    unanswered: usize,
+}
+
+impl Outgoing {
+    pub(super) const fn new() -> Self {
+        Self {
+            effects: Vec::new(),
+            changes: Vec::new(),
+            ticket: 1,
+            unanswered: 0,
+        }
+    }
+
+    /// Does this before anything is stored.
+    pub(super) fn act(&mut self, effects: impl IntoIterator<Item = Effect>) {
+        self.effects.extend(effects);
+    }
+
+    /// Stores this with the other changes of the step.
+    pub(super) fn store(&mut self, change: Transition) {
+        self.changes.push(change);
+    }
+
+    /// The ticket of the commit that this step's changes go with.
+    pub(super) const fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    /// Whether the step stores the end of an attempt.
+    pub(super) fn is_settling(&self) -> bool {
+        let mut changes = self.changes.iter();
+        changes.any(|change| matches!(change, Transition::Settle(_)))
+    }
+
+    /// The store has answered a commit.
+    pub(super) const fn answered(&mut self) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+    }
+
+    /// Whether the store has answered every commit.
+    pub(super) const fn is_stored(&self) -> bool {
+        self.unanswered == 0
+    }
+
+    /// The step ends: all of it, the commit last.
+    pub(super) fn hand_out(&mut self) -> Vec<Effect> {
+        let mut effects = std::mem::take(&mut self.effects);
+        if !self.changes.is_empty() {
+            effects.push(Effect::Commit {
+                ticket: self.ticket,
+                transitions: std::mem::take(&mut self.changes),
+            });
+            self.ticket += 1;
+            self.unanswered += 1;
+        }
+        effects
+    }
+}

@@ -1,0 +1,91 @@
+//! What each lane has of its own: a stage, a pace, what it learnt.
+
+use std::sync::Arc;
+
+use super::Scheduler;
+use crate::model::{AttemptPhase, CallRecord, DEFAULT_LANE, Timestamp, limits};
+use crate::scheduler::pace::Pace;
+use crate::scheduler::slot::Stage;
+use crate::scheduler::{adaptive, hold};
+
+/// What a lane has beside its rules and what it must remember ([`crate::model::LaneCondition`]).
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) stage: Stage,
+    pub(super) pace: Pace,
+    /// Its pace lets nothing start before this moment.
+    pub(super) not_before: Option<Timestamp>,
+}
+
+impl Scheduler {
+    /// What the lanes' pace goes on from after a restart: the calls of the last minutes. Those that are
+    /// still open are added from what the store told.
+    pub fn restore_pace(&mut self, calls: &[CallRecord], now: Timestamp) {
+        let ended = calls.iter().map(|call| {
+            let tokens = call.usage.total_tokens;
+            (call.started_at, call.job_id, call.model.as_str(), tokens)
+        });
+        let open = self.recovery.jobs().filter_map(|job| {
+            let (open, tokens) = (job.open?, u64::from(job.estimated_tokens));
+            // A staged one may have been sent at any moment since it was staged, even just now.
+            let at = match open.phase {
+                AttemptPhase::Started => open.at,
+                AttemptPhase::Staged => now,
+            };
+            Some((at, job.id, job.sent_to(), tokens))
+        });
+        let starts: Vec<_> = ended.chain(open).collect();
+        for (name, track) in &mut self.tracks {
+            let of_lane = starts
+                .iter()
+                .filter(|(_, _, model, _)| self.settings.lane_of(model) == name)
+                .map(|(at, job, _, tokens)| (*at, *job, *tokens));
+            track.pace.restore(of_lane, now);
+        }
+    }
+
+    /// Gives every configured lane its track, with its rules; what a lane that is gone had staged goes
+    /// back into the queue.
+    pub(super) fn fit_tracks(&mut self, now: Timestamp) {
+        let settings = Arc::clone(&self.settings);
+        for (name, rules) in settings.all_lanes() {
+            match self.tracks.get_mut(name) {
+                Some(track) => track.pace.configure(rules.pace),
+                None => {
+                    let track = Track {
+                        stage: Stage::new(limits::STAGED_AHEAD_MAX),
+                        pace: Pace::new(rules.pace),
+                        not_before: None,
+                    };
+                    self.tracks.insert(name.to_owned(), track);
+                }
+            }
+            let learnt = self.state.lanes.get(name).and_then(|lane| lane.learnt);
+            let fitted = rules.auto().map(|auto| match learnt {
+                Some(learnt) => adaptive::fitted(learnt, &auto, rules.max_concurrency),
+                None => adaptive::begin(&auto, rules.max_concurrency, now),
+            });
+            if learnt != fitted {
+                self.state.lanes.entry(name.to_owned()).or_default().learnt = fitted;
+            }
+        }
+        let gone: Vec<String> = self
+            .tracks
+            .keys()
+            .filter(|name| *name != DEFAULT_LANE && !settings.lanes.contains_key(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            let stage = self
+                .tracks
+                .remove(&name)
+                .map(|mut track| track.stage.take_where(|_| true));
+            for staged in stage.into_iter().flatten() {
+                self.unstage(staged, now);
+            }
+            self.state.lanes.remove(&name);
+        }
+        hold::tidy(&mut self.state);
+        self.routes.forget();
+    }
+}

@@ -1,0 +1,564 @@
+//! What the actors say to each other: every message of every actor, with its payload and its answer.
+//!
+//! | to | message | from | meaning |
+//! |---|---|---|---|
+//! | StoreActor ([`StoreMsg`]) | `Commit` | facade, queue, maintenance | put these changes on disk together; answered after the sync |
+//! | | `Commit` of a task | caller | GLM took the call as a task: on disk before the caller waits for its answer |
+//! | | `Recover` | queue | what the queue starts from; the store announces everything inserted later to this queue |
+//! | | `Ledger` | queue | what budgets are reckoned from |
+//! | | `Done` | itself | the transaction under way has ended |
+//! | QueueActor ([`QueueMsg`]) | `Submit`, `Wait`, `Cancel`, `Requeue`, `Reprioritise`, `Pause`, `CloseIntake`, `Resume`, `Release`, `Budgets`, `WaitsFor`, `Snapshot` | anybody | the public protocol |
+//! | | `Affords`, `Billed` | facade | whether budgets let jobs in; what an attempt cost that was maybe billed |
+//! | | `Drain`, `AbortAll`, `Configure` | facade | shutdown and settings |
+//! | | `Stored` | store | jobs are on disk, commits are answered |
+//! | | `Ready` | caller | no call is open on this slot; how the last one ended |
+//! | | `CallerAdded`, `CallerGone` | supervisor | a caller exists for this slot; it has ended |
+//! | | `Breaker` | breaker | it changed its state between calls |
+//! | | `Tick` | its own timer | time has passed |
+//! | GlmCallerActor ([`CallerMsg`]) | `Attach` | queue | report to me, and tell your last outcome: the queue before may not have stored it |
+//! | | `Run` | queue | make this call; spends the credit |
+//! | | `Retire` | queue | you are not needed any more |
+//! | CircuitBreakerActor ([`BreakerMsg`]) | `Attach`, `Succeeded`, `Failed`, `Configure` | queue | outcomes that say something of the service |
+//! | | `Reset`, `Open` | facade | an operator closes it, or opens it, for a time or until they close it |
+//! | | `Probe` | its own timer | the cool-down may be over |
+//! | CostActor ([`CostMsg`]) | `Settled` | queue | a call's row is on disk |
+//! | | `Answered` | caller | a call brought a prompt that GLM has counted |
+//! | | `Counted` | the thread that counts | how an estimate counts that prompt |
+//! | Supervisor ([`SupervisorMsg`]) | `AddCallers` | queue | these slots need callers |
+//! | | `Shutdown` | facade | stop everything |
+//!
+//! Calls with a reply point down (queue -> breaker, store), casts may point up. No actor has a global
+//! name: two orchestrators live in one process. A wait for the disk has no bound of its own; submitters see
+//! a disk that hangs by their own deadlines.
+
+use std::sync::Arc;
+
+use ractor::{ActorRef, RpcReplyPort};
+use tokio_util::sync::CancellationToken;
+
+use crate::ports::{Decisions, Recovered, StoreError};
+use onelane_core::judge::conclude::Finished;
+use onelane_core::model::{
+    Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus,
+    Cost, Day, Dispatch, HoldScope, JobEntry, JobId, NotAdmitted, Refusal, Request, Settings,
+    SlotId, Submission, SubmissionError, Timestamp, Transition, Usage, WorstCase,
+};
+use onelane_core::money::budget::Ledger;
+use onelane_core::scheduler::{Decision, SchedulerSnapshot};
+
+// ---- the queue -------------------------------------------------------------------------------
+
+/// The queue's protocol. [`QueueMsg::Submit`] to [`QueueMsg::Snapshot`] are for everybody; the rest
+/// is between the actors.
+#[derive(Debug)]
+pub enum QueueMsg {
+    /// Put a job on disk and into the queue: plain message submission.
+    Submit {
+        /// The job.
+        submission: Box<Submission>,
+        /// Answered once the job is durable.
+        reply: RpcReplyPort<Result<Submitted, SubmitError>>,
+    },
+    /// Tell when a job has reached a terminal status and that is on disk.
+    Wait {
+        /// The job.
+        job_id: JobId,
+        /// `true` then; `false` at once if the queue does not have the job.
+        reply: RpcReplyPort<bool>,
+    },
+    /// Give a job up, waiting or running.
+    Cancel {
+        /// The job.
+        job_id: JobId,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Put a failed, cancelled or set-aside job back into the queue.
+    Requeue {
+        /// The job.
+        job_id: JobId,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Change a pending job's priority.
+    Reprioritise {
+        /// The job.
+        job_id: JobId,
+        /// The new priority.
+        priority: i32,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Stop before the next call.
+    Pause {
+        /// What the operator says.
+        reason: Option<String>,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// Let no more jobs in; those that wait are worked off. [`QueueMsg::Resume`] opens the intake again.
+    CloseIntake {
+        /// What the operator says.
+        reason: Option<String>,
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// End pause, holds and a closed intake.
+    Resume {
+        /// Answered once that is on disk.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// End one hold, and leave the others, the pause and the intake as they are.
+    Release {
+        /// What is held.
+        scope: HoldScope,
+        /// Answered once that is on disk; `NotFound`: there is no such hold.
+        reply: RpcReplyPort<Result<(), Refusal>>,
+    },
+    /// How the budgets stand.
+    Budgets {
+        /// The answer.
+        reply: RpcReplyPort<Vec<BudgetStatus>>,
+    },
+    /// Whether the budgets let new jobs in.
+    Affords {
+        /// The jobs.
+        jobs: Vec<Asking>,
+        /// For each job why the budgets do not let it in, if they do not.
+        reply: RpcReplyPort<Vec<Option<BudgetRefusal>>>,
+    },
+    /// Why a job that waits does not run, in words; `None`: it only waits for its turn, or not at all.
+    WaitsFor {
+        /// The job.
+        job_id: JobId,
+        /// The answer.
+        reply: RpcReplyPort<Option<String>>,
+    },
+    /// It is on disk what an attempt cost that was maybe billed.
+    Billed {
+        /// The job.
+        job_id: JobId,
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// What was found out.
+        billing: Box<Billing>,
+    },
+    /// The lanes as they are.
+    Snapshot {
+        /// The answer.
+        reply: RpcReplyPort<SchedulerSnapshot>,
+    },
+    /// Send nothing more; answer when nothing is in flight and everything is stored.
+    Drain {
+        /// The answer.
+        reply: RpcReplyPort<()>,
+    },
+    /// Close every open call.
+    AbortAll,
+    /// The settings changed; take them from the watch.
+    Configure {
+        /// Answered when they are in force.
+        reply: RpcReplyPort<()>,
+    },
+    /// From the store: jobs are on disk, and commits are done.
+    Stored {
+        /// New jobs, in the order of their sequence.
+        inserted: Vec<JobEntry>,
+        /// Commits of the queue's.
+        committed: Vec<Committed>,
+    },
+    /// From a caller: no call is open on its slot.
+    Ready {
+        /// The slot.
+        slot: SlotId,
+        /// The generation that the caller is attached to.
+        generation: u64,
+        /// How its last call ended.
+        finished: Option<Box<Finished>>,
+    },
+    /// From the supervisor: there is a caller for this slot.
+    CallerAdded {
+        /// The slot.
+        slot: SlotId,
+        /// The caller.
+        caller: ActorRef<CallerMsg>,
+    },
+    /// From the supervisor: the caller of this slot has ended.
+    CallerGone {
+        /// The slot.
+        slot: SlotId,
+    },
+    /// From the breaker: it changed its state by itself.
+    Breaker {
+        /// The breaker as it is.
+        snapshot: BreakerSnapshot,
+        /// For the operator who ordered it: the snapshot again, once it is on disk.
+        reply: Option<RpcReplyPort<BreakerSnapshot>>,
+    },
+    /// From the queue's own timer.
+    Tick,
+}
+
+/// Why a submission by message was not accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SubmitError {
+    /// The submission is wrong.
+    #[error(transparent)]
+    Invalid(#[from] SubmissionError),
+    /// The store refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The job is new and not let in.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
+    /// The store failed; whether the job is on disk is unknown.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Actors were restarted meanwhile; whether the job is on disk is unknown. Ask again, with
+    /// the same idempotency key if the first may have succeeded.
+    #[error("the store was restarted before it answered; ask again")]
+    Unknown,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// The job.
+    pub job_id: JobId,
+    /// `false`: the same submission was there before.
+    pub created: bool,
+}
+
+/// A job that somebody wants to submit, as budgets see it.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    /// Whose job.
+    pub user_id: String,
+    /// For which model.
+    pub model: String,
+    /// Its size.
+    pub worst: WorstCase,
+}
+
+/// One commit of the queue's own, answered.
+#[derive(Debug)]
+pub struct Committed {
+    /// The queue's ticket.
+    pub ticket: u64,
+    /// What the store said of each change.
+    pub decisions: Vec<Decision>,
+}
+
+/// What an insert's decision means to its submitter.
+pub fn submitted(decision: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
+    match decision {
+        Some(Ok(Applied::Inserted(job))) => Ok(Submitted {
+            job_id: job.id,
+            created: true,
+        }),
+        Some(Ok(Applied::Existing(job))) => Ok(Submitted {
+            job_id: job.id,
+            created: false,
+        }),
+        Some(Err(Refusal::NotAdmitted(why))) => Err(why.into()),
+        Some(Err(refusal)) => Err(refusal.into()),
+        _ => Err(SubmitError::Unknown),
+    }
+}
+
+// ---- callers ---------------------------------------------------------------------------------
+
+/// The caller's protocol.
+#[derive(Debug)]
+pub enum CallerMsg {
+    /// Report to this queue from now on, and say at once that you are ready, with the outcome of
+    /// your last run: the queue before may not have stored it. Answered by [`QueueMsg::Ready`].
+    Attach {
+        /// The generation of the queue.
+        generation: u64,
+        /// The queue.
+        queue: ActorRef<QueueMsg>,
+    },
+    /// Make this call. Answered by [`QueueMsg::Ready`] when it has ended.
+    Run(Box<RunOrder>),
+    /// You are not needed any more.
+    Retire,
+}
+
+/// One call to make.
+#[derive(Debug)]
+pub struct RunOrder {
+    /// The job, with its open attempt.
+    pub dispatch: Arc<Dispatch>,
+    /// The settings in force when it was sent.
+    pub settings: Arc<Settings>,
+    /// Cancelled when the call is to be closed.
+    pub abort: CancellationToken,
+}
+
+// ---- the store -------------------------------------------------------------------------------
+
+/// The store actor's protocol.
+#[derive(Debug)]
+pub enum StoreMsg {
+    /// Put these changes on disk, together, in one transaction. The answer comes after the fsync.
+    Commit(CommitRequest),
+    /// Tell what the queue starts from. Every job inserted from then on is announced to this queue,
+    /// every one before is in the answer: none falls between.
+    Recover {
+        /// The queue that asks.
+        queue: ActorRef<QueueMsg>,
+        /// The answer.
+        reply: RpcReplyPort<Result<Recovered, StoreError>>,
+    },
+    /// Tell what the budgets are reckoned from: with every commit that was asked before, without any
+    /// that is asked after.
+    Ledger {
+        /// The first day of the month.
+        month: Day,
+        /// The answer.
+        reply: RpcReplyPort<Result<Ledger, StoreError>>,
+    },
+    /// The transaction under way has ended.
+    Done(Result<(), StoreError>),
+}
+
+/// Changes that belong together, and where the answer goes.
+#[derive(Debug)]
+pub struct CommitRequest {
+    /// The changes, in order.
+    pub transitions: Vec<Transition>,
+    /// Where the answer goes.
+    pub reply: CommitReply,
+}
+
+/// Where the answer to a commit goes.
+#[derive(Debug)]
+pub enum CommitReply {
+    /// To a reply port.
+    Port(RpcReplyPort<Result<Decisions, StoreError>>),
+    /// To the queue, under its ticket.
+    Queue {
+        /// The ticket.
+        ticket: u64,
+    },
+}
+
+// ---- the breaker -----------------------------------------------------------------------------
+
+/// The breaker's protocol.
+#[derive(Debug)]
+pub enum BreakerMsg {
+    /// Report changes to this queue, and take over the state that was stored, unless calls have
+    /// been recorded since.
+    Attach {
+        /// The queue.
+        queue: ActorRef<QueueMsg>,
+        /// The breaker as the store has it.
+        stored: Option<BreakerSnapshot>,
+        /// Answered when the watch shows the breaker as it is.
+        reply: RpcReplyPort<()>,
+    },
+    /// A call brought an answer.
+    Succeeded {
+        /// The breaker after it; `None`: the sender does not wait.
+        reply: Option<RpcReplyPort<BreakerSnapshot>>,
+    },
+    /// A call failed in a way that says something of the service.
+    Failed {
+        /// The failure in short.
+        reason: String,
+        /// Whether it opens the breaker by itself ([`onelane_core::model::BreakerRule::Open`]).
+        at_once: bool,
+        /// The breaker after it.
+        reply: RpcReplyPort<BreakerSnapshot>,
+    },
+    /// An operator closes it.
+    Reset {
+        /// The breaker after it, once that is on disk.
+        reply: RpcReplyPort<BreakerSnapshot>,
+    },
+    /// An operator opens it: no call goes out until an operator resets it, or until the time is over.
+    Open {
+        /// What the operator says.
+        reason: String,
+        /// Until when; `None`: until it is reset.
+        until: Option<Timestamp>,
+        /// The breaker after it, once that is on disk.
+        reply: RpcReplyPort<BreakerSnapshot>,
+    },
+    /// The settings changed.
+    Configure(BreakerSettings),
+    /// The cool-down, or the time for which an operator opened it, may be over.
+    Probe,
+}
+
+// ---- costs -----------------------------------------------------------------------------------
+
+/// The cost actor's protocol.
+#[derive(Debug)]
+pub enum CostMsg {
+    /// A call was settled: its row is on disk.
+    Settled {
+        /// Its tokens.
+        usage: Usage,
+        /// Its cost, if it is known.
+        cost: Option<Cost>,
+        /// The model, when it was billed at a cost that is not known.
+        unpriced: Option<String>,
+    },
+    /// A call brought a prompt that GLM has counted.
+    Answered(Sample),
+    /// Such a prompt was counted again.
+    Counted {
+        /// The model that it was sent to.
+        model: String,
+        /// Its tokens as an estimate counts them.
+        estimated_tokens: u64,
+        /// Its tokens as GLM counted them.
+        counted_tokens: u64,
+    },
+}
+
+/// A call whose prompt GLM has counted.
+#[derive(Debug)]
+pub struct Sample {
+    /// The model that it was sent to.
+    pub model: String,
+    /// What was asked.
+    pub request: Arc<Request>,
+    /// The tokens of its prompt as GLM counted them.
+    pub counted_tokens: u64,
+}
+
+// ---- the supervisor --------------------------------------------------------------------------
+
+/// The supervisor's protocol.
+#[derive(Debug)]
+pub enum SupervisorMsg {
+    /// From the queue: these slots need callers.
+    AddCallers {
+        /// The queue's generation; the supervisor ignores an earlier one.
+        generation: u64,
+        /// The slots.
+        slots: Vec<SlotId>,
+    },
+    /// Stop everything. Open calls should have ended before: one that has not is closed, and found as
+    /// interrupted at the next start.
+    Shutdown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::Store;
+    use crate::testing::{MemoryStore, sample};
+    use onelane_core::model::{
+        BudgetKey, Limit, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
+    };
+    use onelane_core::scheduler::admission::Intake;
+
+    fn over_budget() -> BudgetRefusal {
+        BudgetRefusal::UsedUp {
+            standing: BudgetStatus {
+                account: BudgetKey {
+                    budget: "day".into(),
+                    user: None,
+                    model: None,
+                },
+                limit: Limit::Tokens(100),
+                period: Period::Day,
+                over: OverBudget::Refuse,
+                spent: 90,
+                reserved: 0,
+                in_doubt: 0,
+                warned: false,
+                short: false,
+                until: Timestamp::default(),
+            },
+            needed: 20,
+        }
+    }
+
+    /// Each reason with the lanes that give it: one that is new does not compile until it is here.
+    fn case(why: &NotAdmitted) -> (SchedulerState, bool, Settings, Option<BudgetRefusal>) {
+        let (mut state, mut stopping) = (SchedulerState::default(), false);
+        let (mut settings, mut over) = (Settings::default(), None);
+        match why {
+            NotAdmitted::Closed(pause) => state.draining = Some(pause.clone()),
+            NotAdmitted::Stopping => stopping = true,
+            NotAdmitted::QueueFull { limit } => settings.lane.max_queue_jobs = *limit,
+            NotAdmitted::OverBudget(refusal) => over = Some((**refusal).clone()),
+        }
+        (state, stopping, settings, over)
+    }
+
+    /// Submits as every way in does.
+    fn submit(
+        store: &MemoryStore,
+        intake: &Intake<'_>,
+        settings: &Settings,
+        n: u8,
+        key: Option<&str>,
+        over: Option<BudgetRefusal>,
+    ) -> Result<Submitted, SubmitError> {
+        let mut submission = Submission::prompt("hi").unwrap();
+        submission.idempotency_key = key.map(str::to_owned);
+        let id = JobId::from_bytes([n; 16]);
+        let new = submission.into_job(settings, id, sample::START)?;
+        let new = intake.admit(new, over)?;
+        let inserted = store.commit(&[Transition::Insert(Box::new(new))]);
+        submitted(inserted.unwrap().pop())
+    }
+
+    fn jobs(store: &MemoryStore) -> u64 {
+        store.counts().unwrap().total()
+    }
+
+    #[test]
+    fn every_reason_is_told_at_the_door_and_asking_again_is_answered() {
+        let closed = Pause {
+            since: sample::START,
+            reason: Some("moving".to_owned()),
+        };
+        let reasons = [
+            (
+                NotAdmitted::Closed(closed),
+                "the lane takes no new jobs until an operator resumes it: moving",
+            ),
+            (NotAdmitted::Stopping, "it is shutting down"),
+            (
+                NotAdmitted::QueueFull { limit: 1 },
+                "the queue is full: 1 jobs are waiting; try again later",
+            ),
+            (
+                NotAdmitted::OverBudget(Box::new(over_budget())),
+                "the job may come to 20 tokens, and of budget day 10 tokens are left until \
+                 1970-01-01T00:00:00.000Z; it was not taken",
+            ),
+        ];
+        for (why, told) in reasons {
+            let (state, stopping, settings, over) = case(&why);
+            let store = MemoryStore::new();
+            let open = SchedulerState::default();
+            let was_open = Intake::new(&settings, &open);
+            let first = submit(&store, &was_open, &settings, 1, Some("a"), None).unwrap();
+            assert!(first.created);
+
+            let intake = Intake::new(&settings, &state).stopping(stopping);
+            let ask = |n, key| submit(&store, &intake, &settings, n, key, over.clone());
+            let again = ask(2, Some("a")).unwrap();
+            assert_eq!(
+                (again.job_id, again.created),
+                (first.job_id, false),
+                "{why:?}"
+            );
+            for key in [None, Some("b")] {
+                let refused = ask(3, key).unwrap_err();
+                assert_eq!(refused.to_string(), told);
+                assert!(matches!(refused, SubmitError::NotAdmitted(is) if is == why));
+            }
+            assert_eq!(jobs(&store), 1, "{why:?}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Between the scheduler and the store: what the scheduler decided goes out, what the store answers comes in.
+
+use std::sync::Arc;
+
+use ractor::ActorProcessingErr;
+
+use super::QueueState;
+use crate::protocol::{
+    CallerMsg, CommitReply, CommitRequest, Committed, RunOrder, StoreMsg, SupervisorMsg,
+};
+use crate::queue::waiters::Answer;
+use onelane_core::model::{
+    Applied, Dispatch, JobEntry, JobId, Refusal, SlotId, Timestamp, Transition,
+};
+use onelane_core::scheduler::slot::attempt_of;
+use onelane_core::scheduler::{Effect, Scheduler};
+
+impl QueueState {
+    /// Lets the scheduler decide, and does what it decided.
+    pub(super) fn step(
+        &mut self,
+        decide: impl FnOnce(&mut Scheduler) -> Vec<Effect>,
+    ) -> Result<(), ActorProcessingErr> {
+        let effects = decide(&mut self.scheduler);
+        self.carry_out(effects)
+    }
+
+    /// The same for an order about a job or, without `id`, about the lanes: answered once it is on disk.
+    pub(super) fn order(
+        &mut self,
+        id: Option<JobId>,
+        reply: Answer,
+        decide: impl FnOnce(&mut Scheduler) -> Vec<Effect>,
+    ) -> Result<(), ActorProcessingErr> {
+        let effects = decide(&mut self.scheduler);
+        let commit = effects.iter().find_map(|effect| match effect {
+            Effect::Commit { ticket, .. } => Some(*ticket),
+            _ => None,
+        });
+        if let Some(ticket) = commit {
+            self.waiters.wait_for_commit(ticket, id, reply);
+        }
+        self.carry_out(effects)
+    }
+
+    /// Does what the scheduler decided, in its order: first what goes out, then what is stored.
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), ActorProcessingErr> {
+        for effect in effects {
+            match effect {
+                Effect::Run {
+                    slot,
+                    dispatch,
+                    cancelled,
+                } => self.run(slot, dispatch, cancelled),
+                Effect::Abort {
+                    slot,
+                    job_id,
+                    attempt,
+                } => self.aborts.abort(slot, job_id, attempt),
+                Effect::Retire { slot } => {
+                    if let Some(caller) = self.callers.remove(&slot) {
+                        let _ = caller.cast(CallerMsg::Retire);
+                    }
+                }
+                Effect::Commit {
+                    ticket,
+                    transitions,
+                } => {
+                    self.waiters.sent(&transitions);
+                    self.store.cast(StoreMsg::Commit(CommitRequest {
+                        transitions,
+                        reply: CommitReply::Queue { ticket },
+                    }))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, slot: SlotId, dispatch: Arc<Dispatch>, cancelled: bool) {
+        let attempt = attempt_of(&dispatch);
+        let abort = self.aborts.arm(slot, dispatch.job.id, attempt);
+        if cancelled {
+            abort.cancel();
+        }
+        let order = RunOrder {
+            dispatch,
+            settings: Arc::clone(&self.settings),
+            abort,
+        };
+        // A caller that is gone is being restarted, and this queue after it.
+        if let Some(caller) = self.callers.get(&slot) {
+            let _ = caller.cast(CallerMsg::Run(Box::new(order)));
+        }
+    }
+
+    /// Jobs are on disk, and commits of this queue are done.
+    pub(super) fn stored(
+        &mut self,
+        inserted: Vec<JobEntry>,
+        committed: Vec<Committed>,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        if !inserted.is_empty() {
+            self.publisher.submitted(&inserted, now);
+            self.step(|scheduler| scheduler.submitted(inserted, now))?;
+        }
+        for Committed { ticket, decisions } in committed {
+            self.step(|scheduler| scheduler.committed(ticket, &decisions, now))?;
+            for (transition, decision) in &decisions {
+                // Before anybody is answered: an operator who has closed the intake finds it closed.
+                if decision.is_ok() {
+                    self.show(transition);
+                }
+                self.publisher.tell(transition, decision, now);
+                self.waiters.answered(ticket, transition, decision);
+                check_agreement(transition, decision)?;
+            }
+            self.waiters.closed(ticket);
+        }
+        Ok(())
+    }
+
+    /// Shows the scheduler's state, if this change stored it.
+    fn show(&self, stored: &Transition) {
+        let state = match stored {
+            Transition::Lane(state) => Some(state),
+            Transition::Settle(settlement) => settlement.lane.as_ref(),
+            _ => None,
+        };
+        if let Some(state) = state {
+            self.watch.send_replace(state.clone());
+        }
+    }
+
+    /// Asks the supervisor for the callers that should exist but don't, once for each slot.
+    pub(super) fn ask_for_callers(&mut self) {
+        let mut slots = self.scheduler.missing_callers();
+        slots.retain(|slot| self.asked_for.insert(*slot));
+        if !slots.is_empty() {
+            let _ = self.supervisor.cast(SupervisorMsg::AddCallers {
+                generation: self.generation,
+                slots,
+            });
+        }
+    }
+}
+
+/// The store has no reason to refuse the scheduler's own steps. If it does, the store is right: the queue fails
+/// and is rebuilt from it.
+fn check_agreement(
+    transition: &Transition,
+    decision: &Result<Applied, Refusal>,
+) -> Result<(), ActorProcessingErr> {
+    let agree = match transition {
+        Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
+            matches!(decision, Ok(Applied::Dispatch(_)))
+        }
+        Transition::Unstage { .. } | Transition::Settle(_) => decision.is_ok(),
+        _ => true,
+    };
+    if agree {
+        return Ok(());
+    }
+    // The decision is named without its content: an answer of GLM does not belong in a log.
+    let refusal = decision.as_ref().err().map(ToString::to_string);
+    let refusal = refusal.as_deref().unwrap_or("an answer of another kind");
+    let job = transition.job_id().map(|id| id.to_string());
+    let job = job.unwrap_or_default();
+    Err(format!("the scheduler and the store disagree about job {job}: {refusal}").into())
+}

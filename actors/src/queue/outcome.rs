@@ -1,0 +1,132 @@
+//! A caller is ready: the outcome of its last call is judged, since that decides what may be sent next.
+
+use ractor::{ActorProcessingErr, call_t};
+
+use super::QueueState;
+use crate::ports::GlmOutcome;
+use crate::protocol::BreakerMsg;
+use onelane_core::judge::conclude::{Concluded, Finished, SettleContext, conclude};
+use onelane_core::judge::{BreakerEffect, JudgeContext};
+use onelane_core::model::{BreakerSnapshot, BreakerState, SlotId, Timestamp, limits};
+use onelane_core::scheduler::{Effect, LeftOpen};
+
+impl QueueState {
+    /// A slot is free. A caller that is attached to an earlier queue is no proof: it will be ready again
+    /// for this one.
+    pub(super) async fn ready(
+        &mut self,
+        slot: SlotId,
+        generation: u64,
+        finished: Option<Box<Finished>>,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        if generation != self.generation {
+            return Ok(());
+        }
+        let Some(finished) = finished else {
+            return self.step(|scheduler| scheduler.ready(slot, now));
+        };
+        self.scheduler.outlived(slot);
+        if let Some(task) = self.left_open(slot, &finished) {
+            return self.step(|scheduler| scheduler.left_open(slot, task, now));
+        }
+        match self.conclude(slot, &finished, now) {
+            Some(concluded) => self.concluded(slot, concluded, now).await,
+            None => self.step(|scheduler| scheduler.ready(slot, now)),
+        }
+    }
+
+    /// The task of a call that was stopped while GLM holds it, and is to be fetched later.
+    fn left_open(&self, slot: SlotId, finished: &Finished) -> Option<LeftOpen> {
+        let task = finished.task.clone()?;
+        let (job_id, attempt) = (finished.job_id, finished.attempt);
+        let stopped = matches!(*finished.outcome, GlmOutcome::Aborted);
+        (stopped && self.scheduler.stays_open(slot, job_id, attempt)).then_some(LeftOpen {
+            job_id,
+            attempt,
+            task,
+        })
+    }
+
+    /// What the outcome means; `None`: nobody waits for it any more.
+    fn conclude(&self, slot: SlotId, finished: &Finished, now: Timestamp) -> Option<Concluded> {
+        let (job, cancelled) = self
+            .scheduler
+            .awaited(slot, finished.job_id, finished.attempt)?;
+        let (lane, model) = self.scheduler.conditions(job.sent_to());
+        let bench = JudgeContext {
+            settings: &self.settings,
+            lane: &lane,
+            model: &model,
+            eased: self.scheduler.would_ease(slot, now),
+            sent_at: finished.started_at,
+            has_fallback: self.scheduler.has_fallback(&job.model, job.sent_to()),
+            seed: self.ports.ids.seed(),
+            now,
+        };
+        Some(conclude(job, finished, &SettleContext { bench, cancelled }))
+    }
+
+    /// Settles an attempt, and sends the next call before anything else.
+    async fn concluded(
+        &mut self,
+        slot: SlotId,
+        concluded: Concluded,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        // A success leaves a closed breaker closed: the scheduler need not wait to hear that.
+        let clear = concluded.breaker == BreakerEffect::Success
+            && self.scheduler.breaker() == BreakerState::Closed;
+        let breaker = if clear {
+            None
+        } else {
+            self.ask_breaker(&concluded).await?
+        };
+        let effects = self.scheduler.finished(slot, concluded, breaker, now);
+        let (runs, rest): (Vec<_>, Vec<_>) = effects
+            .into_iter()
+            .partition(|effect| matches!(effect, Effect::Run { .. }));
+        if !runs.is_empty() {
+            self.carry_out(runs)?;
+            // The next call is on the wire before this thread turns to the books: the runtime would poll
+            // before it what is cast after it, and waking another thread takes longer than all of this.
+            tokio::task::yield_now().await;
+        }
+        self.carry_out(rest)?;
+        if clear {
+            self.breaker.cast(BreakerMsg::Succeeded { reply: None })?;
+        }
+        Ok(())
+    }
+
+    /// Tells the breaker of an outcome that may change its state, and waits for what it makes of it,
+    /// since that decides what may be sent next. Answers a changed breaker.
+    async fn ask_breaker(
+        &self,
+        concluded: &Concluded,
+    ) -> Result<Option<BreakerSnapshot>, ActorProcessingErr> {
+        let before = self.scheduler.breaker();
+        let after = match concluded.breaker {
+            BreakerEffect::Ignore => return Ok(None),
+            BreakerEffect::Success => call_t!(
+                self.breaker,
+                |reply| BreakerMsg::Succeeded { reply: Some(reply) },
+                limits::ACTOR_REPLY_MS
+            )?,
+            BreakerEffect::Failure { at_once } => {
+                let failure = concluded.settlement.call.failure.as_ref();
+                let reason = failure.map(ToString::to_string).unwrap_or_default();
+                call_t!(
+                    self.breaker,
+                    |reply| BreakerMsg::Failed {
+                        reason,
+                        at_once,
+                        reply
+                    },
+                    limits::ACTOR_REPLY_MS
+                )?
+            }
+        };
+        Ok((after.state != before).then_some(after))
+    }
+}

@@ -1,0 +1,141 @@
+//! How a queue begins: from what the store holds, attached to the breaker and to the callers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ractor::{ActorProcessingErr, ActorRef};
+
+use super::waiters::Waiters;
+use super::{QueueArgs, QueueState};
+use crate::Ports;
+use crate::protocol::{BreakerMsg, CallerMsg, QueueMsg, StoreMsg};
+use crate::publisher::Publisher;
+use crate::timer::Timer;
+use onelane_core::model::{CallRecord, Settings, Timestamp, limits};
+use onelane_core::money::budget::{Budgets, Ledger};
+use onelane_core::scheduler::Scheduler;
+
+impl QueueState {
+    /// The queue as the store remembers it.
+    pub(super) async fn recover(
+        myself: &ActorRef<QueueMsg>,
+        args: QueueArgs,
+    ) -> Result<Self, ActorProcessingErr> {
+        let queue = myself.clone();
+        let recovered = args
+            .store
+            .call(|reply| StoreMsg::Recover { queue, reply }, None)
+            .await?
+            .success_or("the store actor ended before it answered")??;
+        let settings = Arc::clone(&args.ports.settings.borrow());
+        let now = args.ports.clock.now();
+        let stored_breaker = recovered.breaker.clone();
+        args.watch.send_replace(recovered.lane.clone());
+        let publisher = Publisher::new(
+            args.ports.events.clone(),
+            args.cost.clone(),
+            recovered.lane.clone(),
+        );
+        let mut scheduler = Scheduler::recover(
+            recovered,
+            Arc::clone(&settings),
+            args.callers.keys().copied(),
+            args.generation,
+            now,
+        );
+        if !settings.budgets.is_empty() {
+            let ledger = ledger(&args.store, &settings, now).await?;
+            scheduler.load_budgets(&ledger, &settings, now);
+        }
+        if settings.all_lanes().any(|(_, rules)| rules.pace.is_on()) {
+            scheduler.restore_pace(&recent_calls(&args.ports, &settings, now).await?, now);
+        }
+        let mut state = Self {
+            ports: args.ports,
+            generation: args.generation,
+            supervisor: args.supervisor,
+            store: args.store,
+            breaker: args.breaker,
+            callers: args.callers,
+            aborts: args.aborts,
+            settings,
+            scheduler,
+            watch: args.watch,
+            publisher,
+            waiters: Waiters::default(),
+            asked_for: BTreeSet::new(),
+            timer: Timer::default(),
+        };
+        // Until it is attached it shows what is not so. One that fails here is being restarted, and
+        // this queue after it.
+        let attached = state.breaker.call(
+            |reply| BreakerMsg::Attach {
+                queue: myself.clone(),
+                stored: stored_breaker,
+                reply,
+            },
+            None,
+        );
+        let _ = attached.await;
+        state
+            .breaker
+            .cast(BreakerMsg::Configure(state.settings.breaker))?;
+        for caller in state.callers.values() {
+            state.attach(caller, myself);
+        }
+        state.step(|scheduler| scheduler.start(now))?;
+        state.ask_for_callers();
+        state.arm(myself);
+        Ok(state)
+    }
+
+    /// Has a caller report to this queue. A caller that is gone is about to be restarted, and this queue
+    /// after it.
+    pub(super) fn attach(&self, caller: &ActorRef<CallerMsg>, myself: &ActorRef<QueueMsg>) {
+        let _ = caller.cast(CallerMsg::Attach {
+            generation: self.generation,
+            queue: myself.clone(),
+        });
+    }
+
+    /// Reckons the budgets anew, by these settings.
+    pub(super) async fn load_budgets(
+        &mut self,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        let ledger = ledger(&self.store, settings, now).await?;
+        self.scheduler.load_budgets(&ledger, settings, now);
+        Ok(())
+    }
+}
+
+/// What the budgets are reckoned from, with everything that this queue has asked the store to write.
+async fn ledger(
+    store: &ActorRef<StoreMsg>,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Ledger, ActorProcessingErr> {
+    let month = Budgets::since(&settings.calendar, now);
+    let ledger = store
+        .call(|reply| StoreMsg::Ledger { month, reply }, None)
+        .await?
+        .success_or("the store actor ended before it answered")??;
+    Ok(ledger)
+}
+
+/// The calls that the lanes' pace goes on from.
+async fn recent_calls(
+    ports: &Ports,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Vec<CallRecord>, ActorProcessingErr> {
+    let store = Arc::clone(&ports.store);
+    let spacings = settings
+        .all_lanes()
+        .map(|(_, rules)| rules.pace.min_spacing_ms);
+    let back_ms = spacings.max().unwrap_or(0).max(limits::PACE_MEMORY_MS);
+    let since = now.minus_ms(back_ms);
+    let read = move || store.calls_since(since, limits::PACE_LOG_STARTS_MAX);
+    Ok(ports.faults.off_the_workers(read).await??)
+}
