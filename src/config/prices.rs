@@ -9,7 +9,7 @@ use onelane_core::model::{Currency, Nanos, PriceRow, PriceTable, limits};
 use onelane_core::section;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
 /// The published lists of bigmodel.cn (CNY), z.ai (USD) and the Coding Plan (POINTS); each row names its
@@ -59,19 +59,6 @@ impl FromStr for Price {
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Decimal::new(self.0, 9).normalize())
-    }
-}
-
-impl Serialize for Price {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Price {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -252,22 +239,11 @@ impl PriceList {
     }
 }
 
-/// A row as it is shipped.
+/// A row as it is shipped, as JSON: a [`ModelPrice`], and where it is from.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct ShippedRow {
-    pub(crate) currency: Currency,
-    pub(crate) model: String,
-    pub(crate) input: Price,
-    #[serde(default)]
-    pub(crate) cached_input: Option<Price>,
-    pub(crate) output: Price,
-    #[serde(default)]
-    pub(crate) prompt_from: u64,
-    #[serde(default)]
-    pub(crate) completion_from: u64,
-    #[serde(default)]
-    pub(crate) prompt_to: Option<u64>,
+    #[serde(flatten, deserialize_with = "taken")]
+    pub(crate) price: ModelPrice,
     /// Tokens that prompt and completion may have together.
     #[serde(default)]
     pub(crate) context: Option<u64>,
@@ -286,23 +262,21 @@ pub(crate) struct Shipped {
     pub(crate) rows: Vec<ShippedRow>,
 }
 
+fn taken<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ModelPrice, D::Error> {
+    let row = Value::deserialize(deserializer)?;
+    ModelPrice::take(&row).ok_or_else(|| de::Error::custom("is no price"))
+}
+
 impl Shipped {
     /// Reads them; fails only if they are broken.
     pub(crate) fn read() -> Result<Self, serde_json::Error> {
         serde_json::from_str(SHIPPED)
     }
-}
 
-impl ShippedRow {
-    fn row(&self) -> PriceRow {
-        PriceRow {
-            prompt_from: self.prompt_from,
-            completion_from: self.completion_from,
-            prompt_to: self.prompt_to,
-            input: self.input.nanos(),
-            cached_input: self.cached_input.unwrap_or(self.input).nanos(),
-            output: self.output.nanos(),
-        }
+    /// The rows of the list in `currency`.
+    pub(crate) fn list(&self, currency: Currency) -> impl Iterator<Item = &ShippedRow> {
+        let rows = self.rows.iter();
+        rows.filter(move |row| row.price.currency == Some(currency))
     }
 }
 
@@ -314,8 +288,8 @@ pub(crate) fn table(
 ) -> Result<PriceTable, serde_json::Error> {
     let shipped = Shipped::read()?;
     let mut table = PriceTable::versioned(currency, &shipped.version);
-    for row in shipped.rows.iter().filter(|row| row.currency == currency) {
-        table.add(&row.model, row.row());
+    for ShippedRow { price, .. } in shipped.list(currency) {
+        table.add(&price.model, price.row());
     }
     for price in own.iter().filter(|price| price.counts_in(currency)) {
         table.add_own(&price.model, price.row());
