@@ -1,8 +1,10 @@
 //! Reads the rows of the operator's own price list.
 
+#[cfg(feature = "api")]
 use std::collections::BTreeMap;
 
 use serde::Deserialize as _;
+#[cfg(feature = "api")]
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
