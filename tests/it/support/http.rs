@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use onelane::config::{Config, Loaded};
 use onelane::glm::HttpGlm;
 use onelane::model::{
-    CallOutcome, CallRecord, CoolDownSettings, Event, JobId, RetrySettings, Secret, Submission, UsageKey, UsageRow,
+    CallOutcome, CallRecord, CoolDownSettings, Event, JobId, RetrySettings, Secret, Submission,
+    UsageKey, UsageRow,
 };
 use onelane::orchestrator::{Events, Feed, Orchestrator, Parts, StartError};
 use onelane::ports::{CallFilter, Clock, Glm, Store, UsageFilter};
