@@ -11,9 +11,9 @@ use onelane_core::model::{
     UsageRow,
 };
 
-pub(crate) use view::CostView;
 pub use view::to_csv;
-pub(crate) use view::{csv_head, csv_row};
+#[cfg(feature = "api")]
+pub(crate) use view::{CostView, csv_head, csv_row};
 
 /// Which usage, and how it is summed up.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,6 @@ use onelane_core::model::{Failure, JobId, JobStatus, Request, RequestError, code
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
 use warp::http::{HeaderName, StatusCode};
 
 use super::Api;
@@ -22,7 +21,7 @@ use super::input::{Ignored, Input, Need, Nothing, Payload};
 use super::problem::{Dialect, GlmErrorBody, Kind, Problem, SHOULD_RETRY, glm_error};
 use super::submission::{DEFAULT_USER, header_text, idempotency_key};
 use crate::error::Error;
-use crate::orchestrator::{Orchestrator, Submission};
+use crate::orchestrator::Submission;
 
 /// Says which job an answer belongs to.
 const JOB_ID: HeaderName = HeaderName::from_static("x-onelane-job-id");
@@ -109,7 +108,7 @@ pub(super) async fn chat_completions(
     let key = idempotency_key(&input.headers)?;
     let callback_url = header_text(&input.headers, CALLBACK, bounds::CALLBACK_URL_BYTES_MAX)?;
     let submission = read(&input.body.0, key, callback_url)?;
-    let (job_id, ended) = submit_and_wait(api.lane.clone(), submission).await;
+    let (job_id, ended) = api.lane.submit_and_wait(submission).await;
     let reply = match ended {
         Ok(record) => answer(record),
         Err(error) => Problem::from(error).reply(Dialect::Glm),
@@ -211,38 +210,6 @@ fn refused(error: RequestError) -> Problem {
             Problem::new(Kind::InvalidBody, detail)
         }
     }
-}
-
-/// Runs in a task of its own, so that a client that goes away at any moment, even before the job
-/// has an id, leaves no job behind that nobody waits for.
-async fn submit_and_wait(
-    lane: Orchestrator,
-    submission: Submission,
-) -> (Option<JobId>, Result<JobRecord, Error>) {
-    let keeps_going = submission.idempotency_key.is_some();
-    let (mut client, ended) = oneshot::channel();
-    tokio::spawn(async move {
-        let job_id = match lane.submit(submission).await {
-            Ok(submitted) => submitted.job_id,
-            Err(error) => {
-                // Nobody left to tell, and no job to give up.
-                let _ = client.send((None, Err(error)));
-                return;
-            }
-        };
-        tokio::select! {
-            record = lane.wait(job_id) => {
-                let _ = client.send((Some(job_id), record));
-            }
-            () = client.closed() => {
-                if !keeps_going && let Err(error) = lane.cancel(job_id).await {
-                    tracing::debug!(%job_id, %error, "a job whose client went away goes on");
-                }
-            }
-        }
-    });
-    let lost = || Error::Stopped("the request was lost; ask again".to_owned());
-    ended.await.unwrap_or_else(|_| (None, Err(lost())))
 }
 
 /// The answer that a job's end makes.

@@ -105,7 +105,7 @@ impl NewJob {
                 priority: self.priority.unwrap_or(0),
                 max_retries: self.max_retries,
                 run_at: self.run_at,
-                deadline: self.deadline,
+                deadline: self.deadline.map(Into::into),
                 timeout_ms: self.timeout,
                 idempotency_key: self.idempotency_key.or_else(|| key.map(str::to_owned)),
                 after: self.after.unwrap_or_default(),
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(job.run_at, Timestamp::parse_rfc3339("2026-11-23T08:00:00Z"));
         assert_eq!(
             job.deadline,
-            Timestamp::parse_rfc3339("2026-11-23T09:00:00Z")
+            Timestamp::parse_rfc3339("2026-11-23T09:00:00Z").map(Into::into)
         );
         assert_eq!(job.timeout_ms, Some(5_000));
         assert_eq!(job.idempotency_key.as_deref(), Some("k"));

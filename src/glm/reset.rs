@@ -1,7 +1,9 @@
 //! Reads the moment at which a used-up quota opens again: GLM states it in words, in Beijing time,
 //! without saying so.
 
-use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime};
+#[cfg(any(test, feature = "simulator"))]
+use chrono::{DateTime, FixedOffset};
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use onelane_core::model::{Timestamp, limits};
 
 /// A reading in Beijing time that is over by more than this is taken for UTC instead.
@@ -44,6 +46,7 @@ pub(crate) fn next_midnight(now: Timestamp) -> Timestamp {
 }
 
 /// `at` as GLM writes it: Beijing time without a zone, on the next whole second.
+#[cfg(any(test, feature = "simulator"))]
 pub(crate) fn beijing_text(at: Timestamp) -> String {
     let secs = at.as_millis().saturating_add(999).div_euclid(1_000);
     FixedOffset::east_opt(BEIJING_SECS)

@@ -390,10 +390,16 @@ fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
     let place = Place::new();
     std::fs::write(place.dir.path().join("in.jsonl"), "{\"prompt\":\"hi\"}\n").unwrap();
     let others = [
-        (1, "move the file away"),
-        (4, "move the file away"),
-        (6, "use the newer onelane"),
-        (99, "use the newer onelane"),
+        (1, "move the file away, or name another store"),
+        (4, "move the file away, or name another store"),
+        (
+            6,
+            "use the newer onelane that wrote it, or name another store",
+        ),
+        (
+            99,
+            "use the newer onelane that wrote it, or name another store",
+        ),
     ];
     for (version, help) in others {
         set_version(&place.store(), version);
@@ -406,7 +412,7 @@ fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
             assert_eq!(output.code, Some(3), "{line}: {told}");
             let found = format!("is a onelane store of version {version}, and this onelane reads");
             assert!(told.contains(&found), "{line}: {told}");
-            assert!(told.contains(&format!("help: {help}")), "{line}: {told}");
+            assert!(told.contains(help), "{line}: {told}");
             assert_eq!(output.stdout, "", "{line}");
             let opens = work.contains(line) || line.contains("compact") || line.contains("repair");
             let same = std::fs::read(place.store()).unwrap() == before;

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::excerpt::{Excerpt, prompt_text};
+use super::excerpt::Excerpt;
 use super::{CallView, rfc3339, rfc3339_option};
 
 /// A job. Fields that a job does not have are left out.
@@ -139,7 +139,7 @@ impl JobView {
             };
         }
         Self {
-            prompt: request.as_deref().and_then(prompt_text),
+            prompt: request.as_deref().and_then(Request::text),
             request: request.and_then(ChatBody::of),
             result: response,
             callback_url,

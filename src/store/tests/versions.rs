@@ -31,7 +31,7 @@ fn set_version(path: &Path, version: u64) {
 #[test]
 fn a_store_of_another_version_is_refused_in_words_and_left_alone() {
     const KNOWN: u64 = schema::STORE_VERSION;
-    let older = "no release of onelane wrote it; move it away and start a new store";
+    let older = "no release of onelane wrote it; move the file away and start a new store";
     let newer =
         "a newer onelane wrote it; use that one, or move the file away and start a new store";
     let (_directory, path) = closed_store();

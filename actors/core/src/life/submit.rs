@@ -16,7 +16,7 @@ impl NewJob {
         submission.validate(settings)?;
         let model = submission.model_in(settings);
         let unpriced = !settings.prices.is_priced(&model);
-        let estimated_tokens = estimate::tokens(&submission.request, settings.max_tokens);
+        let estimated_tokens = estimate::tokens(&submission.request, settings.glm.max_tokens);
         let worst = worst::of(&submission.request);
         let mut after = submission.after;
         after.sort_unstable();
@@ -30,7 +30,7 @@ impl NewJob {
             priority: submission.priority,
             max_retries: submission.max_retries.unwrap_or(settings.retry.max_retries),
             run_at: submission.run_at,
-            deadline: submission.deadline,
+            deadline: submission.deadline.map(|by| by.moment(now)),
             timeout_ms: submission.timeout_ms,
             idempotency_key: submission.idempotency_key,
             metadata: submission.metadata,
@@ -49,7 +49,7 @@ impl NewJob {
             request: submission.request,
             fingerprint,
             admission: Admission::Open {
-                max_queue_jobs: settings.max_queue_jobs,
+                max_queue_jobs: settings.lane.max_queue_jobs,
             },
         })
     }
@@ -152,7 +152,7 @@ mod tests {
         );
         assert_eq!(
             model(Submission::prompt("hi").unwrap()),
-            Settings::default().model
+            Settings::default().glm.model
         );
     }
 }

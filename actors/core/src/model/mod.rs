@@ -26,9 +26,11 @@ mod price;
 mod pruning;
 mod request;
 mod retention;
+pub mod setting;
 mod settings;
 mod store_error;
 mod submission;
+mod text;
 mod time;
 mod transition;
 mod usage;
@@ -79,11 +81,11 @@ pub use pruning::{
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use settings::{
-    BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
-    SettingsError, Timeouts,
+    BreakerSettings, CoolDownSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted,
+    RetrySettings, Secret, Settings, Timeouts,
 };
 pub use store_error::StoreError;
-pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
+pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};

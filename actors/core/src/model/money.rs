@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Usage;
+use crate::words;
 
 /// An amount in nano-units (1e-9) of some currency.
 pub type Nanos = i64;
@@ -151,6 +152,11 @@ pub enum Unpriced {
     Allow,
     /// They are refused at the door. Jobs that wait already go on.
     Refuse,
+}
+
+words! {
+    Currency { Cny, Usd, Points }
+    Unpriced { Allow, Refuse }
 }
 
 #[cfg(test)]

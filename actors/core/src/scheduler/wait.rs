@@ -104,7 +104,7 @@ impl Scheduler {
         if self.stopping {
             return Some(WaitReason::Stopping);
         }
-        if !self.settings.is_active {
+        if !self.settings.glm.is_active {
             return Some(WaitReason::Inactive);
         }
         if let Some(pause) = &state.paused {

@@ -137,7 +137,7 @@ fn a_job_that_waits_for_its_time_says_whose_wish_that_was() {
 fn a_pace_keeps_the_next_job_and_the_others_are_behind_it() {
     let mut world = World::new(2);
     world.change(|settings| {
-        settings.lane.pace = PaceSettings {
+        settings.lane.rules.pace = PaceSettings {
             min_spacing_ms: 10_000,
             ..PaceSettings::default()
         };
@@ -202,7 +202,7 @@ fn what_stops_every_job_is_the_reason_of_each_and_of_the_lane() {
     world.do_it(effects);
     check(&world, rest, "paused");
     assert!(world.reason(jobs[3]).to_string().contains("lunch"));
-    world.change(|settings| settings.is_active = false);
+    world.change(|settings| settings.glm.is_active = false);
     check(&world, rest, "inactive");
     let effects = world.lane.drain(world.now);
     world.do_it(effects);
@@ -276,7 +276,7 @@ fn a_budget_without_room_tells_its_figures() {
         }],
         ..Settings::default()
     };
-    settings.lane.max_concurrency = 1;
+    settings.lane.rules.max_concurrency = 1;
     let mut world = World::with(settings);
     let settings = Arc::clone(&world.settings);
     world
