@@ -49,12 +49,12 @@ async fn a_call_whose_deadline_passes_behind_a_stop_is_told_which_and_the_others
     for (fault, why) in [
         (
             Fault::error("1113"),
-            ["the account is held until an operator acts: 1113 ", ""],
+            ["GLM takes nothing until an operator acts: 1113: ", ""],
         ),
         (in_an_hour, ["the account is held until 2", ": 1308 "]),
         (
             Fault::error("1302"),
-            ["lane default is held until 2", ": 1302 "],
+            ["lane default: cooling down until 2", ": 1302 "],
         ),
         (
             Fault::error("1305"),
@@ -90,14 +90,14 @@ async fn a_call_whose_deadline_passes_behind_an_operators_word_is_told_that() {
     let lane = world.start().await;
     let reason = "incident 7".to_owned();
     lane.breaker_open(reason, None).await.unwrap();
-    let why = "the breaker is open until an operator resets it: incident 7";
+    let why = "an operator opened the breaker: incident 7";
     is_told(&lane, [why, ""]).await;
     lane.breaker_reset().await.unwrap();
     lane.pause(Some("lunch".to_owned())).await.unwrap();
     is_told(&lane, ["paused since 2", ": lunch"]).await;
     lane.resume().await.unwrap();
     lane.set_config(&json!({"isActive": false})).await.unwrap();
-    is_told(&lane, ["switched off by glm.is_active = false", ""]).await;
+    is_told(&lane, ["the lane is switched off", ""]).await;
     assert_eq!(world.sim.stats().calls, 0);
 }
 
@@ -142,7 +142,9 @@ async fn a_deadline_inside_a_throttle_window_ends_the_job_with_one_call() {
     };
     assert_eq!(failure.code, "deadline");
     assert!(
-        failure.message.contains("lane default is held until 2"),
+        failure
+            .message
+            .contains("lane default: cooling down until 2"),
         "{failure}"
     );
     let job = lane.job(job_id).await.unwrap();
