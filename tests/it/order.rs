@@ -2,7 +2,7 @@
 //! an urgent job that waits behind one that was only prepared.
 
 use onelane::error::Error;
-use onelane::model::{JobStatus, Timestamp};
+use onelane::model::{Deadline, JobStatus, Timestamp};
 use onelane::orchestrator::Orchestrator;
 use onelane::ports::Clock as _;
 use onelane::simulator::{Fault, Rule, SimulatorConfig};
@@ -197,7 +197,7 @@ async fn a_job_whose_deadline_passes_in_line_fails_without_a_call() {
     let lane = world.start().await;
     let blocker = world.block(&lane).await;
     let mut late = prompt("late");
-    late.deadline = Some(SystemClock.now().plus_ms(100));
+    late.deadline = Some(Deadline::At(SystemClock.now().plus_ms(100)));
     let late = lane.submit(late).await.unwrap().job_id;
     let record = lane.wait(late).await.unwrap();
     assert_eq!(record.job.status, JobStatus::Failed);
