@@ -11,9 +11,9 @@ use onelane_core::model::{
     UsageRow,
 };
 
-pub(crate) use view::CostView;
 pub use view::to_csv;
-pub(crate) use view::{csv_head, csv_row};
+#[cfg(feature = "api")]
+pub(crate) use view::{CostView, csv_head, csv_row};
 
 /// Which usage, and how it is summed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub struct StatisticsRow {
 
 /// The response times that so many percent of the answered calls did not exceed, in milliseconds, each
 /// right to a sixteenth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Percentiles {
     /// Half of them.
     pub p50: u64,

@@ -223,3 +223,15 @@ fn decisions_are_synchronous() {
         }
     }
 }
+
+#[test]
+fn the_reference_of_the_http_api_is_made_of_its_table() {
+    let page = onelane::api::reference_page();
+    if std::env::var_os("ONELANE_BLESS").is_some() {
+        fs::write(root().join("docs/http.md"), &page).unwrap();
+    }
+    assert!(
+        read("docs/http.md") == page,
+        "docs/http.md is not what the table says; write it anew with ONELANE_BLESS=1"
+    );
+}

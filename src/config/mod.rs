@@ -45,6 +45,7 @@ pub use notify::{
 pub use policy::{PolicyClass, PolicyRow};
 pub use price_list::{ChosenBy, PriceEntry, Prices};
 pub use prices::{ModelPrice, Price, PriceList};
+#[cfg(feature = "api")]
 pub(crate) use read_prices::keep_exact;
 pub use sections::{
     BreakerSection, BudgetSection, Config, GlmSection, LaneSection, LogFormat, LogSection,

@@ -13,7 +13,7 @@ use crate::glm::{ErrorRow, ErrorTable, RowClass, class_of_status};
 const ANY_SERVER_ERROR: &str = "http_5xx";
 
 /// One row of the table in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyRow {
     /// GLM's code, `http_NNN`, or a code of our own.
@@ -37,7 +37,7 @@ pub struct PolicyRow {
 }
 
 /// The class of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyClass {
     /// That of the code inside the body: a 200 that carries an error.

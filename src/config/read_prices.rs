@@ -105,10 +105,12 @@ fn price_field(name: &str, value: &Value) -> Result<Value, String> {
 }
 
 /// The fields that are prices, by their names in the API.
+#[cfg(feature = "api")]
 const AMOUNTS: [&str; 3] = ["input", "cachedInput", "output"];
 
 /// Puts the prices of a change that are JSON numbers in as the text that they were written in, so that
 /// they stay exact; `body` is what `patch` was read from. What is of another shape is told when it is read.
+#[cfg(feature = "api")]
 pub(crate) fn keep_exact(body: &str, patch: &mut Value) {
     #[derive(serde::Deserialize)]
     struct Body<'a> {

@@ -364,7 +364,7 @@ impl Driver {
             submission.run_at = Some(now.plus_ms(dice.between(0, 120_000)));
         }
         if dice.one_in(8) {
-            submission.deadline = Some(now.plus_ms(dice.between(1, 120_000)));
+            submission.deadline = Some(now.plus_ms(dice.between(1, 120_000)).into());
         }
         if dice.one_in(8) {
             submission.timeout_ms = Some(dice.between(50, 30_000));

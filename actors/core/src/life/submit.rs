@@ -30,7 +30,7 @@ impl NewJob {
             priority: submission.priority,
             max_retries: submission.max_retries.unwrap_or(settings.retry.max_retries),
             run_at: submission.run_at,
-            deadline: submission.deadline,
+            deadline: submission.deadline.map(|by| by.moment(now)),
             timeout_ms: submission.timeout_ms,
             idempotency_key: submission.idempotency_key,
             metadata: submission.metadata,

@@ -18,7 +18,19 @@ pub struct Pause {
 }
 
 /// Why something is held; the later kinds outweigh the earlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum HoldKind {
     /// A call timed out, and GLM may still count it; ends by itself after the configured pause.
@@ -189,7 +201,9 @@ impl SchedulerState {
 }
 
 /// The states of the circuit breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// Calls go through.

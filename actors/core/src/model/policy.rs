@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, FailureClass, Settings};
 
 /// What happens to the job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobRule {
     /// It goes back to its place; no retry is used up.
@@ -36,7 +36,7 @@ impl JobRule {
 }
 
 /// What happens to the lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LaneRule {
     /// Nothing.
@@ -79,7 +79,7 @@ impl LaneRule {
 }
 
 /// What the breaker hears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerRule {
     /// Nothing: this says nothing about the service.

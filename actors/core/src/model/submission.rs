@@ -1,10 +1,40 @@
 //! What somebody who submits a job says, and the checks at the door.
 
+use std::time::Duration;
+
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
     Currency, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp, Unpriced, limits,
 };
+
+/// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
+/// says what a span comes to, when the job is submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// This moment.
+    At(Timestamp),
+    /// So many milliseconds after the job is submitted.
+    InMs(u64),
+}
+
+impl Deadline {
+    /// The moment, for a job that is submitted `now`.
+    #[must_use]
+    pub fn moment(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::InMs(ms) => now.plus_ms(ms),
+        }
+    }
+}
+
+impl From<Timestamp> for Deadline {
+    fn from(at: Timestamp) -> Self {
+        Self::At(at)
+    }
+}
 
 /// A job as it is submitted. Fields that are `None` take the configured default.
 #[derive(Debug, Clone)]
@@ -24,7 +54,7 @@ pub struct Submission {
     /// Not before this moment.
     pub run_at: Option<Timestamp>,
     /// Fails if not done by this moment.
-    pub deadline: Option<Timestamp>,
+    pub deadline: Option<Deadline>,
     /// The total time of one call, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The same key of the same user with the same request gives the same job.
@@ -124,6 +154,13 @@ impl Submission {
         Ok(Self::new(Request::chat(json)?))
     }
 
+    /// Retried this often after transient failures, at most [`limits::MAX_RETRIES_MAX`] times.
+    #[must_use]
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = Some(retries);
+        self
+    }
+
     /// With this priority; higher is more urgent.
     #[must_use]
     pub fn priority(mut self, priority: i32) -> Self {
@@ -169,8 +206,39 @@ impl Submission {
     /// Fails if not done by this moment.
     #[must_use]
     pub fn deadline(mut self, at: Timestamp) -> Self {
-        self.deadline = Some(at);
+        self.deadline = Some(Deadline::At(at));
         self
+    }
+
+    /// Fails if not done so long after it is submitted, by the lane's clock, to the millisecond.
+    #[must_use]
+    pub fn deadline_in(mut self, span: Duration) -> Self {
+        self.deadline = Some(Deadline::InMs(whole_ms(span)));
+        self
+    }
+
+    /// Closes each of its calls that takes longer; a millisecond to a day.
+    #[must_use]
+    pub fn timeout(mut self, span: Duration) -> Self {
+        self.timeout_ms = Some(whole_ms(span));
+        self
+    }
+
+    /// Ends so when its call is interrupted, say by a crash, and may have been billed.
+    #[must_use]
+    pub fn on_interrupted(mut self, then: OnInterrupted) -> Self {
+        self.on_interrupted = Some(then);
+        self
+    }
+
+    /// With any JSON of yours, at most [`limits::METADATA_BYTES_MAX`] bytes of it; a [`RawValue`] is kept as it
+    /// came. Errors when it can't be written as JSON.
+    pub fn metadata(mut self, json: &impl Serialize) -> Result<Self, SubmissionError> {
+        let written = serde_json::value::to_raw_value(json);
+        let refused =
+            |error: serde_json::Error| SubmissionError::new("metadata", error.to_string());
+        self.metadata = Some(written.map_err(refused)?);
+        Ok(self)
     }
 
     /// With this idempotency key.
@@ -262,5 +330,80 @@ impl Submission {
             ));
         }
         Ok(())
+    }
+}
+
+fn whole_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+
+    #[test]
+    fn every_field_of_a_submission_has_a_builder() {
+        let at = Timestamp::from_millis(5);
+        let note: Box<RawValue> = serde_json::from_str(r#"{"n": 1.50}"#).unwrap();
+        let built = Submission::prompt("hi")
+            .unwrap()
+            .model("glm-5")
+            .user("ada")
+            .content_id("page 3")
+            .priority(7)
+            .max_retries(2)
+            .run_at(at)
+            .deadline(at)
+            .timeout(Duration::from_secs(9))
+            .idempotency_key("key")
+            .after([sample::job_id(1)])
+            .on_interrupted(OnInterrupted::Hold)
+            .callback_url("https://example.com/")
+            .metadata(&note)
+            .unwrap();
+        // A new field does not compile until it is named, and set, here.
+        let Submission {
+            request,
+            model,
+            user_id,
+            content_id,
+            priority,
+            max_retries,
+            run_at,
+            deadline,
+            timeout_ms,
+            idempotency_key,
+            after,
+            on_interrupted,
+            callback_url,
+            metadata,
+        } = built;
+        assert!(matches!(request, Request::Prompt(text) if text == "hi"));
+        assert_eq!(model.as_deref(), Some("glm-5"));
+        assert_eq!(user_id, "ada");
+        assert_eq!(content_id.as_deref(), Some("page 3"));
+        assert_eq!(priority, 7);
+        assert_eq!(max_retries, Some(2));
+        assert_eq!(run_at, Some(at));
+        assert_eq!(deadline, Some(Deadline::At(at)));
+        assert_eq!(timeout_ms, Some(9_000));
+        assert_eq!(idempotency_key.as_deref(), Some("key"));
+        assert_eq!(after, [sample::job_id(1)]);
+        assert_eq!(on_interrupted, Some(OnInterrupted::Hold));
+        assert_eq!(callback_url.as_deref(), Some("https://example.com/"));
+        assert_eq!(metadata.unwrap().get(), r#"{"n": 1.50}"#);
+    }
+
+    #[test]
+    fn a_span_ends_so_long_after_the_submission_and_never_overflows() {
+        let check = |span, want| {
+            let deadline = Submission::prompt("hi").unwrap().deadline_in(span).deadline;
+            let got = deadline.unwrap().moment(Timestamp::from_millis(1_000));
+            assert_eq!(got, want, "{span:?}");
+        };
+        check(Duration::from_millis(250), Timestamp::from_millis(1_250));
+        check(Duration::ZERO, Timestamp::from_millis(1_000));
+        check(Duration::MAX, Timestamp::from_millis(i64::MAX));
     }
 }
