@@ -487,7 +487,7 @@ mod tests {
         match why {
             NotAdmitted::Closed(pause) => state.draining = Some(pause.clone()),
             NotAdmitted::Stopping => stopping = true,
-            NotAdmitted::QueueFull { limit } => settings.max_queue_jobs = *limit,
+            NotAdmitted::QueueFull { limit } => settings.lane.max_queue_jobs = *limit,
             NotAdmitted::OverBudget(refusal) => over = Some((**refusal).clone()),
         }
         (state, stopping, settings, over)

@@ -89,8 +89,8 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
         return json!({
             "listening": url,
             "store": plan.store,
-            "baseUrl": settings.endpoint.base_url,
-            "model": settings.model,
+            "baseUrl": settings.glm.base_url,
+            "model": settings.glm.model,
             "maxConcurrency": settings.slots(),
             "mode": mode,
         })
@@ -100,8 +100,8 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
         "onelane {} on {url}: store {}, GLM {} ({mode}), model {}, {} in flight at most",
         env!("CARGO_PKG_VERSION"),
         plan.store,
-        settings.endpoint.base_url,
-        settings.model,
+        settings.glm.base_url,
+        settings.glm.model,
         settings.slots(),
     )
 }

@@ -37,7 +37,7 @@ async fn spent(lane: &onelane::Orchestrator) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     let mut world = world(tokens(700, None));
-    world.config.lane.max_concurrency = 8;
+    world.config.lane.rules.max_concurrency = 8;
     let lane = world.start().await;
     let racers = (0..64).map(|n| {
         let lane = lane.clone();

@@ -159,7 +159,7 @@ impl Scheduler {
             soon: None,
             cancelling: BTreeMap::new(),
             state: recovered.lane,
-            endpoint_digest: settings.endpoint.digest(),
+            endpoint_digest: settings.glm.endpoint().digest(),
             settings,
             stopping: false,
             breaker: recovered.breaker.unwrap_or_default(),

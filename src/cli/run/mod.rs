@@ -72,7 +72,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let defaults = Defaults {
         user_id: args.user,
         priority: args.priority,
-        model: lane.orchestrator.settings().model.clone(),
+        model: lane.orchestrator.settings().glm.model.clone(),
     };
     let chunks = input::read(input)
         .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;

@@ -146,7 +146,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             call.failure = Some(failure.clone());
             lane = verdict.lane;
             breaker = verdict.breaker;
-            if finished.settings.endpoint != settings.endpoint && is_of_account(&lane) {
+            if finished.settings.glm.endpoint() != settings.glm.endpoint() && is_of_account(&lane) {
                 // The operator acted while the call was open: this is about the old account.
                 lane = LaneEffect::GoOn;
             }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
+use crate::words;
 
 /// An operator's pause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -58,6 +59,10 @@ impl HoldKind {
             Self::Operator => "operator",
         }
     }
+}
+
+words! {
+    HoldKind { AfterTimeout, Throttle, Overload, Quota, Operator }
 }
 
 /// What a hold stops.

@@ -26,6 +26,7 @@ mod price;
 mod pruning;
 mod request;
 mod retention;
+pub mod setting;
 mod settings;
 mod store_error;
 mod submission;
@@ -79,8 +80,8 @@ pub use pruning::{
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use settings::{
-    BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
-    SettingsError, Timeouts,
+    BreakerSettings, CoolDownSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted,
+    RetrySettings, Secret, Settings, Timeouts,
 };
 pub use store_error::StoreError;
 pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, UnpricedModel};

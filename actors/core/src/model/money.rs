@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::Usage;
+use crate::words;
 
 /// An amount in nano-units (1e-9) of some currency.
 pub type Nanos = i64;
@@ -172,6 +173,11 @@ pub enum Unpriced {
     Allow,
     /// They are refused at the door. Jobs that wait already go on.
     Refuse,
+}
+
+words! {
+    Currency { Cny, Usd, Points }
+    Unpriced { Allow, Refuse }
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn settings(default: OrderSettings, other: Option<OrderSettings>) -> Settings {
         rules: lane(order),
     });
     Settings {
-        lane: lane(default),
+        lane: lane(default).into(),
         lanes: other
             .map(|lane| ("other".to_owned(), lane))
             .into_iter()

@@ -107,7 +107,7 @@ impl Scheduler {
             let why = pause.reason.as_deref().unwrap_or("no reason given");
             return Some(format!("paused since {}: {why}", pause.since));
         }
-        if !self.settings.is_active {
+        if !self.settings.glm.is_active {
             return Some("switched off by glm.is_active = false".to_owned());
         }
         if let Some(hold) = &state.hold {
@@ -162,7 +162,7 @@ impl Scheduler {
         if condition.is_some_and(|lane| lane.throttle_level > 0) {
             return 1;
         }
-        match (rules.auto, condition.and_then(|lane| lane.learnt)) {
+        match (rules.auto(), condition.and_then(|lane| lane.learnt)) {
             (Some(_), Some(learnt)) => learnt.limit.min(rules.max_concurrency),
             (Some(auto), None) => auto.min,
             (None, _) => rules.max_concurrency,
@@ -181,7 +181,7 @@ impl Scheduler {
         let held = self.is_held(lane);
         !self.stopping
             && !self.gate.is_stale()
-            && self.settings.is_active
+            && self.settings.glm.is_active
             && self.state.paused.is_none()
             && self.state.hold.is_none()
             && self.breaker.state != BreakerState::Open
@@ -456,7 +456,8 @@ impl Scheduler {
     /// the last of them takes its place.
     fn stage_ahead(&mut self, lane: &str, now: Timestamp) {
         let busy = self.taken_by(lane);
-        if busy == 0 || self.stopping || !self.settings.is_active || self.state.paused.is_some() {
+        if busy == 0 || self.stopping || !self.settings.glm.is_active || self.state.paused.is_some()
+        {
             return;
         }
         // What a lane that is held has reserved is missing elsewhere.

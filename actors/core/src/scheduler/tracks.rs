@@ -61,7 +61,7 @@ impl Scheduler {
                 }
             }
             let learnt = self.state.lanes.get(name).and_then(|lane| lane.learnt);
-            let fitted = rules.auto.map(|auto| match learnt {
+            let fitted = rules.auto().map(|auto| match learnt {
                 Some(learnt) => adaptive::fitted(learnt, &auto, rules.max_concurrency),
                 None => adaptive::begin(&auto, rules.max_concurrency, now),
             });

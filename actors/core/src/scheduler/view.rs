@@ -90,7 +90,7 @@ impl Scheduler {
             max_concurrency: self.settings.slots(),
             lanes: lanes.collect(),
             unsettled: self.unsettled,
-            active: self.settings.is_active,
+            active: self.settings.glm.is_active,
             stopping: self.stopping,
             state: self.state.clone(),
             breaker: self.breaker.state,
