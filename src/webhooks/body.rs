@@ -206,7 +206,7 @@ mod tests {
                     "processedAt": "2026-11-23T00:00:00.005Z",
                     "metadata": {"n": 1.50},
                     "error": {"class": "server_transient", "code": told["data"]["error"]["code"],
-                              "message": "connection reset"},
+                              "message": "connection reset", "maybeBilled": false},
                 },
             })
         );
@@ -271,7 +271,8 @@ mod tests {
         assert_eq!(told["data"]["subject"], "quota");
         assert_eq!(
             told["data"]["hold"],
-            json!({"scope": "model", "name": "glm-5", "code": "1308", "message": "used up",
+            json!({"scope": "model", "name": "glm-5", "kind": "quota", "code": "1308",
+                "message": "used up",
                 "since": "2026-11-23T00:00:00.000Z", "until": "2026-11-23T00:00:00.001Z"})
         );
         assert_eq!(
