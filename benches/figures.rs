@@ -468,8 +468,7 @@ mod statistics {
             filter: UsageFilter {
                 start: Day(end.0 - 29),
                 end,
-                model: None,
-                user_id: None,
+                ..UsageFilter::default()
             },
             group_by: GroupBy::default(),
             calendar: onelane::model::Calendar::default(),

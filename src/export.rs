@@ -5,20 +5,22 @@
 use std::borrow::Cow;
 
 use onelane_actors::ports::{JobRecord, Store, StoreError, UsageFilter};
-use onelane_core::model::{Calendar, CallRecord, Cost, Day, Request, Timestamp};
-use serde::Serialize;
+use onelane_core::model::{Calendar, CallRecord, Cost, Day, Period, Request, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::api::views::{CallView, JobView, Shown};
+use crate::api::views::{CallView, JobView};
 use crate::csv;
-use crate::statistics::{GroupBy, Period, StatisticsQuery, csv_head, csv_row, summarise};
+use crate::statistics::{GroupBy, StatisticsQuery, csv_head, csv_row, summarise};
 
 /// Jobs that are in memory at once: each may be some megabytes.
 const JOBS_PAGE: usize = 32;
 const CALLS_PAGE: usize = 1_000;
 
 /// What is exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum What {
     /// Jobs whole, with requests and responses.
     Jobs,
@@ -29,9 +31,12 @@ pub enum What {
 }
 
 /// How it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "ExportFormat")]
 pub enum Format {
     /// A JSON object a line, as the admin API shows it.
+    #[serde(rename = "jsonl")]
     JsonLines,
     /// RFC 4180 with a header. What has a shape of its own (a chat, an answer) is JSON in its field.
     Csv,
@@ -102,10 +107,10 @@ impl Export {
 
     fn jobs(&mut self, store: &dyn Store, part: &mut Part) -> Result<(), StoreError> {
         let found = store.salvage_jobs(self.cursor(), JOBS_PAGE)?;
-        for record in &found.rows {
+        for record in found.rows {
             match self.format {
-                Format::JsonLines => part.json(&JobView::new(record, Shown::Whole)),
-                Format::Csv => part.csv(&line_of(JOB_COLUMNS, record)),
+                Format::JsonLines => part.json(&JobView::whole(record)),
+                Format::Csv => part.csv(&line_of(JOB_COLUMNS, &record)),
             }
         }
         part.unreadable.extend(found.unreadable);
@@ -115,10 +120,10 @@ impl Export {
 
     fn calls(&mut self, store: &dyn Store, part: &mut Part) -> Result<(), StoreError> {
         let found = store.salvage_calls(self.cursor(), CALLS_PAGE)?;
-        for call in &found.rows {
+        for call in found.rows {
             match self.format {
                 Format::JsonLines => part.json(&CallView::new(call, None)),
-                Format::Csv => part.csv(&line_of(CALL_COLUMNS, call)),
+                Format::Csv => part.csv(&line_of(CALL_COLUMNS, &call)),
             }
         }
         part.unreadable.extend(found.unreadable);
@@ -127,17 +132,12 @@ impl Export {
     }
 
     fn usage(&mut self, store: &dyn Store, part: &mut Part) -> Result<(), StoreError> {
-        let start = match self.at {
-            At::Day(day) => day,
-            _ => Day(i32::MIN),
-        };
+        let mut filter = UsageFilter::default();
+        if let At::Day(day) = self.at {
+            filter.start = day;
+        }
         let query = StatisticsQuery {
-            filter: UsageFilter {
-                start,
-                end: Day(i32::MAX),
-                model: None,
-                user_id: None,
-            },
+            filter,
             group_by: GroupBy {
                 period: Some(Period::Day),
                 model: true,

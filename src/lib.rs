@@ -32,7 +32,7 @@
 //! let submission = Submission::prompt("Name one river.")?.priority(10).user("alice");
 //! let submitted = lane.submit(submission).await?;
 //! let record = lane.wait(submitted.job_id).await?;
-//! assert!(record.response.is_some());
+//! println!("{}", record.text().ok_or("no text")?);
 //!
 //! assert!(lane.shutdown(std::time::Duration::from_secs(10)).await.drained);
 //! # Ok(())
@@ -65,18 +65,32 @@
 //! The lane itself (decisions and actors) is the crate `onelane-actors`, which does no I/O.
 //! `ARCHITECTURE.md` tells how it works and which test guards which promise.
 //!
-//! # Feature
+//! # Features
 //!
-//! `testing` adds `onelane::testing`: a store in memory, a scripted GLM, a simulated clock, seeded ids.
+//! A program compiles what it uses. Without default features the library is the lane on its store and
+//! GLM's HTTP client.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `cli` (default) | the program `onelane`; brings all features below but `testing` |
+//! | `api` | the HTTP API ([`api`]) and [`export`]; brings `estimate` |
+//! | `estimate` | GLM's tokenizer with its vocabularies, and estimates made with it ([`estimate`]) |
+//! | `simulator` | the [`simulator`] |
+//! | `testing` | `onelane::testing`: a store in memory, a scripted GLM, a simulated clock, seeded ids |
 
+#[cfg(feature = "api")]
 pub mod api;
 pub mod config;
 mod csv;
 pub mod error;
 pub mod estimate;
+#[cfg(feature = "api")]
 pub mod export;
 pub mod glm;
+#[cfg(feature = "api")]
+mod object;
 pub mod orchestrator;
+#[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod statistics;
 pub mod store;
@@ -98,3 +112,8 @@ pub use ractor;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The Rust in the page about embedding compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;

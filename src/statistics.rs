@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use onelane_actors::ports::{Store, StoreError, UsageFilter};
 use onelane_core::model::{
-    Calendar, Cost, Currency, Day, FailureClass, Nanos, Timestamp, Usage, UsageKey, UsageRow,
+    Calendar, Cost, Currency, Day, FailureClass, Nanos, Period, Timestamp, Usage, UsageKey,
+    UsageRow,
 };
 
-pub(crate) use view::CostView;
 pub use view::to_csv;
-pub(crate) use view::{csv_head, csv_row};
+#[cfg(feature = "api")]
+pub(crate) use view::{CostView, csv_head, csv_row};
 
 /// Which usage, and how it is summed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,15 +35,6 @@ pub struct GroupBy {
     pub model: bool,
     /// A row for each user.
     pub user: bool,
-}
-
-/// The time that a row is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Period {
-    /// A day of the calendar that was in force.
-    Day,
-    /// A month of such days.
-    Month,
 }
 
 impl Default for GroupBy {
@@ -105,7 +97,7 @@ pub struct StatisticsRow {
 
 /// The response times that so many percent of the answered calls did not exceed, in milliseconds, each
 /// right to a sixteenth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Percentiles {
     /// Half of them.
     pub p50: u64,
@@ -226,11 +218,7 @@ impl Summary {
             model: of_model,
             user_id,
         } = &row.key;
-        let since = match period {
-            Some(Period::Day) => *day,
-            Some(Period::Month) => day.month_start(),
-            None => self.query.filter.start,
-        };
+        let since = period.map_or(self.query.filter.start, |period| period.first_day(*day));
         let name = |grouped: bool, name: &str| {
             let name = if grouped { name } else { "" };
             name.to_owned()
@@ -328,8 +316,7 @@ mod tests {
             filter: UsageFilter {
                 start: Day::parse("2026-10-01").unwrap(),
                 end: Day::parse("2026-11-30").unwrap(),
-                model: None,
-                user_id: None,
+                ..UsageFilter::default()
             },
             group_by: GroupBy::parse(group_by).unwrap(),
             calendar: Calendar::default(),
@@ -418,13 +405,16 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_an_older_program_has_sums_and_no_percentiles() {
-        let stored = r#"{"day":20780,"model":"m","user_id":"u","calls":3,"successes":2,"failures":1,
-            "usage":{},"cost":{"CNY":7},"unpriced_calls":0,"response_time_ms":100}"#;
-        let old: UsageRow = serde_json::from_str(stored).unwrap();
-        let row = summarise(&[old], &query("none")).remove(0);
+    fn a_row_without_an_answer_has_no_percentiles() {
+        let key = row("2026-11-23", "m", "u", 1).key;
+        let failed = UsageRow {
+            calls: 3,
+            failures: 3,
+            ..UsageRow::empty(key)
+        };
+        let row = summarise(&[failed], &query("none")).remove(0);
         assert_eq!(row.percentiles(), None);
-        assert_eq!(row.average_response_time_ms(), 50);
+        assert_eq!(row.average_response_time_ms(), 0);
         assert_eq!(row.cached_share_e4(), None);
     }
 }

@@ -2,12 +2,12 @@
 //! randomness, so that everything else can be tested without either.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use onelane_actors::ports::{Clock, Ids};
 use onelane_core::model::{JobId, Timestamp};
+use onelane_core::random::Seeds;
 use uuid::{ContextV7, Uuid};
 
 /// The clock of the machine.
@@ -33,7 +33,7 @@ impl Clock for SystemClock {
 #[derive(Debug)]
 pub struct SystemIds {
     order: Mutex<ContextV7>,
-    seed: AtomicU64,
+    seeds: Seeds,
 }
 
 impl SystemIds {
@@ -43,7 +43,7 @@ impl SystemIds {
         Self {
             order: Mutex::new(ContextV7::new()),
             // The keys of a RandomState come from the system's randomness.
-            seed: AtomicU64::new(RandomState::new().build_hasher().finish()),
+            seeds: Seeds::new(RandomState::new().build_hasher().finish()),
         }
     }
 }
@@ -65,19 +65,8 @@ impl Ids for SystemIds {
     }
 
     fn seed(&self) -> u64 {
-        mix(self.seed.fetch_add(GOLDEN, Ordering::Relaxed))
+        self.seeds.draw()
     }
-}
-
-/// 2^64 divided by the golden ratio: steps of it visit every u64 before one comes twice.
-pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// The finaliser of SplitMix64: turns a counter into numbers without a visible pattern. Not for secrets.
-pub(crate) const fn mix(counter: u64) -> u64 {
-    let mut z = counter;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

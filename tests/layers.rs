@@ -19,6 +19,7 @@ const CRATES: [(&str, &[&[&str]]); 3] = [
         "actors/core/src",
         &[
             &["model"],
+            &["random", "rows"],
             &["retry"],
             &["money", "queue", "retention", "notify"],
             &["life"],

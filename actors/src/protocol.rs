@@ -454,7 +454,7 @@ mod tests {
     use crate::ports::Store;
     use crate::testing::{MemoryStore, sample};
     use onelane_core::model::{
-        BudgetKey, Limit, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
+        BudgetKey, Limit, NewJob, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
     };
     use onelane_core::scheduler::admission::Intake;
 
@@ -505,7 +505,7 @@ mod tests {
         let mut submission = Submission::prompt("hi").unwrap();
         submission.idempotency_key = key.map(str::to_owned);
         let id = JobId::from_bytes([n; 16]);
-        let new = submission.into_job(settings, id, sample::START)?;
+        let new = NewJob::of(submission, settings, id, sample::START)?;
         let new = intake.admit(new, over)?;
         let inserted = store.commit(&[Transition::Insert(Box::new(new))]);
         submitted(inserted.unwrap().pop())

@@ -42,20 +42,8 @@ pub(crate) struct StoreState {
     mine: u64,
     queue: Option<ActorRef<QueueMsg>>,
     /// What was asked, in order: a recovery must see every commit that was asked before it.
-    asked: VecDeque<Asked>,
+    asked: VecDeque<StoreMsg>,
     under_way: bool,
-}
-
-enum Asked {
-    Commit(CommitRequest),
-    Recover {
-        queue: ActorRef<QueueMsg>,
-        reply: RpcReplyPort<Result<Recovered, StoreError>>,
-    },
-    Ledger {
-        month: Day,
-        reply: RpcReplyPort<Result<Ledger, StoreError>>,
-    },
 }
 
 pub(crate) struct StoreActor;
@@ -91,20 +79,16 @@ impl Actor for StoreActor {
         state: &mut StoreState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            StoreMsg::Commit(request) => {
-                state.ports.faults.point("store");
-                state.asked.push_back(Asked::Commit(request));
-            }
-            StoreMsg::Recover { queue, reply } => {
-                state.asked.push_back(Asked::Recover { queue, reply });
-            }
-            StoreMsg::Ledger { month, reply } => {
-                state.asked.push_back(Asked::Ledger { month, reply });
-            }
             StoreMsg::Done(result) => {
                 state.under_way = false;
                 // What is on disk is unknown: the supervisor starts a store actor that reopens it.
                 result?;
+            }
+            asked => {
+                if matches!(asked, StoreMsg::Commit(_)) {
+                    state.ports.faults.point("store");
+                }
+                state.asked.push_back(asked);
             }
         }
         if !state.under_way {
@@ -121,15 +105,15 @@ impl StoreState {
         let mut size = 0;
         while let Some(asked) = self.asked.pop_front() {
             match asked {
-                Asked::Recover { queue, reply } if batch.is_empty() => {
+                StoreMsg::Recover { queue, reply } if batch.is_empty() => {
                     self.recover(queue, reply).await?;
                 }
-                Asked::Ledger { month, reply } if batch.is_empty() => {
+                StoreMsg::Ledger { month, reply } if batch.is_empty() => {
                     let store = Arc::clone(&self.ports.store);
                     let read = move || ledger(&*store, month);
                     let _ = reply.send(tokio::task::spawn_blocking(read).await?);
                 }
-                Asked::Commit(request)
+                StoreMsg::Commit(request)
                     if batch.is_empty()
                         || size + request.transitions.len() <= limits::BATCH_TRANSITIONS_MAX =>
                 {
@@ -186,9 +170,7 @@ impl StoreState {
 fn ledger(store: &dyn Store, month: Day) -> Result<Ledger, StoreError> {
     let usage = store.usage(&UsageFilter {
         start: month,
-        end: Day(i32::MAX),
-        model: None,
-        user_id: None,
+        ..UsageFilter::default()
     })?;
     let open = CallFilter {
         billing_open: true,

@@ -1,245 +1,403 @@
-//! `/api/admin/glm`: configuration, statistics, the queue and the lane's figures.
+//! Configuration, statistics, the queue and the lane's figures.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use onelane_actors::ports::{JobRecord, UsageFilter};
+use onelane_actors::ports::{JobFilter, UsageFilter};
 use onelane_core::model::{Day, JobId};
-use serde::Serialize;
-use serde_json::{Value, json};
-use warp::http::{HeaderMap, StatusCode};
-use warp::reply::Response;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::body::Body;
-use super::lane::Lane;
+use super::answer::{Json, Large, Success, Table};
+use super::input::{Input, Need, Nothing, Payload};
+use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
-use super::query::{Format, Query};
-use super::views::{CallView, Excerpt, JobView, MetricsView, Shown};
-use super::{Api, limits, reply};
-use crate::config::keep_exact;
-use crate::orchestrator::JobDetail;
+use super::views::{CallView, Excerpt, JobView, MetricsView};
+use super::{Api, limits};
+use crate::config::{PolicyRow, Prices, keep_exact};
+use crate::orchestrator::{JobDetail, Orchestrator};
 use crate::statistics::{GroupBy, StatisticsQuery, StatisticsRow, to_csv};
 
-/// `GET config`.
-pub(super) fn read_config(api: &Api) -> Response {
-    let config = api.lane.config_view();
-    reply::json(StatusCode::OK, &json!({ "config": config }))
-}
+/// `GLMConfig`: its fields are the settings.
+struct GlmConfig;
 
-/// `PUT config`: a part of a `GLMConfig`.
-pub(super) async fn change_config(
-    api: &Api,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let raw = body.json(headers).await?;
-    let mut patch: Value = serde_json::from_str(raw.get())
-        .map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))?;
-    if !patch.is_object() {
-        return Err(Problem::new(
-            Kind::InvalidBody,
-            "the body must be a JSON object with the settings to change",
-        ));
+impl JsonSchema for GlmConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "GLMConfig".into()
     }
-    keep_exact(raw.get(), &mut patch);
-    let config = api.lane.set_config(&patch).await?;
-    Ok(reply::json(StatusCode::OK, &json!({ "config": config })))
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "description": "The settings in force, the key masked. Settings that were never given have no \
+                            value; what else a lane has to configure stands beside these.",
+            "properties": {
+                "id": {"type": "string"},
+                "apiKey": {"type": ["string", "null"], "description": "Masked."},
+                "baseUrl": {"type": "string"},
+                "model": {"type": "string"},
+                "maxTokens": {"type": ["integer", "null"]},
+                "temperature": {"type": ["number", "null"]},
+                "timeout": {"type": "integer", "description": "In milliseconds."},
+                "maxRetries": {"type": "integer"},
+                "isActive": {"type": "boolean"},
+                "createdAt": {"type": ["string", "null"], "format": "date-time"},
+                "updatedAt": {"type": ["string", "null"], "format": "date-time"},
+            },
+            "additionalProperties": true,
+        })
+    }
 }
 
-#[derive(Serialize)]
-struct StatisticsBody {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ConfigAnswer {
+    #[schemars(with = "GlmConfig")]
+    config: Value,
+}
+
+/// `GET config`.
+pub(super) async fn read_config(api: Arc<Api>, _: Input) -> Result<Json<ConfigAnswer>, Problem> {
+    let config = api.lane.config_view();
+    Ok(Json(ConfigAnswer { config }))
+}
+
+/// A part of a `GLMConfig`. Which settings there are and what they may be, the configuration says.
+pub(super) struct ConfigPatch(Value);
+
+impl Payload for ConfigPatch {
+    const NEED: Need = Need::Required;
+    type Reader = ();
+
+    fn reader() {}
+
+    fn schema() -> Value {
+        let mut schema = super::input::schema_of::<GlmConfig>();
+        schema["title"] = "The settings to change".into();
+        schema
+    }
+
+    fn read((): &(), body: Option<&RawValue>) -> Result<Self, Problem> {
+        let raw = body.unwrap_or(RawValue::NULL);
+        let mut patch: Value = serde_json::from_str(raw.get())
+            .map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))?;
+        if !patch.is_object() {
+            return Err(Problem::new(
+                Kind::InvalidBody,
+                "the body must be a JSON object with the settings to change",
+            ));
+        }
+        keep_exact(raw.get(), &mut patch);
+        Ok(Self(patch))
+    }
+}
+
+/// `PUT config`.
+pub(super) async fn change_config(
+    api: Arc<Api>,
+    input: Input<Nothing, Nothing, ConfigPatch>,
+) -> Result<Json<ConfigAnswer>, Problem> {
+    let config = api.lane.set_config(&input.body.0).await?;
+    Ok(Json(ConfigAnswer { config }))
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct PolicyAnswer {
+    policy: Vec<PolicyRow>,
+}
+
+/// `GET policy`: what each error code means to the job, the lane and the breaker.
+pub(super) async fn read_policy(api: Arc<Api>, _: Input) -> Result<Json<PolicyAnswer>, Problem> {
+    let policy = api.lane.config().policy();
+    Ok(Json(PolicyAnswer { policy }))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PricesQuery {
+    /// The rows of this model alone.
+    model: Option<String>,
+}
+
+/// `GET prices`: the price list in force, all of it or the rows of one model.
+pub(super) async fn read_prices(
+    api: Arc<Api>,
+    input: Input<Nothing, PricesQuery>,
+) -> Result<Json<Prices>, Problem> {
+    let mut list = api.lane.config().prices();
+    if let Some(model) = input.query.model {
+        list.prices.retain(|row| row.model == model);
+    }
+    Ok(Json(list))
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct UsageQuery {
+    /// The first day, inclusive; without it the month before the last day.
+    #[schemars(with = "Option<String>", extend("format" = "date"))]
+    start_date: Option<String>,
+    /// The last day, inclusive; today without it.
+    #[schemars(with = "Option<String>", extend("format" = "date"))]
+    end_date: Option<String>,
+    /// For this model only.
+    model: Option<String>,
+    /// Of this user only.
+    user_id: Option<String>,
+    /// What each row is about: some of `day` or `month`, `model`, `user`; `none` is one row for all.
+    /// Without it `day,model`.
+    group_by: Option<Vec<Grouping>>,
+    /// How the answer is written; JSON without it.
+    format: Option<Format>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Grouping {
+    Day,
+    Month,
+    Model,
+    User,
+    None,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Format {
+    Json,
+    Csv,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StatisticsAnswer {
     statistics: Vec<StatisticsRow>,
 }
 
 /// `GET statistics`.
-pub(super) async fn read_statistics(api: &Api, query: &str) -> Result<Response, Problem> {
-    let allowed = [
-        "startDate",
-        "endDate",
-        "model",
-        "userId",
-        "groupBy",
-        "format",
-    ];
-    let query = Query::parse(query, &allowed)?;
+pub(super) async fn read_statistics(
+    api: Arc<Api>,
+    input: Input<Nothing, UsageQuery>,
+) -> Result<Table<StatisticsAnswer>, Problem> {
+    let query = input.query;
     let calendar = api.lane.settings().calendar;
-    let today = calendar.day(api.clock.now());
-    let (start, end) = days(&query, today)?;
-    let group_by = query.text("groupBy").map(GroupBy::parse).transpose();
-    let group_by = group_by.map_err(|p| Problem::fault(Kind::InvalidQuery, "groupBy", p))?;
-    let format = query.format()?;
+    let (start, end) = days(&query, calendar.day(api.clock.now()))?;
+    let group_by = grouping(query.group_by)?;
     let rows = api
         .lane
         .statistics(StatisticsQuery {
             filter: UsageFilter {
                 start,
                 end,
-                model: query.text("model").map(str::to_owned),
-                user_id: query.text("userId").map(str::to_owned),
+                model: query.model,
+                user_id: query.user_id,
             },
-            group_by: group_by.unwrap_or_default(),
+            group_by,
             calendar,
         })
         .await?;
-    let write = move || match format {
-        Format::Csv => reply::csv(to_csv(&rows)),
-        Format::Json => reply::json(StatusCode::OK, &StatisticsBody { statistics: rows }),
+    Ok(match query.format {
+        Some(Format::Csv) => Table::Csv {
+            write: Box::new(move || to_csv(&rows)),
+            next_cursor: None,
+        },
+        _ => Table::Json(Large::of(|| StatisticsAnswer { statistics: rows })),
+    })
+}
+
+fn grouping(names: Option<Vec<Grouping>>) -> Result<GroupBy, Problem> {
+    let Some(names) = names else {
+        return Ok(GroupBy::default());
     };
-    Ok(reply::written(write).await)
+    let name = |name: &Grouping| match name {
+        Grouping::Day => "day",
+        Grouping::Month => "month",
+        Grouping::Model => "model",
+        Grouping::User => "user",
+        Grouping::None => "none",
+    };
+    let text: Vec<&str> = names.iter().map(name).collect();
+    GroupBy::parse(&text.join(",")).map_err(|p| Problem::fault(Kind::InvalidQuery, "groupBy", p))
 }
 
 /// The days asked for: without an end up to today, without a start the month before the end.
-fn days(query: &Query, today: Day) -> Result<(Day, Day), Problem> {
-    let end = query.day("endDate")?.unwrap_or(today);
-    let start = query.day("startDate")?;
-    let start = start.unwrap_or(Day(end
-        .0
-        .saturating_sub(limits::STATISTICS_DAYS_DEFAULT - 1)));
+fn days(query: &UsageQuery, today: Day) -> Result<(Day, Day), Problem> {
+    let day = |text: &Option<String>| text.as_deref().and_then(Day::parse);
+    let end = day(&query.end_date).unwrap_or(today);
+    let month_before = Day(end.0.saturating_sub(limits::STATISTICS_DAYS_DEFAULT - 1));
+    let start = day(&query.start_date).unwrap_or(month_before);
+    let wrong = |problem| Err(Problem::fault(Kind::InvalidQuery, "startDate", problem));
     if start > end {
-        return Err(Problem::fault(
-            Kind::InvalidQuery,
-            "startDate",
-            format!("{start} is after the last day, {end}"),
-        ));
+        return wrong(format!("{start} is after the last day, {end}"));
     }
-    if end.0.saturating_sub(start.0) >= limits::STATISTICS_DAYS_MAX {
-        return Err(Problem::fault(
-            Kind::InvalidQuery,
-            "startDate",
-            format!(
-                "{start} to {end} are more than {} days",
-                limits::STATISTICS_DAYS_MAX
-            ),
-        ));
+    let max = limits::STATISTICS_DAYS_MAX;
+    if end.0.saturating_sub(start.0) >= max {
+        return wrong(format!("{start} to {end} are more than {max} days"));
     }
     Ok((start, end))
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub(super) struct QueueQuery {
+    #[serde(flatten)]
+    filter: JobFilter,
+    #[serde(flatten)]
+    page: Page,
+}
+
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct QueueBody<'a> {
-    queue: Vec<JobView<'a>>,
+pub(super) struct QueueAnswer {
+    queue: Vec<JobView>,
+    /// How many match, not only on this page.
     total: u64,
-    /// As text: it may be larger than what a JavaScript number holds.
-    next_cursor: Option<String>,
+    next_cursor: NextCursor,
 }
 
 /// `GET queue`.
-pub(super) async fn read_queue(api: &Api, query: &str) -> Result<Response, Problem> {
-    let allowed = [&["status", "limit", "cursor"][..], &Query::OF_JOBS].concat();
-    let query = Query::parse(query, &allowed)?;
-    let page = api
-        .lane
-        .jobs(query.job_filter()?, query.cursor()?, query.limit()?)
-        .await?;
-    let chars = api.preview_chars;
-    let write = move || {
-        let excerpt = |record: &JobRecord| Excerpt::of(record, chars);
-        let excerpts: Vec<_> = page.jobs.iter().map(excerpt).collect();
-        let jobs = page.jobs.iter().zip(&excerpts);
-        let jobs = jobs.map(|(record, excerpt)| JobView::new(record, Shown::Preview(excerpt)));
-        let body = QueueBody {
-            queue: jobs.collect(),
-            total: page.total,
-            next_cursor: page.cursor.map(|cursor| cursor.to_string()),
+pub(super) async fn read_queue(
+    api: Arc<Api>,
+    input: Input<Nothing, QueueQuery>,
+) -> Result<Large<QueueAnswer>, Problem> {
+    let QueueQuery { filter, page } = input.query;
+    let found = api.lane.jobs(filter, page.cursor(), page.limit()).await?;
+    let (chars, sees_all) = (api.preview_chars, input.principal.sees_all());
+    Ok(Large::of(move || {
+        let view = |record| {
+            let excerpt = Excerpt::of(&record, chars);
+            let view = JobView::preview(record, &excerpt);
+            if sees_all { view } else { view.for_viewers() }
         };
-        reply::json(StatusCode::OK, &body)
-    };
-    Ok(reply::written(write).await)
+        QueueAnswer {
+            queue: found.jobs.into_iter().map(view).collect(),
+            total: found.total,
+            next_cursor: found.cursor.into(),
+        }
+    }))
 }
 
-#[derive(Serialize)]
-struct JobBody<'a> {
-    job: JobView<'a>,
+/// The job of a path.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobPath {
+    /// The job's id, as in the answer to its submission.
+    pub(super) id: JobId,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct JobAnswer {
+    job: JobView,
 }
 
 /// `GET queue/{id}`: the job whole, with its attempts.
-pub(super) async fn read_job(api: &Api, id: JobId) -> Result<Response, Problem> {
-    let detail = api.lane.job(id).await?;
-    let chars = api.preview_chars;
-    let write = move || {
-        let excerpt = Excerpt::of(&detail.record, chars);
-        let job = with_attempts(&detail, &excerpt, Shown::Whole);
-        reply::json(StatusCode::OK, &JobBody { job })
-    };
-    Ok(reply::written(write).await)
+pub(super) async fn read_job(
+    api: Arc<Api>,
+    input: Input<JobPath>,
+) -> Result<Large<JobAnswer>, Problem> {
+    let detail = api.lane.job(input.path.id).await?;
+    let (chars, sees_all) = (api.preview_chars, input.principal.sees_all());
+    Ok(Large::of(move || JobAnswer {
+        job: with_attempts(detail, chars, sees_all, sees_all),
+    }))
 }
 
 /// A job with its attempts.
-fn with_attempts<'a>(detail: &'a JobDetail, excerpt: &'a Excerpt, shown: Shown<'a>) -> JobView<'a> {
-    let JobDetail {
-        record,
-        attempts,
-        waiting_for,
-    } = detail;
-    let attempts = attempts.iter();
-    let attempts = attempts.map(|call| CallView::new(call, Some(excerpt)));
-    JobView::new(record, shown)
-        .with_attempts(attempts.collect())
-        .waiting_for(waiting_for.as_deref())
+fn with_attempts(detail: JobDetail, chars: usize, whole: bool, sees_all: bool) -> JobView {
+    let excerpt = Excerpt::of(&detail.record, chars);
+    let attempts = detail.attempts.into_iter();
+    let attempts = attempts.map(|call| CallView::new(call, Some(&excerpt)));
+    let attempts = attempts.collect();
+    let view = if whole {
+        JobView::whole(detail.record)
+    } else {
+        JobView::preview(detail.record, &excerpt)
+    };
+    let view = if sees_all { view } else { view.for_viewers() };
+    view.with_attempts(attempts).waiting_for(detail.waiting_for)
 }
 
 /// `POST retry/{id}`.
-pub(super) async fn retry(api: &Api, id: JobId) -> Result<Response, Problem> {
-    api.lane.retry(id).await?;
-    Ok(reply::success())
+pub(super) async fn retry(api: Arc<Api>, input: Input<JobPath>) -> Result<Json<Success>, Problem> {
+    api.lane.retry(input.path.id).await?;
+    Ok(Success::done())
 }
 
 /// `POST cancel/{id}`, for operators and programs.
-pub(super) async fn cancel(api: &Api, id: JobId) -> Result<Response, Problem> {
-    api.lane.cancel(id).await?;
-    Ok(reply::success())
+pub(super) async fn cancel(api: Arc<Api>, input: Input<JobPath>) -> Result<Json<Success>, Problem> {
+    api.lane.cancel(input.path.id).await?;
+    Ok(Success::done())
 }
 
-#[derive(Serialize)]
+/// What of failed jobs can be asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false), transform = without_status)]
+pub(super) struct LettersQuery {
+    #[serde(flatten)]
+    filter: JobFilter,
+    #[serde(flatten)]
+    page: Page,
+}
+
+/// They are failed, all of them.
+fn without_status(schema: &mut Schema) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    if let Some(properties) = properties {
+        properties.remove("status");
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct DeadLettersBody<'a> {
-    dead_letters: Vec<JobView<'a>>,
+pub(super) struct LettersAnswer {
+    dead_letters: Vec<JobView>,
+    /// How many match, not only on this page.
     total: u64,
-    next_cursor: Option<String>,
+    next_cursor: NextCursor,
 }
 
 /// `GET dead-letters`: the failed jobs, newest first, each with its attempts.
-pub(super) async fn dead_letters(api: &Api, query: &str) -> Result<Response, Problem> {
-    let allowed = [&["limit", "cursor"][..], &Query::OF_JOBS].concat();
-    let query = Query::parse(query, &allowed)?;
-    let page = api
-        .lane
-        .dead_letters(query.job_filter()?, query.cursor()?, query.limit()?)
-        .await?;
-    let chars = api.preview_chars;
-    let write = move || {
-        let excerpt = |detail: &JobDetail| Excerpt::of(&detail.record, chars);
-        let excerpts: Vec<_> = page.letters.iter().map(excerpt).collect();
-        let letters = page.letters.iter().zip(&excerpts);
-        let letters = letters
-            .map(|(detail, excerpt)| with_attempts(detail, excerpt, Shown::Preview(excerpt)));
-        let body = DeadLettersBody {
-            dead_letters: letters.collect(),
-            total: page.total,
-            next_cursor: page.cursor.map(|cursor| cursor.to_string()),
-        };
-        reply::json(StatusCode::OK, &body)
-    };
-    Ok(reply::written(write).await)
+pub(super) async fn dead_letters(
+    api: Arc<Api>,
+    input: Input<Nothing, LettersQuery>,
+) -> Result<Large<LettersAnswer>, Problem> {
+    let LettersQuery { filter, page } = input.query;
+    let found = api.lane.dead_letters(filter, page.cursor(), page.limit());
+    let found = found.await?;
+    let (chars, sees_all) = (api.preview_chars, input.principal.sees_all());
+    Ok(Large::of(move || {
+        let letters = found.letters.into_iter();
+        LettersAnswer {
+            dead_letters: letters
+                .map(|detail| with_attempts(detail, chars, false, sees_all))
+                .collect(),
+            total: found.total,
+            next_cursor: found.cursor.into(),
+        }
+    }))
 }
 
 /// `GET metrics`.
-pub(super) async fn metrics(api: &Api) -> Result<Response, Problem> {
-    let metrics = api.lane.metrics().await?;
-    let calls = metrics.recent_calls.iter().take(limits::RECENT_CALLS_SHOWN);
-    let ids = calls.clone().map(|call| call.job_id);
-    let excerpts = excerpts_of(&*api.lane, ids, api.preview_chars).await;
-    let calls = calls
-        .map(|call| CallView::new(call, excerpts.get(&call.job_id)))
-        .collect();
-    let alerts = api.lane.alerts();
-    let body = MetricsView::new(&metrics, calls).with_alerts(&alerts);
-    Ok(reply::json(StatusCode::OK, &body))
+pub(super) async fn metrics(api: Arc<Api>, _: Input) -> Result<Json<MetricsView>, Problem> {
+    let mut metrics = api.lane.metrics().await?;
+    let mut calls = std::mem::take(&mut metrics.recent_calls);
+    calls.truncate(limits::RECENT_CALLS_SHOWN);
+    let ids = calls.iter().map(|call| call.job_id);
+    let excerpts = excerpts_of(&api.lane, ids, api.preview_chars).await;
+    let view = |call: onelane_core::model::CallRecord| {
+        let excerpt = excerpts.get(&call.job_id);
+        CallView::new(call, excerpt)
+    };
+    let calls = calls.into_iter().map(view).collect();
+    Ok(Json(
+        MetricsView::new(&metrics, calls).with_alerts(&api.lane.alerts()),
+    ))
 }
 
 /// Of the jobs that are still there. One at a time: they may be large.
 pub(super) async fn excerpts_of(
-    lane: &dyn Lane,
+    lane: &Orchestrator,
     ids: impl Iterator<Item = JobId>,
     chars: usize,
 ) -> BTreeMap<JobId, Excerpt> {
@@ -263,8 +421,12 @@ pub(super) async fn excerpts_of(
 mod tests {
     use super::*;
 
-    fn range(query: &str) -> Result<String, u16> {
-        let query = Query::parse(query, &["startDate", "endDate"]).unwrap();
+    fn range(start: Option<&str>, end: Option<&str>) -> Result<String, u16> {
+        let query = UsageQuery {
+            start_date: start.map(str::to_owned),
+            end_date: end.map(str::to_owned),
+            ..UsageQuery::default()
+        };
         days(&query, Day::parse("2026-11-23").unwrap())
             .map(|(start, end)| format!("{start} {end}"))
             .map_err(|problem| problem.status().as_u16())
@@ -272,23 +434,21 @@ mod tests {
 
     #[test]
     fn missing_dates_mean_the_last_thirty_days() {
-        assert_eq!(range("").unwrap(), "2026-10-25 2026-11-23");
+        let today = Some("2026-11-23");
+        assert_eq!(range(None, None).unwrap(), "2026-10-25 2026-11-23");
+        assert_eq!(range(today, None).unwrap(), "2026-11-23 2026-11-23");
         assert_eq!(
-            range("startDate=2026-11-23").unwrap(),
-            "2026-11-23 2026-11-23"
-        );
-        assert_eq!(
-            range("endDate=2026-01-30").unwrap(),
+            range(None, Some("2026-01-30")).unwrap(),
             "2026-01-01 2026-01-30"
         );
     }
 
     #[test]
     fn a_range_that_is_empty_or_endless_is_refused() {
-        assert_eq!(range("startDate=2026-11-24"), Err(400));
-        assert_eq!(range("startDate=2026-02-02&endDate=2026-02-01"), Err(400));
-        assert_eq!(range("startDate=2000-01-01"), Err(400));
-        assert!(range("startDate=2016-11-16").is_ok(), "3660 days");
-        assert_eq!(range("startDate=2016-11-15"), Err(400), "3661 days");
+        assert_eq!(range(Some("2026-11-24"), None), Err(400));
+        assert_eq!(range(Some("2026-02-02"), Some("2026-02-01")), Err(400));
+        assert_eq!(range(Some("2000-01-01"), None), Err(400));
+        assert!(range(Some("2016-11-16"), None).is_ok(), "3660 days");
+        assert_eq!(range(Some("2016-11-15"), None), Err(400), "3661 days");
     }
 }

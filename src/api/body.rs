@@ -66,7 +66,10 @@ impl Body {
         if bare.is_empty() || bare == "{}" {
             return Ok(());
         }
-        Err(Problem::new(Kind::InvalidBody, "this route takes no body"))
+        Err(Problem::new(
+            Kind::InvalidBody,
+            "this endpoint takes no body",
+        ))
     }
 
     async fn text(mut self, headers: &HeaderMap) -> Result<String, Problem> {

@@ -1,125 +1,145 @@
-//! `/api/admin/glm`: what an operator says to a running lane: pause, drain, resume, breaker, holds.
+//! What an operator says to a running lane: pause, drain, resume, breaker, holds, and how budgets stand.
 
-use onelane_core::model::{BreakerSnapshot, HoldScope};
-use serde::Serialize;
-use warp::http::{HeaderMap, StatusCode};
-use warp::reply::Response;
+use std::sync::Arc;
 
-use super::body::Body;
-use super::fields::{Fields, Object};
-use super::problem::{Kind, Problem};
+use onelane_core::model::HoldScope;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Json, Success};
+use super::input::{Input, Nothing, Optional};
+use super::problem::Problem;
 use super::views::{BreakerView, ScopedHoldView, StandingView};
-use super::{Api, limits, reply};
+use super::{Api, limits};
+
+/// Why an operator does what they do.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reason {
+    /// Shown wherever the lane is.
+    #[schemars(length(min = 1, max = limits::REASON_CHARS_MAX))]
+    reason: Option<String>,
+}
+
+type Reasoned = Input<Nothing, Nothing, Optional<Reason>>;
 
 /// `POST pause`, with a reason or without.
-pub(super) async fn pause(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
-    let reason = reason(headers, body).await?;
-    api.lane.pause(reason).await?;
-    Ok(reply::success())
+pub(super) async fn pause(api: Arc<Api>, input: Reasoned) -> Result<Json<Success>, Problem> {
+    api.lane.pause(input.body.0.reason).await?;
+    Ok(Success::done())
 }
 
 /// `POST drain`, with a reason or without: what waits is worked off, nothing more is taken.
-pub(super) async fn drain(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
-    let reason = reason(headers, body).await?;
-    api.lane.close_intake(reason).await?;
-    Ok(reply::success())
+pub(super) async fn drain(api: Arc<Api>, input: Reasoned) -> Result<Json<Success>, Problem> {
+    api.lane.close_intake(input.body.0.reason).await?;
+    Ok(Success::done())
 }
 
 /// `POST resume`.
-pub(super) async fn resume(api: &Api) -> Result<Response, Problem> {
+pub(super) async fn resume(api: Arc<Api>, _: Input) -> Result<Json<Success>, Problem> {
     api.lane.resume().await?;
-    Ok(reply::success())
+    Ok(Success::done())
 }
 
-#[derive(Serialize)]
-struct BreakerBody<'a> {
-    breaker: BreakerView<'a>,
-}
-
-fn shown(breaker: &BreakerSnapshot) -> Response {
-    let breaker = BreakerView::new(breaker);
-    reply::json(StatusCode::OK, &BreakerBody { breaker })
+/// The breaker as it is.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct BreakerAnswer {
+    breaker: BreakerView,
 }
 
 /// `GET breaker`.
-pub(super) fn breaker(api: &Api) -> Response {
-    shown(&api.lane.breaker())
+pub(super) async fn breaker(api: Arc<Api>, _: Input) -> Result<Json<BreakerAnswer>, Problem> {
+    let breaker = BreakerView::new(&api.lane.breaker());
+    Ok(Json(BreakerAnswer { breaker }))
 }
 
 /// `POST breaker/reset`: answers the breaker as it is then.
-pub(super) async fn reset_breaker(api: &Api) -> Result<Response, Problem> {
-    Ok(shown(&api.lane.breaker_reset().await?))
+pub(super) async fn reset_breaker(api: Arc<Api>, _: Input) -> Result<Json<BreakerAnswer>, Problem> {
+    let breaker = BreakerView::new(&api.lane.breaker_reset().await?);
+    Ok(Json(BreakerAnswer { breaker }))
+}
+
+/// How the breaker is opened.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Opening {
+    /// Shown wherever the breaker is.
+    #[schemars(length(min = 1, max = limits::REASON_CHARS_MAX))]
+    reason: Option<String>,
+    /// For how many milliseconds; until it is reset without it.
+    #[schemars(range(min = 1, max = limits::BREAKER_OPEN_MS_MAX))]
+    for_ms: Option<u64>,
 }
 
 /// `POST breaker/open`, for some milliseconds or until it is reset: answers the breaker as it is then.
 pub(super) async fn open_breaker(
-    api: &Api,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let (mut reason, mut for_ms) = (None, None);
-    if let Some(mut fields) = fields(headers, body).await? {
-        reason = fields.text("reason", limits::REASON_CHARS_MAX);
-        for_ms = fields.milliseconds("forMs", 1..=limits::BREAKER_OPEN_MS_MAX);
-        finish(fields)?;
-    }
+    api: Arc<Api>,
+    input: Input<Nothing, Nothing, Optional<Opening>>,
+) -> Result<Json<BreakerAnswer>, Problem> {
+    let Opening { reason, for_ms } = input.body.0;
     let reason = reason.unwrap_or_else(|| "opened by an operator".to_owned());
     let until = for_ms.map(|ms| api.clock.now().plus_ms(ms));
-    Ok(shown(&api.lane.breaker_open(reason, until).await?))
+    let breaker = BreakerView::new(&api.lane.breaker_open(reason, until).await?);
+    Ok(Json(BreakerAnswer { breaker }))
 }
 
-#[derive(Serialize)]
-struct HoldsBody<'a> {
-    holds: Vec<ScopedHoldView<'a>>,
+/// Every hold in force: the account's first, then the lanes', then the models'.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct HoldsAnswer {
+    holds: Vec<ScopedHoldView>,
 }
 
 /// `GET holds`.
-pub(super) async fn holds(api: &Api) -> Result<Response, Problem> {
+pub(super) async fn holds(api: Arc<Api>, _: Input) -> Result<Json<HoldsAnswer>, Problem> {
     let lane = api.lane.lane().await?;
     let holds = ScopedHoldView::all(&lane.holds);
-    Ok(reply::json(StatusCode::OK, &HoldsBody { holds }))
+    Ok(Json(HoldsAnswer { holds }))
 }
 
-#[derive(Serialize)]
-struct BudgetsBody<'a> {
-    budgets: Vec<StandingView<'a>>,
+/// How every budget stands.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct BudgetsAnswer {
+    budgets: Vec<StandingView>,
 }
 
 /// `GET budgets`.
-pub(super) async fn budgets(api: &Api) -> Result<Response, Problem> {
+pub(super) async fn budgets(api: Arc<Api>, _: Input) -> Result<Json<BudgetsAnswer>, Problem> {
     let standings = api.lane.budgets().await?;
     let budgets = standings.iter().map(StandingView::new).collect();
-    Ok(reply::json(StatusCode::OK, &BudgetsBody { budgets }))
+    Ok(Json(BudgetsAnswer { budgets }))
 }
 
-/// `DELETE holds/...`: ends that one.
-pub(super) async fn release(api: &Api, scope: HoldScope) -> Result<Response, Problem> {
+/// What is held, by its name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NamePath {
+    /// Of the lane or model, percent-encoded.
+    #[schemars(length(min = 1))]
+    name: String,
+}
+
+/// `DELETE holds/account`.
+pub(super) async fn release_account(api: Arc<Api>, _: Input) -> Result<Json<Success>, Problem> {
+    api.lane.release_hold(HoldScope::Account).await?;
+    Ok(Success::done())
+}
+
+/// `DELETE holds/lane/{name}`.
+pub(super) async fn release_lane(
+    api: Arc<Api>,
+    input: Input<NamePath>,
+) -> Result<Json<Success>, Problem> {
+    let scope = HoldScope::Lane(input.path.name);
     api.lane.release_hold(scope).await?;
-    Ok(reply::success())
+    Ok(Success::done())
 }
 
-/// What an operator says, if anything.
-async fn reason(headers: &HeaderMap, body: Body) -> Result<Option<String>, Problem> {
-    let Some(mut fields) = fields(headers, body).await? else {
-        return Ok(None);
-    };
-    let reason = fields.text("reason", limits::REASON_CHARS_MAX);
-    finish(fields)?;
-    Ok(reason)
-}
-
-/// The fields of a body that may be missing.
-async fn fields(headers: &HeaderMap, body: Body) -> Result<Option<Fields>, Problem> {
-    let Some(raw) = body.optional_json(headers).await? else {
-        return Ok(None);
-    };
-    let object = Object::read(&raw)
-        .map_err(|problem| Problem::new(Kind::InvalidBody, format!("the body {problem}")))?;
-    Ok(Some(Fields::new(String::new(), object)))
-}
-
-fn finish(fields: Fields) -> Result<(), Problem> {
-    fields
-        .finish()
-        .map_err(|faults| Problem::faults(Kind::InvalidField, faults))
+/// `DELETE holds/model/{name}`.
+pub(super) async fn release_model(
+    api: Arc<Api>,
+    input: Input<NamePath>,
+) -> Result<Json<Success>, Problem> {
+    let scope = HoldScope::Model(input.path.name);
+    api.lane.release_hold(scope).await?;
+    Ok(Success::done())
 }

@@ -1,26 +1,42 @@
-//! `POST /api/admin/glm/estimate`: what jobs may cost; nothing is submitted.
+//! What jobs may cost; nothing is submitted.
 
-use warp::http::{HeaderMap, StatusCode};
-use warp::reply::Response;
+use std::sync::Arc;
 
-use super::body::Body;
+use warp::http::StatusCode;
+
+use super::Api;
+use super::answer::{Answer, Reply, Shapes};
+use super::input::{Input, Nothing, OneOrMany};
+use super::jobs::submissions;
 use super::problem::Problem;
-use super::submission::{self, Submissions};
-use super::views;
-use super::{Api, reply};
+use super::submission::NewJob;
+use super::views::{self, EstimatesView};
 
-/// Of one job or a list, as they would be submitted. Of a list each job that would be refused is told why;
-/// when all would be, the first refusal's status is the answer's.
+/// The estimates; when every job would be refused, with the first refusal's status.
+pub(super) struct Estimated {
+    status: StatusCode,
+    view: EstimatesView,
+}
+
+impl Answer for Estimated {
+    fn reply(self) -> Reply {
+        Reply::json(self.status, &self.view)
+    }
+
+    fn describe(shapes: &mut Shapes<'_>) {
+        shapes.json::<EstimatesView>("200", "Each job in its order, and all together.");
+        let about = "Every job of a list would be refused; the status is the first refusal's.";
+        shapes.json::<EstimatesView>("422", about);
+    }
+}
+
+/// Of one job or a list, as they would be submitted. Of a list each job that would be refused is told why.
 pub(super) async fn estimate(
-    api: &Api,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let raw = body.json(headers).await?;
-    let (jobs, is_one) = match submission::read(&raw, None)? {
-        Submissions::One(job) => (vec![*job], true),
-        Submissions::Many(jobs) => (jobs, false),
-    };
+    api: Arc<Api>,
+    input: Input<Nothing, Nothing, OneOrMany<NewJob>>,
+) -> Result<Estimated, Problem> {
+    let is_one = matches!(input.body, OneOrMany::One(_));
+    let jobs = submissions(input.body, None)?;
     let currency = api.lane.settings().prices.currency();
     let answers = api.lane.estimate_many(jobs).await?;
     let mut estimates = Vec::with_capacity(answers.len());
@@ -37,5 +53,5 @@ pub(super) async fn estimate(
         _ => StatusCode::OK,
     };
     let view = views::estimates(&estimates, currency);
-    Ok(reply::json(status, &view))
+    Ok(Estimated { status, view })
 }

@@ -11,18 +11,15 @@ use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
 use onelane_core::model::{Failure, JobId, JobStatus, Request, RequestError, code};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
-use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use warp::reply::Response;
+use serde_json::{Map, Value};
+use warp::http::{HeaderName, StatusCode};
 
-use super::body::Body;
-use super::fields::check_text;
-use super::lane::Lane;
-use super::problem::{Dialect, Kind, Problem, SHOULD_RETRY, glm_error};
-use super::submission::{DEFAULT_USER, idempotency_key};
-use super::{Api, reply};
+use super::Api;
+use super::answer::{Answer, JSON, Reply, Shapes};
+use super::input::{Ignored, Input, Need, Nothing, Payload};
+use super::problem::{Dialect, GlmErrorBody, Kind, Problem, SHOULD_RETRY, glm_error};
+use super::submission::{DEFAULT_USER, header_text, idempotency_key};
 use crate::error::Error;
 use crate::orchestrator::Submission;
 
@@ -33,39 +30,90 @@ const JOB_ID: HeaderName = HeaderName::from_static("x-onelane-job-id");
 const MODEL: HeaderName = HeaderName::from_static("x-onelane-model");
 
 /// Where the end of the job is to be told: the body is GLM's, and says nothing of ours.
-const CALLBACK: &str = "Onelane-Callback-Url";
+pub(super) const CALLBACK: &str = "Onelane-Callback-Url";
+
+/// A chat body, which is GLM's: taken verbatim.
+pub(super) struct Chat(Box<RawValue>);
+
+impl Payload for Chat {
+    const NEED: Need = Need::Required;
+    type Reader = ();
+
+    fn reader() {}
+
+    fn schema() -> Value {
+        serde_json::json!({
+            "title": "A chat body, as GLM and OpenAI have it; it reaches GLM to the byte",
+            "type": "object",
+            "properties": {
+                "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+                "model": {"type": ["string", "null"], "minLength": 1,
+                    "maxLength": bounds::MODEL_CHARS_MAX},
+                "stream": {"enum": [false, null],
+                    "description": "Streaming is not available on this endpoint yet."},
+                "user_id": {"type": ["string", "null"], "minLength": 1,
+                    "maxLength": bounds::USER_ID_CHARS_MAX, "description": "Whose job it is."},
+                "user": {"type": ["string", "null"], "minLength": 1,
+                    "maxLength": bounds::USER_ID_CHARS_MAX, "description": "OpenAI's name for it."},
+                "callbackUrl": false,
+            },
+            "required": ["messages"],
+            "additionalProperties": true,
+        })
+    }
+
+    fn read((): &(), body: Option<&RawValue>) -> Result<Self, Problem> {
+        Ok(Self(body.unwrap_or(RawValue::NULL).to_owned()))
+    }
+}
+
+/// What came of a chat.
+pub(super) struct Completion {
+    job_id: Option<JobId>,
+    reply: Reply,
+}
+
+impl Answer for Completion {
+    fn reply(self) -> Reply {
+        match self.job_id {
+            Some(id) => self.reply.with(JOB_ID, id),
+            None => self.reply,
+        }
+    }
+
+    fn describe(shapes: &mut Shapes<'_>) {
+        shapes.json::<Map<String, Value>>("200", "GLM's answer, verbatim.");
+        shapes.header("x-onelane-job-id", "The job of the answer.");
+        shapes.header(
+            "x-onelane-model",
+            "The fallback model that served it, if one did.",
+        );
+        for status in ["4XX", "5XX"] {
+            let about = "The job failed: GLM's own status and code, where GLM gave them.";
+            shapes.json::<GlmErrorBody>(status, about);
+            shapes.header(
+                "x-should-retry",
+                "`false`: asking again would end the same.",
+            );
+            shapes.header("x-onelane-job-id", "The job, if there is one.");
+        }
+    }
+}
 
 /// `POST .../chat/completions`.
 pub(super) async fn chat_completions(
-    api: &Api,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let key = idempotency_key(headers)?;
-    let raw = body.json(headers).await?;
-    let callback_url = callback_url(headers)?;
-    let submission = read(&raw, key, callback_url)?;
-    let (job_id, ended) = submit_and_wait(Arc::clone(&api.lane), submission).await;
-    let mut response = match ended {
+    api: Arc<Api>,
+    input: Input<Nothing, Ignored, Chat>,
+) -> Result<Completion, Problem> {
+    let key = idempotency_key(&input.headers)?;
+    let callback_url = header_text(&input.headers, CALLBACK, bounds::CALLBACK_URL_BYTES_MAX)?;
+    let submission = read(&input.body.0, key, callback_url)?;
+    let (job_id, ended) = api.lane.submit_and_wait(submission).await;
+    let reply = match ended {
         Ok(record) => answer(record),
-        Err(error) => Problem::from(error).into_response(Dialect::Glm),
+        Err(error) => Problem::from(error).reply(Dialect::Glm),
     };
-    if let Some(id) = job_id.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
-        response.headers_mut().insert(JOB_ID, id);
-    }
-    Ok(response)
-}
-
-fn callback_url(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(CALLBACK) else {
-        return Ok(None);
-    };
-    value
-        .to_str()
-        .map_err(|_| "must be printable ASCII".to_owned())
-        .and_then(|url| check_text(url.to_owned(), bounds::CALLBACK_URL_BYTES_MAX))
-        .map(Some)
-        .map_err(|problem| Problem::fault(Kind::InvalidHeader, CALLBACK, problem))
+    Ok(Completion { job_id, reply })
 }
 
 /// What the gateway itself reads of a chat body; the rest is GLM's.
@@ -118,8 +166,14 @@ fn read(
     let named = named.into_iter().find_map(|(name, id)| Some((name, id?)));
     let user_id = match named {
         None => DEFAULT_USER.to_owned(),
-        Some((name, Value::String(id))) => check_text(id, bounds::USER_ID_CHARS_MAX)
-            .map_err(|problem| Problem::fault(Kind::InvalidField, name, problem))?,
+        Some((name, Value::String(id))) => {
+            let max = bounds::USER_ID_CHARS_MAX;
+            if id.is_empty() || id.chars().count() > max {
+                let problem = format!("must be a string of 1 to {max} characters");
+                return Err(Problem::fault(Kind::InvalidField, name, problem));
+            }
+            id
+        }
         Some((name, _)) => {
             return Err(Problem::fault(Kind::InvalidField, name, "must be a string"));
         }
@@ -158,49 +212,21 @@ fn refused(error: RequestError) -> Problem {
     }
 }
 
-/// Runs in a task of its own, so that a client that goes away at any moment, even before the job
-/// has an id, leaves no job behind that nobody waits for.
-async fn submit_and_wait(
-    lane: Arc<dyn Lane>,
-    submission: Submission,
-) -> (Option<JobId>, Result<JobRecord, Error>) {
-    let keeps_going = submission.idempotency_key.is_some();
-    let (mut client, ended) = oneshot::channel();
-    tokio::spawn(async move {
-        let job_id = match lane.submit(submission).await {
-            Ok(submitted) => submitted.job_id,
-            Err(error) => {
-                // Nobody left to tell, and no job to give up.
-                let _ = client.send((None, Err(error)));
-                return;
-            }
-        };
-        tokio::select! {
-            record = lane.wait(job_id) => {
-                let _ = client.send((Some(job_id), record));
-            }
-            () = client.closed() => {
-                if !keeps_going && let Err(error) = lane.cancel(job_id).await {
-                    tracing::debug!(%job_id, %error, "a job whose client went away goes on");
-                }
-            }
-        }
-    });
-    let lost = || Error::Stopped("the request was lost; ask again".to_owned());
-    ended.await.unwrap_or_else(|_| (None, Err(lost())))
-}
-
 /// The answer that a job's end makes.
-fn answer(record: JobRecord) -> Response {
+fn answer(record: JobRecord) -> Reply {
     let job = record.job;
-    let served_by = job.served_by.as_deref().map(HeaderValue::try_from);
-    let mut response = match (job.status, record.response, job.error) {
+    match (job.status, record.response, job.error) {
         (JobStatus::Completed, Some(body), _) => {
-            reply::json_bytes(StatusCode::OK, body.get().as_bytes().to_vec())
+            let reply = Reply::text(StatusCode::OK, JSON, body.get().as_bytes().to_vec());
+            match job.served_by {
+                // A name that no header can carry stands in the body all the same.
+                Some(model) => reply.with(MODEL, model),
+                None => reply,
+            }
         }
         (JobStatus::Failed, _, Some(failure)) => failed(&failure),
         (JobStatus::Cancelled, ..) => {
-            Problem::from(Error::JobCancelled(job.id)).into_response(Dialect::Glm)
+            Problem::from(Error::JobCancelled(job.id)).reply(Dialect::Glm)
         }
         _ if job.bodies_pruned => Problem::new(
             Kind::RequestPruned,
@@ -209,23 +235,18 @@ fn answer(record: JobRecord) -> Response {
                 job.id
             ),
         )
-        .into_response(Dialect::Glm),
+        .reply(Dialect::Glm),
         _ => Problem::new(
             Kind::Internal,
             format!("job {} has ended without an answer", job.id),
         )
-        .into_response(Dialect::Glm),
-    };
-    // A name that no header can carry stands in the body all the same.
-    if let (JobStatus::Completed, Some(Ok(model))) = (job.status, served_by) {
-        response.headers_mut().insert(MODEL, model);
+        .reply(Dialect::Glm),
     }
-    response
 }
 
 /// A job that failed for good: GLM's own status and code where GLM gave them. The lane has retried
 /// what is worth retrying, so SDKs are told not to.
-fn failed(failure: &Failure) -> Response {
+fn failed(failure: &Failure) -> Reply {
     let of_glm = failure
         .http_status
         .and_then(|status| StatusCode::from_u16(status).ok())
@@ -246,16 +267,15 @@ fn failed(failure: &Failure) -> Response {
         }
         _ => (StatusCode::BAD_GATEWAY, "1200"),
     };
-    let mut response = glm_error(status, number, &failure.message, None);
-    response
-        .headers_mut()
-        .insert(SHOULD_RETRY, HeaderValue::from_static("false"));
-    response
+    glm_error(status, number, &failure.message, None).with(SHOULD_RETRY, false)
 }
 
 #[cfg(test)]
 mod tests {
     use onelane_core::model::FailureClass;
+    use warp::http::{HeaderMap, HeaderValue};
+
+    use crate::api::tests::sample;
 
     use super::*;
 
@@ -278,10 +298,11 @@ mod tests {
     #[test]
     fn a_callback_comes_by_header_and_never_in_the_body() {
         let mut headers = HeaderMap::new();
-        assert_eq!(callback_url(&headers).unwrap(), None);
+        let of = |headers: &HeaderMap| header_text(headers, CALLBACK, 100).unwrap();
+        assert_eq!(of(&headers), None);
         let url = "https://example.com/hook";
         headers.insert("onelane-callback-url", HeaderValue::from_static(url));
-        let callback = callback_url(&headers).unwrap();
+        let callback = of(&headers);
         let chat = serde_json::from_str(r#"{"messages":[{}]}"#).unwrap();
         let job = read(chat, None, callback).unwrap();
         assert_eq!(job.callback_url.as_deref(), Some(url));
@@ -299,6 +320,30 @@ mod tests {
         assert_eq!(submission.model, None, "the body's own model counts");
     }
 
+    fn header(reply: &Reply, name: HeaderName) -> Option<&HeaderValue> {
+        let found = reply.headers.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value)
+    }
+
+    #[test]
+    fn an_answer_says_which_fallback_model_served_it() {
+        let mut record = sample::completed(1);
+        assert_eq!(header(&answer(record.clone()), MODEL), None, "its own");
+        record.job.served_by = Some("glm-4.5-air".to_owned());
+        let reply = answer(record);
+        assert_eq!(reply.status, StatusCode::OK);
+        assert_eq!(header(&reply, MODEL).unwrap(), "glm-4.5-air");
+    }
+
+    #[test]
+    fn a_job_that_was_cancelled_says_so() {
+        let mut record = sample::waiting(1);
+        record.job.status = JobStatus::Cancelled;
+        let reply = answer(record);
+        assert_eq!(reply.status, StatusCode::CONFLICT);
+        assert_eq!(header(&reply, SHOULD_RETRY).unwrap(), "false");
+    }
+
     #[test]
     fn a_failure_keeps_the_status_and_code_that_glm_gave() {
         let check = |code: &str, http_status: Option<u16>, want: u16| {
@@ -306,9 +351,9 @@ mod tests {
                 http_status,
                 ..Failure::new(FailureClass::ServerTransient, code, "m")
             };
-            let response = failed(&failure);
-            assert_eq!(response.status().as_u16(), want, "{code}");
-            assert_eq!(response.headers()["x-should-retry"], "false");
+            let reply = failed(&failure);
+            assert_eq!(reply.status.as_u16(), want, "{code}");
+            assert_eq!(reply.headers, [(SHOULD_RETRY, "false".parse().unwrap())]);
         };
         check("1210", Some(400), 400);
         check("1234", Some(500), 500);

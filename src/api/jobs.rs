@@ -1,108 +1,161 @@
-//! `/api/glm/jobs`: programs submit jobs and fetch them when they are done.
+//! Programs submit jobs and fetch them when they are done.
 
-use onelane_core::model::JobId;
-use serde::Serialize;
+use std::sync::Arc;
+
+use onelane_core::model::{JobId, JobStatus};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use warp::http::StatusCode;
 use warp::http::header::LOCATION;
-use warp::http::{HeaderMap, HeaderValue, StatusCode};
-use warp::reply::Response;
 
-use super::body::Body;
-use super::problem::Problem;
-use super::query::Query;
-use super::submission::{self, Submissions};
-use super::views::{JobView, Shown};
-use super::{Api, reply};
+use super::Api;
+use super::admin::JobPath;
+use super::answer::{Answer, Reply, Shapes};
+use super::input::{Input, Nothing, OneOrMany};
+use super::problem::{Fault, Kind, Problem, ProblemBody};
+use super::query::Wait;
+use super::submission::{IDEMPOTENCY_KEY, NewJob, idempotency_key};
+use super::views::JobView;
 use crate::error::Error;
-use crate::orchestrator::Submitted;
+use crate::orchestrator::{Submission, Submitted};
 
 /// A job that is on disk.
-#[derive(Serialize)]
-struct Accepted {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Accepted {
     id: JobId,
     /// `pending`, or where a job is that was submitted before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<&'static str>,
+    status: Option<JobStatus>,
+    /// Whether it is new: `false` for a job that its idempotency key found.
     created: bool,
 }
 
 /// What became of one job of a list.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-enum Element<'a, P> {
-    Accepted(&'a Accepted),
-    Refused { error: P },
+enum AcceptedOrProblem {
+    Accepted(Accepted),
+    Refused { error: ProblemBody },
 }
 
-#[derive(Serialize)]
-struct Elements<'a, P> {
-    jobs: Vec<Element<'a, P>>,
+/// What became of a list, each job's own in the list's order.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct AcceptedList {
+    jobs: Vec<AcceptedOrProblem>,
     accepted: usize,
     refused: usize,
 }
 
-/// `POST jobs`: one job or a list. Answers once they are durable.
-pub(super) async fn submit(
-    api: &Api,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let key = submission::idempotency_key(headers)?;
-    let raw = body.json(headers).await?;
-    match submission::read(&raw, key)? {
-        Submissions::One(job) => {
-            let submitted = api.lane.submit(*job).await?;
-            let accepted = accepted(api, submitted).await;
-            let mut response = reply::json(StatusCode::ACCEPTED, &accepted);
-            if let Ok(at) = HeaderValue::try_from(format!("/api/glm/jobs/{}", accepted.id)) {
-                response.headers_mut().insert(LOCATION, at);
-            }
-            Ok(response)
+/// What became of what was submitted.
+pub(super) enum SubmitAnswer {
+    One(Accepted),
+    /// When none was taken, with the first refusal's status.
+    Many(StatusCode, AcceptedList),
+}
+
+impl Answer for SubmitAnswer {
+    fn reply(self) -> Reply {
+        match self {
+            Self::One(accepted) => Reply::json(StatusCode::ACCEPTED, &accepted)
+                .with(LOCATION, format!("/api/glm/jobs/{}", accepted.id)),
+            Self::Many(status, list) => Reply::json(status, &list),
         }
-        Submissions::Many(jobs) => {
-            let answers = api.lane.submit_many(jobs).await?;
-            Ok(submitted_many(api, answers).await)
+    }
+
+    fn describe(shapes: &mut Shapes<'_>) {
+        shapes.json::<Accepted>("202", "The job is on disk.");
+        shapes.header("location", "Where the job is found.");
+        shapes.json::<AcceptedList>("202", "Of a list: jobs that are on disk, and refusals.");
+        for status in ["409", "422", "429", "503"] {
+            let about = "No job of a list was taken; the status is the first refusal's.";
+            shapes.json::<AcceptedList>(status, about);
         }
     }
 }
 
-/// The answer to a list: each job's own, in the list's order. When none was taken, the first
-/// refusal's status is the answer's.
-async fn submitted_many(api: &Api, answers: Vec<Result<Submitted, Error>>) -> Response {
-    let mut outcomes = Vec::with_capacity(answers.len());
+/// The jobs of a body, each at its place; or every fault of them, and none counts.
+pub(super) fn submissions(
+    new: OneOrMany<NewJob>,
+    key: Option<&str>,
+) -> Result<Vec<Submission>, Problem> {
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut jobs = Vec::new();
+    let mut add = |at: &str, job: NewJob| match job.submission(at, key) {
+        Ok(job) => jobs.push(job),
+        Err(more) => faults.extend(more),
+    };
+    match new {
+        OneOrMany::One(job) => add("", *job),
+        OneOrMany::Many(many) => {
+            for (i, job) in many.into_iter().enumerate() {
+                add(&format!("[{i}]"), job);
+            }
+        }
+    }
+    if faults.is_empty() {
+        Ok(jobs)
+    } else {
+        Err(Problem::faults(Kind::InvalidField, faults))
+    }
+}
+
+/// `POST jobs`: one job or a list. Answers once they are durable.
+pub(super) async fn submit(
+    api: Arc<Api>,
+    input: Input<Nothing, Nothing, OneOrMany<NewJob>>,
+) -> Result<SubmitAnswer, Problem> {
+    let key = idempotency_key(&input.headers)?;
+    let is_one = matches!(input.body, OneOrMany::One(_));
+    if key.is_some() && !is_one {
+        let problem = "is for one job; in a list give each job its own idempotencyKey";
+        return Err(Problem::fault(
+            Kind::InvalidHeader,
+            IDEMPOTENCY_KEY,
+            problem,
+        ));
+    }
+    let mut jobs = submissions(input.body, key.as_deref())?;
+    if is_one && let Some(job) = jobs.pop() {
+        let submitted = api.lane.submit(job).await?;
+        return Ok(SubmitAnswer::One(accepted(&api, submitted).await));
+    }
+    let answers = api.lane.submit_many(jobs).await?;
+    let mut first_refusal = None;
+    let mut jobs = Vec::with_capacity(answers.len());
     for (i, answer) in answers.into_iter().enumerate() {
-        outcomes.push(match answer {
-            Ok(submitted) => Ok(accepted(api, submitted).await),
-            Err(error) => Err(Problem::from(error).within(&format!("[{i}]."))),
+        jobs.push(match answer {
+            Ok(submitted) => AcceptedOrProblem::Accepted(accepted(&api, submitted).await),
+            Err(error) => {
+                let problem = Problem::from(error).within(&format!("[{i}]."));
+                first_refusal.get_or_insert(problem.status());
+                AcceptedOrProblem::Refused {
+                    error: problem.body(),
+                }
+            }
         });
     }
-    let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    let taken = outcomes.len() - refused;
-    let first_refusal = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
+    let taken = |job: &&AcceptedOrProblem| matches!(job, AcceptedOrProblem::Accepted(_));
+    let accepted = jobs.iter().filter(taken).count();
     let status = match first_refusal {
-        Some(problem) if taken == 0 => problem.status(),
+        Some(status) if accepted == 0 => status,
         _ => StatusCode::ACCEPTED,
     };
-    let jobs = outcomes.iter().map(|outcome| match outcome {
-        Ok(accepted) => Element::Accepted(accepted),
-        Err(problem) => Element::Refused {
-            error: problem.body(),
-        },
-    });
-    let body = Elements {
-        jobs: jobs.collect(),
-        accepted: taken,
+    let refused = jobs.len() - accepted;
+    let list = AcceptedList {
+        jobs,
+        accepted,
         refused,
     };
-    reply::json(status, &body)
+    Ok(SubmitAnswer::Many(status, list))
 }
 
 /// A new job is pending. One that was there before is wherever it has got to.
 async fn accepted(api: &Api, submitted: Submitted) -> Accepted {
     let status = if submitted.created {
-        Some("pending")
+        Some(JobStatus::Pending)
     } else {
         let found = api.lane.job(submitted.job_id).await.ok();
-        found.map(|detail| detail.record.job.status.name())
+        found.map(|detail| detail.record.job.status)
     };
     Accepted {
         id: submitted.job_id,
@@ -111,12 +164,43 @@ async fn accepted(api: &Api, submitted: Submitted) -> Accepted {
     }
 }
 
-/// `GET jobs/{id}?wait=30s`: 200 with a job that has ended, 202 with one that goes on.
-pub(super) async fn read(api: &Api, id: JobId, query: &str) -> Result<Response, Problem> {
-    let query = Query::parse(query, &["wait"])?;
-    let ended = match query.wait()? {
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitQuery {
+    /// How long to wait for the job's end: a duration like 500ms, 30s or 2m, at most 5m.
+    wait: Option<Wait>,
+}
+
+/// A job as it is.
+pub(super) struct JobState {
+    has_ended: bool,
+    job: JobView,
+}
+
+impl Answer for JobState {
+    fn reply(self) -> Reply {
+        let status = match self.has_ended {
+            true => StatusCode::OK,
+            false => StatusCode::ACCEPTED,
+        };
+        Reply::json(status, &self.job)
+    }
+
+    fn describe(shapes: &mut Shapes<'_>) {
+        shapes.json::<JobView>("200", "The job has ended.");
+        shapes.json::<JobView>("202", "The job goes on.");
+    }
+}
+
+/// `GET jobs/{id}?wait=30s`.
+pub(super) async fn read(
+    api: Arc<Api>,
+    input: Input<JobPath, WaitQuery>,
+) -> Result<JobState, Problem> {
+    let id = input.path.id;
+    let ended = match input.query.wait {
         None => None,
-        Some(limit) => match api.lane.wait_for(id, limit).await {
+        Some(Wait(limit)) => match api.lane.wait_for(id, limit).await {
             Ok(record) => Some(record),
             Err(Error::WaitTimeout(_)) => None,
             Err(error) => return Err(error.into()),
@@ -126,10 +210,8 @@ pub(super) async fn read(api: &Api, id: JobId, query: &str) -> Result<Response, 
         Some(record) => record,
         None => api.lane.job(id).await?.record,
     };
-    let status = if record.job.status.is_terminal() {
-        StatusCode::OK
-    } else {
-        StatusCode::ACCEPTED
-    };
-    Ok(reply::json(status, &JobView::new(&record, Shown::Whole)))
+    Ok(JobState {
+        has_ended: record.job.status.is_terminal(),
+        job: JobView::whole(record),
+    })
 }

@@ -28,12 +28,6 @@ pub const RECENT_CALLS_SHOWN: usize = 20;
 pub const FAULTS_SHOWN_MAX: usize = 20;
 /// Characters of an operator's reason.
 pub const REASON_CHARS_MAX: usize = 500;
-/// Characters of a wrong id that an answer repeats.
-pub const ID_CHARS_SHOWN: usize = 64;
-/// Jobs that a change of many may name one by one.
-pub const NAMED_JOBS_MAX: usize = 10_000;
-/// Characters of a failure's code in a filter.
-pub const ERROR_CODE_CHARS_MAX: usize = 64;
 /// The longest time for which the breaker is opened, in milliseconds: a year.
 pub const BREAKER_OPEN_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1_000;
 /// Bytes of one GLM parameter that the call log shows; a longer one is left out.

@@ -1,43 +1,43 @@
-//! The HTTP API: one warp filter that hands every request to a small routing table, so that every
-//! answer, good or bad, is made in one place.
+//! The HTTP API: one warp filter that hands every request to a table of endpoints, so that every answer,
+//! good or bad, is made in one place.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | [`server`] | the listener: bounds, timeouts, graceful end |
-//! | `route` | method and path to what is asked; 404, 405, bad ids |
-//! | `auth` | who may ask |
-//! | `body`, `query`, `fields`, `submission` | what is asked, checked |
-//! | `admin`, `control`, `bulk`, `billing` | the answers for operators: what is, what is to be, many jobs, money in doubt |
-//! | `log` | the call log, and all that the store has as lines |
-//! | `notify` | alerts, and deliveries to webhooks |
-//! | `policy`, `prices` | the tables in force: rules, prices |
-//! | `estimate` | what jobs may cost |
-//! | `jobs`, `gateway` | the answers for programs, and for OpenAI and GLM SDKs |
-//! | `views`, `reply`, `problem` | how answers look |
-//! | [`lane`] | what all this needs of the orchestrator |
+//! | `endpoints`, `endpoint` | the table, and what a row of it is |
+//! | `openapi`, `reference` | the document and the page that are made of the table |
+//! | `principal` | for whom a request speaks, and what that lets it do |
+//! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
+//! | `answer`, `problem`, `views` | how answers look |
+//! | `admin`, `control`, `bulk`, `billing`, `log`, `notify`, `estimate` | handlers for operators |
+//! | `jobs`, `gateway`, `service` | handlers for programs, for OpenAI and GLM SDKs, for whoever asks what there is |
 
 mod admin;
-mod auth;
+mod amount;
+mod answer;
 mod billing;
 mod body;
 mod bulk;
+mod check;
 mod control;
+mod endpoint;
+mod endpoints;
 mod estimate;
-mod fields;
 mod gateway;
+mod input;
 mod jobs;
 mod log;
 mod notify;
-mod policy;
-mod prices;
+mod openapi;
+mod pages;
+mod principal;
 mod problem;
 mod query;
-mod reply;
-mod route;
+mod reference;
+mod service;
 mod submission;
 pub(crate) mod views;
 
-pub mod lane;
 pub mod limits;
 pub mod server;
 
@@ -50,28 +50,34 @@ use std::time::{Duration, Instant};
 use bytes::Buf;
 use futures_util::Stream;
 use onelane_actors::ports::Clock;
-use serde_json::json;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use warp::http::{HeaderMap, HeaderValue, Method};
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use auth::Auth;
+use crate::orchestrator::Orchestrator;
+use answer::Reply;
 use body::Body;
-use lane::Lane;
-use problem::{Dialect, Problem};
-use query::Query;
-use route::Route;
+use endpoint::{Incoming, Router};
+use principal::{Access, Auth, Principal};
+use problem::{Dialect, Kind, Problem};
 
 pub use server::{ApiConfig, BindError, Listening, Server};
 
+/// The reference page of the API in Markdown, `docs/http.md`.
+#[must_use]
+pub fn reference_page() -> String {
+    reference::page(&openapi::document(&endpoints::router()))
+}
+
 /// What every answer needs.
 struct Api {
-    lane: Arc<dyn Lane>,
+    lane: Orchestrator,
     clock: Arc<dyn Clock>,
     auth: Auth,
+    router: Router,
     max_body_bytes: usize,
     body_idle: Duration,
     preview_chars: usize,
@@ -94,7 +100,7 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
 
 impl Api {
     async fn answer<B: Buf>(
-        &self,
+        self: Arc<Self>,
         method: Method,
         path: FullPath,
         query: String,
@@ -104,9 +110,12 @@ impl Api {
         let started = Instant::now();
         let path = path.as_str();
         let body = Body::new(chunks, self.max_body_bytes, self.body_idle);
-        let served = self.serve(&method, path, &query, &headers, body).await;
-        let mut response =
-            served.unwrap_or_else(|problem| problem.into_response(Dialect::of(path)));
+        let served = Arc::clone(&self).serve(&method, path, query, headers, body);
+        let reply = match served.await {
+            Ok(reply) => reply,
+            Err(problem) => problem.reply(Dialect::of(path)),
+        };
+        let mut response = reply.into_response().await;
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -121,100 +130,32 @@ impl Api {
     }
 
     async fn serve(
-        &self,
+        self: Arc<Self>,
         method: &Method,
         path: &str,
-        query: &str,
-        headers: &HeaderMap,
+        query: String,
+        headers: HeaderMap,
         body: Body,
-    ) -> Result<Response, Problem> {
-        let route = route::resolve(method, path);
-        if route != Ok(Route::Health) {
-            // Before anything else: who may not ask learns nothing and sends no body.
-            self.auth.check(headers)?;
+    ) -> Result<Reply, Problem> {
+        let found = self.router.find(method, path);
+        let is_open = matches!(&found, Ok((endpoint, _)) if endpoint.access == Access::Anybody);
+        // Before anything else: who may not ask learns nothing and sends no body.
+        let principal = match is_open {
+            true => Principal::Viewer,
+            false => self.auth.principal(&headers)?,
+        };
+        let (endpoint, captures) = found?;
+        if !endpoint.access.admits(principal) {
+            let problem = "a viewer may look, and change nothing; send the admin token";
+            return Err(Problem::new(Kind::Forbidden, problem));
         }
-        let route = route?;
-        if !takes_parameters(&route) {
-            Query::parse(query, &[])?;
-        }
-        match route {
-            Route::Health => Ok(reply::json(StatusCode::OK, &json!({ "status": "ok" }))),
-            Route::ReadConfig => Ok(admin::read_config(self)),
-            Route::ChangeConfig => admin::change_config(self, headers, body).await,
-            Route::ReadPolicy => Ok(policy::read_policy(self)),
-            Route::ReadPrices => prices::read_prices(self, query),
-            Route::Estimate => estimate::estimate(self, headers, body).await,
-            Route::Statistics => admin::read_statistics(self, query).await,
-            Route::Calls => log::calls(self, query).await,
-            Route::Export => log::export(self, query).await,
-            Route::Queue => admin::read_queue(self, query).await,
-            Route::QueueJob(id) => admin::read_job(self, id).await,
-            Route::Metrics => admin::metrics(self).await,
-            Route::Alerts => Ok(notify::alerts(self)),
-            Route::WebhookEndpoints => notify::endpoints(self).await,
-            Route::Deliveries => notify::deliveries(self, query).await,
-            Route::RedeliverAll => notify::redeliver_all(self, headers, body).await,
-            Route::Redeliver(id) => {
-                body.nothing(headers).await?;
-                notify::redeliver(self, id).await
-            }
-            Route::TestWebhooks => notify::test(self, headers, body).await,
-            Route::DeadLetters => admin::dead_letters(self, query).await,
-            Route::Pause => control::pause(self, headers, body).await,
-            Route::Drain => control::drain(self, headers, body).await,
-            Route::Resume => {
-                body.nothing(headers).await?;
-                control::resume(self).await
-            }
-            Route::Breaker => Ok(control::breaker(self)),
-            Route::ResetBreaker => {
-                body.nothing(headers).await?;
-                control::reset_breaker(self).await
-            }
-            Route::OpenBreaker => control::open_breaker(self, headers, body).await,
-            Route::Budgets => control::budgets(self).await,
-            Route::Holds => control::holds(self).await,
-            Route::ReleaseHold(scope) => {
-                body.nothing(headers).await?;
-                control::release(self, scope).await
-            }
-            Route::RetryAll => bulk::retry(self, headers, body).await,
-            Route::CancelAll => bulk::cancel(self, headers, body).await,
-            Route::Reprioritise(id) => bulk::reprioritise_one(self, id, headers, body).await,
-            Route::ReprioritiseAll => bulk::reprioritise(self, headers, body).await,
-            Route::MaybeBilled => billing::list(self, query).await,
-            Route::SettleBilling(id, attempt) => {
-                billing::settle(self, id, attempt, headers, body).await
-            }
-            Route::Retry(id) => {
-                body.nothing(headers).await?;
-                admin::retry(self, id).await
-            }
-            Route::Cancel(id) => {
-                body.nothing(headers).await?;
-                admin::cancel(self, id).await
-            }
-            Route::SubmitJobs => jobs::submit(self, headers, body).await,
-            Route::Job(id) => jobs::read(self, id, query).await,
-            Route::ChatCompletions => gateway::chat_completions(self, headers, body).await,
-        }
+        let incoming = Incoming {
+            principal,
+            headers,
+            captures,
+            query,
+            body,
+        };
+        endpoint.answer(Arc::clone(&self), incoming).await
     }
-}
-
-/// Routes that read their query themselves. The SDKs' route does not look at its query: some SDKs
-/// add an API version there.
-const fn takes_parameters(route: &Route) -> bool {
-    matches!(
-        route,
-        Route::Statistics
-            | Route::Calls
-            | Route::Export
-            | Route::ReadPrices
-            | Route::Queue
-            | Route::DeadLetters
-            | Route::MaybeBilled
-            | Route::Deliveries
-            | Route::Job(_)
-            | Route::ChatCompletions
-    )
 }

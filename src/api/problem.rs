@@ -2,181 +2,104 @@
 //! renderings. Our own routes answer RFC 9457 problems; the routes that speak GLM's language answer
 //! GLM's error shape, so that SDKs read it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use warp::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use warp::http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use warp::http::{HeaderValue, StatusCode};
-use warp::reply::Response;
 
+use super::answer::Reply;
 use super::limits;
-use super::reply::json;
 use crate::error::Error;
 use crate::model::BudgetRefusal;
+
+/// The media type of a problem.
+pub(super) const PROBLEM: &str = "application/problem+json";
 
 /// Tells OpenAI and GLM SDKs not to send the request again by themselves.
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// The kinds of wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    UnknownRoute,
-    WrongMethod,
-    Unauthorized,
-    Forbidden,
-    UnsupportedMediaType,
-    MalformedJson,
-    InvalidBody,
-    InvalidField,
-    MissingField,
-    InvalidQuery,
-    InvalidHeader,
-    InvalidId,
-    StreamingUnavailable,
-    BodyTooLarge,
-    BodyTimeout,
-    UnknownJob,
-    WrongStatus,
-    IdempotencyConflict,
-    RequestPruned,
-    QueueFull,
-    Draining,
-    OverBudget,
-    BeyondBudget,
-    UnknownDependency,
-    UnpricedModel,
-    DependencyEnded,
-    UnknownAttempt,
-    BillingSettled,
-    UnknownHold,
-    UnknownDelivery,
-    UnknownEndpoint,
-    CallbackRefused,
-    JobFailed,
-    JobCancelled,
-    WaitTimeout,
-    StoreFailed,
-    Stopped,
-    Internal,
+/// The table of kinds: status, name in `type`, title, and the code of GLM's table that says the same.
+macro_rules! kinds {
+    ($($name:ident: $status:ident, $slug:literal, $title:literal, $code:literal;)*) => {
+        /// The kinds of wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Kind {
+            $($name,)*
+        }
+
+        impl Kind {
+            /// All of them.
+            pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            const fn facts(self) -> (StatusCode, &'static str, &'static str, &'static str) {
+                match self {
+                    $(Self::$name => (StatusCode::$status, $slug, $title, $code),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    UnknownRoute: NOT_FOUND, "unknown-route", "no such route", "1222";
+    WrongMethod: METHOD_NOT_ALLOWED, "wrong-method", "wrong method", "1222";
+    Unauthorized: UNAUTHORIZED, "unauthorized", "token needed", "1000";
+    Forbidden: FORBIDDEN, "forbidden", "not from here", "1220";
+    UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "not JSON", "1210";
+    MalformedJson: BAD_REQUEST, "malformed-json", "malformed JSON", "1210";
+    InvalidBody: BAD_REQUEST, "invalid-body", "wrong body", "1210";
+    InvalidField: BAD_REQUEST, "invalid-field", "wrong field", "1214";
+    MissingField: BAD_REQUEST, "missing-field", "missing field", "1213";
+    InvalidQuery: BAD_REQUEST, "invalid-query", "wrong parameter", "1214";
+    InvalidHeader: BAD_REQUEST, "invalid-header", "wrong header", "1214";
+    InvalidId: BAD_REQUEST, "invalid-id", "wrong id", "1214";
+    StreamingUnavailable: BAD_REQUEST, "streaming-unavailable", "no streaming here", "1210";
+    BodyTooLarge: PAYLOAD_TOO_LARGE, "body-too-large", "body too large", "1261";
+    BodyTimeout: REQUEST_TIMEOUT, "body-timeout", "body too slow", "1210";
+    UnknownJob: NOT_FOUND, "unknown-job", "no such job", "1214";
+    WrongStatus: CONFLICT, "wrong-status", "not in this status", "1214";
+    IdempotencyConflict: CONFLICT, "idempotency-conflict", "key used for another request", "1231";
+    RequestPruned: CONFLICT, "request-pruned", "request pruned", "1214";
+    QueueFull: TOO_MANY_REQUESTS, "queue-full", "queue full", "1302";
+    Draining: SERVICE_UNAVAILABLE, "draining", "intake closed", "500";
+    OverBudget: TOO_MANY_REQUESTS, "over-budget", "budget used up", "1113";
+    BeyondBudget: UNPROCESSABLE_ENTITY, "beyond-budget", "larger than a budget", "1113";
+    UnknownDependency: UNPROCESSABLE_ENTITY, "unknown-dependency", "no such job to run after", "1214";
+    UnpricedModel: UNPROCESSABLE_ENTITY, "unpriced-model", "model without a price", "1211";
+    DependencyEnded: CONFLICT, "dependency-ended", "a job before it has ended", "1214";
+    UnknownAttempt: NOT_FOUND, "unknown-attempt", "no such attempt", "1214";
+    BillingSettled: CONFLICT, "billing-settled", "not waiting to be settled", "1214";
+    UnknownHold: NOT_FOUND, "unknown-hold", "not held", "1214";
+    UnknownDelivery: NOT_FOUND, "unknown-delivery", "no such delivery", "1214";
+    UnknownEndpoint: NOT_FOUND, "unknown-endpoint", "no such endpoint", "1214";
+    CallbackRefused: UNPROCESSABLE_ENTITY, "callback-refused", "callback not allowed", "1214";
+    JobFailed: BAD_GATEWAY, "job-failed", "job failed", "1200";
+    JobCancelled: CONFLICT, "job-cancelled", "job cancelled", "1200";
+    WaitTimeout: GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234";
+    StoreFailed: SERVICE_UNAVAILABLE, "store-failed", "store failed", "500";
+    Stopped: SERVICE_UNAVAILABLE, "stopped", "lane stopped", "500";
+    Internal: INTERNAL_SERVER_ERROR, "internal", "internal error", "500";
 }
 
 impl Kind {
-    /// Status, name in `type`, title, and the code of GLM's table that says the same.
-    const fn facts(self) -> (StatusCode, &'static str, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::UnknownRoute => (S::NOT_FOUND, "unknown-route", "no such route", "1222"),
-            Self::WrongMethod => (
-                S::METHOD_NOT_ALLOWED,
-                "wrong-method",
-                "wrong method",
-                "1222",
-            ),
-            Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "token needed", "1000"),
-            Self::Forbidden => (S::FORBIDDEN, "forbidden", "not from here", "1220"),
-            Self::UnsupportedMediaType => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-media-type",
-                "not JSON",
-                "1210",
-            ),
-            Self::MalformedJson => (S::BAD_REQUEST, "malformed-json", "malformed JSON", "1210"),
-            Self::InvalidBody => (S::BAD_REQUEST, "invalid-body", "wrong body", "1210"),
-            Self::InvalidField => (S::BAD_REQUEST, "invalid-field", "wrong field", "1214"),
-            Self::MissingField => (S::BAD_REQUEST, "missing-field", "missing field", "1213"),
-            Self::InvalidQuery => (S::BAD_REQUEST, "invalid-query", "wrong parameter", "1214"),
-            Self::InvalidHeader => (S::BAD_REQUEST, "invalid-header", "wrong header", "1214"),
-            Self::InvalidId => (S::BAD_REQUEST, "invalid-id", "wrong id", "1214"),
-            Self::StreamingUnavailable => (
-                S::BAD_REQUEST,
-                "streaming-unavailable",
-                "no streaming here",
-                "1210",
-            ),
-            Self::BodyTooLarge => (
-                S::PAYLOAD_TOO_LARGE,
-                "body-too-large",
-                "body too large",
-                "1261",
-            ),
-            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body-timeout", "body too slow", "1210"),
-            Self::UnknownJob => (S::NOT_FOUND, "unknown-job", "no such job", "1214"),
-            Self::WrongStatus => (S::CONFLICT, "wrong-status", "not in this status", "1214"),
-            Self::IdempotencyConflict => (
-                S::CONFLICT,
-                "idempotency-conflict",
-                "key used for another request",
-                "1231",
-            ),
-            Self::RequestPruned => (S::CONFLICT, "request-pruned", "request pruned", "1214"),
-            Self::QueueFull => (S::TOO_MANY_REQUESTS, "queue-full", "queue full", "1302"),
-            Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "intake closed", "500"),
-            Self::OverBudget => (
-                S::TOO_MANY_REQUESTS,
-                "over-budget",
-                "budget used up",
-                "1113",
-            ),
-            Self::BeyondBudget => (
-                S::UNPROCESSABLE_ENTITY,
-                "beyond-budget",
-                "larger than a budget",
-                "1113",
-            ),
-            Self::UnknownDependency => (
-                S::UNPROCESSABLE_ENTITY,
-                "unknown-dependency",
-                "no such job to run after",
-                "1214",
-            ),
-            Self::UnpricedModel => (
-                S::UNPROCESSABLE_ENTITY,
-                "unpriced-model",
-                "model without a price",
-                "1211",
-            ),
-            Self::DependencyEnded => (
-                S::CONFLICT,
-                "dependency-ended",
-                "a job before it has ended",
-                "1214",
-            ),
-            Self::UnknownAttempt => (S::NOT_FOUND, "unknown-attempt", "no such attempt", "1214"),
-            Self::BillingSettled => (
-                S::CONFLICT,
-                "billing-settled",
-                "not waiting to be settled",
-                "1214",
-            ),
-            Self::UnknownHold => (S::NOT_FOUND, "unknown-hold", "not held", "1214"),
-            Self::UnknownDelivery => (S::NOT_FOUND, "unknown-delivery", "no such delivery", "1214"),
-            Self::UnknownEndpoint => (S::NOT_FOUND, "unknown-endpoint", "no such endpoint", "1214"),
-            Self::CallbackRefused => (
-                S::UNPROCESSABLE_ENTITY,
-                "callback-refused",
-                "callback not allowed",
-                "1214",
-            ),
-            Self::JobFailed => (S::BAD_GATEWAY, "job-failed", "job failed", "1200"),
-            Self::JobCancelled => (S::CONFLICT, "job-cancelled", "job cancelled", "1200"),
-            Self::WaitTimeout => (S::GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234"),
-            Self::StoreFailed => (
-                S::SERVICE_UNAVAILABLE,
-                "store-failed",
-                "store failed",
-                "500",
-            ),
-            Self::Stopped => (S::SERVICE_UNAVAILABLE, "stopped", "lane stopped", "500"),
-            Self::Internal => (
-                S::INTERNAL_SERVER_ERROR,
-                "internal",
-                "internal error",
-                "500",
-            ),
-        }
+    /// Its status.
+    pub(super) const fn status(self) -> StatusCode {
+        self.facts().0
+    }
+
+    /// Its name in `type`.
+    pub(super) const fn name(self) -> &'static str {
+        self.facts().1
+    }
+
+    /// What it means, in a few words.
+    pub(super) const fn title(self) -> &'static str {
+        self.facts().2
     }
 }
 
 /// One wrong part of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct Fault {
     /// Where: `priority`, `[3].priority`, or the name of a query parameter.
     pub(super) field: String,
@@ -224,30 +147,44 @@ impl Dialect {
     }
 }
 
-#[derive(Serialize)]
-struct ProblemBody<'a> {
+/// An RFC 9457 problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct ProblemBody {
+    /// `urn:onelane:problem:` and the name of the kind.
     #[serde(rename = "type")]
     type_uri: String,
-    title: &'a str,
+    /// What the kind means, in a few words.
+    title: &'static str,
+    /// The HTTP status.
     status: u16,
-    detail: &'a str,
-    #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
-    errors: &'a [Fault],
+    /// What is wrong and what would be right.
+    detail: String,
+    /// The wrong parts of the request, at most twenty of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
 }
 
-#[derive(Serialize)]
-struct GlmErrorBody<'a> {
-    error: GlmError<'a>,
+/// GLM's shape of an error, which OpenAI's SDKs read, too.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GlmErrorAnswer")]
+pub(super) struct GlmErrorBody {
+    error: GlmError,
 }
 
-#[derive(Serialize)]
-struct GlmError<'a> {
-    code: &'a str,
-    message: &'a str,
+/// What went wrong.
+#[derive(Serialize, JsonSchema)]
+struct GlmError {
+    /// A number as text: GLM's own code, or the one of its table that says the same.
+    code: String,
+    /// What is wrong.
+    message: String,
+    /// OpenAI's word for it.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The field that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
-    param: Option<&'a str>,
+    param: Option<String>,
 }
 
 /// An answer in GLM's error shape. `code` must be a number as text: GLM's Java SDK parses it.
@@ -256,7 +193,7 @@ pub(super) fn glm_error(
     code: &str,
     message: &str,
     param: Option<&str>,
-) -> Response {
+) -> Reply {
     let kind = match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
@@ -265,12 +202,12 @@ pub(super) fn glm_error(
         _ => "api_error",
     };
     let error = GlmError {
-        code,
-        message,
+        code: code.to_owned(),
+        message: message.to_owned(),
         kind,
-        param,
+        param: param.map(str::to_owned),
     };
-    json(status, &GlmErrorBody { error })
+    Reply::json(status, &GlmErrorBody { error })
 }
 
 impl Problem {
@@ -339,9 +276,14 @@ impl Problem {
         problem
     }
 
+    /// Its kind.
+    pub(super) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Its status.
     pub(super) const fn status(&self) -> StatusCode {
-        self.kind.facts().0
+        self.kind.status()
     }
 
     /// The same problem as a part of a larger answer: its fields are those of element `at`.
@@ -353,34 +295,29 @@ impl Problem {
     }
 
     /// As an RFC 9457 object.
-    pub(super) fn body(&self) -> impl Serialize + '_ {
+    pub(super) fn body(&self) -> ProblemBody {
         let (status, name, title, _) = self.kind.facts();
         ProblemBody {
             type_uri: format!("urn:onelane:problem:{name}"),
             title,
             status: status.as_u16(),
-            detail: &self.detail,
-            errors: &self.faults,
+            detail: self.detail.clone(),
+            errors: self.faults.clone(),
         }
     }
 
-    /// The answer, in the language of the route.
-    pub(super) fn into_response(self, dialect: Dialect) -> Response {
+    /// The answer, in the language of the path.
+    pub(super) fn reply(self, dialect: Dialect) -> Reply {
         let (status, _, _, code) = self.kind.facts();
-        let mut response = match dialect {
-            Dialect::Problem => {
-                let mut response = json(status, &self.body());
-                let media = HeaderValue::from_static("application/problem+json");
-                response.headers_mut().insert(CONTENT_TYPE, media);
-                response
-            }
+        let mut reply = match dialect {
+            Dialect::Problem => Reply::json(status, &self.body()).of_type(PROBLEM),
             Dialect::Glm => {
                 let param = self.faults.first().map(|fault| fault.field.as_str());
                 glm_error(status, code, &self.detail, param)
             }
         };
-        response.headers_mut().extend(self.headers);
-        response
+        reply.headers.extend(self.headers);
+        reply
     }
 }
 
@@ -475,48 +412,27 @@ mod tests {
 
     #[test]
     fn every_glm_code_is_a_number_as_text() {
-        let kinds = [
-            Kind::UnknownRoute,
-            Kind::WrongMethod,
-            Kind::Unauthorized,
-            Kind::Forbidden,
-            Kind::UnsupportedMediaType,
-            Kind::MalformedJson,
-            Kind::InvalidBody,
-            Kind::InvalidField,
-            Kind::MissingField,
-            Kind::InvalidQuery,
-            Kind::InvalidHeader,
-            Kind::InvalidId,
-            Kind::StreamingUnavailable,
-            Kind::BodyTooLarge,
-            Kind::BodyTimeout,
-            Kind::UnknownJob,
-            Kind::WrongStatus,
-            Kind::IdempotencyConflict,
-            Kind::RequestPruned,
-            Kind::QueueFull,
-            Kind::Draining,
-            Kind::OverBudget,
-            Kind::BeyondBudget,
-            Kind::UnknownDependency,
-            Kind::DependencyEnded,
-            Kind::UnknownAttempt,
-            Kind::BillingSettled,
-            Kind::UnknownHold,
-            Kind::UnknownDelivery,
-            Kind::UnknownEndpoint,
-            Kind::CallbackRefused,
-            Kind::JobFailed,
-            Kind::JobCancelled,
-            Kind::WaitTimeout,
-            Kind::StoreFailed,
-            Kind::Stopped,
-            Kind::Internal,
-        ];
-        for kind in kinds {
+        for kind in Kind::ALL {
             assert!(kind.facts().3.parse::<u32>().is_ok());
         }
+    }
+
+    #[test]
+    fn a_refusal_of_the_lane_has_its_kind() {
+        let check = |error: Error, status: u16, name: &str| {
+            let kind = Problem::from(error).kind();
+            assert_eq!((kind.status().as_u16(), kind.name()), (status, name));
+        };
+        let id = crate::api::tests::sample::id(1);
+        check(Error::QueueFull { limit: 9 }, 429, "queue-full");
+        check(Error::IdempotencyConflict(id), 409, "idempotency-conflict");
+        check(Error::Stopped("full disk".to_owned()), 503, "stopped");
+        check(Error::RequestPruned(id), 409, "request-pruned");
+        check(Error::DependencyPruned(id), 409, "dependency-ended");
+        check(Error::WaitTimeout(id), 504, "wait-timeout");
+        let field = "callbackUrl".to_owned();
+        let problem = "its host is not allowed".to_owned();
+        check(Error::Invalid { field, problem }, 422, "callback-refused");
     }
 
     #[test]
@@ -532,9 +448,10 @@ mod tests {
 
     #[test]
     fn a_full_queue_tells_clients_when_to_come_back_and_sdks_not_to() {
-        let response = Problem::from(Error::QueueFull { limit: 5 }).into_response(Dialect::Glm);
-        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(response.headers()["retry-after"], "5");
-        assert_eq!(response.headers()["x-should-retry"], "false");
+        let reply = Problem::from(Error::QueueFull { limit: 5 }).reply(Dialect::Glm);
+        assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
+        let header = |name| reply.headers.iter().find(|(known, _)| *known == name);
+        assert_eq!(header(RETRY_AFTER).unwrap().1, "5");
+        assert_eq!(header(SHOULD_RETRY).unwrap().1, "false");
     }
 }

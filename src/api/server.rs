@@ -19,9 +19,10 @@ use tokio::task::JoinSet;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::auth::Auth;
-use super::lane::Lane;
-use super::{Api, limits};
+use super::endpoint::Router;
+use super::principal::Auth;
+use super::{Api, endpoints, limits};
+use crate::orchestrator::Orchestrator;
 
 /// How the API listens and what it shows.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct ApiConfig {
     pub listen: String,
     /// The token that every request must carry. Without one only loopback addresses are allowed.
     pub admin_token: Option<Secret>,
+    /// A token that may look at everything but whole prompts and answers, and change nothing.
+    pub viewer_token: Option<Secret>,
     /// Bytes of a request's body at most.
     pub max_body_bytes: usize,
     /// How long a client may take for its headers, a body may stand still, and an idle connection
@@ -44,6 +47,7 @@ impl Default for ApiConfig {
         Self {
             listen: "127.0.0.1:4700".to_owned(),
             admin_token: None,
+            viewer_token: None,
             max_body_bytes: limits::BODY_BYTES_DEFAULT,
             header_timeout: Duration::from_millis(limits::HEADER_TIMEOUT_MS_DEFAULT),
             preview_chars: limits::PREVIEW_CHARS_DEFAULT,
@@ -125,10 +129,13 @@ impl Listening {
     /// Takes the address. Refuses one that is not loopback without a token.
     pub async fn on(config: ApiConfig) -> Result<Self, BindError> {
         let address = resolve(&config.listen).await?;
-        match &config.admin_token {
-            Some(token) if token.expose().trim().is_empty() => return Err(BindError::EmptyToken),
-            None if !address.ip().is_loopback() => return Err(BindError::NoToken { address }),
-            _ => {}
+        let is_empty = |token: &Secret| token.expose().trim().is_empty();
+        let mut tokens = config.admin_token.iter().chain(&config.viewer_token);
+        if tokens.any(is_empty) {
+            return Err(BindError::EmptyToken);
+        }
+        if config.admin_token.is_none() && !address.ip().is_loopback() {
+            return Err(BindError::NoToken { address });
         }
         let refused = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { address },
@@ -145,16 +152,31 @@ impl Listening {
 
     /// The server of this lane. `clock` says which day it is.
     #[must_use]
-    pub fn serve(self, lane: impl Lane, clock: Arc<dyn Clock>) -> Server {
+    pub fn serve(self, lane: Orchestrator, clock: Arc<dyn Clock>) -> Server {
+        self.serve_table(lane, clock, endpoints::router())
+    }
+
+    /// The server of this lane with these endpoints.
+    pub(super) fn serve_table(
+        self,
+        lane: Orchestrator,
+        clock: Arc<dyn Clock>,
+        router: Router,
+    ) -> Server {
         let Self {
             config,
             listener,
             local_addr,
         } = self;
         let api = Api {
-            lane: Arc::new(lane),
+            lane,
             clock,
-            auth: Auth::new(config.admin_token.as_ref(), local_addr.ip()),
+            auth: Auth::new(
+                config.admin_token.as_ref(),
+                config.viewer_token.as_ref(),
+                local_addr.ip(),
+            ),
+            router,
             max_body_bytes: config.max_body_bytes,
             body_idle: config.header_timeout,
             preview_chars: config.preview_chars,
@@ -178,7 +200,7 @@ impl Server {
     /// Listens. `lane` is the orchestrator; `clock` says which day it is.
     pub async fn bind(
         config: ApiConfig,
-        lane: impl Lane,
+        lane: Orchestrator,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, BindError> {
         Ok(Listening::on(config).await?.serve(lane, clock))

@@ -131,7 +131,10 @@ impl From<StoreError> for CliError {
             StoreError::Damaged { .. } => {
                 "restore it from a backup, or name another store with --store"
             }
-            StoreError::Version { .. } => {
+            StoreError::Version { found, known, .. } if found < known => {
+                "move the file away, or name another store with --store"
+            }
+            StoreError::Version { .. } | StoreError::RowVersion { .. } => {
                 "use the newer onelane that wrote it, or name another store with --store"
             }
             StoreError::Io { .. } => "check the device; run the same command again once it works",

@@ -25,8 +25,7 @@ pub(crate) fn open(args: &StoreArgs) -> Result<Offline, CliError> {
     with(args, RedbStore::open_existing)
 }
 
-/// The same, to look alone: the file stays as it is, also when it is of an older version or was not
-/// closed well.
+/// The same, to look alone: the file stays as it is, also when it was not closed well.
 pub(crate) fn look(args: &StoreArgs) -> Result<Offline, CliError> {
     with(args, RedbStore::open_to_look)
 }

@@ -219,6 +219,7 @@ pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {
     Ok(Listening::on(ApiConfig {
         listen: server.listen.clone(),
         admin_token: server.admin_token.clone(),
+        viewer_token: None,
         max_body_bytes: server.max_body_bytes,
         header_timeout: Duration::from_millis(server.header_timeout_ms),
         preview_chars: server.preview_chars,

@@ -39,6 +39,7 @@ pub use alerts::{
     AlertsSection, BreakerAlertSection, BudgetAlertSection, ErrorRateSection, HoldAlertSection,
     QueueAgeSection, QueueLengthSection, ResponseTimeSection, SpendSection,
 };
+#[cfg(feature = "api")]
 pub(crate) use change::keep_exact;
 pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
 pub use error::{ConfigError, Fault, Origin, Position};

@@ -11,7 +11,7 @@ use crate::glm::{ErrorTable, RowClass, class_of_status};
 pub(crate) const ANY_SERVER_ERROR: &str = "http_5xx";
 
 /// The class of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyClass {
     /// That of the code inside the body: a 200 that carries an error.

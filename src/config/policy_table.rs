@@ -9,7 +9,7 @@ use super::policy::{ANY_SERVER_ERROR, PolicyClass, class_in_force, has_no_row, s
 use crate::glm::{ErrorRow, ErrorTable};
 
 /// One row of the table in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyRow {
     /// GLM's code, `http_NNN`, or a code of our own.

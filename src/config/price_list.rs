@@ -8,7 +8,7 @@ use super::loaded::Loaded;
 use super::prices::{ModelPrice, Price, PriceList, Shipped};
 
 /// The list in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Prices {
     /// The version of the shipped list.
@@ -24,7 +24,7 @@ pub struct Prices {
 }
 
 /// What picked the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ChosenBy {
     /// The base URL that calls go to.
@@ -36,7 +36,7 @@ pub enum ChosenBy {
 }
 
 /// One row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PriceEntry {
     /// The model: its exact name.
@@ -49,13 +49,16 @@ pub struct PriceEntry {
     pub prompt_to: Option<u64>,
     /// A million prompt tokens that were not cached.
     #[serde(serialize_with = "number")]
+    #[schemars(with = "f64")]
     pub input: Price,
     /// A million prompt tokens from GLM's cache; `None`: no price of their own is known, and they cost
     /// as much as others.
     #[serde(serialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
     pub cached_input: Option<Price>,
     /// A million completion tokens, reasoning included.
     #[serde(serialize_with = "number")]
+    #[schemars(with = "f64")]
     pub output: Price,
     /// Tokens that prompt and completion may have together, where it is known.
     pub context: Option<u64>,

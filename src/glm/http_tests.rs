@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onelane_actors::ports::{Clock, Glm, GlmAnswer, GlmCall, GlmOutcome};
+use onelane_actors::testing::glm_call;
 use onelane_core::model::{
-    AttemptNo, Endpoint, Failure, FailureClass as C, JobId, Request, RequestId, Secret, Timeouts,
-    Timestamp, Usage, code, limits,
+    Endpoint, Failure, FailureClass as C, Request, Secret, Timeouts, Timestamp, Usage, code, limits,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -26,19 +26,12 @@ const KEY: &str = "0123456789abcdef.TopSecretTopSecret";
 
 /// A call that no bound of its own ends in a test.
 fn call_to(base_url: &str, no: u32) -> GlmCall {
-    let job_id = JobId::from_bytes([9; 16]);
+    let request = Request::prompt(format!("job {no}")).unwrap();
     GlmCall {
-        job_id,
-        attempt: AttemptNo(no),
-        request_id: RequestId::new(job_id, AttemptNo(no)),
         endpoint: Endpoint {
             base_url: base_url.to_owned(),
             api_key: Some(Secret::new(KEY)),
         },
-        model: "glm-4.7".to_owned(),
-        request: Arc::new(Request::prompt(format!("job {no}")).unwrap()),
-        max_tokens: None,
-        temperature: None,
         poll_ms: 10,
         timeouts: Timeouts {
             connect_ms: 5_000,
@@ -46,6 +39,7 @@ fn call_to(base_url: &str, no: u32) -> GlmCall {
             idle_ms: 5_000,
             total_ms: 10_000,
         },
+        ..glm_call(9, no, request)
     }
 }
 

@@ -18,12 +18,13 @@ mod tasks;
 mod usage;
 mod wire;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "simulator"))]
 mod http_tests;
-#[cfg(test)]
+#[cfg(all(test, feature = "simulator"))]
 mod tasks_tests;
 
 pub(crate) use classify::{class_of_status, retry_after_ms};
 pub use errors::{ErrorRow, ErrorTable, RowClass};
 pub use http::{HttpGlm, HttpGlmError};
+#[cfg(feature = "simulator")]
 pub(crate) use reset::beijing_text;

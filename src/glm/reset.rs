@@ -44,6 +44,7 @@ pub(crate) fn next_midnight(now: Timestamp) -> Timestamp {
 }
 
 /// `at` as GLM writes it: Beijing time without a zone, on the next whole second.
+#[cfg(any(test, feature = "simulator"))]
 pub(crate) fn beijing_text(at: Timestamp) -> String {
     let secs = at.as_millis().saturating_add(999).div_euclid(1_000);
     FixedOffset::east_opt(BEIJING_SECS)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onelane_actors::ports::{Glm, GlmAnswer, GlmCall, GlmOutcome, TaskOutcome};
+use onelane_actors::testing::glm_call;
 use onelane_core::model::{
-    AttemptNo, Endpoint, Failure, FailureClass as C, JobId, Request, RequestId, Secret, Timeouts,
-    code, limits,
+    Endpoint, Failure, FailureClass as C, Request, Secret, Timeouts, code, limits,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -21,20 +21,12 @@ use crate::system::SystemClock;
 const KEY: &str = "0123456789abcdef.TopSecretTopSecret";
 
 fn call_to(base_url: &str) -> GlmCall {
-    let job_id = JobId::from_bytes([9; 16]);
     let chat = r#"{"messages":[{"role":"user","content":"a task"}],"stream":true,"top_p":0.5}"#;
     GlmCall {
-        job_id,
-        attempt: AttemptNo(1),
-        request_id: RequestId::new(job_id, AttemptNo(1)),
         endpoint: Endpoint {
             base_url: base_url.to_owned(),
             api_key: Some(Secret::new(KEY)),
         },
-        model: "glm-4.7".to_owned(),
-        request: Arc::new(Request::chat(chat).unwrap()),
-        max_tokens: None,
-        temperature: None,
         poll_ms: 5,
         timeouts: Timeouts {
             connect_ms: 5_000,
@@ -42,6 +34,7 @@ fn call_to(base_url: &str) -> GlmCall {
             idle_ms: 5_000,
             total_ms: 10_000,
         },
+        ..glm_call(9, 1, Request::chat(chat).unwrap())
     }
 }
 

@@ -158,33 +158,16 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use onelane_core::model::{AttemptNo, Endpoint, JobId, RequestId, Timeouts};
+    use onelane_actors::testing::glm_call;
     use serde_json::Value;
 
     use super::*;
 
     fn call(request: Request) -> GlmCall {
-        let job_id = JobId::from_bytes([7; 16]);
-        GlmCall {
-            job_id,
-            attempt: AttemptNo(2),
-            request_id: RequestId::new(job_id, AttemptNo(2)),
-            endpoint: Endpoint {
-                base_url: "http://127.0.0.1:1".to_owned(),
-                api_key: None,
-            },
-            model: "glm-4.7".to_owned(),
-            request: Arc::new(request),
-            max_tokens: None,
-            temperature: None,
-            timeouts: Timeouts::default(),
-            poll_ms: 1_000,
-        }
+        glm_call(7, 2, request)
     }
 
-    const ID: &str = "07070707070707070707070707070707-2";
+    const ID: &str = "019aae00000070008000000000000007-2";
 
     fn check(chat: &str, want: &str) {
         let got = body(&call(Request::chat(chat).unwrap())).unwrap();

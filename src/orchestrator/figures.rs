@@ -9,6 +9,7 @@ use onelane_core::scheduler::SchedulerSnapshot;
 
 use super::{LaneDetail, LaneStatus, Metrics, ModelDetail, Orchestrator};
 use crate::error::Error;
+#[cfg(feature = "api")]
 use crate::export::{Export, Part};
 use crate::statistics::{self, StatisticsQuery, StatisticsRow};
 
@@ -48,6 +49,7 @@ impl Orchestrator {
     }
 
     /// The next part of an export, with the export to ask for the one after it; `None` after the last.
+    #[cfg(feature = "api")]
     pub async fn export_part(&self, mut export: Export) -> Result<Option<(Part, Export)>, Error> {
         self.read(move |store| Ok(export.next(store)?.map(|part| (part, export))))
             .await

@@ -6,6 +6,7 @@ mod billing;
 mod bulk;
 mod control;
 mod deliveries;
+#[cfg(feature = "estimate")]
 mod estimate;
 mod events;
 mod figures;

@@ -9,6 +9,7 @@ use onelane_core::model::Transition;
 
 use super::{Orchestrator, Parts};
 use crate::config::{Config, ConfigError, Loaded};
+#[cfg(feature = "estimate")]
 use crate::estimate::GlmTokenizer;
 use crate::glm::{HttpGlm, HttpGlmError};
 use crate::store::{RedbStore, StoreOptions};
@@ -70,7 +71,10 @@ impl Orchestrator {
             clock,
             ids: Arc::new(SystemIds::new()),
             config: loaded,
+            #[cfg(feature = "estimate")]
             tokens: Some(Arc::new(GlmTokenizer)),
+            #[cfg(not(feature = "estimate"))]
+            tokens: None,
             budget: RestartBudget::default(),
             faults: Faults::default(),
         })

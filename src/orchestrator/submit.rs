@@ -7,8 +7,11 @@ use onelane_actors::ports::{Decisions, JobRecord};
 use onelane_actors::protocol::{
     Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
-use onelane_core::model::{BudgetRefusal, JobStatus, NewJob, NotAdmitted, Transition, limits};
+use onelane_core::model::{
+    BudgetRefusal, JobId, JobStatus, NewJob, NotAdmitted, Transition, limits,
+};
 use onelane_core::scheduler::admission::Intake;
+use tokio::sync::oneshot;
 
 use super::{Asked, Orchestrator, Submission};
 use crate::error::Error;
@@ -81,9 +84,18 @@ impl Orchestrator {
     /// Submits and waits: resolves to the completed job, or to `JobFailed` or `JobCancelled`. A job
     /// whose deadline passes while it waits, say behind an open breaker, is `JobFailed` with the code
     /// `deadline`.
+    ///
+    /// Dropping the future gives the job up, as a client of the gateway does that goes away: the lane
+    /// cancels it and closes its call, so that you pay nothing for an answer that nobody takes. A job with an
+    /// idempotency key goes on: call again with the same key and request to get its answer.
+    ///
+    /// The job is on disk, but that somebody waited for it is not. When the process dies, the next
+    /// start goes on with the job, with or without a key, as with every job of the gateway; what
+    /// becomes of a call that was open says [`Submission::on_interrupted`].
     pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
-        let Submitted { job_id, .. } = self.submit(submission).await?;
-        let record = self.wait(job_id).await?;
+        let (_, ended) = self.submit_and_wait(submission).await;
+        let record = ended?;
+        let job_id = record.job.id;
         match (record.job.status, &record.job.error) {
             (JobStatus::Failed, Some(failure)) => Err(Error::JobFailed {
                 job_id,
@@ -94,11 +106,45 @@ impl Orchestrator {
         }
     }
 
+    /// Submits and waits for somebody who may stop waiting: when this future is dropped at any moment,
+    /// even before the job has an id, a job without an idempotency key is cancelled. A task of its own
+    /// does so, for a dropped future can't wait for the lane. The id is that of the job, if there is one.
+    pub(crate) async fn submit_and_wait(
+        &self,
+        submission: Submission,
+    ) -> (Option<JobId>, Result<JobRecord, Error>) {
+        let keeps_going = submission.idempotency_key.is_some();
+        let (mut waiter, ended) = oneshot::channel();
+        let lane = self.clone();
+        tokio::spawn(async move {
+            let job_id = match lane.submit(submission).await {
+                Ok(submitted) => submitted.job_id,
+                Err(error) => {
+                    // Nobody left to tell, and no job to give up.
+                    let _ = waiter.send((None, Err(error)));
+                    return;
+                }
+            };
+            tokio::select! {
+                record = lane.wait(job_id) => {
+                    let _ = waiter.send((Some(job_id), record));
+                }
+                () = waiter.closed() => {
+                    if !keeps_going && let Err(error) = lane.cancel(job_id).await {
+                        tracing::debug!(%job_id, %error, "a job that nobody waits for goes on");
+                    }
+                }
+            }
+        });
+        let lost = || Error::Stopped("the question was lost; ask again".to_owned());
+        ended.await.unwrap_or_else(|_| (None, Err(lost())))
+    }
+
     fn new_job(&self, submission: Submission) -> Result<NewJob, Error> {
         let now = self.inner.ports.clock.now();
         let id = self.inner.ports.ids.job_id(now);
         let settings = Arc::clone(&self.inner.settings.borrow());
-        Ok(submission.into_job(&settings, id, now)?)
+        Ok(NewJob::of(submission, &settings, id, now)?)
     }
 
     fn admit(&self, new: NewJob, over: Option<BudgetRefusal>) -> Result<NewJob, NotAdmitted> {

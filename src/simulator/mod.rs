@@ -41,6 +41,7 @@ mod recorder;
 mod respond;
 mod script;
 mod server;
+mod shared;
 mod stats;
 mod tasks;
 mod work;
@@ -62,7 +63,7 @@ pub use stats::{Arrival, Gaps, Stats};
 
 use crate::system::SystemClock;
 use script::Script;
-use server::Shared;
+use shared::Shared;
 
 /// A running simulator. It stops when it is dropped.
 pub struct Simulator {

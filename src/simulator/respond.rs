@@ -8,7 +8,7 @@ use super::answer::{error_body, error_status};
 use super::body::{Piece, Pieces};
 use super::fault::ErrorFault;
 use super::recorder::InFlight;
-use super::server::{Answer, Shared};
+use super::shared::{Answer, Shared};
 
 /// A refusal of GLM's.
 pub(crate) fn refuse(fault: &ErrorFault, shared: &Shared, mut request: InFlight) -> Answer {

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use onelane_core::random::SplitMix64;
+
 use super::config::{Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
 use super::fault::Fault;
-use crate::system::{GOLDEN, mix};
 
 /// What a request is known by to the script.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +65,7 @@ pub(crate) struct Script {
     limit: u32,
     limits: BTreeMap<String, u32>,
     refuse_duplicates: bool,
-    drawn: u64,
+    numbers: SplitMix64,
 }
 
 impl Script {
@@ -80,7 +81,7 @@ impl Script {
             limit: config.limit,
             limits: config.limits,
             refuse_duplicates: config.refuse_duplicate_request_ids,
-            drawn: mix(config.seed),
+            numbers: SplitMix64::new(config.seed),
         }
     }
 
@@ -113,7 +114,8 @@ impl Script {
                 break;
             };
             let probability = given.rule.probability;
-            if !given.matches(met) || (probability < 1.0 && self.chance() >= probability) {
+            if !given.matches(met) || (probability < 1.0 && self.numbers.draw_unit() >= probability)
+            {
                 continue;
             }
             let rule = &mut self.rules.get_mut(at)?.rule;
@@ -162,7 +164,7 @@ impl Script {
             Span::Fixed(ms) => ms,
             Span::Between { min, max } => {
                 let width = max.saturating_sub(min).saturating_add(1);
-                min + self.draw() % width
+                min + self.numbers.draw() % width
             }
         }
     }
@@ -195,17 +197,6 @@ impl Script {
             &mut self.refuse_duplicates,
             update.refuse_duplicate_request_ids,
         );
-    }
-
-    fn draw(&mut self) -> u64 {
-        self.drawn = self.drawn.wrapping_add(GOLDEN);
-        mix(self.drawn)
-    }
-
-    /// Evenly from 0 to 1, without 1.
-    fn chance(&mut self) -> f64 {
-        // 53 bits are what a double holds exactly.
-        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

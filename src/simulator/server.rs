@@ -2,69 +2,27 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Incoming};
+use bytes::Bytes;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use onelane_actors::ports::Clock;
-use onelane_core::model::limits;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{id, not_found};
-use super::body::Pieces;
+use super::answer::not_found;
 use super::config::{Operation, ScriptUpdate};
-use super::recorder::Recorder;
 use super::respond::{empty, json};
-use super::script::Script;
-use super::tasks::Tasks;
+use super::shared::{Answer, Shared, whole};
 use super::work::{look, work};
-use crate::system::{GOLDEN, mix};
 
-/// The largest body that is read; GLM's own limits are far below.
-const BODY_BYTES_MAX: usize = 2 * limits::REQUEST_BYTES_MAX;
 /// Arrivals that `/__sim/stats?arrivals=N` gives at most.
 const ARRIVALS_MAX: usize = 10_000;
-
-/// What the server's tasks and the handle share.
-pub(crate) struct Shared {
-    script: Mutex<Script>,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) tasks: Tasks,
-    pub(crate) clock: Arc<dyn Clock>,
-    salt: AtomicU64,
-}
-
-impl Shared {
-    pub(crate) fn new(script: Script, seed: u64, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            script: Mutex::new(script),
-            recorder: Arc::new(Recorder::new()),
-            tasks: Tasks::default(),
-            clock,
-            salt: AtomicU64::new(seed),
-        }
-    }
-
-    pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
-        self.script.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn salt(&self) -> u64 {
-        mix(self.salt.fetch_add(GOLDEN, Ordering::Relaxed))
-    }
-
-    /// An id as GLM gives it, unlike all others.
-    pub(crate) fn id(&self) -> String {
-        id(self.clock.now(), self.salt())
-    }
-}
 
 /// Serves until `stop` is cancelled; then every connection is closed with the runtime.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
@@ -116,9 +74,6 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     }
     shared.recorder.disconnected();
 }
-
-/// A response on its way.
-pub(crate) type Answer = Response<Pieces>;
 
 /// The response; `None` resets the connection.
 async fn respond(
@@ -209,20 +164,4 @@ fn update(body: &[u8], shared: &Shared) -> Answer {
             json(400, body.to_string().into(), None)
         }
     }
-}
-
-/// The whole body; the error is the HTTP status to answer with.
-pub(crate) async fn whole(mut body: Incoming) -> Result<Bytes, u16> {
-    let mut all = BytesMut::new();
-    while let Some(frame) =
-        std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
-    {
-        if let Ok(data) = frame.map_err(|_| 400_u16)?.into_data() {
-            if all.len() + data.len() > BODY_BYTES_MAX {
-                return Err(413);
-            }
-            all.extend_from_slice(&data);
-        }
-    }
-    Ok(all.freeze())
 }

@@ -16,7 +16,7 @@ use super::fault::{AnswerWith, ErrorFault, Fault};
 use super::recorder::{Identity, InFlight};
 use super::respond::{broken, empty, json, refuse, set_header, typed};
 use super::script::Met;
-use super::server::{Answer, Shared, whole};
+use super::shared::{Answer, Shared, whole};
 use super::tasks::Account;
 
 /// What a request gets when nothing goes wrong.

@@ -2,9 +2,11 @@
 //! written from integers, never through floats.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use onelane_core::model::{Cost, Currency, FailureClass};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use onelane_core::model::{Cost, Currency, FailureClass, Timestamp};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{Percentiles, StatisticsRow};
@@ -48,10 +50,12 @@ fn number(digits: &str) -> Box<RawValue> {
 }
 
 /// An amount of one currency.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Cost")]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CostView {
     currency: Currency,
+    #[schemars(with = "f64")]
     total_cost: Box<RawValue>,
 }
 
@@ -64,41 +68,89 @@ impl CostView {
     }
 }
 
+/// `GLMUsageStats`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GLMUsageStats")]
+#[serde(rename_all = "camelCase")]
+struct UsageStats<'a> {
+    /// What the row is about, in one word.
+    id: String,
+    /// `2026-11-23` or `2026-11`; left out when the row is about the whole time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    date: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
+    total_calls: u64,
+    successful_calls: u64,
+    failed_calls: u64,
+    failures_by_class: &'a BTreeMap<FailureClass, u64>,
+    total_tokens: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    cached_tokens: u64,
+    reasoning_tokens: u64,
+    /// The share of the prompts' tokens that came from GLM's cache; `null` without tokens.
+    #[schemars(with = "Option<f64>")]
+    cached_share: Option<Box<RawValue>>,
+    /// The largest amount of one currency; `null` when what was billed has no known price.
+    #[schemars(with = "Option<f64>")]
+    total_cost: Option<Box<RawValue>>,
+    currency: Option<Currency>,
+    costs: Vec<CostView>,
+    /// Calls that were billed at a cost that is not known: in no sum.
+    unpriced_calls: u64,
+    /// Of the answered calls, in milliseconds.
+    average_response_time: u64,
+    percentiles: Option<Percentiles>,
+    /// When the first day begins that the row is about.
+    #[schemars(with = "Timestamp")]
+    created_at: String,
+}
+
+impl<'a> UsageStats<'a> {
+    fn of(row: &'a StatisticsRow) -> Self {
+        let usage = row.usage();
+        Self {
+            id: row.id(),
+            date: row.date.as_deref(),
+            model: row.model.as_deref(),
+            user_id: row.user_id.as_deref(),
+            total_calls: row.calls(),
+            successful_calls: row.successes(),
+            failed_calls: row.failures(),
+            failures_by_class: row.failure_classes(),
+            total_tokens: usage.total_tokens,
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            cached_tokens: usage.cached_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
+            cached_share: row.cached_share().as_deref().map(number),
+            total_cost: row.total_cost(),
+            currency: row.main_cost().map(|cost| cost.currency),
+            costs: row.costs().map(CostView::new).collect(),
+            unpriced_calls: row.unpriced_calls(),
+            average_response_time: row.average_response_time_ms(),
+            percentiles: row.percentiles(),
+            created_at: row.created_at.to_rfc3339(),
+        }
+    }
+}
+
 impl Serialize for StatisticsRow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let usage = self.usage();
-        let costs = self.costs().map(CostView::new);
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &self.id())?;
-        let about = [
-            ("date", &self.date),
-            ("model", &self.model),
-            ("userId", &self.user_id),
-        ];
-        for (name, value) in about {
-            if let Some(value) = value {
-                map.serialize_entry(name, value)?;
-            }
-        }
-        map.serialize_entry("totalCalls", &self.calls())?;
-        map.serialize_entry("successfulCalls", &self.successes())?;
-        map.serialize_entry("failedCalls", &self.failures())?;
-        map.serialize_entry("failuresByClass", self.failure_classes())?;
-        map.serialize_entry("totalTokens", &usage.total_tokens)?;
-        map.serialize_entry("promptTokens", &usage.prompt_tokens)?;
-        map.serialize_entry("completionTokens", &usage.completion_tokens)?;
-        map.serialize_entry("cachedTokens", &usage.cached_tokens)?;
-        map.serialize_entry("reasoningTokens", &usage.reasoning_tokens)?;
-        let share = self.cached_share();
-        map.serialize_entry("cachedShare", &share.as_deref().map(number))?;
-        map.serialize_entry("totalCost", &self.total_cost())?;
-        map.serialize_entry("currency", &self.main_cost().map(|cost| cost.currency))?;
-        map.serialize_entry("costs", &costs.collect::<Vec<_>>())?;
-        map.serialize_entry("unpricedCalls", &self.unpriced_calls())?;
-        map.serialize_entry("averageResponseTime", &self.average_response_time_ms())?;
-        map.serialize_entry("percentiles", &self.percentiles())?;
-        map.serialize_entry("createdAt", &self.created_at.to_rfc3339())?;
-        map.end()
+        UsageStats::of(self).serialize(serializer)
+    }
+}
+
+impl JsonSchema for StatisticsRow {
+    fn schema_name() -> Cow<'static, str> {
+        UsageStats::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        UsageStats::json_schema(generator)
     }
 }
 
@@ -200,10 +252,8 @@ mod tests {
     fn statistics(rows: &[UsageRow], user_id: Option<&str>) -> Vec<StatisticsRow> {
         let query = StatisticsQuery {
             filter: UsageFilter {
-                start: Day(0),
-                end: Day(i32::MAX),
-                model: None,
                 user_id: user_id.map(str::to_owned),
+                ..UsageFilter::default()
             },
             group_by: GroupBy::default(),
             calendar: Calendar::default(),

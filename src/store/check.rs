@@ -174,7 +174,7 @@ impl Check<'_> {
             let table = self.open(schema::kind(kind))?.len()?;
             self.same_count(schema::finished_table_name(kind), table, rows);
         }
-        let counted = counters.statuses();
+        let counted = counters.jobs;
         self.expect(counted == counts, "meta", || {
             format!("the counters say {counted:?}, and the jobs {counts:?}")
         });

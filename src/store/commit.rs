@@ -317,7 +317,7 @@ impl Rows for Transaction<'_> {
     }
 
     fn pending(&self) -> u64 {
-        self.counters.statuses().pending
+        self.counters.jobs.pending
     }
 
     fn next_seq(&mut self) -> Seq {
@@ -326,7 +326,7 @@ impl Rows for Transaction<'_> {
     }
 
     fn insert(&mut self, job: &Job, request: &Request) -> Result<()> {
-        self.counters.moved(None, job.status);
+        self.counters.jobs.moved(None, job.status);
         self.put(job)?;
         encode(&mut self.row, request)?;
         let requests = self.requests.open()?;
@@ -349,7 +349,7 @@ impl Rows for Transaction<'_> {
 
     fn update(&mut self, before: JobStatus, job: &Job) -> Result<()> {
         if before != job.status {
-            self.counters.moved(Some(before), job.status);
+            self.counters.jobs.moved(Some(before), job.status);
         }
         if let Some(changed) = self.changed.get_mut(&job.id) {
             changed.job = job.clone();

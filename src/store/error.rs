@@ -18,7 +18,15 @@ pub(super) enum Fault {
     Redb(redb::Error),
     Io(io::Error),
     Damaged(String),
-    Newer { found: u64, known: u64 },
+    /// The file is a store of another version.
+    OtherStore {
+        found: u64,
+    },
+    /// A row of a newer program.
+    NewerRow {
+        found: u64,
+        known: u64,
+    },
 }
 
 pub(super) type Result<T, E = Fault> = std::result::Result<T, E>;
@@ -51,16 +59,16 @@ impl Fault {
         )))
     }
 
-    /// Something was written by a newer program.
-    pub(super) const fn newer(found: u64, known: u64) -> Self {
-        Self::Newer { found, known }
-    }
-
     /// The port's error, for the file at `path`.
     pub(super) fn at(self, path: &str) -> StoreError {
         let path = path.to_owned();
         match self {
-            Self::Newer { found, known } => StoreError::Version { path, found, known },
+            Self::OtherStore { found } => StoreError::Version {
+                path,
+                found,
+                known: STORE_VERSION,
+            },
+            Self::NewerRow { found, known } => StoreError::RowVersion { path, found, known },
             Self::Damaged(message) => StoreError::Damaged { path, message },
             Self::Io(error) => io_error(path, &error),
             Self::Redb(error) => redb_error(path, error),
@@ -106,11 +114,6 @@ fn io_error(path: String, error: &io::Error) -> StoreError {
         ErrorKind::InvalidData | ErrorKind::UnexpectedEof => StoreError::Damaged { path, message },
         _ => StoreError::Io { path, message },
     }
-}
-
-/// A file of which the version row is newer than [`STORE_VERSION`].
-pub(super) const fn newer_store(found: u64) -> Fault {
-    Fault::newer(found, STORE_VERSION)
 }
 
 impl From<io::Error> for Fault {

@@ -17,7 +17,7 @@ type Bytes = &'static [u8];
 pub(super) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(row) => Ok(Some(row)),
-        Err(Fault::Damaged(_) | Fault::Newer { .. }) => Ok(None),
+        Err(Fault::Damaged(_) | Fault::NewerRow { .. }) => Ok(None),
         Err(fault) => Err(fault),
     }
 }

@@ -1,4 +1,4 @@
-//! A look into a store's file that changes nothing in it, whatever version or state it is in: what redb
+//! A look into a store's file that changes nothing in it, whatever state it is in: what redb
 //! would write to make it usable again stays in memory.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::ports::StoreError;
 
 /// The runtime changes of the configuration that the store at `path` keeps, as
 /// [`Store::config`](crate::ports::Store::config) tells them. The file stays as it is: it is not
-/// migrated, mended or created. Errors as [`RedbStore::open`](super::RedbStore::open).
+/// mended or created. Errors as [`RedbStore::open`](super::RedbStore::open).
 pub fn stored_config(path: impl AsRef<Path>) -> Result<Option<String>, StoreError> {
     let path = path.as_ref();
     let name = path.display().to_string();
@@ -45,8 +45,8 @@ fn config_of(database: &Database) -> Result<Option<String>> {
     if open::is_new(database)? {
         return Ok(None);
     }
-    // A newer one may keep it in another form.
-    open::version(database)?;
+    // Another version may keep it in another form.
+    open::check_version(database)?;
     read::config(&database.begin_read()?)
 }
 

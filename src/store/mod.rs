@@ -8,7 +8,6 @@ mod error;
 mod figures;
 mod finished;
 mod look;
-mod migrate;
 mod notices;
 mod open;
 mod read;
@@ -91,7 +90,7 @@ impl RedbStore {
     /// Opens the store at `path`, or creates it there, readable by its owner alone: it holds
     /// prompts. Errors name the file: [`StoreError::Locked`] when another process has it,
     /// [`StoreError::Access`], [`StoreError::Full`], [`StoreError::Damaged`] when it is not a store
-    /// (any more), [`StoreError::Version`] when a newer program wrote it.
+    /// (any more), [`StoreError::Version`] when an older or a newer program wrote it.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
@@ -111,9 +110,9 @@ impl RedbStore {
         Self::open_file(path, name, options)
     }
 
-    /// Opens the store at `path`, which has to be there, and leaves the file as it is: what mending and
-    /// migrating change, and what is committed, stays in memory and is gone afterwards. Errors as those
-    /// of [`RedbStore::open`].
+    /// Opens the store at `path`, which has to be there, and leaves the file as it is: what mending
+    /// changes, and what is committed, stays in memory and is gone afterwards. Errors as those of
+    /// [`RedbStore::open`].
     pub fn open_to_look(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
@@ -211,14 +210,7 @@ impl RedbStore {
             (true, Occasion::Reopen) => {
                 return Err(Fault::Damaged("it is empty, but was a store".to_owned()));
             }
-            (false, _) => {
-                let found = open::version(&database)?;
-                if found < schema::STORE_VERSION {
-                    migrate::migrate(&database, found, self.options)?;
-                    let (path, to) = (&self.path, schema::STORE_VERSION);
-                    tracing::info!(path, from = found, to, "the store was migrated");
-                }
-            }
+            (false, _) => open::check_version(&database)?,
         }
         Ok(database)
     }

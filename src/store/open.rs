@@ -10,7 +10,7 @@ use redb::{
     BackendError, Database, ReadableDatabase, StorageBackend, TableHandle, WriteTransaction,
 };
 
-use super::error::{Fault, Result, newer_store};
+use super::error::{Fault, Result};
 use super::schema::{self, META, meta};
 
 /// Makes an empty file, which redb takes for a new database, and its name durable.
@@ -134,16 +134,16 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
-/// The version that a store says it has. A newer one than this program knows is an error.
-pub(super) fn version(database: &Database) -> Result<u64> {
+/// Refuses a store of any version but this program's.
+pub(super) fn check_version(database: &Database) -> Result<()> {
     let snapshot = database.begin_read()?;
     let table = snapshot.open_table(META)?;
     let row = table
         .get(meta::VERSION)?
         .ok_or_else(|| Fault::damaged("meta", "the version is missing"))?;
     match serde_json::from_slice(row.value()) {
-        Ok(found) if found > schema::STORE_VERSION => Err(newer_store(found)),
-        Ok(found) => Ok(found),
+        Ok(schema::STORE_VERSION) => Ok(()),
+        Ok(found) => Err(Fault::OtherStore { found }),
         Err(e) => Err(Fault::unreadable("meta", &e)),
     }
 }

@@ -251,7 +251,7 @@ pub(super) fn usage(snapshot: &ReadTransaction, filter: &UsageFilter) -> Result<
 pub(super) fn counts(snapshot: &ReadTransaction) -> Result<StatusCounts> {
     let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
     let missing = || Fault::damaged("meta", "the counters are missing");
-    Ok(counters.ok_or_else(missing)?.statuses())
+    Ok(counters.ok_or_else(missing)?.jobs)
 }
 
 pub(super) fn config(snapshot: &ReadTransaction) -> Result<Option<String>> {

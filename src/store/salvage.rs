@@ -7,45 +7,31 @@ use super::error::{Fault, Result};
 use super::read::{Bodies, Newest};
 use super::schema::{self, LineRow, decode, decode_call};
 use crate::model::{CallRecord, Day, UsageRow, limits};
-use crate::ports::{JobRecord, UsageFilter};
+use crate::ports::{JobRecord, Salvage, UsageFilter};
 
-/// [`crate::ports::Salvage`] before the file's name is known.
-pub(super) struct Part<T> {
-    pub(super) rows: Vec<T>,
-    pub(super) unreadable: Vec<Fault>,
-    pub(super) cursor: Option<u64>,
+/// Rows before the file's name is known.
+pub(super) type Part<T> = Salvage<T, Fault>;
+
+fn len<T>(part: &Part<T>) -> usize {
+    part.rows.len() + part.unreadable.len()
 }
 
-impl<T> Part<T> {
-    const fn empty() -> Self {
-        Self {
-            rows: Vec::new(),
-            unreadable: Vec::new(),
-            cursor: None,
+/// Adds a row, or what is wrong with it; what keeps rows from being reached ends the whole.
+fn add<T>(part: &mut Part<T>, row: Result<T>, what: impl FnOnce() -> String) -> Result<()> {
+    let problem = match row {
+        Ok(row) => {
+            part.rows.push(row);
+            return Ok(());
         }
-    }
-
-    const fn len(&self) -> usize {
-        self.rows.len() + self.unreadable.len()
-    }
-
-    /// Adds a row, or what is wrong with it; what keeps rows from being reached ends the whole.
-    fn add(&mut self, row: Result<T>, what: impl FnOnce() -> String) -> Result<()> {
-        match row {
-            Ok(row) => self.rows.push(row),
-            Err(Fault::Damaged(problem)) => {
-                let fault = Fault::Damaged(format!("{}: {problem}", what()));
-                self.unreadable.push(fault);
-            }
-            Err(Fault::Newer { found, known }) => {
-                let problem = format!("it has version {found}, this program knows {known}");
-                let fault = Fault::Damaged(format!("{}: {problem}", what()));
-                self.unreadable.push(fault);
-            }
-            Err(fault) => return Err(fault),
+        Err(Fault::Damaged(problem)) => problem,
+        Err(Fault::NewerRow { found, known }) => {
+            format!("it has version {found}, this onelane reads version {known}")
         }
-        Ok(())
-    }
+        Err(fault) => return Err(fault),
+    };
+    let fault = Fault::Damaged(format!("{}: {problem}", what()));
+    part.unreadable.push(fault);
+    Ok(())
 }
 
 pub(super) fn jobs(
@@ -55,11 +41,11 @@ pub(super) fn jobs(
 ) -> Result<Part<JobRecord>> {
     let bodies = Bodies::open(snapshot)?;
     let line = snapshot.open_table(schema::LINE)?;
-    let mut part = Part::empty();
+    let mut part = Part::default();
     let mut body_bytes = 0;
     for item in Newest::open(&line, None, cursor.unwrap_or(u64::MAX))? {
         let (seq, _, row) = item?;
-        if part.len() == limit || body_bytes >= limits::PAGE_BODY_BYTES_MAX {
+        if len(&part) == limit || body_bytes >= limits::PAGE_BODY_BYTES_MAX {
             part.cursor = Some(seq.0);
             break;
         }
@@ -70,7 +56,7 @@ pub(super) fn jobs(
             bodies.whole(bodies.job(row.id)?)
         });
         body_bytes += read.as_ref().map_or(0, JobRecord::body_bytes);
-        part.add(read, || what)?;
+        add(&mut part, read, || what)?;
     }
     Ok(part)
 }
@@ -81,17 +67,16 @@ pub(super) fn calls(
     limit: usize,
 ) -> Result<Part<CallRecord>> {
     let calls = snapshot.open_table(schema::CALLS)?;
-    let mut part = Part::empty();
+    let mut part = Part::default();
     for item in calls.range(..=cursor.unwrap_or(u64::MAX))?.rev() {
         let (seq, row) = item?;
         let seq = seq.value();
-        if part.len() == limit {
+        if len(&part) == limit {
             part.cursor = Some(seq);
             break;
         }
-        part.add(decode_call(seq, row.value()), || {
-            format!("the call at {seq}")
-        })?;
+        let call = decode_call(seq, row.value());
+        add(&mut part, call, || format!("the call at {seq}"))?;
     }
     Ok(part)
 }
@@ -101,7 +86,7 @@ pub(super) fn usage_day(
     snapshot: &ReadTransaction,
     filter: &UsageFilter,
 ) -> Result<(Part<UsageRow>, Option<Day>)> {
-    let mut part = Part::empty();
+    let mut part = Part::default();
     if filter.start > filter.end {
         return Ok((part, None));
     }
@@ -112,14 +97,14 @@ pub(super) fn usage_day(
     for item in table.range::<&[u8; 20]>(&first..=&last)? {
         let (key, row) = item?;
         let day = schema::day_of(key.value());
-        if day != of && part.len() > 0 {
+        if day != of && len(&part) > 0 {
             next = Some(day);
             break;
         }
         of = day;
         match decode::<UsageRow>("usage", row.value()) {
             Ok(row) if !filter.matches(&row.key) => {}
-            read => part.add(read, || format!("a row of the usage of {day}"))?,
+            read => add(&mut part, read, || format!("a row of the usage of {day}"))?,
         }
     }
     // Within a day the file's order is that of the digests.

@@ -22,8 +22,8 @@ use crate::model::{
 use crate::ports::{MoreFilter, StatusCounts};
 
 /// The version of the tables and what they mean together. Raised when an older program would
-/// misread the file.
-pub(super) const STORE_VERSION: u64 = 4;
+/// misread the file, or this one an older file: the store refuses every version but this one.
+pub(super) const STORE_VERSION: u64 = 5;
 /// The version of every row written.
 const ROW_VERSION: u64 = 1;
 
@@ -99,61 +99,14 @@ pub(super) struct Counters {
     /// The last place in the call log given.
     pub(super) call_seq: u64,
     /// The last place among deliveries given.
-    #[serde(default)]
     pub(super) delivery_seq: u64,
     /// Deliveries of each status.
-    #[serde(default)]
     pub(super) deliveries: DeliveryCounts,
-    pending: u64,
-    processing: u64,
-    completed: u64,
-    failed: u64,
-    cancelled: u64,
+    /// Jobs of each status.
+    pub(super) jobs: StatusCounts,
     /// The last day of which rows of the call log were pruned: the usage of later days equals the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) calls_pruned_until: Option<Day>,
-}
-
-impl Counters {
-    pub(super) const fn statuses(&self) -> StatusCounts {
-        StatusCounts {
-            pending: self.pending,
-            processing: self.processing,
-            completed: self.completed,
-            failed: self.failed,
-            cancelled: self.cancelled,
-        }
-    }
-
-    pub(super) fn moved(&mut self, from: Option<JobStatus>, to: JobStatus) {
-        let mut counts = self.statuses();
-        counts.moved(from, to);
-        self.set_statuses(counts);
-    }
-
-    pub(super) fn removed(&mut self, from: JobStatus) {
-        let mut counts = self.statuses();
-        counts.removed(from);
-        self.set_statuses(counts);
-    }
-
-    fn set_statuses(&mut self, counts: StatusCounts) {
-        let StatusCounts {
-            pending,
-            processing,
-            completed,
-            failed,
-            cancelled,
-        } = counts;
-        *self = Self {
-            pending,
-            processing,
-            completed,
-            failed,
-            cancelled,
-            ..*self
-        };
-    }
 }
 
 /// A job in [`LINE`]: what the lane keeps of it in memory, and what lists are filtered by. What
@@ -282,7 +235,7 @@ impl Keyed {
         const TABLE: &str = "idempotency";
         match row.split_first() {
             Some((version, _)) if u64::from(*version) > ROW_VERSION => {
-                Err(Fault::newer(u64::from(*version), ROW_VERSION))
+                Err(newer_row(u64::from(*version)))
             }
             Some((_, row)) => row
                 .split_first_chunk()
@@ -494,9 +447,16 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(table: &str, row: &'a [u8]) -> Resu
 /// Why a row is not of the version that this program writes.
 fn other_version(table: &str, row: &[u8]) -> Fault {
     match serde_json::from_slice::<(u64, serde::de::IgnoredAny)>(row) {
-        Ok((version, _)) if version > ROW_VERSION => Fault::newer(version, ROW_VERSION),
+        Ok((version, _)) if version > ROW_VERSION => newer_row(version),
         Ok(_) => Fault::damaged(table, "a row has no known version"),
         Err(e) => Fault::unreadable(table, &e),
+    }
+}
+
+const fn newer_row(found: u64) -> Fault {
+    Fault::NewerRow {
+        found,
+        known: ROW_VERSION,
     }
 }
 
@@ -575,7 +535,10 @@ mod tests {
             assert!(error.contains(want), "{row}: {error}");
             assert!(!error.contains("secret"), "{error}");
         };
-        check(r#"[2,{"a":"secret"}]"#, "version 2, this program knows 1");
+        check(
+            r#"[2,{"a":"secret"}]"#,
+            "a row of version 2 and this onelane reads rows of version 1",
+        );
         check(r#"[0,{}]"#, "a row has no known version");
         check(
             r#"[1,{"job_seq":"secret"}]"#,
@@ -585,7 +548,7 @@ mod tests {
         check("", "table meta: a row is cut short");
         assert!(matches!(
             Keyed::decode(&[2, 1, 1]).unwrap_err().at(""),
-            StoreError::Version { found: 2, .. }
+            StoreError::RowVersion { found: 2, .. }
         ));
         for cut in [&[][..], &[1], &[1; 48], &[1; 50]] {
             assert!(matches!(

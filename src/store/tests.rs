@@ -4,14 +4,16 @@ mod damage;
 mod disk;
 mod equal;
 mod faults;
-mod migration;
 mod owner;
 mod prune;
+mod versions;
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use onelane_core::testing::sample::{self, job_id};
+use redb::{Key, TableDefinition};
 
 use super::*;
 use crate::model::{
@@ -89,14 +91,7 @@ fn assert_consistent(store: &RedbStore) {
         let sum = sums.entry(key.clone());
         sum.or_insert_with(|| UsageRow::empty(key)).add(call);
     }
-    let usage = store
-        .usage(&UsageFilter {
-            start: Day(i32::MIN),
-            end: Day(i32::MAX),
-            model: None,
-            user_id: None,
-        })
-        .unwrap();
+    let usage = store.usage(&UsageFilter::default()).unwrap();
     if !was_pruned {
         assert_eq!(usage, sums.into_values().collect::<Vec<_>>());
     }
@@ -173,52 +168,21 @@ fn assert_chains_hold(jobs: &[JobRecord]) {
     }
 }
 
-/// Writes `value` under `name` into the meta table of a store that is closed.
-fn write_meta(path: &Path, name: &str, value: &[u8]) {
+/// Writes a row of a store that is closed, behind the store's back.
+fn write_row<'k, K: Key + 'static>(
+    path: &Path,
+    table: TableDefinition<'_, K, &'static [u8]>,
+    key: impl Borrow<K::SelfType<'k>>,
+    row: &[u8],
+) {
     let database = Database::open(path).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction
-        .open_table(schema::META)
+        .open_table(table)
         .unwrap()
-        .insert(name, value)
+        .insert(key, row)
         .unwrap();
     transaction.commit().unwrap();
-}
-
-#[test]
-fn a_store_of_a_newer_program_is_refused_and_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("onelane.redb");
-    drop(open(&path));
-    write_meta(&path, schema::meta::VERSION, b"7");
-    let error = RedbStore::open(&path, options(true)).unwrap_err();
-    let want = StoreError::Version {
-        path: path.display().to_string(),
-        found: 7,
-        known: 4,
-    };
-    assert_eq!(error, want);
-    write_meta(&path, schema::meta::VERSION, b"4");
-    drop(open(&path));
-}
-
-#[test]
-fn a_row_of_a_newer_program_is_refused_by_its_version() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("onelane.redb");
-    drop(open(&path));
-    write_meta(&path, schema::meta::COUNTERS, br#"[2,{"all":"new"}]"#);
-    let store = open(&path);
-    let error = store.counts().unwrap_err();
-    assert!(
-        matches!(error, StoreError::Version { found: 2, .. }),
-        "{error}"
-    );
-    let error = store.commit(&[sample::insert(1)]).unwrap_err();
-    assert!(
-        matches!(error, StoreError::Version { found: 2, .. }),
-        "{error}"
-    );
 }
 
 #[test]
@@ -229,22 +193,11 @@ fn usage_is_told_without_a_look_at_the_call_log() {
     let life = [sample::insert(1), sample::start(1), sample::complete(1, 1)];
     store.commit(&life).unwrap();
     drop(store);
-    let database = Database::open(&path).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let mut calls = transaction.open_table(schema::CALLS).unwrap();
-    calls.insert(1, b"not a call".as_slice()).unwrap();
-    drop(calls);
-    transaction.commit().unwrap();
-    drop(database);
+    write_row(&path, schema::CALLS, 1, b"not a call");
     let store = open(&path);
     assert!(store.calls(&CallFilter::default(), None, 1).is_err());
-    let any_day = UsageFilter {
-        start: Day(0),
-        end: Day(i32::MAX),
-        model: None,
-        user_id: None,
-    };
-    assert_eq!(store.usage(&any_day).unwrap()[0].successes, 1);
+    let usage = store.usage(&UsageFilter::default()).unwrap();
+    assert_eq!(usage[0].successes, 1);
 }
 
 #[test]

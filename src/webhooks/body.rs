@@ -7,6 +7,7 @@ use onelane_core::model::{
     Alert, AlertKey, ClearedAlert, Delivery, Failure, FailureClass, HoldScope, Job, JobId,
     JobStatus, Notice, Timestamp,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -124,63 +125,71 @@ impl<'a> ErrorData<'a> {
 }
 
 /// An alert as clients and receivers see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Alert")]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct AlertView<'a> {
+pub(crate) struct AlertView {
     rule: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
+    subject: Option<String>,
     message: String,
+    #[schemars(with = "f64")]
     level: Box<RawValue>,
+    #[schemars(with = "f64")]
     threshold: Box<RawValue>,
     unit: String,
     /// The hold that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hold: Option<HeldView<'a>>,
+    hold: Option<HeldView>,
+    #[schemars(with = "Timestamp")]
     raised_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Timestamp>")]
     cleared_at: Option<String>,
 }
 
 /// A hold that an alert is about, as it was when the alert was raised.
-#[derive(Debug, Serialize)]
-struct HeldView<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AlertHold")]
+struct HeldView {
     /// `account`, `lane` or `model`.
     scope: &'static str,
     /// Which lane or model.
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    code: &'a str,
-    message: &'a str,
+    name: Option<String>,
+    code: String,
+    message: String,
+    #[schemars(with = "Timestamp")]
     since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Timestamp>")]
     until: Option<String>,
 }
 
-impl<'a> HeldView<'a> {
-    fn of(alert: &'a Alert) -> Option<Self> {
+impl HeldView {
+    fn of(alert: &Alert) -> Option<Self> {
         let (AlertKey::Hold(key), Some(hold)) = (&alert.key, &alert.hold) else {
             return None;
         };
         let (scope, name) = match &key.scope {
             HoldScope::Account => ("account", None),
-            HoldScope::Lane(name) => ("lane", Some(name.as_str())),
-            HoldScope::Model(name) => ("model", Some(name.as_str())),
+            HoldScope::Lane(name) => ("lane", Some(name.clone())),
+            HoldScope::Model(name) => ("model", Some(name.clone())),
         };
         Some(Self {
             scope,
             name,
-            code: &hold.code,
-            message: &hold.message,
+            code: hold.code.clone(),
+            message: hold.message.clone(),
             since: hold.since.to_rfc3339(),
             until: hold.until.map(Timestamp::to_rfc3339),
         })
     }
 }
 
-impl<'a> AlertView<'a> {
+impl AlertView {
     /// One that is active.
-    pub(crate) fn active(alert: &'a Alert) -> Self {
+    pub(crate) fn active(alert: &Alert) -> Self {
         let number = |level| {
             let decimal = alert.key.decimal(level);
             // An exact decimal is a JSON number.
@@ -188,7 +197,7 @@ impl<'a> AlertView<'a> {
         };
         Self {
             rule: alert.key.rule(),
-            subject: alert.key.subject(),
+            subject: alert.key.subject().map(str::to_owned),
             message: alert.to_string(),
             level: number(alert.level),
             threshold: number(alert.threshold),
@@ -200,7 +209,7 @@ impl<'a> AlertView<'a> {
     }
 
     /// One that is over.
-    pub(crate) fn past(past: &'a ClearedAlert) -> Self {
+    pub(crate) fn past(past: &ClearedAlert) -> Self {
         Self {
             cleared_at: Some(past.cleared_at.to_rfc3339()),
             ..Self::active(&past.alert)

@@ -21,7 +21,9 @@ use onelane_core::model::{CallbackRules, DeliveryChange, HookEndpoint, Timestamp
 use onelane_core::notify::delivery::{RetryPolicy, configured};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use body::{AlertView, Bodies};
+#[cfg(feature = "api")]
+pub(crate) use body::AlertView;
+pub(crate) use body::Bodies;
 pub(crate) use cleanup::Cleanup;
 pub(crate) use deliverer::{Books, Deliverer};
 pub use sender::{HttpSender, Post, Sender, Sending, Sent};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onelane::model::{
-    CallOutcome, CallRecord, Cost, Currency, Day, JobId, JobStatus, Request, Timestamp, UsageKey,
+    CallOutcome, CallRecord, Cost, Currency, JobId, JobStatus, Request, Timestamp, UsageKey,
     UsageRow,
 };
 use onelane::ports::{Store as _, UsageFilter};
@@ -226,13 +226,7 @@ pub(crate) fn statistics_equal_the_call_log(left: &Left, told: &str) {
             .or_insert_with(|| UsageRow::empty(key));
         sum.add(call);
     }
-    let ever = UsageFilter {
-        start: Day::parse("2000-01-01").unwrap(),
-        end: Day::parse("2100-01-01").unwrap(),
-        model: None,
-        user_id: None,
-    };
-    let stored = left.0.usage(&ever).unwrap();
+    let stored = left.0.usage(&UsageFilter::default()).unwrap();
     assert_eq!(stored, sums.into_values().collect::<Vec<_>>());
     assert!(stored.iter().any(|row| row.cost.values().sum::<i64>() > 0));
 

@@ -5,10 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use onelane::model::JobId;
+use onelane_actors::testing::Dice;
 use serde_json::{Value, json};
 
+use crate::World;
 use crate::common::{Http, PATIENCE};
-use crate::{Rng, World};
 
 /// A job as its submitter knows it: `after` in its body names the jobs that it runs after.
 pub(crate) struct Submitted {
@@ -33,7 +34,7 @@ impl Submitted {
 /// One of the programs that submit.
 pub(crate) struct Submitter<'a> {
     who: u64,
-    rng: Rng,
+    dice: Dice,
     world: &'a World,
     http: Http,
     jobs: Vec<Submitted>,
@@ -43,7 +44,7 @@ impl<'a> Submitter<'a> {
     pub(crate) fn new(who: u64, seed: u64, world: &'a World) -> Self {
         Self {
             who,
-            rng: Rng::new(seed ^ (who + 1)),
+            dice: Dice::new(seed, &format!("submitter {who}")),
             world,
             http: Http::new(),
             jobs: Vec::new(),
@@ -52,13 +53,13 @@ impl<'a> Submitter<'a> {
 
     pub(crate) fn run(mut self) -> Vec<Submitted> {
         while !self.world.is_over() {
-            match self.rng.below(10) {
+            match self.dice.below(10) {
                 0 => self.submit_list(),
                 1..=3 => self.submit_without_key(),
                 4 => self.ask_again(),
                 _ => self.submit_with_key(),
             }
-            thread::sleep(Duration::from_micros(self.rng.below(20_000)));
+            thread::sleep(Duration::from_micros(self.dice.below(20_000)));
         }
         self.jobs
     }
@@ -68,19 +69,19 @@ impl<'a> Submitter<'a> {
             "submitter {} job {}. {}",
             self.who,
             self.jobs.len(),
-            "x".repeat(self.rng.below(300) as usize)
+            "x".repeat(self.dice.below(300) as usize)
         );
-        let model = ["glm-4.7", "glm-4.6"][self.rng.below(2) as usize];
+        let model = ["glm-4.7", "glm-4.6"][self.dice.below(2) as usize];
         let mut body = json!({
             "prompt": prompt,
-            "priority": self.rng.below(7) as i64 - 3,
-            "userId": format!("user-{}", self.rng.below(3)),
+            "priority": self.dice.below(7) as i64 - 3,
+            "userId": format!("user-{}", self.dice.below(3)),
             "model": model,
         });
         if let Some(key) = key {
             body["idempotencyKey"] = json!(key);
         }
-        if self.rng.below(4) == 0 {
+        if self.dice.below(4) == 0 {
             body["after"] = json!(self.some_of_mine());
         }
         Submitted { body, id: None }
@@ -92,8 +93,8 @@ impl<'a> Submitter<'a> {
         let mine = self.jobs.iter().rev().filter_map(|job| job.id);
         let latest: Vec<JobId> = mine.take(4).collect();
         let mut some = Vec::new();
-        for _ in 0..=self.rng.below(2) {
-            let n = self.rng.below(latest.len().max(1) as u64) as usize;
+        for _ in 0..=self.dice.below(2) {
+            let n = self.dice.below(latest.len().max(1) as u64) as usize;
             some.extend(latest.get(n).map(ToString::to_string));
         }
         some
@@ -161,7 +162,7 @@ impl<'a> Submitter<'a> {
 
     /// The same key and the same request after an acknowledgement: the same job.
     fn ask_again(&mut self) {
-        let n = self.rng.below(self.jobs.len().max(1) as u64) as usize;
+        let n = self.dice.below(self.jobs.len().max(1) as u64) as usize;
         if let Some(Submitted { body, id: Some(id) }) = self.jobs.get(n)
             && body.get("idempotencyKey").is_some()
             && let Some(answer) = self.post(body)
@@ -174,13 +175,13 @@ impl<'a> Submitter<'a> {
 
 /// Waits for answers as clients do, and remembers them: what was seen must still be there in the end.
 pub(crate) fn read_answers(world: &World, seed: u64) -> BTreeMap<JobId, Value> {
-    let mut rng = Rng::new(seed ^ 0xa);
+    let mut dice = Dice::new(seed, "reader");
     let http = Http::new();
     let mut seen = BTreeMap::new();
     while !world.is_over() {
         let id = {
             let ids = world.acknowledged.lock().unwrap();
-            ids.get(rng.below(ids.len().max(1) as u64) as usize)
+            ids.get(dice.below(ids.len().max(1) as u64) as usize)
                 .copied()
         };
         let answer = id.zip(world.url()).map(|(id, url)| {

@@ -28,6 +28,7 @@ use clients::{Submitter, read_answers};
 use common::{Http, PATIENCE, Place, Running, until};
 use onelane::model::JobId;
 use onelane::simulator::{ErrorFault, Fault, Rule, Simulator, SimulatorConfig, Span};
+use onelane_actors::testing::Dice;
 use serde_json::json;
 
 const ROUNDS_DEFAULT: u32 = 30;
@@ -98,9 +99,9 @@ fn crash_loop(max_concurrency: u64, more: &str) {
 
         // Whatever fails in here, the threads have to end, or the scope waits for them for ever.
         let _over = EndOnDrop(&world);
-        let mut rng = Rng::new(seed);
+        let mut dice = Dice::new(seed, "kills");
         for _ in 0..rounds {
-            live_and_die(&place, &simulator, &world, &mut rng);
+            live_and_die(&place, &simulator, &world, &mut dice);
         }
         if more.contains("budgets") {
             the_budget_was_kept(&place, &simulator);
@@ -149,13 +150,13 @@ fn crash_loop(max_concurrency: u64, more: &str) {
 
 /// One life of the process, from its start to its sudden death: mostly while it works, sometimes while
 /// it starts.
-fn live_and_die(place: &Place, simulator: &Simulator, world: &World, rng: &mut Rng) {
+fn live_and_die(place: &Place, simulator: &Simulator, world: &World, dice: &mut Dice) {
     let process = Running::start(&mut serve(place, simulator));
-    if rng.below(5) > 0 {
+    if dice.below(5) > 0 {
         world.is_at(Some(process.url()));
-        thread::sleep(Duration::from_micros(rng.below(350_000)));
+        thread::sleep(Duration::from_micros(dice.below(350_000)));
     } else {
-        thread::sleep(Duration::from_micros(rng.below(120_000)));
+        thread::sleep(Duration::from_micros(dice.below(120_000)));
     }
     process.kill();
     world.is_at(None);
@@ -265,21 +266,4 @@ fn number(variable: &str) -> Option<u64> {
 
 fn fresh_seed() -> u64 {
     RandomState::new().hash_one("crash loop")
-}
-
-/// SplitMix64: small, seeded, good enough for moments.
-struct Rng(u64);
-
-impl Rng {
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
 }

@@ -71,30 +71,45 @@ impl Place {
     }
 }
 
-/// Puts something that is no row in the place of one.
-fn garble(path: &Path, table: &str, n: u64) {
+/// Changes a table behind the store's back.
+fn meddle<K: redb::Key + 'static>(
+    path: &Path,
+    table: redb::TableDefinition<'_, K, &'static [u8]>,
+    change: impl FnOnce(&mut redb::Table<'_, K, &'static [u8]>),
+) {
     let database = redb::Database::open(path).unwrap();
     let transaction = database.begin_write().unwrap();
-    let table = redb::TableDefinition::<&[u8; 16], &[u8]>::new(table);
-    transaction
-        .open_table(table)
-        .unwrap()
-        .insert(sample::job_id(n).as_bytes(), b"garbled".as_slice())
-        .unwrap();
+    change(&mut transaction.open_table(table).unwrap());
     transaction.commit().unwrap();
 }
 
-/// Changes a row behind the store's back.
+/// The table of this name, by job.
+const fn by_job(name: &str) -> redb::TableDefinition<'_, &'static [u8; 16], &'static [u8]> {
+    redb::TableDefinition::new(name)
+}
+
+/// Puts something that is no row in the place of one.
+fn garble(path: &Path, table: &str, n: u64) {
+    meddle(path, by_job(table), |rows| {
+        let garbled = b"garbled".as_slice();
+        rows.insert(sample::job_id(n).as_bytes(), garbled).unwrap();
+    });
+}
+
+/// Takes a row away.
 fn damage(path: &Path, table: &str) {
-    let database = redb::Database::open(path).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let table = redb::TableDefinition::<&[u8; 16], &[u8]>::new(table);
-    transaction
-        .open_table(table)
-        .unwrap()
-        .remove(sample::job_id(2).as_bytes())
-        .unwrap();
-    transaction.commit().unwrap();
+    meddle(path, by_job(table), |rows| {
+        rows.remove(sample::job_id(2).as_bytes()).unwrap();
+    });
+}
+
+/// Makes the store one of another version.
+fn set_version(path: &Path, version: u64) {
+    let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+    meddle(path, meta, |rows| {
+        let version = version.to_string();
+        rows.insert("version", version.as_bytes()).unwrap();
+    });
 }
 
 const ALL: [&str; 5] = [
@@ -170,7 +185,7 @@ fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
     let json = place.json("db stats --json");
     assert_eq!(json["jobs"]["completed"], 3);
     assert_eq!(json["jobs"]["failed"], 1);
-    assert_eq!(json["version"], 4);
+    assert_eq!(json["version"], 5);
     let tables = json["tables"].as_array().unwrap();
     let jobs = tables.iter().find(|t| t["name"] == "jobs").unwrap();
     assert_eq!(jobs["rows"], 5);
@@ -349,7 +364,7 @@ fn db_check_tells_of_damaged_pages_and_of_rows_and_mends_only_when_asked() {
 #[test]
 fn whoever_only_looks_leaves_the_file_as_it_is() {
     let place = Place::new();
-    // As if it had not been closed, and of an older version: opening it for work would write.
+    // As if it had not been closed: opening it for work would write.
     let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
     store.commit(&[sample::insert(6)]).unwrap();
     let crashed = std::fs::read(place.store()).unwrap();
@@ -371,12 +386,49 @@ fn whoever_only_looks_leaves_the_file_as_it_is() {
 }
 
 #[test]
+fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
+    let place = Place::new();
+    std::fs::write(place.dir.path().join("in.jsonl"), "{\"prompt\":\"hi\"}\n").unwrap();
+    let others = [
+        (1, "move the file away, or name another store"),
+        (4, "move the file away, or name another store"),
+        (
+            6,
+            "use the newer onelane that wrote it, or name another store",
+        ),
+        (
+            99,
+            "use the newer onelane that wrote it, or name another store",
+        ),
+    ];
+    for (version, help) in others {
+        set_version(&place.store(), version);
+        let alone = ["config show", "db check --json", "db check --repair"];
+        let work = ["run in.jsonl --simulate", "serve --simulate --once"];
+        for line in ALL.iter().chain(&alone).chain(&work) {
+            let before = std::fs::read(place.store()).unwrap();
+            let output = place.run(line);
+            let told = &output.stderr;
+            assert_eq!(output.code, Some(3), "{line}: {told}");
+            let found = format!("is a onelane store of version {version}, and this onelane reads");
+            assert!(told.contains(&found), "{line}: {told}");
+            assert!(told.contains(help), "{line}: {told}");
+            assert_eq!(output.stdout, "", "{line}");
+            let opens = work.contains(line) || line.contains("compact") || line.contains("repair");
+            let same = std::fs::read(place.store()).unwrap() == before;
+            assert!(same || opens, "{line} wrote to it");
+        }
+    }
+    assert!(!place.dir.path().join("in.results.jsonl").exists());
+}
+
+#[test]
 fn db_compact_gives_space_back_and_loses_nothing() {
     let place = Place::new();
     let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
-    let mut big = sample::new_job(9);
-    big.request = onelane::model::Request::Prompt("long ".repeat(400_000));
-    store.commit(&[Transition::Insert(Box::new(big))]).unwrap();
+    let big = onelane::model::Request::Prompt("long ".repeat(400_000));
+    let insert = sample::insert_with(9, |new| new.request = big);
+    store.commit(&[insert]).unwrap();
     drop(store);
     let before = place.run("db export --what jobs").stdout;
     let told = place.json("db compact --json");
@@ -425,27 +477,5 @@ fn a_store_that_is_not_there_or_no_store_is_refused_and_none_is_made() {
             assert!(message.contains(what), "{message}");
             assert_eq!(std::fs::read(place.store()).unwrap(), bytes, "{line}");
         }
-    }
-}
-
-#[test]
-fn a_store_of_a_newer_program_is_refused() {
-    let place = Place::new();
-    let database = redb::Database::open(place.store()).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
-    let mut table = transaction.open_table(meta).unwrap();
-    table.insert("version", b"99".as_slice()).unwrap();
-    drop(table);
-    transaction.commit().unwrap();
-    drop(database);
-    for line in ALL {
-        let output = place.run(line);
-        assert_eq!(output.code, Some(3), "{line}: {}", output.stderr);
-        assert!(
-            output.stderr.contains("use a newer onelane"),
-            "{}",
-            output.stderr
-        );
     }
 }

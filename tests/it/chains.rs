@@ -265,8 +265,8 @@ async fn what_can_not_come_after_is_refused_with_the_reason() {
     let too_many: Vec<_> = (0..101).map(|_| nobody).collect();
     for (after, problem) in [
         (json!("x"), "after: must be a list"),
-        (json!([7]), "after: "),
-        (json!(["7"]), "after: 7 is not a job id"),
+        (json!([7]), "after[0]: "),
+        (json!(["7"]), "after[0]: must be a UUID"),
         (json!(too_many), "after: "),
     ] {
         let refused = submit(json!({"prompt": "x", "after": after}))

@@ -43,47 +43,60 @@ impl Golden {
         assert!(before.is_none(), "two golden files are called {name}");
     }
 
-    /// Compares all of them, or writes them anew; no other file may be there.
-    fn check(self) {
+    /// Writes them anew, and nothing else stays there; or tells what differs.
+    fn settle(self) -> Vec<String> {
         let there = fs::read_dir(&self.directory).into_iter().flatten();
         let there: BTreeSet<String> = there
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
+        let stale = there.iter().filter(|name| !self.files.contains_key(*name));
+        let path = |name: &str| self.directory.join(name);
         if std::env::var_os("ONELANE_BLESS").is_some() {
             fs::create_dir_all(&self.directory).unwrap();
-            for name in there.iter().filter(|name| !self.files.contains_key(*name)) {
-                fs::remove_file(self.directory.join(name)).unwrap();
-            }
+            stale.for_each(|name| fs::remove_file(path(name)).unwrap());
             for (name, text) in &self.files {
-                fs::write(self.directory.join(name), text).unwrap();
+                fs::write(path(name), text).unwrap();
             }
-            return;
+            return Vec::new();
         }
-        let mut problems = Vec::new();
+        let stale =
+            stale.map(|name| format!("{}: nothing writes it any more", path(name).display()));
+        let mut problems: Vec<String> = stale.collect();
         for (name, text) in &self.files {
-            match fs::read_to_string(self.directory.join(name)) {
-                Ok(golden) => problems.extend(first_difference(name, &golden, text)),
-                Err(error) => problems.push(format!("{name}: {error}")),
+            let name = path(name);
+            match fs::read_to_string(&name) {
+                Ok(golden) => problems.extend(first_difference(&name, &golden, text)),
+                Err(error) => problems.push(format!("{}: {error}", name.display())),
             }
         }
-        let stale = there.iter().filter(|name| !self.files.contains_key(*name));
-        problems.extend(stale.map(|name| format!("{name}: nothing writes it any more")));
-        assert!(
-            problems.is_empty(),
-            "{} differs; where that is meant, run with ONELANE_BLESS=1 and read the diff\n{}",
-            self.directory.display(),
-            problems.join("\n")
-        );
+        problems
     }
 }
 
+/// Compares all of them, or writes them anew.
+fn check(all: impl IntoIterator<Item = Golden>) {
+    let problems: Vec<String> = all.into_iter().flat_map(Golden::settle).collect();
+    assert!(
+        problems.is_empty(),
+        "where it is meant, run with ONELANE_BLESS=1 and read the diff\n{}",
+        problems.join("\n")
+    );
+}
+
+/// The lines of a table in a text file, but for comments.
+fn table(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines();
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
 /// The first line that differs, in both forms.
-fn first_difference(name: &str, golden: &str, now: &str) -> Option<String> {
+fn first_difference(name: &Path, golden: &str, now: &str) -> Option<String> {
     if golden == now {
         return None;
     }
     let lines = golden.lines().chain([""]).zip(now.lines().chain([""]));
     let (at, (was, is)) = lines.enumerate().find(|(_, (was, is))| was != is)?;
+    let name = name.display();
     Some(format!("{name}:{}\n  - {was}\n  + {is}", at + 1))
 }
 

@@ -16,6 +16,7 @@ mod api_jobs;
 mod books;
 mod budgets;
 mod bulk;
+mod calls;
 mod chains;
 mod chaos;
 mod classes;

@@ -11,7 +11,6 @@ use onelane::ports::{JobFilter, MoreFilter, Store};
 use onelane::simulator::{Fault, Rule};
 use onelane_actors::Faults;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
-use onelane_core::model::Transition;
 use serde_json::json;
 
 use crate::support::api::Api;
@@ -116,9 +115,7 @@ async fn nothing_said_is_nobody_and_a_name_is_one_job() {
 fn failed_chain() -> Arc<MemoryStore> {
     let store = MemoryStore::new();
     let after = |n: u64, before: u64| {
-        let mut new = sample::new_job(n);
-        new.job.after = vec![sample::job_id(before)];
-        Transition::Insert(Box::new(new))
+        sample::insert_with(n, |new| new.job.after = vec![sample::job_id(before)])
     };
     let made = store
         .commit(&[

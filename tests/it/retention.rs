@@ -1,7 +1,7 @@
 //! Retention: what is old goes while the lane works, live settings rule, and nothing that counts is lost.
 
 use onelane::error::Error;
-use onelane::model::{Day, JobId, JobStatus, Retention, Submission};
+use onelane::model::{JobId, JobStatus, Retention, Submission};
 use onelane::orchestrator::Orchestrator;
 use onelane::ports::{CallFilter, UsageFilter};
 use onelane_actors::testing::ScriptedGlm;
@@ -58,15 +58,7 @@ async fn what_is_old_is_pruned_while_the_lane_works_and_the_sums_stay() {
         lane.job(young[0]).await.unwrap().record.job.status,
         JobStatus::Completed
     );
-    let usage = lane
-        .usage(UsageFilter {
-            start: Day(0),
-            end: Day(i32::MAX),
-            model: None,
-            user_id: None,
-        })
-        .await
-        .unwrap();
+    let usage = lane.usage(UsageFilter::default()).await.unwrap();
     assert_eq!(usage.iter().map(|row| row.calls).sum::<u64>(), 303);
     assert!(lane.shutdown(ms(1_000)).await.drained);
 }

@@ -326,44 +326,19 @@ pub fn interrupted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{JobId, JobStatus, PolicyOverride, Seq};
+    use crate::model::{JobId, JobStatus, PolicyOverride};
 
     fn job(retry_count: u32) -> Job {
         Job {
-            id: JobId::from_bytes([7; 16]),
-            seq: Seq(1),
-            user_id: "u".to_owned(),
-            content_id: None,
-            model: "glm-5".to_owned(),
-            priority: 0,
             status: JobStatus::Processing,
             attempts: AttemptNo(1),
-            open: None,
             retry_count,
-            max_retries: 3,
-            interruptions: 0,
-            next_retry_at: None,
-            run_at: None,
-            deadline: None,
-            timeout_ms: None,
-            error: None,
-            created_at: Timestamp::default(),
-            processed_at: None,
-            idempotency_key: None,
-            metadata: None,
-            throttles: 0,
-            served_by: None,
-            after: Vec::new(),
-            waits_for: Vec::new(),
-            has_dependents: false,
-            parked: None,
-            on_interrupted: None,
-            callback_url: None,
-            task: None,
-            bodies_pruned: false,
-            worst: crate::model::WorstCase::default(),
-            estimated_tokens: 0,
-            unpriced: false,
+            ..Job::new(
+                JobId::from_bytes([7; 16]),
+                "u",
+                "glm-5",
+                Timestamp::default(),
+            )
         }
     }
 

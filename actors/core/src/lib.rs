@@ -14,6 +14,7 @@
 //! | [`rows`] | the rows of a store, as the decisions see them |
 //! | [`retry`] | delays that grow, with jitter |
 //! | [`notify`] | when something is bad enough to tell, and the life of a delivery |
+//! | [`random`] | numbers from a seed |
 
 pub mod judge;
 pub mod life;
@@ -21,6 +22,7 @@ pub mod model;
 pub mod money;
 pub mod notify;
 pub mod queue;
+pub mod random;
 pub mod retention;
 pub mod retry;
 pub mod rows;

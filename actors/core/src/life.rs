@@ -6,6 +6,7 @@
 //! ```
 
 pub mod effects;
+mod submit;
 
 use crate::model::{
     AsyncTask, AttemptNo, AttemptPhase, CallOutcome, Failure, FailureClass, Job, JobId, JobStatus,
@@ -29,7 +30,7 @@ pub enum Happening {
     /// The attempt failed and another follows.
     Retry,
     /// The attempt was interrupted, and somebody has to look at the job.
-    Parked,
+    Park,
     /// The jobs that it waited for are completed.
     Unblock,
     /// The attempt failed for good, or the job may not run any more.
@@ -51,7 +52,7 @@ impl Happening {
         Self::Resume,
         Self::Complete,
         Self::Retry,
-        Self::Parked,
+        Self::Park,
         Self::Unblock,
         Self::Fail,
         Self::Cancel,
@@ -87,7 +88,7 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
         | (P::Failed | P::Cancelled | P::Parked, H::Requeue) => Some(P::Waiting),
         (P::Blocked, H::Reprioritise) => Some(P::Blocked),
         // A staged attempt may have been sent: its start is stored with the outcome before it.
-        (P::Staged | P::Running, H::Parked) | (P::Parked, H::Reprioritise) => Some(P::Parked),
+        (P::Staged | P::Running, H::Park) | (P::Parked, H::Reprioritise) => Some(P::Parked),
         (P::Waiting | P::Staged, H::Start) | (P::Staged | P::Running, H::Resume) => {
             Some(P::Running)
         }
@@ -98,7 +99,7 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
         }
         (
             P::Waiting,
-            H::Unstage | H::Resume | H::Complete | H::Retry | H::Parked | H::Unblock | H::Requeue,
+            H::Unstage | H::Resume | H::Complete | H::Retry | H::Park | H::Unblock | H::Requeue,
         )
         | (
             P::Blocked,
@@ -108,7 +109,7 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
             | H::Resume
             | H::Complete
             | H::Retry
-            | H::Parked
+            | H::Park
             | H::Requeue,
         )
         | (
@@ -119,7 +120,7 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
             | H::Resume
             | H::Complete
             | H::Retry
-            | H::Parked
+            | H::Park
             | H::Unblock,
         )
         | (P::Staged, H::Stage | H::Unblock | H::Requeue)
@@ -135,7 +136,7 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
             | H::Resume
             | H::Complete
             | H::Retry
-            | H::Parked
+            | H::Park
             | H::Unblock
             | H::Fail
             | H::Cancel
@@ -150,7 +151,7 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
             | H::Resume
             | H::Complete
             | H::Retry
-            | H::Parked
+            | H::Park
             | H::Unblock
             | H::Fail
             | H::Cancel
@@ -279,7 +280,7 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
     let happening = match settlement.next {
         Next::Completed { .. } => Happening::Complete,
         Next::Retry { .. } => Happening::Retry,
-        Next::Parked { .. } => Happening::Parked,
+        Next::Parked { .. } => Happening::Park,
         Next::Failed { .. } => Happening::Fail,
         Next::Cancelled => Happening::Cancel,
     };
@@ -531,7 +532,7 @@ mod tests {
                 slot: SlotId(1),
                 crashed: true,
             }],
-            Happening::Parked => vec![settled(Next::Parked {
+            Happening::Park => vec![settled(Next::Parked {
                 failure: failure.clone(),
                 interruptions: 1,
             })],

@@ -1,17 +1,7 @@
 //! How long to wait before trying again: exponential, capped, with jitter from a seed.
 
 use crate::model::{CoolDownSettings, RetrySettings};
-
-/// A number in [0, 1) from a seed, the same for the same seed (splitmix64).
-#[must_use]
-pub fn unit(seed: u64) -> f64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    // 53 bits are what a double holds exactly.
-    (z >> 11) as f64 / (1_u64 << 53) as f64
-}
+use crate::random::SplitMix64;
 
 fn grown(base_ms: u64, multiplier: f64, steps: u32, max_ms: u64) -> f64 {
     let steps = i32::try_from(steps).unwrap_or(i32::MAX);
@@ -19,7 +9,7 @@ fn grown(base_ms: u64, multiplier: f64, steps: u32, max_ms: u64) -> f64 {
 }
 
 fn jittered(delay_ms: f64, jitter: f64, seed: u64) -> u64 {
-    (delay_ms * (1.0 - jitter * unit(seed))).round() as u64
+    (delay_ms * (1.0 - jitter * SplitMix64::new(seed).draw_unit())).round() as u64
 }
 
 /// The delay before retry number `retry` (0 for the first), in milliseconds. Jitter shortens it, so

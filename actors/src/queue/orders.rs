@@ -61,7 +61,7 @@ impl QueueState {
         id: JobId,
         now: Timestamp,
     ) -> Result<NewJob, SubmitError> {
-        let new = submission.into_job(&self.settings, id, now)?;
+        let new = NewJob::of(submission, &self.settings, id, now)?;
         let job = &new.job;
         let over = self.scheduler.refuses(&job.user_id, &job.model, job.worst);
         Ok(self.scheduler.intake().admit(new, over)?)

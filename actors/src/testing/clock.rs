@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::ports::{Clock, Ids};
 use onelane_core::model::{JobId, Timestamp};
+use onelane_core::random::SplitMix64;
 
 /// The wall clock of a test: starts where the test says and goes on with tokio's time.
 #[derive(Debug, Clone, Copy)]
@@ -51,10 +52,7 @@ impl SeededIds {
 
     fn draw(&self) -> u64 {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        self.seed
-            .wrapping_add(n)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(31)
+        SplitMix64::new(self.seed.wrapping_add(n)).draw()
     }
 }
 

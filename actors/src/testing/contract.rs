@@ -173,7 +173,7 @@ fn everything(store: &impl Store) -> String {
             store.recover().unwrap(),
             store.jobs(&all.0, None, 1_000).unwrap(),
             store.calls(&all.1, None, 1_000).unwrap(),
-            store.usage(&any_day()).unwrap(),
+            store.usage(&UsageFilter::default()).unwrap(),
             store.counts().unwrap(),
             store.config().unwrap(),
             store
@@ -185,24 +185,12 @@ fn everything(store: &impl Store) -> String {
     )
 }
 
-fn any_day() -> UsageFilter {
-    UsageFilter {
-        start: Day(i32::MIN),
-        end: Day(i32::MAX),
-        model: None,
-        user_id: None,
-    }
-}
-
 fn requeue(n: u64) -> Transition {
     Transition::Requeue { job_id: job_id(n) }
 }
 
 fn cancel(n: u64) -> Transition {
-    Transition::Cancel {
-        job_id: job_id(n),
-        at: sample::START,
-    }
+    sample::cancel(n, sample::START)
 }
 
 fn unstage(n: u64) -> Transition {
@@ -241,7 +229,7 @@ pub fn an_empty_store_has_nothing<S: Store>(open: Open<'_, S>) {
     assert_eq!((page.jobs.len(), page.total, page.cursor), (0, 0, None));
     let page = store.calls(&CallFilter::default(), None, 10).unwrap();
     assert_eq!((page.calls.len(), page.cursor), (0, None));
-    assert!(store.usage(&any_day()).unwrap().is_empty());
+    assert!(store.usage(&UsageFilter::default()).unwrap().is_empty());
     assert_eq!(store.counts().unwrap(), StatusCounts::default());
     assert_eq!(store.config().unwrap(), None);
 }
@@ -481,7 +469,7 @@ pub fn the_end_of_an_attempt_is_one_transaction<S: Store>(open: Open<'_, S>) {
     assert!(calls[0].seq > 0);
     logged.seq = calls[0].seq;
     assert_eq!(calls[0], logged);
-    let usage = store.usage(&any_day()).unwrap();
+    let usage = store.usage(&UsageFilter::default()).unwrap();
     assert_eq!((usage.len(), usage[0].calls, usage[0].successes), (1, 1, 1));
     assert_eq!(usage[0].usage, logged.usage);
     let recovered = store.recover().unwrap();
@@ -627,7 +615,7 @@ pub fn a_refusal_does_not_hinder_the_others<S: Store>(open: Open<'_, S>) {
     let store = open();
     assert_eq!(job(&store, 1).status, JobStatus::Processing);
     assert_eq!(job(&store, 2).status, JobStatus::Pending);
-    assert!(store.usage(&any_day()).unwrap().is_empty());
+    assert!(store.usage(&UsageFilter::default()).unwrap().is_empty());
 }
 
 /// Whatever is asked of a job that is not there.
@@ -675,7 +663,7 @@ pub fn later_changes_of_a_batch_see_the_earlier<S: Store>(open: Open<'_, S>) {
     drop(store);
     let store = open();
     assert_eq!(store.counts().unwrap().completed, 2);
-    let usage = store.usage(&any_day()).unwrap();
+    let usage = store.usage(&UsageFilter::default()).unwrap();
     assert_eq!((usage.len(), usage[0].calls, usage[0].successes), (1, 3, 2));
 }
 
@@ -1006,7 +994,7 @@ pub fn usage_equals_the_call_log<S: Store>(open: Open<'_, S>) {
     drop(store);
 
     let store = open();
-    let rows = store.usage(&any_day()).unwrap();
+    let rows = store.usage(&UsageFilter::default()).unwrap();
     assert_eq!(rows.len(), 9);
     assert!(rows.is_sorted_by(|a, b| a.key < b.key), "{rows:?}");
     for row in &rows {

@@ -10,7 +10,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::{Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome};
-use onelane_core::model::{Failure, FailureClass, JobId, Usage, code};
+use onelane_core::model::{
+    AttemptNo, Endpoint, Failure, FailureClass, JobId, Request, RequestId, Timeouts, Usage, code,
+};
+use onelane_core::testing::sample;
 
 /// What the script says to a call: how long it takes and how it ends.
 pub type Line = (Duration, GlmOutcome);
@@ -319,6 +322,26 @@ pub fn answer() -> GlmOutcome {
 #[must_use]
 pub fn failed(class: FailureClass, code: &str) -> GlmOutcome {
     GlmOutcome::Failed(Failure::new(class, code, "scripted"), Usage::default())
+}
+
+/// The call of an attempt at job `n`, to nowhere and without a key.
+#[must_use]
+pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
+    GlmCall {
+        job_id: sample::job_id(n),
+        attempt: AttemptNo(attempt),
+        request_id: RequestId::new(sample::job_id(n), AttemptNo(attempt)),
+        endpoint: Endpoint {
+            base_url: "http://127.0.0.1:1".to_owned(),
+            api_key: None,
+        },
+        model: "glm-4.7".to_owned(),
+        request: Arc::new(request),
+        max_tokens: None,
+        temperature: None,
+        timeouts: Timeouts::default(),
+        poll_ms: 1_000,
+    }
 }
 
 #[cfg(test)]

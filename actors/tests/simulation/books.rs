@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use onelane_actors::ports::{CallFilter, JobFilter, Store, UsageFilter};
 use onelane_core::model::{
-    AttemptNo, CallOutcome, CallRecord, Day, JobId, JobStatus, Phase, UsageKey, UsageRow,
+    AttemptNo, CallOutcome, CallRecord, JobId, JobStatus, Phase, UsageKey, UsageRow,
 };
 
 use crate::server::Kind;
@@ -72,12 +72,7 @@ pub(crate) fn agree(sim: &Sim) -> Right {
     if !rows.keys().eq(state.ledger.calls.keys()) {
         return Err("the call log is not what was written to it".to_owned());
     }
-    let all = UsageFilter {
-        start: Day(0),
-        end: Day(i32::MAX),
-        model: None,
-        user_id: None,
-    };
+    let all = UsageFilter::default();
     let sums = store.usage(&all).map_err(broken)?;
     if !sums.iter().eq(usage.values()) || usage != state.ledger.usage {
         return Err(format!(

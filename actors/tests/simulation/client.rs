@@ -15,8 +15,8 @@ use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::testing::SeededIds;
 use onelane_actors::{Events, Faults, Ports};
 use onelane_core::model::{
-    BreakerSnapshot, HoldScope, JobId, JobStatus, Refusal, SchedulerState, Settings, Submission,
-    Timestamp, Transition,
+    BreakerSnapshot, HoldScope, JobId, JobStatus, NewJob, Refusal, SchedulerState, Settings,
+    Submission, Timestamp, Transition,
 };
 use onelane_core::scheduler::SchedulerSnapshot;
 use ractor::{Actor, ActorRef, RpcReplyPort};
@@ -205,7 +205,7 @@ impl Client {
             (state.clock().now(), Arc::clone(&self.settings.borrow()))
         };
         let id = self.ids.job_id(now);
-        let new = match order.submission.clone().into_job(&settings, id, now) {
+        let new = match NewJob::of(order.submission.clone(), &settings, id, now) {
             Ok(new) => Box::new(new),
             Err(error) => return Some(Err(error.into())),
         };

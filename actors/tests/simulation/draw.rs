@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use onelane_actors::testing::Dice;
 use onelane_core::model::{
     AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, LaneRule, LaneRules,
     NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride, PriceRow,
     PriceTable, RetrySettings, Secret, Settings, Timeouts,
 };
-
-use crate::dice::Dice;
 
 /// The models of every world. The last one has no price.
 pub(crate) const MODELS: [&str; 4] = ["glm-5", "glm-4.7", "glm-4.5-air", "glm-4.5-flash"];

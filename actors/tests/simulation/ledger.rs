@@ -383,7 +383,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         Transition::Settle(settlement) => match settlement.next {
             Next::Completed { .. } => Happening::Complete,
             Next::Retry { .. } => Happening::Retry,
-            Next::Parked { .. } => Happening::Parked,
+            Next::Parked { .. } => Happening::Park,
             Next::Failed { .. } => Happening::Fail,
             Next::Cancelled => Happening::Cancel,
         },

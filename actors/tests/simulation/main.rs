@@ -20,7 +20,6 @@
 
 mod books;
 mod client;
-mod dice;
 mod draw;
 mod gate;
 mod history;

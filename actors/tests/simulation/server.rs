@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onelane_actors::ports::GlmCall;
+use onelane_actors::testing::Dice;
 use onelane_core::model::{
     AttemptNo, Failure, FailureClass, JobId, Request, Timestamp, Usage, code,
 };
-
-use crate::dice::Dice;
 
 /// What was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use onelane_actors::ports::{Clock, GlmCall};
-use onelane_actors::testing::{MemoryStore, SimClock, sample};
+use onelane_actors::testing::{Dice, MemoryStore, SimClock, sample};
 use onelane_core::model::{JobId, Settings, Timestamp};
 use tokio::sync::Notify;
 
-use crate::dice::Dice;
 use crate::gate;
 use crate::history::{Act, History};
 use crate::ledger::Ledger;

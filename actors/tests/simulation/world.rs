@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::testing::SeededIds;
+use onelane_actors::testing::{Dice, SeededIds};
 use onelane_core::model::{HoldScope, JobId, OnInterrupted, Phase, Settings, Submission};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 use crate::books;
 use crate::client::{self, Client, Order};
-use crate::dice::Dice;
 use crate::draw::{self, MODELS};
 use crate::gate;
 use crate::history::Act;
@@ -365,7 +364,7 @@ impl Driver {
             submission.run_at = Some(now.plus_ms(dice.between(0, 120_000)));
         }
         if dice.one_in(8) {
-            submission.deadline = Some(now.plus_ms(dice.between(1, 120_000)));
+            submission.deadline = Some(now.plus_ms(dice.between(1, 120_000)).into());
         }
         if dice.one_in(8) {
             submission.timeout_ms = Some(dice.between(50, 30_000));

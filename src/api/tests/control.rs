@@ -1,43 +1,51 @@
-//! The routes by which an operator steers a running lane: exact paths, names and answers.
+//! The endpoints by which an operator steers a running lane: exact paths, names and answers.
 
-use onelane_actors::ports::JobFilter;
-use onelane_core::model::{AttemptNo, Cost, Currency, Hold, HoldKind, HoldScope};
+use onelane_core::testing::sample as rows;
 use serde_json::json;
 
-use super::{Running, sample};
-use crate::orchestrator::Selection;
+use super::{Running, World, kind};
 
 #[tokio::test]
 async fn the_lane_is_paused_with_and_without_a_reason_and_resumed() {
     let api = Running::start().await;
+    let paused = async || {
+        let metrics = api.get("/api/admin/glm/metrics").await.json();
+        metrics["lane"]["paused"]["reason"].clone()
+    };
     let pause = "/api/admin/glm/pause";
     assert_eq!(Running::send(api.request("POST", pause)).await.status, 200);
-    assert_eq!(api.lane.with(|state| state.pause.take()), Some(None));
+    assert_eq!(paused().await, json!(null));
     assert_eq!(api.post(pause, r#"{"reason":"prices"}"#).await.status, 200);
-    let paused = api.lane.with(|state| state.pause.take());
-    assert_eq!(paused, Some(Some("prices".to_owned())));
-    let reply = api.post(pause, r#"{"why":"prices"}"#).await;
-    assert_eq!(reply.status, 400);
-    assert_eq!(reply.detail(), "why: is unknown; the only field is reason");
-    assert_eq!(api.post("/api/admin/glm/resume", "{}").await.status, 200);
-    assert!(api.lane.with(|state| state.resumed));
-    let reply = api.post("/api/admin/glm/resume", r#"{"a":1}"#).await;
+    assert_eq!(paused().await, json!("prices"));
+    let reply = api.post(pause, r#"{"raeson":"prices"}"#).await;
     assert_eq!(
-        (reply.status, reply.detail()),
-        (400, "this route takes no body".to_owned())
+        (reply.status, reply.detail().as_str()),
+        (400, "raeson: is unknown; did you mean reason?")
     );
+    assert_eq!(api.post("/api/admin/glm/resume", "{}").await.status, 200);
+    assert!(api.get("/api/admin/glm/metrics").await.json()["lane"]["paused"].is_null());
+    let reply = api.post("/api/admin/glm/resume", r#"{"a":1}"#).await;
+    let none = "this endpoint takes no body".to_owned();
+    assert_eq!((reply.status, reply.detail()), (400, none));
 }
 
 #[tokio::test]
-async fn the_intake_is_closed_with_and_without_a_reason() {
+async fn a_closed_intake_refuses_in_the_words_of_the_operator_and_keeps_sdks_from_asking_again() {
     let api = Running::start().await;
     let drain = "/api/admin/glm/drain";
-    assert_eq!(Running::send(api.request("POST", drain)).await.status, 200);
-    assert_eq!(api.lane.with(|state| state.drain.take()), Some(None));
-    assert_eq!(api.post(drain, r#"{"reason":"moving"}"#).await.status, 200);
-    let reason = api.lane.with(|state| state.drain.take());
-    assert_eq!(reason, Some(Some("moving".to_owned())));
     assert_eq!(api.post(drain, r#"{"reason":""}"#).await.status, 400);
+    assert_eq!(api.post(drain, r#"{"reason":"moving"}"#).await.status, 200);
+    let reply = api.post("/api/glm/jobs", r#"{"prompt":"a"}"#).await;
+    assert_eq!(kind(&reply.expect(503)), "draining");
+    assert!(reply.detail().ends_with("moving"), "{reply:?}");
+    let chat = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+    let reply = api.post("/v1/chat/completions", chat).await;
+    assert_eq!(
+        (reply.status, &reply.headers["x-should-retry"]),
+        (503, &"false".parse().unwrap())
+    );
+    let message = reply.json()["error"]["message"].clone();
+    assert!(message.as_str().unwrap().ends_with("moving"), "{message}");
 }
 
 #[tokio::test]
@@ -45,8 +53,10 @@ async fn the_breaker_is_shown_opened_and_reset() {
     let api = Running::start().await;
     let breaker = "/api/admin/glm/breaker";
     let body = api.get(breaker).await.json();
-    assert_eq!(body["breaker"]["state"], "closed");
-    assert_eq!(body["breaker"]["forced"], false);
+    assert_eq!(
+        (&body["breaker"]["state"], &body["breaker"]["forced"]),
+        (&json!("closed"), &json!(false))
+    );
 
     let open = format!("{breaker}/open");
     let body = r#"{"reason":"incident 7","forMs":60000}"#;
@@ -72,140 +82,93 @@ async fn the_breaker_is_shown_opened_and_reset() {
 }
 
 #[tokio::test]
-async fn every_hold_is_shown_with_what_it_stops_and_ended_one_by_one() {
+async fn a_hold_that_is_not_there_is_named_as_it_was_asked_for() {
     let api = Running::start().await;
-    let hold = |code: &str| Hold {
-        kind: HoldKind::Overload,
-        code: code.to_owned(),
-        message: "busy".to_owned(),
-        since: sample::NOW,
-        until: None,
-    };
-    api.lane.with(|state| {
-        state.holds = vec![
-            (HoldScope::Account, hold("1113")),
-            (HoldScope::Lane("slow lane".to_owned()), hold("1302")),
-            (HoldScope::Model("glm-5".to_owned()), hold("1305")),
-        ];
-    });
     let holds = "/api/admin/glm/holds";
-    let shown = api.get(holds).await.json();
-    assert_eq!(
-        shown["holds"][0],
-        json!({"scope": "account", "kind": "overload", "code": "1113", "message": "busy",
-            "since": "2026-11-23T08:00:00.000Z", "until": null})
-    );
-    assert_eq!(shown["holds"][1]["scope"], "lane");
-    assert_eq!(shown["holds"][1]["name"], "slow lane");
-    assert_eq!(shown["holds"][2]["name"], "glm-5");
-
-    let delete = |what: &str| {
-        let request = api.request("DELETE", &format!("{holds}/{what}"));
-        async move { Running::send(request).await }
-    };
-    for what in ["lane/slow%20lane", "model/glm-5", "account"] {
-        let reply = delete(what).await;
-        assert_eq!(
-            (reply.status, reply.json()),
-            (200, json!({"success": true}))
-        );
+    assert_eq!(api.get(holds).await.expect(200), json!({"holds": []}));
+    for (path, what) in [
+        ("account", "the account"),
+        ("lane/slow%20lane", "lane slow lane"),
+        ("model/glm-5", "model glm-5"),
+    ] {
+        let reply = Running::send(api.request("DELETE", &format!("{holds}/{path}"))).await;
+        assert_eq!(kind(&reply.expect(404)), "unknown-hold");
+        assert_eq!(reply.detail(), format!("{what} is not held"));
     }
-    assert_eq!(api.get(holds).await.json(), json!({"holds": []}));
-    let reply = delete("model/glm-5").await;
-    assert_eq!(
-        (reply.status, reply.detail()),
-        (404, "model glm-5 is not held".to_owned())
-    );
-    assert_eq!(reply.json()["type"], "urn:onelane:problem:unknown-hold");
-    assert_eq!(delete("everything").await.status, 404);
+    let reply = Running::send(api.request("DELETE", &format!("{holds}/everything"))).await;
+    assert_eq!(kind(&reply.expect(404)), "unknown-route");
 }
 
 #[tokio::test]
-async fn many_jobs_are_changed_by_a_filter_or_all_of_them() {
-    let api = Running::start().await;
-    let post = |verb: &str, body: &'static str| {
-        let path = format!("/api/admin/glm/{verb}");
-        let api = &api;
-        async move { api.post(&path, body).await }
-    };
-    let reply = post("retry", r#"{"all":true,"dryRun":true}"#).await;
-    assert_eq!(
-        (reply.status, reply.json()),
-        (200, json!({"count": 3, "dryRun": true}))
-    );
-    let reply = post("cancel", r#"{"filter":{"userId":"u"}}"#).await;
-    assert_eq!(reply.json(), json!({"count": 3, "dryRun": false}));
-    let reply = post("reprioritise", r#"{"filter":{"userId":"u"},"priority":-2}"#).await;
-    assert_eq!(reply.status, 200);
-    let of_user = Selection::Matching(JobFilter {
-        user_id: Some("u".to_owned()),
-        ..JobFilter::default()
-    });
-    assert_eq!(
-        api.lane.with(|state| std::mem::take(&mut state.bulks)),
-        [
-            ("retry".to_owned(), Selection::All, true),
-            ("cancel".to_owned(), of_user.clone(), false),
-            ("reprioritise -2".to_owned(), of_user, false),
-        ]
-    );
+async fn many_jobs_are_changed_by_a_filter_or_all_of_them_and_never_by_mistake() {
+    let api = Running::paused().await;
+    for user in ["u", "u", "v"] {
+        api.submit(&format!(r#"{{"prompt":"a","userId":"{user}"}}"#))
+            .await;
+    }
+    let post =
+        async |verb: &str, body: &str| api.post(&format!("/api/admin/glm/{verb}"), body).await;
+    let done = post("reprioritise", r#"{"filter":{"userId":"u"},"priority":-2}"#).await;
+    assert_eq!(done.expect(200), json!({"count": 2, "dryRun": false}));
+    let done = post("cancel", r#"{"filter":{"priorityMax":-1},"dryRun":true}"#).await;
+    assert_eq!(done.expect(200), json!({"count": 2, "dryRun": true}));
     for verb in ["retry", "cancel", "reprioritise"] {
-        for body in ["", "{}", "[]", r#"{"filter":{}}"#] {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            r#"{"filter":{}}"#,
+            r#"{"all":true,"filter":{"userId":"u"}}"#,
+        ] {
             assert_eq!(post(verb, body).await.status, 400, "{verb} {body}");
         }
     }
     let reply = post("reprioritise", r#"{"all":true}"#).await;
-    assert_eq!(reply.detail(), "priority: is missing; say the new priority");
-    let reply = post("retry", r#"{"all":true,"priority":1}"#).await;
-    assert_eq!(reply.status, 400);
-    assert!(
-        api.lane.with(|state| state.bulks.is_empty()),
-        "nothing of it was done"
+    assert_eq!(reply.detail(), "priority: is missing");
+    assert_eq!(
+        post("retry", r#"{"all":true,"priority":1}"#).await.status,
+        400
     );
+    let done = post("cancel", r#"{"all":true}"#).await;
+    assert_eq!(done.expect(200)["count"], 3);
+    let done = post("retry", r#"{"filter":{"status":"cancelled","userId":"v"}}"#).await;
+    assert_eq!(done.expect(200)["count"], 1);
 }
 
 #[tokio::test]
 async fn attempts_in_doubt_are_listed_and_settled_once() {
-    let api = Running::start().await;
-    let mut call = sample::call(&sample::waiting(1));
-    call.maybe_billed = true;
-    api.lane.with(|state| state.calls.push(call.clone()));
+    let history = [rows::insert(1), rows::start(1), rows::parked(1, 1)];
+    let api = World::after(history).serve().await;
     let path = "/api/admin/glm/maybe-billed";
-    let body = api.get(&format!("{path}?userId=default&limit=1")).await;
-    let body = body.json();
-    assert_eq!(body["nextCursor"], "9");
+    let body = api
+        .get(&format!("{path}?userId=ada&limit=1"))
+        .await
+        .expect(200);
+    assert_eq!(body["nextCursor"], json!(null));
     let shown = &body["maybeBilled"][0];
-    assert_eq!(shown["id"], call.request_id.as_str());
-    assert_eq!(shown["jobId"], json!(sample::id(1)));
+    assert_eq!(shown["jobId"], json!(rows::job_id(1)));
     assert_eq!(
         (&shown["attempt"], &shown["model"]),
         (&json!(1), &json!("glm-4.7"))
     );
-    assert_eq!(shown["startedAt"], "2026-11-23T08:00:00.500Z");
-    let filter = api.lane.with(|state| state.call_filter.take()).unwrap();
-    assert!(filter.billing_open);
-    assert_eq!(filter.user_id.as_deref(), Some("default"));
+    assert_eq!(shown["startedAt"], "2026-11-23T00:00:00.000Z");
+    let none = api.get(&format!("{path}?userId=bob")).await.expect(200);
+    assert_eq!(none["maybeBilled"], json!([]));
 
-    let settle = format!("{path}/{}/1", sample::id(1));
+    let settle = format!("{path}/{}/1", rows::job_id(1));
+    assert_eq!(api.post(&settle, "{}").await.status, 400);
     let found = r#"{"billed":true,"usage":{"promptTokens":600,"completionTokens":400},"cost":0.1}"#;
     let reply = api.post(&settle, found).await;
-    assert_eq!(reply.status, 200, "{reply:?}");
+    let billing = reply.expect(200)["billing"].clone();
     assert!(
         reply.text.contains(r#""cost":0.1,"currency":"CNY""#),
-        "{}",
-        reply.text
+        "{reply:?}"
     );
-    let (job_id, attempt, billing) = api.lane.with(|state| state.settled[0].clone());
-    assert_eq!((job_id, attempt), (sample::id(1), AttemptNo(1)));
-    assert_eq!(billing.usage.total_tokens, 1_000);
-    assert_eq!(billing.at, sample::NOW);
-    let cost = Cost {
-        nanos: 100_000_000,
-        currency: Currency::Cny,
-    };
-    assert_eq!(billing.cost, Some(cost));
-    let reply = api.post(&settle, r#"{"billed":false}"#).await;
-    assert_eq!(reply.status, 409);
-    assert_eq!(reply.json()["type"], "urn:onelane:problem:billing-settled");
-    assert_eq!(api.post(&settle, "{}").await.status, 400);
+    assert_eq!(billing["usage"]["totalTokens"], 1_000);
+    assert_eq!(billing["at"], "2026-11-23T08:00:00.000Z");
+    let again = api.post(&settle, r#"{"billed":false}"#).await;
+    assert_eq!(kind(&again.expect(409)), "billing-settled");
+    let other = format!("{path}/{}/2", rows::job_id(1));
+    let unknown = api.post(&other, r#"{"billed":false}"#).await;
+    assert_eq!(kind(&unknown.expect(404)), "unknown-attempt");
 }

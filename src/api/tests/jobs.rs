@@ -1,168 +1,245 @@
-//! The routes for programs: submit now, fetch later.
+//! The endpoints for programs: submit now, fetch later, or chat as with GLM.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use onelane_actors::ports::{GlmAnswer, GlmOutcome};
+use onelane_actors::testing::ScriptedGlm;
+use onelane_core::model::{Failure, FailureClass, Usage};
+use onelane_core::testing::sample as rows;
 use serde_json::json;
+use serde_json::value::RawValue;
 
-use super::{Running, sample};
-use crate::error::Error;
+use super::{Running, World, kind, sample};
 
 const JOBS: &str = "/api/glm/jobs";
+const CHAT: &str = "/v1/chat/completions";
+const BODY: &str = r#"{"model":"glm-5","messages":[{"role":"user","content":"hi"}]}"#;
 
-#[tokio::test]
-async fn a_job_is_accepted_with_its_id_and_place() {
-    let api = Running::start().await;
-    let reply = api.post(JOBS, r#"{"prompt":"hi","priority":5}"#).await;
-    assert_eq!(reply.status, 202);
-    let id = sample::id(1);
-    assert_eq!(
-        reply.json(),
-        json!({"id": id, "status": "pending", "created": true})
-    );
-    assert_eq!(reply.headers["location"], format!("{JOBS}/{id}"));
-    assert_eq!(api.lane.with(|state| state.jobs[0].job.priority), 5);
+/// A lane whose GLM ends every call so, at once.
+async fn ending(outcome: GlmOutcome) -> Running {
+    let world = World {
+        glm: ScriptedGlm::new(move |_, _| (Duration::ZERO, outcome.clone())),
+        ..World::default()
+    };
+    world.serve().await
+}
+
+async fn answering() -> Running {
+    let answer = GlmAnswer {
+        body: Arc::from(RawValue::from_string(sample::ANSWER.to_owned()).unwrap()),
+        status_code: 200,
+        usage: Usage::default(),
+    };
+    ending(GlmOutcome::Answered(answer)).await
 }
 
 #[tokio::test]
-async fn a_job_names_those_that_it_runs_after() {
-    let api = Running::start().await;
-    let body = json!({"prompt": "second", "after": [sample::id(9)]}).to_string();
-    assert_eq!(api.post(JOBS, &body).await.status, 202);
-    let after = api.lane.with(|state| state.jobs[0].job.after.clone());
-    assert_eq!(after, [sample::id(9)]);
-    let job = api.get(&format!("{JOBS}/{}", sample::id(1))).await.json();
-    assert_eq!(job["after"], json!([sample::id(9)]));
+async fn a_job_is_accepted_with_its_id_and_place() {
+    let api = Running::paused().await;
+    let reply = api.post(JOBS, r#"{"prompt":"hi","priority":5}"#).await;
+    let taken = reply.expect(202);
+    let id = taken["id"].as_str().unwrap();
+    assert_eq!(
+        taken,
+        json!({"id": id, "status": "pending", "created": true})
+    );
+    assert_eq!(reply.headers["location"], format!("{JOBS}/{id}"));
+    let job = api.get(&format!("{JOBS}/{id}")).await.expect(202);
+    assert_eq!(job["priority"], 5);
+    let body = json!({"prompt": "second", "after": [id]}).to_string();
+    let second = api.submit(&body).await;
+    let job = api.get(&format!("{JOBS}/{second}")).await.json();
+    assert_eq!(job["after"], json!([id]));
 }
 
 #[tokio::test]
 async fn the_same_key_gives_the_same_job_where_it_has_got_to() {
-    let api = Running::start().await;
+    let api = answering().await;
     let send = || {
         let request = api.request("POST", JOBS).header("Idempotency-Key", "k");
         Running::send(request.body(r#"{"prompt":"hi"}"#))
     };
-    assert_eq!(send().await.json()["created"], true);
-    api.lane.with(|state| {
-        state.jobs[0].job.status = onelane_core::model::JobStatus::Completed;
-    });
-    let again = send().await;
-    assert_eq!(again.status, 202);
+    let first = send().await.json();
+    assert_eq!(first["created"], true);
+    let id = first["id"].as_str().unwrap();
+    api.get(&format!("{JOBS}/{id}?wait=30s")).await.expect(200);
+    let again = send().await.expect(202);
     assert_eq!(
-        again.json(),
-        json!({"id": sample::id(1), "status": "completed", "created": false})
+        again,
+        json!({"id": id, "status": "completed", "created": false})
     );
+    let request = api.request("POST", JOBS).header("Idempotency-Key", "k");
+    let list = Running::send(request.body(r#"[{"prompt":"hi"}]"#)).await;
+    assert_eq!(kind(&list.expect(400)), "invalid-header");
 }
 
 #[tokio::test]
 async fn one_wrong_job_of_a_list_and_none_is_stored() {
     let api = Running::start().await;
-    let body = r#"[{"prompt":"a"},{"prompt":"b"},{"prompt":"c"},{"prompt":"d","priority":"x"}]"#;
-    let reply = api.post(JOBS, body).await;
-    assert_eq!(reply.status, 400);
-    assert_eq!(reply.json()["errors"][0]["field"], "[3].priority");
-    assert_eq!(api.lane.with(|state| state.jobs.len()), 0);
+    let body = r#"[{"prompt":"a"},7,{"prompt":""},{"prompt":"d","priority":"x"},{"prompt":"e"}]"#;
+    let reply = api.post(JOBS, body).await.expect(400);
+    let errors = reply["errors"].as_array().unwrap();
+    let fields: Vec<_> = errors
+        .iter()
+        .map(|fault| fault["field"].as_str().unwrap())
+        .collect();
+    assert_eq!(fields, ["[1]", "[2].prompt", "[3].priority"]);
+    let reply = api
+        .post(JOBS, r#"[{"prompt":"a"},{"prompt":" "}]"#)
+        .await
+        .expect(400);
+    assert_eq!(reply["errors"][0]["field"], "[1].prompt");
+    assert_eq!(api.get("/api/admin/glm/queue").await.json()["total"], 0);
 }
 
 #[tokio::test]
 async fn a_list_is_answered_element_by_element() {
-    let api = Running::start().await;
-    let body = r#"[{"prompt":"a"},{"prompt":"b"}]"#;
-    api.lane.with(|state| {
-        state.refusals = vec![Error::QueueFull { limit: 1 }];
-    });
-    let reply = api.post(JOBS, body).await;
-    assert_eq!(reply.status, 202);
-    let answer = reply.json();
+    let api = Running::paused().await;
+    let unknown = rows::job_id(9);
+    let good = r#"{"prompt":"b"}"#;
+    let bad = format!(r#"{{"prompt":"a","after":["{unknown}"]}}"#);
+    let answer = api.post(JOBS, &format!("[{bad},{good}]")).await.expect(202);
     assert_eq!(
         (&answer["accepted"], &answer["refused"]),
         (&json!(1), &json!(1))
     );
-    assert_eq!(answer["jobs"][0]["error"]["status"], 429);
-    assert_eq!(answer["jobs"][1]["id"], json!(sample::id(1)));
-    api.lane.with(|state| {
-        state.refusals = vec![Error::QueueFull { limit: 1 }, Error::QueueFull { limit: 1 }];
-    });
-    assert_eq!(api.post(JOBS, body).await.status, 429, "none was taken");
+    assert_eq!(answer["jobs"][0]["error"]["status"], 422);
+    assert_eq!(
+        answer["jobs"][0]["error"]["errors"][0]["field"],
+        "[0].after"
+    );
+    assert!(answer["jobs"][1]["id"].is_string());
+    assert_eq!(
+        api.post(JOBS, &format!("[{bad}]")).await.status,
+        422,
+        "none was taken"
+    );
 }
 
 #[tokio::test]
 async fn a_refusal_of_the_lane_has_its_status() {
-    let api = Running::start().await;
-    let check = async |error: Error, status: u16, name: &str| {
-        api.lane.with(|state| state.refusals.push(error));
-        let reply = api.post(JOBS, r#"{"prompt":"a"}"#).await;
-        assert_eq!(reply.status, status);
-        let kind = format!("urn:onelane:problem:{name}");
-        assert_eq!(reply.json()["type"], kind);
-        assert_eq!(reply.headers["content-type"], "application/problem+json");
-    };
-    check(Error::QueueFull { limit: 9 }, 429, "queue-full").await;
-    check(
-        Error::IdempotencyConflict(sample::id(1)),
-        409,
-        "idempotency-conflict",
-    )
-    .await;
-    check(Error::Stopped("full disk".to_owned()), 503, "stopped").await;
-    check(Error::Draining { reason: None }, 503, "draining").await;
-    let unknown = Error::NoSuchDependency(sample::id(9));
-    check(unknown, 422, "unknown-dependency").await;
-    let ended = Error::DependencyEnded {
-        job_id: sample::id(9),
-        status: onelane_core::model::JobStatus::Failed,
-    };
-    check(ended, 409, "dependency-ended").await;
+    let world = World::after([rows::insert(1), rows::start(1), rows::fail(1, 1)]);
+    let api = world.serve().await;
+    let after = |n| format!(r#"{{"prompt":"a","after":["{}"]}}"#, rows::job_id(n));
+    let reply = api.post(JOBS, &after(9)).await;
+    assert_eq!(kind(&reply.expect(422)), "unknown-dependency");
+    assert_eq!(reply.headers["content-type"], "application/problem+json");
+    let reply = api.post(JOBS, &after(1)).await;
+    assert_eq!(kind(&reply.expect(409)), "dependency-ended");
+    api.lane.shutdown(Duration::from_secs(1)).await;
+    let reply = api.post(JOBS, r#"{"prompt":"a"}"#).await;
+    assert_eq!(kind(&reply.expect(503)), "stopped");
 }
 
 #[tokio::test]
 async fn a_job_is_fetched_when_it_is_done_or_as_it_is() {
-    let api = Running::start().await;
-    api.lane.with(|state| state.jobs.push(sample::waiting(1)));
-    let path = format!("{JOBS}/{}", sample::id(1));
-    let reply = api.get(&path).await;
-    assert_eq!(
-        (reply.status, &reply.json()["status"]),
-        (202, &json!("pending"))
-    );
-    let reply = api.get(&format!("{path}?wait=20ms")).await;
-    assert_eq!(
-        (reply.status, &reply.json()["status"]),
-        (202, &json!("pending"))
-    );
+    let api = Running::paused().await;
+    let id = api.submit(r#"{"prompt":"hi"}"#).await;
+    let path = format!("{JOBS}/{id}");
+    assert_eq!(api.get(&path).await.expect(202)["status"], "pending");
+    let path = format!("{path}?wait=20ms");
+    assert_eq!(api.get(&path).await.expect(202)["status"], "pending");
 
-    let waiting_path = format!("{path}?wait=5m");
-    let waiting = api.get(&waiting_path);
-    let finish = async { api.lane.with(|state| state.jobs[0] = sample::completed(1)) };
-    let (reply, ()) = tokio::join!(waiting, finish);
-    assert_eq!(reply.status, 200);
+    let api = answering().await;
+    let id = api.submit(r#"{"prompt":"hi"}"#).await;
+    let reply = api.get(&format!("{JOBS}/{id}?wait=5m")).await;
+    let job = reply.expect(200);
     assert!(
         reply
             .text
             .contains(&format!(r#""result":{}"#, sample::ANSWER))
     );
-    assert_eq!(
-        reply.json().get("attempts"),
-        None,
-        "the call log is for operators"
-    );
-
-    for path in [
-        format!("{JOBS}/{}", sample::id(2)),
-        format!("{JOBS}/{}?wait=1s", sample::id(2)),
-    ] {
+    assert_eq!(job.get("attempts"), None, "the call log is for operators");
+    for query in ["", "?wait=1s"] {
+        let path = format!("{JOBS}/{}{query}", rows::job_id(2));
         assert_eq!(api.get(&path).await.status, 404);
     }
 }
 
 #[tokio::test]
-async fn a_program_gives_its_job_up_by_either_route() {
-    let api = Running::start().await;
-    api.lane.with(|state| {
-        state.jobs.push(sample::waiting(1));
-        state.jobs.push(sample::waiting(2));
-    });
-    let delete = api.request("DELETE", &format!("{JOBS}/{}", sample::id(1)));
-    assert_eq!(Running::send(delete).await.json(), json!({"success": true}));
-    let path = format!("{JOBS}/{}/cancel", sample::id(2));
+async fn a_program_gives_its_job_up_by_either_way() {
+    let api = Running::paused().await;
+    let (one, two) = (
+        api.submit(r#"{"prompt":"1"}"#).await,
+        api.submit(r#"{"prompt":"2"}"#).await,
+    );
+    let delete = api.request("DELETE", &format!("{JOBS}/{one}"));
+    assert_eq!(
+        Running::send(delete).await.expect(200),
+        json!({"success": true})
+    );
+    let path = format!("{JOBS}/{two}/cancel");
     assert_eq!(Running::send(api.request("POST", &path)).await.status, 200);
-    let reply = Running::send(api.request("POST", &path)).await;
-    assert_eq!(reply.status, 409, "the fake lane allows it once");
+    let again = Running::send(api.request("POST", &path)).await;
+    assert_eq!(again.status, 200, "it is given up, as was asked");
+    let api = answering().await;
+    let id = api.submit(r#"{"prompt":"1"}"#).await;
+    api.get(&format!("{JOBS}/{id}?wait=30s")).await.expect(200);
+    let delete = api.request("DELETE", &format!("{JOBS}/{id}"));
+    let late = Running::send(delete).await;
+    assert_eq!(kind(&late.expect(409)), "wrong-status");
+}
+
+#[tokio::test]
+async fn the_answer_of_glm_comes_back_to_the_byte() {
+    let api = answering().await;
+    for path in [
+        CHAT,
+        "/v1//chat/completions/?api-version=1",
+        "/api/paas/v4/chat/completions",
+    ] {
+        let reply = api.post(path, BODY).await;
+        assert_eq!((reply.status, reply.text.as_str()), (200, sample::ANSWER));
+        assert!(reply.headers.contains_key("x-onelane-job-id"));
+        assert!(!reply.headers.contains_key("x-onelane-model"), "its own");
+        assert_eq!(reply.headers["content-type"], "application/json");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_failed_answers_with_the_failure_of_glm() {
+    let failure = Failure {
+        http_status: Some(400),
+        ..Failure::new(FailureClass::RequestFatal, "1210", "max_tokens too large")
+    };
+    let api = ending(GlmOutcome::Failed(failure, Usage::default())).await;
+    let reply = api.post(CHAT, BODY).await;
+    assert_eq!(
+        reply.expect(400),
+        json!({"error": {"code": "1210", "message": "max_tokens too large",
+            "type": "invalid_request_error"}})
+    );
+    assert_eq!(reply.headers["x-should-retry"], "false");
+    assert!(reply.headers.contains_key("x-onelane-job-id"));
+}
+
+#[tokio::test]
+async fn every_fault_of_a_chat_has_the_shape_that_sdks_read() {
+    let api = Running::start().await;
+    let check = async |body: &str, code: &str, param: Option<&str>| {
+        let error = api.post(CHAT, body).await.expect(400)["error"].clone();
+        assert_eq!(error["code"], code, "{body}: {error}");
+        assert_eq!(
+            error.get("param"),
+            param.map(|p| json!(p)).as_ref(),
+            "{error}"
+        );
+        assert!(!error["message"].as_str().unwrap().is_empty());
+    };
+    check("{", "1210", None).await;
+    check("[]", "1210", None).await;
+    check("", "1210", None).await;
+    check("{}", "1213", Some("messages")).await;
+    check(r#"{"messages":[{}],"model":7}"#, "1214", Some("model")).await;
+    check(r#"{"messages":[{}],"stream":true}"#, "1210", Some("stream")).await;
+    check(r#"{"messages":[{}],"stream":1}"#, "1214", Some("stream")).await;
+    check(r#"{"messages":[{}],"user":7}"#, "1214", Some("user")).await;
+    check(r#"{"messages":[{}],"user_id":""}"#, "1214", Some("user_id")).await;
+
+    let reply = api.get(CHAT).await;
+    assert_eq!(reply.expect(405)["error"]["code"], "1222");
+    assert_eq!(reply.headers["allow"], "POST");
+    let reply = api.get("/v1/models").await;
+    assert_eq!(reply.expect(404)["error"]["code"], "1222");
 }

@@ -1,22 +1,25 @@
-//! The API over real sockets, with a lane that has no store and no GLM behind it.
+//! The API over real sockets and a real lane: its store is in memory, its GLM a script.
 
 mod admin;
+mod canary;
 mod control;
-mod fake;
-mod gateway;
 mod jobs;
 mod log;
 mod money;
 mod notify;
 pub(in crate::api) mod sample;
 mod server;
+mod table;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::ports::Clock;
-use onelane_core::model::Timestamp;
+use onelane_actors::Faults;
+use onelane_actors::ports::{Clock, Store as _};
+use onelane_actors::supervisor::RestartBudget;
+use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds};
+use onelane_core::model::{Timestamp, Transition};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,8 +27,11 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{ApiConfig, Server};
-use fake::FakeLane;
+use super::endpoint::Router;
+use super::{ApiConfig, Listening, Server};
+use crate::config::{Config, Loaded};
+use crate::orchestrator::{Orchestrator, Parts};
+use crate::webhooks::{Post, Sender, Sending};
 
 /// A clock that stands still.
 struct Stopped(Timestamp);
@@ -36,8 +42,13 @@ impl Clock for Stopped {
     }
 }
 
-fn clock() -> Arc<dyn Clock> {
-    Arc::new(Stopped(sample::NOW))
+/// Takes what is sent, and never says whether it arrived.
+struct Nowhere;
+
+impl Sender for Nowhere {
+    fn send(&self, _: Post) -> Sending {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// On any free port of this machine.
@@ -45,6 +56,83 @@ fn config() -> ApiConfig {
     ApiConfig {
         listen: "127.0.0.1:0".to_owned(),
         ..ApiConfig::default()
+    }
+}
+
+/// What an API is served from.
+struct World {
+    store: MemoryStore,
+    glm: ScriptedGlm,
+    lane: Config,
+    api: ApiConfig,
+}
+
+impl Default for World {
+    /// Nothing is stored, and GLM never answers.
+    fn default() -> Self {
+        Self {
+            store: MemoryStore::new(),
+            glm: ScriptedGlm::answering(Duration::from_secs(3_600)),
+            lane: Config::default(),
+            api: config(),
+        }
+    }
+}
+
+impl World {
+    /// With a store in which this has happened.
+    fn after(history: impl IntoIterator<Item = Transition>) -> Self {
+        let world = Self::default();
+        for transition in history {
+            let done = world.store.commit(&[transition]).unwrap();
+            assert!(done.iter().all(Result::is_ok), "{done:?}");
+        }
+        world
+    }
+
+    async fn lane(&self) -> Orchestrator {
+        let parts = Parts {
+            store: Arc::new(self.store.clone()),
+            glm: Arc::new(self.glm.clone()),
+            clock: Arc::new(Stopped(sample::NOW)),
+            ids: Arc::new(SeededIds::new(7)),
+            config: Loaded::from_config(&self.lane).unwrap(),
+            tokens: None,
+            budget: RestartBudget::default(),
+            faults: Faults::default(),
+        };
+        let started = Orchestrator::start_sending(parts, Arc::new(Nowhere));
+        started.await.unwrap()
+    }
+
+    async fn bind(&self) -> Result<Server, super::BindError> {
+        let clock = Arc::new(Stopped(sample::NOW));
+        Server::bind(self.api.clone(), self.lane().await, clock).await
+    }
+
+    async fn serve(self) -> Running {
+        self.serve_table(super::endpoints::router()).await
+    }
+
+    /// With another table of endpoints.
+    async fn serve_table(self, router: Router) -> Running {
+        let lane = self.lane().await;
+        let clock = Arc::new(Stopped(sample::NOW));
+        let listening = Listening::on(self.api).await.unwrap();
+        let server = listening.serve_table(lane.clone(), clock, router);
+        let address = server.local_addr();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let task = tokio::spawn(server.run(shutdown, Duration::from_secs(5)));
+        Running {
+            address,
+            lane,
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            stop: Some(stop),
+            task,
+        }
     }
 }
 
@@ -57,10 +145,19 @@ struct Reply {
 }
 
 impl Reply {
+    #[track_caller]
     fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
+    /// The JSON of an answer with this status.
+    #[track_caller]
+    fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        self.json()
+    }
+
+    #[track_caller]
     fn detail(&self) -> String {
         self.json()["detail"].as_str().unwrap().to_owned()
     }
@@ -69,7 +166,7 @@ impl Reply {
 /// A served API.
 struct Running {
     address: SocketAddr,
-    lane: FakeLane,
+    lane: Orchestrator,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -83,25 +180,22 @@ impl Drop for Running {
 
 impl Running {
     async fn start() -> Self {
-        Self::with(config()).await
+        World::default().serve().await
     }
 
-    async fn with(config: ApiConfig) -> Self {
-        let lane = FakeLane::default();
-        let server = Server::bind(config, lane.clone(), clock()).await.unwrap();
-        let address = server.local_addr();
-        let (stop, stopped) = oneshot::channel();
-        let shutdown = async {
-            let _ = stopped.await;
+    /// A lane that is paused: what is submitted waits.
+    async fn paused() -> Self {
+        let api = Self::start().await;
+        api.lane.pause(None).await.unwrap();
+        api
+    }
+
+    async fn with(api: ApiConfig) -> Self {
+        let world = World {
+            api,
+            ..World::default()
         };
-        let task = tokio::spawn(server.run(shutdown, Duration::from_secs(5)));
-        Self {
-            address,
-            lane,
-            client: reqwest::Client::builder().no_proxy().build().unwrap(),
-            stop: Some(stop),
-            task,
-        }
+        world.serve().await
     }
 
     fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -129,6 +223,12 @@ impl Running {
         Self::send(request.body(body.to_owned())).await
     }
 
+    /// Submits a job and answers its id.
+    async fn submit(&self, job: &str) -> String {
+        let taken = self.post("/api/glm/jobs", job).await.expect(202);
+        taken["id"].as_str().unwrap().to_owned()
+    }
+
     /// Sends bytes as they are and reads until the server closes.
     async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
@@ -137,4 +237,11 @@ impl Running {
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8(answer).unwrap()
     }
+}
+
+/// A problem's name.
+#[track_caller]
+fn kind(problem: &Value) -> &str {
+    let kind = problem["type"].as_str().unwrap();
+    kind.strip_prefix("urn:onelane:problem:").unwrap()
 }

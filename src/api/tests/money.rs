@@ -1,10 +1,9 @@
 //! Prices, estimates and refusals for want of a price.
 
-use onelane_core::model::{Currency, UnpricedModel};
+use onelane_core::model::Unpriced;
 use serde_json::json;
 
-use super::Running;
-use crate::error::Error;
+use super::{Running, World, kind};
 
 #[tokio::test]
 async fn the_price_list_is_shown_whole_or_for_one_model() {
@@ -63,35 +62,26 @@ async fn an_estimate_is_of_each_job_and_of_all() {
     assert_eq!(*fault, "[1].callbackUrl");
     let alone = r#"{"prompt":"b","callbackUrl":"https://hooks.example/x"}"#;
     assert_eq!(api.post(path, alone).await.status, 422);
-    let stored = api.lane.with(|state| state.jobs.len());
-    assert_eq!(stored, 0, "nothing was submitted");
+    let stored = api.get("/api/admin/glm/queue").await.json();
+    assert_eq!(stored["total"], 0, "nothing was submitted");
 }
 
 #[tokio::test]
 async fn a_submission_refused_for_want_of_a_price_is_told_what_to_do() {
-    let api = Running::start().await;
-    let refuse = || {
-        let unpriced = UnpricedModel {
-            model: "glm-9".to_owned(),
-            currency: Currency::Cny,
-        };
-        let error = Error::Unpriced(unpriced);
-        api.lane.with(|state| state.refusals.push(error));
-    };
-    refuse();
+    let mut world = World::default();
+    world.lane.money.unpriced = Unpriced::Refuse;
+    let api = world.serve().await;
     let job = r#"{"prompt":"hi","model":"glm-9"}"#;
     let reply = api.post("/api/glm/jobs", job).await;
-    assert_eq!(reply.status, 422);
-    assert_eq!(reply.json()["type"], "urn:onelane:problem:unpriced-model");
+    assert_eq!(kind(&reply.expect(422)), "unpriced-model");
     assert_eq!(reply.json()["errors"][0]["field"], "model");
+    let detail = reply.detail();
     assert!(
-        reply.detail().contains("model glm-9 has no price in CNY"),
-        "{reply:?}"
+        detail.contains("model glm-9 has no price in CNY"),
+        "{detail}"
     );
-    assert!(reply.detail().contains("add its price to money.prices"));
-    refuse();
+    assert!(detail.contains("add its price to money.prices"), "{detail}");
     let chat = r#"{"model":"glm-9","messages":[{"role":"user","content":"hi"}]}"#;
     let reply = api.post("/v1/chat/completions", chat).await;
-    assert_eq!(reply.status, 422, "{reply:?}");
-    assert_eq!(reply.json()["error"]["code"], "1211");
+    assert_eq!(reply.expect(422)["error"]["code"], "1211");
 }

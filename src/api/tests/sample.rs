@@ -6,7 +6,7 @@ use onelane_actors::ports::{JobRecord, StatusCounts};
 use onelane_actors::samples::{EstimateError, Estimates};
 use onelane_core::model::{
     AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, DeliveryCounts, Failure,
-    FailureClass, Job, JobId, JobStatus, PriceUsed, Request, RequestId, Seq, Timestamp, Usage,
+    FailureClass, Job, JobId, JobStatus, PriceUsed, Request, Seq, Timestamp, Usage,
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -28,40 +28,8 @@ pub(in crate::api) fn id(n: u128) -> JobId {
 pub(in crate::api) fn waiting(n: u64) -> JobRecord {
     JobRecord {
         job: Job {
-            id: id(n.into()),
             seq: Seq(n),
-            user_id: "default".to_owned(),
-            content_id: None,
-            model: "glm-4.7".to_owned(),
-            priority: 0,
-            status: JobStatus::Pending,
-            attempts: AttemptNo(0),
-            open: None,
-            retry_count: 0,
-            max_retries: 3,
-            interruptions: 0,
-            next_retry_at: None,
-            run_at: None,
-            deadline: None,
-            timeout_ms: None,
-            error: None,
-            created_at: NOW,
-            processed_at: None,
-            idempotency_key: None,
-            metadata: None,
-            throttles: 0,
-            served_by: None,
-            after: Vec::new(),
-            waits_for: Vec::new(),
-            has_dependents: false,
-            parked: None,
-            on_interrupted: None,
-            callback_url: None,
-            task: None,
-            bodies_pruned: false,
-            worst: crate::model::WorstCase::default(),
-            estimated_tokens: 0,
-            unpriced: false,
+            ..Job::new(id(n.into()), "default", "glm-4.7", NOW)
         },
         request: Some(Arc::new(Request::prompt(format!("prompt {n}")).unwrap())),
         response: None,
@@ -91,27 +59,16 @@ pub(in crate::api) fn failed(n: u64) -> JobRecord {
 
 pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
     let job = &record.job;
+    let status_code = job.error.as_ref().and_then(|e| e.http_status);
+    let outcome = match job.error {
+        None => CallOutcome::Completed,
+        Some(_) => CallOutcome::Failed,
+    };
+    let (sent, end) = (NOW.plus_ms(500), NOW.plus_ms(2_000));
     CallRecord {
         seq: 1,
-        job_id: job.id,
-        attempt: AttemptNo(1),
-        user_id: job.user_id.clone(),
         endpoint: "http://127.0.0.1/chat/completions".to_owned(),
-        model: job.model.clone(),
-        request_id: RequestId::new(job.id, AttemptNo(1)),
-        started_at: NOW.plus_ms(500),
-        ended_at: NOW.plus_ms(2_000),
-        outcome: if job.error.is_none() {
-            CallOutcome::Completed
-        } else {
-            CallOutcome::Failed
-        },
-        status_code: Some(
-            job.error
-                .as_ref()
-                .and_then(|e| e.http_status)
-                .unwrap_or(200),
-        ),
+        status_code: Some(status_code.unwrap_or(200)),
         response_time_ms: 1_500,
         usage: Usage {
             prompt_tokens: 10,
@@ -124,13 +81,8 @@ pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
             nanos: 1,
             currency: Currency::Cny,
         }),
-        price: None,
         failure: job.error.clone(),
-        retry_count: 0,
-        maybe_billed: false,
-        reserved: None,
-        booked_on: None,
-        billing: None,
+        ..CallRecord::of(job, AttemptNo(1), outcome, sent, end)
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use onelane_core::model::{JobStatus, Secret};
+use onelane_core::model::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::fake::FakeLane;
-use super::{Running, clock, config, sample};
+use super::{Running, World, config};
 use crate::api::{ApiConfig, BindError, Server};
 
-async fn bind(config: ApiConfig) -> Result<Server, BindError> {
-    Server::bind(config, FakeLane::default(), clock()).await
+async fn bind(api: ApiConfig) -> Result<Server, BindError> {
+    let world = World {
+        api,
+        ..World::default()
+    };
+    world.bind().await
 }
 
 #[tokio::test]
@@ -86,11 +89,10 @@ async fn health_needs_no_token_and_everything_else_does() {
     assert_eq!(reply.headers["www-authenticate"], "Bearer");
     assert_eq!(reply.headers["content-type"], "application/problem+json");
     assert!(!reply.text.contains("s3cret"));
-    assert_eq!(
-        api.get("/nothing").await.status,
-        401,
-        "nor does it say what there is"
-    );
+    for path in ["/nothing", "/openapi.json"] {
+        let status = api.get(path).await.status;
+        assert_eq!(status, 401, "nor does it say what there is: {path}");
+    }
     let reply = api.post("/v1/chat/completions", "{}").await;
     assert_eq!(
         (reply.status, &reply.json()["error"]["code"]),
@@ -127,7 +129,10 @@ async fn unknown_routes_and_wrong_methods_are_told_apart() {
     assert_eq!(reply.headers["allow"], "GET, PUT, HEAD");
     let reply = api.get("/api/admin/glm/queue/17").await;
     assert_eq!(reply.status, 400);
-    assert!(reply.detail().starts_with("17 is not a job id"));
+    assert_eq!(
+        reply.detail(),
+        "id: must be a UUID, such as the id of a job"
+    );
 }
 
 #[tokio::test]
@@ -253,12 +258,13 @@ async fn headers_without_end_are_refused() {
 
 #[tokio::test]
 async fn an_open_request_is_finished_before_the_end() {
-    let mut api = Running::start().await;
-    api.lane.with(|state| state.jobs.push(sample::waiting(1)));
+    let mut api = Running::paused().await;
+    let id = api.submit(r#"{"prompt":"hi"}"#).await;
     let mut idle = TcpStream::connect(api.address).await.unwrap();
-    let path = format!("/api/glm/jobs/{}?wait=1m", sample::id(1));
+    let path = format!("/api/glm/jobs/{id}?wait=1m");
     let open = tokio::spawn(Running::send(api.request("GET", &path)));
-    api.lane.until(|state| state.waiters == 1).await;
+    // Long enough for the request to arrive.
+    tokio::time::sleep(Duration::from_millis(300)).await;
     api.stop.take().unwrap().send(()).unwrap();
     // An idle connection is closed at once.
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
@@ -266,8 +272,7 @@ async fn an_open_request_is_finished_before_the_end() {
         TcpStream::connect(api.address).await.is_err(),
         "nobody new is let in"
     );
-    api.lane
-        .with(|state| state.jobs[0].job.status = JobStatus::Completed);
+    api.lane.cancel(id.parse().unwrap()).await.unwrap();
     assert_eq!(open.await.unwrap().status, 200);
     (&mut api.task).await.unwrap();
 }

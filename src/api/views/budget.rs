@@ -1,29 +1,35 @@
 //! How budgets stand, as clients see it.
 
 use onelane_core::model::{BudgetStatus, Cost, Limit, OverBudget, Period, Timestamp};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{decimal, rfc3339};
 
 /// One account of a budget.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BudgetStatus")]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct StandingView<'a> {
-    budget: &'a str,
+pub(in crate::api) struct StandingView {
+    budget: String,
     /// Whose share it is, where each or one has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'a str>,
+    user_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
+    model: Option<String>,
     period: Period,
     /// `CNY`, `USD`, `POINTS` or `tokens`.
     unit: &'static str,
+    #[schemars(with = "f64")]
     limit: Box<RawValue>,
+    #[schemars(with = "f64")]
     spent: Box<RawValue>,
     /// Set aside for calls that are open or about to be.
+    #[schemars(with = "f64")]
     reserved: Box<RawValue>,
     /// Set aside for calls of this period that were maybe billed, until somebody finds out.
+    #[schemars(with = "f64")]
     in_doubt: Box<RawValue>,
     /// Nothing is left of this period.
     used_up: bool,
@@ -33,8 +39,8 @@ pub(in crate::api) struct StandingView<'a> {
     until: Timestamp,
 }
 
-impl<'a> StandingView<'a> {
-    pub(in crate::api) fn new(standing: &'a BudgetStatus) -> Self {
+impl StandingView {
+    pub(in crate::api) fn new(standing: &BudgetStatus) -> Self {
         let (unit, number): (_, Box<dyn Fn(u64) -> Box<RawValue>>) = match standing.limit {
             Limit::Money(Cost { currency, .. }) => (
                 currency.code(),
@@ -52,9 +58,9 @@ impl<'a> StandingView<'a> {
             ),
         };
         Self {
-            budget: &standing.account.budget,
-            user_id: standing.account.user.as_deref(),
-            model: standing.account.model.as_deref(),
+            budget: standing.account.budget.to_string(),
+            user_id: standing.account.user.as_deref().map(str::to_owned),
+            model: standing.account.model.as_deref().map(str::to_owned),
             period: standing.period,
             unit,
             limit: number(standing.allowed()),

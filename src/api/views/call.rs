@@ -1,6 +1,9 @@
 //! `GLMCallLog`: one attempt as clients see it.
 
+use std::borrow::Cow;
+
 use onelane_core::model::{CallOutcome, CallRecord, Currency, JobId, Timestamp, Usage};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
@@ -12,27 +15,29 @@ use super::price::PriceView;
 use super::{decimal, rfc3339};
 
 /// One row of the call log. Prompt and answer are previews; the job has them whole.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "GLMCallLog")]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct CallView<'a> {
+pub(crate) struct CallView {
     /// The `request_id` that GLM saw.
-    id: &'a str,
+    id: String,
     /// The job.
     request_id: JobId,
     attempt: u32,
-    user_id: &'a str,
-    endpoint: &'a str,
-    model: &'a str,
-    request: RequestView<'a>,
-    response: ResponseView<'a>,
+    user_id: String,
+    endpoint: String,
+    model: String,
+    request: RequestView,
+    response: ResponseView,
     /// `null` when nothing was billed or the cost is unknown.
+    #[schemars(with = "Option<f64>")]
     cost: Option<Box<RawValue>>,
     currency: Option<Currency>,
     /// GLM billed it at a cost that is not known: the model has no price, or no usage was reported.
     unpriced: bool,
     /// The prices that the cost was worked out by.
     #[serde(skip_serializing_if = "Option::is_none")]
-    price: Option<PriceView<'a>>,
+    price: Option<PriceView>,
     retry_count: u32,
     #[serde(serialize_with = "rfc3339")]
     timestamp: Timestamp,
@@ -42,42 +47,62 @@ pub(crate) struct CallView<'a> {
     maybe_billed: bool,
     /// What somebody found out about an attempt that was maybe billed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    billing: Option<BillingView<'a>>,
+    billing: Option<BillingView>,
 }
 
-#[derive(Debug, Serialize)]
-struct RequestView<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallRequest")]
+struct RequestView {
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<&'a str>,
-    parameters: Parameters<'a>,
+    prompt: Option<String>,
+    parameters: Parameters,
 }
 
 /// The model as called, and what the request carried beside its messages.
 #[derive(Debug)]
-struct Parameters<'a> {
-    model: &'a str,
-    given: &'a [(&'static str, Box<RawValue>)],
+struct Parameters {
+    model: String,
+    given: Vec<(&'static str, Box<RawValue>)>,
 }
 
-impl Serialize for Parameters<'_> {
+impl JsonSchema for Parameters {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Parameters".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "properties": {"model": {"type": "string"}},
+            "required": ["model"],
+        })
+    }
+}
+
+impl Serialize for Parameters {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("model", self.model)?;
-        for (name, value) in self.given {
+        map.serialize_entry("model", &self.model)?;
+        for (name, value) in &self.given {
             map.serialize_entry(name, value)?;
         }
         map.end()
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallResponse")]
 #[serde(rename_all = "camelCase")]
-struct ResponseView<'a> {
+struct ResponseView {
     success: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a str>,
+    data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<FailureView<'a>>,
+    error: Option<FailureView>,
     status_code: Option<u16>,
     response_time: u64,
     tokens_used: u64,
@@ -85,7 +110,8 @@ struct ResponseView<'a> {
 }
 
 /// Tokens.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Usage")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UsageView {
     prompt_tokens: u64,
@@ -107,30 +133,32 @@ impl UsageView {
     }
 }
 
-impl<'a> CallView<'a> {
+impl CallView {
     /// The view of an attempt. `excerpt` is of its job, if that is still there.
-    pub(crate) fn new(call: &'a CallRecord, excerpt: Option<&'a Excerpt>) -> Self {
+    pub(crate) fn new(call: CallRecord, excerpt: Option<&Excerpt>) -> Self {
+        let unpriced = call.is_unpriced();
+        let model = call.model.clone();
         let success = call.outcome == CallOutcome::Completed;
         // The one attempt that succeeded brought the answer that the job has.
         let answer = excerpt.filter(|_| success);
         Self {
-            id: call.request_id.as_str(),
+            id: call.request_id.to_string(),
             request_id: call.job_id,
             attempt: call.attempt.0,
-            user_id: &call.user_id,
-            endpoint: &call.endpoint,
-            model: &call.model,
+            user_id: call.user_id,
+            endpoint: call.endpoint,
+            model: call.model,
             request: RequestView {
-                prompt: excerpt.and_then(|excerpt| excerpt.prompt.as_deref()),
+                prompt: excerpt.and_then(|excerpt| excerpt.prompt.clone()),
                 parameters: Parameters {
-                    model: &call.model,
-                    given: excerpt.map_or(&[], |excerpt| &excerpt.parameters),
+                    model,
+                    given: excerpt.map_or_else(Vec::new, |excerpt| excerpt.parameters.clone()),
                 },
             },
             response: ResponseView {
                 success,
-                data: answer.and_then(|excerpt| excerpt.answer.as_deref()),
-                error: call.failure.as_ref().map(FailureView::new),
+                data: answer.and_then(|excerpt| excerpt.answer.clone()),
+                error: call.failure.map(FailureView::new),
                 status_code: call.status_code,
                 response_time: call.response_time_ms,
                 tokens_used: call.usage.total_tokens,
@@ -138,7 +166,7 @@ impl<'a> CallView<'a> {
             },
             cost: call.cost.map(decimal),
             currency: call.cost.map(|cost| cost.currency),
-            unpriced: call.is_unpriced(),
+            unpriced,
             price: call.price.as_ref().map(PriceView::new),
             retry_count: call.retry_count,
             timestamp: call.started_at,
@@ -167,7 +195,7 @@ mod tests {
         let mut call = sample::call(&record);
         call.price = Some(sample::price());
         let excerpt = Excerpt::of(&record, 6);
-        let view = CallView::new(&call, Some(&excerpt));
+        let view = CallView::new(call, Some(&excerpt));
         let text = serde_json::to_string(&view).unwrap();
         assert!(
             text.contains(r#""cost":0.000000001,"currency":"CNY""#),
@@ -200,7 +228,7 @@ mod tests {
     fn a_call_of_a_pruned_job_with_an_unknown_price_is_shown_too() {
         let mut call = sample::call(&sample::completed(1));
         call.cost = None;
-        let view = serde_json::to_value(CallView::new(&call, None)).unwrap();
+        let view = serde_json::to_value(CallView::new(call, None)).unwrap();
         assert_eq!(view["cost"], json!(null));
         assert_eq!(view["currency"], json!(null));
         assert_eq!(view["unpriced"], json!(true));

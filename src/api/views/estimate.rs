@@ -1,33 +1,37 @@
 //! What jobs may come to, as clients see it.
 
 use onelane_core::model::Currency;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::decimal;
-use crate::api::problem::Problem;
+use crate::api::problem::{Problem, ProblemBody};
 use crate::estimate::{CostRange, JobEstimate, Total};
 
 /// The answer to `POST /api/admin/glm/estimate`: each job in its order, and all together.
-#[derive(Debug, Serialize)]
-pub(in crate::api) struct EstimatesView<'a, P> {
-    jobs: Vec<Element<'a, P>>,
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Estimates")]
+pub(in crate::api) struct EstimatesView {
+    jobs: Vec<Element>,
     total: TotalView,
     /// Jobs that would be refused; they are in no sum.
     refused: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EstimateOrProblem")]
 #[serde(untagged)]
-enum Element<'a, P> {
-    Estimated(JobView<'a>),
-    Refused { error: P },
+enum Element {
+    Estimated(EstimateView),
+    Refused { error: ProblemBody },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Estimate")]
 #[serde(rename_all = "camelCase")]
-struct JobView<'a> {
-    model: &'a str,
+struct EstimateView {
+    model: String,
     prompt_tokens: u64,
     max_completion_tokens: u64,
     /// `null` when the model has no price.
@@ -36,7 +40,8 @@ struct JobView<'a> {
     unpriced: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EstimateTotal")]
 #[serde(rename_all = "camelCase")]
 struct TotalView {
     jobs: u64,
@@ -50,16 +55,19 @@ struct TotalView {
     unpriced_jobs: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CostRange")]
 struct CostView {
+    #[schemars(with = "f64")]
     min: Box<RawValue>,
+    #[schemars(with = "f64")]
     max: Box<RawValue>,
 }
 
-impl<'a> JobView<'a> {
-    fn new(job: &'a JobEstimate) -> Self {
+impl EstimateView {
+    fn new(job: &JobEstimate) -> Self {
         Self {
-            model: &job.model,
+            model: job.model.clone(),
             prompt_tokens: job.tokens.prompt_tokens,
             max_completion_tokens: job.tokens.completion_tokens_max,
             cost: job.cost.map(CostView::new),
@@ -82,7 +90,7 @@ impl CostView {
 pub(in crate::api) fn estimates(
     answers: &[Result<JobEstimate, Problem>],
     currency: Currency,
-) -> EstimatesView<'_, impl Serialize> {
+) -> EstimatesView {
     // The list may be another one since it was asked for: the estimates say which they are of.
     let estimates = || answers.iter().filter_map(|answer| answer.as_ref().ok());
     let currency = estimates().next().map_or(currency, |job| job.currency);
@@ -94,7 +102,7 @@ pub(in crate::api) fn estimates(
         jobs: answers
             .iter()
             .map(|answer| match answer {
-                Ok(estimate) => Element::Estimated(JobView::new(estimate)),
+                Ok(estimate) => Element::Estimated(EstimateView::new(estimate)),
                 Err(problem) => Element::Refused {
                     error: problem.body(),
                 },

@@ -1,46 +1,40 @@
 //! `GLMRequestQueue`: a job as clients see it.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::{
-    AttemptPhase, Failure, FailureClass, JobId, OnInterrupted, Parked, Request, Timestamp,
+    AttemptPhase, Failure, FailureClass, JobId, JobStatus, OnInterrupted, OpenAttempt, Parked,
+    Request, Timestamp,
 };
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::excerpt::{Excerpt, prompt_text};
+use super::excerpt::Excerpt;
 use super::{CallView, rfc3339, rfc3339_option};
 
-/// How much of prompt and answer a view shows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Shown<'a> {
-    /// Their beginnings.
-    Preview(&'a Excerpt),
-    /// All, verbatim.
-    Whole,
-}
-
 /// A job. Fields that a job does not have are left out.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "GLMRequestQueue")]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct JobView<'a> {
+pub(crate) struct JobView {
     id: JobId,
-    user_id: &'a str,
+    user_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    content_id: Option<&'a str>,
+    content_id: Option<String>,
     /// The prompt, or what the user said last in a chat.
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<Cow<'a, str>>,
+    prompt: Option<String>,
     /// A chat body verbatim; only in the whole job.
     #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<&'a RawValue>,
-    model: &'a str,
+    request: Option<ChatBody>,
+    model: String,
     /// The fallback model that the latest attempt was sent to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    served_by: Option<&'a str>,
+    served_by: Option<String>,
     priority: i32,
-    status: &'static str,
+    status: JobStatus,
     retry_count: u32,
     max_retries: u32,
     attempt_count: u32,
@@ -50,18 +44,18 @@ pub(crate) struct JobView<'a> {
     )]
     next_retry_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error_message: Option<&'a str>,
+    error_message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<FailureView<'a>>,
+    error: Option<FailureView>,
     /// GLM's answer verbatim; only in the whole job, `null` there once it was pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
+    result: Option<Arc<RawValue>>,
     /// Request and response were pruned, as retention asks: they can't be shown, nor the job retried.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     bodies_pruned: bool,
     /// The beginning of the answer's text; only in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    result_preview: Option<&'a str>,
+    result_preview: Option<String>,
     #[serde(serialize_with = "rfc3339")]
     created_at: Timestamp,
     /// When the call that is open was sent.
@@ -85,22 +79,23 @@ pub(crate) struct JobView<'a> {
         serialize_with = "rfc3339_option"
     )]
     deadline: Option<Timestamp>,
+    /// The total time of one call, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<u64>,
     /// Throttle answers it has met.
     #[serde(skip_serializing_if = "is_zero")]
     throttles: u32,
     /// The jobs it runs after.
-    #[serde(skip_serializing_if = "<[JobId]>::is_empty")]
-    after: &'a [JobId],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    after: Vec<JobId>,
     /// Those of them that are not completed yet.
-    #[serde(skip_serializing_if = "<[JobId]>::is_empty")]
-    waits_for: &'a [JobId],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waits_for: Vec<JobId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parked: Option<SetAsideView>,
     /// Why it waits, if it is for more than its turn; only in the whole job.
     #[serde(skip_serializing_if = "Option::is_none")]
-    waiting_for: Option<&'a str>,
+    waiting_for: Option<String>,
     /// What it costs is not known: its model has no price, or GLM did not say what it billed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unpriced: bool,
@@ -108,58 +103,81 @@ pub(crate) struct JobView<'a> {
     on_interrupted: Option<OnInterrupted>,
     /// Where its end is told; only in the whole job.
     #[serde(skip_serializing_if = "Option::is_none")]
-    callback_url: Option<&'a str>,
+    callback_url: Option<String>,
+    /// Not for viewers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    idempotency_key: Option<&'a str>,
+    idempotency_key: Option<String>,
+    /// The submitter's own JSON, as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a RawValue>,
+    metadata: Option<Box<RawValue>>,
     /// The call log of the job; only where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<Vec<CallView<'a>>>,
+    attempts: Option<Vec<CallView>>,
 }
 
-impl<'a> JobView<'a> {
-    /// The view of a job.
-    pub(crate) fn new(record: &'a JobRecord, shown: Shown<'a>) -> Self {
-        let job = &record.job;
-        let (prompt, request, result, result_preview) = match shown {
-            Shown::Whole if job.bodies_pruned => (None, None, Some(RawValue::NULL), None),
-            Shown::Whole => {
-                let request = record.request.as_deref();
-                (
-                    request.and_then(prompt_text).map(Cow::Owned),
-                    request.and_then(chat_body),
-                    record.response.as_deref(),
-                    None,
-                )
-            }
-            Shown::Preview(excerpt) => (
-                excerpt.prompt.as_deref().map(Cow::Borrowed),
-                None,
-                None,
-                excerpt.answer.as_deref(),
-            ),
-        };
-        let sent = |open: &onelane_core::model::OpenAttempt| open.phase == AttemptPhase::Started;
+impl JobView {
+    /// With all of prompt and answer, verbatim.
+    pub(crate) fn whole(record: JobRecord) -> Self {
+        let JobRecord {
+            job,
+            request,
+            response,
+        } = record;
+        let pruned = job.bodies_pruned;
+        let callback_url = job.callback_url.clone();
+        let view = Self::of(JobRecord {
+            job,
+            request: None,
+            response: None,
+        });
+        if pruned {
+            let result = Some(RawValue::NULL.to_owned().into());
+            return Self {
+                result,
+                callback_url,
+                ..view
+            };
+        }
+        Self {
+            prompt: request.as_deref().and_then(Request::text),
+            request: request.and_then(ChatBody::of),
+            result: response,
+            callback_url,
+            ..view
+        }
+    }
+
+    /// With the beginnings of prompt and answer.
+    pub(crate) fn preview(record: JobRecord, excerpt: &Excerpt) -> Self {
+        Self {
+            prompt: excerpt.prompt.clone(),
+            result_preview: excerpt.answer.clone(),
+            ..Self::of(record)
+        }
+    }
+
+    /// Without prompt and answer.
+    fn of(JobRecord { job, .. }: JobRecord) -> Self {
+        let sent = |open: &OpenAttempt| open.phase == AttemptPhase::Started;
         Self {
             id: job.id,
-            user_id: &job.user_id,
-            content_id: job.content_id.as_deref(),
-            prompt,
-            request,
-            model: &job.model,
-            served_by: job.served_by.as_deref(),
+            user_id: job.user_id,
+            content_id: job.content_id,
+            prompt: None,
+            request: None,
+            model: job.model,
+            served_by: job.served_by,
             priority: job.priority,
-            status: job.status.name(),
+            status: job.status,
             retry_count: job.retry_count,
             max_retries: job.max_retries,
             attempt_count: job.attempts.0,
             next_retry_at: job.next_retry_at,
-            error_message: job.error.as_ref().map(|failure| failure.message.as_str()),
-            error: job.error.as_ref().map(FailureView::new),
-            result,
+            error_message: job.error.as_ref().map(|failure| failure.message.clone()),
+            error: job.error.map(FailureView::new),
+            result: None,
             bodies_pruned: job.bodies_pruned,
-            result_preview,
+            result_preview: None,
             created_at: job.created_at,
             started_at: job.open.filter(sent).map(|open| open.at),
             processed_at: job.processed_at,
@@ -167,32 +185,39 @@ impl<'a> JobView<'a> {
             deadline: job.deadline,
             timeout: job.timeout_ms,
             throttles: job.throttles,
-            after: &job.after,
-            waits_for: &job.waits_for,
+            after: job.after,
+            waits_for: job.waits_for,
             parked: job.parked.as_ref().map(SetAsideView::new),
             unpriced: job.unpriced,
             on_interrupted: job.on_interrupted,
-            callback_url: job
-                .callback_url
-                .as_deref()
-                .filter(|_| matches!(shown, Shown::Whole)),
-            idempotency_key: job.idempotency_key.as_deref(),
-            metadata: job.metadata.as_deref(),
+            callback_url: None,
+            idempotency_key: job.idempotency_key,
+            metadata: job.metadata,
             waiting_for: None,
             attempts: None,
         }
     }
 
     /// With its call log.
-    pub(crate) fn with_attempts(mut self, attempts: Vec<CallView<'a>>) -> Self {
+    pub(crate) fn with_attempts(mut self, attempts: Vec<CallView>) -> Self {
         self.attempts = Some(attempts);
         self
     }
 
     /// With what it waits for.
-    pub(crate) const fn waiting_for(mut self, why: Option<&'a str>) -> Self {
+    pub(crate) fn waiting_for(mut self, why: Option<String>) -> Self {
         self.waiting_for = why;
         self
+    }
+
+    /// Without what submitters keep to themselves.
+    pub(crate) fn for_viewers(self) -> Self {
+        Self {
+            idempotency_key: None,
+            callback_url: None,
+            metadata: None,
+            ..self
+        }
     }
 }
 
@@ -201,8 +226,29 @@ const fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+/// A chat body, verbatim.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
+struct ChatBody(#[schemars(with = "serde_json::Map<String, serde_json::Value>")] Arc<Request>);
+
+impl ChatBody {
+    fn of(request: Arc<Request>) -> Option<Self> {
+        matches!(*request, Request::Chat(_)).then_some(Self(request))
+    }
+}
+
+impl Serialize for ChatBody {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &*self.0 {
+            Request::Chat(raw) => raw.serialize(serializer),
+            Request::Prompt(text) => text.serialize(serializer),
+        }
+    }
+}
+
 /// Since when a job waits for somebody's word, and for which attempt's sake.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Parked")]
 struct SetAsideView {
     #[serde(serialize_with = "rfc3339")]
     since: Timestamp,
@@ -218,22 +264,19 @@ impl SetAsideView {
     }
 }
 
-fn chat_body(request: &Request) -> Option<&RawValue> {
-    match request {
-        Request::Prompt(_) => None,
-        Request::Chat(raw) => Some(raw),
-    }
-}
-
 /// A failure.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Failure")]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FailureView<'a> {
+pub(crate) struct FailureView {
     class: FailureClass,
-    code: &'a str,
-    message: &'a str,
+    /// GLM's code as text, `http_NNN`, or one of ours.
+    code: String,
+    message: String,
+    /// The HTTP status, if one arrived.
     #[serde(skip_serializing_if = "Option::is_none")]
-    http_status: Option<u16>,
+    status_code: Option<u16>,
+    /// What GLM asked to wait, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
     #[serde(
@@ -241,16 +284,17 @@ pub(super) struct FailureView<'a> {
         serialize_with = "rfc3339_option"
     )]
     reset_at: Option<Timestamp>,
+    /// Whether GLM may have done (and billed) the work all the same.
     maybe_billed: bool,
 }
 
-impl<'a> FailureView<'a> {
-    pub(super) fn new(failure: &'a Failure) -> Self {
+impl FailureView {
+    pub(crate) fn new(failure: Failure) -> Self {
         Self {
             class: failure.class,
-            code: &failure.code,
-            message: &failure.message,
-            http_status: failure.http_status,
+            code: failure.code,
+            message: failure.message,
+            status_code: failure.http_status,
             retry_after: failure.retry_after_ms,
             reset_at: failure.reset_at,
             maybe_billed: failure.maybe_billed,
@@ -267,9 +311,11 @@ mod tests {
 
     /// With so many characters of its bodies, or whole.
     fn view(record: &JobRecord, chars: Option<usize>) -> Value {
-        let excerpt = chars.map(|chars| Excerpt::of(record, chars));
-        let shown = excerpt.as_ref().map_or(Shown::Whole, Shown::Preview);
-        serde_json::to_value(JobView::new(record, shown)).unwrap()
+        let view = match chars {
+            Some(chars) => JobView::preview(record.clone(), &Excerpt::of(record, chars)),
+            None => JobView::whole(record.clone()),
+        };
+        serde_json::to_value(view).unwrap()
     }
 
     #[test]
@@ -330,7 +376,7 @@ mod tests {
         assert_eq!(
             view["error"],
             json!({"class": "request_fatal", "code": "1210", "message": "max_tokens too large",
-                   "httpStatus": 400, "maybeBilled": false})
+                   "statusCode": 400, "maybeBilled": false})
         );
         assert_eq!(view["processedAt"], "2026-11-23T08:00:02.000Z");
         assert_eq!(view["metadata"], json!([1.5]));
@@ -369,7 +415,7 @@ mod tests {
         let body = r#"{"messages":[{"role":"user","content":"hi"}],"top_p":0.90,"x":null}"#;
         let mut record = sample::completed(1);
         record.request = Some(std::sync::Arc::new(Request::chat(body).unwrap()));
-        let text = serde_json::to_string(&JobView::new(&record, Shown::Whole)).unwrap();
+        let text = serde_json::to_string(&JobView::whole(record)).unwrap();
         assert!(text.contains(&format!(r#""request":{body}"#)), "{text}");
         assert!(
             text.contains(&format!(r#""result":{}"#, sample::ANSWER)),

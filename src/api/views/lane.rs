@@ -2,28 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use onelane_actors::ports::StatusCounts;
 use onelane_actors::samples::{EstimateError, Estimates};
 use onelane_core::model::{
-    AlertBook, AlertKey, BreakerSnapshot, DeliveryCounts, Hold, HoldKind, HoldScope, JobStatus,
+    AlertBook, AlertKey, BreakerSnapshot, BreakerState, DeliveryCounts, Hold, HoldKind, HoldScope,
     LearntLimit, Pause, Timestamp,
 };
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::call::UsageView;
-use super::{CallView, CostView, rfc3339, rfc3339_option};
+use super::{CallView, rfc3339, rfc3339_option};
 use crate::orchestrator::{LaneDetail, LaneStatus, Metrics, ModelDetail};
+use crate::statistics::CostView;
 use crate::webhooks::AlertView;
 
 /// The answer of `GET /api/admin/glm/metrics`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Metrics")]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct MetricsView<'a> {
+pub(in crate::api) struct MetricsView {
     current_concurrency: u32,
     max_concurrency: u16,
     /// Jobs that wait: for their turn, for a retry, or for their time.
     queue_length: u64,
-    recent_calls: Vec<CallView<'a>>,
+    recent_calls: Vec<CallView>,
     /// Of the latest calls, 0 to 1.
     error_rate: f64,
     /// Of the latest calls that were answered, in milliseconds.
@@ -32,44 +35,45 @@ pub(in crate::api) struct MetricsView<'a> {
     throttles: u64,
     /// Attempts that may have been billed, where nobody has found out yet.
     maybe_billed: u64,
-    jobs: Counts<'a>,
-    lane: LaneView<'a>,
-    active_alerts: Vec<AlertView<'a>>,
+    jobs: StatusCounts,
+    lane: LaneView,
+    active_alerts: Vec<AlertView>,
     alerts: AlertCounts,
     deliveries: DeliveryCounts,
-    since_start: SinceStart<'a>,
+    since_start: SinceStart,
 }
 
 /// How many alerts are active, by their rules.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct AlertCounts {
     active: BTreeMap<&'static str, u64>,
 }
 
 /// Totals since this process started: hints, the truth is in the statistics.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct SinceStart<'a> {
+struct SinceStart {
     calls: u64,
     usage: UsageView,
     costs: Vec<CostView>,
     /// Calls that were billed at a cost that is not known.
     unpriced_calls: u64,
-    prompt_estimates: PromptEstimates<'a>,
+    prompt_estimates: PromptEstimates,
 }
 
 /// How far estimates of prompts, as `POST estimate` makes them, are from what GLM counted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct PromptEstimates<'a> {
+struct PromptEstimates {
     #[serde(flatten)]
     total: ErrorView,
     /// Calls whose prompts were not counted again: the lane goes on without waiting for that.
     skipped_calls: u64,
-    models: BTreeMap<&'a str, ErrorView>,
+    models: BTreeMap<String, ErrorView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EstimateError")]
 #[serde(rename_all = "camelCase")]
 struct ErrorView {
     /// The calls with both figures.
@@ -91,36 +95,22 @@ impl ErrorView {
     }
 }
 
-impl<'a> PromptEstimates<'a> {
-    fn new(estimates: &'a Estimates) -> Self {
+impl PromptEstimates {
+    fn new(estimates: &Estimates) -> Self {
         let models = estimates.models.iter();
         Self {
             total: ErrorView::new(&estimates.total()),
             skipped_calls: estimates.skipped_calls,
             models: models
-                .map(|(model, error)| (model.as_str(), ErrorView::new(error)))
+                .map(|(model, error)| (model.clone(), ErrorView::new(error)))
                 .collect(),
         }
     }
 }
 
-/// Jobs by status.
-#[derive(Debug)]
-struct Counts<'a>(&'a Metrics);
-
-impl Serialize for Counts<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(JobStatus::ALL.len()))?;
-        for status in JobStatus::ALL {
-            map.serialize_entry(status.name(), &self.0.counts.of(status))?;
-        }
-        map.end()
-    }
-}
-
-impl<'a> MetricsView<'a> {
+impl MetricsView {
     /// The view of the lane's figures, with the latest calls as they are to be shown.
-    pub(in crate::api) fn new(metrics: &'a Metrics, recent_calls: Vec<CallView<'a>>) -> Self {
+    pub(in crate::api) fn new(metrics: &Metrics, recent_calls: Vec<CallView>) -> Self {
         Self {
             current_concurrency: metrics.lane.in_flight,
             max_concurrency: metrics.lane.max_concurrency,
@@ -130,7 +120,7 @@ impl<'a> MetricsView<'a> {
             average_response_time: metrics.average_response_time_ms,
             throttles: metrics.throttles,
             maybe_billed: metrics.maybe_billed,
-            jobs: Counts(metrics),
+            jobs: metrics.counts,
             lane: LaneView::new(&metrics.lane),
             active_alerts: Vec::new(),
             alerts: AlertCounts::default(),
@@ -150,7 +140,7 @@ impl<'a> MetricsView<'a> {
     }
 
     /// With what is bad at the moment.
-    pub(in crate::api) fn with_alerts(mut self, book: &'a AlertBook) -> Self {
+    pub(in crate::api) fn with_alerts(mut self, book: &AlertBook) -> Self {
         self.active_alerts = book.active.iter().map(AlertView::active).collect();
         for rule in AlertKey::RULES {
             let active = book.active.iter().filter(|alert| alert.key.rule() == rule);
@@ -161,19 +151,20 @@ impl<'a> MetricsView<'a> {
 }
 
 /// The lane: whether it runs, and if not, why and until when.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LaneStatus")]
 #[serde(rename_all = "camelCase")]
-struct LaneView<'a> {
+struct LaneView {
     is_active: bool,
-    paused: Option<PauseView<'a>>,
+    paused: Option<PauseView>,
     /// The intake is closed.
-    draining: Option<PauseView<'a>>,
+    draining: Option<PauseView>,
     /// The intake is closed, and nothing waits or runs any more.
     drained: bool,
     /// The first of `holds`.
-    hold: Option<HoldView<'a>>,
-    holds: Vec<ScopedHoldView<'a>>,
-    breaker: BreakerView<'a>,
+    hold: Option<HoldView>,
+    holds: Vec<ScopedHoldView>,
+    breaker: BreakerView,
     in_flight: u32,
     max_concurrency: u16,
     ready: u64,
@@ -182,14 +173,14 @@ struct LaneView<'a> {
     dormant: u64,
     /// Of those the ones that wait for room in a budget, and why one of them does.
     over_budget: u64,
-    shortage: Option<&'a str>,
-    lanes: Vec<LaneDetailView<'a>>,
-    models: Vec<ModelDetailView<'a>>,
+    shortage: Option<String>,
+    lanes: Vec<LaneDetailView>,
+    models: Vec<ModelDetailView>,
     generation: u64,
 }
 
-impl<'a> LaneView<'a> {
-    fn new(lane: &'a LaneStatus) -> Self {
+impl LaneView {
+    fn new(lane: &LaneStatus) -> Self {
         Self {
             is_active: lane.active,
             paused: lane.paused.as_ref().map(PauseView::new),
@@ -204,7 +195,7 @@ impl<'a> LaneView<'a> {
             waiting: lane.waiting,
             dormant: lane.dormant,
             over_budget: lane.over_budget,
-            shortage: lane.shortage.as_deref(),
+            shortage: lane.shortage.clone(),
             lanes: lane.lanes.iter().map(LaneDetailView::new).collect(),
             models: lane.models.iter().map(ModelDetailView::new).collect(),
             generation: lane.generation,
@@ -212,39 +203,41 @@ impl<'a> LaneView<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct PauseView<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Pause")]
+struct PauseView {
     #[serde(serialize_with = "rfc3339")]
     since: Timestamp,
-    reason: Option<&'a str>,
+    reason: Option<String>,
 }
 
-impl<'a> PauseView<'a> {
-    fn new(pause: &'a Pause) -> Self {
+impl PauseView {
+    fn new(pause: &Pause) -> Self {
         Self {
             since: pause.since,
-            reason: pause.reason.as_deref(),
+            reason: pause.reason.clone(),
         }
     }
 }
 
-#[derive(Debug, Serialize)]
-struct HoldView<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Hold")]
+struct HoldView {
     kind: HoldKind,
-    code: &'a str,
-    message: &'a str,
+    code: String,
+    message: String,
     #[serde(serialize_with = "rfc3339")]
     since: Timestamp,
     #[serde(serialize_with = "rfc3339_option")]
     until: Option<Timestamp>,
 }
 
-impl<'a> HoldView<'a> {
-    fn new(hold: &'a Hold) -> Self {
+impl HoldView {
+    fn new(hold: &Hold) -> Self {
         Self {
             kind: hold.kind,
-            code: &hold.code,
-            message: &hold.message,
+            code: hold.code.clone(),
+            message: hold.message.clone(),
             since: hold.since,
             until: hold.until,
         }
@@ -252,23 +245,24 @@ impl<'a> HoldView<'a> {
 }
 
 /// A hold with what it stops.
-#[derive(Debug, Serialize)]
-pub(in crate::api) struct ScopedHoldView<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ScopedHold")]
+pub(in crate::api) struct ScopedHoldView {
     /// `account`, `lane` or `model`.
     scope: &'static str,
     /// Which lane or model.
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
+    name: Option<String>,
     #[serde(flatten)]
-    hold: HoldView<'a>,
+    hold: HoldView,
 }
 
-impl<'a> ScopedHoldView<'a> {
-    fn new((scope, hold): &'a (HoldScope, Hold)) -> Self {
+impl ScopedHoldView {
+    fn new((scope, hold): &(HoldScope, Hold)) -> Self {
         let (scope, name) = match scope {
             HoldScope::Account => ("account", None),
-            HoldScope::Lane(name) => ("lane", Some(name.as_str())),
-            HoldScope::Model(name) => ("model", Some(name.as_str())),
+            HoldScope::Lane(name) => ("lane", Some(name.clone())),
+            HoldScope::Model(name) => ("model", Some(name.clone())),
         };
         Self {
             scope,
@@ -278,32 +272,33 @@ impl<'a> ScopedHoldView<'a> {
     }
 
     /// All of them.
-    pub(in crate::api) fn all(holds: &'a [(HoldScope, Hold)]) -> Vec<Self> {
+    pub(in crate::api) fn all(holds: &[(HoldScope, Hold)]) -> Vec<Self> {
         holds.iter().map(Self::new).collect()
     }
 }
 
 /// One lane among several.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LaneDetail")]
 #[serde(rename_all = "camelCase")]
-struct LaneDetailView<'a> {
-    name: &'a str,
+struct LaneDetailView {
+    name: String,
     in_flight: u64,
     staged: u64,
     limit: u16,
     max_concurrency: u16,
     #[serde(serialize_with = "rfc3339_option")]
     not_before: Option<Timestamp>,
-    hold: Option<HoldView<'a>>,
+    hold: Option<HoldView>,
     throttle_level: u32,
     /// `null` without automatic concurrency.
     learnt: Option<LearntView>,
 }
 
-impl<'a> LaneDetailView<'a> {
-    fn new(lane: &'a LaneDetail) -> Self {
+impl LaneDetailView {
+    fn new(lane: &LaneDetail) -> Self {
         Self {
-            name: &lane.name,
+            name: lane.name.clone(),
             in_flight: lane.in_flight,
             staged: lane.staged,
             limit: lane.limit,
@@ -317,7 +312,8 @@ impl<'a> LaneDetailView<'a> {
 }
 
 /// What automatic concurrency has learnt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LearntLimit")]
 #[serde(rename_all = "camelCase")]
 struct LearntView {
     limit: u16,
@@ -339,18 +335,19 @@ impl LearntView {
 }
 
 /// A model with its short breaker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ModelDetail")]
 #[serde(rename_all = "camelCase")]
-struct ModelDetailView<'a> {
-    model: &'a str,
-    hold: Option<HoldView<'a>>,
+struct ModelDetailView {
+    model: String,
+    hold: Option<HoldView>,
     overloads: u32,
 }
 
-impl<'a> ModelDetailView<'a> {
-    fn new(model: &'a ModelDetail) -> Self {
+impl ModelDetailView {
+    fn new(model: &ModelDetail) -> Self {
         Self {
-            model: &model.model,
+            model: model.model.clone(),
             hold: model.hold.as_ref().map(HoldView::new),
             overloads: model.overloads,
         }
@@ -358,17 +355,18 @@ impl<'a> ModelDetailView<'a> {
 }
 
 /// The breaker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Breaker")]
 #[serde(rename_all = "camelCase")]
-pub(in crate::api) struct BreakerView<'a> {
-    state: &'static str,
+pub(in crate::api) struct BreakerView {
+    state: BreakerState,
     #[serde(serialize_with = "rfc3339")]
     since: Timestamp,
     #[serde(serialize_with = "rfc3339_option")]
     probe_at: Option<Timestamp>,
     consecutive_failures: u32,
     openings: u32,
-    reason: Option<&'a str>,
+    reason: Option<String>,
     /// An operator opened it.
     forced: bool,
     /// Calls that the failure rate is told of, while it is closed.
@@ -376,15 +374,15 @@ pub(in crate::api) struct BreakerView<'a> {
     window_failures: u32,
 }
 
-impl<'a> BreakerView<'a> {
-    pub(in crate::api) fn new(breaker: &'a BreakerSnapshot) -> Self {
+impl BreakerView {
+    pub(in crate::api) fn new(breaker: &BreakerSnapshot) -> Self {
         Self {
-            state: breaker.state.name(),
+            state: breaker.state,
             since: breaker.since,
             probe_at: breaker.probe_at,
             consecutive_failures: breaker.consecutive_failures,
             openings: breaker.openings,
-            reason: breaker.reason.as_deref(),
+            reason: breaker.reason.clone(),
             forced: breaker.forced,
             window_calls: breaker.window_calls,
             window_failures: breaker.window_failures,

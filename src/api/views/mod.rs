@@ -11,14 +11,13 @@ mod job;
 mod lane;
 mod price;
 
-use crate::statistics::CostView;
 pub(super) use billing::{BillingView, MaybeBilledView};
 pub(super) use budget::StandingView;
 pub(crate) use call::CallView;
 pub(super) use delivery::{DeliveryView, EndpointView};
-pub(super) use estimate::estimates;
+pub(super) use estimate::{EstimatesView, estimates};
 pub(crate) use excerpt::Excerpt;
-pub(crate) use job::{JobView, Shown};
+pub(crate) use job::JobView;
 pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
 
 use onelane_core::model::{Cost, Timestamp};

@@ -51,7 +51,7 @@ impl Defaults {
             priority: asked.priority.unwrap_or(self.priority),
             max_retries: asked.max_retries,
             run_at: None,
-            deadline: asked.deadline,
+            deadline: asked.deadline.map(Into::into),
             timeout_ms: asked.timeout_ms,
             after: Vec::new(),
             on_interrupted: asked.on_interrupted,

@@ -136,45 +136,16 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use onelane::model::{AttemptNo, Failure, FailureClass, Job, JobId, Request, Seq, Timestamp};
+    use onelane::model::{AttemptNo, Failure, FailureClass, Job, JobId, Request, Timestamp};
     use onelane::ports::JobRecord;
 
     fn detail(status: JobStatus, response: Option<&str>, error: Option<Failure>) -> JobDetail {
+        let id = JobId::from_bytes([7; 16]);
         let job = Job {
-            id: JobId::from_bytes([7; 16]),
-            seq: Seq(1),
-            user_id: "u".to_owned(),
-            content_id: None,
-            model: "glm-5".to_owned(),
-            priority: 0,
             status,
             attempts: AttemptNo(2),
-            open: None,
-            retry_count: 0,
-            max_retries: 3,
-            interruptions: 0,
-            next_retry_at: None,
-            run_at: None,
-            deadline: None,
-            timeout_ms: None,
             error,
-            created_at: Timestamp::default(),
-            processed_at: None,
-            idempotency_key: None,
-            metadata: None,
-            throttles: 0,
-            served_by: None,
-            after: Vec::new(),
-            waits_for: Vec::new(),
-            has_dependents: false,
-            parked: None,
-            on_interrupted: None,
-            callback_url: None,
-            task: None,
-            bodies_pruned: false,
-            worst: onelane::model::WorstCase::default(),
-            estimated_tokens: 0,
-            unpriced: false,
+            ..Job::new(id, "u", "glm-5", Timestamp::default())
         };
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         JobDetail {

@@ -184,7 +184,7 @@ fn may_be_paid_twice(job: &Job) -> bool {
 mod tests {
     use super::super::identity::Identities;
     use super::*;
-    use onelane::model::{AttemptNo, Failure, FailureClass, Seq, Timestamp, Usage};
+    use onelane::model::{AttemptNo, Failure, FailureClass, Timestamp, Usage};
 
     fn id(n: u8) -> JobId {
         JobId::from_bytes([n; 16])
@@ -200,41 +200,11 @@ mod tests {
 
     fn job(n: u8, status: JobStatus, failure: Option<&str>) -> Job {
         Job {
-            id: id(n),
-            seq: Seq(0),
-            user_id: "u".to_owned(),
-            content_id: None,
-            model: "glm-5".to_owned(),
-            priority: 0,
             status,
             attempts: AttemptNo(1),
-            open: None,
-            retry_count: 0,
-            max_retries: 3,
-            interruptions: 0,
-            next_retry_at: None,
-            run_at: None,
-            deadline: None,
-            timeout_ms: None,
             error: failure
                 .map(|code| Failure::new(FailureClass::ServerTransient, code, "it failed")),
-            created_at: Timestamp::default(),
-            processed_at: None,
-            idempotency_key: None,
-            metadata: None,
-            throttles: 0,
-            served_by: None,
-            after: Vec::new(),
-            waits_for: Vec::new(),
-            has_dependents: false,
-            parked: None,
-            on_interrupted: None,
-            callback_url: None,
-            task: None,
-            bodies_pruned: false,
-            worst: onelane::model::WorstCase::default(),
-            estimated_tokens: 0,
-            unpriced: false,
+            ..Job::new(id(n), "u", "glm-5", Timestamp::default())
         }
     }
 

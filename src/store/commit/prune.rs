@@ -66,7 +66,7 @@ impl Transaction<'_> {
     }
 
     pub(super) fn take_job(&mut self, job: &Job) -> Result<u64> {
-        self.counters.removed(job.status);
+        self.counters.jobs.removed(job.status);
         self.jobs.open()?.remove(job.id.as_bytes())?;
         let bytes = self.take_bodies(job.id)?;
         let key = schema::line_key(job.status, job.seq);

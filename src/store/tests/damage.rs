@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 
 use super::disk::Disk;
 use super::*;
-use crate::model::AttemptNo;
 
 /// The bytes of a store that was closed well, with rows in every table.
 fn a_good_file() -> &'static [u8] {
@@ -16,10 +15,8 @@ fn a_good_file() -> &'static [u8] {
         let path = directory.path().join("onelane.redb");
         let store = open(&path);
         for n in 1..=40 {
-            let mut new = sample::new_job(n);
-            new.job.idempotency_key = Some(n.to_string());
             let life = [
-                Transition::Insert(Box::new(new)),
+                sample::insert_with(n, |new| new.job.idempotency_key = Some(n.to_string())),
                 sample::start(n),
                 sample::complete(n, 1),
                 sample::insert(n + 100),
@@ -64,24 +61,11 @@ fn use_it(bytes: Vec<u8>) -> Result<(), StoreError> {
     store.jobs(&aside, None, 1_000)?;
     aside.more.ids = Some(vec![job_id(301), job_id(302)]);
     store.jobs(&aside, None, 1_000)?;
-    store.usage(&UsageFilter {
-        start: Day(i32::MIN),
-        end: Day(i32::MAX),
-        model: None,
-        user_id: None,
-    })?;
+    store.usage(&UsageFilter::default())?;
     store.commit(&[sample::insert(999), sample::start(101)])?;
     store.commit(&[sample::complete(101, 1)])?;
-    let billing = Transition::Billing {
-        job_id: job_id(301),
-        attempt: AttemptNo(1),
-        billing: sample::billed(1),
-    };
-    let cancel = Transition::Cancel {
-        job_id: job_id(102),
-        at: sample::START,
-    };
-    store.commit(&[billing, cancel])?;
+    let billing = sample::resolve(301, 1, sample::billed(1));
+    store.commit(&[billing, sample::cancel(102, sample::START)])?;
     Ok(())
 }
 

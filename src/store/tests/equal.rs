@@ -195,8 +195,7 @@ impl Step {
                 model,
                 limit,
                 ref after,
-            } => {
-                let mut new = sample::new_job(n);
+            } => sample::insert_with(n, |new| {
                 new.job.after = after.iter().map(|n| job_id(*n)).collect();
                 new.job.callback_url = (n % 4 == 1).then(|| format!("https://example.com/{n}"));
                 new.job.priority = n as i32 % 3;
@@ -208,8 +207,7 @@ impl Step {
                 new.admission = Admission::Open {
                     max_queue_jobs: limit,
                 };
-                Transition::Insert(Box::new(new))
-            }
+            }),
             Self::Stage(n) => sample::stage(n),
             Self::Unstage(n) => Transition::Unstage { job_id: job_id(n) },
             Self::Start(n, fallback) => Transition::Start {
@@ -236,14 +234,13 @@ impl Step {
                     account: "d1".to_owned(),
                 },
             },
-            Self::Billing(n, attempt, billed) => Transition::Billing {
-                job_id: job_id(n),
-                attempt: AttemptNo(number(n, attempt)),
-                billing: Billing {
+            Self::Billing(n, attempt, billed) => {
+                let billing = Billing {
                     billed,
                     ..sample::billed(n)
-                },
-            },
+                };
+                sample::resolve(n, number(n, attempt), billing)
+            }
             Self::Complete(n, attempt) => {
                 let response = sample::answer(n);
                 settle(n, attempt, Next::Completed { response }, false)
@@ -275,10 +272,7 @@ impl Step {
                 failure,
                 at: sample::START,
             },
-            Self::Cancel(n) => Transition::Cancel {
-                job_id: job_id(n),
-                at: sample::START,
-            },
+            Self::Cancel(n) => sample::cancel(n, sample::START),
             Self::Requeue(n) => Transition::Requeue { job_id: job_id(n) },
             Self::Reprioritise(n, priority) => Transition::Reprioritise {
                 job_id: job_id(n),
@@ -596,12 +590,7 @@ proptest! {
             memory.commit(batch).unwrap();
             redb.commit(batch).unwrap()
         };
-        let any_day = UsageFilter {
-            start: Day(i32::MIN),
-            end: Day(i32::MAX),
-            model: None,
-            user_id: None,
-        };
+        let any_day = UsageFilter::default();
         for (steps, (calls, jobs, failed), bodies) in rounds {
             let steps = [beginning(), steps.concat()].concat();
             let batch = batch_of(&steps, &memory);

@@ -18,19 +18,16 @@ const BATCHES: u64 = 6;
 /// pruning of the next day takes, with older calls and bodies. Bodies of some pages make the file grow.
 fn batch(n: u64) -> Vec<Transition> {
     let big = |id| {
-        let mut new = sample::new_job(id);
-        new.request = Request::Prompt(format!("{id} ").repeat(3_000));
-        new.job.idempotency_key = Some(format!("key {id}"));
-        Transition::Insert(Box::new(new))
+        sample::insert_with(id, |new| {
+            new.request = Request::Prompt(format!("{id} ").repeat(3_000));
+            new.job.idempotency_key = Some(format!("key {id}"));
+        })
     };
     let long_ago = sample::START.minus_ms(86_400_000);
     let mut batch = vec![
         prune(),
         big(n + 300),
-        Transition::Cancel {
-            job_id: job_id(n + 300),
-            at: long_ago,
-        },
+        sample::cancel(n + 300, long_ago),
         big(n),
         sample::insert_after(n + 200, &[n]),
         sample::start(n),

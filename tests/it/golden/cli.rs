@@ -6,7 +6,7 @@ use std::process::Command;
 
 use onelane::simulator::{Fault, Rule, Simulator, SimulatorConfig, Span};
 
-use super::{Golden, pretty};
+use super::{Golden, check, pretty, table};
 use crate::common::{Ended, Place, Running, prompts, run};
 
 /// What is never twice the same; `d` is a digit, `h` a hexadecimal one. The first that fits counts.
@@ -66,13 +66,20 @@ fn session(shown: &str, ended: &Ended) -> String {
     text + &format!("--- exit code {code}\n")
 }
 
-/// The log's lines in the order of the alphabet, in front: several threads write them.
+/// The log's lines in front, in the order of the alphabet, since several threads write them, and without the modules
+/// that they come from.
 fn logs_first(said: &str) -> String {
-    let (mut logs, rest): (Vec<&str>, Vec<&str>) =
+    let (logs, rest): (Vec<&str>, Vec<&str>) =
         said.lines().partition(|line| line.starts_with("TIME "));
-    logs.sort_unstable();
-    logs.extend(rest);
-    logs.join("\n")
+    let of_nobody = |line: &str| {
+        let (head, told) = line.split_once(": ").unwrap();
+        let level = head.split_whitespace().nth(1).unwrap();
+        format!("TIME {level} {told}")
+    };
+    let mut lines: Vec<String> = logs.into_iter().map(of_nobody).collect();
+    lines.sort_unstable();
+    lines.extend(rest.into_iter().map(str::to_owned));
+    lines.join("\n")
 }
 
 /// A command of the table: words that no shell would take apart.
@@ -80,67 +87,8 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-const HELPS: [&str; 15] = [
-    "",
-    "serve",
-    "run",
-    "simulate",
-    "stats",
-    "db",
-    "db stats",
-    "db check",
-    "db export",
-    "db compact",
-    "config",
-    "config show",
-    "policy",
-    "prices",
-    "estimate",
-];
-
-/// What shows what is in force.
-const TABLES: [(&str, &str); 6] = [
-    (
-        "config_show",
-        "config show --config whole.toml --model glm-5",
-    ),
-    ("config_show_defaults", "config show"),
-    ("policy", "policy"),
-    ("policy_of_a_code", "policy 1234 --config whole.toml"),
-    ("prices", "prices"),
-    ("estimate", "estimate prompts.jsonl --model glm-4-long"),
-];
-
-/// What is refused without a key, and why.
-const REFUSALS: [&str; 27] = [
-    "",
-    "frobnicate",
-    "serve --frobnicate",
-    "serve",
-    "serve --listen 0.0.0.0:0 --simulate",
-    "run",
-    "run prompts.jsonl",
-    "run prompts.jsonl --priority high",
-    "run prompts.jsonl --out prompts.jsonl --simulate",
-    "run prompts.jsonl --simulate --base-url http://x",
-    "run prompts.jsonl --simulate --config none.toml",
-    "run prompts.jsonl --simulate --config torn.toml",
-    "run prompts.jsonl --simulate --config wrong.toml",
-    "run prompts.jsonl --simulate --store noise.redb",
-    "run none.jsonl --simulate",
-    "run none.jsonl --simulate --json",
-    "run dir --simulate",
-    "simulate --latency 50",
-    "simulate --listen nowhere",
-    "simulate --script none.json",
-    "policy 9999",
-    "prices glm-9",
-    "estimate none.jsonl",
-    "stats",
-    "stats --start yesterday",
-    "db check --store noise.redb",
-    "db export --what jobs --out prompts.jsonl --store noise.redb",
-];
+/// What is asked.
+const COMMANDS: &str = include_str!("../../golden/commands.txt");
 
 fn place() -> Place {
     let place = Place::new();
@@ -161,15 +109,14 @@ fn help_tables_and_refusals_are_as_the_golden_files_say() {
     let place = place();
     let mut golden = Golden::of("cli");
     let say = |line: &str| session(line, &run(&mut place.bare(&words(line))));
-    for verb in HELPS {
-        let line = format!("{verb} --help");
-        let name = format!("help {verb}").trim_end().replace(' ', "_");
-        golden.put(&format!("{name}.txt"), say(line.trim_start()));
+    let mut refusals = Vec::new();
+    for line in table(COMMANDS) {
+        let (name, line) = line.split_once(' ').unwrap_or((line, ""));
+        match name {
+            "refusals" => refusals.push(say(line.trim_start())),
+            _ => golden.put(&format!("{name}.txt"), say(line.trim_start())),
+        }
     }
-    for (name, line) in TABLES {
-        golden.put(&format!("{name}.txt"), say(line));
-    }
-    let mut refusals: Vec<String> = REFUSALS.iter().map(|line| say(line)).collect();
 
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = busy.local_addr().unwrap().to_string();
@@ -182,7 +129,7 @@ fn help_tables_and_refusals_are_as_the_golden_files_say() {
     refusals.push(say("run prompts.jsonl --simulate"));
     drop(serving);
     golden.put("refusals.txt", refusals.join("\n"));
-    golden.check();
+    check([golden]);
 }
 
 #[test]
@@ -238,7 +185,7 @@ fn runs_and_their_results_are_as_the_golden_files_say() {
         "serve.txt",
         session("serve (until SIGTERM)", &serving.end()),
     );
-    golden.check();
+    check([golden]);
 }
 
 /// What the command line says of the store that a day of a lane has left.

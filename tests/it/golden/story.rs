@@ -15,7 +15,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 
 use super::world::{World, until, until_timers};
-use super::{Golden, cli, covering, list, pretty};
+use super::{Golden, check, cli, covering, list, pretty, table};
 use crate::support::api::{Api, Reply};
 use crate::support::http::PATIENCE;
 
@@ -39,133 +39,8 @@ const WHOLE: &str = r#"{"prompt":"answered whole","model":"glm-4.7","userId":"al
     "timeout":5000,"onInterrupted":"hold","callbackUrl":"https://receiver.example/hook?token=hidden",
     "idempotencyKey":"key-1","metadata":{"n":1.50}}"#;
 
-/// What is asked for at the end of the day; with a name that ends in `.csv` or `.jsonl` the answer is no JSON.
-const READS: [(&str, &str); 23] = [
-    ("alerts", "alerts"),
-    ("breaker", "breaker"),
-    ("budgets", "budgets"),
-    ("calls", "calls?limit=2"),
-    ("calls.csv", "calls?format=csv"),
-    (
-        "calls_of_user",
-        "calls?userId=bob&outcome=failed&from=2026-11-25T00:00:00Z",
-    ),
-    ("config", "config"),
-    ("dead_letters", "dead-letters"),
-    ("deliveries", "webhooks/deliveries?limit=3"),
-    ("endpoints", "webhooks/endpoints"),
-    ("export_calls.csv", "export?what=calls&format=csv"),
-    ("export_calls.jsonl", "export?what=calls"),
-    ("export_jobs.csv", "export?what=jobs&format=csv"),
-    ("export_jobs.jsonl", "export?what=jobs"),
-    ("export_usage.csv", "export?what=usage&format=csv"),
-    ("export_usage.jsonl", "export?what=usage"),
-    ("maybe_billed", "maybe-billed"),
-    ("metrics", "metrics"),
-    ("policy", "policy"),
-    ("prices", "prices?model=glm-5"),
-    ("queue", "queue?limit=2"),
-    (
-        "statistics",
-        "statistics?startDate=2026-11-23&endDate=2026-11-25",
-    ),
-    (
-        "statistics_by_user.csv",
-        "statistics?startDate=2026-11-23&endDate=2026-11-25&groupBy=month,user&format=csv",
-    ),
-];
-
-/// What is refused whatever the lane holds: method, path, body.
-const REFUSALS: [(&str, &str, &str, &str); 23] = [
-    ("unknown_route", "GET", "/api/nothing", ""),
-    ("unknown_route_of_glm", "GET", "/v1/models", ""),
-    ("wrong_method", "DELETE", "/api/admin/glm/config", ""),
-    ("wrong_method_of_glm", "GET", "/v1/chat/completions", ""),
-    ("malformed_json", "POST", "/api/glm/jobs", "{"),
-    ("malformed_json_of_glm", "POST", "/v1/chat/completions", "{"),
-    ("invalid_body", "POST", "/api/glm/jobs", "7"),
-    (
-        "invalid_field",
-        "POST",
-        "/api/glm/jobs",
-        r#"[{"prompt":"x","priority":"high"},{"prompt":"x","colour":1}]"#,
-    ),
-    (
-        "invalid_field_of_config",
-        "PUT",
-        "/api/admin/glm/config",
-        r#"{"timeout":"long","modle":"x","retry":{"jitter":2}}"#,
-    ),
-    (
-        "invalid_field_of_filter",
-        "POST",
-        "/api/admin/glm/cancel",
-        r#"{"filter":{"status":"lost"}}"#,
-    ),
-    ("missing_field", "POST", "/api/admin/glm/reprioritise", "{}"),
-    ("missing_field_of_glm", "POST", "/v1/chat/completions", "{}"),
-    (
-        "streaming_unavailable",
-        "POST",
-        "/v1/chat/completions",
-        r#"{"messages":[{}],"stream":true}"#,
-    ),
-    (
-        "invalid_query",
-        "GET",
-        "/api/admin/glm/queue?status=lost&limit=0",
-        "",
-    ),
-    ("invalid_id", "GET", "/api/glm/jobs/17", ""),
-    (
-        "unknown_job",
-        "GET",
-        "/api/glm/jobs/0199a000-0000-7000-8000-999999999999",
-        "",
-    ),
-    (
-        "unknown_hold",
-        "DELETE",
-        "/api/admin/glm/holds/model/none",
-        "",
-    ),
-    (
-        "unknown_delivery",
-        "POST",
-        "/api/admin/glm/webhooks/deliveries/999/redeliver",
-        "",
-    ),
-    (
-        "unknown_endpoint",
-        "POST",
-        "/api/admin/glm/webhooks/test",
-        r#"{"endpoint":"none"}"#,
-    ),
-    (
-        "callback_refused",
-        "POST",
-        "/api/glm/jobs",
-        r#"{"prompt":"x","callbackUrl":"https://elsewhere.example/"}"#,
-    ),
-    (
-        "unknown_dependency",
-        "POST",
-        "/api/glm/jobs",
-        r#"{"prompt":"x","after":["0199a000-0000-7000-8000-999999999999"]}"#,
-    ),
-    (
-        "beyond_budget",
-        "POST",
-        "/api/glm/jobs",
-        r#"{"userId":"guest","request":{"model":"glm-4.6","max_tokens":50000,"messages":[{"role":"user","content":"x"}]}}"#,
-    ),
-    (
-        "idempotency_conflict",
-        "POST",
-        "/api/glm/jobs",
-        r#"{"prompt":"another","userId":"alice","idempotencyKey":"key-1"}"#,
-    ),
-];
+/// What is asked when the day is over.
+const EVENING: &str = include_str!("../../golden/evening.txt");
 
 /// What is told so far.
 struct Story {
@@ -212,13 +87,17 @@ impl Story {
         let reply = self.asking(method, path, body).await;
         assert!(reply.status < 300, "{name}: {reply:?}");
         self.told().await;
+        self.note(name, &format!("{method} {path}"), body, &reply);
+        reply
+    }
+
+    fn note(&mut self, name: &str, asked: &str, body: &str, reply: &Reply) {
         if name.contains('.') {
             self.wire.put(name, reply.text.clone());
         } else {
-            let text = pretty(&told(&format!("{method} {path}"), body, &reply));
+            let text = pretty(&told(asked, body, reply));
             self.wire.put(&format!("{name}.json"), text);
         }
-        reply
     }
 
     async fn post(&mut self, name: &str, path: &str, body: &str) -> Reply {
@@ -544,11 +423,17 @@ impl Story {
 
     /// Everything there is to read and to refuse, once the day is over.
     async fn evening(&mut self) {
-        for (name, path) in READS {
-            self.get(name, path).await;
-        }
-        for (name, method, path, body) in REFUSALS {
-            self.refused(name, method, path, body).await;
+        for line in table(EVENING) {
+            let (name, rest) = line.split_once(' ').unwrap();
+            let mut rest = rest.trim_start().splitn(3, ' ');
+            let mut next = || rest.next().unwrap_or_default();
+            let (method, path, body) = (next(), next(), next());
+            let reply = self.asking(method, path, body).await;
+            if reply.status < 300 {
+                self.note(name, &format!("{method} {path}"), body, &reply);
+            } else {
+                self.note_refusal(name, &format!("{method} {path}"), body, &reply);
+            }
         }
         let change = r#"{"model":"glm-4.6","maxTokens":77,"maxQueueJobs":1,"unpriced":"refuse"}"#;
         self.tell("config_change", "PUT", &format!("{ADMIN}/config"), change)
@@ -668,7 +553,7 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
     story.get("job_processing", &format!("queue/{hangs}")).await;
     let lane = story.begin_again(&world, lane, 1_000).await;
     until("the task is fetched", async || world.glm.in_flight() == 1).await;
-    story.until_job(&hangs, "setAside").await;
+    story.until_job(&hangs, "parked").await;
     story.until_alerts(1).await;
     story.get("job_set_aside", &format!("queue/{hangs}")).await;
     story.evening().await;
@@ -707,16 +592,13 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
         bodies.sort();
         wire.put(&format!("webhook_{event}.json"), list(&covering(bodies)));
     }
-    wire.check();
-    shapes.check();
-    let mut golden = Golden::of("rows");
+    let mut in_file = Golden::of("rows");
     let tables: Vec<&str> = rows.keys().map(String::as_str).collect();
-    golden.put("tables.txt", tables.join("\n"));
+    in_file.put("tables.txt", tables.join("\n"));
     for (table, rows) in rows {
-        golden.put(&format!("{table}.json"), list(&covering(rows)));
+        in_file.put(&format!("{table}.json"), list(&covering(rows)));
     }
-    golden.check();
-    cli::looks_into(world.directory()).check();
+    check([wire, shapes, in_file, cli::looks_into(world.directory())]);
 }
 
 impl Story {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use onelane::config::{Config, Loaded};
 use onelane::glm::HttpGlm;
 use onelane::model::{
-    CallOutcome, CallRecord, CoolDownSettings, Day, Event, JobId, RetrySettings, Secret,
-    Submission, Timestamp, UsageKey, UsageRow,
+    CallOutcome, CallRecord, CoolDownSettings, Event, JobId, RetrySettings, Secret, Submission,
+    UsageKey, UsageRow,
 };
 use onelane::orchestrator::{Events, Feed, Orchestrator, Parts, StartError};
 use onelane::ports::{CallFilter, Clock, Glm, Store, UsageFilter};
@@ -194,12 +194,7 @@ pub(crate) async fn next_event<T>(events: &mut Events, wanted: impl Fn(&Event) -
 
 /// Every usage row.
 pub(crate) fn all_usage() -> UsageFilter {
-    UsageFilter {
-        start: Day(0),
-        end: Timestamp::from_millis(i64::MAX).day(),
-        model: None,
-        user_id: None,
-    }
+    UsageFilter::default()
 }
 
 /// The whole call log, oldest first.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::judge::{self, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
 use crate::model::{
     AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, GlmOutcome,
-    HoldKind, Job, JobEntry, JobId, Next, RequestId, Reserve, Settings, Settlement, Timestamp,
-    Usage, code,
+    HoldKind, Job, JobEntry, JobId, Next, Reserve, Settings, Settlement, Timestamp, Usage, code,
 };
 use crate::money::worst;
 
@@ -118,28 +117,12 @@ fn charge(call: &mut CallRecord, usage: Usage, settings: &Settings) {
 #[must_use]
 pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concluded {
     let JudgeContext { settings, now, .. } = on.bench;
+    let (attempt, sent_at) = (finished.attempt, finished.started_at);
     let mut call = CallRecord {
-        seq: 0,
-        job_id: job.id,
-        attempt: finished.attempt,
-        user_id: job.user_id.clone(),
         endpoint: finished.endpoint.clone(),
-        model: job.sent_to().to_owned(),
-        request_id: RequestId::new(job.id, finished.attempt),
-        started_at: finished.started_at,
-        ended_at: now,
-        outcome: CallOutcome::Completed,
-        status_code: None,
         response_time_ms: finished.response_time_ms,
-        usage: Usage::default(),
-        cost: None,
-        price: None,
-        failure: None,
-        retry_count: job.retry_count,
-        maybe_billed: false,
-        reserved: None,
         booked_on: booked_on(settings, now),
-        billing: None,
+        ..CallRecord::of(job, attempt, CallOutcome::Completed, sent_at, now)
     };
     let mut lane = LaneEffect::GoOn;
     let mut breaker = BreakerEffect::Ignore;
@@ -251,30 +234,13 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         });
     debug_assert!(sent == Sent::Maybe || phase == AttemptPhase::Started);
     let (failure, effect, interruptions) = judge::interrupted(job, attempt, sent, settings);
-    let mut call = CallRecord {
-        seq: 0,
-        job_id: job.id,
-        attempt,
-        user_id: job.user_id.clone(),
-        endpoint: String::new(),
-        model: job.sent_to().to_owned(),
-        request_id: RequestId::new(job.id, attempt),
-        started_at,
-        ended_at: now,
-        outcome: CallOutcome::Interrupted,
-        status_code: None,
-        response_time_ms: 0,
-        usage: Usage::default(),
-        cost: None,
-        price: None,
+    let call = CallRecord {
         failure: Some(failure.clone()),
-        retry_count: job.retry_count,
         maybe_billed: true,
-        reserved: None,
+        reserved: kept(job, true, settings),
         booked_on: booked_on(settings, now),
-        billing: None,
+        ..CallRecord::of(job, attempt, CallOutcome::Interrupted, started_at, now)
     };
-    call.reserved = kept(job, true, settings);
     let (next, back_in_line) = next_of(job, &effect, failure, interruptions);
     Concluded {
         settlement: Settlement {

@@ -38,30 +38,11 @@ pub enum AlertKey {
 
 /// Which hold an alert is about: a second one that stops something else is another alert.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "HeldForm")]
 pub struct HeldKey {
     /// The kind of reason.
     pub kind: HoldKind,
     /// What is stopped.
     pub scope: HoldScope,
-}
-
-/// What stores have of it: earlier ones the kind alone.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum HeldForm {
-    Kind(HoldKind),
-    Whole { kind: HoldKind, scope: HoldScope },
-}
-
-impl From<HeldForm> for HeldKey {
-    fn from(form: HeldForm) -> Self {
-        let (kind, scope) = match form {
-            HeldForm::Kind(kind) => (kind, HoldScope::Account),
-            HeldForm::Whole { kind, scope } => (kind, scope),
-        };
-        Self { kind, scope }
-    }
 }
 
 impl AlertKey {
@@ -252,7 +233,6 @@ pub struct ClearedAlert {
 
 /// What is bad and what was, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct AlertBook {
     /// Active alerts, in the order of their keys.
     pub active: Vec<Alert>,

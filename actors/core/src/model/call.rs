@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, Cost, Day, Failure, JobId, PriceUsed, RequestId, Reserve, Timestamp, Usage,
+    AttemptNo, Cost, Day, Failure, Job, JobId, PriceUsed, RequestId, Reserve, Timestamp, Usage,
 };
 
 /// How an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CallOutcome {
     /// GLM answered and the answer is stored.
@@ -47,7 +47,6 @@ pub struct Billing {
     /// Whether GLM billed it.
     pub billed: bool,
     /// The tokens billed.
-    #[serde(default)]
     pub usage: Usage,
     /// What it cost; `None` when it was not billed, or the cost is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,7 +62,6 @@ pub struct Billing {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CallRecord {
     /// Place in the log, given by the store; 0 until then.
-    #[serde(default)]
     pub seq: u64,
     /// The job this attempt was for.
     pub job_id: JobId,
@@ -89,7 +87,6 @@ pub struct CallRecord {
     /// From the first byte sent to the last byte read, in milliseconds, by a monotonic clock.
     pub response_time_ms: u64,
     /// Tokens, zeros when GLM reported none.
-    #[serde(default)]
     pub usage: Usage,
     /// The cost; `None` when nothing was billed or the cost is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,7 +98,6 @@ pub struct CallRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// The job's retry count when the call was sent.
-    #[serde(default)]
     pub retry_count: u32,
     /// Whether GLM may have billed the call although no answer is stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -120,6 +116,41 @@ pub struct CallRecord {
 }
 
 impl CallRecord {
+    /// The row of an attempt that brought nothing: no status, no tokens, no cost. What it did bring is added
+    /// by name.
+    #[must_use]
+    pub fn of(
+        job: &Job,
+        attempt: AttemptNo,
+        outcome: CallOutcome,
+        started_at: Timestamp,
+        ended_at: Timestamp,
+    ) -> Self {
+        Self {
+            seq: 0,
+            job_id: job.id,
+            attempt,
+            user_id: job.user_id.clone(),
+            endpoint: String::new(),
+            model: job.sent_to().to_owned(),
+            request_id: RequestId::new(job.id, attempt),
+            started_at,
+            ended_at,
+            outcome,
+            status_code: None,
+            response_time_ms: 0,
+            usage: Usage::default(),
+            cost: None,
+            price: None,
+            failure: None,
+            retry_count: job.retry_count,
+            maybe_billed: false,
+            reserved: None,
+            booked_on: None,
+            billing: None,
+        }
+    }
+
     /// The day that it is booked on.
     #[must_use]
     pub fn day(&self) -> Day {

@@ -10,7 +10,18 @@ use super::{Alert, ClearedAlert, Job, JobId, JobStatus, Timestamp};
 
 /// The place of a delivery among all; given by the store.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(transparent)]
 pub struct DeliveryId(pub u64);
@@ -42,6 +53,16 @@ pub const NOTICE_EVENTS: [&str; 5] = [
     "job.completed",
     "job.failed",
     "job.cancelled",
+];
+
+/// The kinds of notices that a delivery may carry: those, and a try.
+pub const DELIVERY_EVENTS: [&str; 6] = [
+    "alert.raised",
+    "alert.cleared",
+    "job.completed",
+    "job.failed",
+    "job.cancelled",
+    "webhook.test",
 ];
 
 impl Notice {
@@ -191,7 +212,7 @@ impl DuePlace {
 }
 
 /// How far a delivery has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryStatus {
     /// It waits for its next try.
@@ -278,7 +299,9 @@ impl Delivery {
 }
 
 /// How many deliveries there are of each status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(default)]
 pub struct DeliveryCounts {
     /// Waiting for their next try.

@@ -8,7 +8,19 @@ use super::Timestamp;
 
 /// The classes of failure. Each says what happens to the job, to the lane and to the breaker;
 /// [`crate::judge`] holds those rules, the table `errors.json` maps GLM's codes to classes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// The account's own limit (1302, 1303): the job goes back to its place, the lane cools down.

@@ -1,31 +1,44 @@
 //! What lists are narrowed by.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{
-    CallOutcome, CallRecord, Day, Delivery, DeliveryStatus, FailureClass, Job, JobId, JobStatus,
-    Target, Timestamp, UsageKey,
+    CallOutcome, CallRecord, DELIVERY_EVENTS, Day, Delivery, DeliveryStatus, FailureClass, Job,
+    JobId, JobStatus, Target, Timestamp, UsageKey, limits,
 };
 
 /// Which jobs a list shows. Every field narrows it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+// serde can't refuse unknown names beside a flattened part; whoever reads requests checks the schema.
+#[schemars(extend("additionalProperties" = false))]
 pub struct JobFilter {
     /// With this status.
     pub status: Option<JobStatus>,
     /// Of this user.
+    #[schemars(length(min = 1, max = limits::USER_ID_CHARS_MAX))]
     pub user_id: Option<String>,
     /// For this model.
+    #[schemars(length(min = 1, max = limits::MODEL_CHARS_MAX))]
     pub model: Option<String>,
     /// What is in the job's own row alone: a store looks there only when something is asked.
+    #[serde(flatten)]
     pub more: MoreFilter,
 }
 
 /// What else a list may be narrowed by.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
 pub struct MoreFilter {
     /// One of these.
+    #[schemars(length(max = limits::NAMED_JOBS_MAX))]
     pub ids: Option<Vec<JobId>>,
     /// About this content.
+    #[schemars(length(min = 1, max = limits::CONTENT_ID_CHARS_MAX))]
     pub content_id: Option<String>,
     /// Whose latest failure has this code.
+    #[schemars(length(min = 1, max = limits::ERROR_CODE_CHARS_MAX))]
     pub error_code: Option<String>,
     /// Whose latest failure is of this class.
     pub error_class: Option<FailureClass>,
@@ -85,21 +98,27 @@ impl JobFilter {
 }
 
 /// Which rows of the call log a list shows. Every field narrows it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("additionalProperties" = false))]
 pub struct CallFilter {
     /// Of this job.
     pub job_id: Option<JobId>,
     /// Of this user.
+    #[schemars(length(min = 1, max = limits::USER_ID_CHARS_MAX))]
     pub user_id: Option<String>,
     /// For this model.
+    #[schemars(length(min = 1, max = limits::MODEL_CHARS_MAX))]
     pub model: Option<String>,
     /// That ended so.
     pub outcome: Option<CallOutcome>,
     /// Only those that were maybe billed, where nobody has found out yet.
+    #[serde(skip)]
     pub billing_open: bool,
     /// That began at this moment or later.
     pub from: Option<Timestamp>,
     /// That began before this moment.
+    #[serde(rename = "to")]
     pub before: Option<Timestamp>,
 }
 
@@ -133,6 +152,18 @@ pub struct UsageFilter {
     pub user_id: Option<String>,
 }
 
+/// All of it.
+impl Default for UsageFilter {
+    fn default() -> Self {
+        Self {
+            start: Day(i32::MIN),
+            end: Day(i32::MAX),
+            model: None,
+            user_id: None,
+        }
+    }
+}
+
 impl UsageFilter {
     /// Whether a row is asked for.
     #[must_use]
@@ -147,15 +178,19 @@ impl UsageFilter {
 }
 
 /// Which deliveries a list shows. Every field narrows it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("additionalProperties" = false))]
 pub struct DeliveryFilter {
     /// With this status.
     pub status: Option<DeliveryStatus>,
     /// Of this kind of notice.
+    #[schemars(extend("enum" = DELIVERY_EVENTS))]
     pub event: Option<String>,
     /// About this job.
     pub job_id: Option<JobId>,
     /// To this endpoint.
+    #[schemars(length(min = 1, max = limits::ENDPOINT_CHARS_MAX))]
     pub endpoint: Option<String>,
     /// Made at this moment or later.
     pub created_from: Option<Timestamp>,

@@ -4,10 +4,24 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptNo, Failure, JobId, OnInterrupted, Reserve, Seq, SlotId, Timestamp};
+use super::{
+    AttemptNo, Failure, JobId, OnInterrupted, Reserve, RetrySettings, Seq, SlotId, Timestamp,
+};
 
 /// The status of a job, as the API shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
     /// Waiting: for its turn, for a retry, or for its `run_at`.
@@ -99,7 +113,6 @@ pub struct OpenAttempt {
     /// When it was staged, or, once started, when it was sent.
     pub at: Timestamp,
     /// The slot it runs in; 0 while staged.
-    #[serde(default)]
     pub slot: SlotId,
     /// What is set aside for it, when budgets are on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,10 +147,8 @@ pub struct AsyncTask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WorstCase {
     /// Of the prompt; 0: not known; [`WorstCase::CONTEXT`]: all that the model takes.
-    #[serde(default)]
     pub prompt: u32,
     /// Of the answer; or [`WorstCase::CONFIGURED`], or [`WorstCase::MODEL`].
-    #[serde(default)]
     pub completion: u32,
 }
 
@@ -169,13 +180,11 @@ pub struct Job {
     /// Where it is in its life.
     pub status: JobStatus,
     /// Attempts made or staged so far: the number of the latest one. Never goes back.
-    #[serde(default)]
     pub attempts: AttemptNo,
     /// The attempt that has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<OpenAttempt>,
     /// Retries used up, of `max_retries`.
-    #[serde(default)]
     pub retry_count: u32,
     /// How often a failure of the transient kind is retried.
     pub max_retries: u32,
@@ -183,7 +192,6 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub throttles: u32,
     /// Crashes in a row in which it was in flight.
-    #[serde(default)]
     pub interruptions: u32,
     /// When the next retry is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -240,10 +248,8 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bodies_pruned: bool,
     /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
-    #[serde(default)]
     pub estimated_tokens: u32,
     /// The most tokens that prompt and answer can come to: what budgets reserve for.
-    #[serde(default)]
     pub worst: WorstCase,
     /// What it costs is not known: its model has no price, or GLM did not say what it billed. What was
     /// found when it was accepted, then what its latest billed attempt showed.
@@ -257,6 +263,53 @@ const fn is_zero(n: &u32) -> bool {
 }
 
 impl Job {
+    /// A job that waits, of nothing but its submission: no attempt, no condition, the default number of
+    /// retries. Whoever wants more of it says so by name.
+    #[must_use]
+    pub fn new(
+        id: JobId,
+        user_id: impl Into<String>,
+        model: impl Into<String>,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            seq: Seq(0),
+            user_id: user_id.into(),
+            content_id: None,
+            model: model.into(),
+            priority: 0,
+            status: JobStatus::Pending,
+            attempts: AttemptNo(0),
+            open: None,
+            retry_count: 0,
+            max_retries: RetrySettings::default().max_retries,
+            throttles: 0,
+            interruptions: 0,
+            next_retry_at: None,
+            run_at: None,
+            deadline: None,
+            timeout_ms: None,
+            error: None,
+            created_at,
+            processed_at: None,
+            idempotency_key: None,
+            metadata: None,
+            served_by: None,
+            after: Vec::new(),
+            waits_for: Vec::new(),
+            has_dependents: false,
+            parked: None,
+            on_interrupted: None,
+            callback_url: None,
+            task: None,
+            bodies_pruned: false,
+            estimated_tokens: 0,
+            worst: WorstCase::default(),
+            unpriced: false,
+        }
+    }
+
     /// The state of the transition table that the job is in.
     #[must_use]
     pub fn phase(&self) -> Phase {

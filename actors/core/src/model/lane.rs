@@ -19,7 +19,19 @@ pub struct Pause {
 }
 
 /// Why something is held; the later kinds outweigh the earlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum HoldKind {
     /// A call timed out, and GLM may still count it; ends by itself after the configured pause.
@@ -103,7 +115,6 @@ pub struct LearntLimit {
     pub next_trial_at: Timestamp,
     /// Calls that ended well in a full lane since the limit went beyond the ceiling: enough of them
     /// prove it.
-    #[serde(default)]
     pub trial_successes: u16,
     /// When the limit was last lowered: a refusal of a call sent before says nothing new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,7 +123,6 @@ pub struct LearntLimit {
 
 /// What of one lane's state outlives the process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct LaneCondition {
     /// The hold in force on this lane alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +139,6 @@ pub struct LaneCondition {
 
 /// What of one model's state outlives the process: its short breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct ModelCondition {
     /// The hold in force on this model alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,7 +150,7 @@ pub struct ModelCondition {
     pub overloaded_at: Option<Timestamp>,
     /// An operator hold was ended by the slow probe: one call at a time until an answer shows that it
     /// was right.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probing: bool,
 }
 
@@ -197,7 +206,9 @@ impl SchedulerState {
 }
 
 /// The states of the circuit breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// Calls go through.
@@ -237,10 +248,8 @@ pub struct BreakerSnapshot {
     pub openings: u32,
     /// Calls in the window of the failure rate, as of the last outcome; once it has opened, those
     /// that were in it then.
-    #[serde(default)]
     pub window_calls: u32,
     /// How many of them failed.
-    #[serde(default)]
     pub window_failures: u32,
     /// The failure, or the operator's words, that opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,12 @@ pub const USER_ID_CHARS_MAX: usize = 128;
 pub const CONTENT_ID_CHARS_MAX: usize = 256;
 /// Characters of an idempotency key.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
+/// Jobs that a filter may name one by one.
+pub const NAMED_JOBS_MAX: usize = 10_000;
+/// Characters of a failure's code in a filter.
+pub const ERROR_CODE_CHARS_MAX: usize = 64;
+/// Characters of the name of a webhook endpoint in a filter.
+pub const ENDPOINT_CHARS_MAX: usize = 64;
 /// Bytes of a job's metadata.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 /// Characters of the id of a task of GLM's asynchronous API; GLM's own have 30.

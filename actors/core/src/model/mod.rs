@@ -30,6 +30,7 @@ pub mod setting;
 mod settings;
 mod store_error;
 mod submission;
+mod text;
 mod time;
 mod transition;
 mod usage;
@@ -48,8 +49,9 @@ pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use delivery::{
-    Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus, DestinationId, DuePlace,
-    HookEndpoint, NOTICE_EVENTS, Notice, Receiver, Target, Try, TryOutcome,
+    DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus,
+    DestinationId, DuePlace, HookEndpoint, NOTICE_EVENTS, Notice, Receiver, Target, Try,
+    TryOutcome,
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
@@ -82,7 +84,7 @@ pub use settings::{
     RetrySettings, Secret, Settings, Timeouts,
 };
 pub use store_error::StoreError;
-pub use submission::{DEFAULT_USER, Submission, SubmissionError, UnpricedModel};
+pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};

@@ -13,7 +13,19 @@ pub type Nanos = i64;
 
 /// What an amount is counted in. GLM publishes a price list for each: two of money, and one of the
 /// points that a Coding Plan spends. Amounts of different ones never add up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Currency {
     /// Chinese yuan: the list of bigmodel.cn.
@@ -130,7 +142,9 @@ impl PriceUsed {
 }
 
 /// What becomes of submissions for models without a price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Unpriced {
     /// They are taken; that their cost is not known is said wherever costs are.

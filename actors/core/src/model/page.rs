@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
@@ -75,13 +77,23 @@ pub struct CallPage {
 /// A part of the rows of a kind, newest first, without those that can't be read: for whoever saves what
 /// there is.
 #[derive(Debug, Clone)]
-pub struct Salvage<T> {
+pub struct Salvage<T, E = StoreError> {
     /// The rows.
     pub rows: Vec<T>,
     /// What is wrong with those between them that can't be read.
-    pub unreadable: Vec<StoreError>,
+    pub unreadable: Vec<E>,
     /// Where the next part begins; `None` after the last.
     pub cursor: Option<u64>,
+}
+
+impl<T, E> Default for Salvage<T, E> {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            unreadable: Vec::new(),
+            cursor: None,
+        }
+    }
 }
 
 /// The usage of one day.
@@ -96,7 +108,7 @@ pub struct UsageDay {
 }
 
 /// How many jobs there are of each status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct StatusCounts {
     /// Waiting.
     pub pending: u64,

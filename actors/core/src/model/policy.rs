@@ -7,7 +7,7 @@ use super::{Failure, FailureClass, Settings};
 use crate::{section, words};
 
 /// What happens to the job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobRule {
     /// It goes back to its place; no retry is used up.
@@ -37,7 +37,7 @@ impl JobRule {
 }
 
 /// What happens to the lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LaneRule {
     /// Nothing.
@@ -80,7 +80,7 @@ impl LaneRule {
 }
 
 /// What the breaker hears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerRule {
     /// Nothing: this says nothing about the service.

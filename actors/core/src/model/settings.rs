@@ -341,7 +341,9 @@ words! {
 }
 
 /// What becomes of a job whose call was open when the process died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum OnInterrupted {
     /// It goes back to its place; the call may be paid twice.

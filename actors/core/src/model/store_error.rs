@@ -34,9 +34,24 @@ pub enum StoreError {
         /// What is wrong.
         message: String,
     },
-    /// The file is of a version that this program does not know.
-    #[error("{path} has store version {found}, this program knows {known}; use a newer onelane")]
+    /// An older or a newer program wrote the file.
+    #[error(
+        "{path} is a onelane store of version {found}, and this onelane reads version {known} alone: {}",
+        other_version(*found, *known)
+    )]
     Version {
+        /// The file.
+        path: String,
+        /// The version found.
+        found: u64,
+        /// The one version that this program reads.
+        known: u64,
+    },
+    /// A newer program wrote a row of the file.
+    #[error(
+        "{path} has a row of version {found} and this onelane reads rows of version {known} alone: a newer onelane wrote it; use that one"
+    )]
+    RowVersion {
         /// The file.
         path: String,
         /// The version found.
@@ -52,4 +67,13 @@ pub enum StoreError {
         /// The system's words.
         message: String,
     },
+}
+
+/// What to do about a store of another version.
+const fn other_version(found: u64, known: u64) -> &'static str {
+    if found > known {
+        "a newer onelane wrote it; use that one, or move the file away and start a new store"
+    } else {
+        "no release of onelane wrote it; move the file away and start a new store"
+    }
 }

@@ -1,14 +1,40 @@
 //! What somebody who submits a job says, and the checks at the door.
 
+use std::time::Duration;
+
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Admission, AttemptNo, Currency, Job, JobId, JobStatus, OnInterrupted, Request, RequestError,
-    Seq, Settings, Timestamp, Unpriced, limits,
+    Currency, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp, Unpriced, limits,
 };
-use crate::model::NewJob;
-use crate::money::estimate;
-use crate::money::worst;
+
+/// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
+/// says what a span comes to, when the job is submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// This moment.
+    At(Timestamp),
+    /// So many milliseconds after the job is submitted.
+    InMs(u64),
+}
+
+impl Deadline {
+    /// The moment, for a job that is submitted `now`.
+    #[must_use]
+    pub fn moment(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::InMs(ms) => now.plus_ms(ms),
+        }
+    }
+}
+
+impl From<Timestamp> for Deadline {
+    fn from(at: Timestamp) -> Self {
+        Self::At(at)
+    }
+}
 
 /// A job as it is submitted. Fields that are `None` take the configured default.
 #[derive(Debug, Clone)]
@@ -28,7 +54,7 @@ pub struct Submission {
     /// Not before this moment.
     pub run_at: Option<Timestamp>,
     /// Fails if not done by this moment.
-    pub deadline: Option<Timestamp>,
+    pub deadline: Option<Deadline>,
     /// The total time of one call, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The same key of the same user with the same request gives the same job.
@@ -128,6 +154,13 @@ impl Submission {
         Ok(Self::new(Request::chat(json)?))
     }
 
+    /// Retried this often after transient failures, at most [`limits::MAX_RETRIES_MAX`] times.
+    #[must_use]
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = Some(retries);
+        self
+    }
+
     /// With this priority; higher is more urgent.
     #[must_use]
     pub fn priority(mut self, priority: i32) -> Self {
@@ -173,8 +206,39 @@ impl Submission {
     /// Fails if not done by this moment.
     #[must_use]
     pub fn deadline(mut self, at: Timestamp) -> Self {
-        self.deadline = Some(at);
+        self.deadline = Some(Deadline::At(at));
         self
+    }
+
+    /// Fails if not done so long after it is submitted, by the lane's clock, to the millisecond.
+    #[must_use]
+    pub fn deadline_in(mut self, span: Duration) -> Self {
+        self.deadline = Some(Deadline::InMs(whole_ms(span)));
+        self
+    }
+
+    /// Closes each of its calls that takes longer; a millisecond to a day.
+    #[must_use]
+    pub fn timeout(mut self, span: Duration) -> Self {
+        self.timeout_ms = Some(whole_ms(span));
+        self
+    }
+
+    /// Ends so when its call is interrupted, say by a crash, and may have been billed.
+    #[must_use]
+    pub fn on_interrupted(mut self, then: OnInterrupted) -> Self {
+        self.on_interrupted = Some(then);
+        self
+    }
+
+    /// With any JSON of yours, at most [`limits::METADATA_BYTES_MAX`] bytes of it; a [`RawValue`] is kept as it
+    /// came. Errors when it can't be written as JSON.
+    pub fn metadata(mut self, json: &impl Serialize) -> Result<Self, SubmissionError> {
+        let written = serde_json::value::to_raw_value(json);
+        let refused =
+            |error: serde_json::Error| SubmissionError::new("metadata", error.to_string());
+        self.metadata = Some(written.map_err(refused)?);
+        Ok(self)
     }
 
     /// With this idempotency key.
@@ -214,72 +278,6 @@ impl Submission {
             }
         }
         Ok(())
-    }
-
-    /// The job, if [`Submission::validate`] has nothing against it.
-    pub fn into_job(
-        self,
-        settings: &Settings,
-        id: JobId,
-        now: Timestamp,
-    ) -> Result<NewJob, SubmissionError> {
-        self.validate(settings)?;
-        let model = self.model_in(settings);
-        let unpriced = !settings.prices.is_priced(&model);
-        let estimated_tokens = estimate::tokens(&self.request, settings.glm.max_tokens);
-        let worst = worst::of(&self.request);
-        let mut after = self.after;
-        after.sort_unstable();
-        after.dedup();
-        let fingerprint = self
-            .idempotency_key
-            .as_ref()
-            .map(|_| self.request.fingerprint(&model));
-        let job = Job {
-            id,
-            seq: Seq(0),
-            user_id: self.user_id,
-            content_id: self.content_id,
-            model,
-            priority: self.priority,
-            status: JobStatus::Pending,
-            attempts: AttemptNo(0),
-            open: None,
-            retry_count: 0,
-            max_retries: self.max_retries.unwrap_or(settings.retry.max_retries),
-            interruptions: 0,
-            next_retry_at: None,
-            run_at: self.run_at,
-            deadline: self.deadline,
-            timeout_ms: self.timeout_ms,
-            error: None,
-            created_at: now,
-            processed_at: None,
-            idempotency_key: self.idempotency_key,
-            metadata: self.metadata,
-            throttles: 0,
-            served_by: None,
-            // The store keeps those that are not completed.
-            waits_for: after.clone(),
-            after,
-            has_dependents: false,
-            parked: None,
-            on_interrupted: self.on_interrupted,
-            callback_url: self.callback_url,
-            task: None,
-            bodies_pruned: false,
-            estimated_tokens,
-            worst,
-            unpriced,
-        };
-        Ok(NewJob {
-            job,
-            request: self.request,
-            fingerprint,
-            admission: Admission::Open {
-                max_queue_jobs: settings.lane.max_queue_jobs,
-            },
-        })
     }
 
     fn check(&self) -> Result<(), SubmissionError> {
@@ -335,99 +333,77 @@ impl Submission {
     }
 }
 
+fn whole_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::model::{PriceRow, PriceTable};
+    use crate::testing::sample;
 
-    fn refused(change: impl FnOnce(&mut Submission)) -> String {
-        let mut submission = Submission::prompt("hi").unwrap();
-        change(&mut submission);
-        submission
-            .into_job(
-                &Settings::default(),
-                JobId::from_bytes([1; 16]),
-                Timestamp::default(),
-            )
-            .unwrap_err()
-            .to_string()
+    #[test]
+    fn every_field_of_a_submission_has_a_builder() {
+        let at = Timestamp::from_millis(5);
+        let note: Box<RawValue> = serde_json::from_str(r#"{"n": 1.50}"#).unwrap();
+        let built = Submission::prompt("hi")
+            .unwrap()
+            .model("glm-5")
+            .user("ada")
+            .content_id("page 3")
+            .priority(7)
+            .max_retries(2)
+            .run_at(at)
+            .deadline(at)
+            .timeout(Duration::from_secs(9))
+            .idempotency_key("key")
+            .after([sample::job_id(1)])
+            .on_interrupted(OnInterrupted::Hold)
+            .callback_url("https://example.com/")
+            .metadata(&note)
+            .unwrap();
+        // A new field does not compile until it is named, and set, here.
+        let Submission {
+            request,
+            model,
+            user_id,
+            content_id,
+            priority,
+            max_retries,
+            run_at,
+            deadline,
+            timeout_ms,
+            idempotency_key,
+            after,
+            on_interrupted,
+            callback_url,
+            metadata,
+        } = built;
+        assert!(matches!(request, Request::Prompt(text) if text == "hi"));
+        assert_eq!(model.as_deref(), Some("glm-5"));
+        assert_eq!(user_id, "ada");
+        assert_eq!(content_id.as_deref(), Some("page 3"));
+        assert_eq!(priority, 7);
+        assert_eq!(max_retries, Some(2));
+        assert_eq!(run_at, Some(at));
+        assert_eq!(deadline, Some(Deadline::At(at)));
+        assert_eq!(timeout_ms, Some(9_000));
+        assert_eq!(idempotency_key.as_deref(), Some("key"));
+        assert_eq!(after, [sample::job_id(1)]);
+        assert_eq!(on_interrupted, Some(OnInterrupted::Hold));
+        assert_eq!(callback_url.as_deref(), Some("https://example.com/"));
+        assert_eq!(metadata.unwrap().get(), r#"{"n": 1.50}"#);
     }
 
     #[test]
-    fn a_bad_field_is_named_with_what_would_be_right() {
-        let check = |got: String, want: &str| assert_eq!(got, want);
-        check(
-            refused(|s| s.user_id = String::new()),
-            "userId: must have 1 to 128 characters",
-        );
-        check(
-            refused(|s| s.model = Some("m".repeat(129))),
-            "model: must have 1 to 128 characters",
-        );
-        check(
-            refused(|s| s.max_retries = Some(101)),
-            "maxRetries: must be 0 to 100",
-        );
-        check(
-            refused(|s| s.timeout_ms = Some(0)),
-            "timeout: must be 1 to 86400000 milliseconds (a day)",
-        );
-    }
-
-    #[test]
-    fn a_model_without_a_price_is_taken_and_flagged_or_refused_as_configured() {
-        let mut prices = PriceTable::new(Currency::Usd);
-        let free = PriceRow {
-            prompt_from: 0,
-            completion_from: 0,
-            prompt_to: None,
-            input: 0,
-            cached_input: 0,
-            output: 0,
+    fn a_span_ends_so_long_after_the_submission_and_never_overflows() {
+        let check = |span, want| {
+            let deadline = Submission::prompt("hi").unwrap().deadline_in(span).deadline;
+            let got = deadline.unwrap().moment(Timestamp::from_millis(1_000));
+            assert_eq!(got, want, "{span:?}");
         };
-        prices.add("glm-4.7-flash", free);
-        let mut settings = Settings {
-            prices: Arc::new(prices),
-            ..Settings::default()
-        };
-        let submit = |settings: &Settings, model: &str| {
-            let submission = Submission::prompt("hi").unwrap().model(model);
-            submission.into_job(settings, JobId::from_bytes([1; 16]), Timestamp::default())
-        };
-        assert!(submit(&settings, "glm-9").unwrap().job.unpriced);
-        assert!(!submit(&settings, "glm-4.7-flash").unwrap().job.unpriced);
-        settings.unpriced = Unpriced::Refuse;
-        let free = submit(&settings, "glm-4.7-flash").unwrap();
-        assert!(!free.job.unpriced, "free is a price");
-        let refused = submit(&settings, "glm-9").unwrap_err().to_string();
-        assert!(
-            refused.starts_with("model glm-9 has no price in USD, "),
-            "{refused}"
-        );
-        assert!(
-            refused.contains("add its price to money.prices"),
-            "{refused}"
-        );
-    }
-
-    #[test]
-    fn the_model_is_the_submissions_then_the_bodys_then_the_configured() {
-        let model = |submission: Submission| {
-            let id = JobId::from_bytes([1; 16]);
-            let new = submission.into_job(&Settings::default(), id, Timestamp::default());
-            new.unwrap().job.model
-        };
-        let body = r#"{"model":"glm-5","messages":[{"role":"user","content":"hi"}]}"#;
-        assert_eq!(model(Submission::chat(body).unwrap()), "glm-5");
-        assert_eq!(
-            model(Submission::chat(body).unwrap().model("glm-4.6")),
-            "glm-4.6"
-        );
-        assert_eq!(
-            model(Submission::prompt("hi").unwrap()),
-            Settings::default().glm.model
-        );
+        check(Duration::from_millis(250), Timestamp::from_millis(1_250));
+        check(Duration::ZERO, Timestamp::from_millis(1_000));
+        check(Duration::MAX, Timestamp::from_millis(i64::MAX));
     }
 }

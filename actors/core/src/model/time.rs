@@ -1,16 +1,64 @@
 //! Wall time as whole milliseconds. The lane never reads a clock: time comes in through the port.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use chrono::{DateTime, Datelike as _, NaiveDate, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. Stored as that integer, shown as RFC 3339 UTC.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
+
+/// Reads both forms, the integer of rows and the text of the wire: a buffered value does not say which
+/// of them it came from.
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = Timestamp;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time in RFC 3339, like 2026-11-23T08:00:00Z")
+            }
+
+            fn visit_i64<E: de::Error>(self, ms: i64) -> Result<Timestamp, E> {
+                Ok(Timestamp(ms))
+            }
+
+            fn visit_u64<E: de::Error>(self, ms: u64) -> Result<Timestamp, E> {
+                i64::try_from(ms)
+                    .map(Timestamp)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(ms), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
+                Timestamp::parse_rfc3339(text)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time"})
+    }
+}
 
 impl Timestamp {
     /// From milliseconds since the epoch.
@@ -94,14 +142,6 @@ impl Day {
             .map(Self)
     }
 
-    /// The first day of its month.
-    #[must_use]
-    pub fn month_start(self) -> Self {
-        let date = DateTime::<Utc>::from_timestamp_millis(self.start().0);
-        let days_before = date.map_or(0, |date| date.day0());
-        Self(self.0.saturating_sub_unsigned(days_before))
-    }
-
     /// The first moment of the day.
     #[must_use]
     pub fn start(self) -> Timestamp {
@@ -136,22 +176,6 @@ mod tests {
         ] {
             assert_eq!(Day::parse(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn a_day_knows_the_first_of_its_month() {
-        let check = |day: &str, first: &str| {
-            let month = Day::parse(day).unwrap().month_start();
-            assert_eq!(month.to_string(), first);
-        };
-        check("2026-11-01", "2026-11-01");
-        check("2024-02-29", "2024-02-01");
-        check("1969-12-31", "1969-12-01");
-        assert_eq!(
-            Day(i32::MAX).month_start(),
-            Day(i32::MAX),
-            "beyond the calendar"
-        );
     }
 
     #[test]

@@ -9,7 +9,6 @@ use super::{Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histo
 /// Tokens as GLM reports them. Cached tokens are inside the prompt's, reasoning inside the
 /// completion's. Details that GLM leaves out count as 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Usage {
     /// Tokens of the prompt, cached ones included.
     pub prompt_tokens: u64,
@@ -95,17 +94,16 @@ pub struct UsageRow {
     pub unpriced_calls: u64,
     /// Sum of the response times of the successes, in milliseconds.
     pub response_time_ms: u64,
-    /// Those response times, to tell percentiles from. Rows of older programs have none.
+    /// Those response times, to tell percentiles from.
     #[serde(default, skip_serializing_if = "Histogram::is_empty")]
     pub response_times: Histogram,
-    /// The failures by class; what was cancelled has none, and rows of older programs neither.
+    /// The failures by class; what was cancelled has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failure_classes: BTreeMap<FailureClass, u64>,
 }
 
 /// What was reserved for calls of which nobody will know what they cost.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Assumed {
     /// Sum of the tokens.
     pub tokens: u64,
@@ -185,15 +183,6 @@ impl UsageRow {
         }
     }
 
-    /// Counts how a call ended: its response time, or the class of its failure.
-    pub fn count_end(&mut self, call: &CallRecord) {
-        if call.outcome == CallOutcome::Completed {
-            self.response_times.record(call.response_time_ms);
-        } else if let Some(failure) = &call.failure {
-            *self.failure_classes.entry(failure.class).or_default() += 1;
-        }
-    }
-
     /// Adds what was found out about a call that is in the sums already.
     pub fn resolve(&mut self, billing: &Billing) {
         if !billing.billed {
@@ -214,8 +203,13 @@ impl UsageRow {
         self.calls += 1;
         if call.outcome == CallOutcome::Completed {
             self.successes += 1;
+            self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);
+            self.response_times.record(call.response_time_ms);
         } else {
             self.failures += 1;
+            if let Some(failure) = &call.failure {
+                *self.failure_classes.entry(failure.class).or_default() += 1;
+            }
         }
         self.usage.add(&call.usage);
         match call.cost {
@@ -230,10 +224,6 @@ impl UsageRow {
             let cost = assumed.cost.map(|cost| (cost.currency, cost.nanos));
             self.assumed.add(assumed.tokens, cost);
         }
-        if call.outcome == CallOutcome::Completed {
-            self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);
-        }
-        self.count_end(call);
         if let Some(billing) = &call.billing {
             self.resolve(billing);
         }

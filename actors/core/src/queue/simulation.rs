@@ -177,7 +177,7 @@ fn the_table_in_the_papers_is_what_the_orders_do() {
     println!(
         "A thousand jobs at once:\n\n{at_once}\nMore urgent jobs without end:\n\n{more_urgent}"
     );
-    let paper = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fairness.md");
+    let paper = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/fairness.md");
     let paper = std::fs::read_to_string(paper).unwrap();
     for table in [at_once, more_urgent] {
         assert!(paper.contains(&table), "docs/fairness.md lacks:\n{table}");

@@ -3,8 +3,7 @@
 
 use super::{Cutoff, FinishedKind, Prune, PruneCursor};
 use crate::model::{Bodies, CallRecord, Finished, Job, JobId, Part, Pruned, Unreadable};
-use crate::rows::Rows;
-use crate::rows::{Finishes, Logged};
+use crate::rows::{Finishes, Logged, Rows};
 
 /// How a part of a step ended.
 #[derive(Clone, Copy, PartialEq, Eq)]

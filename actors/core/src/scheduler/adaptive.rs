@@ -259,13 +259,6 @@ mod tests {
         assert_eq!(fitted(learnt, &AUTO, 8), learnt);
     }
 
-    #[test]
-    fn what_was_stored_by_an_older_version_reads_back() {
-        let old = r#"{"limit":3,"ceiling":4,"failed_trials":1,"next_trial_at":5}"#;
-        let learnt: LearntLimit = serde_json::from_str(old).unwrap();
-        assert_eq!((learnt.trial_successes, learnt.decreased_at), (0, None));
-    }
-
     #[derive(Debug, Clone)]
     enum Step {
         Succeeded(u16),

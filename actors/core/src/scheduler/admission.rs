@@ -1,6 +1,6 @@
 //! The door: every submission passes here, whether it comes as a message to the queue or through a facade.
 //!
-//! The way in: [`Submission::into_job`](crate::model::Submission::into_job), [`Intake::admit`], an insertion
+//! The way in: [`NewJob::of`](crate::model::NewJob::of), [`Intake::admit`], an insertion
 //! into the store, whose decision says the rest.
 
 use crate::model::{

@@ -19,41 +19,11 @@ use crate::money::budget::Ledger;
 fn job(seq: u64, priority: i32) -> Job {
     let mut bytes = [0; 16];
     bytes[8..].copy_from_slice(&seq.to_be_bytes());
+    let id = JobId::from_bytes(bytes);
     Job {
-        id: JobId::from_bytes(bytes),
         seq: Seq(seq),
-        user_id: "u".to_owned(),
-        content_id: None,
-        model: "glm-5".to_owned(),
         priority,
-        status: JobStatus::Pending,
-        attempts: AttemptNo(0),
-        open: None,
-        retry_count: 0,
-        max_retries: 3,
-        interruptions: 0,
-        next_retry_at: None,
-        run_at: None,
-        deadline: None,
-        timeout_ms: None,
-        error: None,
-        created_at: Timestamp::default(),
-        processed_at: None,
-        idempotency_key: None,
-        metadata: None,
-        throttles: 0,
-        served_by: None,
-        after: Vec::new(),
-        waits_for: Vec::new(),
-        has_dependents: false,
-        parked: None,
-        on_interrupted: None,
-        callback_url: None,
-        task: None,
-        bodies_pruned: false,
-        worst: crate::model::WorstCase::default(),
-        estimated_tokens: 0,
-        unpriced: false,
+        ..Job::new(id, "u", "glm-5", Timestamp::default())
     }
 }
 

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::model::{
     Admission, Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency,
-    Failure, FailureClass, Job, JobId, JobStatus, NewJob, Next, Request, RequestId, Seq,
-    Settlement, Timestamp, Transition, Usage, code,
+    Failure, FailureClass, Job, JobId, NewJob, Next, Request, Settlement, Timestamp, Transition,
+    Usage, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
@@ -26,40 +26,8 @@ pub fn job_id(n: u64) -> JobId {
 pub fn new_job(n: u64) -> NewJob {
     NewJob {
         job: Job {
-            id: job_id(n),
-            seq: Seq(0),
-            user_id: "ada".to_owned(),
-            content_id: None,
-            model: "glm-4.7".to_owned(),
-            priority: 0,
-            status: JobStatus::Pending,
-            attempts: AttemptNo(0),
-            open: None,
-            retry_count: 0,
-            max_retries: 3,
-            interruptions: 0,
-            next_retry_at: None,
-            run_at: None,
-            deadline: None,
-            timeout_ms: None,
-            error: None,
-            created_at: START,
-            processed_at: None,
-            idempotency_key: None,
-            metadata: None,
-            throttles: 0,
-            served_by: None,
-            after: Vec::new(),
-            waits_for: Vec::new(),
-            has_dependents: false,
-            parked: None,
-            on_interrupted: None,
-            callback_url: None,
-            task: None,
-            bodies_pruned: false,
-            worst: crate::model::WorstCase::default(),
             estimated_tokens: 1_032,
-            unpriced: false,
+            ..Job::new(job_id(n), "ada", "glm-4.7", START)
         },
         request: Request::Prompt(format!("prompt {n}")),
         fingerprint: None,
@@ -72,7 +40,34 @@ pub fn new_job(n: u64) -> NewJob {
 /// The insertion of [`new_job`] `n`.
 #[must_use]
 pub fn insert(n: u64) -> Transition {
-    Transition::Insert(Box::new(new_job(n)))
+    insert_with(n, |_| ())
+}
+
+/// The insertion of [`new_job`] `n`, which `change` makes another one.
+#[must_use]
+pub fn insert_with(n: u64, change: impl FnOnce(&mut NewJob)) -> Transition {
+    let mut new = new_job(n);
+    change(&mut new);
+    Transition::Insert(Box::new(new))
+}
+
+/// Job `n` is given up by a caller.
+#[must_use]
+pub fn cancel(n: u64, at: Timestamp) -> Transition {
+    Transition::Cancel {
+        job_id: job_id(n),
+        at,
+    }
+}
+
+/// What somebody found out about an attempt at job `n`.
+#[must_use]
+pub fn resolve(n: u64, attempt: u32, billing: Billing) -> Transition {
+    Transition::Billing {
+        job_id: job_id(n),
+        attempt: AttemptNo(attempt),
+        billing,
+    }
 }
 
 /// GLM's answer to job `n`.
@@ -106,17 +101,9 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
         cached_tokens: 3,
         reasoning_tokens: 1,
     };
+    let (job, end) = (new_job(n).job, START.plus_ms(1_000));
     CallRecord {
-        seq: 0,
-        job_id: job_id(n),
-        attempt: AttemptNo(attempt),
-        user_id: "ada".to_owned(),
         endpoint: "http://127.0.0.1:1/chat/completions".to_owned(),
-        model: "glm-4.7".to_owned(),
-        request_id: RequestId::new(job_id(n), AttemptNo(attempt)),
-        started_at: START,
-        ended_at: START.plus_ms(1_000),
-        outcome,
         status_code: answered.then_some(200),
         response_time_ms: 1_000,
         usage: if answered { usage } else { Usage::default() },
@@ -124,13 +111,8 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
             nanos: 1_001,
             currency: Currency::Cny,
         }),
-        price: None,
         failure: (!answered).then(failure),
-        retry_count: 0,
-        maybe_billed: false,
-        reserved: None,
-        booked_on: None,
-        billing: None,
+        ..CallRecord::of(&job, AttemptNo(attempt), outcome, START, end)
     }
 }
 
@@ -205,10 +187,10 @@ pub fn start(n: u64) -> Transition {
 /// The insertion of [`new_job`] `n`, which runs after other jobs.
 #[must_use]
 pub fn insert_after(n: u64, others: &[u64]) -> Transition {
-    let mut new = new_job(n);
-    new.job.after = others.iter().map(|other| job_id(*other)).collect();
-    new.job.waits_for.clone_from(&new.job.after);
-    Transition::Insert(Box::new(new))
+    insert_with(n, |new| {
+        new.job.after = others.iter().map(|other| job_id(*other)).collect();
+        new.job.waits_for.clone_from(&new.job.after);
+    })
 }
 
 /// Job `n`'s attempt was interrupted and may have been billed: it is set aside.

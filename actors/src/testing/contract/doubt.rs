@@ -27,14 +27,6 @@ fn resume(n: u64, slot: u16) -> Transition {
     }
 }
 
-fn resolve(n: u64, attempt: u32, billing: Billing) -> Transition {
-    Transition::Billing {
-        job_id: job_id(n),
-        attempt: AttemptNo(attempt),
-        billing,
-    }
-}
-
 /// Job `n`'s attempt was interrupted, may have been billed, and is followed by another.
 fn interrupted(n: u64, attempt: u32) -> Transition {
     let Transition::Settle(mut settlement) = sample::retry(n, attempt, None) else {
@@ -183,7 +175,7 @@ pub fn what_was_billed_is_found_out_once<S: Store>(open: Open<'_, S>) {
     drop(store);
 
     let store = open();
-    let before = store.usage(&any_day()).unwrap().remove(0);
+    let before = store.usage(&UsageFilter::default()).unwrap().remove(0);
     let unknown_price = Billing {
         cost: None,
         ..sample::billed(10)
@@ -196,9 +188,9 @@ pub fn what_was_billed_is_found_out_once<S: Store>(open: Open<'_, S>) {
         at: sample::START,
     };
     let batch = [
-        resolve(1, 2, sample::billed(100)),
-        resolve(2, 1, unknown_price),
-        resolve(1, 1, not_billed.clone()),
+        sample::resolve(1, 2, sample::billed(100)),
+        sample::resolve(2, 1, unknown_price),
+        sample::resolve(1, 1, not_billed.clone()),
     ];
     for applied in done(&store, &batch) {
         assert!(matches!(applied, Applied::Done));
@@ -208,13 +200,13 @@ pub fn what_was_billed_is_found_out_once<S: Store>(open: Open<'_, S>) {
     want.usage.prompt_tokens += 10;
     want.usage.total_tokens += 10;
     want.unpriced_calls += 1;
-    assert_eq!(store.usage(&any_day()).unwrap(), [want]);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap(), [want]);
     assert_eq!(call(&store, 1, 2).billing, Some(sample::billed(100)));
     assert_eq!(call(&store, 1, 1).billing, Some(not_billed));
     assert_eq!(unresolved(&store), [(3, 1)]);
 
     let before = everything(&store);
-    let again = |n, attempt| refused(&store, resolve(n, attempt, sample::billed(1)));
+    let again = |n, attempt| refused(&store, sample::resolve(n, attempt, sample::billed(1)));
     let settled = |attempt| Refusal::BillingSettled(AttemptNo(attempt));
     assert_eq!(again(1, 1), settled(1));
     assert_eq!(again(1, 3), settled(3));
@@ -233,10 +225,10 @@ pub fn billing_is_found_in_the_batch_that_logs_the_call<S: Store>(open: Open<'_,
         &[
             sample::insert(1),
             sample::start(1),
-            resolve(1, 1, sample::billed(1)),
+            sample::resolve(1, 1, sample::billed(1)),
             interrupted(1, 1),
-            resolve(1, 1, sample::billed(5)),
-            resolve(1, 1, sample::billed(7)),
+            sample::resolve(1, 1, sample::billed(5)),
+            sample::resolve(1, 1, sample::billed(7)),
             sample::start(1),
             sample::complete(1, 2),
         ],
@@ -247,7 +239,7 @@ pub fn billing_is_found_in_the_batch_that_logs_the_call<S: Store>(open: Open<'_,
     assert!(unresolved(&store).is_empty());
     drop(store);
     let store = open();
-    let row = store.usage(&any_day()).unwrap().remove(0);
+    let row = store.usage(&UsageFilter::default()).unwrap().remove(0);
     let mut want = UsageRow::empty(row.key.clone());
     want.add(&call(&store, 1, 1));
     want.add(&call(&store, 1, 2));

@@ -33,9 +33,7 @@ fn endpoints(asked: &[(&str, &str)]) -> Transition {
 }
 
 fn insert_with_callback(n: u64, url: &str) -> Transition {
-    let mut new = new_job(n);
-    new.job.callback_url = Some(url.to_owned());
-    Transition::Insert(Box::new(new))
+    sample::insert_with(n, |new| new.job.callback_url = Some(url.to_owned()))
 }
 
 fn tried(id: u64, try_no: u32, outcome: TryOutcome, next: Option<Timestamp>) -> Transition {
@@ -165,25 +163,11 @@ pub fn whoever_ends_with_a_job_is_told_too<S: Store>(open: Open<'_, S>) {
         &store,
         &[endpoints(&[("all", "job.cancelled")]), sample::insert(1)],
     );
-    let at = START;
-    let job_id = job_id(1);
-    done(
-        &store,
-        &[
-            sample::insert_after(2, &[1]),
-            Transition::Cancel { job_id, at },
-        ],
-    );
+    done(&store, &[sample::insert_after(2, &[1]), cancel(1)]);
     let cancelled = (to("all"), "job.cancelled");
     assert_eq!(told(&store), [cancelled.clone(), cancelled.clone()]);
     // Each end is told: a job that goes back in line may end again.
-    done(
-        &store,
-        &[
-            Transition::Requeue { job_id },
-            Transition::Cancel { job_id, at },
-        ],
-    );
+    done(&store, &[requeue(1), cancel(1)]);
     assert_eq!(told(&store).len(), 3);
 }
 
@@ -262,10 +246,6 @@ pub fn a_long_line_hides_no_other<S: Store>(open: Open<'_, S>) {
         });
     }
     done(&store, &batch);
-    let cancel = |n| Transition::Cancel {
-        job_id: job_id(n),
-        at: START,
-    };
     done(&store, &(1..=12).map(cancel).collect::<Vec<_>>());
     let hosts = |query: &DueQuery| {
         let found = store.deliveries_due(query).unwrap();
@@ -310,8 +290,7 @@ pub fn what_is_for_an_endpoint_that_is_gone_waits<S: Store>(open: Open<'_, S>) {
     drop(store);
     let store = open();
     done(&store, &[asked(), sample::insert(1)]);
-    let job_id = job_id(1);
-    done(&store, &[Transition::Cancel { job_id, at: START }]);
+    done(&store, &[cancel(1)]);
     assert_eq!(due(&store, START.plus_ms(99)), (vec![2], None));
     done(
         &store,
@@ -337,8 +316,7 @@ pub fn an_endpoint_that_is_missing_is_remembered_for_a_while<S: Store>(open: Ope
         })
     };
     done(&store, &[none(10, 0), sample::insert(1)]);
-    let job_id = job_id(1);
-    done(&store, &[Transition::Cancel { job_id, at: START }]);
+    done(&store, &[cancel(1)]);
     assert_eq!(told(&store), [(to("a"), "job.cancelled")]);
     drop(store);
     let store = open();
@@ -452,11 +430,11 @@ pub fn alerts_outlive_the_process_and_are_told_once<S: Store>(open: Open<'_, S>)
 pub fn a_key_with_another_callback_is_a_conflict<S: Store>(open: Open<'_, S>) {
     let store = open();
     let keyed = |n: u64, url: Option<&str>| {
-        let mut new = new_job(n);
-        new.job.idempotency_key = Some("k".to_owned());
-        new.job.callback_url = url.map(str::to_owned);
-        new.request = new_job(1).request;
-        Transition::Insert(Box::new(new))
+        sample::insert_with(n, |new| {
+            new.job.idempotency_key = Some("k".to_owned());
+            new.job.callback_url = url.map(str::to_owned);
+            new.request = new_job(1).request;
+        })
     };
     done(&store, &[keyed(1, Some(URL))]);
     for again in [Some(URL), None] {

@@ -85,7 +85,7 @@ pub fn finished_jobs_are_pruned_by_age<S: Store>(open: Open<'_, S>) {
         done(&store, &life(n));
     }
     done(&store, &life(9)[1..]);
-    let usage = store.usage(&any_day()).unwrap();
+    let usage = store.usage(&UsageFilter::default()).unwrap();
     let pruned = prune(
         &store,
         Prune {
@@ -102,7 +102,7 @@ pub fn finished_jobs_are_pruned_by_age<S: Store>(open: Open<'_, S>) {
     let store = open();
     assert_eq!(jobs_left(&store), [3, 4, 9]);
     assert_eq!(calls_left(&store), [1, 2, 3, 4, 9], "the log has its own");
-    assert_eq!(store.usage(&any_day()).unwrap(), usage);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap(), usage);
     assert_eq!(store.counts().unwrap().completed, 3);
 }
 
@@ -112,12 +112,7 @@ pub fn finished_jobs_are_pruned_by_number<S: Store>(open: Open<'_, S>) {
     for n in 1..=3 {
         done(&store, &life(n));
     }
-    let at = hour(4);
-    let job_id = job_id(4);
-    done(
-        &store,
-        &[sample::insert(4), Transition::Cancel { job_id, at }],
-    );
+    done(&store, &given_up(4));
     done(&store, &[sample::insert(5), sample::insert(6)]);
     let step = |jobs| Prune { jobs, ..nothing() };
     assert_eq!(prune(&store, step(most(2))).jobs, 2);
@@ -135,7 +130,7 @@ pub fn the_call_log_is_pruned_and_the_usage_stays<S: Store>(open: Open<'_, S>) {
     for n in 1..=5 {
         done(&store, &life(n));
     }
-    let usage = store.usage(&any_day()).unwrap();
+    let usage = store.usage(&UsageFilter::default()).unwrap();
     let last = store.calls(&CallFilter::default(), None, 1).unwrap().calls[0].seq;
     let step = |calls| Prune { calls, ..nothing() };
     assert_eq!(prune(&store, step(before(hour(3)))).calls, 2);
@@ -145,7 +140,7 @@ pub fn the_call_log_is_pruned_and_the_usage_stays<S: Store>(open: Open<'_, S>) {
     assert_eq!(prune(&store, step(before(hour(9)))).calls, 2);
     drop(store);
     let store = open();
-    assert_eq!(store.usage(&any_day()).unwrap(), usage);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap(), usage);
     assert_eq!(jobs_left(&store), [1, 2, 3, 4, 5]);
     let of_job = CallFilter {
         job_id: Some(job_id(1)),
@@ -156,13 +151,12 @@ pub fn the_call_log_is_pruned_and_the_usage_stays<S: Store>(open: Open<'_, S>) {
     let page = store.calls(&CallFilter::default(), None, 9).unwrap();
     assert_eq!(page.calls.len(), 1);
     assert!(page.calls[0].seq > last, "a place is given once");
-    assert_eq!(store.usage(&any_day()).unwrap()[0].calls, 6);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap()[0].calls, 6);
 }
 
 /// Job `n` given up in hour `n`.
 fn given_up(n: u64) -> [Transition; 2] {
-    let (at, job_id) = (hour(n), job_id(n));
-    [sample::insert(n), Transition::Cancel { job_id, at }]
+    [sample::insert(n), sample::cancel(n, hour(n))]
 }
 
 /// Requests and responses go before their jobs; such a job says so and can't be retried.
@@ -221,12 +215,7 @@ pub fn what_is_not_over_is_never_pruned<S: Store>(open: Open<'_, S>) {
     assert_eq!((pruned.jobs, pruned.calls, pruned.bodies), (0, 1, 1));
     assert_eq!(jobs_left(&store), [1, 2, 3, 4, 5, 6]);
     assert_eq!(calls_left(&store), [4]);
-    let billing = Transition::Billing {
-        job_id: job_id(4),
-        attempt: AttemptNo(1),
-        billing: sample::billed(7),
-    };
-    done(&store, &[billing]);
+    done(&store, &[sample::resolve(4, 1, sample::billed(7))]);
     let pruned = prune(&store, everything_goes);
     assert_eq!((pruned.jobs, pruned.calls), (1, 1));
     drop(store);
@@ -316,5 +305,5 @@ pub fn a_pruning_takes_its_place_in_a_batch<S: Store>(open: Open<'_, S>) {
     drop(store);
     let store = open();
     assert_eq!(jobs_left(&store), [3]);
-    assert_eq!(store.usage(&any_day()).unwrap()[0].calls, 2);
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap()[0].calls, 2);
 }

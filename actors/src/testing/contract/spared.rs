@@ -49,9 +49,8 @@ pub fn what_may_not_go_is_not_counted<S: Store>(open: Open<'_, S>) {
     // Maybe billed, and given up later: four that may not go.
     for n in 3..=6 {
         done(&store, &[sample::insert(n), sample::start(n)]);
-        let (at, job_id) = (hour(n), job_id(n));
-        let cancel = Transition::Cancel { job_id, at };
-        done(&store, &[sample::parked(n, 1), cancel]);
+        let given_up = sample::cancel(n, hour(n));
+        done(&store, &[sample::parked(n, 1), given_up]);
     }
     let step = Prune {
         jobs: most(2),
@@ -61,11 +60,7 @@ pub fn what_may_not_go_is_not_counted<S: Store>(open: Open<'_, S>) {
     assert_eq!(prune(&store, step), Pruned::default());
     assert_eq!(jobs_left(&store), [1, 2, 3, 4, 5, 6]);
     // Once it is known what they cost, they are as the others.
-    let billing = |n| Transition::Billing {
-        job_id: job_id(n),
-        attempt: AttemptNo(1),
-        billing: sample::billed(7),
-    };
+    let billing = |n| sample::resolve(n, 1, sample::billed(7));
     done(&store, &[billing(5), billing(6)]);
     let pruned = prune(&store, step);
     assert_eq!((pruned.jobs, pruned.calls), (2, 2));
@@ -185,9 +180,8 @@ pub fn a_clock_that_was_ahead_stops_no_pruning<S: Store>(open: Open<'_, S>) {
 pub fn a_step_of_a_pruning_removes_so_many_bytes<S: Store>(open: Open<'_, S>) {
     let store = open();
     for n in 1..=4 {
-        let mut new = new_job(n);
-        new.request = Request::Prompt("long ".repeat(1_000));
-        done(&store, &[Transition::Insert(Box::new(new))]);
+        let long = Request::Prompt("long ".repeat(1_000));
+        done(&store, &[sample::insert_with(n, |new| new.request = long)]);
         done(&store, &life(n)[1..]);
     }
     let mut step = Prune {

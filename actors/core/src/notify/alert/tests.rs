@@ -297,19 +297,6 @@ fn a_second_hold_is_a_second_alert_and_each_says_why() {
 }
 
 #[test]
-fn what_an_earlier_program_kept_of_a_hold_is_read() {
-    let stored = r#"{"active":[{"key":{"hold":"quota"},"raised_at":0,"level":1,"threshold":1}]}"#;
-    let book: AlertBook = serde_json::from_str(stored).unwrap();
-    let key = AlertKey::Hold(HeldKey {
-        kind: HoldKind::Quota,
-        scope: HoldScope::Account,
-    });
-    assert_eq!(book.active[0].key, key);
-    let again = serde_json::to_string(&book).unwrap();
-    assert_eq!(serde_json::from_str::<AlertBook>(&again).unwrap(), book);
-}
-
-#[test]
 fn what_became_of_alerts_between_two_books_is_told_once() {
     let mut before = AlertBook::default();
     before.raise(sample::alert(AlertKey::QueueAge));

@@ -1,0 +1,158 @@
+//! The way from a submission to a job: every default is filled in, and what the job may come to is known.
+
+use crate::model::{
+    Admission, Job, JobId, NewJob, Settings, Submission, SubmissionError, Timestamp,
+};
+use crate::money::{estimate, worst};
+
+impl NewJob {
+    /// The job, if [`Submission::validate`] has nothing against it.
+    pub fn of(
+        submission: Submission,
+        settings: &Settings,
+        id: JobId,
+        now: Timestamp,
+    ) -> Result<Self, SubmissionError> {
+        submission.validate(settings)?;
+        let model = submission.model_in(settings);
+        let unpriced = !settings.prices.is_priced(&model);
+        let estimated_tokens = estimate::tokens(&submission.request, settings.glm.max_tokens);
+        let worst = worst::of(&submission.request);
+        let mut after = submission.after;
+        after.sort_unstable();
+        after.dedup();
+        let fingerprint = submission
+            .idempotency_key
+            .as_ref()
+            .map(|_| submission.request.fingerprint(&model));
+        let job = Job {
+            content_id: submission.content_id,
+            priority: submission.priority,
+            max_retries: submission.max_retries.unwrap_or(settings.retry.max_retries),
+            run_at: submission.run_at,
+            deadline: submission.deadline.map(|by| by.moment(now)),
+            timeout_ms: submission.timeout_ms,
+            idempotency_key: submission.idempotency_key,
+            metadata: submission.metadata,
+            // The store keeps those that are not completed.
+            waits_for: after.clone(),
+            after,
+            on_interrupted: submission.on_interrupted,
+            callback_url: submission.callback_url,
+            estimated_tokens,
+            worst,
+            unpriced,
+            ..Job::new(id, submission.user_id, model, now)
+        };
+        Ok(Self {
+            job,
+            request: submission.request,
+            fingerprint,
+            admission: Admission::Open {
+                max_queue_jobs: settings.lane.max_queue_jobs,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Currency, PriceRow, PriceTable, Unpriced};
+
+    fn refused(change: impl FnOnce(&mut Submission)) -> String {
+        let mut submission = Submission::prompt("hi").unwrap();
+        change(&mut submission);
+        NewJob::of(
+            submission,
+            &Settings::default(),
+            JobId::from_bytes([1; 16]),
+            Timestamp::default(),
+        )
+        .unwrap_err()
+        .to_string()
+    }
+
+    #[test]
+    fn a_bad_field_is_named_with_what_would_be_right() {
+        let check = |got: String, want: &str| assert_eq!(got, want);
+        check(
+            refused(|s| s.user_id = String::new()),
+            "userId: must have 1 to 128 characters",
+        );
+        check(
+            refused(|s| s.model = Some("m".repeat(129))),
+            "model: must have 1 to 128 characters",
+        );
+        check(
+            refused(|s| s.max_retries = Some(101)),
+            "maxRetries: must be 0 to 100",
+        );
+        check(
+            refused(|s| s.timeout_ms = Some(0)),
+            "timeout: must be 1 to 86400000 milliseconds (a day)",
+        );
+    }
+
+    #[test]
+    fn a_model_without_a_price_is_taken_and_flagged_or_refused_as_configured() {
+        let mut prices = PriceTable::new(Currency::Usd);
+        let free = PriceRow {
+            prompt_from: 0,
+            completion_from: 0,
+            prompt_to: None,
+            input: 0,
+            cached_input: 0,
+            output: 0,
+        };
+        prices.add("glm-4.7-flash", free);
+        let mut settings = Settings {
+            prices: Arc::new(prices),
+            ..Settings::default()
+        };
+        let submit = |settings: &Settings, model: &str| {
+            let submission = Submission::prompt("hi").unwrap().model(model);
+            NewJob::of(
+                submission,
+                settings,
+                JobId::from_bytes([1; 16]),
+                Timestamp::default(),
+            )
+        };
+        assert!(submit(&settings, "glm-9").unwrap().job.unpriced);
+        assert!(!submit(&settings, "glm-4.7-flash").unwrap().job.unpriced);
+        settings.unpriced = Unpriced::Refuse;
+        let free = submit(&settings, "glm-4.7-flash").unwrap();
+        assert!(!free.job.unpriced, "free is a price");
+        let refused = submit(&settings, "glm-9").unwrap_err().to_string();
+        assert!(
+            refused.starts_with("model glm-9 has no price in USD, "),
+            "{refused}"
+        );
+        assert!(
+            refused.contains("add its price to money.prices"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn the_model_is_the_submissions_then_the_bodys_then_the_configured() {
+        let model = |submission: Submission| {
+            let id = JobId::from_bytes([1; 16]);
+            let new = NewJob::of(submission, &Settings::default(), id, Timestamp::default());
+            new.unwrap().job.model
+        };
+        let body = r#"{"model":"glm-5","messages":[{"role":"user","content":"hi"}]}"#;
+        assert_eq!(model(Submission::chat(body).unwrap()), "glm-5");
+        assert_eq!(
+            model(Submission::chat(body).unwrap().model("glm-4.6")),
+            "glm-4.6"
+        );
+        assert_eq!(
+            model(Submission::prompt("hi").unwrap()),
+            Settings::default().glm.model
+        );
+    }
+}

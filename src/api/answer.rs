@@ -1,0 +1,261 @@
+//! What handlers answer, and the one place that makes responses of it. A type of answer says what it
+//! may look like on the wire, so that the OpenAPI document describes what is sent.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::stream;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use warp::Reply as _;
+use warp::http::header::CONTENT_TYPE;
+use warp::http::{HeaderName, HeaderValue, StatusCode};
+use warp::reply::Response;
+
+/// The media type of JSON.
+pub(super) const JSON: &str = "application/json";
+/// The media type of comma-separated values with a header.
+pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
+/// The media type of a JSON value a line.
+pub(super) const JSON_LINES: &str = "application/jsonl";
+/// Where the next page begins, when the answer is a table.
+pub(super) const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
+
+/// What is sent back.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    media: &'static str,
+    content: Content,
+}
+
+enum Content {
+    Bytes(Vec<u8>),
+    /// Not written yet; it takes a while.
+    Unwritten(Box<dyn FnOnce() -> serde_json::Result<Vec<u8>> + Send>),
+    /// Part after part, as the client takes them.
+    Parts(mpsc::Receiver<io::Result<Bytes>>),
+    /// It could not be written.
+    Broken(serde_json::Error),
+}
+
+impl Reply {
+    const fn new(status: StatusCode, media: &'static str, content: Content) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            media,
+            content,
+        }
+    }
+
+    /// A value as JSON.
+    pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Self {
+        let content = serde_json::to_vec(value).map_or_else(Content::Broken, Content::Bytes);
+        Self::new(status, JSON, content)
+    }
+
+    /// Text that is of this type already.
+    pub(super) fn text(status: StatusCode, media: &'static str, text: Vec<u8>) -> Self {
+        Self::new(status, media, Content::Bytes(text))
+    }
+
+    /// Lines that come part by part. An error among them cuts the answer off, which the client sees.
+    pub(super) const fn parts(
+        media: &'static str,
+        parts: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Self {
+        Self::new(StatusCode::OK, media, Content::Parts(parts))
+    }
+
+    /// With another media type.
+    pub(super) const fn of_type(mut self, media: &'static str) -> Self {
+        self.media = media;
+        self
+    }
+
+    /// With a header; one that no header can carry is left out.
+    pub(super) fn with(mut self, name: HeaderName, value: impl ToString) -> Self {
+        if let Ok(value) = HeaderValue::try_from(value.to_string()) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// The response.
+    pub(super) async fn into_response(self) -> Response {
+        let content = match self.content {
+            Content::Unwritten(write) => match tokio::task::spawn_blocking(write).await {
+                Ok(written) => written.map_or_else(Content::Broken, Content::Bytes),
+                Err(error) => Content::Broken(serde::ser::Error::custom(error)),
+            },
+            content => content,
+        };
+        let mut response = match content {
+            Content::Parts(mut parts) => {
+                let parts = stream::poll_fn(move |context| parts.poll_recv(context));
+                warp::reply::stream(parts).into_response()
+            }
+            Content::Bytes(bytes) => Response::new(bytes.into()),
+            Content::Broken(error) => {
+                tracing::error!(%error, "an answer could not be written");
+                let mut response = Response::default();
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                return response;
+            }
+            Content::Unwritten(_) => Response::default(),
+        };
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.media));
+        headers.extend(self.headers);
+        response
+    }
+}
+
+/// What a handler answers when all is well.
+pub(super) trait Answer: Send + 'static {
+    /// As it is sent.
+    fn reply(self) -> Reply;
+
+    /// What it may look like.
+    fn describe(shapes: &mut Shapes<'_>);
+}
+
+/// One form that an answer may have.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    /// `200`, or `4XX` for all of them.
+    pub(super) status: &'static str,
+    pub(super) about: &'static str,
+    pub(super) media: &'static str,
+    pub(super) schema: Value,
+    /// Headers with what they say.
+    pub(super) headers: Vec<(&'static str, &'static str)>,
+}
+
+/// Collects what answers may look like, with the schemas of their nouns.
+pub(super) struct Shapes<'a> {
+    pub(super) generator: &'a mut SchemaGenerator,
+    pub(super) all: Vec<Shape>,
+}
+
+impl Shapes<'_> {
+    /// A noun as JSON.
+    pub(super) fn json<T: JsonSchema>(&mut self, status: &'static str, about: &'static str) {
+        let schema = self.generator.subschema_for::<T>().to_value();
+        self.all.push(Shape {
+            status,
+            about,
+            media: JSON,
+            schema,
+            headers: Vec::new(),
+        });
+    }
+
+    /// Text of another type.
+    pub(super) fn text(&mut self, status: &'static str, about: &'static str, media: &'static str) {
+        self.all.push(Shape {
+            status,
+            about,
+            media,
+            schema: serde_json::json!({"type": "string"}),
+            headers: Vec::new(),
+        });
+    }
+
+    /// The shape told last has this header.
+    pub(super) fn header(&mut self, name: &'static str, about: &'static str) {
+        if let Some(last) = self.all.last_mut() {
+            last.headers.push((name, about));
+        }
+    }
+}
+
+/// A noun.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: Serialize + JsonSchema + Send + 'static> Answer for Json<T> {
+    fn reply(self) -> Reply {
+        Reply::json(StatusCode::OK, &self.0)
+    }
+
+    fn describe(shapes: &mut Shapes<'_>) {
+        shapes.json::<T>("200", "The answer.");
+    }
+}
+
+/// A noun that takes a while to make and to write, such as a list of large jobs: that happens where it
+/// holds up nobody.
+pub(super) struct Large<T>(Box<dyn FnOnce() -> T + Send>);
+
+impl<T> Large<T> {
+    pub(super) fn of(make: impl FnOnce() -> T + Send + 'static) -> Self {
+        Self(Box::new(make))
+    }
+}
+
+impl<T: Serialize + JsonSchema + 'static> Answer for Large<T> {
+    fn reply(self) -> Reply {
+        let write = move || serde_json::to_vec(&(self.0)());
+        Reply::new(StatusCode::OK, JSON, Content::Unwritten(Box::new(write)))
+    }
+
+    fn describe(shapes: &mut Shapes<'_>) {
+        shapes.json::<T>("200", "The answer.");
+    }
+}
+
+/// JSON, or the same as a table.
+pub(super) enum Table<T> {
+    Json(Large<T>),
+    Csv {
+        write: Box<dyn FnOnce() -> String + Send>,
+        next_cursor: Option<u64>,
+    },
+}
+
+impl<T: Serialize + JsonSchema + 'static> Answer for Table<T> {
+    fn reply(self) -> Reply {
+        match self {
+            Self::Json(large) => large.reply(),
+            Self::Csv { write, next_cursor } => {
+                let write = move || Ok(write().into_bytes());
+                let content = Content::Unwritten(Box::new(write));
+                let reply = Reply::new(StatusCode::OK, CSV, content);
+                match next_cursor {
+                    Some(cursor) => reply.with(NEXT_CURSOR, cursor),
+                    None => reply,
+                }
+            }
+        }
+    }
+
+    fn describe(shapes: &mut Shapes<'_>) {
+        Large::<T>::describe(shapes);
+        shapes.text(
+            "200",
+            "With `format=csv` a table with a header, as RFC 4180 has it.",
+            CSV,
+        );
+        shapes.header(
+            "x-next-cursor",
+            "Where the next page begins, if there is one.",
+        );
+    }
+}
+
+/// What was asked is done and on disk.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(super) struct Success {
+    /// `true`; what was not done is a problem.
+    success: bool,
+}
+
+impl Success {
+    pub(super) const fn done() -> Json<Self> {
+        Json(Self { success: true })
+    }
+}

@@ -1,0 +1,306 @@
+//! What an endpoint is: a row of the table in [`super::endpoints`]. The router, the OpenAPI document and
+//! the reference page are made of these rows and of nothing else.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use warp::http::{HeaderMap, Method};
+
+use super::Api;
+use super::answer::{Answer, Reply, Shapes};
+use super::body::Body;
+use super::input::{Input, Need, Payload, Reader};
+use super::principal::{Access, Principal};
+use super::problem::{Kind, Problem};
+use super::query;
+
+/// A row of the table.
+pub(super) struct Endpoint {
+    pub(super) method: Method,
+    /// With parameters in braces.
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    /// In a few words.
+    pub(super) summary: &'static str,
+    /// What else there is to know.
+    pub(super) about: &'static str,
+    /// Under which heading it stands.
+    pub(super) section: &'static str,
+    /// A body that is taken, or the query of one that has none.
+    pub(super) example: Option<Value>,
+    pub(super) path_schema: Value,
+    pub(super) query_schema: Value,
+    pub(super) body_schema: Value,
+    pub(super) need: Need,
+    /// Headers that are read, with what they say.
+    pub(super) headers: Vec<(&'static str, &'static str)>,
+    pub(super) describe: fn(&mut Shapes<'_>),
+    /// What can be wrong beside what the parts of the request bring with them.
+    errors: Vec<Kind>,
+    handler: Handler,
+}
+
+type Handler =
+    Box<dyn Fn(Arc<Api>, Incoming) -> BoxFuture<'static, Result<Reply, Problem>> + Send + Sync>;
+
+/// A request as it came.
+pub(super) struct Incoming {
+    pub(super) principal: Principal,
+    pub(super) headers: HeaderMap,
+    /// The parts of the path that stand for parameters.
+    pub(super) captures: Vec<(&'static str, String)>,
+    pub(super) query: String,
+    pub(super) body: Body,
+}
+
+impl Endpoint {
+    /// A row with its handler, whose types say what is read and answered.
+    pub(super) fn new<P, Q, B, A, F, Fut>(
+        method: Method,
+        path: &'static str,
+        access: Access,
+        summary: &'static str,
+        handler: F,
+    ) -> Self
+    where
+        P: DeserializeOwned + JsonSchema + Send + 'static,
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
+        B: Payload,
+        A: Answer,
+        F: Fn(Arc<Api>, Input<P, Q, B>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<A, Problem>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        let paths = Arc::new(Reader::<P>::new());
+        let queries = Arc::new(Reader::<Q>::new());
+        let bodies = Arc::new(B::reader());
+        let (path_schema, query_schema) = (paths.schema.clone(), queries.schema.clone());
+        let reads_body = method != Method::GET;
+        Self {
+            method,
+            path,
+            access,
+            summary,
+            about: "",
+            section: "",
+            example: None,
+            path_schema,
+            query_schema,
+            body_schema: B::schema(),
+            need: B::NEED,
+            headers: Vec::new(),
+            describe: A::describe,
+            errors: Vec::new(),
+            handler: Box::new(move |api, incoming| {
+                let handler = Arc::clone(&handler);
+                let (paths, queries) = (Arc::clone(&paths), Arc::clone(&queries));
+                let bodies = Arc::clone(&bodies);
+                Box::pin(async move {
+                    let path = query::object(&incoming.captures, &paths.schema);
+                    let path = paths.read_parameters(&path, Kind::InvalidId)?;
+                    let query = query::to_json(&incoming.query, &queries.schema)
+                        .map_err(|fault| Problem::faults(Kind::InvalidQuery, vec![fault]))?;
+                    let query = queries.read_parameters(&query, Kind::InvalidQuery)?;
+                    let body = match B::NEED {
+                        Need::None if reads_body => {
+                            incoming.body.nothing(&incoming.headers).await?;
+                            None
+                        }
+                        Need::None => None,
+                        Need::Optional => incoming.body.optional_json(&incoming.headers).await?,
+                        Need::Required => Some(incoming.body.json(&incoming.headers).await?),
+                    };
+                    let input = Input {
+                        principal: incoming.principal,
+                        headers: incoming.headers,
+                        path,
+                        query,
+                        body: B::read(&bodies, body.as_deref())?,
+                    };
+                    handler(api, input).await.map(Answer::reply)
+                })
+            }),
+        }
+    }
+
+    /// Under which heading it stands.
+    pub(super) const fn under(mut self, section: &'static str) -> Self {
+        self.section = section;
+        self
+    }
+
+    /// What else there is to know.
+    pub(super) const fn about(mut self, about: &'static str) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// What can be wrong beside what the parts of the request bring with them.
+    pub(super) fn errors(mut self, errors: &[Kind]) -> Self {
+        self.errors.extend(errors);
+        self
+    }
+
+    /// A header that is read.
+    pub(super) fn header(mut self, name: &'static str, about: &'static str) -> Self {
+        self.headers.push((name, about));
+        self
+    }
+
+    /// A body that is taken.
+    pub(super) fn example(mut self, example: Value) -> Self {
+        self.example = Some(example);
+        self
+    }
+
+    /// Answers a request that is for this endpoint.
+    pub(super) async fn answer(&self, api: Arc<Api>, incoming: Incoming) -> Result<Reply, Problem> {
+        let answered = (self.handler)(api, incoming).await;
+        if let Err(problem) = &answered {
+            // Else the document would not tell the truth.
+            debug_assert!(
+                self.kinds().contains(&problem.kind()) || problem.kind() == Kind::Internal,
+                "{} {} does not declare {:?}",
+                self.method,
+                self.path,
+                problem.kind()
+            );
+        }
+        answered
+    }
+
+    /// Everything that can be wrong, in the order of the table of kinds.
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = self.errors.clone();
+        if self.access != Access::Anybody {
+            kinds.extend([Kind::Unauthorized, Kind::Forbidden]);
+            kinds.extend([Kind::StoreFailed, Kind::Stopped]);
+        }
+        if self.query_schema.get("additionalProperties").is_some() {
+            kinds.push(Kind::InvalidQuery);
+        }
+        if self.path.contains('{') {
+            kinds.push(Kind::InvalidId);
+        }
+        if !self.headers.is_empty() {
+            kinds.push(Kind::InvalidHeader);
+        }
+        if self.method != Method::GET {
+            kinds.extend([Kind::InvalidBody, Kind::UnsupportedMediaType]);
+            kinds.extend([Kind::BodyTooLarge, Kind::BodyTimeout]);
+        }
+        if self.need != Need::None {
+            kinds.extend([Kind::MalformedJson, Kind::InvalidField]);
+        }
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+}
+
+/// The schema of a parameter struct's field, for a document.
+pub(super) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let fields = schema.get("properties").and_then(Value::as_object);
+    fields.into_iter().flatten()
+}
+
+/// Finds endpoints.
+pub(super) struct Router {
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+impl Router {
+    /// The endpoint of a path and a method, and the parts of the path that stand for its parameters.
+    /// HEAD asks what GET asks, and the server leaves the body out. Empty segments don't count: base URLs
+    /// come with and without a slash at their end.
+    pub(super) fn find(
+        &self,
+        method: &Method,
+        path: &str,
+    ) -> Result<(&Endpoint, Vec<(&'static str, String)>), Problem> {
+        let wanted = if *method == Method::HEAD {
+            &Method::GET
+        } else {
+            method
+        };
+        let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+        let of_path = self.endpoints.iter();
+        let of_path: Vec<_> = of_path
+            .filter_map(|endpoint| Some((endpoint, captures(endpoint.path, &segments)?)))
+            .collect();
+        if of_path.is_empty() {
+            let problem = format!("there is nothing at {path}");
+            return Err(Problem::new(Kind::UnknownRoute, problem));
+        }
+        let mut allowed: Vec<&str> = of_path.iter().map(|(e, _)| e.method.as_str()).collect();
+        if allowed.contains(&"GET") {
+            allowed.push("HEAD");
+        }
+        let allowed = allowed.join(", ");
+        let found = of_path
+            .into_iter()
+            .find(|(endpoint, _)| endpoint.method == *wanted);
+        let Some((endpoint, captures)) = found else {
+            return Err(Problem::wrong_method(method.as_str(), path, &allowed));
+        };
+        let decoded = captures.into_iter().map(|(name, raw)| {
+            let decoded = query::decode_segment(raw);
+            decoded.map(|value| (name, value)).ok_or_else(|| {
+                let problem = format!("{raw} is not percent-encoded UTF-8");
+                Problem::fault(Kind::InvalidId, name, problem)
+            })
+        });
+        Ok((endpoint, decoded.collect::<Result<_, _>>()?))
+    }
+}
+
+/// What of a path stands for the parameters of a template; `None`: the path is another.
+fn captures<'p>(
+    template: &'static str,
+    segments: &[&'p str],
+) -> Option<Vec<(&'static str, &'p str)>> {
+    let parts = template.split('/').filter(|part| !part.is_empty());
+    let mut captures = Vec::new();
+    let mut rest = segments.iter();
+    for part in parts {
+        let segment = rest.next()?;
+        match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+            Some(name) => captures.push((name, *segment)),
+            None if part == *segment => {}
+            None => return None,
+        }
+    }
+    rest.next().is_none().then_some(captures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::input::{Nothing, schema_of};
+    use super::*;
+
+    #[test]
+    fn a_path_is_taken_apart_by_its_template() {
+        let check = |template, path: &str, want: Option<&[(&str, &str)]>| {
+            let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+            let found = captures(template, &segments);
+            assert_eq!(found.as_deref(), want, "{path}");
+        };
+        check("/a/{id}/b", "/a/7/b", Some(&[("id", "7")]));
+        check("/a/{id}/b", "//a//7/b/", Some(&[("id", "7")]));
+        check("/a/{id}/b", "/a/7", None);
+        check("/a/{id}/b", "/a/7/b/c", None);
+        check("/a", "/b", None);
+        check("/", "", Some(&[]));
+    }
+
+    #[test]
+    fn the_schema_of_nothing_is_empty_and_closed() {
+        let schema = schema_of::<Nothing>();
+        assert!(properties(&schema).next().is_none());
+        assert_eq!(schema["additionalProperties"], false);
+    }
+}

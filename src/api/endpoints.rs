@@ -1,0 +1,239 @@
+//! The table of endpoints. A row says method, path, who may use it, what it is for and what can be wrong;
+//! the types of its handler say what is read and answered. Router, OpenAPI document and reference page
+//! come from these rows.
+
+use serde_json::json;
+use warp::http::Method;
+
+use super::endpoint::{Endpoint, Router};
+use super::gateway::CALLBACK;
+use super::principal::Access::{Anybody, Look, Operate, Submit};
+use super::problem::Kind;
+use super::submission::IDEMPOTENCY_KEY;
+use super::{admin, billing, bulk, control, estimate, gateway, jobs, log, notify, service};
+
+/// Refusals of a submission by the lane.
+const SUBMISSION: [Kind; 8] = [
+    Kind::QueueFull,
+    Kind::Draining,
+    Kind::OverBudget,
+    Kind::BeyondBudget,
+    Kind::UnknownDependency,
+    Kind::DependencyEnded,
+    Kind::UnpricedModel,
+    Kind::CallbackRefused,
+];
+
+/// What can forbid the change of a job.
+const OF_A_JOB: [Kind; 2] = [Kind::UnknownJob, Kind::WrongStatus];
+
+/// All endpoints.
+pub(super) fn router() -> Router {
+    let sections = [
+        ("Jobs", jobs()),
+        ("OpenAI and GLM SDKs", sdks()),
+        ("The queue", queue()),
+        ("The lane", lane()),
+        ("Statistics and logs", figures()),
+        ("Money", money()),
+        ("Alerts and webhooks", webhooks()),
+        ("The service", service()),
+    ];
+    let endpoints = sections
+        .into_iter()
+        .flat_map(|(section, rows)| rows.into_iter().map(move |row| row.under(section)));
+    Router {
+        endpoints: endpoints.collect(),
+    }
+}
+
+/// A row.
+macro_rules! row {
+    ($method:ident $path:literal, $access:expr, $summary:literal, $handler:path) => {
+        Endpoint::new(Method::$method, $path, $access, $summary, $handler)
+    };
+}
+
+fn jobs() -> Vec<Endpoint> {
+    vec![
+        row!(POST "/api/glm/jobs", Submit, "Submit a job, or a list of jobs", jobs::submit)
+            .about(
+                "Answers once the jobs are on disk. A list is taken job by job: what the lane refuses \
+                 is told at its place, and the others are taken. If any job is malformed none is.",
+            )
+            .header(
+                IDEMPOTENCY_KEY,
+                "The same key of the same user with the same request gives the same job. For one job.",
+            )
+            .errors(&SUBMISSION)
+            .errors(&[Kind::IdempotencyConflict, Kind::RequestPruned])
+            .example(json!({"prompt": "Name one river.", "priority": 10, "userId": "alice"})),
+        row!(GET "/api/glm/jobs/{id}", Submit, "One job, at once or when it has ended", jobs::read)
+            .errors(&[Kind::UnknownJob]),
+        row!(DELETE "/api/glm/jobs/{id}", Submit, "Give a job up", admin::cancel)
+            .errors(&OF_A_JOB),
+        row!(POST "/api/glm/jobs/{id}/cancel", Submit, "Give a job up", admin::cancel)
+            .errors(&OF_A_JOB),
+    ]
+}
+
+fn sdks() -> Vec<Endpoint> {
+    let chat = |endpoint: Endpoint| {
+        endpoint
+            .about(
+                "A program only changes its base URL. The chat becomes a job; the answer is GLM's, \
+                 verbatim. A client that goes away gives its job up, unless it sent an Idempotency-Key. \
+                 The query is not looked at.",
+            )
+            .header(
+                IDEMPOTENCY_KEY,
+                "The job goes on when the client goes away; asked again with the key it is found.",
+            )
+            .header(CALLBACK, "Where the job's end is told, too.")
+            .errors(&SUBMISSION)
+            .errors(&[
+                Kind::MissingField,
+                Kind::StreamingUnavailable,
+                Kind::IdempotencyConflict,
+                Kind::RequestPruned,
+            ])
+            .example(json!({"model": "glm-4.7",
+                "messages": [{"role": "user", "content": "Name one river."}]}))
+    };
+    vec![
+        chat(
+            row!(POST "/v1/chat/completions", Submit, "A chat completion, as OpenAI's SDKs ask for it",
+            gateway::chat_completions),
+        ),
+        chat(row!(POST "/api/paas/v4/chat/completions", Submit,
+            "A chat completion, as GLM's SDKs ask for it", gateway::chat_completions)),
+    ]
+}
+
+fn queue() -> Vec<Endpoint> {
+    vec![
+        row!(GET "/api/admin/glm/queue", Look, "Jobs, newest first", admin::read_queue).about(
+            "Every parameter narrows the list. Prompts and answers are cut to their beginnings.",
+        ),
+        row!(GET "/api/admin/glm/queue/{id}", Look, "One job with its attempts", admin::read_job)
+            .about("Whole for an admin; for a viewer with the beginnings of prompt and answer.")
+            .errors(&[Kind::UnknownJob]),
+        row!(GET "/api/admin/glm/dead-letters", Look, "Failed jobs with their attempts, newest first",
+            admin::dead_letters),
+        row!(POST "/api/admin/glm/retry/{id}", Operate, "Put a job back in line", admin::retry)
+            .about(
+                "A failed, cancelled or set-aside job; its retries are counted afresh, its history stays.",
+            )
+            .errors(&OF_A_JOB)
+            .errors(&[Kind::RequestPruned, Kind::DependencyEnded, Kind::UnknownDependency]),
+        row!(POST "/api/admin/glm/cancel/{id}", Operate, "Give a job up", admin::cancel)
+            .errors(&OF_A_JOB),
+        row!(POST "/api/admin/glm/reprioritise/{id}", Operate, "Change the priority of a pending job",
+            bulk::reprioritise_one)
+            .errors(&OF_A_JOB)
+            .example(json!({"priority": 100})),
+        row!(POST "/api/admin/glm/retry", Operate, "Put many jobs back in line", bulk::retry)
+            .example(json!({"filter": {"status": "failed", "errorCode": "1234"}, "dryRun": true})),
+        row!(POST "/api/admin/glm/cancel", Operate, "Give many jobs up", bulk::cancel)
+            .about("Jobs that run after one of them are cancelled with it, and not counted.")
+            .example(json!({"filter": {"userId": "alice"}, "dryRun": true})),
+        row!(POST "/api/admin/glm/reprioritise", Operate, "Change the priority of many pending jobs",
+            bulk::reprioritise)
+            .example(json!({"filter": {"userId": "alice"}, "priority": -10, "dryRun": true})),
+    ]
+}
+
+fn lane() -> Vec<Endpoint> {
+    vec![
+        row!(GET "/api/admin/glm/config", Look, "The settings in force", admin::read_config),
+        row!(PUT "/api/admin/glm/config", Operate, "Change settings of the running lane",
+            admin::change_config)
+            .about("Checked, stored and live at once, without a restart. What is not named stays.")
+            .example(json!({"maxRetries": 5})),
+        row!(GET "/api/admin/glm/policy", Look, "What each error code means to job, lane and breaker",
+            admin::read_policy),
+        row!(POST "/api/admin/glm/pause", Operate, "Stop the lane before its next call", control::pause)
+            .about("Jobs wait until it is resumed; an open call ends by itself. It outlives a restart.")
+            .example(json!({"reason": "prices change at noon"})),
+        row!(POST "/api/admin/glm/drain", Operate, "Close the intake and work off what waits",
+            control::drain)
+            .about("Nothing new is taken until the lane is resumed. It outlives a restart.")
+            .example(json!({"reason": "moving to another machine"})),
+        row!(POST "/api/admin/glm/resume", Operate, "End a pause, every hold and a closed intake",
+            control::resume),
+        row!(GET "/api/admin/glm/breaker", Look, "The circuit breaker", control::breaker),
+        row!(POST "/api/admin/glm/breaker/reset", Operate, "Close the breaker", control::reset_breaker),
+        row!(POST "/api/admin/glm/breaker/open", Operate, "Open the breaker", control::open_breaker)
+            .example(json!({"reason": "incident 7", "forMs": 60_000})),
+        row!(GET "/api/admin/glm/holds", Look, "What is held, why and until when", control::holds),
+        row!(DELETE "/api/admin/glm/holds/account", Operate, "End the hold on the account",
+            control::release_account)
+            .errors(&[Kind::UnknownHold]),
+        row!(DELETE "/api/admin/glm/holds/lane/{name}", Operate, "End the hold on a lane",
+            control::release_lane)
+            .errors(&[Kind::UnknownHold]),
+        row!(DELETE "/api/admin/glm/holds/model/{name}", Operate, "End the hold on a model",
+            control::release_model)
+            .errors(&[Kind::UnknownHold]),
+        row!(GET "/api/admin/glm/metrics", Look, "The lane at this moment and its latest calls",
+            admin::metrics),
+    ]
+}
+
+fn figures() -> Vec<Endpoint> {
+    vec![
+        row!(GET "/api/admin/glm/statistics", Look, "Usage summed up", admin::read_statistics)
+            .about("By day and model, unless `groupBy` says otherwise."),
+        row!(GET "/api/admin/glm/calls", Look, "The call log, newest first", log::calls)
+            .about("A page may be short and have others behind it."),
+        row!(GET "/api/admin/glm/export", Operate, "Everything that the store has, as lines", log::export)
+            .about(
+                "Read part by part, so that a store of any size is exported. If the store fails on the \
+                 way the answer is cut off.",
+            ),
+    ]
+}
+
+fn money() -> Vec<Endpoint> {
+    vec![
+        row!(GET "/api/admin/glm/prices", Look, "The price list in force", admin::read_prices),
+        row!(POST "/api/admin/glm/estimate", Look, "What jobs may cost; nothing is submitted",
+            estimate::estimate)
+        .errors(&[Kind::UnpricedModel, Kind::CallbackRefused])
+        .example(json!({"prompt": "Name one river.", "model": "glm-4.7"})),
+        row!(GET "/api/admin/glm/budgets", Look, "How the budgets stand", control::budgets),
+        row!(GET "/api/admin/glm/maybe-billed", Look,
+            "Attempts that GLM may have billed although no answer is stored", billing::list),
+        row!(POST "/api/admin/glm/maybe-billed/{jobId}/{attempt}", Operate,
+            "Say what became of such an attempt", billing::settle)
+        .errors(&[Kind::UnknownJob, Kind::UnknownAttempt, Kind::BillingSettled])
+        .example(json!({"billed": true, "cost": 0.0125, "currency": "CNY",
+                "usage": {"promptTokens": 600, "completionTokens": 400}})),
+    ]
+}
+
+fn webhooks() -> Vec<Endpoint> {
+    vec![
+        row!(GET "/api/admin/glm/alerts", Look, "Alerts that are active and that are over", notify::alerts),
+        row!(GET "/api/admin/glm/webhooks/endpoints", Look, "Where notices go", notify::endpoints),
+        row!(GET "/api/admin/glm/webhooks/deliveries", Look, "What was told to whom, newest first",
+            notify::deliveries),
+        row!(POST "/api/admin/glm/webhooks/deliveries/{id}/redeliver", Operate, "Send a delivery again",
+            notify::redeliver)
+            .errors(&[Kind::UnknownDelivery]),
+        row!(POST "/api/admin/glm/webhooks/redeliver", Operate, "Send many deliveries again",
+            notify::redeliver_all)
+            .example(json!({"filter": {"endpoint": "ops"}, "dryRun": true})),
+        row!(POST "/api/admin/glm/webhooks/test", Operate, "Send a notice to try whether it arrives",
+            notify::test)
+            .errors(&[Kind::UnknownEndpoint])
+            .example(json!({"endpoint": "ops"})),
+    ]
+}
+
+fn service() -> Vec<Endpoint> {
+    vec![
+        row!(GET "/healthz", Anybody, "Whether the daemon answers", service::health),
+        row!(GET "/openapi.json", Look, "This API as an OpenAPI 3.1 document", service::openapi),
+    ]
+}

@@ -1,0 +1,238 @@
+//! What a request brings, read into types: path, query and body each by the schema of their type, so
+//! that what is checked is what the OpenAPI document says.
+
+use std::marker::PhantomData;
+
+use onelane_core::model::limits as bounds;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use warp::http::HeaderMap;
+
+use super::check;
+use super::principal::Principal;
+use super::problem::{Fault, Kind, Problem};
+
+/// A request, read.
+pub(super) struct Input<P = Nothing, Q = Nothing, B = Nothing> {
+    pub(super) principal: Principal,
+    pub(super) headers: HeaderMap,
+    pub(super) path: P,
+    pub(super) query: Q,
+    pub(super) body: B,
+}
+
+/// A part of a request that must be empty.
+#[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// A query that nobody looks at: some SDKs add an API version.
+#[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
+pub(super) struct Ignored {}
+
+/// The schema by which requests are read into `T`, without references.
+pub(super) fn schema_of<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    let settings = settings.with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+}
+
+/// Reads JSON into `T`, or tells every fault with its place.
+pub(super) struct Reader<T> {
+    pub(super) schema: Value,
+    into: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned + JsonSchema> Reader<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            schema: schema_of::<T>(),
+            into: PhantomData,
+        }
+    }
+
+    /// `at` is the place of the JSON in what was sent: empty for the whole.
+    pub(super) fn read(&self, json: &RawValue, at: &str) -> Result<T, Vec<Fault>> {
+        let mut faults = Vec::new();
+        check::check(&self.schema, json, at, &mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        // What no schema says.
+        let mut deserializer = serde_json::Deserializer::from_str(json.get());
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let place = match (at, error.path().to_string().as_str()) {
+                ("", ".") => "the body".to_owned(),
+                (at, ".") => at.to_owned(),
+                ("", path) => path.to_owned(),
+                (at, path) => format!("{at}.{path}"),
+            };
+            vec![Fault::new(place, error.into_inner().to_string())]
+        })
+    }
+
+    /// Of parameters, as JSON. A fault in a list is a fault of its parameter.
+    pub(super) fn read_parameters(&self, json: &str, kind: Kind) -> Result<T, Problem> {
+        let raw: &RawValue =
+            serde_json::from_str(json).map_err(|error| Problem::new(kind, error.to_string()))?;
+        self.read(raw, "").map_err(|mut faults| {
+            for fault in &mut faults {
+                let end = fault.field.find('[').unwrap_or(fault.field.len());
+                fault.field.truncate(end);
+            }
+            Problem::faults(kind, faults)
+        })
+    }
+}
+
+/// Whether there has to be a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// There must be none.
+    None,
+    /// It may be missing.
+    Optional,
+    /// It must be there.
+    Required,
+}
+
+/// What a body is read into.
+pub(super) trait Payload: Send + Sized + 'static {
+    const NEED: Need;
+    /// What reads it: made once.
+    type Reader: Send + Sync;
+
+    fn reader() -> Self::Reader;
+    /// The schema, for the document.
+    fn schema() -> Value;
+    /// `None`: there is no body.
+    fn read(reader: &Self::Reader, body: Option<&RawValue>) -> Result<Self, Problem>;
+}
+
+impl Payload for Nothing {
+    const NEED: Need = Need::None;
+    type Reader = ();
+
+    fn reader() {}
+
+    fn schema() -> Value {
+        Value::Null
+    }
+
+    fn read((): &(), _: Option<&RawValue>) -> Result<Self, Problem> {
+        Ok(Self {})
+    }
+}
+
+/// A body that must be there.
+pub(super) struct Given<T>(pub(super) T);
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Payload for Given<T> {
+    const NEED: Need = Need::Required;
+    type Reader = Reader<T>;
+
+    fn reader() -> Reader<T> {
+        Reader::new()
+    }
+
+    fn schema() -> Value {
+        schema_of::<T>()
+    }
+
+    fn read(reader: &Reader<T>, body: Option<&RawValue>) -> Result<Self, Problem> {
+        let body = body.unwrap_or(RawValue::NULL);
+        let read = reader.read(body, "");
+        read.map(Self)
+            .map_err(|faults| Problem::faults(Kind::InvalidField, faults))
+    }
+}
+
+/// A body that may be missing; then it is as if it were `{}`.
+pub(super) struct Optional<T>(pub(super) T);
+
+impl<T: DeserializeOwned + JsonSchema + Default + Send + 'static> Payload for Optional<T> {
+    const NEED: Need = Need::Optional;
+    type Reader = Reader<T>;
+
+    fn reader() -> Reader<T> {
+        Reader::new()
+    }
+
+    fn schema() -> Value {
+        schema_of::<T>()
+    }
+
+    fn read(reader: &Reader<T>, body: Option<&RawValue>) -> Result<Self, Problem> {
+        match body {
+            None => Ok(Self(T::default())),
+            Some(body) => Given::read(reader, Some(body)).map(|Given(read)| Self(read)),
+        }
+    }
+}
+
+/// An object, or a list of them, even of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum OneOrMany<T> {
+    One(Box<T>),
+    Many(Vec<T>),
+}
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Payload for OneOrMany<T> {
+    const NEED: Need = Need::Required;
+    type Reader = Reader<T>;
+
+    fn reader() -> Reader<T> {
+        Reader::new()
+    }
+
+    fn schema() -> Value {
+        let one = schema_of::<T>();
+        let many = serde_json::json!({"type": "array", "items": one, "minItems": 1,
+            "maxItems": bounds::SUBMIT_MANY_MAX});
+        serde_json::json!({"oneOf": [one, many]})
+    }
+
+    /// If any of a list is wrong, all that are wrong are named and none counts.
+    fn read(reader: &Reader<T>, body: Option<&RawValue>) -> Result<Self, Problem> {
+        let body = body.unwrap_or(RawValue::NULL);
+        let invalid = |faults| Problem::faults(Kind::InvalidField, faults);
+        if body.get().starts_with('{') {
+            let one = reader.read(body, "").map_err(invalid)?;
+            return Ok(Self::One(Box::new(one)));
+        }
+        let elements: Vec<&RawValue> = serde_json::from_str(body.get()).map_err(|_| {
+            Problem::new(
+                Kind::InvalidBody,
+                "the body must be a job or a list of jobs",
+            )
+        })?;
+        if !(1..=bounds::SUBMIT_MANY_MAX).contains(&elements.len()) {
+            let (length, max) = (elements.len(), bounds::SUBMIT_MANY_MAX);
+            let problem = format!("the list has {length} jobs; it must have 1 to {max}");
+            return Err(Problem::new(Kind::InvalidBody, problem));
+        }
+        let mut read = Vec::with_capacity(elements.len());
+        let mut faults = Vec::new();
+        for (i, element) in elements.into_iter().enumerate() {
+            match reader.read(element, &format!("[{i}]")) {
+                Ok(one) => read.push(one),
+                Err(more) => faults.extend(more),
+            }
+        }
+        if faults.is_empty() {
+            Ok(Self::Many(read))
+        } else {
+            Err(invalid(faults))
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! One job and many: what they may come to, at the least and at the most.
+
+use onelane_core::model::{Cost, Currency, Nanos, Settings, Submission, SubmissionError};
+use onelane_core::money::estimate;
+
+use super::{Estimate, GlmTokenizer};
+
+/// What one job may come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEstimate {
+    /// The model that it would be sent to.
+    pub model: String,
+    /// Its tokens.
+    pub tokens: Estimate,
+    /// What it may cost; `None` when the model has no price.
+    pub cost: Option<CostRange>,
+    /// What the list in force counts in.
+    pub currency: Currency,
+}
+
+/// The least and the most that something may cost, in one currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CostRange {
+    /// The prompt wholly from GLM's cache, and nothing answered.
+    pub min: Cost,
+    /// The longest answer, in the dearest tier that the call could end in, for a prompt that is longer
+    /// than counted by the margin.
+    pub max: Cost,
+}
+
+/// How much longer than counted a prompt may be: a tenth of it, and sixteen tokens for what the
+/// template adds. The count is not exact, and one token more may be another tier.
+const fn with_margin(prompt_tokens: u64) -> u64 {
+    prompt_tokens
+        .saturating_add(prompt_tokens.div_ceil(10))
+        .saturating_add(16)
+}
+
+/// Estimates one job, unless it would be refused. Counting takes the processor for as long as the prompt
+/// is, and the first count of a process unpacks the vocabulary: not for an async worker.
+pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, SubmissionError> {
+    submission.validate(settings)?;
+    let model = submission.model_in(settings);
+    let tokens = estimate::of(
+        &submission.request,
+        &model,
+        settings.glm.max_tokens,
+        &GlmTokenizer,
+    );
+    let prices = &settings.prices;
+    let longest = with_margin(tokens.prompt_tokens);
+    let min = prices.best_case(&model, tokens.prompt_tokens);
+    // Where the list ends before the longest prompt does, nobody knows the most.
+    let max = prices
+        .best_case(&model, longest)
+        .and_then(|_| prices.worst_case(&model, longest, tokens.completion_tokens_max));
+    Ok(JobEstimate {
+        cost: min.zip(max).map(|(min, max)| CostRange { min, max }),
+        currency: prices.currency(),
+        model,
+        tokens,
+    })
+}
+
+/// What several jobs may come to together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Total {
+    /// How many.
+    pub jobs: u64,
+    /// Those of them whose cost is not known and not in the sums.
+    pub unpriced_jobs: u64,
+    /// Sums of the tokens.
+    pub tokens: Estimate,
+    /// The least that those with a price may cost, in nano-units.
+    pub min: Nanos,
+    /// The most that those with a price may cost, in nano-units.
+    pub max: Nanos,
+    /// What the costs are counted in.
+    pub currency: Currency,
+}
+
+impl Total {
+    /// Of no jobs.
+    #[must_use]
+    pub const fn new(currency: Currency) -> Self {
+        Self {
+            jobs: 0,
+            unpriced_jobs: 0,
+            tokens: Estimate {
+                prompt_tokens: 0,
+                completion_tokens_max: 0,
+            },
+            min: 0,
+            max: 0,
+            currency,
+        }
+    }
+
+    /// Adds a job, estimated by the list that the total is of.
+    pub fn add(&mut self, job: &JobEstimate) {
+        let sum = |total: &mut u64, tokens: u64| *total = total.saturating_add(tokens);
+        self.jobs += 1;
+        sum(&mut self.tokens.prompt_tokens, job.tokens.prompt_tokens);
+        sum(
+            &mut self.tokens.completion_tokens_max,
+            job.tokens.completion_tokens_max,
+        );
+        match job.cost {
+            Some(cost) => {
+                self.min = self.min.saturating_add(cost.min.nanos);
+                self.max = self.max.saturating_add(cost.max.nanos);
+            }
+            None => self.unpriced_jobs += 1,
+        }
+    }
+
+    /// What the jobs with a price may cost; `None` when there are jobs and none has one.
+    #[must_use]
+    pub fn cost(&self) -> Option<CostRange> {
+        let cost = |nanos| Cost {
+            nanos,
+            currency: self.currency,
+        };
+        (self.jobs == 0 || self.unpriced_jobs < self.jobs).then(|| CostRange {
+            min: cost(self.min),
+            max: cost(self.max),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use onelane_core::model::{PriceRow, PriceTable, Unpriced};
+
+    use super::*;
+
+    fn settings() -> Settings {
+        let mut prices = PriceTable::new(Currency::Cny);
+        let row = |completion_from, units: [i64; 3]| {
+            let [input, cached_input, output] = units.map(|units| units * 1_000_000_000);
+            PriceRow {
+                prompt_from: 0,
+                completion_from,
+                prompt_to: None,
+                input,
+                cached_input,
+                output,
+            }
+        };
+        prices.add("glm-4.7", row(0, [2, 1, 8]));
+        prices.add("glm-4.7", row(200, [3, 2, 14]));
+        let mut settings = Settings {
+            prices: Arc::new(prices),
+            ..Settings::default()
+        };
+        settings.glm.max_tokens = Some(1_000);
+        settings
+    }
+
+    #[test]
+    fn a_job_costs_between_a_cached_prompt_and_the_longest_answer() {
+        let job = of(&Submission::prompt("hello world").unwrap(), &settings()).unwrap();
+        assert_eq!(job.model, "glm-4.7");
+        // Two of text, three of the message, three of the template.
+        assert_eq!(job.tokens.prompt_tokens, 8);
+        assert_eq!(job.tokens.completion_tokens_max, 1_000);
+        let cost = job.cost.unwrap();
+        assert_eq!(cost.min.nanos, 8 * 1_000);
+        assert_eq!(cost.max.nanos, (8 + 1 + 16) * 3_000 + 1_000 * 14_000);
+        assert_eq!(cost.max.currency, Currency::Cny);
+    }
+
+    /// Of a prompt of a thousand tokens and some, with a tier that begins at 1100 and a list that ends
+    /// at 2000.
+    fn near_a_bound(words: usize) -> Option<CostRange> {
+        let mut prices = PriceTable::new(Currency::Cny);
+        let row = |prompt_from, input| PriceRow {
+            prompt_from,
+            completion_from: 0,
+            prompt_to: Some(2_000),
+            input,
+            cached_input: 0,
+            output: 0,
+        };
+        prices.add("glm-5", row(0, 1_000_000));
+        prices.add("glm-5", row(1_100, 2_000_000));
+        let settings = Settings {
+            prices: Arc::new(prices),
+            ..Settings::default()
+        };
+        let prompt = Submission::prompt("word ".repeat(words)).unwrap();
+        let job = of(&prompt.model("glm-5"), &settings).unwrap();
+        assert_eq!(job.tokens.prompt_tokens, words as u64 + 7);
+        job.cost
+    }
+
+    #[test]
+    fn a_prompt_counted_just_below_a_tier_is_priced_in_it() {
+        // 980 + 98 + 16 stays below; 990 + 99 + 16 does not.
+        assert_eq!(near_a_bound(973).unwrap().max.nanos, 1_094);
+        assert_eq!(near_a_bound(983).unwrap().max.nanos, 2 * 1_105);
+        assert!(near_a_bound(1_700).is_some());
+        assert_eq!(near_a_bound(1_900), None, "nobody knows the most");
+    }
+
+    #[test]
+    fn what_would_be_refused_has_no_estimate() {
+        let mut settings = settings();
+        let refused = |change: &dyn Fn(&mut Submission), settings: &Settings| {
+            let mut submission = Submission::prompt("hi").unwrap().model("glm-9");
+            change(&mut submission);
+            of(&submission, settings).unwrap_err().to_string()
+        };
+        let check = |got: String, want: &str| assert!(got.contains(want), "{got}");
+        check(
+            refused(&|s| s.model = Some(String::new()), &settings),
+            "model",
+        );
+        check(refused(&|s| s.user_id.clear(), &settings), "userId");
+        check(
+            refused(&|s| s.max_retries = Some(100_000), &settings),
+            "maxRetries",
+        );
+        settings.unpriced = Unpriced::Refuse;
+        check(refused(&|_| (), &settings), "glm-9 has no price in CNY");
+    }
+
+    #[test]
+    fn a_total_says_how_many_jobs_are_not_in_its_cost() {
+        let settings = settings();
+        let job = |model: &str| {
+            let submission = Submission::prompt("hi").unwrap().model(model);
+            of(&submission, &settings).unwrap()
+        };
+        let mut total = Total::new(Currency::Cny);
+        assert_eq!(total.cost().unwrap().max.nanos, 0);
+        total.add(&job("glm-9"));
+        assert_eq!(total.cost(), None, "unknown is not nothing");
+        total.add(&job("glm-4.7"));
+        total.add(&job("glm-4.7"));
+        assert_eq!((total.jobs, total.unpriced_jobs), (3, 1));
+        assert_eq!(total.tokens.completion_tokens_max, 3_000);
+        let one = job("glm-4.7").cost.unwrap().max.nanos;
+        assert_eq!(total.cost().unwrap().max.nanos, 2 * one);
+    }
+}

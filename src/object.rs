@@ -1,0 +1,87 @@
+//! A JSON object as it was written: names in their order, values untouched.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The fields of an object. As serde reads it, a name may come twice; [`Object::read`] refuses that.
+#[derive(Debug, Default)]
+pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Object<'a> {
+    /// Reads an object that has no name twice.
+    pub(crate) fn read(json: &'a str) -> serde_json::Result<Self> {
+        let object: Self = serde_json::from_str(json)?;
+        let mut names: Vec<&str> = object.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let mut pairs = names.iter().zip(names.iter().skip(1));
+        match pairs.find(|(a, b)| a == b) {
+            Some((name, _)) => Err(serde_json::Error::custom(format!("{name} is given twice"))),
+            None => Ok(object),
+        }
+    }
+
+    /// A field's value.
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| *value)
+    }
+
+    /// All fields in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (&**name, *value))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut fields = Vec::with_capacity(16);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// A name that is borrowed unless it is spelled with escapes.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_keep_their_order_and_spelling() {
+        let json = r#"{"z":1.50,"a\n":{"y":[ 1 ]},"n":null}"#;
+        let object = Object::read(json).unwrap();
+        let fields: Vec<_> = object.iter().map(|(n, v)| (n, v.get())).collect();
+        assert_eq!(
+            fields,
+            [("z", "1.50"), ("a\n", r#"{"y":[ 1 ]}"#), ("n", "null")]
+        );
+    }
+
+    #[test]
+    fn what_is_no_object_or_names_a_field_twice_is_refused() {
+        assert!(Object::read("[1]").is_err());
+        let twice = Object::read(r#"{"a":1,"b":0,"a":2}"#).unwrap_err();
+        assert!(twice.to_string().contains("a is given twice"), "{twice}");
+    }
+}
