@@ -29,11 +29,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
 
     // A prompt. Model, max_tokens and temperature come from the configuration.
     let answered = lane.call(Submission::prompt("Name one river.")?).await?;
-    // GLM's answer is kept to the byte; read of it what you need.
-    let response = answered.response.ok_or("a completed job has an answer")?;
-    let answer: serde_json::Value = serde_json::from_str(response.get())?;
-    let text = answer.pointer("/choices/0/message/content");
-    println!("answer: {}", text.and_then(|t| t.as_str()).unwrap_or("-"));
+    // `response` has GLM's answer whole, kept to the byte.
+    println!("answer: {}", answered.text().unwrap_or_default());
 
     // A whole chat body, passed on to the byte with whatever parameters GLM knows.
     let chat = r#"{"model": "glm-4.6", "temperature": 0.2, "messages": [

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use onelane_core::life;
 
@@ -223,6 +224,51 @@ fn decisions_are_synchronous() {
             assert!(!code.contains(word), "{} says {word}", file.display());
         }
     }
+}
+
+/// Of what is dear, the crates that a program compiles with the library and these features.
+fn dear_crates_with(features: &str) -> Vec<&'static str> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--package", "onelane"])
+        .args(["--no-default-features", "--features", features])
+        .args([
+            "--edges", "no-dev", "--prefix", "none", "--format", "{p} {f}",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaints}");
+    let tree = String::from_utf8(output.stdout).unwrap();
+    assert!(tree.contains("\nredb v"), "no tree: {tree}");
+    let is_there = |name: &&str| {
+        tree.lines().any(|line| {
+            let mut words = line.split(' ');
+            match *name {
+                // reqwest brings hyper's client; the server is a feature.
+                "hyper/server" => {
+                    words.next() == Some("hyper")
+                        && words.any(|word| word.split(',').any(|feature| feature == "server"))
+                }
+                name => words.next() == Some(name),
+            }
+        })
+    };
+    let dear = ["clap", "hyper/server", "indicatif", "tiktoken", "warp"];
+    dear.into_iter().filter(is_there).collect()
+}
+
+#[test]
+fn a_program_compiles_what_it_uses() {
+    let check =
+        |features, want: &[&str]| assert_eq!(dear_crates_with(features), want, "{features}");
+    check("", &[]);
+    check("testing", &[]);
+    check("estimate", &["tiktoken"]);
+    check("simulator", &["hyper/server"]);
+    check("api", &["hyper/server", "tiktoken", "warp"]);
+    let all = ["clap", "hyper/server", "indicatif", "tiktoken", "warp"];
+    check("default", &all);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Reads the moment at which a used-up quota opens again: GLM states it in words, in Beijing time,
 //! without saying so.
 
-use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime};
+#[cfg(any(test, feature = "simulator"))]
+use chrono::{DateTime, FixedOffset};
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use onelane_core::model::{Timestamp, limits};
 
 /// A reading in Beijing time that is over by more than this is taken for UTC instead.

@@ -104,7 +104,7 @@ async fn a_call_whose_deadline_passes_behind_an_operators_word_is_told_that() {
 /// A call with a deadline fails at it, not before, without an attempt, and its error says why.
 async fn is_told(lane: &Orchestrator, why: [&str; 2]) {
     let hurried = within(100);
-    let deadline = hurried.deadline.unwrap();
+    let deadline = hurried.deadline.unwrap().moment(SystemClock.now());
     let Err(Error::JobFailed { job_id, failure }) = lane.call(hurried).await else {
         panic!("it can't have been done: {why:?}")
     };
