@@ -2,9 +2,12 @@
 
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use onelane_actors::samples::Estimates;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
 use onelane_core::model::{
     BreakerSnapshot, CallRecord, Cost, DeliveryCounts, Hold, HoldScope, LearntLimit, Pause,
-    Timestamp, Usage,
+    ScopedHold, Timestamp, Usage,
 };
 
 /// A job whole, with its attempts.
@@ -30,7 +33,8 @@ pub struct DeadLetters {
 }
 
 /// One lane among several.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneDetail {
     /// Its name.
     pub name: String,
@@ -53,7 +57,8 @@ pub struct LaneDetail {
 }
 
 /// A model that has been overloaded or is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct ModelDetail {
     /// The model.
     pub model: String,
@@ -64,9 +69,11 @@ pub struct ModelDetail {
 }
 
 /// The lane at this moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneStatus {
     /// Whether the configuration lets it run (`is_active`).
+    #[serde(rename = "isActive")]
     pub active: bool,
     /// An operator's pause.
     pub paused: Option<Pause>,
@@ -77,6 +84,8 @@ pub struct LaneStatus {
     /// The first of `holds`.
     pub hold: Option<Hold>,
     /// Every hold in force with what it stops: the account's first, then the lanes', then the models'.
+    #[serde(serialize_with = "scoped")]
+    #[schemars(with = "Vec<ScopedHold>")]
     pub holds: Vec<(HoldScope, Hold)>,
     /// The breaker.
     pub breaker: BreakerSnapshot,
@@ -100,6 +109,10 @@ pub struct LaneStatus {
     pub models: Vec<ModelDetail>,
     /// Rises with every restart of an actor.
     pub generation: u64,
+}
+
+fn scoped<S: Serializer>(holds: &[(HoldScope, Hold)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(holds.iter().cloned().map(ScopedHold::from))
 }
 
 /// Figures of the lane.
