@@ -65,7 +65,7 @@ impl Loaded {
         let origin = self.said_of(code);
         PolicyRow {
             code: code.to_owned(),
-            status_code: shipped.map_or_else(|| status_of(code), |row| row.status_code),
+            status_code: shipped.map_or_else(|| status_of(code), |row| row.http_status),
             meaning: shipped.map(|row| row.meaning.clone()),
             class,
             job: rule.map_or(word.job, |rule| Some(rule.job)),
