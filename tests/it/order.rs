@@ -2,7 +2,7 @@
 //! an urgent job that waits behind one that was only prepared.
 
 use onelane::error::Error;
-use onelane::model::{Deadline, JobStatus, Timestamp};
+use onelane::model::{JobStatus, Timestamp};
 use onelane::orchestrator::Orchestrator;
 use onelane::ports::Clock as _;
 use onelane::simulator::{Fault, Rule, SimulatorConfig};
