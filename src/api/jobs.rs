@@ -173,12 +173,15 @@ pub(super) async fn read(
             Err(error) => return Err(error.into()),
         },
     };
-    let record = match ended {
-        Some(record) => record,
-        None => api.lane.job(id).await?.record,
+    let (record, reason) = match ended {
+        Some(record) => (record, None),
+        None => {
+            let detail = api.lane.job(id).await?;
+            (detail.record, detail.wait_reason)
+        }
     };
     Ok(JobState {
         has_ended: record.job.status.is_terminal(),
-        job: JobView::whole(record),
+        job: JobView::whole(record).with_wait(reason),
     })
 }

@@ -17,6 +17,7 @@ mod settings;
 mod start;
 mod submit;
 mod types;
+mod waits;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};

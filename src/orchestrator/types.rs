@@ -7,8 +7,9 @@ use serde::{Serialize, Serializer};
 
 use onelane_core::model::{
     BreakerSnapshot, CallRecord, Cost, DeliveryCounts, Hold, HoldScope, LearntLimit, Pause,
-    ScopedHold, Timestamp, Usage,
+    ScopedHold, Timestamp, ToldWait, Usage, WaitReason,
 };
+use onelane_core::scheduler::WaitCounts;
 
 /// A job whole, with its attempts.
 #[derive(Debug, Clone)]
@@ -17,8 +18,8 @@ pub struct JobDetail {
     pub record: JobRecord,
     /// Its attempts that have ended, oldest first.
     pub attempts: Vec<CallRecord>,
-    /// Why it waits, in words, if it is for more than its turn. Told of one job, not in lists.
-    pub waiting_for: Option<String>,
+    /// Why it is not running now; `None`: it does not wait.
+    pub wait_reason: Option<WaitReason>,
 }
 
 /// A page of dead letters, newest first.
@@ -54,6 +55,10 @@ pub struct LaneDetail {
     pub throttle_level: u32,
     /// What automatic concurrency has learnt; `None` without it.
     pub learnt: Option<LearntLimit>,
+    /// Why it lets nothing go; `None`: it does.
+    #[serde(serialize_with = "told")]
+    #[schemars(with = "Option<ToldWait>")]
+    pub wait_reason: Option<WaitReason>,
 }
 
 /// A model that has been overloaded or is held.
@@ -101,14 +106,22 @@ pub struct LaneStatus {
     pub dormant: u64,
     /// Of those the ones that wait for room in a budget.
     pub over_budget: u64,
-    /// Why the first of those does, in words.
-    pub shortage: Option<String>,
+    /// Why nothing goes on; `None`: something does, or nothing waits.
+    #[serde(serialize_with = "told")]
+    #[schemars(with = "Option<ToldWait>")]
+    pub wait_reason: Option<WaitReason>,
+    /// How many jobs wait for each reason; every name of [`WaitReason::NAMES`] is there.
+    pub wait_counts: WaitCounts,
     /// Every lane, the default one first.
     pub lanes: Vec<LaneDetail>,
     /// The models that have something to tell.
     pub models: Vec<ModelDetail>,
     /// Rises with every restart of an actor.
     pub generation: u64,
+}
+
+fn told<S: Serializer>(reason: &Option<WaitReason>, serializer: S) -> Result<S::Ok, S::Error> {
+    reason.clone().map(ToldWait::from).serialize(serializer)
 }
 
 fn scoped<S: Serializer>(holds: &[(HoldScope, Hold)], serializer: S) -> Result<S::Ok, S::Error> {

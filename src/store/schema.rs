@@ -137,6 +137,8 @@ pub(super) struct LineRow<'a> {
     worst: [u32; 2],
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     dormant: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    parked: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -157,6 +159,7 @@ impl<'a> LineRow<'a> {
             tokens: 0,
             worst: [0, 0],
             dormant: false,
+            parked: false,
         };
         if job.status.is_terminal() {
             return row;
@@ -169,6 +172,7 @@ impl<'a> LineRow<'a> {
             tokens: job.estimated_tokens,
             worst: [job.worst.prompt, job.worst.completion],
             dormant: job.is_dormant(),
+            parked: job.parked.is_some(),
             ..row
         }
     }
@@ -189,6 +193,7 @@ impl<'a> LineRow<'a> {
                 WorstCase { prompt, completion }
             },
             dormant: self.dormant,
+            parked: self.parked,
         }
     }
 
@@ -197,7 +202,7 @@ impl<'a> LineRow<'a> {
     pub(super) fn may_match(&self, more: &MoreFilter) -> bool {
         more.priority_min.is_none_or(|min| self.priority >= min)
             && more.priority_max.is_none_or(|max| self.priority <= max)
-            && (self.dormant || more.parked != Some(true))
+            && (self.parked || more.parked != Some(true))
     }
 }
 

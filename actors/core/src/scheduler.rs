@@ -34,6 +34,7 @@ mod routes;
 mod settle;
 mod tracks;
 mod view;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ use recovery::Recovery;
 use routes::Routes;
 use tracks::Track;
 pub use view::{LaneSnapshot, SchedulerSnapshot};
+pub use wait::WaitCounts;
 
 /// Something to be done, in this order.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Jobs, calls and figures as a lane would have them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_actors::ports::{JobRecord, StatusCounts};
@@ -119,7 +120,8 @@ pub(in crate::api) fn metrics() -> Metrics {
             waiting: 3,
             dormant: 0,
             over_budget: 0,
-            shortage: None,
+            wait_reason: None,
+            wait_counts: BTreeMap::new(),
             lanes: Vec::new(),
             models: Vec::new(),
             generation: 0,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::{
-    AttemptPhase, Failure, JobId, JobStatus, OnInterrupted, OpenAttempt, Parked, Request, Timestamp,
+    AttemptPhase, Failure, JobId, JobStatus, OnInterrupted, OpenAttempt, Parked, Request,
+    Timestamp, ToldWait, WaitReason,
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -76,9 +77,9 @@ pub(crate) struct JobView {
     waits_for: Vec<JobId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parked: Option<Parked>,
-    /// Why it waits, if it is for more than its turn; only in the whole job.
+    /// Why it is not running now; of a job that waits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    waiting_for: Option<String>,
+    wait_reason: Option<ToldWait>,
     /// What it costs is not known: its model has no price, or GLM did not say what it billed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unpriced: bool,
@@ -176,7 +177,7 @@ impl JobView {
             callback_url: None,
             idempotency_key: job.idempotency_key,
             metadata: job.metadata,
-            waiting_for: None,
+            wait_reason: None,
             attempts: None,
         }
     }
@@ -187,9 +188,9 @@ impl JobView {
         self
     }
 
-    /// With what it waits for.
-    pub(crate) fn waiting_for(mut self, why: Option<String>) -> Self {
-        self.waiting_for = why;
+    /// With the reason for which it waits.
+    pub(crate) fn with_wait(mut self, reason: Option<WaitReason>) -> Self {
+        self.wait_reason = reason.map(ToldWait::from);
         self
     }
 

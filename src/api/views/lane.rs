@@ -183,6 +183,7 @@ mod tests {
                 trial_successes: 0,
                 decreased_at: None,
             }),
+            wait_reason: None,
         }];
         metrics.lane.models = vec![ModelDetail {
             model: "glm-5".to_owned(),

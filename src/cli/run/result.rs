@@ -149,7 +149,7 @@ mod tests {
         };
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         JobDetail {
-            waiting_for: None,
+            wait_reason: None,
             record: JobRecord {
                 job,
                 request: Some(Arc::new(Request::prompt("hi").unwrap())),

@@ -68,6 +68,7 @@ fn next_of(
             let entry = JobEntry {
                 due_at: None,
                 dormant: true,
+                parked: true,
                 ..job.entry()
             };
             let next = Next::Parked {
@@ -84,6 +85,7 @@ fn next_of(
             let entry = JobEntry {
                 due_at: at,
                 dormant: false,
+                parked: false,
                 ..job.entry()
             };
             let next = Next::Retry {

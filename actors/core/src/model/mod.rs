@@ -34,6 +34,7 @@ mod text;
 mod time;
 mod transition;
 mod usage;
+mod wait;
 
 pub mod limits;
 
@@ -88,3 +89,4 @@ pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, Unpric
 pub use time::{Day, Timestamp};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};
+pub use wait::{BudgetWait, HoldWait, POSITIONS_EXACT, ToldWait, WaitReason, Waiting};

@@ -135,6 +135,7 @@ fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
 
         worst: crate::model::WorstCase::default(),
         dormant: false,
+        parked: false,
     }
 }
 

@@ -69,6 +69,7 @@ impl Scheduler {
         let call = &concluded.settlement.call;
         if let Some(track) = self.tracks.get_mut(name) {
             track.pace.settled(call.job_id, tokens_of(call), now);
+            track.recent.add(call);
         }
         let rules = settings.rules_of(name);
         let Some(auto) = rules.auto() else {

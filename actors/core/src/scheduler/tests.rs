@@ -1066,3 +1066,6 @@ mod steering;
 
 #[path = "budget_tests.rs"]
 mod budgets;
+
+#[path = "wait_tests.rs"]
+mod wait;
