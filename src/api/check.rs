@@ -60,10 +60,9 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, faults: &mut Vec<
     if let Some(options) = schema.get("anyOf").and_then(Value::as_array) {
         // An optional noun: itself or null.
         let of_null = |option: &&Value| option.get("type").is_some_and(|of| of == "null");
-        if json.get() != "null" || !options.iter().any(|option| of_null(&option)) {
-            if let Some(noun) = options.iter().find(|option| !of_null(option)) {
-                check(noun, json, at, faults);
-            }
+        let is_noun = json.get() != "null" || !options.iter().any(|option| of_null(&option));
+        if is_noun && let Some(noun) = options.iter().find(|option| !of_null(option)) {
+            check(noun, json, at, faults);
         }
         return;
     }
