@@ -1,3 +1,4 @@
 //! Sample nouns for tests.
 
 pub mod sample;
+pub mod waits;

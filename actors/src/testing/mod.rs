@@ -3,7 +3,7 @@
 //! follows tokio's (virtual) time, seeded ids and chance, and sample jobs.
 
 pub mod contract;
-pub use onelane_core::testing::sample;
+pub use onelane_core::testing::{sample, waits};
 
 mod clock;
 mod dice;

@@ -267,6 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn a_job_shows_the_reason_for_which_it_waits_whichever_that_is() {
+        for reason in onelane_actors::testing::waits::wait_reasons() {
+            let record = sample::waiting(1);
+            let view = JobView::whole(record).with_wait(Some(reason.clone()));
+            let shown = &serde_json::to_value(view).unwrap()["waitReason"];
+            assert_eq!(shown["name"], reason.name());
+            assert_eq!(shown["text"], reason.to_string());
+        }
+    }
+
+    #[test]
     fn a_job_shows_what_it_waits_for_and_who_served_it() {
         let mut record = sample::waiting(3);
         let job = &mut record.job;

@@ -218,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn the_lane_shows_why_nothing_goes_on_and_how_many_jobs_wait_for_what() {
+        for reason in onelane_actors::testing::waits::wait_reasons() {
+            let mut metrics = sample::metrics();
+            metrics.lane.wait_reason = Some(reason.clone());
+            metrics.lane.wait_counts = [(reason.name(), 7)].into();
+            let view = serde_json::to_value(MetricsView::new(&metrics, Vec::new())).unwrap();
+            let lane = &view["lane"];
+            assert_eq!(lane["waitReason"]["name"], reason.name());
+            assert_eq!(lane["waitReason"]["text"], reason.to_string());
+            assert_eq!(lane["waitCounts"][reason.name()], 7);
+        }
+    }
+
+    #[test]
     fn the_reason_of_a_stop_is_visible() {
         let mut metrics = sample::metrics();
         metrics.lane.paused = Some(Pause {

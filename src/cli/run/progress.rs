@@ -127,3 +127,26 @@ impl Write for LogWriter {
         io::stderr().flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use onelane_actors::testing::waits::wait_reasons;
+
+    use super::super::left::HeldUp;
+    use super::super::release::tests::lane;
+    use super::*;
+
+    #[test]
+    fn the_bar_shows_every_reason_and_the_end_of_a_run_those_that_hold_up_all_of_it() {
+        for reason in wait_reasons() {
+            let mut progress = Progress::new(true);
+            progress.show(&Tally::default(), &Spent::default(), Some(&reason));
+            assert_eq!(progress.bar.message(), reason.to_string());
+            let mut status = lane();
+            status.wait_reason = Some(reason.clone());
+            let ends = reason.stops_all() && reason.waits_for_operator();
+            let told = HeldUp::of(&status).map(|held| held.reason);
+            assert_eq!(told, ends.then(|| reason.to_string()));
+        }
+    }
+}

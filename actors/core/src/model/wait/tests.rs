@@ -1,32 +1,12 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{BudgetKey, Cost, Currency, Limit, OverBudget, Period};
+use crate::testing::waits;
 
 const AT: Timestamp = Timestamp::from_millis(0);
 
 fn budget(needed: u64) -> WaitReason {
-    let yuan = |nanos| Cost {
-        nanos,
-        currency: Currency::Cny,
-    };
-    let status = BudgetStatus {
-        account: BudgetKey {
-            budget: "day".into(),
-            user: Some("ada".into()),
-            model: None,
-        },
-        limit: Limit::Money(yuan(100_000_000_000)),
-        period: Period::Day,
-        over: OverBudget::Wait,
-        spent: 60_500_000_000,
-        reserved: 1_000_000_000,
-        in_doubt: 2_500_000_000,
-        warned: false,
-        short: true,
-        until: AT,
-    };
-    BudgetWait::new(&status, needed).into()
+    waits::short_budget(needed).into()
 }
 
 fn hold(scope: HoldScope, kind: HoldKind, until: Option<Timestamp>) -> WaitReason {
@@ -40,64 +20,11 @@ fn hold(scope: HoldScope, kind: HoldKind, until: Option<Timestamp>) -> WaitReaso
     WaitReason::hold(&scope, &hold)
 }
 
-/// One of each. A reason that is new does not compile until it says what follows it.
-fn all() -> Vec<WaitReason> {
-    let mut all = vec![WaitReason::Behind {
-        position: Some(3),
-        more_than: None,
-        estimate_ms: Some(4_200),
-    }];
-    let since = AT;
-    while let Some(next) = match all.last() {
-        None => None,
-        Some(WaitReason::Behind { .. }) => Some(WaitReason::Stage),
-        Some(WaitReason::Stage) => Some(WaitReason::Delayed { until: AT }),
-        Some(WaitReason::Delayed { .. }) => Some(WaitReason::Scheduled { until: AT }),
-        Some(WaitReason::Scheduled { .. }) => Some(WaitReason::Pace {
-            until: AT,
-            lane: "air".to_owned(),
-        }),
-        Some(WaitReason::Pace { .. }) => Some(hold(HoldScope::Account, HoldKind::Operator, None)),
-        Some(WaitReason::Hold(_)) => Some(WaitReason::Breaker {
-            until: None,
-            forced: true,
-            reason: "incident 7".to_owned(),
-        }),
-        Some(WaitReason::Breaker { .. }) => Some(WaitReason::Probe),
-        Some(WaitReason::Probe) => Some(budget(40_000_000_000)),
-        Some(WaitReason::Budget(_)) => Some(WaitReason::Paused {
-            since,
-            reason: Some("lunch".to_owned()),
-        }),
-        Some(WaitReason::Paused { .. }) => Some(WaitReason::Inactive),
-        Some(WaitReason::Inactive) => Some(WaitReason::Draining {
-            since,
-            reason: None,
-        }),
-        Some(WaitReason::Draining { .. }) => Some(WaitReason::Stopping),
-        Some(WaitReason::Stopping) => Some(WaitReason::Blocked {
-            by: vec![JobId::from_bytes([7; 16])],
-        }),
-        Some(WaitReason::Blocked { .. }) => Some(WaitReason::Parked {
-            since: Some(AT),
-            attempt: Some(AttemptNo(2)),
-        }),
-        Some(WaitReason::Parked { .. }) => Some(WaitReason::DiskBehind),
-        Some(WaitReason::DiskBehind) => Some(WaitReason::DiskFull),
-        Some(WaitReason::DiskFull) => Some(WaitReason::Reading),
-        Some(WaitReason::Reading) => Some(WaitReason::Offline),
-        Some(WaitReason::Offline) => None,
-    } {
-        all.push(next);
-    }
-    all
-}
-
 #[test]
 fn every_reason_has_its_name_a_sentence_and_a_form_on_the_wire() {
-    let names: Vec<&str> = all().iter().map(WaitReason::name).collect();
+    let names: Vec<&str> = waits::wait_reasons().iter().map(WaitReason::name).collect();
     assert_eq!(names, WaitReason::NAMES);
-    for reason in all() {
+    for reason in waits::wait_reasons() {
         let (name, text) = (reason.name(), reason.to_string());
         assert!(text.is_ascii() || name == "hold", "{text}");
         assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
@@ -181,7 +108,9 @@ fn what_has_an_end_passes_and_the_rest_needs_an_operator() {
     assert!(!passes(&breaker(true, None)));
     assert!(passes(&budget(40_000_000_000)));
     assert!(!passes(&budget(100_000_000_001)), "it would never fit");
-    let lasting = all().into_iter().filter(WaitReason::waits_for_operator);
+    let lasting = waits::wait_reasons()
+        .into_iter()
+        .filter(WaitReason::waits_for_operator);
     let names: Vec<&str> = lasting.map(|reason| reason.name()).collect();
     assert_eq!(
         names,
