@@ -196,8 +196,7 @@ async fn a_job_whose_deadline_passes_in_line_fails_without_a_call() {
     let world = HttpLane::new();
     let lane = world.start().await;
     let blocker = world.block(&lane).await;
-    let mut late = prompt("late");
-    late.deadline = Some(SystemClock.now().plus_ms(100));
+    let late = prompt("late").deadline(SystemClock.now().plus_ms(100));
     let late = lane.submit(late).await.unwrap().job_id;
     let record = lane.wait(late).await.unwrap();
     assert_eq!(record.job.status, JobStatus::Failed);
