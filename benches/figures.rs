@@ -499,7 +499,7 @@ mod statistics {
 }
 
 mod prune {
-    use onelane::config::RetentionSection;
+    use onelane::model::Retention;
     use onelane::ports::{CallFilter, Clock as _};
     use onelane::system::SystemClock;
     use onelane_actors::testing::sample;
@@ -567,7 +567,7 @@ mod prune {
     }
 
     /// How long it takes to prune everything with nothing else to do, in seconds.
-    async fn alone(full: &Path, retention: RetentionSection) -> f64 {
+    async fn alone(full: &Path, retention: Retention) -> f64 {
         let dir = scratch();
         let path = dir.path().join("lane.redb");
         std::fs::copy(full, &path).unwrap();
@@ -602,10 +602,10 @@ mod prune {
         let full = dir.path().join("full.redb");
         let now = SystemClock.now();
         past::fill(&full, OLD_JOBS, 300, now.minus_ms(86_400_000));
-        let old = RetentionSection {
+        let old = Retention {
             calls_days: 1,
             jobs_days: 1,
-            ..RetentionSection::default()
+            ..Retention::default()
         };
         let sim = Simulator::start(SimulatorConfig::default()).unwrap();
         println!("alone: {:.1} s", alone(&full, old).await);

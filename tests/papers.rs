@@ -184,6 +184,7 @@ fn the_actors_crate_names_nothing_that_does_io() {
     let pure = [
         "chrono",
         "chrono-tz",
+        "schemars",
         "serde",
         "serde_json",
         "sha2",

@@ -133,8 +133,9 @@ impl CallerState {
         let attempt = attempt_of(&dispatch);
         let job = &dispatch.job;
         let now = self.ports.clock.now();
-        let is_async = job.task.is_some() || settings.async_models.contains(job.sent_to());
-        let mut timeouts = settings.timeouts;
+        let is_async_model = |model: &String| model == job.sent_to();
+        let is_async = job.task.is_some() || settings.glm.async_models.iter().any(is_async_model);
+        let mut timeouts = settings.glm.timeouts;
         if is_async {
             // A task that is given up goes on at GLM and is bought again: it takes as long as GLM takes.
             timeouts.total_ms = timeouts.total_ms.max(limits::TASK_MS_MAX);
@@ -152,18 +153,18 @@ impl CallerState {
             job_id: job.id,
             attempt,
             request_id: RequestId::new(job.id, attempt),
-            endpoint: settings.endpoint.clone(),
+            endpoint: settings.glm.endpoint(),
             model: job.sent_to().to_owned(),
             request: Arc::clone(&dispatch.request),
-            max_tokens: settings.max_tokens,
-            temperature: settings.temperature,
+            max_tokens: settings.glm.max_tokens,
+            temperature: settings.glm.temperature,
             timeouts,
-            poll_ms: settings.async_poll_ms,
+            poll_ms: settings.glm.async_poll_ms,
         };
         let endpoint = if is_async {
-            self.ports.glm.task_url(&settings.endpoint)
+            self.ports.glm.task_url(&settings.glm.endpoint())
         } else {
-            self.ports.glm.url(&settings.endpoint)
+            self.ports.glm.url(&settings.glm.endpoint())
         };
         let (outcome, task) = if abort.is_cancelled() {
             (GlmOutcome::Aborted, job.task.clone())

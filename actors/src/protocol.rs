@@ -7,7 +7,7 @@
 //! | | `Recover` | queue | what the queue starts from; the store announces everything inserted later to this queue |
 //! | | `Ledger` | queue | what budgets are reckoned from |
 //! | | `Done` | itself | the transaction under way has ended |
-//! | QueueActor ([`QueueMsg`]) | `Submit`, `Wait`, `Cancel`, `Requeue`, `Reprioritise`, `Pause`, `CloseIntake`, `Resume`, `Release`, `Budgets`, `WaitsFor`, `Snapshot` | anybody | the public protocol |
+//! | QueueActor ([`QueueMsg`]) | `Submit`, `Wait`, `Cancel`, `Requeue`, `Reprioritise`, `Pause`, `CloseIntake`, `Resume`, `Release`, `Budgets`, `WaitReasons`, `ServiceOrder`, `Snapshot` | anybody | the public protocol |
 //! | | `Affords`, `Billed` | facade | whether budgets let jobs in; what an attempt cost that was maybe billed |
 //! | | `Drain`, `AbortAll`, `Configure` | facade | shutdown and settings |
 //! | | `Stored` | store | jobs are on disk, commits are answered |
@@ -41,7 +41,8 @@ use onelane_core::judge::conclude::Finished;
 use onelane_core::model::{
     Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus,
     Cost, Day, Dispatch, HoldScope, JobEntry, JobId, NotAdmitted, Refusal, Request, Settings,
-    SlotId, Submission, SubmissionError, Timestamp, Transition, Usage, WorstCase,
+    SlotId, Submission, SubmissionError, Timestamp, Transition, Usage, WaitReason, Waiting,
+    WorstCase,
 };
 use onelane_core::money::budget::Ledger;
 use onelane_core::scheduler::{Decision, SchedulerSnapshot};
@@ -127,12 +128,19 @@ pub enum QueueMsg {
         /// For each job why the budgets do not let it in, if they do not.
         reply: RpcReplyPort<Vec<Option<BudgetRefusal>>>,
     },
-    /// Why a job that waits does not run, in words; `None`: it only waits for its turn, or not at all.
-    WaitsFor {
-        /// The job.
-        job_id: JobId,
+    /// Why jobs that wait by their rows are not running now.
+    WaitReasons {
+        /// The jobs.
+        jobs: Vec<Waiting>,
+        /// For each job why it waits.
+        reply: RpcReplyPort<Vec<WaitReason>>,
+    },
+    /// The first jobs in the order in which they will go.
+    ServiceOrder {
+        /// So many at most.
+        limit: usize,
         /// The answer.
-        reply: RpcReplyPort<Option<String>>,
+        reply: RpcReplyPort<Vec<JobId>>,
     },
     /// It is on disk what an attempt cost that was maybe billed.
     Billed {
@@ -487,7 +495,7 @@ mod tests {
         match why {
             NotAdmitted::Closed(pause) => state.draining = Some(pause.clone()),
             NotAdmitted::Stopping => stopping = true,
-            NotAdmitted::QueueFull { limit } => settings.max_queue_jobs = *limit,
+            NotAdmitted::QueueFull { limit } => settings.lane.max_queue_jobs = *limit,
             NotAdmitted::OverBudget(refusal) => over = Some((**refusal).clone()),
         }
         (state, stopping, settings, over)

@@ -362,7 +362,7 @@ impl SupervisorState {
         self.kill_from(Row::Store).await;
         // An open call is given its time, which its own timeouts bound; what it brings is not
         // stored any more and is found as interrupted at the next start.
-        let longest = self.args.ports.settings.borrow().timeouts.total_ms;
+        let longest = self.args.ports.settings.borrow().glm.timeouts.total_ms;
         for (_, caller) in std::mem::take(&mut self.callers) {
             let cell = caller.get_cell();
             let _ = cell

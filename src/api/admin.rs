@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onelane_actors::ports::{JobFilter, UsageFilter};
+use onelane_actors::ports::{JobFilter, JobRecord, UsageFilter};
 use onelane_core::model::{Day, JobId};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -241,10 +241,22 @@ fn days(query: &UsageQuery, today: Day) -> Result<(Day, Day), Problem> {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
 pub(super) struct QueueQuery {
+    /// `newest`, or `service`: the jobs that wait, in the order in which they will go, on one page; jobs that
+    /// wait for other jobs, for a budget or for an operator have no place in it.
+    order: Option<QueueOrder>,
     #[serde(flatten)]
     filter: JobFilter,
     #[serde(flatten)]
     page: Page,
+}
+
+/// In which order jobs are listed.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum QueueOrder {
+    #[default]
+    Newest,
+    Service,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -261,13 +273,27 @@ pub(super) async fn read_queue(
     api: Arc<Api>,
     input: Input<Nothing, QueueQuery>,
 ) -> Result<Large<QueueAnswer>, Problem> {
-    let QueueQuery { filter, page } = input.query;
-    let found = api.lane.jobs(filter, page.cursor(), page.limit()).await?;
+    let QueueQuery {
+        order,
+        filter,
+        page,
+    } = input.query;
+    let found = match order.unwrap_or_default() {
+        QueueOrder::Newest => api.lane.jobs(filter, page.cursor(), page.limit()).await?,
+        QueueOrder::Service if page.cursor().is_some() => {
+            let problem = "is for order=newest; the order of service is one page";
+            return Err(Problem::fault(Kind::InvalidQuery, "cursor", problem));
+        }
+        QueueOrder::Service => api.lane.jobs_in_service_order(filter, page.limit()).await?,
+    };
+    let jobs = found.jobs.iter().map(|record| &record.job);
+    let mut reasons = api.lane.wait_reasons(jobs).await;
     let (chars, sees_all) = (api.preview_chars, input.principal.sees_all());
     Ok(Large::of(move || {
-        let view = |record| {
+        let view = |record: JobRecord| {
             let excerpt = Excerpt::of(&record, chars);
-            let view = JobView::preview(record, &excerpt);
+            let reason = reasons.remove(&record.job.id);
+            let view = JobView::preview(record, &excerpt).with_wait(reason);
             if sees_all { view } else { view.for_viewers() }
         };
         QueueAnswer {
@@ -315,7 +341,7 @@ fn with_attempts(detail: JobDetail, chars: usize, whole: bool, sees_all: bool) -
         JobView::preview(detail.record, &excerpt)
     };
     let view = if sees_all { view } else { view.for_viewers() };
-    view.with_attempts(attempts).waiting_for(detail.waiting_for)
+    view.with_attempts(attempts).with_wait(detail.wait_reason)
 }
 
 /// `POST retry/{id}`.

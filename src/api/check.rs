@@ -90,7 +90,7 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, faults: &mut Vec<
         if let Some(near) = text_of(json).and_then(|text| nearest(&names, &text)) {
             problem = format!("{problem}; did you mean {near}?");
         }
-        faults.push(Fault::new(at, problem));
+        faults.push(Fault::new(name_of(at), problem));
     }
 }
 
@@ -338,7 +338,7 @@ mod tests {
             ]
         );
         assert_eq!(faults(&schema, r#"{"s":"智谱清","n":null,"p":7}"#), [""; 0]);
-        assert_eq!(faults(&schema, "[]"), [" must be a JSON object"]);
+        assert_eq!(faults(&schema, "[]"), ["the body must be a JSON object"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, Cl
     let defaults = Defaults {
         user_id: DEFAULT_USER.to_owned(),
         priority: 0,
-        model: settings.model.clone(),
+        model: settings.glm.model.clone(),
     };
     let mut chunks = run::read(input)
         .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;

@@ -43,7 +43,7 @@ fn as_table(rows: &[PolicyRow]) -> String {
     let lines = rows.iter().map(|row| {
         [
             row.code.clone(),
-            row.http_status
+            row.status_code
                 .map_or_else(|| "-".to_owned(), |s| s.to_string()),
             row.class.name().to_owned(),
             name(row.job.map(JobRule::name)),
@@ -64,7 +64,7 @@ fn from(row: &PolicyRow) -> String {
 fn in_words(row: &PolicyRow, loaded: &Loaded) -> String {
     let settings = &loaded.settings;
     let meaning = row.meaning.as_deref().unwrap_or("no row of its own");
-    let http = row.http_status.map(|status| format!(", HTTP {status}"));
+    let http = row.status_code.map(|status| format!(", HTTP {status}"));
     let class = match row.class {
         PolicyClass::MapByInnerCode => "that of the code inside the body".to_owned(),
         PolicyClass::ByHttpStatus => "that of the HTTP status it comes with".to_owned(),
@@ -114,7 +114,7 @@ fn lane(rule: LaneRule, settings: &Settings) -> String {
             "for {base} ms, doubling from one such answer to the next, {max} ms at most; ends by itself"
         )
     };
-    let by_operator = match settings.operator_probe_ms {
+    let by_operator = match settings.lane.operator_probe_ms {
         0 => "ends when the key or the base URL changes, or when somebody resumes the lane"
             .to_owned(),
         ms => format!(
@@ -126,11 +126,17 @@ fn lane(rule: LaneRule, settings: &Settings) -> String {
         LaneRule::GoOn => "goes on with the next job".to_owned(),
         LaneRule::CoolDown => format!(
             "calls nothing {}; a success starts the count afresh",
-            growing(settings.throttle.base_ms, settings.throttle.max_ms)
+            growing(
+                settings.retry.throttle.base_ms,
+                settings.retry.throttle.max_ms
+            )
         ),
         LaneRule::HoldModel => format!(
             "calls this model no more {}; other models go on, a fallback may serve",
-            growing(settings.overload.base_ms, settings.overload.max_ms)
+            growing(
+                settings.retry.overload.base_ms,
+                settings.retry.overload.max_ms
+            )
         ),
         LaneRule::HoldUntilReset => {
             "all lanes are held until the reset that GLM states; ends by itself".to_owned()

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use onelane::error::Error;
-use onelane::model::Settings;
+use onelane::model::{Settings, WaitReason};
 use onelane::orchestrator::{Orchestrator, StopReason};
 use onelane::ports::StatusCounts;
 use serde_json::json;
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::args::ServeArgs;
 use super::exit::{CliError, Exit};
-use super::run::{Ends, Standstill, release, stuck};
+use super::run::{Ends, HeldUp, release, stuck};
 use super::start;
 use super::start::{Plan, Server};
 use crate::telemetry::{self, Signal, Signals};
@@ -42,7 +42,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     if let Err(error) = super::say(&announcement) {
         tracing::warn!(%error, "the announcement was not told");
     }
-    warn_of_standstill(&lane.orchestrator).await?;
+    warn_of_waits(&lane.orchestrator).await?;
 
     let (close, closed) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.run(
@@ -66,16 +66,18 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
 }
 
 /// Tells of a lane that takes jobs but calls nothing, before somebody wonders.
-async fn warn_of_standstill(lane: &Orchestrator) -> Result<(), CliError> {
+async fn warn_of_waits(lane: &Orchestrator) -> Result<(), CliError> {
     let status = lane.lane().await?;
     if let Some(closed) = &status.draining {
         let since = closed.since;
         tracing::warn!(%since, "the intake is closed until POST /api/admin/glm/resume");
     }
-    match Standstill::of(&status) {
-        Some(Standstill::Operator { reason, help }) => tracing::warn!(help, "{reason}"),
-        Some(Standstill::Passing(reason)) => tracing::warn!("{reason}"),
-        None => {}
+    let lasts = |reason: &&WaitReason| reason.stops_all() || reason.waits_for_operator();
+    if let Some(reason) = status.wait_reason.as_ref().filter(lasts) {
+        match reason.help() {
+            Some(help) => tracing::warn!(help, "{reason}"),
+            None => tracing::warn!("{reason}"),
+        }
     }
     Ok(())
 }
@@ -89,8 +91,8 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
         return json!({
             "listening": url,
             "store": plan.store,
-            "baseUrl": settings.endpoint.base_url,
-            "model": settings.model,
+            "baseUrl": settings.glm.base_url,
+            "model": settings.glm.model,
             "maxConcurrency": settings.slots(),
             "mode": mode,
         })
@@ -100,8 +102,8 @@ fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -
         "onelane {} on {url}: store {}, GLM {} ({mode}), model {}, {} in flight at most",
         env!("CARGO_PKG_VERSION"),
         plan.store,
-        settings.endpoint.base_url,
-        settings.model,
+        settings.glm.base_url,
+        settings.glm.model,
         settings.slots(),
     )
 }
@@ -158,12 +160,12 @@ async fn nothing_left(lane: &Orchestrator) -> Result<Exit, CliError> {
         if let Some(exit) = once_exit(&counts, failed_before) {
             return Ok(exit);
         }
-        let standstill = match Standstill::of(&status) {
+        let held = match HeldUp::of(&status) {
             None => stuck(lane, &status).await,
-            standstill => Ok(standstill),
+            held => Ok(held),
         };
-        match standstill {
-            Ok(Some(Standstill::Operator { reason, help })) if status.in_flight == 0 => {
+        match held {
+            Ok(Some(HeldUp { reason, help })) if status.in_flight == 0 => {
                 return Err(CliError::new(Exit::Held, reason).help(help));
             }
             Ok(_) => {}

@@ -1,5 +1,4 @@
-//! The configuration as the admin API knows it: what it shows, what a change may say, and the
-//! stored form of all changes.
+//! The configuration as the admin API knows it: what it shows, and what a change may say.
 //!
 //! A change is a part of what is shown. A field that equals what is in force changes nothing, so
 //! what was read can be sent back, edited or not, masked key and all. `null` takes a stored change
@@ -8,19 +7,19 @@
 //! whole. `id`, `createdAt` and `updatedAt` are not the client's
 //! to change; the last two are ignored, for they may be stale.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 
 use onelane_core::model::Timestamp;
-use serde::{Deserialize, Serialize};
+use onelane_core::model::setting::{Group, KeyPath, Kind, Problem, Secrets, Setting as _};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::error::{ConfigError, Fault, Origin};
-use super::layer::{Entry, Layer, nest};
-use super::loaded::{Loaded, Sources, at, shown};
-use super::path::{inside, parent};
-use super::read;
-use super::schema::{KEYS, Naming, json_path};
+use super::error::{ConfigError, Origin};
+use super::layer::Layer;
+use super::loaded::{Loaded, Sources};
+use super::read::{self, Refused};
+use super::schema::{LEAVES, Naming, at, json_name, nest, told_in_json, values};
+use super::stored::StoredChanges;
 
 /// The one configuration's id.
 const ID: &str = "default";
@@ -79,130 +78,21 @@ pub struct PatchError {
     pub problems: Vec<FieldProblem>,
 }
 
-/// All changes made while running, as the store keeps them. Holds secrets in the clear.
-#[derive(Clone, PartialEq)]
-pub(crate) struct StoredChanges {
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    values: BTreeMap<String, Value>,
-}
-
-/// The JSON form of [`StoredChanges`]: nested like `config.toml`, so that it can be read by eye.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StoredForm {
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    values: Map<String, Value>,
-}
-
-impl StoredChanges {
-    /// No changes yet.
-    pub(crate) fn new(started: Timestamp) -> Self {
-        Self {
-            created_at: started,
-            updated_at: started,
-            values: BTreeMap::new(),
-        }
-    }
-
-    /// Reads what [`Self::to_json`] wrote. Settings that this version does not take are left out,
-    /// with a warning each: they must not keep the program from starting.
-    pub(crate) fn from_json(json: &str) -> Result<(Self, Vec<String>), ConfigError> {
-        let form: StoredForm =
-            serde_json::from_str(json).map_err(|e| ConfigError::Stored(e.to_string()))?;
-        let (leaves, problems) = read::read(&form.values, Naming::Toml, &|_| false);
-        let values = leaves
-            .into_iter()
-            .filter_map(|(path, value)| Some((path, value?)));
-        let dropped = problems.into_iter().map(|read::Problem { path, problem }| {
-            let fault = Fault::of(Origin::Stored, &path, problem);
-            format!("{fault}; it is ignored")
-        });
-        let stored = Self {
-            created_at: form.created_at,
-            updated_at: form.updated_at,
-            values: values.collect(),
-        };
-        Ok((stored, dropped.collect()))
-    }
-
-    fn to_json(&self) -> String {
-        let values = self
-            .values
-            .iter()
-            .map(|(path, value)| (path.as_str(), value));
-        let form = StoredForm {
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-            values: nest(values),
-        };
-        serde_json::to_string(&form).unwrap_or_default()
-    }
-
-    pub(crate) fn layer(&self) -> Layer {
-        let mut layer = Layer::default();
-        for (path, value) in &self.values {
-            layer.insert(path, Entry::new(value.clone(), Origin::Stored));
-        }
-        layer
-    }
-
-    /// Takes a change back, or all of a group; says whether there was one.
-    fn reset(&mut self, path: &str) -> bool {
-        let before = self.values.len();
-        self.values
-            .retain(|stored, _| stored != path && inside(path, stored).is_none());
-        self.values.len() < before
-    }
-
-    /// Takes back changes of lanes that take no model any more, because the file that named the
-    /// models does so no longer: they must not keep the program from starting. Says so for each.
-    pub(crate) fn drop_orphans(&mut self, below: &Layer) -> Vec<String> {
-        let lanes: BTreeSet<String> = self
-            .values
-            .keys()
-            .filter(|path| inside("lanes", path).is_some())
-            .filter_map(|path| parent(path).map(str::to_owned))
-            .collect();
-        let mut told = Vec::new();
-        for lane in lanes {
-            let models = format!("{lane}.models");
-            if !self.values.contains_key(&models) && !below.contains(&models) {
-                self.reset(&lane);
-                let problem = "takes no model any more; it is ignored".to_owned();
-                told.push(Fault::of(Origin::Stored, &lane, problem).to_string());
-            }
-        }
-        told
-    }
-}
-
-impl fmt::Debug for StoredChanges {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredChanges")
-            .field("updated_at", &self.updated_at)
-            .field("paths", &self.values.keys())
-            .finish_non_exhaustive()
-    }
-}
-
 impl Loaded {
     /// `GLMConfig` as the admin API shows it.
     #[must_use]
     pub fn view(&self) -> GlmConfigView {
-        let nested = serde_json::to_value(&self.config).unwrap_or_default();
-        let mut values = BTreeMap::new();
-        for key in KEYS {
-            let Some(json) = key.json else { continue };
-            let value = at(&nested, key.path).cloned().unwrap_or_default();
-            values.insert(json, read::to_json(&key.kind, value));
-        }
+        let config = self.config.write(Secrets::Masked);
+        let settings = LEAVES.iter().filter_map(|leaf| {
+            let value = at(&config, &leaf.toml).cloned().unwrap_or_default();
+            Some((leaf.json.clone()?, in_json(&leaf.field.kind, value)))
+        });
+        let settings: Vec<(KeyPath, Value)> = settings.collect();
         let stored = self.sources.stored.as_ref();
         let moment = |at: Option<Timestamp>| at.unwrap_or_default().to_rfc3339();
         GlmConfigView {
             id: ID,
-            settings: nest(values.iter().map(|(path, value)| (*path, value))),
+            settings: nest(settings.iter().map(|(path, value)| (path, value))),
             created_at: moment(stored.map(|stored| stored.created_at)),
             updated_at: moment(stored.map(|stored| stored.updated_at)),
         }
@@ -218,7 +108,7 @@ impl Loaded {
     /// Checks a change: `patch` is a part of a [`GlmConfigView`]. All wrong fields are found.
     pub fn change(&self, patch: &Value, now: Timestamp) -> Result<Change, PatchError> {
         let leaves = self.read_patch(patch)?;
-        let in_force = shown(&self.config);
+        let in_force = self.in_force();
         let mut stored = self.sources.stored.clone();
         let stored = stored.get_or_insert_with(|| StoredChanges::new(now));
         let mut changed = Vec::new();
@@ -230,7 +120,7 @@ impl Loaded {
                     let current = current.or_else(|| in_force.get(&path));
                     let differs = current != Some(&value);
                     if differs {
-                        stored.values.insert(path.clone(), value);
+                        stored.insert(path.clone(), value);
                     }
                     differs
                 }
@@ -246,12 +136,12 @@ impl Loaded {
             stored: Some(stored.clone()),
             ..self.sources.clone()
         };
-        let loaded = Self::compose(sources).map_err(|error| in_json_names(&error))?;
+        let loaded = Self::compose(sources).map_err(|error| refused(&error))?;
         let mut shadowed = Vec::new();
         for path in &changed {
-            let origin = loaded.origin(path);
-            if stored.values.contains_key(path) && origin != Origin::Stored {
-                let field = json_name(path);
+            let origin = loaded.origin_of(path);
+            if stored.contains(path) && origin != Origin::Stored {
+                let field = told_in_json(path).to_string();
                 shadowed.push(Shadowed { field, origin });
             }
         }
@@ -260,7 +150,10 @@ impl Loaded {
         }
         Ok(Change {
             loaded,
-            changed: changed.iter().map(|path| json_name(path)).collect(),
+            changed: changed
+                .iter()
+                .map(|path| told_in_json(path).to_string())
+                .collect(),
             shadowed,
         })
     }
@@ -274,7 +167,7 @@ impl Loaded {
         };
         match Self::compose(sources) {
             Ok(_) => Ok(()),
-            Err(error) => Err(in_json_names(&error)),
+            Err(error) => Err(refused(&error)),
         }
     }
 
@@ -301,32 +194,36 @@ impl Loaded {
         if masked.is_some() && patch.get("apiKey").and_then(Value::as_str) == masked.as_deref() {
             patch.remove("apiKey");
         }
-        let in_force = shown(&self.config);
-        let exists = |entry: &str| in_force.keys().any(|path| inside(entry, path).is_some());
-        let (leaves, unread) = read::read(&patch, Naming::Json, &exists);
-        problems.extend(
-            unread
-                .into_iter()
-                .map(|read::Problem { path, problem }| FieldProblem {
-                    field: path,
-                    problem: json_names(problem),
-                }),
-        );
+        let in_force = self.in_force();
+        let exists = |entry: &KeyPath| in_force.keys().any(|path| path.is_in(entry));
+        let (leaves, refused) = read::read(&patch, Naming::Json, &exists);
+        let refused = refused.into_iter();
+        problems.extend(refused.map(|Refused { path, problem }| FieldProblem {
+            field: path.to_string(),
+            problem: in_json_names(&problem),
+        }));
         if problems.is_empty() {
             return Ok(leaves);
         }
         Err(PatchError { problems })
     }
+
+    /// The value of every setting, by its path in `config.toml`.
+    fn in_force(&self) -> BTreeMap<KeyPath, Value> {
+        values(&self.config.write(Secrets::Masked))
+            .into_iter()
+            .collect()
+    }
 }
 
 /// The problem of a configuration as that of a change, in the API's names.
-fn in_json_names(error: &ConfigError) -> PatchError {
+fn refused(error: &ConfigError) -> PatchError {
     let problems = match error {
         ConfigError::Invalid(faults) => faults
             .iter()
             .map(|fault| FieldProblem {
-                field: json_name(&fault.key),
-                problem: json_names(fault.problem.clone()),
+                field: told_in_json(&fault.path).to_string(),
+                problem: in_json_names(&fault.problem),
             })
             .collect(),
         error => vec![FieldProblem {
@@ -337,17 +234,73 @@ fn in_json_names(error: &ConfigError) -> PatchError {
     PatchError { problems }
 }
 
-/// The API's name of a setting; of a group, which has none, its path.
-fn json_name(path: &str) -> String {
-    json_path(path).unwrap_or_else(|| path.to_owned())
+/// A problem that calls settings as the API does.
+fn in_json_names(problem: &Problem) -> String {
+    problem.told(|path| told_in_json(path).to_string())
 }
 
-/// Says the names of settings in a text as the API does.
-fn json_names(text: String) -> String {
-    let spoken = |word: &str| {
-        let path = word.trim_matches(['`', ',', ';', ':', '(', ')']);
-        let json = json_path(path).filter(|_| path.contains('.'));
-        json.map_or_else(|| word.to_owned(), |json| word.replace(path, &json))
+/// A value as the API shows it, written by the configuration.
+fn in_json(kind: &Kind, value: Value) -> Value {
+    match (kind, value) {
+        (Kind::Rows { .. }, Value::Array(rows)) => rows.into_iter().map(renamed).collect(),
+        (Kind::Named { entry, short, .. }, Value::Object(entries)) => {
+            let entries = entries.into_iter().map(|(name, value)| {
+                let Some(group) = entry.members() else {
+                    return (name, value);
+                };
+                let alone = alone(group, &value).filter(|_| *short).cloned();
+                (name, alone.unwrap_or_else(|| renamed(value)))
+            });
+            Value::Object(entries.collect())
+        }
+        (_, value) => value,
+    }
+}
+
+/// The first setting of an entry that has no other.
+fn alone<'a>(group: &Group, entry: &'a Value) -> Option<&'a Value> {
+    let fields = entry.as_object().filter(|fields| fields.len() == 1)?;
+    fields.get(&group.0.first()?.name)
+}
+
+/// An entry or a row with the API's names.
+fn renamed(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields
+                .into_iter()
+                .map(|(name, value)| (json_name(&name), value));
+            Value::Object(fields.collect())
+        }
+        value => value,
+    }
+}
+
+/// The fields that are prices, by their names in the API.
+#[cfg(feature = "api")]
+const AMOUNTS: [&str; 3] = ["input", "cachedInput", "output"];
+
+/// Puts the prices of a change that are JSON numbers in as the text that they were written in, so that
+/// they stay exact; `body` is what `patch` was read from. What is of another shape is told when it is read.
+#[cfg(feature = "api")]
+pub(crate) fn keep_exact(body: &str, patch: &mut Value) {
+    #[derive(serde::Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        prices: Vec<BTreeMap<String, &'a serde_json::value::RawValue>>,
+    }
+    let written = serde_json::from_str::<Body<'_>>(body);
+    let rows = patch.get_mut("prices").and_then(Value::as_array_mut);
+    let (Ok(written), Some(rows)) = (written, rows) else {
+        return;
     };
-    text.split(' ').map(spoken).collect::<Vec<_>>().join(" ")
+    for (row, written) in rows.iter_mut().zip(&written.prices) {
+        for name in AMOUNTS {
+            if let (Some(amount @ Value::Number(_)), Some(literal)) =
+                (row.get_mut(name), written.get(name))
+            {
+                *amount = Value::from(literal.get());
+            }
+        }
+    }
 }

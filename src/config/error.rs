@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use onelane_core::model::SettingsError;
+use onelane_core::model::setting::{KeyPath, Problem};
 use serde::{Serialize, Serializer};
 
 /// Where a value comes from; the earlier kinds win over the later.
@@ -74,20 +74,20 @@ pub struct Fault {
     pub origin: Origin,
     /// Where in the file, if it was a file.
     pub position: Option<Position>,
-    /// The setting, by its path in `config.toml`.
-    pub key: String,
+    /// The setting, by its path in `config.toml`; empty: what was said is no setting.
+    pub path: KeyPath,
     /// What is wrong and what would be right. Never holds the value.
-    pub problem: String,
+    pub problem: Problem,
 }
 
 impl Fault {
     /// What is wrong with a setting that was said outside any file, or somewhere in one.
-    pub(crate) fn of(origin: Origin, key: &str, problem: String) -> Self {
+    pub(crate) fn of(origin: Origin, path: KeyPath, problem: impl Into<Problem>) -> Self {
         Self {
             origin,
             position: None,
-            key: key.to_owned(),
-            problem,
+            path,
+            problem: problem.into(),
         }
     }
 }
@@ -103,7 +103,10 @@ impl fmt::Display for Fault {
             (Origin::Stored, _) => f.write_str("stored change: ")?,
             (Origin::Program | Origin::DefaultFor(_) | Origin::Default, _) => {}
         }
-        write!(f, "{}: {}", self.key, self.problem)
+        if !self.path.steps().is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        fmt::Display::fmt(&self.problem, f)
     }
 }
 
@@ -135,9 +138,6 @@ pub enum ConfigError {
     /// The file that nobody named, but that was found, is wrong.
     #[error("{0}\nit was read because it is in the working directory; --config names another")]
     Found(Box<ConfigError>),
-    /// A setting of a [`Config`](super::Config) is out of its range.
-    #[error(transparent)]
-    Setting(#[from] SettingsError),
     /// The stored changes can't be read at all.
     #[error("the stored configuration can't be read: {0}")]
     Stored(String),

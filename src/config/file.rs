@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use onelane_core::model::setting::{KeyPath, Problem};
 use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Fault, Origin, Position};
-use super::layer::{Entry, Layer, secrets_of};
-use super::path::{join, parent};
-use super::read;
-use super::schema::Naming;
+use super::layer::{Entry, Layer};
+use super::read::{self, Refused};
+use super::schema::{Naming, secret_of_file};
 
 /// The settings of one file, checked.
 pub(crate) fn read_file(path: &Path) -> Result<Layer, ConfigError> {
@@ -29,36 +29,33 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
         message: error.message().to_owned(),
     })?;
     let mut document = Document::default();
-    let values = document.table(table.get_ref(), "");
-    let (leaves, mut problems) = read::read(&values, Naming::Toml, &|_| false);
+    let values = document.table(table.get_ref(), &KeyPath::default());
+    let (leaves, mut refused) = read::read(&values, Naming::Toml, &|_| false);
     // A number that JSON can't hold has become null, which is refused here for a better reason.
-    problems.retain(|p| document.problems.iter().all(|q| q.path != p.path));
-    problems.extend(document.problems.iter().cloned());
-    for (given, file) in secrets_of(leaves.keys().map(String::as_str)) {
-        if leaves.contains_key(&given) && leaves.contains_key(&file) {
-            problems.push(read::Problem {
-                path: file,
-                problem: format!("can't stand beside {given}; set one of them"),
+    refused.retain(|r| document.refused.iter().all(|better| better.path != r.path));
+    refused.append(&mut document.refused);
+    for file in leaves.keys() {
+        if let Some(secret) = secret_of_file(file).filter(|secret| leaves.contains_key(secret)) {
+            let problem = Problem::from("can't stand beside ").setting(secret);
+            refused.push(Refused {
+                path: file.clone(),
+                problem: problem.words("; set one of them"),
             });
         }
     }
     // A value that stands for a whole group has the place of the group.
-    let position = |path: &str| {
-        let mut places = std::iter::successors(Some(path), |path| parent(path));
-        let offset = places.find_map(|path| document.offsets.get(path));
-        offset.map(|offset| Position::of(text, *offset))
+    let position = |path: &KeyPath| {
+        let mut places = std::iter::successors(Some(path.clone()), KeyPath::parent);
+        let offset = places.find_map(|path| document.offsets.get(&path).copied());
+        offset.map(|offset| Position::of(text, offset))
     };
     let origin = || Origin::File(path.to_owned());
-    let mut faults: Vec<_> = problems
-        .into_iter()
-        .map(|problem| Fault {
-            origin: origin(),
-            position: position(&problem.path),
-            key: problem.path,
-            problem: problem.problem,
-        })
-        .collect();
-    if !faults.is_empty() {
+    if !refused.is_empty() {
+        let fault = |Refused { path, problem }| Fault {
+            position: position(&path),
+            ..Fault::of(origin(), path, problem)
+        };
+        let mut faults: Vec<_> = refused.into_iter().map(fault).collect();
         faults.sort_by_key(|fault| fault.position.map(|at| (at.line, at.column)));
         return Err(ConfigError::Invalid(faults));
     }
@@ -77,15 +74,15 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
 /// TOML values on their way to JSON's, with the byte offset of every key and list element.
 #[derive(Default)]
 struct Document {
-    offsets: BTreeMap<String, usize>,
-    problems: Vec<read::Problem>,
+    offsets: BTreeMap<KeyPath, usize>,
+    refused: Vec<Refused>,
 }
 
 impl Document {
-    fn table(&mut self, table: &DeTable<'_>, prefix: &str) -> Map<String, Value> {
+    fn table(&mut self, table: &DeTable<'_>, at: &KeyPath) -> Map<String, Value> {
         let mut object = Map::new();
         for (name, value) in table {
-            let path = join(prefix, name.get_ref());
+            let path = at.join(&**name.get_ref());
             self.offsets.insert(path.clone(), name.span().start);
             let value = self.value(value.get_ref(), &path);
             object.insert(name.get_ref().to_string(), value);
@@ -93,7 +90,7 @@ impl Document {
         object
     }
 
-    fn value(&mut self, value: &DeValue<'_>, path: &str) -> Value {
+    fn value(&mut self, value: &DeValue<'_>, path: &KeyPath) -> Value {
         match value {
             DeValue::String(text) => Value::from(text.as_ref()),
             DeValue::Boolean(switch) => Value::from(*switch),
@@ -115,7 +112,7 @@ impl Document {
             DeValue::Array(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for (index, item) in items.iter().enumerate() {
-                    let path = format!("{path}[{index}]");
+                    let path = path.item(index);
                     self.offsets.insert(path.clone(), item.span().start);
                     list.push(self.value(item.get_ref(), &path));
                 }
@@ -124,10 +121,10 @@ impl Document {
         }
     }
 
-    fn refuse(&mut self, path: &str, problem: &str) -> Value {
-        self.problems.push(read::Problem {
-            path: path.to_owned(),
-            problem: problem.to_owned(),
+    fn refuse(&mut self, path: &KeyPath, problem: &str) -> Value {
+        self.refused.push(Refused {
+            path: path.clone(),
+            problem: problem.into(),
         });
         Value::Null
     }

@@ -4,20 +4,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use onelane_core::model::{Settings, SettingsError, Timestamp};
-use serde::{Deserialize as _, Serialize};
+use onelane_core::model::setting::{self, KeyPath, Place, Setting as _, SettingsError};
+use onelane_core::model::{Settings, Timestamp};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::change::StoredChanges;
 use super::error::{ConfigError, Fault, Origin};
-use super::layer::{Entry, Layer, NAMED_SECRETS, secrets_of};
-use super::loader::{ZAI_KEY_VARIABLE, read_secret_again, read_secrets};
-use super::notify::EndpointSection;
-use super::path::{inside, join, parent};
-use super::schema::{Entry as Under, KEYS, Key, Kind};
+use super::layer::{Entry, Layer};
+use super::read::{self, Refused};
+use super::schema::{Naming, is_of_entries, nest, values};
+use super::secrets::{self, Secrets};
 use super::sections::Config;
+use super::stored::StoredChanges;
 use super::text;
 
+/// The variable of the international site's key.
+pub(crate) const ZAI_KEY_VARIABLE: &str = "ZAI_API_KEY";
 /// The base URL of somebody who has a key of the international site and says nothing else.
 const ZAI_BASE_URL: &str = "https://api.z.ai/api/paas/v4";
 
@@ -28,8 +30,8 @@ pub(crate) struct Sources {
     pub(crate) below: Layer,
     /// Flags and environment.
     pub(crate) above: Layer,
-    /// Secrets that were read from files, by the setting they belong to.
-    pub(crate) secrets: BTreeMap<String, Entry>,
+    /// Secrets that were read from files.
+    pub(crate) secrets: Secrets,
     /// Changes made while running.
     pub(crate) stored: Option<StoredChanges>,
 }
@@ -62,34 +64,24 @@ impl Loaded {
     /// The configuration of an embedding program, in the place of a file: changes made while
     /// running win over it. Reads the files that hold secrets.
     pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
-        let defaults = shown(&Config::default());
-        let mut below = Layer::default();
-        for (path, value) in shown(config) {
-            if defaults.get(&path) != Some(&value) {
-                below.insert(path, Entry::new(value, Origin::Program));
-            }
+        let said = |config: &Config| values(&config.write(setting::Secrets::Clear));
+        let defaults: BTreeMap<_, _> = said(&Config::default()).into_iter().collect();
+        let mut own = said(config);
+        own.retain(|(path, value)| !value.is_null() && defaults.get(path) != Some(value));
+        let nested = nest(own.iter().map(|(path, value)| (path, value)));
+        let (leaves, refused) = read::read(&nested, Naming::Toml, &|_| false);
+        if !refused.is_empty() {
+            let fault = |Refused { path, problem }| Fault::of(Origin::Program, path, problem);
+            return Err(ConfigError::Invalid(
+                refused.into_iter().map(fault).collect(),
+            ));
         }
-        let secrets = [
-            ("glm.api_key", &config.glm.api_key),
-            ("server.admin_token", &config.server.admin_token),
-            ("webhooks.secret", &config.webhooks.secret),
-        ];
-        let (group, given, _) = NAMED_SECRETS;
-        let of_endpoint = |(name, endpoint): (&String, &'_ EndpointSection)| {
-            (join(&join(group, name), given), endpoint.secret.clone())
-        };
-        let secrets = secrets
-            .into_iter()
-            .map(|(path, secret)| (path.to_owned(), secret.clone()))
-            .chain(config.webhooks.endpoints.iter().map(of_endpoint));
-        for (path, secret) in secrets {
-            if let Some(secret) = secret {
-                let value = Value::from(secret.expose());
-                below.insert(path, Entry::new(value, Origin::Program));
-            }
+        let mut below = Layer::default();
+        for (path, value) in leaves {
+            below.insert(path, Entry::new(value.unwrap_or_default(), Origin::Program));
         }
         let above = Layer::default();
-        let secrets = read_secrets(&below, &above, Path::new(""))?;
+        let secrets = secrets::read(&below, &above, Path::new(""))?;
         Self::compose(Sources {
             below,
             above,
@@ -117,20 +109,26 @@ impl Loaded {
     /// The configuration with what `glm.api_key_file` holds by now; `None` if that is what it held, or if
     /// there is no such file or the environment hides it.
     pub fn with_key_file_read_again(&self) -> Result<Option<Self>, ConfigError> {
-        let Some(entry) = self.sources.secrets.get("glm.api_key") else {
+        let key = KeyPath::from("glm.api_key");
+        let Some(entry) = self.sources.secrets.get(&key) else {
             return Ok(None);
         };
-        let Some(entry) = read_secret_again("glm.api_key_file", entry)? else {
+        let file = KeyPath::from("glm.api_key_file");
+        let Some(entry) = secrets::read_again(&file, entry)? else {
             return Ok(None);
         };
         let mut sources = self.sources.clone();
-        sources.secrets.insert("glm.api_key".to_owned(), entry);
+        sources.secrets.insert(key, entry);
         Self::compose(sources).map(Some)
     }
 
     /// Where the value of a setting comes from, by its path in `config.toml`.
     #[must_use]
     pub fn origin(&self, path: &str) -> Origin {
+        self.origin_of(&KeyPath::from(path))
+    }
+
+    pub(crate) fn origin_of(&self, path: &KeyPath) -> Origin {
         let entry = self.merged.get(path);
         entry.map_or(Origin::Default, |entry| entry.origin.clone())
     }
@@ -138,18 +136,13 @@ impl Loaded {
     /// Every setting with its value and where the value comes from, in the order of `config.toml`.
     #[must_use]
     pub fn explain(&self) -> Vec<Setting> {
-        let values = shown(&self.config);
-        let mut settings = Vec::with_capacity(values.len());
-        for key in KEYS {
-            let is_of = |path: &str| path == key.path || inside(key.path, path).is_some();
-            let of_key = values.iter().filter(|(path, _)| is_of(path));
-            settings.extend(of_key.map(|(path, value)| Setting {
-                key: path.clone(),
-                value: without_token(path, value),
-                origin: self.origin(path),
-            }));
-        }
-        settings
+        let shown = values(&self.config.write(setting::Secrets::Masked));
+        let setting = |(path, value): (KeyPath, Value)| Setting {
+            value: without_token(&path, value),
+            origin: self.origin_of(&path),
+            key: path.to_string(),
+        };
+        shown.into_iter().map(setting).collect()
     }
 
     pub(crate) fn compose(sources: Sources) -> Result<Self, ConfigError> {
@@ -158,28 +151,30 @@ impl Loaded {
             merged.cover(&stored.layer());
         }
         merged.cover(&sources.above);
-        for (given, file) in secrets_of(merged.paths()) {
-            if let Some(secret) = sources
-                .secrets
-                .get(&given)
-                .filter(|_| merged.contains(&file))
-            {
-                merged.insert(given, secret.clone());
+        for (path, _) in merged.secret_files() {
+            if let Some(secret) = sources.secrets.get(&path) {
+                merged.insert(path, secret.clone());
             }
         }
-        let key_origin = merged.get("glm.api_key").map(|entry| &entry.origin);
-        if key_origin == Some(&Origin::Env(ZAI_KEY_VARIABLE)) && !merged.contains("glm.base_url") {
+        let base_url = KeyPath::from("glm.base_url");
+        let key = merged.get(&KeyPath::from("glm.api_key"));
+        let is_zais = key.is_some_and(|key| key.origin == Origin::Env(ZAI_KEY_VARIABLE));
+        if is_zais && !merged.contains(&base_url) {
             let origin = Origin::DefaultFor(ZAI_KEY_VARIABLE);
-            merged.insert(
-                "glm.base_url",
-                Entry::new(Value::from(ZAI_BASE_URL), origin),
-            );
+            merged.insert(base_url, Entry::new(Value::from(ZAI_BASE_URL), origin));
         }
-        let config = Config::deserialize(Value::Object(merged.nested()))
-            .map_err(|error| ConfigError::Bug(format!("checked settings don't fit: {error}")))?;
-        let located = |error| locate(error, &merged);
-        let settings = config.settings().map_err(located)?;
-        config.validate().map_err(located)?;
+        let config = Config::take(&Value::Object(merged.nested()));
+        let config = config.ok_or_else(|| ConfigError::Bug("checked settings don't fit".into()))?;
+        let mut faults = Vec::new();
+        config.check(&Place::default(), &mut faults);
+        let settings = config.settings()?;
+        if faults.is_empty() {
+            faults = settings.check();
+        }
+        if !faults.is_empty() {
+            let faults = faults.into_iter().map(|error| blame(error, &merged));
+            return Err(ConfigError::Invalid(faults.collect()));
+        }
         Ok(Self {
             warnings: warnings(&settings),
             config,
@@ -191,89 +186,38 @@ impl Loaded {
 }
 
 /// A value as people may see it: of an endpoint's URL scheme and host, since the rest may be a token.
-fn without_token(path: &str, value: &Value) -> Value {
-    let is_endpoint = inside("webhooks.endpoints", path).is_some() && path.ends_with(".url");
+fn without_token(path: &KeyPath, value: Value) -> Value {
+    let is_endpoint = path.is_in(&KeyPath::from("webhooks.endpoints")) && path.name() == "url";
     match value.as_str().filter(|_| is_endpoint) {
-        Some(url) => super::site(url).map_or(Value::Null, |site| format!("{site}/...").into()),
-        None => value.clone(),
+        Some(url) => text::site(url).map_or(Value::Null, |site| format!("{site}/...").into()),
+        None => value,
     }
 }
 
-/// Adds who said the value that is out of its range. When that was nobody, a default does not fit
-/// to another setting, which the problem names and somebody set, or something is missing in an entry
-/// that somebody made.
-fn locate(error: ConfigError, merged: &Layer) -> ConfigError {
-    let ConfigError::Setting(SettingsError { field, problem }) = error else {
-        return error;
-    };
-    // The lane does not quote names in paths.
-    let said = merged
-        .paths()
-        .find(|path| *path == field || path.replace('"', "") == field);
-    let named = || merged.paths().find(|path| problem.contains(path));
+/// Adds who said the value that does not go with others. When that was nobody, a default does not fit to
+/// another setting, which the problem names and somebody set, or something is missing in an entry that
+/// somebody made.
+fn blame(error: SettingsError, merged: &Layer) -> Fault {
+    let SettingsError { path, problem } = error;
     let beside = || {
-        let groups = std::iter::successors(Some(&*field), |path| parent(path));
-        let mut named = groups.take_while(|group| is_named(group));
-        named.find_map(|group| merged.paths().find(|path| inside(group, path).is_some()))
+        let entries = std::iter::successors(Some(path.clone()), KeyPath::parent);
+        let mut entries = entries.take_while(is_of_entries);
+        entries.find_map(|entry| merged.inside(&entry).into_iter().next())
     };
-    let key = said.unwrap_or(&field);
-    let entry = said.or_else(named).or_else(beside);
-    let fault = match entry.and_then(|path| merged.get(path)) {
-        Some(entry) => entry.fault(key, problem),
-        None => Fault::of(Origin::Default, key, problem),
-    };
-    ConfigError::Invalid(vec![fault])
-}
-
-/// Whether a path is one of named entries, or of all of them.
-fn is_named(path: &str) -> bool {
-    let is_of = |key: &Key| path == key.path || inside(key.path, path).is_some();
-    KEYS.iter()
-        .any(|key| matches!(key.kind, Kind::Named(_)) && is_of(key))
+    let said = merged.get(&path);
+    let said = said.or_else(|| problem.settings().find_map(|other| merged.get(other)));
+    match said.or_else(beside) {
+        Some(entry) => entry.fault(&path, problem),
+        None => Fault::of(Origin::Default, path, problem),
+    }
 }
 
 fn warnings(settings: &Settings) -> Vec<String> {
-    let endpoint = &settings.endpoint;
-    if endpoint.api_key.is_some() && text::is_exposed(&endpoint.base_url) {
+    let base_url = &settings.glm.base_url;
+    if settings.glm.api_key.is_some() && text::is_exposed(base_url) {
         return vec![format!(
-            "glm.base_url {} is not https: the API key crosses the network in the clear",
-            endpoint.base_url
+            "glm.base_url {base_url} is not https: the API key crosses the network in the clear"
         )];
     }
     Vec::new()
-}
-
-/// Every setting's value by its path in `config.toml`, secrets masked, unset ones null. Named
-/// entries have a value for each of their settings.
-pub(crate) fn shown(config: &Config) -> BTreeMap<String, Value> {
-    let nested = serde_json::to_value(config).unwrap_or_default();
-    let mut values = BTreeMap::new();
-    for key in KEYS {
-        match (&key.kind, at(&nested, key.path)) {
-            (Kind::Named(named), Some(Value::Object(entries))) => {
-                for (name, entry) in entries {
-                    let path = join(key.path, name);
-                    match (&named.entry, entry) {
-                        (Under::Group { .. }, Value::Object(fields)) => {
-                            let fields = fields.iter();
-                            values.extend(fields.map(|(name, v)| (join(&path, name), v.clone())));
-                        }
-                        _ => {
-                            values.insert(path, entry.clone());
-                        }
-                    }
-                }
-            }
-            (_, value) => {
-                values.insert(key.path.to_owned(), value.cloned().unwrap_or_default());
-            }
-        }
-    }
-    values
-}
-
-/// What stands at a dotted path.
-pub(crate) fn at<'a>(nested: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.')
-        .try_fold(nested, |group, name| group.get(name))
 }

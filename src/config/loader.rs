@@ -1,23 +1,20 @@
-//! Reads flags, environment, file, and the files that hold secrets.
+//! Reads flags, environment and file.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde_json::Value;
+use onelane_core::model::setting::{KeyPath, Problem};
 
 use super::error::{ConfigError, Fault, Origin};
-use super::file;
-use super::layer::{Entry, Layer, secrets_of};
-use super::loaded::{Loaded, Sources};
-use super::read;
-use super::text;
+use super::layer::{Entry, Layer};
+use super::loaded::{Loaded, Sources, ZAI_KEY_VARIABLE};
+use super::{file, read, secrets};
 
 /// Names the configuration file.
 const CONFIG_VARIABLE: &str = "ONELANE_CONFIG";
 
 /// Environment variables and the settings they set.
-const VARIABLES: [(&str, &str); 5] = [
+pub(crate) const VARIABLES: [(&str, &str); 5] = [
     ("ONELANE_STORE", "store.path"),
     ("ONELANE_LISTEN", "server.listen"),
     ("ONELANE_BASE_URL", "glm.base_url"),
@@ -26,8 +23,8 @@ const VARIABLES: [(&str, &str); 5] = [
 ];
 
 /// Where GLM's key may be; the first one that is set counts. The second is the international site's.
-const KEY_VARIABLES: [&str; 3] = ["ONELANE_API_KEY", ZAI_KEY_VARIABLE, "ZHIPUAI_API_KEY"];
-pub(crate) const ZAI_KEY_VARIABLE: &str = "ZAI_API_KEY";
+pub(crate) const KEY_VARIABLES: [&str; 3] =
+    ["ONELANE_API_KEY", ZAI_KEY_VARIABLE, "ZHIPUAI_API_KEY"];
 
 /// Files that are read from the working directory when none is named; the first that exists.
 const FILES: [&str; 2] = ["onelane.toml", "config.toml"];
@@ -88,7 +85,7 @@ impl<'a> Loader<'a> {
     pub fn load(self) -> Result<Loaded, ConfigError> {
         let below = self.below()?;
         let above = self.above()?;
-        let secrets = read_secrets(&below, &above, &self.directory)?;
+        let secrets = secrets::read(&below, &above, &self.directory)?;
         Loaded::compose(Sources {
             below,
             above,
@@ -103,7 +100,7 @@ impl<'a> Loader<'a> {
             Some(_) => None,
             None => self.variable(CONFIG_VARIABLE).map_err(|problem| {
                 let origin = Origin::Env(CONFIG_VARIABLE);
-                ConfigError::Invalid(vec![Fault::of(origin, "configuration file", problem)])
+                ConfigError::Invalid(vec![Fault::of(origin, KeyPath::default(), problem)])
             })?,
         };
         if let Some(path) = self.config_file.clone().or(from_env.map(PathBuf::from)) {
@@ -122,7 +119,7 @@ impl<'a> Loader<'a> {
     fn above(&self) -> Result<Layer, ConfigError> {
         let key_variable = KEY_VARIABLES.iter().find(|name| (self.env)(name).is_some());
         let key_variable = key_variable.map(|name| (*name, "glm.api_key"));
-        let mut given: Vec<(Origin, &'static str, Result<String, String>)> = Vec::new();
+        let mut given: Vec<(Origin, &'static str, Result<String, Problem>)> = Vec::new();
         for (name, key) in VARIABLES.iter().copied().chain(key_variable) {
             if let Some(text) = self.variable(name).transpose() {
                 given.push((Origin::Env(name), key, text));
@@ -134,9 +131,10 @@ impl<'a> Loader<'a> {
         let mut layer = Layer::default();
         let mut faults = Vec::new();
         for (origin, key, text) in given {
-            match text.and_then(|text| read::read_text(key, &text)) {
-                Ok(value) => layer.insert(key, Entry::new(value, origin)),
-                Err(problem) => faults.push(Fault::of(origin, key, problem)),
+            let path = KeyPath::from(key);
+            match text.and_then(|text| read::read_text(&path, &text)) {
+                Ok(value) => layer.insert(path, Entry::new(value, origin)),
+                Err(problem) => faults.push(Fault::of(origin, path, problem)),
             }
         }
         if !faults.is_empty() {
@@ -145,62 +143,17 @@ impl<'a> Loader<'a> {
         Ok(layer)
     }
 
-    fn variable(&self, name: &str) -> Result<Option<String>, String> {
+    fn variable(&self, name: &str) -> Result<Option<String>, Problem> {
         match (self.env)(name) {
             None => Ok(None),
             Some(value) if value.is_empty() => {
-                Err("is set but empty; give it a value or unset it".to_owned())
+                Err("is set but empty; give it a value or unset it".into())
             }
             Some(value) => as_text(value).map(Some),
         }
     }
 }
 
-fn as_text(value: OsString) -> Result<String, String> {
-    value
-        .into_string()
-        .map_err(|_| "is not UTF-8 text".to_owned())
-}
-
-/// Reads the files that hold secrets, unless a flag or the environment gives the secret: those
-/// can't be taken back while the program runs.
-pub(crate) fn read_secrets(
-    below: &Layer,
-    above: &Layer,
-    directory: &Path,
-) -> Result<BTreeMap<String, Entry>, ConfigError> {
-    let mut secrets = BTreeMap::new();
-    for (given, file) in secrets_of(below.paths()) {
-        let Some(entry) = below.get(&file) else {
-            continue;
-        };
-        if above.contains(&given) || below.contains(&given) {
-            continue;
-        }
-        let path = directory.join(entry.value.as_str().unwrap_or_default());
-        let secret = read_secret(&path).map_err(|problem| {
-            let problem = format!("{}: {problem}", path.display());
-            ConfigError::Invalid(vec![entry.fault(&file, problem)])
-        })?;
-        secrets.insert(given, Entry::new(Value::from(secret), Origin::File(path)));
-    }
-    Ok(secrets)
-}
-
-/// Reads the file of a secret again; its path is where the secret comes from.
-pub(crate) fn read_secret_again(file: &str, entry: &Entry) -> Result<Option<Entry>, ConfigError> {
-    let Origin::File(path) = &entry.origin else {
-        return Ok(None);
-    };
-    let secret = read_secret(path).map_err(|problem| {
-        let problem = format!("{}: {problem}", path.display());
-        ConfigError::Invalid(vec![entry.fault(file, problem)])
-    })?;
-    let value = Value::from(secret);
-    Ok((value != entry.value).then(|| Entry::new(value, entry.origin.clone())))
-}
-
-fn read_secret(path: &Path) -> Result<String, String> {
-    let content = std::fs::read_to_string(path).map_err(|e| format!("can't be read: {e}"))?;
-    text::secret(content.trim())
+fn as_text(value: OsString) -> Result<String, Problem> {
+    value.into_string().map_err(|_| "is not UTF-8 text".into())
 }

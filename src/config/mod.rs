@@ -7,48 +7,51 @@
 //! - [`Loaded::explain`] is `onelane config show`, [`Loaded::policy`] is `onelane policy`,
 //!   [`Loaded::prices`] is `onelane prices`.
 //!
-//! The table of all settings, `schema.rs`, is the one place that knows their names.
+//! A setting is a field of a section: its doc, default and bounds stand there, and everything else is made
+//! from them: names, reading, writing, the schema, `config.toml` and `docs/configuration.md`.
 
+mod alerts;
 mod change;
-mod defaults;
 mod error;
 mod file;
+mod json_schema;
 mod layer;
 mod loaded;
 mod loader;
-mod notify;
-mod path;
 mod policy;
+mod policy_table;
 mod price_list;
 mod prices;
 mod read;
-mod read_prices;
 mod schema;
+mod secrets;
 mod sections;
 mod settings;
+mod stored;
 mod suggest;
 mod text;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;
 
+pub use alerts::{
+    AlertsSection, BreakerAlertSection, BudgetAlertSection, ErrorRateSection, HoldAlertSection,
+    QueueAgeSection, QueueLengthSection, ResponseTimeSection, SpendSection,
+};
+#[cfg(feature = "api")]
+pub(crate) use change::keep_exact;
 pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
 pub use error::{ConfigError, Fault, Origin, Position};
+pub use json_schema::json_schema;
 pub use loaded::{Loaded, Setting};
 pub use loader::Loader;
-pub(crate) use notify::site;
-pub use notify::{
-    AlertsSection, BreakerAlertSection, BudgetAlertSection, EndpointSection, ErrorRateSection,
-    HoldAlertSection, QueueAgeSection, QueueLengthSection, ResponseTimeSection, SpendSection,
-    WebhooksSection,
-};
-pub use policy::{PolicyClass, PolicyRow};
+pub use policy::PolicyClass;
+pub use policy_table::PolicyRow;
 pub use price_list::{ChosenBy, PriceEntry, Prices};
 pub use prices::{ModelPrice, Price, PriceList};
-#[cfg(feature = "api")]
-pub(crate) use read_prices::keep_exact;
 pub use sections::{
-    BreakerSection, BudgetSection, Config, GlmSection, LaneSection, LogFormat, LogSection,
-    MoneySection, NamedLaneSection, RetentionSection, RetrySection, ServerSection, StoreSection,
-    TimeoutsSection,
+    BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
 };
+pub(crate) use text::site;
+pub use webhooks::{EndpointSection, WebhooksSection};

@@ -1,40 +1,14 @@
-//! The table of failures in force: the shipped one, and over it the operator's own words.
+//! The rules for failures: the shipped ones, and over them the operator's own words.
 
 use std::collections::BTreeMap;
 
-use onelane_core::model::{BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride};
+use onelane_core::model::{FailureClass, JobRule, LaneRule, PolicyOverride};
 use serde::Serialize;
 
-use super::loaded::Loaded;
-use super::path::{inside, join};
-use crate::glm::{ErrorRow, ErrorTable, RowClass, class_of_status};
+use crate::glm::{ErrorTable, RowClass, class_of_status};
 
 /// The row for all server errors that have none of their own.
-const ANY_SERVER_ERROR: &str = "http_5xx";
-
-/// One row of the table in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PolicyRow {
-    /// GLM's code, `http_NNN`, or a code of our own.
-    pub code: String,
-    /// The HTTP status it comes with, where one is documented.
-    pub http_status: Option<u16>,
-    /// What it means; `None` for a code that only the operator knows.
-    pub meaning: Option<String>,
-    /// Its class.
-    pub class: PolicyClass,
-    /// What happens to the job; `None` where that is up to a class that is not known before.
-    pub job: Option<JobRule>,
-    /// What happens to the lane; `None` as above.
-    pub lane: Option<LaneRule>,
-    /// What the breaker hears; `None` as above.
-    pub breaker: Option<BreakerRule>,
-    /// Whether the operator said anything of it.
-    pub overridden: bool,
-    /// Where that was said.
-    pub origin: Option<String>,
-}
+pub(crate) const ANY_SERVER_ERROR: &str = "http_5xx";
 
 /// The class of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -118,7 +92,7 @@ pub(crate) fn refuse_endless(
 }
 
 /// The class of a code where these are the operator's words.
-fn class_in_force(code: &str, word: PolicyOverride) -> PolicyClass {
+pub(crate) fn class_in_force(code: &str, word: PolicyOverride) -> PolicyClass {
     let table = ErrorTable::shipped();
     let shipped = table.row(code).or_else(|| table.own_row(code));
     match (word.class, shipped.map(|row| row.class)) {
@@ -130,75 +104,12 @@ fn class_in_force(code: &str, word: PolicyOverride) -> PolicyClass {
     }
 }
 
-fn has_no_row(code: &str) -> bool {
+pub(crate) fn has_no_row(code: &str) -> bool {
     ErrorTable::shipped().row(code).is_none()
 }
 
 /// The status of `http_NNN`.
-fn status_of(code: &str) -> Option<u16> {
+pub(crate) fn status_of(code: &str) -> Option<u16> {
     let digits = code.strip_prefix("http_").filter(|n| n.len() == 3)?;
     digits.parse().ok()
-}
-
-impl Loaded {
-    /// The table in force, ordered by code: GLM's and HTTP's, our own, and those that only the
-    /// operator knows.
-    #[must_use]
-    pub fn policy(&self) -> Vec<PolicyRow> {
-        let table = ErrorTable::shipped();
-        let known = table.rows().chain(table.own_rows());
-        let known = known.map(|row| self.row(&row.code, Some(row)));
-        let is_known = |code: &str| table.row(code).is_some() || table.own_row(code).is_some();
-        let added = self.config.policy.keys().filter(|code| !is_known(code));
-        known
-            .chain(added.map(|code| self.row(code, None)))
-            .collect()
-    }
-
-    /// One row of the table in force; an HTTP status has one even where the table says nothing of it.
-    #[must_use]
-    pub fn policy_of(&self, code: &str) -> Option<PolicyRow> {
-        let found = self.policy().into_iter().find(|row| row.code == code);
-        let is_status = status_of(code).is_some_and(|status| (100..=599).contains(&status));
-        found.or_else(|| is_status.then(|| self.row(code, None)))
-    }
-
-    fn row(&self, code: &str, shipped: Option<&ErrorRow>) -> PolicyRow {
-        let word = self.settings.policy.get(code).copied().unwrap_or_default();
-        let class = class_in_force(code, word);
-        let rule = match class {
-            PolicyClass::Is(class) => Some(word.over(class.rule())),
-            _ => None,
-        };
-        let origin = self.said_of(code);
-        PolicyRow {
-            code: code.to_owned(),
-            http_status: shipped.map_or_else(|| status_of(code), |row| row.http_status),
-            meaning: shipped.map(|row| row.meaning.clone()),
-            class,
-            job: rule.map_or(word.job, |rule| Some(rule.job)),
-            lane: rule.map_or(word.lane, |rule| Some(rule.lane)),
-            breaker: rule.map_or(word.breaker, |rule| Some(rule.breaker)),
-            overridden: origin.is_some(),
-            origin,
-        }
-    }
-
-    /// Who said something of a code.
-    fn said_of(&self, code: &str) -> Option<String> {
-        let of_code = |code: &str| {
-            let group = join("policy", code);
-            let paths = self.merged.paths().filter(|p| inside(&group, p).is_some());
-            let mut origins: Vec<_> = paths.map(|path| self.origin(path).to_string()).collect();
-            origins.dedup();
-            (!origins.is_empty()).then(|| origins.join(", "))
-        };
-        let as_any = || {
-            let status = status_of(code).filter(|_| has_no_row(code))?;
-            (500..=599)
-                .contains(&status)
-                .then(|| of_code(ANY_SERVER_ERROR))?
-        };
-        of_code(code).or_else(as_any)
-    }
 }

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::loaded::Loaded;
-use super::prices::{ModelPrice, Price, PriceList, Shipped, ShippedRow};
+use super::prices::{ModelPrice, Price, PriceList, Shipped};
 
 /// The list in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -98,17 +98,25 @@ impl Loaded {
             .iter()
             .filter(|price| price.counts_in(currency))
             .collect();
-        // The shipped list was read when this configuration was made.
-        let shipped = Shipped::read().map(|shipped| shipped.rows);
-        let shipped = shipped.unwrap_or_default().into_iter().filter(|row| {
-            row.currency == currency && !own.iter().any(|price| price.model == row.model)
-        });
         let version = self.settings.prices.version();
         let said = self.origin("money.prices").to_string();
-        let mut prices: Vec<PriceEntry> = shipped
-            .map(|row| PriceEntry::shipped(row, version))
-            .chain(own.iter().map(|price| PriceEntry::own(price, &said)))
+        let mut prices: Vec<PriceEntry> = own
+            .iter()
+            .map(|price| PriceEntry::own(price, &said))
             .collect();
+        // The shipped list was read when this configuration was made.
+        if let Ok(shipped) = Shipped::read() {
+            let is_replaced = |model: &str| own.iter().any(|price| price.model == model);
+            let rows = shipped.list(currency);
+            let rows = rows.filter(|row| !is_replaced(&row.price.model));
+            prices.extend(rows.map(|row| PriceEntry {
+                context: row.context,
+                table: version.to_owned(),
+                as_of: Some(row.as_of.clone()),
+                note: row.note.clone(),
+                ..PriceEntry::own(&row.price, &row.source)
+            }));
+        }
         prices.sort_by(|a, b| a.place().cmp(&b.place()));
         Prices {
             version: version.to_owned(),
@@ -124,9 +132,7 @@ impl Loaded {
     fn list_chosen_by(&self) -> ChosenBy {
         let list = self.config.money.price_list;
         match list {
-            PriceList::Auto if list.is_assumed(&self.settings.endpoint.base_url) => {
-                ChosenBy::Assumed
-            }
+            PriceList::Auto if list.is_assumed(&self.settings.glm.base_url) => ChosenBy::Assumed,
             PriceList::Auto => ChosenBy::BaseUrl,
             PriceList::Cny | PriceList::Usd | PriceList::Points => ChosenBy::PriceList,
         }
@@ -164,23 +170,6 @@ impl Loaded {
 impl PriceEntry {
     fn place(&self) -> (&str, u64, u64) {
         (&self.model, self.prompt_from, self.completion_from)
-    }
-
-    fn shipped(row: ShippedRow, version: &str) -> Self {
-        Self {
-            model: row.model,
-            prompt_from: row.prompt_from,
-            completion_from: row.completion_from,
-            prompt_to: row.prompt_to,
-            input: row.input,
-            cached_input: row.cached_input,
-            output: row.output,
-            context: row.context,
-            table: version.to_owned(),
-            as_of: Some(row.as_of),
-            source: row.source,
-            note: row.note,
-        }
     }
 
     fn own(price: &ModelPrice, said: &str) -> Self {

@@ -4,10 +4,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use onelane_core::model::setting::{Kind, Problem, Secrets, Setting};
 use onelane_core::model::{Currency, Nanos, PriceRow, PriceTable, limits};
+use onelane_core::section;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
 
 /// The published lists of bigmodel.cn (CNY), z.ai (USD) and the Coding Plan (POINTS); each row names its
 /// source and date.
@@ -42,7 +45,7 @@ impl FromStr for Price {
             return Err("must not be negative".to_owned());
         }
         if amount > Decimal::from(UNITS_MAX) {
-            return Err(format!("must be at most {UNITS_MAX} per million tokens"));
+            return Err(format!("must be at most {UNITS_MAX}"));
         }
         let nanos = amount.checked_mul(Decimal::from(NANOS_PER_UNIT));
         nanos
@@ -53,90 +56,51 @@ impl FromStr for Price {
     }
 }
 
-impl TryFrom<u64> for Price {
-    type Error = String;
-
-    fn try_from(units: u64) -> Result<Self, String> {
-        units.to_string().parse()
-    }
-}
-
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Decimal::new(self.0, 9).normalize())
     }
 }
 
-impl Serialize for Price {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl Setting for Price {
+    fn kind() -> Kind {
+        Kind::Decimal(|text| {
+            let price: Result<Self, String> = text.parse();
+            Ok(price?.to_string())
+        })
+    }
+
+    fn write(&self, _: Secrets) -> Value {
+        self.to_string().into()
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok()
     }
 }
 
-impl<'de> Deserialize<'de> for Price {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl de::Visitor<'_> for Visitor {
-            type Value = Price;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a price as decimal text or a whole number")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Price, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: de::Error>(self, units: u64) -> Result<Price, E> {
-                units.try_into().map_err(E::custom)
-            }
-
-            fn visit_i64<E: de::Error>(self, units: i64) -> Result<Price, E> {
-                let units = u64::try_from(units).map_err(|_| E::custom("must not be negative"))?;
-                self.visit_u64(units)
-            }
-
-            fn visit_f64<E: de::Error>(self, units: f64) -> Result<Price, E> {
-                Err(E::custom(float_problem(&units.to_string())))
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+section! {
+    /// A price of the operator's own. The rows of a model replace all shipped rows of that model.
+    #[derive(Eq)]
+    pub struct ModelPrice {
+        /// The model, as jobs name it.
+        model: String = String::new() => [required().sample("\"glm-4.7\"")];
+        /// A million prompt tokens that were not cached.
+        input: Price = Price::default() => [required().sample("\"2\"")];
+        /// A million prompt tokens from GLM's cache; as much as input when left out.
+        cached_input: Option<Price> = None => [sample("\"0.4\"")];
+        /// A million completion tokens, reasoning included.
+        output: Price = Price::default() => [required().sample("\"8\"")];
+        /// The row is for prompts of so many tokens and more.
+        prompt_from: u64 = 0;
+        /// The row is for completions of so many tokens and more.
+        completion_from: u64 = 0;
+        /// The row is for prompts of fewer tokens than these; what longer ones cost is not known.
+        prompt_to: Option<u64> = None => [sample("32768")];
+        /// The row counts only while the list in force is in this currency; when left out, always, and in that
+        /// list's currency.
+        currency: Option<Currency> = None => [sample("\"CNY\"")];
     }
-}
-
-/// What to say of a price written as a number with a decimal point.
-pub(crate) fn float_problem(literal: &str) -> String {
-    format!("must be text, so that it stays exact: write \"{literal}\"")
-}
-
-/// A price of the operator's own. The rows of a model replace all shipped rows of that model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelPrice {
-    /// The model, as jobs name it.
-    pub model: String,
-    /// A million prompt tokens that were not cached.
-    pub input: Price,
-    /// A million prompt tokens from GLM's cache; as much as `input` when left out.
-    #[serde(default)]
-    pub cached_input: Option<Price>,
-    /// A million completion tokens, reasoning included.
-    pub output: Price,
-    /// The row applies to prompts of so many tokens and more.
-    #[serde(default)]
-    pub prompt_from: u64,
-    /// The row applies to completions of so many tokens and more.
-    #[serde(default)]
-    pub completion_from: u64,
-    /// The row applies to prompts of fewer tokens than these; what longer ones cost is not known.
-    #[serde(default)]
-    pub prompt_to: Option<u64>,
-    /// The row counts only while the list in force is in this currency; when left out, always, and in
-    /// that list's currency.
-    #[serde(default)]
-    pub currency: Option<Currency>,
 }
 
 impl ModelPrice {
@@ -157,18 +121,17 @@ impl ModelPrice {
     }
 }
 
-/// Why prices don't make a list: the index of the row and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PriceProblem {
-    pub(crate) index: usize,
-    pub(crate) problem: String,
+/// [`check`] for rows that were read one by one.
+pub(crate) fn check_rows(rows: &[Value]) -> Result<(), (usize, Problem)> {
+    let prices: Vec<ModelPrice> = rows.iter().filter_map(ModelPrice::take).collect();
+    check(&prices)
 }
 
 /// Checks prices as a whole: every model has a row that any call reaches, in each currency that it has
 /// rows in, and no row twice.
-pub(crate) fn check(prices: &[ModelPrice]) -> Result<(), PriceProblem> {
+fn check(prices: &[ModelPrice]) -> Result<(), (usize, Problem)> {
     for (index, price) in prices.iter().enumerate() {
-        let fault = |problem: String| Err(PriceProblem { index, problem });
+        let fault = |problem: String| Err((index, problem.into()));
         let chars = price.model.chars().count();
         if !(1..=limits::MODEL_CHARS_MAX).contains(&chars) {
             return fault("model must have 1 to 128 characters".to_owned());
@@ -276,22 +239,11 @@ impl PriceList {
     }
 }
 
-/// A row as it is shipped.
+/// A row as it is shipped, as JSON: a [`ModelPrice`], and where it is from.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct ShippedRow {
-    pub(crate) currency: Currency,
-    pub(crate) model: String,
-    pub(crate) input: Price,
-    #[serde(default)]
-    pub(crate) cached_input: Option<Price>,
-    pub(crate) output: Price,
-    #[serde(default)]
-    pub(crate) prompt_from: u64,
-    #[serde(default)]
-    pub(crate) completion_from: u64,
-    #[serde(default)]
-    pub(crate) prompt_to: Option<u64>,
+    #[serde(flatten, deserialize_with = "taken")]
+    pub(crate) price: ModelPrice,
     /// Tokens that prompt and completion may have together.
     #[serde(default)]
     pub(crate) context: Option<u64>,
@@ -310,23 +262,21 @@ pub(crate) struct Shipped {
     pub(crate) rows: Vec<ShippedRow>,
 }
 
+fn taken<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ModelPrice, D::Error> {
+    let row = Value::deserialize(deserializer)?;
+    ModelPrice::take(&row).ok_or_else(|| de::Error::custom("is no price"))
+}
+
 impl Shipped {
     /// Reads them; fails only if they are broken.
     pub(crate) fn read() -> Result<Self, serde_json::Error> {
         serde_json::from_str(SHIPPED)
     }
-}
 
-impl ShippedRow {
-    fn row(&self) -> PriceRow {
-        PriceRow {
-            prompt_from: self.prompt_from,
-            completion_from: self.completion_from,
-            prompt_to: self.prompt_to,
-            input: self.input.nanos(),
-            cached_input: self.cached_input.unwrap_or(self.input).nanos(),
-            output: self.output.nanos(),
-        }
+    /// The rows of the list in `currency`.
+    pub(crate) fn list(&self, currency: Currency) -> impl Iterator<Item = &ShippedRow> {
+        let rows = self.rows.iter();
+        rows.filter(move |row| row.price.currency == Some(currency))
     }
 }
 
@@ -338,8 +288,8 @@ pub(crate) fn table(
 ) -> Result<PriceTable, serde_json::Error> {
     let shipped = Shipped::read()?;
     let mut table = PriceTable::versioned(currency, &shipped.version);
-    for row in shipped.rows.iter().filter(|row| row.currency == currency) {
-        table.add(&row.model, row.row());
+    for ShippedRow { price, .. } in shipped.list(currency) {
+        table.add(&price.model, price.row());
     }
     for price in own.iter().filter(|price| price.counts_in(currency)) {
         table.add_own(&price.model, price.row());

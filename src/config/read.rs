@@ -2,333 +2,283 @@
 
 use std::collections::BTreeMap;
 
+use onelane_core::model::setting::{
+    Field, Group, KeyPath, Kind, Problem, RowsCheck, mismatch, quoted,
+};
 use serde_json::{Map, Value};
 
-use super::path::join;
-use super::read_prices;
-use super::schema::{Entry, KEYS, Key, Kind, Named, Naming};
-use super::suggest::{quoted, unknown, unknown_among};
-use super::text;
+use super::schema::{LEAVES, Leaf, Naming, leaf_of};
+use super::suggest;
 
 /// What is wrong at a path, in the names of whoever wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
-    pub(crate) path: String,
-    pub(crate) problem: String,
+pub(crate) struct Refused {
+    pub(crate) path: KeyPath,
+    pub(crate) problem: Problem,
 }
 
 /// Leaf values by their path in `config.toml`, those of named entries included, checked and in
 /// canonical form; `None` means reset, of all that is below the path.
-pub(crate) type Leaves = BTreeMap<String, Option<Value>>;
+pub(crate) type Leaves = BTreeMap<KeyPath, Option<Value>>;
 
 /// Reads a nested object into leaves. All problems are found, not only the first. `exists` tells by its
 /// path in `config.toml` whether a named entry is there already: only such a one may be left as it is.
 pub(crate) fn read(
     object: &Map<String, Value>,
     naming: Naming,
-    exists: &dyn Fn(&str) -> bool,
-) -> (Leaves, Vec<Problem>) {
+    exists: &dyn Fn(&KeyPath) -> bool,
+) -> (Leaves, Vec<Refused>) {
     let mut reader = Reader {
         naming,
         exists,
         leaves: Leaves::new(),
-        problems: Vec::new(),
+        refused: Vec::new(),
     };
-    reader.group(object, "");
-    (reader.leaves, reader.problems)
+    reader.group(object, &KeyPath::default());
+    (reader.leaves, reader.refused)
 }
 
 /// Reads the text of a flag or an environment variable.
-pub(crate) fn read_text(path: &str, text: &str) -> Result<Value, String> {
-    let key = KEYS.iter().find(|key| key.path == path);
-    let kind = &key
-        .ok_or_else(|| format!("there is no setting {path}"))?
-        .kind;
-    let value = match kind {
-        Kind::Text(_) | Kind::Secret | Kind::OneOf(_) => Value::from(text),
-        Kind::Whole(_) | Kind::Number | Kind::Switch => {
+pub(crate) fn read_text(path: &KeyPath, text: &str) -> Result<Value, Problem> {
+    let leaf = leaf_of(path).filter(|(_, inside)| inside.is_empty());
+    let (leaf, _) = leaf.ok_or_else(|| format!("there is no setting {path}"))?;
+    let value = match &leaf.field.kind {
+        Kind::Whole { .. } | Kind::Number { .. } | Kind::Switch => {
             serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
         }
-        Kind::List(_) | Kind::Prices | Kind::Named(_) => {
-            return Err(format!("{path} can only be set in a file"));
+        Kind::List(_) | Kind::Rows { .. } | Kind::Group(_) | Kind::Named { .. } => {
+            return Err(format!("{path} can only be set in a file").into());
         }
+        _ => Value::from(text),
     };
-    scalar(kind, &value)
+    leaf.field.kind.accept(&value)
 }
 
 struct Reader<'a> {
     naming: Naming,
-    exists: &'a dyn Fn(&str) -> bool,
+    exists: &'a dyn Fn(&KeyPath) -> bool,
     leaves: Leaves,
-    problems: Vec<Problem>,
+    refused: Vec<Refused>,
 }
 
 impl Reader<'_> {
-    fn group(&mut self, object: &Map<String, Value>, prefix: &str) {
+    fn group(&mut self, object: &Map<String, Value>, at: &KeyPath) {
         for (name, value) in object {
-            let path = join(prefix, name);
-            let key = KEYS
-                .iter()
-                .find(|key| self.naming.path(key) == Some(path.as_str()));
-            match key {
-                Some(key) => self.leaf(key, &path, value),
-                None if self.members(&path).next().is_some() => self.nested(&path, value),
-                None => {
-                    let problem = unknown(self.naming, prefix, name);
-                    self.problem(path, problem);
-                }
+            let path = at.join(&**name);
+            let named = |leaf: &&Leaf| self.naming.path(leaf) == Some(&path);
+            if let Some(leaf) = LEAVES.iter().find(named) {
+                self.leaf(leaf, &path, value);
+            } else if self.members(&path).next().is_some() {
+                self.nested(&path, value);
+            } else {
+                let problem = suggest::unknown(self.naming, at, name);
+                self.refuse(&path, problem);
             }
         }
     }
 
     /// The settings inside a group.
-    fn members<'a>(&self, group: &'a str) -> impl Iterator<Item = &'static Key> + use<'a> {
+    fn members<'a>(&self, group: &'a KeyPath) -> impl Iterator<Item = &'static Leaf> + use<'a> {
         let naming = self.naming;
-        KEYS.iter().filter(move |key| {
-            let rest = naming.path(key).and_then(|p| p.strip_prefix(group));
-            rest.is_some_and(|rest| rest.starts_with('.'))
-        })
+        let is_member = move |path: &KeyPath| path.is_in(group) && path != group;
+        let leaves = LEAVES.iter();
+        leaves.filter(move |leaf| naming.path(leaf).is_some_and(is_member))
     }
 
-    fn nested(&mut self, path: &str, value: &Value) {
+    fn nested(&mut self, path: &KeyPath, value: &Value) {
         match value {
             Value::Object(inner) => self.group(inner, path),
             Value::Null if self.naming == Naming::Json => {
-                let members: Vec<_> = self.members(path).map(|key| key.path).collect();
-                for member in members {
-                    self.leaves.insert(member.to_owned(), None);
-                }
+                let members = self.members(path).map(|leaf| (leaf.toml.clone(), None));
+                let members: Vec<_> = members.collect();
+                self.leaves.extend(members);
             }
-            other => self.mismatch(path, group_name(self.naming), other),
+            other => self.refuse(path, mismatch(self.group_name(), other)),
         }
     }
 
-    fn leaf(&mut self, key: &Key, path: &str, value: &Value) {
-        match (&key.kind, value) {
+    fn leaf(&mut self, leaf: &Leaf, path: &KeyPath, value: &Value) {
+        match (&leaf.field.kind, value) {
             (_, Value::Null) if self.naming == Naming::Json => {
-                self.leaves.insert(key.path.to_owned(), None);
+                self.leaves.insert(leaf.toml.clone(), None);
             }
-            (Kind::Named(named), Value::Object(entries)) => {
-                self.entries(named, entries, path, key.path);
+            (Kind::Named { .. }, Value::Object(entries)) => {
+                for (name, value) in entries {
+                    let (path, toml) = (path.join(&**name), leaf.toml.join(&**name));
+                    self.entry(&leaf.field.kind, name, &path, toml, value);
+                }
             }
-            (Kind::Named(_), other) => self.mismatch(path, group_name(self.naming), other),
-            (kind, value) => self.value(kind, path, key.path, value),
+            (Kind::Named { .. }, other) => self.refuse(path, mismatch(self.group_name(), other)),
+            (kind, value) => self.value(kind, path, leaf.toml.clone(), value),
         }
     }
 
-    /// Entries under names of the operator's own. `path` is where they stand, `toml` the same in
-    /// the names of `config.toml`.
-    fn entries(&mut self, named: &Named, entries: &Map<String, Value>, path: &str, toml: &str) {
-        for (name, value) in entries {
-            let (path, toml) = (join(path, name), join(toml, name));
-            if let Err(problem) = (named.check)(name) {
-                self.problem(path, problem);
-                continue;
+    /// An entry under a name of the operator's own. `path` is where it stands, `toml` the same in the names
+    /// of `config.toml`.
+    fn entry(&mut self, kind: &Kind, name: &str, path: &KeyPath, toml: KeyPath, value: &Value) {
+        let Kind::Named {
+            check,
+            entry,
+            short,
+        } = kind
+        else {
+            return;
+        };
+        if let Err(problem) = check(name) {
+            return self.refuse(path, problem);
+        }
+        match (entry.members(), value) {
+            (_, Value::Null) if self.naming == Naming::Json => {
+                self.leaves.insert(toml, None);
             }
-            match (&named.entry, value) {
-                (_, Value::Null) if self.naming == Naming::Json => {
-                    self.leaves.insert(toml, None);
+            (None, value) => self.value(entry, path, toml, value),
+            (Some(group), Value::Object(fields)) => self.fields(group, fields, path, &toml),
+            (Some(group), value) => match group.0.first() {
+                Some(first) if *short && value.is_string() => {
+                    self.value(&first.kind, path, toml.join(&*first.name), value);
                 }
-                (Entry::Value(kind), value) => self.value(kind, &path, &toml, value),
-                (Entry::Group { members, .. }, Value::Object(fields)) => {
-                    self.fields(members, fields, &path, &toml);
+                _ if *short => {
+                    let expected = format!("text or {}", self.group_name());
+                    self.refuse(path, mismatch(&expected, value));
                 }
-                (Entry::Group { members, short }, value) => match members.first() {
-                    Some(first) if *short && value.is_string() => {
-                        self.value(&first.kind, &path, &join(&toml, first.path), value);
-                    }
-                    _ if *short => {
-                        let expected = format!("text or {}", group_name(self.naming));
-                        self.mismatch(&path, &expected, value);
-                    }
-                    _ => self.mismatch(&path, group_name(self.naming), value),
-                },
-            }
+                _ => self.refuse(path, mismatch(self.group_name(), value)),
+            },
         }
     }
 
     fn fields(
         &mut self,
-        members: &'static [Key],
+        group: &Group,
         fields: &Map<String, Value>,
-        path: &str,
-        toml: &str,
+        path: &KeyPath,
+        toml: &KeyPath,
     ) {
-        let names: Vec<_> = members.iter().filter_map(|m| self.naming.path(m)).collect();
         if fields.is_empty() && !(self.exists)(toml) {
-            return self.problem(
-                path.to_owned(),
-                format!("must not be empty; it may have {}", quoted(&names)),
-            );
+            let names = quoted(&self.naming.names(group));
+            let problem = format!("must not be empty; it may have {names}");
+            return self.refuse(path, problem.into());
         }
         for (name, value) in fields {
-            let at = join(path, name);
-            let named = |member: &&Key| self.naming.path(member) == Some(name);
-            match (members.iter().find(named), value) {
-                (None, _) => self.problem(at, unknown_among(&names, name, path)),
-                (Some(member), Value::Null) if self.naming == Naming::Json => {
-                    self.leaves.insert(join(toml, member.path), None);
+            let at = path.join(&**name);
+            let named = group
+                .0
+                .iter()
+                .find(|field| self.naming.name(field) == *name);
+            match (named, value) {
+                (None, _) => {
+                    let names = self.naming.names(group);
+                    self.refuse(&at, suggest::unknown_among(&names, name, &path.to_string()));
                 }
-                (Some(member), value) => {
-                    self.value(&member.kind, &at, &join(toml, member.path), value);
+                (Some(field), Value::Null) if self.naming == Naming::Json => {
+                    self.leaves.insert(toml.join(&*field.name), None);
+                }
+                (Some(field), value) => {
+                    self.value(&field.kind, &at, toml.join(&*field.name), value);
                 }
             }
         }
     }
 
     /// One value at `path`, to be known as `toml`.
-    fn value(&mut self, kind: &Kind, path: &str, toml: &str, value: &Value) {
-        let read = match kind {
-            Kind::List(check) => list(*check, path, value),
-            Kind::Prices => read_prices::read(self.naming, path, value),
-            kind => scalar(kind, value).map_err(|problem| vec![Problem::at(path, problem)]),
-        };
-        match read {
-            Ok(value) => {
-                self.leaves.insert(toml.to_owned(), Some(value));
+    fn value(&mut self, kind: &Kind, path: &KeyPath, toml: KeyPath, value: &Value) {
+        if let Some(value) = self.accept(kind, path, value) {
+            self.leaves.insert(toml, Some(value));
+        }
+    }
+
+    /// The canonical form of a value; `None`: something in it was refused.
+    fn accept(&mut self, kind: &Kind, path: &KeyPath, value: &Value) -> Option<Value> {
+        match (kind, value) {
+            (Kind::List(kind), Value::Array(items)) => {
+                let items = items.iter().enumerate();
+                let items = items.map(|(index, item)| self.accept(kind, &path.item(index), item));
+                // All of them are looked at before one that was refused ends it.
+                let items: Vec<Option<Value>> = items.collect();
+                items.into_iter().collect()
             }
-            Err(problems) => self.problems.extend(problems),
+            (Kind::Rows { group, check }, Value::Array(rows)) => {
+                self.rows(group, *check, path, rows)
+            }
+            (kind, value) => match kind.accept(value) {
+                Ok(value) => Some(value),
+                Err(problem) => {
+                    self.refuse(path, problem);
+                    None
+                }
+            },
         }
     }
 
-    fn mismatch(&mut self, path: &str, expected: &str, value: &Value) {
-        self.problem(path.to_owned(), mismatch(expected, value));
-    }
-
-    fn problem(&mut self, path: String, problem: String) {
-        self.problems.push(Problem { path, problem });
-    }
-}
-
-impl Problem {
-    pub(crate) fn at(path: &str, problem: String) -> Self {
-        Self {
-            path: path.to_owned(),
-            problem,
+    fn rows(
+        &mut self,
+        group: &Group,
+        check: RowsCheck,
+        path: &KeyPath,
+        rows: &[Value],
+    ) -> Option<Value> {
+        let rows = rows.iter().enumerate();
+        let rows = rows.map(|(index, row)| self.row(group, &path.item(index), row));
+        let rows: Vec<Option<Value>> = rows.collect();
+        let rows = rows.into_iter().collect::<Option<Vec<Value>>>()?;
+        if let Err((index, problem)) = check(&rows) {
+            self.refuse(&path.item(index), problem);
+            return None;
         }
+        Some(rows.into())
     }
-}
 
-/// What to say of a value of another type.
-pub(crate) fn mismatch(expected: &str, value: &Value) -> String {
-    format!("must be {expected}, not {}", type_name(value))
-}
-
-fn list(
-    check: fn(&str) -> Result<String, String>,
-    path: &str,
-    value: &Value,
-) -> Result<Value, Vec<Problem>> {
-    let Value::Array(items) = value else {
-        return Err(vec![Problem::at(path, mismatch("a list of texts", value))]);
-    };
-    let mut list = Vec::with_capacity(items.len());
-    let mut problems = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        let checked = match item.as_str() {
-            Some(text) => check(text),
-            None => Err(mismatch("text", item)),
+    fn row(&mut self, group: &Group, path: &KeyPath, row: &Value) -> Option<Value> {
+        let Value::Object(fields) = row else {
+            self.refuse(path, mismatch(self.group_name(), row));
+            return None;
         };
-        match checked {
-            Ok(text) => list.push(Value::from(text)),
-            Err(problem) => problems.push(Problem::at(&format!("{path}[{index}]"), problem)),
+        let refused = self.refused.len();
+        let mut read = Map::new();
+        for (name, value) in fields {
+            let at = path.join(&**name);
+            let field = group
+                .0
+                .iter()
+                .find(|field| self.naming.name(field) == *name);
+            let Some(field) = field else {
+                let names = self.naming.names(group);
+                self.refuse(&at, suggest::unknown_among(&names, name, "a row"));
+                continue;
+            };
+            if value.is_null() && !field.is_required {
+                continue;
+            }
+            if let Some(value) = self.accept(&field.kind, &at, value) {
+                read.insert(field.name.clone(), value);
+            }
+        }
+        if self.refused.len() > refused {
+            return None;
+        }
+        let missing = |field: &&Field| field.is_required && !read.contains_key(&field.name);
+        if let Some(field) = group.0.iter().find(missing) {
+            let problem = format!("needs `{}`", self.naming.name(field));
+            self.refuse(path, problem.into());
+            return None;
+        }
+        for field in &group.0 {
+            let unsaid = read.entry(field.name.clone());
+            unsaid.or_insert_with(|| field.default.clone());
+        }
+        Some(read.into())
+    }
+
+    fn group_name(&self) -> &'static str {
+        match self.naming {
+            Naming::Toml => "a table",
+            Naming::Json => "an object",
         }
     }
-    if problems.is_empty() {
-        return Ok(Value::from(list));
-    }
-    Err(problems)
-}
 
-pub(crate) fn scalar(kind: &Kind, value: &Value) -> Result<Value, String> {
-    let mismatch = |expected: &str| Err(mismatch(expected, value));
-    match kind {
-        Kind::Text(canonical) => match value.as_str() {
-            Some(text) => canonical(text).map(Value::from),
-            None => mismatch("text"),
-        },
-        Kind::Secret => match value.as_str() {
-            Some(text) => text::secret(text).map(Value::from),
-            None => mismatch("text"),
-        },
-        Kind::Whole(bounds) => match value.as_u64() {
-            Some(number) if bounds.contains(&number) => Ok(Value::from(number)),
-            _ if value.is_number() => Err(format!(
-                "must be a whole number from {} to {}",
-                bounds.start(),
-                bounds.end()
-            )),
-            _ => mismatch("a whole number"),
-        },
-        Kind::Number => match value.as_f64() {
-            Some(number) => Ok(Value::from(number)),
-            None => mismatch("a number"),
-        },
-        Kind::Switch if value.is_boolean() => Ok(value.clone()),
-        Kind::Switch => mismatch("true or false"),
-        Kind::OneOf(words) => one_of(words, value),
-        Kind::List(_) | Kind::Prices | Kind::Named(_) => mismatch("a single value"),
+    fn refuse(&mut self, path: &KeyPath, problem: Problem) {
+        self.refused.push(Refused {
+            path: path.clone(),
+            problem,
+        });
     }
-}
-
-fn one_of(words: &[&str], value: &Value) -> Result<Value, String> {
-    if value.as_str().is_some_and(|text| words.contains(&text)) {
-        return Ok(value.clone());
-    }
-    Err(format!("must be one of {}", quoted(words)))
-}
-
-/// A type by the name a writer of TOML or JSON knows it by.
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(n) if n.is_f64() => "a number with decimals",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a group of settings",
-    }
-}
-
-pub(crate) fn group_name(naming: Naming) -> &'static str {
-    match naming {
-        Naming::Toml => "a table",
-        Naming::Json => "an object",
-    }
-}
-
-/// A value of `Config`'s JSON form, as the admin API shows it.
-pub(crate) fn to_json(kind: &Kind, value: Value) -> Value {
-    match (kind, value) {
-        (Kind::Prices, value) => read_prices::to_json(value),
-        (
-            Kind::Named(Named {
-                entry: Entry::Group { members, short },
-                ..
-            }),
-            Value::Object(entries),
-        ) => {
-            let entry = |(name, entry)| (name, entry_to_json(members, *short, entry));
-            Value::Object(entries.into_iter().map(entry).collect())
-        }
-        (_, value) => value,
-    }
-}
-
-fn entry_to_json(members: &[Key], short: bool, mut entry: Value) -> Value {
-    let Value::Object(fields) = &mut entry else {
-        return entry;
-    };
-    if let (true, 1, Some(first)) = (short, fields.len(), members.first())
-        && let Some(alone) = fields.remove(first.path)
-    {
-        return alone;
-    }
-    for member in members {
-        if let (Some(json), Some(value)) = (member.json, fields.remove(member.path)) {
-            fields.insert(json.to_owned(), value);
-        }
-    }
-    entry
 }

@@ -1,345 +1,232 @@
-//! The configuration as a value: the sections of `config.toml`.
+//! The configuration as a value: the sections of `config.toml`. What the lane is told has its sections in
+//! `onelane_core::model`; those of the rest of the program are here.
 
 use std::collections::BTreeMap;
 
+use onelane_core::model::setting::{KeyPath, Place, Problem, Secrets, Setting as _, SettingsError};
 use onelane_core::model::{
-    Calendar, Currency, OnInterrupted, OverBudget, Period, PolicyOverride, Secret, Unpriced,
+    BreakerSettings, Budget, BudgetScope, Calendar, Cost, Currency, GlmSettings, LaneSettings,
+    Limit, NamedLane, OverBudget, Period, PolicyOverride, Retention, RetrySettings, Secret,
+    Unpriced, limits,
 };
-use serde::{Deserialize, Serialize};
+use onelane_core::{section, words};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::notify::{AlertsSection, WebhooksSection};
-use super::prices::{ModelPrice, PriceList};
+use super::alerts::AlertsSection;
+use super::policy;
+use super::prices::{self, ModelPrice, PriceList};
+use super::text;
+use super::webhooks::WebhooksSection;
 
-/// Everything that can be configured. Its JSON and TOML forms show secrets masked.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// GLM: where, with which key, with which defaults.
-    pub glm: GlmSection,
-    /// The default lane, and what all lanes have in common.
-    pub lane: LaneSection,
-    /// Lanes of their own for some models, by name.
-    pub lanes: BTreeMap<String, NamedLaneSection>,
-    /// Retries and cool-downs.
-    pub retry: RetrySection,
-    /// The circuit breaker.
-    pub breaker: BreakerSection,
-    /// Codes whose class or rules differ from the shipped table.
-    pub policy: BTreeMap<String, PolicyOverride>,
-    /// Prices.
-    pub money: MoneySection,
-    /// The store.
-    pub store: StoreSection,
-    /// The HTTP server.
-    pub server: ServerSection,
-    /// What is bad enough to tell somebody.
-    pub alerts: AlertsSection,
-    /// Whom facts are told over HTTP.
-    pub webhooks: WebhooksSection,
-    /// Log lines.
-    pub log: LogSection,
+section! {
+    /// Everything that can be configured. Its TOML form shows secrets masked.
+    pub struct Config checked by Self::goes_together {
+        /// GLM: where calls go, with which key, and what they ask for.
+        glm: GlmSettings = GlmSettings::default() => [at_top()];
+        /// The lane to GLM for every model that no lane of its own takes, and what all lanes have in common.
+        lane: LaneSettings = LaneSettings::default() => [at_top()];
+        /// Lanes of their own: GLM counts per account and model, so models need not wait for each other. Every
+        /// other model goes through [lane]. What a lane does not say is as built in, not as [lane] says; timeouts,
+        /// retries, breaker and the other settings of [lane] are the same for all. At most 256 calls in all lanes.
+        lanes: BTreeMap<String, NamedLane> = BTreeMap::new() => [names(text::lane_name).sample("big")];
+        /// How transient failures are retried, and how long throttle and overload answers delay.
+        retry: RetrySettings = RetrySettings::default();
+        /// The circuit breaker: when it opens, so that no call is made and jobs wait, and when it tries again.
+        breaker: BreakerSettings = BreakerSettings::default();
+        /// What a code of GLM, or one such as http_503 or timeout_total, means, where the shipped table is wrong for
+        /// you; `onelane policy` shows the table in force. Under a code stands a class, with all that belongs to
+        /// it, as in 1234 = "overload", or a table with any of the settings of an entry.
+        policy: BTreeMap<String, PolicyOverride> = BTreeMap::new() => [
+            names(text::policy_code).short_entries().sample("http_503")
+        ];
+        /// What calls cost, and what they may cost.
+        money: MoneySection = MoneySection::default() => [at_top()];
+        /// The file that everything is in.
+        store: StoreSection = StoreSection::default() => [at_top()];
+        /// The HTTP API.
+        server: ServerSection = ServerSection::default() => [fixed()];
+        /// What is bad enough to tell an operator. Each rule raises an alert at one level and clears it at a lower
+        /// one, and either only after it was so for a while; what changes is an event, a log line and a webhook.
+        alerts: AlertsSection = AlertsSection::default();
+        /// Facts told over HTTP as standardwebhooks.com says: signed, repeated until they arrive, with the same
+        /// webhook-id each time.
+        webhooks: WebhooksSection = WebhooksSection::default() => [fixed()];
+        /// Log lines.
+        log: LogSection = LogSection::default() => [fixed()];
+    }
 }
 
-/// `[glm]`: where calls go and what they ask for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GlmSection {
-    /// The base URL; `/chat/completions` is appended.
-    pub base_url: String,
-    /// The key.
-    #[serde(with = "masked")]
-    pub api_key: Option<Secret>,
-    /// A file that holds the key. Read by [`Loader`](super::Loader), which fills in `api_key`.
-    pub api_key_file: Option<String>,
-    /// The model of a job that names none.
-    pub model: String,
-    /// `max_tokens` of a plain prompt; `None` leaves it to GLM.
-    pub max_tokens: Option<u32>,
-    /// The temperature of a plain prompt; `None` leaves it to GLM.
-    pub temperature: Option<f64>,
-    /// `false` stops the lane as a pause does.
-    pub is_active: bool,
-    /// The bounds of one call.
-    pub timeouts: TimeoutsSection,
-    /// Models that are called through GLM's asynchronous API.
-    pub async_models: Vec<String>,
-    /// Between two looks at an asynchronous task, in milliseconds.
-    pub async_poll_ms: u64,
-    /// Models that may serve a job whose own model is held for overload, in this order. An empty
-    /// list is none.
-    pub fallbacks: BTreeMap<String, Vec<String>>,
+/// Secrets are masked.
+impl Serialize for Config {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.write(Secrets::Masked).serialize(serializer)
+    }
 }
 
-/// `[glm.timeouts]`: the bounds of one call, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TimeoutsSection {
-    /// Until the connection stands.
-    pub connect_ms: u64,
-    /// From there until the response's headers.
-    pub first_byte_ms: u64,
-    /// Between two pieces of the response's body.
-    pub idle_ms: u64,
-    /// The whole call.
-    pub total_ms: u64,
-}
-
-/// `[lane]`: the serial path to GLM, for every model that no lane of its own takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LaneSection {
-    /// Calls in flight at most.
-    pub max_concurrency: u16,
-    /// Concurrency finds its own value, up to `max_concurrency`.
-    pub auto_concurrency: bool,
-    /// It goes no lower than this.
-    pub auto_min: u16,
-    /// How long it waits before it tries one more, in milliseconds.
-    pub auto_trial_ms: u64,
-    /// Calls that may start in a minute; 0: any number.
-    pub requests_per_minute: u32,
-    /// Tokens of the calls that start in a minute; 0: any number.
-    pub tokens_per_minute: u64,
-    /// Between the starts of two calls at least, in milliseconds.
-    pub min_spacing_ms: u64,
-    /// Tokens that each user gets a round; 0: first come, first served.
-    pub fair_quantum_tokens: u32,
-    /// A waiting job's priority rises by one every so many milliseconds; 0: never.
-    pub ageing_ms: u64,
-    /// How long a lane rests after a call timed out, in milliseconds; 0: not.
-    pub pause_after_timeout_ms: u64,
-    /// After so many milliseconds an operator hold lets one call try; 0: never.
-    pub operator_probe_ms: u64,
-    /// Jobs that may wait.
-    pub max_queue_jobs: u64,
-    /// What becomes of a job whose call was open when the process died.
-    pub on_interrupted: OnInterrupted,
-    /// Crashes in a row after which a job that was in flight in all of them is failed.
-    pub quarantine_after: u32,
-}
-
-/// `[lanes.NAME]`: a lane of its own for some models. What is not said is as built in, not as in
-/// `[lane]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NamedLaneSection {
-    /// The models it takes: names, or beginnings of names that end in `*`.
-    pub models: Vec<String>,
-    /// Calls in flight at most.
-    pub max_concurrency: u16,
-    /// Concurrency finds its own value, up to `max_concurrency`.
-    pub auto_concurrency: bool,
-    /// It goes no lower than this.
-    pub auto_min: u16,
-    /// How long it waits before it tries one more, in milliseconds.
-    pub auto_trial_ms: u64,
-    /// Calls that may start in a minute; 0: any number.
-    pub requests_per_minute: u32,
-    /// Tokens of the calls that start in a minute; 0: any number.
-    pub tokens_per_minute: u64,
-    /// Between the starts of two calls at least, in milliseconds.
-    pub min_spacing_ms: u64,
-    /// Tokens that each user gets a round; 0: first come, first served.
-    pub fair_quantum_tokens: u32,
-    /// A waiting job's priority rises by one every so many milliseconds; 0: never.
-    pub ageing_ms: u64,
-}
-
-/// `[retry]`: how transient failures are retried, and how long throttle and overload answers delay.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetrySection {
-    /// Retries of a job that names no number of its own.
-    pub max_retries: u32,
-    /// The first delay.
-    pub base_delay_ms: u64,
-    /// What each delay is multiplied by.
-    pub backoff_multiplier: f64,
-    /// No delay is longer.
-    pub max_delay_ms: u64,
-    /// The part of a delay, 0 to 1, that is drawn at random.
-    pub jitter: f64,
-    /// The lane's cool-down after the first throttle answer.
-    pub throttle_base_ms: u64,
-    /// No such cool-down is longer.
-    pub throttle_max_ms: u64,
-    /// Throttle answers of one job after which it fails.
-    pub max_throttles: u32,
-    /// How long a model is held after the first overload answer.
-    pub overload_base_ms: u64,
-    /// No such hold is longer.
-    pub overload_max_ms: u64,
-}
-
-/// `[breaker]`: when the circuit breaker opens and when it tries again.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BreakerSection {
-    /// Opens after so many failures in a row.
-    pub consecutive_failures: u32,
-    /// Opens when this share of the window's calls failed, 0 to 1; 0 switches the rate off.
-    pub failure_rate: f64,
-    /// The window of the rate.
-    pub window_ms: u64,
-    /// Calls the window must hold before its rate counts.
-    pub min_calls: u32,
-    /// From open to the first probe.
-    pub cool_down_ms: u64,
-    /// What the cool-down is multiplied by when a probe fails.
-    pub cool_down_multiplier: f64,
-    /// No cool-down is longer.
-    pub cool_down_max_ms: u64,
-}
-
-/// `[money]`: what calls cost.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MoneySection {
-    /// Which of GLM's lists counts.
-    pub price_list: PriceList,
-    /// Prices of the operator's own; they replace the shipped ones of their models.
-    pub prices: Vec<ModelPrice>,
-    /// What becomes of submissions for models without a price.
-    pub unpriced: Unpriced,
-    /// The zone whose days and months count: `UTC`, an offset, or a name such as `Asia/Shanghai`.
-    pub zone: Calendar,
-    /// What calls may cost, by name.
-    pub budgets: BTreeMap<String, BudgetSection>,
-}
-
-/// `[money.budgets.NAME]`: what calls may cost in a day or a month.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BudgetSection {
-    /// For how long.
-    pub period: Period,
-    /// Whose calls: a user, `*` for each, nothing for all together.
-    pub user: Option<String>,
-    /// To which models: one, `*` for each, nothing for all together.
-    pub model: Option<String>,
-    /// The limit in money of the price list in force, as decimal text.
-    pub amount: Option<String>,
-    /// What the amount is in, where it is not the price list in force: calls that are charged in something
-    /// else are not counted.
-    pub currency: Option<Currency>,
-    /// The limit in tokens, instead of money.
-    pub tokens: Option<u64>,
-    /// The percentage of the limit at which it warns; 0: it does not.
-    pub warn_percent: u8,
-    /// What happens beyond the limit.
-    pub over: OverBudget,
-}
-
-impl Default for BudgetSection {
-    fn default() -> Self {
-        Self {
-            period: Period::Day,
-            user: None,
-            model: None,
-            amount: None,
-            currency: None,
-            tokens: None,
-            warn_percent: 80,
-            over: OverBudget::Wait,
+impl Config {
+    fn goes_together(&self, _: &Place, faults: &mut Vec<SettingsError>) {
+        let words = policy::in_force(&self.policy);
+        if let Err((code, problem)) = policy::refuse_endless(&self.policy, &words) {
+            faults.push(SettingsError::new(
+                KeyPath::from("policy").join(code),
+                problem,
+            ));
         }
     }
 }
 
-/// `[store]`: the file that everything is in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreSection {
-    /// The file.
-    pub path: String,
-    /// Memory for pages of the file, in bytes.
-    pub cache_bytes: usize,
-    /// Reopening after a crash takes milliseconds whatever the file's size, for a second sync per
-    /// commit.
-    pub quick_repair: bool,
-    /// How long what has ended is kept.
-    pub retention: RetentionSection,
+section! {
+    /// `[money]`: what calls cost, and what they may cost.
+    #[derive(Eq)]
+    pub struct MoneySection {
+        /// GLM's price list: "cny" of bigmodel.cn, "usd" of z.ai, "points" of a Coding Plan, "auto" by base_url; one
+        /// of neither site is taken as bigmodel.cn's, and the log says so at the start. `onelane prices` shows it.
+        price_list: PriceList = PriceList::Auto;
+        /// Prices of your own, per million tokens, as text so that they stay exact. They replace all shipped rows of
+        /// the model. More rows with prompt_from or completion_from (in tokens) are tiers.
+        prices: Vec<ModelPrice> = Vec::new() => [rows(prices::check_rows)];
+        /// The zone whose days and months count for statistics and budgets: "UTC", "+08:00" or "Asia/Shanghai".
+        zone: Calendar = Calendar::default();
+        /// What calls may cost. The worst that a call may come to is reserved before it is made; what does not fit
+        /// waits for the next period, and the lane goes on for others.
+        budgets: BTreeMap<String, BudgetSection> = BTreeMap::new() => [names(text::budget_name).sample("everybody")];
+        /// A job for a model without a price: "allow" takes it and flags its cost as unknown, "refuse" does not take
+        /// it. Models are known by their exact names.
+        unpriced: Unpriced = Unpriced::Allow;
+    }
 }
 
-/// `[store.retention]`: how long, and how many. 0: for ever, and any number. What waits or runs is
-/// never pruned, nor are the usage aggregates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetentionSection {
-    /// Days that rows of the call log are kept.
-    pub calls_days: u32,
-    /// Rows of the call log at most.
-    pub calls_max: u64,
-    /// Days that completed and cancelled jobs are kept after their end.
-    pub jobs_days: u32,
-    /// Such jobs at most.
-    pub jobs_max: u64,
-    /// Days that failed jobs are kept after their end.
-    pub failed_days: u32,
-    /// Failed jobs at most.
-    pub failed_max: u64,
-    /// Days that requests and responses of completed and cancelled jobs are kept.
-    pub bodies_days: u32,
+section! {
+    /// `[money.budgets.NAME]`: what calls may cost in a day or a month.
+    #[derive(Eq)]
+    pub struct BudgetSection checked by Self::goes_together {
+        /// For how long: "day" or "month", of the zone of [money].
+        period: Period = Period::Day;
+        /// Whose calls: a user, "*" for each one's own, not set for all together.
+        user: Option<String> = None => [text(text::whose).sample("\"*\"")];
+        /// Calls to which model: one, "*" for each, not set for all together.
+        model: Option<String> = None => [text(text::whose).sample("\"glm-5\"")];
+        /// The limit, as text so that it stays exact, in money of the price list in force or in currency.
+        amount: Option<String> = None => [text(text::amount).sample("\"12.50\"")];
+        /// What the amount is in, whichever price list is in force. Calls that are charged in something else are
+        /// not counted, nor are calls to models without a price (unpriced = "refuse" keeps those out).
+        currency: Option<Currency> = None => [sample("\"CNY\"")];
+        /// The limit in tokens, instead of an amount.
+        tokens: Option<u64> = None => [within(1..=i64::MAX as u64).sample("1000000")];
+        /// A warning at this percentage of the limit; 0 is none.
+        warn_percent: u8 = 80 => [within(0..=100)];
+        /// Beyond the limit: "wait" for the next period, "refuse" new jobs (what was accepted waits), or only "warn".
+        /// A job that may come to more than the whole limit would never run: unless the budget only warns, it is
+        /// not taken.
+        over: OverBudget = OverBudget::Wait;
+    }
 }
 
-/// `[server]`: the HTTP API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ServerSection {
-    /// IP address and port.
-    pub listen: String,
-    /// The token that every request must bear; without one only loopback is served.
-    #[serde(with = "masked")]
-    pub admin_token: Option<Secret>,
-    /// A file that holds the token. Read by [`Loader`](super::Loader), which fills in
-    /// `admin_token`.
-    pub admin_token_file: Option<String>,
-    /// Bytes of a request's body at most.
-    pub max_body_bytes: usize,
-    /// Characters of prompts and responses that lists show; 0 hides them.
-    pub preview_chars: usize,
-    /// How long a client may take to send its headers, in milliseconds.
-    pub header_timeout_ms: u64,
-    /// How long a shutdown waits for open calls, in milliseconds.
-    pub shutdown_deadline_ms: u64,
+impl BudgetSection {
+    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+        match (&self.amount, self.tokens) {
+            (None, Some(_)) if self.currency.is_some() => {
+                let problem = Problem::from("goes with ").setting(place.at("amount"));
+                let problem = problem.words(", and tokens is there");
+                faults.push(SettingsError::new(place.at("currency"), problem));
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+            _ => faults.push(SettingsError::new(
+                place.at("amount"),
+                "must be there, or tokens instead; not both",
+            )),
+        }
+    }
+
+    /// The budget, in money of `currency` where it says neither tokens nor a currency of its own; `None` if it
+    /// was not checked and has no limit.
+    pub(crate) fn budget(&self, name: &str, currency: Currency) -> Option<Budget> {
+        let whose = |name: Option<&String>| match name.map(String::as_str) {
+            None => BudgetScope::All,
+            Some("*") => BudgetScope::Each,
+            Some(name) => BudgetScope::One(name.to_owned()),
+        };
+        let limit = match (&self.amount, self.tokens) {
+            (Some(amount), _) => Limit::Money(Cost {
+                nanos: text::nanos(amount).ok()?,
+                currency: self.currency.unwrap_or(currency),
+            }),
+            (None, tokens) => Limit::Tokens(tokens?),
+        };
+        Some(Budget {
+            name: name.to_owned(),
+            period: self.period,
+            users: whose(self.user.as_ref()),
+            models: whose(self.model.as_ref()),
+            limit,
+            warn_percent: self.warn_percent,
+            over: self.over,
+        })
+    }
 }
 
-/// `[log]`: what is logged and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSection {
-    /// A level, or directives in the syntax of `tracing`.
-    pub filter: String,
-    /// The form of a line.
-    pub format: LogFormat,
+section! {
+    /// `[store]`: the file that everything is in.
+    #[derive(Eq)]
+    pub struct StoreSection {
+        /// The file that every job is in. One process owns it.
+        path: String = "onelane.redb".to_owned() => [fixed()];
+        /// Memory for pages of the file.
+        cache_bytes: usize = 16 * 1024 * 1024 => [within(1 << 20..=1 << 40).fixed()];
+        /// true saves with every commit what a restart after a crash needs: reopening takes milliseconds whatever
+        /// the file's size, for a second sync per commit.
+        quick_repair: bool = false => [fixed()];
+        /// How long what has ended is kept. Pruned in small steps while the lane works. What waits, runs, or may
+        /// have been billed without anybody knowing is never pruned, nor are the sums of /statistics; nor is a
+        /// job, with request and response, of which a webhook is still to be told. What ended in the last ten
+        /// minutes is not pruned for being too many.
+        retention: Retention = Retention::default();
+    }
+}
+
+section! {
+    /// `[server]`: the HTTP API.
+    #[derive(Eq)]
+    pub struct ServerSection {
+        /// IP address and port of the HTTP API. Any address other than loopback needs an admin token.
+        listen: String = "127.0.0.1:4700".to_owned() => [text(text::listen)];
+        /// The token that every request must bear. Better in ONELANE_ADMIN_TOKEN.
+        admin_token: Option<Secret> = None => [sample("\"a-long-random-text\"")];
+        /// A file that holds the token that every request must bear.
+        admin_token_file: Option<String> = None => [sample("\"admin.token\"")];
+        /// Larger bodies are refused with 413.
+        max_body_bytes: usize = limits::REQUEST_BYTES_MAX => [within(1024..=1 << 30)];
+        /// Characters of prompts and responses in lists; 0 hides them. A single job is shown whole.
+        preview_chars: usize = 200 => [within(0..=100_000)];
+        /// A client that takes longer to send its headers is dropped.
+        header_timeout_ms: u64 = 10_000 => [within(1..=limits::DAY_MS)];
+        /// How long a shutdown waits for open calls before it closes them.
+        shutdown_deadline_ms: u64 = 30_000 => [within(0..=limits::DAY_MS)];
+    }
+}
+
+section! {
+    /// `[log]`: what is logged and how.
+    #[derive(Eq)]
+    pub struct LogSection {
+        /// A level (error, warn, info, debug, trace, off) or directives such as "info,onelane=debug".
+        filter: String = "info".to_owned() => [text(text::log_filter)];
+        /// "text" for people, "json" for machines.
+        format: LogFormat = LogFormat::Text;
+    }
 }
 
 /// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
-    #[default]
     Text,
     /// One JSON object a line, for machines.
     Json,
 }
 
-/// A secret comes in as text and goes out masked.
-pub(super) mod masked {
-    use onelane_core::model::Secret;
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-
-    pub(in crate::config) fn serialize<S: Serializer>(
-        secret: &Option<Secret>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        secret.as_ref().map(Secret::masked).serialize(serializer)
-    }
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Secret>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        Ok(text.as_deref().map(Secret::new))
-    }
+words! {
+    LogFormat { Text, Json }
+    PriceList { Auto, Cny, Usd, Points }
 }

@@ -44,7 +44,7 @@ pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, S
     let tokens = estimate::of(
         &submission.request,
         &model,
-        settings.max_tokens,
+        settings.glm.max_tokens,
         &GlmTokenizer,
     );
     let prices = &settings.prices;
@@ -151,11 +151,12 @@ mod tests {
         };
         prices.add("glm-4.7", row(0, [2, 1, 8]));
         prices.add("glm-4.7", row(200, [3, 2, 14]));
-        Settings {
+        let mut settings = Settings {
             prices: Arc::new(prices),
-            max_tokens: Some(1_000),
             ..Settings::default()
-        }
+        };
+        settings.glm.max_tokens = Some(1_000);
+        settings
     }
 
     #[test]

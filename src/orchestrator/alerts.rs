@@ -90,7 +90,6 @@ impl Orchestrator {
     /// when it is on disk; if it can't be stored, the next look begins with what the store has.
     pub(super) async fn look_at_alerts(&self, watcher: &mut Watcher) -> Result<(), Error> {
         let settings = self.config().config.alerts.settings();
-        let settings = settings.map_err(|error| Error::Stopped(error.to_string()))?;
         let now = self.inner.ports.clock.now();
         let lane = self
             .ask(|refs, reply| refs.queue.cast(QueueMsg::Snapshot { reply }))

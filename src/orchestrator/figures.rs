@@ -7,6 +7,7 @@ use onelane_core::model::{
 };
 use onelane_core::scheduler::SchedulerSnapshot;
 
+use super::waits::explained;
 use super::{LaneDetail, LaneStatus, Metrics, ModelDetail, Orchestrator};
 use crate::error::Error;
 #[cfg(feature = "api")]
@@ -86,7 +87,8 @@ impl Orchestrator {
             waiting: lane.waiting as u64,
             dormant: lane.dormant as u64,
             over_budget: lane.over_budget as u64,
-            shortage: lane.shortage.clone(),
+            wait_reason: lane.wait_reason.clone().map(explained),
+            wait_counts: lane.wait_counts.clone(),
             lanes: lane_details(&lane),
             models: model_details(&lane),
             generation: lane.generation,
@@ -179,6 +181,7 @@ fn lane_details(lane: &SchedulerSnapshot) -> Vec<LaneDetail> {
             hold: condition.hold,
             throttle_level: condition.throttle_level,
             learnt: condition.learnt,
+            wait_reason: view.wait_reason.clone().map(explained),
         }
     };
     lane.lanes.iter().map(detail).collect()

@@ -40,14 +40,7 @@ impl Orchestrator {
             })
             .await?;
         let mut detail = found.ok_or(Error::NotFound(id))?;
-        if detail.record.job.status == JobStatus::Pending {
-            let why = self.ask(|refs, reply| {
-                let job_id = id;
-                refs.queue.cast(QueueMsg::WaitsFor { job_id, reply })
-            });
-            // A lane that has stopped still tells what it knows of a job.
-            detail.waiting_for = why.await.ok().flatten();
-        }
+        detail.wait_reason = self.wait_reasons([&detail.record.job]).await.remove(&id);
         Ok(detail)
     }
 
@@ -174,7 +167,7 @@ fn detail(store: &dyn Store, record: JobRecord) -> Result<JobDetail, StoreError>
     Ok(JobDetail {
         record,
         attempts,
-        waiting_for: None,
+        wait_reason: None,
     })
 }
 

@@ -17,6 +17,7 @@ mod settings;
 mod start;
 mod submit;
 mod types;
+mod waits;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -123,7 +124,7 @@ enum Asked {
 impl Orchestrator {
     /// Starts a lane on these parts and recovers what the store holds.
     pub async fn start_with(parts: Parts) -> Result<Self, StartError> {
-        let webhooks = parts.config.config.webhooks.settings()?;
+        let webhooks = parts.config.config.webhooks.settings();
         let sender = HttpSender::new(webhooks.callbacks.clone(), webhooks.timeout);
         // Boxed: a configuration is large, and so would be every future that starts a lane.
         Box::pin(Self::start_sending(parts, Arc::new(sender))).await
@@ -131,7 +132,7 @@ impl Orchestrator {
 
     /// As [`Orchestrator::start_with`], with webhooks brought out by `sender`.
     pub async fn start_sending(parts: Parts, sender: Arc<dyn Sender>) -> Result<Self, StartError> {
-        let webhooks = parts.config.config.webhooks.settings()?;
+        let webhooks = parts.config.config.webhooks.settings();
         let (store, told, now) = (
             Arc::clone(&parts.store),
             webhooks.clone(),

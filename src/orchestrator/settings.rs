@@ -71,7 +71,7 @@ impl Orchestrator {
         let Some(loaded) = read else {
             return Ok(false);
         };
-        let changed = loaded.settings.endpoint != self.settings().endpoint;
+        let changed = loaded.settings.glm.endpoint() != self.settings().glm.endpoint();
         self.put_in_force(loaded).await?;
         Ok(changed)
     }

@@ -2,10 +2,14 @@
 
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use onelane_actors::samples::Estimates;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
 use onelane_core::model::{
     BreakerSnapshot, CallRecord, Cost, DeliveryCounts, Hold, HoldScope, LearntLimit, Pause,
-    Timestamp, Usage,
+    ScopedHold, Timestamp, ToldWait, Usage, WaitReason,
 };
+use onelane_core::scheduler::WaitCounts;
 
 /// A job whole, with its attempts.
 #[derive(Debug, Clone)]
@@ -14,8 +18,8 @@ pub struct JobDetail {
     pub record: JobRecord,
     /// Its attempts that have ended, oldest first.
     pub attempts: Vec<CallRecord>,
-    /// Why it waits, in words, if it is for more than its turn. Told of one job, not in lists.
-    pub waiting_for: Option<String>,
+    /// Why it is not running now; `None`: it does not wait.
+    pub wait_reason: Option<WaitReason>,
 }
 
 /// A page of dead letters, newest first.
@@ -30,7 +34,8 @@ pub struct DeadLetters {
 }
 
 /// One lane among several.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneDetail {
     /// Its name.
     pub name: String,
@@ -50,10 +55,15 @@ pub struct LaneDetail {
     pub throttle_level: u32,
     /// What automatic concurrency has learnt; `None` without it.
     pub learnt: Option<LearntLimit>,
+    /// Why it lets nothing go; `None`: it does.
+    #[serde(serialize_with = "told")]
+    #[schemars(with = "Option<ToldWait>")]
+    pub wait_reason: Option<WaitReason>,
 }
 
 /// A model that has been overloaded or is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct ModelDetail {
     /// The model.
     pub model: String,
@@ -64,9 +74,11 @@ pub struct ModelDetail {
 }
 
 /// The lane at this moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneStatus {
     /// Whether the configuration lets it run (`is_active`).
+    #[serde(rename = "isActive")]
     pub active: bool,
     /// An operator's pause.
     pub paused: Option<Pause>,
@@ -77,6 +89,8 @@ pub struct LaneStatus {
     /// The first of `holds`.
     pub hold: Option<Hold>,
     /// Every hold in force with what it stops: the account's first, then the lanes', then the models'.
+    #[serde(serialize_with = "scoped")]
+    #[schemars(with = "Vec<ScopedHold>")]
     pub holds: Vec<(HoldScope, Hold)>,
     /// The breaker.
     pub breaker: BreakerSnapshot,
@@ -92,14 +106,26 @@ pub struct LaneStatus {
     pub dormant: u64,
     /// Of those the ones that wait for room in a budget.
     pub over_budget: u64,
-    /// Why the first of those does, in words.
-    pub shortage: Option<String>,
+    /// Why nothing goes on; `None`: something does, or nothing waits.
+    #[serde(serialize_with = "told")]
+    #[schemars(with = "Option<ToldWait>")]
+    pub wait_reason: Option<WaitReason>,
+    /// How many jobs wait for each reason; every name of [`WaitReason::NAMES`] is there.
+    pub wait_counts: WaitCounts,
     /// Every lane, the default one first.
     pub lanes: Vec<LaneDetail>,
     /// The models that have something to tell.
     pub models: Vec<ModelDetail>,
     /// Rises with every restart of an actor.
     pub generation: u64,
+}
+
+fn told<S: Serializer>(reason: &Option<WaitReason>, serializer: S) -> Result<S::Ok, S::Error> {
+    reason.clone().map(ToldWait::from).serialize(serializer)
+}
+
+fn scoped<S: Serializer>(holds: &[(HoldScope, Hold)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(holds.iter().cloned().map(ScopedHold::from))
 }
 
 /// Figures of the lane.

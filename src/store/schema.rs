@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{Fault, Result};
+use super::row;
 use crate::model::{
     AttemptNo, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, DuePlace, Fingerprint,
     Job, JobEntry, JobId, JobStatus, Seq, Timestamp, UsageKey, WorstCase,
@@ -136,6 +137,8 @@ pub(super) struct LineRow<'a> {
     worst: [u32; 2],
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     dormant: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    parked: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -156,6 +159,7 @@ impl<'a> LineRow<'a> {
             tokens: 0,
             worst: [0, 0],
             dormant: false,
+            parked: false,
         };
         if job.status.is_terminal() {
             return row;
@@ -168,6 +172,7 @@ impl<'a> LineRow<'a> {
             tokens: job.estimated_tokens,
             worst: [job.worst.prompt, job.worst.completion],
             dormant: job.is_dormant(),
+            parked: job.parked.is_some(),
             ..row
         }
     }
@@ -188,6 +193,7 @@ impl<'a> LineRow<'a> {
                 WorstCase { prompt, completion }
             },
             dormant: self.dormant,
+            parked: self.parked,
         }
     }
 
@@ -196,7 +202,7 @@ impl<'a> LineRow<'a> {
     pub(super) fn may_match(&self, more: &MoreFilter) -> bool {
         more.priority_min.is_none_or(|min| self.priority >= min)
             && more.priority_max.is_none_or(|max| self.priority <= max)
-            && (self.dormant || more.parked != Some(true))
+            && (self.parked || more.parked != Some(true))
     }
 }
 
@@ -430,7 +436,7 @@ fn join<const A: usize, const B: usize, const N: usize>(a: [u8; A], b: [u8; B]) 
 pub(super) fn encode<T: Serialize + ?Sized>(out: &mut Vec<u8>, row: &T) -> Result<()> {
     out.clear();
     out.extend_from_slice(b"[1,");
-    serde_json::to_writer(&mut *out, row).map_err(|e| Fault::unwritable(&e))?;
+    row::write(out, row).map_err(|e| Fault::unwritable(&e))?;
     out.push(b']');
     Ok(())
 }

@@ -37,7 +37,7 @@ async fn spent(lane: &onelane::Orchestrator) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     let mut world = world(tokens(700, None));
-    world.config.lane.max_concurrency = 8;
+    world.config.lane.rules.max_concurrency = 8;
     let lane = world.start().await;
     let racers = (0..64).map(|n| {
         let lane = lane.clone();
@@ -284,7 +284,12 @@ async fn why_a_job_waits_is_told() {
         .get(&format!("/api/admin/glm/queue/{}", waiting[29]))
         .await
         .expect(200);
-    let why = job["job"]["waitingFor"].as_str().unwrap();
+    let wait = &job["job"]["waitReason"];
+    assert_eq!(
+        (&wait["name"], &wait["budget"]),
+        (&json!("budget"), &json!("day"))
+    );
+    let why = wait["text"].as_str().unwrap();
     assert!(
         why.starts_with("it may come to 166 tokens, and of budget day "),
         "{why}"
@@ -293,7 +298,7 @@ async fn why_a_job_waits_is_told() {
     let lane_view = &metrics["lane"];
     assert!(lane_view["overBudget"].as_u64().unwrap() > 0);
     assert!(
-        lane_view["shortage"]
+        lane_view["waitReason"]["text"]
             .as_str()
             .unwrap()
             .contains("budget day")
@@ -306,7 +311,10 @@ async fn why_a_job_waits_is_told() {
         .await
         .expect(200);
     assert!(
-        job["job"]["waitingFor"].as_str().unwrap().contains("lunch"),
+        job["job"]["waitReason"]["text"]
+            .as_str()
+            .unwrap()
+            .contains("lunch"),
         "{job}"
     );
 }

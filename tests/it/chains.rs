@@ -377,7 +377,7 @@ async fn a_deadline_passes_for_a_job_that_waits_for_others_and_for_its_chain() {
     assert_eq!(failure.code, "deadline");
     assert_eq!(
         failure.message,
-        "the job's deadline passed before it was done; it waits for other jobs or for somebody's word"
+        "the job's deadline passed before it was done; waits for other jobs"
     );
     assert_eq!(status_of(&lane, blocker).await, JobStatus::Processing);
     // Retried, it waits for the same job, and for no deadline.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use onelane::config::BreakerSection;
 use onelane::error::Error;
 use onelane::glm::HttpGlm;
+use onelane::model::BreakerSettings;
 use onelane::model::{BreakerState, CallOutcome, CallRecord, Event, JobId, JobStatus};
 use onelane::orchestrator::{Feed, Orchestrator};
 use onelane::ports::{Glm, GlmCall, GlmFuture, Store as _};
@@ -125,12 +125,12 @@ fn troubled(havoc: &Havoc) -> HttpLane {
     world.config.glm.timeouts.total_ms = 1_000;
     world.config.retry.max_retries = 100;
     world.config.lane.quarantine_after = 1_000;
-    world.config.breaker = BreakerSection {
+    world.config.breaker = BreakerSettings {
         consecutive_failures: 3,
         cool_down_ms: 20,
         cool_down_multiplier: 1.5,
         cool_down_max_ms: 100,
-        ..BreakerSection::default()
+        ..BreakerSettings::default()
     };
     world.budget = GENEROUS;
     world.faults = havoc.faults();

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use onelane::config::NamedLaneSection;
-use onelane::model::{AutoSettings, FailureClass, JobId};
+use onelane::model::NamedLane;
+use onelane::model::{FailureClass, JobId};
 use onelane::orchestrator::Orchestrator;
 use onelane::simulator::{SimulatorConfig, Span};
 use onelane_actors::testing::{ScriptedGlm, answer, failed};
@@ -162,12 +162,12 @@ async fn automatic_concurrency_finds_what_the_server_bears_and_follows_it() {
         latency_ms: Span::Between { min: 10, max: 20 },
         ..SimulatorConfig::default()
     });
-    world.config.lane.max_concurrency = MOST;
-    world.config.lane.auto_concurrency = true;
-    world.config.lane.auto_trial_ms = 100;
+    world.config.lane.rules.max_concurrency = MOST;
+    world.config.lane.rules.auto.on = true;
+    world.config.lane.rules.auto.trial_ms = 100;
     (
-        world.config.retry.throttle_base_ms,
-        world.config.retry.throttle_max_ms,
+        world.config.retry.throttle.base_ms,
+        world.config.retry.throttle.max_ms,
     ) = (5, 20);
     let lane = world.start().await;
     let feeder = Feeder::start(&lane);
@@ -236,8 +236,8 @@ async fn automatic_concurrency_is_hardly_refused_and_leaves_little_unused() {
     const SETTLED_MS: u64 = 1_200_000;
     let limits = [3, 1, 5];
     let mut world = VirtualLane::new(bearing(limits));
-    world.settings.lane.max_concurrency = 8;
-    world.settings.lane.auto = Some(AutoSettings::default());
+    world.settings.lane.rules.max_concurrency = 8;
+    world.settings.lane.rules.auto.on = true;
     let lane = world.start().await;
     let jobs = (0..2_000).map(|n| prompt(format!("job {n}"))).collect();
     lane.submit_many(jobs).await.unwrap();
@@ -272,12 +272,12 @@ async fn lanes_use_the_limits_of_their_models_at_once_and_meet_no_refusal() {
         latency_ms: Span::Between { min: 1, max: 9 },
         ..SimulatorConfig::default()
     });
-    world.config.lane.max_concurrency = 3;
-    let big = NamedLaneSection {
+    world.config.lane.rules.max_concurrency = 3;
+    let mut big = NamedLane {
         models: vec!["glm-5".to_owned()],
-        max_concurrency: 2,
-        ..NamedLaneSection::default()
+        ..NamedLane::default()
     };
+    big.rules.max_concurrency = 2;
     world.config.lanes = BTreeMap::from([("big".to_owned(), big)]);
     let lane = world.start().await;
     // Both are full at once, while more wait for either.

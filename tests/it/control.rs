@@ -119,7 +119,7 @@ async fn a_key_changed_while_the_environment_has_one_is_told_to_be_shadowed() {
         json!([{"field": "apiKey", "origin": "environment ZAI_API_KEY"}])
     );
     assert_eq!(config["apiKey"], "****cret");
-    assert_eq!(lane.settings().endpoint.api_key, Some(Secret::new(KEY)));
+    assert_eq!(lane.settings().glm.api_key, Some(Secret::new(KEY)));
     lane.shutdown(PATIENCE).await;
 }
 
@@ -395,7 +395,7 @@ async fn a_lane_starts_from_a_configuration_alone() {
     lane.shutdown(PATIENCE).await;
     drop(lane);
     let lane = Orchestrator::start(&world.config).await.unwrap();
-    assert_eq!(lane.settings().model, "glm-5");
+    assert_eq!(lane.settings().glm.model, "glm-5");
     assert_eq!(lane.queue_status().await.unwrap().completed, 1);
     lane.call(prompt("two")).await.unwrap();
     assert_eq!(world.sim.arrivals()[1].model, "glm-5");

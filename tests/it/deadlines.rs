@@ -25,8 +25,8 @@ fn slow_to_forgive() -> HttpLane {
     const LONG_MS: u64 = 600_000;
     let mut world = HttpLane::new();
     let Config { retry, breaker, .. } = &mut world.config;
-    (retry.throttle_base_ms, retry.throttle_max_ms) = (LONG_MS, LONG_MS);
-    (retry.overload_base_ms, retry.overload_max_ms) = (LONG_MS, LONG_MS);
+    (retry.throttle.base_ms, retry.throttle.max_ms) = (LONG_MS, LONG_MS);
+    (retry.overload.base_ms, retry.overload.max_ms) = (LONG_MS, LONG_MS);
     (retry.base_delay_ms, retry.max_delay_ms) = (LONG_MS, LONG_MS);
     (breaker.cool_down_ms, breaker.cool_down_max_ms) = (LONG_MS, LONG_MS);
     breaker.consecutive_failures = 1;

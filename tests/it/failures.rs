@@ -271,8 +271,8 @@ async fn a_used_up_quota_holds_until_the_stated_reset_and_the_lane_wakes_by_itse
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_throttled_lane_cools_down_and_no_retry_is_used_up() {
     let mut world = HttpLane::new();
-    world.config.retry.throttle_base_ms = 50;
-    world.config.retry.throttle_max_ms = 200;
+    world.config.retry.throttle.base_ms = 50;
+    world.config.retry.throttle.max_ms = 200;
     // More often than any job may be retried.
     world.sim.push(Step {
         fault: Fault::error("1302"),

@@ -195,7 +195,7 @@ async fn how_far_estimates_were_off_is_a_figure_of_the_lane() {
 #[tokio::test]
 async fn an_estimate_submits_nothing_and_no_call_costs_more() {
     let mut world = world(tokens(8, 300));
-    world.settings.max_tokens = Some(300);
+    world.settings.glm.max_tokens = Some(300);
     let lane = world.start().await;
     let estimate = lane.estimate(&job("glm-4.7")).await.unwrap();
     assert_eq!(estimate.tokens.prompt_tokens, 8);

@@ -37,10 +37,10 @@ async fn until_held(api: &Api, what: &[&str]) {
 async fn slow_to_forget() -> (HttpLane, Orchestrator, Api) {
     const HOUR: u64 = 3_600_000;
     let mut world = HttpLane::new();
-    world.config.retry.throttle_base_ms = HOUR;
-    world.config.retry.throttle_max_ms = HOUR;
-    world.config.retry.overload_base_ms = HOUR;
-    world.config.retry.overload_max_ms = HOUR;
+    world.config.retry.throttle.base_ms = HOUR;
+    world.config.retry.throttle.max_ms = HOUR;
+    world.config.retry.overload.base_ms = HOUR;
+    world.config.retry.overload.max_ms = HOUR;
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
     let lanes = json!({"lanes": {

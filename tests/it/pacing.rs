@@ -25,7 +25,7 @@ fn gaps_ms(glm: &ScriptedGlm) -> Vec<u128> {
 #[tokio::test(start_paused = true)]
 async fn calls_start_exactly_a_share_of_a_minute_apart_over_a_restart_too() {
     let mut file = FileLane::new(ScriptedGlm::answering(ms(1_000)));
-    file.world.settings.lane.pace.requests_per_minute = 20;
+    file.world.settings.lane.rules.pace.requests_per_minute = 20;
     let lane = file.start().await;
     let jobs = submit(&lane, 12).await;
     // Ended in peace with a call open, and started again at once.
@@ -42,8 +42,8 @@ async fn calls_start_exactly_a_share_of_a_minute_apart_over_a_restart_too() {
 #[tokio::test(start_paused = true)]
 async fn calls_beside_each_other_keep_the_pace_and_a_crash_makes_no_burst() {
     let mut file = FileLane::new(ScriptedGlm::answering(ms(7_000)));
-    file.world.settings.lane.max_concurrency = 4;
-    file.world.settings.lane.pace.min_spacing_ms = 3_000;
+    file.world.settings.lane.rules.max_concurrency = 4;
+    file.world.settings.lane.rules.pace.min_spacing_ms = 3_000;
     let lane = file.start().await;
     let jobs = submit(&lane, 12).await;
     file.world
@@ -74,8 +74,8 @@ async fn the_server_sees_no_call_before_its_turn_and_no_burst_after_a_restart() 
     // The lane counts whole milliseconds.
     const ROUNDING_US: u64 = 1_000;
     let mut world = HttpLane::new();
-    world.config.lane.max_concurrency = 4;
-    world.config.lane.requests_per_minute = 1_200;
+    world.config.lane.rules.max_concurrency = 4;
+    world.config.lane.rules.pace.requests_per_minute = 1_200;
     let lane = world.start().await;
     let begun_us = world.sim.now_us();
     let jobs = submit(&lane, 20).await;

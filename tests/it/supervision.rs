@@ -127,7 +127,7 @@ async fn actors_that_fail_at_random_lose_nothing() {
         3 => (ms(20), failed(FailureClass::ServerTransient, "500")),
         _ => (ms(20), answer()),
     }));
-    world.settings.quarantine_after = 1_000;
+    world.settings.lane.quarantine_after = 1_000;
     world.settings.retry.max_retries = 100;
     world.settings.breaker.cool_down_ms = 200;
     world.budget = GENEROUS;

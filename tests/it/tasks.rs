@@ -354,8 +354,8 @@ async fn a_fallback_that_is_called_by_tasks_is_fetched_as_what_it_is() {
     world
         .sim
         .add_rule(Rule::for_model("glm-5", Fault::error("1305")));
-    world.config.retry.overload_base_ms = 3_600_000;
-    world.config.retry.overload_max_ms = 3_600_000;
+    world.config.retry.overload.base_ms = 3_600_000;
+    world.config.retry.overload.max_ms = 3_600_000;
     let lane = world.start().await;
     let job = lane.submit(prompt("long").model("glm-5")).await.unwrap();
     until_looked_at(&world, 1).await;

@@ -237,7 +237,7 @@ async fn slow_receivers_hold_up_neither_the_lane_nor_more_than_their_share() {
 /// As [`config`], with callbacks to any host.
 fn with_callbacks(events: &[&str]) -> Config {
     let mut config = config(events);
-    config.webhooks.allowed_hosts = vec!["*".to_owned()];
+    config.webhooks.callbacks.allowed_hosts = vec!["*".to_owned()];
     config.webhooks.secret = Some(Secret::new(SECRET));
     config
 }

@@ -55,7 +55,7 @@ async fn two_minutes_of_throttling_fail_no_job_and_cost_few_calls() {
     // With four slots four calls are refused together, and then the lane waits longer for it.
     for (slots, refused_most) in [(1, 5), (4, 11)] {
         let mut world = VirtualLane::new(throttled_for_two_minutes());
-        world.settings.lane.max_concurrency = slots;
+        world.settings.lane.rules.max_concurrency = slots;
         let lane = world.start().await;
         let mut events = lane.subscribe();
         let jobs = submit(&lane, 50).await;
@@ -164,7 +164,7 @@ async fn an_account_without_money_costs_ten_thousand_jobs_one_call_until_its_key
 async fn refusals_side_by_side_are_one_stop() {
     const NEW_KEY: &str = "fedcba9876543210.the-second-secret";
     let mut world = HttpLane::new();
-    world.config.lane.max_concurrency = 4;
+    world.config.lane.rules.max_concurrency = 4;
     // All four are on their way when the first is refused.
     let unpaid = Fault::Error(ErrorFault {
         delay_ms: 200,
@@ -209,8 +209,8 @@ async fn an_operator_hold_that_may_be_probed_costs_one_call_a_minute() {
         }
     });
     let mut world = VirtualLane::new(glm);
-    world.settings.lane.max_concurrency = 4;
-    world.settings.operator_probe_ms = MINUTE_MS;
+    world.settings.lane.rules.max_concurrency = 4;
+    world.settings.lane.operator_probe_ms = MINUTE_MS;
     let lane = world.start().await;
     for id in submit(&lane, 50).await {
         let job = lane.wait(id).await.unwrap().job;

@@ -196,13 +196,13 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
         until,
     };
     let for_operator = || {
-        let probe_ms = Some(settings.operator_probe_ms).filter(|ms| *ms > 0);
+        let probe_ms = Some(settings.lane.operator_probe_ms).filter(|ms| *ms > 0);
         hold(HoldKind::Operator, probe_ms.map(|ms| now.plus_ms(ms)))
     };
     let after = failure.retry_after_ms;
     match rule {
-        LaneRule::GoOn if settings.pause_after_timeout_ms > 0 && may_still_run(failure) => {
-            let until = now.plus_ms(settings.pause_after_timeout_ms);
+        LaneRule::GoOn if settings.lane.pause_after_timeout_ms > 0 && may_still_run(failure) => {
+            let until = now.plus_ms(settings.lane.pause_after_timeout_ms);
             LaneEffect::Rest(hold(HoldKind::AfterTimeout, Some(until)))
         }
         LaneRule::GoOn => LaneEffect::GoOn,
@@ -213,7 +213,7 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
                 true => (level, true),
                 false => (level.saturating_sub(1), false),
             };
-            let ms = retry::cool_down_ms(&settings.throttle, level, after, on.seed);
+            let ms = retry::cool_down_ms(&settings.retry.throttle, level, after, on.seed);
             LaneEffect::CoolDown {
                 hold: hold(HoldKind::Throttle, Some(now.plus_ms(ms))),
                 new,
@@ -222,7 +222,7 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
         LaneRule::HoldModel => {
             let new = is_new(on.sent_at, on.model.overloaded_at);
             let level = on.model.overloads.saturating_sub(u32::from(!new));
-            let ms = retry::cool_down_ms(&settings.overload, level, after, on.seed);
+            let ms = retry::cool_down_ms(&settings.retry.overload, level, after, on.seed);
             LaneEffect::HoldModel {
                 hold: hold(HoldKind::Overload, Some(now.plus_ms(ms))),
                 new,
@@ -304,14 +304,14 @@ pub fn interrupted(
         },
     );
     failure.maybe_billed = true;
-    if interruptions >= settings.quarantine_after {
+    if interruptions >= settings.lane.quarantine_after {
         failure.code = code::QUARANTINED.to_owned();
         failure.class = FailureClass::RequestFatal;
         failure.message =
             format!("in flight in {interruptions} crashes in a row; failed, retry it by hand");
         return (failure, JobEffect::Fail, interruptions);
     }
-    let effect = match job.on_interrupted.unwrap_or(settings.on_interrupted) {
+    let effect = match job.on_interrupted.unwrap_or(settings.lane.on_interrupted) {
         OnInterrupted::Retry => JobEffect::Retry {
             at: None,
             counted: false,
@@ -518,10 +518,8 @@ mod tests {
 
     #[test]
     fn an_operator_hold_lets_a_slow_probe_try_when_it_is_told_to() {
-        let settings = Settings {
-            operator_probe_ms: 600_000,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.lane.operator_probe_ms = 600_000;
         let failure = Failure::new(FailureClass::OperatorFatal, "1113", "no balance");
         let j = judged_by(&settings, &failure, &job(0));
         let want = Some(("account", HoldKind::Operator, Some(600_000)));
@@ -549,10 +547,8 @@ mod tests {
 
     #[test]
     fn the_lane_rests_after_a_timeout_when_it_is_told_to() {
-        let settings = Settings {
-            pause_after_timeout_ms: 7_000,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.lane.pause_after_timeout_ms = 7_000;
         let after = |code: &str| {
             let failure = Failure::new(FailureClass::ServerTransient, code, "late");
             held(&judged_by(&settings, &failure, &job(0)))

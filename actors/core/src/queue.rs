@@ -8,6 +8,7 @@
 
 mod index;
 mod place;
+mod service;
 mod turns;
 mod users;
 
@@ -28,6 +29,7 @@ use turns::{Head, Turns};
 use users::Users;
 
 pub use place::Place;
+pub use service::ServiceOrder;
 
 /// Classes whose turns are remembered although none of their jobs waits, at least.
 const IDLE_TURNS_KEPT: usize = 64;
@@ -46,6 +48,10 @@ pub struct Queue {
     due: BTreeSet<(Timestamp, Seq)>,
     deadlines: BTreeSet<(Timestamp, Seq)>,
     dormant: usize,
+    /// How many of the dormant ones wait for an operator's decision.
+    parked: usize,
+    /// How many of those that wait for their time wait for the start that was asked for.
+    scheduled: usize,
     users: Users,
     /// Whose turn it is, in each class of each lane that takes turns.
     turns: BTreeMap<(u32, Class), Turns>,
@@ -82,8 +88,14 @@ impl Queue {
             let rule = line.ready.enter(&mut entry.model, &line.rules);
             let user = line.users.enter(&mut entry.user_id);
             match waits(&entry, now) {
-                Waits::ForAWord => line.dormant += 1,
-                Waits::Until(at) => due.push((at, entry.seq)),
+                Waits::ForAWord => {
+                    line.dormant += 1;
+                    line.parked += usize::from(entry.parked);
+                }
+                Waits::Until(at) => {
+                    line.scheduled += usize::from(entry.is_scheduled(at));
+                    due.push((at, entry.seq));
+                }
                 Waits::ForASlot => {
                     let key = Key::of(rule, &entry, user);
                     ready.entry(Arc::clone(&entry.model)).or_default().push(key);
@@ -126,8 +138,12 @@ impl Queue {
         self.ready.enter(&mut entry.model, &self.rules);
         let user = self.users.enter(&mut entry.user_id);
         match waits(&entry, now) {
-            Waits::ForAWord => self.dormant += 1,
+            Waits::ForAWord => {
+                self.dormant += 1;
+                self.parked += usize::from(entry.parked);
+            }
             Waits::Until(at) => {
+                self.scheduled += usize::from(entry.is_scheduled(at));
                 self.due.insert((at, entry.seq));
             }
             Waits::ForASlot => {
@@ -167,13 +183,24 @@ impl Queue {
         self.users.leave(&entry.user_id);
         if entry.dormant {
             self.dormant = self.dormant.saturating_sub(1);
-        } else if !entry.due_at.is_some_and(|at| self.due.remove(&(at, seq))) {
+            self.parked = self.parked.saturating_sub(usize::from(entry.parked));
+        } else if let Some(at) = entry.due_at
+            && self.due.remove(&(at, seq))
+        {
+            self.no_longer_due(entry.is_scheduled(at));
+        } else {
             self.no_longer_ready(entry.since);
         }
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, seq));
         }
         Some(entry)
+    }
+
+    const fn no_longer_due(&mut self, scheduled: bool) {
+        if scheduled {
+            self.scheduled = self.scheduled.saturating_sub(1);
+        }
     }
 
     fn no_longer_ready(&mut self, since: Timestamp) {
@@ -292,6 +319,9 @@ impl Queue {
             }
             self.due.pop_first();
             if let Some(entry) = self.entries.get_mut(&seq) {
+                if entry.is_scheduled(at) {
+                    self.scheduled = self.scheduled.saturating_sub(1);
+                }
                 entry.due_at = None;
                 *self.ready_since.entry(entry.since).or_default() += 1;
                 self.ready.add(entry, self.users.number(&entry.user_id));
@@ -337,9 +367,39 @@ impl Queue {
         self.due.len()
     }
 
-    /// How many wait for other jobs or for somebody's word.
+    /// How many of those wait for the start that was asked for; the others wait for a retry.
+    #[must_use]
+    pub const fn scheduled_len(&self) -> usize {
+        self.scheduled
+    }
+
+    /// The jobs that wait for their time, the first that falls due first.
+    pub fn by_time(&self) -> impl Iterator<Item = &JobEntry> {
+        self.due.iter().filter_map(|(_, seq)| self.entries.get(seq))
+    }
+
+    /// Whether a job in line waits for its time, and until when.
+    #[must_use]
+    pub fn due_later(&self, entry: &JobEntry) -> Option<Timestamp> {
+        entry
+            .due_at
+            .filter(|at| !entry.dormant && self.due.contains(&(*at, entry.seq)))
+    }
+
+    /// How many jobs of each model are due.
+    pub fn ready_by_model(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        self.ready.ready_by_model().filter(|(_, jobs)| *jobs > 0)
+    }
+
+    /// How many of the dormant ones wait for an operator's decision.
     #[must_use]
     pub const fn parked_len(&self) -> usize {
+        self.parked
+    }
+
+    /// How many wait for other jobs, for room in a budget or for an operator's decision.
+    #[must_use]
+    pub const fn dormant_len(&self) -> usize {
         self.dormant
     }
 

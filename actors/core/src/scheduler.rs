@@ -34,6 +34,7 @@ mod routes;
 mod settle;
 mod tracks;
 mod view;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ use recovery::Recovery;
 use routes::Routes;
 use tracks::Track;
 pub use view::{LaneSnapshot, SchedulerSnapshot};
+pub use wait::WaitCounts;
 
 /// Something to be done, in this order.
 #[derive(Debug)]
@@ -159,7 +161,7 @@ impl Scheduler {
             soon: None,
             cancelling: BTreeMap::new(),
             state: recovered.lane,
-            endpoint_digest: settings.endpoint.digest(),
+            endpoint_digest: settings.glm.endpoint().digest(),
             settings,
             stopping: false,
             breaker: recovered.breaker.unwrap_or_default(),

@@ -189,7 +189,7 @@ impl QueueState {
 
 /// Whether budgets come to other sums by the new settings.
 fn counts_otherwise(before: &Settings, after: &Settings) -> bool {
-    let reserves = after.prices != before.prices || after.max_tokens != before.max_tokens;
+    let reserves = after.prices != before.prices || after.glm.max_tokens != before.glm.max_tokens;
     after.budgets != before.budgets
         || after.calendar != before.calendar
         || (reserves && !after.budgets.is_empty())

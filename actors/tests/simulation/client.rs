@@ -341,8 +341,8 @@ impl Client {
         {
             let mut state = self.sim.lock();
             let now = state.now();
-            let before = &state.history.latest().endpoint;
-            begun = (*before != settings.endpoint).then_some(now);
+            let before = &state.history.latest().glm.endpoint();
+            begun = (*before != settings.glm.endpoint()).then_some(now);
             state.history.set(Arc::clone(&settings), now);
         }
         self.settings.send_replace(settings);

@@ -5,35 +5,33 @@ use std::sync::Arc;
 
 use onelane_actors::testing::Dice;
 use onelane_core::model::{
-    AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, Endpoint, LaneRule,
-    LaneRules, NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride,
-    PriceRow, PriceTable, RetrySettings, Secret, Settings, Timeouts,
+    AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, LaneRule, LaneRules,
+    NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride, PriceRow,
+    PriceTable, RetrySettings, Secret, Settings, Timeouts,
 };
 
 /// The models of every world. The last one has no price.
 pub(crate) const MODELS: [&str; 4] = ["glm-5", "glm-4.7", "glm-4.5-air", "glm-4.5-flash"];
 
-/// The account of this number.
-pub(crate) fn endpoint(key: u32) -> Endpoint {
-    Endpoint {
-        base_url: "http://glm".to_owned(),
-        api_key: Some(Secret::new(&format!("key-{key}"))),
-    }
+/// Gives the lane the account of this number.
+pub(crate) fn set_account(settings: &mut Settings, key: u32) {
+    "http://glm".clone_into(&mut settings.glm.base_url);
+    settings.glm.api_key = Some(Secret::new(&format!("key-{key}")));
 }
 
 /// The settings that a world begins with.
 pub(crate) fn settings(dice: &mut Dice) -> Settings {
     let mut settings = Settings {
-        endpoint: endpoint(0),
-        model: MODELS[0].to_owned(),
         prices: prices(),
         ..Settings::default()
     };
+    set_account(&mut settings, 0);
+    settings.glm.model = MODELS[0].to_owned();
     for field in 0..FIELDS {
         redraw(&mut settings, field, dice);
     }
-    settings.is_active = true;
-    settings.validate().expect("drawn settings are valid");
+    settings.glm.is_active = true;
+    assert_eq!(settings.check(), [], "drawn settings are valid");
     settings
 }
 
@@ -44,7 +42,7 @@ pub(crate) fn change(settings: &Settings, dice: &mut Dice) -> Settings {
         let field = dice.below(FIELDS);
         redraw(&mut changed, field, dice);
     }
-    changed.validate().expect("drawn settings are valid");
+    assert_eq!(changed.check(), [], "drawn settings are valid");
     changed
 }
 
@@ -52,7 +50,7 @@ const FIELDS: u64 = 13;
 
 fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
     match field {
-        0 => settings.lane = rules(dice),
+        0 => settings.lane.rules = rules(dice),
         1 => settings.lanes = lanes(dice),
         2 => {
             settings.retry = RetrySettings {
@@ -63,8 +61,8 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
                 ..RetrySettings::default()
             };
         }
-        3 => settings.throttle = cool_down(dice, 1_000),
-        4 => settings.overload = cool_down(dice, 8_000),
+        3 => settings.retry.throttle = cool_down(dice, 1_000),
+        4 => settings.retry.overload = cool_down(dice, 8_000),
         5 => {
             settings.breaker = BreakerSettings {
                 consecutive_failures: dice.between(2, 8) as u32,
@@ -81,13 +79,13 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
                 OnInterrupted::Hold,
                 OnInterrupted::Fail,
             ];
-            settings.on_interrupted = *dice.pick(&of);
-            settings.quarantine_after = dice.between(1, 5) as u32;
+            settings.lane.on_interrupted = *dice.pick(&of);
+            settings.lane.quarantine_after = dice.between(1, 5) as u32;
         }
         7 => settings.policy = policy(dice),
         8 => {
             let chain = |models: &[&str]| models.iter().map(|m| (*m).to_owned()).collect();
-            settings.fallbacks = match dice.below(4) {
+            settings.glm.fallbacks = match dice.below(4) {
                 0 => BTreeMap::new(),
                 1 => BTreeMap::from([(MODELS[0].to_owned(), chain(&MODELS[1..2]))]),
                 _ => BTreeMap::from([
@@ -99,25 +97,25 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
             };
         }
         9 => {
-            settings.async_models = match dice.below(3) {
-                0 => BTreeSet::from([MODELS[1].to_owned(), MODELS[2].to_owned()]),
-                1 => BTreeSet::from([MODELS[0].to_owned()]),
-                _ => BTreeSet::new(),
+            settings.glm.async_models = match dice.below(3) {
+                0 => vec![MODELS[1].to_owned(), MODELS[2].to_owned()],
+                1 => vec![MODELS[0].to_owned()],
+                _ => Vec::new(),
             };
-            settings.async_poll_ms = dice.between(200, 3_000);
+            settings.glm.async_poll_ms = dice.between(200, 3_000);
         }
         10 => {
-            settings.pause_after_timeout_ms = some(dice, 2, 1_000, 20_000);
-            settings.operator_probe_ms = some(dice, 3, 5_000, 60_000);
-            settings.max_tokens = Some(dice.between(16, 1_024) as u32);
+            settings.lane.pause_after_timeout_ms = some(dice, 2, 1_000, 20_000);
+            settings.lane.operator_probe_ms = some(dice, 3, 5_000, 60_000);
+            settings.glm.max_tokens = Some(dice.between(16, 1_024) as u32);
         }
         11 => {
-            settings.is_active = !dice.one_in(4);
-            settings.max_queue_jobs = if dice.one_in(4) { 12 } else { 1_000 };
+            settings.glm.is_active = !dice.one_in(4);
+            settings.lane.max_queue_jobs = if dice.one_in(4) { 12 } else { 1_000 };
         }
         _ => {
             let total_ms = dice.between(15_000, 90_000);
-            settings.timeouts = Timeouts {
+            settings.glm.timeouts = Timeouts {
                 first_byte_ms: dice.between(10_000, 90_000),
                 total_ms,
                 ..Timeouts::default()
@@ -141,10 +139,14 @@ fn cool_down(dice: &mut Dice, base_ms: u64) -> CoolDownSettings {
 
 fn rules(dice: &mut Dice) -> LaneRules {
     let max_concurrency = *dice.pick(&[1, 1, 2, 3, 5]);
-    let auto = dice.one_in(3).then(|| AutoSettings {
-        min: dice.between(1, u64::from(max_concurrency)) as u16,
-        trial_ms: dice.between(2_000, 60_000),
-    });
+    let auto = match dice.one_in(3) {
+        true => AutoSettings {
+            on: true,
+            min: dice.between(1, u64::from(max_concurrency)) as u16,
+            trial_ms: dice.between(2_000, 60_000),
+        },
+        false => AutoSettings::default(),
+    };
     LaneRules {
         max_concurrency,
         auto,

@@ -43,11 +43,11 @@ pub(crate) fn may_begin(
     if job.run_at.is_some_and(|at| at > now) {
         return Err("its time has not come".to_owned());
     }
-    if !in_force.iter().any(|s| s.endpoint == call.endpoint) {
+    if !in_force.iter().any(|s| s.glm.endpoint() == call.endpoint) {
         return Err("with a key that was not in force".to_owned());
     }
     let own = |s: &&Arc<Settings>| {
-        let chain = s.fallbacks.get(&job.model);
+        let chain = s.glm.fallbacks.get(&job.model);
         call.model == job.model || chain.is_some_and(|chain| chain.contains(&call.model))
     };
     if !in_force.iter().any(own) {

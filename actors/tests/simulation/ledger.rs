@@ -223,7 +223,7 @@ impl Ledger {
             }
             let ours = |account: &str| {
                 let mut at = history.between(now, now);
-                at.all(|settings| settings.endpoint.digest() == account)
+                at.all(|settings| settings.glm.endpoint().digest() == account)
             };
             if job.task.as_ref().is_some_and(|task| ours(&task.account))
                 && !matches!(settlement.next, Next::Cancelled)

@@ -79,7 +79,7 @@ fn fits(
     settings: &Settings,
     at: Timestamp,
 ) -> Result<(), String> {
-    if !settings.is_active {
+    if !settings.glm.is_active {
         return Err("switched off".to_owned());
     }
     let model = served_by.unwrap_or(&job.model);
@@ -96,7 +96,7 @@ fn fits(
     }
     let rules = settings.rules_of(lane);
     let mut limit = rules.max_concurrency;
-    if let Some(auto) = rules.auto
+    if let Some(auto) = rules.auto()
         && let Some(learnt) = condition.and_then(|lane| lane.learnt)
     {
         limit = limit.min(learnt.limit.max(auto.min));
@@ -124,7 +124,7 @@ fn target<'a>(model: &'a str, state: &SchedulerState, settings: &'a Settings) ->
     if hold.kind != HoldKind::Overload {
         return None;
     }
-    let chain = settings.fallbacks.get(model)?.iter();
+    let chain = settings.glm.fallbacks.get(model)?.iter();
     chain.map(String::as_str).find(|m| held(m).is_none())
 }
 

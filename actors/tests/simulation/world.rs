@@ -328,7 +328,7 @@ impl Driver {
         };
         if settings == *before {
             self.key += 1;
-            settings.endpoint = draw::endpoint(self.key);
+            draw::set_account(&mut settings, self.key);
         }
         settings
     }
@@ -424,8 +424,8 @@ impl Driver {
         }
         self.key += 1;
         let mut settings = (**client.sim.lock().history.latest()).clone();
-        settings.endpoint = draw::endpoint(self.key);
-        settings.is_active = true;
+        draw::set_account(&mut settings, self.key);
+        settings.glm.is_active = true;
         client.configure(settings).await;
         client.resume().await;
         client.reset_breaker().await;

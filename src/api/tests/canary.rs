@@ -42,7 +42,7 @@ async fn world() -> Running {
         ..World::default()
     };
     world.lane.glm.api_key = Some(Secret::new(&format!("{SECRET}.key")));
-    world.lane.webhooks.allowed_hosts = vec!["example.com".to_owned()];
+    world.lane.webhooks.callbacks.allowed_hosts = vec!["example.com".to_owned()];
     world.lane.webhooks.secret = Some(Secret::new("whsec_Y2FuYXJ5LW9mLXNlY3JldHMtY2FuYXJ5"));
     let endpoint = EndpointSection {
         url: format!("https://example.com/{SECRET}"),

@@ -1,5 +1,6 @@
 //! Jobs, calls and figures as a lane would have them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_actors::ports::{JobRecord, StatusCounts};
@@ -51,7 +52,7 @@ pub(in crate::api) fn failed(n: u64) -> JobRecord {
     record.job.attempts = AttemptNo(1);
     record.job.processed_at = Some(NOW.plus_ms(2_000));
     record.job.error = Some(Failure {
-        http_status: Some(400),
+        status_code: Some(400),
         ..Failure::new(FailureClass::RequestFatal, "1210", "max_tokens too large")
     });
     record
@@ -59,7 +60,7 @@ pub(in crate::api) fn failed(n: u64) -> JobRecord {
 
 pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
     let job = &record.job;
-    let status_code = job.error.as_ref().and_then(|e| e.http_status);
+    let status_code = job.error.as_ref().and_then(|e| e.status_code);
     let outcome = match job.error {
         None => CallOutcome::Completed,
         Some(_) => CallOutcome::Failed,
@@ -119,7 +120,8 @@ pub(in crate::api) fn metrics() -> Metrics {
             waiting: 3,
             dormant: 0,
             over_budget: 0,
-            shortage: None,
+            wait_reason: None,
+            wait_counts: BTreeMap::new(),
             lanes: Vec::new(),
             models: Vec::new(),
             generation: 0,

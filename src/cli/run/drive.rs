@@ -14,12 +14,11 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::identity::{Digest, Label, LineId, Source};
 use super::input::Chunk;
-use super::left::stuck;
+use super::left::{HeldUp, stuck};
 use super::output::Results;
 use super::progress::Progress;
 use super::ready::{Defaults, Ready};
 use super::result::{LineError, ResultLine};
-use super::standstill::Standstill;
 use super::summary::{End, Spent, Tally};
 use super::tracker::{Tracker, Verdict, Waiting};
 use crate::cli::exit::{CliError, Exit};
@@ -43,7 +42,7 @@ const STUCK_LOOKS: u32 = 2;
 struct Figures {
     lane: LaneStatus,
     /// Why nothing of what is left can go on, if that is so.
-    stuck: Option<Standstill>,
+    stuck: Option<HeldUp>,
 }
 
 impl Figures {
@@ -441,17 +440,17 @@ impl<'a> Run<'a> {
             Some(_) if no_more => self.stuck_looks + 1,
             _ => 0,
         };
-        let standstill = match Standstill::of(&lane) {
-            None if self.stuck_looks >= STUCK_LOOKS => stuck,
-            standstill => standstill,
-        };
+        let stuck = stuck.filter(|_| self.stuck_looks >= STUCK_LOOKS);
         if lane.in_flight == 0 && self.end.is_none() {
-            self.end = End::of(standstill.clone());
+            self.end = HeldUp::of(&lane).or(stuck).map(End::Held);
         }
         // What ends the run is told once, by its summary.
         if self.end.is_none() {
-            self.progress
-                .show(&self.tally, &Spent::of(self.lane), standstill.as_ref());
+            self.progress.show(
+                &self.tally,
+                &Spent::of(self.lane),
+                lane.wait_reason.as_ref(),
+            );
         }
         Ok(())
     }

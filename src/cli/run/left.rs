@@ -1,27 +1,49 @@
-//! Whether what is left can go on without an operator. The lane as a whole may be well while every job
-//! that still waits is set aside, is for a model that is held, or runs after such a job.
+//! Whether what is left can go on without an operator. The lane as a whole may be well while every job that
+//! still waits is parked, is for a model that is held, does not fit into a budget, or runs after such a job.
+
+use std::collections::BTreeMap;
 
 use onelane::error::Error;
-use onelane::model::{Hold, HoldKind, HoldScope, Job, JobStatus, Phase, Settings};
+use onelane::model::{JobStatus, WaitReason};
 use onelane::orchestrator::{LaneStatus, Orchestrator};
 use onelane::ports::JobFilter;
-
-use super::standstill::Standstill;
 
 /// Jobs that are looked at at a time.
 const PAGE: usize = 256;
 
-/// What keeps the jobs that are left from going on, if none of them can without an operator. Looks at the
-/// jobs only when there may be something of the kind.
+/// Nothing goes on until an operator acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldUp {
+    /// Why.
+    pub(crate) reason: String,
+    /// What to do.
+    pub(crate) help: String,
+}
+
+impl HeldUp {
+    /// What stops every job of a lane until an operator acts, if anything does.
+    pub(crate) fn of(lane: &LaneStatus) -> Option<Self> {
+        let reason = lane.wait_reason.as_ref()?;
+        (reason.stops_all() && reason.waits_for_operator()).then(|| Self {
+            reason: reason.to_string(),
+            help: reason.help().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// What keeps the jobs that are left from going on, if none of them can without an operator. Looks at the jobs
+/// only when the lane says that there is something of the kind.
 pub(crate) async fn stuck(
     lane: &Orchestrator,
     status: &LaneStatus,
-) -> Result<Option<Standstill>, Error> {
-    let held = Held::of(status);
-    if status.in_flight > 0 || (status.dormant == 0 && held.0.is_empty()) {
+) -> Result<Option<HeldUp>, Error> {
+    let lasts = status
+        .wait_reason
+        .as_ref()
+        .is_some_and(WaitReason::waits_for_operator);
+    if status.in_flight > 0 || !lasts {
         return Ok(None);
     }
-    let settings = lane.settings();
     let mut left = Left::default();
     let mut cursor = None;
     loop {
@@ -30,90 +52,58 @@ pub(crate) async fn stuck(
             ..JobFilter::default()
         };
         let page = lane.jobs(filter, cursor, PAGE).await?;
-        for record in &page.jobs {
-            if !left.count(&record.job, &held, &settings) {
+        let jobs = page.jobs.iter().map(|record| &record.job);
+        for reason in lane.wait_reasons(jobs).await.into_values() {
+            if !left.count(&reason) {
                 return Ok(None);
             }
         }
         cursor = page.cursor;
         if cursor.is_none() {
-            return Ok(left.standstill(&held));
+            return Ok(left.held_up());
         }
     }
-}
-
-/// What of the lane is held until an operator acts; not the account, whose hold stops everything.
-#[derive(Debug, Default)]
-struct Held<'a>(Vec<(&'a HoldScope, &'a Hold)>);
-
-impl<'a> Held<'a> {
-    fn of(status: &'a LaneStatus) -> Self {
-        let waits = |(scope, hold): &(&HoldScope, &Hold)| {
-            **scope != HoldScope::Account && waits_for_operator(hold)
-        };
-        let holds = status.holds.iter().map(|(scope, hold)| (scope, hold));
-        Self(holds.filter(waits).collect())
-    }
-
-    fn stops(&self, model: &str, settings: &Settings) -> bool {
-        self.0.iter().any(|(scope, _)| match scope {
-            HoldScope::Account => true,
-            HoldScope::Lane(name) => settings.lane_of(model) == name,
-            HoldScope::Model(name) => name == model,
-        })
-    }
-}
-
-/// Whether only an operator ends it.
-pub(super) fn waits_for_operator(hold: &Hold) -> bool {
-    hold.kind == HoldKind::Operator || hold.until.is_none()
 }
 
 /// Jobs that can't go on, by what keeps them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Left {
     parked: u64,
-    held: u64,
     after_others: u64,
+    /// The others by the reason's words, with what helps.
+    held: BTreeMap<String, (u64, &'static str)>,
 }
 
 impl Left {
     /// Counts a job that can't go on; `false` for one that can.
-    fn count(&mut self, job: &Job, held: &Held<'_>, settings: &Settings) -> bool {
-        let count = match job.phase() {
-            Phase::Parked => &mut self.parked,
-            Phase::Blocked => &mut self.after_others,
-            _ if held.stops(&job.model, settings) => &mut self.held,
+    fn count(&mut self, reason: &WaitReason) -> bool {
+        match reason {
+            WaitReason::Parked { .. } => self.parked += 1,
+            WaitReason::Blocked { .. } => self.after_others += 1,
+            reason if reason.waits_for_operator() => {
+                let help = reason.help().unwrap_or_default();
+                let held = self.held.entry(reason.to_string());
+                held.or_insert((0, help)).0 += 1;
+            }
             _ => return false,
-        };
-        *count += 1;
+        }
         true
     }
 
-    fn standstill(&self, held: &Held<'_>) -> Option<Standstill> {
+    fn held_up(&self) -> Option<HeldUp> {
         let (mut reasons, mut helps) = (Vec::new(), Vec::new());
         if self.parked > 0 {
-            reasons.push(format!(
-                "{} set aside: a call was interrupted and may have been billed",
-                jobs(self.parked)
-            ));
-            helps.push(
-                "see GET /api/admin/glm/queue?parked=true and maybe-billed of a running `onelane \
-                 serve`, then POST /api/admin/glm/retry/ID or cancel/ID for each job"
-                    .to_owned(),
-            );
+            let parked = WaitReason::Parked {
+                since: None,
+                attempt: None,
+            };
+            reasons.push(format!("{} {parked}", jobs(self.parked)));
+            helps.extend(parked.help());
         }
-        if self.held > 0 {
-            for (scope, hold) in &held.0 {
-                reasons.push(format!(
-                    "{scope} is held until an operator acts: {} {}",
-                    hold.code, hold.message
-                ));
-            }
-            helps.push(format!(
-                "{} for what is held and did not fail; see to it, then run the same command again",
-                jobs(self.held)
-            ));
+        for (reason, (count, help)) in &self.held {
+            let jobs = if *count == 1 { "job" } else { "jobs" };
+            reasons.push(format!("{reason} ({count} {jobs})"));
+            helps.push(help);
         }
         // Those that run after others never keep themselves.
         if reasons.is_empty() {
@@ -122,7 +112,8 @@ impl Left {
         if self.after_others > 0 {
             reasons.push(format!("{} to run after such", jobs(self.after_others)));
         }
-        Some(Standstill::Operator {
+        helps.dedup();
+        Some(HeldUp {
             reason: reasons.join("; "),
             help: helps.join("; "),
         })
@@ -138,97 +129,86 @@ fn jobs(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use onelane::model::{AttemptNo, Parked, Timestamp};
-    use onelane_actors::testing::sample;
+    use onelane::model::{Hold, HoldKind, HoldScope, JobId, Pause, Timestamp};
 
+    use super::super::release::tests::lane;
     use super::*;
 
-    fn hold(kind: HoldKind, until: Option<i64>) -> Hold {
-        Hold {
+    fn hold(kind: HoldKind, until: Option<i64>) -> WaitReason {
+        let hold = Hold {
             kind,
             code: "1311".to_owned(),
             message: "not in your plan".to_owned(),
             since: Timestamp::default(),
             until: until.map(Timestamp::from_millis),
-        }
+        };
+        WaitReason::hold(&HoldScope::Model("glm-5".to_owned()), &hold)
     }
 
-    fn job(model: &str) -> Job {
-        Job {
-            model: model.to_owned(),
-            ..sample::new_job(1).job
-        }
+    const PARKED: WaitReason = WaitReason::Parked {
+        since: None,
+        attempt: None,
+    };
+
+    fn blocked() -> WaitReason {
+        let by = vec![JobId::from_bytes([9; 16])];
+        WaitReason::Blocked { by }
     }
 
-    fn parked() -> Job {
-        Job {
-            parked: Some(Parked {
-                since: Timestamp::default(),
-                attempt: AttemptNo(1),
-            }),
-            ..job("glm-5")
-        }
-    }
-
-    fn after_another() -> Job {
-        Job {
-            waits_for: vec![sample::job_id(9)],
-            ..job("glm-5")
-        }
-    }
-
-    /// The standstill of these jobs, if all of them are stuck.
-    fn stuck_of(jobs: &[Job], scope: Option<&HoldScope>) -> Option<(String, String)> {
-        let operator = hold(HoldKind::Operator, None);
-        let held = Held(scope.map(|scope| (scope, &operator)).into_iter().collect());
-        let settings = Settings::default();
+    /// What holds up these jobs, if none of them can go on.
+    fn held_up(reasons: &[WaitReason]) -> Option<HeldUp> {
         let mut left = Left::default();
-        if !jobs.iter().all(|job| left.count(job, &held, &settings)) {
+        if !reasons.iter().all(|reason| left.count(reason)) {
             return None;
         }
-        match left.standstill(&held) {
-            Some(Standstill::Operator { reason, help }) => Some((reason, help)),
-            other => panic!("{other:?}"),
-        }
+        left.held_up()
     }
 
     #[test]
-    fn jobs_that_are_set_aside_and_those_behind_them_need_an_operator() {
-        let (reason, help) = stuck_of(&[parked(), after_another()], None).unwrap();
-        assert!(reason.starts_with("1 job is set aside"), "{reason}");
-        assert!(reason.ends_with("1 job is to run after such"), "{reason}");
-        assert!(help.contains("maybe-billed"), "{help}");
+    fn what_is_left_is_stuck_when_none_of_it_can_go_on() {
+        let held = held_up(&[PARKED, hold(HoldKind::Operator, None), blocked()]).unwrap();
+        for words in [
+            "1 job is parked: a call was interrupted",
+            "model glm-5 is held until an operator acts: 1311: not in your plan (1 job)",
+            "1 job is to run after such",
+        ] {
+            assert!(held.reason.contains(words), "{}", held.reason);
+        }
+        for words in ["queue?parked=true", "run the same command again"] {
+            assert!(held.help.contains(words), "{}", held.help);
+        }
     }
 
     #[test]
     fn one_job_that_can_go_on_is_enough() {
-        assert_eq!(stuck_of(&[parked(), job("glm-5")], None), None);
-        let model = HoldScope::Model("glm-4.7".to_owned());
-        assert_eq!(
-            stuck_of(&[job("glm-4.7"), job("glm-5")], Some(&model)),
-            None
-        );
+        let next = WaitReason::Behind {
+            position: Some(1),
+            more_than: None,
+            estimate_ms: None,
+        };
+        assert_eq!(held_up(&[PARKED, next]), None);
+        assert_eq!(held_up(&[PARKED, hold(HoldKind::Overload, Some(1))]), None);
+        assert_eq!(held_up(&[blocked()]), None, "what it waits for goes on");
+        assert_eq!(held_up(&[]), None);
     }
 
     #[test]
-    fn a_held_model_with_only_its_jobs_left_needs_an_operator() {
-        let model = HoldScope::Model("glm-5".to_owned());
-        let (reason, help) = stuck_of(&[job("glm-5"), job("glm-5")], Some(&model)).unwrap();
-        assert_eq!(
-            reason,
-            "model glm-5 is held until an operator acts: 1311 not in your plan"
-        );
-        assert!(help.starts_with("2 jobs are for what is held"), "{help}");
-        let lane = HoldScope::Lane("default".to_owned());
-        let (reason, _) = stuck_of(&[job("glm-5")], Some(&lane)).unwrap();
-        assert!(reason.starts_with("lane default is held"), "{reason}");
-    }
-
-    #[test]
-    fn what_ends_by_itself_waits_for_nobody() {
-        assert!(!waits_for_operator(&hold(HoldKind::Overload, Some(1))));
-        assert!(!waits_for_operator(&hold(HoldKind::Throttle, Some(1))));
-        assert!(waits_for_operator(&hold(HoldKind::Overload, None)));
-        assert!(waits_for_operator(&hold(HoldKind::Operator, Some(1))));
+    fn what_stops_a_lane_until_an_operator_acts_holds_up_all_of_it() {
+        let with = |wait_reason| {
+            HeldUp::of(&LaneStatus {
+                wait_reason,
+                ..lane()
+            })
+        };
+        assert_eq!(with(None), None);
+        let pause = Pause {
+            since: Timestamp::default(),
+            reason: Some("lunch".to_owned()),
+        };
+        let held = with(Some(WaitReason::paused(&pause))).unwrap();
+        assert!(held.reason.contains("lunch") && held.help.contains("resume"));
+        let a_part = hold(HoldKind::Operator, None);
+        assert_eq!(with(Some(a_part)), None, "that depends on what is left");
+        assert_eq!(with(Some(WaitReason::Probe)), None);
     }
 }

@@ -7,7 +7,8 @@
 //! | `output`, `result`, `written` | the results file, a line of it, and what an earlier run left in it |
 //! | `drive` | the loop: submits, watches, writes |
 //! | `tracker` | its decisions about jobs: which one to look at, what became of it |
-//! | `standstill`, `left` | whether the lane, or all that is left of its jobs, waits for an operator |
+//! | `left` | whether the lane, or all that is left of its jobs, waits for an operator |
+//! | `release` | what a start ends, since it is the operator's act |
 //! | `progress`, `summary` | what a person and a program see |
 
 mod drive;
@@ -18,8 +19,8 @@ mod output;
 mod parse;
 mod progress;
 mod ready;
+mod release;
 mod result;
-mod standstill;
 mod summary;
 mod tracker;
 mod written;
@@ -38,9 +39,9 @@ use progress::Progress;
 use summary::{End, Spent, Summary};
 
 pub(crate) use input::{Line, open, read};
-pub(crate) use left::stuck;
+pub(crate) use left::{HeldUp, stuck};
 pub(crate) use ready::Defaults;
-pub(crate) use standstill::{Ends, Standstill, release};
+pub(crate) use release::{Ends, release};
 
 /// Runs a file of prompts.
 pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
@@ -72,7 +73,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let defaults = Defaults {
         user_id: args.user,
         priority: args.priority,
-        model: lane.orchestrator.settings().model.clone(),
+        model: lane.orchestrator.settings().glm.model.clone(),
     };
     let chunks = input::read(input)
         .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;

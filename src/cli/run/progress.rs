@@ -4,9 +4,8 @@ use std::fmt;
 use std::io::{self, Write};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use onelane::model::Cost;
+use onelane::model::{Cost, WaitReason};
 
-use super::standstill::Standstill;
 use super::summary::{Spent, Tally};
 
 const TEMPLATE: &str = "{bar:24.cyan/dim} {human_pos}/{human_len}  {rate}  ETA {eta}  {wide_msg}";
@@ -18,8 +17,9 @@ pub(crate) struct Progress {
     bar: ProgressBar,
     /// Where no bar is seen, a lane that stands still for a while is worth a line. One that waits for an
     /// operator ends the run, which says so.
-    tells_standstill: bool,
-    standstill: Option<String>,
+    tells_waits: bool,
+    /// What was told of that.
+    told: Option<String>,
 }
 
 impl Progress {
@@ -37,10 +37,10 @@ impl Progress {
             bar.set_style(style.with_key("rate", rate));
         }
         Self {
-            tells_standstill: !json && bars.is_hidden(),
+            tells_waits: !json && bars.is_hidden(),
             bars,
             bar,
-            standstill: None,
+            told: None,
         }
     }
 
@@ -51,7 +51,7 @@ impl Progress {
 
     /// Shows how far the run is. Lines that were done before count neither as work nor as done, so that
     /// rate and time left are those of the lane.
-    pub(crate) fn show(&mut self, tally: &Tally, spent: &Spent, standstill: Option<&Standstill>) {
+    pub(crate) fn show(&mut self, tally: &Tally, spent: &Spent, wait: Option<&WaitReason>) {
         self.bar.set_length(tally.lines - tally.done_before);
         self.bar.set_position(tally.ended());
         let mut parts = Vec::new();
@@ -59,17 +59,18 @@ impl Progress {
             parts.push(format!("{} failed", tally.failed + tally.bad));
         }
         parts.extend(spent.parts(Cost::to_string));
-        parts.extend(standstill.map(Standstill::to_string));
+        parts.extend(wait.map(WaitReason::to_string));
         self.bar.set_message(parts.join(", "));
-        let passing = match standstill {
-            Some(Standstill::Passing(reason)) => Some(reason.clone()),
-            Some(Standstill::Operator { .. }) => return,
-            None => None,
-        };
-        if self.tells_standstill && self.standstill != passing {
-            self.note(passing.as_deref().unwrap_or("the lane goes on"));
+        if wait.is_some_and(|wait| wait.stops_all() && wait.waits_for_operator()) {
+            return;
         }
-        self.standstill = passing;
+        let told = wait
+            .filter(|wait| is_worth_a_line(wait))
+            .map(ToString::to_string);
+        if self.tells_waits && self.told != told {
+            self.note(told.as_deref().unwrap_or("the lane goes on"));
+        }
+        self.told = told;
     }
 
     /// Tells something beside the bar.
@@ -80,6 +81,31 @@ impl Progress {
     /// Takes the bar away.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Whether a wait may be long: retries, paces and probes come and go.
+fn is_worth_a_line(wait: &WaitReason) -> bool {
+    match wait {
+        WaitReason::Hold(_)
+        | WaitReason::Breaker { .. }
+        | WaitReason::Budget(_)
+        | WaitReason::Scheduled { .. }
+        | WaitReason::Paused { .. }
+        | WaitReason::Inactive
+        | WaitReason::Parked { .. }
+        | WaitReason::DiskBehind
+        | WaitReason::DiskFull
+        | WaitReason::Offline => true,
+        WaitReason::Behind { .. }
+        | WaitReason::Stage
+        | WaitReason::Delayed { .. }
+        | WaitReason::Pace { .. }
+        | WaitReason::Probe
+        | WaitReason::Draining { .. }
+        | WaitReason::Stopping
+        | WaitReason::Blocked { .. }
+        | WaitReason::Reading => false,
     }
 }
 

@@ -120,7 +120,7 @@ impl LineError {
             Some(failure) if job.status == JobStatus::Failed => Self {
                 code: failure.code.clone(),
                 message: failure.message.clone(),
-                status_code: failure.http_status,
+                status_code: failure.status_code,
                 maybe_billed: failure.maybe_billed,
             },
             _ if job.bodies_pruned => {
@@ -149,7 +149,7 @@ mod tests {
         };
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         JobDetail {
-            waiting_for: None,
+            wait_reason: None,
             record: JobRecord {
                 job,
                 request: Some(Arc::new(Request::prompt("hi").unwrap())),

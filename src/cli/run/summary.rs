@@ -5,7 +5,7 @@ use onelane::model::Cost;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::standstill::Standstill;
+use super::left::HeldUp;
 use crate::cli::exit::Exit;
 
 /// How many lines ended how.
@@ -43,22 +43,7 @@ pub(crate) enum End {
     /// A signal, or standard output was closed.
     Interrupted,
     /// The lane waits for an operator.
-    Standstill {
-        /// Why.
-        reason: String,
-        /// What to do.
-        help: String,
-    },
-}
-
-impl End {
-    /// The end that a standstill is, if it does not pass.
-    pub(crate) fn of(standstill: Option<Standstill>) -> Option<Self> {
-        match standstill {
-            Some(Standstill::Operator { reason, help }) => Some(Self::Standstill { reason, help }),
-            Some(Standstill::Passing(_)) | None => None,
-        }
-    }
+    Held(HeldUp),
 }
 
 /// What this process spent.
@@ -140,7 +125,7 @@ impl Summary {
     /// The code to exit with.
     pub(crate) fn exit(&self) -> Exit {
         match &self.end {
-            End::Standstill { .. } => Exit::Held,
+            End::Held(_) => Exit::Held,
             End::Interrupted => Exit::JobsFailed,
             End::Complete if self.tally.failed + self.tally.bad > 0 => Exit::JobsFailed,
             End::Complete => Exit::Done,
@@ -187,7 +172,7 @@ impl Summary {
             End::Interrupted => {
                 out.push_str("\ninterrupted; run the same command again to continue")
             }
-            End::Standstill { reason, help } => {
+            End::Held(HeldUp { reason, help }) => {
                 out.push_str(&format!("\nheld: {reason}\nhelp: {help}"));
             }
         }
@@ -199,7 +184,7 @@ impl Summary {
         let (end, reason, help) = match &self.end {
             End::Complete => ("complete", None, None),
             End::Interrupted => ("interrupted", None, None),
-            End::Standstill { reason, help } => {
+            End::Held(HeldUp { reason, help }) => {
                 ("held", Some(reason.as_str()), Some(help.as_str()))
             }
         };
@@ -259,10 +244,10 @@ mod tests {
 
     #[test]
     fn the_exit_code_says_how_it_ended() {
-        let held = End::Standstill {
+        let held = End::Held(HeldUp {
             reason: "1113".to_owned(),
             help: "pay".to_owned(),
-        };
+        });
         assert_eq!(summary(End::Complete, 0).exit(), Exit::Done);
         assert_eq!(summary(End::Complete, 1).exit(), Exit::JobsFailed);
         assert_eq!(summary(End::Interrupted, 0).exit(), Exit::JobsFailed);
@@ -309,10 +294,10 @@ mod tests {
 
     #[test]
     fn a_program_reads_exact_money_and_the_exit_code() {
-        let held = End::Standstill {
+        let held = End::Held(HeldUp {
             reason: "1113 no balance".to_owned(),
             help: "pay".to_owned(),
-        };
+        });
         let text = summary(held, 1).json();
         assert!(
             text.contains(r#""spent":[{"amount":0.000028,"currency":"CNY"}]"#),

@@ -146,9 +146,9 @@ fn what_was_read_can_be_sent_back() {
     edited["retry"]["jitter"] = json!(1);
     let edited = change(&loaded, &edited);
     assert_eq!(edited.changed, ["maxConcurrency", "retry.jitter"]);
-    assert_eq!(edited.loaded.settings.lane.max_concurrency, 4);
+    assert_eq!(edited.loaded.settings.lane.rules.max_concurrency, 4);
     let key = Secret::new("0123456789abcdef.topsecret");
-    assert_eq!(edited.loaded.settings.endpoint.api_key, Some(key));
+    assert_eq!(edited.loaded.settings.glm.api_key, Some(key));
 }
 
 #[test]
@@ -163,13 +163,10 @@ fn a_change_is_live_dated_and_survives_a_restart() {
         "prices": [{"model": "n", "input": 3, "cachedInput": "1.5", "output": "0"}],
     });
     let changed = change(&loaded, &patch).loaded;
-    assert_eq!(
-        changed.settings.endpoint.api_key,
-        Some(Secret::new("id.other"))
-    );
-    assert_eq!(changed.settings.max_tokens, Some(99));
-    assert_eq!(changed.settings.timeouts.idle_ms, 5);
-    assert_eq!(changed.settings.timeouts.total_ms, 50);
+    assert_eq!(changed.settings.glm.api_key, Some(Secret::new("id.other")));
+    assert_eq!(changed.settings.glm.max_tokens, Some(99));
+    assert_eq!(changed.settings.glm.timeouts.idle_ms, 5);
+    assert_eq!(changed.settings.glm.timeouts.total_ms, 50);
     let class = |code: &str| changed.settings.policy[code].class;
     assert_eq!(class("1234"), Some(FailureClass::Overload));
     assert_eq!(class("1305"), Some(FailureClass::Throttle));
@@ -198,7 +195,7 @@ fn null_takes_a_change_back() {
         &json!({"maxTokens": null, "policy": {"1305": null}}),
     );
     assert_eq!(back.changed, ["maxTokens", "policy.1305"]);
-    assert_eq!(back.loaded.settings.max_tokens, None);
+    assert_eq!(back.loaded.settings.glm.max_tokens, None);
     assert_eq!(
         view(&back.loaded)["policy"],
         json!({"1234": "overload", "1305": "throttle"})
@@ -276,7 +273,7 @@ fn a_stored_change_of_a_lane_that_the_file_names_no_more_is_told_and_ignored() {
         .with_stored(Some(&json), moment(3))
         .unwrap();
     assert_eq!(without.settings.lanes.len(), 0);
-    assert_eq!(without.settings.model, "m");
+    assert_eq!(without.settings.glm.model, "m");
     assert_eq!(
         without.warnings,
         ["stored change: lanes.air: takes no model any more; it is ignored"]
@@ -292,6 +289,7 @@ fn fallbacks_are_changed_model_by_model_and_an_empty_chain_is_none() {
     let chains = |loaded: &Loaded| {
         loaded
             .settings
+            .glm
             .fallbacks
             .keys()
             .cloned()
@@ -393,14 +391,14 @@ fn a_field_fixed_by_flag_or_environment_is_stored_and_reported() {
             shadowed("model", Origin::Flag("--model")),
         ]
     );
-    assert_eq!(changed.loaded.settings.model, "flag");
-    assert_eq!(changed.loaded.settings.lane.max_concurrency, 2);
+    assert_eq!(changed.loaded.settings.glm.model, "flag");
+    assert_eq!(changed.loaded.settings.lane.rules.max_concurrency, 2);
     let json = changed.loaded.stored_json().unwrap();
     let without = Place::new()
         .load()
         .with_stored(Some(&json), moment(3))
         .unwrap();
-    assert_eq!(without.settings.model, "put");
+    assert_eq!(without.settings.glm.model, "put");
 
     // It is checked all the same: the next start may be without the flag.
     let too_long = loaded.change(&json!({"model": "m".repeat(129)}), moment(2));
@@ -436,7 +434,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
     check(
         json!({"maxTokens": 131_073}),
         "maxTokens",
-        "must be 1 to 131072, GLM's own range",
+        "must be a whole number from 1 to 131072",
     );
     check(
         json!({"maxConcurrency": 0}),
@@ -573,7 +571,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "maxTokens: must be a whole number from 0 to 4294967295; \
+        "maxTokens: must be a whole number from 1 to 131072; \
          temperature: must be a number, not text"
     );
 }

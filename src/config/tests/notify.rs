@@ -26,7 +26,7 @@ fn levels_that_would_flap_are_refused() {
     );
     refused(
         "[alerts.budget]\nraise = 1.5",
-        "alerts.budget.raise: must be a share",
+        "alerts.budget.raise: must be 0.0 to 1.0",
     );
     refused(
         "[alerts.spend]\nclear_share = 1.0",
@@ -40,7 +40,10 @@ fn levels_that_would_flap_are_refused() {
         "[alerts.hold]\nkinds = ['lunch']",
         "must be one of `after_timeout`",
     );
-    refused("[alerts.error_rate]\nmin_calls = 501", "must be 1 to 500");
+    refused(
+        "[alerts.error_rate]\nmin_calls = 501",
+        "must be a whole number from 1 to 500",
+    );
     refused("[alerts]\nevery_ms = 1", "alerts.every_ms");
 }
 
@@ -50,7 +53,7 @@ fn rules_that_are_on_are_told_in_whole_numbers() {
     config.alerts.spend.on = true;
     config.alerts.spend.usd_per_hour = "2.5".parse().unwrap();
     config.alerts.spend.points_per_hour = "3".parse().unwrap();
-    let settings = config.alerts.settings().unwrap();
+    let settings = config.alerts.settings();
     let (rate, window) = settings.error_rate.unwrap();
     assert_eq!(
         (rate.raise, rate.clear, window.min_calls),
@@ -119,7 +122,7 @@ fn secrets_of_receivers_come_from_files_and_never_show() {
     .file("ops.secret", &format!("{SECRET},{OTHER}\n"))
     .file("callback.secret", OTHER);
     let loaded = place.load();
-    let settings = loaded.config.webhooks.settings().unwrap();
+    let settings = loaded.config.webhooks.settings();
     let ops = &settings.endpoints["ops"];
     assert_eq!(format!("{:?}", ops.keys), "SigningKeys(2)");
     assert!(settings.callback_keys.is_some());

@@ -34,7 +34,7 @@ fn each_layer_wins_over_the_one_below() {
         .env("ONELANE_STORE", "env.redb");
     let file = place.path().join("config.toml");
     let check = |loaded: &Loaded, model: &str, origin: Origin| {
-        assert_eq!(loaded.settings.model, model);
+        assert_eq!(loaded.settings.glm.model, model);
         assert_eq!(loaded.origin("glm.model"), origin);
         assert_eq!(loaded.origin("glm.max_tokens"), Origin::File(file.clone()));
         assert_eq!(loaded.origin("lane.max_concurrency"), Origin::Default);
@@ -165,7 +165,7 @@ fn a_secret_can_come_from_a_file_and_gives_way_to_the_layers_above() {
             .file("token", "  tok  ");
     let loaded = place.load().with_stored(None, moment(1)).unwrap();
     assert_eq!(
-        loaded.settings.endpoint.api_key,
+        loaded.settings.glm.api_key,
         Some(Secret::new("id.from-the-file"))
     );
     assert_eq!(loaded.config.server.admin_token, Some(Secret::new("tok")));
@@ -178,7 +178,7 @@ fn a_secret_can_come_from_a_file_and_gives_way_to_the_layers_above() {
         .change(&json!({"apiKey": "id.changed"}), moment(2))
         .unwrap();
     assert_eq!(
-        changed.loaded.settings.endpoint.api_key,
+        changed.loaded.settings.glm.api_key,
         Some(Secret::new("id.changed"))
     );
     assert_eq!(changed.loaded.config.glm.api_key_file, None);
@@ -189,16 +189,13 @@ fn a_secret_can_come_from_a_file_and_gives_way_to_the_layers_above() {
         .change(&json!({"apiKey": null}), moment(3))
         .unwrap();
     assert_eq!(
-        reset.loaded.settings.endpoint.api_key,
+        reset.loaded.settings.glm.api_key,
         Some(Secret::new("id.from-the-file"))
     );
 
     let place = place.env("ONELANE_API_KEY", "id.env");
     let from_env = place.load();
-    assert_eq!(
-        from_env.settings.endpoint.api_key,
-        Some(Secret::new("id.env"))
-    );
+    assert_eq!(from_env.settings.glm.api_key, Some(Secret::new("id.env")));
 }
 
 #[test]
@@ -251,7 +248,7 @@ fn explaining_names_every_setting_with_its_origin_and_no_secret() {
 fn a_program_s_own_configuration_stands_where_a_file_would() {
     let mut config = Config::default();
     config.glm.api_key = Some(Secret::new("id.secret"));
-    config.lane.max_concurrency = 4;
+    config.lane.rules.max_concurrency = 4;
     let loaded = Loaded::from_config(&config).unwrap();
     assert_eq!(loaded.config, config);
     assert_eq!(loaded.origin("lane.max_concurrency"), Origin::Program);
@@ -259,7 +256,7 @@ fn a_program_s_own_configuration_stands_where_a_file_would() {
     let changed = loaded
         .change(&json!({"maxConcurrency": 2}), moment(1))
         .unwrap();
-    assert_eq!(changed.loaded.settings.lane.max_concurrency, 2);
+    assert_eq!(changed.loaded.settings.lane.rules.max_concurrency, 2);
     assert_eq!(changed.shadowed, []);
     // A configuration that was loaded before can be used again, file of its key and all.
     let again = Loaded::from_config(&changed.loaded.config).unwrap();

@@ -105,25 +105,30 @@ fn the_shipped_rows_are_those_that_were_published() {
     let mut rows = shipped.rows.clone();
     let place = [Currency::Cny, Currency::Usd, Currency::Points];
     rows.sort_by_key(|row| {
-        let currency = place.iter().position(|currency| *currency == row.currency);
+        let currency = place
+            .iter()
+            .position(|currency| Some(*currency) == row.price.currency);
         (
             currency,
-            row.model.clone(),
-            row.prompt_from,
-            row.completion_from,
+            row.price.model.clone(),
+            row.price.prompt_from,
+            row.price.completion_from,
         )
     });
     let lines = rows.iter().map(|row| {
         format!(
             "{} {} {}..{} {} {} {} {} {}\n",
-            row.currency.code(),
-            row.model,
-            row.prompt_from,
-            row.prompt_to.map(|to| to.to_string()).unwrap_or_default(),
-            row.completion_from,
-            row.input,
-            dash(row.cached_input.map(|price| price.to_string())),
-            row.output,
+            row.price.currency.map_or("-", Currency::code),
+            row.price.model,
+            row.price.prompt_from,
+            row.price
+                .prompt_to
+                .map(|to| to.to_string())
+                .unwrap_or_default(),
+            row.price.completion_from,
+            row.price.input,
+            dash(row.price.cached_input.map(|price| price.to_string())),
+            row.price.output,
             dash(row.context.map(|tokens| tokens.to_string())),
         )
     });

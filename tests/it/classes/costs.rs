@@ -105,8 +105,8 @@ async fn run(course: &Course) {
     let what = format!("{:?} {} times", course.fault, course.times);
     let mut world = HttpLane::new();
     let retry = &mut world.config.retry;
-    (retry.throttle_base_ms, retry.throttle_max_ms) = (20, 100);
-    (retry.overload_base_ms, retry.overload_max_ms) = (20, 100);
+    (retry.throttle.base_ms, retry.throttle.max_ms) = (20, 100);
+    (retry.overload.base_ms, retry.overload.max_ms) = (20, 100);
     (retry.base_delay_ms, retry.max_delay_ms) = (10, 100);
     world.sim.push(Step {
         fault: course.fault.clone(),
@@ -202,7 +202,7 @@ async fn an_overloaded_models_jobs_go_to_its_fallback_at_once_and_cost_what_that
     world.config.glm.fallbacks = BTreeMap::from([("glm-5".to_owned(), chain)]);
     // Longer than the test: what is not sent to the fallback is not sent at all.
     let retry = &mut world.config.retry;
-    (retry.overload_base_ms, retry.overload_max_ms) = (600_000, 600_000);
+    (retry.overload.base_ms, retry.overload.max_ms) = (600_000, 600_000);
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
     let first = lane.call(prompt("first")).await.unwrap().job;
@@ -267,7 +267,7 @@ async fn a_chain_whose_every_model_is_overloaded_waits_and_takes_the_first_that_
     let chain = vec!["glm-4.7".to_owned()];
     world.config.glm.fallbacks = BTreeMap::from([("glm-5".to_owned(), chain)]);
     let retry = &mut world.config.retry;
-    (retry.overload_base_ms, retry.overload_max_ms) = (300, 300);
+    (retry.overload.base_ms, retry.overload.max_ms) = (300, 300);
     let lane = world.start().await;
     let job = lane.call(prompt("it").model("glm-5")).await.unwrap().job;
     let calls = lane.job(job.id).await.unwrap().attempts;

@@ -14,8 +14,8 @@ use crate::support::http::{HttpLane, calls_of, prompt, until};
 pub(super) async fn look_at(row: &Row) {
     let mut world = HttpLane::new();
     let retry = &mut world.config.retry;
-    (retry.throttle_base_ms, retry.throttle_max_ms) = (LONG_MS, LONG_MS);
-    (retry.overload_base_ms, retry.overload_max_ms) = (LONG_MS, LONG_MS);
+    (retry.throttle.base_ms, retry.throttle.max_ms) = (LONG_MS, LONG_MS);
+    (retry.overload.base_ms, retry.overload.max_ms) = (LONG_MS, LONG_MS);
     (retry.base_delay_ms, retry.max_delay_ms) = (LONG_MS, LONG_MS);
     if matches!(row.fault, Fault::Hang) {
         world.config.glm.timeouts.first_byte_ms = 1_000;

@@ -145,6 +145,14 @@ impl Story {
         until(field, async || self.api.job(id).await.get(field).is_some()).await;
     }
 
+    /// Waits until a job waits for this reason.
+    async fn until_job_waits(&self, id: &str, name: &str) {
+        until(name, async || {
+            self.api.job(id).await["waitReason"]["name"] == name
+        })
+        .await;
+    }
+
     /// Waits until all that is to be told is told: before the clock goes on.
     async fn told(&self) {
         until("all is told", async || {
@@ -307,7 +315,7 @@ impl Story {
         };
         self.done(&guest(100)).await;
         let poor = self.submit(&guest(19_500)).await;
-        self.until_job(&poor, "waitingFor").await;
+        self.until_job_waits(&poor, "budget").await;
         self.until_alerts(1).await;
         self.get("job_over_budget", &format!("queue/{poor}")).await;
         self.get("budgets_used", "budgets").await;

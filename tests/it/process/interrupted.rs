@@ -81,7 +81,7 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
     run(serve(&place, &simulator).arg("--once"))
         .with(4)
         .noting(&[
-            "2 jobs are set aside: a call was interrupted and may have been billed",
+            "2 jobs are parked: a call was interrupted and may have been billed",
             "2 jobs are to run after such",
             "help: see GET /api/admin/glm/queue?parked=true and maybe-billed",
         ]);

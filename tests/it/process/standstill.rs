@@ -225,7 +225,7 @@ fn a_model_that_the_plan_has_not_keeps_its_own_jobs_and_no_other() {
             "2 of 4 lines done",
             "2 not done",
             "model glm-5 is held until an operator acts: 1311",
-            "help: 2 jobs are for what is held and did not fail",
+            "help: no job failed; see to it",
         ]);
         assert_eq!(simulator.stats().calls, calls, "each start is one try");
     }
@@ -278,7 +278,7 @@ fn a_run_says_which_of_its_lines_wait_for_somebodys_word() {
     let doubtful = jobs.iter().filter(|job| job.job.open.is_some()).count();
     let done = 3 - doubtful;
     run(&mut run_prompts(&place, &simulator)).with(4).noting(&[
-        "set aside: a call was interrupted and may have been billed",
+        "parked: a call was interrupted and may have been billed",
         "POST /api/admin/glm/retry/ID or cancel/ID",
         &format!("{done} of 3 lines done, {doubtful} not done"),
     ]);

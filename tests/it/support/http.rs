@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onelane::config::{Config, Loaded, RetrySection};
+use onelane::config::{Config, Loaded};
 use onelane::glm::HttpGlm;
 use onelane::model::{
-    CallOutcome, CallRecord, Event, JobId, Secret, Submission, UsageKey, UsageRow,
+    CallOutcome, CallRecord, CoolDownSettings, Event, JobId, RetrySettings, Secret, Submission,
+    UsageKey, UsageRow,
 };
 use onelane::orchestrator::{Events, Feed, Orchestrator, Parts, StartError};
 use onelane::ports::{CallFilter, Clock, Glm, Store, UsageFilter};
@@ -26,6 +27,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const KEY: &str = "0123456789abcdef.the-first-secret";
 /// A prompt that the simulator never answers: its call keeps the slot until it is cancelled.
 pub(crate) const BLOCKER: &str = "blocker";
+
+/// Cool-downs that come soon.
+const SHORT: CoolDownSettings = CoolDownSettings {
+    base_ms: 10,
+    max_ms: 100,
+};
 
 /// Puts another transport in front of the HTTP adapter.
 type Wrap = dyn Fn(HttpGlm) -> Arc<dyn Glm> + Send + Sync;
@@ -56,14 +63,12 @@ impl HttpLane {
         config.glm.api_key = Some(Secret::new(KEY));
         let file = dir.path().join("lane.redb");
         config.store.path = file.to_str().expect("a path in UTF-8").to_owned();
-        config.retry = RetrySection {
+        config.retry = RetrySettings {
             base_delay_ms: 10,
             max_delay_ms: 100,
-            throttle_base_ms: 10,
-            throttle_max_ms: 100,
-            overload_base_ms: 10,
-            overload_max_ms: 100,
-            ..RetrySection::default()
+            throttle: SHORT,
+            overload: SHORT,
+            ..RetrySettings::default()
         };
         Self {
             sim,

@@ -68,6 +68,7 @@ fn next_of(
             let entry = JobEntry {
                 due_at: None,
                 dormant: true,
+                parked: true,
                 ..job.entry()
             };
             let next = Next::Parked {
@@ -84,6 +85,7 @@ fn next_of(
             let entry = JobEntry {
                 due_at: at,
                 dormant: false,
+                parked: false,
                 ..job.entry()
             };
             let next = Next::Retry {
@@ -140,13 +142,13 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             let verdict = judge::judge(failure, job, &on.bench);
             let failure = verdict.failure;
             call.outcome = CallOutcome::Failed;
-            call.status_code = failure.http_status;
+            call.status_code = failure.status_code;
             charge(&mut call, *usage, settings);
             call.maybe_billed = failure.maybe_billed;
             call.failure = Some(failure.clone());
             lane = verdict.lane;
             breaker = verdict.breaker;
-            if finished.settings.endpoint != settings.endpoint && is_of_account(&lane) {
+            if finished.settings.glm.endpoint() != settings.glm.endpoint() && is_of_account(&lane) {
                 // The operator acted while the call was open: this is about the old account.
                 lane = LaneEffect::GoOn;
             }

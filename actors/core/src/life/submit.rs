@@ -16,7 +16,7 @@ impl NewJob {
         submission.validate(settings)?;
         let model = submission.model_in(settings);
         let unpriced = !settings.prices.is_priced(&model);
-        let estimated_tokens = estimate::tokens(&submission.request, settings.max_tokens);
+        let estimated_tokens = estimate::tokens(&submission.request, settings.glm.max_tokens);
         let worst = worst::of(&submission.request);
         let mut after = submission.after;
         after.sort_unstable();
@@ -49,7 +49,7 @@ impl NewJob {
             request: submission.request,
             fingerprint,
             admission: Admission::Open {
-                max_queue_jobs: settings.max_queue_jobs,
+                max_queue_jobs: settings.lane.max_queue_jobs,
             },
         })
     }
@@ -152,7 +152,7 @@ mod tests {
         );
         assert_eq!(
             model(Submission::prompt("hi").unwrap()),
-            Settings::default().model
+            Settings::default().glm.model
         );
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Cost, Currency, Hold, HoldKind, HoldScope, Timestamp, limits};
+use crate::words;
 
 /// The whole of a share: 100 % in millionths.
 pub const WHOLE_SHARE: i64 = 1_000_000;
@@ -156,6 +157,10 @@ pub enum Measure {
     P95,
     /// The mean.
     Mean,
+}
+
+words! {
+    Measure { P95, Mean }
 }
 
 /// The rules in force; one that is `None` or empty is off.

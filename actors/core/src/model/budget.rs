@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Calendar, Cost, Day, Timestamp, limits};
-use crate::model::SettingsError;
+use super::{Calendar, Cost, Day, Timestamp};
+use crate::words;
 
 /// For how long a budget is.
 #[derive(
@@ -135,39 +135,9 @@ pub struct Budget {
     pub over: OverBudget,
 }
 
-impl Budget {
-    /// Checks every bound.
-    pub fn validate(&self) -> Result<(), SettingsError> {
-        let refuse = |field: &str, problem: &str| {
-            Err(SettingsError {
-                field: format!("money.budgets.{}.{field}", self.name).into(),
-                problem: problem.to_owned(),
-            })
-        };
-        if self.limit.amount() == 0 {
-            return refuse("amount", "must be above 0");
-        }
-        if self.warn_percent > 100 {
-            return refuse("warn_percent", "must be 0 (off) to 100");
-        }
-        let long = |whose: &BudgetScope, max| match whose {
-            BudgetScope::One(name) => name.is_empty() || name.chars().count() > max,
-            BudgetScope::All | BudgetScope::Each => false,
-        };
-        if long(&self.users, limits::USER_ID_CHARS_MAX) {
-            return refuse(
-                "user",
-                "must have 1 to 128 characters, or be \"*\" for each",
-            );
-        }
-        if long(&self.models, limits::MODEL_CHARS_MAX) {
-            return refuse(
-                "model",
-                "must have 1 to 128 characters, or be \"*\" for each",
-            );
-        }
-        Ok(())
-    }
+words! {
+    Period { Day, Month }
+    OverBudget { Wait, Refuse, Warn }
 }
 
 impl OverBudget {

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value;
 
+use super::setting::{Kind, Secrets, Setting};
 use super::{Day, Timestamp};
 
 /// A time zone: an offset, or a zone of the IANA database with its rules.
@@ -53,6 +55,23 @@ impl<'de> Deserialize<'de> for Calendar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Setting for Calendar {
+    fn kind() -> Kind {
+        Kind::Text(|text| {
+            let zone: Result<Self, String> = text.parse();
+            Ok(zone?.to_string())
+        })
+    }
+
+    fn write(&self, _: Secrets) -> Value {
+        self.to_string().into()
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok()
     }
 }
 

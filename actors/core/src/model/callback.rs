@@ -6,17 +6,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
 use super::limits;
+use super::setting::Problem;
+use crate::section;
 
-/// What a `callbackUrl` may be.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CallbackRules {
-    /// Hosts that may be called: a name or address, `*.` and the end of a name, or `*` for any.
-    /// Empty: none.
-    pub allowed_hosts: Vec<String>,
-    /// Whether plain `http` will do.
-    pub allow_http: bool,
-    /// Whether addresses that are not on the public internet may be called.
-    pub allow_private: bool,
+section! {
+    /// What a `callbackUrl` may be.
+    #[derive(Eq)]
+    pub struct CallbackRules {
+        /// Hosts that a job's callbackUrl may name: example.com, *.example.com for what is below it, an address,
+        /// or * for any. An empty list refuses every callbackUrl.
+        allowed_hosts: Vec<String> = Vec::new() => [text(host_rule)];
+        /// true lets a callbackUrl be plain http.
+        allow_http: bool = false;
+        /// true lets a callbackUrl lead to this machine and its networks: whoever submits jobs reaches them then.
+        allow_private: bool = false;
+    }
 }
 
 impl CallbackRules {
@@ -80,9 +84,8 @@ impl CallbackRules {
 }
 
 /// Checks a rule of [`CallbackRules::allowed_hosts`] and answers its canonical form.
-pub fn host_rule(text: &str) -> Result<String, String> {
-    let problem =
-        || "must be a host such as example.com, *.example.com, 203.0.113.7 or *".to_owned();
+pub fn host_rule(text: &str) -> Result<String, Problem> {
+    let problem = || "must be a host such as example.com, *.example.com, 203.0.113.7 or *".into();
     if text == "*" {
         return Ok(text.to_owned());
     }

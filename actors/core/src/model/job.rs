@@ -120,7 +120,7 @@ pub struct OpenAttempt {
 }
 
 /// A job that waits until somebody looks at it: its attempt was interrupted and may have been billed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Parked {
     /// Since when.
     pub since: Timestamp,
@@ -346,6 +346,7 @@ impl Job {
             tokens: self.estimated_tokens,
             worst: self.worst,
             dormant: self.is_dormant(),
+            parked: self.parked.is_some(),
         }
     }
 
@@ -394,11 +395,19 @@ pub struct JobEntry {
     pub tokens: u32,
     /// The most that it can come to, in tokens.
     pub worst: WorstCase,
-    /// It waits for other jobs or for somebody's word, and must not run before.
+    /// It waits for other jobs, for room in a budget or for an operator's decision, and must not run before.
     pub dormant: bool,
+    /// It is dormant until an operator decides.
+    pub parked: bool,
 }
 
 impl JobEntry {
+    /// Whether its submitter asked for a start at this moment; else it is that of a retry.
+    #[must_use]
+    pub fn is_scheduled(&self, due_at: Timestamp) -> bool {
+        due_at == self.since
+    }
+
     /// Whether only a free slot is missing.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {

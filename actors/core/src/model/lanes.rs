@@ -3,36 +3,35 @@
 use std::collections::BTreeMap;
 
 use super::limits;
-use super::settings::SettingsError;
+use super::setting::{Place, Problem, SettingsError, plain};
+use crate::section;
 
-/// Automatic concurrency: down when GLM throttles, up again when it does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AutoSettings {
-    /// Calls in flight at least.
-    pub min: u16,
-    /// How long to wait before a trial beyond what GLM is believed to bear, in milliseconds. It
-    /// doubles from one failed trial to the next.
-    pub trial_ms: u64,
-}
-
-impl Default for AutoSettings {
-    fn default() -> Self {
-        Self {
-            min: 1,
-            trial_ms: 60_000,
-        }
+section! {
+    /// Automatic concurrency: down when GLM throttles, up again when it does not.
+    #[derive(Copy, Eq)]
+    pub struct AutoSettings {
+        /// true switches it on: fewer calls when GLM answers 1302, more again when it does not, never more
+        /// than max_concurrency.
+        on: bool = false => [called("concurrency")];
+        /// It allows at least so many calls.
+        min: u16 = 1 => [within(1..=limits::CONCURRENCY_MAX as u64)];
+        /// After so long without a 1302 it tries one call more than GLM is believed to bear; after each trial
+        /// that failed it waits twice as long.
+        trial_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
     }
 }
 
-/// How fast calls may start, on top of concurrency. Zeros switch a bound off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PaceSettings {
-    /// Calls that may start in any minute; evenly spread.
-    pub requests_per_minute: u32,
-    /// Tokens of the calls that start in any minute; evenly spread.
-    pub tokens_per_minute: u64,
-    /// Between the starts of two calls at least, in milliseconds.
-    pub min_spacing_ms: u64,
+section! {
+    /// How fast calls may start, on top of concurrency. Zeros switch a bound off.
+    #[derive(Copy, Eq)]
+    pub struct PaceSettings {
+        /// Calls that may start in any minute, evenly spread; 0 is any number.
+        requests_per_minute: u32 = 0 => [within(0..=60_000)];
+        /// Tokens (estimated, then corrected) of calls that start in any minute, evenly spread; 0 is any number.
+        tokens_per_minute: u64 = 0 => [within(0..=1_000_000_000)];
+        /// Between the starts of two calls pass at least so many milliseconds.
+        min_spacing_ms: u64 = 0 => [within(0..=limits::DAY_MS)];
+    }
 }
 
 impl PaceSettings {
@@ -43,47 +42,91 @@ impl PaceSettings {
     }
 }
 
-/// In which order a lane's jobs run. By default strictly by priority, then by submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OrderSettings {
-    /// Within one priority users take turns; each gets so many tokens a round (deficit round
-    /// robin). 0: first come, first served.
-    pub fair_quantum_tokens: u32,
-    /// A waiting job's priority rises by one every so many milliseconds. 0: never.
-    pub ageing_ms: u64,
+section! {
+    /// In which order a lane's jobs run. By default strictly by priority, then by submission.
+    #[derive(Copy, Eq)]
+    pub struct OrderSettings {
+        /// Users of the same priority take turns (deficit round robin), each with so many tokens a round; 0 is
+        /// first come, first served.
+        fair_quantum_tokens: u32 = 0;
+        /// A waiting job's priority rises by one every so many milliseconds, so that none starves; 0 is never.
+        ageing_ms: u64 = 0 => [within(1_000..=limits::DAY_MS).or_zero()];
+    }
 }
 
-/// A lane's rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LaneRules {
-    /// Calls in flight at most.
-    pub max_concurrency: u16,
-    /// Automatic concurrency up to `max_concurrency`; `None`: it is `max_concurrency`.
-    pub auto: Option<AutoSettings>,
-    /// How fast calls may start.
-    pub pace: PaceSettings,
-    /// In which order jobs run.
-    pub order: OrderSettings,
+section! {
+    /// A lane's rules.
+    #[derive(Copy, Eq)]
+    pub struct LaneRules checked by Self::goes_together {
+        /// Calls in flight at most. GLM limits an account by this, often to 1, and refuses more with 1302.
+        max_concurrency: u16 = 1 => [within(1..=limits::CONCURRENCY_MAX as u64)];
+        /// Automatic concurrency finds out by itself how many calls GLM bears.
+        auto: AutoSettings = AutoSettings::default() => [flat("auto_")];
+        /// How fast calls may start.
+        pace: PaceSettings = PaceSettings::default() => [flat("")];
+        /// In which order jobs run.
+        order: OrderSettings = OrderSettings::default() => [flat("")];
+    }
 }
 
-impl Default for LaneRules {
-    fn default() -> Self {
-        Self {
-            max_concurrency: 1,
-            auto: None,
-            pace: PaceSettings::default(),
-            order: OrderSettings::default(),
+impl LaneRules {
+    /// Automatic concurrency, if it is on.
+    #[must_use]
+    pub fn auto(&self) -> Option<AutoSettings> {
+        Some(self.auto).filter(|auto| auto.on)
+    }
+
+    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+        if self
+            .auto()
+            .is_some_and(|auto| auto.min > self.max_concurrency)
+        {
+            let problem = Problem::from("must be at least 1 and not above ");
+            let problem = problem.setting(place.at("max_concurrency"));
+            faults.push(SettingsError::new(place.at("auto_min"), problem));
         }
     }
 }
 
-/// A lane of its own for some models.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedLane {
-    /// The models it takes: names, or beginnings of names that end in `*`.
-    pub models: Vec<String>,
-    /// Its rules.
-    pub rules: LaneRules,
+section! {
+    /// `[lanes.NAME]`: a lane of its own for some models. What is not said is as built in, not as in
+    /// `[lane]`.
+    #[derive(Eq)]
+    pub struct NamedLane checked by Self::has_models {
+        /// The models that go through this lane: names, or beginnings of names that end in *; the longest that
+        /// fits counts.
+        models: Vec<String> = Vec::new() => [text(model_pattern).sample("[\"glm-5\", \"glm-4.5*\"]")];
+        /// Its rules.
+        rules: LaneRules = LaneRules::default() => [flat("")];
+    }
+}
+
+/// The name of a model.
+pub(super) fn model_name(text: &str) -> Result<String, Problem> {
+    let text = plain(text)?;
+    if text.chars().count() > limits::MODEL_CHARS_MAX {
+        return Err(format!("must have 1 to {} characters", limits::MODEL_CHARS_MAX).into());
+    }
+    Ok(text)
+}
+
+/// The name of a model, or its beginning and a `*`.
+fn model_pattern(text: &str) -> Result<String, Problem> {
+    match text.find('*') {
+        Some(at) if at + 1 < text.len() => {
+            Err("may have a `*` at its end only, as in glm-4.5*".into())
+        }
+        _ => model_name(text),
+    }
+}
+
+impl NamedLane {
+    fn has_models(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+        if self.models.is_empty() {
+            let problem = "must name at least one model, each in 1 to 128 characters";
+            faults.push(SettingsError::new(place.at("models"), problem));
+        }
+    }
 }
 
 impl NamedLane {
@@ -110,63 +153,19 @@ pub fn lane_for<'a>(lanes: &'a BTreeMap<String, NamedLane>, model: &str) -> Opti
         .map(|(_, name)| name.as_str())
 }
 
-const DAY_MS: u64 = 86_400_000;
-
-impl LaneRules {
-    /// Checks every bound. `section` is `lane` or `lanes.NAME`.
-    pub fn validate(&self, section: &str) -> Result<(), SettingsError> {
-        let check = |ok: bool, name: &str, problem: &str| {
-            if ok {
-                return Ok(());
-            }
-            Err(SettingsError {
-                field: format!("{section}.{name}").into(),
-                problem: problem.to_owned(),
-            })
-        };
-        check(
-            (1..=limits::CONCURRENCY_MAX).contains(&self.max_concurrency),
-            "max_concurrency",
-            "must be 1 to 256",
-        )?;
-        if let Some(auto) = self.auto {
-            check(
-                (1..=self.max_concurrency).contains(&auto.min),
-                "auto_min",
-                &format!("must be at least 1 and not above {section}.max_concurrency"),
-            )?;
-            check(
-                (1..=DAY_MS).contains(&auto.trial_ms),
-                "auto_trial_ms",
-                "must be 1 to 86400000 milliseconds (a day)",
-            )?;
-        }
-        check(
-            self.pace.requests_per_minute <= 60_000,
-            "requests_per_minute",
-            "must be 0 (off) to 60000",
-        )?;
-        check(
-            self.pace.tokens_per_minute <= 1_000_000_000,
-            "tokens_per_minute",
-            "must be 0 (off) to 1000000000",
-        )?;
-        check(
-            self.pace.min_spacing_ms <= DAY_MS,
-            "min_spacing_ms",
-            "must be 0 (off) to 86400000 milliseconds (a day)",
-        )?;
-        check(
-            self.order.ageing_ms == 0 || (1_000..=DAY_MS).contains(&self.order.ageing_ms),
-            "ageing_ms",
-            "must be 0 (off) or 1000 to 86400000 milliseconds (a day)",
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lane_names_models_or_beginnings_of_them() {
+        for good in ["glm-5", "glm-4.5*", "*"] {
+            assert_eq!(model_pattern(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "*air", "glm-*-air", "a\n", &"m".repeat(129)] {
+            assert!(model_pattern(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_model_belongs_to_the_lane_whose_pattern_fits_best() {

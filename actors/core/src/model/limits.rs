@@ -1,6 +1,8 @@
 //! Every hard bound in one place, with its unit in its name. What an operator may want to move is a
 //! setting instead and has its default here.
 
+/// A day in milliseconds: no wait that an operator sets is longer, a few are a multiple of it.
+pub const DAY_MS: u64 = 86_400_000;
 /// Bytes of one request as submitted. The largest body seen accepted for reading by GLM was 3.9 MB.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one response of GLM. 131072 output tokens are far below this.

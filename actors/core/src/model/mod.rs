@@ -26,6 +26,7 @@ mod price;
 mod pruning;
 mod request;
 mod retention;
+pub mod setting;
 mod settings;
 mod store_error;
 mod submission;
@@ -33,6 +34,7 @@ mod text;
 mod time;
 mod transition;
 mod usage;
+mod wait;
 
 pub mod limits;
 
@@ -62,7 +64,7 @@ pub use job::{
 };
 pub use lane::{
     BreakerSnapshot, BreakerState, DEFAULT_LANE, Hold, HoldKind, HoldScope, LaneCondition,
-    LearntLimit, ModelCondition, Pause, SchedulerState,
+    LearntLimit, ModelCondition, Pause, SchedulerState, ScopedHold,
 };
 pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
 pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced};
@@ -79,11 +81,12 @@ pub use pruning::{
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use settings::{
-    BreakerSettings, CoolDownSettings, Endpoint, OnInterrupted, RetrySettings, Secret, Settings,
-    SettingsError, Timeouts,
+    BreakerSettings, CoolDownSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted,
+    RetrySettings, Secret, Settings, Timeouts,
 };
 pub use store_error::StoreError;
 pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};
+pub use wait::{BudgetWait, HoldWait, POSITIONS_EXACT, ToldWait, WaitReason, Waiting};

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, FailureClass, Settings};
+use crate::{section, words};
 
 /// What happens to the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -116,23 +117,31 @@ pub struct Rule {
     pub breaker: BreakerRule,
 }
 
-/// An operator's word for one code: another class, or other rules than the class has. What is
-/// `None` is as shipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyOverride {
-    /// Another class.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub class: Option<FailureClass>,
-    /// Another rule for the job.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub job: Option<JobRule>,
-    /// Another rule for the lane.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lane: Option<LaneRule>,
-    /// Another rule for the breaker.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub breaker: Option<BreakerRule>,
+section! {
+    /// An operator's word for one code: another class, or other rules than the class has. What is `None` is as
+    /// shipped.
+    #[derive(Copy, Eq)]
+    pub struct PolicyOverride {
+        /// Another class, with all that belongs to it.
+        class: Option<FailureClass> = None => [left_out().sample("\"server_transient\"")];
+        /// What happens to the job.
+        job: Option<JobRule> = None => [left_out().sample("\"backoff\"")];
+        /// What happens to the lane.
+        lane: Option<LaneRule> = None => [left_out().sample("\"cool_down\"")];
+        /// What the breaker hears.
+        breaker: Option<BreakerRule> = None => [left_out().sample("\"ignore\"")];
+    }
+}
+
+words! {
+    JobRule { Keep, Retry, Backoff, Fail }
+    LaneRule {
+        GoOn, CoolDown, HoldModel, HoldUntilReset, HoldForOperator, HoldModelForOperator,
+    }
+    BreakerRule { Ignore, Count, Open }
+    FailureClass {
+        Throttle, Overload, QuotaWindow, OperatorFatal, RequestFatal, ServerTransient, DuplicateRequest,
+    }
 }
 
 impl From<FailureClass> for PolicyOverride {

@@ -1,18 +1,22 @@
 //! What the lane is told: everything an operator may change while it runs, already validated.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use url::Url;
 
+use super::lanes::model_name;
+use super::setting::{KeyPath, Kind, Place, Problem, Secrets, Setting, SettingsError};
 use super::{
     Budget, Calendar, CallbackRules, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Retention,
     Unpriced, lane_for, limits,
 };
 use crate::model::PriceTable;
+use crate::{section, words};
 
 /// A secret that no log, error or response shows.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +35,20 @@ impl Secret {
         &self.0
     }
 
+    /// Checks that it can travel in an HTTP header, as a key or token.
+    pub fn check(text: &str) -> Result<(), Problem> {
+        if text.is_empty() {
+            return Err("must not be empty".into());
+        }
+        if text.starts_with("****") {
+            return Err("is a masked secret; leave it out to keep the one in force".into());
+        }
+        if !text.chars().all(|c| c.is_ascii_graphic()) {
+            return Err("must be printable ASCII without blanks".into());
+        }
+        Ok(())
+    }
+
     /// What may be shown: the last four characters of a long secret, nothing of a short one.
     #[must_use]
     pub fn masked(&self) -> String {
@@ -40,6 +58,23 @@ impl Secret {
         }
         let tail: String = chars.iter().skip(chars.len() - 4).collect();
         format!("****{tail}")
+    }
+}
+
+impl Setting for Secret {
+    fn kind() -> Kind {
+        Kind::Secret(|text| Self::check(text).map(|()| text.to_owned()))
+    }
+
+    fn write(&self, secrets: Secrets) -> Value {
+        match secrets {
+            Secrets::Masked => self.masked().into(),
+            Secrets::Clear => self.expose().into(),
+        }
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        value.as_str().map(Self::new)
     }
 }
 
@@ -56,6 +91,30 @@ pub struct Endpoint {
     pub base_url: String,
     /// The key; without one the lane is held.
     pub api_key: Option<Secret>,
+}
+
+/// The base URL of GLM, without a slash at its end.
+fn base_url(text: &str) -> Result<String, Problem> {
+    let problem = || {
+        Problem::from("must be an http or https URL such as https://open.bigmodel.cn/api/paas/v4")
+    };
+    let url = Url::parse(text).map_err(|_| problem())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(problem());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        let problem = Problem::from("must not hold a user or password; the key belongs in ");
+        return Err(problem.setting(KeyPath::from("glm.api_key")));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must end with its path, without `?` or `#`".into());
+    }
+    let trimmed = url.as_str().trim_end_matches('/');
+    if let Some(base) = trimmed.strip_suffix("/chat/completions") {
+        let problem = format!("must leave out /chat/completions, which is appended: write {base}");
+        return Err(problem.into());
+    }
+    Ok(trimmed.to_owned())
 }
 
 impl Endpoint {
@@ -78,109 +137,207 @@ impl Endpoint {
     }
 }
 
-/// The bounds of one call, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Until the connection stands.
-    pub connect_ms: u64,
-    /// From there until the response's headers.
-    pub first_byte_ms: u64,
-    /// Between two pieces of the response's body.
-    pub idle_ms: u64,
-    /// The whole call.
-    pub total_ms: u64,
+section! {
+    /// `[glm]`: where calls go and what they ask for.
+    pub struct GlmSettings checked by Self::goes_together {
+        /// Where calls go, without a slash at its end; /chat/completions is appended. The international site is
+        /// https://api.z.ai/api/paas/v4, the default where the key comes from ZAI_API_KEY: written in a file, a
+        /// base URL beats that.
+        base_url: String = "https://open.bigmodel.cn/api/paas/v4".to_owned() => [
+            text(base_url).sample("\"https://open.bigmodel.cn/api/paas/v4\"")
+        ];
+        /// The key; without one the lane is held. Better in ONELANE_API_KEY, ZAI_API_KEY or ZHIPUAI_API_KEY, where no
+        /// backup of this file has it.
+        api_key: Option<Secret> = None => [sample("\"id.secret\"")];
+        /// A file that holds the key, as secret managers mount it. The program that reads the configuration fills in
+        /// the key.
+        api_key_file: Option<String> = None => [sample("\"glm.key\"").fixed()];
+        /// The model of jobs that name none.
+        model: String = "glm-4.7".to_owned() => [text(model_name)];
+        /// Output tokens at most for plain prompts; not set, it is up to GLM.
+        max_tokens: Option<u32> = None => [within(1..=131_072).sample("4096")];
+        /// The temperature of plain prompts; not set, it is up to GLM.
+        temperature: Option<f64> = None => [within(0.0..=1.0).sample("0.7")];
+        /// false stops the lane before its next call, as a pause does; jobs are still accepted.
+        is_active: bool = true;
+        /// The bounds of one call. A call that reaches one is closed and counts as a transient failure.
+        timeouts: Timeouts = Timeouts::default();
+        /// Models that are called through GLM's asynchronous API: after a crash the answer is fetched, not bought
+        /// again.
+        async_models: Vec<String> = Vec::new() => [text(model_name)];
+        /// Between two looks at whether an asynchronous answer is there.
+        async_poll_ms: u64 = 2_000 => [within(100..=3_600_000)];
+        /// Models that may serve, in this order, while a job's own model is held for overload. The answer says which
+        /// model served, and that one's price counts. An empty list is none.
+        fallbacks: BTreeMap<String, Vec<String>> = BTreeMap::new() => [
+            names(model_name).text(model_name).sample("\"glm-5\" = [\"glm-4.7\"]")
+        ];
+    }
 }
 
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect_ms: 10_000,
-            first_byte_ms: 300_000,
-            idle_ms: 60_000,
-            total_ms: 600_000,
+impl GlmSettings {
+    /// Where calls go and with which key.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            base_url: self.base_url.clone(),
+            api_key: self.api_key.clone(),
+        }
+    }
+
+    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+        for (model, chain) in &self.fallbacks {
+            let at = place.at("fallbacks").join(model.as_str());
+            if chain.len() > limits::FALLBACKS_MAX {
+                faults.push(SettingsError::new(at, "must name 1 to 8 models"));
+            } else if chain.contains(model) {
+                let problem = "must name other models, each in 1 to 128 characters";
+                faults.push(SettingsError::new(at, problem));
+            }
         }
     }
 }
 
-/// How a transient failure is retried.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RetrySettings {
-    /// Retries of a job that names no number of its own.
-    pub max_retries: u32,
-    /// The first delay.
-    pub base_delay_ms: u64,
-    /// What each delay is multiplied by.
-    pub backoff_multiplier: f64,
-    /// No delay is longer.
-    pub max_delay_ms: u64,
-    /// The part of a delay, 0 to 1, that is drawn at random.
-    pub jitter: f64,
-    /// Throttle answers of one job after which it fails: they use up no retry, but must end some day.
-    pub max_throttles: u32,
+section! {
+    /// The bounds of one call, in milliseconds.
+    #[derive(Copy, Eq)]
+    pub struct Timeouts {
+        /// Until the connection stands: a server that does not take one this long is down.
+        connect_ms: u64 = 10_000 => [within(1..=limits::DAY_MS)];
+        /// From the connection until the response's headers. Thinking models send nothing for minutes before their answer.
+        first_byte_ms: u64 = 300_000 => [within(1..=limits::DAY_MS)];
+        /// Between two pieces of the response's body: in the middle of an answer silence means a lost connection.
+        idle_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
+        /// The whole call, however lively it is, may take so long.
+        total_ms: u64 = 600_000 => [within(1..=limits::DAY_MS).json("timeout")];
+    }
 }
 
-impl Default for RetrySettings {
-    fn default() -> Self {
+section! {
+    /// `[lane]`: the path to GLM for every model that no lane of its own takes, and what all lanes have in
+    /// common.
+    #[derive(Copy, Eq)]
+    pub struct LaneSettings {
+        /// The rules of the default lane.
+        rules: LaneRules = LaneRules::default() => [flat("")];
+        /// A lane rests this long after a call timed out, since GLM may still count the call; 0 is not at all.
+        pause_after_timeout_ms: u64 = 0 => [within(0..=3_600_000)];
+        /// A hold that only an operator ends lets one call try so often whether it still stands; 0 is never.
+        operator_probe_ms: u64 = 0 => [within(1_000..=limits::DAY_MS).or_zero()];
+        /// Jobs that may wait; beyond it submissions are refused instead of filling the disk.
+        max_queue_jobs: u64 = limits::QUEUE_JOBS_DEFAULT => [within(1..=i64::MAX as u64)];
+        /// What becomes of a job whose call was open in a crash: "retry" may pay twice; "hold" sets it aside until
+        /// an operator puts it back in line or cancels it; "fail" leaves it failed, to be retried by hand.
+        on_interrupted: OnInterrupted = OnInterrupted::Retry;
+        /// A job that was in flight in so many crashes in a row may be their cause: it is failed.
+        quarantine_after: u32 = 3 => [within(1..=u32::MAX as u64)];
+    }
+}
+
+section! {
+    /// `[retry]`: how a transient failure is retried, and how long throttle and overload answers delay.
+    #[derive(Copy)]
+    pub struct RetrySettings checked by Self::goes_together {
+        /// Retries of transient failures (5xx, timeouts, lost connections) for a job that says no number of its
+        /// own.
+        max_retries: u32 = 3 => [within(0..=limits::MAX_RETRIES_MAX as u64).json("maxRetries")];
+        /// The delay before the first retry of a job; a longer Retry-After of GLM wins.
+        base_delay_ms: u64 = 1_000;
+        /// Each delay between retries is so many times the one before.
+        backoff_multiplier: f64 = 2.0 => [within(1.0..=100.0)];
+        /// No delay between retries is longer.
+        max_delay_ms: u64 = 30_000 => [within(0..=limits::DAY_MS)];
+        /// The share of a delay that is drawn at random, so that clients don't come back in step.
+        jitter: f64 = 0.2 => [within(0.0..=1.0)];
+        /// A throttle answer (1302, 1303: the account's own limit) makes the lane cool down.
+        throttle: CoolDownSettings = CoolDownSettings { base_ms: 5_000, max_ms: 120_000 } => [
+            flat("throttle_")
+        ];
+        /// Throttle answers use up no retry; a job that met so many of them fails all the same.
+        max_throttles: u32 = 200 => [within(1..=u32::MAX as u64)];
+        /// An overload answer (1305, 1312) makes the lane hold the model.
+        overload: CoolDownSettings = CoolDownSettings { base_ms: 30_000, max_ms: 300_000 } => [
+            flat("overload_")
+        ];
+    }
+}
+
+impl From<LaneRules> for LaneSettings {
+    fn from(rules: LaneRules) -> Self {
         Self {
-            max_retries: 3,
-            base_delay_ms: 1_000,
-            backoff_multiplier: 2.0,
-            max_delay_ms: 30_000,
-            jitter: 0.2,
-            max_throttles: 200,
+            rules,
+            ..Self::default()
         }
     }
 }
 
-/// How long the lane cools down after a throttle answer; it doubles from one to the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CoolDownSettings {
-    /// After the first.
-    pub base_ms: u64,
-    /// No cool-down is longer.
-    pub max_ms: u64,
-}
-
-impl Default for CoolDownSettings {
-    fn default() -> Self {
-        Self {
-            base_ms: 5_000,
-            max_ms: 120_000,
+impl RetrySettings {
+    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+        if self.base_delay_ms > self.max_delay_ms {
+            let problem = Problem::from("must not be longer than ");
+            let problem = problem.setting(place.at("max_delay_ms"));
+            faults.push(SettingsError::new(place.at("base_delay_ms"), problem));
         }
     }
 }
 
-/// When the breaker opens and when it tries again.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BreakerSettings {
-    /// Opens after so many failures in a row.
-    pub consecutive_failures: u32,
-    /// Opens when this share of the window's calls failed, 0 to 1; 0 switches the rate off.
-    pub failure_rate: f64,
-    /// The window of the rate.
-    pub window_ms: u64,
-    /// Calls the window must hold before its rate counts.
-    pub min_calls: u32,
-    /// From open to the first probe.
-    pub cool_down_ms: u64,
-    /// What the cool-down is multiplied by when a probe fails.
-    pub cool_down_multiplier: f64,
-    /// No cool-down is longer.
-    pub cool_down_max_ms: u64,
+section! {
+    /// How long a lane or a model stands still after an answer; it doubles from one such answer to the next.
+    #[derive(Copy, Eq)]
+    pub struct CoolDownSettings checked by Self::goes_together {
+        /// So long after the first one, and twice as long after each further one.
+        base_ms: u64 = 5_000 => [within(1..=limits::DAY_MS)];
+        /// Never longer than this.
+        max_ms: u64 = 120_000 => [within(1..=limits::DAY_MS)];
+    }
 }
 
-impl Default for BreakerSettings {
-    fn default() -> Self {
-        Self {
-            consecutive_failures: 5,
-            failure_rate: 0.5,
-            window_ms: 60_000,
-            min_calls: 20,
-            cool_down_ms: 30_000,
-            cool_down_multiplier: 2.0,
-            cool_down_max_ms: 600_000,
+impl CoolDownSettings {
+    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+        if self.base_ms > self.max_ms {
+            let problem = Problem::from("must be at least 1 and not longer than ");
+            faults.push(SettingsError::new(
+                place.at("base_ms"),
+                problem.setting(place.at("max_ms")),
+            ));
         }
     }
+}
+
+section! {
+    /// `[breaker]`: when the circuit breaker opens and when it tries again. While it is open no call is made, and
+    /// jobs wait.
+    #[derive(Copy)]
+    pub struct BreakerSettings checked by Self::goes_together {
+        /// So many failures in a row open the breaker: no calls until the cool-down is over. Jobs wait.
+        consecutive_failures: u32 = 5 => [within(1..=u32::MAX as u64)];
+        /// The breaker opens, too, when this share of the window's calls failed; 0.0 switches that off.
+        failure_rate: f64 = 0.5 => [within(0.0..=1.0)];
+        /// The failure rate is that of the calls of so many milliseconds.
+        window_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
+        /// The failure rate counts only with so many calls in its window.
+        min_calls: u32 = 20 => [within(1..=10_000)];
+        /// From the breaker's opening to the one call that probes.
+        cool_down_ms: u64 = 30_000 => [within(1..=7 * limits::DAY_MS)];
+        /// Each failed probe makes the next cool-down so many times longer.
+        cool_down_multiplier: f64 = 2.0 => [within(1.0..=100.0)];
+        /// No cool-down is longer.
+        cool_down_max_ms: u64 = 600_000 => [within(1..=7 * limits::DAY_MS)];
+    }
+}
+
+impl BreakerSettings {
+    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+        if self.cool_down_ms > self.cool_down_max_ms {
+            let problem = Problem::from("must be at least 1 and not longer than ");
+            let problem = problem.setting(place.at("cool_down_max_ms"));
+            faults.push(SettingsError::new(place.at("cool_down_ms"), problem));
+        }
+    }
+}
+
+words! {
+    OnInterrupted { Retry, Hold, Fail }
 }
 
 /// What becomes of a job whose call was open when the process died.
@@ -198,63 +355,22 @@ pub enum OnInterrupted {
     Fail,
 }
 
-/// Why settings are refused: which one, what is wrong, what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct SettingsError {
-    /// The setting, by its name in `config.toml`.
-    pub field: Cow<'static, str>,
-    /// What is wrong and what would be right.
-    pub problem: String,
-}
-
-/// Everything the lane is told. Built by the configuration, checked by [`Settings::validate`].
-#[derive(Debug, Clone, PartialEq)]
+/// Everything the lane is told. Its sections are those of the configuration, which has checked each value;
+/// [`Settings::check`] finds values that don't go together.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings {
-    /// Where calls go.
-    pub endpoint: Endpoint,
-    /// The model of a job that names none.
-    pub model: String,
-    /// `max_tokens` of a plain prompt; `None` leaves it to GLM.
-    pub max_tokens: Option<u32>,
-    /// The temperature of a plain prompt; `None` leaves it to GLM.
-    pub temperature: Option<f64>,
-    /// The bounds of one call.
-    pub timeouts: Timeouts,
-    /// `false` stops the lane as a pause does.
-    pub is_active: bool,
-    /// The default lane: it takes every model that no other lane names.
-    pub lane: LaneRules,
+    /// Where calls go and what they ask for.
+    pub glm: GlmSettings,
+    /// The default lane, which takes every model that no other lane names, and what all lanes have in common.
+    pub lane: LaneSettings,
     /// Lanes of their own for some models, by name.
     pub lanes: BTreeMap<String, NamedLane>,
-    /// Jobs that may wait.
-    pub max_queue_jobs: u64,
-    /// How transient failures are retried.
+    /// How transient failures are retried, and how long throttle and overload answers delay.
     pub retry: RetrySettings,
-    /// The lane's cool-down after a throttle answer.
-    pub throttle: CoolDownSettings,
-    /// The model's hold after an overload answer.
-    pub overload: CoolDownSettings,
-    /// The breaker.
+    /// When the breaker opens.
     pub breaker: BreakerSettings,
-    /// What becomes of interrupted jobs.
-    pub on_interrupted: OnInterrupted,
-    /// Crashes in a row after which a job that was in flight in all of them is failed.
-    pub quarantine_after: u32,
     /// Codes whose class or rules differ from the shipped ones.
     pub policy: BTreeMap<String, PolicyOverride>,
-    /// Models that may serve a job whose own model is held for overload, in this order.
-    pub fallbacks: BTreeMap<String, Vec<String>>,
-    /// Models that are called through GLM's asynchronous API: after a crash the answer is fetched,
-    /// not bought again.
-    pub async_models: BTreeSet<String>,
-    /// Between two looks at an asynchronous task, in milliseconds.
-    pub async_poll_ms: u64,
-    /// How long a lane rests after a call timed out, in milliseconds: GLM may still count it. 0: not.
-    pub pause_after_timeout_ms: u64,
-    /// After so many milliseconds an operator hold lets one call try whether it still stands. 0: only
-    /// an operator ends it.
-    pub operator_probe_ms: u64,
     /// What calls may cost.
     pub budgets: Vec<Budget>,
     /// The calendar that days and months are of.
@@ -270,186 +386,78 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Checks every bound. The error names the setting as `config.toml` does.
-    pub fn validate(&self) -> Result<(), SettingsError> {
-        let check = |ok: bool, field: &'static str, problem: &str| {
-            if ok {
-                Ok(())
-            } else {
-                Err(SettingsError {
-                    field: field.into(),
-                    problem: problem.to_owned(),
-                })
-            }
-        };
-        let model_chars = self.model.chars().count();
-        check(
-            (1..=limits::MODEL_CHARS_MAX).contains(&model_chars),
-            "glm.model",
-            "must have 1 to 128 characters",
-        )?;
-        check(
-            self.max_tokens.is_none_or(|n| (1..=131_072).contains(&n)),
-            "glm.max_tokens",
-            "must be 1 to 131072, GLM's own range",
-        )?;
-        check(
-            self.temperature.is_none_or(|t| (0.0..=1.0).contains(&t)),
-            "glm.temperature",
-            "must be 0.0 to 1.0, GLM's own range",
-        )?;
-        let timeouts = [
-            ("glm.timeouts.connect_ms", self.timeouts.connect_ms),
-            ("glm.timeouts.first_byte_ms", self.timeouts.first_byte_ms),
-            ("glm.timeouts.idle_ms", self.timeouts.idle_ms),
-            ("glm.timeouts.total_ms", self.timeouts.total_ms),
-        ];
-        for (field, ms) in timeouts {
-            check(
-                (1..=86_400_000).contains(&ms),
-                field,
-                "must be 1 to 86400000 milliseconds (a day)",
-            )?;
-        }
-        self.validate_lanes()?;
-        self.validate_budgets()?;
-        self.validate_models()?;
-        check(
-            (100..=3_600_000).contains(&self.async_poll_ms),
-            "glm.async_poll_ms",
-            "must be 100 to 3600000 milliseconds (an hour)",
-        )?;
-        check(
-            self.pause_after_timeout_ms <= 3_600_000,
-            "lane.pause_after_timeout_ms",
-            "must be 0 (off) to 3600000 milliseconds (an hour)",
-        )?;
-        check(
-            self.operator_probe_ms == 0 || (1_000..=86_400_000).contains(&self.operator_probe_ms),
-            "lane.operator_probe_ms",
-            "must be 0 (off) or 1000 to 86400000 milliseconds (a day)",
-        )?;
-        check(
-            self.max_queue_jobs >= 1,
-            "lane.max_queue_jobs",
-            "must be at least 1",
-        )?;
-        check(
-            self.quarantine_after >= 1,
-            "lane.quarantine_after",
-            "must be at least 1",
-        )?;
-        self.validate_retry(check)?;
-        self.validate_breaker(check)
+    /// Finds values that don't go together, all of them.
+    #[must_use]
+    pub fn check(&self) -> Vec<SettingsError> {
+        let (top, mut faults) = (Place::default(), Vec::new());
+        self.glm.check(&top.entry("glm"), &mut faults);
+        self.lane.check(&top.entry("lane"), &mut faults);
+        self.lanes.check(&top.entry("lanes"), &mut faults);
+        self.check_lanes(&mut faults);
+        self.retry.check(&top.entry("retry"), &mut faults);
+        self.breaker.check(&top.entry("breaker"), &mut faults);
+        self.check_budgets(&mut faults);
+        self.check_fallbacks(&mut faults);
+        faults
     }
 
-    fn validate_lanes(&self) -> Result<(), SettingsError> {
-        self.lane.validate("lane")?;
-        let refuse = |field: String, problem: &str| {
-            Err(SettingsError {
-                field: field.into(),
-                problem: problem.to_owned(),
-            })
-        };
+    /// No model may go through two lanes, nor more calls through all lanes than there are slots.
+    fn check_lanes(&self, faults: &mut Vec<SettingsError>) {
+        let lanes = KeyPath::from("lanes");
         if self.lanes.len() > limits::LANES_MAX {
-            return refuse("lanes".to_owned(), "must be at most 64");
-        }
-        for (name, lane) in &self.lanes {
-            if name == DEFAULT_LANE || name.is_empty() || name.chars().count() > 64 {
-                return refuse(
-                    format!("lanes.{name}"),
-                    "must have a name of 1 to 64 characters other than \"default\", which is [lane]",
-                );
-            }
-            lane.rules.validate(&format!("lanes.{name}"))?;
-            let long = |m: &String| m.is_empty() || m.chars().count() > limits::MODEL_CHARS_MAX;
-            if lane.models.is_empty() || lane.models.iter().any(long) {
-                return refuse(
-                    format!("lanes.{name}.models"),
-                    "must name at least one model, each in 1 to 128 characters",
-                );
-            }
+            faults.push(SettingsError::new(lanes.clone(), "must be at most 64"));
         }
         let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
         for (name, lane) in &self.lanes {
             for model in &lane.models {
                 let first = *taken.entry(model).or_insert(name);
                 if first != name {
-                    return refuse(
-                        format!("lanes.{name}.models"),
-                        &format!(
-                            "must not name {model}, which lanes.{first}.models names already; take \
-                             it out of one of them"
-                        ),
-                    );
+                    let problem = Problem::from(format!("must not name {model}, which "))
+                        .setting(lanes.join(first).join("models"))
+                        .words(" names already; take it out of one of them");
+                    faults.push(SettingsError::new(lanes.join(name).join("models"), problem));
                 }
             }
         }
-        let slots: u32 = self
-            .all_lanes()
-            .map(|(_, rules)| u32::from(rules.max_concurrency))
-            .sum();
-        if slots > u32::from(limits::CONCURRENCY_MAX) {
-            return refuse(
-                "lanes".to_owned(),
-                "must have at most 256 calls in flight together, the default lane included",
-            );
+        if self.sum_of_slots() > u32::from(limits::CONCURRENCY_MAX) {
+            let problem =
+                "must have at most 256 calls in flight together, the default lane included";
+            faults.push(SettingsError::new(lanes, problem));
         }
-        Ok(())
     }
 
-    fn validate_budgets(&self) -> Result<(), SettingsError> {
+    fn check_budgets(&self, faults: &mut Vec<SettingsError>) {
+        let (path, mut names) = (KeyPath::from("money.budgets"), BTreeSet::new());
         if self.budgets.len() > limits::BUDGETS_MAX {
-            return Err(SettingsError {
-                field: "money.budgets".into(),
-                problem: "must be at most 64".to_owned(),
-            });
+            faults.push(SettingsError::new(path.clone(), "must be at most 64"));
         }
-        let mut names = BTreeSet::new();
         for budget in &self.budgets {
-            budget.validate()?;
             if !names.insert(&budget.name) {
-                return Err(SettingsError {
-                    field: format!("money.budgets.{}", budget.name).into(),
-                    problem: "must stand there once".to_owned(),
-                });
+                faults.push(SettingsError::new(
+                    path.join(&*budget.name),
+                    "must stand there once",
+                ));
             }
         }
-        Ok(())
     }
 
-    fn validate_models(&self) -> Result<(), SettingsError> {
-        for (model, chain) in &self.fallbacks {
-            let field = || format!("glm.fallbacks.{model}").into();
-            if chain.is_empty() || chain.len() > limits::FALLBACKS_MAX {
-                return Err(SettingsError {
-                    field: field(),
-                    problem: "must name 1 to 8 models".to_owned(),
-                });
-            }
-            let odd = |m: &String| {
-                m == model || m.is_empty() || m.chars().count() > limits::MODEL_CHARS_MAX
-            };
-            if chain.iter().any(odd) {
-                return Err(SettingsError {
-                    field: field(),
-                    problem: "must name other models, each in 1 to 128 characters".to_owned(),
-                });
-            }
+    /// Where jobs without a price are refused, no fallback may be without one.
+    fn check_fallbacks(&self, faults: &mut Vec<SettingsError>) {
+        if self.unpriced != Unpriced::Refuse {
+            return;
+        }
+        for (model, chain) in &self.glm.fallbacks {
             let no_price = |m: &&String| !self.prices.is_priced(m);
-            if self.unpriced == Unpriced::Refuse
-                && let Some(fallback) = chain.iter().find(no_price)
-            {
-                return Err(SettingsError {
-                    field: field(),
-                    problem: format!(
-                        "must not name {fallback}, which has no price, while money.unpriced is \
-                         \"refuse\""
-                    ),
-                });
+            if let Some(fallback) = chain.iter().find(no_price) {
+                let problem = Problem::from(format!(
+                    "must not name {fallback}, which has no price, while "
+                ))
+                .setting(KeyPath::from("money.unpriced"))
+                .words(" is \"refuse\"");
+                let path = KeyPath::from("glm.fallbacks").join(model.as_str());
+                faults.push(SettingsError::new(path, problem));
             }
         }
-        Ok(())
     }
 
     /// Every lane with its rules, the default one first, the others by name.
@@ -458,7 +466,7 @@ impl Settings {
             .lanes
             .iter()
             .map(|(name, lane)| (name.as_str(), &lane.rules));
-        std::iter::once((DEFAULT_LANE, &self.lane)).chain(named)
+        std::iter::once((DEFAULT_LANE, &self.lane.rules)).chain(named)
     }
 
     /// The lane that a model belongs to.
@@ -470,183 +478,54 @@ impl Settings {
     /// The rules of a lane; those of the default lane for a name that is not (or no longer) known.
     #[must_use]
     pub fn rules_of(&self, lane: &str) -> &LaneRules {
-        self.lanes.get(lane).map_or(&self.lane, |lane| &lane.rules)
+        self.lanes
+            .get(lane)
+            .map_or(&self.lane.rules, |lane| &lane.rules)
     }
 
     /// Calls in flight at most, over all lanes.
     #[must_use]
     pub fn slots(&self) -> u16 {
-        let sum: u32 = self
+        u16::try_from(self.sum_of_slots()).unwrap_or(u16::MAX)
+    }
+
+    fn sum_of_slots(&self) -> u32 {
+        let slots = self
             .all_lanes()
-            .map(|(_, rules)| u32::from(rules.max_concurrency))
-            .sum();
-        u16::try_from(sum).unwrap_or(u16::MAX)
-    }
-
-    fn validate_retry(
-        &self,
-        check: impl Fn(bool, &'static str, &str) -> Result<(), SettingsError>,
-    ) -> Result<(), SettingsError> {
-        let retry = &self.retry;
-        check(
-            retry.max_retries <= limits::MAX_RETRIES_MAX,
-            "retry.max_retries",
-            "must be 0 to 100",
-        )?;
-        check(
-            retry.base_delay_ms <= retry.max_delay_ms,
-            "retry.base_delay_ms",
-            "must not be longer than retry.max_delay_ms",
-        )?;
-        check(
-            retry.max_delay_ms <= 86_400_000,
-            "retry.max_delay_ms",
-            "must be 0 to 86400000 milliseconds (a day)",
-        )?;
-        check(
-            (1.0..=100.0).contains(&retry.backoff_multiplier),
-            "retry.backoff_multiplier",
-            "must be 1.0 to 100.0",
-        )?;
-        check(
-            retry.max_throttles >= 1,
-            "retry.max_throttles",
-            "must be at least 1",
-        )?;
-        check(
-            (0.0..=1.0).contains(&retry.jitter),
-            "retry.jitter",
-            "must be 0.0 to 1.0",
-        )?;
-        for (base, max, cool) in [
-            (
-                "retry.throttle_base_ms",
-                "retry.throttle_max_ms",
-                self.throttle,
-            ),
-            (
-                "retry.overload_base_ms",
-                "retry.overload_max_ms",
-                self.overload,
-            ),
-        ] {
-            check(
-                cool.base_ms >= 1 && cool.base_ms <= cool.max_ms,
-                base,
-                &format!("must be at least 1 and not longer than {max}"),
-            )?;
-            check(
-                cool.max_ms <= 86_400_000,
-                max,
-                "must be at most 86400000 milliseconds (a day)",
-            )?;
-        }
-        Ok(())
-    }
-
-    fn validate_breaker(
-        &self,
-        check: impl Fn(bool, &'static str, &str) -> Result<(), SettingsError>,
-    ) -> Result<(), SettingsError> {
-        let breaker = &self.breaker;
-        check(
-            breaker.consecutive_failures >= 1,
-            "breaker.consecutive_failures",
-            "must be at least 1",
-        )?;
-        check(
-            (0.0..=1.0).contains(&breaker.failure_rate),
-            "breaker.failure_rate",
-            "must be 0.0 to 1.0",
-        )?;
-        check(
-            (1..=86_400_000).contains(&breaker.window_ms),
-            "breaker.window_ms",
-            "must be 1 to 86400000 milliseconds (a day)",
-        )?;
-        check(
-            (1..=10_000).contains(&breaker.min_calls),
-            "breaker.min_calls",
-            "must be 1 to 10000",
-        )?;
-        check(
-            breaker.cool_down_ms >= 1 && breaker.cool_down_ms <= breaker.cool_down_max_ms,
-            "breaker.cool_down_ms",
-            "must be at least 1 and not longer than breaker.cool_down_max_ms",
-        )?;
-        check(
-            breaker.cool_down_max_ms <= 7 * 86_400_000,
-            "breaker.cool_down_max_ms",
-            "must be at most 604800000 milliseconds (a week)",
-        )?;
-        check(
-            (1.0..=100.0).contains(&breaker.cool_down_multiplier),
-            "breaker.cool_down_multiplier",
-            "must be 1.0 to 100.0",
-        )
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            endpoint: Endpoint {
-                base_url: "https://open.bigmodel.cn/api/paas/v4".to_owned(),
-                api_key: None,
-            },
-            model: "glm-4.7".to_owned(),
-            max_tokens: None,
-            temperature: None,
-            timeouts: Timeouts::default(),
-            is_active: true,
-            lane: LaneRules::default(),
-            lanes: BTreeMap::new(),
-            max_queue_jobs: limits::QUEUE_JOBS_DEFAULT,
-            retry: RetrySettings::default(),
-            throttle: CoolDownSettings::default(),
-            overload: CoolDownSettings {
-                base_ms: 30_000,
-                max_ms: 300_000,
-            },
-            breaker: BreakerSettings::default(),
-            on_interrupted: OnInterrupted::default(),
-            quarantine_after: 3,
-            policy: BTreeMap::new(),
-            fallbacks: BTreeMap::new(),
-            async_models: BTreeSet::new(),
-            async_poll_ms: 2_000,
-            pause_after_timeout_ms: 0,
-            operator_probe_ms: 0,
-            budgets: Vec::new(),
-            calendar: Calendar::default(),
-            callbacks: CallbackRules::default(),
-            prices: Arc::new(PriceTable::default()),
-            unpriced: Unpriced::default(),
-            retention: Retention::default(),
-        }
+            .map(|(_, rules)| u32::from(rules.max_concurrency));
+        slots.sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::AutoSettings;
 
     #[test]
     fn defaults_are_valid() {
-        assert_eq!(Settings::default().validate(), Ok(()));
+        assert_eq!(Settings::default().check(), []);
     }
 
     #[test]
-    fn a_bad_value_is_named() {
-        let settings = Settings {
-            lane: LaneRules {
-                max_concurrency: 0,
-                ..LaneRules::default()
-            },
-            ..Settings::default()
+    fn values_that_don_t_go_together_are_named_where_they_stand() {
+        let mut settings = Settings::default();
+        settings.lane.rules.auto = AutoSettings {
+            on: true,
+            min: 2,
+            ..AutoSettings::default()
         };
-        let error = settings.validate().unwrap_err();
-        assert_eq!(error.to_string(), "lane.max_concurrency: must be 1 to 256");
+        settings.retry.overload.base_ms = settings.retry.overload.max_ms + 1;
+        let faults = settings
+            .check()
+            .iter()
+            .map(SettingsError::to_string)
+            .collect::<Vec<_>>();
+        let expected = [
+            "lane.auto_min: must be at least 1 and not above lane.max_concurrency",
+            "retry.overload_base_ms: must be at least 1 and not longer than retry.overload_max_ms",
+        ];
+        assert_eq!(faults, expected);
     }
 
     #[test]
@@ -661,14 +540,14 @@ mod tests {
                 .into(),
             ..Settings::default()
         };
-        let error = with(&["a", "glm-4*"], &["glm-4*"]).validate().unwrap_err();
+        let faults = with(&["a", "glm-4*"], &["glm-4*"]).check();
         assert_eq!(
-            error.to_string(),
+            faults[0].to_string(),
             "lanes.old.models: must not name glm-4*, which lanes.air.models names already; take it \
              out of one of them"
         );
         // The longer one wins: nothing is in doubt.
-        assert_eq!(with(&["glm-4.5*"], &["glm-4*"]).validate(), Ok(()));
+        assert_eq!(with(&["glm-4.5*"], &["glm-4*"]).check(), []);
     }
 
     #[test]
@@ -677,5 +556,46 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "Secret(****)");
         assert_eq!(secret.masked(), "****cret");
         assert_eq!(Secret::new("short").masked(), "****");
+    }
+
+    #[test]
+    fn a_secret_fits_in_a_header_and_is_never_repeated() {
+        assert_eq!(Secret::check("0123456789abcdef.topsecret"), Ok(()));
+        for bad in ["", "a b", "a\n", "schlüssel", "****cret"] {
+            let problem = Secret::check(bad).unwrap_err().to_string();
+            assert!(bad.len() < 2 || !problem.contains(bad), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_is_canonical_or_the_problem_says_what_to_write() {
+        let good = |text: &str, url: &str| assert_eq!(base_url(text).as_deref(), Ok(url), "{text}");
+        good(
+            "https://api.z.ai/api/paas/v4/",
+            "https://api.z.ai/api/paas/v4",
+        );
+        good("http://127.0.0.1:8080", "http://127.0.0.1:8080");
+        good("HTTP://LocalHost:8080//", "http://localhost:8080");
+        let bad = |text: &str, part: &str| {
+            let problem = base_url(text).unwrap_err().to_string();
+            assert!(problem.contains(part), "{text}: {problem}");
+        };
+        bad(
+            "https://api.z.ai/api/paas/v4/chat/completions/",
+            "write https://api.z.ai/api/paas/v4",
+        );
+        for text in [
+            "",
+            "api.z.ai",
+            "localhost:80",
+            "ftp://x/y",
+            "https://",
+            "http://:80",
+        ] {
+            bad(text, "must be an http or https URL");
+        }
+        bad("https://u:p@x/v4", "glm.api_key");
+        bad("https://x/v4?a=1", "without `?`");
+        bad("https://x/v4#a", "without `?`");
     }
 }

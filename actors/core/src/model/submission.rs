@@ -259,7 +259,7 @@ impl Submission {
     #[must_use]
     pub fn model_in(&self, settings: &Settings) -> String {
         let own = self.model.clone().or_else(|| self.request.model());
-        own.unwrap_or_else(|| settings.model.clone())
+        own.unwrap_or_else(|| settings.glm.model.clone())
     }
 
     /// Checks every field. Refused, too, is a model without a price if the settings say so.

@@ -123,7 +123,7 @@ pub fn tokens(worst: WorstCase, settings: &Settings, model: &str) -> (u64, u64) 
     };
     let cap = completion_cap(model);
     let completion = match worst.completion {
-        WorstCase::CONFIGURED => settings.max_tokens.map_or(cap, u64::from),
+        WorstCase::CONFIGURED => settings.glm.max_tokens.map_or(cap, u64::from),
         WorstCase::MODEL => cap,
         known => u64::from(known),
     };
@@ -225,7 +225,7 @@ mod tests {
             131_072,
             "a fallback's own cap"
         );
-        settings.max_tokens = Some(10);
+        settings.glm.max_tokens = Some(10);
         assert_eq!(
             completion(prompt, &settings, "glm-5"),
             10,

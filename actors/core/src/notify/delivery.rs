@@ -183,9 +183,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::AlertKey;
+    use crate::model::{AlertKey, CoolDownSettings};
     use crate::testing::sample::{self, START};
 
+    /// Deliveries meet neither throttles nor overload.
+    const NEVER: CoolDownSettings = CoolDownSettings {
+        base_ms: 0,
+        max_ms: 0,
+    };
     const PATIENCE: RetryPolicy = RetryPolicy {
         delays: RetrySettings {
             max_retries: 0,
@@ -193,7 +198,9 @@ mod tests {
             backoff_multiplier: 5.0,
             max_delay_ms: 43_200_000,
             jitter: 0.2,
+            throttle: NEVER,
             max_throttles: 0,
+            overload: NEVER,
         },
         give_up_ms: 259_200_000,
     };

@@ -2,7 +2,7 @@
 //! costs nothing.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::{JobEntry, Seq, Timestamp};
@@ -176,8 +176,28 @@ impl Index {
 
     /// The most urgent of the due jobs of some models.
     pub(super) fn front(&self, models: &BTreeSet<Arc<str>>, now: Timestamp) -> Option<Front> {
+        self.front_after(models, &BTreeMap::new(), now)
+    }
+
+    /// The same of those behind the ranks in `done`, which are by how jobs age.
+    pub(super) fn front_after(
+        &self,
+        models: &BTreeSet<Arc<str>>,
+        done: &BTreeMap<u64, i64>,
+        now: Timestamp,
+    ) -> Option<Front> {
         let firsts = self.among(models).filter_map(|model| {
-            let first = model.ready.first()?;
+            let first = match done.get(&model.rule.order.ageing_ms) {
+                None => model.ready.first()?,
+                Some(rank) => {
+                    let behind = Key {
+                        rank: Reverse(rank.checked_sub(1)?),
+                        user: 0,
+                        seq: Seq(0),
+                    };
+                    model.ready.range(behind..).next()?
+                }
+            };
             let class = Class {
                 ageing_ms: model.rule.order.ageing_ms,
                 rank: first.rank.0,
@@ -212,6 +232,41 @@ impl Index {
             .min()
     }
 
+    /// The same of jobs that were not told: of each user those behind the last that was.
+    pub(super) fn head_after(
+        &self,
+        models: &BTreeSet<Arc<str>>,
+        class: Class,
+        user: u64,
+        told: &HashMap<u64, Seq>,
+    ) -> Option<(u64, Seq)> {
+        self.among(models)
+            .filter_map(|model| first_after(model, class, user, told))
+            .min()
+    }
+
+    /// Tokens a turn in a class, as far as it was not told; `None`: nobody takes turns.
+    pub(super) fn quantum_after(
+        &self,
+        models: &BTreeSet<Arc<str>>,
+        class: Class,
+        told: &HashMap<u64, Seq>,
+    ) -> Option<u32> {
+        self.among(models)
+            .filter(|model| {
+                model.rule.takes_turns() && first_after(model, class, 0, told).is_some()
+            })
+            .map(|model| model.rule.order.fair_quantum_tokens)
+            .max()
+    }
+
+    /// How many jobs of each model are due.
+    pub(super) fn ready_by_model(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        self.models
+            .iter()
+            .map(|(name, model)| (name, model.ready.len()))
+    }
+
     fn among(&self, models: &BTreeSet<Arc<str>>) -> impl Iterator<Item = &Model> {
         models.iter().filter_map(|name| self.models.get(name))
     }
@@ -229,4 +284,35 @@ fn first_from(model: &Model, class: Class, user: u64) -> Option<&Key> {
     };
     let first = model.ready.range(from..).next()?;
     (first.rank == from.rank).then_some(first)
+}
+
+/// The same of jobs that were not told: of each user those behind the last that was.
+fn first_after(
+    model: &Model,
+    class: Class,
+    user: u64,
+    told: &HashMap<u64, Seq>,
+) -> Option<(u64, Seq)> {
+    if model.rule.order.ageing_ms != class.ageing_ms {
+        return None;
+    }
+    let rank = Reverse(class.rank);
+    let mut from = Key {
+        rank,
+        user,
+        seq: Seq(0),
+    };
+    loop {
+        let key = model.ready.range(from..).next()?;
+        match told.get(&key.user) {
+            _ if key.rank != rank => return None,
+            Some(last) if key.seq <= *last => {
+                from = Key {
+                    seq: Seq(last.0.checked_add(1)?),
+                    ..*key
+                };
+            }
+            _ => return Some((key.user, key.seq)),
+        }
+    }
 }

@@ -145,7 +145,7 @@ pub(super) struct Rules {
 impl Rules {
     /// Takes over the rules of the settings.
     pub(super) fn configure(&mut self, settings: &Settings) {
-        self.default = settings.lane.order;
+        self.default = settings.lane.rules.order;
         self.lanes.clone_from(&settings.lanes);
         let mut number = self.numbers.values().max().copied().unwrap_or_default();
         for name in settings.lanes.keys() {

@@ -85,7 +85,8 @@ fn simulate(mut arrivals: Vec<Arrival>, order: OrderSettings) -> Waits {
         lane: LaneRules {
             order,
             ..LaneRules::default()
-        },
+        }
+        .into(),
         ..Settings::default()
     };
     // Ageing looks at the wall clock: begin at a moment that is no multiple of any interval.
@@ -134,6 +135,7 @@ fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
 
         worst: crate::model::WorstCase::default(),
         dormant: false,
+        parked: false,
     }
 }
 

@@ -28,6 +28,7 @@ fn entry(seq: u64, priority: i32) -> JobEntry {
 
         worst: crate::model::WorstCase::default(),
         dormant: false,
+        parked: false,
     }
 }
 
@@ -52,7 +53,7 @@ fn settings(default: OrderSettings, other: Option<OrderSettings>) -> Settings {
         rules: lane(order),
     });
     Settings {
-        lane: lane(default),
+        lane: lane(default).into(),
         lanes: other
             .map(|lane| ("other".to_owned(), lane))
             .into_iter()
@@ -130,7 +131,7 @@ fn a_job_whose_deadline_passed_is_taken_out_even_if_it_is_parked() {
     assert!(line.expire(NOW.plus_ms(9)).is_empty());
     assert_eq!(line.expire(NOW.plus_ms(10)).len(), 2);
     assert!(line.is_empty() && pop(&mut line).is_none());
-    assert_eq!((line.parked_len(), line.next_change()), (0, None));
+    assert_eq!((line.dormant_len(), line.next_change()), (0, None));
 }
 
 #[test]
@@ -145,16 +146,17 @@ fn a_parked_job_runs_only_when_it_is_released_and_due() {
     line.insert(entry(2, 0), NOW);
     assert!(line.reprioritise(dormant.id, 10, NOW));
     line.wake(NOW.plus_ms(1_000));
-    assert_eq!((line.parked_len(), line.due_len()), (1, 0));
+    assert_eq!((line.dormant_len(), line.due_len()), (1, 0));
     assert_eq!(drain(&mut line), [(0, 2)]);
 
     let free = JobEntry {
         dormant: false,
+        parked: false,
         priority: 10,
         ..dormant
     };
     line.release(free.clone(), NOW.plus_ms(499));
-    assert_eq!((line.parked_len(), line.due_len()), (0, 1));
+    assert_eq!((line.dormant_len(), line.due_len()), (0, 1));
     assert!(pop(&mut line).is_none());
     line.wake(NOW.plus_ms(500));
     assert_eq!(drain(&mut line), [(10, 1)]);
@@ -352,11 +354,16 @@ prop_compose! {
         JobEntry {
             due_at: due_ms.map(|ms| NOW.plus_ms(ms)),
             deadline: deadline_ms.map(|ms| NOW.plus_ms(ms)),
-            since: Timestamp::from_millis(NOW.as_millis() - age_ms),
+            since: match due_ms {
+                // Scheduled, and not delayed.
+                Some(ms) if age_ms % 2 == 0 => NOW.plus_ms(ms),
+                _ => Timestamp::from_millis(NOW.as_millis() - age_ms),
+            },
             model: MODELS[model].into(),
             user_id: USERS[user].into(),
             tokens,
             dormant,
+            parked: dormant && tokens % 2 == 0,
             ..entry(0, priority)
         }
     }
@@ -419,7 +426,15 @@ fn check_books(line: &Queue, jobs: &BTreeMap<JobId, JobEntry>, now: Timestamp) {
     let dormant = jobs.values().filter(|job| job.dormant).count();
     let waits = |job: &&JobEntry| !job.dormant && job.due_at.is_some_and(|at| at > now);
     let due = jobs.values().filter(waits).count();
-    assert_eq!((line.parked_len(), line.due_len()), (dormant, due));
+    assert_eq!((line.dormant_len(), line.due_len()), (dormant, due));
+    let parked = jobs
+        .values()
+        .filter(|job| job.dormant && job.parked)
+        .count();
+    assert_eq!(line.parked_len(), parked);
+    let of_time = line.by_time().map(|job| (job.due_at, job.since));
+    let scheduled = of_time.filter(|(at, since)| *at == Some(*since)).count();
+    assert_eq!(line.scheduled_len(), scheduled);
     assert_eq!(line.ready_len(), jobs.len() - dormant - due);
     let due_at = jobs.values().filter(waits).filter_map(|job| job.due_at);
     let deadlines = jobs.values().filter_map(|job| job.deadline);
@@ -538,6 +553,7 @@ proptest! {
         let mut waiting: Vec<JobEntry> = Vec::new();
         let mut arriving = jobs.into_iter().map(|job| JobEntry {
             dormant: false,
+            parked: false,
             deadline: None,
             due_at: None,
             ..job
@@ -570,6 +586,28 @@ proptest! {
     }
 
     #[test]
+    fn the_order_that_is_told_is_the_order_in_which_jobs_are_taken(
+        jobs in jobs(60),
+        quanta in (prop_oneof![Just(0), 1_u32..60], prop_oneof![Just(0), 1_u32..60]),
+        ageing in any_ageing(),
+        taken in 0_usize..20,
+        models in some_models(),
+    ) {
+        let rules = settings(order(quanta.0, ageing), Some(order(quanta.1, ageing)));
+        let mut line = Queue::from_entries(jobs, &rules, NOW);
+        for _ in 0..taken {
+            line.pop(DEFAULT_LANE, &models);
+        }
+        let told: Vec<Seq> = line
+            .service_order(DEFAULT_LANE, models.clone())
+            .map(|job| job.seq)
+            .collect();
+        let popped: Vec<Seq> =
+            from_fn(|| line.pop(DEFAULT_LANE, &models).map(|(_, job)| job.seq)).collect();
+        prop_assert_eq!(told, popped);
+    }
+
+    #[test]
     fn a_line_built_whole_is_one_built_job_by_job(
         jobs in jobs(60),
         rules in (any_order(), proptest::option::of(any_order())),
@@ -583,7 +621,7 @@ proptest! {
         }
         prop_assert_eq!(&whole.entries, &one_by_one.entries);
         prop_assert_eq!(whole.next_change(), one_by_one.next_change());
-        prop_assert_eq!(whole.parked_len(), one_by_one.parked_len());
+        prop_assert_eq!(whole.dormant_len(), one_by_one.dormant_len());
         prop_assert_eq!(drain(&mut whole), drain(&mut one_by_one));
         for line in [&mut whole, &mut one_by_one] {
             line.wake(NOW.plus_ms(10_000));

@@ -27,7 +27,7 @@ pub(super) struct Head {
 }
 
 /// Whose turn it is in one class of one lane.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Turns {
     /// Where the round began, in tokens.
     base: u64,

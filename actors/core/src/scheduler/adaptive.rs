@@ -152,6 +152,7 @@ mod tests {
     }
 
     const AUTO: AutoSettings = AutoSettings {
+        on: true,
         min: 1,
         trial_ms: 60_000,
     };

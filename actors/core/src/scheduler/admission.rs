@@ -20,7 +20,7 @@ impl<'a> Intake<'a> {
     #[must_use]
     pub const fn new(settings: &Settings, state: &'a SchedulerState) -> Self {
         Self {
-            max_queue_jobs: settings.max_queue_jobs,
+            max_queue_jobs: settings.lane.max_queue_jobs,
             closed: state.draining.as_ref(),
             is_stopping: false,
         }
@@ -96,7 +96,7 @@ mod tests {
         let mut state = SchedulerState::default();
         let settings = Settings::default();
         let open = Intake::new(&settings, &state).decide(None);
-        assert_eq!(open.refuses(settings.max_queue_jobs - 1), None);
+        assert_eq!(open.refuses(settings.lane.max_queue_jobs - 1), None);
         state.draining = Some(Pause {
             since: Timestamp::default(),
             reason: None,

@@ -149,15 +149,4 @@ impl Scheduler {
         let (gate, mut around) = self.at_the_gate(now);
         gate.feed(&mut around);
     }
-
-    /// Why a job that waits for room does.
-    pub(super) fn waits_for_room(&self, entry: &JobEntry) -> Option<String> {
-        self.gate.why_waits(entry, &self.settings)
-    }
-
-    /// Why the first of those that wait for room does.
-    pub(super) fn shortage(&self) -> Option<String> {
-        let entry = self.line.get(self.gate.first_waiting()?)?;
-        self.waits_for_room(entry)
-    }
 }

@@ -30,10 +30,10 @@ fn all(tokens: u64) -> Budget {
 fn with(slots: u16, budgets: Vec<Budget>) -> World {
     let mut settings = Settings {
         budgets,
-        quarantine_after: 1_000,
         ..Settings::default()
     };
-    settings.lane.max_concurrency = slots;
+    settings.lane.quarantine_after = 1_000;
+    settings.lane.rules.max_concurrency = slots;
     let mut world = World::with(settings);
     world.load_budgets();
     world
@@ -364,6 +364,7 @@ fn what_a_fallback_has_no_room_for_goes_to_its_own_model_in_time() {
     let mut world = with(1, vec![dear]);
     let mut settings = (*world.settings).clone();
     settings
+        .glm
         .fallbacks
         .insert("glm-5".to_owned(), vec!["dear".to_owned()]);
     world.settings = Arc::new(settings);
@@ -416,7 +417,7 @@ fn a_longer_answer_than_was_configured_is_reserved_for_when_it_is_sent() {
     };
     let set = |world: &mut World, max_tokens| {
         let mut settings = (*world.settings).clone();
-        settings.max_tokens = Some(max_tokens);
+        settings.glm.max_tokens = Some(max_tokens);
         world.settings = Arc::new(settings);
         let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
         world.carry_out(effects);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Effect, Scheduler, routes};
 use crate::model::{
-    BreakerState, Dispatch, Failure, FailureClass, Hold, HoldScope, JobEntry, JobId, LaneRules,
-    Reserve, SlotId, Timestamp, Transition, code, limits,
+    BreakerState, Dispatch, Failure, FailureClass, JobEntry, LaneRules, Reserve, SlotId, Timestamp,
+    Transition, code, limits,
 };
 use crate::money::budget::Fit;
 use crate::queue::Place;
@@ -100,60 +100,6 @@ impl Scheduler {
         }
     }
 
-    /// What stops every lane, if anything does.
-    fn standstill(&self) -> Option<String> {
-        let state = &self.state;
-        if let Some(pause) = &state.paused {
-            let why = pause.reason.as_deref().unwrap_or("no reason given");
-            return Some(format!("paused since {}: {why}", pause.since));
-        }
-        if !self.settings.is_active {
-            return Some("switched off by glm.is_active = false".to_owned());
-        }
-        if let Some(hold) = &state.hold {
-            return Some(told(&HoldScope::Account, hold));
-        }
-        if self.breaker.state != BreakerState::Open {
-            return None;
-        }
-        let why = self
-            .breaker
-            .reason
-            .as_deref()
-            .unwrap_or("too many failures");
-        let until = self.breaker.probe_at.map_or_else(
-            || "until an operator resets it".to_owned(),
-            |at| format!("until {at}"),
-        );
-        Some(format!("the breaker is open {until}: {why}"))
-    }
-
-    /// What stops a job of this lane and model, if anything does.
-    fn stopped_by(&self, entry: &JobEntry) -> Option<String> {
-        if let Some(why) = self.waits_for_room(entry) {
-            return Some(why);
-        }
-        if entry.dormant {
-            return Some("it waits for other jobs or for somebody's word".to_owned());
-        }
-        let lane = self.settings.lane_of(&entry.model).to_owned();
-        let of_lane = || {
-            let hold = self.state.lanes.get(&lane)?.hold.as_ref()?;
-            Some(told(&HoldScope::Lane(lane.clone()), hold))
-        };
-        let of_model = || {
-            let hold = self.state.models.get(&*entry.model)?.hold.as_ref()?;
-            Some(told(&HoldScope::Model(entry.model.to_string()), hold))
-        };
-        self.standstill().or_else(of_lane).or_else(of_model)
-    }
-
-    /// Why a job that waits does not run, if it is more than its turn that it waits for.
-    #[must_use]
-    pub fn why_waits(&self, id: JobId) -> Option<String> {
-        self.stopped_by(self.line.get(id)?)
-    }
-
     /// Calls that a lane may have open now.
     pub(super) fn limit(&self, lane: &str, rules: &LaneRules) -> u16 {
         let condition = self.state.lanes.get(lane);
@@ -162,7 +108,7 @@ impl Scheduler {
         if condition.is_some_and(|lane| lane.throttle_level > 0) {
             return 1;
         }
-        match (rules.auto, condition.and_then(|lane| lane.learnt)) {
+        match (rules.auto(), condition.and_then(|lane| lane.learnt)) {
             (Some(_), Some(learnt)) => learnt.limit.min(rules.max_concurrency),
             (Some(auto), None) => auto.min,
             (None, _) => rules.max_concurrency,
@@ -181,7 +127,7 @@ impl Scheduler {
         let held = self.is_held(lane);
         !self.stopping
             && !self.gate.is_stale()
-            && self.settings.is_active
+            && self.settings.glm.is_active
             && self.state.paused.is_none()
             && self.state.hold.is_none()
             && self.breaker.state != BreakerState::Open
@@ -200,8 +146,8 @@ impl Scheduler {
         }
         for entry in expired {
             let why = self
-                .stopped_by(&entry)
-                .map_or_else(String::new, |why| format!("; {why}"));
+                .kept_until_deadline(&entry, now)
+                .map_or_else(String::new, |reason| format!("; {reason}"));
             self.gate.forget(entry.id);
             let failure = Failure::new(
                 FailureClass::RequestFatal,
@@ -456,7 +402,8 @@ impl Scheduler {
     /// the last of them takes its place.
     fn stage_ahead(&mut self, lane: &str, now: Timestamp) {
         let busy = self.taken_by(lane);
-        if busy == 0 || self.stopping || !self.settings.is_active || self.state.paused.is_some() {
+        if busy == 0 || self.stopping || !self.settings.glm.is_active || self.state.paused.is_some()
+        {
             return;
         }
         // What a lane that is held has reserved is missing elsewhere.
@@ -537,12 +484,4 @@ impl Scheduler {
             self.out.act([Effect::Retire { slot }]);
         }
     }
-}
-
-fn told(scope: &HoldScope, hold: &Hold) -> String {
-    let until = hold.until.map_or_else(
-        || "until an operator acts".to_owned(),
-        |until| format!("until {until}"),
-    );
-    format!("{scope} is held {until}: {} {}", hold.code, hold.message)
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::parked::{Need, Parked};
 use super::{Track, routes};
 use crate::model::{
-    AttemptNo, Billing, BudgetKey, BudgetRefusal, BudgetStatus, CallRecord, JobEntry, JobId,
-    Reserve, SchedulerState, Settings, Timestamp, WorstCase, limits,
+    AttemptNo, Billing, BudgetKey, BudgetRefusal, BudgetStatus, BudgetWait, CallRecord, JobEntry,
+    JobId, Reserve, SchedulerState, Settings, Timestamp, WorstCase, limits,
 };
 use crate::money::budget::{BudgetNews, Budgets, Fit, Ledger};
 use crate::money::worst;
@@ -125,9 +125,9 @@ impl Gate {
         self.parked.len()
     }
 
-    /// The first of them.
-    pub(super) fn first_waiting(&self) -> Option<JobId> {
-        self.parked.any()
+    /// They, the most urgent first.
+    pub(super) fn waiting_jobs(&self) -> impl Iterator<Item = JobId> {
+        self.parked.jobs()
     }
 
     /// Accounts of everybody's for whose room a job at this place waits: those behind it that share one
@@ -390,25 +390,14 @@ impl Gate {
         }
     }
 
-    /// Why a job that waits for room does, in words.
-    pub(super) fn why_waits(&self, entry: &JobEntry, settings: &Settings) -> Option<String> {
+    /// Why a job that waits for room does.
+    pub(super) fn wait_of(&self, entry: &JobEntry, settings: &Settings) -> Option<BudgetWait> {
         let account = self.parked.need(entry.id)?.account();
-        let standing = self.budgets.standing(account)?;
+        let status = self.budgets.standing(account)?;
         let model = account.model.as_deref().unwrap_or(&entry.model);
         let reserve = worst::reserve(entry.worst, settings, model);
         let needed = self.budgets.of_reserve(account, reserve);
-        let (budget, needed_told) = (&account.budget, standing.told(needed));
-        if needed > standing.allowed() {
-            let (allowed, period) = (standing.told(standing.allowed()), standing.period.name());
-            return Some(format!(
-                "it may come to {needed_told}, and budget {budget} allows {allowed} a {period}"
-            ));
-        }
-        let left = standing.told(standing.allowed().saturating_sub(standing.gone()));
-        Some(format!(
-            "it may come to {needed_told}, and of budget {budget} {left} are left until {}",
-            standing.until
-        ))
+        Some(BudgetWait::new(&status, needed))
     }
 
     #[cfg(test)]
@@ -544,7 +533,7 @@ mod tests {
 
         /// Those that wait for room, in the queue all the same.
         fn dormant(&self) -> usize {
-            assert_eq!(self.line.parked_len(), self.gate.waiting());
+            assert_eq!(self.line.dormant_len(), self.gate.waiting());
             self.gate.waiting()
         }
     }
@@ -594,9 +583,11 @@ mod tests {
         assert!(!world.ask(&job(1, "ada", 150)));
         let news = world.gate.take_news();
         assert!(matches!(&news[..], [news] if news.used_up));
-        let why = world.gate.why_waits(&job(1, "ada", 150), &world.settings);
+        let wait = world.gate.wait_of(&job(1, "ada", 150), &world.settings);
+        let wait = wait.unwrap();
+        assert!(wait.too_large);
         assert_eq!(
-            why.unwrap(),
+            wait.to_string(),
             "it may come to 150 tokens, and budget day allows 100 tokens a day"
         );
         let worst = WorstCase {

@@ -189,7 +189,7 @@ impl Scheduler {
     /// Another key or base URL than when a hold began: the operator acted, and what was held or learnt
     /// is about another account.
     pub(super) fn operator_may_have_acted(&mut self) {
-        let digest = self.settings.endpoint.digest();
+        let digest = self.settings.glm.endpoint().digest();
         let changed = self
             .state
             .endpoint_digest

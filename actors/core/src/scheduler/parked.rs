@@ -59,9 +59,9 @@ impl Parked {
         self.spots.len()
     }
 
-    /// The first of them.
-    pub(super) fn any(&self) -> Option<JobId> {
-        self.order.values().next().copied()
+    /// They, the most urgent first.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.order.values().copied()
     }
 
     /// What a job waits for.

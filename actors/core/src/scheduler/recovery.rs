@@ -169,7 +169,7 @@ impl Orphan {
     /// too often already.
     fn can_be_fetched(&self, account: &str, settings: &Settings) -> bool {
         let crashed = u32::from(self.crashed());
-        let bound = settings.quarantine_after;
+        let bound = settings.lane.quarantine_after;
         let task = self.job.task.as_ref();
         task.is_some_and(|task| task.account == account)
             && (crashed == 0 || self.job.interruptions.saturating_add(crashed) < bound)
@@ -246,7 +246,7 @@ impl Scheduler {
     /// Gives idle slots to the tasks that nobody fetches. They are in flight at GLM whatever holds,
     /// paces and bounds say, so only a lane that stands still by an operator's word leaves them.
     pub(super) fn fetch_tasks(&mut self, now: Timestamp) {
-        if self.stopping || !self.settings.is_active || self.state.paused.is_some() {
+        if self.stopping || !self.settings.glm.is_active || self.state.paused.is_some() {
             return;
         }
         while self.recovery.has_task() {
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn a_task_that_brings_the_process_down_again_and_again_is_not_fetched() {
         let mut again = task(1, "mine");
-        again.interruptions = Settings::default().quarantine_after - 1;
+        again.interruptions = Settings::default().lane.quarantine_after - 1;
         let mut recovery = found(vec![again.clone()]);
         assert!(close(&mut recovery, 1).is_some());
         // One whose caller went on, or was stopped in an orderly way, brought nothing down.

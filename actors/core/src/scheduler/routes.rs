@@ -105,7 +105,7 @@ pub(super) fn target<'a>(
     match held(model) {
         None => Some(model),
         Some(hold) if hold.kind == HoldKind::Overload => {
-            let chain = settings.fallbacks.get(model)?;
+            let chain = settings.glm.fallbacks.get(model)?;
             chain
                 .iter()
                 .map(String::as_str)

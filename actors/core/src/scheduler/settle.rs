@@ -29,7 +29,7 @@ impl Scheduler {
     /// Whether another model would serve a job of `own` model if `sent_to` were held from now on.
     #[must_use]
     pub fn has_fallback(&self, own: &str, sent_to: &str) -> bool {
-        let chain = self.settings.fallbacks.get(own).into_iter().flatten();
+        let chain = self.settings.glm.fallbacks.get(own).into_iter().flatten();
         let held = |model: &str| {
             let condition = self.state.models.get(model);
             condition.is_some_and(|condition| condition.hold.is_some())
@@ -47,7 +47,7 @@ impl Scheduler {
         let name = self.settings.lane_of(&sending.model);
         let rules = self.settings.rules_of(name);
         let learnt = self.state.lanes.get(name).and_then(|lane| lane.learnt);
-        match (rules.auto, learnt) {
+        match (rules.auto(), learnt) {
             (Some(auto), Some(learnt)) => {
                 let max = rules.max_concurrency;
                 let after = adaptive::throttled(learnt, &auto, max, sending.at, now);
@@ -69,9 +69,12 @@ impl Scheduler {
         let call = &concluded.settlement.call;
         if let Some(track) = self.tracks.get_mut(name) {
             track.pace.settled(call.job_id, tokens_of(call), now);
+            track.recent.add(call);
         }
         let rules = settings.rules_of(name);
-        let Some(auto) = rules.auto else { return false };
+        let Some(auto) = rules.auto() else {
+            return false;
+        };
         let max = rules.max_concurrency;
         let in_flight = u16::try_from(self.in_flight_of(name)).unwrap_or(u16::MAX);
         let lane = self.state.lanes.entry(name.to_owned()).or_default();

@@ -20,7 +20,7 @@ fn rules(max_concurrency: u16) -> LaneRules {
 /// `big` takes glm-5 with one call at a time, the default lane the rest with two.
 fn two_lanes() -> Settings {
     Settings {
-        lane: rules(2),
+        lane: rules(2).into(),
         lanes: BTreeMap::from([(
             "big".to_owned(),
             NamedLane {
@@ -174,6 +174,7 @@ fn a_model_without_capacity_stops_only_its_own_jobs_and_longer_each_time() {
 fn while_a_model_is_held_its_fallback_serves_and_is_said_to() {
     let mut settings = two_lanes();
     settings
+        .glm
         .fallbacks
         .insert(BIG.to_owned(), vec![SMALL.to_owned(), "glm-4.5".to_owned()]);
     let mut world = World::with(settings);
@@ -255,7 +256,7 @@ fn a_code_that_means_something_else_from_now_on_holds_nothing() {
     world.end(SlotId(0), &GlmOutcome::Failed(refused, Usage::default()));
     world.ack_all();
     assert!(world.running().is_empty());
-    world.configure(|settings| settings.lane.max_concurrency = 2);
+    world.configure(|settings| settings.lane.rules.max_concurrency = 2);
     assert!(
         world.running().is_empty(),
         "a change that has nothing to do with it"
@@ -270,11 +271,11 @@ fn a_code_that_means_something_else_from_now_on_holds_nothing() {
 
 #[test]
 fn an_operator_hold_that_is_probed_spends_one_call_a_time() {
-    let settings = Settings {
-        lane: rules(3),
-        operator_probe_ms: 600_000,
+    let mut settings = Settings {
+        lane: rules(3).into(),
         ..Settings::default()
     };
+    settings.lane.operator_probe_ms = 600_000;
     let mut world = World::with(settings);
     for _ in 0..6 {
         world.submit(0);
@@ -314,7 +315,7 @@ fn a_new_key_ends_what_was_held_and_learnt_of_the_old_account() {
     world.end(SlotId(0), &GlmOutcome::Failed(failure, Usage::default()));
     world.ack_all();
     assert!(world.running().is_empty());
-    world.configure(|settings| settings.endpoint.api_key = Some(Secret::new("another")));
+    world.configure(|settings| settings.glm.api_key = Some(Secret::new("another")));
     assert_eq!(
         world.running(),
         [id(1)],
@@ -326,7 +327,7 @@ fn a_new_key_ends_what_was_held_and_learnt_of_the_old_account() {
 #[test]
 fn a_paced_lane_spreads_its_calls_and_wakes_for_the_next() {
     let mut settings = Settings::default();
-    settings.lane.pace = PaceSettings {
+    settings.lane.rules.pace = PaceSettings {
         requests_per_minute: 6,
         ..PaceSettings::default()
     };
@@ -353,17 +354,14 @@ fn a_paced_lane_spreads_its_calls_and_wakes_for_the_next() {
 
 #[test]
 fn automatic_concurrency_begins_low_goes_up_with_answers_and_down_with_a_throttle() {
-    let mut world = World::with(Settings {
-        lane: LaneRules {
-            max_concurrency: 8,
-            auto: Some(AutoSettings {
-                min: 1,
-                trial_ms: 1_000,
-            }),
-            ..LaneRules::default()
-        },
-        ..Settings::default()
-    });
+    let mut settings = Settings::default();
+    settings.lane.rules.max_concurrency = 8;
+    settings.lane.rules.auto = AutoSettings {
+        on: true,
+        min: 1,
+        trial_ms: 1_000,
+    };
+    let mut world = World::with(settings);
     for _ in 0..200 {
         world.submit(0);
     }
@@ -419,7 +417,7 @@ fn note_task(world: &mut World, id: JobId) {
     let task = AsyncTask {
         id: "t1".to_owned(),
         left_open: false,
-        account: world.settings.endpoint.digest(),
+        account: world.settings.glm.endpoint().digest(),
     };
     let note = Transition::Task {
         job_id: id,
@@ -463,7 +461,7 @@ fn a_task_of_another_account_is_closed_as_interrupted() {
     world.ack_all();
     note_task(&mut world, job);
     let mut settings = (*world.settings).clone();
-    settings.endpoint.api_key = Some(Secret::new("another"));
+    settings.glm.api_key = Some(Secret::new("another"));
     world.settings = Arc::new(settings);
     world.crash();
     assert_eq!(

@@ -125,14 +125,10 @@ struct World {
 
 impl World {
     fn new(max_concurrency: u16) -> Self {
-        Self::with(Settings {
-            lane: LaneRules {
-                max_concurrency,
-                ..LaneRules::default()
-            },
-            quarantine_after: 1_000,
-            ..Settings::default()
-        })
+        let mut settings = Settings::default();
+        settings.lane.rules.max_concurrency = max_concurrency;
+        settings.lane.quarantine_after = 1_000;
+        Self::with(settings)
     }
 
     fn with(settings: Settings) -> Self {
@@ -572,7 +568,7 @@ fn an_operator_hold_fails_no_job_and_a_changed_key_ends_it() {
     world.crash();
     assert!(world.running().is_empty(), "a restart changes nothing");
     let mut settings = (*world.settings).clone();
-    settings.endpoint.api_key = Some(crate::model::Secret::new("another"));
+    settings.glm.api_key = Some(crate::model::Secret::new("another"));
     world.settings = Arc::new(settings);
     let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
     world.carry_out(effects);
@@ -736,7 +732,7 @@ fn a_lower_bound_takes_effect_as_calls_finish() {
     world.ack_all();
     assert_eq!(world.running().len(), 4);
     let mut settings = (*world.settings).clone();
-    settings.lane.max_concurrency = 2;
+    settings.lane.rules.max_concurrency = 2;
     let effects = world.lane.configure(Arc::new(settings.clone()), world.now);
     world.carry_out(effects);
     for want in [3, 2, 2, 2] {
@@ -989,7 +985,7 @@ fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
     world.ack_all();
     let old = Arc::clone(&world.settings);
     let mut settings = (*old).clone();
-    settings.endpoint.api_key = Some(crate::model::Secret::new("another"));
+    settings.glm.api_key = Some(crate::model::Secret::new("another"));
     let new = Arc::new(settings);
     let effects = world.lane.configure(Arc::clone(&new), world.now);
     world.carry_out(effects);
@@ -1070,3 +1066,6 @@ mod steering;
 
 #[path = "budget_tests.rs"]
 mod budgets;
+
+#[path = "wait_tests.rs"]
+mod wait;

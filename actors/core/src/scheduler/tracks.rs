@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Scheduler;
+use super::wait::Recent;
 use crate::model::{AttemptPhase, CallRecord, DEFAULT_LANE, Timestamp, limits};
 use crate::scheduler::pace::Pace;
 use crate::scheduler::slot::Stage;
@@ -15,6 +16,8 @@ pub(super) struct Track {
     pub(super) pace: Pace,
     /// Its pace lets nothing start before this moment.
     pub(super) not_before: Option<Timestamp>,
+    /// How long its calls took lately.
+    pub(super) recent: Recent,
 }
 
 impl Scheduler {
@@ -41,6 +44,10 @@ impl Scheduler {
                 .filter(|(_, _, model, _)| self.settings.lane_of(model) == name)
                 .map(|(at, job, _, tokens)| (*at, *job, *tokens));
             track.pace.restore(of_lane, now);
+            let of_lane = calls
+                .iter()
+                .filter(|call| self.settings.lane_of(&call.model) == name);
+            of_lane.for_each(|call| track.recent.add(call));
         }
     }
 
@@ -56,12 +63,13 @@ impl Scheduler {
                         stage: Stage::new(limits::STAGED_AHEAD_MAX),
                         pace: Pace::new(rules.pace),
                         not_before: None,
+                        recent: Recent::default(),
                     };
                     self.tracks.insert(name.to_owned(), track);
                 }
             }
             let learnt = self.state.lanes.get(name).and_then(|lane| lane.learnt);
-            let fitted = rules.auto.map(|auto| match learnt {
+            let fitted = rules.auto().map(|auto| match learnt {
                 Some(learnt) => adaptive::fitted(learnt, &auto, rules.max_concurrency),
                 None => adaptive::begin(&auto, rules.max_concurrency, now),
             });

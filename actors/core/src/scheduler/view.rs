@@ -1,7 +1,7 @@
 //! What the lanes show of themselves: to tests, the admin API and the curious.
 
-use super::Scheduler;
-use crate::model::{BreakerState, SchedulerState, Timestamp};
+use super::{Scheduler, WaitCounts};
+use crate::model::{BreakerState, SchedulerState, Timestamp, WaitReason};
 
 /// One lane among several.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct LaneSnapshot {
     pub limit: u16,
     /// Its pace lets nothing start before this moment.
     pub not_before: Option<Timestamp>,
+    /// Why it lets nothing go; `None`: it does.
+    pub wait_reason: Option<WaitReason>,
 }
 
 /// All lanes.
@@ -35,8 +37,10 @@ pub struct SchedulerSnapshot {
     pub dormant: usize,
     /// Of the dormant ones those that wait for room in a budget.
     pub over_budget: usize,
-    /// Why the first of those that wait for room in a budget does, in words.
-    pub shortage: Option<String>,
+    /// Why nothing goes on; `None`: something does, or nothing waits.
+    pub wait_reason: Option<WaitReason>,
+    /// How many jobs wait for each reason.
+    pub wait_counts: WaitCounts,
     /// Jobs whose next attempt is on record ahead of the slot.
     pub staged: usize,
     /// Calls that are open or about to be, those left by an earlier generation included.
@@ -71,6 +75,7 @@ impl Scheduler {
                 max_concurrency: rules.max_concurrency,
                 limit: self.limit(name, rules),
                 not_before: track.and_then(|track| track.not_before),
+                wait_reason: self.lane_standstill(name),
             }
         });
         let oldest_staged = self
@@ -82,15 +87,16 @@ impl Scheduler {
             ready: self.line.ready_len() + staged,
             oldest_ready: oldest_staged.chain(self.line.oldest_ready()).min(),
             waiting: self.line.due_len(),
-            dormant: self.line.parked_len(),
+            dormant: self.line.dormant_len(),
             over_budget: self.gate.waiting(),
-            shortage: self.shortage(),
+            wait_reason: self.standstill(),
+            wait_counts: self.wait_counts(),
             staged,
             in_flight: self.in_flight(),
             max_concurrency: self.settings.slots(),
             lanes: lanes.collect(),
             unsettled: self.unsettled,
-            active: self.settings.is_active,
+            active: self.settings.glm.is_active,
             stopping: self.stopping,
             state: self.state.clone(),
             breaker: self.breaker.state,

@@ -1,0 +1,635 @@
+//! Why a job, or the lane, is not running now: one noun for jobs, lists, the command line and the metrics.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{
+    AttemptNo, AttemptPhase, BreakerSnapshot, BudgetStatus, Hold, HoldKind, HoldScope, Job, JobId,
+    JobStatus, Parked, Pause, Timestamp,
+};
+
+/// Positions are told exactly up to here.
+pub const POSITIONS_EXACT: u32 = 1_000;
+
+/// Why a job, or the lane, is not running now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    tag = "name"
+)]
+pub enum WaitReason {
+    /// Other jobs go before it.
+    Behind {
+        /// Its place in the order of service; 1: the next. Left out beyond 1,000.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        position: Option<u32>,
+        /// More jobs than these go before it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        more_than: Option<u32>,
+        /// A guess from recent response times: milliseconds until its call begins.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        estimate_ms: Option<u64>,
+    },
+    /// Its next attempt is on record; a slot takes it as soon as one is free.
+    Stage,
+    /// It waits for its retry.
+    Delayed {
+        /// The moment of the retry.
+        until: Timestamp,
+    },
+    /// Its submitter asked for a later start.
+    Scheduled {
+        /// The moment that was asked for.
+        until: Timestamp,
+    },
+    /// The pace of its lane lets no call begin yet.
+    Pace {
+        /// When the next call may begin.
+        until: Timestamp,
+        /// The lane.
+        lane: String,
+    },
+    /// An answer of GLM stopped the account, the lane or the model.
+    Hold(HoldWait),
+    /// The circuit breaker is open.
+    Breaker {
+        /// When a probe goes through; `null`: an operator has to reset it.
+        until: Option<Timestamp>,
+        /// An operator opened it.
+        forced: bool,
+        /// The failure, or the operator's words, that opened it.
+        reason: String,
+    },
+    /// One call finds out whether GLM serves again; the others wait for its answer.
+    Probe,
+    /// It may cost more than a budget has left.
+    Budget(Box<BudgetWait>),
+    /// An operator paused the lane.
+    Paused {
+        /// Since when.
+        since: Timestamp,
+        /// The operator's words.
+        reason: Option<String>,
+    },
+    /// The configuration switched the lane off.
+    Inactive,
+    /// An operator closed the intake, and nothing waits any more.
+    Draining {
+        /// Since when.
+        since: Timestamp,
+        /// The operator's words.
+        reason: Option<String>,
+    },
+    /// The process is shutting down.
+    Stopping,
+    /// Other jobs have to be completed first.
+    Blocked {
+        /// Those jobs; of a lane none is named.
+        by: Vec<JobId>,
+    },
+    /// Its call was interrupted and may have been billed: an operator decides.
+    Parked {
+        /// Since when; of a lane it is left out.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+        /// The attempt that was interrupted; of a lane it is left out.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<u32>")]
+        attempt: Option<AttemptNo>,
+    },
+    /// Too many outcomes wait for the disk.
+    DiskBehind,
+    /// The disk is full.
+    DiskFull,
+    /// The lane still reads its jobs, or its books, from the store.
+    Reading,
+    /// No lane runs.
+    Offline,
+}
+
+/// A hold, as the reason of a wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldWait {
+    /// `account`, `lane` or `model`.
+    pub scope: &'static str,
+    /// The lane that is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// The model that is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The kind of the hold.
+    pub kind: HoldKind,
+    /// GLM's code, or one of the lane's own.
+    pub code: String,
+    /// What the code means, in English.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
+    /// GLM's words.
+    pub message: String,
+    /// When it ends by itself, or an operator hold is probed; `null`: only an operator ends it.
+    pub until: Option<Timestamp>,
+}
+
+/// A budget without room, as the reason of a wait. Amounts are exact, with their unit: `0.5 CNY`, `100 tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetWait {
+    /// The budget's name.
+    pub budget: String,
+    /// The user, where each or one has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The model, where each or one has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// `day` or `month`.
+    pub period: &'static str,
+    /// The most that the call may come to.
+    pub needed: String,
+    /// What the budget allows a period.
+    pub limit: String,
+    /// What is spent of it.
+    pub spent: String,
+    /// What open calls have reserved of it.
+    pub reserved: String,
+    /// What calls may have cost that were maybe billed.
+    pub in_doubt: String,
+    /// What is left, whatever the open calls come to.
+    pub left: String,
+    /// When the period ends.
+    pub until: Timestamp,
+    /// A whole period has no room for it: only another budget helps.
+    pub too_large: bool,
+}
+
+impl BudgetWait {
+    /// Why a call that may come to `needed` waits for this budget.
+    #[must_use]
+    pub fn new(status: &BudgetStatus, needed: u64) -> Self {
+        let told = |amount| status.told(amount);
+        let account = &status.account;
+        Self {
+            budget: account.budget.to_string(),
+            user: account.user.as_ref().map(ToString::to_string),
+            model: account.model.as_ref().map(ToString::to_string),
+            period: status.period.name(),
+            needed: told(needed),
+            limit: told(status.allowed()),
+            spent: told(status.spent),
+            reserved: told(status.reserved),
+            in_doubt: told(status.in_doubt),
+            left: told(status.allowed().saturating_sub(status.gone())),
+            until: status.until,
+            too_large: needed > status.allowed(),
+        }
+    }
+}
+
+impl From<BudgetWait> for WaitReason {
+    fn from(wait: BudgetWait) -> Self {
+        Self::Budget(Box::new(wait))
+    }
+}
+
+impl WaitReason {
+    /// The name of each, in the order in which counts are shown.
+    pub const NAMES: [&'static str; 19] = [
+        "behind",
+        "stage",
+        "delayed",
+        "scheduled",
+        "pace",
+        "hold",
+        "breaker",
+        "probe",
+        "budget",
+        "paused",
+        "inactive",
+        "draining",
+        "stopping",
+        "blocked",
+        "parked",
+        "diskBehind",
+        "diskFull",
+        "reading",
+        "offline",
+    ];
+
+    /// The name used in the API, in logs and in metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Behind { .. } => "behind",
+            Self::Stage => "stage",
+            Self::Delayed { .. } => "delayed",
+            Self::Scheduled { .. } => "scheduled",
+            Self::Pace { .. } => "pace",
+            Self::Hold(_) => "hold",
+            Self::Breaker { .. } => "breaker",
+            Self::Probe => "probe",
+            Self::Budget(_) => "budget",
+            Self::Paused { .. } => "paused",
+            Self::Inactive => "inactive",
+            Self::Draining { .. } => "draining",
+            Self::Stopping => "stopping",
+            Self::Blocked { .. } => "blocked",
+            Self::Parked { .. } => "parked",
+            Self::DiskBehind => "diskBehind",
+            Self::DiskFull => "diskFull",
+            Self::Reading => "reading",
+            Self::Offline => "offline",
+        }
+    }
+
+    /// The reason that a hold is.
+    #[must_use]
+    pub fn hold(scope: &HoldScope, hold: &Hold) -> Self {
+        let (scope, lane, model) = match scope {
+            HoldScope::Account => ("account", None, None),
+            HoldScope::Lane(name) => ("lane", Some(name.clone()), None),
+            HoldScope::Model(name) => ("model", None, Some(name.clone())),
+        };
+        Self::Hold(HoldWait {
+            scope,
+            lane,
+            model,
+            kind: hold.kind,
+            code: hold.code.clone(),
+            meaning: None,
+            message: hold.message.clone(),
+            until: hold.until,
+        })
+    }
+
+    /// The reason that an open breaker is.
+    #[must_use]
+    pub fn breaker(breaker: &BreakerSnapshot) -> Self {
+        let reason = breaker.reason.as_deref();
+        Self::Breaker {
+            until: breaker.probe_at,
+            forced: breaker.forced,
+            reason: reason.unwrap_or("too many failures").to_owned(),
+        }
+    }
+
+    /// The reason that a pause is.
+    #[must_use]
+    pub fn paused(pause: &Pause) -> Self {
+        Self::Paused {
+            since: pause.since,
+            reason: pause.reason.clone(),
+        }
+    }
+
+    /// The reason that a closed intake is.
+    #[must_use]
+    pub fn draining(closed: &Pause) -> Self {
+        Self::Draining {
+            since: closed.since,
+            reason: closed.reason.clone(),
+        }
+    }
+
+    /// With what the code of a hold means. `meaning` knows the codes.
+    #[must_use]
+    pub fn explained(mut self, meaning: impl FnOnce(&str) -> Option<String>) -> Self {
+        if let Self::Hold(hold) = &mut self {
+            hold.meaning = meaning(&hold.code);
+        }
+        self
+    }
+
+    /// Whether time, or the lane's own work, ends it.
+    #[must_use]
+    pub fn ends_by_itself(&self) -> bool {
+        match self {
+            Self::Behind { .. }
+            | Self::Stage
+            | Self::Delayed { .. }
+            | Self::Scheduled { .. }
+            | Self::Pace { .. }
+            | Self::Probe
+            | Self::DiskBehind
+            | Self::Reading
+            // No job waits for the intake, and the next start goes on with what a shutdown leaves.
+            | Self::Draining { .. }
+            | Self::Stopping
+            | Self::Blocked { .. } => true,
+            Self::Hold(hold) => hold.kind != HoldKind::Operator && hold.until.is_some(),
+            Self::Breaker { until, forced, .. } => !forced || until.is_some(),
+            Self::Budget(budget) => !budget.too_large,
+            Self::Paused { .. }
+            | Self::Inactive
+            | Self::Parked { .. }
+            | Self::DiskFull
+            | Self::Offline => false,
+        }
+    }
+
+    /// Whether it lasts until an operator does something.
+    #[must_use]
+    pub fn waits_for_operator(&self) -> bool {
+        !self.ends_by_itself()
+    }
+
+    /// Whether it stops every job, whichever its lane and model.
+    #[must_use]
+    pub fn stops_all(&self) -> bool {
+        match self {
+            Self::Hold(hold) => hold.scope == "account",
+            Self::Breaker { .. }
+            | Self::Paused { .. }
+            | Self::Inactive
+            | Self::Stopping
+            | Self::DiskBehind
+            | Self::DiskFull
+            | Self::Reading
+            | Self::Offline => true,
+            Self::Behind { .. }
+            | Self::Stage
+            | Self::Delayed { .. }
+            | Self::Scheduled { .. }
+            | Self::Pace { .. }
+            | Self::Probe
+            | Self::Budget(_)
+            | Self::Draining { .. }
+            | Self::Blocked { .. }
+            | Self::Parked { .. } => false,
+        }
+    }
+
+    /// What to do about it; `None`: to wait is enough.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        if self.ends_by_itself() && !matches!(self, Self::Draining { .. }) {
+            return None;
+        }
+        Some(match self {
+            Self::Hold(_) => {
+                "no job failed; see to it (key, balance, plan, terms), then run the same command again, or \
+                 POST /api/admin/glm/resume to a running `onelane serve`"
+            }
+            Self::Breaker { .. } => {
+                "POST /api/admin/glm/breaker/reset to a running `onelane serve`, or start `onelane run`"
+            }
+            Self::Budget(_) => "raise the budget, or submit the job again with a lower max_tokens",
+            Self::Paused { .. } | Self::Draining { .. } => {
+                "POST /api/admin/glm/resume to a running `onelane serve`, or start `onelane run`"
+            }
+            Self::Inactive => {
+                "PUT {\"isActive\": true} to /api/admin/glm/config of a running `onelane serve`: that stored change \
+                 beats the file; where only the file says false, is_active = true in it is enough"
+            }
+            Self::Parked { .. } => {
+                "see GET /api/admin/glm/queue?parked=true and maybe-billed of a running `onelane \
+                 serve`, then POST /api/admin/glm/retry/ID or cancel/ID for each job"
+            }
+            Self::DiskFull => "free some space and start again",
+            Self::Offline => "start `onelane serve` or `onelane run` on this store",
+            Self::Behind { .. }
+            | Self::Stage
+            | Self::Delayed { .. }
+            | Self::Scheduled { .. }
+            | Self::Pace { .. }
+            | Self::Probe
+            | Self::Stopping
+            | Self::Blocked { .. }
+            | Self::DiskBehind
+            | Self::Reading => return None,
+        })
+    }
+}
+
+impl fmt::Display for HoldWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ends = self.until.filter(|_| self.kind != HoldKind::Operator);
+        let part = match (&self.lane, &self.model) {
+            (Some(lane), _) => Some(format!("lane {lane}")),
+            (None, Some(model)) => Some(format!("model {model}")),
+            (None, None) => None,
+        };
+        match (&part, ends, self.kind) {
+            (None, None, _) => f.write_str("GLM takes nothing until an operator acts: ")?,
+            (Some(part), None, _) => write!(f, "{part} is held until an operator acts: ")?,
+            (part, Some(until), kind) => {
+                if let Some(part) = part {
+                    write!(f, "{part}: ")?;
+                }
+                match kind {
+                    HoldKind::Quota => write!(f, "quota is used up until {until}: ")?,
+                    _ => write!(f, "cooling down until {until}: ")?,
+                }
+            }
+        }
+        match &self.meaning {
+            Some(meaning) if self.message.is_empty() => write!(f, "{}: {meaning}", self.code),
+            Some(meaning) => write!(f, "{}: {meaning} (GLM: {})", self.code, self.message),
+            None => write!(f, "{}: {}", self.code, self.message),
+        }
+    }
+}
+
+impl fmt::Display for BudgetWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            budget,
+            needed,
+            limit,
+            left,
+            period,
+            until,
+            too_large,
+            ..
+        } = self;
+        if *too_large {
+            write!(
+                f,
+                "it may come to {needed}, and budget {budget} allows {limit} a {period}"
+            )
+        } else {
+            write!(
+                f,
+                "it may come to {needed}, and of budget {budget} {left} are left until {until}"
+            )
+        }
+    }
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = |reason: &Option<String>| match reason {
+            Some(reason) => reason.clone(),
+            None => "no reason given".to_owned(),
+        };
+        match self {
+            Self::Behind {
+                position,
+                more_than,
+                estimate_ms,
+            } => {
+                match (position, more_than) {
+                    (Some(1), _) => f.write_str("the next job to go")?,
+                    (Some(position), _) => write!(f, "number {position} in the order of service")?,
+                    (None, Some(more)) => write!(f, "more than {more} jobs go before it")?,
+                    (None, None) => f.write_str("other jobs go before it")?,
+                }
+                match estimate_ms {
+                    Some(ms) => write!(
+                        f,
+                        ", by recent response times in about {} s",
+                        ms.div_ceil(1_000)
+                    ),
+                    None => Ok(()),
+                }
+            }
+            Self::Stage => f.write_str("on record as the next: it goes as soon as a slot is free"),
+            Self::Delayed { until } => write!(f, "delayed until its retry at {until}"),
+            Self::Scheduled { until } => write!(f, "scheduled for {until}"),
+            Self::Pace { until, lane } => {
+                write!(
+                    f,
+                    "the pace of lane {lane} lets no call begin before {until}"
+                )
+            }
+            Self::Hold(hold) => hold.fmt(f),
+            Self::Breaker {
+                until: Some(at),
+                reason,
+                ..
+            } => write!(f, "breaker is open, next try at {at}: {reason}"),
+            Self::Breaker {
+                forced: true,
+                reason,
+                ..
+            } => write!(f, "an operator opened the breaker: {reason}"),
+            Self::Breaker { reason, .. } => write!(f, "breaker is open: {reason}"),
+            Self::Probe => f.write_str("one call finds out whether GLM serves again"),
+            Self::Budget(budget) => budget.fmt(f),
+            Self::Paused { since, reason } => {
+                write!(f, "the lane is paused since {since}: {}", said(reason))
+            }
+            Self::Inactive => f.write_str("the lane is switched off"),
+            Self::Draining { since, reason } => {
+                write!(f, "the intake is closed since {since}: {}", said(reason))
+            }
+            Self::Stopping => {
+                f.write_str("the process is shutting down; the next start goes on with it")
+            }
+            Self::Blocked { by } if by.is_empty() => f.write_str("waits for other jobs"),
+            Self::Blocked { by } => {
+                let ids: Vec<String> = by.iter().take(3).map(ToString::to_string).collect();
+                write!(f, "waits for {}", ids.join(", "))?;
+                match by.len().saturating_sub(ids.len()) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+            Self::Parked { since, attempt } => {
+                f.write_str("parked")?;
+                if let Some(since) = since {
+                    write!(f, " since {since}")?;
+                }
+                match attempt {
+                    Some(AttemptNo(no)) => write!(
+                        f,
+                        ": attempt {no} was interrupted and may have been billed; an operator decides"
+                    ),
+                    None => f.write_str(
+                        ": a call was interrupted and may have been billed; an operator decides",
+                    ),
+                }
+            }
+            Self::DiskBehind => f.write_str("the disk is behind: outcomes wait to be stored"),
+            Self::DiskFull => f.write_str("the disk is full"),
+            Self::Reading => f.write_str("the lane still reads its jobs and books from the store"),
+            Self::Offline => f.write_str("no lane runs on this store"),
+        }
+    }
+}
+
+/// A reason with its words: the form in which clients see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "WaitReason")]
+#[serde(rename_all = "camelCase")]
+pub struct ToldWait {
+    /// The reason.
+    #[serde(flatten)]
+    pub reason: WaitReason,
+    /// The reason in a sentence.
+    pub text: String,
+    /// What to do about it, where to wait is not enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<&'static str>,
+}
+
+impl From<WaitReason> for ToldWait {
+    fn from(reason: WaitReason) -> Self {
+        Self {
+            text: reason.to_string(),
+            help: reason.help(),
+            reason,
+        }
+    }
+}
+
+/// What of a pending job's row decides why it waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The job.
+    pub id: JobId,
+    /// The jobs that have to be completed first.
+    pub waits_for: Vec<JobId>,
+    /// Set while an operator has to decide.
+    pub parked: Option<Parked>,
+    /// The moment of its retry.
+    pub next_retry_at: Option<Timestamp>,
+    /// The start that its submitter asked for.
+    pub run_at: Option<Timestamp>,
+    /// Whether its next attempt is on record.
+    pub staged: bool,
+}
+
+impl Waiting {
+    /// What decides for this job; `None`: it does not wait.
+    #[must_use]
+    pub fn of(job: &Job) -> Option<Self> {
+        (job.status == JobStatus::Pending).then(|| Self {
+            id: job.id,
+            waits_for: job.waits_for.clone(),
+            parked: job.parked.clone(),
+            next_retry_at: job.next_retry_at,
+            run_at: job.run_at,
+            staged: job
+                .open
+                .is_some_and(|open| open.phase == AttemptPhase::Staged),
+        })
+    }
+
+    /// The reason that an operator or other jobs are.
+    #[must_use]
+    pub fn on_others(&self) -> Option<WaitReason> {
+        if let Some(parked) = &self.parked {
+            return Some(WaitReason::Parked {
+                since: Some(parked.since),
+                attempt: Some(parked.attempt),
+            });
+        }
+        (!self.waits_for.is_empty()).then(|| WaitReason::Blocked {
+            by: self.waits_for.clone(),
+        })
+    }
+
+    /// The reason where no lane runs.
+    #[must_use]
+    pub fn offline(&self) -> WaitReason {
+        self.on_others().unwrap_or(WaitReason::Offline)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! What starting a command ends: the operator's act that a held lane waited for.
+
+use onelane::error::Error;
+use onelane::model::{BreakerState, Hold, HoldScope, Pause, WaitReason};
+use onelane::orchestrator::{LaneStatus, Orchestrator};
+
+/// What a command ends by being started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Holds that wait for an operator.
+    Holds,
+    /// Those, a pause, a closed intake and a breaker that an operator opened.
+    HoldsAndOrders,
+}
+
+/// What is to be ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Release {
+    /// Everything that stops the lane.
+    All,
+    /// These holds.
+    Holds(Vec<HoldScope>),
+}
+
+/// Starting a command is the operator's act: what waited for one ends with it. A hold that ends by itself
+/// stays, and what the configuration switched off only the configuration switches on. Answers what the
+/// lane was, if it was released.
+pub(crate) async fn release(lane: &Orchestrator, ends: Ends) -> Result<Option<String>, Error> {
+    let Some((was, release)) = released(&lane.lane().await?, ends) else {
+        return Ok(None);
+    };
+    match release {
+        Release::All => lane.resume().await?,
+        Release::Holds(scopes) => {
+            for scope in scopes {
+                match lane.release_hold(scope).await {
+                    // Ended by itself meanwhile.
+                    Err(Error::NoSuchHold(_)) | Ok(()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(Some(was))
+}
+
+/// What a lane was that is to be released, and how; `None` if it is to stay as it is.
+fn released(lane: &LaneStatus, ends: Ends) -> Option<(String, Release)> {
+    if !lane.active {
+        return None;
+    }
+    let orders = ends == Ends::HoldsAndOrders;
+    if let Some(pause) = &lane.paused {
+        let was = format!("the lane was paused since {}: {}", pause.since, said(pause));
+        return orders.then_some((was, Release::All));
+    }
+    if orders && let Some(closed) = &lane.draining {
+        let was = format!(
+            "the intake was closed since {}: {}",
+            closed.since,
+            said(closed)
+        );
+        return Some((was, Release::All));
+    }
+    if orders && let Some(reason) = forced_open(lane) {
+        let was = format!("an operator had opened the breaker: {reason}");
+        return Some((was, Release::All));
+    }
+    let holds = lane.holds.iter();
+    let held: Vec<_> = holds
+        .filter(|(scope, hold)| waits_for_operator(scope, hold))
+        .collect();
+    let (scope, hold) = held.first()?;
+    let what = match scope {
+        HoldScope::Account => "the lane".to_owned(),
+        scope => scope.to_string(),
+    };
+    let was = format!("{what} was held: {} {}", hold.code, hold.message);
+    let scopes = held.into_iter().map(|(scope, _)| scope.clone());
+    Some((was, Release::Holds(scopes.collect())))
+}
+
+/// Whether only an operator ends a hold.
+fn waits_for_operator(scope: &HoldScope, hold: &Hold) -> bool {
+    WaitReason::hold(scope, hold).waits_for_operator()
+}
+
+/// Why an operator opened the breaker, if it stays open until one resets it.
+fn forced_open(lane: &LaneStatus) -> Option<&str> {
+    let breaker = &lane.breaker;
+    let forced = breaker.forced && breaker.probe_at.is_none();
+    let reason = breaker.reason.as_deref().unwrap_or("too many failures");
+    (forced && breaker.state == BreakerState::Open).then_some(reason)
+}
+
+fn said(pause: &Pause) -> &str {
+    pause.reason.as_deref().unwrap_or("no reason given")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use onelane::model::{BreakerSnapshot, HoldKind, Timestamp};
+
+    pub(in crate::cli::run) fn lane() -> LaneStatus {
+        LaneStatus {
+            active: true,
+            paused: None,
+            draining: None,
+            drained: false,
+            hold: None,
+            holds: Vec::new(),
+            breaker: BreakerSnapshot::default(),
+            in_flight: 0,
+            max_concurrency: 1,
+            ready: 0,
+            waiting: 0,
+            dormant: 0,
+            over_budget: 0,
+            wait_reason: None,
+            wait_counts: BTreeMap::new(),
+            lanes: Vec::new(),
+            models: Vec::new(),
+            generation: 0,
+        }
+    }
+
+    fn held_at(scope: HoldScope, kind: HoldKind, until: Option<i64>) -> LaneStatus {
+        let hold = Hold {
+            kind,
+            code: "1113".to_owned(),
+            message: "no balance".to_owned(),
+            since: Timestamp::default(),
+            until: until.map(Timestamp::from_millis),
+        };
+        LaneStatus {
+            hold: Some(hold.clone()),
+            holds: vec![(scope, hold)],
+            ..lane()
+        }
+    }
+
+    fn held(kind: HoldKind, until: Option<i64>) -> LaneStatus {
+        held_at(HoldScope::Account, kind, until)
+    }
+
+    fn forced(probe_at: Option<i64>) -> LaneStatus {
+        LaneStatus {
+            breaker: BreakerSnapshot {
+                state: BreakerState::Open,
+                probe_at: probe_at.map(Timestamp::from_millis),
+                reason: Some("incident 7".to_owned()),
+                forced: true,
+                ..BreakerSnapshot::default()
+            },
+            ..lane()
+        }
+    }
+
+    #[test]
+    fn a_start_ends_what_waits_for_an_operator_and_his_orders_only_when_it_may() {
+        let hold = held(HoldKind::Operator, None);
+        for ends in [Ends::Holds, Ends::HoldsAndOrders] {
+            let (was, release) = released(&hold, ends).unwrap();
+            assert!(was.contains("1113 no balance"), "{was}");
+            assert_eq!(release, Release::Holds(vec![HoldScope::Account]));
+            let model = HoldScope::Model("glm-5".to_owned());
+            let (was, release) =
+                released(&held_at(model.clone(), HoldKind::Operator, None), ends).unwrap();
+            assert_eq!(was, "model glm-5 was held: 1113 no balance");
+            assert_eq!(release, Release::Holds(vec![model]));
+            assert_eq!(released(&held(HoldKind::Quota, Some(1)), ends), None);
+            let off = LaneStatus {
+                active: false,
+                ..hold.clone()
+            };
+            assert_eq!(released(&off, ends), None);
+        }
+        let order = Pause {
+            since: Timestamp::default(),
+            reason: None,
+        };
+        let paused = LaneStatus {
+            paused: Some(order.clone()),
+            ..hold
+        };
+        let draining = LaneStatus {
+            draining: Some(order),
+            ..lane()
+        };
+        for given in [paused, draining, forced(None)] {
+            assert_eq!(released(&given, Ends::Holds), None);
+            let (_, release) = released(&given, Ends::HoldsAndOrders).unwrap();
+            assert_eq!(release, Release::All);
+        }
+        assert_eq!(released(&forced(Some(1)), Ends::HoldsAndOrders), None);
+    }
+}
