@@ -87,7 +87,6 @@ pub mod estimate;
 #[cfg(feature = "api")]
 pub mod export;
 pub mod glm;
-#[cfg(feature = "api")]
 mod object;
 pub mod orchestrator;
 #[cfg(feature = "simulator")]

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+#[cfg(any(test, feature = "api"))]
+use serde::de::Error as _;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The fields of an object. As serde reads it, a name may come twice; [`Object::read`] refuses that.
@@ -12,6 +14,7 @@ pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     /// Reads an object that has no name twice.
+    #[cfg(any(test, feature = "api"))]
     pub(crate) fn read(json: &'a str) -> serde_json::Result<Self> {
         let object: Self = serde_json::from_str(json)?;
         let mut names: Vec<&str> = object.iter().map(|(name, _)| name).collect();
@@ -24,6 +27,7 @@ impl<'a> Object<'a> {
     }
 
     /// A field's value.
+    #[cfg(any(test, feature = "api"))]
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| *value)

@@ -74,7 +74,9 @@ impl Payload for ConfigPatch {
 
     fn schema() -> Value {
         let mut schema = super::input::schema_of::<GlmConfig>();
-        schema["title"] = "The settings to change".into();
+        if let Some(schema) = schema.as_object_mut() {
+            schema.insert("title".to_owned(), "The settings to change".into());
+        }
         schema
     }
 

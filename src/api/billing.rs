@@ -12,7 +12,7 @@ use super::answer::Json;
 use super::input::{Given, Input, Nothing};
 use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
-use super::views::{BillingView, MaybeBilledView};
+use super::views::MaybeBilledView;
 use super::{Api, limits};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -59,7 +59,7 @@ pub(super) async fn list(
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct SettledAnswer {
-    billing: BillingView,
+    billing: Billing,
 }
 
 /// One attempt.
@@ -141,7 +141,7 @@ pub(super) async fn settle(
         at: api.clock.now(),
     };
     let settled = api.lane.settle_billing(job_id, AttemptNo(attempt), billing);
-    let billing = BillingView::new(&settled.await?);
+    let billing = settled.await?;
     Ok(Json(SettledAnswer { billing }))
 }
 

@@ -60,10 +60,9 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, faults: &mut Vec<
     if let Some(options) = schema.get("anyOf").and_then(Value::as_array) {
         // An optional noun: itself or null.
         let of_null = |option: &&Value| option.get("type").is_some_and(|of| of == "null");
-        if json.get() != "null" || !options.iter().any(|option| of_null(&option)) {
-            if let Some(noun) = options.iter().find(|option| !of_null(option)) {
-                check(noun, json, at, faults);
-            }
+        let is_noun = json.get() != "null" || !options.iter().any(|option| of_null(&option));
+        if is_noun && let Some(noun) = options.iter().find(|option| !of_null(option)) {
+            check(noun, json, at, faults);
         }
         return;
     }
@@ -90,7 +89,7 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, faults: &mut Vec<
         if let Some(near) = text_of(json).and_then(|text| nearest(&names, &text)) {
             problem = format!("{problem}; did you mean {near}?");
         }
-        faults.push(Fault::new(at, problem));
+        faults.push(Fault::new(name_of(at), problem));
     }
 }
 
@@ -338,7 +337,7 @@ mod tests {
             ]
         );
         assert_eq!(faults(&schema, r#"{"s":"智谱清","n":null,"p":7}"#), [""; 0]);
-        assert_eq!(faults(&schema, "[]"), [" must be a JSON object"]);
+        assert_eq!(faults(&schema, "[]"), ["the body must be a JSON object"]);
     }
 
     #[test]

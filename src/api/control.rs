@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use onelane_core::model::HoldScope;
+use onelane_core::model::{BreakerSnapshot, HoldScope, ScopedHold};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Json, Success};
 use super::input::{Input, Nothing, Optional};
 use super::problem::Problem;
-use super::views::{BreakerView, ScopedHoldView, StandingView};
+use super::views::StandingView;
 use super::{Api, limits};
 
 /// Why an operator does what they do.
@@ -44,18 +44,18 @@ pub(super) async fn resume(api: Arc<Api>, _: Input) -> Result<Json<Success>, Pro
 /// The breaker as it is.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct BreakerAnswer {
-    breaker: BreakerView,
+    breaker: BreakerSnapshot,
 }
 
 /// `GET breaker`.
 pub(super) async fn breaker(api: Arc<Api>, _: Input) -> Result<Json<BreakerAnswer>, Problem> {
-    let breaker = BreakerView::new(&api.lane.breaker());
+    let breaker = api.lane.breaker();
     Ok(Json(BreakerAnswer { breaker }))
 }
 
 /// `POST breaker/reset`: answers the breaker as it is then.
 pub(super) async fn reset_breaker(api: Arc<Api>, _: Input) -> Result<Json<BreakerAnswer>, Problem> {
-    let breaker = BreakerView::new(&api.lane.breaker_reset().await?);
+    let breaker = api.lane.breaker_reset().await?;
     Ok(Json(BreakerAnswer { breaker }))
 }
 
@@ -79,20 +79,20 @@ pub(super) async fn open_breaker(
     let Opening { reason, for_ms } = input.body.0;
     let reason = reason.unwrap_or_else(|| "opened by an operator".to_owned());
     let until = for_ms.map(|ms| api.clock.now().plus_ms(ms));
-    let breaker = BreakerView::new(&api.lane.breaker_open(reason, until).await?);
+    let breaker = api.lane.breaker_open(reason, until).await?;
     Ok(Json(BreakerAnswer { breaker }))
 }
 
 /// Every hold in force: the account's first, then the lanes', then the models'.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct HoldsAnswer {
-    holds: Vec<ScopedHoldView>,
+    holds: Vec<ScopedHold>,
 }
 
 /// `GET holds`.
 pub(super) async fn holds(api: Arc<Api>, _: Input) -> Result<Json<HoldsAnswer>, Problem> {
     let lane = api.lane.lane().await?;
-    let holds = ScopedHoldView::all(&lane.holds);
+    let holds = lane.holds.into_iter().map(ScopedHold::from).collect();
     Ok(Json(HoldsAnswer { holds }))
 }
 

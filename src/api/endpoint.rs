@@ -213,6 +213,9 @@ pub(super) struct Router {
     pub(super) endpoints: Vec<Endpoint>,
 }
 
+/// The parameters of a path, by their names.
+pub(super) type PathParameters = Vec<(&'static str, String)>;
+
 impl Router {
     /// The endpoint of a path and a method, and the parts of the path that stand for its parameters.
     /// HEAD asks what GET asks, and the server leaves the body out. Empty segments don't count: base URLs
@@ -221,7 +224,7 @@ impl Router {
         &self,
         method: &Method,
         path: &str,
-    ) -> Result<(&Endpoint, Vec<(&'static str, String)>), Problem> {
+    ) -> Result<(&Endpoint, PathParameters), Problem> {
         let wanted = if *method == Method::HEAD {
             &Method::GET
         } else {

@@ -6,10 +6,9 @@ use warp::http::StatusCode;
 
 use super::Api;
 use super::answer::{Answer, Reply, Shapes};
-use super::input::{Input, Nothing, OneOrMany};
-use super::jobs::submissions;
+use super::input::{Input, Nothing};
 use super::problem::Problem;
-use super::submission::NewJob;
+use super::submission::Submissions;
 use super::views::{self, EstimatesView};
 
 /// The estimates; when every job would be refused, with the first refusal's status.
@@ -33,10 +32,12 @@ impl Answer for Estimated {
 /// Of one job or a list, as they would be submitted. Of a list each job that would be refused is told why.
 pub(super) async fn estimate(
     api: Arc<Api>,
-    input: Input<Nothing, Nothing, OneOrMany<NewJob>>,
+    input: Input<Nothing, Nothing, Submissions>,
 ) -> Result<Estimated, Problem> {
-    let is_one = matches!(input.body, OneOrMany::One(_));
-    let jobs = submissions(input.body, None)?;
+    let (jobs, is_one) = match input.body {
+        Submissions::One(job) => (vec![*job], true),
+        Submissions::Many(jobs) => (jobs, false),
+    };
     let currency = api.lane.settings().prices.currency();
     let answers = api.lane.estimate_many(jobs).await?;
     let mut estimates = Vec::with_capacity(answers.len());

@@ -248,7 +248,7 @@ fn answer(record: JobRecord) -> Reply {
 /// what is worth retrying, so SDKs are told not to.
 fn failed(failure: &Failure) -> Reply {
     let of_glm = failure
-        .http_status
+        .status_code
         .and_then(|status| StatusCode::from_u16(status).ok())
         .filter(|status| status.is_client_error() || status.is_server_error());
     let gateway = |status: StatusCode| of_glm.unwrap_or(status);
@@ -346,9 +346,9 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_the_status_and_code_that_glm_gave() {
-        let check = |code: &str, http_status: Option<u16>, want: u16| {
+        let check = |code: &str, status_code: Option<u16>, want: u16| {
             let failure = Failure {
-                http_status,
+                status_code,
                 ..Failure::new(FailureClass::ServerTransient, code, "m")
             };
             let reply = failed(&failure);

@@ -3,7 +3,6 @@
 
 use std::marker::PhantomData;
 
-use onelane_core::model::limits as bounds;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Deserialize;
@@ -176,63 +175,6 @@ impl<T: DeserializeOwned + JsonSchema + Default + Send + 'static> Payload for Op
         match body {
             None => Ok(Self(T::default())),
             Some(body) => Given::read(reader, Some(body)).map(|Given(read)| Self(read)),
-        }
-    }
-}
-
-/// An object, or a list of them, even of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum OneOrMany<T> {
-    One(Box<T>),
-    Many(Vec<T>),
-}
-
-impl<T: DeserializeOwned + JsonSchema + Send + 'static> Payload for OneOrMany<T> {
-    const NEED: Need = Need::Required;
-    type Reader = Reader<T>;
-
-    fn reader() -> Reader<T> {
-        Reader::new()
-    }
-
-    fn schema() -> Value {
-        let one = schema_of::<T>();
-        let many = serde_json::json!({"type": "array", "items": one, "minItems": 1,
-            "maxItems": bounds::SUBMIT_MANY_MAX});
-        serde_json::json!({"oneOf": [one, many]})
-    }
-
-    /// If any of a list is wrong, all that are wrong are named and none counts.
-    fn read(reader: &Reader<T>, body: Option<&RawValue>) -> Result<Self, Problem> {
-        let body = body.unwrap_or(RawValue::NULL);
-        let invalid = |faults| Problem::faults(Kind::InvalidField, faults);
-        if body.get().starts_with('{') {
-            let one = reader.read(body, "").map_err(invalid)?;
-            return Ok(Self::One(Box::new(one)));
-        }
-        let elements: Vec<&RawValue> = serde_json::from_str(body.get()).map_err(|_| {
-            Problem::new(
-                Kind::InvalidBody,
-                "the body must be a job or a list of jobs",
-            )
-        })?;
-        if !(1..=bounds::SUBMIT_MANY_MAX).contains(&elements.len()) {
-            let (length, max) = (elements.len(), bounds::SUBMIT_MANY_MAX);
-            let problem = format!("the list has {length} jobs; it must have 1 to {max}");
-            return Err(Problem::new(Kind::InvalidBody, problem));
-        }
-        let mut read = Vec::with_capacity(elements.len());
-        let mut faults = Vec::new();
-        for (i, element) in elements.into_iter().enumerate() {
-            match reader.read(element, &format!("[{i}]")) {
-                Ok(one) => read.push(one),
-                Err(more) => faults.extend(more),
-            }
-        }
-        if faults.is_empty() {
-            Ok(Self::Many(read))
-        } else {
-            Err(invalid(faults))
         }
     }
 }

@@ -11,13 +11,13 @@ use warp::http::header::LOCATION;
 use super::Api;
 use super::admin::JobPath;
 use super::answer::{Answer, Reply, Shapes};
-use super::input::{Input, Nothing, OneOrMany};
-use super::problem::{Fault, Kind, Problem, ProblemBody};
+use super::input::{Input, Nothing};
+use super::problem::{Problem, ProblemBody};
 use super::query::Wait;
-use super::submission::{IDEMPOTENCY_KEY, NewJob, idempotency_key};
+use super::submission::{Submissions, idempotency_key};
 use super::views::JobView;
 use crate::error::Error;
-use crate::orchestrator::{Submission, Submitted};
+use crate::orchestrator::Submitted;
 
 /// A job that is on disk.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -73,52 +73,19 @@ impl Answer for SubmitAnswer {
     }
 }
 
-/// The jobs of a body, each at its place; or every fault of them, and none counts.
-pub(super) fn submissions(
-    new: OneOrMany<NewJob>,
-    key: Option<&str>,
-) -> Result<Vec<Submission>, Problem> {
-    let mut faults: Vec<Fault> = Vec::new();
-    let mut jobs = Vec::new();
-    let mut add = |at: &str, job: NewJob| match job.submission(at, key) {
-        Ok(job) => jobs.push(job),
-        Err(more) => faults.extend(more),
-    };
-    match new {
-        OneOrMany::One(job) => add("", *job),
-        OneOrMany::Many(many) => {
-            for (i, job) in many.into_iter().enumerate() {
-                add(&format!("[{i}]"), job);
-            }
-        }
-    }
-    if faults.is_empty() {
-        Ok(jobs)
-    } else {
-        Err(Problem::faults(Kind::InvalidField, faults))
-    }
-}
-
 /// `POST jobs`: one job or a list. Answers once they are durable.
 pub(super) async fn submit(
     api: Arc<Api>,
-    input: Input<Nothing, Nothing, OneOrMany<NewJob>>,
+    input: Input<Nothing, Nothing, Submissions>,
 ) -> Result<SubmitAnswer, Problem> {
     let key = idempotency_key(&input.headers)?;
-    let is_one = matches!(input.body, OneOrMany::One(_));
-    if key.is_some() && !is_one {
-        let problem = "is for one job; in a list give each job its own idempotencyKey";
-        return Err(Problem::fault(
-            Kind::InvalidHeader,
-            IDEMPOTENCY_KEY,
-            problem,
-        ));
-    }
-    let mut jobs = submissions(input.body, key.as_deref())?;
-    if is_one && let Some(job) = jobs.pop() {
-        let submitted = api.lane.submit(job).await?;
-        return Ok(SubmitAnswer::One(accepted(&api, submitted).await));
-    }
+    let jobs = match input.body.with_key(key)? {
+        Submissions::One(job) => {
+            let submitted = api.lane.submit(*job).await?;
+            return Ok(SubmitAnswer::One(accepted(&api, submitted).await));
+        }
+        Submissions::Many(jobs) => jobs,
+    };
     let answers = api.lane.submit_many(jobs).await?;
     let mut first_refusal = None;
     let mut jobs = Vec::with_capacity(answers.len());

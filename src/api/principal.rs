@@ -148,7 +148,7 @@ impl Auth {
             .tokens
             .iter()
             .filter(|(token, _)| given.ct_eq(token).into());
-        right.map(|(_, of)| *of).last().ok_or_else(|| {
+        right.fold(None, |_, (_, of)| Some(*of)).ok_or_else(|| {
             Problem::new(
                 Kind::Unauthorized,
                 "the token in the Authorization header is not the right one",

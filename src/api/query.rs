@@ -41,7 +41,10 @@ pub(super) fn object<N: AsRef<str>>(pairs: &[(N, String)], schema: &Value) -> St
     let mut json = String::from("{");
     for (name, value) in pairs {
         let comma = if json.len() > 1 { "," } else { "" };
-        let value = typed(&schema["properties"][name.as_ref()], value);
+        let of = schema
+            .get("properties")
+            .and_then(|all| all.get(name.as_ref()));
+        let value = typed(of.unwrap_or(&Value::Null), value);
         let _ = write!(json, "{comma}{}:{value}", quoted(name.as_ref()));
     }
     json.push('}');

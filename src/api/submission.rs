@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use warp::http::HeaderMap;
 
 use super::check;
+use super::input::{Need, Payload, Reader, schema_of};
 use super::limits;
 use super::problem::{Fault, Kind, Problem};
 use crate::object::Object;
@@ -72,21 +73,97 @@ pub(super) struct NewJob {
     metadata: Option<Box<RawValue>>,
 }
 
+/// What a body submits: an object is one job, a list is many, even with one in it.
+#[derive(Debug)]
+pub(super) enum Submissions {
+    One(Box<Submission>),
+    Many(Vec<Submission>),
+}
+
+impl Payload for Submissions {
+    const NEED: Need = Need::Required;
+    type Reader = Reader<NewJob>;
+
+    fn reader() -> Reader<NewJob> {
+        Reader::new()
+    }
+
+    fn schema() -> Value {
+        let one = schema_of::<NewJob>();
+        let many = serde_json::json!({"type": "array", "items": one, "minItems": 1,
+            "maxItems": bounds::SUBMIT_MANY_MAX});
+        serde_json::json!({"oneOf": [one, many]})
+    }
+
+    /// If any of a list is wrong, all that are wrong are named and none counts.
+    fn read(reader: &Reader<NewJob>, body: Option<&RawValue>) -> Result<Self, Problem> {
+        let body = body.unwrap_or(RawValue::NULL);
+        let invalid = |faults| Problem::faults(Kind::InvalidField, faults);
+        let one =
+            |json: &RawValue, at: &str| reader.read(json, at).and_then(|job| job.submission(at));
+        if body.get().starts_with('{') {
+            let job = one(body, "").map_err(invalid)?;
+            return Ok(Self::One(Box::new(job)));
+        }
+        let elements: Vec<&RawValue> = serde_json::from_str(body.get()).map_err(|_| {
+            let problem = "the body must be a job or a list of jobs";
+            Problem::new(Kind::InvalidBody, problem)
+        })?;
+        if !(1..=bounds::SUBMIT_MANY_MAX).contains(&elements.len()) {
+            let (length, max) = (elements.len(), bounds::SUBMIT_MANY_MAX);
+            let problem = format!("the list has {length} jobs; it must have 1 to {max}");
+            return Err(Problem::new(Kind::InvalidBody, problem));
+        }
+        let mut jobs = Vec::with_capacity(elements.len());
+        let mut faults = Vec::new();
+        for (i, element) in elements.into_iter().enumerate() {
+            match one(element, &format!("[{i}]")) {
+                Ok(job) => jobs.push(job),
+                Err(more) => faults.extend(more),
+            }
+        }
+        if faults.is_empty() {
+            Ok(Self::Many(jobs))
+        } else {
+            Err(invalid(faults))
+        }
+    }
+}
+
+impl Submissions {
+    /// With the key of the request's header, which is one job's.
+    pub(super) fn with_key(self, key: Option<String>) -> Result<Self, Problem> {
+        match (self, key) {
+            (Self::Many(_), Some(_)) => {
+                let problem = "is for one job; in a list give each job its own idempotencyKey";
+                Err(Problem::fault(
+                    Kind::InvalidHeader,
+                    IDEMPOTENCY_KEY,
+                    problem,
+                ))
+            }
+            (Self::One(mut job), Some(key)) => {
+                if job.idempotency_key.get_or_insert_with(|| key.clone()) != &key {
+                    let problem = "differs from the Idempotency-Key header";
+                    return Err(Problem::fault(
+                        Kind::InvalidField,
+                        "idempotencyKey",
+                        problem,
+                    ));
+                }
+                Ok(Self::One(job))
+            }
+            (jobs, None) => Ok(jobs),
+        }
+    }
+}
+
 impl NewJob {
-    /// The job, at the place `at` of what was sent, with the key of the request's header.
-    pub(super) fn submission(
-        mut self,
-        at: &str,
-        key: Option<&str>,
-    ) -> Result<Submission, Vec<Fault>> {
+    /// The job, at the place `at` of what was sent.
+    fn submission(mut self, at: &str) -> Result<Submission, Vec<Fault>> {
         let mut faults = Vec::new();
         if self.deadline.is_some() && self.deadline < self.run_at {
             faults.push(Fault::new("deadline", "must not be before runAt"));
-        }
-        let own = self.idempotency_key.as_deref();
-        if own.is_some() && key.is_some() && own != key {
-            let problem = "differs from the Idempotency-Key header";
-            faults.push(Fault::new("idempotencyKey", problem));
         }
         let metadata = self.metadata.as_ref();
         if metadata.is_some_and(|raw| raw.get().len() > bounds::METADATA_BYTES_MAX) {
@@ -107,7 +184,7 @@ impl NewJob {
                 run_at: self.run_at,
                 deadline: self.deadline.map(Into::into),
                 timeout_ms: self.timeout,
-                idempotency_key: self.idempotency_key.or_else(|| key.map(str::to_owned)),
+                idempotency_key: self.idempotency_key,
                 after: self.after.unwrap_or_default(),
                 on_interrupted: self.on_interrupted,
                 callback_url: self.callback_url,
@@ -229,18 +306,15 @@ pub(super) fn header_text(
 
 #[cfg(test)]
 mod tests {
-    use super::super::input::{OneOrMany, Payload};
     use super::*;
 
     fn with_key(json: &str, key: Option<&str>) -> Result<Submission, Problem> {
         let body = Some(serde_json::from_str(json).unwrap());
-        let reader = <OneOrMany<NewJob> as Payload>::reader();
-        let new = match OneOrMany::<NewJob>::read(&reader, body)? {
-            OneOrMany::One(one) => *one,
-            OneOrMany::Many(mut many) => many.pop().unwrap(),
-        };
-        new.submission("", key)
-            .map_err(|faults| Problem::faults(Kind::InvalidField, faults))
+        let read = Submissions::read(&Submissions::reader(), body)?;
+        match read.with_key(key.map(str::to_owned))? {
+            Submissions::One(one) => Ok(*one),
+            Submissions::Many(mut many) => Ok(many.pop().unwrap()),
+        }
     }
 
     fn parse(json: &str) -> Result<Submission, Problem> {
@@ -432,6 +506,7 @@ mod tests {
         assert_eq!(job.idempotency_key.as_deref(), Some("k"));
         assert!(with(r#"{"prompt":"a","idempotencyKey":"k"}"#).is_ok());
         assert!(with(r#"{"prompt":"a","idempotencyKey":"other"}"#).is_err());
+        assert!(with(r#"[{"prompt":"a"}]"#).is_err());
     }
 
     #[test]

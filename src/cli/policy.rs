@@ -43,7 +43,7 @@ fn as_table(rows: &[PolicyRow]) -> String {
     let lines = rows.iter().map(|row| {
         [
             row.code.clone(),
-            row.http_status
+            row.status_code
                 .map_or_else(|| "-".to_owned(), |s| s.to_string()),
             row.class.name().to_owned(),
             name(row.job.map(JobRule::name)),
@@ -64,7 +64,7 @@ fn from(row: &PolicyRow) -> String {
 fn in_words(row: &PolicyRow, loaded: &Loaded) -> String {
     let settings = &loaded.settings;
     let meaning = row.meaning.as_deref().unwrap_or("no row of its own");
-    let http = row.http_status.map(|status| format!(", HTTP {status}"));
+    let http = row.status_code.map(|status| format!(", HTTP {status}"));
     let class = match row.class {
         PolicyClass::MapByInnerCode => "that of the code inside the body".to_owned(),
         PolicyClass::ByHttpStatus => "that of the HTTP status it comes with".to_owned(),

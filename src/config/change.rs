@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use onelane_core::model::Timestamp;
 use onelane_core::model::setting::{Group, KeyPath, Kind, Problem, Secrets, Setting as _};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::{ConfigError, Origin};
@@ -278,15 +277,17 @@ fn renamed(value: Value) -> Value {
 }
 
 /// The fields that are prices, by their names in the API.
+#[cfg(feature = "api")]
 const AMOUNTS: [&str; 3] = ["input", "cachedInput", "output"];
 
 /// Puts the prices of a change that are JSON numbers in as the text that they were written in, so that
 /// they stay exact; `body` is what `patch` was read from. What is of another shape is told when it is read.
+#[cfg(feature = "api")]
 pub(crate) fn keep_exact(body: &str, patch: &mut Value) {
     #[derive(serde::Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
-        prices: Vec<BTreeMap<String, &'a RawValue>>,
+        prices: Vec<BTreeMap<String, &'a serde_json::value::RawValue>>,
     }
     let written = serde_json::from_str::<Body<'_>>(body);
     let rows = patch.get_mut("prices").and_then(Value::as_array_mut);

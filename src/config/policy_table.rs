@@ -15,7 +15,7 @@ pub struct PolicyRow {
     /// GLM's code, `http_NNN`, or a code of our own.
     pub code: String,
     /// The HTTP status it comes with, where one is documented.
-    pub http_status: Option<u16>,
+    pub status_code: Option<u16>,
     /// What it means; `None` for a code that only the operator knows.
     pub meaning: Option<String>,
     /// Its class.
@@ -65,7 +65,7 @@ impl Loaded {
         let origin = self.said_of(code);
         PolicyRow {
             code: code.to_owned(),
-            http_status: shipped.map_or_else(|| status_of(code), |row| row.http_status),
+            status_code: shipped.map_or_else(|| status_of(code), |row| row.http_status),
             meaning: shipped.map(|row| row.meaning.clone()),
             class,
             job: rule.map_or(word.job, |rule| Some(rule.job)),

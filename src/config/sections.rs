@@ -102,7 +102,7 @@ section! {
     pub struct BudgetSection checked by Self::goes_together {
         /// For how long: "day" or "month", of the zone of [money].
         period: Period = Period::Day;
-        /// BudgetScope calls: a user, "*" for each one's own, not set for all together.
+        /// Whose calls: a user, "*" for each one's own, not set for all together.
         user: Option<String> = None => [text(text::whose).sample("\"*\"")];
         /// Calls to which model: one, "*" for each, not set for all together.
         model: Option<String> = None => [text(text::whose).sample("\"glm-5\"")];

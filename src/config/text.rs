@@ -72,7 +72,7 @@ fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.chars().all(is_plain)
 }
 
-/// BudgetScope calls a budget is for: a user or a model, `*` for each.
+/// Whose calls a budget is for: a user or a model, `*` for each.
 pub(crate) fn whose(text: &str) -> Checked {
     let text = plain(text)?;
     if text.chars().count() > limits::USER_ID_CHARS_MAX {

@@ -65,7 +65,7 @@ fn failure(status: u16, headers: &HeaderMap, stated: Stated, reader: &Reader<'_>
         .unwrap_or_else(|| format!("http_{status}"));
     Failure {
         class,
-        http_status: Some(status),
+        status_code: Some(status),
         message,
         retry_after_ms: retry_after_ms(headers, now),
         // The only quota whose message states no time: it is a day's.

@@ -35,7 +35,7 @@ fn check(status: u16, body: &str, class: FailureClass, code: &str) -> Failure {
         (class, code),
         "{body}"
     );
-    assert_eq!(failure.http_status, Some(status));
+    assert_eq!(failure.status_code, Some(status));
     assert!(!failure.maybe_billed);
     failure
 }

@@ -70,7 +70,7 @@ pub(crate) fn decode(
 /// A success without an answer: the work may have been done all the same.
 pub(crate) fn invalid(status: u16, why: &str) -> Failure {
     Failure {
-        http_status: Some(status),
+        status_code: Some(status),
         maybe_billed: true,
         ..Failure::new(
             FailureClass::ServerTransient,
@@ -115,7 +115,7 @@ impl Head {
         let code = format!("finish:{reason}");
         let class = ErrorTable::shipped().class(&code)?;
         Some(Failure {
-            http_status: Some(status),
+            status_code: Some(status),
             maybe_billed: is_in_doubt(&self.usage),
             ..Failure::new(class, &code, message)
         })

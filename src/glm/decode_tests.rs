@@ -149,7 +149,7 @@ fn a_200_that_carries_an_error_is_that_error() {
     );
     assert_eq!(failure.code, "1000");
     assert_eq!(failure.class, FailureClass::OperatorFatal);
-    assert_eq!(failure.http_status, Some(200));
+    assert_eq!(failure.status_code, Some(200));
     let (failure, _) = failed(
         200,
         r#"{"error":{"code":"1305","message":"busy"},"choices":[]}"#,
@@ -179,7 +179,7 @@ fn a_200_that_carries_a_code_is_of_its_class_in_every_shape() {
         ] {
             let (failure, usage) = failed(200, &body.to_string());
             assert_eq!((failure.class, &failure.code), (class, code), "{body}");
-            assert_eq!((failure.http_status, usage), (Some(200), Usage::default()));
+            assert_eq!((failure.status_code, usage), (Some(200), Usage::default()));
             assert!(!failure.maybe_billed, "a refusal is not billed");
         }
     }

@@ -226,7 +226,7 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
         ),
     };
     Err(Failure {
-        http_status: Some(status),
+        status_code: Some(status),
         ..lost
     })
 }

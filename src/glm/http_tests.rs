@@ -215,7 +215,7 @@ async fn a_refusal_carries_its_reset_and_its_retry_after() {
     );
     assert_eq!(failure.retry_after_ms, Some(997_000));
     assert_eq!(
-        (failure.class, failure.http_status),
+        (failure.class, failure.status_code),
         (C::QuotaWindow, Some(429))
     );
 }
@@ -257,7 +257,7 @@ async fn every_odd_response_has_its_outcome() {
             (
                 failure.class,
                 failure.code.as_str(),
-                failure.http_status,
+                failure.status_code,
                 failure.maybe_billed
             ),
             (class, code, status, billed),
@@ -386,7 +386,7 @@ async fn each_timeout_has_its_code() {
     let check = async |fault: Fault, timeouts: Timeouts, code: &str, status: Option<u16>| {
         let begun = Instant::now();
         let failure = failure_of(fault, timeouts).await;
-        assert_eq!((failure.code.as_str(), failure.http_status), (code, status));
+        assert_eq!((failure.code.as_str(), failure.status_code), (code, status));
         assert_eq!(failure.class, C::ServerTransient);
         assert!(failure.maybe_billed, "{failure}");
         assert!(begun.elapsed() >= Duration::from_millis(100 + limits::CLOSE_GRACE_MS));

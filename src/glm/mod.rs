@@ -18,9 +18,11 @@ mod tasks;
 mod usage;
 mod wire;
 
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod http_tests;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod tasks_tests;
 
 pub(crate) use classify::{class_of_status, retry_after_ms};

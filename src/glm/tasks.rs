@@ -159,7 +159,7 @@ fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> L
 /// A look that failed: either it passes, or it ends the fetch.
 fn refused(failure: Failure) -> Look {
     if failure.code == TASK_UNKNOWN {
-        return Look::Ended(failed(unknown(&failure.message, failure.http_status)));
+        return Look::Ended(failed(unknown(&failure.message, failure.status_code)));
     }
     let passes = match failure.class {
         // Too large a response is so at every look.
@@ -180,9 +180,9 @@ fn refused(failure: Failure) -> Look {
 
 /// A task that can't be fetched by anybody here. Not the job's fault, as 1233 would be by the table:
 /// the job is called anew. Whoever did its work may have been billed for it.
-fn unknown(why: &str, http_status: Option<u16>) -> Failure {
+fn unknown(why: &str, status_code: Option<u16>) -> Failure {
     Failure {
-        http_status,
+        status_code,
         maybe_billed: true,
         ..Failure::new(
             FailureClass::ServerTransient,
@@ -199,7 +199,7 @@ fn task_failed(status: u16, headers: &HeaderMap, json: &Value, reader: &Reader<'
         return classify_json(status, headers, json, reader);
     }
     Failure {
-        http_status: Some(status),
+        status_code: Some(status),
         maybe_billed: true,
         ..Failure::new(
             FailureClass::ServerTransient,

@@ -292,7 +292,7 @@ async fn an_unknown_task_is_to_be_called_anew_and_may_have_been_billed() {
     world.call.endpoint.api_key = Some(Secret::new("other.key"));
     let failure = world.failure(&id).await;
     check(&failure, C::ServerTransient, "1233", true);
-    assert_eq!(failure.http_status, Some(400));
+    assert_eq!(failure.status_code, Some(400));
     assert_eq!(world.sim.stats().task_looks, 2, "once is enough to know");
 }
 

@@ -1,14 +1,12 @@
 //! Writes the body of a call. A chat request keeps every field, its order and its spelling: what GLM
 //! will understand tomorrow goes through today.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use onelane_actors::ports::GlmCall;
 use onelane_core::model::Request;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::Serialize;
 use serde_json::value::RawValue;
+
+use crate::object::Object;
 
 /// The body of `call`. Errors when the stored request is no JSON object: another attempt won't help.
 pub(crate) fn body(call: &GlmCall) -> Result<Vec<u8>, serde_json::Error> {
@@ -60,11 +58,11 @@ struct Decided {
 }
 
 fn chat_body(call: &GlmCall, raw: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
-    let Fields(fields) = serde_json::from_str(raw.get())?;
+    let fields: Object<'_> = serde_json::from_str(raw.get())?;
     let mut out = ObjectWriter::with_capacity(raw.get().len() + 128);
     let mut decided = Decided::default();
-    for (name, value) in fields {
-        match name.as_ref() {
+    for (name, value) in fields.iter() {
+        match name {
             "model" => {
                 if !std::mem::replace(&mut decided.model, true) {
                     out.field("model", &call.model)?;
@@ -124,37 +122,6 @@ impl ObjectWriter {
         self.0
     }
 }
-
-/// The fields of an object in their order, each value as it is spelled.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(16);
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(Fields(fields))
-            }
-        }
-
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-/// A name that is borrowed unless it is spelled with escapes.
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

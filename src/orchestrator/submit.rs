@@ -91,7 +91,7 @@ impl Orchestrator {
     ///
     /// The job is on disk, but that somebody waited for it is not. When the process dies, the next
     /// start goes on with the job, with or without a key, as with every job of the gateway; what
-    /// becomes of a call that was open says [`Submission::on_interrupted`].
+    /// becomes of a call that was open says [`Submission::on_interrupted()`].
     pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
         let (_, ended) = self.submit_and_wait(submission).await;
         let record = ended?;

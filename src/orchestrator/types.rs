@@ -2,9 +2,12 @@
 
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use onelane_actors::samples::Estimates;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
 use onelane_core::model::{
     BreakerSnapshot, CallRecord, Cost, DeliveryCounts, Hold, HoldScope, LearntLimit, Pause,
-    Timestamp, Usage, WaitReason,
+    ScopedHold, Timestamp, ToldWait, Usage, WaitReason,
 };
 use onelane_core::scheduler::WaitCounts;
 
@@ -31,7 +34,8 @@ pub struct DeadLetters {
 }
 
 /// One lane among several.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneDetail {
     /// Its name.
     pub name: String,
@@ -52,11 +56,14 @@ pub struct LaneDetail {
     /// What automatic concurrency has learnt; `None` without it.
     pub learnt: Option<LearntLimit>,
     /// Why it lets nothing go; `None`: it does.
+    #[serde(serialize_with = "told")]
+    #[schemars(with = "Option<ToldWait>")]
     pub wait_reason: Option<WaitReason>,
 }
 
 /// A model that has been overloaded or is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct ModelDetail {
     /// The model.
     pub model: String,
@@ -67,9 +74,11 @@ pub struct ModelDetail {
 }
 
 /// The lane at this moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneStatus {
     /// Whether the configuration lets it run (`is_active`).
+    #[serde(rename = "isActive")]
     pub active: bool,
     /// An operator's pause.
     pub paused: Option<Pause>,
@@ -80,6 +89,8 @@ pub struct LaneStatus {
     /// The first of `holds`.
     pub hold: Option<Hold>,
     /// Every hold in force with what it stops: the account's first, then the lanes', then the models'.
+    #[serde(serialize_with = "scoped")]
+    #[schemars(with = "Vec<ScopedHold>")]
     pub holds: Vec<(HoldScope, Hold)>,
     /// The breaker.
     pub breaker: BreakerSnapshot,
@@ -96,6 +107,8 @@ pub struct LaneStatus {
     /// Of those the ones that wait for room in a budget.
     pub over_budget: u64,
     /// Why nothing goes on; `None`: something does, or nothing waits.
+    #[serde(serialize_with = "told")]
+    #[schemars(with = "Option<ToldWait>")]
     pub wait_reason: Option<WaitReason>,
     /// How many jobs wait for each reason; every name of [`WaitReason::NAMES`] is there.
     pub wait_counts: WaitCounts,
@@ -105,6 +118,14 @@ pub struct LaneStatus {
     pub models: Vec<ModelDetail>,
     /// Rises with every restart of an actor.
     pub generation: u64,
+}
+
+fn told<S: Serializer>(reason: &Option<WaitReason>, serializer: S) -> Result<S::Ok, S::Error> {
+    reason.clone().map(ToldWait::from).serialize(serializer)
+}
+
+fn scoped<S: Serializer>(holds: &[(HoldScope, Hold)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(holds.iter().cloned().map(ScopedHold::from))
 }
 
 /// Figures of the lane.

@@ -11,6 +11,7 @@ mod look;
 mod notices;
 mod open;
 mod read;
+mod row;
 mod salvage;
 mod schema;
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{Fault, Result};
+use super::row;
 use crate::model::{
     AttemptNo, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, DuePlace, Fingerprint,
     Job, JobEntry, JobId, JobStatus, Seq, Timestamp, UsageKey, WorstCase,
@@ -435,7 +436,7 @@ fn join<const A: usize, const B: usize, const N: usize>(a: [u8; A], b: [u8; B]) 
 pub(super) fn encode<T: Serialize + ?Sized>(out: &mut Vec<u8>, row: &T) -> Result<()> {
     out.clear();
     out.extend_from_slice(b"[1,");
-    serde_json::to_writer(&mut *out, row).map_err(|e| Fault::unwritable(&e))?;
+    row::write(out, row).map_err(|e| Fault::unwritable(&e))?;
     out.push(b']');
     Ok(())
 }

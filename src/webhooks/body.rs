@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelane_core::model::{
-    Alert, AlertKey, ClearedAlert, Delivery, Failure, FailureClass, HoldScope, Job, JobId,
-    JobStatus, Notice, Timestamp,
+    Alert, AlertKey, ClearedAlert, Delivery, Failure, Job, JobId, JobStatus, Notice, ScopedHold,
+    Timestamp,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -65,7 +65,7 @@ fn write(event: &'static str, timestamp: String, data: impl Serialize) -> Bytes 
 #[serde(rename_all = "camelCase")]
 struct JobData<'a> {
     id: JobId,
-    status: &'static str,
+    status: JobStatus,
     user_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_id: Option<&'a str>,
@@ -73,13 +73,13 @@ struct JobData<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     served_by: Option<&'a str>,
     attempt_count: u32,
-    created_at: String,
+    created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
-    processed_at: Option<String>,
+    processed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ErrorData<'a>>,
+    error: Option<&'a Failure>,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a RawValue>,
 }
@@ -88,38 +88,17 @@ impl<'a> JobData<'a> {
     fn new(job: &'a Job, result: Option<&'a RawValue>) -> Self {
         Self {
             id: job.id,
-            status: job.status.name(),
+            status: job.status,
             user_id: &job.user_id,
             content_id: job.content_id.as_deref(),
             model: &job.model,
             served_by: job.served_by.as_deref(),
             attempt_count: job.attempts.0,
-            created_at: job.created_at.to_rfc3339(),
-            processed_at: job.processed_at.map(Timestamp::to_rfc3339),
+            created_at: job.created_at,
+            processed_at: job.processed_at,
             metadata: job.metadata.as_deref(),
-            error: job.error.as_ref().map(ErrorData::new),
+            error: job.error.as_ref(),
             result,
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ErrorData<'a> {
-    class: FailureClass,
-    code: &'a str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_code: Option<u16>,
-}
-
-impl<'a> ErrorData<'a> {
-    fn new(failure: &'a Failure) -> Self {
-        Self {
-            class: failure.class,
-            code: &failure.code,
-            message: &failure.message,
-            status_code: failure.http_status,
         }
     }
 }
@@ -140,50 +119,17 @@ pub(crate) struct AlertView {
     unit: String,
     /// The hold that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hold: Option<HeldView>,
-    #[schemars(with = "Timestamp")]
-    raised_at: String,
+    hold: Option<ScopedHold>,
+    raised_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Timestamp>")]
-    cleared_at: Option<String>,
+    cleared_at: Option<Timestamp>,
 }
 
-/// A hold that an alert is about, as it was when the alert was raised.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "AlertHold")]
-struct HeldView {
-    /// `account`, `lane` or `model`.
-    scope: &'static str,
-    /// Which lane or model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    code: String,
-    message: String,
-    #[schemars(with = "Timestamp")]
-    since: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Timestamp>")]
-    until: Option<String>,
-}
-
-impl HeldView {
-    fn of(alert: &Alert) -> Option<Self> {
-        let (AlertKey::Hold(key), Some(hold)) = (&alert.key, &alert.hold) else {
-            return None;
-        };
-        let (scope, name) = match &key.scope {
-            HoldScope::Account => ("account", None),
-            HoldScope::Lane(name) => ("lane", Some(name.clone())),
-            HoldScope::Model(name) => ("model", Some(name.clone())),
-        };
-        Some(Self {
-            scope,
-            name,
-            code: hold.code.clone(),
-            message: hold.message.clone(),
-            since: hold.since.to_rfc3339(),
-            until: hold.until.map(Timestamp::to_rfc3339),
-        })
+/// The hold that an alert is about, as it was when the alert was raised.
+fn held(alert: &Alert) -> Option<ScopedHold> {
+    match (&alert.key, &alert.hold) {
+        (AlertKey::Hold(key), Some(hold)) => Some((key.scope.clone(), hold.clone()).into()),
+        _ => None,
     }
 }
 
@@ -202,8 +148,8 @@ impl AlertView {
             level: number(alert.level),
             threshold: number(alert.threshold),
             unit: alert.key.unit(),
-            hold: HeldView::of(alert),
-            raised_at: alert.raised_at.to_rfc3339(),
+            hold: held(alert),
+            raised_at: alert.raised_at,
             cleared_at: None,
         }
     }
@@ -211,7 +157,7 @@ impl AlertView {
     /// One that is over.
     pub(crate) fn past(past: &ClearedAlert) -> Self {
         Self {
-            cleared_at: Some(past.cleared_at.to_rfc3339()),
+            cleared_at: Some(past.cleared_at),
             ..Self::active(&past.alert)
         }
     }
@@ -219,7 +165,7 @@ impl AlertView {
 
 #[cfg(test)]
 mod tests {
-    use onelane_core::model::{Currency, DeliveryId, HeldKey, Hold, HoldKind, Target};
+    use onelane_core::model::{Currency, DeliveryId, HeldKey, Hold, HoldKind, HoldScope, Target};
     use onelane_core::notify::delivery::made;
     use onelane_core::testing::sample::{self, START};
     use serde_json::{Value, json};
@@ -260,7 +206,7 @@ mod tests {
                     "processedAt": "2026-11-23T00:00:00.005Z",
                     "metadata": {"n": 1.50},
                     "error": {"class": "server_transient", "code": told["data"]["error"]["code"],
-                              "message": "connection reset"},
+                              "message": "connection reset", "maybeBilled": false},
                 },
             })
         );
@@ -325,7 +271,8 @@ mod tests {
         assert_eq!(told["data"]["subject"], "quota");
         assert_eq!(
             told["data"]["hold"],
-            json!({"scope": "model", "name": "glm-5", "code": "1308", "message": "used up",
+            json!({"scope": "model", "name": "glm-5", "kind": "quota", "code": "1308",
+                "message": "used up",
                 "since": "2026-11-23T00:00:00.000Z", "until": "2026-11-23T00:00:00.001Z"})
         );
         assert_eq!(

@@ -487,7 +487,7 @@ async fn the_policy_in_force_is_shown_and_a_change_of_it_is_in_force_at_once() {
         &shipped,
         &[
             "code",
-            "httpStatus",
+            "statusCode",
             "meaning",
             "class",
             "job",

@@ -404,7 +404,10 @@ fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
     for (version, help) in others {
         set_version(&place.store(), version);
         let alone = ["config show", "db check --json", "db check --repair"];
-        let work = ["run in.jsonl --simulate", "serve --simulate --once"];
+        let work = [
+            "run in.jsonl --simulate --store onelane.redb",
+            "serve --simulate --once --store onelane.redb",
+        ];
         for line in ALL.iter().chain(&alone).chain(&work) {
             let before = std::fs::read(place.store()).unwrap();
             let output = place.run(line);

@@ -325,7 +325,7 @@ fn policy_shows_the_table_in_force_without_key_server_or_store() {
     let row = rows.iter().find(|row| row["code"] == "1308").unwrap();
     assert_eq!(row["class"], "quota_window");
     assert_eq!(row["lane"], "hold_until_reset");
-    assert_eq!(row["httpStatus"], 429);
+    assert_eq!(row["statusCode"], 429);
     assert_eq!(row["overridden"], false);
 }
 

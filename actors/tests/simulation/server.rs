@@ -369,7 +369,7 @@ impl Server {
 
 fn stated(class: FailureClass, code: &str, status: u16) -> Failure {
     Failure {
-        http_status: Some(status),
+        status_code: Some(status),
         ..Failure::new(class, code, "GLM says no")
     }
 }

@@ -200,7 +200,7 @@ async fn the_answer_of_glm_comes_back_to_the_byte() {
 #[tokio::test]
 async fn a_job_that_failed_answers_with_the_failure_of_glm() {
     let failure = Failure {
-        http_status: Some(400),
+        status_code: Some(400),
         ..Failure::new(FailureClass::RequestFatal, "1210", "max_tokens too large")
     };
     let api = ending(GlmOutcome::Failed(failure, Usage::default())).await;

@@ -52,7 +52,7 @@ pub(in crate::api) fn failed(n: u64) -> JobRecord {
     record.job.attempts = AttemptNo(1);
     record.job.processed_at = Some(NOW.plus_ms(2_000));
     record.job.error = Some(Failure {
-        http_status: Some(400),
+        status_code: Some(400),
         ..Failure::new(FailureClass::RequestFatal, "1210", "max_tokens too large")
     });
     record
@@ -60,7 +60,7 @@ pub(in crate::api) fn failed(n: u64) -> JobRecord {
 
 pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
     let job = &record.job;
-    let status_code = job.error.as_ref().and_then(|e| e.http_status);
+    let status_code = job.error.as_ref().and_then(|e| e.status_code);
     let outcome = match job.error {
         None => CallOutcome::Completed,
         Some(_) => CallOutcome::Failed,

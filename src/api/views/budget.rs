@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{decimal, rfc3339};
+use super::decimal;
 
 /// One account of a budget.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -35,7 +35,6 @@ pub(in crate::api) struct StandingView {
     used_up: bool,
     over: OverBudget,
     /// When the period ends.
-    #[serde(serialize_with = "rfc3339")]
     until: Timestamp,
 }
 

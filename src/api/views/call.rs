@@ -2,17 +2,16 @@
 
 use std::borrow::Cow;
 
-use onelane_core::model::{CallOutcome, CallRecord, Currency, JobId, Timestamp, Usage};
+use onelane_core::model::{
+    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, PriceUsed, Timestamp, Usage,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
 
-use super::billing::BillingView;
+use super::decimal;
 use super::excerpt::Excerpt;
-use super::job::FailureView;
-use super::price::PriceView;
-use super::{decimal, rfc3339};
 
 /// One row of the call log. Prompt and answer are previews; the job has them whole.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -37,17 +36,15 @@ pub(crate) struct CallView {
     unpriced: bool,
     /// The prices that the cost was worked out by.
     #[serde(skip_serializing_if = "Option::is_none")]
-    price: Option<PriceView>,
+    price: Option<PriceUsed>,
     retry_count: u32,
-    #[serde(serialize_with = "rfc3339")]
     timestamp: Timestamp,
-    #[serde(serialize_with = "rfc3339")]
     ended_at: Timestamp,
     outcome: CallOutcome,
     maybe_billed: bool,
     /// What somebody found out about an attempt that was maybe billed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    billing: Option<BillingView>,
+    billing: Option<Billing>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -102,35 +99,11 @@ struct ResponseView {
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<FailureView>,
+    error: Option<Failure>,
     status_code: Option<u16>,
     response_time: u64,
     tokens_used: u64,
-    usage: UsageView,
-}
-
-/// Tokens.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Usage")]
-#[serde(rename_all = "camelCase")]
-pub(super) struct UsageView {
-    prompt_tokens: u64,
-    completion_tokens: u64,
-    total_tokens: u64,
-    cached_tokens: u64,
-    reasoning_tokens: u64,
-}
-
-impl UsageView {
-    pub(super) const fn new(usage: &Usage) -> Self {
-        Self {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            total_tokens: usage.total_tokens,
-            cached_tokens: usage.cached_tokens,
-            reasoning_tokens: usage.reasoning_tokens,
-        }
-    }
+    usage: Usage,
 }
 
 impl CallView {
@@ -158,22 +131,22 @@ impl CallView {
             response: ResponseView {
                 success,
                 data: answer.and_then(|excerpt| excerpt.answer.clone()),
-                error: call.failure.map(FailureView::new),
+                error: call.failure,
                 status_code: call.status_code,
                 response_time: call.response_time_ms,
                 tokens_used: call.usage.total_tokens,
-                usage: UsageView::new(&call.usage),
+                usage: call.usage,
             },
             cost: call.cost.map(decimal),
             currency: call.cost.map(|cost| cost.currency),
             unpriced,
-            price: call.price.as_ref().map(PriceView::new),
+            price: call.price,
             retry_count: call.retry_count,
             timestamp: call.started_at,
             ended_at: call.ended_at,
             outcome: call.outcome,
             maybe_billed: call.maybe_billed,
-            billing: call.billing.as_ref().map(BillingView::new),
+            billing: call.billing,
         }
     }
 }
@@ -216,7 +189,7 @@ mod tests {
         assert_eq!(
             view["price"],
             json!({"table": "2026-11-23", "promptFrom": 0, "completionFrom": 200, "input": 3,
-                "cachedInput": 0.6, "output": 14})
+                "cachedInput": 0.6, "output": 14, "currency": "CNY"})
         );
         assert_eq!(view["unpriced"], json!(false));
         assert_eq!(view["requestId"], sample::id(1).to_string());

@@ -5,7 +5,6 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{rfc3339, rfc3339_option};
 use crate::orchestrator::EndpointDetail;
 
 /// A delivery. What was told is not repeated here: it may hold an answer of GLM's.
@@ -26,17 +25,10 @@ pub(in crate::api) struct DeliveryView {
     callback_host: Option<String>,
     status: DeliveryStatus,
     tries: u32,
-    #[serde(serialize_with = "rfc3339")]
     created_at: Timestamp,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     next_try_at: Option<Timestamp>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_try_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status_code: Option<u16>,
@@ -86,15 +78,9 @@ pub(in crate::api) struct EndpointView {
     /// `on`, `off` (it answered 410) or `missing` (it is not configured at present): what it is to be told
     /// waits unless it is on.
     state: &'static str,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     off_since: Option<Timestamp>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     missing_since: Option<Timestamp>,
 }
 

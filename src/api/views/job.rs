@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::{
-    AttemptPhase, Failure, FailureClass, JobId, JobStatus, OnInterrupted, OpenAttempt, Parked,
-    Request, Timestamp, ToldWait, WaitReason,
+    AttemptPhase, Failure, JobId, JobStatus, OnInterrupted, OpenAttempt, Parked, Request,
+    Timestamp, ToldWait, WaitReason,
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::CallView;
 use super::excerpt::Excerpt;
-use super::{CallView, rfc3339, rfc3339_option};
 
 /// A job. Fields that a job does not have are left out.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -38,15 +38,12 @@ pub(crate) struct JobView {
     retry_count: u32,
     max_retries: u32,
     attempt_count: u32,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     next_retry_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<FailureView>,
+    error: Option<Failure>,
     /// GLM's answer verbatim; only in the whole job, `null` there once it was pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Arc<RawValue>>,
@@ -56,28 +53,15 @@ pub(crate) struct JobView {
     /// The beginning of the answer's text; only in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     result_preview: Option<String>,
-    #[serde(serialize_with = "rfc3339")]
     created_at: Timestamp,
     /// When the call that is open was sent.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     started_at: Option<Timestamp>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     processed_at: Option<Timestamp>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     run_at: Option<Timestamp>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<Timestamp>,
     /// The total time of one call, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +76,7 @@ pub(crate) struct JobView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     waits_for: Vec<JobId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parked: Option<SetAsideView>,
+    parked: Option<Parked>,
     /// Why it is not running now; of a job that waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait_reason: Option<ToldWait>,
@@ -174,7 +158,7 @@ impl JobView {
             attempt_count: job.attempts.0,
             next_retry_at: job.next_retry_at,
             error_message: job.error.as_ref().map(|failure| failure.message.clone()),
-            error: job.error.map(FailureView::new),
+            error: job.error,
             result: None,
             bodies_pruned: job.bodies_pruned,
             result_preview: None,
@@ -187,7 +171,7 @@ impl JobView {
             throttles: job.throttles,
             after: job.after,
             waits_for: job.waits_for,
-            parked: job.parked.as_ref().map(SetAsideView::new),
+            parked: job.parked,
             unpriced: job.unpriced,
             on_interrupted: job.on_interrupted,
             callback_url: None,
@@ -242,62 +226,6 @@ impl Serialize for ChatBody {
         match &*self.0 {
             Request::Chat(raw) => raw.serialize(serializer),
             Request::Prompt(text) => text.serialize(serializer),
-        }
-    }
-}
-
-/// Since when a job waits for somebody's word, and for which attempt's sake.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Parked")]
-struct SetAsideView {
-    #[serde(serialize_with = "rfc3339")]
-    since: Timestamp,
-    attempt: u32,
-}
-
-impl SetAsideView {
-    const fn new(parked: &Parked) -> Self {
-        Self {
-            since: parked.since,
-            attempt: parked.attempt.0,
-        }
-    }
-}
-
-/// A failure.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Failure")]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct FailureView {
-    class: FailureClass,
-    /// GLM's code as text, `http_NNN`, or one of ours.
-    code: String,
-    message: String,
-    /// The HTTP status, if one arrived.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_code: Option<u16>,
-    /// What GLM asked to wait, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after: Option<u64>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "rfc3339_option"
-    )]
-    reset_at: Option<Timestamp>,
-    /// Whether GLM may have done (and billed) the work all the same.
-    maybe_billed: bool,
-}
-
-impl FailureView {
-    pub(crate) fn new(failure: Failure) -> Self {
-        Self {
-            class: failure.class,
-            code: failure.code,
-            message: failure.message,
-            status_code: failure.http_status,
-            retry_after: failure.retry_after_ms,
-            reset_at: failure.reset_at,
-            maybe_billed: failure.maybe_billed,
         }
     }
 }

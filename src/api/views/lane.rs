@@ -4,16 +4,12 @@ use std::collections::BTreeMap;
 
 use onelane_actors::ports::StatusCounts;
 use onelane_actors::samples::{EstimateError, Estimates};
-use onelane_core::model::{
-    AlertBook, AlertKey, BreakerSnapshot, BreakerState, DeliveryCounts, Hold, HoldKind, HoldScope,
-    LearntLimit, Pause, Timestamp, ToldWait,
-};
+use onelane_core::model::{AlertBook, AlertKey, DeliveryCounts, Usage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::call::UsageView;
-use super::{CallView, rfc3339, rfc3339_option};
-use crate::orchestrator::{LaneDetail, LaneStatus, Metrics, ModelDetail};
+use super::CallView;
+use crate::orchestrator::{LaneStatus, Metrics};
 use crate::statistics::CostView;
 use crate::webhooks::AlertView;
 
@@ -36,7 +32,7 @@ pub(in crate::api) struct MetricsView {
     /// Attempts that may have been billed, where nobody has found out yet.
     maybe_billed: u64,
     jobs: StatusCounts,
-    lane: LaneView,
+    lane: LaneStatus,
     active_alerts: Vec<AlertView>,
     alerts: AlertCounts,
     deliveries: DeliveryCounts,
@@ -54,7 +50,7 @@ struct AlertCounts {
 #[serde(rename_all = "camelCase")]
 struct SinceStart {
     calls: u64,
-    usage: UsageView,
+    usage: Usage,
     costs: Vec<CostView>,
     /// Calls that were billed at a cost that is not known.
     unpriced_calls: u64,
@@ -121,13 +117,13 @@ impl MetricsView {
             throttles: metrics.throttles,
             maybe_billed: metrics.maybe_billed,
             jobs: metrics.counts,
-            lane: LaneView::new(&metrics.lane),
+            lane: metrics.lane.clone(),
             active_alerts: Vec::new(),
             alerts: AlertCounts::default(),
             deliveries: metrics.deliveries,
             since_start: SinceStart {
                 calls: metrics.calls,
-                usage: UsageView::new(&metrics.usage),
+                usage: metrics.usage,
                 costs: metrics
                     .cost
                     .iter()
@@ -150,256 +146,12 @@ impl MetricsView {
     }
 }
 
-/// The lane: whether it runs, and if not, why and until when.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "LaneStatus")]
-#[serde(rename_all = "camelCase")]
-struct LaneView {
-    is_active: bool,
-    paused: Option<PauseView>,
-    /// The intake is closed.
-    draining: Option<PauseView>,
-    /// The intake is closed, and nothing waits or runs any more.
-    drained: bool,
-    /// The first of `holds`.
-    hold: Option<HoldView>,
-    holds: Vec<ScopedHoldView>,
-    breaker: BreakerView,
-    in_flight: u32,
-    max_concurrency: u16,
-    ready: u64,
-    waiting: u64,
-    /// Jobs that wait for other jobs or for somebody's word.
-    dormant: u64,
-    /// Of those the ones that wait for room in a budget.
-    over_budget: u64,
-    /// Why nothing goes on; `null`: something does, or nothing waits.
-    wait_reason: Option<ToldWait>,
-    /// How many jobs wait for each reason.
-    wait_counts: BTreeMap<&'static str, u64>,
-    lanes: Vec<LaneDetailView>,
-    models: Vec<ModelDetailView>,
-    generation: u64,
-}
-
-impl LaneView {
-    fn new(lane: &LaneStatus) -> Self {
-        Self {
-            is_active: lane.active,
-            paused: lane.paused.as_ref().map(PauseView::new),
-            draining: lane.draining.as_ref().map(PauseView::new),
-            drained: lane.drained,
-            hold: lane.hold.as_ref().map(HoldView::new),
-            holds: ScopedHoldView::all(&lane.holds),
-            breaker: BreakerView::new(&lane.breaker),
-            in_flight: lane.in_flight,
-            max_concurrency: lane.max_concurrency,
-            ready: lane.ready,
-            waiting: lane.waiting,
-            dormant: lane.dormant,
-            over_budget: lane.over_budget,
-            wait_reason: lane.wait_reason.clone().map(ToldWait::from),
-            wait_counts: lane.wait_counts.clone(),
-            lanes: lane.lanes.iter().map(LaneDetailView::new).collect(),
-            models: lane.models.iter().map(ModelDetailView::new).collect(),
-            generation: lane.generation,
-        }
-    }
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Pause")]
-struct PauseView {
-    #[serde(serialize_with = "rfc3339")]
-    since: Timestamp,
-    reason: Option<String>,
-}
-
-impl PauseView {
-    fn new(pause: &Pause) -> Self {
-        Self {
-            since: pause.since,
-            reason: pause.reason.clone(),
-        }
-    }
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Hold")]
-struct HoldView {
-    kind: HoldKind,
-    code: String,
-    message: String,
-    #[serde(serialize_with = "rfc3339")]
-    since: Timestamp,
-    #[serde(serialize_with = "rfc3339_option")]
-    until: Option<Timestamp>,
-}
-
-impl HoldView {
-    fn new(hold: &Hold) -> Self {
-        Self {
-            kind: hold.kind,
-            code: hold.code.clone(),
-            message: hold.message.clone(),
-            since: hold.since,
-            until: hold.until,
-        }
-    }
-}
-
-/// A hold with what it stops.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ScopedHold")]
-pub(in crate::api) struct ScopedHoldView {
-    /// `account`, `lane` or `model`.
-    scope: &'static str,
-    /// Which lane or model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(flatten)]
-    hold: HoldView,
-}
-
-impl ScopedHoldView {
-    fn new((scope, hold): &(HoldScope, Hold)) -> Self {
-        let (scope, name) = match scope {
-            HoldScope::Account => ("account", None),
-            HoldScope::Lane(name) => ("lane", Some(name.clone())),
-            HoldScope::Model(name) => ("model", Some(name.clone())),
-        };
-        Self {
-            scope,
-            name,
-            hold: HoldView::new(hold),
-        }
-    }
-
-    /// All of them.
-    pub(in crate::api) fn all(holds: &[(HoldScope, Hold)]) -> Vec<Self> {
-        holds.iter().map(Self::new).collect()
-    }
-}
-
-/// One lane among several.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "LaneDetail")]
-#[serde(rename_all = "camelCase")]
-struct LaneDetailView {
-    name: String,
-    in_flight: u64,
-    staged: u64,
-    limit: u16,
-    max_concurrency: u16,
-    #[serde(serialize_with = "rfc3339_option")]
-    not_before: Option<Timestamp>,
-    hold: Option<HoldView>,
-    throttle_level: u32,
-    /// `null` without automatic concurrency.
-    learnt: Option<LearntView>,
-    /// Why it lets nothing go; `null`: it does.
-    wait_reason: Option<ToldWait>,
-}
-
-impl LaneDetailView {
-    fn new(lane: &LaneDetail) -> Self {
-        Self {
-            name: lane.name.clone(),
-            in_flight: lane.in_flight,
-            staged: lane.staged,
-            limit: lane.limit,
-            max_concurrency: lane.max_concurrency,
-            not_before: lane.not_before,
-            hold: lane.hold.as_ref().map(HoldView::new),
-            throttle_level: lane.throttle_level,
-            learnt: lane.learnt.as_ref().map(LearntView::new),
-            wait_reason: lane.wait_reason.clone().map(ToldWait::from),
-        }
-    }
-}
-
-/// What automatic concurrency has learnt.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "LearntLimit")]
-#[serde(rename_all = "camelCase")]
-struct LearntView {
-    limit: u16,
-    ceiling: u16,
-    failed_trials: u32,
-    #[serde(serialize_with = "rfc3339")]
-    next_trial_at: Timestamp,
-}
-
-impl LearntView {
-    const fn new(learnt: &LearntLimit) -> Self {
-        Self {
-            limit: learnt.limit,
-            ceiling: learnt.ceiling,
-            failed_trials: learnt.failed_trials,
-            next_trial_at: learnt.next_trial_at,
-        }
-    }
-}
-
-/// A model with its short breaker.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ModelDetail")]
-#[serde(rename_all = "camelCase")]
-struct ModelDetailView {
-    model: String,
-    hold: Option<HoldView>,
-    overloads: u32,
-}
-
-impl ModelDetailView {
-    fn new(model: &ModelDetail) -> Self {
-        Self {
-            model: model.model.clone(),
-            hold: model.hold.as_ref().map(HoldView::new),
-            overloads: model.overloads,
-        }
-    }
-}
-
-/// The breaker.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Breaker")]
-#[serde(rename_all = "camelCase")]
-pub(in crate::api) struct BreakerView {
-    state: BreakerState,
-    #[serde(serialize_with = "rfc3339")]
-    since: Timestamp,
-    #[serde(serialize_with = "rfc3339_option")]
-    probe_at: Option<Timestamp>,
-    consecutive_failures: u32,
-    openings: u32,
-    reason: Option<String>,
-    /// An operator opened it.
-    forced: bool,
-    /// Calls that the failure rate is told of, while it is closed.
-    window_calls: u32,
-    window_failures: u32,
-}
-
-impl BreakerView {
-    pub(in crate::api) fn new(breaker: &BreakerSnapshot) -> Self {
-        Self {
-            state: breaker.state,
-            since: breaker.since,
-            probe_at: breaker.probe_at,
-            consecutive_failures: breaker.consecutive_failures,
-            openings: breaker.openings,
-            reason: breaker.reason.clone(),
-            forced: breaker.forced,
-            window_calls: breaker.window_calls,
-            window_failures: breaker.window_failures,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use onelane_core::model::{Hold, HoldKind, HoldScope, LearntLimit, Pause};
     use serde_json::json;
+
+    use crate::orchestrator::{LaneDetail, ModelDetail};
 
     use super::*;
     use crate::api::tests::sample;
@@ -452,7 +204,8 @@ mod tests {
             json!([{"name": "default", "inFlight": 2, "staged": 1, "limit": 3,
                 "maxConcurrency": 4, "notBefore": "2026-11-23T08:00:01.000Z", "hold": null,
                 "throttleLevel": 5, "learnt": {"limit": 3, "ceiling": 4, "failedTrials": 1,
-                "nextTrialAt": "2026-11-23T08:01:00.000Z"}, "waitReason": null}])
+                "nextTrialAt": "2026-11-23T08:01:00.000Z",
+                "trialSuccesses": 0, "decreasedAt": null}}])
         );
         assert_eq!(lane["models"][0]["model"], "glm-5");
         assert_eq!(lane["models"][0]["overloads"], 2);

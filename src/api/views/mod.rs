@@ -9,36 +9,21 @@ mod estimate;
 mod excerpt;
 mod job;
 mod lane;
-mod price;
 
-pub(super) use billing::{BillingView, MaybeBilledView};
+pub(super) use billing::MaybeBilledView;
 pub(super) use budget::StandingView;
 pub(crate) use call::CallView;
 pub(super) use delivery::{DeliveryView, EndpointView};
 pub(super) use estimate::{EstimatesView, estimates};
 pub(crate) use excerpt::Excerpt;
 pub(crate) use job::JobView;
-pub(super) use lane::{BreakerView, MetricsView, ScopedHoldView};
+pub(super) use lane::MetricsView;
 
-use onelane_core::model::{Cost, Timestamp};
-use serde::Serializer;
+use onelane_core::model::Cost;
 use serde_json::value::RawValue;
 
 /// The amount as a JSON number, written from the integer: it never passes through a float.
 fn decimal(cost: Cost) -> Box<RawValue> {
     // A decimal is JSON; `null` would stand for one that is not.
     RawValue::from_string(cost.decimal()).unwrap_or_default()
-}
-
-/// A moment as RFC 3339.
-fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(at)
-}
-
-/// A moment that may be missing.
-fn rfc3339_option<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => serializer.collect_str(at),
-        None => serializer.serialize_none(),
-    }
 }

@@ -120,7 +120,7 @@ impl LineError {
             Some(failure) if job.status == JobStatus::Failed => Self {
                 code: failure.code.clone(),
                 message: failure.message.clone(),
-                status_code: failure.http_status,
+                status_code: failure.status_code,
                 maybe_billed: failure.maybe_billed,
             },
             _ if job.bodies_pruned => {

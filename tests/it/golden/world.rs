@@ -134,7 +134,7 @@ fn glm(clock: SteppedClock) -> ScriptedGlm {
             return (Duration::from_secs(3_600), answered());
         }
         let failing = FAILURES.iter().find(|(word, ..)| prompt.contains(word));
-        let Some((word, class, code, http_status)) = failing else {
+        let Some((word, class, code, status_code)) = failing else {
             return (Duration::ZERO, answered());
         };
         let mut met = met.lock().unwrap();
@@ -145,7 +145,7 @@ fn glm(clock: SteppedClock) -> ScriptedGlm {
         }
         let quota = *class == FailureClass::QuotaWindow;
         let failure = Failure {
-            http_status: *http_status,
+            status_code: *status_code,
             retry_after_ms: (quota || *word == "flaky").then_some(60_000),
             reset_at: quota.then(|| clock.now().plus_ms(3_600_000)),
             maybe_billed: matches!(*word, "lost" | "gone"),

@@ -142,7 +142,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             let verdict = judge::judge(failure, job, &on.bench);
             let failure = verdict.failure;
             call.outcome = CallOutcome::Failed;
-            call.status_code = failure.http_status;
+            call.status_code = failure.status_code;
             charge(&mut call, *usage, settings);
             call.maybe_billed = failure.maybe_billed;
             call.failure = Some(failure.clone());

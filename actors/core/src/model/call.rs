@@ -42,14 +42,15 @@ impl CallOutcome {
 }
 
 /// What somebody found out about an attempt that may have been billed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Billing {
     /// Whether GLM billed it.
     pub billed: bool,
     /// The tokens billed.
     pub usage: Usage,
     /// What it cost; `None` when it was not billed, or the cost is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     pub cost: Option<Cost>,
     /// The prices that the cost was worked out by; `None` when somebody stated the cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -111,7 +111,8 @@ pub mod code {
 }
 
 /// One failure, as a job's `error` and in the call log. Never holds a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// What kind of wrong it is.
     pub class: FailureClass,
@@ -119,17 +120,21 @@ pub struct Failure {
     pub code: String,
     /// The HTTP status, if one arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_status: Option<u16>,
+    pub status_code: Option<u16>,
     /// GLM's words or ours, cut to a bound.
     pub message: String,
     /// A `Retry-After` header, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "retryAfter",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub retry_after_ms: Option<u64>,
     /// The reset that a quota message states (its text is read as UTC+8).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset_at: Option<Timestamp>,
     /// Whether GLM may have done (and billed) the work all the same.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub maybe_billed: bool,
 }
 
@@ -140,7 +145,7 @@ impl Failure {
         Self {
             class,
             code: code.to_owned(),
-            http_status: None,
+            status_code: None,
             message: message.into(),
             retry_after_ms: None,
             reset_at: None,

@@ -21,7 +21,11 @@ use uuid::Uuid;
     schemars::JsonSchema,
 )]
 #[serde(transparent)]
-pub struct JobId(Uuid);
+pub struct JobId(
+    #[serde(with = "uuid::serde::hyphenated")]
+    #[schemars(with = "Uuid")]
+    Uuid,
+);
 
 impl JobId {
     /// From a UUID that the Ids port, the store or a client gave.

@@ -120,7 +120,7 @@ pub struct OpenAttempt {
 }
 
 /// A job that waits until somebody looks at it: its attempt was interrupted and may have been billed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Parked {
     /// Since when.
     pub since: Timestamp,

@@ -9,12 +9,13 @@ use super::Timestamp;
 use crate::words;
 
 /// An operator's pause.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Pause {
     /// Since when.
     pub since: Timestamp,
     /// What the operator said, if anything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reason: Option<String>,
 }
 
@@ -65,8 +66,10 @@ words! {
 }
 
 /// What a hold stops.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case", tag = "scope", content = "name")]
 pub enum HoldScope {
     /// Everything: it is about the account.
     Account,
@@ -87,7 +90,8 @@ impl fmt::Display for HoldScope {
 }
 
 /// Calls are stopped for a stated reason. Jobs wait, none fails.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Hold {
     /// Which kind of stop.
     pub kind: HoldKind,
@@ -98,12 +102,30 @@ pub struct Hold {
     /// Since when.
     pub since: Timestamp,
     /// When it ends by itself; `None`: only an operator ends it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub until: Option<Timestamp>,
 }
 
+/// A hold with what it stops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct ScopedHold {
+    /// What it stops.
+    #[serde(flatten)]
+    pub scope: HoldScope,
+    /// The hold.
+    #[serde(flatten)]
+    pub hold: Hold,
+}
+
+impl From<(HoldScope, Hold)> for ScopedHold {
+    fn from((scope, hold): (HoldScope, Hold)) -> Self {
+        Self { scope, hold }
+    }
+}
+
 /// What automatic concurrency has learnt of a lane ([`crate::scheduler::adaptive`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LearntLimit {
     /// Calls in flight at most, for now.
     pub limit: u16,
@@ -117,7 +139,7 @@ pub struct LearntLimit {
     /// prove it.
     pub trial_successes: u16,
     /// When the limit was last lowered: a refusal of a call sent before says nothing new.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub decreased_at: Option<Timestamp>,
 }
 
@@ -233,14 +255,15 @@ impl BreakerState {
 }
 
 /// The breaker as others see it and as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct BreakerSnapshot {
     /// The state.
     pub state: BreakerState,
     /// Since when it is in that state.
     pub since: Timestamp,
     /// When an open breaker lets a probe through.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub probe_at: Option<Timestamp>,
     /// Failures in a row, of those that count.
     pub consecutive_failures: u32,
@@ -252,10 +275,10 @@ pub struct BreakerSnapshot {
     /// How many of them failed.
     pub window_failures: u32,
     /// The failure, or the operator's words, that opened it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reason: Option<String>,
     /// An operator opened it: no outcome moves it, and it stays open until an operator resets it, or
     /// until `probe_at` if the operator gave an end.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub forced: bool,
 }

@@ -64,7 +64,7 @@ pub use job::{
 };
 pub use lane::{
     BreakerSnapshot, BreakerState, DEFAULT_LANE, Hold, HoldKind, HoldScope, LaneCondition,
-    LearntLimit, ModelCondition, Pause, SchedulerState,
+    LearntLimit, ModelCondition, Pause, SchedulerState, ScopedHold,
 };
 pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
 pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced};

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::Usage;
 use crate::words;
@@ -58,9 +60,11 @@ impl fmt::Display for Currency {
 }
 
 /// What a call cost: exact, with its currency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Cost {
     /// The amount in nano-units of `currency`.
+    #[serde(rename = "cost", serialize_with = "amount")]
+    #[schemars(with = "f64")]
     pub nanos: Nanos,
     /// What the amount is counted in.
     pub currency: Currency,
@@ -70,15 +74,19 @@ impl Cost {
     /// The amount as a plain decimal of at most nine places, without trailing zeros: a JSON number.
     #[must_use]
     pub fn decimal(self) -> String {
-        let sign = if self.nanos < 0 { "-" } else { "" };
-        let abs = self.nanos.unsigned_abs();
-        let (whole, part) = (abs / 1_000_000_000, abs % 1_000_000_000);
-        if part == 0 {
-            return format!("{sign}{whole}");
-        }
-        let digits = format!("{part:09}");
-        format!("{sign}{whole}.{}", digits.trim_end_matches('0'))
+        decimal(self.nanos)
     }
+}
+
+fn decimal(nanos: Nanos) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let abs = nanos.unsigned_abs();
+    let (whole, part) = (abs / 1_000_000_000, abs % 1_000_000_000);
+    if part == 0 {
+        return format!("{sign}{whole}");
+    }
+    let digits = format!("{part:09}");
+    format!("{sign}{whole}.{}", digits.trim_end_matches('0'))
 }
 
 impl fmt::Display for Cost {
@@ -89,29 +97,42 @@ impl fmt::Display for Cost {
 
 /// The prices that a call was charged by: the row of the list as it stood then, kept with the call, so
 /// that its cost can be worked out again when the list has changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct PriceUsed {
     /// The version of the shipped list, or [`PriceUsed::OWN`].
     pub table: Arc<str>,
     /// The row is for prompts of so many tokens and more.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub prompt_from: u64,
     /// The row is for completions of so many tokens and more.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub completion_from: u64,
     /// A million prompt tokens that were not cached, in nano-units.
+    #[serde(serialize_with = "amount")]
+    #[schemars(with = "f64")]
     pub input: Nanos,
     /// A million prompt tokens from GLM's cache, in nano-units.
+    #[serde(serialize_with = "amount")]
+    #[schemars(with = "f64")]
     pub cached_input: Nanos,
     /// A million completion tokens, reasoning included, in nano-units.
+    #[serde(serialize_with = "amount")]
+    #[schemars(with = "f64")]
     pub output: Nanos,
     /// What the prices are counted in.
     pub currency: Currency,
 }
 
+/// An amount: a decimal of at most nine places for people and programs, written from the integer; the
+/// integer for rows. It is read as an integer alone.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-const fn is_zero(n: &u64) -> bool {
-    *n == 0
+fn amount<S: Serializer>(nanos: &Nanos, serializer: S) -> Result<S::Ok, S::Error> {
+    if !serializer.is_human_readable() {
+        return serializer.serialize_i64(*nanos);
+    }
+    let number = RawValue::from_string(decimal(*nanos)).map_err(S::Error::custom)?;
+    number.serialize(serializer)
 }
 
 impl PriceUsed {

@@ -8,7 +8,10 @@ use super::{Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histo
 
 /// Tokens as GLM reports them. Cached tokens are inside the prompt's, reasoning inside the
 /// completion's. Details that GLM leaves out count as 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// Tokens of the prompt, cached ones included.
     pub prompt_tokens: u64,

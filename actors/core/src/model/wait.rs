@@ -3,7 +3,7 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{
     AttemptNo, AttemptPhase, BreakerSnapshot, BudgetStatus, Hold, HoldKind, HoldScope, Job, JobId,
@@ -38,19 +38,16 @@ pub enum WaitReason {
     /// It waits for its retry.
     Delayed {
         /// The moment of the retry.
-        #[serde(serialize_with = "text")]
         until: Timestamp,
     },
     /// Its submitter asked for a later start.
     Scheduled {
         /// The moment that was asked for.
-        #[serde(serialize_with = "text")]
         until: Timestamp,
     },
     /// The pace of its lane lets no call begin yet.
     Pace {
         /// When the next call may begin.
-        #[serde(serialize_with = "text")]
         until: Timestamp,
         /// The lane.
         lane: String,
@@ -60,7 +57,6 @@ pub enum WaitReason {
     /// The circuit breaker is open.
     Breaker {
         /// When a probe goes through; `null`: an operator has to reset it.
-        #[serde(serialize_with = "text_option")]
         until: Option<Timestamp>,
         /// An operator opened it.
         forced: bool,
@@ -74,7 +70,6 @@ pub enum WaitReason {
     /// An operator paused the lane.
     Paused {
         /// Since when.
-        #[serde(serialize_with = "text")]
         since: Timestamp,
         /// The operator's words.
         reason: Option<String>,
@@ -84,7 +79,6 @@ pub enum WaitReason {
     /// An operator closed the intake, and nothing waits any more.
     Draining {
         /// Since when.
-        #[serde(serialize_with = "text")]
         since: Timestamp,
         /// The operator's words.
         reason: Option<String>,
@@ -99,10 +93,7 @@ pub enum WaitReason {
     /// Its call was interrupted and may have been billed: an operator decides.
     Parked {
         /// Since when; of a lane it is left out.
-        #[serde(
-            serialize_with = "text_option",
-            skip_serializing_if = "Option::is_none"
-        )]
+        #[serde(skip_serializing_if = "Option::is_none")]
         since: Option<Timestamp>,
         /// The attempt that was interrupted; of a lane it is left out.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,7 +132,6 @@ pub struct HoldWait {
     /// GLM's words.
     pub message: String,
     /// When it ends by itself, or an operator hold is probed; `null`: only an operator ends it.
-    #[serde(serialize_with = "text_option")]
     pub until: Option<Timestamp>,
 }
 
@@ -172,7 +162,6 @@ pub struct BudgetWait {
     /// What is left, whatever the open calls come to.
     pub left: String,
     /// When the period ends.
-    #[serde(serialize_with = "text")]
     pub until: Timestamp,
     /// A whole period has no room for it: only another budget helps.
     pub too_large: bool,
@@ -639,17 +628,6 @@ impl Waiting {
     #[must_use]
     pub fn offline(&self) -> WaitReason {
         self.on_others().unwrap_or(WaitReason::Offline)
-    }
-}
-
-fn text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(at)
-}
-
-fn text_option<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => text(at, serializer),
-        None => serializer.serialize_none(),
     }
 }
 
