@@ -51,22 +51,22 @@ async fn a_call_whose_deadline_passes_behind_a_stop_is_told_which_and_the_others
             Fault::error("1113"),
             ["GLM takes nothing until an operator acts: 1113: ", ""],
         ),
-        (in_an_hour, ["the account is held until 2", ": 1308 "]),
+        (in_an_hour, ["quota is used up until 2", ": 1308: "]),
         (
             Fault::error("1302"),
-            ["lane default: cooling down until 2", ": 1302 "],
+            ["lane default: cooling down until 2", ": 1302: "],
         ),
         (
             Fault::error("1305"),
-            ["model glm-4.7 is held until 2", ": 1305 "],
+            ["model glm-4.7: cooling down until 2", ": 1305: "],
         ),
         (
             Fault::error("1311"),
-            ["model glm-4.7 is held until an operator acts: 1311 ", ""],
+            ["model glm-4.7 is held until an operator acts: 1311: ", ""],
         ),
         (
             Fault::error("1234"),
-            ["the breaker is open until 2", ": 1234 "],
+            ["breaker is open, next try at 2", ": 1234 "],
         ),
     ] {
         let world = slow_to_forgive();

@@ -266,7 +266,7 @@ async fn a_breaker_that_failures_opened_tells_why_and_is_reset() {
     let timed = lane.call(prompt("timed").deadline(deadline)).await;
     let message = timed.unwrap_err().to_string();
     assert!(
-        message.contains("deadline") && message.contains("the breaker is open until"),
+        message.contains("deadline") && message.contains("breaker is open, next try at 2"),
         "{message}"
     );
     let reset = api.post_bare(&format!("{BREAKER}/reset")).await.expect(200);

@@ -205,7 +205,7 @@ mod tests {
                 "maxConcurrency": 4, "notBefore": "2026-11-23T08:00:01.000Z", "hold": null,
                 "throttleLevel": 5, "learnt": {"limit": 3, "ceiling": 4, "failedTrials": 1,
                 "nextTrialAt": "2026-11-23T08:01:00.000Z",
-                "trialSuccesses": 0, "decreasedAt": null}}])
+                "trialSuccesses": 0, "decreasedAt": null}, "waitReason": null}])
         );
         assert_eq!(lane["models"][0]["model"], "glm-5");
         assert_eq!(lane["models"][0]["overloads"], 2);

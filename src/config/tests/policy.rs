@@ -26,7 +26,7 @@ fn every_shipped_row_and_every_code_of_our_own_is_in_the_table() {
         row(&loaded, "1302"),
         json!({
             "code": "1302",
-            "httpStatus": 429,
+            "statusCode": 429,
             "meaning": "account concurrency / request-rate limit for this model",
             "class": "throttle",
             "job": "keep",
