@@ -219,7 +219,7 @@ pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {
     Ok(Listening::on(ApiConfig {
         listen: server.listen.clone(),
         admin_token: server.admin_token.clone(),
-        viewer_token: None,
+        viewer_token: server.viewer_token.clone(),
         max_body_bytes: server.max_body_bytes,
         header_timeout: Duration::from_millis(server.header_timeout_ms),
         preview_chars: server.preview_chars,

@@ -194,6 +194,10 @@ section! {
         admin_token: Option<Secret> = None => [sample("\"a-long-random-text\"")];
         /// A file that holds the token that every request must bear.
         admin_token_file: Option<String> = None => [sample("\"admin.token\"")];
+        /// A token that sees everything but whole prompts and answers, and changes nothing.
+        viewer_token: Option<Secret> = None => [sample("\"another-long-random-text\"")];
+        /// A file that holds the viewer's token.
+        viewer_token_file: Option<String> = None => [sample("\"viewer.token\"")];
         /// Larger bodies are refused with 413.
         max_body_bytes: usize = limits::REQUEST_BYTES_MAX => [within(1024..=1 << 30)];
         /// Characters of prompts and responses in lists; 0 hides them. A single job is shown whole.

@@ -512,9 +512,7 @@ fn a_deadline_that_passes_says_what_stood_in_the_way() {
     let failure = world.disk.jobs[&late].error.as_ref().unwrap();
     assert_eq!(failure.code, code::DEADLINE);
     assert!(
-        failure
-            .message
-            .contains("held until an operator acts: x words"),
+        failure.message.contains("until an operator acts: x: words"),
         "{failure}"
     );
     world.finish();
