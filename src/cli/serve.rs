@@ -42,7 +42,10 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     if let Err(error) = super::say(&announcement) {
         tracing::warn!(%error, "the announcement was not told");
     }
-    warn_of_waits(&lane.orchestrator).await?;
+    // `--once` tells at its end what kept it from the work.
+    if !args.once {
+        warn_of_waits(&lane.orchestrator).await?;
+    }
 
     let (close, closed) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.run(

@@ -1,4 +1,8 @@
 //! What the lane is told: everything an operator may change while it runs, already validated.
+#![allow(
+    rustdoc::bare_urls,
+    reason = "these docs are the comments of config.toml, too"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
