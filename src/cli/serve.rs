@@ -28,9 +28,12 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     let listening = start::listen(&plan).await?;
     let lane = start::lane(&plan).await?;
     // Without `--once` an operator is there to release it over HTTP.
-    if args.once
-        && let Some(was) = release(&lane.orchestrator, Ends::Holds).await?
-    {
+    let released = if args.once {
+        release(&lane.orchestrator, Ends::Holds).await?
+    } else {
+        None
+    };
+    if let Some(was) = &released {
         tracing::warn!("resuming; {was}");
     }
     let server = start::server(listening, &lane);
@@ -42,8 +45,9 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     if let Err(error) = super::say(&announcement) {
         tracing::warn!(%error, "the announcement was not told");
     }
-    // `--once` tells at its end what kept it from the work.
-    if !args.once {
+    warn_of_closed_intake(&lane.orchestrator).await?;
+    // What was released just now may be back already: the end tells.
+    if released.is_none() {
         warn_of_waits(&lane.orchestrator).await?;
     }
 
@@ -68,13 +72,18 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     }
 }
 
-/// Tells of a lane that takes jobs but calls nothing, before somebody wonders.
-async fn warn_of_waits(lane: &Orchestrator) -> Result<(), CliError> {
-    let status = lane.lane().await?;
-    if let Some(closed) = &status.draining {
+/// Tells of a lane that takes no jobs.
+async fn warn_of_closed_intake(lane: &Orchestrator) -> Result<(), CliError> {
+    if let Some(closed) = lane.lane().await?.draining {
         let since = closed.since;
         tracing::warn!(%since, "the intake is closed until POST /api/admin/glm/resume");
     }
+    Ok(())
+}
+
+/// Tells of a lane that takes jobs but calls nothing, before anybody wonders.
+async fn warn_of_waits(lane: &Orchestrator) -> Result<(), CliError> {
+    let status = lane.lane().await?;
     let lasts = |reason: &&WaitReason| reason.stops_all() || reason.waits_for_operator();
     if let Some(reason) = status.wait_reason.as_ref().filter(lasts) {
         match reason.help() {
