@@ -33,7 +33,7 @@ impl Orchestrator {
             .await
     }
 
-    /// Sends a delivery again, at once and with fresh retry_policy, under its old `webhook-id`.
+    /// Sends a delivery again, at once and with retries that start afresh, under its old `webhook-id`.
     pub async fn redeliver(&self, id: DeliveryId) -> Result<(), Error> {
         let at = self.inner.ports.clock.now();
         let made = self.deliver(DeliveryChange::Redeliver { id, at }).await?;
@@ -85,7 +85,7 @@ impl Orchestrator {
         Ok(known.into_iter().map(detail).collect())
     }
 
-    /// Sends again, at once and with fresh retry_policy, the deliveries that a filter leaves: those that were
+    /// Sends again, at once and with retries that start afresh, the deliveries that a filter leaves: those that were
     /// given up, unless it names another status. Answers how many; a dry run only counts them. What was
     /// begun goes on to its end also when the caller waits no longer.
     pub async fn redeliver_all(&self, filter: DeliveryFilter, dry_run: bool) -> Result<u64, Error> {

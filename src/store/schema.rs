@@ -341,7 +341,7 @@ pub(super) const fn bodies_of(job: &Job) -> Bodies {
     }
 }
 
-/// A job's key on whatever kind it stands; `None`: it is not finished.
+/// A job's key in the table of its kind; `None`: it is not finished.
 pub(super) fn finished_key_of(job: &Job) -> Option<[u8; 17]> {
     Finished::of(job).map(|place| finished_key(bodies_of(job), &place))
 }

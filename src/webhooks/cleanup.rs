@@ -1,5 +1,5 @@
 //! Clears away, now and then and in small steps, what of the deliveries is over: what ended long ago, and
-//! what waited for a way until its retry_policy ended.
+//! what waited for a way until its retries ended.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,10 +24,10 @@ pub trait Finishes {
     /// Why a row can't be reached. One that is there but can't be decoded is not an error here.
     type Error;
 
-    /// How many jobs stand on a kind.
+    /// How many jobs are of a kind.
     fn finished_count(&mut self, kind: FinishedKind) -> Result<u64, Self::Error>;
 
-    /// The jobs on a kind with such bodies that come after a place, first ended first, at most so many.
+    /// The jobs of a kind with such bodies that come after a place, first ended first, at most so many.
     fn finished(
         &mut self,
         kind: FinishedKind,
@@ -36,7 +36,7 @@ pub trait Finishes {
         limit: usize,
     ) -> Result<Vec<Finished>, Self::Error>;
 
-    /// A job on a kind; `None`: its row can't be read, or is not there.
+    /// A job of a kind; `None`: its row can't be read, or is not there.
     fn finished_job(&mut self, id: JobId) -> Result<Option<Job>, Self::Error>;
 
     /// How many rows the call log has, those left out that were maybe billed without anybody knowing.

@@ -268,7 +268,7 @@ pub struct Delivery {
     pub status: DeliveryStatus,
     /// Tries that have ended, since it was last put on its way.
     pub tries: u32,
-    /// When it was last put on its way: from here on retry_policy is counted.
+    /// When it was last put on its way: retries count from here on.
     pub since: Timestamp,
     /// When the next try is due; `None` unless it is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -395,10 +395,10 @@ pub enum DeliveryChange {
         outcome: TryOutcome,
         /// When.
         at: Timestamp,
-        /// When the next one is due; `None`: retry_policy has ended.
+        /// When the next one is due; `None`: the retries have ended.
         next: Option<Timestamp>,
     },
-    /// Somebody wants it sent again, at once and with fresh retry_policy.
+    /// Somebody wants it sent again, at once and with retries that start afresh.
     Redeliver {
         /// The delivery.
         id: DeliveryId,

@@ -1,4 +1,4 @@
-//! The life of a delivery: made with the fact, tried until it arrives or retry_policy ends, sent again by
+//! The life of a delivery: made with the fact, tried until it arrives or its retries end, sent again by
 //! hand.
 
 mod due;
@@ -23,7 +23,7 @@ pub struct RetryPolicy {
 
 impl RetryPolicy {
     /// When the next try is due after one that failed at `now`; `None`: no more. The last try is
-    /// made when retry_policy ends, not before. What the receiver asks for counts if it is longer, up to the
+    /// made when its retries end, not before. What the receiver asks for counts if it is longer, up to the
     /// longest delay.
     #[must_use]
     pub fn next(

@@ -172,7 +172,7 @@ impl Scheduler {
         self.go_on(now)
     }
 
-    /// Closes every open call, as at the end of a shutdown's retry_policy.
+    /// Closes every open call, as at the end of a shutdown's deadline.
     #[must_use]
     pub fn abort_all(&mut self) -> Vec<Effect> {
         let busy = self.slots.iter().filter_map(|(slot, state)| match state {

@@ -8,7 +8,7 @@ use crate::model::{Delivery, DeliveryId, DeliveryStatus, Timestamp};
 pub struct DeliveriesOver {
     /// May be forgotten.
     pub ended: Vec<DeliveryId>,
-    /// Pending although their retry_policy has ended.
+    /// Pending although their retries have ended.
     pub lapsed: Vec<Delivery>,
     /// What is left of [`OverQuery::excess`].
     pub excess: u64,
