@@ -6,7 +6,7 @@
     reason = "a helper of a test fails the test"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -92,18 +92,49 @@ fn tests() -> BTreeMap<String, usize> {
     tests
 }
 
+const PROMISES: &str = "tests/promises.txt";
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+
+fn is_blessing() -> bool {
+    std::env::var_os("ONELANE_BLESS").is_some()
+}
+
+/// A line of the list: a test, the invariants that it guards, and those that keep its promise since it went.
+struct Promise<'a> {
+    test: &'a str,
+    guards: Vec<&'a str>,
+    heirs: Vec<&'a str>,
+}
+
+impl<'a> Promise<'a> {
+    fn read(line: &'a str) -> Self {
+        let (left, heirs) = line.split_once(" => ").unwrap_or((line, ""));
+        let mut words = left.split(' ');
+        let test = words.next().unwrap();
+        let guards = words.map(|word| {
+            let guarded = word.strip_prefix('@');
+            guarded.unwrap_or_else(|| panic!("{line}: {word} is no @invariant"))
+        });
+        Self {
+            test,
+            guards: guards.collect(),
+            heirs: heirs.split(", ").filter(|heir| !heir.is_empty()).collect(),
+        }
+    }
+}
+
 /// `tests/promises.txt` says how it is used.
 #[test]
 fn every_promise_that_had_a_test_has_one() {
-    const PROMISES: &str = "tests/promises.txt";
     let tests = tests();
     let (head, list): (Vec<String>, Vec<String>) = read(PROMISES)
         .lines()
         .map(str::to_owned)
         .partition(|line| line.starts_with('#'));
-    if std::env::var_os("ONELANE_BLESS").is_some() {
+    if is_blessing() {
         // What went keeps its line; what came gets one.
-        let listed = |name: &str| list.iter().filter(|line| heir(line).0 == name).count();
+        let is_of = |line: &String, name: &str| Promise::read(line).test == name;
+        let listed = |name: &str| list.iter().filter(|line| is_of(line, name)).count();
         let came = tests
             .iter()
             .flat_map(|(name, count)| vec![name.clone(); count.saturating_sub(listed(name))]);
@@ -119,16 +150,12 @@ fn every_promise_that_had_a_test_has_one() {
     let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
     let mut missing = Vec::new();
     for line in &list {
-        match heir(line) {
-            (name, None) => *wanted.entry(name).or_default() += 1,
-            (_, Some(heirs)) => missing.extend(
-                heirs
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|heir| !tests.contains_key(*heir))
-                    .map(|_| line.clone()),
-            ),
+        let promise = Promise::read(line);
+        if promise.heirs.is_empty() {
+            *wanted.entry(promise.test).or_default() += 1;
         }
+        let gone = |heir: &&&str| !tests.contains_key(**heir);
+        missing.extend(promise.heirs.iter().filter(gone).map(|_| line.clone()));
     }
     for (name, wanted) in wanted {
         let there = tests.get(name).copied().unwrap_or(0);
@@ -145,28 +172,67 @@ fn every_promise_that_had_a_test_has_one() {
     );
 }
 
-/// The test that a line of the list names, and those that keep its promise since it went.
-fn heir(line: &str) -> (&str, Option<&str>) {
-    match line.split_once(" => ") {
-        Some((name, heirs)) => (name, Some(heirs)),
-        None => (line, None),
+/// The tests that guard each invariant: those of the list that say so, or their heirs.
+fn guards(list: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut guards: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in list.lines().filter(|line| !line.starts_with('#')) {
+        let promise = Promise::read(line);
+        let tests = match promise.heirs.is_empty() {
+            true => vec![promise.test],
+            false => promise.heirs,
+        };
+        for invariant in promise.guards {
+            guards.entry(invariant).or_default().extend(&tests);
+        }
     }
+    guards
+}
+
+/// `Guards (NAME): ...`, in lines of bounded length.
+fn guards_line(invariant: &str, tests: &BTreeSet<&str>) -> String {
+    let mut text = format!("Guards ({invariant}):");
+    let mut width = text.len();
+    for (at, test) in tests.iter().enumerate() {
+        let end = if at + 1 == tests.len() { '.' } else { ',' };
+        let word = format!("`{test}`{end}");
+        width += 1 + word.len();
+        if width > 140 {
+            text.push('\n');
+            width = word.len();
+        } else {
+            text.push(' ');
+        }
+        text += &word;
+    }
+    text
 }
 
 #[test]
-fn every_guard_named_in_the_architecture_exists() {
-    let tests = tests();
-    let architecture = read("ARCHITECTURE.md");
-    let mut invariants = 0;
-    let mut missing = Vec::new();
-    for part in architecture.split("\nGuards: ").skip(1) {
-        invariants += 1;
-        let guards = part.split("\n\n").next().unwrap();
-        let names = quoted(guards).filter(|name| !name.contains('.'));
-        missing.extend(names.filter(|name| !tests.contains_key(*name)));
+fn the_guards_in_the_architecture_are_the_promises_that_say_so() {
+    let list = read(PROMISES);
+    let mut guards = guards(&list);
+    let page = read(ARCHITECTURE);
+    let mut parts = page.split("\nGuards (");
+    let mut made = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (invariant, rest) = part.split_once("):").unwrap();
+        let tests = guards.remove(invariant);
+        let tests = tests.unwrap_or_else(|| panic!("no promise guards {invariant}"));
+        let rest = rest.split_once("\n\n").unwrap().1;
+        made += &format!("\n{}\n\n{rest}", guards_line(invariant, &tests));
     }
-    assert!(invariants > 10, "{invariants} invariants are too few");
-    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+    let unknown: Vec<&str> = guards.into_keys().collect();
+    assert!(
+        unknown.is_empty(),
+        "{ARCHITECTURE} does not know {unknown:?}"
+    );
+    if is_blessing() {
+        fs::write(root().join(ARCHITECTURE), &made).unwrap();
+    }
+    assert!(
+        read(ARCHITECTURE) == made,
+        "{ARCHITECTURE} names other guards than {PROMISES}; write it anew with ONELANE_BLESS=1"
+    );
 }
 
 /// The dependencies of a crate, which name nothing that reads or writes anything.
@@ -283,7 +349,7 @@ fn a_program_compiles_what_it_uses() {
 #[test]
 fn the_reference_of_the_http_api_is_made_of_its_table() {
     let page = onelane::api::reference_page();
-    if std::env::var_os("ONELANE_BLESS").is_some() {
+    if is_blessing() {
         fs::write(root().join("docs/http.md"), &page).unwrap();
     }
     assert!(
