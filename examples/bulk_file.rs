@@ -79,14 +79,10 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         completed += usize::from(record.job.status == JobStatus::Completed);
     }
 
-    let metrics = lane.metrics().await?;
-    let cost: Vec<String> = metrics.cost.iter().map(ToString::to_string).collect();
+    let usage = lane.metrics().await?.since_start.usage;
+    let cost: Vec<String> = lane.spent().iter().map(ToString::to_string).collect();
     println!("{completed} completed after {:?}", started.elapsed());
-    println!(
-        "{} tokens, {}",
-        metrics.usage.total_tokens,
-        cost.join(" + ")
-    );
+    println!("{} tokens, {}", usage.total_tokens, cost.join(" + "));
     println!("in flight at most: {}", glm.stats().peak_in_flight);
     lane.shutdown(Duration::from_secs(10)).await;
     Ok(())

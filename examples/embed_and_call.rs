@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         let tokens = row.usage.total_tokens;
         println!("{model} for {user}: {} calls, {tokens} tokens", row.calls);
     }
-    for cost in lane.metrics().await?.cost {
+    for cost in lane.spent() {
         println!("spent: {cost}");
     }
 

@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::api::views::{CallView, JobView};
 use crate::csv;
 use crate::statistics::{GroupBy, StatisticsQuery, csv_head, csv_row, summarise};
+use crate::views::{CallView, JobView};
 
 /// Jobs that are in memory at once: each may be some megabytes.
 const JOBS_PAGE: usize = 32;
@@ -194,6 +194,7 @@ impl Part {
 }
 
 /// A page of the call log as a table.
+#[cfg(feature = "api")]
 pub(crate) fn calls_to_csv(calls: &[CallRecord]) -> String {
     let mut text = head_of(CALL_COLUMNS);
     for call in calls {

@@ -48,6 +48,7 @@
 //! |---|---|
 //! | [`orchestrator`] | the facade: start, submit, call, wait, cancel, retry, usage, events, shutdown |
 //! | [`model`] | the nouns: job, attempt, failure, usage, money, settings, limits |
+//! | [`object`] | a JSON object as it was written, for bodies that are kept verbatim |
 //! | [`config`] | flags, environment, stored changes, file and defaults, checked, with their origins |
 //! | [`estimate`] | what jobs may cost, told before they are submitted |
 //! | [`error`] | what can go wrong for somebody who uses the lane |
@@ -73,7 +74,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `cli` (default) | the program `onelane`; brings all features below but `testing` |
-//! | `api` | the HTTP API ([`api`]) and [`export`]; brings `estimate` |
+//! | `api` | the HTTP API ([`api`]); brings `estimate` |
 //! | `estimate` | GLM's tokenizer with its vocabularies, and estimates made with it ([`estimate`]) |
 //! | `simulator` | the [`simulator`] |
 //! | `testing` | `onelane::testing`: a store in memory, a scripted GLM, a simulated clock, seeded ids |
@@ -84,16 +85,16 @@ pub mod config;
 mod csv;
 pub mod error;
 pub mod estimate;
-#[cfg(feature = "api")]
 pub mod export;
 pub mod glm;
-mod object;
+pub mod object;
 pub mod orchestrator;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod statistics;
 pub mod store;
 pub mod system;
+mod views;
 pub mod webhooks;
 
 pub use config::Config;

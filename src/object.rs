@@ -3,19 +3,17 @@
 use std::borrow::Cow;
 use std::fmt;
 
-#[cfg(any(test, feature = "api"))]
 use serde::de::Error as _;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The fields of an object. As serde reads it, a name may come twice; [`Object::read`] refuses that.
 #[derive(Debug, Default)]
-pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     /// Reads an object that has no name twice.
-    #[cfg(any(test, feature = "api"))]
-    pub(crate) fn read(json: &'a str) -> serde_json::Result<Self> {
+    pub fn read(json: &'a str) -> serde_json::Result<Self> {
         let object: Self = serde_json::from_str(json)?;
         let mut names: Vec<&str> = object.iter().map(|(name, _)| name).collect();
         names.sort_unstable();
@@ -27,14 +25,20 @@ impl<'a> Object<'a> {
     }
 
     /// A field's value.
-    #[cfg(any(test, feature = "api"))]
-    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| *value)
     }
 
+    /// Takes a field out, and answers its value.
+    pub fn take(&mut self, name: &str) -> Option<&'a RawValue> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(at).1)
+    }
+
     /// All fields in their order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.0.iter().map(|(name, value)| (&**name, *value))
     }
 }

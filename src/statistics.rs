@@ -1,19 +1,23 @@
 //! What calls came to: usage rows summed by day or month, model and user, exactly. The API and the
 //! command line tell the same rows; neither looks at the call log.
 
-mod view;
+mod table;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use onelane_actors::ports::{Store, StoreError, UsageFilter};
 use onelane_core::model::{
-    Calendar, Cost, Currency, Day, FailureClass, Nanos, Period, Timestamp, Usage, UsageKey,
-    UsageRow,
+    Calendar, Cost, Currency, Day, FailureClass, Histogram, Nanos, Period, Timestamp, Usage,
+    UsageKey, UsageRow, amount,
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::value::RawValue;
 
-pub use view::to_csv;
-#[cfg(feature = "api")]
-pub(crate) use view::{CostView, csv_head, csv_row};
+pub use table::to_csv;
+pub(crate) use table::{csv_head, csv_row};
 
 /// Which usage, and how it is summed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,24 +84,85 @@ impl GroupBy {
     }
 }
 
-/// One row of statistics. As JSON it is a `GLMUsageStats`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// As the API has it: the names in a list.
+impl<'de> Deserialize<'de> for GroupBy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        Self::parse(&names.join(",")).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for GroupBy {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "GroupBy".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let names = ["day", "month", "model", "user", "none"];
+        json_schema!({"type": "array", "items": {"type": "string", "enum": names}})
+    }
+}
+
+/// One row of statistics: `GLMUsageStats`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "GLMUsageStats")]
+#[serde(rename_all = "camelCase")]
 pub struct StatisticsRow {
-    /// When the first day begins that it is about.
-    pub created_at: Timestamp,
+    /// What the row is about, in one word.
+    pub id: String,
     /// `2026-11-23` or `2026-11`; `None` when it is about the whole time.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
     /// The model; `None` when it is about all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The user; `None` when it is about all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// The sums.
-    sums: UsageRow,
+    /// Attempts that ended, whichever way.
+    pub total_calls: u64,
+    /// Attempts that brought an answer.
+    pub successful_calls: u64,
+    /// Attempts that did not.
+    pub failed_calls: u64,
+    /// The failures by class; what was cancelled has none.
+    pub failures_by_class: BTreeMap<FailureClass, u64>,
+    /// Tokens.
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// The share of the prompts' tokens that came from GLM's cache, in ten-thousandths; `None` without
+    /// tokens.
+    #[serde(rename = "cachedShare", serialize_with = "share")]
+    #[schemars(with = "Option<f64>")]
+    pub cached_share_e4: Option<u64>,
+    /// The largest amount of one currency; not known when what was billed has no price.
+    #[serde(serialize_with = "amount::optional")]
+    #[schemars(with = "Option<f64>")]
+    pub total_cost: Option<Nanos>,
+    /// What the total cost is counted in.
+    pub currency: Option<Currency>,
+    /// Costs by currency, exactly.
+    #[serde(serialize_with = "amount::by_currency")]
+    #[schemars(with = "Vec<Cost>")]
+    pub costs: BTreeMap<Currency, Nanos>,
+    /// Calls that were billed at a cost that is not known: in no sum.
+    pub unpriced_calls: u64,
+    /// The mean time of an answered call, in whole milliseconds; 0 without one.
+    #[serde(rename = "averageResponseTime")]
+    pub average_response_time_ms: u64,
+    /// How the times of the answered calls are spread; `None` when none was measured.
+    pub percentiles: Option<Percentiles>,
+    /// When the first day begins that it is about.
+    pub created_at: Timestamp,
 }
 
 /// The response times that so many percent of the answered calls did not exceed, in milliseconds, each
 /// right to a sixteenth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Percentiles {
     /// Half of them.
     pub p50: u64,
@@ -110,83 +175,81 @@ pub struct Percentiles {
 }
 
 impl StatisticsRow {
-    /// Attempts that ended, whichever way.
-    #[must_use]
-    pub const fn calls(&self) -> u64 {
-        self.sums.calls
+    /// The row of some sums.
+    fn new(
+        created_at: Timestamp,
+        [date, model, user_id]: [Option<String>; 3],
+        sums: UsageRow,
+    ) -> Self {
+        let about = [&date, &model, &user_id];
+        let about: Vec<&str> = about.iter().filter_map(|part| part.as_deref()).collect();
+        let id = match about.as_slice() {
+            [] => "all".to_owned(),
+            parts => parts.join(":"),
+        };
+        // Two currencies don't add up: the larger amount stands in front.
+        let main = sums.cost.iter().max_by_key(|(_, nanos)| **nanos);
+        let main = main.map(|(currency, nanos)| (*currency, *nanos));
+        let total_cost = match main {
+            Some((_, nanos)) => Some(nanos),
+            // What it cost is not known, which is not 0.
+            None => (sums.unpriced_calls == 0).then_some(0),
+        };
+        Self {
+            id,
+            date,
+            model,
+            user_id,
+            total_calls: sums.calls,
+            successful_calls: sums.successes,
+            failed_calls: sums.failures,
+            cached_share_e4: share_e4(sums.usage.cached_tokens, sums.usage.prompt_tokens),
+            usage: sums.usage,
+            total_cost,
+            currency: main.map(|(currency, _)| currency),
+            unpriced_calls: sums.unpriced_calls,
+            average_response_time_ms: mean(sums.response_time_ms, sums.successes),
+            percentiles: Percentiles::of(&sums.response_times),
+            failures_by_class: sums.failure_classes,
+            costs: sums.cost,
+            created_at,
+        }
     }
+}
 
-    /// Attempts that brought an answer.
-    #[must_use]
-    pub const fn successes(&self) -> u64 {
-        self.sums.successes
-    }
-
-    /// Attempts that did not.
-    #[must_use]
-    pub const fn failures(&self) -> u64 {
-        self.sums.failures
-    }
-
-    /// The failures by class; what was cancelled has none.
-    #[must_use]
-    pub const fn failure_classes(&self) -> &BTreeMap<FailureClass, u64> {
-        &self.sums.failure_classes
-    }
-
-    /// Tokens.
-    #[must_use]
-    pub const fn usage(&self) -> &Usage {
-        &self.sums.usage
-    }
-
-    /// Costs by currency, exactly.
-    pub fn costs(&self) -> impl Iterator<Item = Cost> {
-        let costs = self.sums.cost.iter();
-        costs.map(|(&currency, &nanos)| Cost { nanos, currency })
-    }
-
-    /// The amount of one currency, if anything was paid in it.
-    #[must_use]
-    pub fn cost(&self, currency: Currency) -> Option<Nanos> {
-        self.sums.cost.get(&currency).copied()
-    }
-
-    /// Calls with tokens but without a known price: what they cost is in no sum.
-    #[must_use]
-    pub const fn unpriced_calls(&self) -> u64 {
-        self.sums.unpriced_calls
-    }
-
-    /// The mean time of an answered call, in whole milliseconds; 0 without one.
-    #[must_use]
-    pub fn average_response_time_ms(&self) -> u64 {
-        let (sum, calls) = (self.sums.response_time_ms, self.sums.successes);
-        sum.saturating_add(calls / 2)
-            .checked_div(calls)
-            .unwrap_or(0)
-    }
-
-    /// How the times of the answered calls are spread; `None` when none was measured.
-    #[must_use]
-    pub fn percentiles(&self) -> Option<Percentiles> {
-        let times = &self.sums.response_times;
-        Some(Percentiles {
+impl Percentiles {
+    fn of(times: &Histogram) -> Option<Self> {
+        Some(Self {
             p50: times.percentile(50)?,
             p90: times.percentile(90)?,
             p95: times.percentile(95)?,
             p99: times.percentile(99)?,
         })
     }
+}
 
-    /// The share of the prompts' tokens that came from GLM's cache, in ten-thousandths; `None` without
-    /// tokens.
-    #[must_use]
-    pub fn cached_share_e4(&self) -> Option<u64> {
-        let (cached, all) = (self.sums.usage.cached_tokens, self.sums.usage.prompt_tokens);
-        let share = (u128::from(cached) * 10_000 + u128::from(all) / 2).checked_div(all.into())?;
-        u64::try_from(share).ok()
-    }
+/// Rounded; 0 of nothing.
+fn mean(sum: u64, count: u64) -> u64 {
+    let rounded = sum.saturating_add(count / 2).checked_div(count);
+    rounded.unwrap_or(0)
+}
+
+/// A part of a whole in ten-thousandths, rounded; `None`: of nothing.
+fn share_e4(part: u64, whole: u64) -> Option<u64> {
+    let share = u128::from(part) * 10_000 + u128::from(whole) / 2;
+    u64::try_from(share.checked_div(whole.into())?).ok()
+}
+
+/// Ten-thousandths as a decimal, digit by digit.
+fn share_decimal(share: u64) -> String {
+    format!("{}.{:04}", share / 10_000, share % 10_000)
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn share<S: Serializer>(share: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    let digits = share.map(|share| RawValue::from_string(share_decimal(share)));
+    let digits = digits.transpose().map_err(S::Error::custom)?;
+    digits.serialize(serializer)
 }
 
 /// Usage summed up row by row: what is in memory is what is answered, however long the time is.
@@ -242,12 +305,13 @@ impl Summary {
             grouped.then_some(name).or_else(|| asked.clone())
         };
         let rows = sums.into_iter();
-        rows.map(|((since, of_model, of_user), sums)| StatisticsRow {
-            created_at: query.calendar.start_of(since),
-            date: period.map(|period| date(period, since)),
-            model: named(model, of_model, &query.filter.model),
-            user_id: named(user, of_user, &query.filter.user_id),
-            sums,
+        rows.map(|((since, of_model, of_user), sums)| {
+            let about = [
+                period.map(|period| date(period, since)),
+                named(model, of_model, &query.filter.model),
+                named(user, of_user, &query.filter.user_id),
+            ];
+            StatisticsRow::new(query.calendar.start_of(since), about, sums)
         })
         .collect()
     }
@@ -333,7 +397,7 @@ mod tests {
         let words = |row: &StatisticsRow| {
             let named = [&row.date, &row.model, &row.user_id];
             let names: Vec<_> = named.iter().filter_map(|n| n.as_deref()).collect();
-            format!("{} {}", names.join(" "), row.calls())
+            format!("{} {}", names.join(" "), row.total_calls)
         };
         let rows = summarise(&rows, &query(group_by));
         rows.iter().map(words).collect()
@@ -397,11 +461,11 @@ mod tests {
         let mut rows: Vec<UsageRow> = (1..=9).map(|_| row("2026-11-01", "a", "u", 8)).collect();
         rows.push(row("2026-11-01", "b", "v", 15));
         let all = summarise(&rows, &query("none")).remove(0);
-        let percentiles = all.percentiles().unwrap();
+        let percentiles = all.percentiles.unwrap();
         assert_eq!((percentiles.p50, percentiles.p90), (8, 8));
         assert_eq!((percentiles.p95, percentiles.p99), (15, 15));
-        assert_eq!(all.average_response_time_ms(), 9, "87 / 10, rounded");
-        assert_eq!(all.cached_share_e4(), Some(3_333));
+        assert_eq!(all.average_response_time_ms, 9, "87 / 10, rounded");
+        assert_eq!(all.cached_share_e4, Some(3_333));
     }
 
     #[test]
@@ -413,8 +477,8 @@ mod tests {
             ..UsageRow::empty(key)
         };
         let row = summarise(&[failed], &query("none")).remove(0);
-        assert_eq!(row.percentiles(), None);
-        assert_eq!(row.average_response_time_ms(), 0);
-        assert_eq!(row.cached_share_e4(), None);
+        assert_eq!(row.percentiles, None);
+        assert_eq!(row.average_response_time_ms, 0);
+        assert_eq!(row.cached_share_e4, None);
     }
 }

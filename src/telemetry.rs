@@ -3,37 +3,9 @@
 use std::fmt;
 use std::io;
 
+use onelane::config::{LogFormat, LogSection};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// For a person.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// What is logged, and how.
-#[derive(Debug, Clone)]
-pub(crate) struct LogSettings {
-    /// How lines look.
-    pub(crate) format: LogFormat,
-    /// Which are written, in the language of `RUST_LOG`, e.g. `info` or `warn,onelane=debug`.
-    pub(crate) filter: String,
-}
-
-impl LogSettings {
-    /// The same, but warnings and errors only.
-    #[must_use]
-    pub(crate) fn warnings_only(&self) -> Self {
-        Self {
-            format: self.format,
-            filter: "warn".to_owned(),
-        }
-    }
-}
 
 /// Why logging can't be started.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +27,7 @@ pub(crate) enum LogError {
 
 /// Starts logging. `ONELANE_LOG`, or else `RUST_LOG`, outweighs the settings' filter. The error names the filter
 /// that can't be read.
-pub(crate) fn init<W>(settings: &LogSettings, writer: W) -> Result<(), LogError>
+pub(crate) fn init<W>(settings: &LogSection, writer: W) -> Result<(), LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

@@ -15,6 +15,8 @@ use onelane_core::life;
 
 #[path = "papers/claims.rs"]
 mod claims;
+#[path = "papers/places.rs"]
+mod places;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -266,6 +268,8 @@ fn the_actors_crate_names_nothing_that_does_io() {
         [
             "onelane-core",
             "ractor",
+            "schemars",
+            "serde",
             "serde_json",
             "thiserror",
             "tokio",

@@ -4,15 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::Ports;
 use crate::protocol::CostMsg;
 use crate::samples::{Estimates, Sampler};
-use onelane_core::model::{Cost, Currency, Nanos, Usage};
+use onelane_core::model::{Cost, Currency, Nanos, Usage, amount};
 
-/// Totals since the start of the process.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Totals since the start of the process: hints, the truth is in the usage rows.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Calls that ended.
     pub calls: u64,
@@ -21,8 +24,11 @@ pub struct Totals {
     /// Tokens.
     pub usage: Usage,
     /// Costs by currency.
+    #[serde(rename = "costs", serialize_with = "amount::by_currency")]
+    #[schemars(with = "Vec<Cost>")]
     pub cost: BTreeMap<Currency, Nanos>,
-    /// How far estimates of prompts are off.
+    /// How far estimates of prompts, as `POST estimate` makes them, are from what GLM counted.
+    #[serde(rename = "promptEstimates")]
     pub estimates: Estimates,
 }
 
@@ -246,11 +252,11 @@ mod tests {
         totals.wait_for(skipped).await.unwrap();
         gate.0.store(true, Ordering::Release);
         let all =
-            |totals: &Totals| totals.estimates.skipped_calls + totals.estimates.total().calls == 20;
+            |totals: &Totals| totals.estimates.skipped_calls + totals.estimates.total.calls == 20;
         let seen = totals.wait_for(all).await.unwrap().estimates.clone();
         assert!((11..=12).contains(&seen.skipped_calls), "{seen:?}");
         // Three for the template, three for the message, one of text.
-        assert_eq!(seen.total().mean(), Some(0.125));
+        assert_eq!(seen.total.mean_relative_error, Some(0.125));
         drop(actor);
     }
 }

@@ -462,7 +462,7 @@ mod tests {
     use crate::ports::Store;
     use crate::testing::{MemoryStore, sample};
     use onelane_core::model::{
-        BudgetKey, Limit, NewJob, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
+        Amount, BudgetKey, NewJob, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
     };
     use onelane_core::scheduler::admission::Intake;
 
@@ -474,17 +474,18 @@ mod tests {
                     user: None,
                     model: None,
                 },
-                limit: Limit::Tokens(100),
+                limit: Amount::Tokens(100),
                 period: Period::Day,
                 over: OverBudget::Refuse,
-                spent: 90,
-                reserved: 0,
-                in_doubt: 0,
+                spent: Amount::Tokens(90),
+                reserved: Amount::Tokens(0),
+                in_doubt: Amount::Tokens(0),
+                left: Amount::Tokens(10),
                 warned: false,
                 short: false,
                 until: Timestamp::default(),
             },
-            needed: 20,
+            needed: Amount::Tokens(20),
         }
     }
 

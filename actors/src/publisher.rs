@@ -258,9 +258,9 @@ impl Publisher {
                 budget = %account.budget,
                 user = account.user.as_deref(),
                 model = account.model.as_deref(),
-                spent = standing.spent,
-                reserved = standing.reserved,
-                allowed = standing.allowed(),
+                spent = %standing.spent,
+                reserved = %standing.reserved,
+                allowed = %standing.limit,
                 "{}",
                 if used_up { "a budget has no room for a call before its next period" } else { "a budget is nearly used up" }
             );

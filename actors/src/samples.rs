@@ -8,13 +8,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use ractor::ActorRef;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::protocol::{CostMsg, Sample};
 use onelane_core::model::limits;
 use onelane_core::money::estimate::{self, CountTokens};
 
 /// How far estimated prompts are from what GLM counted, over the calls that have both figures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct EstimateError {
     /// The calls.
     pub calls: u64,
@@ -22,7 +25,11 @@ pub struct EstimateError {
     pub estimated_tokens: u64,
     /// Tokens of their prompts as GLM counted them.
     pub counted_tokens: u64,
-    /// Sum of the relative errors |estimated - counted| / counted, in millionths.
+    /// The mean of |estimated - counted| / counted: 0.1 is ten per cent off, either way. There is none without
+    /// calls.
+    pub mean_relative_error: Option<f64>,
+    /// Sum of the relative errors, in millionths.
+    #[serde(skip)]
     pub relative_error_ppm: u64,
 }
 
@@ -33,59 +40,44 @@ impl EstimateError {
         let Some(ppm) = error.checked_div(u128::from(counted)) else {
             return;
         };
-        self.merge(&Self {
-            calls: 1,
-            estimated_tokens: estimated,
-            counted_tokens: counted,
-            relative_error_ppm: u64::try_from(ppm).unwrap_or(u64::MAX),
-        });
-    }
-
-    fn merge(&mut self, other: &Self) {
         let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
-        sum(&mut self.calls, other.calls);
-        sum(&mut self.estimated_tokens, other.estimated_tokens);
-        sum(&mut self.counted_tokens, other.counted_tokens);
-        sum(&mut self.relative_error_ppm, other.relative_error_ppm);
-    }
-
-    /// The mean relative error: 0.1 is ten per cent off, either way. `None` without calls.
-    #[must_use]
-    pub fn mean(&self) -> Option<f64> {
-        (self.calls > 0).then(|| self.relative_error_ppm as f64 / 1e6 / self.calls as f64)
+        sum(&mut self.calls, 1);
+        sum(&mut self.estimated_tokens, estimated);
+        sum(&mut self.counted_tokens, counted);
+        sum(
+            &mut self.relative_error_ppm,
+            u64::try_from(ppm).unwrap_or(u64::MAX),
+        );
+        let mean = self.relative_error_ppm as f64 / 1e6 / self.calls as f64;
+        self.mean_relative_error = Some(mean);
     }
 }
 
 /// The errors of all estimates since the start of the process.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+#[schemars(rename = "PromptEstimates")]
+#[serde(rename_all = "camelCase")]
 pub struct Estimates {
+    /// Of all models together.
+    #[serde(flatten)]
+    pub total: EstimateError,
+    /// Calls that were not counted again: too many at once, too long a prompt, or too many models. The lane
+    /// goes on without waiting for that.
+    pub skipped_calls: u64,
     /// By model.
     pub models: BTreeMap<String, EstimateError>,
-    /// Calls that were not counted again: too many at once, too long a prompt, or too many models.
-    pub skipped_calls: u64,
 }
 
 impl Estimates {
-    /// Of all models together.
-    #[must_use]
-    pub fn total(&self) -> EstimateError {
-        let mut total = EstimateError::default();
-        for error in self.models.values() {
-            total.merge(error);
-        }
-        total
-    }
-
     pub(crate) fn add(&mut self, model: String, estimated: u64, counted: u64) {
         let full = self.models.len() >= limits::SAMPLED_MODELS_MAX;
         if full && !self.models.contains_key(&model) {
             self.skipped_calls += 1;
             return;
         }
-        self.models
-            .entry(model)
-            .or_default()
-            .add(estimated, counted);
+        self.total.add(estimated, counted);
+        let of_model = self.models.entry(model).or_default();
+        of_model.add(estimated, counted);
     }
 }
 
@@ -140,13 +132,13 @@ mod tests {
     #[test]
     fn the_error_of_estimates_is_the_mean_of_every_calls_own() {
         let mut error = EstimateError::default();
-        assert_eq!(error.mean(), None);
+        assert_eq!(error.mean_relative_error, None);
         error.add(110, 100);
         error.add(500, 1_000);
         error.add(7, 0);
         assert_eq!(error.calls, 2);
         assert_eq!((error.estimated_tokens, error.counted_tokens), (610, 1_100));
-        assert_eq!(error.mean(), Some(0.3));
+        assert_eq!(error.mean_relative_error, Some(0.3));
         error.add(u64::MAX, 1);
         assert_eq!(error.relative_error_ppm, u64::MAX);
     }
@@ -157,14 +149,14 @@ mod tests {
         estimates.add("a".to_owned(), 90, 100);
         estimates.add("b".to_owned(), 80, 100);
         estimates.add("a".to_owned(), 110, 100);
-        assert_eq!(estimates.models["a"].mean(), Some(0.1));
-        assert_eq!(estimates.models["b"].mean(), Some(0.2));
-        assert_eq!(estimates.total().calls, 3);
+        assert_eq!(estimates.models["a"].mean_relative_error, Some(0.1));
+        assert_eq!(estimates.models["b"].mean_relative_error, Some(0.2));
+        assert_eq!(estimates.total.calls, 3);
         for n in 0..1_000 {
             estimates.add(format!("made up {n}"), 1, 1);
         }
         assert_eq!(estimates.models.len(), limits::SAMPLED_MODELS_MAX);
-        let calls = estimates.total().calls + estimates.skipped_calls;
+        let calls = estimates.total.calls + estimates.skipped_calls;
         assert_eq!(calls, 1_003);
         estimates.add("a".to_owned(), 1, 1);
         assert_eq!(estimates.models["a"].calls, 3);

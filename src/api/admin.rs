@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_actors::ports::{JobFilter, JobRecord, UsageFilter};
-use onelane_core::model::{Day, JobId};
+use onelane_core::model::{AlertBook, AlertKey, CallRecord, Day, JobId};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,11 +14,12 @@ use super::answer::{Json, Large, Success, Table};
 use super::input::{Input, Need, Nothing, Payload};
 use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
-use super::views::{CallView, Excerpt, JobView, MetricsView};
 use super::{Api, limits};
 use crate::config::{PolicyRow, Prices, keep_exact};
-use crate::orchestrator::{JobDetail, Orchestrator};
+use crate::orchestrator::{JobDetail, Metrics};
 use crate::statistics::{GroupBy, StatisticsQuery, StatisticsRow, to_csv};
+use crate::views::{Audience, CallView, Excerpt, JobView};
+use crate::webhooks::AlertView;
 
 /// `GLMConfig`: its fields are the settings.
 struct GlmConfig;
@@ -149,19 +150,9 @@ pub(super) struct UsageQuery {
     user_id: Option<String>,
     /// What each row is about: some of `day` or `month`, `model`, `user`; `none` is one row for all.
     /// Without it `day,model`.
-    group_by: Option<Vec<Grouping>>,
+    group_by: Option<GroupBy>,
     /// How the answer is written; JSON without it.
     format: Option<Format>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Grouping {
-    Day,
-    Month,
-    Model,
-    User,
-    None,
 }
 
 /// How an answer is written.
@@ -185,7 +176,6 @@ pub(super) async fn read_statistics(
     let query = input.query;
     let calendar = api.lane.settings().calendar;
     let (start, end) = days(&query, calendar.day(api.clock.now()))?;
-    let group_by = grouping(query.group_by)?;
     let rows = api
         .lane
         .statistics(StatisticsQuery {
@@ -195,7 +185,7 @@ pub(super) async fn read_statistics(
                 model: query.model,
                 user_id: query.user_id,
             },
-            group_by,
+            group_by: query.group_by.unwrap_or_default(),
             calendar,
         })
         .await?;
@@ -206,21 +196,6 @@ pub(super) async fn read_statistics(
         },
         _ => Table::Json(Large::of(|| StatisticsAnswer { statistics: rows })),
     })
-}
-
-fn grouping(names: Option<Vec<Grouping>>) -> Result<GroupBy, Problem> {
-    let Some(names) = names else {
-        return Ok(GroupBy::default());
-    };
-    let name = |name: &Grouping| match name {
-        Grouping::Day => "day",
-        Grouping::Month => "month",
-        Grouping::Model => "model",
-        Grouping::User => "user",
-        Grouping::None => "none",
-    };
-    let text: Vec<&str> = names.iter().map(name).collect();
-    GroupBy::parse(&text.join(",")).map_err(|p| Problem::fault(Kind::InvalidQuery, "groupBy", p))
 }
 
 /// The days asked for: without an end up to today, without a start the month before the end.
@@ -290,13 +265,12 @@ pub(super) async fn read_queue(
     };
     let jobs = found.jobs.iter().map(|record| &record.job);
     let mut reasons = api.lane.wait_reasons(jobs).await;
-    let (chars, sees_all) = (api.preview_chars, input.principal.sees_all());
+    let (chars, audience) = (api.preview_chars, input.principal.audience());
     Ok(Large::of(move || {
         let view = |record: JobRecord| {
             let excerpt = Excerpt::of(&record, chars);
             let reason = reasons.remove(&record.job.id);
-            let view = JobView::preview(record, &excerpt).with_wait(reason);
-            if sees_all { view } else { view.for_viewers() }
+            JobView::preview(record.job, &excerpt, audience).with_wait(reason)
         };
         QueueAnswer {
             queue: found.jobs.into_iter().map(view).collect(),
@@ -325,14 +299,15 @@ pub(super) async fn read_job(
     input: Input<JobPath>,
 ) -> Result<Large<JobAnswer>, Problem> {
     let detail = api.lane.job(input.path.id).await?;
-    let (chars, sees_all) = (api.preview_chars, input.principal.sees_all());
+    let (chars, audience) = (api.preview_chars, input.principal.audience());
+    let whole = audience == Audience::Owner;
     Ok(Large::of(move || JobAnswer {
-        job: with_attempts(detail, chars, sees_all, sees_all),
+        job: with_attempts(detail, chars, whole, audience),
     }))
 }
 
 /// A job with its attempts.
-fn with_attempts(detail: JobDetail, chars: usize, whole: bool, sees_all: bool) -> JobView {
+fn with_attempts(detail: JobDetail, chars: usize, whole: bool, audience: Audience) -> JobView {
     let excerpt = Excerpt::of(&detail.record, chars);
     let attempts = detail.attempts.into_iter();
     let attempts = attempts.map(|call| CallView::new(call, Some(&excerpt)));
@@ -340,9 +315,8 @@ fn with_attempts(detail: JobDetail, chars: usize, whole: bool, sees_all: bool) -
     let view = if whole {
         JobView::whole(detail.record)
     } else {
-        JobView::preview(detail.record, &excerpt)
+        JobView::preview(detail.record.job, &excerpt, audience)
     };
-    let view = if sees_all { view } else { view.for_viewers() };
     view.with_attempts(attempts).with_wait(detail.wait_reason)
 }
 
@@ -393,12 +367,12 @@ pub(super) async fn dead_letters(
     let LettersQuery { filter, page } = input.query;
     let found = api.lane.dead_letters(filter, page.cursor(), page.limit());
     let found = found.await?;
-    let (chars, sees_all) = (api.preview_chars, input.principal.sees_all());
+    let (chars, audience) = (api.preview_chars, input.principal.audience());
     Ok(Large::of(move || {
         let letters = found.letters.into_iter();
         LettersAnswer {
             dead_letters: letters
-                .map(|detail| with_attempts(detail, chars, false, sees_all))
+                .map(|detail| with_attempts(detail, chars, false, audience))
                 .collect(),
             total: found.total,
             next_cursor: found.cursor.into(),
@@ -406,43 +380,85 @@ pub(super) async fn dead_letters(
     }))
 }
 
+/// The lane at this moment.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Metrics")]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MetricsAnswer {
+    /// Calls in flight.
+    current_concurrency: usize,
+    /// Jobs that wait: for their turn, for a retry, or for their time.
+    queue_length: u64,
+    recent_calls: Vec<CallView>,
+    #[serde(flatten)]
+    metrics: Metrics,
+    active_alerts: Vec<AlertView>,
+    alerts: AlertCounts,
+}
+
+/// How many alerts are active, by their rules.
+#[derive(Serialize, JsonSchema)]
+struct AlertCounts {
+    active: BTreeMap<&'static str, usize>,
+}
+
+impl MetricsAnswer {
+    pub(super) fn new(metrics: Metrics, recent_calls: Vec<CallView>, book: &AlertBook) -> Self {
+        let of = |rule| {
+            book.active
+                .iter()
+                .filter(move |alert| alert.key.rule() == rule)
+        };
+        let active = AlertKey::RULES.map(|rule| (rule, of(rule).count()));
+        Self {
+            current_concurrency: metrics.lane.in_flight,
+            queue_length: metrics.jobs.pending,
+            recent_calls,
+            metrics,
+            active_alerts: book.active.iter().map(AlertView::active).collect(),
+            alerts: AlertCounts {
+                active: active.into(),
+            },
+        }
+    }
+}
+
 /// `GET metrics`.
-pub(super) async fn metrics(api: Arc<Api>, _: Input) -> Result<Json<MetricsView>, Problem> {
+pub(super) async fn metrics(api: Arc<Api>, _: Input) -> Result<Json<MetricsAnswer>, Problem> {
     let mut metrics = api.lane.metrics().await?;
     let mut calls = std::mem::take(&mut metrics.recent_calls);
     calls.truncate(limits::RECENT_CALLS_SHOWN);
-    let ids = calls.iter().map(|call| call.job_id);
-    let excerpts = excerpts_of(&api.lane, ids, api.preview_chars).await;
-    let view = |call: onelane_core::model::CallRecord| {
-        let excerpt = excerpts.get(&call.job_id);
-        CallView::new(call, excerpt)
-    };
-    let calls = calls.into_iter().map(view).collect();
-    Ok(Json(
-        MetricsView::new(&metrics, calls).with_alerts(&api.lane.alerts()),
-    ))
+    let excerpts = excerpts_of(&api, &calls).await;
+    let calls = shown(calls, &excerpts);
+    let answer = MetricsAnswer::new(metrics, calls, &api.lane.alerts());
+    Ok(Json(answer))
 }
 
-/// Of the jobs that are still there. One at a time: they may be large.
-pub(super) async fn excerpts_of(
-    lane: &Orchestrator,
-    ids: impl Iterator<Item = JobId>,
-    chars: usize,
-) -> BTreeMap<JobId, Excerpt> {
-    let mut excerpts = BTreeMap::new();
-    for id in ids {
-        if excerpts.contains_key(&id) {
+/// What calls show of the jobs that are still there. One at a time: they may be large.
+pub(super) async fn excerpts_of(api: &Api, calls: &[CallRecord]) -> BTreeMap<JobId, Excerpt> {
+    let (mut excerpts, chars) = (BTreeMap::new(), api.preview_chars);
+    for call in calls {
+        if excerpts.contains_key(&call.job_id) {
             continue;
         }
-        let Ok(detail) = lane.job(id).await else {
+        let Ok(detail) = api.lane.job(call.job_id).await else {
             continue;
         };
         let making = tokio::task::spawn_blocking(move || Excerpt::of(&detail.record, chars));
         if let Ok(excerpt) = making.await {
-            excerpts.insert(id, excerpt);
+            excerpts.insert(call.job_id, excerpt);
         }
     }
     excerpts
+}
+
+/// Calls with what is known of their jobs' bodies.
+pub(super) fn shown(calls: Vec<CallRecord>, excerpts: &BTreeMap<JobId, Excerpt>) -> Vec<CallView> {
+    let view = |call: CallRecord| {
+        let excerpt = excerpts.get(&call.job_id);
+        CallView::new(call, excerpt)
+    };
+    calls.into_iter().map(view).collect()
 }
 
 #[cfg(test)]

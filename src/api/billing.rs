@@ -12,8 +12,8 @@ use super::answer::Json;
 use super::input::{Given, Input, Nothing};
 use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
-use super::views::MaybeBilledView;
 use super::{Api, limits};
+use crate::views::CallView;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +30,8 @@ pub(super) struct DoubtsQuery {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DoubtsAnswer {
-    maybe_billed: Vec<MaybeBilledView>,
+    /// As the call log has them, without what was asked.
+    maybe_billed: Vec<CallView>,
     next_cursor: NextCursor,
 }
 
@@ -51,8 +52,9 @@ pub(super) async fn list(
         ..CallFilter::default()
     };
     let found = api.lane.calls(filter, page.cursor(), page.limit()).await?;
+    let calls = found.calls.into_iter();
     Ok(Json(DoubtsAnswer {
-        maybe_billed: found.calls.into_iter().map(MaybeBilledView::new).collect(),
+        maybe_billed: calls.map(|call| CallView::new(call, None)).collect(),
         next_cursor: found.cursor.into(),
     }))
 }

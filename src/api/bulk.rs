@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::admin::JobPath;
 use super::answer::{Json, Success};
-use super::input::{Given, Input, Nothing};
+use super::input::{Given, Ignored, Input, Nothing};
 use super::problem::{Kind, Problem};
 use crate::orchestrator::Selection;
 
@@ -22,88 +22,81 @@ pub(super) struct Changed {
     pub(super) dry_run: bool,
 }
 
-/// Which jobs are meant: `filter` or `all`, one of them.
+/// Which of many are meant, `filter` or `all`, one of them, and what they get.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Jobs {
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("additionalProperties" = false))]
+pub(super) struct Many<F, W = Ignored> {
     /// Those that it leaves; it must narrow something.
-    filter: Option<JobFilter>,
+    filter: Option<F>,
     /// `true`: every one. Has to be said.
     all: Option<bool>,
     /// Changes nothing, and answers how many it would be.
     dry_run: Option<bool>,
+    #[serde(flatten)]
+    what: W,
 }
 
-/// Which jobs are meant, and what they get.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct JobsWithPriority {
-    /// Those that it leaves; it must narrow something.
-    filter: Option<JobFilter>,
-    /// `true`: every one. Has to be said.
-    all: Option<bool>,
-    /// Changes nothing, and answers how many it would be.
-    dry_run: Option<bool>,
-    /// The new priority.
-    priority: i32,
+/// Which are meant, once that is certain.
+pub(super) struct Meant<F, W> {
+    /// `None`: every one.
+    pub(super) filter: Option<F>,
+    pub(super) dry_run: bool,
+    what: W,
+}
+
+impl<F: Default + PartialEq, W> Many<F, W> {
+    /// The filter, or nothing where everything is meant: nobody means that by mistake. `every` is how it is
+    /// said what is meant.
+    pub(super) fn meant(self, every: &str) -> Result<Meant<F, W>, Problem> {
+        let wrong = |field, problem| Err(Problem::fault(Kind::InvalidField, field, problem));
+        let say = |what| format!("{what}; to mean {every} say {{\"all\": true}}");
+        let filter = match (self.filter, self.all.unwrap_or(false)) {
+            (Some(_), true) => {
+                return wrong("all", "can't stand beside a filter; give one".to_owned());
+            }
+            (None, false) => return wrong("filter", say("is missing")),
+            (Some(filter), false) if filter == F::default() => {
+                return wrong("filter", say("is empty"));
+            }
+            (filter, _) => filter,
+        };
+        Ok(Meant {
+            filter,
+            dry_run: self.dry_run.unwrap_or(false),
+            what: self.what,
+        })
+    }
 }
 
 /// What a job gets.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(extend("additionalProperties" = false))]
 pub(super) struct NewPriority {
     /// The new priority.
     priority: i32,
 }
 
-/// The filter, or nothing where everything is meant: nobody means that by mistake. `every` is how it is
-/// said what is meant.
-pub(super) fn meant<F: Default + PartialEq>(
-    filter: Option<F>,
-    all: Option<bool>,
-    every: &str,
-) -> Result<Option<F>, Problem> {
-    let wrong = |field, problem| Err(Problem::fault(Kind::InvalidField, field, problem));
-    match (filter, all.unwrap_or(false)) {
-        (Some(_), true) => wrong("all", "can't stand beside a filter; give one".to_owned()),
-        (None, true) => Ok(None),
-        (None, false) => {
-            let problem = format!("is missing; to mean {every} say {{\"all\": true}}");
-            wrong("filter", problem)
-        }
-        (Some(filter), false) if filter == F::default() => {
-            let problem = format!("is empty; to mean {every} say {{\"all\": true}}");
-            wrong("filter", problem)
-        }
-        (Some(filter), false) => Ok(Some(filter)),
-    }
-}
+type Jobs<W = Ignored> = Input<Nothing, Nothing, Given<Many<JobFilter, W>>>;
 
-fn selection(filter: Option<JobFilter>, all: Option<bool>) -> Result<Selection, Problem> {
-    let filter = meant(filter, all, "every job")?;
-    Ok(filter.map_or(Selection::All, Selection::Matching))
+/// The jobs that are meant, whether nothing is to be changed, and what they get.
+fn meant<W>(input: Jobs<W>) -> Result<(Selection, bool, W), Problem> {
+    let Given(many) = input.body;
+    let meant = many.meant("every job")?;
+    let jobs = meant.filter.map_or(Selection::All, Selection::Matching);
+    Ok((jobs, meant.dry_run, meant.what))
 }
 
 /// `POST retry`.
-pub(super) async fn retry(
-    api: Arc<Api>,
-    input: Input<Nothing, Nothing, Given<Jobs>>,
-) -> Result<Json<Changed>, Problem> {
-    let Given(jobs) = input.body;
-    let dry_run = jobs.dry_run.unwrap_or(false);
-    let jobs = selection(jobs.filter, jobs.all)?;
+pub(super) async fn retry(api: Arc<Api>, input: Jobs) -> Result<Json<Changed>, Problem> {
+    let (jobs, dry_run, _) = meant(input)?;
     let count = api.lane.retry_all(jobs, dry_run).await?;
     Ok(Json(Changed { count, dry_run }))
 }
 
 /// `POST cancel`.
-pub(super) async fn cancel(
-    api: Arc<Api>,
-    input: Input<Nothing, Nothing, Given<Jobs>>,
-) -> Result<Json<Changed>, Problem> {
-    let Given(jobs) = input.body;
-    let dry_run = jobs.dry_run.unwrap_or(false);
-    let jobs = selection(jobs.filter, jobs.all)?;
+pub(super) async fn cancel(api: Arc<Api>, input: Jobs) -> Result<Json<Changed>, Problem> {
+    let (jobs, dry_run, _) = meant(input)?;
     let count = api.lane.cancel_all(jobs, dry_run).await?;
     Ok(Json(Changed { count, dry_run }))
 }
@@ -111,12 +104,9 @@ pub(super) async fn cancel(
 /// `POST reprioritise`.
 pub(super) async fn reprioritise(
     api: Arc<Api>,
-    input: Input<Nothing, Nothing, Given<JobsWithPriority>>,
+    input: Jobs<NewPriority>,
 ) -> Result<Json<Changed>, Problem> {
-    let Given(jobs) = input.body;
-    let dry_run = jobs.dry_run.unwrap_or(false);
-    let priority = jobs.priority;
-    let jobs = selection(jobs.filter, jobs.all)?;
+    let (jobs, dry_run, NewPriority { priority }) = meant(input)?;
     let count = api.lane.reprioritise_all(jobs, priority, dry_run).await?;
     Ok(Json(Changed { count, dry_run }))
 }
@@ -141,10 +131,14 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<(Selection, bool), Problem> {
-        let reader = <Given<Jobs> as super::super::input::Payload>::reader();
-        let Given(jobs) = Given::read(&reader, Some(serde_json::from_str(json).unwrap()))?;
-        let dry_run = jobs.dry_run.unwrap_or(false);
-        selection(jobs.filter, jobs.all).map(|jobs| (jobs, dry_run))
+        let reader = <Given<Many<JobFilter>> as super::super::input::Payload>::reader();
+        let body = serde_json::from_str(json).unwrap();
+        let Given(many) = Given::<Many<JobFilter>>::read(&reader, Some(body))?;
+        let Meant {
+            filter, dry_run, ..
+        } = many.meant("every job")?;
+        let jobs = filter.map_or(Selection::All, Selection::Matching);
+        Ok((jobs, dry_run))
     }
 
     #[test]

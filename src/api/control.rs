@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use onelane_core::model::{BreakerSnapshot, HoldScope, ScopedHold};
+use onelane_core::model::{BreakerSnapshot, BudgetStatus, HoldScope, ScopedHold};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Json, Success};
 use super::input::{Input, Nothing, Optional};
 use super::problem::Problem;
-use super::views::StandingView;
 use super::{Api, limits};
 
 /// Why an operator does what they do.
@@ -91,21 +90,19 @@ pub(super) struct HoldsAnswer {
 
 /// `GET holds`.
 pub(super) async fn holds(api: Arc<Api>, _: Input) -> Result<Json<HoldsAnswer>, Problem> {
-    let lane = api.lane.lane().await?;
-    let holds = lane.holds.into_iter().map(ScopedHold::from).collect();
+    let holds = api.lane.lane().await?.holds;
     Ok(Json(HoldsAnswer { holds }))
 }
 
 /// How every budget stands.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct BudgetsAnswer {
-    budgets: Vec<StandingView>,
+    budgets: Vec<BudgetStatus>,
 }
 
 /// `GET budgets`.
 pub(super) async fn budgets(api: Arc<Api>, _: Input) -> Result<Json<BudgetsAnswer>, Problem> {
-    let standings = api.lane.budgets().await?;
-    let budgets = standings.iter().map(StandingView::new).collect();
+    let budgets = api.lane.budgets().await?;
     Ok(Json(BudgetsAnswer { budgets }))
 }
 

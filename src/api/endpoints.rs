@@ -223,6 +223,7 @@ fn webhooks() -> Vec<Endpoint> {
             .errors(&[Kind::UnknownDelivery]),
         row!(POST "/api/admin/glm/webhooks/redeliver", Operate, "Send many deliveries again",
             notify::redeliver_all)
+            .about("Of those that the filter leaves, without a status in it, the ones that were given up.")
             .example(json!({"filter": {"endpoint": "ops"}, "dryRun": true})),
         row!(POST "/api/admin/glm/webhooks/test", Operate, "Send a notice to try whether it arrives",
             notify::test)

@@ -2,30 +2,41 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use warp::http::StatusCode;
 
 use super::Api;
 use super::answer::{Answer, Reply, Shapes};
 use super::input::{Input, Nothing};
-use super::problem::Problem;
+use super::problem::{Each, Elements, Problem};
 use super::submission::Submissions;
-use super::views::{self, EstimatesView};
+use crate::estimate::{JobEstimate, Total};
+
+/// Each job in its order, and all together.
+#[derive(Serialize, JsonSchema)]
+struct Estimates {
+    jobs: Vec<Each<JobEstimate>>,
+    total: Total,
+    /// Jobs that would be refused; they are in no sum.
+    refused: usize,
+}
 
 /// The estimates; when every job would be refused, with the first refusal's status.
 pub(super) struct Estimated {
     status: StatusCode,
-    view: EstimatesView,
+    estimates: Estimates,
 }
 
 impl Answer for Estimated {
     fn reply(self) -> Reply {
-        Reply::json(self.status, &self.view)
+        Reply::json(self.status, &self.estimates)
     }
 
     fn describe(shapes: &mut Shapes<'_>) {
-        shapes.json::<EstimatesView>("200", "Each job in its order, and all together.");
+        shapes.json::<Estimates>("200", "Each job in its order, and all together.");
         let about = "Every job of a list would be refused; the status is the first refusal's.";
-        shapes.json::<EstimatesView>("422", about);
+        shapes.json::<Estimates>("422", about);
     }
 }
 
@@ -39,20 +50,26 @@ pub(super) async fn estimate(
         Submissions::Many(jobs) => (jobs, false),
     };
     let currency = api.lane.settings().prices.currency();
-    let answers = api.lane.estimate_many(jobs).await?;
-    let mut estimates = Vec::with_capacity(answers.len());
-    for (i, answer) in answers.into_iter().enumerate() {
-        estimates.push(match answer {
-            Ok(estimate) => Ok(estimate),
-            Err(error) if is_one => return Err(error.into()),
-            Err(error) => Err(Problem::from(error).within(&format!("[{i}]."))),
-        });
+    let mut answers = api.lane.estimate_many(jobs).await?;
+    if is_one && let Some(Err(_)) = answers.first() {
+        let refused = answers.swap_remove(0).map(|_| ());
+        refused?;
     }
-    let first_refusal = estimates.iter().find_map(|answer| answer.as_ref().err());
-    let status = match first_refusal {
-        Some(problem) if estimates.iter().all(Result::is_err) => problem.status(),
-        _ => StatusCode::OK,
-    };
-    let view = views::estimates(&estimates, currency);
-    Ok(Estimated { status, view })
+    // The list may be another one since it was asked for: the estimates say which they are of.
+    let of_list = answers.iter().flatten().next().map(|job| job.currency);
+    let mut total = Total::new(of_list.unwrap_or(currency));
+    answers.iter().flatten().for_each(|job| total.add(job));
+    let Elements {
+        all: jobs,
+        refused,
+        status,
+    } = answers.into_iter().collect();
+    Ok(Estimated {
+        status: status.unwrap_or(StatusCode::OK),
+        estimates: Estimates {
+            jobs,
+            total,
+            refused,
+        },
+    })
 }

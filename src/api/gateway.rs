@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{Failure, JobId, JobStatus, Request, RequestError, code};
+use onelane_core::model::{DEFAULT_USER, Failure, JobId, JobStatus, Request, RequestError, code};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -19,7 +19,7 @@ use super::Api;
 use super::answer::{Answer, JSON, Reply, Shapes};
 use super::input::{Ignored, Input, Need, Nothing, Payload};
 use super::problem::{Dialect, GlmErrorBody, Kind, Problem, SHOULD_RETRY, glm_error};
-use super::submission::{DEFAULT_USER, header_text, idempotency_key};
+use super::submission::{header_text, idempotency_key};
 use crate::error::Error;
 use crate::orchestrator::Submission;
 
@@ -179,20 +179,10 @@ fn read(
         }
     };
     Ok(Submission {
-        request,
-        model: None,
         user_id,
-        content_id: None,
-        priority: 0,
-        max_retries: None,
-        run_at: None,
-        deadline: None,
-        timeout_ms: None,
         idempotency_key: key,
-        after: Vec::new(),
-        on_interrupted: None,
         callback_url,
-        metadata: None,
+        ..Submission::new(request)
     })
 }
 
@@ -275,7 +265,7 @@ mod tests {
     use onelane_core::model::FailureClass;
     use warp::http::{HeaderMap, HeaderValue};
 
-    use crate::api::tests::sample;
+    use crate::views::tests::sample;
 
     use super::*;
 

@@ -12,12 +12,12 @@ use super::Api;
 use super::admin::JobPath;
 use super::answer::{Answer, Reply, Shapes};
 use super::input::{Input, Nothing};
-use super::problem::{Problem, ProblemBody};
+use super::problem::{Each, Elements, Problem};
 use super::query::Wait;
 use super::submission::{Submissions, idempotency_key};
-use super::views::JobView;
 use crate::error::Error;
 use crate::orchestrator::Submitted;
+use crate::views::JobView;
 
 /// A job that is on disk.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -30,18 +30,10 @@ pub(super) struct Accepted {
     created: bool,
 }
 
-/// What became of one job of a list.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(untagged)]
-enum AcceptedOrProblem {
-    Accepted(Accepted),
-    Refused { error: ProblemBody },
-}
-
 /// What became of a list, each job's own in the list's order.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct AcceptedList {
-    jobs: Vec<AcceptedOrProblem>,
+    jobs: Vec<Each<Accepted>>,
     accepted: usize,
     refused: usize,
 }
@@ -86,33 +78,25 @@ pub(super) async fn submit(
         }
         Submissions::Many(jobs) => jobs,
     };
-    let answers = api.lane.submit_many(jobs).await?;
-    let mut first_refusal = None;
-    let mut jobs = Vec::with_capacity(answers.len());
-    for (i, answer) in answers.into_iter().enumerate() {
-        jobs.push(match answer {
-            Ok(submitted) => AcceptedOrProblem::Accepted(accepted(&api, submitted).await),
-            Err(error) => {
-                let problem = Problem::from(error).within(&format!("[{i}]."));
-                first_refusal.get_or_insert(problem.status());
-                AcceptedOrProblem::Refused {
-                    error: problem.body(),
-                }
-            }
+    let mut answers = Vec::with_capacity(jobs.len());
+    for answer in api.lane.submit_many(jobs).await? {
+        answers.push(match answer {
+            Ok(submitted) => Ok(accepted(&api, submitted).await),
+            Err(error) => Err(error),
         });
     }
-    let taken = |job: &&AcceptedOrProblem| matches!(job, AcceptedOrProblem::Accepted(_));
-    let accepted = jobs.iter().filter(taken).count();
-    let status = match first_refusal {
-        Some(status) if accepted == 0 => status,
-        _ => StatusCode::ACCEPTED,
-    };
-    let refused = jobs.len() - accepted;
+    let Elements {
+        all: jobs,
+        refused,
+        status,
+    } = answers.into_iter().collect();
+    let accepted = jobs.len() - refused;
     let list = AcceptedList {
         jobs,
         accepted,
         refused,
     };
+    let status = status.unwrap_or(StatusCode::ACCEPTED);
     Ok(SubmitAnswer::Many(status, list))
 }
 

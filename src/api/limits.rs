@@ -9,13 +9,6 @@ pub const CONNECTIONS_MAX: usize = 1_024;
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Headers of one request.
 pub const HEADERS_MAX: usize = 100;
-/// Bytes of a request's body, unless configured otherwise: a batch may be larger than one request.
-pub const BODY_BYTES_DEFAULT: usize = 32 * 1024 * 1024;
-/// How long a client may take to send its headers, and an idle connection is kept, in milliseconds,
-/// unless configured otherwise.
-pub const HEADER_TIMEOUT_MS_DEFAULT: u64 = 30_000;
-/// Characters of a prompt or an answer that lists show, unless configured otherwise.
-pub const PREVIEW_CHARS_DEFAULT: usize = 200;
 /// The longest `?wait=`, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 5 * 60 * 1_000;
 /// Days of one statistics answer.
@@ -30,8 +23,6 @@ pub const FAULTS_SHOWN_MAX: usize = 20;
 pub const REASON_CHARS_MAX: usize = 500;
 /// The longest time for which the breaker is opened, in milliseconds: a year.
 pub const BREAKER_OPEN_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1_000;
-/// Bytes of one GLM parameter that the call log shows; a longer one is left out.
-pub const PARAMETER_BYTES_SHOWN: usize = 256;
 /// What `Retry-After` says when the queue is full, in seconds.
 pub const QUEUE_FULL_RETRY_AFTER_S: u64 = 5;
 /// The longest time one call of a job may ask for, in milliseconds: a day.

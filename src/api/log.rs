@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::Api;
-use super::admin::{Format, excerpts_of};
+use super::admin::{Format, excerpts_of, shown};
 use super::answer::{Answer, CSV, JSON_LINES, Large, Reply, Shapes, Table};
 use super::input::{Input, Nothing};
 use super::pages::{NextCursor, Page};
 use super::problem::Problem;
-use super::views::CallView;
 use crate::export::{self, Export, What};
 use crate::orchestrator::Orchestrator;
+use crate::views::CallView;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false))]
@@ -54,17 +54,10 @@ pub(super) async fn calls(
             next_cursor: found.cursor,
         });
     }
-    let ids = found.calls.iter().map(|call| call.job_id);
-    let excerpts = excerpts_of(&api.lane, ids, api.preview_chars).await;
-    Ok(Table::Json(Large::of(move || {
-        let view = |call: onelane_core::model::CallRecord| {
-            let excerpt = excerpts.get(&call.job_id);
-            CallView::new(call, excerpt)
-        };
-        CallsAnswer {
-            calls: found.calls.into_iter().map(view).collect(),
-            next_cursor: found.cursor.into(),
-        }
+    let excerpts = excerpts_of(&api, &found.calls).await;
+    Ok(Table::Json(Large::of(move || CallsAnswer {
+        calls: shown(found.calls, &excerpts),
+        next_cursor: found.cursor.into(),
     })))
 }
 

@@ -8,7 +8,7 @@
 //! | `openapi`, `reference` | the document and the page that are made of the table |
 //! | `principal` | for whom a request speaks, and what that lets it do |
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
-//! | `answer`, `problem`, `views` | how answers look |
+//! | `answer`, `problem` | how answers look |
 //! | `admin`, `control`, `bulk`, `billing`, `log`, `notify`, `estimate` | handlers for operators |
 //! | `jobs`, `gateway`, `service` | handlers for programs, for OpenAI and GLM SDKs, for whoever asks what there is |
 
@@ -20,6 +20,7 @@ mod body;
 mod bulk;
 mod check;
 mod control;
+mod delivery;
 mod endpoint;
 mod endpoints;
 mod estimate;
@@ -36,7 +37,6 @@ mod query;
 mod reference;
 mod service;
 mod submission;
-pub(crate) mod views;
 
 pub mod limits;
 pub mod server;
@@ -64,7 +64,7 @@ use endpoint::{Incoming, Router};
 use principal::{Access, Auth, Principal};
 use problem::{Dialect, Kind, Problem};
 
-pub use server::{ApiConfig, BindError, Listening, Server};
+pub use server::{BindError, Listening, Server};
 
 /// The reference page of the API in Markdown, `docs/http.md`.
 #[must_use]

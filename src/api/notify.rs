@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::answer::{Json, Success};
-use super::bulk::{Changed, meant};
+use super::bulk::{Changed, Many};
+use super::delivery::{DeliveryView, EndpointView};
 use super::input::{Given, Input, Nothing, Optional};
 use super::pages::{NextCursor, Page};
 use super::problem::Problem;
-use super::views::{DeliveryView, EndpointView};
 use crate::webhooks::AlertView;
 
 /// The alerts.
@@ -98,27 +98,14 @@ pub(super) async fn endpoints(api: Arc<Api>, _: Input) -> Result<Json<EndpointsA
     Ok(Json(EndpointsAnswer { endpoints }))
 }
 
-/// Which deliveries are meant: `filter` or `all`, one of them.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Deliveries {
-    /// Those that it leaves; it must narrow something. Without a status those that were given up.
-    filter: Option<DeliveryFilter>,
-    /// `true`: all that were given up. Has to be said.
-    all: Option<bool>,
-    /// Sends nothing, and answers how many it would be.
-    dry_run: Option<bool>,
-}
-
-/// `POST webhooks/redeliver`: all that a filter leaves.
+/// `POST webhooks/redeliver`: all that a filter leaves; without a status those that were given up.
 pub(super) async fn redeliver_all(
     api: Arc<Api>,
-    input: Input<Nothing, Nothing, Given<Deliveries>>,
+    input: Input<Nothing, Nothing, Given<Many<DeliveryFilter>>>,
 ) -> Result<Json<Changed>, Problem> {
-    let Given(asked) = input.body;
-    let dry_run = asked.dry_run.unwrap_or(false);
-    let filter = meant(asked.filter, asked.all, "all that were given up")?;
-    let filter = filter.unwrap_or_default();
+    let Given(many) = input.body;
+    let meant = many.meant("all that were given up")?;
+    let (filter, dry_run) = (meant.filter.unwrap_or_default(), meant.dry_run);
     let count = api.lane.redeliver_all(filter, dry_run).await?;
     Ok(Json(Changed { count, dry_run }))
 }

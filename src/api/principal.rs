@@ -16,6 +16,7 @@ use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderName, Uri};
 
 use super::problem::{Kind, Problem};
+use crate::views::Audience;
 
 /// For whom a request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +63,11 @@ impl Access {
 
 impl Principal {
     /// Whether whole prompts and answers, and what submitters keep to themselves, are for its eyes.
-    pub(super) const fn sees_all(self) -> bool {
-        matches!(self, Self::Admin | Self::Local)
+    pub(super) const fn audience(self) -> Audience {
+        match self {
+            Self::Admin | Self::Local => Audience::Owner,
+            Self::Viewer => Audience::Viewer,
+        }
     }
 }
 

@@ -117,6 +117,46 @@ impl Fault {
     }
 }
 
+/// What became of one element of a list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}OrProblem")]
+#[serde(untagged)]
+pub(super) enum Each<T> {
+    Done(T),
+    Refused { error: ProblemBody },
+}
+
+/// What became of the elements of a list, each in its place.
+pub(super) struct Elements<T> {
+    pub(super) all: Vec<Each<T>>,
+    pub(super) refused: usize,
+    /// The first refusal's, when nothing else came of it.
+    pub(super) status: Option<StatusCode>,
+}
+
+impl<T> FromIterator<Result<T, Error>> for Elements<T> {
+    fn from_iter<I: IntoIterator<Item = Result<T, Error>>>(answers: I) -> Self {
+        let (mut first, mut refused) = (None, 0);
+        let each = |(i, answer): (usize, Result<T, Error>)| match answer {
+            Ok(done) => Each::Done(done),
+            Err(error) => {
+                let problem = Problem::from(error).within(&format!("[{i}]."));
+                first.get_or_insert(problem.status());
+                refused += 1;
+                let error = problem.body();
+                Each::Refused { error }
+            }
+        };
+        let all: Vec<Each<T>> = answers.into_iter().enumerate().map(each).collect();
+        let status = first.filter(|_| refused == all.len());
+        Self {
+            all,
+            refused,
+            status,
+        }
+    }
+}
+
 /// Why a request got no good answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -423,7 +463,7 @@ mod tests {
             let kind = Problem::from(error).kind();
             assert_eq!((kind.status().as_u16(), kind.name()), (status, name));
         };
-        let id = crate::api::tests::sample::id(1);
+        let id = crate::views::tests::sample::id(1);
         check(Error::QueueFull { limit: 9 }, 429, "queue-full");
         check(Error::IdempotencyConflict(id), 409, "idempotency-conflict");
         check(Error::Stopped("full disk".to_owned()), 503, "stopped");

@@ -22,38 +22,8 @@ use warp::reply::Response;
 use super::endpoint::Router;
 use super::principal::Auth;
 use super::{Api, endpoints, limits};
+use crate::config::ServerSection;
 use crate::orchestrator::Orchestrator;
-
-/// How the API listens and what it shows.
-#[derive(Debug, Clone)]
-pub struct ApiConfig {
-    /// `host:port`; port 0 takes any free one.
-    pub listen: String,
-    /// The token that every request must carry. Without one only loopback addresses are allowed.
-    pub admin_token: Option<Secret>,
-    /// A token that may look at everything but whole prompts and answers, and change nothing.
-    pub viewer_token: Option<Secret>,
-    /// Bytes of a request's body at most.
-    pub max_body_bytes: usize,
-    /// How long a client may take for its headers, a body may stand still, and an idle connection
-    /// is kept.
-    pub header_timeout: Duration,
-    /// Characters of a prompt or an answer that lists show; 0 hides them.
-    pub preview_chars: usize,
-}
-
-impl Default for ApiConfig {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:4700".to_owned(),
-            admin_token: None,
-            viewer_token: None,
-            max_body_bytes: limits::BODY_BYTES_DEFAULT,
-            header_timeout: Duration::from_millis(limits::HEADER_TIMEOUT_MS_DEFAULT),
-            preview_chars: limits::PREVIEW_CHARS_DEFAULT,
-        }
-    }
-}
 
 /// Why the API can't listen.
 #[derive(Debug, thiserror::Error)]
@@ -120,14 +90,14 @@ impl std::fmt::Debug for Server {
 /// A port that is taken, before there is a lane to serve: so that a busy port is known before the
 /// first job is sent.
 pub struct Listening {
-    config: ApiConfig,
+    config: ServerSection,
     listener: TcpListener,
     local_addr: SocketAddr,
 }
 
 impl Listening {
     /// Takes the address. Refuses one that is not loopback without a token.
-    pub async fn on(config: ApiConfig) -> Result<Self, BindError> {
+    pub async fn on(config: ServerSection) -> Result<Self, BindError> {
         let address = resolve(&config.listen).await?;
         let is_empty = |token: &Secret| token.expose().trim().is_empty();
         let mut tokens = config.admin_token.iter().chain(&config.viewer_token);
@@ -168,6 +138,7 @@ impl Listening {
             listener,
             local_addr,
         } = self;
+        let header_timeout = Duration::from_millis(config.header_timeout_ms);
         let api = Api {
             lane,
             clock,
@@ -178,12 +149,12 @@ impl Listening {
             ),
             router,
             max_body_bytes: config.max_body_bytes,
-            body_idle: config.header_timeout,
+            body_idle: header_timeout,
             preview_chars: config.preview_chars,
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(config.header_timeout)
+            .header_read_timeout(header_timeout)
             .max_headers(limits::HEADERS_MAX)
             .max_header_size(limits::HEADER_BYTES_MAX);
         Server {
@@ -199,7 +170,7 @@ impl Listening {
 impl Server {
     /// Listens. `lane` is the orchestrator; `clock` says which day it is.
     pub async fn bind(
-        config: ApiConfig,
+        config: ServerSection,
         lane: Orchestrator,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, BindError> {

@@ -1,7 +1,7 @@
 //! Jobs as programs submit them: what no schema says is checked here, and a job is made of it.
 
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{JobId, OnInterrupted, Request, RequestError, Timestamp};
+use onelane_core::model::{DEFAULT_USER, JobId, OnInterrupted, Request, RequestError, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,9 +14,6 @@ use super::limits;
 use super::problem::{Fault, Kind, Problem};
 use crate::object::Object;
 use crate::orchestrator::Submission;
-
-/// The user of a job that names none.
-pub(super) const DEFAULT_USER: &str = "default";
 
 /// The header that says the key of a single job.
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -349,7 +346,7 @@ mod tests {
             "callbackUrl":"https://example.com/",
             "idempotencyKey":"k","metadata":{"n":1.50}}"#,
         );
-        assert_eq!(job.after, [crate::api::tests::sample::id(1)]);
+        assert_eq!(job.after, [crate::views::tests::sample::id(1)]);
         assert_eq!(job.on_interrupted, Some(OnInterrupted::Hold));
         assert_eq!(job.callback_url.as_deref(), Some("https://example.com/"));
         assert_eq!(job.model.as_deref(), Some("glm-5"));

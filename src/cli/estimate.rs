@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use onelane::estimate::{self, Total};
-use onelane::model::{Currency, DEFAULT_USER, Settings};
+use onelane::model::{Cost, Currency, DEFAULT_USER, Settings};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::args::EstimateArgs;
 use super::exit::{CliError, Exit};
@@ -113,9 +112,11 @@ impl Sums {
 
     /// For a person.
     fn text(&self) -> String {
+        let currency = self.total.currency;
+        let decimal = |nanos| Cost { nanos, currency }.decimal();
         let row = |name: &str, total: &Total| {
-            let (min, max) = match total.cost() {
-                Some(cost) => (cost.min.decimal(), cost.max.decimal()),
+            let (min, max) = match total.cost {
+                Some(cost) => (decimal(cost.min), decimal(cost.max)),
                 None => ("unknown".to_owned(), "unknown".to_owned()),
             };
             [
@@ -127,7 +128,7 @@ impl Sums {
                 max,
             ]
         };
-        let currency = self.total.currency.code();
+        let currency = currency.code();
         let (least, most) = (format!("LEAST {currency}"), format!("MOST {currency}"));
         let head = ["MODEL", "JOBS", "PROMPT", "ANSWER UP TO", &least, &most];
         let models = self.models.iter().map(|(name, total)| row(name, total));
@@ -152,9 +153,9 @@ impl Sums {
         let models = self.models.iter();
         let json = Json {
             models: models
-                .map(|(name, total)| Sum::new(Some(name), total))
+                .map(|(model, total)| OfModel { model, total })
                 .collect(),
-            total: Sum::new(None, &self.total),
+            total: &self.total,
             bad_lines: &self.bad_lines,
             bad: self.bad,
         };
@@ -165,52 +166,16 @@ impl Sums {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Json<'a> {
-    models: Vec<Sum<'a>>,
-    total: Sum<'a>,
+    models: Vec<OfModel<'a>>,
+    total: &'a Total,
     /// The first hundred.
     bad_lines: &'a [BadLine],
     bad: u64,
 }
 
-/// As the API says it.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Sum<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
-    jobs: u64,
-    prompt_tokens: u64,
-    max_completion_tokens: u64,
-    cost: Option<Range>,
-    currency: Currency,
-    unpriced: bool,
-    unpriced_jobs: u64,
-}
-
-#[derive(Serialize)]
-struct Range {
-    min: Box<RawValue>,
-    max: Box<RawValue>,
-}
-
-impl<'a> Sum<'a> {
-    fn new(model: Option<&'a str>, total: &Total) -> Self {
-        let range = |cost: estimate::CostRange| {
-            let number = |cost: onelane::model::Cost| RawValue::from_string(cost.decimal()).ok();
-            Some(Range {
-                min: number(cost.min)?,
-                max: number(cost.max)?,
-            })
-        };
-        Self {
-            model,
-            jobs: total.jobs,
-            prompt_tokens: total.tokens.prompt_tokens,
-            max_completion_tokens: total.tokens.completion_tokens_max,
-            cost: total.cost().and_then(range),
-            currency: total.currency,
-            unpriced: total.unpriced_jobs > 0,
-            unpriced_jobs: total.unpriced_jobs,
-        }
-    }
+struct OfModel<'a> {
+    model: &'a str,
+    #[serde(flatten)]
+    total: &'a Total,
 }

@@ -1,6 +1,7 @@
 //! `onelane prices`: what each model costs here, and who says so.
 
-use onelane::config::{ChosenBy, PriceEntry, Prices};
+use onelane::config::{ChosenBy, Prices};
+use onelane::model::Cost;
 
 use super::args::PricesArgs;
 use super::exit::{CliError, Exit};
@@ -18,7 +19,7 @@ pub(crate) fn prices(args: &PricesArgs, json: bool) -> Result<Exit, CliError> {
     let text = if json {
         serde_json::to_string(&list).map_err(|e| CliError::new(Exit::JobsFailed, e.to_string()))?
     } else {
-        format!("{}\n\n{}", head(&list), rows(&list.prices))
+        format!("{}\n\n{}", head(&list), rows(&list))
     };
     super::say(&text)?;
     Ok(Exit::Done)
@@ -50,7 +51,7 @@ fn head(list: &Prices) -> String {
     )
 }
 
-fn rows(rows: &[PriceEntry]) -> String {
+fn rows(list: &Prices) -> String {
     let head = [
         "MODEL", "PROMPT", "ANSWER", "INPUT", "CACHED", "OUTPUT", "AS OF", "NOTE", "SOURCE",
     ];
@@ -60,16 +61,17 @@ fn rows(rows: &[PriceEntry]) -> String {
         (0, Some(to)) => format!("below {to}"),
         (from, Some(to)) => format!("{from} to {}", to.saturating_sub(1)),
     };
-    let lines = rows.iter().map(|row| {
+    let currency = list.currency;
+    let decimal = |nanos| Cost { nanos, currency }.decimal();
+    let lines = list.prices.iter().map(|row| {
         [
             row.model.clone(),
             span(row.prompt_from, row.prompt_to),
             span(row.completion_from, None),
-            row.input.to_string(),
+            decimal(row.input),
             // Without a price of their own they cost as much as others.
-            row.cached_input
-                .map_or_else(|| "-".to_owned(), |price| price.to_string()),
-            row.output.to_string(),
+            row.cached_input.map_or_else(|| "-".to_owned(), decimal),
+            decimal(row.output),
             row.as_of.clone().unwrap_or_else(|| "own".to_owned()),
             row.note.clone().unwrap_or_default(),
             row.source.clone(),

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane::api::{ApiConfig, Listening};
-use onelane::config::{Loaded, Loader, Origin, PriceList};
+use onelane::api::Listening;
+use onelane::config::{Loaded, Loader, LogSection, Origin, PriceList};
 use onelane::orchestrator::{Orchestrator, StartError};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
@@ -17,7 +17,7 @@ use onelane::system::SystemClock;
 
 use super::args::{Common, SimulateArgs};
 use super::exit::{CliError, Exit};
-use crate::telemetry::{LogFormat, LogSettings, Signals};
+use crate::telemetry::Signals;
 
 /// The store of simulated runs, beside the real one: fake answers must not land among real ones, nor
 /// simulated jobs that still wait be sent to GLM later.
@@ -40,7 +40,7 @@ pub(crate) struct Plan {
     loaded: Loaded,
     simulator: Option<Arc<Simulator>>,
     /// How it logs.
-    pub(crate) log: LogSettings,
+    pub(crate) log: LogSection,
     /// Whether somebody said what is logged.
     pub(crate) log_was_chosen: bool,
     /// The store's file.
@@ -136,13 +136,7 @@ pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
     }
     let config = &loaded.config;
     Ok(Plan {
-        log: LogSettings {
-            format: match config.log.format {
-                onelane::config::LogFormat::Text => LogFormat::Text,
-                onelane::config::LogFormat::Json => LogFormat::Json,
-            },
-            filter: config.log.filter.clone(),
-        },
+        log: config.log.clone(),
         log_was_chosen: loaded.origin("log.filter") != Origin::Default,
         store: config.store.path.clone(),
         simulated: common.simulate,
@@ -215,16 +209,7 @@ pub(crate) fn explain(common: &Common, json: bool) -> Result<String, CliError> {
 /// token, is wrong configuration.
 pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {
     plan.loaded.config.check_server()?;
-    let server = &plan.loaded.config.server;
-    Ok(Listening::on(ApiConfig {
-        listen: server.listen.clone(),
-        admin_token: server.admin_token.clone(),
-        viewer_token: server.viewer_token.clone(),
-        max_body_bytes: server.max_body_bytes,
-        header_timeout: Duration::from_millis(server.header_timeout_ms),
-        preview_chars: server.preview_chars,
-    })
-    .await?)
+    Ok(Listening::on(plan.loaded.config.server.clone()).await?)
 }
 
 /// Opens the store and starts the lane on it, with the simulator behind it if the plan says so.

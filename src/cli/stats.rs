@@ -1,6 +1,6 @@
 //! `onelane stats`: what calls came to, from a store that no lane runs on.
 
-use onelane::model::{Calendar, Currency, Day};
+use onelane::model::{Calendar, Cost, Currency, Day};
 use onelane::ports::{Clock as _, UsageFilter};
 use onelane::statistics::{self, GroupBy, StatisticsQuery, StatisticsRow, to_csv};
 use onelane::system::SystemClock;
@@ -92,19 +92,20 @@ fn as_table(rows: &[StatisticsRow]) -> String {
     let cells = |row: &StatisticsRow| {
         let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
         let amount = |currency| {
-            let cost = row.costs().find(|cost| cost.currency == currency);
-            cost.map_or_else(|| "-".to_owned(), onelane::model::Cost::decimal)
+            let nanos = row.costs.get(&currency).copied();
+            let amount = nanos.map(|nanos| Cost { nanos, currency }.decimal());
+            amount.unwrap_or_else(|| "-".to_owned())
         };
-        let share = row.cached_share_e4();
-        let times = row.percentiles();
+        let share = row.cached_share_e4;
+        let times = row.percentiles.as_ref();
         let ms = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), |ms| ms.to_string());
         [
             name(&row.date),
             name(&row.model),
             name(&row.user_id),
-            row.calls().to_string(),
-            row.failures().to_string(),
-            row.usage().total_tokens.to_string(),
+            row.total_calls.to_string(),
+            row.failed_calls.to_string(),
+            row.usage.total_tokens.to_string(),
             share.map_or_else(
                 || "-".to_owned(),
                 |share| format!("{}.{:02}%", share / 100, share % 100),
@@ -112,8 +113,8 @@ fn as_table(rows: &[StatisticsRow]) -> String {
             amount(Currency::Cny),
             amount(Currency::Usd),
             amount(Currency::Points),
-            row.unpriced_calls().to_string(),
-            row.average_response_time_ms().to_string(),
+            row.unpriced_calls.to_string(),
+            row.average_response_time_ms.to_string(),
             ms(times.map(|t| t.p50)),
             ms(times.map(|t| t.p95)),
             ms(times.map(|t| t.p99)),

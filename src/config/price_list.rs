@@ -1,8 +1,7 @@
 //! The price list in force, for people: what every model costs, since when, and who says so.
 
-use onelane_core::model::{Currency, PriceUsed, Unpriced};
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use onelane_core::model::{Currency, Nanos, PriceUsed, Unpriced, amount};
+use serde::Serialize;
 
 use super::loaded::Loaded;
 use super::prices::{ModelPrice, Price, PriceList, Shipped};
@@ -48,18 +47,18 @@ pub struct PriceEntry {
     /// For prompts of fewer tokens; what longer ones cost is not known. `None`: however long.
     pub prompt_to: Option<u64>,
     /// A million prompt tokens that were not cached.
-    #[serde(serialize_with = "number")]
+    #[serde(serialize_with = "amount::serialize")]
     #[schemars(with = "f64")]
-    pub input: Price,
+    pub input: Nanos,
     /// A million prompt tokens from GLM's cache; `None`: no price of their own is known, and they cost
     /// as much as others.
-    #[serde(serialize_with = "number_or_null")]
+    #[serde(serialize_with = "amount::optional")]
     #[schemars(with = "Option<f64>")]
-    pub cached_input: Option<Price>,
+    pub cached_input: Option<Nanos>,
     /// A million completion tokens, reasoning included.
-    #[serde(serialize_with = "number")]
+    #[serde(serialize_with = "amount::serialize")]
     #[schemars(with = "f64")]
-    pub output: Price,
+    pub output: Nanos,
     /// Tokens that prompt and completion may have together, where it is known.
     pub context: Option<u64>,
     /// The version of the shipped list that the row is of, or `own`.
@@ -70,20 +69,6 @@ pub struct PriceEntry {
     pub source: String,
     /// What else there is to know.
     pub note: Option<String>,
-}
-
-/// A price as a JSON number, written from the integer: it never passes through a float.
-fn number<S: Serializer>(price: &Price, serializer: S) -> Result<S::Ok, S::Error> {
-    let number = RawValue::from_string(price.to_string()).map_err(serde::ser::Error::custom)?;
-    number.serialize(serializer)
-}
-
-#[expect(clippy::ref_option, reason = "serde's signature")]
-fn number_or_null<S: Serializer>(price: &Option<Price>, serializer: S) -> Result<S::Ok, S::Error> {
-    match price {
-        Some(price) => number(price, serializer),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl Loaded {
@@ -178,9 +163,9 @@ impl PriceEntry {
             prompt_from: price.prompt_from,
             completion_from: price.completion_from,
             prompt_to: price.prompt_to,
-            input: price.input,
-            cached_input: price.cached_input,
-            output: price.output,
+            input: price.input.nanos(),
+            cached_input: price.cached_input.map(Price::nanos),
+            output: price.output.nanos(),
             context: None,
             table: PriceUsed::OWN.to_owned(),
             as_of: None,

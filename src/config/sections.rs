@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use onelane_core::model::setting::{KeyPath, Place, Problem, Secrets, Setting as _, SettingsError};
 use onelane_core::model::{
-    BreakerSettings, Budget, BudgetScope, Calendar, Cost, Currency, GlmSettings, LaneSettings,
-    Limit, NamedLane, OverBudget, Period, PolicyOverride, Retention, RetrySettings, Secret,
+    Amount, BreakerSettings, Budget, BudgetRules, BudgetScope, Calendar, Cost, Currency,
+    GlmSettings, LaneSettings, NamedLane, PolicyOverride, Retention, RetrySettings, Secret,
     Unpriced, limits,
 };
 use onelane_core::{section, words};
@@ -100,8 +100,8 @@ section! {
     /// `[money.budgets.NAME]`: what calls may cost in a day or a month.
     #[derive(Eq)]
     pub struct BudgetSection checked by Self::goes_together {
-        /// For how long: "day" or "month", of the zone of [money].
-        period: Period = Period::Day;
+        /// Its rules.
+        rules: BudgetRules = BudgetRules::default() => [flat("")];
         /// Whose calls: a user, "*" for each one's own, not set for all together.
         user: Option<String> = None => [text(text::whose).sample("\"*\"")];
         /// Calls to which model: one, "*" for each, not set for all together.
@@ -113,12 +113,6 @@ section! {
         currency: Option<Currency> = None => [sample("\"CNY\"")];
         /// The limit in tokens, instead of an amount.
         tokens: Option<u64> = None => [within(1..=i64::MAX as u64).sample("1000000")];
-        /// A warning at this percentage of the limit; 0 is none.
-        warn_percent: u8 = 80 => [within(0..=100)];
-        /// Beyond the limit: "wait" for the next period, "refuse" new jobs (what was accepted waits), or only "warn".
-        /// A job that may come to more than the whole limit would never run: unless the budget only warns, it is
-        /// not taken.
-        over: OverBudget = OverBudget::Wait;
     }
 }
 
@@ -147,20 +141,18 @@ impl BudgetSection {
             Some(name) => BudgetScope::One(name.to_owned()),
         };
         let limit = match (&self.amount, self.tokens) {
-            (Some(amount), _) => Limit::Money(Cost {
+            (Some(amount), _) => Amount::Money(Cost {
                 nanos: text::nanos(amount).ok()?,
                 currency: self.currency.unwrap_or(currency),
             }),
-            (None, tokens) => Limit::Tokens(tokens?),
+            (None, tokens) => Amount::Tokens(tokens?),
         };
         Some(Budget {
             name: name.to_owned(),
-            period: self.period,
             users: whose(self.user.as_ref()),
             models: whose(self.model.as_ref()),
             limit,
-            warn_percent: self.warn_percent,
-            over: self.over,
+            rules: self.rules,
         })
     }
 }

@@ -9,6 +9,7 @@ use onelane_core::model::setting::KeyPath;
 use super::error::{ConfigError, Fault, Origin};
 use super::sections::Config;
 use super::{policy, prices, text};
+use crate::glm::ErrorTable;
 
 impl Config {
     /// What the lane is told. Fails only if what is shipped is broken.
@@ -26,6 +27,7 @@ impl Config {
             retry: self.retry,
             breaker: self.breaker,
             policy: policy::in_force(&self.policy),
+            meanings: ErrorTable::meanings(),
             budgets: budgets
                 .filter_map(|(name, section)| section.budget(name, currency))
                 .collect(),

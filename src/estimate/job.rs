@@ -1,31 +1,39 @@
 //! One job and many: what they may come to, at the least and at the most.
 
-use onelane_core::model::{Cost, Currency, Nanos, Settings, Submission, SubmissionError};
+use onelane_core::model::{Currency, Nanos, Settings, Submission, SubmissionError, amount};
 use onelane_core::money::estimate;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{Estimate, GlmTokenizer};
 
 /// What one job may come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Estimate")]
 pub struct JobEstimate {
     /// The model that it would be sent to.
     pub model: String,
     /// Its tokens.
+    #[serde(flatten)]
     pub tokens: Estimate,
-    /// What it may cost; `None` when the model has no price.
+    /// What it may cost; not known for a model without a price.
     pub cost: Option<CostRange>,
     /// What the list in force counts in.
     pub currency: Currency,
 }
 
-/// The least and the most that something may cost, in one currency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The least and the most that something may cost, in the currency that stands beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct CostRange {
     /// The prompt wholly from GLM's cache, and nothing answered.
-    pub min: Cost,
+    #[serde(serialize_with = "amount::serialize")]
+    #[schemars(with = "f64")]
+    pub min: Nanos,
     /// The longest answer, in the dearest tier that the call could end in, for a prompt that is longer
     /// than counted by the margin.
-    pub max: Cost,
+    #[serde(serialize_with = "amount::serialize")]
+    #[schemars(with = "f64")]
+    pub max: Nanos,
 }
 
 /// How much longer than counted a prompt may be: a tenth of it, and sixteen tokens for what the
@@ -55,7 +63,10 @@ pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, S
         .best_case(&model, longest)
         .and_then(|_| prices.worst_case(&model, longest, tokens.completion_tokens_max));
     Ok(JobEstimate {
-        cost: min.zip(max).map(|(min, max)| CostRange { min, max }),
+        cost: min.zip(max).map(|(min, max)| CostRange {
+            min: min.nanos,
+            max: max.nanos,
+        }),
         currency: prices.currency(),
         model,
         tokens,
@@ -63,18 +74,19 @@ pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, S
 }
 
 /// What several jobs may come to together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "EstimateTotal")]
+#[serde(rename_all = "camelCase")]
 pub struct Total {
     /// How many.
     pub jobs: u64,
-    /// Those of them whose cost is not known and not in the sums.
+    /// Those of them whose cost is not known and not in the sum.
     pub unpriced_jobs: u64,
     /// Sums of the tokens.
+    #[serde(flatten)]
     pub tokens: Estimate,
-    /// The least that those with a price may cost, in nano-units.
-    pub min: Nanos,
-    /// The most that those with a price may cost, in nano-units.
-    pub max: Nanos,
+    /// What those with a price may cost; not known when there are jobs and none has one.
+    pub cost: Option<CostRange>,
     /// What the costs are counted in.
     pub currency: Currency,
 }
@@ -90,8 +102,7 @@ impl Total {
                 prompt_tokens: 0,
                 completion_tokens_max: 0,
             },
-            min: 0,
-            max: 0,
+            cost: Some(CostRange { min: 0, max: 0 }),
             currency,
         }
     }
@@ -107,24 +118,15 @@ impl Total {
         );
         match job.cost {
             Some(cost) => {
-                self.min = self.min.saturating_add(cost.min.nanos);
-                self.max = self.max.saturating_add(cost.max.nanos);
+                let sum = self.cost.get_or_insert_default();
+                sum.min = sum.min.saturating_add(cost.min);
+                sum.max = sum.max.saturating_add(cost.max);
             }
             None => self.unpriced_jobs += 1,
         }
-    }
-
-    /// What the jobs with a price may cost; `None` when there are jobs and none has one.
-    #[must_use]
-    pub fn cost(&self) -> Option<CostRange> {
-        let cost = |nanos| Cost {
-            nanos,
-            currency: self.currency,
-        };
-        (self.jobs == 0 || self.unpriced_jobs < self.jobs).then(|| CostRange {
-            min: cost(self.min),
-            max: cost(self.max),
-        })
+        if self.unpriced_jobs == self.jobs {
+            self.cost = None;
+        }
     }
 }
 
@@ -167,9 +169,9 @@ mod tests {
         assert_eq!(job.tokens.prompt_tokens, 8);
         assert_eq!(job.tokens.completion_tokens_max, 1_000);
         let cost = job.cost.unwrap();
-        assert_eq!(cost.min.nanos, 8 * 1_000);
-        assert_eq!(cost.max.nanos, (8 + 1 + 16) * 3_000 + 1_000 * 14_000);
-        assert_eq!(cost.max.currency, Currency::Cny);
+        assert_eq!(cost.min, 8 * 1_000);
+        assert_eq!(cost.max, (8 + 1 + 16) * 3_000 + 1_000 * 14_000);
+        assert_eq!(job.currency, Currency::Cny);
     }
 
     /// Of a prompt of a thousand tokens and some, with a tier that begins at 1100 and a list that ends
@@ -199,8 +201,8 @@ mod tests {
     #[test]
     fn a_prompt_counted_just_below_a_tier_is_priced_in_it() {
         // 980 + 98 + 16 stays below; 990 + 99 + 16 does not.
-        assert_eq!(near_a_bound(973).unwrap().max.nanos, 1_094);
-        assert_eq!(near_a_bound(983).unwrap().max.nanos, 2 * 1_105);
+        assert_eq!(near_a_bound(973).unwrap().max, 1_094);
+        assert_eq!(near_a_bound(983).unwrap().max, 2 * 1_105);
         assert!(near_a_bound(1_700).is_some());
         assert_eq!(near_a_bound(1_900), None, "nobody knows the most");
     }
@@ -235,14 +237,14 @@ mod tests {
             of(&submission, &settings).unwrap()
         };
         let mut total = Total::new(Currency::Cny);
-        assert_eq!(total.cost().unwrap().max.nanos, 0);
+        assert_eq!(total.cost.unwrap().max, 0);
         total.add(&job("glm-9"));
-        assert_eq!(total.cost(), None, "unknown is not nothing");
+        assert_eq!(total.cost, None, "unknown is not nothing");
         total.add(&job("glm-4.7"));
         total.add(&job("glm-4.7"));
         assert_eq!((total.jobs, total.unpriced_jobs), (3, 1));
         assert_eq!(total.tokens.completion_tokens_max, 3_000);
-        let one = job("glm-4.7").cost.unwrap().max.nanos;
-        assert_eq!(total.cost().unwrap().max.nanos, 2 * one);
+        let one = job("glm-4.7").cost.unwrap().max;
+        assert_eq!(total.cost.unwrap().max, 2 * one);
     }
 }

@@ -2,7 +2,7 @@
 //! rule differs from that of its class.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use onelane_core::model::{BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride, code};
 use serde::{Deserialize, Serialize};
@@ -172,6 +172,17 @@ impl ErrorTable {
     /// The rows of all codes that GLM does not state, ordered by code.
     pub fn own_rows(&self) -> impl Iterator<Item = &ErrorRow> {
         self.own.values()
+    }
+
+    /// What the codes mean, in English, our own among them.
+    #[must_use]
+    pub fn meanings() -> Arc<BTreeMap<String, String>> {
+        static MEANINGS: LazyLock<Arc<BTreeMap<String, String>>> = LazyLock::new(|| {
+            let rows = SHIPPED.rows().chain(SHIPPED.own_rows());
+            let meaning = |row: &ErrorRow| (row.code.clone(), row.meaning.clone());
+            Arc::new(rows.map(meaning).collect())
+        });
+        Arc::clone(&MEANINGS)
     }
 
     /// All rows, ordered by code.

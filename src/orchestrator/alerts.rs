@@ -107,11 +107,8 @@ impl Orchestrator {
                     .collect()
             }
         };
-        let holds: Vec<_> = lane
-            .state
-            .holds()
-            .map(|(scope, hold)| (scope, hold.clone()))
-            .collect();
+        let holds = lane.holds.into_iter().map(|held| (held.scope, held.hold));
+        let holds: Vec<_> = holds.collect();
         let inputs = Inputs {
             calls: &calls,
             ready: lane.ready as u64,
@@ -228,7 +225,7 @@ fn share(standing: &BudgetStatus, raise: i64) -> (String, i64) {
             format!("{name} {part}")
         });
     let taken = u128::from(standing.gone());
-    let millionths = taken * 1_000_000 / u128::from(standing.allowed().max(1));
+    let millionths = taken * 1_000_000 / u128::from(standing.limit.number().max(1));
     let level = i64::try_from(millionths).unwrap_or(i64::MAX);
     let told = match (standing.short, standing.warned) {
         (true, _) => WHOLE_SHARE,

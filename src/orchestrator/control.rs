@@ -18,7 +18,7 @@ impl Orchestrator {
     }
 
     /// Closes the intake: what waits is worked off, and submissions are refused as `Draining` until
-    /// [`Orchestrator::resume`]; stored, so that it outlives a restart. [`super::LaneStatus::drained`]
+    /// [`Orchestrator::resume`]; stored, so that it outlives a restart. [`super::SchedulerSnapshot::drained`]
     /// tells when nothing is left. A submission that was under way may still be taken; dead letters may
     /// still be retried.
     pub async fn close_intake(&self, reason: Option<String>) -> Result<(), Error> {
@@ -51,7 +51,7 @@ impl Orchestrator {
     /// Ends one hold and nothing else; `NoSuchHold` if nothing holds there.
     pub async fn release_hold(&self, scope: HoldScope) -> Result<(), Error> {
         let held = self.lane().await?.holds;
-        if !held.iter().any(|(held, _)| *held == scope) {
+        if !held.iter().any(|held| held.scope == scope) {
             return Err(Error::NoSuchHold(scope));
         }
         let released = self

@@ -7,10 +7,8 @@ use onelane_core::model::{
 };
 use onelane_core::scheduler::SchedulerSnapshot;
 
-use super::waits::explained;
-use super::{LaneDetail, LaneStatus, Metrics, ModelDetail, Orchestrator};
+use super::{Metrics, Orchestrator};
 use crate::error::Error;
-#[cfg(feature = "api")]
 use crate::export::{Export, Part};
 use crate::statistics::{self, StatisticsQuery, StatisticsRow};
 
@@ -50,55 +48,29 @@ impl Orchestrator {
     }
 
     /// The next part of an export, with the export to ask for the one after it; `None` after the last.
-    #[cfg(feature = "api")]
     pub async fn export_part(&self, mut export: Export) -> Result<Option<(Part, Export)>, Error> {
         self.read(move |store| Ok(export.next(store)?.map(|part| (part, export))))
             .await
     }
 
     /// The lane at this moment: what stops it, lane by lane and model by model, and what waits.
-    pub async fn lane(&self) -> Result<LaneStatus, Error> {
-        let lane = self
+    pub async fn lane(&self) -> Result<SchedulerSnapshot, Error> {
+        let mut lane = self
             .ask(|refs, reply| refs.queue.cast(QueueMsg::Snapshot { reply }))
             .await?;
-        let drained = match lane.state.draining {
-            Some(_) => {
-                let counts = self.queue_status().await?;
-                counts.pending + counts.processing == 0
-            }
-            None => false,
-        };
-        let holds: Vec<_> = lane
-            .state
-            .holds()
-            .map(|(scope, hold)| (scope, hold.clone()))
-            .collect();
-        Ok(LaneStatus {
-            active: lane.active,
-            paused: lane.state.paused.clone(),
-            draining: lane.state.draining.clone(),
-            drained,
-            hold: holds.first().map(|(_, hold)| hold.clone()),
-            holds,
-            breaker: self.breaker(),
-            in_flight: u32::try_from(lane.in_flight).unwrap_or(u32::MAX),
-            max_concurrency: lane.max_concurrency,
-            ready: lane.ready as u64,
-            waiting: lane.waiting as u64,
-            dormant: lane.dormant as u64,
-            over_budget: lane.over_budget as u64,
-            wait_reason: lane.wait_reason.clone().map(explained),
-            wait_counts: lane.wait_counts.clone(),
-            lanes: lane_details(&lane),
-            models: model_details(&lane),
-            generation: lane.generation,
-        })
+        // The lanes hear of its turns; its counts are its own.
+        lane.breaker = self.breaker();
+        if lane.drained {
+            let counts = self.queue_status().await?;
+            lane.drained = counts.pending + counts.processing == 0;
+        }
+        Ok(lane)
     }
 
     /// Figures of the lane.
     pub async fn metrics(&self) -> Result<Metrics, Error> {
         let lane = self.lane().await?;
-        let (counts, recent, in_doubt, deliveries) = self
+        let (jobs, recent, in_doubt, deliveries) = self
             .read(|store| {
                 let recent = store.calls(&CallFilter::default(), None, RECENT_CALLS)?;
                 let open = CallFilter {
@@ -124,21 +96,17 @@ impl Orchestrator {
             .iter()
             .filter(|call| call.outcome == CallOutcome::Failed)
             .count();
-        let totals = self.inner.totals.borrow().clone();
+        let since_start = self.inner.totals.borrow().clone();
         Ok(Metrics {
             lane,
-            counts,
+            jobs,
             error_rate: share(failed as f64, recent.len()),
             average_response_time_ms: share(answered.iter().sum::<u64>() as f64, answered.len()),
             throttles: recent.iter().filter(|call| is_throttle(call)).count() as u64,
             maybe_billed: in_doubt as u64,
             recent_calls: recent,
             deliveries,
-            usage: totals.usage,
-            cost: self.spent(),
-            calls: totals.calls,
-            unpriced_calls: totals.unpriced_calls,
-            estimates: totals.estimates.clone(),
+            since_start,
         })
     }
 
@@ -164,37 +132,4 @@ impl Orchestrator {
 fn is_throttle(call: &CallRecord) -> bool {
     let failure = call.failure.as_ref();
     failure.is_some_and(|failure| failure.class == FailureClass::Throttle)
-}
-
-/// Every lane with what it remembers.
-fn lane_details(lane: &SchedulerSnapshot) -> Vec<LaneDetail> {
-    let detail = |view: &onelane_core::scheduler::LaneSnapshot| {
-        let condition = lane.state.lanes.get(&view.name).cloned();
-        let condition = condition.unwrap_or_default();
-        LaneDetail {
-            name: view.name.clone(),
-            in_flight: view.in_flight as u64,
-            staged: view.staged as u64,
-            limit: view.limit,
-            max_concurrency: view.max_concurrency,
-            not_before: view.not_before,
-            hold: condition.hold,
-            throttle_level: condition.throttle_level,
-            learnt: condition.learnt,
-            wait_reason: view.wait_reason.clone().map(explained),
-        }
-    };
-    lane.lanes.iter().map(detail).collect()
-}
-
-/// The models that have something to remember.
-fn model_details(lane: &SchedulerSnapshot) -> Vec<ModelDetail> {
-    let models = lane.state.models.iter();
-    models
-        .map(|(model, condition)| ModelDetail {
-            model: model.clone(),
-            hold: condition.hold.clone(),
-            overloads: condition.overloads,
-        })
-        .collect()
 }

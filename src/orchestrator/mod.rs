@@ -44,8 +44,9 @@ use notify::Notifier;
 pub use onelane_actors::protocol::Submitted;
 pub use onelane_actors::runtime::StopReason;
 pub use onelane_core::model::Submission;
+pub use onelane_core::scheduler::{LaneSnapshot, ModelSnapshot, SchedulerSnapshot};
 pub use start::StartError;
-pub use types::{DeadLetters, JobDetail, LaneDetail, LaneStatus, Metrics, ModelDetail, Shutdown};
+pub use types::{DeadLetters, JobDetail, Metrics, Shutdown};
 
 /// What a lane is built from: the adapters and what tests put in their place.
 pub struct Parts {

@@ -9,7 +9,6 @@ use onelane_core::model::{Job, JobId, JobStatus, WaitReason, Waiting, limits};
 
 use super::Orchestrator;
 use crate::error::Error;
-use crate::glm::ErrorTable;
 
 impl Orchestrator {
     /// Why jobs are not running now, of each that waits.
@@ -29,7 +28,7 @@ impl Orchestrator {
             .await;
         let ids = waiting.iter().map(|job| job.id);
         match asked {
-            Ok(reasons) => ids.zip(reasons.into_iter().map(explained)).collect(),
+            Ok(reasons) => ids.zip(reasons).collect(),
             // A lane that has stopped still tells what it knows of a job.
             Err(_) => ids
                 .zip(waiting.iter().map(|job| self.without_lane(job)))
@@ -84,13 +83,4 @@ impl Orchestrator {
         })
         .await
     }
-}
-
-/// With the meaning of the code, where a hold is the reason.
-pub(super) fn explained(reason: WaitReason) -> WaitReason {
-    let table = ErrorTable::shipped();
-    reason.explained(|code| {
-        let row = table.row(code).or_else(|| table.own_row(code))?;
-        Some(row.meaning.clone())
-    })
 }

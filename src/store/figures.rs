@@ -105,6 +105,7 @@ fn ages_of_jobs(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timesta
 /// The log is in the order of the clock but for its jumps: the oldest call may be anywhere in it.
 fn ages_of_calls(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timestamp)>> {
     #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
     struct Ended {
         ended_at: Timestamp,
     }

@@ -8,9 +8,11 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-/// Writes a row's JSON.
+use crate::model;
+
+/// Writes a row's JSON, with what is private.
 pub(super) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, row: &T) -> serde_json::Result<()> {
-    row.serialize(ForRows(&mut serde_json::Serializer::new(out)))
+    model::row(|| row.serialize(ForRows(&mut serde_json::Serializer::new(out))))
 }
 
 /// A serializer for machines: all else is the inner one's.

@@ -128,7 +128,7 @@ pub(crate) struct AlertView {
 /// The hold that an alert is about, as it was when the alert was raised.
 fn held(alert: &Alert) -> Option<ScopedHold> {
     match (&alert.key, &alert.hold) {
-        (AlertKey::Hold(key), Some(hold)) => Some((key.scope.clone(), hold.clone()).into()),
+        (AlertKey::Hold(key), Some(hold)) => Some((key.scope.clone(), hold).into()),
         _ => None,
     }
 }

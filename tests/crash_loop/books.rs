@@ -188,10 +188,10 @@ pub(crate) fn the_budget_was_kept(left: &Left, told: &Value, limit: u64) {
         (&told["budget"], &told["userId"]),
         (&"month".into(), &"user-0".into())
     );
-    assert_eq!(told["spent"], spent);
-    assert_eq!(told["inDoubt"], in_doubt);
-    assert_eq!(told["reserved"], 0);
-    assert_eq!(told["limit"], limit);
+    assert_eq!(told["spent"]["tokens"], spent);
+    assert_eq!(told["inDoubt"]["tokens"], in_doubt);
+    assert_eq!(told["reserved"]["tokens"], 0);
+    assert_eq!(told["limit"]["tokens"], limit);
 }
 
 #[derive(serde::Deserialize)]

@@ -118,7 +118,7 @@ async fn statistics_equal_the_call_log_to_the_last_nano_unit() {
     assert_eq!(unpriced, of_unknown as u64);
     // What this process counted itself is the same.
     let metrics = lane.metrics().await.unwrap();
-    assert_eq!(metrics.calls, 120);
+    assert_eq!(metrics.since_start.calls, 120);
     let tokens: u64 = calls.iter().map(|call| call.usage.total_tokens).sum();
-    assert_eq!(metrics.usage.total_tokens, tokens);
+    assert_eq!(metrics.since_start.usage.total_tokens, tokens);
 }

@@ -1,7 +1,7 @@
 //! Guards: the six endpoints of the story, end to end on a real lane: exact names, a change that is live
 //! at once and kept, a key that never shows.
 
-use onelane::api::ApiConfig;
+use onelane::config::ServerSection;
 use onelane::model::Secret;
 use onelane::simulator::{AnswerWith, Fault, Rule, SimulatorConfig, Tokens};
 use reqwest::Method;
@@ -425,10 +425,10 @@ async fn pause_resume_and_cancel_do_what_they_say() {
 async fn with_a_token_nobody_learns_anything_without_it() {
     let world = HttpLane::new();
     let lane = world.start().await;
-    let config = ApiConfig {
+    let config = ServerSection {
         listen: "127.0.0.1:0".to_owned(),
         admin_token: Some(Secret::new("open-sesame")),
-        ..ApiConfig::default()
+        ..ServerSection::default()
     };
     let api = Api::serve_as(&lane, config).await;
     for path in [CONFIG, "/api/admin/glm/metrics", "/nothing"] {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use onelane::config::BudgetSection;
 use onelane::error::Error;
-use onelane::model::{BudgetRefusal, JobStatus, Limit, NotAdmitted, OverBudget};
+use onelane::model::{Amount, BudgetRefusal, BudgetRules, JobStatus, NotAdmitted, OverBudget};
 use onelane::protocol::{QueueMsg, SubmitError};
 use onelane::simulator::{Fault, Rule, SimulatorConfig};
 use serde_json::json;
@@ -49,12 +49,15 @@ async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     until("nothing more fits", async || {
         let status = lane.lane().await.unwrap();
         let standing = &lane.budgets().await.unwrap()[0];
-        status.in_flight == 0 && status.ready == 0 && standing.reserved == 0 && status.dormant > 0
+        status.in_flight == 0
+            && status.ready == 0
+            && standing.reserved.number() == 0
+            && status.dormant > 0
     })
     .await;
     // To the last token, once the last call is on disk.
     until("the books agree", async || {
-        spent(&lane).await == lane.budgets().await.unwrap()[0].spent
+        spent(&lane).await == lane.budgets().await.unwrap()[0].spent.number()
     })
     .await;
     let spent = spent(&lane).await;
@@ -73,11 +76,8 @@ async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     .await;
     let budgets = api.get("/api/admin/glm/budgets").await.expect(200);
     let shown = &budgets["budgets"][0];
-    assert_eq!(
-        (&shown["unit"], &shown["limit"]),
-        (&json!("tokens"), &json!(1_000_000))
-    );
-    assert_eq!(shown["spent"], json!(self::spent(&lane).await));
+    assert_eq!(shown["limit"], json!({"tokens": 1_000_000}));
+    assert_eq!(shown["spent"]["tokens"], json!(self::spent(&lane).await));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,7 +112,7 @@ async fn a_user_over_budget_is_in_nobodys_way_over_a_restart_too() {
         .iter()
         .find(|standing| standing.account.user.as_deref() == Some("flood"))
         .unwrap();
-    assert!(flood.spent <= 300, "{flood:?}");
+    assert!(flood.spent.number() <= 300, "{flood:?}");
     assert!(spent(&lane).await > before);
     assert!(lane.queue_status().await.unwrap().pending > 0);
 }
@@ -120,7 +120,10 @@ async fn a_user_over_budget_is_in_nobodys_way_over_a_restart_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_that_refuses_says_so_at_the_door() {
     let world = world(BudgetSection {
-        over: OverBudget::Refuse,
+        rules: BudgetRules {
+            over: OverBudget::Refuse,
+            ..BudgetRules::default()
+        },
         ..tokens(300, None)
     });
     let lane = world.start().await;
@@ -170,11 +173,11 @@ async fn a_budget_in_money_is_never_exceeded_with_one_slot_and_its_end_is_told()
     };
     let standing = &lane.budgets().await.unwrap()[0];
     until("the last call is on disk", async || {
-        u64::try_from(cost().await) == Ok(standing.spent)
+        u64::try_from(cost().await) == Ok(standing.spent.number())
     })
     .await;
     let cost = cost().await;
-    let Limit::Money(limit) = standing.limit else {
+    let Amount::Money(limit) = standing.limit else {
         panic!("{standing:?}")
     };
     assert!(cost > limit.nanos / 2 && cost <= limit.nanos, "{cost}");
@@ -189,8 +192,10 @@ async fn a_budget_in_money_is_never_exceeded_with_one_slot_and_its_end_is_told()
     })
     .await;
     let shown = api.get("/api/admin/glm/budgets").await.expect(200);
-    assert_eq!(shown["budgets"][0]["unit"], "CNY");
-    assert_eq!(shown["budgets"][0]["limit"], json!(0.02));
+    assert_eq!(
+        shown["budgets"][0]["limit"],
+        json!({"cost": 0.02, "currency": "CNY"})
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,7 +209,13 @@ async fn a_job_that_would_never_fit_is_refused_at_every_door() {
         let Error::OverBudget(refusal) = error else {
             return false;
         };
-        matches!(**refusal, BudgetRefusal::TooLarge { needed: 173, .. })
+        matches!(
+            **refusal,
+            BudgetRefusal::TooLarge {
+                needed: Amount::Tokens(173),
+                ..
+            }
+        )
     };
     let refused = lane.submit(large()).await.unwrap_err();
     assert!(is_large(&refused), "{refused}");
@@ -235,7 +246,10 @@ async fn a_job_that_would_never_fit_is_refused_at_every_door() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_again_with_his_key_gets_his_job_whatever_the_budget() {
     let world = world(BudgetSection {
-        over: OverBudget::Refuse,
+        rules: BudgetRules {
+            over: OverBudget::Refuse,
+            ..BudgetRules::default()
+        },
         ..tokens(400, None)
     });
     let lane = world.start().await;
@@ -253,7 +267,10 @@ async fn who_asks_again_with_his_key_gets_his_job_whatever_the_budget() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_is_refused_where_one_job_is() {
     let world = world(BudgetSection {
-        over: OverBudget::Refuse,
+        rules: BudgetRules {
+            over: OverBudget::Refuse,
+            ..BudgetRules::default()
+        },
         ..tokens(300, None)
     });
     let lane = world.start().await;
@@ -322,7 +339,10 @@ async fn why_a_job_waits_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_that_only_warns_lets_everything_through() {
     let world = world(BudgetSection {
-        over: OverBudget::Warn,
+        rules: BudgetRules {
+            over: OverBudget::Warn,
+            ..BudgetRules::default()
+        },
         ..tokens(40, None)
     });
     let lane = world.start().await;
@@ -331,7 +351,7 @@ async fn a_budget_that_only_warns_lets_everything_through() {
     }
     let standing = &lane.budgets().await.unwrap()[0];
     assert!(
-        standing.spent > 40 && standing.short && standing.warned,
+        standing.spent.number() > 40 && standing.short && standing.warned,
         "{standing:?}"
     );
 }
@@ -360,5 +380,5 @@ async fn an_answer_without_its_tokens_counts_as_what_was_reserved() {
     })
     .await;
     let lane = world.restart(lane).await;
-    assert_eq!(lane.budgets().await.unwrap()[0].spent, 330);
+    assert_eq!(lane.budgets().await.unwrap()[0].spent.number(), 330);
 }

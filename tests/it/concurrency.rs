@@ -40,7 +40,7 @@ async fn block(world: &HttpLane, lane: &Orchestrator, model: &str, n: u64) -> Ve
 async fn settled_at(world: &HttpLane, lane: &Orchestrator, n: u32) {
     until("the lane has settled", async || {
         let open = lane.lane().await.unwrap().in_flight;
-        (open, world.sim.stats().in_flight) == (n, u64::from(n))
+        (open, world.sim.stats().in_flight) == (n as usize, u64::from(n))
     })
     .await;
 }
@@ -96,7 +96,7 @@ async fn under_load_the_server_never_sees_more_than_the_bound_in_force() {
         bounds.push((world.sim.now_us(), most.max(before)));
         set_concurrency(&lane, most).await;
         until("the calls above the bound have ended", async || {
-            lane.lane().await.unwrap().in_flight <= u32::from(most)
+            lane.lane().await.unwrap().in_flight <= usize::from(most)
         })
         .await;
         let from_us = world.sim.now_us();
@@ -175,7 +175,7 @@ async fn automatic_concurrency_finds_what_the_server_bears_and_follows_it() {
         world.sim.set_limit(None, limit);
         let learnt = async || {
             let lane = lane.lane().await.unwrap();
-            lane.lanes[0].learnt.unwrap()
+            lane.lanes[0].condition.learnt.unwrap()
         };
         until("the ceiling is what the server bears", async || {
             let learnt = learnt().await;
@@ -244,7 +244,10 @@ async fn automatic_concurrency_is_hardly_refused_and_leaves_little_unused() {
     for (n, limit) in limits.into_iter().enumerate() {
         let end = START.plus_ms((n as u64 + 1) * HALF_HOUR_MS);
         world.sleep_until(end.minus_ms(1)).await;
-        let learnt = lane.lane().await.unwrap().lanes[0].learnt.unwrap();
+        let learnt = lane.lane().await.unwrap().lanes[0]
+            .condition
+            .learnt
+            .unwrap();
         assert_eq!(usize::from(learnt.ceiling), limit, "{learnt:?}");
         // The last twenty minutes: it had ten to find out.
         let mut calls = calls_of(&lane).await;

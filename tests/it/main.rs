@@ -43,5 +43,6 @@ mod supervision;
 mod support;
 mod tasks;
 mod turns;
+mod waits;
 mod webhooks;
 mod windows;

@@ -1,5 +1,6 @@
 //! The program as its users start it: real processes, real signals, real files.
 
+mod canary;
 mod full_disk;
 mod interrupted;
 mod resume;

@@ -313,7 +313,7 @@ async fn what_an_operator_found_out_is_taken_over_http() {
         (&open["attempt"], &open["userId"]),
         (&json!(1), &json!("ada"))
     );
-    let id = open["jobId"].as_str().unwrap();
+    let id = open["requestId"].as_str().unwrap();
     let path = format!("/api/admin/glm/maybe-billed/{id}/1");
     let found = r#"{"billed":true,"cost":"0.000000001","currency":"USD"}"#;
     let reply = api.post(&path, found).await;

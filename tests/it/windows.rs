@@ -195,7 +195,7 @@ async fn refusals_side_by_side_are_one_stop() {
     let last = lane.submit(prompt("last")).await.unwrap().job_id;
     let told = holds_until(&mut events, last).await;
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].since, status.holds[0].1.since);
+    assert_eq!(told[0].since, status.holds[0].hold.since);
 }
 
 #[tokio::test(start_paused = true)]

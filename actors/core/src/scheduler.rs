@@ -53,7 +53,7 @@ use outgoing::Outgoing;
 use recovery::Recovery;
 use routes::Routes;
 use tracks::Track;
-pub use view::{LaneSnapshot, SchedulerSnapshot};
+pub use view::{LaneSnapshot, ModelSnapshot, SchedulerSnapshot};
 pub use wait::WaitCounts;
 
 /// Something to be done, in this order.

@@ -146,12 +146,12 @@ async fn attempts_in_doubt_are_listed_and_settled_once() {
         .expect(200);
     assert_eq!(body["nextCursor"], json!(null));
     let shown = &body["maybeBilled"][0];
-    assert_eq!(shown["jobId"], json!(rows::job_id(1)));
+    assert_eq!(shown["requestId"], json!(rows::job_id(1)));
     assert_eq!(
         (&shown["attempt"], &shown["model"]),
         (&json!(1), &json!("glm-4.7"))
     );
-    assert_eq!(shown["startedAt"], "2026-11-23T00:00:00.000Z");
+    assert_eq!(shown["timestamp"], "2026-11-23T00:00:00.000Z");
     let none = api.get(&format!("{path}?userId=bob")).await.expect(200);
     assert_eq!(none["maybeBilled"], json!([]));
 

@@ -1,13 +1,13 @@
 //! The API over real sockets and a real lane: its store is in memory, its GLM a script.
 
 mod admin;
-mod canary;
 mod control;
 mod jobs;
 mod log;
+mod metrics;
 mod money;
 mod notify;
-pub(in crate::api) mod sample;
+use crate::views::tests::sample;
 mod server;
 mod table;
 
@@ -28,8 +28,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::endpoint::Router;
-use super::{ApiConfig, Listening, Server};
-use crate::config::{Config, Loaded};
+use super::{Listening, Server};
+use crate::config::{Config, Loaded, ServerSection};
 use crate::orchestrator::{Orchestrator, Parts};
 use crate::webhooks::{Post, Sender, Sending};
 
@@ -52,10 +52,10 @@ impl Sender for Nowhere {
 }
 
 /// On any free port of this machine.
-fn config() -> ApiConfig {
-    ApiConfig {
+fn config() -> ServerSection {
+    ServerSection {
         listen: "127.0.0.1:0".to_owned(),
-        ..ApiConfig::default()
+        ..ServerSection::default()
     }
 }
 
@@ -64,7 +64,7 @@ struct World {
     store: MemoryStore,
     glm: ScriptedGlm,
     lane: Config,
-    api: ApiConfig,
+    api: ServerSection,
 }
 
 impl Default for World {
@@ -190,7 +190,7 @@ impl Running {
         api
     }
 
-    async fn with(api: ApiConfig) -> Self {
+    async fn with(api: ServerSection) -> Self {
         let world = World {
             api,
             ..World::default()

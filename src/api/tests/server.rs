@@ -7,9 +7,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Running, World, config};
-use crate::api::{ApiConfig, BindError, Server};
+use crate::api::{BindError, Server};
+use crate::config::ServerSection;
 
-async fn bind(api: ApiConfig) -> Result<Server, BindError> {
+async fn bind(api: ServerSection) -> Result<Server, BindError> {
     let world = World {
         api,
         ..World::default()
@@ -21,7 +22,7 @@ async fn bind(api: ApiConfig) -> Result<Server, BindError> {
 async fn a_busy_port_is_an_error_that_names_it() {
     let first = bind(config()).await.unwrap();
     let listen = first.local_addr().to_string();
-    let error = bind(ApiConfig {
+    let error = bind(ServerSection {
         listen: listen.clone(),
         ..config()
     })
@@ -35,7 +36,7 @@ async fn a_busy_port_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn other_machines_are_let_in_only_with_a_token() {
-    let everywhere = |token: Option<&str>| ApiConfig {
+    let everywhere = |token: Option<&str>| ServerSection {
         listen: "0.0.0.0:0".to_owned(),
         admin_token: token.map(Secret::new),
         ..config()
@@ -46,7 +47,7 @@ async fn other_machines_are_let_in_only_with_a_token() {
     let error = bind(everywhere(Some(" "))).await.unwrap_err();
     assert!(matches!(error, BindError::EmptyToken), "{error}");
     assert!(bind(everywhere(Some("t"))).await.is_ok());
-    let name = ApiConfig {
+    let name = ServerSection {
         listen: "localhost:0".to_owned(),
         ..config()
     };
@@ -56,7 +57,7 @@ async fn other_machines_are_let_in_only_with_a_token() {
 #[tokio::test]
 async fn an_address_that_makes_no_sense_is_named() {
     for listen in ["", "4700", "127.0.0.1", "127.0.0.1:99999"] {
-        let error = bind(ApiConfig {
+        let error = bind(ServerSection {
             listen: listen.to_owned(),
             ..config()
         })
@@ -71,7 +72,7 @@ async fn an_address_that_makes_no_sense_is_named() {
 
 #[tokio::test]
 async fn health_needs_no_token_and_everything_else_does() {
-    let with_token = ApiConfig {
+    let with_token = ServerSection {
         admin_token: Some(Secret::new("s3cret")),
         ..config()
     };
@@ -161,7 +162,7 @@ async fn a_bad_query_is_named() {
 
 #[tokio::test]
 async fn a_bad_body_is_told_what_is_wrong_with_it() {
-    let small = ApiConfig {
+    let small = ServerSection {
         max_body_bytes: 1_000,
         ..config()
     };
@@ -230,8 +231,8 @@ async fn every_answer_forbids_caching_and_sniffing() {
 
 #[tokio::test]
 async fn a_client_that_does_not_finish_is_hung_up_on() {
-    let hasty = ApiConfig {
-        header_timeout: Duration::from_millis(100),
+    let hasty = ServerSection {
+        header_timeout_ms: 100,
         ..config()
     };
     let api = Running::with(hasty).await;

@@ -17,7 +17,8 @@ use crate::api::endpoints::router;
 use crate::api::input::{Given, Input, Nothing};
 use crate::api::principal::Access;
 use crate::api::problem::{Kind, Problem};
-use crate::api::{Api, ApiConfig, openapi, reference};
+use crate::api::{Api, openapi, reference};
+use crate::config::ServerSection;
 
 /// A path of an endpoint with something in the place of its parameters.
 fn some(path: &str) -> String {
@@ -114,7 +115,7 @@ fn every_reference_of_the_document_leads_somewhere() {
 
 #[tokio::test]
 async fn without_a_token_nothing_but_health_answers_and_a_viewer_changes_nothing() {
-    let with_tokens = ApiConfig {
+    let with_tokens = ServerSection {
         admin_token: Some(Secret::new("run")),
         viewer_token: Some(Secret::new("look")),
         ..config()

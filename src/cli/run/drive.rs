@@ -8,7 +8,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
 use onelane::model::{Event, JobId};
-use onelane::orchestrator::{Feed, JobDetail, LaneStatus, Orchestrator, StopReason, Submitted};
+use onelane::orchestrator::{
+    Feed, JobDetail, Orchestrator, SchedulerSnapshot, StopReason, Submitted,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -40,7 +42,7 @@ const STUCK_LOOKS: u32 = 2;
 
 /// The lane as the loop looks at it now and then.
 struct Figures {
-    lane: LaneStatus,
+    lane: SchedulerSnapshot,
     /// Why nothing of what is left can go on, if that is so.
     stuck: Option<HeldUp>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use onelane::error::Error;
 use onelane::model::{JobStatus, WaitReason};
-use onelane::orchestrator::{LaneStatus, Orchestrator};
+use onelane::orchestrator::{Orchestrator, SchedulerSnapshot};
 use onelane::ports::JobFilter;
 
 /// Jobs that are looked at at a time.
@@ -22,7 +22,7 @@ pub(crate) struct HeldUp {
 
 impl HeldUp {
     /// What stops every job of a lane until an operator acts, if anything does.
-    pub(crate) fn of(lane: &LaneStatus) -> Option<Self> {
+    pub(crate) fn of(lane: &SchedulerSnapshot) -> Option<Self> {
         let reason = lane.wait_reason.as_ref()?;
         (reason.stops_all() && reason.waits_for_operator()).then(|| Self {
             reason: reason.to_string(),
@@ -35,7 +35,7 @@ impl HeldUp {
 /// only when the lane says that there is something of the kind.
 pub(crate) async fn stuck(
     lane: &Orchestrator,
-    status: &LaneStatus,
+    status: &SchedulerSnapshot,
 ) -> Result<Option<HeldUp>, Error> {
     let lasts = status
         .wait_reason
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn what_stops_a_lane_until_an_operator_acts_holds_up_all_of_it() {
         let with = |wait_reason| {
-            HeldUp::of(&LaneStatus {
+            HeldUp::of(&SchedulerSnapshot {
                 wait_reason,
                 ..lane()
             })

@@ -61,7 +61,10 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let log = if plan.log_was_chosen {
         plan.log.clone()
     } else {
-        plan.log.warnings_only()
+        onelane::config::LogSection {
+            filter: "warn".to_owned(),
+            ..plan.log.clone()
+        }
     };
     let writer = progress.log_writer();
     telemetry::init(&log, move || writer.clone())?;

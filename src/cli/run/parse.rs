@@ -1,10 +1,8 @@
 //! One line of the input, from its text to a job: the three forms, and what is wrong with any other.
 
-use std::fmt;
-
 use onelane::model::{OnInterrupted, Request, Timestamp};
+use onelane::object::Object;
 use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// What a line asks for. What it leaves open is `None`.
@@ -65,8 +63,8 @@ pub(crate) fn parse(text: &str) -> Parsed {
         id: None,
         asked: Err(problem),
     };
-    let mut fields = match serde_json::from_str::<Fields<'_>>(text) {
-        Ok(fields) => fields,
+    let mut fields = match Object::read(text) {
+        Ok(object) => Fields(object),
         Err(error) => return failed(json_problem(&error)),
     };
     match fields.take_id() {
@@ -126,7 +124,7 @@ fn read_prompt(mut fields: Fields<'_>) -> Result<(Request, Option<String>), Stri
         .ok_or("prompt: must be a string")?;
     let text: String = serde_json::from_str(prompt.get()).map_err(|e| json_problem(&e))?;
     let plain = Request::prompt(text).map_err(|e| e.to_string())?;
-    if fields.0.is_empty() {
+    if fields.0.iter().next().is_none() {
         return Ok((plain, model));
     }
     fields.refuse_stream()?;
@@ -150,13 +148,13 @@ fn read_batch(mut fields: Fields<'_>) -> Result<Request, String> {
         return Err(format!("url: must end in /chat/completions, not {url:?}"));
     }
     let body = fields.take("body").ok_or("body: is missing")?;
-    if let Some((name, _)) = fields.0.first() {
+    if let Some((name, _)) = fields.0.iter().next() {
         return Err(format!(
             "{name}: is not a field of the batch form; put it into body"
         ));
     }
-    let inner: Fields<'_> =
-        serde_json::from_str(body.get()).map_err(|_| "body: must be a JSON object".to_owned())?;
+    let inner = Object::read(body.get()).map(Fields);
+    let inner = inner.map_err(|_| "body: must be a JSON object".to_owned())?;
     inner.refuse_stream().map_err(|e| format!("body.{e}"))?;
     if inner.has("callbackUrl") {
         return Err("body.callbackUrl: is no parameter of GLM's; put it beside body".to_owned());
@@ -170,17 +168,16 @@ fn chat(fields: &Fields<'_>) -> Result<Request, String> {
     Request::chat(&format!("{{{}}}", fields.members())).map_err(|e| e.to_string())
 }
 
-/// The fields of a JSON object in their order, each value as it is written.
-struct Fields<'a>(Vec<(String, &'a RawValue)>);
+/// The fields of a line.
+struct Fields<'a>(Object<'a>);
 
 impl<'a> Fields<'a> {
     fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(n, _)| n == name)
+        self.0.get(name).is_some()
     }
 
     fn take(&mut self, name: &str) -> Option<&'a RawValue> {
-        let at = self.0.iter().position(|(n, _)| n == name)?;
-        Some(self.0.remove(at).1)
+        self.0.take(name)
     }
 
     /// A field that is `null` is as good as missing.
@@ -251,9 +248,8 @@ impl<'a> Fields<'a> {
 
     /// A file has no use for a stream.
     fn refuse_stream(&self) -> Result<(), String> {
-        let stream = self.0.iter().find(|(name, _)| name == "stream");
-        match stream {
-            Some((_, raw)) if raw.get() == "true" => {
+        match self.0.get("stream") {
+            Some(raw) if raw.get() == "true" => {
                 Err("stream: a result is written whole; leave it out".to_owned())
             }
             _ => Ok(()),
@@ -265,7 +261,7 @@ impl<'a> Fields<'a> {
         let members: Vec<String> = self
             .0
             .iter()
-            .map(|(name, raw)| format!("{}:{}", serde_json::Value::from(name.as_str()), raw.get()))
+            .map(|(name, raw)| format!("{}:{}", serde_json::Value::from(name), raw.get()))
             .collect();
         members.join(",")
     }
@@ -274,38 +270,15 @@ impl<'a> Fields<'a> {
 /// Characters of a line's id.
 const ID_CHARS_MAX: usize = 256;
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Vec<(String, &'de RawValue)>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields: Self::Value = Vec::new();
-                while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
-                    if fields.iter().any(|(n, _)| *n == name) {
-                        return Err(serde::de::Error::custom(format!(
-                            "the field {name:?} is given twice"
-                        )));
-                    }
-                    fields.push((name, raw));
-                }
-                Ok(fields)
-            }
-        }
-        deserializer.deserialize_map(InOrder).map(Fields)
-    }
-}
-
 /// The parser counts lines within the text it got, which is one line: only its column tells anything.
 fn json_problem(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or(&text);
-    format!("not a JSON object: {what} at column {}", error.column())
+    match error.column() {
+        // Found when the object was read to its end.
+        0 => format!("not a JSON object: {what}"),
+        column => format!("not a JSON object: {what} at column {column}"),
+    }
 }
 
 #[cfg(test)]

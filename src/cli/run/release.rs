@@ -1,8 +1,8 @@
 //! What starting a command ends: the operator's act that a held lane waited for.
 
 use onelane::error::Error;
-use onelane::model::{BreakerState, Hold, HoldScope, Pause, WaitReason};
-use onelane::orchestrator::{LaneStatus, Orchestrator};
+use onelane::model::{BreakerState, Hold, HoldScope, Pause, ScopedHold, WaitReason};
+use onelane::orchestrator::{Orchestrator, SchedulerSnapshot};
 
 /// What a command ends by being started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(crate) async fn release(lane: &Orchestrator, ends: Ends) -> Result<Option<St
 }
 
 /// What a lane was that is to be released, and how; `None` if it is to stay as it is.
-fn released(lane: &LaneStatus, ends: Ends) -> Option<(String, Release)> {
+fn released(lane: &SchedulerSnapshot, ends: Ends) -> Option<(String, Release)> {
     if !lane.active {
         return None;
     }
@@ -68,15 +68,15 @@ fn released(lane: &LaneStatus, ends: Ends) -> Option<(String, Release)> {
     }
     let holds = lane.holds.iter();
     let held: Vec<_> = holds
-        .filter(|(scope, hold)| waits_for_operator(scope, hold))
+        .filter(|held| waits_for_operator(&held.scope, &held.hold))
         .collect();
-    let (scope, hold) = held.first()?;
+    let ScopedHold { scope, hold } = held.first()?;
     let what = match scope {
         HoldScope::Account => "the lane".to_owned(),
         scope => scope.to_string(),
     };
     let was = format!("{what} was held: {} {}", hold.code, hold.message);
-    let scopes = held.into_iter().map(|(scope, _)| scope.clone());
+    let scopes = held.into_iter().map(|held| held.scope.clone());
     Some((was, Release::Holds(scopes.collect())))
 }
 
@@ -86,7 +86,7 @@ fn waits_for_operator(scope: &HoldScope, hold: &Hold) -> bool {
 }
 
 /// Why an operator opened the breaker, if it stays open until one resets it.
-fn forced_open(lane: &LaneStatus) -> Option<&str> {
+fn forced_open(lane: &SchedulerSnapshot) -> Option<&str> {
     let breaker = &lane.breaker;
     let forced = breaker.forced && breaker.probe_at.is_none();
     let reason = breaker.reason.as_deref().unwrap_or("too many failures");
@@ -99,35 +99,18 @@ fn said(pause: &Pause) -> &str {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use onelane::model::{BreakerSnapshot, HoldKind, Timestamp};
 
-    pub(in crate::cli::run) fn lane() -> LaneStatus {
-        LaneStatus {
+    pub(in crate::cli::run) fn lane() -> SchedulerSnapshot {
+        SchedulerSnapshot {
             active: true,
-            paused: None,
-            draining: None,
-            drained: false,
-            hold: None,
-            holds: Vec::new(),
-            breaker: BreakerSnapshot::default(),
-            in_flight: 0,
             max_concurrency: 1,
-            ready: 0,
-            waiting: 0,
-            dormant: 0,
-            over_budget: 0,
-            wait_reason: None,
-            wait_counts: BTreeMap::new(),
-            lanes: Vec::new(),
-            models: Vec::new(),
-            generation: 0,
+            ..SchedulerSnapshot::default()
         }
     }
 
-    fn held_at(scope: HoldScope, kind: HoldKind, until: Option<i64>) -> LaneStatus {
+    fn held_at(scope: HoldScope, kind: HoldKind, until: Option<i64>) -> SchedulerSnapshot {
         let hold = Hold {
             kind,
             code: "1113".to_owned(),
@@ -135,19 +118,19 @@ pub(super) mod tests {
             since: Timestamp::default(),
             until: until.map(Timestamp::from_millis),
         };
-        LaneStatus {
+        SchedulerSnapshot {
             hold: Some(hold.clone()),
-            holds: vec![(scope, hold)],
+            holds: vec![(scope, &hold).into()],
             ..lane()
         }
     }
 
-    fn held(kind: HoldKind, until: Option<i64>) -> LaneStatus {
+    fn held(kind: HoldKind, until: Option<i64>) -> SchedulerSnapshot {
         held_at(HoldScope::Account, kind, until)
     }
 
-    fn forced(probe_at: Option<i64>) -> LaneStatus {
-        LaneStatus {
+    fn forced(probe_at: Option<i64>) -> SchedulerSnapshot {
+        SchedulerSnapshot {
             breaker: BreakerSnapshot {
                 state: BreakerState::Open,
                 probe_at: probe_at.map(Timestamp::from_millis),
@@ -172,7 +155,7 @@ pub(super) mod tests {
             assert_eq!(was, "model glm-5 was held: 1113 no balance");
             assert_eq!(release, Release::Holds(vec![model]));
             assert_eq!(released(&held(HoldKind::Quota, Some(1)), ends), None);
-            let off = LaneStatus {
+            let off = SchedulerSnapshot {
                 active: false,
                 ..hold.clone()
             };
@@ -182,11 +165,11 @@ pub(super) mod tests {
             since: Timestamp::default(),
             reason: None,
         };
-        let paused = LaneStatus {
+        let paused = SchedulerSnapshot {
             paused: Some(order.clone()),
             ..hold
         };
-        let draining = LaneStatus {
+        let draining = SchedulerSnapshot {
             draining: Some(order),
             ..lane()
         };

@@ -3,7 +3,6 @@
 use onelane::Orchestrator;
 use onelane::model::Cost;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::left::HeldUp;
 use crate::cli::exit::Exit;
@@ -104,7 +103,7 @@ struct Json<'a> {
     bad: u64,
     done_before: u64,
     unfinished: u64,
-    spent: Vec<Amount>,
+    spent: &'a [Cost],
     unpriced_calls: u64,
     simulated: bool,
     end: &'static str,
@@ -113,12 +112,6 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<&'a str>,
     exit_code: u8,
-}
-
-#[derive(Serialize)]
-struct Amount {
-    amount: Box<RawValue>,
-    currency: &'static str,
 }
 
 impl Summary {
@@ -188,11 +181,6 @@ impl Summary {
                 ("held", Some(reason.as_str()), Some(help.as_str()))
             }
         };
-        let amount = |cost: &Cost| {
-            let amount = RawValue::from_string(cost.decimal()).ok()?;
-            let currency = cost.currency.code();
-            Some(Amount { amount, currency })
-        };
         let json = Json {
             input: &self.input,
             results: &self.results,
@@ -202,7 +190,7 @@ impl Summary {
             bad: self.tally.bad,
             done_before: self.tally.done_before,
             unfinished: self.tally.unfinished(),
-            spent: self.spent.costs.iter().filter_map(amount).collect(),
+            spent: &self.spent.costs,
             unpriced_calls: self.spent.unpriced_calls,
             simulated: self.simulated,
             end,
@@ -300,7 +288,7 @@ mod tests {
         });
         let text = summary(held, 1).json();
         assert!(
-            text.contains(r#""spent":[{"amount":0.000028,"currency":"CNY"}]"#),
+            text.contains(r#""spent":[{"cost":0.000028,"currency":"CNY"}]"#),
             "{text}"
         );
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();

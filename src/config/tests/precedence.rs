@@ -18,6 +18,7 @@ fn nothing_said_is_the_defaults() {
     assert_eq!(
         Settings {
             prices: expected.prices.clone(),
+            meanings: expected.meanings.clone(),
             // The shipped exceptions, beside which there is nothing.
             policy: BTreeMap::new(),
             ..settings

@@ -68,7 +68,7 @@ impl Scene {
         let stay = if scope.is_some() { 3 } else { 2 } - goes_out.len() as u64;
         until("the lane has taken in those that stay", async || {
             let lane = self.lane.lane().await.unwrap();
-            lane.in_flight == 0 && (lane.ready == stay || scope.is_none())
+            lane.in_flight == 0 && (lane.ready as u64 == stay || scope.is_none())
         })
         .await;
         let called = 1 + goes_out.len() as u64;

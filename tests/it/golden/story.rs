@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onelane::api::ApiConfig;
+use onelane::config::ServerSection;
 use onelane::model::Secret;
 use onelane::orchestrator::Orchestrator;
 use redb::{
@@ -488,7 +488,7 @@ impl Story {
 
     /// What an API with a token and a bound on bodies refuses.
     async fn strict_door(&mut self, lane: &Orchestrator) {
-        let config = ApiConfig {
+        let config = ServerSection {
             admin_token: Some(Secret::new("a-long-random-text")),
             max_body_bytes: 16,
             ..open_door()
@@ -513,10 +513,10 @@ impl Story {
 }
 
 /// An API on any free port.
-fn open_door() -> ApiConfig {
-    ApiConfig {
+fn open_door() -> ServerSection {
+    ServerSection {
         listen: "127.0.0.1:0".to_owned(),
-        ..ApiConfig::default()
+        ..ServerSection::default()
     }
 }
 

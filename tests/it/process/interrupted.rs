@@ -190,7 +190,7 @@ fn what_was_found_out_about_money_in_doubt_is_booked_once_and_stays_booked() {
         );
     }
     let of_two = daemon.get("/api/admin/glm/maybe-billed?userId=two");
-    assert_eq!(of_two["maybeBilled"][0]["jobId"], ids[1].as_str());
+    assert_eq!(of_two["maybeBilled"][0]["requestId"], ids[1].as_str());
 
     // The call that was paid has as many tokens as the first that turns out to be billed.
     let before = statistics(&daemon);

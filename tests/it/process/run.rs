@@ -178,7 +178,7 @@ fn the_summary_is_json_when_asked_and_results_go_where_told() {
     }
     assert_eq!(summary["spent"][0]["currency"], "CNY", "{summary}");
     assert!(
-        summary["spent"][0]["amount"].as_f64() > Some(0.0),
+        summary["spent"][0]["cost"].as_f64() > Some(0.0),
         "{summary}"
     );
     assert_eq!(place.lines("deep.jsonl").len(), 4);

@@ -18,7 +18,7 @@ const OPS_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// What a receiver was sent.
 #[derive(Debug, Clone)]
-struct Message {
+pub(super) struct Message {
     path: String,
     headers: HeaderMap,
     body: Vec<u8>,
@@ -27,6 +27,10 @@ struct Message {
 impl Message {
     fn id(&self) -> &str {
         self.headers["webhook-id"].to_str().unwrap()
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
     }
 
     fn json(&self) -> Value {
@@ -44,13 +48,13 @@ impl Message {
 }
 
 /// A receiver. While it answers 503 it takes messages, but not responsibility.
-struct Receiver {
+pub(super) struct Receiver {
     taken: Arc<Mutex<Vec<Message>>>,
     status: Arc<Mutex<u16>>,
 }
 
 impl Receiver {
-    fn serve(listener: TcpListener) -> Self {
+    pub(super) fn serve(listener: TcpListener) -> Self {
         let receiver = Self {
             taken: Arc::default(),
             status: Arc::new(Mutex::new(204)),
@@ -73,7 +77,7 @@ impl Receiver {
         *self.status.lock().unwrap() = status;
     }
 
-    fn taken(&self) -> Vec<Message> {
+    pub(super) fn taken(&self) -> Vec<Message> {
         self.taken.lock().unwrap().clone()
     }
 }

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use onelane::api::{ApiConfig, Server};
+use onelane::api::Server;
+use onelane::config::ServerSection;
 use onelane::orchestrator::Orchestrator;
 use onelane::ports::Clock;
 use onelane::system::SystemClock;
@@ -54,21 +55,21 @@ pub(crate) fn fields(object: &Value) -> Vec<&str> {
 
 impl Api {
     pub(crate) async fn serve(lane: &Orchestrator) -> Self {
-        let config = ApiConfig {
+        let config = ServerSection {
             listen: "127.0.0.1:0".to_owned(),
-            ..ApiConfig::default()
+            ..ServerSection::default()
         };
         Self::serve_as(lane, config).await
     }
 
-    pub(crate) async fn serve_as(lane: &Orchestrator, config: ApiConfig) -> Self {
+    pub(crate) async fn serve_as(lane: &Orchestrator, config: ServerSection) -> Self {
         Self::serve_at(lane, config, Arc::new(SystemClock)).await
     }
 
     /// With a clock of the test's own.
     pub(crate) async fn serve_at(
         lane: &Orchestrator,
-        config: ApiConfig,
+        config: ServerSection,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let server = Server::bind(config, lane.clone(), clock)

@@ -1,11 +1,12 @@
 //! What calls may cost: a limit for a day or a month, for everybody or for each, in money or tokens.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Calendar, Cost, Day, Timestamp};
-use crate::words;
+use crate::{section, words};
 
 /// For how long a budget is.
 #[derive(
@@ -81,22 +82,45 @@ impl BudgetScope {
     }
 }
 
-/// What a budget limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Limit {
-    /// Money of one currency; calls in another, or without a known price, are not counted.
-    Money(Cost),
+/// What a budget counts, with its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Amount {
     /// Tokens, prompt and completion.
     Tokens(u64),
+    /// Money of one currency; calls in another, or without a known price, are not counted.
+    #[serde(untagged)]
+    Money(Cost),
 }
 
-impl Limit {
-    /// The limit as a number: nano-units of its currency, or tokens.
+impl Amount {
+    /// The bare number: nano-units of its currency, or tokens.
     #[must_use]
-    pub fn amount(&self) -> u64 {
+    pub fn number(self) -> u64 {
         match self {
             Self::Money(cost) => u64::try_from(cost.nanos).unwrap_or(0),
-            Self::Tokens(tokens) => *tokens,
+            Self::Tokens(tokens) => tokens,
+        }
+    }
+
+    /// Another number of the same unit.
+    #[must_use]
+    pub fn of(self, number: u64) -> Self {
+        match self {
+            Self::Money(Cost { currency, .. }) => Self::Money(Cost {
+                nanos: i64::try_from(number).unwrap_or(i64::MAX),
+                currency,
+            }),
+            Self::Tokens(_) => Self::Tokens(number),
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Money(cost) => cost.fmt(f),
+            Self::Tokens(tokens) => write!(f, "{tokens} tokens"),
         }
     }
 }
@@ -116,23 +140,34 @@ pub enum OverBudget {
     Warn,
 }
 
+section! {
+    /// The rules of a budget, whatever it limits and whosever it is.
+    #[derive(Copy, Eq)]
+    pub struct BudgetRules {
+        /// For how long: "day" or "month", of the zone of [money].
+        period: Period = Period::Day;
+        /// A warning at this percentage of the limit; 0 is none.
+        warn_percent: u8 = 80 => [within(0..=100)];
+        /// Beyond the limit: "wait" for the next period, "refuse" new jobs (what was accepted waits), or only "warn".
+        /// A job that may come to more than the whole limit would never run: unless the budget only warns, it is
+        /// not taken.
+        over: OverBudget = OverBudget::Wait;
+    }
+}
+
 /// A budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
     /// Its name.
     pub name: String,
-    /// For how long.
-    pub period: Period,
     /// Whose calls.
     pub users: BudgetScope,
     /// To which models.
     pub models: BudgetScope,
     /// The limit.
-    pub limit: Limit,
-    /// The percentage of the limit at which it warns; 0: it does not.
-    pub warn_percent: u8,
-    /// What happens beyond the limit.
-    pub over: OverBudget,
+    pub limit: Amount,
+    /// Its rules.
+    pub rules: BudgetRules,
 }
 
 words! {
@@ -159,64 +194,59 @@ pub struct Reserve {
 }
 
 /// What calls are counted in: a budget, and whose share of it where each has one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
 pub struct BudgetKey {
     /// The budget's name.
+    #[schemars(with = "String")]
     pub budget: Arc<str>,
     /// The user, where each or one has it.
+    #[serde(rename = "userId", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub user: Option<Arc<str>>,
     /// The model, where each or one has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub model: Option<Arc<str>>,
 }
 
-/// How an account stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How an account stands in the period under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct BudgetStatus {
     /// Which one.
+    #[serde(flatten)]
     pub account: BudgetKey,
-    /// The budget.
-    pub limit: Limit,
     /// For how long.
     pub period: Period,
+    /// What the budget allows a period.
+    pub limit: Amount,
+    /// What is spent of it.
+    pub spent: Amount,
+    /// Set aside for calls that are open or about to be.
+    pub reserved: Amount,
+    /// Set aside for calls of this period that were maybe billed, until somebody finds out.
+    pub in_doubt: Amount,
+    /// What is left, whatever the open calls come to.
+    pub left: Amount,
     /// What happens beyond the limit.
     pub over: OverBudget,
-    /// Spent in this period: nano-units of the limit's currency, or tokens.
-    pub spent: u64,
-    /// Reserved for calls that are open or about to be: the same.
-    pub reserved: u64,
-    /// Reserved for calls of this period that were maybe billed, until somebody finds out: the same.
-    pub in_doubt: u64,
-    /// Whether the share at which it warns was reached in this period.
+    /// The share at which it warns was reached in this period.
     pub warned: bool,
-    /// Whether something did not fit in this period.
+    /// Something did not fit in this period.
     pub short: bool,
     /// When the period ends.
     pub until: Timestamp,
 }
 
 impl BudgetStatus {
-    /// The limit as a number: nano-units of its currency, or tokens.
+    /// What is gone for this period, whatever the open calls come to: the bare number.
     #[must_use]
-    pub fn allowed(&self) -> u64 {
-        self.limit.amount()
-    }
-
-    /// A number of it in words.
-    #[must_use]
-    pub fn told(&self, amount: u64) -> String {
-        match self.limit {
-            Limit::Money(Cost { currency, .. }) => {
-                let nanos = i64::try_from(amount).unwrap_or(i64::MAX);
-                Cost { nanos, currency }.to_string()
-            }
-            Limit::Tokens(_) => format!("{amount} tokens"),
-        }
-    }
-
-    /// What is gone for this period, whatever the open calls come to.
-    #[must_use]
-    pub const fn gone(&self) -> u64 {
-        self.spent.saturating_add(self.in_doubt)
+    pub fn gone(&self) -> u64 {
+        let (spent, in_doubt) = (self.spent.number(), self.in_doubt.number());
+        spent.saturating_add(in_doubt)
     }
 }
 
@@ -225,25 +255,24 @@ impl BudgetStatus {
 pub enum BudgetRefusal {
     /// It would never run: it may come to more than the budget allows a whole period.
     #[error(
-        "the job may come to {}, and budget {} allows {} a {}; give it a lower max_tokens or raise the budget",
-        .standing.told(*.needed), .standing.account.budget, .standing.told(.standing.allowed()), .standing.period.name()
+        "the job may come to {needed}, and budget {} allows {} a {}; give it a lower max_tokens or raise the budget",
+        .standing.account.budget, .standing.limit, .standing.period.name()
     )]
     TooLarge {
         /// How the budget stands.
         standing: BudgetStatus,
-        /// The most that the job may come to: nano-units of the limit's currency, or tokens.
-        needed: u64,
+        /// The most that the job may come to.
+        needed: Amount,
     },
     /// It does not fit into what is left of the period, and the budget's owner wants that told.
     #[error(
-        "the job may come to {}, and of budget {} {} are left until {}; it was not taken",
-        .standing.told(*.needed), .standing.account.budget,
-        .standing.told(.standing.allowed().saturating_sub(.standing.gone())), .standing.until
+        "the job may come to {needed}, and of budget {} {} are left until {}; it was not taken",
+        .standing.account.budget, .standing.left, .standing.until
     )]
     UsedUp {
         /// How the budget stands.
         standing: BudgetStatus,
-        /// The most that the job may come to: nano-units of the limit's currency, or tokens.
-        needed: u64,
+        /// The most that the job may come to.
+        needed: Amount,
     },
 }

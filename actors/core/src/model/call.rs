@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttemptNo, Cost, Day, Failure, Job, JobId, PriceUsed, RequestId, Reserve, Timestamp, Usage,
+    private_or_default,
 };
 
 /// How an attempt ended.
@@ -61,8 +62,10 @@ pub struct Billing {
 
 /// One row of the call log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CallRecord {
-    /// Place in the log, given by the store; 0 until then.
+    /// Place in the log, given by the store; 0 until then. A row's key is its place.
+    #[serde(skip)]
     pub seq: u64,
     /// The job this attempt was for.
     pub job_id: JobId,
@@ -105,7 +108,7 @@ pub struct CallRecord {
     pub maybe_billed: bool,
     /// What was set aside for it. A call that was maybe billed keeps it until somebody finds out; one that
     /// was answered without its tokens is taken for so much by budgets for good.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "private_or_default")]
     pub reserved: Option<Reserve>,
     /// The day of the calendar in force that it is booked on; `None`: its UTC day.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::{Alert, ClearedAlert, Job, JobId, JobStatus, Timestamp};
+use super::{Alert, ClearedAlert, Job, JobId, JobStatus, Timestamp, private};
 
 /// The place of a delivery among all; given by the store.
 #[derive(
@@ -340,6 +340,7 @@ pub struct HookEndpoint {
     /// Its name.
     pub name: String,
     /// A digest of its URL, to see whether an operator changed it. The URL may hold a secret.
+    #[serde(skip_serializing_if = "private")]
     pub url_digest: String,
     /// The kinds of notices it asks for.
     pub events: Vec<String>,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttemptNo, Failure, JobId, OnInterrupted, Reserve, RetrySettings, Seq, SlotId, Timestamp,
+    private, private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -130,6 +131,7 @@ pub struct Parked {
 
 /// A task of GLM's asynchronous API that an open attempt is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AsyncTask {
     /// GLM's id of the task.
     pub id: String,
@@ -162,11 +164,14 @@ impl WorstCase {
 }
 
 /// A job, without the bodies of its request and response (those are read when they are needed).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Job {
     /// Its id.
     pub id: JobId,
     /// Its place in line; given by the store at insertion, 0 until then.
+    #[serde(skip_serializing_if = "private")]
+    #[schemars(skip)]
     pub seq: Seq,
     /// Whose it is.
     pub user_id: String,
@@ -180,9 +185,11 @@ pub struct Job {
     /// Where it is in its life.
     pub status: JobStatus,
     /// Attempts made or staged so far: the number of the latest one. Never goes back.
+    #[serde(rename = "attemptCount")]
     pub attempts: AttemptNo,
     /// The attempt that has not ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub open: Option<OpenAttempt>,
     /// Retries used up, of `max_retries`.
     pub retry_count: u32,
@@ -192,6 +199,8 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub throttles: u32,
     /// Crashes in a row in which it was in flight.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub interruptions: u32,
     /// When the next retry is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -203,7 +212,7 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
     /// The total time of one call, in milliseconds, instead of the configured one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "timeout", default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// The latest failure; on a pending job the reason of its retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,10 +223,12 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processed_at: Option<Timestamp>,
     /// The submitter's key: the same key of the same user gives the same job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub idempotency_key: Option<String>,
     /// The submitter's own JSON, kept as it came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "private_or_none")]
+    #[schemars(skip)]
     pub metadata: Option<Box<serde_json::value::RawValue>>,
     /// The fallback model that the latest attempt was sent to, or that served the job; `None`: its
     /// own model.
@@ -230,7 +241,8 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<JobId>,
     /// Whether other jobs may wait for it: its end looks for them only then.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub has_dependents: bool,
     /// Set aside until somebody puts it back in line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,18 +250,24 @@ pub struct Job {
     /// What becomes of it when its call is interrupted; `None`: as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_interrupted: Option<OnInterrupted>,
-    /// Where its end is to be told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Where its end is to be told. The URL may hold a token.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub callback_url: Option<String>,
     /// GLM's task of the open attempt, when it was sent asynchronously.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub task: Option<AsyncTask>,
     /// Its request and response were pruned: there is nothing to send any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bodies_pruned: bool,
     /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub estimated_tokens: u32,
     /// The most tokens that prompt and answer can come to: what budgets reserve for.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub worst: WorstCase,
     /// What it costs is not known: its model has no price, or GLM did not say what it billed. What was
     /// found when it was accepted, then what its latest billed attempt showed.

@@ -117,9 +117,12 @@ pub struct ScopedHold {
     pub hold: Hold,
 }
 
-impl From<(HoldScope, Hold)> for ScopedHold {
-    fn from((scope, hold): (HoldScope, Hold)) -> Self {
-        Self { scope, hold }
+impl From<(HoldScope, &Hold)> for ScopedHold {
+    fn from((scope, hold): (HoldScope, &Hold)) -> Self {
+        Self {
+            scope,
+            hold: hold.clone(),
+        }
     }
 }
 
@@ -144,7 +147,8 @@ pub struct LearntLimit {
 }
 
 /// What of one lane's state outlives the process.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneCondition {
     /// The hold in force on this lane alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,7 +164,8 @@ pub struct LaneCondition {
 }
 
 /// What of one model's state outlives the process: its short breaker.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct ModelCondition {
     /// The hold in force on this model alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,6 +186,7 @@ pub const DEFAULT_LANE: &str = "default";
 
 /// What of the state of all lanes outlives the process. Stored in the transaction that causes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SchedulerState {
     /// An operator's pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]

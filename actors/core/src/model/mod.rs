@@ -1,7 +1,7 @@
 //! The nouns: what a job, an attempt, a failure, an amount of money *is*.
 //!
-//! Types here have no behaviour beyond their own invariants. Their serde form is the stored form;
-//! what a client of the HTTP API sees is shaped at that boundary, not here.
+//! Types here have no behaviour beyond their own invariants. A noun's serde form is that of its row and
+//! that of the wire: a member that rows alone keep is marked at its field (`private.rs`).
 
 mod admission;
 mod alert;
@@ -23,6 +23,7 @@ mod outcome;
 mod page;
 mod policy;
 mod price;
+mod private;
 mod pruning;
 mod request;
 mod retention;
@@ -44,7 +45,8 @@ pub use alert::{
     Thresholds, WHOLE_SHARE,
 };
 pub use budget::{
-    Budget, BudgetKey, BudgetRefusal, BudgetScope, BudgetStatus, Limit, OverBudget, Period, Reserve,
+    Amount, Budget, BudgetKey, BudgetRefusal, BudgetRules, BudgetScope, BudgetStatus, OverBudget,
+    Period, Reserve,
 };
 pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
@@ -67,13 +69,15 @@ pub use lane::{
     LearntLimit, ModelCondition, Pause, SchedulerState, ScopedHold,
 };
 pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
-pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced};
+pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced, amount};
 pub use outcome::{GlmAnswer, GlmOutcome, TaskOutcome};
 pub use page::{
     CallPage, DeliveryPage, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts, UsageDay,
 };
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use price::{PriceRow, PriceTable};
+pub use private::row;
+use private::{private, private_or_default, private_or_none};
 pub(crate) use pruning::Part;
 pub use pruning::{
     Bodies, Bonds, Cutoff, Finished, FinishedKind, Prune, PruneCursor, Pruned, Unreadable,
@@ -89,4 +93,5 @@ pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, Unpric
 pub use time::{Day, Timestamp};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};
+pub(crate) use wait::told_wait;
 pub use wait::{BudgetWait, HoldWait, POSITIONS_EXACT, ToldWait, WaitReason, Waiting};

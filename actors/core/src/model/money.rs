@@ -3,9 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::ser::Error as _;
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
 
 use super::Usage;
 use crate::words;
@@ -63,8 +61,8 @@ impl fmt::Display for Currency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Cost {
     /// The amount in nano-units of `currency`.
-    #[serde(rename = "cost", serialize_with = "amount")]
-    #[schemars(with = "f64")]
+    #[serde(rename = "cost", serialize_with = "amount::serialize")]
+    #[schemars(with = "f64", description = "The amount, exactly.")]
     pub nanos: Nanos,
     /// What the amount is counted in.
     pub currency: Currency,
@@ -109,30 +107,63 @@ pub struct PriceUsed {
     #[serde(default)]
     pub completion_from: u64,
     /// A million prompt tokens that were not cached, in nano-units.
-    #[serde(serialize_with = "amount")]
+    #[serde(serialize_with = "amount::serialize")]
     #[schemars(with = "f64")]
     pub input: Nanos,
     /// A million prompt tokens from GLM's cache, in nano-units.
-    #[serde(serialize_with = "amount")]
+    #[serde(serialize_with = "amount::serialize")]
     #[schemars(with = "f64")]
     pub cached_input: Nanos,
     /// A million completion tokens, reasoning included, in nano-units.
-    #[serde(serialize_with = "amount")]
+    #[serde(serialize_with = "amount::serialize")]
     #[schemars(with = "f64")]
     pub output: Nanos,
     /// What the prices are counted in.
     pub currency: Currency,
 }
 
-/// An amount: a decimal of at most nine places for people and programs, written from the integer; the
-/// integer for rows. It is read as an integer alone.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn amount<S: Serializer>(nanos: &Nanos, serializer: S) -> Result<S::Ok, S::Error> {
-    if !serializer.is_human_readable() {
-        return serializer.serialize_i64(*nanos);
+/// How a field of nano-units is written: a decimal of at most nine places for people and programs, made from
+/// the integer; the integer for rows. It is read as an integer alone.
+pub mod amount {
+    use std::collections::BTreeMap;
+
+    use serde::ser::Error as _;
+    use serde::{Serialize, Serializer};
+    use serde_json::value::RawValue;
+
+    use super::{Cost, Currency, Nanos, decimal};
+
+    /// An amount.
+    pub fn serialize<S: Serializer>(nanos: &Nanos, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_i64(*nanos);
+        }
+        let number = RawValue::from_string(decimal(*nanos)).map_err(S::Error::custom)?;
+        number.serialize(serializer)
     }
-    let number = RawValue::from_string(decimal(*nanos)).map_err(S::Error::custom)?;
-    number.serialize(serializer)
+
+    /// Sums by currency: on the wire a list, since amounts of different currencies never add up.
+    pub fn by_currency<S: Serializer>(
+        sums: &BTreeMap<Currency, Nanos>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return sums.serialize(serializer);
+        }
+        let costs = sums.iter();
+        serializer.collect_seq(costs.map(|(&currency, &nanos)| Cost { nanos, currency }))
+    }
+
+    /// An amount that may be unknown.
+    pub fn optional<S: Serializer>(
+        nanos: &Option<Nanos>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match nanos {
+            Some(nanos) => serialize(nanos, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
 }
 
 impl PriceUsed {

@@ -375,6 +375,8 @@ pub struct Settings {
     pub breaker: BreakerSettings,
     /// Codes whose class or rules differ from the shipped ones.
     pub policy: BTreeMap<String, PolicyOverride>,
+    /// What codes mean, in English.
+    pub meanings: Arc<BTreeMap<String, String>>,
     /// What calls may cost.
     pub budgets: Vec<Budget>,
     /// The calendar that days and months are of.

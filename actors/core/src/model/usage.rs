@@ -52,6 +52,7 @@ impl Usage {
 
 /// What the aggregates are kept by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct UsageKey {
     /// The day that the call is booked on, of the calendar that was in force.
     pub day: Day,
@@ -75,6 +76,7 @@ impl UsageKey {
 
 /// One aggregate of the call log: day x model x user. It equals the sum over its rows exactly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct UsageRow {
     /// What the row is about.
     #[serde(flatten)]

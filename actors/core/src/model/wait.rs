@@ -3,11 +3,11 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{
-    AttemptNo, AttemptPhase, BreakerSnapshot, BudgetStatus, Hold, HoldKind, HoldScope, Job, JobId,
-    JobStatus, Parked, Pause, Timestamp,
+    Amount, AttemptNo, AttemptPhase, BreakerSnapshot, BudgetStatus, Hold, HoldKind, HoldScope, Job,
+    JobId, JobStatus, Parked, Pause, Timestamp,
 };
 
 /// Positions are told exactly up to here.
@@ -135,34 +135,15 @@ pub struct HoldWait {
     pub until: Option<Timestamp>,
 }
 
-/// A budget without room, as the reason of a wait. Amounts are exact, with their unit: `0.5 CNY`, `100 tokens`.
+/// A budget without room, as the reason of a wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BudgetWait {
-    /// The budget's name.
-    pub budget: String,
-    /// The user, where each or one has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The model, where each or one has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// `day` or `month`.
-    pub period: &'static str,
+    /// How the budget stands.
+    #[serde(flatten)]
+    pub status: BudgetStatus,
     /// The most that the call may come to.
-    pub needed: String,
-    /// What the budget allows a period.
-    pub limit: String,
-    /// What is spent of it.
-    pub spent: String,
-    /// What open calls have reserved of it.
-    pub reserved: String,
-    /// What calls may have cost that were maybe billed.
-    pub in_doubt: String,
-    /// What is left, whatever the open calls come to.
-    pub left: String,
-    /// When the period ends.
-    pub until: Timestamp,
+    pub needed: Amount,
     /// A whole period has no room for it: only another budget helps.
     pub too_large: bool,
 }
@@ -170,22 +151,11 @@ pub struct BudgetWait {
 impl BudgetWait {
     /// Why a call that may come to `needed` waits for this budget.
     #[must_use]
-    pub fn new(status: &BudgetStatus, needed: u64) -> Self {
-        let told = |amount| status.told(amount);
-        let account = &status.account;
+    pub fn new(status: BudgetStatus, needed: u64) -> Self {
         Self {
-            budget: account.budget.to_string(),
-            user: account.user.as_ref().map(ToString::to_string),
-            model: account.model.as_ref().map(ToString::to_string),
-            period: status.period.name(),
-            needed: told(needed),
-            limit: told(status.allowed()),
-            spent: told(status.spent),
-            reserved: told(status.reserved),
-            in_doubt: told(status.in_doubt),
-            left: told(status.allowed().saturating_sub(status.gone())),
-            until: status.until,
-            too_large: needed > status.allowed(),
+            needed: status.limit.of(needed),
+            too_large: needed > status.limit.number(),
+            status,
         }
     }
 }
@@ -436,22 +406,16 @@ impl fmt::Display for HoldWait {
 
 impl fmt::Display for BudgetWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            budget,
-            needed,
-            limit,
-            left,
-            period,
-            until,
-            too_large,
-            ..
-        } = self;
-        if *too_large {
+        let Self { status, needed, .. } = self;
+        let (budget, limit, left) = (&status.account.budget, status.limit, status.left);
+        if self.too_large {
+            let period = status.period.name();
             write!(
                 f,
                 "it may come to {needed}, and budget {budget} allows {limit} a {period}"
             )
         } else {
+            let until = status.until;
             write!(
                 f,
                 "it may come to {needed}, and of budget {budget} {left} are left until {until}"
@@ -575,6 +539,15 @@ impl From<WaitReason> for ToldWait {
             reason,
         }
     }
+}
+
+/// Writes the reason of a wait with its words: how fields of snapshots show it.
+#[expect(clippy::ref_option, reason = "serde's signature")]
+pub(crate) fn told_wait<S: Serializer>(
+    reason: &Option<WaitReason>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    reason.clone().map(ToldWait::from).serialize(serializer)
 }
 
 /// What of a pending job's row decides why it waits.

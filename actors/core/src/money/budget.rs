@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    AttemptNo, Billing, Budget, BudgetKey, BudgetRefusal, BudgetStatus, Calendar, CallRecord, Cost,
-    Currency, Day, JobId, Limit, OverBudget, Period, Reserve, Settings, Timestamp, UsageRow,
+    Amount, AttemptNo, Billing, Budget, BudgetKey, BudgetRefusal, BudgetStatus, Calendar,
+    CallRecord, Cost, Currency, Day, JobId, OverBudget, Period, Reserve, Settings, Timestamp,
+    UsageRow,
 };
 
 /// What budgets are reckoned from after a start or a change: all of it from one moment of the store.
@@ -225,16 +226,15 @@ impl Budgets {
             .find(|(account, needed)| *needed > self.allowed(account));
         if let Some((account, needed)) = large {
             let standing = self.standing(account)?;
-            return Some(BudgetRefusal::TooLarge {
-                standing,
-                needed: *needed,
-            });
+            let needed = standing.limit.of(*needed);
+            return Some(BudgetRefusal::TooLarge { standing, needed });
         }
         let (account, needed) = needs.into_iter().find(|(account, needed)| {
             self.over(account) == OverBudget::Refuse
                 && self.gone(account).saturating_add(*needed) > self.allowed(account)
         })?;
         let standing = self.standing(account)?;
+        let needed = standing.limit.of(needed);
         Some(BudgetRefusal::UsedUp { standing, needed })
     }
 
@@ -337,7 +337,7 @@ impl Budgets {
         let budgets = &self.budgets;
         self.periods.retain(|(account, day), _| {
             let budget = budgets.get(&account.budget);
-            budget.is_some_and(|budget| *day >= budget.period.first_day(today))
+            budget.is_some_and(|budget| *day >= budget.rules.period.first_day(today))
         });
         self.thawed = true;
     }
@@ -385,17 +385,19 @@ impl Budgets {
     pub fn standing(&self, account: &BudgetKey) -> Option<BudgetStatus> {
         let budget = self.budgets.get(&account.budget)?;
         let counter = self.current(account);
+        let limit = budget.limit;
         Some(BudgetStatus {
             account: account.clone(),
-            limit: budget.limit,
-            period: budget.period,
-            over: budget.over,
-            spent: counter.spent,
-            reserved: self.held.get(account).copied().unwrap_or(0),
-            in_doubt: counter.in_doubt,
+            period: budget.rules.period,
+            limit,
+            spent: limit.of(counter.spent),
+            reserved: limit.of(self.held.get(account).copied().unwrap_or(0)),
+            in_doubt: limit.of(counter.in_doubt),
+            left: limit.of(limit.number().saturating_sub(self.gone(account))),
+            over: budget.rules.over,
             warned: counter.warned,
             short: counter.used_up,
-            until: budget.period.end(&self.calendar, self.today),
+            until: budget.rules.period.end(&self.calendar, self.today),
         })
     }
 
@@ -445,7 +447,7 @@ impl Budgets {
 
     fn first_day(&self, account: &BudgetKey, day: Day) -> Option<Day> {
         let budget = self.budgets.get(&account.budget)?;
-        Some(budget.period.first_day(day))
+        Some(budget.rules.period.first_day(day))
     }
 
     fn current(&self, account: &BudgetKey) -> Counter {
@@ -466,12 +468,12 @@ impl Budgets {
 
     fn over(&self, account: &BudgetKey) -> OverBudget {
         let budget = self.budgets.get(&account.budget);
-        budget.map_or(OverBudget::Warn, |budget| budget.over)
+        budget.map_or(OverBudget::Warn, |budget| budget.rules.over)
     }
 
     fn allowed(&self, account: &BudgetKey) -> u64 {
         let budget = self.budgets.get(&account.budget);
-        budget.map_or(u64::MAX, |budget| budget.limit.amount())
+        budget.map_or(u64::MAX, |budget| budget.limit.number())
     }
 
     /// What an account counts of a cost and tokens.
@@ -482,8 +484,8 @@ impl Budgets {
         tokens: u64,
     ) -> u64 {
         match self.budgets.get(&account.budget).map(|budget| budget.limit) {
-            Some(Limit::Money(limit)) => u64::try_from(nanos_in(limit.currency)).unwrap_or(0),
-            Some(Limit::Tokens(_)) => tokens,
+            Some(Amount::Money(limit)) => u64::try_from(nanos_in(limit.currency)).unwrap_or(0),
+            Some(Amount::Tokens(_)) => tokens,
             None => 0,
         }
     }
@@ -546,11 +548,11 @@ impl Budgets {
         let Some(budget) = self.budgets.get(&account.budget) else {
             return;
         };
-        if budget.period.first_day(day) != budget.period.first_day(self.today) {
+        if budget.rules.period.first_day(day) != budget.rules.period.first_day(self.today) {
             return;
         }
-        let (percent, allowed) = (budget.warn_percent, budget.limit.amount());
-        let tells_only = !budget.over.stops();
+        let (percent, allowed) = (budget.rules.warn_percent, budget.limit.number());
+        let tells_only = !budget.rules.over.stops();
         let gone = self.gone(account);
         let reached = u128::from(gone) * 100 >= u128::from(allowed) * u128::from(percent);
         if percent > 0

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{BudgetScope, Currency, OverBudget, Usage};
+use crate::model::{BudgetRules, BudgetScope, Currency, OverBudget, Usage};
 use crate::testing::sample;
 
 const NOW: Timestamp = sample::START;
@@ -15,12 +15,14 @@ fn tokens(
 ) -> Budget {
     Budget {
         name: name.to_owned(),
-        period,
         users,
         models,
-        limit: Limit::Tokens(limit),
-        warn_percent: 80,
-        over: OverBudget::Wait,
+        limit: Amount::Tokens(limit),
+        rules: BudgetRules {
+            period,
+            warn_percent: 80,
+            over: OverBudget::Wait,
+        },
     }
 }
 
@@ -99,7 +101,10 @@ fn what_is_reserved_is_taken_until_it_is_settled_for_what_it_cost() {
     assert_eq!(fit(&b, "u", "m", of(90)), Fit::Now);
     assert_eq!(fit(&b, "u", "m", of(91)), Fit::Never(shared()));
     let standing = &b.standings()[0];
-    assert_eq!((standing.spent, standing.reserved), (10, 0));
+    assert_eq!(
+        (standing.spent.number(), standing.reserved.number()),
+        (10, 0)
+    );
 }
 
 #[test]
@@ -161,7 +166,10 @@ fn a_call_that_was_maybe_billed_stays_reserved_until_somebody_finds_out() {
     };
     b.resolve(call.job_id, call.attempt, &billing);
     let standing = &b.standings()[0];
-    assert_eq!((standing.spent, standing.in_doubt), (25, 0));
+    assert_eq!(
+        (standing.spent.number(), standing.in_doubt.number()),
+        (25, 0)
+    );
     assert!(b.take_thawed(), "who waited for it may fit now");
 }
 
@@ -172,7 +180,7 @@ fn an_answer_without_its_tokens_is_taken_for_what_was_reserved() {
     let mut call = ended(1, "u", "m", 0);
     call.reserved = Some(of(60));
     b.settle(&call);
-    assert_eq!(b.standings()[0].spent, 60);
+    assert_eq!(b.standings()[0].spent.number(), 60);
     let key = crate::model::UsageKey::of(&call);
     let mut row = UsageRow::empty(key);
     row.add(&call);
@@ -202,7 +210,10 @@ fn a_new_day_begins_with_nothing_spent_and_a_month_goes_on() {
     ]);
     let seen = |b: &Budgets| -> Vec<(u64, u64)> {
         let standings = b.standings();
-        standings.iter().map(|s| (s.spent, s.reserved)).collect()
+        standings
+            .iter()
+            .map(|s| (s.spent.number(), s.reserved.number()))
+            .collect()
     };
     reserve(&mut b, 1, "u", 30);
     reserve(&mut b, 2, "u", 40);
@@ -281,7 +292,7 @@ fn what_was_told_is_told_again_only_of_a_budget_that_changed() {
 #[test]
 fn a_budget_that_only_warns_stops_nothing_and_tells_its_end() {
     let mut budget = all(100);
-    budget.over = OverBudget::Warn;
+    budget.rules.over = OverBudget::Warn;
     let mut b = load(vec![budget]);
     assert_eq!(fit(&b, "u", "m", of(1_000)), Fit::Now);
     assert_eq!(b.refuses("u", "m", of(1_000)), None);
@@ -301,7 +312,7 @@ fn at_the_door_is_refused_what_never_fits_and_what_a_budget_wants_refused() {
         BudgetScope::All,
         100,
     );
-    strict.over = OverBudget::Refuse;
+    strict.rules.over = OverBudget::Refuse;
     // By name the first: that one waits hides not that the other refuses.
     let mut b = load(vec![all(200), strict]);
     let told = |b: &Budgets, n| {
@@ -332,7 +343,7 @@ fn money_of_another_currency_is_not_counted() {
         currency: Currency::Cny,
     };
     let mut budget = tokens("cny", Period::Day, BudgetScope::All, BudgetScope::All, 1);
-    budget.limit = Limit::Money(yuan(100));
+    budget.limit = Amount::Money(yuan(100));
     let b = load(vec![budget]);
     let costing = |cost| Reserve {
         tokens: 1_000,
@@ -363,7 +374,7 @@ fn sums_that_no_number_holds_stop_everything() {
         doubt: Vec::new(),
     };
     let b = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
-    assert_eq!(b.standings()[0].spent, u64::MAX);
+    assert_eq!(b.standings()[0].spent.number(), u64::MAX);
     assert_ne!(fit(&b, "u", "m", of(1)), Fit::Now);
 }
 
@@ -445,7 +456,7 @@ proptest! {
                         .map(|(n, user, tokens)| (sample::job_id(*n), user.as_str(), "m", of(*tokens)));
                     let again = Budgets::load(&settings, &ledger, reserved, None, NOW);
                     let known = |b: &Budgets| b.standings().into_iter()
-                        .filter(|s| s.spent + s.reserved + s.in_doubt > 0)
+                        .filter(|s| s.gone() + s.reserved.number() > 0)
                         // What was told before a doubt was resolved is not known any more.
                         .map(|s| BudgetStatus { warned: false, ..s }).collect::<Vec<_>>();
                     prop_assert_eq!(known(&again), known(&b), "a restart changes nothing");
@@ -454,7 +465,7 @@ proptest! {
                 Step::End(..) => {}
             }
             for standing in b.standings() {
-                prop_assert!(standing.gone() + standing.reserved <= standing.allowed(), "{:?}", standing);
+                prop_assert!(standing.gone() + standing.reserved.number() <= standing.limit.number(), "{:?}", standing);
             }
         }
     }

@@ -3,17 +3,21 @@
 //! tokenizer, which comes in from outside ([`CountTokens`]), for estimates. What budgets reserve is a third
 //! ([`crate::money::worst`]).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::Request;
 
 /// Tokens that a call may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[schemars(rename = "EstimatedTokens")]
+#[serde(rename_all = "camelCase")]
 pub struct Estimate {
     /// The prompt's, about.
     pub prompt_tokens: u64,
     /// The completion's at most, reasoning included: what the request allows, else what the model does.
+    #[serde(rename = "maxCompletionTokens")]
     pub completion_tokens_max: u64,
 }
 

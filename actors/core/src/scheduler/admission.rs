@@ -67,7 +67,7 @@ impl<'a> Intake<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BudgetKey, BudgetStatus, Limit, OverBudget, Period, Timestamp};
+    use crate::model::{Amount, BudgetKey, BudgetStatus, OverBudget, Period, Timestamp};
 
     fn over_budget() -> BudgetRefusal {
         BudgetRefusal::UsedUp {
@@ -77,17 +77,18 @@ mod tests {
                     user: None,
                     model: None,
                 },
-                limit: Limit::Tokens(100),
+                limit: Amount::Tokens(100),
                 period: Period::Day,
                 over: OverBudget::Refuse,
-                spent: 90,
-                reserved: 0,
-                in_doubt: 0,
+                spent: Amount::Tokens(90),
+                reserved: Amount::Tokens(0),
+                in_doubt: Amount::Tokens(0),
+                left: Amount::Tokens(10),
                 warned: false,
                 short: false,
                 until: Timestamp::default(),
             },
-            needed: 20,
+            needed: Amount::Tokens(20),
         }
     }
 

@@ -2,7 +2,9 @@
 //! lane's tests.
 
 use super::*;
-use crate::model::{Budget, BudgetScope, HoldScope, Limit, OverBudget, Period, WorstCase};
+use crate::model::{
+    Amount, Budget, BudgetRules, BudgetScope, HoldScope, OverBudget, Period, WorstCase,
+};
 use crate::money::budget::Fit;
 use crate::money::worst;
 use crate::scheduler::parked::Need;
@@ -10,12 +12,14 @@ use crate::scheduler::parked::Need;
 fn budget(name: &str, users: BudgetScope, models: BudgetScope, tokens: u64) -> Budget {
     Budget {
         name: name.to_owned(),
-        period: Period::Day,
         users,
         models,
-        limit: Limit::Tokens(tokens),
-        warn_percent: 0,
-        over: OverBudget::Wait,
+        limit: Amount::Tokens(tokens),
+        rules: BudgetRules {
+            period: Period::Day,
+            warn_percent: 0,
+            over: OverBudget::Wait,
+        },
     }
 }
 
@@ -82,7 +86,10 @@ impl World {
         for (_, need) in self.lane.gate.parked().needs() {
             if let Need::Calls(account) = need {
                 let standing = self.lane.gate.budgets().standing(account).unwrap();
-                assert!(standing.reserved > 0, "no call is open: {standing:?}");
+                assert!(
+                    standing.reserved.number() > 0,
+                    "no call is open: {standing:?}"
+                );
             }
         }
         for job in self.disk.jobs.values() {
@@ -440,7 +447,7 @@ fn the_first_call_that_ends_in_a_new_day_is_spent_in_it() {
     let tomorrow = world.lane.gate.budgets().next_roll().unwrap();
     world.now = tomorrow.plus_ms(1);
     world.end_with(job, 70);
-    assert_eq!(world.lane.standings()[0].spent, 70);
+    assert_eq!(world.lane.standings()[0].spent.number(), 70);
 }
 
 #[test]
@@ -555,11 +562,14 @@ fn a_call_that_no_budget_counted_when_it_was_sent_is_reserved_for_when_it_ends_i
     ask_for(&mut world, "ada", 80);
     world.ack_all();
     world.set_budgets(vec![all(100)]);
-    assert_eq!(world.lane.standings()[0].reserved, 80);
+    assert_eq!(world.lane.standings()[0].reserved.number(), 80);
     world.crash();
     world.ack_all();
     let standing = &world.lane.standings()[0];
-    assert_eq!((standing.in_doubt, standing.reserved), (80, 0));
+    assert_eq!(
+        (standing.in_doubt.number(), standing.reserved.number()),
+        (80, 0)
+    );
 }
 
 #[derive(Debug, Clone)]
@@ -642,7 +652,7 @@ proptest! {
                 prop_assert!(acks < 200, "the disk works without end: {:?}", world.in_work);
             }
             for standing in world.lane.standings() {
-                let within = standing.gone() + standing.reserved <= standing.allowed();
+                let within = standing.gone() + standing.reserved.number() <= standing.limit.number();
                 prop_assert!(within || lowered, "{:?}", standing);
             }
         }

@@ -397,7 +397,7 @@ impl Gate {
         let model = account.model.as_deref().unwrap_or(&entry.model);
         let reserve = worst::reserve(entry.worst, settings, model);
         let needed = self.budgets.of_reserve(account, reserve);
-        Some(BudgetWait::new(&status, needed))
+        Some(BudgetWait::new(status, needed))
     }
 
     #[cfg(test)]
@@ -433,7 +433,9 @@ pub(super) fn less_urgent<'t>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Budget, BudgetRefusal, BudgetScope, Limit, OverBudget, Period};
+    use crate::model::{
+        Amount, Budget, BudgetRefusal, BudgetRules, BudgetScope, OverBudget, Period,
+    };
     use crate::testing::sample;
 
     /// A gate with a queue beside it, and no lane.
@@ -452,12 +454,14 @@ mod tests {
     fn world(users: BudgetScope, tokens: u64) -> World {
         let budget = Budget {
             name: "day".to_owned(),
-            period: Period::Day,
             users,
             models: BudgetScope::All,
-            limit: Limit::Tokens(tokens),
-            warn_percent: 0,
-            over: OverBudget::Wait,
+            limit: Amount::Tokens(tokens),
+            rules: BudgetRules {
+                period: Period::Day,
+                warn_percent: 0,
+                over: OverBudget::Wait,
+            },
         };
         let mut world = World {
             gate: Gate::default(),
@@ -597,10 +601,13 @@ mod tests {
         let refused = world.gate.refuses("ada", "glm-5", worst, &world.settings);
         assert!(matches!(
             refused,
-            Some(BudgetRefusal::TooLarge { needed: 150, .. })
+            Some(BudgetRefusal::TooLarge {
+                needed: Amount::Tokens(150),
+                ..
+            })
         ));
         assert!(world.ask(&job(2, "ada", 90)), "it is in nobody's way");
-        world.settings.budgets[0].limit = Limit::Tokens(300);
+        world.settings.budgets[0].limit = Amount::Tokens(300);
         world.load();
         world.feed();
         assert_eq!((world.dormant(), world.line.ready_len()), (0, 1));

@@ -1,10 +1,17 @@
 //! What the lanes show of themselves: to tests, the admin API and the curious.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::{Scheduler, WaitCounts};
-use crate::model::{BreakerState, SchedulerState, Timestamp, WaitReason};
+use crate::model::{
+    BreakerSnapshot, Hold, LaneCondition, ModelCondition, Pause, ScopedHold, Timestamp, ToldWait,
+    WaitReason, told_wait,
+};
 
 /// One lane among several.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneSnapshot {
     /// Its name.
     pub name: String,
@@ -19,52 +26,82 @@ pub struct LaneSnapshot {
     /// Its pace lets nothing start before this moment.
     pub not_before: Option<Timestamp>,
     /// Why it lets nothing go; `None`: it does.
+    #[serde(serialize_with = "told_wait")]
+    #[schemars(with = "Option<ToldWait>")]
     pub wait_reason: Option<WaitReason>,
+    /// What it remembers: its hold, throttle answers in a row, what automatic concurrency has learnt.
+    #[serde(flatten)]
+    pub condition: LaneCondition,
 }
 
-/// All lanes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A model that has been overloaded or is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ModelSnapshot {
+    /// The model.
+    pub model: String,
+    /// What the lanes remember of it.
+    #[serde(flatten)]
+    pub condition: ModelCondition,
+}
+
+/// All lanes at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct SchedulerSnapshot {
-    /// The generation of actors.
-    pub generation: u64,
-    /// Jobs that are due and wait for a slot, staged ones included.
-    pub ready: usize,
-    /// Since when the oldest of those could have run.
-    pub oldest_ready: Option<Timestamp>,
-    /// Jobs that wait for their time.
-    pub waiting: usize,
-    /// Jobs that wait for other jobs or for somebody's word.
-    pub dormant: usize,
-    /// Of the dormant ones those that wait for room in a budget.
-    pub over_budget: usize,
-    /// Why nothing goes on; `None`: something does, or nothing waits.
-    pub wait_reason: Option<WaitReason>,
-    /// How many jobs wait for each reason.
-    pub wait_counts: WaitCounts,
-    /// Jobs whose next attempt is on record ahead of the slot.
-    pub staged: usize,
+    /// Whether the configuration lets it run (`is_active`).
+    #[serde(rename = "isActive")]
+    pub active: bool,
+    /// Whether it is shutting down.
+    pub stopping: bool,
+    /// An operator's pause.
+    pub paused: Option<Pause>,
+    /// An operator closed the intake: what waits is worked off, nothing more is taken.
+    pub draining: Option<Pause>,
+    /// The intake is closed, and no job waits or runs any more.
+    pub drained: bool,
+    /// The first of `holds`.
+    pub hold: Option<Hold>,
+    /// Every hold in force with what it stops: the account's first, then the lanes', then the models'.
+    pub holds: Vec<ScopedHold>,
+    /// The breaker as the lanes see it.
+    pub breaker: BreakerSnapshot,
     /// Calls that are open or about to be, those left by an earlier generation included.
     pub in_flight: usize,
     /// Calls that may be open, over all lanes.
     pub max_concurrency: u16,
-    /// Every lane, the default one first.
-    pub lanes: Vec<LaneSnapshot>,
+    /// Jobs that are due and wait for a slot, staged ones included.
+    pub ready: usize,
+    /// Since when the oldest of those could have run.
+    pub oldest_ready: Option<Timestamp>,
+    /// Jobs whose next attempt is on record ahead of the slot.
+    pub staged: usize,
+    /// Jobs that wait for their time.
+    pub waiting: usize,
+    /// Jobs that wait for other jobs, for room in a budget or for an operator's decision.
+    pub dormant: usize,
+    /// Of those the ones that wait for room in a budget.
+    pub over_budget: usize,
     /// Outcomes that wait for their commit.
     pub unsettled: usize,
-    /// Whether the configuration lets it run.
-    pub active: bool,
-    /// Whether it is shutting down.
-    pub stopping: bool,
-    /// Pause, holds and what was learnt.
-    pub state: SchedulerState,
-    /// The breaker as the lanes see it.
-    pub breaker: BreakerState,
+    /// Why nothing goes on; `None`: something does, or nothing waits.
+    #[serde(serialize_with = "told_wait")]
+    #[schemars(with = "Option<ToldWait>")]
+    pub wait_reason: Option<WaitReason>,
+    /// How many jobs wait for each reason; every name of [`WaitReason::NAMES`] is there.
+    pub wait_counts: WaitCounts,
+    /// Every lane, the default one first.
+    pub lanes: Vec<LaneSnapshot>,
+    /// The models that have something to tell.
+    pub models: Vec<ModelSnapshot>,
+    /// The generation of actors: rises with every restart of one.
+    pub generation: u64,
 }
 
 impl Scheduler {
     /// A view of it.
     #[must_use]
     pub fn snapshot(&self) -> SchedulerSnapshot {
+        let state = &self.state;
         let staged = self.tracks.values().map(|track| track.stage.len()).sum();
         let lanes = self.settings.all_lanes().map(|(name, rules)| {
             let track = self.tracks.get(name);
@@ -76,30 +113,45 @@ impl Scheduler {
                 limit: self.limit(name, rules),
                 not_before: track.and_then(|track| track.not_before),
                 wait_reason: self.lane_standstill(name),
+                condition: state.lanes.get(name).cloned().unwrap_or_default(),
             }
         });
+        let models = state.models.iter().map(|(model, condition)| ModelSnapshot {
+            model: model.clone(),
+            condition: condition.clone(),
+        });
+        let holds: Vec<ScopedHold> = state.holds().map(ScopedHold::from).collect();
+        let (waiting, dormant) = (self.line.due_len(), self.line.dormant_len());
+        let ready = self.line.ready_len() + staged;
+        let (in_flight, unsettled) = (self.in_flight(), self.unsettled);
+        let is_empty = ready + waiting + dormant + in_flight + unsettled == 0;
         let oldest_staged = self
             .tracks
             .values()
             .filter_map(|track| track.stage.oldest());
         SchedulerSnapshot {
-            generation: self.generation,
-            ready: self.line.ready_len() + staged,
-            oldest_ready: oldest_staged.chain(self.line.oldest_ready()).min(),
-            waiting: self.line.due_len(),
-            dormant: self.line.dormant_len(),
-            over_budget: self.gate.waiting(),
-            wait_reason: self.standstill(),
-            wait_counts: self.wait_counts(),
-            staged,
-            in_flight: self.in_flight(),
-            max_concurrency: self.settings.slots(),
-            lanes: lanes.collect(),
-            unsettled: self.unsettled,
             active: self.settings.glm.is_active,
             stopping: self.stopping,
-            state: self.state.clone(),
-            breaker: self.breaker.state,
+            paused: state.paused.clone(),
+            draining: state.draining.clone(),
+            drained: state.draining.is_some() && is_empty,
+            hold: holds.first().map(|scoped| scoped.hold.clone()),
+            holds,
+            breaker: self.breaker.clone(),
+            in_flight,
+            max_concurrency: self.settings.slots(),
+            ready,
+            oldest_ready: oldest_staged.chain(self.line.oldest_ready()).min(),
+            staged,
+            waiting,
+            dormant,
+            over_budget: self.gate.waiting(),
+            unsettled,
+            wait_reason: self.standstill(),
+            wait_counts: self.wait_counts(),
+            lanes: lanes.collect(),
+            models: models.collect(),
+            generation: self.generation,
         }
     }
 }

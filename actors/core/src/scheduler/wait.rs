@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{Scheduler, Track, routes};
 use crate::model::{
-    BreakerState, CallOutcome, CallRecord, HoldScope, JobEntry, JobId, LaneRules, POSITIONS_EXACT,
-    Timestamp, WaitReason, Waiting, limits,
+    BreakerState, CallOutcome, CallRecord, Hold, HoldScope, JobEntry, JobId, LaneRules,
+    POSITIONS_EXACT, Timestamp, WaitReason, Waiting, limits,
 };
 
 /// Jobs by the name of the reason for which they wait.
@@ -111,7 +111,7 @@ impl Scheduler {
             return Some(WaitReason::paused(pause));
         }
         if let Some(hold) = &state.hold {
-            return Some(WaitReason::hold(&HoldScope::Account, hold));
+            return Some(self.held(&HoldScope::Account, hold));
         }
         if self.breaker.state == BreakerState::Open {
             return Some(WaitReason::breaker(&self.breaker));
@@ -131,7 +131,7 @@ impl Scheduler {
         let state = &self.state;
         let Some(target) = routes::target(model, state, &self.settings) else {
             let hold = state.models.get(model)?.hold.as_ref()?;
-            return Some(WaitReason::hold(&HoldScope::Model(model.to_owned()), hold));
+            return Some(self.held(&HoldScope::Model(model.to_owned()), hold));
         };
         let probing = state
             .models
@@ -143,7 +143,13 @@ impl Scheduler {
 
     fn lane_held(&self, lane: &str) -> Option<WaitReason> {
         let hold = self.state.lanes.get(lane)?.hold.as_ref()?;
-        Some(WaitReason::hold(&HoldScope::Lane(lane.to_owned()), hold))
+        Some(self.held(&HoldScope::Lane(lane.to_owned()), hold))
+    }
+
+    /// A hold as the reason of a wait, with what its code means.
+    fn held(&self, scope: &HoldScope, hold: &Hold) -> WaitReason {
+        let meaning = |code: &str| self.settings.meanings.get(code).cloned();
+        WaitReason::hold(scope, hold).explained(meaning)
     }
 
     /// A lane's pace, where it keeps the next call from beginning.

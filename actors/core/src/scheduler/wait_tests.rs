@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    Budget, BudgetScope, Limit, NamedLane, OnInterrupted, OverBudget, PaceSettings, Period,
-    WaitReason, Waiting, WorstCase,
+    Amount, Budget, BudgetRules, BudgetScope, NamedLane, OnInterrupted, OverBudget, PaceSettings,
+    Period, WaitReason, Waiting, WorstCase,
 };
 
 impl World {
@@ -267,12 +267,14 @@ fn a_budget_without_room_tells_its_figures() {
     let mut settings = Settings {
         budgets: vec![Budget {
             name: "day".to_owned(),
-            period: Period::Day,
             users: BudgetScope::Each,
             models: BudgetScope::All,
-            limit: Limit::Tokens(100),
-            warn_percent: 0,
-            over: OverBudget::Wait,
+            limit: Amount::Tokens(100),
+            rules: BudgetRules {
+                period: Period::Day,
+                warn_percent: 0,
+                over: OverBudget::Wait,
+            },
         }],
         ..Settings::default()
     };
@@ -293,8 +295,12 @@ fn a_budget_without_room_tells_its_figures() {
         panic!("{}", world.reason(id))
     };
     assert_eq!(
-        (&*budget.budget, &*budget.needed, budget.too_large),
-        ("day", "150 tokens", true)
+        (
+            &*budget.status.account.budget,
+            budget.needed,
+            budget.too_large
+        ),
+        ("day", Amount::Tokens(150), true)
     );
     assert_eq!(world.stands_still_for(), Some("budget"));
     assert_eq!(world.counts(), [("budget", 1)]);

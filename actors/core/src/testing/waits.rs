@@ -1,16 +1,18 @@
 //! Every reason for waiting.
 
 use crate::model::{
-    AttemptNo, BudgetKey, BudgetStatus, BudgetWait, Cost, Currency, Hold, HoldKind, HoldScope,
-    JobId, Limit, OverBudget, Period, Timestamp, WaitReason,
+    Amount, AttemptNo, BudgetKey, BudgetStatus, BudgetWait, Cost, Currency, Hold, HoldKind,
+    HoldScope, JobId, OverBudget, Period, Timestamp, WaitReason,
 };
 
 /// A budget of 100 CNY a day that has 37 left, for a call that may come to so many nano-yuan.
 #[must_use]
 pub fn short_budget(needed: u64) -> BudgetWait {
-    let yuan = |nanos| Cost {
-        nanos,
-        currency: Currency::Cny,
+    let yuan = |nanos| {
+        Amount::Money(Cost {
+            nanos,
+            currency: Currency::Cny,
+        })
     };
     let status = BudgetStatus {
         account: BudgetKey {
@@ -18,17 +20,18 @@ pub fn short_budget(needed: u64) -> BudgetWait {
             user: Some("ada".into()),
             model: None,
         },
-        limit: Limit::Money(yuan(100_000_000_000)),
+        limit: yuan(100_000_000_000),
         period: Period::Day,
         over: OverBudget::Wait,
-        spent: 60_500_000_000,
-        reserved: 1_000_000_000,
-        in_doubt: 2_500_000_000,
+        spent: yuan(60_500_000_000),
+        reserved: yuan(1_000_000_000),
+        in_doubt: yuan(2_500_000_000),
+        left: yuan(37_000_000_000),
         warned: false,
         short: true,
         until: Timestamp::default(),
     };
-    BudgetWait::new(&status, needed)
+    BudgetWait::new(status, needed)
 }
 
 /// Every reason for waiting, in the order of their names. A new reason does not compile until it is among these, and

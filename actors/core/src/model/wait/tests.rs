@@ -122,13 +122,22 @@ fn what_has_an_end_passes_and_the_rest_needs_an_operator() {
 
 #[test]
 fn the_figures_of_a_budget_are_exact() {
-    let wire: Value = serde_json::to_value(budget(40_000_000_000)).unwrap();
+    let text = serde_json::to_string(&budget(40_000_000_000)).unwrap();
+    assert!(
+        text.contains(r#""spent":{"cost":60.5,"currency":"CNY"}"#),
+        "{text}"
+    );
+    let wire: Value = serde_json::from_str(&text).unwrap();
+    let cny = |cost: f64| match cost.fract() == 0.0 {
+        true => json!({"cost": cost as u64, "currency": "CNY"}),
+        false => json!({"cost": cost, "currency": "CNY"}),
+    };
     assert_eq!(
         wire,
-        json!({"name": "budget", "budget": "day", "user": "ada", "period": "day",
-            "needed": "40 CNY", "limit": "100 CNY", "spent": "60.5 CNY", "reserved": "1 CNY",
-            "inDoubt": "2.5 CNY", "left": "37 CNY", "until": "1970-01-01T00:00:00.000Z",
-            "tooLarge": false})
+        json!({"name": "budget", "budget": "day", "userId": "ada", "period": "day",
+            "needed": cny(40.0), "limit": cny(100.0), "spent": cny(60.5), "reserved": cny(1.0),
+            "inDoubt": cny(2.5), "left": cny(37.0), "until": "1970-01-01T00:00:00.000Z",
+            "over": "wait", "warned": false, "short": true, "tooLarge": false})
     );
     assert_eq!(
         budget(40_000_000_000).to_string(),

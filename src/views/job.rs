@@ -1,11 +1,10 @@
-//! `GLMRequestQueue`: a job as clients see it.
+//! `GLMRequestQueue`: a job with what its bodies, its waiting and its attempts add to it.
 
 use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::{
-    AttemptPhase, Failure, JobId, JobStatus, OnInterrupted, OpenAttempt, Parked, Request,
-    Timestamp, ToldWait, WaitReason,
+    AttemptPhase, Job, OpenAttempt, Request, Timestamp, ToldWait, WaitReason,
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -14,84 +13,49 @@ use serde_json::value::RawValue;
 use super::CallView;
 use super::excerpt::Excerpt;
 
+/// Who looks at a job. What its submitter keeps to themselves is not for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Who runs the lane, and the submitter: idempotency key and metadata, too.
+    Owner,
+    /// Who may look, and sees nothing that is the submitter's own.
+    Viewer,
+}
+
 /// A job. Fields that a job does not have are left out.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "GLMRequestQueue")]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct JobView {
-    id: JobId,
-    user_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_id: Option<String>,
-    /// The prompt, or what the user said last in a chat.
+    #[serde(flatten)]
+    job: Job,
+    /// The prompt, or what the user said last in a chat; in lists its beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt: Option<String>,
     /// A chat body verbatim; only in the whole job.
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<ChatBody>,
-    model: String,
-    /// The fallback model that the latest attempt was sent to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    served_by: Option<String>,
-    priority: i32,
-    status: JobStatus,
-    retry_count: u32,
-    max_retries: u32,
-    attempt_count: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_retry_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_message: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Failure>,
     /// GLM's answer verbatim; only in the whole job, `null` there once it was pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Arc<RawValue>>,
-    /// Request and response were pruned, as retention asks: they can't be shown, nor the job retried.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    bodies_pruned: bool,
     /// The beginning of the answer's text; only in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     result_preview: Option<String>,
-    created_at: Timestamp,
     /// When the call that is open was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     started_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    processed_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deadline: Option<Timestamp>,
-    /// The total time of one call, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeout: Option<u64>,
-    /// Throttle answers it has met.
-    #[serde(skip_serializing_if = "is_zero")]
-    throttles: u32,
-    /// The jobs it runs after.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    after: Vec<JobId>,
-    /// Those of them that are not completed yet.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    waits_for: Vec<JobId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parked: Option<Parked>,
     /// Why it is not running now; of a job that waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     wait_reason: Option<ToldWait>,
-    /// What it costs is not known: its model has no price, or GLM did not say what it billed.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    unpriced: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    on_interrupted: Option<OnInterrupted>,
-    /// Where its end is told; only in the whole job.
+    /// Where its end is told; only in the whole job, and not for viewers.
     #[serde(skip_serializing_if = "Option::is_none")]
     callback_url: Option<String>,
     /// Not for viewers.
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<String>,
-    /// The submitter's own JSON, as it came.
+    /// The submitter's own JSON, as it came; not for viewers.
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Box<RawValue>>,
     /// The call log of the job; only where it was asked for.
@@ -100,85 +64,62 @@ pub(crate) struct JobView {
 }
 
 impl JobView {
-    /// With all of prompt and answer, verbatim.
+    /// For its owner, with all of prompt and answer, verbatim.
     pub(crate) fn whole(record: JobRecord) -> Self {
         let JobRecord {
             job,
             request,
             response,
         } = record;
-        let pruned = job.bodies_pruned;
         let callback_url = job.callback_url.clone();
-        let view = Self::of(JobRecord {
-            job,
-            request: None,
-            response: None,
-        });
-        if pruned {
-            let result = Some(RawValue::NULL.to_owned().into());
-            return Self {
-                result,
-                callback_url,
-                ..view
-            };
-        }
+        let view = Self::of(job, Audience::Owner);
+        let (prompt, request, result) = match view.job.bodies_pruned {
+            true => (None, None, Some(RawValue::NULL.to_owned().into())),
+            false => (
+                request.as_deref().and_then(Request::text),
+                request.and_then(ChatBody::of),
+                response,
+            ),
+        };
         Self {
-            prompt: request.as_deref().and_then(Request::text),
-            request: request.and_then(ChatBody::of),
-            result: response,
+            prompt,
+            request,
+            result,
             callback_url,
             ..view
         }
     }
 
     /// With the beginnings of prompt and answer.
-    pub(crate) fn preview(record: JobRecord, excerpt: &Excerpt) -> Self {
+    pub(crate) fn preview(job: Job, excerpt: &Excerpt, audience: Audience) -> Self {
         Self {
             prompt: excerpt.prompt.clone(),
             result_preview: excerpt.answer.clone(),
-            ..Self::of(record)
+            ..Self::of(job, audience)
         }
     }
 
     /// Without prompt and answer.
-    fn of(JobRecord { job, .. }: JobRecord) -> Self {
+    fn of(mut job: Job, audience: Audience) -> Self {
         let sent = |open: &OpenAttempt| open.phase == AttemptPhase::Started;
+        let (key, metadata) = (job.idempotency_key.take(), job.metadata.take());
+        let (idempotency_key, metadata) = match audience {
+            Audience::Owner => (key, metadata),
+            Audience::Viewer => (None, None),
+        };
         Self {
-            id: job.id,
-            user_id: job.user_id,
-            content_id: job.content_id,
             prompt: None,
             request: None,
-            model: job.model,
-            served_by: job.served_by,
-            priority: job.priority,
-            status: job.status,
-            retry_count: job.retry_count,
-            max_retries: job.max_retries,
-            attempt_count: job.attempts.0,
-            next_retry_at: job.next_retry_at,
             error_message: job.error.as_ref().map(|failure| failure.message.clone()),
-            error: job.error,
             result: None,
-            bodies_pruned: job.bodies_pruned,
             result_preview: None,
-            created_at: job.created_at,
             started_at: job.open.filter(sent).map(|open| open.at),
-            processed_at: job.processed_at,
-            run_at: job.run_at,
-            deadline: job.deadline,
-            timeout: job.timeout_ms,
-            throttles: job.throttles,
-            after: job.after,
-            waits_for: job.waits_for,
-            parked: job.parked,
-            unpriced: job.unpriced,
-            on_interrupted: job.on_interrupted,
-            callback_url: None,
-            idempotency_key: job.idempotency_key,
-            metadata: job.metadata,
             wait_reason: None,
+            callback_url: None,
+            idempotency_key,
+            metadata,
             attempts: None,
+            job,
         }
     }
 
@@ -193,21 +134,6 @@ impl JobView {
         self.wait_reason = reason.map(ToldWait::from);
         self
     }
-
-    /// Without what submitters keep to themselves.
-    pub(crate) fn for_viewers(self) -> Self {
-        Self {
-            idempotency_key: None,
-            callback_url: None,
-            metadata: None,
-            ..self
-        }
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-const fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 /// A chat body, verbatim.
@@ -234,13 +160,18 @@ impl Serialize for ChatBody {
 mod tests {
     use serde_json::{Value, json};
 
+    use onelane_core::model::{OnInterrupted, Parked};
+
     use super::*;
-    use crate::api::tests::sample;
+    use crate::views::tests::sample;
 
     /// With so many characters of its bodies, or whole.
     fn view(record: &JobRecord, chars: Option<usize>) -> Value {
         let view = match chars {
-            Some(chars) => JobView::preview(record.clone(), &Excerpt::of(record, chars)),
+            Some(chars) => {
+                let excerpt = Excerpt::of(record, chars);
+                JobView::preview(record.job.clone(), &excerpt, Audience::Owner)
+            }
             None => JobView::whole(record.clone()),
         };
         serde_json::to_value(view).unwrap()

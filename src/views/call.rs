@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use onelane_core::model::{
-    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, PriceUsed, Timestamp, Usage,
+    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, Nanos, PriceUsed, Timestamp, Usage,
+    amount,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
 
-use super::decimal;
 use super::excerpt::Excerpt;
 
 /// One row of the call log. Prompt and answer are previews; the job has them whole.
@@ -29,8 +29,9 @@ pub(crate) struct CallView {
     request: RequestView,
     response: ResponseView,
     /// `null` when nothing was billed or the cost is unknown.
+    #[serde(serialize_with = "amount::optional")]
     #[schemars(with = "Option<f64>")]
-    cost: Option<Box<RawValue>>,
+    cost: Option<Nanos>,
     currency: Option<Currency>,
     /// GLM billed it at a cost that is not known: the model has no price, or no usage was reported.
     unpriced: bool,
@@ -137,7 +138,7 @@ impl CallView {
                 tokens_used: call.usage.total_tokens,
                 usage: call.usage,
             },
-            cost: call.cost.map(decimal),
+            cost: call.cost.map(|cost| cost.nanos),
             currency: call.cost.map(|cost| cost.currency),
             unpriced,
             price: call.price,
@@ -157,7 +158,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::tests::sample;
+    use crate::views::tests::sample;
 
     #[test]
     fn a_call_shows_request_response_and_exact_cost() {

@@ -1,32 +1,32 @@
 //! Jobs, calls and figures as a lane would have them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use onelane_actors::cost::Totals;
 use onelane_actors::ports::{JobRecord, StatusCounts};
 use onelane_actors::samples::{EstimateError, Estimates};
 use onelane_core::model::{
-    AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Cost, Currency, DeliveryCounts, Failure,
-    FailureClass, Job, JobId, JobStatus, PriceUsed, Request, Seq, Timestamp, Usage,
+    AttemptNo, CallOutcome, CallRecord, Cost, Currency, DeliveryCounts, Failure, FailureClass, Job,
+    JobId, JobStatus, PriceUsed, Request, Seq, Timestamp, Usage,
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::orchestrator::{LaneStatus, Metrics};
+use crate::orchestrator::{Metrics, SchedulerSnapshot};
 
 /// 2026-11-23T08:00:00Z.
-pub(in crate::api) const NOW: Timestamp = Timestamp::from_millis(1_795_420_800_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_795_420_800_000);
 
 /// GLM's answer, with a spelling that only verbatim keeps.
-pub(in crate::api) const ANSWER: &str = r#"{"id":"2026","choices":[{"index":0,"message":{"role":"assistant","content":"answer 1"}}],"x":1.50}"#;
+pub(crate) const ANSWER: &str = r#"{"id":"2026","choices":[{"index":0,"message":{"role":"assistant","content":"answer 1"}}],"x":1.50}"#;
 
-pub(in crate::api) fn id(n: u128) -> JobId {
+pub(crate) fn id(n: u128) -> JobId {
     JobId::from_uuid(Uuid::from_u128(
         0x0199_a000_0000_7000_8000_0000_0000_0000 + n,
     ))
 }
 
-pub(in crate::api) fn waiting(n: u64) -> JobRecord {
+pub(crate) fn waiting(n: u64) -> JobRecord {
     JobRecord {
         job: Job {
             seq: Seq(n),
@@ -37,7 +37,7 @@ pub(in crate::api) fn waiting(n: u64) -> JobRecord {
     }
 }
 
-pub(in crate::api) fn completed(n: u64) -> JobRecord {
+pub(crate) fn completed(n: u64) -> JobRecord {
     let mut record = waiting(n);
     record.job.status = JobStatus::Completed;
     record.job.attempts = AttemptNo(1);
@@ -46,7 +46,7 @@ pub(in crate::api) fn completed(n: u64) -> JobRecord {
     record
 }
 
-pub(in crate::api) fn failed(n: u64) -> JobRecord {
+pub(crate) fn failed(n: u64) -> JobRecord {
     let mut record = waiting(n);
     record.job.status = JobStatus::Failed;
     record.job.attempts = AttemptNo(1);
@@ -58,7 +58,7 @@ pub(in crate::api) fn failed(n: u64) -> JobRecord {
     record
 }
 
-pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
+pub(crate) fn call(record: &JobRecord) -> CallRecord {
     let job = &record.job;
     let status_code = job.error.as_ref().and_then(|e| e.status_code);
     let outcome = match job.error {
@@ -87,7 +87,7 @@ pub(in crate::api) fn call(record: &JobRecord) -> CallRecord {
     }
 }
 
-pub(in crate::api) fn price() -> PriceUsed {
+pub(crate) fn price() -> PriceUsed {
     PriceUsed {
         table: "2026-11-23".into(),
         prompt_from: 0,
@@ -99,55 +99,43 @@ pub(in crate::api) fn price() -> PriceUsed {
     }
 }
 
-pub(in crate::api) fn metrics() -> Metrics {
+pub(crate) fn metrics() -> Metrics {
+    let error = EstimateError {
+        calls: 2,
+        estimated_tokens: 90,
+        counted_tokens: 100,
+        mean_relative_error: Some(0.125),
+        ..EstimateError::default()
+    };
     Metrics {
-        deliveries: DeliveryCounts {
-            pending: 2,
-            delivered: 5,
-            failed: 1,
-        },
-        lane: LaneStatus {
-            active: true,
-            paused: None,
-            draining: None,
-            drained: false,
-            hold: None,
-            holds: Vec::new(),
-            breaker: BreakerSnapshot::default(),
-            in_flight: 1,
-            max_concurrency: 1,
-            ready: 2,
-            waiting: 3,
-            dormant: 0,
-            over_budget: 0,
-            wait_reason: None,
-            wait_counts: BTreeMap::new(),
-            lanes: Vec::new(),
-            models: Vec::new(),
-            generation: 0,
-        },
-        counts: StatusCounts::default(),
         recent_calls: Vec::new(),
         error_rate: 0.25,
         average_response_time_ms: 1_500.0,
         throttles: 5,
         maybe_billed: 6,
-        usage: Usage::default(),
-        cost: Vec::new(),
-        calls: 4,
-        unpriced_calls: 2,
-        estimates: Estimates {
-            models: [(
-                "glm-5".to_owned(),
-                EstimateError {
-                    calls: 2,
-                    estimated_tokens: 90,
-                    counted_tokens: 100,
-                    relative_error_ppm: 250_000,
-                },
-            )]
-            .into(),
-            skipped_calls: 3,
+        jobs: StatusCounts::default(),
+        lane: SchedulerSnapshot {
+            active: true,
+            in_flight: 1,
+            max_concurrency: 1,
+            ready: 2,
+            waiting: 3,
+            ..SchedulerSnapshot::default()
+        },
+        deliveries: DeliveryCounts {
+            pending: 2,
+            delivered: 5,
+            failed: 1,
+        },
+        since_start: Totals {
+            calls: 4,
+            unpriced_calls: 2,
+            estimates: Estimates {
+                total: error,
+                skipped_calls: 3,
+                models: [("glm-5".to_owned(), error)].into(),
+            },
+            ..Totals::default()
         },
     }
 }

@@ -4,7 +4,6 @@ use onelane_actors::ports::JobRecord;
 use onelane_core::model::Request;
 use serde_json::value::RawValue;
 
-use crate::api::limits;
 use crate::object::Object;
 
 /// The parameters of a chat body that the call log shows; its messages and tools are the job's.
@@ -22,6 +21,9 @@ const PARAMETERS: [&str; 11] = [
     "seed",
 ];
 
+/// Bytes of one parameter that the call log shows; a longer one is left out.
+const PARAMETER_BYTES_SHOWN: usize = 256;
+
 /// What lists show of a job's bodies: nothing of those that were pruned. Made once for a job, however
 /// many attempts are shown with it.
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ pub(crate) struct Excerpt {
 
 impl Excerpt {
     /// With so many characters of prompt and answer; 0 hides them.
-    pub(in crate::api) fn of(record: &JobRecord, chars: usize) -> Self {
+    pub(crate) fn of(record: &JobRecord, chars: usize) -> Self {
         let request = record.request.as_deref();
         let prompt = request.and_then(Request::text);
         let answer = record.text();
@@ -55,7 +57,7 @@ fn parameters(request: &Request) -> Vec<(&'static str, Box<RawValue>)> {
     };
     let shown = |name| {
         let value = given.get(name)?;
-        let short = value.get().len() <= limits::PARAMETER_BYTES_SHOWN;
+        let short = value.get().len() <= PARAMETER_BYTES_SHOWN;
         (short && value.get() != "null").then(|| (name, value.to_owned()))
     };
     PARAMETERS.into_iter().filter_map(shown).collect()

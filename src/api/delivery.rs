@@ -115,7 +115,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::tests::sample;
+    use crate::views::tests::sample;
 
     #[test]
     fn a_delivery_to_a_callback_shows_its_host_alone() {

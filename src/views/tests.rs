@@ -1,0 +1,3 @@
+//! What the tests of views, and of the API, look at.
+
+pub(crate) mod sample;
