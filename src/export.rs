@@ -20,6 +20,7 @@ const CALLS_PAGE: usize = 1_000;
 
 /// What is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum What {
     /// Jobs whole, with requests and responses.
@@ -32,11 +33,13 @@ pub enum What {
 
 /// How it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "ExportFormat")]
 pub enum Format {
     /// A JSON object a line, as the admin API shows it.
     #[serde(rename = "jsonl")]
+    #[cfg_attr(feature = "cli", value(name = "jsonl"))]
     JsonLines,
     /// RFC 4180 with a header. What has a shape of its own (a chat, an answer) is JSON in its field.
     Csv,

@@ -102,7 +102,7 @@ pub use error::Error;
 pub use onelane_actors::supervisor::RestartBudget;
 #[cfg(feature = "testing")]
 pub use onelane_actors::testing;
-pub use onelane_actors::{Faults, ports, protocol, samples};
+pub use onelane_actors::{FaultPoints, ports, protocol, samples};
 pub use onelane_core::model;
 pub use orchestrator::{Orchestrator, Submission};
 /// The actor framework, whose references and reply ports plain messages use.

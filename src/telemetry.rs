@@ -1,9 +1,9 @@
-//! Logs and signals: what the process says of itself, and what it is told from outside.
+//! Logs and signals of the process.
 
 use std::fmt;
 use std::io;
 
-use onelane::config::{LogFormat, LogSection};
+use onelane::config::LogFormat;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -17,7 +17,7 @@ pub(crate) enum LogError {
         name: &'static str,
         /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// The process logs already.
@@ -25,9 +25,9 @@ pub(crate) enum LogError {
     Started(String),
 }
 
-/// Starts logging. `ONELANE_LOG`, or else `RUST_LOG`, outweighs the settings' filter. The error names the filter
-/// that can't be read.
-pub(crate) fn init<W>(settings: &LogSection, writer: W) -> Result<(), LogError>
+/// Starts logging what `filter` lets through, in the language of `RUST_LOG`. `ONELANE_LOG`, or else `RUST_LOG`,
+/// outweighs it. The error names the filter that can't be read.
+pub(crate) fn init<W>(format: LogFormat, filter: &str, writer: W) -> Result<(), LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -37,12 +37,12 @@ where
             .filter(|v| !v.is_empty())
             .map(|v| (name, v))
     });
-    let (name, filter) = from_env.unwrap_or(("log", settings.filter.clone()));
+    let (name, filter) = from_env.unwrap_or(("log", filter.to_owned()));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(parse_filter(name, &filter)?)
         .with_writer(writer)
         .with_ansi(false);
-    let started = match settings.format {
+    let started = match format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
     };
@@ -63,14 +63,14 @@ fn parse_filter(name: &'static str, filter: &str) -> Result<EnvFilter, LogError>
     })
 }
 
-/// What the process is told from outside.
+/// A signal to the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// Ctrl-C.
     Interrupt,
     /// From `kill`, a service manager or a container.
     Terminate,
-    /// The terminal is gone, or somebody wants the configuration read again.
+    /// The terminal is gone, or an operator wants the key file read again.
     Hangup,
 }
 

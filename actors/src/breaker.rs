@@ -54,9 +54,9 @@ impl Actor for CircuitBreakerActor {
         message: BreakerMsg,
         state: &mut BreakerActorState,
     ) -> Result<(), ActorProcessingErr> {
-        state.ports.faults.point("breaker");
+        state.ports.fault_points.point("breaker");
         let now = state.ports.clock.now();
-        let before = state.breaker.standing();
+        let before = state.breaker.summary();
         let mut answer = None;
         let mut ordered = None;
         let mut tell_queue = false;
@@ -73,7 +73,7 @@ impl Actor for CircuitBreakerActor {
                     state.breaker.restore(snapshot);
                 }
                 state.pristine = false;
-                // The queue took the stored state; tell it what is so.
+                // The queue took the stored state; tell it the true one.
                 state.tell_queue(None);
                 state.show();
                 state.arm(&myself);
@@ -120,7 +120,7 @@ impl Actor for CircuitBreakerActor {
             }
         }
         state.pristine = false;
-        let changed = state.breaker.standing() != before;
+        let changed = state.breaker.summary() != before;
         if changed {
             state.arm(&myself);
         }
@@ -138,7 +138,7 @@ impl Actor for CircuitBreakerActor {
 
 impl BreakerActorState {
     /// Tells the queue of the breaker, when it did not ask for it itself. A queue that is gone drops the
-    /// reply, and who waits for it asks again.
+    /// reply, and its sender asks again.
     fn tell_queue(&self, reply: Option<RpcReplyPort<BreakerSnapshot>>) {
         if let Some(queue) = &self.queue {
             let snapshot = self.breaker.snapshot();
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::ports::Clock;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
-    use crate::{Events, Faults};
+    use crate::{Events, FaultPoints};
     use onelane_core::model::{BreakerState, Settings};
 
     /// A queue that only listens.
@@ -232,7 +232,7 @@ mod tests {
                 settings: watch::channel(Arc::new(Settings::default())).1,
                 events: Events::new(1),
                 tokens: None,
-                faults: Faults::default(),
+                fault_points: FaultPoints::default(),
             };
             let args = BreakerArgs {
                 ports,

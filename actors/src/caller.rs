@@ -1,4 +1,4 @@
-//! The GLM caller: makes one call at a time, and says so. It knows nobody but where to report.
+//! The GLM caller: makes one call at a time and reports its outcome. It reports to the supervisor alone.
 //!
 //! Capacity 1 is a credit: the caller announces [`QueueMsg::Ready`], the queue spends that credit
 //! on exactly one [`CallerMsg::Run`]. A busy caller reads no mailbox, so cancellation travels
@@ -23,7 +23,7 @@ use onelane_core::judge::conclude::Finished;
 use onelane_core::model::{AsyncTask, Dispatch, Job, RequestId, SlotId, Transition, limits};
 use onelane_core::scheduler::slot::attempt_of;
 
-/// What a caller starts with.
+/// A caller's parts.
 pub(crate) struct CallerArgs {
     pub(crate) slot: SlotId,
     pub(crate) ports: Ports,
@@ -69,7 +69,7 @@ impl Actor for GlmCallerActor {
         message: CallerMsg,
         state: &mut CallerState,
     ) -> Result<(), ActorProcessingErr> {
-        state.ports.faults.point("caller");
+        state.ports.fault_points.point("caller");
         match message {
             CallerMsg::Attach { generation, queue } => {
                 state.generation = generation;
@@ -114,7 +114,7 @@ impl CallerState {
         if counted_tokens == 0 || self.ports.tokens.is_none() {
             return;
         }
-        // While the supervisor restarts the actors nobody hears of it; it is one sample less.
+        // While the supervisor restarts the actors no queue hears of it; it is one sample less.
         if let Some(refs) = &self.runtime.borrow().refs {
             let _ = refs.cost.cast(CostMsg::Answered(Sample {
                 model: dispatch.job.sent_to().to_owned(),
@@ -197,7 +197,7 @@ impl CallerState {
         let begun = Instant::now();
         let account = call.endpoint.digest();
         let task = match job.task.clone() {
-            // The key was changed while the task waited for its slot: nobody can fetch it any more, and
+            // The key was changed while the task waited for its slot: no key can fetch it any more, and
             // it was maybe billed.
             Some(task) if task.account != account => return (GlmOutcome::Aborted, None),
             Some(task) => task,

@@ -42,11 +42,11 @@ pub(crate) struct CostState {
     watch: watch::Sender<Totals>,
     /// Of which models the log has told why their costs are not known.
     told: Told,
-    /// Counts prompts again, where somebody can.
+    /// Counts prompts again, where a tokenizer is there.
     sampler: Option<Sampler>,
 }
 
-/// What was told already: every call would fill the log.
+/// Warnings that were logged already: repeated for every call they would fill the log.
 #[derive(Debug, Default)]
 struct Told(BTreeSet<(String, Unknown)>);
 
@@ -104,7 +104,7 @@ impl Actor for CostActor {
         message: CostMsg,
         state: &mut CostState,
     ) -> Result<(), ActorProcessingErr> {
-        state.ports.faults.point("cost");
+        state.ports.fault_points.point("cost");
         match message {
             CostMsg::Settled {
                 usage,
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::protocol::Sample;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
-    use crate::{Events, Faults};
+    use crate::{Events, FaultPoints};
     use onelane_core::model::{Request, Settings};
     use onelane_core::money::estimate::CountTokens;
 
@@ -208,7 +208,7 @@ mod tests {
             settings: watch::channel(Arc::new(Settings::default())).1,
             events: Events::new(1),
             tokens: Some(tokens),
-            faults: Faults::default(),
+            fault_points: FaultPoints::default(),
         };
         let (actor, _) = Actor::spawn(None, CostActor, CostArgs { ports, watch })
             .await

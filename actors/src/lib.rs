@@ -1,6 +1,6 @@
 //! The lane itself: nouns, decisions and actors, without any I/O.
 //!
-//! | module | what it is |
+//! | module | content |
 //! |---|---|
 //! | [`ports`] | what the lane needs from the world: a store, GLM, a clock, ids |
 //! | [`protocol`] | what the actors say to each other |
@@ -42,7 +42,7 @@ use onelane_core::model::{Event, Settings, Timestamp};
 use onelane_core::money::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
 
-/// Live events for those who listen. A slow listener hears how many it missed.
+/// Live events for subscribers. A slow subscriber hears how many it missed.
 #[derive(Debug, Clone)]
 pub struct Events(broadcast::Sender<(Timestamp, Arc<Event>)>);
 
@@ -53,7 +53,7 @@ impl Events {
         Self(broadcast::Sender::new(buffered))
     }
 
-    /// Sends an event; with nobody listening it is not even made.
+    /// Sends an event; without a subscriber it is not even made.
     pub fn send(&self, at: Timestamp, event: impl FnOnce() -> Event) {
         if self.0.receiver_count() > 0 {
             // Fails only if the last listener left just now.
@@ -76,12 +76,12 @@ pub type DiskTime = dyn Fn() -> Duration + Send + Sync;
 
 /// The places where tests make actors panic and disks slow. Without a hook each costs one branch.
 #[derive(Clone, Default)]
-pub struct Faults {
+pub struct FaultPoints {
     hook: Option<Arc<FaultHook>>,
     disk: Option<Arc<DiskTime>>,
 }
 
-impl Faults {
+impl FaultPoints {
     /// Calls `hook` with the actor's name at every message; the hook may panic.
     #[must_use]
     pub fn new(hook: Arc<FaultHook>) -> Self {
@@ -122,9 +122,9 @@ impl Faults {
     }
 }
 
-impl fmt::Debug for Faults {
+impl fmt::Debug for FaultPoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faults")
+        f.debug_struct("FaultPoints")
             .field("hook", &self.hook.is_some())
             .field("disk", &self.disk.is_some())
             .finish()
@@ -148,8 +148,8 @@ pub struct Ports {
     pub events: Events,
     /// Counts prompts as estimates do, to measure the error of these; `None`: it is not measured.
     pub tokens: Option<Arc<dyn CountTokens>>,
-    /// Faults that tests inject.
-    pub faults: Faults,
+    /// Where tests make actors fail and disks slow.
+    pub fault_points: FaultPoints,
 }
 
 impl fmt::Debug for Ports {

@@ -20,18 +20,18 @@ pub use onelane_core::model::{
 pub use onelane_core::notify::delivery::over::{DeliveriesOver, OverQuery};
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 
-/// What a store says of each change of a batch, in the batch's order.
+/// A store's decision on each change of a batch, in the batch's order.
 pub type Decisions = Vec<Result<Applied, Refusal>>;
 
 /// The durable truth. Blocking: the store actor calls it off the async workers. There is one
 /// writer; reads are short snapshots and may come from anywhere.
 pub trait Store: Send + Sync + 'static {
     /// Applies a batch as one atomic, durable transaction. A change that is refused leaves nothing
-    /// behind and does not hinder the others. After an error what is on disk is unknown: nothing
+    /// behind and does not hinder the others. After an error the state on disk is unknown: nothing
     /// may be acknowledged, and [`Store::recover`] must succeed before the next commit.
     fn commit(&self, batch: &[Transition]) -> Result<Decisions, StoreError>;
 
-    /// What the lane starts from. Reopens the file first if the last commit failed.
+    /// The rows that the lane starts from. Reopens the file first if the last commit failed.
     fn recover(&self) -> Result<Recovered, StoreError>;
 
     /// One job whole.
@@ -172,7 +172,7 @@ pub trait Store: Send + Sync + 'static {
     /// The endpoints that notices go to.
     fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError>;
 
-    /// What is bad and what was.
+    /// Alerts that are active, and their state.
     fn alerts(&self) -> Result<AlertBook, StoreError>;
 
     /// The runtime changes of the configuration, as [`Transition::Config`] stored them.
@@ -192,7 +192,7 @@ pub struct GlmCall {
     pub endpoint: Endpoint,
     /// The model to ask for.
     pub model: String,
-    /// What was asked.
+    /// The request.
     pub request: Arc<Request>,
     /// `max_tokens` for a plain prompt.
     pub max_tokens: Option<u32>,

@@ -4,11 +4,11 @@
 //! |---|---|---|---|
 //! | StoreActor ([`StoreMsg`]) | `Commit` | facade, queue, maintenance | put these changes on disk together; answered after the sync |
 //! | | `Commit` of a task | caller | GLM took the call as a task: on disk before the caller waits for its answer |
-//! | | `Recover` | queue | what the queue starts from; the store announces everything inserted later to this queue |
-//! | | `Ledger` | queue | what budgets are reckoned from |
+//! | | `Recover` | queue | the rows that the queue starts from; the store announces everything inserted later to this queue |
+//! | | `Ledger` | queue | the sums that budgets start from |
 //! | | `Done` | itself | the transaction under way has ended |
 //! | QueueActor ([`QueueMsg`]) | `Submit`, `Wait`, `Cancel`, `Requeue`, `Reprioritise`, `Pause`, `CloseIntake`, `Resume`, `Release`, `Budgets`, `WaitReasons`, `ServiceOrder`, `Snapshot` | anybody | the public protocol |
-//! | | `Affords`, `Billed` | facade | whether budgets let jobs in; what an attempt cost that was maybe billed |
+//! | | `Affords`, `Billed` | facade | whether budgets let jobs in; the cost of an attempt that was maybe billed |
 //! | | `Drain`, `AbortAll`, `Configure` | facade | shutdown and settings |
 //! | | `Stored` | store | jobs are on disk, commits are answered |
 //! | | `Ready` | caller | no call is open on this slot; how the last one ended |
@@ -92,14 +92,14 @@ pub enum QueueMsg {
     },
     /// Stop before the next call.
     Pause {
-        /// What the operator says.
+        /// The operator's reason.
         reason: Option<String>,
         /// Answered once that is on disk.
         reply: RpcReplyPort<Result<(), Refusal>>,
     },
     /// Let no more jobs in; those that wait are worked off. [`QueueMsg::Resume`] opens the intake again.
     CloseIntake {
-        /// What the operator says.
+        /// The operator's reason.
         reason: Option<String>,
         /// Answered once that is on disk.
         reply: RpcReplyPort<Result<(), Refusal>>,
@@ -111,7 +111,7 @@ pub enum QueueMsg {
     },
     /// End one hold, and leave the others, the pause and the intake as they are.
     Release {
-        /// What is held.
+        /// The account, lane or model.
         scope: HoldScope,
         /// Answered once that is on disk; `NotFound`: there is no such hold.
         reply: RpcReplyPort<Result<(), Refusal>>,
@@ -142,13 +142,13 @@ pub enum QueueMsg {
         /// The answer.
         reply: RpcReplyPort<Vec<JobId>>,
     },
-    /// It is on disk what an attempt cost that was maybe billed.
+    /// The cost of an attempt that was maybe billed is on disk.
     Billed {
         /// The job.
         job_id: JobId,
         /// Which attempt.
         attempt: AttemptNo,
-        /// What was found out.
+        /// The operator's finding.
         billing: Box<Billing>,
     },
     /// The lanes as they are.
@@ -228,7 +228,7 @@ pub enum SubmitError {
     Unknown,
 }
 
-/// What became of a submission.
+/// The answer to a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Submitted {
     /// The job.
@@ -237,7 +237,7 @@ pub struct Submitted {
     pub created: bool,
 }
 
-/// A job that somebody wants to submit, as budgets see it.
+/// A job that is to be submitted, as budgets see it.
 #[derive(Debug, Clone)]
 pub struct Asking {
     /// Whose job.
@@ -253,11 +253,11 @@ pub struct Asking {
 pub struct Committed {
     /// The queue's ticket.
     pub ticket: u64,
-    /// What the store said of each change.
+    /// The store's decision on each change.
     pub decisions: Vec<Decision>,
 }
 
-/// What an insert's decision means to its submitter.
+/// The submitter's answer that follows from the decision on an insert.
 pub fn submitted(decision: Option<Result<Applied, Refusal>>) -> Result<Submitted, SubmitError> {
     match decision {
         Some(Ok(Applied::Inserted(job))) => Ok(Submitted {
@@ -311,7 +311,7 @@ pub struct RunOrder {
 pub enum StoreMsg {
     /// Put these changes on disk, together, in one transaction. The answer comes after the fsync.
     Commit(CommitRequest),
-    /// Tell what the queue starts from. Every job inserted from then on is announced to this queue,
+    /// Answer with the rows that the queue starts from. Every job inserted from then on is announced to this queue,
     /// every one before is in the answer: none falls between.
     Recover {
         /// The queue that asks.
@@ -319,7 +319,7 @@ pub enum StoreMsg {
         /// The answer.
         reply: RpcReplyPort<Result<Recovered, StoreError>>,
     },
-    /// Tell what the budgets are reckoned from: with every commit that was asked before, without any
+    /// Answer with the sums that the budgets start from: with every commit that was asked before, without any
     /// that is asked after.
     Ledger {
         /// The first day of the month.
@@ -388,7 +388,7 @@ pub enum BreakerMsg {
     },
     /// An operator opens it: no call goes out until an operator resets it, or until the time is over.
     Open {
-        /// What the operator says.
+        /// The operator's reason.
         reason: String,
         /// Until when; `None`: until it is reset.
         until: Option<Timestamp>,
@@ -433,7 +433,7 @@ pub enum CostMsg {
 pub struct Sample {
     /// The model that it was sent to.
     pub model: String,
-    /// What was asked.
+    /// The request.
     pub request: Arc<Request>,
     /// The tokens of its prompt as GLM counted them.
     pub counted_tokens: u64,
@@ -468,7 +468,7 @@ mod tests {
 
     fn over_budget() -> BudgetRefusal {
         BudgetRefusal::UsedUp {
-            standing: BudgetStatus {
+            status: BudgetStatus {
                 account: BudgetKey {
                     budget: "day".into(),
                     user: None,

@@ -1,4 +1,4 @@
-//! Tells the watchers what is on disk: events to the broadcast, spending to the cost actor.
+//! Tells facts that are on disk: events to the broadcast, spending to the cost actor.
 
 use std::collections::BTreeMap;
 
@@ -148,7 +148,7 @@ impl Publisher {
                 });
             }
             Next::Parked { .. } => {
-                tracing::warn!(%job_id, %attempt, "the job is set aside until somebody looks at it");
+                tracing::warn!(%job_id, %attempt, "the job is parked until an operator decides");
                 self.events
                     .send(now, || Event::JobSetAside { job_id, attempt });
             }
@@ -252,29 +252,29 @@ impl Publisher {
 
     /// Budgets that were reached, or are about to be.
     pub(crate) fn budgets(&self, news: Vec<BudgetNews>, now: Timestamp) {
-        for BudgetNews { standing, used_up } in news {
-            let account = &standing.account;
+        for BudgetNews { status, used_up } in news {
+            let account = &status.account;
             tracing::warn!(
                 budget = %account.budget,
                 user = account.user.as_deref(),
                 model = account.model.as_deref(),
-                spent = %standing.spent,
-                reserved = %standing.reserved,
-                allowed = %standing.limit,
+                spent = %status.spent,
+                reserved = %status.reserved,
+                allowed = %status.limit,
                 "{}",
                 if used_up { "a budget has no room for a call before its next period" } else { "a budget is nearly used up" }
             );
             self.events.send(now, || {
                 if used_up {
-                    Event::BudgetUsedUp { standing }
+                    Event::BudgetUsedUp { status }
                 } else {
-                    Event::BudgetWarned { standing }
+                    Event::BudgetWarned { status }
                 }
             });
         }
     }
 
-    /// What became of the jobs that ran after one that ended.
+    /// The ends of the jobs that were to run after one that ended.
     fn followed(&self, before: JobId, others: &[Job], now: Timestamp) {
         let ended = others.iter().filter(|job| job.status.is_terminal());
         let ended = ended.count();

@@ -1,5 +1,5 @@
 //! The queue actor: carries messages to and from the scheduler ([`onelane_core::scheduler`]), which decides.
-//! It owns the waiting jobs, the slots and those who wait for a job; nothing durable: a restart rebuilds it
+//! It owns the waiting jobs, the slots and the waiters of jobs; nothing durable: a restart rebuilds it
 //! from the store.
 
 mod books;
@@ -47,7 +47,7 @@ pub(crate) struct QueueState {
     aborts: Aborts,
     settings: Arc<Settings>,
     scheduler: Scheduler,
-    /// The scheduler's state as it is on disk, for those who only look.
+    /// The scheduler's state as it is on disk, for readers.
     watch: watch::Sender<SchedulerState>,
     publisher: Publisher,
     waiters: Waiters,
@@ -78,7 +78,7 @@ impl Actor for QueueActor {
         message: QueueMsg,
         state: &mut QueueState,
     ) -> Result<(), ActorProcessingErr> {
-        state.ports.faults.point("queue");
+        state.ports.fault_points.point("queue");
         let now = state.ports.clock.now();
         state.handle(message, &myself, now).await?;
         if state.scheduler.needs_ledger() {
@@ -115,7 +115,7 @@ impl QueueState {
             QueueMsg::CloseIntake { reason, reply } => self.order(None, reply, |scheduler| scheduler.close_intake(reason, now)),
             QueueMsg::Resume { reply } => self.order(None, reply, |scheduler| scheduler.resume(now)),
             QueueMsg::Release { scope, reply } => self.release(&scope, reply, now),
-            QueueMsg::Budgets { reply } => answer(reply, self.scheduler.standings()),
+            QueueMsg::Budgets { reply } => answer(reply, self.scheduler.statuses()),
             QueueMsg::Affords { jobs, reply } => answer(reply, self.affords(&jobs)),
             QueueMsg::WaitReasons { jobs, reply } => answer(reply, self.scheduler.wait_reasons(&jobs)),
             QueueMsg::ServiceOrder { limit, reply } => answer(reply, self.scheduler.in_service_order(limit)),

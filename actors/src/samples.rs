@@ -1,6 +1,6 @@
 //! How far estimates of prompts are off. The prompt of a call that ended is counted as an estimate counts
 //! it and compared with what GLM counted: on a thread of its own that works at most a part of the time,
-//! behind a short line. A lane that goes faster is not held up; what was not counted is told.
+//! behind a short line. The thread never holds up the lane: it skips calls that it has no time for, and says how many.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

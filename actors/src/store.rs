@@ -13,7 +13,7 @@ use onelane_core::model::{Applied, Day, JobEntry, limits};
 use onelane_core::money::budget::Ledger;
 
 /// The right to commit, handed from one store actor to the next: a transaction that an actor left
-/// behind when it failed must not slip in after its successor has told what is on disk.
+/// behind when it failed must not slip in after its successor has read the disk for the queue.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Epoch(Arc<Mutex<u64>>);
 
@@ -41,7 +41,7 @@ pub(crate) struct StoreState {
     epoch: Epoch,
     mine: u64,
     queue: Option<ActorRef<QueueMsg>>,
-    /// What was asked, in order: a recovery must see every commit that was asked before it.
+    /// Messages in order: a recovery must see every commit that was asked before it.
     asked: VecDeque<StoreMsg>,
     under_way: bool,
 }
@@ -61,7 +61,7 @@ impl Actor for StoreActor {
         let epoch = args.epoch.clone();
         // Waits for a transaction that a failed predecessor left under way, off the async workers.
         let begin = move || epoch.begin();
-        let mine = args.ports.faults.off_the_workers(begin).await?;
+        let mine = args.ports.fault_points.off_the_workers(begin).await?;
         Ok(StoreState {
             ports: args.ports,
             epoch: args.epoch,
@@ -81,12 +81,12 @@ impl Actor for StoreActor {
         match message {
             StoreMsg::Done(result) => {
                 state.under_way = false;
-                // What is on disk is unknown: the supervisor starts a store actor that reopens it.
+                // The state on disk is unknown: the supervisor starts a store actor that reopens it.
                 result?;
             }
             asked => {
                 if matches!(asked, StoreMsg::Commit(_)) {
-                    state.ports.faults.point("store");
+                    state.ports.fault_points.point("store");
                 }
                 state.asked.push_back(asked);
             }
@@ -99,7 +99,7 @@ impl Actor for StoreActor {
 }
 
 impl StoreState {
-    /// Does what was asked first: recoveries, then one transaction with the commits up to the next.
+    /// Works off the first messages: recoveries, then one transaction with the commits up to the next.
     async fn go_on(&mut self, myself: ActorRef<StoreMsg>) -> Result<(), ActorProcessingErr> {
         let mut batch = Vec::new();
         let mut size = 0;
@@ -139,7 +139,7 @@ impl StoreState {
     ) -> Result<(), ActorProcessingErr> {
         let store = Arc::clone(&self.ports.store);
         let recover = move || store.recover();
-        let recovered = self.ports.faults.off_the_workers(recover).await?;
+        let recovered = self.ports.fault_points.off_the_workers(recover).await?;
         let failed = recovered.as_ref().err().cloned();
         self.queue = Some(queue);
         let _ = reply.send(recovered);
@@ -156,7 +156,7 @@ impl StoreState {
         let queue = self.queue.clone();
         let (epoch, mine) = (self.epoch.clone(), self.mine);
         // Not joined: its end comes as a message, so that the mailbox is read meanwhile.
-        drop(self.ports.faults.off_the_workers(move || {
+        drop(self.ports.fault_points.off_the_workers(move || {
             // A batch of an earlier epoch is dropped with its reply ports: its senders ask again.
             let done = epoch.within(mine, || commit(store, batch, queue.as_ref()));
             if let Some(done) = done {
@@ -166,7 +166,7 @@ impl StoreState {
     }
 }
 
-/// What the budgets are reckoned from.
+/// The sums that budgets start from.
 fn ledger(store: &dyn Store, month: Day) -> Result<Ledger, StoreError> {
     let usage = store.usage(&UsageFilter {
         start: month,
@@ -204,7 +204,7 @@ fn commit(
         transitions.extend(request.transitions);
     }
     let committed = store.commit(&transitions);
-    // Before anybody hears of it: somebody who then shuts down and drops their handles finds the file closed.
+    // Before the answers go out: a program that then shuts down and drops its handles finds the file closed.
     drop(store);
     let decisions = match committed {
         Ok(decisions) => decisions,

@@ -4,6 +4,8 @@
 //! nobody: whatever else fails, an open call goes on and its outcome reaches the next queue. Every
 //! restart raises the generation. When restarts exceed their budget all actors stop, and the watch says why.
 
+mod spawn;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -17,14 +19,11 @@ use tokio::time::Instant;
 
 use crate::Ports;
 use crate::aborts::Aborts;
-use crate::breaker::{BreakerArgs, CircuitBreakerActor};
-use crate::caller::{CallerArgs, GlmCallerActor};
-use crate::cost::{CostActor, CostArgs, Totals};
+use crate::cost::Totals;
 use crate::ports::StoreError;
 use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
-use crate::queue::{QueueActor, QueueArgs};
-use crate::runtime::{Refs, Runtime, StopReason};
-use crate::store::{Epoch, StoreActor, StoreArgs};
+use crate::runtime::{Runtime, StopReason};
+use crate::store::Epoch;
 use onelane_core::model::{BreakerSnapshot, Event, SchedulerState, SlotId, limits};
 
 /// How many restarts within which time are borne.
@@ -45,7 +44,7 @@ impl Default for RestartBudget {
     }
 }
 
-/// What the actors are built from.
+/// The parts that the actors are built from.
 pub struct SupervisorArgs {
     /// The world outside.
     pub ports: Ports,
@@ -83,7 +82,7 @@ impl Row {
     }
 }
 
-/// What the first pause before a failed store is reopened is doubled from, in milliseconds.
+/// The first pause before a failed store is reopened, in milliseconds; each later one is twice as long.
 const STORE_PAUSE_MS: u64 = 25;
 /// How long an actor that was killed may take to be gone: it ends at its next await.
 const GONE_MS: u64 = 10_000;
@@ -137,7 +136,7 @@ impl Actor for Supervisor {
         }
         .await;
         if let Err(error) = started {
-            // Nobody would end what has started already, and it holds the store.
+            // The actors that have started already would never end, and hold the store.
             state.stop_all().await;
             return Err(error.into());
         }
@@ -172,7 +171,7 @@ impl Actor for Supervisor {
             }
             SupervisorMsg::Shutdown => {
                 state.show_end(StopReason::Shutdown);
-                // Nobody is left to store what an open call would bring.
+                // No actor is left to store the outcome of an open call.
                 state.kill_from(Row::Store).await;
                 state.aborts.abort_all();
                 state.stop_all().await;
@@ -386,95 +385,6 @@ impl SupervisorState {
             runtime.refs = None;
             runtime.stopped = Some(reason);
         });
-    }
-
-    async fn spawn_callers(
-        &mut self,
-        myself: &ActorRef<SupervisorMsg>,
-        slots: &[SlotId],
-    ) -> Result<(), SpawnErr> {
-        for slot in slots {
-            let args = CallerArgs {
-                slot: *slot,
-                ports: self.args.ports.clone(),
-                runtime: self.args.runtime.subscribe(),
-            };
-            let (caller, task) =
-                Actor::spawn_linked(None, GlmCallerActor, args, myself.get_cell()).await?;
-            self.keep(task);
-            self.callers.insert(*slot, caller);
-        }
-        Ok(())
-    }
-
-    /// Spawns the missing actors from `first` on and shows them.
-    async fn spawn_from(
-        &mut self,
-        myself: &ActorRef<SupervisorMsg>,
-        first: Row,
-    ) -> Result<(), SpawnErr> {
-        let parent = myself.get_cell();
-        let ports = self.args.ports.clone();
-        if first <= Row::Store || self.store.is_none() {
-            let args = StoreArgs {
-                ports: ports.clone(),
-                epoch: self.epoch.clone(),
-            };
-            let (store, task) = Actor::spawn_linked(None, StoreActor, args, parent.clone()).await?;
-            self.keep(task);
-            self.store = Some(store);
-        }
-        if first <= Row::Breaker || self.breaker.is_none() {
-            let args = BreakerArgs {
-                settings: ports.settings.borrow().breaker,
-                ports: ports.clone(),
-                watch: self.args.breaker.clone(),
-            };
-            let (breaker, task) =
-                Actor::spawn_linked(None, CircuitBreakerActor, args, parent.clone()).await?;
-            self.keep(task);
-            self.breaker = Some(breaker);
-        }
-        if first <= Row::Cost || self.cost.is_none() {
-            let args = CostArgs {
-                ports: ports.clone(),
-                watch: self.args.totals.clone(),
-            };
-            let (cost, task) = Actor::spawn_linked(None, CostActor, args, parent.clone()).await?;
-            self.keep(task);
-            self.cost = Some(cost);
-        }
-        let (Some(store), Some(breaker), Some(cost)) = (&self.store, &self.breaker, &self.cost)
-        else {
-            return Err(SpawnErr::StartupFailed("an actor is missing".into()));
-        };
-        let args = QueueArgs {
-            ports,
-            generation: self.generation,
-            supervisor: myself.clone(),
-            store: store.clone(),
-            breaker: breaker.clone(),
-            cost: cost.clone(),
-            callers: self.callers.clone(),
-            aborts: self.aborts.clone(),
-            watch: self.args.lane.clone(),
-        };
-        let refs = (store.clone(), breaker.clone(), cost.clone());
-        let (queue, task) = Actor::spawn_linked(None, QueueActor, args, parent).await?;
-        self.keep(task);
-        self.queue = Some(queue.clone());
-        let (store, breaker, cost) = refs;
-        let generation = self.generation;
-        self.args.runtime.send_modify(|runtime| {
-            runtime.generation = generation;
-            runtime.refs = Some(Refs {
-                store,
-                breaker,
-                cost,
-                queue,
-            });
-        });
-        Ok(())
     }
 }
 

@@ -204,7 +204,7 @@ fn days(query: &UsageQuery, today: Day) -> Result<(Day, Day), Problem> {
     let end = day(&query.end_date).unwrap_or(today);
     let month_before = Day(end.0.saturating_sub(limits::STATISTICS_DAYS_DEFAULT - 1));
     let start = day(&query.start_date).unwrap_or(month_before);
-    let wrong = |problem| Err(Problem::fault(Kind::InvalidQuery, "startDate", problem));
+    let wrong = |problem| Err(Problem::of_field(Kind::InvalidQuery, "startDate", problem));
     if start > end {
         return wrong(format!("{start} is after the last day, {end}"));
     }
@@ -259,7 +259,7 @@ pub(super) async fn read_queue(
         QueueOrder::Newest => api.lane.jobs(filter, page.cursor(), page.limit()).await?,
         QueueOrder::Service if page.cursor().is_some() => {
             let problem = "is for order=newest; the order of service is one page";
-            return Err(Problem::fault(Kind::InvalidQuery, "cursor", problem));
+            return Err(Problem::of_field(Kind::InvalidQuery, "cursor", problem));
         }
         QueueOrder::Service => api.lane.jobs_in_service_order(filter, page.limit()).await?,
     };

@@ -94,7 +94,7 @@ impl Found {
     fn checked(self) -> Result<Self, Problem> {
         if self.currency.is_some() && self.cost.is_none() {
             let problem = "is the cost's; give both or neither";
-            return Err(Problem::fault(Kind::InvalidField, "currency", problem));
+            return Err(Problem::of_field(Kind::InvalidField, "currency", problem));
         }
         Ok(self)
     }

@@ -156,7 +156,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-/// Checks the syntax of the whole text, so that a fault has its line and column.
+/// Checks the syntax of the whole text, so that an error has its line and column.
 fn parse(text: String) -> Result<Box<RawValue>, Problem> {
     let parsed: Result<Box<RawValue>, _> = serde_json::from_str(&text);
     parsed.map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))

@@ -49,7 +49,7 @@ impl<F: Default + PartialEq, W> Many<F, W> {
     /// The filter, or nothing where everything is meant: nobody means that by mistake. `every` is how it is
     /// said what is meant.
     pub(super) fn meant(self, every: &str) -> Result<Meant<F, W>, Problem> {
-        let wrong = |field, problem| Err(Problem::fault(Kind::InvalidField, field, problem));
+        let wrong = |field, problem| Err(Problem::of_field(Kind::InvalidField, field, problem));
         let say = |what| format!("{what}; to mean {every} say {{\"all\": true}}");
         let filter = match (self.filter, self.all.unwrap_or(false)) {
             (Some(_), true) => {

@@ -1,4 +1,4 @@
-//! JSON against its schema: every fault is found in one reading and named with its place. The bounds
+//! JSON against its schema: every error is found in one reading and named with its place. The bounds
 //! that stand at a field are checked here and shown in the OpenAPI document, so that the two can't differ.
 
 use onelane_core::model::{Day, Timestamp};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::amount;
-use super::problem::Fault;
+use super::problem::FieldError;
 use super::query;
 use crate::object::Object;
 
@@ -53,7 +53,7 @@ const FORMATS: [Format; 6] = [
 ];
 
 /// Notes what is wrong with `json`, which is at the place `at`.
-pub(super) fn check(schema: &Value, json: &RawValue, at: &str, faults: &mut Vec<Fault>) {
+pub(super) fn check(schema: &Value, json: &RawValue, at: &str, errors: &mut Vec<FieldError>) {
     let Some(schema) = schema.as_object() else {
         return;
     };
@@ -62,7 +62,7 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, faults: &mut Vec<
         let of_null = |option: &&Value| option.get("type").is_some_and(|of| of == "null");
         let is_noun = json.get() != "null" || !options.iter().any(|option| of_null(&option));
         if is_noun && let Some(noun) = options.iter().find(|option| !of_null(option)) {
-            check(noun, json, at, faults);
+            check(noun, json, at, errors);
         }
         return;
     }
@@ -75,8 +75,8 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, faults: &mut Vec<
     let fits = of_type
         && match found {
             "null" => true,
-            "object" => return check_object(schema, json, at, faults),
-            "array" => return check_array(schema, json, at, faults),
+            "object" => return check_object(schema, json, at, errors),
+            "array" => return check_array(schema, json, at, errors),
             _ if !names.is_empty() => {
                 text_of(json).is_some_and(|text| names.contains(&text.as_str()))
             }
@@ -89,11 +89,16 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, faults: &mut Vec<
         if let Some(near) = text_of(json).and_then(|text| nearest(&names, &text)) {
             problem = format!("{problem}; did you mean {near}?");
         }
-        faults.push(Fault::new(name_of(at), problem));
+        errors.push(FieldError::new(name_of(at), problem));
     }
 }
 
-fn check_object(schema: &Map<String, Value>, json: &RawValue, at: &str, faults: &mut Vec<Fault>) {
+fn check_object(
+    schema: &Map<String, Value>,
+    json: &RawValue,
+    at: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let none = Map::new();
     let known = schema.get("properties").and_then(Value::as_object);
     let known = known.unwrap_or(&none);
@@ -101,24 +106,24 @@ fn check_object(schema: &Map<String, Value>, json: &RawValue, at: &str, faults: 
         Ok(fields) => fields,
         Err(error) => {
             let problem = format!("is a bad object: {error}");
-            return faults.push(Fault::new(name_of(at), problem));
+            return errors.push(FieldError::new(name_of(at), problem));
         }
     };
     let place = |name: &str| join(at, name);
     for (name, value) in fields.iter() {
         match (known.get(name), schema.get("additionalProperties")) {
-            (Some(schema), _) => check(schema, value, &place(name), faults),
+            (Some(schema), _) => check(schema, value, &place(name), errors),
             (None, Some(Value::Bool(false))) => {
-                faults.push(Fault::new(place(name), unknown(known, name)));
+                errors.push(FieldError::new(place(name), unknown(known, name)));
             }
-            (None, Some(others)) => check(others, value, &place(name), faults),
+            (None, Some(others)) => check(others, value, &place(name), errors),
             (None, None) => {}
         }
     }
     let required = schema.get("required").and_then(Value::as_array);
     for name in required.into_iter().flatten().filter_map(Value::as_str) {
         if fields.get(name).is_none() {
-            faults.push(Fault::new(place(name), "is missing"));
+            errors.push(FieldError::new(place(name), "is missing"));
         }
     }
 }
@@ -133,9 +138,14 @@ fn unknown(known: &Map<String, Value>, name: &str) -> String {
     }
 }
 
-fn check_array(schema: &Map<String, Value>, json: &RawValue, at: &str, faults: &mut Vec<Fault>) {
+fn check_array(
+    schema: &Map<String, Value>,
+    json: &RawValue,
+    at: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(json.get()) else {
-        return faults.push(Fault::new(name_of(at), "must be a list"));
+        return errors.push(FieldError::new(name_of(at), "must be a list"));
     };
     let bound = |name| schema.get(name).and_then(Value::as_u64);
     let length = elements.len() as u64;
@@ -146,11 +156,11 @@ fn check_array(schema: &Map<String, Value>, json: &RawValue, at: &str, faults: &
             "must be {}; it has {length}",
             phrase(schema, &["array"], &[])
         );
-        faults.push(Fault::new(name_of(at), problem));
+        errors.push(FieldError::new(name_of(at), problem));
     }
     if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
         for (i, element) in elements.iter().enumerate() {
-            check(items, element, &format!("{at}[{i}]"), faults);
+            check(items, element, &format!("{at}[{i}]"), errors);
         }
     }
 }
@@ -301,11 +311,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn faults(schema: &Value, json: &str) -> Vec<String> {
-        let mut faults = Vec::new();
-        check(schema, serde_json::from_str(json).unwrap(), "", &mut faults);
-        let told = faults.into_iter();
-        told.map(|fault| format!("{} {}", fault.field, fault.problem))
+    fn errors(schema: &Value, json: &str) -> Vec<String> {
+        let mut errors = Vec::new();
+        check(schema, serde_json::from_str(json).unwrap(), "", &mut errors);
+        let told = errors.into_iter();
+        told.map(|error| format!("{} {}", error.field, error.problem))
             .collect()
     }
 
@@ -321,7 +331,7 @@ mod tests {
             "p": true,
         }});
         assert_eq!(
-            faults(
+            errors(
                 &schema,
                 r#"{"s":"","n":1.5,"m":"noon","o":{"e":"hihg"},"l":[1,true,true],"xyz":1}"#
             ),
@@ -336,8 +346,8 @@ mod tests {
                 "p is missing",
             ]
         );
-        assert_eq!(faults(&schema, r#"{"s":"智谱清","n":null,"p":7}"#), [""; 0]);
-        assert_eq!(faults(&schema, "[]"), ["the body must be a JSON object"]);
+        assert_eq!(errors(&schema, r#"{"s":"智谱清","n":null,"p":7}"#), [""; 0]);
+        assert_eq!(errors(&schema, "[]"), ["the body must be a JSON object"]);
     }
 
     #[test]
@@ -345,9 +355,9 @@ mod tests {
         let schema = json!({"anyOf": [
             {"type": "object", "additionalProperties": false, "properties": {"reason": true}},
             {"type": "null"}]});
-        assert_eq!(faults(&schema, "null"), [""; 0]);
+        assert_eq!(errors(&schema, "null"), [""; 0]);
         assert_eq!(
-            faults(&schema, r#"{"reasons":1}"#),
+            errors(&schema, r#"{"reasons":1}"#),
             ["reasons is unknown; did you mean reason?"]
         );
     }

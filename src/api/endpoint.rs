@@ -103,7 +103,7 @@ impl Endpoint {
                     let path = query::object(&incoming.captures, &paths.schema);
                     let path = paths.read_parameters(&path, Kind::InvalidId)?;
                     let query = query::to_json(&incoming.query, &queries.schema)
-                        .map_err(|fault| Problem::faults(Kind::InvalidQuery, vec![fault]))?;
+                        .map_err(|error| Problem::of_fields(Kind::InvalidQuery, vec![error]))?;
                     let query = queries.read_parameters(&query, Kind::InvalidQuery)?;
                     let body = match B::NEED {
                         Need::None if reads_body => {
@@ -254,7 +254,7 @@ impl Router {
             let decoded = query::decode_segment(raw);
             decoded.map(|value| (name, value)).ok_or_else(|| {
                 let problem = format!("{raw} is not percent-encoded UTF-8");
-                Problem::fault(Kind::InvalidId, name, problem)
+                Problem::of_field(Kind::InvalidId, name, problem)
             })
         });
         Ok((endpoint, decoded.collect::<Result<_, _>>()?))

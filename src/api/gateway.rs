@@ -144,14 +144,14 @@ fn read(
     match head.stream {
         None | Some(Value::Bool(false)) => {}
         Some(Value::Bool(true)) => {
-            return Err(Problem::fault(
+            return Err(Problem::of_field(
                 Kind::StreamingUnavailable,
                 "stream",
                 "streaming is not available on this endpoint yet; leave it out or set it to false",
             ));
         }
         Some(_) => {
-            return Err(Problem::fault(
+            return Err(Problem::of_field(
                 Kind::InvalidField,
                 "stream",
                 "must be a boolean",
@@ -160,7 +160,11 @@ fn read(
     }
     if head.callback_url.is_some() {
         let problem = format!("can't stand in a body that is GLM's; send the header {CALLBACK}");
-        return Err(Problem::fault(Kind::InvalidField, "callbackUrl", problem));
+        return Err(Problem::of_field(
+            Kind::InvalidField,
+            "callbackUrl",
+            problem,
+        ));
     }
     let named = [("user_id", head.user_id), ("user", head.user)];
     let named = named.into_iter().find_map(|(name, id)| Some((name, id?)));
@@ -170,12 +174,16 @@ fn read(
             let max = bounds::USER_ID_CHARS_MAX;
             if id.is_empty() || id.chars().count() > max {
                 let problem = format!("must be a string of 1 to {max} characters");
-                return Err(Problem::fault(Kind::InvalidField, name, problem));
+                return Err(Problem::of_field(Kind::InvalidField, name, problem));
             }
             id
         }
         Some((name, _)) => {
-            return Err(Problem::fault(Kind::InvalidField, name, "must be a string"));
+            return Err(Problem::of_field(
+                Kind::InvalidField,
+                name,
+                "must be a string",
+            ));
         }
     };
     Ok(Submission {
@@ -189,12 +197,12 @@ fn read(
 fn refused(error: RequestError) -> Problem {
     let detail = error.to_string();
     match error {
-        RequestError::NoMessages => Problem::fault(
+        RequestError::NoMessages => Problem::of_field(
             Kind::MissingField,
             "messages",
             "must be a list of at least one message",
         ),
-        RequestError::BadModel => Problem::fault(Kind::InvalidField, "model", detail),
+        RequestError::BadModel => Problem::of_field(Kind::InvalidField, "model", detail),
         RequestError::TooLarge { .. } => Problem::new(Kind::BodyTooLarge, detail),
         RequestError::EmptyPrompt | RequestError::NotAnObject(_) => {
             Problem::new(Kind::InvalidBody, detail)

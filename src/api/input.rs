@@ -13,7 +13,7 @@ use warp::http::HeaderMap;
 
 use super::check;
 use super::principal::Principal;
-use super::problem::{Fault, Kind, Problem};
+use super::problem::{FieldError, Kind, Problem};
 
 /// A request, read.
 pub(super) struct Input<P = Nothing, Q = Nothing, B = Nothing> {
@@ -46,7 +46,7 @@ pub(super) fn schema_of<T: JsonSchema>() -> Value {
         .to_value()
 }
 
-/// Reads JSON into `T`, or tells every fault with its place.
+/// Reads JSON into `T`, or tells every error with its place.
 pub(super) struct Reader<T> {
     pub(super) schema: Value,
     into: PhantomData<fn() -> T>,
@@ -61,11 +61,11 @@ impl<T: DeserializeOwned + JsonSchema> Reader<T> {
     }
 
     /// `at` is the place of the JSON in what was sent: empty for the whole.
-    pub(super) fn read(&self, json: &RawValue, at: &str) -> Result<T, Vec<Fault>> {
-        let mut faults = Vec::new();
-        check::check(&self.schema, json, at, &mut faults);
-        if !faults.is_empty() {
-            return Err(faults);
+    pub(super) fn read(&self, json: &RawValue, at: &str) -> Result<T, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        check::check(&self.schema, json, at, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         // What no schema says.
         let mut deserializer = serde_json::Deserializer::from_str(json.get());
@@ -76,20 +76,20 @@ impl<T: DeserializeOwned + JsonSchema> Reader<T> {
                 ("", path) => path.to_owned(),
                 (at, path) => format!("{at}.{path}"),
             };
-            vec![Fault::new(place, error.into_inner().to_string())]
+            vec![FieldError::new(place, error.into_inner().to_string())]
         })
     }
 
-    /// Of parameters, as JSON. A fault in a list is a fault of its parameter.
+    /// Of parameters, as JSON. An error in a list is an error of its parameter.
     pub(super) fn read_parameters(&self, json: &str, kind: Kind) -> Result<T, Problem> {
         let raw: &RawValue =
             serde_json::from_str(json).map_err(|error| Problem::new(kind, error.to_string()))?;
-        self.read(raw, "").map_err(|mut faults| {
-            for fault in &mut faults {
-                let end = fault.field.find('[').unwrap_or(fault.field.len());
-                fault.field.truncate(end);
+        self.read(raw, "").map_err(|mut errors| {
+            for error in &mut errors {
+                let end = error.field.find('[').unwrap_or(error.field.len());
+                error.field.truncate(end);
             }
-            Problem::faults(kind, faults)
+            Problem::of_fields(kind, errors)
         })
     }
 }
@@ -152,7 +152,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Payload for Given<T> {
         let body = body.unwrap_or(RawValue::NULL);
         let read = reader.read(body, "");
         read.map(Self)
-            .map_err(|faults| Problem::faults(Kind::InvalidField, faults))
+            .map_err(|errors| Problem::of_fields(Kind::InvalidField, errors))
     }
 }
 

@@ -17,8 +17,8 @@ pub const STATISTICS_DAYS_MAX: i32 = 3_660;
 pub const STATISTICS_DAYS_DEFAULT: i32 = 30;
 /// Calls that the metrics show.
 pub const RECENT_CALLS_SHOWN: usize = 20;
-/// Faults of one request that its answer lists.
-pub const FAULTS_SHOWN_MAX: usize = 20;
+/// Errors of one request that its answer lists.
+pub const ERRORS_SHOWN_MAX: usize = 20;
 /// Characters of an operator's reason.
 pub const REASON_CHARS_MAX: usize = 500;
 /// The longest time for which the breaker is opened, in milliseconds: a year.

@@ -100,15 +100,15 @@ impl Kind {
 
 /// One wrong part of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub(super) struct Fault {
+pub(super) struct FieldError {
     /// Where: `priority`, `[3].priority`, or the name of a query parameter.
     pub(super) field: String,
     /// What is wrong and what would be right.
     pub(super) problem: String,
 }
 
-impl Fault {
-    /// A fault of one field.
+impl FieldError {
+    /// The error of one field.
     pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -162,7 +162,7 @@ impl<T> FromIterator<Result<T, Error>> for Elements<T> {
 pub(super) struct Problem {
     kind: Kind,
     detail: String,
-    faults: Vec<Fault>,
+    errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -202,7 +202,7 @@ pub(super) struct ProblemBody {
     detail: String,
     /// The wrong parts of the request, at most twenty of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Fault>,
+    errors: Vec<FieldError>,
 }
 
 /// GLM's shape of an error, which OpenAI's SDKs read, too.
@@ -277,31 +277,31 @@ impl Problem {
         Self {
             kind,
             detail: detail.into(),
-            faults: Vec::new(),
+            errors: Vec::new(),
             headers,
         }
     }
 
-    /// Faults of fields, parameters or headers; the first stands in the detail, at most
-    /// [`limits::FAULTS_SHOWN_MAX`] are listed.
-    pub(super) fn faults(kind: Kind, mut faults: Vec<Fault>) -> Self {
-        let count = faults.len();
-        let mut detail = faults.first().map_or_else(String::new, |fault| {
-            format!("{}: {}", fault.field, fault.problem)
+    /// Errors of fields, parameters or headers; the first stands in the detail, at most
+    /// [`limits::ERRORS_SHOWN_MAX`] are listed.
+    pub(super) fn of_fields(kind: Kind, mut errors: Vec<FieldError>) -> Self {
+        let count = errors.len();
+        let mut detail = errors.first().map_or_else(String::new, |error| {
+            format!("{}: {}", error.field, error.problem)
         });
         if count > 1 {
             detail = format!("{detail} (and {} more)", count - 1);
         }
-        faults.truncate(limits::FAULTS_SHOWN_MAX);
+        errors.truncate(limits::ERRORS_SHOWN_MAX);
         Self {
-            faults,
+            errors,
             ..Self::new(kind, detail)
         }
     }
 
-    /// One fault.
-    pub(super) fn fault(kind: Kind, field: &str, problem: impl Into<String>) -> Self {
-        Self::faults(kind, vec![Fault::new(field, problem)])
+    /// One wrong field.
+    pub(super) fn of_field(kind: Kind, field: &str, problem: impl Into<String>) -> Self {
+        Self::of_fields(kind, vec![FieldError::new(field, problem)])
     }
 
     /// A known path with a method it does not have.
@@ -328,8 +328,8 @@ impl Problem {
 
     /// The same problem as a part of a larger answer: its fields are those of element `at`.
     pub(super) fn within(mut self, at: &str) -> Self {
-        for fault in &mut self.faults {
-            fault.field = format!("{at}{}", fault.field);
+        for error in &mut self.errors {
+            error.field = format!("{at}{}", error.field);
         }
         self
     }
@@ -342,7 +342,7 @@ impl Problem {
             title,
             status: status.as_u16(),
             detail: self.detail.clone(),
-            errors: self.faults.clone(),
+            errors: self.errors.clone(),
         }
     }
 
@@ -352,7 +352,7 @@ impl Problem {
         let mut reply = match dialect {
             Dialect::Problem => Reply::json(status, &self.body()).of_type(PROBLEM),
             Dialect::Glm => {
-                let param = self.faults.first().map(|fault| fault.field.as_str());
+                let param = self.errors.first().map(|error| error.field.as_str());
                 glm_error(status, code, &self.detail, param)
             }
         };
@@ -367,23 +367,23 @@ impl From<Error> for Problem {
         let kind = match error {
             // Well-formed, perhaps; but the operator does not allow it.
             Error::Invalid { field, problem } if field == "callbackUrl" => {
-                return Self::fault(Kind::CallbackRefused, &field, problem);
+                return Self::of_field(Kind::CallbackRefused, &field, problem);
             }
             Error::Invalid { field, problem } => {
-                return Self::fault(Kind::InvalidField, &field, problem);
+                return Self::of_field(Kind::InvalidField, &field, problem);
             }
             Error::Config(patch) => {
-                let faults = patch
+                let errors = patch
                     .problems
                     .into_iter()
-                    .map(|problem| Fault::new(problem.field, problem.problem))
+                    .map(|problem| FieldError::new(problem.field, problem.problem))
                     .collect();
-                return Self::faults(Kind::InvalidField, faults);
+                return Self::of_fields(Kind::InvalidField, errors);
             }
             Error::NoSuchDependency(_) => {
-                return Self::fault(Kind::UnknownDependency, "after", detail);
+                return Self::of_field(Kind::UnknownDependency, "after", detail);
             }
-            Error::Unpriced(_) => return Self::fault(Kind::UnpricedModel, "model", detail),
+            Error::Unpriced(_) => return Self::of_field(Kind::UnpricedModel, "model", detail),
             Error::DependencyEnded { .. } | Error::DependencyPruned(_) => Kind::DependencyEnded,
             Error::Draining { .. } => Kind::Draining,
             Error::OverBudget(refusal) => match *refusal {
@@ -420,11 +420,11 @@ mod tests {
 
     #[test]
     fn a_problem_says_what_and_where() {
-        let faults = vec![
-            Fault::new("[3].priority", "must be a whole number"),
-            Fault::new("[4].prompt", "is empty"),
+        let errors = vec![
+            FieldError::new("[3].priority", "must be a whole number"),
+            FieldError::new("[4].prompt", "is empty"),
         ];
-        let problem = Problem::faults(Kind::InvalidField, faults);
+        let problem = Problem::of_fields(Kind::InvalidField, errors);
         assert_eq!(
             body(&problem),
             serde_json::json!({
@@ -442,11 +442,11 @@ mod tests {
 
     #[test]
     fn ten_thousand_faults_make_a_short_answer() {
-        let faults = (0..10_000)
-            .map(|i| Fault::new(format!("[{i}]"), "bad"))
+        let errors = (0..10_000)
+            .map(|i| FieldError::new(format!("[{i}]"), "bad"))
             .collect();
-        let problem = Problem::faults(Kind::InvalidField, faults);
-        assert_eq!(problem.faults.len(), limits::FAULTS_SHOWN_MAX);
+        let problem = Problem::of_fields(Kind::InvalidField, errors);
+        assert_eq!(problem.errors.len(), limits::ERRORS_SHOWN_MAX);
         assert!(problem.detail.ends_with("(and 9999 more)"));
     }
 

@@ -10,23 +10,23 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 use super::limits;
-use super::problem::Fault;
+use super::problem::FieldError;
 
 /// Reads `raw`, what follows the question mark, as a JSON object. Refuses a parameter that comes twice,
 /// that is empty or malformed; whether it is known, its schema says.
-pub(super) fn to_json(raw: &str, schema: &Value) -> Result<String, Fault> {
+pub(super) fn to_json(raw: &str, schema: &Value) -> Result<String, FieldError> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let bad = |name: &str| Fault::new(name, "is not percent-encoded UTF-8");
+        let bad = |name: &str| FieldError::new(name, "is not percent-encoded UTF-8");
         let name = decode(name).ok_or_else(|| bad(name))?;
         let value = decode(value).ok_or_else(|| bad(&name))?;
         if pairs.iter().any(|(known, _)| *known == name) {
-            return Err(Fault::new(name, "is given twice"));
+            return Err(FieldError::new(name, "is given twice"));
         }
         let is_known = schema["properties"].get(&name).is_some();
         if value.is_empty() && is_known {
-            return Err(Fault::new(
+            return Err(FieldError::new(
                 name,
                 "is empty; give it a value or leave it out",
             ));
@@ -190,8 +190,8 @@ mod tests {
     #[test]
     fn a_malformed_parameter_is_named() {
         let check = |raw, want: &str| {
-            let fault = to_json(raw, &schema()).unwrap_err();
-            assert_eq!(format!("{}: {}", fault.field, fault.problem), want);
+            let error = to_json(raw, &schema()).unwrap_err();
+            assert_eq!(format!("{}: {}", error.field, error.problem), want);
         };
         check("limit=5&limit=6", "limit: is given twice");
         check("limit=", "limit: is empty; give it a value or leave it out");

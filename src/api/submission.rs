@@ -11,7 +11,7 @@ use warp::http::HeaderMap;
 use super::check;
 use super::input::{Need, Payload, Reader, schema_of};
 use super::limits;
-use super::problem::{Fault, Kind, Problem};
+use super::problem::{FieldError, Kind, Problem};
 use crate::object::Object;
 use crate::orchestrator::Submission;
 
@@ -95,7 +95,7 @@ impl Payload for Submissions {
     /// If any of a list is wrong, all that are wrong are named and none counts.
     fn read(reader: &Reader<NewJob>, body: Option<&RawValue>) -> Result<Self, Problem> {
         let body = body.unwrap_or(RawValue::NULL);
-        let invalid = |faults| Problem::faults(Kind::InvalidField, faults);
+        let invalid = |errors| Problem::of_fields(Kind::InvalidField, errors);
         let one =
             |json: &RawValue, at: &str| reader.read(json, at).and_then(|job| job.submission(at));
         if body.get().starts_with('{') {
@@ -112,17 +112,17 @@ impl Payload for Submissions {
             return Err(Problem::new(Kind::InvalidBody, problem));
         }
         let mut jobs = Vec::with_capacity(elements.len());
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         for (i, element) in elements.into_iter().enumerate() {
             match one(element, &format!("[{i}]")) {
                 Ok(job) => jobs.push(job),
-                Err(more) => faults.extend(more),
+                Err(more) => errors.extend(more),
             }
         }
-        if faults.is_empty() {
+        if errors.is_empty() {
             Ok(Self::Many(jobs))
         } else {
-            Err(invalid(faults))
+            Err(invalid(errors))
         }
     }
 }
@@ -133,7 +133,7 @@ impl Submissions {
         match (self, key) {
             (Self::Many(_), Some(_)) => {
                 let problem = "is for one job; in a list give each job its own idempotencyKey";
-                Err(Problem::fault(
+                Err(Problem::of_field(
                     Kind::InvalidHeader,
                     IDEMPOTENCY_KEY,
                     problem,
@@ -142,7 +142,7 @@ impl Submissions {
             (Self::One(mut job), Some(key)) => {
                 if job.idempotency_key.get_or_insert_with(|| key.clone()) != &key {
                     let problem = "differs from the Idempotency-Key header";
-                    return Err(Problem::fault(
+                    return Err(Problem::of_field(
                         Kind::InvalidField,
                         "idempotencyKey",
                         problem,
@@ -157,21 +157,21 @@ impl Submissions {
 
 impl NewJob {
     /// The job, at the place `at` of what was sent.
-    fn submission(mut self, at: &str) -> Result<Submission, Vec<Fault>> {
-        let mut faults = Vec::new();
+    fn submission(mut self, at: &str) -> Result<Submission, Vec<FieldError>> {
+        let mut errors = Vec::new();
         if self.deadline.is_some() && self.deadline < self.run_at {
-            faults.push(Fault::new("deadline", "must not be before runAt"));
+            errors.push(FieldError::new("deadline", "must not be before runAt"));
         }
         let metadata = self.metadata.as_ref();
         if metadata.is_some_and(|raw| raw.get().len() > bounds::METADATA_BYTES_MAX) {
             let max = bounds::METADATA_BYTES_MAX;
-            faults.push(Fault::new(
+            errors.push(FieldError::new(
                 "metadata",
                 format!("must have at most {max} bytes"),
             ));
         }
         match self.request() {
-            Ok(request) if faults.is_empty() => Ok(Submission {
+            Ok(request) if errors.is_empty() => Ok(Submission {
                 request,
                 model: self.model,
                 user_id: self.user_id.unwrap_or_else(|| DEFAULT_USER.to_owned()),
@@ -188,15 +188,17 @@ impl NewJob {
                 metadata: self.metadata,
             }),
             request => {
-                faults.extend(request.err());
-                let named = |fault: Fault| Fault::new(check::join(at, &fault.field), fault.problem);
-                Err(faults.into_iter().map(named).collect())
+                errors.extend(request.err());
+                let named = |error: FieldError| {
+                    FieldError::new(check::join(at, &error.field), error.problem)
+                };
+                Err(errors.into_iter().map(named).collect())
             }
         }
     }
 
     /// `prompt`, or `messages` with `parameters`, or `request`.
-    fn request(&mut self) -> Result<Request, Fault> {
+    fn request(&mut self) -> Result<Request, FieldError> {
         let parameters = self.parameters.take();
         let ways = (
             self.prompt.take(),
@@ -205,14 +207,14 @@ impl NewJob {
         );
         if parameters.is_some() && ways.1.is_none() {
             let problem = "belong to messages; a request carries its own, a prompt has none";
-            return Err(Fault::new("parameters", problem));
+            return Err(FieldError::new("parameters", problem));
         }
         let both = |first: &str, second: &str| {
             let problem = format!("can't stand beside {first}; give one of them");
-            Err(Fault::new(second, problem))
+            Err(FieldError::new(second, problem))
         };
         match ways {
-            (None, None, None) => Err(Fault::new(
+            (None, None, None) => Err(FieldError::new(
                 "prompt",
                 "is missing; give a prompt, or messages, or a whole chat body as request",
             )),
@@ -225,8 +227,9 @@ impl NewJob {
                 made("messages", "messages", Request::chat(&body))
             }
             (None, None, Some(body)) => {
-                let object = Object::read(body.get())
-                    .map_err(|error| Fault::new("request", format!("is a bad object: {error}")))?;
+                let object = Object::read(body.get()).map_err(|error| {
+                    FieldError::new("request", format!("is a bad object: {error}"))
+                })?;
                 check_stream("request.stream", &object)?;
                 made("request", "request.messages", Request::chat(body.get()))
             }
@@ -235,16 +238,16 @@ impl NewJob {
 }
 
 /// The chat body of `messages` with `parameters` beside them, both verbatim.
-fn chat_body(messages: &RawValue, parameters: Option<&RawValue>) -> Result<String, Fault> {
+fn chat_body(messages: &RawValue, parameters: Option<&RawValue>) -> Result<String, FieldError> {
     let mut body = format!("{{\"messages\":{}", messages.get());
     let parameters = parameters.map_or("{}", RawValue::get);
     let object = Object::read(parameters)
-        .map_err(|error| Fault::new("parameters", format!("is a bad object: {error}")))?;
+        .map_err(|error| FieldError::new("parameters", format!("is a bad object: {error}")))?;
     check_stream("parameters.stream", &object)?;
     for (name, value) in object.iter() {
         if name == "messages" || name == "model" {
             let problem = format!("belongs beside parameters, as the job's own {name}");
-            return Err(Fault::new(format!("parameters.{name}"), problem));
+            return Err(FieldError::new(format!("parameters.{name}"), problem));
         }
         // A name is JSON again as a string.
         body.push_str(&format!(",{}:{}", Value::from(name), value.get()));
@@ -253,10 +256,10 @@ fn chat_body(messages: &RawValue, parameters: Option<&RawValue>) -> Result<Strin
     Ok(body)
 }
 
-fn check_stream(name: &str, object: &Object<'_>) -> Result<(), Fault> {
+fn check_stream(name: &str, object: &Object<'_>) -> Result<(), FieldError> {
     match object.get("stream").map(RawValue::get) {
         None | Some("false" | "null") => Ok(()),
-        Some(_) => Err(Fault::new(
+        Some(_) => Err(FieldError::new(
             name,
             "a stored job is not streamed; leave it out",
         )),
@@ -267,13 +270,13 @@ fn made(
     name: &str,
     messages_name: &str,
     request: Result<Request, RequestError>,
-) -> Result<Request, Fault> {
+) -> Result<Request, FieldError> {
     request.map_err(|error| match error {
-        RequestError::EmptyPrompt => Fault::new(name, "is empty; give it some text"),
+        RequestError::EmptyPrompt => FieldError::new(name, "is empty; give it some text"),
         RequestError::NoMessages => {
-            Fault::new(messages_name, "must be a list of at least one message")
+            FieldError::new(messages_name, "must be a list of at least one message")
         }
-        other => Fault::new(name, other.to_string()),
+        other => FieldError::new(name, other.to_string()),
     })
 }
 
@@ -291,7 +294,7 @@ pub(super) fn header_text(
     let Some(value) = headers.get(name) else {
         return Ok(None);
     };
-    let wrong = |problem: String| Problem::fault(Kind::InvalidHeader, name, problem);
+    let wrong = |problem: String| Problem::of_field(Kind::InvalidHeader, name, problem);
     let text = value
         .to_str()
         .map_err(|_| wrong("must be printable ASCII".to_owned()))?;
@@ -342,12 +345,12 @@ mod tests {
         let job = one(
             r#"{"prompt":"hi","model":"glm-5","userId":"u","contentId":"c","priority":-7,
             "maxRetries":0,"runAt":"2026-11-23T16:00:00+08:00","deadline":"2026-11-23T09:00:00Z",
-            "timeout":5000,"after":["0199a000-0000-7000-8000-000000000001"],"onInterrupted":"hold",
+            "timeout":5000,"after":["0199a000-0000-7000-8000-000000000001"],"onInterrupted":"park",
             "callbackUrl":"https://example.com/",
             "idempotencyKey":"k","metadata":{"n":1.50}}"#,
         );
         assert_eq!(job.after, [crate::views::tests::sample::id(1)]);
-        assert_eq!(job.on_interrupted, Some(OnInterrupted::Hold));
+        assert_eq!(job.on_interrupted, Some(OnInterrupted::Park));
         assert_eq!(job.callback_url.as_deref(), Some("https://example.com/"));
         assert_eq!(job.model.as_deref(), Some("glm-5"));
         assert_eq!(job.user_id, "u");
@@ -479,7 +482,7 @@ mod tests {
         );
         check(
             r#"{"prompt":"a","onInterrupted":"ask"}"#,
-            "onInterrupted: must be one of retry, hold, fail",
+            "onInterrupted: must be one of retry, park, fail",
         );
         check(
             r#"{"prompt":"a","prio":1}"#,

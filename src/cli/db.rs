@@ -4,14 +4,15 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use onelane::export::{Export, Format, What};
-use onelane::model::{JobStatus, Timestamp};
+use onelane::export::Export;
+use onelane::model::JobStatus;
 use onelane::ports::{Clock as _, StoreError};
-use onelane::store::{Findings, StoreFigures};
+use onelane::store::{Findings, StoreFigures, TimeSpan};
 use onelane::system::SystemClock;
+use serde::Serialize;
 use serde_json::json;
 
-use super::args::{CheckArgs, DbVerb, ExportArgs, ExportFormat, ExportWhat, StoreArgs};
+use super::args::{CheckArgs, DbVerb, ExportArgs, StoreArgs};
 use super::exit::{CliError, Exit};
 use super::offline::{self, Offline};
 use super::table::table;
@@ -19,7 +20,7 @@ use super::table::table;
 /// Findings that are listed.
 const FINDINGS_SHOWN_MAX: usize = 100;
 
-/// Does what was asked.
+/// Dispatches to the verb.
 pub(crate) fn db(verb: &DbVerb, json: bool) -> Result<Exit, CliError> {
     match verb {
         DbVerb::Stats(args) => stats(args, json),
@@ -33,80 +34,69 @@ fn stats(args: &StoreArgs, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(args)?;
     let retention = offline.settings()?.retention;
     let figures = offline.store.figures(&retention, SystemClock.now())?;
-    if json {
-        super::say(&figures_as_json(&offline, &figures).to_string())?;
-    } else {
-        super::say(&figures_as_text(&offline, &figures))?;
-    }
+    let stats = Stats {
+        path: &offline.path,
+        file_bytes: offline.file_bytes(),
+        figures,
+    };
+    super::answer(json, &stats, Stats::text)?;
     Ok(Exit::Done)
 }
 
-fn figures_as_json(offline: &Offline, figures: &StoreFigures) -> serde_json::Value {
-    let tables = figures.tables.iter();
-    let span = |span: Option<(Timestamp, Timestamp)>| {
-        span.map(|(oldest, newest)| {
-            json!({"oldest": oldest.to_rfc3339(), "newest": newest.to_rfc3339()})
-        })
-    };
-    let counts = JobStatus::ALL.map(|status| (status.name().to_owned(), figures.counts.of(status)));
-    json!({
-        "path": offline.path,
-        "version": figures.version,
-        "fileBytes": offline.file_bytes(),
-        "tables": tables
-            .map(|t| json!({"name": t.name, "rows": t.rows, "bytes": t.bytes}))
-            .collect::<Vec<_>>(),
-        "jobs": counts.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-        "jobsAccepted": span(figures.jobs),
-        "callsEnded": span(figures.calls),
-        "prunable": figures.prunable.map(|p| {
-            json!({"jobs": p.jobs, "bodies": p.bodies, "calls": p.calls})
-        }),
-    })
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Stats<'a> {
+    path: &'a str,
+    file_bytes: u64,
+    #[serde(flatten)]
+    figures: StoreFigures,
 }
 
-fn figures_as_text(offline: &Offline, figures: &StoreFigures) -> String {
-    let rows: Vec<_> = figures
-        .tables
-        .iter()
-        .map(|t| [t.name.clone(), t.rows.to_string(), t.bytes.to_string()])
-        .collect();
-    let counts = JobStatus::ALL.map(|s| format!("{} {}", figures.counts.of(s), s.name()));
-    let span = |span: Option<(Timestamp, Timestamp)>| match span {
-        Some((oldest, newest)) => format!("{oldest} to {newest}"),
-        None => "none".to_owned(),
-    };
-    let prunable = match figures.prunable {
-        None => "keeps all for ever".to_owned(),
-        Some(p) => format!(
-            "would remove {} jobs, requests and responses of {} more, {} calls",
-            p.jobs, p.bodies, p.calls
-        ),
-    };
-    format!(
-        "{}: version {}, {} bytes\n\n{}\n\njobs       {}\naccepted   {}\ncalls      {}\nretention  {prunable}",
-        offline.path,
-        figures.version,
-        offline.file_bytes(),
-        table(["TABLE", "ROWS", "BYTES"], &rows),
-        counts.join(", "),
-        span(figures.jobs),
-        span(figures.calls),
-    )
-}
-
-/// What a check found.
-struct Checked {
-    /// Pages that don't have their checksum: `None` when there are none, or what is wrong with them.
-    pages: Option<String>,
-    mended: bool,
-    findings: Findings,
-}
-
-impl Checked {
-    const fn is_in_order(&self) -> bool {
-        self.pages.is_none() && !self.mended && self.findings.total == 0
+impl Stats<'_> {
+    fn text(&self) -> String {
+        let figures = &self.figures;
+        let rows: Vec<_> = figures
+            .tables
+            .iter()
+            .map(|t| [t.name.clone(), t.rows.to_string(), t.bytes.to_string()])
+            .collect();
+        let counts = JobStatus::ALL.map(|s| format!("{} {}", figures.jobs.of(s), s.name()));
+        let span = |span: Option<TimeSpan>| match span {
+            Some(TimeSpan { oldest, newest }) => format!("{oldest} to {newest}"),
+            None => "none".to_owned(),
+        };
+        let prunable = match figures.prunable {
+            None => "keeps all for ever".to_owned(),
+            Some(p) => format!(
+                "would remove {} jobs, requests and responses of {} more, {} calls",
+                p.jobs, p.bodies, p.calls
+            ),
+        };
+        format!(
+            "{}: version {}, {} bytes\n\n{}\n\njobs       {}\naccepted   {}\ncalls      {}\nretention  {prunable}",
+            self.path,
+            figures.version,
+            self.file_bytes,
+            table(["TABLE", "ROWS", "BYTES"], &rows),
+            counts.join(", "),
+            span(figures.jobs_accepted),
+            span(figures.calls_ended),
+        )
     }
+}
+
+/// The result of a check.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Checked<'a> {
+    path: &'a str,
+    /// Whether all is in order.
+    ok: bool,
+    /// The problem with pages that don't have their checksum.
+    damaged_pages: Option<String>,
+    mended: bool,
+    #[serde(flatten)]
+    findings: Findings,
 }
 
 fn check(args: &CheckArgs, json: bool) -> Result<Exit, CliError> {
@@ -115,59 +105,40 @@ fn check(args: &CheckArgs, json: bool) -> Result<Exit, CliError> {
     } else {
         offline::look(&args.store)?
     };
-    let checked = if args.repair {
-        let mended = !offline.store.check_pages()?;
-        Checked {
-            pages: None,
-            mended,
-            findings: offline.store.check(FINDINGS_SHOWN_MAX)?,
-        }
+    let mut findings = Findings::default();
+    let (mut damaged_pages, mut mended) = (None, false);
+    if args.repair {
+        mended = !offline.store.check_pages()?;
+        findings = offline.store.check(FINDINGS_SHOWN_MAX)?;
     } else {
         // The rows first, as they are: damaged pages are no reason to say nothing of the others.
-        let mut findings = Findings::default();
         match offline.store.check(FINDINGS_SHOWN_MAX) {
             Ok(found) => findings = found,
             Err(StoreError::Damaged { message, .. }) => findings.note("file", message),
             Err(error) => return Err(error.into()),
         }
-        let pages = match offline.store.check_pages() {
+        damaged_pages = match offline.store.check_pages() {
             Ok(true) => None,
             Ok(false) => Some("they can be mended".to_owned()),
             Err(StoreError::Damaged { message, .. }) => Some(message),
             Err(error) => return Err(error.into()),
         };
-        Checked {
-            pages,
-            mended: false,
-            findings,
-        }
+    }
+    let checked = Checked {
+        path: &offline.path,
+        ok: damaged_pages.is_none() && !mended && findings.total == 0,
+        damaged_pages,
+        mended,
+        findings,
     };
-    super::say(&if json {
-        let first = checked.findings.first.iter();
-        let answer = json!({
-            "path": offline.path,
-            "ok": checked.is_in_order(),
-            "damagedPages": checked.pages,
-            "mended": checked.mended,
-            "findings": first
-                .map(|f| json!({"table": f.table, "problem": f.problem}))
-                .collect::<Vec<_>>(),
-            "findingsTotal": checked.findings.total,
-        });
-        answer.to_string()
-    } else {
-        checked.as_text(&offline.path)
-    })?;
-    Ok(if checked.is_in_order() {
-        Exit::Done
-    } else {
-        Exit::Store
-    })
+    super::answer(json, &checked, Checked::text)?;
+    Ok(if checked.ok { Exit::Done } else { Exit::Store })
 }
 
-impl Checked {
-    fn as_text(&self, path: &str) -> String {
-        if self.is_in_order() {
+impl Checked<'_> {
+    fn text(&self) -> String {
+        let path = self.path;
+        if self.ok {
             return format!("{path} is in order");
         }
         let mut lines = Vec::new();
@@ -176,15 +147,15 @@ impl Checked {
                 "{path} had damaged pages and was mended from those that are whole; make a copy and check again"
             ));
         }
-        if let Some(problem) = &self.pages {
+        if let Some(problem) = &self.damaged_pages {
             lines.push(format!(
                 "{path} has damaged pages ({problem}); make a copy, then `onelane db check --repair` mends what can be mended"
             ));
         }
         let Findings { total, first } = &self.findings;
         let listed = first.len() as u64;
-        let told = first.iter();
-        lines.extend(told.map(|f| format!("table {}: {}", f.table, f.problem)));
+        let each = first.iter();
+        lines.extend(each.map(|f| format!("table {}: {}", f.table, f.problem)));
         if *total > listed {
             lines.push(format!("and {} more", total - listed));
         }
@@ -199,16 +170,7 @@ impl Checked {
 
 fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(&args.store)?;
-    let what = match args.what {
-        ExportWhat::Jobs => What::Jobs,
-        ExportWhat::Calls => What::Calls,
-        ExportWhat::Usage => What::Usage,
-    };
-    let format = match args.format {
-        ExportFormat::Jsonl => Format::JsonLines,
-        ExportFormat::Csv => Format::Csv,
-    };
-    let export = Export::new(what, format, offline.settings()?.calendar);
+    let export = Export::new(args.what, args.format, offline.settings()?.calendar);
     if args.out == Path::new("-") {
         let mut out = io::stdout().lock();
         let written = match write(export, &offline, &mut out)? {
@@ -223,15 +185,12 @@ fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
     let written = to_file(&args.out, export, &offline)?;
     let Written { rows, unreadable } = written;
     let out = args.out.display().to_string();
-    super::say(&if json {
-        json!({"rows": rows, "unreadable": unreadable, "out": out}).to_string()
-    } else {
-        format!("{rows} rows written to {out}")
-    })?;
+    let answer = json!({"rows": rows, "unreadable": unreadable, "out": out});
+    super::answer(json, &answer, |_| format!("{rows} rows written to {out}"))?;
     Ok(written.exit())
 }
 
-/// What an export came to.
+/// The rows of an export.
 #[derive(Clone, Copy, Default)]
 struct Written {
     rows: u64,
@@ -306,7 +265,7 @@ fn to_file(path: &Path, export: Export, offline: &Offline) -> Result<Written, Cl
             })
     });
     if written.is_err() {
-        // What is left of it is of no use; a rest that stays is overwritten by the next.
+        // A part is of no use; the next export overwrites one that stays.
         let _ = fs::remove_file(partial);
     }
     written
@@ -318,9 +277,8 @@ fn compact(args: &StoreArgs, json: bool) -> Result<Exit, CliError> {
     offline.store.compact()?;
     let after = offline.file_bytes();
     let path = &offline.path;
-    super::say(&if json {
-        json!({"path": path, "bytesBefore": before, "bytesAfter": after}).to_string()
-    } else {
+    let answer = json!({"path": path, "bytesBefore": before, "bytesAfter": after});
+    super::answer(json, &answer, |_| {
         format!("{path}: {before} bytes before, {after} bytes after")
     })?;
     Ok(Exit::Done)

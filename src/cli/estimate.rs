@@ -2,11 +2,10 @@
 //! Nothing is sent or stored.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use onelane::estimate::{self, Total};
 use onelane::model::{Cost, Currency, DEFAULT_USER, Settings};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::args::EstimateArgs;
 use super::exit::{CliError, Exit};
@@ -23,26 +22,23 @@ pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, Cl
         priority: 0,
         model: settings.glm.model.clone(),
     };
-    let mut chunks = run::read(input)
-        .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
+    let mut chunks = run::read(input)?;
     let mut sums = Sums::new(settings.prices.currency());
     while let Some(chunk) = chunks.recv().await {
         let lines = chunk.map_err(|e| {
-            let input = name(&args.input);
+            let input = run::name(&args.input);
             CliError::new(Exit::Usage, format!("{input} can't be read: {e}"))
         })?;
         for line in lines {
             sums.add(line, &defaults, &settings);
         }
     }
-    if json {
-        super::say(&sums.json())?;
-    } else {
+    if !json {
         for bad in &sums.bad_lines {
             super::note(&format!("line {}: {}", bad.line, bad.problem));
         }
-        super::say(&sums.text())?;
     }
+    super::answer(json, &sums, Sums::text)?;
     Ok(if sums.bad == 0 {
         Exit::Done
     } else {
@@ -50,22 +46,29 @@ pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, Cl
     })
 }
 
-fn name(path: &Path) -> String {
-    match path.to_str() {
-        Some("-") => "standard input".to_owned(),
-        _ => path.display().to_string(),
-    }
-}
-
 /// Bad lines that are told one by one: a file of another kind has nothing else.
 const BAD_LINES_TOLD_MAX: usize = 100;
 
-/// What was read so far.
+/// The lines read so far.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Sums {
+    #[serde(serialize_with = "as_list")]
     models: BTreeMap<String, Total>,
     total: Total,
+    /// The first of them.
     bad_lines: Vec<BadLine>,
     bad: u64,
+}
+
+fn as_list<S: Serializer>(models: &BTreeMap<String, Total>, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct OfModel<'a> {
+        model: &'a str,
+        #[serde(flatten)]
+        total: &'a Total,
+    }
+    to.collect_seq(models.iter().map(|(model, total)| OfModel { model, total }))
 }
 
 /// A line that is no job, or one that would be refused.
@@ -76,7 +79,7 @@ struct BadLine {
 }
 
 impl Sums {
-    const fn new(currency: Currency) -> Self {
+    fn new(currency: Currency) -> Self {
         Self {
             models: BTreeMap::new(),
             total: Total::new(currency),
@@ -147,35 +150,4 @@ impl Sums {
         }
         text
     }
-
-    /// For a program.
-    fn json(&self) -> String {
-        let models = self.models.iter();
-        let json = Json {
-            models: models
-                .map(|(model, total)| OfModel { model, total })
-                .collect(),
-            total: &self.total,
-            bad_lines: &self.bad_lines,
-            bad: self.bad,
-        };
-        serde_json::to_string(&json).unwrap_or_default()
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Json<'a> {
-    models: Vec<OfModel<'a>>,
-    total: &'a Total,
-    /// The first hundred.
-    bad_lines: &'a [BadLine],
-    bad: u64,
-}
-
-#[derive(Serialize)]
-struct OfModel<'a> {
-    model: &'a str,
-    #[serde(flatten)]
-    total: &'a Total,
 }

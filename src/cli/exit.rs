@@ -48,7 +48,7 @@ impl From<&Error> for Exit {
             | Error::Config(_)
             | Error::NotFound(_)
             | Error::IdempotencyConflict(_) => Self::Usage,
-            // What is left, and what may come, is about a job that did not get done.
+            // All others, later ones too, are about a job that did not get done.
             _ => Self::JobsFailed,
         }
     }
@@ -64,15 +64,15 @@ impl From<&StopReason> for Exit {
     }
 }
 
-/// Why a command stops: the code, what is wrong, and what to do about it.
+/// Why a command stops: the exit code, the problem, and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct CliError {
     /// The code to exit with.
     pub(crate) exit: Exit,
-    /// What is wrong, and where.
+    /// The problem, and where.
     pub(crate) message: String,
-    /// What to do.
+    /// The way out.
     pub(crate) help: Option<String>,
 }
 

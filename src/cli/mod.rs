@@ -1,18 +1,17 @@
-//! The command line: one file a verb, what they share beside them.
+//! The command line: one file a verb, their common parts beside them.
 //!
 //! | file | what |
 //! |---|---|
 //! | `args` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
-//! | `serve`, `run`, `simulate`, `stats`, `db`, `config`, `policy`, `prices`, `estimate` | the verbs |
-//! | `offline`, `table` | what the verbs share that look into a store; tables for people |
+//! | `serve`, `run`, `simulate`, `stats`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start` |
+//! | `offline`, `table` | common parts of the verbs that look into a store; tables for people |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
 //! so that destructors run and the store is closed.
 
 mod args;
-mod config;
 mod db;
 mod estimate;
 mod exit;
@@ -34,6 +33,7 @@ use clap::Parser as _;
 
 use args::{Cli, ConfigVerb, Verb};
 use exit::{CliError, Exit};
+use serde::Serialize;
 
 /// Runs the program and says how it ended.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -60,7 +60,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Serve(args) => Box::pin(serve::serve(args, json)).await,
         Verb::Run(args) => Box::pin(run::run(args, json)).await,
         Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
-        Verb::Config(ConfigVerb::Show(args)) => config::show(&args, json),
+        Verb::Config(ConfigVerb::Show(args)) => start::show(&args.common, json),
         Verb::Stats(args) => stats::stats(&args, json),
         Verb::Db(verb) => db::db(&verb, json),
         Verb::Policy(args) => policy::policy(&args, json),
@@ -82,7 +82,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
         })
 }
 
-/// What clap says of a command line that it does not take; help and version are such too.
+/// Prints clap's words about a command line that it does not take; help and version are such too.
 fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
     if error.use_stderr() && args.iter().any(|arg| arg == "--json") {
         let text = error.render().to_string();
@@ -105,10 +105,24 @@ fn refuse(error: &clap::Error, args: &[OsString]) -> ExitCode {
     exit.into()
 }
 
-/// Writes a line to standard output. A reader that went away is no news: what was to be said is not
-/// wanted any more. A device that is full is: what was asked for is not there.
+/// Writes a line to standard output. A reader that went away is no error: it does not want the
+/// line any more. A full device is one: the answer is not there.
 pub(crate) fn say(line: &str) -> Result<(), CliError> {
     print(&format!("{line}\n"))
+}
+
+/// Writes an answer to standard output: as JSON for a program, or else as text for a person.
+pub(crate) fn answer<T: Serialize + ?Sized>(
+    json: bool,
+    answer: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), CliError> {
+    if !json {
+        return say(&text(answer));
+    }
+    let line = serde_json::to_string(answer)
+        .map_err(|error| CliError::new(Exit::JobsFailed, error.to_string()))?;
+    say(&line)
 }
 
 /// Writes text that has its line ends to standard output.
@@ -119,7 +133,7 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
         .or_else(|error| unsaid(&error))
 }
 
-/// What it means that standard output did not take something.
+/// The error, if it is one, when standard output did not take something.
 pub(crate) fn unsaid(error: &std::io::Error) -> Result<(), CliError> {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         return Ok(());

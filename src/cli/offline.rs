@@ -1,4 +1,4 @@
-//! What the verbs share that look into a store while no lane runs on it.
+//! Common parts of the verbs that look into a store while no lane runs on it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `onelane policy`: what each error code means here, as a table, or one of them in words.
+//! `onelane policy`: the meaning of error codes, all in a table or one in words.
 
 use onelane::config::{Loaded, PolicyClass, PolicyRow};
 use onelane::model::{BreakerRule, JobRule, LaneRule, Settings};
@@ -11,19 +11,16 @@ use super::{start, table};
 /// Shows the table in force, or one row of it.
 pub(crate) fn policy(args: &PolicyArgs, json: bool) -> Result<Exit, CliError> {
     let loaded = start::look(&args.common)?;
-    let text = match &args.code {
-        None if json => json!({ "policy": loaded.policy() }).to_string(),
-        None => as_table(&loaded.policy()),
+    match &args.code {
+        None => {
+            let rows = loaded.policy();
+            super::answer(json, &json!({ "policy": rows }), |_| as_table(&rows))?;
+        }
         Some(code) => {
             let row = loaded.policy_of(code).ok_or_else(|| unknown(code))?;
-            if json {
-                json!(row).to_string()
-            } else {
-                in_words(&row, &loaded)
-            }
+            super::answer(json, &row, |row| in_words(row, &loaded))?;
         }
-    };
-    super::say(text.trim_end())?;
+    }
     Ok(Exit::Done)
 }
 
@@ -115,10 +112,10 @@ fn lane(rule: LaneRule, settings: &Settings) -> String {
         )
     };
     let by_operator = match settings.lane.operator_probe_ms {
-        0 => "ends when the key or the base URL changes, or when somebody resumes the lane"
+        0 => "ends when the key or the base URL changes, or when an operator resumes the lane"
             .to_owned(),
         ms => format!(
-            "ends when the key or the base URL changes, when somebody resumes the lane, or when \
+            "ends when the key or the base URL changes, when an operator resumes the lane, or when \
              the one call that tries it every {ms} ms succeeds"
         ),
     };

@@ -1,4 +1,4 @@
-//! `onelane prices`: what each model costs here, and who says so.
+//! `onelane prices`: the price list in force, with the source of every row.
 
 use onelane::config::{ChosenBy, Prices};
 use onelane::model::Cost;
@@ -16,12 +16,9 @@ pub(crate) fn prices(args: &PricesArgs, json: bool) -> Result<Exit, CliError> {
             return Err(unpriced(model, &list));
         }
     }
-    let text = if json {
-        serde_json::to_string(&list).map_err(|e| CliError::new(Exit::JobsFailed, e.to_string()))?
-    } else {
-        format!("{}\n\n{}", head(&list), rows(&list))
-    };
-    super::say(&text)?;
+    super::answer(json, &list, |list| {
+        format!("{}\n\n{}", head(list), rows(list))
+    })?;
     Ok(Exit::Done)
 }
 

@@ -1,20 +1,22 @@
 //! `onelane serve`: the daemon. Starts the lane and its API, and ends on a signal, when the lane breaks
 //! down, or, with `--once`, when no job waits any more.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use onelane::error::Error;
 use onelane::model::{Settings, WaitReason};
 use onelane::orchestrator::{Orchestrator, StopReason};
 use onelane::ports::StatusCounts;
+use onelane::system::SystemClock;
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::args::ServeArgs;
 use super::exit::{CliError, Exit};
 use super::run::{Ends, HeldUp, release, stuck};
-use super::start;
-use super::start::{Plan, Server};
+use super::start::{self, Plan};
 use crate::telemetry::{self, Signal, Signals};
 
 /// How often `--once` looks whether anything is left.
@@ -24,7 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
     let plan = start::plan(&args.common)?;
-    telemetry::init(&plan.log, std::io::stderr)?;
+    let log = &plan.config().log;
+    telemetry::init(log.format, &log.filter, std::io::stderr)?;
     let listening = start::listen(&plan).await?;
     let lane = start::lane(&plan).await?;
     // Without `--once` an operator is there to release it over HTTP.
@@ -36,17 +39,21 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     if let Some(was) = &released {
         tracing::warn!("resuming; {was}");
     }
-    let server = start::server(listening, &lane);
-    if plan.simulated && !json {
+    let server = listening.serve(lane.orchestrator.clone(), Arc::new(SystemClock));
+    if plan.is_simulated() && !json {
         super::note(start::SIMULATION);
     }
-    let announcement = announcement(&plan, &lane.orchestrator.settings(), &server, json);
     // The log says it, too: no reason not to serve.
-    if let Err(error) = super::say(&announcement) {
-        tracing::warn!(%error, "the announcement was not told");
+    if let Err(error) = announce(
+        &plan,
+        &lane.orchestrator.settings(),
+        server.local_addr(),
+        json,
+    ) {
+        tracing::warn!(%error, "the start line can't be written");
     }
     warn_of_closed_intake(&lane.orchestrator).await?;
-    // What was released just now may be back already: the end tells.
+    // A hold that was released just now may be back already: the end tells.
     if released.is_none() {
         warn_of_waits(&lane.orchestrator).await?;
     }
@@ -57,7 +64,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
             // A sender that is gone closes just as well.
             let _ = closed.await;
         },
-        plan.drain,
+        plan.drain(),
     ));
     let end = end(&lane.orchestrator, args.once, &mut signals).await;
     // The lane stops first: while it drains, the API still tells how things stand.
@@ -81,7 +88,7 @@ async fn warn_of_closed_intake(lane: &Orchestrator) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Tells of a lane that takes jobs but calls nothing, before anybody wonders.
+/// Tells of a lane that takes jobs but calls nothing.
 async fn warn_of_waits(lane: &Orchestrator) -> Result<(), CliError> {
     let status = lane.lane().await?;
     let lasts = |reason: &&WaitReason| reason.stops_all() || reason.waits_for_operator();
@@ -94,30 +101,36 @@ async fn warn_of_waits(lane: &Orchestrator) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The start line. What may be changed while running is told as it is in force: a stored change wins
-/// over what the plan was made from.
-fn announcement(plan: &Plan, settings: &Settings, server: &Server, json: bool) -> String {
-    let mode = if plan.simulated { "simulated" } else { "real" };
-    let url = format!("http://{}", server.addr);
-    if json {
-        return json!({
-            "listening": url,
-            "store": plan.store,
-            "baseUrl": settings.glm.base_url,
-            "model": settings.glm.model,
-            "maxConcurrency": settings.slots(),
-            "mode": mode,
-        })
-        .to_string();
-    }
-    format!(
-        "onelane {} on {url}: store {}, GLM {} ({mode}), model {}, {} in flight at most",
-        env!("CARGO_PKG_VERSION"),
-        plan.store,
-        settings.glm.base_url,
-        settings.glm.model,
-        settings.slots(),
-    )
+/// The start line. It tells what may be changed while running as it is in force: a stored change wins over what
+/// the plan was made from.
+fn announce(
+    plan: &Plan,
+    settings: &Settings,
+    addr: SocketAddr,
+    json: bool,
+) -> Result<(), CliError> {
+    let mode = if plan.is_simulated() {
+        "simulated"
+    } else {
+        "real"
+    };
+    let url = format!("http://{addr}");
+    let (store, base_url) = (&plan.config().store.path, &settings.glm.base_url);
+    let (model, slots) = (&settings.glm.model, settings.slots());
+    let answer = json!({
+        "listening": url,
+        "store": store,
+        "baseUrl": base_url,
+        "model": model,
+        "maxConcurrency": slots,
+        "mode": mode,
+    });
+    super::answer(json, &answer, |_| {
+        format!(
+            "onelane {} on {url}: store {store}, GLM {base_url} ({mode}), model {model}, {slots} in flight at most",
+            env!("CARGO_PKG_VERSION"),
+        )
+    })
 }
 
 /// Waits for the reason to end, and says with which code.
@@ -144,7 +157,7 @@ async fn told_to_stop(lane: &Orchestrator, signals: &mut Signals) -> Signal {
     }
 }
 
-/// What SIGHUP does, and what it does not.
+/// SIGHUP reads the key file again, and nothing else.
 async fn reload_key(lane: &Orchestrator) {
     const ONLY: &str = "other settings change by PUT /api/admin/glm/config, or with a restart";
     match lane.reload_key().await {

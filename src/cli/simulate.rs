@@ -1,4 +1,4 @@
-//! `onelane simulate`: the GLM-shaped server on a port, until somebody stops it.
+//! `onelane simulate`: the GLM-shaped server on a port, until a signal stops it.
 
 use serde_json::json;
 
@@ -10,15 +10,12 @@ use crate::telemetry::{Signal, Signals};
 /// Runs the simulator until Ctrl-C or SIGTERM.
 pub(crate) async fn simulate(args: SimulateArgs, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
-    let simulation = start::simulation(&args)?;
-    let url = &simulation.base_url;
-    super::say(&if json {
-        json!({"baseUrl": url, "simulated": true}).to_string()
-    } else {
-        announcement(url)
-    })?;
+    let simulator = start::simulator(&args)?;
+    let url = simulator.base_url();
+    let answer = json!({"baseUrl": url, "simulated": true});
+    super::answer(json, &answer, |_| announcement(&url))?;
     while signals.next().await == Signal::Hangup {}
-    drop(simulation);
+    drop(simulator);
     Ok(Exit::Done)
 }
 

@@ -1,14 +1,13 @@
 //! From the command line to a running lane: the only place that knows how configuration, store, GLM and
-//! server are put together. Verbs see a [`Plan`], a [`Lane`] and a [`Server`].
+//! server are put together. Verbs see a [`Plan`] and a [`Lane`].
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onelane::api::Listening;
-use onelane::config::{Loaded, Loader, LogSection, Origin, PriceList};
+use onelane::config::{Config, Loaded, Loader, Origin, PriceList};
 use onelane::orchestrator::{Orchestrator, StartError};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
@@ -17,6 +16,7 @@ use onelane::system::SystemClock;
 
 use super::args::{Common, SimulateArgs};
 use super::exit::{CliError, Exit};
+use super::table;
 use crate::telemetry::Signals;
 
 /// The store of simulated runs, beside the real one: fake answers must not land among real ones, nor
@@ -39,16 +39,28 @@ const SIMULATED_LATENCY_MS: u64 = 20;
 pub(crate) struct Plan {
     loaded: Loaded,
     simulator: Option<Arc<Simulator>>,
-    /// How it logs.
-    pub(crate) log: LogSection,
-    /// Whether somebody said what is logged.
-    pub(crate) log_was_chosen: bool,
-    /// The store's file.
-    pub(crate) store: String,
+}
+
+impl Plan {
+    /// The configuration without the changes that the store keeps.
+    pub(crate) fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+
+    /// Whether a setting, a flag or the environment says what is logged.
+    pub(crate) fn log_was_chosen(&self) -> bool {
+        self.loaded.origin("log.filter") != Origin::Default
+    }
+
     /// Whether the simulator answers in place of GLM.
-    pub(crate) simulated: bool,
+    pub(crate) const fn is_simulated(&self) -> bool {
+        self.simulator.is_some()
+    }
+
     /// How long a draining lane waits for its open calls before it closes them.
-    pub(crate) drain: Duration,
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_millis(self.config().server.shutdown_deadline_ms)
+    }
 }
 
 /// A running lane, and the simulator that it may talk to.
@@ -57,22 +69,8 @@ pub(crate) struct Lane {
     pub(crate) orchestrator: Orchestrator,
     /// How long it waits for its open calls when it is told to stop.
     pub(crate) drain: Duration,
-    /// Runs as long as somebody holds it.
+    /// Runs until its last holder drops it.
     _simulator: Option<Arc<Simulator>>,
-}
-
-/// A listening API.
-pub(crate) struct Server {
-    server: onelane::api::Server,
-    /// Where it listens.
-    pub(crate) addr: SocketAddr,
-}
-
-/// A running simulator; dropping it stops it.
-pub(crate) struct Simulation {
-    _simulator: Simulator,
-    /// What to give as base URL.
-    pub(crate) base_url: String,
 }
 
 fn loader(common: &Common) -> Loader<'static> {
@@ -112,7 +110,7 @@ fn configure(common: &Common) -> Result<(Loaded, Option<Arc<Simulator>>), CliErr
             .flag("--simulate", "money.price_list", list)
     };
     let mut loaded = loader().load()?;
-    // Who names a store in the very command gets that one.
+    // A store that the command or the environment names is the one.
     let named = matches!(
         loaded.origin("store.path"),
         Origin::Flag(_) | Origin::Env(_)
@@ -126,24 +124,15 @@ fn configure(common: &Common) -> Result<(Loaded, Option<Arc<Simulator>>), CliErr
     Ok((loaded, Some(Arc::new(simulator))))
 }
 
-/// What a lane will be. Refuses what can't work: without a key and without `--simulate` there is nothing to
-/// call.
+/// Reads what the lane will be. Refuses a configuration without a key, unless `--simulate` is given: there is
+/// nothing to call.
 pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
     let (loaded, simulator) = configure(common)?;
     if !common.simulate && loaded.config.check_key().is_err() {
         // A key that was set while running is as good as any, and the lane will find it there.
         with_stored(loaded.clone())?.config.check_key()?;
     }
-    let config = &loaded.config;
-    Ok(Plan {
-        log: config.log.clone(),
-        log_was_chosen: loaded.origin("log.filter") != Origin::Default,
-        store: config.store.path.clone(),
-        simulated: common.simulate,
-        drain: Duration::from_millis(config.server.shutdown_deadline_ms),
-        simulator,
-        loaded,
-    })
+    Ok(Plan { loaded, simulator })
 }
 
 /// Adds the changes made while running, if there is a store that may hold some.
@@ -173,83 +162,47 @@ pub(crate) fn look(common: &Common) -> Result<Loaded, CliError> {
     Ok(loaded)
 }
 
-/// Every setting, its value and where the value comes from, as text or JSON.
-pub(crate) fn explain(common: &Common, json: bool) -> Result<String, CliError> {
-    let loaded = look(common)?;
-    let settings = loaded.explain();
+/// `onelane config show`: every setting, its value and where the value comes from. Secrets are masked.
+pub(crate) fn show(common: &Common, json: bool) -> Result<Exit, CliError> {
+    let settings = look(common)?.explain();
     if json {
-        return serde_json::to_string_pretty(&settings)
-            .map_err(|error| CliError::usage(error.to_string()));
+        let text = serde_json::to_string_pretty(&settings);
+        super::say(&text.map_err(|error| CliError::usage(error.to_string()))?)?;
+        return Ok(Exit::Done);
     }
-    let width = |text: &dyn Fn(&onelane::config::Setting) -> usize| {
-        settings.iter().map(text).max().unwrap_or(0)
-    };
-    let shown = |value: &serde_json::Value| match value {
-        serde_json::Value::Null => "(not set)".to_owned(),
-        value => value.to_string(),
-    };
-    let (keys, values) = (
-        width(&|s| s.key.len()),
-        width(&|s| shown(&s.value).chars().count()),
-    );
-    Ok(settings
-        .iter()
-        .map(|s| {
-            format!(
-                "{:keys$}  {:values$}  {}\n",
-                s.key,
-                shown(&s.value),
-                s.origin
-            )
-        })
-        .collect())
+    let rows = settings.into_iter().map(|setting| {
+        let value = match setting.value {
+            serde_json::Value::Null => "(not set)".to_owned(),
+            value => value.to_string(),
+        };
+        [setting.key, value, setting.origin.to_string()]
+    });
+    super::say(&table::columns(&rows.collect::<Vec<_>>()))?;
+    Ok(Exit::Done)
 }
 
 /// Takes the address of the API, before anything is sent. A busy port, or an open one without a
 /// token, is wrong configuration.
 pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {
-    plan.loaded.config.check_server()?;
-    Ok(Listening::on(plan.loaded.config.server.clone()).await?)
+    plan.config().check_server()?;
+    Ok(Listening::on(plan.config().server.clone()).await?)
 }
 
 /// Opens the store and starts the lane on it, with the simulator behind it if the plan says so.
 pub(crate) async fn lane(plan: &Plan) -> Result<Lane, CliError> {
     Ok(Lane {
         orchestrator: Orchestrator::start_loaded(plan.loaded.clone()).await?,
-        drain: plan.drain,
+        drain: plan.drain(),
         _simulator: plan.simulator.clone(),
     })
 }
 
-/// The API of the lane on the address that was taken.
-pub(crate) fn server(listening: Listening, lane: &Lane) -> Server {
-    let server = listening.serve(lane.orchestrator.clone(), Arc::new(SystemClock));
-    Server {
-        addr: server.local_addr(),
-        server,
-    }
-}
-
 /// Starts the simulator alone.
-pub(crate) fn simulation(args: &SimulateArgs) -> Result<Simulation, CliError> {
-    let script = match &args.script {
-        None => None,
-        Some(path) => {
-            let wrong = |problem: String| {
-                CliError::usage(format!("{}: {problem}", path.display())).help(
-                    "give JSON as for POST /__sim/script, e.g. {\"script\": [{\"fault\": ...}]}",
-                )
-            };
-            let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-            let update: ScriptUpdate =
-                serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-            Some(update)
-        }
-    };
-    let latency_ms = u64::try_from(args.latency.as_millis()).unwrap_or(u64::MAX);
+pub(crate) fn simulator(args: &SimulateArgs) -> Result<Simulator, CliError> {
+    let script = args.script.as_deref().map(script).transpose()?;
     let simulator = Simulator::start(SimulatorConfig {
         listen: args.listen,
-        latency_ms: Span::Fixed(latency_ms),
+        latency_ms: Span::Fixed(u64::try_from(args.latency.as_millis()).unwrap_or(u64::MAX)),
         ..SimulatorConfig::default()
     })
     .map_err(|error| {
@@ -259,13 +212,19 @@ pub(crate) fn simulation(args: &SimulateArgs) -> Result<Simulation, CliError> {
     if let Some(update) = script {
         simulator.update(update);
     }
-    Ok(Simulation {
-        base_url: simulator.base_url(),
-        _simulator: simulator,
-    })
+    Ok(simulator)
 }
 
-/// Told loudly: nobody should take the simulator's answers for GLM's.
+fn script(path: &Path) -> Result<ScriptUpdate, CliError> {
+    let wrong = |problem: String| {
+        CliError::usage(format!("{}: {problem}", path.display()))
+            .help("give JSON as for POST /__sim/script, e.g. {\"script\": [{\"fault\": ...}]}")
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))
+}
+
+/// Told loudly, lest a user take the simulator's answers for GLM's.
 pub(crate) const SIMULATION: &str = "\
 **********************************************************************
 *  SIMULATION: the built-in simulator answers, not GLM.              *
@@ -296,17 +255,10 @@ impl Lane {
                 end.drained
             }
             _ = signals.next() => {
-                tracing::warn!("told again: open calls are closed now");
+                tracing::warn!("a second signal: open calls are closed now");
                 self.orchestrator.shutdown(Duration::ZERO).await.drained
             }
         }
-    }
-}
-
-impl Server {
-    /// Serves until `stop` resolves, then lets open requests finish until `drain` has passed.
-    pub(crate) async fn run(self, stop: impl Future<Output = ()> + Send, drain: Duration) {
-        self.server.run(stop, drain).await;
     }
 }
 

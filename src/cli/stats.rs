@@ -1,4 +1,4 @@
-//! `onelane stats`: what calls came to, from a store that no lane runs on.
+//! `onelane stats`: sums of calls, from a store that no lane runs on.
 
 use onelane::model::{Calendar, Cost, Currency, Day};
 use onelane::ports::{Clock as _, UsageFilter};
@@ -10,7 +10,7 @@ use super::args::{StatsArgs, StatsFormat};
 use super::exit::{CliError, Exit};
 use super::{offline, table};
 
-/// Days that are told of when nobody says which, as in the API.
+/// Days that are shown without `--start`, as in the API.
 const DAYS_DEFAULT: i32 = 30;
 
 /// Tells the sums.
@@ -26,7 +26,7 @@ pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
         None => StatsFormat::Table,
     };
     match format {
-        StatsFormat::Json => super::say(&as_json(rows)?)?,
+        StatsFormat::Json => super::answer(true, &Body { statistics: &rows }, |_| String::new())?,
         StatsFormat::Csv => super::print(&to_csv(&rows))?,
         StatsFormat::Table if rows.is_empty() => {
             super::note(&format!("no calls from {start} to {end}"));
@@ -37,13 +37,9 @@ pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
 }
 
 /// As the API tells it. Written in one go: on the way through a JSON value amounts would become floats.
-fn as_json(rows: Vec<StatisticsRow>) -> Result<String, CliError> {
-    #[derive(Serialize)]
-    struct Body {
-        statistics: Vec<StatisticsRow>,
-    }
-    let body = Body { statistics: rows };
-    serde_json::to_string(&body).map_err(|error| CliError::usage(error.to_string()))
+#[derive(Serialize)]
+struct Body<'a> {
+    statistics: &'a [StatisticsRow],
 }
 
 fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliError> {

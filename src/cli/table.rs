@@ -2,13 +2,26 @@
 
 /// A head and rows of as many cells.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    lines(Some(head.map(str::to_owned)), rows)
+}
+
+/// Rows alone.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    lines(None, rows)
+}
+
+fn lines<const N: usize>(head: Option<[String; N]>, rows: &[[String; N]]) -> String {
     let of_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | '%');
     let is_number = |cell: &str| cell == "-" || cell.chars().all(of_number);
-    let mut widths = head.map(|name| name.chars().count());
+    let mut widths = [0; N];
+    for row in head.iter().chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     let mut numeric = [true; N];
     for row in rows {
-        for ((width, numeric), cell) in widths.iter_mut().zip(&mut numeric).zip(row) {
-            *width = cell.chars().count().max(*width);
+        for (numeric, cell) in numeric.iter_mut().zip(row) {
             *numeric &= is_number(cell);
         }
     }
@@ -23,7 +36,7 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
         });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    let lines = std::iter::once(line(&head.map(str::to_owned))).chain(rows.iter().map(line));
+    let lines = head.iter().chain(rows).map(line);
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -16,7 +16,7 @@ section! {
     pub struct AlertsSection {
         /// How often the rules are looked at.
         every_ms: u64 = 5_000 => [within(100..=3_600_000)];
-        /// The rule on the share of calls that failed, without throttles and what is the jobs' own fault.
+        /// The rule on the share of calls that failed, without throttles and what is the jobs' own wrong.
         error_rate: ErrorRateSection = ErrorRateSection::default();
         /// The rule on how long answers take.
         response_time: ResponseTimeSection = ResponseTimeSection::default();
@@ -168,11 +168,11 @@ section! {
 macro_rules! cleared_below {
     ($($section:ident: $raise:ident, $clear:ident;)*) => {$(
         impl $section {
-            fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+            fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
                 if self.raise_level() <= self.clear_level() {
                     let problem = Problem::from("must be lower than ");
                     let problem = problem.setting(place.at(stringify!($raise)));
-                    faults.push(SettingsError::new(place.at(stringify!($clear)), problem));
+                    errors.push(SettingsError::new(place.at(stringify!($clear)), problem));
                 }
             }
 

@@ -219,11 +219,11 @@ impl Loaded {
 /// The problem of a configuration as that of a change, in the API's names.
 fn refused(error: &ConfigError) -> PatchError {
     let problems = match error {
-        ConfigError::Invalid(faults) => faults
+        ConfigError::Invalid(errors) => errors
             .iter()
-            .map(|fault| FieldProblem {
-                field: told_in_json(&fault.path).to_string(),
-                problem: in_json_names(&fault.problem),
+            .map(|wrong| FieldProblem {
+                field: told_in_json(&wrong.path).to_string(),
+                problem: in_json_names(&wrong.problem),
             })
             .collect(),
         error => vec![FieldProblem {

@@ -69,7 +69,7 @@ impl Position {
 
 /// One wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct WrongValue {
     /// Who said it.
     pub origin: Origin,
     /// Where in the file, if it was a file.
@@ -80,7 +80,7 @@ pub struct Fault {
     pub problem: Problem,
 }
 
-impl Fault {
+impl WrongValue {
     /// What is wrong with a setting that was said outside any file, or somewhere in one.
     pub(crate) fn of(origin: Origin, path: KeyPath, problem: impl Into<Problem>) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for WrongValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.origin, self.position) {
             (Origin::File(path), Some(at)) => {
@@ -134,7 +134,7 @@ pub enum ConfigError {
     },
     /// Values are wrong: all of them that were found.
     #[error("{}", lines(.0))]
-    Invalid(Vec<Fault>),
+    Invalid(Vec<WrongValue>),
     /// The file that nobody named, but that was found, is wrong.
     #[error("{0}\nit was read because it is in the working directory; --config names another")]
     Found(Box<ConfigError>),
@@ -162,7 +162,7 @@ pub enum ConfigError {
     Bug(String),
 }
 
-fn lines(faults: &[Fault]) -> String {
-    let lines: Vec<_> = faults.iter().map(Fault::to_string).collect();
+fn lines(errors: &[WrongValue]) -> String {
+    let lines: Vec<_> = errors.iter().map(WrongValue::to_string).collect();
     lines.join("\n")
 }

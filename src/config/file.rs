@@ -7,7 +7,7 @@ use onelane_core::model::setting::{KeyPath, Problem};
 use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Fault, Origin, Position};
+use super::error::{ConfigError, Origin, Position, WrongValue};
 use super::layer::{Entry, Layer};
 use super::read::{self, Refused};
 use super::schema::{Naming, secret_of_file};
@@ -51,13 +51,13 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     };
     let origin = || Origin::File(path.to_owned());
     if !refused.is_empty() {
-        let fault = |Refused { path, problem }| Fault {
+        let wrong_value = |Refused { path, problem }| WrongValue {
             position: position(&path),
-            ..Fault::of(origin(), path, problem)
+            ..WrongValue::of(origin(), path, problem)
         };
-        let mut faults: Vec<_> = refused.into_iter().map(fault).collect();
-        faults.sort_by_key(|fault| fault.position.map(|at| (at.line, at.column)));
-        return Err(ConfigError::Invalid(faults));
+        let mut errors: Vec<_> = refused.into_iter().map(wrong_value).collect();
+        errors.sort_by_key(|wrong| wrong.position.map(|at| (at.line, at.column)));
+        return Err(ConfigError::Invalid(errors));
     }
     let mut layer = Layer::default();
     for (path, value) in leaves {

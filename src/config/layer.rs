@@ -7,7 +7,7 @@ use std::fmt;
 use onelane_core::model::setting::{KeyPath, Problem};
 use serde_json::{Map, Value};
 
-use super::error::{Fault, Origin, Position};
+use super::error::{Origin, Position, WrongValue};
 use super::schema::{nest, secret_of_file, twin};
 
 /// A value and who said it. Its `Debug` does not show the value, for it may be a secret.
@@ -28,10 +28,10 @@ impl Entry {
     }
 
     /// What is wrong with the value, where it was said.
-    pub(crate) fn fault(&self, path: &KeyPath, problem: impl Into<Problem>) -> Fault {
-        Fault {
+    pub(crate) fn wrong_value(&self, path: &KeyPath, problem: impl Into<Problem>) -> WrongValue {
+        WrongValue {
             position: self.position,
-            ..Fault::of(self.origin.clone(), path.clone(), problem)
+            ..WrongValue::of(self.origin.clone(), path.clone(), problem)
         }
     }
 }

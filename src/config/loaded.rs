@@ -9,7 +9,7 @@ use onelane_core::model::{Settings, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::error::{ConfigError, Fault, Origin};
+use super::error::{ConfigError, Origin, WrongValue};
 use super::layer::{Entry, Layer};
 use super::read::{self, Refused};
 use super::schema::{Naming, is_of_entries, nest, values};
@@ -71,9 +71,10 @@ impl Loaded {
         let nested = nest(own.iter().map(|(path, value)| (path, value)));
         let (leaves, refused) = read::read(&nested, Naming::Toml, &|_| false);
         if !refused.is_empty() {
-            let fault = |Refused { path, problem }| Fault::of(Origin::Program, path, problem);
+            let wrong_value =
+                |Refused { path, problem }| WrongValue::of(Origin::Program, path, problem);
             return Err(ConfigError::Invalid(
-                refused.into_iter().map(fault).collect(),
+                refused.into_iter().map(wrong_value).collect(),
             ));
         }
         let mut below = Layer::default();
@@ -165,15 +166,15 @@ impl Loaded {
         }
         let config = Config::take(&Value::Object(merged.nested()));
         let config = config.ok_or_else(|| ConfigError::Bug("checked settings don't fit".into()))?;
-        let mut faults = Vec::new();
-        config.check(&Place::default(), &mut faults);
+        let mut errors = Vec::new();
+        config.check(&Place::default(), &mut errors);
         let settings = config.settings()?;
-        if faults.is_empty() {
-            faults = settings.check();
+        if errors.is_empty() {
+            errors = settings.check();
         }
-        if !faults.is_empty() {
-            let faults = faults.into_iter().map(|error| blame(error, &merged));
-            return Err(ConfigError::Invalid(faults.collect()));
+        if !errors.is_empty() {
+            let errors = errors.into_iter().map(|error| blame(error, &merged));
+            return Err(ConfigError::Invalid(errors.collect()));
         }
         Ok(Self {
             warnings: warnings(&settings),
@@ -197,7 +198,7 @@ fn without_token(path: &KeyPath, value: Value) -> Value {
 /// Adds who said the value that does not go with others. When that was nobody, a default does not fit to
 /// another setting, which the problem names and somebody set, or something is missing in an entry that
 /// somebody made.
-fn blame(error: SettingsError, merged: &Layer) -> Fault {
+fn blame(error: SettingsError, merged: &Layer) -> WrongValue {
     let SettingsError { path, problem } = error;
     let beside = || {
         let entries = std::iter::successors(Some(path.clone()), KeyPath::parent);
@@ -207,8 +208,8 @@ fn blame(error: SettingsError, merged: &Layer) -> Fault {
     let said = merged.get(&path);
     let said = said.or_else(|| problem.settings().find_map(|other| merged.get(other)));
     match said.or_else(beside) {
-        Some(entry) => entry.fault(&path, problem),
-        None => Fault::of(Origin::Default, path, problem),
+        Some(entry) => entry.wrong_value(&path, problem),
+        None => WrongValue::of(Origin::Default, path, problem),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use onelane_core::model::setting::{KeyPath, Problem};
 
-use super::error::{ConfigError, Fault, Origin};
+use super::error::{ConfigError, Origin, WrongValue};
 use super::layer::{Entry, Layer};
 use super::loaded::{Loaded, Sources, ZAI_KEY_VARIABLE};
 use super::{file, read, secrets};
@@ -100,7 +100,7 @@ impl<'a> Loader<'a> {
             Some(_) => None,
             None => self.variable(CONFIG_VARIABLE).map_err(|problem| {
                 let origin = Origin::Env(CONFIG_VARIABLE);
-                ConfigError::Invalid(vec![Fault::of(origin, KeyPath::default(), problem)])
+                ConfigError::Invalid(vec![WrongValue::of(origin, KeyPath::default(), problem)])
             })?,
         };
         if let Some(path) = self.config_file.clone().or(from_env.map(PathBuf::from)) {
@@ -129,16 +129,16 @@ impl<'a> Loader<'a> {
             given.push((Origin::Flag(flag), key, as_text(value.clone())));
         }
         let mut layer = Layer::default();
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         for (origin, key, text) in given {
             let path = KeyPath::from(key);
             match text.and_then(|text| read::read_text(&path, &text)) {
                 Ok(value) => layer.insert(path, Entry::new(value, origin)),
-                Err(problem) => faults.push(Fault::of(origin, path, problem)),
+                Err(problem) => errors.push(WrongValue::of(origin, path, problem)),
             }
         }
-        if !faults.is_empty() {
-            return Err(ConfigError::Invalid(faults));
+        if !errors.is_empty() {
+            return Err(ConfigError::Invalid(errors));
         }
         Ok(layer)
     }

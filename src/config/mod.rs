@@ -42,7 +42,7 @@ pub use alerts::{
 #[cfg(feature = "api")]
 pub(crate) use change::keep_exact;
 pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
-pub use error::{ConfigError, Fault, Origin, Position};
+pub use error::{ConfigError, Origin, Position, WrongValue};
 pub use json_schema::json_schema;
 pub use loaded::{Loaded, Setting};
 pub use loader::Loader;

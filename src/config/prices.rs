@@ -131,33 +131,33 @@ pub(crate) fn check_rows(rows: &[Value]) -> Result<(), (usize, Problem)> {
 /// rows in, and no row twice.
 fn check(prices: &[ModelPrice]) -> Result<(), (usize, Problem)> {
     for (index, price) in prices.iter().enumerate() {
-        let fault = |problem: String| Err((index, problem.into()));
+        let wrong_value = |problem: String| Err((index, problem.into()));
         let chars = price.model.chars().count();
         if !(1..=limits::MODEL_CHARS_MAX).contains(&chars) {
-            return fault("model must have 1 to 128 characters".to_owned());
+            return wrong_value("model must have 1 to 128 characters".to_owned());
         }
         let tier = |p: &ModelPrice| (p.prompt_from, p.completion_from);
         let of_model = |p: &&ModelPrice| p.model == price.model;
         let mut of_model = prices.iter().filter(of_model);
         if of_model.any(|p| p.currency.is_some() != price.currency.is_some()) {
-            return fault(format!(
+            return wrong_value(format!(
                 "`{}` has rows with a currency and rows without; say it in all of them or in none",
                 price.model
             ));
         }
         let same_model = |p: &&ModelPrice| p.model == price.model && p.currency == price.currency;
         if !prices.iter().filter(same_model).any(|p| tier(p) == (0, 0)) {
-            return fault(format!(
+            return wrong_value(format!(
                 "`{}` needs a row without bounds, or calls below them have no price",
                 price.model
             ));
         }
         if price.prompt_to.is_some_and(|end| end <= price.prompt_from) {
-            return fault("prompt_to must be above prompt_from".to_owned());
+            return wrong_value("prompt_to must be above prompt_from".to_owned());
         }
         let mut before = prices.iter().take(index).filter(same_model);
         if before.any(|p| tier(p) == tier(price)) {
-            return fault(format!(
+            return wrong_value(format!(
                 "`{}` has two rows with the same bounds",
                 price.model
             ));

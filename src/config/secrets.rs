@@ -51,6 +51,6 @@ fn content(path: &Path, setting: &KeyPath, entry: &Entry) -> Result<Value, Confi
     };
     read().map_err(|problem: Problem| {
         let problem = format!("{}: {problem}", path.display());
-        ConfigError::Invalid(vec![entry.fault(setting, problem)])
+        ConfigError::Invalid(vec![entry.wrong_value(setting, problem)])
     })
 }

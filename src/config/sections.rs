@@ -64,10 +64,10 @@ impl Serialize for Config {
 }
 
 impl Config {
-    fn goes_together(&self, _: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, _: &Place, errors: &mut Vec<SettingsError>) {
         let words = policy::in_force(&self.policy);
         if let Err((code, problem)) = policy::refuse_endless(&self.policy, &words) {
-            faults.push(SettingsError::new(
+            errors.push(SettingsError::new(
                 KeyPath::from("policy").join(code),
                 problem,
             ));
@@ -117,15 +117,15 @@ section! {
 }
 
 impl BudgetSection {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         match (&self.amount, self.tokens) {
             (None, Some(_)) if self.currency.is_some() => {
                 let problem = Problem::from("goes with ").setting(place.at("amount"));
                 let problem = problem.words(", and tokens is there");
-                faults.push(SettingsError::new(place.at("currency"), problem));
+                errors.push(SettingsError::new(place.at("currency"), problem));
             }
             (Some(_), None) | (None, Some(_)) => {}
-            _ => faults.push(SettingsError::new(
+            _ => errors.push(SettingsError::new(
                 place.at("amount"),
                 "must be there, or tokens instead; not both",
             )),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use onelane_core::model::Settings;
 use onelane_core::model::setting::KeyPath;
 
-use super::error::{ConfigError, Fault, Origin};
+use super::error::{ConfigError, Origin, WrongValue};
 use super::sections::Config;
 use super::{policy, prices, text};
 use crate::glm::ErrorTable;
@@ -43,7 +43,7 @@ impl Config {
     pub fn listen_addr(&self) -> Result<SocketAddr, ConfigError> {
         text::socket_addr(&self.server.listen).map_err(|problem| {
             let path = KeyPath::from("server.listen");
-            ConfigError::Invalid(vec![Fault::of(Origin::Program, path, problem)])
+            ConfigError::Invalid(vec![WrongValue::of(Origin::Program, path, problem)])
         })
     }
 

@@ -8,7 +8,7 @@ use onelane_core::model::setting::KeyPath;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::error::{ConfigError, Fault, Origin};
+use super::error::{ConfigError, Origin, WrongValue};
 use super::layer::{Entry, Layer};
 use super::read;
 use super::schema::{Naming, nest};
@@ -50,7 +50,7 @@ impl StoredChanges {
             .into_iter()
             .filter_map(|(path, value)| Some((path, value?)));
         let dropped = refused.into_iter().map(|read::Refused { path, problem }| {
-            Fault::of(Origin::Stored, path, problem.words("; it is ignored")).to_string()
+            WrongValue::of(Origin::Stored, path, problem.words("; it is ignored")).to_string()
         });
         let stored = Self {
             created_at: form.created_at,
@@ -104,7 +104,7 @@ impl StoredChanges {
             if !self.contains(&models) && !below.contains(&models) {
                 self.reset(&lane);
                 let problem = "takes no model any more; it is ignored";
-                told.push(Fault::of(Origin::Stored, lane, problem).to_string());
+                told.push(WrongValue::of(Origin::Stored, lane, problem).to_string());
             }
         }
         told

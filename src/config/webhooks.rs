@@ -69,14 +69,14 @@ fn keys(secret: Option<&Secret>) -> Result<Option<SigningKeys>, String> {
 }
 
 impl WebhooksSection {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         match keys(self.secret.as_ref()) {
-            Err(problem) => faults.push(SettingsError::new(place.at("secret"), problem)),
+            Err(problem) => errors.push(SettingsError::new(place.at("secret"), problem)),
             Ok(None) if !self.callbacks.allowed_hosts.is_empty() => {
                 let problem = Problem::from("is missing; where ")
                     .setting(place.at("allowed_hosts"))
                     .words(" names hosts, what they are sent is signed");
-                faults.push(SettingsError::new(place.at("secret"), problem));
+                errors.push(SettingsError::new(place.at("secret"), problem));
             }
             Ok(_) => {}
         }
@@ -116,9 +116,9 @@ impl WebhooksSection {
 }
 
 impl EndpointSection {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         let mut refuse = |name: &str, problem: Problem| {
-            faults.push(SettingsError::new(place.at(name), problem));
+            errors.push(SettingsError::new(place.at(name), problem));
         };
         if self.url.is_empty() {
             refuse("url", "is missing".into());

@@ -1,4 +1,4 @@
-//! Says what a refusal is: by GLM's code, then by the HTTP status, never by its words, except to read
+//! Gives a refusal its class: by GLM's code, then by the HTTP status, never by its words, except to read
 //! the moment at which a quota opens again.
 
 use chrono::DateTime;
@@ -90,7 +90,7 @@ pub(crate) fn class_of_status(status: u16) -> FailureClass {
     }
 }
 
-/// What a body says of its failure.
+/// A body's own words about its failure.
 struct Stated {
     code: Option<String>,
     message: String,

@@ -30,7 +30,7 @@ pub(crate) enum Stage {
     Connected(Instant),
 }
 
-/// What a call and the connector that works for it share.
+/// State that a call shares with the connector that works for it.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     begun: Instant,

@@ -16,7 +16,7 @@ use super::classify::{Reader, classify, classify_json};
 use super::errors::ErrorTable;
 use super::usage;
 
-/// What the response means.
+/// Reads a response.
 pub(crate) fn decode(
     status: u16,
     headers: &HeaderMap,
@@ -37,7 +37,7 @@ pub(crate) fn decode(
         Ok(None) | Err(_) => match serde_json::from_str::<Value>(text) {
             Ok(json) => match Head::lenient(&json) {
                 Some(head) => head,
-                // What it used is billed, answer or not.
+                // GLM bills the tokens, answer or not.
                 None if states_error(&json) => {
                     let failure = classify_json(status, headers, &json, reader);
                     return GlmOutcome::Failed(failure, usage::of(&json));
@@ -86,12 +86,12 @@ pub(crate) fn states_error(json: &Value) -> bool {
     has("error") || has("code") || json.get("success") == Some(&Value::Bool(false))
 }
 
-/// Whether a call that did not end in an answer is in doubt: with usage, what was billed is known.
+/// Whether a call that did not end in an answer is in doubt: with usage, the bill is known.
 fn is_in_doubt(usage: &Usage) -> bool {
     !usage.is_reported()
 }
 
-/// What is looked at of an answer.
+/// The members of an answer that the adapter reads.
 struct Head {
     finish_reason: Option<String>,
     /// Whether the first choice holds text, reasoning or tool calls.

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use onelane_core::model::{BreakerRule, FailureClass, JobRule, LaneRule, PolicyOverride, code};
 use serde::{Deserialize, Serialize};
 
-/// What a row says of its failure's class.
+/// The class of a row's failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RowClass {
@@ -24,19 +24,19 @@ pub enum RowClass {
 pub struct ErrorRow {
     /// GLM's code, `http_NNN`, `finish:REASON`, or one of the transport's own.
     pub code: String,
-    /// The HTTP status it comes with; `None` where nobody documents one.
+    /// The HTTP status it comes with; `None` where no document says one.
     pub http_status: Option<u16>,
-    /// What it means.
+    /// Its meaning, in English.
     pub meaning: String,
     /// Its class.
     pub class: RowClass,
-    /// What happens to the job, where that is not what the class does.
+    /// The rule for the job, where it is not the class's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobRule>,
-    /// What happens to the lane, where that is not what the class does.
+    /// The rule for the lane, where it is not the class's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<LaneRule>,
-    /// What the breaker hears, where that is not what the class does.
+    /// The rule for the breaker, where it is not the class's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerRule>,
 }
@@ -51,7 +51,7 @@ impl ErrorRow {
         }
     }
 
-    /// What its rule has that its class's rule has not.
+    /// The parts of its rule that differ from its class's.
     #[must_use]
     pub const fn exception(&self) -> PolicyOverride {
         PolicyOverride {
@@ -174,7 +174,7 @@ impl ErrorTable {
         self.own.values()
     }
 
-    /// What the codes mean, in English, our own among them.
+    /// The meaning of each code in English, our own among them.
     #[must_use]
     pub fn meanings() -> Arc<BTreeMap<String, String>> {
         static MEANINGS: LazyLock<Arc<BTreeMap<String, String>>> = LazyLock::new(|| {

@@ -134,7 +134,7 @@ impl Bounds {
         }
     }
 
-    /// What it means that the timer of the body has run out.
+    /// The error when the timer of the body has run out.
     fn body_timeout(&self) -> Timeout {
         if Instant::now() >= self.total {
             return self.total_timeout();
@@ -146,7 +146,7 @@ impl Bounds {
         }
     }
 
-    /// What it means that the timer of the headers has run out: their time counts from the moment
+    /// The error when the timer of the headers has run out: their time counts from the moment
     /// when the connection stood.
     fn headers(&self, gauge: &Arc<Gauge>) -> Headers {
         let now = Instant::now();

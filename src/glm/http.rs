@@ -1,5 +1,5 @@
 //! The Glm port on reqwest: one client for life, one call on the wire for each call ordered, never
-//! one more. What is particular to tasks is in `tasks`.
+//! one more. `tasks` has the steps that only tasks take.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct HttpGlmError(String);
 
 /// GLM over HTTP/1.1. Cheap to share; calls may run side by side.
 ///
-/// A call is sent once. Reqwest's own retries are off; what hyper may do below is to take another
+/// A call is sent once. Reqwest's own retries are off; hyper below may only take another
 /// connection when the kept one turns out closed before a byte of the request was written.
 #[derive(Clone)]
 pub struct HttpGlm {
@@ -122,7 +122,7 @@ impl HttpGlm {
     }
 }
 
-/// What came of a request. Nothing of it is open any more.
+/// The result of a request. Nothing of it is open any more.
 pub(super) enum Sent {
     /// A response, whole, of whatever status.
     Whole(Whole),

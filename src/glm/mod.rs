@@ -3,8 +3,8 @@
 //! * [`HttpGlm`] makes the call, under its timeouts, and closes what it does not finish.
 //! * `wire` writes the request's body, `decode` reads the response's: both keep what they don't know.
 //! * `usage` reads what an answer used, without filling up what it does not say.
-//! * `classify` says what a failure is, from the table in `errors.json` ([`ErrorTable`]).
-//! * `tasks` hands calls over to GLM's asynchronous API and fetches what became of them.
+//! * `classify` gives a failure its class, from the table in `errors.json` ([`ErrorTable`]).
+//! * `tasks` hands calls over to GLM's asynchronous API and fetches their answers.
 //! * `reset` reads the moment at which a quota opens again out of GLM's words.
 
 mod classify;

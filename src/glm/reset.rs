@@ -131,7 +131,7 @@ fn zone(rest: &str) -> Option<i32> {
     offset(tail).or_else(|| (named && word_ends).then_some(0))
 }
 
-/// What follows `name`, in whatever case it is written.
+/// The text after `name`, in whatever case that is written.
 fn after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (head, tail) = text.split_at_checked(name.len())?;
     head.eq_ignore_ascii_case(name).then_some(tail)
@@ -183,7 +183,7 @@ mod tests {
             want,
         );
         check("已达到每周使用上限，2026-11-23 14:30:05 后可继续使用", want);
-        // What follows is no zone.
+        // No zone follows.
         check("在2026-11-23 14:30:05重置", want);
         check("reset at 2026-11-23 14:30:05 - please wait", want);
         check("reset at 2026-11-23 14:30:05, zone unknown", want);

@@ -79,7 +79,7 @@ impl HttpGlm {
     ) -> Look {
         let left = until.saturating_duration_since(Instant::now()).as_millis();
         let timeouts = Timeouts {
-            // Rounded up: what is left of the last millisecond is some time, too.
+            // Rounded up: a part of a millisecond is some time, too.
             total_ms: u64::try_from(left).unwrap_or(u64::MAX).saturating_add(1),
             ..call.timeouts
         };
@@ -95,11 +95,11 @@ impl HttpGlm {
     }
 }
 
-/// What a look at a task came to.
+/// The result of a look at a task.
 enum Look {
     /// The task, or the looking, is over.
     Ended(GlmOutcome),
-    /// Not yet; this is what was seen.
+    /// Not yet; this was seen.
     Again(String),
 }
 
@@ -124,7 +124,7 @@ fn accepted(
         .ok_or_else(|| invalid(status, "it has no id of a task"))
 }
 
-/// What a response to a look says.
+/// Reads the response to a look.
 fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> Look {
     if !(200..300).contains(&status) {
         return refused(classify(status, headers, &body, reader));
@@ -136,7 +136,7 @@ fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> L
     };
     let says = task_status(&json);
     if says.is_some_and(|says| says.eq_ignore_ascii_case("FAIL")) {
-        // What it used is billed, answer or not.
+        // GLM bills the tokens, answer or not.
         let usage = usage::of(&json);
         let mut failure = task_failed(status, headers, &json, reader);
         failure.maybe_billed &= !usage.is_reported();
@@ -179,7 +179,7 @@ fn refused(failure: Failure) -> Look {
 }
 
 /// A task that can't be fetched by anybody here. Not the job's fault, as 1233 would be by the table:
-/// the job is called anew. Whoever did its work may have been billed for it.
+/// the job is called anew. Another account may have been billed for it.
 fn unknown(why: &str, status_code: Option<u16>) -> Failure {
     Failure {
         status_code,

@@ -12,7 +12,7 @@ pub(super) fn of(response: &Value) -> Usage {
 /// The tokens of a `usage` object.
 ///
 /// A side that is left out or no count follows from the total and the other one. When it does not, what
-/// is known is given as a total alone: there is something billed, and nobody can say at which price.
+/// is known is given as a total alone: there is something billed, and its price can't be known.
 pub(super) fn read(usage: &Value) -> Usage {
     let count = |path: &str| count(usage.pointer(path)?);
     let (prompt, completion) = (count("/prompt_tokens"), count("/completion_tokens"));
@@ -59,7 +59,7 @@ fn count(value: &Value) -> Option<u64> {
     count.filter(|count| *count <= limits::TOKENS_MAX)
 }
 
-/// A float that is a whole number. What is far out of range becomes the end of the range.
+/// A float that is a whole number. A value far out of range becomes the end of the range.
 fn whole(float: f64) -> Option<u64> {
     (float >= 0.0 && float.fract() == 0.0).then_some(float as u64)
 }

@@ -100,11 +100,8 @@ impl Orchestrator {
             true => Vec::new(),
             false => {
                 let raise = settings.budget.map_or(WHOLE_SHARE, |at| at.raise);
-                let standings = self.budgets().await?;
-                standings
-                    .iter()
-                    .map(|standing| share(standing, raise))
-                    .collect()
+                let statuses = self.budgets().await?;
+                statuses.iter().map(|status| share(status, raise)).collect()
             }
         };
         let holds = lane.holds.into_iter().map(|held| (held.scope, held.hold));
@@ -215,8 +212,8 @@ impl Orchestrator {
 /// The share of a budget's account that is gone for its period, in millionths. What open calls have
 /// reserved is not: most of it comes back. One that warns by its own measure counts as `raise` at least, one
 /// that something did not fit into as used up.
-fn share(standing: &BudgetStatus, raise: i64) -> (String, i64) {
-    let account = &standing.account;
+fn share(status: &BudgetStatus, raise: i64) -> (String, i64) {
+    let account = &status.account;
     let of = [account.user.as_deref(), account.model.as_deref()];
     let name = of
         .into_iter()
@@ -224,10 +221,10 @@ fn share(standing: &BudgetStatus, raise: i64) -> (String, i64) {
         .fold(account.budget.to_string(), |name, part| {
             format!("{name} {part}")
         });
-    let taken = u128::from(standing.gone());
-    let millionths = taken * 1_000_000 / u128::from(standing.limit.number().max(1));
+    let taken = u128::from(status.gone());
+    let millionths = taken * 1_000_000 / u128::from(status.limit.number().max(1));
     let level = i64::try_from(millionths).unwrap_or(i64::MAX);
-    let told = match (standing.short, standing.warned) {
+    let told = match (status.short, status.warned) {
         (true, _) => WHOLE_SHARE,
         (false, true) => raise,
         (false, false) => 0,

@@ -7,7 +7,7 @@ use onelane_actors::ports::CallFilter;
 use onelane_actors::protocol::QueueMsg;
 use onelane_core::model::{AttemptNo, Billing, JobId, Refusal, Transition, Usage};
 
-use super::{Asked, Orchestrator};
+use super::{Orchestrator, Sends};
 use crate::error::Error;
 
 impl Orchestrator {
@@ -30,16 +30,16 @@ impl Orchestrator {
             let prices = Arc::clone(&self.settings().prices);
             (billing.cost, billing.price) = prices.charge(&model, &billing.usage).unzip();
         }
-        let (mut decisions, asked) = self
+        let (mut decisions, sends) = self
             .commit_counted(vec![Transition::Billing {
                 job_id,
                 attempt,
                 billing: billing.clone(),
             }])
             .await?;
-        match (decisions.pop(), asked) {
+        match (decisions.pop(), sends) {
             // Asked again after a lost reply, it finds its own work done.
-            (Some(Ok(_)), _) | (Some(Err(Refusal::BillingSettled(_))), Asked::Again) => {
+            (Some(Ok(_)), _) | (Some(Err(Refusal::BillingSettled(_))), Sends::Again) => {
                 // The budgets hear of it. A queue that is just being restarted reads it from the store.
                 if let Ok((_, refs)) = self.refs().await {
                     let _ = refs.queue.cast(QueueMsg::Billed {
@@ -50,7 +50,7 @@ impl Orchestrator {
                 }
                 Ok(billing)
             }
-            (Some(Err(Refusal::BillingSettled(_))), Asked::Once) => {
+            (Some(Err(Refusal::BillingSettled(_))), Sends::Once) => {
                 Err(Error::BillingSettled { job_id, attempt })
             }
             (Some(Err(Refusal::NotFound)), _) => Err(Error::NoSuchAttempt { job_id, attempt }),

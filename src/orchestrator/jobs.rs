@@ -6,7 +6,7 @@ use onelane_actors::ports::{CallFilter, JobFilter, JobPage, JobRecord, Store, St
 use onelane_actors::protocol::{QueueMsg, SubmitError};
 use onelane_core::model::{CallRecord, JobId, JobStatus, Refusal, limits};
 
-use super::{Asked, DeadLetters, JobDetail, Orchestrator};
+use super::{DeadLetters, JobDetail, Orchestrator, Sends};
 use crate::error::Error;
 
 impl Orchestrator {
@@ -120,12 +120,12 @@ impl Orchestrator {
     /// `WrongStatus`. One that runs after a job that has failed or was cancelled is `DependencyEnded`
     /// until that one is retried; one whose request was pruned is `RequestPruned`.
     pub async fn retry(&self, id: JobId) -> Result<(), Error> {
-        let (answer, asked) = self
+        let (answer, sends) = self
             .ask_counted(|refs, reply| refs.queue.cast(QueueMsg::Requeue { job_id: id, reply }))
             .await?;
-        match (answer, asked) {
+        match (answer, sends) {
             // Asked again after a lost reply, it finds its own work done.
-            (Err(Refusal::WrongStatus(_)), Asked::Again) => Ok(()),
+            (Err(Refusal::WrongStatus(_)), Sends::Again) => Ok(()),
             (answer, _) => answer.map_err(|refusal| {
                 refused(
                     id,

@@ -28,7 +28,7 @@ use onelane_actors::ports::{Clock, Glm, Ids, Store, StoreError};
 use onelane_actors::protocol::{QueueMsg, SupervisorMsg};
 use onelane_actors::runtime::{Refs, Runtime};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
-use onelane_actors::{Faults, Ports};
+use onelane_actors::{FaultPoints, Ports};
 use onelane_core::model::{AlertBook, BreakerSnapshot, SchedulerState, Settings, limits};
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
@@ -64,8 +64,8 @@ pub struct Parts {
     pub tokens: Option<Arc<dyn CountTokens>>,
     /// How many restarts of actors are borne.
     pub budget: RestartBudget,
-    /// Faults that tests inject.
-    pub faults: Faults,
+    /// Where tests make actors fail and disks slow.
+    pub fault_points: FaultPoints,
 }
 
 struct Inner {
@@ -113,9 +113,9 @@ impl std::fmt::Debug for Orchestrator {
 /// How long the facade waits for the supervisor before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// How often a question was asked until it was answered.
+/// How often a message was sent until its reply came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum Sends {
     /// Once.
     Once,
     /// More often: a reply was lost, and what was asked may have been done by then.
@@ -152,7 +152,7 @@ impl Orchestrator {
             settings: settings_rx,
             events: onelane_actors::Events::new(limits::EVENTS_BUFFERED_MAX),
             tokens: parts.tokens,
-            faults: parts.faults,
+            fault_points: parts.fault_points,
         };
         let (house_tx, runtime) = watch::channel(Runtime::default());
         let (breaker_tx, breaker) = watch::channel(BreakerSnapshot::default());
@@ -277,17 +277,17 @@ impl Orchestrator {
     async fn ask_counted<R, M>(
         &self,
         send: impl Fn(&Refs, RpcReplyPort<R>) -> Result<(), M>,
-    ) -> Result<(R, Asked), Error> {
-        let mut asked = Asked::Once;
+    ) -> Result<(R, Sends), Error> {
+        let mut sends = Sends::Once;
         loop {
             let (generation, refs) = self.refs().await?;
             let (port, answer) = oneshot::channel();
             if send(&refs, port.into()).is_ok()
                 && let Ok(answer) = answer.await
             {
-                return Ok((answer, asked));
+                return Ok((answer, sends));
             }
-            asked = Asked::Again;
+            sends = Sends::Again;
             let mut runtime = self.inner.runtime.clone();
             let changed = runtime
                 .wait_for(|runtime| runtime.generation > generation || runtime.stopped.is_some());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::ports::{Clock as _, Store as _, StoreError};
 use onelane_actors::supervisor::RestartBudget;
 use onelane_core::model::Transition;
@@ -76,7 +76,7 @@ impl Orchestrator {
             #[cfg(not(feature = "estimate"))]
             tokens: None,
             budget: RestartBudget::default(),
-            faults: Faults::default(),
+            fault_points: FaultPoints::default(),
         })
         .await
     }

@@ -13,7 +13,7 @@ use onelane_core::model::{
 use onelane_core::scheduler::admission::Intake;
 use tokio::sync::oneshot;
 
-use super::{Asked, Orchestrator, Submission};
+use super::{Orchestrator, Sends, Submission};
 use crate::error::Error;
 
 impl Orchestrator {
@@ -188,8 +188,8 @@ impl Orchestrator {
     pub(super) async fn commit_counted(
         &self,
         transitions: Vec<Transition>,
-    ) -> Result<(Decisions, Asked), Error> {
-        let (decisions, asked) = self
+    ) -> Result<(Decisions, Sends), Error> {
+        let (decisions, sends) = self
             .ask_counted(|refs, port| {
                 refs.store.cast(StoreMsg::Commit(CommitRequest {
                     transitions: transitions.clone(),
@@ -197,7 +197,7 @@ impl Orchestrator {
                 }))
             })
             .await?;
-        Ok((decisions?, asked))
+        Ok((decisions?, sends))
     }
 }
 

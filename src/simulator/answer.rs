@@ -9,9 +9,9 @@ use super::config::Tokens;
 use super::fault::{AnswerWith, ErrorFault, ResetWording, Shape};
 use crate::glm::{ErrorTable, RowClass, beijing_text};
 
-/// What a chat request asks for, as far as the simulator cares.
+/// A chat request, as far as the simulator cares.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Asked {
+pub(crate) struct ChatRequest {
     pub(crate) model: String,
     pub(crate) prompt: String,
     pub(crate) request_id: Option<String>,
@@ -19,7 +19,7 @@ pub(crate) struct Asked {
     pub(crate) wishes: Wishes,
 }
 
-/// What a prompt may ask of the simulator, between double brackets:
+/// Wishes that a prompt may tell the simulator, between double brackets:
 /// `[[sim latency_ms=50 prompt_tokens=600 completion_tokens=400 cached_tokens=0 priority=5]]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Wishes {
@@ -31,7 +31,7 @@ pub(crate) struct Wishes {
 }
 
 /// Reads a request's body; the error is the refusal that GLM would send.
-pub(crate) fn read(body: &[u8]) -> Result<Asked, ErrorFault> {
+pub(crate) fn read(body: &[u8]) -> Result<ChatRequest, ErrorFault> {
     let refuse = |code: &str, message: &str| ErrorFault {
         message: Some(message.to_owned()),
         ..ErrorFault::of(code)
@@ -62,7 +62,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Asked, ErrorFault> {
     let prompt = text_of(last);
     let wishes = wishes_of(&prompt)
         .map_err(|word| refuse("1210", &format!("[[sim ...]]: {word} is not understood")))?;
-    Ok(Asked {
+    Ok(ChatRequest {
         model,
         prompt,
         request_id,
@@ -149,13 +149,13 @@ struct CompletionDetails {
     reasoning_tokens: u64,
 }
 
-/// What GLM says of a task that is accepted, and of one that is not finished.
-pub(crate) fn task_processing(asked: &Asked, id: &str) -> Bytes {
+/// GLM's answer about a task that is accepted, and about one that is not finished.
+pub(crate) fn task_processing(asked: &ChatRequest, id: &str) -> Bytes {
     task_body(asked, id, "PROCESSING").to_string().into()
 }
 
-/// What a look at a task that failed shows.
-pub(crate) fn task_failed(asked: &Asked, id: &str, error: Option<&ErrorFault>) -> Bytes {
+/// The answer to a look at a task that failed.
+pub(crate) fn task_failed(asked: &ChatRequest, id: &str, error: Option<&ErrorFault>) -> Bytes {
     let mut body = task_body(asked, id, "FAIL");
     if let (Some(error), Some(fields)) = (error, body.as_object_mut()) {
         let message = error.message.clone();
@@ -166,7 +166,7 @@ pub(crate) fn task_failed(asked: &Asked, id: &str, error: Option<&ErrorFault>) -
     body.to_string().into()
 }
 
-fn task_body(asked: &Asked, id: &str, status: &str) -> Value {
+fn task_body(asked: &ChatRequest, id: &str, status: &str) -> Value {
     json!({
         "id": id,
         "model": asked.model,
@@ -186,7 +186,7 @@ pub(crate) fn task_unknown() -> ErrorFault {
 
 /// The answer to `asked` with this id, as GLM shapes it; with a status when a task shows it.
 pub(crate) fn completion(
-    asked: &Asked,
+    asked: &ChatRequest,
     with: &AnswerWith,
     tokens: Tokens,
     now: Timestamp,
@@ -280,7 +280,7 @@ pub(crate) fn error_status(fault: &ErrorFault) -> u16 {
     let Some(row) = ErrorTable::shipped().row(&fault.code) else {
         return 400;
     };
-    // Where nobody documents one: what fits the class.
+    // Without a documented status: one that fits the class.
     row.http_status.unwrap_or(match row.class {
         RowClass::Is(FailureClass::ServerTransient) => 500,
         RowClass::Is(FailureClass::OperatorFatal) => 403,
@@ -388,7 +388,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_420_800_000);
 
-    fn asked(prompt: &str) -> Asked {
+    fn asked(prompt: &str) -> ChatRequest {
         let body = json!({"model": "glm-5", "request_id": "id-0001", "messages": [
             {"role": "system", "content": "be kind"},
             {"role": "user", "content": prompt},
@@ -396,7 +396,7 @@ mod tests {
         read(body.to_string().as_bytes()).unwrap()
     }
 
-    fn answer(asked: &Asked, tokens: Tokens) -> Value {
+    fn answer(asked: &ChatRequest, tokens: Tokens) -> Value {
         let body = completion(
             asked,
             &AnswerWith::default(),

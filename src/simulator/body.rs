@@ -19,7 +19,7 @@ pub(crate) enum Piece {
     Wait(u64),
     /// Silence until the client leaves.
     Stall,
-    /// The end of the connection, once what came before has left.
+    /// The end of the connection, once the bytes before it have left.
     Cut,
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum Piece {
 pub(crate) struct Pieces {
     pieces: VecDeque<Piece>,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// Hyper has been given the chance to send what came before the cut.
+    /// Hyper has been given the chance to send the bytes before the cut.
     flushed: bool,
     /// Dropped with the body, which hyper does when it has the last piece or the client is gone.
     request: Option<InFlight>,

@@ -1,4 +1,4 @@
-//! What the simulator is told: how it answers, whom, and which faults it plays. The same words in Rust
+//! The simulator's configuration: its answers, its keys, its faults. The same words in Rust
 //! and in a script file.
 
 use std::collections::BTreeMap;
@@ -102,7 +102,7 @@ pub enum Tokens {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Step {
-    /// What happens.
+    /// The fault.
     pub fault: Fault,
     /// To how many requests in a row.
     #[serde(default = "once")]
@@ -119,11 +119,14 @@ impl From<Fault> for Step {
     }
 }
 
-/// What a client asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A client's route.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum Operation {
     /// A chat completion, at once.
+    #[default]
     Chat,
     /// A chat completion, as a task.
     SubmitTask,
@@ -156,7 +159,7 @@ pub struct Rule {
     /// So many milliseconds after it was given the rule is over; `None`: never.
     #[serde(default)]
     pub for_ms: Option<u64>,
-    /// What happens.
+    /// The fault.
     pub fault: Fault,
 }
 
@@ -235,11 +238,11 @@ impl Rule {
     }
 }
 
-/// A change while the simulator runs. What is `None` stays as it is.
+/// A change while the simulator runs. `None` leaves a value as it is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ScriptUpdate {
-    /// Whether `script` and `rules` take the place of what is left of the old ones.
+    /// Whether `script` and `rules` replace the rest of the old ones.
     pub replace: bool,
     /// More steps.
     pub script: Vec<Step>,

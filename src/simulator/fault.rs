@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Tokens;
 
-/// What happens to a request. In a script: `"hang"`, `{"error": {"code": "1302"}}`, ...
+/// A fault that meets a request. In a script: `"hang"`, `{"error": {"code": "1302"}}`, ...
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Fault {
@@ -16,7 +16,7 @@ pub enum Fault {
     Error(ErrorFault),
     /// A task is accepted and fails; a chat is refused for the same error.
     FailTask {
-        /// What the failed task states; `None`: nothing (a chat is refused with 1200).
+        /// The failed task's error; `None`: none (a chat is refused with 1200).
         #[serde(default)]
         error: Option<ErrorFault>,
     },
@@ -92,7 +92,7 @@ impl Fault {
     }
 }
 
-/// What differs from the usual answer.
+/// The difference from the usual answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AnswerWith {

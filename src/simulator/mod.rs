@@ -12,7 +12,7 @@
 //!   moment ([`Simulator::peak_since`]) when asked.
 //! * `POST /__sim/script`: a [`ScriptUpdate`]. `POST /__sim/reset`: starts the statistics anew.
 //!
-//! What a server does to its clients, and how to script it:
+//! Faults of a server, and how to script them:
 //!
 //! | it | rule or change |
 //! |---|---|
@@ -152,14 +152,14 @@ impl Simulator {
     }
 
     /// The most requests for work that were in flight, of a model or in all, when one arrived at `at_us`
-    /// or later. What was in flight before counts only with something that arrived beside it: after a
+    /// or later. A request that was in flight before counts only with one that arrived beside it: after a
     /// limit is lowered, nothing may arrive above it.
     #[must_use]
     pub fn peak_since(&self, at_us: u64, model: Option<&str>) -> u64 {
         self.shared.recorder.peak_since(at_us, model)
     }
 
-    /// Starts the statistics anew. What is in flight stays so.
+    /// Starts the statistics anew. Requests in flight stay so.
     pub fn reset_stats(&self) {
         self.shared.recorder.reset();
     }
@@ -185,7 +185,7 @@ impl Simulator {
         });
     }
 
-    /// Forgets what is left of the script and all rules: from now on everything is answered.
+    /// Drops the rest of the script and all rules: from now on every request gets its answer.
     pub fn clear_script(&self) {
         self.update(ScriptUpdate {
             replace: true,

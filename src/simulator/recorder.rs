@@ -1,4 +1,4 @@
-//! Writes down what comes and goes at the simulator, as it happens.
+//! Records requests and connections of the simulator, as they come and go.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -17,22 +17,10 @@ const PROMPT_CHARS_MAX: usize = 120;
 #[derive(Debug)]
 struct Seen {
     epoch: Instant,
-    connections: u64,
-    open_connections: u64,
-    calls: u64,
-    task_submissions: u64,
-    task_looks: u64,
-    bought: u64,
+    /// The counters. The other members of it are filled in when it is asked for.
+    stats: Stats,
     by_work: HashMap<u64, u32>,
-    answered: u64,
-    clients_left: u64,
-    in_flight: u64,
-    peak_in_flight: u64,
     in_flight_by_model: BTreeMap<String, u64>,
-    peak_by_model: BTreeMap<String, u64>,
-    by_status: BTreeMap<u16, u64>,
-    by_code: BTreeMap<String, u64>,
-    duplicate_request_ids: u64,
     by_request_id: HashMap<String, u32>,
     by_prompt: HashMap<u64, u32>,
     /// The end of the last response, while nothing is in flight.
@@ -44,25 +32,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn new() -> Self {
+    fn new(stats: Stats) -> Self {
         Self {
             epoch: Instant::now(),
-            connections: 0,
-            open_connections: 0,
-            calls: 0,
-            task_submissions: 0,
-            task_looks: 0,
-            bought: 0,
+            stats,
             by_work: HashMap::new(),
-            answered: 0,
-            clients_left: 0,
-            in_flight: 0,
-            peak_in_flight: 0,
             in_flight_by_model: BTreeMap::new(),
-            peak_by_model: BTreeMap::new(),
-            by_status: BTreeMap::new(),
-            by_code: BTreeMap::new(),
-            duplicate_request_ids: 0,
             by_request_id: HashMap::new(),
             by_prompt: HashMap::new(),
             idle_since: None,
@@ -78,7 +53,7 @@ impl Seen {
 
     /// A request for work, or the task it became, is over.
     fn leave(&mut self, model: Option<&str>) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.stats.in_flight = self.stats.in_flight.saturating_sub(1);
         let Some(model) = model else {
             return;
         };
@@ -123,13 +98,13 @@ fn digest(prompt: &str) -> u64 {
     hasher.finish()
 }
 
-/// Writes down what comes and goes. Shared by the server's tasks and the handle.
+/// Records requests and connections. Shared by the server's tasks and the handle.
 #[derive(Debug)]
 pub(crate) struct Recorder(Mutex<Seen>);
 
 impl Recorder {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Seen::new()))
+        Self(Mutex::new(Seen::new(Stats::default())))
     }
 
     /// Counters stay counters after a panic elsewhere.
@@ -140,17 +115,17 @@ impl Recorder {
     /// A connection was accepted; gives its number.
     pub(crate) fn connected(&self) -> u64 {
         let mut seen = self.seen();
-        seen.connections += 1;
-        seen.open_connections += 1;
-        seen.connections
+        seen.stats.connections += 1;
+        seen.stats.open_connections += 1;
+        seen.stats.connections
     }
 
     pub(crate) fn disconnected(&self) {
         let mut seen = self.seen();
-        seen.open_connections = seen.open_connections.saturating_sub(1);
+        seen.stats.open_connections = seen.stats.open_connections.saturating_sub(1);
     }
 
-    /// A request arrived. It is in flight until what is returned is dropped.
+    /// A request arrived. It is in flight until the returned guard is dropped.
     pub(crate) fn arrive(self: &Arc<Self>, connection: u64, operation: Operation) -> InFlight {
         let mut seen = self.seen();
         let at_us = seen.now_us();
@@ -159,30 +134,21 @@ impl Recorder {
             if let Some(idle_since) = seen.idle_since.take() {
                 remember(&mut seen.gaps_us, at_us.saturating_sub(idle_since));
             }
-            seen.calls += 1;
-            seen.in_flight += 1;
-            seen.peak_in_flight = seen.peak_in_flight.max(seen.in_flight);
+            seen.stats.calls += 1;
+            seen.stats.in_flight += 1;
+            seen.stats.peak_in_flight = seen.stats.peak_in_flight.max(seen.stats.in_flight);
         }
         match operation {
             Operation::Chat => {}
-            Operation::SubmitTask => seen.task_submissions += 1,
-            Operation::FetchTask => seen.task_looks += 1,
+            Operation::SubmitTask => seen.stats.task_submissions += 1,
+            Operation::FetchTask => seen.stats.task_looks += 1,
         }
         let arrival = Arrival {
             operation,
             at_us,
-            end_us: None,
             connection,
-            model: String::new(),
-            prompt: String::new(),
-            request_id: String::new(),
-            task_id: String::new(),
-            in_flight: if is_work { seen.in_flight } else { 0 },
-            in_flight_of_model: 0,
-            priority: None,
-            status: None,
-            code: None,
-            client_left: false,
+            in_flight: if is_work { seen.stats.in_flight } else { 0 },
+            ..Arrival::default()
         };
         let no = seen.first_arrival + seen.arrivals.len() as u64;
         if remember(&mut seen.arrivals, arrival) {
@@ -203,7 +169,7 @@ impl Recorder {
     /// The work of a prompt is done, or begun for certain: it is billed.
     pub(crate) fn bought(&self, prompt: &str) {
         let mut seen = self.seen();
-        seen.bought += 1;
+        seen.stats.bought += 1;
         count(&mut seen.by_work, digest(prompt));
     }
 
@@ -224,19 +190,22 @@ impl Recorder {
         in_flight.max().unwrap_or(0)
     }
 
-    /// Starts the count anew. What is in flight or open stays so; its arrival is forgotten.
+    /// Starts the count anew. Requests in flight and open connections stay so; their arrival is forgotten.
     pub(crate) fn reset(&self) {
         let mut seen = self.seen();
         let first_arrival = seen.first_arrival + seen.arrivals.len() as u64;
-        *seen = Seen {
-            open_connections: seen.open_connections,
-            connections: seen.open_connections,
-            in_flight: seen.in_flight,
-            peak_in_flight: seen.in_flight,
-            in_flight_by_model: seen.in_flight_by_model.clone(),
+        let stats = Stats {
+            open_connections: seen.stats.open_connections,
+            connections: seen.stats.open_connections,
+            in_flight: seen.stats.in_flight,
+            peak_in_flight: seen.stats.in_flight,
             peak_by_model: seen.in_flight_by_model.clone(),
+            ..Stats::default()
+        };
+        *seen = Seen {
+            in_flight_by_model: std::mem::take(&mut seen.in_flight_by_model),
             first_arrival,
-            ..Seen::new()
+            ..Seen::new(stats)
         };
     }
 
@@ -250,22 +219,8 @@ impl Recorder {
         };
         Stats {
             uptime_us: seen.now_us(),
-            connections: seen.connections,
-            open_connections: seen.open_connections,
-            calls: seen.calls,
-            task_submissions: seen.task_submissions,
-            task_looks: seen.task_looks,
-            bought: seen.bought,
             works_bought: seen.by_work.len() as u64,
-            answered: seen.answered,
-            clients_left: seen.clients_left,
-            in_flight: seen.in_flight,
-            peak_in_flight: seen.peak_in_flight,
-            peak_by_model: seen.peak_by_model.clone(),
-            by_status: seen.by_status.clone(),
-            by_code: seen.by_code.clone(),
             request_ids: seen.by_request_id.len() as u64,
-            duplicate_request_ids: seen.duplicate_request_ids,
             gaps: Gaps {
                 count: gaps.len() as u64,
                 p50_us: rank(50),
@@ -273,6 +228,7 @@ impl Recorder {
                 max_us: rank(100),
             },
             script_left,
+            ..seen.stats.clone()
         }
     }
 
@@ -298,7 +254,7 @@ impl Recorder {
     }
 }
 
-/// What a request says of itself.
+/// A request's own data.
 pub(crate) struct Identity<'a> {
     pub(crate) model: &'a str,
     pub(crate) prompt: &'a str,
@@ -341,6 +297,7 @@ impl InFlight {
         *model_in_flight += 1;
         let model_in_flight = *model_in_flight;
         let peak = seen
+            .stats
             .peak_by_model
             .entry(identity.model.to_owned())
             .or_default();
@@ -349,7 +306,7 @@ impl InFlight {
             .request_id
             .map_or(0, |id| count(&mut seen.by_request_id, id.to_owned()));
         if request_id > 1 {
-            seen.duplicate_request_ids += 1;
+            seen.stats.duplicate_request_ids += 1;
         }
         count(&mut seen.by_prompt, digest(identity.prompt));
         if let Some(arrival) = seen.arrival_mut(self.no) {
@@ -372,7 +329,7 @@ impl InFlight {
         }
     }
 
-    /// Its place is the task's from now on: what takes it until it is dropped.
+    /// Its place is the task's from now on, until the guard is dropped.
     pub(crate) fn give_place(&mut self) -> Place {
         self.has_place = false;
         Place {
@@ -385,9 +342,9 @@ impl InFlight {
     pub(crate) fn respond(&mut self, status: u16, code: Option<&str>) {
         self.status = Some(status);
         let mut seen = self.recorder.seen();
-        *seen.by_status.entry(status).or_default() += 1;
+        *seen.stats.by_status.entry(status).or_default() += 1;
         if let Some(code) = code {
-            *seen.by_code.entry(code.to_owned()).or_default() += 1;
+            *seen.stats.by_code.entry(code.to_owned()).or_default() += 1;
         }
         if let Some(arrival) = seen.arrival_mut(self.no) {
             arrival.status = Some(status);
@@ -410,12 +367,12 @@ impl Drop for InFlight {
         }
         let left = !self.handed_over;
         if left {
-            seen.clients_left += 1;
+            seen.stats.clients_left += 1;
         } else if self.is_work {
             if self.status.is_some_and(|status| status < 400) {
-                seen.answered += 1;
+                seen.stats.answered += 1;
             }
-            if seen.in_flight == 0 {
+            if seen.stats.in_flight == 0 {
                 seen.idle_since = Some(now_us);
             }
         }

@@ -1,7 +1,7 @@
-//! Decides what happens to a request: the script's position, the rules' hits, and all that can be
+//! Chooses the fault of a request: the script's position, the rules' hits, and all that can be
 //! changed while the simulator runs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use onelane_core::random::SplitMix64;
@@ -9,7 +9,7 @@ use onelane_core::random::SplitMix64;
 use super::config::{Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
 use super::fault::Fault;
 
-/// What a request is known by to the script.
+/// A request as the script sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Met<'a> {
     pub(crate) operation: Operation,
@@ -57,35 +57,25 @@ impl GivenRule {
 pub(crate) struct Script {
     steps: VecDeque<Step>,
     rules: Vec<GivenRule>,
-    keys: Vec<String>,
-    models: Vec<String>,
-    latency: Span,
-    task: Span,
-    tokens: Tokens,
-    limit: u32,
-    limits: BTreeMap<String, u32>,
-    refuse_duplicates: bool,
     numbers: SplitMix64,
+    /// The rest of the configuration; its script and rules are taken out.
+    config: SimulatorConfig,
 }
 
 impl Script {
-    pub(crate) fn new(config: SimulatorConfig) -> Self {
+    pub(crate) fn new(mut config: SimulatorConfig) -> Self {
         Self {
-            steps: config.script.into(),
-            rules: config.rules.into_iter().map(GivenRule::now).collect(),
-            keys: config.keys,
-            models: config.models,
-            latency: config.latency_ms,
-            task: config.task_ms,
-            tokens: config.tokens,
-            limit: config.limit,
-            limits: config.limits,
-            refuse_duplicates: config.refuse_duplicate_request_ids,
+            steps: std::mem::take(&mut config.script).into(),
+            rules: std::mem::take(&mut config.rules)
+                .into_iter()
+                .map(GivenRule::now)
+                .collect(),
             numbers: SplitMix64::new(config.seed),
+            config,
         }
     }
 
-    /// What happens to this request: the first rule that matches, else the next step, else nothing.
+    /// The fault of this request: the first rule that matches, else the next step, else nothing.
     pub(crate) fn next(&mut self, met: &Met<'_>) -> Fault {
         if let Some(fault) = self.rule_for(met) {
             return fault;
@@ -130,33 +120,37 @@ impl Script {
     }
 
     pub(crate) fn accepts(&self, key: &str) -> bool {
-        self.keys.is_empty() || self.keys.iter().any(|accepted| accepted == key)
+        self.config.keys.is_empty() || self.config.keys.iter().any(|accepted| accepted == key)
     }
 
     pub(crate) fn knows(&self, model: &str) -> bool {
-        self.models.is_empty() || self.models.iter().any(|known| known == model)
+        self.config.models.is_empty() || self.config.models.iter().any(|known| known == model)
     }
 
     pub(crate) fn limit_of(&self, model: &str) -> u32 {
-        self.limits.get(model).copied().unwrap_or(self.limit)
+        self.config
+            .limits
+            .get(model)
+            .copied()
+            .unwrap_or(self.config.limit)
     }
 
     pub(crate) fn refuses_duplicates(&self) -> bool {
-        self.refuse_duplicates
+        self.config.refuse_duplicate_request_ids
     }
 
     pub(crate) fn tokens(&self) -> Tokens {
-        self.tokens
+        self.config.tokens
     }
 
     /// The latency of the next answer.
     pub(crate) fn latency_ms(&mut self) -> u64 {
-        self.drawn_from(self.latency)
+        self.drawn_from(self.config.latency_ms)
     }
 
     /// How long the next task is worked on.
     pub(crate) fn task_ms(&mut self) -> u64 {
-        self.drawn_from(self.task)
+        self.drawn_from(self.config.task_ms)
     }
 
     fn drawn_from(&mut self, span: Span) -> u64 {
@@ -172,9 +166,9 @@ impl Script {
     pub(crate) fn set_limit(&mut self, model: Option<&str>, limit: u32) {
         match model {
             Some(model) => {
-                self.limits.insert(model.to_owned(), limit);
+                self.config.limits.insert(model.to_owned(), limit);
             }
-            None => self.limit = limit,
+            None => self.config.limit = limit,
         }
     }
 
@@ -186,15 +180,15 @@ impl Script {
         self.steps.extend(update.script);
         let rules = update.rules.into_iter().map(GivenRule::now);
         self.rules.extend(rules);
-        set(&mut self.keys, update.keys);
-        set(&mut self.models, update.models);
-        set(&mut self.latency, update.latency_ms);
-        set(&mut self.task, update.task_ms);
-        set(&mut self.tokens, update.tokens);
-        set(&mut self.limit, update.limit);
-        set(&mut self.limits, update.limits);
+        set(&mut self.config.keys, update.keys);
+        set(&mut self.config.models, update.models);
+        set(&mut self.config.latency_ms, update.latency_ms);
+        set(&mut self.config.task_ms, update.task_ms);
+        set(&mut self.config.tokens, update.tokens);
+        set(&mut self.config.limit, update.limit);
+        set(&mut self.config.limits, update.limits);
         set(
-            &mut self.refuse_duplicates,
+            &mut self.config.refuse_duplicate_request_ids,
             update.refuse_duplicate_request_ids,
         );
     }

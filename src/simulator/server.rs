@@ -116,7 +116,7 @@ async fn respond(
     Some(answer)
 }
 
-/// What a path asks for, and the id of the task when it names one.
+/// The route of a path, and the id of the task when it names one.
 fn route(path: &str) -> Option<(Operation, &str)> {
     let of_api = ["/api/paas/v4", "/api/coding/paas/v4", "/v1"]
         .iter()

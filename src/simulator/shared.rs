@@ -1,4 +1,4 @@
-//! What every part of the simulator's server works with: its state, a response, the body of a request.
+//! Common parts of the simulator's server: its state, a response, the body of a request.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ use super::tasks::Tasks;
 
 /// The largest body that is read; GLM's own limits are far below.
 const BODY_BYTES_MAX: usize = 2 * limits::REQUEST_BYTES_MAX;
-/// What the server's tasks and the handle share.
+/// State that the server's tasks and the handle share.
 pub(crate) struct Shared {
     script: Mutex<Script>,
     pub(crate) recorder: Arc<Recorder>,

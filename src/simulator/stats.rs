@@ -1,4 +1,4 @@
-//! What the simulator tells of what it saw: the witness of "one call at a time". Times are microseconds of
+//! The simulator's record for tests: the witness of "one call at a time". Times are microseconds of
 //! a monotonic clock since the start or the last reset.
 
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::config::Operation;
 
 /// One request as it came and went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Arrival {
-    /// What it asked for.
+    /// Its route.
     pub operation: Operation,
     /// When its head had been read.
     pub at_us: u64,
@@ -42,7 +42,7 @@ pub struct Arrival {
 }
 
 /// The sums over all requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// Since the start or the last reset.

@@ -11,14 +11,14 @@ use super::recorder::Place;
 /// Tasks that are remembered; the oldest are forgotten first.
 const TASKS_MAX: usize = 20_000;
 
-/// Who made a task: a digest of its key.
+/// The account of a task: a digest of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Account(pub(crate) u64);
 
 #[derive(Debug)]
 struct Task {
     account: Account,
-    /// What a look at it shows.
+    /// The answer to a look at it.
     shows: Bytes,
     /// While it is worked on.
     place: Option<Place>,
@@ -64,7 +64,7 @@ impl Tasks {
         }
     }
 
-    /// What a look shows to an account; `None` for a task that it did not make.
+    /// The answer to an account's look; `None` for a task that it did not make.
     pub(crate) fn look(&self, id: &str, account: Account) -> Option<Bytes> {
         let known = self.known();
         let task = known.tasks.get(id)?;

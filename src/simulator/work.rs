@@ -1,4 +1,4 @@
-//! What becomes of a request: who asks for what, which fault meets it, and how it is answered.
+//! A request's way through the simulator: its route, the fault that meets it, its answer.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 
-use super::answer::{Asked, completion, read, task_failed, task_processing, task_unknown};
+use super::answer::{ChatRequest, completion, read, task_failed, task_processing, task_unknown};
 use super::body::Piece;
 use super::config::Operation;
 use super::fault::{AnswerWith, ErrorFault, Fault};
@@ -19,14 +19,17 @@ use super::script::Met;
 use super::shared::{Answer, Shared, whole};
 use super::tasks::Account;
 
-/// What a request gets when nothing goes wrong.
+/// The answer of a request without a fault.
 enum Wanted<'a> {
     /// The answer.
-    Chat(&'a Asked),
+    Chat(&'a ChatRequest),
     /// A task.
-    Task { asked: &'a Asked, account: Account },
+    Task {
+        chat: &'a ChatRequest,
+        account: Account,
+    },
     /// How a task stands: this.
-    BudgetStatus(Bytes),
+    Look(Bytes),
 }
 
 /// A chat completion, at once or as a task, from its head to its response. `None` resets the connection.
@@ -45,24 +48,24 @@ pub(crate) async fn work(
         Ok(key) => key,
         Err(fault) => return Some(refuse(&fault, shared, request)),
     };
-    let asked = match read(&body) {
+    let chat = match read(&body) {
         // As a task, `stream` is ignored.
-        Ok(asked) if asked.stream && operation == Operation::Chat => {
+        Ok(chat) if chat.stream && operation == Operation::Chat => {
             return Some(refuse(&ErrorFault::of("1212"), shared, request));
         }
-        Ok(asked) => asked,
+        Ok(chat) => chat,
         Err(fault) => return Some(refuse(&fault, shared, request)),
     };
     let seen = request.identify(&Identity {
-        model: &asked.model,
-        prompt: &asked.prompt,
-        request_id: asked.request_id.as_deref(),
-        priority: asked.wishes.priority,
+        model: &chat.model,
+        prompt: &chat.prompt,
+        request_id: chat.request_id.as_deref(),
+        priority: chat.wishes.priority,
     });
     let fault = {
         let mut script = shared.script();
-        let limit = u64::from(script.limit_of(&asked.model));
-        if !script.knows(&asked.model) {
+        let limit = u64::from(script.limit_of(&chat.model));
+        if !script.knows(&chat.model) {
             Fault::error("1211")
         } else if limit > 0 && seen.model_in_flight > limit {
             Fault::error("1302")
@@ -71,18 +74,18 @@ pub(crate) async fn work(
         } else {
             script.next(&Met {
                 operation,
-                prompt: &asked.prompt,
-                model: &asked.model,
+                prompt: &chat.prompt,
+                model: &chat.model,
                 key,
             })
         }
     };
     let wanted = match operation {
         Operation::SubmitTask => Wanted::Task {
-            asked: &asked,
+            chat: &chat,
             account: account_of(key),
         },
-        _ => Wanted::Chat(&asked),
+        _ => Wanted::Chat(&chat),
     };
     play(fault, &wanted, shared, request).await
 }
@@ -108,7 +111,7 @@ pub(crate) async fn look(
         model: "",
         key,
     });
-    play(fault, &Wanted::BudgetStatus(shows), shared, request).await
+    play(fault, &Wanted::Look(shows), shared, request).await
 }
 
 fn account_of(key: &str) -> Account {
@@ -135,15 +138,15 @@ async fn play(
             refuse(&fault, shared, request)
         }
         Fault::FailTask { error } => match wanted {
-            Wanted::Task { asked, account } => {
+            Wanted::Task { chat, account } => {
                 let end = TaskEnd::Failed(error);
                 json(
                     200,
-                    begin_task(asked, *account, end, shared, &mut request),
+                    begin_task(chat, *account, end, shared, &mut request),
                     Some(request),
                 )
             }
-            Wanted::Chat(_) | Wanted::BudgetStatus(_) => {
+            Wanted::Chat(_) | Wanted::Look(_) => {
                 let error = error.unwrap_or_else(|| ErrorFault::of("1200"));
                 refuse(&error, shared, request)
             }
@@ -209,7 +212,7 @@ async fn play(
     })
 }
 
-/// What nothing hinders: waits the latency and writes the answer, begins a task, shows one.
+/// Serves a request without a fault: waits the latency and writes the answer, begins a task, shows one.
 async fn answer(
     wanted: &Wanted<'_>,
     with: &AnswerWith,
@@ -217,22 +220,22 @@ async fn answer(
     request: &mut InFlight,
 ) -> Bytes {
     match wanted {
-        Wanted::Chat(asked) => {
+        Wanted::Chat(chat) => {
             let (latency_ms, tokens) = {
                 let mut script = shared.script();
                 (script.latency_ms(), script.tokens())
             };
-            let wished = with.latency_ms.or(asked.wishes.latency_ms);
+            let wished = with.latency_ms.or(chat.wishes.latency_ms);
             pause(wished.unwrap_or(latency_ms)).await;
-            shared.recorder.bought(&asked.prompt);
+            shared.recorder.bought(&chat.prompt);
             let (now, id) = (shared.clock.now(), shared.id());
-            completion(asked, with, tokens, now, &id, None)
+            completion(chat, with, tokens, now, &id, None)
         }
-        Wanted::Task { asked, account } => {
+        Wanted::Task { chat, account } => {
             let end = TaskEnd::Answered(with.clone());
-            begin_task(asked, *account, end, shared, request)
+            begin_task(chat, *account, end, shared, request)
         }
-        Wanted::BudgetStatus(shows) => shows.clone(),
+        Wanted::Look(shows) => shows.clone(),
     }
 }
 
@@ -244,7 +247,7 @@ enum TaskEnd {
 
 /// Accepts a task, which is finished after its time whatever becomes of the client.
 fn begin_task(
-    asked: &Asked,
+    chat: &ChatRequest,
     account: Account,
     end: TaskEnd,
     shared: &Arc<Shared>,
@@ -252,7 +255,7 @@ fn begin_task(
 ) -> Bytes {
     let id = shared.id();
     request.about_task(&id);
-    let begun = task_processing(asked, &id);
+    let begun = task_processing(chat, &id);
     let (drawn_ms, tokens) = {
         let mut script = shared.script();
         (script.task_ms(), script.tokens())
@@ -261,14 +264,14 @@ fn begin_task(
         TaskEnd::Answered(with) => with.latency_ms,
         TaskEnd::Failed(_) => None,
     };
-    let takes_ms = wished.or(asked.wishes.latency_ms).unwrap_or(drawn_ms);
+    let takes_ms = wished.or(chat.wishes.latency_ms).unwrap_or(drawn_ms);
     let ended = match &end {
         TaskEnd::Answered(with) => {
-            shared.recorder.bought(&asked.prompt);
+            shared.recorder.bought(&chat.prompt);
             let now = shared.clock.now().plus_ms(takes_ms);
-            completion(asked, with, tokens, now, &id, Some("SUCCESS"))
+            completion(chat, with, tokens, now, &id, Some("SUCCESS"))
         }
-        TaskEnd::Failed(error) => task_failed(asked, &id, error.as_ref()),
+        TaskEnd::Failed(error) => task_failed(chat, &id, error.as_ref()),
     };
     let place = request.give_place();
     shared.tasks.begin(&id, account, begun.clone(), place);

@@ -1,4 +1,4 @@
-//! Whether a store is in order: what must hold between its tables, looked at row by row. Guards against
+//! Whether a store is in order: the relations between its tables, looked at row by row. Guards against
 //! damage that no single read would notice.
 
 use std::collections::BTreeMap;
@@ -8,9 +8,10 @@ use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition, Value,
 };
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::error::{Fault, Result};
+use super::error::{FileError, Result};
 use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
@@ -19,12 +20,14 @@ use crate::model::{
 };
 use crate::ports::StatusCounts;
 
-/// What is not in order in a store.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// The findings of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Findings {
     /// How many findings there are.
+    #[serde(rename = "findingsTotal")]
     pub total: u64,
     /// The first of them.
+    #[serde(rename = "findings")]
     pub first: Vec<Finding>,
 }
 
@@ -37,11 +40,11 @@ impl Findings {
 }
 
 /// One thing that is not in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The table that it was found in.
     pub table: &'static str,
-    /// What is wrong.
+    /// The problem in words.
     pub problem: String,
 }
 
@@ -92,12 +95,12 @@ impl Check<'_> {
     fn readable<T>(&mut self, table: &'static str, read: Result<T>) -> Result<Option<T>> {
         match read {
             Ok(row) => Ok(Some(row)),
-            Err(Fault::Damaged(problem)) => {
+            Err(FileError::Damaged(problem)) => {
                 let of_table = format!("table {table}: ");
                 self.note(table, problem.strip_prefix(&of_table).unwrap_or(&problem));
                 Ok(None)
             }
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         }
     }
 
@@ -260,7 +263,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Whoever is remembered as waiting is there, and what it waits for knows of it.
+    /// Each job that is remembered as waiting is there, and so are the jobs it waits for.
     fn dependents(&mut self) -> Result<()> {
         const TABLE: &str = "dependents";
         for item in self.open(schema::DEPENDENTS)?.iter()? {
@@ -278,7 +281,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Each call is found by its job, and by whoever looks for open billing. Answers the sums.
+    /// Each call is found by its job, and among open billing where it belongs there. Answers the sums.
     fn calls(&mut self, counters: &Counters) -> Result<BTreeMap<UsageKey, UsageRow>> {
         let calls = self.open(schema::CALLS)?;
         let by_job = self.open(schema::CALLS_BY_JOB)?;

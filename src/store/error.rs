@@ -1,4 +1,4 @@
-//! What goes wrong in the file, in the words of the store port.
+//! Errors of the file, in the words of the store port.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -14,7 +14,7 @@ use crate::ports::StoreError;
 
 /// A [`StoreError`] that does not know its file yet.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum FileError {
     Redb(redb::Error),
     Io(io::Error),
     Damaged(String),
@@ -29,15 +29,15 @@ pub(super) enum Fault {
     },
 }
 
-pub(super) type Result<T, E = Fault> = std::result::Result<T, E>;
+pub(super) type Result<T, E = FileError> = std::result::Result<T, E>;
 
-impl Fault {
+impl FileError {
     /// Something in `table` is not as this program writes it.
     pub(super) fn damaged(table: &str, what: impl fmt::Display) -> Self {
         Self::Damaged(format!("table {table}: {what}"))
     }
 
-    /// A row is not what it should be. serde's own words are left out: they quote the row, and rows
+    /// A row is malformed. serde's own words are left out: they quote the row, and rows
     /// hold prompts.
     pub(super) fn unreadable(table: &str, error: &serde_json::Error) -> Self {
         let what = match error.classify() {
@@ -116,7 +116,7 @@ fn io_error(path: String, error: &io::Error) -> StoreError {
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for FileError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
@@ -124,7 +124,7 @@ impl From<io::Error> for Fault {
 
 macro_rules! from_redb {
     ($($error:ty)*) => {$(
-        impl From<$error> for Fault {
+        impl From<$error> for FileError {
             fn from(error: $error) -> Self {
                 Self::Redb(error.into())
             }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn an_error_of_the_system_is_said_in_the_words_of_the_port() {
         let check = |kind: ErrorKind, want: &str| {
-            let error = Fault::from(StorageError::Io(kind.into())).at("s.redb");
+            let error = FileError::from(StorageError::Io(kind.into())).at("s.redb");
             assert!(format!("{error:?}").starts_with(want), "{kind}: {error:?}");
             assert!(error.to_string().contains("s.redb"), "{error}");
         };

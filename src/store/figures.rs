@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use onelane_core::model::Prune;
 use onelane_core::retention;
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::Result;
 use super::finished::{self, Snapshot, readable};
@@ -15,24 +15,50 @@ use crate::model::{JobId, JobStatus, Seq, Timestamp};
 use crate::ports::StatusCounts;
 
 /// The figures of a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct StoreFigures {
     /// The version of its tables.
     pub version: u64,
     /// Its tables, by name.
     pub tables: Vec<TableFigures>,
     /// Jobs by status.
-    pub counts: StatusCounts,
+    pub jobs: StatusCounts,
     /// When the oldest and the newest job were accepted.
-    pub jobs: Option<(Timestamp, Timestamp)>,
+    pub jobs_accepted: Option<TimeSpan>,
     /// When the oldest and the newest call of the log ended.
-    pub calls: Option<(Timestamp, Timestamp)>,
-    /// What retention would remove now; `None`: it keeps all for ever.
+    pub calls_ended: Option<TimeSpan>,
+    /// Rows that retention would remove now; `None`: it keeps all for ever.
     pub prunable: Option<Prunable>,
 }
 
+/// From the oldest to the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TimeSpan {
+    /// The oldest.
+    pub oldest: Timestamp,
+    /// The newest.
+    pub newest: Timestamp,
+}
+
+impl TimeSpan {
+    const fn ends(self) -> [Timestamp; 2] {
+        [self.oldest, self.newest]
+    }
+
+    /// The span of these moments; `None` without any.
+    fn over(moments: impl IntoIterator<Item = Timestamp>) -> Option<Self> {
+        moments.into_iter().fold(None, |span: Option<Self>, at| {
+            Some(Self {
+                oldest: span.map_or(at, |span| span.oldest.min(at)),
+                newest: span.map_or(at, |span| span.newest.max(at)),
+            })
+        })
+    }
+}
+
 /// One table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TableFigures {
     /// Its name.
     pub name: String,
@@ -42,8 +68,8 @@ pub struct TableFigures {
     pub bytes: u64,
 }
 
-/// What a pruning would remove.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Rows that a pruning would remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Prunable {
     /// Jobs.
     pub jobs: u64,
@@ -70,15 +96,15 @@ pub(super) fn figures(snapshot: &ReadTransaction, prune: Option<&Prune>) -> Resu
     Ok(StoreFigures {
         version: schema::STORE_VERSION,
         tables,
-        counts: read::counts(snapshot)?,
-        jobs: ages_of_jobs(snapshot)?,
-        calls: ages_of_calls(snapshot)?,
+        jobs: read::counts(snapshot)?,
+        jobs_accepted: accepted(snapshot)?,
+        calls_ended: ended(snapshot)?,
         prunable: prune.map(|prune| prunable(snapshot, prune)).transpose()?,
     })
 }
 
 /// The first and the last place in line are at the ends of some status.
-fn ages_of_jobs(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timestamp)>> {
+fn accepted(snapshot: &ReadTransaction) -> Result<Option<TimeSpan>> {
     let line = snapshot.open_table(schema::LINE)?;
     let jobs = snapshot.open_table(schema::JOBS)?;
     let mut ends: Vec<(Seq, JobId)> = Vec::new();
@@ -92,36 +118,30 @@ fn ages_of_jobs(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timesta
             ends.push((schema::line_seq(key.value()), row.id));
         }
     }
-    let accepted = |end: Option<&(Seq, JobId)>| -> Result<Option<Timestamp>> {
-        let Some((_, id)) = end else { return Ok(None) };
-        let job = finished::finished_job(&jobs, *id)?;
-        Ok(job.map(|job| job.created_at))
-    };
-    let first = accepted(ends.iter().min())?;
-    let ages = first.zip(accepted(ends.iter().max())?);
-    Ok(ages.map(|(a, b)| (a.min(b), a.max(b))))
+    let mut moments = Vec::new();
+    for (_, id) in ends.iter().min().into_iter().chain(ends.iter().max()) {
+        moments.extend(finished::finished_job(&jobs, *id)?.map(|job| job.created_at));
+    }
+    Ok(TimeSpan::over(moments))
 }
 
 /// The log is in the order of the clock but for its jumps: the oldest call may be anywhere in it.
-fn ages_of_calls(snapshot: &ReadTransaction) -> Result<Option<(Timestamp, Timestamp)>> {
+fn ended(snapshot: &ReadTransaction) -> Result<Option<TimeSpan>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Ended {
         ended_at: Timestamp,
     }
-    let mut ages: Option<(Timestamp, Timestamp)> = None;
+    let mut span = None;
     for item in snapshot.open_table(schema::CALLS)?.iter()? {
         let row = decode::<Ended>("calls", item?.1.value());
-        let Some(Ended { ended_at: at }) = readable(row)? else {
-            continue;
-        };
-        let (oldest, newest) = ages.unwrap_or((at, at));
-        ages = Some((oldest.min(at), newest.max(at)));
+        let at = readable(row)?.map(|call| call.ended_at);
+        span = TimeSpan::over(span.into_iter().flat_map(TimeSpan::ends).chain(at));
     }
-    Ok(ages)
+    Ok(span)
 }
 
-/// Makes all steps of a pruning, but for what they remove.
+/// Makes all steps of a pruning, but removes nothing.
 fn prunable(snapshot: &ReadTransaction, prune: &Prune) -> Result<Prunable> {
     let mut step = *prune;
     let (mut jobs, mut bodies, mut calls) = (BTreeSet::new(), BTreeSet::new(), 0);

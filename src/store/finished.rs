@@ -1,4 +1,4 @@
-//! What retention looks at, the same in a transaction and in a snapshot. A row that can't be decoded is
+//! The rows that retention looks at, the same in a transaction and in a snapshot. A row that can't be decoded is
 //! passed over here: one of them must not keep all others.
 
 use std::ops::Bound;
@@ -7,7 +7,7 @@ use onelane_core::model::{Bodies, Bonds, Finished, FinishedKind};
 use onelane_core::rows::{Finishes, Logged};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata as _};
 
-use super::error::{Fault, Result};
+use super::error::{FileError, Result};
 use super::schema::{self, decode, decode_call};
 use crate::model::{AttemptNo, DeliveryId, Job, JobId};
 
@@ -17,8 +17,8 @@ type Bytes = &'static [u8];
 pub(super) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(row) => Ok(Some(row)),
-        Err(Fault::Damaged(_) | Fault::NewerRow { .. }) => Ok(None),
-        Err(fault) => Err(fault),
+        Err(FileError::Damaged(_) | FileError::NewerRow { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn log_after(
     Ok(found)
 }
 
-/// What keeps a job that is over.
+/// The reason to keep a job that is over.
 pub(super) fn bonds(
     billing_open: &impl ReadableTable<u64, ()>,
     calls_by_job: &impl ReadableTable<&'static [u8; 20], u64>,
@@ -99,7 +99,7 @@ pub(super) fn bonds(
 pub(super) struct Snapshot<'s>(pub(super) &'s ReadTransaction);
 
 impl Finishes for Snapshot<'_> {
-    type Error = Fault;
+    type Error = FileError;
 
     fn finished_count(&mut self, kind: FinishedKind) -> Result<u64> {
         Ok(self.0.open_table(schema::kind(kind))?.len()?)

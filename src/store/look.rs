@@ -53,7 +53,7 @@ fn config_of(database: &Database) -> Result<Option<String>> {
 /// Bytes of a piece that is kept in memory once something in it was written.
 const PIECE_BYTES: u64 = 4_096;
 
-/// A file below, and above it, in memory, what was written.
+/// A file below, and above it, in memory, the bytes that were written.
 #[derive(Debug)]
 pub(super) struct Overlay {
     under: FileBackend,
@@ -63,7 +63,7 @@ pub(super) struct Overlay {
 #[derive(Debug)]
 struct State {
     len: u64,
-    /// So much of the file shows through; what is behind was cut off once.
+    /// So many bytes of the file show through; the rest was cut off once.
     under_len: u64,
     /// By their number from the beginning.
     pieces: BTreeMap<u64, Vec<u8>>,
@@ -84,7 +84,7 @@ impl Overlay {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the file below has from `offset` on; zeros where it ends.
+    /// The bytes of the file below from `offset` on; zeros where it ends.
     fn read_under(&self, state: &State, offset: u64, out: &mut [u8]) -> io::Result<()> {
         out.fill(0);
         let there = state.under_len.saturating_sub(offset);
@@ -182,7 +182,7 @@ impl StorageBackend for Overlay {
         self.under.close()
     }
 
-    // Who looks must know that nobody writes meanwhile: the locks are the file's.
+    // No other process may write while this one looks: the locks are the file's.
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.under.try_lock_range(start, end)

@@ -30,7 +30,7 @@ use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend};
 
-use self::error::{Fault, Result};
+use self::error::{FileError, Result};
 pub use self::look::stored_config;
 use crate::model::{
     AlertBook, CallRecord, DeliveryCounts, HookEndpoint, JobId, Retention, Timestamp, UsageRow,
@@ -41,7 +41,7 @@ use crate::ports::{
     UsageDay, UsageFilter,
 };
 pub use check::{Finding, Findings};
-pub use figures::{Prunable, StoreFigures, TableFigures};
+pub use figures::{Prunable, StoreFigures, TableFigures, TimeSpan};
 
 /// How the file is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ type Opener = Box<dyn Fn(&Builder, Occasion) -> Result<Database> + Send + Sync>;
 enum Occasion {
     /// The program starts: a new file becomes a store.
     Start,
-    /// A commit failed: what was a store must still be one.
+    /// A commit failed: a file that was a store must still be one.
     Reopen,
 }
 
@@ -83,7 +83,7 @@ pub struct RedbStore {
     /// `None` after reopening failed. Held for reading while a transaction begins or a commit runs,
     /// for writing while the file is reopened.
     database: RwLock<Option<Database>>,
-    /// The error of the commit that failed: until the file is reopened nobody knows what is in it.
+    /// The error of the commit that failed: until the file is reopened its content is unknown.
     failed: Mutex<Option<StoreError>>,
 }
 
@@ -95,11 +95,11 @@ impl RedbStore {
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
-        open::create_if_missing(&path).map_err(|e| Fault::from(e).at(&name))?;
+        open::create_if_missing(&path).map_err(|e| FileError::from(e).at(&name))?;
         Self::open_file(path, name, options)
     }
 
-    /// Opens the store at `path`, which has to be there: for whoever wants to look, not to begin. Errors as
+    /// Opens the store at `path`, which has to be there, to look, not to begin. Errors as
     /// those of [`RedbStore::open`].
     pub fn open_existing(
         path: impl AsRef<Path>,
@@ -107,7 +107,7 @@ impl RedbStore {
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
-        is_there(&path).map_err(|fault| fault.at(&name))?;
+        is_there(&path).map_err(|error| error.at(&name))?;
         Self::open_file(path, name, options)
     }
 
@@ -117,7 +117,7 @@ impl RedbStore {
     pub fn open_to_look(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
-        is_there(&path).map_err(|fault| fault.at(&name))?;
+        is_there(&path).map_err(|error| error.at(&name))?;
         Self::open_with_backend(name, options, move || look::over(&path))
     }
 
@@ -161,7 +161,7 @@ impl RedbStore {
         Ok(store)
     }
 
-    /// What is not in order between the tables, `most` findings listed at most. Reads all rows.
+    /// Checks the tables against each other; lists `most` findings at most. Reads all rows.
     pub fn check(&self, most: usize) -> Result<Findings, StoreError> {
         self.read(|snapshot| check::check(snapshot, most))
     }
@@ -187,7 +187,7 @@ impl RedbStore {
         self.read(|snapshot| figures::figures(snapshot, prune.as_ref()))
     }
 
-    /// Works on the file while nobody else does.
+    /// Works on the file alone.
     fn exclusive<T>(
         &mut self,
         work: impl FnOnce(&mut Database) -> Result<T>,
@@ -209,14 +209,16 @@ impl RedbStore {
         match (open::is_new(&database)?, occasion) {
             (true, Occasion::Start) => open::initialise(&database)?,
             (true, Occasion::Reopen) => {
-                return Err(Fault::Damaged("it is empty, but was a store".to_owned()));
+                return Err(FileError::Damaged(
+                    "it is empty, but was a store".to_owned(),
+                ));
             }
             (false, _) => open::check_version(&database)?,
         }
         Ok(database)
     }
 
-    /// Closes the file and opens it again; what is found there is the truth.
+    /// Closes the file and opens it again; its content is the truth.
     fn reopen(&self) -> Result<(), StoreError> {
         let mut database = self
             .database
@@ -248,12 +250,12 @@ impl RedbStore {
         }
     }
 
-    /// A part of the rows with this file's name in what is wrong with it.
+    /// A part of the rows, with this file's name in its errors.
     fn named<T>(&self, part: salvage::Part<T>) -> Salvage<T> {
         let faults = part.unreadable.into_iter();
         Salvage {
             rows: part.rows,
-            unreadable: faults.map(|fault| fault.at(&self.path)).collect(),
+            unreadable: faults.map(|error| error.at(&self.path)).collect(),
             cursor: part.cursor,
         }
     }
@@ -267,7 +269,7 @@ impl RedbStore {
 fn is_there(path: &Path) -> Result<()> {
     let found = std::fs::metadata(path)?;
     if found.is_file() && found.len() == 0 {
-        return Err(Fault::Damaged("it is empty".to_owned()));
+        return Err(FileError::Damaged("it is empty".to_owned()));
     }
     Ok(())
 }
@@ -276,7 +278,7 @@ fn is_there(path: &Path) -> Result<()> {
 /// panics about is damage too.
 fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|fault| fault.at(path)),
+        Ok(result) => result.map_err(|error| error.at(path)),
         Err(panic) => Err(StoreError::Damaged {
             path: path.to_owned(),
             message: words_of(panic.as_ref()),
@@ -453,6 +455,6 @@ fn open_of(database: &Option<Database>) -> Result<&Database> {
     database.as_ref().ok_or_else(closed)
 }
 
-fn closed() -> Fault {
-    Fault::Io(io::Error::other("it is closed since reopening failed"))
+fn closed() -> FileError {
+    FileError::Io(io::Error::other("it is closed since reopening failed"))
 }

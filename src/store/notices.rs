@@ -3,7 +3,7 @@
 use onelane_core::notify::delivery::{self, DueDeliveries, DueIndex, DueQuery};
 use redb::{ReadOnlyTable, ReadTransaction};
 
-use super::error::{Fault, Result};
+use super::error::{FileError, Result};
 use super::read::single;
 use super::schema::{self, Counters, decode, meta, no_delivery};
 use crate::model::{AlertBook, Delivery, DeliveryCounts, DeliveryId, DuePlace, HookEndpoint};
@@ -24,7 +24,7 @@ struct Index {
 }
 
 impl DueIndex for Index {
-    type Error = Fault;
+    type Error = FileError;
 
     fn from(&mut self, place: DuePlace) -> Result<Option<DuePlace>> {
         let first = schema::pending_key(&place);

@@ -1,4 +1,4 @@
-//! From a path to a store: what happens to a file before it is one, and what a file must have to
+//! From a path to a store: the steps before a file is one, and what a file must have to
 //! be taken for one.
 
 use std::fs::OpenOptions;
@@ -10,7 +10,7 @@ use redb::{
     BackendError, Database, ReadableDatabase, StorageBackend, TableHandle, WriteTransaction,
 };
 
-use super::error::{Fault, Result};
+use super::error::{FileError, Result};
 use super::schema::{self, META, meta};
 
 /// Makes an empty file, which redb takes for a new database, and its name durable.
@@ -43,7 +43,7 @@ fn sync_directory_of(_: &Path) -> io::Result<()> {
 /// as it is, for redb to judge.
 pub(super) fn clear_unfinished(backend: &impl StorageBackend) -> Result<()> {
     const WHOLE: (Bound<u64>, Bound<u64>) = (Bound::Unbounded, Bound::Unbounded);
-    // Somebody who creates a store this very moment holds the lock.
+    // A process that creates a store this very moment holds the lock.
     let locked = match backend.try_lock_range(WHOLE.0, WHOLE.1) {
         Ok(false) => return Ok(()),
         Ok(true) => true,
@@ -94,7 +94,7 @@ pub(super) fn is_new(database: &Database) -> Result<bool> {
         }
     }
     if tables > 0 {
-        return Err(Fault::Damaged(
+        return Err(FileError::Damaged(
             "it is a redb file of another program".to_owned(),
         ));
     }
@@ -140,10 +140,10 @@ pub(super) fn check_version(database: &Database) -> Result<()> {
     let table = snapshot.open_table(META)?;
     let row = table
         .get(meta::VERSION)?
-        .ok_or_else(|| Fault::damaged("meta", "the version is missing"))?;
+        .ok_or_else(|| FileError::damaged("meta", "the version is missing"))?;
     match serde_json::from_slice(row.value()) {
         Ok(schema::STORE_VERSION) => Ok(()),
-        Ok(found) => Err(Fault::OtherStore { found }),
-        Err(e) => Err(Fault::unreadable("meta", &e)),
+        Ok(found) => Err(FileError::OtherStore { found }),
+        Err(e) => Err(FileError::unreadable("meta", &e)),
     }
 }

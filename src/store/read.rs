@@ -1,4 +1,4 @@
-//! What the store tells, each answer from one short snapshot.
+//! The store's answers, each from one short snapshot.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::error::{Fault, Result};
+use super::error::{FileError, Result};
 use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
@@ -250,7 +250,7 @@ pub(super) fn usage(snapshot: &ReadTransaction, filter: &UsageFilter) -> Result<
 
 pub(super) fn counts(snapshot: &ReadTransaction) -> Result<StatusCounts> {
     let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
-    let missing = || Fault::damaged("meta", "the counters are missing");
+    let missing = || FileError::damaged("meta", "the counters are missing");
     Ok(counters.ok_or_else(missing)?.jobs)
 }
 
@@ -402,7 +402,7 @@ impl<'t> Iterator for Newest<'t> {
         let place = head.take()?;
         match back(*status, range) {
             Ok(next) => *head = next,
-            Err(fault) => return Some(Err(fault)),
+            Err(error) => return Some(Err(error)),
         }
         Some(Ok(place))
     }

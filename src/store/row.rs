@@ -10,7 +10,7 @@ use serde::ser::{
 
 use crate::model;
 
-/// Writes a row's JSON, with what is private.
+/// Writes a row's JSON, private members included.
 pub(super) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, row: &T) -> serde_json::Result<()> {
     model::row(|| row.serialize(ForRows(&mut serde_json::Serializer::new(out))))
 }
@@ -164,7 +164,7 @@ impl<S: Serializer> Serializer for ForRows<S> {
     }
 }
 
-/// What has parts hands each of them on as one for rows.
+/// A compound hands each of its parts on as one for rows.
 macro_rules! compound {
     ($($trait:ident { $($method:ident($($key:ident: $key_type:ty)?)),* })*) => {
         $(impl<S: $trait> $trait for ForRows<S> {

@@ -3,34 +3,34 @@
 
 use redb::ReadTransaction;
 
-use super::error::{Fault, Result};
+use super::error::{FileError, Result};
 use super::read::{Bodies, Newest};
 use super::schema::{self, LineRow, decode, decode_call};
 use crate::model::{CallRecord, Day, UsageRow, limits};
 use crate::ports::{JobRecord, Salvage, UsageFilter};
 
 /// Rows before the file's name is known.
-pub(super) type Part<T> = Salvage<T, Fault>;
+pub(super) type Part<T> = Salvage<T, FileError>;
 
 fn len<T>(part: &Part<T>) -> usize {
     part.rows.len() + part.unreadable.len()
 }
 
-/// Adds a row, or what is wrong with it; what keeps rows from being reached ends the whole.
+/// Adds a row, or its error; an error that keeps rows from being reached ends the export.
 fn add<T>(part: &mut Part<T>, row: Result<T>, what: impl FnOnce() -> String) -> Result<()> {
     let problem = match row {
         Ok(row) => {
             part.rows.push(row);
             return Ok(());
         }
-        Err(Fault::Damaged(problem)) => problem,
-        Err(Fault::NewerRow { found, known }) => {
+        Err(FileError::Damaged(problem)) => problem,
+        Err(FileError::NewerRow { found, known }) => {
             format!("it has version {found}, this onelane reads version {known}")
         }
-        Err(fault) => return Err(fault),
+        Err(error) => return Err(error),
     };
-    let fault = Fault::Damaged(format!("{}: {problem}", what()));
-    part.unreadable.push(fault);
+    let error = FileError::Damaged(format!("{}: {problem}", what()));
+    part.unreadable.push(error);
     Ok(())
 }
 

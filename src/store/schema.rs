@@ -1,5 +1,5 @@
-//! What is in the file: tables, keys and row versions. A table's Rust types never change, since the
-//! file remembers them; what a row holds may, since every row carries its version.
+//! The file's tables, keys and row versions. A table's Rust types never change, since the
+//! file remembers them; the content of a row may, since every row carries its version.
 //!
 //! Rows are JSON, `[1,{...}]`; keys are binary and of fixed width, so that order in the file is
 //! order by number. Bodies (requests, responses) have tables of their own: a change of a job's state
@@ -14,7 +14,7 @@ use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::{Fault, Result};
+use super::error::{FileError, Result};
 use super::row;
 use crate::model::{
     AttemptNo, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, DuePlace, Fingerprint,
@@ -47,7 +47,7 @@ pub(super) const CALLS: TableDefinition<u64, &[u8]> = TableDefinition::new("call
 /// Job id and attempt ([`call_key`]): its place in the call log.
 pub(super) const CALLS_BY_JOB: TableDefinition<&[u8; 20], u64> =
     TableDefinition::new("calls_by_job");
-/// Place in the call log, of the calls that were maybe billed and nobody has found out yet.
+/// Place in the call log, of the calls that were maybe billed and are not settled yet.
 pub(super) const BILLING_OPEN: TableDefinition<u64, ()> = TableDefinition::new("billing_open");
 /// Job id and the id of a job that waits for it ([`dependent_key`]).
 pub(super) const DEPENDENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::new("dependents");
@@ -67,7 +67,7 @@ pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new
 
 /// Place among deliveries: [`crate::model::Delivery`].
 pub(super) const DELIVERIES: TableDefinition<u64, &[u8]> = TableDefinition::new("deliveries");
-/// The places of the deliveries that are pending, by who receives them ([`pending_key`]).
+/// The places of the deliveries that are pending, by receiver ([`pending_key`]).
 pub(super) const DELIVERIES_PENDING: TableDefinition<&[u8; 32], ()> =
     TableDefinition::new("deliveries_pending");
 /// Job id and the id of a pending delivery of its end ([`told_key`]): until then its bodies are needed.
@@ -86,13 +86,13 @@ pub(super) mod meta {
     pub(in crate::store) const BREAKER: &str = "breaker";
     /// The runtime changes of the configuration.
     pub(in crate::store) const CONFIG: &str = "config";
-    /// What is bad and what was.
+    /// Alerts and their state.
     pub(in crate::store) const ALERTS: &str = "alerts";
     /// The endpoints that notices go to.
     pub(in crate::store) const ENDPOINTS: &str = "endpoints";
 }
 
-/// What is counted on: written at most once a transaction.
+/// Counters, written at most once a transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counters {
     /// The last place in line given.
@@ -247,8 +247,8 @@ impl Keyed {
                 .split_first_chunk()
                 .and_then(|(id, rest)| Some((id, rest.try_into().ok()?)))
                 .map(|(id, print)| (JobId::from_bytes(*id), Fingerprint(print)))
-                .ok_or_else(|| Fault::damaged(TABLE, "a row has the wrong length")),
-            None => Err(Fault::damaged(TABLE, "a row is empty")),
+                .ok_or_else(|| FileError::damaged(TABLE, "a row has the wrong length")),
+            None => Err(FileError::damaged(TABLE, "a row is empty")),
         }
     }
 }
@@ -436,7 +436,7 @@ fn join<const A: usize, const B: usize, const N: usize>(a: [u8; A], b: [u8; B]) 
 pub(super) fn encode<T: Serialize + ?Sized>(out: &mut Vec<u8>, row: &T) -> Result<()> {
     out.clear();
     out.extend_from_slice(b"[1,");
-    row::write(out, row).map_err(|e| Fault::unwritable(&e))?;
+    row::write(out, row).map_err(|e| FileError::unwritable(&e))?;
     out.push(b']');
     Ok(())
 }
@@ -445,22 +445,22 @@ pub(super) fn encode<T: Serialize + ?Sized>(out: &mut Vec<u8>, row: &T) -> Resul
 pub(super) fn decode<'a, T: Deserialize<'a>>(table: &str, row: &'a [u8]) -> Result<T> {
     let inner = row.strip_prefix(b"[1,").and_then(|r| r.strip_suffix(b"]"));
     match inner {
-        Some(inner) => serde_json::from_slice(inner).map_err(|e| Fault::unreadable(table, &e)),
+        Some(inner) => serde_json::from_slice(inner).map_err(|e| FileError::unreadable(table, &e)),
         None => Err(other_version(table, row)),
     }
 }
 
 /// Why a row is not of the version that this program writes.
-fn other_version(table: &str, row: &[u8]) -> Fault {
+fn other_version(table: &str, row: &[u8]) -> FileError {
     match serde_json::from_slice::<(u64, serde::de::IgnoredAny)>(row) {
         Ok((version, _)) if version > ROW_VERSION => newer_row(version),
-        Ok(_) => Fault::damaged(table, "a row has no known version"),
-        Err(e) => Fault::unreadable(table, &e),
+        Ok(_) => FileError::damaged(table, "a row has no known version"),
+        Err(e) => FileError::unreadable(table, &e),
     }
 }
 
-const fn newer_row(found: u64) -> Fault {
-    Fault::NewerRow {
+const fn newer_row(found: u64) -> FileError {
+    FileError::NewerRow {
         found,
         known: ROW_VERSION,
     }
@@ -473,23 +473,23 @@ pub(super) fn decode_call(seq: u64, row: &[u8]) -> Result<CallRecord> {
 }
 
 /// A place in line without its job.
-pub(super) fn no_job(id: JobId) -> Fault {
-    Fault::damaged("jobs", format_args!("job {id} is missing"))
+pub(super) fn no_job(id: JobId) -> FileError {
+    FileError::damaged("jobs", format_args!("job {id} is missing"))
 }
 
 /// A place in the call log without its call.
-pub(super) fn no_call() -> Fault {
-    Fault::damaged("calls", "a row is missing")
+pub(super) fn no_call() -> FileError {
+    FileError::damaged("calls", "a row is missing")
 }
 
 /// A delivery that is due is not there.
-pub(super) fn no_delivery(id: DeliveryId) -> Fault {
-    Fault::damaged("deliveries", format_args!("delivery {id} is missing"))
+pub(super) fn no_delivery(id: DeliveryId) -> FileError {
+    FileError::damaged("deliveries", format_args!("delivery {id} is missing"))
 }
 
-/// A job is there, but not what it asks for.
-pub(super) fn no_request(id: JobId) -> Fault {
-    Fault::damaged("requests", format_args!("job {id} has no request"))
+/// A job is there, but not its request.
+pub(super) fn no_request(id: JobId) -> FileError {
+    FileError::damaged("requests", format_args!("job {id} has no request"))
 }
 
 #[cfg(test)]
@@ -536,8 +536,8 @@ mod tests {
     #[test]
     fn a_row_says_what_is_wrong_with_it_and_nothing_of_its_content() {
         let check = |row: &str, want: &str| {
-            let fault = decode::<Counters>("meta", row.as_bytes()).unwrap_err();
-            let error = fault.at("s.redb").to_string();
+            let error = decode::<Counters>("meta", row.as_bytes()).unwrap_err();
+            let error = error.at("s.redb").to_string();
             assert!(error.contains(want), "{row}: {error}");
             assert!(!error.contains("secret"), "{error}");
         };

@@ -217,7 +217,7 @@ mod tests {
         job.served_by = Some("glm-4.5-air".to_owned());
         job.throttles = 7;
         job.unpriced = true;
-        job.on_interrupted = Some(OnInterrupted::Hold);
+        job.on_interrupted = Some(OnInterrupted::Park);
         job.run_at = Some(sample::NOW);
         job.parked = Some(Parked {
             since: sample::NOW,
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(view["servedBy"], "glm-4.5-air");
         assert_eq!(view["throttles"], 7);
         assert_eq!(view["unpriced"], true);
-        assert_eq!(view["onInterrupted"], "hold");
+        assert_eq!(view["onInterrupted"], "park");
         assert_eq!(view["runAt"], "2026-11-23T08:00:00.000Z");
         assert_eq!(
             view["parked"],

@@ -168,13 +168,13 @@ pub(crate) fn no_job_ran_before_its_turn(
     println!("{dependents} jobs ran after {waits} others, none too early");
 }
 
-/// What the budget's user has spent, and what may have been billed for him, is within the limit, and what the
-/// API told of it is the sum of the call log.
+/// The budget's user has spent no more than the limit, calls that may have been billed included, and the API
+/// told the sum of the call log.
 pub(crate) fn the_budget_was_kept(left: &Left, told: &Value, limit: u64) {
     let calls = left.calls();
-    let his = || calls.iter().filter(|call| call.user_id == "user-0");
-    let spent: u64 = his().map(|call| call.usage.total_tokens).sum();
-    let doubtful = his().filter(|call| call.is_billing_open());
+    let calls_of_user = || calls.iter().filter(|call| call.user_id == "user-0");
+    let spent: u64 = calls_of_user().map(|call| call.usage.total_tokens).sum();
+    let doubtful = calls_of_user().filter(|call| call.is_billing_open());
     let in_doubt: u64 = doubtful
         .map(|call| {
             call.reserved

@@ -65,8 +65,8 @@ fn a_process_that_calls_by_tasks_keeps_every_promise_too() {
     );
 }
 
-/// What `user-0` may spend a month until everybody has stopped dying, in tokens: some dozen of his calls, of
-/// which every kill leaves one or three in doubt.
+/// The tokens that `user-0` may spend a month until the processes have stopped dying: some dozen of the user's
+/// calls, of which every kill leaves one or three in doubt.
 const BUDGET: u64 = 12_000;
 
 #[test]

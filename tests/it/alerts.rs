@@ -9,7 +9,7 @@ use onelane::config::{EndpointSection, Loaded};
 use onelane::model::{AlertKey, Currency, Event, FailureClass, Secret};
 use onelane::orchestrator::{Events, Feed, Orchestrator, Parts, Submission};
 use onelane::webhooks::{Post, Sender, Sending, Sent};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::ports::{GlmAnswer, GlmOutcome};
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, answer, failed};
 
@@ -53,7 +53,7 @@ async fn start(config: &Config, glm: ScriptedGlm) -> Orchestrator {
         ids: Arc::new(SeededIds::new(7)),
         config: Loaded::from_config(config).unwrap(),
         budget: GENEROUS,
-        faults: Faults::default(),
+        fault_points: FaultPoints::default(),
     };
     Orchestrator::start_sending(parts, Arc::new(Takes))
         .await

@@ -176,7 +176,7 @@ async fn what_failed_is_found_by_its_failure_and_what_is_set_aside_by_that() {
         api.ended(&id).await;
     }
     let mut aside = prompt(BLOCKER);
-    aside.on_interrupted = Some(onelane::model::OnInterrupted::Hold);
+    aside.on_interrupted = Some(onelane::model::OnInterrupted::Park);
     lane.submit(aside).await.unwrap();
     until("the blocker's call is open", async || {
         world.sim.calls_of_prompt(BLOCKER) == 1

@@ -12,7 +12,7 @@ use onelane::model::{BreakerState, CallOutcome, CallRecord, Event, JobId, JobSta
 use onelane::orchestrator::{Feed, Orchestrator};
 use onelane::ports::{Glm, GlmCall, GlmFuture, Store as _};
 use onelane::simulator::{Arrival, Fault, Rule, SimulatorConfig, Step};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -47,9 +47,9 @@ impl Havoc {
     }
 
     /// Strikes every actor at its messages: the queue takes most of them.
-    fn faults(&self) -> Faults {
+    fn fault_points(&self) -> FaultPoints {
         let havoc = self.clone();
-        Faults::new(Arc::new(move |actor| {
+        FaultPoints::new(Arc::new(move |actor| {
             let one_in = match actor {
                 "queue" => 400,
                 _ => 150,
@@ -133,7 +133,7 @@ fn troubled(havoc: &Havoc) -> HttpLane {
         ..BreakerSettings::default()
     };
     world.budget = GENEROUS;
-    world.faults = havoc.faults();
+    world.fault_points = havoc.fault_points();
     let havoc = havoc.clone();
     world.wrap = Some(Box::new(move |http| {
         let havoc = havoc.clone();

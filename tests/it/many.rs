@@ -9,7 +9,7 @@ use onelane::model::{JobId, JobStatus, Submission, limits};
 use onelane::orchestrator::{Orchestrator, Selection};
 use onelane::ports::{JobFilter, MoreFilter, Store};
 use onelane::simulator::{Fault, Rule};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, sample};
 use serde_json::json;
 
@@ -192,7 +192,7 @@ async fn a_queue_that_dies_in_the_middle_loses_no_change() {
     let seen = Arc::clone(&messages);
     let mut world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
     world.budget = GENEROUS;
-    world.faults = Faults::new(Arc::new(move |actor| {
+    world.fault_points = FaultPoints::new(Arc::new(move |actor| {
         if actor == "queue" && seen.fetch_add(1, Ordering::SeqCst) == 500 {
             panic!("planned by the test");
         }

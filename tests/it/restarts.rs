@@ -8,7 +8,7 @@ use onelane::error::Error;
 use onelane::model::{CallOutcome, Event, JobStatus};
 use onelane::ports::{Glm, GlmCall, GlmFuture};
 use onelane::simulator::{SimulatorConfig, Span};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::runtime::StopReason;
 use tokio_util::sync::CancellationToken;
 
@@ -38,9 +38,9 @@ impl Trap {
         self.left.store(after, Ordering::SeqCst);
     }
 
-    fn faults(&self) -> Faults {
+    fn fault_points(&self) -> FaultPoints {
         let trap = self.clone();
-        Faults::new(Arc::new(move |actor| {
+        FaultPoints::new(Arc::new(move |actor| {
             let left = actor == trap.actor && trap.left.fetch_sub(1, Ordering::SeqCst) == 0;
             assert!(!left, "a fault of the {actor}");
         }))
@@ -55,7 +55,7 @@ async fn every_actor_can_fail_under_load_and_every_waiter_gets_its_answer() {
             latency_ms: Span::Fixed(2),
             ..SimulatorConfig::default()
         });
-        world.faults = trap.faults();
+        world.fault_points = trap.fault_points();
         let lane = world.start().await;
         let mut events = lane.subscribe();
         trap.set(20);
@@ -101,7 +101,7 @@ async fn a_failing_queue_leaves_the_open_call_alone() {
         latency_ms: Span::Fixed(500),
         ..SimulatorConfig::default()
     });
-    world.faults = trap.faults();
+    world.fault_points = trap.fault_points();
     let lane = world.start().await;
     let job = lane.submit(prompt("long")).await.unwrap().job_id;
     until("its call is open", async || {
@@ -202,7 +202,7 @@ async fn a_job_that_is_open_in_every_crash_is_set_aside() {
 async fn actors_that_keep_failing_end_the_lane_with_the_reason_and_the_jobs_stay() {
     let trap = Trap::of("store");
     let mut world = HttpLane::new();
-    world.faults = trap.faults();
+    world.fault_points = trap.fault_points();
     let lane = world.start().await;
     lane.pause(None).await.unwrap();
     let mut jobs = Vec::new();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use onelane::error::Error;
 use onelane::model::{FailureClass, JobStatus, Submission};
 use onelane::orchestrator::{Feed, Orchestrator};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::ports::StoreError;
 use onelane_actors::runtime::StopReason;
 use onelane_actors::testing::{CommitFate, MemoryStore, ScriptedGlm, answer, failed};
@@ -26,9 +26,9 @@ impl Trap {
         self.0.lock().unwrap().insert(actor, after);
     }
 
-    fn faults(&self) -> Faults {
+    fn fault_points(&self) -> FaultPoints {
         let trap = self.clone();
-        Faults::new(Arc::new(move |actor| {
+        FaultPoints::new(Arc::new(move |actor| {
             let fire = {
                 let mut set = trap.0.lock().unwrap();
                 match set.get_mut(actor) {
@@ -73,7 +73,7 @@ async fn every_actor_can_fail_under_load_and_every_waiter_gets_its_answer() {
     for actor in ["queue", "breaker", "cost", "caller", "store"] {
         let trap = Trap::default();
         let mut world = VirtualLane::new(ScriptedGlm::answering(ms(50)));
-        world.faults = trap.faults();
+        world.fault_points = trap.fault_points();
         let lane = world.start().await;
         trap.set(actor, 5);
         let calls: Vec<_> = (0..20)
@@ -104,7 +104,7 @@ async fn every_actor_can_fail_under_load_and_every_waiter_gets_its_answer() {
 async fn an_open_call_survives_the_failure_of_the_queue() {
     let trap = Trap::default();
     let mut world = VirtualLane::new(ScriptedGlm::answering(ms(10_000)));
-    world.faults = trap.faults();
+    world.fault_points = trap.fault_points();
     let lane = world.start().await;
     let submitted = lane.submit(prompt("long")).await.unwrap();
     tokio::time::sleep(ms(1_000)).await;
@@ -131,7 +131,7 @@ async fn actors_that_fail_at_random_lose_nothing() {
     world.settings.retry.max_retries = 100;
     world.settings.breaker.cool_down_ms = 200;
     world.budget = GENEROUS;
-    world.faults = Faults::new(Arc::new(move |actor| {
+    world.fault_points = FaultPoints::new(Arc::new(move |actor| {
         let mut x = state.load(Ordering::Relaxed);
         x ^= x << 13;
         x ^= x >> 7;
@@ -169,7 +169,7 @@ async fn actors_that_fail_at_random_lose_nothing() {
 async fn too_many_restarts_end_the_lane_with_the_reason() {
     let mut world = VirtualLane::new(ScriptedGlm::answering(ms(10)));
     let trap = Trap::default();
-    world.faults = trap.faults();
+    world.fault_points = trap.fault_points();
     let lane = world.start().await;
     for _ in 0..6 {
         trap.set("queue", 0);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use onelane::config::{Config, Loaded};
 use onelane::estimate::CountTokens;
 use onelane::orchestrator::{Orchestrator, Parts};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::ports::{Clock as _, Store};
 use onelane_actors::supervisor::RestartBudget;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
@@ -37,7 +37,7 @@ pub(crate) struct VirtualLane {
     pub(crate) settings: Settings,
     pub(crate) tokens: Option<Arc<dyn CountTokens>>,
     pub(crate) budget: RestartBudget,
-    pub(crate) faults: Faults,
+    pub(crate) fault_points: FaultPoints,
 }
 
 impl VirtualLane {
@@ -49,7 +49,7 @@ impl VirtualLane {
             settings: Settings::default(),
             tokens: None,
             budget: RestartBudget::default(),
-            faults: Faults::default(),
+            fault_points: FaultPoints::default(),
         }
     }
 
@@ -66,7 +66,7 @@ impl VirtualLane {
             },
             tokens: self.tokens.clone(),
             budget: self.budget,
-            faults: self.faults.clone(),
+            fault_points: self.fault_points.clone(),
         })
         .await
         .expect("the lane starts")

@@ -10,7 +10,7 @@ use onelane::model::{DeliveryStatus, Event, Secret, Timestamp};
 use onelane::orchestrator::{Feed, Orchestrator, Parts, Submission};
 use onelane::ports::{DeliveryFilter, Store};
 use onelane::webhooks::{Post, Sender, Sending, Sent};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
 use serde_json::Value;
 
@@ -114,7 +114,7 @@ async fn start(
         config: Loaded::from_config(config).unwrap(),
         tokens: None,
         budget: GENEROUS,
-        faults: Faults::default(),
+        fault_points: FaultPoints::default(),
     };
     let sender = Arc::new(script.clone());
     Orchestrator::start_sending(parts, sender).await.unwrap()

@@ -317,7 +317,7 @@ pub fn interrupted(
             counted: false,
             throttled: false,
         },
-        OnInterrupted::Hold => JobEffect::Parked,
+        OnInterrupted::Park => JobEffect::Parked,
         OnInterrupted::Fail => JobEffect::Fail,
     };
     (failure, effect, interruptions)
@@ -587,7 +587,7 @@ mod tests {
         let mut job = job(0);
         let effect = |job: &Job| interrupted(job, AttemptNo(1), Sent::Yes, &settings).1;
         assert_eq!(effect(&job), KEEPS_PLACE);
-        job.on_interrupted = Some(OnInterrupted::Hold);
+        job.on_interrupted = Some(OnInterrupted::Park);
         assert_eq!(effect(&job), JobEffect::Parked);
         job.on_interrupted = Some(OnInterrupted::Fail);
         assert_eq!(effect(&job), JobEffect::Fail);

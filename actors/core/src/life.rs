@@ -5,13 +5,15 @@
 #![doc = include_str!("life/life_of_a_job.txt")]
 //! ```
 
+mod apply;
 pub mod effects;
 mod submit;
 
+pub use apply::apply;
+
 use crate::model::{
     AsyncTask, AttemptNo, AttemptPhase, CallOutcome, Failure, FailureClass, Job, JobId, JobStatus,
-    Next, OpenAttempt, Parked, Phase, Refusal, Reserve, Settlement, SlotId, Timestamp, Transition,
-    code,
+    Next, OpenAttempt, Parked, Phase, Refusal, Reserve, Settlement, SlotId, Timestamp, code,
 };
 
 /// What can happen to a job.
@@ -419,68 +421,10 @@ pub fn reprioritise(job: &mut Job, priority: i32) -> Result<(), Refusal> {
     Ok(())
 }
 
-impl Transition {
-    /// The job that the change is about.
-    #[must_use]
-    pub fn job_id(&self) -> Option<JobId> {
-        match self {
-            Self::Insert(new) => Some(new.job.id),
-            Self::Stage { job_id, .. }
-            | Self::Unstage { job_id, .. }
-            | Self::Start { job_id, .. }
-            | Self::Resume { job_id, .. }
-            | Self::Task { job_id, .. }
-            | Self::Billing { job_id, .. }
-            | Self::Fail { job_id, .. }
-            | Self::Cancel { job_id, .. }
-            | Self::Requeue { job_id }
-            | Self::Reprioritise { job_id, .. } => Some(*job_id),
-            Self::Settle(settlement) => Some(settlement.job_id),
-            Self::Lane(_)
-            | Self::Breaker(_)
-            | Self::Config(_)
-            | Self::Alerts { .. }
-            | Self::Delivery(_)
-            | Self::Prune(_) => None,
-        }
-    }
-}
-
-/// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker`,
-/// `Billing`, `Alerts`, `Delivery`, `Prune` and `Config` have no job's row to change and are the
-/// store's own.
-pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
-    match transition {
-        Transition::Stage { at, reserve, .. } => stage(job, *at, *reserve),
-        Transition::Unstage { .. } => unstage(job),
-        Transition::Start {
-            slot,
-            at,
-            served_by,
-            reserve,
-            ..
-        } => start(job, *slot, *at, served_by.as_deref(), *reserve),
-        Transition::Resume { slot, crashed, .. } => resume(job, *slot, *crashed),
-        Transition::Task { attempt, task, .. } => note_task(job, *attempt, task),
-        Transition::Settle(settlement) => settle(job, settlement),
-        Transition::Fail { failure, at, .. } => fail(job, failure, *at),
-        Transition::Cancel { at, .. } => cancel(job, *at),
-        Transition::Requeue { .. } => requeue(job),
-        Transition::Reprioritise { priority, .. } => reprioritise(job, *priority),
-        Transition::Insert(_)
-        | Transition::Lane(_)
-        | Transition::Breaker(_)
-        | Transition::Billing { .. }
-        | Transition::Alerts { .. }
-        | Transition::Delivery(_)
-        | Transition::Prune(_)
-        | Transition::Config(_) => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Transition;
     use crate::testing::sample;
 
     /// A job in `phase`, whose latest attempt is its third.

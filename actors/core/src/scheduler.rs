@@ -24,6 +24,7 @@ pub mod pace;
 pub mod slot;
 
 mod afford;
+mod ahead;
 mod dispatch;
 mod gate;
 mod orders;

@@ -1,4 +1,4 @@
-//! Between the scheduler and the store: what the scheduler decided goes out, what the store answers comes in.
+//! Between the scheduler and the store: the scheduler's decisions go out, the store's answers come in.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl QueueState {
         self.carry_out(effects)
     }
 
-    /// Does what the scheduler decided, in its order: first what goes out, then what is stored.
+    /// Carries out the scheduler's decisions in their order: calls first, then changes to store.
     pub(super) fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), ActorProcessingErr> {
         for effect in effects {
             match effect {
@@ -108,7 +108,7 @@ impl QueueState {
         for Committed { ticket, decisions } in committed {
             self.step(|scheduler| scheduler.committed(ticket, &decisions, now))?;
             for (transition, decision) in &decisions {
-                // Before anybody is answered: an operator who has closed the intake finds it closed.
+                // Before any answer goes out: an operator who has closed the intake finds it closed.
                 if decision.is_ok() {
                     self.show(transition);
                 }

@@ -1,4 +1,4 @@
-//! What others order and ask: each in a few lines, since the scheduler decides.
+//! Orders and questions of the facade: each in a few lines, since the scheduler decides.
 
 use std::sync::Arc;
 

@@ -48,13 +48,13 @@ impl QueueState {
         })
     }
 
-    /// What the outcome means; `None`: nobody waits for it any more.
+    /// The verdict on the outcome; `None`: the attempt is settled already.
     fn conclude(&self, slot: SlotId, finished: &Finished, now: Timestamp) -> Option<Concluded> {
         let (job, cancelled) = self
             .scheduler
             .awaited(slot, finished.job_id, finished.attempt)?;
         let (lane, model) = self.scheduler.conditions(job.sent_to());
-        let bench = JudgeContext {
+        let context = JudgeContext {
             settings: &self.settings,
             lane: &lane,
             model: &model,
@@ -64,7 +64,11 @@ impl QueueState {
             seed: self.ports.ids.seed(),
             now,
         };
-        Some(conclude(job, finished, &SettleContext { bench, cancelled }))
+        Some(conclude(
+            job,
+            finished,
+            &SettleContext { context, cancelled },
+        ))
     }
 
     /// Settles an attempt, and sends the next call before anything else.

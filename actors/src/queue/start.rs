@@ -66,7 +66,7 @@ impl QueueState {
             asked_for: BTreeSet::new(),
             timer: Timer::default(),
         };
-        // Until it is attached it shows what is not so. One that fails here is being restarted, and
+        // Until it is attached its state is not yet the true one. One that fails here is being restarted, and
         // this queue after it.
         let attached = state.breaker.call(
             |reply| BreakerMsg::Attach {
@@ -110,7 +110,7 @@ impl QueueState {
     }
 }
 
-/// What the budgets are reckoned from, with everything that this queue has asked the store to write.
+/// The sums that budgets start from, with everything that this queue has asked the store to write.
 async fn ledger(
     store: &ActorRef<StoreMsg>,
     settings: &Settings,
@@ -137,5 +137,5 @@ async fn recent_calls(
     let back_ms = spacings.max().unwrap_or(0).max(limits::PACE_MEMORY_MS);
     let since = now.minus_ms(back_ms);
     let read = move || store.calls_since(since, limits::PACE_LOG_STARTS_MAX);
-    Ok(ports.faults.off_the_workers(read).await??)
+    Ok(ports.fault_points.off_the_workers(read).await??)
 }

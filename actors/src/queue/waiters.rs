@@ -1,4 +1,4 @@
-//! Those who wait for an answer that only the store can give: the end of a job, a change on disk, a drain.
+//! Waiters for an answer that only the store can give: the end of a job, a change on disk, a drain.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use onelane_core::model::{Applied, JobId, JobStatus, Refusal, Transition};
 /// Where the answer to an order goes, once the store has it.
 pub(super) type Answer = RpcReplyPort<Result<(), Refusal>>;
 
-/// The reply ports of those who wait. Dropping one tells its owner to ask again.
+/// The waiters' reply ports. Dropping one tells its owner to ask again.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     /// Waiting for the end of a job.
@@ -49,7 +49,7 @@ impl Waiters {
         self.drains.push(reply);
     }
 
-    /// Whether somebody waits for a drain.
+    /// Whether a caller waits for a drain.
     pub(super) const fn is_draining(&self) -> bool {
         !self.drains.is_empty()
     }
@@ -94,7 +94,7 @@ impl Waiters {
         self.commits.remove(&ticket);
     }
 
-    /// What may have been the end of a job is on disk, or was refused.
+    /// A change that may have ended a job is on disk, or the store refused it.
     fn stored_end(&mut self, id: JobId, decision: &Result<Applied, Refusal>) {
         if let Some(count) = self.ending.get_mut(&id) {
             *count -= 1;
@@ -114,7 +114,7 @@ impl Waiters {
         }
     }
 
-    /// Answers those who waited for a job's end, if this status is one.
+    /// Answers the waiters of a job's end, if this status is one.
     fn ended(&mut self, id: JobId, status: JobStatus) {
         if !status.is_terminal() {
             return;
@@ -139,7 +139,7 @@ const fn may_end(transition: &Transition) -> bool {
     )
 }
 
-/// Whether the change is one that somebody ordered and waits for.
+/// Whether an operator or client ordered the change and waits for it.
 const fn is_order(transition: &Transition) -> bool {
     matches!(
         transition,

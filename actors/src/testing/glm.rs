@@ -25,7 +25,7 @@ type SubmissionScript = dyn Fn(usize, &GlmCall) -> SubmissionLine + Send + Sync;
 
 /// What was asked of GLM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum CallKind {
     /// A call.
     Call,
     /// A task was handed over.
@@ -41,8 +41,8 @@ pub struct CallTrace {
     pub job_id: JobId,
     /// The model that was asked for.
     pub model: String,
-    /// What was asked.
-    pub asked: Asked,
+    /// What was asked of GLM.
+    pub kind: CallKind,
     /// When it began.
     pub began: Instant,
     /// When it ended, by whatever way; `None` while it is open.
@@ -200,10 +200,10 @@ impl ScriptedGlm {
     }
 
     /// Writes down that something begins; gives the number of the call, too.
-    fn begin(&self, call: &GlmCall, asked: Asked) -> (usize, Open) {
+    fn begin(&self, call: &GlmCall, kind: CallKind) -> (usize, Open) {
         let mut books = self.0.books();
         let number = books.bought.len();
-        if asked != Asked::FetchTask {
+        if kind != CallKind::FetchTask {
             books.bought.push(call.job_id);
         }
         let open = books.in_flight.entry(call.model.clone()).or_default();
@@ -212,7 +212,7 @@ impl ScriptedGlm {
         let trace = CallTrace {
             job_id: call.job_id,
             model: call.model.clone(),
-            asked,
+            kind,
             began: Instant::now(),
             ended: None,
             in_flight: books.in_flight(),
@@ -229,7 +229,7 @@ impl ScriptedGlm {
 
 impl Glm for ScriptedGlm {
     fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
-        let (number, open) = self.begin(&call, Asked::Call);
+        let (number, open) = self.begin(&call, CallKind::Call);
         Box::pin(async move {
             let (delay, outcome) = (open.inner.script)(number, &call);
             let outcome = tokio::select! {
@@ -243,7 +243,7 @@ impl Glm for ScriptedGlm {
     }
 
     fn submit_task(&self, call: GlmCall, abort: CancellationToken) -> TaskFuture {
-        let (number, open) = self.begin(&call, Asked::SubmitTask);
+        let (number, open) = self.begin(&call, CallKind::SubmitTask);
         Box::pin(async move {
             let (delay, accepted) = (open.inner.submissions)(number, &call);
             tokio::select! {
@@ -268,7 +268,7 @@ impl Glm for ScriptedGlm {
     }
 
     fn fetch_task(&self, call: GlmCall, task_id: String, abort: CancellationToken) -> GlmFuture {
-        let (_, open) = self.begin(&call, Asked::FetchTask);
+        let (_, open) = self.begin(&call, CallKind::FetchTask);
         Box::pin(async move {
             let account = call.endpoint.digest();
             let task = {

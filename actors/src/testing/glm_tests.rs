@@ -92,9 +92,9 @@ async fn a_task_is_fetched_as_often_as_wanted_and_bought_once() {
         assert_eq!(begun.elapsed(), secs(30));
     }
     assert_eq!(glm.calls(), [sample::job_id(1)]);
-    let asked: Vec<_> = glm.traces().iter().map(|t| t.asked).collect();
-    assert_eq!(asked[0], Asked::SubmitTask);
-    assert_eq!(asked[1..], [Asked::FetchTask; 3]);
+    let asked: Vec<_> = glm.traces().iter().map(|t| t.kind).collect();
+    assert_eq!(asked[0], CallKind::SubmitTask);
+    assert_eq!(asked[1..], [CallKind::FetchTask; 3]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,5 +12,5 @@ mod memory_store;
 
 pub use clock::{SeededIds, SimClock};
 pub use dice::Dice;
-pub use glm::{Asked, CallTrace, Line, ScriptedGlm, SubmissionLine, answer, failed, glm_call};
+pub use glm::{CallKind, CallTrace, Line, ScriptedGlm, SubmissionLine, answer, failed, glm_call};
 pub use memory_store::{CommitFate, MemoryStore};

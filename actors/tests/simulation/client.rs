@@ -13,7 +13,7 @@ use onelane_actors::protocol::{
 use onelane_actors::runtime::{Refs, Runtime};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::testing::SeededIds;
-use onelane_actors::{Events, Faults, Ports};
+use onelane_actors::{Events, FaultPoints, Ports};
 use onelane_core::model::{
     BreakerSnapshot, HoldScope, JobId, JobStatus, NewJob, Refusal, SchedulerState, Settings,
     Submission, Timestamp, Transition,
@@ -54,7 +54,7 @@ pub(crate) async fn start(
     let (settings, in_force) = watch::channel(settings);
     let (runtime, shown) = watch::channel(Runtime::default());
     let (on_message, on_disk) = (Arc::clone(sim), Arc::clone(sim));
-    let faults = Faults::new(Arc::new(move |actor| on_message.message(actor)))
+    let fault_points = FaultPoints::new(Arc::new(move |actor| on_message.message(actor)))
         .with_disk_time(Arc::new(move || on_disk.disk_time()));
     let args = SupervisorArgs {
         ports: Ports {
@@ -65,7 +65,7 @@ pub(crate) async fn start(
             settings: in_force,
             events: Events::new(8),
             tokens: None,
-            faults,
+            fault_points,
         },
         budget: RestartBudget::default(),
         runtime,

@@ -76,7 +76,7 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
             let of = [
                 OnInterrupted::Retry,
                 OnInterrupted::Retry,
-                OnInterrupted::Hold,
+                OnInterrupted::Park,
                 OnInterrupted::Fail,
             ];
             settings.lane.on_interrupted = *dice.pick(&of);

@@ -91,7 +91,7 @@ impl History {
         self.acts.len() - 1
     }
 
-    /// He has his answer.
+    /// The client has the answer.
     pub(crate) fn acted(&mut self, act: usize, now: Timestamp) {
         if let Some(act) = self.acts.get_mut(act) {
             act.1 = Some(now);

@@ -372,7 +372,7 @@ impl Driver {
         if dice.one_in(4) {
             let of = [
                 OnInterrupted::Retry,
-                OnInterrupted::Hold,
+                OnInterrupted::Park,
                 OnInterrupted::Fail,
             ];
             submission.on_interrupted = Some(*dice.pick(&of));

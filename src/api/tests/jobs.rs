@@ -82,7 +82,7 @@ async fn one_wrong_job_of_a_list_and_none_is_stored() {
     let errors = reply["errors"].as_array().unwrap();
     let fields: Vec<_> = errors
         .iter()
-        .map(|fault| fault["field"].as_str().unwrap())
+        .map(|error| error["field"].as_str().unwrap())
         .collect();
     assert_eq!(fields, ["[1]", "[2].prompt", "[3].priority"]);
     let reply = api

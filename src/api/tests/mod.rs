@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::ports::{Clock, Store as _};
 use onelane_actors::supervisor::RestartBudget;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds};
@@ -99,7 +99,7 @@ impl World {
             config: Loaded::from_config(&self.lane).unwrap(),
             tokens: None,
             budget: RestartBudget::default(),
-            faults: Faults::default(),
+            fault_points: FaultPoints::default(),
         };
         let started = Orchestrator::start_sending(parts, Arc::new(Nowhere));
         started.await.unwrap()

@@ -57,8 +57,8 @@ async fn an_estimate_is_of_each_job_and_of_all() {
     let body = reply.json();
     assert_eq!((reply.status, &body["refused"]), (200, &json!(1)));
     assert_eq!(body["total"]["jobs"], 1);
-    let fault = &body["jobs"][1]["error"]["errors"][0]["field"];
-    assert_eq!(*fault, "[1].callbackUrl");
+    let error = &body["jobs"][1]["error"]["errors"][0]["field"];
+    assert_eq!(*error, "[1].callbackUrl");
     let alone = r#"{"prompt":"b","callbackUrl":"https://hooks.example/x"}"#;
     assert_eq!(api.post(path, alone).await.status, 422);
     let stored = api.get("/api/admin/glm/queue").await.json();

@@ -68,9 +68,9 @@ fn every_example_is_taken_by_its_endpoint() {
         };
         let schema = row.body_schema["oneOf"].get(0).unwrap_or(&row.body_schema);
         let json = serde_json::value::to_raw_value(example).unwrap();
-        let mut faults = Vec::new();
-        check(schema, &json, "", &mut faults);
-        assert_eq!(faults, [], "{} {}", row.method, row.path);
+        let mut errors = Vec::new();
+        check(schema, &json, "", &mut errors);
+        assert_eq!(errors, [], "{} {}", row.method, row.path);
     }
 }
 

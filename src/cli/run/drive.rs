@@ -14,7 +14,7 @@ use onelane::orchestrator::{
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::identity::{Digest, Label, LineId, Source};
+use super::identity::{LineId, Name, Source};
 use super::input::Chunk;
 use super::left::{HeldUp, stuck};
 use super::output::Results;
@@ -22,7 +22,7 @@ use super::progress::Progress;
 use super::ready::{Defaults, Ready};
 use super::result::{LineError, ResultLine};
 use super::summary::{End, Spent, Tally};
-use super::tracker::{Tracker, Verdict, Waiting};
+use super::tracker::{Tracker, Verdict};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::start::Lane;
 use crate::telemetry::Signals;
@@ -82,7 +82,7 @@ pub(crate) struct Run<'a> {
     defaults: Defaults,
     results: &'a mut Results,
     progress: &'a mut Progress,
-    /// `None` once it was read to its end, or nobody wants more of it.
+    /// `None` once it was read to its end, or the run wants no more of it.
     input: Option<mpsc::Receiver<Chunk>>,
     tracker: Tracker,
     tasks: FuturesUnordered<BoxFuture<'static, Step>>,
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Deals with what happened.
+    /// Takes a step.
     fn take(&mut self, step: Step) -> Result<(), CliError> {
         match step {
             Step::Feed(Some(Feed::Event(_, event))) => self.heard(&event),
@@ -252,8 +252,9 @@ impl<'a> Run<'a> {
     /// Takes lines that were read: writes the bad ones, passes over the done ones, submits the others.
     fn read(&mut self, chunk: Chunk) -> Result<(), CliError> {
         let lines = chunk.map_err(|e| {
-            CliError::new(Exit::Usage, format!("the input can't be read: {e}"))
-                .help("what was read is on its way; run the same command again to continue")
+            CliError::new(Exit::Usage, format!("the input can't be read: {e}")).help(
+                "the lines before it are on their way; run the same command again to continue",
+            )
         })?;
         let mut ready = Vec::with_capacity(lines.len());
         for line in lines {
@@ -263,18 +264,10 @@ impl<'a> Run<'a> {
                     let message = format!("line {}: {problem}", line.number);
                     self.progress.note(&format!("bad {message}"));
                     self.tally.bad += 1;
-                    self.write_error(
-                        line.digest,
-                        &line.label,
-                        LineError::new("invalid_line", message),
-                    )?;
+                    self.write_error(&line.name, LineError::new("invalid_line", message))?;
                 }
-                Ok(_) if self.results.is_done(line.digest, &line.label) => {
-                    self.tally.done_before += 1
-                }
-                Ok(asked) => {
-                    ready.push(self.defaults.ready(self.id(line.digest), line.label, asked))
-                }
+                Ok(_) if self.results.is_done(&line.name) => self.tally.done_before += 1,
+                Ok(asked) => ready.push(self.defaults.ready(self.source, line.name, asked)),
             }
         }
         self.submit(ready);
@@ -296,31 +289,20 @@ impl<'a> Run<'a> {
         self.submitting = false;
         let replies = match reply {
             Ok(replies) => replies,
-            // What is on disk of it is found by its keys in the next run.
+            // The next run finds the jobs on disk by their keys.
             Err(e) => return self.trouble(e),
         };
         let mut jobs = Vec::with_capacity(ready.len());
         for (ready, reply) in ready.into_iter().zip(replies) {
             match reply {
-                Ok(submitted) => {
-                    let waiting = Waiting {
-                        line: ready.id.line,
-                        told: self.results.was_told(ready.id.line),
-                        label: ready.label,
-                    };
-                    jobs.push((submitted.job_id, submitted.created, waiting));
-                }
+                Ok(submitted) => jobs.push((submitted.job_id, submitted.created, ready.name)),
                 Err(Error::QueueFull { .. }) => self.no_room.push(ready),
                 Err(e @ (Error::Store(_) | Error::Stopped(_))) => self.trouble(e)?,
                 Err(e) => {
-                    self.progress
-                        .note(&format!("{} is refused: {e}", ready.label));
+                    let label = &ready.name.label;
+                    self.progress.note(&format!("{label} is refused: {e}"));
                     self.tally.bad += 1;
-                    self.write_error(
-                        ready.id.line,
-                        &ready.label,
-                        LineError::new("refused", e.to_string()),
-                    )?;
+                    self.write_error(&ready.name, LineError::new("refused", e.to_string()))?;
                 }
             }
         }
@@ -335,21 +317,23 @@ impl<'a> Run<'a> {
             Err(Error::NotFound(_)) => return self.vanished(id),
             Err(e) => return self.trouble(e),
         };
-        match self.tracker.judge(&detail.record.job) {
+        let results = &*self.results;
+        let was_told = |name: &Name| results.was_told(name.digest);
+        match self.tracker.judge(&detail.record.job, was_told) {
             Verdict::Waits => Ok(()),
             Verdict::Retry => {
                 let lane = self.lane.clone();
                 self.task(async move { Step::Retried(id, lane.retry(id).await) });
                 Ok(())
             }
-            Verdict::Ended(waiting) => self.write_end(&waiting, &detail),
+            Verdict::Ended(name) => self.write_end(&name, &detail),
         }
     }
 
     fn retried(&mut self, id: JobId, reply: Result<(), Error>) -> Result<(), CliError> {
         match reply {
             Ok(()) => Ok(()),
-            // Somebody else was faster; what it is now decides.
+            // Another client was faster; the job's status decides.
             Err(Error::WrongStatus { .. }) => {
                 self.tracker.look_at(id);
                 Ok(())
@@ -384,20 +368,16 @@ impl<'a> Run<'a> {
     }
 
     fn vanished(&mut self, id: JobId) -> Result<(), CliError> {
-        let Some(waiting) = self.tracker.gone(id) else {
+        let Some(name) = self.tracker.gone(id) else {
             return Ok(());
         };
         self.tally.failed += 1;
         let message = format!("job {id} is not in the store any more");
-        self.write_error(
-            waiting.line,
-            &waiting.label,
-            LineError::new("not_found", message),
-        )
+        self.write_error(&name, LineError::new("not_found", message))
     }
 
-    fn write_end(&mut self, waiting: &Waiting, detail: &JobDetail) -> Result<(), CliError> {
-        let line = ResultLine::of_job(self.id(waiting.line), &waiting.label, detail);
+    fn write_end(&mut self, name: &Name, detail: &JobDetail) -> Result<(), CliError> {
+        let line = ResultLine::of_job(self.id(name), &name.label, detail);
         if line.is_answer() {
             self.tally.completed += 1;
         } else {
@@ -406,19 +386,16 @@ impl<'a> Run<'a> {
         self.results.write(&line)
     }
 
-    fn write_error(
-        &mut self,
-        line: Digest,
-        label: &Label,
-        error: LineError,
-    ) -> Result<(), CliError> {
-        let line = ResultLine::of_error(self.id(line), label, error);
+    fn write_error(&mut self, name: &Name, error: LineError) -> Result<(), CliError> {
+        let line = ResultLine::of_error(self.id(name), &name.label, error);
         self.results.write(&line)
     }
 
-    fn id(&self, line: Digest) -> LineId {
-        let source = self.source;
-        LineId { source, line }
+    fn id(&self, name: &Name) -> LineId {
+        LineId {
+            source: self.source,
+            line: name.digest,
+        }
     }
 
     fn ask_figures(&mut self) {
@@ -446,7 +423,7 @@ impl<'a> Run<'a> {
         if lane.in_flight == 0 && self.end.is_none() {
             self.end = HeldUp::of(&lane).or(stuck).map(End::Held);
         }
-        // What ends the run is told once, by its summary.
+        // The summary tells the end once.
         if self.end.is_none() {
             self.progress.show(
                 &self.tally,
@@ -469,7 +446,7 @@ impl<'a> Run<'a> {
         };
         if self.signals == 1 {
             self.progress
-                .note("stopping: the open call may finish; once more stops at once");
+                .note("stopping: the open call may finish; a second signal stops at once");
         }
         let lane = self.lane.clone();
         self.task(async move {
@@ -479,7 +456,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The next chunk, `None` at the input's end. Waits for ever when nobody wants more of it.
+/// The next chunk, `None` at the input's end. Waits for ever when the run wants no more of it.
 async fn next_chunk(input: &mut Option<mpsc::Receiver<Chunk>>) -> Option<Chunk> {
     match input {
         Some(input) => input.recv().await,

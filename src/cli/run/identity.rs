@@ -1,4 +1,4 @@
-//! What makes a line of the input the same line in the next run.
+//! The identity of a line: when it is the same line in the next run.
 //!
 //! The rule, on which "the same command again continues" rests:
 //!
@@ -22,7 +22,7 @@ use std::path::Path;
 use onelane::model::Fingerprint;
 use sha2::{Digest as _, Sha256};
 
-/// Who answers.
+/// GLM, or the simulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// GLM.
@@ -31,10 +31,10 @@ pub(crate) enum Mode {
     Simulated,
 }
 
-/// Which input: a short digest of its file name, and who answers it.
+/// Which input: a short digest of its file name, and whether GLM answers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Source {
-    /// Who answers.
+    /// GLM, or the simulator.
     pub(crate) mode: Mode,
     name: [u8; 4],
 }
@@ -59,6 +59,15 @@ pub(crate) enum Label {
     Id(Box<str>),
     /// Its number in the input, from 1.
     Number(u64),
+}
+
+/// A line of the input as the run follows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// What it is known by.
+    pub(crate) digest: Digest,
+    /// What the results call it.
+    pub(crate) label: Label,
 }
 
 impl fmt::Display for Label {
@@ -93,7 +102,7 @@ impl Source {
         }
     }
 
-    /// Whether it is the same input, whoever answers.
+    /// Whether it is the same input, simulated or not.
     pub(crate) fn is_same_input(self, other: Self) -> bool {
         self.name == other.name
     }

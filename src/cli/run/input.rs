@@ -8,11 +8,11 @@ use std::path::Path;
 use onelane::model::limits;
 use tokio::sync::mpsc;
 
-use super::identity::{Digest, Identities, Label};
+use super::identity::{Identities, Label, Name};
 use super::parse::{self, Asked};
-use crate::cli::exit::CliError;
+use crate::cli::exit::{CliError, Exit};
 
-/// Bytes of one line: a request of the largest size, and what stands around it.
+/// Bytes of one line: a request of the largest size, and its frame.
 const LINE_BYTES_MAX: usize = limits::REQUEST_BYTES_MAX + 64 * 1024;
 /// Bytes that are read at once. A chunk is what one read gave, so this bounds chunks too.
 const READ_BYTES: usize = 256 * 1024;
@@ -24,11 +24,9 @@ const CHUNK_LINES_MAX: usize = 512;
 pub(crate) struct Line {
     /// Its number in the input, from 1, blank lines counted.
     pub(crate) number: u64,
-    /// What it is called in the results.
-    pub(crate) label: Label,
-    /// What it is known by.
-    pub(crate) digest: Digest,
-    /// What it asks for, or what is wrong with it.
+    /// Its digest and label.
+    pub(crate) name: Name,
+    /// Its job, or the problem with it.
     pub(crate) asked: Result<Asked, String>,
 }
 
@@ -51,12 +49,20 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>, CliError> {
     Ok(Box::new(file))
 }
 
+/// What messages call the input.
+pub(crate) fn name(path: &Path) -> String {
+    match path.to_str() {
+        Some("-") => "standard input".to_owned(),
+        _ => path.display().to_string(),
+    }
+}
+
 /// Reads the input on a thread of its own. The thread is not joined: one that waits for standard
 /// input can't be woken and ends with the process.
-pub(crate) fn read(input: Box<dyn Read + Send>) -> io::Result<mpsc::Receiver<Chunk>> {
+pub(crate) fn read(input: Box<dyn Read + Send>) -> Result<mpsc::Receiver<Chunk>, CliError> {
     let (chunks, receiver) = mpsc::channel(1);
     let thread = std::thread::Builder::new().name("input".to_owned());
-    thread.spawn(move || {
+    let started = thread.spawn(move || {
         let mut lines = Lines::new(input, LINE_BYTES_MAX);
         while let Some(chunk) = lines.chunk().transpose() {
             let failed = chunk.is_err();
@@ -65,8 +71,14 @@ pub(crate) fn read(input: Box<dyn Read + Send>) -> io::Result<mpsc::Receiver<Chu
                 return;
             }
         }
-    })?;
-    Ok(receiver)
+    });
+    match started {
+        Ok(_) => Ok(receiver),
+        Err(error) => {
+            let problem = format!("a thread can't be started: {error}");
+            Err(CliError::new(Exit::JobsFailed, problem))
+        }
+    }
 }
 
 /// Cuts a byte stream into lines.
@@ -77,7 +89,7 @@ struct Lines<R> {
     identities: Identities,
 }
 
-/// What was read up to the end of a line.
+/// Bytes up to the end of a line.
 enum Raw {
     Line(Vec<u8>),
     /// With so many bytes; they are not kept.
@@ -184,8 +196,7 @@ impl<R: Read> Lines<R> {
         };
         Some(Line {
             number,
-            label,
-            digest,
+            name: Name { digest, label },
             asked,
         })
     }
@@ -290,12 +301,12 @@ mod tests {
             read[1].asked.as_ref().unwrap_err(),
             "its id is used by line 1 already"
         );
-        assert_eq!(read[1].label, Label::Id("a".into()));
+        assert_eq!(read[1].name.label, Label::Id("a".into()));
     }
 
     #[test]
     fn a_line_is_known_by_the_model_it_names_wherever_that_stands() {
-        let digest = |text: &str| lines(text.as_bytes(), 1_000)[0].digest;
+        let digest = |text: &str| lines(text.as_bytes(), 1_000)[0].name.digest;
         let message = r#""messages":[{"role":"user","content":"hi"}]"#;
         let plain = digest(&format!("{{{message}}}"));
         assert_ne!(plain, digest(&format!(r#"{{"model":"glm-5",{message}}}"#)));

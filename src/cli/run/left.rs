@@ -1,4 +1,4 @@
-//! Whether what is left can go on without an operator. The lane as a whole may be well while every job that
+//! Whether the jobs that are left can go on without an operator. The lane as a whole may be well while every job that
 //! still waits is parked, is for a model that is held, does not fit into a budget, or runs after such a job.
 
 use std::collections::BTreeMap;
@@ -7,21 +7,22 @@ use onelane::error::Error;
 use onelane::model::{JobStatus, WaitReason};
 use onelane::orchestrator::{Orchestrator, SchedulerSnapshot};
 use onelane::ports::JobFilter;
+use serde::Serialize;
 
 /// Jobs that are looked at at a time.
 const PAGE: usize = 256;
 
 /// Nothing goes on until an operator acts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct HeldUp {
     /// Why.
     pub(crate) reason: String,
-    /// What to do.
+    /// The way out.
     pub(crate) help: String,
 }
 
 impl HeldUp {
-    /// What stops every job of a lane until an operator acts, if anything does.
+    /// The reason that stops every job of a lane until an operator acts, if there is one.
     pub(crate) fn of(lane: &SchedulerSnapshot) -> Option<Self> {
         let reason = lane.wait_reason.as_ref()?;
         (reason.stops_all() && reason.waits_for_operator()).then(|| Self {
@@ -31,7 +32,7 @@ impl HeldUp {
     }
 }
 
-/// What keeps the jobs that are left from going on, if none of them can without an operator. Looks at the jobs
+/// The reason why none of the jobs that are left can go on without an operator, if so. Looks at the jobs
 /// only when the lane says that there is something of the kind.
 pub(crate) async fn stuck(
     lane: &Orchestrator,
@@ -65,12 +66,12 @@ pub(crate) async fn stuck(
     }
 }
 
-/// Jobs that can't go on, by what keeps them.
+/// Jobs that can't go on, by their reason.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Left {
     parked: u64,
     after_others: u64,
-    /// The others by the reason's words, with what helps.
+    /// The others by the reason's words, with the way out.
     held: BTreeMap<String, (u64, &'static str)>,
 }
 

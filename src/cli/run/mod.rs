@@ -3,13 +3,13 @@
 //! | file | what |
 //! |---|---|
 //! | `input`, `parse`, `ready` | lines: read in bounded memory, checked, made into jobs |
-//! | `identity` | what makes a line the same line in the next run: the rule behind "continues" |
-//! | `output`, `result`, `written` | the results file, a line of it, and what an earlier run left in it |
+//! | `identity` | when a line is the same line in the next run: the rule behind "continues" |
+//! | `output`, `result`, `written` | the results file, a line of it, and the lines of earlier runs |
 //! | `drive` | the loop: submits, watches, writes |
-//! | `tracker` | its decisions about jobs: which one to look at, what became of it |
+//! | `tracker` | its decisions about jobs: which one to look at, and the next step for it |
 //! | `left` | whether the lane, or all that is left of its jobs, waits for an operator |
-//! | `release` | what a start ends, since it is the operator's act |
-//! | `progress`, `summary` | what a person and a program see |
+//! | `release` | a start is the operator's act: it ends holds |
+//! | `progress`, `summary` | views for a person and a program |
 
 mod drive;
 mod identity;
@@ -38,7 +38,7 @@ use progress::Progress;
 
 use summary::{End, Spent, Summary};
 
-pub(crate) use input::{Line, open, read};
+pub(crate) use input::{Line, name, open, read};
 pub(crate) use left::{HeldUp, stuck};
 pub(crate) use ready::Defaults;
 pub(crate) use release::{Ends, release};
@@ -57,20 +57,18 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let plan = start::plan(&args.common)?;
     let mut results = Results::open(&out, source)?;
     let mut progress = Progress::new(json);
-    // A run is quiet: what it tells itself is not told again by its log.
-    let log = if plan.log_was_chosen {
-        plan.log.clone()
+    // A run is quiet: its log does not repeat what the run prints itself.
+    let log = &plan.config().log;
+    let filter = if plan.log_was_chosen() {
+        &log.filter
     } else {
-        onelane::config::LogSection {
-            filter: "warn".to_owned(),
-            ..plan.log.clone()
-        }
+        "warn"
     };
     let writer = progress.log_writer();
-    telemetry::init(&log, move || writer.clone())?;
+    telemetry::init(log.format, filter, move || writer.clone())?;
 
     let lane = start::lane(&plan).await?;
-    if plan.simulated && !json {
+    if plan.is_simulated() && !json {
         super::note(start::SIMULATION);
     }
     let defaults = Defaults {
@@ -78,8 +76,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         priority: args.priority,
         model: lane.orchestrator.settings().glm.model.clone(),
     };
-    let chunks = input::read(input)
-        .map_err(|e| CliError::new(Exit::JobsFailed, format!("a thread can't be started: {e}")))?;
+    let chunks = input::read(input)?;
     if let Some(was) = release(&lane.orchestrator, Ends::HoldsAndOrders).await? {
         progress.note(&format!("resuming; {was}"));
     }
@@ -96,14 +93,11 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         results.finish()?;
     }
     let summary = Summary {
-        input: match args.input.to_str() {
-            Some("-") => "standard input".to_owned(),
-            _ => args.input.display().to_string(),
-        },
+        input: input::name(&args.input),
         results: results.path().display().to_string(),
         tally,
         spent: Spent::of(&lane.orchestrator),
-        simulated: plan.simulated,
+        simulated: plan.is_simulated(),
         end,
     };
     // Results on standard output are not mixed with anything.
@@ -112,7 +106,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     if !json || results.is_stdout() {
         super::note(&told);
     } else if let Err(error) = super::say(&told) {
-        // What became of the jobs says more than that it could not be told.
+        // The jobs' end says more than a full device.
         if exit == Exit::Done {
             return Err(error);
         }

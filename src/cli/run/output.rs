@@ -1,11 +1,11 @@
-//! The results file: one line for each line that ended, and what an earlier run left in it.
+//! The results file: one line for each line that ended, those of earlier runs included.
 //!
 //! A file that is there already is read first. Lines of this input that have an answer are done; its
 //! error lines are taken out, since those lines are tried again; a last line that a kill tore is cut off;
 //! lines of other inputs are left alone; and a file that holds anything else is refused, so that
-//! nobody's data is appended to or cut. A run that reaches its end also takes out the results of
+//! a run never appends to other data nor cuts it. A run that reaches its end also takes out the results of
 //! lines that are no longer in the input. Simulated answers give way to real ones, never the other way
-//! round. What is rewritten is rewritten beside the file and renamed.
+//! round. A rewrite goes to a file beside it, which then takes its name.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -13,23 +13,23 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::identity::{Digest, Label, Mode, Source};
+use super::identity::{Digest, LineId, Mode, Name, Source};
 use super::result::ResultLine;
-use super::written::{self, WrittenLines, rewrite, unusable};
+use super::written::{self, Written, WrittenLines, rewrite, unusable};
 use crate::cli::exit::{CliError, Exit};
 
 /// A result of an earlier run.
 #[derive(Debug)]
 struct Kept {
-    /// What the file calls it.
+    /// Its name in the file.
     label: String,
-    /// What the input calls it now; `None` until it is seen there.
+    /// Its name in the input; `None` until it is seen there.
     now: Option<String>,
 }
 
-/// What a line that is there already is to this run.
+/// What this run makes of a line that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum BudgetStatus {
+enum Belonging {
     /// A result of this input.
     Ours,
     /// A real result of this input, in a simulated run: done, and not to be touched.
@@ -40,7 +40,7 @@ enum BudgetStatus {
     Foreign,
 }
 
-impl BudgetStatus {
+impl Belonging {
     fn of(written: Source, run: Source) -> Self {
         match (written.is_same_input(run), written.mode, run.mode) {
             (false, _, _) => Self::Foreign,
@@ -65,7 +65,13 @@ pub(crate) struct Results {
     path: PathBuf,
     source: Source,
     sink: Sink,
-    /// Answers of earlier runs.
+    earlier: Earlier,
+}
+
+/// What earlier runs left in the file.
+#[derive(Default)]
+struct Earlier {
+    /// Answers.
     kept: HashMap<Digest, Kept>,
     /// Lines that an earlier run wrote an error for.
     told: HashSet<Digest>,
@@ -73,7 +79,32 @@ pub(crate) struct Results {
     real: HashSet<Digest>,
 }
 
-/// Where the results of `input` go when nobody says: `prompts.jsonl` -> `prompts.results.jsonl`,
+impl Earlier {
+    /// Takes in a line, and says whether it stays in the file.
+    fn take(&mut self, id: LineId, run: Source, written: &Written<'_>) -> bool {
+        let answered = written.response.is_some();
+        match Belonging::of(id.source, run) {
+            Belonging::Ours if answered => {
+                let label = written.custom_id.clone().unwrap_or_default();
+                self.kept
+                    .insert(id.line, Kept { label, now: None })
+                    .is_none()
+            }
+            Belonging::Ours => {
+                self.told.insert(id.line);
+                false
+            }
+            Belonging::Fake => false,
+            Belonging::Real if answered => {
+                self.real.insert(id.line);
+                true
+            }
+            Belonging::Real | Belonging::Foreign => true,
+        }
+    }
+}
+
+/// Where the results of `input` go without `--out`: `prompts.jsonl` -> `prompts.results.jsonl`,
 /// standard input -> standard output.
 pub(crate) fn default_path(input: &Path) -> PathBuf {
     if input.as_os_str() == "-" {
@@ -92,9 +123,7 @@ impl Results {
             path: path.to_owned(),
             source,
             sink: Sink::New,
-            kept: HashMap::new(),
-            told: HashSet::new(),
-            real: HashSet::new(),
+            earlier: Earlier::default(),
         };
         if path.as_os_str() == "-" {
             results.sink = Sink::Stream(Box::new(io::stdout()));
@@ -127,18 +156,19 @@ impl Results {
 
     /// Whether an earlier run wrote the line's answer. Remembers that the line is still in the input,
     /// and what it is called there.
-    pub(crate) fn is_done(&mut self, line: Digest, label: &Label) -> bool {
-        let kept = self.kept.get_mut(&line);
-        let is_kept = kept.is_some();
-        if let Some(kept) = kept {
-            kept.now = Some(label.to_string());
+    pub(crate) fn is_done(&mut self, name: &Name) -> bool {
+        match self.earlier.kept.get_mut(&name.digest) {
+            Some(kept) => {
+                kept.now = Some(name.label.to_string());
+                true
+            }
+            None => self.earlier.real.contains(&name.digest),
         }
-        is_kept || self.real.contains(&line)
     }
 
     /// Whether an earlier run wrote an error for the line.
     pub(crate) fn was_told(&self, line: Digest) -> bool {
-        self.told.contains(&line)
+        self.earlier.told.contains(&line)
     }
 
     /// Writes a result, whole or, after a kill, as a torn line that the next run cuts off.
@@ -170,12 +200,12 @@ impl Results {
             return Ok(());
         };
         let stays = |kept: &Kept| kept.now.as_ref() == Some(&kept.label);
-        if self.kept.values().all(stays) {
+        if self.earlier.kept.values().all(stays) {
             return file.sync_data().map_err(|e| unusable(&self.path, &e));
         }
-        let (source, kept) = (self.source, &self.kept);
+        let (source, kept) = (self.source, &self.earlier.kept);
         let file = rewrite(&self.path, |id, written| {
-            let ours = BudgetStatus::of(id.source, source) == BudgetStatus::Ours;
+            let ours = Belonging::of(id.source, source) == Belonging::Ours;
             match kept.get(&id.line).filter(|_| ours) {
                 // Another's, or written just now.
                 None => true,
@@ -194,43 +224,20 @@ impl Results {
     fn take_over(&mut self) -> Result<(), CliError> {
         let file = written::open(&self.path)?;
         let mut lines = WrittenLines::of(&file, &self.path);
-        let mut to_drop = false;
+        let source = self.source;
+        let mut all_stay = true;
         while let Some(line) = lines.next()? {
             let written = line.written()?;
-            let id = line.id(&written)?;
-            let answered = written.response.is_some();
-            match BudgetStatus::of(id.source, self.source) {
-                BudgetStatus::Ours if answered => {
-                    let label = written.custom_id.unwrap_or_default();
-                    let again = self.kept.insert(id.line, Kept { label, now: None });
-                    to_drop |= again.is_some();
-                }
-                BudgetStatus::Ours => {
-                    self.told.insert(id.line);
-                    to_drop = true;
-                }
-                BudgetStatus::Real if answered => {
-                    self.real.insert(id.line);
-                }
-                BudgetStatus::Fake => to_drop = true,
-                BudgetStatus::Real | BudgetStatus::Foreign => {}
-            }
+            all_stay &= self.earlier.take(line.id(&written)?, source, &written);
         }
         if lines.torn {
             file.set_len(lines.whole_bytes)
                 .map_err(|e| unusable(&self.path, &e))?;
         }
         self.sink = Sink::File(file);
-        if to_drop {
-            let source = self.source;
-            let mut seen = HashSet::new();
-            let file = rewrite(&self.path, |id, written| {
-                match BudgetStatus::of(id.source, source) {
-                    BudgetStatus::Ours => written.response.is_some() && seen.insert(id.line),
-                    BudgetStatus::Fake => false,
-                    BudgetStatus::Real | BudgetStatus::Foreign => true,
-                }
-            })?;
+        if !all_stay {
+            let mut again = Earlier::default();
+            let file = rewrite(&self.path, |id, written| again.take(id, source, written))?;
             self.sink = Sink::File(file);
         }
         Ok(())
@@ -239,20 +246,19 @@ impl Results {
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::Identities;
-    use super::super::identity::LineId;
+    use super::super::identity::{Identities, Label};
     use super::super::result::{LineError, Response};
     use super::*;
     use onelane::model::Request;
     use serde_json::value::RawValue;
 
     /// A results file in a directory of its own.
-    struct JudgeContext {
+    struct Bench {
         dir: tempfile::TempDir,
         source: Source,
     }
 
-    impl JudgeContext {
+    impl Bench {
         fn new() -> Self {
             Self {
                 dir: tempfile::tempdir().unwrap(),
@@ -277,6 +283,13 @@ mod tests {
             LineId {
                 source: self.source,
                 line: Identities::default().identify(1, None, asks).unwrap(),
+            }
+        }
+
+        fn name(&self, text: &str, label: Label) -> Name {
+            Name {
+                digest: self.id(text).line,
+                label,
             }
         }
 
@@ -351,22 +364,22 @@ mod tests {
 
     #[test]
     fn a_file_that_nothing_was_written_to_is_not_made() {
-        let bench = JudgeContext::new();
+        let bench = Bench::new();
         bench.open().finish().unwrap();
         assert!(!bench.path().exists());
     }
 
     #[test]
     fn an_answered_line_is_done_in_the_next_run_and_a_failed_one_is_not() {
-        let bench = JudgeContext::new();
+        let bench = Bench::new();
         let mut first = bench.open();
         bench.answer(&mut first, "a", "line-1");
         bench.error(&mut first, "b", "line-2");
         drop(first);
 
         let mut second = bench.open();
-        assert!(second.is_done(bench.id("a").line, &number(1)));
-        assert!(!second.is_done(bench.id("b").line, &number(2)));
+        assert!(second.is_done(&bench.name("a", number(1))));
+        assert!(!second.is_done(&bench.name("b", number(2))));
         assert!(second.was_told(bench.id("b").line) && !second.was_told(bench.id("a").line));
         assert_eq!(bench.labels(), ["line-1"]);
         bench.answer(&mut second, "b", "line-2");
@@ -376,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_torn_last_line_is_cut_off_wherever_the_kill_struck() {
-        let bench = JudgeContext::new();
+        let bench = Bench::new();
         let mut first = bench.open();
         bench.answer(&mut first, "a", "line-1");
         bench.answer(&mut first, "b", "line-2");
@@ -386,11 +399,8 @@ mod tests {
         for cut in line_ends..whole.len() {
             fs::write(bench.path(), &whole[..cut]).unwrap();
             let mut again = bench.open();
-            assert!(again.is_done(bench.id("a").line, &number(1)));
-            assert!(
-                !again.is_done(bench.id("b").line, &number(2)),
-                "cut at {cut}"
-            );
+            assert!(again.is_done(&bench.name("a", number(1))));
+            assert!(!again.is_done(&bench.name("b", number(2))), "cut at {cut}");
             bench.answer(&mut again, "b", "line-2");
             drop(again);
             assert_eq!(fs::read(bench.path()).unwrap(), whole, "cut at {cut}");
@@ -399,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_file_of_something_else_is_refused_and_left_as_it_is() {
-        let bench = JudgeContext::new();
+        let bench = Bench::new();
         for foreign in [
             "notes\n",
             "notes without an end",
@@ -419,8 +429,8 @@ mod tests {
 
     #[test]
     fn results_of_another_input_are_left_alone() {
-        let bench = JudgeContext::new();
-        let mut other = JudgeContext::new();
+        let bench = Bench::new();
+        let mut other = Bench::new();
         other.source = Source::of(Path::new("other.jsonl"), Mode::Real);
         let mut results = Results::open(&bench.path(), other.source).unwrap();
         other.answer(&mut results, "a", "theirs");
@@ -428,7 +438,7 @@ mod tests {
         drop(results);
 
         let mut results = bench.open();
-        assert!(!results.is_done(bench.id("a").line, &number(1)));
+        assert!(!results.is_done(&bench.name("a", number(1))));
         bench.answer(&mut results, "a", "ours");
         results.finish().unwrap();
         drop(results);
@@ -442,14 +452,14 @@ mod tests {
 
     #[test]
     fn lines_that_left_the_input_leave_the_results_and_moved_ones_get_their_number() {
-        let bench = JudgeContext::new();
+        let bench = Bench::new();
         let mut first = bench.open();
         bench.answer(&mut first, "gone", "line-1");
         bench.answer(&mut first, "stays", "line-2");
         drop(first);
 
         let mut second = bench.open();
-        assert!(second.is_done(bench.id("stays").line, &number(1)));
+        assert!(second.is_done(&bench.name("stays", number(1))));
         bench.answer(&mut second, "new", "line-2");
         assert_eq!(
             bench.labels(),
@@ -467,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_simulated_answer_gives_way_to_a_real_one() {
-        let mut bench = JudgeContext::new();
+        let mut bench = Bench::new();
         bench.mode(Mode::Simulated);
         let mut simulated = bench.open();
         bench.answer(&mut simulated, "a", "fake");
@@ -475,7 +485,7 @@ mod tests {
 
         bench.mode(Mode::Real);
         let mut real = bench.open();
-        assert!(!real.is_done(bench.id("a").line, &number(1)));
+        assert!(!real.is_done(&bench.name("a", number(1))));
         assert_eq!(bench.labels(), [""; 0]);
         bench.answer(&mut real, "a", "line-1");
         drop(real);
@@ -483,10 +493,10 @@ mod tests {
         bench.mode(Mode::Simulated);
         let mut simulated = bench.open();
         assert!(
-            simulated.is_done(bench.id("a").line, &number(1)),
+            simulated.is_done(&bench.name("a", number(1))),
             "nothing to simulate"
         );
-        assert!(!simulated.is_done(bench.id("b").line, &number(2)));
+        assert!(!simulated.is_done(&bench.name("b", number(2))));
         bench.answer(&mut simulated, "b", "fake");
         simulated.finish().unwrap();
         assert_eq!(bench.labels(), ["line-1", "fake"]);
@@ -494,7 +504,7 @@ mod tests {
 
     #[test]
     fn two_runs_do_not_share_a_results_file() {
-        let bench = JudgeContext::new();
+        let bench = Bench::new();
         let mut first = bench.open();
         bench.answer(&mut first, "a", "line-1");
         let Err(error) = Results::open(&bench.path(), bench.source) else {
@@ -505,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_device_is_written_and_never_read() {
-        let bench = JudgeContext::new();
+        let bench = Bench::new();
         let mut results = Results::open(Path::new("/dev/null"), bench.source).unwrap();
         bench.answer(&mut results, "a", "line-1");
         results.finish().unwrap();

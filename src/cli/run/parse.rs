@@ -87,7 +87,7 @@ fn read(mut fields: Fields<'_>) -> Result<Asked, String> {
     }
     let max_retries = fields.take_as("maxRetries", "a whole number of retries")?;
     let timeout_ms = fields.take_as("timeout", "a whole number of milliseconds")?;
-    let on_interrupted = fields.take_as("onInterrupted", "one of retry, hold, fail")?;
+    let on_interrupted = fields.take_as("onInterrupted", "one of retry, park, fail")?;
     let deadline = fields.take_deadline()?;
     let callback_url = fields.take_text("callbackUrl")?;
     let metadata = fields.take_value("metadata").map(RawValue::to_owned);
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn fields_of_a_job_are_the_jobs_and_no_parameters() {
-        let fields = r#""maxRetries":0,"timeout":9000,"onInterrupted":"hold","metadata":{"n": 1.50},
+        let fields = r#""maxRetries":0,"timeout":9000,"onInterrupted":"park","metadata":{"n": 1.50},
             "deadline":"2026-11-23T08:00:00Z""#;
         let message = r#""messages":[{"role":"user","content":"hi"}]"#;
         for (form, body) in [
@@ -369,7 +369,7 @@ mod tests {
                 (asked.max_retries, asked.timeout_ms),
                 (Some(0), Some(9_000))
             );
-            assert_eq!(asked.on_interrupted, Some(OnInterrupted::Hold));
+            assert_eq!(asked.on_interrupted, Some(OnInterrupted::Park));
             assert_eq!(
                 asked.deadline,
                 Timestamp::parse_rfc3339("2026-11-23T08:00:00Z")
@@ -475,7 +475,7 @@ mod tests {
         );
         check(
             r#"{"prompt":"a","onInterrupted":"never"}"#,
-            "onInterrupted: must be one of retry, hold, fail",
+            "onInterrupted: must be one of retry, park, fail",
         );
         check(
             r#"{"prompt":"a","deadline":"tomorrow"}"#,

@@ -1,4 +1,4 @@
-//! What a run shows while it runs: a bar on a terminal, and only what matters anywhere else.
+//! The view of a run under way: a bar on a terminal, a few lines anywhere else.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ pub(crate) struct Progress {
     /// Where no bar is seen, a lane that stands still for a while is worth a line. One that waits for an
     /// operator ends the run, which says so.
     tells_waits: bool,
-    /// What was told of that.
+    /// The last line about that.
     told: Option<String>,
 }
 

@@ -2,10 +2,10 @@
 
 use onelane::orchestrator::Submission;
 
-use super::identity::{Label, LineId};
+use super::identity::{LineId, Name, Source};
 use super::parse::Asked;
 
-/// What lines take that do not say it themselves.
+/// Values for lines that leave them out.
 #[derive(Debug, Clone)]
 pub(crate) struct Defaults {
     /// Whose jobs they are.
@@ -19,23 +19,21 @@ pub(crate) struct Defaults {
 /// A line that is about to be submitted.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    /// What it is known by.
-    pub(crate) id: LineId,
-    /// What the results call it.
-    pub(crate) label: Label,
+    /// Its digest and label.
+    pub(crate) name: Name,
     /// Its job.
     pub(crate) submission: Submission,
 }
 
 impl Defaults {
-    /// A line that is to be submitted.
-    pub(crate) fn ready(&self, id: LineId, label: Label, asked: Asked) -> Ready {
+    /// A line that is to be submitted, of this input.
+    pub(crate) fn ready(&self, source: Source, name: Name, asked: Asked) -> Ready {
         let names_model = asked.model.is_some() || asked.request.model().is_some();
         let default_model = (!names_model).then_some(self.model.as_str());
-        let key = id.idempotency_key(default_model);
+        let line = name.digest;
+        let key = LineId { source, line }.idempotency_key(default_model);
         Ready {
-            id,
-            label,
+            name,
             submission: self.submission(Some(key), asked),
         }
     }
@@ -63,6 +61,7 @@ impl Defaults {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::Label;
     use super::super::parse::parse;
     use super::*;
 
@@ -73,8 +72,12 @@ mod tests {
             model: "glm-4.7".to_owned(),
         };
         let id = LineId::parse("run-00000000-00000000000000000000000000000001").unwrap();
+        let name = Name {
+            digest: id.line,
+            label: Label::Number(1),
+        };
         let asked = parse(line).asked.unwrap();
-        defaults.ready(id, Label::Number(1), asked).submission
+        defaults.ready(id.source, name, asked).submission
     }
 
     #[test]

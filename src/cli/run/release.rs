@@ -1,10 +1,10 @@
-//! What starting a command ends: the operator's act that a held lane waited for.
+//! Starting a command is the operator's act that a held lane waited for: it ends holds.
 
 use onelane::error::Error;
 use onelane::model::{BreakerState, Hold, HoldScope, Pause, ScopedHold, WaitReason};
 use onelane::orchestrator::{Orchestrator, SchedulerSnapshot};
 
-/// What a command ends by being started.
+/// How much a command ends by being started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
     /// Holds that wait for an operator.
@@ -13,7 +13,7 @@ pub(crate) enum Ends {
     HoldsAndOrders,
 }
 
-/// What is to be ended.
+/// The stops to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Release {
     /// Everything that stops the lane.
@@ -22,9 +22,8 @@ enum Release {
     Holds(Vec<HoldScope>),
 }
 
-/// Starting a command is the operator's act: what waited for one ends with it. A hold that ends by itself
-/// stays, and what the configuration switched off only the configuration switches on. Answers what the
-/// lane was, if it was released.
+/// Ends what waits for an operator. A hold that ends by itself stays, and a lane that the configuration switched
+/// off stays off. Answers the lane's state before, if it was released.
 pub(crate) async fn release(lane: &Orchestrator, ends: Ends) -> Result<Option<String>, Error> {
     let Some((was, release)) = released(&lane.lane().await?, ends) else {
         return Ok(None);
@@ -44,7 +43,7 @@ pub(crate) async fn release(lane: &Orchestrator, ends: Ends) -> Result<Option<St
     Ok(Some(was))
 }
 
-/// What a lane was that is to be released, and how; `None` if it is to stay as it is.
+/// The state of a lane that is to be released, and how; `None` if it is to stay as it is.
 fn released(lane: &SchedulerSnapshot, ends: Ends) -> Option<(String, Release)> {
     if !lane.active {
         return None;

@@ -1,4 +1,4 @@
-//! One line of the results: the batch output form, made from what became of a job.
+//! One line of the results: the batch output form of a job's end.
 
 use onelane::model::{JobStatus, RequestId};
 use onelane::orchestrator::JobDetail;
@@ -10,7 +10,7 @@ use super::identity::{Label, LineId};
 /// One line of the batch output form.
 #[derive(Debug, Serialize)]
 pub(crate) struct ResultLine<'a> {
-    /// What the line is known by.
+    /// The line's id in the results file.
     pub(crate) id: String,
     /// The line's own id, or `line-N`.
     pub(crate) custom_id: String,
@@ -36,7 +36,7 @@ pub(crate) struct Response<'a> {
 pub(crate) struct LineError {
     /// GLM's code, or one of ours.
     pub(crate) code: String,
-    /// What is wrong.
+    /// The problem in words.
     pub(crate) message: String,
     /// The HTTP status, if one arrived.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! What a run came to, for a person and for a program.
+//! The end of a run, for a person and for a program.
 
 use onelane::Orchestrator;
 use onelane::model::Cost;
@@ -8,7 +8,8 @@ use super::left::HeldUp;
 use crate::cli::exit::Exit;
 
 /// How many lines ended how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Tally {
     /// Lines read that were not blank.
     pub(crate) lines: u64,
@@ -35,7 +36,8 @@ impl Tally {
 }
 
 /// Why a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "end", rename_all = "camelCase")]
 pub(crate) enum End {
     /// Every line of the input ended.
     Complete,
@@ -45,17 +47,19 @@ pub(crate) enum End {
     Held(HeldUp),
 }
 
-/// What this process spent.
-#[derive(Debug, Clone, Default)]
+/// Spending of this process.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Spent {
-    /// What is known, by currency.
+    /// Known costs, by currency.
+    #[serde(rename = "spent")]
     pub(crate) costs: Vec<Cost>,
     /// Calls whose cost is not known: not nothing.
     pub(crate) unpriced_calls: u64,
 }
 
 impl Spent {
-    /// What the lane spent so far.
+    /// The lane's spending so far.
     pub(crate) fn of(lane: &Orchestrator) -> Self {
         Self {
             costs: lane.spent(),
@@ -63,7 +67,7 @@ impl Spent {
         }
     }
 
-    /// What there is to say, without zeros; `each` says what became of an amount.
+    /// The figures that are not zero; `each` puts an amount into words.
     pub(crate) fn parts(&self, each: impl Fn(&Cost) -> String) -> Vec<String> {
         let known = self.costs.iter().filter(|cost| cost.nanos != 0).map(each);
         let unknown = match self.unpriced_calls {
@@ -75,42 +79,34 @@ impl Spent {
     }
 }
 
-/// What a run came to.
-#[derive(Debug)]
+/// The end of a run.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Summary {
-    /// What was read.
+    /// The input's name.
     pub(crate) input: String,
     /// Where results went.
     pub(crate) results: String,
     /// How many lines ended how.
+    #[serde(flatten)]
     pub(crate) tally: Tally,
-    /// What this process spent.
+    /// Spending of this process.
+    #[serde(flatten)]
     pub(crate) spent: Spent,
     /// Whether the simulator answered: then nothing was billed.
     pub(crate) simulated: bool,
     /// Why it ended.
+    #[serde(flatten)]
     pub(crate) end: End,
 }
 
+/// The summary with figures that follow from it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Json<'a> {
-    input: &'a str,
-    results: &'a str,
-    lines: u64,
-    completed: u64,
-    failed: u64,
-    bad: u64,
-    done_before: u64,
+    #[serde(flatten)]
+    summary: &'a Summary,
     unfinished: u64,
-    spent: &'a [Cost],
-    unpriced_calls: u64,
-    simulated: bool,
-    end: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    help: Option<&'a str>,
     exit_code: u8,
 }
 
@@ -174,28 +170,9 @@ impl Summary {
 
     /// For a program.
     pub(crate) fn json(&self) -> String {
-        let (end, reason, help) = match &self.end {
-            End::Complete => ("complete", None, None),
-            End::Interrupted => ("interrupted", None, None),
-            End::Held(HeldUp { reason, help }) => {
-                ("held", Some(reason.as_str()), Some(help.as_str()))
-            }
-        };
         let json = Json {
-            input: &self.input,
-            results: &self.results,
-            lines: self.tally.lines,
-            completed: self.tally.completed,
-            failed: self.tally.failed,
-            bad: self.tally.bad,
-            done_before: self.tally.done_before,
+            summary: self,
             unfinished: self.tally.unfinished(),
-            spent: &self.spent.costs,
-            unpriced_calls: self.spent.unpriced_calls,
-            simulated: self.simulated,
-            end,
-            reason,
-            help,
             exit_code: self.exit().code(),
         };
         serde_json::to_string(&json).unwrap_or_default()

@@ -12,40 +12,30 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use onelane::model::{Event, Job, JobId, JobStatus, code};
 
-use super::identity::{Digest, Label};
+use super::identity::Name;
 
-/// A line whose job has not ended.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    /// What it is known by.
-    pub(crate) line: Digest,
-    /// What the results call it.
-    pub(crate) label: Label,
-    /// Whether an earlier run wrote an error for it.
-    pub(crate) told: bool,
-}
-
-/// What to do about a job that was looked at.
+/// The next step for a job that was looked at.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Nothing: it has not ended, or is nobody's.
+    /// Nothing: it has not ended, or no line waits for it.
     Waits,
     /// Put it back in line: it failed in an earlier run.
     Retry,
     /// Write its line.
-    Ended(Waiting),
+    Ended(Name),
 }
 
+/// A line whose job has not ended.
 #[derive(Debug)]
 struct Entry {
-    waiting: Waiting,
-    /// Whether what becomes of the job becomes of it in this run.
+    name: Name,
+    /// Whether the job's end belongs to this run.
     of_this_run: bool,
     /// Whether it is in line to be looked at.
     to_look_at: bool,
 }
 
-/// What events told while the ids of a chunk's jobs were not known yet.
+/// Events that came while the ids of a chunk's jobs were not known yet.
 #[derive(Debug, Default)]
 struct Early {
     told_of: HashSet<JobId>,
@@ -77,12 +67,12 @@ impl Tracker {
     }
 
     /// The chunk was submitted: these are its jobs, each with whether it is new.
-    pub(crate) fn chunk_arrived(&mut self, jobs: impl IntoIterator<Item = (JobId, bool, Waiting)>) {
+    pub(crate) fn chunk_arrived(&mut self, jobs: impl IntoIterator<Item = (JobId, bool, Name)>) {
         let early = self.early.take().unwrap_or_default();
-        for (id, created, waiting) in jobs {
+        for (id, created, name) in jobs {
             let heard = early.told_of.contains(&id);
             let entry = Entry {
-                waiting,
+                name,
                 of_this_run: created || heard,
                 to_look_at: false,
             };
@@ -119,12 +109,8 @@ impl Tracker {
         if let Some(early) = &mut self.early {
             early.missed = true;
         }
-        for (id, entry) in &mut self.entries {
-            if !entry.to_look_at {
-                entry.to_look_at = true;
-                self.look.push_back(*id);
-            }
-        }
+        let all: Vec<JobId> = self.entries.keys().copied().collect();
+        all.into_iter().for_each(|id| self.look_at(id));
     }
 
     /// The job has to be looked at.
@@ -148,8 +134,9 @@ impl Tracker {
         None
     }
 
-    /// The job was looked at.
-    pub(crate) fn judge(&mut self, job: &Job) -> Verdict {
+    /// The next step for a job, now that it was looked at. `was_told`: whether an earlier run wrote an error for the
+    /// line.
+    pub(crate) fn judge(&mut self, job: &Job, was_told: impl Fn(&Name) -> bool) -> Verdict {
         let Some(entry) = self.entries.get_mut(&job.id) else {
             return Verdict::Waits;
         };
@@ -158,7 +145,7 @@ impl Tracker {
             JobStatus::Failed | JobStatus::Cancelled
                 if !entry.of_this_run
                     && !job.bodies_pruned
-                    && (entry.waiting.told || !may_be_paid_twice(job)) =>
+                    && (!may_be_paid_twice(job) || was_told(&entry.name)) =>
             {
                 entry.of_this_run = true;
                 return Verdict::Retry;
@@ -169,8 +156,8 @@ impl Tracker {
     }
 
     /// The job ended, or is not there any more.
-    pub(crate) fn gone(&mut self, id: JobId) -> Option<Waiting> {
-        self.entries.remove(&id).map(|entry| entry.waiting)
+    pub(crate) fn gone(&mut self, id: JobId) -> Option<Name> {
+        self.entries.remove(&id).map(|entry| entry.name)
     }
 }
 
@@ -182,7 +169,7 @@ fn may_be_paid_twice(job: &Job) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::Identities;
+    use super::super::identity::{Identities, Label};
     use super::*;
     use onelane::model::{AttemptNo, Failure, FailureClass, Timestamp, Usage};
 
@@ -190,11 +177,10 @@ mod tests {
         JobId::from_bytes([n; 16])
     }
 
-    fn waiting(told: bool) -> Waiting {
-        Waiting {
-            line: Identities::unreadable(1, b""),
+    fn name() -> Name {
+        Name {
+            digest: Identities::unreadable(1, b""),
             label: Label::Number(1),
-            told,
         }
     }
 
@@ -226,16 +212,16 @@ mod tests {
     }
 
     /// A tracker that waits for one job: new, or of an earlier run.
-    fn tracker(created: bool, told: bool) -> Tracker {
+    fn tracker(created: bool) -> Tracker {
         let mut tracker = Tracker::default();
         tracker.chunk_leaves();
-        tracker.chunk_arrived([(id(1), created, waiting(told))]);
+        tracker.chunk_arrived([(id(1), created, name())]);
         tracker
     }
 
     #[test]
     fn a_new_job_is_looked_at_when_it_ends_and_not_before() {
-        let mut tracker = tracker(true, false);
+        let mut tracker = tracker(true);
         assert_eq!(tracker.next(), None);
         tracker.event(&Event::JobStarted {
             job_id: id(1),
@@ -245,7 +231,7 @@ mod tests {
         tracker.event(&completed(1));
         assert_eq!(tracker.next(), Some(id(1)));
         assert!(matches!(
-            tracker.judge(&job(1, JobStatus::Completed, None)),
+            tracker.judge(&job(1, JobStatus::Completed, None), |_| false),
             Verdict::Ended(_)
         ));
         assert!(tracker.is_empty());
@@ -256,23 +242,23 @@ mod tests {
         let mut tracker = Tracker::default();
         tracker.chunk_leaves();
         tracker.event(&completed(1));
-        tracker.chunk_arrived([(id(1), true, waiting(false)), (id(2), true, waiting(false))]);
+        tracker.chunk_arrived([(id(1), true, name()), (id(2), true, name())]);
         assert_eq!(tracker.next(), Some(id(1)));
         assert_eq!(tracker.next(), None);
     }
 
     #[test]
     fn missed_events_lead_to_a_look_at_every_job_once() {
-        let mut tracker = tracker(true, false);
+        let mut tracker = tracker(true);
         tracker.chunk_leaves();
         tracker.missed();
         tracker.missed();
-        tracker.chunk_arrived([(id(2), true, waiting(false))]);
+        tracker.chunk_arrived([(id(2), true, name())]);
         let mut looked: Vec<JobId> = std::iter::from_fn(|| tracker.next()).collect();
         looked.sort_unstable();
         assert_eq!(looked, [id(1), id(2)]);
         assert!(matches!(
-            tracker.judge(&job(1, JobStatus::Processing, None)),
+            tracker.judge(&job(1, JobStatus::Processing, None), |_| false),
             Verdict::Waits
         ));
         assert_eq!(tracker.entries.len(), 2);
@@ -280,10 +266,10 @@ mod tests {
 
     #[test]
     fn a_job_that_an_earlier_run_finished_is_written_without_being_sent() {
-        let mut tracker = tracker(false, false);
+        let mut tracker = tracker(false);
         assert_eq!(tracker.next(), Some(id(1)));
         assert!(matches!(
-            tracker.judge(&job(1, JobStatus::Completed, None)),
+            tracker.judge(&job(1, JobStatus::Completed, None), |_| false),
             Verdict::Ended(_)
         ));
     }
@@ -291,13 +277,13 @@ mod tests {
     #[test]
     fn a_job_that_failed_in_an_earlier_run_is_retried_once() {
         for status in [JobStatus::Failed, JobStatus::Cancelled] {
-            let mut tracker = tracker(false, false);
+            let mut tracker = tracker(false);
             assert!(matches!(
-                tracker.judge(&job(1, status, Some("1214"))),
+                tracker.judge(&job(1, status, Some("1214")), |_| false),
                 Verdict::Retry
             ));
             assert!(matches!(
-                tracker.judge(&job(1, status, Some("1214"))),
+                tracker.judge(&job(1, status, Some("1214")), |_| false),
                 Verdict::Ended(_)
             ));
         }
@@ -305,11 +291,11 @@ mod tests {
 
     #[test]
     fn a_job_of_an_earlier_run_that_fails_in_this_one_has_failed() {
-        let mut tracker = tracker(false, true);
+        let mut tracker = tracker(false);
         assert_eq!(tracker.next(), Some(id(1)));
         tracker.event(&failed(1));
         assert!(matches!(
-            tracker.judge(&job(1, JobStatus::Failed, Some("1214"))),
+            tracker.judge(&job(1, JobStatus::Failed, Some("1214")), |_| false),
             Verdict::Ended(_)
         ));
     }
@@ -319,11 +305,14 @@ mod tests {
         for code in [code::INTERRUPTED, code::QUARANTINED] {
             let interrupted = job(1, JobStatus::Failed, Some(code));
             assert!(
-                matches!(tracker(false, false).judge(&interrupted), Verdict::Ended(_)),
+                matches!(
+                    tracker(false).judge(&interrupted, |_| false),
+                    Verdict::Ended(_)
+                ),
                 "{code}"
             );
             assert!(
-                matches!(tracker(false, true).judge(&interrupted), Verdict::Retry),
+                matches!(tracker(false).judge(&interrupted, |_| true), Verdict::Retry),
                 "{code}"
             );
         }
@@ -331,11 +320,11 @@ mod tests {
 
     #[test]
     fn jobs_of_others_are_none_of_our_business() {
-        let mut tracker = tracker(true, false);
+        let mut tracker = tracker(true);
         tracker.event(&completed(9));
         assert_eq!(tracker.next(), None);
         assert!(matches!(
-            tracker.judge(&job(9, JobStatus::Completed, None)),
+            tracker.judge(&job(9, JobStatus::Completed, None), |_| false),
             Verdict::Waits
         ));
     }

@@ -1,5 +1,5 @@
 //! A results file that is there already: reading it line by line, and writing it anew without some of its
-//! lines. Knows the form of a line, not what a line means to a run.
+//! lines. Knows the form of a line, not its meaning to a run.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -13,15 +13,15 @@ use serde_json::value::RawValue;
 use super::identity::LineId;
 use crate::cli::exit::CliError;
 
-/// Bytes of one line: a response of the largest size, and what stands around it.
+/// Bytes of one line: a response of the largest size, and its frame.
 const LINE_BYTES_MAX: u64 = limits::RESPONSE_BYTES_MAX as u64 + 64 * 1024;
 
-/// What is read of a result line.
+/// The members of a result line.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Written<'a> {
-    /// What the line is known by.
+    /// The line's id ([`LineId`]).
     pub(super) id: String,
-    /// What it is called.
+    /// The line's own id, or `line-N`.
     pub(super) custom_id: Option<String>,
     /// The answer.
     #[serde(borrow)]
@@ -138,12 +138,12 @@ impl<'a> WrittenLines<'a> {
 }
 
 impl WrittenLine<'_> {
-    /// What stands in it.
+    /// Its members.
     pub(super) fn written(&self) -> Result<Written<'_>, CliError> {
         serde_json::from_slice(&self.bytes).map_err(|_| self.foreign())
     }
 
-    /// What it is known by.
+    /// Its id.
     pub(super) fn id(&self, written: &Written<'_>) -> Result<LineId, CliError> {
         LineId::parse(&written.id).ok_or_else(|| self.foreign())
     }

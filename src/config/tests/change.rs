@@ -490,7 +490,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
     check(
         json!({"onInterrupted": "never"}),
         "onInterrupted",
-        "must be one of `retry`, `hold`, `fail`",
+        "must be one of `retry`, `park`, `fail`",
     );
     check(
         json!({"policy": {"1305": {"lanes": "go_on"}}}),

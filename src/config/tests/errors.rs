@@ -86,7 +86,7 @@ fn a_wrong_type_is_named() {
     );
     check(
         "[lane]\non_interrupted = 'ignore'",
-        "config.toml:2:1: lane.on_interrupted: must be one of `retry`, `hold`, `fail`",
+        "config.toml:2:1: lane.on_interrupted: must be one of `retry`, `park`, `fail`",
     );
     check(
         "[policy]\n1305 = 'fatal'",

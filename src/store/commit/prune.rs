@@ -1,4 +1,4 @@
-//! What retention asks of the tables: the oldest rows, and that some go.
+//! The tables for retention: the oldest rows, and the removal of some.
 
 use onelane_core::model::{Bodies, Finished, FinishedKind};
 use onelane_core::rows::{Finishes, Logged};
@@ -6,11 +6,11 @@ use redb::ReadableTableMetadata as _;
 
 use super::Transaction;
 use crate::model::{CallRecord, Job, JobId};
-use crate::store::error::{Fault, Result};
+use crate::store::error::{FileError, Result};
 use crate::store::{finished, schema};
 
 impl Finishes for Transaction<'_> {
-    type Error = Fault;
+    type Error = FileError;
 
     fn finished_count(&mut self, kind: FinishedKind) -> Result<u64> {
         self.write_changed()?;

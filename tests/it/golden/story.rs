@@ -36,7 +36,7 @@ const HEADERS: [&str; 9] = [
 /// A job with everything that a submitter can say.
 const WHOLE: &str = r#"{"prompt":"answered whole","model":"glm-4.7","userId":"alice","contentId":"page 3",
     "priority":5,"maxRetries":2,"runAt":"2026-11-24T16:00:00+08:00","deadline":"2026-11-26T00:00:00Z",
-    "timeout":5000,"onInterrupted":"hold","callbackUrl":"https://receiver.example/hook?token=hidden",
+    "timeout":5000,"onInterrupted":"park","callbackUrl":"https://receiver.example/hook?token=hidden",
     "idempotencyKey":"key-1","metadata":{"n":1.50}}"#;
 
 /// What is asked when the day is over.
@@ -550,7 +550,7 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
     story.afternoon(&world).await;
 
     let hangs = story
-        .submit(r#"{"prompt":"hangs","onInterrupted":"hold","userId":"erin"}"#)
+        .submit(r#"{"prompt":"hangs","onInterrupted":"park","userId":"erin"}"#)
         .await;
     until("it is called", async || world.glm.in_flight() == 1).await;
     let task = story

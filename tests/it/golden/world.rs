@@ -16,7 +16,7 @@ use onelane::ports::{
 };
 use onelane::store::{RedbStore, StoreOptions};
 use onelane::webhooks::{Post, Sender, Sending, Sent};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::testing::ScriptedGlm;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
@@ -270,7 +270,7 @@ impl World {
             ids: Arc::clone(&self.ids) as Arc<dyn Ids>,
             tokens: None,
             budget: GENEROUS,
-            faults: Faults::default(),
+            fault_points: FaultPoints::default(),
         };
         let sender = Arc::new(self.receiver.clone());
         Orchestrator::start_sending(parts, sender).await.unwrap()

@@ -32,13 +32,13 @@ fn killed(daemon: Daemon, open: u64, place: &Place, simulator: &Simulator) -> Da
 fn each_job_says_what_becomes_of_it_when_the_process_dies() {
     let place = Place::new();
     let simulator = simulator(0);
-    let daemon = hanging(&place, &simulator, "on_interrupted = \"hold\"\n");
+    let daemon = hanging(&place, &simulator, "on_interrupted = \"park\"\n");
     let submit = |prompt: &str, word: Option<&str>| {
         daemon.submit(&json!({"prompt": prompt, "onInterrupted": word}))
     };
     let unsaid = submit("unsaid", None);
     let retried = submit("retried", Some("retry"));
-    let held = submit("held", Some("hold"));
+    let held = submit("held", Some("park"));
     let failed = submit("failed", Some("fail"));
     let behind = daemon.submit(&json!({"prompt": "behind", "after": [unsaid]}));
     let with_it = daemon.submit(&json!({"prompt": "with it", "after": [held]}));

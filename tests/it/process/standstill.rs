@@ -267,7 +267,7 @@ fn a_breaker_that_is_opened_for_a_while_is_waited_for() {
 fn a_run_says_which_of_its_lines_wait_for_somebodys_word() {
     let place = Place::new();
     let simulator = simulator(0);
-    place.write("onelane.toml", "[lane]\non_interrupted = \"hold\"\n");
+    place.write("onelane.toml", "[lane]\non_interrupted = \"park\"\n");
     place.write("prompts.jsonl", prompts(3));
     simulator.add_rule(Rule::for_prompt("prompt 1.", Fault::Hang).times(1));
     let running = Running::start(&mut run_prompts(&place, &simulator));

@@ -15,7 +15,7 @@ use onelane::ports::{CallFilter, Clock, Glm, Store, UsageFilter};
 use onelane::simulator::{Arrival, Fault, Rule, Simulator, SimulatorConfig};
 use onelane::store::{RedbStore, StoreOptions};
 use onelane::system::{SystemClock, SystemIds};
-use onelane_actors::Faults;
+use onelane_actors::FaultPoints;
 use onelane_actors::supervisor::RestartBudget;
 use tempfile::TempDir;
 
@@ -41,7 +41,7 @@ type Wrap = dyn Fn(HttpGlm) -> Arc<dyn Glm> + Send + Sync;
 pub(crate) struct HttpLane {
     pub(crate) sim: Simulator,
     pub(crate) config: Config,
-    pub(crate) faults: Faults,
+    pub(crate) fault_points: FaultPoints,
     pub(crate) budget: RestartBudget,
     pub(crate) wrap: Option<Box<Wrap>>,
     _dir: TempDir,
@@ -73,7 +73,7 @@ impl HttpLane {
         Self {
             sim,
             config,
-            faults: Faults::default(),
+            fault_points: FaultPoints::default(),
             budget: RestartBudget::default(),
             wrap: None,
             _dir: dir,
@@ -109,7 +109,7 @@ impl HttpLane {
             config: loaded,
             tokens: None,
             budget: self.budget,
-            faults: self.faults.clone(),
+            fault_points: self.fault_points.clone(),
         })
         .await
     }

@@ -54,7 +54,7 @@ impl Breaker {
     /// State, since when, until when, and whether by force: all but the counts. A change of it is worth
     /// telling and storing.
     #[must_use]
-    pub const fn standing(&self) -> (BreakerState, Timestamp, Option<Timestamp>, bool) {
+    pub const fn summary(&self) -> (BreakerState, Timestamp, Option<Timestamp>, bool) {
         let shown = &self.shown;
         (shown.state, shown.since, shown.probe_at, shown.forced)
     }

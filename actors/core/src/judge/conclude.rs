@@ -51,7 +51,7 @@ pub struct Concluded {
 #[derive(Debug, Clone, Copy)]
 pub struct SettleContext<'a> {
     /// What a failure is judged by.
-    pub bench: JudgeContext<'a>,
+    pub context: JudgeContext<'a>,
     /// Whether a caller cancelled the job while the call was open.
     pub cancelled: bool,
 }
@@ -118,7 +118,7 @@ fn charge(call: &mut CallRecord, usage: Usage, settings: &Settings) {
 /// Decides what a finished run means.
 #[must_use]
 pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concluded {
-    let JudgeContext { settings, now, .. } = on.bench;
+    let JudgeContext { settings, now, .. } = on.context;
     let (attempt, sent_at) = (finished.attempt, finished.started_at);
     let mut call = CallRecord {
         endpoint: finished.endpoint.clone(),
@@ -139,7 +139,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             (Next::Completed { response }, None)
         }
         GlmOutcome::Failed(failure, usage) => {
-            let verdict = judge::judge(failure, job, &on.bench);
+            let verdict = judge::judge(failure, job, &on.context);
             let failure = verdict.failure;
             call.outcome = CallOutcome::Failed;
             call.status_code = failure.status_code;

@@ -183,7 +183,7 @@ impl OverBudget {
     }
 }
 
-/// What is set aside for a call before it is made: the worst that it may come to.
+/// The reserve of a call before it is made: the worst that it may come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reserve {
     /// Prompt and completion.
@@ -225,9 +225,9 @@ pub struct BudgetStatus {
     pub limit: Amount,
     /// What is spent of it.
     pub spent: Amount,
-    /// Set aside for calls that are open or about to be.
+    /// Reserved for calls that are open or about to be.
     pub reserved: Amount,
-    /// Set aside for calls of this period that were maybe billed, until somebody finds out.
+    /// Reserved for calls of this period that were maybe billed, until an operator settles them.
     pub in_doubt: Amount,
     /// What is left, whatever the open calls come to.
     pub left: Amount,
@@ -256,22 +256,22 @@ pub enum BudgetRefusal {
     /// It would never run: it may come to more than the budget allows a whole period.
     #[error(
         "the job may come to {needed}, and budget {} allows {} a {}; give it a lower max_tokens or raise the budget",
-        .standing.account.budget, .standing.limit, .standing.period.name()
+        .status.account.budget, .status.limit, .status.period.name()
     )]
     TooLarge {
         /// How the budget stands.
-        standing: BudgetStatus,
+        status: BudgetStatus,
         /// The most that the job may come to.
         needed: Amount,
     },
     /// It does not fit into what is left of the period, and the budget's owner wants that told.
     #[error(
         "the job may come to {needed}, and of budget {} {} are left until {}; it was not taken",
-        .standing.account.budget, .standing.left, .standing.until
+        .status.account.budget, .status.left, .status.until
     )]
     UsedUp {
         /// How the budget stands.
-        standing: BudgetStatus,
+        status: BudgetStatus,
         /// The most that the job may come to.
         needed: Amount,
     },

@@ -106,7 +106,7 @@ pub struct CallRecord {
     /// Whether GLM may have billed the call although no answer is stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub maybe_billed: bool,
-    /// What was set aside for it. A call that was maybe billed keeps it until somebody finds out; one that
+    /// Its reserve. A call that was maybe billed keeps it until an operator settles it; one that
     /// was answered without its tokens is taken for so much by budgets for good.
     #[serde(default, skip_serializing_if = "private_or_default")]
     pub reserved: Option<Reserve>,

@@ -119,12 +119,12 @@ pub enum Event {
     /// A budget has come to the share at which it warns. Told once a period.
     BudgetWarned {
         /// How it stands.
-        standing: BudgetStatus,
+        status: BudgetStatus,
     },
     /// A job did not fit into a budget, for the first time in its period.
     BudgetUsedUp {
         /// How it stands.
-        standing: BudgetStatus,
+        status: BudgetStatus,
     },
     /// Something is bad for long enough to tell somebody.
     AlertRaised {

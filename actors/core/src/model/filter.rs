@@ -42,7 +42,7 @@ pub struct MoreFilter {
     pub error_code: Option<String>,
     /// Whose latest failure is of this class.
     pub error_class: Option<FailureClass>,
-    /// Set aside (`true`) or not.
+    /// Parked (`true`) or not.
     pub parked: Option<bool>,
     /// Accepted at this moment or later.
     pub created_from: Option<Timestamp>,

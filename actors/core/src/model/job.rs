@@ -80,7 +80,7 @@ pub enum Phase {
     Waiting,
     /// Pending, but other jobs have to be completed first.
     Blocked,
-    /// Pending, but set aside until somebody puts it back in line.
+    /// Pending, but parked until an operator decides.
     Parked,
     /// Pending, with the next attempt on record, not known to be sent.
     Staged,
@@ -115,7 +115,7 @@ pub struct OpenAttempt {
     pub at: Timestamp,
     /// The slot it runs in; 0 while staged.
     pub slot: SlotId,
-    /// What is set aside for it, when budgets are on.
+    /// Its reserve, when budgets are on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve: Option<Reserve>,
 }
@@ -244,7 +244,7 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
     pub has_dependents: bool,
-    /// Set aside until somebody puts it back in line.
+    /// Why it is parked; `None`: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<Parked>,
     /// What becomes of it when its call is interrupted; `None`: as configured.

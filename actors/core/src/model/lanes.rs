@@ -76,14 +76,14 @@ impl LaneRules {
         Some(self.auto).filter(|auto| auto.on)
     }
 
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if self
             .auto()
             .is_some_and(|auto| auto.min > self.max_concurrency)
         {
             let problem = Problem::from("must be at least 1 and not above ");
             let problem = problem.setting(place.at("max_concurrency"));
-            faults.push(SettingsError::new(place.at("auto_min"), problem));
+            errors.push(SettingsError::new(place.at("auto_min"), problem));
         }
     }
 }
@@ -121,10 +121,10 @@ fn model_pattern(text: &str) -> Result<String, Problem> {
 }
 
 impl NamedLane {
-    fn has_models(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn has_models(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if self.models.is_empty() {
             let problem = "must name at least one model, each in 1 to 128 characters";
-            faults.push(SettingsError::new(place.at("models"), problem));
+            errors.push(SettingsError::new(place.at("models"), problem));
         }
     }
 }

@@ -182,8 +182,8 @@ impl PriceTable {
 
     /// The most that a call may cost whose prompt has at most so many tokens and whose completion at most
     /// `completion_tokens_max`: of all tiers that it could end in the dearest. Lengths that the list has
-    /// no price for are left out. `None` when the model has no price. A caller who only estimates the prompt
-    /// add a margin of his own.
+    /// no price for are left out. `None` when the model has no price. A caller that only estimates the prompt
+    /// adds a margin of its own.
     #[must_use]
     pub fn worst_case(
         &self,

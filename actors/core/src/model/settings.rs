@@ -189,14 +189,14 @@ impl GlmSettings {
         }
     }
 
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         for (model, chain) in &self.fallbacks {
             let at = place.at("fallbacks").join(model.as_str());
             if chain.len() > limits::FALLBACKS_MAX {
-                faults.push(SettingsError::new(at, "must name 1 to 8 models"));
+                errors.push(SettingsError::new(at, "must name 1 to 8 models"));
             } else if chain.contains(model) {
                 let problem = "must name other models, each in 1 to 128 characters";
-                faults.push(SettingsError::new(at, problem));
+                errors.push(SettingsError::new(at, problem));
             }
         }
     }
@@ -230,8 +230,8 @@ section! {
         operator_probe_ms: u64 = 0 => [within(1_000..=limits::DAY_MS).or_zero()];
         /// Jobs that may wait; beyond it submissions are refused instead of filling the disk.
         max_queue_jobs: u64 = limits::QUEUE_JOBS_DEFAULT => [within(1..=i64::MAX as u64)];
-        /// What becomes of a job whose call was open in a crash: "retry" may pay twice; "hold" sets it aside until
-        /// an operator puts it back in line or cancels it; "fail" leaves it failed, to be retried by hand.
+        /// What becomes of a job whose call was open in a crash: "retry" may pay twice; "park" parks it until an
+        /// operator puts it back in line or cancels it; "fail" leaves it failed, to be retried by hand.
         on_interrupted: OnInterrupted = OnInterrupted::Retry;
         /// A job that was in flight in so many crashes in a row may be their cause: it is failed.
         quarantine_after: u32 = 3 => [within(1..=u32::MAX as u64)];
@@ -276,11 +276,11 @@ impl From<LaneRules> for LaneSettings {
 }
 
 impl RetrySettings {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if self.base_delay_ms > self.max_delay_ms {
             let problem = Problem::from("must not be longer than ");
             let problem = problem.setting(place.at("max_delay_ms"));
-            faults.push(SettingsError::new(place.at("base_delay_ms"), problem));
+            errors.push(SettingsError::new(place.at("base_delay_ms"), problem));
         }
     }
 }
@@ -297,10 +297,10 @@ section! {
 }
 
 impl CoolDownSettings {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if self.base_ms > self.max_ms {
             let problem = Problem::from("must be at least 1 and not longer than ");
-            faults.push(SettingsError::new(
+            errors.push(SettingsError::new(
                 place.at("base_ms"),
                 problem.setting(place.at("max_ms")),
             ));
@@ -331,17 +331,17 @@ section! {
 }
 
 impl BreakerSettings {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if self.cool_down_ms > self.cool_down_max_ms {
             let problem = Problem::from("must be at least 1 and not longer than ");
             let problem = problem.setting(place.at("cool_down_max_ms"));
-            faults.push(SettingsError::new(place.at("cool_down_ms"), problem));
+            errors.push(SettingsError::new(place.at("cool_down_ms"), problem));
         }
     }
 }
 
 words! {
-    OnInterrupted { Retry, Hold, Fail }
+    OnInterrupted { Retry, Park, Fail }
 }
 
 /// What becomes of a job whose call was open when the process died.
@@ -353,9 +353,9 @@ pub enum OnInterrupted {
     /// It goes back to its place; the call may be paid twice.
     #[default]
     Retry,
-    /// It stays pending, set aside until somebody puts it back in line or cancels it.
-    Hold,
-    /// It fails and waits for somebody to retry it by hand; nothing is paid twice.
+    /// It is parked until an operator puts it back in line or cancels it.
+    Park,
+    /// It fails, and an operator may retry it by hand; nothing is paid twice.
     Fail,
 }
 
@@ -395,23 +395,23 @@ impl Settings {
     /// Finds values that don't go together, all of them.
     #[must_use]
     pub fn check(&self) -> Vec<SettingsError> {
-        let (top, mut faults) = (Place::default(), Vec::new());
-        self.glm.check(&top.entry("glm"), &mut faults);
-        self.lane.check(&top.entry("lane"), &mut faults);
-        self.lanes.check(&top.entry("lanes"), &mut faults);
-        self.check_lanes(&mut faults);
-        self.retry.check(&top.entry("retry"), &mut faults);
-        self.breaker.check(&top.entry("breaker"), &mut faults);
-        self.check_budgets(&mut faults);
-        self.check_fallbacks(&mut faults);
-        faults
+        let (top, mut errors) = (Place::default(), Vec::new());
+        self.glm.check(&top.entry("glm"), &mut errors);
+        self.lane.check(&top.entry("lane"), &mut errors);
+        self.lanes.check(&top.entry("lanes"), &mut errors);
+        self.check_lanes(&mut errors);
+        self.retry.check(&top.entry("retry"), &mut errors);
+        self.breaker.check(&top.entry("breaker"), &mut errors);
+        self.check_budgets(&mut errors);
+        self.check_fallbacks(&mut errors);
+        errors
     }
 
     /// No model may go through two lanes, nor more calls through all lanes than there are slots.
-    fn check_lanes(&self, faults: &mut Vec<SettingsError>) {
+    fn check_lanes(&self, errors: &mut Vec<SettingsError>) {
         let lanes = KeyPath::from("lanes");
         if self.lanes.len() > limits::LANES_MAX {
-            faults.push(SettingsError::new(lanes.clone(), "must be at most 64"));
+            errors.push(SettingsError::new(lanes.clone(), "must be at most 64"));
         }
         let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
         for (name, lane) in &self.lanes {
@@ -421,25 +421,25 @@ impl Settings {
                     let problem = Problem::from(format!("must not name {model}, which "))
                         .setting(lanes.join(first).join("models"))
                         .words(" names already; take it out of one of them");
-                    faults.push(SettingsError::new(lanes.join(name).join("models"), problem));
+                    errors.push(SettingsError::new(lanes.join(name).join("models"), problem));
                 }
             }
         }
         if self.sum_of_slots() > u32::from(limits::CONCURRENCY_MAX) {
             let problem =
                 "must have at most 256 calls in flight together, the default lane included";
-            faults.push(SettingsError::new(lanes, problem));
+            errors.push(SettingsError::new(lanes, problem));
         }
     }
 
-    fn check_budgets(&self, faults: &mut Vec<SettingsError>) {
+    fn check_budgets(&self, errors: &mut Vec<SettingsError>) {
         let (path, mut names) = (KeyPath::from("money.budgets"), BTreeSet::new());
         if self.budgets.len() > limits::BUDGETS_MAX {
-            faults.push(SettingsError::new(path.clone(), "must be at most 64"));
+            errors.push(SettingsError::new(path.clone(), "must be at most 64"));
         }
         for budget in &self.budgets {
             if !names.insert(&budget.name) {
-                faults.push(SettingsError::new(
+                errors.push(SettingsError::new(
                     path.join(&*budget.name),
                     "must stand there once",
                 ));
@@ -448,7 +448,7 @@ impl Settings {
     }
 
     /// Where jobs without a price are refused, no fallback may be without one.
-    fn check_fallbacks(&self, faults: &mut Vec<SettingsError>) {
+    fn check_fallbacks(&self, errors: &mut Vec<SettingsError>) {
         if self.unpriced != Unpriced::Refuse {
             return;
         }
@@ -461,7 +461,7 @@ impl Settings {
                 .setting(KeyPath::from("money.unpriced"))
                 .words(" is \"refuse\"");
                 let path = KeyPath::from("glm.fallbacks").join(model.as_str());
-                faults.push(SettingsError::new(path, problem));
+                errors.push(SettingsError::new(path, problem));
             }
         }
     }
@@ -522,7 +522,7 @@ mod tests {
             ..AutoSettings::default()
         };
         settings.retry.overload.base_ms = settings.retry.overload.max_ms + 1;
-        let faults = settings
+        let errors = settings
             .check()
             .iter()
             .map(SettingsError::to_string)
@@ -531,7 +531,7 @@ mod tests {
             "lane.auto_min: must be at least 1 and not above lane.max_concurrency",
             "retry.overload_base_ms: must be at least 1 and not longer than retry.overload_max_ms",
         ];
-        assert_eq!(faults, expected);
+        assert_eq!(errors, expected);
     }
 
     #[test]
@@ -546,9 +546,9 @@ mod tests {
                 .into(),
             ..Settings::default()
         };
-        let faults = with(&["a", "glm-4*"], &["glm-4*"]).check();
+        let errors = with(&["a", "glm-4*"], &["glm-4*"]).check();
         assert_eq!(
-            faults[0].to_string(),
+            errors[0].to_string(),
             "lanes.old.models: must not name glm-4*, which lanes.air.models names already; take it \
              out of one of them"
         );

@@ -358,7 +358,7 @@ mod tests {
             .timeout(Duration::from_secs(9))
             .idempotency_key("key")
             .after([sample::job_id(1)])
-            .on_interrupted(OnInterrupted::Hold)
+            .on_interrupted(OnInterrupted::Park)
             .callback_url("https://example.com/")
             .metadata(&note)
             .unwrap();
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(timeout_ms, Some(9_000));
         assert_eq!(idempotency_key.as_deref(), Some("key"));
         assert_eq!(after, [sample::job_id(1)]);
-        assert_eq!(on_interrupted, Some(OnInterrupted::Hold));
+        assert_eq!(on_interrupted, Some(OnInterrupted::Park));
         assert_eq!(callback_url.as_deref(), Some("https://example.com/"));
         assert_eq!(metadata.unwrap().get(), r#"{"n": 1.50}"#);
     }

@@ -90,7 +90,7 @@ pub enum Transition {
         job_id: JobId,
         /// Now.
         at: Timestamp,
-        /// What is set aside for it, when budgets are on.
+        /// Its reserve, when budgets are on.
         reserve: Option<Reserve>,
     },
     /// A staged attempt is taken back.
@@ -108,7 +108,7 @@ pub enum Transition {
         at: Timestamp,
         /// The fallback model it is sent to; `None`: the job's own.
         served_by: Option<String>,
-        /// What is set aside for it, when budgets are on.
+        /// Its reserve, when budgets are on.
         reserve: Option<Reserve>,
     },
     /// An attempt that was sent asynchronously is taken up again after a crash: its answer is

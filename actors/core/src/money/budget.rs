@@ -5,6 +5,9 @@
 //! is reserved is on record with the open attempts and with the calls that were maybe billed. So
 //! nothing can be lost or counted twice by a crash, and a budget may be changed at any moment.
 
+mod news;
+mod status;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -27,7 +30,7 @@ pub struct Ledger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BudgetNews {
     /// How the account stands.
-    pub standing: BudgetStatus,
+    pub status: BudgetStatus,
     /// `true`: something did not fit; `false`: a warning.
     pub used_up: bool,
 }
@@ -141,26 +144,6 @@ impl Budgets {
         budgets
     }
 
-    /// What was told of a budget that has not changed is not told again.
-    fn remember_what_was_told(&mut self, before: Option<&Self>) {
-        for (account, day) in self.periods.keys().cloned().collect::<Vec<_>>() {
-            let Some(before) = before else {
-                self.warn(&account, day);
-                continue;
-            };
-            if before.budgets.get(&account.budget) == self.budgets.get(&account.budget)
-                && let Some(told) = before.periods.get(&(account.clone(), day)).copied()
-            {
-                let counter = self.counter(&account, day);
-                (counter.warned, counter.used_up) = (told.warned, told.used_up);
-            }
-            self.warn(&account, day);
-        }
-        if before.is_none() {
-            self.news.clear();
-        }
-    }
-
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -225,37 +208,20 @@ impl Budgets {
             .iter()
             .find(|(account, needed)| *needed > self.allowed(account));
         if let Some((account, needed)) = large {
-            let standing = self.standing(account)?;
-            let needed = standing.limit.of(*needed);
-            return Some(BudgetRefusal::TooLarge { standing, needed });
+            let status = self.status(account)?;
+            let needed = status.limit.of(*needed);
+            return Some(BudgetRefusal::TooLarge { status, needed });
         }
         let (account, needed) = needs.into_iter().find(|(account, needed)| {
             self.over(account) == OverBudget::Refuse
                 && self.gone(account).saturating_add(*needed) > self.allowed(account)
         })?;
-        let standing = self.standing(account)?;
-        let needed = standing.limit.of(needed);
-        Some(BudgetRefusal::UsedUp { standing, needed })
+        let status = self.status(account)?;
+        let needed = status.limit.of(needed);
+        Some(BudgetRefusal::UsedUp { status, needed })
     }
 
-    /// Something did not fit: tells it once a period.
-    pub fn note_refusal(&mut self, account: &BudgetKey) {
-        let today = self.today;
-        self.tell_used_up(account, today);
-    }
-
-    fn tell_used_up(&mut self, account: &BudgetKey, day: Day) {
-        if !std::mem::replace(&mut self.counter(account, day).used_up, true)
-            && let Some(standing) = self.standing(account)
-        {
-            self.news.push(BudgetNews {
-                standing,
-                used_up: true,
-            });
-        }
-    }
-
-    /// Sets aside what a call may come to.
+    /// Reserves what a call may come to.
     pub fn reserve(&mut self, id: JobId, user: &Arc<str>, model: &Arc<str>, reserve: Reserve) {
         if self.is_empty() {
             return;
@@ -291,7 +257,7 @@ impl Budgets {
         }
     }
 
-    /// A call has ended: what it really cost takes the place of what was set aside. What is not known
+    /// A call has ended: what it really cost takes the place of the reserve. What is not known
     /// stays reserved until somebody finds out; what nobody will ever find out is taken for spent.
     pub fn settle(&mut self, call: &CallRecord) {
         if self.is_empty() {
@@ -364,70 +330,10 @@ impl Budgets {
         self.stale
     }
 
-    /// What is to be told before anything else.
-    pub fn tell_first(&mut self, news: Vec<BudgetNews>) {
-        self.news.splice(0..0, news);
-    }
-
-    /// What is to be told since this was asked last.
-    pub fn take_news(&mut self) -> Vec<BudgetNews> {
-        std::mem::take(&mut self.news)
-    }
-
     /// When the next period begins.
     #[must_use]
     pub fn next_roll(&self) -> Option<Timestamp> {
         (!self.is_empty()).then(|| Period::Day.end(&self.calendar, self.today))
-    }
-
-    /// How an account stands.
-    #[must_use]
-    pub fn standing(&self, account: &BudgetKey) -> Option<BudgetStatus> {
-        let budget = self.budgets.get(&account.budget)?;
-        let counter = self.current(account);
-        let limit = budget.limit;
-        Some(BudgetStatus {
-            account: account.clone(),
-            period: budget.rules.period,
-            limit,
-            spent: limit.of(counter.spent),
-            reserved: limit.of(self.held.get(account).copied().unwrap_or(0)),
-            in_doubt: limit.of(counter.in_doubt),
-            left: limit.of(limit.number().saturating_sub(self.gone(account))),
-            over: budget.rules.over,
-            warned: counter.warned,
-            short: counter.used_up,
-            until: budget.rules.period.end(&self.calendar, self.today),
-        })
-    }
-
-    /// How every account stands that something was spent from or reserved in, and every budget that is
-    /// for all.
-    #[must_use]
-    pub fn standings(&self) -> Vec<BudgetStatus> {
-        let all = |(name, budget): (&Arc<str>, &Budget)| {
-            let shared = budget.users == crate::model::BudgetScope::All
-                && budget.models == crate::model::BudgetScope::All;
-            shared.then(|| BudgetKey {
-                budget: Arc::clone(name),
-                user: None,
-                model: None,
-            })
-        };
-        let current = self
-            .periods
-            .keys()
-            .filter(|(account, day)| self.first_day(account, self.today) == Some(*day));
-        let accounts: BTreeSet<BudgetKey> = current
-            .map(|(account, _)| account)
-            .chain(self.held.keys())
-            .cloned()
-            .chain(self.budgets.iter().filter_map(all))
-            .collect();
-        accounts
-            .iter()
-            .filter_map(|account| self.standing(account))
-            .collect()
     }
 
     /// The accounts that a call is counted in.
@@ -539,34 +445,6 @@ impl Budgets {
             let counter = self.counter(&account, day);
             counter.in_doubt = change(counter.in_doubt, amount);
             self.warn(&account, day);
-        }
-    }
-
-    /// Tells that an account has reached the share of its limit at which it warns, or, where nothing is
-    /// stopped, the limit.
-    fn warn(&mut self, account: &BudgetKey, day: Day) {
-        let Some(budget) = self.budgets.get(&account.budget) else {
-            return;
-        };
-        if budget.rules.period.first_day(day) != budget.rules.period.first_day(self.today) {
-            return;
-        }
-        let (percent, allowed) = (budget.rules.warn_percent, budget.limit.number());
-        let tells_only = !budget.rules.over.stops();
-        let gone = self.gone(account);
-        let reached = u128::from(gone) * 100 >= u128::from(allowed) * u128::from(percent);
-        if percent > 0
-            && reached
-            && !std::mem::replace(&mut self.counter(account, day).warned, true)
-            && let Some(standing) = self.standing(account)
-        {
-            self.news.push(BudgetNews {
-                standing,
-                used_up: false,
-            });
-        }
-        if tells_only && gone >= allowed {
-            self.tell_used_up(account, day);
         }
     }
 }

@@ -100,11 +100,8 @@ fn what_is_reserved_is_taken_until_it_is_settled_for_what_it_cost() {
     b.settle(&ended(1, "u", "m", 10));
     assert_eq!(fit(&b, "u", "m", of(90)), Fit::Now);
     assert_eq!(fit(&b, "u", "m", of(91)), Fit::Never(shared()));
-    let standing = &b.standings()[0];
-    assert_eq!(
-        (standing.spent.number(), standing.reserved.number()),
-        (10, 0)
-    );
+    let status = &b.statuses()[0];
+    assert_eq!((status.spent.number(), status.reserved.number()), (10, 0));
 }
 
 #[test]
@@ -148,11 +145,7 @@ fn a_call_that_was_maybe_billed_stays_reserved_until_somebody_finds_out() {
         doubt: vec![call.clone()],
     };
     let again = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
-    assert_eq!(
-        again.standings(),
-        b.standings(),
-        "a restart changes nothing"
-    );
+    assert_eq!(again.statuses(), b.statuses(), "a restart changes nothing");
     b.take_thawed();
     let billing = Billing {
         billed: true,
@@ -165,11 +158,8 @@ fn a_call_that_was_maybe_billed_stays_reserved_until_somebody_finds_out() {
         at: NOW,
     };
     b.resolve(call.job_id, call.attempt, &billing);
-    let standing = &b.standings()[0];
-    assert_eq!(
-        (standing.spent.number(), standing.in_doubt.number()),
-        (25, 0)
-    );
+    let status = &b.statuses()[0];
+    assert_eq!((status.spent.number(), status.in_doubt.number()), (25, 0));
     assert!(b.take_thawed(), "who waited for it may fit now");
 }
 
@@ -180,7 +170,7 @@ fn an_answer_without_its_tokens_is_taken_for_what_was_reserved() {
     let mut call = ended(1, "u", "m", 0);
     call.reserved = Some(of(60));
     b.settle(&call);
-    assert_eq!(b.standings()[0].spent.number(), 60);
+    assert_eq!(b.statuses()[0].spent.number(), 60);
     let key = crate::model::UsageKey::of(&call);
     let mut row = UsageRow::empty(key);
     row.add(&call);
@@ -189,11 +179,7 @@ fn an_answer_without_its_tokens_is_taken_for_what_was_reserved() {
         doubt: Vec::new(),
     };
     let again = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
-    assert_eq!(
-        again.standings(),
-        b.standings(),
-        "a restart changes nothing"
-    );
+    assert_eq!(again.statuses(), b.statuses(), "a restart changes nothing");
 }
 
 #[test]
@@ -209,8 +195,8 @@ fn a_new_day_begins_with_nothing_spent_and_a_month_goes_on() {
         ),
     ]);
     let seen = |b: &Budgets| -> Vec<(u64, u64)> {
-        let standings = b.standings();
-        standings
+        let statuses = b.statuses();
+        statuses
             .iter()
             .map(|s| (s.spent.number(), s.reserved.number()))
             .collect()
@@ -374,7 +360,7 @@ fn sums_that_no_number_holds_stop_everything() {
         doubt: Vec::new(),
     };
     let b = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
-    assert_eq!(b.standings()[0].spent.number(), u64::MAX);
+    assert_eq!(b.statuses()[0].spent.number(), u64::MAX);
     assert_ne!(fit(&b, "u", "m", of(1)), Fit::Now);
 }
 
@@ -455,7 +441,7 @@ proptest! {
                         .iter()
                         .map(|(n, user, tokens)| (sample::job_id(*n), user.as_str(), "m", of(*tokens)));
                     let again = Budgets::load(&settings, &ledger, reserved, None, NOW);
-                    let known = |b: &Budgets| b.standings().into_iter()
+                    let known = |b: &Budgets| b.statuses().into_iter()
                         .filter(|s| s.gone() + s.reserved.number() > 0)
                         // What was told before a doubt was resolved is not known any more.
                         .map(|s| BudgetStatus { warned: false, ..s }).collect::<Vec<_>>();
@@ -464,8 +450,8 @@ proptest! {
                 }
                 Step::End(..) => {}
             }
-            for standing in b.standings() {
-                prop_assert!(standing.gone() + standing.reserved.number() <= standing.limit.number(), "{:?}", standing);
+            for status in b.statuses() {
+                prop_assert!(status.gone() + status.reserved.number() <= status.limit.number(), "{:?}", status);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Turns: deficit round robin over the users of one class. In every round each user may take jobs worth
-//! a quantum of tokens; what he does not use up, because his next job is larger, he keeps while he
-//! waits.
+//! a quantum of tokens; a user whose next job is larger keeps the rest while they
+//! wait.
 //!
 //! It is written with running totals instead of deficits. A round begins at a mark, `base`, and each
-//! user may run on to `base + quantum`; where he stands is `spent`, and his deficit the difference.
+//! user may run on to `base + quantum`; `spent` is how far they have got, and their deficit the difference.
 //! So a job that was taken and did not run is taken back exactly, by as much as it had moved its user,
 //! and rounds in which every job is too large are skipped by arithmetic instead of by going round.
 //!
@@ -69,8 +69,8 @@ impl Turns {
         })
     }
 
-    /// A job that was taken did not run: its user stands where he stood before, and the round is again
-    /// the one that it was taken in, so that whoever comes next is the same as then.
+    /// A job that was taken did not run: its user is as far as before, and the round is again
+    /// the one that it was taken in, so that the next job is the same as then.
     pub(super) fn give_back(&mut self, user: u64, tokens: u32) {
         let size = self.size(tokens);
         let spent = self.spent.entry(user).or_insert(self.base);
@@ -111,7 +111,7 @@ impl Turns {
     /// Begins the next round in which anybody's job fits.
     fn next_round(&mut self, newest: u64, head_from: impl Fn(u64) -> Option<Head>) {
         let next = self.base + self.quantum;
-        // Who has left by now keeps nothing, except what he took ahead of the round.
+        // A user without jobs keeps nothing but the tokens taken ahead of the round.
         let mut standing: BTreeMap<u64, u64> = self
             .spent
             .iter()

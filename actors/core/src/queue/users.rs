@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-/// Users that are remembered although nothing of theirs waits, at least: somebody who submits one job
-/// at a time keeps his number.
+/// Users without a waiting job that are remembered, at least: a user who submits one job at a time keeps
+/// their number.
 const IDLE_USERS_KEPT: usize = 1_024;
 
 /// The users of the waiting jobs.
@@ -35,7 +35,7 @@ impl Default for Users {
 }
 
 impl Users {
-    /// A job of this user comes in line: `name` becomes the one string of the user. Answers his number,
+    /// A job of this user comes in line: `name` becomes the one string of the user. Answers the user's number,
     /// which is never 0.
     pub(super) fn enter(&mut self, name: &mut Arc<str>) -> u64 {
         match self.by_name.entry(Arc::clone(name)) {

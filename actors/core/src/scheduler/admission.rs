@@ -71,7 +71,7 @@ mod tests {
 
     fn over_budget() -> BudgetRefusal {
         BudgetRefusal::UsedUp {
-            standing: BudgetStatus {
+            status: BudgetStatus {
                 account: BudgetKey {
                     budget: "day".into(),
                     user: None,

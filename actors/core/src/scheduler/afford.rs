@@ -54,8 +54,8 @@ impl Scheduler {
 
     /// How the budgets stand.
     #[must_use]
-    pub fn standings(&self) -> Vec<BudgetStatus> {
-        self.gate.standings()
+    pub fn statuses(&self) -> Vec<BudgetStatus> {
+        self.gate.statuses()
     }
 
     /// Why the budgets do not let a new job of this user, model and size in, if they do not.

@@ -85,11 +85,8 @@ impl World {
         }
         for (_, need) in self.lane.gate.parked().needs() {
             if let Need::Calls(account) = need {
-                let standing = self.lane.gate.budgets().standing(account).unwrap();
-                assert!(
-                    standing.reserved.number() > 0,
-                    "no call is open: {standing:?}"
-                );
+                let status = self.lane.gate.budgets().status(account).unwrap();
+                assert!(status.reserved.number() > 0, "no call is open: {status:?}");
             }
         }
         for job in self.disk.jobs.values() {
@@ -447,7 +444,7 @@ fn the_first_call_that_ends_in_a_new_day_is_spent_in_it() {
     let tomorrow = world.lane.gate.budgets().next_roll().unwrap();
     world.now = tomorrow.plus_ms(1);
     world.end_with(job, 70);
-    assert_eq!(world.lane.standings()[0].spent.number(), 70);
+    assert_eq!(world.lane.statuses()[0].spent.number(), 70);
 }
 
 #[test]
@@ -562,12 +559,12 @@ fn a_call_that_no_budget_counted_when_it_was_sent_is_reserved_for_when_it_ends_i
     ask_for(&mut world, "ada", 80);
     world.ack_all();
     world.set_budgets(vec![all(100)]);
-    assert_eq!(world.lane.standings()[0].reserved.number(), 80);
+    assert_eq!(world.lane.statuses()[0].reserved.number(), 80);
     world.crash();
     world.ack_all();
-    let standing = &world.lane.standings()[0];
+    let status = &world.lane.statuses()[0];
     assert_eq!(
-        (standing.in_doubt.number(), standing.reserved.number()),
+        (status.in_doubt.number(), status.reserved.number()),
         (80, 0)
     );
 }
@@ -651,9 +648,9 @@ proptest! {
                 acks += 1;
                 prop_assert!(acks < 200, "the disk works without end: {:?}", world.in_work);
             }
-            for standing in world.lane.standings() {
-                let within = standing.gone() + standing.reserved.number() <= standing.limit.number();
-                prop_assert!(within || lowered, "{:?}", standing);
+            for status in world.lane.statuses() {
+                let within = status.gone() + status.reserved.number() <= status.limit.number();
+                prop_assert!(within || lowered, "{:?}", status);
             }
         }
         let mut acks = 0;

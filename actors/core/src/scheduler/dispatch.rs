@@ -1,5 +1,4 @@
-//! What goes out next, on which lane, through which slot; what is put on record ahead of it; and which
-//! callers are not needed any more.
+//! Sends the next job of each lane through an idle slot, and retires callers that are not needed any more.
 
 use std::sync::Arc;
 
@@ -13,8 +12,8 @@ use crate::queue::Place;
 use crate::scheduler::hold;
 use crate::scheduler::slot::{Sending, Slot, Staged};
 
-/// What a lane sends next: staged, or taken from the queue.
-enum Candidate {
+/// The next job of a lane: staged, or taken from the queue.
+pub(super) enum Candidate {
     Staged(Staged),
     Waiting(Place, JobEntry),
 }
@@ -28,7 +27,7 @@ struct Affordable {
 }
 
 /// Jobs that make way in one step at most: a long line of them must not hold up the queue.
-const STARVED_AT_ONCE: usize = 1_000;
+pub(super) const STARVED_AT_ONCE: usize = 1_000;
 
 impl Candidate {
     const fn entry(&self) -> &JobEntry {
@@ -309,7 +308,7 @@ impl Scheduler {
 
     /// The model that a job goes to now on this lane; `None`: its way leads elsewhere since the routes
     /// were made.
-    fn target(&self, entry: &JobEntry, lane: &str) -> Option<Arc<str>> {
+    pub(super) fn target(&self, entry: &JobEntry, lane: &str) -> Option<Arc<str>> {
         let target = routes::target(&entry.model, &self.state, &self.settings)?;
         let condition = self.state.models.get(target);
         // One probe at a time.
@@ -326,7 +325,7 @@ impl Scheduler {
     }
 
     /// A job that may not take this way any more goes back into the queue, and the routes are made anew.
-    fn lead_away(&mut self, next: Candidate, now: Timestamp) {
+    pub(super) fn lead_away(&mut self, next: Candidate, now: Timestamp) {
         self.routes.forget();
         match next {
             Candidate::Staged(staged) => self.unstage(staged, now),
@@ -336,7 +335,7 @@ impl Scheduler {
     }
 
     /// A job that does not fit into a budget makes way, or shuts the way of those behind it.
-    fn make_way(&mut self, next: Candidate, model: &Arc<str>, fit: Fit, now: Timestamp) {
+    pub(super) fn make_way(&mut self, next: Candidate, model: &Arc<str>, fit: Fit, now: Timestamp) {
         let (place, entry) = match next {
             Candidate::Waiting(place, entry) => (place, entry),
             Candidate::Staged(staged) => {
@@ -396,78 +395,6 @@ impl Scheduler {
             dispatch,
             cancelled: false,
         }]);
-    }
-
-    /// Keeps the lane's most urgent jobs on record ahead of its busy slots. What is more urgent than
-    /// the last of them takes its place.
-    fn stage_ahead(&mut self, lane: &str, now: Timestamp) {
-        let busy = self.taken_by(lane);
-        if busy == 0 || self.stopping || !self.settings.glm.is_active || self.state.paused.is_some()
-        {
-            return;
-        }
-        // What a lane that is held has reserved is missing elsewhere.
-        let idle = self.gate.is_stale() || (!self.gate.is_open() && self.is_held(lane));
-        if idle {
-            return;
-        }
-        for _ in 0..STARVED_AT_ONCE {
-            let open = self.routes.open_to(
-                lane,
-                &self.line,
-                self.gate.shut(),
-                &self.state,
-                &self.settings,
-            );
-            let Some(models) = open.as_deref() else {
-                return;
-            };
-            let Some(next) = self.line.peek(lane, models) else {
-                return;
-            };
-            let Some(track) = self.tracks.get(lane) else {
-                return;
-            };
-            let want = (busy * track.stage.depth()).min(limits::STAGED_AHEAD_MAX.max(busy));
-            let mut displaced = None;
-            if track.stage.len() >= want {
-                let last = track.stage.last();
-                let Some(last) = last.filter(|last| next.outranks(last.place)) else {
-                    return;
-                };
-                displaced = Some(last.entry.id);
-            }
-            let Some((place, entry)) = self.line.pop(lane, models) else {
-                return;
-            };
-            let Some(model) = self.target(&entry, lane) else {
-                self.lead_away(Candidate::Waiting(place, entry), now);
-                return;
-            };
-            let reserve = match self.afford(place, &entry, &model, displaced, now) {
-                Ok(reserve) => reserve,
-                Err(fit) => {
-                    self.make_way(Candidate::Waiting(place, entry), &model, fit, now);
-                    continue;
-                }
-            };
-            self.out.store(Transition::Stage {
-                job_id: entry.id,
-                at: now,
-                reserve,
-            });
-            let ticket = self.out.ticket();
-            if let Some(track) = self.tracks.get_mut(lane) {
-                track.stage.insert(Staged {
-                    entry,
-                    place,
-                    ticket,
-                    dispatch: None,
-                });
-            }
-        }
-        // A long line of jobs that no budget allows is gone through in steps.
-        self.soon = Some(now.plus_ms(1));
     }
 
     /// Ends callers above the bound as they become idle.

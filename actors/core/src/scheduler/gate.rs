@@ -96,8 +96,8 @@ impl Gate {
     }
 
     /// How the budgets stand.
-    pub(super) fn standings(&self) -> Vec<BudgetStatus> {
-        self.budgets.standings()
+    pub(super) fn statuses(&self) -> Vec<BudgetStatus> {
+        self.budgets.statuses()
     }
 
     /// Why a new job is not let in, if it is not.
@@ -393,7 +393,7 @@ impl Gate {
     /// Why a job that waits for room does.
     pub(super) fn wait_of(&self, entry: &JobEntry, settings: &Settings) -> Option<BudgetWait> {
         let account = self.parked.need(entry.id)?.account();
-        let status = self.budgets.standing(account)?;
+        let status = self.budgets.status(account)?;
         let model = account.model.as_deref().unwrap_or(&entry.model);
         let reserve = worst::reserve(entry.worst, settings, model);
         let needed = self.budgets.of_reserve(account, reserve);

@@ -392,7 +392,7 @@ fn automatic_concurrency_begins_low_goes_up_with_answers_and_down_with_a_throttl
 #[test]
 fn a_job_that_is_set_aside_waits_for_somebody_and_blocks_nobody() {
     let mut world = World::new(1);
-    let careful = world.submit_as(|job| job.on_interrupted = Some(OnInterrupted::Hold));
+    let careful = world.submit_as(|job| job.on_interrupted = Some(OnInterrupted::Park));
     let other = world.submit(0);
     world.ack_all();
     world.crash();

@@ -279,7 +279,7 @@ impl World {
             None => self.lane.ready(slot, self.now),
             Some((finished, (job, cancelled))) => {
                 let (lane, model) = self.lane.conditions(job.sent_to());
-                let bench = JudgeContext {
+                let context = JudgeContext {
                     settings: &self.settings,
                     lane: &lane,
                     model: &model,
@@ -289,7 +289,7 @@ impl World {
                     seed: 1,
                     now: self.now,
                 };
-                let on = SettleContext { bench, cancelled };
+                let on = SettleContext { context, cancelled };
                 let concluded = conclude(job, finished, &on);
                 self.lane.finished(slot, concluded, None, self.now)
             }
@@ -432,7 +432,7 @@ fn throttle_level(state: &SchedulerState) -> u32 {
 }
 
 /// Nothing is known of the lane or the model.
-fn bench(settings: &Settings, now: Timestamp) -> JudgeContext<'_> {
+fn context(settings: &Settings, now: Timestamp) -> JudgeContext<'_> {
     const LANE: &LaneCondition = &LaneCondition {
         hold: None,
         throttle_level: 0,
@@ -1002,7 +1002,7 @@ fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
     };
     let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
     let on = SettleContext {
-        bench: bench(&new, world.now),
+        context: context(&new, world.now),
         cancelled,
     };
     let concluded = conclude(job, &finished, &on);
@@ -1052,7 +1052,7 @@ fn a_jobs_own_bound_says_nothing_of_the_service() {
     let effect = |bounded_by_job| {
         let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
         let on = SettleContext {
-            bench: bench(&world.settings, world.now),
+            context: context(&world.settings, world.now),
             cancelled,
         };
         conclude(job, &finished(bounded_by_job), &on).breaker

@@ -309,7 +309,7 @@ fn a_budget_without_room_tells_its_figures() {
 #[test]
 fn a_chain_names_the_jobs_before_and_a_parked_job_its_attempt() {
     let mut world = World::new(1);
-    let careful = world.submit_as(|job| job.on_interrupted = Some(OnInterrupted::Hold));
+    let careful = world.submit_as(|job| job.on_interrupted = Some(OnInterrupted::Park));
     world.ack_all();
     world.crash();
     let after = world.submit_as(|job| {

@@ -358,9 +358,9 @@ impl<T: Setting> Setting for Option<T> {
         }
     }
 
-    fn check(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn check(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if let Some(value) = self {
-            value.check(place, faults);
+            value.check(place, errors);
         }
     }
 }
@@ -409,9 +409,9 @@ impl<T: Setting> Setting for BTreeMap<String, T> {
             .collect()
     }
 
-    fn check(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn check(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         for (name, entry) in self {
-            entry.check(&place.entry(name), faults);
+            entry.check(&place.entry(name), errors);
         }
     }
 }

@@ -411,7 +411,7 @@ macro_rules! section {
             fn check(
                 &self,
                 place: &$crate::model::setting::Place,
-                faults: &mut Vec<$crate::model::setting::SettingsError>,
+                errors: &mut Vec<$crate::model::setting::SettingsError>,
             ) {
                 let mut fields = Self::fields().iter();
                 $(
@@ -419,11 +419,11 @@ macro_rules! section {
                         $crate::model::setting::Setting::check(
                             &self.$field,
                             &place.inside(field),
-                            faults,
+                            errors,
                         );
                     }
                 )*
-                $($check(self, place, faults);)?
+                $($check(self, place, errors);)?
             }
         }
     };

@@ -1,0 +1,282 @@
+//! The rows of a batch, as decisions read and write them: each table's part of a change.
+
+use std::sync::Arc;
+
+use onelane_core::rows::Rows;
+use redb::ReadableTable as _;
+use serde_json::value::RawValue;
+
+use super::{Changed, Transaction, encoded};
+use crate::model::{
+    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId,
+    DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq,
+};
+use crate::store::error::Result;
+use crate::store::finished;
+use crate::store::schema::{self, Keyed, decode, decode_call, encode, meta, no_call, no_request};
+
+impl Rows for Transaction<'_> {
+    fn job(&mut self, id: JobId) -> Result<Option<Job>> {
+        if let Some(changed) = self.changed.get(&id) {
+            return Ok(Some(changed.job.clone()));
+        }
+        self.stored(id)
+    }
+
+    fn request(&mut self, id: JobId) -> Result<Arc<Request>> {
+        match self.requests.open()?.get(id.as_bytes())? {
+            Some(row) => decode("requests", row.value()).map(Arc::new),
+            None => Err(no_request(id)),
+        }
+    }
+
+    fn keyed(&mut self, user_id: &str, key: &str) -> Result<Option<(JobId, Fingerprint)>> {
+        let key = schema::idempotency_key(user_id, key);
+        let row = self.idempotency.open()?.get(&key)?;
+        row.map(|row| Keyed::decode(row.value())).transpose()
+    }
+
+    fn pending(&self) -> u64 {
+        self.counters.jobs.pending
+    }
+
+    fn next_seq(&mut self) -> Seq {
+        self.counters.job_seq += 1;
+        Seq(self.counters.job_seq)
+    }
+
+    fn insert(&mut self, job: &Job, request: &Request) -> Result<()> {
+        self.counters.jobs.moved(None, job.status);
+        self.put(job)?;
+        encode(&mut self.row, request)?;
+        let requests = self.requests.open()?;
+        requests.insert(job.id.as_bytes(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn insert_key(
+        &mut self,
+        user_id: &str,
+        key: &str,
+        job: JobId,
+        fingerprint: Fingerprint,
+    ) -> Result<()> {
+        let key = schema::idempotency_key(user_id, key);
+        let row = Keyed::encode(job, fingerprint);
+        self.idempotency.open()?.insert(&key, row.as_slice())?;
+        Ok(())
+    }
+
+    fn update(&mut self, before: JobStatus, job: &Job) -> Result<()> {
+        if before != job.status {
+            self.counters.jobs.moved(Some(before), job.status);
+        }
+        if let Some(changed) = self.changed.get_mut(&job.id) {
+            changed.job = job.clone();
+            return Ok(());
+        }
+        // One that had ended is not where it was: put back in line, it will end anew.
+        let ended = if before.is_terminal() {
+            self.stored(job.id)?
+        } else {
+            None
+        };
+        let changed = Changed {
+            stored_as: before,
+            finished_as: ended.as_ref().and_then(schema::finished_key_of),
+            job: job.clone(),
+        };
+        self.changed.insert(job.id, changed);
+        Ok(())
+    }
+
+    fn insert_dependent(&mut self, id: JobId, dependent: JobId) -> Result<()> {
+        let key = schema::dependent_key(id, dependent);
+        self.dependents.open()?.insert(&key, ())?;
+        Ok(())
+    }
+
+    fn take_dependents(&mut self, id: JobId) -> Result<Vec<JobId>> {
+        let first = schema::dependent_key(id, JobId::from_bytes([0; 16]));
+        let last = schema::dependent_key(id, JobId::from_bytes([u8::MAX; 16]));
+        let table = self.dependents.open()?;
+        let mut taken = Vec::new();
+        for item in table.extract_from_if::<&[u8; 32], _>(&first..=&last, |_, ()| true)? {
+            taken.push(schema::dependent_of(item?.0.value()));
+        }
+        Ok(taken)
+    }
+
+    fn call(&mut self, id: JobId, attempt: AttemptNo) -> Result<Option<CallRecord>> {
+        let key = schema::call_key(id, attempt);
+        let Some(seq) = self.calls_by_job.open()?.get(&key)? else {
+            return Ok(None);
+        };
+        let seq = seq.value();
+        match self.calls.open()?.get(seq)? {
+            Some(row) => decode_call(seq, row.value()).map(Some),
+            None => Err(no_call()),
+        }
+    }
+
+    fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<()> {
+        let resolved = CallRecord {
+            billing: Some(billing.clone()),
+            ..call.clone()
+        };
+        encode(&mut self.row, &resolved)?;
+        self.calls.open()?.insert(call.seq, self.row.as_slice())?;
+        self.billing_open.open()?.remove(call.seq)?;
+        self.unbound.insert(call.job_id);
+        self.usage_row(call)?.resolve(billing);
+        Ok(())
+    }
+
+    fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<()> {
+        encode(&mut self.row, response.as_ref())?;
+        let responses = self.responses.open()?;
+        responses.insert(id.as_bytes(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn log_call(&mut self, call: &CallRecord) -> Result<()> {
+        self.counters.call_seq += 1;
+        let seq = self.counters.call_seq;
+        encode(&mut self.row, call)?;
+        self.calls.open()?.insert(seq, self.row.as_slice())?;
+        let key = schema::call_key(call.job_id, call.attempt);
+        self.calls_by_job.open()?.insert(&key, seq)?;
+        if call.is_billing_open() {
+            self.billing_open.open()?.insert(seq, ())?;
+        }
+        self.usage_row(call)?.add(call);
+        Ok(())
+    }
+
+    fn remove_job(&mut self, job: &Job) -> Result<u64> {
+        self.take_job(job)
+    }
+
+    fn remove_bodies(&mut self, job: &Job) -> Result<u64> {
+        self.strip(job)
+    }
+
+    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<()> {
+        let key = schema::idempotency_key(user_id, key);
+        let table = self.idempotency.open()?;
+        let holder = match table.get(&key)? {
+            Some(row) => finished::readable(Keyed::decode(row.value()))?,
+            None => return Ok(()),
+        };
+        if holder.is_none_or(|(holder, _)| holder == job) {
+            table.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<()> {
+        let key = schema::dependent_key(id, dependent);
+        self.dependents.open()?.remove(&key)?;
+        Ok(())
+    }
+
+    fn remove_call(&mut self, call: &CallRecord) -> Result<()> {
+        self.take_call(call)
+    }
+
+    fn put_lane(&mut self, lane: &SchedulerState) -> Result<()> {
+        self.singles.lane = Some(encoded(lane)?);
+        Ok(())
+    }
+
+    fn put_breaker(&mut self, breaker: &BreakerSnapshot) -> Result<()> {
+        self.singles.breaker = Some(encoded(breaker)?);
+        Ok(())
+    }
+
+    fn put_config(&mut self, config: &str) -> Result<()> {
+        self.singles.config = Some(encoded(config)?);
+        Ok(())
+    }
+
+    fn alerts(&mut self) -> Result<AlertBook> {
+        // The book as this batch has left it.
+        if let Some(row) = &self.singles.alerts {
+            return decode("meta", row);
+        }
+        let row = self.meta.open()?.get(meta::ALERTS)?;
+        let row = row.map(|row| decode("meta", row.value())).transpose()?;
+        Ok(row.unwrap_or_default())
+    }
+
+    fn put_alerts(&mut self, alerts: &AlertBook) -> Result<()> {
+        self.singles.alerts = Some(encoded(alerts)?);
+        Ok(())
+    }
+
+    fn endpoints(&mut self) -> Result<Arc<[HookEndpoint]>> {
+        if let Some(known) = &self.endpoints {
+            return Ok(Arc::clone(known));
+        }
+        let endpoints: Vec<HookEndpoint> = match self.meta.open()?.get(meta::ENDPOINTS)? {
+            Some(row) => decode("meta", row.value())?,
+            None => Vec::new(),
+        };
+        Ok(Arc::clone(self.endpoints.insert(endpoints.into())))
+    }
+
+    fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<()> {
+        self.singles.endpoints = Some(encoded(endpoints)?);
+        self.endpoints = Some(endpoints.into());
+        Ok(())
+    }
+
+    fn next_delivery(&mut self) -> DeliveryId {
+        self.counters.delivery_seq += 1;
+        DeliveryId(self.counters.delivery_seq)
+    }
+
+    fn delivery(&mut self, id: DeliveryId) -> Result<Option<Delivery>> {
+        let row = self.deliveries.open()?.get(id.0)?;
+        row.map(|row| decode("deliveries", row.value())).transpose()
+    }
+
+    fn put_delivery(&mut self, delivery: &Delivery, before: Option<&Delivery>) -> Result<()> {
+        let status = before.map(|before| before.status);
+        self.counters
+            .deliveries
+            .moved(status, Some(delivery.status));
+        encode(&mut self.row, delivery)?;
+        let rows = self.deliveries.open()?;
+        rows.insert(delivery.id.0, self.row.as_slice())?;
+        let (from, to) = (before.and_then(Delivery::place), delivery.place());
+        if from != to {
+            let pending = self.deliveries_pending.open()?;
+            if let Some(from) = from {
+                pending.remove(&schema::pending_key(&from))?;
+            }
+            if let Some(to) = to {
+                pending.insert(&schema::pending_key(&to), ())?;
+            }
+        }
+        if let Some(job) = delivery.notice.job_id() {
+            let key = schema::told_key(job, delivery.id);
+            let open = self.deliveries_open.open()?;
+            let changed = if delivery.status == DeliveryStatus::Pending {
+                open.insert(&key, ())?.is_none()
+            } else {
+                open.remove(&key)?.is_some()
+            };
+            if changed {
+                self.unbound.insert(job);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_delivery(&mut self, delivery: &Delivery) -> Result<()> {
+        self.counters.deliveries.moved(Some(delivery.status), None);
+        self.deliveries.open()?.remove(delivery.id.0)?;
+        Ok(())
+    }
+}
