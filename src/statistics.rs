@@ -442,15 +442,7 @@ mod tests {
 
     #[test]
     fn what_is_no_grouping_is_refused() {
-        for wrong in [
-            "",
-            "week",
-            "day,month",
-            "model,model",
-            "day,",
-            "none,day",
-            "Day",
-        ] {
+        for wrong in "|week|day,month|model,model|day,|none,day|Day".split('|') {
             assert!(GroupBy::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(GroupBy::parse("model,day"), Ok(GroupBy::default()));

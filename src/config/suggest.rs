@@ -75,42 +75,20 @@ mod tests {
 
     #[test]
     fn an_unknown_key_gets_the_best_hint_there_is() {
-        let check = |naming, at: &str, name, expected: &str| {
+        let check = |naming, at: &str, name, hint: &str| {
             let problem = unknown(naming, &KeyPath::from(at), name).to_string();
-            assert!(problem.contains(expected), "{at}.{name}: {problem}");
+            assert!(problem.contains(hint), "{at}.{name}: {problem}");
         };
         let toml = Naming::Toml;
-        check(
-            toml,
-            "lane",
-            "max_concurency",
-            "did you mean `max_concurrency`?",
-        );
-        check(
-            toml,
-            "lane",
-            "maxConcurrency",
-            "did you mean `max_concurrency`?",
-        );
-        check(
-            toml,
-            "glm",
-            "max_retries",
-            "did you mean `retry.max_retries`?",
-        );
+        let meant = "did you mean `max_concurrency`?";
+        check(toml, "lane", "max_concurency", meant);
+        check(toml, "lane", "maxConcurrency", meant);
+        check(toml, "glm", "max_retries", "mean `retry.max_retries`?");
         check(toml, "", "lans", "did you mean `lane`?");
-        check(
-            toml,
-            "",
-            "plugins",
-            "config.toml has `glm`, `lane`, `lanes`, `retry`",
-        );
-        check(
-            toml,
-            "store",
-            "zzz",
-            "store has `path`, `cache_bytes`, `quick_repair`",
-        );
+        let all = "config.toml has `glm`, `lane`, `lanes`, `retry`";
+        check(toml, "", "plugins", all);
+        let all = "store has `path`, `cache_bytes`, `quick_repair`";
+        check(toml, "store", "zzz", all);
         let json = Naming::Json;
         check(json, "", "max_tokens", "did you mean `maxTokens`?");
         check(json, "", "baseDelay", "did you mean `retry.baseDelay`?");

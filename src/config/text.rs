@@ -154,19 +154,10 @@ mod tests {
 
     #[test]
     fn only_http_to_another_machine_is_exposed() {
-        for url in [
-            "http://127.0.0.1:1",
-            "http://[::1]:1",
-            "http://localhost",
-            "https://x",
-        ] {
+        for url in "http://127.0.0.1:1 http://[::1]:1 http://localhost https://x".split(' ') {
             assert!(!is_exposed(url), "{url}");
         }
-        for url in [
-            "http://10.0.0.1",
-            "http://glm.example/v4",
-            "http://localhost.evil",
-        ] {
+        for url in "http://10.0.0.1 http://glm.example/v4 http://localhost.evil".split(' ') {
             assert!(is_exposed(url), "{url}");
         }
     }
@@ -175,30 +166,14 @@ mod tests {
     fn an_address_is_ip_and_port() {
         assert_eq!(listen("localhost:80").unwrap(), "127.0.0.1:80");
         assert_eq!(listen("[::1]:0").unwrap(), "[::1]:0");
-        for bad in [
-            "",
-            ":4700",
-            "4700",
-            "127.0.0.1",
-            "host:80",
-            "localhost:70000",
-            "1.2.3.4:-1",
-        ] {
+        for bad in "|:4700|4700|127.0.0.1|host:80|localhost:70000|1.2.3.4:-1".split('|') {
             assert!(listen(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_code_of_the_policy_is_one_that_a_call_can_fail_with() {
-        for good in [
-            "1305",
-            "9999",
-            "500",
-            "http_503",
-            "http_5xx",
-            "conn",
-            "timeout_total",
-        ] {
+        for good in "1305 9999 500 http_503 http_5xx conn timeout_total".split(' ') {
             assert!(policy_code(good).is_ok(), "{good}");
         }
         assert!(policy_code("finish:sensitive").is_ok());
@@ -218,10 +193,8 @@ mod tests {
             "body:200_error",
         ] {
             let problem = policy_code(bad).unwrap_err().to_string();
-            assert!(
-                problem.contains("such as 1305, an HTTP status such as http_503"),
-                "{problem}"
-            );
+            let part = "such as 1305, an HTTP status such as http_503";
+            assert!(problem.contains(part), "{problem}");
             assert!(problem.contains("`timeout_total`"), "{problem}");
             assert!(!problem.contains("body:200"), "{problem}");
         }

@@ -29,58 +29,60 @@ fn failure_of(status: u16, headers: &[(&'static str, &str)], body: &str) -> Fail
 
 #[track_caller]
 fn check(status: u16, body: &str, class: FailureClass, code: &str) -> Failure {
+    let failure = check_any(status, body, code);
+    assert_eq!(failure.class, class, "{body}");
+    failure
+}
+
+#[track_caller]
+fn check_any(status: u16, body: &str, code: &str) -> Failure {
     let failure = failure_of(status, &[], body);
-    assert_eq!(
-        (failure.class, failure.code.as_str()),
-        (class, code),
-        "{body}"
-    );
+    assert_eq!(failure.code, code, "{body}");
     assert_eq!(failure.status_code, Some(status));
     assert!(!failure.maybe_billed);
     failure
+}
+
+/// A line each: status, class, code and body.
+#[track_caller]
+fn check_all(lines: &str) {
+    for line in lines.trim().lines() {
+        let [status, class, code, body] = line.splitn(4, ' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let failure = check_any(status.parse().unwrap(), body, code);
+        assert_eq!(failure.class.name(), class, "{line}");
+    }
 }
 
 /// The shapes in which GLM's surfaces and the relays before it state an error: of a code that is a
 /// number both ways, of another as text alone.
 fn bodies_of(code: &str, text: &str) -> Vec<(&'static str, Value)> {
     let bracketed = format!("[{code}][{text}][20261123]");
+    let nested = |code: Value| json!({"error": {"code": code, "message": text}});
+    let anthropic = |error: Value| json!({"type": "error", "error": error, "request_id": "2026"});
+    let filter = json!([{"level": 1, "role": "user"}]);
+    let mut filtered = nested(json!(code));
+    filtered["contentFilter"] = filter;
+    let told = json!({"type": "x_error", "code": code, "message": bracketed});
     let mut bodies = vec![
-        (
-            "nested text",
-            json!({"error": {"code": code, "message": text}}),
-        ),
+        ("nested text", nested(json!(code))),
         ("flat text", json!({"code": code, "message": text})),
-        (
-            "padded text",
-            json!({"error": {"code": format!(" {code} "), "message": text}}),
-        ),
-        (
-            "with a filter",
-            json!({"contentFilter": [{"level": 1, "role": "user"}], "error": {"code": code, "message": text}}),
-        ),
-        (
-            "anthropic",
-            json!({"type": "error", "error": {"type": "x_error", "code": code, "message": bracketed}, "request_id": "20261123"}),
-        ),
+        ("padded text", nested(json!(format!(" {code} ")))),
+        ("with a filter", filtered),
+        ("anthropic", anthropic(told)),
     ];
     if let Ok(number) = code.parse::<u32>() {
+        let flat = json!({"code": number, "msg": text, "success": false});
+        let told = json!({"type": "x_error", "message": bracketed});
         bodies.extend([
+            ("nested number", nested(json!(number))),
+            ("flat number", flat),
             (
-                "nested number",
-                json!({"error": {"code": number, "message": text}}),
-            ),
-            (
-                "flat number",
-                json!({"code": number, "msg": text, "success": false}),
-            ),
-            (
-                "flat number with message",
+                "flat with message",
                 json!({"code": number, "message": text}),
             ),
-            (
-                "bracketed",
-                json!({"type": "error", "error": {"type": "x_error", "message": bracketed}}),
-            ),
+            ("bracketed", anthropic(told)),
             ("bracketed flat", json!({"message": bracketed})),
             ("bracketed bare", json!({"error": bracketed})),
         ]);
@@ -89,65 +91,34 @@ fn bodies_of(code: &str, text: &str) -> Vec<(&'static str, Value)> {
 }
 
 /// What the table must say of each code, written out once more: a slip in `errors.json` is seen here.
-const CLASSES: &[(C, &[&str])] = &[
-    (C::Throttle, &["1302", "1303"]),
-    (C::Overload, &["1305", "1312", "http_529"]),
-    (
-        C::QuotaWindow,
-        &[
-            "1304", "1308", "1310", "1316", "1317", "1318", "1319", "1320", "1321",
-        ],
-    ),
+const CLASSES: [(C, &str); 7] = [
+    (C::Throttle, "1302 1303"),
+    (C::Overload, "1305 1312 http_529"),
+    (C::QuotaWindow, QUOTAS),
     (
         C::OperatorFatal,
-        &[
-            "1000", "1001", "1002", "1003", "1004", "1005", "1110", "1111", "1112", "1113", "1121",
-            "1220", "1300", "1309", "1311", "1313", "1314", "1315", "http_434",
-        ],
+        "1000 1001 1002 1003 1004 1005 1110 1111 1112 1113 1121 1220 1300 1309 1311 1313 1314 1315 http_434",
     ),
     (
         C::RequestFatal,
-        &[
-            "1210",
-            "1211",
-            "1212",
-            "1213",
-            "1214",
-            "1215",
-            "1221",
-            "1222",
-            "1233",
-            "1261",
-            "1301",
-            "http_435",
-            "finish:sensitive",
-            "finish:model_context_window_exceeded",
-        ],
+        "1210 1211 1212 1213 1214 1215 1221 1222 1233 1261 1301 http_435 \
+         finish:sensitive finish:model_context_window_exceeded",
     ),
     (
         C::ServerTransient,
-        &[
-            "500",
-            "1100",
-            "1120",
-            "1200",
-            "1230",
-            "1234",
-            "http_408",
-            "http_5xx",
-            "conn",
-            "finish:network_error",
-        ],
+        "500 1100 1120 1200 1230 1234 http_408 http_5xx conn finish:network_error",
     ),
-    (C::DuplicateRequest, &["1231"]),
+    (C::DuplicateRequest, "1231"),
 ];
+
+const QUOTAS: &str = "1304 1308 1310 1316 1317 1318 1319 1320 1321";
 
 #[test]
 fn every_row_of_the_table_has_its_class_and_no_row_is_missing() {
     let table = ErrorTable::shipped();
-    let listed = CLASSES
-        .iter()
-        .flat_map(|(class, codes)| codes.iter().map(move |code| (*code, *class)));
+    let of_class =
+        |(class, codes): (C, &'static str)| codes.split(' ').map(move |code| (code, class));
+    let listed = CLASSES.into_iter().flat_map(of_class);
     for (code, class) in listed.clone() {
         assert_eq!(table.class(code), Some(class), "{code}");
     }
@@ -225,112 +196,48 @@ fn without_a_known_code_the_status_decides() {
 
 #[test]
 fn an_unknown_code_falls_back_to_the_status_and_is_kept() {
-    check(
-        429,
-        r#"{"error":{"code":"1399","message":"new"}}"#,
-        C::Throttle,
-        "1399",
-    );
-    check(
-        400,
-        r#"{"error":{"code":"weird","message":"new"}}"#,
-        C::RequestFatal,
-        "weird",
-    );
-    check(
-        401,
-        r#"{"error":{"code":"401","message":"token expired or incorrect"}}"#,
-        C::OperatorFatal,
-        "401",
+    check_all(
+        r#"
+429 throttle 1399 {"error":{"code":"1399","message":"new"}}
+400 request_fatal weird {"error":{"code":"weird","message":"new"}}
+401 operator_fatal 401 {"error":{"code":"401","message":"token expired or incorrect"}}
+"#,
     );
     // Under a success, a code that is an HTTP status counts as one.
-    check(
-        200,
-        r#"{"code":401,"msg":"token expired or incorrect","success":false}"#,
-        C::OperatorFatal,
-        "401",
-    );
-    check(
-        200,
-        r#"{"code":429,"msg":"slow down","success":false}"#,
-        C::Throttle,
-        "429",
-    );
-    check(
-        200,
-        r#"{"code":77,"msg":"?","success":false}"#,
-        C::ServerTransient,
-        "77",
+    check_all(
+        r#"
+200 operator_fatal 401 {"code":401,"msg":"token expired or incorrect","success":false}
+200 throttle 429 {"code":429,"msg":"slow down","success":false}
+200 server_transient 77 {"code":77,"msg":"?","success":false}
+"#,
     );
 }
 
 #[test]
 fn odd_bodies_are_read_as_far_as_they_go() {
-    check(
-        500,
-        r#"{"timestamp":"2026","status":500,"error":"Internal Server Error","path":"/v4"}"#,
-        C::ServerTransient,
-        "http_500",
-    );
-    check(429, r#"{"error":{"code":1302.0}}"#, C::Throttle, "1302");
-    check(
-        429,
-        r#"{"error":{"code":" 1113 "}}"#,
-        C::OperatorFatal,
-        "1113",
-    );
-    check(
-        429,
-        r#"{"error":{"code":"1302\n","message":"[1113][x]"}}"#,
-        C::Throttle,
-        "1302",
-    );
-    check(
-        429,
-        r#"{"error":{"message":" [1113][x][y]"}}"#,
-        C::OperatorFatal,
-        "1113",
-    );
-    check(
-        429,
-        r#"[{"error":{"code":"1113"}}]"#,
-        C::Throttle,
-        "http_429",
-    );
     check(429, "\u{feff}", C::Throttle, "http_429");
-    check(
-        429,
-        r#"{"error":{"code":null,"message":null},"code":1113}"#,
-        C::OperatorFatal,
-        "1113",
-    );
-    check(
-        429,
-        r#"{"error":{"code":"","message":""}}"#,
-        C::Throttle,
-        "http_429",
-    );
-    check(429, r#"{"error":[1],"code":true}"#, C::Throttle, "http_429");
-    check(400, "[]", C::RequestFatal, "http_400");
-    check(400, "null", C::RequestFatal, "http_400");
-    check(
-        429,
-        r#"{"error":{"code":"1302","mess"#,
-        C::Throttle,
-        "http_429",
+    check_all(
+        r#"
+500 server_transient http_500 {"timestamp":"2026","status":500,"error":"Internal Server Error","path":"/v4"}
+429 throttle 1302 {"error":{"code":1302.0}}
+429 operator_fatal 1113 {"error":{"code":" 1113 "}}
+429 throttle 1302 {"error":{"code":"1302\n","message":"[1113][x]"}}
+429 operator_fatal 1113 {"error":{"message":" [1113][x][y]"}}
+429 throttle http_429 [{"error":{"code":"1113"}}]
+429 operator_fatal 1113 {"error":{"code":null,"message":null},"code":1113}
+429 throttle http_429 {"error":{"code":"","message":""}}
+429 throttle http_429 {"error":[1],"code":true}
+400 request_fatal http_400 []
+400 request_fatal http_400 null
+429 throttle http_429 {"error":{"code":"1302","mess
+"#,
     );
     // A bracket is a code only where no field is one, and only with digits in it.
-    check(
-        429,
-        r#"{"error":{"code":"1302","message":"[1308][x]"}}"#,
-        C::Throttle,
-        "1302",
-    );
-    check(
-        400,
-        r#"{"error":{"message":"[note] see [1308]"}}"#,
-        C::RequestFatal,
-        "http_400",
+    check_all(
+        r#"
+429 throttle 1302 {"error":{"code":"1302","message":"[1308][x]"}}
+400 request_fatal http_400 {"error":{"message":"[note] see [1308]"}}
+"#,
     );
 }
 
@@ -356,45 +263,25 @@ fn a_quota_states_its_reset_and_no_other_failure_does() {
         json!({"error": {"code": code, "message": "已达到 5 小时的使用上限。您的限额将在 2026-11-23 12:00:00 重置。"}}).to_string()
     };
     let noon = Timestamp::parse_rfc3339("2026-11-23T12:00:00+08:00");
-    for code in [
-        "1304", "1308", "1310", "1316", "1317", "1318", "1319", "1320", "1321",
-    ] {
+    for code in QUOTAS.split(' ') {
         assert_eq!(check(429, &body(code), C::QuotaWindow, code).reset_at, noon);
     }
-    assert_eq!(
-        check(429, &body("1302"), C::Throttle, "1302").reset_at,
-        None
-    );
-    assert_eq!(
-        check(429, &body("1113"), C::OperatorFatal, "1113").reset_at,
-        None
-    );
+    let reset = |code, class| check(429, &body(code), class, code).reset_at;
+    assert_eq!(reset("1302", C::Throttle), None);
+    assert_eq!(reset("1113", C::OperatorFatal), None);
     // An unknown code may be mapped to a quota by the policy.
-    assert_eq!(
-        check(429, &body("1322"), C::Throttle, "1322").reset_at,
-        noon
-    );
+    assert_eq!(reset("1322", C::Throttle), noon);
 }
 
 #[test]
 fn a_daily_quota_without_a_stamp_ends_at_midnight_in_beijing() {
-    let failure = check(
-        429,
-        r#"{"error":{"code":"1304","message":"daily"}}"#,
-        C::QuotaWindow,
-        "1304",
-    );
-    assert_eq!(
-        failure.reset_at,
-        Timestamp::parse_rfc3339("2026-11-24T00:00:00+08:00")
-    );
-    let failure = check(
-        429,
-        r#"{"error":{"code":"1308","message":"5 h"}}"#,
-        C::QuotaWindow,
-        "1308",
-    );
-    assert_eq!(failure.reset_at, None);
+    let reset = |code: &str| {
+        let body = json!({"error": {"code": code, "message": "daily"}}).to_string();
+        check(429, &body, C::QuotaWindow, code).reset_at
+    };
+    let midnight = Timestamp::parse_rfc3339("2026-11-24T00:00:00+08:00");
+    assert_eq!(reset("1304"), midnight);
+    assert_eq!(reset("1308"), None);
 }
 
 #[test]

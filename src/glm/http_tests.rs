@@ -17,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::HttpGlm;
 use crate::simulator::{
-    AnswerWith, ErrorFault, Fault, ResetWording, Rule, Shape, Simulator, SimulatorConfig, Span,
-    Step, Tokens,
+    AnswerWith, ErrorFault, Fault, Rule, Simulator, SimulatorConfig, Span, Step, Tokens,
 };
 use crate::system::SystemClock;
 
@@ -118,10 +117,8 @@ async fn an_answer_comes_back_verbatim_with_its_tokens() {
     assert_eq!(body["request_id"], id);
     assert_eq!(body["model"], "glm-4.7");
     let arrivals = sim.arrivals();
-    assert_eq!(
-        (arrivals[0].prompt.as_str(), arrivals[0].request_id.as_str()),
-        ("job 1", id.as_str())
-    );
+    assert_eq!(arrivals[0].prompt.as_str(), "job 1");
+    assert_eq!(arrivals[0].request_id.as_str(), id.as_str());
 }
 
 #[tokio::test]
@@ -129,26 +126,15 @@ async fn the_request_on_the_wire_is_what_glm_expects() {
     let server = RawServer::start(|mut stream, head, body| {
         let head = head.to_lowercase();
         let body: Value = serde_json::from_str(body).unwrap();
-        assert!(
-            head.starts_with("post /api/paas/v4/chat/completions http/1.1\r\n"),
-            "{head}"
-        );
-        assert!(
-            head.contains(&format!("authorization: bearer {}\r\n", KEY.to_lowercase())),
-            "{head}"
-        );
-        assert!(
-            head.contains("content-type: application/json\r\n"),
-            "{head}"
-        );
-        assert!(
-            head.contains(concat!(
-                "user-agent: onelane/",
-                env!("CARGO_PKG_VERSION"),
-                "\r\n"
-            )),
-            "{head}"
-        );
+        let path = "post /api/paas/v4/chat/completions http/1.1\r\n";
+        assert!(head.starts_with(path), "{head}");
+        for line in [
+            &format!("authorization: bearer {}", KEY.to_lowercase()),
+            "content-type: application/json",
+            concat!("user-agent: onelane/", env!("CARGO_PKG_VERSION")),
+        ] {
+            assert!(head.contains(&format!("{line}\r\n")), "{head}");
+        }
         assert!(!head.contains("accept-encoding"), "{head}");
         assert_eq!(body["stream"], false);
         reply(&mut stream, "200 OK", "", r#"{"choices":[{"x":1.50}]}"#);
@@ -156,43 +142,6 @@ async fn the_request_on_the_wire_is_what_glm_expects() {
     let call = call_to(&format!("http://{}/api/paas/v4", server.addr), 1);
     let got = answer(run(&glm(), call).await);
     assert_eq!(got.body.get(), r#"{"choices":[{"x":1.50}]}"#);
-}
-
-#[tokio::test]
-async fn every_code_of_glms_has_its_class_over_the_wire_in_every_shape() {
-    let sim = simulator(Vec::new());
-    let glm = glm();
-    let shapes = [
-        Shape::Nested,
-        Shape::NestedNumber,
-        Shape::Flat,
-        Shape::FlatNumber,
-        Shape::Anthropic,
-        Shape::Bracketed,
-    ];
-    let table = super::ErrorTable::shipped();
-    let mut no = 0;
-    for row in table.rows().filter(|row| row.code.parse::<u32>().is_ok()) {
-        for shape in shapes {
-            for status in [row.http_status, Some(200)] {
-                sim.push_fault(Fault::Error(ErrorFault {
-                    shape,
-                    status,
-                    ..ErrorFault::of(&row.code)
-                }));
-                no += 1;
-                let failure = failure(run(&glm, call_to(&sim.base_url(), no)).await);
-                assert_eq!(failure.code, row.code);
-                assert_eq!(Some(failure.class), table.class(&row.code), "{failure}");
-                assert!(!failure.maybe_billed && !failure.message.is_empty());
-            }
-        }
-    }
-    let stats = sim.stats();
-    assert_eq!(
-        (stats.calls, stats.connections, stats.peak_in_flight),
-        (u64::from(no), 1, 1)
-    );
 }
 
 #[tokio::test]
@@ -214,158 +163,84 @@ async fn a_refusal_carries_its_reset_and_its_retry_after() {
         "{reset} {before}"
     );
     assert_eq!(failure.retry_after_ms, Some(997_000));
-    assert_eq!(
-        (failure.class, failure.status_code),
-        (C::QuotaWindow, Some(429))
-    );
-}
-
-#[tokio::test]
-async fn a_reset_is_read_in_every_wording_and_shape() {
-    let sim = simulator(Vec::new());
-    let glm = glm();
-    let three_hours = 3 * 3_600_000;
-    for wording in [
-        ResetWording::Mainland,
-        ResetWording::MainlandContinue,
-        ResetWording::English,
-    ] {
-        for shape in [Shape::Nested, Shape::FlatNumber, Shape::Bracketed] {
-            sim.push_fault(Fault::Error(ErrorFault {
-                reset_in_ms: Some(three_hours),
-                wording,
-                shape,
-                ..ErrorFault::of("1316")
-            }));
-            let before = SystemClock.now();
-            let failure = failure(run(&glm, call_to(&sim.base_url(), 1)).await);
-            assert_eq!(failure.class, C::QuotaWindow);
-            let stated = failure.reset_at.unwrap();
-            let ahead_ms = stated.since(before);
-            assert!(
-                (three_hours..three_hours + 10_000).contains(&ahead_ms),
-                "{failure}"
-            );
-        }
-    }
+    assert_eq!(failure.class, C::QuotaWindow);
+    assert_eq!(failure.status_code, Some(429));
 }
 
 #[tokio::test]
 async fn every_odd_response_has_its_outcome() {
-    let check = |failure: Failure, class: C, code: &str, status: Option<u16>, billed: bool| {
-        assert_eq!(
-            (
-                failure.class,
-                failure.code.as_str(),
-                failure.status_code,
-                failure.maybe_billed
-            ),
-            (class, code, status, billed),
-            "{failure}"
-        );
+    let html = |status| Fault::HtmlPage { status };
+    let empty = |status| Fault::EmptyBody { status };
+    let text = |status| Fault::NotJson { status };
+    let custom = |status, name: &str, value: &str| Fault::Custom {
+        status,
+        headers: BTreeMap::from([(name.to_owned(), value.to_owned())]),
+        body: String::new(),
     };
     let of = |fault| failure_of(fault, patient());
-    let transient = C::ServerTransient;
-    check(
-        of(Fault::HtmlPage { status: 502 }).await,
-        transient,
-        "http_502",
-        Some(502),
-        false,
-    );
-    check(
-        of(Fault::EmptyBody { status: 503 }).await,
-        transient,
-        "http_503",
-        Some(503),
-        false,
-    );
-    check(
-        of(Fault::EmptyBody { status: 200 }).await,
-        transient,
-        code::BODY_INVALID,
-        Some(200),
-        true,
-    );
-    check(
-        of(Fault::NotJson { status: 200 }).await,
-        transient,
-        code::BODY_INVALID,
-        Some(200),
-        true,
-    );
-    check(
-        of(Fault::NotJson { status: 529 }).await,
-        C::Overload,
-        "http_529",
-        Some(529),
-        false,
-    );
-    check(
-        of(Fault::CutBody).await,
-        transient,
-        code::CONNECTION,
-        Some(200),
-        true,
-    );
-    check(
-        of(Fault::Reset).await,
-        transient,
-        code::CONNECTION,
-        None,
-        true,
-    );
-    check(
-        of(Fault::finish_reason("network_error")).await,
-        transient,
-        "finish:network_error",
-        Some(200),
-        false,
-    );
-    check(
-        of(Fault::finish_reason("sensitive")).await,
-        C::RequestFatal,
-        "finish:sensitive",
-        Some(200),
-        false,
-    );
-    let custom = |status, headers: &[(&str, &str)], body: &str| Fault::Custom {
-        status,
-        headers: headers
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect::<BTreeMap<_, _>>(),
-        body: body.to_owned(),
-    };
-    let moved = custom(302, &[("location", "/elsewhere")], "");
-    check(
-        of(moved).await,
-        C::OperatorFatal,
-        "http_302",
-        Some(302),
-        false,
-    );
-    let slow_down = custom(429, &[("retry-after", "3")], "");
-    let failure = of(slow_down).await;
-    assert_eq!(
-        (failure.class, failure.retry_after_ms),
-        (C::Throttle, Some(3_000))
-    );
+    let moved = custom(302, "location", "/elsewhere");
+    let finish = Fault::finish_reason;
+    for (fault, class, code, status, billed) in [
+        (html(502), C::ServerTransient, "http_502", 502, false),
+        (empty(503), C::ServerTransient, "http_503", 503, false),
+        (
+            empty(200),
+            C::ServerTransient,
+            code::BODY_INVALID,
+            200,
+            true,
+        ),
+        (text(200), C::ServerTransient, code::BODY_INVALID, 200, true),
+        (text(529), C::Overload, "http_529", 529, false),
+        (
+            Fault::CutBody,
+            C::ServerTransient,
+            code::CONNECTION,
+            200,
+            true,
+        ),
+        (Fault::Reset, C::ServerTransient, code::CONNECTION, 0, true),
+        (
+            finish("network_error"),
+            C::ServerTransient,
+            "finish:network_error",
+            200,
+            false,
+        ),
+        (
+            finish("sensitive"),
+            C::RequestFatal,
+            "finish:sensitive",
+            200,
+            false,
+        ),
+        (moved, C::OperatorFatal, "http_302", 302, false),
+    ] {
+        let failure = of(fault).await;
+        assert_eq!((failure.class, &*failure.code), (class, code), "{failure}");
+        // None, where none came.
+        assert_eq!(failure.status_code.unwrap_or(0), status, "{failure}");
+        assert_eq!(failure.maybe_billed, billed, "{failure}");
+    }
+    let failure = of(custom(429, "retry-after", "3")).await;
+    assert_eq!(failure.class, C::Throttle);
+    assert_eq!(failure.retry_after_ms, Some(3_000));
 }
 
 #[tokio::test]
 async fn a_finish_reason_that_is_a_failure_keeps_what_it_cost() {
+    let tokens = Tokens::Fixed {
+        prompt: 5,
+        completion: 2,
+        cached: 0,
+    };
+    let sensitive = AnswerWith {
+        finish_reason: Some("sensitive".to_owned()),
+        tokens: Some(tokens),
+        ..AnswerWith::default()
+    };
     let sim = simulator(vec![
-        Fault::Answer(AnswerWith {
-            finish_reason: Some("sensitive".to_owned()),
-            tokens: Some(Tokens::Fixed {
-                prompt: 5,
-                completion: 2,
-                cached: 0,
-            }),
-            ..AnswerWith::default()
-        })
-        .into(),
+        Fault::Answer(sensitive).into(),
         Fault::finish_reason("length").into(),
         Fault::finish_reason("model_context_window_exceeded").into(),
     ]);
@@ -373,10 +248,8 @@ async fn a_finish_reason_that_is_a_failure_keeps_what_it_cost() {
     let GlmOutcome::Failed(failure, usage) = run(&glm, call_to(&sim.base_url(), 1)).await else {
         panic!("cut by moderation")
     };
-    assert_eq!(
-        (failure.code.as_str(), usage.total_tokens),
-        ("finish:sensitive", 7)
-    );
+    assert_eq!(failure.code, "finish:sensitive");
+    assert_eq!(usage.total_tokens, 7);
     answer(run(&glm, call_to(&sim.base_url(), 2)).await);
     answer(run(&glm, call_to(&sim.base_url(), 3)).await);
 }
@@ -392,41 +265,26 @@ async fn each_timeout_has_its_code() {
         assert!(begun.elapsed() >= Duration::from_millis(100 + limits::CLOSE_GRACE_MS));
         assert!(begun.elapsed() < Duration::from_secs(4));
     };
-    let first_byte = Timeouts {
-        first_byte_ms: 100,
-        ..patient()
+    let bounded = |change: fn(&mut Timeouts)| {
+        let mut timeouts = patient();
+        change(&mut timeouts);
+        timeouts
     };
-    let idle = Timeouts {
-        idle_ms: 100,
-        ..patient()
-    };
-    let total = Timeouts {
-        total_ms: 100,
-        ..patient()
-    };
-    let trickle = || Fault::SlowBody {
-        pieces: 100,
+    let first_byte = bounded(|timeouts| timeouts.first_byte_ms = 100);
+    let idle = bounded(|timeouts| timeouts.idle_ms = 100);
+    let total = bounded(|timeouts| timeouts.total_ms = 100);
+    let slow = Fault::SlowHeaders { delay_ms: 4_000 };
+    let trickle = |pieces| Fault::SlowBody {
+        pieces,
         delay_ms: 30,
     };
     check(Fault::Hang, first_byte, code::TIMEOUT_FIRST_BYTE, None).await;
-    check(
-        Fault::SlowHeaders { delay_ms: 4_000 },
-        first_byte,
-        code::TIMEOUT_FIRST_BYTE,
-        None,
-    )
-    .await;
+    check(slow, first_byte, code::TIMEOUT_FIRST_BYTE, None).await;
     check(Fault::StallBody, idle, code::TIMEOUT_IDLE, Some(200)).await;
     check(Fault::Hang, total, code::TIMEOUT_TOTAL, None).await;
-    check(trickle(), total, code::TIMEOUT_TOTAL, Some(200)).await;
+    check(trickle(100), total, code::TIMEOUT_TOTAL, Some(200)).await;
     // A body that comes slowly is no body that does not come.
-    let sim = simulator(vec![
-        Fault::SlowBody {
-            pieces: 10,
-            delay_ms: 30,
-        }
-        .into(),
-    ]);
+    let sim = simulator(vec![trickle(10).into()]);
     let call = GlmCall {
         timeouts: idle,
         ..call_to(&sim.base_url(), 1)
@@ -440,81 +298,38 @@ async fn each_timeout_has_its_code() {
 async fn a_connection_that_does_not_stand_in_time_was_not_billed() {
     // A listener whose backlog is full lets further connections hang.
     let full = FullListener::start();
-    let timeouts = Timeouts {
-        connect_ms: 150,
-        first_byte_ms: 100,
-        ..patient()
-    };
-    let call = GlmCall {
-        timeouts,
-        ..call_to(&format!("http://{}", full.addr), 1)
-    };
     let glm = glm();
-    let begun = Instant::now();
-    let failed = failure(run(&glm, call.clone()).await);
-    assert_eq!(
-        (failed.code.as_str(), failed.maybe_billed),
-        (code::TIMEOUT_CONNECT, false),
-        "{failed}"
-    );
+    let fails = async |connect_ms, first_byte_ms, total_ms| {
+        let mut call = call_to(&format!("http://{}", full.addr), 1);
+        call.timeouts.connect_ms = connect_ms;
+        call.timeouts.first_byte_ms = first_byte_ms;
+        call.timeouts.total_ms = total_ms;
+        let begun = Instant::now();
+        let failed = failure(run(&glm, call).await);
+        assert!(!failed.maybe_billed, "{failed}");
+        assert!(begun.elapsed() >= Duration::from_millis(connect_ms.min(total_ms)));
+        failed
+    };
+    let failed = fails(150, 100, 10_000).await;
+    assert_eq!(failed.code, code::TIMEOUT_CONNECT);
     assert!(failed.message.contains("150 ms"), "{failed}");
     // Another limit needs no other client.
-    assert!(begun.elapsed() >= Duration::from_millis(150));
-    let longer = Timeouts {
-        connect_ms: 300,
-        ..timeouts
-    };
-    let begun = Instant::now();
-    let failed = failure(
-        run(
-            &glm,
-            GlmCall {
-                timeouts: longer,
-                ..call.clone()
-            },
-        )
-        .await,
-    );
-    assert_eq!(failed.code, code::TIMEOUT_CONNECT);
-    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert_eq!(fails(300, 100, 10_000).await.code, code::TIMEOUT_CONNECT);
     // The bound of the whole call holds here too, and nothing was sent.
-    let short = Timeouts {
-        connect_ms: 5_000,
-        total_ms: 120,
-        ..timeouts
-    };
-    let failed = failure(
-        run(
-            &glm,
-            GlmCall {
-                timeouts: short,
-                ..call
-            },
-        )
-        .await,
-    );
-    assert_eq!(
-        (failed.code.as_str(), failed.maybe_billed),
-        (code::TIMEOUT_TOTAL, false)
-    );
+    assert_eq!(fails(5_000, 100, 120).await.code, code::TIMEOUT_TOTAL);
 }
 
 #[tokio::test]
 async fn a_refused_connection_was_not_billed_and_shows_no_secret() {
-    let addr = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
     let failure = failure(run(&glm(), call_to(&format!("http://{addr}"), 1)).await);
-    assert_eq!(
-        (failure.code.as_str(), failure.class),
-        (code::CONNECTION, C::ServerTransient)
-    );
+    assert_eq!(failure.code, code::CONNECTION);
+    assert_eq!(failure.class, C::ServerTransient);
     assert!(!failure.maybe_billed);
-    assert!(
-        failure.message.to_lowercase().contains("refused"),
-        "{failure}"
-    );
+    let message = failure.message.to_lowercase();
+    assert!(message.contains("refused"), "{failure}");
     assert!(!failure.message.contains("TopSecret"));
 }
 
@@ -525,19 +340,15 @@ async fn what_can_not_be_sent_is_not_sent() {
     let usual = call_to(&sim.base_url(), 1);
     let check = async |call: GlmCall, class: C, code: &str| {
         let failure = failure(run(&glm, call).await);
-        assert_eq!(
-            (failure.class, failure.code.as_str()),
-            (class, code),
-            "{failure}"
-        );
+        assert_eq!(failure.class, class, "{failure}");
+        assert_eq!(failure.code.as_str(), code, "{failure}");
         assert!(!failure.maybe_billed && !failure.message.contains("TopSecret"));
     };
-    let mut call = usual.clone();
-    call.endpoint.api_key = None;
-    check(call, C::OperatorFatal, code::NO_API_KEY).await;
-    let mut call = usual.clone();
-    call.endpoint.api_key = Some(Secret::new("TopSecret\n"));
-    check(call, C::OperatorFatal, code::NO_API_KEY).await;
+    for key in [None, Some(Secret::new("TopSecret\n"))] {
+        let mut call = usual.clone();
+        call.endpoint.api_key = key;
+        check(call, C::OperatorFatal, code::NO_API_KEY).await;
+    }
     for url in ["", "not a url", "ftp://127.0.0.1/x"] {
         let mut call = usual.clone();
         call.endpoint.base_url = url.to_owned();
@@ -551,10 +362,8 @@ async fn what_can_not_be_sent_is_not_sent() {
     check(call, C::RequestFatal, code::REQUEST_INVALID).await;
     let aborted = CancellationToken::new();
     aborted.cancel();
-    assert!(matches!(
-        glm.call(usual, aborted).await,
-        GlmOutcome::Aborted
-    ));
+    let outcome = glm.call(usual, aborted).await;
+    assert!(matches!(outcome, GlmOutcome::Aborted));
     assert_eq!(sim.stats().connections, 0);
 }
 
@@ -577,10 +386,8 @@ async fn a_response_over_the_cap_is_left() {
     for server in [announced, endless] {
         let call = call_to(&format!("http://{}", server.addr), 1);
         let failure = failure(run(&glm(), call).await);
-        assert_eq!(
-            (failure.code.as_str(), failure.class),
-            (code::BODY_TOO_LARGE, C::ServerTransient)
-        );
+        assert_eq!(failure.code, code::BODY_TOO_LARGE);
+        assert_eq!(failure.class, C::ServerTransient);
         assert!(failure.maybe_billed);
     }
 }
@@ -588,18 +395,15 @@ async fn a_response_over_the_cap_is_left() {
 #[tokio::test]
 async fn an_answer_in_many_pieces_is_put_together() {
     let content = "长".repeat(100_000);
-    let sim = simulator(vec![
-        Fault::Answer(AnswerWith {
-            content: Some(content.clone()),
-            ..AnswerWith::default()
-        })
-        .into(),
-        Fault::SlowBody {
-            pieces: 50,
-            delay_ms: 1,
-        }
-        .into(),
-    ]);
+    let long = Fault::Answer(AnswerWith {
+        content: Some(content.clone()),
+        ..AnswerWith::default()
+    });
+    let slow = Fault::SlowBody {
+        pieces: 50,
+        delay_ms: 1,
+    };
+    let sim = simulator(vec![long.into(), slow.into()]);
     let glm = glm();
     let got = answer(run(&glm, call_to(&sim.base_url(), 1)).await);
     assert!(got.body.get().contains(&content));
@@ -614,10 +418,9 @@ async fn sequential_calls_share_one_connection() {
         answer(run(&glm, call_to(&sim.base_url(), no)).await);
     }
     let stats = sim.stats();
-    assert_eq!(
-        (stats.calls, stats.answered, stats.peak_in_flight),
-        (500, 500, 1)
-    );
+    assert_eq!(stats.calls, 500);
+    assert_eq!(stats.answered, 500);
+    assert_eq!(stats.peak_in_flight, 1);
     assert_eq!((stats.connections, stats.duplicate_request_ids), (1, 0));
     assert_eq!(stats.gaps.count, 499);
 }
@@ -678,10 +481,9 @@ async fn an_abort_in_the_middle_of_a_body_closes_the_connection() {
     );
     assert!(matches!(outcome, GlmOutcome::Aborted));
     let stats = sim.stats();
-    assert_eq!(
-        (stats.in_flight, stats.open_connections, stats.clients_left),
-        (0, 0, 1)
-    );
+    assert_eq!(stats.in_flight, 0);
+    assert_eq!(stats.open_connections, 0);
+    assert_eq!(stats.clients_left, 1);
     answer(run(&glm, call_to(&sim.base_url(), 2)).await);
     assert_eq!(sim.stats().peak_in_flight, 1);
 }
@@ -717,11 +519,8 @@ async fn a_request_that_may_have_arrived_is_never_sent_twice() {
     let base = format!("http://{}", server.addr);
     answer(run(&glm, call_to(&base, 1)).await);
     let failure = failure(run(&glm, call_to(&base, 2)).await);
-    assert_eq!(
-        (failure.code.as_str(), failure.maybe_billed),
-        (code::CONNECTION, true),
-        "{failure}"
-    );
+    assert_eq!(failure.code, code::CONNECTION, "{failure}");
+    assert!(failure.maybe_billed, "{failure}");
     assert_eq!(seen.lock().unwrap().len(), 2);
 }
 

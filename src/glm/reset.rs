@@ -175,6 +175,10 @@ mod tests {
         );
     }
 
+    fn will(stamp: &str, want: Option<&str>) {
+        check(&format!("will reset at {stamp}"), want);
+    }
+
     #[test]
     fn each_wording_is_read_as_beijing_time() {
         let want = Some("2026-11-23T14:30:05+08:00");
@@ -229,48 +233,30 @@ mod tests {
     #[test]
     fn a_beijing_reading_long_over_is_read_as_utc() {
         // 03:00 in Beijing is seven hours ago; as UTC it is an hour ahead.
-        check(
-            "will reset at 2026-11-23 03:00:00",
-            Some("2026-11-23T03:00:00Z"),
-        );
+        will("2026-11-23 03:00:00", Some("2026-11-23T03:00:00Z"));
         // Half a minute ago is a clock that differs a little, not another zone.
-        check(
-            "will reset at 2026-11-23 09:59:30",
-            Some("2026-11-23T09:59:30+08:00"),
-        );
+        will("2026-11-23 09:59:30", Some("2026-11-23T09:59:30+08:00"));
         // A stated zone leaves nothing to read anew.
-        check("will reset at 2026-11-23 03:00:00+08:00", None);
-        check("will reset at 2026-11-23 03:00:00 Beijing time", None);
+        will("2026-11-23 03:00:00+08:00", None);
+        will("2026-11-23 03:00:00 Beijing time", None);
         // A minute is still the clock, a second more is not; as UTC that is ahead.
-        check(
-            "will reset at 2026-11-23 09:59:00",
-            Some("2026-11-23T09:59:00+08:00"),
-        );
-        check(
-            "will reset at 2026-11-23 09:58:59",
-            Some("2026-11-23T09:58:59Z"),
-        );
+        will("2026-11-23 09:59:00", Some("2026-11-23T09:59:00+08:00"));
+        will("2026-11-23 09:58:59", Some("2026-11-23T09:58:59Z"));
         // Read as UTC it must be ahead: over is over in both readings.
-        check(
-            "will reset at 2026-11-23 02:00:01",
-            Some("2026-11-23T02:00:01Z"),
-        );
-        check("will reset at 2026-11-23 02:00:00", None);
-        check("will reset at 2026-11-23 01:59:30", None);
+        will("2026-11-23 02:00:01", Some("2026-11-23T02:00:01Z"));
+        will("2026-11-23 02:00:00", None);
+        will("2026-11-23 01:59:30", None);
     }
 
     #[test]
     fn what_is_over_or_too_far_ahead_is_refused() {
-        check("will reset at 2026-11-22 12:00:00", None);
-        check("will reset at 2027-01-30 12:00:00", None);
-        check("will reset at 9999-12-31 23:59:59", None);
+        will("2026-11-22 12:00:00", None);
+        will("2027-01-30 12:00:00", None);
+        will("9999-12-31 23:59:59", None);
         // A month's window is believed, and no more than a month's.
-        check(
-            "will reset at 2026-12-28 10:00:00",
-            Some("2026-12-28T10:00:00+08:00"),
-        );
-        check("will reset at 2026-12-28 10:00:01", None);
-        check("will reset at 2026-12-28 02:00:01Z", None);
+        will("2026-12-28 10:00:00", Some("2026-12-28T10:00:00+08:00"));
+        will("2026-12-28 10:00:01", None);
+        will("2026-12-28 02:00:01Z", None);
     }
 
     #[test]

@@ -81,48 +81,38 @@ mod tests {
         assert_eq!(got, want, "{usage}");
     }
 
+    /// A line each: prompt, completion, total, cached and reasoning tokens, and what they are read of.
+    fn check_all(lines: &str) {
+        for line in lines.trim().lines() {
+            let words: Vec<&str> = line.splitn(6, ' ').collect();
+            let want = std::array::from_fn(|n| words[n].parse().unwrap());
+            check(words[5], want);
+        }
+    }
+
     #[test]
     fn usage_is_read_in_every_notation() {
-        check(
-            r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#,
-            [3, 4, 9, 0, 0],
-        );
-        check(
-            r#"{"prompt_tokens":"3","completion_tokens":" 4.0 ","total_tokens":"7"}"#,
-            [3, 4, 7, 0, 0],
-        );
-        check(
-            r#"{"prompt_tokens":3.0,"completion_tokens":1e2}"#,
-            [3, 100, 103, 0, 0],
-        );
-        check(
-            r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":null,"prompt_tokens_details":null,"completion_tokens_details":{}}"#,
-            [3, 4, 7, 0, 0],
-        );
-        check(
-            r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":"x","prompt_tokens_details":7}"#,
-            [3, 4, 7, 0, 0],
+        check_all(
+            r#"
+3 4 9 0 0 {"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}
+3 4 7 0 0 {"prompt_tokens":"3","completion_tokens":" 4.0 ","total_tokens":"7"}
+3 100 103 0 0 {"prompt_tokens":3.0,"completion_tokens":1e2}
+3 4 7 0 0 {"prompt_tokens":3,"completion_tokens":4,"total_tokens":null,"prompt_tokens_details":null,"completion_tokens_details":{}}
+3 4 7 0 0 {"prompt_tokens":3,"completion_tokens":4,"total_tokens":"x","prompt_tokens_details":7}
+"#,
         );
     }
 
     #[test]
     fn a_side_that_is_missing_follows_from_the_total() {
-        check(
-            r#"{"prompt_tokens":10,"total_tokens":110}"#,
-            [10, 100, 110, 0, 0],
-        );
-        check(
-            r#"{"completion_tokens":100,"total_tokens":110}"#,
-            [10, 100, 110, 0, 0],
-        );
-        check(
-            r#"{"prompt_tokens":-1,"completion_tokens":100,"total_tokens":110,"prompt_tokens_details":{"cached_tokens":4}}"#,
-            [10, 100, 110, 4, 0],
-        );
         // As of an embedding.
-        check(
-            r#"{"prompt_tokens":10,"total_tokens":10}"#,
-            [10, 0, 10, 0, 0],
+        check_all(
+            r#"
+10 100 110 0 0 {"prompt_tokens":10,"total_tokens":110}
+10 100 110 0 0 {"completion_tokens":100,"total_tokens":110}
+10 100 110 4 0 {"prompt_tokens":-1,"completion_tokens":100,"total_tokens":110,"prompt_tokens_details":{"cached_tokens":4}}
+10 0 10 0 0 {"prompt_tokens":10,"total_tokens":10}
+"#,
         );
     }
 

@@ -556,17 +556,13 @@ mod tests {
             "t-1",
             Some("SUCCESS"),
         ));
-        assert_eq!(
-            (&done["id"], &done["task_status"]),
-            (&json!("t-1"), &json!("SUCCESS"))
-        );
+        assert_eq!(done["id"], "t-1");
+        assert_eq!(done["task_status"], "SUCCESS");
         assert_eq!(done["choices"][0]["finish_reason"], "stop");
         assert!(done["usage"]["total_tokens"].as_u64() > Some(0));
         let failed = json(task_failed(&asked, "t-1", Some(&ErrorFault::of("1301"))));
-        assert_eq!(
-            (&failed["task_status"], &failed["error"]["code"]),
-            (&json!("FAIL"), &json!("1301"))
-        );
+        assert_eq!(failed["task_status"], "FAIL");
+        assert_eq!(failed["error"]["code"], "1301");
         assert_eq!(json(task_failed(&asked, "t-1", None)).get("error"), None);
         let unknown = json(error_body(&task_unknown(), NOW, 0));
         assert_eq!(

@@ -437,10 +437,8 @@ mod tests {
         assert_eq!(recorder.calls_of_request_id("id-1"), 2);
         let arrivals = recorder.arrivals(2);
         assert!(arrivals[0].client_left && arrivals[0].status.is_none());
-        assert_eq!(
-            (arrivals[0].priority, arrivals[1].status),
-            (Some(3), Some(429))
-        );
+        assert_eq!(arrivals[0].priority, Some(3));
+        assert_eq!(arrivals[1].status, Some(429));
     }
 
     #[test]
@@ -487,10 +485,9 @@ mod tests {
         drop(third);
 
         let stats = recorder.stats(0);
-        assert_eq!(
-            (stats.calls, stats.in_flight, stats.peak_in_flight),
-            (3, 0, 2)
-        );
+        assert_eq!(stats.calls, 3);
+        assert_eq!(stats.in_flight, 0);
+        assert_eq!(stats.peak_in_flight, 2);
         assert_eq!((stats.task_submissions, stats.task_looks), (1, 1));
         let peaks = [None, Some("glm-5"), Some("glm-4.7"), Some("glm-9")]
             .map(|model| recorder.peak_since(lowered_us, model));
@@ -521,10 +518,9 @@ mod tests {
         drop(recorder.arrive(1, Operation::Chat));
         drop(open);
         let stats = recorder.stats(0);
-        assert_eq!(
-            (stats.calls, stats.in_flight, stats.peak_in_flight),
-            (1, 0, 2)
-        );
+        assert_eq!(stats.calls, 1);
+        assert_eq!(stats.in_flight, 0);
+        assert_eq!(stats.peak_in_flight, 2);
         assert!(recorder.arrivals(9).iter().all(|a| a.model.is_empty()));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::support::shows;
 use assert_cmd::Command;
 use onelane::ports::Store as _;
 use onelane::store::{RedbStore, StoreOptions};
@@ -19,6 +20,21 @@ struct Output {
     code: Option<i32>,
     stdout: String,
     stderr: String,
+}
+
+impl Output {
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+
+    /// Says all of this on standard error.
+    #[track_caller]
+    fn says(&self, parts: &[&str]) {
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part} in {}", self.stderr);
+        }
+    }
 }
 
 impl Place {
@@ -63,11 +79,18 @@ impl Place {
         }
     }
 
+    /// Runs it; it must end with this code.
+    #[track_caller]
+    fn ends(&self, line: &str, code: i32) -> Output {
+        let output = self.run(line);
+        let Output { stdout, stderr, .. } = &output;
+        assert_eq!(output.code, Some(code), "{line}: {stdout} {stderr}");
+        output
+    }
+
     #[track_caller]
     fn json(&self, line: &str) -> Value {
-        let output = self.run(line);
-        assert_eq!(output.code, Some(0), "{line}: {}", output.stderr);
-        serde_json::from_str(&output.stdout).unwrap()
+        self.ends(line, 0).json()
     }
 }
 
@@ -124,8 +147,7 @@ const ALL: [&str; 5] = [
 fn stats_tells_the_sums_as_table_json_and_csv() {
     let place = Place::new();
     let days = "stats --start 2026-11-23 --end 2026-11-30";
-    let table = place.run(days);
-    assert_eq!(table.code, Some(0), "{}", table.stderr);
+    let table = place.ends(days, 0);
     let lines: Vec<_> = table.stdout.lines().collect();
     assert_eq!(lines.len(), 5, "{}", table.stdout);
     assert!(lines[0].starts_with("DATE"), "{}", lines[0]);
@@ -134,8 +156,7 @@ fn stats_tells_the_sums_as_table_json_and_csv() {
     let json = place.json(&format!("{days} --group-by month,user --json"));
     let rows = json["statistics"].as_array().unwrap();
     assert_eq!(rows.len(), 1);
-    assert_eq!(rows[0]["id"], "2026-11:ada");
-    assert_eq!(rows[0]["totalCalls"], 4);
+    shows!(rows[0], {"id": "2026-11:ada", "totalCalls": 4});
     assert_eq!(rows[0]["failuresByClass"]["server_transient"], 1);
     let text = place
         .run(&format!("{days} --format json --group-by none"))
@@ -168,8 +189,7 @@ fn wrong_questions_end_with_2() {
         "db export --what keys",
         "db export --what jobs --out none/jobs.jsonl",
     ] {
-        let output = place.run(line);
-        assert_eq!(output.code, Some(2), "{line}: {}", output.stderr);
+        let output = place.ends(line, 2);
         assert!(
             !output.stderr.is_empty() && output.stdout.is_empty(),
             "{line}"
@@ -183,8 +203,7 @@ fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
     let config = "[store.retention]\njobs_max = 1\nbodies_days = 1\n";
     std::fs::write(place.dir.path().join("onelane.toml"), config).unwrap();
     let json = place.json("db stats --json");
-    assert_eq!(json["jobs"]["completed"], 3);
-    assert_eq!(json["jobs"]["failed"], 1);
+    shows!(json["jobs"], {"completed": 3, "failed": 1});
     assert_eq!(json["version"], 5);
     let tables = json["tables"].as_array().unwrap();
     let jobs = tables.iter().find(|t| t["name"] == "jobs").unwrap();
@@ -207,22 +226,16 @@ fn db_stats_shows_tables_jobs_ages_and_what_retention_would_remove() {
 #[test]
 fn db_check_finds_what_does_not_fit() {
     let place = Place::new();
-    let good = place.run("db check");
-    assert_eq!(good.code, Some(0), "{}", good.stdout);
+    let good = place.ends("db check", 0);
     assert!(good.stdout.contains("is in order"), "{}", good.stdout);
     damage(&place.store(), "responses");
-    let bad = place.run("db check");
-    assert_eq!(bad.code, Some(3), "{}", bad.stdout);
+    let bad = place.ends("db check", 3);
     for part in ["table responses: ", "not in order", "backup"] {
         assert!(bad.stdout.contains(part), "{part} in {}", bad.stdout);
     }
-    let json = place.run("db check --json");
-    assert_eq!(json.code, Some(3));
-    let json: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!(
-        (&json["ok"], &json["mended"]),
-        (&false.into(), &false.into())
-    );
+    let json = place.ends("db check --json", 3).json();
+    assert_eq!(json["ok"], false);
+    assert_eq!(json["mended"], false);
     assert_eq!(json["findings"][0]["table"], "responses");
 }
 
@@ -244,13 +257,8 @@ fn db_export_writes_all_rows_and_overwrites_nothing() {
     assert_eq!(told["rows"], 4);
     let table = std::fs::read_to_string(place.dir.path().join("calls.csv")).unwrap();
     assert_eq!(table.lines().count(), 5);
-    let again = place.run(line);
-    assert_eq!(again.code, Some(2));
-    assert!(
-        again.stderr.contains("calls.csv can't be written"),
-        "{}",
-        again.stderr
-    );
+    let again = place.ends(line, 2);
+    again.says(&["calls.csv can't be written"]);
     let usage = place.run("db export --what usage --format csv").stdout;
     assert_eq!(usage.lines().count(), 5, "{usage}");
 }
@@ -262,8 +270,7 @@ fn db_export_leaves_out_what_can_t_be_read_and_says_so() {
     garble(&place.store(), "responses", 1);
     for format in ["jsonl", "csv"] {
         let line = format!("db export --what jobs --format {format}");
-        let output = place.run(&line);
-        assert_eq!(output.code, Some(3), "{}", output.stderr);
+        let output = place.ends(&line, 3);
         let rows = output.stdout.lines().count() - usize::from(format == "csv");
         assert_eq!(rows, 3, "{}", output.stdout);
         for n in [1, 3] {
@@ -273,9 +280,9 @@ fn db_export_leaves_out_what_can_t_be_read_and_says_so() {
         let sum = "2 rows can't be read and were left out, 3 were written";
         assert!(output.stderr.contains(sum), "{}", output.stderr);
     }
-    let told = place.run("db export --what jobs --out jobs.jsonl --json");
-    assert_eq!(told.code, Some(3));
-    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    let told = place
+        .ends("db export --what jobs --out jobs.jsonl --json", 3)
+        .json();
     assert_eq!((&told["rows"], &told["unreadable"]), (&3.into(), &2.into()));
     let written = std::fs::read_to_string(place.dir.path().join("jobs.jsonl")).unwrap();
     assert_eq!(written.lines().count(), 3);
@@ -288,11 +295,10 @@ fn an_export_that_fails_is_in_the_way_of_none_after_it() {
     // As a process leaves it that was killed.
     std::fs::write(&partial, "half a li").unwrap();
     let line = "db export --what jobs --out jobs.jsonl";
-    assert_eq!(place.run(line).code, Some(0));
+    place.ends(line, 0);
     assert!(!partial.exists());
     let whole = std::fs::read(place.dir.path().join("jobs.jsonl")).unwrap();
-    let again = place.run(line);
-    assert_eq!(again.code, Some(2), "{}", again.stderr);
+    place.ends(line, 2);
     let is = std::fs::read(place.dir.path().join("jobs.jsonl")).unwrap();
     assert_eq!(is, whole, "nothing is overwritten");
 }
@@ -326,10 +332,8 @@ fn an_output_that_is_full_is_not_passed_over() {
             .unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{line}: {told}");
-        assert!(
-            told.contains("standard output can't be written: No space left"),
-            "{line}: {told}"
-        );
+        let part = "standard output can't be written: No space left";
+        assert!(told.contains(part), "{line}: {told}");
     }
 }
 
@@ -348,8 +352,7 @@ fn db_check_tells_of_damaged_pages_and_of_rows_and_mends_only_when_asked() {
     damage(&place.store(), "responses");
     flip_a_byte(&place.store());
     let before = std::fs::read(place.store()).unwrap();
-    let found = place.run("db check");
-    assert_eq!(found.code, Some(3), "{}", found.stderr);
+    let found = place.ends("db check", 3);
     for part in ["has damaged pages", "--repair", "table responses: "] {
         assert!(found.stdout.contains(part), "{part} in {}", found.stdout);
     }
@@ -357,8 +360,7 @@ fn db_check_tells_of_damaged_pages_and_of_rows_and_mends_only_when_asked() {
     assert_eq!(json["ok"], false);
     assert!(json["damagedPages"].is_string());
     assert_eq!(std::fs::read(place.store()).unwrap(), before, "untouched");
-    let repaired = place.run("db check --repair");
-    assert_eq!(repaired.code, Some(3), "{}", repaired.stdout);
+    place.ends("db check --repair", 3);
 }
 
 #[test]
@@ -370,15 +372,8 @@ fn whoever_only_looks_leaves_the_file_as_it_is() {
     let crashed = std::fs::read(place.store()).unwrap();
     drop(store);
     std::fs::write(place.store(), &crashed).unwrap();
-    for line in [
-        "stats",
-        "db stats",
-        "db check",
-        "db export --what jobs",
-        "db export --what usage",
-    ] {
-        let output = place.run(line);
-        assert_eq!(output.code, Some(0), "{line}: {}", output.stderr);
+    for line in "stats|db stats|db check|db export --what jobs|db export --what usage".split('|') {
+        place.ends(line, 0);
         let is = std::fs::read(place.store()).unwrap();
         assert!(is == crashed, "{line} wrote to it");
     }
@@ -389,19 +384,9 @@ fn whoever_only_looks_leaves_the_file_as_it_is() {
 fn a_store_of_another_version_is_refused_by_every_verb_in_words() {
     let place = Place::new();
     std::fs::write(place.dir.path().join("in.jsonl"), "{\"prompt\":\"hi\"}\n").unwrap();
-    let others = [
-        (1, "move the file away, or name another store"),
-        (4, "move the file away, or name another store"),
-        (
-            6,
-            "use the newer onelane that wrote it, or name another store",
-        ),
-        (
-            99,
-            "use the newer onelane that wrote it, or name another store",
-        ),
-    ];
-    for (version, help) in others {
+    let older = "move the file away, or name another store";
+    let newer = "use the newer onelane that wrote it, or name another store";
+    for (version, help) in [(1, older), (4, older), (6, newer), (99, newer)] {
         set_version(&place.store(), version);
         let alone = ["config show", "db check --json", "db check --repair"];
         let work = [
@@ -437,7 +422,7 @@ fn db_compact_gives_space_back_and_loses_nothing() {
     let told = place.json("db compact --json");
     let (was, is) = (told["bytesBefore"].as_u64(), told["bytesAfter"].as_u64());
     assert!(is.unwrap() < was.unwrap(), "{told}");
-    assert_eq!(place.run("db check").code, Some(0));
+    place.ends("db check", 0);
     assert_eq!(place.run("db export --what jobs").stdout, before);
 }
 
@@ -446,14 +431,8 @@ fn a_store_in_use_is_refused_by_every_verb() {
     let place = Place::new();
     let store = RedbStore::open(place.store(), StoreOptions::default()).unwrap();
     for line in ALL {
-        let output = place.run(line);
-        assert_eq!(output.code, Some(3), "{line}: {}", output.stderr);
-        assert!(
-            output.stderr.contains("in use by another process"),
-            "{}",
-            output.stderr
-        );
-        assert!(output.stderr.contains("help: "), "{}", output.stderr);
+        let output = place.ends(line, 3);
+        output.says(&["in use by another process", "help: "]);
         assert_eq!(output.stdout, "", "{line}");
     }
     drop(store);
@@ -463,18 +442,12 @@ fn a_store_in_use_is_refused_by_every_verb() {
 fn a_store_that_is_not_there_or_no_store_is_refused_and_none_is_made() {
     for line in ALL {
         let place = Place::empty();
-        let output = place.run(line);
-        assert_eq!(output.code, Some(3), "{line}: {}", output.stderr);
-        assert!(
-            output.stderr.contains("onelane.redb can't be opened"),
-            "{}",
-            output.stderr
-        );
+        let output = place.ends(line, 3);
+        output.says(&["onelane.redb can't be opened"]);
         assert!(!place.store().exists(), "{line} makes no store");
         for (bytes, what) in [(&b""[..], "it is empty"), (b"something else", "damaged")] {
             std::fs::write(place.store(), bytes).unwrap();
-            let output = place.run(&format!("{line} --json"));
-            assert_eq!(output.code, Some(3), "{line}: {}", output.stderr);
+            let output = place.ends(&format!("{line} --json"), 3);
             let error: Value = serde_json::from_str(&output.stderr).unwrap();
             let message = error["error"]["message"].as_str().unwrap();
             assert!(message.contains(what), "{message}");

@@ -11,7 +11,8 @@ use onelane::simulator::{Fault, Rule, SimulatorConfig};
 use serde_json::json;
 
 use crate::support::api::Api;
-use crate::support::http::{HttpLane, prompt, until};
+use crate::support::http::{HttpLane, prompt, until, until_completed, until_idle};
+use crate::support::shows;
 
 fn tokens(limit: u64, user: Option<&str>) -> BudgetSection {
     BudgetSection {
@@ -70,14 +71,11 @@ async fn racing_submitters_with_eight_slots_never_spend_more_than_the_budget() {
     let api = Api::serve(&lane).await;
     let more = json!({"budgets": {"day": {"tokens": 1_000_000}}});
     api.configure(more).await;
-    until("all are done", async || {
-        lane.queue_status().await.unwrap().completed == 64
-    })
-    .await;
+    until_completed(&lane, 64).await;
     let budgets = api.get("/api/admin/glm/budgets").await.expect(200);
     let shown = &budgets["budgets"][0];
-    assert_eq!(shown["limit"], json!({"tokens": 1_000_000}));
-    assert_eq!(shown["spent"]["tokens"], json!(self::spent(&lane).await));
+    let spent = self::spent(&lane).await;
+    shows!(shown, {"limit": json!({"tokens": 1_000_000}), "spent": json!({"tokens": spent})});
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,22 +89,14 @@ async fn a_user_over_budget_is_in_nobodys_way_over_a_restart_too() {
     }
     let other = lane.call(prompt("other").user("other")).await.unwrap();
     assert_eq!(other.job.status, JobStatus::Completed);
-    until("the flood waits", async || {
-        let lane = lane.lane().await.unwrap();
-        lane.in_flight == 0 && lane.ready == 0
-    })
-    .await;
+    until_idle(&lane).await;
     let before = spent(&lane).await;
     lane.shutdown(crate::support::ms(5_000)).await;
     drop(lane);
     let lane = world.start().await;
     let again = lane.call(prompt("again").user("other")).await;
     assert_eq!(again.unwrap().job.status, JobStatus::Completed);
-    until("the flood waits again", async || {
-        let lane = lane.lane().await.unwrap();
-        lane.in_flight == 0 && lane.ready == 0
-    })
-    .await;
+    until_idle(&lane).await;
     let flood = lane.budgets().await.unwrap();
     let flood = flood
         .iter()
@@ -141,6 +131,10 @@ async fn a_budget_that_refuses_says_so_at_the_door() {
         .await;
     let problem = answer.expect(429);
     assert_eq!(problem["type"], "urn:onelane:problem:over-budget");
+    let many = lane.submit_many(vec![prompt("more"), prompt("more")]).await;
+    for one in many.unwrap() {
+        assert!(matches!(one, Err(Error::OverBudget(_))), "{one:?}");
+    }
     assert!(spent(&lane).await <= 300);
 }
 
@@ -192,10 +186,7 @@ async fn a_budget_in_money_is_never_exceeded_with_one_slot_and_its_end_is_told()
     })
     .await;
     let shown = api.get("/api/admin/glm/budgets").await.expect(200);
-    assert_eq!(
-        shown["budgets"][0]["limit"],
-        json!({"cost": 0.02, "currency": "CNY"})
-    );
+    shows!(shown["budgets"][0], {"limit": json!({"cost": 0.02, "currency": "CNY"})});
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -265,25 +256,6 @@ async fn who_asks_again_with_his_key_gets_his_job_whatever_the_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_is_refused_where_one_job_is() {
-    let world = world(BudgetSection {
-        rules: BudgetRules {
-            over: OverBudget::Refuse,
-            ..BudgetRules::default()
-        },
-        ..tokens(300, None)
-    });
-    let lane = world.start().await;
-    while let Ok(taken) = lane.submit(prompt("more")).await {
-        lane.wait(taken.job_id).await.unwrap();
-    }
-    let many = lane.submit_many(vec![prompt("more"), prompt("more")]).await;
-    for one in many.unwrap() {
-        assert!(matches!(one, Err(Error::OverBudget(_))), "{one:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn why_a_job_waits_is_told() {
     let world = world(tokens(250, None));
     let lane = world.start().await;
@@ -292,25 +264,16 @@ async fn why_a_job_waits_is_told() {
     for n in 0..30 {
         waiting.push(lane.submit(prompt(format!("{n}"))).await.unwrap().job_id);
     }
-    until("nothing more fits", async || {
-        let status = lane.lane().await.unwrap();
-        status.in_flight == 0 && status.ready == 0
-    })
-    .await;
+    until_idle(&lane).await;
     let job = api
         .get(&format!("/api/admin/glm/queue/{}", waiting[29]))
         .await
         .expect(200);
     let wait = &job["job"]["waitReason"];
-    assert_eq!(
-        (&wait["name"], &wait["budget"]),
-        (&json!("budget"), &json!("day"))
-    );
+    shows!(wait, {"name": "budget", "budget": "day"});
     let why = wait["text"].as_str().unwrap();
-    assert!(
-        why.starts_with("it may come to 166 tokens, and of budget day "),
-        "{why}"
-    );
+    let part = "it may come to 166 tokens, and of budget day ";
+    assert!(why.starts_with(part), "{why}");
     let metrics = api.get("/api/admin/glm/metrics").await.expect(200);
     let lane_view = &metrics["lane"];
     assert!(lane_view["overBudget"].as_u64().unwrap() > 0);
@@ -337,30 +300,10 @@ async fn why_a_job_waits_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_budget_that_only_warns_lets_everything_through() {
-    let world = world(BudgetSection {
-        rules: BudgetRules {
-            over: OverBudget::Warn,
-            ..BudgetRules::default()
-        },
-        ..tokens(40, None)
-    });
-    let lane = world.start().await;
-    for n in 0..5 {
-        lane.call(prompt(format!("{n}"))).await.unwrap();
-    }
-    let standing = &lane.budgets().await.unwrap()[0];
-    assert!(
-        standing.spent.number() > 40 && standing.short && standing.warned,
-        "{standing:?}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_without_its_tokens_counts_as_what_was_reserved() {
     let world = world(tokens(400, None));
     let choice = r#"{"choices":[{"message":{"role":"assistant","content":"yes"}}]}"#;
-    world.sim.add_rule(Rule::always(Fault::Custom {
+    world.rule(Rule::always(Fault::Custom {
         status: 200,
         headers: BTreeMap::new(),
         body: choice.to_owned(),
@@ -369,11 +312,7 @@ async fn an_answer_without_its_tokens_counts_as_what_was_reserved() {
     for n in 0..5 {
         lane.submit(prompt(format!("{n}"))).await.unwrap();
     }
-    until("nothing more fits", async || {
-        let status = lane.lane().await.unwrap();
-        status.in_flight == 0 && status.ready == 0
-    })
-    .await;
+    until_idle(&lane).await;
     until("165 each, of 400, are two", async || {
         let counts = lane.queue_status().await.unwrap();
         (counts.completed, counts.pending) == (2, 3)

@@ -7,8 +7,9 @@ use onelane::simulator::{Fault, Rule};
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
-use crate::support::http::{BLOCKER, HttpLane, prompt, until};
-use crate::support::ms;
+use crate::support::http::{
+    BLOCKER, HttpLane, configure, prompt, started, stop, until, until_completed,
+};
 
 const RETRY: &str = "/api/admin/glm/retry";
 const CANCEL: &str = "/api/admin/glm/cancel";
@@ -25,22 +26,21 @@ async fn change(api: &Api, path: &str, mut body: Value, dry_run: bool) -> u64 {
     answer["count"].as_u64().unwrap()
 }
 
+/// The change finds so many jobs.
+async fn finds(api: &Api, path: &str, filter: &Value, dry_run: bool, jobs: u64) {
+    let found = change(api, path, filter.clone(), dry_run).await;
+    assert_eq!(found, jobs, "{path} {filter}");
+}
+
 /// What can be told of each job that a change may touch, by prompt.
 async fn all(api: &Api) -> Vec<(String, String, i64)> {
     let list = api.get("/api/admin/glm/queue?limit=1000").await.expect(200);
-    let mut jobs: Vec<_> = list["queue"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|job| {
-            let text = |name: &str| job[name].as_str().unwrap().to_owned();
-            (
-                text("prompt"),
-                text("status"),
-                job["priority"].as_i64().unwrap(),
-            )
-        })
-        .collect();
+    let jobs = list["queue"].as_array().unwrap().iter().map(|job| {
+        let text = |name: &str| job[name].as_str().unwrap().to_owned();
+        let priority = job["priority"].as_i64().unwrap();
+        (text("prompt"), text("status"), priority)
+    });
+    let mut jobs: Vec<_> = jobs.collect();
     jobs.sort_unstable();
     jobs
 }
@@ -71,8 +71,7 @@ async fn listed(api: &Api, filter: &Value) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_field_of_a_filter_finds_its_jobs_and_no_other() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     lane.pause(None).await.unwrap();
     let api = Api::serve(&lane).await;
     let mut ids = Vec::new();
@@ -121,34 +120,15 @@ async fn every_field_of_a_filter_finds_its_jobs_and_no_other() {
         let count = found.len() as u64;
         assert_eq!(listed(&api, &filter["filter"]).await, count, "{filter}");
         for path in [CANCEL, REPRIORITISE] {
-            assert_eq!(
-                change(&api, path, filter.clone(), true).await,
-                count,
-                "{filter}"
-            );
+            finds(&api, path, &filter, true, count).await;
         }
-        assert_eq!(
-            all(&api).await,
-            before,
-            "a dry run changed something: {filter}"
-        );
-        assert_eq!(
-            change(&api, CANCEL, filter.clone(), false).await,
-            count,
-            "{filter}"
-        );
+        // A dry run changes nothing.
+        assert_eq!(all(&api).await, before, "{filter}");
+        finds(&api, CANCEL, &filter, false, count).await;
         assert_eq!(prompts_of(&api, "cancelled").await, found, "{filter}");
         // They are found by the same words when they are to be brought back.
-        assert_eq!(
-            change(&api, RETRY, filter.clone(), true).await,
-            count,
-            "{filter}"
-        );
-        assert_eq!(
-            change(&api, RETRY, filter.clone(), false).await,
-            count,
-            "{filter}"
-        );
+        finds(&api, RETRY, &filter, true, count).await;
+        finds(&api, RETRY, &filter, false, count).await;
         assert_eq!(all(&api).await, before, "{filter}");
     }
     let old_of_ada = json!({"filter": {"createdBefore": newest, "userId": "ada"}});
@@ -165,9 +145,7 @@ async fn every_field_of_a_filter_finds_its_jobs_and_no_other() {
 async fn what_failed_is_found_by_its_failure_and_what_is_set_aside_by_that() {
     let world = HttpLane::new();
     for (text, code) in [("bad", "1210"), ("unsafe", "1301"), ("unlucky", "1234")] {
-        world
-            .sim
-            .add_rule(Rule::for_prompt(text, Fault::error(code)));
+        world.rule(Rule::for_prompt(text, Fault::error(code)));
     }
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
@@ -185,19 +163,16 @@ async fn what_failed_is_found_by_its_failure_and_what_is_set_aside_by_that() {
     lane.submit(prompt("waits")).await.unwrap();
     lane.pause(None).await.unwrap();
     api.stop().await;
-    lane.shutdown(ms(1)).await;
-    drop(lane);
+    stop(lane, 1).await;
     world.sim.clear_script();
 
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
+    let unlucky = json!({"errorClass": "server_transient", "status": "failed"});
     for (filter, count) in [
         (json!({"errorCode": "1210"}), 1),
         (json!({"errorClass": "request_fatal"}), 2),
-        (
-            json!({"errorClass": "server_transient", "status": "failed"}),
-            1,
-        ),
+        (unlucky, 1),
         (json!({"errorClass": "overload"}), 0),
         (json!({"status": "failed"}), 3),
         (json!({"status": "pending"}), 1),
@@ -207,11 +182,7 @@ async fn what_failed_is_found_by_its_failure_and_what_is_set_aside_by_that() {
         (json!({"parked": false, "errorCode": "1301"}), 1),
     ] {
         let filter = json!({"filter": filter});
-        assert_eq!(
-            change(&api, RETRY, filter.clone(), true).await,
-            count,
-            "{filter}"
-        );
+        finds(&api, RETRY, &filter, true, count).await;
     }
     assert_eq!(change(&api, RETRY, json!({"all": true}), true).await, 4);
     // Each is changed once, by the first filter that finds it.
@@ -225,24 +196,13 @@ async fn what_failed_is_found_by_its_failure_and_what_is_set_aside_by_that() {
         expected.push(changed.to_owned());
         expected.sort_unstable();
         let filter = json!({"filter": filter});
-        assert_eq!(
-            change(&api, RETRY, filter.clone(), false).await,
-            1,
-            "{filter}"
-        );
+        finds(&api, RETRY, &filter, false, 1).await;
         assert_eq!(waiting(&api).await, expected, "{filter}");
-        assert_eq!(
-            change(&api, RETRY, filter.clone(), false).await,
-            0,
-            "{filter}"
-        );
+        finds(&api, RETRY, &filter, false, 0).await;
     }
     assert_eq!(change(&api, RETRY, json!({"all": true}), true).await, 0);
     lane.resume().await.unwrap();
-    until("all are done", async || {
-        lane.queue_status().await.unwrap().completed == 5
-    })
-    .await;
+    until_completed(&lane, 5).await;
 }
 
 /// The prompts of the jobs that wait and are not set aside.
@@ -261,8 +221,7 @@ async fn waiting(api: &Api) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_job_is_meant_by_mistake() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (_world, lane) = started().await;
     lane.pause(None).await.unwrap();
     let api = Api::serve(&lane).await;
     api.submit(json!({"prompt": "mine"})).await;
@@ -304,11 +263,8 @@ async fn no_job_is_meant_by_mistake() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_jobs_are_changed_while_the_lane_runs() {
     const JOBS: u64 = 5_000;
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    lane.set_config(&json!({"maxConcurrency": 2}))
-        .await
-        .unwrap();
+    let (world, lane) = started().await;
+    configure(&lane, json!({"maxConcurrency": 2})).await;
     let api = Api::serve(&lane).await;
     let jobs: Vec<_> = (0..JOBS)
         .map(|n| {
@@ -326,11 +282,8 @@ async fn five_thousand_jobs_are_changed_while_the_lane_runs() {
     let raised = api
         .get("/api/admin/glm/queue?userId=bob&priorityMin=3&limit=1")
         .await;
-    assert_eq!(
-        raised.expect(200)["total"],
-        urgent,
-        "those that were counted"
-    );
+    // Those that were counted.
+    assert_eq!(raised.expect(200)["total"], urgent);
 
     let cancelled = change(&api, CANCEL, of_bob.clone(), false).await;
     let counts = lane.queue_status().await.unwrap();
@@ -346,10 +299,8 @@ async fn five_thousand_jobs_are_changed_while_the_lane_runs() {
     assert_eq!(change(&api, RETRY, of_bob, false).await, cancelled);
     let dropped = change(&api, CANCEL, json!({"all": true}), false).await;
     let counts = settled(&lane).await;
-    assert_eq!(
-        (counts.cancelled, counts.completed),
-        (dropped, JOBS - dropped)
-    );
+    assert_eq!(counts.cancelled, dropped);
+    assert_eq!(counts.completed, JOBS - dropped);
     assert!(world.sim.stats().peak_in_flight <= 2);
     // What was done was done once: only a call that was closed may have been made again.
     let stats = world.sim.stats();
@@ -373,14 +324,12 @@ async fn settled(lane: &Orchestrator) -> onelane::ports::StatusCounts {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_tree_is_brought_back_in_its_order() {
     let world = HttpLane::new();
-    world
-        .sim
-        .add_rule(Rule::for_prompt("root", Fault::error("1210")).times(1));
+    world.rule(Rule::for_prompt("root", Fault::error("1210")).times(1));
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
     let blocker = world.block(&lane).await;
     let root = api.submit(json!({"prompt": "root"})).await;
-    let left = api.submit(json!({"prompt": "left", "after": [root]})).await;
+    let left = api.ask_after("left", &[&root]).await;
     let right = json!({"prompt": "right", "priority": 5, "after": [root]});
     let right = api.submit(right).await;
     let tip = json!({"prompt": "tip", "after": [left, right]});
@@ -395,7 +344,7 @@ async fn a_failed_tree_is_brought_back_in_its_order() {
     assert_eq!(change(&api, RETRY, by_code, false).await, 0);
     let all = json!({"filter": {"status": "failed"}});
     assert_eq!(change(&api, RETRY, all, false).await, 4);
-    assert_eq!(api.ended(&tip).await["status"], "completed");
+    api.completed(&tip).await;
     assert_eq!(world.prompts()[2..], ["root", "right", "left", "tip"]);
 
     // Dead letters are kept with what was tried.

@@ -2,26 +2,16 @@
 //! deadline that only somebody with a clock can set.
 
 use onelane::error::Error;
-use onelane::model::{CallOutcome, JobId, JobStatus, Submission, code};
+use onelane::model::{CallOutcome, JobId, JobStatus, code};
 use onelane::orchestrator::Orchestrator;
-use onelane::ports::{CallFilter, JobFilter, JobRecord};
+use onelane::ports::{CallFilter, JobFilter};
 use onelane_actors::ports::Clock as _;
 use onelane_actors::testing::{ScriptedGlm, answer};
-use tokio::task::JoinHandle;
 
+use crate::support::http::{calling, ended, prompt, submit};
 use crate::support::{START, VirtualLane, ms};
 
 const LONG_MS: u64 = 60_000;
-
-fn prompt(text: &str) -> Submission {
-    Submission::prompt(text).unwrap()
-}
-
-/// Calls in a task of its own; ending the task drops the future of the call.
-fn calling(lane: &Orchestrator, job: Submission) -> JoinHandle<Result<JobRecord, Error>> {
-    let lane = lane.clone();
-    tokio::spawn(async move { lane.call(job).await })
-}
 
 async fn newest(lane: &Orchestrator) -> JobId {
     let page = lane.jobs(JobFilter::default(), None, 1).await.unwrap();
@@ -32,14 +22,13 @@ async fn newest(lane: &Orchestrator) -> JobId {
 async fn a_call_that_is_dropped_while_its_job_waits_is_never_made() {
     let world = VirtualLane::new(ScriptedGlm::answering(ms(LONG_MS)));
     let lane = world.start().await;
-    let blocker = lane.submit(prompt("blocker")).await.unwrap().job_id;
+    let blocker = submit(&lane, prompt("blocker")).await;
     let dropped = calling(&lane, prompt("nobody waits"));
     tokio::time::sleep(ms(100)).await;
     let id = newest(&lane).await;
     assert_ne!(id, blocker);
     dropped.abort();
-    let given_up = lane.wait(id).await.unwrap();
-    assert_eq!(given_up.job.status, JobStatus::Cancelled);
+    ended(&lane, id, JobStatus::Cancelled).await;
     lane.wait(blocker).await.unwrap();
 
     // Even before it has an id: the future is asked once.
@@ -63,13 +52,10 @@ async fn a_call_that_is_dropped_in_flight_is_closed() {
     tokio::time::sleep(ms(100)).await;
     assert_eq!(world.glm.in_flight(), 1);
     dropped.abort();
-    let given_up = lane.wait(newest(&lane).await).await.unwrap();
-    assert_eq!(given_up.job.status, JobStatus::Cancelled);
+    ended(&lane, newest(&lane).await, JobStatus::Cancelled).await;
     assert_eq!(world.glm.in_flight(), 0);
-    assert!(
-        world.clock.now().since(START) < LONG_MS,
-        "it was not waited for"
-    );
+    // It was not waited for.
+    assert!(world.clock.now().since(START) < LONG_MS);
     let log = lane.calls(CallFilter::default(), None, 10).await.unwrap();
     let outcomes: Vec<_> = log.calls.iter().map(|call| call.outcome).collect();
     assert_eq!(outcomes, [CallOutcome::Cancelled]);

@@ -10,7 +10,11 @@ use onelane::system::SystemClock;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
-use crate::support::http::{BLOCKER, HttpLane, next_event, prompt, until};
+use crate::support::http::{
+    BLOCKER, HttpLane, calling, completed, configure, ended, next_event, prompt, served, started,
+    submit, submit_all, until, until_dormant, waiting,
+};
+use crate::support::shows;
 
 /// A moment so many milliseconds from now.
 fn in_ms(ms: u64) -> Timestamp {
@@ -40,9 +44,7 @@ async fn status_of(lane: &Orchestrator, id: JobId) -> JobStatus {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_runs_in_its_order_whatever_its_priorities_say() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    let api = Api::serve(&lane).await;
+    let (world, lane, api) = served().await;
     let blocker = world.block(&lane).await;
     let mut events = lane.subscribe();
     let first = api.submit(json!({"prompt": "first", "priority": -9})).await;
@@ -56,11 +58,7 @@ async fn a_chain_runs_in_its_order_whatever_its_priorities_say() {
     let job = api.job(&third).await;
     let mut after = [first.clone(), second.clone()];
     after.sort_unstable();
-    assert_eq!(
-        (&job["after"], &job["waitsFor"]),
-        (&json!(after), &json!(after))
-    );
-    assert_eq!(job["status"], "pending");
+    shows!(job, {"after": after, "waitsFor": after, "status": "pending"});
     let metrics = api.metrics().await;
     assert_eq!(metrics["lane"]["dormant"], 2);
     assert_eq!(metrics["queueLength"], 4);
@@ -80,43 +78,26 @@ async fn a_chain_runs_in_its_order_whatever_its_priorities_say() {
     assert_eq!(api.metrics().await["lane"]["dormant"], 0);
 
     // What is done need not be waited for.
-    let late = api
-        .submit(json!({"prompt": "late", "after": [first, third]}))
-        .await;
+    let late = api.ask_after("late", &[&first, &third]).await;
     assert_eq!(api.job(&late).await.get("waitsFor"), None);
-    assert_eq!(api.ended(&late).await["status"], "completed");
+    api.completed(&late).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_job_takes_its_chain_along_and_every_waiter_hears_of_it() {
     let world = HttpLane::new();
-    world
-        .sim
-        .add_rule(Rule::for_prompt("doomed", Fault::error("1210")));
+    world.rule(Rule::for_prompt("doomed", Fault::error("1210")));
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
     let blocker = world.block(&lane).await;
     let mut events = lane.subscribe();
     let doomed = api.submit(json!({"prompt": "doomed"})).await;
-    let second = api
-        .submit(json!({"prompt": "second", "after": [doomed]}))
-        .await;
-    let third = api
-        .submit(json!({"prompt": "third", "after": [second]}))
-        .await;
+    let second = api.ask_after("second", &[&doomed]).await;
+    let third = api.ask_after("third", &[&second]).await;
 
-    let called = {
-        let (lane, after) = (lane.clone(), id_of(&second));
-        tokio::spawn(async move { lane.call(prompt("called").after([after])).await })
-    };
-    let waiting = {
-        let (lane, id) = (lane.clone(), id_of(&third));
-        tokio::spawn(async move { lane.wait(id).await })
-    };
-    until("the call is in line", async || {
-        lane.lane().await.unwrap().dormant == 3
-    })
-    .await;
+    let called = calling(&lane, prompt("called").after([id_of(&second)]));
+    let waiting = waiting(&lane, id_of(&third));
+    until_dormant(&lane, 3).await;
     let (ended, ()) = tokio::join!(api.ended(&third), async {
         lane.cancel(blocker).await.unwrap();
     });
@@ -154,10 +135,8 @@ async fn a_failed_job_takes_its_chain_along_and_every_waiter_hears_of_it() {
         assert_eq!(refused["type"], "urn:onelane:problem:dependency-ended");
         let detail = refused["detail"].as_str().unwrap();
         assert!(detail.contains(before.as_str()), "{detail}");
-        assert!(
-            detail.ends_with("is failed; retry that one first"),
-            "{detail}"
-        );
+        let part = "is failed; retry that one first";
+        assert!(detail.ends_with(part), "{detail}");
     }
     world.sim.clear_script();
     lane.pause(None).await.unwrap();
@@ -167,7 +146,7 @@ async fn a_failed_job_takes_its_chain_along_and_every_waiter_hears_of_it() {
     assert_eq!(api.job(&third).await["waitsFor"], json!([second]));
     assert_eq!(status_of(&lane, job_id).await, JobStatus::Failed);
     lane.resume().await.unwrap();
-    assert_eq!(api.ended(&third).await["status"], "completed");
+    api.completed(&third).await;
     assert_eq!(world.prompts()[2..], ["doomed", "second", "third"]);
     // Its predecessor is done by now.
     retry(&job_id.to_string()).await.expect(200);
@@ -176,23 +155,15 @@ async fn a_failed_job_takes_its_chain_along_and_every_waiter_hears_of_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_job_takes_its_chain_along_even_while_it_runs() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    let api = Api::serve(&lane).await;
+    let (world, lane, api) = served().await;
     let blocker = world.block(&lane).await;
     let mut events = lane.subscribe();
     let second = lane
         .submit(prompt("second").after([blocker]))
         .await
         .unwrap();
-    let called = {
-        let (lane, after) = (lane.clone(), second.job_id);
-        tokio::spawn(async move { lane.call(prompt("third").after([after])).await })
-    };
-    until("the call is in line", async || {
-        lane.lane().await.unwrap().dormant == 2
-    })
-    .await;
+    let called = calling(&lane, prompt("third").after([second.job_id]));
+    until_dormant(&lane, 2).await;
     api.delete(&format!("/api/glm/jobs/{blocker}"))
         .await
         .expect(200);
@@ -236,9 +207,7 @@ async fn a_cancelled_job_takes_its_chain_along_even_while_it_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_not_come_after_is_refused_with_the_reason() {
     let world = HttpLane::new();
-    world
-        .sim
-        .add_rule(Rule::for_prompt("doomed", Fault::error("1210")));
+    world.rule(Rule::for_prompt("doomed", Fault::error("1210")));
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
     let jobs = "/api/glm/jobs";
@@ -283,10 +252,7 @@ async fn what_can_not_come_after_is_refused_with_the_reason() {
         {"prompt": "x", "after": [doomed]},
     ]);
     let answer = submit(list).await.expect(202);
-    assert_eq!(
-        (&answer["accepted"], &answer["refused"]),
-        (&json!(1), &json!(2))
-    );
+    shows!(answer, {"accepted": 1, "refused": 2});
     assert_eq!(answer["jobs"][1]["error"]["status"], 422);
     assert_eq!(answer["jobs"][2]["error"]["status"], 409);
     let counts = lane.queue_status().await.unwrap();
@@ -304,29 +270,6 @@ async fn what_can_not_come_after_is_refused_with_the_reason() {
     assert_eq!(submit(again).await.expect(202)["id"], taken["id"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chain_outlives_a_stop_in_its_middle() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    let blocker = world.block(&lane).await;
-    let mut chain = vec![blocker];
-    for n in 1..4 {
-        let next = prompt(format!("{n}"))
-            .priority(n)
-            .after([chain[n as usize - 1]]);
-        chain.push(lane.submit(next).await.unwrap().job_id);
-    }
-    // Not even the time to close the open call in peace.
-    drop(lane);
-    world.sim.clear_script();
-    let lane = until_free(&world).await;
-    for id in &chain {
-        let record = lane.wait(*id).await.unwrap();
-        assert_eq!(record.job.status, JobStatus::Completed);
-    }
-    assert_eq!(world.prompts(), [BLOCKER, BLOCKER, "1", "2", "3"]);
-}
-
 /// Starts the lane as soon as the one before has let go of its file.
 async fn until_free(world: &HttpLane) -> Orchestrator {
     let mut started = None;
@@ -340,17 +283,16 @@ async fn until_free(world: &HttpLane) -> Orchestrator {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dependent_keeps_the_time_that_it_asked_for() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let mut events = lane.subscribe();
-    let first = lane.submit(prompt("first")).await.unwrap().job_id;
+    let first = submit(&lane, prompt("first")).await;
     let begun = in_ms(0);
     let run_at = begun.plus_ms(400);
     let later = prompt("later").after([first]).run_at(run_at);
-    let later = lane.submit(later).await.unwrap().job_id;
+    let later = submit(&lane, later).await;
     // Its time comes while it still waits for another.
     let blocked = prompt("blocked").after([later]).run_at(begun.plus_ms(1));
-    let blocked = lane.submit(blocked).await.unwrap().job_id;
+    let blocked = submit(&lane, blocked).await;
     lane.wait(first).await.unwrap();
     assert_eq!(
         told(&mut events, "job.unblocked", 1).await,
@@ -358,18 +300,16 @@ async fn a_dependent_keeps_the_time_that_it_asked_for() {
     );
     let record = lane.wait(later).await.unwrap();
     assert!(record.job.processed_at.unwrap() >= run_at);
-    let ended = lane.wait(blocked).await.unwrap().job;
-    assert_eq!(ended.status, JobStatus::Completed);
+    completed(&lane, blocked).await;
     assert_eq!(world.prompts(), ["first", "later", "blocked"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_passes_for_a_job_that_waits_for_others_and_for_its_chain() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let blocker = world.block(&lane).await;
     let late = prompt("late").after([blocker]).deadline(in_ms(800));
-    let late = lane.submit(late).await.unwrap().job_id;
+    let late = submit(&lane, late).await;
     let next = lane.submit(prompt("next").after([late])).await.unwrap();
     let record = lane.wait(next.job_id).await.unwrap();
     assert_eq!(record.job.error.unwrap().code, "dependency");
@@ -384,8 +324,7 @@ async fn a_deadline_passes_for_a_job_that_waits_for_others_and_for_its_chain() {
     lane.retry(late).await.unwrap();
     world.sim.clear_script();
     lane.cancel(blocker).await.unwrap();
-    let record = lane.wait(late).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Cancelled);
+    ended(&lane, late, JobStatus::Cancelled).await;
     assert_eq!(world.prompts(), [BLOCKER]);
 }
 
@@ -394,7 +333,7 @@ async fn chain(world: &HttpLane, lane: &Orchestrator, jobs: usize) -> Vec<JobId>
     let mut chain = vec![world.block(lane).await];
     for n in 1..jobs {
         let next = prompt(format!("{n}")).after([chain[n - 1]]);
-        chain.push(lane.submit(next).await.unwrap().job_id);
+        chain.push(submit(lane, next).await);
     }
     assert_eq!(lane.lane().await.unwrap().dormant as usize, jobs - 1);
     chain
@@ -409,22 +348,19 @@ fn links(jobs: usize) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_of_a_thousand_runs_link_by_link() {
     const JOBS: usize = 1_000;
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let chain = chain(&world, &lane, JOBS).await;
     world.sim.clear_script();
     drop(lane);
     let lane = until_free(&world).await;
-    let last = lane.wait(chain[JOBS - 1]).await.unwrap();
-    assert_eq!(last.job.status, JobStatus::Completed);
+    completed(&lane, chain[JOBS - 1]).await;
     assert_eq!(world.prompts()[1..], links(JOBS));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_chain_ends_as_one_and_is_brought_back_as_one() {
     const JOBS: usize = 300;
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let chain = chain(&world, &lane, JOBS).await;
     lane.cancel(chain[0]).await.unwrap();
     let counts = lane.queue_status().await.unwrap();
@@ -435,25 +371,20 @@ async fn a_long_chain_ends_as_one_and_is_brought_back_as_one() {
     // While the first of them run already: each waits for the one before it.
     let brought_back = lane.retry_all(Selection::All, false).await.unwrap();
     assert_eq!(brought_back as usize, JOBS);
-    let last = lane.wait(chain[JOBS - 1]).await.unwrap();
-    assert_eq!(last.job.status, JobStatus::Completed);
+    completed(&lane, chain[JOBS - 1]).await;
     assert_eq!(world.prompts()[1..], links(JOBS));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_waits_for_many_runs_once_after_the_last() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    lane.set_config(&json!({"maxConcurrency": 4}))
-        .await
-        .unwrap();
+    let (world, lane) = started().await;
+    configure(&lane, json!({"maxConcurrency": 4})).await;
     lane.pause(None).await.unwrap();
     let mut events = lane.subscribe();
-    let many = (0..100).map(|n| prompt(format!("{n}"))).collect();
-    let many = lane.submit_many(many).await.unwrap();
-    let many: Vec<_> = many.into_iter().map(|job| job.unwrap().job_id).collect();
+    let many = (0..100).map(|n| prompt(format!("{n}")));
+    let many = submit_all(&lane, many).await;
     let last = prompt("last").priority(9).after(many.iter().copied());
-    let last = lane.submit(last).await.unwrap().job_id;
+    let last = submit(&lane, last).await;
     lane.resume().await.unwrap();
     lane.wait(last).await.unwrap();
     let prompts = world.prompts();

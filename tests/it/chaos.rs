@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::dice::Dice;
-use crate::support::http::{HttpLane, PATIENCE, all_usage, call_log, prompt, sums};
+use crate::support::http::{HttpLane, PATIENCE, all_usage, call_log, prompt, submit, sums};
 use crate::support::{GENEROUS, ms};
 
 /// Makes actors panic at random, as long as it is armed.
@@ -198,12 +198,12 @@ async fn submitter(
                 jobs.push((record.job.id, kind));
             }
             Kind::Left | Kind::Bad => {
-                let id = lane.submit(submission).await.unwrap().job_id;
+                let id = submit(&lane, submission).await;
                 jobs.push((id, kind));
                 left.push(id);
             }
             Kind::GivenUp => {
-                let id = lane.submit(submission).await.unwrap().job_id;
+                let id = submit(&lane, submission).await;
                 jobs.push((id, kind));
                 tokio::time::sleep(ms(dice.below(300))).await;
                 match lane.cancel(id).await {

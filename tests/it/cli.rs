@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::support::shows;
 use assert_cmd::Command;
 use serde_json::Value;
 
@@ -22,7 +23,16 @@ struct Output {
 
 fn run(args: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
-    let output = onelane(dir.path()).args(args).output().unwrap();
+    run_in(dir.path(), &args.join(" "))
+}
+
+/// The command, in words, run in this directory.
+fn run_in(dir: &Path, words: &str) -> Output {
+    ended(onelane(dir).args(words.split_whitespace()))
+}
+
+fn ended(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
     Output {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -34,31 +44,16 @@ fn run(args: &[&str]) -> Output {
 fn help_names_every_verb_with_examples_and_exit_codes() {
     let help = run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for word in [
-        "serve",
-        "run",
-        "simulate",
-        "stats",
-        "db",
-        "config",
-        "policy",
-        "prices",
-        "estimate",
-        "Examples:",
-        "Exit codes:",
-        "--json",
-    ] {
+    let verbs = "serve|run|simulate|stats|db|config|policy|prices|estimate";
+    for word in verbs
+        .split('|')
+        .chain(["Examples:", "Exit codes:", "--json"])
+    {
         assert!(help.stdout.contains(word), "{word} in {}", help.stdout);
     }
     let help = run(&["run", "--help"]);
     assert_eq!(help.code, Some(0));
-    for word in [
-        "custom_id",
-        "--out",
-        "--simulate",
-        "ONELANE_STORE",
-        "continues",
-    ] {
+    for word in "custom_id --out --simulate ONELANE_STORE continues".split(' ') {
         assert!(help.stdout.contains(word), "{word} in {}", help.stdout);
     }
 }
@@ -67,10 +62,8 @@ fn help_names_every_verb_with_examples_and_exit_codes() {
 fn version_is_one_line() {
     let version = run(&["--version"]);
     assert_eq!(version.code, Some(0));
-    assert_eq!(
-        version.stdout,
-        format!("onelane {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    let line = concat!("onelane ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(version.stdout, line);
 }
 
 #[test]
@@ -104,12 +97,9 @@ fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
 fn a_missing_input_ends_with_2_and_names_the_file() {
     let output = run(&["run", "none.jsonl", "--simulate"]);
     assert_eq!(output.code, Some(2));
-    assert!(
-        output.stderr.starts_with("error: none.jsonl: "),
-        "{}",
-        output.stderr
-    );
-    assert!(output.stderr.contains("\nhelp: "), "{}", output.stderr);
+    let told = output.stderr;
+    assert!(told.starts_with("error: none.jsonl: "), "{told}");
+    assert!(told.contains("\nhelp: "), "{told}");
 }
 
 #[test]
@@ -117,26 +107,13 @@ fn results_never_overwrite_their_own_input() {
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("prompts.jsonl");
     std::fs::write(&input, "{\"prompt\":\"hi\"}\n").unwrap();
-    let output = onelane(dir.path())
-        .args([
-            "run",
-            "prompts.jsonl",
-            "--out",
-            "./prompts.jsonl",
-            "--simulate",
-        ])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains("is the input itself")
-    );
-    assert_eq!(
-        std::fs::read_to_string(&input).unwrap(),
-        "{\"prompt\":\"hi\"}\n"
-    );
+    let line = "run prompts.jsonl --out ./prompts.jsonl --simulate";
+    let output = run_in(dir.path(), line);
+    assert_eq!(output.code, Some(2));
+    let part = "is the input itself";
+    assert!(output.stderr.contains(part), "{}", output.stderr);
+    let kept = std::fs::read_to_string(&input).unwrap();
+    assert_eq!(kept, "{\"prompt\":\"hi\"}\n");
 }
 
 #[test]
@@ -150,12 +127,8 @@ fn with_json_an_error_is_a_json_object() {
         assert_eq!(output.code, Some(2), "{args:?}");
         let error: Value = serde_json::from_str(&output.stderr).unwrap();
         assert_eq!(error["error"]["exitCode"], 2, "{args:?}");
-        assert!(
-            error["error"]["message"]
-                .as_str()
-                .is_some_and(|m| !m.is_empty()),
-            "{args:?}"
-        );
+        let message = error["error"]["message"].as_str();
+        assert!(message.is_some_and(|m| !m.is_empty()), "{args:?}");
     }
 }
 
@@ -187,19 +160,13 @@ fn config_show_says_where_each_value_comes_from() {
     let check = |key: &str, value: Value, origin: &str| {
         assert_eq!(settings[key], (value, origin.to_owned()), "{key}");
     };
-    check(
-        "glm.model",
-        "from-environment".into(),
-        "environment ONELANE_MODEL",
-    );
+    let variable = "environment ONELANE_MODEL";
+    check("glm.model", "from-environment".into(), variable);
     check("retry.max_retries", 9.into(), "file my.toml");
     check("lane.max_concurrency", 2.into(), "file my.toml");
     check("retry.base_delay_ms", 1000.into(), "default");
-    check(
-        "glm.base_url",
-        "https://api.z.ai/api/paas/v4".into(),
-        "default with ZAI_API_KEY",
-    );
+    let url = "https://api.z.ai/api/paas/v4";
+    check("glm.base_url", url.into(), "default with ZAI_API_KEY");
     assert_eq!(settings["glm.api_key"].1, "environment ZAI_API_KEY");
     let all = format!("{settings:?}");
     assert!(!all.contains("very-secret"), "{all}");
@@ -216,10 +183,8 @@ fn with_simulate_the_verbs_that_look_show_what_a_simulated_run_has() {
     let of_flag = |value: &str| (Value::from(value), "flag --simulate".to_owned());
     assert_eq!(settings["store.path"], of_flag("jobs-simulated.redb"));
     let (url, origin) = &settings["glm.base_url"];
-    assert!(
-        url.as_str().unwrap().starts_with("http://127.0.0.1:"),
-        "{url}"
-    );
+    let part = "http://127.0.0.1:";
+    assert!(url.as_str().unwrap().starts_with(part), "{url}");
     assert_eq!(origin, "flag --simulate");
     let policy = |args: &[&str]| {
         let output = onelane(dir.path()).arg("policy").args(args).output();
@@ -227,10 +192,8 @@ fn with_simulate_the_verbs_that_look_show_what_a_simulated_run_has() {
     };
     assert_eq!(policy(&["--simulate"]), Some(0));
     assert_eq!(policy(&[]), Some(3));
-    assert_eq!(
-        policy(&["--simulate", "--base-url", "http://127.0.0.1:1"]),
-        Some(2)
-    );
+    let elsewhere = ["--simulate", "--base-url", "http://127.0.0.1:1"];
+    assert_eq!(policy(&elsewhere), Some(2));
     let store = std::fs::read_to_string(dir.path().join("jobs.redb"));
     assert_eq!(store.unwrap(), "no store");
     assert!(!dir.path().join("jobs-simulated.redb").exists());
@@ -241,55 +204,38 @@ fn a_simulated_run_has_the_prices_of_the_configured_site() {
     let currency = |config: &str| {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
-        let output = onelane(dir.path())
-            .args(["prices", "--simulate", "--json"])
-            .output()
-            .unwrap();
-        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let output = run_in(dir.path(), "prices --simulate --json");
+        let list: Value = serde_json::from_str(&output.stdout).unwrap();
         list["currency"].clone()
     };
     assert_eq!(currency(""), "CNY");
     let zai = "glm.base_url = 'https://api.z.ai/api/paas/v4'\n";
     assert_eq!(currency(zai), "USD");
-    assert_eq!(
-        currency(&format!("{zai}money.price_list = 'points'")),
-        "POINTS"
-    );
+    let points = format!("{zai}money.price_list = 'points'");
+    assert_eq!(currency(&points), "POINTS");
 }
 
 #[test]
 fn config_show_is_a_table_for_people() {
     let dir = tempfile::tempdir().unwrap();
-    let output = onelane(dir.path())
-        .args([
-            "config",
-            "show",
-            "--listen",
-            "127.0.0.1:4799",
-            "--model",
-            "glm-5",
-        ])
-        .env("ONELANE_API_KEY", "a-very-secret-key.value")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    let table = String::from_utf8(output.stdout).unwrap();
+    let mut command = onelane(dir.path());
+    let line = "config show --listen 127.0.0.1:4799 --model glm-5";
+    command.args(line.split(' '));
+    let output = ended(command.env("ONELANE_API_KEY", "a-very-secret-key.value"));
+    assert_eq!(output.code, Some(0));
+    let table = output.stdout;
     let row = |key: &str| {
         let row = table.lines().find(|line| line.starts_with(key));
         row.unwrap_or_else(|| panic!("{key} in {table}")).to_owned()
     };
     assert!(row("server.listen ").ends_with("flag --listen"), "{table}");
     assert!(row("glm.model ").contains("\"glm-5\""), "{table}");
-    assert!(
-        row("glm.api_key ").ends_with("environment ONELANE_API_KEY"),
-        "{table}"
-    );
+    let origin = "environment ONELANE_API_KEY";
+    assert!(row("glm.api_key ").ends_with(origin), "{table}");
     assert!(row("retry.max_retries ").ends_with("default"), "{table}");
     assert!(!table.contains("very-secret"), "{table}");
-    assert!(
-        !dir.path().join("onelane.redb").exists(),
-        "looking makes no store"
-    );
+    // Looking makes no store.
+    assert!(!dir.path().join("onelane.redb").exists());
 }
 
 #[test]
@@ -301,31 +247,22 @@ fn policy_shows_the_table_in_force_without_key_server_or_store() {
         let row = row.unwrap_or_else(|| panic!("{code} in {}", output.stdout));
         row.split_whitespace().take(7).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(row("CODE"), "CODE HTTP CLASS JOB LANE BREAKER FROM");
-    assert_eq!(
-        row("1302 "),
-        "1302 429 throttle keep cool_down ignore shipped"
-    );
-    assert_eq!(
-        row("1113 "),
-        "1113 429 operator_fatal keep hold_for_operator ignore shipped"
-    );
-    assert_eq!(
-        row("1311 "),
-        "1311 429 operator_fatal keep hold_model_for_operator ignore shipped"
-    );
-    assert_eq!(
-        row("timeout_total "),
-        "timeout_total - server_transient backoff go_on count shipped"
-    );
+    for line in [
+        "CODE HTTP CLASS JOB LANE BREAKER FROM",
+        "1302 429 throttle keep cool_down ignore shipped",
+        "1113 429 operator_fatal keep hold_for_operator ignore shipped",
+        "1311 429 operator_fatal keep hold_model_for_operator ignore shipped",
+        "timeout_total - server_transient backoff go_on count shipped",
+    ] {
+        let (code, _) = line.split_once(' ').unwrap();
+        assert_eq!(row(&format!("{code} ")), line);
+    }
 
     let json: Value = serde_json::from_str(&run(&["policy", "--json"]).stdout).unwrap();
     let rows = json["policy"].as_array().unwrap();
     assert!(rows.len() > 59, "{}", rows.len());
     let row = rows.iter().find(|row| row["code"] == "1308").unwrap();
-    assert_eq!(row["class"], "quota_window");
-    assert_eq!(row["lane"], "hold_until_reset");
-    assert_eq!(row["statusCode"], 429);
+    shows!(row, {"class": "quota_window", "lane": "hold_until_reset", "statusCode": 429});
     assert_eq!(row["overridden"], false);
 }
 
@@ -370,12 +307,9 @@ fn policy_shows_and_explains_what_the_configuration_changed() {
     assert!(policy(&["1305"]).contains(bound), "{}", policy(&["1305"]));
     assert!(!policy(&["1303"]).contains(bound), "{}", policy(&["1303"]));
     let row: Value = serde_json::from_str(&policy(&["1234", "--json"])).unwrap();
-    assert_eq!(row["overridden"], true);
-    assert_eq!(row["breaker"], "open");
-    assert!(
-        policy(&["http_503"]).contains("server_transient"),
-        "a status is explained, too"
-    );
+    shows!(row, {"overridden": true, "breaker": "open"});
+    // A status is explained, too.
+    assert!(policy(&["http_503"]).contains("server_transient"));
 }
 
 #[test]
@@ -448,9 +382,7 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     );
     assert_eq!(sums["models"][1]["model"], "glm-9");
     assert_eq!(sums["models"][1]["cost"], Value::Null);
-    assert_eq!(sums["total"]["jobs"], 3);
-    assert_eq!(sums["total"]["unpricedJobs"], 1);
-    assert_eq!(sums["total"]["maxCompletionTokens"], 8_195);
+    shows!(sums["total"], {"jobs": 3, "unpricedJobs": 1, "maxCompletionTokens": 8_195});
     assert_eq!(sums["badLines"][0]["line"], 2);
     // What a run would refuse.
     assert_eq!(
@@ -467,8 +399,6 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     let cells: Vec<_> = total.split_whitespace().collect();
     assert_eq!(cells.last(), Some(&"0.00824"), "{text}");
     assert!(text.contains("1 of 3 jobs have no price"), "{text}");
-    assert!(
-        !dir.path().join("onelane.redb").exists(),
-        "nothing is stored"
-    );
+    // Nothing is stored.
+    assert!(!dir.path().join("onelane.redb").exists());
 }

@@ -1,7 +1,7 @@
 //! Guards: a call above the bound in force while it changes, a bound that is not used, a lane that
 //! never finds how many calls GLM bears, lanes that disturb each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use onelane::model::NamedLane;
@@ -12,13 +12,13 @@ use onelane_actors::testing::{ScriptedGlm, answer, failed};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::support::http::{BLOCKER, HttpLane, calls_of, prompt, until};
+use crate::support::http::{
+    BLOCKER, HttpLane, calls_of, configure, prompt, prompts, started, submit, submit_all, until,
+};
 use crate::support::{START, VirtualLane, ms};
 
 async fn set_concurrency(lane: &Orchestrator, n: u16) {
-    lane.set_config(&json!({"maxConcurrency": n}))
-        .await
-        .unwrap();
+    configure(lane, json!({"maxConcurrency": n})).await;
 }
 
 /// Calls that never end by themselves, and are open.
@@ -27,7 +27,7 @@ async fn block(world: &HttpLane, lane: &Orchestrator, model: &str, n: u64) -> Ve
     let mut jobs = Vec::new();
     for _ in 0..n {
         let blocker = prompt(BLOCKER).priority(i32::MAX).model(model);
-        jobs.push(lane.submit(blocker).await.unwrap().job_id);
+        jobs.push(submit(lane, blocker).await);
     }
     until("the calls are open", async || {
         world.sim.stats().in_flight == before + n
@@ -47,16 +47,11 @@ async fn settled_at(world: &HttpLane, lane: &Orchestrator, n: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lowered_bound_lets_nothing_new_out_until_enough_has_ended() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let mut blockers = block(&world, &lane, "glm-4.7", 1).await;
     set_concurrency(&lane, 4).await;
     blockers.extend(block(&world, &lane, "glm-4.7", 3).await);
-    let mut jobs = Vec::new();
-    for n in 0..20 {
-        let job = lane.submit(prompt(format!("job {n}"))).await.unwrap();
-        jobs.push(job.job_id);
-    }
+    let jobs = submit_all(&lane, prompts(20)).await;
     let raised_to = world.sim.peak_since(0, None);
     assert_eq!(raised_to, 4, "up at once, whatever is open");
 
@@ -154,63 +149,6 @@ impl Feeder {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn automatic_concurrency_finds_what_the_server_bears_and_follows_it() {
-    const MOST: u16 = 8;
-    let mut world = HttpLane::with(SimulatorConfig {
-        limit: 3,
-        latency_ms: Span::Between { min: 10, max: 20 },
-        ..SimulatorConfig::default()
-    });
-    world.config.lane.rules.max_concurrency = MOST;
-    world.config.lane.rules.auto.on = true;
-    world.config.lane.rules.auto.trial_ms = 100;
-    (
-        world.config.retry.throttle.base_ms,
-        world.config.retry.throttle.max_ms,
-    ) = (5, 20);
-    let lane = world.start().await;
-    let feeder = Feeder::start(&lane);
-    for limit in [3, 1, 5] {
-        world.sim.set_limit(None, limit);
-        let learnt = async || {
-            let lane = lane.lane().await.unwrap();
-            lane.lanes[0].condition.learnt.unwrap()
-        };
-        until("the ceiling is what the server bears", async || {
-            let learnt = learnt().await;
-            // One trial beyond it was refused: it is not on its way up.
-            learnt.failed_trials > 0 && u32::from(learnt.ceiling) == limit
-        })
-        .await;
-        // From here on it is refused seldom, and uses what there is.
-        let from = world.sim.stats().calls as usize;
-        until("some more calls", async || {
-            world.sim.stats().calls as usize >= from + 100
-        })
-        .await;
-        let arrivals = world.sim.arrivals();
-        let settled = &arrivals[from..];
-        let refused = settled.iter().filter(|a| a.code.is_some()).count();
-        // On a busy machine calls take longer for the lane than for the server, and it tries too much:
-        // how little it is refused is told on virtual time.
-        assert!(
-            refused * 4 <= settled.len(),
-            "{refused} of {} refused",
-            settled.len()
-        );
-        let taken = settled.iter().filter(|a| a.code.is_none());
-        assert_eq!(taken.map(|a| a.in_flight).max(), Some(u64::from(limit)));
-    }
-    feeder.stop().await;
-    let stats = world.sim.stats();
-    assert!(stats.peak_in_flight <= u64::from(MOST), "{stats:?}");
-    let refused: BTreeSet<&str> = stats.by_code.keys().map(String::as_str).collect();
-    assert_eq!(refused, BTreeSet::from(["1302"]));
-    let counts = lane.queue_status().await.unwrap();
-    assert_eq!((counts.failed, counts.completed), (0, stats.answered));
-}
-
 /// Bears so many calls at once, from one half hour to the next; above it 1302.
 fn bearing(limits: [usize; 3]) -> ScriptedGlm {
     let begun = tokio::time::Instant::now();
@@ -290,7 +228,7 @@ async fn lanes_use_the_limits_of_their_models_at_once_and_meet_no_refusal() {
     for n in 0..60 {
         let model = if n % 2 == 0 { "glm-5" } else { "glm-4.7" };
         let job = prompt(format!("job {n}")).model(model);
-        jobs.push(lane.submit(job).await.unwrap().job_id);
+        jobs.push(submit(&lane, job).await);
     }
     until("the lanes have taken them in", async || {
         lane.lane().await.unwrap().ready == 60

@@ -5,38 +5,29 @@ use std::time::Instant;
 
 use onelane::config::Loader;
 use onelane::error::Error;
-use onelane::model::{BreakerState, CallOutcome, Event, JobStatus, Secret};
+use onelane::model::{CallOutcome, Event, JobStatus, Secret};
 use onelane::orchestrator::{Orchestrator, StopReason};
 use onelane::ports::StoreError;
-use onelane::simulator::{Fault, SimulatorConfig, Span, Step};
 use onelane_actors::protocol::QueueMsg;
 use serde_json::json;
 
 use crate::support::api::Api;
-use crate::support::http::{BLOCKER, HttpLane, KEY, PATIENCE, calls_of, next_event, prompt, until};
+use crate::support::http::{
+    BLOCKER, HttpLane, KEY, PATIENCE, calls_of, completed, configure, next_event, prompt, prompts,
+    started, stop, submit, submit_all, until, until_completed, waiting,
+};
 use crate::support::ms;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_stops_before_the_next_call_and_outlives_a_restart() {
-    let world = HttpLane::with(SimulatorConfig {
-        latency_ms: Span::Fixed(200),
-        ..SimulatorConfig::default()
-    });
+    let world = HttpLane::slow(200);
     let lane = world.start().await;
     let mut events = lane.subscribe();
-    let mut jobs = Vec::new();
-    for n in 0..3 {
-        let job = lane.submit(prompt(format!("job {n}"))).await.unwrap();
-        jobs.push(job.job_id);
-    }
-    until("the first call is open", async || {
-        world.sim.stats().in_flight == 1
-    })
-    .await;
+    let mut jobs = submit_all(&lane, prompts(3)).await;
+    world.until_in_flight(1).await;
     lane.pause(Some("lunch".to_owned())).await.unwrap();
     // The open call ends in peace.
-    let record = lane.wait(jobs[0]).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    completed(&lane, jobs[0]).await;
     let paused = lane.lane().await.unwrap().paused.unwrap();
     assert_eq!(paused.reason.as_deref(), Some("lunch"));
     let told = next_event(&mut events, |event| match event {
@@ -48,14 +39,13 @@ async fn a_pause_stops_before_the_next_call_and_outlives_a_restart() {
     let lane = world.restart(lane).await;
     assert_eq!(lane.lane().await.unwrap().paused, Some(paused));
     // Jobs are still taken.
-    jobs.push(lane.submit(prompt("job 3")).await.unwrap().job_id);
+    jobs.push(submit(&lane, prompt("job 3")).await);
     tokio::time::sleep(ms(100)).await;
     assert_eq!(world.sim.stats().calls, 1);
     lane.resume().await.unwrap();
     assert_eq!(lane.lane().await.unwrap().paused, None);
     for id in jobs {
-        let record = lane.wait(id).await.unwrap();
-        assert_eq!(record.job.status, JobStatus::Completed);
+        completed(&lane, id).await;
     }
     let lane = world.restart(lane).await;
     assert_eq!(lane.lane().await.unwrap().paused, None);
@@ -76,18 +66,17 @@ async fn a_key_that_is_rotated_in_its_file_is_taken_without_a_restart() {
     let held = async || !lane.lane().await.unwrap().holds.is_empty();
 
     world.sim.set_keys(["0123456789abcdef.the-second-secret"]);
-    let first = lane.submit(prompt("one")).await.unwrap().job_id;
+    let first = submit(&lane, prompt("one")).await;
     until("the lane is held", held).await;
     assert!(!lane.reload_key().await.unwrap(), "nothing new");
     assert!(held().await);
     write("0123456789abcdef.the-second-secret\n");
     // What was held for the old key ends with it.
     assert!(lane.reload_key().await.unwrap());
-    let record = lane.wait(first).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    completed(&lane, first).await;
 
     world.sim.set_keys(["0123456789abcdef.the-third-secret"]);
-    let second = lane.submit(prompt("two")).await.unwrap().job_id;
+    let second = submit(&lane, prompt("two")).await;
     until("the lane is held", held).await;
     write("");
     let error = lane.reload_key().await.unwrap_err().to_string();
@@ -97,8 +86,7 @@ async fn a_key_that_is_rotated_in_its_file_is_taken_without_a_restart() {
     );
     write("0123456789abcdef.the-third-secret");
     lane.resume().await.unwrap();
-    let record = lane.wait(second).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    completed(&lane, second).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,30 +112,11 @@ async fn a_key_changed_while_the_environment_has_one_is_told_to_be_shadowed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lane_that_is_not_active_takes_jobs_and_makes_no_call() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    lane.set_config(&json!({"isActive": false})).await.unwrap();
-    let job = lane.submit(prompt("later")).await.unwrap().job_id;
-    let lane = world.restart(lane).await;
-    assert!(!lane.lane().await.unwrap().active);
-    tokio::time::sleep(ms(100)).await;
-    assert_eq!(world.sim.stats().calls, 0);
-    lane.set_config(&json!({"isActive": true})).await.unwrap();
-    let record = lane.wait(job).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_setting_is_in_force_for_the_next_call_and_outlives_a_restart() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let mut events = lane.subscribe();
     lane.call(prompt("one")).await.unwrap();
-    let view = lane
-        .set_config(&json!({"model": "glm-5", "retry": {"baseDelay": 7}}))
-        .await
-        .unwrap();
+    let view = configure(&lane, json!({"model": "glm-5", "retry": {"baseDelay": 7}})).await;
     assert_eq!(view["model"], "glm-5");
     assert_eq!(view["retry"]["baseDelay"], 7);
     assert_eq!(lane.config_view(), view);
@@ -160,7 +129,7 @@ async fn a_changed_setting_is_in_force_for_the_next_call_and_outlives_a_restart(
     assert_eq!(lane.config_view(), view);
     lane.call(prompt("three")).await.unwrap();
     // Taken back, the value of the program counts again.
-    lane.set_config(&json!({"model": null})).await.unwrap();
+    configure(&lane, json!({"model": null})).await;
     lane.call(prompt("four")).await.unwrap();
     let models: Vec<_> = world.sim.arrivals().into_iter().map(|a| a.model).collect();
     assert_eq!(models, ["glm-4.7", "glm-5", "glm-5", "glm-4.7"]);
@@ -168,8 +137,7 @@ async fn a_changed_setting_is_in_force_for_the_next_call_and_outlives_a_restart(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_setting_is_named_and_nothing_of_the_change_is_in_force() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let before = lane.config_view();
     let refused = async |patch| match lane.set_config(&patch).await {
         Err(Error::Config(error)) => {
@@ -201,108 +169,13 @@ async fn a_wrong_setting_is_named_and_nothing_of_the_change_is_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrency_goes_up_at_once_and_down_as_calls_finish() {
-    let world = HttpLane::with(SimulatorConfig {
-        latency_ms: Span::Fixed(20),
-        ..SimulatorConfig::default()
-    });
-    let lane = world.start().await;
-    let keep_busy = async |lane: &Orchestrator, jobs: u32| {
-        let jobs = (0..jobs).map(|n| prompt(format!("{n}"))).collect();
-        let answers = lane.submit_many(jobs).await.unwrap();
-        assert!(answers.iter().all(Result::is_ok));
-    };
-    let calls = async |n: u64| {
-        let begun = world.sim.stats().calls;
-        until("calls go on", async || world.sim.stats().calls >= begun + n).await;
-    };
-    keep_busy(&lane, 200).await;
-    calls(5).await;
-    assert_eq!(world.sim.stats().peak_in_flight, 1);
-
-    lane.set_config(&json!({"maxConcurrency": 3}))
-        .await
-        .unwrap();
-    until("three are open", async || {
-        world.sim.stats().peak_in_flight == 3
-    })
-    .await;
-    calls(20).await;
-    assert_eq!(world.sim.stats().peak_in_flight, 3);
-
-    lane.set_config(&json!({"maxConcurrency": 1}))
-        .await
-        .unwrap();
-    // Those that are open finish; from then on it is one.
-    until("at most one is open", async || {
-        lane.lane().await.unwrap().in_flight <= 1 && world.sim.stats().in_flight <= 1
-    })
-    .await;
-    world.sim.reset_stats();
-    calls(20).await;
-    assert_eq!(world.sim.stats().peak_in_flight, 1);
-    assert_eq!(world.sim.stats().clients_left, 0);
-
-    lane.set_config(&json!({"maxConcurrency": 2}))
-        .await
-        .unwrap();
-    let lane = world.restart(lane).await;
-    assert_eq!(lane.lane().await.unwrap().max_concurrency, 2);
-    until("all are done", async || {
-        lane.queue_status().await.unwrap().completed == 200
-    })
-    .await;
-    assert_eq!(world.sim.stats().peak_in_flight, 2);
-    assert_eq!(calls_of(&lane).await.len(), 200);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_open_breaker_outlives_a_restart() {
-    let mut world = HttpLane::new();
-    world.config.breaker.consecutive_failures = 2;
-    world.config.breaker.cool_down_ms = 3_600_000;
-    world.config.breaker.cool_down_max_ms = 3_600_000;
-    world.sim.push(Step {
-        fault: Fault::error("1234"),
-        times: 2,
-    });
-    let lane = world.start().await;
-    let job = lane.submit(prompt("waits")).await.unwrap().job_id;
-    let open = async |lane: &Orchestrator| {
-        until("the breaker is open", async || {
-            lane.lane().await.unwrap().breaker.state == BreakerState::Open
-        })
-        .await;
-        lane.lane().await.unwrap().breaker
-    };
-    let before = open(&lane).await;
-    assert!(before.reason.as_ref().unwrap().contains("1234"));
-    let lane = world.restart(lane).await;
-    assert_eq!(open(&lane).await, before);
-    tokio::time::sleep(ms(200)).await;
-    assert_eq!(world.sim.stats().calls, 2);
-    let record = lane.job(job).await.unwrap().record;
-    assert_eq!(record.job.status, JobStatus::Pending);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_lets_the_open_call_finish_and_keeps_the_rest() {
-    let world = HttpLane::with(SimulatorConfig {
-        latency_ms: Span::Fixed(300),
-        ..SimulatorConfig::default()
-    });
+    let world = HttpLane::slow(300);
     let lane = world.start().await;
     let jobs = vec![prompt("open"), prompt("staged"), prompt("in line")];
-    let jobs = lane.submit_many(jobs).await.unwrap();
-    let jobs: Vec<_> = jobs.into_iter().map(|job| job.unwrap().job_id).collect();
-    until("the call is open", async || {
-        world.sim.stats().in_flight == 1
-    })
-    .await;
-    let waiter = {
-        let (lane, id) = (lane.clone(), jobs[0]);
-        tokio::spawn(async move { lane.wait(id).await })
-    };
+    let jobs = submit_all(&lane, jobs).await;
+    world.until_in_flight(1).await;
+    let waiter = waiting(&lane, jobs[0]);
     assert!(lane.shutdown(PATIENCE).await.drained);
     assert_eq!(lane.stopped().await, StopReason::Shutdown);
     let stats = world.sim.stats();
@@ -315,13 +188,11 @@ async fn a_shutdown_lets_the_open_call_finish_and_keeps_the_rest() {
     let counts = lane.queue_status().await.unwrap();
     assert_eq!((counts.completed, counts.pending), (1, 2));
     // A second one has nothing to do.
-    lane.shutdown(ms(10)).await;
-    drop(lane);
+    stop(lane, 10).await;
 
     let lane = world.start().await;
     for id in jobs {
-        let record = lane.wait(id).await.unwrap();
-        assert_eq!(record.job.status, JobStatus::Completed);
+        completed(&lane, id).await;
     }
     let calls = calls_of(&lane).await;
     assert!(calls.iter().all(|c| c.outcome == CallOutcome::Completed));
@@ -330,15 +201,12 @@ async fn a_shutdown_lets_the_open_call_finish_and_keeps_the_rest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_still_open_at_the_deadline_is_closed_and_on_record_as_interrupted() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let job = world.block(&lane).await;
     let begun = Instant::now();
     assert!(!lane.shutdown(ms(100)).await.drained);
-    assert!(
-        begun.elapsed() < PATIENCE / 2,
-        "it does not wait for the call"
-    );
+    // It does not wait for the call.
+    assert!(begun.elapsed() < PATIENCE / 2);
     let stats = world.sim.stats();
     assert_eq!((stats.in_flight, stats.clients_left), (0, 1));
     let detail = lane.job(job).await.unwrap();
@@ -352,8 +220,7 @@ async fn a_call_still_open_at_the_deadline_is_closed_and_on_record_as_interrupte
 
     world.sim.clear_script();
     let lane = world.start().await;
-    let record = lane.wait(job).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    let record = completed(&lane, job).await;
     assert_eq!((record.job.retry_count, record.job.interruptions), (0, 0));
     assert_eq!(world.sim.calls_of_prompt(BLOCKER), 2);
     assert_eq!(world.sim.stats().duplicate_request_ids, 0);
@@ -361,8 +228,7 @@ async fn a_call_still_open_at_the_deadline_is_closed_and_on_record_as_interrupte
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_lane_owns_a_file_until_it_has_ended() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let Err(second) = world.try_start().await else {
         panic!("two lanes on one file")
     };
@@ -379,10 +245,7 @@ async fn one_lane_owns_a_file_until_it_has_ended() {
         lane.submit(prompt(format!("{n}"))).await.unwrap();
         lane = world.restart(lane).await;
     }
-    until("all are done", async || {
-        lane.queue_status().await.unwrap().completed == 20
-    })
-    .await;
+    until_completed(&lane, 20).await;
     assert_eq!(world.sim.stats().calls, 20);
 }
 
@@ -391,7 +254,7 @@ async fn a_lane_starts_from_a_configuration_alone() {
     let world = HttpLane::new();
     let lane = Orchestrator::start(&world.config).await.unwrap();
     lane.call(prompt("one")).await.unwrap();
-    lane.set_config(&json!({"model": "glm-5"})).await.unwrap();
+    configure(&lane, json!({"model": "glm-5"})).await;
     lane.shutdown(PATIENCE).await;
     drop(lane);
     let lane = Orchestrator::start(&world.config).await.unwrap();
@@ -403,10 +266,7 @@ async fn a_lane_starts_from_a_configuration_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_concurrency_that_is_said_again_and_again_gives_each_slot_one_caller() {
-    let world = HttpLane::with(SimulatorConfig {
-        latency_ms: Span::Fixed(5),
-        ..SimulatorConfig::default()
-    });
+    let world = HttpLane::slow(5);
     let lane = world.start().await;
     let jobs = (0..300).map(|n| prompt(format!("{n}"))).collect();
     lane.submit_many(jobs).await.unwrap();
@@ -424,10 +284,7 @@ async fn a_concurrency_that_is_said_again_and_again_gives_each_slot_one_caller()
         let calls = world.sim.stats().calls;
         until("calls go on", async || world.sim.stats().calls > calls + 20).await;
     }
-    until("all are done", async || {
-        lane.queue_status().await.unwrap().completed == 300
-    })
-    .await;
+    until_completed(&lane, 300).await;
     let stats = world.sim.stats();
     assert_eq!(stats.calls, 300);
     assert!(stats.peak_in_flight <= 4, "{stats:?}");

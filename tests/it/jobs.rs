@@ -9,7 +9,10 @@ use onelane_actors::protocol::{QueueMsg, SubmitError};
 use ractor::rpc::CallResult;
 use serde_json::{Value, json};
 
-use crate::support::http::{BLOCKER, HttpLane, PATIENCE, next_event, prompt, until};
+use crate::support::http::{
+    BLOCKER, HttpLane, PATIENCE, calling, completed, next_event, prompt, started, submit, until,
+    waiting,
+};
 use crate::support::ms;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,8 +35,7 @@ async fn the_answer_of_glm_is_stored_verbatim_and_outlives_a_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_submissions_the_refused_ones_say_why_and_hinder_no_other() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let jobs = vec![
         prompt("first"),
         prompt("second").user(""),
@@ -64,8 +66,7 @@ async fn of_many_submissions_the_refused_ones_say_why_and_hinder_no_other() {
     assert!(matches!(refused(4), Error::IdempotencyConflict(id) if *id == third.job_id));
     assert!(matches!(refused(5), Error::Invalid { field, .. } if field == "model"));
     for job in [first, third, seventh] {
-        let record = lane.wait(job.job_id).await.unwrap();
-        assert_eq!(record.job.status, JobStatus::Completed);
+        completed(&lane, job.job_id).await;
     }
     assert_eq!(world.prompts(), ["first", "third", "seventh"]);
     assert!(lane.submit_many(Vec::new()).await.unwrap().is_empty());
@@ -78,8 +79,7 @@ async fn of_many_submissions_the_refused_ones_say_why_and_hinder_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_jobs_than_fit_one_transaction_all_run_in_their_order() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     lane.pause(None).await.unwrap();
     let jobs = (0..1_500).map(|n| prompt(format!("{n}"))).collect();
     let answers = lane.submit_many(jobs).await.unwrap();
@@ -96,8 +96,7 @@ async fn more_jobs_than_fit_one_transaction_all_run_in_their_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_key_and_one_request_are_one_job_and_another_request_is_a_conflict() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let chat = |json: &str| Submission::chat(json).unwrap().idempotency_key("key");
     let first = lane
         .submit(chat(
@@ -131,17 +130,13 @@ async fn one_key_and_one_request_are_one_job_and_another_request_is_a_conflict()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiting_job_is_cancelled_without_a_call() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let blocker = world.block(&lane).await;
     let mut jobs = Vec::new();
     for text in ["staged", "in line", "kept"] {
-        jobs.push(lane.submit(prompt(text)).await.unwrap().job_id);
+        jobs.push(submit(&lane, prompt(text)).await);
     }
-    let waiter = {
-        let (lane, id) = (lane.clone(), jobs[0]);
-        tokio::spawn(async move { lane.wait(id).await })
-    };
+    let waiter = waiting(&lane, jobs[0]);
     for id in &jobs[..2] {
         lane.cancel(*id).await.unwrap();
         // Once more is as good as once.
@@ -160,16 +155,9 @@ async fn a_waiting_job_is_cancelled_without_a_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_job_is_cancelled_by_closing_its_call() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    let caller = {
-        let lane = lane.clone();
-        tokio::spawn(async move { lane.call(prompt(BLOCKER)).await })
-    };
-    until("its call is open", async || {
-        world.sim.stats().in_flight == 1
-    })
-    .await;
+    let (world, lane) = started().await;
+    let caller = calling(&lane, prompt(BLOCKER));
+    world.until_in_flight(1).await;
     let filter = JobFilter {
         status: Some(JobStatus::Processing),
         ..JobFilter::default()
@@ -197,8 +185,7 @@ async fn a_running_job_is_cancelled_by_closing_its_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_ended_or_never_was_says_so() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (_world, lane) = started().await;
     let done = lane.call(prompt("done")).await.unwrap().job.id;
     let is_completed = |error: Error| {
         matches!(&error, Error::WrongStatus { job_id, status: JobStatus::Completed, .. }
@@ -219,13 +206,11 @@ async fn what_has_ended_or_never_was_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_letter_is_retried_by_hand_with_fresh_retries_and_its_history() {
     let world = HttpLane::new();
-    world
-        .sim
-        .add_rule(Rule::for_prompt("doomed", Fault::error("1234")));
+    world.rule(Rule::for_prompt("doomed", Fault::error("1234")));
     let lane = world.start().await;
     let mut doomed = prompt("doomed");
     doomed.max_retries = Some(1);
-    let id = lane.submit(doomed).await.unwrap().job_id;
+    let id = submit(&lane, doomed).await;
     let job = lane.wait(id).await.unwrap().job;
     assert_eq!((job.status, job.retry_count), (JobStatus::Failed, 1));
 
@@ -249,8 +234,7 @@ async fn a_dead_letter_is_retried_by_hand_with_fresh_retries_and_its_history() {
 
     world.sim.clear_script();
     lane.retry(id).await.unwrap();
-    let record = lane.wait(id).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    let record = completed(&lane, id).await;
     assert_eq!(record.job.error, None);
     let attempts = lane.job(id).await.unwrap().attempts;
     let numbers: Vec<u32> = attempts.iter().map(|call| call.attempt.0).collect();
@@ -261,24 +245,21 @@ async fn a_dead_letter_is_retried_by_hand_with_fresh_retries_and_its_history() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_job_can_be_brought_back() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let blocker = world.block(&lane).await;
-    let id = lane.submit(prompt("back again")).await.unwrap().job_id;
+    let id = submit(&lane, prompt("back again")).await;
     lane.cancel(id).await.unwrap();
     lane.retry(id).await.unwrap();
     lane.cancel(blocker).await.unwrap();
-    let record = lane.wait(id).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    completed(&lane, id).await;
     assert_eq!(world.sim.calls_of_prompt("back again"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_too_short_is_told_and_the_job_goes_on() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let blocker = world.block(&lane).await;
-    let id = lane.submit(prompt("retry_policy")).await.unwrap().job_id;
+    let id = submit(&lane, prompt("retry_policy")).await;
     let waited = lane.wait_for(id, ms(50)).await;
     assert!(matches!(waited, Err(Error::WaitTimeout(job)) if job == id));
     let job = lane.job(id).await.unwrap().record.job;
@@ -295,7 +276,7 @@ async fn a_full_queue_refuses_what_is_new_and_answers_what_is_known() {
     let lane = world.start().await;
     let blocker = world.block(&lane).await;
     lane.submit(prompt("a").idempotency_key("a")).await.unwrap();
-    let b = lane.submit(prompt("b")).await.unwrap().job_id;
+    let b = submit(&lane, prompt("b")).await;
     let full = lane.submit(prompt("c")).await;
     assert!(matches!(full, Err(Error::QueueFull { limit: 2 })));
     let again = lane.submit(prompt("a").idempotency_key("a")).await.unwrap();
@@ -313,8 +294,7 @@ async fn a_full_queue_refuses_what_is_new_and_answers_what_is_known() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_message_to_the_queue_submits_a_job() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (_world, lane) = started().await;
     let queue = lane.queue().await.unwrap();
     let ask = async |submission: Submission| {
         let asked = queue.call(
@@ -341,8 +321,7 @@ async fn a_plain_message_to_the_queue_submits_a_job() {
         Some(PATIENCE),
     );
     assert!(matches!(waited.await.unwrap(), CallResult::Success(_)));
-    let record = lane.wait(submitted.job_id).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    completed(&lane, submitted.job_id).await;
     let again = ask(prompt("by message").idempotency_key("m"))
         .await
         .unwrap();
@@ -399,67 +378,8 @@ async fn the_events_of_a_job_come_in_the_order_of_its_life() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_are_newest_first_filtered_and_paged() {
-    let world = HttpLane::new();
-    world
-        .sim
-        .add_rule(Rule::for_prompt("bad", Fault::error("1210")));
-    let lane = world.start().await;
-    let mut ids = Vec::new();
-    for n in 0..10 {
-        let text = if n % 5 == 0 { "bad" } else { "good" };
-        let job = prompt(format!("{text} {n}"))
-            .user(if n % 2 == 0 { "even" } else { "odd" })
-            .model(if n < 3 { "glm-5" } else { "glm-4.7" });
-        let id = lane.submit(job).await.unwrap().job_id;
-        lane.wait(id).await.unwrap();
-        ids.push(id);
-    }
-    ids.reverse();
-    let mut seen = Vec::new();
-    let mut cursor = None;
-    loop {
-        let page = lane.jobs(JobFilter::default(), cursor, 3).await.unwrap();
-        assert_eq!(page.total, 10);
-        assert!(page.jobs.len() <= 3);
-        seen.extend(page.jobs.iter().map(|record| record.job.id));
-        cursor = page.cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    assert_eq!(seen, ids);
-    let failed = JobFilter {
-        status: Some(JobStatus::Failed),
-        user_id: Some("even".to_owned()),
-        model: Some("glm-5".to_owned()),
-        ..JobFilter::default()
-    };
-    let page = lane.jobs(failed, None, 10).await.unwrap();
-    assert_eq!((page.total, page.jobs[0].job.id), (1, ids[9]));
-    let counts = lane.queue_status().await.unwrap();
-    assert_eq!(
-        (counts.completed, counts.failed, counts.total()),
-        (8, 2, 10)
-    );
-    let of_even = CallFilter {
-        user_id: Some("even".to_owned()),
-        outcome: Some(CallOutcome::Failed),
-        ..CallFilter::default()
-    };
-    let log = lane.calls(of_even, None, 10).await.unwrap();
-    assert_eq!(log.calls.len(), 1);
-    assert_eq!(log.calls[0].job_id, ids[9]);
-    assert_eq!(
-        log.calls[0].endpoint,
-        format!("{}/chat/completions", world.sim.base_url())
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_field_of_a_submission_comes_back() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
+    let (world, lane) = started().await;
     let mut full = prompt("all of it")
         .model("glm-5")
         .user("alice")

@@ -14,7 +14,7 @@ use onelane_actors::testing::ScriptedGlm;
 use onelane_core::model::{PriceRow, PriceTable};
 use serde_json::value::RawValue;
 
-use crate::support::http::all_usage;
+use crate::support::http::{all_usage, submit};
 use crate::support::{VirtualLane, ms};
 
 fn prices() -> PriceTable {
@@ -93,7 +93,7 @@ async fn a_call_keeps_the_prices_it_was_charged_by() {
 #[tokio::test(start_paused = true)]
 async fn a_cost_that_is_not_known_is_flagged_and_a_free_one_is_not() {
     let lane = world(tokens(100, 10)).start().await;
-    let waiting = lane.submit(job("glm-9")).await.unwrap().job_id;
+    let waiting = submit(&lane, job("glm-9")).await;
     assert!(lane.job(waiting).await.unwrap().record.job.unpriced);
     lane.wait(waiting).await.unwrap();
     lane.call(job("free")).await.unwrap();

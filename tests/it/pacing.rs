@@ -1,19 +1,11 @@
 //! Guards: calls closer together than the pace allows, in the steady state, beside each other, or in
 //! a burst after a restart.
 
-use onelane::model::JobId;
-use onelane::orchestrator::Orchestrator;
 use onelane_actors::testing::ScriptedGlm;
 
 use crate::support::file::FileLane;
-use crate::support::http::{HttpLane, calls_of, prompt, until};
+use crate::support::http::{HttpLane, calls_of, prompts, stop, submit_all, until};
 use crate::support::{START, ms};
-
-async fn submit(lane: &Orchestrator, n: usize) -> Vec<JobId> {
-    let jobs = (0..n).map(|n| prompt(format!("job {n}"))).collect();
-    let taken = lane.submit_many(jobs).await.unwrap().into_iter();
-    taken.map(|job| job.unwrap().job_id).collect()
-}
 
 /// From each call's beginning to the next one's, in milliseconds.
 fn gaps_ms(glm: &ScriptedGlm) -> Vec<u128> {
@@ -23,29 +15,12 @@ fn gaps_ms(glm: &ScriptedGlm) -> Vec<u128> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_start_exactly_a_share_of_a_minute_apart_over_a_restart_too() {
-    let mut file = FileLane::new(ScriptedGlm::answering(ms(1_000)));
-    file.world.settings.lane.rules.pace.requests_per_minute = 20;
-    let lane = file.start().await;
-    let jobs = submit(&lane, 12).await;
-    // Ended in peace with a call open, and started again at once.
-    file.world.sleep_until(START.plus_ms(4 * 3_000 + 100)).await;
-    file.shut_down(lane).await;
-    let lane = file.start().await;
-    for id in jobs {
-        lane.wait(id).await.unwrap();
-    }
-    assert_eq!(gaps_ms(&file.world.glm), [3_000; 11]);
-    file.shut_down(lane).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn calls_beside_each_other_keep_the_pace_and_a_crash_makes_no_burst() {
     let mut file = FileLane::new(ScriptedGlm::answering(ms(7_000)));
     file.world.settings.lane.rules.max_concurrency = 4;
     file.world.settings.lane.rules.pace.min_spacing_ms = 3_000;
     let lane = file.start().await;
-    let jobs = submit(&lane, 12).await;
+    let jobs = submit_all(&lane, prompts(12)).await;
     file.world
         .sleep_until(START.plus_ms(10 * 3_000 + 100))
         .await;
@@ -78,13 +53,12 @@ async fn the_server_sees_no_call_before_its_turn_and_no_burst_after_a_restart() 
     world.config.lane.rules.pace.requests_per_minute = 1_200;
     let lane = world.start().await;
     let begun_us = world.sim.now_us();
-    let jobs = submit(&lane, 20).await;
+    let jobs = submit_all(&lane, prompts(20)).await;
     until("some calls are done", async || {
         lane.queue_status().await.unwrap().completed >= 8
     })
     .await;
-    lane.shutdown(ms(10_000)).await;
-    drop(lane);
+    stop(lane, 10_000).await;
     let before = world.sim.arrivals().len();
     let restarted_us = world.sim.now_us();
     let lane = world.start().await;

@@ -17,7 +17,7 @@ use std::process::Command;
 use onelane::simulator::{Simulator, SimulatorConfig, Span};
 use serde_json::Value;
 
-use crate::common::{Http, Place, Running, until};
+use crate::common::{Ended, Http, Place, Running, prompts, run, until};
 
 /// A simulator in the test's own process that takes so long for an answer.
 fn simulator(latency_ms: u64) -> Simulator {
@@ -26,6 +26,18 @@ fn simulator(latency_ms: u64) -> Simulator {
         ..SimulatorConfig::default()
     })
     .unwrap()
+}
+
+/// A place and a simulator that answers at once.
+fn world() -> (Place, Simulator) {
+    (Place::new(), simulator(0))
+}
+
+/// The same, with so many lines in `prompts.jsonl`.
+fn with_prompts(lines: usize) -> (Place, Simulator) {
+    let (place, simulator) = world();
+    place.write("prompts.jsonl", prompts(lines));
+    (place, simulator)
 }
 
 /// `onelane run prompts.jsonl` with a key, against this simulator.
@@ -40,6 +52,11 @@ fn serve(place: &Place, simulator: &Simulator) -> Command {
     place.onelane(&["serve", "--base-url", &url, "--listen", "127.0.0.1:0"])
 }
 
+/// `onelane serve --once`, to its end.
+fn once(place: &Place, simulator: &Simulator) -> Ended {
+    run(serve(place, simulator).arg("--once"))
+}
+
 /// A daemon that runs, and a program beside it.
 struct Daemon {
     running: Running,
@@ -49,7 +66,11 @@ struct Daemon {
 
 impl Daemon {
     fn start(place: &Place, simulator: &Simulator) -> Self {
-        let running = Running::start(&mut serve(place, simulator));
+        Self::of(&mut serve(place, simulator))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let running = Running::start(command);
         let url = running.url();
         Self {
             running,
@@ -71,6 +92,13 @@ impl Daemon {
         let answer = answer.unwrap();
         assert_eq!(answer.status, status, "{path}: {answer:?}");
         answer.json()
+    }
+
+    #[track_caller]
+    fn put(&self, path: &str, body: &Value) {
+        let answer = self.http.put(&format!("{}{path}", self.url), body);
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
     }
 
     /// Submits a job and answers its id.

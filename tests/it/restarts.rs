@@ -7,15 +7,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use onelane::error::Error;
 use onelane::model::{CallOutcome, Event, JobStatus};
 use onelane::ports::{Glm, GlmCall, GlmFuture};
-use onelane::simulator::{SimulatorConfig, Span};
 use onelane_actors::FaultPoints;
 use onelane_actors::runtime::StopReason;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::http::{
-    BLOCKER, HttpLane, PATIENCE, calls_of, next_event, prompt, sums, until,
+    BLOCKER, HttpLane, PATIENCE, calls_of, completed, next_event, prompt, submit, sums,
 };
-use crate::support::{GENEROUS, ms};
+use crate::support::ms;
 
 /// Lets one actor fail at one of its messages.
 #[derive(Clone)]
@@ -51,10 +50,7 @@ impl Trap {
 async fn every_actor_can_fail_under_load_and_every_waiter_gets_its_answer() {
     for actor in ["caller", "store", "breaker", "cost", "queue"] {
         let trap = Trap::of(actor);
-        let mut world = HttpLane::with(SimulatorConfig {
-            latency_ms: Span::Fixed(2),
-            ..SimulatorConfig::default()
-        });
+        let mut world = HttpLane::slow(2);
         world.fault_points = trap.fault_points();
         let lane = world.start().await;
         let mut events = lane.subscribe();
@@ -97,22 +93,15 @@ async fn every_actor_can_fail_under_load_and_every_waiter_gets_its_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_queue_leaves_the_open_call_alone() {
     let trap = Trap::of("queue");
-    let mut world = HttpLane::with(SimulatorConfig {
-        latency_ms: Span::Fixed(500),
-        ..SimulatorConfig::default()
-    });
+    let mut world = HttpLane::slow(500);
     world.fault_points = trap.fault_points();
     let lane = world.start().await;
-    let job = lane.submit(prompt("long")).await.unwrap().job_id;
-    until("its call is open", async || {
-        world.sim.stats().in_flight == 1
-    })
-    .await;
+    let job = submit(&lane, prompt("long")).await;
+    world.until_in_flight(1).await;
     trap.set(0);
     // Any message makes it fail; this one is asked again.
     lane.lane().await.unwrap();
-    let record = lane.wait(job).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    completed(&lane, job).await;
     let stats = world.sim.stats();
     assert_eq!((stats.calls, stats.clients_left), (1, 0));
     assert_eq!(lane.job(job).await.unwrap().attempts.len(), 1);
@@ -158,8 +147,7 @@ async fn a_caller_that_dies_with_its_call_open_closes_it_and_the_attempt_is_told
         _ => None,
     });
     assert_eq!(interrupted.await, (job, 1));
-    let record = lane.wait(job).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    let record = completed(&lane, job).await;
     assert_eq!(record.job.retry_count, 0, "nobody's fault");
     let attempts = lane.job(job).await.unwrap().attempts;
     let outcomes: Vec<_> = attempts.iter().map(|call| call.outcome).collect();
@@ -170,32 +158,6 @@ async fn a_caller_that_dies_with_its_call_open_closes_it_and_the_attempt_is_told
     assert!(arrivals[0].client_left);
     assert!(arrivals[0].end_us.unwrap() <= arrivals[1].at_us);
     assert_eq!(world.sim.stats().peak_in_flight, 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_is_open_in_every_crash_is_set_aside() {
-    struct Deadly(Arc<dyn Glm>);
-    impl Glm for Deadly {
-        fn call(&self, call: GlmCall, abort: CancellationToken) -> GlmFuture {
-            assert!(
-                !matches!(&*call.request, onelane::model::Request::Prompt(text) if text == "poison"),
-                "a fault of the open call"
-            );
-            self.0.call(call, abort)
-        }
-    }
-    let mut world = HttpLane::new();
-    world.budget = GENEROUS;
-    world.wrap = Some(Box::new(|http| Arc::new(Deadly(Arc::new(http)))));
-    let lane = world.start().await;
-    let failed = lane.call(prompt("poison")).await;
-    let Err(Error::JobFailed { job_id, failure }) = failed else {
-        panic!("{failed:?}")
-    };
-    assert_eq!(failure.code, "quarantined");
-    let attempts = lane.job(job_id).await.unwrap().attempts;
-    assert_eq!(attempts.len(), 3);
-    lane.call(prompt("harmless")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,8 +187,7 @@ async fn actors_that_keep_failing_end_the_lane_with_the_reason_and_the_jobs_stay
     lane.resume().await.unwrap();
     assert!(!jobs.is_empty());
     for id in jobs {
-        let record = lane.wait(id).await.unwrap();
-        assert_eq!(record.job.status, JobStatus::Completed);
+        completed(&lane, id).await;
     }
     assert!(lane.shutdown(ms(10_000)).await.drained);
 }

@@ -7,6 +7,7 @@ use onelane::ports::{CallFilter, UsageFilter};
 use onelane_actors::testing::ScriptedGlm;
 use serde_json::json;
 
+use crate::support::http::{configure, submit};
 use crate::support::{VirtualLane, ms};
 
 const DAY_MS: u64 = 86_400_000;
@@ -70,16 +71,12 @@ async fn retention_is_changed_while_the_lane_runs() {
     let ids = done(&lane, 20).await;
     tokio::time::sleep(ms(10 * DAY_MS)).await;
     assert_eq!(lane.queue_status().await.unwrap().completed, 20, "for ever");
-    lane.set_config(&json!({"retention": {"bodiesDays": 3}}))
-        .await
-        .unwrap();
+    configure(&lane, json!({"retention": {"bodiesDays": 3}})).await;
     tokio::time::sleep(ms(1_000)).await;
     let detail = lane.job(ids[0]).await.unwrap();
     assert!(detail.record.job.bodies_pruned);
     assert!(detail.record.request.is_none() && detail.record.response.is_none());
-    lane.set_config(&json!({"retention": {"bodiesDays": 0, "jobsMax": 5}}))
-        .await
-        .unwrap();
+    configure(&lane, json!({"retention": {"bodiesDays": 0, "jobsMax": 5}})).await;
     until_finished(&lane, 5).await;
     assert!(matches!(lane.job(ids[14]).await, Err(Error::NotFound(_))));
     assert!(lane.job(ids[15]).await.is_ok(), "the youngest stay");
@@ -93,7 +90,7 @@ async fn a_job_without_its_request_is_not_retried_and_says_why() {
     let lane = world.start().await;
     lane.pause(None).await.unwrap();
     let job = Submission::prompt("given up").unwrap();
-    let id = lane.submit(job).await.unwrap().job_id;
+    let id = submit(&lane, job).await;
     lane.cancel(id).await.unwrap();
     tokio::time::sleep(ms(2 * DAY_MS)).await;
     let error = lane.retry(id).await.unwrap_err();

@@ -19,6 +19,15 @@ use onelane_actors::supervisor::RestartBudget;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
 use onelane_core::model::{Settings, Timestamp};
 
+/// Checks members of an object, and shows all of it when one is another.
+macro_rules! shows {
+    ($object:expr, { $($name:literal: $value:expr),+ }) => {{
+        let object = &$object;
+        $(assert_eq!(object[$name], serde_json::json!($value), "{}: {object}", $name);)+
+    }};
+}
+pub(crate) use shows;
+
 /// 2026-11-23T00:00:00Z.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_392_000_000);
 

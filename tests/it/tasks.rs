@@ -14,8 +14,11 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::api::Api;
-use crate::support::http::{HttpLane, PATIENCE, all_usage, calls_of, prompt, sums, until};
-use crate::support::ms;
+use crate::support::http::{
+    HttpLane, PATIENCE, all_usage, calls_of, completed, configure, prompt, stop, submit, sums,
+    until, until_held,
+};
+use crate::support::{ms, shows};
 
 /// A lane that calls glm-4.7 by tasks that take so long.
 fn world(task_ms: u64) -> HttpLane {
@@ -98,36 +101,12 @@ async fn a_task_is_looked_at_no_more_often_than_configured() {
     // A timer's grain.
     apart(&seen, 98);
 
-    lane.set_config(&json!({"asyncPoll": 350})).await.unwrap();
+    configure(&lane, json!({"asyncPoll": 350})).await;
     let before = seen.len();
     lane.call(prompt("longer")).await.unwrap();
     let seen = looks(&world);
     assert!((2..=3).contains(&(seen.len() - before)), "{seen:?}");
     apart(&seen[before..], 348);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn looks_that_fail_cost_time_and_nothing_else() {
-    let world = world(50);
-    let trouble = [
-        Fault::error("1302"),
-        Fault::error("1305"),
-        Fault::HtmlPage { status: 502 },
-        Fault::Reset,
-        Fault::CutBody,
-    ];
-    for fault in trouble {
-        world.sim.add_rule(Rule::for_looks(fault).times(1));
-    }
-    let lane = world.start().await;
-    let record = lane.call(prompt("long")).await.unwrap();
-    assert_eq!((record.job.attempts.0, record.job.retry_count), (1, 0));
-    let stats = world.sim.stats();
-    assert_eq!((stats.bought, stats.works_bought), (1, 1));
-    assert!(stats.task_looks >= 6, "{stats:?}");
-    let status = lane.lane().await.unwrap();
-    assert!(status.holds.is_empty(), "{status:?}");
-    assert_eq!(status.breaker.consecutive_failures, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,28 +116,24 @@ async fn a_task_that_fails_is_judged_like_any_other_failure() {
         let error = error.map(ErrorFault::of);
         Rule::for_prompt(prompt, Fault::FailTask { error }).times(1)
     };
-    world.sim.add_rule(fails("unsafe", Some("1301")));
-    world.sim.add_rule(fails("unlucky", Some("1234")));
-    world.sim.add_rule(fails("unsaid", None));
+    world.rule(fails("unsafe", Some("1301")));
+    world.rule(fails("unlucky", Some("1234")));
+    world.rule(fails("unsaid", None));
     let lane = world.start().await;
     let failed = lane.call(prompt("unsafe")).await;
     let Err(Error::JobFailed { failure, .. }) = failed else {
         panic!("{failed:?}")
     };
-    assert_eq!(
-        (failure.code.as_str(), failure.maybe_billed),
-        ("1301", false)
-    );
+    assert_eq!(failure.code, "1301");
+    assert!(!failure.maybe_billed);
     for (text, code, maybe_billed) in [("unlucky", "1234", false), ("unsaid", "task_failed", true)]
     {
         let record = lane.call(prompt(text)).await.unwrap();
         assert_eq!(record.job.retry_count, 1, "{text}");
         let attempts = lane.job(record.job.id).await.unwrap().attempts;
         let failure = attempts[0].failure.as_ref().unwrap();
-        assert_eq!(
-            (failure.code.as_str(), failure.maybe_billed),
-            (code, maybe_billed)
-        );
+        assert_eq!(failure.code.as_str(), code);
+        assert_eq!(failure.maybe_billed, maybe_billed);
         assert_eq!(attempts[1].outcome, CallOutcome::Completed);
     }
     let stats = world.sim.stats();
@@ -166,29 +141,14 @@ async fn a_task_that_fails_is_judged_like_any_other_failure() {
     assert_eq!(lane.metrics().await.unwrap().maybe_billed, 1);
 
     // Money, too, is money: the lane is held and the task bought once it is there.
-    world.sim.add_rule(fails("unpaid", Some("1113")));
-    let unpaid = lane.submit(prompt("unpaid")).await.unwrap().job_id;
+    world.rule(fails("unpaid", Some("1113")));
+    let unpaid = submit(&lane, prompt("unpaid")).await;
     crate::support::http::until_held(&lane).await;
     assert_eq!(lane.lane().await.unwrap().hold.unwrap().code, "1113");
     lane.resume().await.unwrap();
     let record = lane.wait(unpaid).await.unwrap();
-    assert_eq!(
-        (record.job.status, record.job.retry_count),
-        (JobStatus::Completed, 0)
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_submission_whose_answer_is_lost_is_known_as_maybe_billed() {
-    let world = world(20);
-    world.sim.push_fault(Fault::CutBody);
-    let lane = world.start().await;
-    let record = lane.call(prompt("lost")).await.unwrap();
-    let attempts = lane.job(record.job.id).await.unwrap().attempts;
-    let doubt: Vec<_> = attempts.iter().map(|call| call.maybe_billed).collect();
-    assert_eq!(doubt, [true, false]);
-    let stats = world.sim.stats();
-    assert_eq!((stats.bought, stats.works_bought), (2, 1), "as was said");
+    assert_eq!(record.job.status, JobStatus::Completed);
+    assert_eq!(record.job.retry_count, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,11 +164,8 @@ async fn a_cancelled_task_is_looked_at_no_more_and_the_lane_goes_on() {
     assert_eq!(api.ended(&id).await["status"], "cancelled");
     let job = api.job(&id).await;
     let attempt = &job["attempts"][0];
-    assert_eq!(
-        (&attempt["outcome"], &attempt["maybeBilled"]),
-        (&json!("cancelled"), &json!(true))
-    );
-    assert_eq!(api.ended(&next).await["status"], "completed");
+    shows!(attempt, {"outcome": "cancelled", "maybeBilled": true});
+    api.completed(&next).await;
     let task = &looks(&world)[0].task_id;
     let last = looks(&world)
         .iter()
@@ -232,8 +189,7 @@ async fn a_task_is_in_flight_until_it_is_done() {
     });
     let jobs = lane.submit_many(jobs.collect()).await.unwrap();
     for job in jobs {
-        let record = lane.wait(job.unwrap().job_id).await.unwrap();
-        assert_eq!(record.job.status, JobStatus::Completed);
+        completed(&lane, job.unwrap().job_id).await;
     }
     let stats = world.sim.stats();
     assert_eq!((stats.calls, stats.peak_in_flight), (6, 1));
@@ -245,9 +201,7 @@ async fn a_task_is_in_flight_until_it_is_done() {
     );
 
     // With three slots it is three, never more.
-    lane.set_config(&json!({"maxConcurrency": 3}))
-        .await
-        .unwrap();
+    configure(&lane, json!({"maxConcurrency": 3})).await;
     world.sim.set_limit(None, 3);
     world.sim.reset_stats();
     let jobs = (0..9).map(|n| prompt(format!("more {n}"))).collect();
@@ -262,26 +216,22 @@ async fn a_task_is_in_flight_until_it_is_done() {
 async fn a_pause_lets_a_task_be_fetched_and_a_start_in_a_pause_leaves_it() {
     let world = world(300);
     let lane = world.start().await;
-    let job = lane.submit(prompt("first")).await.unwrap().job_id;
+    let job = submit(&lane, prompt("first")).await;
     until_looked_at(&world, 1).await;
     lane.pause(None).await.unwrap();
-    let record = lane.wait(job).await.unwrap();
-    assert_eq!(record.job.status, JobStatus::Completed);
+    completed(&lane, job).await;
 
     lane.resume().await.unwrap();
     tasks_take(&world, 1_500);
     let seen = world.sim.stats().task_looks;
-    let job = lane.submit(prompt("second")).await.unwrap().job_id;
+    let job = submit(&lane, prompt("second")).await;
     until_looked_at(&world, seen + 1).await;
     lane.pause(None).await.unwrap();
     assert!(!lane.shutdown(ms(10)).await.drained, "a task is left open");
     drop(lane);
     let seen = world.sim.stats().task_looks;
     let lane = world.start().await;
-    until("it is done at GLM", async || {
-        world.sim.stats().in_flight == 0
-    })
-    .await;
+    world.until_in_flight(0).await;
     assert_eq!(world.sim.stats().task_looks, seen, "a pause is a pause");
     assert_eq!(
         lane.job(job).await.unwrap().record.job.status,
@@ -298,10 +248,9 @@ async fn a_pause_lets_a_task_be_fetched_and_a_start_in_a_pause_leaves_it() {
 async fn a_task_that_a_restart_found_can_be_cancelled() {
     let world = world(600_000);
     let lane = world.start().await;
-    let job = lane.submit(prompt("endless")).await.unwrap().job_id;
+    let job = submit(&lane, prompt("endless")).await;
     until_looked_at(&world, 1).await;
-    lane.shutdown(ms(10)).await;
-    drop(lane);
+    stop(lane, 10).await;
     let lane = world.start().await;
     let seen = world.sim.stats().task_looks;
     until_looked_at(&world, seen + 1).await;
@@ -317,32 +266,20 @@ async fn a_task_that_a_restart_found_can_be_cancelled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_account_does_not_keep_what_was_bought_before() {
     let world = world(300);
-    world
-        .sim
-        .add_rule(Rule::for_prompt("unpaid", Fault::error("1113")));
+    world.rule(Rule::for_prompt("unpaid", Fault::error("1113")));
     let lane = world.start().await;
-    lane.set_config(&json!({"maxConcurrency": 2}))
-        .await
-        .unwrap();
-    let bought = lane.submit(prompt("bought")).await.unwrap().job_id;
+    configure(&lane, json!({"maxConcurrency": 2})).await;
+    let bought = submit(&lane, prompt("bought")).await;
     until_looked_at(&world, 1).await;
-    let unpaid = lane.submit(prompt("unpaid")).await.unwrap().job_id;
-    until("the account is held", async || {
-        lane.lane().await.unwrap().hold.is_some()
-    })
-    .await;
-    lane.shutdown(ms(1)).await;
-    drop(lane);
+    let unpaid = submit(&lane, prompt("unpaid")).await;
+    until_held(&lane).await;
+    stop(lane, 1).await;
     let lane = world.start().await;
     let record = lane.wait(bought).await.unwrap();
-    assert_eq!(
-        (record.job.status, record.job.attempts.0),
-        (JobStatus::Completed, 1)
-    );
-    assert!(
-        lane.lane().await.unwrap().hold.is_some(),
-        "that is another matter"
-    );
+    assert_eq!(record.job.status, JobStatus::Completed);
+    assert_eq!(record.job.attempts.0, 1);
+    // That is another matter.
+    assert!(lane.lane().await.unwrap().hold.is_some());
     let status = lane.job(unpaid).await.unwrap().record.job.status;
     assert_eq!(status, JobStatus::Pending);
 }
@@ -351,16 +288,13 @@ async fn a_held_account_does_not_keep_what_was_bought_before() {
 async fn a_fallback_that_is_called_by_tasks_is_fetched_as_what_it_is() {
     let mut world = world(400);
     world.config.glm.fallbacks = [("glm-5".to_owned(), vec!["glm-4.7".to_owned()])].into();
-    world
-        .sim
-        .add_rule(Rule::for_model("glm-5", Fault::error("1305")));
+    world.rule(Rule::for_model("glm-5", Fault::error("1305")));
     world.config.retry.overload.base_ms = 3_600_000;
     world.config.retry.overload.max_ms = 3_600_000;
     let lane = world.start().await;
     let job = lane.submit(prompt("long").model("glm-5")).await.unwrap();
     until_looked_at(&world, 1).await;
-    lane.shutdown(ms(1)).await;
-    drop(lane);
+    stop(lane, 1).await;
     world.sim.clear_script();
     let lane = world.start().await;
     // The model is well again: that does not change who serves.
@@ -390,10 +324,8 @@ impl Glm for DeadlyOnce {
     }
 
     fn fetch_task(&self, call: GlmCall, task_id: String, abort: CancellationToken) -> GlmFuture {
-        assert!(
-            self.died.swap(true, Ordering::SeqCst),
-            "a fault while a task is waited for"
-        );
+        // A fault while a task is waited for.
+        assert!(self.died.swap(true, Ordering::SeqCst));
         self.http.fetch_task(call, task_id, abort)
     }
 }

@@ -7,7 +7,7 @@ use onelane::system::SystemClock;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
-use crate::support::http::{HttpLane, until};
+use crate::support::http::{HttpLane, served, until};
 
 /// A turn of one plain prompt: it is estimated at a little more than a thousand tokens.
 const ONE_A_TURN: u32 = 1_100;
@@ -39,9 +39,7 @@ async fn work_off(world: &HttpLane, lane: &Orchestrator, api: &Api, ids: &[Strin
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_take_turns_from_the_moment_it_is_switched_on() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    let api = Api::serve(&lane).await;
+    let (world, lane, api) = served().await;
     let flood = ["ada 1", "ada 2", "ada 3", "ada 4", "ada 5"];
     let light = ["bob 1", "bob 2", "cy 1"];
     let round = async || {
@@ -82,9 +80,7 @@ fn second(at: Timestamp) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_waits_becomes_more_urgent_from_the_moment_it_is_switched_on() {
-    let world = HttpLane::new();
-    let lane = world.start().await;
-    let api = Api::serve(&lane).await;
+    let (world, lane, api) = served().await;
     world.block(&lane).await;
     let old = api.submit(json!({"prompt": "old"})).await;
     let since: Value = api.job(&old).await["createdAt"].clone();

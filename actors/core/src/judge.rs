@@ -333,29 +333,38 @@ mod tests {
             status: JobStatus::Processing,
             attempts: AttemptNo(1),
             retry_count,
-            ..Job::new(
-                JobId::from_bytes([7; 16]),
-                "u",
-                "glm-5",
-                Timestamp::default(),
-            )
+            ..Job::new(JobId::from_bytes([7; 16]), "u", "glm-5", NOW)
         }
     }
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-    fn judged_by(settings: &Settings, failure: &Failure, job: &Job) -> Verdict {
+    /// A job fails so: on a lane and a model of which nothing is known, unless `change` knows more.
+    fn judged_on(
+        settings: &Settings,
+        failure: &Failure,
+        job: &Job,
+        change: impl FnOnce(&mut LaneCondition, &mut ModelCondition, &mut (Timestamp, bool)),
+    ) -> Verdict {
+        let (mut lane, mut model) = Default::default();
+        let mut sent = (NOW, false);
+        change(&mut lane, &mut model, &mut sent);
+        let (sent_at, eased) = sent;
         let bench = JudgeContext {
             settings,
-            lane: &LaneCondition::default(),
-            model: &ModelCondition::default(),
-            eased: false,
-            sent_at: NOW,
+            lane: &lane,
+            model: &model,
+            eased,
+            sent_at,
             has_fallback: false,
             seed: 1,
             now: NOW,
         };
         judge(failure, job, &bench)
+    }
+
+    fn judged_by(settings: &Settings, failure: &Failure, job: &Job) -> Verdict {
+        judged_on(settings, failure, job, |_, _, _| ())
     }
 
     fn judged(class: FailureClass, retry_count: u32) -> Verdict {
@@ -400,21 +409,12 @@ mod tests {
         let settings = Settings::default();
         let failure = Failure::new(FailureClass::Throttle, "1302", "slow down");
         let cool_down = |sent_at, eased| {
-            let bench = JudgeContext {
-                settings: &settings,
-                lane: &LaneCondition {
-                    throttle_level: 3,
-                    throttled_at: Some(NOW.minus_ms(10)),
-                    ..LaneCondition::default()
-                },
-                model: &ModelCondition::default(),
-                eased,
-                sent_at,
-                has_fallback: false,
-                seed: 1,
-                now: NOW,
-            };
-            match judge(&failure, &job(0), &bench).lane {
+            let j = judged_on(&settings, &failure, &job(0), |lane, _, sent| {
+                lane.throttle_level = 3;
+                lane.throttled_at = Some(NOW.minus_ms(10));
+                *sent = (sent_at, eased);
+            });
+            match j.lane {
                 LaneEffect::CoolDown { hold, new } => (hold.until.unwrap().since(NOW), new),
                 other => panic!("{other:?}"),
             }
@@ -466,20 +466,9 @@ mod tests {
         let failure = Failure::new(FailureClass::Overload, "1305", "busy");
         let settings = Settings::default();
         let ms = |overloads| {
-            let bench = JudgeContext {
-                settings: &settings,
-                lane: &LaneCondition::default(),
-                model: &ModelCondition {
-                    overloads,
-                    ..ModelCondition::default()
-                },
-                eased: false,
-                sent_at: NOW,
-                has_fallback: false,
-                seed: 1,
-                now: NOW,
-            };
-            let j = judge(&failure, &job(0), &bench);
+            let after =
+                |_: &mut _, model: &mut ModelCondition, _: &mut _| model.overloads = overloads;
+            let j = judged_on(&settings, &failure, &job(0), after);
             assert_eq!(j.job, retried(None));
             assert_eq!(j.breaker, BreakerEffect::Ignore);
             let (what, kind, ms) = held(&j).unwrap();

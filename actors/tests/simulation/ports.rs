@@ -125,6 +125,15 @@ fn broken() -> StoreError {
     }
 }
 
+/// What is only read is read from the world's disk.
+macro_rules! as_on_disk {
+    ($($read:ident($($name:ident: $type:ty),*) -> $answer:ty;)+) => {$(
+        fn $read(&self, $($name: $type),*) -> Result<$answer, StoreError> {
+            self.sim.store.$read($($name),*)
+        }
+    )+};
+}
+
 impl Store for Disk {
     fn commit(&self, batch: &[Transition]) -> Result<Decisions, StoreError> {
         if !self.is_alive() || *self.failed() {
@@ -163,67 +172,19 @@ impl Store for Disk {
         self.sim.store.recover()
     }
 
-    fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
-        self.sim.store.job(id)
-    }
-
-    fn jobs(
-        &self,
-        filter: &JobFilter,
-        cursor: Option<u64>,
-        limit: usize,
-    ) -> Result<JobPage, StoreError> {
-        self.sim.store.jobs(filter, cursor, limit)
-    }
-
-    fn calls(
-        &self,
-        filter: &CallFilter,
-        cursor: Option<u64>,
-        limit: usize,
-    ) -> Result<CallPage, StoreError> {
-        self.sim.store.calls(filter, cursor, limit)
-    }
-
-    fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
-        self.sim.store.usage(filter)
-    }
-
-    fn counts(&self) -> Result<StatusCounts, StoreError> {
-        self.sim.store.counts()
-    }
-
-    fn config(&self) -> Result<Option<String>, StoreError> {
-        self.sim.store.config()
-    }
-
-    fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError> {
-        self.sim.store.deliveries_due(query)
-    }
-
-    fn deliveries(
-        &self,
-        filter: &DeliveryFilter,
-        cursor: Option<u64>,
-        limit: usize,
-    ) -> Result<DeliveryPage, StoreError> {
-        self.sim.store.deliveries(filter, cursor, limit)
-    }
-
-    fn deliveries_over(&self, query: OverQuery) -> Result<DeliveriesOver, StoreError> {
-        self.sim.store.deliveries_over(query)
-    }
-
-    fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError> {
-        self.sim.store.delivery_counts()
-    }
-
-    fn endpoints(&self) -> Result<Vec<HookEndpoint>, StoreError> {
-        self.sim.store.endpoints()
-    }
-
-    fn alerts(&self) -> Result<AlertBook, StoreError> {
-        self.sim.store.alerts()
+    as_on_disk! {
+        job(id: JobId) -> Option<JobRecord>;
+        jobs(filter: &JobFilter, cursor: Option<u64>, limit: usize) -> JobPage;
+        calls(filter: &CallFilter, cursor: Option<u64>, limit: usize) -> CallPage;
+        usage(filter: &UsageFilter) -> Vec<UsageRow>;
+        counts() -> StatusCounts;
+        config() -> Option<String>;
+        deliveries_due(query: &DueQuery) -> DueDeliveries;
+        deliveries(filter: &DeliveryFilter, cursor: Option<u64>, limit: usize) -> DeliveryPage;
+        deliveries_over(query: OverQuery) -> DeliveriesOver;
+        delivery_counts() -> DeliveryCounts;
+        endpoints() -> Vec<HookEndpoint>;
+        alerts() -> AlertBook;
     }
 }
 

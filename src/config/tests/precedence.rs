@@ -7,7 +7,11 @@ use onelane_core::model::{Currency, Secret, Settings};
 use serde_json::{Value, json};
 
 use super::{Place, moment};
-use crate::config::{Config, Loaded, Origin};
+use crate::config::{Change, Config, Loaded, Origin};
+
+fn change(loaded: &Loaded, patch: Value, ms: i64) -> Change {
+    loaded.change(&patch, moment(ms)).unwrap()
+}
 
 #[test]
 fn nothing_said_is_the_defaults() {
@@ -107,32 +111,16 @@ fn the_first_key_variable_counts_and_picks_the_site() {
         let loaded = place.load();
         let found = loaded.config.glm.api_key.as_ref().map(Secret::expose);
         assert_eq!(found, key.map(|name| format!("key-of-{name}")).as_deref());
-        assert_eq!(
-            loaded.config.glm.base_url,
-            format!("https://{host}/api/paas/v4")
-        );
+        let url = format!("https://{host}/api/paas/v4");
+        assert_eq!(loaded.config.glm.base_url, url);
         assert_eq!(loaded.settings.prices.currency(), currency);
     };
     let cn = "open.bigmodel.cn";
+    let keys = ["ZHIPUAI_API_KEY", "ZAI_API_KEY", "ONELANE_API_KEY"];
     check(&[], None, cn, Currency::Cny);
-    check(
-        &["ZHIPUAI_API_KEY"],
-        Some("ZHIPUAI_API_KEY"),
-        cn,
-        Currency::Cny,
-    );
-    check(
-        &["ZHIPUAI_API_KEY", "ZAI_API_KEY"],
-        Some("ZAI_API_KEY"),
-        "api.z.ai",
-        Currency::Usd,
-    );
-    check(
-        &["ZHIPUAI_API_KEY", "ZAI_API_KEY", "ONELANE_API_KEY"],
-        Some("ONELANE_API_KEY"),
-        cn,
-        Currency::Cny,
-    );
+    check(&keys[..1], Some(keys[0]), cn, Currency::Cny);
+    check(&keys[..2], Some(keys[1]), "api.z.ai", Currency::Usd);
+    check(&keys, Some(keys[2]), cn, Currency::Cny);
 }
 
 #[test]
@@ -143,16 +131,13 @@ fn the_site_of_a_key_is_only_a_default() {
 
     let place = Place::new().env("ZAI_API_KEY", "id.secret");
     let loaded = place.load();
-    assert_eq!(
-        loaded.origin("glm.base_url").to_string(),
-        "default with ZAI_API_KEY"
+    let origin = loaded.origin("glm.base_url").to_string();
+    assert_eq!(origin, "default with ZAI_API_KEY");
+    let change = change(
+        &loaded,
+        json!({"baseUrl": "https://open.bigmodel.cn/api/paas/v4"}),
+        1,
     );
-    let change = loaded
-        .change(
-            &json!({"baseUrl": "https://open.bigmodel.cn/api/paas/v4"}),
-            moment(1),
-        )
-        .unwrap();
     assert_eq!(change.shadowed, []);
     assert_eq!(change.loaded.origin("glm.base_url"), Origin::Stored);
     assert_eq!(change.loaded.settings.prices.currency(), Currency::Cny);
@@ -165,34 +150,20 @@ fn a_secret_can_come_from_a_file_and_gives_way_to_the_layers_above() {
             .file("glm.key", "id.from-the-file\n")
             .file("token", "  tok  ");
     let loaded = place.load().with_stored(None, moment(1)).unwrap();
-    assert_eq!(
-        loaded.settings.glm.api_key,
-        Some(Secret::new("id.from-the-file"))
-    );
+    let of_file = Some(Secret::new("id.from-the-file"));
+    assert_eq!(loaded.settings.glm.api_key, of_file);
     assert_eq!(loaded.config.server.admin_token, Some(Secret::new("tok")));
-    assert_eq!(
-        loaded.origin("glm.api_key"),
-        Origin::File(place.path().join("glm.key"))
-    );
+    let file = place.path().join("glm.key");
+    assert_eq!(loaded.origin("glm.api_key"), Origin::File(file));
 
-    let changed = loaded
-        .change(&json!({"apiKey": "id.changed"}), moment(2))
-        .unwrap();
-    assert_eq!(
-        changed.loaded.settings.glm.api_key,
-        Some(Secret::new("id.changed"))
-    );
+    let changed = change(&loaded, json!({"apiKey": "id.changed"}), 2);
+    let key = Some(Secret::new("id.changed"));
+    assert_eq!(changed.loaded.settings.glm.api_key, key);
     assert_eq!(changed.loaded.config.glm.api_key_file, None);
     // The file need not be there any more: its key was read at the start.
     std::fs::remove_file(place.path().join("glm.key")).unwrap();
-    let reset = changed
-        .loaded
-        .change(&json!({"apiKey": null}), moment(3))
-        .unwrap();
-    assert_eq!(
-        reset.loaded.settings.glm.api_key,
-        Some(Secret::new("id.from-the-file"))
-    );
+    let reset = change(&changed.loaded, json!({"apiKey": null}), 3);
+    assert_eq!(reset.loaded.settings.glm.api_key, of_file);
 
     let place = place.env("ONELANE_API_KEY", "id.env");
     let from_env = place.load();
@@ -254,9 +225,7 @@ fn a_program_s_own_configuration_stands_where_a_file_would() {
     assert_eq!(loaded.config, config);
     assert_eq!(loaded.origin("lane.max_concurrency"), Origin::Program);
     assert_eq!(loaded.origin("glm.model"), Origin::Default);
-    let changed = loaded
-        .change(&json!({"maxConcurrency": 2}), moment(1))
-        .unwrap();
+    let changed = change(&loaded, json!({"maxConcurrency": 2}), 1);
     assert_eq!(changed.loaded.settings.lane.rules.max_concurrency, 2);
     assert_eq!(changed.shadowed, []);
     // A configuration that was loaded before can be used again, file of its key and all.

@@ -109,11 +109,8 @@ fn every_operation_fails_once(kind: ErrorKind, quick_repair: bool) {
             return;
         };
         assert_kind(&error, kind);
-        assert_eq!(
-            store.commit(&batch(BATCHES)).unwrap_err(),
-            error,
-            "it stops"
-        );
+        // It stops.
+        assert_eq!(store.commit(&batch(BATCHES)).unwrap_err(), error);
         // redb's own words would be "previous I/O error": of no use to anybody.
         if let Err(told) = store.counts() {
             assert_eq!(told, error);

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{LONG_MS, moment};
 use crate::support::api::Api;
 use crate::support::http::{HttpLane, calls_of, next_event, prompt, until};
+use crate::support::shows;
 
 const BREAKER: &str = "/api/admin/glm/breaker";
 
@@ -40,18 +41,8 @@ async fn failures_open_the_breaker_and_it_is_seen_from_everywhere_over_a_restart
     let api = Api::serve(&lane).await;
     let shown = api.get(BREAKER).await.expect(200);
     let breaker = &shown["breaker"];
-    assert_eq!(
-        (&breaker["state"], &breaker["forced"]),
-        (&json!("open"), &json!(false))
-    );
-    assert_eq!(
-        (&breaker["consecutiveFailures"], &breaker["openings"]),
-        (&json!(3), &json!(1))
-    );
-    assert_eq!(
-        (&breaker["windowCalls"], &breaker["windowFailures"]),
-        (&json!(3), &json!(3))
-    );
+    shows!(breaker, {"state": "open", "forced": false, "consecutiveFailures": 3, "openings": 1});
+    shows!(breaker, {"windowCalls": 3, "windowFailures": 3});
     assert!(
         breaker["reason"].as_str().unwrap().starts_with("1234 "),
         "{breaker}"
@@ -63,10 +54,7 @@ async fn failures_open_the_breaker_and_it_is_seen_from_everywhere_over_a_restart
     let metrics = api.get("/api/admin/glm/metrics").await.expect(200);
     assert_eq!(&metrics["lane"]["breaker"], breaker);
     assert_eq!(metrics["lane"]["holds"], json!([]), "it is no hold");
-    assert_eq!(
-        (&metrics["jobs"]["pending"], &metrics["jobs"]["failed"]),
-        (&json!(4), &json!(0))
-    );
+    shows!(metrics["jobs"], {"pending": 4, "failed": 0});
     api.stop().await;
 
     let lane = world.restart(lane).await;
@@ -107,11 +95,8 @@ async fn a_code_that_is_to_open_the_breaker_opens_it_at_its_first_sight() {
     let lane = world.start().await;
     let too_long = lane.submit(prompt("too long")).await.unwrap().job_id;
     let job = lane.wait(too_long).await.unwrap().job;
-    assert_eq!(
-        job.status,
-        JobStatus::Failed,
-        "the other rules are as shipped"
-    );
+    // The other rules are as shipped.
+    assert_eq!(job.status, JobStatus::Failed);
     let breaker = lane.breaker();
     assert_eq!((breaker.state.name(), breaker.openings), ("open", 1));
     let waits = lane.submit(prompt("waits")).await.unwrap().job_id;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::support::api::Api;
 use crate::support::http::{HttpLane, calls_of, prompt};
+use crate::support::shows;
 
 /// What the first calls for a job meet, and what must become of it.
 struct Course {
@@ -79,6 +80,10 @@ async fn each_class_costs_exactly_its_calls_and_retries() {
         retry_after: Some("1".to_owned()),
         ..ErrorFault::of("1308")
     });
+    let later = Fault::Error(ErrorFault {
+        retry_after: Some("1".to_owned()),
+        ..ErrorFault::of("1234")
+    });
     for course in [
         // More often than any job may be retried, up to the longest cool-down.
         course(error("1302"), 5, COOL_DOWN).throttled(),
@@ -89,7 +94,10 @@ async fn each_class_costs_exactly_its_calls_and_retries() {
         course(in_a_second, 1, &[1_000]).kept(),
         course(error("1234"), 3, BACKOFF),
         course(Fault::EmptyBody { status: 503 }, 2, BACKOFF),
+        course(Fault::HtmlPage { status: 502 }, 2, BACKOFF),
+        course(Fault::NotJson { status: 200 }, 2, BACKOFF),
         course(Fault::Reset, 2, BACKOFF),
+        course(later, 1, &[1_000]),
         course(error("1234"), 4, BACKOFF).fails("1234").counted(4),
         course(Fault::CutBody, 4, BACKOFF).fails("conn").counted(4),
         course(error("1231"), 3, NONE),
@@ -130,11 +138,8 @@ async fn run(course: &Course) {
     for (n, call) in calls.iter().enumerate() {
         let last = n + 1 == course.calls;
         let want = if last { outcome } else { CallOutcome::Failed };
-        assert_eq!(
-            (call.attempt.0 as usize, call.outcome),
-            (n + 1, want),
-            "{what}"
-        );
+        assert_eq!(call.attempt.0 as usize, n + 1, "{what}");
+        assert_eq!(call.outcome, want, "{what}");
         let retries = if course.retries == 0 { 0 } else { n };
         assert_eq!(call.retry_count as usize, retries, "{what}");
     }
@@ -153,11 +158,8 @@ async fn run(course: &Course) {
     assert_eq!((stats.calls, stats.request_ids), (calls, calls), "{what}");
     assert_eq!((stats.peak_in_flight, stats.script_left), (1, 0), "{what}");
     let status = lane.lane().await.unwrap();
-    assert_eq!(
-        (status.holds, status.breaker.consecutive_failures),
-        (vec![], 0),
-        "{what}"
-    );
+    assert_eq!(status.holds, vec![], "{what}");
+    assert_eq!(status.breaker.consecutive_failures, 0, "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,10 +217,8 @@ async fn an_overloaded_models_jobs_go_to_its_fallback_at_once_and_cost_what_that
     assert_eq!(models, ["glm-5", "glm-4.7", "glm-4.7"]);
     // That another model serves it costs no retry.
     assert_eq!((first.retry_count, first.attempts.0), (0, 2));
-    assert_eq!(
-        (first.model.as_str(), first.served_by.as_deref()),
-        ("glm-5", Some("glm-4.7"))
-    );
+    assert_eq!(first.model.as_str(), "glm-5");
+    assert_eq!(first.served_by.as_deref(), Some("glm-4.7"));
     let calls = calls_of(&lane).await;
     // glm-4.7: 2 yuan a million in, 8 yuan a million out.
     let costs: Vec<_> = calls
@@ -230,18 +230,12 @@ async fn an_overloaded_models_jobs_go_to_its_fallback_at_once_and_cost_what_that
 
     // The model stays stopped, and that is visible; its fallback's answers do not end it.
     let holds = api.get("/api/admin/glm/holds").await.expect(200);
-    assert_eq!(
-        (&holds["holds"][0]["scope"], &holds["holds"][0]["name"]),
-        (&json!("model"), &json!("glm-5"))
-    );
+    shows!(holds["holds"][0], {"scope": "model", "name": "glm-5"});
     let metrics = api.get("/api/admin/glm/metrics").await.expect(200);
     assert_eq!(metrics["lane"]["models"][0]["overloads"], 1);
     let queue = api.get("/api/admin/glm/queue").await.expect(200);
     for job in queue["queue"].as_array().unwrap() {
-        assert_eq!(
-            (&job["model"], &job["servedBy"]),
-            (&json!("glm-5"), &json!("glm-4.7"))
-        );
+        shows!(job, {"model": "glm-5", "servedBy": "glm-4.7"});
     }
 
     world.sim.clear_script();

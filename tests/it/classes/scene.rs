@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{Fate, GRACE_MS, LONG_MS, MODEL, OTHER, RESET_MS, Row, Scope, Until, moment};
 use crate::support::api::{Api, Reply};
 use crate::support::http::{HttpLane, calls_of, prompt, until};
+use crate::support::shows;
 
 /// Lets the first call meet the row's answer and looks at everything there is to see.
 pub(super) async fn look_at(row: &Row) {
@@ -121,15 +122,10 @@ impl Scene {
             panic!("{metrics}")
         };
         let response = &call["response"];
-        assert_eq!(response["success"], false, "{row:?}");
-        assert_eq!(response["statusCode"], json!(row.status), "{row:?}");
+        shows!(response, {"success": false, "statusCode": row.status});
         assert_eq!(response["error"]["class"], row.class.name(), "{row:?}");
         assert_eq!(response["error"]["code"], row.code, "{row:?}");
-        assert_eq!(call["outcome"], "failed");
-        assert_eq!(
-            (&call["attempt"], &call["retryCount"]),
-            (&json!(1), &json!(0))
-        );
+        shows!(call, {"outcome": "failed", "attempt": 1, "retryCount": 0});
 
         let lane = &metrics["lane"];
         let breaker = self.api.get("/api/admin/glm/breaker").await.expect(200);
@@ -159,10 +155,7 @@ impl Scene {
             Scope::Model => (json!(["model", MODEL]), &lane["models"][0]["hold"]),
         };
         assert_eq!(json!([hold["scope"], hold["name"]]), name, "{row:?}");
-        assert_eq!(
-            (&hold["kind"], &hold["code"]),
-            (&json!(kind.name()), &json!(row.code))
-        );
+        shows!(hold, {"kind": kind.name(), "code": row.code});
         for field in ["kind", "code", "message", "since", "until"] {
             assert_eq!(hold[field], place[field], "{row:?}");
             assert_eq!(hold[field], lane["hold"][field], "{row:?}");

@@ -4,8 +4,9 @@
 use onelane::simulator::{Fault, Rule, ScriptUpdate, Simulator, Tokens};
 use serde_json::{Value, json};
 
-use super::{Daemon, serve, simulator};
-use crate::common::{Place, run, until};
+use super::{Daemon, once, world};
+use crate::common::{Place, until};
+use crate::support::shows;
 
 /// A daemon whose calls hang, four at a time.
 fn hanging(place: &Place, simulator: &Simulator, lane: &str) -> Daemon {
@@ -30,8 +31,7 @@ fn killed(daemon: Daemon, open: u64, place: &Place, simulator: &Simulator) -> Da
 
 #[test]
 fn each_job_says_what_becomes_of_it_when_the_process_dies() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     let daemon = hanging(&place, &simulator, "on_interrupted = \"park\"\n");
     let submit = |prompt: &str, word: Option<&str>| {
         daemon.submit(&json!({"prompt": prompt, "onInterrupted": word}))
@@ -46,45 +46,31 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
 
     assert_eq!(daemon.ended(&retried)["status"], "completed");
     let job = daemon.ended(&failed);
-    assert_eq!(
-        (&job["status"], &job["error"]["code"]),
-        (&json!("failed"), &json!("interrupted"))
-    );
-    assert_eq!(job["error"]["maybeBilled"], true);
+    assert_eq!(job["status"], "failed");
+    shows!(job["error"], {"code": "interrupted", "maybeBilled": true});
     for id in [&unsaid, &held] {
         let job = daemon.job(id);
         assert_eq!(job["status"], "pending");
         assert_eq!(job["parked"]["attempt"], 1);
         assert!(job["parked"]["since"].is_string(), "{job}");
-        assert_eq!(job["attempts"][0]["outcome"], "interrupted");
-        assert_eq!(job["attempts"][0]["maybeBilled"], true);
+        shows!(job["attempts"][0], {"outcome": "interrupted", "maybeBilled": true});
     }
     assert_eq!(daemon.count("parked=true"), 2);
-    assert_eq!(
-        daemon.count("parked=false&status=pending"),
-        2,
-        "those behind"
-    );
+    // Those behind.
+    assert_eq!(daemon.count("parked=false&status=pending"), 2);
     let metrics = daemon.get("/api/admin/glm/metrics");
-    assert_eq!(
-        (&metrics["lane"]["dormant"], &metrics["maybeBilled"]),
-        (&json!(4), &json!(4))
-    );
+    assert_eq!(metrics["lane"]["dormant"], 4);
+    assert_eq!(metrics["maybeBilled"], 4);
     daemon.stop();
-    assert_eq!(
-        simulator.stats().calls,
-        5,
-        "only the one that is to be retried"
-    );
+    // Only the one that is to be retried.
+    assert_eq!(simulator.stats().calls, 5);
 
     // Nobody's word is given by a start.
-    run(serve(&place, &simulator).arg("--once"))
-        .with(4)
-        .noting(&[
-            "2 jobs are parked: a call was interrupted and may have been billed",
-            "2 jobs are to run after such",
-            "help: see GET /api/admin/glm/queue?parked=true and maybe-billed",
-        ]);
+    once(&place, &simulator).with(4).noting(&[
+        "2 jobs are parked: a call was interrupted and may have been billed",
+        "2 jobs are to run after such",
+        "help: see GET /api/admin/glm/queue?parked=true and maybe-billed",
+    ]);
     assert_eq!(simulator.stats().calls, 5);
 
     let daemon = Daemon::start(&place, &simulator);
@@ -110,8 +96,7 @@ fn each_job_says_what_becomes_of_it_when_the_process_dies() {
 
 #[test]
 fn a_job_that_is_in_flight_in_every_crash_is_called_no_more() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     let config = "[lane]\nquarantine_after = 2\n";
     place.write("onelane.toml", config);
     let poison = Rule::for_prompt("poison", Fault::Hang);
@@ -156,8 +141,7 @@ fn statistics(daemon: &Daemon) -> Value {
 
 #[test]
 fn what_was_found_out_about_money_in_doubt_is_booked_once_and_stays_booked() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     simulator.update(ScriptUpdate {
         tokens: Some(Tokens::Fixed {
             prompt: 1_000,
@@ -184,10 +168,7 @@ fn what_was_found_out_about_money_in_doubt_is_booked_once_and_stays_booked() {
             1,
             "as GLM knows it: {row}"
         );
-        assert_eq!(
-            (&row["outcome"], &row["attempt"]),
-            (&json!("interrupted"), &json!(1))
-        );
+        shows!(row, {"outcome": "interrupted", "attempt": 1});
     }
     let of_two = daemon.get("/api/admin/glm/maybe-billed?userId=two");
     assert_eq!(of_two["maybeBilled"][0]["requestId"], ids[1].as_str());
@@ -221,12 +202,7 @@ fn what_was_found_out_about_money_in_doubt_is_booked_once_and_stays_booked() {
     );
     assert_eq!(nanos(&after), 2 * nanos(&before) + 1);
     assert_eq!(after["totalTokens"], 2_200);
-    for unchanged in [
-        "totalCalls",
-        "successfulCalls",
-        "failedCalls",
-        "averageResponseTime",
-    ] {
+    for unchanged in "totalCalls successfulCalls failedCalls averageResponseTime".split(' ') {
         assert_eq!(after[unchanged], before[unchanged], "{unchanged}");
     }
     assert_eq!(daemon.get("/api/admin/glm/metrics")["maybeBilled"], 0);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use onelane::model::{CallOutcome, JobStatus};
 use onelane::simulator::{Fault, Simulator};
 
-use super::{run_prompts, simulator};
+use super::{run_prompts, simulator, with_prompts};
 use crate::common::{Place, Running, prompts, run, until};
 
 const LINES: usize = 60;
@@ -100,11 +100,8 @@ fn a_first_signal_lets_the_open_call_finish_and_the_next_run_continues() {
     ]);
     let stats = simulator.stats();
     let done = finished(&place.read("prompts.results.jsonl"));
-    assert_eq!(
-        done.len() as u64,
-        stats.calls,
-        "each call's answer is written"
-    );
+    // Each call's answer is written.
+    assert_eq!(done.len() as u64, stats.calls);
     assert_eq!(stats.clients_left, 0, "no call was cut off");
     assert!((1..6).contains(&done.len()), "it stopped: {done:?}");
     assert_eq!(
@@ -122,9 +119,7 @@ fn a_first_signal_lets_the_open_call_finish_and_the_next_run_continues() {
 
 #[test]
 fn a_second_signal_stops_at_once_and_the_attempt_is_on_record() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(3));
+    let (place, simulator) = with_prompts(3);
     simulator.push_fault(Fault::Hang);
     let running = Running::start(&mut run_prompts(&place, &simulator));
     until("a call hangs", || simulator.stats().in_flight == 1);

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use onelane::simulator::{Fault, Rule};
 use serde_json::{Value, json};
 
-use super::{run_prompts, simulator};
+use super::{run_prompts, with_prompts, world};
 use crate::common::{Place, Running, prompts, run};
+use crate::support::shows;
 
 /// The result lines by `custom_id`; none twice.
 fn by_label(lines: &[Value]) -> BTreeMap<String, Value> {
@@ -41,16 +42,13 @@ fn the_example_runs_on_the_simulator_to_its_end() {
             "{line}"
         );
     }
-    assert!(
-        !place.has("onelane.redb"),
-        "simulated jobs stay among themselves"
-    );
+    // Simulated jobs stay among themselves.
+    assert!(!place.has("onelane.redb"));
 }
 
 #[test]
 fn bad_lines_are_told_by_number_and_the_others_are_done() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     place.write(
         "prompts.jsonl",
         "\u{feff}{\"prompt\": \"one\", \"id\": \"a\"}\r\n\
@@ -90,17 +88,14 @@ fn bad_lines_are_told_by_number_and_the_others_are_done() {
 
 #[test]
 fn a_line_that_fails_is_code_1_and_is_the_only_one_sent_again() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(5));
+    let (place, simulator) = with_prompts(5);
     simulator.add_rule(Rule::for_prompt("prompt 3.", Fault::error("1301")));
     run(&mut run_prompts(&place, &simulator)).with(1).noting(&[
         "4 of 5 lines done, 1 failed",
         "run the same command again to retry what failed",
     ]);
     let failed = by_label(&place.lines("prompts.results.jsonl"))["line-3"].clone();
-    assert_eq!(failed["error"]["code"], "1301", "{failed}");
-    assert_eq!(failed["error"]["status_code"], 400, "{failed}");
+    shows!(failed["error"], {"code": "1301", "status_code": 400});
     assert_eq!(simulator.stats().calls, 5, "its own fault is not retried");
 
     simulator.clear_script();
@@ -126,8 +121,7 @@ fn without_a_key_nothing_is_made_and_the_message_says_what_to_set() {
 
 #[test]
 fn a_pipe_in_and_a_pipe_out() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     let url = simulator.base_url();
     let mut command = place.onelane(&["run", "-", "--base-url", &url]);
     let ended = Running::fed(&mut command, prompts(20).as_bytes())
@@ -148,9 +142,7 @@ fn a_pipe_in_and_a_pipe_out() {
 
 #[test]
 fn the_summary_is_json_when_asked_and_results_go_where_told() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(4));
+    let (place, simulator) = with_prompts(4);
     let url = simulator.base_url();
     let args = [
         "run",
@@ -187,9 +179,7 @@ fn the_summary_is_json_when_asked_and_results_go_where_told() {
 
 #[test]
 fn what_nobody_knows_the_price_of_is_not_reported_as_nothing() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(2));
+    let (place, simulator) = with_prompts(2);
     let mut command = run_prompts(&place, &simulator);
     run(command.args(["--model", "glm-of-the-house"]))
         .with(0)
@@ -198,8 +188,7 @@ fn what_nobody_knows_the_price_of_is_not_reported_as_nothing() {
 
 #[test]
 fn a_store_with_little_room_takes_a_long_file_bit_by_bit() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     place.write("onelane.toml", "[lane]\nmax_queue_jobs = 5\n");
     place.write("prompts.jsonl", prompts(40));
     run(&mut run_prompts(&place, &simulator))

@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use crate::common::{Http, Place, Running, prompts, run};
+use crate::support::shows;
 
 #[test]
 fn a_simulator_of_its_own_serves_a_run_by_its_script_until_ctrl_c() {
@@ -39,9 +40,7 @@ fn a_simulator_of_its_own_serves_a_run_by_its_script_until_ctrl_c() {
     );
     let stats = format!("{}/__sim/stats", url.trim_end_matches("/api/paas/v4"));
     let stats = Http::new().get(&stats).unwrap().json();
-    assert_eq!(stats["calls"], 5, "{stats}");
-    assert_eq!(stats["peakInFlight"], 1, "{stats}");
-    assert_eq!(stats["scriptLeft"], 0, "{stats}");
+    shows!(stats, {"calls": 5, "peakInFlight": 1, "scriptLeft": 0});
     simulator.signal("INT");
     simulator.end().with(0);
 }

@@ -5,14 +5,13 @@ use onelane::model::JobStatus;
 use onelane::simulator::{ErrorFault, Fault, Rule};
 use serde_json::json;
 
-use super::{Daemon, run_prompts, serve, simulator};
-use crate::common::{Http, Place, Running, prompts, run, until};
+use super::{Daemon, once, run_prompts, serve, with_prompts, world};
+use crate::common::{Running, prompts, run, until};
+use crate::support::shows;
 
 #[test]
 fn no_balance_is_code_4_and_fails_no_job() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(5));
+    let (place, simulator) = with_prompts(5);
     simulator.add_rule(Rule::always(Fault::error("1113")));
     run(&mut run_prompts(&place, &simulator)).with(4).noting(&[
         "0 of 5 lines done, 5 not done",
@@ -35,15 +34,11 @@ fn no_balance_is_code_4_and_fails_no_job() {
 
 #[test]
 fn a_hold_tells_a_program_its_reason_in_json() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(2));
+    let (place, simulator) = with_prompts(2);
     simulator.set_keys(["another-key"]);
     let mut command = run_prompts(&place, &simulator);
     let summary = run(command.arg("--json")).with(4).json();
-    assert_eq!(summary["end"], "held", "{summary}");
-    assert_eq!(summary["exitCode"], 4, "{summary}");
-    assert_eq!(summary["unfinished"], 2, "{summary}");
+    shows!(summary, {"end": "held", "exitCode": 4, "unfinished": 2});
     let reason = summary["reason"].as_str().unwrap();
     assert!(!reason.contains("test-key"), "the key is nobody's business");
     assert!(
@@ -58,9 +53,7 @@ fn a_hold_tells_a_program_its_reason_in_json() {
 
 #[test]
 fn a_quota_with_a_reset_is_waited_for() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(3));
+    let (place, simulator) = with_prompts(3);
     simulator.push_fault(Fault::Error(ErrorFault {
         reset_in_ms: Some(2_000),
         ..ErrorFault::of("1308")
@@ -78,13 +71,11 @@ fn a_quota_with_a_reset_is_waited_for() {
 
 #[test]
 fn serve_once_is_the_act_that_a_hold_waited_for() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(2));
+    let (place, simulator) = with_prompts(2);
     simulator.add_rule(Rule::always(Fault::error("1113")));
     run(&mut run_prompts(&place, &simulator)).with(4);
     simulator.clear_script();
-    run(serve(&place, &simulator).arg("--once"))
+    once(&place, &simulator)
         .with(0)
         .noting(&["resuming; the lane was held: 1113"]);
     assert_eq!(place.store("onelane.redb").count(JobStatus::Completed), 2);
@@ -92,87 +83,49 @@ fn serve_once_is_the_act_that_a_hold_waited_for() {
 
 #[test]
 fn a_lane_switched_off_and_a_pause_are_ended_by_what_the_help_says() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     let off = place.write("off.toml", "[glm]\nis_active = false\n");
-    let http = Http::new();
-    let start = || Running::start(serve(&place, &simulator).arg("--config").arg(&off));
-    let once = || {
-        run(serve(&place, &simulator)
-            .arg("--once")
-            .arg("--config")
-            .arg(&off))
+    let command = || {
+        let mut command = serve(&place, &simulator);
+        command.arg("--config").arg(&off);
+        command
     };
-    let stop = |running: Running| {
-        running.signal("TERM");
-        running.end().with(0);
-    };
+    let once = || run(command().arg("--once"));
 
-    let running = start();
-    let url = running.url();
-    running.notes("the lane is switched off");
-    let job = json!({"prompt": "waits"});
-    assert_eq!(
-        http.post(&format!("{url}/api/glm/jobs"), &job)
-            .unwrap()
-            .status,
-        202
-    );
-    let pause = format!("{url}/api/admin/glm/pause");
-    assert_eq!(
-        http.post(&pause, &json!({"reason": "lunch"}))
-            .unwrap()
-            .status,
-        200
-    );
-    stop(running);
+    let daemon = Daemon::of(&mut command());
+    daemon.running.notes("the lane is switched off");
+    daemon.submit(&json!({"prompt": "waits"}));
+    daemon.post("/api/admin/glm/pause", &json!({"reason": "lunch"}), 200);
+    daemon.stop();
     once().with(4).noting(&[
         "help: PUT {\"isActive\": true} to /api/admin/glm/config of a running `onelane serve`",
     ]);
 
-    let running = start();
-    let config = format!("{}/api/admin/glm/config", running.url());
-    assert_eq!(
-        http.put(&config, &json!({"isActive": true}))
-            .unwrap()
-            .status,
-        200
-    );
-    stop(running);
+    let daemon = Daemon::of(&mut command());
+    daemon.put("/api/admin/glm/config", &json!({"isActive": true}));
+    daemon.stop();
     once().with(4).noting(&[
         "lunch",
         "help: POST /api/admin/glm/resume to a running `onelane serve`, or start `onelane run`",
     ]);
     assert_eq!(simulator.stats().calls, 0);
 
-    let running = start();
-    let resume = format!("{}/api/admin/glm/resume", running.url());
-    running.notes("the lane is paused since");
-    assert_eq!(http.post(&resume, &json!({})).unwrap().status, 200);
+    let daemon = Daemon::of(&mut command());
+    daemon.running.notes("the lane is paused since");
+    daemon.post("/api/admin/glm/resume", &json!({}), 200);
     until("the job is called", || simulator.stats().calls == 1);
-    stop(running);
+    daemon.stop();
 }
 
 #[test]
 fn a_breaker_that_an_operator_opened_is_code_4_until_somebody_starts_a_run() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(2));
-    let http = Http::new();
-    let running = Running::start(&mut serve(&place, &simulator));
-    let open = format!("{}/api/admin/glm/breaker/open", running.url());
-    let opened = http.post(&open, &json!({"reason": "incident 7"})).unwrap();
-    assert_eq!(opened.status, 200, "{opened:?}");
-    let jobs = format!("{}/api/glm/jobs", running.url());
-    assert_eq!(
-        http.post(&jobs, &json!({"prompt": "waits"}))
-            .unwrap()
-            .status,
-        202
-    );
-    running.signal("TERM");
-    running.end().with(0);
-    run(serve(&place, &simulator).arg("--once"))
+    let (place, simulator) = with_prompts(2);
+    let daemon = Daemon::start(&place, &simulator);
+    let incident = json!({"reason": "incident 7"});
+    daemon.post("/api/admin/glm/breaker/open", &incident, 200);
+    daemon.submit(&json!({"prompt": "waits"}));
+    daemon.stop();
+    once(&place, &simulator)
         .with(4)
         .noting(&["an operator opened the breaker: incident 7", "help: POST"]);
     assert_eq!(simulator.stats().calls, 0);
@@ -184,23 +137,14 @@ fn a_breaker_that_an_operator_opened_is_code_4_until_somebody_starts_a_run() {
 
 #[test]
 fn a_drained_lane_finishes_its_backlog_once_and_a_run_opens_its_intake_again() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(2));
+    let (place, simulator) = with_prompts(2);
     let off = place.write("off.toml", "[glm]\nis_active = false\n");
-    let http = Http::new();
-    let running = Running::start(serve(&place, &simulator).arg("--config").arg(&off));
-    let url = running.url();
-    let post = |path: &str, body| http.post(&format!("{url}{path}"), &body).unwrap().status;
-    assert_eq!(post("/api/glm/jobs", json!({"prompt": "waits"})), 202);
-    assert_eq!(
-        post("/api/admin/glm/drain", json!({"reason": "moving"})),
-        200
-    );
-    assert_eq!(post("/api/glm/jobs", json!({"prompt": "late"})), 503);
-    running.signal("TERM");
-    running.end().with(0);
-    run(serve(&place, &simulator).arg("--once"))
+    let daemon = Daemon::of(serve(&place, &simulator).arg("--config").arg(&off));
+    daemon.submit(&json!({"prompt": "waits"}));
+    daemon.post("/api/admin/glm/drain", &json!({"reason": "moving"}), 200);
+    daemon.post("/api/glm/jobs", &json!({"prompt": "late"}), 503);
+    daemon.stop();
+    once(&place, &simulator)
         .with(0)
         .noting(&["the intake is closed until"]);
     assert_eq!(simulator.stats().calls, 1);
@@ -212,8 +156,7 @@ fn a_drained_lane_finishes_its_backlog_once_and_a_run_opens_its_intake_again() {
 
 #[test]
 fn a_model_that_the_plan_has_not_keeps_its_own_jobs_and_no_other() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     let lines = ["glm-5", "glm-4.7", "glm-5", "glm-4.7"]
         .iter()
         .enumerate()
@@ -230,12 +173,10 @@ fn a_model_that_the_plan_has_not_keeps_its_own_jobs_and_no_other() {
         assert_eq!(simulator.stats().calls, calls, "each start is one try");
     }
     // So is a daemon that works off what is left.
-    run(serve(&place, &simulator).arg("--once"))
-        .with(4)
-        .noting(&[
-            "resuming; model glm-5 was held: 1311",
-            "error: model glm-5 is held until an operator acts: 1311",
-        ]);
+    once(&place, &simulator).with(4).noting(&[
+        "resuming; model glm-5 was held: 1311",
+        "error: model glm-5 is held until an operator acts: 1311",
+    ]);
     assert_eq!(simulator.stats().calls, 5);
     let left = place.store("onelane.redb");
     assert_eq!(left.count(JobStatus::Failed), 0);
@@ -250,14 +191,13 @@ fn a_model_that_the_plan_has_not_keeps_its_own_jobs_and_no_other() {
 
 #[test]
 fn a_breaker_that_is_opened_for_a_while_is_waited_for() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     let daemon = Daemon::start(&place, &simulator);
     let open = json!({"reason": "maintenance", "forMs": 2_500});
     daemon.post("/api/admin/glm/breaker/open", &open, 200);
     daemon.submit(&json!({"prompt": "waits"}));
     daemon.stop();
-    run(serve(&place, &simulator).arg("--once"))
+    once(&place, &simulator)
         .with(0)
         .noting(&["breaker is open, next try at", "maintenance"]);
     assert_eq!(simulator.stats().calls, 1);
@@ -265,8 +205,7 @@ fn a_breaker_that_is_opened_for_a_while_is_waited_for() {
 
 #[test]
 fn a_run_says_which_of_its_lines_wait_for_somebodys_word() {
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     place.write("onelane.toml", "[lane]\non_interrupted = \"park\"\n");
     place.write("prompts.jsonl", prompts(3));
     simulator.add_rule(Rule::for_prompt("prompt 1.", Fault::Hang).times(1));
@@ -297,25 +236,19 @@ fn a_run_says_which_of_its_lines_wait_for_somebodys_word() {
 #[test]
 fn an_operators_word_is_on_disk_when_it_is_answered() {
     let words = [
-        ("pause", json!({"reason": "lunch"})),
-        ("drain", json!({"reason": "moving"})),
-        ("breaker/open", json!({"reason": "incident 7"})),
+        ("pause", "paused", json!({"reason": "lunch"})),
+        ("drain", "draining", json!({"reason": "moving"})),
+        ("breaker/open", "breaker", json!({"reason": "incident 7"})),
     ];
-    let place = Place::new();
-    let simulator = simulator(0);
+    let (place, simulator) = world();
     for _ in 0..2 {
-        for (word, body) in &words {
+        for (word, field, body) in &words {
             let daemon = Daemon::start(&place, &simulator);
             daemon.post(&format!("/api/admin/glm/{word}"), body, 200);
             daemon.kill();
             let daemon = Daemon::start(&place, &simulator);
             let lane = daemon.get("/api/admin/glm/metrics")["lane"].clone();
-            let kept = match *word {
-                "pause" => lane["paused"]["reason"].clone(),
-                "drain" => lane["draining"]["reason"].clone(),
-                _ => lane["breaker"]["reason"].clone(),
-            };
-            assert_eq!(kept, body["reason"], "{word}: {lane}");
+            assert_eq!(lane[field]["reason"], body["reason"], "{word}: {lane}");
             daemon.post("/api/admin/glm/resume", &json!({}), 200);
             daemon.kill();
             let daemon = Daemon::start(&place, &simulator);

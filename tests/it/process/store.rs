@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{run_prompts, serve, simulator};
+use super::{run_prompts, serve, simulator, with_prompts};
 use crate::common::{Place, Running, Tmpfs, prompts, run};
 
 /// `run` and `serve` on this store.
@@ -32,9 +32,7 @@ fn refused(place: &Place, store: &str, says: &[&str]) {
 
 #[test]
 fn a_store_in_use_is_refused_by_name() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(1));
+    let (place, simulator) = with_prompts(1);
     let owner = Running::start(serve(&place, &simulator).args(["--store", "jobs.redb"]));
     owner.url();
     refused(
@@ -50,9 +48,7 @@ fn a_store_in_use_is_refused_by_name() {
 
 #[test]
 fn a_damaged_store_is_refused_and_left_as_it_is() {
-    let place = Place::new();
-    let simulator = simulator(0);
-    place.write("prompts.jsonl", prompts(30));
+    let (place, simulator) = with_prompts(30);
     run(&mut run_prompts(&place, &simulator)).with(0);
     let whole = std::fs::read(place.path("onelane.redb")).unwrap();
     let noise: Vec<u8> = (0..100_000_u32)

@@ -118,10 +118,9 @@ fn a_stop_in_the_middle_of_a_task_leaves_it_to_the_next_start() {
     assert_eq!(maybe_billed(&daemon), json!([]));
     daemon.stop();
     let stats = simulator.stats();
-    assert_eq!(
-        (stats.bought, stats.works_bought, stats.peak_in_flight),
-        (2, 2, 1)
-    );
+    assert_eq!(stats.bought, 2);
+    assert_eq!(stats.works_bought, 2);
+    assert_eq!(stats.peak_in_flight, 1);
 }
 
 #[test]
@@ -191,17 +190,12 @@ fn another_key_can_not_fetch_a_task_and_buys_its_work_anew() {
     ];
     assert_eq!(outcomes, expected);
     let doubt = maybe_billed(&daemon);
-    assert_eq!(
-        (doubt.as_array().unwrap().len(), &doubt[0]["attempt"]),
-        (1, &json!(1))
-    );
+    assert_eq!(doubt.as_array().unwrap().len(), 1);
+    assert_eq!(doubt[0]["attempt"], 1);
     daemon.stop();
     let stats = simulator.stats();
     assert_eq!((stats.bought, stats.works_bought), (2, 1));
-    assert_eq!(
-        stats.by_code.get("1233"),
-        None,
-        "nobody asked with a wrong key"
-    );
+    // Nobody asked with a wrong key.
+    assert_eq!(stats.by_code.get("1233"), None);
     assert!(stats.task_looks > looks);
 }

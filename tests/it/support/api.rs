@@ -10,7 +10,7 @@ use onelane::ports::Clock;
 use onelane::system::SystemClock;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -148,10 +148,39 @@ impl Api {
         taken["id"].as_str().expect("an id").to_owned()
     }
 
+    /// Submits a prompt for a model and answers the job's id.
+    pub(crate) async fn ask(&self, prompt: &str, model: &str) -> String {
+        self.submit(json!({"prompt": prompt, "model": model})).await
+    }
+
+    /// Submits a prompt that is to run after these, and answers the job's id.
+    pub(crate) async fn ask_after(&self, prompt: &str, after: &[&String]) -> String {
+        self.submit(json!({"prompt": prompt, "after": after})).await
+    }
+
+    /// An operator's order, such as `pause`, which is carried out.
+    pub(crate) async fn order(&self, what: &str, body: Value) -> Value {
+        let path = format!("/api/admin/glm/{what}");
+        self.post(&path, body.to_string()).await.expect(200)
+    }
+
+    /// Ends the hold on this part of the lanes.
+    pub(crate) async fn release(&self, what: &str) {
+        let path = format!("/api/admin/glm/holds/{what}");
+        self.delete(&path).await.expect(200);
+    }
+
     /// The job, once it has ended.
     pub(crate) async fn ended(&self, id: &str) -> Value {
         let reply = self.get(&format!("/api/glm/jobs/{id}?wait=30s")).await;
         reply.expect(200)
+    }
+
+    /// The job, which must complete.
+    pub(crate) async fn completed(&self, id: &str) -> Value {
+        let job = self.ended(id).await;
+        assert_eq!(job["status"], "completed", "{job}");
+        job
     }
 
     /// The job as an operator sees it, with its attempts.

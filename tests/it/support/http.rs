@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onelane::config::{Config, Loaded};
+use onelane::error::Error;
 use onelane::glm::HttpGlm;
 use onelane::model::{
-    CallOutcome, CallRecord, CoolDownSettings, Event, JobId, RetrySettings, Secret, Submission,
-    UsageKey, UsageRow,
+    CallOutcome, CallRecord, CoolDownSettings, Event, JobId, JobStatus, RetrySettings, Secret,
+    Submission, UsageKey, UsageRow,
 };
 use onelane::orchestrator::{Events, Feed, Orchestrator, Parts, StartError};
-use onelane::ports::{CallFilter, Clock, Glm, Store, UsageFilter};
-use onelane::simulator::{Arrival, Fault, Rule, Simulator, SimulatorConfig};
+use onelane::ports::{CallFilter, Clock, Glm, JobRecord, Store, UsageFilter};
+use onelane::simulator::{Arrival, Fault, Rule, Simulator, SimulatorConfig, Span};
 use onelane::store::{RedbStore, StoreOptions};
 use onelane::system::{SystemClock, SystemIds};
 use onelane_actors::FaultPoints;
 use onelane_actors::supervisor::RestartBudget;
+use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
+use super::api::Api;
 use super::ms;
 
 /// Far longer than anything takes that is not stuck.
@@ -78,6 +82,33 @@ impl HttpLane {
             wrap: None,
             _dir: dir,
         }
+    }
+
+    /// With a simulator that takes so long for every answer.
+    pub(crate) fn slow(latency_ms: u64) -> Self {
+        Self::with(SimulatorConfig {
+            latency_ms: Span::Fixed(latency_ms),
+            ..SimulatorConfig::default()
+        })
+    }
+
+    /// From now on the simulator does this, too.
+    pub(crate) fn rule(&self, rule: Rule) {
+        self.sim.add_rule(rule);
+    }
+
+    /// Waits until the server has so many calls open.
+    pub(crate) async fn until_in_flight(&self, calls: u64) {
+        until(&format!("{calls} calls are open"), async || {
+            self.sim.stats().in_flight == calls
+        })
+        .await;
+    }
+
+    /// Waits until the server has seen so many more calls.
+    pub(crate) async fn until_called(&self, more: u64) {
+        let calls = self.sim.stats().calls + more;
+        until("calls go on", async || self.sim.stats().calls >= calls).await;
     }
 
     /// Opens the file; it must be free.
@@ -147,6 +178,102 @@ impl HttpLane {
         arrivals.retain(|arrival| arrival.prompt == prompt);
         arrivals
     }
+}
+
+/// A lane on a simulator that answers everything at once.
+pub(crate) async fn started() -> (HttpLane, Orchestrator) {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    (world, lane)
+}
+
+/// The same, with its API.
+pub(crate) async fn served() -> (HttpLane, Orchestrator, Api) {
+    let (world, lane) = started().await;
+    let api = Api::serve(&lane).await;
+    (world, lane, api)
+}
+
+/// Submits a job and answers its id.
+pub(crate) async fn submit(lane: &Orchestrator, job: Submission) -> JobId {
+    lane.submit(job).await.expect("the job is taken").job_id
+}
+
+/// Submits jobs together and answers their ids.
+pub(crate) async fn submit_all(
+    lane: &Orchestrator,
+    jobs: impl IntoIterator<Item = Submission>,
+) -> Vec<JobId> {
+    let taken = lane.submit_many(jobs.into_iter().collect()).await;
+    let taken = taken.expect("the jobs are taken").into_iter();
+    taken.map(|job| job.expect("a job").job_id).collect()
+}
+
+/// So many plain jobs: `job 0`, `job 1` and so on.
+pub(crate) fn prompts(jobs: usize) -> impl Iterator<Item = Submission> {
+    (0..jobs).map(|n| prompt(format!("job {n}")))
+}
+
+/// Calls in a task of its own; ending the task drops the future of the call.
+pub(crate) fn calling(
+    lane: &Orchestrator,
+    job: Submission,
+) -> JoinHandle<Result<JobRecord, Error>> {
+    let lane = lane.clone();
+    tokio::spawn(async move { lane.call(job).await })
+}
+
+/// Waits for a job in a task of its own.
+pub(crate) fn waiting(lane: &Orchestrator, id: JobId) -> JoinHandle<Result<JobRecord, Error>> {
+    let lane = lane.clone();
+    tokio::spawn(async move { lane.wait(id).await })
+}
+
+/// Waits until so many jobs wait for others, or for room.
+pub(crate) async fn until_dormant(lane: &Orchestrator, jobs: u64) {
+    until(&format!("{jobs} jobs are dormant"), async || {
+        lane.lane().await.expect("the lane runs").dormant == jobs as usize
+    })
+    .await;
+}
+
+/// Waits for a job that must end like this.
+pub(crate) async fn ended(lane: &Orchestrator, id: JobId, status: JobStatus) -> JobRecord {
+    let record = lane.wait(id).await.expect("the job ends");
+    assert_eq!(record.job.status, status, "{:?}", record.job);
+    record
+}
+
+/// Waits for a job that must complete.
+pub(crate) async fn completed(lane: &Orchestrator, id: JobId) -> JobRecord {
+    ended(lane, id, JobStatus::Completed).await
+}
+
+/// Waits until so many jobs have completed.
+pub(crate) async fn until_completed(lane: &Orchestrator, jobs: u64) {
+    until(&format!("{jobs} jobs are done"), async || {
+        lane.queue_status().await.expect("counts").completed == jobs
+    })
+    .await;
+}
+
+/// Waits until no call is open, and no job could be sent.
+pub(crate) async fn until_idle(lane: &Orchestrator) {
+    until("nothing more can be sent", async || {
+        let lane = lane.lane().await.expect("the lane runs");
+        lane.in_flight == 0 && lane.ready == 0
+    })
+    .await;
+}
+
+/// Changes the configuration of a running lane; answers it as it is then.
+pub(crate) async fn configure(lane: &Orchestrator, patch: Value) -> Value {
+    lane.set_config(&patch).await.expect("a valid change")
+}
+
+/// Lets a lane go on for so long and ends it; its file is free.
+pub(crate) async fn stop(lane: Orchestrator, within_ms: u64) {
+    lane.shutdown(ms(within_ms)).await;
 }
 
 /// A submission of a prompt.

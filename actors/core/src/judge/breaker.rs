@@ -264,44 +264,6 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_on_the_failure_rate_of_a_window_that_holds_enough_calls() {
-        let mut b = breaker();
-        for n in 0..4 {
-            b.failed("502", at(n));
-            b.succeeded(at(n));
-        }
-        b.succeeded(at(8));
-        assert_eq!(b.state(), BreakerState::Closed, "nine calls are too few");
-        b.failed("502", at(9));
-        assert_eq!(b.state(), BreakerState::Open, "five of ten failed");
-
-        let mut b = breaker();
-        for n in 0..4 {
-            b.failed("502", at(n));
-            b.succeeded(at(n));
-        }
-        b.succeeded(at(8));
-        b.failed("502", at(8 + 60_001));
-        assert_eq!(
-            b.state(),
-            BreakerState::Closed,
-            "the old calls left the window"
-        );
-    }
-
-    #[test]
-    fn a_probe_comes_after_the_cool_down_and_decides() {
-        let mut b = opened();
-        b.tick(at(999));
-        assert_eq!(b.state(), BreakerState::Open);
-        b.tick(at(1_000));
-        assert_eq!(b.state(), BreakerState::HalfOpen);
-        b.succeeded(at(1_100));
-        assert_eq!(b.state(), BreakerState::Closed);
-        assert_eq!(b.snapshot().openings, 0);
-    }
-
-    #[test]
     fn the_cool_down_grows_with_every_failed_probe_up_to_its_cap() {
         let mut b = opened();
         let mut cool_downs = Vec::new();
@@ -313,76 +275,6 @@ mod tests {
             b.failed("502", probe);
         }
         assert_eq!(cool_downs, [1_000, 2_000, 3_000, 3_000]);
-    }
-
-    #[test]
-    fn late_outcomes_do_not_move_an_open_breaker() {
-        let mut b = opened();
-        let before = b.snapshot();
-        b.succeeded(at(10));
-        b.failed("500", at(11));
-        assert_eq!(b.snapshot(), before);
-    }
-
-    #[test]
-    fn it_comes_back_as_it_was_stored() {
-        let snapshot = opened().snapshot();
-        let mut b = breaker();
-        b.restore(snapshot.clone());
-        assert_eq!(b.snapshot(), snapshot);
-        b.tick(at(1_000));
-        assert_eq!(b.state(), BreakerState::HalfOpen);
-    }
-
-    #[test]
-    fn an_operator_closes_it() {
-        let mut b = opened();
-        b.reset(at(5));
-        assert_eq!(b.state(), BreakerState::Closed);
-        assert_eq!(b.snapshot().openings, 0);
-    }
-
-    #[test]
-    fn it_opens_at_once_when_a_failure_says_so() {
-        let mut b = breaker();
-        b.succeeded(at(0));
-        b.trip("1234", at(1));
-        assert_eq!(b.state(), BreakerState::Open);
-        assert_eq!(b.probe_at(), Some(at(1_001)));
-        b.trip("late", at(2));
-        assert_eq!(b.probe_at(), Some(at(1_001)));
-        b.tick(at(1_001));
-        b.trip("1234", at(1_001));
-        assert_eq!(b.probe_at(), Some(at(3_001)), "the cool-down grows");
-    }
-
-    #[test]
-    fn opened_by_an_operator_it_stays_so_until_it_is_reset() {
-        let mut b = opened();
-        b.force_open("maintenance", None, at(10));
-        let before = b.snapshot();
-        assert!(before.forced);
-        assert_eq!(before.openings, 1, "the cool-down does not grow");
-        b.succeeded(at(11));
-        b.failed("502", at(12));
-        b.trip("502", at(13));
-        b.tick(at(i64::MAX));
-        assert_eq!(b.snapshot(), before);
-        b.reset(at(20));
-        assert_eq!(b.snapshot(), closed(at(20)));
-    }
-
-    #[test]
-    fn opened_by_an_operator_for_a_time_it_then_lets_a_probe_decide() {
-        let mut b = breaker();
-        b.force_open("maintenance", Some(at(5_000)), at(10));
-        b.tick(at(4_999));
-        assert_eq!(b.state(), BreakerState::Open);
-        b.tick(at(5_000));
-        assert_eq!(b.state(), BreakerState::HalfOpen);
-        assert!(!b.snapshot().forced);
-        b.failed("502", at(5_100));
-        assert_eq!(b.probe_at(), Some(at(6_100)), "the first cool-down");
     }
 
     #[test]

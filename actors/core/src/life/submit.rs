@@ -62,37 +62,31 @@ mod tests {
     use super::*;
     use crate::model::{Currency, PriceRow, PriceTable, Unpriced};
 
+    fn submitted(job: Submission, settings: &Settings) -> Result<Job, String> {
+        let id = JobId::from_bytes([1; 16]);
+        let new = NewJob::of(job, settings, id, Timestamp::default());
+        new.map(|new| new.job).map_err(|error| error.to_string())
+    }
+
     fn refused(change: impl FnOnce(&mut Submission)) -> String {
         let mut submission = Submission::prompt("hi").unwrap();
         change(&mut submission);
-        NewJob::of(
-            submission,
-            &Settings::default(),
-            JobId::from_bytes([1; 16]),
-            Timestamp::default(),
-        )
-        .unwrap_err()
-        .to_string()
+        submitted(submission, &Settings::default()).unwrap_err()
     }
 
     #[test]
     fn a_bad_field_is_named_with_what_would_be_right() {
-        let check = |got: String, want: &str| assert_eq!(got, want);
-        check(
-            refused(|s| s.user_id = String::new()),
-            "userId: must have 1 to 128 characters",
-        );
-        check(
-            refused(|s| s.model = Some("m".repeat(129))),
-            "model: must have 1 to 128 characters",
-        );
-        check(
-            refused(|s| s.max_retries = Some(101)),
-            "maxRetries: must be 0 to 100",
-        );
-        check(
-            refused(|s| s.timeout_ms = Some(0)),
-            "timeout: must be 1 to 86400000 milliseconds (a day)",
+        let length = "must have 1 to 128 characters";
+        let user = refused(|s| s.user_id = String::new());
+        assert_eq!(user, format!("userId: {length}"));
+        let model = refused(|s| s.model = Some("m".repeat(129)));
+        assert_eq!(model, format!("model: {length}"));
+        let retries = refused(|s| s.max_retries = Some(101));
+        assert_eq!(retries, "maxRetries: must be 0 to 100");
+        let timeout = refused(|s| s.timeout_ms = Some(0));
+        assert_eq!(
+            timeout,
+            "timeout: must be 1 to 86400000 milliseconds (a day)"
         );
     }
 
@@ -113,46 +107,28 @@ mod tests {
             ..Settings::default()
         };
         let submit = |settings: &Settings, model: &str| {
-            let submission = Submission::prompt("hi").unwrap().model(model);
-            NewJob::of(
-                submission,
-                settings,
-                JobId::from_bytes([1; 16]),
-                Timestamp::default(),
-            )
+            submitted(Submission::prompt("hi").unwrap().model(model), settings)
         };
-        assert!(submit(&settings, "glm-9").unwrap().job.unpriced);
-        assert!(!submit(&settings, "glm-4.7-flash").unwrap().job.unpriced);
+        assert!(submit(&settings, "glm-9").unwrap().unpriced);
+        assert!(!submit(&settings, "glm-4.7-flash").unwrap().unpriced);
         settings.unpriced = Unpriced::Refuse;
         let free = submit(&settings, "glm-4.7-flash").unwrap();
-        assert!(!free.job.unpriced, "free is a price");
-        let refused = submit(&settings, "glm-9").unwrap_err().to_string();
-        assert!(
-            refused.starts_with("model glm-9 has no price in USD, "),
-            "{refused}"
-        );
-        assert!(
-            refused.contains("add its price to money.prices"),
-            "{refused}"
-        );
+        assert!(!free.unpriced, "free is a price");
+        let refused = submit(&settings, "glm-9").unwrap_err();
+        let why = "model glm-9 has no price in USD, ";
+        assert!(refused.starts_with(why), "{refused}");
+        let help = "add its price to money.prices";
+        assert!(refused.contains(help), "{refused}");
     }
 
     #[test]
     fn the_model_is_the_submissions_then_the_bodys_then_the_configured() {
-        let model = |submission: Submission| {
-            let id = JobId::from_bytes([1; 16]);
-            let new = NewJob::of(submission, &Settings::default(), id, Timestamp::default());
-            new.unwrap().job.model
-        };
+        let defaults = Settings::default();
+        let model = |job: Submission| submitted(job, &defaults).unwrap().model;
         let body = r#"{"model":"glm-5","messages":[{"role":"user","content":"hi"}]}"#;
-        assert_eq!(model(Submission::chat(body).unwrap()), "glm-5");
-        assert_eq!(
-            model(Submission::chat(body).unwrap().model("glm-4.6")),
-            "glm-4.6"
-        );
-        assert_eq!(
-            model(Submission::prompt("hi").unwrap()),
-            Settings::default().glm.model
-        );
+        let chat = Submission::chat(body).unwrap();
+        assert_eq!(model(chat.clone()), "glm-5");
+        assert_eq!(model(chat.model("glm-4.6")), "glm-4.6");
+        assert_eq!(model(Submission::prompt("hi").unwrap()), defaults.glm.model);
     }
 }

@@ -311,11 +311,8 @@ mod tests {
         table.add("glm-4.7-flash", row(0, 0, [0, 0, 0]));
         let some = usage([10, 0, 0]);
         assert_eq!(table.charge("glm-9", &some), None);
-        assert_eq!(
-            table.charge("GLM-4.7-Flash", &some),
-            None,
-            "names are exact"
-        );
+        // Names are exact.
+        assert_eq!(table.charge("GLM-4.7-Flash", &some), None);
         assert_eq!(table.charge("glm-4.7-flash-x", &some), None);
         assert_eq!(table.charge("glm-4.7-flash", &some).unwrap().0.nanos, 0);
     }
@@ -375,14 +372,10 @@ mod tests {
     #[test]
     fn what_a_server_states_wrongly_overflows_nothing() {
         let mut table = PriceTable::new(Currency::Cny);
-        let highest = PriceRow {
-            prompt_from: 0,
-            completion_from: 0,
-            prompt_to: None,
-            input: Nanos::MAX,
-            cached_input: Nanos::MAX,
-            output: Nanos::MAX,
-        };
+        let mut highest = row(0, 0, [0, 0, 0]);
+        highest.input = Nanos::MAX;
+        highest.cached_input = Nanos::MAX;
+        highest.output = Nanos::MAX;
         table.add("m", highest);
         let nanos = |tokens| table.charge("m", &usage(tokens)).unwrap().0.nanos;
         assert_eq!(nanos([u64::MAX; 3]), Nanos::MAX);

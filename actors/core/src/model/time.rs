@@ -177,13 +177,7 @@ mod tests {
         for text in ["1970-01-01", "2026-11-23", "2024-02-29"] {
             assert_eq!(Day::parse(text).unwrap().to_string(), text);
         }
-        for text in [
-            "2026-02-30",
-            "2026-1-1",
-            "26-01-01",
-            "",
-            "2026-11-23T00:00:00Z",
-        ] {
+        for text in "2026-02-30|2026-1-1|26-01-01||2026-11-23T00:00:00Z".split('|') {
             assert_eq!(Day::parse(text), None, "{text}");
         }
     }

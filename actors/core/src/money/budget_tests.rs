@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{BudgetRules, BudgetScope, Currency, OverBudget, Usage};
+use crate::model::{BudgetRules, BudgetScope, Currency, Next, OverBudget, Usage, UsageKey};
 use crate::testing::sample;
 
 const NOW: Timestamp = sample::START;
@@ -42,14 +42,8 @@ const fn of(tokens: u64) -> Reserve {
 }
 
 fn ended(n: u64, user: &str, model: &str, used: u64) -> CallRecord {
-    let mut call = sample::settle(
-        n,
-        1,
-        crate::model::Next::Failed {
-            failure: sample::failure(),
-        },
-    )
-    .call;
+    let failure = sample::failure();
+    let mut call = sample::settle(n, 1, Next::Failed { failure }).call;
     call.user_id = user.to_owned();
     call.model = model.to_owned();
     call.ended_at = NOW;
@@ -61,6 +55,20 @@ fn ended(n: u64, user: &str, model: &str, used: u64) -> CallRecord {
     call
 }
 
+/// What an operator found out of a call in doubt.
+fn found_out(billed: bool, total_tokens: u64) -> Billing {
+    Billing {
+        billed,
+        usage: Usage {
+            total_tokens,
+            ..Usage::default()
+        },
+        cost: None,
+        price: None,
+        at: NOW,
+    }
+}
+
 fn reserve(budgets: &mut Budgets, n: u64, user: &str, tokens: u64) {
     budgets.reserve(sample::job_id(n), &user.into(), &"m".into(), of(tokens));
 }
@@ -70,13 +78,39 @@ fn fit(budgets: &Budgets, user: &str, model: &str, reserve: Reserve) -> Fit {
 }
 
 fn all(limit: u64) -> Budget {
-    tokens(
-        "all",
-        Period::Day,
-        BudgetScope::All,
-        BudgetScope::All,
-        limit,
-    )
+    of_all("all", Period::Day, limit)
+}
+
+/// One account for everybody and every model.
+fn of_all(name: &str, period: Period, limit: u64) -> Budget {
+    tokens(name, period, BudgetScope::All, BudgetScope::All, limit)
+}
+
+/// What is on record of these calls.
+fn ledger_of(calls: &[CallRecord]) -> Ledger {
+    let mut rows: BTreeMap<UsageKey, UsageRow> = BTreeMap::new();
+    for call in calls {
+        let key = UsageKey::of(call);
+        let row = rows.entry(key.clone());
+        row.or_insert_with(|| UsageRow::empty(key)).add(call);
+    }
+    let doubt = calls.iter().filter(|call| call.is_billing_open());
+    Ledger {
+        usage: rows.into_values().collect(),
+        doubt: doubt.cloned().collect(),
+    }
+}
+
+fn used_up(budgets: &mut Budgets) -> Vec<bool> {
+    let news = budgets.take_news();
+    news.iter().map(|news| news.used_up).collect()
+}
+
+/// Starts on what is on record; a restart changes nothing.
+fn starts_alike(budgets: &Budgets, call: &CallRecord) {
+    let ledger = ledger_of(std::slice::from_ref(call));
+    let again = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
+    assert_eq!(again.statuses(), budgets.statuses());
 }
 
 fn account(budget: &str, user: Option<&str>, model: Option<&str>) -> BudgetKey {
@@ -113,19 +147,13 @@ fn each_has_an_own_share_where_it_says_so() {
         tokens("big", Period::Day, BudgetScope::All, one("big"), 3),
     ]);
     reserve(&mut b, 1, "bob", 10);
-    assert_eq!(
-        fit(&b, "bob", "m", of(1)),
-        Fit::Later(account("each", Some("bob"), None))
-    );
+    let later = Fit::Later(account("each", Some("bob"), None));
+    assert_eq!(fit(&b, "bob", "m", of(1)), later);
     assert_eq!(fit(&b, "eve", "m", of(10)), Fit::Now);
-    assert_eq!(
-        fit(&b, "ada", "m", of(6)),
-        Fit::Never(account("ada", Some("ada"), None))
-    );
-    assert_eq!(
-        fit(&b, "eve", "big", of(4)),
-        Fit::Never(account("big", None, Some("big")))
-    );
+    let never = Fit::Never(account("ada", Some("ada"), None));
+    assert_eq!(fit(&b, "ada", "m", of(6)), never);
+    let never = Fit::Never(account("big", None, Some("big")));
+    assert_eq!(fit(&b, "eve", "big", of(4)), never);
 }
 
 #[test]
@@ -136,28 +164,11 @@ fn a_call_that_was_maybe_billed_stays_reserved_until_somebody_finds_out() {
     call.maybe_billed = true;
     call.reserved = Some(of(60));
     b.settle(&call);
-    assert_eq!(
-        fit(&b, "u", "m", of(41)),
-        Fit::Never(account("all", None, None))
-    );
-    let ledger = Ledger {
-        usage: Vec::new(),
-        doubt: vec![call.clone()],
-    };
-    let again = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
-    assert_eq!(again.statuses(), b.statuses(), "a restart changes nothing");
+    let never = Fit::Never(account("all", None, None));
+    assert_eq!(fit(&b, "u", "m", of(41)), never);
+    starts_alike(&b, &call);
     b.take_thawed();
-    let billing = Billing {
-        billed: true,
-        usage: Usage {
-            total_tokens: 25,
-            ..Usage::default()
-        },
-        cost: None,
-        price: None,
-        at: NOW,
-    };
-    b.resolve(call.job_id, call.attempt, &billing);
+    b.resolve(call.job_id, call.attempt, &found_out(true, 25));
     let status = &b.statuses()[0];
     assert_eq!((status.spent.number(), status.in_doubt.number()), (25, 0));
     assert!(b.take_thawed(), "who waited for it may fit now");
@@ -171,28 +182,14 @@ fn an_answer_without_its_tokens_is_taken_for_what_was_reserved() {
     call.reserved = Some(of(60));
     b.settle(&call);
     assert_eq!(b.statuses()[0].spent.number(), 60);
-    let key = crate::model::UsageKey::of(&call);
-    let mut row = UsageRow::empty(key);
-    row.add(&call);
-    let ledger = Ledger {
-        usage: vec![row],
-        doubt: Vec::new(),
-    };
-    let again = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
-    assert_eq!(again.statuses(), b.statuses(), "a restart changes nothing");
+    starts_alike(&b, &call);
 }
 
 #[test]
 fn a_new_day_begins_with_nothing_spent_and_a_month_goes_on() {
     let mut b = load(vec![
-        tokens("day", Period::Day, BudgetScope::All, BudgetScope::All, 100),
-        tokens(
-            "month",
-            Period::Month,
-            BudgetScope::All,
-            BudgetScope::All,
-            100,
-        ),
+        of_all("day", Period::Day, 100),
+        of_all("month", Period::Month, 100),
     ]);
     let seen = |b: &Budgets| -> Vec<(u64, u64)> {
         let statuses = b.statuses();
@@ -242,37 +239,20 @@ fn a_warning_and_the_end_are_told_once_a_period() {
     };
     b.note_refusal(&account);
     b.note_refusal(&account);
-    let news: Vec<bool> = b.take_news().iter().map(|news| news.used_up).collect();
-    assert_eq!(news, [false, true]);
+    assert_eq!(used_up(&mut b), [false, true]);
 }
 
 #[test]
 fn what_was_told_is_told_again_only_of_a_budget_that_changed() {
-    let used = |tokens: u64| {
-        let call = ended(1, "u", "m", tokens);
-        let mut row = UsageRow::empty(crate::model::UsageKey::of(&call));
-        row.add(&call);
-        Ledger {
-            usage: vec![row],
-            doubt: Vec::new(),
-        }
-    };
-    let start = |limit| Budgets::load(&settings(vec![all(limit)]), &used(85), [], None, NOW);
-    let mut b = start(100);
+    let used = ledger_of(&[ended(1, "u", "m", 85)]);
+    let start = |limit, before| Budgets::load(&settings(vec![all(limit)]), &used, [], before, NOW);
+    let mut b = start(100, None);
     assert_eq!(b.take_news(), [], "it was told before the restart");
-    let mut b = start(1_000);
-    let mut again = Budgets::load(&settings(vec![all(1_000)]), &used(85), [], Some(&b), NOW);
-    assert_eq!(again.take_news(), []);
-    let mut lowered = Budgets::load(&settings(vec![all(100)]), &used(85), [], Some(&b), NOW);
+    let b = start(1_000, None);
+    assert_eq!(start(1_000, Some(&b)).take_news(), []);
+    let mut lowered = start(100, Some(&b));
     assert_eq!(lowered.take_news().len(), 1);
-    b = Budgets::load(
-        &settings(vec![all(100)]),
-        &used(85),
-        [],
-        Some(&lowered),
-        NOW,
-    );
-    assert_eq!(b.take_news(), []);
+    assert_eq!(start(100, Some(&lowered)).take_news(), []);
 }
 
 #[test]
@@ -285,40 +265,26 @@ fn a_budget_that_only_warns_stops_nothing_and_tells_its_end() {
     b.settle(&ended(1, "u", "m", 99));
     b.settle(&ended(2, "u", "m", 99));
     b.settle(&ended(3, "u", "m", 99));
-    let news: Vec<bool> = b.take_news().iter().map(|news| news.used_up).collect();
-    assert_eq!(news, [false, true]);
+    assert_eq!(used_up(&mut b), [false, true]);
 }
 
 #[test]
 fn at_the_door_is_refused_what_never_fits_and_what_a_budget_wants_refused() {
-    let mut strict = tokens(
-        "strict",
-        Period::Day,
-        BudgetScope::All,
-        BudgetScope::All,
-        100,
-    );
+    let mut strict = of_all("strict", Period::Day, 100);
     strict.rules.over = OverBudget::Refuse;
     // By name the first: that one waits hides not that the other refuses.
     let mut b = load(vec![all(200), strict]);
-    let told = |b: &Budgets, n| {
-        b.refuses("u", "m", of(n))
-            .map(|refusal| refusal.to_string())
-    };
+    let told = |b: &Budgets, n| Some(b.refuses("u", "m", of(n))?.to_string());
     assert_eq!(told(&b, 100), None);
     let large = told(&b, 101).unwrap();
-    assert!(
-        large.contains("may come to 101 tokens, and budget strict allows 100 tokens a day"),
-        "{large}"
-    );
+    let why = "may come to 101 tokens, and budget strict allows 100 tokens a day";
+    assert!(large.contains(why), "{large}");
     reserve(&mut b, 1, "u", 60);
     assert_eq!(told(&b, 100), None, "most of what is open comes back");
     b.settle(&ended(1, "u", "m", 60));
     let refused = told(&b, 41).unwrap();
-    assert!(
-        refused.contains("of budget strict 40 tokens are left until 2026-"),
-        "{refused}"
-    );
+    let why = "of budget strict 40 tokens are left until 2026-";
+    assert!(refused.contains(why), "{refused}");
     assert_eq!(told(&b, 40), None);
 }
 
@@ -328,7 +294,7 @@ fn money_of_another_currency_is_not_counted() {
         nanos,
         currency: Currency::Cny,
     };
-    let mut budget = tokens("cny", Period::Day, BudgetScope::All, BudgetScope::All, 1);
+    let mut budget = of_all("cny", Period::Day, 1);
     budget.limit = Amount::Money(yuan(100));
     let b = load(vec![budget]);
     let costing = |cost| Reserve {
@@ -346,19 +312,8 @@ fn money_of_another_currency_is_not_counted() {
 
 #[test]
 fn sums_that_no_number_holds_stop_everything() {
-    let mut call = ended(1, "u", "m", u64::MAX);
-    call.usage.total_tokens = u64::MAX;
-    let mut rows = Vec::new();
-    for user in ["a", "b"] {
-        call.user_id = user.to_owned();
-        let mut row = UsageRow::empty(crate::model::UsageKey::of(&call));
-        row.add(&call);
-        rows.push(row);
-    }
-    let ledger = Ledger {
-        usage: rows,
-        doubt: Vec::new(),
-    };
+    let calls = ["a", "b"].map(|user| ended(1, user, "m", u64::MAX));
+    let ledger = ledger_of(&calls);
     let b = Budgets::load(&settings(vec![all(100)]), &ledger, [], None, NOW);
     assert_eq!(b.statuses()[0].spent.number(), u64::MAX);
     assert_ne!(fit(&b, "u", "m", of(1)), Fit::Now);
@@ -389,7 +344,7 @@ proptest! {
     #[test]
     fn nothing_is_spent_beyond_a_limit(steps in proptest::collection::vec(step(), 0..80)) {
         let settings = settings(vec![
-            tokens("all", Period::Day, BudgetScope::All, BudgetScope::All, 200),
+            of_all("all", Period::Day, 200),
             tokens("each", Period::Month, BudgetScope::Each, BudgetScope::All, 90),
         ]);
         let mut b = Budgets::load(&settings, &Ledger::default(), [], None, NOW);
@@ -420,21 +375,12 @@ proptest! {
                     if doubt.is_empty() { continue; }
                     let call = &mut log[doubt[usize::from(pick) % doubt.len()]];
                     let used = used.min(call.reserved.unwrap().tokens);
-                    let usage = Usage { total_tokens: used, ..Usage::default() };
-                    let billing = Billing { billed, usage, cost: None, price: None, at: NOW };
+                    let billing = found_out(billed, used);
                     b.resolve(call.job_id, call.attempt, &billing);
                     call.billing = Some(billing);
                 }
                 Step::Restart => {
-                    let mut rows: BTreeMap<crate::model::UsageKey, UsageRow> = BTreeMap::new();
-                    for call in &log {
-                        let key = crate::model::UsageKey::of(call);
-                        rows.entry(key.clone()).or_insert_with(|| UsageRow::empty(key)).add(call);
-                    }
-                    let ledger = Ledger {
-                        usage: rows.into_values().collect(),
-                        doubt: log.iter().filter(|call| call.is_billing_open()).cloned().collect(),
-                    };
+                    let ledger = ledger_of(&log);
                     let names: Vec<(u64, String, u64)> =
                         open.iter().map(|(n, user, tokens)| (*n, user.to_string(), *tokens)).collect();
                     let reserved = names

@@ -220,23 +220,14 @@ mod tests {
         let completion = |worst, settings: &Settings, model| tokens(worst, settings, model).1;
         let prompt = of(&Request::prompt("hi").unwrap());
         assert_eq!(completion(prompt, &settings, "glm-4-long"), 4_095);
-        assert_eq!(
-            completion(prompt, &settings, "glm-5"),
-            131_072,
-            "a fallback's own cap"
-        );
+        // A fallback's own cap.
+        assert_eq!(completion(prompt, &settings, "glm-5"), 131_072);
         settings.glm.max_tokens = Some(10);
-        assert_eq!(
-            completion(prompt, &settings, "glm-5"),
-            10,
-            "as it is configured by now"
-        );
+        // As it is configured by now.
+        assert_eq!(completion(prompt, &settings, "glm-5"), 10);
         let text = r#"[{"content":"hi"}]"#;
-        assert_eq!(
-            completion(chat(text, ""), &settings, "glm-5"),
-            131_072,
-            "not a chat's"
-        );
+        // Not a chat's.
+        assert_eq!(completion(chat(text, ""), &settings, "glm-5"), 131_072);
         assert_eq!(
             completion(chat(text, r#","max_tokens":7"#), &settings, "glm-5"),
             7

@@ -225,21 +225,15 @@ mod tests {
         assert_eq!(delivery.status, DeliveryStatus::Pending);
         assert_eq!(delivery.due_at, Some(START.plus_ms(5)));
         tried(&mut delivery, 2, &failed(), START, None).unwrap();
-        assert_eq!(
-            (delivery.status, delivery.due_at),
-            (DeliveryStatus::Failed, None)
-        );
+        assert_eq!(delivery.status, DeliveryStatus::Failed);
+        assert_eq!(delivery.due_at, None);
         redeliver(&mut delivery, START.plus_ms(9));
-        assert_eq!(
-            (delivery.tries, delivery.due_at),
-            (0, Some(START.plus_ms(9)))
-        );
+        assert_eq!(delivery.tries, 0);
+        assert_eq!(delivery.due_at, Some(START.plus_ms(9)));
         let done = TryOutcome::Delivered { status_code: 204 };
         tried(&mut delivery, 1, &done, START.plus_ms(10), Some(START)).unwrap();
-        assert_eq!(
-            (delivery.status, delivery.due_at),
-            (DeliveryStatus::Delivered, None)
-        );
+        assert_eq!(delivery.status, DeliveryStatus::Delivered);
+        assert_eq!(delivery.due_at, None);
         assert_eq!(delivery.last.unwrap().status_code, Some(204));
         assert_eq!(delivery.message_id, "msg_a_7");
     }
@@ -253,11 +247,8 @@ mod tests {
         assert_eq!(tried(&mut delivery, 1, &failed(), START, next), refused);
         assert_eq!(tried(&mut delivery, 3, &failed(), START, next), refused);
         tried(&mut delivery, 2, &TryOutcome::Gone, START, next).unwrap();
-        assert_eq!(
-            delivery.status,
-            DeliveryStatus::Failed,
-            "a test has its answer"
-        );
+        // A test has its answer.
+        assert_eq!(delivery.status, DeliveryStatus::Failed);
         assert_eq!(tried(&mut delivery, 3, &failed(), START, next), refused);
     }
 
@@ -336,10 +327,8 @@ mod tests {
     #[test]
     fn what_a_receiver_asks_for_counts_up_to_the_longest_delay() {
         let next = |asked| {
-            PATIENCE
-                .next(&fresh(), START, asked, 7)
-                .unwrap()
-                .since(START)
+            let next = PATIENCE.next(&fresh(), START, asked, 7);
+            next.unwrap().since(START)
         };
         assert!(next(None) <= 5_000);
         assert!(next(Some(1)) >= 4_000, "a shorter one does not count");

@@ -8,28 +8,26 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DEFAULT_LANE, LaneRules, NamedLane, OrderSettings};
+use crate::model::{DEFAULT_LANE, Job, LaneRules, NamedLane, OrderSettings};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 fn entry(seq: u64, priority: i32) -> JobEntry {
     let mut bytes = [0; 16];
     bytes[8..].copy_from_slice(&seq.to_be_bytes());
-    JobEntry {
-        id: JobId::from_bytes(bytes),
+    let job = Job {
         seq: Seq(seq),
         priority,
-        due_at: None,
-        deadline: None,
-        since: NOW,
-        model: "m".into(),
-        user_id: "u".into(),
-        tokens: 1,
+        estimated_tokens: 1,
+        ..Job::new(JobId::from_bytes(bytes), "u", "m", NOW)
+    };
+    job.entry()
+}
 
-        worst: crate::model::WorstCase::default(),
-        dormant: false,
-        parked: false,
-    }
+fn entry_with(seq: u64, priority: i32, change: impl FnOnce(&mut JobEntry)) -> JobEntry {
+    let mut entry = entry(seq, priority);
+    change(&mut entry);
+    entry
 }
 
 fn order(fair_quantum_tokens: u32, ageing_ms: u64) -> OrderSettings {
@@ -52,12 +50,10 @@ fn settings(default: OrderSettings, other: Option<OrderSettings>) -> Settings {
         models: vec!["guest".to_owned()],
         rules: lane(order),
     });
+    let lanes = other.map(|lane| ("other".to_owned(), lane));
     Settings {
         lane: lane(default).into(),
-        lanes: other
-            .map(|lane| ("other".to_owned(), lane))
-            .into_iter()
-            .collect(),
+        lanes: lanes.into_iter().collect(),
         ..Settings::default()
     }
 }
@@ -88,10 +84,7 @@ fn drain(line: &mut Queue) -> Vec<(i32, u64)> {
 #[test]
 fn a_waiting_retry_holds_nobody_up_and_comes_back_to_its_place() {
     let mut line = Queue::new();
-    let late = JobEntry {
-        due_at: Some(NOW.plus_ms(500)),
-        ..entry(1, 5)
-    };
+    let late = entry_with(1, 5, |job| job.due_at = Some(NOW.plus_ms(500)));
     line.insert(late.clone(), NOW);
     line.insert(entry(2, 5), NOW);
     line.insert(entry(3, 5), NOW);
@@ -115,64 +108,9 @@ fn a_changed_priority_changes_the_place_and_not_the_sequence() {
 }
 
 #[test]
-fn a_job_whose_deadline_passed_is_taken_out_even_if_it_is_parked() {
-    let mut line = Queue::new();
-    for (seq, dormant) in [(1, false), (2, true)] {
-        let deadline = Some(NOW.plus_ms(10));
-        line.insert(
-            JobEntry {
-                deadline,
-                dormant,
-                ..entry(seq, 0)
-            },
-            NOW,
-        );
-    }
-    assert!(line.expire(NOW.plus_ms(9)).is_empty());
-    assert_eq!(line.expire(NOW.plus_ms(10)).len(), 2);
-    assert!(line.is_empty() && pop(&mut line).is_none());
-    assert_eq!((line.dormant_len(), line.next_change()), (0, None));
-}
-
-#[test]
-fn a_parked_job_runs_only_when_it_is_released_and_due() {
-    let mut line = Queue::new();
-    let dormant = JobEntry {
-        dormant: true,
-        due_at: Some(NOW.plus_ms(500)),
-        ..entry(1, 9)
-    };
-    line.insert(dormant.clone(), NOW);
-    line.insert(entry(2, 0), NOW);
-    assert!(line.reprioritise(dormant.id, 10, NOW));
-    line.wake(NOW.plus_ms(1_000));
-    assert_eq!((line.dormant_len(), line.due_len()), (1, 0));
-    assert_eq!(drain(&mut line), [(0, 2)]);
-
-    let free = JobEntry {
-        dormant: false,
-        parked: false,
-        priority: 10,
-        ..dormant
-    };
-    line.release(free.clone(), NOW.plus_ms(499));
-    assert_eq!((line.dormant_len(), line.due_len()), (0, 1));
-    assert!(pop(&mut line).is_none());
-    line.wake(NOW.plus_ms(500));
-    assert_eq!(drain(&mut line), [(10, 1)]);
-    line.release(free, NOW.plus_ms(500));
-    assert_eq!(drain(&mut line), [(10, 1)]);
-}
-
-#[test]
 fn a_place_is_the_one_that_a_look_ahead_tells() {
-    for order in [
-        order(0, 0),
-        order(0, 1_000),
-        order(100, 0),
-        order(100, 1_000),
-    ] {
-        let mut line = line(order);
+    for (turns, ageing) in [(0, 0), (0, 1_000), (100, 0), (100, 1_000)] {
+        let mut line = line(order(turns, ageing));
         let job = entry(7, 3);
         let place = line.place_of(&job);
         line.insert(job.clone(), NOW);
@@ -191,10 +129,7 @@ fn only_what_is_more_urgent_outranks_a_job_that_was_taken() {
         let place = line.peek(DEFAULT_LANE, &models(&["m"])).unwrap();
         assert_eq!(place.outranks(taken), want, "{order:?} {waiting:?}");
     };
-    let old = JobEntry {
-        since: Timestamp::from_millis(NOW.as_millis() - 1_000),
-        ..entry(6, 0)
-    };
+    let old = entry_with(6, 0, |job| job.since = NOW.minus_ms(1_000));
     for turns in [0, 100] {
         check(order(turns, 0), &entry(6, 1), true);
         check(order(turns, 0), &entry(6, 0), false);
@@ -210,10 +145,7 @@ fn only_what_is_more_urgent_outranks_a_job_that_was_taken() {
 fn jobs_that_age_alike_keep_their_order_and_none_outranks_those_of_another_ageing() {
     let settings = settings(order(0, 1_000), Some(order(0, 0)));
     let mut line = Queue::from_entries(Vec::new(), &settings, NOW);
-    let guest = JobEntry {
-        model: "guest".into(),
-        ..entry(1, 2)
-    };
+    let guest = entry_with(1, 2, |job| job.model = "guest".into());
     line.insert(entry(2, 0), NOW);
     line.insert(guest, NOW);
     let both = models(&["guest", "m"]);
@@ -239,13 +171,7 @@ fn a_new_model_is_told_once() {
     assert_eq!(line.models().count(), 1);
     for n in 0..1_000 {
         let model = format!("model {n}").into();
-        line.insert(
-            JobEntry {
-                model,
-                ..entry(10 + n, 0)
-            },
-            NOW,
-        );
+        line.insert(entry_with(10 + n, 0, |job| job.model = model), NOW);
         assert!(line.remove(entry(10 + n, 0).id).is_some());
     }
     assert!(line.models().count() < 100, "{}", line.models().count());
@@ -278,11 +204,7 @@ fn with_ageing_nothing_starves() {
         let mut served_ms = None;
         for n in 0..1_000 {
             let now = NOW.plus_ms(n * 100);
-            let urgent = JobEntry {
-                since: now,
-                ..entry(2 + n, lead)
-            };
-            line.insert(urgent, now);
+            line.insert(entry_with(2 + n, lead, |job| job.since = now), now);
             if pop(&mut line).map(|job| job.seq) == Some(Seq(1)) {
                 served_ms = Some(n * 100);
                 break;
@@ -323,13 +245,7 @@ fn turns_of_classes_without_jobs_are_forgotten_some_day() {
     let mut line = line(order(100, 1_000));
     for n in 0..1_000 {
         let since = NOW.plus_ms(n * 1_000);
-        line.insert(
-            JobEntry {
-                since,
-                ..entry(n, 0)
-            },
-            since,
-        );
+        line.insert(entry_with(n, 0, |job| job.since = since), since);
         assert!(pop(&mut line).is_some());
     }
     assert!(line.turns.len() <= IDLE_TURNS_KEPT, "{}", line.turns.len());
@@ -427,11 +343,8 @@ fn check_books(line: &Queue, jobs: &BTreeMap<JobId, JobEntry>, now: Timestamp) {
     let waits = |job: &&JobEntry| !job.dormant && job.due_at.is_some_and(|at| at > now);
     let due = jobs.values().filter(waits).count();
     assert_eq!((line.dormant_len(), line.due_len()), (dormant, due));
-    let parked = jobs
-        .values()
-        .filter(|job| job.dormant && job.parked)
-        .count();
-    assert_eq!(line.parked_len(), parked);
+    let parked = jobs.values().filter(|job| job.dormant && job.parked);
+    assert_eq!(line.parked_len(), parked.count());
     let of_time = line.by_time().map(|job| (job.due_at, job.since));
     let scheduled = of_time.filter(|(at, since)| *at == Some(*since)).count();
     assert_eq!(line.scheduled_len(), scheduled);
@@ -598,10 +511,8 @@ proptest! {
         for _ in 0..taken {
             line.pop(DEFAULT_LANE, &models);
         }
-        let told: Vec<Seq> = line
-            .service_order(DEFAULT_LANE, models.clone())
-            .map(|job| job.seq)
-            .collect();
+        let told = line.service_order(DEFAULT_LANE, models.clone());
+        let told: Vec<Seq> = told.map(|job| job.seq).collect();
         let popped: Vec<Seq> =
             from_fn(|| line.pop(DEFAULT_LANE, &models).map(|(_, job)| job.seq)).collect();
         prop_assert_eq!(told, popped);
@@ -750,10 +661,7 @@ proptest! {
 
 #[test]
 fn the_oldest_that_is_due_is_known_whatever_waits_before_it() {
-    let since = |seq, ms| JobEntry {
-        since: NOW.plus_ms(ms),
-        ..entry(seq, 0)
-    };
+    let since = |seq, ms| entry_with(seq, 0, |job| job.since = NOW.plus_ms(ms));
     let mut line = Queue::new();
     for seq in 0..2_000 {
         let dormant = seq % 2 == 0;

@@ -2,9 +2,7 @@
 //! lane's tests.
 
 use super::*;
-use crate::model::{
-    Amount, Budget, BudgetRules, BudgetScope, HoldScope, OverBudget, Period, WorstCase,
-};
+use crate::model::{Amount, Budget, BudgetRules, BudgetScope, OverBudget, Period, WorstCase};
 use crate::money::budget::Fit;
 use crate::money::worst;
 use crate::scheduler::parked::Need;
@@ -23,7 +21,7 @@ fn budget(name: &str, users: BudgetScope, models: BudgetScope, tokens: u64) -> B
     }
 }
 
-fn each(tokens: u64) -> Budget {
+pub(super) fn each(tokens: u64) -> Budget {
     budget("each", BudgetScope::Each, BudgetScope::All, tokens)
 }
 
@@ -31,7 +29,7 @@ fn all(tokens: u64) -> Budget {
     budget("all", BudgetScope::All, BudgetScope::All, tokens)
 }
 
-fn with(slots: u16, budgets: Vec<Budget>) -> World {
+pub(super) fn with(slots: u16, budgets: Vec<Budget>) -> World {
     let mut settings = Settings {
         budgets,
         ..Settings::default()
@@ -55,26 +53,17 @@ impl World {
     }
 
     fn set_budgets(&mut self, budgets: Vec<Budget>) {
-        let mut settings = (*self.settings).clone();
-        settings.budgets = budgets;
-        self.settings = Arc::new(settings);
+        Arc::make_mut(&mut self.settings).budgets = budgets;
         self.load_budgets();
-        let effects = self.lane.configure(Arc::clone(&self.settings), self.now);
-        self.carry_out(effects);
-        self.ack_all();
+        self.configure(|_| ());
     }
 
     fn end_with(&mut self, id: JobId, tokens: u64) {
-        let has = |call: &&Option<Arc<Dispatch>>| call.as_ref().is_some_and(|d| d.job.id == id);
-        let found = self.callers.iter().find(|(_, call)| has(call));
-        let slot = *found.expect("the job has a call").0;
-        self.end(slot, &used(tokens));
-        self.ack_all();
+        self.end_of(id, &used(tokens));
     }
 
     fn give_up(&mut self, id: JobId) {
-        let (_, effects) = self.lane.cancel(id, self.now);
-        self.carry_out(effects);
+        self.cancel(id);
         self.ack_all();
     }
 
@@ -97,24 +86,15 @@ impl World {
             let (user, model) = (job.user_id.as_str().into(), job.model.as_str().into());
             let reserve = worst::reserve(job.worst, &self.settings, &job.model);
             let fit = self.lane.gate.budgets().fit(&user, &model, reserve, &[]);
-            let waits_behind = self.lane.gate.parked().len() > 0
-                && self
-                    .lane
-                    .gate
-                    .budgets()
-                    .accounts_of(&user, &model)
-                    .iter()
-                    .any(|account| {
-                        self.lane.gate.parked().is_behind(&job.entry(), account)
-                            || self
-                                .lane
-                                .gate
-                                .shut()
-                                .iter()
-                                .any(|(shut, _)| shut == account)
-                    });
+            let (parked, shut) = (self.lane.gate.parked(), self.lane.gate.shut());
+            let accounts = self.lane.gate.budgets().accounts_of(&user, &model);
+            let waits_behind = parked.len() > 0
+                && accounts.iter().any(|account| {
+                    parked.is_behind(&job.entry(), account)
+                        || shut.iter().any(|(shut, _)| shut == account)
+                });
             assert!(
-                fit != Fit::Now || waits_behind || !self.lane.gate.shut().is_empty(),
+                fit != Fit::Now || waits_behind || !shut.is_empty(),
                 "{job:?}"
             );
         }
@@ -123,13 +103,20 @@ impl World {
 
 /// A job of `user` that may come to so many tokens.
 fn ask_for(world: &mut World, user: &str, tokens: u32) -> JobId {
+    ask_urgently(world, user, tokens, 0)
+}
+
+fn ask_urgently(world: &mut World, user: &str, tokens: u32, priority: i32) -> JobId {
     world.submit_as(|job| {
         job.user_id = user.to_owned();
-        job.worst = WorstCase {
-            prompt: tokens,
-            completion: 0,
-        };
+        job.priority = priority;
+        job.worst = worst_case(tokens);
     })
+}
+
+pub(super) fn worst_case(prompt: u32) -> WorstCase {
+    let completion = 0;
+    WorstCase { prompt, completion }
 }
 
 fn used(tokens: u64) -> GlmOutcome {
@@ -147,13 +134,10 @@ fn who_is_over_budget_waits_and_the_others_go_on() {
     let second = ask_for(&mut world, "ada", 30);
     let third = ask_for(&mut world, "bob", 100);
     world.ack_all();
-    assert_eq!(world.running(), [first, third], "80 of 100 are reserved");
+    world.runs([first, third], "80 of 100 are reserved");
     assert_eq!(world.lane.snapshot().over_budget, 1);
     world.end_with(first, 10);
-    assert!(
-        world.running().contains(&second),
-        "what was not used is free again"
-    );
+    world.runs([second, third], "what was not used is free again");
     world.end_with(second, 30);
     let fourth = ask_for(&mut world, "ada", 61);
     world.ack_all();
@@ -161,8 +145,7 @@ fn who_is_over_budget_waits_and_the_others_go_on() {
     let news = world.lane.take_budget_news();
     assert_eq!(news.len(), 1, "told once: {news:?}");
     let next = world.lane.next_change().unwrap();
-    world.advance(next.since(world.now));
-    world.ack_all();
+    world.pass(next.since(world.now));
     assert!(world.running().contains(&fourth), "a new day");
     world.finish();
 }
@@ -181,13 +164,11 @@ fn a_long_line_over_budget_is_passed_over_and_its_deadlines_count() {
     });
     let other = ask_for(&mut world, "bob", 1);
     for _ in 0..10 {
-        world.advance(1);
-        world.ack_all();
+        world.pass(1);
     }
     assert_eq!(world.running(), [other]);
     assert_eq!(world.lane.snapshot().over_budget, 3_001);
-    world.advance(60_000);
-    world.ack_all();
+    world.pass(60_000);
     let failure = world.disk.jobs[&late].error.as_ref().unwrap();
     assert!(failure.message.contains("budget each"), "{failure}");
 }
@@ -212,23 +193,11 @@ fn a_job_that_was_staged_within_budget_gives_its_room_back_when_it_is_cancelled(
     assert_eq!(world.lane.snapshot().staged, 1);
     let next = ask_for(&mut world, "ada", 100);
     world.ack_all();
-    let (_, effects) = world.lane.cancel(staged, world.now);
-    world.carry_out(effects);
+    world.cancel(staged);
     world.ack_all();
     world.end_with(running, 1);
     assert_eq!(world.running(), [next]);
     world.finish();
-}
-
-fn ask_urgently(world: &mut World, user: &str, tokens: u32, priority: i32) -> JobId {
-    world.submit_as(|job| {
-        job.user_id = user.to_owned();
-        job.priority = priority;
-        job.worst = WorstCase {
-            prompt: tokens,
-            completion: 0,
-        };
-    })
 }
 
 #[test]
@@ -256,8 +225,7 @@ fn who_has_no_room_costs_nothing_while_a_call_is_open() {
             assert!(world.in_work.is_empty(), "{:?}", world.in_work);
         }
         world.end_with(long, 1);
-        world.advance(1);
-        world.ack_all();
+        world.pass(1);
         assert_eq!(world.running().len(), 1);
     }
 }
@@ -274,11 +242,7 @@ fn those_that_do_not_fit_hide_nobody_who_does() {
         world.give_up(*id);
     }
     world.end_with(open, 11);
-    assert_eq!(
-        world.running(),
-        [fits],
-        "989 are left, and the others need 999"
-    );
+    world.runs([fits], "989 are left, and the others need 999");
 }
 
 #[test]
@@ -308,11 +272,7 @@ fn who_waits_for_open_calls_keeps_its_turn() {
     let first = ask_for(&mut world, "ada", 500);
     let small = ask_for(&mut world, "bob", 100);
     world.ack_all();
-    assert_eq!(
-        world.running(),
-        [open],
-        "nobody takes the room before the first"
-    );
+    world.runs([open], "nobody takes the room before the first");
     world.end_with(open, 10);
     assert_eq!(world.running(), [first, small]);
     world.finish();
@@ -331,10 +291,8 @@ fn an_urgent_job_takes_the_room_of_a_staged_one() {
     assert_eq!(world.lane.snapshot().staged, 1);
     world.end_with(one, 300);
     assert_eq!(world.running(), [urgent, two]);
-    assert!(
-        world.disk.jobs[&staged].open.is_none(),
-        "70 are left of 720"
-    );
+    // 70 are left of 720.
+    assert!(world.disk.jobs[&staged].open.is_none());
     world.end_with(two, 10);
     world.end_with(urgent, 10);
     assert_eq!(world.running(), [staged]);
@@ -354,42 +312,22 @@ fn a_change_of_one_budget_frees_everybody_whom_it_alone_stopped() {
     world.ack_all();
     assert!(world.running().is_empty());
     world.set_budgets(vec![all(1_000_000), each(1_000)]);
-    assert_eq!(world.running(), [other], "x is over its own");
+    world.runs([other], "x is over its own");
 }
 
 #[test]
 fn what_a_fallback_has_no_room_for_goes_to_its_own_model_in_time() {
-    let dear = budget(
-        "dear",
-        BudgetScope::All,
-        BudgetScope::One("dear".to_owned()),
-        10,
-    );
+    let model = BudgetScope::One("dear".to_owned());
+    let dear = budget("dear", BudgetScope::All, model, 10);
     let mut world = with(1, vec![dear]);
-    let mut settings = (*world.settings).clone();
-    settings
-        .glm
-        .fallbacks
-        .insert("glm-5".to_owned(), vec!["dear".to_owned()]);
-    world.settings = Arc::new(settings);
-    let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
-    world.carry_out(effects);
+    let chain = ("glm-5".to_owned(), vec!["dear".to_owned()]);
+    world.configure(|settings| settings.glm.fallbacks.extend([chain]));
     let first = ask_for(&mut world, "ada", 50);
     world.ack_all();
-    world.end(SlotId(0), &failed(FailureClass::Overload));
-    world.ack_all();
-    world.advance(5_000);
-    world.ack_all();
-    assert!(
-        world.running().is_empty(),
-        "the fallback's budget is too small"
-    );
-    let (was, effects) = world
-        .lane
-        .release(&HoldScope::Model("glm-5".to_owned()), world.now);
-    assert!(was);
-    world.carry_out(effects);
-    world.ack_all();
+    world.call_ends(&failed(FailureClass::Overload));
+    world.pass(5_000);
+    world.runs([], "the fallback's budget is too small");
+    assert!(world.release(&HoldScope::Model("glm-5".to_owned())));
     assert_eq!(world.running(), [first]);
 }
 
@@ -400,9 +338,7 @@ fn a_new_priority_counts_among_those_who_wait_for_room() {
     ask_for(&mut world, "ada", 80);
     let last = ask_for(&mut world, "ada", 80);
     world.ack_all();
-    let effects = world.lane.reprioritise(last, 9, world.now);
-    world.carry_out(effects);
-    world.ack_all();
+    world.step(|lane, now| lane.reprioritise(last, 9, now));
     world.end_with(open, 1);
     assert_eq!(world.running(), [last]);
     world.finish();
@@ -411,27 +347,16 @@ fn a_new_priority_counts_among_those_who_wait_for_room() {
 #[test]
 fn a_longer_answer_than_was_configured_is_reserved_for_when_it_is_sent() {
     let mut world = with(1, vec![each(1_000)]);
-    let ask = |world: &mut World| {
-        world.submit_as(|job| {
-            job.worst = WorstCase {
-                prompt: 10,
-                completion: WorstCase::CONFIGURED,
-            };
-        })
-    };
-    let set = |world: &mut World, max_tokens| {
-        let mut settings = (*world.settings).clone();
-        settings.glm.max_tokens = Some(max_tokens);
-        world.settings = Arc::new(settings);
-        let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
-        world.carry_out(effects);
-        world.ack_all();
-    };
-    set(&mut world, 2_000);
-    let job = ask(&mut world);
+    world.configure(|settings| settings.glm.max_tokens = Some(2_000));
+    let job = world.submit_as(|job| {
+        job.worst = WorstCase {
+            prompt: 10,
+            completion: WorstCase::CONFIGURED,
+        };
+    });
     world.ack_all();
-    assert!(world.running().is_empty(), "2010 of 1000");
-    set(&mut world, 900);
+    world.runs([], "2010 of 1000");
+    world.configure(|settings| settings.glm.max_tokens = Some(900));
     assert_eq!(world.running(), [job]);
     world.finish();
 }
@@ -461,21 +386,14 @@ fn a_clock_that_is_set_back_over_midnight_spends_no_day_twice() {
     world.now = tomorrow;
     world.advance(1);
     world.now = before;
-    let effects = world.lane.resume(world.now);
-    world.carry_out(effects);
-    world.ack_all();
-    assert!(
-        world.running().is_empty(),
-        "what was spent is not known yet"
-    );
+    world.step(|lane, now| lane.resume(now));
+    world.runs([], "what was spent is not known yet");
     assert!(world.lane.needs_ledger());
     world.load_budgets();
-    world.advance(1);
-    world.ack_all();
-    assert!(world.running().is_empty(), "80 of 100 are spent");
+    world.pass(1);
+    world.runs([], "80 of 100 are spent");
     world.now = tomorrow;
-    world.advance(1);
-    world.ack_all();
+    world.pass(1);
     assert_eq!(world.running(), [waits]);
 }
 
@@ -506,31 +424,20 @@ fn a_new_period_is_for_the_most_urgent_first() {
     }
     let urgent = ask_urgently(&mut world, "ada", 90, 9);
     for _ in 0..10 {
-        world.advance(1);
-        world.ack_all();
+        world.pass(1);
     }
     assert_eq!(world.lane.snapshot().over_budget, 2_501);
     let tomorrow = world.lane.gate.budgets().next_roll().unwrap();
     world.now = tomorrow;
-    world.advance(1);
-    world.ack_all();
+    world.pass(1);
     assert_eq!(world.running(), [urgent]);
 }
 
 #[test]
 fn who_waits_for_room_keeps_nobody_more_urgent_waiting_on_another_lane() {
     let mut world = with(2, vec![all(100)]);
-    let mut settings = (*world.settings).clone();
-    settings.lanes.insert(
-        "fast".to_owned(),
-        crate::model::NamedLane {
-            models: vec!["glm-4.7".to_owned()],
-            rules: LaneRules::default(),
-        },
-    );
-    world.settings = Arc::new(settings);
-    let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
-    world.carry_out(effects);
+    let fast = ("fast".to_owned(), lane_for("glm-4.7"));
+    world.configure(|settings| settings.lanes.extend([fast]));
     let open = ask_for(&mut world, "ada", 60);
     world.ack_all();
     ask_for(&mut world, "ada", 50);
@@ -538,15 +445,12 @@ fn who_waits_for_room_keeps_nobody_more_urgent_waiting_on_another_lane() {
         world.submit_as(|job| {
             job.model = "glm-4.7".to_owned();
             job.priority = priority;
-            job.worst = WorstCase {
-                prompt: 30,
-                completion: 0,
-            };
+            job.worst = worst_case(30);
         })
     };
     fast(&mut world, -1);
     world.ack_all();
-    assert_eq!(world.running(), [open], "it is behind the one that waits");
+    world.runs([open], "it is behind the one that waits");
     let urgent = fast(&mut world, 10);
     world.ack_all();
     assert_eq!(world.running(), [open, urgent]);
@@ -625,12 +529,11 @@ proptest! {
                     }
                 }
                 Step::Cancel(n) => {
-                    let (_, effects) = world.lane.cancel(id(n), world.now);
-                    world.carry_out(effects);
+                    world.cancel(id(n));
+
                 }
                 Step::Prioritise(n, priority) => {
-                    let effects = world.lane.reprioritise(id(n), priority, world.now);
-                    world.carry_out(effects);
+                    world.tell(|lane, now| lane.reprioritise(id(n), priority, now));
                 }
                 Step::Limit(tokens) => {
                     lowered |= tokens < limit;
@@ -659,8 +562,7 @@ proptest! {
             prop_assert!(acks < 1_000, "the disk works without end");
         }
         for _ in 0..50 {
-            world.advance(2);
-            world.ack_all();
+            world.pass(2);
         }
         world.assert_nobody_waits_in_vain();
         world.set_budgets(Vec::new());

@@ -477,14 +477,16 @@ mod tests {
         world
     }
 
+    fn worst_case(prompt: u32) -> WorstCase {
+        let completion = 0;
+        WorstCase { prompt, completion }
+    }
+
     fn job(n: u64, user: &str, tokens: u32) -> JobEntry {
         let mut job = sample::new_job(n).job;
         job.seq = crate::model::Seq(n);
         job.user_id = user.to_owned();
-        job.worst = WorstCase {
-            prompt: tokens,
-            completion: 0,
-        };
+        job.worst = worst_case(tokens);
         job.entry()
     }
 
@@ -590,22 +592,20 @@ mod tests {
         let wait = world.gate.wait_of(&job(1, "ada", 150), &world.settings);
         let wait = wait.unwrap();
         assert!(wait.too_large);
-        assert_eq!(
-            wait.to_string(),
-            "it may come to 150 tokens, and budget day allows 100 tokens a day"
-        );
-        let worst = WorstCase {
-            prompt: 150,
-            completion: 0,
-        };
+        let words = "it may come to 150 tokens, and budget day allows 100 tokens a day";
+        assert_eq!(wait.to_string(), words);
+        let worst = worst_case(150);
         let refused = world.gate.refuses("ada", "glm-5", worst, &world.settings);
-        assert!(matches!(
-            refused,
-            Some(BudgetRefusal::TooLarge {
-                needed: Amount::Tokens(150),
-                ..
-            })
-        ));
+        let too_large = |refusal| {
+            matches!(
+                refusal,
+                BudgetRefusal::TooLarge {
+                    needed: Amount::Tokens(150),
+                    ..
+                }
+            )
+        };
+        assert!(refused.is_some_and(too_large));
         assert!(world.ask(&job(2, "ada", 90)), "it is in nobody's way");
         world.settings.budgets[0].limit = Amount::Tokens(300);
         world.load();

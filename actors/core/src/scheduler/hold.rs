@@ -202,27 +202,31 @@ mod tests {
         let rest = hold(HoldKind::AfterTimeout, 1, Some(500));
         check(&rest, &throttle, &hold(Throttle, 1, Some(500)));
         check(&quota, &hold(Quota, 5, Some(50)), &quota);
-        check(
-            &quota,
-            &hold(Quota, 5, Some(200)),
-            &hold(Quota, 2, Some(200)),
-        );
+        let longer = |since| hold(Quota, since, Some(200));
+        check(&quota, &longer(5), &longer(2));
         assert_eq!(join(None, quota.clone()), quota);
     }
 
     fn scopes() -> [HoldScope; 3] {
+        let [lane, model] = ["a", "b"].map(str::to_owned);
         [
             HoldScope::Account,
-            HoldScope::Lane("a".to_owned()),
-            HoldScope::Model("b".to_owned()),
+            HoldScope::Lane(lane),
+            HoldScope::Model(model),
         ]
+    }
+
+    /// The lanes with this hold alone.
+    fn held(scope: &HoldScope, hold: Hold) -> SchedulerState {
+        let mut state = SchedulerState::default();
+        add(&mut state, scope, hold);
+        state
     }
 
     #[test]
     fn a_hold_ends_at_its_time_and_not_before_whatever_it_stops() {
         for scope in scopes() {
-            let mut state = SchedulerState::default();
-            add(&mut state, &scope, hold(HoldKind::Quota, 0, Some(100)));
+            let mut state = held(&scope, hold(HoldKind::Quota, 0, Some(100)));
             assert_eq!(next_end(&state), Some(Timestamp::from_millis(100)));
             assert!(!expire(&mut state, Timestamp::from_millis(99)));
             assert!(expire(&mut state, Timestamp::from_millis(100)), "{scope}");
@@ -234,21 +238,12 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_makes_no_hold_longer_but_a_quotas() {
         for scope in scopes() {
-            let mut state = SchedulerState::default();
-            add(
-                &mut state,
-                &scope,
-                hold(HoldKind::Throttle, 1_000, Some(1_010)),
-            );
+            let mut state = held(&scope, hold(HoldKind::Throttle, 1_000, Some(1_010)));
             assert!(expire(&mut state, Timestamp::from_millis(500)));
             assert_eq!(next_end(&state), Some(Timestamp::from_millis(510)));
         }
-        let mut state = SchedulerState::default();
-        add(
-            &mut state,
-            &HoldScope::Account,
-            hold(HoldKind::Quota, 1_000, Some(1_010)),
-        );
+        let quota = hold(HoldKind::Quota, 1_000, Some(1_010));
+        let mut state = held(&HoldScope::Account, quota);
         assert!(!expire(&mut state, Timestamp::from_millis(500)));
         assert_eq!(next_end(&state), Some(Timestamp::from_millis(1_010)));
     }
@@ -256,8 +251,7 @@ mod tests {
     #[test]
     fn only_an_operator_ends_a_hold_without_an_end() {
         for scope in scopes() {
-            let mut state = SchedulerState::default();
-            add(&mut state, &scope, hold(HoldKind::Operator, 0, None));
+            let mut state = held(&scope, hold(HoldKind::Operator, 0, None));
             assert!(!expire(&mut state, Timestamp::from_millis(i64::MAX)));
             assert!(release(&mut state, &scope));
             assert!(!release(&mut state, &scope));
@@ -266,12 +260,7 @@ mod tests {
 
     #[test]
     fn an_operator_hold_that_ends_by_itself_is_probed() {
-        let mut state = SchedulerState::default();
-        add(
-            &mut state,
-            &HoldScope::Account,
-            hold(HoldKind::Operator, 0, Some(5)),
-        );
+        let mut state = held(&HoldScope::Account, hold(HoldKind::Operator, 0, Some(5)));
         assert!(expire(&mut state, Timestamp::from_millis(5)));
         assert!(state.probing);
         assert!(release(&mut state, &HoldScope::Account), "a probe");
@@ -282,8 +271,7 @@ mod tests {
     fn a_word_given_while_nothing_ran_ends_the_holds_that_it_disowns() {
         use crate::model::{FailureClass, PolicyOverride};
         let check = |kind, word: PolicyOverride, gone| {
-            let mut state = SchedulerState::default();
-            add(&mut state, &HoldScope::Account, hold(kind, 0, None));
+            let mut state = held(&HoldScope::Account, hold(kind, 0, None));
             let mut settings = Settings::default();
             settings.policy.insert("1308".to_owned(), word);
             assert_eq!(release_disowned(&mut state, &settings), gone, "{word:?}");
@@ -297,11 +285,8 @@ mod tests {
         check(HoldKind::Quota, FailureClass::OperatorFatal.into(), true);
         check(HoldKind::Quota, FailureClass::QuotaWindow.into(), false);
         check(HoldKind::Quota, lane(LaneRule::GoOn), true);
-        check(
-            HoldKind::Operator,
-            lane(LaneRule::HoldModelForOperator),
-            false,
-        );
+        let model = lane(LaneRule::HoldModelForOperator);
+        check(HoldKind::Operator, model, false);
         check(HoldKind::AfterTimeout, lane(LaneRule::GoOn), false);
         // A word for the job alone says nothing of the hold.
         let job = PolicyOverride {

@@ -222,18 +222,20 @@ mod tests {
         Timestamp::from_millis(ms)
     }
 
-    fn requests(per_minute: u32) -> PaceSettings {
+    const fn rules((requests, tokens, spacing_ms): (u32, u64, u64)) -> PaceSettings {
         PaceSettings {
-            requests_per_minute: per_minute,
-            ..PaceSettings::default()
+            requests_per_minute: requests,
+            tokens_per_minute: tokens,
+            min_spacing_ms: spacing_ms,
         }
     }
 
-    fn tokens(per_minute: u64) -> PaceSettings {
-        PaceSettings {
-            tokens_per_minute: per_minute,
-            ..PaceSettings::default()
-        }
+    const fn requests(per_minute: u32) -> PaceSettings {
+        rules((per_minute, 0, 0))
+    }
+
+    const fn tokens(per_minute: u64) -> PaceSettings {
+        rules((0, per_minute, 0))
     }
 
     /// A lane that always starts its next call as early as it may, with a record of its starts.
@@ -278,10 +280,8 @@ mod tests {
 
         /// Milliseconds from one start to the next.
         fn gaps(&self) -> Vec<u64> {
-            self.starts
-                .windows(2)
-                .map(|w| w[1].0.since(w[0].0))
-                .collect()
+            let pairs = self.starts.windows(2);
+            pairs.map(|w| w[1].0.since(w[0].0)).collect()
         }
     }
 
@@ -306,11 +306,7 @@ mod tests {
 
     #[test]
     fn the_longest_of_the_spacings_counts() {
-        let mut lane = Starter::new(PaceSettings {
-            requests_per_minute: 60,
-            tokens_per_minute: 60_000,
-            min_spacing_ms: 1_500,
-        });
+        let mut lane = Starter::new(rules((60, 60_000, 1_500)));
         lane.start(100);
         lane.start(3_000);
         lane.start(100);
@@ -339,18 +335,11 @@ mod tests {
         lane.start(10);
         lane.start(3_000);
         lane.start(10);
-        assert_eq!(
-            lane.gaps(),
-            [60_000, 180_000],
-            "and is waited for at the rate"
-        );
+        // And is waited for at the rate, but not for ever.
+        assert_eq!(lane.gaps(), [60_000, 180_000]);
         lane.start(u32::MAX);
         lane.start(10);
-        assert_eq!(
-            lane.gaps().last(),
-            Some(&PACE_MEMORY_MS),
-            "but not for ever"
-        );
+        assert_eq!(lane.gaps().last(), Some(&PACE_MEMORY_MS));
     }
 
     #[test]
@@ -395,10 +384,8 @@ mod tests {
         }
         let used: u64 = lane.starts.iter().map(|s| s.2).sum();
         let allowed = 100_000 * minutes;
-        assert!(
-            used <= allowed * 105 / 100 && used >= allowed * 90 / 100,
-            "{used} of {allowed}"
-        );
+        let about = allowed * 90 / 100..=allowed * 105 / 100;
+        assert!(about.contains(&used), "{used} of {allowed}");
     }
 
     #[test]
@@ -410,8 +397,7 @@ mod tests {
                     lane.start(10_000);
                 }
                 let normal = lane.pace.earliest(10_000, lane.now).since(lane.now);
-                let ms = lane.now.as_millis().saturating_sub_unsigned(back_ms);
-                lane.now = at(ms);
+                lane.now = at(lane.now.as_millis().saturating_sub_unsigned(back_ms));
                 let wait = lane.pace.earliest(10_000, lane.now).since(lane.now);
                 assert!(wait <= normal + 60_000, "{wait} after {back_ms}");
                 // There is no burst either, and then it goes on as before.
@@ -432,19 +418,14 @@ mod tests {
         for _ in 0..PACE_LOG_STARTS_MAX + 100 {
             lane.now = lane.pace.earliest(1, lane.now);
             lane.pace.last = Some(lane.now);
-            lane.pace.log.push_back(Start {
-                at: lane.now,
-                job: sample::job_id(1),
-                tokens: 1,
-            });
+            let (at, job, tokens) = (lane.now, sample::job_id(1), 1);
+            lane.pace.log.push_back(Start { at, job, tokens });
         }
         lane.start(1);
         assert_eq!(lane.pace.log.len(), PACE_LOG_STARTS_MAX);
         let oldest = lane.pace.log.front().unwrap().at;
-        assert!(
-            lane.now.since(oldest) >= WINDOW_MS - LOGGED_SPACING_MS,
-            "what was dropped is no longer in the window"
-        );
+        // What was dropped is no longer in the window.
+        assert!(lane.now.since(oldest) >= WINDOW_MS - LOGGED_SPACING_MS);
         lane.now = lane.now.plus_ms(PACE_MEMORY_MS);
         lane.start(1);
         assert_eq!(lane.pace.log.len(), 1);
@@ -454,11 +435,7 @@ mod tests {
         let requests = prop_oneof![Just(0), 1_u32..10, 10_u32..6_000];
         let tokens = prop_oneof![Just(0), 1_u64..100, 1_000_u64..1_000_000];
         let spacing = prop_oneof![3 => Just(0), 1 => 1_u64..5_000];
-        (requests, tokens, spacing).prop_map(|(rpm, tpm, min_spacing_ms)| PaceSettings {
-            requests_per_minute: rpm,
-            tokens_per_minute: tpm,
-            min_spacing_ms,
-        })
+        (requests, tokens, spacing).prop_map(rules)
     }
 
     /// How long after the start before, how many tokens, which of the last starts settles with what
@@ -574,16 +551,9 @@ mod tests {
 
         #[test]
         fn no_clock_and_no_number_breaks_it(
-            rpm in any::<u32>(),
-            tpm in any::<u64>(),
-            min_spacing_ms in any::<u64>(),
+            settings in any::<(u32, u64, u64)>().prop_map(rules),
             steps in prop::collection::vec((any::<i64>(), any::<u32>(), any::<u64>()), 1..20),
         ) {
-            let settings = PaceSettings {
-                requests_per_minute: rpm,
-                tokens_per_minute: tpm,
-                min_spacing_ms,
-            };
             let mut pace = Pace::new(settings);
             for (nth, (ms, estimate, used)) in (1..).zip(steps) {
                 let now = at(ms);

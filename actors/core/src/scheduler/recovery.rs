@@ -340,11 +340,8 @@ mod tests {
     #[test]
     fn an_attempt_is_left_alone_until_its_slot_has_spoken_and_a_doubt_until_all_have() {
         let (started, staged) = (AttemptPhase::Started, AttemptPhase::Staged);
-        let recovery = found(vec![
-            open(1, 0, started),
-            open(2, 1, started),
-            open(3, 0, staged),
-        ]);
+        let jobs = [(1, 0, started), (2, 1, started), (3, 0, staged)];
+        let recovery = found(jobs.map(|(n, slot, phase)| open(n, slot, phase)).to_vec());
         let [one, two, three] = [1, 2, 3].map(sample::job_id);
         let both = slots([Slot::Unknown, Slot::Unknown]);
         assert_eq!(recovery.proven(&both, None), []);
@@ -359,19 +356,13 @@ mod tests {
 
     #[test]
     fn a_task_of_this_account_is_fetched_and_every_other_attempt_is_interrupted() {
-        let mut recovery = found(vec![
-            task(1, "mine"),
-            task(2, "another's"),
-            open(3, 0, AttemptPhase::Started),
-        ]);
+        let other = open(3, 0, AttemptPhase::Started);
+        let mut recovery = found(vec![task(1, "mine"), task(2, "another's"), other]);
         assert!(close(&mut recovery, 1).is_none());
         assert!(close(&mut recovery, 2).is_some());
         assert!(close(&mut recovery, 3).is_some());
-        assert_eq!(
-            recovery.in_flight(),
-            0,
-            "a task that waits is not open here"
-        );
+        // A task that waits is not open here.
+        assert_eq!(recovery.in_flight(), 0);
         let (job, crashed) = recovery.take_task().unwrap();
         assert_eq!((job.id, crashed), (sample::job_id(1), true));
         assert!(!recovery.has_task() && !recovery.has(job.id));
@@ -391,20 +382,11 @@ mod tests {
 
     #[test]
     fn a_cancelled_attempt_ends_cancelled_and_its_call_is_closed_where_it_is_known() {
-        let (started, staged) = (AttemptPhase::Started, AttemptPhase::Staged);
-        let mut recovery = found(vec![
-            task(1, "mine"),
-            open(2, 1, started),
-            open(3, 1, staged),
-        ]);
+        let started = open(2, 1, AttemptPhase::Started);
+        let staged = open(3, 1, AttemptPhase::Staged);
+        let mut recovery = found(vec![task(1, "mine"), started, staged]);
         let mut abort = |n| recovery.cancel(sample::job_id(n));
-        assert!(matches!(
-            abort(2),
-            Some(Effect::Abort {
-                slot: SlotId(1),
-                ..
-            })
-        ));
+        assert!(matches!(abort(2), Some(Effect::Abort { slot, .. }) if slot == SlotId(1)));
         assert!(abort(3).is_none(), "nobody's else call is closed");
         assert!(abort(1).is_some());
         for n in 1..=3 {

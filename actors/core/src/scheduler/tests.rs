@@ -11,8 +11,8 @@ use crate::judge::{BreakerEffect, JudgeContext, LaneEffect};
 use crate::life;
 use crate::model::{
     CallOutcome, CallRecord, DEFAULT_LANE, Failure, FailureClass, GlmAnswer, GlmOutcome, HoldKind,
-    JobStatus, LaneCondition, LaneRules, ModelCondition, Request, Seq, Usage, UsageKey, UsageRow,
-    code, limits,
+    HoldScope, JobStatus, LaneCondition, LaneRules, ModelCondition, NamedLane, Request, Secret,
+    Seq, Usage, UsageKey, UsageRow, code, limits,
 };
 use crate::money::budget::Ledger;
 
@@ -158,12 +158,48 @@ impl World {
     }
 
     fn all_ready(&mut self) {
-        let effects = self.lane.start(self.now);
-        self.carry_out(effects);
+        self.tell(|lane, now| lane.start(now));
         for slot in self.callers.keys().copied().collect::<Vec<_>>() {
-            let effects = self.lane.ready(slot, self.now);
-            self.carry_out(effects);
+            self.tell(|lane, now| lane.ready(slot, now));
         }
+    }
+
+    /// Tells the lane something and does what it says.
+    fn tell(&mut self, what: impl FnOnce(&mut Scheduler, Timestamp) -> Vec<Effect>) {
+        let effects = what(&mut self.lane, self.now);
+        self.carry_out(effects);
+    }
+
+    /// The same, and the disk finishes all that it has.
+    fn step(&mut self, what: impl FnOnce(&mut Scheduler, Timestamp) -> Vec<Effect>) {
+        self.tell(what);
+        self.ack_all();
+    }
+
+    fn cancel(&mut self, id: JobId) -> CancelPath {
+        let (path, effects) = self.lane.cancel(id, self.now);
+        self.carry_out(effects);
+        path
+    }
+
+    /// Whether there was such a hold.
+    fn release(&mut self, scope: &HoldScope) -> bool {
+        let (was, effects) = self.lane.release(scope, self.now);
+        self.carry_out(effects);
+        self.ack_all();
+        was
+    }
+
+    fn configure(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(Arc::make_mut(&mut self.settings));
+        let settings = Arc::clone(&self.settings);
+        self.tell(|lane, now| lane.configure(settings, now));
+        for slot in self.lane.missing_callers() {
+            self.callers.insert(slot, None);
+            self.lane.caller_added(slot);
+            self.announce(slot);
+        }
+        self.ack_all();
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -220,9 +256,19 @@ impl World {
         change(&mut job);
         let entry = job.entry();
         self.disk.jobs.insert(job.id, job);
-        let effects = self.lane.submitted([entry.clone()], self.now);
-        self.carry_out(effects);
+        self.tell(|lane, now| lane.submitted([entry.clone()], now));
         entry.id
+    }
+
+    fn ask(&mut self, model: &str) -> JobId {
+        self.submit_as(|job| job.model = model.to_owned())
+    }
+
+    /// Jobs of these priorities come, and the disk has them all.
+    fn submit_all<const N: usize>(&mut self, priorities: [i32; N]) -> [JobId; N] {
+        let ids = priorities.map(|priority| self.submit(priority));
+        self.ack_all();
+        ids
     }
 
     /// The disk finishes the oldest commit.
@@ -241,8 +287,7 @@ impl World {
                 (t, decision)
             })
             .collect();
-        let effects = self.lane.committed(ticket, &decisions, self.now);
-        self.carry_out(effects);
+        self.tell(|lane, now| lane.committed(ticket, &decisions, now));
         true
     }
 
@@ -254,17 +299,8 @@ impl World {
         let Some(dispatch) = self.callers.get_mut(&slot).and_then(Option::take) else {
             return;
         };
-        let finished = Finished {
-            job_id: dispatch.job.id,
-            attempt: attempt_of(&dispatch),
-            endpoint: String::new(),
-            settings: Arc::clone(&self.settings),
-            bounded_by_job: false,
-            task: None,
-            started_at: self.now,
-            response_time_ms: 1,
-            outcome: Arc::new(outcome.clone()),
-        };
+        let call = (dispatch.job.id, attempt_of(&dispatch));
+        let finished = finished(call, &self.settings, outcome.clone(), self.now);
         self.last.insert(slot, finished);
         self.announce(slot);
     }
@@ -297,17 +333,36 @@ impl World {
         self.carry_out(effects);
     }
 
+    fn slot_of(&self, id: JobId) -> SlotId {
+        let has = |call: &&Option<Arc<Dispatch>>| call.as_ref().is_some_and(|d| d.job.id == id);
+        let found = self.callers.iter().find(|(_, call)| has(call));
+        *found.expect("the job has a call").0
+    }
+
+    fn end_of(&mut self, id: JobId, outcome: &GlmOutcome) {
+        self.end(self.slot_of(id), outcome);
+        self.ack_all();
+    }
+
+    /// The open call of the first busy slot ends so, and the disk finishes all that it has.
+    fn call_ends(&mut self, outcome: &GlmOutcome) {
+        let slot = self.busy_slot(0).expect("a call is open");
+        self.end(slot, outcome);
+        self.ack_all();
+    }
+
+    #[track_caller]
+    fn runs<const N: usize>(&self, want: [JobId; N], why: &str) {
+        assert_eq!(self.running(), want, "{why}");
+    }
+
     fn running(&self) -> Vec<JobId> {
         self.callers.values().flatten().map(|d| d.job.id).collect()
     }
 
     fn busy_slot(&self, pick: usize) -> Option<SlotId> {
-        let busy: Vec<SlotId> = self
-            .callers
-            .iter()
-            .filter(|(_, call)| call.is_some())
-            .map(|(slot, _)| *slot)
-            .collect();
+        let busy = self.callers.iter().filter(|(_, call)| call.is_some());
+        let busy: Vec<SlotId> = busy.map(|(slot, _)| *slot).collect();
         (!busy.is_empty()).then(|| busy[pick % busy.len()])
     }
 
@@ -321,8 +376,7 @@ impl World {
         );
         self.lane
             .load_budgets(&self.disk.ledger(), &self.settings, self.now);
-        let effects = self.lane.start(self.now);
-        self.carry_out(effects);
+        self.tell(|lane, now| lane.start(now));
     }
 
     /// `kill -9`: what was not on disk is gone, open calls are closed.
@@ -340,8 +394,7 @@ impl World {
         self.last.clear();
         self.recover();
         for slot in self.callers.keys().copied().collect::<Vec<_>>() {
-            let effects = self.lane.ready(slot, self.now);
-            self.carry_out(effects);
+            self.tell(|lane, now| lane.ready(slot, now));
         }
         self.ack_all();
         for key in unknown {
@@ -377,14 +430,18 @@ impl World {
 
     fn advance(&mut self, ms: u64) {
         self.now = self.now.plus_ms(ms);
-        let effects = self.lane.tick(self.now);
-        self.carry_out(effects);
+        self.tell(|lane, now| lane.tick(now));
+    }
+
+    /// So many milliseconds pass, and the disk finishes all that it has.
+    fn pass(&mut self, ms: u64) {
+        self.advance(ms);
+        self.ack_all();
     }
 
     /// Lets everything come to its end and checks the books.
     fn finish(&mut self) {
-        let effects = self.lane.resume(self.now);
-        self.carry_out(effects);
+        self.tell(|lane, now| lane.resume(now));
         for _ in 0..10_000 {
             self.ack_all();
             match self.busy_slot(0) {
@@ -424,11 +481,36 @@ fn answered() -> GlmOutcome {
     })
 }
 
+/// A lane of its own for this model, with one call at a time.
+fn lane_for(model: &str) -> NamedLane {
+    NamedLane {
+        models: vec![model.to_owned()],
+        rules: LaneRules::default(),
+    }
+}
+
+fn finished(
+    (job_id, attempt): (JobId, AttemptNo),
+    settings: &Arc<Settings>,
+    outcome: GlmOutcome,
+    now: Timestamp,
+) -> Finished {
+    Finished {
+        job_id,
+        attempt,
+        endpoint: String::new(),
+        settings: Arc::clone(settings),
+        bounded_by_job: false,
+        task: None,
+        started_at: now,
+        response_time_ms: 1,
+        outcome: Arc::new(outcome),
+    }
+}
+
 fn throttle_level(state: &SchedulerState) -> u32 {
-    state
-        .lanes
-        .get(DEFAULT_LANE)
-        .map_or(0, |lane| lane.throttle_level)
+    let lane = state.lanes.get(DEFAULT_LANE);
+    lane.map_or(0, |lane| lane.throttle_level)
 }
 
 /// Nothing is known of the lane or the model.
@@ -458,14 +540,24 @@ fn context(settings: &Settings, now: Timestamp) -> JudgeContext<'_> {
 }
 
 fn failed(class: FailureClass) -> GlmOutcome {
-    GlmOutcome::Failed(Failure::new(class, "x", "words"), Usage::default())
+    failed_with(Failure::new(class, "x", "words"))
+}
+
+fn failed_with(failure: Failure) -> GlmOutcome {
+    GlmOutcome::Failed(failure, Usage::default())
+}
+
+/// The plan's calls are used up, until then.
+fn used_up_until(reset_at: Timestamp) -> GlmOutcome {
+    let mut failure = Failure::new(FailureClass::QuotaWindow, "1308", "words");
+    failure.reset_at = Some(reset_at);
+    failed_with(failure)
 }
 
 #[test]
 fn dispatch_order_is_priority_then_submission() {
     let mut world = World::new(1);
-    let blocker = world.submit(0);
-    world.ack_all();
+    let [blocker] = world.submit_all([0]);
     assert_eq!(world.running(), [blocker]);
     for priority in [1, 5, 3, 5, 1, 9] {
         world.submit(priority);
@@ -485,10 +577,8 @@ fn dispatch_order_is_priority_then_submission() {
 #[test]
 fn an_urgent_job_that_arrives_during_a_call_is_the_very_next_one() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.ack_all();
-    world.submit(1);
-    world.ack_all();
+    world.submit_all([0]);
+    world.submit_all([1]);
     let urgent = world.submit(9);
     // Its stage is not stored yet: the lane waits for the disk rather than send the lesser one.
     world.end(SlotId(0), &answered());
@@ -501,16 +591,10 @@ fn an_urgent_job_that_arrives_during_a_call_is_the_very_next_one() {
 #[test]
 fn between_two_calls_the_lane_waits_for_no_disk() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.submit(0);
-    world.ack_all();
+    world.submit_all([0, 0]);
     assert_eq!(world.running(), [id(1)]);
     world.end(SlotId(0), &answered());
-    assert_eq!(
-        world.running(),
-        [id(2)],
-        "sent before the outcome is stored"
-    );
+    world.runs([id(2)], "sent before the outcome is stored");
     assert_eq!(world.in_work.len(), 1);
     world.finish();
 }
@@ -538,17 +622,11 @@ fn outcomes_that_are_not_stored_are_bounded() {
 #[test]
 fn a_retry_does_not_hold_the_slot_and_comes_back_to_its_place() {
     let mut world = World::new(1);
-    let first = world.submit(5);
-    world.submit(5);
-    world.submit(5);
-    world.ack_all();
-    world.end(SlotId(0), &failed(FailureClass::ServerTransient));
-    world.ack_all();
+    let [first, ..] = world.submit_all([5, 5, 5]);
+    world.call_ends(&failed(FailureClass::ServerTransient));
     assert_eq!(world.running(), [id(2)]);
-    world.advance(2_000);
-    world.ack_all();
-    world.end(SlotId(0), &answered());
-    world.ack_all();
+    world.pass(2_000);
+    world.call_ends(&answered());
     assert_eq!(world.running(), [first]);
     world.finish();
 }
@@ -556,24 +634,15 @@ fn a_retry_does_not_hold_the_slot_and_comes_back_to_its_place() {
 #[test]
 fn an_operator_hold_fails_no_job_and_a_changed_key_ends_it() {
     let mut world = World::new(1);
-    for _ in 0..10 {
-        world.submit(0);
-    }
-    world.ack_all();
-    world.end(SlotId(0), &failed(FailureClass::OperatorFatal));
-    world.ack_all();
+    world.submit_all([0; 10]);
+    world.call_ends(&failed(FailureClass::OperatorFatal));
     world.advance(10_000_000);
     assert!(world.running().is_empty());
     assert_eq!(world.sent.len(), 1);
     world.crash();
-    assert!(world.running().is_empty(), "a restart changes nothing");
-    let mut settings = (*world.settings).clone();
-    settings.glm.api_key = Some(crate::model::Secret::new("another"));
-    world.settings = Arc::new(settings);
-    let effects = world.lane.configure(Arc::clone(&world.settings), world.now);
-    world.carry_out(effects);
-    world.ack_all();
-    assert_eq!(world.running(), [id(1)], "the job kept its place");
+    world.runs([], "a restart changes nothing");
+    world.configure(|settings| settings.glm.api_key = Some(Secret::new("another")));
+    world.runs([id(1)], "the job kept its place");
     assert!(world.disk.jobs.values().all(|j| j.retry_count == 0));
     world.finish();
 }
@@ -581,12 +650,8 @@ fn an_operator_hold_fails_no_job_and_a_changed_key_ends_it() {
 #[test]
 fn a_quota_hold_wakes_by_itself_and_not_a_call_before() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.ack_all();
-    let mut failure = Failure::new(FailureClass::QuotaWindow, "1308", "words");
-    failure.reset_at = Some(world.now.plus_ms(3 * 3_600_000));
-    world.end(SlotId(0), &GlmOutcome::Failed(failure, Usage::default()));
-    world.ack_all();
+    world.submit_all([0]);
+    world.call_ends(&used_up_until(world.now.plus_ms(3 * 3_600_000)));
     world.advance(3 * 3_600_000);
     world.crash();
     assert!(world.running().is_empty());
@@ -595,8 +660,7 @@ fn a_quota_hold_wakes_by_itself_and_not_a_call_before() {
         Some(world.now.plus_ms(3_000)),
         "the grace is still to come"
     );
-    world.advance(3_000);
-    world.ack_all();
+    world.pass(3_000);
     assert_eq!(world.running(), [id(1)]);
     world.finish();
 }
@@ -609,15 +673,10 @@ fn an_open_breaker_sends_nothing_and_a_half_open_one_a_single_probe() {
             state,
             ..BreakerSnapshot::default()
         };
-        let effects = world.lane.breaker_changed(&snapshot, true, world.now);
-        world.carry_out(effects);
-        world.ack_all();
+        world.step(|lane, now| lane.breaker_changed(&snapshot, true, now));
     };
     set(&mut world, BreakerState::Open);
-    for _ in 0..5 {
-        world.submit(0);
-    }
-    world.ack_all();
+    world.submit_all([0; 5]);
     assert_eq!(world.running().len(), 0);
     set(&mut world, BreakerState::HalfOpen);
     assert_eq!(world.running().len(), 1);
@@ -629,28 +688,14 @@ fn an_open_breaker_sends_nothing_and_a_half_open_one_a_single_probe() {
 #[test]
 fn a_cancelled_job_is_never_sent_and_a_running_one_is_closed() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.submit(0);
-    world.submit(0);
-    world.ack_all();
-    for seq in [3, 2, 1] {
-        let (path, effects) = world.lane.cancel(id(seq), world.now);
-        let want = if seq == 1 {
-            CancelPath::Settlement
-        } else {
-            CancelPath::Commit
-        };
-        assert_eq!(path, want, "job {seq}");
-        world.carry_out(effects);
+    world.submit_all([0, 0, 0]);
+    use CancelPath::{Commit, Settlement};
+    for (seq, want) in [(3, Commit), (2, Commit), (1, Settlement)] {
+        assert_eq!(world.cancel(id(seq)), want, "job {seq}");
         world.ack_all();
     }
-    assert!(
-        world
-            .disk
-            .jobs
-            .values()
-            .all(|j| j.status == JobStatus::Cancelled)
-    );
+    let cancelled = |job: &Job| job.status == JobStatus::Cancelled;
+    assert!(world.disk.jobs.values().all(cancelled));
     assert_eq!(world.sent.len(), 1);
     world.finish();
 }
@@ -659,13 +704,9 @@ fn a_cancelled_job_is_never_sent_and_a_running_one_is_closed() {
 fn a_staged_attempt_is_in_doubt_only_while_a_started_one_is_unsettled() {
     // Staged, and nothing started: it can't have been sent.
     let mut world = World::new(1);
-    world.submit(0);
-    world.submit(0);
-    world.ack_all();
-    let effects = world.lane.pause(None, world.now);
-    world.carry_out(effects);
-    world.end(SlotId(0), &answered());
-    world.ack_all();
+    world.submit_all([0, 0]);
+    world.tell(|lane, now| lane.pause(None, now));
+    world.call_ends(&answered());
     assert_eq!(world.disk.jobs[&id(2)].phase(), crate::model::Phase::Staged);
     world.crash();
     assert_eq!(world.disk.closed.len(), 1, "voided, not interrupted");
@@ -675,20 +716,17 @@ fn a_staged_attempt_is_in_doubt_only_while_a_started_one_is_unsettled() {
 #[test]
 fn an_outcome_that_the_store_lost_is_not_held_against_its_job() {
     let mut world = World::new(1);
-    let first = world.submit(0);
-    world.submit(0);
-    world.ack_all();
+    let [first, ..] = world.submit_all([0, 0]);
     // The next call is on its way when the commit of the first outcome fails.
     world.end(SlotId(0), &answered());
     world.in_work.clear();
     world.recover();
     world.lane.outlived(SlotId(0));
-    world.end(SlotId(0), &answered());
-    world.ack_all();
+    world.call_ends(&answered());
     let lost = (first, AttemptNo(1));
     assert_eq!(world.disk.closed[&lost], CallOutcome::Interrupted);
     assert_eq!(world.disk.jobs[&first].interruptions, 0);
-    assert_eq!(world.running(), [first], "it is called again");
+    world.runs([first], "it is called again");
     world.crash();
     assert_eq!(world.disk.jobs[&first].interruptions, 1, "a crash counts");
     world.finish();
@@ -697,23 +735,16 @@ fn an_outcome_that_the_store_lost_is_not_held_against_its_job() {
 #[test]
 fn a_deadline_that_passes_fails_the_job_wherever_it_waits() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.ack_all();
-    for (seq, ms) in [(2, 10), (3, 20)] {
-        let mut late = job(seq, 0);
-        late.deadline = Some(world.now.plus_ms(ms));
-        let entry = late.entry();
-        world.disk.jobs.insert(late.id, late);
-        let effects = world.lane.submitted([entry], world.now);
-        world.carry_out(effects);
+    world.submit_all([0]);
+    for ms in [10, 20] {
+        let deadline = world.now.plus_ms(ms);
+        world.submit_as(|job| job.deadline = Some(deadline));
     }
-    world.seqs = 3;
     world.ack_all();
     // The one that is staged wakes the lane as the one in line does.
     for _ in 0..2 {
         assert_eq!(world.lane.next_change(), Some(world.now.plus_ms(10)));
-        world.advance(10);
-        world.ack_all();
+        world.pass(10);
     }
     for seq in [2, 3] {
         let job = &world.disk.jobs[&id(seq)];
@@ -726,22 +757,13 @@ fn a_deadline_that_passes_fails_the_job_wherever_it_waits() {
 #[test]
 fn a_lower_bound_takes_effect_as_calls_finish() {
     let mut world = World::new(4);
-    for _ in 0..12 {
-        world.submit(0);
-    }
-    world.ack_all();
+    world.submit_all([0; 12]);
     assert_eq!(world.running().len(), 4);
-    let mut settings = (*world.settings).clone();
-    settings.lane.rules.max_concurrency = 2;
-    let effects = world.lane.configure(Arc::new(settings.clone()), world.now);
-    world.carry_out(effects);
+    world.configure(|settings| settings.lane.rules.max_concurrency = 2);
     for want in [3, 2, 2, 2] {
-        let slot = world.busy_slot(0).unwrap();
-        world.end(slot, &answered());
-        world.ack_all();
+        world.call_ends(&answered());
         assert_eq!(world.running().len(), want);
     }
-    world.settings = Arc::new(settings);
     world.finish();
 }
 
@@ -824,25 +846,20 @@ fn perform(world: &mut World, op: Op) {
             }
         }
         Op::Cancel(seq) => {
-            let (_, effects) = world.lane.cancel(id(seq), world.now);
-            world.carry_out(effects);
+            world.cancel(id(seq));
         }
         Op::Requeue(seq) => {
-            let effects = world.lane.requeue(id(seq), world.now);
-            world.carry_out(effects);
+            world.tell(|lane, now| lane.requeue(id(seq), now));
         }
         Op::Reprioritise(seq, priority) => {
-            let effects = world.lane.reprioritise(id(seq), priority, world.now);
-            world.carry_out(effects);
+            world.tell(|lane, now| lane.reprioritise(id(seq), priority, now));
         }
         Op::Advance(ms) => world.advance(ms),
         Op::Pause => {
-            let effects = world.lane.pause(None, world.now);
-            world.carry_out(effects);
+            world.tell(|lane, now| lane.pause(None, now));
         }
         Op::Resume => {
-            let effects = world.lane.resume(world.now);
-            world.carry_out(effects);
+            world.tell(|lane, now| lane.resume(now));
         }
         Op::Crash => world.crash(),
         Op::RestartQueue => world.restart_queue(),
@@ -877,19 +894,15 @@ proptest! {
 #[test]
 fn a_judged_success_ends_a_series_of_throttles() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.ack_all();
-    world.end(SlotId(0), &failed(FailureClass::Throttle));
-    world.ack_all();
+    world.submit_all([0]);
+    world.call_ends(&failed(FailureClass::Throttle));
     assert_eq!(throttle_level(world.lane.state()), 1);
     assert_eq!(
         world.disk.lane.holds().map(|(_, h)| h.kind).next(),
         Some(HoldKind::Throttle)
     );
-    world.advance(5_000);
-    world.ack_all();
-    world.end(SlotId(0), &answered());
-    world.ack_all();
+    world.pass(5_000);
+    world.call_ends(&answered());
     assert_eq!(throttle_level(world.lane.state()), 0);
     assert_eq!(throttle_level(&world.disk.lane), 0);
     assert_eq!(world.disk.jobs[&id(1)].retry_count, 0);
@@ -900,30 +913,23 @@ fn a_second_credit_for_a_slot_is_none() {
     let mut world = World::new(1);
     world.submit(0);
     world.submit(0);
-    let effects = world.lane.ready(SlotId(0), world.now);
-    world.carry_out(effects);
-    world.ack_all();
+    world.step(|lane, now| lane.ready(SlotId(0), now));
     assert_eq!(world.running(), [id(1)]);
-    let effects = world.lane.ready(SlotId(0), world.now);
-    world.carry_out(effects);
-    world.ack_all();
-    assert_eq!(world.running(), [id(1)], "the slot has its call still");
+    world.step(|lane, now| lane.ready(SlotId(0), now));
+    world.runs([id(1)], "the slot has its call still");
     world.finish();
 }
 
 #[test]
 fn cancelling_a_job_in_doubt_closes_nobody_elses_call() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.submit(0);
-    world.ack_all();
+    world.submit_all([0, 0]);
     world.restart_queue();
-    let (path, effects) = world.lane.cancel(id(2), world.now);
+    let path = world.cancel(id(2));
     assert_eq!(path, CancelPath::Settlement);
-    world.carry_out(effects);
+
     assert_eq!(world.running(), [id(1)]);
-    world.end(SlotId(0), &answered());
-    world.ack_all();
+    world.call_ends(&answered());
     assert_eq!(world.disk.jobs[&id(1)].status, JobStatus::Completed);
     assert_eq!(world.disk.jobs[&id(2)].status, JobStatus::Cancelled);
     world.finish();
@@ -932,30 +938,23 @@ fn cancelling_a_job_in_doubt_closes_nobody_elses_call() {
 #[test]
 fn a_caller_that_is_gone_leaves_no_slot_to_wait_for() {
     let mut world = World::new(2);
-    world.submit(0);
-    world.submit(0);
-    world.ack_all();
+    world.submit_all([0, 0]);
     // Slot 1's caller ended with its call, and the new queue was told of it too late.
     world.callers.insert(SlotId(1), None);
     world.last.remove(&SlotId(1));
     world.recover();
-    world.end(SlotId(0), &answered());
-    world.ack_all();
+    world.call_ends(&answered());
     assert_eq!(
         world.lane.snapshot().in_flight,
         1,
         "the lost call is awaited"
     );
-    let effects = world.lane.caller_gone(SlotId(1), world.now);
-    world.carry_out(effects);
-    world.ack_all();
+    world.step(|lane, now| lane.caller_gone(SlotId(1), now));
     assert_eq!(world.lane.missing_callers(), [SlotId(1)]);
-    assert_eq!(world.running(), [id(2)], "it goes on with the slot it has");
+    world.runs([id(2)], "it goes on with the slot it has");
     world.lane.caller_added(SlotId(1));
     world.submit(0);
-    let effects = world.lane.ready(SlotId(1), world.now);
-    world.carry_out(effects);
-    world.ack_all();
+    world.step(|lane, now| lane.ready(SlotId(1), now));
     assert_eq!(world.running().len(), 2);
     world.finish();
 }
@@ -963,14 +962,10 @@ fn a_caller_that_is_gone_leaves_no_slot_to_wait_for() {
 #[test]
 fn a_job_that_is_put_back_and_given_up_at_once_is_not_sent() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.ack_all();
-    world.end(SlotId(0), &failed(FailureClass::RequestFatal));
-    world.ack_all();
-    let effects = world.lane.requeue(id(1), world.now);
-    world.carry_out(effects);
-    let (_, effects) = world.lane.cancel(id(1), world.now);
-    world.carry_out(effects);
+    world.submit_all([0]);
+    world.call_ends(&failed(FailureClass::RequestFatal));
+    world.tell(|lane, now| lane.requeue(id(1), now));
+    world.cancel(id(1));
     world.ack_all();
     assert!(!world.lane.knows(id(1)));
     assert_eq!(world.sent.len(), 1);
@@ -981,30 +976,14 @@ fn a_job_that_is_put_back_and_given_up_at_once_is_not_sent() {
 #[test]
 fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.ack_all();
+    world.submit_all([0]);
     let old = Arc::clone(&world.settings);
-    let mut settings = (*old).clone();
-    settings.glm.api_key = Some(crate::model::Secret::new("another"));
-    let new = Arc::new(settings);
-    let effects = world.lane.configure(Arc::clone(&new), world.now);
-    world.carry_out(effects);
-    let finished = Finished {
-        job_id: id(1),
-        attempt: AttemptNo(1),
-        endpoint: String::new(),
-        settings: old,
-        bounded_by_job: false,
-        task: None,
-        started_at: world.now,
-        response_time_ms: 1,
-        outcome: Arc::new(failed(FailureClass::OperatorFatal)),
-    };
+    world.configure(|settings| settings.glm.api_key = Some(Secret::new("another")));
+    let call = (id(1), AttemptNo(1));
+    let finished = finished(call, &old, failed(FailureClass::OperatorFatal), world.now);
     let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
-    let on = SettleContext {
-        context: context(&new, world.now),
-        cancelled,
-    };
+    let context = context(&world.settings, world.now);
+    let on = SettleContext { context, cancelled };
     let concluded = conclude(job, &finished, &on);
     assert_eq!(concluded.lane, LaneEffect::GoOn);
     assert!(concluded.back_in_line.is_some(), "and fails no job");
@@ -1013,49 +992,36 @@ fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
 #[test]
 fn a_priority_that_was_changed_while_staged_outlives_a_retry() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.submit(0);
-    world.ack_all();
-    let effects = world.lane.reprioritise(id(2), 9, world.now);
-    world.carry_out(effects);
-    world.ack_all();
-    world.submit(5);
-    world.ack_all();
-    world.end(SlotId(0), &answered());
-    world.ack_all();
+    world.submit_all([0, 0]);
+    world.step(|lane, now| lane.reprioritise(id(2), 9, now));
+    world.submit_all([5]);
+    world.call_ends(&answered());
     assert_eq!(world.running(), [id(2)]);
-    world.end(SlotId(0), &failed(FailureClass::Throttle));
-    world.ack_all();
-    world.advance(10_000);
-    world.ack_all();
-    assert_eq!(world.running(), [id(2)], "before the job of priority 5");
+    world.call_ends(&failed(FailureClass::Throttle));
+    world.pass(10_000);
+    world.runs([id(2)], "before the job of priority 5");
     world.finish();
 }
 
 #[test]
 fn a_jobs_own_bound_says_nothing_of_the_service() {
     let mut world = World::new(1);
-    world.submit(0);
-    world.ack_all();
+    world.submit_all([0]);
     let failure = Failure::new(FailureClass::ServerTransient, code::TIMEOUT_TOTAL, "late");
-    let finished = |bounded_by_job| Finished {
-        job_id: id(1),
-        attempt: AttemptNo(1),
-        endpoint: String::new(),
-        settings: Arc::clone(&world.settings),
-        bounded_by_job,
-        task: None,
-        started_at: world.now,
-        response_time_ms: 1,
-        outcome: Arc::new(GlmOutcome::Failed(failure.clone(), Usage::default())),
-    };
     let effect = |bounded_by_job| {
         let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
-        let on = SettleContext {
-            context: context(&world.settings, world.now),
-            cancelled,
+        let context = context(&world.settings, world.now);
+        let call = (id(1), AttemptNo(1));
+        let finished = Finished {
+            bounded_by_job,
+            ..finished(
+                call,
+                &world.settings,
+                failed_with(failure.clone()),
+                world.now,
+            )
         };
-        conclude(job, &finished(bounded_by_job), &on).breaker
+        conclude(job, &finished, &SettleContext { context, cancelled }).breaker
     };
     assert_eq!(effect(false), BreakerEffect::Failure { at_once: false });
     assert_eq!(effect(true), BreakerEffect::Ignore);

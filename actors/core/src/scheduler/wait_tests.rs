@@ -1,10 +1,8 @@
 //! Why a job waits, in each state that the lanes bring it into; on the small world of the lane's tests.
 
+use super::budgets::{each, with, worst_case};
 use super::*;
-use crate::model::{
-    Amount, Budget, BudgetRules, BudgetScope, NamedLane, OnInterrupted, OverBudget, PaceSettings,
-    Period, WaitReason, Waiting, WorstCase,
-};
+use crate::model::{Amount, OnInterrupted, PaceSettings, WaitReason, Waiting};
 
 impl World {
     /// Why a job waits, by its row and the lanes.
@@ -28,24 +26,9 @@ impl World {
         self.lane.standstill().map(|reason| reason.name())
     }
 
-    fn do_it(&mut self, effects: Vec<Effect>) {
-        self.carry_out(effects);
-        self.ack_all();
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut Settings)) {
-        let mut settings = (*self.settings).clone();
-        change(&mut settings);
-        self.settings = Arc::new(settings);
-        let effects = self.lane.configure(Arc::clone(&self.settings), self.now);
-        self.do_it(effects);
-    }
-
     fn fail_with(&mut self, class: FailureClass, code: &str) {
         let failure = Failure::new(class, code, "GLM's words");
-        let slot = self.busy_slot(0).expect("a call is open");
-        self.end(slot, &GlmOutcome::Failed(failure, Usage::default()));
-        self.ack_all();
+        self.call_ends(&failed_with(failure));
     }
 }
 
@@ -73,13 +56,11 @@ fn a_job_behind_others_knows_its_place_and_an_estimate_once_there_is_one() {
     assert_eq!(place(&world, 4), (4, None));
     assert_eq!(world.counts(), [("behind", 3), ("stage", 1)]);
     assert_eq!(world.stands_still_for(), None);
-    let urgent = world.submit(5);
-    world.ack_all();
+    let [urgent] = world.submit_all([5]);
     assert_eq!(world.name_of(urgent), "stage", "it took the place");
     assert_eq!(place(&world, 1), (2, None));
     // A call takes a millisecond in this world.
-    world.end(SlotId(0), &answered());
-    world.ack_all();
+    world.call_ends(&answered());
     assert_eq!(place(&world, 4), (4, Some(4)));
 }
 
@@ -136,25 +117,20 @@ fn a_job_that_waits_for_its_time_says_whose_wish_that_was() {
 #[test]
 fn a_pace_keeps_the_next_job_and_the_others_are_behind_it() {
     let mut world = World::new(2);
-    world.change(|settings| {
+    world.configure(|settings| {
         settings.lane.rules.pace = PaceSettings {
             min_spacing_ms: 10_000,
             ..PaceSettings::default()
         };
     });
-    for _ in 0..2 {
-        world.submit(0);
-    }
-    let last = world.submit(0);
-    world.ack_all();
+    let [.., last] = world.submit_all([0, 0, 0]);
     let until = world.now.plus_ms(10_000);
     let next = world.lane.in_service_order(1)[0];
     let lane = DEFAULT_LANE.to_owned();
     assert_eq!(world.reason(next), WaitReason::Pace { until, lane });
     assert_eq!(world.name_of(last), "behind");
     assert_eq!(world.counts(), [("behind", 1), ("pace", 1)]);
-    world.end(world.busy_slot(0).unwrap(), &answered());
-    world.ack_all();
+    world.call_ends(&answered());
     assert_eq!(world.stands_still_for(), Some("pace"));
 }
 
@@ -176,63 +152,47 @@ fn what_stops_every_job_is_the_reason_of_each_and_of_the_lane() {
         world.reason(jobs[3]).to_string(),
         "GLM takes nothing until an operator acts: 1113: GLM's words"
     );
-    let effects = world.lane.resume(world.now);
-    world.do_it(effects);
+    world.step(|lane, now| lane.resume(now));
     let rest = &jobs[1..];
 
-    let open = BreakerSnapshot {
-        state: BreakerState::Open,
-        ..BreakerSnapshot::default()
+    let breaker = |world: &mut World, state| {
+        let snapshot = BreakerSnapshot {
+            state,
+            ..BreakerSnapshot::default()
+        };
+        world.step(|lane, now| lane.breaker_changed(&snapshot, false, now));
     };
-    let effects = world.lane.breaker_changed(&open, false, world.now);
-    world.do_it(effects);
+    breaker(&mut world, BreakerState::Open);
     check(&world, rest, "breaker");
-    let half_open = BreakerSnapshot {
-        state: BreakerState::HalfOpen,
-        ..open
-    };
-    let effects = world.lane.breaker_changed(&half_open, false, world.now);
-    world.do_it(effects);
+    breaker(&mut world, BreakerState::HalfOpen);
     check(&world, rest, "probe");
-    let closed = BreakerSnapshot::default();
-    let effects = world.lane.breaker_changed(&closed, false, world.now);
-    world.do_it(effects);
+    breaker(&mut world, BreakerState::Closed);
 
-    let effects = world.lane.pause(Some("lunch".to_owned()), world.now);
-    world.do_it(effects);
+    world.step(|lane, now| lane.pause(Some("lunch".to_owned()), now));
     check(&world, rest, "paused");
     assert!(world.reason(jobs[3]).to_string().contains("lunch"));
-    world.change(|settings| settings.glm.is_active = false);
+    world.configure(|settings| settings.glm.is_active = false);
     check(&world, rest, "inactive");
-    let effects = world.lane.drain(world.now);
-    world.do_it(effects);
+    world.step(|lane, now| lane.drain(now));
     check(&world, rest, "stopping");
 }
 
 #[test]
 fn a_hold_of_a_part_is_the_reason_of_its_jobs_alone() {
     let mut settings = Settings::default();
-    settings.lanes.insert(
-        "air".to_owned(),
-        NamedLane {
-            models: vec!["glm-4.5-air".to_owned()],
-            rules: LaneRules::default(),
-        },
-    );
+    let air = lane_for("glm-4.5-air");
+    settings.lanes.insert("air".to_owned(), air);
     let mut world = World::with(settings);
-    let of = |world: &mut World, model: &str| {
-        let id = world.submit_as(|job| job.model = model.to_owned());
-        world.ack_all();
-        id
-    };
-    let held = of(&mut world, "glm-5");
+    let held = world.ask("glm-5");
+    world.ack_all();
     world.fail_with(FailureClass::Overload, "1305");
     assert!(matches!(
         world.reason(held),
         WaitReason::Hold(hold) if hold.model.as_deref() == Some("glm-5")
     ));
     assert_eq!(world.stands_still_for(), Some("hold"));
-    let cooling = of(&mut world, "glm-4.5-air");
+    let cooling = world.ask("glm-4.5-air");
+    world.ack_all();
     assert_eq!(world.stands_still_for(), None, "the other model goes on");
     world.fail_with(FailureClass::Throttle, "1302");
     assert!(matches!(
@@ -245,18 +205,11 @@ fn a_hold_of_a_part_is_the_reason_of_its_jobs_alone() {
 #[test]
 fn a_model_that_is_probed_keeps_its_other_jobs_waiting() {
     let mut world = World::new(2);
-    let first = world.submit(0);
-    world.ack_all();
-    world.lane.state.models.insert(
-        "glm-5".to_owned(),
-        ModelCondition {
-            probing: true,
-            ..ModelCondition::default()
-        },
-    );
+    let [first] = world.submit_all([0]);
+    let models = &mut world.lane.state.models;
+    models.entry("glm-5".to_owned()).or_default().probing = true;
     world.lane.routes.forget();
-    let second = world.submit(0);
-    world.ack_all();
+    let [second] = world.submit_all([0]);
     assert_eq!(world.running(), [first]);
     assert_eq!(world.reason(second), WaitReason::Probe);
     assert_eq!(world.counts(), [("probe", 1)]);
@@ -264,44 +217,15 @@ fn a_model_that_is_probed_keeps_its_other_jobs_waiting() {
 
 #[test]
 fn a_budget_without_room_tells_its_figures() {
-    let mut settings = Settings {
-        budgets: vec![Budget {
-            name: "day".to_owned(),
-            users: BudgetScope::Each,
-            models: BudgetScope::All,
-            limit: Amount::Tokens(100),
-            rules: BudgetRules {
-                period: Period::Day,
-                warn_percent: 0,
-                over: OverBudget::Wait,
-            },
-        }],
-        ..Settings::default()
-    };
-    settings.lane.rules.max_concurrency = 1;
-    let mut world = World::with(settings);
-    let settings = Arc::clone(&world.settings);
-    world
-        .lane
-        .load_budgets(&world.disk.ledger(), &settings, world.now);
-    let id = world.submit_as(|job| {
-        job.worst = WorstCase {
-            prompt: 150,
-            completion: 0,
-        };
-    });
+    let mut world = with(1, vec![each(100)]);
+    let id = world.submit_as(|job| job.worst = worst_case(150));
     world.ack_all();
     let WaitReason::Budget(budget) = world.reason(id) else {
         panic!("{}", world.reason(id))
     };
-    assert_eq!(
-        (
-            &*budget.status.account.budget,
-            budget.needed,
-            budget.too_large
-        ),
-        ("day", Amount::Tokens(150), true)
-    );
+    assert_eq!(&*budget.status.account.budget, "each");
+    assert_eq!(budget.needed, Amount::Tokens(150));
+    assert!(budget.too_large);
     assert_eq!(world.stands_still_for(), Some("budget"));
     assert_eq!(world.counts(), [("budget", 1)]);
 }
@@ -345,10 +269,8 @@ fn outcomes_that_wait_for_the_disk_and_rows_that_are_not_read_are_reasons() {
 fn a_lane_without_jobs_stands_still_only_for_a_closed_intake() {
     let mut world = World::new(1);
     assert_eq!(world.stands_still_for(), None);
-    let effects = world.lane.close_intake(Some("move".to_owned()), world.now);
-    world.do_it(effects);
+    world.step(|lane, now| lane.close_intake(Some("move".to_owned()), now));
     assert_eq!(world.stands_still_for(), Some("draining"));
-    world.submit(0);
-    world.ack_all();
+    world.submit_all([0]);
     assert_eq!(world.stands_still_for(), None, "what waits is worked off");
 }

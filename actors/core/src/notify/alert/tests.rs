@@ -18,13 +18,24 @@ const QUIET: Inputs<'_> = Inputs {
     holds: &[],
 };
 
+const fn between(clear: i64, raise: i64, for_ms: u64) -> Thresholds {
+    Thresholds {
+        raise,
+        clear,
+        for_ms,
+    }
+}
+
+const fn window(min_calls: u32) -> CallWindow {
+    CallWindow {
+        window_ms: MINUTE,
+        min_calls,
+    }
+}
+
 fn on_length(raise: i64, clear: i64, for_ms: u64) -> AlertSettings {
     AlertSettings {
-        queue_length: Some(Thresholds {
-            raise,
-            clear,
-            for_ms,
-        }),
+        queue_length: Some(between(clear, raise, for_ms)),
         ..AlertSettings::default()
     }
 }
@@ -104,11 +115,7 @@ fn what_a_store_kept_is_neither_told_again_nor_lost() {
 #[test]
 fn a_rule_that_is_switched_off_and_a_budget_that_is_gone_are_over() {
     let settings = AlertSettings {
-        budget: Some(Thresholds {
-            raise: 800_000,
-            clear: 700_000,
-            for_ms: 0,
-        }),
+        budget: Some(between(700_000, 800_000, 0)),
         ..on_length(1, 0, 0)
     };
     let budgets = [("day".to_owned(), 900_000), ("month".to_owned(), 799_999)];
@@ -128,18 +135,10 @@ fn a_rule_that_is_switched_off_and_a_budget_that_is_gone_are_over() {
 
 #[test]
 fn every_rule_reads_its_own_figure() {
-    let always = |raise| Thresholds {
-        raise,
-        clear: raise - 1,
-        for_ms: 0,
-    };
-    let window = CallWindow {
-        window_ms: MINUTE,
-        min_calls: 2,
-    };
+    let always = |raise| between(raise - 1, raise, 0);
     let settings = AlertSettings {
-        error_rate: Some((always(500_000), window)),
-        response_time: Some((always(100), window, Measure::P95)),
+        error_rate: Some((always(500_000), window(2))),
+        response_time: Some((always(100), window(2), Measure::P95)),
         queue_length: None,
         queue_age: Some(always(5_000)),
         spend: BTreeMap::from([(Currency::Usd, always(7)), (Currency::Cny, always(8))]),
@@ -158,34 +157,16 @@ fn every_rule_reads_its_own_figure() {
         ..QUIET
     };
     let mut alerts = Alerts::default();
-    let raised: Vec<String> = names(&alerts.step(&settings, &inputs, START))
-        .into_iter()
-        .map(|(_, key)| key)
-        .collect();
-    let all = [
-        "error_rate",
-        "response_time",
-        "queue_age",
-        "spend USD",
-        "breaker",
-        "hold operator of model a",
-    ];
-    assert_eq!(raised, all);
+    let raised = names(&alerts.step(&settings, &inputs, START));
+    let all = "error_rate, response_time, queue_age, spend USD, breaker, hold operator of model a";
+    let all = all.split(", ").map(|key| ("raised", key.to_owned()));
+    assert_eq!(raised, all.collect::<Vec<_>>());
 }
 
 /// A rule on the error rate of three calls or more in a minute, raised at a half.
 fn on_errors() -> AlertSettings {
-    let window = CallWindow {
-        window_ms: MINUTE,
-        min_calls: 3,
-    };
-    let thresholds = Thresholds {
-        raise: 500_000,
-        clear: 100_000,
-        for_ms: 0,
-    };
     AlertSettings {
-        error_rate: Some((thresholds, window)),
+        error_rate: Some((between(100_000, 500_000, 0), window(3))),
         ..AlertSettings::default()
     }
 }
@@ -279,21 +260,16 @@ fn a_second_hold_is_a_second_alert_and_each_says_why() {
     };
     assert_eq!(step(&both[..1], 0), []);
     let raised = step(&both, MINUTE);
-    assert_eq!(
-        names(&raised),
-        [("raised", "hold operator of model a".to_owned())]
-    );
-    let AlertChange::Raised(alert) = &raised[0] else {
-        panic!("raised")
+    let [AlertChange::Raised(alert)] = &raised[..] else {
+        panic!("{raised:?}")
     };
+    assert_eq!(alert.key, held(HoldKind::Operator, "a"));
     assert_eq!(alert.hold, Some(a.1));
     assert_eq!(names(&step(&both, 2 * MINUTE)).len(), 1, "the other");
     assert_eq!(step(&both[..1], 3 * MINUTE), [], "not at once");
     let over = step(&both[..1], 4 * MINUTE);
-    assert_eq!(
-        names(&over),
-        [("cleared", "hold operator of model b".to_owned())]
-    );
+    let key = held(HoldKind::Operator, "b").to_string();
+    assert_eq!(names(&over), [("cleared", key)]);
 }
 
 #[test]
@@ -325,13 +301,9 @@ fn what_became_of_alerts_between_two_books_is_told_once() {
 
 #[test]
 fn the_95th_percentile_is_the_nearest_rank() {
-    let window = CallWindow {
-        window_ms: MINUTE,
-        min_calls: 1,
-    };
     let check = |times: &[u64], p95: i64, mean: i64| {
         let calls = calls(CallOutcome::Completed, times);
-        let read = |measure| response_time(&calls, window, measure, START).unwrap();
+        let read = |measure| response_time(&calls, window(1), measure, START).unwrap();
         assert_eq!((read(Measure::P95), read(Measure::Mean)), (p95, mean));
     };
     check(&[7], 7, 7);
@@ -342,29 +314,31 @@ fn the_95th_percentile_is_the_nearest_rank() {
 
 #[test]
 fn a_level_is_told_exactly_in_its_unit() {
-    let alert = |key, level, threshold| Alert {
-        key,
-        raised_at: START,
-        level,
-        threshold,
-        hold: None,
+    let told = |key, level, threshold, hold| {
+        let raised_at = START;
+        let alert = Alert {
+            key,
+            raised_at,
+            level,
+            threshold,
+            hold,
+        };
+        alert.to_string()
     };
-    let check = |alert: Alert, text: &str| assert_eq!(alert.to_string(), text);
-    check(
-        alert(AlertKey::ErrorRate, 523_810, 500_000),
-        "error_rate is 0.52381 share, 0.5 or more is too much",
+    let rate = told(AlertKey::ErrorRate, 523_810, 500_000, None);
+    assert_eq!(rate, "error_rate is 0.52381 share, 0.5 or more is too much");
+    let spend = AlertKey::Spend(Currency::Usd);
+    let spend = told(spend, 1_000_000_001, 1_000_000_000, None);
+    assert_eq!(
+        spend,
+        "spend USD is 1.000000001 USD/h, 1 or more is too much"
     );
-    check(
-        alert(AlertKey::Spend(Currency::Usd), 1_000_000_001, 1_000_000_000),
-        "spend USD is 1.000000001 USD/h, 1 or more is too much",
+    let (key, hold) = (
+        held(HoldKind::Operator, "a"),
+        hold(HoldKind::Operator, "a").1,
     );
-    check(
-        Alert {
-            hold: Some(hold(HoldKind::Operator, "a").1),
-            ..alert(held(HoldKind::Operator, "a"), 1, 1)
-        },
-        "model a is held (operator): 1113 no balance",
-    );
+    let held = told(key, 1, 1, Some(hold));
+    assert_eq!(held, "model a is held (operator): 1113 no balance");
 }
 
 proptest! {
