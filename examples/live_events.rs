@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     config.store.path = directory.path().join("lane.redb").display().to_string();
     config.glm.base_url = glm.base_url();
     config.glm.api_key = Some(Secret::new("any"));
-    config.retry.base_delay_ms = 50;
+    config.retry.delays.base_delay_ms = 50;
     let lane = Orchestrator::start(&config).await?;
 
     // Only what happens from here on is told; what was before is in the store.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_actors::ports::{JobFilter, JobRecord, UsageFilter};
-use onelane_core::model::{AlertBook, AlertKey, CallRecord, Day, JobId};
+use onelane_core::model::{Alert, AlertRules, CallRecord, Day, JobId};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +19,6 @@ use crate::config::{PolicyRow, Prices, keep_exact};
 use crate::orchestrator::{JobDetail, Metrics};
 use crate::statistics::{GroupBy, StatisticsQuery, StatisticsRow, to_csv};
 use crate::views::{Audience, CallView, Excerpt, JobView};
-use crate::webhooks::AlertView;
 
 /// `GLMConfig`: its fields are the settings.
 struct GlmConfig;
@@ -392,33 +391,35 @@ pub(super) struct MetricsAnswer {
     recent_calls: Vec<CallView>,
     #[serde(flatten)]
     metrics: Metrics,
-    active_alerts: Vec<AlertView>,
+    active_alerts: Vec<Alert>,
     alerts: AlertCounts,
 }
 
 /// How many alerts are active, by their rules.
 #[derive(Serialize, JsonSchema)]
 struct AlertCounts {
-    active: BTreeMap<&'static str, usize>,
+    active: BTreeMap<String, usize>,
 }
 
 impl MetricsAnswer {
-    pub(super) fn new(metrics: Metrics, recent_calls: Vec<CallView>, book: &AlertBook) -> Self {
-        let of = |rule| {
-            book.active
-                .iter()
-                .filter(move |alert| alert.key.rule() == rule)
+    pub(super) fn new(
+        metrics: Metrics,
+        recent_calls: Vec<CallView>,
+        active_alerts: Vec<Alert>,
+        rules: &AlertRules,
+    ) -> Self {
+        let of = |rule: &String| active_alerts.iter().filter(|a| a.key.rule == *rule).count();
+        let active = rules.0.keys().map(|rule| (rule.clone(), of(rule)));
+        let alerts = AlertCounts {
+            active: active.collect(),
         };
-        let active = AlertKey::RULES.map(|rule| (rule, of(rule).count()));
         Self {
             current_concurrency: metrics.lane.in_flight,
             queue_length: metrics.jobs.pending,
             recent_calls,
             metrics,
-            active_alerts: book.active.iter().map(AlertView::active).collect(),
-            alerts: AlertCounts {
-                active: active.into(),
-            },
+            active_alerts,
+            alerts,
         }
     }
 }
@@ -430,7 +431,8 @@ pub(super) async fn metrics(api: Arc<Api>, _: Input) -> Result<Json<MetricsAnswe
     calls.truncate(limits::RECENT_CALLS_SHOWN);
     let excerpts = excerpts_of(&api, &calls).await;
     let calls = shown(calls, &excerpts);
-    let answer = MetricsAnswer::new(metrics, calls, &api.lane.alerts());
+    let rules = api.lane.config().config.alerts.rules;
+    let answer = MetricsAnswer::new(metrics, calls, api.lane.alerts().active, &rules);
     Ok(Json(answer))
 }
 

@@ -20,7 +20,6 @@ mod body;
 mod bulk;
 mod check;
 mod control;
-mod delivery;
 mod endpoint;
 mod endpoints;
 mod estimate;

@@ -3,35 +3,20 @@
 use std::sync::Arc;
 
 use onelane_actors::ports::DeliveryFilter;
-use onelane_core::model::{DeliveryId, limits as bounds};
+use onelane_core::model::{AlertBook, Delivery, DeliveryId, HookEndpoint, limits as bounds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::answer::{Json, Success};
 use super::bulk::{Changed, Many};
-use super::delivery::{DeliveryView, EndpointView};
 use super::input::{Given, Input, Nothing, Optional};
 use super::pages::{NextCursor, Page};
 use super::problem::Problem;
-use crate::webhooks::AlertView;
-
-/// The alerts.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct AlertsAnswer {
-    /// In the order of their rules.
-    active: Vec<AlertView>,
-    /// Those that are over, newest first.
-    recent: Vec<AlertView>,
-}
 
 /// `GET alerts`: those that are active, and those that are over, newest first.
-pub(super) async fn alerts(api: Arc<Api>, _: Input) -> Result<Json<AlertsAnswer>, Problem> {
-    let book = api.lane.alerts();
-    Ok(Json(AlertsAnswer {
-        active: book.active.iter().map(AlertView::active).collect(),
-        recent: book.past.iter().map(AlertView::past).collect(),
-    }))
+pub(super) async fn alerts(api: Arc<Api>, _: Input) -> Result<Json<AlertBook>, Problem> {
+    Ok(Json(api.lane.alerts()))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -46,7 +31,7 @@ pub(super) struct DeliveriesQuery {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeliveriesAnswer {
-    deliveries: Vec<DeliveryView>,
+    deliveries: Vec<Delivery>,
     next_cursor: NextCursor,
 }
 
@@ -59,11 +44,7 @@ pub(super) async fn deliveries(
     let found = api.lane.deliveries(filter, page.cursor(), page.limit());
     let found = found.await?;
     Ok(Json(DeliveriesAnswer {
-        deliveries: found
-            .deliveries
-            .into_iter()
-            .map(DeliveryView::new)
-            .collect(),
+        deliveries: found.deliveries,
         next_cursor: found.cursor.into(),
     }))
 }
@@ -88,13 +69,12 @@ pub(super) async fn redeliver(
 /// Where webhooks go.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct EndpointsAnswer {
-    endpoints: Vec<EndpointView>,
+    endpoints: Vec<HookEndpoint>,
 }
 
 /// `GET webhooks/endpoints`.
 pub(super) async fn endpoints(api: Arc<Api>, _: Input) -> Result<Json<EndpointsAnswer>, Problem> {
-    let details = api.lane.webhook_endpoints().await?.into_iter();
-    let endpoints = details.map(EndpointView::new).collect();
+    let endpoints = api.lane.webhook_endpoints().await?;
     Ok(Json(EndpointsAnswer { endpoints }))
 }
 
@@ -122,8 +102,7 @@ pub(super) struct Tested {
 /// What was put on its way.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct TestAnswer {
-    /// Ids as text, like every number that may be larger than what a JavaScript number holds.
-    deliveries: Vec<String>,
+    deliveries: Vec<DeliveryId>,
 }
 
 /// `POST webhooks/test`, to one endpoint or to all.
@@ -131,7 +110,6 @@ pub(super) async fn test(
     api: Arc<Api>,
     input: Input<Nothing, Nothing, Optional<Tested>>,
 ) -> Result<Json<TestAnswer>, Problem> {
-    let ids = api.lane.test_webhooks(input.body.0.endpoint).await?;
-    let deliveries = ids.iter().map(DeliveryId::to_string).collect();
+    let deliveries = api.lane.test_webhooks(input.body.0.endpoint).await?;
     Ok(Json(TestAnswer { deliveries }))
 }

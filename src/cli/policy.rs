@@ -97,7 +97,7 @@ fn job(rule: JobRule, lane: Option<LaneRule>, settings: &Settings) -> String {
         JobRule::Retry => format!("goes back to its place and {bounded}"),
         JobRule::Backoff => format!(
             "waits {} ms, then {} times as long each time, {} ms at most (a longer Retry-After wins), and {bounded}",
-            retry.base_delay_ms, retry.backoff_multiplier, retry.max_delay_ms
+            retry.delays.base_delay_ms, retry.delays.backoff_multiplier, retry.delays.max_delay_ms
         ),
         JobRule::Fail => {
             "fails at once and stays to be looked at; it can be retried by hand".to_owned()

@@ -2,8 +2,8 @@
 //!
 //! A change is a part of what is shown. A field that equals what is in force changes nothing, so
 //! what was read can be sent back, edited or not, masked key and all. `null` takes a stored change
-//! back: the value of the layer below (file, default) is in force again. `lanes` and `policy` are merged
-//! field by field of each lane and code, `fallbacks` model by model; lists and `prices` are replaced as a
+//! back: the value of the layer below (file, default) is in force again. `lanes`, `policy` and `alerts` are merged
+//! field by field of each lane, code and rule, `fallbacks` model by model; lists and `prices` are replaced as a
 //! whole. `id`, `createdAt` and `updatedAt` are not the client's
 //! to change; the last two are ignored, for they may be stale.
 
@@ -83,11 +83,21 @@ impl Loaded {
     #[must_use]
     pub fn view(&self) -> GlmConfigView {
         let config = self.config.write(Secrets::Masked);
-        let settings = LEAVES.iter().filter_map(|leaf| {
+        let mut settings = Vec::new();
+        for leaf in LEAVES.iter() {
+            let Some(json) = &leaf.json else { continue };
             let value = at(&config, &leaf.toml).cloned().unwrap_or_default();
-            Some((leaf.json.clone()?, in_json(&leaf.field.kind, value)))
-        });
-        let settings: Vec<(KeyPath, Value)> = settings.collect();
+            match in_json(&leaf.field.kind, value) {
+                // Beside settings of the group there are entries alone.
+                Value::Object(entries) if leaf.field.is_flat() => settings.extend(
+                    entries
+                        .into_iter()
+                        .filter(|(_, value)| value.is_object())
+                        .map(|(name, entry)| (json.join(name), entry)),
+                ),
+                value => settings.push((json.clone(), value)),
+            }
+        }
         let stored = self.sources.stored.as_ref();
         let moment = |at: Option<Timestamp>| at.unwrap_or_default().to_rfc3339();
         GlmConfigView {

@@ -27,7 +27,11 @@ pub(crate) fn of_leaves(leaves: &[Leaf]) -> Value {
     for leaf in leaves {
         if let Some(json) = &leaf.json {
             let path: Vec<&str> = json.names().collect();
-            put(&mut schema, &path, schema_of(&leaf.field));
+            match (&leaf.field.kind, leaf.field.is_flat()) {
+                // Beside settings of the group there may be entries.
+                (Kind::Named { entry, .. }, true) => put(&mut schema, &path, kind_schema(entry)),
+                _ => put(&mut schema, &path, schema_of(&leaf.field)),
+            }
         }
     }
     schema
@@ -39,9 +43,12 @@ fn put(group: &mut Value, path: &[&str], schema: Value) {
     };
     match path {
         [] => {}
-        [name] => {
-            properties.insert((*name).to_owned(), schema);
-        }
+        [name] => match properties.get_mut(*name) {
+            Some(group) => group["additionalProperties"] = schema,
+            None => {
+                properties.insert((*name).to_owned(), schema);
+            }
+        },
         [name, inner @ ..] => {
             let group = properties.entry(*name);
             put(group.or_insert_with(|| object(Map::new())), inner, schema);
@@ -57,9 +64,13 @@ fn schema_of(field: &Field) -> Value {
     let mut schema = kind_schema(&field.kind);
     if let Value::Object(object) = &mut schema {
         if field.default.is_null()
-            && let Some(kind) = object.get("type").cloned()
+            && let Some(kind) = object.get_mut("type")
         {
-            object.insert("type".to_owned(), json!([kind, "null"]));
+            let kinds = match kind.take() {
+                Value::Array(kinds) => kinds,
+                kind => vec![kind],
+            };
+            *kind = kinds.into_iter().chain([json!("null")]).collect();
         }
         object.insert("description".to_owned(), field.doc.join(" ").into());
         object.insert("default".to_owned(), field.default.clone());
@@ -81,6 +92,7 @@ fn kind_schema(kind: &Kind) -> Value {
         }
         Kind::Number { min, max } => json!({"type": "number", "minimum": min, "maximum": max}),
         Kind::Text(_) | Kind::Decimal(_) | Kind::Secret(_) => json!({"type": "string"}),
+        Kind::Figure(_) => json!({"type": ["number", "string"]}),
         Kind::Word(words) => json!({"enum": words}),
         Kind::List(item) => json!({"type": "array", "items": kind_schema(item)}),
         Kind::Rows { group, .. } => json!({"type": "array", "items": group_schema(group)}),

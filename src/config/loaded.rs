@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use onelane_core::model::setting::{self, KeyPath, Place, Setting as _, SettingsError};
-use onelane_core::model::{Settings, Timestamp};
+use onelane_core::model::{Settings, Timestamp, site};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -190,7 +190,7 @@ impl Loaded {
 fn without_token(path: &KeyPath, value: Value) -> Value {
     let is_endpoint = path.is_in(&KeyPath::from("webhooks.endpoints")) && path.name() == "url";
     match value.as_str().filter(|_| is_endpoint) {
-        Some(url) => text::site(url).map_or(Value::Null, |site| format!("{site}/...").into()),
+        Some(url) => site(url).map_or(Value::Null, |site| format!("{site}/...").into()),
         None => value,
     }
 }

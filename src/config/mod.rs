@@ -10,7 +10,6 @@
 //! A setting is a field of a section: its doc, default and bounds stand there, and everything else is made
 //! from them: names, reading, writing, the schema, `config.toml` and `docs/configuration.md`.
 
-mod alerts;
 mod change;
 mod error;
 mod file;
@@ -30,15 +29,10 @@ mod settings;
 mod stored;
 mod suggest;
 mod text;
-mod webhooks;
 
 #[cfg(test)]
 mod tests;
 
-pub use alerts::{
-    AlertsSection, BreakerAlertSection, BudgetAlertSection, ErrorRateSection, HoldAlertSection,
-    QueueAgeSection, QueueLengthSection, ResponseTimeSection, SpendSection,
-};
 #[cfg(feature = "api")]
 pub(crate) use change::keep_exact;
 pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
@@ -53,5 +47,3 @@ pub use prices::{ModelPrice, Price, PriceList};
 pub use sections::{
     BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
 };
-pub(crate) use text::site;
-pub use webhooks::{EndpointSection, WebhooksSection};

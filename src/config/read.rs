@@ -65,8 +65,7 @@ impl Reader<'_> {
     fn group(&mut self, object: &Map<String, Value>, at: &KeyPath) {
         for (name, value) in object {
             let path = at.join(&**name);
-            let named = |leaf: &&Leaf| self.naming.path(leaf) == Some(&path);
-            if let Some(leaf) = LEAVES.iter().find(named) {
+            if let Some(leaf) = self.at(&path) {
                 self.leaf(leaf, &path, value);
             } else if self.members(&path).next().is_some() {
                 self.nested(&path, value);
@@ -75,6 +74,12 @@ impl Reader<'_> {
                 self.refuse(&path, problem);
             }
         }
+    }
+
+    /// The setting at a path.
+    fn at(&self, path: &KeyPath) -> Option<&'static Leaf> {
+        let mut leaves = LEAVES.iter();
+        leaves.find(|leaf| self.naming.path(leaf) == Some(path))
     }
 
     /// The settings inside a group.
@@ -105,7 +110,10 @@ impl Reader<'_> {
             (Kind::Named { .. }, Value::Object(entries)) => {
                 for (name, value) in entries {
                     let (path, toml) = (path.join(&**name), leaf.toml.join(&**name));
-                    self.entry(&leaf.field.kind, name, &path, toml, value);
+                    match self.at(&path) {
+                        Some(beside) => self.leaf(beside, &path, value),
+                        None => self.entry(&leaf.field.kind, name, &path, toml, value),
+                    }
                 }
             }
             (Kind::Named { .. }, other) => self.refuse(path, mismatch(self.group_name(), other)),

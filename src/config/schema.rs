@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::sections::Config;
 
-/// One setting: a value, a list, rows, or entries under names of the operator's own.
+/// One setting: a value, a list, rows, or entries under names of the operator's own. Settings may stand beside
+/// entries, at paths that look like those of entries.
 #[derive(Debug)]
 pub(crate) struct Leaf {
     /// Its path in `config.toml`.
@@ -33,12 +34,12 @@ pub(crate) static LEAVES: LazyLock<Vec<Leaf>> = LazyLock::new(|| {
 /// Adds the settings of a group at `toml`, called `json` in the API unless they are fixed.
 pub(crate) fn gather(group: Group, toml: &KeyPath, json: Option<&KeyPath>, leaves: &mut Vec<Leaf>) {
     for mut field in group.0 {
-        let toml = toml.join(&*field.name);
+        let toml = field.path_in(toml);
         let json = json
             .filter(|_| !field.is_fixed)
             .map(|json| match field.json {
                 Some(name) => KeyPath::default().join(name),
-                None if field.is_at_top => json.clone(),
+                None if field.is_at_top || field.is_flat() => json.clone(),
                 None => json.join(json_name(&field.name)),
             });
         match field.kind {
@@ -126,12 +127,17 @@ pub(crate) fn is_of_entries(path: &KeyPath) -> bool {
 
 /// Whether the value at a path is never shown.
 pub(crate) fn is_secret(path: &KeyPath) -> bool {
-    let kind = leaf_of(path).and_then(|(leaf, steps)| match steps {
+    matches!(kind_at(path), Some(Kind::Secret(_)))
+}
+
+/// What the setting at a path takes, or that inside an entry.
+pub(crate) fn kind_at(path: &KeyPath) -> Option<&'static Kind> {
+    let (leaf, steps) = leaf_of(path)?;
+    match steps {
         [] => Some(&leaf.field.kind),
         [_, Step::Name(name)] => Some(&leaf.field.kind.members()?.field(name)?.kind),
         _ => None,
-    });
-    matches!(kind, Some(Kind::Secret(_)))
+    }
 }
 
 /// The end of the name of a setting that names the file of a secret.
@@ -160,6 +166,9 @@ pub(crate) fn values(config: &Value) -> Vec<(KeyPath, Value)> {
             (Kind::Named { entry, .. }, Some(Value::Object(entries))) => {
                 for (name, value) in entries {
                     let path = leaf.toml.join(&**name);
+                    if LEAVES.iter().any(|beside| beside.toml == path) {
+                        continue;
+                    }
                     match (entry.members(), value) {
                         (Some(group), Value::Object(_)) => {
                             let members = group.0.iter();
@@ -182,7 +191,8 @@ pub(crate) fn at<'a>(nested: &'a Value, path: &KeyPath) -> Option<&'a Value> {
     path.names().try_fold(nested, |group, name| group.get(name))
 }
 
-/// Puts values at their paths into nested objects. No path is both a value and a group.
+/// Puts values at their paths into nested objects. No path is both a value and a group, but that an empty group
+/// may come before what is in it.
 pub(crate) fn nest<'a>(
     values: impl Iterator<Item = (&'a KeyPath, &'a Value)>,
 ) -> Map<String, Value> {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use onelane_core::model::Secret;
 use onelane_core::model::setting::{KeyPath, Problem};
 use serde_json::Value;
 
 use super::error::{ConfigError, Origin};
 use super::layer::{Entry, Layer};
+use super::schema::{kind_at, secret_of_file};
 
 /// Secrets that were read from files, by the setting they belong to.
 pub(crate) type Secrets = BTreeMap<KeyPath, Entry>;
@@ -46,8 +46,10 @@ fn content(path: &Path, setting: &KeyPath, entry: &Entry) -> Result<Value, Confi
     let read = || {
         let content = std::fs::read_to_string(path);
         let content = content.map_err(|error| format!("can't be read: {error}"))?;
-        Secret::check(content.trim())?;
-        Ok(content.trim().into())
+        let secret = secret_of_file(setting);
+        let kind = secret.as_ref().and_then(kind_at);
+        let kind = kind.ok_or("belongs to no secret")?;
+        kind.accept(&content.trim().into())
     };
     read().map_err(|problem: Problem| {
         let problem = format!("{}: {problem}", path.display());

@@ -3,20 +3,21 @@
 
 use std::collections::BTreeMap;
 
-use onelane_core::model::setting::{KeyPath, Place, Problem, Secrets, Setting as _, SettingsError};
+use onelane_core::model::setting::{
+    self, KeyPath, Place, Problem, Secrets, Setting as _, SettingsError,
+};
 use onelane_core::model::{
-    Amount, BreakerSettings, Budget, BudgetRules, BudgetScope, Calendar, Cost, Currency,
-    GlmSettings, LaneSettings, NamedLane, PolicyOverride, Retention, RetrySettings, Secret,
-    Unpriced, limits,
+    AlertSettings, Amount, BreakerSettings, Budget, BudgetRules, BudgetScope, Calendar, Cost,
+    Currency, GlmSettings, LaneSettings, NamedLane, PolicyOverride, Retention, RetrySettings,
+    Secret, Unpriced, limits,
 };
 use onelane_core::{section, words};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::alerts::AlertsSection;
 use super::policy;
 use super::prices::{self, ModelPrice, PriceList};
 use super::text;
-use super::webhooks::WebhooksSection;
+use crate::webhooks::WebhookSettings;
 
 section! {
     /// Everything that can be configured. Its TOML form shows secrets masked.
@@ -47,10 +48,10 @@ section! {
         server: ServerSection = ServerSection::default() => [fixed()];
         /// What is bad enough to tell an operator. Each rule raises an alert at one level and clears it at a lower
         /// one, and either only after it was so for a while; what changes is an event, a log line and a webhook.
-        alerts: AlertsSection = AlertsSection::default();
+        alerts: AlertSettings = AlertSettings::default();
         /// Facts told over HTTP as standardwebhooks.com says: signed, repeated until they arrive, with the same
         /// webhook-id each time.
-        webhooks: WebhooksSection = WebhooksSection::default() => [fixed()];
+        webhooks: WebhookSettings = WebhookSettings::default() => [fixed()];
         /// Log lines.
         log: LogSection = LogSection::default() => [fixed()];
     }
@@ -89,7 +90,7 @@ section! {
         zone: Calendar = Calendar::default();
         /// What calls may cost. The worst that a call may come to is reserved before it is made; what does not fit
         /// waits for the next period, and the lane goes on for others.
-        budgets: BTreeMap<String, BudgetSection> = BTreeMap::new() => [names(text::budget_name).sample("everybody")];
+        budgets: BTreeMap<String, BudgetSection> = BTreeMap::new() => [names(setting::named).sample("everybody")];
         /// A job for a model without a price: "allow" takes it and flags its cost as unknown, "refuse" does not take
         /// it. Models are known by their exact names.
         unpriced: Unpriced = Unpriced::Allow;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use onelane_core::model::Timestamp;
 use onelane_core::model::setting::KeyPath;
+use onelane_core::model::{AlertRules, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -92,23 +92,33 @@ impl StoredChanges {
         self.values.len() < before
     }
 
-    /// Takes back changes of lanes that take no model any more, because the file that named the
-    /// models does so no longer: they must not keep the program from starting. Says so for each.
+    /// Takes back changes of entries that are nothing any more, because the file that said what they are does so
+    /// no longer: they must not keep the program from starting. Says so for each.
     pub(crate) fn drop_orphans(&mut self, below: &Layer) -> Vec<String> {
-        let lanes = KeyPath::from("lanes");
-        let changed = self.values.keys().filter(|path| path.is_in(&lanes));
-        let changed: BTreeSet<KeyPath> = changed.filter_map(KeyPath::parent).collect();
         let mut told = Vec::new();
-        for lane in changed {
-            let models = lane.join("models");
-            if !self.contains(&models) && !below.contains(&models) {
-                self.reset(&lane);
-                let problem = "takes no model any more; it is ignored";
-                told.push(WrongValue::of(Origin::Stored, lane, problem).to_string());
+        for (group, needs, problem) in [
+            ("lanes", "models", "takes no model any more; it is ignored"),
+            ("alerts", "on", "watches nothing any more; it is ignored"),
+        ] {
+            let changed = self.values.keys().filter_map(KeyPath::parent);
+            let group = KeyPath::from(group);
+            let changed = changed.filter(|entry| entry.parent().as_ref() == Some(&group));
+            for entry in changed.collect::<BTreeSet<KeyPath>>() {
+                let needed = entry.join(needs);
+                if !self.contains(&needed) && !below.contains(&needed) && !is_built_in(&entry) {
+                    self.reset(&entry);
+                    told.push(WrongValue::of(Origin::Stored, entry, problem).to_string());
+                }
             }
         }
         told
     }
+}
+
+/// Whether an entry is there without anybody writing it.
+fn is_built_in(entry: &KeyPath) -> bool {
+    let rules = AlertRules::default();
+    entry.is_in(&KeyPath::from("alerts")) && rules.0.contains_key(entry.name())
 }
 
 impl fmt::Debug for StoredChanges {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use onelane_core::model::setting::{Problem, plain, quoted};
+use onelane_core::model::setting::{Problem, named, plain, quoted};
 use onelane_core::model::{DEFAULT_LANE, Nanos, limits};
 use reqwest::Url;
 use rust_decimal::Decimal;
@@ -49,27 +49,14 @@ pub(crate) fn log_filter(text: &str) -> Checked {
     Ok(text)
 }
 
-/// The name of a lane of its own, or of an endpoint.
+/// The name of a lane of its own.
 pub(crate) fn lane_name(text: &str) -> Checked {
-    if is_name(text) && text != DEFAULT_LANE {
+    if named(text).is_ok() && text != DEFAULT_LANE {
         return Ok(text.to_owned());
     }
     let problem = "must be named with 1 to 64 letters, digits, `-` or `_`, and not `default`, \
                    which is [lane]";
     Err(problem.into())
-}
-
-/// A budget's name.
-pub(crate) fn budget_name(text: &str) -> Checked {
-    if is_name(text) {
-        return Ok(text.to_owned());
-    }
-    Err("must be named with 1 to 64 letters, digits, `-` or `_`".into())
-}
-
-fn is_name(text: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    (1..=64).contains(&text.len()) && text.chars().all(is_plain)
 }
 
 /// Whose calls a budget is for: a user or a model, `*` for each.
@@ -96,26 +83,6 @@ pub(crate) fn nanos(text: &str) -> Result<Nanos, Problem> {
         .filter(|n| n.fract().is_zero() && *n > Decimal::ZERO)
         .and_then(|n| n.to_i64())
         .ok_or_else(|| "must be above 0, at most nine decimals long, and at most 9 billion".into())
-}
-
-/// Where an endpoint is: an operator's own word, so any host will do.
-pub(crate) fn endpoint_url(text: &str) -> Checked {
-    let problem = "must be an http or https URL such as https://example.com/hook";
-    let url = Url::parse(text).map_err(|_| problem)?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(problem.into());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold a user or password; what arrives is signed".into());
-    }
-    Ok(url.into())
-}
-
-/// Scheme and host of a URL: what of an endpoint may be shown, since the rest may be a token.
-#[must_use]
-pub(crate) fn site(url: &str) -> Option<String> {
-    let url = Url::parse(url).ok()?;
-    Some(format!("{}://{}", url.scheme(), url.host_str()?))
 }
 
 /// A code of the policy table: GLM's number, an HTTP status, or another code with a row of its own.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use onelane_actors::protocol::QueueMsg;
 use onelane_core::model::{
-    AlertBook, AlertSettings, BudgetStatus, CallRecord, Currency, Event, Nanos, Timestamp,
-    Transition, WHOLE_SHARE, limits,
+    AlertBook, AlertRules, CallRecord, Currency, Event, Nanos, Timestamp, Transition, Watched,
+    limits,
 };
 use onelane_core::notify::alert::{AlertChange, Alerts, Inputs, changes};
 
@@ -89,23 +89,17 @@ impl Orchestrator {
     /// Looks at the rules once. What changed is stored with its notices in one transaction, and told
     /// when it is on disk; if it can't be stored, the next look begins with what the store has.
     pub(super) async fn look_at_alerts(&self, watcher: &mut Watcher) -> Result<(), Error> {
-        let settings = self.config().config.alerts.settings();
+        let rules = self.config().config.alerts.rules;
         let now = self.inner.ports.clock.now();
         let lane = self
             .ask(|refs, reply| refs.queue.cast(QueueMsg::Snapshot { reply }))
             .await?;
-        let calls = self.calls_to_judge(&settings, now).await?;
-        let spent_last_hour = self.spent_last_hour(&settings, watcher, now).await?;
+        let calls = self.calls_to_judge(&rules, now).await?;
+        let spent_last_hour = self.spent_last_hour(&rules, watcher, now).await?;
         let budgets = match self.settings().budgets.is_empty() {
             true => Vec::new(),
-            false => {
-                let raise = settings.budget.map_or(WHOLE_SHARE, |at| at.raise);
-                let statuses = self.budgets().await?;
-                statuses.iter().map(|status| share(status, raise)).collect()
-            }
+            false => self.budgets().await?,
         };
-        let holds = lane.holds.into_iter().map(|held| (held.scope, held.hold));
-        let holds: Vec<_> = holds.collect();
         let inputs = Inputs {
             calls: &calls,
             ready: lane.ready as u64,
@@ -113,7 +107,7 @@ impl Orchestrator {
             spent_last_hour: &spent_last_hour,
             budgets: &budgets,
             breaker: self.breaker().state,
-            holds: &holds,
+            holds: &lane.holds,
         };
         let mut alerts = match watcher.alerts.take() {
             Some(alerts) => alerts,
@@ -123,7 +117,7 @@ impl Orchestrator {
                 Alerts::new(stored)
             }
         };
-        if !alerts.step(&settings, &inputs, now).is_empty() {
+        if !alerts.step(&rules, &inputs, now).is_empty() {
             let change = Transition::Alerts {
                 book: Box::new(alerts.book().clone()),
                 source: self.inner.ports.ids.job_id(now).to_string(),
@@ -138,14 +132,11 @@ impl Orchestrator {
     /// The latest calls, as far back as the rules that are on reach.
     async fn calls_to_judge(
         &self,
-        settings: &AlertSettings,
+        rules: &AlertRules,
         now: Timestamp,
     ) -> Result<Vec<CallRecord>, Error> {
-        let rate = settings.error_rate.map(|(_, window)| window.reach_ms());
-        let time = settings
-            .response_time
-            .map(|(_, window, _)| window.reach_ms());
-        let Some(reach_ms) = rate.max(time) else {
+        let of_calls = rules.enabled().filter(|(_, on, _)| on.is_of_calls());
+        let Some(reach_ms) = of_calls.map(|(.., rule)| rule.reach_ms()).max() else {
             return Ok(Vec::new());
         };
         let since = now.minus_ms(reach_ms);
@@ -155,11 +146,11 @@ impl Orchestrator {
 
     async fn spent_last_hour(
         &self,
-        settings: &AlertSettings,
+        rules: &AlertRules,
         watcher: &mut Watcher,
         now: Timestamp,
     ) -> Result<BTreeMap<Currency, Nanos>, Error> {
-        if settings.spend.is_empty() {
+        if rules.enabled().all(|(_, on, _)| on != Watched::Spend) {
             watcher.spend = None;
             return Ok(BTreeMap::new());
         }
@@ -190,46 +181,24 @@ impl Orchestrator {
         match change {
             AlertChange::Raised(alert) => {
                 tracing::warn!(
-                    rule = alert.key.rule(),
-                    subject = alert.key.subject(),
-                    "alert: {alert}"
+                    rule = alert.key.rule,
+                    subject = alert.key.subject,
+                    "alert: {}",
+                    alert.message
                 );
                 events.send(now, || Event::AlertRaised { alert });
             }
             AlertChange::Cleared(past) => {
                 let key = &past.alert.key;
                 tracing::info!(
-                    rule = key.rule(),
-                    subject = key.subject(),
+                    rule = key.rule,
+                    subject = key.subject,
                     "alert cleared: {key}"
                 );
                 events.send(now, || Event::AlertCleared { past });
             }
         }
     }
-}
-
-/// The share of a budget's account that is gone for its period, in millionths. What open calls have
-/// reserved is not: most of it comes back. One that warns by its own measure counts as `raise` at least, one
-/// that something did not fit into as used up.
-fn share(status: &BudgetStatus, raise: i64) -> (String, i64) {
-    let account = &status.account;
-    let of = [account.user.as_deref(), account.model.as_deref()];
-    let name = of
-        .into_iter()
-        .flatten()
-        .fold(account.budget.to_string(), |name, part| {
-            format!("{name} {part}")
-        });
-    let taken = u128::from(status.gone());
-    let millionths = taken * 1_000_000 / u128::from(status.limit.number().max(1));
-    let level = i64::try_from(millionths).unwrap_or(i64::MAX);
-    let told = match (status.short, status.warned) {
-        (true, _) => WHOLE_SHARE,
-        (false, true) => raise,
-        (false, false) => 0,
-    };
-    (name, level.max(told))
 }
 
 #[cfg(test)]

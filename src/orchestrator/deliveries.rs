@@ -2,23 +2,12 @@
 
 use onelane_actors::ports::{DeliveryFilter, DeliveryPage};
 use onelane_core::model::{
-    Applied, Delivery, DeliveryChange, DeliveryId, DeliveryStatus, HookEndpoint, Notice, Refusal,
+    Applied, Delivery, DeliveryChange, DeliveryId, DeliveryStatus, HookEndpoint, Refusal,
     Transition, limits,
 };
 
 use super::Orchestrator;
-use crate::config::site;
 use crate::error::Error;
-
-/// An endpoint that is told what happens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointDetail {
-    /// The endpoint as the store knows it.
-    pub endpoint: HookEndpoint,
-    /// Scheme and host of its URL, the rest of which may be a secret; `None`: it is not configured at
-    /// present.
-    pub site: Option<String>,
-}
 
 impl Orchestrator {
     /// A page of deliveries to webhooks, newest first.
@@ -58,13 +47,12 @@ impl Orchestrator {
         let at = self.inner.ports.clock.now();
         let mut ids = Vec::new();
         for name in names {
-            let tell = DeliveryChange::Tell {
+            let test = DeliveryChange::Test {
                 source: self.inner.ports.ids.job_id(at).to_string(),
-                notice: Box::new(Notice::Test),
-                only: Some(name),
+                endpoint: name,
                 at,
             };
-            let made = self.deliver(tell).await?;
+            let made = self.deliver(test).await?;
             ids.extend(made.map_err(|refusal| match refusal {
                 Refusal::NoSuchEndpoint(name) => Error::NoSuchEndpoint(name),
                 other => Error::Stopped(other.to_string()),
@@ -74,15 +62,8 @@ impl Orchestrator {
     }
 
     /// The endpoints that are told, with their state.
-    pub async fn webhook_endpoints(&self) -> Result<Vec<EndpointDetail>, Error> {
-        let known = self.read(|store| store.endpoints()).await?;
-        let config = self.config().config;
-        let detail = |endpoint: HookEndpoint| {
-            let section = config.webhooks.endpoints.get(&endpoint.name);
-            let site = section.and_then(|section| site(&section.url));
-            EndpointDetail { endpoint, site }
-        };
-        Ok(known.into_iter().map(detail).collect())
+    pub async fn webhook_endpoints(&self) -> Result<Vec<HookEndpoint>, Error> {
+        self.read(|store| store.endpoints()).await
     }
 
     /// Sends again, at once and with retries that start afresh, the deliveries that a filter leaves: those that were

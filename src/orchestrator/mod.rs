@@ -38,7 +38,6 @@ use crate::error::Error;
 use crate::estimate::CountTokens;
 use crate::webhooks::{HttpSender, Sender};
 pub use bulk::Selection;
-pub use deliveries::EndpointDetail;
 pub use events::{Events, Feed};
 use notify::Notifier;
 pub use onelane_actors::protocol::Submitted;
@@ -125,15 +124,15 @@ enum Sends {
 impl Orchestrator {
     /// Starts a lane on these parts and recovers what the store holds.
     pub async fn start_with(parts: Parts) -> Result<Self, StartError> {
-        let webhooks = parts.config.config.webhooks.settings();
-        let sender = HttpSender::new(webhooks.callbacks.clone(), webhooks.timeout);
+        let webhooks = &parts.config.config.webhooks;
+        let sender = HttpSender::new(webhooks.callbacks.clone(), webhooks.timeout());
         // Boxed: a configuration is large, and so would be every future that starts a lane.
         Box::pin(Self::start_sending(parts, Arc::new(sender))).await
     }
 
     /// As [`Orchestrator::start_with`], with webhooks brought out by `sender`.
     pub async fn start_sending(parts: Parts, sender: Arc<dyn Sender>) -> Result<Self, StartError> {
-        let webhooks = parts.config.config.webhooks.settings();
+        let webhooks = Arc::new(parts.config.config.webhooks.clone());
         let (store, told, now) = (
             Arc::clone(&parts.store),
             webhooks.clone(),

@@ -79,14 +79,13 @@ pub(super) fn prepare(
 
 impl Orchestrator {
     /// Starts the tasks.
-    pub(super) fn start_notifier(&self, settings: WebhookSettings, sender: Arc<dyn Sender>) {
+    pub(super) fn start_notifier(&self, settings: Arc<WebhookSettings>, sender: Arc<dyn Sender>) {
         let notifier = &self.inner.notifier;
         let ports = &self.inner.ports;
         let weak = WeakLane(Arc::downgrade(&self.inner));
         let finish = notifier.finish.clone();
         // Without endpoints and callbacks no event can make a delivery, and none is listened to.
         let events = (!settings.is_idle()).then(|| ports.events.subscribe());
-        let settings = Arc::new(settings);
         let books: Arc<dyn Books> = Arc::new(weak.clone());
         let cleanup = Cleanup {
             books: Arc::clone(&books),
@@ -127,7 +126,7 @@ async fn watch(lane: WeakLane, configured: Arc<Notify>, finish: CancellationToke
     loop {
         let Some(every) = lane
             .upgrade()
-            .map(|lane| lane.config().config.alerts.every())
+            .map(|lane| Duration::from_millis(lane.config().config.alerts.every_ms))
         else {
             return;
         };

@@ -338,7 +338,7 @@ impl Check<'_> {
                 format!("delivery {} stands under another id", delivery.id)
             });
             let is_pending = delivery.status == DeliveryStatus::Pending;
-            self.expect(delivery.due_at.is_some() == is_pending, TABLE, || {
+            self.expect(delivery.next_try_at.is_some() == is_pending, TABLE, || {
                 format!("delivery {last} is wrong about whether it is due")
             });
             counts.moved(None, Some(delivery.status));
@@ -349,7 +349,7 @@ impl Check<'_> {
             self.expect(queued, "deliveries_pending", || {
                 format!("delivery {last} is not found when it is due")
             });
-            let Some(job) = delivery.notice.job_id() else {
+            let Some(job) = delivery.job_id else {
                 continue;
             };
             about_jobs += 1;

@@ -56,7 +56,7 @@ impl Cleanup {
             from: DeliveryId(0),
             ended_before: now.minus_ms(settings.keep_ms),
             excess: arrived.saturating_sub(settings.keep_rows),
-            lapsed_before: now.minus_ms(settings.retry_policy.give_up_ms),
+            lapsed_before: now.minus_ms(settings.give_up_ms),
             look_at: limits::DELIVERIES_LOOKED_AT_MAX,
         };
         loop {
@@ -70,8 +70,8 @@ impl Cleanup {
                 };
                 tracing::warn!(
                     delivery_id = %delivery.id,
-                    webhook_id = delivery.message_id,
-                    event = delivery.notice.event(),
+                    webhook_id = delivery.webhook_id,
+                    event = delivery.event,
                     error,
                     "not delivered; given up"
                 );

@@ -12,7 +12,7 @@ use onelane_core::model::{
     Delivery, DeliveryChange, DeliveryCounts, DeliveryId, HookEndpoint, JobId, Target, Timestamp,
     TryOutcome,
 };
-use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
+use onelane_core::notify::delivery::{DueDeliveries, DueQuery, next_try};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -58,7 +58,7 @@ impl Deliverer {
     /// Delivers until told to `finish`, and then what is due at that moment. `wake` says that there may
     /// be something new.
     pub(crate) async fn run(self, wake: Arc<Notify>, finish: CancellationToken) {
-        let mut limiter = Limiter::new(self.settings.max_in_flight);
+        let mut limiter = Limiter::new(usize::from(self.settings.max_in_flight));
         let mut tries = JoinSet::new();
         loop {
             let sleep = match self.begin(&mut limiter, &mut tries).await {
@@ -92,7 +92,7 @@ impl Deliverer {
     ) -> Result<Option<Timestamp>, Error> {
         let known = self.books.endpoints().await?;
         let endpoints = destination::endpoints(&self.settings, &known);
-        let callbacks = self.settings.callback_keys.is_some();
+        let callbacks = self.settings.secret.is_some();
         let query = limiter.query(self.clock.now(), endpoints, callbacks);
         if query.limit == 0 {
             return Ok(None);
@@ -134,8 +134,8 @@ impl Deliverer {
         };
         let outcome = outcome_of(sent);
         let at = self.clock.now();
-        let retry_policy = &self.settings.retry_policy;
-        let next = retry_policy.next(&delivery, at, asked, self.ids.seed());
+        let (delays, give_up_ms) = (&self.settings.retry, self.settings.give_up_ms);
+        let next = next_try(&delivery, delays, give_up_ms, at, asked, self.ids.seed());
         tell(&delivery, &outcome, next);
         let change = DeliveryChange::Tried {
             id: delivery.id,
@@ -162,7 +162,7 @@ impl Deliverer {
         };
         let post = Post {
             url: way.url,
-            message_id: delivery.message_id.clone(),
+            message_id: delivery.webhook_id.clone(),
             at: self.clock.now(),
             body: bodies.write(delivery, result),
             keys: way.keys,
@@ -191,8 +191,8 @@ fn outcome_of(sent: Sent) -> TryOutcome {
 
 /// One line a try, without the URL, which may hold a token.
 fn tell(delivery: &Delivery, outcome: &TryOutcome, next: Option<Timestamp>) {
-    let (delivery_id, webhook_id) = (delivery.id, delivery.message_id.as_str());
-    let event = delivery.notice.event();
+    let (delivery_id, webhook_id) = (delivery.id, delivery.webhook_id.as_str());
+    let event = delivery.event.as_str();
     let try_no = delivery.tries.saturating_add(1);
     let endpoint = match &delivery.target {
         Target::Endpoint(name) => name.as_str(),

@@ -40,14 +40,16 @@ pub(super) fn find(
                 }
                 _ => Ok(Destination {
                     url: endpoint.url.clone(),
-                    keys: endpoint.keys.clone(),
+                    keys: endpoint.secret.clone().ok_or_else(|| {
+                        format!("no secret is configured for the endpoint {name}")
+                    })?,
                     is_callback: false,
                 }),
             }
         }
         Target::Callback(url) => Ok(Destination {
-            url: url.clone(),
-            keys: settings.callback_keys.clone().ok_or_else(|| {
+            url: url.0.clone(),
+            keys: settings.secret.clone().ok_or_else(|| {
                 "no secret is configured any more to sign callbacks with".to_owned()
             })?,
             is_callback: true,

@@ -124,7 +124,7 @@ const fn is_host(receiver: &Receiver) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use onelane_core::model::{Notice, Target};
+    use onelane_core::model::{CallbackUrl, Notice, Target};
     use onelane_core::notify::delivery::made;
     use onelane_core::testing::sample::START;
 
@@ -135,7 +135,10 @@ mod tests {
     }
 
     fn to_host(id: u64, host: &str) -> Delivery {
-        delivery(id, Target::Callback(format!("https://{host}/")))
+        delivery(
+            id,
+            Target::Callback(CallbackUrl(format!("https://{host}/"))),
+        )
     }
 
     fn to_ops(id: u64) -> Delivery {

@@ -1,63 +1,62 @@
 //! Signatures as Standard Webhooks has them: HMAC-SHA256 over id, time and body.
 
-use std::fmt;
+use onelane_core::model::setting::{Kind, Secrets, Setting};
+use onelane_core::model::{Secret, Timestamp};
+use serde_json::Value;
+use standardwebhooks::Webhook;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use onelane_core::model::Timestamp;
-use sha2::Sha256;
-
-const PREFIX: &str = "whsec_";
-/// Bytes of a key, as the specification asks for.
-const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+/// The base64 of a key of 24 to 64 bytes, as the specification asks for, has so many characters.
+const KEY_CHARS: std::ops::RangeInclusive<usize> = 32..=88;
 /// Keys at once: one that is going and one that is coming would do.
 const KEYS_MAX: usize = 4;
 
 /// The keys of one receiver. While one replaces another there are two, and a receiver that knows either
 /// is content.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SigningKeys(Vec<Vec<u8>>);
-
-impl fmt::Debug for SigningKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKeys({})", self.0.len())
-    }
-}
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKeys(Secret);
 
 impl SigningKeys {
     /// Reads `whsec_` and base64, several with commas between. The error never repeats them.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let key = |text: &str| {
-            let text = text.trim().strip_prefix(PREFIX)?;
-            let key = STANDARD.decode(text).ok()?;
-            KEY_BYTES.contains(&key.len()).then_some(key)
-        };
-        let keys: Option<Vec<Vec<u8>>> = text.split(',').map(key).collect();
-        let keys = keys.filter(|keys| keys.len() <= KEYS_MAX).ok_or_else(|| {
+        let keys = Self(Secret::new(text));
+        let is_good = text.split(',').count() <= KEYS_MAX && keys.each().all(|key| key.is_some());
+        is_good.then_some(keys).ok_or_else(|| {
             format!(
                 "must be whsec_ and the base64 of 24 to 64 bytes (at most {KEYS_MAX} of them, with commas \
                  between), as made by: echo whsec_$(openssl rand -base64 32)"
             )
-        })?;
-        Ok(Self(keys))
+        })
+    }
+
+    /// Each of the keys; `None` for what is none.
+    fn each(&self) -> impl Iterator<Item = Option<Webhook>> {
+        self.0.expose().split(',').map(|text| {
+            let key = text.trim().strip_prefix("whsec_")?;
+            KEY_CHARS.contains(&key.len()).then_some(())?;
+            Webhook::new(key).ok()
+        })
     }
 
     /// The `webhook-signature` of a body sent at this moment: one signature for each key.
     pub(super) fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
-        let head = format!("{id}.{}.", seconds(at));
-        let signature = |key: &Vec<u8>| {
-            // HMAC takes keys of any length.
-            let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
-            mac.update(head.as_bytes());
-            mac.update(body);
-            Some(format!(
-                "v1,{}",
-                STANDARD.encode(mac.finalize().into_bytes())
-            ))
-        };
-        let signatures: Vec<String> = self.0.iter().filter_map(signature).collect();
-        signatures.join(" ")
+        let signatures = self.each().flatten();
+        // JSON is UTF-8, the only thing that a signature asks for.
+        let signatures = signatures.filter_map(|key| key.sign(id, seconds(at), body).ok());
+        signatures.collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Setting for SigningKeys {
+    fn kind() -> Kind {
+        Kind::Secret(|text| Ok(Self::parse(text).map(|_| text.to_owned())?))
+    }
+
+    fn write(&self, secrets: Secrets) -> Value {
+        self.0.write(secrets)
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        Self::parse(value.as_str()?).ok()
     }
 }
 
@@ -114,6 +113,6 @@ mod tests {
             assert!(bad.len() < 8 || !problem.contains(bad), "{problem}");
         }
         let keys = SigningKeys::parse(OLD).unwrap();
-        assert_eq!(format!("{keys:?}"), "SigningKeys(1)");
+        assert_eq!(format!("{keys:?}"), "SigningKeys(Secret(****))");
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane::Config;
-use onelane::config::{EndpointSection, Loaded};
-use onelane::model::{AlertKey, Currency, Event, FailureClass, Secret};
+use onelane::config::Loaded;
+use onelane::model::{AlertKey, AlertRule, Event, FailureClass};
 use onelane::orchestrator::{Events, Feed, Orchestrator, Parts, Submission};
-use onelane::webhooks::{Post, Sender, Sending, Sent};
+use onelane::webhooks::{EndpointSettings, Post, Sender, Sending, Sent, SigningKeys};
 use onelane_actors::FaultPoints;
 use onelane_actors::ports::{GlmAnswer, GlmOutcome};
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, answer, failed};
@@ -27,14 +27,12 @@ impl Sender for Takes {
 /// Rules are looked at every second, and none is on.
 fn config() -> Config {
     let mut config = Config::default();
-    let alerts = &mut config.alerts;
-    alerts.every_ms = 1_000;
-    alerts.error_rate.on = false;
-    alerts.breaker.on = false;
-    alerts.hold.on = false;
-    let endpoint = EndpointSection {
+    config.alerts.every_ms = 1_000;
+    let rules = config.alerts.rules.0.values_mut();
+    rules.for_each(|rule| rule.enabled = false);
+    let endpoint = EndpointSettings {
         url: "https://example.com/hook".to_owned(),
-        secret: Some(Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
+        secret: SigningKeys::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").ok(),
         secret_file: None,
         events: ["alert.raised", "alert.cleared"]
             .map(str::to_owned)
@@ -42,6 +40,13 @@ fn config() -> Config {
     };
     config.webhooks.endpoints.insert("ops".to_owned(), endpoint);
     config
+}
+
+/// A rule that is on, and waits so long.
+fn switched_on<'c>(config: &'c mut Config, rule: &str, for_ms: u64) -> &'c mut AlertRule {
+    let rule = config.alerts.rules.rule_mut(rule);
+    (rule.enabled, rule.for_ms) = (true, for_ms);
+    rule
 }
 
 async fn start(config: &Config, glm: ScriptedGlm) -> Orchestrator {
@@ -123,8 +128,8 @@ fn both(key: &AlertKey) -> (Vec<String>, u64) {
 #[tokio::test(start_paused = true)]
 async fn errors_raise_an_alert_and_answers_clear_it() {
     let mut config = config();
-    let rule = &mut config.alerts.error_rate;
-    (rule.on, rule.min_calls, rule.for_ms) = (true, 5, 2_000);
+    let rule = switched_on(&mut config, "error_rate", 2_000);
+    rule.min_calls = Some(5);
     config.breaker.consecutive_failures = 1_000;
     config.breaker.failure_rate = 1.0;
     config.breaker.min_calls = 1_000;
@@ -132,17 +137,17 @@ async fn errors_raise_an_alert_and_answers_clear_it() {
     let lane = start(&config, script(6, (ms(10), bad), (ms(10), answer()))).await;
     let events = lane.subscribe();
     call(&lane, 6).await;
-    until(&lane, &AlertKey::ErrorRate, true).await;
+    until(&lane, &AlertKey::of("error_rate"), true).await;
     call(&lane, 40).await;
-    until(&lane, &AlertKey::ErrorRate, false).await;
-    assert_eq!(told(lane, events).await, both(&AlertKey::ErrorRate));
+    until(&lane, &AlertKey::of("error_rate"), false).await;
+    assert_eq!(told(lane, events).await, both(&AlertKey::of("error_rate")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn errors_are_over_although_nobody_calls_any_more() {
     let mut config = config();
-    let rule = &mut config.alerts.error_rate;
-    (rule.on, rule.min_calls, rule.for_ms) = (true, 5, 2_000);
+    let rule = switched_on(&mut config, "error_rate", 2_000);
+    rule.min_calls = Some(5);
     let bad = failed(FailureClass::ServerTransient, "500");
     let lane = start(&config, script(9, (ms(10), bad.clone()), (ms(10), bad))).await;
     let events = lane.subscribe();
@@ -150,17 +155,17 @@ async fn errors_are_over_although_nobody_calls_any_more() {
         lane.breaker_reset().await.unwrap();
         call(&lane, 1).await;
     }
-    until(&lane, &AlertKey::ErrorRate, true).await;
-    until(&lane, &AlertKey::ErrorRate, false).await;
-    assert_eq!(told(lane, events).await, both(&AlertKey::ErrorRate));
+    until(&lane, &AlertKey::of("error_rate"), true).await;
+    until(&lane, &AlertKey::of("error_rate"), false).await;
+    assert_eq!(told(lane, events).await, both(&AlertKey::of("error_rate")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn slow_answers_raise_an_alert_and_quick_ones_clear_it() {
     let mut config = config();
-    let rule = &mut config.alerts.response_time;
-    (rule.on, rule.min_calls, rule.for_ms) = (true, 3, 2_000);
-    (rule.raise_ms, rule.clear_ms) = (5_000, 1_000);
+    let rule = switched_on(&mut config, "response_time", 2_000);
+    rule.min_calls = Some(3);
+    (rule.threshold, rule.hysteresis) = ("5000".parse().ok(), Some(0.8));
     let lane = start(
         &config,
         script(3, (ms(6_000), answer()), (ms(10), answer())),
@@ -168,17 +173,19 @@ async fn slow_answers_raise_an_alert_and_quick_ones_clear_it() {
     .await;
     let events = lane.subscribe();
     call(&lane, 3).await;
-    until(&lane, &AlertKey::ResponseTime, true).await;
+    until(&lane, &AlertKey::of("response_time"), true).await;
     call(&lane, 100).await;
-    until(&lane, &AlertKey::ResponseTime, false).await;
-    assert_eq!(told(lane, events).await, both(&AlertKey::ResponseTime));
+    until(&lane, &AlertKey::of("response_time"), false).await;
+    assert_eq!(
+        told(lane, events).await,
+        both(&AlertKey::of("response_time"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_hour_that_costs_too_much_raises_an_alert_until_it_has_passed() {
     let mut config = config();
-    let rule = &mut config.alerts.spend;
-    (rule.on, rule.cny_per_hour) = (true, "0.001".parse().unwrap());
+    switched_on(&mut config, "spend", 0).threshold = "0.001".parse().ok();
     let GlmOutcome::Answered(plain) = answer() else {
         panic!("an answer")
     };
@@ -192,7 +199,7 @@ async fn an_hour_that_costs_too_much_raises_an_alert_until_it_has_passed() {
     let lane = start(&config, script(1, (ms(10), dear), (ms(10), answer()))).await;
     let events = lane.subscribe();
     call(&lane, 1).await;
-    let key = AlertKey::Spend(Currency::Cny);
+    let key = AlertKey::about("spend", "CNY");
     until(&lane, &key, true).await;
     assert!(lane.alerts().active[0].level > 1_000_000);
     until(&lane, &key, false).await;
@@ -202,23 +209,21 @@ async fn an_hour_that_costs_too_much_raises_an_alert_until_it_has_passed() {
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_raises_an_alert_and_a_closed_one_clears_it() {
     let mut config = config();
-    let rule = &mut config.alerts.breaker;
-    (rule.on, rule.for_ms) = (true, 2_000);
+    switched_on(&mut config, "breaker", 2_000);
     let lane = start(&config, ScriptedGlm::answering(ms(10))).await;
     let events = lane.subscribe();
     lane.breaker_open("a test".to_owned(), None).await.unwrap();
-    until(&lane, &AlertKey::Breaker, true).await;
+    until(&lane, &AlertKey::of("breaker"), true).await;
     lane.breaker_reset().await.unwrap();
-    until(&lane, &AlertKey::Breaker, false).await;
-    assert_eq!(told(lane, events).await, both(&AlertKey::Breaker));
+    until(&lane, &AlertKey::of("breaker"), false).await;
+    assert_eq!(told(lane, events).await, both(&AlertKey::of("breaker")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shorter_time_between_looks_is_in_force_at_once() {
     let mut config = config();
     config.alerts.every_ms = 3_600_000;
-    let rule = &mut config.alerts.breaker;
-    (rule.on, rule.for_ms) = (true, 0);
+    switched_on(&mut config, "breaker", 0);
     let lane = start(&config, ScriptedGlm::answering(ms(10))).await;
     lane.breaker_open("a test".to_owned(), None).await.unwrap();
     tokio::time::sleep(ms(10_000)).await;

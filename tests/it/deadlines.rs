@@ -30,7 +30,7 @@ fn slow_to_forgive() -> HttpLane {
     let Config { retry, breaker, .. } = &mut world.config;
     (retry.throttle.base_ms, retry.throttle.max_ms) = (LONG_MS, LONG_MS);
     (retry.overload.base_ms, retry.overload.max_ms) = (LONG_MS, LONG_MS);
-    (retry.base_delay_ms, retry.max_delay_ms) = (LONG_MS, LONG_MS);
+    (retry.delays.base_delay_ms, retry.delays.max_delay_ms) = (LONG_MS, LONG_MS);
     (breaker.cool_down_ms, breaker.cool_down_max_ms) = (LONG_MS, LONG_MS);
     breaker.consecutive_failures = 1;
     world

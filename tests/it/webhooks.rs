@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use onelane::Config;
-use onelane::config::{EndpointSection, Loaded};
-use onelane::model::{DeliveryStatus, Event, Secret, Timestamp};
+use onelane::config::Loaded;
+use onelane::model::{DeliveryStatus, Event, Timestamp};
 use onelane::orchestrator::{Feed, Orchestrator, Parts, Submission};
 use onelane::ports::{DeliveryFilter, Store};
-use onelane::webhooks::{Post, Sender, Sending, Sent};
+use onelane::webhooks::{EndpointSettings, Post, Sender, Sending, Sent, SigningKeys};
 use onelane_actors::FaultPoints;
 use onelane_actors::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock};
 use serde_json::Value;
@@ -90,9 +90,9 @@ impl Sender for Script {
 
 fn config(events: &[&str]) -> Config {
     let mut config = Config::default();
-    let endpoint = EndpointSection {
+    let endpoint = EndpointSettings {
         url: "https://example.com/hook".to_owned(),
-        secret: Some(Secret::new(SECRET)),
+        secret: SigningKeys::parse(SECRET).ok(),
         secret_file: None,
         events: events.iter().map(|event| (*event).to_owned()).collect(),
     };
@@ -150,7 +150,8 @@ async fn a_delivery_is_tried_with_growing_delays_and_given_up_in_the_end() {
     let script = Script::answering(refused);
     let store = MemoryStore::new();
     let mut config = config(&["job.completed"]);
-    (config.webhooks.retry_max_ms, config.webhooks.give_up_ms) = (1_800_000, 7_200_000);
+    config.webhooks.retry.max_delay_ms = 1_800_000;
+    config.webhooks.give_up_ms = 7_200_000;
     let lane = start(&config, &store, &script, START).await;
     lane.call(prompt("x")).await.unwrap();
     until(&lane, DeliveryStatus::Failed, 1).await;
@@ -234,19 +235,25 @@ async fn slow_receivers_hold_up_neither_the_lane_nor_more_than_their_share() {
     lane.shutdown(ms(1_000)).await;
 }
 
+/// An alert is raised when so many jobs are due.
+fn watch_the_queue(config: &mut Config, threshold: &str, for_ms: u64) {
+    let rule = config.alerts.rules.rule_mut("queue_length");
+    (rule.enabled, rule.for_ms) = (true, for_ms);
+    rule.threshold = threshold.parse().ok();
+}
+
 /// As [`config`], with callbacks to any host.
 fn with_callbacks(events: &[&str]) -> Config {
     let mut config = config(events);
     config.webhooks.callbacks.allowed_hosts = vec!["*".to_owned()];
-    config.webhooks.secret = Some(Secret::new(SECRET));
+    config.webhooks.secret = SigningKeys::parse(SECRET).ok();
     config
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_hangs_holds_up_neither_an_alert_nor_another_receiver() {
     let mut config = with_callbacks(&["alert.raised"]);
-    let rule = &mut config.alerts.queue_length;
-    (rule.on, rule.raise, rule.clear, rule.for_ms) = (true, 3, 2, 0);
+    watch_the_queue(&mut config, "3", 0);
     let script = Script {
         hangs: "hangs.test",
         ..Script::default()
@@ -429,8 +436,7 @@ async fn what_has_ended_is_forgotten_after_a_while() {
 #[tokio::test(start_paused = true)]
 async fn a_line_that_grows_raises_an_alert_and_its_end_clears_it() {
     let mut config = config(&["alert.raised", "alert.cleared"]);
-    let rule = &mut config.alerts.queue_length;
-    (rule.on, rule.raise, rule.clear, rule.for_ms) = (true, 5, 2, 60_000);
+    watch_the_queue(&mut config, "5", 60_000);
     let (script, store) = (Script::default(), MemoryStore::new());
     let lane = start(&config, &store, &script, START).await;
     let mut events = lane.subscribe();
@@ -441,7 +447,7 @@ async fn a_line_that_grows_raises_an_alert_and_its_end_clears_it() {
     tokio::time::sleep(ms(50_000)).await;
     assert!(lane.alerts().active.is_empty(), "not before its time");
     tokio::time::sleep(ms(20_000)).await;
-    assert_eq!(lane.alerts().active[0].level, 6);
+    assert_eq!(lane.alerts().active[0].level, 6_000_000_000);
     lane.shutdown(ms(1_000)).await;
     drop(lane);
 
@@ -452,7 +458,7 @@ async fn a_line_that_grows_raises_an_alert_and_its_end_clears_it() {
     lane.resume().await.unwrap();
     tokio::time::sleep(ms(100_000)).await;
     assert_eq!(script.types(), ["alert.raised", "alert.cleared"]);
-    assert_eq!(lane.alerts().past.len(), 1);
+    assert_eq!(lane.alerts().recent.len(), 1);
     lane.shutdown(ms(1_000)).await;
     let mut raised = 0;
     while let Some(feed) = events.next().await {

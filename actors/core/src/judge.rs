@@ -120,7 +120,10 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
         // Nothing would stop it from being called again at once, for ever.
         JobRule::Keep if rule.lane == LaneRule::GoOn => {
             let after = failure.retry_after_ms;
-            let ms = retry::backoff_ms(&settings.retry, job.throttles, after, on.seed);
+            let ms = settings
+                .retry
+                .delays
+                .delay_ms(job.throttles, after, on.seed);
             JobEffect::Retry {
                 at: Some(now.plus_ms(ms)),
                 counted: false,
@@ -142,7 +145,10 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
         JobRule::Retry => retried(None),
         JobRule::Backoff => {
             let after = failure.retry_after_ms;
-            let ms = retry::backoff_ms(&settings.retry, job.retry_count, after, on.seed);
+            let ms = settings
+                .retry
+                .delays
+                .delay_ms(job.retry_count, after, on.seed);
             retried(Some(now.plus_ms(ms)))
         }
         JobRule::Fail => JobEffect::Fail,

@@ -1,6 +1,6 @@
 //! How long to wait before trying again: exponential, capped, with jitter from a seed.
 
-use crate::model::{CoolDownSettings, RetrySettings};
+use crate::model::{CoolDownSettings, RetryPolicy};
 use crate::random::SplitMix64;
 
 fn grown(base_ms: u64, multiplier: f64, steps: u32, max_ms: u64) -> f64 {
@@ -12,22 +12,19 @@ fn jittered(delay_ms: f64, jitter: f64, seed: u64) -> u64 {
     (delay_ms * (1.0 - jitter * SplitMix64::new(seed).draw_unit())).round() as u64
 }
 
-/// The delay before retry number `retry` (0 for the first), in milliseconds. Jitter shortens it, so
-/// that the cap holds. A `Retry-After` wins when it is longer, up to the cap of a day.
-#[must_use]
-pub fn backoff_ms(
-    settings: &RetrySettings,
-    retry: u32,
-    retry_after_ms: Option<u64>,
-    seed: u64,
-) -> u64 {
-    let delay = grown(
-        settings.base_delay_ms,
-        settings.backoff_multiplier,
-        retry,
-        settings.max_delay_ms,
-    );
-    longer(jittered(delay, settings.jitter, seed), retry_after_ms)
+impl RetryPolicy {
+    /// The delay before retry number `retry` (0 for the first), in milliseconds. Jitter shortens it, so
+    /// that the cap holds. A `Retry-After` wins when it is longer, up to the cap of a day.
+    #[must_use]
+    pub fn delay_ms(&self, retry: u32, retry_after_ms: Option<u64>, seed: u64) -> u64 {
+        let delay = grown(
+            self.base_delay_ms,
+            self.backoff_multiplier,
+            retry,
+            self.max_delay_ms,
+        );
+        longer(jittered(delay, self.jitter, seed), retry_after_ms)
+    }
 }
 
 /// The part of a cool-down that is drawn at random: callers of one account must not come back in step.
@@ -56,38 +53,35 @@ fn longer(delay_ms: u64, retry_after_ms: Option<u64>) -> u64 {
 mod tests {
     use super::*;
 
-    fn exact() -> RetrySettings {
-        RetrySettings {
+    fn exact() -> RetryPolicy {
+        RetryPolicy {
             jitter: 0.0,
-            ..RetrySettings::default()
+            ..RetryPolicy::default()
         }
     }
 
     #[test]
     fn the_delay_doubles_up_to_the_cap() {
-        let delays: Vec<u64> = (0..7).map(|n| backoff_ms(&exact(), n, None, 1)).collect();
+        let delays: Vec<u64> = (0..7).map(|n| exact().delay_ms(n, None, 1)).collect();
         assert_eq!(delays, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
-        assert_eq!(backoff_ms(&exact(), u32::MAX, None, 1), 30_000);
+        assert_eq!(exact().delay_ms(u32::MAX, None, 1), 30_000);
     }
 
     #[test]
     fn a_longer_retry_after_wins() {
-        assert_eq!(backoff_ms(&exact(), 0, Some(5_000), 1), 5_000);
-        assert_eq!(backoff_ms(&exact(), 3, Some(5_000), 1), 8_000);
-        assert_eq!(
-            backoff_ms(&exact(), 0, Some(u64::MAX), 1),
-            RETRY_AFTER_MS_MAX
-        );
+        assert_eq!(exact().delay_ms(0, Some(5_000), 1), 5_000);
+        assert_eq!(exact().delay_ms(3, Some(5_000), 1), 8_000);
+        assert_eq!(exact().delay_ms(0, Some(u64::MAX), 1), RETRY_AFTER_MS_MAX);
     }
 
     proptest::proptest! {
         #[test]
         fn jitter_stays_within_its_part_and_repeats_for_a_seed(seed: u64, retry in 0_u32..20) {
-            let settings = RetrySettings { jitter: 0.5, ..RetrySettings::default() };
-            let full = backoff_ms(&exact(), retry, None, seed);
-            let delay = backoff_ms(&settings, retry, None, seed);
+            let settings = RetryPolicy { jitter: 0.5, ..RetryPolicy::default() };
+            let full = exact().delay_ms(retry, None, seed);
+            let delay = settings.delay_ms(retry, None, seed);
             proptest::prop_assert!(delay <= full && delay >= full / 2);
-            proptest::prop_assert_eq!(delay, backoff_ms(&settings, retry, None, seed));
+            proptest::prop_assert_eq!(delay, settings.delay_ms(retry, None, seed));
         }
 
         #[test]

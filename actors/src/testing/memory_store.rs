@@ -279,9 +279,8 @@ impl Disk {
         let mut deliveries = self.deliveries.values();
         Bonds {
             billing: calls.any(|call| call.job_id == id && call.is_billing_open()),
-            notices: deliveries.any(|row| {
-                row.status == DeliveryStatus::Pending && row.notice.job_id() == Some(id)
-            }),
+            notices: deliveries
+                .any(|row| row.status == DeliveryStatus::Pending && row.job_id == Some(id)),
         }
     }
 }

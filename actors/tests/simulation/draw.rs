@@ -7,7 +7,7 @@ use onelane_actors::testing::Dice;
 use onelane_core::model::{
     AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, LaneRule, LaneRules,
     NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride, PriceRow,
-    PriceTable, RetrySettings, Secret, Settings, Timeouts,
+    PriceTable, RetryPolicy, RetrySettings, Secret, Settings, Timeouts,
 };
 
 /// The models of every world. The last one has no price.
@@ -55,8 +55,11 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
         2 => {
             settings.retry = RetrySettings {
                 max_retries: dice.between(0, 6) as u32,
-                base_delay_ms: dice.between(100, 2_000),
-                max_delay_ms: dice.between(2_000, 20_000),
+                delays: RetryPolicy {
+                    base_delay_ms: dice.between(100, 2_000),
+                    max_delay_ms: dice.between(2_000, 20_000),
+                    ..RetryPolicy::default()
+                },
                 max_throttles: dice.between(3, 200) as u32,
                 ..RetrySettings::default()
             };

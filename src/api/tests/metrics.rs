@@ -1,7 +1,7 @@
 //! The lane and its figures.
 
 use onelane_core::model::{
-    AlertBook, Hold, HoldKind, HoldScope, LaneCondition, LearntLimit, ModelCondition, Pause,
+    AlertRules, Hold, HoldKind, HoldScope, LaneCondition, LearntLimit, ModelCondition, Pause,
 };
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::orchestrator::{LaneSnapshot, Metrics, ModelSnapshot};
 use crate::views::tests::sample;
 
 fn view(metrics: Metrics) -> Value {
-    let answer = MetricsAnswer::new(metrics, Vec::new(), &AlertBook::default());
+    let answer = MetricsAnswer::new(metrics, Vec::new(), Vec::new(), &AlertRules::default());
     serde_json::to_value(answer).unwrap()
 }
 

@@ -1,10 +1,9 @@
 //! The endpoints about alerts and webhooks: exact paths, names and answers.
 
-use onelane_core::model::Secret;
 use serde_json::json;
 
 use super::{Running, World, kind};
-use crate::config::EndpointSection;
+use crate::webhooks::{EndpointSettings, SigningKeys};
 
 const ALERTS: &str = "/api/admin/glm/alerts";
 const WEBHOOKS: &str = "/api/admin/glm/webhooks";
@@ -13,9 +12,9 @@ const WEBHOOKS: &str = "/api/admin/glm/webhooks";
 async fn with_endpoints() -> Running {
     let mut world = World::default();
     for name in ["chat", "ops"] {
-        let endpoint = EndpointSection {
+        let endpoint = EndpointSettings {
             url: format!("https://example.com/{name}/token"),
-            secret: Some(Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
+            secret: SigningKeys::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").ok(),
             secret_file: None,
             events: vec!["job.failed".to_owned()],
         };
@@ -41,7 +40,7 @@ async fn endpoints_are_shown_with_their_state_and_without_the_secret_of_their_ur
     let reply = api.get(&format!("{WEBHOOKS}/endpoints")).await;
     assert_eq!(
         reply.expect(200)["endpoints"][1],
-        json!({"name": "ops", "site": "https://example.com", "events": ["job.failed"], "state": "on"})
+        json!({"name": "ops", "site": "https://example.com", "events": ["job.failed"]})
     );
     assert!(!reply.text.contains("token"), "{}", reply.text);
 }

@@ -353,7 +353,7 @@ fn a_program_s_bad_value_is_named() {
     let part = "glm.base_url: must be an http or https URL";
     assert!(error.starts_with(part), "{error}");
     let mut config = Config::default();
-    config.retry.jitter = f64::NAN;
+    config.retry.delays.jitter = f64::NAN;
     assert!(Loaded::from_config(&config).is_err());
 }
 

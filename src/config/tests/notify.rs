@@ -1,9 +1,10 @@
 //! Guards: what is refused of alerts and webhooks, and that no secret of a receiver shows.
 
-use onelane_core::model::{Currency, HoldKind, Secret};
+use serde_json::json;
 
 use super::Place;
-use crate::config::{Config, EndpointSection, Loaded};
+use crate::config::{Config, Loaded};
+use crate::webhooks::{EndpointSettings, SigningKeys};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -15,26 +16,26 @@ fn refused(config: &str, part: &str) {
 }
 
 #[test]
-fn levels_that_would_flap_are_refused() {
+fn an_alert_rule_that_makes_no_sense_is_refused_where_it_stands() {
     refused(
-        "[alerts.error_rate]\nraise = 0.2",
-        "alerts.error_rate.clear: must be lower",
+        "[alerts.error_rate]\nthreshold = 0.3\nhysteresis = 0.0",
+        "config.toml:3:1: alerts.error_rate.hysteresis: must be 0.001 to 1.0",
     );
     refused(
-        "[alerts.queue_age]\nclear_ms = 3600000",
-        "alerts.queue_age.clear_ms: must be lower",
+        "[alerts.budget]\nthreshold = 1.5",
+        "config.toml:2:1: alerts.budget.threshold: must be a share above 0 and at most 1",
     );
     refused(
-        "[alerts.budget]\nraise = 1.5",
-        "alerts.budget.raise: must be 0.0 to 1.0",
+        "[alerts.spend]\nenabled = true",
+        "config.toml:2:1: alerts.spend.threshold: is missing",
     );
     refused(
-        "[alerts.spend]\nclear_share = 1.0",
-        "alerts.spend.clear_share",
+        "[alerts.spend]\nthreshold = 2.5",
+        "alerts.spend.threshold: must be text, so that it stays exact: write \"2.5\"",
     );
     refused(
-        "[alerts.spend]\nusd_per_hour = '-1'",
-        "must not be negative",
+        "[alerts.spend]\nthreshold = '-1'",
+        "alerts.spend.threshold: must be a decimal above 0",
     );
     refused(
         "[alerts.hold]\nkinds = ['lunch']",
@@ -45,27 +46,98 @@ fn levels_that_would_flap_are_refused() {
         "must be a whole number from 1 to 500",
     );
     refused("[alerts]\nevery_ms = 1", "alerts.every_ms");
+    refused(
+        "[alerts.a]\non = 'queue_length'\nthreshold = 1.5",
+        "config.toml:3:1: alerts.a.threshold: must be a whole number",
+    );
+    refused(
+        "[alerts.breaker]\nthreshold = 1",
+        "alerts.breaker.threshold: means nothing for a rule on breaker",
+    );
+    refused(
+        "[alerts.hold]\non = 'breaker'",
+        "config.toml:2:1: alerts.hold.on: must stay hold: a rule on something else has another name",
+    );
+    refused(
+        "[alerts.queue_age]\nwindow_ms = 1000",
+        "config.toml:2:1: alerts.queue_age.window_ms: means nothing for a rule on queue_age",
+    );
+    refused(
+        "[alerts.error_rate]\ntreshold = 0.3",
+        "config.toml:2:1: alerts.error_rate.treshold: unknown key; did you mean `threshold`?",
+    );
+    refused(
+        "[alerts.old]\nthreshold = 3",
+        "config.toml:2:1: alerts.old.on: is missing; it is one of `error_rate`",
+    );
+    refused(
+        "[alerts.'old jobs']\non = 'queue_age'",
+        "must be named with 1 to 64 letters",
+    );
+    refused("[alerts]\nevery = 5", "alerts.every: must be a table");
 }
 
 #[test]
-fn rules_that_are_on_are_told_in_whole_numbers() {
-    let mut config = Config::default();
-    config.alerts.spend.on = true;
-    config.alerts.spend.usd_per_hour = "2.5".parse().unwrap();
-    config.alerts.spend.points_per_hour = "3".parse().unwrap();
-    let settings = config.alerts.settings();
-    let (rate, window) = settings.error_rate.unwrap();
-    assert_eq!(
-        (rate.raise, rate.clear, window.min_calls),
-        (500_000, 200_000, 20)
+fn a_file_changes_a_built_in_rule_and_adds_rules_of_its_own() {
+    let place = Place::with_config(
+        "[alerts]\nevery_ms = 250\n[alerts.error_rate]\nthreshold = 0.9\n[alerts.hold]\nenabled = false\n\
+         [alerts.usd]\non = 'spend'\ncurrency = 'USD'\nthreshold = '2.5'\n",
     );
-    let spend = settings.spend[&Currency::Usd];
-    assert_eq!((spend.raise, spend.clear), (2_500_000_000, 2_000_000_000));
-    assert_eq!(settings.spend[&Currency::Points].raise, 3_000_000_000);
-    assert!(!settings.spend.contains_key(&Currency::Cny));
-    let kinds: Vec<HoldKind> = settings.holds.into_keys().collect();
-    assert_eq!(kinds, [HoldKind::Quota, HoldKind::Operator]);
-    assert_eq!(settings.response_time, None);
+    let loaded = place.load();
+    let alerts = &loaded.config.alerts;
+    assert_eq!(alerts.every_ms, 250);
+    let names = alerts.rules.enabled().map(|(name, ..)| name);
+    let names: Vec<&str> = names.collect();
+    assert_eq!(names, ["breaker", "budget", "error_rate", "usd"]);
+    let levels = |name: &str| alerts.rules.0[name].levels();
+    assert_eq!(levels("error_rate"), Some((900_000_000, 360_000_000)));
+    assert_eq!(levels("usd"), Some((2_500_000_000, 2_000_000_000)));
+    let view = serde_json::to_value(loaded.view()).unwrap();
+    assert_eq!(view["alerts"]["every"], 250);
+    assert_eq!(
+        view["alerts"]["usd"],
+        json!({"enabled": true, "on": "spend", "threshold": "2.5", "hysteresis": 0.2, "for": 0,
+            "currency": "USD"})
+    );
+    let origin = |path: &str| loaded.origin(path).to_string();
+    assert!(origin("alerts.usd.threshold").contains("config.toml"));
+    assert_eq!(origin("alerts.usd.hysteresis"), "default");
+    // What a program was given says the same.
+    let again = Loaded::from_config(&loaded.config).unwrap();
+    assert_eq!(again.config.alerts, loaded.config.alerts);
+}
+
+#[test]
+fn alert_rules_change_while_the_program_runs_and_are_taken_back() {
+    let place = Place::with_config("[alerts.old]\non = 'queue_age'\nthreshold = 60000\n");
+    let loaded = place.load();
+    let step = |loaded: &Loaded, patch: serde_json::Value| {
+        loaded.change(&patch, super::moment(2)).unwrap().loaded
+    };
+    let changed = step(
+        &loaded,
+        json!({"alerts": {"old": {"threshold": 5000}, "breaker": {"for": 1},
+            "new": {"on": "queue_length", "threshold": 7}}}),
+    );
+    let rule = |loaded: &Loaded, name: &str| loaded.config.alerts.rules.0[name].clone();
+    assert_eq!(rule(&changed, "old").levels().unwrap().0, 5_000_000_000_000);
+    assert_eq!(rule(&changed, "breaker").for_ms, 1);
+    assert!(rule(&changed, "new").enabled);
+    let back = step(
+        &changed,
+        json!({"alerts": {"old": {"threshold": null}, "breaker": null, "new": null}}),
+    );
+    assert_eq!(back.config.alerts, loaded.config.alerts);
+    // A change of a rule that the file names no longer must not keep the program from starting.
+    let stored = changed.stored_json().unwrap();
+    let without = Place::new()
+        .load()
+        .with_stored(Some(&stored), super::moment(3));
+    let without = without.unwrap();
+    assert!(!without.config.alerts.rules.0.contains_key("old"));
+    assert_eq!(rule(&without, "breaker").for_ms, 1);
+    let warning = "alerts.old: watches nothing any more; it is ignored";
+    assert!(without.warnings.iter().any(|told| told.contains(warning)));
 }
 
 #[test]
@@ -122,10 +194,10 @@ fn secrets_of_receivers_come_from_files_and_never_show() {
     .file("ops.secret", &format!("{SECRET},{OTHER}\n"))
     .file("callback.secret", OTHER);
     let loaded = place.load();
-    let settings = loaded.config.webhooks.settings();
-    let ops = &settings.endpoints["ops"];
-    assert_eq!(format!("{:?}", ops.keys), "SigningKeys(2)");
-    assert!(settings.callback_keys.is_some());
+    let settings = &loaded.config.webhooks;
+    let both = SigningKeys::parse(&format!("{SECRET},{OTHER}")).unwrap();
+    assert_eq!(settings.endpoints["ops"].secret, Some(both));
+    assert!(settings.secret.is_some());
     assert_eq!(loaded.settings.callbacks.allowed_hosts, ["*.example.com"]);
     let shown = format!(
         "{loaded:?} {} {}",
@@ -142,11 +214,38 @@ fn secrets_of_receivers_come_from_files_and_never_show() {
 }
 
 #[test]
+fn a_file_that_holds_no_signing_key_is_named_and_not_repeated() {
+    let place = Place::with_config("[webhooks]\nsecret_file = 'callback.secret'\n");
+    let error = place.file("callback.secret", "whsec_Mnone").error();
+    assert!(error.contains("webhooks.secret_file: "), "{error}");
+    assert!(error.contains("openssl rand"), "{error}");
+    assert!(!error.contains("Mnone"), "{error}");
+}
+
+#[test]
+fn one_delay_of_deliveries_that_is_set_leaves_the_others_as_they_are() {
+    let place = Place::with_config("[webhooks.retry]\nmax_delay_ms = 60000\n");
+    let retry = place.load().config.webhooks.retry;
+    assert_eq!(
+        (
+            retry.base_delay_ms,
+            retry.backoff_multiplier,
+            retry.max_delay_ms
+        ),
+        (5_000, 5.0, 60_000)
+    );
+    refused(
+        "[webhooks.retry]\nmax_delay_ms = 10",
+        "config.toml:2:1: webhooks.retry.base_delay_ms: must not be longer than webhooks.retry.max_delay_ms",
+    );
+}
+
+#[test]
 fn an_embedding_program_gives_secrets_in_the_clear_and_they_arrive() {
     let mut config = Config::default();
-    let endpoint = EndpointSection {
+    let endpoint = EndpointSettings {
         url: "https://example.com/hook".to_owned(),
-        secret: Some(Secret::new(SECRET)),
+        secret: SigningKeys::parse(SECRET).ok(),
         secret_file: None,
         events: vec!["job.failed".to_owned()],
     };

@@ -41,7 +41,7 @@ fn config_toml(samples: Samples) -> String {
 /// The groups inside a group, each with its settings first.
 fn tables(group: &Group, at: &KeyPath, samples: Samples, text: &mut String) {
     for field in &group.0 {
-        let path = at.join(&*field.name);
+        let path = field.path_in(at);
         match &field.kind {
             Kind::Group(inner) => {
                 text.push('\n');
@@ -58,6 +58,7 @@ fn tables(group: &Group, at: &KeyPath, samples: Samples, text: &mut String) {
                     Some(members) => {
                         let head = format!("[{}]", path.join(sample));
                         sample_of(&head, members, samples, text);
+                        built_in(field, members, &path, text);
                     }
                     None => {
                         let _ = writeln!(text, "[{path}]\n{}{sample}", mark(samples));
@@ -90,8 +91,22 @@ fn sample_of(head: &str, group: &Group, samples: Samples, text: &mut String) {
     }
 }
 
+/// The entries that are there without anybody writing them, with what they say.
+fn built_in(field: &Field, members: &Group, at: &KeyPath, text: &mut String) {
+    for (name, entry) in field.default.as_object().into_iter().flatten() {
+        let _ = writeln!(text, "\n[{}]", at.join(name));
+        for member in &members.0 {
+            if let Some(value) = member.find(entry).filter(|value| !value.is_null()) {
+                let _ = writeln!(text, "{} = {}", spelled(&member.name), in_toml(&value));
+            }
+        }
+    }
+}
+
 /// The settings of a group that are no groups.
 fn settings(group: &Group, samples: Samples, text: &mut String) {
+    // Beside settings that every entry has, those that only some may have are commented out.
+    let all_left_out = group.0.iter().all(|field| field.is_left_out);
     for field in &group.0 {
         if matches!(
             field.kind,
@@ -105,6 +120,9 @@ fn settings(group: &Group, samples: Samples, text: &mut String) {
         }
         let name = spelled(&field.name);
         let _ = match field.sample {
+            Some(sample) if field.is_left_out && !all_left_out => {
+                writeln!(text, "# {name} = {sample}")
+            }
             Some(sample) => writeln!(text, "{}{name} = {sample}", mark(samples)),
             None => writeln!(text, "{name} = {}", in_toml(&field.default)),
         };
@@ -197,7 +215,7 @@ fn leaves_of(group: Group) -> Vec<Leaf> {
 
 fn sections(group: &Group, at: &KeyPath, leaves: &[Leaf], text: &mut String) {
     for field in &group.0 {
-        let path = at.join(&*field.name);
+        let path = field.path_in(at);
         let (head, members) = match &field.kind {
             Kind::Group(inner) => (format!("[{path}]"), inner),
             Kind::Named { entry, .. } if entry.members().is_some() => {
@@ -224,6 +242,13 @@ fn sections(group: &Group, at: &KeyPath, leaves: &[Leaf], text: &mut String) {
         for member in &members.0 {
             row(member, &path, leaves, text);
         }
+        let mut entries = String::new();
+        if matches!(field.kind, Kind::Named { .. }) {
+            built_in(field, members, &path, &mut entries);
+        }
+        if !entries.is_empty() {
+            let _ = writeln!(text, "\nBuilt in:\n\n```toml{entries}```");
+        }
         if let Kind::Group(inner) = &field.kind {
             sections(inner, &path, leaves, text);
         }
@@ -241,7 +266,7 @@ fn row(member: &Field, at: &KeyPath, leaves: &[Leaf], text: &mut String) {
     ) {
         return;
     }
-    let path = at.join(&*member.name);
+    let path = member.path_in(at);
     // A setting of an entry or a row is called by its name inside it.
     let json = match leaves.iter().find(|leaf| path.is_in(&leaf.toml)) {
         Some(leaf) if leaf.toml == path => leaf.json.as_ref().map(KeyPath::to_string),
@@ -396,6 +421,9 @@ fn a_setting_shows_up_wherever_settings_do_by_its_field_alone() {
     );
     let taken = Table::take(&json!({"tea": {"cup_ml": 5}})).unwrap();
     assert_eq!((taken.tea.cup.ml, taken.tea.draw_ms), (5, 180_000));
+    // What nobody says is as the field says it, not as the type of the part does.
+    let taken = Table::take(&json!({"tea": {"draw_ms": 5}})).unwrap();
+    assert_eq!((taken.tea.cup.ml, taken.tea.draw_ms), (200, 5));
 }
 
 /// The names of all members of an object and those of its members.
@@ -413,9 +441,13 @@ fn shape(value: &Value, members: &dyn Fn(&Value) -> Option<Value>) -> Value {
 #[test]
 fn the_schema_has_what_the_api_shows() {
     let loaded = super::Place::new().load();
-    let view = serde_json::to_value(loaded.view()).unwrap();
+    let mut view = serde_json::to_value(loaded.view()).unwrap();
     let schema = shape(&json_schema(), &|schema| schema.get("properties").cloned());
-    // Of entries under names of the operator's own none is there.
+    // Of entries under names of the operator's own none is there, but for rules that are built in.
+    view["alerts"]
+        .as_object_mut()
+        .unwrap()
+        .retain(|_, value| !value.is_object());
     let shown = shape(&view, &|value| {
         Some(value.clone()).filter(|v| *v != json!({}))
     });

@@ -259,7 +259,7 @@ impl Rows for Transaction<'_> {
                 pending.insert(&schema::pending_key(&to), ())?;
             }
         }
-        if let Some(job) = delivery.notice.job_id() {
+        if let Some(job) = delivery.job_id {
             let key = schema::told_key(job, delivery.id);
             let open = self.deliveries_open.open()?;
             let changed = if delivery.status == DeliveryStatus::Pending {

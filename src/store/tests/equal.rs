@@ -3,8 +3,8 @@
 
 use onelane_core::model::{
     Admission, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
-    CallOutcome, Cutoff, DeliveryChange, FailureClass, LaneCondition, Next, Notice, PruneCursor,
-    Reserve, SchedulerState, SlotId, Timestamp, TryOutcome,
+    CallOutcome, Cutoff, DeliveryChange, FailureClass, LaneCondition, Next, PruneCursor, Reserve,
+    SchedulerState, SlotId, Timestamp, TryOutcome,
 };
 use std::collections::BTreeSet;
 
@@ -282,10 +282,9 @@ impl Step {
             Self::Breaker(openings) => Transition::Breaker(breaker(openings)),
             Self::Config(n) => Transition::Config(format!(r#"{{"n":{n}}}"#)),
             Self::Endpoints(completed, failed) => notice(endpoints(completed, failed)),
-            Self::Test(first) => notice(DeliveryChange::Tell {
+            Self::Test(first) => notice(DeliveryChange::Test {
                 source: "t".to_owned(),
-                notice: Box::new(Notice::Test),
-                only: Some(if first { "a" } else { "b" }.to_owned()),
+                endpoint: if first { "a" } else { "b" }.to_owned(),
                 at: sample::START,
             }),
             Self::Tried(id, try_no, outcome, next) => notice(DeliveryChange::Tried {
@@ -311,7 +310,7 @@ impl Step {
             }),
             Self::Alerts(n) => {
                 let mut book = AlertBook::default();
-                book.raise(sample::alert(AlertKey::Budget(format!("{n}"))));
+                book.raise(sample::alert(AlertKey::about("budget", format!("{n}"))));
                 Transition::Alerts {
                     book: Box::new(book),
                     source: "s".to_owned(),
@@ -344,16 +343,9 @@ fn notice(change: DeliveryChange) -> Transition {
 }
 
 fn endpoints(completed: bool, failed: bool) -> DeliveryChange {
-    let endpoint = |(name, event, _): (&str, &str, bool)| HookEndpoint {
-        name: name.to_owned(),
-        url_digest: format!("{completed}"),
-        events: vec![
-            event.to_owned(),
-            "job.cancelled".to_owned(),
-            "alert.raised".to_owned(),
-        ],
-        off_since: None,
-        missing_since: None,
+    let endpoint = |(name, event, _): (&str, &str, bool)| {
+        let events = [event, "job.cancelled", "alert.raised"].map(str::to_owned);
+        HookEndpoint::new(name, &format!("https://{completed}.test/"), &events)
     };
     let asked = [
         ("a", "job.completed", completed),

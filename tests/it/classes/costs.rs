@@ -115,7 +115,7 @@ async fn run(course: &Course) {
     let retry = &mut world.config.retry;
     (retry.throttle.base_ms, retry.throttle.max_ms) = (20, 100);
     (retry.overload.base_ms, retry.overload.max_ms) = (20, 100);
-    (retry.base_delay_ms, retry.max_delay_ms) = (10, 100);
+    (retry.delays.base_delay_ms, retry.delays.max_delay_ms) = (10, 100);
     world.sim.push(Step {
         fault: course.fault.clone(),
         times: course.times,

@@ -17,7 +17,7 @@ pub(super) async fn look_at(row: &Row) {
     let retry = &mut world.config.retry;
     (retry.throttle.base_ms, retry.throttle.max_ms) = (LONG_MS, LONG_MS);
     (retry.overload.base_ms, retry.overload.max_ms) = (LONG_MS, LONG_MS);
-    (retry.base_delay_ms, retry.max_delay_ms) = (LONG_MS, LONG_MS);
+    (retry.delays.base_delay_ms, retry.delays.max_delay_ms) = (LONG_MS, LONG_MS);
     if matches!(row.fault, Fault::Hang) {
         world.config.glm.timeouts.first_byte_ms = 1_000;
     }

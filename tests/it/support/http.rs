@@ -8,8 +8,8 @@ use onelane::config::{Config, Loaded};
 use onelane::error::Error;
 use onelane::glm::HttpGlm;
 use onelane::model::{
-    CallOutcome, CallRecord, CoolDownSettings, Event, JobId, JobStatus, RetrySettings, Secret,
-    Submission, UsageKey, UsageRow,
+    CallOutcome, CallRecord, CoolDownSettings, Event, JobId, JobStatus, RetryPolicy, RetrySettings,
+    Secret, Submission, UsageKey, UsageRow,
 };
 use onelane::orchestrator::{Events, Feed, Orchestrator, Parts, StartError};
 use onelane::ports::{CallFilter, Clock, Glm, JobRecord, Store, UsageFilter};
@@ -68,8 +68,11 @@ impl HttpLane {
         let file = dir.path().join("lane.redb");
         config.store.path = file.to_str().expect("a path in UTF-8").to_owned();
         config.retry = RetrySettings {
-            base_delay_ms: 10,
-            max_delay_ms: 100,
+            delays: RetryPolicy {
+                base_delay_ms: 10,
+                max_delay_ms: 100,
+                ..RetryPolicy::default()
+            },
             throttle: SHORT,
             overload: SHORT,
             ..RetrySettings::default()

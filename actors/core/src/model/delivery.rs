@@ -2,29 +2,32 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::{Alert, ClearedAlert, Job, JobId, JobStatus, Timestamp, private};
+use super::{
+    Alert, ClearedAlert, Failure, Job, JobId, JobStatus, Timestamp, private, private_or_default,
+};
 
-/// The place of a delivery among all; given by the store.
+/// The place of a delivery among all; given by the store. On the wire it is text, like every number that may be
+/// larger than what a JavaScript number holds.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Serialize,
-    Deserialize,
-    schemars::JsonSchema,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize, JsonSchema,
 )]
 #[serde(transparent)]
-pub struct DeliveryId(pub u64);
+pub struct DeliveryId(#[schemars(with = "String")] pub u64);
+
+impl Serialize for DeliveryId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(&self.0),
+            false => serializer.serialize_u64(self.0),
+        }
+    }
+}
 
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,17 +35,68 @@ impl fmt::Display for DeliveryId {
     }
 }
 
+/// What of a job's end its receivers are told, besides GLM's answer, which is read when it is sent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedJob {
+    /// The job.
+    pub id: JobId,
+    /// How it ended.
+    pub status: JobStatus,
+    /// Whose it is.
+    pub user_id: String,
+    /// What it is about, in the submitter's own terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_id: Option<String>,
+    /// The model that it named.
+    pub model: String,
+    /// The fallback model that served it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
+    /// Attempts that were made.
+    pub attempt_count: u32,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processed_at: Option<Timestamp>,
+    /// The submitter's own JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<RawValue>>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+impl From<&Job> for EndedJob {
+    fn from(job: &Job) -> Self {
+        Self {
+            id: job.id,
+            status: job.status,
+            user_id: job.user_id.clone(),
+            content_id: job.content_id.clone(),
+            model: job.model.clone(),
+            served_by: job.served_by.clone(),
+            attempt_count: job.attempts.0,
+            created_at: job.created_at,
+            processed_at: job.processed_at,
+            metadata: job.metadata.clone(),
+            error: job.error.clone(),
+        }
+    }
+}
+
 /// The fact that is told, as it was when it happened.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
-    /// A job ended. GLM's answer is not in it: it is read when it is sent.
-    JobEnded(Box<Job>),
+    /// A job ended.
+    JobEnded(Box<EndedJob>),
     /// Something is bad.
     AlertRaised(Alert),
     /// It is over.
     AlertCleared(ClearedAlert),
-    /// Nothing happened: somebody tries whether notices arrive.
+    /// Nothing happened: an operator tries whether notices arrive.
     Test,
 }
 
@@ -92,13 +146,38 @@ impl Notice {
 }
 
 /// To whom something is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Target {
     /// The configured endpoint of this name.
+    #[serde(rename = "endpoint")]
     Endpoint(String),
     /// The URL that came with the job.
-    Callback(String),
+    #[serde(rename = "callbackHost")]
+    Callback(CallbackUrl),
+}
+
+/// The URL that came with a job. Its path may hold a token: on the wire it is its host alone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct CallbackUrl(pub String);
+
+impl CallbackUrl {
+    /// The host; empty if there is none.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let host = Url::parse(&self.0).ok();
+        let host = host.as_ref().and_then(Url::host_str);
+        host.unwrap_or_default().to_owned()
+    }
+}
+
+impl Serialize for CallbackUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.serialize_str(&self.host()),
+            false => serializer.serialize_str(&self.0),
+        }
+    }
 }
 
 impl Target {
@@ -107,11 +186,7 @@ impl Target {
     pub fn receiver(&self) -> Receiver {
         match self {
             Self::Endpoint(name) => Receiver::Endpoint(name.clone()),
-            Self::Callback(url) => {
-                let host = Url::parse(url).ok();
-                let host = host.as_ref().and_then(Url::host_str);
-                Receiver::Host(host.unwrap_or_default().to_owned())
-            }
+            Self::Callback(url) => Receiver::Host(url.host()),
         }
     }
 }
@@ -135,7 +210,7 @@ impl Receiver {
         }
     }
 
-    /// The line of those that somebody asked for. An endpoint's are apart, since they are tried even if
+    /// The line of those that an operator asked for. An endpoint's are apart, since they are tried even if
     /// it is off.
     #[must_use]
     pub fn destination_by_hand(&self) -> DestinationId {
@@ -147,7 +222,7 @@ impl Receiver {
 }
 
 /// A line of deliveries: of one receiver, in the order in which they are due. Lines are ordered: what
-/// somebody asked for of endpoints, then endpoints, then hosts of callbacks.
+/// an operator asked for of endpoints, then endpoints, then hosts of callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct DestinationId(pub [u8; 16]);
 
@@ -239,9 +314,11 @@ impl DeliveryStatus {
 }
 
 /// How a try ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Try {
     /// When it ended.
+    #[serde(rename = "lastTryAt")]
     pub at: Timestamp,
     /// The HTTP status, if there was an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -251,33 +328,46 @@ pub struct Try {
     pub error: Option<String>,
 }
 
-/// One notice on its way to one target.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// One notice on its way to one target. What it tells is not on the wire: it may hold what a submitter wrote.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Delivery {
     /// Its place.
     pub id: DeliveryId,
-    /// The `webhook-id`: the same for every try, and no other delivery has it.
-    pub message_id: String,
+    /// The same for every try, and no other delivery has it.
+    pub webhook_id: String,
+    /// The kind of notice.
+    #[schemars(extend("enum" = DELIVERY_EVENTS))]
+    pub event: String,
+    /// The job whose end it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
     /// What is told.
+    #[serde(skip_serializing_if = "private")]
+    #[schemars(skip)]
     pub notice: Notice,
     /// To whom.
+    #[serde(flatten)]
     pub target: Target,
-    /// When it happened.
-    pub created_at: Timestamp,
     /// How far it has got.
     pub status: DeliveryStatus,
     /// Tries that have ended, since it was last put on its way.
     pub tries: u32,
+    /// When it happened.
+    pub created_at: Timestamp,
     /// When it was last put on its way: retries count from here on.
+    #[serde(skip_serializing_if = "private")]
+    #[schemars(skip)]
     pub since: Timestamp,
     /// When the next try is due; `None` unless it is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub due_at: Option<Timestamp>,
-    /// Whether somebody asked for this delivery: it is tried even if the endpoint is off.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub next_try_at: Option<Timestamp>,
+    /// Whether an operator asked for this delivery: it is tried even if the endpoint is off.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
     pub by_hand: bool,
     /// How the last try ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     pub last: Option<Try>,
 }
 
@@ -290,7 +380,7 @@ impl Delivery {
             true => receiver.destination_by_hand(),
             false => receiver.destination(),
         };
-        self.due_at.map(|due| DuePlace {
+        self.next_try_at.map(|due| DuePlace {
             destination,
             due,
             id: self.id,
@@ -334,23 +424,52 @@ impl DeliveryCounts {
 }
 
 /// A configured endpoint, as the store knows it: what the end of a job is told to is decided in the
-/// transaction that ends it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// transaction that ends it. It is on unless it is off or missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "WebhookEndpoint")]
 pub struct HookEndpoint {
     /// Its name.
     pub name: String,
-    /// A digest of its URL, to see whether an operator changed it. The URL may hold a secret.
+    /// Scheme and host of its URL, the rest of which may hold a secret.
+    pub site: String,
+    /// A digest of its URL, to see whether an operator changed it.
     #[serde(skip_serializing_if = "private")]
+    #[schemars(skip)]
     pub url_digest: String,
     /// The kinds of notices it asks for.
     pub events: Vec<String>,
-    /// Since when it is off: it said that it is gone (410).
+    /// Since when it is off: it said that it is gone (410). What it is to be told waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off_since: Option<Timestamp>,
     /// Since when no configuration names it any more. It is told all the same for a while: another start
     /// may know where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
+}
+
+impl HookEndpoint {
+    /// An endpoint as a configuration names it.
+    #[must_use]
+    pub fn new(name: &str, url: &str, events: &[String]) -> Self {
+        let digest = Sha256::digest(url);
+        let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+        Self {
+            name: name.to_owned(),
+            site: site(url).unwrap_or_default(),
+            url_digest: digest.collect(),
+            events: events.to_vec(),
+            off_since: None,
+            missing_since: None,
+        }
+    }
+}
+
+/// Scheme and host of a URL: what of it may be shown where the rest may be a token.
+#[must_use]
+pub fn site(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    Some(format!("{}://{}", url.scheme(), url.host_str()?))
 }
 
 /// How a try ended, as the store is told.
@@ -361,7 +480,7 @@ pub enum TryOutcome {
         /// The HTTP status: 2xx.
         status_code: u16,
     },
-    /// The receiver says that it is gone: nothing more is sent there until somebody looks after it.
+    /// The receiver says that it is gone: nothing more is sent there until an operator looks after it.
     Gone,
     /// It did not arrive, as far as is known.
     Failed {
@@ -375,14 +494,12 @@ pub enum TryOutcome {
 /// A change that concerns deliveries.
 #[derive(Debug, Clone)]
 pub enum DeliveryChange {
-    /// Something happened that is to be told.
-    Tell {
+    /// An operator tries whether notices arrive.
+    Test {
         /// What no other notice has; a part of the `webhook-id`.
         source: String,
-        /// What happened.
-        notice: Box<Notice>,
-        /// To this endpoint alone, whatever it asked for; `None`: to all that asked for it.
-        only: Option<String>,
+        /// At this endpoint, whatever it asked for.
+        endpoint: String,
         /// When.
         at: Timestamp,
     },
@@ -399,7 +516,7 @@ pub enum DeliveryChange {
         /// When the next one is due; `None`: the retries have ended.
         next: Option<Timestamp>,
     },
-    /// Somebody wants it sent again, at once and with retries that start afresh.
+    /// An operator wants it sent again, at once and with retries that start afresh.
     Redeliver {
         /// The delivery.
         id: DeliveryId,
@@ -420,4 +537,58 @@ pub enum DeliveryChange {
         /// One that was not configured any more at this moment is forgotten.
         forget_before: Timestamp,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::row;
+    use crate::notify::delivery::made;
+    use crate::testing::sample::{self, START};
+
+    #[test]
+    fn a_delivery_to_a_callback_shows_its_host_alone() {
+        let mut job = sample::new_job(1).job;
+        job.status = JobStatus::Failed;
+        let notice = Notice::JobEnded(Box::new((&job).into()));
+        let callback = CallbackUrl("https://example.com/token".to_owned());
+        let mut delivery = made(
+            DeliveryId(1),
+            "a",
+            notice,
+            Target::Callback(callback),
+            START,
+        );
+        delivery.last = Some(Try {
+            at: START.plus_ms(5),
+            status_code: Some(503),
+            error: Some("the receiver answered 503".to_owned()),
+        });
+        delivery.tries = 1;
+        assert_eq!(
+            serde_json::to_value(&delivery).unwrap(),
+            json!({"id": "1", "webhookId": "msg_a_1", "event": "job.failed",
+                "jobId": job.id, "callbackHost": "example.com", "status": "pending",
+                "tries": 1, "createdAt": "2026-11-23T00:00:00.000Z",
+                "nextTryAt": "2026-11-23T00:00:00.000Z",
+                "lastTryAt": "2026-11-23T00:00:00.005Z",
+                "statusCode": 503, "error": "the receiver answered 503"})
+        );
+    }
+
+    #[test]
+    fn an_endpoint_is_on_off_or_missing() {
+        let events = ["job.failed".to_owned()];
+        let mut endpoint = HookEndpoint::new("a", "https://example.com/token", &events);
+        let on = json!({"name": "a", "site": "https://example.com", "events": ["job.failed"]});
+        assert_eq!(serde_json::to_value(&endpoint).unwrap(), on);
+        let in_row = row(|| serde_json::to_value(&endpoint)).unwrap();
+        assert_eq!(in_row["urlDigest"], endpoint.url_digest);
+        (endpoint.off_since, endpoint.missing_since) = (Some(START), Some(START));
+        let gone = serde_json::to_value(&endpoint).unwrap();
+        assert_eq!(gone["offSince"], gone["missingSince"]);
+        assert!(!gone.to_string().contains("token"));
+    }
 }

@@ -202,13 +202,12 @@ impl DeliveryFilter {
     /// Whether a delivery is in the list.
     #[must_use]
     pub fn matches(&self, delivery: &Delivery) -> bool {
-        let about = delivery.notice.job_id();
         self.status.is_none_or(|want| want == delivery.status)
             && self
                 .event
                 .as_ref()
-                .is_none_or(|want| want == delivery.notice.event())
-            && self.job_id.is_none_or(|want| about == Some(want))
+                .is_none_or(|want| *want == delivery.event)
+            && self.job_id.is_none_or(|want| delivery.job_id == Some(want))
             && self.endpoint.as_ref().is_none_or(
                 |want| matches!(&delivery.target, Target::Endpoint(name) if name == want),
             )

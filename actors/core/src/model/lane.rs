@@ -107,7 +107,7 @@ pub struct Hold {
 }
 
 /// A hold with what it stops.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ScopedHold {
     /// What it stops.
     #[serde(flatten)]

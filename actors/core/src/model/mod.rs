@@ -5,6 +5,7 @@
 
 mod admission;
 mod alert;
+mod alert_rule;
 mod budget;
 mod calendar;
 mod call;
@@ -27,6 +28,7 @@ mod private;
 mod pruning;
 mod request;
 mod retention;
+mod retry;
 pub mod setting;
 mod settings;
 mod store_error;
@@ -40,10 +42,8 @@ mod wait;
 pub mod limits;
 
 pub use admission::{Admission, NotAdmitted};
-pub use alert::{
-    Alert, AlertBook, AlertKey, AlertSettings, CallWindow, ClearedAlert, HeldKey, Measure,
-    Thresholds, WHOLE_SHARE,
-};
+pub use alert::{Alert, AlertBook, AlertKey, ClearedAlert};
+pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, WHOLE, Watched};
 pub use budget::{
     Amount, Budget, BudgetKey, BudgetRefusal, BudgetRules, BudgetScope, BudgetStatus, OverBudget,
     Period, Reserve,
@@ -52,9 +52,9 @@ pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use delivery::{
-    DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus,
-    DestinationId, DuePlace, HookEndpoint, NOTICE_EVENTS, Notice, Receiver, Target, Try,
-    TryOutcome,
+    CallbackUrl, DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,
+    DeliveryStatus, DestinationId, DuePlace, EndedJob, HookEndpoint, NOTICE_EVENTS, Notice,
+    Receiver, Target, Try, TryOutcome, site,
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
@@ -84,9 +84,9 @@ pub use pruning::{
 };
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
+pub use retry::{CoolDownSettings, RetryPolicy, RetrySettings};
 pub use settings::{
-    BreakerSettings, CoolDownSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted,
-    RetrySettings, Secret, Settings, Timeouts,
+    BreakerSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted, Secret, Settings, Timeouts,
 };
 pub use store_error::StoreError;
 pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, UnpricedModel};

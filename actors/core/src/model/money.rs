@@ -76,7 +76,17 @@ impl Cost {
     }
 }
 
-fn decimal(nanos: Nanos) -> String {
+/// Reads a plain decimal of at most nine places; `None`: it is none, or no amount can hold it.
+pub(super) fn nanos_of(text: &str) -> Option<Nanos> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) || part.len() > 9 {
+        return None;
+    }
+    format!("{whole}{part:0<9}").parse().ok()
+}
+
+pub(super) fn decimal(nanos: Nanos) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let abs = nanos.unsigned_abs();
     let (whole, part) = (abs / 1_000_000_000, abs % 1_000_000_000);

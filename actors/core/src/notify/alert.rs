@@ -1,4 +1,4 @@
-//! When something is bad enough, for long enough, to tell somebody; and when it is over.
+//! When something is bad enough, for long enough, to tell an operator; and when it is over.
 //!
 //! A rule raises at one level and clears at a lower one, and either only after it was so for a
 //! while: a figure that swings between the two, or beyond one of them for a moment, changes nothing.
@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Alert, AlertBook, AlertKey, AlertSettings, BreakerState, CallOutcome, CallRecord, CallWindow,
-    ClearedAlert, Currency, FailureClass, HeldKey, Hold, HoldScope, Measure, Nanos, Thresholds,
-    Timestamp,
+    Alert, AlertBook, AlertKey, AlertRule, AlertRules, BreakerState, BudgetStatus, CallOutcome,
+    CallRecord, ClearedAlert, Cost, Currency, FailureClass, Hold, Measure, Nanos, ScopedHold,
+    Timestamp, WHOLE, Watched,
 };
 
 /// What the rules look at.
@@ -22,12 +22,12 @@ pub struct Inputs<'a> {
     pub oldest_due: Option<Timestamp>,
     /// What the last hour cost.
     pub spent_last_hour: &'a BTreeMap<Currency, Nanos>,
-    /// Each budget with the share of it that is used up, in millionths.
-    pub budgets: &'a [(String, i64)],
+    /// The budgets.
+    pub budgets: &'a [BudgetStatus],
     /// The breaker.
     pub breaker: BreakerState,
     /// The holds in force, with what each stops.
-    pub holds: &'a [(HoldScope, Hold)],
+    pub holds: &'a [ScopedHold],
 }
 
 /// What became of an alert.
@@ -42,12 +42,12 @@ pub enum AlertChange {
 /// What became of alerts from one book to a later one.
 #[must_use]
 pub fn changes(before: &AlertBook, now: &AlertBook) -> Vec<AlertChange> {
-    let cleared = now.past.iter().filter(|past| {
+    let cleared = now.recent.iter().filter(|past| {
         let alert = &past.alert;
         let known = |old: &ClearedAlert| {
             old.alert.key == alert.key && old.alert.raised_at == alert.raised_at
         };
-        before.active(&alert.key).is_some() && !before.past.iter().any(known)
+        before.active(&alert.key).is_some() && !before.recent.iter().any(known)
     });
     let raised = now.active.iter();
     let raised = raised.filter(|alert| {
@@ -57,7 +57,7 @@ pub fn changes(before: &AlertBook, now: &AlertBook) -> Vec<AlertChange> {
             let is_past = |past: &ClearedAlert| {
                 past.alert.key == old.key && past.alert.raised_at == old.raised_at
             };
-            old.raised_at != alert.raised_at && now.past.iter().any(is_past)
+            old.raised_at != alert.raised_at && now.recent.iter().any(is_past)
         })
     });
     let cleared = cleared.cloned().map(AlertChange::Cleared);
@@ -74,8 +74,17 @@ pub struct Alerts {
     since: BTreeMap<AlertKey, Timestamp>,
 }
 
-/// A rule's level and its thresholds; the level is `None` when too little is known.
-type Reading = (Option<i64>, Thresholds);
+/// What a rule makes of one of the things that it watches.
+struct Reading {
+    on: Watched,
+    /// `None`: too little is known.
+    level: Option<Nanos>,
+    raise: Nanos,
+    clear: Nanos,
+    for_ms: u64,
+    unit: String,
+    hold: Option<ScopedHold>,
+}
 
 impl Alerts {
     /// Goes on from what a store kept: what is active there is not raised again.
@@ -97,17 +106,20 @@ impl Alerts {
     /// subject is gone, is over at once; one about which too little is known stays as it is.
     pub fn step(
         &mut self,
-        settings: &AlertSettings,
+        rules: &AlertRules,
         inputs: &Inputs<'_>,
         now: Timestamp,
     ) -> Vec<AlertChange> {
-        let readings = readings(settings, inputs, &self.book, now);
+        let readings = readings(rules, inputs, &self.book, now);
         self.since.retain(|key, _| readings.contains_key(key));
-        let gone: Vec<AlertKey> = self
-            .book
-            .active
-            .iter()
-            .filter(|alert| !readings.contains_key(&alert.key))
+        // A rule that was changed to watch something else says nothing of what it watched.
+        let is_gone = |alert: &&Alert| {
+            let reading = readings.get(&alert.key);
+            reading.is_none_or(|reading| reading.on != alert.on)
+        };
+        let active = self.book.active.iter();
+        let gone: Vec<AlertKey> = active
+            .filter(is_gone)
             .map(|alert| alert.key.clone())
             .collect();
         let mut changes: Vec<AlertChange> = gone
@@ -116,32 +128,25 @@ impl Alerts {
             .map(AlertChange::Cleared)
             .collect();
         for (key, reading) in readings {
-            let hold = held(&key, inputs);
-            changes.extend(self.judge(key, reading, hold, now));
+            changes.extend(self.judge(key, reading, now));
         }
         changes
     }
 
-    fn judge(
-        &mut self,
-        key: AlertKey,
-        (level, thresholds): Reading,
-        hold: Option<Hold>,
-        now: Timestamp,
-    ) -> Option<AlertChange> {
+    fn judge(&mut self, key: AlertKey, reading: Reading, now: Timestamp) -> Option<AlertChange> {
         let active = self.book.active(&key).is_some();
-        let level = level.filter(|level| match active {
-            true => *level <= thresholds.clear,
-            false => *level >= thresholds.raise,
+        let level = reading.level.filter(|level| match active {
+            true => *level <= reading.clear,
+            false => *level >= reading.raise,
         });
         let Some(level) = level else {
             self.since.remove(&key);
             return None;
         };
-        // A clock that was set back must not make anybody wait for ever.
+        // A clock that was set back must not make an operator wait for ever.
         let since = self.since.entry(key.clone()).or_insert(now);
         *since = (*since).min(now);
-        if now.since(*since) < thresholds.for_ms {
+        if now.since(*since) < reading.for_ms {
             return None;
         }
         self.since.remove(&key);
@@ -149,95 +154,187 @@ impl Alerts {
             return self.book.clear(&key, now).map(AlertChange::Cleared);
         }
         let alert = Alert {
+            message: reading.message(&key, level),
             key,
-            raised_at: now,
+            on: reading.on,
             level,
-            threshold: thresholds.raise,
-            hold,
+            threshold: reading.raise,
+            unit: reading.unit,
+            hold: reading.hold,
+            raised_at: now,
         };
         self.book.raise(alert.clone());
         Some(AlertChange::Raised(alert))
     }
 }
 
+impl Reading {
+    /// What is bad, for people.
+    fn message(&self, key: &AlertKey, level: Nanos) -> String {
+        if self.on == Watched::Breaker {
+            return "the breaker lets no call through".to_owned();
+        }
+        if let Some(ScopedHold { scope, hold }) = &self.hold {
+            let Hold {
+                kind,
+                code,
+                message,
+                ..
+            } = hold;
+            return format!("{scope} is held ({}): {code} {message}", kind.name());
+        }
+        let what = match key.rule == self.on.name() {
+            true => key.to_string(),
+            false => format!("{key} ({})", self.on.name()),
+        };
+        let decimal = |nanos| {
+            let currency = Currency::Cny;
+            Cost { nanos, currency }.decimal()
+        };
+        let (level, raise, unit) = (decimal(level), decimal(self.raise), &self.unit);
+        format!("{what} is {level} {unit}, {raise} or more is too much")
+    }
+}
+
 /// The level of everything that is watched.
 fn readings(
-    settings: &AlertSettings,
+    rules: &AlertRules,
     inputs: &Inputs<'_>,
     book: &AlertBook,
     now: Timestamp,
 ) -> BTreeMap<AlertKey, Reading> {
     let mut readings = BTreeMap::new();
-    if let Some((thresholds, window)) = settings.error_rate {
-        let rate = error_rate(inputs.calls, window, now);
-        readings.insert(AlertKey::ErrorRate, (rate, thresholds));
-    }
-    if let Some((thresholds, window, measure)) = settings.response_time {
-        let time = response_time(inputs.calls, window, measure, now);
-        readings.insert(AlertKey::ResponseTime, (time, thresholds));
-    }
-    if let Some(thresholds) = settings.queue_length {
-        let ready = Some(whole(inputs.ready));
-        readings.insert(AlertKey::QueueLength, (ready, thresholds));
-    }
-    if let Some(thresholds) = settings.queue_age {
-        let age = inputs.oldest_due.map_or(0, |since| now.since(since));
-        readings.insert(AlertKey::QueueAge, (Some(whole(age)), thresholds));
-    }
-    for (currency, thresholds) in &settings.spend {
-        let spent = inputs.spent_last_hour.get(currency).copied();
-        let reading = (Some(spent.unwrap_or(0)), *thresholds);
-        readings.insert(AlertKey::Spend(*currency), reading);
-    }
-    if let Some(thresholds) = settings.budget {
-        for (name, share) in inputs.budgets {
-            let key = AlertKey::Budget(name.clone());
-            readings.insert(key, (Some(*share), thresholds));
-        }
-    }
-    if let Some(for_ms) = settings.breaker_for_ms {
-        let open = i64::from(inputs.breaker != BreakerState::Closed);
-        readings.insert(AlertKey::Breaker, (Some(open), is_so(for_ms)));
-    }
-    // What was held and is so no longer is over only after a while, too.
-    for alert in &book.active {
-        if let AlertKey::Hold(key) = &alert.key
-            && let Some(for_ms) = settings.holds.get(&key.kind)
-        {
-            readings.insert(alert.key.clone(), (Some(0), is_so(*for_ms)));
-        }
-    }
-    for (scope, hold) in inputs.holds {
-        if let Some(for_ms) = settings.holds.get(&hold.kind) {
-            let (kind, scope) = (hold.kind, scope.clone());
-            let key = AlertKey::Hold(HeldKey { kind, scope });
-            readings.insert(key, (Some(1), is_so(*for_ms)));
+    for (name, on, rule) in rules.enabled() {
+        let Some((raise, clear)) = rule.levels() else {
+            continue;
+        };
+        let reading = |level| Reading {
+            on,
+            level,
+            raise,
+            clear,
+            for_ms: rule.for_ms,
+            unit: on.unit().to_owned(),
+            hold: None,
+        };
+        let mut one = |level| readings.insert(AlertKey::of(name), reading(level));
+        match on {
+            Watched::ErrorRate => _ = one(error_rate(inputs.calls, rule, now)),
+            Watched::ResponseTime => _ = one(response_time(inputs.calls, rule, now)),
+            Watched::QueueLength => _ = one(Some(count(inputs.ready))),
+            Watched::QueueAge => {
+                let age = inputs.oldest_due.map_or(0, |since| now.since(since));
+                one(Some(count(age)));
+            }
+            Watched::Breaker => {
+                let is_open = inputs.breaker != BreakerState::Closed;
+                one(Some(count(u64::from(is_open))));
+            }
+            Watched::Spend => readings.extend(spending(rule, inputs).map(|(currency, spent)| {
+                let unit = format!("{currency}/h");
+                let key = AlertKey::about(name, currency.code());
+                (
+                    key,
+                    Reading {
+                        unit,
+                        ..reading(Some(spent))
+                    },
+                )
+            })),
+            Watched::Budget => readings.extend(
+                budgets(rule, inputs, raise)
+                    .map(|(budget, used)| (AlertKey::about(name, budget), reading(Some(used)))),
+            ),
+            Watched::Hold => {
+                readings.extend(over(name, rule, book).map(|key| (key, reading(Some(0)))));
+                readings.extend(holds(rule, inputs).map(|hold| {
+                    let key = AlertKey::about(name, subject(&hold));
+                    let hold = Some(hold);
+                    (
+                        key,
+                        Reading {
+                            hold,
+                            ..reading(Some(WHOLE))
+                        },
+                    )
+                }));
+            }
         }
     }
     readings
 }
 
-/// The hold that a key is about.
-fn held(key: &AlertKey, inputs: &Inputs<'_>) -> Option<Hold> {
-    let AlertKey::Hold(key) = key else {
-        return None;
-    };
-    let mut holds = inputs.holds.iter();
-    let found = holds.find(|(scope, hold)| *scope == key.scope && hold.kind == key.kind);
-    found.map(|(_, hold)| hold.clone())
+/// What was spent in the last hour, in each currency that a rule watches.
+fn spending(rule: &AlertRule, inputs: &Inputs<'_>) -> impl Iterator<Item = (Currency, Nanos)> {
+    let watched = [Currency::Cny, Currency::Usd, Currency::Points].into_iter();
+    let watched = watched.filter(|currency| rule.currency.is_none_or(|own| own == *currency));
+    let spent = |currency| inputs.spent_last_hour.get(&currency).copied();
+    watched.map(move |currency| (currency, spent(currency).unwrap_or(0)))
 }
 
-/// The thresholds of what is either so or not.
-const fn is_so(for_ms: u64) -> Thresholds {
-    Thresholds {
-        raise: 1,
-        clear: 0,
-        for_ms,
-    }
+/// The used share of each account of the budgets that a rule watches. What open calls have reserved is not
+/// used: most of it comes back. An account that warns by its own measure counts as `raise` at least, one that
+/// something did not fit into as used up.
+fn budgets(
+    rule: &AlertRule,
+    inputs: &Inputs<'_>,
+    raise: Nanos,
+) -> impl Iterator<Item = (String, Nanos)> {
+    let wanted = rule.budget.as_deref();
+    let watched = inputs.budgets.iter();
+    let watched =
+        watched.filter(move |status| wanted.is_none_or(|name| *name == *status.account.budget));
+    watched.map(move |status| {
+        let account = &status.account;
+        let names = [
+            Some(&*account.budget),
+            account.user.as_deref(),
+            account.model.as_deref(),
+        ];
+        let names: Vec<&str> = names.into_iter().flatten().collect();
+        let gone = u128::from(status.gone()) * u128::from(WHOLE.unsigned_abs());
+        let share = gone / u128::from(status.limit.number().max(1));
+        let told = match (status.short, status.warned) {
+            (true, _) => WHOLE,
+            (false, true) => raise,
+            (false, false) => 0,
+        };
+        let share = Nanos::try_from(share).unwrap_or(Nanos::MAX);
+        (names.join(" "), share.max(told))
+    })
 }
 
-fn whole(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+/// Whether a rule watches holds of this kind.
+fn watches(rule: &AlertRule, hold: &Hold) -> bool {
+    let kinds = rule.kinds.as_ref();
+    kinds.is_some_and(|kinds| kinds.contains(&hold.kind))
+}
+
+/// The active alerts of a rule on holds. What was held and is so no longer is over only after a while, too.
+fn over(name: &str, rule: &AlertRule, book: &AlertBook) -> impl Iterator<Item = AlertKey> {
+    let active = book.active.iter();
+    let active = active.filter(move |alert| {
+        let hold = alert.hold.as_ref();
+        alert.key.rule == name && hold.is_some_and(|held| watches(rule, &held.hold))
+    });
+    active.map(|alert| alert.key.clone())
+}
+
+/// The holds in force that a rule watches.
+fn holds(rule: &AlertRule, inputs: &Inputs<'_>) -> impl Iterator<Item = ScopedHold> {
+    let holds = inputs.holds.iter();
+    holds.filter(|held| watches(rule, &held.hold)).cloned()
+}
+
+/// Which hold it is: a second one that stops something else is another alert.
+fn subject(held: &ScopedHold) -> String {
+    format!("{} of {}", held.hold.kind.name(), held.scope)
+}
+
+/// A number as a level; one that no level can hold is the highest.
+fn count(number: u64) -> Nanos {
+    let most = Nanos::MAX / WHOLE;
+    Nanos::try_from(number).unwrap_or(most).min(most) * WHOLE
 }
 
 /// Whether a call says something of GLM. What a caller gave up or a crash cut off does not, nor does a
@@ -255,16 +352,16 @@ fn is_of_glm(call: &CallRecord) -> bool {
 }
 
 /// The calls that are judged, of these, newest first: those of the window, or the latest so many.
-fn judged<'c>(calls: &[&'c CallRecord], window: CallWindow, now: Timestamp) -> Vec<&'c CallRecord> {
+fn judged<'c>(calls: &[&'c CallRecord], rule: &AlertRule, now: Timestamp) -> Vec<&'c CallRecord> {
     let (from, reach) = (
-        now.minus_ms(window.window_ms),
-        now.minus_ms(window.reach_ms()),
+        now.minus_ms(rule.window_ms.unwrap_or(0)),
+        now.minus_ms(rule.reach_ms()),
     );
     let within = calls
         .iter()
         .take_while(|call| call.ended_at >= from)
         .count();
-    let count = within.max(window.min_calls as usize);
+    let count = within.max(min_calls(rule));
     let latest = calls.iter().take(count);
     latest
         .take_while(|call| call.ended_at >= reach)
@@ -272,56 +369,51 @@ fn judged<'c>(calls: &[&'c CallRecord], window: CallWindow, now: Timestamp) -> V
         .collect()
 }
 
+fn min_calls(rule: &AlertRule) -> usize {
+    rule.min_calls.unwrap_or(1).max(1) as usize
+}
+
 /// With nothing that failed in the window it is 0, however few calls there were: an outage that is over
 /// must not stay one because hardly anybody calls.
-fn error_rate(calls: &[CallRecord], window: CallWindow, now: Timestamp) -> Option<i64> {
+fn error_rate(calls: &[CallRecord], rule: &AlertRule, now: Timestamp) -> Option<Nanos> {
     let calls: Vec<&CallRecord> = calls.iter().filter(|call| is_of_glm(call)).collect();
     let failed = |call: &&&CallRecord| call.outcome == CallOutcome::Failed;
-    let from = now.minus_ms(window.window_ms);
+    let from = now.minus_ms(rule.window_ms.unwrap_or(0));
     let mut recent = calls.iter().take_while(|call| call.ended_at >= from);
     if !recent.any(|call| failed(&call)) {
         return Some(0);
     }
-    let judged = judged(&calls, window, now);
-    let (all, failed) = (
-        judged.len() as u64,
-        judged.iter().filter(failed).count() as u64,
-    );
-    let enough = all > 0 && all >= u64::from(window.min_calls);
-    enough.then(|| whole(failed * crate::model::WHOLE_SHARE.unsigned_abs() / all))
+    let judged = judged(&calls, rule, now);
+    let failed = judged.iter().filter(failed).count() as u64;
+    let enough = judged.len() >= min_calls(rule);
+    // So many calls are few: a billion times their number fits.
+    enough.then(|| count(failed) / judged.len().max(1) as Nanos)
 }
 
 /// With no answer as far as the rule reaches nothing is slow.
-fn response_time(
-    calls: &[CallRecord],
-    window: CallWindow,
-    measure: Measure,
-    now: Timestamp,
-) -> Option<i64> {
+fn response_time(calls: &[CallRecord], rule: &AlertRule, now: Timestamp) -> Option<Nanos> {
     let answered = calls.iter();
     let answered: Vec<&CallRecord> = answered
         .filter(|call| call.outcome == CallOutcome::Completed)
         .collect();
-    let mut times: Vec<u64> = judged(&answered, window, now)
+    let mut times: Vec<u64> = judged(&answered, rule, now)
         .iter()
         .map(|call| call.response_time_ms)
         .collect();
-    let count = times.len();
-    if count == 0 {
-        return Some(0);
+    let enough = times.len() >= min_calls(rule);
+    if times.is_empty() || !enough {
+        return times.is_empty().then_some(0);
     }
-    if (count as u64) < u64::from(window.min_calls) {
-        return None;
-    }
-    let time = match measure {
-        Measure::Mean => times.iter().sum::<u64>() / count as u64,
-        Measure::P95 => {
+    let calls = times.len();
+    let time = match rule.measure {
+        Some(Measure::Mean) => times.iter().sum::<u64>() / calls as u64,
+        Some(Measure::P95) | None => {
             // The nearest rank: the smallest time that 95 of 100 calls don't exceed.
-            let rank = (count * 95).div_ceil(100).max(1);
+            let rank = (calls * 95).div_ceil(100).max(1);
             *times.select_nth_unstable(rank - 1).1
         }
     };
-    Some(whole(time))
+    Some(count(time))
 }
 
 #[cfg(test)]

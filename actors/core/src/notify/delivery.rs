@@ -5,45 +5,28 @@ mod due;
 pub mod over;
 
 use crate::model::{
-    Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, Refusal, RetrySettings, Target,
+    Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, Refusal, RetryPolicy, Target,
     Timestamp, Try, TryOutcome, limits,
 };
-use crate::retry;
 
 pub use due::{DueDeliveries, DueIndex, DueQuery, find};
 
-/// When a delivery is tried again.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RetryPolicy {
-    /// Delays as those of a job's retries.
-    pub delays: RetrySettings,
-    /// Given up so long after it was put on its way, in milliseconds.
-    pub give_up_ms: u64,
-}
-
-impl RetryPolicy {
-    /// When the next try is due after one that failed at `now`; `None`: no more. The last try is
-    /// made when its retries end, not before. What the receiver asks for counts if it is longer, up to the
-    /// longest delay.
-    #[must_use]
-    pub fn next(
-        &self,
-        delivery: &Delivery,
-        now: Timestamp,
-        retry_after_ms: Option<u64>,
-        seed: u64,
-    ) -> Option<Timestamp> {
-        let end = self.ends(delivery);
-        let asked = retry_after_ms.map(|ms| ms.min(self.delays.max_delay_ms));
-        let delay = retry::backoff_ms(&self.delays, delivery.tries, asked, seed).max(1);
-        (now < end).then(|| now.plus_ms(delay).min(end))
-    }
-
-    /// When a delivery is given up.
-    #[must_use]
-    pub fn ends(&self, delivery: &Delivery) -> Timestamp {
-        delivery.since.plus_ms(self.give_up_ms)
-    }
+/// When the next try of a delivery is due after one that failed at `now`; `None`: no more, `give_up_ms` after it was
+/// put on its way. The last try is made when its retries end, not before. What the receiver asks for counts
+/// if it is longer, up to the longest delay.
+#[must_use]
+pub fn next_try(
+    delivery: &Delivery,
+    delays: &RetryPolicy,
+    give_up_ms: u64,
+    now: Timestamp,
+    retry_after_ms: Option<u64>,
+    seed: u64,
+) -> Option<Timestamp> {
+    let end = delivery.since.plus_ms(give_up_ms);
+    let asked = retry_after_ms.map(|ms| ms.min(delays.max_delay_ms));
+    let delay = delays.delay_ms(delivery.tries, asked, seed).max(1);
+    (now < end).then(|| now.plus_ms(delay).min(end))
 }
 
 /// A delivery as it is made.
@@ -57,7 +40,9 @@ pub fn made(
 ) -> Delivery {
     Delivery {
         id,
-        message_id: format!("msg_{source}_{id}"),
+        webhook_id: format!("msg_{source}_{id}"),
+        event: notice.event().to_owned(),
+        job_id: notice.job_id(),
         by_hand: matches!(notice, Notice::Test),
         notice,
         target,
@@ -65,7 +50,7 @@ pub fn made(
         status: DeliveryStatus::Pending,
         tries: 0,
         since: at,
-        due_at: Some(at),
+        next_try_at: Some(at),
         last: None,
     }
 }
@@ -115,9 +100,9 @@ pub fn tried(
         TryOutcome::Gone if comes_back => next,
         TryOutcome::Delivered { .. } | TryOutcome::Gone => None,
     };
-    // What somebody asked for was tried although the endpoint is off; from now on it waits like the rest.
+    // What an operator asked for was tried although the endpoint is off; from now on it waits like the rest.
     delivery.by_hand &= *outcome != TryOutcome::Gone;
-    delivery.due_at = next;
+    delivery.next_try_at = next;
     delivery.status = match (outcome, next) {
         (TryOutcome::Delivered { .. }, _) => DeliveryStatus::Delivered,
         (_, Some(_)) => DeliveryStatus::Pending,
@@ -131,13 +116,13 @@ pub fn redeliver(delivery: &mut Delivery, at: Timestamp) {
     delivery.status = DeliveryStatus::Pending;
     delivery.tries = 0;
     delivery.since = at;
-    delivery.due_at = Some(at);
+    delivery.next_try_at = Some(at);
     delivery.by_hand = true;
 }
 
 /// Whether a delivery may be forgotten: it ended before a moment, or it arrived and more have than are
 /// kept. Asked of the oldest first; `excess` counts those that are too many. One that was given up is
-/// somebody's to look at, however many there are.
+/// an operator's to look at, however many there are.
 pub fn is_over(delivery: &Delivery, before: Timestamp, excess: &mut u64) -> bool {
     let last = delivery.last.as_ref();
     let ended_at = last.map_or(delivery.created_at, |last| last.at);
@@ -183,27 +168,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{AlertKey, CoolDownSettings};
+    use crate::model::{AlertKey, CallbackUrl};
     use crate::testing::sample::{self, START};
 
-    /// Deliveries meet neither throttles nor overload.
-    const NEVER: CoolDownSettings = CoolDownSettings {
-        base_ms: 0,
-        max_ms: 0,
+    const DELAYS: RetryPolicy = RetryPolicy {
+        base_delay_ms: 5_000,
+        backoff_multiplier: 5.0,
+        max_delay_ms: 43_200_000,
+        jitter: 0.2,
     };
-    const PATIENCE: RetryPolicy = RetryPolicy {
-        delays: RetrySettings {
-            max_retries: 0,
-            base_delay_ms: 5_000,
-            backoff_multiplier: 5.0,
-            max_delay_ms: 43_200_000,
-            jitter: 0.2,
-            throttle: NEVER,
-            max_throttles: 0,
-            overload: NEVER,
-        },
-        give_up_ms: 259_200_000,
-    };
+    const GIVE_UP_MS: u64 = 259_200_000;
 
     fn fresh() -> Delivery {
         let target = Target::Endpoint("ops".to_owned());
@@ -220,22 +194,28 @@ mod tests {
     #[test]
     fn a_delivery_keeps_its_message_id_whatever_happens() {
         let mut delivery = fresh();
-        assert_eq!(delivery.message_id, "msg_a_7");
+        assert_eq!(delivery.webhook_id, "msg_a_7");
         tried(&mut delivery, 1, &failed(), START, Some(START.plus_ms(5))).unwrap();
         assert_eq!(delivery.status, DeliveryStatus::Pending);
-        assert_eq!(delivery.due_at, Some(START.plus_ms(5)));
+        assert_eq!(delivery.next_try_at, Some(START.plus_ms(5)));
         tried(&mut delivery, 2, &failed(), START, None).unwrap();
-        assert_eq!(delivery.status, DeliveryStatus::Failed);
-        assert_eq!(delivery.due_at, None);
+        assert_eq!(
+            (delivery.status, delivery.next_try_at),
+            (DeliveryStatus::Failed, None)
+        );
         redeliver(&mut delivery, START.plus_ms(9));
-        assert_eq!(delivery.tries, 0);
-        assert_eq!(delivery.due_at, Some(START.plus_ms(9)));
+        assert_eq!(
+            (delivery.tries, delivery.next_try_at),
+            (0, Some(START.plus_ms(9)))
+        );
         let done = TryOutcome::Delivered { status_code: 204 };
         tried(&mut delivery, 1, &done, START.plus_ms(10), Some(START)).unwrap();
-        assert_eq!(delivery.status, DeliveryStatus::Delivered);
-        assert_eq!(delivery.due_at, None);
+        assert_eq!(
+            (delivery.status, delivery.next_try_at),
+            (DeliveryStatus::Delivered, None)
+        );
         assert_eq!(delivery.last.unwrap().status_code, Some(204));
-        assert_eq!(delivery.message_id, "msg_a_7");
+        assert_eq!(delivery.webhook_id, "msg_a_7");
     }
 
     #[test]
@@ -256,7 +236,7 @@ mod tests {
     fn what_is_for_an_endpoint_that_is_gone_waits_and_what_is_for_a_callback_does_not() {
         let next = Some(START.plus_ms(1));
         let ended = |target| {
-            let notice = Notice::AlertRaised(sample::alert(AlertKey::Breaker));
+            let notice = Notice::AlertRaised(sample::alert(AlertKey::of("breaker")));
             let mut delivery = made(DeliveryId(7), "a", notice, target, START);
             redeliver(&mut delivery, START);
             tried(&mut delivery, 1, &TryOutcome::Gone, START, next).unwrap();
@@ -264,7 +244,7 @@ mod tests {
         };
         let endpoint = Target::Endpoint("ops".to_owned());
         assert_eq!(ended(endpoint), (DeliveryStatus::Pending, false));
-        let callback = Target::Callback("https://example.com/".to_owned());
+        let callback = Target::Callback(CallbackUrl("https://example.com/".to_owned()));
         assert_eq!(ended(callback), (DeliveryStatus::Failed, false));
     }
 
@@ -286,11 +266,8 @@ mod tests {
 
     fn endpoint(name: &str, digest: &str, off_since: Option<Timestamp>) -> HookEndpoint {
         HookEndpoint {
-            name: name.to_owned(),
-            url_digest: digest.to_owned(),
-            events: vec!["job.failed".to_owned()],
             off_since,
-            missing_since: None,
+            ..HookEndpoint::new(name, digest, &["job.failed".to_owned()])
         }
     }
 
@@ -327,7 +304,7 @@ mod tests {
     #[test]
     fn what_a_receiver_asks_for_counts_up_to_the_longest_delay() {
         let next = |asked| {
-            let next = PATIENCE.next(&fresh(), START, asked, 7);
+            let next = next_try(&fresh(), &DELAYS, GIVE_UP_MS, START, asked, 7);
             next.unwrap().since(START)
         };
         assert!(next(None) <= 5_000);
@@ -342,9 +319,9 @@ mod tests {
         fn patience_grows_and_ends(seed in any::<u64>(), answers_ms in 0_u64..30_000) {
             let mut delivery = fresh();
             let mut now = START;
-            let end = START.plus_ms(PATIENCE.give_up_ms);
+            let end = START.plus_ms(GIVE_UP_MS);
             let mut delays = Vec::new();
-            while let Some(next) = PATIENCE.next(&delivery, now, None, seed) {
+            while let Some(next) = next_try(&delivery, &DELAYS, GIVE_UP_MS, now, None, seed) {
                 prop_assert!(next > now && next <= end);
                 delays.push(next.since(now));
                 now = next.plus_ms(answers_ms);

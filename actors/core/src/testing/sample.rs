@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::model::{
     Admission, Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency,
     Failure, FailureClass, Job, JobId, NewJob, Next, Request, Settlement, Timestamp, Transition,
-    Usage, code,
+    Usage, WHOLE, Watched, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
@@ -228,10 +228,13 @@ pub fn billed(tokens: u64) -> Billing {
 #[must_use]
 pub fn alert(key: AlertKey) -> Alert {
     Alert {
+        message: format!("{key} is bad"),
         key,
-        raised_at: START,
-        level: 1,
-        threshold: 1,
+        on: Watched::Breaker,
+        level: WHOLE,
+        threshold: WHOLE,
+        unit: Watched::Breaker.unit().to_owned(),
         hold: None,
+        raised_at: START,
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::ports::OverQuery;
 use onelane_core::model::{
-    AlertBook, AlertKey, Delivery, DeliveryChange, DeliveryCounts, DeliveryId, DeliveryStatus,
-    HeldKey, HoldScope, HookEndpoint, Notice, Receiver, Target, TryOutcome,
+    AlertBook, AlertKey, CallbackUrl, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,
+    DeliveryStatus, HookEndpoint, Notice, Receiver, Target, TryOutcome,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use onelane_core::testing::sample::START;
@@ -18,12 +18,8 @@ fn change(change: DeliveryChange) -> Transition {
 }
 
 fn endpoints(asked: &[(&str, &str)]) -> Transition {
-    let endpoint = |(name, event): &(&str, &str)| HookEndpoint {
-        name: (*name).to_owned(),
-        url_digest: "d".to_owned(),
-        events: vec![(*event).to_owned()],
-        off_since: None,
-        missing_since: None,
+    let endpoint = |(name, event): &(&str, &str)| {
+        HookEndpoint::new(name, "https://example.com/", &[(*event).to_owned()])
     };
     change(DeliveryChange::Endpoints {
         endpoints: asked.iter().map(endpoint).collect(),
@@ -55,11 +51,10 @@ fn failed() -> TryOutcome {
 
 const TAKEN: TryOutcome = TryOutcome::Delivered { status_code: 200 };
 
-fn test_notice(only: Option<&str>) -> Transition {
-    change(DeliveryChange::Tell {
+fn test_notice(endpoint: &str) -> Transition {
+    change(DeliveryChange::Test {
         source: "t".to_owned(),
-        notice: Box::new(Notice::Test),
-        only: only.map(str::to_owned),
+        endpoint: endpoint.to_owned(),
         at: START,
     })
 }
@@ -127,11 +122,11 @@ pub fn the_end_of_a_job_and_its_notice_are_one<S: Store>(open: Open<'_, S>) {
     done(&store, &[sample::complete(1, 1)]);
     drop(store);
     let store = open();
-    let callback = Target::Callback(URL.to_owned());
+    let callback = Target::Callback(CallbackUrl(URL.to_owned()));
     let want = [(callback, "job.completed"), (to("done"), "job.completed")];
     assert_eq!(told(&store), want);
     let rows = all(&store);
-    let ids: BTreeSet<&str> = rows.iter().map(|row| row.message_id.as_str()).collect();
+    let ids: BTreeSet<&str> = rows.iter().map(|row| row.webhook_id.as_str()).collect();
     assert_eq!(ids.len(), 2, "each has an id of its own");
     let Notice::JobEnded(ended) = &rows[0].notice else {
         panic!("a job's end")
@@ -175,9 +170,9 @@ pub fn whoever_ends_with_a_job_is_told_too<S: Store>(open: Open<'_, S>) {
 pub fn a_delivery_comes_when_it_is_due_and_leaves_when_it_ended<S: Store>(open: Open<'_, S>) {
     let store = open();
     done(&store, &[endpoints(&[("a", "x"), ("b", "x")])]);
-    let made = done(&store, &[test_notice(Some("a")), test_notice(Some("b"))]);
+    let made = done(&store, &[test_notice("a"), test_notice("b")]);
     assert!(matches!(&made[1], Applied::Deliveries(ids) if ids == &[DeliveryId(2)]));
-    let refusal = refused(&store, test_notice(Some("c")));
+    let refusal = refused(&store, test_notice("c"));
     assert_eq!(refusal, Refusal::NoSuchEndpoint("c".to_owned()));
     assert_eq!(due(&store, START.minus_ms(1)), (vec![], Some(START)));
     assert_eq!(due(&store, START), (vec![1, 2], None));
@@ -278,7 +273,7 @@ pub fn what_is_for_an_endpoint_that_is_gone_waits<S: Store>(open: Open<'_, S>) {
     let store = open();
     let asked = || endpoints(&[("a", "job.cancelled")]);
     let off = |store: &S| store.endpoints().unwrap()[0].off_since;
-    done(&store, &[asked(), test_notice(Some("a"))]);
+    done(&store, &[asked(), test_notice("a")]);
     done(&store, &[tried(1, 1, TryOutcome::Gone, Some(START))]);
     assert_eq!(off(&store), Some(START.plus_ms(10)));
     assert_eq!(
@@ -299,7 +294,7 @@ pub fn what_is_for_an_endpoint_that_is_gone_waits<S: Store>(open: Open<'_, S>) {
     assert_eq!(off(&store), Some(START.plus_ms(10)), "as before");
     assert_eq!(all(&store)[0].status, DeliveryStatus::Pending);
     // Somebody tries it, and it is there again.
-    done(&store, &[test_notice(Some("a")), tried(3, 1, TAKEN, None)]);
+    done(&store, &[test_notice("a"), tried(3, 1, TAKEN, None)]);
     assert_eq!(off(&store), None);
     assert_eq!(due(&store, START.plus_ms(99)), (vec![2], None));
 }
@@ -322,7 +317,7 @@ pub fn an_endpoint_that_is_missing_is_remembered_for_a_while<S: Store>(open: Ope
     let store = open();
     let missing = store.endpoints().unwrap();
     assert_eq!(missing[0].missing_since, Some(START.plus_ms(10)));
-    let refusal = refused(&store, test_notice(Some("a")));
+    let refusal = refused(&store, test_notice("a"));
     assert_eq!(refusal, Refusal::NoSuchEndpoint("a".to_owned()));
     done(&store, &[none(30, 10)]);
     assert_eq!(store.endpoints().unwrap(), missing);
@@ -335,7 +330,7 @@ pub fn an_endpoint_that_is_missing_is_remembered_for_a_while<S: Store>(open: Ope
 pub fn deliveries_are_forgotten_by_age_and_number<S: Store>(open: Open<'_, S>) {
     let store = open();
     done(&store, &[endpoints(&[("a", "x")])]);
-    done(&store, &vec![test_notice(Some("a")); 6]);
+    done(&store, &vec![test_notice("a"); 6]);
     let mut ended = [2, 3, 6].map(|id| tried(id, 1, TAKEN, None)).to_vec();
     ended.push(tried(4, 1, failed(), None));
     done(&store, &ended);
@@ -388,7 +383,7 @@ pub fn deliveries_are_forgotten_by_age_and_number<S: Store>(open: Open<'_, S>) {
     assert_eq!(left, [6, 5, 4, 1], "what has not ended is kept");
     assert_eq!(store.delivery_counts().unwrap().delivered, 1);
     // A number is not given twice.
-    done(&store, &[test_notice(Some("a"))]);
+    done(&store, &[test_notice("a")]);
     assert_eq!(all(&store)[0].id, DeliveryId(7));
 }
 
@@ -400,12 +395,9 @@ pub fn alerts_outlive_the_process_and_are_told_once<S: Store>(open: Open<'_, S>)
         &store,
         &[endpoints(&[("a", "alert.raised"), ("b", "alert.cleared")])],
     );
-    let hold = AlertKey::Hold(HeldKey {
-        kind: HoldKind::Quota,
-        scope: HoldScope::Model("m".to_owned()),
-    });
+    let hold = AlertKey::about("hold", "quota of model m");
     let mut book = AlertBook::default();
-    for key in [AlertKey::Budget("day".to_owned()), hold.clone()] {
+    for key in [AlertKey::about("budget", "day"), hold.clone()] {
         book.raise(sample::alert(key));
     }
     let stored = |book: &AlertBook| Transition::Alerts {

@@ -2,8 +2,8 @@
 
 use super::Decision;
 use crate::model::{
-    AlertBook, Applied, Delivery, DeliveryChange, DeliveryStatus, Job, Notice, Refusal, Target,
-    Timestamp, TryOutcome,
+    AlertBook, Applied, CallbackUrl, Delivery, DeliveryChange, DeliveryId, DeliveryStatus,
+    HookEndpoint, Job, Notice, Refusal, Target, Timestamp, TryOutcome,
 };
 use crate::notify::alert::{self, AlertChange};
 use crate::notify::delivery;
@@ -15,27 +15,32 @@ pub(super) fn job_ended<R: Rows>(rows: &mut R, job: &Job) -> Result<(), R::Error
     if endpoints.is_empty() && job.callback_url.is_none() {
         return Ok(());
     }
-    let notice = || Notice::JobEnded(Box::new(job.clone()));
-    let callback = job.callback_url.clone().map(Target::Callback);
-    let event = notice().event();
-    let wanted = delivery::wanted_by(&endpoints, event).map(|e| Target::Endpoint(e.name.clone()));
+    let notice = Notice::JobEnded(Box::new(job.into()));
+    let callback = job.callback_url.clone().map(CallbackUrl);
+    let targets = callback.map(Target::Callback).into_iter();
+    let targets = targets.chain(wanted_by(&endpoints, &notice)).collect();
     let at = job.processed_at.unwrap_or_default();
-    let source = job.id.to_string();
-    for target in callback.into_iter().chain(wanted) {
-        let made = delivery::made(rows.next_delivery(), &source, notice(), target, at);
-        rows.put_delivery(&made, None)?;
-    }
+    tell(rows, &job.id.to_string(), &notice, targets, at)?;
     Ok(())
 }
 
 pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Decision<R::Error> {
     match change {
-        DeliveryChange::Tell {
+        DeliveryChange::Test {
             source,
-            notice,
-            only,
+            endpoint,
             at,
-        } => tell(rows, source, notice, only.as_deref(), *at),
+        } => {
+            let endpoints = rows.endpoints()?;
+            let mut known = endpoints.iter().filter(|e| e.missing_since.is_none());
+            // What an operator asks for has to have a way now.
+            if !known.any(|known| known.name == *endpoint) {
+                return Ok(Err(Refusal::NoSuchEndpoint(endpoint.clone())));
+            }
+            let targets = vec![Target::Endpoint(endpoint.clone())];
+            let ids = tell(rows, source, &Notice::Test, targets, *at)?;
+            Ok(Ok(Applied::Deliveries(ids)))
+        }
         DeliveryChange::Tried {
             id,
             try_no,
@@ -99,49 +104,44 @@ pub(super) fn alerts<R: Rows>(rows: &mut R, book: &AlertBook, source: &str) -> D
     if before == *book {
         return Ok(Ok(Applied::Deliveries(Vec::new())));
     }
+    let endpoints = rows.endpoints()?;
     for change in alert::changes(&before, book) {
         let (notice, at) = match change {
             AlertChange::Raised(alert) => (Notice::AlertRaised(alert.clone()), alert.raised_at),
-            AlertChange::Cleared(past) => (Notice::AlertCleared(past.clone()), past.cleared_at),
+            AlertChange::Cleared(over) => (Notice::AlertCleared(over.clone()), over.cleared_at),
         };
-        // Told to whoever asked: nobody in particular can be missing.
-        let _ = tell(rows, source, &notice, None, at)?;
+        let targets = wanted_by(&endpoints, &notice).collect();
+        tell(rows, source, &notice, targets, at)?;
     }
     rows.put_alerts(book)?;
     Ok(Ok(Applied::Done))
 }
 
+/// Every endpoint that asked for what a notice tells.
+fn wanted_by<'a>(
+    endpoints: &'a [HookEndpoint],
+    notice: &Notice,
+) -> impl Iterator<Item = Target> + use<'a> {
+    let wanted = delivery::wanted_by(endpoints, notice.event());
+    wanted.map(|endpoint| Target::Endpoint(endpoint.name.clone()))
+}
+
+/// Puts a notice on its way to each of its targets, in the transaction of what it tells.
 fn tell<R: Rows>(
     rows: &mut R,
     source: &str,
     notice: &Notice,
-    only: Option<&str>,
+    targets: Vec<Target>,
     at: Timestamp,
-) -> Decision<R::Error> {
-    let endpoints = rows.endpoints()?;
-    let targets: Vec<String> = match only {
-        // What somebody asks for has to have a way now.
-        Some(name)
-            if !endpoints
-                .iter()
-                .any(|e| e.name == name && e.missing_since.is_none()) =>
-        {
-            return Ok(Err(Refusal::NoSuchEndpoint(name.to_owned())));
-        }
-        Some(name) => vec![name.to_owned()],
-        None => delivery::wanted_by(&endpoints, notice.event())
-            .map(|e| e.name.clone())
-            .collect(),
-    };
+) -> Result<Vec<DeliveryId>, R::Error> {
     let mut ids = Vec::with_capacity(targets.len());
-    for name in targets {
+    for target in targets {
         let id = rows.next_delivery();
-        let target = Target::Endpoint(name);
         let made = delivery::made(id, source, notice.clone(), target, at);
         rows.put_delivery(&made, None)?;
         ids.push(id);
     }
-    Ok(Ok(Applied::Deliveries(ids)))
+    Ok(ids)
 }
 
 /// An endpoint that says it is gone is off; one that takes something is on.

@@ -39,6 +39,8 @@ pub enum Kind {
     Text(TextCheck),
     /// A decimal as text, so that it stays exact; a whole number will do.
     Decimal(TextCheck),
+    /// A number, or the same as decimal text, that passes the check.
+    Figure(fn(&str) -> Result<(), Problem>),
     /// Text that passes the check and is never shown.
     Secret(TextCheck),
     /// One of these words.
@@ -138,6 +140,7 @@ impl Kind {
             Self::Number { min, max } => format!("{min:?} to {max:?}"),
             Self::Text(_) | Self::Secret(_) => "text".to_owned(),
             Self::Decimal(_) => "decimal text".to_owned(),
+            Self::Figure(_) => "a number or decimal text".to_owned(),
             Self::Word(words) => format!("one of {}", quoted(words)),
             Self::List(_) => "a list of texts".to_owned(),
             Self::Rows { .. } => "a list of tables".to_owned(),
@@ -173,11 +176,25 @@ impl Kind {
                 true => Err(float_problem(&number.to_string())),
                 false => check(&number.to_string()).map(Value::from),
             },
+            (Self::Figure(check), Value::String(text)) => check(text).map(|()| value.clone()),
+            (Self::Figure(check), Value::Number(number)) => {
+                check(&number.to_string()).map(|()| value.clone())
+            }
             (Self::Word(words), _) => match value.as_str() {
                 Some(text) if words.iter().any(|word| word == text) => Ok(value.clone()),
                 _ => refuse(),
             },
             _ => Err(mismatch(&self.in_words(), value)),
+        }
+    }
+
+    /// The settings inside it have the defaults that a group as a whole has.
+    pub(super) fn set_default(&mut self, default: &Value) {
+        if let Self::Group(group) = self {
+            for member in &mut group.0 {
+                member.default = default.get(&member.name).cloned().unwrap_or_default();
+                member.kind.set_default(&member.default);
+            }
         }
     }
 
@@ -242,6 +259,15 @@ pub fn plain(text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
+/// A name of the operator's own.
+pub fn named(text: &str) -> Result<String, Problem> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if (1..=64).contains(&text.len()) && text.chars().all(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("must be named with 1 to 64 letters, digits, `-` or `_`".into())
+}
+
 /// How secrets are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrets {
@@ -261,6 +287,13 @@ pub trait Setting: Sized {
 
     /// The value that was written so; `None`: its kind does not take that.
     fn take(value: &Value) -> Option<Self>;
+
+    /// Takes the part of a value that was written so, and keeps what that does not say; `None`: its kind does not
+    /// take that.
+    fn change(&mut self, value: &Value) -> Option<()> {
+        *self = Self::take(value)?;
+        Some(())
+    }
 
     /// Finds values that are right by themselves and don't go together.
     fn check(&self, _place: &Place, _faults: &mut Vec<SettingsError>) {}

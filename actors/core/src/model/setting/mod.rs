@@ -8,8 +8,8 @@ mod problem;
 mod section;
 
 pub use kind::{
-    Kind, RowsCheck, Secrets, Setting, TextCheck, Unit, float_problem, mismatch, plain, quoted,
-    words,
+    Kind, RowsCheck, Secrets, Setting, TextCheck, Unit, float_problem, mismatch, named, plain,
+    quoted, words,
 };
 pub use path::{KeyPath, Step, spelled};
 pub use problem::{Problem, SettingsError};

@@ -34,7 +34,7 @@ pub struct Field {
     pub is_left_out: bool,
     /// What the sample in `config.toml` says, in TOML; a setting with one stands there commented out.
     pub sample: Option<&'static str>,
-    /// The settings inside it stand in the group itself, their names behind this.
+    /// The settings or entries inside it stand in the group itself, their names behind this.
     flat: Option<&'static str>,
 }
 
@@ -46,11 +46,13 @@ impl Field {
         if let Kind::Whole { unit, .. } = kind.innermost() {
             *unit = Unit::of(name);
         }
+        let default = default.write(Secrets::Masked);
+        kind.set_default(&default);
         Self {
             name: name.to_owned(),
             doc: doc.iter().map(|line| line.trim().to_owned()).collect(),
             kind,
-            default: default.write(Secrets::Masked),
+            default,
             json: None,
             is_at_top: false,
             is_fixed: false,
@@ -135,7 +137,7 @@ impl Field {
         self
     }
 
-    /// The settings inside it stand in the group itself, their names behind this.
+    /// The settings or entries inside it stand in the group itself, their names behind this.
     #[must_use]
     pub const fn flat(mut self, prefix: &'static str) -> Self {
         self.flat = Some(prefix);
@@ -182,6 +184,21 @@ impl Field {
     pub const fn sample(mut self, toml: &'static str) -> Self {
         self.sample = Some(toml);
         self
+    }
+
+    /// The path of its value in the group at a path.
+    #[must_use]
+    pub fn path_in(&self, group: &KeyPath) -> KeyPath {
+        match self.flat {
+            Some(_) => group.clone(),
+            None => group.join(&*self.name),
+        }
+    }
+
+    /// Whether what is inside it stands in the group itself.
+    #[must_use]
+    pub const fn is_flat(&self) -> bool {
+        self.flat.is_some()
     }
 
     /// Puts its value into what the group's is.
@@ -399,13 +416,18 @@ macro_rules! section {
 
             fn take(value: &::serde_json::Value) -> Option<Self> {
                 let mut taken = Self::default();
+                $crate::model::setting::Setting::change(&mut taken, value)?;
+                Some(taken)
+            }
+
+            fn change(&mut self, value: &::serde_json::Value) -> Option<()> {
                 let mut fields = Self::fields().iter();
                 $(
                     if let Some(found) = fields.next()?.find(value) {
-                        taken.$field = $crate::model::setting::Setting::take(&found)?;
+                        $crate::model::setting::Setting::change(&mut self.$field, &found)?;
                     }
                 )*
-                Some(taken)
+                Some(())
             }
 
             fn check(

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Failure, HoldKind};
+use crate::model::{
+    Amount, BudgetKey, Failure, HoldKind, HoldScope, OverBudget, Period, Threshold,
+};
 use crate::testing::sample::{self, START};
 
 const MINUTE: u64 = 60_000;
@@ -18,33 +20,40 @@ const QUIET: Inputs<'_> = Inputs {
     holds: &[],
 };
 
-const fn between(clear: i64, raise: i64, for_ms: u64) -> Thresholds {
-    Thresholds {
-        raise,
-        clear,
+/// Rules of which none is on but these; each watches what its name says, or else its `on`.
+fn rules(on: &[(&str, AlertRule)]) -> AlertRules {
+    let mut rules = AlertRules::default();
+    rules.0.values_mut().for_each(|rule| rule.enabled = false);
+    for (name, rule) in on {
+        let on = rules.0.get(*name).and_then(|rule| rule.on);
+        let rule = AlertRule {
+            on: rule.on.or(on),
+            ..rule.clone()
+        };
+        rules.0.insert((*name).to_owned(), rule);
+    }
+    rules
+}
+
+/// A rule that raises at `raise`, clears at `clear` and waits so long.
+fn between(raise: &str, clear_share: f64, for_ms: u64) -> AlertRule {
+    AlertRule {
+        threshold: Some(raise.parse::<Threshold>().unwrap()),
+        hysteresis: Some(1.0 - clear_share),
         for_ms,
+        ..AlertRule::default()
     }
 }
 
-const fn window(min_calls: u32) -> CallWindow {
-    CallWindow {
-        window_ms: MINUTE,
-        min_calls,
-    }
-}
-
-fn on_length(raise: i64, clear: i64, for_ms: u64) -> AlertSettings {
-    AlertSettings {
-        queue_length: Some(between(clear, raise, for_ms)),
-        ..AlertSettings::default()
-    }
+fn on_length(raise: &str, clear_share: f64, for_ms: u64) -> AlertRules {
+    rules(&[("queue_length", between(raise, clear_share, for_ms))])
 }
 
 fn length(ready: u64) -> Inputs<'static> {
     Inputs { ready, ..QUIET }
 }
 
-fn hold(kind: HoldKind, model: &str) -> (HoldScope, Hold) {
+fn hold(kind: HoldKind, model: &str) -> ScopedHold {
     let hold = Hold {
         kind,
         code: "1113".to_owned(),
@@ -52,12 +61,8 @@ fn hold(kind: HoldKind, model: &str) -> (HoldScope, Hold) {
         since: START,
         until: None,
     };
-    (HoldScope::Model(model.to_owned()), hold)
-}
-
-fn held(kind: HoldKind, model: &str) -> AlertKey {
     let scope = HoldScope::Model(model.to_owned());
-    AlertKey::Hold(HeldKey { kind, scope })
+    ScopedHold { scope, hold }
 }
 
 fn names(changes: &[AlertChange]) -> Vec<(&'static str, String)> {
@@ -79,7 +84,7 @@ fn calls(outcome: CallOutcome, times: &[u64]) -> Vec<CallRecord> {
 
 #[test]
 fn an_alert_waits_for_its_time_and_so_does_its_end() {
-    let settings = on_length(100, 50, MINUTE);
+    let settings = on_length("100", 0.5, MINUTE);
     let mut alerts = Alerts::default();
     let mut at = |ms: u64, ready: u64| {
         let changes = alerts.step(&settings, &length(ready), START.plus_ms(ms));
@@ -100,52 +105,167 @@ fn an_alert_waits_for_its_time_and_so_does_its_end() {
 
 #[test]
 fn what_a_store_kept_is_neither_told_again_nor_lost() {
-    let settings = on_length(100, 50, 0);
+    let settings = on_length("100", 0.5, 0);
     let mut before = Alerts::default();
     assert_eq!(before.step(&settings, &length(100), START).len(), 1);
-    let stored = serde_json::to_string(before.book()).unwrap();
-    let mut after = Alerts::new(serde_json::from_str(&stored).unwrap());
+    let mut after = Alerts::new(before.book().clone());
     assert_eq!(after.step(&settings, &length(100), START.plus_ms(1)), []);
     let changes = after.step(&settings, &length(0), START.plus_ms(2));
     assert_eq!(names(&changes), [("cleared", "queue_length".to_owned())]);
-    assert_eq!(after.book().past[0].alert.raised_at, START);
-    assert_eq!(after.book().past[0].cleared_at, START.plus_ms(2));
+    assert_eq!(after.book().recent[0].alert.raised_at, START);
+    assert_eq!(after.book().recent[0].cleared_at, START.plus_ms(2));
 }
 
 #[test]
 fn a_rule_that_is_switched_off_and_a_budget_that_is_gone_are_over() {
-    let settings = AlertSettings {
-        budget: Some(between(700_000, 800_000, 0)),
-        ..on_length(1, 0, 0)
-    };
-    let budgets = [("day".to_owned(), 900_000), ("month".to_owned(), 799_999)];
+    let mut both = rules(&[
+        ("queue_length", between("1", 0.0, 0)),
+        ("budget", between("0.8", 0.875, 0)),
+    ]);
+    let budgets = [budget("day", 900), budget("month", 799)];
     let inputs = Inputs {
         budgets: &budgets,
         ..length(1)
     };
     let mut alerts = Alerts::default();
-    let changes = alerts.step(&settings, &inputs, START);
-    let raised = ["queue_length", "budget day"].map(|key| ("raised", key.to_owned()));
+    let changes = alerts.step(&both, &inputs, START);
+    let raised = ["budget day", "queue_length"].map(|key| ("raised", key.to_owned()));
     assert_eq!(names(&changes), raised);
-    let changes = alerts.step(&settings, &length(1), START);
+    let changes = alerts.step(&both, &length(1), START);
     assert_eq!(names(&changes), [("cleared", "budget day".to_owned())]);
-    let changes = alerts.step(&AlertSettings::default(), &length(1), START);
+    both.rule_mut("queue_length").enabled = false;
+    let changes = alerts.step(&both, &length(1), START);
     assert_eq!(names(&changes), [("cleared", "queue_length".to_owned())]);
+}
+
+/// A budget of 1,000 tokens of which so many are spent.
+fn budget(name: &str, spent: u64) -> BudgetStatus {
+    BudgetStatus {
+        account: BudgetKey {
+            budget: name.into(),
+            user: None,
+            model: None,
+        },
+        limit: Amount::Tokens(1_000),
+        period: Period::Day,
+        over: OverBudget::Wait,
+        spent: Amount::Tokens(spent),
+        reserved: Amount::Tokens(50),
+        in_doubt: Amount::Tokens(0),
+        left: Amount::Tokens(1_000 - spent),
+        warned: false,
+        short: false,
+        until: START,
+    }
+}
+
+#[test]
+fn a_budget_that_warns_by_its_own_measure_counts_as_too_much() {
+    let rules = rules(&[("budget", between("0.8", 0.5, 0))]);
+    let level = |budget: BudgetStatus| {
+        let inputs = Inputs {
+            budgets: &[budget],
+            ..QUIET
+        };
+        let mut alerts = Alerts::default();
+        alerts.step(&rules, &inputs, START);
+        alerts.book().active.first().map(|alert| alert.level)
+    };
+    let with = |warned, short| BudgetStatus {
+        warned,
+        short,
+        ..budget("day", 10)
+    };
+    assert_eq!(level(with(false, false)), None);
+    assert_eq!(level(with(true, false)), Some(800_000_000));
+    assert_eq!(level(with(true, true)), Some(WHOLE));
+}
+
+#[test]
+fn two_rules_on_one_thing_are_two_alerts() {
+    let mut soon = between("10", 0.5, 0);
+    soon.on = Some(Watched::QueueLength);
+    let of_one = AlertRule {
+        on: Some(Watched::Budget),
+        budget: Some("month".to_owned()),
+        ..between("0.1", 0.5, 0)
+    };
+    let rules = rules(&[
+        ("queue_length", between("100", 0.5, 0)),
+        ("soon", soon),
+        ("of_one", of_one),
+    ]);
+    let budgets = [budget("day", 900), budget("month", 900)];
+    let mut alerts = Alerts::default();
+    let mut step = |ready| {
+        let inputs = Inputs {
+            budgets: &budgets,
+            ..length(ready)
+        };
+        names(&alerts.step(&rules, &inputs, START))
+    };
+    let raised = |key: &str| ("raised", key.to_owned());
+    assert_eq!(step(10), [raised("of_one month"), raised("soon")]);
+    assert_eq!(step(100), [raised("queue_length")]);
+    assert_eq!(
+        alerts.book().active(&AlertKey::of("soon")).unwrap().message,
+        "soon (queue_length) is 10 jobs, 10 or more is too much"
+    );
+}
+
+#[test]
+fn a_rule_that_watches_something_else_from_now_on_is_over_first() {
+    let mut mine = rules(&[("mine", between("1", 0.5, 0))]);
+    let mut alerts = Alerts::default();
+    let mut step = |on, rules: &mut AlertRules| {
+        rules.rule_mut("mine").on = Some(on);
+        names(&alerts.step(rules, &length(5), START))
+    };
+    let [raised, cleared] = ["raised", "cleared"].map(|what| (what, "mine".to_owned()));
+    assert_eq!(step(Watched::QueueLength, &mut mine), [raised]);
+    assert_eq!(step(Watched::QueueAge, &mut mine), [cleared]);
 }
 
 #[test]
 fn every_rule_reads_its_own_figure() {
-    let always = |raise| between(raise - 1, raise, 0);
-    let settings = AlertSettings {
-        error_rate: Some((always(500_000), window(2))),
-        response_time: Some((always(100), window(2), Measure::P95)),
-        queue_length: None,
-        queue_age: Some(always(5_000)),
-        spend: BTreeMap::from([(Currency::Usd, always(7)), (Currency::Cny, always(8))]),
-        budget: None,
-        breaker_for_ms: Some(0),
-        holds: BTreeMap::from([(HoldKind::Operator, 0), (HoldKind::Quota, 0)]),
+    let of_calls = |rule| AlertRule {
+        window_ms: Some(MINUTE),
+        min_calls: Some(2),
+        ..rule
     };
+    let always = |raise| between(raise, 0.9, 0);
+    let spend = |raise, currency| AlertRule {
+        on: Some(Watched::Spend),
+        currency: Some(currency),
+        ..always(raise)
+    };
+    let holds = AlertRule {
+        kinds: Some(vec![HoldKind::Operator, HoldKind::Quota]),
+        for_ms: 0,
+        ..AlertRule::default()
+    };
+    let settings = rules(&[
+        ("error_rate", of_calls(always("0.5"))),
+        (
+            "response_time",
+            AlertRule {
+                measure: Some(Measure::P95),
+                ..of_calls(always("100"))
+            },
+        ),
+        ("queue_age", always("5000")),
+        ("spend", always("0.000000006")),
+        ("spend_usd", spend("0.000000007", Currency::Usd)),
+        ("spend_cny", spend("0.000000008", Currency::Cny)),
+        (
+            "breaker",
+            AlertRule {
+                for_ms: 0,
+                ..AlertRule::default()
+            },
+        ),
+        ("hold", holds),
+    ]);
     let mut recent = calls(CallOutcome::Completed, &[90, 100]);
     recent.extend(calls(CallOutcome::Failed, &[5, 5]));
     let inputs = Inputs {
@@ -157,18 +277,31 @@ fn every_rule_reads_its_own_figure() {
         ..QUIET
     };
     let mut alerts = Alerts::default();
-    let raised = names(&alerts.step(&settings, &inputs, START));
-    let all = "error_rate, response_time, queue_age, spend USD, breaker, hold operator of model a";
-    let all = all.split(", ").map(|key| ("raised", key.to_owned()));
-    assert_eq!(raised, all.collect::<Vec<_>>());
+    let raised: Vec<String> = names(&alerts.step(&settings, &inputs, START))
+        .into_iter()
+        .map(|(_, key)| key)
+        .collect();
+    let all = [
+        "breaker",
+        "error_rate",
+        "hold operator of model a",
+        "queue_age",
+        "response_time",
+        "spend CNY",
+        "spend USD",
+        "spend_usd USD",
+    ];
+    assert_eq!(raised, all);
 }
 
 /// A rule on the error rate of three calls or more in a minute, raised at a half.
-fn on_errors() -> AlertSettings {
-    AlertSettings {
-        error_rate: Some((between(100_000, 500_000, 0), window(3))),
-        ..AlertSettings::default()
-    }
+fn on_errors() -> AlertRules {
+    let rule = AlertRule {
+        window_ms: Some(MINUTE),
+        min_calls: Some(3),
+        ..between("0.5", 0.2, 0)
+    };
+    rules(&[("error_rate", rule)])
 }
 
 /// What became of the alert on errors when it looks at these calls, so long after them.
@@ -247,39 +380,47 @@ fn what_is_no_fault_of_glm_is_no_error_of_it() {
 
 #[test]
 fn a_second_hold_is_a_second_alert_and_each_says_why() {
-    let settings = AlertSettings {
-        holds: BTreeMap::from([(HoldKind::Operator, MINUTE)]),
-        ..AlertSettings::default()
+    let rule = AlertRule {
+        kinds: Some(vec![HoldKind::Operator]),
+        for_ms: MINUTE,
+        ..AlertRule::default()
     };
+    let settings = rules(&[("hold", rule)]);
     let mut alerts = Alerts::default();
     let [a, b] = ["a", "b"].map(|model| hold(HoldKind::Operator, model));
     let both = [a.clone(), b];
-    let mut step = |holds: &[(HoldScope, Hold)], ms| {
+    let mut step = |holds: &[ScopedHold], ms| {
         let inputs = Inputs { holds, ..QUIET };
         alerts.step(&settings, &inputs, START.plus_ms(ms))
     };
     assert_eq!(step(&both[..1], 0), []);
     let raised = step(&both, MINUTE);
-    let [AlertChange::Raised(alert)] = &raised[..] else {
-        panic!("{raised:?}")
+    assert_eq!(
+        names(&raised),
+        [("raised", "hold operator of model a".to_owned())]
+    );
+    let AlertChange::Raised(alert) = &raised[0] else {
+        panic!("raised")
     };
-    assert_eq!(alert.key, held(HoldKind::Operator, "a"));
-    assert_eq!(alert.hold, Some(a.1));
+    assert_eq!(alert.hold, Some(a));
+    assert_eq!(alert.message, "model a is held (operator): 1113 no balance");
     assert_eq!(names(&step(&both, 2 * MINUTE)).len(), 1, "the other");
     assert_eq!(step(&both[..1], 3 * MINUTE), [], "not at once");
     let over = step(&both[..1], 4 * MINUTE);
-    let key = held(HoldKind::Operator, "b").to_string();
-    assert_eq!(names(&over), [("cleared", key)]);
+    assert_eq!(
+        names(&over),
+        [("cleared", "hold operator of model b".to_owned())]
+    );
 }
 
 #[test]
 fn what_became_of_alerts_between_two_books_is_told_once() {
     let mut before = AlertBook::default();
-    before.raise(sample::alert(AlertKey::QueueAge));
-    before.raise(sample::alert(AlertKey::Breaker));
+    before.raise(sample::alert(AlertKey::of("queue_age")));
+    before.raise(sample::alert(AlertKey::of("breaker")));
     let mut now = before.clone();
-    now.clear(&AlertKey::Breaker, START.plus_ms(5));
-    now.raise(sample::alert(AlertKey::ErrorRate));
+    now.clear(&AlertKey::of("breaker"), START.plus_ms(5));
+    now.raise(sample::alert(AlertKey::of("error_rate")));
     let told = |before: &AlertBook, now: &AlertBook| names(&changes(before, now));
     let [cleared, raised] = [("cleared", "breaker"), ("raised", "error_rate")];
     let want = [cleared, raised].map(|(what, key)| (what, key.to_owned()));
@@ -291,20 +432,28 @@ fn what_became_of_alerts_between_two_books_is_told_once() {
     assert_eq!(told(&before, &again), []);
     // Over and bad again, between two looks of the store.
     let mut anew = before.clone();
-    anew.clear(&AlertKey::QueueAge, START.plus_ms(5));
+    anew.clear(&AlertKey::of("queue_age"), START.plus_ms(5));
     anew.raise(Alert {
         raised_at: START.plus_ms(6),
-        ..sample::alert(AlertKey::QueueAge)
+        ..sample::alert(AlertKey::of("queue_age"))
     });
     assert_eq!(told(&before, &anew).len(), 2);
 }
 
 #[test]
 fn the_95th_percentile_is_the_nearest_rank() {
-    let check = |times: &[u64], p95: i64, mean: i64| {
+    let check = |times: &[u64], p95: u64, mean: u64| {
         let calls = calls(CallOutcome::Completed, times);
-        let read = |measure| response_time(&calls, window(1), measure, START).unwrap();
-        assert_eq!((read(Measure::P95), read(Measure::Mean)), (p95, mean));
+        let read = |measure| {
+            let rule = AlertRule {
+                measure: Some(measure),
+                window_ms: Some(MINUTE),
+                ..AlertRule::default()
+            };
+            response_time(&calls, &rule, START).unwrap()
+        };
+        let told = (read(Measure::P95), read(Measure::Mean));
+        assert_eq!(told, (count(p95), count(mean)));
     };
     check(&[7], 7, 7);
     check(&[1, 2], 2, 1);
@@ -314,31 +463,30 @@ fn the_95th_percentile_is_the_nearest_rank() {
 
 #[test]
 fn a_level_is_told_exactly_in_its_unit() {
-    let told = |key, level, threshold, hold| {
-        let raised_at = START;
-        let alert = Alert {
-            key,
-            raised_at,
-            level,
-            threshold,
-            hold,
-        };
-        alert.to_string()
+    let inputs = Inputs {
+        spent_last_hour: &BTreeMap::from([(Currency::Usd, 1_000_000_001)]),
+        oldest_due: Some(Timestamp::from_millis(i64::MIN)),
+        ..QUIET
     };
-    let rate = told(AlertKey::ErrorRate, 523_810, 500_000, None);
-    assert_eq!(rate, "error_rate is 0.52381 share, 0.5 or more is too much");
-    let spend = AlertKey::Spend(Currency::Usd);
-    let spend = told(spend, 1_000_000_001, 1_000_000_000, None);
+    let settings = rules(&[
+        ("queue_age", between("1", 0.0, 0)),
+        ("spend", between("1", 0.5, 0)),
+    ]);
+    let mut alerts = Alerts::default();
+    alerts.step(&settings, &inputs, START);
+    let told: Vec<&str> = alerts
+        .book()
+        .active
+        .iter()
+        .map(|alert| &*alert.message)
+        .collect();
     assert_eq!(
-        spend,
-        "spend USD is 1.000000001 USD/h, 1 or more is too much"
+        told,
+        [
+            "queue_age is 9223372036 ms, 1 or more is too much",
+            "spend USD is 1.000000001 USD/h, 1 or more is too much",
+        ]
     );
-    let (key, hold) = (
-        held(HoldKind::Operator, "a"),
-        hold(HoldKind::Operator, "a").1,
-    );
-    let held = told(key, 1, 1, Some(hold));
-    assert_eq!(held, "model a is held (operator): 1113 no balance");
 }
 
 proptest! {
@@ -349,15 +497,15 @@ proptest! {
         for_ms in 0_u64..300,
         walk in prop::collection::vec((0_u64..120, 0_u64..10), 1..200),
     ) {
-        let (raise, clear) = (7, 3);
-        let settings = on_length(raise, clear, for_ms);
+        let (raise, clear) = (count(7), count(3));
+        let settings = on_length("7", 3.0 / 7.0, for_ms);
         let mut alerts = Alerts::default();
         let mut now = START;
         let (mut high, mut low) = (None, None);
         let mut active = false;
         for (wait, ready) in walk {
             now = now.plus_ms(wait);
-            let level = whole(ready);
+            let level = count(ready);
             high = (level >= raise).then(|| high.unwrap_or(now));
             low = (level <= clear).then(|| low.unwrap_or(now));
             let changes = alerts.step(&settings, &length(ready), now);

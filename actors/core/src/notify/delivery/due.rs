@@ -164,7 +164,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::model::{Notice, Receiver, Target};
+    use crate::model::{CallbackUrl, Notice, Receiver, Target};
     use crate::notify::delivery::made;
     use crate::testing::sample::START;
 
@@ -193,7 +193,8 @@ mod tests {
         /// Adds `count` deliveries to this host.
         fn with_host(mut self, host: &str, count: u64) -> Self {
             for _ in 0..count {
-                let target = Target::Callback(format!("https://{host}/{}", self.rows.len()));
+                let target =
+                    Target::Callback(CallbackUrl(format!("https://{host}/{}", self.rows.len())));
                 self.add(target, START);
             }
             self
@@ -284,7 +285,7 @@ mod tests {
     fn the_next_moment_is_that_of_what_would_be_sent_then() {
         let mut index = Index::default().with_host("a.test", 1);
         let later = |ms| START.plus_ms(ms);
-        let callback = |host: &str| Target::Callback(format!("https://{host}/"));
+        let callback = |host: &str| Target::Callback(CallbackUrl(format!("https://{host}/")));
         index.add(callback("b.test"), later(70));
         index.add(callback("full.test"), later(50));
         index.add(Target::Endpoint("gone".to_owned()), later(40));
