@@ -190,7 +190,7 @@ fn a_second_signal_closes_the_open_call_and_it_is_on_record() {
     running.signal("INT");
     running.notes("draining");
     running.signal("INT");
-    running.end().with(1).noting(&["told again"]);
+    running.end().with(1).noting(&["a second signal"]);
     until("the connection is closed", || {
         simulator.stats().in_flight == 0
     });
