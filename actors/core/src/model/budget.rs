@@ -144,7 +144,7 @@ section! {
     /// The rules of a budget, whatever it limits and whosever it is.
     #[derive(Copy, Eq)]
     pub struct BudgetRules {
-        /// For how long: "day" or "month", of the zone of [money].
+        /// For how long: "day" or "month", in the zone of money.zone.
         period: Period = Period::Day;
         /// A warning at this percentage of the limit; 0 is none.
         warn_percent: u8 = 80 => [within(0..=100)];
