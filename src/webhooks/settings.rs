@@ -79,12 +79,12 @@ fn endpoint_url(text: &str) -> Result<String, Problem> {
 }
 
 impl WebhookSettings {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if self.secret.is_none() && !self.callbacks.allowed_hosts.is_empty() {
             let problem = Problem::from("is missing; where ")
                 .setting(place.at("allowed_hosts"))
                 .words(" names hosts, what they are sent is signed");
-            faults.push(SettingsError::new(place.at("secret"), problem));
+            errors.push(SettingsError::new(place.at("secret"), problem));
         }
     }
 
@@ -116,9 +116,9 @@ impl WebhookSettings {
 }
 
 impl EndpointSettings {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         let mut refuse = |name: &str, problem: Problem| {
-            faults.push(SettingsError::new(place.at(name), problem));
+            errors.push(SettingsError::new(place.at(name), problem));
         };
         if self.url.is_empty() {
             refuse("url", "is missing".into());

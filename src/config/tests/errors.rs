@@ -21,12 +21,12 @@ fn check_all(cases: &str) {
     let mut told: Vec<(&str, Vec<String>)> = Vec::new();
     for line in lines {
         match (line.strip_prefix("> "), told.last_mut()) {
-            (Some(fault), Some((_, faults))) => faults.push(format!("config.toml:{fault}")),
+            (Some(error), Some((_, errors))) => errors.push(format!("config.toml:{error}")),
             _ => told.push((line, Vec::new())),
         }
     }
-    for (file, faults) in told {
-        check(&file.replace("\\n", "\n"), &faults.join("\n"));
+    for (file, errors) in told {
+        check(&file.replace("\\n", "\n"), &errors.join("\n"));
     }
 }
 

@@ -198,7 +198,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
     }
 }
 
-/// What is set aside for the open call: what was when it was sent, if budgets counted it, and no less than
+/// What is reserved for the open call: what was when it was sent, if budgets counted it, and no less than
 /// would be now.
 fn reserved(job: &Job, settings: &Settings) -> Reserve {
     let known = job.open.and_then(|open| open.reserve);

@@ -268,9 +268,9 @@ section! {
 }
 
 impl AlertRule {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         let mut refuse = |name: &str, problem: Problem| {
-            faults.push(SettingsError::new(place.at(name), problem));
+            errors.push(SettingsError::new(place.at(name), problem));
         };
         let Some(on) = self.on else {
             let all = quoted(&Watched::ALL.map(Watched::name));
@@ -384,16 +384,16 @@ impl Setting for AlertRules {
         Some(rules)
     }
 
-    fn check(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn check(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         for (name, rule) in &self.0 {
             let built_in = Watched::take(&name.as_str().into());
             if built_in.is_some() && rule.on != built_in {
                 let problem =
                     format!("must stay {name}: a rule on something else has another name");
-                faults.push(SettingsError::new(place.entry(name).at("on"), problem));
+                errors.push(SettingsError::new(place.entry(name).at("on"), problem));
                 continue;
             }
-            rule.check(&place.entry(name), faults);
+            rule.check(&place.entry(name), errors);
         }
     }
 }
@@ -422,9 +422,9 @@ mod tests {
 
     #[test]
     fn every_watched_thing_has_a_built_in_rule_that_is_right() {
-        let mut faults = Vec::new();
-        rules(&json!({})).check(&Place::default(), &mut faults);
-        assert_eq!(faults, []);
+        let mut errors = Vec::new();
+        rules(&json!({})).check(&Place::default(), &mut errors);
+        assert_eq!(errors, []);
         let levels = |name: &str| rules(&json!({})).0[name].levels();
         assert_eq!(levels("error_rate"), Some((WHOLE / 2, WHOLE / 5)));
         assert_eq!(

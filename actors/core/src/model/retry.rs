@@ -42,11 +42,11 @@ section! {
 }
 
 impl RetryPolicy {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if self.base_delay_ms > self.max_delay_ms {
             let problem = Problem::from("must not be longer than ");
             let problem = problem.setting(place.at("max_delay_ms"));
-            faults.push(SettingsError::new(place.at("base_delay_ms"), problem));
+            errors.push(SettingsError::new(place.at("base_delay_ms"), problem));
         }
     }
 }
@@ -63,10 +63,10 @@ section! {
 }
 
 impl CoolDownSettings {
-    fn goes_together(&self, place: &Place, faults: &mut Vec<SettingsError>) {
+    fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         if self.base_ms > self.max_ms {
             let problem = Problem::from("must be at least 1 and not longer than ");
-            faults.push(SettingsError::new(
+            errors.push(SettingsError::new(
                 place.at("base_ms"),
                 problem.setting(place.at("max_ms")),
             ));

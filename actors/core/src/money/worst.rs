@@ -130,7 +130,7 @@ pub fn tokens(worst: WorstCase, settings: &Settings, model: &str) -> (u64, u64) 
     (prompt, completion)
 }
 
-/// What stays set aside for a call that is open, or in doubt: what was when it was sent, and no less than
+/// What stays reserved for a call that is open, or in doubt: what was when it was sent, and no less than
 /// would be now, since it is charged by the prices in force when it ends.
 #[must_use]
 pub fn kept(known: Option<Reserve>, by_now: Reserve) -> Reserve {
@@ -151,7 +151,7 @@ pub fn kept(known: Option<Reserve>, by_now: Reserve) -> Reserve {
     }
 }
 
-/// What is set aside for a call to `model`.
+/// What is reserved for a call to `model`.
 #[must_use]
 pub fn reserve(worst: WorstCase, settings: &Settings, model: &str) -> Reserve {
     let (prompt, completion) = tokens(worst, settings, model);

@@ -193,7 +193,7 @@ pub fn insert_after(n: u64, others: &[u64]) -> Transition {
     })
 }
 
-/// Job `n`'s attempt was interrupted and may have been billed: it is set aside.
+/// Job `n`'s attempt was interrupted and may have been billed: it is parked.
 #[must_use]
 pub fn parked(n: u64, attempt: u32) -> Transition {
     let next = Next::Parked {

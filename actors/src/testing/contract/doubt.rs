@@ -1,4 +1,4 @@
-//! Attempts of which nobody knows what became: set aside, taken up again, billed or not.
+//! Attempts of which nobody knows what became: parked, taken up again, billed or not.
 
 use super::*;
 use onelane_core::model::{AsyncTask, Billing, CallRecord, Phase, SlotId, Usage};
@@ -65,7 +65,7 @@ fn call(store: &impl Store, n: u64, attempt: u32) -> CallRecord {
     calls.find(|c| c.attempt == AttemptNo(attempt)).unwrap()
 }
 
-/// A job set aside is not sent until somebody puts it back in line; who waits for it waits on.
+/// A parked job is not sent until somebody puts it back in line; who waits for it waits on.
 pub fn a_job_set_aside_waits_for_somebodys_word<S: Store>(open: Open<'_, S>) {
     let store = open();
     done(&store, &[1, 2, 4].map(sample::insert));
