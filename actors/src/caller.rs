@@ -160,6 +160,7 @@ impl CallerState {
             temperature: settings.glm.temperature,
             timeouts,
             poll_ms: settings.glm.async_poll_ms,
+            reuse: settings.glm.reuse,
         };
         let endpoint = if is_async {
             self.ports.glm.task_url(&settings.glm.endpoint())

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use onelane_core::model::{
     AlertBook, Applied, AttemptNo, CallRecord, DeliveryCounts, Endpoint, Failure, FailureClass,
-    HookEndpoint, JobId, Refusal, Request, RequestId, Timeouts, Timestamp, Transition, Usage,
-    UsageRow, code,
+    HookEndpoint, JobId, Refusal, Request, RequestId, Reuse, Timeouts, Timestamp, Transition,
+    Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -202,6 +202,8 @@ pub struct GlmCall {
     pub timeouts: Timeouts,
     /// Between two looks at an asynchronous task, in milliseconds.
     pub poll_ms: u64,
+    /// When a connection serves more than one call.
+    pub reuse: Reuse,
 }
 
 /// The future of a call.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{DEFAULT_USER, Failure, JobId, JobStatus, Request, RequestError, code};
+use onelane_core::model::{DEFAULT_USER, Failure, FailureClass, JobId, JobStatus, Request, RequestError, code};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -243,34 +243,39 @@ fn answer(record: JobRecord) -> Reply {
 }
 
 /// A job that failed for good: GLM's own status and code where GLM gave them. The lane has retried
-/// what is worth retrying, so SDKs are told not to.
+/// what is worth retrying, so SDKs are told not to; and since many ask again after any 5xx, what would end the same
+/// is none.
 fn failed(failure: &Failure) -> Reply {
     let of_glm = failure
         .status_code
         .and_then(|status| StatusCode::from_u16(status).ok())
         .filter(|status| status.is_client_error() || status.is_server_error());
-    let gateway = |status: StatusCode| of_glm.unwrap_or(status);
-    let number = failure.code.strip_prefix("http_").unwrap_or(&failure.code);
-    let (status, number) = match failure.code.as_str() {
+    let own = match failure.class {
+        // GLM refused the request under a success.
+        FailureClass::RequestFatal => StatusCode::BAD_REQUEST,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    let status = of_glm.unwrap_or(own);
+    let code = failure.code.strip_prefix("http_").unwrap_or(&failure.code);
+    let (status, code) = match failure.code.as_str() {
         code::DEADLINE
         | code::TIMEOUT_CONNECT
         | code::TIMEOUT_FIRST_BYTE
         | code::TIMEOUT_IDLE
         | code::TIMEOUT_TOTAL => (StatusCode::GATEWAY_TIMEOUT, "1234"),
-        code::CONNECTION => (StatusCode::BAD_GATEWAY, "1234"),
+        code::CONNECTION | code::CONNECTION_ENDED | code::FOREIGN_ANSWER => {
+            (StatusCode::BAD_GATEWAY, "1234")
+        }
         code::REQUEST_INVALID => (StatusCode::BAD_REQUEST, "1210"),
         code::NO_API_KEY => (StatusCode::SERVICE_UNAVAILABLE, "1000"),
-        _ if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => {
-            (gateway(StatusCode::BAD_GATEWAY), number)
-        }
-        _ => (StatusCode::BAD_GATEWAY, "1200"),
+        "" => (status, "1200"),
+        _ => (status, code),
     };
-    glm_error(status, number, &failure.message, None).with(SHOULD_RETRY, false)
+    glm_error(status, code, &failure.message, None).with(SHOULD_RETRY, false)
 }
 
 #[cfg(test)]
 mod tests {
-    use onelane_core::model::FailureClass;
     use warp::http::{HeaderMap, HeaderValue};
 
     use crate::views::tests::sample;
@@ -344,15 +349,23 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_the_status_and_code_that_glm_gave() {
-        let check = |code: &str, status_code: Option<u16>, want: u16| {
+        let reply_to = |class, code: &str, status_code: Option<u16>, want: u16| {
             let failure = Failure {
                 status_code,
-                ..Failure::new(FailureClass::ServerTransient, code, "m")
+                ..Failure::new(class, code, "m")
             };
             let reply = failed(&failure);
             assert_eq!(reply.status.as_u16(), want, "{code}");
             assert_eq!(reply.headers, [(SHOULD_RETRY, "false".parse().unwrap())]);
         };
+        let check = |code, status, want| {
+            reply_to(FailureClass::ServerTransient, code, status, want);
+        };
+        let fault = |code, status, want| reply_to(FailureClass::RequestFatal, code, status, want);
+        fault("context_length_exceeded", Some(400), 400);
+        fault("model_not_found", Some(404), 404);
+        fault("1210", Some(200), 400);
+        fault("1301", Some(200), 400);
         check("1210", Some(400), 400);
         check("1234", Some(500), 500);
         check("1200", Some(200), 502);

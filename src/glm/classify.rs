@@ -1,14 +1,14 @@
 //! Gives a refusal its class: by GLM's code, then by the HTTP status, never by its words, except to read
 //! the moment at which a quota opens again.
 
-use chrono::DateTime;
 use onelane_actors::ports::Clock;
-use onelane_core::model::{Failure, FailureClass, Timestamp, limits};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use onelane_core::model::{Failure, FailureClass, limits};
+use reqwest::header::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::errors::ErrorTable;
-use super::reset;
+use super::retry_after::retry_after_ms;
+use super::{layers, reset};
 
 /// The characters of a code that are kept; GLM's have four.
 const CODE_CHARS_MAX: usize = 64;
@@ -32,10 +32,21 @@ pub(crate) fn classify(
     body: &[u8],
     reader: &Reader<'_>,
 ) -> Failure {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(json) => classify_json(status, headers, &json, reader),
-        Err(_) => failure(status, headers, Stated::in_text(status, body), reader),
+    match json_in(body) {
+        Some(json) => classify_json(status, headers, &json, reader),
+        None => failure(status, headers, Stated::in_text(status, body), reader),
     }
+}
+
+/// The JSON of a body, whatever a relay wrapped around it: what a stream begins with counts.
+fn json_in(body: &[u8]) -> Option<Value> {
+    let text = layers::text(body);
+    let json = |text: &str| {
+        let json = layers::leading_json(text)?;
+        let json: Value = serde_json::from_str(json.get()).ok()?;
+        (json.is_object() || json.is_array()).then_some(json)
+    };
+    json(&text).or_else(|| layers::events(&text)?.iter().find_map(|event| json(event)))
 }
 
 /// The same for a body that is parsed already.
@@ -206,18 +217,6 @@ impl Reader<'_> {
         let one_line = |c: char| if c.is_control() { ' ' } else { c };
         shown.chars().take(chars_max).map(one_line).collect()
     }
-}
-
-/// A `Retry-After` in seconds or as an HTTP date, in milliseconds from now.
-pub(crate) fn retry_after_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let ms = if let Ok(seconds) = text.parse::<u64>() {
-        seconds.saturating_mul(1_000)
-    } else {
-        let date = DateTime::parse_from_rfc2822(text).ok()?;
-        Timestamp::from_millis(date.timestamp_millis()).since(now)
-    };
-    Some(ms.min(limits::RESET_AHEAD_MS_MAX))
 }
 
 #[cfg(test)]

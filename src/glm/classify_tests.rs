@@ -2,6 +2,8 @@ use onelane_core::model::FailureClass as C;
 use serde_json::{Value, json};
 
 use super::super::errors::RowClass;
+use onelane_core::model::Timestamp;
+
 use super::*;
 
 struct At(&'static str);
@@ -93,15 +95,15 @@ fn bodies_of(code: &str, text: &str) -> Vec<(&'static str, Value)> {
 /// What the table must say of each code, written out once more: a slip in `errors.json` is seen here.
 const CLASSES: [(C, &str); 7] = [
     (C::Throttle, "1302 1303"),
-    (C::Overload, "1305 1312 http_529"),
+    (C::Overload, "1305 1312 http_529 overloaded"),
     (C::QuotaWindow, QUOTAS),
     (
         C::OperatorFatal,
-        "1000 1001 1002 1003 1004 1005 1110 1111 1112 1113 1121 1220 1300 1309 1311 1313 1314 1315 http_434",
+        "1000 1001 1002 1003 1004 1005 1110 1111 1112 1113 1121 1220 1300 1309 1311 1313 1314 1315 http_434 insufficient_quota",
     ),
     (
         C::RequestFatal,
-        "1210 1211 1212 1213 1214 1215 1221 1222 1233 1261 1301 http_435 \
+        "1210 1211 1212 1213 1214 1215 1221 1222 1233 1261 1301 http_435 context_length_exceeded model_not_found \
          finish:sensitive finish:model_context_window_exceeded",
     ),
     (
@@ -148,7 +150,7 @@ fn every_row_of_the_table_is_known_in_every_shape() {
             }
         }
     }
-    assert_eq!((rows, shapes), (58, 49 * 11 + 9 * 5));
+    assert_eq!((rows, shapes), (62, 49 * 11 + 13 * 5));
 }
 
 #[test]
@@ -285,19 +287,26 @@ fn a_daily_quota_without_a_stamp_ends_at_midnight_in_beijing() {
 }
 
 #[test]
-fn retry_after_is_read_in_seconds_and_as_a_date() {
-    let check = |value: &str, want: Option<u64>| {
-        let failure = failure_of(429, &[("retry-after", value)], "");
-        assert_eq!(failure.retry_after_ms, want, "{value}");
-    };
-    check("997", Some(997_000));
-    check(" 0 ", Some(0));
-    check("Mon, 23 Nov 2026 02:01:30 GMT", Some(90_000));
-    check("Mon, 23 Nov 2026 01:00:00 GMT", Some(0));
-    check("soon", None);
-    check("-5", None);
-    check("", None);
-    check("18446744073709551615", Some(limits::RESET_AHEAD_MS_MAX));
+fn a_failure_keeps_what_retry_after_asks_for() {
+    let failure = failure_of(429, &[("retry-after", "3.2")], "");
+    assert_eq!(failure.retry_after_ms, Some(3_200));
+    assert_eq!(failure_of(429, &[], "").retry_after_ms, None);
+}
+
+#[test]
+fn a_code_that_is_a_word_is_of_its_class_and_keeps_its_status() {
+    for (word, status, class) in [
+        ("insufficient_quota", 429, C::OperatorFatal),
+        ("context_length_exceeded", 400, C::RequestFatal),
+        ("overloaded", 503, C::Overload),
+        ("model_not_found", 404, C::RequestFatal),
+        ("a_word_of_tomorrow", 422, C::RequestFatal),
+    ] {
+        let body = json!({"error": {"code": word, "message": "words", "type": "x"}});
+        let failure = failure_of(status, &[], &body.to_string());
+        let got = (failure.class, failure.code.as_str(), failure.status_code);
+        assert_eq!(got, (class, word, Some(status)));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Reads a whole response: any status, any headers, any bytes become an outcome. An answer stays
 //! verbatim; of it only the usage and the finish reason are looked at.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::classify::{Reader, classify, classify_json};
 use super::errors::ErrorTable;
-use super::usage;
+use super::{layers, stream, usage};
 
 /// Reads a response.
 pub(crate) fn decode(
@@ -27,43 +28,91 @@ pub(crate) fn decode(
         let failure = classify(status, headers, &body, reader);
         return GlmOutcome::Failed(failure, Usage::default());
     }
-    let no_answer = |why: &str| GlmOutcome::Failed(invalid(status, why), Usage::default());
-    let Ok(text) = std::str::from_utf8(&body) else {
-        return no_answer("it is not UTF-8");
-    };
-    let head = match serde_json::from_str::<Typed>(text).map(Head::typed) {
-        Ok(Some(head)) => head,
-        // Of another shape: an error, or an answer with something odd in it.
-        Ok(None) | Err(_) => match serde_json::from_str::<Value>(text) {
-            Ok(json) => match Head::lenient(&json) {
-                Some(head) => head,
-                // GLM bills the tokens, answer or not.
-                None if states_error(&json) => {
-                    let failure = classify_json(status, headers, &json, reader);
-                    return GlmOutcome::Failed(failure, usage::of(&json));
-                }
-                None => {
-                    let usage = usage::of(&json);
-                    let failure = Failure {
-                        maybe_billed: is_in_doubt(&usage),
-                        ..invalid(status, "it has no choices")
-                    };
-                    return GlmOutcome::Failed(failure, usage);
-                }
-            },
-            Err(e) => return no_answer(&e.to_string()),
-        },
-    };
-    if let Some(failure) = head.failure(status) {
-        return GlmOutcome::Failed(failure, head.usage);
+    let text = layers::text(&body);
+    if let Some(head) = Head::typed(&text) {
+        return head.outcome(status, &text);
     }
-    match RawValue::from_string(text.to_owned()) {
-        Ok(raw) => GlmOutcome::Answered(GlmAnswer {
-            body: Arc::from(raw),
-            status_code: status,
-            usage: head.usage,
-        }),
-        Err(e) => no_answer(&e.to_string()),
+    // Of another shape: wrapped into something, an error, or an answer with something odd in it.
+    match Content::of(&text) {
+        Content::Answer(text, head) => head.outcome(status, &text),
+        Content::Error(json) => {
+            // What it used is billed, answer or not.
+            let failure = classify_json(status, headers, &json, reader);
+            GlmOutcome::Failed(failure, usage::of(&json))
+        }
+        Content::NoAnswer(json) => {
+            let usage = usage::of(&json);
+            let failure = Failure {
+                maybe_billed: is_in_doubt(&usage),
+                ..invalid(status, "it has no choices")
+            };
+            GlmOutcome::Failed(failure, usage)
+        }
+        Content::Unreadable(why) => GlmOutcome::Failed(invalid(status, &why), Usage::default()),
+    }
+}
+
+/// What a success holds, once what was wrapped around it is off.
+enum Content<'t> {
+    /// A completion, as JSON.
+    Answer(Cow<'t, str>, Head),
+    /// An error in an answer's place.
+    Error(Value),
+    /// JSON that is neither.
+    NoAnswer(Value),
+    /// Nothing that can be read, and why.
+    Unreadable(String),
+}
+
+impl<'t> Content<'t> {
+    fn of(text: &'t str) -> Self {
+        match layers::leading_json(text) {
+            Some(json) => Self::of_json(Cow::Borrowed(json.get())),
+            None => match layers::events(text) {
+                Some(events) => Self::of_events(events),
+                None => Self::Unreadable(why_not_json(text)),
+            },
+        }
+    }
+
+    fn of_json(text: Cow<'t, str>) -> Self {
+        if let Some(head) = Head::typed(&text) {
+            return Self::Answer(text, head);
+        }
+        match serde_json::from_str::<Value>(&text) {
+            Ok(json) => match Head::lenient(&json) {
+                Some(head) => Self::Answer(text, head),
+                None if states_error(&json) => Self::Error(json),
+                None => Self::NoAnswer(json),
+            },
+            Err(error) => Self::Unreadable(error.to_string()),
+        }
+    }
+
+    /// The content of a stream: its error, or the completion in one of its events, or that of which they are pieces.
+    fn of_events(events: Vec<Cow<'t, str>>) -> Self {
+        let assembled = stream::assemble(&events);
+        let mut last = None;
+        for event in events {
+            match Self::of_json(event) {
+                error @ Self::Error(_) => return error,
+                Self::Answer(text, head) if head.has_message => return Self::Answer(text, head),
+                Self::Answer(..) => {}
+                other => last = Some(other),
+            }
+        }
+        match (assembled, last) {
+            (Some(text), _) => Self::of_json(Cow::Owned(text)),
+            (None, Some(other)) => other,
+            (None, None) => Self::Unreadable("it is a stream without an end".to_owned()),
+        }
+    }
+}
+
+fn why_not_json(text: &str) -> String {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => "it is no JSON object".to_owned(),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -94,6 +143,8 @@ fn is_in_doubt(usage: &Usage) -> bool {
 /// The members of an answer that the adapter reads.
 struct Head {
     finish_reason: Option<String>,
+    /// Whether the first choice is a message, not a piece of one.
+    has_message: bool,
     /// Whether the first choice holds text, reasoning or tool calls.
     has_content: bool,
     usage: Usage,
@@ -121,14 +172,31 @@ impl Head {
         })
     }
 
-    /// From an answer of the usual shape; `None` when it has no choices.
-    fn typed(typed: Typed<'_>) -> Option<Self> {
+    /// What the call came to, with this text as its answer.
+    fn outcome(self, status: u16, text: &str) -> GlmOutcome {
+        if let Some(failure) = self.failure(status) {
+            return GlmOutcome::Failed(failure, self.usage);
+        }
+        match RawValue::from_string(text.to_owned()) {
+            Ok(raw) => GlmOutcome::Answered(GlmAnswer {
+                body: Arc::from(raw),
+                status_code: status,
+                usage: usage::of_answer(self.usage, self.has_content),
+            }),
+            Err(error) => GlmOutcome::Failed(invalid(status, &error.to_string()), Usage::default()),
+        }
+    }
+
+    /// From an answer of the usual shape; `None` when it is of another one, or has no choices.
+    fn typed(text: &str) -> Option<Self> {
+        let typed: Typed<'_> = serde_json::from_str(text).ok()?;
         let choice = typed.choices.into_iter().next()?;
         let holds = |raw: Option<&RawValue>| {
             raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]"))
         };
         Some(Self {
             finish_reason: choice.finish_reason.map(str::to_owned),
+            has_message: choice.message.is_some(),
             has_content: choice.message.is_some_and(|message| {
                 holds(message.content)
                     || holds(message.reasoning_content)
@@ -150,6 +218,7 @@ impl Head {
                 .get("finish_reason")
                 .and_then(Value::as_str)
                 .map(str::to_owned),
+            has_message: choice.get("message").is_some_and(Value::is_object),
             has_content: ["content", "reasoning_content", "tool_calls"]
                 .iter()
                 .filter_map(|name| choice.get("message")?.get(*name))

@@ -206,12 +206,85 @@ fn a_200_that_is_no_answer_may_have_been_billed() {
         assert!(failure.maybe_billed);
         assert_eq!(usage, Usage::default());
     }
-    let GlmOutcome::Failed(failure, _) =
-        outcome_of(200, Bytes::from_static(b"{\"choices\":[\"\xff\"]}"))
-    else {
-        panic!("not UTF-8")
+}
+
+/// An answer that is taken although it does not stand alone, or not as it should.
+#[track_caller]
+fn taken(body: impl Into<Bytes>) -> Value {
+    match outcome_of(200, body) {
+        GlmOutcome::Answered(answer) => serde_json::from_str(answer.body.get()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_answer_is_taken_whatever_a_relay_wraps_around_it() {
+    let real: Value = serde_json::from_str(REAL).unwrap();
+    for wrapped in [
+        format!("\u{feff}{REAL}"),
+        format!("{REAL}\n\ndata: [DONE]\n\n"),
+        format!("{REAL}\r\n<!-- served by relay 3 -->"),
+        format!("data: {REAL}\n\ndata: [DONE]\n\n"),
+        format!("data:{REAL}"),
+        format!(": ping\n\nevent: message\ndata: {REAL}\n\n"),
+        format!("\n\n {REAL}"),
+    ] {
+        assert_eq!(taken(wrapped.clone()), real, "{wrapped}");
+    }
+    let broken = taken(&b"{\"choices\":[{\"message\":{\"content\":\"\xff!\"}}]}"[..]);
+    assert_eq!(broken["choices"][0]["message"]["content"], "\u{fffd}!");
+    let surrogate = r#"{"choices":[{"message":{"content":"\ud83d"}}]}"#;
+    answered(surrogate);
+}
+
+#[test]
+fn an_answer_that_came_in_pieces_is_put_together() {
+    let stream = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\"}}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"lo\"},\"finish_reason\":\"stop\"}],\
+        \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\ndata: [DONE]\n\n";
+    let GlmOutcome::Answered(answer) = outcome_of(200, stream) else {
+        panic!("it is whole")
     };
+    assert_eq!(answer.usage.total_tokens, 5);
+    let answer: Value = serde_json::from_str(answer.body.get()).unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "Hello");
+    let cut = stream
+        .split("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"lo")
+        .next();
+    let (failure, _) = failed(200, cut.unwrap());
     assert_eq!(failure.code, code::BODY_INVALID);
+    assert!(failure.maybe_billed);
+}
+
+#[test]
+fn an_error_inside_a_frame_is_that_error() {
+    let error = r#"{"error":{"code":"1302","message":"并发过高"}}"#;
+    let piece = r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#;
+    for body in [
+        format!("data: {error}\n\n"),
+        format!("data: {error}\n\ndata: [DONE]\n\n"),
+        format!("data: {piece}\n\ndata: {error}\n\n"),
+        format!("\u{feff}{error}"),
+        format!("{error}\n\ndata: [DONE]\n\n"),
+    ] {
+        let (failure, usage) = failed(200, &body);
+        assert_eq!(
+            (failure.class, &*failure.code),
+            (FailureClass::Throttle, "1302"),
+            "{body}"
+        );
+        assert!(!failure.maybe_billed, "a throttle is no purchase");
+        assert_eq!(usage, Usage::default());
+        let (refused, _) = failed(429, &body);
+        assert_eq!(
+            refused.code,
+            if body.contains("choices") {
+                "http_429"
+            } else {
+                "1302"
+            }
+        );
+    }
 }
 
 #[test]

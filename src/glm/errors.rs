@@ -64,7 +64,17 @@ impl ErrorRow {
 }
 
 /// Failures of calls that GLM does not state: their codes, classes and meanings.
-const OWN: [(&str, FailureClass, &str); 10] = [
+const OWN: [(&str, FailureClass, &str); 12] = [
+    (
+        code::CONNECTION_ENDED,
+        FailureClass::ServerTransient,
+        "a kept connection ended before an answer began",
+    ),
+    (
+        code::FOREIGN_ANSWER,
+        FailureClass::ServerTransient,
+        "an answer that belongs to another call",
+    ),
     (
         code::TIMEOUT_CONNECT,
         FailureClass::ServerTransient,
@@ -223,7 +233,7 @@ mod tests {
     #[test]
     fn the_shipped_table_is_whole() {
         let table = ErrorTable::shipped();
-        assert_eq!(table.rows().count(), 59);
+        assert_eq!(table.rows().count(), 63);
         assert_eq!(table.class("1302"), Some(FailureClass::Throttle));
         assert_eq!(table.class("1113"), Some(FailureClass::OperatorFatal));
         assert_eq!(table.class("body:200_error"), None);

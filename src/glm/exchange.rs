@@ -17,8 +17,13 @@ use super::connect::{Gauge, Stage};
 pub(crate) enum Ended {
     /// A response arrived.
     Response(Reply),
-    /// None did, for this error of the transport.
-    NoResponse(reqwest::Error),
+    /// None did.
+    NoResponse {
+        /// The error of the transport.
+        error: reqwest::Error,
+        /// Whether the connection had stood before the call.
+        reused: bool,
+    },
     /// None did in time.
     TimedOut(Timeout),
     /// The abort token was cancelled.
@@ -61,7 +66,7 @@ pub(crate) async fn exchange(
     let ended = run(client, request, timeouts, abort).await;
     let left_open = match &ended {
         Ended::Response(reply) => matches!(reply.end, BodyEnd::TimedOut(_) | BodyEnd::TooLarge),
-        Ended::NoResponse(_) => false,
+        Ended::NoResponse { .. } => false,
         Ended::TimedOut(_) | Ended::Aborted => true,
     };
     if left_open {
@@ -92,7 +97,10 @@ async fn run(
             biased;
             sent = &mut sending => match sent {
                 Ok(response) => break response,
-                Err(error) => return Ended::NoResponse(error),
+                Err(error) => {
+                    let reused = gauge.stage() == Stage::Idle;
+                    return Ended::NoResponse { error, reused };
+                }
             },
             () = abort.cancelled() => return Ended::Aborted,
             () = &mut timer => match bounds.headers(&gauge) {

@@ -2,30 +2,33 @@
 //! one more. `tasks` has the steps that only tasks take.
 
 use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
 use onelane_core::model::{Failure, FailureClass, Secret, Timeouts, Usage, code, limits};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, Method, Request, Url};
+use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Request, Url};
 use tokio_util::sync::CancellationToken;
 
 use super::classify::{Reader, classify};
-use super::connect::{ConnectTimedOut, GaugedConnector};
+use super::connect::ConnectTimedOut;
 use super::decode::decode;
 use super::exchange::{BodyEnd, Ended, Reply, Timeout, exchange};
-use super::wire;
-
-/// How long an unused connection is kept, in milliseconds: less than servers keep theirs (60 s and
-/// more), so that a call is not sent into a connection that is just being closed.
-const IDLE_CONNECTION_MS: u64 = 50_000;
+use super::pool::{Named, Pool};
+use super::{layers, wire};
 
 /// The HTTP client can't be built: no TLS roots, for one.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client can't be built: {0}")]
 pub struct HttpGlmError(String);
+
+impl From<reqwest::Error> for HttpGlmError {
+    fn from(error: reqwest::Error) -> Self {
+        Self(words(&error))
+    }
+}
 
 /// GLM over HTTP/1.1. Cheap to share; calls may run side by side.
 ///
@@ -33,27 +36,17 @@ pub struct HttpGlmError(String);
 /// connection when the kept one turns out closed before a byte of the request was written.
 #[derive(Clone)]
 pub struct HttpGlm {
-    client: Client,
+    pool: Arc<Pool>,
     clock: Arc<dyn Clock>,
 }
 
 impl HttpGlm {
     /// The adapter. The clock is read when a failure states a time.
     pub fn new(clock: Arc<dyn Clock>) -> Result<Self, HttpGlmError> {
-        let client = Client::builder()
-            .http1_only()
-            .retry(reqwest::retry::never())
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .tcp_nodelay(true)
-            .connector_layer(GaugedConnector)
-            .pool_max_idle_per_host(usize::from(limits::CONCURRENCY_MAX))
-            .pool_idle_timeout(Duration::from_millis(IDLE_CONNECTION_MS))
-            .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| HttpGlmError(words(&e)))?;
-        Ok(Self { client, clock })
+        Ok(Self {
+            pool: Arc::new(Pool::new()?),
+            clock,
+        })
     }
 }
 
@@ -98,19 +91,45 @@ impl HttpGlm {
         if abort.is_cancelled() {
             return Sent::Aborted;
         }
-        let request = match request {
+        let mut request = match request {
             Ok(request) => request,
             Err(failure) => return Sent::Failed(failure),
         };
-        match exchange(&self.client, request, timeouts, abort).await {
-            Ended::Response(reply) => match whole(reply, &self.reader(call)) {
-                Ok(response) => Sent::Whole(response),
-                Err(failure) => Sent::Failed(failure),
-            },
-            Ended::NoResponse(error) => Sent::Failed(no_response(&error, timeouts.connect_ms)),
+        let base_url = &call.endpoint.base_url;
+        let (client, keep) = self.pool.for_call(base_url, call.reuse);
+        if !keep {
+            let close = HeaderValue::from_static("close");
+            request.headers_mut().insert(CONNECTION, close);
+        }
+        match exchange(&client, request, timeouts, abort).await {
+            Ended::Response(reply) => {
+                self.pool.obey(&reply.headers);
+                match whole(reply, &self.reader(call)) {
+                    Ok(response) => self.its_own(response, call),
+                    Err(failure) => Sent::Failed(failure),
+                }
+            }
+            Ended::NoResponse { error, reused } => {
+                Sent::Failed(no_response(&error, reused, timeouts.connect_ms))
+            }
             Ended::TimedOut(timeout) => Sent::Failed(timed_out(timeout)),
             Ended::Aborted => Sent::Aborted,
         }
+    }
+
+    /// A response to `call`, or why it is that of another one.
+    fn its_own(&self, response: Whole, call: &GlmCall) -> Sent {
+        let named = Named::in_body(&response.body, &call.request_id);
+        let success = (200..300).contains(&response.status);
+        let base_url = &call.endpoint.base_url;
+        if !self.pool.is_foreign(base_url, named, success) {
+            return Sent::Whole(response);
+        }
+        let message = "the answer names the request_id of another call; nothing of it was taken";
+        Sent::Failed(Failure {
+            status_code: Some(response.status),
+            ..transient(code::FOREIGN_ANSWER, message.to_owned(), true)
+        })
     }
 
     pub(super) fn reader<'a>(&'a self, call: &'a GlmCall) -> Reader<'a> {
@@ -203,12 +222,13 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
         BodyEnd::Complete => {
             return Ok(Whole {
                 status,
+                body: layers::decoded(&reply.headers, reply.body),
                 headers: reply.headers,
-                body: reply.body,
             });
         }
         _ if !reply.status.is_success() => {
-            return Err(classify(status, &reply.headers, &reply.body, reader));
+            let body = layers::decoded(&reply.headers, reply.body);
+            return Err(classify(status, &reply.headers, &body, reader));
         }
         BodyEnd::Cut(error) => transient(
             code::CONNECTION,
@@ -231,13 +251,22 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
     })
 }
 
-fn no_response(error: &reqwest::Error, connect_ms: u64) -> Failure {
+/// `reused`: the connection had stood before the call.
+fn no_response(error: &reqwest::Error, reused: bool, connect_ms: u64) -> Failure {
     if causes(error).any(|cause| cause.is::<ConnectTimedOut>()) {
         return timed_out(Timeout {
             code: code::TIMEOUT_CONNECT,
             limit_ms: connect_ms,
             maybe_sent: false,
         });
+    }
+    if reused && causes(error).any(is_end_of_connection) {
+        // The server let go of the connection while the request was on its way.
+        let message = format!(
+            "a kept connection ended before an answer began: {}",
+            words(error)
+        );
+        return transient(code::CONNECTION_ENDED, message, false);
     }
     // Without a connection nothing left; otherwise the whole request may have.
     transient(code::CONNECTION, words(error), !error.is_connect())
@@ -259,6 +288,16 @@ fn timed_out(timeout: Timeout) -> Failure {
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&e| e.source())
+}
+
+fn is_end_of_connection(cause: &(dyn Error + 'static)) -> bool {
+    let of_hyper = cause.downcast_ref::<hyper::Error>();
+    let of_io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    of_hyper.is_some_and(hyper::Error::is_incomplete_message)
+        || matches!(
+            of_io,
+            Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+        )
 }
 
 /// The causes of an error in one line. The first is reqwest's frame, which holds the URL and no news.

@@ -2,10 +2,12 @@
 //!
 //! * [`HttpGlm`] makes the call, under its timeouts, and closes what it does not finish.
 //! * `wire` writes the request's body, `decode` reads the response's: both keep what they don't know.
+//! * `pool` keeps connections, and tells an answer to the call from that to another one.
+//! * `layers` takes off what relays wrap around an answer, `stream` puts one together that came in pieces.
 //! * `usage` reads what an answer used, without filling up what it does not say.
 //! * `classify` gives a failure its class, from the table in `errors.json` ([`ErrorTable`]).
 //! * `tasks` hands calls over to GLM's asynchronous API and fetches their answers.
-//! * `reset` reads the moment at which a quota opens again out of GLM's words.
+//! * `reset` reads the moment at which a quota opens again out of GLM's words, `retry_after` the header of that name.
 
 mod classify;
 mod connect;
@@ -13,7 +15,11 @@ mod decode;
 mod errors;
 mod exchange;
 mod http;
+mod layers;
+mod pool;
 mod reset;
+mod retry_after;
+mod stream;
 mod tasks;
 mod usage;
 mod wire;
@@ -25,8 +31,9 @@ mod http_tests;
 #[cfg(feature = "simulator")]
 mod tasks_tests;
 
-pub(crate) use classify::{class_of_status, retry_after_ms};
+pub(crate) use classify::class_of_status;
 pub use errors::{ErrorRow, ErrorTable, RowClass};
 pub use http::{HttpGlm, HttpGlmError};
 #[cfg(feature = "simulator")]
 pub(crate) use reset::beijing_text;
+pub(crate) use retry_after::retry_after_ms;

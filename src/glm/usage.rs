@@ -12,7 +12,8 @@ pub(super) fn of(response: &Value) -> Usage {
 /// The tokens of a `usage` object.
 ///
 /// A side that is left out or no count follows from the total and the other one. When it does not, what
-/// is known is given as a total alone: there is something billed, and its price can't be known.
+/// is known is given as a total alone: there is something billed, and its price can't be known. Where the counts
+/// contradict each other, the larger reading counts.
 pub(super) fn read(usage: &Value) -> Usage {
     let count = |path: &str| count(usage.pointer(path)?);
     let (prompt, completion) = (count("/prompt_tokens"), count("/completion_tokens"));
@@ -31,18 +32,44 @@ pub(super) fn read(usage: &Value) -> Usage {
             ..Usage::default()
         };
     };
+    let (cached, reasoning) = (
+        count("/prompt_tokens_details/cached_tokens").unwrap_or(0),
+        count("/completion_tokens_details/reasoning_tokens").unwrap_or(0),
+    );
+    // Some relays tell a part beside its whole.
+    let prompt_tokens = whole_of(prompt_tokens, cached);
+    let completion_tokens = whole_of(completion_tokens, reasoning);
+    // What only the total holds is output, as far as anybody can tell: that is the dearer side.
+    let beyond_prompt = total.unwrap_or(0).saturating_sub(prompt_tokens);
+    let completion_tokens = completion_tokens.max(beyond_prompt);
     Usage {
         prompt_tokens,
         completion_tokens,
-        total_tokens: total.unwrap_or(prompt_tokens + completion_tokens),
-        // A part is no more than the whole, whatever is stated.
-        cached_tokens: count("/prompt_tokens_details/cached_tokens")
-            .unwrap_or(0)
-            .min(prompt_tokens),
-        reasoning_tokens: count("/completion_tokens_details/reasoning_tokens")
-            .unwrap_or(0)
-            .min(completion_tokens),
+        total_tokens: prompt_tokens.saturating_add(completion_tokens),
+        cached_tokens: cached,
+        reasoning_tokens: reasoning,
     }
+}
+
+/// A whole that is stated with a part of it. A part above the whole is not inside it: of the two readings the larger
+/// one counts.
+const fn whole_of(stated: u64, part: u64) -> u64 {
+    if part > stated {
+        return stated.saturating_add(part);
+    }
+    stated
+}
+
+/// The tokens of an answer. A text that took no tokens, or no prompt, contradicts itself: then the cost is not known.
+pub(super) fn of_answer(usage: Usage, has_content: bool) -> Usage {
+    let contradicts = has_content && (usage.completion_tokens == 0 || usage.prompt_tokens == 0);
+    if contradicts && usage.is_chargeable() {
+        return Usage {
+            total_tokens: usage.total_tokens,
+            ..Usage::default()
+        };
+    }
+    usage
 }
 
 /// A count of tokens: GLM's are whole numbers, a relay's may be floats or text. More than any call can
@@ -94,7 +121,7 @@ mod tests {
     fn usage_is_read_in_every_notation() {
         check_all(
             r#"
-3 4 9 0 0 {"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}
+3 6 9 0 0 {"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}
 3 4 7 0 0 {"prompt_tokens":"3","completion_tokens":" 4.0 ","total_tokens":"7"}
 3 100 103 0 0 {"prompt_tokens":3.0,"completion_tokens":1e2}
 3 4 7 0 0 {"prompt_tokens":3,"completion_tokens":4,"total_tokens":null,"prompt_tokens_details":null,"completion_tokens_details":{}}
@@ -168,11 +195,49 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_no_more_than_its_whole() {
+    fn of_counts_that_contradict_each_other_the_larger_reading_counts() {
+        // Reasoning is told beside the completion, and only the total holds it.
+        check(
+            r#"{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1900,
+                "completion_tokens_details":{"reasoning_tokens":800}}"#,
+            [1000, 900, 1900, 0, 800],
+        );
+        // The total is less than its parts.
+        check(
+            r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":9}"#,
+            [10, 5, 15, 0, 0],
+        );
+        // Parts above their wholes.
         check(
             r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":11},
                 "completion_tokens_details":{"reasoning_tokens":6}}"#,
-            [10, 5, 15, 10, 5],
+            [21, 11, 32, 11, 6],
         );
+        // The cached part is told beside the prompt, and the total knows it.
+        check(
+            r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":115,
+                "prompt_tokens_details":{"cached_tokens":100}}"#,
+            [110, 5, 115, 100, 0],
+        );
+    }
+
+    #[test]
+    fn a_text_without_tokens_leaves_the_cost_unknown() {
+        let told = |prompt_tokens, completion_tokens, has_content| {
+            let usage = Usage {
+                prompt_tokens,
+                completion_tokens,
+                total_tokens: prompt_tokens + completion_tokens,
+                ..Usage::default()
+            };
+            of_answer(usage, has_content)
+        };
+        for usage in [told(10, 0, true), told(0, 10, true)] {
+            assert_eq!(usage.total_tokens, 10);
+            assert!(!usage.is_chargeable());
+        }
+        assert!(told(10, 0, false).is_chargeable(), "it said nothing");
+        assert!(told(10, 5, true).is_chargeable());
+        assert_eq!(told(0, 0, true), Usage::default());
     }
 }

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ports::{Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome};
 use onelane_core::model::{
-    AttemptNo, Endpoint, Failure, FailureClass, JobId, Request, RequestId, Timeouts, Usage, code,
+    AttemptNo, Endpoint, Failure, FailureClass, JobId, Request, RequestId, Reuse, Timeouts, Usage,
+    code,
 };
 use onelane_core::testing::sample;
 
@@ -341,6 +342,7 @@ pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
         temperature: None,
         timeouts: Timeouts::default(),
         poll_ms: 1_000,
+        reuse: Reuse::default(),
     }
 }
 

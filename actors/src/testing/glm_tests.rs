@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::sample;
-use onelane_core::model::{AttemptNo, Endpoint, Request, RequestId, Secret, Timeouts};
+use onelane_core::model::{AttemptNo, Endpoint, Request, RequestId, Reuse, Secret, Timeouts};
 
 fn call(n: u64, model: &str) -> GlmCall {
     let job_id = sample::job_id(n);
@@ -18,6 +18,7 @@ fn call(n: u64, model: &str) -> GlmCall {
         temperature: None,
         timeouts: Timeouts::default(),
         poll_ms: 1_000,
+        reuse: Reuse::default(),
     }
 }
 

@@ -82,7 +82,7 @@ lane = 3
 [policy]\n1305 = 'fatal'
 > 2:1: policy.1305: must be one of `throttle`, `overload`, `quota_window`, `operator_fatal`, `request_fatal`, `server_transient`, `duplicate_request`
 [policy]\n'a b' = 'throttle'
-> 2:1: policy."a b": must be a code of GLM such as 1305, an HTTP status such as http_503 or http_5xx, or one of `conn`, `finish:model_context_window_exceeded`, `finish:network_error`, `finish:sensitive`, `async_unsupported`, `base_url_invalid`, `body_invalid`, `body_too_large`, `no_api_key`, `request_invalid`, `timeout_connect`, `timeout_first_byte`, `timeout_idle`, `timeout_total`
+> 2:1: policy."a b": must be a code of GLM such as 1305, an HTTP status such as http_503 or http_5xx, or one of `conn`, `context_length_exceeded`, `finish:model_context_window_exceeded`, `finish:network_error`, `finish:sensitive`, `insufficient_quota`, `model_not_found`, `overloaded`, `async_unsupported`, `base_url_invalid`, `body_invalid`, `body_too_large`, `conn_ended`, `foreign_answer`, `no_api_key`, `request_invalid`, `timeout_connect`, `timeout_first_byte`, `timeout_idle`, `timeout_total`
 "#,
     );
 }

@@ -76,6 +76,10 @@ impl fmt::Display for FailureClass {
 pub mod code {
     /// Connecting, TLS, a reset, or a body cut short.
     pub const CONNECTION: &str = "conn";
+    /// A kept connection ended before one byte of the answer came: the server had let go of it.
+    pub const CONNECTION_ENDED: &str = "conn_ended";
+    /// The answer names the `request_id` of another call.
+    pub const FOREIGN_ANSWER: &str = "foreign_answer";
     /// No connection within `timeouts.connect_ms`.
     pub const TIMEOUT_CONNECT: &str = "timeout_connect";
     /// No response headers within `timeouts.first_byte_ms`.

@@ -133,6 +133,18 @@ impl RequestId {
         Self(format!("{}-{attempt}", job.0.simple()))
     }
 
+    /// Whether a text has the form of such an id: that of some attempt, of this lane or another one.
+    #[must_use]
+    pub fn is_ours(text: &str) -> bool {
+        let parts = text.split_once('-');
+        parts.is_some_and(|(job, attempt)| {
+            job.len() == 32
+                && uuid::Uuid::try_parse(job).is_ok()
+                && !attempt.is_empty()
+                && attempt.bytes().all(|b| b.is_ascii_digit())
+        })
+    }
+
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {

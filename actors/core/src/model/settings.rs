@@ -166,6 +166,9 @@ section! {
         is_active: bool = true;
         /// The bounds of one call. A call that reaches one is closed and counts as a transient failure.
         timeouts: Timeouts = Timeouts::default();
+        /// Whether a connection serves more than one call: "echoed", where answers name the call that they are for, as
+        /// GLM's do; or "always". Elsewhere an answer too many would be taken for that of the next call.
+        reuse: Reuse = Reuse::Echoed;
         /// Models that are called through GLM's asynchronous API: after a crash the answer is fetched, not bought
         /// again.
         async_models: Vec<String> = Vec::new() => [text(model_name)];
@@ -177,6 +180,21 @@ section! {
             names(model_name).text(model_name).sample("\"glm-5\" = [\"glm-4.7\"]")
         ];
     }
+}
+
+/// When a connection to GLM serves more than one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reuse {
+    /// Where answers name the `request_id` of their call.
+    #[default]
+    Echoed,
+    /// Wherever the server allows it.
+    Always,
+}
+
+words! {
+    Reuse { Echoed, Always }
 }
 
 impl GlmSettings {

@@ -1,0 +1,274 @@
+//! The kept connections to GLM, and whether one may be used again.
+//!
+//! An answer is matched to its call by nothing but the connection that it comes over. A surplus answer on a kept
+//! connection (of a proxy that sends twice, or one that came after its call was given up) would be taken for that of
+//! the next call, and every call after it would get its predecessor's. GLM names the `request_id` of the call in its
+//! answer: that proves whose it is.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use onelane_core::model::{RequestId, Reuse, limits};
+use reqwest::Client;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::connect::GaugedConnector;
+use super::http::HttpGlmError;
+use super::layers;
+
+/// How long an unused connection is kept, in milliseconds: less than the shortest that servers are known to keep
+/// theirs (5 s), so that a call is not sent into a connection that is just being closed.
+const IDLE_MS: u64 = 4_000;
+/// Of the time that a server says it keeps a connection, what it may take a request to arrive.
+const IDLE_MARGIN_MS: u64 = 1_000;
+
+/// Whose call an answer names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// The call that it came for.
+    This,
+    /// Another attempt of the lane's.
+    Another,
+    /// None of the lane's: the id is the server's own.
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(default, borrow)]
+    request_id: Option<&'a RawValue>,
+}
+
+impl Named {
+    /// The call that a body names; `None`: it names none.
+    pub(super) fn in_body(body: &[u8], call: &RequestId) -> Option<Self> {
+        let text = layers::text(body);
+        let of_event = || layers::events(&text)?.into_iter().next();
+        let named = match layers::leading_json(&text) {
+            Some(json) => id_in(json.get()),
+            None => id_in(&of_event()?),
+        }?;
+        Some(match named {
+            id if id == call.as_str() => Self::This,
+            id if RequestId::is_ours(&id) => Self::Another,
+            _ => Self::Other,
+        })
+    }
+}
+
+fn id_in(json: &str) -> Option<String> {
+    let head: Head<'_> = serde_json::from_str(json).ok()?;
+    serde_json::from_str(head.request_id?.get()).ok()
+}
+
+/// The kept connections, and what is known of the endpoints at their ends.
+pub(super) struct Pool(Mutex<State>);
+
+struct State {
+    client: Client,
+    idle_ms: u64,
+    /// Endpoints whose answers name the lane's own ids.
+    echoing: BTreeSet<String>,
+}
+
+impl Pool {
+    pub(super) fn new() -> Result<Self, HttpGlmError> {
+        Ok(Self(Mutex::new(State {
+            client: client(IDLE_MS)?,
+            idle_ms: IDLE_MS,
+            echoing: BTreeSet::new(),
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client for a call to an endpoint, and whether its connection may be kept for the next one.
+    pub(super) fn for_call(&self, base_url: &str, reuse: Reuse) -> (Client, bool) {
+        let state = self.state();
+        let keep = reuse == Reuse::Always || state.echoing.contains(base_url);
+        (state.client.clone(), keep && state.idle_ms > 0)
+    }
+
+    /// Hears whose call an endpoint's response named. Answers whether the response is foreign: it names another
+    /// attempt of the lane's, or it is a success that names an id of the server's own although the endpoint has named
+    /// the lane's before. Then no kept connection is used again.
+    pub(super) fn is_foreign(&self, base_url: &str, named: Option<Named>, success: bool) -> bool {
+        let mut state = self.state();
+        let foreign = match named {
+            Some(Named::This) => {
+                if !state.echoing.contains(base_url) {
+                    state.echoing.insert(base_url.to_owned());
+                }
+                false
+            }
+            Some(Named::Another) => true,
+            // Errors may always carry the platform's id; a relay may have rewritten ids from the first answer on.
+            Some(Named::Other) => success && state.echoing.contains(base_url),
+            None => false,
+        };
+        if foreign {
+            state.renew();
+        }
+        foreign
+    }
+
+    /// Hears how long a server says that it keeps a connection.
+    pub(super) fn obey(&self, headers: &HeaderMap) {
+        let Some(keeps_ms) = keep_alive_ms(headers) else {
+            return;
+        };
+        let idle_ms = keeps_ms.saturating_sub(IDLE_MARGIN_MS);
+        let mut state = self.state();
+        if idle_ms < state.idle_ms {
+            state.idle_ms = idle_ms;
+            state.renew();
+        }
+    }
+}
+
+impl State {
+    /// A client without connections takes the place of this one. Calls that are open keep theirs to their end.
+    fn renew(&mut self) {
+        match client(self.idle_ms) {
+            Ok(client) => self.client = client,
+            // It was built before, so that it can be built again but for a system out of memory or files. Without a
+            // time to keep it no connection is kept.
+            Err(_) => self.idle_ms = 0,
+        }
+    }
+}
+
+/// The `timeout` of a `Keep-Alive` header, in milliseconds.
+fn keep_alive_ms(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get("keep-alive")?.to_str().ok()?;
+    let seconds = text.split(',').find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+        is_timeout.then(|| value.trim().parse::<u64>().ok())?
+    })?;
+    Some(seconds.saturating_mul(1_000))
+}
+
+fn client(idle_ms: u64) -> Result<Client, HttpGlmError> {
+    Client::builder()
+        .http1_only()
+        .retry(reqwest::retry::never())
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .tcp_nodelay(true)
+        .connector_layer(GaugedConnector)
+        .pool_max_idle_per_host(usize::from(limits::CONCURRENCY_MAX))
+        .pool_idle_timeout(Duration::from_millis(idle_ms))
+        .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(HttpGlmError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use onelane_core::model::AttemptNo;
+    use onelane_core::testing::sample;
+
+    use super::*;
+
+    const HERE: &str = "http://here.test";
+
+    fn pool() -> Pool {
+        Pool::new().unwrap()
+    }
+
+    #[test]
+    fn a_response_names_its_call_another_one_or_none() {
+        let (this, another) = (
+            RequestId::new(sample::job_id(1), AttemptNo(2)),
+            RequestId::new(sample::job_id(1), AttemptNo(1)),
+        );
+        let check = |body: &str, want| {
+            assert_eq!(Named::in_body(body.as_bytes(), &this), want, "{body}");
+        };
+        check(&format!(r#"{{"request_id":"{this}"}}"#), Some(Named::This));
+        check(
+            &format!(r#"{{"error":{{}},"request_id":"{another}"}}"#),
+            Some(Named::Another),
+        );
+        check(
+            &format!("data: {{\"request_id\":\"{another}\"}}\n\n"),
+            Some(Named::Another),
+        );
+        check(r#"{"request_id":"20261010005722dd10"}"#, Some(Named::Other));
+        for none in [
+            "",
+            "{}",
+            r#"{"request_id":null}"#,
+            r#"{"request_id":7}"#,
+            "<html>",
+            "[]",
+        ] {
+            check(none, None);
+        }
+    }
+
+    #[test]
+    fn an_answer_to_another_call_is_foreign_from_any_endpoint() {
+        let pool = pool();
+        for success in [true, false] {
+            assert!(pool.is_foreign(HERE, Some(Named::Another), success));
+        }
+    }
+
+    #[test]
+    fn a_strange_id_is_foreign_only_where_the_lanes_own_was_echoed_before() {
+        let pool = pool();
+        let strange = |success| pool.is_foreign(HERE, Some(Named::Other), success);
+        assert!(
+            !strange(true),
+            "a relay that rewrites ids from the first answer on"
+        );
+        assert!(!pool.is_foreign(HERE, Some(Named::This), true));
+        assert!(strange(true));
+        assert!(!strange(false), "errors may carry the platform's id");
+        assert!(!pool.is_foreign(HERE, None, true), "it names none");
+        assert!(!pool.is_foreign("http://there.test", Some(Named::Other), true));
+    }
+
+    #[test]
+    fn a_connection_is_kept_only_where_answers_prove_whose_they_are() {
+        let pool = pool();
+        let kept = |reuse| pool.for_call(HERE, reuse).1;
+        assert!(!kept(Reuse::Echoed) && kept(Reuse::Always));
+        pool.is_foreign(HERE, Some(Named::Other), true);
+        assert!(!kept(Reuse::Echoed));
+        pool.is_foreign(HERE, Some(Named::This), true);
+        assert!(kept(Reuse::Echoed));
+    }
+
+    #[test]
+    fn a_server_says_how_long_it_keeps_a_connection() {
+        let of = |text: &str| {
+            keep_alive_ms(&HeaderMap::from_iter([(
+                "keep-alive".parse().unwrap(),
+                text.parse().unwrap(),
+            )]))
+        };
+        assert_eq!(of("timeout=5"), Some(5_000));
+        assert_eq!(of("max=100, Timeout=2"), Some(2_000));
+        assert_eq!(of("max=100"), None);
+        assert_eq!(of("timeout=soon"), None);
+        let pool = pool();
+        let headers = |text: &str| {
+            HeaderMap::from_iter([("keep-alive".parse().unwrap(), text.parse().unwrap())])
+        };
+        pool.obey(&headers("timeout=60"));
+        assert_eq!(pool.state().idle_ms, IDLE_MS);
+        pool.obey(&headers("timeout=3"));
+        assert_eq!(pool.state().idle_ms, 2_000);
+        pool.obey(&headers("timeout=1"));
+        assert!(!pool.for_call(HERE, Reuse::Always).1, "none is kept");
+    }
+}
