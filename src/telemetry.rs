@@ -1,11 +1,25 @@
 //! Logs and signals of the process.
 
+mod lines;
+
 use std::fmt;
 use std::io;
+use std::io::Write as _;
+use std::sync::OnceLock;
+use std::time::Duration;
 
+use onelane::api::LogLines;
 use onelane::config::LogFormat;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+
+use lines::Lines;
+pub(crate) use lines::Sink;
+
+/// The lines of this process for standard error, once it logs.
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+/// How long the end of the process waits for lines to be taken.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why logging can't be started.
 #[derive(Debug, thiserror::Error)]
@@ -26,11 +40,8 @@ pub(crate) enum LogError {
 }
 
 /// Starts logging what `filter` lets through, in the language of `RUST_LOG`. `ONELANE_LOG`, or else `RUST_LOG`,
-/// outweighs it. The error names the filter that can't be read.
-pub(crate) fn init<W>(format: LogFormat, filter: &str, writer: W) -> Result<(), LogError>
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
+/// outweighs it. The error names the filter that can't be read. Answers the count of lines that are dropped.
+pub(crate) fn init(format: LogFormat, filter: &str, sink: Sink) -> Result<LogLines, LogError> {
     let from_env = ["ONELANE_LOG", "RUST_LOG"].into_iter().find_map(|name| {
         std::env::var(name)
             .ok()
@@ -38,15 +49,42 @@ where
             .map(|v| (name, v))
     });
     let (name, filter) = from_env.unwrap_or(("log", filter.to_owned()));
+    let filter = parse_filter(name, &filter)?;
+    let lines = Lines::start(sink).map_err(|e| LogError::Started(e.to_string()))?;
+    let count = lines.count();
     let logs = tracing_subscriber::fmt()
-        .with_env_filter(parse_filter(name, &filter)?)
-        .with_writer(writer)
+        .with_env_filter(filter)
+        .with_writer(lines.clone())
         .with_ansi(false);
     let started = match format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
     };
-    started.map_err(|e| LogError::Started(e.to_string()))
+    started.map_err(|e| LogError::Started(e.to_string()))?;
+    // There is one log for each process.
+    let _ = LINES.set(lines);
+    Ok(count)
+}
+
+/// Standard error as it is.
+pub(crate) fn stderr() -> Sink {
+    Box::new(|bytes| io::stderr().write(bytes))
+}
+
+/// Writes a line to standard error. Once the process logs nobody waits for its reader.
+pub(crate) fn note(line: &str) {
+    match LINES.get() {
+        Some(lines) => lines.push(format!("{line}\n").as_bytes()),
+        // A reader that is gone does not want the line any more.
+        None => drop(writeln!(io::stderr().lock(), "{line}")),
+    }
+}
+
+/// Waits a moment for the last lines to be taken.
+pub(crate) fn last_words() {
+    if let Some(lines) = LINES.get() {
+        lines.flush(LAST_WORDS);
+    }
 }
 
 fn parse_filter(name: &'static str, filter: &str) -> Result<EnvFilter, LogError> {

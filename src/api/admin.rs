@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::answer::{Json, Large, Success, Table};
+use super::connections::ServerFigures;
 use super::input::{Input, Need, Nothing, Payload};
 use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
@@ -393,6 +394,7 @@ pub(super) struct MetricsAnswer {
     metrics: Metrics,
     active_alerts: Vec<Alert>,
     alerts: AlertCounts,
+    server: ServerFigures,
 }
 
 /// How many alerts are active, by their rules.
@@ -407,6 +409,7 @@ impl MetricsAnswer {
         recent_calls: Vec<CallView>,
         active_alerts: Vec<Alert>,
         rules: &AlertRules,
+        server: ServerFigures,
     ) -> Self {
         let of = |rule: &String| active_alerts.iter().filter(|a| a.key.rule == *rule).count();
         let active = rules.0.keys().map(|rule| (rule.clone(), of(rule)));
@@ -420,6 +423,7 @@ impl MetricsAnswer {
             metrics,
             active_alerts,
             alerts,
+            server,
         }
     }
 }
@@ -432,7 +436,8 @@ pub(super) async fn metrics(api: Arc<Api>, _: Input) -> Result<Json<MetricsAnswe
     let excerpts = excerpts_of(&api, &calls).await;
     let calls = shown(calls, &excerpts);
     let rules = api.lane.config().config.alerts.rules;
-    let answer = MetricsAnswer::new(metrics, calls, api.lane.alerts().active, &rules);
+    let server = api.bounds.figures(api.log.dropped());
+    let answer = MetricsAnswer::new(metrics, calls, api.lane.alerts().active, &rules, server);
     Ok(Json(answer))
 }
 

@@ -1,98 +1,124 @@
-//! The body of a request: read under a size limit and a timeout, as JSON text.
+//! The body of a request: read under bounds of size, time and memory, and off the async workers when it is
+//! large.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use warp::http::HeaderMap;
 use warp::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 
+use super::connections::Bounds;
+use super::input::Need;
+use super::limits;
 use super::problem::{Kind, Problem};
+
+/// How bodies are read.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    /// Bytes at most.
+    pub(super) max_bytes: usize,
+    /// How long the next bytes may take.
+    pub(super) idle: Duration,
+    /// How long the whole may take.
+    pub(super) whole: Duration,
+    pub(super) bounds: Arc<Bounds>,
+}
 
 /// A body that has not been read.
 pub(super) struct Body {
     chunks: Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>,
-    /// Bytes at most.
-    max_bytes: usize,
-    /// How long the next bytes may take.
-    idle: Duration,
+    reading: Reading,
+    until: Instant,
 }
 
+/// The right to the memory of a body; dropped, others may have it.
+pub(super) type Memory = Option<OwnedSemaphorePermit>;
+
 impl Body {
-    /// A body of at most `max_bytes`, of which something must come every `idle`.
+    /// A body, read so.
     pub(super) fn new<B: Buf>(
         chunks: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
-        max_bytes: usize,
-        idle: Duration,
+        reading: Reading,
     ) -> Self {
         let chunks = chunks.map(|chunk| chunk.map(|mut c| c.copy_to_bytes(c.remaining())));
         Self {
             chunks: Box::pin(chunks),
-            max_bytes,
-            idle,
+            until: Instant::now() + reading.whole,
+            reading,
         }
     }
 
-    /// Reads a body that must be JSON.
-    pub(super) async fn json(self, headers: &HeaderMap) -> Result<Box<RawValue>, Problem> {
-        let text = self.text(headers).await?;
-        if text.is_empty() {
-            return Err(Problem::new(
-                Kind::InvalidBody,
-                "the body is empty; send JSON",
-            ));
-        }
-        parse(text)
+    /// Of so many bytes at most.
+    pub(super) fn at_most(mut self, bytes: usize) -> Self {
+        self.reading.max_bytes = self.reading.max_bytes.min(bytes);
+        self
     }
 
-    /// Reads a body that may be missing.
-    pub(super) async fn optional_json(
-        self,
+    /// Reads it into a type: `None` stands for a body that is missing. Answers the right to its memory, too.
+    pub(super) async fn read<T: Send + 'static>(
+        mut self,
         headers: &HeaderMap,
-    ) -> Result<Option<Box<RawValue>>, Problem> {
-        let text = self.text(headers).await?;
-        if text.is_empty() {
-            return Ok(None);
+        need: Need,
+        read: impl FnOnce(Option<&RawValue>) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<(T, Memory), Problem> {
+        let (bytes, memory) = self.bytes(headers).await?;
+        if bytes.len() <= limits::LARGE_BODY_BYTES {
+            return Ok((typed(bytes, need, read)?, memory));
         }
-        parse(text).map(Some)
+        let bounds = Arc::clone(&self.reading.bounds);
+        let right = Arc::clone(&bounds.readers).acquire_owned().await;
+        // What was lent goes along: the work goes on when the client goes away.
+        let working = tokio::task::spawn_blocking(move || {
+            let read = typed(bytes, need, read);
+            drop(right);
+            read.map(|read| (read, memory))
+        });
+        let broken = |_| Problem::new(Kind::Internal, "the body could not be read");
+        working.await.map_err(broken)?
     }
 
-    /// Reads a body that should not be there; an empty object is as good as none.
-    pub(super) async fn nothing(self, headers: &HeaderMap) -> Result<(), Problem> {
-        let text = self.text(headers).await?;
-        let bare: String = text.split_whitespace().collect();
-        if bare.is_empty() || bare == "{}" {
-            return Ok(());
-        }
-        Err(Problem::new(
-            Kind::InvalidBody,
-            "this endpoint takes no body",
-        ))
-    }
-
-    async fn text(mut self, headers: &HeaderMap) -> Result<String, Problem> {
-        if self.declared(headers).is_some_and(|n| n > self.max_bytes) {
+    async fn bytes(&mut self, headers: &HeaderMap) -> Result<(Vec<u8>, Memory), Problem> {
+        if self
+            .declared(headers)
+            .is_some_and(|n| n > self.reading.max_bytes)
+        {
             return Err(self.refuse_large(headers).await);
         }
         let mut bytes = Vec::new();
+        let mut memory: Memory = None;
         while let Some(chunk) = self.next().await? {
-            if bytes.len() + chunk.len() > self.max_bytes {
+            let length = bytes.len() + chunk.len();
+            if length > self.reading.max_bytes {
+                drop((bytes, memory));
                 return Err(self.refuse_large(headers).await);
+            }
+            if length > bytes.capacity() {
+                // Never more than what came warrants: a length that was only declared holds nothing.
+                let wanted = length.max(bytes.capacity() * 2).min(self.reading.max_bytes);
+                if wanted > limits::SMALL_BODY_BYTES {
+                    let Some(more) = self.reading.bounds.memory(wanted - bytes.capacity()) else {
+                        drop((bytes, memory));
+                        return Err(self.discarded().await);
+                    };
+                    match &mut memory {
+                        Some(memory) => memory.merge(more),
+                        None => memory = Some(more),
+                    }
+                }
+                bytes.reserve_exact(wanted - bytes.len());
             }
             bytes.extend_from_slice(&chunk);
         }
         if !bytes.is_empty() {
             check_media_type(headers)?;
         }
-        String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            Problem::new(
-                Kind::InvalidBody,
-                format!("the body is not UTF-8 (byte {at}); send JSON in UTF-8"),
-            )
-        })
+        Ok((bytes, memory))
     }
 
     fn declared(&self, headers: &HeaderMap) -> Option<usize> {
@@ -100,17 +126,27 @@ impl Body {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        match tokio::time::timeout(self.idle, self.chunks.next()).await {
+        let idle = Instant::now() + self.reading.idle;
+        match tokio::time::timeout_at(idle.min(self.until), self.chunks.next()).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
             Ok(Some(Err(_))) => Err(Problem::new(
                 Kind::InvalidBody,
                 "the body ended before it was complete",
             )),
-            Err(_) => Err(Problem::new(
-                Kind::BodyTimeout,
-                format!("nothing of the body came for {} ms", self.idle.as_millis()),
-            )),
+            Err(_) => {
+                let problem = match Instant::now() < self.until {
+                    true => format!(
+                        "nothing of the body came for {} ms",
+                        self.reading.idle.as_millis()
+                    ),
+                    false => format!(
+                        "the body was not there after {} ms",
+                        self.reading.whole.as_millis()
+                    ),
+                };
+                Err(Problem::new(Kind::BodyTimeout, problem))
+            }
         }
     }
 
@@ -118,22 +154,76 @@ impl Body {
     /// reads afterwards gets to read the answer instead of a reset connection. One that asked
     /// first (`Expect: 100-continue`) reads it anyway.
     async fn refuse_large(&mut self, headers: &HeaderMap) -> Problem {
-        let mut thrown_away = 0;
         if !headers.contains_key(EXPECT) {
-            while thrown_away <= self.max_bytes {
-                match self.next().await {
-                    Ok(Some(chunk)) => thrown_away += chunk.len(),
-                    Ok(None) | Err(_) => break,
-                }
-            }
+            self.throw_away().await;
         }
         Problem::new(
             Kind::BodyTooLarge,
             format!(
                 "the body has more than {} bytes, which is the limit",
-                self.max_bytes
+                self.reading.max_bytes
             ),
         )
+    }
+
+    /// Refuses a request of which there are too many.
+    pub(super) async fn refused(mut self) -> Problem {
+        self.discarded().await
+    }
+
+    async fn discarded(&mut self) -> Problem {
+        let most = Duration::from_millis(limits::DISCARD_MS_MAX);
+        let _ = tokio::time::timeout(most, self.throw_away()).await;
+        Problem::new(
+            Kind::Busy,
+            "too much is asked at once: more requests, or more bytes of them, than the limits of [server] \
+             allow; ask again",
+        )
+    }
+
+    async fn throw_away(&mut self) {
+        let mut thrown_away = 0;
+        while thrown_away <= self.reading.max_bytes {
+            match self.next().await {
+                Ok(Some(chunk)) => thrown_away += chunk.len(),
+                Ok(None) | Err(_) => break,
+            }
+        }
+    }
+}
+
+/// Reads the bytes of a body.
+fn typed<T>(
+    bytes: Vec<u8>,
+    need: Need,
+    read: impl FnOnce(Option<&RawValue>) -> Result<T, Problem>,
+) -> Result<T, Problem> {
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Problem::new(
+            Kind::InvalidBody,
+            format!("the body is not UTF-8 (byte {at}); send JSON in UTF-8"),
+        )
+    })?;
+    match need {
+        // An empty object is as good as none.
+        Need::None => {
+            let mut bare = text.chars().filter(|c| !c.is_whitespace());
+            if !matches!(
+                (bare.next(), bare.next(), bare.next()),
+                (None, ..) | (Some('{'), Some('}'), None)
+            ) {
+                let problem = "this endpoint takes no body";
+                return Err(Problem::new(Kind::InvalidBody, problem));
+            }
+            read(None)
+        }
+        Need::Required if text.is_empty() => {
+            let problem = "the body is empty; send JSON";
+            Err(Problem::new(Kind::InvalidBody, problem))
+        }
+        Need::Optional if text.is_empty() => read(None),
+        Need::Required | Need::Optional => read(Some(&parse(text)?)),
     }
 }
 
@@ -158,22 +248,37 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Checks the syntax of the whole text, so that an error has its line and column.
 fn parse(text: String) -> Result<Box<RawValue>, Problem> {
-    let parsed: Result<Box<RawValue>, _> = serde_json::from_str(&text);
-    parsed.map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))
+    RawValue::from_string(text)
+        .map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ServerSection;
     use futures_util::stream;
     use warp::http::HeaderValue;
 
+    type Chunk = Result<Bytes, warp::Error>;
+
+    fn reading(max_bytes: usize) -> Reading {
+        Reading {
+            max_bytes,
+            idle: Duration::from_secs(5),
+            whole: Duration::from_secs(60),
+            bounds: Bounds::new(&ServerSection::default()),
+        }
+    }
+
+    async fn text(body: Body) -> Result<(String, Memory), Problem> {
+        let text = |raw: Option<&RawValue>| Ok(raw.unwrap().get().to_owned());
+        body.read(&HeaderMap::new(), Need::Required, text).await
+    }
+
     async fn read(chunks: &[&'static [u8]], max_bytes: usize) -> Result<String, Problem> {
-        let chunks: Vec<Result<Bytes, warp::Error>> =
-            chunks.iter().map(|c| Ok(Bytes::from_static(c))).collect();
-        let body = Body::new(stream::iter(chunks), max_bytes, Duration::from_secs(5));
-        let raw = body.json(&HeaderMap::new()).await?;
-        Ok(raw.get().to_owned())
+        let chunks: Vec<Chunk> = chunks.iter().map(|c| Ok(Bytes::from_static(c))).collect();
+        let body = Body::new(stream::iter(chunks), reading(max_bytes));
+        Ok(text(body).await?.0)
     }
 
     async fn refused(chunks: &[&'static [u8]], max_bytes: usize) -> String {
@@ -225,14 +330,53 @@ mod tests {
         assert!(check_media_type(&HeaderMap::new()).is_ok());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_coming_is_given_up() {
-        let body = Body::new(
-            stream::pending::<Result<Bytes, warp::Error>>(),
-            10,
-            Duration::from_millis(1),
-        );
-        let problem = body.json(&HeaderMap::new()).await.unwrap_err();
+        let body = Body::new(stream::pending::<Chunk>(), reading(10));
+        let problem = text(body).await.unwrap_err();
         assert_eq!(problem.status(), 408);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_given_up_in_time() {
+        let began = Instant::now();
+        let drops = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok(Bytes::from_static(b" ")), ()))
+        });
+        let problem = text(Body::new(drops, reading(1_000))).await.unwrap_err();
+        assert_eq!(problem.status(), 408);
+        assert_eq!(began.elapsed(), Duration::from_secs(60));
+    }
+
+    #[tokio::test]
+    async fn bodies_hold_no_more_memory_together_than_they_may() {
+        let config = ServerSection {
+            body_memory_bytes: 1024 * 1024,
+            ..ServerSection::default()
+        };
+        let reading = Reading {
+            bounds: Bounds::new(&config),
+            ..reading(16 * 1024 * 1024)
+        };
+        let large = format!("\"{}\"", "x".repeat(600 * 1024));
+        let body = |text: &str| {
+            let chunks: Vec<Chunk> = text
+                .as_bytes()
+                .chunks(50_000)
+                .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+                .collect();
+            Body::new(stream::iter(chunks), reading.clone())
+        };
+        let (first, memory) = text(body(&large)).await.unwrap();
+        assert_eq!(first, large);
+        assert!(memory.is_some());
+        let problem = text(body(&large)).await.unwrap_err();
+        assert_eq!(problem.kind(), Kind::Busy);
+        // A small one is nobody's concern.
+        let (_, nothing) = text(body("{}")).await.unwrap();
+        assert!(nothing.is_none());
+        drop(memory);
+        text(body(&large)).await.unwrap();
     }
 }

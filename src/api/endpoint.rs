@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use warp::http::{HeaderMap, Method};
 
 use super::Api;
@@ -16,7 +17,7 @@ use super::body::Body;
 use super::input::{Input, Need, Payload, Reader};
 use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
-use super::query;
+use super::{limits, query};
 
 /// A row of the table.
 pub(super) struct Endpoint {
@@ -41,6 +42,8 @@ pub(super) struct Endpoint {
     pub(super) describe: fn(&mut Shapes<'_>),
     /// What can be wrong beside what the parts of the request bring with them.
     errors: Vec<Kind>,
+    /// Whether it takes so much that operators don't need it while there is too much to do.
+    is_heavy: bool,
     handler: Handler,
 }
 
@@ -95,6 +98,7 @@ impl Endpoint {
             headers: Vec::new(),
             describe: A::describe,
             errors: Vec::new(),
+            is_heavy: false,
             handler: Box::new(move |api, incoming| {
                 let handler = Arc::clone(&handler);
                 let (paths, queries) = (Arc::clone(&paths), Arc::clone(&queries));
@@ -105,21 +109,21 @@ impl Endpoint {
                     let query = query::to_json(&incoming.query, &queries.schema)
                         .map_err(|error| Problem::of_fields(Kind::InvalidQuery, vec![error]))?;
                     let query = queries.read_parameters(&query, Kind::InvalidQuery)?;
-                    let body = match B::NEED {
-                        Need::None if reads_body => {
-                            incoming.body.nothing(&incoming.headers).await?;
-                            None
+                    let body = incoming.body;
+                    let (body, memory) = match B::NEED {
+                        Need::None if !reads_body => (B::read(&bodies, None)?, None),
+                        need => {
+                            let read = move |body: Option<&RawValue>| B::read(&bodies, body);
+                            body.read(&incoming.headers, need, read).await?
                         }
-                        Need::None => None,
-                        Need::Optional => incoming.body.optional_json(&incoming.headers).await?,
-                        Need::Required => Some(incoming.body.json(&incoming.headers).await?),
                     };
                     let input = Input {
                         principal: incoming.principal,
                         headers: incoming.headers,
                         path,
                         query,
-                        body: B::read(&bodies, body.as_deref())?,
+                        body,
+                        memory,
                     };
                     handler(api, input).await.map(Answer::reply)
                 })
@@ -145,6 +149,17 @@ impl Endpoint {
         self
     }
 
+    /// It is refused as work is when there is too much to do.
+    pub(super) const fn heavy(mut self) -> Self {
+        self.is_heavy = true;
+        self
+    }
+
+    /// Whether it is open while there is too much to do.
+    pub(super) fn is_for_operators(&self) -> bool {
+        self.access != Access::Submit && !self.is_heavy
+    }
+
     /// A header that is read.
     pub(super) fn header(mut self, name: &'static str, about: &'static str) -> Self {
         self.headers.push((name, about));
@@ -158,7 +173,14 @@ impl Endpoint {
     }
 
     /// Answers a request that is for this endpoint.
-    pub(super) async fn answer(&self, api: Arc<Api>, incoming: Incoming) -> Result<Reply, Problem> {
+    pub(super) async fn answer(
+        &self,
+        api: Arc<Api>,
+        mut incoming: Incoming,
+    ) -> Result<Reply, Problem> {
+        if self.is_for_operators() {
+            incoming.body = incoming.body.at_most(limits::ORDER_BYTES_MAX);
+        }
         let answered = (self.handler)(api, incoming).await;
         if let Err(problem) = &answered {
             // Else the document would not tell the truth.
@@ -179,6 +201,9 @@ impl Endpoint {
         if self.access != Access::Anybody {
             kinds.extend([Kind::Unauthorized, Kind::Forbidden]);
             kinds.extend([Kind::StoreFailed, Kind::Stopped]);
+        }
+        if !self.is_for_operators() || self.method != Method::GET {
+            kinds.push(Kind::Busy);
         }
         if self.query_schema.get("additionalProperties").is_some() {
             kinds.push(Kind::InvalidQuery);

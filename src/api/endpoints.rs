@@ -190,7 +190,9 @@ fn figures() -> Vec<Endpoint> {
             .about(
                 "Read part by part, so that a store of any size is exported. If the store fails on the \
                  way the answer is cut off.",
-            ),
+            )
+            .heavy()
+            .errors(&[Kind::Busy]),
     ]
 }
 
@@ -199,6 +201,7 @@ fn money() -> Vec<Endpoint> {
         row!(GET "/api/admin/glm/prices", Look, "The price list in force", admin::read_prices),
         row!(POST "/api/admin/glm/estimate", Look, "What jobs may cost; nothing is submitted",
             estimate::estimate)
+        .heavy()
         .errors(&[Kind::UnpricedModel, Kind::CallbackRefused])
         .example(json!({"prompt": "Name one river.", "model": "glm-4.7"})),
         row!(GET "/api/admin/glm/budgets", Look, "How the budgets stand", control::budgets),

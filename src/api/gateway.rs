@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{DEFAULT_USER, Failure, FailureClass, JobId, JobStatus, Request, RequestError, code};
+use onelane_core::model::{
+    DEFAULT_USER, Failure, FailureClass, JobId, JobStatus, Request, RequestError, code,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -33,7 +35,7 @@ const MODEL: HeaderName = HeaderName::from_static("x-onelane-model");
 pub(super) const CALLBACK: &str = "Onelane-Callback-Url";
 
 /// A chat body, which is GLM's: taken verbatim.
-pub(super) struct Chat(Box<RawValue>);
+pub(super) struct Chat(Submission);
 
 impl Payload for Chat {
     const NEED: Need = Need::Required;
@@ -63,7 +65,7 @@ impl Payload for Chat {
     }
 
     fn read((): &(), body: Option<&RawValue>) -> Result<Self, Problem> {
-        Ok(Self(body.unwrap_or(RawValue::NULL).to_owned()))
+        read(body.unwrap_or(RawValue::NULL), None, None).map(Self)
     }
 }
 
@@ -107,8 +109,12 @@ pub(super) async fn chat_completions(
 ) -> Result<Completion, Problem> {
     let key = idempotency_key(&input.headers)?;
     let callback_url = header_text(&input.headers, CALLBACK, bounds::CALLBACK_URL_BYTES_MAX)?;
-    let submission = read(&input.body.0, key, callback_url)?;
-    let (job_id, ended) = api.lane.submit_and_wait(submission).await;
+    let submission = Submission {
+        idempotency_key: key,
+        callback_url,
+        ..input.body.0
+    };
+    let (job_id, ended) = api.lane.submit_and_wait(submission, input.memory).await;
     let reply = match ended {
         Ok(record) => answer(record),
         Err(error) => Problem::from(error).reply(Dialect::Glm),

@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use warp::http::HeaderMap;
 
+use super::body::Memory;
 use super::check;
 use super::principal::Principal;
 use super::problem::{FieldError, Kind, Problem};
@@ -22,6 +23,8 @@ pub(super) struct Input<P = Nothing, Q = Nothing, B = Nothing> {
     pub(super) path: P,
     pub(super) query: Q,
     pub(super) body: B,
+    /// The right to the body's memory. Whoever is done with the body and waits drops it.
+    pub(super) memory: Memory,
 }
 
 /// A part of a request that must be empty.

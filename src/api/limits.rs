@@ -3,8 +3,35 @@
 
 pub use onelane_core::model::limits::TOKENS_MAX;
 
-/// Connections open at once; further ones wait in the system's backlog.
-pub const CONNECTIONS_MAX: usize = 1_024;
+/// Connections beyond `server.connections_max`, for operators alone.
+pub const CONNECTIONS_RESERVED: usize = 64;
+/// Files that the process needs beside its connections.
+pub const OTHER_FILES: usize = 96;
+/// Bytes of an answer that a client has to take in `server.write_timeout_ms`, if there are more.
+pub const ANSWER_BYTES_MIN: usize = 256 * 1024;
+/// Answers that are read from the store part by part, at once.
+pub const EXPORTS_MAX: usize = 4;
+/// Bytes of the body of a request that orders the lane or its settings about.
+pub const ORDER_BYTES_MAX: usize = 1024 * 1024;
+/// Bodies up to so many bytes are read where they come in, and counted nowhere: there are as many of them as
+/// connections at most.
+pub const SMALL_BODY_BYTES: usize = 16 * 1024;
+/// Larger ones are read into types off the async workers.
+pub const LARGE_BODY_BYTES: usize = 128 * 1024;
+/// Larger bodies that are read into types at once; each takes a processor.
+pub const LARGE_BODY_READERS_MAX: usize = 2;
+/// The memory of bodies is counted in pieces of so many bytes.
+pub const BODY_MEMORY_UNIT_BYTES: usize = 4 * 1024;
+/// Bytes of a connection that are read ahead.
+pub const READ_AHEAD_BYTES: usize = 96 * 1024;
+/// What `Retry-After` says when there are too many requests at once, in seconds.
+pub const BUSY_RETRY_AFTER_S: u64 = 1;
+/// How long a refused body is thrown away, so that its client gets to read the refusal, in milliseconds.
+pub const DISCARD_MS_MAX: u64 = 1_000;
+/// Characters of a token that other machines may be let in with.
+pub const TOKEN_CHARS_MIN: usize = 16;
+/// Different characters in it.
+pub const TOKEN_KINDS_MIN: usize = 8;
 /// Bytes of a request's line and headers together.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Headers of one request.

@@ -14,7 +14,7 @@ use super::admin::{Format, excerpts_of, shown};
 use super::answer::{Answer, CSV, JSON_LINES, Large, Reply, Shapes, Table};
 use super::input::{Input, Nothing};
 use super::pages::{NextCursor, Page};
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use crate::export::{self, Export, What};
 use crate::orchestrator::Orchestrator;
 use crate::views::CallView;
@@ -100,11 +100,19 @@ pub(super) async fn export(
 ) -> Result<Lines, Problem> {
     let ExportQuery { what, format } = input.query;
     let format = format.unwrap_or(export::Format::JsonLines);
+    let Some(right) = api.bounds.export() else {
+        let problem = "as many exports are read as may be at once; ask again when one has ended";
+        return Err(Problem::new(Kind::Busy, problem));
+    };
     let begun = Export::new(what, format, api.lane.settings().calendar);
     // What is wrong from the beginning is told as a problem.
     let first = api.lane.export_part(begun).await?;
     let (sender, parts) = mpsc::channel(1);
-    tokio::spawn(read_parts(api.lane.clone(), first, sender));
+    let reading = read_parts(api.lane.clone(), first, sender);
+    tokio::spawn(async move {
+        reading.await;
+        drop(right);
+    });
     Ok(Lines { format, parts })
 }
 

@@ -4,6 +4,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`server`] | the listener: bounds, timeouts, graceful end |
+//! | `connections`, `socket`, `door` | how many connections there may be; one of them; what stands before every route |
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
 //! | `openapi`, `reference` | the document and the page that are made of the table |
 //! | `principal` | for whom a request speaks, and what that lets it do |
@@ -19,7 +20,9 @@ mod billing;
 mod body;
 mod bulk;
 mod check;
+mod connections;
 mod control;
+mod door;
 mod endpoint;
 mod endpoints;
 mod estimate;
@@ -35,6 +38,7 @@ mod problem;
 mod query;
 mod reference;
 mod service;
+mod socket;
 mod submission;
 
 pub mod limits;
@@ -44,21 +48,23 @@ pub mod server;
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Buf;
 use futures_util::Stream;
 use onelane_actors::ports::Clock;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use warp::http::{HeaderMap, HeaderValue, Method};
+use warp::http::header::{CACHE_CONTROL, CONNECTION, X_CONTENT_TYPE_OPTIONS};
+use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use warp::path::FullPath;
 use warp::reply::Response;
 
 use crate::orchestrator::Orchestrator;
 use answer::Reply;
-use body::Body;
+use body::{Body, Reading};
+use connections::{Bounds, Door};
 use endpoint::{Incoming, Router};
 use principal::{Access, Auth, Principal};
 use problem::{Dialect, Kind, Problem};
@@ -71,14 +77,34 @@ pub fn reference_page() -> String {
     reference::page(&openapi::document(&endpoints::router()))
 }
 
+/// The log lines that were dropped, as whoever writes the log counts them.
+#[derive(Debug, Clone, Default)]
+pub struct LogLines {
+    dropped: Arc<AtomicU64>,
+}
+
+impl LogLines {
+    /// Counts lines that were dropped.
+    pub fn drop_some(&self, lines: u64) {
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// How many were dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
 /// What every answer needs.
 struct Api {
     lane: Orchestrator,
     clock: Arc<dyn Clock>,
     auth: Auth,
     router: Router,
-    max_body_bytes: usize,
-    body_idle: Duration,
+    reading: Reading,
+    bounds: Arc<Bounds>,
+    log: LogLines,
     preview_chars: usize,
 }
 
@@ -89,10 +115,11 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Door>())
         .and(warp::body::stream())
-        .then(move |method, path, query, headers, body| {
+        .then(move |method, path, query, headers, door, body| {
             let api = Arc::clone(&api);
-            async move { api.answer(method, path, query, headers, body).await }
+            async move { api.answer(method, path, query, headers, door, body).await }
         })
         .boxed()
 }
@@ -104,18 +131,24 @@ impl Api {
         path: FullPath,
         query: String,
         headers: HeaderMap,
+        door: Option<Door>,
         chunks: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
     ) -> Response {
         let started = Instant::now();
         let path = path.as_str();
-        let body = Body::new(chunks, self.max_body_bytes, self.body_idle);
-        let served = Arc::clone(&self).serve(&method, path, query, headers, body);
+        let body = Body::new(chunks, self.reading.clone());
+        let served = Arc::clone(&self).serve(&method, path, query, headers, door, body);
         let reply = match served.await {
             Ok(reply) => reply,
             Err(problem) => problem.reply(Dialect::of(path)),
         };
         let mut response = reply.into_response().await;
+        let is_refused = response.status() == StatusCode::SERVICE_UNAVAILABLE;
         let headers = response.headers_mut();
+        if is_refused && door == Some(Door::Reserved) {
+            // The next one of this client may be for everybody.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         tracing::debug!(
@@ -134,6 +167,7 @@ impl Api {
         path: &str,
         query: String,
         headers: HeaderMap,
+        door: Option<Door>,
         body: Body,
     ) -> Result<Reply, Problem> {
         let found = self.router.find(method, path);
@@ -148,6 +182,18 @@ impl Api {
             let problem = "a viewer may look, and change nothing; send the admin token";
             return Err(Problem::new(Kind::Forbidden, problem));
         }
+        let right = if endpoint.is_for_operators() {
+            None
+        } else {
+            let right = match door {
+                Some(Door::Reserved) => self.bounds.refuse(),
+                _ => self.bounds.request(),
+            };
+            if right.is_none() {
+                return Err(body.refused().await);
+            }
+            right
+        };
         let incoming = Incoming {
             principal,
             headers,
@@ -155,6 +201,8 @@ impl Api {
             query,
             body,
         };
-        endpoint.answer(Arc::clone(&self), incoming).await
+        let answered = endpoint.answer(Arc::clone(&self), incoming).await;
+        drop(right);
+        answered
     }
 }

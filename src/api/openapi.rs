@@ -233,6 +233,10 @@ fn header(about: &str) -> Value {
 const fn headers(kind: Kind) -> &'static [(&'static str, &'static str)] {
     match kind {
         Kind::Unauthorized => &[("www-authenticate", "`Bearer`.")],
+        Kind::Busy => &[(
+            "retry-after",
+            "Seconds to wait when too much is asked at once.",
+        )],
         Kind::QueueFull => &[("retry-after", "Seconds to wait when the queue is full.")],
         _ => &[],
     }

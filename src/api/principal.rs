@@ -2,9 +2,9 @@
 //! look by the viewer token, or, where there is no token, a program on this machine and no web page.
 //!
 //! A loopback API without a token is open to every program of the machine on purpose, but a browser
-//! on the machine runs other people's pages. Those are kept out by two checks: the `Host` must be a
-//! loopback name (else a page's own name was rebound to 127.0.0.1), and an `Origin`, if there is
-//! one, must be ours.
+//! on the machine runs other people's pages. Those are kept out by three checks: the `Host` must be a
+//! loopback name (else a page's own name was rebound to 127.0.0.1), an `Origin`, if there is one, must be
+//! ours, and a browser must not say by `Sec-Fetch-Site` that a page of another site, or of another port, asks.
 
 use std::net::IpAddr;
 
@@ -15,8 +15,15 @@ use warp::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderName, Uri};
 
+use super::limits;
 use super::problem::{Kind, Problem};
 use crate::views::Audience;
+
+/// Where whoever watches the daemon asks whether it answers.
+pub(super) const HEALTH: &str = "/healthz";
+
+/// What a browser says of the page that asks.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// For whom a request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +117,24 @@ impl Auth {
                  use one of them, or set an admin token",
             ));
         }
-        let Some(origin) = headers.get(ORIGIN) else {
+        let another = || {
+            Problem::new(
+                Kind::Forbidden,
+                "without a token this API takes nothing from web pages of another origin; set an admin \
+                 token",
+            )
+        };
+        // `none` is an address that somebody typed.
+        let sites = headers.get_all(SEC_FETCH_SITE).iter();
+        let mut sites = sites.map(|site| site.as_bytes().to_ascii_lowercase());
+        if sites.any(|site| !matches!(site.as_slice(), b"same-origin" | b"none")) {
+            return Err(another());
+        }
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let (origin, None) = (origins.next(), origins.next()) else {
+            return Err(another());
+        };
+        let Some(origin) = origin else {
             return Ok(());
         };
         let same = origin.to_str().ok().and_then(|o| o.parse::<Uri>().ok());
@@ -121,14 +145,7 @@ impl Auth {
                     .zip(host)
                     .is_some_and(|(ours, host)| ours.as_str().eq_ignore_ascii_case(host))
         });
-        if same {
-            return Ok(());
-        }
-        Err(Problem::new(
-            Kind::Forbidden,
-            "without a token this API takes nothing from web pages of another origin; set an admin \
-             token",
-        ))
+        same.then_some(()).ok_or_else(another)
     }
 
     /// `Bearer TOKEN`, or the bare token, as GLM's older SDKs send it.
@@ -170,6 +187,35 @@ impl Auth {
                 .parse::<IpAddr>()
                 .is_ok_and(|ip| ip.is_loopback() || ip == self.ip)
     }
+}
+
+/// Why a token could be guessed; `None`: it could not.
+pub(super) fn weakness(token: &str) -> Option<&'static str> {
+    let token = token.trim();
+    let lower = token.to_ascii_lowercase();
+    // As they stand in the papers.
+    const KNOWN: [&str; 2] = ["a-long-random-text", "another-long-random-text"];
+    if KNOWN.contains(&lower.as_str()) {
+        return Some("stands in the documentation");
+    }
+    let chars: Vec<char> = lower.chars().collect();
+    if chars.len() < limits::TOKEN_CHARS_MIN {
+        return Some("has fewer than 16 characters");
+    }
+    let is_repeated = |n: usize| chars.iter().zip(chars.iter().skip(n)).all(|(a, b)| a == b);
+    if (1..=chars.len() / 2).any(is_repeated) {
+        return Some("repeats a shorter text");
+    }
+    let kinds: std::collections::BTreeSet<_> = chars.iter().collect();
+    if kinds.len() < limits::TOKEN_KINDS_MIN {
+        return Some("has fewer than 8 different characters");
+    }
+    let steps = chars.iter().zip(chars.iter().skip(1));
+    let in_a_row = steps.filter(|(a, b)| u32::from(**a).abs_diff(u32::from(**b)) <= 1);
+    if in_a_row.count() * 2 > chars.len() {
+        return Some("counts up or down, like 1234 or abcd");
+    }
+    None
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -270,5 +316,55 @@ mod tests {
         check("https://127.0.0.1:4700", 403);
         check("https://evil.example", 403);
         check("null", 403);
+        let two = [
+            ("host", "127.0.0.1:4700"),
+            ("origin", "http://127.0.0.1:4700"),
+            ("origin", "https://evil.example"),
+        ];
+        assert_eq!(status(&auth, &two), 403);
+    }
+
+    #[test]
+    fn without_a_token_pages_that_a_browser_calls_foreign_are_refused_without_an_origin_too() {
+        let auth = Auth::new(None, None, LOOPBACK);
+        let check = |site, want| {
+            let headers = [("host", "127.0.0.1:4700"), ("sec-fetch-site", site)];
+            assert_eq!(status(&auth, &headers), want, "{site}");
+        };
+        check("cross-site", 403);
+        check("same-site", 403);
+        check("Cross-Site", 403);
+        check("", 403);
+        check("same-origin", 200);
+        check("none", 200);
+        // With a token it is the token that counts.
+        let auth = Auth::new(Some(&Secret::new("s3cret")), None, LOOPBACK);
+        let headers = [
+            ("authorization", "s3cret"),
+            ("sec-fetch-site", "cross-site"),
+        ];
+        assert_eq!(status(&auth, &headers), 200);
+    }
+
+    #[test]
+    fn a_token_that_can_be_guessed_is_weak() {
+        let check = |token: &str, want: Option<&str>| {
+            let found = weakness(token);
+            assert_eq!(found.is_some(), want.is_some(), "{token}: {found:?}");
+            let words = (found.unwrap_or_default(), want.unwrap_or_default());
+            assert!(words.0.contains(words.1), "{token}: {found:?}");
+        };
+        check("t", Some("16"));
+        check("hunter2hunter2", Some("16"));
+        check("aaaaaaaaaaaaaaaaaaaa", Some("repeats"));
+        check("changemechangeme", Some("repeats"));
+        check("changemechangemechange", Some("repeats"));
+        check("abbaabababbabbaabab", Some("different"));
+        check("0123456789abcdef", Some("counts"));
+        check("12345678901234567890a", Some("counts"));
+        check("a-long-random-text", Some("documentation"));
+        check("8f14e45fceea167a", None);
+        check("correct horse battery staple", None);
+        check("3q2-7wAAzxT0_kLm9Qv1bg", None);
     }
 }

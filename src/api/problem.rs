@@ -41,6 +41,8 @@ macro_rules! kinds {
 }
 
 kinds! {
+    InvalidTarget: BAD_REQUEST, "invalid-target", "no path", "1222";
+    InvalidHost: BAD_REQUEST, "invalid-host", "not one host", "1214";
     UnknownRoute: NOT_FOUND, "unknown-route", "no such route", "1222";
     WrongMethod: METHOD_NOT_ALLOWED, "wrong-method", "wrong method", "1222";
     Unauthorized: UNAUTHORIZED, "unauthorized", "token needed", "1000";
@@ -76,6 +78,7 @@ kinds! {
     JobFailed: BAD_GATEWAY, "job-failed", "job failed", "1200";
     JobCancelled: CONFLICT, "job-cancelled", "job cancelled", "1200";
     WaitTimeout: GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234";
+    Busy: SERVICE_UNAVAILABLE, "busy", "too much at once", "500";
     StoreFailed: SERVICE_UNAVAILABLE, "store-failed", "store failed", "500";
     Stopped: SERVICE_UNAVAILABLE, "stopped", "lane stopped", "500";
     Internal: INTERNAL_SERVER_ERROR, "internal", "internal error", "500";
@@ -257,6 +260,10 @@ impl Problem {
         match kind {
             Kind::Unauthorized => {
                 headers.push((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+            }
+            Kind::Busy => {
+                headers.push((RETRY_AFTER, limits::BUSY_RETRY_AFTER_S.into()));
+                headers.push((SHOULD_RETRY, HeaderValue::from_static("true")));
             }
             Kind::QueueFull => {
                 headers.push((RETRY_AFTER, limits::QUEUE_FULL_RETRY_AFTER_S.into()));

@@ -1,5 +1,6 @@
 //! The listener: our own, since warp's panics on a busy port, sets no timeout and has no bound on
-//! connections. Connections are served by hyper; warp makes the answers.
+//! connections. Connections are served by hyper; warp makes the answers. How many there may be is decided in
+//! [`super::connections`].
 
 use std::future::Future;
 use std::io;
@@ -10,18 +11,20 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use onelane_actors::ports::Clock;
 use onelane_core::model::Secret;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::body::Reading;
+use super::connections::Bounds;
+use super::door::Requests;
 use super::endpoint::Router;
-use super::principal::Auth;
-use super::{Api, endpoints, limits};
+use super::principal::{self, Auth};
+use super::socket::{Bytes, Socket};
+use super::{Api, LogLines, endpoints, limits};
 use crate::config::ServerSection;
 use crate::orchestrator::Orchestrator;
 
@@ -50,6 +53,19 @@ pub enum BindError {
     /// A token without a character protects nothing.
     #[error("the admin token is empty; set ONELANE_ADMIN_TOKEN to a long random text, or unset it")]
     EmptyToken,
+    /// Others could reach the API, and guess the token.
+    #[error(
+        "refusing to listen on {address}: others could reach it, and the {whose} token {problem}; use a random \
+         text, such as `openssl rand -hex 32` makes, or listen on 127.0.0.1"
+    )]
+    WeakToken {
+        /// The address that is not a loopback address.
+        address: SocketAddr,
+        /// Admin or viewer.
+        whose: &'static str,
+        /// Why it could be guessed.
+        problem: &'static str,
+    },
     /// Somebody else listens there.
     #[error(
         "{address} is in use by another program, perhaps another onelane; stop that one, or choose \
@@ -75,8 +91,9 @@ pub struct Server {
     local_addr: SocketAddr,
     filter: BoxedFilter<(Response,)>,
     http: http1::Builder,
-    /// Connections open at once; tests lower it.
-    pub(super) connections_max: usize,
+    bounds: Arc<Bounds>,
+    /// How long a client may take for the next part of its answer.
+    patience: Duration,
 }
 
 impl std::fmt::Debug for Server {
@@ -93,6 +110,7 @@ pub struct Listening {
     config: ServerSection,
     listener: TcpListener,
     local_addr: SocketAddr,
+    log: LogLines,
 }
 
 impl Listening {
@@ -107,6 +125,22 @@ impl Listening {
         if config.admin_token.is_none() && !address.ip().is_loopback() {
             return Err(BindError::NoToken { address });
         }
+        if !address.ip().is_loopback() {
+            let tokens = [
+                ("admin", &config.admin_token),
+                ("viewer", &config.viewer_token),
+            ];
+            for (whose, token) in tokens {
+                let token = token.as_ref().map(Secret::expose);
+                if let Some(problem) = token.and_then(principal::weakness) {
+                    return Err(BindError::WeakToken {
+                        address,
+                        whose,
+                        problem,
+                    });
+                }
+            }
+        }
         let refused = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { address },
             _ => BindError::Io { address, source },
@@ -117,7 +151,14 @@ impl Listening {
             config,
             listener,
             local_addr,
+            log: LogLines::default(),
         })
+    }
+
+    /// Tells of these log lines.
+    #[must_use]
+    pub fn telling_of(self, log: LogLines) -> Self {
+        Self { log, ..self }
     }
 
     /// The server of this lane. `clock` says which day it is.
@@ -137,8 +178,10 @@ impl Listening {
             config,
             listener,
             local_addr,
+            log,
         } = self;
         let header_timeout = Duration::from_millis(config.header_timeout_ms);
+        let bounds = Bounds::new(&config);
         let api = Api {
             lane,
             clock,
@@ -148,13 +191,22 @@ impl Listening {
                 local_addr.ip(),
             ),
             router,
-            max_body_bytes: config.max_body_bytes,
-            body_idle: header_timeout,
+            reading: Reading {
+                max_bytes: config.max_body_bytes,
+                idle: header_timeout,
+                whole: Duration::from_millis(config.body_timeout_ms),
+                bounds: Arc::clone(&bounds),
+            },
+            bounds: Arc::clone(&bounds),
+            log,
             preview_chars: config.preview_chars,
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(header_timeout)
+            // A client that has said all it wants to say is answered.
+            .half_close(true)
+            .max_buf_size(limits::READ_AHEAD_BYTES)
             .max_headers(limits::HEADERS_MAX)
             .max_header_size(limits::HEADER_BYTES_MAX);
         Server {
@@ -162,7 +214,8 @@ impl Listening {
             local_addr,
             filter: super::filter(Arc::new(api)),
             http,
-            connections_max: limits::CONNECTIONS_MAX,
+            bounds,
+            patience: Duration::from_millis(config.write_timeout_ms),
         }
     }
 }
@@ -188,27 +241,33 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>, drain: Duration) {
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
-        let places = Arc::new(Semaphore::new(self.connections_max));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = accept(&self.listener, &places) => accepted,
+                accepted = accept(&self.listener) => accepted,
             };
-            let Some((stream, place)) = accepted else {
+            let Some(stream) = accepted else {
                 continue;
             };
-            let service = TowerToHyperService::new(warp::service(self.filter.clone()));
-            let connection = self.http.serve_connection(TokioIo::new(stream), service);
+            let place = self.bounds.place();
+            let socket = Socket::new(stream);
+            let bytes = Bytes::of(Arc::clone(&socket), Arc::clone(&place), self.patience);
+            let requests = Requests {
+                filter: self.filter.clone(),
+                socket,
+                place: Arc::clone(&place),
+            };
+            let connection = self.http.serve_connection(TokioIo::new(bytes), requests);
             let connection = graceful.watch(connection);
-            connections.spawn(async move {
+            let task = connections.spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a connection ended early");
                 }
-                drop(place);
             });
+            place.ends_with(task);
         }
         drop(self.listener);
         if tokio::time::timeout(drain, graceful.shutdown())
@@ -224,19 +283,15 @@ impl Server {
     }
 }
 
-/// A connection with its place. `None` when the system refused one; then the next try comes a
-/// little later, since a lack of file descriptors does not pass by asking again at once.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+/// The next connection. `None` when the system refused one; then the next try comes a little later, since a
+/// lack of file descriptors does not pass by asking again at once.
+async fn accept(listener: &TcpListener) -> Option<TcpStream> {
     const PAUSE: Duration = Duration::from_millis(50);
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
             // Answers are small and written at once; waiting to fill a packet only delays them.
             let _ = stream.set_nodelay(true);
-            Some((stream, place))
+            Some(stream)
         }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");

@@ -28,12 +28,17 @@ mod table;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
+use crate::telemetry;
 use args::{Cli, ConfigVerb, Verb};
 use exit::{CliError, Exit};
 use serde::Serialize;
+
+/// How long the end waits for work that nobody waits for any more.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Runs the program and says how it ended.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -44,14 +49,20 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let json = cli.json;
     let done = match runtime() {
-        Ok(runtime) => runtime.block_on(dispatch(cli)),
+        Ok(runtime) => {
+            let done = runtime.block_on(dispatch(cli));
+            // Whatever still works on the file, the file bears to be left.
+            runtime.shutdown_timeout(LEAVING);
+            done
+        }
         Err(error) => Err(error),
     };
-    done.unwrap_or_else(|error| {
+    let exit = done.unwrap_or_else(|error| {
         error.print(json);
         error.exit
-    })
-    .into()
+    });
+    telemetry::last_words();
+    exit.into()
 }
 
 async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
@@ -143,7 +154,4 @@ pub(crate) fn unsaid(error: &std::io::Error) -> Result<(), CliError> {
         .help("free some space, or send the output elsewhere"))
 }
 
-/// Writes a line to standard error.
-pub(crate) fn note(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
+pub(crate) use telemetry::note;

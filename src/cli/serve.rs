@@ -27,8 +27,8 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     let mut signals = Signals::install().map_err(start::no_signals)?;
     let plan = start::plan(&args.common)?;
     let log = &plan.config().log;
-    telemetry::init(log.format, &log.filter, std::io::stderr)?;
-    let listening = start::listen(&plan).await?;
+    let lines = telemetry::init(log.format, &log.filter, telemetry::stderr())?;
+    let listening = start::listen(&plan).await?.telling_of(lines);
     let lane = start::lane(&plan).await?;
     // Without `--once` an operator is there to release it over HTTP.
     let released = if args.once {

@@ -193,10 +193,22 @@ section! {
         viewer_token_file: Option<String> = None => [sample("\"viewer.token\"")];
         /// Larger bodies are refused with 413.
         max_body_bytes: usize = limits::REQUEST_BYTES_MAX => [within(1024..=1 << 30)];
+        /// Bytes of request bodies in memory at once; requests beyond are refused with 503.
+        body_memory_bytes: usize = 48 * 1024 * 1024 => [within(1024..=1 << 40)];
+        /// Connections at once. When there are more, the one that has waited longest without a whole request makes
+        /// way; if all have one, 64 more are taken, for operators and health checks alone.
+        connections_max: usize = 1_024 => [within(1..=65_536)];
+        /// Requests for work in progress at once, waiting ones included; others are refused with 503. Operators'
+        /// requests and health checks don't count.
+        requests_max: usize = 1_000 => [within(1..=65_536)];
         /// Characters of prompts and responses in lists; 0 hides them. A single job is shown whole.
         preview_chars: usize = 200 => [within(0..=100_000)];
         /// A client that takes longer to send its headers is dropped.
         header_timeout_ms: u64 = 10_000 => [within(1..=limits::DAY_MS)];
+        /// A client that takes longer to send its whole body is refused with 408.
+        body_timeout_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
+        /// A client that takes longer for the next 256 KiB of its answer is dropped.
+        write_timeout_ms: u64 = 30_000 => [within(1..=limits::DAY_MS)];
         /// How long a shutdown waits for open calls before it closes them.
         shutdown_deadline_ms: u64 = 30_000 => [within(0..=limits::DAY_MS)];
     }

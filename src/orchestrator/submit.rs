@@ -93,7 +93,7 @@ impl Orchestrator {
     /// start goes on with the job, with or without a key, as with every job of the gateway; what
     /// becomes of a call that was open says [`Submission::on_interrupted()`].
     pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
-        let (_, ended) = self.submit_and_wait(submission).await;
+        let (_, ended) = self.submit_and_wait(submission, ()).await;
         let record = ended?;
         let job_id = record.job.id;
         match (record.job.status, &record.job.error) {
@@ -108,10 +108,12 @@ impl Orchestrator {
 
     /// Submits and waits for somebody who may stop waiting: when this future is dropped at any moment,
     /// even before the job has an id, a job without an idempotency key is cancelled. A task of its own
-    /// does so, for a dropped future can't wait for the lane. The id is that of the job, if there is one.
+    /// does so, for a dropped future can't wait for the lane. The id is that of the job, if there is one. What is
+    /// lent for the submission is given back once the job is on disk.
     pub(crate) async fn submit_and_wait(
         &self,
         submission: Submission,
+        lent: impl Send + 'static,
     ) -> (Option<JobId>, Result<JobRecord, Error>) {
         let keeps_going = submission.idempotency_key.is_some();
         let (mut waiter, ended) = oneshot::channel();
@@ -125,6 +127,7 @@ impl Orchestrator {
                     return;
                 }
             };
+            drop(lent);
             tokio::select! {
                 record = lane.wait(job_id) => {
                     let _ = waiter.send((Some(job_id), record));

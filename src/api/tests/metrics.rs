@@ -6,11 +6,19 @@ use onelane_core::model::{
 use serde_json::{Value, json};
 
 use crate::api::admin::MetricsAnswer;
+use crate::api::connections::Bounds;
+use crate::config::ServerSection;
 use crate::orchestrator::{LaneSnapshot, Metrics, ModelSnapshot};
 use crate::views::tests::sample;
 
 fn view(metrics: Metrics) -> Value {
-    let answer = MetricsAnswer::new(metrics, Vec::new(), Vec::new(), &AlertRules::default());
+    let answer = MetricsAnswer::new(
+        metrics,
+        Vec::new(),
+        Vec::new(),
+        &AlertRules::default(),
+        Bounds::new(&ServerSection::default()).figures(0),
+    );
     serde_json::to_value(answer).unwrap()
 }
 

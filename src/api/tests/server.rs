@@ -46,7 +46,17 @@ async fn other_machines_are_let_in_only_with_a_token() {
     assert!(error.to_string().contains("ONELANE_ADMIN_TOKEN"), "{error}");
     let error = bind(everywhere(Some(" "))).await.unwrap_err();
     assert!(matches!(error, BindError::EmptyToken), "{error}");
-    assert!(bind(everywhere(Some("t"))).await.is_ok());
+    let error = bind(everywhere(Some("hunter2"))).await.unwrap_err();
+    assert!(matches!(error, BindError::WeakToken { .. }), "{error}");
+    assert!(error.to_string().contains("16 characters"), "{error}");
+    let strong = Some("8f14e45fceea167a5a36dedd4bea2543");
+    let weak_viewer = ServerSection {
+        viewer_token: Some(Secret::new("look")),
+        ..everywhere(strong)
+    };
+    let error = bind(weak_viewer).await.unwrap_err();
+    assert!(error.to_string().contains("the viewer token"), "{error}");
+    assert!(bind(everywhere(strong)).await.is_ok());
     let name = ServerSection {
         listen: "localhost:0".to_owned(),
         ..config()
@@ -278,26 +288,219 @@ async fn an_open_request_is_finished_before_the_end() {
     (&mut api.task).await.unwrap();
 }
 
+/// Bytes of a request for this path.
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+}
+
+/// Sends bytes and reads the head of the answer.
+async fn ask(stream: &mut TcpStream, bytes: &[u8]) -> String {
+    stream.write_all(bytes).await.unwrap();
+    let mut head = vec![0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    String::from_utf8(head).unwrap()
+}
+
 #[tokio::test]
-async fn connections_above_the_limit_wait_for_a_place() {
-    let mut server = bind(config()).await.unwrap();
-    server.connections_max = 1;
-    let address = server.local_addr();
-    let task = tokio::spawn(server.run(std::future::pending(), Duration::ZERO));
-    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let mut answer = [0; 15];
-    let mut first = TcpStream::connect(address).await.unwrap();
-    first.write_all(request).await.unwrap();
-    first.read_exact(&mut answer).await.unwrap();
-    let mut second = TcpStream::connect(address).await.unwrap();
-    second.write_all(request).await.unwrap();
-    let waits = tokio::time::timeout(Duration::from_millis(50), second.read_exact(&mut answer));
-    assert!(
-        waits.await.is_err(),
-        "the first connection has the only place"
+async fn a_request_without_a_path_is_refused_and_panics_nothing() {
+    let api = Running::start().await;
+    for target in ["x:1", "*", "127.0.0.1:4700", "x"] {
+        for method in ["CONNECT", "GET", "POST", "OPTIONS", "HEAD", "BREW"] {
+            let request = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            let answer = api.raw(request.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{request}: {answer}");
+        }
+    }
+    let whole =
+        "GET http://localhost/healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let answer = api.raw(whole.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(!api.task.is_finished());
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let api = Running::start().await;
+    let check = async |path: &str, hosts: &str, want: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
+        let answer = api.raw(request.as_bytes()).await;
+        assert!(answer.starts_with(want), "{request}: {answer}");
+    };
+    let config = "/api/admin/glm/config";
+    check(config, "host: localhost\r\n", "HTTP/1.1 200").await;
+    check(config, "", "HTTP/1.1 400").await;
+    let two = "host: localhost\r\nhost: localhost\r\n";
+    check(config, two, "HTTP/1.1 400").await;
+    check("/healthz", "", "HTTP/1.1 200").await;
+}
+
+#[tokio::test]
+async fn a_client_that_closed_its_side_gets_its_answer() {
+    let api = Running::paused().await;
+    let chat = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+    for more in ["connection: close\r\n", ""] {
+        let mut client = TcpStream::connect(api.address).await.unwrap();
+        let length = chat.len();
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n{more}content-length: {length}\r\n\r\n{chat}"
+        );
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let job = async || {
+            let found = api.get("/api/admin/glm/queue?status=pending").await.json();
+            found["queue"][0]["id"].as_str().map(str::to_owned)
+        };
+        let id = loop {
+            if let Some(id) = job().await {
+                break id;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        // Longer than it takes to find out that a client is gone: this one is asked, and is there.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        assert_eq!(job().await.as_ref(), Some(&id), "given up");
+        api.lane.cancel(id.parse().unwrap()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        let answer = answer.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 409"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_noticed_although_others_may_close_their_side() {
+    let api = Running::paused().await;
+    let chat = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+    let mut client = TcpStream::connect(api.address).await.unwrap();
+    let length = chat.len();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{chat}"
     );
-    drop(first);
-    second.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200 OK");
-    task.abort();
+    client.write_all(request.as_bytes()).await.unwrap();
+    let count = async |status: &str| {
+        let path = format!("/api/admin/glm/queue?status={status}");
+        api.get(&path).await.json()["total"].as_u64().unwrap()
+    };
+    while count("pending").await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(client);
+    while count("cancelled").await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn at_the_bound_the_connection_that_waited_longest_without_whole_headers_is_closed() {
+    let few = ServerSection {
+        connections_max: 2,
+        ..config()
+    };
+    let api = Running::with(few).await;
+    let mut drips = TcpStream::connect(api.address).await.unwrap();
+    drips.write_all(b"GET /healthz HT").await.unwrap();
+    let mut second = TcpStream::connect(api.address).await.unwrap();
+    assert_eq!(ask(&mut second, &get("/healthz")).await, "HTTP/1.1 200 OK");
+    let mut third = TcpStream::connect(api.address).await.unwrap();
+    assert_eq!(ask(&mut third, &get("/healthz")).await, "HTTP/1.1 200 OK");
+    let ended = drips.read(&mut [0; 1]).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "it made way: {ended:?}");
+    let metrics = api.get("/api/admin/glm/metrics").await.json();
+    assert_eq!(metrics["server"]["connectionsMax"], 2);
+    assert!(metrics["server"]["connectionsMadeWay"].as_u64() >= Some(1));
+}
+
+#[tokio::test]
+async fn operators_get_in_whatever_others_keep_busy() {
+    let few = ServerSection {
+        connections_max: 12,
+        requests_max: 4,
+        body_timeout_ms: 60_000,
+        ..config()
+    };
+    let api = Running::with(few).await;
+    api.lane.pause(None).await.unwrap();
+    let id = api.submit(r#"{"prompt":"hi"}"#).await;
+    let mut others = Vec::new();
+    let waits = get(&format!("/api/glm/jobs/{id}?wait=1m"));
+    let drips = b"POST /api/glm/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
+    for n in 0..12 {
+        let mut stream = TcpStream::connect(api.address).await.unwrap();
+        let request: &[u8] = if n % 2 == 0 { &waits } else { drips };
+        stream.write_all(request).await.unwrap();
+        others.push(stream);
+    }
+    // Those beyond the bound of requests are refused, and told when to come back.
+    let mut refused = 0;
+    for stream in &mut others {
+        let mut head = [0; 12];
+        let head = tokio::time::timeout(Duration::from_millis(1_500), stream.read_exact(&mut head));
+        if let Ok(Ok(_)) = head.await {
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 8);
+    for _ in 0..100 {
+        assert_eq!(api.get("/healthz").await.status, 200);
+    }
+    let reply = api.post("/api/glm/jobs", r#"{"prompt":"one more"}"#).await;
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert_eq!(reply.headers["retry-after"], "1");
+    assert_eq!(super::kind(&reply.json()), "busy");
+    api.post("/api/admin/glm/resume", "").await.expect(200);
+    let server = api.get("/api/admin/glm/metrics").await.json()["server"].clone();
+    assert_eq!(server["requestsMax"], 4);
+    assert_eq!(server["requests"], 4, "{server}");
+    assert!(server["requestsRefused"].as_u64() >= Some(9), "{server}");
+    drop(others);
+}
+
+#[tokio::test]
+async fn connections_that_all_have_requests_leave_some_for_operators_alone() {
+    let few = ServerSection {
+        connections_max: 3,
+        ..config()
+    };
+    let mut api = Running::with(few).await;
+    // Each request on a connection of its own: a kept one might have to make way.
+    let client = reqwest::Client::builder().no_proxy();
+    api.client = client.pool_max_idle_per_host(0).build().unwrap();
+    let mut others = Vec::new();
+    let asks_first = b"POST /api/glm/jobs HTTP/1.1\r\nhost: localhost\r\n\
+        content-length: 9\r\nexpect: 100-continue\r\n\r\n";
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(api.address).await.unwrap();
+        assert_eq!(ask(&mut stream, asks_first).await, "HTTP/1.1 100 Co");
+        others.push(stream);
+    }
+    let reply = api.post("/api/glm/jobs", r#"{"prompt":"one more"}"#).await;
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert_eq!(reply.headers["connection"], "close");
+    assert_eq!(api.get("/healthz").await.status, 200);
+    api.post("/api/admin/glm/resume", "").await.expect(200);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let hasty = ServerSection {
+        write_timeout_ms: 200,
+        ..config()
+    };
+    let api = Running::with(hasty).await;
+    api.lane.pause(None).await.unwrap();
+    let prompt = "x".repeat(8 * 1024 * 1024);
+    let id = api.submit(&format!(r#"{{"prompt":"{prompt}"}}"#)).await;
+    let mut lazy = TcpStream::connect(api.address).await.unwrap();
+    lazy.write_all(&get(&format!("/api/glm/jobs/{id}")).repeat(3))
+        .await
+        .unwrap();
+    let untaken = async || {
+        let metrics = api.get("/api/admin/glm/metrics").await.json();
+        metrics["server"]["answersUntaken"].as_u64().unwrap()
+    };
+    while untaken().await == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Whoever reads gets all of it.
+    assert!(api.get(&format!("/api/glm/jobs/{id}")).await.text.len() > prompt.len());
 }

@@ -64,8 +64,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     } else {
         "warn"
     };
-    let writer = progress.log_writer();
-    telemetry::init(log.format, filter, move || writer.clone())?;
+    telemetry::init(log.format, filter, progress.sink())?;
 
     let lane = start::lane(&plan).await?;
     if plan.is_simulated() && !json {

@@ -7,6 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use onelane::model::{Cost, WaitReason};
 
 use super::summary::{Spent, Tally};
+use crate::telemetry::{self, Sink};
 
 const TEMPLATE: &str = "{bar:24.cyan/dim} {human_pos}/{human_len}  {rate}  ETA {eta}  {wide_msg}";
 
@@ -44,9 +45,14 @@ impl Progress {
         }
     }
 
-    /// Where log lines go so that they don't tear the bar.
-    pub(crate) fn log_writer(&self) -> LogWriter {
-        LogWriter(self.bars.clone())
+    /// Where lines go so that they don't tear the bar.
+    pub(crate) fn sink(&self) -> Sink {
+        let bars = self.bars.clone();
+        if bars.is_hidden() {
+            // Nothing to tear, and nobody who shows progress waits for a reader.
+            return telemetry::stderr();
+        }
+        Box::new(move |bytes| bars.suspend(|| io::stderr().write(bytes)))
     }
 
     /// Shows how far the run is. Lines that were done before count neither as work nor as done, so that
@@ -75,7 +81,7 @@ impl Progress {
 
     /// Tells something beside the bar.
     pub(crate) fn note(&self, line: &str) {
-        self.bars.suspend(|| crate::cli::note(line));
+        telemetry::note(line);
     }
 
     /// Takes the bar away.
@@ -112,20 +118,6 @@ fn is_worth_a_line(wait: &WaitReason) -> bool {
 fn rate(state: &ProgressState, out: &mut dyn fmt::Write) {
     // A terminal that is gone is no news.
     let _ = write!(out, "{:.1}/s", state.per_sec());
-}
-
-/// Writes log lines to standard error, with the bar out of their way.
-#[derive(Debug, Clone)]
-pub(crate) struct LogWriter(MultiProgress);
-
-impl Write for LogWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
 }
 
 #[cfg(test)]

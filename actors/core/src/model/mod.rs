@@ -86,7 +86,8 @@ pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use retry::{CoolDownSettings, RetryPolicy, RetrySettings};
 pub use settings::{
-    BreakerSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted, Reuse, Secret, Settings, Timeouts,
+    BreakerSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted, Reuse, Secret, Settings,
+    Timeouts,
 };
 pub use store_error::StoreError;
 pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, UnpricedModel};

@@ -1,0 +1,340 @@
+//! How many connections and requests there may be at once, so that operators always get in: some connections are
+//! reserved for them, and at the bound the one that has waited longest without whole headers makes way.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::limits;
+use crate::config::ServerSection;
+
+/// The bounds of the API, with what is in use of them.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    connections_max: usize,
+    requests_max: usize,
+    body_memory_bytes: usize,
+    open: Mutex<Open>,
+    requests: Arc<Semaphore>,
+    body_memory: Arc<Semaphore>,
+    /// Answers that are read from the store part by part.
+    exports: Arc<Semaphore>,
+    /// Bodies of some size that are read at once: each takes a processor and some memory.
+    pub(super) readers: Arc<Semaphore>,
+    refused: AtomicU64,
+    closed: AtomicU64,
+    untaken: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    all: BTreeMap<u64, Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    kind: Door,
+    /// Since when it waits for whole headers; `None` while it has a request.
+    waits_since: Option<Instant>,
+    since: Instant,
+    /// Ends its task, once there is one.
+    task: Option<AbortHandle>,
+}
+
+/// For whom a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// For everybody.
+    Common,
+    /// For operators and for whoever asks whether the daemon answers.
+    Reserved,
+}
+
+/// The API's bounds and what is in use of them.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServerFigures {
+    /// Connections that are open, and how many may be; beyond them some are reserved for operators.
+    connections: usize,
+    connections_max: usize,
+    connections_reserved: usize,
+    /// Connections that made way, since they had waited longest without whole headers.
+    connections_made_way: u64,
+    /// Requests for work in progress, and how many may be.
+    requests: usize,
+    requests_max: usize,
+    /// Requests that were refused with 503, since there were too many or their bodies too large together.
+    requests_refused: u64,
+    /// Answers that were given up, since nobody took them.
+    answers_untaken: u64,
+    /// Bytes of request bodies that are in memory, and how many may be.
+    body_memory_bytes: usize,
+    body_memory_bytes_max: usize,
+    /// Log lines that were dropped, since nobody took them.
+    log_lines_dropped: u64,
+}
+
+/// How many units a semaphore has lent.
+fn lent(all: usize, of: &Semaphore) -> usize {
+    all.saturating_sub(of.available_permits())
+}
+
+impl Bounds {
+    pub(super) fn new(config: &ServerSection) -> Arc<Self> {
+        let connections_max = config.connections_max.min(files_allow());
+        if connections_max < config.connections_max {
+            tracing::warn!(
+                connections_max,
+                "the system lets this process have fewer open files than server.connections_max; see `ulimit -n`"
+            );
+        }
+        Arc::new(Self {
+            connections_max,
+            requests_max: config.requests_max,
+            body_memory_bytes: config.body_memory_bytes,
+            open: Mutex::default(),
+            requests: Arc::new(Semaphore::new(config.requests_max)),
+            body_memory: Arc::new(Semaphore::new(units(config.body_memory_bytes))),
+            exports: Arc::new(Semaphore::new(limits::EXPORTS_MAX)),
+            readers: Arc::new(Semaphore::new(limits::LARGE_BODY_READERS_MAX)),
+            refused: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            untaken: AtomicU64::new(0),
+        })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection that was accepted, for which another one may have to make way.
+    pub(super) fn place(self: &Arc<Self>) -> Arc<Place> {
+        let mut open = self.open();
+        if open.all.len() >= self.connections_max {
+            let is_full = open.all.len() >= self.connections_max + limits::CONNECTIONS_RESERVED;
+            if let Some(id) = open.makes_way(is_full)
+                && let Some(connection) = open.all.remove(&id)
+            {
+                self.closed.fetch_add(1, Ordering::Relaxed);
+                if let Some(task) = connection.task {
+                    task.abort();
+                }
+            }
+        }
+        let door = match open.all.len() < self.connections_max {
+            true => Door::Common,
+            false => Door::Reserved,
+        };
+        let id = open.next;
+        open.next += 1;
+        let now = Instant::now();
+        let connection = Connection {
+            kind: door,
+            waits_since: Some(now),
+            since: now,
+            task: None,
+        };
+        open.all.insert(id, connection);
+        Arc::new(Place {
+            bounds: Arc::clone(self),
+            id,
+            door,
+            has_answered: AtomicBool::new(false),
+        })
+    }
+
+    /// The right to have a request for work in progress; `None`: there are too many.
+    pub(super) fn request(&self) -> Option<OwnedSemaphorePermit> {
+        self.lend(&self.requests, 1)
+    }
+
+    /// The right to send an answer of any length.
+    pub(super) fn export(&self) -> Option<OwnedSemaphorePermit> {
+        self.lend(&self.exports, 1)
+    }
+
+    /// The right to keep so many bytes of a body in memory.
+    pub(super) fn memory(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.lend(&self.body_memory, units(bytes))
+    }
+
+    fn lend(&self, of: &Arc<Semaphore>, units: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let lent = Arc::clone(of).try_acquire_many_owned(units).ok();
+        lent.or_else(|| self.refuse())
+    }
+
+    /// Counts a request that gets no right.
+    pub(super) fn refuse(&self) -> Option<OwnedSemaphorePermit> {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    pub(super) fn figures(&self, log_lines_dropped: u64) -> ServerFigures {
+        let in_memory = lent(units(self.body_memory_bytes), &self.body_memory);
+        ServerFigures {
+            connections: self.open().all.len(),
+            connections_max: self.connections_max,
+            connections_reserved: limits::CONNECTIONS_RESERVED,
+            connections_made_way: self.closed.load(Ordering::Relaxed),
+            requests: lent(self.requests_max, &self.requests),
+            requests_max: self.requests_max,
+            requests_refused: self.refused.load(Ordering::Relaxed),
+            answers_untaken: self.untaken.load(Ordering::Relaxed),
+            body_memory_bytes: in_memory * limits::BODY_MEMORY_UNIT_BYTES,
+            body_memory_bytes_max: self.body_memory_bytes,
+            log_lines_dropped,
+        }
+    }
+}
+
+impl Open {
+    /// Who makes way for another connection: whoever has waited longest without whole headers, or, when the
+    /// reserved ones are used up, too, the oldest of these.
+    fn makes_way(&self, is_full: bool) -> Option<u64> {
+        let waiting = self.all.iter();
+        let waiting = waiting.filter_map(|(id, c)| Some((c.waits_since?, *id)));
+        if let Some((_, id)) = waiting.min() {
+            return Some(id);
+        }
+        let reserved = self.all.iter().filter(|(_, c)| c.kind == Door::Reserved);
+        let oldest = reserved.map(|(id, c)| (c.since, *id)).min();
+        oldest.filter(|_| is_full).map(|(_, id)| id)
+    }
+}
+
+/// Memory is lent in pieces, since a semaphore counts no further than to some hundred millions on every system.
+const fn units(bytes: usize) -> usize {
+    bytes.div_ceil(limits::BODY_MEMORY_UNIT_BYTES)
+}
+
+/// How many connections the system's bound on open files leaves room for.
+fn files_allow() -> usize {
+    let text = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<usize>().ok());
+    let others = limits::CONNECTIONS_RESERVED + limits::OTHER_FILES;
+    soft.map_or(usize::MAX, |soft| soft.saturating_sub(others).max(1))
+}
+
+/// The place of one connection. Dropped, it is free.
+#[derive(Debug)]
+pub(super) struct Place {
+    bounds: Arc<Bounds>,
+    id: u64,
+    pub(super) door: Door,
+    /// Whether its request was answered, so that what is read next belongs to another one.
+    has_answered: AtomicBool,
+}
+
+impl Place {
+    fn change(&self, change: impl FnOnce(&mut Connection)) {
+        if let Some(connection) = self.bounds.open().all.get_mut(&self.id) {
+            change(connection);
+        }
+    }
+
+    /// The task that ends the connection.
+    pub(super) fn ends_with(&self, task: AbortHandle) {
+        // It may have made way before its task began.
+        let mut open = self.bounds.open();
+        match open.all.get_mut(&self.id) {
+            Some(connection) => connection.task = Some(task),
+            None => task.abort(),
+        }
+    }
+
+    /// A request's headers are here.
+    pub(super) fn has_headers(&self) {
+        self.has_answered.store(false, Ordering::Release);
+        self.change(|connection| connection.waits_since = None);
+    }
+
+    /// The request was answered.
+    pub(super) fn has_answered(&self) {
+        self.has_answered.store(true, Ordering::Release);
+    }
+
+    /// Something is to be read: after an answer, another request.
+    pub(super) fn reads(&self) {
+        if self.has_answered.swap(false, Ordering::AcqRel) {
+            self.change(|connection| connection.waits_since = Some(Instant::now()));
+        }
+    }
+
+    /// An answer was given up since nobody took it.
+    pub(super) fn count_untaken(&self) {
+        self.bounds.untaken.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.bounds.open().all.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(connections_max: usize) -> Arc<Bounds> {
+        Bounds::new(&ServerSection {
+            connections_max,
+            ..ServerSection::default()
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waited_longest_without_whole_headers_makes_way() {
+        let bounds = bounds(3);
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            places.push(bounds.place());
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        }
+        places[0].has_headers();
+        places[1].has_headers();
+        places[1].has_answered();
+        // Its next request is waited for later than the third's first one.
+        places[1].reads();
+        let fourth = bounds.place();
+        assert_eq!(fourth.door, Door::Common);
+        let open = |place: &Place| bounds.open().all.contains_key(&place.id);
+        assert_eq!(
+            places.iter().map(|p| open(p)).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        assert_eq!(bounds.figures(0).connections_made_way, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_work_some_places_are_left_for_operators() {
+        let bounds = bounds(2);
+        let busy = || {
+            let place = bounds.place();
+            place.has_headers();
+            place
+        };
+        let all: Vec<_> = (0..2 + limits::CONNECTIONS_RESERVED)
+            .map(|_| busy())
+            .collect();
+        let reserved = all.iter().filter(|p| p.door == Door::Reserved).count();
+        assert_eq!(reserved, limits::CONNECTIONS_RESERVED);
+        // Even those are used up: the oldest of them makes way, and none of the others.
+        let one_more = bounds.place();
+        assert_eq!(one_more.door, Door::Reserved);
+        let open = |place: &Place| bounds.open().all.contains_key(&place.id);
+        let gone: Vec<_> = all.iter().filter(|p| !open(p)).map(|p| p.id).collect();
+        assert_eq!(gone, [2]);
+        drop(all);
+        assert_eq!(bounds.place().door, Door::Common);
+    }
+}
