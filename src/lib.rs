@@ -81,6 +81,7 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+mod bounded;
 pub mod config;
 mod csv;
 pub mod error;

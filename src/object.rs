@@ -7,6 +7,9 @@ use serde::de::Error as _;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+/// Fields of one object.
+const FIELDS_MAX: usize = 10_000;
+
 /// The fields of an object. As serde reads it, a name may come twice; [`Object::read`] refuses that.
 #[derive(Debug, Default)]
 pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -57,6 +60,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
                 let mut fields = Vec::with_capacity(16);
                 while let Some((Name(name), value)) = map.next_entry()? {
+                    if fields.len() >= FIELDS_MAX {
+                        let problem = format_args!("it has more than {FIELDS_MAX} fields");
+                        return Err(A::Error::custom(problem));
+                    }
                     fields.push((name, value));
                 }
                 Ok(Object(fields))
@@ -91,5 +98,9 @@ mod tests {
         assert!(Object::read("[1]").is_err());
         let twice = Object::read(r#"{"a":1,"b":0,"a":2}"#).unwrap_err();
         assert!(twice.to_string().contains("a is given twice"), "{twice}");
+        let many: Vec<String> = (0..=FIELDS_MAX).map(|n| format!("\"{n}\":1")).collect();
+        let many = Object::read(&format!("{{{}}}", many.join(","))).map(|_| ());
+        let many = many.unwrap_err().to_string();
+        assert!(many.contains("more than 10000 fields"), "{many}");
     }
 }

@@ -34,6 +34,12 @@ pub trait Store: Send + Sync + 'static {
     /// The rows that the lane starts from. Reopens the file first if the last commit failed.
     fn recover(&self) -> Result<Recovered, StoreError>;
 
+    /// Looks whether what the store is in is still there and still its own; with [`StoreError::Lost`] it takes
+    /// nothing any more. For stores that can't be lost so it is always well.
+    fn keep_place(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// One job whole.
     fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError>;
 

@@ -451,6 +451,8 @@ pub enum SupervisorMsg {
         /// The slots.
         slots: Vec<SlotId>,
     },
+    /// The store is lost: stop everything at once, for this reason.
+    StoreLost(StoreError),
     /// Stop everything. Open calls should have ended before: one that has not is closed, and found as
     /// interrupted at the next start.
     Shutdown,

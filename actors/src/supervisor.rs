@@ -169,14 +169,11 @@ impl Actor for Supervisor {
                     }
                 }
             }
-            SupervisorMsg::Shutdown => {
-                state.show_end(StopReason::Shutdown);
-                // No actor is left to store the outcome of an open call.
-                state.kill_from(Row::Store).await;
-                state.aborts.abort_all();
-                state.stop_all().await;
-                myself.stop(None);
+            SupervisorMsg::StoreLost(error) => {
+                tracing::error!(%error, "the store is lost; the lane stops");
+                state.end(&myself, StopReason::Store(error)).await;
             }
+            SupervisorMsg::Shutdown => state.end(&myself, StopReason::Shutdown).await,
         }
         Ok(())
     }
@@ -243,6 +240,12 @@ impl SupervisorState {
     ) {
         let mut row = row;
         let mut error = error;
+        if let Some(lost @ StoreError::Lost { .. }) = error.downcast_ref::<StoreError>() {
+            // No restart brings the file back.
+            tracing::error!(error = %lost, "the store is lost; the lane stops");
+            let reason = StopReason::Store(lost.clone());
+            return self.end(myself, reason).await;
+        }
         loop {
             tracing::error!(actor = row.name(), %error, "an actor failed; it is restarted");
             if !self.within_budget() {
@@ -355,6 +358,15 @@ impl SupervisorState {
                 Row::Caller(_) => {}
             }
         }
+    }
+
+    /// Ends everything at once: no actor is left to store the outcome of an open call.
+    async fn end(&mut self, myself: &ActorRef<SupervisorMsg>, reason: StopReason) {
+        self.show_end(reason);
+        self.kill_from(Row::Store).await;
+        self.aborts.abort_all();
+        self.stop_all().await;
+        myself.stop(None);
     }
 
     async fn stop_all(&mut self) {

@@ -16,6 +16,7 @@ use super::input::{Input, Need, Nothing, Payload};
 use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
 use super::{Api, limits};
+use crate::bounded;
 use crate::config::{PolicyRow, Prices, keep_exact};
 use crate::orchestrator::{JobDetail, Metrics};
 use crate::statistics::{GroupBy, StatisticsQuery, StatisticsRow, to_csv};
@@ -83,14 +84,14 @@ impl Payload for ConfigPatch {
 
     fn read((): &(), body: Option<&RawValue>) -> Result<Self, Problem> {
         let raw = body.unwrap_or(RawValue::NULL);
-        let mut patch: Value = serde_json::from_str(raw.get())
-            .map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))?;
-        if !patch.is_object() {
+        if !raw.get().starts_with('{') {
             return Err(Problem::new(
                 Kind::InvalidBody,
                 "the body must be a JSON object with the settings to change",
             ));
         }
+        let mut patch = bounded::whole(raw.get())
+            .map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))?;
         keep_exact(raw.get(), &mut patch);
         Ok(Self(patch))
     }

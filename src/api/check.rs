@@ -1,13 +1,17 @@
 //! JSON against its schema: every error is found in one reading and named with its place. The bounds
 //! that stand at a field are checked here and shown in the OpenAPI document, so that the two can't differ.
 
+use std::fmt;
+
 use onelane_core::model::{Day, Timestamp};
+use serde::Deserializer as _;
+use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::amount;
-use super::problem::FieldError;
+use super::problem::{Faults, FieldError};
 use super::query;
 use crate::object::Object;
 
@@ -53,7 +57,7 @@ const FORMATS: [Format; 6] = [
 ];
 
 /// Notes what is wrong with `json`, which is at the place `at`.
-pub(super) fn check(schema: &Value, json: &RawValue, at: &str, errors: &mut Vec<FieldError>) {
+pub(super) fn check(schema: &Value, json: &RawValue, at: &str, errors: &mut Faults) {
     let Some(schema) = schema.as_object() else {
         return;
     };
@@ -85,28 +89,27 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, errors: &mut Vec<
             _ => true,
         };
     if !fits {
-        let mut problem = format!("must be {}", phrase(schema, &types, &names));
-        if let Some(near) = text_of(json).and_then(|text| nearest(&names, &text)) {
-            problem = format!("{problem}; did you mean {near}?");
-        }
-        errors.push(FieldError::new(name_of(at), problem));
+        errors.add(|| {
+            let mut problem = format!("must be {}", phrase(schema, &types, &names));
+            if let Some(near) = text_of(json).and_then(|text| nearest(&names, &text)) {
+                problem = format!("{problem}; did you mean {near}?");
+            }
+            FieldError::new(name_of(at), problem)
+        });
     }
 }
 
-fn check_object(
-    schema: &Map<String, Value>,
-    json: &RawValue,
-    at: &str,
-    errors: &mut Vec<FieldError>,
-) {
+fn check_object(schema: &Map<String, Value>, json: &RawValue, at: &str, errors: &mut Faults) {
     let none = Map::new();
     let known = schema.get("properties").and_then(Value::as_object);
     let known = known.unwrap_or(&none);
     let fields = match Object::read(json.get()) {
         Ok(fields) => fields,
         Err(error) => {
-            let problem = format!("is a bad object: {error}");
-            return errors.push(FieldError::new(name_of(at), problem));
+            return errors.add(|| {
+                let problem = format!("is a bad object: {error}");
+                FieldError::new(name_of(at), problem)
+            });
         }
     };
     let place = |name: &str| join(at, name);
@@ -114,7 +117,7 @@ fn check_object(
         match (known.get(name), schema.get("additionalProperties")) {
             (Some(schema), _) => check(schema, value, &place(name), errors),
             (None, Some(Value::Bool(false))) => {
-                errors.push(FieldError::new(place(name), unknown(known, name)));
+                errors.add(|| FieldError::new(place(name), unknown(known, name)));
             }
             (None, Some(others)) => check(others, value, &place(name), errors),
             (None, None) => {}
@@ -123,7 +126,7 @@ fn check_object(
     let required = schema.get("required").and_then(Value::as_array);
     for name in required.into_iter().flatten().filter_map(Value::as_str) {
         if fields.get(name).is_none() {
-            errors.push(FieldError::new(place(name), "is missing"));
+            errors.add(|| FieldError::new(place(name), "is missing"));
         }
     }
 }
@@ -138,31 +141,55 @@ fn unknown(known: &Map<String, Value>, name: &str) -> String {
     }
 }
 
-fn check_array(
-    schema: &Map<String, Value>,
-    json: &RawValue,
-    at: &str,
-    errors: &mut Vec<FieldError>,
-) {
-    let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(json.get()) else {
-        return errors.push(FieldError::new(name_of(at), "must be a list"));
-    };
+fn check_array(schema: &Map<String, Value>, json: &RawValue, at: &str, errors: &mut Faults) {
     let bound = |name| schema.get(name).and_then(Value::as_u64);
-    let length = elements.len() as u64;
-    if bound("minItems").is_some_and(|min| length < min)
-        || bound("maxItems").is_some_and(|max| length > max)
-    {
-        let problem = format!(
-            "must be {}; it has {length}",
-            phrase(schema, &["array"], &[])
-        );
-        errors.push(FieldError::new(name_of(at), problem));
+    // An element beyond the bound is counted, and not looked at.
+    let most = bound("maxItems").unwrap_or(u64::MAX);
+    let items = schema.get("items").filter(|items| items.is_object());
+    let mut length = 0;
+    let mut of_elements = Faults::default();
+    let is_list = each(json, |element| {
+        if let Some(items) = items.filter(|_| length < most) {
+            check(items, element, &format!("{at}[{length}]"), &mut of_elements);
+        }
+        length += 1;
+    });
+    if !is_list {
+        return errors.add(|| FieldError::new(name_of(at), "must be a list"));
     }
-    if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
-        for (i, element) in elements.iter().enumerate() {
-            check(items, element, &format!("{at}[{i}]"), errors);
+    if bound("minItems").is_some_and(|min| length < min) || length > most {
+        errors.add(|| {
+            let problem = format!(
+                "must be {}; it has {length}",
+                phrase(schema, &["array"], &[])
+            );
+            FieldError::new(name_of(at), problem)
+        });
+    }
+    errors.extend(of_elements);
+}
+
+/// Shows the elements of a list one by one; `false`: it is none.
+pub(super) fn each(json: &RawValue, look: impl FnMut(&RawValue)) -> bool {
+    struct Each<F>(F);
+
+    impl<'de, F: FnMut(&RawValue)> Visitor<'de> for Each<F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+            while let Some(element) = seq.next_element::<&RawValue>()? {
+                (self.0)(element);
+            }
+            Ok(())
         }
     }
+
+    let mut deserializer = serde_json::Deserializer::from_str(json.get());
+    deserializer.deserialize_seq(Each(look)).is_ok()
 }
 
 /// The place of a field in the object at `at`.
@@ -312,9 +339,10 @@ mod tests {
     use serde_json::json;
 
     fn errors(schema: &Value, json: &str) -> Vec<String> {
-        let mut errors = Vec::new();
+        let mut errors = Faults::default();
         check(schema, serde_json::from_str(json).unwrap(), "", &mut errors);
-        let told = errors.into_iter();
+        assert_eq!(errors.total, errors.first.len());
+        let told = errors.first.into_iter();
         told.map(|error| format!("{} {}", error.field, error.problem))
             .collect()
     }

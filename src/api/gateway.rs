@@ -124,18 +124,18 @@ pub(super) async fn chat_completions(
 
 /// What the gateway itself reads of a chat body; the rest is GLM's.
 #[derive(Deserialize)]
-struct ChatHead {
-    #[serde(default)]
-    stream: Option<Value>,
+struct ChatHead<'a> {
+    #[serde(default, borrow)]
+    stream: Option<&'a RawValue>,
     /// GLM's name for the end user.
-    #[serde(default)]
-    user_id: Option<Value>,
+    #[serde(default, borrow)]
+    user_id: Option<&'a RawValue>,
     /// OpenAI's.
-    #[serde(default)]
-    user: Option<Value>,
+    #[serde(default, borrow)]
+    user: Option<&'a RawValue>,
     /// A field of our jobs, which GLM would get as a parameter.
-    #[serde(default, rename = "callbackUrl")]
-    callback_url: Option<Value>,
+    #[serde(default, borrow, rename = "callbackUrl")]
+    callback_url: Option<&'a RawValue>,
 }
 
 /// A chat body as a job of the user that it names.
@@ -145,11 +145,11 @@ fn read(
     callback_url: Option<String>,
 ) -> Result<Submission, Problem> {
     let request = Request::chat(raw.get()).map_err(refused)?;
-    let head: ChatHead = serde_json::from_str(raw.get())
+    let head: ChatHead<'_> = serde_json::from_str(raw.get())
         .map_err(|error| Problem::new(Kind::InvalidBody, error.to_string()))?;
-    match head.stream {
-        None | Some(Value::Bool(false)) => {}
-        Some(Value::Bool(true)) => {
+    match head.stream.map(RawValue::get) {
+        None | Some("false") => {}
+        Some("true") => {
             return Err(Problem::of_field(
                 Kind::StreamingUnavailable,
                 "stream",
@@ -176,21 +176,23 @@ fn read(
     let named = named.into_iter().find_map(|(name, id)| Some((name, id?)));
     let user_id = match named {
         None => DEFAULT_USER.to_owned(),
-        Some((name, Value::String(id))) => {
-            let max = bounds::USER_ID_CHARS_MAX;
-            if id.is_empty() || id.chars().count() > max {
-                let problem = format!("must be a string of 1 to {max} characters");
-                return Err(Problem::of_field(Kind::InvalidField, name, problem));
+        Some((name, id)) => match serde_json::from_str::<String>(id.get()) {
+            Ok(id) => {
+                let max = bounds::USER_ID_CHARS_MAX;
+                if id.is_empty() || id.chars().count() > max {
+                    let problem = format!("must be a string of 1 to {max} characters");
+                    return Err(Problem::of_field(Kind::InvalidField, name, problem));
+                }
+                id
             }
-            id
-        }
-        Some((name, _)) => {
-            return Err(Problem::of_field(
-                Kind::InvalidField,
-                name,
-                "must be a string",
-            ));
-        }
+            Err(_) => {
+                return Err(Problem::of_field(
+                    Kind::InvalidField,
+                    name,
+                    "must be a string",
+                ));
+            }
+        },
     };
     Ok(Submission {
         user_id,

@@ -14,7 +14,7 @@ use warp::http::HeaderMap;
 use super::body::Memory;
 use super::check;
 use super::principal::Principal;
-use super::problem::{FieldError, Kind, Problem};
+use super::problem::{Faults, FieldError, Kind, Problem};
 
 /// A request, read.
 pub(super) struct Input<P = Nothing, Q = Nothing, B = Nothing> {
@@ -64,10 +64,10 @@ impl<T: DeserializeOwned + JsonSchema> Reader<T> {
     }
 
     /// `at` is the place of the JSON in what was sent: empty for the whole.
-    pub(super) fn read(&self, json: &RawValue, at: &str) -> Result<T, Vec<FieldError>> {
-        let mut errors = Vec::new();
+    pub(super) fn read(&self, json: &RawValue, at: &str) -> Result<T, Faults> {
+        let mut errors = Faults::default();
         check::check(&self.schema, json, at, &mut errors);
-        if !errors.is_empty() {
+        if !errors.is_none() {
             return Err(errors);
         }
         // What no schema says.
@@ -79,7 +79,7 @@ impl<T: DeserializeOwned + JsonSchema> Reader<T> {
                 ("", path) => path.to_owned(),
                 (at, path) => format!("{at}.{path}"),
             };
-            vec![FieldError::new(place, error.into_inner().to_string())]
+            vec![FieldError::new(place, error.into_inner().to_string())].into()
         })
     }
 
@@ -88,7 +88,7 @@ impl<T: DeserializeOwned + JsonSchema> Reader<T> {
         let raw: &RawValue =
             serde_json::from_str(json).map_err(|error| Problem::new(kind, error.to_string()))?;
         self.read(raw, "").map_err(|mut errors| {
-            for error in &mut errors {
+            for error in &mut errors.first {
                 let end = error.field.find('[').unwrap_or(error.field.len());
                 error.field.truncate(end);
             }

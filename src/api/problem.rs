@@ -120,6 +120,44 @@ impl FieldError {
     }
 }
 
+/// The wrong parts of a request: the first of them, and how many there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Faults {
+    pub(super) first: Vec<FieldError>,
+    pub(super) total: usize,
+}
+
+impl Faults {
+    /// Whether nothing is wrong.
+    pub(super) const fn is_none(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Adds one; what would not be listed is counted alone, so its words are not made.
+    pub(super) fn add(&mut self, error: impl FnOnce() -> FieldError) {
+        self.total += 1;
+        if self.first.len() < limits::ERRORS_SHOWN_MAX {
+            self.first.push(error());
+        }
+    }
+
+    /// Adds those of another part.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.total += other.total;
+        let room = limits::ERRORS_SHOWN_MAX.saturating_sub(self.first.len());
+        self.first.extend(other.first.into_iter().take(room));
+    }
+}
+
+impl From<Vec<FieldError>> for Faults {
+    fn from(first: Vec<FieldError>) -> Self {
+        Self {
+            total: first.len(),
+            first,
+        }
+    }
+}
+
 /// What became of one element of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}OrProblem")]
@@ -291,8 +329,11 @@ impl Problem {
 
     /// Errors of fields, parameters or headers; the first stands in the detail, at most
     /// [`limits::ERRORS_SHOWN_MAX`] are listed.
-    pub(super) fn of_fields(kind: Kind, mut errors: Vec<FieldError>) -> Self {
-        let count = errors.len();
+    pub(super) fn of_fields(kind: Kind, errors: impl Into<Faults>) -> Self {
+        let Faults {
+            first: mut errors,
+            total: count,
+        } = errors.into();
         let mut detail = errors.first().map_or_else(String::new, |error| {
             format!("{}: {}", error.field, error.problem)
         });
@@ -380,9 +421,8 @@ impl From<Error> for Problem {
                 return Self::of_field(Kind::InvalidField, &field, problem);
             }
             Error::Config(patch) => {
-                let errors = patch
-                    .problems
-                    .into_iter()
+                let problems = patch.problems.into_iter();
+                let errors: Vec<FieldError> = problems
                     .map(|problem| FieldError::new(problem.field, problem.problem))
                     .collect();
                 return Self::of_fields(Kind::InvalidField, errors);
@@ -449,7 +489,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_faults_make_a_short_answer() {
-        let errors = (0..10_000)
+        let errors: Vec<FieldError> = (0..10_000)
             .map(|i| FieldError::new(format!("[{i}]"), "bad"))
             .collect();
         let problem = Problem::of_fields(Kind::InvalidField, errors);

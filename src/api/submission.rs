@@ -11,7 +11,7 @@ use warp::http::HeaderMap;
 use super::check;
 use super::input::{Need, Payload, Reader, schema_of};
 use super::limits;
-use super::problem::{FieldError, Kind, Problem};
+use super::problem::{Faults, FieldError, Kind, Problem};
 use crate::object::Object;
 use crate::orchestrator::Submission;
 
@@ -102,24 +102,32 @@ impl Payload for Submissions {
             let job = one(body, "").map_err(invalid)?;
             return Ok(Self::One(Box::new(job)));
         }
-        let elements: Vec<&RawValue> = serde_json::from_str(body.get()).map_err(|_| {
+        let (mut jobs, mut length) = (Vec::new(), 0);
+        let mut errors = Faults::default();
+        let is_list = check::each(body, |element| {
+            if length < bounds::SUBMIT_MANY_MAX {
+                match one(element, &format!("[{length}]")) {
+                    // Once one is wrong none counts.
+                    Ok(job) if errors.is_none() => jobs.push(job),
+                    Ok(_) => {}
+                    Err(more) => {
+                        errors.extend(more);
+                        jobs.clear();
+                    }
+                }
+            }
+            length += 1;
+        });
+        if !is_list {
             let problem = "the body must be a job or a list of jobs";
-            Problem::new(Kind::InvalidBody, problem)
-        })?;
-        if !(1..=bounds::SUBMIT_MANY_MAX).contains(&elements.len()) {
-            let (length, max) = (elements.len(), bounds::SUBMIT_MANY_MAX);
+            return Err(Problem::new(Kind::InvalidBody, problem));
+        }
+        if !(1..=bounds::SUBMIT_MANY_MAX).contains(&length) {
+            let max = bounds::SUBMIT_MANY_MAX;
             let problem = format!("the list has {length} jobs; it must have 1 to {max}");
             return Err(Problem::new(Kind::InvalidBody, problem));
         }
-        let mut jobs = Vec::with_capacity(elements.len());
-        let mut errors = Vec::new();
-        for (i, element) in elements.into_iter().enumerate() {
-            match one(element, &format!("[{i}]")) {
-                Ok(job) => jobs.push(job),
-                Err(more) => errors.extend(more),
-            }
-        }
-        if errors.is_empty() {
+        if errors.is_none() {
             Ok(Self::Many(jobs))
         } else {
             Err(invalid(errors))
@@ -157,7 +165,7 @@ impl Submissions {
 
 impl NewJob {
     /// The job, at the place `at` of what was sent.
-    fn submission(mut self, at: &str) -> Result<Submission, Vec<FieldError>> {
+    fn submission(mut self, at: &str) -> Result<Submission, Faults> {
         let mut errors = Vec::new();
         if self.deadline.is_some() && self.deadline < self.run_at {
             errors.push(FieldError::new("deadline", "must not be before runAt"));
@@ -192,7 +200,8 @@ impl NewJob {
                 let named = |error: FieldError| {
                     FieldError::new(check::join(at, &error.field), error.problem)
                 };
-                Err(errors.into_iter().map(named).collect())
+                let errors: Vec<FieldError> = errors.into_iter().map(named).collect();
+                Err(errors.into())
             }
         }
     }

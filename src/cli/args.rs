@@ -97,6 +97,17 @@ pub(crate) enum Verb {
 pub(crate) enum ConfigVerb {
     /// Show every setting, its value and where the value comes from
     Show(ShowArgs),
+    /// Take a change back that was made while running and is kept in the store; no lane may run on it
+    Unset(UnsetArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnsetArgs {
+    /// The setting as in config.toml, e.g. glm.base_url, or a group of them
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// The flags of every verb that has a configuration.

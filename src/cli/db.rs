@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use onelane::export::Export;
-use onelane::model::JobStatus;
-use onelane::ports::{Clock as _, StoreError};
-use onelane::store::{Findings, StoreFigures, TimeSpan};
+use onelane::export::{Export, Format, What};
+use onelane::model::{Calendar, JobStatus};
+use onelane::ports::{Clock as _, Store as _, StoreError};
+use onelane::store::{Findings, RedbStore, StoreFigures, TimeSpan};
 use onelane::system::SystemClock;
 use serde::Serialize;
 use serde_json::json;
@@ -32,7 +32,7 @@ pub(crate) fn db(verb: &DbVerb, json: bool) -> Result<Exit, CliError> {
 
 fn stats(args: &StoreArgs, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(args)?;
-    let retention = offline.settings()?.retention;
+    let retention = offline.settings().retention;
     let figures = offline.store.figures(&retention, SystemClock.now())?;
     let stats = Stats {
         path: &offline.path,
@@ -95,6 +95,9 @@ struct Checked<'a> {
     /// The problem with pages that don't have their checksum.
     damaged_pages: Option<String>,
     mended: bool,
+    /// What can still be read, where the file is damaged beyond mending; the rest is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<Left>,
     #[serde(flatten)]
     findings: Findings,
 }
@@ -124,15 +127,85 @@ fn check(args: &CheckArgs, json: bool) -> Result<Exit, CliError> {
             Err(error) => return Err(error.into()),
         };
     }
+    let left = offline.store.is_remains().then(|| Left::of(&offline.store));
     let checked = Checked {
         path: &offline.path,
         ok: damaged_pages.is_none() && !mended && findings.total == 0,
         damaged_pages,
         mended,
+        left,
         findings,
     };
     super::answer(json, &checked, Checked::text)?;
     Ok(if checked.ok { Exit::Done } else { Exit::Store })
+}
+
+/// What of a damaged file can still be read.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Left {
+    jobs: u64,
+    calls: u64,
+    /// How many jobs there should be, if that can be read.
+    jobs_should_be: Option<u64>,
+    /// Rows that are there and can't be read.
+    unreadable: u64,
+    /// Whether some could not even be reached.
+    ends_early: bool,
+}
+
+impl Left {
+    fn of(store: &RedbStore) -> Self {
+        let mut left = Self {
+            jobs_should_be: store.counts().ok().map(|counts| counts.total()),
+            ..Self::default()
+        };
+        for what in [What::Jobs, What::Calls] {
+            let mut export = Export::new(what, Format::JsonLines, Calendar::default());
+            loop {
+                match export.next(store) {
+                    Ok(Some(part)) => {
+                        left.unreadable += part.unreadable.len() as u64;
+                        match what {
+                            What::Jobs => left.jobs += part.rows,
+                            _ => left.calls += part.rows,
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(_) => {
+                        left.ends_early = true;
+                        break;
+                    }
+                }
+            }
+        }
+        left
+    }
+
+    fn text(&self) -> String {
+        let Self { jobs, calls, .. } = self;
+        let of = match self.jobs_should_be {
+            Some(all) => format!("{jobs} of {all} jobs"),
+            None => format!("{jobs} jobs"),
+        };
+        let missing = self
+            .jobs_should_be
+            .map_or(0, |all| all.saturating_sub(*jobs));
+        let mut text = format!("of it {of} and {calls} calls can still be read");
+        if missing > 0 {
+            text = format!("{text}; {missing} jobs are missing");
+        }
+        if self.unreadable > 0 {
+            text = format!(
+                "{text}; {} rows are there and can't be read",
+                self.unreadable
+            );
+        }
+        if self.ends_early {
+            text = format!("{text}; there may be more that can't be reached");
+        }
+        text
+    }
 }
 
 impl Checked<'_> {
@@ -152,6 +225,7 @@ impl Checked<'_> {
                 "{path} has damaged pages ({problem}); make a copy, then `onelane db check --repair` mends what can be mended"
             ));
         }
+        lines.extend(self.left.as_ref().map(Left::text));
         let Findings { total, first } = &self.findings;
         let listed = first.len() as u64;
         let each = first.iter();
@@ -170,7 +244,7 @@ impl Checked<'_> {
 
 fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(&args.store)?;
-    let export = Export::new(args.what, args.format, offline.settings()?.calendar);
+    let export = Export::new(args.what, args.format, offline.settings().calendar);
     if args.out == Path::new("-") {
         let mut out = io::stdout().lock();
         let written = match write(export, &offline, &mut out)? {
@@ -218,7 +292,18 @@ fn write(
     out: &mut dyn Write,
 ) -> Result<io::Result<Written>, CliError> {
     let mut written = Written::default();
-    while let Some(part) = export.next(&offline.store)? {
+    loop {
+        let part = match export.next(&offline.store) {
+            Ok(Some(part)) => part,
+            Ok(None) => break,
+            // What was written is worth keeping, and what comes after the damage can't be reached.
+            Err(error @ StoreError::Damaged { .. }) if written.rows > 0 => {
+                super::note(&format!("error: {error}; the rest can't be reached"));
+                written.unreadable += 1;
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        };
         for error in &part.unreadable {
             super::note(&format!("error: {error}"));
         }

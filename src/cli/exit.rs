@@ -122,6 +122,12 @@ impl From<StoreError> for CliError {
             StoreError::Locked { .. } => {
                 "stop the other process, send the work to its API, or name another store with --store"
             }
+            StoreError::NoLocks { .. } => {
+                "put the store on a local disk: name a file there with --store"
+            }
+            StoreError::Lost { .. } => {
+                "put the copy where the store belongs, or name it with --store, and run the same command again"
+            }
             StoreError::Full { .. } => {
                 "free some space and run the same command again; nothing acknowledged is lost"
             }

@@ -5,7 +5,7 @@
 //! | `args` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
-//! | `serve`, `run`, `simulate`, `stats`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start` |
+//! | `serve`, `run`, `simulate`, `stats`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start`, `config unset` in `offline` |
 //! | `offline`, `table` | common parts of the verbs that look into a store; tables for people |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
@@ -43,6 +43,7 @@ const LEAVING: Duration = Duration::from_secs(5);
 /// Runs the program and says how it ended.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
+    be_quiet_of_damage();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, &args),
@@ -65,6 +66,16 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     exit.into()
 }
 
+/// What a damaged store makes its reader panic of is told as damage, in words and without a backtrace.
+fn be_quiet_of_damage() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !onelane::store::panic_is_told() {
+            others(panic);
+        }
+    }));
+}
+
 async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
     let json = cli.json;
     match cli.verb {
@@ -72,6 +83,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Run(args) => Box::pin(run::run(args, json)).await,
         Verb::Simulate(args) => Box::pin(simulate::simulate(args, json)).await,
         Verb::Config(ConfigVerb::Show(args)) => start::show(&args.common, json),
+        Verb::Config(ConfigVerb::Unset(args)) => offline::unset(&args, json),
         Verb::Stats(args) => stats::stats(&args, json),
         Verb::Db(verb) => db::db(&verb, json),
         Verb::Policy(args) => policy::policy(&args, json),

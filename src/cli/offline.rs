@@ -1,15 +1,18 @@
-//! Common parts of the verbs that look into a store while no lane runs on it.
+//! Common parts of the verbs that look into a store while no lane runs on it. They need no valid settings: what keeps a
+//! lane from starting must not keep its store from being read and mended.
 
+use std::ffi::OsString;
 use std::path::Path;
 
-use onelane::config::{Loaded, Loader};
-use onelane::model::Settings;
+use onelane::config::{ConfigError, Loaded, Loader, stored_changes, without_stored_change};
+use onelane::model::{Settings, Transition};
 use onelane::ports::{Clock as _, Store as _, StoreError};
 use onelane::store::{RedbStore, StoreOptions};
 use onelane::system::SystemClock;
+use serde_json::json;
 
-use super::args::StoreArgs;
-use super::exit::CliError;
+use super::args::{StoreArgs, UnsetArgs};
+use super::exit::{CliError, Exit};
 
 /// A store that is there and belongs to this process alone, and the configuration that names it.
 pub(crate) struct Offline {
@@ -17,7 +20,8 @@ pub(crate) struct Offline {
     pub(crate) store: RedbStore,
     /// Its file.
     pub(crate) path: String,
-    loaded: Loaded,
+    /// `None`: the configuration is wrong, and the store was named without it.
+    loaded: Option<Loaded>,
 }
 
 /// Opens the store that flags, environment and file name. None is created; one in use is refused.
@@ -27,7 +31,15 @@ pub(crate) fn open(args: &StoreArgs) -> Result<Offline, CliError> {
 
 /// The same, to look alone: the file stays as it is, also when it was not closed well.
 pub(crate) fn look(args: &StoreArgs) -> Result<Offline, CliError> {
-    with(args, RedbStore::open_to_look)
+    let offline = with(args, RedbStore::open_to_look)?;
+    if offline.store.is_remains() {
+        super::note(&format!(
+            "warning: {} is damaged beyond mending: this is what is left of it, some rows may be missing or older \
+             than they were",
+            offline.path
+        ));
+    }
+    Ok(offline)
 }
 
 fn with(
@@ -37,30 +49,90 @@ fn with(
     let loaded = Loader::new(|name| std::env::var_os(name))
         .config_file(args.config.as_ref())
         .flag("--store", "store.path", args.store.as_ref())
-        .load()?;
-    let options = StoreOptions {
+        .load();
+    let (loaded, path) = match loaded {
+        Ok(loaded) => {
+            let path = loaded.config.store.path.clone();
+            (Some(loaded), path)
+        }
+        Err(error) => (None, named(args, error)?),
+    };
+    let options = loaded.as_ref().map(|loaded| StoreOptions {
         cache_bytes: loaded.config.store.cache_bytes,
         quick_repair: loaded.config.store.quick_repair,
-    };
-    let path = loaded.config.store.path.clone();
+    });
     Ok(Offline {
-        store: open(path.clone(), options)?,
+        store: open(path.clone(), options.unwrap_or_default())?,
         path,
         loaded,
     })
 }
 
+/// The store that flag or environment name, where the configuration can't be read.
+fn named(args: &StoreArgs, error: ConfigError) -> Result<String, CliError> {
+    let by_flag = args.store.clone().map(OsString::from);
+    let by_env = || std::env::var_os("ONELANE_STORE").filter(|path| !path.is_empty());
+    let named = by_flag
+        .or_else(by_env)
+        .and_then(|path| path.into_string().ok());
+    let Some(path) = named else {
+        let help = "name the store with --store, then the configuration is not needed";
+        return Err(CliError::from(error).help(help));
+    };
+    super::note(&format!(
+        "warning: the configuration is wrong and not used: {error}"
+    ));
+    Ok(path)
+}
+
 impl Offline {
-    /// The settings in force: changes made while running, which the store keeps, included.
-    pub(crate) fn settings(&self) -> Result<Settings, CliError> {
-        let stored = self.store.config()?;
+    /// The settings in force: changes made while running, which the store keeps, included. Where these can't be used
+    /// it is without them, and says so.
+    pub(crate) fn settings(&self) -> Settings {
+        let Some(loaded) = &self.loaded else {
+            return Settings::default();
+        };
         let now = SystemClock.now();
-        let loaded = self.loaded.with_stored(stored.as_deref(), now)?;
-        Ok(loaded.settings)
+        let in_force = self.store.config().map_err(CliError::from);
+        let in_force = in_force.and_then(|json| Ok(loaded.with_stored(json.as_deref(), now)?));
+        match in_force {
+            Ok(loaded) => loaded.settings,
+            Err(error) => {
+                super::note(&format!(
+                    "warning: the changes made while running are not used: {error}"
+                ));
+                loaded.settings.clone()
+            }
+        }
     }
 
     /// The bytes of the file.
     pub(crate) fn file_bytes(&self) -> u64 {
         std::fs::metadata(Path::new(&self.path)).map_or(0, |file| file.len())
     }
+}
+
+/// `onelane config unset`: takes a stored change back.
+pub(crate) fn unset(args: &UnsetArgs, json: bool) -> Result<Exit, CliError> {
+    let offline = open(&args.store)?;
+    let (path, key) = (&offline.path, &args.key);
+    let nothing = |changes: &[String]| {
+        let help = match changes {
+            [] => "no change of any setting is stored".to_owned(),
+            changes => format!("there are changes of {}", changes.join(", ")),
+        };
+        CliError::usage(format!("{path} keeps no change of {key}")).help(help)
+    };
+    let Some(stored) = offline.store.config()? else {
+        return Err(nothing(&[]));
+    };
+    let Some(left) = without_stored_change(&stored, key, SystemClock.now())? else {
+        return Err(nothing(&stored_changes(&stored)?));
+    };
+    offline.store.commit(&[Transition::Config(left)])?;
+    let answer = json!({"path": path, "unset": key});
+    super::answer(json, &answer, |_| {
+        format!("{path}: the change of {key} is taken back; file and defaults count again")
+    })?;
+    Ok(Exit::Done)
 }

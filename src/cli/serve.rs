@@ -29,7 +29,9 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     let log = &plan.config().log;
     let lines = telemetry::init(log.format, &log.filter, telemetry::stderr())?;
     let listening = start::listen(&plan).await?.telling_of(lines);
-    let lane = start::lane(&plan).await?;
+    let Some(lane) = start::lane(&plan, &mut signals).await? else {
+        return Ok(Exit::Done);
+    };
     // Without `--once` an operator is there to release it over HTTP.
     let released = if args.once {
         release(&lane.orchestrator, Ends::Holds).await?

@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use onelane::api::Listening;
 use onelane::config::{Config, Loaded, Loader, Origin, PriceList};
+use onelane::model::Settings;
 use onelane::orchestrator::{Orchestrator, StartError};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
-use onelane::store::stored_config;
+use onelane::store::{StopOpening, stored_config};
 use onelane::system::SystemClock;
 
 use super::args::{Common, SimulateArgs};
 use super::exit::{CliError, Exit};
 use super::table;
-use crate::telemetry::Signals;
+use crate::telemetry::{Signal, Signals};
 
 /// The store of simulated runs, beside the real one: fake answers must not land among real ones, nor
 /// simulated jobs that still wait be sent to GLM later.
@@ -50,6 +51,11 @@ impl Plan {
     /// Whether a setting, a flag or the environment says what is logged.
     pub(crate) fn log_was_chosen(&self) -> bool {
         self.loaded.origin("log.filter") != Origin::Default
+    }
+
+    /// What is special of the way to GLM.
+    pub(crate) fn route_told(&self, settings: &Settings) -> Option<String> {
+        self.loaded.route().ok()?.told(&settings.glm.base_url)
     }
 
     /// Whether the simulator answers in place of GLM.
@@ -188,14 +194,39 @@ pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {
     Ok(Listening::on(plan.config().server.clone()).await?)
 }
 
-/// Opens the store and starts the lane on it, with the simulator behind it if the plan says so.
-pub(crate) async fn lane(plan: &Plan) -> Result<Lane, CliError> {
-    Ok(Lane {
-        orchestrator: Orchestrator::start_loaded(plan.loaded.clone()).await?,
-        drain: plan.drain(),
-        _simulator: plan.simulator.clone(),
-    })
+/// Opens the store and starts the lane on it, with the simulator behind it if the plan says so. `None`: a signal came
+/// first. A store that a kill left is read whole, which may take long.
+pub(crate) async fn lane(plan: &Plan, signals: &mut Signals) -> Result<Option<Lane>, CliError> {
+    let stop = StopOpening::default();
+    let starting = Orchestrator::start_unless(plan.loaded.clone(), stop.clone());
+    let mut starting = Box::pin(starting);
+    let signal = loop {
+        tokio::select! {
+            biased;
+            started = &mut starting => {
+                return Ok(Some(Lane {
+                    orchestrator: started?,
+                    drain: plan.drain(),
+                    _simulator: plan.simulator.clone(),
+                }));
+            }
+            signal = signals.next() => match signal {
+                Signal::Hangup => {}
+                signal => break signal,
+            },
+        }
+    };
+    tracing::info!(%signal, "stopping before the lane has started; the store is as it was");
+    stop.stop();
+    // It ends with its next look at the file.
+    if let Ok(Ok(lane)) = tokio::time::timeout(STOPPING, starting).await {
+        lane.shutdown(Duration::ZERO).await;
+    }
+    Ok(None)
 }
+
+/// How long a start that was told to stop may take to do so.
+const STOPPING: Duration = Duration::from_secs(5);
 
 /// Starts the simulator alone.
 pub(crate) fn simulator(args: &SimulateArgs) -> Result<Simulator, CliError> {

@@ -16,7 +16,7 @@ const DAYS_DEFAULT: i32 = 30;
 /// Tells the sums.
 pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(&args.store)?;
-    let calendar = offline.settings()?.calendar;
+    let calendar = offline.settings().calendar;
     let query = query(args, calendar)?;
     let UsageFilter { start, end, .. } = query.filter;
     let rows = statistics::of_store(&offline.store, query)?;

@@ -106,7 +106,16 @@ impl fmt::Display for WrongValue {
         if !self.path.steps().is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        fmt::Display::fmt(&self.problem, f)
+        fmt::Display::fmt(&self.problem, f)?;
+        if self.origin == Origin::Stored {
+            // It keeps a lane from starting, and so from being told otherwise.
+            let path = &self.path;
+            write!(
+                f,
+                "; `onelane config unset {path} --store FILE` takes the change back"
+            )?;
+        }
+        Ok(())
     }
 }
 

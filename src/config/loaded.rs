@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::error::{ConfigError, Origin, WrongValue};
 use super::layer::{Entry, Layer};
+use super::proxies::Proxies;
 use super::read::{self, Refused};
 use super::schema::{Naming, is_of_entries, nest, values};
 use super::secrets::{self, Secrets};
@@ -32,6 +33,8 @@ pub(crate) struct Sources {
     pub(crate) above: Layer,
     /// Secrets that were read from files.
     pub(crate) secrets: Secrets,
+    /// The proxies that the environment names.
+    pub(crate) proxies: Proxies,
     /// Changes made while running.
     pub(crate) stored: Option<StoredChanges>,
 }
@@ -87,6 +90,7 @@ impl Loaded {
             below,
             above,
             secrets,
+            proxies: Proxies::default(),
             stored: None,
         })
     }

@@ -8,6 +8,7 @@ use onelane_core::model::setting::{KeyPath, Problem};
 use super::error::{ConfigError, Origin, WrongValue};
 use super::layer::{Entry, Layer};
 use super::loaded::{Loaded, Sources, ZAI_KEY_VARIABLE};
+use super::proxies::Proxies;
 use super::{file, read, secrets};
 
 /// Names the configuration file.
@@ -90,8 +91,25 @@ impl<'a> Loader<'a> {
             below,
             above,
             secrets,
+            proxies: self.proxies(),
             stored: None,
         })
+    }
+
+    /// What the variables say that many programs read. One that is empty, or no text, says nothing.
+    fn proxies(&self) -> Proxies {
+        let said = |names: [&'static str; 2]| {
+            names.into_iter().find_map(|name| {
+                let text = (self.env)(name)?.into_string().ok()?;
+                (!text.trim().is_empty()).then_some((name, text))
+            })
+        };
+        Proxies {
+            https: said(["https_proxy", "HTTPS_PROXY"]),
+            http: said(["http_proxy", "HTTP_PROXY"]),
+            all: said(["all_proxy", "ALL_PROXY"]),
+            none_for: said(["no_proxy", "NO_PROXY"]).map(|(_, hosts)| hosts),
+        }
     }
 
     /// The file.

@@ -21,6 +21,7 @@ mod policy;
 mod policy_table;
 mod price_list;
 mod prices;
+mod proxies;
 mod read;
 mod schema;
 mod secrets;
@@ -47,3 +48,4 @@ pub use prices::{ModelPrice, Price, PriceList};
 pub use sections::{
     BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
 };
+pub use stored::{stored_changes, without_stored_change};

@@ -54,6 +54,9 @@ pub(crate) fn read_text(path: &KeyPath, text: &str) -> Result<Value, Problem> {
     leaf.field.kind.accept(&value)
 }
 
+/// Problems that are told at once.
+const REFUSED_MAX: usize = 1_000;
+
 struct Reader<'a> {
     naming: Naming,
     exists: &'a dyn Fn(&KeyPath) -> bool,
@@ -284,6 +287,9 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, path: &KeyPath, problem: Problem) {
+        if self.refused.len() >= REFUSED_MAX {
+            return;
+        }
         self.refused.push(Refused {
             path: path.clone(),
             problem,

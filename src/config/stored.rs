@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::error::{ConfigError, Origin, WrongValue};
 use super::layer::{Entry, Layer};
 use super::read;
-use super::schema::{Naming, nest};
+use super::schema::{LEAVES, Naming, nest};
 
 /// All changes made while running, as the store keeps them. Holds secrets in the clear.
 #[derive(Clone, PartialEq)]
@@ -115,6 +115,66 @@ impl StoredChanges {
     }
 }
 
+/// Takes the change of a setting, or of all of a group, out of the changes that a store keeps, whatever else they
+/// hold; `None`: there is no such change. `key` is the setting's path in `config.toml`, or its name in the API. `now`
+/// is when.
+pub fn without_stored_change(
+    json: &str,
+    key: &str,
+    now: Timestamp,
+) -> Result<Option<String>, ConfigError> {
+    let unreadable = |e: serde_json::Error| ConfigError::Stored(e.to_string());
+    let mut form: StoredForm = serde_json::from_str(json).map_err(unreadable)?;
+    let path = KeyPath::from(key);
+    let named = LEAVES.iter().find(|leaf| leaf.json.as_ref() == Some(&path));
+    let by_api = named.map(|leaf| leaf.toml.clone());
+    let found = [Some(path), by_api].into_iter().flatten().any(|path| {
+        let names: Vec<&str> = path.names().collect();
+        take_out(&mut form.values, &names)
+    });
+    if !found {
+        return Ok(None);
+    }
+    form.updated_at = now;
+    serde_json::to_string(&form).map(Some).map_err(unreadable)
+}
+
+/// The settings that the changes which a store keeps are of, by their paths in `config.toml`.
+pub fn stored_changes(json: &str) -> Result<Vec<String>, ConfigError> {
+    fn walk(values: &Map<String, Value>, at: &KeyPath, found: &mut Vec<String>) {
+        for (name, value) in values {
+            let path = at.join(name.as_str());
+            match value {
+                Value::Object(inner) if !inner.is_empty() => walk(inner, &path, found),
+                _ => found.push(path.to_string()),
+            }
+        }
+    }
+    let form: Result<StoredForm, _> = serde_json::from_str(json);
+    let form = form.map_err(|e| ConfigError::Stored(e.to_string()))?;
+    let mut found = Vec::new();
+    walk(&form.values, &KeyPath::default(), &mut found);
+    Ok(found)
+}
+
+/// Takes a value out of nested ones, with the groups that hold nothing then.
+fn take_out(values: &mut Map<String, Value>, names: &[&str]) -> bool {
+    match names {
+        [] => false,
+        [name] => values.remove(*name).is_some(),
+        [group, rest @ ..] => {
+            let Some(Value::Object(inner)) = values.get_mut(*group) else {
+                return false;
+            };
+            let found = take_out(inner, rest);
+            if inner.is_empty() {
+                values.remove(*group);
+            }
+            found
+        }
+    }
+}
+
 /// Whether an entry is there without anybody writing it.
 fn is_built_in(entry: &KeyPath) -> bool {
     let rules = AlertRules::default();
@@ -127,5 +187,37 @@ impl fmt::Debug for StoredChanges {
             .field("updated_at", &self.updated_at)
             .field("paths", &self.values.keys())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_change_is_taken_out_whatever_else_is_stored() {
+        let stored = r#"{"createdAt":1,"updatedAt":1,"values":
+            {"glm":{"base_url":"nonsense","of_tomorrow":7},"lanes":{"big":{"models":["a"]}}}}"#;
+        let now = Timestamp::from_millis(2);
+        let without = |json: &str, key| without_stored_change(json, key, now).unwrap();
+        assert_eq!(
+            stored_changes(stored).unwrap(),
+            ["glm.base_url", "glm.of_tomorrow", "lanes.big.models"]
+        );
+        let left = without(stored, "glm.base_url").unwrap();
+        assert_eq!(
+            stored_changes(&left).unwrap(),
+            ["glm.of_tomorrow", "lanes.big.models"]
+        );
+        assert_eq!(without(&left, "glm.base_url"), None);
+        let by_api = without(stored, "baseUrl").unwrap();
+        assert_eq!(
+            stored_changes(&by_api).unwrap(),
+            ["glm.of_tomorrow", "lanes.big.models"]
+        );
+        let left = without(&left, "glm.of_tomorrow").unwrap();
+        let left = without(&left, "lanes").unwrap();
+        assert_eq!(stored_changes(&left).unwrap(), [""; 0]);
+        assert!(without_stored_change("no JSON", "glm", now).is_err());
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::errors::ErrorTable;
 use super::retry_after::retry_after_ms;
 use super::{layers, reset};
+use crate::bounded;
 
 /// The characters of a code that are kept; GLM's have four.
 const CODE_CHARS_MAX: usize = 64;
@@ -43,7 +44,7 @@ fn json_in(body: &[u8]) -> Option<Value> {
     let text = layers::text(body);
     let json = |text: &str| {
         let json = layers::leading_json(text)?;
-        let json: Value = serde_json::from_str(json.get()).ok()?;
+        let json = bounded::excerpt(json.get()).ok()?;
         (json.is_object() || json.is_array()).then_some(json)
     };
     json(&text).or_else(|| layers::events(&text)?.iter().find_map(|event| json(event)))

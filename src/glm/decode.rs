@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use super::classify::{Reader, classify, classify_json};
 use super::errors::ErrorTable;
 use super::{layers, stream, usage};
+use crate::bounded::{self, First};
 
 /// Reads a response.
 pub(crate) fn decode(
@@ -79,7 +80,7 @@ impl<'t> Content<'t> {
         if let Some(head) = Head::typed(&text) {
             return Self::Answer(text, head);
         }
-        match serde_json::from_str::<Value>(&text) {
+        match bounded::excerpt(&text) {
             Ok(json) => match Head::lenient(&json) {
                 Some(head) => Self::Answer(text, head),
                 None if states_error(&json) => Self::Error(json),
@@ -190,7 +191,7 @@ impl Head {
     /// From an answer of the usual shape; `None` when it is of another one, or has no choices.
     fn typed(text: &str) -> Option<Self> {
         let typed: Typed<'_> = serde_json::from_str(text).ok()?;
-        let choice = typed.choices.into_iter().next()?;
+        let choice = typed.choices.0.into_iter().next()?;
         let holds = |raw: Option<&RawValue>| {
             raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]"))
         };
@@ -204,7 +205,7 @@ impl Head {
             }),
             usage: typed
                 .usage
-                .and_then(|raw| serde_json::from_str(raw.get()).ok())
+                .and_then(|raw| bounded::excerpt(raw.get()).ok())
                 .map(|json| usage::read(&json))
                 .unwrap_or_default(),
         })
@@ -241,7 +242,7 @@ fn holds_something(value: &Value) -> bool {
 #[derive(Deserialize)]
 struct Typed<'a> {
     #[serde(borrow)]
-    choices: Vec<Choice<'a>>,
+    choices: First<Choice<'a>, 1>,
     /// Looked at by itself: an odd count in it does not make the answer an odd one.
     #[serde(default, borrow)]
     usage: Option<&'a RawValue>,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
 use onelane_core::model::{Failure, FailureClass, Secret, Timeouts, Usage, code, limits};
 use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, Request, Url};
+use reqwest::{Method, Request, StatusCode, Url};
 use tokio_util::sync::CancellationToken;
 
 use super::classify::{Reader, classify};
@@ -17,7 +17,11 @@ use super::connect::ConnectTimedOut;
 use super::decode::decode;
 use super::exchange::{BodyEnd, Ended, Reply, Timeout, exchange};
 use super::pool::{Named, Pool};
+use super::route::Route;
 use super::{layers, wire};
+
+/// Bytes of a response that are read where they came in.
+const LARGE_BYTES: usize = 256 * 1024;
 
 /// The HTTP client can't be built: no TLS roots, for one.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +41,21 @@ impl From<reqwest::Error> for HttpGlmError {
 #[derive(Clone)]
 pub struct HttpGlm {
     pool: Arc<Pool>,
+    route: Arc<Route>,
     clock: Arc<dyn Clock>,
 }
 
 impl HttpGlm {
-    /// The adapter. The clock is read when a failure states a time.
+    /// The adapter, which reaches GLM straight. The clock is read when a failure states a time.
     pub fn new(clock: Arc<dyn Clock>) -> Result<Self, HttpGlmError> {
+        Self::by(Route::default(), clock)
+    }
+
+    /// The adapter, which reaches GLM by this route.
+    pub fn by(route: Route, clock: Arc<dyn Clock>) -> Result<Self, HttpGlmError> {
         Ok(Self {
-            pool: Arc::new(Pool::new()?),
+            pool: Arc::new(Pool::new(route.clone())?),
+            route: Arc::new(route),
             clock,
         })
     }
@@ -71,13 +82,28 @@ impl HttpGlm {
     async fn run(&self, call: &GlmCall, abort: &CancellationToken) -> GlmOutcome {
         let request = post(&self.url(&call.endpoint), call);
         match self.send(request, call, call.timeouts, abort).await {
-            Sent::Whole(response) => {
-                let reader = self.reader(call);
-                decode(response.status, &response.headers, response.body, &reader)
-            }
+            Sent::Whole(response) => self.decoded(response, call).await,
             Sent::Failed(failure) => failed(failure),
             Sent::Aborted => GlmOutcome::Aborted,
         }
+    }
+
+    /// Reads a response, off the async workers if it is large.
+    async fn decoded(&self, response: Whole, call: &GlmCall) -> GlmOutcome {
+        let is_large = response.body.len() > LARGE_BYTES;
+        let (glm, call) = (self.clone(), call.clone());
+        let decode = move || {
+            let reader = glm.reader(&call);
+            decode(response.status, &response.headers, response.body, &reader)
+        };
+        if !is_large {
+            return decode();
+        }
+        let decoding = tokio::task::spawn_blocking(decode).await;
+        decoding.unwrap_or_else(|_| {
+            let message = "the response could not be read";
+            failed(transient(code::BODY_INVALID, message.to_owned(), true))
+        })
     }
 
     /// Sends a request for `call` under these bounds and reads the whole response.
@@ -101,7 +127,11 @@ impl HttpGlm {
             let close = HeaderValue::from_static("close");
             request.headers_mut().insert(CONNECTION, close);
         }
+        let url = request.url().clone();
         match exchange(&client, request, timeouts, abort).await {
+            Ended::Response(reply) if self.is_of_proxy(&reply, &url) => {
+                Sent::Failed(self.proxy_refuses(&url))
+            }
             Ended::Response(reply) => {
                 self.pool.obey(&reply.headers);
                 match whole(reply, &self.reader(call)) {
@@ -109,12 +139,30 @@ impl HttpGlm {
                     Err(failure) => Sent::Failed(failure),
                 }
             }
+            Ended::NoResponse { error, .. } if wants_credentials(&error) => {
+                Sent::Failed(self.proxy_refuses(&url))
+            }
             Ended::NoResponse { error, reused } => {
-                Sent::Failed(no_response(&error, reused, timeouts.connect_ms))
+                let mut failure = no_response(&error, reused, timeouts.connect_ms);
+                if error.is_connect() {
+                    failure.message = self.route.explain(&url, failure.message);
+                }
+                Sent::Failed(failure)
             }
             Ended::TimedOut(timeout) => Sent::Failed(timed_out(timeout)),
             Ended::Aborted => Sent::Aborted,
         }
+    }
+
+    /// Whether a response is the proxy's own, which wants to know who asks: GLM never does so.
+    fn is_of_proxy(&self, reply: &Reply, url: &Url) -> bool {
+        reply.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.route.hop(url).is_some()
+    }
+
+    fn proxy_refuses(&self, url: &Url) -> Failure {
+        let refused = "it lets nobody through without the right user and password (407)";
+        let message = self.route.explain(url, refused.to_owned());
+        operator("http_407", &message)
     }
 
     /// A response to `call`, or why it is that of another one.
@@ -288,6 +336,11 @@ fn timed_out(timeout: Timeout) -> Failure {
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&e| e.source())
+}
+
+/// Whether a proxy refused to make a way for TLS to somebody that it does not know.
+fn wants_credentials(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| cause.to_string().contains("proxy authorization required"))
 }
 
 fn is_end_of_connection(cause: &(dyn Error + 'static)) -> bool {

@@ -12,6 +12,8 @@ use serde_json::value::RawValue;
 
 /// Codings of a body that are undone, one over the other.
 const CODINGS_MAX: usize = 4;
+/// Events that are looked at: no answer has more tokens.
+const EVENTS_MAX: usize = 200_000;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// The body without the codings that its headers name. Where a header says what is not so, the body is taken as it is.
@@ -68,6 +70,9 @@ pub(super) fn events(text: &str) -> Option<Vec<Cow<'_, str>>> {
     let mut open: Option<Cow<'_, str>> = None;
     let mut is_stream = false;
     for line in text.lines() {
+        if events.len() >= EVENTS_MAX {
+            break;
+        }
         if let Some(data) = line.strip_prefix("data:") {
             is_stream = true;
             let data = data.strip_prefix(' ').unwrap_or(data);

@@ -3,6 +3,7 @@
 //! * [`HttpGlm`] makes the call, under its timeouts, and closes what it does not finish.
 //! * `wire` writes the request's body, `decode` reads the response's: both keep what they don't know.
 //! * `pool` keeps connections, and tells an answer to the call from that to another one.
+//! * `route` is the way there: straight or through a proxy, and whom TLS trusts on it.
 //! * `layers` takes off what relays wrap around an answer, `stream` puts one together that came in pieces.
 //! * `usage` reads what an answer used, without filling up what it does not say.
 //! * `classify` gives a failure its class, from the table in `errors.json` ([`ErrorTable`]).
@@ -19,6 +20,7 @@ mod layers;
 mod pool;
 mod reset;
 mod retry_after;
+mod route;
 mod stream;
 mod tasks;
 mod usage;
@@ -37,3 +39,5 @@ pub use http::{HttpGlm, HttpGlmError};
 #[cfg(feature = "simulator")]
 pub(crate) use reset::beijing_text;
 pub(crate) use retry_after::retry_after_ms;
+pub(crate) use route::Hop;
+pub use route::Route;

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use super::connect::GaugedConnector;
 use super::http::HttpGlmError;
 use super::layers;
+use super::route::Route;
 
 /// How long an unused connection is kept, in milliseconds: less than the shortest that servers are known to keep
 /// theirs (5 s), so that a call is not sent into a connection that is just being closed.
@@ -69,15 +70,17 @@ pub(super) struct Pool(Mutex<State>);
 
 struct State {
     client: Client,
+    route: Route,
     idle_ms: u64,
     /// Endpoints whose answers name the lane's own ids.
     echoing: BTreeSet<String>,
 }
 
 impl Pool {
-    pub(super) fn new() -> Result<Self, HttpGlmError> {
+    pub(super) fn new(route: Route) -> Result<Self, HttpGlmError> {
         Ok(Self(Mutex::new(State {
-            client: client(IDLE_MS)?,
+            client: client(&route, IDLE_MS)?,
+            route,
             idle_ms: IDLE_MS,
             echoing: BTreeSet::new(),
         })))
@@ -134,7 +137,7 @@ impl Pool {
 impl State {
     /// A client without connections takes the place of this one. Calls that are open keep theirs to their end.
     fn renew(&mut self) {
-        match client(self.idle_ms) {
+        match client(&self.route, self.idle_ms) {
             Ok(client) => self.client = client,
             // It was built before, so that it can be built again but for a system out of memory or files. Without a
             // time to keep it no connection is kept.
@@ -154,20 +157,18 @@ fn keep_alive_ms(headers: &HeaderMap) -> Option<u64> {
     Some(seconds.saturating_mul(1_000))
 }
 
-fn client(idle_ms: u64) -> Result<Client, HttpGlmError> {
-    Client::builder()
+fn client(route: &Route, idle_ms: u64) -> Result<Client, HttpGlmError> {
+    let client = Client::builder()
         .http1_only()
         .retry(reqwest::retry::never())
         .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
         .referer(false)
         .tcp_nodelay(true)
         .connector_layer(GaugedConnector)
         .pool_max_idle_per_host(usize::from(limits::CONCURRENCY_MAX))
         .pool_idle_timeout(Duration::from_millis(idle_ms))
-        .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(HttpGlmError::from)
+        .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")));
+    route.on(client)?.build().map_err(HttpGlmError::from)
 }
 
 #[cfg(test)]
@@ -180,7 +181,7 @@ mod tests {
     const HERE: &str = "http://here.test";
 
     fn pool() -> Pool {
-        Pool::new().unwrap()
+        Pool::new(Route::default()).unwrap()
     }
 
     #[test]

@@ -6,11 +6,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::bounded::First;
+
+/// Pieces of one kind in a chunk: GLM sends one, or one for each of some tools.
+const PIECES_MAX: usize = 128;
+
 /// A chunk, as far as a completion is made of it.
 #[derive(Deserialize)]
 struct Chunk<'a> {
     #[serde(default)]
-    choices: Vec<ChunkChoice>,
+    choices: First<ChunkChoice, PIECES_MAX>,
     #[serde(default, borrow)]
     id: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -40,7 +45,7 @@ struct Delta {
     #[serde(default)]
     reasoning_content: Option<String>,
     #[serde(default)]
-    tool_calls: Option<Vec<ToolDelta>>,
+    tool_calls: Option<First<ToolDelta, PIECES_MAX>>,
 }
 
 #[derive(Deserialize)]
@@ -142,7 +147,7 @@ impl Choice {
         let Some(delta) = piece.delta else { return };
         append(&mut self.message.content, delta.content);
         append(&mut self.message.reasoning_content, delta.reasoning_content);
-        for piece in delta.tool_calls.unwrap_or_default() {
+        for piece in delta.tool_calls.unwrap_or_default().0 {
             let call = self.message.tool_calls.entry(piece.index).or_default();
             append(&mut call.id, piece.id);
             append(&mut call.function.name, piece.function.name);
@@ -168,7 +173,7 @@ pub(super) fn assemble(events: &[Cow<'_, str>]) -> Option<String> {
     };
     for event in events {
         let chunk: Chunk<'_> = serde_json::from_str(event).ok()?;
-        for piece in chunk.choices {
+        for piece in chunk.choices.0 {
             choices.entry(piece.index).or_default().take(piece);
         }
         whole.id = whole.id.or(chunk.id);

@@ -17,7 +17,8 @@ use super::classify::{Reader, classify, classify_json};
 use super::decode::{decode, invalid, states_error};
 use super::exchange::span;
 use super::http::{HttpGlm, Sent, failed, post, request};
-use super::usage;
+use super::{layers, usage};
+use crate::bounded;
 
 /// GLM's code for a task that it does not know, or that another account's key made.
 const TASK_UNKNOWN: &str = "1233";
@@ -113,7 +114,8 @@ fn accepted(
     if !(200..300).contains(&status) {
         return Err(classify(status, headers, body, reader));
     }
-    let json: Value = serde_json::from_slice(body).map_err(|e| invalid(status, &e.to_string()))?;
+    let json =
+        bounded::excerpt(&layers::text(body)).map_err(|e| invalid(status, &e.to_string()))?;
     if task_status(&json).is_none() && states_error(&json) {
         return Err(classify_json(status, headers, &json, reader));
     }
@@ -129,7 +131,7 @@ fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> L
     if !(200..300).contains(&status) {
         return refused(classify(status, headers, &body, reader));
     }
-    let json: Value = match serde_json::from_slice(&body) {
+    let json = match bounded::excerpt(&layers::text(&body)) {
         Ok(json) => json,
         // A page of something between; the task is as it was.
         Err(e) => return Look::Again(format!("the response was no JSON ({e})")),

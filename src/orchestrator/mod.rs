@@ -13,6 +13,7 @@ mod figures;
 mod jobs;
 mod maintenance;
 mod notify;
+mod place;
 mod settings;
 mod start;
 mod submit;
@@ -179,6 +180,11 @@ impl Orchestrator {
             clock: Arc::clone(&ports.clock),
         };
         tokio::spawn(maintenance.run());
+        tokio::spawn(place::watch(
+            Arc::clone(&ports.store),
+            runtime.clone(),
+            supervisor.clone(),
+        ));
         let lane = Self {
             inner: Arc::new(Inner {
                 ports,

@@ -12,7 +12,7 @@ use crate::config::{Config, ConfigError, Loaded};
 #[cfg(feature = "estimate")]
 use crate::estimate::GlmTokenizer;
 use crate::glm::{HttpGlm, HttpGlmError};
-use crate::store::{RedbStore, StoreOptions};
+use crate::store::{RedbStore, StopOpening, StoreOptions};
 use crate::system::{SystemClock, SystemIds};
 
 /// Why a lane did not start.
@@ -42,13 +42,18 @@ impl Orchestrator {
 
     /// As [`Orchestrator::start`], with a configuration from file, environment and flags.
     pub async fn start_loaded(loaded: Loaded) -> Result<Self, StartError> {
+        Self::start_unless(loaded, StopOpening::default()).await
+    }
+
+    /// As [`Orchestrator::start_loaded`]; the opening of the store, which may take long, can be told to stop.
+    pub async fn start_unless(loaded: Loaded, stop: StopOpening) -> Result<Self, StartError> {
         let options = StoreOptions {
             cache_bytes: loaded.config.store.cache_bytes,
             quick_repair: loaded.config.store.quick_repair,
         };
         let path = loaded.config.store.path.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let store = RedbStore::open(path, options)?;
+            let store = RedbStore::open_unless(path, options, stop)?;
             let stored = store.config()?;
             Ok::<_, StoreError>((store, stored))
         });
@@ -65,9 +70,13 @@ impl Orchestrator {
             tracing::warn!("{warning}");
         }
         loaded.tell_price_list();
+        let route = loaded.route()?;
+        if let Some(told) = route.told(&loaded.settings.glm.base_url) {
+            tracing::info!("{told}");
+        }
         Self::start_with(Parts {
             store: Arc::new(store),
-            glm: Arc::new(HttpGlm::new(Arc::clone(&clock) as Arc<_>)?),
+            glm: Arc::new(HttpGlm::by(route, Arc::clone(&clock) as Arc<_>)?),
             clock,
             ids: Arc::new(SystemIds::new()),
             config: loaded,

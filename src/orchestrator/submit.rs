@@ -16,6 +16,9 @@ use tokio::sync::oneshot;
 use super::{Orchestrator, Sends, Submission};
 use crate::error::Error;
 
+/// Bytes of a request that is looked through where it came in.
+const LARGE_BYTES: usize = 128 * 1024;
+
 impl Orchestrator {
     /// Puts a job on disk; answers once it is durable.
     ///
@@ -24,7 +27,14 @@ impl Orchestrator {
     /// (`DependencyEnded`), a full queue (`QueueFull`), a closed intake (`Draining`), and what a budget does
     /// not let in (`OverBudget`). Asking again with the same key for a job that is there is answered even then.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
-        let new = self.new_job(submission)?;
+        let new = if submission.request.len() > LARGE_BYTES {
+            let lane = self.clone();
+            let making = tokio::task::spawn_blocking(move || lane.new_job(submission));
+            let lost = |_| Error::Stopped("the runtime is ending".to_owned());
+            making.await.map_err(lost)??
+        } else {
+            self.new_job(submission)?
+        };
         let over = self.ask_budgets(std::slice::from_ref(&new)).await?.pop();
         let new = self.admit(new, over.flatten())?;
         let mut decisions = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
@@ -46,8 +56,14 @@ impl Orchestrator {
         let mut answers: Vec<Result<Submitted, Error>> = Vec::with_capacity(submissions.len());
         let mut new = Vec::with_capacity(submissions.len());
         let mut places = Vec::with_capacity(submissions.len());
-        for submission in submissions {
-            match self.new_job(submission) {
+        let lane = self.clone();
+        let making = tokio::task::spawn_blocking(move || {
+            let made = submissions.into_iter().map(|one| lane.new_job(one));
+            made.collect::<Vec<_>>()
+        });
+        let lost = |_| Error::Stopped("the runtime is ending".to_owned());
+        for made in making.await.map_err(lost)? {
+            match made {
                 Ok(job) => {
                     places.push(answers.len());
                     new.push(job);

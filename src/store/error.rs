@@ -18,6 +18,8 @@ pub(super) enum FileError {
     Redb(redb::Error),
     Io(io::Error),
     Damaged(String),
+    /// Nothing keeps another process from working on the file.
+    NoLocks(String),
     /// The file is a store of another version.
     OtherStore {
         found: u64,
@@ -70,6 +72,7 @@ impl FileError {
             },
             Self::NewerRow { found, known } => StoreError::RowVersion { path, found, known },
             Self::Damaged(message) => StoreError::Damaged { path, message },
+            Self::NoLocks(message) => StoreError::NoLocks { path, message },
             Self::Io(error) => io_error(path, &error),
             Self::Redb(error) => redb_error(path, error),
         }

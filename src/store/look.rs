@@ -12,7 +12,7 @@ use redb::backends::FileBackend;
 use redb::{BackendError, Builder, Database, ReadableDatabase, StorageBackend};
 
 use super::error::Result;
-use super::{StoreOptions, close, guarded, open, read};
+use super::{Opened, StoreOptions, close, guarded, open, read};
 use crate::ports::StoreError;
 
 /// The runtime changes of the configuration that the store at `path` keeps, as
@@ -28,7 +28,7 @@ pub fn stored_config(path: impl AsRef<Path>) -> Result<Option<String>, StoreErro
         builder.set_cache_size(StoreOptions::default().cache_bytes);
         let database = builder.create_with_backend(overlay)?;
         let found = config_of(&database);
-        close(&name, Some(database));
+        close(&name, Some(Opened::Whole(database)));
         found
     })
 }

@@ -6,11 +6,13 @@ mod check;
 mod commit;
 mod error;
 mod figures;
+mod file;
 mod finished;
 mod look;
 mod notices;
 mod open;
 mod read;
+mod remains;
 mod row;
 mod salvage;
 mod schema;
@@ -19,18 +21,21 @@ mod schema;
 mod tests;
 
 use std::any::Any;
-use std::fs::OpenOptions;
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use onelane_core::model::{Prune, Transition};
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
-use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend};
+use redb::{
+    Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
+};
 
 use self::error::{FileError, Result};
+pub use self::file::StopOpening;
+use self::file::StoreFile;
 pub use self::look::stored_config;
 use crate::model::{
     AlertBook, CallRecord, DeliveryCounts, HookEndpoint, JobId, Retention, Timestamp, UsageRow,
@@ -75,6 +80,14 @@ enum Occasion {
     Reopen,
 }
 
+/// What is open.
+enum Opened {
+    /// The store.
+    Whole(Database),
+    /// The roots of a file that can't be verified, the newer one first, to be looked at.
+    Remains(Vec<ReadOnlyDatabase>),
+}
+
 /// The store in a redb file.
 pub struct RedbStore {
     path: String,
@@ -82,7 +95,9 @@ pub struct RedbStore {
     opener: Opener,
     /// `None` after reopening failed. Held for reading while a transaction begins or a commit runs,
     /// for writing while the file is reopened.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Opened>>,
+    /// The file, unless the store is on a backend of the caller's, or only looked at.
+    file: Option<Arc<StoreFile>>,
     /// The error of the commit that failed: until the file is reopened its content is unknown.
     failed: Mutex<Option<StoreError>>,
 }
@@ -93,10 +108,19 @@ impl RedbStore {
     /// [`StoreError::Access`], [`StoreError::Full`], [`StoreError::Damaged`] when it is not a store
     /// (any more), [`StoreError::Version`] when an older or a newer program wrote it.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
-        let path = path.as_ref().to_owned();
+        Self::open_unless(path, options, StopOpening::default())
+    }
+
+    /// As [`RedbStore::open`], until it is told to stop: a large file that a kill left is read whole.
+    pub fn open_unless(
+        path: impl AsRef<Path>,
+        options: StoreOptions,
+        stop: StopOpening,
+    ) -> Result<Self, StoreError> {
+        let path = path.as_ref();
         let name = path.display().to_string();
-        open::create_if_missing(&path).map_err(|e| FileError::from(e).at(&name))?;
-        Self::open_file(path, name, options)
+        open::create_if_missing(path).map_err(|e| FileError::from(e).at(&name))?;
+        Self::open_file(path, name, options, stop)
     }
 
     /// Opens the store at `path`, which has to be there, to look, not to begin. Errors as
@@ -105,28 +129,52 @@ impl RedbStore {
         path: impl AsRef<Path>,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
-        let path = path.as_ref().to_owned();
+        let path = path.as_ref();
         let name = path.display().to_string();
-        is_there(&path).map_err(|error| error.at(&name))?;
-        Self::open_file(path, name, options)
+        is_there(path).map_err(|error| error.at(&name))?;
+        Self::open_file(path, name, options, StopOpening::default())
     }
 
     /// Opens the store at `path`, which has to be there, and leaves the file as it is: what mending
-    /// changes, and what is committed, stays in memory and is gone afterwards. Errors as those of
-    /// [`RedbStore::open`].
+    /// changes, and what is committed, stays in memory and is gone afterwards. Of a file that is damaged beyond
+    /// mending it shows what is left, see [`RedbStore::is_remains`]. Errors as those of [`RedbStore::open`].
     pub fn open_to_look(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let name = path.display().to_string();
         is_there(&path).map_err(|error| error.at(&name))?;
-        Self::open_with_backend(name, options, move || look::over(&path))
+        let looked_at = path.clone();
+        let whole = Self::open_with_backend(name.clone(), options, move || look::over(&looked_at));
+        let Err(damage @ StoreError::Damaged { .. }) = whole else {
+            return whole;
+        };
+        let roots = remains::roots(&path, options.cache_bytes)?;
+        let store = Self {
+            path: name,
+            options,
+            opener: Box::new(|_, _| Err(closed())),
+            database: RwLock::new(Some(Opened::Remains(roots))),
+            file: None,
+            failed: Mutex::new(None),
+        };
+        // Of another version, or no store of ours.
+        match store.read(open::check_version_in) {
+            Ok(()) => Ok(store),
+            Err(other @ StoreError::Version { .. }) => Err(other),
+            Err(_) => Err(damage),
+        }
     }
 
-    fn open_file(path: PathBuf, name: String, options: StoreOptions) -> Result<Self, StoreError> {
-        // From here on the file is never created: a store that vanished is an error, not empty.
-        Self::open_with_backend(name, options, move || {
-            let file = OpenOptions::new().read(true).write(true).open(&path)?;
-            FileBackend::new(file).map_err(io::Error::other)
-        })
+    fn open_file(
+        path: &Path,
+        name: String,
+        options: StoreOptions,
+        stop: StopOpening,
+    ) -> Result<Self, StoreError> {
+        let file = StoreFile::at(path.to_owned(), stop);
+        let (opened, proved) = (Arc::clone(&file), Arc::clone(&file));
+        let make = move || opened.open();
+        let opener = opener(make, move || proved.prove_lock());
+        Self::open_by(name, options, opener, Some(file))
     }
 
     /// Opens a store on a backend of the caller's, such as one that fails on purpose. `make` is
@@ -140,25 +188,66 @@ impl RedbStore {
         B: StorageBackend,
         F: Fn() -> io::Result<B> + Send + Sync + 'static,
     {
+        Self::open_by(name.into(), options, opener(make, || Ok(())), None)
+    }
+
+    fn open_by(
+        path: String,
+        options: StoreOptions,
+        opener: Opener,
+        file: Option<Arc<StoreFile>>,
+    ) -> Result<Self, StoreError> {
         let store = Self {
-            path: name.into(),
+            path,
             options,
-            opener: Box::new(move |builder, occasion| {
-                let backend = make()?;
-                if occasion == Occasion::Start {
-                    open::clear_unfinished(&backend)?;
-                }
-                Ok(builder.create_with_backend(backend)?)
-            }),
+            opener,
             database: RwLock::new(None),
+            file,
             failed: Mutex::new(None),
         };
         let database = store.guarded(|| store.open_database(Occasion::Start))?;
         *store
             .database
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Some(database);
+            .unwrap_or_else(PoisonError::into_inner) = Some(Opened::Whole(database));
         Ok(store)
+    }
+
+    /// Whether this is what is left of a file that is damaged beyond mending: some rows may be missing, and
+    /// some be those of the commit before the last.
+    #[must_use]
+    pub fn is_remains(&self) -> bool {
+        matches!(*self.database(), Some(Opened::Remains(_)))
+    }
+
+    /// Looks whether the file is still the one that was opened. If not, nothing is taken any more, and what the open
+    /// file still holds is copied beside it; the error says where.
+    fn keep_place(&self) -> Result<(), StoreError> {
+        let Some(how) = self.file.as_ref().and_then(|file| file.lost()) else {
+            return Ok(());
+        };
+        let mut failed = self.failed();
+        if let Some(lost @ StoreError::Lost { .. }) = &*failed {
+            return Err(lost.clone());
+        }
+        // A commit that is under way ends first; then the file is closed well, and copied so.
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        close(&self.path, database.take());
+        let copied = self.file.as_ref().map(|file| file.copy());
+        let rest = match copied {
+            Some(Ok(copy)) => format!("what it held was copied to {}", copy.display()),
+            Some(Err(error)) => format!("what it held could not be copied: {error}"),
+            None => String::new(),
+        };
+        let lost = StoreError::Lost {
+            path: self.path.clone(),
+            message: format!("{how} while the lane ran; {rest}"),
+        };
+        *failed = Some(lost.clone());
+        Err(lost)
     }
 
     /// Checks the tables against each other; lists `most` findings at most. Reads all rows.
@@ -196,9 +285,10 @@ impl RedbStore {
             .database
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        self.guarded(|| {
-            let database = database.as_mut();
-            work(database.ok_or_else(closed)?)
+        self.guarded(|| match database.as_mut() {
+            Some(Opened::Whole(database)) => work(database),
+            Some(Opened::Remains(_)) => Err(beyond_mending()),
+            None => Err(closed()),
         })
     }
 
@@ -226,7 +316,8 @@ impl RedbStore {
             .unwrap_or_else(PoisonError::into_inner);
         // The old owner of the file lets go of its lock before the new one asks for it.
         close(&self.path, database.take());
-        *database = Some(self.guarded(|| self.open_database(Occasion::Reopen))?);
+        let opened = self.guarded(|| self.open_database(Occasion::Reopen))?;
+        *database = Some(Opened::Whole(opened));
         Ok(())
     }
 
@@ -234,20 +325,40 @@ impl RedbStore {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
+    fn database(&self) -> RwLockReadGuard<'_, Option<Opened>> {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<T>(&self, of: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T, StoreError> {
-        let found = self.guarded(|| {
-            let snapshot = open_of(&self.database())?.begin_read()?;
-            of(&snapshot)
-        });
+    fn read<T>(&self, of: impl Fn(&ReadTransaction) -> Result<T>) -> Result<T, StoreError> {
+        let found = match &*self.database() {
+            Some(Opened::Whole(database)) => self.guarded(|| of(&database.begin_read()?)),
+            Some(Opened::Remains(roots)) => self.read_remains(roots, of),
+            None => self.guarded(|| Err(closed())),
+        };
         match found {
             // After a failed commit redb says no more than that there was an error; this is the error.
             Err(error @ StoreError::Io { .. }) => Err(self.failed().clone().unwrap_or(error)),
             found => found,
         }
+    }
+
+    /// What the newer root says, or the older one where the newer one can't.
+    fn read_remains<T>(
+        &self,
+        roots: &[ReadOnlyDatabase],
+        of: impl Fn(&ReadTransaction) -> Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut found = self.guarded(|| Err(beyond_mending()));
+        for root in roots {
+            found = self.guarded(|| of(&root.begin_read()?));
+            if !matches!(
+                found,
+                Err(StoreError::Damaged { .. } | StoreError::Io { .. })
+            ) {
+                break;
+            }
+        }
+        found
     }
 
     /// A part of the rows, with this file's name in its errors.
@@ -265,6 +376,22 @@ impl RedbStore {
     }
 }
 
+/// Opens the database on what `make` makes; `prove` is asked once it is open.
+fn opener<B: StorageBackend>(
+    make: impl Fn() -> io::Result<B> + Send + Sync + 'static,
+    prove: impl Fn() -> Result<()> + Send + Sync + 'static,
+) -> Opener {
+    Box::new(move |builder, occasion| {
+        let backend = make()?;
+        if occasion == Occasion::Start {
+            open::clear_unfinished(&backend)?;
+        }
+        let database = builder.create_with_backend(backend)?;
+        prove()?;
+        Ok(database)
+    })
+}
+
 /// An empty file is no store yet.
 fn is_there(path: &Path) -> Result<()> {
     let found = std::fs::metadata(path)?;
@@ -274,10 +401,29 @@ fn is_there(path: &Path) -> Result<()> {
     Ok(())
 }
 
+thread_local! {
+    /// How many guarded pieces of work this thread is in.
+    static GUARDED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether a panic of this thread is caught and told as damage to a store: a program's panic hook need say
+/// nothing of it.
+#[must_use]
+pub fn panic_is_told() -> bool {
+    GUARDED.with(Cell::get) > 0
+}
+
+fn quietly<T>(work: AssertUnwindSafe<impl FnOnce() -> T>) -> std::thread::Result<T> {
+    GUARDED.with(|guarded| guarded.set(guarded.get() + 1));
+    let done = catch_unwind(work);
+    GUARDED.with(|guarded| guarded.set(guarded.get().saturating_sub(1)));
+    done
+}
+
 /// Runs `work` on the file at `path`. redb returns most damage as an error, but not all of it: what it
 /// panics about is damage too.
 fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T>) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match quietly(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.at(path)),
         Err(panic) => Err(StoreError::Damaged {
             path: path.to_owned(),
@@ -291,18 +437,28 @@ impl Store for RedbStore {
         if let Some(error) = &*self.failed() {
             return Err(error.clone());
         }
-        let committed = self.guarded(|| {
-            let database = self.database();
-            commit::commit(open_of(&database)?, self.options, batch)
+        self.keep_place()?;
+        let committed = self.guarded(|| match &*self.database() {
+            Some(Opened::Whole(database)) => commit::commit(database, self.options, batch),
+            Some(Opened::Remains(_)) => Err(beyond_mending()),
+            None => Err(closed()),
         });
         if let Err(error) = &committed {
-            *self.failed() = Some(error.clone());
+            // That the file is lost says more.
+            self.failed().get_or_insert_with(|| error.clone());
         }
         committed
     }
 
+    fn keep_place(&self) -> Result<(), StoreError> {
+        Self::keep_place(self)
+    }
+
     fn recover(&self) -> Result<Recovered, StoreError> {
         let mut failed = self.failed();
+        if let Some(lost @ StoreError::Lost { .. }) = &*failed {
+            return Err(lost.clone());
+        }
         if failed.is_some() {
             self.reopen()?;
             *failed = None;
@@ -435,11 +591,18 @@ impl std::fmt::Debug for RedbStore {
 
 /// Closes a database. All that was acknowledged is on disk already, so that a failure here costs
 /// the next start some time and nothing else; a damaged file must not panic even now.
-fn close(path: &str, database: Option<Database>) {
+fn close(path: &str, database: Option<Opened>) {
     let Some(database) = database else { return };
-    let trouble = match catch_unwind(AssertUnwindSafe(|| database.close())) {
+    let close = || match database {
+        Opened::Whole(database) => database.close().map_err(FileError::from),
+        Opened::Remains(roots) => {
+            drop(roots);
+            Ok(())
+        }
+    };
+    let trouble = match quietly(AssertUnwindSafe(close)) {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => error.at(path).to_string(),
         Err(panic) => words_of(panic.as_ref()),
     };
     tracing::warn!(path, error = trouble, "the store was not closed cleanly");
@@ -451,8 +614,8 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
     words.unwrap_or("reading it failed").to_owned()
 }
 
-fn open_of(database: &Option<Database>) -> Result<&Database> {
-    database.as_ref().ok_or_else(closed)
+fn beyond_mending() -> FileError {
+    FileError::Damaged("it is damaged beyond mending; what is left can be looked at".to_owned())
 }
 
 fn closed() -> FileError {

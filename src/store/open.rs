@@ -7,7 +7,8 @@ use std::ops::Bound;
 use std::path::Path;
 
 use redb::{
-    BackendError, Database, ReadableDatabase, StorageBackend, TableHandle, WriteTransaction,
+    BackendError, Database, ReadTransaction, ReadableDatabase, StorageBackend, TableHandle,
+    WriteTransaction,
 };
 
 use super::error::{FileError, Result};
@@ -136,7 +137,11 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
 
 /// Refuses a store of any version but this program's.
 pub(super) fn check_version(database: &Database) -> Result<()> {
-    let snapshot = database.begin_read()?;
+    check_version_in(&database.begin_read()?)
+}
+
+/// The same, of a snapshot.
+pub(super) fn check_version_in(snapshot: &ReadTransaction) -> Result<()> {
     let table = snapshot.open_table(META)?;
     let row = table
         .get(meta::VERSION)?

@@ -66,9 +66,18 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     };
     telemetry::init(log.format, filter, progress.sink())?;
 
-    let lane = start::lane(&plan).await?;
+    let Some(lane) = start::lane(&plan, &mut signals).await? else {
+        let problem = "interrupted before the store was open; nothing was sent";
+        return Err(CliError::new(Exit::JobsFailed, problem).help("run the same command again"));
+    };
     if plan.is_simulated() && !json {
         super::note(start::SIMULATION);
+    }
+    if let Some(told) = plan
+        .route_told(&lane.orchestrator.settings())
+        .filter(|_| !json)
+    {
+        super::note(&told);
     }
     let defaults = Defaults {
         user_id: args.user,

@@ -17,6 +17,7 @@ mod filter;
 mod histogram;
 mod id;
 mod job;
+pub(crate) mod json;
 mod lane;
 mod lanes;
 mod money;

@@ -1,11 +1,10 @@
 //! What a submitter asked for, kept verbatim.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::limits;
+use super::{json, limits};
 
 /// A request: a plain prompt, or a full chat body with whatever GLM parameters it carries.
 /// A chat body is kept to the byte: unknown fields, nulls and the spelling of numbers included.
@@ -48,11 +47,26 @@ pub enum RequestError {
 pub struct Fingerprint(pub [u8; 32]);
 
 #[derive(Deserialize)]
-struct ChatHead {
+struct ChatHead<'a> {
+    /// Nothing but their number: these take no memory.
     #[serde(default)]
     messages: Option<Vec<serde::de::IgnoredAny>>,
-    #[serde(default)]
-    model: Option<Value>,
+    #[serde(default, borrow)]
+    model: Option<&'a RawValue>,
+}
+
+impl ChatHead<'_> {
+    /// `Err`: it is no text, or too long.
+    fn model(&self) -> Result<Option<String>, RequestError> {
+        let Some(model) = self.model.filter(|model| model.get() != "null") else {
+            return Ok(None);
+        };
+        let fits = |m: &str| !m.is_empty() && m.chars().count() <= limits::MODEL_CHARS_MAX;
+        let model = json::text(model).filter(|model| fits(model));
+        model
+            .map(|m| Some(m.into_owned()))
+            .ok_or(RequestError::BadModel)
+    }
 }
 
 impl Request {
@@ -77,20 +91,15 @@ impl Request {
                 "it starts with something other than {".to_owned(),
             ));
         }
-        let head: Result<ChatHead, _> = serde_json::from_str(raw.get());
+        let head: Result<ChatHead<'_>, _> = serde_json::from_str(raw.get());
         match head {
             Ok(head) if head.messages.as_ref().is_none_or(Vec::is_empty) => {
                 Err(RequestError::NoMessages)
             }
-            Ok(head) => match head.model {
-                None | Some(Value::Null) => Ok(Self::Chat(raw)),
-                Some(Value::String(m))
-                    if !m.is_empty() && m.chars().count() <= limits::MODEL_CHARS_MAX =>
-                {
-                    Ok(Self::Chat(raw))
-                }
-                Some(_) => Err(RequestError::BadModel),
-            },
+            Ok(head) => {
+                head.model()?;
+                Ok(Self::Chat(raw))
+            }
             Err(e) if e.is_data() => Err(RequestError::NoMessages),
             Err(e) => Err(not_an_object(e)),
         }
@@ -101,10 +110,10 @@ impl Request {
     pub fn model(&self) -> Option<String> {
         match self {
             Self::Prompt(_) => None,
-            Self::Chat(raw) => serde_json::from_str::<ChatHead>(raw.get())
-                .ok()
-                .and_then(|head| head.model)
-                .and_then(|model| model.as_str().map(str::to_owned)),
+            Self::Chat(raw) => {
+                let head: Option<ChatHead<'_>> = serde_json::from_str(raw.get()).ok();
+                json::text(head?.model?).map(Into::into)
+            }
         }
     }
 
@@ -137,9 +146,10 @@ impl Request {
             }
             Self::Chat(raw) => {
                 hash.update(b"c");
-                match serde_json::from_str::<Value>(raw.get()) {
-                    Ok(value) => canonical(&value, &mut hash),
-                    Err(_) => hash.update(raw.get().as_bytes()),
+                let begun = hash.clone();
+                if !json::meaning(raw.get(), &mut hash) {
+                    hash = begun;
+                    hash.update(raw.get().as_bytes());
                 }
             }
         }
@@ -153,35 +163,6 @@ fn within_limit(bytes: usize) -> Result<(), RequestError> {
         return Err(RequestError::TooLarge { bytes, max });
     }
     Ok(())
-}
-
-/// Feeds a value to the hash with sorted keys, whatever map serde_json was built with.
-fn canonical(value: &Value, hash: &mut Sha256) {
-    match value {
-        Value::Array(items) => {
-            hash.update(b"[");
-            for item in items {
-                canonical(item, hash);
-                hash.update(b",");
-            }
-            hash.update(b"]");
-        }
-        Value::Object(map) => {
-            let mut keys: Vec<&String> = map.keys().collect();
-            keys.sort_unstable();
-            hash.update(b"{");
-            for key in keys {
-                hash.update(Value::String(key.clone()).to_string().as_bytes());
-                hash.update(b":");
-                if let Some(inner) = map.get(key) {
-                    canonical(inner, hash);
-                }
-                hash.update(b",");
-            }
-            hash.update(b"}");
-        }
-        scalar => hash.update(scalar.to_string().as_bytes()),
-    }
 }
 
 #[cfg(test)]

@@ -156,6 +156,12 @@ section! {
         /// A file that holds the key, as secret managers mount it. The program that reads the configuration fills in
         /// the key.
         api_key_file: Option<String> = None => [sample("\"glm.key\"").fixed()];
+        /// The proxy through which GLM is called, and nobody else: an http or https URL, perhaps with user and password.
+        /// "none" is none. Not set, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY count. This machine is always
+        /// reached straight.
+        proxy: Option<Secret> = None => [sample("\"http://proxy.example:3128\"").fixed()];
+        /// A PEM file with authorities that TLS to GLM trusts beside the system's, such as a proxy's that looks into it.
+        ca_file: Option<String> = None => [sample("\"proxy-ca.pem\"").fixed()];
         /// The model of jobs that name none.
         model: String = "glm-4.7".to_owned() => [text(model_name)];
         /// Output tokens at most for plain prompts; not set, it is up to GLM.

@@ -10,6 +10,24 @@ pub enum StoreError {
         /// The file.
         path: String,
     },
+    /// The file system keeps no locks: two processes could work on the file and ruin it.
+    #[error(
+        "{path} lies on a file system that keeps no locks, so that nothing would keep a second process out: {message}"
+    )]
+    NoLocks {
+        /// The file.
+        path: String,
+        /// What became of a lock.
+        message: String,
+    },
+    /// The file was deleted, renamed or replaced while it was open.
+    #[error("{path} {message}")]
+    Lost {
+        /// The file.
+        path: String,
+        /// What happened to it, and where a copy is.
+        message: String,
+    },
     /// The device is full.
     #[error("no space left for {path}: {message}; free some space and start again")]
     Full {

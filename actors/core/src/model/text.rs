@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{JobRecord, Request};
+use super::{JobRecord, Request, json};
 
 #[derive(Deserialize)]
 struct Chat<'a> {
@@ -32,27 +32,34 @@ struct Message<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
 struct Part {
     #[serde(default)]
     text: Option<String>,
 }
 
 impl Message<'_> {
+    /// A text, or those of a list of parts.
     fn text(&self) -> Option<String> {
-        match serde_json::from_str(self.content?.get()).ok()? {
-            Content::Text(text) => Some(text),
-            Content::Parts(parts) => {
-                let texts: Vec<String> = parts.into_iter().filter_map(|part| part.text).collect();
-                Some(texts.join("\n"))
-            }
+        let content = self.content?;
+        if let Some(text) = json::text(content) {
+            return Some(text.into_owned());
         }
+        let mut texts: Option<String> = None;
+        json::each(content, |part| {
+            let Ok(part) = serde_json::from_str::<Part>(part.get()) else {
+                return false;
+            };
+            match (&mut texts, part.text) {
+                (Some(texts), Some(text)) => {
+                    texts.push('\n');
+                    texts.push_str(&text);
+                }
+                (None, Some(text)) => texts = Some(text),
+                (_, None) => {}
+            }
+            true
+        })?;
+        Some(texts.unwrap_or_default())
     }
 }
 

@@ -5,9 +5,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::model::Request;
+use crate::model::json;
 
 /// Tokens that a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
@@ -102,9 +103,12 @@ pub fn of(
     let count = |text: &str| counter.count(model, text);
     let (messages, bound) = match request {
         Request::Prompt(text) => (MESSAGE_TOKENS + count(text), max_tokens.map(u64::from)),
-        Request::Chat(raw) => match serde_json::from_str::<Value>(raw.get()) {
-            Ok(body) => (chat_tokens(&body, &count), max_tokens_of(&body)),
-            // A request was checked when it was made; one that nests too deep is counted as it is.
+        Request::Chat(raw) => match serde_json::from_str::<Body<'_>>(raw.get()) {
+            Ok(body) => (
+                chat_tokens(&body, &count),
+                body.max_tokens.and_then(json::number),
+            ),
+            // A request was checked when it was made; one that says something twice is counted as it is.
             Err(_) => (count(raw.get()), None),
         },
     };
@@ -121,52 +125,95 @@ fn completion_max(model: &str, bound: Option<u64>) -> u64 {
     bound.map_or(cap, |bound| bound.min(cap))
 }
 
-fn max_tokens_of(body: &Value) -> Option<u64> {
-    body.get("max_tokens")?.as_u64()
+/// What is counted of a chat.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(default, borrow)]
+    max_tokens: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    tools: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    messages: Option<&'a RawValue>,
 }
 
-fn chat_tokens(body: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
-    let messages = body.get("messages").and_then(Value::as_array);
-    let messages = messages.into_iter().flatten();
-    let messages: u64 = messages.map(|m| message_tokens(m, count)).sum();
-    let tools = match body.get("tools") {
-        Some(Value::Array(tools)) if !tools.is_empty() => {
-            TOOLS_TOKENS + tools.iter().map(|t| json_tokens(t, count)).sum::<u64>()
-        }
+#[derive(Default, Deserialize)]
+struct Message<'a> {
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    tool_calls: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct Part<'a> {
+    #[serde(default, borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    text: Option<&'a RawValue>,
+}
+
+/// The sum of what `tokens` says of the elements of a list; `None`: it is none.
+fn sum(list: &RawValue, tokens: impl Fn(&RawValue) -> u64) -> Option<u64> {
+    let mut sum: u64 = 0;
+    json::each(list, |element| {
+        sum = sum.saturating_add(tokens(element));
+        true
+    })?;
+    Some(sum)
+}
+
+fn chat_tokens(body: &Body<'_>, count: &dyn Fn(&str) -> u64) -> u64 {
+    let messages = body.messages;
+    let messages = messages.and_then(|list| sum(list, |m| message_tokens(m, count)));
+    let tools = body
+        .tools
+        .and_then(|list| sum(list, |tool| json_tokens(tool, count)));
+    let some_tools = body
+        .tools
+        .is_some_and(|tools| json::compact(tools.get()) != "[]");
+    let tools = match tools {
+        Some(tools) if some_tools => TOOLS_TOKENS + tools,
         _ => 0,
     };
-    messages + tools
+    messages.unwrap_or(0).saturating_add(tools)
 }
 
-fn message_tokens(message: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
-    let field = |name| match message.get(name) {
-        None | Some(Value::Null) => 0,
-        Some(value) => content_tokens(value, count),
+fn message_tokens(message: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
+    let field = |value: Option<&RawValue>| match value {
+        Some(value) if value.get() != "null" => content_tokens(value, count),
+        _ => 0,
     };
-    MESSAGE_TOKENS + field("content") + field("reasoning_content") + field("tool_calls")
+    let message: Message<'_> = serde_json::from_str(message.get()).unwrap_or_default();
+    MESSAGE_TOKENS
+        + field(message.content)
+        + field(message.reasoning_content)
+        + field(message.tool_calls)
 }
 
 /// A text, a list of parts, or whatever else somebody sends.
-fn content_tokens(content: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
-    match content {
-        Value::String(text) => count(text),
-        Value::Array(parts) => parts.iter().map(|part| part_tokens(part, count)).sum(),
-        other => json_tokens(other, count),
+fn content_tokens(content: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
+    if let Some(text) = json::text(content) {
+        return count(&text);
     }
+    let parts = sum(content, |part| part_tokens(part, count));
+    parts.unwrap_or_else(|| json_tokens(content, count))
 }
 
-fn part_tokens(part: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
-    let text = part.get("text").and_then(Value::as_str);
-    match (part.get("type").and_then(Value::as_str), text) {
-        (Some("text"), Some(text)) => count(text),
+fn part_tokens(part: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
+    let known: Part<'_> = serde_json::from_str(part.get()).unwrap_or_default();
+    let kind = known.kind.and_then(json::text);
+    match (kind.as_deref(), known.text.and_then(json::text)) {
+        (Some("text"), Some(text)) => count(&text),
         (Some("image_url"), _) => IMAGE_TOKENS,
         (Some("video_url" | "file" | "file_url"), _) => FILE_TOKENS,
         _ => json_tokens(part, count),
     }
 }
 
-fn json_tokens(value: &Value, count: &dyn Fn(&str) -> u64) -> u64 {
-    count(&value.to_string())
+fn json_tokens(value: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
+    count(&json::compact(value.get()))
 }
 
 /// Tokens of an answer whose request bounds it in no way, as pacing takes them.
@@ -179,15 +226,15 @@ const OVERHEAD_TOKENS: u64 = 8;
 #[must_use]
 pub fn tokens(request: &Request, max_tokens: Option<u32>) -> u32 {
     #[derive(Deserialize)]
-    struct Bound {
-        #[serde(default)]
-        max_tokens: Option<Value>,
+    struct Bound<'a> {
+        #[serde(default, borrow)]
+        max_tokens: Option<&'a RawValue>,
     }
     let (text, bound) = match request {
         Request::Prompt(text) => (text.as_str(), max_tokens.map(u64::from)),
         Request::Chat(raw) => {
-            let bound: Option<Bound> = serde_json::from_str(raw.get()).ok();
-            (raw.get(), bound.and_then(|b| b.max_tokens?.as_u64()))
+            let bound: Option<Bound<'_>> = serde_json::from_str(raw.get()).ok();
+            (raw.get(), bound.and_then(|b| json::number(b.max_tokens?)))
         }
     };
     let prompt = Rough.count("", text) + OVERHEAD_TOKENS;

@@ -2,8 +2,10 @@
 //! exceeded, so it counts bytes where an estimate counts words, and takes the whole context of a model
 //! where nothing of the request bounds what GLM puts into the prompt.
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use crate::model::json;
 use crate::model::{Request, Reserve, Settings, WorstCase};
 use crate::money::estimate::{completion_cap, of_model};
 
@@ -47,9 +49,9 @@ pub fn of(request: &Request) -> WorstCase {
             prompt: bounded(bytes(text) + TEMPLATE_TOKENS),
             completion: WorstCase::CONFIGURED,
         },
-        Request::Chat(raw) => match serde_json::from_str::<Value>(raw.get()) {
+        Request::Chat(raw) => match serde_json::from_str::<Body<'_>>(raw.get()) {
             Ok(body) => of_chat(raw.get(), &body),
-            // One that nests too deep to be looked through.
+            // One that says something twice.
             Err(_) => WorstCase {
                 prompt: WorstCase::CONTEXT,
                 completion: WorstCase::MODEL,
@@ -58,8 +60,58 @@ pub fn of(request: &Request) -> WorstCase {
     }
 }
 
-fn of_chat(raw: &str, body: &Value) -> WorstCase {
-    let max_tokens = body.get("max_tokens").and_then(Value::as_u64);
+/// What bounds a chat.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(default, borrow)]
+    max_tokens: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    tools: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    messages: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
+}
+
+/// A part of a message, or a tool.
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(default, borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    image_url: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Image<'a> {
+    #[serde(default, borrow)]
+    url: Option<&'a RawValue>,
+}
+
+impl Part<'_> {
+    fn is(&self, kind: &str) -> bool {
+        self.kind.and_then(json::text).is_some_and(|of| of == kind)
+    }
+
+    /// The bytes of a picture that stands in the body itself, or of its address.
+    fn image_bytes(&self) -> u64 {
+        let Some(image) = self.image_url else {
+            return 0;
+        };
+        let url = match serde_json::from_str::<Image<'_>>(image.get()) {
+            Ok(Image { url: Some(url) }) => url,
+            _ => image,
+        };
+        json::text(url).map_or(0, |url| bytes(&url))
+    }
+}
+
+fn of_chat(raw: &str, body: &Body<'_>) -> WorstCase {
+    let max_tokens = body.max_tokens.and_then(json::number);
     let prompt = prompt_of(raw, body).map_or(WorstCase::CONTEXT, bounded);
     WorstCase {
         prompt,
@@ -69,37 +121,39 @@ fn of_chat(raw: &str, body: &Value) -> WorstCase {
 
 /// A token has at least a byte; what is no text counts by what GLM makes of it at most. `None`: GLM puts
 /// into the prompt what it finds elsewhere.
-fn prompt_of(raw: &str, body: &Value) -> Option<u64> {
+fn prompt_of(raw: &str, body: &Body<'_>) -> Option<u64> {
     let mut tokens = bytes(raw) + TEMPLATE_TOKENS;
-    if let Some(tools) = body.get("tools").filter(|tools| !tools.is_null()) {
-        let are_functions =
-            |tool: &Value| tool.get("type").and_then(Value::as_str) == Some("function");
-        if !tools.as_array()?.iter().all(are_functions) {
-            return None;
-        }
+    if let Some(tools) = body.tools.filter(|tools| tools.get() != "null") {
+        json::each(tools, |tool| {
+            let tool: Option<Part<'_>> = serde_json::from_str(tool.get()).ok();
+            tool.is_some_and(|tool| tool.is("function"))
+        })?;
         tokens += TOOLS_TOKENS;
     }
-    let messages = body.get("messages").and_then(Value::as_array);
-    for message in messages.into_iter().flatten() {
-        let Some(Value::Array(parts)) = message.get("content") else {
-            continue;
+    let mut is_known = true;
+    let of_part = |part: &RawValue| {
+        let part: Option<Part<'_>> = serde_json::from_str(part.get()).ok();
+        let Some(part) = part.filter(|part| part.is("text") || part.is("image_url")) else {
+            return false;
         };
-        for part in parts {
-            match part.get("type").and_then(Value::as_str) {
-                Some("text") => {}
-                Some("image_url") => {
-                    // The picture itself is in the body, but not text.
-                    let url = part
-                        .pointer("/image_url/url")
-                        .or_else(|| part.get("image_url"));
-                    let inline = url.and_then(Value::as_str).map_or(0, bytes);
-                    tokens = tokens.saturating_sub(inline) + IMAGE_TOKENS;
-                }
-                _ => return None,
-            }
+        if part.is("image_url") {
+            // The picture itself is in the body, but not text.
+            tokens = tokens.saturating_sub(part.image_bytes()) + IMAGE_TOKENS;
         }
+        true
+    };
+    let mut of_part = of_part;
+    if let Some(messages) = body.messages {
+        let _ = json::each(messages, |message| {
+            let message: Option<Message<'_>> = serde_json::from_str(message.get()).ok();
+            let content = message.and_then(|message| message.content);
+            if let Some(parts) = content.filter(|content| content.get().starts_with('[')) {
+                is_known = json::each(parts, &mut of_part).is_some();
+            }
+            is_known
+        });
     }
-    Some(tokens)
+    is_known.then_some(tokens)
 }
 
 fn bytes(text: &str) -> u64 {

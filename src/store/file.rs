@@ -1,0 +1,236 @@
+//! The file of a store as the system sees it: that it is still the one that was opened, that its locks are kept, and
+//! what is left of it when it is lost.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+
+use super::error::{FileError, Result};
+
+/// Bytes that are copied at once.
+const PIECE_BYTES: usize = 1024 * 1024;
+/// Names that are tried for a copy.
+const COPIES_MAX: usize = 1_000;
+
+/// Tells an opening of a store, which may read the whole file, to end. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct StopOpening(Arc<AtomicBool>);
+
+impl StopOpening {
+    /// The opening ends with its next read, and the file is as it was.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.0.load(Ordering::Acquire) {
+            true => Err(io::Error::other("the opening was told to stop")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The file at a path, and the descriptor through which the store works on it.
+#[derive(Debug)]
+pub(super) struct StoreFile {
+    path: PathBuf,
+    stop: StopOpening,
+    opened: Mutex<Option<File>>,
+}
+
+impl StoreFile {
+    pub(super) fn at(path: PathBuf, stop: StopOpening) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            stop,
+            opened: Mutex::new(None),
+        })
+    }
+
+    /// Opens the file, which is never created here: a store that vanished is an error, not empty.
+    pub(super) fn open(&self) -> io::Result<Backend> {
+        // An earlier descriptor would keep its lock.
+        *self.opened() = None;
+        let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        *self.opened() = Some(file.try_clone()?);
+        Ok(Backend {
+            under: FileBackend::new(file).map_err(io::Error::other)?,
+            stop: self.stop.clone(),
+        })
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, Option<File>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows that a lock on the file keeps others out: one who asks for it, as another process would, must be
+    /// refused. To be asked while the store holds its lock.
+    pub(super) fn prove_lock(&self) -> Result<()> {
+        prove_lock(&self.path)
+    }
+
+    /// How the file at the path is not the one that is open any more; `None`: it is.
+    pub(super) fn lost(&self) -> Option<&'static str> {
+        let opened = self.opened();
+        let opened = opened.as_ref()?.metadata().ok()?;
+        match std::fs::metadata(&self.path) {
+            Ok(found) if same(&opened, &found) => None,
+            Ok(_) => Some("was replaced by another file"),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    Some("was deleted or renamed")
+                }
+                // Nobody knows: a share that is gone for a moment.
+                _ => None,
+            },
+        }
+    }
+
+    /// Copies what the open descriptor still holds to a new file beside the path, or where that can't be, to the
+    /// directory for temporary files. Answers its name.
+    pub(super) fn copy(&self) -> io::Result<PathBuf> {
+        let opened = self.opened();
+        let Some(file) = opened.as_ref() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        let elsewhere = std::env::temp_dir().join(name);
+        copy_beside(file, &self.path).or_else(|_| copy_beside(file, &elsewhere))
+    }
+}
+
+#[cfg(unix)]
+fn same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// There is nothing to tell two files apart by, and an open one is not deleted.
+#[cfg(not(unix))]
+fn same(_: &std::fs::Metadata, _: &std::fs::Metadata) -> bool {
+    true
+}
+
+fn copy_beside(file: &File, path: &Path) -> io::Result<PathBuf> {
+    let (copy, mut out) = new_beside(path)?;
+    let backend = FileBackend::new(file.try_clone()?).map_err(io::Error::other)?;
+    let len = backend.len()?;
+    let mut at = 0;
+    while at < len {
+        let piece = usize::try_from(len - at).unwrap_or(PIECE_BYTES);
+        let mut bytes = vec![0; piece.min(PIECE_BYTES)];
+        backend.read(at, &mut bytes)?;
+        out.write_all(&bytes)?;
+        at += bytes.len() as u64;
+    }
+    out.sync_all()?;
+    Ok(copy)
+}
+
+/// `onelane.redb.rescued`, or with a number behind it; readable by its owner alone, since it holds prompts.
+fn new_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    for n in 1..=COPIES_MAX {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".rescued");
+        if n > 1 {
+            name.push(format!("-{n}"));
+        }
+        let copy = PathBuf::from(name);
+        match options.open(&copy) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (copy, file)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// The whole of a file.
+const WHOLE: (Bound<u64>, Bound<u64>) = (Bound::Unbounded, Bound::Unbounded);
+
+pub(super) fn prove_lock(path: &Path) -> Result<()> {
+    let another = OpenOptions::new().read(true).write(true).open(path)?;
+    let another = FileBackend::new(another).map_err(io::Error::other)?;
+    let found = another.try_lock_range(WHOLE.0, WHOLE.1);
+    let problem = match found {
+        Ok(false) => return Ok(()),
+        Ok(true) => {
+            let _ = another.unlock_range(WHOLE.0, WHOLE.1);
+            "a second lock on the file was given while the first was held".to_owned()
+        }
+        Err(BackendError::Unsupported) => "the file can't be locked".to_owned(),
+        Err(error) => io::Error::from(error).to_string(),
+    };
+    Err(FileError::NoLocks(problem))
+}
+
+/// The open file, whose opening can be told to stop.
+#[derive(Debug)]
+pub(super) struct Backend {
+    under: FileBackend,
+    stop: StopOpening,
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.under.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.stop.check()?;
+        self.under.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.under.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.under.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.under.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.under.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.under.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.under.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.under.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.under.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.under.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.under.query_lock_range(start, end)
+    }
+}
