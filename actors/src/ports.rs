@@ -34,6 +34,17 @@ pub trait Store: Send + Sync + 'static {
     /// The rows that the lane starts from. Reopens the file first if the last commit failed.
     fn recover(&self) -> Result<Recovered, StoreError>;
 
+    /// Makes the store usable after a commit that failed, as [`Store::recover`] does, without reading the rows.
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.recover().map(drop)
+    }
+
+    /// Whether there is room for more, as far as can be told without a commit. Asked after a commit found the
+    /// disk full.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Looks whether what the store is in is still there and still its own; with [`StoreError::Lost`] it takes
     /// nothing any more. For stores that can't be lost so it is always well.
     fn keep_place(&self) -> Result<(), StoreError> {

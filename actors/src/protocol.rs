@@ -168,6 +168,11 @@ pub enum QueueMsg {
         /// Answered when they are in force.
         reply: RpcReplyPort<()>,
     },
+    /// From the store: the disk is full, and nothing may be sent since no outcome could be stored; or it has room again.
+    Disk {
+        /// Whether it is full.
+        is_full: bool,
+    },
     /// From the store: jobs are on disk, and commits are done.
     Stored {
         /// New jobs, in the order of their sequence.
@@ -328,7 +333,25 @@ pub enum StoreMsg {
         reply: RpcReplyPort<Result<Ledger, StoreError>>,
     },
     /// The transaction under way has ended.
-    Done(Result<(), StoreError>),
+    Done(CommitEnd),
+    /// The disk was full: look whether it has room by now.
+    TryAgain,
+}
+
+/// How a transaction ended.
+#[derive(Debug)]
+pub enum CommitEnd {
+    /// It is on disk.
+    Stored,
+    /// The disk is full. What the queue had asked for is given back, to be stored when there is room.
+    Full {
+        /// In the store's words.
+        error: StoreError,
+        /// The queue's changes.
+        kept: Vec<CommitRequest>,
+    },
+    /// It failed in another way.
+    Failed(StoreError),
 }
 
 /// Changes that belong together, and where the answer goes.

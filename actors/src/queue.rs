@@ -124,6 +124,7 @@ impl QueueState {
             QueueMsg::Drain { reply } => self.drain(reply, now),
             QueueMsg::AbortAll => self.step(Scheduler::abort_all),
             QueueMsg::Configure { reply } => self.configure(reply, now).await,
+            QueueMsg::Disk { is_full } => self.step(|scheduler| scheduler.disk(is_full, now)),
             QueueMsg::Stored { inserted, committed } => self.stored(inserted, committed, now),
             QueueMsg::Ready { slot, generation, finished } => self.ready(slot, generation, finished, now).await,
             QueueMsg::CallerAdded { slot, caller } => self.caller_added(slot, caller, myself),

@@ -1,14 +1,16 @@
 //! The store actor: the only writer. It collects changes while a transaction is under way and puts
-//! them on disk in the next one, so that many submitters share one fsync (group commit).
+//! them on disk in the next one, so that many submitters share one fsync (group commit). A full disk is
+//! waited out: what the queue settled is kept in memory until there is room, and nothing else is taken.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::Ports;
 use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
-use crate::protocol::{CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
+use crate::protocol::{CommitEnd, CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
 use onelane_core::model::{Applied, Day, JobEntry, limits};
 use onelane_core::money::budget::Ledger;
 
@@ -44,7 +46,22 @@ pub(crate) struct StoreState {
     /// Messages in order: a recovery must see every commit that was asked before it.
     asked: VecDeque<StoreMsg>,
     under_way: bool,
+    full: Option<Full>,
 }
+
+/// The disk is full.
+struct Full {
+    error: StoreError,
+    /// What the queue asked for, in order: attempts that have ended, above all.
+    kept: Vec<CommitRequest>,
+    /// Until the next try, in milliseconds.
+    wait_ms: u64,
+}
+
+/// Between the first two tries to find room, in milliseconds; each later wait is twice as long.
+const ROOM_WAIT_MS: u64 = 250;
+/// The longest wait between two tries.
+const ROOM_WAIT_MS_MAX: u64 = 4_000;
 
 pub(crate) struct StoreActor;
 
@@ -69,6 +86,7 @@ impl Actor for StoreActor {
             queue: None,
             asked: VecDeque::new(),
             under_way: false,
+            full: None,
         })
     }
 
@@ -79,10 +97,21 @@ impl Actor for StoreActor {
         state: &mut StoreState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            StoreMsg::Done(result) => {
+            StoreMsg::Done(end) => {
                 state.under_way = false;
-                // The state on disk is unknown: the supervisor starts a store actor that reopens it.
-                result?;
+                match end {
+                    CommitEnd::Stored => state.has_room(),
+                    CommitEnd::Full { error, kept } => state.wait_for_room(error, kept, &myself),
+                    // The state on disk is unknown: the supervisor starts a store actor that reopens it.
+                    CommitEnd::Failed(error) => return Err(error.into()),
+                }
+            }
+            StoreMsg::TryAgain => {
+                if let Some(full) = &mut state.full {
+                    let kept = std::mem::take(&mut full.kept);
+                    let error = full.error.clone();
+                    state.try_again(error, kept, myself.clone());
+                }
             }
             asked => {
                 if matches!(asked, StoreMsg::Commit(_)) {
@@ -99,8 +128,96 @@ impl Actor for StoreActor {
 }
 
 impl StoreState {
+    /// The disk is full. Who waits for an answer is refused, whether what was asked is on disk or not; what the
+    /// queue asked is kept.
+    fn wait_for_room(
+        &mut self,
+        error: StoreError,
+        kept: Vec<CommitRequest>,
+        myself: &ActorRef<StoreMsg>,
+    ) {
+        let wait_ms = match &self.full {
+            Some(full) => ROOM_WAIT_MS_MAX.min(full.wait_ms * 2),
+            None => {
+                tracing::error!(%error, "the disk is full: nothing is sent and nothing taken until there is room");
+                self.tell_queue(true);
+                ROOM_WAIT_MS
+            }
+        };
+        self.full = Some(Full {
+            error,
+            kept,
+            wait_ms,
+        });
+        myself.send_after(Duration::from_millis(wait_ms), || StoreMsg::TryAgain);
+    }
+
+    /// What was kept is on disk.
+    fn has_room(&mut self) {
+        if self.full.take().is_some() {
+            tracing::warn!("the disk has room again: the lane goes on");
+            self.tell_queue(false);
+        }
+    }
+
+    fn tell_queue(&self, is_full: bool) {
+        if let Some(queue) = &self.queue {
+            let _ = queue.cast(QueueMsg::Disk { is_full });
+        }
+    }
+
+    /// While the disk is full the queue's changes are kept in their order, and everybody else's refused. Who wants
+    /// to read what is on disk waits for what is kept.
+    fn keep_or_refuse(&mut self) {
+        let Some(full) = &mut self.full else { return };
+        for asked in std::mem::take(&mut self.asked) {
+            match asked {
+                StoreMsg::Commit(CommitRequest {
+                    reply: CommitReply::Port(port),
+                    ..
+                }) => {
+                    let _ = port.send(Err(full.error.clone()));
+                }
+                StoreMsg::Commit(request) => full.kept.push(request),
+                later => self.asked.push_back(later),
+            }
+        }
+    }
+
+    /// Looks for room, opens the file anew and stores what was kept.
+    fn try_again(
+        &mut self,
+        error: StoreError,
+        kept: Vec<CommitRequest>,
+        myself: ActorRef<StoreMsg>,
+    ) {
+        self.under_way = true;
+        let store = Arc::clone(&self.ports.store);
+        let queue = self.queue.clone();
+        let (epoch, mine) = (self.epoch.clone(), self.mine);
+        drop(self.ports.fault_points.off_the_workers(move || {
+            let done = epoch.within(mine, || {
+                if !store.has_room() {
+                    return CommitEnd::Full { error, kept };
+                }
+                match store.reopen() {
+                    Ok(()) => commit(store, kept, queue.as_ref()),
+                    Err(error @ StoreError::Full { .. }) => CommitEnd::Full { error, kept },
+                    Err(error) => CommitEnd::Failed(error),
+                }
+            });
+            if let Some(done) = done {
+                let _ = myself.cast(StoreMsg::Done(done));
+            }
+        }));
+    }
+
     /// Works off the first messages: recoveries, then one transaction with the commits up to the next.
     async fn go_on(&mut self, myself: ActorRef<StoreMsg>) -> Result<(), ActorProcessingErr> {
+        self.keep_or_refuse();
+        if self.full.is_some() {
+            return Ok(());
+        }
         let mut batch = Vec::new();
         let mut size = 0;
         while let Some(asked) = self.asked.pop_front() {
@@ -194,7 +311,7 @@ fn commit(
     store: Arc<dyn Store>,
     batch: Vec<CommitRequest>,
     queue: Option<&ActorRef<QueueMsg>>,
-) -> Result<(), StoreError> {
+) -> CommitEnd {
     let mut lengths = Vec::with_capacity(batch.len());
     let mut replies = Vec::with_capacity(batch.len());
     let mut transitions = Vec::new();
@@ -209,12 +326,23 @@ fn commit(
     let decisions = match committed {
         Ok(decisions) => decisions,
         Err(error) => {
-            for reply in replies {
-                if let CommitReply::Port(port) = reply {
-                    let _ = port.send(Err(error.clone()));
+            let mut kept = Vec::new();
+            let mut transitions = transitions.into_iter();
+            for (length, reply) in lengths.into_iter().zip(replies) {
+                let transitions = transitions.by_ref().take(length).collect();
+                match reply {
+                    CommitReply::Port(port) => {
+                        let _ = port.send(Err(error.clone()));
+                    }
+                    reply @ CommitReply::Queue { .. } => {
+                        kept.push(CommitRequest { transitions, reply });
+                    }
                 }
             }
-            return Err(error);
+            return match error {
+                error @ StoreError::Full { .. } => CommitEnd::Full { error, kept },
+                error => CommitEnd::Failed(error),
+            };
         }
     };
     let inserted: Vec<JobEntry> = decisions
@@ -255,5 +383,5 @@ fn commit(
     for (port, answer) in answers {
         let _ = port.send(Ok(answer));
     }
-    Ok(())
+    CommitEnd::Stored
 }

@@ -238,6 +238,9 @@ fn webhooks() -> Vec<Endpoint> {
 fn service() -> Vec<Endpoint> {
     vec![
         row!(GET "/healthz", Anybody, "Whether the daemon answers", service::health),
+        row!(GET "/readyz", Anybody, "Whether work is taken", service::ready)
+            .about("503 while the disk is full, the intake is closed or the lane has stopped.")
+            .errors(&[Kind::StoreFailed, Kind::Draining, Kind::Stopped]),
         row!(GET "/openapi.json", Look, "This API as an OpenAPI 3.1 document", service::openapi),
     ]
 }

@@ -15,6 +15,8 @@ use super::error::{FileError, Result};
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes that a device has to take before a commit is tried on it again.
+const ROOM_BYTES: usize = 256 * 1024;
 /// Names that are tried for a copy.
 const COPIES_MAX: usize = 1_000;
 
@@ -90,6 +92,25 @@ impl StoreFile {
                 _ => None,
             },
         }
+    }
+
+    /// Whether the device has room for some more, shown by a file that is written and removed again. What can't be
+    /// tried counts as room: the next commit tells.
+    pub(super) fn has_room(&self) -> bool {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".room");
+        let name = PathBuf::from(name);
+        let tried = File::create(&name).and_then(|mut file| {
+            file.write_all(&vec![0; ROOM_BYTES])?;
+            file.sync_all()
+        });
+        let _ = std::fs::remove_file(&name);
+        !tried.is_err_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        })
     }
 
     /// Copies what the open descriptor still holds to a new file beside the path, or where that can't be, to the

@@ -454,16 +454,24 @@ impl Store for RedbStore {
         Self::keep_place(self)
     }
 
-    fn recover(&self) -> Result<Recovered, StoreError> {
+    fn reopen(&self) -> Result<(), StoreError> {
         let mut failed = self.failed();
         if let Some(lost @ StoreError::Lost { .. }) = &*failed {
             return Err(lost.clone());
         }
         if failed.is_some() {
-            self.reopen()?;
+            Self::reopen(self)?;
             *failed = None;
         }
-        drop(failed);
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.file.as_ref().is_none_or(|file| file.has_room())
+    }
+
+    fn recover(&self) -> Result<Recovered, StoreError> {
+        Store::reopen(self)?;
         self.read(read::recover)
     }
 

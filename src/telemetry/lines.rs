@@ -10,7 +10,7 @@ use onelane::api::LogLines;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that wait to be written; what comes on top is dropped.
-const WAITING_BYTES_MAX: usize = 1024 * 1024;
+const WAITING_BYTES_MAX: usize = 256 * 1024;
 /// How long a device that takes nothing right now is asked again for one line.
 const PATIENCE: Duration = Duration::from_secs(1);
 

@@ -9,6 +9,7 @@ mod serve;
 mod simulate;
 mod standstill;
 mod store;
+mod surroundings;
 mod tasks;
 mod webhooks;
 

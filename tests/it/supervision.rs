@@ -6,10 +6,10 @@ use std::sync::Arc;
 use onelane::error::Error;
 use onelane::model::JobStatus;
 use onelane::orchestrator::{Feed, Orchestrator};
-use onelane_actors::ports::StoreError;
+use onelane_actors::ports::{CallFilter, Store as _, StoreError};
 use onelane_actors::testing::{CommitFate, MemoryStore, ScriptedGlm};
-use onelane_core::model::Event;
 use onelane_core::model::limits::EVENTS_BUFFERED_MAX;
+use onelane_core::model::{Event, WaitReason};
 
 use crate::support::http::{completed, prompt, prompts, stop, submit, submit_all};
 use crate::support::{VirtualLane, ms};
@@ -20,12 +20,12 @@ async fn a_commit_error_is_told_and_the_lane_recovers() {
     let mut world = VirtualLane::new(ScriptedGlm::answering(ms(10)));
     world.store = Arc::clone(&store) as Arc<_>;
     let lane = world.start().await;
-    let full = StoreError::Full {
+    let broken = StoreError::Io {
         path: "test.redb".to_owned(),
-        message: "no space".to_owned(),
+        message: "no disk".to_owned(),
     };
     for fate in [CommitFate::Lost, CommitFate::Kept] {
-        store.fail_next_commit(full.clone(), fate);
+        store.fail_next_commit(broken.clone(), fate);
         let told = lane
             .submit(prompt("one").idempotency_key(format!("{fate:?}")))
             .await;
@@ -40,6 +40,56 @@ async fn a_commit_error_is_told_and_the_lane_recovers() {
     }
     assert_eq!(lane.queue_status().await.unwrap().completed, 2);
     lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_waited_out_and_the_outcome_of_an_open_call_is_kept() {
+    for fate in [CommitFate::Lost, CommitFate::Kept] {
+        let store = Arc::new(MemoryStore::new());
+        let mut world = VirtualLane::new(ScriptedGlm::answering(ms(1_000)));
+        world.store = Arc::clone(&store) as Arc<_>;
+        if fate == CommitFate::Lost {
+            // It takes no restart.
+            world.budget.max = 0;
+        }
+        let lane = world.start().await;
+        let full = StoreError::Full {
+            path: "test.redb".to_owned(),
+            message: "no space".to_owned(),
+        };
+        let jobs = submit_all(&lane, prompts(3)).await;
+        tokio::time::sleep(ms(500)).await;
+        store.fail_next_commit(full.clone(), fate);
+        let told = lane.submit(prompt("too much")).await;
+        assert!(
+            matches!(told, Err(Error::Store(StoreError::Full { .. }))),
+            "{told:?}"
+        );
+        let status = lane.lane().await.unwrap();
+        assert!(status.disk_full);
+        assert_eq!(status.wait_reason, Some(WaitReason::DiskFull));
+        assert!(lane.submit(prompt("still too much")).await.is_err());
+        for job in jobs {
+            completed(&lane, job).await;
+        }
+        // The end of a call finds the disk full.
+        let job = submit(&lane, prompt("paid")).await;
+        tokio::time::sleep(ms(500)).await;
+        store.fail_next_commit(full.clone(), fate);
+        completed(&lane, job).await;
+        assert!(!lane.lane().await.unwrap().disk_full);
+        submit(&lane, prompt("room")).await;
+        stop(lane, 10_000).await;
+        // Every call is on record with its answer, and none was made twice.
+        let calls = store
+            .calls(&CallFilter::default(), None, 100)
+            .unwrap()
+            .calls;
+        let failed: Vec<_> = calls.iter().filter(|c| c.failure.is_some()).collect();
+        assert!(failed.is_empty() || fate == CommitFate::Kept, "{failed:?}");
+        let jobs = store.counts().unwrap();
+        assert_eq!(calls.len() as u64, jobs.completed, "{fate:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use onelane::RestartBudget;
 use onelane::model::WaitReason;
 use onelane::ports::StoreError;
 use onelane_actors::testing::{CommitFate, MemoryStore, ScriptedGlm};
@@ -71,14 +70,10 @@ async fn a_job_of_a_lane_that_has_ended_says_that_no_lane_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_of_a_lane_that_a_full_disk_stopped_says_so_over_http_too() {
+async fn a_job_of_a_lane_that_waits_for_room_on_its_disk_says_so_over_http_too() {
     let store = Arc::new(MemoryStore::new());
     let mut world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
     world.store = Arc::clone(&store) as Arc<_>;
-    world.budget = RestartBudget {
-        max: 0,
-        ..RestartBudget::default()
-    };
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
     lane.pause(None).await.unwrap();
@@ -89,12 +84,18 @@ async fn a_job_of_a_lane_that_a_full_disk_stopped_says_so_over_http_too() {
     };
     store.fail_next_commit(full, CommitFate::Lost);
     lane.submit(prompt("second")).await.unwrap_err();
-    lane.stopped().await;
+    let ready = api.get("/readyz").await.expect(503);
+    assert_eq!(ready["type"], "urn:onelane:problem:store-failed");
+    let metrics = api.get("/api/admin/glm/metrics").await.expect(200);
+    assert_eq!(metrics["lane"]["diskFull"], true);
     let shown = api.get(&format!("/api/glm/jobs/{id}")).await.expect(202);
     assert_eq!(shown["waitReason"]["name"], "diskFull");
     assert_eq!(shown["waitReason"]["text"], "the disk is full");
     assert_eq!(
         shown["waitReason"]["help"],
-        "free some space and start again"
+        "free some space; the lane goes on by itself"
     );
+    tokio::time::sleep(ms(5_000)).await;
+    assert_eq!(api.get("/readyz").await.expect(200)["status"], "ready");
+    lane.submit(prompt("second")).await.unwrap();
 }

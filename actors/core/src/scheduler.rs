@@ -135,6 +135,8 @@ pub struct Scheduler {
     endpoint_digest: String,
     settings: Arc<Settings>,
     stopping: bool,
+    /// No outcome could be stored now, so nothing is sent.
+    disk_full: bool,
     breaker: BreakerSnapshot,
     unsettled: usize,
     out: Outgoing,
@@ -165,6 +167,7 @@ impl Scheduler {
             endpoint_digest: settings.glm.endpoint().digest(),
             settings,
             stopping: false,
+            disk_full: false,
             breaker: recovered.breaker.unwrap_or_default(),
             unsettled: 0,
             out: Outgoing::new(),
@@ -212,6 +215,13 @@ impl Scheduler {
                 self.line.insert(entry, now);
             }
         }
+        self.go_on(now)
+    }
+
+    /// The disk is full, or has room again.
+    #[must_use]
+    pub fn disk(&mut self, is_full: bool, now: Timestamp) -> Vec<Effect> {
+        self.disk_full = is_full;
         self.go_on(now)
     }
 

@@ -7,10 +7,11 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
-use onelane::model::{Event, JobId};
+use onelane::model::{Event, JobId, WaitReason};
 use onelane::orchestrator::{
     Feed, JobDetail, Orchestrator, SchedulerSnapshot, StopReason, Submitted,
 };
+use onelane::ports::StoreError;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -234,7 +235,7 @@ impl<'a> Run<'a> {
         {
             self.looks += 1;
             let lane = self.lane.clone();
-            self.task(async move { Step::Looked(id, Box::new(lane.job(id).await)) });
+            self.task(async move { Step::Looked(id, Box::new(patient(|| lane.job(id)).await)) });
         }
     }
 
@@ -289,6 +290,11 @@ impl<'a> Run<'a> {
         self.submitting = false;
         let replies = match reply {
             Ok(replies) => replies,
+            // Asked again, those that are on disk after all are found by their keys.
+            Err(Error::Store(StoreError::Full { .. })) => {
+                self.no_room.extend(ready);
+                return Ok(());
+            }
             // The next run finds the jobs on disk by their keys.
             Err(e) => return self.trouble(e),
         };
@@ -296,7 +302,9 @@ impl<'a> Run<'a> {
         for (ready, reply) in ready.into_iter().zip(replies) {
             match reply {
                 Ok(submitted) => jobs.push((submitted.job_id, submitted.created, ready.name)),
-                Err(Error::QueueFull { .. }) => self.no_room.push(ready),
+                Err(Error::QueueFull { .. } | Error::Store(StoreError::Full { .. })) => {
+                    self.no_room.push(ready);
+                }
                 Err(e @ (Error::Store(_) | Error::Stopped(_))) => self.trouble(e)?,
                 Err(e) => {
                     let label = &ready.name.label;
@@ -323,7 +331,7 @@ impl<'a> Run<'a> {
             Verdict::Waits => Ok(()),
             Verdict::Retry => {
                 let lane = self.lane.clone();
-                self.task(async move { Step::Retried(id, lane.retry(id).await) });
+                self.task(async move { Step::Retried(id, patient(|| lane.retry(id)).await) });
                 Ok(())
             }
             Verdict::Ended(name) => self.write_end(&name, &detail),
@@ -411,6 +419,11 @@ impl<'a> Run<'a> {
         self.asking_figures = false;
         let Figures { lane, stuck } = match reply {
             Ok(figures) => figures,
+            Err(Error::Store(StoreError::Full { .. })) => {
+                let (spent, full) = (Spent::of(self.lane), WaitReason::DiskFull);
+                self.progress.show(&self.tally, &spent, Some(&full));
+                return Ok(());
+            }
             Err(e) => return self.trouble(e),
         };
         // Lines that are still to come may be of another kind, unless there is no room for them.
@@ -469,3 +482,16 @@ fn ticks() -> Interval {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
 }
+
+/// Asks again while the disk is full: the lane waits it out.
+async fn patient<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -> Result<T, Error> {
+    loop {
+        match ask().await {
+            Err(Error::Store(StoreError::Full { .. })) => tokio::time::sleep(ROOM_WAIT).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// Between two questions to a store whose disk is full.
+const ROOM_WAIT: Duration = Duration::from_millis(500);

@@ -29,7 +29,7 @@ pub enum StoreError {
         message: String,
     },
     /// The device is full.
-    #[error("no space left for {path}: {message}; free some space and start again")]
+    #[error("no space left for {path}: {message}; free some space")]
     Full {
         /// The file.
         path: String,

@@ -285,6 +285,7 @@ impl WaitReason {
             | Self::Pace { .. }
             | Self::Probe
             | Self::DiskBehind
+            | Self::DiskFull
             | Self::Reading
             // No job waits for the intake, and the next start goes on with what a shutdown leaves.
             | Self::Draining { .. }
@@ -296,7 +297,6 @@ impl WaitReason {
             Self::Paused { .. }
             | Self::Inactive
             | Self::Parked { .. }
-            | Self::DiskFull
             | Self::Offline => false,
         }
     }
@@ -336,7 +336,7 @@ impl WaitReason {
     /// What to do about it; `None`: to wait is enough.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {
-        if self.ends_by_itself() && !matches!(self, Self::Draining { .. }) {
+        if self.ends_by_itself() && !matches!(self, Self::Draining { .. } | Self::DiskFull) {
             return None;
         }
         Some(match self {
@@ -359,7 +359,7 @@ impl WaitReason {
                 "see GET /api/admin/glm/queue?parked=true and maybe-billed of a running `onelane \
                  serve`, then POST /api/admin/glm/retry/ID or cancel/ID for each job"
             }
-            Self::DiskFull => "free some space and start again",
+            Self::DiskFull => "free some space; the lane goes on by itself",
             Self::Offline => "start `onelane serve` or `onelane run` on this store",
             Self::Behind { .. }
             | Self::Stage

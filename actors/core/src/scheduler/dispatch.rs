@@ -125,6 +125,7 @@ impl Scheduler {
         let alone = self.breaker.state == BreakerState::HalfOpen || self.state.probing;
         let held = self.is_held(lane);
         !self.stopping
+            && !self.disk_full
             && !self.gate.is_stale()
             && self.settings.glm.is_active
             && self.state.paused.is_none()

@@ -53,6 +53,8 @@ pub struct SchedulerSnapshot {
     pub active: bool,
     /// Whether it is shutting down.
     pub stopping: bool,
+    /// Whether the disk is full: nothing is sent or taken until there is room.
+    pub disk_full: bool,
     /// An operator's pause.
     pub paused: Option<Pause>,
     /// An operator closed the intake: what waits is worked off, nothing more is taken.
@@ -132,6 +134,7 @@ impl Scheduler {
         SchedulerSnapshot {
             active: self.settings.glm.is_active,
             stopping: self.stopping,
+            disk_full: self.disk_full,
             paused: state.paused.clone(),
             draining: state.draining.clone(),
             drained: state.draining.is_some() && is_empty,

@@ -104,6 +104,9 @@ impl Scheduler {
         if self.stopping {
             return Some(WaitReason::Stopping);
         }
+        if self.disk_full {
+            return Some(WaitReason::DiskFull);
+        }
         if !self.settings.glm.is_active {
             return Some(WaitReason::Inactive);
         }

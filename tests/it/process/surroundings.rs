@@ -1,0 +1,492 @@
+//! Guards: the process and its surroundings. A log that nobody takes, hostile bodies, a proxy, a file that goes away, a
+//! file system without locks, damaged pages, a repair that takes long.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use onelane::model::JobStatus;
+use onelane::simulator::Simulator;
+use serde_json::{Value, json};
+
+use super::{Daemon, run_prompts, serve, simulator, with_prompts, world};
+use crate::common::{Http, Place, Running, holds_within, prompts, run, until};
+
+/// A port that is free now.
+fn free_address() -> String {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    taken.local_addr().unwrap().to_string()
+}
+
+/// `serve` on an address that is known, with its log going to `log`.
+fn serve_logging_to(
+    place: &Place,
+    simulator: &Simulator,
+    log: Stdio,
+) -> (std::process::Child, String) {
+    let address = free_address();
+    let url = simulator.base_url();
+    let mut command = place.onelane(&["serve", "--base-url", &url, "--listen", &address]);
+    // Everything is worth a line.
+    command.env("ONELANE_LOG", "trace");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let child = command.stderr(log).spawn().unwrap();
+    (child, format!("http://{address}"))
+}
+
+/// Jobs go on and are done while lines are dropped, and the drops are told.
+fn goes_on_without_its_log(mut child: std::process::Child, url: &str, before: impl FnOnce()) {
+    let http = Http::new();
+    let health = format!("{url}/healthz");
+    until("it answers", || http.get(&health).is_ok());
+    before();
+    for n in 0..20 {
+        let taken = http.post(
+            &format!("{url}/api/glm/jobs"),
+            &json!({"prompt": format!("{n}")}),
+        );
+        let id = taken.unwrap().json()["id"].as_str().unwrap().to_owned();
+        let job = http.get(&format!("{url}/api/glm/jobs/{id}?wait=30s"));
+        assert_eq!(job.unwrap().json()["status"], "completed");
+    }
+    let metrics = format!("{url}/api/admin/glm/metrics");
+    until("drops are counted", || {
+        // Asking is worth lines, too.
+        let metrics = http.get(&metrics).unwrap().json();
+        metrics["server"]["logLinesDropped"].as_u64() > Some(0)
+    });
+    let pid = child.id().to_string();
+    Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    let ended = holds_within(crate::common::PATIENCE, || {
+        child.try_wait().unwrap().is_some()
+    });
+    assert!(ended, "it hangs at its end");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_reader_of_the_log_that_is_gone_stops_nothing() {
+    let (place, simulator) = world();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (child, url) = serve_logging_to(&place, &simulator, writer.into());
+    goes_on_without_its_log(child, &url, || drop(reader));
+}
+
+#[test]
+fn a_reader_of_the_log_that_does_not_read_stops_nothing() {
+    let (place, simulator) = world();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (child, url) = serve_logging_to(&place, &simulator, writer.into());
+    goes_on_without_its_log(child, &url, || {});
+    drop(reader);
+}
+
+#[test]
+fn a_full_device_for_the_log_stops_nothing() {
+    let (place, simulator) = world();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let Ok(full) = full else { return };
+    let (child, url) = serve_logging_to(&place, &simulator, full.into());
+    goes_on_without_its_log(child, &url, || {});
+}
+
+#[test]
+fn no_verb_panics_when_nobody_reads_what_it_prints() {
+    let (place, simulator) = with_prompts(1);
+    run(&mut run_prompts(&place, &simulator)).with(0);
+    let verbs: [&[&str]; 9] = [
+        &["--help"],
+        &["--version"],
+        &["nonsense"],
+        &["config", "show"],
+        &["stats"],
+        &["db", "stats"],
+        &["db", "check"],
+        &["db", "export", "--what", "jobs"],
+        &["prices"],
+    ];
+    for verb in verbs {
+        let (out, to_out) = std::io::pipe().unwrap();
+        let (err, to_err) = std::io::pipe().unwrap();
+        drop((out, err));
+        let mut command = place.onelane(verb);
+        command.stdin(Stdio::null()).stdout(to_out).stderr(to_err);
+        let status = command.status().unwrap();
+        // A panic is 101.
+        assert!(matches!(status.code(), Some(0..=3)), "{verb:?}: {status}");
+    }
+}
+
+/// The memory of a process, in bytes: what it has now, and the most it had.
+fn memory(pid: u32) -> (u64, u64) {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let of = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        let kilobytes = line.split_whitespace().nth(1).unwrap();
+        kilobytes.parse::<u64>().unwrap() * 1024
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+#[test]
+fn a_hundred_hostile_bodies_at_once_take_little_memory_and_keep_nobody_waiting() {
+    let (place, simulator) = world();
+    let address = free_address();
+    let url = simulator.base_url();
+    let mut command = place.onelane(&["serve", "--base-url", &url, "--listen", &address]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    let http = Http::new();
+    let health = format!("http://{address}/healthz");
+    until("it answers", || http.get(&health).is_ok());
+
+    let list = format!("[{}]", vec![r#"{"a":1}"#; 2 * 1024 * 1024 - 100].join(","));
+    let chat = format!(r#"{{"messages":{list}}}"#);
+    let bodies = [
+        ("POST", "/v1/chat/completions", &list),
+        ("POST", "/v1/chat/completions", &chat),
+        ("POST", "/api/glm/jobs", &list),
+        ("PUT", "/api/admin/glm/config", &list),
+        ("POST", "/api/admin/glm/estimate", &list),
+    ];
+    let slowest = std::thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel::<()>();
+        for n in 0..100 {
+            let (method, path, body) = bodies[n % bodies.len()];
+            let (address, done) = (&address, done.clone());
+            scope.spawn(move || {
+                let _done = done;
+                let mut stream = TcpStream::connect(address).unwrap();
+                let length = body.len();
+                let head = format!(
+                    "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+                     content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+                );
+                // It may have been refused before it was sent whole.
+                let sent = stream.write_all(head.as_bytes());
+                let _ = sent.and_then(|()| stream.write_all(body.as_bytes()));
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(5)))
+                    .unwrap();
+                let _ = stream.read(&mut [0; 64]);
+            });
+        }
+        drop(done);
+        let mut slowest = Duration::ZERO;
+        while is_done.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
+            let began = Instant::now();
+            assert_eq!(http.get(&health).unwrap().status, 200);
+            slowest = slowest.max(began.elapsed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        slowest
+    });
+    let (now, most) = memory(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let megabytes = |bytes: u64| bytes / 1024 / 1024;
+    assert!(
+        most < 400 * 1024 * 1024,
+        "{} MB at most, {} MB now",
+        megabytes(most),
+        megabytes(now)
+    );
+    // A debug build on a busy machine is slower than what is promised.
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+}
+
+/// A server that answers every request with this body, or a proxy that does so in GLM's place.
+fn answering(body: String, requests: mpsc::Sender<String>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0; 4096];
+            let whole = |request: &[u8]| {
+                let text = String::from_utf8_lossy(request).into_owned();
+                let (head, rest) = text.split_once("\r\n\r\n")?;
+                let length = head.to_ascii_lowercase();
+                let length = length.split("content-length: ").nth(1)?.lines().next()?;
+                (rest.len() >= length.trim().parse().ok()?).then(|| head.to_owned())
+            };
+            let head = loop {
+                match stream.read(&mut byte) {
+                    Ok(n) if n > 0 => request.extend_from_slice(&byte[..n]),
+                    _ => break None,
+                }
+                if let Some(head) = whole(&request) {
+                    break Some(head);
+                }
+            };
+            let Some(head) = head else { continue };
+            let _ = requests.send(head);
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                 content-length: {length}\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+const COMPLETION: &str = r#"{"id":"1","created":1,"model":"glm-4.7","choices":[{"index":0,"finish_reason":"stop",
+    "message":{"role":"assistant","content":"ok"}}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
+
+#[test]
+fn a_hostile_answer_takes_little_memory() {
+    let elements = vec![r#"{"a":1}"#; 31 * 128 * 1024].join(",");
+    let place = Place::new();
+    let (requests, _seen) = mpsc::channel();
+    for answer in [
+        format!("[{elements}]"),
+        format!(r#"{{"choices":[{elements}],"usage":{{"total_tokens":7}}}}"#),
+        format!(r#"{{"error":{{"code":"1234","message":[{elements}]}}}}"#),
+    ] {
+        let glm = answering(answer, requests.clone());
+        let address = free_address();
+        let url = format!("http://{glm}/api/paas/v4");
+        let mut command = place.onelane(&["serve", "--base-url", &url, "--listen", &address]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let http = Http::new();
+        until("it answers", || {
+            http.get(&format!("http://{address}/healthz")).is_ok()
+        });
+        let jobs = format!("http://{address}/api/glm/jobs");
+        let job = http.post(&jobs, &json!({"prompt": "hi", "maxRetries": 0}));
+        let id = job.unwrap().json()["id"].as_str().unwrap().to_owned();
+        let ended = http.get(&format!("{jobs}/{id}?wait=60s")).unwrap().json();
+        assert!(ended["processedAt"].is_string(), "{ended}");
+        let (_, most) = memory(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(most < 400 * 1024 * 1024, "{} MB", most / 1024 / 1024);
+    }
+}
+
+#[test]
+fn glm_alone_is_called_through_the_proxy_that_the_environment_names() {
+    let place = Place::new();
+    place.write("prompts.jsonl", prompts(1));
+    let (requests, seen) = mpsc::channel();
+    let proxy = answering(COMPLETION.to_owned(), requests);
+    let args = [
+        "run",
+        "prompts.jsonl",
+        "--base-url",
+        "http://glm.invalid/api/paas/v4",
+    ];
+    let mut command = place.onelane(&args);
+    command.env("HTTP_PROXY", format!("http://user:s3cret@{proxy}"));
+    let ended = run(&mut command)
+        .with(0)
+        .noting(&["through the proxy", &proxy, "HTTP_PROXY"]);
+    assert!(!ended.stderr.contains("s3cret"), "{ended}");
+    let head = seen.recv().unwrap();
+    assert!(
+        head.starts_with("POST http://glm.invalid/api/paas/v4/chat/completions"),
+        "{head}"
+    );
+    assert!(
+        head.to_ascii_lowercase()
+            .contains("proxy-authorization: basic")
+    );
+    // This machine is reached straight.
+    let simulator = simulator(0);
+    place.write("prompts.jsonl", prompts(2));
+    let mut command = run_prompts(&place, &simulator);
+    command.env("HTTP_PROXY", "http://127.0.0.1:1");
+    command.env("ALL_PROXY", "http://127.0.0.1:1");
+    run(&mut command).with(0);
+    assert_eq!(simulator.stats().calls, 1);
+}
+
+#[test]
+fn a_file_that_is_deleted_renamed_or_replaced_under_the_lane_ends_it_with_a_copy() {
+    for how in ["deleted", "renamed", "replaced"] {
+        let (place, simulator) = world();
+        let daemon = Daemon::start(&place, &simulator);
+        let id = daemon.submit(&json!({"prompt": "kept"}));
+        daemon.ended(&id);
+        let store = place.path("onelane.redb");
+        match how {
+            "deleted" => fs::remove_file(&store).unwrap(),
+            "renamed" => fs::rename(&store, place.path("other.redb")).unwrap(),
+            _ => {
+                place.write("new.redb", b"");
+                fs::rename(place.path("new.redb"), &store).unwrap();
+            }
+        }
+        let word = match how {
+            "replaced" => "was replaced by another file",
+            _ => "was deleted or renamed",
+        };
+        let began = Instant::now();
+        let ended = daemon.running.end().with(3);
+        assert!(began.elapsed() < Duration::from_secs(20), "{how}");
+        ended.noting(&["onelane.redb", word, "onelane.redb.rescued", "help: "]);
+        let copy = place.store("onelane.redb.rescued");
+        assert_eq!(copy.count(JobStatus::Completed), 1, "{how}");
+    }
+}
+
+/// Every lock of a file fails with this error, as on a share without locks; or is given to everybody.
+const WITHOUT_LOCKS: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+static int e(void) { return atoi(getenv("LOCK_ERRNO")); }
+static int answer(void) { if (!e()) return 0; errno = e(); return -1; }
+int flock(int fd, int op) { return answer(); }
+int fcntl(int fd, int op, ...) { va_list v; va_start(v, op); long a = va_arg(v, long); va_end(v);
+  if (op >= 36 && op <= 38) return answer();
+  register long r; __asm__ volatile("syscall" : "=a"(r) : "a"(SYS_fcntl), "D"(fd), "S"(op), "d"(a) : "rcx", "r11", "memory");
+  if (r < 0 && r > -4096) { errno = -r; return -1; } return r; }
+int fcntl64(int fd, int op, ...) { va_list v; va_start(v, op); long a = va_arg(v, long); va_end(v); return fcntl(fd, op, a); }
+long syscall(long n, ...) { va_list v; va_start(v, n); long a[6]; for (int i = 0; i < 6; i++) a[i] = va_arg(v, long); va_end(v);
+  if (n == SYS_fcntl && a[1] >= 36 && a[1] <= 38) return answer();
+  register long r10 __asm__("r10") = a[3]; register long r8 __asm__("r8") = a[4]; register long r9 __asm__("r9") = a[5]; long r;
+  __asm__ volatile("syscall" : "=a"(r) : "a"(n), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
+  if (r < 0 && r > -4096) { errno = -r; return -1; } return r; }
+"#;
+
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn a_file_system_that_keeps_no_locks_is_refused() {
+    let (place, simulator) = with_prompts(1);
+    let source = place.write("lock.c", WITHOUT_LOCKS);
+    let library = place.path("lock.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-w", "-O1", "-o"]);
+    let Ok(made) = compiler.arg(&library).arg(&source).status() else {
+        return;
+    };
+    assert!(made.success());
+    // ENOSYS, EOPNOTSUPP, ENOLCK, and locks that are given to everybody.
+    for errno in ["38", "95", "37", "0"] {
+        let without = |mut command: Command| {
+            command.env("LD_PRELOAD", &library).env("LOCK_ERRNO", errno);
+            command
+        };
+        for command in [serve(&place, &simulator), run_prompts(&place, &simulator)] {
+            let ended = run(&mut without(command)).with(3);
+            ended.noting(&["error: onelane.redb", "help: "]);
+        }
+    }
+    assert_eq!(simulator.stats().calls, 0);
+    run(&mut run_prompts(&place, &simulator)).with(0);
+}
+
+#[test]
+fn a_damaged_page_ends_no_look_in_a_backtrace_and_what_is_left_is_given() {
+    let (place, simulator) = world();
+    let daemon = Daemon::start(&place, &simulator);
+    let jobs: Vec<Value> = (0..200)
+        .map(|n| json!({"prompt": format!("{n} {}", "x".repeat(500))}))
+        .collect();
+    daemon.post("/api/glm/jobs", &Value::from(jobs), 202);
+    until("all are done", || daemon.count("status=completed") == 200);
+    daemon.kill();
+    let whole = fs::read(place.path("onelane.redb")).unwrap();
+    let pages = whole.len() / 4_096;
+    let mut given = 0;
+    let mut tried = 0;
+    for page in (1..pages).step_by((pages / 24).max(1)) {
+        let mut bytes = whole.clone();
+        for (at, byte) in bytes[page * 4_096..(page + 1) * 4_096]
+            .iter_mut()
+            .enumerate()
+        {
+            *byte = (at as u8).wrapping_mul(31) ^ 0xa5;
+        }
+        place.write("damaged.redb", &bytes);
+        tried += 1;
+        let check = run(&mut place.bare(&["db", "check", "--store", "damaged.redb"]));
+        let export = ["db", "export", "--what", "jobs", "--store", "damaged.redb"];
+        let export = run(&mut place.bare(&export));
+        for ended in [&check, &export] {
+            assert!(matches!(ended.code, Some(0 | 3)), "page {page}: {ended}");
+            for word in ["panicked", "backtrace"] {
+                assert!(!ended.stderr.contains(word), "page {page}: {ended}");
+            }
+        }
+        given += usize::from(export.stdout.lines().count() >= 100);
+        assert_eq!(fs::read(place.path("damaged.redb")).unwrap(), bytes);
+    }
+    assert!(
+        given * 2 > tried,
+        "{given} of {tried} gave half of their jobs"
+    );
+}
+
+#[test]
+fn a_stored_change_that_can_not_be_used_is_taken_back_by_the_command_that_the_error_names() {
+    let (place, simulator) = world();
+    let daemon = Daemon::start(&place, &simulator);
+    daemon.put(
+        "/api/admin/glm/config",
+        &json!({"fallbacks": {"glm-4.7": ["glm-5"]}, "maxRetries": 2}),
+    );
+    daemon.stop();
+    // What the file says now does not go with what was stored.
+    let lanes = "[lanes.glm-5]\nmodels = [\"glm-5\"]\n";
+    place.write("onelane.toml", "nonsense = 1\n");
+    let verbs: [&[&str]; 4] = [
+        &["db", "check"],
+        &["db", "stats"],
+        &["db", "export", "--what", "usage"],
+        &["stats"],
+    ];
+    for verb in verbs {
+        let mut command = place.bare(verb);
+        run(command.args(["--store", "onelane.redb"]))
+            .with(0)
+            .noting(&["warning: the configuration is wrong"]);
+        run(&mut place.bare(verb)).with(2).noting(&["--store"]);
+    }
+    let unset = |key: &str| {
+        let mut command = place.bare(&["config", "unset", key, "--store", "onelane.redb"]);
+        run(&mut command)
+    };
+    unset("glm.fallbacks").with(0);
+    unset("glm.fallbacks")
+        .with(2)
+        .noting(&["keeps no change", "retry.max_retries"]);
+    unset("maxRetries").with(0);
+    place.write("onelane.toml", lanes);
+    let daemon = Daemon::start(&place, &simulator);
+    let config = daemon.get("/api/admin/glm/config")["config"].clone();
+    assert_eq!(config["maxRetries"], 3, "{config}");
+    daemon.stop();
+}
+
+#[test]
+fn a_signal_while_a_large_file_is_repaired_ends_the_start() {
+    let (place, simulator) = world();
+    // Nothing but a size: reading it takes its time on any machine.
+    let daemon = Daemon::start(&place, &simulator);
+    daemon.post("/api/admin/glm/pause", &json!({}), 200);
+    let text = "x".repeat(1_000_000);
+    for _ in 0..60 {
+        daemon.submit(&json!({"prompt": text}));
+    }
+    daemon.kill();
+    let running = Running::start(&mut serve(&place, &simulator));
+    std::thread::sleep(Duration::from_millis(150));
+    running.signal("TERM");
+    let began = Instant::now();
+    running.end().with(0);
+    assert!(began.elapsed() < Duration::from_secs(20));
+    // Nothing is lost of it.
+    let left = place.store("onelane.redb");
+    assert_eq!(left.count(JobStatus::Pending), 60);
+}
