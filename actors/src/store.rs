@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::time::Instant;
 
 use crate::Ports;
 use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
@@ -47,6 +48,8 @@ pub(crate) struct StoreState {
     asked: VecDeque<StoreMsg>,
     under_way: bool,
     full: Option<Full>,
+    /// When there was room again at last, and how long the wait before that was.
+    had_room: Option<(Instant, u64)>,
 }
 
 /// The disk is full.
@@ -60,6 +63,8 @@ struct Full {
 
 /// Between the first two tries to find room, in milliseconds; each later wait is twice as long.
 const ROOM_WAIT_MS: u64 = 250;
+/// A disk that is full again before this had too little room.
+const ROOM_LASTS: Duration = Duration::from_secs(60);
 /// The longest wait between two tries.
 const ROOM_WAIT_MS_MAX: u64 = 4_000;
 
@@ -87,6 +92,7 @@ impl Actor for StoreActor {
             asked: VecDeque::new(),
             under_way: false,
             full: None,
+            had_room: None,
         })
     }
 
@@ -141,7 +147,10 @@ impl StoreState {
             None => {
                 tracing::error!(%error, "the disk is full: nothing is sent and nothing taken until there is room");
                 self.tell_queue(true);
-                ROOM_WAIT_MS
+                // The room was too little: it is looked for less and less often.
+                let lately = |at: &(Instant, u64)| at.0.elapsed() < ROOM_LASTS;
+                let before = self.had_room.filter(lately);
+                before.map_or(ROOM_WAIT_MS, |(_, ms)| ROOM_WAIT_MS_MAX.min(ms * 2))
             }
         };
         self.full = Some(Full {
@@ -154,7 +163,8 @@ impl StoreState {
 
     /// What was kept is on disk.
     fn has_room(&mut self) {
-        if self.full.take().is_some() {
+        if let Some(full) = self.full.take() {
+            self.had_room = Some((Instant::now(), full.wait_ms));
             tracing::warn!("the disk has room again: the lane goes on");
             self.tell_queue(false);
         }

@@ -231,7 +231,7 @@ mod tests {
     fn a_stream_that_broke_off_is_no_completion() {
         let open = json!({"choices": [{"index": 0, "delta": {"content": "a"}}]});
         let other = json!({"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]});
-        assert_eq!(of(&[open.clone()]), None);
+        assert_eq!(of(std::slice::from_ref(&open)), None);
         assert_eq!(of(&[open, other]), None);
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[json!({"usage": {}})]), None);

@@ -65,6 +65,8 @@ async fn a_full_disk_is_waited_out_and_the_outcome_of_an_open_call_is_kept() {
             matches!(told, Err(Error::Store(StoreError::Full { .. }))),
             "{told:?}"
         );
+        // Who asked hears it first, the lane a moment later.
+        tokio::time::sleep(ms(1)).await;
         let status = lane.lane().await.unwrap();
         assert!(status.disk_full);
         assert_eq!(status.wait_reason, Some(WaitReason::DiskFull));
