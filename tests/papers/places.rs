@@ -85,6 +85,10 @@ const READ_BY_THE_CONFIGURATION: &[(&str, &str)] = &[
     ),
     ("api_key_file", "it is read again while the program runs"),
     ("base_url", "it chooses the price list"),
+    (
+        "ca_file",
+        "it is read at the start, and an error says where it was named",
+    ),
     ("price_list", "so does this"),
     (
         "cached_input",
