@@ -78,6 +78,8 @@ pub struct WrongValue {
     pub path: KeyPath,
     /// What is wrong and what would be right. Never holds the value.
     pub problem: Problem,
+    /// The stored change that has a part in it: it keeps a lane from starting, and so from being told otherwise.
+    pub stored: Option<KeyPath>,
 }
 
 impl WrongValue {
@@ -88,6 +90,7 @@ impl WrongValue {
             position: None,
             path,
             problem: problem.into(),
+            stored: None,
         }
     }
 }
@@ -106,16 +109,7 @@ impl fmt::Display for WrongValue {
         if !self.path.steps().is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        fmt::Display::fmt(&self.problem, f)?;
-        if self.origin == Origin::Stored {
-            // It keeps a lane from starting, and so from being told otherwise.
-            let path = &self.path;
-            write!(
-                f,
-                "; `onelane config unset {path} --store FILE` takes the change back"
-            )?;
-        }
-        Ok(())
+        fmt::Display::fmt(&self.problem, f)
     }
 }
 
@@ -172,6 +166,13 @@ pub enum ConfigError {
 }
 
 fn lines(errors: &[WrongValue]) -> String {
-    let lines: Vec<_> = errors.iter().map(WrongValue::to_string).collect();
+    let way_out = |wrong: &WrongValue| match &wrong.stored {
+        Some(stored) => {
+            format!("; `onelane config unset {stored} --store FILE` takes the stored change back")
+        }
+        None => String::new(),
+    };
+    let line = |wrong: &WrongValue| format!("{wrong}{}", way_out(wrong));
+    let lines: Vec<_> = errors.iter().map(line).collect();
     lines.join("\n")
 }

@@ -209,12 +209,30 @@ fn blame(error: SettingsError, merged: &Layer) -> WrongValue {
         let mut entries = entries.take_while(is_of_entries);
         entries.find_map(|entry| merged.inside(&entry).into_iter().next())
     };
+    let is_stored = |path: &KeyPath| {
+        let said = merged.get(path);
+        said.is_some_and(|said| said.origin == Origin::Stored)
+    };
+    let stored = match is_stored(&path) {
+        true => Some(path.clone()),
+        false => problem.settings().find(|other| is_stored(other)).cloned(),
+    };
     let said = merged.get(&path);
     let said = said.or_else(|| problem.settings().find_map(|other| merged.get(other)));
-    match said.or_else(beside) {
+    let said = said.or_else(beside);
+    let wrong = match said {
         Some(entry) => entry.wrong_value(&path, problem),
         None => WrongValue::of(Origin::Default, path, problem),
-    }
+    };
+    // Something is missing in an entry that a change made.
+    let of_entry = || {
+        wrong
+            .path
+            .parent()
+            .filter(|_| wrong.origin == Origin::Stored)
+    };
+    let stored = stored.or_else(of_entry);
+    WrongValue { stored, ..wrong }
 }
 
 fn warnings(settings: &Settings) -> Vec<String> {

@@ -346,6 +346,16 @@ fn a_stored_change_of_another_version_does_not_keep_the_program_from_starting() 
 }
 
 #[test]
+fn a_stored_change_that_does_not_go_with_the_file_names_the_command_that_takes_it_back() {
+    let stored = r#"{"createdAt":1,"updatedAt":2,"values":{"retry":{"max_delay_ms":1}}}"#;
+    let refused = Place::new().load().with_stored(Some(stored), moment(9));
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("retry."), "{error}");
+    let command = "`onelane config unset retry.max_delay_ms --store FILE`";
+    assert!(error.contains(command), "{error}");
+}
+
+#[test]
 fn a_program_s_bad_value_is_named() {
     let mut config = Config::default();
     config.glm.base_url = "nowhere".to_owned();

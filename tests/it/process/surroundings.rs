@@ -438,7 +438,6 @@ fn a_stored_change_that_can_not_be_used_is_taken_back_by_the_command_that_the_er
     );
     daemon.stop();
     // What the file says now does not go with what was stored.
-    let lanes = "[lanes.glm-5]\nmodels = [\"glm-5\"]\n";
     place.write("onelane.toml", "nonsense = 1\n");
     let verbs: [&[&str]; 4] = [
         &["db", "check"],
@@ -462,7 +461,17 @@ fn a_stored_change_that_can_not_be_used_is_taken_back_by_the_command_that_the_er
         .with(2)
         .noting(&["keeps no change", "retry.max_retries"]);
     unset("maxRetries").with(0);
-    place.write("onelane.toml", lanes);
+    // What was stored does not go with what the file says now.
+    place.write("onelane.toml", "");
+    let daemon = Daemon::start(&place, &simulator);
+    daemon.put("/api/admin/glm/config", &json!({"maxDelay": 20_000}));
+    daemon.stop();
+    place.write("onelane.toml", "[retry]\nbase_delay_ms = 25000\n");
+    let command = "config unset retry.max_delay_ms --store";
+    run(&mut serve(&place, &simulator))
+        .with(2)
+        .noting(&[command]);
+    unset("retry.max_delay_ms").with(0);
     let daemon = Daemon::start(&place, &simulator);
     let config = daemon.get("/api/admin/glm/config")["config"].clone();
     assert_eq!(config["maxRetries"], 3, "{config}");

@@ -93,7 +93,7 @@ fn what_has_an_end_passes_and_the_rest_needs_an_operator() {
     let all = waits::wait_reasons().into_iter();
     let lasting = all.filter(WaitReason::waits_for_operator);
     let names: Vec<&str> = lasting.map(|reason| reason.name()).collect();
-    let lasting = "hold breaker paused inactive parked diskFull offline";
+    let lasting = "hold breaker paused inactive parked offline";
     assert_eq!(names.join(" "), lasting);
 }
 
