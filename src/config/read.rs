@@ -55,7 +55,7 @@ pub(crate) fn read_text(path: &KeyPath, text: &str) -> Result<Value, Problem> {
 }
 
 /// Problems that are told at once.
-const REFUSED_MAX: usize = 1_000;
+const REFUSED_MAX: usize = 200;
 
 struct Reader<'a> {
     naming: Naming,
@@ -67,6 +67,9 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn group(&mut self, object: &Map<String, Value>, at: &KeyPath) {
         for (name, value) in object {
+            if self.has_enough() {
+                return;
+            }
             let path = at.join(&**name);
             if let Some(leaf) = self.at(&path) {
                 self.leaf(leaf, &path, value);
@@ -112,6 +115,9 @@ impl Reader<'_> {
             }
             (Kind::Named { .. }, Value::Object(entries)) => {
                 for (name, value) in entries {
+                    if self.has_enough() {
+                        return;
+                    }
                     let (path, toml) = (path.join(&**name), leaf.toml.join(&**name));
                     match self.at(&path) {
                         Some(beside) => self.leaf(beside, &path, value),
@@ -170,6 +176,9 @@ impl Reader<'_> {
             return self.refuse(path, problem.into());
         }
         for (name, value) in fields {
+            if self.has_enough() {
+                return;
+            }
             let at = path.join(&**name);
             let named = group
                 .0
@@ -246,6 +255,9 @@ impl Reader<'_> {
         let refused = self.refused.len();
         let mut read = Map::new();
         for (name, value) in fields {
+            if self.has_enough() {
+                return None;
+            }
             let at = path.join(&**name);
             let field = group
                 .0
@@ -279,6 +291,11 @@ impl Reader<'_> {
         Some(read.into())
     }
 
+    /// Whether so much is wrong that nothing more is looked at: each problem takes a while to word.
+    const fn has_enough(&self) -> bool {
+        self.refused.len() >= REFUSED_MAX
+    }
+
     fn group_name(&self) -> &'static str {
         match self.naming {
             Naming::Toml => "a table",
@@ -287,7 +304,7 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, path: &KeyPath, problem: Problem) {
-        if self.refused.len() >= REFUSED_MAX {
+        if self.has_enough() {
             return;
         }
         self.refused.push(Refused {
