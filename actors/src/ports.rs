@@ -51,6 +51,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Tells, without holding the store, whether what it is in still seems to be there; `None`: it can't be lost.
+    fn place(&self) -> Option<Box<dyn Fn() -> bool + Send>> {
+        None
+    }
+
     /// One job whole.
     fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError>;
 

@@ -474,8 +474,8 @@ pub enum SupervisorMsg {
         /// The slots.
         slots: Vec<SlotId>,
     },
-    /// The store is lost: stop everything at once, for this reason.
-    StoreLost(StoreError),
+    /// The store seems to be lost: look, and if so stop everything at once.
+    StoreLost,
     /// Stop everything. Open calls should have ended before: one that has not is closed, and found as
     /// interrupted at the next start.
     Shutdown,

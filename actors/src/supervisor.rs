@@ -7,6 +7,7 @@
 mod spawn;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{
@@ -169,9 +170,14 @@ impl Actor for Supervisor {
                     }
                 }
             }
-            SupervisorMsg::StoreLost(error) => {
-                tracing::error!(%error, "the store is lost; the lane stops");
-                state.end(&myself, StopReason::Store(error)).await;
+            SupervisorMsg::StoreLost => {
+                let store = Arc::clone(&state.args.ports.store);
+                let look = move || store.keep_place();
+                let found = state.args.ports.fault_points.off_the_workers(look).await;
+                if let Ok(Err(error)) = found {
+                    tracing::error!(%error, "the store is lost; the lane stops");
+                    state.end(&myself, StopReason::Store(error)).await;
+                }
             }
             SupervisorMsg::Shutdown => state.end(&myself, StopReason::Shutdown).await,
         }

@@ -180,11 +180,9 @@ impl Orchestrator {
             clock: Arc::clone(&ports.clock),
         };
         tokio::spawn(maintenance.run());
-        tokio::spawn(place::watch(
-            Arc::clone(&ports.store),
-            runtime.clone(),
-            supervisor.clone(),
-        ));
+        if let Some(is_there) = ports.store.place() {
+            place::watch(is_there, runtime.clone(), supervisor.clone());
+        }
         let lane = Self {
             inner: Arc::new(Inner {
                 ports,

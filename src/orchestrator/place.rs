@@ -1,9 +1,7 @@
 //! Watches that the store is still the one that was opened, so that nobody works on into a file that is deleted.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::ports::Store;
 use onelane_actors::protocol::SupervisorMsg;
 use onelane_actors::runtime::Runtime;
 use ractor::ActorRef;
@@ -12,26 +10,23 @@ use tokio::sync::watch;
 /// How often it is looked at. A commit looks, too, before it begins.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Looks until the lane has stopped. The store is let go of between two looks.
-pub(super) async fn watch(
-    store: Arc<dyn Store>,
-    mut runtime: watch::Receiver<Runtime>,
+/// Looks until the lane has stopped, on a thread of its own: a file system that does not answer holds up nobody.
+pub(super) fn watch(
+    is_there: Box<dyn Fn() -> bool + Send>,
+    runtime: watch::Receiver<Runtime>,
     supervisor: ActorRef<SupervisorMsg>,
 ) {
-    let looked_at = Arc::downgrade(&store);
-    drop(store);
-    loop {
-        let stopped = runtime.wait_for(|runtime| runtime.stopped.is_some());
-        if tokio::time::timeout(LOOK_EVERY, stopped).await.is_ok() {
-            return;
+    let is_over = move || runtime.has_changed().is_err() || runtime.borrow().stopped.is_some();
+    let look = move || {
+        while !is_over() {
+            if !is_there() && supervisor.cast(SupervisorMsg::StoreLost).is_err() {
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
-        let Some(store) = looked_at.upgrade() else {
-            return;
-        };
-        let looking = tokio::task::spawn_blocking(move || store.keep_place());
-        if let Ok(Err(error)) = looking.await {
-            let _ = supervisor.cast(SupervisorMsg::StoreLost(error));
-            return;
-        }
+    };
+    let thread = std::thread::Builder::new().name("store place".to_owned());
+    if let Err(error) = thread.spawn(look) {
+        tracing::warn!(%error, "the store's file is looked at before each commit alone");
     }
 }

@@ -84,14 +84,18 @@ impl StoreFile {
         match std::fs::metadata(&self.path) {
             Ok(found) if same(&opened, &found) => None,
             Ok(_) => Some("was replaced by another file"),
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                    Some("was deleted or renamed")
-                }
-                // Nobody knows: a share that is gone for a moment.
-                _ => None,
-            },
+            Err(error) => is_gone(&error).then_some("was deleted or renamed"),
         }
+    }
+
+    /// Tells, without holding the file, whether it is still at its path.
+    pub(super) fn place(&self) -> Option<Box<dyn Fn() -> bool + Send>> {
+        let opened = self.opened().as_ref()?.metadata().ok()?;
+        let path = self.path.clone();
+        Some(Box::new(move || match std::fs::metadata(&path) {
+            Ok(found) => same(&opened, &found),
+            Err(error) => !is_gone(&error),
+        }))
     }
 
     /// Whether the device has room for some more, shown by a file that is written and removed again. What can't be
@@ -124,6 +128,14 @@ impl StoreFile {
         let elsewhere = std::env::temp_dir().join(name);
         copy_beside(file, &self.path).or_else(|_| copy_beside(file, &elsewhere))
     }
+}
+
+/// Of any other error nobody knows: it may be a share that is gone for a moment.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 #[cfg(unix)]

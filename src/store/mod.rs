@@ -454,6 +454,10 @@ impl Store for RedbStore {
         Self::keep_place(self)
     }
 
+    fn place(&self) -> Option<Box<dyn Fn() -> bool + Send>> {
+        self.file.as_ref()?.place()
+    }
+
     fn reopen(&self) -> Result<(), StoreError> {
         let mut failed = self.failed();
         if let Some(lost @ StoreError::Lost { .. }) = &*failed {

@@ -53,8 +53,10 @@ fn goes_on_without_its_log(mut child: std::process::Child, url: &str, before: im
         assert_eq!(job.unwrap().json()["status"], "completed");
     }
     let metrics = format!("{url}/api/admin/glm/metrics");
+    let long = format!("{url}/{}", "x".repeat(20_000));
     until("drops are counted", || {
-        // Asking is worth lines, too.
+        // Worth a long line.
+        http.get(&long).unwrap();
         let metrics = http.get(&metrics).unwrap().json();
         metrics["server"]["logLinesDropped"].as_u64() > Some(0)
     });
@@ -464,7 +466,10 @@ fn a_stored_change_that_can_not_be_used_is_taken_back_by_the_command_that_the_er
     // What was stored does not go with what the file says now.
     place.write("onelane.toml", "");
     let daemon = Daemon::start(&place, &simulator);
-    daemon.put("/api/admin/glm/config", &json!({"maxDelay": 20_000}));
+    daemon.put(
+        "/api/admin/glm/config",
+        &json!({"retry": {"maxDelay": 20_000}}),
+    );
     daemon.stop();
     place.write("onelane.toml", "[retry]\nbase_delay_ms = 25000\n");
     let command = "config unset retry.max_delay_ms --store";
