@@ -5,7 +5,9 @@
 use std::borrow::Cow;
 
 use onelane_actors::ports::{JobRecord, Store, StoreError, UsageFilter};
-use onelane_core::model::{Calendar, CallRecord, Cost, Day, Period, Request, Timestamp};
+use onelane_core::model::{
+    Calendar, CallRecord, Cost, Day, Period, Request, Substitution, Timestamp,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -244,6 +246,7 @@ const JOB_COLUMNS: &[Column<JobRecord>] = &[
     ("contentId", |r| text(r.job.content_id.as_deref())),
     ("model", |r| text(Some(&r.job.model))),
     ("servedBy", |r| text(r.job.served_by.as_deref())),
+    ("answeredBy", |r| text(r.job.answered_by.as_deref())),
     ("priority", |r| shown(r.job.priority)),
     ("status", |r| text(Some(r.job.status.name()))),
     ("retryCount", |r| shown(r.job.retry_count)),
@@ -284,6 +287,10 @@ const CALL_COLUMNS: &[Column<CallRecord>] = &[
     ("userId", |c| text(Some(&c.user_id))),
     ("endpoint", |c| text(Some(&c.endpoint))),
     ("model", |c| text(Some(&c.model))),
+    ("answeredBy", |c| text(c.answered_by.as_deref())),
+    ("substitution", |c| {
+        shown_or_empty(c.substitution.map(Substitution::name))
+    }),
     ("outcome", |c| text(Some(c.outcome.name()))),
     ("statusCode", |c| shown_or_empty(c.status_code)),
     ("responseTime", |c| shown(c.response_time_ms)),

@@ -14,12 +14,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Ports;
-use crate::ports::{GlmCall, GlmOutcome, TaskOutcome};
+use crate::ports::{GlmCall, GlmOutcome, Issued, TaskOutcome};
 use crate::protocol::{
     CallerMsg, CommitReply, CommitRequest, CostMsg, QueueMsg, RunOrder, Sample, StoreMsg,
 };
 use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
+use onelane_core::model::model_name::is_model;
 use onelane_core::model::{AsyncTask, Dispatch, Job, RequestId, SlotId, Transition, limits};
 use onelane_core::scheduler::slot::attempt_of;
 
@@ -109,7 +110,7 @@ impl CallerState {
         let counted_tokens = match outcome {
             GlmOutcome::Answered(answer) => answer.usage.prompt_tokens,
             GlmOutcome::Failed(_, usage) => usage.prompt_tokens,
-            GlmOutcome::Aborted => 0,
+            GlmOutcome::Aborted | GlmOutcome::NotSent => 0,
         };
         if counted_tokens == 0 || self.ports.tokens.is_none() {
             return;
@@ -133,7 +134,7 @@ impl CallerState {
         let attempt = attempt_of(&dispatch);
         let job = &dispatch.job;
         let now = self.ports.clock.now();
-        let is_async_model = |model: &String| model == job.sent_to();
+        let is_async_model = |model: &String| is_model(model, job.sent_to());
         let is_async = job.task.is_some() || settings.glm.async_models.iter().any(is_async_model);
         let mut timeouts = settings.glm.timeouts;
         if is_async {
@@ -154,13 +155,14 @@ impl CallerState {
             attempt,
             request_id: RequestId::new(job.id, attempt),
             endpoint: settings.glm.endpoint(),
-            model: job.sent_to().to_owned(),
+            model: job.spelling(&settings.glm).to_owned(),
             request: Arc::clone(&dispatch.request),
             max_tokens: settings.glm.max_tokens,
             temperature: settings.glm.temperature,
             timeouts,
             poll_ms: settings.glm.async_poll_ms,
             reuse: settings.glm.reuse,
+            issued: Issued::of(Arc::clone(&self.ports.store)),
         };
         let endpoint = if is_async {
             self.ports.glm.task_url(&settings.glm.endpoint())
@@ -168,7 +170,12 @@ impl CallerState {
             self.ports.glm.url(&settings.glm.endpoint())
         };
         let (outcome, task) = if abort.is_cancelled() {
-            (GlmOutcome::Aborted, job.task.clone())
+            // A task was handed over by an earlier caller.
+            let outcome = match &job.task {
+                Some(_) => GlmOutcome::Aborted,
+                None => GlmOutcome::NotSent,
+            };
+            (outcome, job.task.clone())
         } else if is_async {
             self.run_as_task(job, call, abort).await
         } else {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::Ports;
 use crate::protocol::CostMsg;
 use crate::samples::{Estimates, Sampler};
-use onelane_core::model::{Cost, Currency, Nanos, Usage, amount};
+use onelane_core::model::{Cost, Currency, Nanos, Substitution, Usage, amount};
 
 /// Totals since the start of the process: hints, the truth is in the usage rows.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
@@ -46,9 +46,10 @@ pub(crate) struct CostState {
     sampler: Option<Sampler>,
 }
 
-/// Warnings that were logged already: repeated for every call they would fill the log.
+/// Warnings that were logged already, by what they are about: a cost that is not known and why, or (`None`) a model
+/// that answered in another one's place. Repeated for every call they would fill the log.
 #[derive(Debug, Default)]
-struct Told(BTreeSet<(String, Unknown)>);
+struct Told(BTreeSet<(String, Option<Unknown>)>);
 
 /// Why the cost of a call is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,8 +73,11 @@ impl Told {
             (true, false) => Unknown::NoPrice,
             (true, true) => Unknown::TooLong,
         };
-        let is_news = self.0.len() < TOLD_MAX && self.0.insert((model.to_owned(), why));
-        is_news.then_some(why)
+        self.is_news(model.to_owned(), Some(why)).then_some(why)
+    }
+
+    fn is_news(&mut self, model: String, why: Option<Unknown>) -> bool {
+        self.0.len() < TOLD_MAX && self.0.insert((model, why))
     }
 }
 
@@ -110,11 +114,15 @@ impl Actor for CostActor {
                 usage,
                 cost,
                 unpriced,
+                substituted,
             } => {
                 let add = |totals: &mut Totals| totals.add(&usage, cost, unpriced.is_some());
                 state.watch.send_modify(add);
                 if let Some(model) = unpriced {
                     state.tell_unpriced(&model, &usage);
+                }
+                if let Some((model, other, what)) = substituted {
+                    state.tell_substituted(&model, &other, what);
                 }
             }
             CostMsg::Answered(sample) => {
@@ -138,6 +146,25 @@ impl Actor for CostActor {
 }
 
 impl CostState {
+    fn tell_substituted(&mut self, model: &str, other: &str, what: Substitution) {
+        if !self.told.is_news(format!("{model} {other}"), None) {
+            return;
+        }
+        match what {
+            Substitution::Priced => tracing::warn!(
+                model,
+                answered_by = other,
+                "another model answered than the one that was called: its price counts"
+            ),
+            Substitution::Assumed => tracing::warn!(
+                model,
+                answered_by = other,
+                "another model answered than the one that was called, and it has no price: the price of the one \
+                 that was called counts; add the other to money.prices"
+            ),
+        }
+    }
+
     fn tell_unpriced(&mut self, model: &str, usage: &Usage) {
         let is_priced = self.ports.settings.borrow().prices.is_priced(model);
         match self.told.news(model, usage, is_priced) {

@@ -1,6 +1,7 @@
 //! What the lane needs from the world: a store, GLM, a clock, ids. The adapters are elsewhere;
 //! nothing in this crate does I/O.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -201,6 +202,40 @@ pub trait Store: Send + Sync + 'static {
     fn config(&self) -> Result<Option<String>, StoreError>;
 }
 
+/// Whether the lane knows a job, and so issued the ids of its attempts. Asks the store: it blocks for as long as a
+/// look at a row takes.
+#[derive(Clone)]
+pub struct Issued(Arc<dyn Fn(JobId) -> bool + Send + Sync>);
+
+impl Issued {
+    /// The jobs of a store.
+    #[must_use]
+    pub fn of(store: Arc<dyn Store>) -> Self {
+        Self(Arc::new(move |id| {
+            store.job(id).is_ok_and(|job| job.is_some())
+        }))
+    }
+
+    /// Whether this job's ids were issued here.
+    #[must_use]
+    pub fn knows(&self, id: JobId) -> bool {
+        (self.0)(id)
+    }
+}
+
+/// No job's.
+impl Default for Issued {
+    fn default() -> Self {
+        Self(Arc::new(|_| false))
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Issued")
+    }
+}
+
 /// One call as the lane orders it.
 #[derive(Debug, Clone)]
 pub struct GlmCall {
@@ -226,6 +261,8 @@ pub struct GlmCall {
     pub poll_ms: u64,
     /// When a connection serves more than one call.
     pub reuse: Reuse,
+    /// Whose ids the lane issued: an answer that names another attempt of it is not this call's.
+    pub issued: Issued,
 }
 
 /// The future of a call.

@@ -41,8 +41,8 @@ use onelane_core::judge::conclude::Finished;
 use onelane_core::model::{
     Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus,
     Cost, Day, Dispatch, HoldScope, JobEntry, JobId, NotAdmitted, Refusal, Request, Settings,
-    SlotId, Submission, SubmissionError, Timestamp, Transition, Usage, WaitReason, Waiting,
-    WorstCase,
+    SlotId, Submission, SubmissionError, Substitution, Timestamp, Transition, Usage, WaitReason,
+    Waiting, WorstCase,
 };
 use onelane_core::money::budget::Ledger;
 use onelane_core::scheduler::{Decision, SchedulerSnapshot};
@@ -437,6 +437,8 @@ pub enum CostMsg {
         cost: Option<Cost>,
         /// The model, when it was billed at a cost that is not known.
         unpriced: Option<String>,
+        /// The model that was called and the one that answered in its place, with what that means for the cost.
+        substituted: Option<(String, String, Substitution)>,
     },
     /// A call brought a prompt that GLM has counted.
     Answered(Sample),

@@ -95,6 +95,7 @@ impl Publisher {
             Transition::Insert(_)
             | Transition::Stage { .. }
             | Transition::Unstage { .. }
+            | Transition::Release(_)
             | Transition::Resume { .. }
             | Transition::Task { .. }
             | Transition::Billing { .. }
@@ -115,13 +116,17 @@ impl Publisher {
             usage: call.usage,
             cost: call.cost,
             unpriced: call.is_unpriced().then(|| call.model.clone()),
+            substituted: call
+                .substitution
+                .zip(call.answered_by.clone())
+                .map(|(what, other)| (call.model.clone(), other, what)),
         });
     }
 
     fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
         let (job_id, attempt) = (settlement.job_id, settlement.attempt);
         let call = &settlement.call;
-        if call.outcome == CallOutcome::Interrupted {
+        if call.outcome == CallOutcome::Interrupted && call.maybe_billed {
             tracing::warn!(%job_id, %attempt, "an attempt was interrupted; maybe billed");
             self.events
                 .send(now, || Event::AttemptInterrupted { job_id, attempt });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_actors::ports::{JobFilter, JobRecord, UsageFilter};
-use onelane_core::model::{Alert, AlertRules, CallRecord, Day, JobId};
+use onelane_core::model::{Alert, AlertRules, CallRecord, Day, JobId, model_name};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -131,7 +131,8 @@ pub(super) async fn read_prices(
 ) -> Result<Json<Prices>, Problem> {
     let mut list = api.lane.config().prices();
     if let Some(model) = input.query.model {
-        list.prices.retain(|row| row.model == model);
+        list.prices
+            .retain(|row| model_name::is_model(&model, &row.model));
     }
     Ok(Json(list))
 }

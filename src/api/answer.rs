@@ -70,6 +70,15 @@ impl Reply {
         Self::new(StatusCode::OK, media, Content::Parts(parts))
     }
 
+    /// What is sent, where that is written already.
+    #[cfg(test)]
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        match self.content {
+            Content::Bytes(bytes) => bytes,
+            _ => Vec::new(),
+        }
+    }
+
     /// With another media type.
     pub(super) const fn of_type(mut self, media: &'static str) -> Self {
         self.media = media;

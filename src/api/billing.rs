@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::amount::Amount;
 use super::answer::Json;
+use super::bulk::{Changed, Many, Meant};
 use super::input::{Given, Input, Nothing};
 use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
@@ -62,6 +63,32 @@ pub(super) async fn list(
 #[derive(Serialize, JsonSchema)]
 pub(super) struct SettledAnswer {
     billing: Billing,
+}
+
+/// What became of many.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub(super) struct FoundOfMany {
+    /// Whether GLM billed them: then each is booked at what budgets keep reserved for it.
+    billed: bool,
+}
+
+/// `POST maybe-billed/settle`.
+pub(super) async fn settle_all(
+    api: Arc<Api>,
+    input: Input<Nothing, Nothing, Given<Many<CallFilter, FoundOfMany>>>,
+) -> Result<Json<Changed>, Problem> {
+    let Given(many) = input.body;
+    let Meant {
+        filter,
+        dry_run,
+        what: FoundOfMany { billed },
+    } = many.meant("every attempt in doubt")?;
+    let settled = api
+        .lane
+        .settle_all_billing(filter, billed, dry_run, api.clock.now());
+    let count = settled.await?;
+    Ok(Json(Changed { count, dry_run }))
 }
 
 /// One attempt.
@@ -121,7 +148,7 @@ impl From<BilledTokens> for Usage {
             completion_tokens,
             total_tokens: prompt_tokens + completion_tokens,
             cached_tokens: tokens.cached_tokens.unwrap_or(0),
-            reasoning_tokens: 0,
+            ..Self::default()
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Meant<F, W> {
     /// `None`: every one.
     pub(super) filter: Option<F>,
     pub(super) dry_run: bool,
-    what: W,
+    pub(super) what: W,
 }
 
 impl<F: Default + PartialEq, W> Many<F, W> {

@@ -207,6 +207,12 @@ fn money() -> Vec<Endpoint> {
         row!(GET "/api/admin/glm/budgets", Look, "How the budgets stand", control::budgets),
         row!(GET "/api/admin/glm/maybe-billed", Look,
             "Attempts that GLM may have billed although no answer is stored", billing::list),
+        row!(POST "/api/admin/glm/maybe-billed/settle", Operate,
+            "Say the same of many such attempts", billing::settle_all)
+            .about("Of those that the filter leaves: that nothing was billed, or, with billed, all that budgets keep \
+                reserved for each.")
+            .example(json!({"filter": {"model": "glm-4.7", "to": "2026-11-29T00:00:00Z"}, "billed": false,
+                "dryRun": true})),
         row!(POST "/api/admin/glm/maybe-billed/{jobId}/{attempt}", Operate,
             "Say what became of such an attempt", billing::settle)
         .errors(&[Kind::UnknownJob, Kind::UnknownAttempt, Kind::BillingSettled])

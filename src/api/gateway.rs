@@ -23,6 +23,7 @@ use super::input::{Ignored, Input, Need, Nothing, Payload};
 use super::problem::{Dialect, GlmErrorBody, Kind, Problem, SHOULD_RETRY, glm_error};
 use super::submission::{header_text, idempotency_key};
 use crate::error::Error;
+use crate::glm::ErrorTable;
 use crate::orchestrator::Submission;
 
 /// Says which job an answer belongs to.
@@ -30,6 +31,9 @@ const JOB_ID: HeaderName = HeaderName::from_static("x-onelane-job-id");
 
 /// Says which fallback model served it, when its own did not.
 const MODEL: HeaderName = HeaderName::from_static("x-onelane-model");
+
+/// Says in English what GLM's error means and what to do about it: its body comes as GLM wrote it.
+const MEANING: HeaderName = HeaderName::from_static("x-onelane-meaning");
 
 /// Where the end of the job is to be told: the body is GLM's, and says nothing of ours.
 pub(super) const CALLBACK: &str = "Onelane-Callback-Url";
@@ -69,6 +73,9 @@ impl Payload for Chat {
     }
 }
 
+/// With what the code of a completion that is a failure begins.
+const FINISH: &str = "finish:";
+
 /// What came of a chat.
 pub(super) struct Completion {
     job_id: Option<JobId>,
@@ -91,11 +98,15 @@ impl Answer for Completion {
             "The fallback model that served it, if one did.",
         );
         for status in ["4XX", "5XX"] {
-            let about = "The job failed: GLM's own status and code, where GLM gave them.";
+            let about = "The job failed: GLM's own status and body, where GLM gave them.";
             shapes.json::<GlmErrorBody>(status, about);
             shapes.header(
                 "x-should-retry",
                 "`false`: asking again would end the same.",
+            );
+            shapes.header(
+                "x-onelane-meaning",
+                "What GLM's error means and what to do about it.",
             );
             shapes.header("x-onelane-job-id", "The job, if there is one.");
         }
@@ -221,6 +232,7 @@ fn refused(error: RequestError) -> Problem {
 /// The answer that a job's end makes.
 fn answer(record: JobRecord) -> Reply {
     let job = record.job;
+    let refusal = record.refusal.as_deref();
     match (job.status, record.response, job.error) {
         (JobStatus::Completed, Some(body), _) => {
             let reply = Reply::text(StatusCode::OK, JSON, body.get().as_bytes().to_vec());
@@ -230,7 +242,7 @@ fn answer(record: JobRecord) -> Reply {
                 None => reply,
             }
         }
-        (JobStatus::Failed, _, Some(failure)) => failed(&failure),
+        (JobStatus::Failed, _, Some(failure)) => failed(&failure, refusal),
         (JobStatus::Cancelled, ..) => {
             Problem::from(Error::JobCancelled(job.id)).reply(Dialect::Glm)
         }
@@ -250,20 +262,32 @@ fn answer(record: JobRecord) -> Reply {
     }
 }
 
-/// A job that failed for good: GLM's own status and code where GLM gave them. The lane has retried
-/// what is worth retrying, so SDKs are told not to; and since many ask again after any 5xx, what would end the same
-/// is none.
-fn failed(failure: &Failure) -> Reply {
-    let of_glm = failure
-        .status_code
-        .and_then(|status| StatusCode::from_u16(status).ok())
-        .filter(|status| status.is_client_error() || status.is_server_error());
+/// A job that failed for good: GLM's own status and body where GLM gave them. A completion that is a failure (cut by
+/// moderation, for one) is the 200 that it was. The lane has retried what is worth retrying, so SDKs are told not to;
+/// and since many ask again after any 5xx, what would end the same is none.
+fn failed(failure: &Failure, refusal: Option<&RawValue>) -> Reply {
+    let table = ErrorTable::shipped();
+    let verbatim =
+        |status, body: &RawValue| Reply::text(status, JSON, body.get().as_bytes().to_vec());
+    let is_completion = failure.code.starts_with(FINISH);
+    if let Some(body) = refusal.filter(|_| is_completion) {
+        return verbatim(StatusCode::OK, body);
+    }
+    let refuses = |status: u16| {
+        let status = StatusCode::from_u16(status).ok()?;
+        (status.is_client_error() || status.is_server_error()).then_some(status)
+    };
+    let row = table.row(&failure.code);
+    let of_glm = failure.status_code.and_then(refuses);
+    let of_code = row.and_then(|row| row.http_status).and_then(refuses);
+    let under_success = failure.status_code.is_some();
     let own = match failure.class {
-        // GLM refused the request under a success.
         FailureClass::RequestFatal => StatusCode::BAD_REQUEST,
+        // GLM said 200 and sent no completion.
+        _ if under_success => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_GATEWAY,
     };
-    let status = of_glm.unwrap_or(own);
+    let status = of_glm.or(of_code).unwrap_or(own);
     let code = failure.code.strip_prefix("http_").unwrap_or(&failure.code);
     let (status, code) = match failure.code.as_str() {
         code::DEADLINE
@@ -271,15 +295,26 @@ fn failed(failure: &Failure) -> Reply {
         | code::TIMEOUT_FIRST_BYTE
         | code::TIMEOUT_IDLE
         | code::TIMEOUT_TOTAL => (StatusCode::GATEWAY_TIMEOUT, "1234"),
-        code::CONNECTION | code::CONNECTION_ENDED | code::FOREIGN_ANSWER => {
-            (StatusCode::BAD_GATEWAY, "1234")
-        }
+        code::CONNECTION
+        | code::CONNECTION_ENDED
+        | code::FOREIGN_ANSWER
+        | code::UNREACHABLE
+        | code::TLS_UNTRUSTED => (StatusCode::BAD_GATEWAY, "1234"),
         code::REQUEST_INVALID => (StatusCode::BAD_REQUEST, "1210"),
         code::NO_API_KEY => (StatusCode::SERVICE_UNAVAILABLE, "1000"),
         "" => (status, "1200"),
         _ => (status, code),
     };
-    glm_error(status, code, &failure.message, None).with(SHOULD_RETRY, false)
+    let is_error_of_glm =
+        table.own_row(&failure.code).is_none() && failure.code != code::TASK_FAILED;
+    let reply = match refusal.filter(|_| is_error_of_glm) {
+        Some(body) => {
+            let meaning = table.explanation(&failure.code, failure.class);
+            verbatim(status, body).with(MEANING, meaning)
+        }
+        None => glm_error(status, code, &failure.message, None),
+    };
+    reply.with(SHOULD_RETRY, false)
 }
 
 #[cfg(test)]
@@ -355,33 +390,80 @@ mod tests {
         assert_eq!(header(&reply, SHOULD_RETRY).unwrap(), "false");
     }
 
+    fn told(class: FailureClass, code: &str, status_code: Option<u16>, body: &str) -> Reply {
+        let failure = Failure {
+            status_code,
+            ..Failure::new(class, code, "m")
+        };
+        let raw = RawValue::from_string(body.to_owned()).ok();
+        failed(&failure, raw.as_deref())
+    }
+
     #[test]
-    fn a_failure_keeps_the_status_and_code_that_glm_gave() {
-        let reply_to = |class, code: &str, status_code: Option<u16>, want: u16| {
-            let failure = Failure {
-                status_code,
-                ..Failure::new(class, code, "m")
-            };
-            let reply = failed(&failure);
-            assert_eq!(reply.status.as_u16(), want, "{code}");
+    fn a_known_status_is_never_lost_and_a_permanent_fault_never_a_5xx() {
+        use FailureClass::{RequestFatal, ServerTransient, Throttle};
+        let check = |class, code: &str, status_code: Option<u16>, want: u16| {
+            let reply = told(class, code, status_code, "");
+            assert_eq!(reply.status.as_u16(), want, "{code} {status_code:?}");
             assert_eq!(reply.headers, [(SHOULD_RETRY, "false".parse().unwrap())]);
         };
-        let check = |code, status, want| {
-            reply_to(FailureClass::ServerTransient, code, status, want);
-        };
-        let fault = |code, status, want| reply_to(FailureClass::RequestFatal, code, status, want);
-        fault("context_length_exceeded", Some(400), 400);
-        fault("model_not_found", Some(404), 404);
-        fault("1210", Some(200), 400);
-        fault("1301", Some(200), 400);
-        check("1210", Some(400), 400);
-        check("1234", Some(500), 500);
-        check("1200", Some(200), 502);
-        check("http_503", Some(503), 503);
-        check(code::CONNECTION, None, 502);
-        check(code::TIMEOUT_TOTAL, None, 504);
-        check(code::DEADLINE, None, 504);
-        check(code::QUARANTINED, None, 502);
-        check("", None, 502);
+        check(RequestFatal, "context_length_exceeded", Some(400), 400);
+        check(RequestFatal, "model_not_found", Some(404), 404);
+        check(RequestFatal, "a_word_of_tomorrow", Some(451), 451);
+        check(RequestFatal, "1210", Some(200), 400);
+        check(RequestFatal, "1301", Some(200), 400);
+        check(RequestFatal, "4711", Some(200), 400);
+        check(RequestFatal, "finish:sensitive", Some(200), 400);
+        check(Throttle, "1302", Some(200), 429);
+        check(ServerTransient, code::BODY_INVALID, Some(200), 422);
+        check(ServerTransient, code::TASK_FAILED, Some(200), 422);
+        check(ServerTransient, "4711", Some(200), 422);
+        check(ServerTransient, "1210", Some(400), 400);
+        check(ServerTransient, "1234", Some(500), 500);
+        check(ServerTransient, "1200", Some(200), 500);
+        check(ServerTransient, "http_503", Some(503), 503);
+        check(ServerTransient, code::CONNECTION, None, 502);
+        check(ServerTransient, code::TIMEOUT_TOTAL, None, 504);
+        check(ServerTransient, code::DEADLINE, None, 504);
+        check(ServerTransient, code::QUARANTINED, None, 502);
+        check(ServerTransient, "", None, 502);
+    }
+
+    #[test]
+    fn an_error_body_passes_to_the_byte_and_its_meaning_beside_it() {
+        use FailureClass::RequestFatal;
+        let sensitive = r#"{"contentFilter":[{"level":1,"role":"user"}],"error":{"code":"1301","message":"系统检测到输入"}}"#;
+        let detail = r#"{ "detail" : [{"loc":["body"],"msg":"no"}] }"#;
+        for (code, status, body) in [
+            ("1301", 400, sensitive),
+            ("http_422", 422, detail),
+            ("context_length_exceeded", 400, r#"{"error":{"type":"x"}}"#),
+        ] {
+            let reply = told(RequestFatal, code, Some(status), body);
+            assert_eq!(reply.status.as_u16(), status);
+            let meaning = header(&reply, MEANING).unwrap().to_str().unwrap();
+            assert!(meaning.is_ascii() && !meaning.is_empty(), "{meaning}");
+            assert_eq!(reply.into_bytes(), body.as_bytes(), "{code}");
+        }
+        // What GLM did not say is told in GLM's form.
+        let reply = told(
+            FailureClass::ServerTransient,
+            code::BODY_INVALID,
+            Some(200),
+            "{}",
+        );
+        let told: Value = serde_json::from_slice(&reply.into_bytes()).unwrap();
+        assert_eq!(told["error"]["code"], code::BODY_INVALID);
+    }
+
+    #[test]
+    fn a_completion_that_is_a_failure_is_the_200_that_it_was() {
+        let body = r#"{"choices":[{"finish_reason":"sensitive","message":{"content":""}}]}"#;
+        for code in ["finish:sensitive", "finish:network_error"] {
+            let reply = told(FailureClass::RequestFatal, code, Some(200), body);
+            assert_eq!(reply.status, StatusCode::OK);
+            assert_eq!(header(&reply, SHOULD_RETRY), None);
+            assert_eq!(reply.into_bytes(), body.as_bytes());
+        }
     }
 }

@@ -166,6 +166,9 @@ pub(crate) struct RunArgs {
         allow_negative_numbers = true
     )]
     pub(crate) priority: i32,
+    /// How long a run that never got through to GLM tries; 0s: for ever
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) connect_within: Duration,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -279,7 +282,7 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PricesArgs {
-    /// Show this model alone, by its exact name
+    /// Show this model alone
     #[arg(id = "priced", value_name = "MODEL")]
     pub(crate) model: Option<String>,
     #[command(flatten)]

@@ -99,6 +99,9 @@ fn job(rule: JobRule, lane: Option<LaneRule>, settings: &Settings) -> String {
             "waits {} ms, then {} times as long each time, {} ms at most (a longer Retry-After wins), and {bounded}",
             retry.delays.base_delay_ms, retry.delays.backoff_multiplier, retry.delays.max_delay_ms
         ),
+        JobRule::Once => format!(
+            "waits as for backoff and {bounded}; a second time it fails, since it may have been paid for"
+        ),
         JobRule::Fail => {
             "fails at once and stays to be looked at; it can be retried by hand".to_owned()
         }
@@ -135,12 +138,24 @@ fn lane(rule: LaneRule, settings: &Settings) -> String {
                 settings.retry.overload.max_ms
             )
         ),
+        LaneRule::AwaitRoute => format!(
+            "nothing is called {}; then one call tries, and one that gets through ends it",
+            growing(
+                settings.retry.throttle.base_ms,
+                settings.retry.throttle.max_ms
+            )
+        ),
         LaneRule::HoldUntilReset => {
             "all lanes are held until the reset that GLM states; ends by itself".to_owned()
         }
         LaneRule::HoldForOperator => format!("all lanes are held; {by_operator}"),
         LaneRule::HoldModelForOperator => {
             format!("this model is held, others go on; {by_operator}")
+        }
+        LaneRule::HoldIfAgain => {
+            format!(
+                "goes on; all lanes are held if it happens again before an answer; {by_operator}"
+            )
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `onelane prices`: the price list in force, with the source of every row.
 
-use onelane::config::{ChosenBy, Prices};
-use onelane::model::Cost;
+use onelane::config::{ChosenBy, PlanOnly, Prices};
+use onelane::model::{Cost, model_name};
 
 use super::args::PricesArgs;
 use super::exit::{CliError, Exit};
@@ -11,24 +11,44 @@ use super::{start, table};
 pub(crate) fn prices(args: &PricesArgs, json: bool) -> Result<Exit, CliError> {
     let mut list = start::look(&args.common)?.prices();
     if let Some(model) = &args.model {
-        list.prices.retain(|row| row.model == *model);
+        list.prices
+            .retain(|row| model_name::is_model(model, &row.model));
+        list.plan_only
+            .retain(|known| model_name::is_model(model, &known.model));
         if list.prices.is_empty() {
             return Err(unpriced(model, &list));
         }
     }
     super::answer(json, &list, |list| {
-        format!("{}\n\n{}", head(list), rows(list))
+        format!("{}\n\n{}{}", head(list), rows(list), plan_only(list))
     })?;
     Ok(Exit::Done)
 }
 
+/// Models that are known and have no price.
+fn plan_only(list: &Prices) -> String {
+    let lines = list.plan_only.iter().map(|known| {
+        let PlanOnly {
+            model,
+            note,
+            as_of,
+            source,
+            ..
+        } = known;
+        format!("\n\n{model} has no price: {note} ({as_of}, {source})")
+    });
+    lines.collect()
+}
+
 fn unpriced(model: &str, list: &Prices) -> CliError {
+    let known = list.plan_only.first();
+    let note = known.map_or_else(String::new, |known| format!(": {}", known.note));
     CliError::usage(format!(
-        "{model:?} has no price in {}",
+        "{model:?} has no price in {}{note}",
         list.currency.code()
     ))
     .help(
-        "models are known by their exact names; `onelane prices` lists them all. Add the price of \
+        "models are known by their names, in any case; `onelane prices` lists them all. Add the price of \
          another one under [[money.prices]] in the configuration",
     )
 }
@@ -50,7 +70,7 @@ fn head(list: &Prices) -> String {
 
 fn rows(list: &Prices) -> String {
     let head = [
-        "MODEL", "PROMPT", "ANSWER", "INPUT", "CACHED", "OUTPUT", "AS OF", "NOTE", "SOURCE",
+        "MODEL", "PROMPT", "ANSWER", "WHEN", "INPUT", "CACHED", "OUTPUT", "AS OF", "NOTE", "SOURCE",
     ];
     let span = |from: u64, to: Option<u64>| match (from, to) {
         (0, None) => "any".to_owned(),
@@ -65,6 +85,7 @@ fn rows(list: &Prices) -> String {
             row.model.clone(),
             span(row.prompt_from, row.prompt_to),
             span(row.completion_from, None),
+            row.when.clone().unwrap_or_else(|| "any".to_owned()),
             decimal(row.input),
             // Without a price of their own they cost as much as others.
             row.cached_input.map_or_else(|| "-".to_owned(), decimal),

@@ -44,7 +44,7 @@ pub use loader::Loader;
 pub use policy::PolicyClass;
 pub use policy_table::PolicyRow;
 pub use price_list::{ChosenBy, PriceEntry, Prices};
-pub use prices::{ModelPrice, Price, PriceList};
+pub use prices::{ModelPrice, PlanOnly, Price, PriceList};
 pub use sections::{
     BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
 };

@@ -40,7 +40,8 @@ impl PolicyClass {
 /// more.
 pub(crate) fn in_force(own: &BTreeMap<String, PolicyOverride>) -> BTreeMap<String, PolicyOverride> {
     let table = ErrorTable::shipped();
-    let shipped = table.rows().map(|row| (row.code.clone(), row.exception()));
+    let rows = table.rows().chain(table.own_rows());
+    let shipped = rows.map(|row| (row.code.clone(), row.exception()));
     let mut words: BTreeMap<String, PolicyOverride> = shipped
         .filter(|(_, exception)| *exception != PolicyOverride::default())
         .collect();

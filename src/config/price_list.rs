@@ -4,7 +4,7 @@ use onelane_core::model::{Currency, Nanos, PriceUsed, Unpriced, amount};
 use serde::Serialize;
 
 use super::loaded::Loaded;
-use super::prices::{ModelPrice, Price, PriceList, Shipped};
+use super::prices::{ModelPrice, PlanOnly, Price, PriceList, Shipped};
 
 /// The list in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -20,6 +20,9 @@ pub struct Prices {
     pub unpriced: Unpriced,
     /// The rows, by model and bounds.
     pub prices: Vec<PriceEntry>,
+    /// Models that Coding Plans alone serve and that no list has a price of; those that the operator gave one are
+    /// above.
+    pub plan_only: Vec<PlanOnly>,
 }
 
 /// What picked the list.
@@ -38,7 +41,7 @@ pub enum ChosenBy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PriceEntry {
-    /// The model: its exact name.
+    /// The model, by its canonical name.
     pub model: String,
     /// For prompts of so many tokens and more.
     pub prompt_from: u64,
@@ -59,6 +62,8 @@ pub struct PriceEntry {
     #[serde(serialize_with = "amount::serialize")]
     #[schemars(with = "f64")]
     pub output: Nanos,
+    /// When the row counts, in words; `None`: always.
+    pub when: Option<String>,
     /// Tokens that prompt and completion may have together, where it is known.
     pub context: Option<u64>,
     /// The version of the shipped list that the row is of, or `own`.
@@ -90,6 +95,7 @@ impl Loaded {
             .map(|price| PriceEntry::own(price, &said))
             .collect();
         // The shipped list was read when this configuration was made.
+        let mut plan_only = Vec::new();
         if let Ok(shipped) = Shipped::read() {
             let is_replaced = |model: &str| own.iter().any(|price| price.model == model);
             let rows = shipped.list(currency);
@@ -101,7 +107,9 @@ impl Loaded {
                 note: row.note.clone(),
                 ..PriceEntry::own(&row.price, &row.source)
             }));
+            plan_only = shipped.plan_only;
         }
+        plan_only.retain(|known: &PlanOnly| !self.settings.prices.is_priced(&known.model));
         prices.sort_by(|a, b| a.place().cmp(&b.place()));
         Prices {
             version: version.to_owned(),
@@ -109,6 +117,7 @@ impl Loaded {
             chosen_by: self.list_chosen_by(),
             unpriced: self.settings.unpriced,
             prices,
+            plan_only,
         }
     }
 }
@@ -153,8 +162,13 @@ impl Loaded {
 }
 
 impl PriceEntry {
-    fn place(&self) -> (&str, u64, u64) {
-        (&self.model, self.prompt_from, self.completion_from)
+    fn place(&self) -> (&str, u64, u64, Option<&str>) {
+        (
+            &self.model,
+            self.prompt_from,
+            self.completion_from,
+            self.when.as_deref(),
+        )
     }
 
     fn own(price: &ModelPrice, said: &str) -> Self {
@@ -166,6 +180,7 @@ impl PriceEntry {
             input: price.input.nanos(),
             cached_input: price.cached_input.map(Price::nanos),
             output: price.output.nanos(),
+            when: price.when.in_words(),
             context: None,
             table: PriceUsed::OWN.to_owned(),
             as_of: None,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use onelane_core::model::setting::{Kind, Problem, Secrets, Setting};
-use onelane_core::model::{Currency, Nanos, PriceRow, PriceTable, limits};
+use onelane_core::model::{Currency, Nanos, PriceRow, PriceTable, TimeBand, limits, model_name};
 use onelane_core::section;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
@@ -84,7 +84,7 @@ section! {
     #[derive(Eq)]
     pub struct ModelPrice {
         /// The model, as jobs name it.
-        model: String = String::new() => [required().sample("\"glm-4.7\"")];
+        model: String = String::new() => [text(model_name::setting).required().sample("\"glm-4.7\"")];
         /// A million prompt tokens that were not cached.
         input: Price = Price::default() => [required().sample("\"2\"")];
         /// A million prompt tokens from GLM's cache; as much as input when left out.
@@ -97,6 +97,8 @@ section! {
         completion_from: u64 = 0;
         /// The row is for prompts of fewer tokens than these; what longer ones cost is not known.
         prompt_to: Option<u64> = None => [sample("32768")];
+        /// When the row counts; without a word of it, always.
+        when: TimeBand = TimeBand::default() => [flat("")];
         /// The row counts only while the list in force is in this currency; when left out, always, and in that
         /// list's currency.
         currency: Option<Currency> = None => [sample("\"CNY\"")];
@@ -117,6 +119,7 @@ impl ModelPrice {
             input: self.input.nanos(),
             cached_input: self.cached_input.unwrap_or(self.input).nanos(),
             output: self.output.nanos(),
+            when: self.when,
         }
     }
 }
@@ -136,7 +139,7 @@ fn check(prices: &[ModelPrice]) -> Result<(), (usize, Problem)> {
         if !(1..=limits::MODEL_CHARS_MAX).contains(&chars) {
             return wrong_value("model must have 1 to 128 characters".to_owned());
         }
-        let tier = |p: &ModelPrice| (p.prompt_from, p.completion_from);
+        let tier = |p: &ModelPrice| (p.prompt_from, p.completion_from, p.when);
         let of_model = |p: &&ModelPrice| p.model == price.model;
         let mut of_model = prices.iter().filter(of_model);
         if of_model.any(|p| p.currency.is_some() != price.currency.is_some()) {
@@ -146,7 +149,11 @@ fn check(prices: &[ModelPrice]) -> Result<(), (usize, Problem)> {
             ));
         }
         let same_model = |p: &&ModelPrice| p.model == price.model && p.currency == price.currency;
-        if !prices.iter().filter(same_model).any(|p| tier(p) == (0, 0)) {
+        if !prices
+            .iter()
+            .filter(same_model)
+            .any(|p| (p.prompt_from, p.completion_from) == (0, 0))
+        {
             return wrong_value(format!(
                 "`{}` needs a row without bounds, or calls below them have no price",
                 price.model
@@ -260,6 +267,23 @@ pub(crate) struct ShippedRow {
 pub(crate) struct Shipped {
     pub(crate) version: String,
     pub(crate) rows: Vec<ShippedRow>,
+    pub(crate) plan_only: Vec<PlanOnly>,
+}
+
+/// A model that is known and on no price page: Coding Plans alone serve it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all(serialize = "camelCase"))]
+pub struct PlanOnly {
+    /// The model, by its canonical name.
+    pub model: String,
+    /// Tokens that prompt and completion may have together.
+    pub context: u64,
+    /// When the source said so.
+    pub as_of: String,
+    /// Who says so.
+    pub source: String,
+    /// What else there is to know.
+    pub note: String,
 }
 
 fn taken<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ModelPrice, D::Error> {

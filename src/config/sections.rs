@@ -8,8 +8,8 @@ use onelane_core::model::setting::{
 };
 use onelane_core::model::{
     AlertSettings, Amount, BreakerSettings, Budget, BudgetRules, BudgetScope, Calendar, Cost,
-    Currency, GlmSettings, LaneSettings, NamedLane, PolicyOverride, Retention, RetrySettings,
-    Secret, Unpriced, limits,
+    Currency, Doubt, GlmSettings, LaneSettings, NamedLane, PolicyOverride, Retention,
+    RetrySettings, Secret, Unpriced, limits,
 };
 use onelane_core::{section, words};
 use serde::{Deserialize, Serialize, Serializer};
@@ -91,8 +91,14 @@ section! {
         /// What calls may cost. The worst that a call may come to is reserved before it is made; what does not fit
         /// waits for the next period, and the lane goes on for others.
         budgets: BTreeMap<String, BudgetSection> = BTreeMap::new() => [names(setting::named).sample("everybody")];
+        /// What budgets keep reserved for a call that may have been billed while no answer is stored: "worst" (all
+        /// that it may have come to), "prompt" (its prompt alone), "none". Of a kept connection that ended before an
+        /// answer began it is the prompt at most.
+        doubt: Doubt = Doubt::Worst;
+        /// After this time budgets keep nothing more for such a call; when left out, until you say what became of it.
+        doubt_lapses_ms: Option<u64> = None => [within(1..=limits::DAY_MS * 3_660).sample("604800000")];
         /// A job for a model without a price: "allow" takes it and flags its cost as unknown, "refuse" does not take
-        /// it. Models are known by their exact names.
+        /// it. Models are known by their names, in any case.
         unpriced: Unpriced = Unpriced::Allow;
     }
 }
@@ -106,7 +112,7 @@ section! {
         /// Whose calls: a user, "*" for each one's own, not set for all together.
         user: Option<String> = None => [text(text::whose).sample("\"*\"")];
         /// Calls to which model: one, "*" for each, not set for all together.
-        model: Option<String> = None => [text(text::whose).sample("\"glm-5\"")];
+        model: Option<String> = None => [text(text::model).sample("\"glm-5\"")];
         /// The limit, as text so that it stays exact, in money of the price list in force or in currency.
         amount: Option<String> = None => [text(text::amount).sample("\"12.50\"")];
         /// What the amount is in, whichever price list is in force. Calls that are charged in something else are

@@ -31,6 +31,8 @@ impl Config {
             budgets: budgets
                 .filter_map(|(name, section)| section.budget(name, currency))
                 .collect(),
+            doubt: self.money.doubt,
+            doubt_lapses_ms: self.money.doubt_lapses_ms,
             calendar: self.money.zone,
             callbacks: self.webhooks.callbacks.clone(),
             prices: Arc::new(table),

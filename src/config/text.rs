@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use onelane_core::model::setting::{Problem, named, plain, quoted};
-use onelane_core::model::{DEFAULT_LANE, Nanos, limits};
+use onelane_core::model::{DEFAULT_LANE, Nanos, limits, model_name};
 use reqwest::Url;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
@@ -59,7 +59,15 @@ pub(crate) fn lane_name(text: &str) -> Checked {
     Err(problem.into())
 }
 
-/// Whose calls a budget is for: a user or a model, `*` for each.
+/// Calls to which model a budget is for; `*` for each.
+pub(crate) fn model(text: &str) -> Checked {
+    if text.trim() == "*" {
+        return Ok("*".to_owned());
+    }
+    model_name::setting(text)
+}
+
+/// Whose calls a budget is for: a user, `*` for each.
 pub(crate) fn whose(text: &str) -> Checked {
     let text = plain(text)?;
     if text.chars().count() > limits::USER_ID_CHARS_MAX {

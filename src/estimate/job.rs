@@ -1,6 +1,8 @@
 //! One job and many: what they may come to, at the least and at the most.
 
-use onelane_core::model::{Currency, Nanos, Settings, Submission, SubmissionError, amount};
+use onelane_core::model::{
+    Currency, Nanos, Settings, Submission, SubmissionError, amount, model_name,
+};
 use onelane_core::money::estimate;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -48,7 +50,7 @@ const fn with_margin(prompt_tokens: u64) -> u64 {
 /// is, and the first count of a process unpacks the vocabulary: not for an async worker.
 pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, SubmissionError> {
     submission.validate(settings)?;
-    let model = submission.model_in(settings);
+    let model = model_name::canonical(&submission.model_in(settings)).into_owned();
     let tokens = estimate::of(
         &submission.request,
         &model,
@@ -149,6 +151,7 @@ mod tests {
                 input,
                 cached_input,
                 output,
+                ..PriceRow::default()
             }
         };
         prices.add("glm-4.7", row(0, [2, 1, 8]));
@@ -185,6 +188,7 @@ mod tests {
             input,
             cached_input: 0,
             output: 0,
+            ..PriceRow::default()
         };
         prices.add("glm-5", row(0, 1_000_000));
         prices.add("glm-5", row(1_100, 2_000_000));

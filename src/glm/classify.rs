@@ -1,9 +1,12 @@
 //! Gives a refusal its class: by GLM's code, then by the HTTP status, never by its words, except to read
 //! the moment at which a quota opens again.
 
+use std::sync::Arc;
+
 use onelane_actors::ports::Clock;
-use onelane_core::model::{Failure, FailureClass, limits};
+use onelane_core::model::{Failure, FailureClass, Received, limits};
 use reqwest::header::HeaderMap;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::errors::ErrorTable;
@@ -75,6 +78,10 @@ fn failure(status: u16, headers: &HeaderMap, stated: Stated, reader: &Reader<'_>
         .code
         .map(|code| reader.shown(&code, CODE_CHARS_MAX))
         .unwrap_or_else(|| format!("http_{status}"));
+    let message = match is_chinese(&message) {
+        true => in_both(&message, &table.explanation(&code, class), &stated.judged),
+        false => message + &stated.judged,
+    };
     Failure {
         class,
         status_code: Some(status),
@@ -83,7 +90,49 @@ fn failure(status: u16, headers: &HeaderMap, stated: Stated, reader: &Reader<'_>
         // The only quota whose message states no time: it is a day's.
         reset_at: reset_at.or_else(|| (code == "1304").then(|| reset::next_midnight(now))),
         maybe_billed: false,
+        received: None,
         code,
+    }
+}
+
+/// Whether a text needs a translation.
+fn is_chinese(text: &str) -> bool {
+    text.chars().any(|c| matches!(c, '\u{3400}'..='\u{9fff}'))
+}
+
+/// GLM's words with ours behind them, within the bound of a message.
+fn in_both(words: &str, ours: &str, judged: &str) -> String {
+    let ours = format!(" [{ours}]{judged}");
+    let room = limits::FAILURE_MESSAGE_CHARS_MAX.saturating_sub(ours.chars().count());
+    words.chars().take(room).chain(ours.chars()).collect()
+}
+
+/// Whose text a content filter judged, of `contentFilter: [{"role": "user", "level": 1}]`.
+fn judged(json: &Value) -> String {
+    let found = json.get("contentFilter").and_then(Value::as_array);
+    let said = |entry: &Value| {
+        let text = match entry.get("role")?.as_str()? {
+            "user" => "the prompt",
+            "assistant" => "the output",
+            "history" => "an earlier message",
+            "search" => "a search result",
+            _ => return None,
+        };
+        let level = entry.get("level").and_then(Value::as_u64);
+        Some(level.map_or_else(
+            || text.to_owned(),
+            |level| format!("{text} (level {level}, 0 is the gravest)"),
+        ))
+    };
+    let judged: Vec<String> = found
+        .into_iter()
+        .flatten()
+        .filter_map(said)
+        .take(8)
+        .collect();
+    match judged.is_empty() {
+        true => String::new(),
+        false => format!(" (judged sensitive: {})", judged.join(", ")),
     }
 }
 
@@ -106,6 +155,8 @@ pub(crate) fn class_of_status(status: u16) -> FailureClass {
 struct Stated {
     code: Option<String>,
     message: String,
+    /// Whose text a content filter judged; empty: it says nothing of that.
+    judged: String,
 }
 
 impl Stated {
@@ -131,7 +182,11 @@ impl Stated {
             Some(_) => format!("HTTP {status} without a message"),
             None => format!("HTTP {status} with JSON that is no GLM answer"),
         });
-        Self { code, message }
+        Self {
+            code,
+            message,
+            judged: judged(json),
+        }
     }
 
     /// A page of a proxy, a word, nothing: no code.
@@ -151,6 +206,7 @@ impl Stated {
         Self {
             code: None,
             message,
+            judged: String::new(),
         }
     }
 
@@ -203,17 +259,39 @@ fn without_tags(text: &str) -> String {
 }
 
 impl Reader<'_> {
+    /// What came in a body instead of an answer; `None`: nothing.
+    pub(crate) fn received(&self, body: &[u8]) -> Option<Received> {
+        let text = self.without_key(body);
+        let is_object = text.trim_start().starts_with('{');
+        match serde_json::from_str::<&RawValue>(&text) {
+            Ok(json) if is_object => Some(Received::Json(Arc::from(json.to_owned()))),
+            _ => (!text.is_empty()).then(|| Received::Text(text.into())),
+        }
+    }
+
+    /// A body as text, without the key if the server sent it back.
+    pub(crate) fn without_key(&self, body: &[u8]) -> String {
+        let mut text = layers::text(body).into_owned();
+        for hidden in self.hidden() {
+            text = text.replace(hidden, "****");
+        }
+        text
+    }
+
+    /// What must not come through: a GLM key is `id.secret`, and the secret alone is as good as the whole.
+    fn hidden(&self) -> impl Iterator<Item = &str> {
+        let secret = self.api_key.split_once('.').map(|(_, secret)| secret);
+        let hidden = std::iter::once(self.api_key).chain(secret);
+        hidden.filter(|hidden| hidden.chars().count() >= KEY_CHARS_MIN)
+    }
+
     /// `text` as it may be shown: bounded, in one line, and without the key if the server sent it back.
     pub(crate) fn shown(&self, text: &str, chars_max: usize) -> String {
         let key_chars = self.api_key.chars().count();
         // A key that begins before the cut must be whole here, or its first half would be shown.
         let mut shown: String = text.chars().take(chars_max + key_chars).collect();
-        // A GLM key is `id.secret`; the secret alone is as good as the whole.
-        let secret = self.api_key.split_once('.').map(|(_, secret)| secret);
-        for hidden in std::iter::once(self.api_key).chain(secret) {
-            if hidden.chars().count() >= KEY_CHARS_MIN {
-                shown = shown.replace(hidden, "****");
-            }
+        for hidden in self.hidden() {
+            shown = shown.replace(hidden, "****");
         }
         let one_line = |c: char| if c.is_control() { ' ' } else { c };
         shown.chars().take(chars_max).map(one_line).collect()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelane_actors::ports::{GlmAnswer, GlmOutcome};
-use onelane_core::model::{Failure, FailureClass, Usage, code};
+use onelane_core::model::{Failure, FailureClass, Received, Usage, code, limits};
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -18,18 +18,36 @@ use super::errors::ErrorTable;
 use super::{layers, stream, usage};
 use crate::bounded::{self, First};
 
-/// Reads a response.
+/// Reads a response. What came instead of an answer stays with the failure.
 pub(crate) fn decode(
     status: u16,
     headers: &HeaderMap,
     body: Bytes,
     reader: &Reader<'_>,
 ) -> GlmOutcome {
+    match outcome(status, headers, &body, reader) {
+        GlmOutcome::Failed(failure, usage) => {
+            GlmOutcome::Failed(with_received(failure, &body, reader), usage)
+        }
+        other => other,
+    }
+}
+
+/// A failure with what came instead of an answer, unless it has that already.
+pub(crate) fn with_received(failure: Failure, body: &[u8], reader: &Reader<'_>) -> Failure {
+    let received = failure.received.or_else(|| reader.received(body));
+    Failure {
+        received,
+        ..failure
+    }
+}
+
+fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -> GlmOutcome {
     if !(200..300).contains(&status) {
-        let failure = classify(status, headers, &body, reader);
+        let failure = classify(status, headers, body, reader);
         return GlmOutcome::Failed(failure, Usage::default());
     }
-    let text = layers::text(&body);
+    let text = layers::text(body);
     if let Some(head) = Head::typed(&text) {
         return head.outcome(status, &text);
     }
@@ -49,7 +67,12 @@ pub(crate) fn decode(
             };
             GlmOutcome::Failed(failure, usage)
         }
-        Content::Unreadable(why) => GlmOutcome::Failed(invalid(status, &why), Usage::default()),
+        Content::Unreadable(why) => {
+            let why = layers::unread_coding(headers).map_or(why, |coding| {
+                format!("it is packed with {coding}, which is not read; only gzip and deflate are")
+            });
+            GlmOutcome::Failed(invalid(status, &why), Usage::default())
+        }
     }
 }
 
@@ -149,6 +172,8 @@ struct Head {
     /// Whether the first choice holds text, reasoning or tool calls.
     has_content: bool,
     usage: Usage,
+    /// The model that the answer names.
+    model: Option<String>,
 }
 
 impl Head {
@@ -175,14 +200,22 @@ impl Head {
 
     /// What the call came to, with this text as its answer.
     fn outcome(self, status: u16, text: &str) -> GlmOutcome {
-        if let Some(failure) = self.failure(status) {
-            return GlmOutcome::Failed(failure, self.usage);
-        }
         match RawValue::from_string(text.to_owned()) {
+            Ok(raw) if let Some(failure) = self.failure(status) => {
+                let received = Some(Received::Json(Arc::from(raw)));
+                GlmOutcome::Failed(
+                    Failure {
+                        received,
+                        ..failure
+                    },
+                    self.usage,
+                )
+            }
             Ok(raw) => GlmOutcome::Answered(GlmAnswer {
                 body: Arc::from(raw),
                 status_code: status,
                 usage: usage::of_answer(self.usage, self.has_content),
+                model: self.model,
             }),
             Err(error) => GlmOutcome::Failed(invalid(status, &error.to_string()), Usage::default()),
         }
@@ -208,6 +241,7 @@ impl Head {
                 .and_then(|raw| bounded::excerpt(raw.get()).ok())
                 .map(|json| usage::read(&json))
                 .unwrap_or_default(),
+            model: typed.model.as_deref().and_then(named),
         })
     }
 
@@ -225,8 +259,16 @@ impl Head {
                 .filter_map(|name| choice.get("message")?.get(*name))
                 .any(holds_something),
             usage: usage::of(json),
+            model: json.get("model").and_then(Value::as_str).and_then(named),
         })
     }
+}
+
+/// The name of a model, bounded: an answer may name anything.
+fn named(model: &str) -> Option<String> {
+    let model = model.trim();
+    let has_name = !model.is_empty();
+    has_name.then(|| model.chars().take(limits::MODEL_CHARS_MAX).collect())
 }
 
 fn holds_something(value: &Value) -> bool {
@@ -246,6 +288,8 @@ struct Typed<'a> {
     /// Looked at by itself: an odd count in it does not make the answer an odd one.
     #[serde(default, borrow)]
     usage: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    model: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]

@@ -52,6 +52,7 @@ fn an_answer_is_kept_verbatim_with_its_usage() {
         total_tokens: 161,
         cached_tokens: 4,
         reasoning_tokens: 121,
+        ..Usage::default()
     };
     assert_eq!(answer.usage, usage);
     answered(&format!(" {REAL}\n"));

@@ -28,6 +28,9 @@ pub struct ErrorRow {
     pub http_status: Option<u16>,
     /// Its meaning, in English.
     pub meaning: String,
+    /// What to do about it, where that is not what its class says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Its class.
     pub class: RowClass,
     /// The rule for the job, where it is not the class's.
@@ -64,7 +67,7 @@ impl ErrorRow {
 }
 
 /// Failures of calls that GLM does not state: their codes, classes and meanings.
-const OWN: [(&str, FailureClass, &str); 12] = [
+const OWN: [(&str, FailureClass, &str); 14] = [
     (
         code::CONNECTION_ENDED,
         FailureClass::ServerTransient,
@@ -72,18 +75,28 @@ const OWN: [(&str, FailureClass, &str); 12] = [
     ),
     (
         code::FOREIGN_ANSWER,
-        FailureClass::ServerTransient,
+        FailureClass::ForeignAnswer,
         "an answer that belongs to another call",
     ),
     (
+        code::UNREACHABLE,
+        FailureClass::Unreachable,
+        "no connection to GLM: refused, no route, no such name, or broken off while it was made",
+    ),
+    (
+        code::TLS_UNTRUSTED,
+        FailureClass::OperatorFatal,
+        "the server's certificate is not trusted",
+    ),
+    (
         code::TIMEOUT_CONNECT,
-        FailureClass::ServerTransient,
+        FailureClass::Unreachable,
         "no connection within timeouts.connect_ms",
     ),
     (
         code::TIMEOUT_FIRST_BYTE,
         FailureClass::ServerTransient,
-        "no response headers within timeouts.first_byte_ms",
+        "no response headers within timeouts.first_byte_ms when a task was handed over",
     ),
     (
         code::TIMEOUT_IDLE,
@@ -127,6 +140,48 @@ const OWN: [(&str, FailureClass, &str); 12] = [
     ),
 ];
 
+/// What the failures of a class mean, and what to do about them.
+const fn in_general(class: FailureClass) -> (&'static str, &'static str) {
+    match class {
+        FailureClass::Throttle => (
+            "too many requests at once",
+            "the lane cools down and goes on by itself; a lower lane.max_concurrency meets it less often",
+        ),
+        FailureClass::Overload => (
+            "the model has no capacity",
+            "the lane tries again by itself; a fallback model can serve meanwhile (glm.fallbacks)",
+        ),
+        FailureClass::QuotaWindow => (
+            "a quota is used up",
+            "the lane goes on by itself once the quota opens again; a larger one or another key ends the wait sooner",
+        ),
+        FailureClass::OperatorFatal => (
+            "the account or its key is refused",
+            "mend the account, the key or the base URL, then resume the lane",
+        ),
+        FailureClass::RequestFatal => (
+            "the request is refused",
+            "change the request: sent again as it is it ends the same",
+        ),
+        FailureClass::ServerTransient => (
+            "GLM, or something between here and GLM, has failed",
+            "the lane tries again by itself; if it stays so, look at GLM's status page",
+        ),
+        FailureClass::Unreachable => (
+            "no call gets through to GLM",
+            "look at the network, the proxy and glm.base_url; jobs keep their places and go on by themselves once it is back",
+        ),
+        FailureClass::DuplicateRequest => (
+            "the request_id was used before",
+            "the lane sends it again under another one by itself",
+        ),
+        FailureClass::ForeignAnswer => (
+            "an answer that belongs to another call",
+            "look for a proxy or relay between here and GLM that mixes up answers; glm.reuse = \"echoed\" keeps connections apart",
+        ),
+    }
+}
+
 /// All rows, by code.
 #[derive(Debug, Clone, Default)]
 pub struct ErrorTable {
@@ -141,8 +196,10 @@ static SHIPPED: LazyLock<ErrorTable> = LazyLock::new(|| {
         code: code.to_owned(),
         http_status: None,
         meaning: meaning.to_owned(),
+        next: None,
         class: RowClass::Is(class),
-        job: None,
+        // It may have been paid for.
+        job: matches!(code, code::BODY_INVALID | code::BODY_TOO_LARGE).then_some(JobRule::Once),
         lane: None,
         breaker: None,
     });
@@ -182,6 +239,16 @@ impl ErrorTable {
     /// The rows of all codes that GLM does not state, ordered by code.
     pub fn own_rows(&self) -> impl Iterator<Item = &ErrorRow> {
         self.own.values()
+    }
+
+    /// What a failure means and what to do about it, in English.
+    #[must_use]
+    pub fn explanation(&self, code: &str, class: FailureClass) -> String {
+        let row = self.row(code).or_else(|| self.own_row(code));
+        let (meaning, next) = in_general(class);
+        let meaning = row.map_or(meaning, |row| row.meaning.as_str());
+        let next = row.and_then(|row| row.next.as_deref()).unwrap_or(next);
+        format!("{meaning}; {next}")
     }
 
     /// The meaning of each code in English, our own among them.

@@ -1,6 +1,8 @@
 //! One request and its response over the wire, under every bound of the call: how it ends, and that
 //! whatever was not finished is closed.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +57,7 @@ pub(crate) struct Timeout {
     pub(crate) maybe_sent: bool,
 }
 
-/// Sends `request` and reads the whole response. When it had to be left, it returns only after the
+/// Sends `request` and reads the whole response. When it ended in the middle, it returns only after the
 /// server has had the time to see the connection end: the next call must not overlap with it.
 pub(crate) async fn exchange(
     client: &Client,
@@ -64,12 +66,16 @@ pub(crate) async fn exchange(
     abort: &CancellationToken,
 ) -> Ended {
     let ended = run(client, request, timeouts, abort).await;
-    let left_open = match &ended {
-        Ended::Response(reply) => matches!(reply.end, BodyEnd::TimedOut(_) | BodyEnd::TooLarge),
-        Ended::NoResponse { .. } => false,
+    let ended_in_the_middle = match &ended {
+        Ended::Response(reply) => !matches!(reply.end, BodyEnd::Complete),
+        // What never left is in the middle of nothing, and a kept connection that ended was ended by the server.
+        Ended::NoResponse { error, reused } => {
+            let ended_by_server = *reused && causes(error).any(is_end_of_connection);
+            !error.is_connect() && !ended_by_server
+        }
         Ended::TimedOut(_) | Ended::Aborted => true,
     };
-    if left_open {
+    if ended_in_the_middle {
         tokio::time::sleep(Duration::from_millis(limits::CLOSE_GRACE_MS)).await;
     }
     ended
@@ -83,10 +89,12 @@ async fn run(
 ) -> Ended {
     let begun = Instant::now();
     let gauge = Gauge::new(begun, span(timeouts.connect_ms));
-    let bounds = Bounds {
+    let mut bounds = Bounds {
         timeouts,
         total: begun + span(timeouts.total_ms),
+        total_passed: false,
     };
+    let mut looked_on = false;
     let timer = tokio::time::sleep_until(bounds.phase(begun, timeouts.first_byte_ms));
     tokio::pin!(timer);
 
@@ -105,11 +113,14 @@ async fn run(
             () = abort.cancelled() => return Ended::Aborted,
             () = &mut timer => match bounds.headers(&gauge) {
                 Headers::Wait(until) => timer.as_mut().reset(until),
-                Headers::Late(timeout) => return Ended::TimedOut(timeout),
+                Headers::Late(timeout) => match bounds.look_on(timer.deadline(), &mut looked_on) {
+                    Some(until) => timer.as_mut().reset(until),
+                    None => return Ended::TimedOut(timeout),
+                },
             },
         }
     };
-    read(response, &bounds, timer, abort).await
+    read(response, bounds, timer, abort).await
 }
 
 /// A bound as a duration; settings allow a day at most, and no number overflows the clock.
@@ -117,10 +128,16 @@ pub(crate) fn span(ms: u64) -> Duration {
     Duration::from_millis(ms.min(24 * 60 * 60 * 1_000))
 }
 
+/// A timer that runs out so late says that the process was stopped, or the machine asleep, and not that GLM was
+/// silent for so long.
+const FROZEN_MS: u64 = 500;
+
 /// The moments by which things must have happened.
 struct Bounds {
     timeouts: Timeouts,
     total: Instant,
+    /// The time of the whole call is over; what has arrived by then is still taken.
+    total_passed: bool,
 }
 
 enum Headers {
@@ -129,6 +146,31 @@ enum Headers {
 }
 
 impl Bounds {
+    /// Silence is judged after the socket was looked at: the timer for `due` has run out, but what came before may
+    /// not have been read yet, above all in a process that was frozen. Answers until when to look on; `None`: that was
+    /// done.
+    fn look_on(&mut self, due: Instant, looked_on: &mut bool) -> Option<Instant> {
+        let now = Instant::now();
+        let was_frozen = now.saturating_duration_since(due) >= Duration::from_millis(FROZEN_MS);
+        let is_total = now >= self.total;
+        let done = match is_total {
+            true => &mut self.total_passed,
+            false => looked_on,
+        };
+        if std::mem::replace(done, true) && !was_frozen {
+            return None;
+        }
+        let until = now
+            + Duration::from_millis(match was_frozen {
+                true => limits::THAW_MS,
+                false => limits::LAST_LOOK_MS,
+            });
+        if is_total {
+            self.total = until;
+        }
+        Some(until)
+    }
+
     /// The end of a phase of `limit_ms` that begins at `from`, or of the whole call if that is sooner.
     fn phase(&self, from: Instant, limit_ms: u64) -> Instant {
         self.total.min(from + span(limit_ms))
@@ -184,7 +226,7 @@ impl Bounds {
 /// Reads the body under the idle and the total bound, and no further than the cap.
 async fn read(
     mut response: Response,
-    bounds: &Bounds,
+    mut bounds: Bounds,
     mut timer: std::pin::Pin<&mut Sleep>,
     abort: &CancellationToken,
 ) -> Ended {
@@ -192,6 +234,8 @@ async fn read(
     let headers = std::mem::take(response.headers_mut());
     let mut body = Body::Empty;
     let announced = response.content_length().unwrap_or(0);
+    let mut looked_on = false;
+    let mut last_look = None;
     let end = loop {
         if announced > limits::RESPONSE_BYTES_MAX as u64 {
             break BodyEnd::TooLarge;
@@ -201,12 +245,19 @@ async fn read(
             // Only a body that is waited for needs the timer: arming it wakes a worker.
             None => {
                 let idle = bounds.phase(Instant::now(), bounds.timeouts.idle_ms);
-                timer.as_mut().reset(idle);
+                timer.as_mut().reset(last_look.take().unwrap_or(idle));
                 tokio::select! {
                     biased;
                     chunk = response.chunk() => chunk,
                     () = abort.cancelled() => return Ended::Aborted,
-                    () = &mut timer => break BodyEnd::TimedOut(bounds.body_timeout()),
+                    () = &mut timer => {
+                        let timeout = bounds.body_timeout();
+                        last_look = bounds.look_on(timer.deadline(), &mut looked_on);
+                        match last_look {
+                            Some(_) => continue,
+                            None => break BodyEnd::TimedOut(timeout),
+                        }
+                    }
                 }
             }
         };
@@ -214,7 +265,10 @@ async fn read(
             Ok(Some(chunk)) if body.len() + chunk.len() > limits::RESPONSE_BYTES_MAX => {
                 break BodyEnd::TooLarge;
             }
-            Ok(Some(chunk)) => body = body.plus(chunk),
+            Ok(Some(chunk)) => {
+                looked_on = false;
+                body = body.plus(chunk);
+            }
             Ok(None) => break BodyEnd::Complete,
             Err(error) => break BodyEnd::Cut(error),
         }
@@ -225,6 +279,24 @@ async fn read(
         body: body.into_bytes(),
         end,
     })
+}
+
+/// An error and what caused it, outermost first.
+pub(super) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&e| e.source())
+}
+
+/// Whether an error says that the other side has ended the connection.
+pub(super) fn is_end_of_connection(cause: &(dyn Error + 'static)) -> bool {
+    let of_hyper = cause.downcast_ref::<hyper::Error>();
+    let of_io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    of_hyper.is_some_and(hyper::Error::is_incomplete_message)
+        || matches!(
+            of_io,
+            Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+        )
 }
 
 /// A body that is one piece as long as it came as one.

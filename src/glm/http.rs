@@ -2,12 +2,14 @@
 //! one more. `tasks` has the steps that only tasks take.
 
 use std::error::Error;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
-use onelane_core::model::{Failure, FailureClass, Secret, Timeouts, Usage, code, limits};
+use onelane_core::model::{
+    Failure, FailureClass, Received, RequestId, Secret, Timeouts, Usage, code, limits,
+};
 use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
 use tokio_util::sync::CancellationToken;
@@ -15,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 use super::classify::{Reader, classify};
 use super::connect::ConnectTimedOut;
 use super::decode::decode;
-use super::exchange::{BodyEnd, Ended, Reply, Timeout, exchange};
-use super::pool::{Named, Pool};
+use super::exchange::{BodyEnd, Ended, Reply, Timeout, causes, exchange, is_end_of_connection};
+use super::pool::{Named, Pool, named_id};
 use super::route::Route;
 use super::{layers, wire};
 
+/// What a lane says of its answers: which job they are of.
+const LANE_HEADER: &str = "x-onelane-job-id";
 /// Bytes of a response that are read where they came in.
 const LARGE_BYTES: usize = 256 * 1024;
 
@@ -81,7 +85,15 @@ impl Glm for HttpGlm {
 impl HttpGlm {
     async fn run(&self, call: &GlmCall, abort: &CancellationToken) -> GlmOutcome {
         let request = post(&self.url(&call.endpoint), call);
-        match self.send(request, call, call.timeouts, abort).await {
+        // Its first byte comes after the whole thinking.
+        let timeouts = Timeouts {
+            first_byte_ms: call.timeouts.total_ms,
+            ..call.timeouts
+        };
+        if abort.is_cancelled() {
+            return GlmOutcome::NotSent;
+        }
+        match self.send(request, call, timeouts, abort).await {
             Sent::Whole(response) => self.decoded(response, call).await,
             Sent::Failed(failure) => failed(failure),
             Sent::Aborted => GlmOutcome::Aborted,
@@ -121,6 +133,9 @@ impl HttpGlm {
             Ok(request) => request,
             Err(failure) => return Sent::Failed(failure),
         };
+        if RequestId::job_in(call.request_id.as_str()).is_none() {
+            self.pool.note_chosen(call.request_id.as_str());
+        }
         let base_url = &call.endpoint.base_url;
         let (client, keep) = self.pool.for_call(base_url, call.reuse);
         if !keep {
@@ -135,7 +150,7 @@ impl HttpGlm {
             Ended::Response(reply) => {
                 self.pool.obey(&reply.headers);
                 match whole(reply, &self.reader(call)) {
-                    Ok(response) => self.its_own(response, call),
+                    Ok(response) => self.its_own(response, call).await,
                     Err(failure) => Sent::Failed(failure),
                 }
             }
@@ -166,18 +181,43 @@ impl HttpGlm {
     }
 
     /// A response to `call`, or why it is that of another one.
-    fn its_own(&self, response: Whole, call: &GlmCall) -> Sent {
-        let named = Named::in_body(&response.body, &call.request_id);
+    async fn its_own(&self, response: Whole, call: &GlmCall) -> Sent {
+        let named = match named_id(&response.body) {
+            Some(id) => self.named(&id, &response.headers, call).await,
+            None => None,
+        };
         let success = (200..300).contains(&response.status);
         let base_url = &call.endpoint.base_url;
         if !self.pool.is_foreign(base_url, named, success) {
             return Sent::Whole(response);
         }
         let message = "the answer names the request_id of another call; nothing of it was taken";
+        let text = self.reader(call).without_key(&response.body);
         Sent::Failed(Failure {
             status_code: Some(response.status),
-            ..transient(code::FOREIGN_ANSWER, message.to_owned(), true)
+            maybe_billed: true,
+            received: Some(Received::Foreign(text.into())),
+            ..Failure::new(FailureClass::ForeignAnswer, code::FOREIGN_ANSWER, message)
         })
+    }
+
+    /// Whose call an id names; `None`: it says nothing.
+    async fn named(&self, id: &str, headers: &HeaderMap, call: &GlmCall) -> Option<Named> {
+        if id == call.request_id.as_str() {
+            return Some(Named::This);
+        }
+        if self.pool.was_chosen(id) {
+            return Some(Named::Another);
+        }
+        if let Some(job) = RequestId::job_in(id) {
+            let issued = call.issued.clone();
+            let asked = tokio::task::spawn_blocking(move || issued.knows(job)).await;
+            if job == call.job_id || asked.unwrap_or(false) {
+                return Some(Named::Another);
+            }
+        }
+        // Another lane between here and GLM names the ids of its own attempts: it answers for them.
+        (!headers.contains_key(LANE_HEADER)).then_some(Named::Other)
     }
 
     pub(super) fn reader<'a>(&'a self, call: &'a GlmCall) -> Reader<'a> {
@@ -302,11 +342,16 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
 /// `reused`: the connection had stood before the call.
 fn no_response(error: &reqwest::Error, reused: bool, connect_ms: u64) -> Failure {
     if causes(error).any(|cause| cause.is::<ConnectTimedOut>()) {
-        return timed_out(Timeout {
-            code: code::TIMEOUT_CONNECT,
-            limit_ms: connect_ms,
-            maybe_sent: false,
-        });
+        let message = format!("no connection within {connect_ms} ms");
+        return Failure::new(FailureClass::Unreachable, code::TIMEOUT_CONNECT, message);
+    }
+    if error.is_connect() {
+        // Nothing left.
+        let (class, code) = match is_distrust(error) {
+            true => (FailureClass::OperatorFatal, code::TLS_UNTRUSTED),
+            false => (FailureClass::Unreachable, code::UNREACHABLE),
+        };
+        return Failure::new(class, code, words(error));
     }
     if reused && causes(error).any(is_end_of_connection) {
         // The server let go of the connection while the request was on its way.
@@ -316,13 +361,12 @@ fn no_response(error: &reqwest::Error, reused: bool, connect_ms: u64) -> Failure
         );
         return transient(code::CONNECTION_ENDED, message, false);
     }
-    // Without a connection nothing left; otherwise the whole request may have.
-    transient(code::CONNECTION, words(error), !error.is_connect())
+    // The whole request may have left.
+    transient(code::CONNECTION, words(error), true)
 }
 
 fn timed_out(timeout: Timeout) -> Failure {
     let what = match timeout.code {
-        code::TIMEOUT_CONNECT => "no connection",
         code::TIMEOUT_FIRST_BYTE => "no response headers",
         code::TIMEOUT_IDLE => "no further piece of the response",
         _ => "no complete response",
@@ -334,8 +378,15 @@ fn timed_out(timeout: Timeout) -> Failure {
     )
 }
 
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&e| e.source())
+/// The error below this one. An I/O error hides the one that it was made of: its source is the next below that.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        Some(made_of) => Some(made_of),
+        None => error.source(),
+    }
 }
 
 /// Whether a proxy refused to make a way for TLS to somebody that it does not know.
@@ -343,14 +394,18 @@ fn wants_credentials(error: &reqwest::Error) -> bool {
     causes(error).any(|cause| cause.to_string().contains("proxy authorization required"))
 }
 
-fn is_end_of_connection(cause: &(dyn Error + 'static)) -> bool {
-    let of_hyper = cause.downcast_ref::<hyper::Error>();
-    let of_io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-    of_hyper.is_some_and(hyper::Error::is_incomplete_message)
-        || matches!(
-            of_io,
-            Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+/// Whether the server's certificate was looked at and not believed.
+fn is_distrust(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |cause| below(*cause)).any(|cause| {
+        matches!(
+            cause.downcast_ref::<rustls::Error>(),
+            Some(
+                rustls::Error::InvalidCertificate(_)
+                    | rustls::Error::InvalidCertRevocationList(_)
+                    | rustls::Error::NoCertificatesPresented
+            )
         )
+    })
 }
 
 /// The causes of an error in one line. The first is reqwest's frame, which holds the URL and no news.

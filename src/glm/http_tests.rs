@@ -111,6 +111,7 @@ async fn an_answer_comes_back_verbatim_with_its_tokens() {
         total_tokens: 1_000,
         cached_tokens: 100,
         reasoning_tokens: 0,
+        ..Usage::default()
     };
     assert_eq!(got.usage, usage);
     let body: Value = serde_json::from_str(got.body.get()).unwrap();
@@ -270,7 +271,6 @@ async fn each_timeout_has_its_code() {
         change(&mut timeouts);
         timeouts
     };
-    let first_byte = bounded(|timeouts| timeouts.first_byte_ms = 100);
     let idle = bounded(|timeouts| timeouts.idle_ms = 100);
     let total = bounded(|timeouts| timeouts.total_ms = 100);
     let slow = Fault::SlowHeaders { delay_ms: 4_000 };
@@ -278,8 +278,7 @@ async fn each_timeout_has_its_code() {
         pieces,
         delay_ms: 30,
     };
-    check(Fault::Hang, first_byte, code::TIMEOUT_FIRST_BYTE, None).await;
-    check(slow, first_byte, code::TIMEOUT_FIRST_BYTE, None).await;
+    check(slow, total, code::TIMEOUT_TOTAL, None).await;
     check(Fault::StallBody, idle, code::TIMEOUT_IDLE, Some(200)).await;
     check(Fault::Hang, total, code::TIMEOUT_TOTAL, None).await;
     check(trickle(100), total, code::TIMEOUT_TOTAL, Some(200)).await;
@@ -312,6 +311,7 @@ async fn a_connection_that_does_not_stand_in_time_was_not_billed() {
     };
     let failed = fails(150, 100, 10_000).await;
     assert_eq!(failed.code, code::TIMEOUT_CONNECT);
+    assert_eq!(failed.class, C::Unreachable);
     assert!(failed.message.contains("150 ms"), "{failed}");
     // Another limit needs no other client.
     assert_eq!(fails(300, 100, 10_000).await.code, code::TIMEOUT_CONNECT);
@@ -325,12 +325,68 @@ async fn a_refused_connection_was_not_billed_and_shows_no_secret() {
     let addr = listener.local_addr().unwrap();
     drop(listener);
     let failure = failure(run(&glm(), call_to(&format!("http://{addr}"), 1)).await);
-    assert_eq!(failure.code, code::CONNECTION);
-    assert_eq!(failure.class, C::ServerTransient);
+    assert_eq!(failure.code, code::UNREACHABLE);
+    assert_eq!(failure.class, C::Unreachable);
     assert!(!failure.maybe_billed);
     let message = failure.message.to_lowercase();
     assert!(message.contains("refused"), "{failure}");
     assert!(!failure.message.contains("TopSecret"));
+}
+
+#[tokio::test]
+async fn what_never_left_is_told_from_what_was_lost_on_its_way() {
+    // A name that nobody has.
+    let call = call_to("http://onelane.invalid", 1);
+    let unresolved = failure(run(&glm(), call).await);
+    assert_eq!(
+        (unresolved.class, &*unresolved.code),
+        (C::Unreachable, code::UNREACHABLE),
+        "{unresolved}"
+    );
+    // A server that speaks no TLS.
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = plain.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut peer, _) = plain.accept().unwrap();
+        peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let no_tls = failure(run(&glm(), call_to(&format!("https://{addr}"), 1)).await);
+    assert_eq!(no_tls.class, C::Unreachable, "{no_tls}");
+    for failure in [unresolved, no_tls] {
+        assert!(!failure.maybe_billed && failure.status_code.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_trusts_is_for_an_operator() {
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let certificate = CertificateDer::from(include_bytes!("testdata/untrusted.crt.der").to_vec());
+    let key = PrivateKeyDer::try_from(include_bytes!("testdata/untrusted.key.der").to_vec());
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key.unwrap())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((peer, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move { acceptor.accept(peer).await.map(|_| ()) });
+        }
+    });
+    for host in ["localhost", "127.0.0.1"] {
+        let call = call_to(&format!("https://{host}:{port}"), 1);
+        let failure = failure(run(&glm(), call).await);
+        assert_eq!(
+            (failure.class, &*failure.code),
+            (C::OperatorFatal, code::TLS_UNTRUSTED),
+            "{failure}"
+        );
+        assert!(!failure.maybe_billed, "{failure}");
+    }
 }
 
 #[tokio::test]
@@ -421,7 +477,8 @@ async fn sequential_calls_share_one_connection() {
     assert_eq!(stats.calls, 500);
     assert_eq!(stats.answered, 500);
     assert_eq!(stats.peak_in_flight, 1);
-    assert_eq!((stats.connections, stats.duplicate_request_ids), (1, 0));
+    // The first one showed that the server names the calls that it answers.
+    assert_eq!((stats.connections, stats.duplicate_request_ids), (2, 0));
     assert_eq!(stats.gaps.count, 499);
 }
 
@@ -437,10 +494,10 @@ async fn no_call_follows_an_aborted_or_timed_out_one_before_its_end_was_seen() {
         let mut call = call_to(&sim.base_url(), no);
         let abort = CancellationToken::new();
         if no % 2 == 0 {
-            call.timeouts.first_byte_ms = 5;
+            call.timeouts.total_ms = 5;
             assert_eq!(
                 failure(glm.call(call, abort).await).code,
-                code::TIMEOUT_FIRST_BYTE
+                code::TIMEOUT_TOTAL
             );
         } else {
             let aborting = async {
@@ -510,18 +567,19 @@ async fn a_request_that_may_have_arrived_is_never_sent_twice() {
     let requests = Arc::clone(&seen);
     let server = RawServer::start(move |mut stream, _, body| {
         requests.lock().unwrap().push(body.to_owned());
-        reply(&mut stream, "200 OK", "", r#"{"choices":[{}]}"#);
+        reply(&mut stream, "200 OK", "", &echo(body));
         if let Some((_, body)) = read_request(&mut stream) {
             requests.lock().unwrap().push(body);
         }
     });
     let glm = glm();
     let base = format!("http://{}", server.addr);
+    // The first one shows that the server names the calls that it answers: from then on connections are kept.
     answer(run(&glm, call_to(&base, 1)).await);
-    let failure = failure(run(&glm, call_to(&base, 2)).await);
-    assert_eq!(failure.code, code::CONNECTION, "{failure}");
-    assert!(failure.maybe_billed, "{failure}");
-    assert_eq!(seen.lock().unwrap().len(), 2);
+    answer(run(&glm, call_to(&base, 2)).await);
+    let failure = failure(run(&glm, call_to(&base, 3)).await);
+    assert_eq!(failure.code, code::CONNECTION_ENDED, "{failure}");
+    assert_eq!(seen.lock().unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -536,14 +594,14 @@ async fn calls_side_by_side_have_their_own_bounds() {
     let one = |no: u32| {
         let mut call = call_to(&sim.base_url(), no);
         if no == 3 {
-            call.timeouts.first_byte_ms = 150;
+            call.timeouts.total_ms = 150;
         }
         run(&glm, call)
     };
     let (a, b, c) = tokio::join!(one(1), one(2), one(3));
     answer(a);
     answer(b);
-    assert_eq!(failure(c).code, code::TIMEOUT_FIRST_BYTE);
+    assert_eq!(failure(c).code, code::TIMEOUT_TOTAL);
     assert_eq!(sim.stats().peak_in_flight, 3);
 }
 
@@ -670,6 +728,16 @@ fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     Some((head, String::from_utf8(body).unwrap()))
+}
+
+/// An answer that names the call that it is to.
+fn echo(request: &str) -> String {
+    let request: Value = serde_json::from_str(request).unwrap();
+    let prompt = &request["messages"][0]["content"];
+    let id = &request["request_id"];
+    format!(
+        r#"{{"choices":[{{"finish_reason":"stop","message":{{"content":{prompt}}}}}],"request_id":{id}}}"#
+    )
 }
 
 fn reply(stream: &mut TcpStream, status: &str, headers: &str, body: &str) {

@@ -43,6 +43,17 @@ pub(super) fn decoded(headers: &HeaderMap, body: Bytes) -> Bytes {
     body
 }
 
+/// A coding that a body is said to have and that is not undone.
+pub(super) fn unread_coding(headers: &HeaderMap) -> Option<&str> {
+    let known = ["gzip", "x-gzip", "deflate", "identity", ""];
+    let named = headers.get_all(CONTENT_ENCODING).iter();
+    let mut named = named
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim);
+    named.find(|coding| !known.iter().any(|known| coding.eq_ignore_ascii_case(known)))
+}
+
 /// What comes out of a decoder, if it is whole and no more than a response may have.
 fn inflated(decoder: impl std::io::Read) -> Option<Bytes> {
     let mut plain = Vec::new();

@@ -5,11 +5,11 @@
 //! the next call, and every call after it would get its predecessor's. GLM names the `request_id` of the call in its
 //! answer: that proves whose it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onelane_core::model::{RequestId, Reuse, limits};
+use onelane_core::model::{Reuse, limits};
 use reqwest::Client;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
@@ -37,26 +37,22 @@ pub(super) enum Named {
     Other,
 }
 
+/// How many of the ids that are not of the lane's own form are remembered: those that submitters chose.
+const CHOSEN_IDS_KEPT: usize = 4_096;
+
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(default, borrow)]
     request_id: Option<&'a RawValue>,
 }
 
-impl Named {
-    /// The call that a body names; `None`: it names none.
-    pub(super) fn in_body(body: &[u8], call: &RequestId) -> Option<Self> {
-        let text = layers::text(body);
-        let of_event = || layers::events(&text)?.into_iter().next();
-        let named = match layers::leading_json(&text) {
-            Some(json) => id_in(json.get()),
-            None => id_in(&of_event()?),
-        }?;
-        Some(match named {
-            id if id == call.as_str() => Self::This,
-            id if RequestId::is_ours(&id) => Self::Another,
-            _ => Self::Other,
-        })
+/// The `request_id` that a body names; `None`: it names none.
+pub(super) fn named_id(body: &[u8]) -> Option<String> {
+    let text = layers::text(body);
+    let of_event = || layers::events(&text)?.into_iter().next();
+    match layers::leading_json(&text) {
+        Some(json) => id_in(json.get()),
+        None => id_in(&of_event()?),
     }
 }
 
@@ -74,6 +70,8 @@ struct State {
     idle_ms: u64,
     /// Endpoints whose answers name the lane's own ids.
     echoing: BTreeSet<String>,
+    /// The latest ids that submitters chose, oldest first.
+    chosen: VecDeque<String>,
 }
 
 impl Pool {
@@ -83,6 +81,7 @@ impl Pool {
             route,
             idle_ms: IDLE_MS,
             echoing: BTreeSet::new(),
+            chosen: VecDeque::new(),
         })))
     }
 
@@ -95,6 +94,20 @@ impl Pool {
         let state = self.state();
         let keep = reuse == Reuse::Always || state.echoing.contains(base_url);
         (state.client.clone(), keep && state.idle_ms > 0)
+    }
+
+    /// Remembers an id that a submitter chose: an answer that names it later belongs to its call.
+    pub(super) fn note_chosen(&self, id: &str) {
+        let mut state = self.state();
+        if state.chosen.len() >= CHOSEN_IDS_KEPT {
+            state.chosen.pop_front();
+        }
+        state.chosen.push_back(id.to_owned());
+    }
+
+    /// Whether a submitter chose this id lately.
+    pub(super) fn was_chosen(&self, id: &str) -> bool {
+        self.state().chosen.iter().any(|chosen| chosen == id)
     }
 
     /// Hears whose call an endpoint's response named. Answers whether the response is foreign: it names another
@@ -164,6 +177,9 @@ fn client(route: &Route, idle_ms: u64) -> Result<Client, HttpGlmError> {
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_millis(limits::TCP_KEEP_ALIVE_MS))
+        .tcp_keepalive_interval(Duration::from_millis(limits::TCP_KEEP_ALIVE_EVERY_MS))
+        .tcp_keepalive_retries(limits::TCP_KEEP_ALIVE_TRIES)
         .connector_layer(GaugedConnector)
         .pool_max_idle_per_host(usize::from(limits::CONCURRENCY_MAX))
         .pool_idle_timeout(Duration::from_millis(idle_ms))
@@ -173,9 +189,6 @@ fn client(route: &Route, idle_ms: u64) -> Result<Client, HttpGlmError> {
 
 #[cfg(test)]
 mod tests {
-    use onelane_core::model::AttemptNo;
-    use onelane_core::testing::sample;
-
     use super::*;
 
     const HERE: &str = "http://here.test";
@@ -185,24 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_response_names_its_call_another_one_or_none() {
-        let (this, another) = (
-            RequestId::new(sample::job_id(1), AttemptNo(2)),
-            RequestId::new(sample::job_id(1), AttemptNo(1)),
-        );
-        let check = |body: &str, want| {
-            assert_eq!(Named::in_body(body.as_bytes(), &this), want, "{body}");
-        };
-        check(&format!(r#"{{"request_id":"{this}"}}"#), Some(Named::This));
-        check(
-            &format!(r#"{{"error":{{}},"request_id":"{another}"}}"#),
-            Some(Named::Another),
-        );
-        check(
-            &format!("data: {{\"request_id\":\"{another}\"}}\n\n"),
-            Some(Named::Another),
-        );
-        check(r#"{"request_id":"20261010005722dd10"}"#, Some(Named::Other));
+    fn a_response_names_a_call_or_none() {
+        let named = |body: &str| named_id(body.as_bytes());
+        let id = || Some("an-id".to_owned());
+        assert_eq!(named(r#"{"request_id":"an-id"}"#), id());
+        assert_eq!(named(r#"{"error":{},"request_id":"an-id"}"#), id());
+        assert_eq!(named("data: {\"request_id\":\"an-id\"}\n\n"), id());
         for none in [
             "",
             "{}",
@@ -211,8 +212,19 @@ mod tests {
             "<html>",
             "[]",
         ] {
-            check(none, None);
+            assert_eq!(named(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn ids_that_submitters_chose_are_remembered_for_a_while() {
+        let pool = pool();
+        pool.note_chosen("first");
+        assert!(pool.was_chosen("first") && !pool.was_chosen("second"));
+        for n in 0..CHOSEN_IDS_KEPT {
+            pool.note_chosen(&n.to_string());
+        }
+        assert!(!pool.was_chosen("first") && pool.was_chosen("0"));
     }
 
     #[test]

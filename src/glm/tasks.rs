@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::classify::{Reader, classify, classify_json};
-use super::decode::{decode, invalid, states_error};
+use super::decode::{decode, invalid, states_error, with_received};
 use super::exchange::span;
 use super::http::{HttpGlm, Sent, failed, post, request};
 use super::{layers, usage};
@@ -31,6 +31,7 @@ impl HttpGlm {
             Sent::Whole(response) => {
                 let reader = self.reader(call);
                 accepted(response.status, &response.headers, &response.body, &reader)
+                    .map_err(|failure| with_received(failure, &response.body, &reader))
             }
             Sent::Failed(failure) => Err(failure),
             Sent::Aborted => return TaskOutcome::Aborted,
@@ -88,7 +89,14 @@ impl HttpGlm {
         match self.send(request, call, timeouts, abort).await {
             Sent::Whole(response) => {
                 let reader = self.reader(call);
-                seen(response.status, &response.headers, response.body, &reader)
+                let body = response.body.clone();
+                match seen(response.status, &response.headers, response.body, &reader) {
+                    Look::Ended(GlmOutcome::Failed(failure, usage)) => {
+                        let failure = with_received(failure, &body, &reader);
+                        Look::Ended(GlmOutcome::Failed(failure, usage))
+                    }
+                    other => other,
+                }
             }
             Sent::Failed(failure) => refused(failure),
             Sent::Aborted => Look::Ended(GlmOutcome::Aborted),
@@ -166,7 +174,11 @@ fn refused(failure: Failure) -> Look {
     let passes = match failure.class {
         // Too large a response is so at every look.
         FailureClass::ServerTransient => failure.code != code::BODY_TOO_LARGE,
-        FailureClass::Throttle | FailureClass::Overload | FailureClass::QuotaWindow => true,
+        FailureClass::Throttle
+        | FailureClass::Overload
+        | FailureClass::QuotaWindow
+        | FailureClass::ForeignAnswer
+        | FailureClass::Unreachable => true,
         FailureClass::OperatorFatal
         | FailureClass::RequestFatal
         | FailureClass::DuplicateRequest => false,

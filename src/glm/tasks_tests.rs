@@ -138,7 +138,7 @@ async fn a_task_is_handed_over_and_its_answer_fetched_with_its_tokens() {
 
     let stats = world.sim.stats();
     assert_eq!((stats.calls, stats.task_submissions), (1, 1));
-    assert!(stats.task_looks >= 1 && stats.connections == 1, "{stats:?}");
+    assert!(stats.task_looks >= 1 && stats.connections == 2, "{stats:?}");
     assert_eq!((stats.in_flight, stats.peak_in_flight), (0, 1));
     world.check_clean();
 }

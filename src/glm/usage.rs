@@ -26,9 +26,11 @@ pub(super) fn read(usage: &Value) -> Usage {
         (None, None) => None,
     };
     let Some((prompt_tokens, completion_tokens)) = sides else {
-        let known = prompt.or(completion).max(total);
+        let known = prompt.or(completion);
+        let contradictory = total.zip(known).is_some_and(|(total, known)| known > total);
         return Usage {
-            total_tokens: known.unwrap_or(0),
+            total_tokens: known.max(total).unwrap_or(0),
+            contradictory,
             ..Usage::default()
         };
     };
@@ -36,6 +38,10 @@ pub(super) fn read(usage: &Value) -> Usage {
         count("/prompt_tokens_details/cached_tokens").unwrap_or(0),
         count("/completion_tokens_details/reasoning_tokens").unwrap_or(0),
     );
+    let stated = prompt_tokens.saturating_add(completion_tokens);
+    let contradictory = total.is_some_and(|total| total != stated)
+        || cached > prompt_tokens
+        || reasoning > completion_tokens;
     // Some relays tell a part beside its whole.
     let prompt_tokens = whole_of(prompt_tokens, cached);
     let completion_tokens = whole_of(completion_tokens, reasoning);
@@ -48,6 +54,7 @@ pub(super) fn read(usage: &Value) -> Usage {
         total_tokens: prompt_tokens.saturating_add(completion_tokens),
         cached_tokens: cached,
         reasoning_tokens: reasoning,
+        contradictory,
     }
 }
 
@@ -66,6 +73,7 @@ pub(super) fn of_answer(usage: Usage, has_content: bool) -> Usage {
     if contradicts && usage.is_chargeable() {
         return Usage {
             total_tokens: usage.total_tokens,
+            contradictory: true,
             ..Usage::default()
         };
     }
@@ -222,6 +230,30 @@ mod tests {
     }
 
     #[test]
+    fn counts_that_contradict_each_other_are_flagged_and_others_are_not() {
+        let is_flagged = |usage: &str| read(&serde_json::from_str(usage).unwrap()).contradictory;
+        for usage in [
+            r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#,
+            r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":9}"#,
+            r#"{"prompt_tokens":10,"total_tokens":9}"#,
+            r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":11}}"#,
+            r#"{"prompt_tokens":1,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":6}}"#,
+        ] {
+            assert!(is_flagged(usage), "{usage}");
+        }
+        for usage in [
+            "null",
+            "{}",
+            r#"{"prompt_tokens":3}"#,
+            r#"{"prompt_tokens":3,"total_tokens":9}"#,
+            r#"{"prompt_tokens":3,"completion_tokens":4}"#,
+            r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":3}}"#,
+        ] {
+            assert!(!is_flagged(usage), "{usage}");
+        }
+    }
+
+    #[test]
     fn a_text_without_tokens_leaves_the_cost_unknown() {
         let told = |prompt_tokens, completion_tokens, has_content| {
             let usage = Usage {
@@ -234,7 +266,7 @@ mod tests {
         };
         for usage in [told(10, 0, true), told(0, 10, true)] {
             assert_eq!(usage.total_tokens, 10);
-            assert!(!usage.is_chargeable());
+            assert!(!usage.is_chargeable() && usage.contradictory);
         }
         assert!(told(10, 0, false).is_chargeable(), "it said nothing");
         assert!(told(10, 5, true).is_chargeable());

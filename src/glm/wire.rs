@@ -1,8 +1,11 @@
 //! Writes the body of a call. A chat request keeps every field, its order and its spelling: what GLM
 //! will understand tomorrow goes through today.
 
+use std::borrow::Cow;
+
 use onelane_actors::ports::GlmCall;
 use onelane_core::model::Request;
+use onelane_core::model::model_name::{canonical, is_model};
 use serde::ser::Serialize;
 use serde_json::value::RawValue;
 
@@ -65,7 +68,7 @@ fn chat_body(call: &GlmCall, raw: &RawValue) -> Result<Vec<u8>, serde_json::Erro
         match name {
             "model" => {
                 if !std::mem::replace(&mut decided.model, true) {
-                    out.field("model", &call.model)?;
+                    out.model(call, value)?;
                 }
             }
             "stream" => {
@@ -115,6 +118,15 @@ impl ObjectWriter {
         serde_json::to_writer(&mut self.0, name)?;
         self.0.push(b':');
         serde_json::to_writer(&mut self.0, value)
+    }
+
+    /// The model, as the body spells it where that is the one to call.
+    fn model(&mut self, call: &GlmCall, own: &RawValue) -> Result<(), serde_json::Error> {
+        let name: Option<Cow<'_, str>> = serde_json::from_str(own.get()).ok();
+        if name.is_some_and(|name| is_model(&name, &canonical(&call.model))) {
+            return self.field("model", own);
+        }
+        self.field("model", &call.model)
     }
 
     fn end(mut self) -> Vec<u8> {
@@ -170,6 +182,15 @@ mod tests {
             r#"{"messages":[{}]}"#,
             r#"{"messages":[{}],"model":"glm-4.7","stream":false,"request_id":"$ID"}"#,
         );
+    }
+
+    #[test]
+    fn a_model_goes_out_as_the_body_spells_it() {
+        for spelled in ["\"GLM-4.7\"", "\" glm-4.7 \"", "\"glm\\u002d4.7\""] {
+            let chat = format!(r#"{{"model":{spelled},"messages":[{{}}]}}"#);
+            let want = r#"{"model":$M,"messages":[{}],"stream":false,"request_id":"$ID"}"#;
+            check(&chat, &want.replace("$M", spelled));
+        }
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Orchestrator {
             budgets: &budgets,
             breaker: self.breaker().state,
             holds: &lane.holds,
+            route: lane.unreachable.as_ref(),
         };
         let mut alerts = match watcher.alerts.take() {
             Some(alerts) => alerts,

@@ -119,6 +119,7 @@ impl Check<'_> {
     }
 
     fn singles(&mut self) -> Result<()> {
+        self.single::<Vec<JobId>>(meta::RELEASED)?;
         self.single::<SchedulerState>(meta::LANE)?;
         self.single::<BreakerSnapshot>(meta::BREAKER)?;
         self.single::<String>(meta::CONFIG)?;
@@ -161,7 +162,8 @@ impl Check<'_> {
             self.expect(requests.get(&id)?.is_some() == bodies, "requests", || {
                 format!("that of job {} is not where it should be", job.id)
             });
-            let answered = bodies && job.status == JobStatus::Completed;
+            let ends_with_a_body = job.status == JobStatus::Completed || job.has_refusal;
+            let answered = bodies && ends_with_a_body;
             with_response += u64::from(answered);
             self.expect(
                 responses.get(&id)?.is_some() == answered,

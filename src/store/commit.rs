@@ -89,6 +89,7 @@ impl<'t, K: Key, V: Value> Lazy<'t, K, V> {
 /// The small values that a transaction sets, each at most once, however often a batch does.
 #[derive(Default)]
 struct Singles {
+    released: Option<Vec<u8>>,
     lane: Option<Vec<u8>>,
     breaker: Option<Vec<u8>>,
     config: Option<Vec<u8>>,
@@ -190,6 +191,7 @@ impl<'t> Transaction<'t> {
             meta.insert(meta::COUNTERS, self.row.as_slice())?;
         }
         let Singles {
+            released,
             lane,
             breaker,
             config,
@@ -197,6 +199,7 @@ impl<'t> Transaction<'t> {
             endpoints,
         } = self.singles;
         let singles = [
+            (meta::RELEASED, released),
             (meta::LANE, lane),
             (meta::BREAKER, breaker),
             (meta::CONFIG, config),

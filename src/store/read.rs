@@ -26,6 +26,7 @@ pub(super) fn recover(snapshot: &ReadTransaction) -> Result<Recovered> {
     let mut recovered = Recovered {
         lane: single(snapshot, meta::LANE)?.unwrap_or_default(),
         breaker: single(snapshot, meta::BREAKER)?,
+        released: single(snapshot, meta::RELEASED)?.unwrap_or_default(),
         ..Recovered::default()
     };
     for status in [JobStatus::Pending, JobStatus::Processing] {
@@ -336,10 +337,15 @@ impl Bodies {
         let response: Option<Box<RawValue>> = response
             .map(|row| decode("responses", row.value()))
             .transpose()?;
+        let (response, refusal) = match job.has_refusal {
+            true => (None, response),
+            false => (response, None),
+        };
         Ok(JobRecord {
             job,
             request: request.map(Arc::new),
             response: response.map(Arc::from),
+            refusal: refusal.map(Arc::from),
         })
     }
 }

@@ -80,6 +80,8 @@ pub(super) mod meta {
     pub(in crate::store) const VERSION: &str = "version";
     /// [`super::Counters`].
     pub(in crate::store) const COUNTERS: &str = "counters";
+    /// The jobs whose staged attempts may be sent before their starts are stored.
+    pub(in crate::store) const RELEASED: &str = "released";
     /// The lane's state.
     pub(in crate::store) const LANE: &str = "lane";
     /// The breaker's state.

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use onelane_core::model::{
-    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, Nanos, PriceUsed, Timestamp, Usage,
-    amount,
+    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, Nanos, PriceUsed, Substitution,
+    Timestamp, Usage, amount,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
@@ -26,6 +26,12 @@ pub(crate) struct CallView {
     user_id: String,
     endpoint: String,
     model: String,
+    /// The model that answered, as the answer names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered_by: Option<String>,
+    /// Another model answered than the one that was called, and what that means for the cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    substitution: Option<Substitution>,
     request: RequestView,
     response: ResponseView,
     /// `null` when nothing was billed or the cost is unknown.
@@ -122,6 +128,8 @@ impl CallView {
             user_id: call.user_id,
             endpoint: call.endpoint,
             model: call.model,
+            answered_by: call.answered_by,
+            substitution: call.substitution,
             request: RequestView {
                 prompt: excerpt.and_then(|excerpt| excerpt.prompt.clone()),
                 parameters: Parameters {

@@ -40,6 +40,9 @@ pub(crate) struct JobView {
     /// GLM's answer verbatim; only in the whole job, `null` there once it was pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Arc<RawValue>>,
+    /// What GLM sent instead of an answer, verbatim; only in the whole job, of one that failed with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<Arc<RawValue>>,
     /// The beginning of the answer's text; only in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     result_preview: Option<String>,
@@ -70,6 +73,7 @@ impl JobView {
             job,
             request,
             response,
+            refusal,
         } = record;
         let callback_url = job.callback_url.clone();
         let view = Self::of(job, Audience::Owner);
@@ -85,6 +89,7 @@ impl JobView {
             prompt,
             request,
             result,
+            refusal,
             callback_url,
             ..view
         }
@@ -112,6 +117,7 @@ impl JobView {
             request: None,
             error_message: job.error.as_ref().map(|failure| failure.message.clone()),
             result: None,
+            refusal: None,
             result_preview: None,
             started_at: job.open.filter(sent).map(|open| open.at),
             wait_reason: None,

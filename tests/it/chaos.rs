@@ -120,7 +120,6 @@ fn troubled(havoc: &Havoc) -> HttpLane {
         ],
         ..SimulatorConfig::default()
     });
-    world.config.glm.timeouts.first_byte_ms = 150;
     world.config.glm.timeouts.idle_ms = 150;
     world.config.glm.timeouts.total_ms = 1_000;
     world.config.retry.max_retries = 100;

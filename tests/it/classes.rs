@@ -96,7 +96,11 @@ fn answer(fault: Fault, code: &'static str, class: FailureClass, status: Option<
         ),
         FailureClass::RequestFatal => (Fate::Failed, None),
         FailureClass::ServerTransient => (Fate::BacksOff, None),
-        FailureClass::DuplicateRequest => (Fate::Retried, None),
+        FailureClass::Unreachable => (
+            Fate::Kept,
+            Some((Scope::Account, HoldKind::Unreachable, cooling)),
+        ),
+        FailureClass::DuplicateRequest | FailureClass::ForeignAnswer => (Fate::Retried, None),
     };
     Row {
         fault,
@@ -228,7 +232,7 @@ async fn a_transient_failure_stops_nothing_and_the_breaker_counts_it() {
     look_at(&answer(page, "http_502", class, Some(502))).await;
     look_at(&answer(Fault::Reset, "conn", class, None).maybe_billed()).await;
     look_at(&answer(Fault::CutBody, "conn", class, Some(200)).maybe_billed()).await;
-    look_at(&answer(Fault::Hang, "timeout_first_byte", class, None).maybe_billed()).await;
+    look_at(&answer(Fault::Hang, "timeout_total", class, None).maybe_billed()).await;
     look_at(&answer(Fault::StallBody, "timeout_idle", class, Some(200)).maybe_billed()).await;
 }
 

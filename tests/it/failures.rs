@@ -1,14 +1,14 @@
 //! Guards: a call too many or too few after a failure, a job that is failed or burned for what only an
 //! operator can mend, a lane that does not wake.
 
-use onelane::model::{Event, Hold, HoldKind, JobStatus};
+use onelane::model::{BreakerState, Event, Hold, HoldKind, JobStatus};
 use onelane::orchestrator::Orchestrator;
 use onelane::simulator::{ErrorFault, Fault, Shape, Step};
 use serde_json::json;
 
 use crate::support::http::{
     HttpLane, calls_of, completed, configure, next_event, prompt, prompts, stop, submit,
-    submit_all, until_held,
+    submit_all, until, until_held,
 };
 use crate::support::ms;
 
@@ -146,4 +146,49 @@ async fn an_open_breaker_lets_one_probe_through_and_fails_no_job() {
         let waited = calls[failed + 1].started_at.since(calls[failed].ended_at);
         assert!(waited >= 200, "a call {waited} ms after call {failed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_waits_for_a_network_that_is_away_and_loses_neither_retry_nor_position() {
+    let mut world = HttpLane::new();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = nobody.local_addr().unwrap();
+    drop(nobody);
+    world.config.glm.base_url = format!("http://{addr}/api/paas/v4");
+    let rule = world.config.alerts.rules.rule_mut("unreachable");
+    rule.for_ms = 0;
+    world.config.alerts.every_ms = 100;
+    let lane = world.start().await;
+    let job = submit(&lane, prompt("hello").max_retries(0)).await;
+    let other = submit(&lane, prompt("second")).await;
+    // It meets that more often than it has retries, or throttle answers.
+    until("it was tried often", async || {
+        calls_of(&lane).await.len() >= 6
+    })
+    .await;
+    let waiting = lane.job(job).await.unwrap();
+    let row = &waiting.record.job;
+    assert_eq!(
+        (row.status, row.retry_count, row.throttles),
+        (JobStatus::Pending, 0, 0)
+    );
+    for call in &waiting.attempts {
+        assert!(!call.maybe_billed, "{call:?}");
+        assert_eq!(call.failure.as_ref().unwrap().code, "unreachable");
+    }
+    assert!(lane.job(other).await.unwrap().attempts.is_empty());
+    assert_eq!(lane.breaker().state, BreakerState::Closed);
+    let alerted = async || {
+        let alerts = lane.alerts();
+        let active = alerts.active.iter();
+        active.filter(|a| a.key.rule == "unreachable").count()
+    };
+    until("the alert is raised", async || alerted().await == 1).await;
+
+    configure(&lane, json!({"baseUrl": world.sim.base_url()})).await;
+    completed(&lane, job).await;
+    completed(&lane, other).await;
+    assert_eq!(world.prompts(), ["hello", "second"]);
+    assert_eq!(lane.lane().await.unwrap().unreachable, None);
+    until("the alert is over", async || alerted().await == 0).await;
 }

@@ -30,6 +30,7 @@ mod failures;
 mod golden;
 mod jobs;
 mod many;
+mod model_names;
 mod money;
 mod operators;
 mod order;

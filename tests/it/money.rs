@@ -28,6 +28,7 @@ fn prices() -> PriceTable {
             input,
             cached_input,
             output,
+            ..PriceRow::default()
         }
     };
     prices.add("glm-4.7", row(0, [2, 1, 8]));
@@ -43,6 +44,7 @@ fn world(usage: Usage) -> VirtualLane {
         body: Arc::from(body),
         status_code: 200,
         usage,
+        model: None,
     };
     let glm = ScriptedGlm::new(move |_, _| (ms(1), GlmOutcome::Answered(answer.clone())));
     let mut world = VirtualLane::new(glm);

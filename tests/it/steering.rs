@@ -95,6 +95,7 @@ async fn an_attempt_in_doubt_is_booked_once_and_to_the_last_digit() {
         input: 2_000_000_000,
         cached_input: 400_000_000,
         output: 8_000_000_000,
+        ..PriceRow::default()
     };
     prices.add("glm-4.7", row);
     world.settings.prices = Arc::new(prices);
@@ -118,6 +119,7 @@ async fn an_attempt_in_doubt_is_booked_once_and_to_the_last_digit() {
             total_tokens: 1_010,
             cached_tokens: 100,
             reasoning_tokens: 0,
+            ..Usage::default()
         },
         cost: None,
         price: None,

@@ -6,7 +6,7 @@ pub mod conclude;
 
 use crate::model::{
     AttemptNo, BreakerRule, Failure, FailureClass, Hold, HoldKind, Job, JobRule, LaneCondition,
-    LaneRule, ModelCondition, OnInterrupted, Settings, Timestamp, code,
+    LaneRule, ModelCondition, OnInterrupted, RouteCondition, Settings, Timestamp, code,
 };
 use crate::retry;
 
@@ -45,6 +45,13 @@ pub enum LaneEffect {
     /// The model.
     HoldModel {
         /// For how long.
+        hold: Hold,
+        /// The next one is longer.
+        new: bool,
+    },
+    /// Everything, until a call gets through to GLM.
+    AwaitRoute {
+        /// For how long before the next call tries.
         hold: Hold,
         /// The next one is longer.
         new: bool,
@@ -89,6 +96,10 @@ pub struct JudgeContext<'a> {
     pub lane: &'a LaneCondition,
     /// The model that it went to.
     pub model: &'a ModelCondition,
+    /// Answers to other calls that came without a right one between.
+    pub foreign_answers: u32,
+    /// The way to GLM, while nothing gets through.
+    pub route: Option<&'a RouteCondition>,
     /// Whether the lane has just lowered its own concurrency for the throttling: then the throttling
     /// was its own doing, and its cool-down does not grow.
     pub eased: bool,
@@ -141,9 +152,11 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
             counted: false,
             throttled: false,
         },
-        JobRule::Retry | JobRule::Backoff if job.retry_count >= job.max_retries => JobEffect::Fail,
+        JobRule::Retry | JobRule::Backoff | JobRule::Once if job.retry_count >= job.max_retries => {
+            JobEffect::Fail
+        }
         JobRule::Retry => retried(None),
-        JobRule::Backoff => {
+        JobRule::Backoff | JobRule::Once => {
             let after = failure.retry_after_ms;
             let ms = settings
                 .retry
@@ -153,6 +166,9 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
         }
         JobRule::Fail => JobEffect::Fail,
     };
+    if rule.job == JobRule::Once && was_unread_before(job, &failure) {
+        job_effect = JobEffect::Fail;
+    }
     // In GLM's own words: the job's end may say it otherwise.
     let lane = lane_effect(rule.lane, &failure, on);
     let met = job.throttles.saturating_add(1);
@@ -170,6 +186,7 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
             failure.code, failure.message
         );
         failure.code = code::THROTTLED.to_owned();
+        failure.received = None;
     }
     let breaker = match rule.breaker {
         BreakerRule::Ignore => BreakerEffect::Ignore,
@@ -234,6 +251,16 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
                 new,
             }
         }
+        LaneRule::AwaitRoute => {
+            let new = is_new(on.sent_at, on.route.map(|route| route.failed_at));
+            let failures = on.route.map_or(0, |route| route.failures);
+            let level = failures.saturating_sub(u32::from(!new));
+            let ms = retry::cool_down_ms(&settings.retry.throttle, level, after, on.seed);
+            LaneEffect::AwaitRoute {
+                hold: hold(HoldKind::Unreachable, Some(now.plus_ms(ms))),
+                new,
+            }
+        }
         LaneRule::HoldUntilReset => {
             LaneEffect::HoldAccount(hold(HoldKind::Quota, Some(quota_end(failure, now))))
         }
@@ -242,7 +269,15 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
             hold: for_operator(),
             new: true,
         },
+        LaneRule::HoldIfAgain if on.foreign_answers > 0 => LaneEffect::HoldAccount(for_operator()),
+        LaneRule::HoldIfAgain => LaneEffect::GoOn,
     }
+}
+
+/// Whether a failure that is worth one more try had it.
+fn was_unread_before(job: &Job, failure: &Failure) -> bool {
+    let last = job.error.as_ref();
+    job.unread > 0 || last.is_some_and(|last| last.code == failure.code)
 }
 
 /// Whether a refusal tells something that the last one of its kind did not: its call was sent after
@@ -329,6 +364,21 @@ pub fn interrupted(
     (failure, effect, interruptions)
 }
 
+/// An attempt was stopped before anything of it left: its job goes back to its place.
+pub fn not_sent(attempt: AttemptNo) -> (Failure, JobEffect) {
+    let failure = Failure::new(
+        FailureClass::ServerTransient,
+        code::INTERRUPTED,
+        format!("attempt {attempt} was stopped before it was sent"),
+    );
+    let effect = JobEffect::Retry {
+        at: None,
+        counted: false,
+        throttled: false,
+    };
+    (failure, effect)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,6 +410,8 @@ mod tests {
             settings,
             lane: &lane,
             model: &model,
+            foreign_answers: 0,
+            route: None,
             eased,
             sent_at,
             has_fallback: false,
@@ -385,6 +437,7 @@ mod tests {
             LaneEffect::CoolDown { hold, .. } => ("lane cools", hold),
             LaneEffect::Rest(hold) => ("lane rests", hold),
             LaneEffect::HoldModel { hold, .. } => ("model", hold),
+            LaneEffect::AwaitRoute { hold, .. } => ("route", hold),
             LaneEffect::HoldAccount(hold) => ("account", hold),
         };
         Some((what, hold.kind, hold.until.map(|t| t.since(NOW))))
@@ -519,6 +572,48 @@ mod tests {
         let j = judged_by(&settings, &failure, &job(0));
         let want = Some(("account", HoldKind::Operator, Some(600_000)));
         assert_eq!(held(&j), want);
+    }
+
+    #[test]
+    fn what_never_left_uses_no_retry_and_waits_longer_from_one_time_to_the_next() {
+        let settings = Settings::default();
+        let failure = Failure::new(FailureClass::Unreachable, code::UNREACHABLE, "refused");
+        let (lane, model) = Default::default();
+        let judged = |failures, failed_at| {
+            let route = RouteCondition {
+                since: NOW,
+                failures,
+                failed_at,
+                reason: String::new(),
+            };
+            let context = JudgeContext {
+                foreign_answers: 0,
+                settings: &settings,
+                lane: &lane,
+                model: &model,
+                route: (failures > 0).then_some(&route),
+                eased: false,
+                sent_at: NOW,
+                has_fallback: false,
+                seed: 1,
+                now: NOW,
+            };
+            // However often it met that, and without a retry left.
+            let mut job = job(3);
+            job.throttles = u32::MAX;
+            let verdict = judge(&failure, &job, &context);
+            assert_eq!(verdict.job, KEEPS_PLACE);
+            assert_eq!(verdict.breaker, BreakerEffect::Ignore);
+            let (what, kind, ms) = held(&verdict).unwrap();
+            assert_eq!((what, kind), ("route", HoldKind::Unreachable));
+            ms.unwrap()
+        };
+        let before = NOW.minus_ms(1);
+        assert!((4_000..=5_000).contains(&judged(0, before)));
+        assert!((8_000..=10_000).contains(&judged(1, before)));
+        assert!(judged(99, before) <= 120_000);
+        // Sent together with the one before.
+        assert!((4_000..=5_000).contains(&judged(1, NOW)));
     }
 
     #[test]

@@ -292,6 +292,9 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
     if settlement.call.cost.is_some() || settlement.call.is_unpriced() {
         job.unpriced = settlement.call.is_unpriced();
     }
+    if let Some(model) = &settlement.call.answered_by {
+        job.answered_by = Some(model.clone());
+    }
     match &settlement.next {
         Next::Completed { .. } => {
             end(job, JobStatus::Completed, at);
@@ -317,6 +320,12 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
             if *throttled {
                 job.throttles = job.throttles.saturating_add(1);
             }
+            if matches!(
+                failure.code.as_str(),
+                code::BODY_INVALID | code::BODY_TOO_LARGE
+            ) {
+                job.unread = job.unread.saturating_add(1);
+            }
         }
         Next::Parked {
             failure,
@@ -336,6 +345,7 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
         Next::Failed { failure } => {
             end(job, JobStatus::Failed, at);
             job.error = Some(failure.clone());
+            job.has_refusal = settlement.refusal.is_some();
             if settlement.call.outcome != CallOutcome::Interrupted {
                 job.interruptions = 0;
             }
@@ -405,6 +415,8 @@ pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
     job.status = JobStatus::Pending;
     job.retry_count = 0;
     job.throttles = 0;
+    job.unread = 0;
+    job.has_refusal = false;
     job.interruptions = 0;
     job.parked = None;
     job.next_retry_at = None;

@@ -1,6 +1,6 @@
 //! How long to wait before trying again: exponential, capped, with jitter from a seed.
 
-use crate::model::{CoolDownSettings, RetryPolicy};
+use crate::model::{CoolDownSettings, RetryPolicy, limits};
 use crate::random::SplitMix64;
 
 fn grown(base_ms: u64, multiplier: f64, steps: u32, max_ms: u64) -> f64 {
@@ -14,7 +14,7 @@ fn jittered(delay_ms: f64, jitter: f64, seed: u64) -> u64 {
 
 impl RetryPolicy {
     /// The delay before retry number `retry` (0 for the first), in milliseconds. Jitter shortens it, so
-    /// that the cap holds. A `Retry-After` wins when it is longer, up to the cap of a day.
+    /// that the cap holds. A `Retry-After` wins when it is longer, up to an hour.
     #[must_use]
     pub fn delay_ms(&self, retry: u32, retry_after_ms: Option<u64>, seed: u64) -> u64 {
         let delay = grown(
@@ -23,14 +23,16 @@ impl RetryPolicy {
             retry,
             self.max_delay_ms,
         );
-        longer(jittered(delay, self.jitter, seed), retry_after_ms)
+        let most = self.max_delay_ms.max(limits::ASKED_OF_BROKEN_MS_MAX);
+        longer(jittered(delay, self.jitter, seed), retry_after_ms, most)
     }
 }
 
 /// The part of a cool-down that is drawn at random: callers of one account must not come back in step.
 const COOL_DOWN_JITTER: f64 = 0.2;
 
-/// The cool-down after `level` earlier ones in a row, in milliseconds. It doubles up to the cap.
+/// The cool-down after `level` earlier ones in a row, in milliseconds. It doubles up to the cap. A `Retry-After` wins
+/// when it is longer, up to some minutes.
 #[must_use]
 pub fn cool_down_ms(
     settings: &CoolDownSettings,
@@ -39,14 +41,17 @@ pub fn cool_down_ms(
     seed: u64,
 ) -> u64 {
     let delay = grown(settings.base_ms, 2.0, level, settings.max_ms);
-    longer(jittered(delay, COOL_DOWN_JITTER, seed), retry_after_ms)
+    let most = settings.max_ms.max(limits::ASKED_OF_BUSY_MS_MAX);
+    longer(
+        jittered(delay, COOL_DOWN_JITTER, seed),
+        retry_after_ms,
+        most,
+    )
 }
 
-/// What a server may ask for at most, in milliseconds: a day.
-const RETRY_AFTER_MS_MAX: u64 = 86_400_000;
-
-fn longer(delay_ms: u64, retry_after_ms: Option<u64>) -> u64 {
-    delay_ms.max(retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MS_MAX))
+/// `most`: what a server may ask for.
+fn longer(delay_ms: u64, retry_after_ms: Option<u64>, most: u64) -> u64 {
+    delay_ms.max(retry_after_ms.unwrap_or(0).min(most))
 }
 
 #[cfg(test)]
@@ -71,7 +76,21 @@ mod tests {
     fn a_longer_retry_after_wins() {
         assert_eq!(exact().delay_ms(0, Some(5_000), 1), 5_000);
         assert_eq!(exact().delay_ms(3, Some(5_000), 1), 8_000);
-        assert_eq!(exact().delay_ms(0, Some(u64::MAX), 1), RETRY_AFTER_MS_MAX);
+    }
+
+    #[test]
+    fn a_server_may_ask_for_minutes_after_a_throttle_and_for_an_hour_when_it_is_broken() {
+        for asked in [86_400_000, u64::MAX] {
+            assert_eq!(exact().delay_ms(0, Some(asked), 1), 3_600_000);
+            let settings = CoolDownSettings::default();
+            assert_eq!(cool_down_ms(&settings, 0, Some(asked), 1), 600_000);
+            // Who sets a longer one means it.
+            let settings = CoolDownSettings {
+                max_ms: 3_000_000,
+                ..settings
+            };
+            assert_eq!(cool_down_ms(&settings, 0, Some(asked), 1), 3_000_000);
+        }
     }
 
     proptest::proptest! {

@@ -97,8 +97,11 @@ pub trait Rows: Finishes {
     /// open ones, and adds it to the usage of the row's day, model and user.
     fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<(), Self::Error>;
 
-    /// Writes GLM's answer to a job.
+    /// Writes GLM's answer to a job, or what came instead.
     fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Self::Error>;
+
+    /// Takes what stands in the place of a job's answer.
+    fn remove_response(&mut self, id: JobId) -> Result<(), Self::Error>;
 
     /// Appends to the call log, at the next place of its own, and adds to the usage of the call's
     /// day, model and user.
@@ -120,6 +123,9 @@ pub trait Rows: Finishes {
     /// Removes a row of the call log. The usage keeps what it has counted of it, and its place is never
     /// given again.
     fn remove_call(&mut self, call: &CallRecord) -> Result<(), Self::Error>;
+
+    /// Writes which staged attempts may be sent before their starts are stored.
+    fn put_released(&mut self, jobs: &[JobId]) -> Result<(), Self::Error>;
 
     /// Writes the lane's state.
     fn put_lane(&mut self, lane: &SchedulerState) -> Result<(), Self::Error>;

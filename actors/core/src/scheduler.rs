@@ -11,9 +11,10 @@
 //! 1. A slot sends only with a credit, and a credit comes only from its caller's `Ready`.
 //! 2. Every attempt is on disk, staged or started, before it is sent. A staged one may be sent
 //!    without waiting for its start to be stored only if that start rides in the transaction that
-//!    settles the attempt before it. So after a crash a staged attempt is in doubt exactly when
+//!    settles the attempt before it, and if a commit before has released it: said that it may be sent
+//!    ahead. So after a crash a released attempt is in doubt exactly when
 //!    some started attempt is unsettled, or when the lane's state says that one crash earlier left
-//!    some in doubt that are not settled yet; it was never sent otherwise.
+//!    some in doubt that are not settled yet; a staged attempt was never sent otherwise.
 //! 3. An open attempt that a restart finds is left alone until its slot's caller is ready: only
 //!    then it is known that no call is open.
 
@@ -42,8 +43,8 @@ use std::sync::Arc;
 
 use crate::judge::conclude::Concluded;
 use crate::model::{
-    Applied, AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Dispatch, Job, JobEntry, JobId,
-    Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition,
+    Applied, AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Dispatch, Hold, HoldKind, Job,
+    JobEntry, JobId, Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition,
 };
 use crate::queue::Queue;
 use crate::scheduler::slot::{Slot, Staged, attempt_of};
@@ -139,6 +140,8 @@ pub struct Scheduler {
     disk_full: bool,
     breaker: BreakerSnapshot,
     unsettled: usize,
+    /// Whether a call of this generation got through to a server.
+    reached: bool,
     out: Outgoing,
 }
 
@@ -170,15 +173,21 @@ impl Scheduler {
             disk_full: false,
             breaker: recovered.breaker.unwrap_or_default(),
             unsettled: 0,
+            reached: false,
             out: Outgoing::new(),
         };
-        lane.take_in(recovered.open, now);
+        lane.take_in(recovered.open, recovered.released, now);
         // On disk before any outcome of this generation is: the started attempts that show the
         // doubt now may be settled before the staged ones are.
         if lane.note_doubt() {
             lane.out.store(Transition::Lane(lane.state.clone()));
         }
         lane.operator_may_have_acted();
+        // A start finds out at once whether GLM can be reached again.
+        let unreachable = |hold: &Hold| hold.kind == HoldKind::Unreachable;
+        if lane.state.hold.take_if(|hold| unreachable(hold)).is_some() {
+            lane.state_changed();
+        }
         if hold::release_disowned(&mut lane.state, &lane.settings) {
             lane.state_changed();
         }
@@ -325,7 +334,10 @@ impl Scheduler {
         decisions: &[Decision],
         now: Timestamp,
     ) -> Vec<Effect> {
-        self.out.answered();
+        self.out.answered(ticket);
+        for track in self.tracks.values_mut() {
+            track.stage.answered(ticket);
+        }
         for (transition, decision) in decisions {
             self.acknowledged(ticket, transition, decision, now);
         }
@@ -412,6 +424,12 @@ impl Scheduler {
             .map(SlotId)
             .filter(|slot| !self.slots.contains_key(slot))
             .collect()
+    }
+
+    /// Whether one call finds out something for all: nothing goes beside it.
+    fn is_probing(&self) -> bool {
+        let state = &self.state;
+        self.breaker.state == BreakerState::HalfOpen || state.probing || state.route.is_some()
     }
 
     fn in_flight(&self) -> usize {

@@ -191,6 +191,7 @@ impl QueueState {
 fn counts_otherwise(before: &Settings, after: &Settings) -> bool {
     let reserves = after.prices != before.prices || after.glm.max_tokens != before.glm.max_tokens;
     after.budgets != before.budgets
+        || after.doubt_lapses_ms != before.doubt_lapses_ms
         || after.calendar != before.calendar
         || (reserves && !after.budgets.is_empty())
 }

@@ -58,6 +58,8 @@ impl QueueState {
             settings: &self.settings,
             lane: &lane,
             model: &model,
+            foreign_answers: self.scheduler.foreign_answers(),
+            route: self.scheduler.route(),
             eased: self.scheduler.would_ease(slot, now),
             sent_at: finished.started_at,
             has_fallback: self.scheduler.has_fallback(&job.model, job.sent_to()),

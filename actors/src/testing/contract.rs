@@ -709,9 +709,11 @@ pub fn recovery_tells_what_waits_from_what_is_open<S: Store>(open: Open<'_, S>) 
 pub fn lane_breaker_and_config_outlive_the_process<S: Store>(open: Open<'_, S>) {
     let store = open();
     let batch = [
+        Transition::Release(vec![job_id(9)]),
         Transition::Lane(SchedulerState::default()),
         Transition::Breaker(BreakerSnapshot::default()),
         Transition::Config("{}".to_owned()),
+        Transition::Release(vec![job_id(2), job_id(1)]),
         Transition::Lane(a_held_lane()),
         Transition::Breaker(an_open_breaker()),
         Transition::Config(r#"{"model":"glm-5"}"#.to_owned()),
@@ -723,6 +725,7 @@ pub fn lane_breaker_and_config_outlive_the_process<S: Store>(open: Open<'_, S>) 
     let store = open();
     let recovered = store.recover().unwrap();
     assert_eq!(recovered.lane, a_held_lane());
+    assert_eq!(recovered.released, [job_id(2), job_id(1)]);
     assert_eq!(recovered.breaker, Some(an_open_breaker()));
     assert_eq!(store.config().unwrap().unwrap(), r#"{"model":"glm-5"}"#);
     done(&store, &[Transition::Lane(SchedulerState::default())]);

@@ -9,7 +9,9 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::ports::{Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, TaskFuture, TaskOutcome};
+use crate::ports::{
+    Glm, GlmAnswer, GlmCall, GlmFuture, GlmOutcome, Issued, TaskFuture, TaskOutcome,
+};
 use onelane_core::model::{
     AttemptNo, Endpoint, Failure, FailureClass, JobId, Request, RequestId, Reuse, Timeouts, Usage,
     code,
@@ -308,6 +310,7 @@ fn lost(code: &str) -> GlmOutcome {
 pub fn answer() -> GlmOutcome {
     let body = RawValue::NULL.to_owned();
     GlmOutcome::Answered(GlmAnswer {
+        model: None,
         body: Arc::from(body),
         status_code: 200,
         usage: Usage {
@@ -343,6 +346,7 @@ pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
         timeouts: Timeouts::default(),
         poll_ms: 1_000,
         reuse: Reuse::default(),
+        issued: Issued::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use onelane_core::model::{AttemptNo, Endpoint, Request, RequestId, Reuse, Secret
 fn call(n: u64, model: &str) -> GlmCall {
     let job_id = sample::job_id(n);
     GlmCall {
+        issued: Default::default(),
         job_id,
         attempt: AttemptNo(1),
         request_id: RequestId::new(job_id, AttemptNo(1)),

@@ -56,6 +56,7 @@ struct Disk {
     counts: StatusCounts,
     last_seq: Seq,
     last_call_seq: u64,
+    released: Vec<JobId>,
     lane: SchedulerState,
     breaker: Option<BreakerSnapshot>,
     config: Option<String>,
@@ -121,6 +122,7 @@ impl Store for MemoryStore {
         let mut recovered = Recovered {
             lane: disk.lane.clone(),
             breaker: disk.breaker.clone(),
+            released: disk.released.clone(),
             ..Recovered::default()
         };
         for job in disk.in_line().map(|record| &record.job) {
@@ -389,6 +391,7 @@ impl Rows for Disk {
             job: job.clone(),
             request: Some(Arc::new(request.clone())),
             response: None,
+            refusal: None,
         };
         self.jobs.insert(job.id, record);
         Ok(())
@@ -443,7 +446,19 @@ impl Rows for Disk {
 
     fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Infallible> {
         if let Some(record) = self.jobs.get_mut(&id) {
-            record.response = Some(Arc::clone(response));
+            let place = match record.job.has_refusal {
+                true => &mut record.refusal,
+                false => &mut record.response,
+            };
+            *place = Some(Arc::clone(response));
+        }
+        Ok(())
+    }
+
+    fn remove_response(&mut self, id: JobId) -> Result<(), Infallible> {
+        if let Some(record) = self.jobs.get_mut(&id) {
+            record.response = None;
+            record.refusal = None;
         }
         Ok(())
     }
@@ -478,6 +493,7 @@ impl Rows for Disk {
         record.job.bodies_pruned = true;
         record.request = None;
         record.response = None;
+        record.refusal = None;
         Ok(bytes)
     }
 
@@ -502,6 +518,11 @@ impl Rows for Disk {
 
     fn remove_call(&mut self, call: &CallRecord) -> Result<(), Infallible> {
         self.calls.remove(&call.seq);
+        Ok(())
+    }
+
+    fn put_released(&mut self, jobs: &[JobId]) -> Result<(), Infallible> {
+        self.released = jobs.to_vec();
         Ok(())
     }
 

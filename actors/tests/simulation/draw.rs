@@ -220,6 +220,7 @@ fn prices() -> Arc<PriceTable> {
             input: n as Nanos * 1_000_000_001,
             cached_input: n as Nanos * 300_000_007,
             output: n as Nanos * 4_000_000_013,
+            ..PriceRow::default()
         };
         table.add(model, row);
     }

@@ -289,7 +289,10 @@ impl Ledger {
                 }
                 (holds, "the account goes on before the reset")
             }
+            LaneRule::AwaitRoute => (account, "nothing waits for the route"),
             LaneRule::HoldForOperator => (account, "the account goes on"),
+            LaneRule::HoldIfAgain if self.lane.foreign_answers < 2 => return Ok(()),
+            LaneRule::HoldIfAgain => (account, "the account goes on after two in a row"),
         };
         if held.is_none() {
             return Err(format!("GLM said {}, and {what}", failure.code));
@@ -389,6 +392,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         },
         Transition::Insert(_)
         | Transition::Task { .. }
+        | Transition::Release(_)
         | Transition::Lane(_)
         | Transition::Breaker(_)
         | Transition::Config(_)

@@ -261,6 +261,7 @@ fn outcome_of(end: End) -> GlmOutcome {
                 body: onelane,
                 status_code: 200,
                 usage,
+                model: None,
             })
         }
         End::Fail(failure, usage) => GlmOutcome::Failed(failure, usage),

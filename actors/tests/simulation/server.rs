@@ -180,7 +180,7 @@ impl Server {
     pub(crate) fn begin(&mut self, call: &GlmCall, kind: Kind, now: Timestamp) -> Option<usize> {
         let key = call.endpoint.api_key.as_ref();
         let key = key.map_or_else(String::new, |key| key.expose().to_owned());
-        let plan = self.plan(call, &key, now);
+        let plan = self.plan(call, kind, &key, now);
         let number = self.calls.len();
         let attempt = (call.job_id, call.attempt);
         if self.by_attempt.insert(attempt, number).is_some() {
@@ -262,8 +262,12 @@ impl Server {
         id
     }
 
-    fn plan(&mut self, call: &GlmCall, key: &str, now: Timestamp) -> Plan {
-        let total_ms = call.timeouts.total_ms.min(call.timeouts.first_byte_ms);
+    fn plan(&mut self, call: &GlmCall, kind: Kind, key: &str, now: Timestamp) -> Plan {
+        let total_ms = match kind {
+            Kind::Call => call.timeouts.total_ms,
+            // GLM answers a submission at once.
+            _ => call.timeouts.total_ms.min(call.timeouts.first_byte_ms),
+        };
         let after_ms = self.dice.between(20, 250);
         if after_ms < total_ms
             && let Some(failure) = self.refusal(call, key, now)
@@ -316,12 +320,12 @@ impl Server {
                 end,
             };
         }
-        let code = if total_ms == call.timeouts.total_ms {
-            code::TIMEOUT_TOTAL
-        } else {
-            code::TIMEOUT_FIRST_BYTE
+        let class = FailureClass::ServerTransient;
+        let code = match total_ms == call.timeouts.total_ms {
+            true => code::TIMEOUT_TOTAL,
+            false => code::TIMEOUT_FIRST_BYTE,
         };
-        let mut failure = Failure::new(FailureClass::ServerTransient, code, "too late");
+        let mut failure = Failure::new(class, code, "too late");
         failure.maybe_billed = true;
         Plan {
             after_ms: total_ms,
@@ -380,7 +384,7 @@ fn broken(dice: &mut Dice) -> Failure {
         0 => stated(transient, "http_503", 503),
         1 => stated(transient, "1234", 500),
         2 => stated(FailureClass::DuplicateRequest, "1231", 400),
-        3 => Failure::new(transient, code::TIMEOUT_CONNECT, "no connection"),
+        3 => Failure::new(FailureClass::Unreachable, code::UNREACHABLE, "refused"),
         _ => {
             let mut failure = Failure::new(transient, code::CONNECTION, "reset");
             failure.maybe_billed = dice.one_in(2);

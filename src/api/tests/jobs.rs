@@ -30,6 +30,7 @@ async fn answering() -> Running {
         body: Arc::from(RawValue::from_string(sample::ANSWER.to_owned()).unwrap()),
         status_code: 200,
         usage: Usage::default(),
+        model: None,
     };
     ending(GlmOutcome::Answered(answer)).await
 }

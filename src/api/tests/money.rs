@@ -12,11 +12,11 @@ async fn the_price_list_is_shown_whole_or_for_one_model() {
     assert_eq!(reply.status, 200);
     let list = reply.json();
     assert_eq!(list["currency"], "CNY");
-    assert_eq!(list["version"], "2026-11-23");
+    assert_eq!(list["version"], "2026-11-28");
     assert!(list["prices"].as_array().unwrap().len() > 35);
     let reply = api.get("/api/admin/glm/prices?model=glm-4.6v-flashx").await;
     // Money as it is in the list, to the digit.
-    let row = r#""input":0.15,"cachedInput":0.03,"output":1.5,"context":128000"#;
+    let row = r#""input":0.15,"cachedInput":0.03,"output":1.5,"when":null,"context":128000"#;
     assert!(reply.text.contains(row), "{}", reply.text);
     assert_eq!(reply.json()["prices"].as_array().unwrap().len(), 2);
     let none = api.get("/api/admin/glm/prices?model=glm-9").await;

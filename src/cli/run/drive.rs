@@ -13,13 +13,14 @@ use onelane::orchestrator::{
 };
 use onelane::ports::StoreError;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::identity::{LineId, Name, Source};
 use super::input::Chunk;
 use super::left::{HeldUp, stuck};
 use super::output::Results;
 use super::progress::Progress;
+use super::reach::Reach;
 use super::ready::{Defaults, Ready};
 use super::result::{LineError, ResultLine};
 use super::summary::{End, Spent, Tally};
@@ -83,6 +84,7 @@ pub(crate) struct Run<'a> {
     defaults: Defaults,
     results: &'a mut Results,
     progress: &'a mut Progress,
+    reach: Reach,
     /// `None` once it was read to its end, or the run wants no more of it.
     input: Option<mpsc::Receiver<Chunk>>,
     tracker: Tracker,
@@ -115,6 +117,7 @@ impl<'a> Run<'a> {
         input: mpsc::Receiver<Chunk>,
         results: &'a mut Results,
         progress: &'a mut Progress,
+        reach: Reach,
     ) -> Self {
         Self {
             lane: &lane.orchestrator,
@@ -123,6 +126,7 @@ impl<'a> Run<'a> {
             defaults,
             results,
             progress,
+            reach,
             input: Some(input),
             tracker: Tracker::default(),
             tasks: FuturesUnordered::new(),
@@ -433,8 +437,9 @@ impl<'a> Run<'a> {
             _ => 0,
         };
         let stuck = stuck.filter(|_| self.stuck_looks >= STUCK_LOOKS);
+        let unreachable = self.reach.look(&lane, Instant::now());
         if lane.in_flight == 0 && self.end.is_none() {
-            self.end = HeldUp::of(&lane).or(stuck).map(End::Held);
+            self.end = HeldUp::of(&lane).or(unreachable).or(stuck).map(End::Held);
         }
         // The summary tells the end once.
         if self.end.is_none() {

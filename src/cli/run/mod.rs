@@ -8,6 +8,7 @@
 //! | `drive` | the loop: submits, watches, writes |
 //! | `tracker` | its decisions about jobs: which one to look at, and the next step for it |
 //! | `left` | whether the lane, or all that is left of its jobs, waits for an operator |
+//! | `reach` | whether the run ever gets through to GLM |
 //! | `release` | a start is the operator's act: it ends holds |
 //! | `progress`, `summary` | views for a person and a program |
 
@@ -18,6 +19,7 @@ mod left;
 mod output;
 mod parse;
 mod progress;
+mod reach;
 mod ready;
 mod release;
 mod result;
@@ -35,6 +37,7 @@ use drive::Run;
 use identity::{Mode, Source};
 use output::Results;
 use progress::Progress;
+use reach::Reach;
 
 use summary::{End, Spent, Summary};
 
@@ -88,7 +91,16 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     if let Some(was) = release(&lane.orchestrator, Ends::HoldsAndOrders).await? {
         progress.note(&format!("resuming; {was}"));
     }
-    let mut run = Run::new(&lane, source, defaults, chunks, &mut results, &mut progress);
+    let reach = Reach::new(args.connect_within);
+    let mut run = Run::new(
+        &lane,
+        source,
+        defaults,
+        chunks,
+        &mut results,
+        &mut progress,
+        reach,
+    );
     let driven = run.drive(&mut signals).await;
     let (tally, drained) = (run.tally, run.drained);
     drop(run);

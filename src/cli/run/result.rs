@@ -154,6 +154,7 @@ mod tests {
                 job,
                 request: Some(Arc::new(Request::prompt("hi").unwrap())),
                 response: response.map(|text| raw(text).into()),
+                refusal: None,
             },
             attempts: Vec::new(),
         }

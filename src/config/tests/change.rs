@@ -43,7 +43,8 @@ fn the_view_masks_the_key_and_shows_what_was_configured() {
     assert_eq!(shown["apiKey"], "****cret");
     assert_eq!(shown["policy"], json!({"1305": "throttle"}));
     let price = json!({"model": "m", "input": "0.6", "cachedInput": null, "output": "1",
-        "promptFrom": 0, "completionFrom": 0, "promptTo": null, "currency": null});
+        "promptFrom": 0, "completionFrom": 0, "promptTo": null, "currency": null,
+        "validFrom": null, "validUntil": null, "hours": null, "days": null, "zone": null});
     assert_eq!(shown["prices"], json!([price]));
 }
 

@@ -88,7 +88,17 @@ fn a_file_changes_a_built_in_rule_and_adds_rules_of_its_own() {
     assert_eq!(alerts.every_ms, 250);
     let names = alerts.rules.enabled().map(|(name, ..)| name);
     let names: Vec<&str> = names.collect();
-    assert_eq!(names, ["breaker", "budget", "error_rate", "usd"]);
+    assert_eq!(
+        names,
+        [
+            "breaker",
+            "budget",
+            "error_rate",
+            "foreign_answer",
+            "unreachable",
+            "usd"
+        ]
+    );
     let levels = |name: &str| alerts.rules.0[name].levels();
     assert_eq!(levels("error_rate"), Some((900_000_000, 360_000_000)));
     assert_eq!(levels("usd"), Some((2_500_000_000, 2_000_000_000)));

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use onelane_core::model::{Currency, Usage};
+use onelane_core::model::{Currency, Timestamp, Usage};
 
 use crate::config::prices::{Shipped, ShippedRow, table};
 
 /// What a call costs whose tokens GLM reported as these; `None`: not known.
 fn charged(currency: Currency, model: &str, usage: &Usage) -> Option<i64> {
-    let (cost, _) = table(currency, &[]).unwrap().charge(model, usage)?;
+    let (cost, _) = table(currency, &[])
+        .unwrap()
+        .charge(model, usage, Timestamp::default())?;
     assert_eq!(cost.currency, currency);
     Some(cost.nanos)
 }
@@ -23,6 +25,7 @@ fn cost(currency: Currency, model: &str, tokens: [u64; 3]) -> Option<i64> {
         total_tokens: prompt_tokens + completion_tokens,
         cached_tokens,
         reasoning_tokens: 0,
+        ..Usage::default()
     };
     charged(currency, model, &usage)
 }
@@ -43,6 +46,8 @@ CNY glm-4-flashx 0.. 0 0.1 0.05 0.1 128000
 CNY glm-4-flashx-250414 0.. 0 0.1 0.05 0.1 128000
 CNY glm-4-long 0.. 0 1 0.5 1 1000000
 CNY glm-4-plus 0.. 0 5 2.5 5 128000
+CNY glm-4.1v-thinking-flash 0.. 0 0 - 0 65536
+CNY glm-4.1v-thinking-flashx 0.. 0 2 - 2 65536
 CNY glm-4.5 0..32768 0 2 - 8 131072
 CNY glm-4.5-air 0.. 0 0.8 0.16 2 131072
 CNY glm-4.5-air 0.. 200 0.8 0.16 6 131072
@@ -94,6 +99,7 @@ USD glm-5.1 0.. 0 1.4 0.26 4.4 200000
 USD glm-5.2 0.. 0 1.4 0.26 4.4 1000000
 USD glm-5.3 0.. 0 1.4 0.26 4.4 1000000
 USD glm-5.3-flash 0.. 0 0.15 0.03 0.5 1048576
+USD glm-5.3-flashx 0.. 0 0.37 0.075 1.25 1000000
 USD glm-5v-turbo 0.. 0 1.2 0.24 4 200000
 POINTS glm-5.3 0.. 0 690 170 2400 -
 POINTS glm-5.3-flash 0.. 0 230 56 800 -
@@ -102,7 +108,7 @@ POINTS glm-5.3-flash 0.. 0 230 56 800 -
 #[test]
 fn the_shipped_rows_are_those_that_were_published() {
     let shipped = Shipped::read().unwrap();
-    assert_eq!(shipped.rows.len(), 68);
+    assert_eq!(shipped.rows.len(), 71);
     let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let mut rows = shipped.rows.clone();
     let place = [Currency::Cny, Currency::Usd, Currency::Points];
@@ -131,6 +137,7 @@ fn the_shipped_rows_are_those_that_were_published() {
 
 /// How many rows are whose word.
 const SOURCES: &str = "\
+2 RarogCmex/pi-bigmodel README, catalog.ts
 2 docs.bigmodel.cn Coding Plan overview, points formula, via public-code id 71505269461 (autumn 2026)
 2 docs.bigmodel.cn pricing (glm-4-air-250414), public-code id 71505269461
 1 docs.bigmodel.cn pricing via desirecore/config-center compute/providers/zhipu-embedding.json@b8f8f0a (refreshed 2026-07-07)
@@ -149,6 +156,7 @@ const SOURCES: &str = "\
 1 docs.z.ai/guides/overview/pricing via litellm 1.109.1 (PyPI, read 2026-11-23); cached: vercel.com/ai-gateway/models/glm-4.5v
 3 public-code id 70834181528 (CNY model table, 2026)
 4 songquanpeng/one-api relay/billing/ratio/model.go@8df4a26 (2025-02-21)
+1 vercel.com/ai-gateway/models/glm-5.3-flashx.md (input, output), public-code id 68488969807 (cached)
 ";
 
 /// How many rows are of which time.
@@ -160,6 +168,7 @@ const DATES: &str = "\
 29 2026-10-09
 3 2026-10-27
 14 2026-11-23
+3 2026-11-28
 7 autumn 2026
 ";
 
@@ -324,6 +333,8 @@ fn every_flat_model_costs_what_its_page_says() {
         ("glm-3-turbo", 11_000_000),
         ("glm-4", 1_100_000_000),
         ("glm-4-0520", 1_100_000_000),
+        ("glm-4.1v-thinking-flash", 0),
+        ("glm-4.1v-thinking-flashx", 22_000_000),
         ("glm-4-air", 4_500_000),
         ("glm-4-air-250414", 4_500_000),
         ("glm-4-airx", 110_000_000),
@@ -348,6 +359,7 @@ fn every_flat_model_costs_what_its_page_says() {
     ];
     check(Currency::Cny, &in_yuan);
     let in_dollars = [
+        ("glm-5.3-flashx", 3_770_000),
         ("glm-4-32b-0414-128k", 1_100_000),
         ("glm-4.5", 6_240_000),
         ("glm-4.5-air", 2_420_000),

@@ -139,6 +139,11 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
+    fn remove_response(&mut self, id: JobId) -> Result<()> {
+        self.responses.open()?.remove(id.as_bytes())?;
+        Ok(())
+    }
+
     fn log_call(&mut self, call: &CallRecord) -> Result<()> {
         self.counters.call_seq += 1;
         let seq = self.counters.call_seq;
@@ -182,6 +187,11 @@ impl Rows for Transaction<'_> {
 
     fn remove_call(&mut self, call: &CallRecord) -> Result<()> {
         self.take_call(call)
+    }
+
+    fn put_released(&mut self, jobs: &[JobId]) -> Result<()> {
+        self.singles.released = Some(encoded(&jobs)?);
+        Ok(())
     }
 
     fn put_lane(&mut self, lane: &SchedulerState) -> Result<()> {

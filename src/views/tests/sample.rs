@@ -34,6 +34,7 @@ pub(crate) fn waiting(n: u64) -> JobRecord {
         },
         request: Some(Arc::new(Request::prompt(format!("prompt {n}")).unwrap())),
         response: None,
+        refusal: None,
     }
 }
 
@@ -77,6 +78,7 @@ pub(crate) fn call(record: &JobRecord) -> CallRecord {
             total_tokens: 30,
             cached_tokens: 4,
             reasoning_tokens: 0,
+            ..Usage::default()
         },
         cost: Some(Cost {
             nanos: 1,

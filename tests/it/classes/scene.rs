@@ -19,7 +19,7 @@ pub(super) async fn look_at(row: &Row) {
     (retry.overload.base_ms, retry.overload.max_ms) = (LONG_MS, LONG_MS);
     (retry.delays.base_delay_ms, retry.delays.max_delay_ms) = (LONG_MS, LONG_MS);
     if matches!(row.fault, Fault::Hang) {
-        world.config.glm.timeouts.first_byte_ms = 1_000;
+        world.config.glm.timeouts.total_ms = 1_000;
     }
     if matches!(row.fault, Fault::StallBody) {
         world.config.glm.timeouts.idle_ms = 1_000;

@@ -160,6 +160,7 @@ fn glm(clock: SteppedClock) -> ScriptedGlm {
 
 fn answered() -> GlmOutcome {
     GlmOutcome::Answered(GlmAnswer {
+        model: None,
         body: RawValue::from_string(ANSWER.to_owned()).unwrap().into(),
         status_code: 200,
         usage: Usage {
@@ -168,6 +169,7 @@ fn answered() -> GlmOutcome {
             total_tokens: 1_000,
             cached_tokens: 100,
             reasoning_tokens: 50,
+            ..Usage::default()
         },
     })
 }

@@ -140,6 +140,49 @@ fn statistics(daemon: &Daemon) -> Value {
 }
 
 #[test]
+fn many_attempts_in_doubt_are_settled_at_once_by_a_filter() {
+    let (place, simulator) = world();
+    let daemon = hanging(&place, &simulator, "");
+    for user in ["ann", "ann", "bob"] {
+        daemon.submit(&json!({"prompt": "x", "userId": user, "onInterrupted": "fail"}));
+    }
+    let daemon = killed(daemon, 3, &place, &simulator);
+    let settle =
+        |body: Value, status| daemon.post("/api/admin/glm/maybe-billed/settle", &body, status);
+    let of = |user: &str| json!({"userId": user});
+    let look = settle(
+        json!({"filter": of("ann"), "billed": false, "dryRun": true}),
+        200,
+    );
+    assert_eq!((&look["count"], &look["dryRun"]), (&json!(2), &json!(true)));
+    let nothing = settle(json!({"filter": {}, "billed": false}), 400);
+    assert!(
+        nothing["detail"]
+            .as_str()
+            .unwrap()
+            .contains("every attempt in doubt"),
+        "{nothing}"
+    );
+    let unknown = settle(json!({"filter": {"user": "ann"}, "billed": false}), 400);
+    assert!(
+        unknown["detail"].as_str().unwrap().contains("filter.user"),
+        "{unknown}"
+    );
+    settle(json!({"filter": of("ann")}), 400);
+    let ann = settle(json!({"filter": of("ann"), "billed": false}), 200);
+    assert_eq!(ann["count"], 2);
+    assert_eq!(daemon.get("/api/admin/glm/metrics")["maybeBilled"], 1);
+    let rest = settle(json!({"all": true, "billed": true}), 200);
+    assert_eq!(rest["count"], 1);
+    assert_eq!(daemon.get("/api/admin/glm/metrics")["maybeBilled"], 0);
+    let again = settle(json!({"all": true, "billed": false}), 200);
+    assert_eq!(again["count"], 0, "booked once");
+    // What budgets would keep for the third is booked as its cost.
+    assert!(statistics(&daemon)["totalCost"].as_f64().unwrap() > 0.0);
+    daemon.kill();
+}
+
+#[test]
 fn what_was_found_out_about_money_in_doubt_is_booked_once_and_stays_booked() {
     let (place, simulator) = world();
     simulator.update(ScriptUpdate {

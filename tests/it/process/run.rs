@@ -247,3 +247,29 @@ fn wrong_files_and_values_are_code_2_and_named_with_their_place() {
     }
     assert!(!place.has("onelane.redb"));
 }
+
+/// A port on which nobody listens.
+fn closed_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn a_run_that_never_connected_is_code_4_with_the_reason_and_fails_no_line() {
+    let (place, simulator) = with_prompts(3);
+    let nowhere = format!("http://127.0.0.1:{}/api/paas/v4", closed_port());
+    let args = ["run", "prompts.jsonl", "--connect-within", "1s"];
+    let mut command = place.onelane(&args);
+    let ended = run(command.args(["--base-url", &nowhere])).with(4);
+    let ended = ended.noting(&[
+        "GLM can't be reached",
+        "refused",
+        "glm.base_url",
+        "3 not done",
+    ]);
+    assert!(!ended.stderr.contains("failed:"), "{ended}");
+    run(&mut run_prompts(&place, &simulator))
+        .with(0)
+        .noting(&["3 of 3 lines done"]);
+    assert_eq!(simulator.stats().calls, 3);
+}

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::judge::{self, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Failure, GlmOutcome,
-    HoldKind, Job, JobEntry, JobId, Next, Reserve, Settings, Settlement, Timestamp, Usage, code,
+    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Doubt, Failure, FailureClass,
+    GlmOutcome, HoldKind, Job, JobEntry, JobId, Next, Received, Reserve, Settings, Settlement,
+    Substitution, Timestamp, Usage, code, limits, model_name,
 };
 use crate::money::worst;
 
@@ -45,6 +46,8 @@ pub struct Concluded {
     pub breaker: BreakerEffect,
     /// Whether GLM answered: that ends a series of throttle answers.
     pub answered: bool,
+    /// Whether the call got through to a server, whatever that said.
+    pub reached: bool,
 }
 
 /// What is known beside the outcome itself.
@@ -103,16 +106,27 @@ fn next_of(
 /// Whether a hold is about the account that the call was made with.
 const fn is_of_account(effect: &LaneEffect) -> bool {
     match effect {
-        LaneEffect::HoldAccount(_) => true,
+        LaneEffect::HoldAccount(_) | LaneEffect::AwaitRoute { .. } => true,
         LaneEffect::HoldModel { hold, .. } => matches!(hold.kind, HoldKind::Operator),
         LaneEffect::GoOn | LaneEffect::CoolDown { .. } | LaneEffect::Rest(_) => false,
     }
 }
 
-/// Notes what GLM billed, and what that costs by the list in force.
-fn charge(call: &mut CallRecord, usage: Usage, settings: &Settings) {
+/// Notes what GLM billed and which model it says has answered, and what that costs by the list in force.
+fn charge(call: &mut CallRecord, usage: Usage, answered_by: Option<&str>, settings: &Settings) {
     call.usage = usage;
-    (call.cost, call.price) = settings.prices.charge(&call.model, &usage).unzip();
+    call.answered_by = answered_by.map(str::to_owned);
+    let prices = &settings.prices;
+    let other = answered_by.filter(|name| !model_name::is_model(name, &call.model));
+    call.substitution = other.map(|name| match prices.is_priced(name) {
+        true => Substitution::Priced,
+        false => Substitution::Assumed,
+    });
+    let by = match call.substitution {
+        Some(Substitution::Priced) => other.unwrap_or(&call.model),
+        Some(Substitution::Assumed) | None => &call.model,
+    };
+    (call.cost, call.price) = prices.charge(by, &usage, call.started_at).unzip();
 }
 
 /// Decides what a finished run means.
@@ -129,22 +143,29 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
     let mut lane = LaneEffect::GoOn;
     let mut breaker = BreakerEffect::Ignore;
     let mut answered = false;
+    let mut received = None;
+    let mut reached = false;
     let (next, back_in_line) = match &*finished.outcome {
         GlmOutcome::Answered(answer) => {
             call.status_code = Some(answer.status_code);
-            charge(&mut call, answer.usage, settings);
+            charge(&mut call, answer.usage, answer.model.as_deref(), settings);
             breaker = BreakerEffect::Success;
             answered = true;
+            reached = true;
             let response = Arc::clone(&answer.body);
             (Next::Completed { response }, None)
         }
         GlmOutcome::Failed(failure, usage) => {
             let verdict = judge::judge(failure, job, &on.context);
-            let failure = verdict.failure;
+            let mut failure = verdict.failure;
+            received = failure.received.take();
             call.outcome = CallOutcome::Failed;
             call.status_code = failure.status_code;
-            charge(&mut call, *usage, settings);
+            let answered_by = received.as_ref().and_then(Received::model);
+            charge(&mut call, *usage, answered_by.as_deref(), settings);
             call.maybe_billed = failure.maybe_billed;
+            call.received = received.as_ref().and_then(|came| kept_of(&failure, came));
+            reached = failure.status_code.is_some() || failure.maybe_billed;
             call.failure = Some(failure.clone());
             lane = verdict.lane;
             breaker = verdict.breaker;
@@ -161,6 +182,16 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             } else {
                 next_of(job, &verdict.job, failure, 0)
             }
+        }
+        GlmOutcome::NotSent if on.cancelled => {
+            call.outcome = CallOutcome::Cancelled;
+            (Next::Cancelled, None)
+        }
+        GlmOutcome::NotSent => {
+            call.outcome = CallOutcome::Interrupted;
+            let (failure, effect) = judge::not_sent(attempt);
+            call.failure = Some(failure.clone());
+            next_of(job, &effect, failure, job.interruptions)
         }
         GlmOutcome::Aborted => {
             call.maybe_billed = true;
@@ -180,12 +211,16 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
     call.reserved = if answered {
         assumed(job, &call, settings)
     } else {
-        kept(job, call.maybe_billed, settings)
+        kept(job, &call, settings)
     };
     Concluded {
         settlement: Settlement {
             job_id: job.id,
             attempt: finished.attempt,
+            refusal: match (&next, received) {
+                (Next::Failed { .. }, Some(Received::Json(json))) => Some(json),
+                _ => None,
+            },
             next,
             call,
             lane: None,
@@ -195,6 +230,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
         lane,
         breaker,
         answered,
+        reached,
     }
 }
 
@@ -202,12 +238,21 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
 /// would be now.
 fn reserved(job: &Job, settings: &Settings) -> Reserve {
     let known = job.open.and_then(|open| open.reserve);
-    worst::kept(known, worst::reserve(job.worst, settings, job.sent_to()))
+    worst::kept(known, worst::reserve(job.worst, settings, [job.sent_to()]))
 }
 
 /// What stays reserved of a call that was maybe billed.
-fn kept(job: &Job, maybe_billed: bool, settings: &Settings) -> Option<Reserve> {
-    maybe_billed.then(|| reserved(job, settings))
+fn kept(job: &Job, call: &CallRecord, settings: &Settings) -> Option<Reserve> {
+    if !call.maybe_billed {
+        return None;
+    }
+    let code = call.failure.as_ref().map(|failure| failure.code.as_str());
+    match settings.doubt {
+        Doubt::None => None,
+        // A server that closes an idle connection while it is used again has hardly read what was sent on it.
+        Doubt::Worst if code != Some(code::CONNECTION_ENDED) => Some(reserved(job, settings)),
+        Doubt::Worst | Doubt::Prompt => Some(worst::prompt(job.worst, settings, job.sent_to())),
+    }
 }
 
 /// What budgets take an answer for that came without its tokens: otherwise a server that never tells them
@@ -219,6 +264,20 @@ fn assumed(job: &Job, call: &CallRecord, settings: &Settings) -> Option<Reserve>
     let Reserve { tokens, cost } = reserved(job, settings);
     let tokens = if call.usage.is_reported() { 0 } else { tokens };
     Some(Reserve { tokens, cost })
+}
+
+/// What an attempt keeps of what came instead of an answer: it may have been paid for, or is another's. What GLM
+/// says of a refusal stands in its failure.
+fn kept_of(failure: &Failure, received: &Received) -> Option<Arc<str>> {
+    let success = failure
+        .status_code
+        .is_some_and(|status| (200..300).contains(&status));
+    if !success && failure.class != FailureClass::ForeignAnswer {
+        return None;
+    }
+    let text = received.text();
+    let end = text.floor_char_boundary(limits::KEPT_ANSWER_BYTES_MAX);
+    Some(text.get(..end).unwrap_or_default().into())
 }
 
 /// The day that a call is booked on, where that is not its UTC day.
@@ -236,13 +295,13 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         });
     debug_assert!(sent == Sent::Maybe || phase == AttemptPhase::Started);
     let (failure, effect, interruptions) = judge::interrupted(job, attempt, sent, settings);
-    let call = CallRecord {
+    let mut call = CallRecord {
         failure: Some(failure.clone()),
         maybe_billed: true,
-        reserved: kept(job, true, settings),
         booked_on: booked_on(settings, now),
         ..CallRecord::of(job, attempt, CallOutcome::Interrupted, started_at, now)
     };
+    call.reserved = kept(job, &call, settings);
     let (next, back_in_line) = next_of(job, &effect, failure, interruptions);
     Concluded {
         settlement: Settlement {
@@ -250,6 +309,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
             attempt,
             next,
             call,
+            refusal: None,
             lane: None,
             breaker: None,
         },
@@ -257,5 +317,134 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         lane: LaneEffect::GoOn,
         breaker: BreakerEffect::Ignore,
         answered: false,
+        reached: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        Currency, LaneCondition, ModelCondition, OpenAttempt, PriceRow, PriceTable, SlotId,
+        WorstCase,
+    };
+    use crate::testing::sample;
+
+    /// A call whose prompt may come to 10 nano-units and whose answer to 40.
+    fn job() -> Job {
+        let mut job = sample::new_job(1).job;
+        job.model = "m".to_owned();
+        job.attempts = AttemptNo(1);
+        job.worst = WorstCase {
+            prompt: 10,
+            completion: 20,
+        };
+        job.open = Some(OpenAttempt {
+            no: AttemptNo(1),
+            phase: AttemptPhase::Started,
+            at: sample::START,
+            slot: SlotId(0),
+            reserve: None,
+        });
+        job
+    }
+
+    fn settings(doubt: Doubt) -> Settings {
+        let mut prices = PriceTable::new(Currency::Cny);
+        let row = PriceRow {
+            input: 1_000_000,
+            cached_input: 1_000_000,
+            output: 2_000_000,
+            ..PriceRow::default()
+        };
+        prices.add("m", row);
+        Settings {
+            doubt,
+            prices: Arc::new(prices),
+            ..Settings::default()
+        }
+    }
+
+    fn ends(outcome: GlmOutcome, cancelled: bool, settings: &Settings) -> Concluded {
+        let finished = Finished {
+            job_id: job().id,
+            attempt: AttemptNo(1),
+            endpoint: String::new(),
+            settings: Arc::new(settings.clone()),
+            bounded_by_job: false,
+            task: None,
+            started_at: sample::START,
+            response_time_ms: 1,
+            outcome: Arc::new(outcome),
+        };
+        let (lane, model) = (LaneCondition::default(), ModelCondition::default());
+        let context = JudgeContext {
+            settings,
+            lane: &lane,
+            model: &model,
+            foreign_answers: 0,
+            route: None,
+            eased: false,
+            sent_at: sample::START,
+            has_fallback: false,
+            seed: 1,
+            now: sample::START,
+        };
+        conclude(&job(), &finished, &SettleContext { context, cancelled })
+    }
+
+    fn kept_of(call: &CallRecord) -> Option<i64> {
+        assert!(call.maybe_billed);
+        call.reserved.map(|reserve| reserve.cost.unwrap().nanos)
+    }
+
+    #[test]
+    fn a_doubt_is_worth_what_the_operator_says() {
+        for (doubt, want) in [
+            (Doubt::Worst, Some(50)),
+            (Doubt::Prompt, Some(10)),
+            (Doubt::None, None),
+        ] {
+            let settings = settings(doubt);
+            for cancelled in [true, false] {
+                let ended = ends(GlmOutcome::Aborted, cancelled, &settings);
+                assert_eq!(kept_of(&ended.settlement.call), want, "{doubt:?}");
+            }
+            let lost = interrupted(&job(), Sent::Yes, &settings, sample::START);
+            assert_eq!(kept_of(&lost.settlement.call), want, "{doubt:?}");
+        }
+    }
+
+    #[test]
+    fn a_kept_connection_that_ended_without_a_byte_is_worth_its_prompt_at_most() {
+        for (doubt, want) in [
+            (Doubt::Worst, Some(10)),
+            (Doubt::Prompt, Some(10)),
+            (Doubt::None, None),
+        ] {
+            let mut failure = Failure::new(
+                FailureClass::ServerTransient,
+                code::CONNECTION_ENDED,
+                "the connection ended",
+            );
+            failure.maybe_billed = true;
+            let outcome = GlmOutcome::Failed(failure, Usage::default());
+            let ended = ends(outcome, false, &settings(doubt));
+            assert_eq!(kept_of(&ended.settlement.call), want, "{doubt:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_sent_is_never_maybe_billed() {
+        let settings = settings(Doubt::Worst);
+        let given_up = ends(GlmOutcome::NotSent, true, &settings).settlement;
+        assert_eq!(given_up.call.outcome, CallOutcome::Cancelled);
+        let stopped = ends(GlmOutcome::NotSent, false, &settings);
+        assert!(stopped.back_in_line.is_some(), "it keeps its place");
+        for call in [given_up.call, stopped.settlement.call] {
+            assert!(!call.maybe_billed);
+            assert_eq!(call.reserved, None);
+            assert!(!call.failure.is_some_and(|failure| failure.maybe_billed));
+        }
     }
 }

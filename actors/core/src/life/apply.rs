@@ -22,7 +22,8 @@ impl Transition {
             | Self::Requeue { job_id }
             | Self::Reprioritise { job_id, .. } => Some(*job_id),
             Self::Settle(settlement) => Some(settlement.job_id),
-            Self::Lane(_)
+            Self::Release(_)
+            | Self::Lane(_)
             | Self::Breaker(_)
             | Self::Config(_)
             | Self::Alerts { .. }
@@ -32,7 +33,7 @@ impl Transition {
     }
 }
 
-/// Applies a change that concerns one existing job to its row. `Insert`, `Lane`, `Breaker`,
+/// Applies a change that concerns one existing job to its row. `Insert`, `Release`, `Lane`, `Breaker`,
 /// `Billing`, `Alerts`, `Delivery`, `Prune` and `Config` have no job's row to change and are the
 /// store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
@@ -54,6 +55,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         Transition::Requeue { .. } => requeue(job),
         Transition::Reprioritise { priority, .. } => reprioritise(job, *priority),
         Transition::Insert(_)
+        | Transition::Release(_)
         | Transition::Lane(_)
         | Transition::Breaker(_)
         | Transition::Billing { .. }

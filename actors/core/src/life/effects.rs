@@ -47,6 +47,7 @@ type Decision<E> = Result<Result<Applied, Refusal>, E>;
 fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Error> {
     match transition {
         Transition::Insert(new) => return insert(rows, new),
+        Transition::Release(jobs) => rows.put_released(jobs)?,
         Transition::Lane(lane) => rows.put_lane(lane)?,
         Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
         Transition::Config(config) => rows.put_config(config)?,
@@ -123,6 +124,7 @@ fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decisio
         return Ok(Err(Refusal::NotFound));
     };
     let before = job.status;
+    let had_refusal = job.has_refusal;
     if let Err(refusal) = life::apply(&mut job, transition) {
         return Ok(Err(refusal));
     }
@@ -135,6 +137,9 @@ fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decisio
     };
     job.waits_for = open.iter().map(|other| other.id).collect();
     rows.update(before, &job)?;
+    if had_refusal {
+        rows.remove_response(id)?;
+    }
     wait_for(rows, id, open)?;
     Ok(Ok(Applied::Job(Box::new(job))))
 }
@@ -272,6 +277,9 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decision
 fn account<R: Rows>(rows: &mut R, settlement: &Settlement) -> Result<(), R::Error> {
     if let Next::Completed { response } = &settlement.next {
         rows.put_response(settlement.job_id, response)?;
+    }
+    if let Some(refusal) = &settlement.refusal {
+        rows.put_response(settlement.job_id, refusal)?;
     }
     rows.log_call(&settlement.call)?;
     if let Some(lane) = &settlement.lane {

@@ -1,7 +1,7 @@
 //! The way from a submission to a job: every default is filled in, and what the job may come to is known.
 
 use crate::model::{
-    Admission, Job, JobId, NewJob, Settings, Submission, SubmissionError, Timestamp,
+    Admission, Job, JobId, NewJob, Settings, Submission, SubmissionError, Timestamp, model_name,
 };
 use crate::money::{estimate, worst};
 
@@ -14,7 +14,8 @@ impl NewJob {
         now: Timestamp,
     ) -> Result<Self, SubmissionError> {
         submission.validate(settings)?;
-        let model = submission.model_in(settings);
+        let spelled = submission.model_in(settings);
+        let model = model_name::canonical(&spelled).into_owned();
         let unpriced = !settings.prices.is_priced(&model);
         let estimated_tokens = estimate::tokens(&submission.request, settings.glm.max_tokens);
         let worst = worst::of(&submission.request);
@@ -42,6 +43,7 @@ impl NewJob {
             estimated_tokens,
             worst,
             unpriced,
+            spelled: (spelled != model).then_some(spelled),
             ..Job::new(id, submission.user_id, model, now)
         };
         Ok(Self {
@@ -100,6 +102,7 @@ mod tests {
             input: 0,
             cached_input: 0,
             output: 0,
+            ..PriceRow::default()
         };
         prices.add("glm-4.7-flash", free);
         let mut settings = Settings {

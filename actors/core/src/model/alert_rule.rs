@@ -39,11 +39,15 @@ pub enum Watched {
     Breaker,
     /// Whether calls are held.
     Hold,
+    /// Recent answers that belonged to other calls.
+    ForeignAnswer,
+    /// Whether calls get through to GLM at all.
+    Unreachable,
 }
 
 impl Watched {
     /// All of them; a rule on each is built in.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::ErrorRate,
         Self::ResponseTime,
         Self::QueueLength,
@@ -52,6 +56,8 @@ impl Watched {
         Self::Budget,
         Self::Breaker,
         Self::Hold,
+        Self::ForeignAnswer,
+        Self::Unreachable,
     ];
 
     /// The name used in configuration, API and logs, and that of the built-in rule.
@@ -66,17 +72,27 @@ impl Watched {
             Self::Budget => "budget",
             Self::Breaker => "breaker",
             Self::Hold => "hold",
+            Self::ForeignAnswer => "foreign_answer",
+            Self::Unreachable => "unreachable",
         }
     }
 
     /// Whether it has a level that goes up and down; what has none is so or is not.
     const fn has_level(self) -> bool {
-        !matches!(self, Self::Breaker | Self::Hold)
+        !matches!(self, Self::Breaker | Self::Hold | Self::Unreachable)
     }
 
     /// Whether it is read from calls that have ended.
     #[must_use]
     pub const fn is_of_calls(self) -> bool {
+        matches!(
+            self,
+            Self::ErrorRate | Self::ResponseTime | Self::ForeignAnswer
+        )
+    }
+
+    /// Whether few calls say nothing.
+    const fn needs_many_calls(self) -> bool {
         matches!(self, Self::ErrorRate | Self::ResponseTime)
     }
 
@@ -88,7 +104,8 @@ impl Watched {
             Self::ResponseTime | Self::QueueAge => "ms",
             Self::QueueLength => "jobs",
             Self::Spend => "money an hour",
-            Self::Breaker | Self::Hold => "count",
+            Self::Breaker | Self::Hold | Self::Unreachable => "count",
+            Self::ForeignAnswer => "answers",
         }
     }
 
@@ -130,10 +147,19 @@ impl Watched {
                 ..above(WHOLE / 5 * 4, 0.125)
             },
             Self::Breaker => rule,
+            Self::Unreachable => AlertRule {
+                for_ms: 10_000,
+                ..rule
+            },
             Self::Hold => AlertRule {
                 kinds: Some(vec![HoldKind::Quota, HoldKind::Operator]),
                 for_ms: 10_000,
                 ..rule
+            },
+            Self::ForeignAnswer => AlertRule {
+                window_ms: Some(600_000),
+                for_ms: 0,
+                ..above(WHOLE, 1.0)
             },
         }
     }
@@ -150,7 +176,10 @@ pub enum Measure {
 }
 
 words! {
-    Watched { ErrorRate, ResponseTime, QueueLength, QueueAge, Spend, Budget, Breaker, Hold }
+    Watched {
+        ErrorRate, ResponseTime, QueueLength, QueueAge, Spend, Budget, Breaker, Hold, ForeignAnswer,
+        Unreachable,
+    }
     Measure { P95, Mean }
 }
 
@@ -184,7 +213,7 @@ impl Threshold {
         let refuse = |what: &str| Some(what.into());
         match on.unit() {
             "share" if self.nanos > WHOLE => refuse("must be a share above 0 and at most 1"),
-            "ms" | "jobs" if !self.is_whole() => refuse("must be a whole number"),
+            "ms" | "jobs" | "answers" if !self.is_whole() => refuse("must be a whole number"),
             _ if on == Watched::Spend && !self.is_text && !self.is_whole() => {
                 Some(float_problem(&decimal(self.nanos)))
             }
@@ -239,17 +268,18 @@ section! {
         /// What is watched: "error_rate" (the share of calls that failed, without throttles and what is the jobs'
         /// own fault), "response_time" (of calls that were answered), "queue_length" (jobs that are due and wait for
         /// a slot), "queue_age" (how long the oldest of them has waited), "spend" (what the last hour cost), "budget"
-        /// (the used share of each budget), "breaker" (it is open or tries again), "hold" (calls are held).
+        /// (the used share of each budget), "breaker" (it is open or tries again), "hold" (calls are held),
+        /// "foreign_answer" (answers that belonged to other calls), "unreachable" (no call gets through to GLM).
         on: Option<Watched> = None => [sample("\"queue_age\"")];
         /// The alert is raised at this level: a share from 0 to 1, milliseconds, jobs, or money an hour (as text, so
-        /// that it stays exact). Not for breaker and hold.
+        /// that it stays exact). Not for breaker, hold and unreachable.
         threshold: Option<Threshold> = None => [left_out().sample("600000")];
         /// The alert is cleared when the level has fallen below the threshold by this share of it. An error rate is
         /// over, too, when no call of the window failed.
         hysteresis: Option<f64> = None => [within(0.001..=1.0).left_out().sample("0.5")];
         /// Raised and cleared only after it was so for this long without a break.
         for_ms: u64 = 60_000 => [within(0..=limits::DAY_MS)];
-        /// error_rate and response_time: the calls that ended in the last so many milliseconds count.
+        /// error_rate, response_time and foreign_answer: the calls that ended in the last so many milliseconds count.
         window_ms: Option<u64> = None => [within(1_000..=limits::DAY_MS).left_out().sample("300000")];
         /// error_rate and response_time: where fewer calls ended in the window, the latest so many count, from twelve
         /// windows back at most.
@@ -280,7 +310,7 @@ impl AlertRule {
             ("threshold", self.threshold.is_some(), on.has_level()),
             ("hysteresis", self.hysteresis.is_some(), on.has_level()),
             ("window_ms", self.window_ms.is_some(), on.is_of_calls()),
-            ("min_calls", self.min_calls.is_some(), on.is_of_calls()),
+            ("min_calls", self.min_calls.is_some(), on.needs_many_calls()),
             (
                 "measure",
                 self.measure.is_some(),
@@ -444,7 +474,17 @@ mod tests {
         assert_eq!(levels("spend"), None);
         let all = rules(&json!({}));
         let on: Vec<&str> = all.enabled().map(|(name, ..)| name).collect();
-        assert_eq!(on, ["breaker", "budget", "error_rate", "hold"]);
+        assert_eq!(
+            on,
+            [
+                "breaker",
+                "budget",
+                "error_rate",
+                "foreign_answer",
+                "hold",
+                "unreachable"
+            ]
+        );
     }
 
     #[test]

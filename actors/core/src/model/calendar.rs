@@ -3,13 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, TimeZone, Utc};
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json::Value;
 
-use super::setting::{Kind, Secrets, Setting};
 use super::{Day, Timestamp};
+use crate::written;
 
 /// A time zone: an offset, or a zone of the IANA database with its rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,22 +57,7 @@ impl<'de> Deserialize<'de> for Calendar {
     }
 }
 
-impl Setting for Calendar {
-    fn kind() -> Kind {
-        Kind::Text(|text| {
-            let zone: Result<Self, String> = text.parse();
-            Ok(zone?.to_string())
-        })
-    }
-
-    fn write(&self, _: Secrets) -> Value {
-        self.to_string().into()
-    }
-
-    fn take(value: &Value) -> Option<Self> {
-        value.as_str()?.parse().ok()
-    }
-}
+written!(Calendar);
 
 impl fmt::Display for Calendar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,6 +69,12 @@ impl fmt::Display for Calendar {
 }
 
 impl Calendar {
+    /// UTC+8, the time of GLM's price lists and quota windows.
+    #[must_use]
+    pub fn beijing() -> Self {
+        FixedOffset::east_opt(8 * 3_600).map_or_else(Self::default, |zone| Self(Zone::Fixed(zone)))
+    }
+
     /// The day of a moment.
     #[must_use]
     pub fn day(&self, at: Timestamp) -> Day {
@@ -95,6 +85,21 @@ impl Calendar {
             Zone::Fixed(offset) => utc.with_timezone(&offset).date_naive(),
             Zone::Named(zone) => utc.with_timezone(&zone).date_naive(),
         })
+    }
+
+    /// The day of a moment, and the minute of that day.
+    #[must_use]
+    pub fn day_and_minute(&self, at: Timestamp) -> (Day, u16) {
+        let day = self.day(at);
+        let Some(utc) = DateTime::<Utc>::from_timestamp_millis(at.as_millis()) else {
+            return (day, 0);
+        };
+        let time = match self.0 {
+            Zone::Fixed(offset) => utc.with_timezone(&offset).time(),
+            Zone::Named(zone) => utc.with_timezone(&zone).time(),
+        };
+        let minute = time.num_seconds_from_midnight() / 60;
+        (day, u16::try_from(minute).unwrap_or(0))
     }
 
     /// The first moment of a day. Where a zone's rules skip midnight, the first moment after.

@@ -1,10 +1,12 @@
 //! The call log: one immutable row per attempt.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
     AttemptNo, Cost, Day, Failure, Job, JobId, PriceUsed, RequestId, Reserve, Timestamp, Usage,
-    private_or_default,
+    private_or_default, private_or_none,
 };
 
 /// How an attempt ended.
@@ -60,6 +62,27 @@ pub struct Billing {
     pub at: Timestamp,
 }
 
+/// What it means for the cost that another model answered than the one that was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Substitution {
+    /// The model that answered has a price: that one counts.
+    Priced,
+    /// The model that answered has none, as a relay's alias has none: the price of the model that was called counts.
+    Assumed,
+}
+
+impl Substitution {
+    /// The name used in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Priced => "priced",
+            Self::Assumed => "assumed",
+        }
+    }
+}
+
 /// One row of the call log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -98,6 +121,12 @@ pub struct CallRecord {
     /// The prices that the cost was worked out by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<PriceUsed>,
+    /// The model that answered, as the answer names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
+    /// Another model answered than the one that was called, and what that means for the cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub substitution: Option<Substitution>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -110,6 +139,10 @@ pub struct CallRecord {
     /// was answered without its tokens is taken for so much by budgets for good.
     #[serde(default, skip_serializing_if = "private_or_default")]
     pub reserved: Option<Reserve>,
+    /// The beginning of what came instead of an answer, under a success or for another call:
+    /// [`limits::KEPT_ANSWER_BYTES_MAX`](super::limits::KEPT_ANSWER_BYTES_MAX) at most.
+    #[serde(default, skip_serializing_if = "private_or_none")]
+    pub received: Option<Arc<str>>,
     /// The day of the calendar in force that it is booked on; `None`: its UTC day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub booked_on: Option<Day>,
@@ -146,10 +179,13 @@ impl CallRecord {
             usage: Usage::default(),
             cost: None,
             price: None,
+            answered_by: None,
+            substitution: None,
             failure: None,
             retry_count: job.retry_count,
             maybe_billed: false,
             reserved: None,
+            received: None,
             booked_on: None,
             billing: None,
         }

@@ -53,6 +53,9 @@ pub struct EndedJob {
     /// The fallback model that served it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_by: Option<String>,
+    /// The model that answered last, as the answer names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
     /// Attempts that were made.
     pub attempt_count: u32,
     /// When it was accepted.
@@ -77,6 +80,7 @@ impl From<&Job> for EndedJob {
             content_id: job.content_id.clone(),
             model: job.model.clone(),
             served_by: job.served_by.clone(),
+            answered_by: job.answered_by.clone(),
             attempt_count: job.attempts.0,
             created_at: job.created_at,
             processed_at: job.processed_at,

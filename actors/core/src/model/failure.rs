@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{Received, Timestamp};
 
 /// The classes of failure. Each says what happens to the job, to the lane and to the breaker;
 /// [`crate::judge`] holds those rules, the table `errors.json` maps GLM's codes to classes.
@@ -35,20 +35,27 @@ pub enum FailureClass {
     RequestFatal,
     /// The server or the network failed (5xx, timeouts, resets): bounded retries with backoff.
     ServerTransient,
+    /// Nothing left the machine (refused, unresolved, no connection in time): the way to GLM is at fault, the
+    /// job keeps its place and its retries.
+    Unreachable,
     /// GLM has seen this `request_id` before (1231): never resend it; the next attempt has a new one.
     DuplicateRequest,
+    /// What came belongs to another call: it is not taken, and a second one in a row holds the account.
+    ForeignAnswer,
 }
 
 impl FailureClass {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Throttle,
         Self::Overload,
         Self::QuotaWindow,
         Self::OperatorFatal,
         Self::RequestFatal,
         Self::ServerTransient,
+        Self::Unreachable,
         Self::DuplicateRequest,
+        Self::ForeignAnswer,
     ];
 
     /// The name used in the API, in logs and in metrics.
@@ -61,7 +68,9 @@ impl FailureClass {
             Self::OperatorFatal => "operator_fatal",
             Self::RequestFatal => "request_fatal",
             Self::ServerTransient => "server_transient",
+            Self::Unreachable => "unreachable",
             Self::DuplicateRequest => "duplicate_request",
+            Self::ForeignAnswer => "foreign_answer",
         }
     }
 }
@@ -74,15 +83,19 @@ impl fmt::Display for FailureClass {
 
 /// Codes of failures that GLM did not state itself. GLM's own codes are its numbers as text.
 pub mod code {
-    /// Connecting, TLS, a reset, or a body cut short.
+    /// A connection that stood was reset, or ended with the answer cut short.
     pub const CONNECTION: &str = "conn";
+    /// No connection: refused, no route, no such name, a handshake that broke off. Nothing left.
+    pub const UNREACHABLE: &str = "unreachable";
+    /// The certificate of the server is not trusted. Nothing left.
+    pub const TLS_UNTRUSTED: &str = "tls_untrusted";
     /// A kept connection ended before one byte of the answer came: the server had let go of it.
     pub const CONNECTION_ENDED: &str = "conn_ended";
     /// The answer names the `request_id` of another call.
     pub const FOREIGN_ANSWER: &str = "foreign_answer";
     /// No connection within `timeouts.connect_ms`.
     pub const TIMEOUT_CONNECT: &str = "timeout_connect";
-    /// No response headers within `timeouts.first_byte_ms`.
+    /// No response headers within `timeouts.first_byte_ms` where GLM answers at once: when a task is handed over.
     pub const TIMEOUT_FIRST_BYTE: &str = "timeout_first_byte";
     /// No byte for `timeouts.idle_ms` in the middle of a response.
     pub const TIMEOUT_IDLE: &str = "timeout_idle";
@@ -140,6 +153,11 @@ pub struct Failure {
     /// Whether GLM may have done (and billed) the work all the same.
     #[serde(default)]
     pub maybe_billed: bool,
+    /// What came instead of an answer, on its way from the transport to where it is kept: with the attempt, and, where
+    /// it is the job's end, with the job.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub received: Option<Received>,
 }
 
 impl Failure {
@@ -154,6 +172,7 @@ impl Failure {
             retry_after_ms: None,
             reset_at: None,
             maybe_billed: false,
+            received: None,
         }
     }
 }

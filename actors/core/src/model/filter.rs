@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::model_name::is_model;
 use super::{
     CallOutcome, CallRecord, DELIVERY_EVENTS, Day, Delivery, DeliveryStatus, FailureClass, Job,
     JobId, JobStatus, Target, Timestamp, UsageKey, limits,
@@ -93,7 +94,10 @@ impl JobFilter {
     pub fn matches(&self, status: JobStatus, user_id: &str, model: &str) -> bool {
         self.status.is_none_or(|want| want == status)
             && self.user_id.as_deref().is_none_or(|want| want == user_id)
-            && self.model.as_deref().is_none_or(|want| want == model)
+            && self
+                .model
+                .as_deref()
+                .is_none_or(|want| is_model(want, model))
     }
 }
 
@@ -131,7 +135,10 @@ impl CallFilter {
                 .user_id
                 .as_ref()
                 .is_none_or(|want| *want == call.user_id)
-            && self.model.as_ref().is_none_or(|want| *want == call.model)
+            && self
+                .model
+                .as_deref()
+                .is_none_or(|want| is_model(want, &call.model))
             && self.outcome.is_none_or(|want| want == call.outcome)
             && (!self.billing_open || call.is_billing_open())
             && self.from.is_none_or(|from| call.started_at >= from)
@@ -169,7 +176,10 @@ impl UsageFilter {
     #[must_use]
     pub fn matches(&self, key: &UsageKey) -> bool {
         (self.start..=self.end).contains(&key.day)
-            && self.model.as_ref().is_none_or(|want| *want == key.model)
+            && self
+                .model
+                .as_deref()
+                .is_none_or(|want| is_model(want, &key.model))
             && self
                 .user_id
                 .as_ref()

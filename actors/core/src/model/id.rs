@@ -133,16 +133,14 @@ impl RequestId {
         Self(format!("{}-{attempt}", job.0.simple()))
     }
 
-    /// Whether a text has the form of such an id: that of some attempt, of this lane or another one.
+    /// The job of which a text would be the id of an attempt; `None`: it has not the form of one. That some lane
+    /// issued it does not say that this one did.
     #[must_use]
-    pub fn is_ours(text: &str) -> bool {
-        let parts = text.split_once('-');
-        parts.is_some_and(|(job, attempt)| {
-            job.len() == 32
-                && uuid::Uuid::try_parse(job).is_ok()
-                && !attempt.is_empty()
-                && attempt.bytes().all(|b| b.is_ascii_digit())
-        })
+    pub fn job_in(text: &str) -> Option<JobId> {
+        let (job, attempt) = text.split_once('-')?;
+        let is_number = !attempt.is_empty() && attempt.bytes().all(|b| b.is_ascii_digit());
+        let job = (job.len() == 32 && is_number).then_some(job)?;
+        Uuid::try_parse(job).ok().map(JobId)
     }
 
     /// As text.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, Failure, JobId, OnInterrupted, Reserve, RetrySettings, Seq, SlotId, Timestamp,
-    private, private_or_default, private_or_none,
+    AttemptNo, Failure, GlmSettings, JobId, OnInterrupted, Reserve, RetrySettings, Seq, SlotId,
+    Timestamp, private, private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -178,8 +178,12 @@ pub struct Job {
     /// What it is about, in the submitter's own terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
-    /// The model to call.
+    /// The model to call, by its canonical name.
     pub model: String,
+    /// How the submitter spelled it, where that is not its canonical name: so it goes to GLM.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub spelled: Option<String>,
     /// Higher is more urgent.
     pub priority: i32,
     /// Where it is in its life.
@@ -198,6 +202,10 @@ pub struct Job {
     /// Throttle answers it has met; they use up no retry, but are bounded, too.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub throttles: u32,
+    /// Answers of it that could not be read: each may have been paid for.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub unread: u32,
     /// Crashes in a row in which it was in flight.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
@@ -234,6 +242,9 @@ pub struct Job {
     /// own model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_by: Option<String>,
+    /// The model that answered last, as the answer names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
     /// The jobs that have to be completed before it runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<JobId>,
@@ -261,6 +272,10 @@ pub struct Job {
     /// Its request and response were pruned: there is nothing to send any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bodies_pruned: bool,
+    /// What came instead of an answer is stored in the answer's place.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub has_refusal: bool,
     /// What prompt and answer may come to, in tokens: a rough figure for pacing and fairness.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
@@ -276,7 +291,7 @@ pub struct Job {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-const fn is_zero(n: &u32) -> bool {
+pub(super) const fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
@@ -296,6 +311,7 @@ impl Job {
             user_id: user_id.into(),
             content_id: None,
             model: model.into(),
+            spelled: None,
             priority: 0,
             status: JobStatus::Pending,
             attempts: AttemptNo(0),
@@ -303,6 +319,7 @@ impl Job {
             retry_count: 0,
             max_retries: RetrySettings::default().max_retries,
             throttles: 0,
+            unread: 0,
             interruptions: 0,
             next_retry_at: None,
             run_at: None,
@@ -314,6 +331,7 @@ impl Job {
             idempotency_key: None,
             metadata: None,
             served_by: None,
+            answered_by: None,
             after: Vec::new(),
             waits_for: Vec::new(),
             has_dependents: false,
@@ -322,6 +340,7 @@ impl Job {
             callback_url: None,
             task: None,
             bodies_pruned: false,
+            has_refusal: false,
             estimated_tokens: 0,
             worst: WorstCase::default(),
             unpriced: false,
@@ -379,6 +398,16 @@ impl Job {
     #[must_use]
     pub fn is_dormant(&self) -> bool {
         matches!(self.phase(), Phase::Blocked | Phase::Parked)
+    }
+
+    /// The name that goes to GLM: as the submitter, or of a fallback the settings, spell it.
+    #[must_use]
+    pub fn spelling<'a>(&'a self, settings: &'a GlmSettings) -> &'a str {
+        match (&self.served_by, &self.spelled) {
+            (Some(fallback), _) => settings.spelling(fallback),
+            (None, Some(spelled)) => spelled,
+            (None, None) => &self.model,
+        }
     }
 
     /// The model that the open or latest attempt was sent to.

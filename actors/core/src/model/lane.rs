@@ -1,11 +1,12 @@
 //! The lane's own state: paused, held, cooling down; and the breaker's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
+use super::job::is_zero;
 use crate::words;
 
 /// An operator's pause.
@@ -41,6 +42,8 @@ pub enum HoldKind {
     Throttle,
     /// A model has no capacity; ends by itself within minutes.
     Overload,
+    /// GLM can't be reached; ends by itself within minutes, for one call that tries.
+    Unreachable,
     /// A quota window is used up; ends by itself at the stated reset.
     Quota,
     /// An operator has to change something; ends with a config change or a resume.
@@ -55,6 +58,7 @@ impl HoldKind {
             Self::AfterTimeout => "after_timeout",
             Self::Throttle => "throttle",
             Self::Overload => "overload",
+            Self::Unreachable => "unreachable",
             Self::Quota => "quota",
             Self::Operator => "operator",
         }
@@ -62,7 +66,7 @@ impl HoldKind {
 }
 
 words! {
-    HoldKind { AfterTimeout, Throttle, Overload, Quota, Operator }
+    HoldKind { AfterTimeout, Throttle, Overload, Unreachable, Quota, Operator }
 }
 
 /// What a hold stops.
@@ -179,6 +183,24 @@ pub struct ModelCondition {
     /// was right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probing: bool,
+    /// Other models with a price of their own that have answered in its place, by their canonical names: what is
+    /// reserved for a call counts them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub substitutes: BTreeSet<String>,
+}
+
+/// The way to GLM while nothing gets through. Forgotten as soon as something does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteCondition {
+    /// Since when no call gets through.
+    pub since: Timestamp,
+    /// Calls in a row that never left; those that were sent together count as one.
+    pub failures: u32,
+    /// When one was last judged: one that was sent before says nothing new.
+    pub failed_at: Timestamp,
+    /// What the last one met.
+    pub reason: String,
 }
 
 /// The name of the lane that takes every model that no other lane names.
@@ -201,6 +223,12 @@ pub struct SchedulerState {
     /// one call at a time until then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probing: bool,
+    /// Answers to other calls that came without a right one between.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub foreign_answers: u32,
+    /// The way to GLM while no call gets through: one at a time tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteCondition>,
     /// The lanes that have something to remember, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lanes: BTreeMap<String, LaneCondition>,
@@ -218,6 +246,13 @@ pub struct SchedulerState {
 }
 
 impl SchedulerState {
+    /// The models that may answer a call to this one, as far as it is known: itself, and those that have.
+    pub fn may_answer<'s>(&'s self, model: &'s str) -> impl Iterator<Item = &'s str> {
+        let condition = self.models.get(model).into_iter();
+        let substitutes = condition.flat_map(|model| &model.substitutes);
+        std::iter::once(model).chain(substitutes.map(String::as_str))
+    }
+
     /// Every hold in force, with what it stops: the account's first, then the lanes', then the
     /// models'.
     pub fn holds(&self) -> impl Iterator<Item = (HoldScope, &Hold)> {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::limits;
-use super::setting::{Place, Problem, SettingsError, plain};
+use super::model_name::{self, canonical, is_model};
+use super::setting::{Place, Problem, SettingsError};
 use crate::section;
 
 section! {
@@ -95,28 +96,9 @@ section! {
     pub struct NamedLane checked by Self::has_models {
         /// The models that go through this lane: names, or beginnings of names that end in *; the longest that
         /// fits counts.
-        models: Vec<String> = Vec::new() => [text(model_pattern).sample("[\"glm-5\", \"glm-4.5*\"]")];
+        models: Vec<String> = Vec::new() => [text(model_name::pattern).sample("[\"glm-5\", \"glm-4.5*\"]")];
         /// Its rules.
         rules: LaneRules = LaneRules::default() => [flat("")];
-    }
-}
-
-/// The name of a model.
-pub(super) fn model_name(text: &str) -> Result<String, Problem> {
-    let text = plain(text)?;
-    if text.chars().count() > limits::MODEL_CHARS_MAX {
-        return Err(format!("must have 1 to {} characters", limits::MODEL_CHARS_MAX).into());
-    }
-    Ok(text)
-}
-
-/// The name of a model, or its beginning and a `*`.
-fn model_pattern(text: &str) -> Result<String, Problem> {
-    match text.find('*') {
-        Some(at) if at + 1 < text.len() => {
-            Err("may have a `*` at its end only, as in glm-4.5*".into())
-        }
-        _ => model_name(text),
     }
 }
 
@@ -135,8 +117,8 @@ impl NamedLane {
     #[must_use]
     pub fn fit(&self, model: &str) -> Option<usize> {
         let fit = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(start) => model.starts_with(start).then_some(start.len()),
-            None => (pattern == model).then_some(usize::MAX),
+            Some(start) => model.starts_with(&*canonical(start)).then_some(start.len()),
+            None => is_model(pattern, model).then_some(usize::MAX),
         };
         self.models.iter().filter_map(fit).max()
     }
@@ -160,10 +142,10 @@ mod tests {
     #[test]
     fn a_lane_names_models_or_beginnings_of_them() {
         for good in ["glm-5", "glm-4.5*", "*"] {
-            assert_eq!(model_pattern(good).as_deref(), Ok(good));
+            assert_eq!(model_name::pattern(good).as_deref(), Ok(good));
         }
-        for bad in ["", "*air", "glm-*-air", "a\n", &"m".repeat(129)] {
-            assert!(model_pattern(bad).is_err(), "{bad}");
+        for bad in ["", "*air", "glm-*-air", "a\nb", &"m".repeat(129)] {
+            assert!(model_name::pattern(bad).is_err(), "{bad}");
         }
     }
 

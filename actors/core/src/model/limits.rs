@@ -7,6 +7,8 @@ pub const DAY_MS: u64 = 86_400_000;
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one response of GLM. 131072 output tokens are far below this.
 pub const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of what came instead of an answer that the attempt keeps.
+pub const KEPT_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Characters of a model name.
 pub const MODEL_CHARS_MAX: usize = 128;
 /// Characters of a user id; GLM's own bound for `user_id`.
@@ -49,6 +51,8 @@ pub const BUDGETS_MAX: usize = 64;
 pub const BUDGET_LOOKS_AT_ONCE: usize = 1_000;
 /// Lanes beside the default one.
 pub const LANES_MAX: usize = 64;
+/// Other models that are remembered to have answered in one model's place.
+pub const SUBSTITUTES_MAX: usize = 8;
 /// Models in one fallback chain.
 pub const FALLBACKS_MAX: usize = 8;
 /// Slots of all lanes together.
@@ -97,6 +101,22 @@ pub const ACTOR_REPLY_MS: u64 = 5_000;
 /// begins, in milliseconds: after an abort, a timeout, or the death of a caller. Nothing tells the client when the
 /// server has seen it; a busy machine was more than 100 late.
 pub const CLOSE_GRACE_MS: u64 = 250;
+/// How long a call whose time is over is still looked at, in milliseconds: what has arrived may not have been read.
+pub const LAST_LOOK_MS: u64 = 50;
+/// The same in a process that was frozen meanwhile.
+pub const THAW_MS: u64 = 2_000;
+/// A connection on which nothing has come for so long is asked whether it still stands, in milliseconds: GLM thinks in
+/// silence, and a peer that is gone says nothing either.
+pub const TCP_KEEP_ALIVE_MS: u64 = 30_000;
+/// Between two such questions, in milliseconds.
+pub const TCP_KEEP_ALIVE_EVERY_MS: u64 = 10_000;
+/// Such questions without an answer until the connection is taken for dead.
+pub const TCP_KEEP_ALIVE_TRIES: u32 = 6;
+/// The longest `Retry-After` that is obeyed of a throttle or overload answer, in milliseconds: such limits pass within
+/// minutes.
+pub const ASKED_OF_BUSY_MS_MAX: u64 = 600_000;
+/// The longest that is obeyed of any other failure that passes, in milliseconds; a quota states days.
+pub const ASKED_OF_BROKEN_MS_MAX: u64 = 3_600_000;
 /// The longest the lane sleeps before it looks at the wall clock again, in milliseconds: clocks jump.
 pub const TICK_MS_MAX: u64 = 1_000;
 /// The furthest ahead a stated quota reset is believed, in milliseconds (35 days: the longest GLM

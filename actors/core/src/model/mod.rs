@@ -20,6 +20,7 @@ mod job;
 pub(crate) mod json;
 mod lane;
 mod lanes;
+pub mod model_name;
 mod money;
 mod outcome;
 mod page;
@@ -36,6 +37,7 @@ mod store_error;
 mod submission;
 mod text;
 mod time;
+mod time_band;
 mod transition;
 mod usage;
 mod wait;
@@ -50,7 +52,7 @@ pub use budget::{
     Period, Reserve,
 };
 pub use calendar::Calendar;
-pub use call::{Billing, CallOutcome, CallRecord};
+pub use call::{Billing, CallOutcome, CallRecord, Substitution};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use delivery::{
     CallbackUrl, DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,
@@ -67,11 +69,11 @@ pub use job::{
 };
 pub use lane::{
     BreakerSnapshot, BreakerState, DEFAULT_LANE, Hold, HoldKind, HoldScope, LaneCondition,
-    LearntLimit, ModelCondition, Pause, SchedulerState, ScopedHold,
+    LearntLimit, ModelCondition, Pause, RouteCondition, SchedulerState, ScopedHold,
 };
 pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
-pub use money::{Cost, Currency, Nanos, PriceUsed, Unpriced, amount};
-pub use outcome::{GlmAnswer, GlmOutcome, TaskOutcome};
+pub use money::{Cost, Currency, Doubt, Nanos, PriceUsed, Unpriced, amount};
+pub use outcome::{GlmAnswer, GlmOutcome, Received, TaskOutcome};
 pub use page::{
     CallPage, DeliveryPage, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts, UsageDay,
 };
@@ -93,6 +95,7 @@ pub use settings::{
 pub use store_error::StoreError;
 pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, UnpricedModel};
 pub use time::{Day, Timestamp};
+pub use time_band::{Hours, TimeBand, Weekdays};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};
 pub(crate) use wait::told_wait;

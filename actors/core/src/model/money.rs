@@ -216,7 +216,24 @@ pub enum Unpriced {
     Refuse,
 }
 
+/// What budgets keep reserved for a call that may have been billed while no answer is stored, until an operator says
+/// what became of it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Doubt {
+    /// All that it may have come to.
+    #[default]
+    Worst,
+    /// Its prompt, as if GLM had not begun to answer.
+    Prompt,
+    /// Nothing.
+    None,
+}
+
 words! {
+    Doubt { Worst, Prompt, None }
     Currency { Cny, Usd, Points }
     Unpriced { Allow, Refuse }
 }

@@ -22,6 +22,8 @@ pub struct Recovered {
     pub lane: SchedulerState,
     /// The breaker's state.
     pub breaker: Option<BreakerSnapshot>,
+    /// The jobs whose staged attempts may have been sent ([`Transition::Release`](super::Transition::Release)).
+    pub released: Vec<JobId>,
 }
 
 /// A job whole: what was asked and what came of it.
@@ -33,6 +35,8 @@ pub struct JobRecord {
     pub request: Option<Arc<Request>>,
     /// GLM's answer, verbatim, once it is completed and until it is pruned.
     pub response: Option<Arc<RawValue>>,
+    /// What GLM sent instead of an answer, verbatim, once it failed with that and until it is pruned.
+    pub refusal: Option<Arc<RawValue>>,
 }
 
 impl JobRecord {
@@ -40,7 +44,8 @@ impl JobRecord {
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         let request = self.request.as_ref().map_or(0, |request| request.len());
-        let response = self.response.as_ref().map_or(0, |raw| raw.get().len());
+        let answer = self.response.as_ref().or(self.refusal.as_ref());
+        let response = answer.map_or(0, |raw| raw.get().len());
         request + response
     }
 }

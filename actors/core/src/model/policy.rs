@@ -16,13 +16,21 @@ pub enum JobRule {
     Retry,
     /// It waits with a growing delay and uses up a retry; without one left it fails.
     Backoff,
+    /// As `backoff`, but once: it was paid for, and a second time it fails.
+    Once,
     /// It fails at once.
     Fail,
 }
 
 impl JobRule {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Keep, Self::Retry, Self::Backoff, Self::Fail];
+    pub const ALL: [Self; 5] = [
+        Self::Keep,
+        Self::Retry,
+        Self::Backoff,
+        Self::Once,
+        Self::Fail,
+    ];
 
     /// The name used in configuration and API.
     #[must_use]
@@ -31,6 +39,7 @@ impl JobRule {
             Self::Keep => "keep",
             Self::Retry => "retry",
             Self::Backoff => "backoff",
+            Self::Once => "once",
             Self::Fail => "fail",
         }
     }
@@ -46,23 +55,29 @@ pub enum LaneRule {
     CoolDown,
     /// The model is held, longer from one time to the next; a fallback model may serve.
     HoldModel,
+    /// Everything waits, longer from one time to the next, until a call gets through to GLM.
+    AwaitRoute,
     /// Everything is held until the stated reset.
     HoldUntilReset,
     /// Everything is held until an operator acts.
     HoldForOperator,
     /// The model is held until an operator acts.
     HoldModelForOperator,
+    /// Everything is held until an operator acts, if it happens again before an answer.
+    HoldIfAgain,
 }
 
 impl LaneRule {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::GoOn,
         Self::CoolDown,
         Self::HoldModel,
+        Self::AwaitRoute,
         Self::HoldUntilReset,
         Self::HoldForOperator,
         Self::HoldModelForOperator,
+        Self::HoldIfAgain,
     ];
 
     /// The name used in configuration and API.
@@ -72,9 +87,11 @@ impl LaneRule {
             Self::GoOn => "go_on",
             Self::CoolDown => "cool_down",
             Self::HoldModel => "hold_model",
+            Self::AwaitRoute => "await_route",
             Self::HoldUntilReset => "hold_until_reset",
             Self::HoldForOperator => "hold_for_operator",
             Self::HoldModelForOperator => "hold_model_for_operator",
+            Self::HoldIfAgain => "hold_if_again",
         }
     }
 }
@@ -134,13 +151,15 @@ section! {
 }
 
 words! {
-    JobRule { Keep, Retry, Backoff, Fail }
+    JobRule { Keep, Retry, Backoff, Once, Fail }
     LaneRule {
-        GoOn, CoolDown, HoldModel, HoldUntilReset, HoldForOperator, HoldModelForOperator,
+        GoOn, CoolDown, HoldModel, AwaitRoute, HoldUntilReset, HoldForOperator, HoldModelForOperator,
+        HoldIfAgain,
     }
     BreakerRule { Ignore, Count, Open }
     FailureClass {
-        Throttle, Overload, QuotaWindow, OperatorFatal, RequestFatal, ServerTransient, DuplicateRequest,
+        Throttle, Overload, QuotaWindow, OperatorFatal, RequestFatal, ServerTransient, Unreachable,
+        DuplicateRequest, ForeignAnswer,
     }
 }
 
@@ -202,7 +221,9 @@ impl FailureClass {
             ),
             Self::RequestFatal => (JobRule::Fail, LaneRule::GoOn, BreakerRule::Ignore),
             Self::ServerTransient => (JobRule::Backoff, LaneRule::GoOn, BreakerRule::Count),
+            Self::Unreachable => (JobRule::Keep, LaneRule::AwaitRoute, BreakerRule::Ignore),
             Self::DuplicateRequest => (JobRule::Retry, LaneRule::GoOn, BreakerRule::Ignore),
+            Self::ForeignAnswer => (JobRule::Retry, LaneRule::HoldIfAgain, BreakerRule::Ignore),
         };
         Rule { job, lane, breaker }
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Cost, Currency, Nanos, PriceUsed, Usage};
+use super::model_name::canonical;
+use super::{Cost, Currency, Nanos, PriceUsed, TimeBand, Timestamp, Usage};
 
 /// One row of the price list: what a million tokens cost, in nano-units and never less than nothing,
 /// for calls whose prompt and completion lie within its bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PriceRow {
     /// Prompt tokens from here on.
     pub prompt_from: u64,
@@ -21,6 +22,8 @@ pub struct PriceRow {
     pub cached_input: Nanos,
     /// A million completion tokens, reasoning included.
     pub output: Nanos,
+    /// When it counts. One that is bounded counts in its time in place of one that is not.
+    pub when: TimeBand,
 }
 
 impl PriceRow {
@@ -40,7 +43,7 @@ impl PriceRow {
 
 /// The price list in force: one currency, rows by model.
 ///
-/// A model is looked up by its exact name as it is sent to GLM: case counts, and a dated or suffixed
+/// A model is looked up by its canonical name ([`canonical`]), in any case; a dated or suffixed
 /// name (`glm-4-air-250414`) has rows of its own or none. What resembles a known model may well cost
 /// something else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,19 @@ pub struct PriceTable {
 struct ModelRows {
     table: Arc<str>,
     rows: Vec<PriceRow>,
+}
+
+impl ModelRows {
+    /// The row that a call reaches among those whose times are asked for; `None` where none says what it costs.
+    fn row(&self, usage: &Usage, counts: impl Fn(&TimeBand) -> bool) -> Option<&PriceRow> {
+        let reached = |row: &&PriceRow| {
+            usage.prompt_tokens >= row.prompt_from
+                && usage.completion_tokens >= row.completion_from
+                && counts(&row.when)
+        };
+        let row = self.rows.iter().rev().find(reached)?;
+        row.knows(usage.prompt_tokens).then_some(row)
+    }
 }
 
 impl Default for PriceTable {
@@ -100,14 +116,14 @@ impl PriceTable {
     /// Whether a model has a price; one that is free has.
     #[must_use]
     pub fn is_priced(&self, model: &str) -> bool {
-        self.models.contains_key(model)
+        self.models.contains_key(&*canonical(model))
     }
 
     /// The version of the list that a model's rows are of, or [`PriceUsed::OWN`], and the rows by
     /// their bounds; `None` when it has no price.
     #[must_use]
     pub fn rows(&self, model: &str) -> Option<(&str, &[PriceRow])> {
-        let model = self.models.get(model)?;
+        let model = self.models.get(&*canonical(model))?;
         Some((&model.table, &model.rows))
     }
 
@@ -131,7 +147,7 @@ impl PriceTable {
         };
         let entry = self
             .models
-            .entry(model.to_owned())
+            .entry(canonical(model).into_owned())
             .or_insert_with(&of_table);
         if entry.table != table {
             *entry = of_table();
@@ -139,21 +155,33 @@ impl PriceTable {
         entry.rows.push(row);
         entry
             .rows
-            .sort_by_key(|r| (r.prompt_from, r.completion_from));
+            .sort_by_key(|r| (r.prompt_from, r.completion_from, !r.when.is_always()));
     }
 
-    /// The prices that apply to a call, by GLM's rule: the tier is picked by the whole prompt, cached
+    /// The prices that apply to a call that began then, by GLM's rule: the tier is picked by the whole prompt, cached
     /// part included, and, where the list says so, by the completion; it applies to the full request.
     #[must_use]
-    pub fn price(&self, model: &str, usage: &Usage) -> Option<PriceUsed> {
-        let model = self.models.get(model)?;
-        let row = model.rows.iter().rev().find(|row| {
-            usage.prompt_tokens >= row.prompt_from && usage.completion_tokens >= row.completion_from
-        })?;
-        if !row.knows(usage.prompt_tokens) {
-            return None;
-        }
-        Some(PriceUsed {
+    pub fn price(&self, model: &str, usage: &Usage, at: Timestamp) -> Option<PriceUsed> {
+        let model = self.models.get(&*canonical(model))?;
+        let row = model.row(usage, |when| when.holds(at))?;
+        Some(self.used(model, row))
+    }
+
+    /// The prices that may apply to a call, whenever it begins.
+    fn possible<'t>(
+        &'t self,
+        model: &'t ModelRows,
+        usage: Usage,
+    ) -> impl Iterator<Item = PriceUsed> + 't {
+        let times = model.rows.iter().map(|row| row.when);
+        let rows = std::iter::once(TimeBand::default())
+            .chain(times.filter(|when| !when.is_always()))
+            .filter_map(move |time| model.row(&usage, |when| when.is_always() || *when == time));
+        rows.map(|row| self.used(model, row))
+    }
+
+    fn used(&self, model: &ModelRows, row: &PriceRow) -> PriceUsed {
+        PriceUsed {
             table: Arc::clone(&model.table),
             prompt_from: row.prompt_from,
             completion_from: row.completion_from,
@@ -161,27 +189,27 @@ impl PriceTable {
             cached_input: row.cached_input,
             output: row.output,
             currency: self.currency,
-        })
+        }
     }
 
     /// Whether calls to this model cost nothing, whatever they use.
     #[must_use]
     pub fn is_free(&self, model: &str) -> bool {
-        let model = self.models.get(model);
+        let model = self.models.get(&*canonical(model));
         model.is_some_and(|model| model.rows.iter().all(PriceRow::is_free))
     }
 
-    /// The cost of a call with the prices it was worked out by; `None` when the model has no price for
+    /// The cost of a call that began then, with the prices it was worked out by; `None` when the model has no price for
     /// it, or when GLM did not say how many tokens it billed. Of a free model that is no matter.
     #[must_use]
-    pub fn charge(&self, model: &str, usage: &Usage) -> Option<(Cost, PriceUsed)> {
+    pub fn charge(&self, model: &str, usage: &Usage, at: Timestamp) -> Option<(Cost, PriceUsed)> {
         let is_known = usage.is_chargeable() || self.is_free(model);
-        let price = is_known.then(|| self.price(model, usage))??;
+        let price = is_known.then(|| self.price(model, usage, at))??;
         Some((price.cost(usage), price))
     }
 
     /// The most that a call may cost whose prompt has at most so many tokens and whose completion at most
-    /// `completion_tokens_max`: of all tiers that it could end in the dearest. Lengths that the list has
+    /// `completion_tokens_max`: of all tiers that it could end in, at any time, the dearest. Lengths that the list has
     /// no price for are left out. `None` when the model has no price. A caller that only estimates the prompt
     /// adds a margin of its own.
     #[must_use]
@@ -191,7 +219,8 @@ impl PriceTable {
         prompt_tokens_max: u64,
         completion_tokens_max: u64,
     ) -> Option<Cost> {
-        let (_, rows) = self.rows(model)?;
+        let model = self.models.get(&*canonical(model))?;
+        let rows = &model.rows;
         // Within a tier more tokens cost more: the dearest call ends a tier, or is the longest.
         let ends = |bound: u64, max: u64| bound.checked_sub(1).filter(move |end| *end < max);
         let prompts = rows
@@ -216,7 +245,10 @@ impl PriceTable {
             })
         });
         costs
-            .filter_map(|usage| Some(self.price(model, &usage)?.cost(&usage)))
+            .flat_map(|usage| {
+                self.possible(model, usage)
+                    .map(move |price| price.cost(&usage))
+            })
             .max_by_key(|cost| cost.nanos)
     }
 
@@ -224,7 +256,8 @@ impl PriceTable {
     /// answered. `None` when the model has no price for it.
     #[must_use]
     pub fn best_case(&self, model: &str, prompt_tokens: u64) -> Option<Cost> {
-        let (_, rows) = self.rows(model)?;
+        let model = self.models.get(&*canonical(model))?;
+        let rows = &model.rows;
         // The cheapest call begins a tier.
         let costs = rows.iter().flat_map(|row| {
             [0, prompt_tokens].map(|cached_tokens| Usage {
@@ -235,7 +268,10 @@ impl PriceTable {
             })
         });
         costs
-            .filter_map(|usage| Some(self.price(model, &usage)?.cost(&usage)))
+            .flat_map(|usage| {
+                self.possible(model, usage)
+                    .map(move |price| price.cost(&usage))
+            })
             .min_by_key(|cost| cost.nanos)
     }
 }
@@ -243,6 +279,9 @@ impl PriceTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Day;
+
+    const T: Timestamp = Timestamp::from_millis(0);
 
     fn row(prompt_from: u64, completion_from: u64, milli: [i64; 3]) -> PriceRow {
         let [input, cached_input, output] = milli.map(|m| m * 1_000_000);
@@ -253,6 +292,7 @@ mod tests {
             input,
             cached_input,
             output,
+            when: TimeBand::default(),
         }
     }
 
@@ -272,6 +312,7 @@ mod tests {
             completion_tokens,
             total_tokens: prompt_tokens.saturating_add(completion_tokens),
             reasoning_tokens: 0,
+            ..Usage::default()
         }
     }
 
@@ -279,7 +320,7 @@ mod tests {
     fn the_tier_is_picked_by_the_whole_prompt_and_the_completion() {
         let table = glm_4_7();
         let check = |tokens, nanos| {
-            let (cost, price) = table.charge("glm-4.7", &usage(tokens)).unwrap();
+            let (cost, price) = table.charge("glm-4.7", &usage(tokens), T).unwrap();
             assert_eq!(cost.nanos, nanos, "{tokens:?}");
             assert_eq!(price.cost(&usage(tokens)), cost, "the row says it again");
         };
@@ -294,13 +335,13 @@ mod tests {
     #[test]
     fn a_call_keeps_the_row_it_was_charged_by() {
         let mut table = glm_4_7();
-        let (_, price) = table.charge("glm-4.7", &usage([10, 0, 300])).unwrap();
+        let (_, price) = table.charge("glm-4.7", &usage([10, 0, 300]), T).unwrap();
         assert_eq!(&*price.table, "2026-11-23");
         assert_eq!((price.prompt_from, price.completion_from), (0, 200));
         assert_eq!(price.output, 14_000_000_000);
         table.add_own("glm-4.7", row(0, 0, [1, 1, 1]));
         table.add_own("glm-4.7", row(100, 0, [2, 2, 2]));
-        let (cost, price) = table.charge("glm-4.7", &usage([100, 0, 0])).unwrap();
+        let (cost, price) = table.charge("glm-4.7", &usage([100, 0, 0]), T).unwrap();
         assert_eq!((&*price.table, cost.nanos), (PriceUsed::OWN, 200));
         assert_eq!(table.rows("glm-4.7").unwrap().1.len(), 2);
     }
@@ -310,22 +351,22 @@ mod tests {
         let mut table = PriceTable::new(Currency::Usd);
         table.add("glm-4.7-flash", row(0, 0, [0, 0, 0]));
         let some = usage([10, 0, 0]);
-        assert_eq!(table.charge("glm-9", &some), None);
-        // Names are exact.
-        assert_eq!(table.charge("GLM-4.7-Flash", &some), None);
-        assert_eq!(table.charge("glm-4.7-flash-x", &some), None);
-        assert_eq!(table.charge("glm-4.7-flash", &some).unwrap().0.nanos, 0);
+        assert_eq!(table.charge("glm-9", &some, T), None);
+        // What resembles a model is another one; case and blanks make none.
+        assert_eq!(table.charge("glm-4.7-flash-x", &some, T), None);
+        assert_eq!(table.charge(" GLM-4.7-Flash", &some, T).unwrap().0.nanos, 0);
+        assert_eq!(table.charge("glm-4.7-flash", &some, T).unwrap().0.nanos, 0);
     }
 
     #[test]
     fn without_tokens_there_is_no_cost() {
         let table = glm_4_7();
-        assert_eq!(table.charge("glm-4.7", &Usage::default()), None);
+        assert_eq!(table.charge("glm-4.7", &Usage::default(), T), None);
         let total_only = Usage {
             total_tokens: 100,
             ..Usage::default()
         };
-        assert_eq!(table.charge("glm-4.7", &total_only), None);
+        assert_eq!(table.charge("glm-4.7", &total_only, T), None);
     }
 
     #[test]
@@ -343,9 +384,9 @@ mod tests {
             ..Usage::default()
         };
         for unclear in [Usage::default(), total_only] {
-            assert_eq!(table.charge("free", &unclear).unwrap().0.nanos, 0);
-            assert_eq!(table.charge("free-answers", &unclear), None);
-            assert_eq!(table.charge("free-when-short", &unclear), None);
+            assert_eq!(table.charge("free", &unclear, T).unwrap().0.nanos, 0);
+            assert_eq!(table.charge("free-answers", &unclear, T), None);
+            assert_eq!(table.charge("free-when-short", &unclear, T), None);
         }
     }
 
@@ -358,7 +399,7 @@ mod tests {
         };
         table.add("glm-4.6", ended);
         let cost = |prompt| {
-            let charge = table.charge("glm-4.6", &usage([prompt, 0, 1]));
+            let charge = table.charge("glm-4.6", &usage([prompt, 0, 1]), T);
             charge.map(|(cost, _)| cost.nanos)
         };
         assert_eq!(cost(32_767), Some(32_767 * 2_000 + 8_000));
@@ -377,7 +418,7 @@ mod tests {
         highest.cached_input = Nanos::MAX;
         highest.output = Nanos::MAX;
         table.add("m", highest);
-        let nanos = |tokens| table.charge("m", &usage(tokens)).unwrap().0.nanos;
+        let nanos = |tokens| table.charge("m", &usage(tokens), T).unwrap().0.nanos;
         assert_eq!(nanos([u64::MAX; 3]), Nanos::MAX);
         assert_eq!(nanos([u64::MAX, 0, u64::MAX]), Nanos::MAX);
         assert_eq!(nanos([1_000_000, 0, 0]), Nanos::MAX);
@@ -385,7 +426,7 @@ mod tests {
         assert_eq!(worst.nanos, Nanos::MAX);
         // More cached tokens than there are: all were cached, none twice.
         let table = glm_4_7();
-        let cost = table.charge("glm-4.7", &usage([10, 500, 1])).unwrap().0;
+        let cost = table.charge("glm-4.7", &usage([10, 500, 1]), T).unwrap().0;
         assert_eq!(cost.nanos, 10 * 400 + 8_000);
     }
 
@@ -423,10 +464,52 @@ mod tests {
             for completion in [0, 1, 199, 200, 201, 300] {
                 for cached in [0, prompt / 2, prompt] {
                     let usage = usage([prompt, cached, completion]);
-                    let nanos = table.price("glm-4.7", &usage).unwrap().cost(&usage).nanos;
+                    let nanos = table
+                        .price("glm-4.7", &usage, T)
+                        .unwrap()
+                        .cost(&usage)
+                        .nanos;
                     assert!((best..=worst).contains(&nanos), "{usage:?}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_price_counts_in_its_time() {
+        let at = |text: &str| Timestamp::parse_rfc3339(text).unwrap();
+        let mut table = PriceTable::new(Currency::Points);
+        table.add("m", row(0, 0, [2_000, 2_000, 2_000]));
+        let hours = TimeBand {
+            hours: Some("14:00-18:00".parse().unwrap()),
+            ..TimeBand::default()
+        };
+        let peak = PriceRow {
+            when: hours,
+            ..row(0, 0, [3_000, 3_000, 3_000])
+        };
+        table.add("m", peak);
+        let later = PriceRow {
+            when: TimeBand {
+                valid_from: Day::parse("2026-12-01"),
+                ..TimeBand::default()
+            },
+            ..row(0, 0, [1_000, 1_000, 1_000])
+        };
+        table.add("n", row(0, 0, [2_000, 2_000, 2_000]));
+        table.add("n", later);
+        let check = |model, moment, nanos| {
+            let charge = table.charge(model, &usage([1, 0, 1]), at(moment));
+            assert_eq!(charge.unwrap().0.nanos, nanos, "{model} {moment}");
+        };
+        check("m", "2026-11-29T13:59:00+08:00", 4_000);
+        check("m", "2026-11-29T14:00:00+08:00", 6_000);
+        check("m", "2026-11-29T18:00:00+08:00", 4_000);
+        check("n", "2026-11-30T23:59:00+08:00", 4_000);
+        check("n", "2026-12-01T00:00:00+08:00", 2_000);
+        // Nobody knows when a call begins that is still to be sent.
+        assert_eq!(table.worst_case("m", 1, 1).unwrap().nanos, 6_000);
+        assert_eq!(table.best_case("m", 1).unwrap().nanos, 2_000);
+        assert_eq!(table.best_case("n", 1).unwrap().nanos, 1_000);
     }
 }

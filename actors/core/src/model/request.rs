@@ -61,7 +61,7 @@ impl ChatHead<'_> {
         let Some(model) = self.model.filter(|model| model.get() != "null") else {
             return Ok(None);
         };
-        let fits = |m: &str| !m.is_empty() && m.chars().count() <= limits::MODEL_CHARS_MAX;
+        let fits = |m: &str| !m.trim().is_empty() && m.chars().count() <= limits::MODEL_CHARS_MAX;
         let model = json::text(model).filter(|model| fits(model));
         model
             .map(|m| Some(m.into_owned()))

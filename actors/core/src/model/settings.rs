@@ -13,11 +13,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::lanes::model_name;
+use super::model_name;
 use super::setting::{KeyPath, Kind, Place, Problem, Secrets, Setting, SettingsError};
 use super::{
-    Budget, Calendar, CallbackRules, DEFAULT_LANE, LaneRules, NamedLane, PolicyOverride, Retention,
-    RetrySettings, Unpriced, lane_for, limits,
+    Budget, Calendar, CallbackRules, DEFAULT_LANE, Doubt, LaneRules, NamedLane, PolicyOverride,
+    Retention, RetrySettings, Unpriced, lane_for, limits,
 };
 use crate::model::PriceTable;
 use crate::{section, words};
@@ -163,7 +163,7 @@ section! {
         /// A PEM file with authorities that TLS to GLM trusts beside the system's, such as a proxy's that looks into it.
         ca_file: Option<String> = None => [sample("\"proxy-ca.pem\"").fixed()];
         /// The model of jobs that name none.
-        model: String = "glm-4.7".to_owned() => [text(model_name)];
+        model: String = "glm-4.7".to_owned() => [text(model_name::spelled)];
         /// Output tokens at most for plain prompts; not set, it is up to GLM.
         max_tokens: Option<u32> = None => [within(1..=131_072).sample("4096")];
         /// The temperature of plain prompts; not set, it is up to GLM.
@@ -177,13 +177,13 @@ section! {
         reuse: Reuse = Reuse::Echoed;
         /// Models that are called through GLM's asynchronous API: after a crash the answer is fetched, not bought
         /// again.
-        async_models: Vec<String> = Vec::new() => [text(model_name)];
+        async_models: Vec<String> = Vec::new() => [text(model_name::setting)];
         /// Between two looks at whether an asynchronous answer is there.
         async_poll_ms: u64 = 2_000 => [within(100..=3_600_000)];
         /// Models that may serve, in this order, while a job's own model is held for overload. The answer says which
         /// model served, and that one's price counts. An empty list is none.
         fallbacks: BTreeMap<String, Vec<String>> = BTreeMap::new() => [
-            names(model_name).text(model_name).sample("\"glm-5\" = [\"glm-4.7\"]")
+            names(model_name::setting).text(model_name::spelled).sample("\"glm-5\" = [\"glm-4.7\"]")
         ];
     }
 }
@@ -213,12 +213,30 @@ impl GlmSettings {
         }
     }
 
+    /// The models that may serve in a model's place, as the settings spell them.
+    pub fn fallbacks_of(&self, model: &str) -> impl Iterator<Item = &str> {
+        let mut chains = self.fallbacks.iter();
+        let chain = chains.find(|(own, _)| model_name::is_model(own, model));
+        chain
+            .into_iter()
+            .flat_map(|(_, chain)| chain)
+            .map(String::as_str)
+    }
+
+    /// How a fallback's name goes to GLM: as the settings spell it.
+    #[must_use]
+    pub fn spelling<'a>(&'a self, model: &'a str) -> &'a str {
+        let mut names = self.fallbacks.values().flatten();
+        let spelled = names.find(|name| model_name::is_model(name, model));
+        spelled.map_or(model, String::as_str)
+    }
+
     fn goes_together(&self, place: &Place, errors: &mut Vec<SettingsError>) {
         for (model, chain) in &self.fallbacks {
             let at = place.at("fallbacks").join(model.as_str());
             if chain.len() > limits::FALLBACKS_MAX {
                 errors.push(SettingsError::new(at, "must name 1 to 8 models"));
-            } else if chain.contains(model) {
+            } else if chain.iter().any(|next| model_name::is_model(next, model)) {
                 let problem = "must name other models, each in 1 to 128 characters";
                 errors.push(SettingsError::new(at, problem));
             }
@@ -232,11 +250,12 @@ section! {
     pub struct Timeouts {
         /// Until the connection stands: a server that does not take one this long is down.
         connect_ms: u64 = 10_000 => [within(1..=limits::DAY_MS)];
-        /// From the connection until the response's headers. Thinking models send nothing for minutes before their answer.
+        /// From the connection until the response's headers where GLM answers at once: when a task is handed over or looked
+        /// at (`glm.async_models`). A call has no first byte before its whole thinking, and is bounded by `total_ms` alone.
         first_byte_ms: u64 = 300_000 => [within(1..=limits::DAY_MS)];
         /// Between two pieces of the response's body: in the middle of an answer silence means a lost connection.
         idle_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
-        /// The whole call, however lively it is, may take so long.
+        /// The whole call, however lively it is, may take so long. A job's own timeout counts instead.
         total_ms: u64 = 600_000 => [within(1..=limits::DAY_MS).json("timeout")];
     }
 }
@@ -342,6 +361,10 @@ pub struct Settings {
     pub meanings: Arc<BTreeMap<String, String>>,
     /// What calls may cost.
     pub budgets: Vec<Budget>,
+    /// What budgets keep reserved for a call that may have been billed.
+    pub doubt: Doubt,
+    /// After so many milliseconds they keep it no longer; `None`: until an operator says what became of it.
+    pub doubt_lapses_ms: Option<u64>,
     /// The calendar that days and months are of.
     pub calendar: Calendar,
     /// Where the end of a job may be told.

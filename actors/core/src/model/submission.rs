@@ -255,7 +255,7 @@ impl Submission {
         self
     }
 
-    /// The model that it is for: its own, else the chat body's, else the configured one.
+    /// The model that it is for, as it is spelled: its own, else the chat body's, else the configured one.
     #[must_use]
     pub fn model_in(&self, settings: &Settings) -> String {
         let own = self.model.clone().or_else(|| self.request.model());
@@ -293,7 +293,7 @@ impl Submission {
         };
         chars("userId", &self.user_id, limits::USER_ID_CHARS_MAX)?;
         if let Some(model) = &self.model {
-            chars("model", model, limits::MODEL_CHARS_MAX)?;
+            chars("model", model.trim(), limits::MODEL_CHARS_MAX)?;
         }
         if let Some(content_id) = &self.content_id {
             chars("contentId", content_id, limits::CONTENT_ID_CHARS_MAX)?;

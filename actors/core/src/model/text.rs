@@ -105,6 +105,7 @@ mod tests {
             job: sample::new_job(1).job,
             request: None,
             response: response.map(|json| Arc::from(raw(json))),
+            refusal: None,
         }
     }
 

@@ -72,6 +72,8 @@ pub struct Settlement {
     pub next: Next,
     /// The call log row.
     pub call: CallRecord,
+    /// What came instead of an answer, verbatim, where the job fails with it.
+    pub refusal: Option<Arc<RawValue>>,
     /// The lane's state, when the outcome changes it.
     pub lane: Option<SchedulerState>,
     /// The breaker, when the outcome changes its state.
@@ -160,6 +162,9 @@ pub enum Transition {
         /// The new priority.
         priority: i32,
     },
+    /// These staged attempts, and no others, may be sent before their starts are stored: a crash leaves no other
+    /// staged attempt in doubt.
+    Release(Vec<JobId>),
     /// The lane's state changes: pause, resume, a hold that ended.
     Lane(SchedulerState),
     /// The breaker's state changes between calls.

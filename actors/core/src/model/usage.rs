@@ -23,6 +23,9 @@ pub struct Usage {
     pub cached_tokens: u64,
     /// The part of the completion that was reasoning.
     pub reasoning_tokens: u64,
+    /// GLM's counts contradict each other: these are the larger reading, or a total alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub contradictory: bool,
 }
 
 impl Usage {
@@ -47,6 +50,7 @@ impl Usage {
         sum(&mut self.total_tokens, other.total_tokens);
         sum(&mut self.cached_tokens, other.cached_tokens);
         sum(&mut self.reasoning_tokens, other.reasoning_tokens);
+        self.contradictory |= other.contradictory;
     }
 }
 

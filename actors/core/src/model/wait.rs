@@ -341,7 +341,7 @@ impl WaitReason {
         }
         Some(match self {
             Self::Hold(_) => {
-                "no job failed; see to it (key, balance, plan, terms), then run the same command again, or \
+                "no job failed; see to it (key, base URL, balance, plan, terms), then run the same command again, or \
                  POST /api/admin/glm/resume to a running `onelane serve`"
             }
             Self::Breaker { .. } => {

@@ -78,6 +78,9 @@ pub struct Budgets {
     held: BTreeMap<BudgetKey, u64>,
     /// What calls that were maybe billed keep reserved, in the period of this day.
     doubt: BTreeMap<(JobId, AttemptNo), (Reserved, Day)>,
+    /// How long they keep it, in milliseconds; and which of them ends when, where they do.
+    lapses_ms: Option<u64>,
+    lapses: BTreeSet<(Timestamp, (JobId, AttemptNo))>,
     news: Vec<BudgetNews>,
     freed: BTreeSet<BudgetKey>,
     thawed: bool,
@@ -110,6 +113,7 @@ impl Budgets {
                 .collect(),
             calendar: settings.calendar,
             today: settings.calendar.day(now),
+            lapses_ms: settings.doubt_lapses_ms,
             thawed: true,
             ..Self::default()
         };
@@ -140,6 +144,7 @@ impl Budgets {
         for call in ledger.doubt.iter().filter(|call| call.day() >= since) {
             budgets.keep(call);
         }
+        budgets.lapse(now);
         budgets.remember_what_was_told(before);
         budgets
     }
@@ -280,19 +285,33 @@ impl Budgets {
 
     /// Somebody found out what a call that was maybe billed cost.
     pub fn resolve(&mut self, id: JobId, attempt: AttemptNo, billing: &Billing) {
-        let Some((reserved, day)) = self.doubt.remove(&(id, attempt)) else {
+        let Some((reserved, day)) = self.drop_doubt(&(id, attempt)) else {
             return;
         };
-        self.count_doubt(&reserved, day, u64::saturating_sub);
-        self.thawed = true;
         if billing.billed {
             let tokens = billing.usage.total_tokens;
             self.spend(day, &reserved.user, &reserved.model, billing.cost, tokens);
         }
     }
 
-    /// Time has passed, or the clock was set: another day, with what was spent in it.
+    fn drop_doubt(&mut self, key: &(JobId, AttemptNo)) -> Option<(Reserved, Day)> {
+        let (reserved, day) = self.doubt.remove(key)?;
+        self.count_doubt(&reserved, day, u64::saturating_sub);
+        self.thawed = true;
+        Some((reserved, day))
+    }
+
+    /// Keeps no longer what was kept long enough.
+    fn lapse(&mut self, now: Timestamp) {
+        while let Some((at, key)) = self.lapses.first().copied().filter(|(at, _)| *at <= now) {
+            self.lapses.remove(&(at, key));
+            self.drop_doubt(&key);
+        }
+    }
+
+    /// Time has passed, or the clock was set: another day, with what was spent in it; and doubts that have lapsed.
     pub fn roll(&mut self, now: Timestamp) {
+        self.lapse(now);
         let today = self.calendar.day(now);
         if self.is_empty() || today == self.today {
             return;
@@ -330,10 +349,12 @@ impl Budgets {
         self.stale
     }
 
-    /// When the next period begins.
+    /// When the next period begins, or a doubt lapses before.
     #[must_use]
     pub fn next_roll(&self) -> Option<Timestamp> {
-        (!self.is_empty()).then(|| Period::Day.end(&self.calendar, self.today))
+        let lapse = self.lapses.first().map(|(at, _)| *at);
+        let roll = (!self.is_empty()).then(|| Period::Day.end(&self.calendar, self.today));
+        [lapse, roll].into_iter().flatten().min()
     }
 
     /// The accounts that a call is counted in.
@@ -435,8 +456,11 @@ impl Budgets {
             reserve,
         };
         self.count_doubt(&reserved, call.day(), u64::saturating_add);
-        self.doubt
-            .insert((call.job_id, call.attempt), (reserved, call.day()));
+        let key = (call.job_id, call.attempt);
+        self.doubt.insert(key, (reserved, call.day()));
+        if let Some(ms) = self.lapses_ms {
+            self.lapses.insert((call.ended_at.plus_ms(ms), key));
+        }
     }
 
     fn count_doubt(&mut self, reserved: &Reserved, day: Day, change: fn(u64, u64) -> u64) {

@@ -122,6 +122,28 @@ fn account(budget: &str, user: Option<&str>, model: Option<&str>) -> BudgetKey {
 }
 
 #[test]
+fn a_doubt_lapses_after_its_time_and_not_before() {
+    let settings = Settings {
+        doubt_lapses_ms: Some(60_000),
+        ..settings(vec![all(1_000)])
+    };
+    let mut call = ended(1, "ada", "m", 0);
+    call.maybe_billed = true;
+    call.reserved = Some(of(70));
+    let ledger = ledger_of(&[call]);
+    let mut budgets = Budgets::load(&settings, &ledger, [], None, NOW);
+    let kept = |budgets: &Budgets| budgets.statuses()[0].in_doubt.number();
+    let before = kept(&budgets);
+    assert!(before > 0);
+    assert_eq!(budgets.next_roll(), Some(NOW.plus_ms(60_000)));
+    budgets.roll(NOW.plus_ms(59_999));
+    assert_eq!(kept(&budgets), before);
+    budgets.roll(NOW.plus_ms(60_000));
+    assert_eq!(kept(&budgets), 0);
+    assert!(budgets.take_thawed(), "there is room again");
+}
+
+#[test]
 fn what_is_reserved_is_taken_until_it_is_settled_for_what_it_cost() {
     let mut b = load(vec![all(100)]);
     let shared = || account("all", None, None);

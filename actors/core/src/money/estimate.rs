@@ -42,11 +42,12 @@ impl CountTokens for Rough {
 
 /// The completion tokens that models allow: measured, and where nobody has measured it the context, which
 /// no answer can exceed.
-const COMPLETION_CAPS: [(&str, u64); 13] = [
+const COMPLETION_CAPS: [(&str, u64); 14] = [
     ("glm-4.5-air*", 98_304),
     ("glm-4.5-flash", 98_304),
     ("glm-4.5v*", 16_384),
     ("glm-4.6v*", 32_768),
+    ("glm-4.1v*", 16_384),
     ("glm-4-flash*", 16_384),
     ("glm-4-long", 4_095),
     ("glm-4v-flash", 1_024),

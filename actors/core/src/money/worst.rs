@@ -19,7 +19,8 @@ const IMAGE_TOKENS: u64 = 15_000;
 
 /// Tokens of prompt and answer together that models take. What is longer is refused (1261), which costs
 /// nothing.
-const CONTEXTS: [(&str, u64); 13] = [
+const CONTEXTS: [(&str, u64); 15] = [
+    ("glm-5.4*", 1_048_576),
     ("glm-5.3*", 1_048_576),
     ("glm-5.2*", 1_048_576),
     ("glm-5*", 204_800),
@@ -27,6 +28,7 @@ const CONTEXTS: [(&str, u64); 13] = [
     ("glm-4.6v*", 131_072),
     ("glm-4.6*", 204_800),
     ("glm-4.5*", 131_072),
+    ("glm-4.1v*", 65_536),
     ("glm-4-long", 1_048_576),
     ("glm-4-airx", 8_192),
     ("glm-4v*", 131_072),
@@ -205,19 +207,39 @@ pub fn kept(known: Option<Reserve>, by_now: Reserve) -> Reserve {
     }
 }
 
-/// What is reserved for a call to `model`.
+/// What a call has come to of which GLM has read the prompt and answered nothing, at most.
 #[must_use]
-pub fn reserve(worst: WorstCase, settings: &Settings, model: &str) -> Reserve {
-    let (prompt, completion) = tokens(worst, settings, model);
+pub fn prompt(worst: WorstCase, settings: &Settings, model: &str) -> Reserve {
+    let (prompt, _) = tokens(worst, settings, model);
     Reserve {
-        tokens: prompt.saturating_add(completion),
-        cost: settings.prices.worst_case(model, prompt, completion),
+        tokens: prompt,
+        cost: settings.prices.worst_case(model, prompt, 0),
     }
+}
+
+/// What is reserved for a call that one of these models may answer: what the dearest of them may come to.
+#[must_use]
+pub fn reserve<'m>(
+    worst: WorstCase,
+    settings: &Settings,
+    models: impl IntoIterator<Item = &'m str>,
+) -> Reserve {
+    let of = |model: &str| {
+        let (prompt, completion) = tokens(worst, settings, model);
+        Reserve {
+            tokens: prompt.saturating_add(completion),
+            cost: settings.prices.worst_case(model, prompt, completion),
+        }
+    };
+    let reserves = models.into_iter().map(of);
+    let dearest = reserves.reduce(|one, other| kept(Some(one), other));
+    dearest.unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Currency, PriceRow, PriceTable};
 
     fn chat(messages: &str, more: &str) -> WorstCase {
         of(&Request::chat(&format!(r#"{{"messages":{messages}{more}}}"#)).unwrap())
@@ -286,6 +308,37 @@ mod tests {
             completion(chat(text, r#","max_tokens":7"#), &settings, "glm-5"),
             7
         );
+    }
+
+    #[test]
+    fn the_dearest_model_that_may_answer_is_reserved_for() {
+        let mut prices = PriceTable::new(Currency::Cny);
+        for (model, price) in [("glm-4.7", 1_000_000), ("glm-5", 3_000_000)] {
+            let row = PriceRow {
+                input: price,
+                cached_input: price,
+                output: price,
+                ..PriceRow::default()
+            };
+            prices.add(model, row);
+        }
+        let settings = Settings {
+            prices: std::sync::Arc::new(prices),
+            ..Settings::default()
+        };
+        let worst = WorstCase {
+            prompt: 10,
+            completion: 10,
+        };
+        let nanos = |models: &[&str]| {
+            let reserve = reserve(worst, &settings, models.iter().copied());
+            assert_eq!(reserve.tokens, 20);
+            reserve.cost.map(|cost| cost.nanos)
+        };
+        assert_eq!(nanos(&["glm-4.7"]), Some(20));
+        assert_eq!(nanos(&["glm-4.7", "glm-5"]), Some(60));
+        assert_eq!(nanos(&["glm-5", "glm-4.7"]), Some(60));
+        assert_eq!(nanos(&["unheard-of", "glm-4.7"]), Some(20));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     Alert, AlertBook, AlertKey, AlertRule, AlertRules, BreakerState, BudgetStatus, CallOutcome,
-    CallRecord, ClearedAlert, Cost, Currency, FailureClass, Hold, Measure, Nanos, ScopedHold,
-    Timestamp, WHOLE, Watched,
+    CallRecord, ClearedAlert, Cost, Currency, FailureClass, Hold, Measure, Nanos, RouteCondition,
+    ScopedHold, Timestamp, WHOLE, Watched,
 };
 
 /// What the rules look at.
@@ -28,6 +28,8 @@ pub struct Inputs<'a> {
     pub breaker: BreakerState,
     /// The holds in force, with what each stops.
     pub holds: &'a [ScopedHold],
+    /// The way to GLM, while no call gets through.
+    pub route: Option<&'a RouteCondition>,
 }
 
 /// What became of an alert.
@@ -84,6 +86,8 @@ struct Reading {
     for_ms: u64,
     unit: String,
     hold: Option<ScopedHold>,
+    /// The way to GLM, where that is what is watched.
+    route: Option<RouteCondition>,
 }
 
 impl Alerts {
@@ -174,6 +178,15 @@ impl Reading {
         if self.on == Watched::Breaker {
             return "the breaker lets no call through".to_owned();
         }
+        if self.on == Watched::ForeignAnswer {
+            let answers = level / WHOLE;
+            return format!(
+                "{answers} answers belonged to other calls: something between here and GLM mixes them up; none was taken"
+            );
+        }
+        if let Some(RouteCondition { since, reason, .. }) = &self.route {
+            return format!("no call gets through to GLM since {since}: {reason}");
+        }
         if let Some(ScopedHold { scope, hold }) = &self.hold {
             let Hold {
                 kind,
@@ -216,11 +229,13 @@ fn readings(
             for_ms: rule.for_ms,
             unit: on.unit().to_owned(),
             hold: None,
+            route: None,
         };
         let mut one = |level| readings.insert(AlertKey::of(name), reading(level));
         match on {
             Watched::ErrorRate => _ = one(error_rate(inputs.calls, rule, now)),
             Watched::ResponseTime => _ = one(response_time(inputs.calls, rule, now)),
+            Watched::ForeignAnswer => _ = one(Some(foreign_answers(inputs.calls, rule, now))),
             Watched::QueueLength => _ = one(Some(count(inputs.ready))),
             Watched::QueueAge => {
                 let age = inputs.oldest_due.map_or(0, |since| now.since(since));
@@ -229,6 +244,15 @@ fn readings(
             Watched::Breaker => {
                 let is_open = inputs.breaker != BreakerState::Closed;
                 one(Some(count(u64::from(is_open))));
+            }
+            Watched::Unreachable => {
+                let level = Some(count(u64::from(inputs.route.is_some())));
+                let route = inputs.route.cloned();
+                let reading = Reading {
+                    route,
+                    ..reading(level)
+                };
+                readings.insert(AlertKey::of(name), reading);
             }
             Watched::Spend => readings.extend(spending(rule, inputs).map(|(currency, spent)| {
                 let unit = format!("{currency}/h");
@@ -371,6 +395,15 @@ fn judged<'c>(calls: &[&'c CallRecord], rule: &AlertRule, now: Timestamp) -> Vec
 
 fn min_calls(rule: &AlertRule) -> usize {
     rule.min_calls.unwrap_or(1).max(1) as usize
+}
+
+/// How many calls of the window got what belonged to another one.
+fn foreign_answers(calls: &[CallRecord], rule: &AlertRule, now: Timestamp) -> Nanos {
+    let from = now.minus_ms(rule.window_ms.unwrap_or(0));
+    let recent = calls.iter().take_while(|call| call.ended_at >= from);
+    let class = |call: &CallRecord| call.failure.as_ref().map(|failure| failure.class);
+    let foreign = recent.filter(|call| class(call) == Some(FailureClass::ForeignAnswer));
+    count(foreign.count() as u64)
 }
 
 /// With nothing that failed in the window it is 0, however few calls there were: an outage that is over

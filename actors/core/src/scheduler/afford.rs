@@ -18,7 +18,8 @@ impl Scheduler {
     /// doubt. The lanes have settled nothing that is not in it.
     pub fn load_budgets(&mut self, ledger: &Ledger, settings: &Settings, now: Timestamp) {
         let mut open: Vec<(JobId, &str, &str, Reserve)> = Vec::new();
-        let by_now = |worst, model: &str| worst::reserve(worst, settings, model);
+        let by_now =
+            |worst, model: &str| worst::reserve(worst, settings, self.state.may_answer(model));
         let sent = self.slots.values().filter_map(|slot| match slot {
             Slot::Busy { dispatch, .. } => Some(&dispatch.job),
             Slot::Unknown | Slot::Idle | Slot::Starting { .. } => None,
@@ -61,7 +62,9 @@ impl Scheduler {
     /// Why the budgets do not let a new job of this user, model and size in, if they do not.
     #[must_use]
     pub fn refuses(&self, user: &str, model: &str, worst: WorstCase) -> Option<BudgetRefusal> {
-        self.gate.refuses(user, model, worst, &self.settings)
+        let models = self.state.may_answer(model);
+        let reserve = worst::reserve(worst, &self.settings, models);
+        self.gate.refuses(user, model, reserve)
     }
 
     /// Somebody found out what an attempt cost that was maybe billed, and that is on disk.
@@ -109,10 +112,9 @@ impl Scheduler {
             model,
         };
         let (tracks, state) = (&self.tracks, &self.state);
+        let reserve = worst::reserve(entry.worst, &self.settings, state.may_answer(model));
         let may_yield = || less_urgent(tracks, state, place, displaced);
-        let granted = self
-            .gate
-            .check(asks, displaced, may_yield, &self.settings)?;
+        let granted = self.gate.check(asks, displaced, may_yield, reserve)?;
         self.take_back(granted.yielding, now);
         let (gate, mut around) = self.at_the_gate(now);
         gate.secure(asks, granted.reserve, &mut around);

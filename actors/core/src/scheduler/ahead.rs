@@ -1,11 +1,38 @@
 //! Puts the next jobs of a lane on record ahead of its busy slots.
 
+use std::sync::Arc;
+
 use super::Scheduler;
 use super::dispatch::{Candidate, STARVED_AT_ONCE};
 use crate::model::{Timestamp, Transition, limits};
 use crate::scheduler::slot::Staged;
 
 impl Scheduler {
+    /// Says on disk how far down the stage may be sent before a start is stored: so much, and no more, is in doubt
+    /// after a crash.
+    pub(super) fn release_ahead(&mut self) {
+        let ticket = self.out.ticket();
+        let mut news = false;
+        let settings = Arc::clone(&self.settings);
+        for (name, _) in settings.all_lanes() {
+            let busy = self.taken_by(name);
+            if let Some(track) = self.tracks.get_mut(name) {
+                let count = busy * track.stage.window();
+                news |= track.stage.release(count, ticket);
+            }
+        }
+        if !news {
+            return;
+        }
+        let staged = self
+            .tracks
+            .values()
+            .flat_map(|track| track.stage.released());
+        // What an earlier crash left in doubt stays so until it is settled.
+        let released = staged.chain(self.recovery.in_doubt()).collect();
+        self.out.store(Transition::Release(released));
+    }
+
     /// Keeps the lane's most urgent jobs on record ahead of its busy slots. A job more urgent than
     /// the last of them takes its place.
     pub(super) fn stage_ahead(&mut self, lane: &str, now: Timestamp) {
@@ -71,6 +98,7 @@ impl Scheduler {
                     place,
                     ticket,
                     dispatch: None,
+                    released: None,
                 });
             }
         }

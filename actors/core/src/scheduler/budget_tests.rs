@@ -84,7 +84,7 @@ impl World {
                 continue;
             }
             let (user, model) = (job.user_id.as_str().into(), job.model.as_str().into());
-            let reserve = worst::reserve(job.worst, &self.settings, &job.model);
+            let reserve = worst::reserve(job.worst, &self.settings, [&*job.model]);
             let fit = self.lane.gate.budgets().fit(&user, &model, reserve, &[]);
             let (parked, shut) = (self.lane.gate.parked(), self.lane.gate.shut());
             let accounts = self.lane.gate.budgets().accounts_of(&user, &model);

@@ -73,6 +73,7 @@ impl Scheduler {
         for (name, _) in settings.all_lanes() {
             self.stage_ahead(name, now);
         }
+        self.release_ahead();
         self.retire_callers();
         self.out.hand_out()
     }
@@ -122,7 +123,7 @@ impl Scheduler {
     /// Whether a lane may send anything now, its pace aside.
     fn may_send(&self, lane: &str, rules: &LaneRules) -> bool {
         // One probe, and nothing beside it.
-        let alone = self.breaker.state == BreakerState::HalfOpen || self.state.probing;
+        let alone = self.is_probing();
         let held = self.is_held(lane);
         !self.stopping
             && !self.disk_full
@@ -244,12 +245,14 @@ impl Scheduler {
                     let job = &dispatch.job;
                     job.served_by == served_by && job.open.and_then(|open| open.reserve) == reserve
                 };
+                let may_run_ahead = self.out.has_answered(staged.released);
                 match staged.dispatch {
-                    Some(dispatch) if settling && tells(&dispatch) => {
-                        track.stage.ran();
+                    Some(dispatch) if settling && tells(&dispatch) && may_run_ahead => {
+                        track.stage.ran(self.out.ticket());
                         self.send_staged(slot, dispatch, sending, now);
                         return true;
                     }
+                    Some(_) if settling && !may_run_ahead => track.stage.held_back(),
                     None if settling => track.stage.stalled(),
                     _ => {}
                 }
@@ -311,16 +314,16 @@ impl Scheduler {
     /// were made.
     pub(super) fn target(&self, entry: &JobEntry, lane: &str) -> Option<Arc<str>> {
         let target = routes::target(&entry.model, &self.state, &self.settings)?;
-        let condition = self.state.models.get(target);
+        let condition = self.state.models.get(&*target);
         // One probe at a time.
-        if condition.is_some_and(|model| model.probing) && self.is_called(target) {
+        if condition.is_some_and(|model| model.probing) && self.is_called(&target) {
             return None;
         }
-        (self.settings.lane_of(target) == lane).then(|| {
+        (self.settings.lane_of(&target) == lane).then(|| {
             if *entry.model == *target {
                 Arc::clone(&entry.model)
             } else {
-                target.into()
+                Arc::from(&*target)
             }
         })
     }

@@ -12,7 +12,7 @@ use super::parked::{Need, Parked};
 use super::{Track, routes};
 use crate::model::{
     AttemptNo, Billing, BudgetKey, BudgetRefusal, BudgetStatus, BudgetWait, CallRecord, JobEntry,
-    JobId, Reserve, SchedulerState, Settings, Timestamp, WorstCase, limits,
+    JobId, Reserve, SchedulerState, Settings, Timestamp, limits,
 };
 use crate::money::budget::{BudgetNews, Budgets, Fit, Ledger};
 use crate::money::worst;
@@ -105,10 +105,8 @@ impl Gate {
         &self,
         user: &str,
         model: &str,
-        worst: WorstCase,
-        settings: &Settings,
+        reserve: Reserve,
     ) -> Option<BudgetRefusal> {
-        let reserve = worst::reserve(worst, settings, model);
         self.budgets.refuses(user, model, reserve)
     }
 
@@ -146,14 +144,13 @@ impl Gate {
         asks: Asks<'_>,
         displaced: Option<JobId>,
         less_urgent: impl FnOnce() -> Vec<&'s JobEntry>,
-        settings: &Settings,
+        reserve: Reserve,
     ) -> Result<Granted, Fit> {
         let Asks {
             place,
             entry,
             model,
         } = asks;
-        let reserve = worst::reserve(entry.worst, settings, model);
         // What it reserved when it was staged makes room for itself.
         self.budgets.release(entry.id);
         let mut yielding: Vec<JobId> = displaced.into_iter().collect();
@@ -337,7 +334,7 @@ impl Gate {
             return;
         };
         let model = match routes::target(&entry.model, around.state, around.settings) {
-            Some(target) if *target != *entry.model => target.into(),
+            Some(target) if *target != *entry.model => Arc::from(&*target),
             _ => Arc::clone(&entry.model),
         };
         let waited = self.parked.need(id).cloned();
@@ -376,7 +373,7 @@ impl Gate {
         model: &Arc<str>,
         around: &Around<'_>,
     ) -> Fit {
-        let reserve = worst::reserve(entry.worst, around.settings, model);
+        let reserve = worst::reserve(entry.worst, around.settings, around.state.may_answer(model));
         let fit = self.budgets.fit(&entry.user_id, model, reserve, &[]);
         match fit {
             Fit::Later(account) if account.user.is_some() => {
@@ -391,11 +388,16 @@ impl Gate {
     }
 
     /// Why a job that waits for room does.
-    pub(super) fn wait_of(&self, entry: &JobEntry, settings: &Settings) -> Option<BudgetWait> {
+    pub(super) fn wait_of(
+        &self,
+        entry: &JobEntry,
+        state: &SchedulerState,
+        settings: &Settings,
+    ) -> Option<BudgetWait> {
         let account = self.parked.need(entry.id)?.account();
         let status = self.budgets.status(account)?;
         let model = account.model.as_deref().unwrap_or(&entry.model);
-        let reserve = worst::reserve(entry.worst, settings, model);
+        let reserve = worst::reserve(entry.worst, settings, state.may_answer(model));
         let needed = self.budgets.of_reserve(account, reserve);
         Some(BudgetWait::new(status, needed))
     }
@@ -433,6 +435,7 @@ pub(super) fn less_urgent<'t>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::WorstCase;
     use crate::model::{
         Amount, Budget, BudgetRefusal, BudgetRules, BudgetScope, OverBudget, Period,
     };
@@ -517,7 +520,8 @@ mod tests {
                 entry,
                 model: &model,
             };
-            let granted = self.gate.check(asks, None, Vec::new, &self.settings);
+            let reserve = worst::reserve(entry.worst, &self.settings, [&*model]);
+            let granted = self.gate.check(asks, None, Vec::new, reserve);
             let (gate, mut around) = self.around();
             match granted {
                 Ok(granted) => {
@@ -589,13 +593,16 @@ mod tests {
         assert!(!world.ask(&job(1, "ada", 150)));
         let news = world.gate.take_news();
         assert!(matches!(&news[..], [news] if news.used_up));
-        let wait = world.gate.wait_of(&job(1, "ada", 150), &world.settings);
+        let wait = world
+            .gate
+            .wait_of(&job(1, "ada", 150), &world.state, &world.settings);
         let wait = wait.unwrap();
         assert!(wait.too_large);
         let words = "it may come to 150 tokens, and budget day allows 100 tokens a day";
         assert_eq!(wait.to_string(), words);
         let worst = worst_case(150);
-        let refused = world.gate.refuses("ada", "glm-5", worst, &world.settings);
+        let reserve = worst::reserve(worst, &world.settings, ["glm-5"]);
+        let refused = world.gate.refuses("ada", "glm-5", reserve);
         let too_large = |refusal| {
             matches!(
                 refusal,

@@ -94,6 +94,8 @@ pub fn release_all(state: &mut SchedulerState) {
 pub fn forget_account(state: &mut SchedulerState) {
     state.hold = None;
     state.probing = false;
+    state.foreign_answers = 0;
+    state.route = None;
     state.lanes.clear();
     state.models.clear();
 }
@@ -103,7 +105,9 @@ pub fn release(state: &mut SchedulerState, scope: &HoldScope) -> bool {
     match scope {
         HoldScope::Account => {
             let probing = std::mem::take(&mut state.probing);
-            state.hold.take().is_some() || probing
+            state.foreign_answers = 0;
+            let unreachable = state.route.take().is_some();
+            state.hold.take().is_some() || probing || unreachable
         }
         HoldScope::Lane(name) => state.lanes.get_mut(name).is_some_and(|lane| {
             lane.throttle_level = 0;
@@ -157,8 +161,11 @@ const fn holds_as(rule: LaneRule) -> Option<HoldKind> {
         LaneRule::GoOn => None,
         LaneRule::CoolDown => Some(HoldKind::Throttle),
         LaneRule::HoldModel => Some(HoldKind::Overload),
+        LaneRule::AwaitRoute => Some(HoldKind::Unreachable),
         LaneRule::HoldUntilReset => Some(HoldKind::Quota),
-        LaneRule::HoldForOperator | LaneRule::HoldModelForOperator => Some(HoldKind::Operator),
+        LaneRule::HoldForOperator | LaneRule::HoldModelForOperator | LaneRule::HoldIfAgain => {
+            Some(HoldKind::Operator)
+        }
     }
 }
 

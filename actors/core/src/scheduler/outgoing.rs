@@ -11,6 +11,8 @@ pub(super) struct Outgoing {
     /// Of the commit that is being gathered.
     ticket: u64,
     unanswered: usize,
+    /// The last commit that the store has answered. It answers them in their order.
+    answered: u64,
 }
 
 impl Outgoing {
@@ -20,6 +22,7 @@ impl Outgoing {
             changes: Vec::new(),
             ticket: 1,
             unanswered: 0,
+            answered: 0,
         }
     }
 
@@ -45,8 +48,14 @@ impl Outgoing {
     }
 
     /// The store has answered a commit.
-    pub(super) const fn answered(&mut self) {
+    pub(super) fn answered(&mut self, ticket: u64) {
         self.unanswered = self.unanswered.saturating_sub(1);
+        self.answered = self.answered.max(ticket);
+    }
+
+    /// Whether something that went with this commit is on disk.
+    pub(super) fn has_answered(&self, ticket: Option<u64>) -> bool {
+        ticket.is_some_and(|ticket| ticket <= self.answered)
     }
 
     /// Whether the store has answered every commit.

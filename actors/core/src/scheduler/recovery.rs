@@ -1,7 +1,7 @@
 //! Open attempts that a restart finds: left alone until it is known that no call is open, then closed
 //! as interrupted, or, when GLM holds them as tasks, taken up again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Effect, Scheduler};
 use crate::judge::Sent;
@@ -27,16 +27,26 @@ pub(super) struct Orphan {
 
 impl Recovery {
     /// Takes in the open attempts that the store holds. `in_doubt`: a crash before this one left staged
-    /// attempts that may have been sent. Answers the jobs whose staged attempts were never sent (rule 2).
-    pub(super) fn take_in(&mut self, open: Vec<Job>, in_doubt: bool) -> Vec<Job> {
+    /// attempts that may have been sent. `released`: those that may have been sent at all. Answers the jobs whose
+    /// staged attempts were never sent (rule 2).
+    pub(super) fn take_in(
+        &mut self,
+        open: Vec<Job>,
+        released: &BTreeSet<JobId>,
+        in_doubt: bool,
+    ) -> Vec<Job> {
         if !in_doubt && !open.iter().any(was_sent) {
             return open;
         }
+        let mut never_sent = Vec::new();
         for job in open {
             let sent = if was_sent(&job) {
                 Sent::Yes
-            } else {
+            } else if released.contains(&job.id) {
                 Sent::Maybe
+            } else {
+                never_sent.push(job);
+                continue;
             };
             let orphan = Orphan {
                 job,
@@ -46,12 +56,13 @@ impl Recovery {
             };
             self.0.insert(orphan.job.id, orphan);
         }
-        Vec::new()
+        never_sent
     }
 
-    /// Whether some were staged and may have been sent.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.0.values().any(|orphan| orphan.sent == Sent::Maybe)
+    /// Those that were staged and may have been sent.
+    pub(super) fn in_doubt(&self) -> impl Iterator<Item = JobId> {
+        let maybe = |orphan: &&Orphan| orphan.sent == Sent::Maybe;
+        self.0.values().filter(maybe).map(|orphan| orphan.job.id)
     }
 
     /// Whether the job has an attempt here.
@@ -212,8 +223,10 @@ fn was_sent(job: &Job) -> bool {
 impl Scheduler {
     /// Takes in the open attempts that the store holds. Staged ones that were never sent go back into the
     /// queue.
-    pub(super) fn take_in(&mut self, open: Vec<Job>, now: Timestamp) {
-        for job in self.recovery.take_in(open, self.state.in_doubt) {
+    pub(super) fn take_in(&mut self, open: Vec<Job>, released: Vec<JobId>, now: Timestamp) {
+        let released = released.into_iter().collect();
+        let in_doubt = self.state.in_doubt;
+        for job in self.recovery.take_in(open, &released, in_doubt) {
             self.out.store(Transition::Unstage { job_id: job.id });
             self.line.insert(job.entry(), now);
         }
@@ -221,7 +234,7 @@ impl Scheduler {
 
     /// Notes in the lanes' state whether staged attempts are in doubt. Tells whether that is news.
     pub(super) fn note_doubt(&mut self) -> bool {
-        let in_doubt = self.recovery.is_in_doubt();
+        let in_doubt = self.recovery.in_doubt().next().is_some();
         std::mem::replace(&mut self.state.in_doubt, in_doubt) != in_doubt
     }
 
@@ -309,7 +322,8 @@ mod tests {
 
     fn found(open: Vec<Job>) -> Recovery {
         let mut recovery = Recovery::default();
-        assert!(recovery.take_in(open, false).is_empty());
+        let released = open.iter().map(|job| job.id).collect();
+        assert!(recovery.take_in(open, &released, false).is_empty());
         recovery
     }
 
@@ -326,15 +340,28 @@ mod tests {
     #[test]
     fn a_staged_attempt_was_never_sent_unless_a_started_one_is_unsettled() {
         let staged = || open(1, 0, AttemptPhase::Staged);
+        let released = BTreeSet::from([staged().id]);
         let mut recovery = Recovery::default();
-        assert_eq!(recovery.take_in(vec![staged()], false).len(), 1);
+        assert_eq!(recovery.take_in(vec![staged()], &released, false).len(), 1);
         assert_eq!(recovery.jobs().count(), 0);
         // A crash before this one left it in doubt.
-        assert!(recovery.take_in(vec![staged()], true).is_empty());
-        assert!(recovery.is_in_doubt());
+        assert!(recovery.take_in(vec![staged()], &released, true).is_empty());
+        assert_eq!(recovery.in_doubt().count(), 1);
         let recovery = found(vec![staged(), open(2, 1, AttemptPhase::Started)]);
-        assert!(recovery.is_in_doubt());
+        assert_eq!(recovery.in_doubt().count(), 1);
         assert_eq!(recovery.in_flight(), 2);
+    }
+
+    #[test]
+    fn a_staged_attempt_that_no_commit_released_was_never_sent() {
+        let staged = |n| open(n, 0, AttemptPhase::Staged);
+        let started = open(3, 1, AttemptPhase::Started);
+        let mut recovery = Recovery::default();
+        let released = BTreeSet::from([staged(1).id]);
+        let never = recovery.take_in(vec![staged(1), staged(2), started], &released, true);
+        assert_eq!(never.len(), 1);
+        assert_eq!(never[0].id, staged(2).id);
+        assert_eq!(recovery.in_doubt().collect::<Vec<_>>(), [staged(1).id]);
     }
 
     #[test]

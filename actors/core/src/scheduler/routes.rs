@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{BudgetKey, HoldKind, SchedulerState, Settings};
+use crate::model::{BudgetKey, HoldKind, SchedulerState, Settings, model_name};
 use crate::queue::{Place, Queue};
 
 /// The routes in force. Made anew when a hold of a model, the settings or the models in the queue change.
@@ -42,11 +42,14 @@ impl Routes {
                 continue;
             };
             // One probe at a time.
-            let probing = state.models.get(target).is_some_and(|model| model.probing);
-            if probing && is_called(target) {
+            let probing = state
+                .models
+                .get(&*target)
+                .is_some_and(|model| model.probing);
+            if probing && is_called(&target) {
                 continue;
             }
-            let lane = settings.lane_of(target);
+            let lane = settings.lane_of(&target);
             match self.by_lane.get_mut(lane) {
                 Some(models) => {
                     models.insert(Arc::clone(model));
@@ -82,8 +85,9 @@ impl Routes {
             .collect();
         let is_open = |own: &&Arc<str>| {
             let target = target(own, state, settings);
-            let counts =
-                |account: &BudgetKey| account.model.is_none() || account.model.as_deref() == target;
+            let counts = |account: &BudgetKey| {
+                account.model.is_none() || account.model.as_deref() == target.as_deref()
+            };
             !shut.iter().any(|account| counts(account))
         };
         Some(Cow::Owned(models.iter().filter(is_open).cloned().collect()))
@@ -92,7 +96,7 @@ impl Routes {
 
 /// Whether a model's jobs may go to this lane now.
 pub(super) fn lead(model: &str, lane: &str, state: &SchedulerState, settings: &Settings) -> bool {
-    target(model, state, settings).is_some_and(|target| settings.lane_of(target) == lane)
+    target(model, state, settings).is_some_and(|target| settings.lane_of(&target) == lane)
 }
 
 /// The model itself, or, while it is held for overload, the first of its fallbacks that is not held.
@@ -100,16 +104,13 @@ pub(super) fn target<'a>(
     model: &'a str,
     state: &SchedulerState,
     settings: &'a Settings,
-) -> Option<&'a str> {
+) -> Option<Cow<'a, str>> {
     let held = |model: &str| state.models.get(model).and_then(|m| m.hold.as_ref());
     match held(model) {
-        None => Some(model),
+        None => Some(Cow::Borrowed(model)),
         Some(hold) if hold.kind == HoldKind::Overload => {
-            let chain = settings.glm.fallbacks.get(model)?;
-            chain
-                .iter()
-                .map(String::as_str)
-                .find(|next| held(next).is_none())
+            let mut chain = settings.glm.fallbacks_of(model).map(model_name::canonical);
+            chain.find(|next| held(next).is_none())
         }
         Some(_) => None,
     }

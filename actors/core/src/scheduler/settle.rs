@@ -1,6 +1,7 @@
 //! The end of an attempt: what it leaves in the lanes' state, in the queue, and among the changes to
 //! store; and what the store's answers mean.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Effect, Scheduler};
@@ -8,7 +9,8 @@ use crate::judge::LaneEffect;
 use crate::judge::conclude::Concluded;
 use crate::model::{
     Applied, BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope,
-    JobId, LaneCondition, ModelCondition, Refusal, SlotId, Timestamp, Transition,
+    JobId, LaneCondition, ModelCondition, Refusal, RouteCondition, SlotId, Substitution, Timestamp,
+    Transition, limits, model_name,
 };
 use crate::scheduler::adaptive;
 use crate::scheduler::hold;
@@ -26,16 +28,32 @@ impl Scheduler {
         )
     }
 
+    /// Answers to other calls that came without a right one between.
+    #[must_use]
+    pub const fn foreign_answers(&self) -> u32 {
+        self.state.foreign_answers
+    }
+
+    /// The way to GLM, while nothing gets through.
+    #[must_use]
+    pub const fn route(&self) -> Option<&RouteCondition> {
+        self.state.route.as_ref()
+    }
+
     /// Whether another model would serve a job of `own` model if `sent_to` were held from now on.
     #[must_use]
     pub fn has_fallback(&self, own: &str, sent_to: &str) -> bool {
-        let chain = self.settings.glm.fallbacks.get(own).into_iter().flatten();
+        let chain = self
+            .settings
+            .glm
+            .fallbacks_of(own)
+            .map(model_name::canonical);
         let held = |model: &str| {
             let condition = self.state.models.get(model);
             condition.is_some_and(|condition| condition.hold.is_some())
         };
-        let mut models = std::iter::once(own).chain(chain.map(String::as_str));
-        models.any(|model| model != sent_to && !held(model))
+        let mut models = std::iter::once(Cow::Borrowed(own)).chain(chain);
+        models.any(|model| model != sent_to && !held(&model))
     }
 
     /// Whether a throttle answer to the slot's call will lower its lane's own concurrency.
@@ -128,10 +146,16 @@ impl Scheduler {
     ) {
         let mut settlement = concluded.settlement;
         let model = settlement.call.model.clone();
+        changed |= self.note_foreign(&settlement.call);
         if concluded.answered {
             changed |= self.serves_again(&model);
         }
+        if concluded.reached {
+            self.reached = true;
+            changed |= self.state.route.take().is_some();
+        }
         changed |= self.stop(concluded.lane, &model);
+        changed |= self.note_substitute(&settlement.call);
         changed |= self.note_doubt();
         if changed {
             hold::tidy(&mut self.state);
@@ -145,6 +169,19 @@ impl Scheduler {
             self.line.insert(entry, now);
         }
         self.out.store(Transition::Settle(Box::new(settlement)));
+    }
+
+    /// Remembers that a dearer model may answer in the place of the one that was called. Tells whether that is news.
+    fn note_substitute(&mut self, call: &CallRecord) -> bool {
+        let (Some(Substitution::Priced), Some(other)) = (call.substitution, &call.answered_by)
+        else {
+            return false;
+        };
+        let model = self.state.models.entry(call.model.clone()).or_default();
+        model.substitutes.len() < limits::SUBSTITUTES_MAX
+            && model
+                .substitutes
+                .insert(model_name::canonical(other).into_owned())
     }
 
     /// An answer of a model ends a series of throttle and overload answers, and a probe. Tells whether
@@ -163,6 +200,19 @@ impl Scheduler {
         news
     }
 
+    /// Counts answers to other calls. Tells whether that is news.
+    fn note_foreign(&mut self, call: &CallRecord) -> bool {
+        let class = call.failure.as_ref().map(|failure| failure.class);
+        let count = &mut self.state.foreign_answers;
+        let before = *count;
+        if class == Some(FailureClass::ForeignAnswer) {
+            *count = count.saturating_add(1);
+        } else if call.outcome == CallOutcome::Completed {
+            *count = 0;
+        }
+        *count != before
+    }
+
     /// Stops what an outcome says has to stop. Tells whether anything.
     fn stop(&mut self, effect: LaneEffect, model: &str) -> bool {
         let lane = || HoldScope::Lane(self.settings.lane_of(model).to_owned());
@@ -171,6 +221,7 @@ impl Scheduler {
             LaneEffect::CoolDown { hold, new } => (lane(), hold, new),
             LaneEffect::Rest(hold) => (lane(), hold, false),
             LaneEffect::HoldModel { hold, new } => (HoldScope::Model(model.to_owned()), hold, new),
+            LaneEffect::AwaitRoute { hold, new } => (HoldScope::Account, hold, new),
             LaneEffect::HoldAccount(hold) => (HoldScope::Account, hold, false),
         };
         self.count(&scope, &hold, new);
@@ -191,6 +242,18 @@ impl Scheduler {
                 let model = self.state.models.entry(name.clone()).or_default();
                 model.overloads = model.overloads.saturating_add(u32::from(new));
                 model.overloaded_at = Some(hold.since);
+            }
+            (HoldScope::Account, HoldKind::Unreachable) => {
+                let reason = format!("{}: {}", hold.code, hold.message);
+                let route = self.state.route.get_or_insert_with(|| RouteCondition {
+                    since: hold.since,
+                    failures: 0,
+                    failed_at: hold.since,
+                    reason: String::new(),
+                });
+                route.failures = route.failures.saturating_add(u32::from(new));
+                route.failed_at = hold.since;
+                route.reason = reason;
             }
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! One slot of the lane: who may send, and what is under way. A slot's credit comes from its
 //! caller's `Ready` and is spent on exactly one run.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::model::{AttemptNo, Dispatch, JobEntry, JobId, Timestamp};
@@ -88,6 +89,8 @@ pub struct Staged {
     pub ticket: u64,
     /// What the call needs, once the commit has been answered.
     pub dispatch: Option<Arc<Dispatch>>,
+    /// The commit that says that it may be sent before its start is stored; `None`: it may not.
+    pub released: Option<u64>,
 }
 
 /// The staged jobs, most urgent first, and how many there should be.
@@ -95,13 +98,26 @@ pub struct Staged {
 pub struct Stage {
     jobs: Vec<Staged>,
     depth: usize,
-    depth_max: usize,
+    window: usize,
+    max: usize,
+    /// Runs since the depth was last too small or shrank, and since the window was last looked at.
     calm: u32,
+    runs: u32,
+    /// The commits that bring the starts of jobs that were sent ahead of them.
+    ahead: VecDeque<u64>,
+    /// The most of them since the window was last looked at.
+    ahead_peak: usize,
 }
 
-/// Runs without a stall after which the stage becomes shallower by one: every staged job is one
-/// more that a crash leaves in doubt.
+/// Runs without a stall after which the stage becomes shallower.
 const CALM_RUNS: u32 = 256;
+/// Runs after which the window is fitted to how many were sent ahead of their starts.
+const WINDOW_RUNS: u32 = 64;
+
+/// Less by one part in so many, and never nothing.
+fn shrunk(count: usize, parts: usize) -> usize {
+    count.saturating_sub((count / parts).max(1)).max(1)
+}
 
 impl Stage {
     /// An empty one that never gets deeper than `depth_max` a slot.
@@ -110,8 +126,12 @@ impl Stage {
         Self {
             jobs: Vec::new(),
             depth: 1,
-            depth_max,
+            window: 1,
+            max: depth_max,
             calm: 0,
+            runs: 0,
+            ahead: VecDeque::new(),
+            ahead_peak: 0,
         }
     }
 
@@ -121,19 +141,79 @@ impl Stage {
         self.depth
     }
 
-    /// A slot had to wait for the disk although work was there: commits take longer than calls.
-    pub fn stalled(&mut self) {
-        self.depth = (self.depth * 2).min(self.depth_max);
-        self.calm = 0;
+    /// How many of them it should be allowed to send before their starts are stored: so many are in doubt after a
+    /// crash.
+    #[must_use]
+    pub const fn window(&self) -> usize {
+        self.window
     }
 
-    /// A slot went on without waiting.
-    pub fn ran(&mut self) {
+    /// A slot had to wait for the disk although work was there: commits take longer than calls.
+    pub fn stalled(&mut self) {
+        self.depth = (self.depth * 2).min(self.max);
+        self.calm = 0;
+        self.held_back();
+    }
+
+    /// A slot had to wait for the disk although a staged job was there: no more were allowed to be sent before their
+    /// starts are stored.
+    pub fn held_back(&mut self) {
+        self.window = (self.window * 2).min(self.max);
+        self.runs = 0;
+    }
+
+    /// A slot went on without waiting for the commit that brings the start.
+    pub fn ran(&mut self, ticket: u64) {
+        self.ahead.push_back(ticket);
+        self.ahead_peak = self.ahead_peak.max(self.ahead.len());
         self.calm += 1;
         if self.calm >= CALM_RUNS {
             self.calm = 0;
-            self.depth = (self.depth - 1).max(1);
+            self.depth = shrunk(self.depth, 8);
         }
+        self.runs += 1;
+        if self.runs >= WINDOW_RUNS {
+            self.runs = 0;
+            // So many are sent while a release is on its way to the disk, and as many until the next one is there.
+            let needed = match std::mem::take(&mut self.ahead_peak) {
+                0 | 1 => 1,
+                peak => peak * 3,
+            };
+            self.window = shrunk(self.window, 4).max(needed.min(self.window));
+        }
+    }
+
+    /// A commit is on disk.
+    pub fn answered(&mut self, ticket: u64) {
+        while self.ahead.front().is_some_and(|ahead| *ahead <= ticket) {
+            self.ahead.pop_front();
+        }
+    }
+
+    /// The first so many may be sent before their starts are stored, says the commit with this ticket, and no
+    /// others. Tells whether that is news: it is none where enough of them may already.
+    pub fn release(&mut self, count: usize, ticket: u64) -> bool {
+        let may = |staged: &&Staged| staged.released.is_some();
+        let count = count.min(self.jobs.len());
+        // Said of several at once: each saying is a row to write.
+        let some = self.jobs.iter().take(count).filter(may).count();
+        if count == 0 || (some * 2 > count && self.jobs.first().as_ref().is_some_and(may)) {
+            return false;
+        }
+        for (at, staged) in self.jobs.iter_mut().enumerate() {
+            staged.released = match staged.released {
+                _ if at >= count => None,
+                Some(before) => Some(before),
+                None => Some(ticket),
+            };
+        }
+        true
+    }
+
+    /// Who may be sent before their starts are stored.
+    pub fn released(&self) -> impl Iterator<Item = JobId> {
+        let may = |staged: &&Staged| staged.released.is_some();
+        self.jobs.iter().filter(may).map(|staged| staged.entry.id)
     }
 
     /// Since when the oldest of them could have run.

@@ -35,6 +35,7 @@ fn id(seq: u64) -> JobId {
 struct Disk {
     jobs: BTreeMap<JobId, Job>,
     lane: SchedulerState,
+    released: Vec<JobId>,
     completions: BTreeMap<JobId, u32>,
     closed: BTreeMap<(JobId, AttemptNo), CallOutcome>,
     calls: Vec<CallRecord>,
@@ -45,6 +46,9 @@ impl Disk {
     fn apply(&mut self, transition: &Transition) -> Result<Applied, Refusal> {
         if let Transition::Lane(state) = transition {
             self.lane = state.clone();
+        }
+        if let Transition::Release(jobs) = transition {
+            self.released.clone_from(jobs);
         }
         let Some(id) = transition.job_id() else {
             return Ok(Applied::Done);
@@ -97,6 +101,7 @@ impl Disk {
     fn recovered(&self) -> Recovered {
         let mut recovered = Recovered {
             lane: self.lane.clone(),
+            released: self.released.clone(),
             ..Recovered::default()
         };
         for job in self.jobs.values() {
@@ -319,6 +324,8 @@ impl World {
                     settings: &self.settings,
                     lane: &lane,
                     model: &model,
+                    foreign_answers: self.lane.foreign_answers(),
+                    route: self.lane.route(),
                     eased: self.lane.would_ease(slot, self.now),
                     sent_at: finished.started_at,
                     has_fallback: self.lane.has_fallback(&job.model, job.sent_to()),
@@ -478,6 +485,7 @@ fn answered() -> GlmOutcome {
         body: Arc::from(serde_json::value::RawValue::from_string("{}".to_owned()).unwrap()),
         status_code: 200,
         usage: Usage::default(),
+        model: None,
     })
 }
 
@@ -522,6 +530,7 @@ fn context(settings: &Settings, now: Timestamp) -> JudgeContext<'_> {
         learnt: None,
     };
     const MODEL: &ModelCondition = &ModelCondition {
+        substitutes: BTreeSet::new(),
         hold: None,
         overloads: 0,
         overloaded_at: None,
@@ -531,6 +540,8 @@ fn context(settings: &Settings, now: Timestamp) -> JudgeContext<'_> {
         settings,
         lane: LANE,
         model: MODEL,
+        foreign_answers: 0,
+        route: None,
         eased: false,
         sent_at: now,
         has_fallback: false,
@@ -775,7 +786,10 @@ fn calls_shorter_than_commits_deepen_the_stage() {
     }
     let mut without_wait = 0;
     for _ in 0..300 {
-        world.ack();
+        // What was handed out before is one transaction.
+        for _ in 0..world.in_work.len() {
+            world.ack();
+        }
         // Three calls end in the time of one commit.
         for _ in 0..3 {
             if let Some(slot) = world.busy_slot(0) {
@@ -784,8 +798,47 @@ fn calls_shorter_than_commits_deepen_the_stage() {
             }
         }
     }
-    assert!(without_wait > 280, "{without_wait}");
+    assert!(without_wait > 360, "{without_wait}");
     world.finish();
+}
+
+#[test]
+fn a_crash_leaves_no_more_in_doubt_than_the_last_commit_released() {
+    let mut world = World::new(1);
+    for _ in 0..2_000 {
+        world.submit(0);
+    }
+    // Commits take long for a while: the stage gets deep.
+    for _ in 0..40 {
+        world.ack();
+        for _ in 0..12 {
+            if let Some(slot) = world.busy_slot(0) {
+                world.end(slot, &answered());
+            }
+        }
+    }
+    let deep = |world: &World| {
+        let staged = |job: &&Job| job.phase() == crate::model::Phase::Staged;
+        world.disk.jobs.values().filter(staged).count()
+    };
+    assert!(deep(&world) > 12, "{}", deep(&world));
+    // Then they are quick, and one call runs when the process is killed.
+    for _ in 0..600 {
+        world.ack_all();
+        if let Some(slot) = world.busy_slot(0) {
+            world.end(slot, &answered());
+        }
+    }
+    world.ack_all();
+    let (staged, released) = (deep(&world), world.disk.released.len());
+    assert!(released < staged, "{released} of {staged}");
+    let before = world.disk.closed.len();
+    world.crash();
+    let interrupted = world.disk.closed.len() - before;
+    assert!(
+        (1..=released + 1).contains(&interrupted),
+        "{interrupted}, {released} were released and one was open"
+    );
 }
 
 #[derive(Debug, Clone)]
@@ -1035,3 +1088,54 @@ mod budgets;
 
 #[path = "wait_tests.rs"]
 mod wait;
+
+fn refused() -> GlmOutcome {
+    failed_with(Failure::new(
+        FailureClass::Unreachable,
+        code::UNREACHABLE,
+        "refused",
+    ))
+}
+
+#[test]
+fn a_route_that_leads_nowhere_costs_no_retry_and_one_call_at_a_time_tries_it() {
+    let mut world = World::new(2);
+    let [first, second, third] = world.submit_all([0, 0, 0]);
+    world.end(SlotId(0), &refused());
+    world.end(SlotId(1), &refused());
+    world.ack_all();
+    let route = world.lane.route().unwrap();
+    assert_eq!(route.failures, 1, "they were sent together");
+    assert!(!world.lane.snapshot().reached);
+    for id in [first, second] {
+        let job = &world.disk.jobs[&id];
+        assert_eq!((job.retry_count, job.throttles), (0, 0));
+        assert_eq!(job.status, JobStatus::Pending);
+    }
+    // A start tries at once, and so does the end of the hold: with one call.
+    world.crash();
+    assert_eq!(world.running().len(), 1);
+    let again = world.disk.lane.route.clone().unwrap();
+    assert_eq!(again.since, Timestamp::from_millis(1_000));
+    world.now = world.now.plus_ms(1);
+    world.end(SlotId(0), &refused());
+    world.ack_all();
+    assert_eq!(world.lane.route().unwrap().failures, 2);
+    assert_eq!(world.running().len(), 0);
+    world.now = world.now.plus_ms(10_000);
+    world.step(|lane, now| lane.tick(now));
+    assert_eq!(world.running().len(), 1);
+    // Whatever a server says, it was reached.
+    world.end(
+        SlotId(0),
+        &failed_with(Failure {
+            status_code: Some(503),
+            ..Failure::new(FailureClass::ServerTransient, "http_503", "busy")
+        }),
+    );
+    world.ack_all();
+    assert_eq!(world.lane.route(), None);
+    assert!(world.lane.snapshot().reached);
+    assert_eq!(world.running().len(), 2);
+    assert!(!world.disk.jobs.contains_key(&third) || world.disk.jobs[&third].retry_count == 0);
+}

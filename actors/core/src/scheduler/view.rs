@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::{Scheduler, WaitCounts};
 use crate::model::{
-    BreakerSnapshot, Hold, LaneCondition, ModelCondition, Pause, ScopedHold, Timestamp, ToldWait,
-    WaitReason, told_wait,
+    BreakerSnapshot, Hold, LaneCondition, ModelCondition, Pause, RouteCondition, ScopedHold,
+    Timestamp, ToldWait, WaitReason, told_wait,
 };
 
 /// One lane among several.
@@ -67,6 +67,10 @@ pub struct SchedulerSnapshot {
     pub holds: Vec<ScopedHold>,
     /// The breaker as the lanes see it.
     pub breaker: BreakerSnapshot,
+    /// The way to GLM while no call gets through; `null`: nothing is known to be wrong with it.
+    pub unreachable: Option<RouteCondition>,
+    /// Whether a call got through to a server since the lane started.
+    pub reached: bool,
     /// Calls that are open or about to be, those left by an earlier generation included.
     pub in_flight: usize,
     /// Calls that may be open, over all lanes.
@@ -141,6 +145,8 @@ impl Scheduler {
             hold: holds.first().map(|scoped| scoped.hold.clone()),
             holds,
             breaker: self.breaker.clone(),
+            unreachable: state.route.clone(),
+            reached: self.reached,
             in_flight,
             max_concurrency: self.settings.slots(),
             ready,

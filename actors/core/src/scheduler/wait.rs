@@ -76,7 +76,7 @@ impl Scheduler {
 
     /// What a job waits for beside its turn, if anything. `until`: its time, if that is still to come.
     fn more_than_its_turn(&self, entry: &JobEntry, until: Option<Timestamp>) -> Option<WaitReason> {
-        if let Some(budget) = self.gate.wait_of(entry, &self.settings) {
+        if let Some(budget) = self.gate.wait_of(entry, &self.state, &self.settings) {
             return Some(budget.into());
         }
         if entry.dormant && entry.parked {
@@ -125,8 +125,7 @@ impl Scheduler {
         if self.unsettled >= limits::UNSETTLED_MAX {
             return Some(WaitReason::DiskBehind);
         }
-        let alone = self.breaker.state == BreakerState::HalfOpen || state.probing;
-        (alone && self.in_flight() > 0).then_some(WaitReason::Probe)
+        (self.is_probing() && self.in_flight() > 0).then_some(WaitReason::Probe)
     }
 
     /// What stops the jobs of one model, if anything does.
@@ -138,9 +137,9 @@ impl Scheduler {
         };
         let probing = state
             .models
-            .get(target)
-            .is_some_and(|model| model.probing && self.is_called(target));
-        self.lane_held(self.settings.lane_of(target))
+            .get(&*target)
+            .is_some_and(|model| model.probing && self.is_called(&target));
+        self.lane_held(self.settings.lane_of(&target))
             .or_else(|| probing.then_some(WaitReason::Probe))
     }
 
@@ -189,7 +188,7 @@ impl Scheduler {
     /// The lane that a model's jobs go to, held or not.
     fn lane_for(&self, model: &str) -> &str {
         let target = routes::target(model, &self.state, &self.settings);
-        self.settings.lane_of(target.unwrap_or(model))
+        self.settings.lane_of(target.as_deref().unwrap_or(model))
     }
 
     /// The models whose jobs go to a lane, held ones, too.
@@ -340,7 +339,7 @@ impl Scheduler {
             let wait = self
                 .line
                 .get(id)
-                .and_then(|entry| self.gate.wait_of(entry, &self.settings));
+                .and_then(|entry| self.gate.wait_of(entry, &self.state, &self.settings));
             match wait {
                 Some(wait) if !wait.too_large => return Some(wait.into()),
                 wait => first = first.or(wait),

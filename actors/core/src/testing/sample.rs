@@ -100,6 +100,7 @@ pub fn call(n: u64, attempt: u32, outcome: CallOutcome) -> CallRecord {
         total_tokens: 7 + n,
         cached_tokens: 3,
         reasoning_tokens: 1,
+        ..Usage::default()
     };
     let (job, end) = (new_job(n).job, START.plus_ms(1_000));
     CallRecord {
@@ -130,6 +131,7 @@ pub fn settle(n: u64, attempt: u32, next: Next) -> Settlement {
         attempt: AttemptNo(attempt),
         next,
         call: call(n, attempt, outcome),
+        refusal: None,
         lane: None,
         breaker: None,
     }

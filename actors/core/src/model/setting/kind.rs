@@ -472,6 +472,29 @@ macro_rules! words {
     )*};
 }
 
+/// Makes settings of types that are read from text and written as text.
+#[macro_export]
+macro_rules! written {
+    ($($type:ty),* $(,)?) => {$(
+        impl $crate::model::setting::Setting for $type {
+            fn kind() -> $crate::model::setting::Kind {
+                $crate::model::setting::Kind::Text(|text| {
+                    let read: Result<Self, String> = text.parse();
+                    Ok(read?.to_string())
+                })
+            }
+
+            fn write(&self, _: $crate::model::setting::Secrets) -> ::serde_json::Value {
+                self.to_string().into()
+            }
+
+            fn take(value: &::serde_json::Value) -> Option<Self> {
+                value.as_str()?.parse().ok()
+            }
+        }
+    )*};
+}
+
 /// The kind of an enum with these variants.
 pub fn words<T: serde::Serialize>(variants: &[T]) -> Kind {
     let word = |variant: &T| match serde_json::to_value(variant) {

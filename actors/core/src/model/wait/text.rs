@@ -21,6 +21,9 @@ impl fmt::Display for HoldWait {
                     write!(f, "{part}: ")?;
                 }
                 match kind {
+                    HoldKind::Unreachable => {
+                        write!(f, "GLM can't be reached, the next try is at {until}: ")?;
+                    }
                     HoldKind::Quota => write!(f, "quota is used up until {until}: ")?,
                     _ => write!(f, "cooling down until {until}: ")?,
                 }
@@ -28,6 +31,10 @@ impl fmt::Display for HoldWait {
         }
         match &self.meaning {
             Some(meaning) if self.message.is_empty() => write!(f, "{}: {meaning}", self.code),
+            // The transport said it, not GLM.
+            Some(meaning) if self.kind == HoldKind::Unreachable => {
+                write!(f, "{}: {meaning} ({})", self.code, self.message)
+            }
             Some(meaning) => write!(f, "{}: {meaning} (GLM: {})", self.code, self.message),
             None => write!(f, "{}: {}", self.code, self.message),
         }

@@ -18,6 +18,7 @@ const QUIET: Inputs<'_> = Inputs {
     budgets: &[],
     breaker: BreakerState::Closed,
     holds: &[],
+    route: None,
 };
 
 /// Rules of which none is on but these; each watches what its name says, or else its `on`.
@@ -292,6 +293,34 @@ fn every_rule_reads_its_own_figure() {
         "spend_usd USD",
     ];
     assert_eq!(raised, all);
+}
+
+#[test]
+fn an_unreachable_glm_is_told_by_the_shipped_rule_however_quiet_the_queue() {
+    let rules = AlertRules::default();
+    let route = RouteCondition {
+        since: START,
+        failures: 1,
+        failed_at: START,
+        reason: "unreachable: refused".to_owned(),
+    };
+    let away = Inputs {
+        ready: 1,
+        route: Some(&route),
+        ..QUIET
+    };
+    let mut alerts = Alerts::default();
+    let at = |ms| START.plus_ms(ms);
+    assert_eq!(alerts.step(&rules, &away, at(0)), []);
+    let raised = alerts.step(&rules, &away, at(10_000));
+    let [AlertChange::Raised(alert)] = raised.as_slice() else {
+        panic!("{raised:?}")
+    };
+    assert_eq!(alert.key.to_string(), "unreachable");
+    assert!(alert.message.contains("refused"), "{}", alert.message);
+    assert_eq!(alerts.step(&rules, &QUIET, at(15_000)), []);
+    let cleared = alerts.step(&rules, &QUIET, at(25_000));
+    assert!(matches!(cleared.as_slice(), [AlertChange::Cleared(_)]));
 }
 
 /// A rule on the error rate of three calls or more in a minute, raised at a half.
