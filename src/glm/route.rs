@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use onelane_core::model::Secret;
 use reqwest::{Certificate, ClientBuilder, Proxy, Url};
 
-use super::http::HttpGlmError;
-
 /// How calls reach GLM. Its debug form tells no password.
 #[derive(Debug, Clone, Default)]
 pub struct Route {
@@ -135,7 +133,7 @@ impl Route {
     }
 
     /// A client that goes this way.
-    pub(super) fn on(&self, client: ClientBuilder) -> Result<ClientBuilder, HttpGlmError> {
+    pub(super) fn on(&self, client: ClientBuilder) -> ClientBuilder {
         let client = match self.certificates.is_empty() {
             true => client,
             false => client.tls_certs_merge(self.certificates.clone()),
@@ -143,14 +141,14 @@ impl Route {
         // Never the system's own, which would be for every host.
         let client = client.no_proxy();
         if self.proxy.is_none() && self.https.is_none() && self.http.is_none() {
-            return Ok(client);
+            return client;
         }
         let route = self.clone();
         let proxy = Proxy::custom(move |url| {
             let hop = route.hop(url)?;
             Url::parse(hop.url.expose()).ok()
         });
-        Ok(client.proxy(proxy))
+        client.proxy(proxy)
     }
 
     /// What to tell an operator of the way to this base URL; `None`: nothing is special.
