@@ -18,13 +18,19 @@ impl<'a> Object<'a> {
     /// Reads an object that has no name twice.
     pub fn read(json: &'a str) -> serde_json::Result<Self> {
         let object: Self = serde_json::from_str(json)?;
-        let mut names: Vec<&str> = object.iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        let mut pairs = names.iter().zip(names.iter().skip(1));
-        match pairs.find(|(a, b)| a == b) {
-            Some((name, _)) => Err(serde_json::Error::custom(format!("{name} is given twice"))),
+        match object.twice() {
+            Some(name) => Err(serde_json::Error::custom(format!("{name} is given twice"))),
             None => Ok(object),
         }
+    }
+
+    /// A name that comes more than once.
+    #[must_use]
+    pub fn twice(&self) -> Option<&str> {
+        let mut names: Vec<&str> = self.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let mut pairs = names.iter().zip(names.iter().skip(1));
+        pairs.find(|(a, b)| a == b).map(|(name, _)| *name)
     }
 
     /// A field's value.

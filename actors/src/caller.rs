@@ -21,7 +21,7 @@ use crate::protocol::{
 use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::model_name::is_model;
-use onelane_core::model::{AsyncTask, Dispatch, Job, RequestId, SlotId, Transition, limits};
+use onelane_core::model::{AsyncTask, Dispatch, Job, SlotId, Transition, limits};
 use onelane_core::scheduler::slot::attempt_of;
 
 /// A caller's parts.
@@ -153,7 +153,7 @@ impl CallerState {
         let call = GlmCall {
             job_id: job.id,
             attempt,
-            request_id: RequestId::new(job.id, attempt),
+            request_id: job.request_id(attempt),
             endpoint: settings.glm.endpoint(),
             model: job.spelling(&settings.glm).to_owned(),
             request: Arc::clone(&dispatch.request),

@@ -102,6 +102,29 @@ pub(super) struct AttemptPath {
     attempt: u32,
 }
 
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ReceivedAnswer {
+    /// Its beginning.
+    received: String,
+}
+
+/// `GET maybe-billed/{jobId}/{attempt}/received`.
+pub(super) async fn received(
+    api: Arc<Api>,
+    input: Input<AttemptPath, Nothing>,
+) -> Result<Json<ReceivedAnswer>, Problem> {
+    let AttemptPath { job_id, attempt } = input.path;
+    let mut attempts = api.lane.job(job_id).await?.attempts.into_iter();
+    let call = attempts.find(|call| call.attempt == AttemptNo(attempt));
+    let Some(received) = call.and_then(|call| call.received) else {
+        let detail = format!("nothing that came is kept of attempt {attempt} of job {job_id}");
+        return Err(Problem::new(Kind::UnknownAttempt, detail));
+    };
+    Ok(Json(ReceivedAnswer {
+        received: received.to_string(),
+    }))
+}
+
 /// What an operator found out.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

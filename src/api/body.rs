@@ -1,17 +1,20 @@
 //! The body of a request: read under bounds of size, time and memory, and off the async workers when it is
 //! large.
 
+use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use futures_util::{Stream, StreamExt};
+use onelane_core::model::HalfACharacter;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use warp::http::HeaderMap;
-use warp::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 
 use super::connections::Bounds;
 use super::input::Need;
@@ -118,6 +121,13 @@ impl Body {
         if !bytes.is_empty() {
             check_media_type(headers)?;
         }
+        let (bytes, more) = unpacked(bytes, headers, &self.reading).await?;
+        if let Some(more) = more {
+            match &mut memory {
+                Some(memory) => memory.merge(more),
+                None => memory = Some(more),
+            }
+        }
         Ok((bytes, memory))
     }
 
@@ -174,11 +184,7 @@ impl Body {
     async fn discarded(&mut self) -> Problem {
         let most = Duration::from_millis(limits::DISCARD_MS_MAX);
         let _ = tokio::time::timeout(most, self.throw_away()).await;
-        Problem::new(
-            Kind::Busy,
-            "too much is asked at once: more requests, or more bytes of them, than the limits of [server] \
-             allow; ask again",
-        )
+        busy()
     }
 
     async fn throw_away(&mut self) {
@@ -200,10 +206,15 @@ fn typed<T>(
 ) -> Result<T, Problem> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Problem::new(
-            Kind::InvalidBody,
-            format!("the body is not UTF-8 (byte {at}); send JSON in UTF-8"),
-        )
+        let detail = match error.as_bytes().get(at..) {
+            // As some programs write what UTF-8 can't say.
+            Some([0xed, 0xa0..=0xbf, ..]) => format!(
+                "the body holds half a character, a lone surrogate, at byte {at}: a text was cut in the middle of \
+                 an emoji or the like; cut it between characters"
+            ),
+            _ => format!("the body is not UTF-8 (byte {at}); send JSON in UTF-8"),
+        };
+        Problem::new(Kind::InvalidBody, detail)
     })?;
     match need {
         // An empty object is as good as none.
@@ -227,6 +238,88 @@ fn typed<T>(
     }
 }
 
+/// A body without the coding that its header names, under the same bounds of size and memory, and the right to the
+/// memory that it takes more.
+async fn unpacked(
+    bytes: Vec<u8>,
+    headers: &HeaderMap,
+    reading: &Reading,
+) -> Result<(Vec<u8>, Memory), Problem> {
+    let named = headers.get_all(CONTENT_ENCODING).iter();
+    let named: Vec<String> = named
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(|coding| String::from_utf8_lossy(coding).trim().to_ascii_lowercase())
+        .filter(|coding| !matches!(coding.as_str(), "" | "identity"))
+        .collect();
+    let is_gzip = match named.as_slice() {
+        [] => return Ok((bytes, None)),
+        [coding] if matches!(coding.as_str(), "gzip" | "x-gzip") => true,
+        [coding] if coding == "deflate" => false,
+        others => {
+            let others = others.join(", ");
+            let detail = format!("the body is packed as {others}; gzip and deflate are read");
+            return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+        }
+    };
+    let (max_bytes, bounds) = (reading.max_bytes, Arc::clone(&reading.bounds));
+    let right = Arc::clone(&bounds.readers).acquire_owned().await;
+    // It may take a while.
+    let working = tokio::task::spawn_blocking(move || {
+        let unpacked = match is_gzip {
+            true => inflated(MultiGzDecoder::new(&*bytes), max_bytes, &bounds),
+            false => inflated(ZlibDecoder::new(&*bytes), max_bytes, &bounds),
+        };
+        drop(right);
+        unpacked
+    });
+    let broken = |_| Problem::new(Kind::Internal, "the body could not be unpacked");
+    working.await.map_err(broken)?
+}
+
+/// What comes out of a decoder, as far as its memory is lent.
+fn inflated(
+    mut decoder: impl std::io::Read,
+    max_bytes: usize,
+    bounds: &Bounds,
+) -> Result<(Vec<u8>, Memory), Problem> {
+    let mut plain = Vec::new();
+    let mut memory: Memory = None;
+    loop {
+        // One byte more than may be there shows that there is more.
+        let wanted = (plain.len() * 2).clamp(limits::SMALL_BODY_BYTES, max_bytes + 1);
+        if wanted > limits::SMALL_BODY_BYTES {
+            let more = bounds.memory(wanted - plain.len()).ok_or_else(busy)?;
+            match &mut memory {
+                Some(memory) => memory.merge(more),
+                None => memory = Some(more),
+            }
+        }
+        plain.reserve_exact(wanted - plain.len());
+        let room = (wanted - plain.len()) as u64;
+        let read = decoder.by_ref().take(room).read_to_end(&mut plain);
+        let read = read.map_err(|error| {
+            let detail =
+                format!("the body can't be unpacked as its Content-Encoding says: {error}");
+            Problem::new(Kind::InvalidBody, detail)
+        })?;
+        if plain.len() > max_bytes {
+            let detail = format!("the unpacked body has more than {max_bytes} bytes, the limit");
+            return Err(Problem::new(Kind::BodyTooLarge, detail));
+        }
+        if (read as u64) < room {
+            return Ok((plain, memory));
+        }
+    }
+}
+
+fn busy() -> Problem {
+    Problem::new(
+        Kind::Busy,
+        "too much is asked at once: more requests, or more bytes of them, than the limits of [server] \
+         allow; ask again",
+    )
+}
+
 /// Lets JSON through, and a body without a type.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
@@ -248,6 +341,10 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Checks the syntax of the whole text, so that an error has its line and column.
 fn parse(text: String) -> Result<Box<RawValue>, Problem> {
+    if let Some(half) = HalfACharacter::in_json(&text) {
+        let detail = format!("the body {half}");
+        return Err(Problem::new(Kind::MalformedJson, detail));
+    }
     RawValue::from_string(text)
         .map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))
 }

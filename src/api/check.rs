@@ -103,7 +103,7 @@ fn check_object(schema: &Map<String, Value>, json: &RawValue, at: &str, errors: 
     let none = Map::new();
     let known = schema.get("properties").and_then(Value::as_object);
     let known = known.unwrap_or(&none);
-    let fields = match Object::read(json.get()) {
+    let fields = match serde_json::from_str::<Object<'_>>(json.get()) {
         Ok(fields) => fields,
         Err(error) => {
             return errors.add(|| {
@@ -113,6 +113,9 @@ fn check_object(schema: &Map<String, Value>, json: &RawValue, at: &str, errors: 
         }
     };
     let place = |name: &str| join(at, name);
+    if let Some(name) = fields.twice() {
+        return errors.add(|| FieldError::new(place(name), "is given twice; give it once"));
+    }
     for (name, value) in fields.iter() {
         match (known.get(name), schema.get("additionalProperties")) {
             (Some(schema), _) => check(schema, value, &place(name), errors),

@@ -107,6 +107,17 @@ fn sdks() -> Vec<Endpoint> {
         ),
         chat(row!(POST "/api/paas/v4/chat/completions", Submit,
             "A chat completion, as GLM's SDKs ask for it", gateway::chat_completions)),
+        row!(GET "/v1/models", Submit, "The models that have a price, and the default one",
+            gateway::list_models)
+        .about(
+            "As OpenAI's SDKs list them. A model that is not listed may be asked for all the same.",
+        ),
+        row!(GET "/v1/models/{model}", Submit, "One of these models", gateway::read_model)
+            .errors(&[Kind::UnknownModel]),
+        row!(GET "/api/paas/v4/models", Submit, "The same, as GLM's SDKs ask for it",
+            gateway::list_models),
+        row!(GET "/api/paas/v4/models/{model}", Submit, "One of these models", gateway::read_model)
+            .errors(&[Kind::UnknownModel]),
     ]
 }
 
@@ -207,6 +218,13 @@ fn money() -> Vec<Endpoint> {
         row!(GET "/api/admin/glm/budgets", Look, "How the budgets stand", control::budgets),
         row!(GET "/api/admin/glm/maybe-billed", Look,
             "Attempts that GLM may have billed although no answer is stored", billing::list),
+        row!(GET "/api/admin/glm/maybe-billed/{jobId}/{attempt}/received", Operate,
+            "What came instead of an answer to an attempt, as far as it is kept", billing::received)
+            .about(
+                "Of answers that could not be read, and of those that belong to other calls: may hold what \
+                 somebody else asked.",
+            )
+            .errors(&[Kind::UnknownJob, Kind::UnknownAttempt]),
         row!(POST "/api/admin/glm/maybe-billed/settle", Operate,
             "Say the same of many such attempts", billing::settle_all)
             .about("Of those that the filter leaves: that nothing was billed, or, with billed, all that budgets keep \

@@ -5,6 +5,7 @@
 //! nothing is paid for nobody. With an `Idempotency-Key` it is not: the client means to come back
 //! with the same key and gets the same job.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
@@ -12,13 +13,14 @@ use onelane_core::model::limits as bounds;
 use onelane_core::model::{
     DEFAULT_USER, Failure, FailureClass, JobId, JobStatus, Request, RequestError, code,
 };
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use warp::http::{HeaderName, StatusCode};
 
 use super::Api;
-use super::answer::{Answer, JSON, Reply, Shapes};
+use super::answer::{Answer, JSON, Json, Reply, Shapes};
 use super::input::{Ignored, Input, Need, Nothing, Payload};
 use super::problem::{Dialect, GlmErrorBody, Kind, Problem, SHOULD_RETRY, glm_error};
 use super::submission::{header_text, idempotency_key};
@@ -34,6 +36,9 @@ const MODEL: HeaderName = HeaderName::from_static("x-onelane-model");
 
 /// Says in English what GLM's error means and what to do about it: its body comes as GLM wrote it.
 const MEANING: HeaderName = HeaderName::from_static("x-onelane-meaning");
+
+/// Says which `request_id` GLM was sent, where that is not the one of the body.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-onelane-request-id");
 
 /// Where the end of the job is to be told: the body is GLM's, and says nothing of ours.
 pub(super) const CALLBACK: &str = "Onelane-Callback-Url";
@@ -97,6 +102,10 @@ impl Answer for Completion {
             "x-onelane-model",
             "The fallback model that served it, if one did.",
         );
+        shapes.header(
+            "x-onelane-request-id",
+            "The `request_id` that GLM was sent, where it is not the one of the body: that was used before.",
+        );
         for status in ["4XX", "5XX"] {
             let about = "The job failed: GLM's own status and body, where GLM gave them.";
             shapes.json::<GlmErrorBody>(status, about);
@@ -125,12 +134,93 @@ pub(super) async fn chat_completions(
         callback_url,
         ..input.body.0
     };
+    let named = submission.request.request_id();
     let (job_id, ended) = api.lane.submit_and_wait(submission, input.memory).await;
     let reply = match ended {
-        Ok(record) => answer(record),
+        Ok(record) => {
+            let sent = record.job.request_id(record.job.attempts);
+            let reply = answer(record);
+            match named {
+                Some(named) if named != sent.as_str() => reply.with(REQUEST_ID, sent),
+                _ => reply,
+            }
+        }
         Err(error) => Problem::from(error).reply(Dialect::Glm),
     };
     Ok(Completion { job_id, reply })
+}
+
+/// A model, as OpenAI lists them.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Model")]
+pub(super) struct ModelCard {
+    id: String,
+    /// Always `model`.
+    object: &'static str,
+    /// Seconds since 1970; not known.
+    created: i64,
+    owned_by: &'static str,
+}
+
+impl ModelCard {
+    fn of(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            object: "model",
+            created: 0,
+            owned_by: "zhipuai",
+        }
+    }
+}
+
+/// The models, as OpenAI lists them.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Models")]
+pub(super) struct ModelList {
+    /// Always `list`.
+    object: &'static str,
+    data: Vec<ModelCard>,
+}
+
+/// Those that have a price, and the one that is taken for a chat that names none.
+fn models(api: &Api) -> BTreeSet<String> {
+    let settings = api.lane.settings();
+    let priced = settings.prices.models().map(str::to_owned);
+    priced.chain([settings.glm.model.clone()]).collect()
+}
+
+/// `GET .../models`.
+pub(super) async fn list_models(
+    api: Arc<Api>,
+    _: Input<Nothing, Ignored>,
+) -> Result<Json<ModelList>, Problem> {
+    Ok(Json(ModelList {
+        object: "list",
+        data: models(&api).iter().map(|id| ModelCard::of(id)).collect(),
+    }))
+}
+
+/// One model.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelPath {
+    /// Its name.
+    model: String,
+}
+
+/// `GET .../models/{model}`.
+pub(super) async fn read_model(
+    api: Arc<Api>,
+    input: Input<ModelPath, Ignored>,
+) -> Result<Json<ModelCard>, Problem> {
+    let name = input.path.model;
+    match models(&api).get(&name) {
+        Some(id) => Ok(Json(ModelCard::of(id))),
+        None => {
+            let problem = format!("{name:?} is none of the models that have a price here");
+            Err(Problem::new(Kind::UnknownModel, problem))
+        }
+    }
 }
 
 /// What the gateway itself reads of a chat body; the rest is GLM's.
@@ -222,10 +312,13 @@ fn refused(error: RequestError) -> Problem {
             "must be a list of at least one message",
         ),
         RequestError::BadModel => Problem::of_field(Kind::InvalidField, "model", detail),
-        RequestError::TooLarge { .. } => Problem::new(Kind::BodyTooLarge, detail),
-        RequestError::EmptyPrompt | RequestError::NotAnObject(_) => {
-            Problem::new(Kind::InvalidBody, detail)
+        RequestError::GivenTwice(name) => {
+            Problem::of_field(Kind::InvalidField, &name, "is given twice; give it once")
         }
+        RequestError::TooLarge { .. } => Problem::new(Kind::BodyTooLarge, detail),
+        RequestError::EmptyPrompt
+        | RequestError::NotAnObject(_)
+        | RequestError::HalfACharacter(_) => Problem::new(Kind::InvalidBody, detail),
     }
 }
 

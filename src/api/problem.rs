@@ -59,6 +59,7 @@ kinds! {
     BodyTooLarge: PAYLOAD_TOO_LARGE, "body-too-large", "body too large", "1261";
     BodyTimeout: REQUEST_TIMEOUT, "body-timeout", "body too slow", "1210";
     UnknownJob: NOT_FOUND, "unknown-job", "no such job", "1214";
+    UnknownModel: NOT_FOUND, "unknown-model", "no such model", "1211";
     WrongStatus: CONFLICT, "wrong-status", "not in this status", "1214";
     IdempotencyConflict: CONFLICT, "idempotency-conflict", "key used for another request", "1231";
     RequestPruned: CONFLICT, "request-pruned", "request pruned", "1214";

@@ -499,7 +499,7 @@ mod tests {
         );
         check(
             r#"{"prompt":"a","prompt":"b"}"#,
-            "the body: is a bad object: prompt is given twice",
+            "prompt: is given twice; give it once",
         );
         let long = "x".repeat(70_000);
         check(

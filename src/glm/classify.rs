@@ -42,7 +42,7 @@ pub(crate) fn classify(
     }
 }
 
-/// The JSON of a body, whatever a relay wrapped around it: what a stream begins with counts.
+/// The JSON of a body, whatever a relay wrapped around it: of a stream the error in it, else what it begins with.
 fn json_in(body: &[u8]) -> Option<Value> {
     let text = layers::text(body);
     let json = |text: &str| {
@@ -50,7 +50,13 @@ fn json_in(body: &[u8]) -> Option<Value> {
         let json = bounded::excerpt(json.get()).ok()?;
         (json.is_object() || json.is_array()).then_some(json)
     };
-    json(&text).or_else(|| layers::events(&text)?.iter().find_map(|event| json(event)))
+    json(&text).or_else(|| {
+        let events = layers::events(&text)?;
+        let all: Vec<Value> = events.iter().filter_map(|event| json(event)).collect();
+        // Pieces of an answer may come before it.
+        let states_error = |json: &&Value| json.get("error").or_else(|| json.get("code")).is_some();
+        all.iter().find(states_error).or(all.first()).cloned()
+    })
 }
 
 /// The same for a body that is parsed already.

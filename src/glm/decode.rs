@@ -106,8 +106,11 @@ impl<'t> Content<'t> {
         match bounded::excerpt(&text) {
             Ok(json) => match Head::lenient(&json) {
                 Some(head) => Self::Answer(text, head),
-                None if states_error(&json) => Self::Error(json),
-                None => Self::NoAnswer(json),
+                None => match in_envelope(&text) {
+                    Some((inner, head)) => Self::Answer(Cow::Owned(inner), head),
+                    None if states_error(&json) => Self::Error(json),
+                    None => Self::NoAnswer(json),
+                },
             },
             Err(error) => Self::Unreadable(error.to_string()),
         }
@@ -116,21 +119,35 @@ impl<'t> Content<'t> {
     /// The content of a stream: its error, or the completion in one of its events, or that of which they are pieces.
     fn of_events(events: Vec<Cow<'t, str>>) -> Self {
         let assembled = stream::assemble(&events);
-        let mut last = None;
+        let (mut last, mut error) = (None, None);
         for event in events {
             match Self::of_json(event) {
-                error @ Self::Error(_) => return error,
+                stated @ Self::Error(_) => error = error.or(Some(stated)),
                 Self::Answer(text, head) if head.has_message => return Self::Answer(text, head),
                 Self::Answer(..) => {}
                 other => last = Some(other),
             }
         }
-        match (assembled, last) {
+        // An error behind a whole answer takes nothing from it.
+        match (assembled, error.or(last)) {
             (Some(text), _) => Self::of_json(Cow::Owned(text)),
             (None, Some(other)) => other,
             (None, None) => Self::Unreadable("it is a stream without an end".to_owned()),
         }
     }
+}
+
+/// The completion in `{"code": 200, "success": true, "data": {...}}`, the envelope of GLM's older API.
+fn in_envelope(text: &str) -> Option<(String, Head)> {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
+    let inner = envelope.data.get();
+    let head = Head::typed(inner)?;
+    Some((inner.to_owned(), head))
 }
 
 fn why_not_json(text: &str) -> String {

@@ -133,7 +133,7 @@ impl HttpGlm {
             Ok(request) => request,
             Err(failure) => return Sent::Failed(failure),
         };
-        if RequestId::job_in(call.request_id.as_str()).is_none() {
+        if call.request_id != RequestId::new(call.job_id, call.attempt) {
             self.pool.note_chosen(call.request_id.as_str());
         }
         let base_url = &call.endpoint.base_url;

@@ -294,6 +294,47 @@ async fn each_timeout_has_its_code() {
 }
 
 #[tokio::test]
+async fn whatever_ends_in_the_middle_gives_the_server_time_to_see_it() {
+    let check = async |says: fn(TcpStream), code: &str| {
+        let server = RawServer::start(move |stream, _, _| says(stream));
+        let mut call = call_to(&format!("http://{}", server.addr), 1);
+        call.timeouts.total_ms = 200;
+        let begun = Instant::now();
+        let failed = failure(run(&glm(), call).await);
+        assert_eq!(failed.code, code, "{failed}");
+        assert!(failed.maybe_billed, "{failed}");
+        assert!(begun.elapsed() >= Duration::from_millis(limits::CLOSE_GRACE_MS));
+    };
+    let endless = |mut stream: TcpStream| {
+        while stream
+            .write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            .is_ok()
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    check(endless, code::TIMEOUT_TOTAL).await;
+    let cut = |mut stream: TcpStream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"choices\"");
+    };
+    check(cut, code::CONNECTION).await;
+    let no_http = |mut stream: TcpStream| {
+        let _ = stream.write_all(b"what is this\r\n\r\n");
+        std::thread::sleep(Duration::from_secs(1));
+    };
+    check(no_http, code::CONNECTION).await;
+    check(drop, code::CONNECTION).await;
+}
+
+#[tokio::test]
+async fn a_call_has_no_bound_for_its_first_byte_but_that_of_the_whole() {
+    let sim = simulator(vec![Fault::SlowHeaders { delay_ms: 300 }.into()]);
+    let mut call = call_to(&sim.base_url(), 1);
+    call.timeouts.first_byte_ms = 50;
+    answer(run(&glm(), call).await);
+}
+
+#[tokio::test]
 async fn a_connection_that_does_not_stand_in_time_was_not_billed() {
     // A listener whose backlog is full lets further connections hang.
     let full = FullListener::start();

@@ -69,8 +69,13 @@ pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(body)
 }
 
-/// The JSON that a text begins with, whatever stands behind it.
+/// The JSON that a text begins with, whatever stands behind it; the comments before it are those of server-sent
+/// events, by which relays keep a connection alive.
 pub(super) fn leading_json(text: &str) -> Option<&RawValue> {
+    let mut text = text.trim_start();
+    while text.starts_with(':') {
+        text = text.split_once('\n')?.1.trim_start();
+    }
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     values.next()?.ok()
 }

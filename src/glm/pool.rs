@@ -37,9 +37,6 @@ pub(super) enum Named {
     Other,
 }
 
-/// How many of the ids that are not of the lane's own form are remembered: those that submitters chose.
-const CHOSEN_IDS_KEPT: usize = 4_096;
-
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(default, borrow)]
@@ -99,7 +96,7 @@ impl Pool {
     /// Remembers an id that a submitter chose: an answer that names it later belongs to its call.
     pub(super) fn note_chosen(&self, id: &str) {
         let mut state = self.state();
-        if state.chosen.len() >= CHOSEN_IDS_KEPT {
+        if state.chosen.len() >= limits::CHOSEN_IDS_KEPT {
             state.chosen.pop_front();
         }
         state.chosen.push_back(id.to_owned());
@@ -221,7 +218,7 @@ mod tests {
         let pool = pool();
         pool.note_chosen("first");
         assert!(pool.was_chosen("first") && !pool.was_chosen("second"));
-        for n in 0..CHOSEN_IDS_KEPT {
+        for n in 0..limits::CHOSEN_IDS_KEPT {
             pool.note_chosen(&n.to_string());
         }
         assert!(!pool.was_chosen("first") && pool.was_chosen("0"));

@@ -21,7 +21,7 @@ mod types;
 mod waits;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use onelane_actors::cost::Totals;
@@ -84,6 +84,8 @@ struct Inner {
     /// Turns true when the supervisor's task has ended: nothing of the lane runs any more.
     gone: watch::Receiver<bool>,
     closed: AtomicBool,
+    /// The latest `request_id`s that submitters chose: GLM refuses one that it has seen.
+    chosen: Mutex<submit::Recent>,
     /// The alerts as they are on disk.
     alerts: watch::Sender<AlertBook>,
     notifier: Notifier,
@@ -198,6 +200,7 @@ impl Orchestrator {
                 closed: AtomicBool::new(false),
                 alerts: watch::Sender::new(book),
                 notifier: Notifier::default(),
+                chosen: Mutex::default(),
             }),
         };
         lane.start_notifier(webhooks, sender);

@@ -1,7 +1,8 @@
 //! The way in: jobs are checked, put on disk, and only then acknowledged.
 
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use onelane_actors::ports::{Decisions, JobRecord};
 use onelane_actors::protocol::{
@@ -15,6 +16,30 @@ use tokio::sync::oneshot;
 
 use super::{Orchestrator, Sends, Submission};
 use crate::error::Error;
+
+/// Texts that came lately.
+#[derive(Default)]
+pub(super) struct Recent {
+    known: HashSet<Arc<str>>,
+    in_order: VecDeque<Arc<str>>,
+}
+
+impl Recent {
+    /// Whether a text did not come lately. From now on it did.
+    fn is_new(&mut self, text: &str) -> bool {
+        let text: Arc<str> = text.into();
+        if !self.known.insert(Arc::clone(&text)) {
+            return false;
+        }
+        if self.in_order.len() >= limits::CHOSEN_IDS_KEPT
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.in_order.push_back(text);
+        true
+    }
+}
 
 /// Bytes of a request that is looked through where it came in.
 const LARGE_BYTES: usize = 128 * 1024;
@@ -163,7 +188,11 @@ impl Orchestrator {
         let now = self.inner.ports.clock.now();
         let id = self.inner.ports.ids.job_id(now);
         let settings = Arc::clone(&self.inner.settings.borrow());
-        Ok(NewJob::of(submission, &settings, id, now)?)
+        let mut new = NewJob::of(submission, &settings, id, now)?;
+        let chosen = &self.inner.chosen;
+        let mut chosen = chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        new.job.request_id = new.job.request_id.filter(|id| chosen.is_new(id.as_str()));
+        Ok(new)
     }
 
     fn admit(&self, new: NewJob, over: Option<BudgetRefusal>) -> Result<NewJob, NotAdmitted> {

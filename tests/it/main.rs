@@ -11,6 +11,7 @@
 
 mod acceptance;
 mod alerts;
+mod answers;
 mod api_admin;
 mod api_jobs;
 mod books;
@@ -21,6 +22,7 @@ mod chains;
 mod chaos;
 mod classes;
 mod cli;
+mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod concurrency;

@@ -1,6 +1,7 @@
 //! The program as its users start it: real processes, real signals, real files.
 
 mod canary;
+mod frozen;
 mod full_disk;
 mod interrupted;
 mod resume;

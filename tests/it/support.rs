@@ -6,6 +6,7 @@ pub(crate) mod dice;
 pub(crate) mod file;
 pub(crate) mod http;
 pub(crate) mod tap;
+pub(crate) mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;

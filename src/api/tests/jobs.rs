@@ -241,6 +241,6 @@ async fn every_fault_of_a_chat_has_the_shape_that_sdks_read() {
     let reply = api.get(CHAT).await;
     assert_eq!(reply.expect(405)["error"]["code"], "1222");
     assert_eq!(reply.headers["allow"], "POST");
-    let reply = api.get("/v1/models").await;
+    let reply = api.get("/v1/embeddings").await;
     assert_eq!(reply.expect(404)["error"]["code"], "1222");
 }

@@ -1,6 +1,6 @@
 //! One line of the results: the batch output form of a job's end.
 
-use onelane::model::{JobStatus, RequestId};
+use onelane::model::JobStatus;
 use onelane::orchestrator::JobDetail;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -54,7 +54,7 @@ impl<'a> ResultLine<'a> {
             Some(body) if job.status == JobStatus::Completed => {
                 let call = detail.attempts.last();
                 let request_id = call.map_or_else(
-                    || RequestId::new(job.id, job.attempts),
+                    || job.request_id(job.attempts),
                     |call| call.request_id.clone(),
                 );
                 Self {

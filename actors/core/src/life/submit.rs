@@ -1,7 +1,8 @@
 //! The way from a submission to a job: every default is filled in, and what the job may come to is known.
 
 use crate::model::{
-    Admission, Job, JobId, NewJob, Settings, Submission, SubmissionError, Timestamp, model_name,
+    Admission, Job, JobId, NewJob, RequestId, Settings, Submission, SubmissionError, Timestamp,
+    model_name,
 };
 use crate::money::{estimate, worst};
 
@@ -40,6 +41,11 @@ impl NewJob {
             after,
             on_interrupted: submission.on_interrupted,
             callback_url: submission.callback_url,
+            request_id: submission
+                .request
+                .request_id()
+                .as_deref()
+                .and_then(RequestId::chosen),
             estimated_tokens,
             worst,
             unpriced,

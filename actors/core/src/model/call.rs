@@ -170,7 +170,7 @@ impl CallRecord {
             user_id: job.user_id.clone(),
             endpoint: String::new(),
             model: job.sent_to().to_owned(),
-            request_id: RequestId::new(job.id, attempt),
+            request_id: job.request_id(attempt),
             started_at,
             ended_at,
             outcome,

@@ -133,6 +133,13 @@ impl RequestId {
         Self(format!("{}-{attempt}", job.0.simple()))
     }
 
+    /// An id that a submitter chose; `None`: GLM takes 6 to 64 characters, and those of a header are safe everywhere.
+    #[must_use]
+    pub fn chosen(text: &str) -> Option<Self> {
+        let fits = (6..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Self(text.to_owned()))
+    }
+
     /// The job of which a text would be the id of an attempt; `None`: it has not the form of one. That some lane
     /// issued it does not say that this one did.
     #[must_use]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, Failure, GlmSettings, JobId, OnInterrupted, Reserve, RetrySettings, Seq, SlotId,
-    Timestamp, private, private_or_default, private_or_none,
+    AttemptNo, Failure, GlmSettings, JobId, OnInterrupted, RequestId, Reserve, RetrySettings, Seq,
+    SlotId, Timestamp, private, private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -265,6 +265,10 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
     pub callback_url: Option<String>,
+    /// The `request_id` that its submitter chose, for its first attempt; `None`: none, or one that was used before.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub request_id: Option<RequestId>,
     /// GLM's task of the open attempt, when it was sent asynchronously.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
@@ -296,6 +300,14 @@ pub(super) const fn is_zero(n: &u32) -> bool {
 }
 
 impl Job {
+    /// The `request_id` of one of its attempts: fresh for each, the submitter's own for the first.
+    #[must_use]
+    pub fn request_id(&self, attempt: AttemptNo) -> RequestId {
+        let chosen = self.request_id.as_ref().filter(|_| attempt == AttemptNo(1));
+        let own = || RequestId::new(self.id, attempt);
+        chosen.cloned().unwrap_or_else(own)
+    }
+
     /// A job that waits, of nothing but its submission: no attempt, no condition, the default number of
     /// retries. Whoever wants more of it says so by name.
     #[must_use]
@@ -338,6 +350,7 @@ impl Job {
             parked: None,
             on_interrupted: None,
             callback_url: None,
+            request_id: None,
             task: None,
             bodies_pruned: false,
             has_refusal: false,

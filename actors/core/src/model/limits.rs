@@ -7,6 +7,8 @@ pub const DAY_MS: u64 = 86_400_000;
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one response of GLM. 131072 output tokens are far below this.
 pub const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How many of the `request_id`s that submitters chose are remembered.
+pub const CHOSEN_IDS_KEPT: usize = 4_096;
 /// Bytes of what came instead of an answer that the attempt keeps.
 pub const KEPT_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Characters of a model name.

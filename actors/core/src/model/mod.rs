@@ -85,7 +85,7 @@ pub(crate) use pruning::Part;
 pub use pruning::{
     Bodies, Bonds, Cutoff, Finished, FinishedKind, Prune, PruneCursor, Pruned, Unreadable,
 };
-pub use request::{Fingerprint, Request, RequestError};
+pub use request::{Fingerprint, HalfACharacter, Request, RequestError};
 pub use retention::Retention;
 pub use retry::{CoolDownSettings, RetryPolicy, RetrySettings};
 pub use settings::{

@@ -1,6 +1,10 @@
 //! What a submitter asked for, kept verbatim.
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -29,6 +33,12 @@ pub enum RequestError {
     /// `messages` is missing, not a list or empty.
     #[error("messages must be a list with at least one message")]
     NoMessages,
+    /// A field stands in it more than once.
+    #[error("{0} is given twice; give it once")]
+    GivenTwice(String),
+    /// A text was cut in the middle of a character.
+    #[error("{0}")]
+    HalfACharacter(HalfACharacter),
     /// `model` has the wrong type.
     #[error("model must be a string of 1 to {max} characters", max = limits::MODEL_CHARS_MAX)]
     BadModel,
@@ -46,13 +56,55 @@ pub enum RequestError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
-#[derive(Deserialize)]
+/// What the lane reads of a chat body, and the first of its fields that is given twice.
+#[derive(Default)]
 struct ChatHead<'a> {
     /// Nothing but their number: these take no memory.
-    #[serde(default)]
-    messages: Option<Vec<serde::de::IgnoredAny>>,
-    #[serde(default, borrow)]
+    messages: Option<Vec<IgnoredAny>>,
     model: Option<&'a RawValue>,
+    request_id: Option<&'a RawValue>,
+    twice: Option<String>,
+}
+
+/// Names of fields among which one that is given twice is looked for: a body of a million would take memory.
+const NAMES_COMPARED_MAX: usize = 1_024;
+
+impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = ChatHead<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChatHead<'de>, A::Error> {
+                let mut head = ChatHead::default();
+                let mut names = HashSet::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if names.contains(&name) {
+                        map.next_value::<IgnoredAny>()?;
+                        head.twice.get_or_insert(name);
+                        continue;
+                    }
+                    match name.as_str() {
+                        "messages" => head.messages = map.next_value()?,
+                        "model" => head.model = map.next_value()?,
+                        "request_id" => head.request_id = map.next_value()?,
+                        _ => _ = map.next_value::<IgnoredAny>()?,
+                    }
+                    if names.len() < NAMES_COMPARED_MAX {
+                        names.insert(name);
+                    }
+                }
+                Ok(head)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 impl ChatHead<'_> {
@@ -66,6 +118,58 @@ impl ChatHead<'_> {
         model
             .map(|m| Some(m.into_owned()))
             .ok_or(RequestError::BadModel)
+    }
+}
+
+/// Half of a character that takes two escapes in JSON: a text was cut in the middle of an emoji, say. No text can hold
+/// it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HalfACharacter {
+    /// As it stands there.
+    escape: String,
+    /// The byte at which.
+    at: usize,
+}
+
+impl HalfACharacter {
+    /// The first one in JSON.
+    #[must_use]
+    pub fn in_json(json: &str) -> Option<Self> {
+        let bytes = json.as_bytes();
+        let unit = |at: usize| {
+            let hex = json.get(at..at + 6)?.strip_prefix("\\u")?;
+            u16::from_str_radix(hex, 16).ok()
+        };
+        let mut at = 0;
+        while let Some(found) = bytes.get(at..).and_then(next_escape) {
+            at += found;
+            let is_low = |unit: u16| (0xdc00..=0xdfff).contains(&unit);
+            at += match unit(at) {
+                Some(0xd800..=0xdbff) if unit(at + 6).is_some_and(is_low) => 12,
+                Some(0xd800..=0xdfff) => {
+                    let escape = json.get(at..at + 6).unwrap_or_default().to_owned();
+                    return Some(Self { escape, at });
+                }
+                _ => 2,
+            };
+        }
+        None
+    }
+}
+
+/// Where the next escape begins.
+fn next_escape(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\\')
+}
+
+impl fmt::Display for HalfACharacter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { escape, at } = self;
+        write!(
+            f,
+            "holds half a character, the lone surrogate {escape}, at byte {at}: a text was cut in the middle of an \
+             emoji or the like; cut it between characters"
+        )
     }
 }
 
@@ -91,8 +195,14 @@ impl Request {
                 "it starts with something other than {".to_owned(),
             ));
         }
+        if let Some(half) = HalfACharacter::in_json(raw.get()) {
+            return Err(RequestError::HalfACharacter(half));
+        }
         let head: Result<ChatHead<'_>, _> = serde_json::from_str(raw.get());
         match head {
+            Ok(ChatHead {
+                twice: Some(name), ..
+            }) => Err(RequestError::GivenTwice(name)),
             Ok(head) if head.messages.as_ref().is_none_or(Vec::is_empty) => {
                 Err(RequestError::NoMessages)
             }
@@ -113,6 +223,18 @@ impl Request {
             Self::Chat(raw) => {
                 let head: Option<ChatHead<'_>> = serde_json::from_str(raw.get()).ok();
                 json::text(head?.model?).map(Into::into)
+            }
+        }
+    }
+
+    /// The `request_id` that a chat body names itself.
+    #[must_use]
+    pub fn request_id(&self) -> Option<String> {
+        match self {
+            Self::Prompt(_) => None,
+            Self::Chat(raw) => {
+                let head: ChatHead<'_> = serde_json::from_str(raw.get()).ok()?;
+                json::text(head.request_id?).map(std::borrow::Cow::into_owned)
             }
         }
     }
@@ -168,6 +290,51 @@ fn within_limit(bytes: usize) -> Result<(), RequestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_that_is_given_twice_is_named_whichever_it_is() {
+        for (name, json) in [
+            ("model", r#"{"model":"a","messages":[{}],"model":"a"}"#),
+            ("messages", r#"{"messages":[{}],"messages":[{}]}"#),
+            ("top_p", r#"{"top_p":1,"messages":[{}],"top_\u0070":2}"#),
+        ] {
+            let refused = Request::chat(json).unwrap_err();
+            assert_eq!(refused, RequestError::GivenTwice(name.to_owned()), "{json}");
+        }
+        Request::chat(r#"{"messages":[{"a":1,"a":2}],"a":1}"#).unwrap();
+    }
+
+    #[test]
+    fn half_a_character_is_found_wherever_it_stands() {
+        for (json, at) in [
+            (r#"{"a":"\ud83d"}"#, 6),
+            (r#"{"a":"\uDE00"}"#, 6),
+            (r#"{"a":"\ud83dx"}"#, 6),
+            (r#"{"a":"\ud83d\ud83d\ude00"}"#, 6),
+            (r#"{"\ud800":1}"#, 2),
+            (r#"{"a":"\\\ud800"}"#, 8),
+            (r#"{"a":"\ud83d\n"}"#, 6),
+        ] {
+            assert_eq!(
+                HalfACharacter::in_json(json).map(|half| half.at),
+                Some(at),
+                "{json}"
+            );
+            let chat = format!(r#"{{"messages":[{json}]}}"#);
+            let refused = Request::chat(&chat).unwrap_err().to_string();
+            assert!(refused.contains("surrogate"), "{refused}");
+        }
+        for json in [
+            "",
+            r#"{"a":"\ud83d\ude00"}"#,
+            r#"{"a":"\\ud83d"}"#,
+            r#"{"a":"\u4e00\n\\"}"#,
+            r#"{"a":"\u"}"#,
+            "\\",
+        ] {
+            assert_eq!(HalfACharacter::in_json(json), None, "{json}");
+        }
+    }
 
     #[test]
     fn a_chat_body_is_kept_to_the_byte() {

@@ -113,7 +113,10 @@ impl From<RequestError> for SubmissionError {
             RequestError::EmptyPrompt => "prompt",
             RequestError::NoMessages => "messages",
             RequestError::BadModel => "model",
-            RequestError::NotAnObject(_) | RequestError::TooLarge { .. } => "request",
+            RequestError::NotAnObject(_)
+            | RequestError::TooLarge { .. }
+            | RequestError::GivenTwice(_)
+            | RequestError::HalfACharacter(_) => "request",
         };
         Self::new(field, error.to_string())
     }

@@ -35,6 +35,10 @@ impl fmt::Display for HoldWait {
             Some(meaning) if self.kind == HoldKind::Unreachable => {
                 write!(f, "{}: {meaning} ({})", self.code, self.message)
             }
+            // What GLM says in Chinese has its meaning beside it.
+            Some(meaning) if self.message.contains(meaning.as_str()) => {
+                write!(f, "{}: {}", self.code, self.message)
+            }
             Some(meaning) => write!(f, "{}: {meaning} (GLM: {})", self.code, self.message),
             None => write!(f, "{}: {}", self.code, self.message),
         }

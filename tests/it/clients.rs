@@ -1,0 +1,192 @@
+//! Guards: what clients of OpenAI's and GLM's kind send and ask for is understood, and what is wrong with it is said
+//! truly.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
+use serde_json::{Value, json};
+
+use crate::support::api::{Api, Reply};
+use crate::support::http::{HttpLane, stop};
+use crate::support::shows;
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn chat(text: &str) -> Value {
+    json!({"messages": [{"role": "user", "content": text}]})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_models_are_listed_as_sdks_ask_for_them() {
+    let mut world = HttpLane::new();
+    world.config.glm.model = "glm-of-tomorrow".to_owned();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    for base in ["/v1", "/api/paas/v4"] {
+        let list = api.get(&format!("{base}/models")).await.expect(200);
+        shows!(list, {"object": "list"});
+        let data = list["data"].as_array().unwrap();
+        let ids: Vec<_> = data
+            .iter()
+            .map(|model| model["id"].as_str().unwrap())
+            .collect();
+        assert!(
+            ids.contains(&"glm-4.7") && ids.contains(&"glm-of-tomorrow"),
+            "{ids:?}"
+        );
+        for model in data {
+            shows!(model, {"object": "model", "owned_by": "zhipuai"});
+            assert!(model["created"].is_i64());
+        }
+        let one = api.get(&format!("{base}/models/glm-4.7")).await.expect(200);
+        shows!(one, {"id": "glm-4.7", "object": "model"});
+        let none = api.get(&format!("{base}/models/gpt-9")).await.expect(404);
+        shows!(none["error"], {"code": "1211"});
+    }
+    stop(lane, 1_000).await;
+}
+
+async fn packed(api: &Api, coding: &str, body: Vec<u8>) -> Reply {
+    let request = api.request(reqwest::Method::POST, CHAT);
+    let request = request
+        .header("content-type", "application/json")
+        .header("content-encoding", coding);
+    Api::send(request.body(body)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packed_body_is_read_and_bounded_by_what_comes_out_of_it() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let gzip = |plain: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let plain = chat("hi").to_string();
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+    zlib.write_all(plain.as_bytes()).unwrap();
+    packed(&api, "gzip", gzip(plain.as_bytes()))
+        .await
+        .expect(200);
+    packed(&api, "deflate", zlib.finish().unwrap())
+        .await
+        .expect(200);
+    packed(&api, "identity", plain.clone().into())
+        .await
+        .expect(200);
+    packed(&api, "gzip", plain.clone().into()).await.expect(400);
+    packed(&api, "br", plain.into()).await.expect(415);
+    let bomb = gzip(&vec![b' '; 64 * 1024 * 1024]);
+    assert!(bomb.len() < 1024 * 1024);
+    packed(&api, "gzip", bomb).await.expect(413);
+    assert_eq!(world.sim.stats().calls, 3);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_character_is_refused_alike_in_every_form_and_named() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let escaped = [
+        ("/api/glm/jobs", r#"{"prompt":"cut \ud83d"}"#),
+        (
+            "/api/glm/jobs",
+            r#"{"messages":[{"role":"user","content":"cut \ud83d"}]}"#,
+        ),
+        (
+            CHAT,
+            r#"{"messages":[{"role":"user","content":"cut \ud83d"}]}"#,
+        ),
+    ];
+    for (path, body) in escaped {
+        for raw in [false, true] {
+            let mut bytes = body.as_bytes().to_vec();
+            if raw {
+                let at = body.find("\\ud83d").unwrap();
+                bytes.splice(at..at + 6, [0xed, 0xa0, 0xbd]);
+            }
+            let request = api.request(reqwest::Method::POST, path);
+            let request = request.header("content-type", "application/json");
+            let reply = Api::send(request.body(bytes)).await;
+            assert_eq!(reply.status, 400, "{reply:?}");
+            assert!(reply.text.contains("surrogate"), "{reply:?}");
+        }
+    }
+    let whole = r#"{"messages":[{"role":"user","content":"whole \ud83d\ude00"}]}"#;
+    api.post(CHAT, whole).await.expect(200);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_that_is_given_twice_is_named() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    for (path, body, name) in [
+        (
+            CHAT,
+            r#"{"model":"glm-4.7","messages":[{}],"model":"glm-4.7"}"#,
+            "model",
+        ),
+        (CHAT, r#"{"messages":[{}],"user":"a","user":"b"}"#, "user"),
+        (
+            "/api/glm/jobs",
+            r#"{"prompt":"hi","prompt":"ho"}"#,
+            "prompt",
+        ),
+        (
+            "/api/glm/jobs",
+            r#"{"prompt":"hi","priority":1,"priority":1}"#,
+            "priority",
+        ),
+    ] {
+        let reply = api.post(path, body).await;
+        assert_eq!(reply.status, 400, "{reply:?}");
+        assert!(
+            reply.text.contains(&format!("{name}: is given twice")),
+            "{reply:?}"
+        );
+    }
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clients_request_id_reaches_glm_once_and_its_replacement_is_told() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let mut body = chat("hi");
+    body["request_id"] = json!("of-the-client-1");
+    let first = api.post(CHAT, body.to_string()).await;
+    shows!(first.expect(200), {"request_id": "of-the-client-1"});
+    assert_eq!(first.headers.get("x-onelane-request-id"), None);
+    let again = api.post(CHAT, body.to_string()).await;
+    let sent = again.headers["x-onelane-request-id"].to_str().unwrap();
+    shows!(again.expect(200), {"request_id": sent});
+    // One that GLM would refuse.
+    body["request_id"] = json!("short");
+    let short = api.post(CHAT, body.to_string()).await;
+    assert!(short.headers.contains_key("x-onelane-request-id"));
+    let ids: Vec<_> = world
+        .sim
+        .arrivals()
+        .into_iter()
+        .map(|a| a.request_id)
+        .collect();
+    assert_eq!(ids[0], "of-the-client-1");
+    assert_eq!(world.sim.stats().duplicate_request_ids, 0);
+    // The call log has what GLM saw.
+    let log = api.get("/api/admin/glm/calls").await.expect(200);
+    let logged: Vec<_> = log["calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|call| &call["id"])
+        .collect();
+    assert!(logged.contains(&&json!("of-the-client-1")), "{logged:?}");
+    stop(lane, 1_000).await;
+}
