@@ -4,8 +4,8 @@ use crate::config::PatchError;
 use onelane_actors::ports::StoreError;
 use onelane_actors::protocol::SubmitError;
 use onelane_core::model::{
-    AttemptNo, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus, NotAdmitted,
-    Refusal, SubmissionError, UnpricedModel,
+    AttemptNo, BatchId, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus,
+    NotAdmitted, Refusal, SubmissionError, UnpricedModel,
 };
 
 /// Why the lane did not do what it was asked.
@@ -95,6 +95,12 @@ pub enum Error {
         /// Which attempt.
         attempt: AttemptNo,
     },
+    /// No such batch.
+    #[error("there is no batch {0}")]
+    NoSuchBatch(BatchId),
+    /// The batch takes no more jobs.
+    #[error("batch {0} is closed; open it again, or submit the job without a batch")]
+    BatchClosed(BatchId),
     /// No such delivery.
     #[error("there is no delivery {0}; deliveries that have ended are forgotten after a while")]
     NoSuchDelivery(DeliveryId),
@@ -155,6 +161,8 @@ impl From<SubmitError> for Error {
             SubmitError::Refused(Refusal::DependencyEnded { job_id, status }) => {
                 Self::DependencyEnded { job_id, status }
             }
+            SubmitError::Refused(Refusal::NoSuchBatch(id)) => Self::NoSuchBatch(id),
+            SubmitError::Refused(Refusal::BatchClosed(id)) => Self::BatchClosed(id),
             SubmitError::Refused(refusal) => Self::Stopped(refusal.to_string()),
             SubmitError::NotAdmitted(why) => why.into(),
             SubmitError::Unknown => Self::Stopped(error.to_string()),

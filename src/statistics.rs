@@ -129,6 +129,8 @@ pub struct StatisticsRow {
     pub successful_calls: u64,
     /// Attempts that did not.
     pub failed_calls: u64,
+    /// Calls that somebody gave up; they are no failures.
+    pub cancelled_calls: u64,
     /// The failures by class; what was cancelled has none.
     pub failures_by_class: BTreeMap<FailureClass, u64>,
     /// Tokens.
@@ -161,7 +163,7 @@ pub struct StatisticsRow {
 }
 
 /// The response times that so many percent of the answered calls did not exceed, in milliseconds, each
-/// right to a sixteenth.
+/// above the right one by an eighth at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Percentiles {
     /// Half of them.
@@ -203,6 +205,7 @@ impl StatisticsRow {
             total_calls: sums.calls,
             successful_calls: sums.successes,
             failed_calls: sums.failures,
+            cancelled_calls: sums.cancelled,
             cached_share_e4: share_e4(sums.usage.cached_tokens, sums.usage.prompt_tokens),
             usage: sums.usage,
             total_cost,

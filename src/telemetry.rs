@@ -42,13 +42,7 @@ pub(crate) enum LogError {
 /// Starts logging what `filter` lets through, in the language of `RUST_LOG`. `ONELANE_LOG`, or else `RUST_LOG`,
 /// outweighs it. The error names the filter that can't be read. Answers the count of lines that are dropped.
 pub(crate) fn init(format: LogFormat, filter: &str, sink: Sink) -> Result<LogLines, LogError> {
-    let from_env = ["ONELANE_LOG", "RUST_LOG"].into_iter().find_map(|name| {
-        std::env::var(name)
-            .ok()
-            .filter(|v| !v.is_empty())
-            .map(|v| (name, v))
-    });
-    let (name, filter) = from_env.unwrap_or(("log", filter.to_owned()));
+    let (name, filter) = filter_of_environment().unwrap_or(("log", filter.to_owned()));
     let filter = parse_filter(name, &filter)?;
     let lines = Lines::start(sink).map_err(|e| LogError::Started(e.to_string()))?;
     let count = lines.count();
@@ -85,6 +79,14 @@ pub(crate) fn last_words() {
     if let Some(lines) = LINES.get() {
         lines.flush(LAST_WORDS);
     }
+}
+
+/// The filter that the environment sets, with its variable.
+pub(crate) fn filter_of_environment() -> Option<(&'static str, String)> {
+    ["ONELANE_LOG", "RUST_LOG"].into_iter().find_map(|name| {
+        let filter = std::env::var(name).ok().filter(|value| !value.is_empty());
+        filter.map(|filter| (name, filter))
+    })
 }
 
 fn parse_filter(name: &'static str, filter: &str) -> Result<EnvFilter, LogError> {

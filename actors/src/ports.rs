@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use onelane_core::model::{
-    AlertBook, Applied, AttemptNo, CallRecord, DeliveryCounts, Endpoint, Failure, FailureClass,
-    HookEndpoint, JobId, Refusal, Request, RequestId, Reuse, Timeouts, Timestamp, Transition,
-    Usage, UsageRow, code,
+    AlertBook, Applied, AttemptNo, Batch, BatchId, CallRecord, DeliveryCounts, Endpoint, Failure,
+    FailureClass, HookEndpoint, Job, JobId, Refusal, Request, RequestId, Reuse, Timeouts,
+    Timestamp, Transition, Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -174,6 +174,32 @@ pub trait Store: Send + Sync + 'static {
 
     /// Jobs by status.
     fn counts(&self) -> Result<StatusCounts, StoreError>;
+
+    /// One batch.
+    fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError>;
+
+    /// The batches, in the order of their ids, from the one after `after` on, at most `limit`.
+    fn batches(&self, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>, StoreError>;
+
+    /// Jobs of a batch, newest first, from `cursor` on, at most `limit`, with the place where the next begin. A
+    /// store should read no request and no response for it.
+    fn batch_jobs(
+        &self,
+        id: BatchId,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<(Vec<Job>, Option<u64>), StoreError> {
+        let filter = JobFilter {
+            more: MoreFilter {
+                batch_id: Some(id),
+                ..MoreFilter::default()
+            },
+            ..JobFilter::default()
+        };
+        let page = self.jobs(&filter, cursor, limit)?;
+        let jobs = page.jobs.into_iter().map(|record| record.job);
+        Ok((jobs.collect(), page.cursor))
+    }
 
     /// The deliveries that are due, as [`find`](onelane_core::notify::delivery::find) finds them.
     fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError>;

@@ -269,7 +269,7 @@ pub fn submitted(decision: Option<Result<Applied, Refusal>>) -> Result<Submitted
             job_id: job.id,
             created: true,
         }),
-        Some(Ok(Applied::Existing(job))) => Ok(Submitted {
+        Some(Ok(Applied::Existing(job) | Applied::Adopted(job))) => Ok(Submitted {
             job_id: job.id,
             created: false,
         }),

@@ -67,14 +67,20 @@ impl Publisher {
             }
             Transition::Settle(settlement) => {
                 self.cost_of(settlement);
-                self.settled(settlement, now);
+                let content_id = match applied {
+                    Applied::Job(job) | Applied::Chain { job, .. } => job.content_id.as_deref(),
+                    _ => None,
+                };
+                self.settled(settlement, content_id, now);
             }
             Transition::Fail {
                 job_id, failure, ..
             } => {
                 if let Applied::Job(job) | Applied::Chain { job, .. } = applied {
                     let code = failure.code.as_str();
-                    tracing::warn!(%job_id, error_code = code, "a job failed while it waited");
+                    let content_id = job.content_id.as_deref();
+                    let reason = failure.message.as_str();
+                    tracing::warn!(%job_id, content_id, error_code = code, reason, "a job failed while it waited");
                     self.events.send(now, || Event::JobFailed {
                         job_id: *job_id,
                         attempt: job.attempts,
@@ -102,6 +108,8 @@ impl Publisher {
             | Transition::Reprioritise { .. }
             | Transition::Alerts { .. }
             | Transition::Delivery(_)
+            | Transition::OpenBatch(_)
+            | Transition::Batch { .. }
             | Transition::Prune(_)
             | Transition::Config(_) => {}
         }
@@ -123,11 +131,11 @@ impl Publisher {
         });
     }
 
-    fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
+    fn settled(&mut self, settlement: &Settlement, content_id: Option<&str>, now: Timestamp) {
         let (job_id, attempt) = (settlement.job_id, settlement.attempt);
         let call = &settlement.call;
         if call.outcome == CallOutcome::Interrupted && call.maybe_billed {
-            tracing::warn!(%job_id, %attempt, "an attempt was interrupted; maybe billed");
+            tracing::warn!(%job_id, %attempt, content_id, "an attempt was interrupted; maybe billed");
             self.events
                 .send(now, || Event::AttemptInterrupted { job_id, attempt });
         }
@@ -140,9 +148,10 @@ impl Publisher {
             }),
             Next::Retry { failure, at, .. } => {
                 tracing::info!(
-                    %job_id, %attempt,
+                    %job_id, %attempt, content_id,
                     error_class = failure.class.name(),
                     error_code = failure.code,
+                    reason = failure.message,
                     "an attempt failed; the job goes back in line"
                 );
                 self.events.send(now, || Event::JobRetrying {
@@ -153,15 +162,16 @@ impl Publisher {
                 });
             }
             Next::Parked { .. } => {
-                tracing::warn!(%job_id, %attempt, "the job is parked until an operator decides");
+                tracing::warn!(%job_id, %attempt, content_id, "the job is parked until an operator decides");
                 self.events
                     .send(now, || Event::JobSetAside { job_id, attempt });
             }
             Next::Failed { failure } => {
                 tracing::warn!(
-                    %job_id, %attempt,
+                    %job_id, %attempt, content_id,
                     error_class = failure.class.name(),
                     error_code = failure.code,
+                    reason = failure.message,
                     "a job failed"
                 );
                 self.events.send(now, || Event::JobFailed {

@@ -358,7 +358,7 @@ fn commit(
     let inserted: Vec<JobEntry> = decisions
         .iter()
         .filter_map(|decision| match decision {
-            Ok(Applied::Inserted(job)) => Some(job.entry()),
+            Ok(Applied::Inserted(job) | Applied::Adopted(job)) => Some(job.entry()),
             _ => None,
         })
         .collect();

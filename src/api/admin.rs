@@ -55,6 +55,9 @@ impl JsonSchema for GlmConfig {
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ConfigAnswer {
+    /// That a change of this request is stored and not in force, since a flag or the environment outweighs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
     #[schemars(with = "GlmConfig")]
     config: Value,
 }
@@ -62,7 +65,10 @@ pub(super) struct ConfigAnswer {
 /// `GET config`.
 pub(super) async fn read_config(api: Arc<Api>, _: Input) -> Result<Json<ConfigAnswer>, Problem> {
     let config = api.lane.config_view();
-    Ok(Json(ConfigAnswer { config }))
+    Ok(Json(ConfigAnswer {
+        warning: None,
+        config,
+    }))
 }
 
 /// A part of a `GLMConfig`. Which settings there are and what they may be, the configuration says.
@@ -97,13 +103,32 @@ impl Payload for ConfigPatch {
     }
 }
 
+/// That a change is stored and not in force.
+fn shadow(config: &Value) -> Option<String> {
+    let fields = config.get("shadowed")?.as_array()?.iter();
+    let each = fields.filter_map(|shadowed| {
+        let field = shadowed.get("field")?.as_str()?;
+        let origin = shadowed.get("origin")?;
+        let origin = origin
+            .as_str()
+            .map_or_else(|| origin.to_string(), str::to_owned);
+        Some(format!("{field} is fixed by {origin}"))
+    });
+    let each: Vec<String> = each.collect();
+    Some(format!(
+        "stored, and not in force until a start without it: {}",
+        each.join(", ")
+    ))
+}
+
 /// `PUT config`.
 pub(super) async fn change_config(
     api: Arc<Api>,
     input: Input<Nothing, Nothing, ConfigPatch>,
 ) -> Result<Json<ConfigAnswer>, Problem> {
     let config = api.lane.set_config(&input.body.0).await?;
-    Ok(Json(ConfigAnswer { config }))
+    let warning = shadow(&config);
+    Ok(Json(ConfigAnswer { warning, config }))
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -473,6 +498,17 @@ pub(super) fn shown(calls: Vec<CallRecord>, excerpts: &BTreeMap<JobId, Excerpt>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_is_not_in_force_says_so_first() {
+        let config = serde_json::json!({"model": "glm-5",
+            "shadowed": [{"field": "model", "origin": "flag --model"}]});
+        let warning = shadow(&config);
+        let answer = serde_json::to_string(&ConfigAnswer { warning, config }).unwrap();
+        let first = r#"{"warning":"stored, and not in force until a start without it: model is fixed by flag --model","#;
+        assert!(answer.starts_with(first), "{answer}");
+        assert_eq!(shadow(&serde_json::json!({"model": "glm-5"})), None);
+    }
 
     fn range(start: Option<&str>, end: Option<&str>) -> Result<String, u16> {
         let query = UsageQuery {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use onelane_core::model::{Day, Timestamp};
+use onelane_core::model::{BatchId, Day, Timestamp};
 use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -23,7 +23,12 @@ struct Format {
     phrase: &'static str,
 }
 
-const FORMATS: [Format; 6] = [
+const FORMATS: [Format; 7] = [
+    Format {
+        name: "batch",
+        fits: |text| text.parse::<BatchId>().is_ok(),
+        phrase: "the id of a batch, like batch_00c0ffee00c0ffee",
+    },
     Format {
         name: "date-time",
         fits: |text| Timestamp::parse_rfc3339(text).is_some(),

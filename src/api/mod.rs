@@ -41,6 +41,7 @@ mod service;
 mod socket;
 mod submission;
 
+pub mod dialect;
 pub mod limits;
 pub mod server;
 

@@ -431,6 +431,9 @@ impl From<Error> for Problem {
             Error::NoSuchDependency(_) => {
                 return Self::of_field(Kind::UnknownDependency, "after", detail);
             }
+            Error::NoSuchBatch(_) | Error::BatchClosed(_) => {
+                return Self::of_field(Kind::InvalidField, "batchId", detail);
+            }
             Error::Unpriced(_) => return Self::of_field(Kind::UnpricedModel, "model", detail),
             Error::DependencyEnded { .. } | Error::DependencyPruned(_) => Kind::DependencyEnded,
             Error::Draining { .. } => Kind::Draining,

@@ -1,74 +1,19 @@
 //! Jobs as programs submit them: what no schema says is checked here, and a job is made of it.
 
+use onelane_core::model::DEFAULT_USER;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{DEFAULT_USER, JobId, OnInterrupted, Request, RequestError, Timestamp};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use warp::http::HeaderMap;
 
 use super::check;
-use super::input::{Need, Payload, Reader, schema_of};
-use super::limits;
-use super::problem::{Faults, FieldError, Kind, Problem};
-use crate::object::Object;
+use super::dialect::{Asked, Dialect};
+use super::input::{Need, Payload};
+use super::problem::{Faults, Kind, Problem};
 use crate::orchestrator::Submission;
 
 /// The header that says the key of a single job.
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-
-/// A job to be submitted: a `prompt`, or `messages` with `parameters`, or a whole chat body as `request`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct NewJob {
-    /// One message of a user.
-    #[schemars(length(min = 1))]
-    prompt: Option<String>,
-    /// The messages of a chat, verbatim.
-    #[schemars(with = "Option<Vec<Value>>", length(min = 1))]
-    messages: Option<Box<RawValue>>,
-    /// GLM's parameters beside `messages`, verbatim.
-    #[schemars(with = "Option<Map<String, Value>>")]
-    parameters: Option<Box<RawValue>>,
-    /// A whole chat body, verbatim.
-    #[schemars(with = "Option<Map<String, Value>>")]
-    request: Option<Box<RawValue>>,
-    /// Without it the body's own, else the one that is configured.
-    #[schemars(length(min = 1, max = bounds::MODEL_CHARS_MAX))]
-    model: Option<String>,
-    /// Whose job it is; `default` without it.
-    #[schemars(length(min = 1, max = bounds::USER_ID_CHARS_MAX))]
-    user_id: Option<String>,
-    /// What it is about, in the submitter's own terms.
-    #[schemars(length(min = 1, max = bounds::CONTENT_ID_CHARS_MAX))]
-    content_id: Option<String>,
-    /// Higher is more urgent; 0 without it.
-    priority: Option<i32>,
-    /// How often a failure of the transient kind is retried.
-    #[schemars(range(min = 0, max = bounds::MAX_RETRIES_MAX))]
-    max_retries: Option<u32>,
-    /// Not before this moment.
-    run_at: Option<Timestamp>,
-    /// Fails if not done by this moment.
-    deadline: Option<Timestamp>,
-    /// The total time of one call, in milliseconds.
-    #[schemars(range(min = 1, max = limits::CALL_TIMEOUT_MS_MAX))]
-    timeout: Option<u64>,
-    /// The jobs that have to be completed before it runs; it fails or is cancelled with them.
-    #[schemars(length(max = bounds::AFTER_JOBS_MAX))]
-    after: Option<Vec<JobId>>,
-    /// What becomes of it when its call is interrupted; as configured without it.
-    on_interrupted: Option<OnInterrupted>,
-    /// Where its end is told; only hosts that the operator allows.
-    #[schemars(length(min = 1, max = bounds::CALLBACK_URL_BYTES_MAX))]
-    callback_url: Option<String>,
-    /// The same key of the same user with the same request gives the same job.
-    #[schemars(length(min = 1, max = bounds::IDEMPOTENCY_KEY_CHARS_MAX))]
-    idempotency_key: Option<String>,
-    /// Any JSON of the submitter's own, kept as it came.
-    metadata: Option<Box<RawValue>>,
-}
 
 /// What a body submits: an object is one job, a list is many, even with one in it.
 #[derive(Debug)]
@@ -79,25 +24,24 @@ pub(super) enum Submissions {
 
 impl Payload for Submissions {
     const NEED: Need = Need::Required;
-    type Reader = Reader<NewJob>;
+    type Reader = Dialect;
 
-    fn reader() -> Reader<NewJob> {
-        Reader::new()
+    fn reader() -> Dialect {
+        Dialect::new()
     }
 
     fn schema() -> Value {
-        let one = schema_of::<NewJob>();
+        let one = Dialect::schema();
         let many = serde_json::json!({"type": "array", "items": one, "minItems": 1,
             "maxItems": bounds::SUBMIT_MANY_MAX});
         serde_json::json!({"oneOf": [one, many]})
     }
 
     /// If any of a list is wrong, all that are wrong are named and none counts.
-    fn read(reader: &Reader<NewJob>, body: Option<&RawValue>) -> Result<Self, Problem> {
+    fn read(dialect: &Dialect, body: Option<&RawValue>) -> Result<Self, Problem> {
         let body = body.unwrap_or(RawValue::NULL);
-        let invalid = |errors| Problem::of_fields(Kind::InvalidField, errors);
-        let one =
-            |json: &RawValue, at: &str| reader.read(json, at).and_then(|job| job.submission(at));
+        let invalid = |errors: Faults| Problem::of_fields(Kind::InvalidField, errors);
+        let one = |json: &RawValue, at: &str| dialect.read(json, at).map(submission);
         if body.get().starts_with('{') {
             let job = one(body, "").map_err(invalid)?;
             return Ok(Self::One(Box::new(job)));
@@ -163,130 +107,25 @@ impl Submissions {
     }
 }
 
-impl NewJob {
-    /// The job, at the place `at` of what was sent.
-    fn submission(mut self, at: &str) -> Result<Submission, Faults> {
-        let mut errors = Vec::new();
-        if self.deadline.is_some() && self.deadline < self.run_at {
-            errors.push(FieldError::new("deadline", "must not be before runAt"));
-        }
-        let metadata = self.metadata.as_ref();
-        if metadata.is_some_and(|raw| raw.get().len() > bounds::METADATA_BYTES_MAX) {
-            let max = bounds::METADATA_BYTES_MAX;
-            errors.push(FieldError::new(
-                "metadata",
-                format!("must have at most {max} bytes"),
-            ));
-        }
-        match self.request() {
-            Ok(request) if errors.is_empty() => Ok(Submission {
-                request,
-                model: self.model,
-                user_id: self.user_id.unwrap_or_else(|| DEFAULT_USER.to_owned()),
-                content_id: self.content_id,
-                priority: self.priority.unwrap_or(0),
-                max_retries: self.max_retries,
-                run_at: self.run_at,
-                deadline: self.deadline.map(Into::into),
-                timeout_ms: self.timeout,
-                idempotency_key: self.idempotency_key,
-                after: self.after.unwrap_or_default(),
-                on_interrupted: self.on_interrupted,
-                callback_url: self.callback_url,
-                metadata: self.metadata,
-            }),
-            request => {
-                errors.extend(request.err());
-                let named = |error: FieldError| {
-                    FieldError::new(check::join(at, &error.field), error.problem)
-                };
-                let errors: Vec<FieldError> = errors.into_iter().map(named).collect();
-                Err(errors.into())
-            }
-        }
+/// The job that somebody asks for.
+fn submission(asked: Asked) -> Submission {
+    Submission {
+        request: asked.request,
+        model: asked.model,
+        user_id: asked.user_id.unwrap_or_else(|| DEFAULT_USER.to_owned()),
+        content_id: asked.content_id,
+        batch_id: None,
+        priority: asked.priority.unwrap_or(0),
+        max_retries: asked.max_retries,
+        run_at: asked.run_at,
+        deadline: asked.deadline.map(Into::into),
+        timeout_ms: asked.timeout_ms,
+        idempotency_key: asked.idempotency_key,
+        after: asked.after,
+        on_interrupted: asked.on_interrupted,
+        callback_url: asked.callback_url,
+        metadata: asked.metadata,
     }
-
-    /// `prompt`, or `messages` with `parameters`, or `request`.
-    fn request(&mut self) -> Result<Request, FieldError> {
-        let parameters = self.parameters.take();
-        let ways = (
-            self.prompt.take(),
-            self.messages.take(),
-            self.request.take(),
-        );
-        if parameters.is_some() && ways.1.is_none() {
-            let problem = "belong to messages; a request carries its own, a prompt has none";
-            return Err(FieldError::new("parameters", problem));
-        }
-        let both = |first: &str, second: &str| {
-            let problem = format!("can't stand beside {first}; give one of them");
-            Err(FieldError::new(second, problem))
-        };
-        match ways {
-            (None, None, None) => Err(FieldError::new(
-                "prompt",
-                "is missing; give a prompt, or messages, or a whole chat body as request",
-            )),
-            (Some(_), Some(_), _) => both("prompt", "messages"),
-            (Some(_), _, Some(_)) => both("prompt", "request"),
-            (_, Some(_), Some(_)) => both("messages", "request"),
-            (Some(text), None, None) => made("prompt", "prompt", Request::prompt(text)),
-            (None, Some(messages), None) => {
-                let body = chat_body(&messages, parameters.as_deref())?;
-                made("messages", "messages", Request::chat(&body))
-            }
-            (None, None, Some(body)) => {
-                let object = Object::read(body.get()).map_err(|error| {
-                    FieldError::new("request", format!("is a bad object: {error}"))
-                })?;
-                check_stream("request.stream", &object)?;
-                made("request", "request.messages", Request::chat(body.get()))
-            }
-        }
-    }
-}
-
-/// The chat body of `messages` with `parameters` beside them, both verbatim.
-fn chat_body(messages: &RawValue, parameters: Option<&RawValue>) -> Result<String, FieldError> {
-    let mut body = format!("{{\"messages\":{}", messages.get());
-    let parameters = parameters.map_or("{}", RawValue::get);
-    let object = Object::read(parameters)
-        .map_err(|error| FieldError::new("parameters", format!("is a bad object: {error}")))?;
-    check_stream("parameters.stream", &object)?;
-    for (name, value) in object.iter() {
-        if name == "messages" || name == "model" {
-            let problem = format!("belongs beside parameters, as the job's own {name}");
-            return Err(FieldError::new(format!("parameters.{name}"), problem));
-        }
-        // A name is JSON again as a string.
-        body.push_str(&format!(",{}:{}", Value::from(name), value.get()));
-    }
-    body.push('}');
-    Ok(body)
-}
-
-fn check_stream(name: &str, object: &Object<'_>) -> Result<(), FieldError> {
-    match object.get("stream").map(RawValue::get) {
-        None | Some("false" | "null") => Ok(()),
-        Some(_) => Err(FieldError::new(
-            name,
-            "a stored job is not streamed; leave it out",
-        )),
-    }
-}
-
-fn made(
-    name: &str,
-    messages_name: &str,
-    request: Result<Request, RequestError>,
-) -> Result<Request, FieldError> {
-    request.map_err(|error| match error {
-        RequestError::EmptyPrompt => FieldError::new(name, "is empty; give it some text"),
-        RequestError::NoMessages => {
-            FieldError::new(messages_name, "must be a list of at least one message")
-        }
-        other => FieldError::new(name, other.to_string()),
-    })
 }
 
 /// The `Idempotency-Key` header.
@@ -315,6 +154,8 @@ pub(super) fn header_text(
 
 #[cfg(test)]
 mod tests {
+    use onelane_core::model::{OnInterrupted, Request, Timestamp};
+
     use super::*;
 
     fn with_key(json: &str, key: Option<&str>) -> Result<Submission, Problem> {
@@ -412,10 +253,6 @@ mod tests {
             "messages: can't stand beside prompt",
         );
         check(
-            r#"{"prompt":"a","parameters":{}}"#,
-            "parameters: belong to messages",
-        );
-        check(
             r#"{"messages":[]}"#,
             "messages: must be a list that is not empty",
         );
@@ -495,7 +332,7 @@ mod tests {
         );
         check(
             r#"{"prompt":"a","prio":1}"#,
-            "prio: is unknown; there are after, callbackUrl",
+            "prio: is unknown; there are after, body, callbackUrl",
         );
         check(
             r#"{"prompt":"a","prompt":"b"}"#,

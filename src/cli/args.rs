@@ -33,17 +33,20 @@ Output, one JSON object a line, in the order in which they are done:
 
 The same command again continues: lines that are done are not sent again, lines that failed are
 tried again. A line is known by its content and its id, not by its place; a changed line is new.
+A run is a batch and sends its own lines: what else waits in the store is told and stays. Jobs whose
+lines left the input are cancelled; their results stay. See `onelane batch ls`.
 The first Ctrl-C lets the open call finish, the second stops at once.
 
 Examples:
   onelane run prompts.jsonl --simulate
   onelane run prompts.jsonl --out answers.jsonl --user nightly --priority -5
-  jq -c '{prompt: .text}' articles.json | onelane run - > answers.jsonl";
+  jq -c '{prompt: .text}' articles.json | onelane run - --batch articles > answers.jsonl";
 
 const ESTIMATE_AFTER_HELP: &str = "\
 Prompts are counted with GLM's own tokenizer. Answers count as long as max_tokens lets them get, or
-else as long as the model can: the highest cost is what has to be there, not what to expect. The
-lowest is that of the prompts alone, all of them from GLM's cache.
+else as long as the model can: the highest cost is what has to be there. What to expect stands beside it:
+answers as long as those of the store were, or, where there is none, as GLM's usually are. The lowest cost is
+that of the prompts alone, all of them from GLM's cache.
 
 Needs no key and no store. Exit code 1: some lines are no jobs.
 
@@ -79,6 +82,9 @@ pub(crate) enum Verb {
     Simulate(SimulateArgs),
     /// Tell what calls came to, by day, month, model or user
     Stats(StatsArgs),
+    /// Look at the batches of a store that no lane runs on, or give one up
+    #[command(subcommand)]
+    Batch(BatchVerb),
     /// Look into a store that no lane runs on, export it, or make its file smaller
     #[command(subcommand)]
     Db(DbVerb),
@@ -137,11 +143,24 @@ pub(crate) struct Common {
     pub(crate) simulate: bool,
 }
 
+/// How the simulator behaves that a verb starts for itself.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Simulated {
+    /// How long each answer of the simulator takes, e.g. 50ms or 2s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "simulate")]
+    pub(crate) latency: Option<Duration>,
+    /// File with a script for the simulator; see docs/simulator.md
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    pub(crate) script: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Finish the jobs that wait, then exit
     #[arg(long)]
     pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) simulated: Simulated,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -166,6 +185,26 @@ pub(crate) struct RunArgs {
         allow_negative_numbers = true
     )]
     pub(crate) priority: i32,
+    /// Name of the batch that the lines belong to; needed for standard input [default: the file's path]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) batch: Option<String>,
+    /// Send nothing while any line is bad
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Send the other jobs that wait in the store too, and end when none is left
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Cancel the other jobs that wait in the store
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) drop_rest: bool,
+    /// Cancel the jobs of lines that are gone from the input even where these are more than half
+    #[arg(long)]
+    pub(crate) drop_gone: bool,
+    /// Lift an operator's pause, closed intake or open breaker
+    #[arg(long)]
+    pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) simulated: Simulated,
     /// How long a run that never got through to GLM tries; 0s: for ever
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) connect_within: Duration,
@@ -181,7 +220,7 @@ pub(crate) struct SimulateArgs {
     /// How long each answer takes, e.g. 50ms or 2s
     #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = humantime::parse_duration)]
     pub(crate) latency: Duration,
-    /// File with a script of faults
+    /// File with a script of answers and faults; see docs/simulator.md
     #[arg(long, value_name = "FILE")]
     pub(crate) script: Option<PathBuf>,
 }
@@ -233,6 +272,25 @@ pub(crate) enum StatsFormat {
     Table,
     Json,
     Csv,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BatchVerb {
+    /// List the batches, those that are not done first
+    Ls(StoreArgs),
+    /// Show one batch
+    Show(OneBatchArgs),
+    /// Give a batch up: cancel its jobs that wait
+    Drop(OneBatchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneBatchArgs {
+    /// Its id, its name, or the file that it was made from
+    #[arg(value_name = "BATCH")]
+    pub(crate) batch: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,9 +2,13 @@
 //! Nothing is sent or stored.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use onelane::estimate::{self, Total};
+use onelane::config::Loaded;
+use onelane::estimate::{self, History, Total};
 use onelane::model::{Cost, Currency, DEFAULT_USER, Settings};
+use onelane::ports::{Store as _, UsageFilter};
+use onelane::store::{RedbStore, StoreOptions};
 use serde::{Serialize, Serializer};
 
 use super::args::EstimateArgs;
@@ -15,14 +19,17 @@ use super::{start, table};
 /// Estimates a file of prompts.
 pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, CliError> {
     let input = run::open(&args.input)?;
-    let settings = start::look(&args.common)?.settings;
+    let loaded = start::look(&args.common)?;
+    let history = history(&loaded);
+    let settings = loaded.settings;
     // As a run takes them.
     let defaults = Defaults {
         user_id: DEFAULT_USER.to_owned(),
         priority: 0,
         model: settings.glm.model.clone(),
+        batch: None,
     };
-    let mut chunks = run::read(input)?;
+    let mut chunks = run::read(input.reader(&args.input)?)?;
     let mut sums = Sums::new(settings.prices.currency());
     while let Some(chunk) = chunks.recv().await {
         let lines = chunk.map_err(|e| {
@@ -30,7 +37,7 @@ pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, Cl
             CliError::new(Exit::Usage, format!("{input} can't be read: {e}"))
         })?;
         for line in lines {
-            sums.add(line, &defaults, &settings);
+            sums.add(line, &defaults, &settings, &history);
         }
     }
     if !json {
@@ -44,6 +51,17 @@ pub(crate) async fn estimate(args: &EstimateArgs, json: bool) -> Result<Exit, Cl
     } else {
         Exit::JobsFailed
     })
+}
+
+/// How long answers were so far, as far as a store is there that tells it.
+fn history(loaded: &Loaded) -> History {
+    let path = Path::new(&loaded.config.store.path);
+    if !path.exists() {
+        return History::default();
+    }
+    let store = RedbStore::open_to_look(path, StoreOptions::default());
+    let usage = store.and_then(|store| store.usage(&UsageFilter::default()));
+    usage.map_or_else(|_| History::default(), |usage| History::of(&usage))
 }
 
 /// Bad lines that are told one by one: a file of another kind has nothing else.
@@ -88,11 +106,11 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, line: Line, defaults: &Defaults, settings: &Settings) {
+    fn add(&mut self, line: Line, defaults: &Defaults, settings: &Settings, history: &History) {
         let number = line.number;
         let estimated = line.asked.and_then(|asked| {
             let submission = defaults.submission(None, asked);
-            estimate::of(&submission, settings).map_err(|refused| refused.to_string())
+            estimate::of(&submission, settings, history).map_err(|refused| refused.to_string())
         });
         let job = match estimated {
             Ok(job) => job,
@@ -118,22 +136,35 @@ impl Sums {
         let currency = self.total.currency;
         let decimal = |nanos| Cost { nanos, currency }.decimal();
         let row = |name: &str, total: &Total| {
-            let (min, max) = match total.cost {
-                Some(cost) => (decimal(cost.min), decimal(cost.max)),
-                None => ("unknown".to_owned(), "unknown".to_owned()),
+            let costs = match total.cost {
+                Some(cost) => [cost.min, cost.expected, cost.max].map(decimal),
+                None => ["unknown"; 3].map(str::to_owned),
             };
+            let [min, expected, max] = costs;
             [
                 name.to_owned(),
                 total.jobs.to_string(),
                 total.tokens.prompt_tokens.to_string(),
+                total.completion_tokens_expected.to_string(),
                 total.tokens.completion_tokens_max.to_string(),
                 min,
+                expected,
                 max,
             ]
         };
         let currency = currency.code();
-        let (least, most) = (format!("LEAST {currency}"), format!("MOST {currency}"));
-        let head = ["MODEL", "JOBS", "PROMPT", "ANSWER UP TO", &least, &most];
+        let [least, expected, most] =
+            ["LEAST", "EXPECTED", "MOST"].map(|word| format!("{word} {currency}"));
+        let head = [
+            "MODEL",
+            "JOBS",
+            "PROMPT",
+            "ANSWER",
+            "ANSWER UP TO",
+            &least,
+            &expected,
+            &most,
+        ];
         let models = self.models.iter().map(|(name, total)| row(name, total));
         let total = std::iter::once(row("total", &self.total));
         let lines: Vec<_> = models.chain(total).collect();

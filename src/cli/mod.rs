@@ -5,13 +5,14 @@
 //! | `args` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
-//! | `serve`, `run`, `simulate`, `stats`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start`, `config unset` in `offline` |
+//! | `serve`, `run`, `simulate`, `stats`, `batch`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start`, `config unset` in `offline` |
 //! | `offline`, `table` | common parts of the verbs that look into a store; tables for people |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
 //! so that destructors run and the store is closed.
 
 mod args;
+mod batch;
 mod db;
 mod estimate;
 mod exit;
@@ -76,8 +77,17 @@ fn be_quiet_of_damage() {
     }));
 }
 
+/// Names variables of the environment that are probably slips.
+fn tell_unknown_variables() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for warning in onelane::config::unknown_variables(names) {
+        note(&format!("warning: {warning}"));
+    }
+}
+
 async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
     let json = cli.json;
+    tell_unknown_variables();
     match cli.verb {
         Verb::Serve(args) => Box::pin(serve::serve(args, json)).await,
         Verb::Run(args) => Box::pin(run::run(args, json)).await,
@@ -85,6 +95,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Config(ConfigVerb::Show(args)) => start::show(&args.common, json),
         Verb::Config(ConfigVerb::Unset(args)) => offline::unset(&args, json),
         Verb::Stats(args) => stats::stats(&args, json),
+        Verb::Batch(verb) => batch::batch(&verb, json),
         Verb::Db(verb) => db::db(&verb, json),
         Verb::Policy(args) => policy::policy(&args, json),
         Verb::Prices(args) => prices::prices(&args, json),

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use onelane::config::{ConfigError, Loaded, Loader, stored_changes, without_stored_change};
+use onelane::config::{ConfigError, Loaded, Loader, Origin, stored_changes, without_stored_change};
 use onelane::model::{Settings, Transition};
 use onelane::ports::{Clock as _, Store as _, StoreError};
 use onelane::store::{RedbStore, StoreOptions};
@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::args::{StoreArgs, UnsetArgs};
 use super::exit::{CliError, Exit};
+use super::start;
 
 /// A store that is there and belongs to this process alone, and the configuration that names it.
 pub(crate) struct Offline {
@@ -52,7 +53,7 @@ fn with(
         .load();
     let (loaded, path) = match loaded {
         Ok(loaded) => {
-            let path = loaded.config.store.path.clone();
+            let path = found(&loaded);
             (Some(loaded), path)
         }
         Err(error) => (None, named(args, error)?),
@@ -66,6 +67,23 @@ fn with(
         path,
         loaded,
     })
+}
+
+/// The store's file; where nobody named one and it is not there, that of simulated runs beside it.
+fn found(loaded: &Loaded) -> String {
+    let path = loaded.config.store.path.clone();
+    let named = matches!(
+        loaded.origin("store.path"),
+        Origin::Flag(_) | Origin::Env(_)
+    );
+    let simulated = start::simulated_store(&path);
+    if named || Path::new(&path).exists() || !Path::new(&simulated).exists() {
+        return path;
+    }
+    super::note(&format!(
+        "{path} is not there: this is {simulated}, of simulated runs"
+    ));
+    simulated
 }
 
 /// The store that flag or environment name, where the configuration can't be read.

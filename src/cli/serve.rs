@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane::error::Error;
-use onelane::model::{Settings, WaitReason};
+use onelane::model::{Scope, Settings, WaitReason};
 use onelane::orchestrator::{Orchestrator, StopReason};
 use onelane::ports::StatusCounts;
 use onelane::system::SystemClock;
@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Runs the daemon.
 pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
-    let plan = start::plan(&args.common)?;
+    let plan = start::plan(&args.common, &args.simulated)?;
     let log = &plan.config().log;
     let lines = telemetry::init(log.format, &log.filter, telemetry::stderr())?;
     let listening = start::listen(&plan).await?.telling_of(lines);
@@ -188,7 +188,7 @@ async fn nothing_left(lane: &Orchestrator) -> Result<Exit, CliError> {
             return Ok(exit);
         }
         let held = match HeldUp::of(&status) {
-            None => stuck(lane, &status).await,
+            None => stuck(lane, &status, Scope::All).await,
             held => Ok(held),
         };
         match held {

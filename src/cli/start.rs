@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use onelane::api::Listening;
 use onelane::config::{Config, Loaded, Loader, Origin, PriceList};
-use onelane::model::Settings;
+use onelane::model::{Scope, Settings};
 use onelane::orchestrator::{Orchestrator, StartError};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::simulator::{ScriptUpdate, Simulator, SimulatorConfig, Span};
 use onelane::store::{StopOpening, stored_config};
 use onelane::system::SystemClock;
 
-use super::args::{Common, SimulateArgs};
+use super::args::{Common, SimulateArgs, Simulated};
 use super::exit::{CliError, Exit};
 use super::table;
 use crate::telemetry::{Signal, Signals};
 
 /// The store of simulated runs, beside the real one: fake answers must not land among real ones, nor
 /// simulated jobs that still wait be sent to GLM later.
-fn simulated_store(path: &str) -> String {
+pub(crate) fn simulated_store(path: &str) -> String {
     let path = Path::new(path);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let name = match path.extension() {
@@ -90,7 +90,10 @@ fn loader(common: &Common) -> Loader<'static> {
 
 /// Reads the configuration: flag > environment > file > default; with `--simulate` as the simulator, which
 /// is started, and its store want it.
-fn configure(common: &Common) -> Result<(Loaded, Option<Arc<Simulator>>), CliError> {
+fn configure(
+    common: &Common,
+    simulated: &Simulated,
+) -> Result<(Loaded, Option<Arc<Simulator>>), CliError> {
     if !common.simulate {
         return Ok((loader(common).load()?, None));
     }
@@ -100,11 +103,21 @@ fn configure(common: &Common) -> Result<(Loaded, Option<Arc<Simulator>>), CliErr
                 .help("leave out one: with --simulate no call leaves this machine"),
         );
     }
+    let script = simulated.script.as_deref().map(script).transpose()?;
     let simulator = Simulator::start(SimulatorConfig {
         latency_ms: Span::Fixed(SIMULATED_LATENCY_MS),
         ..SimulatorConfig::default()
     })
     .map_err(|error| CliError::usage(format!("the simulator can't be started: {error}")))?;
+    // A flag outweighs the script.
+    let latency_ms = simulated
+        .latency
+        .map(|latency| Span::Fixed(whole_ms(latency)));
+    let update = script.unwrap_or_default();
+    simulator.update(ScriptUpdate {
+        latency_ms: latency_ms.or(update.latency_ms),
+        ..update
+    });
     // Costs are shown as they would be without the simulator, whose URL tells no list.
     let configured = loader(common).load()?;
     let list = (configured.config.money.price_list == PriceList::Auto)
@@ -132,8 +145,8 @@ fn configure(common: &Common) -> Result<(Loaded, Option<Arc<Simulator>>), CliErr
 
 /// Reads what the lane will be. Refuses a configuration without a key, unless `--simulate` is given: there is
 /// nothing to call.
-pub(crate) fn plan(common: &Common) -> Result<Plan, CliError> {
-    let (loaded, simulator) = configure(common)?;
+pub(crate) fn plan(common: &Common, simulated: &Simulated) -> Result<Plan, CliError> {
+    let (loaded, simulator) = configure(common, simulated)?;
     if !common.simulate && loaded.config.check_key().is_err() {
         // A key that was set while running is as good as any, and the lane will find it there.
         with_stored(loaded.clone())?.config.check_key()?;
@@ -154,7 +167,7 @@ fn with_stored(loaded: Loaded) -> Result<Loaded, StartError> {
 /// The configuration, to be looked at: with the changes made while running, if their store is there
 /// and free.
 pub(crate) fn look(common: &Common) -> Result<Loaded, CliError> {
-    let (mut loaded, _simulator) = configure(common)?;
+    let (mut loaded, _simulator) = configure(common, &Simulated::default())?;
     match with_stored(loaded.clone()) {
         Ok(with_changes) => loaded = with_changes,
         Err(StartError::Store(StoreError::Locked { path })) => super::note(&format!(
@@ -169,8 +182,23 @@ pub(crate) fn look(common: &Common) -> Result<Loaded, CliError> {
 }
 
 /// `onelane config show`: every setting, its value and where the value comes from. Secrets are masked.
+/// Beside them, on standard error, the files that were read. The filter of the log is the one in force.
 pub(crate) fn show(common: &Common, json: bool) -> Result<Exit, CliError> {
-    let settings = look(common)?.explain();
+    let loaded = look(common)?;
+    let mut settings = loaded.explain();
+    if let Some((variable, filter)) = crate::telemetry::filter_of_environment()
+        && let Some(log) = settings
+            .iter_mut()
+            .find(|setting| setting.key == "log.filter")
+    {
+        log.value = filter.into();
+        log.origin = Origin::Env(variable);
+    }
+    let files = loaded.files();
+    super::note(&match files.as_slice() {
+        [] => "no configuration file was read".to_owned(),
+        files => format!("read: {}", files.join(", ")),
+    });
     if json {
         let text = serde_json::to_string_pretty(&settings);
         super::say(&text.map_err(|error| CliError::usage(error.to_string()))?)?;
@@ -197,8 +225,17 @@ pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {
 /// Opens the store and starts the lane on it, with the simulator behind it if the plan says so. `None`: a signal came
 /// first. A store that a kill left is read whole, which may take long.
 pub(crate) async fn lane(plan: &Plan, signals: &mut Signals) -> Result<Option<Lane>, CliError> {
+    lane_in_scope(plan, Scope::All, signals).await
+}
+
+/// The same, for the jobs of this scope alone.
+pub(crate) async fn lane_in_scope(
+    plan: &Plan,
+    scope: Scope,
+    signals: &mut Signals,
+) -> Result<Option<Lane>, CliError> {
     let stop = StopOpening::default();
-    let starting = Orchestrator::start_unless(plan.loaded.clone(), stop.clone());
+    let starting = Orchestrator::start_in_scope(plan.loaded.clone(), scope, stop.clone());
     let mut starting = Box::pin(starting);
     let signal = loop {
         tokio::select! {
@@ -228,12 +265,16 @@ pub(crate) async fn lane(plan: &Plan, signals: &mut Signals) -> Result<Option<La
 /// How long a start that was told to stop may take to do so.
 const STOPPING: Duration = Duration::from_secs(5);
 
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Starts the simulator alone.
 pub(crate) fn simulator(args: &SimulateArgs) -> Result<Simulator, CliError> {
     let script = args.script.as_deref().map(script).transpose()?;
     let simulator = Simulator::start(SimulatorConfig {
         listen: args.listen,
-        latency_ms: Span::Fixed(u64::try_from(args.latency.as_millis()).unwrap_or(u64::MAX)),
+        latency_ms: Span::Fixed(whole_ms(args.latency)),
         ..SimulatorConfig::default()
     })
     .map_err(|error| {
@@ -249,7 +290,7 @@ pub(crate) fn simulator(args: &SimulateArgs) -> Result<Simulator, CliError> {
 fn script(path: &Path) -> Result<ScriptUpdate, CliError> {
     let wrong = |problem: String| {
         CliError::usage(format!("{}: {problem}", path.display()))
-            .help("give JSON as for POST /__sim/script, e.g. {\"script\": [{\"fault\": ...}]}")
+            .help("give JSON as docs/simulator.md has it, e.g. {\"script\": [{\"fault\": ...}]}")
     };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
     serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))

@@ -2,7 +2,7 @@
 //! what.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use onelane_core::model::setting::{self, KeyPath, Place, Setting as _, SettingsError};
 use onelane_core::model::{Settings, Timestamp, site};
@@ -37,6 +37,8 @@ pub(crate) struct Sources {
     pub(crate) proxies: Proxies,
     /// Changes made while running.
     pub(crate) stored: Option<StoredChanges>,
+    /// The configuration file that was read.
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// A checked configuration that knows where each value comes from.
@@ -92,6 +94,7 @@ impl Loaded {
             secrets,
             proxies: Proxies::default(),
             stored: None,
+            file: None,
         })
     }
 
@@ -136,6 +139,18 @@ impl Loaded {
     pub(crate) fn origin_of(&self, path: &KeyPath) -> Origin {
         let entry = self.merged.get(path);
         entry.map_or(Origin::Default, |entry| entry.origin.clone())
+    }
+
+    /// The files that were read: the configuration's, and those that hold secrets.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        let secrets = self.sources.secrets.values().map(|entry| &entry.origin);
+        let secrets = secrets.filter_map(|origin| match origin {
+            Origin::File(path) => Some(path),
+            _ => None,
+        });
+        let files = self.sources.file.iter().chain(secrets);
+        files.map(|path| path.display().to_string()).collect()
     }
 
     /// Every setting with its value and where the value comes from, in the order of `config.toml`.

@@ -27,6 +27,34 @@ pub(crate) const VARIABLES: [(&str, &str); 5] = [
 pub(crate) const KEY_VARIABLES: [&str; 3] =
     ["ONELANE_API_KEY", ZAI_KEY_VARIABLE, "ZHIPUAI_API_KEY"];
 
+/// Variables that are read elsewhere: by the command line for its log, and by the tests.
+const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, "ONELANE_LOG", "ONELANE_BLESS"];
+
+/// What to say of variables that begin as ours do and that nobody reads.
+pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let ours = VARIABLES.iter().map(|(name, _)| *name);
+    let ours = ours.chain(KEY_VARIABLES).chain(OTHER_VARIABLES);
+    let known: Vec<String> = ours
+        .filter(|name| name.starts_with("ONELANE_"))
+        .map(str::to_owned)
+        .collect();
+    let mut told = Vec::new();
+    for name in names {
+        if !name.starts_with("ONELANE_") || known.contains(&name) {
+            continue;
+        }
+        let meant = match super::suggest::nearest(&known, &name) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("there are {}", known.join(", ")),
+        };
+        told.push(format!(
+            "{name} is set, and no variable of onelane's; {meant}"
+        ));
+    }
+    told.sort();
+    told
+}
+
 /// Files that are read from the working directory when none is named; the first that exists.
 const FILES: [&str; 2] = ["onelane.toml", "config.toml"];
 
@@ -84,7 +112,7 @@ impl<'a> Loader<'a> {
     /// Reads everything and checks it. Changes kept in the store come later, once it is known
     /// where the store is: [`Loaded::with_stored`].
     pub fn load(self) -> Result<Loaded, ConfigError> {
-        let below = self.below()?;
+        let (below, file) = self.below()?;
         let above = self.above()?;
         let secrets = secrets::read(&below, &above, &self.directory)?;
         Loaded::compose(Sources {
@@ -93,6 +121,7 @@ impl<'a> Loader<'a> {
             secrets,
             proxies: self.proxies(),
             stored: None,
+            file,
         })
     }
 
@@ -113,7 +142,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The file.
-    fn below(&self) -> Result<Layer, ConfigError> {
+    fn below(&self) -> Result<(Layer, Option<PathBuf>), ConfigError> {
         let from_env = match &self.config_file {
             Some(_) => None,
             None => self.variable(CONFIG_VARIABLE).map_err(|problem| {
@@ -122,14 +151,17 @@ impl<'a> Loader<'a> {
             })?,
         };
         if let Some(path) = self.config_file.clone().or(from_env.map(PathBuf::from)) {
-            return file::read_file(&self.directory.join(path));
+            let path = self.directory.join(path);
+            return Ok((file::read_file(&path)?, Some(path)));
         }
         let found = FILES.iter().map(|name| self.directory.join(name));
         match found.into_iter().find(|path| path.exists()) {
             Some(path) => {
-                file::read_file(&path).map_err(|error| ConfigError::Found(Box::new(error)))
+                let read = file::read_file(&path);
+                let read = read.map_err(|error| ConfigError::Found(Box::new(error)))?;
+                Ok((read, Some(path)))
             }
-            None => Ok(Layer::default()),
+            None => Ok((Layer::default(), None)),
         }
     }
 

@@ -40,7 +40,7 @@ pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
 pub use error::{ConfigError, Origin, Position, WrongValue};
 pub use json_schema::json_schema;
 pub use loaded::{Loaded, Setting};
-pub use loader::Loader;
+pub use loader::{Loader, unknown_variables};
 pub use policy::PolicyClass;
 pub use policy_table::PolicyRow;
 pub use price_list::{ChosenBy, PriceEntry, Prices};

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use onelane_core::model::Settings;
 use onelane_core::model::setting::KeyPath;
+use onelane_core::model::{Scope, Settings};
 
 use super::error::{ConfigError, Origin, WrongValue};
 use super::sections::Config;
@@ -38,6 +38,7 @@ impl Config {
             prices: Arc::new(table),
             unpriced: self.money.unpriced,
             retention: self.store.retention,
+            scope: Scope::All,
         })
     }
 

@@ -58,7 +58,7 @@ fn siblings(naming: Naming, group: &KeyPath) -> Vec<String> {
 }
 
 /// The name that was probably meant: a slip or two away, or the same in another spelling.
-fn nearest<'a>(names: &'a [String], name: &str) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(names: &'a [String], name: &str) -> Option<&'a str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
     let wanted = plain(name);
     let slips_max = 1 + wanted.chars().count() / 5;

@@ -1,7 +1,9 @@
 //! One job and many: what they may come to, at the least and at the most.
 
+use std::collections::BTreeMap;
+
 use onelane_core::model::{
-    Currency, Nanos, Settings, Submission, SubmissionError, amount, model_name,
+    Currency, Nanos, Settings, Submission, SubmissionError, UsageRow, amount, model_name,
 };
 use onelane_core::money::estimate;
 use schemars::JsonSchema;
@@ -18,6 +20,9 @@ pub struct JobEstimate {
     /// Its tokens.
     #[serde(flatten)]
     pub tokens: Estimate,
+    /// The completion's, as answers usually are.
+    #[serde(rename = "expectedCompletionTokens")]
+    pub completion_tokens_expected: u64,
     /// What it may cost; not known for a model without a price.
     pub cost: Option<CostRange>,
     /// What the list in force counts in.
@@ -31,11 +36,41 @@ pub struct CostRange {
     #[serde(serialize_with = "amount::serialize")]
     #[schemars(with = "f64")]
     pub min: Nanos,
+    /// The prompt as counted, nothing of it from the cache, and an answer of the usual length.
+    #[serde(serialize_with = "amount::serialize")]
+    #[schemars(with = "f64")]
+    pub expected: Nanos,
     /// The longest answer, in the dearest tier that the call could end in, for a prompt that is longer
     /// than counted by the margin.
     #[serde(serialize_with = "amount::serialize")]
     #[schemars(with = "f64")]
     pub max: Nanos,
+}
+
+/// How long a model's answers were so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History(BTreeMap<String, (u64, u64)>);
+
+impl History {
+    /// Fewer answers tell nothing.
+    const ANSWERS_MIN: u64 = 5;
+
+    /// From the usage of some days.
+    #[must_use]
+    pub fn of(usage: &[UsageRow]) -> Self {
+        let mut models: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for row in usage {
+            let (answers, tokens) = models.entry(row.key.model.clone()).or_default();
+            *answers = answers.saturating_add(row.successes);
+            *tokens = tokens.saturating_add(row.usage.completion_tokens);
+        }
+        Self(models)
+    }
+
+    fn usual(&self, model: &str) -> Option<u64> {
+        let (answers, tokens) = *self.0.get(model)?;
+        (answers >= Self::ANSWERS_MIN).then(|| tokens.div_ceil(answers))
+    }
 }
 
 /// How much longer than counted a prompt may be: a tenth of it, and sixteen tokens for what the
@@ -48,7 +83,11 @@ const fn with_margin(prompt_tokens: u64) -> u64 {
 
 /// Estimates one job, unless it would be refused. Counting takes the processor for as long as the prompt
 /// is, and the first count of a process unpacks the vocabulary: not for an async worker.
-pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, SubmissionError> {
+pub fn of(
+    submission: &Submission,
+    settings: &Settings,
+    history: &History,
+) -> Result<JobEstimate, SubmissionError> {
     submission.validate(settings)?;
     let model = model_name::canonical(&submission.model_in(settings)).into_owned();
     let tokens = estimate::of(
@@ -57,7 +96,12 @@ pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, S
         settings.glm.max_tokens,
         &GlmTokenizer,
     );
+    let usual = history
+        .usual(&model)
+        .unwrap_or_else(|| estimate::usual_answer(&model));
+    let usual = usual.min(tokens.completion_tokens_max);
     let prices = &settings.prices;
+    let expected = prices.worst_case(&model, tokens.prompt_tokens, usual);
     let longest = with_margin(tokens.prompt_tokens);
     let min = prices.best_case(&model, tokens.prompt_tokens);
     // Where the list ends before the longest prompt does, nobody knows the most.
@@ -67,8 +111,10 @@ pub fn of(submission: &Submission, settings: &Settings) -> Result<JobEstimate, S
     Ok(JobEstimate {
         cost: min.zip(max).map(|(min, max)| CostRange {
             min: min.nanos,
+            expected: expected.map_or(max.nanos, |expected| expected.nanos),
             max: max.nanos,
         }),
+        completion_tokens_expected: usual,
         currency: prices.currency(),
         model,
         tokens,
@@ -87,6 +133,9 @@ pub struct Total {
     /// Sums of the tokens.
     #[serde(flatten)]
     pub tokens: Estimate,
+    /// Sum of the completions, as answers usually are.
+    #[serde(rename = "expectedCompletionTokens")]
+    pub completion_tokens_expected: u64,
     /// What those with a price may cost; not known when there are jobs and none has one.
     pub cost: Option<CostRange>,
     /// What the costs are counted in.
@@ -104,7 +153,12 @@ impl Total {
                 prompt_tokens: 0,
                 completion_tokens_max: 0,
             },
-            cost: Some(CostRange { min: 0, max: 0 }),
+            completion_tokens_expected: 0,
+            cost: Some(CostRange {
+                min: 0,
+                expected: 0,
+                max: 0,
+            }),
             currency,
         }
     }
@@ -118,10 +172,15 @@ impl Total {
             &mut self.tokens.completion_tokens_max,
             job.tokens.completion_tokens_max,
         );
+        sum(
+            &mut self.completion_tokens_expected,
+            job.completion_tokens_expected,
+        );
         match job.cost {
             Some(cost) => {
                 let sum = self.cost.get_or_insert_default();
                 sum.min = sum.min.saturating_add(cost.min);
+                sum.expected = sum.expected.saturating_add(cost.expected);
                 sum.max = sum.max.saturating_add(cost.max);
             }
             None => self.unpriced_jobs += 1,
@@ -165,8 +224,44 @@ mod tests {
     }
 
     #[test]
+    fn what_is_expected_is_the_usual_answer_or_what_history_tells() {
+        let (prompt, settings) = (Submission::prompt("hello world").unwrap(), settings());
+        let expected = |history: &History| {
+            let job = of(&prompt, &settings, history).unwrap();
+            (job.completion_tokens_expected, job.cost.unwrap().expected)
+        };
+        let price = |tokens: u32| (u64::from(tokens), 8 * 3_000 + i64::from(tokens) * 14_000);
+        // As long as GLM's usually are, and no longer than it may be.
+        assert_eq!(expected(&History::default()), price(1_000));
+        let row = |answers, tokens| {
+            let key = onelane_core::model::UsageKey {
+                day: onelane_core::model::Day(1),
+                model: "glm-4.7".to_owned(),
+                user_id: "u".to_owned(),
+            };
+            let mut row = UsageRow::empty(key);
+            (row.successes, row.usage.completion_tokens) = (answers, tokens);
+            row
+        };
+        assert_eq!(
+            expected(&History::of(&[row(6, 600), row(4, 1_400)])),
+            price(200)
+        );
+        assert_eq!(
+            expected(&History::of(&[row(2, 10)])),
+            price(1_000),
+            "two tell nothing"
+        );
+    }
+
+    #[test]
     fn a_job_costs_between_a_cached_prompt_and_the_longest_answer() {
-        let job = of(&Submission::prompt("hello world").unwrap(), &settings()).unwrap();
+        let job = of(
+            &Submission::prompt("hello world").unwrap(),
+            &settings(),
+            &History::default(),
+        )
+        .unwrap();
         assert_eq!(job.model, "glm-4.7");
         // Two of text, three of the message, three of the template.
         assert_eq!(job.tokens.prompt_tokens, 8);
@@ -197,7 +292,7 @@ mod tests {
             ..Settings::default()
         };
         let prompt = Submission::prompt("word ".repeat(words)).unwrap();
-        let job = of(&prompt.model("glm-5"), &settings).unwrap();
+        let job = of(&prompt.model("glm-5"), &settings, &History::default()).unwrap();
         assert_eq!(job.tokens.prompt_tokens, words as u64 + 7);
         job.cost
     }
@@ -217,7 +312,9 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Submission), settings: &Settings| {
             let mut submission = Submission::prompt("hi").unwrap().model("glm-9");
             change(&mut submission);
-            of(&submission, settings).unwrap_err().to_string()
+            of(&submission, settings, &History::default())
+                .unwrap_err()
+                .to_string()
         };
         let check = |got: String, want: &str| assert!(got.contains(want), "{got}");
         check(
@@ -238,7 +335,7 @@ mod tests {
         let settings = settings();
         let job = |model: &str| {
             let submission = Submission::prompt("hi").unwrap().model(model);
-            of(&submission, &settings).unwrap()
+            of(&submission, &settings, &History::default()).unwrap()
         };
         let mut total = Total::new(Currency::Cny);
         assert_eq!(total.cost.unwrap().max, 0);

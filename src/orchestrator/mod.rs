@@ -2,6 +2,7 @@
 //! references and restarts: a reply that was lost with its actor is asked for again.
 
 mod alerts;
+mod batches;
 mod billing;
 mod bulk;
 mod control;

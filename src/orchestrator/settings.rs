@@ -76,7 +76,9 @@ impl Orchestrator {
         Ok(changed)
     }
 
-    async fn put_in_force(&self, loaded: Loaded) -> Result<(), Error> {
+    async fn put_in_force(&self, mut loaded: Loaded) -> Result<(), Error> {
+        // No setting of the configuration: it stays as the start said.
+        loaded.settings.scope = self.settings().scope;
         self.inner
             .settings
             .send_replace(Arc::new(loaded.settings.clone()));

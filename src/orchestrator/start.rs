@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onelane_actors::FaultPoints;
 use onelane_actors::ports::{Clock as _, Store as _, StoreError};
 use onelane_actors::supervisor::RestartBudget;
-use onelane_core::model::Transition;
+use onelane_core::model::{Scope, Transition};
 
 use super::{Orchestrator, Parts};
 use crate::config::{Config, ConfigError, Loaded};
@@ -47,6 +47,15 @@ impl Orchestrator {
 
     /// As [`Orchestrator::start_loaded`]; the opening of the store, which may take long, can be told to stop.
     pub async fn start_unless(loaded: Loaded, stop: StopOpening) -> Result<Self, StartError> {
+        Self::start_in_scope(loaded, Scope::All, stop).await
+    }
+
+    /// The same, for the jobs of this scope alone: the others wait.
+    pub async fn start_in_scope(
+        loaded: Loaded,
+        scope: Scope,
+        stop: StopOpening,
+    ) -> Result<Self, StartError> {
         let options = StoreOptions {
             cache_bytes: loaded.config.store.cache_bytes,
             quick_repair: loaded.config.store.quick_repair,
@@ -61,7 +70,8 @@ impl Orchestrator {
             .await
             .map_err(|error| StartError::Actors(error.to_string()))??;
         let clock = Arc::new(SystemClock);
-        let loaded = loaded.with_stored(stored.as_deref(), clock.now())?;
+        let mut loaded = loaded.with_stored(stored.as_deref(), clock.now())?;
+        loaded.settings.scope = scope;
         let store = match loaded.stored_json().filter(|_| stored.is_none()) {
             Some(first) => keep(store, first).await?,
             None => store,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::config::Tokens;
+use super::content::{Choice, Form, say, tokens_of};
 use super::fault::{AnswerWith, ErrorFault, ResetWording, Shape};
 use crate::glm::{ErrorTable, RowClass, beijing_text};
 
@@ -16,6 +17,7 @@ pub(crate) struct ChatRequest {
     pub(crate) prompt: String,
     pub(crate) request_id: Option<String>,
     pub(crate) stream: bool,
+    pub(crate) form: Form,
     pub(crate) wishes: Wishes,
 }
 
@@ -62,11 +64,13 @@ pub(crate) fn read(body: &[u8]) -> Result<ChatRequest, ErrorFault> {
     let prompt = text_of(last);
     let wishes = wishes_of(&prompt)
         .map_err(|word| refuse("1210", &format!("[[sim ...]]: {word} is not understood")))?;
+    let form = Form::read(&fields, messages)?;
     Ok(ChatRequest {
         model,
         prompt,
         request_id,
         stream: field("stream") == Some(&Value::Bool(true)),
+        form,
         wishes,
     })
 }
@@ -107,7 +111,7 @@ fn wishes_of(prompt: &str) -> Result<Wishes, &str> {
 
 #[derive(Serialize)]
 struct Completion<'a> {
-    choices: [Choice<'a>; 1],
+    choices: Vec<Choice>,
     created: i64,
     id: &'a str,
     model: &'a str,
@@ -115,19 +119,6 @@ struct Completion<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     task_status: Option<&'static str>,
     usage: Usage,
-}
-
-#[derive(Serialize)]
-struct Choice<'a> {
-    finish_reason: &'a str,
-    index: u8,
-    message: Message<'a>,
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    content: &'a str,
-    role: &'static str,
 }
 
 #[derive(Serialize)]
@@ -188,17 +179,14 @@ pub(crate) fn task_unknown() -> ErrorFault {
 pub(crate) fn completion(
     asked: &ChatRequest,
     with: &AnswerWith,
-    tokens: Tokens,
+    (tokens, length): (Tokens, Option<u64>),
     now: Timestamp,
     id: &str,
     task_status: Option<&'static str>,
 ) -> Bytes {
-    let content = with
-        .content
-        .clone()
-        .unwrap_or_else(|| content_for(&asked.prompt));
+    let said = say(&asked.form, &asked.prompt, with, length, id);
     let (prompt, completion, cached) = match with.tokens.unwrap_or(tokens) {
-        Tokens::Counted => (tokens_of(&asked.prompt), tokens_of(&content), 0),
+        Tokens::Counted => (tokens_of(&asked.prompt), said.tokens, 0),
         Tokens::Fixed {
             prompt,
             completion,
@@ -209,14 +197,7 @@ pub(crate) fn completion(
     let prompt_tokens = wishes.prompt_tokens.unwrap_or(prompt);
     let completion_tokens = wishes.completion_tokens.unwrap_or(completion);
     let body = Completion {
-        choices: [Choice {
-            finish_reason: with.finish_reason.as_deref().unwrap_or("stop"),
-            index: 0,
-            message: Message {
-                content: &content,
-                role: "assistant",
-            },
-        }],
+        choices: said.choices,
         created: now.as_millis().div_euclid(1_000),
         model: &asked.model,
         request_id: asked.request_id.as_deref().unwrap_or(id),
@@ -224,7 +205,7 @@ pub(crate) fn completion(
         usage: Usage {
             completion_tokens,
             completion_tokens_details: CompletionDetails {
-                reasoning_tokens: 0,
+                reasoning_tokens: said.reasoning_tokens.min(completion_tokens),
             },
             prompt_tokens,
             prompt_tokens_details: PromptDetails {
@@ -245,31 +226,6 @@ pub(crate) fn id(now: Timestamp, salt: u64) -> String {
         .filter(char::is_ascii_digit)
         .collect();
     format!("{digits}{salt:016x}")
-}
-
-fn content_for(prompt: &str) -> String {
-    let head: String = prompt.chars().take(24).collect();
-    if prompt.chars().any(is_chinese) {
-        format!("已收到：{head}。这是模拟器的回答。")
-    } else {
-        format!("Received: {head}. This is the simulator's answer.")
-    }
-}
-
-fn is_chinese(c: char) -> bool {
-    ('\u{4e00}'..='\u{9fff}').contains(&c)
-}
-
-/// A Chinese character is a token, four other bytes are one; nothing is less than one.
-fn tokens_of(text: &str) -> u64 {
-    let (chinese, other) = text.chars().fold((0_u64, 0_u64), |(chinese, other), c| {
-        if is_chinese(c) {
-            (chinese + 1, other)
-        } else {
-            (chinese, other + c.len_utf8() as u64)
-        }
-    });
-    (chinese + other.div_ceil(4)).max(1)
 }
 
 /// The HTTP status of a refusal.
@@ -400,7 +356,7 @@ mod tests {
         let body = completion(
             asked,
             &AnswerWith::default(),
-            tokens,
+            (tokens, None),
             NOW,
             &id(NOW, 7),
             None,
@@ -551,7 +507,7 @@ mod tests {
         let done = json(completion(
             &asked,
             &with,
-            Tokens::Counted,
+            (Tokens::Counted, None),
             NOW,
             "t-1",
             Some("SUCCESS"),

@@ -22,6 +22,8 @@ pub struct SimulatorConfig {
     pub latency_ms: Span,
     /// How long a task of the asynchronous API is worked on.
     pub task_ms: Span,
+    /// How long answers are.
+    pub lengths: Lengths,
     /// The tokens that answers report.
     pub tokens: Tokens,
     /// Requests in flight for one model, unfinished tasks included; over it 429 with 1302. 0: any number.
@@ -47,6 +49,7 @@ impl Default for SimulatorConfig {
             models: Vec::new(),
             latency_ms: Span::default(),
             task_ms: Span::default(),
+            lengths: Lengths::default(),
             tokens: Tokens::default(),
             limit: 0,
             limits: BTreeMap::new(),
@@ -77,6 +80,27 @@ impl Default for Span {
     fn default() -> Self {
         Self::Fixed(0)
     }
+}
+
+/// How long the texts of answers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Lengths {
+    /// One sentence.
+    #[default]
+    Short,
+    /// Drawn, as models answer: most are short, a few are very long.
+    HeavyTailed {
+        /// Half of them have no more tokens than this.
+        median: u64,
+        /// None has more than this.
+        #[serde(default = "longest")]
+        max: u64,
+    },
+}
+
+const fn longest() -> u64 {
+    32_768
 }
 
 /// The tokens that an answer reports.
@@ -256,6 +280,8 @@ pub struct ScriptUpdate {
     pub latency_ms: Option<Span>,
     /// How long tasks that are handed over from now on are worked on.
     pub task_ms: Option<Span>,
+    /// How long answers are from now on.
+    pub lengths: Option<Lengths>,
     /// The tokens from now on.
     pub tokens: Option<Tokens>,
     /// The limit of each model from now on.

@@ -100,10 +100,25 @@ pub struct AnswerWith {
     pub finish_reason: Option<String>,
     /// The text.
     pub content: Option<String>,
+    /// The thoughts before it.
+    pub reasoning: Option<String>,
+    /// Calls of tools, instead of those that the request's tools lead to.
+    pub tool_calls: Option<Vec<ToolCall>>,
     /// The time it takes; as a task, the time it is worked on.
     pub latency_ms: Option<u64>,
     /// The tokens.
     pub tokens: Option<Tokens>,
+}
+
+/// The call of a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolCall {
+    /// The function.
+    pub name: String,
+    /// Its arguments, as a JSON object.
+    #[serde(default)]
+    pub arguments: serde_json::Value,
 }
 
 /// A refusal of GLM's.

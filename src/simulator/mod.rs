@@ -36,6 +36,7 @@
 mod answer;
 mod body;
 mod config;
+mod content;
 mod fault;
 mod recorder;
 mod respond;
@@ -57,8 +58,8 @@ use std::thread::JoinHandle;
 use onelane_actors::ports::Clock;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
-pub use fault::{AnswerWith, ErrorFault, Fault, ResetWording, Shape};
+pub use config::{Lengths, Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+pub use fault::{AnswerWith, ErrorFault, Fault, ResetWording, Shape, ToolCall};
 pub use stats::{Arrival, Gaps, Stats};
 
 use crate::system::SystemClock;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use onelane_core::random::SplitMix64;
 
-use super::config::{Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
+use super::config::{Lengths, Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
 use super::fault::Fault;
 
 /// A request as the script sees it.
@@ -153,6 +153,21 @@ impl Script {
         self.drawn_from(self.config.task_ms)
     }
 
+    /// How many tokens the next answer has, where that is drawn: by a law of which half lies below the median and
+    /// of which one in a hundred is fifty times as long.
+    pub(crate) fn length(&mut self) -> Option<u64> {
+        const TAIL: f64 = 1.0;
+        match self.config.lengths {
+            Lengths::Short => None,
+            Lengths::HeavyTailed { median, max } => {
+                let least = median as f64 / 2_f64.powf(1.0 / TAIL);
+                let above = (1.0 - self.numbers.draw_unit()).max(f64::EPSILON);
+                let drawn = least / above.powf(1.0 / TAIL);
+                Some((drawn.min(max as f64) as u64).clamp(1, max.max(1)))
+            }
+        }
+    }
+
     fn drawn_from(&mut self, span: Span) -> u64 {
         match span {
             Span::Fixed(ms) => ms,
@@ -184,6 +199,7 @@ impl Script {
         set(&mut self.config.models, update.models);
         set(&mut self.config.latency_ms, update.latency_ms);
         set(&mut self.config.task_ms, update.task_ms);
+        set(&mut self.config.lengths, update.lengths);
         set(&mut self.config.tokens, update.tokens);
         set(&mut self.config.limit, update.limit);
         set(&mut self.config.limits, update.limits);
@@ -337,6 +353,53 @@ mod tests {
         assert!((200..400).contains(&hit), "{hit}");
         assert!(run(1).iter().all(|(_, ms)| (3..=7).contains(ms)));
         assert!((3..=7).all(|ms| run(1).iter().any(|(_, drawn)| *drawn == ms)));
+    }
+
+    #[test]
+    fn lengths_have_a_heavy_tail_and_are_the_same_for_the_same_seed() {
+        let run = |seed: u64| {
+            let lengths = Lengths::HeavyTailed {
+                median: 300,
+                max: 20_000,
+            };
+            let mut script = Script::new(SimulatorConfig {
+                seed,
+                lengths,
+                ..SimulatorConfig::default()
+            });
+            (0..2_000)
+                .filter_map(|_| script.length())
+                .collect::<Vec<_>>()
+        };
+        let drawn = run(1);
+        assert_eq!(drawn, run(1));
+        assert_ne!(drawn, run(2));
+        let longer = |than| drawn.iter().filter(|length| **length > than).count();
+        assert!((900..1_100).contains(&longer(300)), "{}", longer(300));
+        assert!((5..60).contains(&longer(15_000)), "{}", longer(15_000));
+        assert!(longer(20_000) == 0 && drawn.iter().all(|length| *length >= 150));
+    }
+
+    #[test]
+    fn the_scripts_in_the_docs_are_taken() {
+        let docs = include_str!("../../docs/simulator.md");
+        let blocks = docs.split("```json").skip(1);
+        let blocks: Vec<&str> = blocks.filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!blocks.is_empty());
+        for block in blocks {
+            serde_json::from_str::<ScriptUpdate>(block).unwrap();
+        }
+        let update = ScriptUpdate {
+            lengths: Some(Lengths::Short),
+            ..ScriptUpdate::default()
+        };
+        let known = serde_json::to_value(update).unwrap();
+        for name in known.as_object().unwrap().keys() {
+            assert!(
+                docs.contains(&format!("`{name}`")),
+                "{name} is not in the docs"
+            );
+        }
     }
 
     #[test]

@@ -223,7 +223,7 @@ async fn answer(
         Wanted::Chat(chat) => {
             let (latency_ms, tokens) = {
                 let mut script = shared.script();
-                (script.latency_ms(), script.tokens())
+                (script.latency_ms(), (script.tokens(), script.length()))
             };
             let wished = with.latency_ms.or(chat.wishes.latency_ms);
             pause(wished.unwrap_or(latency_ms)).await;
@@ -258,7 +258,7 @@ fn begin_task(
     let begun = task_processing(chat, &id);
     let (drawn_ms, tokens) = {
         let mut script = shared.script();
-        (script.task_ms(), script.tokens())
+        (script.task_ms(), (script.tokens(), script.length()))
     };
     let wished = match &end {
         TaskEnd::Answered(with) => with.latency_ms,

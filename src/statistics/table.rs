@@ -20,13 +20,14 @@ pub fn to_csv(rows: &[StatisticsRow]) -> String {
 
 type Column = (&'static str, fn(&StatisticsRow) -> String);
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     ("date", |row| name(&row.date)),
     ("model", |row| name(&row.model)),
     ("userId", |row| name(&row.user_id)),
     ("totalCalls", |row| row.total_calls.to_string()),
     ("successfulCalls", |row| row.successful_calls.to_string()),
     ("failedCalls", |row| row.failed_calls.to_string()),
+    ("cancelledCalls", |row| row.cancelled_calls.to_string()),
     ("totalTokens", |row| row.usage.total_tokens.to_string()),
     ("promptTokens", |row| row.usage.prompt_tokens.to_string()),
     ("completionTokens", |row| {
@@ -156,7 +157,7 @@ mod tests {
             view[1],
             json!({
                 "id": "2026-11-23:glm-4.7", "date": "2026-11-23", "model": "glm-4.7",
-                "totalCalls": 6, "successfulCalls": 4, "failedCalls": 2,
+                "totalCalls": 6, "successfulCalls": 4, "failedCalls": 2, "cancelledCalls": 0,
                 "totalTokens": 60, "promptTokens": 20, "completionTokens": 40,
                 "cachedTokens": 8, "reasoningTokens": 10,
                 "totalCost": 0.300_000_003, "currency": "CNY",
@@ -223,12 +224,12 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "date,model,userId,totalCalls,successfulCalls,failedCalls,totalTokens,promptTokens,\
+                "date,model,userId,totalCalls,successfulCalls,failedCalls,cancelledCalls,totalTokens,promptTokens,\
                  completionTokens,cachedTokens,reasoningTokens,cachedShare,totalCost.CNY,totalCost.USD,\
                  totalCost.POINTS,unpricedCalls,averageResponseTime,p50,p90,p95,p99,failed.throttle,failed.overload,\
                  failed.quota_window,failed.operator_fatal,failed.request_fatal,\
                  failed.server_transient,failed.unreachable,failed.duplicate_request,failed.foreign_answer",
-                "2026-11-23,\"a, \"\"b\"\"\",,3,2,1,30,10,20,4,5,0.4000,,9007199.254740993,,\
+                "2026-11-23,\"a, \"\"b\"\"\",,3,2,1,0,30,10,20,4,5,0.4000,,9007199.254740993,,\
                  0,50,7,7,7,7,1,0,0,0,0,0,0,0,0",
             ]
         );

@@ -15,8 +15,8 @@ use super::error::{FileError, Result};
 use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
-    AlertBook, BreakerSnapshot, Day, Delivery, DeliveryCounts, DeliveryStatus, HookEndpoint, Job,
-    JobId, JobStatus, SchedulerState, UsageKey, UsageRow,
+    AlertBook, Batch, BatchId, BreakerSnapshot, Day, Delivery, DeliveryCounts, DeliveryStatus,
+    HookEndpoint, Job, JobId, JobStatus, SchedulerState, UsageKey, UsageRow,
 };
 use crate::ports::StatusCounts;
 
@@ -62,6 +62,7 @@ pub(super) fn check(snapshot: &ReadTransaction, most: usize) -> Result<Findings>
         return Ok(check.findings);
     };
     check.jobs(&counters)?;
+    check.batches()?;
     check.keys()?;
     check.dependents()?;
     let logged = check.calls(&counters)?;
@@ -242,6 +243,39 @@ impl Check<'_> {
             return Ok(None);
         };
         Ok(decode("jobs", row.value()).ok())
+    }
+
+    /// Each batch counts its jobs, and each job that belongs to one finds it.
+    fn batches(&mut self) -> Result<()> {
+        const TABLE: &str = "batches";
+        let mut counted: BTreeMap<BatchId, StatusCounts> = BTreeMap::new();
+        for item in self.open(schema::JOBS)?.iter()? {
+            // What can't be read was found before.
+            let Ok(job) = decode::<Job>("jobs", item?.1.value()) else {
+                continue;
+            };
+            if let Some(id) = job.batch_id {
+                counted.entry(id).or_default().moved(None, job.status);
+            }
+        }
+        for item in self.open(schema::BATCHES)?.iter()? {
+            let (key, row) = item?;
+            let Some(batch) = self.readable(TABLE, decode::<Batch>(TABLE, row.value()))? else {
+                continue;
+            };
+            let (id, counts) = (batch.id, batch.counts);
+            self.expect(id.number() == key.value(), TABLE, || {
+                format!("{id} stands under another id")
+            });
+            let jobs = counted.remove(&id).unwrap_or_default();
+            self.expect(jobs == counts, TABLE, || {
+                format!("{id} counts {counts:?}, and its jobs are {jobs:?}")
+            });
+        }
+        for id in counted.into_keys() {
+            self.note(TABLE, format!("{id}, which jobs belong to, is missing"));
+        }
+        Ok(())
     }
 
     /// Each idempotency key is that of the job it stands for.

@@ -22,7 +22,9 @@ use super::StoreOptions;
 use super::error::{FileError, Result};
 use super::finished;
 use super::schema::{self, Counters, LineRow, decode, encode, meta};
-use crate::model::{CallRecord, HookEndpoint, Job, JobId, JobStatus, UsageKey, UsageRow};
+use crate::model::{
+    Batch, BatchId, CallRecord, HookEndpoint, Job, JobId, JobStatus, UsageKey, UsageRow,
+};
 use crate::ports::Decisions;
 
 /// Applies a batch and makes it durable. A batch that changes nothing costs no sync.
@@ -124,6 +126,7 @@ struct Transaction<'t> {
     dead_letters: Lazy<'t, &'static [u8; 17], Id>,
     in_doubt: Lazy<'t, &'static [u8; 17], Id>,
     usage: Lazy<'t, &'static [u8; 20], Bytes>,
+    batches: Lazy<'t, u64, Bytes>,
     deliveries: Lazy<'t, u64, Bytes>,
     deliveries_pending: Lazy<'t, &'static [u8; 32], ()>,
     deliveries_open: Lazy<'t, &'static [u8; 24], ()>,
@@ -132,6 +135,8 @@ struct Transaction<'t> {
     counted_before: Counters,
     counters: Counters,
     usage_rows: BTreeMap<[u8; 20], UsageRow>,
+    /// Batches that the batch of changes has touched; `None`: it is gone.
+    touched: BTreeMap<BatchId, Option<Batch>>,
     /// Jobs that the batch changed: with short calls one batch holds several changes of a job, and
     /// its row is written once.
     changed: BTreeMap<JobId, Changed>,
@@ -164,6 +169,7 @@ impl<'t> Transaction<'t> {
             dead_letters: Lazy::new(transaction, schema::DEAD_LETTERS),
             in_doubt: Lazy::new(transaction, schema::IN_DOUBT),
             usage: Lazy::new(transaction, schema::USAGE),
+            batches: Lazy::new(transaction, schema::BATCHES),
             deliveries: Lazy::new(transaction, schema::DELIVERIES),
             deliveries_pending: Lazy::new(transaction, schema::DELIVERIES_PENDING),
             deliveries_open: Lazy::new(transaction, schema::DELIVERIES_OPEN),
@@ -171,6 +177,7 @@ impl<'t> Transaction<'t> {
             counted_before: counters,
             counters,
             usage_rows: BTreeMap::new(),
+            touched: BTreeMap::new(),
             changed: BTreeMap::new(),
             unbound: BTreeSet::new(),
             singles: Singles::default(),
@@ -184,6 +191,17 @@ impl<'t> Transaction<'t> {
         for (key, row) in &self.usage_rows {
             encode(&mut self.row, row)?;
             self.usage.open()?.insert(key, self.row.as_slice())?;
+        }
+        for (id, batch) in &self.touched {
+            match batch {
+                Some(batch) => {
+                    encode(&mut self.row, batch)?;
+                    self.batches
+                        .open()?
+                        .insert(id.number(), self.row.as_slice())?;
+                }
+                None => drop(self.batches.open()?.remove(id.number())?),
+            }
         }
         let meta = self.meta.open()?;
         if self.counters != self.counted_before {

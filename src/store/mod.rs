@@ -38,7 +38,8 @@ pub use self::file::StopOpening;
 use self::file::StoreFile;
 pub use self::look::stored_config;
 use crate::model::{
-    AlertBook, CallRecord, DeliveryCounts, HookEndpoint, JobId, Retention, Timestamp, UsageRow,
+    AlertBook, Batch, BatchId, CallRecord, DeliveryCounts, HookEndpoint, Job, JobId, Retention,
+    Timestamp, UsageRow,
 };
 use crate::ports::{
     CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
@@ -546,6 +547,23 @@ impl Store for RedbStore {
 
     fn counts(&self) -> Result<StatusCounts, StoreError> {
         self.read(read::counts)
+    }
+
+    fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        self.read(|snapshot| read::batch(snapshot, id))
+    }
+
+    fn batches(&self, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>, StoreError> {
+        self.read(|snapshot| read::batches(snapshot, after, limit))
+    }
+
+    fn batch_jobs(
+        &self,
+        id: BatchId,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<(Vec<Job>, Option<u64>), StoreError> {
+        self.read(|snapshot| read::batch_jobs(snapshot, id, cursor, limit))
     }
 
     fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction};
@@ -12,7 +13,9 @@ use super::error::{FileError, Result};
 use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
-use crate::model::{AttemptNo, Job, JobId, JobStatus, Request, Seq, UsageRow, limits};
+use crate::model::{
+    AttemptNo, Batch, BatchId, Job, JobId, JobStatus, Request, Seq, UsageRow, limits,
+};
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
     StatusCounts, UsageFilter,
@@ -253,6 +256,49 @@ pub(super) fn counts(snapshot: &ReadTransaction) -> Result<StatusCounts> {
     let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
     let missing = || FileError::damaged("meta", "the counters are missing");
     Ok(counters.ok_or_else(missing)?.jobs)
+}
+
+pub(super) fn batch(snapshot: &ReadTransaction, id: BatchId) -> Result<Option<Batch>> {
+    let row = snapshot.open_table(schema::BATCHES)?.get(id.number())?;
+    row.map(|row| decode("batches", row.value())).transpose()
+}
+
+pub(super) fn batches(
+    snapshot: &ReadTransaction,
+    after: Option<BatchId>,
+    limit: usize,
+) -> Result<Vec<Batch>> {
+    let table = snapshot.open_table(schema::BATCHES)?;
+    let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.number()));
+    let mut batches = Vec::new();
+    for item in table.range::<u64>((from, Bound::Unbounded))?.take(limit) {
+        batches.push(decode("batches", item?.1.value())?);
+    }
+    Ok(batches)
+}
+
+/// One look at the line from the cursor on, and at the rows of the jobs that are found.
+pub(super) fn batch_jobs(
+    snapshot: &ReadTransaction,
+    id: BatchId,
+    cursor: Option<u64>,
+    limit: usize,
+) -> Result<(Vec<Job>, Option<u64>)> {
+    let bodies = Bodies::open(snapshot)?;
+    let line = snapshot.open_table(schema::LINE)?;
+    let mut jobs = Vec::new();
+    for item in Newest::open(&line, None, cursor.unwrap_or(u64::MAX))? {
+        let (seq, _, row) = item?;
+        let row: LineRow<'_> = decode("line", row.value())?;
+        if row.batch != Some(id) {
+            continue;
+        }
+        if jobs.len() == limit {
+            return Ok((jobs, Some(seq.0)));
+        }
+        jobs.push(bodies.job(row.id)?);
+    }
+    Ok((jobs, None))
 }
 
 pub(super) fn config(snapshot: &ReadTransaction) -> Result<Option<String>> {

@@ -17,14 +17,14 @@ use sha2::{Digest, Sha256};
 use super::error::{FileError, Result};
 use super::row;
 use crate::model::{
-    AttemptNo, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, DuePlace, Fingerprint,
-    Job, JobEntry, JobId, JobStatus, Seq, Timestamp, UsageKey, WorstCase,
+    AttemptNo, BatchId, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, DuePlace,
+    Fingerprint, Job, JobEntry, JobId, JobStatus, Seq, Timestamp, UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file, or this one an older file: the store refuses every version but this one.
-pub(super) const STORE_VERSION: u64 = 5;
+pub(super) const STORE_VERSION: u64 = 6;
 /// The version of every row written.
 const ROW_VERSION: u64 = 1;
 
@@ -65,6 +65,8 @@ pub(super) const IN_DOUBT: TableDefinition<&[u8; 17], &[u8; 16]> =
 /// Day, model and user ([`usage_key`]): [`crate::model::UsageRow`].
 pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
 
+/// Batch id: [`crate::model::Batch`].
+pub(super) const BATCHES: TableDefinition<u64, &[u8]> = TableDefinition::new("batches");
 /// Place among deliveries: [`crate::model::Delivery`].
 pub(super) const DELIVERIES: TableDefinition<u64, &[u8]> = TableDefinition::new("deliveries");
 /// The places of the deliveries that are pending, by receiver ([`pending_key`]).
@@ -141,6 +143,8 @@ pub(super) struct LineRow<'a> {
     dormant: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     parked: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) batch: Option<BatchId>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -162,6 +166,7 @@ impl<'a> LineRow<'a> {
             worst: [0, 0],
             dormant: false,
             parked: false,
+            batch: job.batch_id,
         };
         if job.status.is_terminal() {
             return row;
@@ -194,8 +199,10 @@ impl<'a> LineRow<'a> {
                 let [prompt, completion] = self.worst;
                 WorstCase { prompt, completion }
             },
+            batch_id: self.batch,
             dormant: self.dormant,
             parked: self.parked,
+            out_of_scope: false,
         }
     }
 
@@ -205,6 +212,7 @@ impl<'a> LineRow<'a> {
         more.priority_min.is_none_or(|min| self.priority >= min)
             && more.priority_max.is_none_or(|max| self.priority <= max)
             && (self.parked || more.parked != Some(true))
+            && more.batch_id.is_none_or(|id| self.batch == Some(id))
     }
 }
 

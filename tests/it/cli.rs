@@ -44,7 +44,7 @@ fn ended(command: &mut Command) -> Output {
 fn help_names_every_verb_with_examples_and_exit_codes() {
     let help = run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    let verbs = "serve|run|simulate|stats|db|config|policy|prices|estimate";
+    let verbs = "serve|run|simulate|stats|batch|db|config|policy|prices|estimate";
     for word in verbs
         .split('|')
         .chain(["Examples:", "Exit codes:", "--json"])
@@ -85,6 +85,12 @@ fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
         &["prices", "GLM-5"],
         &["estimate"],
         &["estimate", "none.jsonl"],
+        &["run", "-", "--simulate"],
+        &["run", "a.jsonl", "--latency", "2s"],
+        &["run", "a.jsonl", "--script", "a.json"],
+        &["run", "a.jsonl", "--all", "--drop-rest"],
+        &["batch"],
+        &["batch", "show"],
     ] {
         let output = run(args);
         assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);
@@ -377,7 +383,8 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     assert_eq!(
         sums["models"][0],
         serde_json::json!({"model": "glm-4-long", "jobs": 2, "promptTokens": 16,
-            "maxCompletionTokens": 8_190, "cost": {"min": 0.000008, "max": 0.00824},
+            "maxCompletionTokens": 8_190, "expectedCompletionTokens": 700,
+            "cost": {"min": 0.000008, "expected": 0.000716, "max": 0.00824},
             "currency": "CNY", "unpricedJobs": 0})
     );
     assert_eq!(sums["models"][1]["model"], "glm-9");
@@ -387,7 +394,7 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     // What a run would refuse.
     assert_eq!(
         sums["badLines"][1],
-        serde_json::json!({"line": 5, "problem": "userId: must have 1 to 128 characters"})
+        serde_json::json!({"line": 5, "problem": "userId: must be a string of 1 to 128 characters"})
     );
     assert_eq!(sums["badLines"][2]["line"], 6);
     assert_eq!(sums["bad"], 3);
@@ -401,4 +408,186 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     assert!(text.contains("1 of 3 jobs have no price"), "{text}");
     // Nothing is stored.
     assert!(!dir.path().join("onelane.redb").exists());
+}
+
+#[test]
+fn a_file_of_another_kind_is_told_once_and_nothing_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let wide: Vec<u8> = "{\"prompt\":\"a\"}\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for (name, bytes, told, help) in [
+        (
+            "array.json",
+            b"[\n{\"prompt\":\"a\"},\n{\"prompt\":\"b\"}\n]\n".to_vec(),
+            "is one JSON array",
+            "jq -c '.[]'",
+        ),
+        (
+            "pretty.json",
+            b"{\n \"prompt\": \"a\"\n}\n{\n \"prompt\": \"b\"\n}\n".to_vec(),
+            "over several lines",
+            "jq -c .",
+        ),
+        (
+            "table.csv",
+            b"prompt,model\nName one river.,glm-5\n".to_vec(),
+            "is a table (CSV)",
+            "csv.DictReader",
+        ),
+        ("wide.jsonl", wide, "is UTF-16", "iconv -f UTF-16"),
+    ] {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+        for verb in ["run", "estimate"] {
+            let output = run_in(dir.path(), &format!("{verb} {name} --simulate"));
+            assert_eq!(output.code, Some(2), "{}", output.stderr);
+            let first = output.stderr.lines().next().unwrap();
+            assert!(
+                first.contains(told) && first.contains("nothing was sent"),
+                "{first}"
+            );
+            assert!(output.stderr.contains(help), "{}", output.stderr);
+            assert_eq!(output.stderr.lines().count(), 2, "once: {}", output.stderr);
+        }
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(left.len(), 4, "neither results nor a store: {left:?}");
+}
+
+#[test]
+fn ten_bad_lines_are_shown_and_the_rest_counted_and_strict_sends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lines = "{\"prompt\":\"good\"}\n".to_owned();
+    for n in 0..25 {
+        lines.push_str(&format!("{{\"promt\":\"{n}\"}}\n"));
+    }
+    std::fs::write(dir.path().join("p.jsonl"), lines).unwrap();
+    let shown = |output: &Output| output.stderr.matches("bad line ").count();
+    let strict = run_in(dir.path(), "run p.jsonl --simulate --strict");
+    assert_eq!(
+        (strict.code, shown(&strict)),
+        (Some(2), 10),
+        "{}",
+        strict.stderr
+    );
+    assert!(
+        strict
+            .stderr
+            .contains("25 of 26 lines of p.jsonl are bad; nothing was sent"),
+        "{}",
+        strict.stderr
+    );
+    assert!(!dir.path().join("p.results.jsonl").exists());
+    let sent = run_in(dir.path(), "run p.jsonl --simulate");
+    assert_eq!((sent.code, shown(&sent)), (Some(1), 10), "{}", sent.stderr);
+    for part in [
+        "did you mean prompt?",
+        "and 15 more bad lines",
+        "1 of 26 lines done, 25 bad",
+    ] {
+        assert!(sent.stderr.contains(part), "{part} in {}", sent.stderr);
+    }
+}
+
+#[test]
+fn statistics_of_simulated_runs_are_found_without_being_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("p.jsonl"), "{\"prompt\":\"hi\"}\n").unwrap();
+    assert_eq!(
+        run_in(dir.path(), "run p.jsonl --simulate --latency 1ms").code,
+        Some(0)
+    );
+    for line in ["stats", "db stats", "batch ls"] {
+        let output = run_in(dir.path(), line);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert!(
+            output
+                .stderr
+                .contains("this is onelane-simulated.redb, of simulated runs"),
+            "{}",
+            output.stderr
+        );
+    }
+    let named = run_in(dir.path(), "stats --store onelane.redb");
+    assert_eq!(
+        named.code,
+        Some(3),
+        "the one that was named: {}",
+        named.stderr
+    );
+}
+
+#[test]
+fn the_files_that_were_read_the_filter_of_the_log_and_unknown_variables_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("onelane.toml"),
+        "[log]\nfilter = \"warn\"\n",
+    )
+    .unwrap();
+    let show = |envs: &[(&str, &str)]| {
+        let mut command = onelane(dir.path());
+        command
+            .args(["config", "show", "--json"])
+            .envs(envs.iter().copied());
+        let output = ended(&mut command);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        let rows: Value = serde_json::from_str(&output.stdout).unwrap();
+        let rows = rows.as_array().unwrap().clone();
+        let filter = rows
+            .into_iter()
+            .find(|row| row["key"] == "log.filter")
+            .unwrap();
+        (filter, output.stderr)
+    };
+    let (filter, told) = show(&[]);
+    assert_eq!(filter["value"], "warn");
+    assert!(told.contains("read: onelane.toml"), "{told}");
+    let (filter, told) = show(&[
+        ("RUST_LOG", "debug"),
+        ("ONELANE_STOR", "x"),
+        ("ONELANE_MODEL", "glm-5"),
+    ]);
+    assert_eq!(filter["value"], "debug");
+    assert!(
+        filter["origin"].to_string().contains("RUST_LOG"),
+        "{filter}"
+    );
+    assert!(
+        told.contains(
+            "ONELANE_STOR is set, and no variable of onelane's; did you mean ONELANE_STORE?"
+        ),
+        "{told}"
+    );
+    assert!(!told.contains("ONELANE_MODEL is set"), "{told}");
+}
+
+#[test]
+fn a_run_on_the_simulator_takes_its_latency_and_its_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n";
+    std::fs::write(dir.path().join("p.jsonl"), lines).unwrap();
+    let script = "{\"latencyMs\": 60000, \"rules\": [{\"promptContains\": \"b\", \"fault\": {\"error\": {\"code\": \"1214\"}}}]}";
+    std::fs::write(dir.path().join("s.json"), script).unwrap();
+    let output = run_in(
+        dir.path(),
+        "run p.jsonl --simulate --latency 5ms --script s.json",
+    );
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    for part in [
+        "1 of 2 lines done, 1 failed",
+        "1 failed with 1214",
+        "content_id=\"line-2\"",
+    ] {
+        assert!(output.stderr.contains(part), "{part} in {}", output.stderr);
+    }
+    std::fs::write(dir.path().join("s.json"), "{\"latency\": 1}").unwrap();
+    let refused = run_in(dir.path(), "run p.jsonl --simulate --script s.json");
+    assert_eq!(refused.code, Some(2));
+    assert!(
+        refused.stderr.contains("unknown field"),
+        "{}",
+        refused.stderr
+    );
 }

@@ -1,5 +1,6 @@
 //! The program as its users start it: real processes, real signals, real files.
 
+mod batches;
 mod canary;
 mod frozen;
 mod full_disk;

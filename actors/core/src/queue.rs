@@ -21,7 +21,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::model::{JobEntry, JobId, Seq, Settings, Timestamp};
+use crate::model::{BatchId, JobEntry, JobId, Scope, Seq, Settings, Timestamp};
 
 use index::{Index, Key};
 use place::{Class, Rules};
@@ -50,6 +50,9 @@ pub struct Queue {
     dormant: usize,
     /// How many of the dormant ones wait for an operator's decision.
     parked: usize,
+    /// How many of the dormant ones are not of the batch that the lane runs.
+    out_of_scope: usize,
+    scope: Scope,
     /// How many of those that wait for their time wait for the start that was asked for.
     scheduled: usize,
     users: Users,
@@ -75,6 +78,7 @@ impl Queue {
         let mut line = Self::new();
         line.now = now;
         line.rules.configure(settings);
+        line.scope = settings.scope;
         line.seq_of.reserve(entries.len());
         let mut ready: BTreeMap<Arc<str>, Vec<Key>> = BTreeMap::new();
         let mut due = Vec::new();
@@ -85,13 +89,11 @@ impl Queue {
                 continue;
             };
             new.insert(entry.seq);
+            entry.out_of_scope = !line.scope.has(entry.batch_id);
             let rule = line.ready.enter(&mut entry.model, &line.rules);
             let user = line.users.enter(&mut entry.user_id);
             match waits(&entry, now) {
-                Waits::ForAWord => {
-                    line.dormant += 1;
-                    line.parked += usize::from(entry.parked);
-                }
+                Waits::ForAWord => line.falls_asleep(&entry),
                 Waits::Until(at) => {
                     line.scheduled += usize::from(entry.is_scheduled(at));
                     due.push((at, entry.seq));
@@ -118,6 +120,7 @@ impl Queue {
     /// places.
     pub fn configure(&mut self, settings: &Settings) {
         self.rules.configure(settings);
+        self.look_at(settings.scope);
         let (entries, users) = (&self.entries, &self.users);
         let changed = self.ready.configure(&self.rules, |seq| {
             let entry = entries.get(&seq)?;
@@ -135,13 +138,11 @@ impl Queue {
             return;
         };
         new.insert(entry.seq);
+        entry.out_of_scope = !self.scope.has(entry.batch_id);
         self.ready.enter(&mut entry.model, &self.rules);
         let user = self.users.enter(&mut entry.user_id);
         match waits(&entry, now) {
-            Waits::ForAWord => {
-                self.dormant += 1;
-                self.parked += usize::from(entry.parked);
-            }
+            Waits::ForAWord => self.falls_asleep(&entry),
             Waits::Until(at) => {
                 self.scheduled += usize::from(entry.is_scheduled(at));
                 self.due.insert((at, entry.seq));
@@ -181,9 +182,13 @@ impl Queue {
         let user = self.users.number(&entry.user_id);
         self.ready.leave(&entry, user);
         self.users.leave(&entry.user_id);
-        if entry.dormant {
+        if entry.sleeps() {
             self.dormant = self.dormant.saturating_sub(1);
-            self.parked = self.parked.saturating_sub(usize::from(entry.parked));
+            if entry.out_of_scope {
+                self.out_of_scope = self.out_of_scope.saturating_sub(1);
+            } else {
+                self.parked = self.parked.saturating_sub(usize::from(entry.parked));
+            }
         } else if let Some(at) = entry.due_at
             && self.due.remove(&(at, seq))
         {
@@ -195,6 +200,30 @@ impl Queue {
             self.deadlines.remove(&(deadline, seq));
         }
         Some(entry)
+    }
+
+    /// Another batch is the one that runs: jobs take the places that follow from it.
+    fn look_at(&mut self, scope: Scope) {
+        if self.scope == scope {
+            return;
+        }
+        self.scope = scope;
+        let now = self.now;
+        let entries: Vec<JobEntry> = self.entries.values().cloned().collect();
+        for entry in entries {
+            if entry.out_of_scope == scope.has(entry.batch_id) {
+                self.release(entry, now);
+            }
+        }
+    }
+
+    fn falls_asleep(&mut self, entry: &JobEntry) {
+        self.dormant += 1;
+        if entry.out_of_scope {
+            self.out_of_scope += 1;
+        } else {
+            self.parked += usize::from(entry.parked);
+        }
     }
 
     const fn no_longer_due(&mut self, scheduled: bool) {
@@ -234,6 +263,14 @@ impl Queue {
         entry.priority = priority;
         self.insert(entry, now);
         true
+    }
+
+    /// A job belongs to another batch now; nothing else of it changes.
+    pub fn adopt(&mut self, id: JobId, batch: Option<BatchId>, now: Timestamp) {
+        if let Some(mut entry) = self.remove(id) {
+            entry.batch_id = batch;
+            self.insert(entry, now);
+        }
     }
 
     /// What a dormant job waited for is there: `entry`, which is not dormant any more, takes its place,
@@ -383,7 +420,7 @@ impl Queue {
     pub fn due_later(&self, entry: &JobEntry) -> Option<Timestamp> {
         entry
             .due_at
-            .filter(|at| !entry.dormant && self.due.contains(&(*at, entry.seq)))
+            .filter(|at| !entry.sleeps() && self.due.contains(&(*at, entry.seq)))
     }
 
     /// How many jobs of each model are due.
@@ -397,7 +434,13 @@ impl Queue {
         self.parked
     }
 
-    /// How many wait for other jobs, for room in a budget or for an operator's decision.
+    /// How many of the dormant ones are not of the batch that the lane runs.
+    #[must_use]
+    pub const fn out_of_scope_len(&self) -> usize {
+        self.out_of_scope
+    }
+
+    /// How many wait for other jobs, for room in a budget, for an operator's decision, or for a run of their own.
     #[must_use]
     pub const fn dormant_len(&self) -> usize {
         self.dormant
@@ -428,7 +471,7 @@ enum Waits {
 
 fn waits(entry: &JobEntry, now: Timestamp) -> Waits {
     match entry.due_at {
-        _ if entry.dormant => Waits::ForAWord,
+        _ if entry.sleeps() => Waits::ForAWord,
         Some(at) if at > now => Waits::Until(at),
         _ => Waits::ForASlot,
     }

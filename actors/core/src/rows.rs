@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::model::{
-    AlertBook, AttemptNo, Billing, Bodies, BreakerSnapshot, CallRecord, Delivery, DeliveryId,
-    Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, Request,
+    AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, BreakerSnapshot, CallRecord, Delivery,
+    DeliveryId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, Request,
     SchedulerState, Seq,
 };
 
@@ -147,6 +147,15 @@ pub trait Rows: Finishes {
 
     /// Writes the endpoints.
     fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<(), Self::Error>;
+
+    /// A batch's row. Asked for at every change of a job of a batch: it must cost little.
+    fn batch(&mut self, id: BatchId) -> Result<Option<Batch>, Self::Error>;
+
+    /// Writes a batch.
+    fn put_batch(&mut self, batch: &Batch) -> Result<(), Self::Error>;
+
+    /// Forgets a batch.
+    fn remove_batch(&mut self, id: BatchId) -> Result<(), Self::Error>;
 
     /// The next place among deliveries; each is given once.
     fn next_delivery(&mut self) -> DeliveryId;

@@ -220,8 +220,15 @@ impl Scheduler {
         now: Timestamp,
     ) -> Vec<Effect> {
         for entry in entries {
-            if !self.knows(entry.id) && !self.cancelling.contains_key(&entry.id) {
+            if self.cancelling.contains_key(&entry.id) {
+                continue;
+            }
+            // One that another batch has adopted.
+            let is_adopted = |known: &JobEntry| known.batch_id != entry.batch_id;
+            if !self.knows(entry.id) {
                 self.line.insert(entry, now);
+            } else if self.line.get(entry.id).is_some_and(is_adopted) {
+                self.line.adopt(entry.id, entry.batch_id, now);
             }
         }
         self.go_on(now)

@@ -12,6 +12,7 @@
     reason = "these functions are tests, compiled for other crates too"
 )]
 
+mod batches;
 mod chains;
 mod doubt;
 mod filters;
@@ -21,6 +22,7 @@ mod spared;
 
 use std::sync::Arc;
 
+pub use batches::*;
 pub use chains::*;
 pub use doubt::*;
 pub use filters::*;
@@ -113,6 +115,12 @@ macro_rules! store_contract {
             a_clock_that_was_ahead_stops_no_pruning
             a_step_of_a_pruning_removes_so_many_bytes
             a_retry_after_what_was_pruned_says_why_not
+            a_batch_counts_its_jobs_in_the_transaction_that_changes_them
+            a_job_of_a_batch_that_is_not_open_is_refused
+            a_job_that_is_submitted_to_another_batch_moves_there
+            a_batch_goes_with_the_last_of_its_jobs
+            what_calls_of_a_batch_came_to_is_its_own
+            the_jobs_of_a_batch_are_listed_in_pages
         }
     };
     (@each $place:expr; $($promise:ident)*) => {$(

@@ -13,10 +13,10 @@ use crate::ports::{
 };
 use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{
-    AlertBook, AttemptNo, Billing, Bodies, Bonds, BreakerSnapshot, CallRecord, Delivery,
-    DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, Fingerprint, Finished, FinishedKind,
-    HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq, Transition, UsageKey,
-    UsageRow, limits,
+    AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, Bonds, BreakerSnapshot, CallRecord,
+    Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, Fingerprint, Finished,
+    FinishedKind, HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq, Transition,
+    UsageKey, UsageRow, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use onelane_core::rows::{Finishes, Logged, Rows};
@@ -63,6 +63,7 @@ struct Disk {
     alerts: AlertBook,
     endpoints: Vec<HookEndpoint>,
     deliveries: BTreeMap<DeliveryId, Delivery>,
+    batches: BTreeMap<BatchId, Batch>,
     last_delivery: DeliveryId,
 }
 
@@ -204,6 +205,17 @@ impl Store for MemoryStore {
 
     fn counts(&self) -> Result<StatusCounts, StoreError> {
         Ok(self.shared().disk.counts)
+    }
+
+    fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        Ok(self.shared().disk.batches.get(&id).cloned())
+    }
+
+    fn batches(&self, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>, StoreError> {
+        let shared = self.shared();
+        let batches = shared.disk.batches.values();
+        let later = batches.filter(|batch| after.is_none_or(|after| batch.id > after));
+        Ok(later.take(limit).cloned().collect())
     }
 
     fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError> {
@@ -556,6 +568,20 @@ impl Rows for Disk {
 
     fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<(), Infallible> {
         self.endpoints = endpoints.to_vec();
+        Ok(())
+    }
+
+    fn batch(&mut self, id: BatchId) -> Result<Option<Batch>, Infallible> {
+        Ok(self.batches.get(&id).cloned())
+    }
+
+    fn put_batch(&mut self, batch: &Batch) -> Result<(), Infallible> {
+        self.batches.insert(batch.id, batch.clone());
+        Ok(())
+    }
+
+    fn remove_batch(&mut self, id: BatchId) -> Result<(), Infallible> {
+        self.batches.remove(&id);
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use onelane_actors::ports::{CallFilter, JobFilter, Store, UsageFilter};
+use onelane_actors::ports::{CallFilter, JobFilter, JobRecord, StatusCounts, Store, UsageFilter};
+use onelane_actors::testing::MemoryStore;
 use onelane_core::model::{
     AttemptNo, CallOutcome, CallRecord, JobId, JobStatus, Phase, UsageKey, UsageRow,
 };
@@ -11,6 +12,23 @@ use crate::server::Kind;
 use crate::sim::{Sim, short};
 
 type Right = Result<(), String>;
+
+/// Each batch counts the jobs that it has.
+fn batches(store: &MemoryStore, jobs: &[JobRecord]) -> Right {
+    for batch in store.batches(None, usize::MAX).map_err(|e| e.to_string())? {
+        let mut counts = StatusCounts::default();
+        for record in jobs.iter().filter(|r| r.job.batch_id == Some(batch.id)) {
+            counts.moved(None, record.job.status);
+        }
+        if counts != batch.counts {
+            return Err(format!(
+                "{} counts {:?}, and has {counts:?}",
+                batch.name, batch.counts
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// What holds at any moment: nothing acknowledged is missing, and the books agree with one another.
 pub(crate) fn agree(sim: &Sim) -> Right {
@@ -46,6 +64,7 @@ pub(crate) fn agree(sim: &Sim) -> Right {
             return Err(format!("{} jobs are {status:?}, counted {counts:?}", jobs));
         }
     }
+    batches(store, &page.jobs)?;
     for record in &page.jobs {
         let answered = record.job.status == JobStatus::Completed;
         if answered != record.response.is_some() {

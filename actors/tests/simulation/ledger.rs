@@ -398,6 +398,8 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::Config(_)
         | Transition::Alerts { .. }
         | Transition::Delivery(_)
+        | Transition::OpenBatch(_)
+        | Transition::Batch { .. }
         | Transition::Prune(_)
         | Transition::Billing { .. } => return None,
     })

@@ -10,8 +10,8 @@ use onelane_actors::ports::{
 };
 use onelane_actors::testing::sample;
 use onelane_core::model::{
-    AlertBook, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId, Transition, Usage,
-    UsageRow, code,
+    AlertBook, Batch, BatchId, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId,
+    Transition, Usage, UsageRow, code,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use tokio::time::sleep;
@@ -178,6 +178,8 @@ impl Store for Disk {
         calls(filter: &CallFilter, cursor: Option<u64>, limit: usize) -> CallPage;
         usage(filter: &UsageFilter) -> Vec<UsageRow>;
         counts() -> StatusCounts;
+        batch(id: BatchId) -> Option<Batch>;
+        batches(after: Option<BatchId>, limit: usize) -> Vec<Batch>;
         config() -> Option<String>;
         deliveries_due(query: &DueQuery) -> DueDeliveries;
         deliveries(filter: &DeliveryFilter, cursor: Option<u64>, limit: usize) -> DeliveryPage;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onelane_actors::ports::{Clock, GlmCall};
+use onelane_actors::ports::{Clock, GlmCall, Store as _};
 use onelane_actors::testing::{Dice, MemoryStore, SimClock, sample};
-use onelane_core::model::{JobId, Settings, Timestamp};
+use onelane_core::model::{Batch, BatchId, JobId, Settings, Timestamp, Transition};
 use tokio::sync::Notify;
 
 use crate::gate;
@@ -162,12 +162,30 @@ const MESSAGES_MAX: u64 = 20_000;
 /// Steps that a failure shows.
 const STEPS_SHOWN: usize = 40;
 
+/// How many batches a world has, beside the jobs of none.
+pub(crate) const BATCHES: u64 = 3;
+
+/// A disk on which the world's batches were begun.
+fn with_batches() -> MemoryStore {
+    let store = MemoryStore::new();
+    for number in 1..=BATCHES {
+        let batch = Batch::new(
+            BatchId::new(number),
+            format!("batch {number}"),
+            sample::START,
+        );
+        let begun = store.commit(&[Transition::OpenBatch(Box::new(batch))]);
+        assert!(begun.is_ok());
+    }
+    store
+}
+
 impl Sim {
     pub(crate) fn new(seed: u64, settings: Settings, verbose: bool) -> Arc<Self> {
         let mut history = History::default();
         history.set(Arc::new(settings), sample::START);
         Arc::new(Self {
-            store: MemoryStore::new(),
+            store: with_batches(),
             over: Notify::new(),
             state: Mutex::new(State {
                 clock: None,

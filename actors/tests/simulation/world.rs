@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::testing::{Dice, SeededIds};
-use onelane_core::model::{HoldScope, JobId, OnInterrupted, Phase, Settings, Submission};
+use onelane_core::model::{BatchId, HoldScope, JobId, OnInterrupted, Phase, Settings, Submission};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
@@ -14,7 +14,7 @@ use crate::client::{self, Client, Order};
 use crate::draw::{self, MODELS};
 use crate::gate;
 use crate::history::Act;
-use crate::sim::{Fate, PLACES, Promise, Sim, Tally, short};
+use crate::sim::{BATCHES, Fate, PLACES, Promise, Sim, Tally, short};
 
 /// How a process ended.
 enum End {
@@ -506,6 +506,12 @@ fn said(promise: &Promise) -> Submission {
         .model(promise.model)
         .user(promise.user.clone());
     submission.idempotency_key.clone_from(&promise.key);
+    // The same job is of the same batch whenever it is asked for.
+    let drawn: u64 = promise.prompt.bytes().map(u64::from).sum();
+    submission.batch_id = match drawn % (BATCHES + 1) {
+        0 => None,
+        number => Some(BatchId::new(number)),
+    };
     submission
 }
 

@@ -35,7 +35,8 @@ async fn an_estimate_is_of_each_job_and_of_all() {
     assert_eq!(
         reply.json()["jobs"],
         json!([{"model": "glm-4-long", "promptTokens": 8, "maxCompletionTokens": 4_095,
-            "cost": {"min": 0.000004, "max": 0.00412}, "currency": "CNY"}])
+            "expectedCompletionTokens": 350,
+            "cost": {"min": 0.000004, "expected": 0.000358, "max": 0.00412}, "currency": "CNY"}])
     );
     let many = r#"[{"prompt":"hello world","model":"glm-9"},
         {"messages":[{"role":"user","content":"hello world"}],"model":"glm-5",
@@ -46,7 +47,8 @@ async fn an_estimate_is_of_each_job_and_of_all() {
     assert_eq!(
         body["total"],
         json!({"jobs": 2, "promptTokens": 16, "maxCompletionTokens": 131_082,
-            "cost": {"min": 0.000008, "max": 0.00028}, "currency": "CNY",
+            "expectedCompletionTokens": 1_210,
+            "cost": {"min": 0.000008, "expected": 0.000212, "max": 0.00028}, "currency": "CNY",
             "unpricedJobs": 1})
     );
     let bad = api.post(path, r#"[{"prompt":"a"},{"prompt":""}]"#).await;

@@ -7,11 +7,12 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
-use onelane::model::{Event, JobId, WaitReason};
+use onelane::model::{Batch, BatchId, Event, JobId, Timestamp, WaitReason};
 use onelane::orchestrator::{
     Feed, JobDetail, Orchestrator, SchedulerSnapshot, StopReason, Submitted,
 };
-use onelane::ports::StoreError;
+use onelane::ports::{Clock as _, StoreError};
+use onelane::system::SystemClock;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -19,11 +20,11 @@ use super::identity::{LineId, Name, Source};
 use super::input::Chunk;
 use super::left::{HeldUp, stuck};
 use super::output::Results;
-use super::progress::Progress;
+use super::progress::{Far, Progress};
 use super::reach::Reach;
 use super::ready::{Defaults, Ready};
 use super::result::{LineError, ResultLine};
-use super::summary::{End, Spent, Tally};
+use super::summary::{End, Failures, Spent, Tally};
 use super::tracker::{Tracker, Verdict};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::start::Lane;
@@ -38,6 +39,9 @@ const LOOKS_MAX: usize = 32;
 
 type SubmitReply = Result<Vec<Result<Submitted, Error>>, Error>;
 
+/// Bad lines that are told one by one.
+pub(crate) const BAD_TOLD_MAX: u64 = 10;
+
 /// How many looks in a row must find that nothing of what is left can go on: one may come while a line
 /// of an earlier run is being put back in line.
 const STUCK_LOOKS: u32 = 2;
@@ -47,17 +51,37 @@ struct Figures {
     lane: SchedulerSnapshot,
     /// Why nothing of what is left can go on, if that is so.
     stuck: Option<HeldUp>,
+    /// The run's own batch.
+    batch: Option<Batch>,
+    /// Jobs in the store that wait or run, whosever they are.
+    left: u64,
 }
 
 impl Figures {
-    async fn of(lane: &Orchestrator) -> Result<Self, Error> {
+    async fn of(lane: &Orchestrator, batch: BatchId) -> Result<Self, Error> {
         let status = lane.lane().await?;
-        let stuck = stuck(lane, &status).await?;
+        let scope = lane.settings().scope;
+        let stuck = stuck(lane, &status, scope).await?;
+        let counts = lane.queue_status().await?;
         Ok(Self {
             lane: status,
             stuck,
+            batch: lane.batch(batch).await?,
+            left: counts.pending + counts.processing,
         })
     }
+}
+
+/// What a run sends, and since when.
+pub(crate) struct Own {
+    /// Its batch, as it was when the run began.
+    pub(crate) before: Batch,
+    /// What the others that wait are to it: it sends them too.
+    pub(crate) sends_all: bool,
+    /// Lines of the input, if they were counted before.
+    pub(crate) lines: Option<u64>,
+    /// Since when it sends.
+    pub(crate) since: Timestamp,
 }
 
 /// What the loop has to deal with next.
@@ -68,6 +92,7 @@ enum Step {
     Looked(JobId, Box<Result<JobDetail, Error>>),
     Retried(JobId, Result<(), Error>),
     Figures(Box<Result<Figures, Error>>),
+    Closed(Result<Batch, Error>),
     Tick,
     Signal,
     LaneStopped(StopReason),
@@ -92,6 +117,15 @@ pub(crate) struct Run<'a> {
     looks: usize,
     submitting: bool,
     asking_figures: bool,
+    own: Own,
+    /// What its batch came to in this run.
+    pub(crate) spent: Spent,
+    /// Jobs in the store that wait or run, at the last look.
+    left: Option<u64>,
+    /// Whether its batch was closed: no more lines come.
+    closed: bool,
+    /// Bad lines that were told one by one.
+    bad_told: u64,
     /// Looks in a row that found everything stuck.
     stuck_looks: u32,
     /// Lines that the lane had no room for.
@@ -106,13 +140,15 @@ pub(crate) struct Run<'a> {
     pub(crate) drained: bool,
     /// How many lines ended how.
     pub(crate) tally: Tally,
+    /// What lines failed for.
+    pub(crate) failures: Failures,
 }
 
 impl<'a> Run<'a> {
     /// A run of these lines through this lane.
     pub(crate) fn new(
         lane: &'a Lane,
-        source: Source,
+        (source, own): (Source, Own),
         defaults: Defaults,
         input: mpsc::Receiver<Chunk>,
         results: &'a mut Results,
@@ -133,6 +169,11 @@ impl<'a> Run<'a> {
             looks: 0,
             submitting: false,
             asking_figures: false,
+            own,
+            spent: Spent::default(),
+            left: None,
+            closed: false,
+            bad_told: 0,
             stuck_looks: 0,
             no_room: Vec::new(),
             all_read: false,
@@ -141,6 +182,7 @@ impl<'a> Run<'a> {
             end: None,
             drained: false,
             tally: Tally::default(),
+            failures: Failures::default(),
         }
     }
 
@@ -187,11 +229,17 @@ impl<'a> Run<'a> {
             Step::Chunk(None) => {
                 self.input = None;
                 self.all_read = true;
+                self.tell_more_bad();
             }
             Step::Submitted(ready, reply) => self.submitted(ready, reply)?,
             Step::Looked(id, reply) => self.looked(id, *reply)?,
             Step::Retried(id, reply) => self.retried(id, reply)?,
             Step::Figures(reply) => self.figures(*reply)?,
+            Step::Closed(reply) => {
+                if let Err(error) = reply {
+                    self.trouble(error)?;
+                }
+            }
             Step::Tick => {
                 let no_room = std::mem::take(&mut self.no_room);
                 self.submit(no_room);
@@ -225,6 +273,7 @@ impl<'a> Run<'a> {
         }
         let complete =
             self.all_sent() && !self.broken && self.tracker.is_empty() && self.signals == 0;
+        let complete = complete && (!self.own.sends_all || self.left == Some(0));
         complete.then_some(End::Complete)
     }
 
@@ -234,6 +283,11 @@ impl<'a> Run<'a> {
     }
 
     fn start_tasks(&mut self) {
+        if self.all_sent() && !self.closed && self.signals == 0 {
+            self.closed = true;
+            let (lane, id) = (self.lane.clone(), self.own.before.id);
+            self.task(async move { Step::Closed(lane.close_batch(id).await) });
+        }
         while self.looks < LOOKS_MAX
             && let Some(id) = self.tracker.next()
         {
@@ -267,7 +321,7 @@ impl<'a> Run<'a> {
             match line.asked {
                 Err(problem) => {
                     let message = format!("line {}: {problem}", line.number);
-                    self.progress.note(&format!("bad {message}"));
+                    self.tell_bad(&message);
                     self.tally.bad += 1;
                     self.write_error(&line.name, LineError::new("invalid_line", message))?;
                 }
@@ -277,6 +331,22 @@ impl<'a> Run<'a> {
         }
         self.submit(ready);
         Ok(())
+    }
+
+    /// Tells the first bad lines; of the others their number is enough.
+    fn tell_bad(&mut self, message: &str) {
+        self.bad_told += 1;
+        if self.bad_told <= BAD_TOLD_MAX {
+            self.progress.note(&format!("bad {message}"));
+        }
+    }
+
+    /// How many bad lines were not told one by one.
+    fn tell_more_bad(&self) {
+        let more = self.bad_told.saturating_sub(BAD_TOLD_MAX);
+        if more > 0 {
+            self.progress.note(&more_bad(more));
+        }
     }
 
     fn submit(&mut self, ready: Vec<Ready>) {
@@ -394,6 +464,9 @@ impl<'a> Run<'a> {
             self.tally.completed += 1;
         } else {
             self.tally.failed += 1;
+            if let Some(error) = &line.error {
+                self.failures.note(&error.code, &error.message);
+            }
         }
         self.results.write(&line)
     }
@@ -415,21 +488,41 @@ impl<'a> Run<'a> {
             return;
         }
         self.asking_figures = true;
-        let lane = self.lane.clone();
-        self.task(async move { Step::Figures(Box::new(Figures::of(&lane).await)) });
+        let (lane, batch) = (self.lane.clone(), self.own.before.id);
+        self.task(async move { Step::Figures(Box::new(Figures::of(&lane, batch).await)) });
+    }
+
+    fn show(&mut self, wait: Option<&WaitReason>) {
+        self.progress.show(&Far {
+            tally: &self.tally,
+            lines: self.own.lines,
+            spent: &self.spent,
+            wait,
+            stopping: self.signals > 0,
+            since: self.own.since,
+            now: SystemClock.now(),
+        });
     }
 
     fn figures(&mut self, reply: Result<Figures, Error>) -> Result<(), CliError> {
         self.asking_figures = false;
-        let Figures { lane, stuck } = match reply {
+        let Figures {
+            lane,
+            stuck,
+            batch,
+            left,
+        } = match reply {
             Ok(figures) => figures,
             Err(Error::Store(StoreError::Full { .. })) => {
-                let (spent, full) = (Spent::of(self.lane), WaitReason::DiskFull);
-                self.progress.show(&self.tally, &spent, Some(&full));
+                self.show(Some(&WaitReason::DiskFull));
                 return Ok(());
             }
             Err(e) => return self.trouble(e),
         };
+        self.left = Some(left);
+        if let Some(batch) = batch {
+            self.spent = Spent::since(&self.own.before, &batch);
+        }
         // Lines that are still to come may be of another kind, unless there is no room for them.
         let no_more = self.all_sent() || (!self.submitting && !self.no_room.is_empty());
         self.stuck_looks = match &stuck {
@@ -443,11 +536,7 @@ impl<'a> Run<'a> {
         }
         // The summary tells the end once.
         if self.end.is_none() {
-            self.progress.show(
-                &self.tally,
-                &Spent::of(self.lane),
-                lane.wait_reason.as_ref(),
-            );
+            self.show(lane.wait_reason.as_ref());
         }
         Ok(())
     }
@@ -472,6 +561,12 @@ impl<'a> Run<'a> {
             Step::Drained
         });
     }
+}
+
+/// The words about bad lines that are not told one by one.
+pub(crate) fn more_bad(more: u64) -> String {
+    let lines = if more == 1 { "line" } else { "lines" };
+    format!("and {more} more bad {lines}")
 }
 
 /// The next chunk, `None` at the input's end. Waits for ever when the run wants no more of it.

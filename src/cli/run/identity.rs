@@ -12,7 +12,8 @@
 //!   even when the results file was moved or deleted; and an answer of one model is never taken for
 //!   one of another.
 //! * The file's directory plays no part: a project may be moved. A copy of the input under another name is
-//!   another input, and is the way to have the same prompts answered anew.
+//!   another input, and is the way to have the same prompts answered anew. A batch that was named is an input
+//!   of its own.
 //! * A simulated answer is never taken for a real one: under `--simulate` the same line is another line.
 
 use std::collections::HashMap;
@@ -96,6 +97,17 @@ impl Source {
         let mut hash = Sha256::new();
         hash.update(b"onelane run source\0");
         hash.update(name.as_encoded_bytes());
+        Self {
+            mode,
+            name: first(&hash.finalize()),
+        }
+    }
+
+    /// The input of the batch that was named so, whichever file its lines come from.
+    pub(crate) fn named(batch: &str, mode: Mode) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"onelane run batch\0");
+        hash.update(batch.as_bytes());
         Self {
             mode,
             name: first(&hash.finalize()),

@@ -1,15 +1,16 @@
 //! The input as a stream of lines: read on a thread of its own, bounded in memory, each line
 //! checked and identified before the lane sees it.
 
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read, Seek as _};
 use std::path::Path;
 
+use onelane::api::dialect::{Asked, Dialect};
 use onelane::model::limits;
 use tokio::sync::mpsc;
 
 use super::identity::{Identities, Label, Name};
-use super::parse::{self, Asked};
+use super::shape::Shape;
 use crate::cli::exit::{CliError, Exit};
 
 /// Bytes of one line: a request of the largest size, and its frame.
@@ -33,20 +34,144 @@ pub(crate) struct Line {
 /// Lines that were read together; the error ends the input.
 pub(crate) type Chunk = io::Result<Vec<Line>>;
 
-/// Opens the input; `-` is standard input. Errors are the user's to mend: no such file, a directory.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>, CliError> {
+/// Bytes of the head that a file of another kind is recognised by.
+const HEAD_BYTES: usize = 256 * 1024;
+
+/// An input that is open.
+pub(crate) enum Input {
+    /// Can be read more than once.
+    File(File),
+    /// A pipe: what was read of it to see what it is, and the rest.
+    Stream(Vec<u8>, Box<dyn Read + Send>),
+}
+
+impl Input {
+    /// The input from its beginning.
+    pub(crate) fn reader(self, path: &Path) -> Result<Box<dyn Read + Send>, CliError> {
+        match self {
+            Self::File(mut file) => {
+                file.rewind().map_err(|error| unreadable(path, &error))?;
+                Ok(Box::new(file))
+            }
+            Self::Stream(head, rest) => Ok(Box::new(io::Cursor::new(head).chain(rest))),
+        }
+    }
+
+    /// Makes a pipe one that can be read twice: waits for its end, and keeps it in a file without a name.
+    pub(crate) fn whole(self, path: &Path) -> Result<Self, CliError> {
+        match self {
+            Self::File(_) => Ok(self),
+            stream @ Self::Stream(..) => {
+                let mut reader = stream.reader(path)?;
+                let kept = nameless().and_then(|mut file| {
+                    io::copy(&mut reader, &mut file)?;
+                    Ok(Self::File(file))
+                });
+                kept.map_err(|error| unreadable(path, &error))
+            }
+        }
+    }
+
+    /// The same input once more.
+    pub(crate) fn again(&self, path: &Path) -> Result<Option<Self>, CliError> {
+        match self {
+            Self::Stream(..) => Ok(None),
+            Self::File(file) => {
+                let again = file.try_clone().map_err(|error| unreadable(path, &error))?;
+                Ok(Some(Self::File(again)))
+            }
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> CliError {
+    CliError::usage(format!("{} can't be read: {error}", name(path)))
+}
+
+/// A file in the directory for such that is gone with this process.
+fn nameless() -> io::Result<File> {
+    let mut number = 0_u32;
+    loop {
+        let path = std::env::temp_dir().join(format!("onelane-{}-{number}", std::process::id()));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        match options.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1_000 => {
+                number += 1
+            }
+            opened => {
+                let file = opened?;
+                std::fs::remove_file(&path)?;
+                return Ok(file);
+            }
+        }
+    }
+}
+
+/// Opens the input; `-` is standard input. Errors are the user's to mend: no such file, a directory, a file of
+/// another kind than JSON lines.
+pub(crate) fn open(path: &Path) -> Result<Input, CliError> {
+    let input = open_any(path)?;
+    let mut head = Vec::new();
+    let (input, whole) = match input {
+        Input::File(mut file) => {
+            let read = (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head);
+            let read = read.map_err(|error| unreadable(path, &error))?;
+            (Input::File(file), read < HEAD_BYTES)
+        }
+        Input::Stream(_, mut rest) => {
+            let ended = first_lines(&mut *rest, &mut head);
+            let ended = ended.map_err(|error| unreadable(path, &error))?;
+            (Input::Stream(head.clone(), rest), ended)
+        }
+    };
+    match Shape::of(&head, whole) {
+        None => Ok(input),
+        Some(shape) => {
+            let problem = format!(
+                "{} {}, not JSON lines (one object a line); nothing was sent",
+                name(path),
+                shape.words()
+            );
+            Err(CliError::usage(problem).help(shape.help(&path.display().to_string())))
+        }
+    }
+}
+
+/// Reads a pipe until a line of it is there; tells whether that was its end.
+fn first_lines(input: &mut dyn Read, head: &mut Vec<u8>) -> io::Result<bool> {
+    let mut piece = vec![0; HEAD_BYTES];
+    while !head.contains(&b'\n') && head.len() < HEAD_BYTES {
+        match input.read(&mut piece) {
+            Ok(0) => return Ok(true),
+            Ok(read) => head.extend(piece.iter().take(read)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+fn open_any(path: &Path) -> Result<Input, CliError> {
     if path.as_os_str() == "-" {
-        return Ok(Box::new(io::stdin()));
+        return Ok(Input::Stream(Vec::new(), Box::new(io::stdin())));
     }
     let trouble = |e: io::Error| {
         CliError::usage(format!("{}: {e}", path.display()))
             .help("give a file of prompts, or - for standard input")
     };
     let file = File::open(path).map_err(trouble)?;
-    if file.metadata().map_err(trouble)?.is_dir() {
+    let found = file.metadata().map_err(trouble)?;
+    if found.is_dir() {
         return Err(trouble(io::Error::from(io::ErrorKind::IsADirectory)));
     }
-    Ok(Box::new(file))
+    Ok(if found.is_file() {
+        Input::File(file)
+    } else {
+        Input::Stream(Vec::new(), Box::new(file))
+    })
 }
 
 /// What messages call the input.
@@ -87,6 +212,7 @@ struct Lines<R> {
     line_bytes_max: usize,
     number: u64,
     identities: Identities,
+    dialect: Dialect,
 }
 
 /// Bytes up to the end of a line.
@@ -103,6 +229,7 @@ impl<R: Read> Lines<R> {
             line_bytes_max,
             number: 0,
             identities: Identities::default(),
+            dialect: Dialect::new(),
         }
     }
 
@@ -172,7 +299,7 @@ impl<R: Read> Lines<R> {
                 }
                 let text = std::str::from_utf8(bytes)
                     .map_err(|e| format!("is not UTF-8 from byte {} on", e.valid_up_to() + 1));
-                (bytes, text.map(|text| parse::parse(text.trim())))
+                (bytes, text.map(|text| self.dialect.line(text.trim())))
             }
         };
         let (id, asked) = match parsed {

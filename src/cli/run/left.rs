@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use onelane::error::Error;
-use onelane::model::{JobStatus, WaitReason};
+use onelane::model::{JobStatus, Scope, WaitReason};
 use onelane::orchestrator::{Orchestrator, SchedulerSnapshot};
-use onelane::ports::JobFilter;
+use onelane::ports::{JobFilter, MoreFilter};
 use serde::Serialize;
 
 /// Jobs that are looked at at a time.
@@ -37,6 +37,7 @@ impl HeldUp {
 pub(crate) async fn stuck(
     lane: &Orchestrator,
     status: &SchedulerSnapshot,
+    scope: Scope,
 ) -> Result<Option<HeldUp>, Error> {
     let lasts = status
         .wait_reason
@@ -50,6 +51,10 @@ pub(crate) async fn stuck(
     loop {
         let filter = JobFilter {
             status: Some(JobStatus::Pending),
+            more: MoreFilter {
+                batch_id: scope.batch(),
+                ..MoreFilter::default()
+            },
             ..JobFilter::default()
         };
         let page = lane.jobs(filter, cursor, PAGE).await?;

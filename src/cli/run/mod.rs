@@ -2,7 +2,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `input`, `parse`, `ready` | lines: read in bounded memory, checked, made into jobs |
+//! | `input`, `ready` | lines: read in bounded memory, checked, made into jobs |
+//! | `shape` | files of another kind, recognised |
+//! | `scan` | the whole input, looked at before anything is sent |
+//! | `batch` | which batch a run is, what else waits, which lines are gone |
 //! | `identity` | when a line is the same line in the next run: the rule behind "continues" |
 //! | `output`, `result`, `written` | the results file, a line of it, and the lines of earlier runs |
 //! | `drive` | the loop: submits, watches, writes |
@@ -12,33 +15,43 @@
 //! | `release` | a start is the operator's act: it ends holds |
 //! | `progress`, `summary` | views for a person and a program |
 
+mod batch;
 mod drive;
 mod identity;
 mod input;
 mod left;
 mod output;
-mod parse;
 mod progress;
 mod reach;
 mod ready;
 mod release;
 mod result;
+mod scan;
+mod shape;
 mod summary;
 mod tracker;
 mod written;
 
 use std::path::{Path, PathBuf};
 
+use onelane::model::{Batch, BatchId, Scope};
+use onelane::orchestrator::Orchestrator;
+use onelane::ports::Clock as _;
+use onelane::system::SystemClock;
+use tokio::sync::oneshot;
+
 use super::args::RunArgs;
 use super::exit::{CliError, Exit};
-use super::start;
+use super::start::{self, Lane};
 use crate::telemetry::{self, Signals};
-use drive::Run;
+use batch::Rest;
+use drive::{Own, Run};
 use identity::{Mode, Source};
+use input::Input;
 use output::Results;
 use progress::Progress;
 use reach::Reach;
-
+use scan::Scan;
 use summary::{End, Spent, Summary};
 
 pub(crate) use input::{Line, name, open, read};
@@ -49,15 +62,21 @@ pub(crate) use release::{Ends, release};
 /// Runs a file of prompts.
 pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
+    let began = SystemClock.now();
     let mode = if args.common.simulate {
         Mode::Simulated
     } else {
         Mode::Real
     };
-    let source = Source::of(&args.input, mode);
-    let input = input::open(&args.input)?;
+    let path = args.input.clone();
+    let input = unless_signal(&mut signals, move || input::open(&path)).await?;
+    let batch = batch::name(&args.input, args.batch.as_deref(), mode)?;
+    let source = match &args.batch {
+        Some(name) => Source::named(name, mode),
+        None => Source::of(&args.input, mode),
+    };
     let out = results_path(&args)?;
-    let plan = start::plan(&args.common)?;
+    let plan = start::plan(&args.common, &args.simulated)?;
     let mut results = Results::open(&out, source)?;
     let mut progress = Progress::new(json);
     // A run is quiet: its log does not repeat what the run prints itself.
@@ -69,7 +88,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     };
     telemetry::init(log.format, filter, progress.sink())?;
 
-    let Some(lane) = start::lane(&plan, &mut signals).await? else {
+    let Some(lane) = start::lane_in_scope(&plan, Scope::Nothing, &mut signals).await? else {
         let problem = "interrupted before the store was open; nothing was sent";
         return Err(CliError::new(Exit::JobsFailed, problem).help("run the same command again"));
     };
@@ -83,18 +102,34 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         super::note(&told);
     }
     let defaults = Defaults {
-        user_id: args.user,
+        user_id: args.user.clone(),
         priority: args.priority,
         model: lane.orchestrator.settings().glm.model.clone(),
+        batch: Some(BatchId::named(&batch)),
     };
-    let chunks = input::read(input)?;
-    if let Some(was) = release(&lane.orchestrator, Ends::HoldsAndOrders).await? {
-        progress.note(&format!("resuming; {was}"));
-    }
+    let preparing = Preparing {
+        args: &args,
+        batch,
+        source,
+        defaults: &defaults,
+    };
+    let prepared = preparing
+        .prepare(input, &lane, &mut signals, &mut progress)
+        .await;
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            lane.drain(&mut signals).await;
+            return Err(error);
+        }
+    };
+    let Prepared { own, input, gone } = prepared;
+    let before = own.before.clone();
+    let chunks = input::read(input.reader(&args.input)?)?;
     let reach = Reach::new(args.connect_within);
     let mut run = Run::new(
         &lane,
-        source,
+        (source, own),
         defaults,
         chunks,
         &mut results,
@@ -102,7 +137,8 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         reach,
     );
     let driven = run.drive(&mut signals).await;
-    let (tally, drained) = (run.tally, run.drained);
+    let (tally, drained, spent) = (run.tally, run.drained, run.spent.clone());
+    let failures = std::mem::take(&mut run.failures);
     drop(run);
     progress.clear();
     if !drained {
@@ -112,11 +148,17 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     if end == End::Complete {
         results.finish()?;
     }
+    let (spent, rest) = books(&lane.orchestrator, &before, spent).await;
     let summary = Summary {
         input: input::name(&args.input),
         results: results.path().display().to_string(),
         tally,
-        spent: Spent::of(&lane.orchestrator),
+        failures,
+        elapsed_ms: SystemClock.now().since(began),
+        batch_id: before.id,
+        gone,
+        other_jobs: rest.jobs,
+        spent,
         simulated: plan.is_simulated(),
         end,
     };
@@ -133,6 +175,165 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         error.print(json);
     }
     Ok(exit)
+}
+
+/// What a stopped lane's store says of a run: what its batch came to, and what else waits.
+async fn books(lane: &Orchestrator, before: &Batch, known: Spent) -> (Spent, Rest) {
+    let Ok(Some(now)) = lane.batch(before.id).await else {
+        return (known, Rest::default());
+    };
+    let rest = Rest::of(lane, &now).await.unwrap_or_default();
+    (Spent::since(before, &now), rest)
+}
+
+/// What a run needs to know before it sends anything.
+struct Preparing<'a> {
+    args: &'a RunArgs,
+    batch: String,
+    source: Source,
+    defaults: &'a Defaults,
+}
+
+/// What a run knows before it sends anything.
+struct Prepared {
+    own: Own,
+    input: Input,
+    /// Jobs that were cancelled since their lines are gone.
+    gone: u64,
+}
+
+impl Preparing<'_> {
+    /// Looks at the input and at what the store holds of it, and lets the lane send the batch.
+    async fn prepare(
+        &self,
+        input: Input,
+        lane: &Lane,
+        signals: &mut Signals,
+        progress: &mut Progress,
+    ) -> Result<Prepared, CliError> {
+        let (args, lane) = (self.args, &lane.orchestrator);
+        if !args.resume
+            && let Some(was) = release::order(lane).await?
+        {
+            return Err(batch::stopped_by_order(&was));
+        }
+        let known = lane.batch(BatchId::named(&self.batch)).await?;
+        let begun = known.as_ref().is_some_and(|known| known.unfinished() > 0);
+        // A pipe is sent as it comes, unless what it holds decides what may be sent.
+        let input = if begun || args.strict {
+            let path = args.input.clone();
+            unless_signal(signals, move || input.whole(&path)).await?
+        } else {
+            input
+        };
+        let scan = match input.again(&args.input)? {
+            Some(again) => {
+                let mut scan = Scan::new(self.source, self.defaults);
+                scan.read(again.reader(&args.input)?, signals, progress)
+                    .await?;
+                Some(scan)
+            }
+            None => None,
+        };
+        if args.strict
+            && let Some(scan) = &scan
+        {
+            scan.refuse_bad(progress, &input::name(&args.input))?;
+        }
+        let mut before = lane.open_batch(&self.batch).await?;
+        let mut gone = 0;
+        if let Some(scan) = &scan {
+            gone = batch::cancel_gone(lane, &before, &scan.keys, args.drop_gone).await?;
+        }
+        if gone > 0 {
+            let lines = if gone == 1 { "line is" } else { "lines are" };
+            progress.note(&format!(
+                "{gone} {lines} gone from the input: cancelled, nothing of them was sent"
+            ));
+        }
+        self.rest(lane, &before, progress).await?;
+        if let Some(was) = release(lane, self.ends()).await? {
+            progress.note(&format!("resuming; {was}"));
+        }
+        if let Some(now) = lane.batch(before.id).await? {
+            before = now;
+        }
+        let scope = if args.all {
+            Scope::All
+        } else {
+            Scope::Batch(before.id)
+        };
+        lane.set_scope(scope).await?;
+        Ok(Prepared {
+            own: Own {
+                before,
+                sends_all: args.all,
+                lines: scan.map(|scan| scan.lines),
+                since: SystemClock.now(),
+            },
+            input,
+            gone,
+        })
+    }
+
+    const fn ends(&self) -> Ends {
+        if self.args.resume {
+            Ends::HoldsAndOrders
+        } else {
+            Ends::Holds
+        }
+    }
+
+    /// Tells what else waits, and drops it if that was asked for.
+    async fn rest(
+        &self,
+        lane: &Orchestrator,
+        mine: &Batch,
+        progress: &Progress,
+    ) -> Result<(), CliError> {
+        let rest = Rest::of(lane, mine).await?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let what = rest.words();
+        if self.args.drop_rest {
+            let dropped = batch::drop_rest(lane, mine).await?;
+            progress.note(&format!("{what}: {dropped} cancelled"));
+        } else if self.args.all {
+            progress.note(&format!("{what}: sent too"));
+        } else {
+            progress.note(&format!(
+                "{what}: not sent; --all sends them too, --drop-rest cancels them, and `onelane batch ls` lists them"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Does something that may wait for a pipe, on a thread that is left behind when a signal comes first: it ends
+/// with the process.
+async fn unless_signal<T: Send + 'static>(
+    signals: &mut Signals,
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    let (done, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("input".to_owned());
+    let started = thread.spawn(move || {
+        let _ = done.send(work());
+    });
+    if let Err(error) = started {
+        let problem = format!("a thread can't be started: {error}");
+        return Err(CliError::new(Exit::JobsFailed, problem));
+    }
+    tokio::select! {
+        ended = ended => ended.unwrap_or_else(|_| Err(interrupted())),
+        _ = signals.next() => Err(interrupted()),
+    }
+}
+
+/// A signal came before anything was sent.
+fn interrupted() -> CliError {
+    CliError::new(Exit::JobsFailed, "interrupted; nothing was sent")
 }
 
 /// Where results go; not into the input itself.

@@ -1,9 +1,10 @@
 //! From a line that was read to a job that can be submitted.
 
+use onelane::api::dialect::Asked;
+use onelane::model::BatchId;
 use onelane::orchestrator::Submission;
 
 use super::identity::{LineId, Name, Source};
-use super::parse::Asked;
 
 /// Values for lines that leave them out.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub(crate) struct Defaults {
     pub(crate) priority: i32,
     /// The model that the lane gives them.
     pub(crate) model: String,
+    /// The batch that they belong to.
+    pub(crate) batch: Option<BatchId>,
 }
 
 /// A line that is about to be submitted.
@@ -32,10 +35,11 @@ impl Defaults {
         let default_model = (!names_model).then_some(self.model.as_str());
         let line = name.digest;
         let key = LineId { source, line }.idempotency_key(default_model);
-        Ready {
-            name,
-            submission: self.submission(Some(key), asked),
-        }
+        let mut submission = self.submission(Some(key), asked);
+        // So that logs and lists name the line.
+        let label = || name.label.to_string();
+        submission.content_id.get_or_insert_with(label);
+        Ready { name, submission }
     }
 
     /// The job of a line.
@@ -46,6 +50,7 @@ impl Defaults {
             model: asked.model,
             user_id: asked.user_id.unwrap_or_else(|| self.user_id.clone()),
             content_id: asked.content_id,
+            batch_id: self.batch,
             priority: asked.priority.unwrap_or(self.priority),
             max_retries: asked.max_retries,
             run_at: None,
@@ -62,7 +67,8 @@ impl Defaults {
 #[cfg(test)]
 mod tests {
     use super::super::identity::Label;
-    use super::super::parse::parse;
+    use onelane::api::dialect::Dialect;
+
     use super::*;
 
     fn submission(line: &str) -> Submission {
@@ -70,13 +76,14 @@ mod tests {
             user_id: "nightly".to_owned(),
             priority: -5,
             model: "glm-4.7".to_owned(),
+            batch: None,
         };
         let id = LineId::parse("run-00000000-00000000000000000000000000000001").unwrap();
         let name = Name {
             digest: id.line,
             label: Label::Number(1),
         };
-        let asked = parse(line).asked.unwrap();
+        let asked = Dialect::new().line(line).asked.unwrap();
         defaults.ready(id.source, name, asked).submission
     }
 

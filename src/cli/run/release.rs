@@ -13,6 +13,23 @@ pub(crate) enum Ends {
     HoldsAndOrders,
 }
 
+/// An operator's order that stops the lane, which a command lifts only if it is told to.
+pub(crate) async fn order(lane: &Orchestrator) -> Result<Option<String>, Error> {
+    Ok(ordered(&lane.lane().await?))
+}
+
+fn ordered(lane: &SchedulerSnapshot) -> Option<String> {
+    if let Some(pause) = &lane.paused {
+        let (since, why) = (pause.since, said(pause));
+        return Some(format!("the lane was paused since {since}: {why}"));
+    }
+    if let Some(closed) = &lane.draining {
+        let (since, why) = (closed.since, said(closed));
+        return Some(format!("the intake was closed since {since}: {why}"));
+    }
+    forced_open(lane).map(|reason| format!("an operator had opened the breaker: {reason}"))
+}
+
 /// The stops to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Release {
@@ -49,21 +66,10 @@ fn released(lane: &SchedulerSnapshot, ends: Ends) -> Option<(String, Release)> {
         return None;
     }
     let orders = ends == Ends::HoldsAndOrders;
-    if let Some(pause) = &lane.paused {
-        let was = format!("the lane was paused since {}: {}", pause.since, said(pause));
+    if (lane.paused.is_some() || orders)
+        && let Some(was) = ordered(lane)
+    {
         return orders.then_some((was, Release::All));
-    }
-    if orders && let Some(closed) = &lane.draining {
-        let was = format!(
-            "the intake was closed since {}: {}",
-            closed.since,
-            said(closed)
-        );
-        return Some((was, Release::All));
-    }
-    if orders && let Some(reason) = forced_open(lane) {
-        let was = format!("an operator had opened the breaker: {reason}");
-        return Some((was, Release::All));
     }
     let holds = lane.holds.iter();
     let held: Vec<_> = holds

@@ -1,10 +1,12 @@
 //! The end of a run, for a person and for a program.
 
-use onelane::Orchestrator;
-use onelane::model::Cost;
+use std::collections::BTreeMap;
+
+use onelane::model::{Batch, BatchId, Cost};
 use serde::Serialize;
 
 use super::left::HeldUp;
+use super::progress::span;
 use crate::cli::exit::Exit;
 
 /// How many lines ended how.
@@ -35,6 +37,64 @@ impl Tally {
     }
 }
 
+/// What lines failed for, the most frequent reason first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Failures(BTreeMap<String, (u64, String)>);
+
+#[derive(Serialize)]
+struct Reason<'a> {
+    code: &'a str,
+    count: u64,
+    message: &'a str,
+}
+
+impl Failures {
+    /// Codes that are told to a person.
+    const TOLD_MAX: usize = 5;
+
+    /// Counts a failure; the first message of a code stands for all.
+    pub(crate) fn note(&mut self, code: &str, message: &str) {
+        let of_code = self.0.entry(code.to_owned());
+        of_code.or_insert_with(|| (0, message.to_owned())).0 += 1;
+    }
+
+    fn reasons(&self) -> Vec<Reason<'_>> {
+        let reasons = self.0.iter().map(|(code, (count, message))| Reason {
+            code,
+            count: *count,
+            message,
+        });
+        let mut reasons: Vec<_> = reasons.collect();
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+        reasons
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let reasons = self.reasons();
+        let told = reasons.iter().take(Self::TOLD_MAX);
+        let mut lines: Vec<String> = told
+            .map(
+                |Reason {
+                     code,
+                     count,
+                     message,
+                 }| format!("{count} failed with {code}: {message}"),
+            )
+            .collect();
+        match reasons.len().saturating_sub(Self::TOLD_MAX) {
+            0 => {}
+            more => lines.push(format!("and others for {more} more reasons")),
+        }
+        lines
+    }
+}
+
+impl Serialize for Failures {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.reasons().serialize(serializer)
+    }
+}
+
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "end", rename_all = "camelCase")]
@@ -47,7 +107,7 @@ pub(crate) enum End {
     Held(HeldUp),
 }
 
-/// Spending of this process.
+/// What a run's own jobs came to.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Spent {
@@ -59,11 +119,18 @@ pub(crate) struct Spent {
 }
 
 impl Spent {
-    /// The lane's spending so far.
-    pub(crate) fn of(lane: &Orchestrator) -> Self {
+    /// What a batch came to since it was as `before`.
+    pub(crate) fn since(before: &Batch, now: &Batch) -> Self {
+        let spent = |cost: &Cost| {
+            let known = before.costs.iter().find(|c| c.currency == cost.currency);
+            let nanos = cost
+                .nanos
+                .saturating_sub(known.map_or(0, |known| known.nanos));
+            Cost { nanos, ..*cost }
+        };
         Self {
-            costs: lane.spent(),
-            unpriced_calls: lane.unpriced_calls(),
+            costs: now.costs.iter().map(spent).collect(),
+            unpriced_calls: now.unpriced_calls.saturating_sub(before.unpriced_calls),
         }
     }
 
@@ -90,7 +157,17 @@ pub(crate) struct Summary {
     /// How many lines ended how.
     #[serde(flatten)]
     pub(crate) tally: Tally,
-    /// Spending of this process.
+    /// What lines failed for.
+    pub(crate) failures: Failures,
+    /// How long it took.
+    pub(crate) elapsed_ms: u64,
+    /// The batch that it sent.
+    pub(crate) batch_id: BatchId,
+    /// Jobs that were cancelled since their lines are gone from the input.
+    pub(crate) gone: u64,
+    /// Jobs of others that still wait in the store.
+    pub(crate) other_jobs: u64,
+    /// What its batch came to in this run.
     #[serde(flatten)]
     pub(crate) spent: Spent,
     /// Whether the simulator answered: then nothing was billed.
@@ -135,6 +212,7 @@ impl Summary {
             (t.failed, "failed"),
             (t.bad, "bad"),
             (t.unfinished(), "not done"),
+            (self.gone, "gone from the input and cancelled"),
         ] {
             if count > 0 {
                 out.push_str(&format!(", {count} {what}"));
@@ -150,8 +228,23 @@ impl Summary {
         for part in spent {
             out.push_str(&format!(", {part}"));
         }
+        out.push_str(&format!(", in {}", span(self.elapsed_ms)));
         if self.results != "-" && t.done_before + t.ended() > 0 {
             out.push_str(&format!("; results in {}", self.results));
+        }
+        for line in self.failures.lines() {
+            out.push_str(&format!("\n{line}"));
+        }
+        if self.other_jobs > 0 {
+            let jobs = if self.other_jobs == 1 {
+                "job waits"
+            } else {
+                "jobs wait"
+            };
+            out.push_str(&format!(
+                "\n{} other {jobs}; see `onelane batch ls`",
+                self.other_jobs
+            ));
         }
         match &self.end {
             End::Complete if t.failed > 0 => {
@@ -195,6 +288,11 @@ mod tests {
                 failed,
                 bad: 0,
             },
+            failures: Failures::default(),
+            elapsed_ms: 65_000,
+            batch_id: BatchId::new(1),
+            gone: 0,
+            other_jobs: 0,
             spent: Spent {
                 costs: vec![Cost {
                     nanos: 28_000,
@@ -223,7 +321,7 @@ mod tests {
     fn a_person_reads_what_matters_and_no_zeros() {
         assert_eq!(
             summary(End::Complete, 4).text(),
-            "prompts.jsonl: 6 of 10 lines done, 2 before, 4 failed, 0.000028 CNY spent; results in prompts.results.jsonl\n\
+            "prompts.jsonl: 6 of 10 lines done, 2 before, 4 failed, 0.000028 CNY spent, in 1 min 5 s; results in prompts.results.jsonl\n\
              run the same command again to retry what failed"
         );
         assert!(summary(End::Interrupted, 1).text().contains("3 not done"));
@@ -235,7 +333,7 @@ mod tests {
         summary.spent.unpriced_calls = 3;
         let text = summary.text();
         assert!(
-            text.contains("0.000028 CNY spent, 3 calls at an unknown cost; results"),
+            text.contains("0.000028 CNY spent, 3 calls at an unknown cost, in 1 min 5 s; results"),
             "{text}"
         );
         assert!(summary.json().contains(r#""unpricedCalls":3"#));
@@ -243,6 +341,22 @@ mod tests {
         summary.spent.unpriced_calls = 1;
         let text = summary.text();
         assert!(text.contains(", 1 call at an unknown cost"), "{text}");
+    }
+
+    #[test]
+    fn failures_are_told_by_their_reason_the_most_frequent_first() {
+        let mut failed = summary(End::Complete, 3);
+        failed.failures.note("1214", "bad parameter");
+        failed.failures.note("1301", "sensitive");
+        failed.failures.note("1301", "sensitive too");
+        let text = failed.text();
+        assert!(
+            text.contains("\n2 failed with 1301: sensitive\n1 failed with 1214: bad"),
+            "{text}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&failed.json()).unwrap();
+        assert_eq!(json["failures"][0]["code"], "1301");
+        assert_eq!(json["elapsedMs"], 65_000);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use serde_json::value::RawValue;
 
 use super::{Changed, Transaction, encoded};
 use crate::model::{
-    AlertBook, AttemptNo, Billing, BreakerSnapshot, CallRecord, Delivery, DeliveryId,
-    DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq,
+    AlertBook, AttemptNo, Batch, BatchId, Billing, BreakerSnapshot, CallRecord, Delivery,
+    DeliveryId, DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, Request,
+    SchedulerState, Seq,
 };
 use crate::store::error::Result;
 use crate::store::finished;
@@ -238,6 +239,24 @@ impl Rows for Transaction<'_> {
     fn put_endpoints(&mut self, endpoints: &[HookEndpoint]) -> Result<()> {
         self.singles.endpoints = Some(encoded(endpoints)?);
         self.endpoints = Some(endpoints.into());
+        Ok(())
+    }
+
+    fn batch(&mut self, id: BatchId) -> Result<Option<Batch>> {
+        if let Some(batch) = self.touched.get(&id) {
+            return Ok(batch.clone());
+        }
+        let row = self.batches.open()?.get(id.number())?;
+        row.map(|row| decode("batches", row.value())).transpose()
+    }
+
+    fn put_batch(&mut self, batch: &Batch) -> Result<()> {
+        self.touched.insert(batch.id, Some(batch.clone()));
+        Ok(())
+    }
+
+    fn remove_batch(&mut self, id: BatchId) -> Result<()> {
+        self.touched.insert(id, None);
         Ok(())
     }
 

@@ -32,9 +32,38 @@ fn fits(text: &str, mask: &str) -> bool {
             })
 }
 
+/// The text without how long things took.
+fn timeless(text: &str) -> String {
+    let mut out = text.to_owned();
+    for lead in [
+        "lines done, ",
+        "not done, ",
+        "before, ",
+        "failed, ",
+        "bad, ",
+        "spent, ",
+        "billed, ",
+    ] {
+        let lead = format!("{lead}in ");
+        if let Some(at) = out.find(&lead) {
+            let from = at + lead.len();
+            let length = out[from..].find([';', '\n']).unwrap_or(out.len() - from);
+            out.replace_range(from..from + length, "SPAN");
+        }
+    }
+    let lead = "\"elapsedMs\":";
+    if let Some(at) = out.find(lead) {
+        let from = at + lead.len();
+        let length = out[from..].find(',').unwrap_or(0);
+        out.replace_range(from..from + length, "MS");
+    }
+    out
+}
+
 fn masked(text: &str) -> String {
     let mut out = String::new();
-    let mut rest = text;
+    let text = timeless(text);
+    let mut rest = text.as_str();
     while let Some(next) = rest.chars().next() {
         let mask = MASKS.iter().find(|(mask, _)| fits(rest, mask));
         let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();

@@ -65,9 +65,9 @@ fn bad_lines_are_told_by_number_and_the_others_are_done() {
     run(&mut run_prompts(&place, &simulator)).with(1).noting(&[
         "bad line 2: not a JSON object",
         "bad line 4: its id is used by line 1 already",
-        "bad line 5: needs one of prompt, messages and body",
+        "bad line 5: prompt: is missing; give a prompt, or messages",
         "bad line 6: prompt: must be a string",
-        "bad line 7: priority: must be an integer",
+        "bad line 7: priority: must be a whole number",
         "3 of 8 lines done, 5 bad",
     ]);
     let results = place.lines("prompts.results.jsonl");
@@ -123,7 +123,7 @@ fn without_a_key_nothing_is_made_and_the_message_says_what_to_set() {
 fn a_pipe_in_and_a_pipe_out() {
     let (place, simulator) = world();
     let url = simulator.base_url();
-    let mut command = place.onelane(&["run", "-", "--base-url", &url]);
+    let mut command = place.onelane(&["run", "-", "--batch", "piped", "--base-url", &url]);
     let ended = Running::fed(&mut command, prompts(20).as_bytes())
         .end()
         .with(0)
@@ -183,7 +183,7 @@ fn what_nobody_knows_the_price_of_is_not_reported_as_nothing() {
     let mut command = run_prompts(&place, &simulator);
     run(command.args(["--model", "glm-of-the-house"]))
         .with(0)
-        .noting(&["2 of 2 lines done, 2 calls at an unknown cost;"]);
+        .noting(&["2 of 2 lines done, 2 calls at an unknown cost, in "]);
 }
 
 #[test]

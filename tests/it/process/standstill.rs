@@ -106,7 +106,7 @@ fn a_lane_switched_off_and_a_pause_are_ended_by_what_the_help_says() {
     daemon.stop();
     once().with(4).noting(&[
         "lunch",
-        "help: POST /api/admin/glm/resume to a running `onelane serve`, or start `onelane run`",
+        "help: POST /api/admin/glm/resume to a running `onelane serve`, or start `onelane run --resume`",
     ]);
     assert_eq!(simulator.stats().calls, 0);
 
@@ -118,7 +118,7 @@ fn a_lane_switched_off_and_a_pause_are_ended_by_what_the_help_says() {
 }
 
 #[test]
-fn a_breaker_that_an_operator_opened_is_code_4_until_somebody_starts_a_run() {
+fn a_breaker_that_an_operator_opened_is_code_4_until_somebody_says_resume() {
     let (place, simulator) = with_prompts(2);
     let daemon = Daemon::start(&place, &simulator);
     let incident = json!({"reason": "incident 7"});
@@ -129,14 +129,18 @@ fn a_breaker_that_an_operator_opened_is_code_4_until_somebody_starts_a_run() {
         .with(4)
         .noting(&["an operator opened the breaker: incident 7", "help: POST"]);
     assert_eq!(simulator.stats().calls, 0);
-    run(&mut run_prompts(&place, &simulator))
+    run(&mut run_prompts(&place, &simulator)).with(4).noting(&[
+        "an operator had opened the breaker: incident 7",
+        "--resume lifts it",
+    ]);
+    run(run_prompts(&place, &simulator).args(["--resume", "--all"]))
         .with(0)
         .noting(&["resuming; an operator had opened the breaker: incident 7"]);
     assert_eq!(place.store("onelane.redb").count(JobStatus::Completed), 3);
 }
 
 #[test]
-fn a_drained_lane_finishes_its_backlog_once_and_a_run_opens_its_intake_again() {
+fn a_drained_lane_finishes_its_backlog_once_and_a_run_that_resumes_opens_its_intake_again() {
     let (place, simulator) = with_prompts(2);
     let off = place.write("off.toml", "[glm]\nis_active = false\n");
     let daemon = Daemon::of(serve(&place, &simulator).arg("--config").arg(&off));
@@ -148,7 +152,7 @@ fn a_drained_lane_finishes_its_backlog_once_and_a_run_opens_its_intake_again() {
         .with(0)
         .noting(&["the intake is closed until"]);
     assert_eq!(simulator.stats().calls, 1);
-    run(&mut run_prompts(&place, &simulator))
+    run(run_prompts(&place, &simulator).arg("--resume"))
         .with(0)
         .noting(&["resuming; the intake was closed since", "moving"]);
     assert_eq!(simulator.stats().calls, 3);

@@ -380,9 +380,8 @@ pub(crate) fn sums(calls: &[CallRecord]) -> Vec<UsageRow> {
         row.calls += 1;
         match call.outcome {
             CallOutcome::Completed => row.successes += 1,
-            CallOutcome::Failed | CallOutcome::Cancelled | CallOutcome::Interrupted => {
-                row.failures += 1;
-            }
+            CallOutcome::Failed | CallOutcome::Interrupted => row.failures += 1,
+            CallOutcome::Cancelled => row.cancelled += 1,
         }
         row.usage.prompt_tokens += call.usage.prompt_tokens;
         row.usage.completion_tokens += call.usage.completion_tokens;

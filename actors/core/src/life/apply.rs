@@ -27,6 +27,8 @@ impl Transition {
             | Self::Breaker(_)
             | Self::Config(_)
             | Self::Alerts { .. }
+            | Self::OpenBatch(_)
+            | Self::Batch { .. }
             | Self::Delivery(_)
             | Self::Prune(_) => None,
         }
@@ -34,7 +36,7 @@ impl Transition {
 }
 
 /// Applies a change that concerns one existing job to its row. `Insert`, `Release`, `Lane`, `Breaker`,
-/// `Billing`, `Alerts`, `Delivery`, `Prune` and `Config` have no job's row to change and are the
+/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Delivery`, `Prune` and `Config` have no job's row to change and are the
 /// store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
@@ -60,6 +62,8 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Breaker(_)
         | Transition::Billing { .. }
         | Transition::Alerts { .. }
+        | Transition::OpenBatch(_)
+        | Transition::Batch { .. }
         | Transition::Delivery(_)
         | Transition::Prune(_)
         | Transition::Config(_) => Ok(()),

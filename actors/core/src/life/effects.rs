@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crate::life;
 use crate::model::{
-    Applied, AttemptNo, Billing, Dispatch, Job, JobId, JobStatus, NewJob, Next, Refusal,
-    Settlement, Transition,
+    Applied, AttemptNo, Batch, BatchId, BatchStep, Billing, Dispatch, Job, JobId, JobStatus,
+    NewJob, Next, Refusal, Settlement, Timestamp, Transition,
 };
 use crate::retention;
 
@@ -52,6 +52,8 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
         Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
         Transition::Config(config) => rows.put_config(config)?,
         Transition::Alerts { book, source } => return notices::alerts(rows, book, source),
+        Transition::OpenBatch(new) => return open_batch(rows, new),
+        Transition::Batch { id, step, at } => return step_batch(rows, *id, *step, *at),
         Transition::Delivery(change) => return notices::change(rows, change),
         Transition::Billing {
             job_id,
@@ -93,11 +95,13 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
         // A submitter who names another place for the notice would get none.
         let told = &new.job.callback_url;
         let same = used_for == fingerprint && (told.is_none() || *told == job.callback_url);
-        return Ok(if same {
-            Ok(Applied::Existing(Box::new(job)))
-        } else {
-            Err(Refusal::IdempotencyConflict(holder))
-        });
+        if !same {
+            return Ok(Err(Refusal::IdempotencyConflict(holder)));
+        }
+        return match new.job.batch_id {
+            Some(batch) if job.batch_id != Some(batch) => adopt(rows, job, batch),
+            _ => Ok(Ok(Applied::Existing(Box::new(job)))),
+        };
     }
     if let Some(why) = new.admission.refuses(rows.pending()) {
         return Ok(Err(why.into()));
@@ -106,15 +110,108 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
         Ok(open) => open,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    if let Some(batch) = new.job.batch_id
+        && let Err(refusal) = open_for_jobs(rows, batch)?
+    {
+        return Ok(Err(refusal));
+    }
     let mut job = Box::new(new.job.clone());
     job.waits_for = open.iter().map(|before| before.id).collect();
     job.seq = rows.next_seq();
     rows.insert(&job, &new.request)?;
+    count(rows, None, &job)?;
     wait_for(rows, job.id, open)?;
     if let Some((key, fingerprint)) = key {
         rows.insert_key(&job.user_id, key, job.id, fingerprint)?;
     }
     Ok(Ok(Applied::Inserted(job)))
+}
+
+/// Begins a batch, or opens it for more jobs.
+fn open_batch<R: Rows>(rows: &mut R, new: &Batch) -> Decision<R::Error> {
+    let mut batch = rows.batch(new.id)?.unwrap_or_else(|| new.clone());
+    batch.name.clone_from(&new.name);
+    batch.open(new.created_at);
+    rows.put_batch(&batch)?;
+    Ok(Ok(Applied::Batch(Box::new(batch))))
+}
+
+fn step_batch<R: Rows>(
+    rows: &mut R,
+    id: BatchId,
+    step: BatchStep,
+    at: Timestamp,
+) -> Decision<R::Error> {
+    let Some(mut batch) = rows.batch(id)? else {
+        return Ok(Err(Refusal::NoSuchBatch(id)));
+    };
+    match step {
+        BatchStep::Close => batch.close(at),
+        BatchStep::Cancel => batch.cancel(at),
+    }
+    keep(rows, &batch)?;
+    Ok(Ok(Applied::Batch(Box::new(batch))))
+}
+
+/// Writes a batch, or forgets one of which nothing is left.
+fn keep<R: Rows>(rows: &mut R, batch: &Batch) -> Result<(), R::Error> {
+    if batch.is_over() {
+        return rows.remove_batch(batch.id);
+    }
+    rows.put_batch(batch)
+}
+
+/// Whether a batch takes more jobs.
+fn open_for_jobs<R: Rows>(rows: &mut R, id: BatchId) -> Result<Result<(), Refusal>, R::Error> {
+    Ok(match rows.batch(id)? {
+        None => Err(Refusal::NoSuchBatch(id)),
+        Some(batch) if batch.closed => Err(Refusal::BatchClosed(id)),
+        Some(_) => Ok(()),
+    })
+}
+
+/// Moves a job to the batch that it was submitted to again: a file that was moved, or a line that went from
+/// one file to another.
+fn adopt<R: Rows>(rows: &mut R, mut job: Job, batch: BatchId) -> Decision<R::Error> {
+    if let Err(refusal) = open_for_jobs(rows, batch)? {
+        return Ok(Err(refusal));
+    }
+    let (status, at) = (job.status, job.processed_at.unwrap_or(job.created_at));
+    if let Some(id) = job.batch_id
+        && let Some(mut before) = rows.batch(id)?
+    {
+        before.moved(Some(status), None, at);
+        // Whoever began it may never come back to close it.
+        before.closed |= before.unfinished() == 0;
+        keep(rows, &before)?;
+    }
+    job.batch_id = Some(batch);
+    count(rows, None, &job)?;
+    rows.update(status, &job)?;
+    Ok(Ok(Applied::Adopted(Box::new(job))))
+}
+
+/// Writes a job that exists, and counts its move from a status in its batch.
+fn update<R: Rows>(rows: &mut R, before: JobStatus, job: &Job) -> Result<(), R::Error> {
+    if before != job.status {
+        count(rows, Some(before), job)?;
+    }
+    rows.update(before, job)
+}
+
+fn count<R: Rows>(rows: &mut R, before: Option<JobStatus>, job: &Job) -> Result<(), R::Error> {
+    let Some(id) = job.batch_id else {
+        return Ok(());
+    };
+    let Some(mut batch) = rows.batch(id)? else {
+        return Ok(());
+    };
+    batch.moved(
+        before,
+        Some(job.status),
+        job.processed_at.unwrap_or(job.created_at),
+    );
+    rows.put_batch(&batch)
 }
 
 /// Puts a job back in line. Of those it waited for when it ended, some may be completed now: it
@@ -136,7 +233,7 @@ fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decisio
         Err(refusal) => return Ok(Err(refusal)),
     };
     job.waits_for = open.iter().map(|other| other.id).collect();
-    rows.update(before, &job)?;
+    update(rows, before, &job)?;
     if had_refusal {
         rows.remove_response(id)?;
     }
@@ -197,6 +294,12 @@ fn resolve<R: Rows>(
         return Ok(Err(Refusal::BillingSettled(attempt)));
     }
     rows.resolve_call(&call, billing)?;
+    if let Some(batch) = rows.job(id)?.and_then(|job| job.batch_id)
+        && let Some(mut batch) = rows.batch(batch)?
+    {
+        batch.spent(billing.cost);
+        rows.put_batch(&batch)?;
+    }
     Ok(Ok(Applied::Done))
 }
 
@@ -228,7 +331,7 @@ fn follow<R: Rows>(rows: &mut R, ended: &Job) -> Result<Vec<Job>, R::Error> {
                 notices::job_ended(rows, &job)?;
                 true
             };
-            rows.update(JobStatus::Pending, &job)?;
+            update(rows, JobStatus::Pending, &job)?;
             if concerned {
                 others.push(job);
             }
@@ -248,12 +351,12 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decision
     }
     let has_ended = job.status.is_terminal();
     let concerns_others = has_ended && std::mem::take(&mut job.has_dependents);
-    rows.update(before, &job)?;
+    update(rows, before, &job)?;
     if has_ended {
         notices::job_ended(rows, &job)?;
     }
     if let Transition::Settle(settlement) = transition {
-        account(rows, settlement)?;
+        account(rows, settlement, job.batch_id)?;
     }
     if concerns_others {
         let others = follow(rows, &job)?;
@@ -274,7 +377,11 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decision
 }
 
 /// What the end of an attempt leaves beside the job's row: all of it in the same transaction.
-fn account<R: Rows>(rows: &mut R, settlement: &Settlement) -> Result<(), R::Error> {
+fn account<R: Rows>(
+    rows: &mut R,
+    settlement: &Settlement,
+    batch: Option<BatchId>,
+) -> Result<(), R::Error> {
     if let Next::Completed { response } = &settlement.next {
         rows.put_response(settlement.job_id, response)?;
     }
@@ -282,6 +389,12 @@ fn account<R: Rows>(rows: &mut R, settlement: &Settlement) -> Result<(), R::Erro
         rows.put_response(settlement.job_id, refusal)?;
     }
     rows.log_call(&settlement.call)?;
+    if let Some(id) = batch
+        && let Some(mut batch) = rows.batch(id)?
+    {
+        batch.called(&settlement.call);
+        rows.put_batch(&batch)?;
+    }
     if let Some(lane) = &settlement.lane {
         rows.put_lane(lane)?;
     }

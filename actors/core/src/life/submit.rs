@@ -29,6 +29,7 @@ impl NewJob {
             .map(|_| submission.request.fingerprint(&model));
         let job = Job {
             content_id: submission.content_id,
+            batch_id: submission.batch_id,
             priority: submission.priority,
             max_retries: submission.max_retries.unwrap_or(settings.retry.max_retries),
             run_at: submission.run_at,

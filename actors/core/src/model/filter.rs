@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use super::model_name::is_model;
 use super::{
-    CallOutcome, CallRecord, DELIVERY_EVENTS, Day, Delivery, DeliveryStatus, FailureClass, Job,
-    JobId, JobStatus, Target, Timestamp, UsageKey, limits,
+    BatchId, CallOutcome, CallRecord, DELIVERY_EVENTS, Day, Delivery, DeliveryStatus, FailureClass,
+    Job, JobId, JobStatus, Target, Timestamp, UsageKey, limits,
 };
 
 /// Which jobs a list shows. Every field narrows it.
@@ -38,6 +38,8 @@ pub struct MoreFilter {
     /// About this content.
     #[schemars(length(min = 1, max = limits::CONTENT_ID_CHARS_MAX))]
     pub content_id: Option<String>,
+    /// Of this batch.
+    pub batch_id: Option<BatchId>,
     /// Whose latest failure has this code.
     #[schemars(length(min = 1, max = limits::ERROR_CODE_CHARS_MAX))]
     pub error_code: Option<String>,
@@ -71,6 +73,7 @@ impl MoreFilter {
                 .content_id
                 .as_ref()
                 .is_none_or(|c| job.content_id.as_ref() == Some(c))
+            && self.batch_id.is_none_or(|id| job.batch_id == Some(id))
             && self
                 .error_code
                 .as_ref()

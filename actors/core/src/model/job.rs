@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, Failure, GlmSettings, JobId, OnInterrupted, RequestId, Reserve, RetrySettings, Seq,
-    SlotId, Timestamp, private, private_or_default, private_or_none,
+    AttemptNo, BatchId, Failure, GlmSettings, JobId, OnInterrupted, RequestId, Reserve,
+    RetrySettings, Seq, SlotId, Timestamp, private, private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -178,6 +178,9 @@ pub struct Job {
     /// What it is about, in the submitter's own terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
+    /// The batch that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<BatchId>,
     /// The model to call, by its canonical name.
     pub model: String,
     /// How the submitter spelled it, where that is not its canonical name: so it goes to GLM.
@@ -322,6 +325,7 @@ impl Job {
             seq: Seq(0),
             user_id: user_id.into(),
             content_id: None,
+            batch_id: None,
             model: model.into(),
             spelled: None,
             priority: 0,
@@ -395,8 +399,10 @@ impl Job {
             user_id: self.user_id.as_str().into(),
             tokens: self.estimated_tokens,
             worst: self.worst,
+            batch_id: self.batch_id,
             dormant: self.is_dormant(),
             parked: self.parked.is_some(),
+            out_of_scope: false,
         }
     }
 
@@ -455,10 +461,14 @@ pub struct JobEntry {
     pub tokens: u32,
     /// The most that it can come to, in tokens.
     pub worst: WorstCase,
+    /// The batch that it belongs to.
+    pub batch_id: Option<BatchId>,
     /// It waits for other jobs, for room in a budget or for an operator's decision, and must not run before.
     pub dormant: bool,
     /// It is dormant until an operator decides.
     pub parked: bool,
+    /// The lane runs the jobs of another batch alone.
+    pub out_of_scope: bool,
 }
 
 impl JobEntry {
@@ -471,6 +481,12 @@ impl JobEntry {
     /// Whether only a free slot is missing.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        !self.dormant && self.due_at.is_none_or(|due| due <= now)
+        !self.sleeps() && self.due_at.is_none_or(|due| due <= now)
+    }
+
+    /// Whether something else than time and its turn keeps it from running.
+    #[must_use]
+    pub const fn sleeps(&self) -> bool {
+        self.dormant || self.out_of_scope
     }
 }

@@ -19,6 +19,8 @@ pub const USER_ID_CHARS_MAX: usize = 128;
 pub const CONTENT_ID_CHARS_MAX: usize = 256;
 /// Characters of an idempotency key.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
+/// Characters of a batch's name.
+pub const BATCH_NAME_CHARS_MAX: usize = 4_096;
 /// Jobs that a filter may name one by one.
 pub const NAMED_JOBS_MAX: usize = 10_000;
 /// Characters of a failure's code in a filter.

@@ -6,6 +6,7 @@
 mod admission;
 mod alert;
 mod alert_rule;
+mod batch;
 mod budget;
 mod calendar;
 mod call;
@@ -47,6 +48,7 @@ pub mod limits;
 pub use admission::{Admission, NotAdmitted};
 pub use alert::{Alert, AlertBook, AlertKey, ClearedAlert};
 pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, WHOLE, Watched};
+pub use batch::{Batch, BatchId, BatchState, BatchStep, NoBatchId, Scope};
 pub use budget::{
     Amount, Budget, BudgetKey, BudgetRefusal, BudgetRules, BudgetScope, BudgetStatus, OverBudget,
     Period, Reserve,

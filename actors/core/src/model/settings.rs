@@ -13,6 +13,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::batch::Scope;
 use super::model_name;
 use super::setting::{KeyPath, Kind, Place, Problem, Secrets, Setting, SettingsError};
 use super::{
@@ -375,6 +376,8 @@ pub struct Settings {
     pub unpriced: Unpriced,
     /// How long what has ended is kept.
     pub retention: Retention,
+    /// Which jobs the lane runs. No setting of the configuration: who starts the lane says so.
+    pub scope: Scope,
 }
 
 impl Settings {

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Currency, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp, Unpriced, limits,
+    BatchId, Currency, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp, Unpriced,
+    limits,
 };
 
 /// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
@@ -47,6 +48,8 @@ pub struct Submission {
     pub user_id: String,
     /// What it is about, in the submitter's own terms.
     pub content_id: Option<String>,
+    /// The batch that it belongs to; it has to be open.
+    pub batch_id: Option<BatchId>,
     /// Higher is more urgent.
     pub priority: i32,
     /// Retries of transient failures.
@@ -134,6 +137,7 @@ impl Submission {
             model: None,
             user_id: DEFAULT_USER.to_owned(),
             content_id: None,
+            batch_id: None,
             priority: 0,
             max_retries: None,
             run_at: None,
@@ -189,6 +193,13 @@ impl Submission {
     #[must_use]
     pub fn content_id(mut self, content_id: impl Into<String>) -> Self {
         self.content_id = Some(content_id.into());
+        self
+    }
+
+    /// A job of this batch, which has to be open.
+    #[must_use]
+    pub fn batch(mut self, id: BatchId) -> Self {
+        self.batch_id = Some(id);
         self
     }
 
@@ -354,6 +365,7 @@ mod tests {
             .model("glm-5")
             .user("ada")
             .content_id("page 3")
+            .batch(BatchId::new(4))
             .priority(7)
             .max_retries(2)
             .run_at(at)
@@ -371,6 +383,7 @@ mod tests {
             model,
             user_id,
             content_id,
+            batch_id,
             priority,
             max_retries,
             run_at,
@@ -386,6 +399,7 @@ mod tests {
         assert_eq!(model.as_deref(), Some("glm-5"));
         assert_eq!(user_id, "ada");
         assert_eq!(content_id.as_deref(), Some("page 3"));
+        assert_eq!(batch_id, Some(BatchId::new(4)));
         assert_eq!(priority, 7);
         assert_eq!(max_retries, Some(2));
         assert_eq!(run_at, Some(at));

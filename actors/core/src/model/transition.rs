@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::{
-    Admission, AlertBook, AsyncTask, AttemptNo, Billing, BreakerSnapshot, CallRecord,
-    DeliveryChange, DeliveryId, Failure, Fingerprint, Job, JobId, JobStatus, NotAdmitted, Prune,
-    Pruned, Request, Reserve, SchedulerState, SlotId, Timestamp,
+    Admission, AlertBook, AsyncTask, AttemptNo, Batch, BatchId, BatchStep, Billing,
+    BreakerSnapshot, CallRecord, DeliveryChange, DeliveryId, Failure, Fingerprint, Job, JobId,
+    JobStatus, NotAdmitted, Prune, Pruned, Request, Reserve, SchedulerState, SlotId, Timestamp,
 };
 
 /// A job as it is submitted.
@@ -178,6 +178,17 @@ pub enum Transition {
         /// What no other notice has; a part of the `webhook-id`s.
         source: String,
     },
+    /// A batch is begun, or, where one has its id already, opened for more jobs.
+    OpenBatch(Box<Batch>),
+    /// A batch changes.
+    Batch {
+        /// The batch.
+        id: BatchId,
+        /// How.
+        step: BatchStep,
+        /// Now.
+        at: Timestamp,
+    },
     /// A change that concerns deliveries.
     Delivery(Box<DeliveryChange>),
     /// A step of a pruning: rows that have ended and are old enough go.
@@ -210,6 +221,8 @@ pub enum Applied {
     Inserted(Box<Job>),
     /// The same submission was on disk already: this is its job.
     Existing(Box<Job>),
+    /// The same, and it belongs to the batch of this submission from now on.
+    Adopted(Box<Job>),
     /// The attempt is on record.
     Dispatch(Arc<Dispatch>),
     /// The job as it is now.
@@ -222,6 +235,8 @@ pub enum Applied {
         /// The others.
         others: Vec<Job>,
     },
+    /// The batch as it is now.
+    Batch(Box<Batch>),
     /// These deliveries were made, put on their way again, or forgotten.
     Deliveries(Vec<DeliveryId>),
     /// What is gone.
@@ -277,6 +292,12 @@ pub enum Refusal {
     /// No endpoint of this name is configured.
     #[error("there is no endpoint {0}")]
     NoSuchEndpoint(String),
+    /// No such batch.
+    #[error("there is no batch {0}")]
+    NoSuchBatch(BatchId),
+    /// The batch takes no more jobs.
+    #[error("batch {0} is closed")]
+    BatchClosed(BatchId),
     /// What the job asked for was pruned: there is nothing to send again.
     #[error("the job's request was pruned")]
     RequestPruned,

@@ -89,8 +89,11 @@ pub struct UsageRow {
     pub calls: u64,
     /// Attempts that brought an answer.
     pub successes: u64,
-    /// Attempts that did not: failed, cancelled or interrupted.
+    /// Attempts that did not: failed or interrupted.
     pub failures: u64,
+    /// Attempts that somebody gave up: no failures of GLM's.
+    #[serde(default)]
+    pub cancelled: u64,
     /// Sums of the tokens.
     pub usage: Usage,
     /// Sum of the costs, by currency.
@@ -158,6 +161,7 @@ impl UsageRow {
             calls: 0,
             successes: 0,
             failures: 0,
+            cancelled: 0,
             usage: Usage::default(),
             cost: BTreeMap::new(),
             assumed: Assumed::default(),
@@ -173,6 +177,7 @@ impl UsageRow {
         self.calls += other.calls;
         self.successes += other.successes;
         self.failures += other.failures;
+        self.cancelled += other.cancelled;
         self.usage.add(&other.usage);
         for (currency, nanos) in &other.cost {
             let sum = self.cost.entry(*currency).or_default();
@@ -214,6 +219,8 @@ impl UsageRow {
             self.successes += 1;
             self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);
             self.response_times.record(call.response_time_ms);
+        } else if call.outcome == CallOutcome::Cancelled {
+            self.cancelled += 1;
         } else {
             self.failures += 1;
             if let Some(failure) = &call.failure {
@@ -236,5 +243,28 @@ impl UsageRow {
         if let Some(billing) = &call.billing {
             self.resolve(billing);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+
+    #[test]
+    fn a_cancelled_call_is_no_failure() {
+        let outcomes = [
+            CallOutcome::Completed,
+            CallOutcome::Cancelled,
+            CallOutcome::Failed,
+            CallOutcome::Interrupted,
+        ];
+        let mut row = UsageRow::empty(UsageKey::of(&sample::call(1, 1, CallOutcome::Failed)));
+        for outcome in outcomes {
+            row.add(&sample::call(1, 1, outcome));
+        }
+        assert_eq!((row.calls, row.successes), (4, 1));
+        assert_eq!((row.failures, row.cancelled), (2, 1));
+        assert_eq!(row.failure_classes.values().sum::<u64>(), 2);
     }
 }

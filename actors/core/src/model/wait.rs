@@ -100,6 +100,8 @@ pub enum WaitReason {
         #[schemars(with = "Option<u32>")]
         attempt: Option<AttemptNo>,
     },
+    /// The lane runs the jobs of another batch alone.
+    OtherBatch,
     /// Too many outcomes wait for the disk.
     DiskBehind,
     /// The disk is full.
@@ -168,7 +170,7 @@ impl From<BudgetWait> for WaitReason {
 
 impl WaitReason {
     /// The name of each, in the order in which counts are shown.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 20] = [
         "behind",
         "stage",
         "delayed",
@@ -184,6 +186,7 @@ impl WaitReason {
         "stopping",
         "blocked",
         "parked",
+        "otherBatch",
         "diskBehind",
         "diskFull",
         "reading",
@@ -209,6 +212,7 @@ impl WaitReason {
             Self::Stopping => "stopping",
             Self::Blocked { .. } => "blocked",
             Self::Parked { .. } => "parked",
+            Self::OtherBatch => "otherBatch",
             Self::DiskBehind => "diskBehind",
             Self::DiskFull => "diskFull",
             Self::Reading => "reading",
@@ -290,6 +294,8 @@ impl WaitReason {
             // No job waits for the intake, and the next start goes on with what a shutdown leaves.
             | Self::Draining { .. }
             | Self::Stopping
+            // The run of its own batch goes on with it.
+            | Self::OtherBatch
             | Self::Blocked { .. } => true,
             Self::Hold(hold) => hold.kind != HoldKind::Operator && hold.until.is_some(),
             Self::Breaker { until, forced, .. } => !forced || until.is_some(),
@@ -329,6 +335,7 @@ impl WaitReason {
             | Self::Budget(_)
             | Self::Draining { .. }
             | Self::Blocked { .. }
+            | Self::OtherBatch
             | Self::Parked { .. } => false,
         }
     }
@@ -345,11 +352,11 @@ impl WaitReason {
                  POST /api/admin/glm/resume to a running `onelane serve`"
             }
             Self::Breaker { .. } => {
-                "POST /api/admin/glm/breaker/reset to a running `onelane serve`, or start `onelane run`"
+                "POST /api/admin/glm/breaker/reset to a running `onelane serve`, or start `onelane run --resume`"
             }
             Self::Budget(_) => "raise the budget, or submit the job again with a lower max_tokens",
             Self::Paused { .. } | Self::Draining { .. } => {
-                "POST /api/admin/glm/resume to a running `onelane serve`, or start `onelane run`"
+                "POST /api/admin/glm/resume to a running `onelane serve`, or start `onelane run --resume`"
             }
             Self::Inactive => {
                 "PUT {\"isActive\": true} to /api/admin/glm/config of a running `onelane serve`: that stored change \
@@ -369,6 +376,7 @@ impl WaitReason {
             | Self::Probe
             | Self::Stopping
             | Self::Blocked { .. }
+            | Self::OtherBatch
             | Self::DiskBehind
             | Self::Reading => return None,
         })

@@ -77,6 +77,22 @@ pub(super) fn of_model(table: &[(&str, u64)], model: &str) -> Option<u64> {
     found.map(|(_, tokens)| *tokens)
 }
 
+/// How long the answers of models usually are, thoughts included: what is expected where nobody has counted them.
+/// Models that think by default think most of the time.
+const USUAL_ANSWERS: [(&str, u64); 5] = [
+    ("embedding-*", 0),
+    ("glm-4-*", 350),
+    ("glm-4v*", 350),
+    ("glm-3-*", 350),
+    ("*", 1_200),
+];
+
+/// The tokens that an answer of this model usually has.
+#[must_use]
+pub fn usual_answer(model: &str) -> u64 {
+    of_model(&USUAL_ANSWERS, model).unwrap_or(1_200)
+}
+
 /// What GLM's chat template puts around the messages: a beginning of two tokens, and the mark behind
 /// which the answer is written.
 const TEMPLATE_TOKENS: u64 = 3;

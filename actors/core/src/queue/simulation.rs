@@ -134,7 +134,9 @@ fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
         tokens: TOKENS,
 
         worst: crate::model::WorstCase::default(),
+        batch_id: None,
         dormant: false,
+        out_of_scope: false,
         parked: false,
     }
 }

@@ -246,6 +246,16 @@ fn remove<R: Rows>(rows: &mut R, job: &Job) -> Result<u64, R::Error> {
     for other in &job.waits_for {
         rows.remove_dependent(*other, job.id)?;
     }
+    if let Some(id) = job.batch_id
+        && let Some(mut batch) = rows.batch(id)?
+    {
+        batch.job_pruned(job.status);
+        if batch.is_over() {
+            rows.remove_batch(id)?;
+        } else {
+            rows.put_batch(&batch)?;
+        }
+    }
     rows.remove_job(job)
 }
 

@@ -79,6 +79,9 @@ impl Scheduler {
         if let Some(budget) = self.gate.wait_of(entry, &self.state, &self.settings) {
             return Some(budget.into());
         }
+        if entry.out_of_scope {
+            return Some(WaitReason::OtherBatch);
+        }
         if entry.dormant && entry.parked {
             return Some(WaitReason::Parked {
                 since: None,
@@ -355,7 +358,11 @@ impl Scheduler {
                 attempt: None,
             });
         }
-        (self.line.dormant_len() > 0).then(|| WaitReason::Blocked { by: Vec::new() })
+        let others = self.line.out_of_scope_len();
+        if self.line.dormant_len() > others {
+            return Some(WaitReason::Blocked { by: Vec::new() });
+        }
+        (others > 0).then_some(WaitReason::OtherBatch)
     }
 
     /// Why one lane lets nothing go, if it does.
@@ -381,7 +388,8 @@ impl Scheduler {
         );
         add("budget", budget);
         add("parked", line.parked_len());
-        let others = line.parked_len() + budget;
+        add("otherBatch", line.out_of_scope_len());
+        let others = line.parked_len() + line.out_of_scope_len() + budget;
         add("blocked", line.dormant_len().saturating_sub(others));
         let stopped = self.stopped().map(|reason| reason.name());
         let mut turns: BTreeMap<&str, usize> = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use super::budgets::{each, with, worst_case};
 use super::*;
-use crate::model::{Amount, OnInterrupted, PaceSettings, WaitReason, Waiting};
+use crate::model::{Amount, BatchId, OnInterrupted, PaceSettings, Scope, WaitReason, Waiting};
 
 impl World {
     /// Why a job waits, by its row and the lanes.
@@ -252,6 +252,32 @@ fn a_chain_names_the_jobs_before_and_a_parked_job_its_attempt() {
     ));
     assert_eq!(world.counts(), [("blocked", 1), ("parked", 1)]);
     assert_eq!(world.stands_still_for(), Some("parked"));
+}
+
+#[test]
+fn jobs_of_another_batch_wait_until_it_is_theirs_that_runs() {
+    let (one, two) = (BatchId::new(1), BatchId::new(2));
+    let scoped = |batch| Settings {
+        scope: Scope::Batch(batch),
+        ..Settings::default()
+    };
+    let mut world = World::with(scoped(one));
+    let other = world.submit_as(|job| job.batch_id = Some(two));
+    let loose = world.submit_as(|_| ());
+    world.ack_all();
+    assert_eq!(world.running(), []);
+    assert_eq!(world.reason(other), WaitReason::OtherBatch);
+    assert_eq!(world.counts(), [("otherBatch", 2)]);
+    assert_eq!(world.stands_still_for(), Some("otherBatch"));
+    let own = world.submit_as(|job| job.batch_id = Some(one));
+    world.ack_all();
+    assert_eq!(world.running(), [own]);
+    // The settings change: the other's turn has come.
+    world.step(|lane, now| lane.configure(scoped(two).into(), now));
+    assert_eq!(world.reason(loose), WaitReason::OtherBatch);
+    assert!(!matches!(world.reason(other), WaitReason::OtherBatch));
+    world.step(|lane, now| lane.configure(Settings::default().into(), now));
+    assert_eq!(world.counts(), [("behind", 1), ("stage", 1)]);
 }
 
 #[test]

@@ -149,6 +149,9 @@ impl fmt::Display for WaitReason {
                     ),
                 }
             }
+            Self::OtherBatch => f.write_str(
+                "this run sends the jobs of another batch alone; a run of its own goes on with it",
+            ),
             Self::DiskBehind => f.write_str("the disk is behind: outcomes wait to be stored"),
             Self::DiskFull => f.write_str("the disk is full"),
             Self::Reading => f.write_str("the lane still reads its jobs and books from the store"),

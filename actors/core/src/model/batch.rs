@@ -1,0 +1,356 @@
+//! A batch: jobs that belong together, such as the lines of a file. It counts its jobs by status in the
+//! transaction that changes them, so that its state is never a guess.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{CallRecord, Cost, JobStatus, StatusCounts, Timestamp};
+
+/// A batch's id, `batch_` and sixteen hexadecimal digits. Small: every waiting job of a batch carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(NonZeroU64);
+
+impl BatchId {
+    const PREFIX: &str = "batch_";
+
+    /// From a random number, for a batch whose name says nothing.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        match NonZeroU64::new(number) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+
+    /// The id of the batch with this name: the same name, the same batch.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"onelane batch\0");
+        hash.update(name.as_bytes());
+        let digest: [u8; 32] = hash.finalize().into();
+        let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        Self::new(u64::from_be_bytes(*first))
+    }
+
+    /// The number that is the key in the store.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:016x}", Self::PREFIX, self.0)
+    }
+}
+
+/// A text is no batch's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be the id of a batch, like batch_00c0ffee00c0ffee")]
+pub struct NoBatchId;
+
+impl FromStr for BatchId {
+    type Err = NoBatchId;
+
+    fn from_str(text: &str) -> Result<Self, NoBatchId> {
+        let digits = text.strip_prefix(Self::PREFIX).ok_or(NoBatchId)?;
+        if digits.len() != 16 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(NoBatchId);
+        }
+        let number = u64::from_str_radix(digits, 16).map_err(|_| NoBatchId)?;
+        NonZeroU64::new(number).map(Self).ok_or(NoBatchId)
+    }
+}
+
+impl Serialize for BatchId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BatchId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl schemars::JsonSchema for BatchId {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BatchId".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "format": "batch"})
+    }
+}
+
+/// How far a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchState {
+    /// More jobs may come.
+    Open,
+    /// No more jobs come; some wait or run.
+    Running,
+    /// Every job has ended.
+    Completed,
+    /// Somebody gave it up, and every job has ended.
+    Cancelled,
+}
+
+impl BatchState {
+    /// The name used in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Jobs that belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Batch {
+    /// Its id.
+    pub id: BatchId,
+    /// What its submitter calls it; of a file its path.
+    pub name: String,
+    /// How far it is.
+    pub state: BatchState,
+    /// Its jobs by status, those left out that were pruned.
+    pub counts: StatusCounts,
+    /// Its jobs that were pruned.
+    #[serde(default)]
+    pub pruned: u64,
+    /// What its calls came to, by currency.
+    #[serde(default)]
+    pub costs: Vec<Cost>,
+    /// Calls whose cost is not known: not nothing.
+    #[serde(default)]
+    pub unpriced_calls: u64,
+    /// When it was begun.
+    pub created_at: Timestamp,
+    /// When its last job ended; `None` while it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// When somebody gave it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_at: Option<Timestamp>,
+    /// No more jobs come.
+    #[serde(default)]
+    pub closed: bool,
+}
+
+impl Batch {
+    /// A batch that waits for its jobs.
+    #[must_use]
+    pub fn new(id: BatchId, name: impl Into<String>, created_at: Timestamp) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            state: BatchState::Open,
+            counts: StatusCounts::default(),
+            pruned: 0,
+            costs: Vec::new(),
+            unpriced_calls: 0,
+            created_at,
+            finished_at: None,
+            cancelled_at: None,
+            closed: false,
+        }
+    }
+
+    /// Its jobs that wait or run.
+    #[must_use]
+    pub const fn unfinished(&self) -> u64 {
+        self.counts.pending + self.counts.processing
+    }
+
+    /// Whether nothing of it is left: no job in the store, and none to come.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.closed && self.counts == StatusCounts::default()
+    }
+
+    /// More jobs may come, perhaps once more.
+    pub fn open(&mut self, at: Timestamp) {
+        self.closed = false;
+        self.cancelled_at = None;
+        self.follow(at);
+    }
+
+    /// No more jobs come.
+    pub fn close(&mut self, at: Timestamp) {
+        self.closed = true;
+        self.follow(at);
+    }
+
+    /// Somebody gives it up.
+    pub fn cancel(&mut self, at: Timestamp) {
+        self.cancelled_at.get_or_insert(at);
+        self.close(at);
+    }
+
+    /// A job moved from one status (`None`: it is new here) to another (`None`: it is here no more).
+    pub fn moved(&mut self, from: Option<JobStatus>, to: Option<JobStatus>, at: Timestamp) {
+        if let Some(from) = from {
+            self.counts.removed(from);
+        }
+        if let Some(to) = to {
+            self.counts.moved(None, to);
+            if !to.is_terminal() && from.is_none_or(JobStatus::is_terminal) {
+                self.cancelled_at = None;
+            }
+        }
+        self.follow(at);
+    }
+
+    /// A job was pruned.
+    pub fn job_pruned(&mut self, status: JobStatus) {
+        self.counts.removed(status);
+        self.pruned += 1;
+    }
+
+    /// A call was made for one of its jobs.
+    pub fn called(&mut self, call: &CallRecord) {
+        self.spent(call.cost);
+        self.unpriced_calls += u64::from(call.is_unpriced());
+    }
+
+    /// So much was spent.
+    pub fn spent(&mut self, cost: Option<Cost>) {
+        let Some(cost) = cost else { return };
+        match self.costs.iter_mut().find(|c| c.currency == cost.currency) {
+            Some(sum) => sum.nanos = sum.nanos.saturating_add(cost.nanos),
+            None => self.costs.push(cost),
+        }
+    }
+
+    /// Its state follows from its counts.
+    fn follow(&mut self, at: Timestamp) {
+        self.state = match (self.closed, self.unfinished(), self.cancelled_at) {
+            (false, _, _) => BatchState::Open,
+            (true, 0, Some(_)) => BatchState::Cancelled,
+            (true, 0, None) => BatchState::Completed,
+            (true, ..) => BatchState::Running,
+        };
+        if matches!(self.state, BatchState::Completed | BatchState::Cancelled) {
+            self.finished_at.get_or_insert(at);
+        } else {
+            self.finished_at = None;
+        }
+    }
+}
+
+/// A change of a batch itself; its jobs change it by their own changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchStep {
+    /// No more jobs come.
+    Close,
+    /// Somebody gives it up. Its jobs are cancelled each.
+    Cancel,
+}
+
+/// Which jobs a lane runs; the others wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// All.
+    #[default]
+    All,
+    /// Those of one batch.
+    Batch(BatchId),
+    /// None yet.
+    Nothing,
+}
+
+impl Scope {
+    /// The one batch that runs, if it is one.
+    #[must_use]
+    pub const fn batch(self) -> Option<BatchId> {
+        match self {
+            Self::Batch(id) => Some(id),
+            Self::All | Self::Nothing => None,
+        }
+    }
+
+    /// Whether a job of this batch, or of none, runs.
+    #[must_use]
+    pub fn has(self, batch: Option<BatchId>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Batch(id) => batch == Some(id),
+            Self::Nothing => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample::START;
+
+    #[test]
+    fn an_id_reads_back_as_it_was_written_and_follows_from_the_name() {
+        let id = BatchId::named("/a/prompts.jsonl");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id, BatchId::named("/a/prompts.jsonl"));
+        assert_ne!(id, BatchId::named("/b/prompts.jsonl"));
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(serde_json::from_str::<BatchId>(&json).unwrap(), id);
+        for bad in ["", "batch_", "batch_0", "batch_0000000000000000", "job_1"] {
+            assert!(bad.parse::<BatchId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_completed_when_no_more_jobs_come_and_all_have_ended() {
+        let at = |ms| START.plus_ms(ms);
+        let (pending, done) = (JobStatus::Pending, JobStatus::Completed);
+        let mut batch = Batch::new(BatchId::new(1), "b", START);
+        batch.moved(None, Some(pending), at(1));
+        batch.moved(Some(pending), Some(done), at(2));
+        assert_eq!((batch.state, batch.finished_at), (BatchState::Open, None));
+        batch.close(at(3));
+        assert_eq!(batch.state, BatchState::Completed);
+        assert_eq!(batch.finished_at, Some(at(3)));
+        batch.open(at(4));
+        batch.moved(None, Some(pending), at(4));
+        batch.cancel(at(5));
+        assert_eq!(
+            (batch.state, batch.finished_at),
+            (BatchState::Running, None)
+        );
+        batch.moved(Some(pending), Some(JobStatus::Cancelled), at(6));
+        assert_eq!(batch.state, BatchState::Cancelled);
+        assert_eq!(batch.finished_at, Some(at(6)));
+        batch.moved(Some(JobStatus::Cancelled), Some(pending), at(7));
+        batch.moved(Some(pending), Some(done), at(8));
+        assert_eq!(batch.state, BatchState::Completed, "it was taken up again");
+    }
+
+    #[test]
+    fn a_batch_is_over_when_its_last_job_is_pruned() {
+        let mut batch = Batch::new(BatchId::new(1), "b", START);
+        assert!(!batch.is_over(), "its jobs are still to come");
+        batch.moved(None, Some(JobStatus::Completed), START);
+        batch.close(START);
+        batch.job_pruned(JobStatus::Completed);
+        assert!(batch.is_over());
+        assert_eq!(batch.pruned, 1);
+    }
+}

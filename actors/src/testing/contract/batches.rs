@@ -1,0 +1,217 @@
+//! Batches: counts that are those of their jobs at every moment.
+
+use super::super::sample::{self, START, job_id};
+use super::prune::{before, nothing};
+use super::{Open, done, job, refused};
+use crate::ports::{JobFilter, MoreFilter, Store};
+use onelane_core::model::{
+    Applied, Batch, BatchId, BatchState, BatchStep, JobStatus, NewJob, Prune, Refusal,
+    StatusCounts, Transition,
+};
+
+const ONE: BatchId = BatchId::new(1);
+const TWO: BatchId = BatchId::new(2);
+
+fn open(id: BatchId) -> Transition {
+    Transition::OpenBatch(Box::new(Batch::new(id, format!("batch {id}"), START)))
+}
+
+fn step(id: BatchId, step: BatchStep) -> Transition {
+    let at = START.plus_ms(9_000);
+    Transition::Batch { id, step, at }
+}
+
+fn insert(n: u64, batch: BatchId) -> Transition {
+    sample::insert_with(n, |new: &mut NewJob| {
+        new.job.batch_id = Some(batch);
+        new.job.idempotency_key = Some(format!("line {n}"));
+    })
+}
+
+fn batch(store: &impl Store, id: BatchId) -> Batch {
+    store.batch(id).unwrap().expect("the batch")
+}
+
+/// That each batch counts the jobs that it has, and every job.
+fn assert_counts(store: &impl Store) {
+    for batch in store.batches(None, 100).unwrap() {
+        let mut counts = StatusCounts::default();
+        for job in store.batch_jobs(batch.id, None, 1_000).unwrap().0 {
+            counts.moved(None, job.status);
+        }
+        assert_eq!(batch.counts, counts, "{}", batch.name);
+    }
+}
+
+/// Whatever happens to a job, its batch counts it where it is.
+pub fn a_batch_counts_its_jobs_in_the_transaction_that_changes_them<S: Store>(
+    open_store: Open<'_, S>,
+) {
+    let store = open_store();
+    done(
+        &store,
+        &[
+            open(ONE),
+            insert(1, ONE),
+            insert(2, ONE),
+            insert(3, ONE),
+            sample::insert(4),
+        ],
+    );
+    assert_eq!(batch(&store, ONE).counts.pending, 3);
+    for change in [
+        vec![sample::stage(1)],
+        vec![sample::start(1)],
+        vec![sample::retry(1, 1, None)],
+        vec![sample::start(1), sample::complete(1, 2)],
+        vec![sample::start(2), sample::fail(2, 1)],
+        vec![sample::cancel(3, START.plus_ms(5))],
+        vec![Transition::Requeue { job_id: job_id(2) }],
+        vec![step(ONE, BatchStep::Close)],
+        vec![sample::start(2), sample::complete(2, 2)],
+    ] {
+        done(&store, &change);
+        assert_counts(&store);
+    }
+    let ended = batch(&store, ONE);
+    assert_eq!((ended.counts.completed, ended.counts.cancelled), (2, 1));
+    assert_eq!(ended.state, BatchState::Completed);
+    assert!(ended.finished_at.is_some());
+    drop(store);
+    let store = open_store();
+    assert_eq!(batch(&store, ONE), ended, "it outlives the process");
+}
+
+/// A batch has to be begun, and takes no jobs once it is closed.
+pub fn a_job_of_a_batch_that_is_not_open_is_refused<S: Store>(open_store: Open<'_, S>) {
+    let store = open_store();
+    assert_eq!(refused(&store, insert(1, ONE)), Refusal::NoSuchBatch(ONE));
+    assert_eq!(
+        refused(&store, step(ONE, BatchStep::Close)),
+        Refusal::NoSuchBatch(ONE)
+    );
+    done(
+        &store,
+        &[open(ONE), insert(1, ONE), step(ONE, BatchStep::Close)],
+    );
+    assert_eq!(refused(&store, insert(2, ONE)), Refusal::BatchClosed(ONE));
+    assert!(matches!(
+        &done(&store, &[insert(1, ONE)])[0],
+        Applied::Existing(_)
+    ));
+    done(&store, &[open(ONE), insert(2, ONE)]);
+    assert_eq!(batch(&store, ONE).counts.pending, 2);
+}
+
+/// A file that was moved is another batch, and its lines take their jobs with them.
+pub fn a_job_that_is_submitted_to_another_batch_moves_there<S: Store>(open_store: Open<'_, S>) {
+    let store = open_store();
+    done(
+        &store,
+        &[open(ONE), insert(1, ONE), insert(2, ONE), open(TWO)],
+    );
+    let again = |n| match insert(n, TWO) {
+        Transition::Insert(mut new) => {
+            new.job.id = job_id(n + 100);
+            Transition::Insert(new)
+        }
+        other => other,
+    };
+    let applied = done(&store, &[again(1)]);
+    assert!(matches!(&applied[0], Applied::Adopted(job) if job.id == job_id(1)));
+    assert_eq!(job(&store, 1).batch_id, Some(TWO));
+    assert_eq!(
+        (
+            batch(&store, ONE).counts.pending,
+            batch(&store, TWO).counts.pending
+        ),
+        (1, 1)
+    );
+    assert_counts(&store);
+    done(&store, &[again(2)]);
+    assert_eq!(store.batch(ONE).unwrap(), None, "nothing is left of it");
+    assert_eq!(batch(&store, TWO).counts.pending, 2);
+    let waiting = store.recover().unwrap().waiting;
+    assert!(
+        waiting.iter().all(|entry| entry.batch_id == Some(TWO)),
+        "{waiting:?}"
+    );
+}
+
+/// Retention takes a batch with the last job of it.
+pub fn a_batch_goes_with_the_last_of_its_jobs<S: Store>(open_store: Open<'_, S>) {
+    let store = open_store();
+    done(&store, &[open(ONE), insert(1, ONE), insert(2, ONE)]);
+    done(&store, &[sample::start(1), sample::complete(1, 1)]);
+    done(&store, &[step(ONE, BatchStep::Close)]);
+    let prune = || {
+        let jobs = before(START.plus_ms(60_000));
+        super::prune::prune(&store, Prune { jobs, ..nothing() })
+    };
+    assert_eq!(prune().jobs, 1);
+    let left = batch(&store, ONE);
+    assert_eq!(
+        (left.pruned, left.counts.completed, left.counts.pending),
+        (1, 0, 1)
+    );
+    done(&store, &[sample::cancel(2, START.plus_ms(2_000))]);
+    assert_eq!(batch(&store, ONE).state, BatchState::Completed);
+    assert_eq!(prune().jobs, 1);
+    assert_eq!(store.batch(ONE).unwrap(), None);
+}
+
+/// What other jobs cost is not a batch's.
+pub fn what_calls_of_a_batch_came_to_is_its_own<S: Store>(open_store: Open<'_, S>) {
+    let store = open_store();
+    done(
+        &store,
+        &[open(ONE), insert(1, ONE), insert(2, ONE), sample::insert(3)],
+    );
+    for n in 1..=3 {
+        done(&store, &[sample::start(n), sample::complete(n, 1)]);
+    }
+    let costs = batch(&store, ONE).costs;
+    assert_eq!(
+        costs.iter().map(|cost| cost.nanos).collect::<Vec<_>>(),
+        [2_002]
+    );
+}
+
+/// In the order of lists, without gap or double.
+pub fn the_jobs_of_a_batch_are_listed_in_pages<S: Store>(open_store: Open<'_, S>) {
+    let store = open_store();
+    done(&store, &[open(ONE), open(TWO)]);
+    for n in 1..=7 {
+        done(&store, &[insert(n, if n % 3 == 0 { TWO } else { ONE })]);
+    }
+    done(&store, &[sample::start(4), sample::complete(4, 1)]);
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let (jobs, next) = store.batch_jobs(ONE, cursor, 2).unwrap();
+        found.extend(jobs.into_iter().map(|job| job.id));
+        match next {
+            Some(_) => cursor = next,
+            None => break,
+        }
+    }
+    assert_eq!(found, [7, 5, 4, 2, 1].map(job_id));
+    let filter = JobFilter {
+        status: Some(JobStatus::Pending),
+        more: MoreFilter {
+            batch_id: Some(TWO),
+            ..MoreFilter::default()
+        },
+        ..JobFilter::default()
+    };
+    let page = store.jobs(&filter, None, 10).unwrap();
+    let found: Vec<_> = page.jobs.iter().map(|record| record.job.id).collect();
+    assert_eq!(found, [6, 3].map(job_id));
+    let ids: Vec<_> = store
+        .batches(None, 1)
+        .unwrap()
+        .iter()
+        .map(|b| b.id)
+        .collect();
+    assert_eq!(ids, [ONE]);
+    assert_eq!(store.batches(Some(ONE), 5).unwrap().len(), 1);
+}
