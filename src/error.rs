@@ -176,6 +176,10 @@ impl From<NotAdmitted> for Error {
             NotAdmitted::Closed(closed) => Self::Draining {
                 reason: closed.reason,
             },
+            NotAdmitted::Late(deadline) => Self::Invalid {
+                field: "deadline".to_owned(),
+                problem: format!("must be in the future, {deadline} has passed"),
+            },
             NotAdmitted::Stopping => Self::Stopped(why.to_string()),
             NotAdmitted::QueueFull { limit } => Self::QueueFull { limit },
             NotAdmitted::OverBudget(refusal) => Self::OverBudget(refusal),

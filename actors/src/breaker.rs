@@ -225,6 +225,7 @@ mod tests {
             let (watch, shown) = watch::channel(BreakerSnapshot::default());
             let clock = SimClock::starting_at(sample::START);
             let ports = Ports {
+                instance: 1,
                 store: Arc::new(MemoryStore::new()),
                 glm: Arc::new(ScriptedGlm::answering(Duration::ZERO)),
                 clock: Arc::new(clock),

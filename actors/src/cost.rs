@@ -228,6 +228,7 @@ mod tests {
     async fn actor(tokens: Arc<Gate>) -> (ActorRef<CostMsg>, watch::Receiver<Totals>) {
         let (watch, totals) = watch::channel(Totals::default());
         let ports = Ports {
+            instance: 1,
             store: Arc::new(MemoryStore::new()),
             glm: Arc::new(ScriptedGlm::answering(Duration::ZERO)),
             clock: Arc::new(SimClock::starting_at(sample::START)),

@@ -142,6 +142,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Ids and seeds.
     pub ids: Arc<dyn Ids>,
+    /// What tells this process from those before it.
+    pub instance: u64,
     /// The settings in force.
     pub settings: watch::Receiver<Arc<Settings>>,
     /// Live events.

@@ -522,6 +522,7 @@ mod tests {
         let (mut settings, mut over) = (Settings::default(), None);
         match why {
             NotAdmitted::Closed(pause) => state.draining = Some(pause.clone()),
+            NotAdmitted::Late(_) => {}
             NotAdmitted::Stopping => stopping = true,
             NotAdmitted::QueueFull { limit } => settings.lane.max_queue_jobs = *limit,
             NotAdmitted::OverBudget(refusal) => over = Some((**refusal).clone()),
@@ -537,8 +538,10 @@ mod tests {
         n: u8,
         key: Option<&str>,
         over: Option<BudgetRefusal>,
+        deadline: Option<Timestamp>,
     ) -> Result<Submitted, SubmitError> {
         let mut submission = Submission::prompt("hi").unwrap();
+        submission.deadline = deadline.map(Into::into);
         submission.idempotency_key = key.map(str::to_owned);
         let id = JobId::from_bytes([n; 16]);
         let new = NewJob::of(submission, settings, id, sample::START)?;
@@ -564,6 +567,10 @@ mod tests {
             ),
             (NotAdmitted::Stopping, "it is shutting down"),
             (
+                NotAdmitted::Late(sample::START),
+                "deadline: must be in the future, 2026-11-23T00:00:00.000Z has passed",
+            ),
+            (
                 NotAdmitted::QueueFull { limit: 1 },
                 "the queue is full: 1 jobs are waiting; try again later",
             ),
@@ -578,11 +585,12 @@ mod tests {
             let store = MemoryStore::new();
             let open = SchedulerState::default();
             let was_open = Intake::new(&settings, &open);
-            let first = submit(&store, &was_open, &settings, 1, Some("a"), None).unwrap();
+            let first = submit(&store, &was_open, &settings, 1, Some("a"), None, None).unwrap();
             assert!(first.created);
 
             let intake = Intake::new(&settings, &state).stopping(stopping);
-            let ask = |n, key| submit(&store, &intake, &settings, n, key, over.clone());
+            let late = matches!(why, NotAdmitted::Late(_)).then_some(sample::START);
+            let ask = |n, key| submit(&store, &intake, &settings, n, key, over.clone(), late);
             let again = ask(2, Some("a")).unwrap();
             assert_eq!(again.job_id, first.job_id, "{why:?}");
             assert!(!again.created, "{why:?}");

@@ -145,7 +145,7 @@ mod tests {
     fn every_part_of_a_filter_arrives() {
         let json = format!(
             r#"{{"filter":{{"status":"failed","userId":"u","model":"m","ids":["{}"],
-            "contentId":"c","batchId":"batch_0000000000000004","errorCode":"1234","errorClass":"server_transient","parked":false,
+            "contentId":"c","batchId":"batch_0000000000000004","errorCode":"1234","errorClass":"server_transient","parked":false,"delayed":true,
             "createdFrom":"2026-11-23T08:00:00Z","createdBefore":"2026-11-24T00:00:00+08:00",
             "priorityMin":-5,"priorityMax":5}},"dryRun":true}}"#,
             sample::job_id(1)
@@ -163,6 +163,7 @@ mod tests {
                 error_code: Some("1234".to_owned()),
                 error_class: Some(FailureClass::ServerTransient),
                 parked: Some(false),
+                delayed: Some(true),
                 created_from: Timestamp::parse_rfc3339("2026-11-23T08:00:00Z"),
                 created_before: Timestamp::parse_rfc3339("2026-11-23T16:00:00Z"),
                 priority_min: Some(-5),

@@ -133,7 +133,7 @@ fn queue() -> Vec<Endpoint> {
             admin::dead_letters),
         row!(POST "/api/admin/glm/retry/{id}", Operate, "Put a job back in line", admin::retry)
             .about(
-                "A failed, cancelled or set-aside job; its retries are counted afresh, its history stays.",
+                "A failed, cancelled or parked job; its retries are counted afresh, its history stays. A delayed one tries now.",
             )
             .errors(&OF_A_JOB)
             .errors(&[Kind::RequestPruned, Kind::DependencyEnded, Kind::UnknownDependency]),

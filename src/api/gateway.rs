@@ -2,7 +2,7 @@
 //! answered verbatim. A program only changes its base URL.
 //!
 //! A client that goes away while its job waits or runs gives the job up: it is cancelled, so that
-//! nothing is paid for nobody. With an `Idempotency-Key` it is not: the client means to come back
+//! nothing is paid for nobody. So do a shutdown, before its 503, and the start after a crash. With an `Idempotency-Key` it is not: the client means to come back
 //! with the same key and gets the same job.
 
 use std::collections::BTreeSet;

@@ -50,6 +50,9 @@ pub const ERRORS_SHOWN_MAX: usize = 20;
 pub const REASON_CHARS_MAX: usize = 500;
 /// The longest time for which the breaker is opened, in milliseconds: a year.
 pub const BREAKER_OPEN_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1_000;
+/// What `Retry-After` says when the lane stops, or can't store: as long as a restart takes.
+pub const STOPPED_RETRY_AFTER_S: u64 = 2;
+
 /// What `Retry-After` says when the queue is full, in seconds.
 pub const QUEUE_FULL_RETRY_AFTER_S: u64 = 5;
 /// The longest time one call of a job may ask for, in milliseconds: a day.

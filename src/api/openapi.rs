@@ -237,6 +237,9 @@ const fn headers(kind: Kind) -> &'static [(&'static str, &'static str)] {
             "retry-after",
             "Seconds to wait when too much is asked at once.",
         )],
+        Kind::Stopped | Kind::StoreFailed => {
+            &[("retry-after", "Seconds until asking again may help.")]
+        }
         Kind::QueueFull => &[("retry-after", "Seconds to wait when the queue is full.")],
         _ => &[],
     }

@@ -308,6 +308,11 @@ impl Problem {
                 headers.push((RETRY_AFTER, limits::QUEUE_FULL_RETRY_AFTER_S.into()));
                 headers.push((SHOULD_RETRY, HeaderValue::from_static("false")));
             }
+            // Nothing of it goes on here: asking again is safe, and finds what has a key.
+            Kind::Stopped | Kind::StoreFailed => {
+                headers.push((RETRY_AFTER, limits::STOPPED_RETRY_AFTER_S.into()));
+                headers.push((SHOULD_RETRY, HeaderValue::from_static("true")));
+            }
             // SDKs send again on 409 and 503; it would end the same.
             Kind::IdempotencyConflict
             | Kind::RequestPruned

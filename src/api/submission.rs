@@ -119,6 +119,7 @@ fn submission(asked: Asked) -> Submission {
         max_retries: asked.max_retries,
         run_at: asked.run_at,
         deadline: asked.deadline.map(Into::into),
+        bound_to: None,
         timeout_ms: asked.timeout_ms,
         idempotency_key: asked.idempotency_key,
         after: asked.after,

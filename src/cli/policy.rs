@@ -1,7 +1,7 @@
 //! `onelane policy`: the meaning of error codes, all in a table or one in words.
 
 use onelane::config::{Loaded, PolicyClass, PolicyRow};
-use onelane::model::{BreakerRule, JobRule, LaneRule, Settings};
+use onelane::model::{BreakerRule, JobRule, LaneRule, Settings, limits};
 use serde_json::json;
 
 use super::args::PolicyArgs;
@@ -101,6 +101,12 @@ fn job(rule: JobRule, lane: Option<LaneRule>, settings: &Settings) -> String {
         ),
         JobRule::Once => format!(
             "waits as for backoff and {bounded}; a second time it fails, since it may have been paid for"
+        ),
+        JobRule::StepAside => format!(
+            "steps aside, no retry is used up, and other jobs go: the same refusal of {} distinct requests without \
+             an answer between holds all lanes until an operator acts, an answer fails those that stepped aside; \
+             where no other job waits, it backs off and {bounded}",
+            limits::REFUSALS_HELD_AT
         ),
         JobRule::Fail => {
             "fails at once and stays to be looked at; it can be retried by hand".to_owned()

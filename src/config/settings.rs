@@ -24,7 +24,7 @@ impl Config {
             glm,
             lane: self.lane,
             lanes: self.lanes.clone(),
-            retry: self.retry,
+            retry: self.retry.clone(),
             breaker: self.breaker,
             policy: policy::in_force(&self.policy),
             meanings: ErrorTable::meanings(),

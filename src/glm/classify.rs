@@ -148,11 +148,14 @@ pub(crate) fn class_of_status(status: u16) -> FailureClass {
         return class;
     }
     match status {
-        // A base URL that leads elsewhere, a key that is refused, an account without money: every
-        // job would meet the same.
-        300..=399 | 401..=403 => FailureClass::OperatorFatal,
+        // A key that is refused, an account or a proxy that wants something: every job would meet the same.
+        401 | 402 | 407 => FailureClass::OperatorFatal,
         429 => FailureClass::Throttle,
-        400..=499 => FailureClass::RequestFatal,
+        // What the server read of the request itself.
+        400 | 413 | 415 | 422 => FailureClass::RequestFatal,
+        425 => FailureClass::ServerTransient,
+        // A base URL that leads elsewhere, or a firewall that dislikes a prompt: other jobs tell which.
+        100..=199 | 300..=499 => FailureClass::Unattributed,
         _ => FailureClass::ServerTransient,
     }
 }

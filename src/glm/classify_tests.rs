@@ -184,12 +184,18 @@ fn every_status_row_of_the_table_is_known() {
 fn without_a_known_code_the_status_decides() {
     check(401, "", C::OperatorFatal, "http_401");
     check(402, "", C::OperatorFatal, "http_402");
-    check(403, "", C::OperatorFatal, "http_403");
-    check(404, "", C::RequestFatal, "http_404");
+    check(403, "", C::Unattributed, "http_403");
+    check(404, "", C::Unattributed, "http_404");
+    check(400, "", C::RequestFatal, "http_400");
+    check(415, "", C::RequestFatal, "http_415");
+    check(407, "", C::OperatorFatal, "http_407");
+    for status in [101, 301, 307, 308, 405, 410, 451, 499] {
+        check(status, "", C::Unattributed, &format!("http_{status}"));
+    }
     check(413, "", C::RequestFatal, "http_413");
     check(422, "", C::RequestFatal, "http_422");
     check(429, "", C::Throttle, "http_429");
-    check(302, "", C::OperatorFatal, "http_302");
+    check(302, "", C::Unattributed, "http_302");
     for status in [408, 500, 502, 503, 504, 520, 599, 600, 999] {
         check(status, "", C::ServerTransient, &format!("http_{status}"));
     }

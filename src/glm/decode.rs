@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelane_actors::ports::{GlmAnswer, GlmOutcome};
 use onelane_core::model::{Failure, FailureClass, Received, Usage, code, limits};
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -58,6 +58,10 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
             // What it used is billed, answer or not.
             let failure = classify_json(status, headers, &json, reader);
             GlmOutcome::Failed(failure, usage::of(&json))
+        }
+        // A website has no answer for anybody.
+        Content::NoAnswer(_) | Content::Unreadable(_) if is_page(headers, &text) => {
+            GlmOutcome::Failed(page(status), Usage::default())
         }
         Content::NoAnswer(json) => {
             let usage = usage::of(&json);
@@ -148,6 +152,38 @@ fn in_envelope(text: &str) -> Option<(String, Head)> {
     let inner = envelope.data.get();
     let head = Head::typed(inner)?;
     Some((inner.to_owned(), head))
+}
+
+/// Whether a success is a page for people, by what it says it is or by how it begins.
+pub(crate) fn is_page(headers: &HeaderMap, text: &str) -> bool {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    let named = kind.is_some_and(|kind| {
+        let kind = kind.trim();
+        ["text/html", "application/xhtml+xml"]
+            .iter()
+            .any(|html| kind.eq_ignore_ascii_case(html))
+    });
+    let text = text.trim_start();
+    let begins = ["<!doctype html", "<html"].iter().any(|head| {
+        let begin = text.as_bytes().get(..head.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(head.as_bytes()))
+    });
+    named || begins
+}
+
+/// A website under 200: nothing was done for it.
+pub(crate) fn page(status: u16) -> Failure {
+    Failure {
+        status_code: Some(status),
+        ..Failure::new(
+            FailureClass::OperatorFatal,
+            code::HTML_PAGE,
+            "the response is a web page, not an answer of GLM: see to glm.base_url and to the network",
+        )
+    }
 }
 
 fn why_not_json(text: &str) -> String {

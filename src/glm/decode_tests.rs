@@ -1,8 +1,10 @@
 use onelane_actors::ports::Clock;
 use onelane_core::model::Timestamp;
+use reqwest::header::HeaderValue;
 use serde_json::json;
 
 use super::*;
+use crate::system::SystemClock;
 
 struct Epoch;
 
@@ -187,12 +189,54 @@ fn a_200_that_carries_a_code_is_of_its_class_in_every_shape() {
 }
 
 #[test]
+fn a_web_page_under_200_is_for_an_operator_however_it_says_so() {
+    let page = |kind: Option<&'static str>, body: &str| {
+        let mut headers = HeaderMap::new();
+        if let Some(kind) = kind {
+            headers.insert("content-type", HeaderValue::from_static(kind));
+        }
+        let reader = Reader {
+            clock: &SystemClock,
+            api_key: "",
+        };
+        match decode(200, &headers, Bytes::from(body.to_owned()), &reader) {
+            GlmOutcome::Failed(failure, _) => failure.code == code::HTML_PAGE,
+            _ => false,
+        }
+    };
+    for (kind, body) in [
+        (Some("text/html"), "Welcome"),
+        (Some("Text/HTML; charset=utf-8"), ""),
+        (Some("application/xhtml+xml"), "<p/>"),
+        (Some("text/html"), r#"{"status":"ok"}"#),
+        (None, "\u{feff}\n <!DOCTYPE HTML><title>Login</title>"),
+        (Some("text/plain"), "<HTML lang=en>"),
+    ] {
+        assert!(page(kind, body), "{kind:?} {body}");
+    }
+    for (kind, body) in [
+        (Some("application/json"), "not json"),
+        (None, "<xml/>"),
+        // A completion is one, whatever a proxy calls it.
+        (
+            Some("text/html"),
+            r#"{"choices":[{"message":{"content":"hi"}}]}"#,
+        ),
+        (
+            Some("text/html"),
+            r#"{"error":{"code":"1302","message":"x"}}"#,
+        ),
+    ] {
+        assert!(!page(kind, body), "{kind:?} {body}");
+    }
+}
+
+#[test]
 fn a_200_that_is_no_answer_may_have_been_billed() {
     for body in [
         "",
         " ",
         "OK",
-        "<html></html>",
         "{}",
         "[]",
         "7",

@@ -67,7 +67,7 @@ impl ErrorRow {
 }
 
 /// Failures of calls that GLM does not state: their codes, classes and meanings.
-const OWN: [(&str, FailureClass, &str); 14] = [
+const OWN: [(&str, FailureClass, &str); 15] = [
     (
         code::CONNECTION_ENDED,
         FailureClass::ServerTransient,
@@ -112,6 +112,11 @@ const OWN: [(&str, FailureClass, &str); 14] = [
         code::BODY_INVALID,
         FailureClass::ServerTransient,
         "a success whose body is no GLM answer",
+    ),
+    (
+        code::HTML_PAGE,
+        FailureClass::OperatorFatal,
+        "a page for people in place of an answer: the base URL leads to a website, or the network has a door",
     ),
     (
         code::BODY_TOO_LARGE,
@@ -171,6 +176,10 @@ const fn in_general(class: FailureClass) -> (&'static str, &'static str) {
             "no call gets through to GLM",
             "look at the network, the proxy and glm.base_url; jobs keep their places and go on by themselves once it is back",
         ),
+        FailureClass::Unattributed => (
+            "refused without a code of GLM's, by GLM or by something before it",
+            "other jobs show whose fault it is: if they are refused as well, look at glm.base_url, the proxy and the firewall; if they pass, at this job's prompt",
+        ),
         FailureClass::DuplicateRequest => (
             "the request_id was used before",
             "the lane sends it again under another one by itself",
@@ -198,8 +207,13 @@ static SHIPPED: LazyLock<ErrorTable> = LazyLock::new(|| {
         meaning: meaning.to_owned(),
         next: None,
         class: RowClass::Is(class),
-        // It may have been paid for.
-        job: matches!(code, code::BODY_INVALID | code::BODY_TOO_LARGE).then_some(JobRule::Once),
+        job: match code {
+            // It may have been paid for.
+            code::BODY_INVALID | code::BODY_TOO_LARGE => Some(JobRule::Once),
+            // Even a page may be a firewall's, for one prompt.
+            code::HTML_PAGE => Some(JobRule::StepAside),
+            _ => None,
+        },
         lane: None,
         breaker: None,
     });

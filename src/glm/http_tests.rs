@@ -215,7 +215,8 @@ async fn every_odd_response_has_its_outcome() {
             200,
             false,
         ),
-        (moved, C::OperatorFatal, "http_302", 302, false),
+        (moved, C::Unattributed, "http_302", 302, false),
+        (html(200), C::OperatorFatal, code::HTML_PAGE, 200, false),
     ] {
         let failure = of(fault).await;
         assert_eq!((failure.class, &*failure.code), (class, code), "{failure}");

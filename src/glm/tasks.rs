@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::classify::{Reader, classify, classify_json};
-use super::decode::{decode, invalid, states_error, with_received};
+use super::decode::{decode, invalid, is_page, page, states_error, with_received};
 use super::exchange::span;
 use super::http::{HttpGlm, Sent, failed, post, request};
 use super::{layers, usage};
@@ -122,8 +122,11 @@ fn accepted(
     if !(200..300).contains(&status) {
         return Err(classify(status, headers, body, reader));
     }
-    let json =
-        bounded::excerpt(&layers::text(body)).map_err(|e| invalid(status, &e.to_string()))?;
+    let text = layers::text(body);
+    let json = bounded::excerpt(&text).map_err(|e| match is_page(headers, &text) {
+        true => page(status),
+        false => invalid(status, &e.to_string()),
+    })?;
     if task_status(&json).is_none() && states_error(&json) {
         return Err(classify_json(status, headers, &json, reader));
     }
@@ -181,6 +184,7 @@ fn refused(failure: Failure) -> Look {
         | FailureClass::Unreachable => true,
         FailureClass::OperatorFatal
         | FailureClass::RequestFatal
+        | FailureClass::Unattributed
         | FailureClass::DuplicateRequest => false,
     };
     if passes {

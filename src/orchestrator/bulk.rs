@@ -52,7 +52,7 @@ impl Selection {
 }
 
 impl Orchestrator {
-    /// Puts every failed, cancelled or set-aside job of the selection back in line, those first that
+    /// Puts every failed, cancelled, parked or delayed job of the selection back in line, those first that
     /// others run after. Answers how many; a dry run changes nothing and answers how many it would be.
     /// What was begun goes on to its end also when the caller waits for the answer no longer.
     /// A job that changed meanwhile, or runs after one that stays ended, is left as it is and not
@@ -204,7 +204,7 @@ impl Change {
     /// The lists of jobs that it applies to.
     fn passes(self, filter: &JobFilter) -> Vec<Pass> {
         let mut passes = Vec::new();
-        let mut pass = |status: JobStatus, parked: Option<bool>| {
+        let mut pass = |status: JobStatus, parked: Option<bool>, delayed: Option<bool>| {
             let mut narrowed = filter.clone();
             if narrowed.status.is_some_and(|asked| asked != status) {
                 return;
@@ -215,6 +215,11 @@ impl Change {
                 (_, Some(needed)) => narrowed.more.parked = Some(needed),
                 (_, None) => {}
             }
+            match (narrowed.more.delayed, delayed) {
+                (Some(asked), Some(needed)) if asked != needed => return,
+                (_, Some(needed)) => narrowed.more.delayed = Some(needed),
+                (_, None) => {}
+            }
             passes.push(Pass {
                 filter: narrowed,
                 cursor: None,
@@ -222,15 +227,16 @@ impl Change {
         };
         match self {
             Self::Retry => {
-                pass(JobStatus::Failed, None);
-                pass(JobStatus::Cancelled, None);
-                pass(JobStatus::Pending, Some(true));
+                pass(JobStatus::Failed, None, None);
+                pass(JobStatus::Cancelled, None, None);
+                pass(JobStatus::Pending, Some(true), None);
+                pass(JobStatus::Pending, None, Some(true));
             }
             Self::Cancel => {
-                pass(JobStatus::Pending, None);
-                pass(JobStatus::Processing, None);
+                pass(JobStatus::Pending, None, None);
+                pass(JobStatus::Processing, None, None);
             }
-            Self::Reprioritise(_) => pass(JobStatus::Pending, None),
+            Self::Reprioritise(_) => pass(JobStatus::Pending, None, None),
         }
         passes
     }
@@ -383,15 +389,25 @@ mod tests {
     #[test]
     fn a_change_looks_only_at_jobs_it_applies_to() {
         use JobStatus::{Cancelled, Completed, Failed, Pending, Processing};
-        let every = [(Failed, None), (Cancelled, None), (Pending, Some(true))];
+        let delayed = (Pending, None);
+        let every = [
+            (Failed, None),
+            (Cancelled, None),
+            (Pending, Some(true)),
+            delayed,
+        ];
         assert_eq!(statuses(Change::Retry, &of(None, None)), every);
         assert_eq!(
             statuses(Change::Retry, &of(Some(Pending), None)),
-            [(Pending, Some(true))]
+            [(Pending, Some(true)), delayed]
         );
         assert_eq!(
             statuses(Change::Retry, &of(None, Some(false))),
-            [(Failed, Some(false)), (Cancelled, Some(false))]
+            [
+                (Failed, Some(false)),
+                (Cancelled, Some(false)),
+                (Pending, Some(false))
+            ]
         );
         assert_eq!(
             statuses(Change::Cancel, &of(None, None)),

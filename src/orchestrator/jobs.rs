@@ -116,8 +116,8 @@ impl Orchestrator {
         }
     }
 
-    /// Puts a failed, cancelled or set-aside job back in line with fresh retries; any other is
-    /// `WrongStatus`. One that runs after a job that has failed or was cancelled is `DependencyEnded`
+    /// Puts a failed, cancelled or parked job back in line with fresh retries, and lets one whose retry is
+    /// delayed try now; any other is `WrongStatus`. One that runs after a job that has failed or was cancelled is `DependencyEnded`
     /// until that one is retried; one whose request was pruned is `RequestPruned`.
     pub async fn retry(&self, id: JobId) -> Result<(), Error> {
         let (answer, sends) = self
@@ -130,7 +130,7 @@ impl Orchestrator {
                 refused(
                     id,
                     refusal,
-                    "only a failed, cancelled or set-aside job can be retried",
+                    "only a failed, cancelled, parked or delayed job can be retried",
                 )
             }),
         }

@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::ports::Clock;
+use onelane_actors::ports::{CallFilter, Clock, JobFilter, Store, StoreError};
 use onelane_actors::protocol::{CommitReply, CommitRequest, StoreMsg};
 use onelane_actors::runtime::Runtime;
-use onelane_core::model::{Applied, Prune, Pruned, Settings, Transition, Unreadable, limits};
+use onelane_core::model::{
+    Applied, Prune, Pruned, Settings, Timestamp, Transition, Unreadable, limits,
+};
+use onelane_core::retention::trust::ClockTrust;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -20,18 +23,37 @@ const UNREADABLE_TOLD_MAX: usize = 100;
 /// The rest is never shorter.
 const REST_MIN: Duration = Duration::from_millis(2);
 
+/// The latest moment that a store knows of: when its last call ended, or its last job came.
+pub(super) fn last_known(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
+    let calls = store.calls(&CallFilter::default(), None, 1)?;
+    let jobs = store.jobs(&JobFilter::default(), None, 1)?;
+    let ended = calls.calls.first().map(|call| call.ended_at);
+    let came = jobs.jobs.first().map(|record| record.job.created_at);
+    Ok(ended.max(came))
+}
+
 /// What the task needs.
 pub(super) struct Maintenance {
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) runtime: watch::Receiver<Runtime>,
     pub(super) clock: Arc<dyn Clock>,
+    /// Whether the clock is believed, as of the start.
+    pub(super) trust: ClockTrust,
 }
 
 impl Maintenance {
     /// Prunes now and then, and when the settings change, until the lane is gone.
     pub(super) async fn run(mut self) {
         let mut told = BTreeSet::new();
+        let begun = Instant::now();
         loop {
+            while let Some(rest) = self.trust.look(self.clock.now(), whole_ms(begun.elapsed())) {
+                let stopped = self.runtime.wait_for(|runtime| runtime.stopped.is_some());
+                let rest = Duration::from_millis(rest);
+                if tokio::time::timeout(rest, stopped).await.is_ok() {
+                    return;
+                }
+            }
             let retention = self.settings.borrow_and_update().retention;
             let step = Prune::of(&retention, self.clock.now());
             if let Some(step) = step {
@@ -119,4 +141,8 @@ impl Maintenance {
             _ => None,
         }
     }
+}
+
+fn whole_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

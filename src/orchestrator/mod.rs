@@ -32,6 +32,7 @@ use onelane_actors::runtime::{Refs, Runtime};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::{FaultPoints, Ports};
 use onelane_core::model::{AlertBook, BreakerSnapshot, SchedulerState, Settings, limits};
+use onelane_core::retention::trust::ClockTrust;
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 
@@ -142,8 +143,11 @@ impl Orchestrator {
             webhooks.clone(),
             parts.clock.now(),
         );
-        let prepare = tokio::task::spawn_blocking(move || notify::prepare(&*store, &told, now));
-        let book = prepare
+        let prepare = tokio::task::spawn_blocking(move || {
+            let last_known = maintenance::last_known(&*store)?;
+            Ok::<_, StoreError>((notify::prepare(&*store, &told, now)?, last_known))
+        });
+        let (book, last_known) = prepare
             .await
             .map_err(|error| StartError::Actors(error.to_string()))??;
         let (settings, settings_rx) = watch::channel(Arc::new(parts.config.settings.clone()));
@@ -151,6 +155,7 @@ impl Orchestrator {
             store: parts.store,
             glm: parts.glm,
             clock: parts.clock,
+            instance: parts.ids.seed(),
             ids: parts.ids,
             settings: settings_rx,
             events: onelane_actors::Events::new(limits::EVENTS_BUFFERED_MAX),
@@ -181,6 +186,7 @@ impl Orchestrator {
             settings: ports.settings.clone(),
             runtime: runtime.clone(),
             clock: Arc::clone(&ports.clock),
+            trust: ClockTrust::new(last_known, ports.clock.now()),
         };
         tokio::spawn(maintenance.run());
         if let Some(is_there) = ports.store.place() {

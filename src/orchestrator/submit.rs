@@ -130,9 +130,9 @@ impl Orchestrator {
     /// cancels it and closes its call, so that you pay nothing for an answer that nobody takes. A job with an
     /// idempotency key goes on: call again with the same key and request to get its answer.
     ///
-    /// The job is on disk, but that somebody waited for it is not. When the process dies, the next
-    /// start goes on with the job, with or without a key, as with every job of the gateway; what
-    /// becomes of a call that was open says [`Submission::on_interrupted()`].
+    /// Without a key the job belongs to this future, and ends with the process: a shutdown gives it up while
+    /// it waits, and the next start gives up what a crash left. A call that was open then is on record as
+    /// maybe billed and is not made again, whatever [`Submission::on_interrupted()`] says.
     pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
         let (_, ended) = self.submit_and_wait(submission, ()).await;
         let record = ended?;
@@ -153,10 +153,13 @@ impl Orchestrator {
     /// lent for the submission is given back once the job is on disk.
     pub(crate) async fn submit_and_wait(
         &self,
-        submission: Submission,
+        mut submission: Submission,
         lent: impl Send + 'static,
     ) -> (Option<JobId>, Result<JobRecord, Error>) {
         let keeps_going = submission.idempotency_key.is_some();
+        if !keeps_going {
+            submission.bound_to = Some(self.inner.ports.instance);
+        }
         let (mut waiter, ended) = oneshot::channel();
         let lane = self.clone();
         tokio::spawn(async move {
@@ -171,6 +174,7 @@ impl Orchestrator {
             drop(lent);
             tokio::select! {
                 record = lane.wait(job_id) => {
+                    let record = record.and_then(|record| lane.given_up_at_the_end(keeps_going, record));
                     let _ = waiter.send((Some(job_id), record));
                 }
                 () = waiter.closed() => {
@@ -182,6 +186,20 @@ impl Orchestrator {
         });
         let lost = || Error::Stopped("the question was lost; ask again".to_owned());
         ended.await.unwrap_or_else(|_| (None, Err(lost())))
+    }
+
+    /// A job that its connection's shutdown gave up was not cancelled by anybody: it may be asked for again.
+    fn given_up_at_the_end(
+        &self,
+        keeps_going: bool,
+        record: JobRecord,
+    ) -> Result<JobRecord, Error> {
+        let closed = self.inner.closed.load(Ordering::Acquire);
+        if closed && !keeps_going && record.job.status == JobStatus::Cancelled {
+            let why = "it is shutting down, and gave the job up: ask again";
+            return Err(Error::Stopped(why.to_owned()));
+        }
+        Ok(record)
     }
 
     fn new_job(&self, submission: Submission) -> Result<NewJob, Error> {

@@ -128,6 +128,8 @@ pub(super) struct LineRow<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     due: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    delay: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline: Option<Timestamp>,
     /// Whether an attempt is on record that has not ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -145,6 +147,8 @@ pub(super) struct LineRow<'a> {
     parked: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) batch: Option<BatchId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bound: Option<u64>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -159,6 +163,7 @@ impl<'a> LineRow<'a> {
             model: Cow::Borrowed(&job.model),
             priority: job.priority,
             due: None,
+            delay: None,
             deadline: None,
             open: false,
             since: Timestamp::default(),
@@ -167,12 +172,14 @@ impl<'a> LineRow<'a> {
             dormant: false,
             parked: false,
             batch: job.batch_id,
+            bound: None,
         };
         if job.status.is_terminal() {
             return row;
         }
         Self {
             due: job.due_at(),
+            delay: job.retry_wait().map(|wait| wait.length_ms),
             deadline: job.deadline,
             open: job.open.is_some(),
             since: job.available_since(),
@@ -180,6 +187,7 @@ impl<'a> LineRow<'a> {
             worst: [job.worst.prompt, job.worst.completion],
             dormant: job.is_dormant(),
             parked: job.parked.is_some(),
+            bound: job.bound_to,
             ..row
         }
     }
@@ -190,6 +198,7 @@ impl<'a> LineRow<'a> {
             seq,
             priority: self.priority,
             due_at: self.due,
+            delay_ms: self.delay,
             deadline: self.deadline,
             since: self.since,
             model: names.shared(&self.model),
@@ -203,6 +212,7 @@ impl<'a> LineRow<'a> {
             dormant: self.dormant,
             parked: self.parked,
             out_of_scope: false,
+            bound_to: self.bound,
         }
     }
 

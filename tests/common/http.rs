@@ -15,6 +15,7 @@ pub struct Http {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
     pub text: String,
 }
 
@@ -74,6 +75,7 @@ impl Http {
             let response = request.send().await?;
             Ok(Answer {
                 status: response.status().as_u16(),
+                headers: response.headers().clone(),
                 text: response.text().await?,
             })
         })

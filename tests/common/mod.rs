@@ -23,7 +23,7 @@ use onelane::store::{RedbStore, StoreOptions};
 use serde_json::Value;
 
 pub use disk::Tmpfs;
-pub use http::Http;
+pub use http::{Answer, Http};
 pub use process::{Ended, Running, run};
 
 /// How long anything may take on the slowest machine before a test gives up.

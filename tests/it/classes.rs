@@ -95,7 +95,8 @@ fn answer(fault: Fault, code: &'static str, class: FailureClass, status: Option<
             Some((Scope::Account, HoldKind::Operator, Until::Operator)),
         ),
         FailureClass::RequestFatal => (Fate::Failed, None),
-        FailureClass::ServerTransient => (Fate::BacksOff, None),
+        // Nobody else is there to ask.
+        FailureClass::ServerTransient | FailureClass::Unattributed => (Fate::BacksOff, None),
         FailureClass::Unreachable => (
             Fate::Kept,
             Some((Scope::Account, HoldKind::Unreachable, cooling)),

@@ -3,7 +3,7 @@
 
 use onelane::model::{BreakerState, Event, Hold, HoldKind, JobStatus};
 use onelane::orchestrator::Orchestrator;
-use onelane::simulator::{ErrorFault, Fault, Shape, Step};
+use onelane::simulator::{ErrorFault, Fault, Rule, Shape, Step};
 use serde_json::json;
 
 use crate::support::http::{
@@ -191,4 +191,29 @@ async fn a_job_waits_for_a_network_that_is_away_and_loses_neither_retry_nor_posi
     assert_eq!(world.prompts(), ["hello", "second"]);
     assert_eq!(lane.lane().await.unwrap().unreachable, None);
     until("the alert is over", async || alerted().await == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_that_a_firewall_blocks_fails_alone() {
+    let world = HttpLane::new();
+    for fault in [
+        Fault::HtmlPage { status: 403 },
+        Fault::EmptyBody { status: 406 },
+    ] {
+        world.sim.clear_script();
+        world.rule(Rule::for_prompt("DROP TABLE", fault));
+        let lane = world.start().await;
+        let jobs = ["first", "explain: DROP TABLE b;", "third", "fourth"];
+        let jobs = submit_all(&lane, jobs.map(prompt)).await;
+        for (n, id) in jobs.iter().enumerate() {
+            let job = lane.wait(*id).await.unwrap().job;
+            let want = [JobStatus::Completed, JobStatus::Failed][usize::from(n == 1)];
+            assert_eq!(job.status, want, "{:?}", job.error);
+            assert_eq!(job.retry_count, 0, "others told at once");
+        }
+        let blocked = lane.job(jobs[1]).await.unwrap();
+        assert_eq!(blocked.attempts.len(), 1);
+        assert_eq!(lane.lane().await.unwrap().hold, None);
+        stop(lane, 10_000).await;
+    }
 }

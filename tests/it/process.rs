@@ -2,6 +2,7 @@
 
 mod batches;
 mod canary;
+mod connections;
 mod frozen;
 mod full_disk;
 mod interrupted;

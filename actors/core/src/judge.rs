@@ -6,7 +6,7 @@ pub mod conclude;
 
 use crate::model::{
     AttemptNo, BreakerRule, Failure, FailureClass, Hold, HoldKind, Job, JobRule, LaneCondition,
-    LaneRule, ModelCondition, OnInterrupted, RouteCondition, Settings, Timestamp, code,
+    LaneRule, ModelCondition, OnInterrupted, RouteCondition, Rule, Settings, Timestamp, code,
 };
 use crate::retry;
 
@@ -24,8 +24,23 @@ pub enum JobEffect {
         /// Whether it counts among its throttle answers.
         throttled: bool,
     },
+    /// It stays out of the queue until other jobs have shown whose fault it is.
+    StepAside,
     /// It waits until somebody has looked at it.
     Parked,
+}
+
+/// Who is to blame for a refusal without a code of GLM's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// Nobody knows, and no other job is there to find out.
+    Unknown,
+    /// Nobody knows, and the calls of other jobs find out.
+    AskOthers,
+    /// The job: others passed where it was refused.
+    Job,
+    /// The operator: every job would meet it.
+    Operator,
 }
 
 /// What has to stop.
@@ -85,6 +100,8 @@ pub struct Verdict {
     pub lane: LaneEffect,
     /// For the breaker.
     pub breaker: BreakerEffect,
+    /// Who is to blame, where the rule asks that.
+    pub blame: Option<Blame>,
 }
 
 /// What is known beside the failure.
@@ -100,6 +117,8 @@ pub struct JudgeContext<'a> {
     pub foreign_answers: u32,
     /// The way to GLM, while nothing gets through.
     pub route: Option<&'a RouteCondition>,
+    /// Who is to blame for a refusal without a code of GLM's.
+    pub blame: Blame,
     /// Whether the lane has just lowered its own concurrency for the throttling: then the throttling
     /// was its own doing, and its cool-down does not grow.
     pub eased: bool,
@@ -126,6 +145,27 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
     let mut failure = Failure {
         class,
         ..failure.clone()
+    };
+    let blame = (rule.job == JobRule::StepAside).then_some(on.blame);
+    let rule = match blame {
+        // Others passed.
+        Some(Blame::Job) => {
+            failure.class = FailureClass::RequestFatal;
+            Rule {
+                job: JobRule::Fail,
+                lane: LaneRule::GoOn,
+                ..rule
+            }
+        }
+        Some(Blame::Operator) => Rule {
+            lane: LaneRule::HoldForOperator,
+            ..rule
+        },
+        Some(Blame::Unknown) => Rule {
+            job: JobRule::Backoff,
+            ..rule
+        },
+        Some(Blame::AskOthers) | None => rule,
     };
     let mut job_effect = match rule.job {
         // Nothing would stop it from being called again at once, for ever.
@@ -164,6 +204,7 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
                 .delay_ms(job.retry_count, after, on.seed);
             retried(Some(now.plus_ms(ms)))
         }
+        JobRule::StepAside => JobEffect::StepAside,
         JobRule::Fail => JobEffect::Fail,
     };
     if rule.job == JobRule::Once && was_unread_before(job, &failure) {
@@ -198,6 +239,7 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
         job: job_effect,
         lane,
         breaker,
+        blame,
     }
 }
 
@@ -412,6 +454,7 @@ mod tests {
             model: &model,
             foreign_answers: 0,
             route: None,
+            blame: Blame::Unknown,
             eased,
             sent_at,
             has_fallback: false,
@@ -592,6 +635,7 @@ mod tests {
                 lane: &lane,
                 model: &model,
                 route: (failures > 0).then_some(&route),
+                blame: Blame::Unknown,
                 eased: false,
                 sent_at: NOW,
                 has_fallback: false,
@@ -614,6 +658,62 @@ mod tests {
         assert!(judged(99, before) <= 120_000);
         // Sent together with the one before.
         assert!((4_000..=5_000).contains(&judged(1, NOW)));
+    }
+
+    #[test]
+    fn a_kind_of_error_that_is_left_out_fails_its_job_at_once_and_the_policy_wins() {
+        use crate::model::RetryableError as Kind;
+        let cases = [
+            (
+                Kind::Timeout,
+                FailureClass::ServerTransient,
+                code::TIMEOUT_IDLE,
+            ),
+            (Kind::Timeout, FailureClass::ServerTransient, "http_504"),
+            (Kind::RateLimit, FailureClass::Throttle, "1302"),
+            (Kind::RateLimit, FailureClass::Overload, "1305"),
+            (
+                Kind::NetworkError,
+                FailureClass::ServerTransient,
+                code::CONNECTION,
+            ),
+            (Kind::ServerError, FailureClass::ServerTransient, "http_503"),
+            (Kind::ServerError, FailureClass::ServerTransient, "1234"),
+        ];
+        for left_out in Kind::ALL {
+            let mut settings = Settings::default();
+            settings
+                .retry
+                .retryable_errors
+                .retain(|kind| *kind != left_out);
+            for (kind, class, code) in cases {
+                let failure = Failure::new(class, code, "words");
+                let judged = judged_by(&settings, &failure, &job(0));
+                let fails = judged.job == JobEffect::Fail;
+                assert_eq!(fails, kind == left_out, "{left_out:?}: {code}");
+                // The lane and the breaker learn of it all the same.
+                let usual = judged_by(&Settings::default(), &failure, &job(0));
+                assert_eq!((judged.lane, judged.breaker), (usual.lane, usual.breaker));
+            }
+        }
+        let mut settings = Settings::default();
+        settings.retry.retryable_errors.clear();
+        for class in [
+            FailureClass::QuotaWindow,
+            FailureClass::OperatorFatal,
+            FailureClass::Unreachable,
+        ] {
+            let failure = Failure::new(class, "x", "words");
+            let judged = judged_by(&settings, &failure, &job(0));
+            assert_eq!(judged.job, KEEPS_PLACE, "{class}: a hold fails no job");
+        }
+        let word = PolicyOverride {
+            job: Some(JobRule::Backoff),
+            ..PolicyOverride::default()
+        };
+        settings.policy.insert("http_503".to_owned(), word);
+        let failure = Failure::new(FailureClass::ServerTransient, "http_503", "busy");
+        assert!(judged_by(&settings, &failure, &job(0)).job != JobEffect::Fail);
     }
 
     #[test]

@@ -87,7 +87,8 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
         | (P::Waiting, H::Reprioritise)
         | (P::Staged | P::Running, H::Retry)
         | (P::Blocked, H::Unblock)
-        | (P::Failed | P::Cancelled | P::Parked, H::Requeue) => Some(P::Waiting),
+        // Of the waiting those whose retry is delayed.
+        | (P::Waiting | P::Failed | P::Cancelled | P::Parked, H::Requeue) => Some(P::Waiting),
         (P::Blocked, H::Reprioritise) => Some(P::Blocked),
         // A staged attempt may have been sent: its start is stored with the outcome before it.
         (P::Staged | P::Running, H::Park) | (P::Parked, H::Reprioritise) => Some(P::Parked),
@@ -101,7 +102,7 @@ pub const fn next_phase(phase: Phase, happening: Happening) -> Option<Phase> {
         }
         (
             P::Waiting,
-            H::Unstage | H::Resume | H::Complete | H::Retry | H::Park | H::Unblock | H::Requeue,
+            H::Unstage | H::Resume | H::Complete | H::Retry | H::Park | H::Unblock,
         )
         | (
             P::Blocked,
@@ -312,6 +313,7 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
             job.open = None;
             job.task = None;
             job.next_retry_at = *at;
+            job.retry_delay_ms = at.map(|until| until.since(settlement.call.ended_at));
             job.error = Some(failure.clone());
             job.interruptions = *interruptions;
             if *counted {
@@ -405,10 +407,16 @@ pub fn end_with(
     fail(job, &because("failed"), at)
 }
 
-/// Puts a dead letter, a cancelled or a set-aside job back in line, at its old place, with fresh
-/// retries.
+/// Puts a dead letter, a cancelled or a parked job back in line, at its old place, with fresh
+/// retries; one whose retry is delayed is due now, and that is all.
 pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Requeue)?;
+    if job.phase() == Phase::Waiting {
+        return match job.next_retry_at.take() {
+            Some(_) => Ok(()),
+            None => Err(Refusal::WrongStatus(job.status)),
+        };
+    }
     if job.bodies_pruned {
         return Err(Refusal::RequestPruned);
     }
@@ -462,6 +470,9 @@ mod tests {
         if phase == Phase::Blocked {
             job.after = vec![sample::job_id(9)];
             job.waits_for = job.after.clone();
+        }
+        if phase == Phase::Waiting {
+            job.next_retry_at = Some(sample::START);
         }
         if phase == Phase::Parked {
             job.parked = Some(Parked {

@@ -90,6 +90,7 @@ impl Queue {
             };
             new.insert(entry.seq);
             entry.out_of_scope = !line.scope.has(entry.batch_id);
+            entry.due_at = entry.due_by(now);
             let rule = line.ready.enter(&mut entry.model, &line.rules);
             let user = line.users.enter(&mut entry.user_id);
             match waits(&entry, now) {
@@ -133,12 +134,13 @@ impl Queue {
 
     /// Puts a job in line. One that is there already stays as it is.
     pub fn insert(&mut self, mut entry: JobEntry, now: Timestamp) {
-        self.now = now;
+        self.hear(now);
         let Entry::Vacant(new) = self.seq_of.entry(entry.id) else {
             return;
         };
         new.insert(entry.seq);
         entry.out_of_scope = !self.scope.has(entry.batch_id);
+        entry.due_at = entry.due_by(now);
         self.ready.enter(&mut entry.model, &self.rules);
         let user = self.users.enter(&mut entry.user_id);
         match waits(&entry, now) {
@@ -249,6 +251,14 @@ impl Queue {
         self.ready_since.keys().next().copied()
     }
 
+    /// The jobs that end with the connection of their submitters.
+    pub fn bound(&self) -> impl Iterator<Item = JobId> {
+        let entries = self.entries.values();
+        entries
+            .filter(|entry| entry.bound_to.is_some())
+            .map(|entry| entry.id)
+    }
+
     /// The job, if it is in line.
     #[must_use]
     pub fn get(&self, id: JobId) -> Option<&JobEntry> {
@@ -349,7 +359,7 @@ impl Queue {
 
     /// Moves the jobs whose time has come to their places.
     pub fn wake(&mut self, now: Timestamp) {
-        self.now = now;
+        self.hear(now);
         while let Some((at, seq)) = self.due.first().copied() {
             if at > now {
                 break;
@@ -364,6 +374,30 @@ impl Queue {
                 self.ready.add(entry, self.users.number(&entry.user_id));
             }
         }
+    }
+
+    /// Somebody tells what time it is.
+    fn hear(&mut self, now: Timestamp) {
+        if now < self.now {
+            self.mind_the_clock(now);
+        }
+        self.now = now;
+    }
+
+    /// The clock was set back: delays are not longer for it. A start that was asked for is a moment of the wall
+    /// clock, and stays.
+    fn mind_the_clock(&mut self, now: Timestamp) {
+        let due = std::mem::take(&mut self.due);
+        self.due = due
+            .into_iter()
+            .map(|(at, seq)| {
+                let Some(entry) = self.entries.get_mut(&seq) else {
+                    return (at, seq);
+                };
+                entry.due_at = entry.due_by(now);
+                (entry.due_at.unwrap_or(at), seq)
+            })
+            .collect();
     }
 
     /// Takes out the jobs whose deadline has passed, dormant ones, too.

@@ -7,6 +7,7 @@
 //! is passed over: one damaged row must not keep all others.
 
 mod step;
+pub mod trust;
 
 use crate::model::{Cutoff, FinishedKind, Prune, PruneCursor, Retention, Timestamp, limits};
 

@@ -26,6 +26,7 @@ pub mod slot;
 
 mod afford;
 mod ahead;
+mod blame;
 mod dispatch;
 mod gate;
 mod orders;
@@ -43,8 +44,8 @@ use std::sync::Arc;
 
 use crate::judge::conclude::Concluded;
 use crate::model::{
-    Applied, AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Dispatch, Hold, HoldKind, Job,
-    JobEntry, JobId, Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition,
+    Applied, AsyncTask, AttemptNo, BreakerSnapshot, BreakerState, Dispatch, Job, JobEntry, JobId,
+    Recovered, Refusal, SchedulerState, Settings, SlotId, Timestamp, Transition,
 };
 use crate::queue::Queue;
 use crate::scheduler::slot::{Slot, Staged, attempt_of};
@@ -156,9 +157,27 @@ impl Scheduler {
         generation: u64,
         now: Timestamp,
     ) -> Self {
+        let Recovered { mut waiting, .. } = recovered;
+        let mut state = recovered.lane;
+        let is_lost = |bound_to: Option<u64>| bound_to.is_some() && bound_to != recovered.instance;
+        let lost: Vec<JobId> = waiting
+            .extract_if(.., |entry| is_lost(entry.bound_to))
+            .map(|entry| entry.id)
+            .collect();
+        let refused = &mut state.unattributed;
+        if !refused.jobs.is_empty() {
+            for entry in &mut waiting {
+                entry.dormant |= refused.kept_out(entry.id).is_some();
+            }
+            let (waiting, open) = (&waiting, &recovered.open);
+            refused.jobs.retain(|refused| {
+                waiting.iter().any(|entry| entry.id == refused.job_id)
+                    || open.iter().any(|job| job.id == refused.job_id)
+            });
+        }
         let mut lane = Self {
             generation,
-            line: Queue::from_entries(recovered.waiting, &settings, now),
+            line: Queue::from_entries(waiting, &settings, now),
             slots: slots.into_iter().map(|s| (s, Slot::Unknown)).collect(),
             tracks: BTreeMap::new(),
             routes: Routes::default(),
@@ -166,7 +185,7 @@ impl Scheduler {
             gate: Gate::default(),
             soon: None,
             cancelling: BTreeMap::new(),
-            state: recovered.lane,
+            state,
             endpoint_digest: settings.glm.endpoint().digest(),
             settings,
             stopping: false,
@@ -176,18 +195,18 @@ impl Scheduler {
             reached: false,
             out: Outgoing::new(),
         };
-        lane.take_in(recovered.open, recovered.released, now);
+        // Nobody takes the answers of what was bound to a process that is gone.
+        for id in lost {
+            lane.give_up(id, now);
+        }
+        let (open, released) = (recovered.open, recovered.released);
+        lane.take_in(open, released, recovered.instance, now);
         // On disk before any outcome of this generation is: the started attempts that show the
         // doubt now may be settled before the staged ones are.
         if lane.note_doubt() {
             lane.out.store(Transition::Lane(lane.state.clone()));
         }
-        lane.operator_may_have_acted();
-        // A start finds out at once whether GLM can be reached again.
-        let unreachable = |hold: &Hold| hold.kind == HoldKind::Unreachable;
-        if lane.state.hold.take_if(|hold| unreachable(hold)).is_some() {
-            lane.state_changed();
-        }
+        lane.operator_may_have_acted(now);
         if hold::release_disowned(&mut lane.state, &lane.settings) {
             lane.state_changed();
         }
@@ -226,7 +245,11 @@ impl Scheduler {
             // One that another batch has adopted.
             let is_adopted = |known: &JobEntry| known.batch_id != entry.batch_id;
             if !self.knows(entry.id) {
+                let (id, is_bound) = (entry.id, entry.bound_to.is_some());
                 self.line.insert(entry, now);
+                if self.stopping && is_bound {
+                    self.give_up(id, now);
+                }
             } else if self.line.get(entry.id).is_some_and(is_adopted) {
                 self.line.adopt(entry.id, entry.batch_id, now);
             }
@@ -326,7 +349,8 @@ impl Scheduler {
         if let Some(snapshot) = &breaker {
             self.breaker = snapshot.clone();
         }
-        let learnt = self.learn(slot, &concluded, now);
+        let mut learnt = self.learn(slot, &concluded, now);
+        learnt |= self.note_blame(slot, &concluded, now);
         self.free(slot, id);
         self.settle(concluded, breaker, learnt, now);
         self.credit(slot, now);

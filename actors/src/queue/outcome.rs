@@ -6,7 +6,7 @@ use super::QueueState;
 use crate::ports::GlmOutcome;
 use crate::protocol::BreakerMsg;
 use onelane_core::judge::conclude::{Concluded, Finished, SettleContext, conclude};
-use onelane_core::judge::{BreakerEffect, JudgeContext};
+use onelane_core::judge::{Blame, BreakerEffect, JudgeContext};
 use onelane_core::model::{BreakerSnapshot, BreakerState, SlotId, Timestamp, limits};
 use onelane_core::scheduler::{Effect, LeftOpen};
 
@@ -60,6 +60,10 @@ impl QueueState {
             model: &model,
             foreign_answers: self.scheduler.foreign_answers(),
             route: self.scheduler.route(),
+            blame: match &*finished.outcome {
+                GlmOutcome::Failed(failure, _) => self.scheduler.blame(slot, job, failure),
+                _ => Blame::Unknown,
+            },
             eased: self.scheduler.would_ease(slot, now),
             sent_at: finished.started_at,
             has_fallback: self.scheduler.has_fallback(&job.model, job.sent_to()),

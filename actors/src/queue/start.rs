@@ -22,13 +22,14 @@ impl QueueState {
         args: QueueArgs,
     ) -> Result<Self, ActorProcessingErr> {
         let queue = myself.clone();
-        let recovered = args
+        let mut recovered = args
             .store
             .call(|reply| StoreMsg::Recover { queue, reply }, None)
             .await?
             .success_or("the store actor ended before it answered")??;
         let settings = Arc::clone(&args.ports.settings.borrow());
         let now = args.ports.clock.now();
+        recovered.instance = Some(args.ports.instance);
         let stored_breaker = recovered.breaker.clone();
         args.watch.send_replace(recovered.lane.clone());
         let publisher = Publisher::new(

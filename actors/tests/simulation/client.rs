@@ -61,6 +61,7 @@ pub(crate) async fn start(
             store: Arc::new(Disk::new(sim, process)),
             glm: Arc::new(Wire::new(sim, process)),
             clock: Arc::new(clock),
+            instance: ids.seed(),
             ids: Arc::clone(ids) as Arc<dyn Ids>,
             settings: in_force,
             events: Events::new(8),

@@ -110,6 +110,7 @@ fn is_worth_a_line(wait: &WaitReason) -> bool {
         | WaitReason::Delayed { .. }
         | WaitReason::Pace { .. }
         | WaitReason::Probe
+        | WaitReason::Aside { .. }
         | WaitReason::Draining { .. }
         | WaitReason::Stopping
         | WaitReason::Blocked { .. }

@@ -55,6 +55,7 @@ impl Defaults {
             max_retries: asked.max_retries,
             run_at: None,
             deadline: asked.deadline.map(Into::into),
+            bound_to: None,
             timeout_ms: asked.timeout_ms,
             after: Vec::new(),
             on_interrupted: asked.on_interrupted,

@@ -1,7 +1,7 @@
 //! Starting a command is the operator's act that a held lane waited for: it ends holds.
 
 use onelane::error::Error;
-use onelane::model::{BreakerState, Hold, HoldScope, Pause, ScopedHold, WaitReason};
+use onelane::model::{BreakerState, Hold, HoldKind, HoldScope, Pause, ScopedHold, WaitReason};
 use onelane::orchestrator::{Orchestrator, SchedulerSnapshot};
 
 /// How much a command ends by being started.
@@ -85,9 +85,9 @@ fn released(lane: &SchedulerSnapshot, ends: Ends) -> Option<(String, Release)> {
     Some((was, Release::Holds(scopes.collect())))
 }
 
-/// Whether only an operator ends a hold.
+/// Whether only an operator ends a hold, or a start finds out at once whether it still stands.
 fn waits_for_operator(scope: &HoldScope, hold: &Hold) -> bool {
-    WaitReason::hold(scope, hold).waits_for_operator()
+    hold.kind == HoldKind::Unreachable || WaitReason::hold(scope, hold).waits_for_operator()
 }
 
 /// Why an operator opened the breaker, if it stays open until one resets it.
@@ -105,7 +105,7 @@ fn said(pause: &Pause) -> &str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use onelane::model::{BreakerSnapshot, HoldKind, Timestamp};
+    use onelane::model::{BreakerSnapshot, Timestamp};
 
     pub(in crate::cli::run) fn lane() -> SchedulerSnapshot {
         SchedulerSnapshot {

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onelane::error::Error;
-use onelane::model::{BreakerState, CallOutcome, Currency, FailureClass, HoldScope, JobStatus};
+use onelane::model::{BreakerState, CallOutcome, Currency, HoldScope, JobStatus};
 use onelane::simulator::{ErrorFault, Fault, Rule, SimulatorConfig, Step, Tokens};
 use serde_json::json;
 
@@ -164,32 +163,6 @@ async fn run(course: &Course) {
     let status = lane.lane().await.unwrap();
     assert_eq!(status.holds, vec![], "{what}");
     assert_eq!(status.breaker.consecutive_failures, 0, "{what}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_not_there_is_a_transient_failure_that_nobody_billed() {
-    let mut world = HttpLane::new();
-    // A port that was free a moment ago.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = gone.local_addr().unwrap();
-    drop(gone);
-    world.config.glm.base_url = format!("http://{address}/api/paas/v4");
-    let lane = world.start().await;
-    let Err(Error::JobFailed { job_id, failure }) = lane.call(prompt("anybody?")).await else {
-        panic!("nobody can have answered")
-    };
-    assert_eq!(failure.code, "conn");
-    assert_eq!(failure.class, FailureClass::ServerTransient);
-    let attempts = lane.job(job_id).await.unwrap().attempts;
-    let sent: Vec<_> = attempts
-        .iter()
-        .map(|c| (c.status_code, c.maybe_billed))
-        .collect();
-    assert_eq!(sent, [(None, false); 4]);
-    assert_eq!(lane.breaker().consecutive_failures, 4);
-    assert_eq!(lane.metrics().await.unwrap().maybe_billed, 0);
-    let status = lane.lane().await.unwrap();
-    assert_eq!(status.holds, vec![]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -264,3 +264,28 @@ fn an_operators_word_is_on_disk_when_it_is_answered() {
         }
     }
 }
+
+#[test]
+fn a_base_url_that_leads_nowhere_is_code_4_and_fails_no_line() {
+    for fault in [
+        Fault::EmptyBody { status: 404 },
+        Fault::HtmlPage { status: 404 },
+        Fault::HtmlPage { status: 200 },
+        Fault::EmptyBody { status: 302 },
+        Fault::EmptyBody { status: 405 },
+    ] {
+        let (place, simulator) = with_prompts(8);
+        simulator.add_rule(Rule::always(fault.clone()));
+        run(&mut run_prompts(&place, &simulator)).with(4).noting(&[
+            "held",
+            "0 of 8 lines done, 8 not done",
+            "base URL",
+        ]);
+        let called = simulator.stats().calls;
+        assert!(called <= 3, "{fault:?}: {called} calls");
+        simulator.clear_script();
+        run(&mut run_prompts(&place, &simulator))
+            .with(0)
+            .noting(&["8 of 8 lines done"]);
+    }
+}

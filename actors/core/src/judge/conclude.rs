@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::judge::{self, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
+use crate::judge::{self, Blame, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
 use crate::model::{
     AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Doubt, Failure, FailureClass,
     GlmOutcome, HoldKind, Job, JobEntry, JobId, Next, Received, Reserve, Settings, Settlement,
@@ -48,6 +48,8 @@ pub struct Concluded {
     pub answered: bool,
     /// Whether the call got through to a server, whatever that said.
     pub reached: bool,
+    /// Who is to blame for a refusal without a code of GLM's.
+    pub blame: Option<Blame>,
 }
 
 /// What is known beside the outcome itself.
@@ -64,18 +66,37 @@ fn next_of(
     effect: &JobEffect,
     failure: Failure,
     interruptions: u32,
+    now: Timestamp,
 ) -> (Next, Option<JobEntry>) {
     match *effect {
         JobEffect::Fail => (Next::Failed { failure }, None),
         JobEffect::Parked => {
             let entry = JobEntry {
                 due_at: None,
+                delay_ms: None,
                 dormant: true,
                 parked: true,
                 ..job.entry()
             };
             let next = Next::Parked {
                 failure,
+                interruptions,
+            };
+            (next, Some(entry))
+        }
+        JobEffect::StepAside => {
+            let entry = JobEntry {
+                due_at: None,
+                delay_ms: None,
+                dormant: true,
+                parked: false,
+                ..job.entry()
+            };
+            let next = Next::Retry {
+                failure,
+                at: None,
+                counted: false,
+                throttled: false,
                 interruptions,
             };
             (next, Some(entry))
@@ -87,6 +108,7 @@ fn next_of(
         } => {
             let entry = JobEntry {
                 due_at: at,
+                delay_ms: at.map(|until| until.since(now)),
                 dormant: false,
                 parked: false,
                 ..job.entry()
@@ -145,6 +167,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
     let mut answered = false;
     let mut received = None;
     let mut reached = false;
+    let mut blame = None;
     let (next, back_in_line) = match &*finished.outcome {
         GlmOutcome::Answered(answer) => {
             call.status_code = Some(answer.status_code);
@@ -168,6 +191,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             reached = failure.status_code.is_some() || failure.maybe_billed;
             call.failure = Some(failure.clone());
             lane = verdict.lane;
+            blame = verdict.blame;
             breaker = verdict.breaker;
             if finished.settings.glm.endpoint() != settings.glm.endpoint() && is_of_account(&lane) {
                 // The operator acted while the call was open: this is about the old account.
@@ -180,7 +204,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             if on.cancelled {
                 (Next::Cancelled, None)
             } else {
-                next_of(job, &verdict.job, failure, 0)
+                next_of(job, &verdict.job, failure, 0, now)
             }
         }
         GlmOutcome::NotSent if on.cancelled => {
@@ -191,7 +215,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             call.outcome = CallOutcome::Interrupted;
             let (failure, effect) = judge::not_sent(attempt);
             call.failure = Some(failure.clone());
-            next_of(job, &effect, failure, job.interruptions)
+            next_of(job, &effect, failure, job.interruptions, now)
         }
         GlmOutcome::Aborted => {
             call.maybe_billed = true;
@@ -204,7 +228,12 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
                 let (failure, effect, interruptions) =
                     judge::interrupted(job, finished.attempt, Sent::Maybe, settings);
                 call.failure = Some(failure.clone());
-                next_of(job, &effect, failure, interruptions)
+                if job.bound_to.is_some() {
+                    // Nobody is left to take another answer.
+                    (Next::Cancelled, None)
+                } else {
+                    next_of(job, &effect, failure, interruptions, now)
+                }
             }
         }
     };
@@ -231,6 +260,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
         breaker,
         answered,
         reached,
+        blame,
     }
 }
 
@@ -302,7 +332,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         ..CallRecord::of(job, attempt, CallOutcome::Interrupted, started_at, now)
     };
     call.reserved = kept(job, &call, settings);
-    let (next, back_in_line) = next_of(job, &effect, failure, interruptions);
+    let (next, back_in_line) = next_of(job, &effect, failure, interruptions, now);
     Concluded {
         settlement: Settlement {
             job_id: job.id,
@@ -318,6 +348,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         breaker: BreakerEffect::Ignore,
         answered: false,
         reached: false,
+        blame: None,
     }
 }
 
@@ -384,6 +415,7 @@ mod tests {
             model: &model,
             foreign_answers: 0,
             route: None,
+            blame: Blame::Unknown,
             eased: false,
             sent_at: sample::START,
             has_fallback: false,

@@ -41,6 +41,7 @@ impl NewJob {
             waits_for: after.clone(),
             after,
             on_interrupted: submission.on_interrupted,
+            bound_to: submission.bound_to,
             callback_url: submission.callback_url,
             request_id: submission
                 .request

@@ -1,6 +1,6 @@
 //! Whether a submission is let in, and why not.
 
-use super::{BudgetRefusal, Pause};
+use super::{BudgetRefusal, Pause, Timestamp};
 
 /// Whether a submission is let in. It goes to the store with its job: only the store knows how many jobs
 /// wait, and whether the job is there already. One that is gets its answer, whatever this says.
@@ -39,6 +39,9 @@ pub enum NotAdmitted {
         .0.reason.as_deref().unwrap_or("it is being drained")
     )]
     Closed(Pause),
+    /// Its deadline has passed: it could only fail.
+    #[error("deadline: must be in the future, {0} has passed")]
+    Late(Timestamp),
     /// The process lets go of the lane.
     #[error("it is shutting down")]
     Stopping,

@@ -376,6 +376,13 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// When the delay of its next try began.
+    #[must_use]
+    pub fn delayed_since(&self) -> Timestamp {
+        let last = self.last.as_ref();
+        last.map_or(self.since, |last| last.at.max(self.since))
+    }
+
     /// Its place among those that are pending; `None`: it is not.
     #[must_use]
     pub fn place(&self) -> Option<DuePlace> {

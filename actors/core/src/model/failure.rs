@@ -38,6 +38,9 @@ pub enum FailureClass {
     /// Nothing left the machine (refused, unresolved, no connection in time): the way to GLM is at fault, the
     /// job keeps its place and its retries.
     Unreachable,
+    /// A refusal without a code of GLM's (404, a redirect, a firewall's 403): whose fault it is shows only when other
+    /// jobs have met it or passed.
+    Unattributed,
     /// GLM has seen this `request_id` before (1231): never resend it; the next attempt has a new one.
     DuplicateRequest,
     /// What came belongs to another call: it is not taken, and a second one in a row holds the account.
@@ -46,7 +49,7 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Throttle,
         Self::Overload,
         Self::QuotaWindow,
@@ -54,6 +57,7 @@ impl FailureClass {
         Self::RequestFatal,
         Self::ServerTransient,
         Self::Unreachable,
+        Self::Unattributed,
         Self::DuplicateRequest,
         Self::ForeignAnswer,
     ];
@@ -69,6 +73,7 @@ impl FailureClass {
             Self::RequestFatal => "request_fatal",
             Self::ServerTransient => "server_transient",
             Self::Unreachable => "unreachable",
+            Self::Unattributed => "unattributed",
             Self::DuplicateRequest => "duplicate_request",
             Self::ForeignAnswer => "foreign_answer",
         }
@@ -103,6 +108,8 @@ pub mod code {
     pub const TIMEOUT_TOTAL: &str = "timeout_total";
     /// A 200 whose body is not a GLM answer.
     pub const BODY_INVALID: &str = "body_invalid";
+    /// A success that is a page for people: a website, or the door of a network.
+    pub const HTML_PAGE: &str = "html_page";
     /// A response larger than the cap.
     pub const BODY_TOO_LARGE: &str = "body_too_large";
     /// The stored request can't be turned into a GLM body.

@@ -47,6 +47,8 @@ pub struct MoreFilter {
     pub error_class: Option<FailureClass>,
     /// Parked (`true`) or not.
     pub parked: Option<bool>,
+    /// Waiting for a retry (`true`) or not.
+    pub delayed: Option<bool>,
     /// Accepted at this moment or later.
     pub created_from: Option<Timestamp>,
     /// Accepted before this moment.
@@ -82,6 +84,7 @@ impl MoreFilter {
                 .error_class
                 .is_none_or(|c| error.is_some_and(|e| e.class == c))
             && self.parked.is_none_or(|held| job.parked.is_some() == held)
+            && self.delayed.is_none_or(|held| job.is_delayed() == held)
             && self.created_from.is_none_or(|from| job.created_at >= from)
             && self
                 .created_before

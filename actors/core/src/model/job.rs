@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttemptNo, BatchId, Failure, GlmSettings, JobId, OnInterrupted, RequestId, Reserve,
-    RetrySettings, Seq, SlotId, Timestamp, private, private_or_default, private_or_none,
+    RetrySettings, Seq, SlotId, Timestamp, Wait, private, private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -216,6 +216,10 @@ pub struct Job {
     /// When the next retry is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_retry_at: Option<Timestamp>,
+    /// How long that retry was put off, in milliseconds: however the clock is set, it waits no longer.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub retry_delay_ms: Option<u64>,
     /// Not before this moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
@@ -264,6 +268,10 @@ pub struct Job {
     /// What becomes of it when its call is interrupted; `None`: as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_interrupted: Option<OnInterrupted>,
+    /// The process whose connection takes its answer: when that is gone, nobody does, and the job is given up.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub bound_to: Option<u64>,
     /// Where its end is to be told. The URL may hold a token.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
@@ -338,6 +346,7 @@ impl Job {
             unread: 0,
             interruptions: 0,
             next_retry_at: None,
+            retry_delay_ms: None,
             run_at: None,
             deadline: None,
             timeout_ms: None,
@@ -353,6 +362,7 @@ impl Job {
             has_dependents: false,
             parked: None,
             on_interrupted: None,
+            bound_to: None,
             callback_url: None,
             request_id: None,
             task: None,
@@ -385,6 +395,14 @@ impl Job {
         self.next_retry_at.max(self.run_at)
     }
 
+    /// The delay of its retry, where that is what it waits for; `None`: its start is a moment of the wall clock.
+    #[must_use]
+    pub fn retry_wait(&self) -> Option<Wait> {
+        let until = self.next_retry_at.filter(|at| Some(*at) > self.run_at)?;
+        let length_ms = self.retry_delay_ms?;
+        Some(Wait { until, length_ms })
+    }
+
     /// What the lane keeps of it in memory.
     #[must_use]
     pub fn entry(&self) -> JobEntry {
@@ -393,6 +411,7 @@ impl Job {
             seq: self.seq,
             priority: self.priority,
             due_at: self.due_at(),
+            delay_ms: self.retry_wait().map(|wait| wait.length_ms),
             deadline: self.deadline,
             since: self.available_since(),
             model: self.model.as_str().into(),
@@ -403,6 +422,7 @@ impl Job {
             dormant: self.is_dormant(),
             parked: self.parked.is_some(),
             out_of_scope: false,
+            bound_to: self.bound_to,
         }
     }
 
@@ -411,6 +431,12 @@ impl Job {
     pub fn available_since(&self) -> Timestamp {
         self.run_at
             .map_or(self.created_at, |at| at.max(self.created_at))
+    }
+
+    /// Whether it waits for its retry.
+    #[must_use]
+    pub fn is_delayed(&self) -> bool {
+        self.phase() == Phase::Waiting && self.next_retry_at.is_some()
     }
 
     /// Whether it waits for other jobs or for somebody's word.
@@ -448,6 +474,8 @@ pub struct JobEntry {
     pub priority: i32,
     /// Not before this moment.
     pub due_at: Option<Timestamp>,
+    /// The length of the delay that `due_at` ends; `None`: that is a moment of the wall clock.
+    pub delay_ms: Option<u64>,
     /// Fails if not done by this moment.
     pub deadline: Option<Timestamp>,
     /// Since when it could have run: its submission, or the `run_at` it asked for. Ageing counts from
@@ -469,6 +497,8 @@ pub struct JobEntry {
     pub parked: bool,
     /// The lane runs the jobs of another batch alone.
     pub out_of_scope: bool,
+    /// The process whose connection takes its answer.
+    pub bound_to: Option<u64>,
 }
 
 impl JobEntry {
@@ -476,6 +506,16 @@ impl JobEntry {
     #[must_use]
     pub fn is_scheduled(&self, due_at: Timestamp) -> bool {
         due_at == self.since
+    }
+
+    /// The moment at which it is due, by a clock that says this: a delay is never longer than it was made.
+    #[must_use]
+    pub fn due_by(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.due_at?;
+        Some(match self.delay_ms {
+            Some(length_ms) => Wait { until, length_ms }.end(now),
+            None => until,
+        })
     }
 
     /// Whether only a free slot is missing.

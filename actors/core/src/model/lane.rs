@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
 use super::job::is_zero;
+use super::{Timestamp, Unattributed};
 use crate::words;
 
 /// An operator's pause.
@@ -229,6 +229,9 @@ pub struct SchedulerState {
     /// The way to GLM while no call gets through: one at a time tries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteCondition>,
+    /// Refusals that nobody is known to be to blame for.
+    #[serde(default, skip_serializing_if = "Unattributed::is_empty")]
+    pub unattributed: Unattributed,
     /// The lanes that have something to remember, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lanes: BTreeMap<String, LaneCondition>,

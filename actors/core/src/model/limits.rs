@@ -147,3 +147,22 @@ pub const OUTLETS_LOOKED_AT_MAX: usize = 1_024;
 pub const OUTLETS_AGAIN_MS: u64 = 500;
 /// Calls that the rules about calls look at, the latest ones.
 pub const ALERT_CALLS_MAX: usize = 500;
+
+/// The same refusal without a code of GLM's holds the account when so many distinct requests met it without an answer
+/// between.
+pub const REFUSALS_HELD_AT: usize = 3;
+
+/// Jobs that step aside at most while others find out whose fault their refusal is.
+pub const REFUSED_JOBS_MAX: usize = 32;
+
+/// Codes of such refusals that are told apart at most.
+pub const REFUSAL_CODES_MAX: usize = 16;
+
+/// A clock that was a day or more ahead at a start is believed once it has kept step with so much uptime.
+pub const CLOCK_TRUSTED_AFTER_MS: u64 = 10 * 60 * 1_000;
+
+/// Clock and uptime may differ by so much and are in step all the same.
+pub const CLOCK_STEP_MS_MAX: u64 = 60 * 1_000;
+
+/// How often a clock that is not believed yet is looked at.
+pub const CLOCK_LOOK_MS: u64 = 30 * 1_000;

@@ -11,6 +11,7 @@ mod budget;
 mod calendar;
 mod call;
 mod callback;
+mod delay;
 mod delivery;
 mod event;
 mod failure;
@@ -40,6 +41,7 @@ mod text;
 mod time;
 mod time_band;
 mod transition;
+mod unattributed;
 mod usage;
 mod wait;
 
@@ -56,6 +58,7 @@ pub use budget::{
 pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord, Substitution};
 pub use callback::{CallbackRules, host_rule, is_public};
+pub use delay::Wait;
 pub use delivery::{
     CallbackUrl, DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,
     DeliveryStatus, DestinationId, DuePlace, EndedJob, HookEndpoint, NOTICE_EVENTS, Notice,
@@ -89,7 +92,7 @@ pub use pruning::{
 };
 pub use request::{Fingerprint, HalfACharacter, Request, RequestError};
 pub use retention::Retention;
-pub use retry::{CoolDownSettings, RetryPolicy, RetrySettings};
+pub use retry::{CoolDownSettings, RetryPolicy, RetrySettings, RetryableError};
 pub use settings::{
     BreakerSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted, Reuse, Secret, Settings,
     Timeouts,
@@ -99,6 +102,7 @@ pub use submission::{DEFAULT_USER, Deadline, Submission, SubmissionError, Unpric
 pub use time::{Day, Timestamp};
 pub use time_band::{Hours, TimeBand, Weekdays};
 pub use transition::{Applied, Dispatch, NewJob, Next, Refusal, Settlement, Transition};
+pub use unattributed::{Met, Refused, RefusedPlace, Unattributed};
 pub use usage::{Assumed, Usage, UsageKey, UsageRow};
 pub(crate) use wait::told_wait;
 pub use wait::{BudgetWait, HoldWait, POSITIONS_EXACT, ToldWait, WaitReason, Waiting};

@@ -16,6 +16,8 @@ use super::{
 pub struct Recovered {
     /// Pending jobs without an open attempt, dormant ones included, in the order of their sequence.
     pub waiting: Vec<JobEntry>,
+    /// The process that looks: what is bound to another one is given up. No store says it.
+    pub instance: Option<u64>,
     /// Jobs with an open attempt, whole, in the order of their sequence.
     pub open: Vec<Job>,
     /// The lane's state.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, FailureClass, Settings};
+use super::{Failure, FailureClass, RetryableError, Settings};
 use crate::{section, words};
 
 /// What happens to the job.
@@ -18,17 +18,20 @@ pub enum JobRule {
     Backoff,
     /// As `backoff`, but once: it was paid for, and a second time it fails.
     Once,
+    /// It steps aside until other jobs show whose fault it is; where none is left to show it, as `backoff`.
+    StepAside,
     /// It fails at once.
     Fail,
 }
 
 impl JobRule {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Keep,
         Self::Retry,
         Self::Backoff,
         Self::Once,
+        Self::StepAside,
         Self::Fail,
     ];
 
@@ -40,6 +43,7 @@ impl JobRule {
             Self::Retry => "retry",
             Self::Backoff => "backoff",
             Self::Once => "once",
+            Self::StepAside => "step_aside",
             Self::Fail => "fail",
         }
     }
@@ -151,7 +155,7 @@ section! {
 }
 
 words! {
-    JobRule { Keep, Retry, Backoff, Once, Fail }
+    JobRule { Keep, Retry, Backoff, Once, StepAside, Fail }
     LaneRule {
         GoOn, CoolDown, HoldModel, AwaitRoute, HoldUntilReset, HoldForOperator, HoldModelForOperator,
         HoldIfAgain,
@@ -159,7 +163,7 @@ words! {
     BreakerRule { Ignore, Count, Open }
     FailureClass {
         Throttle, Overload, QuotaWindow, OperatorFatal, RequestFatal, ServerTransient, Unreachable,
-        DuplicateRequest, ForeignAnswer,
+        Unattributed, DuplicateRequest, ForeignAnswer,
     }
 }
 
@@ -197,12 +201,20 @@ impl PolicyOverride {
 
 impl Settings {
     /// What a failure means here: its class and what follows. The word for its code in
-    /// [`Settings::policy`] counts before the failure's own class and that class's rule.
+    /// [`Settings::policy`] counts before the failure's own class and that class's rule, and before
+    /// [`RetrySettings::retryable_errors`](super::RetrySettings).
     #[must_use]
     pub fn decide(&self, failure: &Failure) -> (FailureClass, Rule) {
         let word = self.policy.get(&failure.code).copied().unwrap_or_default();
         let class = word.class.unwrap_or(failure.class);
-        (class, word.over(class.rule()))
+        let mut rule = word.over(class.rule());
+        let kind = RetryableError::of(class, &failure.code);
+        let is_said = word.class.is_some() || word.job.is_some();
+        let left_out = |kind| !self.retry.retryable_errors.contains(&kind);
+        if !is_said && kind.is_some_and(left_out) {
+            rule.job = JobRule::Fail;
+        }
+        (class, rule)
     }
 }
 
@@ -222,6 +234,7 @@ impl FailureClass {
             Self::RequestFatal => (JobRule::Fail, LaneRule::GoOn, BreakerRule::Ignore),
             Self::ServerTransient => (JobRule::Backoff, LaneRule::GoOn, BreakerRule::Count),
             Self::Unreachable => (JobRule::Keep, LaneRule::AwaitRoute, BreakerRule::Ignore),
+            Self::Unattributed => (JobRule::StepAside, LaneRule::GoOn, BreakerRule::Ignore),
             Self::DuplicateRequest => (JobRule::Retry, LaneRule::GoOn, BreakerRule::Ignore),
             Self::ForeignAnswer => (JobRule::Retry, LaneRule::HoldIfAgain, BreakerRule::Ignore),
         };

@@ -1,16 +1,21 @@
 //! How long to wait before trying again: delays of jobs and of deliveries, and cool-downs of lanes and models.
 
-use super::limits;
+use serde::{Deserialize, Serialize};
+
 use super::setting::{Place, Problem, SettingsError};
-use crate::section;
+use super::{FailureClass, code, limits};
+use crate::{section, words};
 
 section! {
     /// `[retry]`: how a transient failure is retried, and how long throttle and overload answers delay.
-    #[derive(Copy)]
     pub struct RetrySettings {
         /// Retries of transient failures (5xx, timeouts, lost connections) for a job that says no number of its
         /// own.
         max_retries: u32 = 3 => [within(0..=limits::MAX_RETRIES_MAX as u64).json("maxRetries")];
+        /// The kinds of failure that are retried: "timeout", "rate_limit" (throttle and overload answers),
+        /// "network_error", "server_error". A kind that is left out fails its job at once; what the policy says for a
+        /// code wins. Holds, and what never left, fail no job.
+        retryable_errors: Vec<RetryableError> = RetryableError::ALL.to_vec();
         /// The delays between retries.
         delays: RetryPolicy = RetryPolicy::default() => [flat("")];
         /// A throttle answer (1302, 1303: the account's own limit) makes the lane cool down.
@@ -23,6 +28,70 @@ section! {
         overload: CoolDownSettings = CoolDownSettings { base_ms: 30_000, max_ms: 300_000 } => [
             flat("overload_")
         ];
+    }
+}
+
+/// A kind of failure that may be retried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryableError {
+    /// No answer, or not the whole of it, in time.
+    Timeout,
+    /// Too much at once, for the account or for the model.
+    RateLimit,
+    /// The connection was lost.
+    NetworkError,
+    /// The server failed.
+    ServerError,
+}
+
+words! {
+    RetryableError { Timeout, RateLimit, NetworkError, ServerError }
+}
+
+impl RetryableError {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Timeout,
+        Self::RateLimit,
+        Self::NetworkError,
+        Self::ServerError,
+    ];
+
+    /// The name used in configuration and API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::RateLimit => "rate_limit",
+            Self::NetworkError => "network_error",
+            Self::ServerError => "server_error",
+        }
+    }
+
+    /// The kind of a failure of this class; `None`: no kind decides whether it is retried.
+    #[must_use]
+    pub fn of(class: FailureClass, failure_code: &str) -> Option<Self> {
+        match class {
+            FailureClass::Throttle | FailureClass::Overload => Some(Self::RateLimit),
+            FailureClass::ForeignAnswer => Some(Self::NetworkError),
+            FailureClass::ServerTransient => Some(match failure_code {
+                code::TIMEOUT_CONNECT
+                | code::TIMEOUT_FIRST_BYTE
+                | code::TIMEOUT_IDLE
+                | code::TIMEOUT_TOTAL
+                | "http_408"
+                | "http_504" => Self::Timeout,
+                code::CONNECTION | code::CONNECTION_ENDED => Self::NetworkError,
+                _ => Self::ServerError,
+            }),
+            FailureClass::QuotaWindow
+            | FailureClass::OperatorFatal
+            | FailureClass::RequestFatal
+            | FailureClass::Unreachable
+            | FailureClass::Unattributed
+            | FailureClass::DuplicateRequest => None,
+        }
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Submission {
     pub run_at: Option<Timestamp>,
     /// Fails if not done by this moment.
     pub deadline: Option<Deadline>,
+    /// The process whose connection takes the answer; set by whoever waits for it.
+    pub bound_to: Option<u64>,
     /// The total time of one call, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The same key of the same user with the same request gives the same job.
@@ -142,6 +144,7 @@ impl Submission {
             max_retries: None,
             run_at: None,
             deadline: None,
+            bound_to: None,
             timeout_ms: None,
             idempotency_key: None,
             after: Vec::new(),
@@ -394,7 +397,9 @@ mod tests {
             on_interrupted,
             callback_url,
             metadata,
+            bound_to,
         } = built;
+        assert_eq!(bound_to, None, "nobody says it but who waits");
         assert!(matches!(request, Request::Prompt(text) if text == "hi"));
         assert_eq!(model.as_deref(), Some("glm-5"));
         assert_eq!(user_id, "ada");

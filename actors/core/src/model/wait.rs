@@ -63,6 +63,13 @@ pub enum WaitReason {
         /// The failure, or the operator's words, that opened it.
         reason: String,
     },
+    /// It was refused in a way that may be anybody's fault; the calls of other jobs find out whose.
+    Aside {
+        /// Our code of the refusal.
+        code: String,
+        /// What was said.
+        message: String,
+    },
     /// One call finds out whether GLM serves again; the others wait for its answer.
     Probe,
     /// It may cost more than a budget has left.
@@ -170,7 +177,7 @@ impl From<BudgetWait> for WaitReason {
 
 impl WaitReason {
     /// The name of each, in the order in which counts are shown.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 21] = [
         "behind",
         "stage",
         "delayed",
@@ -179,6 +186,7 @@ impl WaitReason {
         "hold",
         "breaker",
         "probe",
+        "aside",
         "budget",
         "paused",
         "inactive",
@@ -205,6 +213,7 @@ impl WaitReason {
             Self::Hold(_) => "hold",
             Self::Breaker { .. } => "breaker",
             Self::Probe => "probe",
+            Self::Aside { .. } => "aside",
             Self::Budget(_) => "budget",
             Self::Paused { .. } => "paused",
             Self::Inactive => "inactive",
@@ -288,6 +297,7 @@ impl WaitReason {
             | Self::Scheduled { .. }
             | Self::Pace { .. }
             | Self::Probe
+            | Self::Aside { .. }
             | Self::DiskBehind
             | Self::DiskFull
             | Self::Reading
@@ -332,6 +342,7 @@ impl WaitReason {
             | Self::Scheduled { .. }
             | Self::Pace { .. }
             | Self::Probe
+            | Self::Aside { .. }
             | Self::Budget(_)
             | Self::Draining { .. }
             | Self::Blocked { .. }
@@ -374,6 +385,7 @@ impl WaitReason {
             | Self::Scheduled { .. }
             | Self::Pace { .. }
             | Self::Probe
+            | Self::Aside { .. }
             | Self::Stopping
             | Self::Blocked { .. }
             | Self::OtherBatch

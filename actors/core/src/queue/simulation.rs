@@ -137,6 +137,8 @@ fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
         batch_id: None,
         dormant: false,
         out_of_scope: false,
+        bound_to: None,
+        delay_ms: None,
         parked: false,
     }
 }

@@ -686,3 +686,33 @@ fn the_oldest_that_is_due_is_known_whatever_waits_before_it() {
     }
     assert_eq!((line.ready_len(), line.oldest_ready()), (0, None));
 }
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_retry_longer_and_moves_no_start_that_was_asked_for() {
+    let retry = entry_with(1, 0, |job| {
+        job.due_at = Some(NOW.plus_ms(1_000));
+        job.delay_ms = Some(1_000);
+    });
+    let asked_for = entry_with(2, 0, |job| job.due_at = Some(NOW.plus_ms(5_000)));
+    let entries = vec![retry, asked_for];
+    let mut running = Queue::new();
+    for entry in &entries {
+        running.insert(entry.clone(), NOW);
+    }
+    let back = NOW.minus_ms(900_000);
+    running.wake(back);
+    let restarted = Queue::from_entries(entries, &Settings::default(), back);
+    for mut queue in [running, restarted] {
+        assert_eq!(queue.next_change(), Some(back.plus_ms(1_000)));
+        queue.wake(back.plus_ms(999));
+        assert_eq!(queue.ready_len(), 0);
+        // Set back again and again it waits from then on, and no longer.
+        let again = back.minus_ms(7_000);
+        queue.wake(again);
+        queue.wake(again.plus_ms(1_000));
+        assert_eq!(queue.ready_len(), 1);
+        assert_eq!(queue.next_change(), Some(NOW.plus_ms(5_000)));
+        queue.wake(NOW.plus_ms(5_000));
+        assert_eq!(queue.ready_len(), 2);
+    }
+}

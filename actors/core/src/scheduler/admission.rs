@@ -56,7 +56,11 @@ impl<'a> Intake<'a> {
         mut new: NewJob,
         over: Option<BudgetRefusal>,
     ) -> Result<NewJob, NotAdmitted> {
-        new.admission = self.decide(over);
+        let late = new.job.deadline.filter(|by| *by <= new.job.created_at);
+        new.admission = match late {
+            Some(deadline) if !self.is_stopping => Admission::Refused(NotAdmitted::Late(deadline)),
+            _ => self.decide(over),
+        };
         match &new.admission {
             Admission::Refused(why) if new.job.idempotency_key.is_none() => Err(why.clone()),
             _ => Ok(new),

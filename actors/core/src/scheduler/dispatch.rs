@@ -54,6 +54,7 @@ impl Scheduler {
         self.soon = None;
         self.line.wake(now);
         self.expire_deadlines(now);
+        self.call_back_refused(now);
         self.reroute(now);
         self.feed(now);
         self.fetch_tasks(now);
@@ -150,6 +151,7 @@ impl Scheduler {
                 .kept_until_deadline(&entry, now)
                 .map_or_else(String::new, |reason| format!("; {reason}"));
             self.gate.forget(entry.id);
+            self.forget_refused(entry.id, true);
             let failure = Failure::new(
                 FailureClass::RequestFatal,
                 code::DEADLINE,

@@ -96,6 +96,7 @@ pub fn forget_account(state: &mut SchedulerState) {
     state.probing = false;
     state.foreign_answers = 0;
     state.route = None;
+    state.unattributed.met.clear();
     state.lanes.clear();
     state.models.clear();
 }

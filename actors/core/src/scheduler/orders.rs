@@ -20,18 +20,12 @@ impl Scheduler {
         if self.cancel_in_slot(id) {
             return (CancelPath::Settlement, self.go_on(now));
         }
-        self.gate.forget(id);
-        self.line.remove(id);
         for track in self.tracks.values_mut() {
             if track.stage.take(id).is_some() {
                 self.gate.release(id);
             }
         }
-        *self.cancelling.entry(id).or_default() += 1;
-        self.out.store(Transition::Cancel {
-            job_id: id,
-            at: now,
-        });
+        self.give_up(id, now);
         (CancelPath::Commit, self.go_on(now))
     }
 
@@ -129,7 +123,7 @@ impl Scheduler {
                 self.state_changed();
             }
         }
-        self.operator_may_have_acted();
+        self.operator_may_have_acted(now);
         // Tasks of another account can't be fetched.
         self.settle_proven(now, None);
         let known = self.state.clone();
@@ -169,7 +163,23 @@ impl Scheduler {
         for staged in staged {
             self.unstage(staged, now);
         }
+        // Their submitters are told so once that is on disk, and ask again elsewhere or later.
+        for id in self.line.bound().collect::<Vec<_>>() {
+            self.give_up(id, now);
+        }
         self.go_on(now)
+    }
+
+    /// Gives up a job that waits.
+    pub(super) fn give_up(&mut self, id: JobId, now: Timestamp) {
+        self.gate.forget(id);
+        self.forget_refused(id, true);
+        self.line.remove(id);
+        *self.cancelling.entry(id).or_default() += 1;
+        self.out.store(Transition::Cancel {
+            job_id: id,
+            at: now,
+        });
     }
 
     /// Closes every open call, as at the end of a shutdown's deadline.
@@ -188,7 +198,7 @@ impl Scheduler {
 
     /// Another key or base URL than when a hold began: the operator acted, and what was held or learnt
     /// is about another account.
-    pub(super) fn operator_may_have_acted(&mut self) {
+    pub(super) fn operator_may_have_acted(&mut self, now: Timestamp) {
         let digest = self.settings.glm.endpoint().digest();
         let changed = self
             .state
@@ -199,6 +209,8 @@ impl Scheduler {
         if changed {
             self.state.endpoint_digest = None;
             hold::forget_account(&mut self.state);
+            self.all_back(now);
+            self.state.unattributed.jobs.clear();
             self.state_changed();
         }
     }

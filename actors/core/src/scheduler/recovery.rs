@@ -28,12 +28,14 @@ pub(super) struct Orphan {
 impl Recovery {
     /// Takes in the open attempts that the store holds. `in_doubt`: a crash before this one left staged
     /// attempts that may have been sent. `released`: those that may have been sent at all. Answers the jobs whose
-    /// staged attempts were never sent (rule 2).
+    /// staged attempts were never sent (rule 2). What is bound to another process than `instance` is not called
+    /// again.
     pub(super) fn take_in(
         &mut self,
         open: Vec<Job>,
         released: &BTreeSet<JobId>,
         in_doubt: bool,
+        instance: Option<u64>,
     ) -> Vec<Job> {
         if !in_doubt && !open.iter().any(was_sent) {
             return open;
@@ -49,9 +51,9 @@ impl Recovery {
                 continue;
             };
             let orphan = Orphan {
+                cancelled: is_lost(&job, instance),
                 job,
                 sent,
-                cancelled: false,
                 fetch: false,
             };
             self.0.insert(orphan.job.id, orphan);
@@ -212,6 +214,11 @@ impl Orphan {
     }
 }
 
+/// Whether the process whose connection takes its answer is gone.
+fn is_lost(job: &Job, instance: Option<u64>) -> bool {
+    job.bound_to.is_some() && job.bound_to != instance
+}
+
 /// A task shows that an attempt was sent, although its start may not have come to be stored.
 fn was_sent(job: &Job) -> bool {
     job.task.is_some()
@@ -223,12 +230,22 @@ fn was_sent(job: &Job) -> bool {
 impl Scheduler {
     /// Takes in the open attempts that the store holds. Staged ones that were never sent go back into the
     /// queue.
-    pub(super) fn take_in(&mut self, open: Vec<Job>, released: Vec<JobId>, now: Timestamp) {
+    pub(super) fn take_in(
+        &mut self,
+        open: Vec<Job>,
+        released: Vec<JobId>,
+        instance: Option<u64>,
+        now: Timestamp,
+    ) {
         let released = released.into_iter().collect();
         let in_doubt = self.state.in_doubt;
-        for job in self.recovery.take_in(open, &released, in_doubt) {
+        for job in self.recovery.take_in(open, &released, in_doubt, instance) {
             self.out.store(Transition::Unstage { job_id: job.id });
-            self.line.insert(job.entry(), now);
+            if is_lost(&job, instance) {
+                self.give_up(job.id, now);
+            } else {
+                self.line.insert(job.entry(), now);
+            }
         }
     }
 
@@ -323,7 +340,7 @@ mod tests {
     fn found(open: Vec<Job>) -> Recovery {
         let mut recovery = Recovery::default();
         let released = open.iter().map(|job| job.id).collect();
-        assert!(recovery.take_in(open, &released, false).is_empty());
+        assert!(recovery.take_in(open, &released, false, None).is_empty());
         recovery
     }
 
@@ -342,10 +359,12 @@ mod tests {
         let staged = || open(1, 0, AttemptPhase::Staged);
         let released = BTreeSet::from([staged().id]);
         let mut recovery = Recovery::default();
-        assert_eq!(recovery.take_in(vec![staged()], &released, false).len(), 1);
+        let never = recovery.take_in(vec![staged()], &released, false, None);
+        assert_eq!(never.len(), 1);
         assert_eq!(recovery.jobs().count(), 0);
         // A crash before this one left it in doubt.
-        assert!(recovery.take_in(vec![staged()], &released, true).is_empty());
+        let never = recovery.take_in(vec![staged()], &released, true, None);
+        assert!(never.is_empty());
         assert_eq!(recovery.in_doubt().count(), 1);
         let recovery = found(vec![staged(), open(2, 1, AttemptPhase::Started)]);
         assert_eq!(recovery.in_doubt().count(), 1);
@@ -358,7 +377,7 @@ mod tests {
         let started = open(3, 1, AttemptPhase::Started);
         let mut recovery = Recovery::default();
         let released = BTreeSet::from([staged(1).id]);
-        let never = recovery.take_in(vec![staged(1), staged(2), started], &released, true);
+        let never = recovery.take_in(vec![staged(1), staged(2), started], &released, true, None);
         assert_eq!(never.len(), 1);
         assert_eq!(never[0].id, staged(2).id);
         assert_eq!(recovery.in_doubt().collect::<Vec<_>>(), [staged(1).id]);

@@ -9,8 +9,8 @@ use crate::judge::LaneEffect;
 use crate::judge::conclude::Concluded;
 use crate::model::{
     Applied, BreakerSnapshot, CallOutcome, CallRecord, FailureClass, Hold, HoldKind, HoldScope,
-    JobId, LaneCondition, ModelCondition, Refusal, RouteCondition, SlotId, Substitution, Timestamp,
-    Transition, limits, model_name,
+    JobId, LaneCondition, ModelCondition, Next, Refusal, RouteCondition, SlotId, Substitution,
+    Timestamp, Transition, limits, model_name,
 };
 use crate::scheduler::adaptive;
 use crate::scheduler::hold;
@@ -149,6 +149,7 @@ impl Scheduler {
         changed |= self.note_foreign(&settlement.call);
         if concluded.answered {
             changed |= self.serves_again(&model);
+            changed |= self.others_pass(settlement.call.started_at, now);
         }
         if concluded.reached {
             self.reached = true;
@@ -165,8 +166,13 @@ impl Scheduler {
         settlement.breaker = breaker;
         self.gate.settle(&settlement.call, now);
         self.unsettled += 1;
-        if let Some(entry) = concluded.back_in_line {
-            self.line.insert(entry, now);
+        match concluded.back_in_line {
+            // Its connection ends now, and nobody would take the answer of another try.
+            Some(entry) if self.stopping && entry.bound_to.is_some() => {
+                settlement.next = Next::Cancelled;
+            }
+            Some(entry) => self.line.insert(entry, now),
+            None => {}
         }
         self.out.store(Transition::Settle(Box::new(settlement)));
     }
@@ -285,10 +291,13 @@ impl Scheduler {
             }
             (Transition::Settle(_), _) => self.unsettled = self.unsettled.saturating_sub(1),
             // Not if it was given up again before this was answered: that comes after it on disk, too.
+            // Nor if it was taken for a slot meanwhile, its delay being over.
             (Transition::Requeue { .. }, Ok(Applied::Job(job)))
-                if !self.cancelling.contains_key(&job.id) =>
+                if !self.cancelling.contains_key(&job.id)
+                    && (self.line.get(job.id).is_some() || !self.knows(job.id)) =>
             {
                 self.gate.forget(job.id);
+                self.is_back(job.id);
                 self.line.release(job.entry(), now);
             }
             (Transition::Cancel { job_id, .. }, _) => {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::judge::conclude::{Finished, SettleContext, conclude};
-use crate::judge::{BreakerEffect, JudgeContext, LaneEffect};
+use crate::judge::{Blame, BreakerEffect, JudgeContext, LaneEffect};
 use crate::life;
 use crate::model::{
     CallOutcome, CallRecord, DEFAULT_LANE, Failure, FailureClass, GlmAnswer, GlmOutcome, HoldKind,
@@ -71,7 +71,9 @@ impl Disk {
             Transition::Stage { .. } | Transition::Start { .. } | Transition::Resume { .. } => {
                 Ok(Applied::Dispatch(Arc::new(Dispatch {
                     job: job.clone(),
-                    request: Arc::new(Request::Prompt("hi".to_owned())),
+                    request: Arc::new(Request::Prompt(
+                        job.content_id.clone().unwrap_or(id.to_string()),
+                    )),
                 })))
             }
             _ => {
@@ -126,6 +128,8 @@ struct World {
     last: BTreeMap<SlotId, Finished>,
     sent: Vec<(JobId, AttemptNo)>,
     seqs: u64,
+    /// The process.
+    instance: Option<u64>,
 }
 
 impl World {
@@ -157,6 +161,7 @@ impl World {
             last: BTreeMap::new(),
             sent: Vec::new(),
             seqs: 0,
+            instance: Some(1),
         };
         world.all_ready();
         world
@@ -326,6 +331,10 @@ impl World {
                     model: &model,
                     foreign_answers: self.lane.foreign_answers(),
                     route: self.lane.route(),
+                    blame: match &*finished.outcome {
+                        GlmOutcome::Failed(failure, _) => self.lane.blame(slot, job, failure),
+                        _ => Blame::Unknown,
+                    },
                     eased: self.lane.would_ease(slot, self.now),
                     sent_at: finished.started_at,
                     has_fallback: self.lane.has_fallback(&job.model, job.sent_to()),
@@ -363,6 +372,10 @@ impl World {
         assert_eq!(self.running(), want, "{why}");
     }
 
+    fn status_of(&self, id: JobId) -> JobStatus {
+        self.disk.jobs[&id].status
+    }
+
     fn running(&self) -> Vec<JobId> {
         self.callers.values().flatten().map(|d| d.job.id).collect()
     }
@@ -375,7 +388,10 @@ impl World {
 
     fn recover(&mut self) {
         self.lane = Scheduler::recover(
-            self.disk.recovered(),
+            Recovered {
+                instance: self.instance,
+                ..self.disk.recovered()
+            },
             Arc::clone(&self.settings),
             self.callers.keys().copied().collect::<Vec<_>>(),
             self.lane.snapshot().generation + 1,
@@ -542,6 +558,7 @@ fn context(settings: &Settings, now: Timestamp) -> JudgeContext<'_> {
         model: MODEL,
         foreign_answers: 0,
         route: None,
+        blame: Blame::Unknown,
         eased: false,
         sent_at: now,
         has_fallback: false,
@@ -1089,6 +1106,9 @@ mod budgets;
 #[path = "wait_tests.rs"]
 mod wait;
 
+#[path = "blame_tests.rs"]
+mod blame;
+
 fn refused() -> GlmOutcome {
     failed_with(Failure::new(
         FailureClass::Unreachable,
@@ -1112,8 +1132,11 @@ fn a_route_that_leads_nowhere_costs_no_retry_and_one_call_at_a_time_tries_it() {
         assert_eq!((job.retry_count, job.throttles), (0, 0));
         assert_eq!(job.status, JobStatus::Pending);
     }
-    // A start tries at once, and so does the end of the hold: with one call.
+    // Whether a crash comes between or not, one call tries when the hold is over.
     world.crash();
+    assert_eq!(world.running().len(), 0);
+    world.now = world.now.plus_ms(5_000);
+    world.step(|lane, now| lane.tick(now));
     assert_eq!(world.running().len(), 1);
     let again = world.disk.lane.route.clone().unwrap();
     assert_eq!(again.since, Timestamp::from_millis(1_000));
@@ -1138,4 +1161,133 @@ fn a_route_that_leads_nowhere_costs_no_retry_and_one_call_at_a_time_tries_it() {
     assert!(world.lane.snapshot().reached);
     assert_eq!(world.running().len(), 2);
     assert!(!world.disk.jobs.contains_key(&third) || world.disk.jobs[&third].retry_count == 0);
+}
+
+#[test]
+fn a_job_that_waits_for_its_retry_can_be_tried_now() {
+    let mut world = World::new(1);
+    let [first, second] = world.submit_all([0, 0]);
+    world.end(SlotId(0), &failed(FailureClass::ServerTransient));
+    world.ack_all();
+    assert!(world.disk.jobs[&first].next_retry_at.is_some());
+    assert_eq!(world.running(), [second]);
+    world.step(|lane, now| lane.requeue(first, now));
+    let job = &world.disk.jobs[&first];
+    assert_eq!(
+        (job.next_retry_at, job.retry_count),
+        (None, 1),
+        "its retries stay counted"
+    );
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.running(), [first], "due now, in its old place");
+
+    // One whose delay ends while the order is on its way to the disk runs once.
+    world.end(SlotId(0), &failed(FailureClass::ServerTransient));
+    world.ack_all();
+    world.tell(|lane, now| lane.requeue(first, now));
+    world.now = world.now.plus_ms(60_000);
+    world.tell(|lane, now| lane.tick(now));
+    world.ack_all();
+    assert_eq!(world.running(), [first]);
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.disk.completions[&first], 1);
+    assert!(!world.lane.knows(first));
+}
+
+#[test]
+fn a_job_that_belongs_to_a_connection_ends_with_its_process() {
+    let bound = |to| move |job: &mut Job| job.bound_to = Some(to);
+    let started = || {
+        let mut world = World::new(1);
+        let open = world.submit_as(bound(1));
+        world.submit_as(bound(1));
+        // It would be parked or failed otherwise, but there is nobody to decide for.
+        world.disk.jobs.get_mut(&open).unwrap().on_interrupted =
+            Some(crate::model::OnInterrupted::Retry);
+        let kept = world.submit(0);
+        world.ack_all();
+        assert_eq!(world.running(), [open]);
+        world.submit_as(bound(1));
+        world.ack_all();
+        (world, open, kept)
+    };
+    let statuses = |world: &World| {
+        let jobs = world.disk.jobs.values();
+        jobs.map(|job| job.status).collect::<Vec<_>>()
+    };
+    use JobStatus::{Cancelled, Completed, Pending};
+
+    // A shutdown: what waits is given up at once, what is open may finish, and is not tried again.
+    let (mut world, open, kept) = started();
+    world.step(|lane, now| lane.drain(now));
+    assert_eq!(world.status_of(open), JobStatus::Processing);
+    assert_eq!(statuses(&world)[1..], [Cancelled, Pending, Cancelled]);
+    world.end(SlotId(0), &failed(FailureClass::ServerTransient));
+    world.ack_all();
+    assert_eq!(world.status_of(open), Cancelled);
+    assert!(world.lane.is_drained());
+    assert_eq!(world.status_of(kept), Pending);
+
+    // Its deadline: the call is closed, on record as maybe billed, and not made again.
+    let (mut world, open, _) = started();
+    world.step(|lane, now| lane.drain(now));
+    world.step(|lane, _| lane.abort_all());
+    assert_eq!(world.status_of(open), Cancelled);
+    let call = world.disk.calls.last().unwrap();
+    assert_eq!(
+        (call.job_id, call.outcome),
+        (open, CallOutcome::Interrupted)
+    );
+    assert!(call.maybe_billed);
+
+    // A crash.
+    let (mut world, open, kept) = started();
+    world.instance = Some(2);
+    world.crash();
+    world.ack_all();
+    assert_eq!(statuses(&world)[..2], [Cancelled, Cancelled]);
+    assert_eq!(statuses(&world)[3], Cancelled);
+    let mut calls = world.disk.calls.iter();
+    let call = calls.find(|call| call.job_id == open).unwrap();
+    assert_eq!(
+        (call.job_id, call.outcome),
+        (open, CallOutcome::Interrupted)
+    );
+    assert!(call.maybe_billed);
+    assert_eq!(world.running(), [kept]);
+
+    // An actor that fails is no end of the process: its connections stand.
+    let (mut world, open, _) = started();
+    world.restart_queue();
+    world.ack_all();
+    world.end(SlotId(0), &answered());
+    world.ack_all();
+    assert_eq!(world.status_of(open), Completed);
+    assert_eq!(world.running().len(), 1);
+}
+
+#[test]
+fn a_retry_waits_no_longer_than_its_delay_whatever_the_clock_does_and_whoever_restarts() {
+    for crashes in [false, true] {
+        let mut world = World::new(1);
+        world.now = Timestamp::from_millis(100_000_000);
+        let [job] = world.submit_all([0]);
+        world.end(SlotId(0), &failed(FailureClass::ServerTransient));
+        world.ack_all();
+        let row = &world.disk.jobs[&job];
+        let wait = row.retry_wait().unwrap();
+        assert!((800..=1_000).contains(&wait.length_ms), "{wait:?}");
+        world.now = world.now.minus_ms(50_000_000);
+        world.step(|lane, now| lane.tick(now));
+        if crashes {
+            world.crash();
+            world.ack_all();
+        }
+        assert_eq!(world.running(), []);
+        world.now = world.now.plus_ms(1_000);
+        world.step(|lane, now| lane.tick(now));
+        assert_eq!(world.running(), [job]);
+    }
 }

@@ -82,6 +82,12 @@ impl Scheduler {
         if entry.out_of_scope {
             return Some(WaitReason::OtherBatch);
         }
+        if let Some(refused) = self.state.unattributed.kept_out(entry.id) {
+            return Some(self.stopped().unwrap_or_else(|| WaitReason::Aside {
+                code: refused.failure.code.clone(),
+                message: refused.failure.message.clone(),
+            }));
+        }
         if entry.dormant && entry.parked {
             return Some(WaitReason::Parked {
                 since: None,
@@ -132,7 +138,7 @@ impl Scheduler {
     }
 
     /// What stops the jobs of one model, if anything does.
-    fn model_stopped(&self, model: &str) -> Option<WaitReason> {
+    pub(super) fn model_stopped(&self, model: &str) -> Option<WaitReason> {
         let state = &self.state;
         let Some(target) = routes::target(model, state, &self.settings) else {
             let hold = state.models.get(model)?.hold.as_ref()?;
@@ -389,9 +395,11 @@ impl Scheduler {
         add("budget", budget);
         add("parked", line.parked_len());
         add("otherBatch", line.out_of_scope_len());
-        let others = line.parked_len() + line.out_of_scope_len() + budget;
-        add("blocked", line.dormant_len().saturating_sub(others));
+        let aside = self.state.unattributed.kept_out_len();
         let stopped = self.stopped().map(|reason| reason.name());
+        add(stopped.unwrap_or("aside"), aside);
+        let others = line.parked_len() + line.out_of_scope_len() + budget + aside;
+        add("blocked", line.dormant_len().saturating_sub(others));
         let mut turns: BTreeMap<&str, usize> = BTreeMap::new();
         for (model, jobs) in line.ready_by_model() {
             let of_model = || self.model_stopped(model).map(|reason| reason.name());

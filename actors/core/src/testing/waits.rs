@@ -69,7 +69,11 @@ pub fn wait_reasons() -> Vec<WaitReason> {
             reason: "incident 7".to_owned(),
         }),
         Some(WaitReason::Breaker { .. }) => Some(WaitReason::Probe),
-        Some(WaitReason::Probe) => Some(short_budget(40_000_000_000).into()),
+        Some(WaitReason::Probe) => Some(WaitReason::Aside {
+            code: "http_403".to_owned(),
+            message: "blocked".to_owned(),
+        }),
+        Some(WaitReason::Aside { .. }) => Some(short_budget(40_000_000_000).into()),
         Some(WaitReason::Budget(_)) => Some(WaitReason::Paused {
             since,
             reason: Some("lunch".to_owned()),

@@ -114,6 +114,10 @@ impl fmt::Display for WaitReason {
             } => write!(f, "an operator opened the breaker: {reason}"),
             Self::Breaker { reason, .. } => write!(f, "breaker is open: {reason}"),
             Self::Probe => f.write_str("one call finds out whether GLM serves again"),
+            Self::Aside { code, message } => write!(
+                f,
+                "stepped aside: other jobs find out whose fault this is: {code}: {message}"
+            ),
             Self::Budget(budget) => budget.fmt(f),
             Self::Paused { since, reason } => {
                 write!(f, "the lane is paused since {since}: {}", said(reason))

@@ -133,11 +133,21 @@ impl<I: DueIndex> Look<'_, I> {
         let mut place = first;
         while room > 0 {
             if !self.query.except.contains(&place.id) {
+                let mut delivery = None;
                 if place.due > self.query.now {
-                    self.wait_until(place.due);
-                    return Ok(());
+                    let waits = self.index.delivery(place.id)?;
+                    // One whose delay began in the future met a clock that was set back: nobody knows how much
+                    // of it is over, and it goes now rather than wait for longer than it was to.
+                    if waits.delayed_since() <= self.query.now {
+                        self.wait_until(place.due);
+                        return Ok(());
+                    }
+                    delivery = Some(waits);
                 }
-                self.found.due.push(self.index.delivery(place.id)?);
+                self.found.due.push(match delivery {
+                    Some(delivery) => delivery,
+                    None => self.index.delivery(place.id)?,
+                });
                 room -= 1;
                 self.hosts_left -= usize::from(destination.is_host());
             }
@@ -204,6 +214,7 @@ mod tests {
             let id = DeliveryId(self.rows.len() as u64 + 1);
             let mut row = made(id, "s", Notice::Test, target, at);
             row.by_hand = false;
+            row.since = START;
             self.rows.insert(row.place().unwrap(), row);
         }
     }
@@ -279,6 +290,26 @@ mod tests {
             query.after = due.host;
         }
         assert_eq!(seen.len(), 20);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_delivery_wait_for_longer() {
+        let mut index = Index::default().with_host("a.test", 1);
+        let back = DueQuery {
+            now: START.minus_ms(3_600_000),
+            ..query()
+        };
+        assert_eq!(targets(&found(&mut index, &back)), ["a.test"]);
+        // Its retry began before the clock was set back, too.
+        let mut row = index.rows.pop_first().unwrap().1;
+        row.next_try_at = Some(START.plus_ms(5_000));
+        index.rows.insert(row.place().unwrap(), row);
+        assert_eq!(targets(&found(&mut index, &back)), ["a.test"]);
+        let due = found(&mut index, &query());
+        assert_eq!(
+            (targets(&due).len(), due.next),
+            (0, Some(START.plus_ms(5_000)))
+        );
     }
 
     #[test]
