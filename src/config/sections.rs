@@ -8,7 +8,7 @@ use onelane_core::model::setting::{
 };
 use onelane_core::model::{
     AlertSettings, Amount, BreakerSettings, Budget, BudgetRules, BudgetScope, Calendar, Cost,
-    Currency, Doubt, GlmSettings, LaneSettings, NamedLane, PolicyOverride, Retention,
+    Currency, DoubtSettings, GlmSettings, LaneSettings, NamedLane, PolicyOverride, Retention,
     RetrySettings, Secret, Unpriced, limits,
 };
 use onelane_core::{section, words};
@@ -91,12 +91,8 @@ section! {
         /// What calls may cost. The worst that a call may come to is reserved before it is made; what does not fit
         /// waits for the next period, and the lane goes on for others.
         budgets: BTreeMap<String, BudgetSection> = BTreeMap::new() => [names(setting::named).sample("everybody")];
-        /// What budgets keep reserved for a call that may have been billed while no answer is stored: "worst" (all
-        /// that it may have come to), "prompt" (its prompt alone), "none". Of a kept connection that ended before an
-        /// answer began it is the prompt at most.
-        doubt: Doubt = Doubt::Worst;
-        /// After this time budgets keep nothing more for such a call; when left out, until you say what became of it.
-        doubt_lapses_ms: Option<u64> = None => [within(1..=limits::DAY_MS * 3_660).sample("604800000")];
+        /// What budgets keep for calls in doubt.
+        in_doubt: DoubtSettings = DoubtSettings::default() => [flat("")];
         /// A job for a model without a price: "allow" takes it and flags its cost as unknown, "refuse" does not take
         /// it. Models are known by their names, in any case.
         unpriced: Unpriced = Unpriced::Allow;

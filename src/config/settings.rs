@@ -31,8 +31,7 @@ impl Config {
             budgets: budgets
                 .filter_map(|(name, section)| section.budget(name, currency))
                 .collect(),
-            doubt: self.money.doubt,
-            doubt_lapses_ms: self.money.doubt_lapses_ms,
+            in_doubt: self.money.in_doubt,
             calendar: self.money.zone,
             callbacks: self.webhooks.callbacks.clone(),
             prices: Arc::new(table),

@@ -359,7 +359,7 @@ fn no_response(error: &reqwest::Error, reused: bool, connect_ms: u64) -> Failure
             "a kept connection ended before an answer began: {}",
             words(error)
         );
-        return transient(code::CONNECTION_ENDED, message, false);
+        return transient(code::CONNECTION_ENDED, message, true);
     }
     // The whole request may have left.
     transient(code::CONNECTION, words(error), true)

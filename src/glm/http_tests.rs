@@ -461,7 +461,7 @@ async fn what_can_not_be_sent_is_not_sent() {
     let aborted = CancellationToken::new();
     aborted.cancel();
     let outcome = glm.call(usual, aborted).await;
-    assert!(matches!(outcome, GlmOutcome::Aborted));
+    assert!(matches!(outcome, GlmOutcome::NotSent));
     assert_eq!(sim.stats().connections, 0);
 }
 
@@ -621,6 +621,7 @@ async fn a_request_that_may_have_arrived_is_never_sent_twice() {
     answer(run(&glm, call_to(&base, 2)).await);
     let failure = failure(run(&glm, call_to(&base, 3)).await);
     assert_eq!(failure.code, code::CONNECTION_ENDED, "{failure}");
+    assert!(failure.maybe_billed, "{failure}");
     assert_eq!(seen.lock().unwrap().len(), 3);
 }
 

@@ -277,7 +277,7 @@ async fn a_failure_that_does_not_pass_ends_the_looking() {
     let hollow = custom(200, r#"{"task_status":"SUCCESS","choices":[]}"#);
     for (fault, class, code) in [
         (Fault::error("1000"), C::OperatorFatal, "1000"),
-        (forbidden, C::OperatorFatal, "http_403"),
+        (forbidden, C::Unattributed, "http_403"),
         (Fault::error("1222"), C::RequestFatal, "1222"),
         (refused, C::OperatorFatal, "1001"),
         (hollow, C::ServerTransient, code::BODY_INVALID),

@@ -37,12 +37,13 @@ impl Orchestrator {
     /// and goes on with what it holds. Changes that were made while running, and are kept in the
     /// store, win over `config`.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        Self::start_loaded(Loaded::from_config(config)?).await
+        // On the heap: a configuration is large, and lies in each of the steps below.
+        Box::pin(Self::start_loaded(Loaded::from_config(config)?)).await
     }
 
     /// As [`Orchestrator::start`], with a configuration from file, environment and flags.
     pub async fn start_loaded(loaded: Loaded) -> Result<Self, StartError> {
-        Self::start_unless(loaded, StopOpening::default()).await
+        Box::pin(Self::start_unless(loaded, StopOpening::default())).await
     }
 
     /// As [`Orchestrator::start_loaded`]; the opening of the store, which may take long, can be told to stop.

@@ -228,9 +228,9 @@ mod tests {
                  completionTokens,cachedTokens,reasoningTokens,cachedShare,totalCost.CNY,totalCost.USD,\
                  totalCost.POINTS,unpricedCalls,averageResponseTime,p50,p90,p95,p99,failed.throttle,failed.overload,\
                  failed.quota_window,failed.operator_fatal,failed.request_fatal,\
-                 failed.server_transient,failed.unreachable,failed.duplicate_request,failed.foreign_answer",
+                 failed.server_transient,failed.unreachable,failed.unattributed,failed.duplicate_request,failed.foreign_answer",
                 "2026-11-23,\"a, \"\"b\"\"\",,3,2,1,0,30,10,20,4,5,0.4000,,9007199.254740993,,\
-                 0,50,7,7,7,7,1,0,0,0,0,0,0,0,0",
+                 0,50,7,7,7,7,1,0,0,0,0,0,0,0,0,0",
             ]
         );
         assert!(

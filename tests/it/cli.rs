@@ -82,7 +82,7 @@ fn wrong_usage_ends_with_2_and_says_so_on_standard_error() {
         &["policy", "interrupted"],
         &["policy", "1302", "1303"],
         &["prices", "glm-9"],
-        &["prices", "GLM-5"],
+        &["prices", "glm-5x"],
         &["estimate"],
         &["estimate", "none.jsonl"],
         &["run", "-", "--simulate"],
@@ -335,7 +335,7 @@ fn prices_shows_the_list_in_force_without_key_or_store() {
     let head = output.stdout.lines().next().unwrap();
     assert_eq!(
         head,
-        "CNY per million tokens, chosen by the base URL; list of 2026-11-23"
+        "CNY per million tokens, chosen by the base URL; list of 2026-11-28"
     );
     let row = |start: &str| {
         let row = output.stdout.lines().filter(|line| line.starts_with(start));
@@ -345,8 +345,8 @@ fn prices_shows_the_list_in_force_without_key_or_store() {
     assert_eq!(
         row("glm-5 "),
         [
-            "glm-5 any any 4 1 18 2026-10-09 docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
-            "glm-5 from 32768 any 6 1.5 22 2026-10-09 docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
+            "glm-5 any any any 4 1 18 2026-10-09 docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
+            "glm-5 from 32768 any any 6 1.5 22 2026-10-09 docs.bigmodel.cn/cn/guide/start/pricing read 2026-10-09 (RarogCmex/pi-bigmodel catalog.ts@012a314; cross-check public-code id 71505269461)",
         ]
     );
     let plan = "https://open.bigmodel.cn/api/coding/paas/v4";

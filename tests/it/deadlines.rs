@@ -53,14 +53,11 @@ async fn a_call_whose_deadline_passes_behind_a_stop_is_told_which_and_the_others
         (
             Fault::error("1113"),
             [
-                "GLM takes nothing until an operator acts: 1113: in arrears: no balance",
-                " (GLM: ",
+                "GLM takes nothing until an operator acts: 1113: ",
+                " [in arrears: no balance",
             ],
         ),
-        (
-            in_an_hour,
-            ["quota is used up until 2", ": 1308: plan window"],
-        ),
+        (in_an_hour, ["quota is used up until 2", " [plan window"]),
         (
             Fault::error("1302"),
             ["lane default: cooling down until 2", ": 1302: "],

@@ -191,7 +191,7 @@ impl QueueState {
 fn counts_otherwise(before: &Settings, after: &Settings) -> bool {
     let reserves = after.prices != before.prices || after.glm.max_tokens != before.glm.max_tokens;
     after.budgets != before.budgets
-        || after.doubt_lapses_ms != before.doubt_lapses_ms
+        || after.in_doubt != before.in_doubt
         || after.calendar != before.calendar
         || (reserves && !after.budgets.is_empty())
 }

@@ -80,9 +80,9 @@ lane = 3
 [lane]\non_interrupted = 'ignore'
 > 2:1: lane.on_interrupted: must be one of `retry`, `park`, `fail`
 [policy]\n1305 = 'fatal'
-> 2:1: policy.1305: must be one of `throttle`, `overload`, `quota_window`, `operator_fatal`, `request_fatal`, `server_transient`, `unreachable`, `duplicate_request`, `foreign_answer`
+> 2:1: policy.1305: must be one of `throttle`, `overload`, `quota_window`, `operator_fatal`, `request_fatal`, `server_transient`, `unreachable`, `unattributed`, `duplicate_request`, `foreign_answer`
 [policy]\n'a b' = 'throttle'
-> 2:1: policy."a b": must be a code of GLM such as 1305, an HTTP status such as http_503 or http_5xx, or one of `conn`, `context_length_exceeded`, `finish:model_context_window_exceeded`, `finish:network_error`, `finish:sensitive`, `insufficient_quota`, `model_not_found`, `overloaded`, `async_unsupported`, `base_url_invalid`, `body_invalid`, `body_too_large`, `conn_ended`, `foreign_answer`, `no_api_key`, `request_invalid`, `timeout_connect`, `timeout_first_byte`, `timeout_idle`, `timeout_total`, `tls_untrusted`, `unreachable`
+> 2:1: policy."a b": must be a code of GLM such as 1305, an HTTP status such as http_503 or http_5xx, or one of `conn`, `context_length_exceeded`, `finish:model_context_window_exceeded`, `finish:network_error`, `finish:sensitive`, `insufficient_quota`, `model_not_found`, `overloaded`, `async_unsupported`, `base_url_invalid`, `body_invalid`, `body_too_large`, `conn_ended`, `foreign_answer`, `html_page`, `no_api_key`, `request_invalid`, `timeout_connect`, `timeout_first_byte`, `timeout_idle`, `timeout_total`, `tls_untrusted`, `unreachable`
 "#,
     );
 }
@@ -94,7 +94,7 @@ fn a_mistake_under_a_name_of_the_operators_own_is_shown_where_it_was_made() {
 [policy]\n1305 = { class = 'overload', jobs = 'keep' }
 > 2:30: policy.1305.jobs: unknown key; did you mean `job`?
 [policy]\n1305 = { job = 'again' }
-> 2:10: policy.1305.job: must be one of `keep`, `retry`, `backoff`, `once`, `fail`
+> 2:10: policy.1305.job: must be one of `keep`, `retry`, `backoff`, `once`, `step_aside`, `fail`
 [policy]\n1305 = 5
 > 2:1: policy.1305: must be text or a table, not a number
 [lanes.big]\nmodels = ['glm-5', 5, 'glm-*-air']

@@ -110,7 +110,7 @@ fn a_status_has_a_row_and_an_unknown_code_has_none() {
     let class = |code: &str| loaded.policy_of(code).map(|row| row.class);
     assert_eq!(
         class("http_418"),
-        Some(PolicyClass::Is(FailureClass::RequestFatal))
+        Some(PolicyClass::Is(FailureClass::Unattributed))
     );
     assert_eq!(
         class("http_503"),

@@ -38,7 +38,7 @@ fn the_log_says_which_price_list_counts_and_when_it_is_a_guess() {
     once(&place, &simulator).with(0).noting(&[
         "list of bigmodel.cn",
         "CNY",
-        "2026-11-23",
+        "2026-11-28",
         "money.price_list",
     ]);
     place.write("onelane.toml", "money.price_list = 'usd'\n");

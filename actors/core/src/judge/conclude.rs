@@ -277,7 +277,7 @@ fn kept(job: &Job, call: &CallRecord, settings: &Settings) -> Option<Reserve> {
         return None;
     }
     let code = call.failure.as_ref().map(|failure| failure.code.as_str());
-    match settings.doubt {
+    match settings.in_doubt.doubt {
         Doubt::None => None,
         // A server that closes an idle connection while it is used again has hardly read what was sent on it.
         Doubt::Worst if code != Some(code::CONNECTION_ENDED) => Some(reserved(job, settings)),
@@ -356,8 +356,8 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
 mod tests {
     use super::*;
     use crate::model::{
-        Currency, LaneCondition, ModelCondition, OpenAttempt, PriceRow, PriceTable, SlotId,
-        WorstCase,
+        Currency, DoubtSettings, LaneCondition, ModelCondition, OpenAttempt, PriceRow, PriceTable,
+        SlotId, WorstCase,
     };
     use crate::testing::sample;
 
@@ -390,7 +390,10 @@ mod tests {
         };
         prices.add("m", row);
         Settings {
-            doubt,
+            in_doubt: DoubtSettings {
+                doubt,
+                ..DoubtSettings::default()
+            },
             prices: Arc::new(prices),
             ..Settings::default()
         }

@@ -77,7 +77,7 @@ pub use lane::{
     LearntLimit, ModelCondition, Pause, RouteCondition, SchedulerState, ScopedHold,
 };
 pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
-pub use money::{Cost, Currency, Doubt, Nanos, PriceUsed, Unpriced, amount};
+pub use money::{Cost, Currency, Doubt, DoubtSettings, Nanos, PriceUsed, Unpriced, amount};
 pub use outcome::{GlmAnswer, GlmOutcome, Received, TaskOutcome};
 pub use page::{
     CallPage, DeliveryPage, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts, UsageDay,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Usage;
-use crate::words;
+use super::{Usage, limits};
+use crate::{section, words};
 
 /// An amount in nano-units (1e-9) of some currency.
 pub type Nanos = i64;
@@ -230,6 +230,19 @@ pub enum Doubt {
     Prompt,
     /// Nothing.
     None,
+}
+
+section! {
+    /// What budgets keep for calls that may have been billed.
+    #[derive(Copy, Eq)]
+    pub struct DoubtSettings {
+        /// What budgets keep reserved for a call that may have been billed while no answer is stored: "worst" (all
+        /// that it may have come to), "prompt" (its prompt alone), "none". Of a kept connection that ended before an
+        /// answer began it is the prompt at most.
+        doubt: Doubt = Doubt::Worst;
+        /// After this time budgets keep nothing more for such a call; when left out, until you say what became of it.
+        doubt_lapses_ms: Option<u64> = None => [within(1..=limits::DAY_MS * 3_660).sample("604800000")];
+    }
 }
 
 words! {

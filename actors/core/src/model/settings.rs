@@ -17,8 +17,8 @@ use super::batch::Scope;
 use super::model_name;
 use super::setting::{KeyPath, Kind, Place, Problem, Secrets, Setting, SettingsError};
 use super::{
-    Budget, Calendar, CallbackRules, DEFAULT_LANE, Doubt, LaneRules, NamedLane, PolicyOverride,
-    Retention, RetrySettings, Unpriced, lane_for, limits,
+    Budget, Calendar, CallbackRules, DEFAULT_LANE, DoubtSettings, LaneRules, NamedLane,
+    PolicyOverride, Retention, RetrySettings, Unpriced, lane_for, limits,
 };
 use crate::model::PriceTable;
 use crate::{section, words};
@@ -362,10 +362,8 @@ pub struct Settings {
     pub meanings: Arc<BTreeMap<String, String>>,
     /// What calls may cost.
     pub budgets: Vec<Budget>,
-    /// What budgets keep reserved for a call that may have been billed.
-    pub doubt: Doubt,
-    /// After so many milliseconds they keep it no longer; `None`: until an operator says what became of it.
-    pub doubt_lapses_ms: Option<u64>,
+    /// What budgets keep for calls that may have been billed.
+    pub in_doubt: DoubtSettings,
     /// The calendar that days and months are of.
     pub calendar: Calendar,
     /// Where the end of a job may be told.

@@ -113,7 +113,7 @@ impl Budgets {
                 .collect(),
             calendar: settings.calendar,
             today: settings.calendar.day(now),
-            lapses_ms: settings.doubt_lapses_ms,
+            lapses_ms: settings.in_doubt.doubt_lapses_ms,
             thawed: true,
             ..Self::default()
         };

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{BudgetRules, BudgetScope, Currency, Next, OverBudget, Usage, UsageKey};
+use crate::model::{
+    BudgetRules, BudgetScope, Currency, DoubtSettings, Next, OverBudget, Usage, UsageKey,
+};
 use crate::testing::sample;
 
 const NOW: Timestamp = sample::START;
@@ -124,7 +126,10 @@ fn account(budget: &str, user: Option<&str>, model: Option<&str>) -> BudgetKey {
 #[test]
 fn a_doubt_lapses_after_its_time_and_not_before() {
     let settings = Settings {
-        doubt_lapses_ms: Some(60_000),
+        in_doubt: DoubtSettings {
+            doubt_lapses_ms: Some(60_000),
+            ..DoubtSettings::default()
+        },
         ..settings(vec![all(1_000)])
     };
     let mut call = ended(1, "ada", "m", 0);
