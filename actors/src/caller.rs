@@ -230,6 +230,7 @@ impl CallerState {
                     return (GlmOutcome::Failed(failure, usage), None);
                 }
                 TaskOutcome::Aborted => return (GlmOutcome::Aborted, None),
+                TaskOutcome::NotSent => return (GlmOutcome::NotSent, None),
             },
         };
         let spent_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

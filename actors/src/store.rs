@@ -358,7 +358,9 @@ fn commit(
     let inserted: Vec<JobEntry> = decisions
         .iter()
         .filter_map(|decision| match decision {
-            Ok(Applied::Inserted(job) | Applied::Adopted(job)) => Some(job.entry()),
+            Ok(Applied::Inserted(job)) => Some(job.entry()),
+            // One that has ended is no news to the queue.
+            Ok(Applied::Adopted(job)) => (!job.status.is_terminal()).then(|| job.entry()),
             _ => None,
         })
         .collect();

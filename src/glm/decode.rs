@@ -150,8 +150,16 @@ fn in_envelope(text: &str) -> Option<(String, Head)> {
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
     let inner = envelope.data.get();
-    let head = Head::typed(inner)?;
+    let head = match Head::typed(inner) {
+        Some(head) => head,
+        None => Head::lenient(&bounded::excerpt(inner).ok()?)?,
+    };
     Some((inner.to_owned(), head))
+}
+
+/// Whether a text is a completion, whole, whatever became of the body that brought it.
+pub(crate) fn is_whole_answer(text: &str) -> bool {
+    Head::typed(text).is_some()
 }
 
 /// Whether a success is a page for people, by what it says it is or by how it begins.
@@ -209,7 +217,11 @@ pub(crate) fn invalid(status: u16, why: &str) -> Failure {
 /// Whether a 200 carries an error instead of an answer.
 pub(crate) fn states_error(json: &Value) -> bool {
     let has = |name: &str| json.get(name).is_some_and(|v| !v.is_null());
-    has("error") || has("code") || json.get("success") == Some(&Value::Bool(false))
+    // An envelope of the older API states its success by a code, too.
+    let is_good = json.get("code").is_some_and(|code| {
+        matches!(code.as_u64(), Some(0 | 200)) || matches!(code.as_str(), Some("0" | "200" | ""))
+    });
+    has("error") || (has("code") && !is_good) || json.get("success") == Some(&Value::Bool(false))
 }
 
 /// Whether a call that did not end in an answer is in doubt: with usage, the bill is known.

@@ -376,3 +376,44 @@ proptest::proptest! {
         outcome_of(200, body);
     }
 }
+
+#[test]
+fn an_envelope_that_states_success_by_a_code_is_no_error() {
+    for body in [
+        r#"{"code":200,"success":true,"data":{"choices":[{"finish_reason":"st\u006fp","message":{"content":"hi"}}]}}"#,
+        r#"{"code":0,"data":{"choices":[{"finish_reason":7,"message":{"content":"hi"}}]}}"#,
+    ] {
+        assert!(
+            matches!(outcome_of(200, body), GlmOutcome::Answered(_)),
+            "{body}"
+        );
+    }
+    for body in [
+        r#"{"code":200,"success":true,"data":null}"#,
+        r#"{"code":"0","message":"ok","data":{}}"#,
+    ] {
+        let (failure, _) = failed(200, body);
+        assert_eq!(failure.code, code::BODY_INVALID, "{body}");
+        assert!(failure.maybe_billed, "{body}");
+    }
+}
+
+#[test]
+fn an_event_that_is_no_piece_spoils_no_stream() {
+    let piece = |content: &str, end: &str| {
+        format!(
+            "data: {{\"id\":\"a\",\"choices\":[{{\"index\":null,\"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":{end}}}]}}\n\n"
+        )
+    };
+    let stream = [
+        "data: ping\n\n".to_owned(),
+        piece("he", "null"),
+        "data: [done]\n\n".to_owned(),
+        piece("llo", "\"stop\""),
+    ]
+    .concat();
+    let GlmOutcome::Answered(answer) = outcome_of(200, stream.clone()) else {
+        panic!("{stream}")
+    };
+    assert!(answer.body.get().contains("hello"), "{}", answer.body);
+}

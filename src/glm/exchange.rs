@@ -30,6 +30,8 @@ pub(crate) enum Ended {
     TimedOut(Timeout),
     /// The abort token was cancelled.
     Aborted,
+    /// The abort token was cancelled before a connection stood.
+    NotSent,
 }
 
 /// A response, as far as it came.
@@ -74,6 +76,7 @@ pub(crate) async fn exchange(
             !error.is_connect() && !ended_by_server
         }
         Ended::TimedOut(_) | Ended::Aborted => true,
+        Ended::NotSent => false,
     };
     if ended_in_the_middle {
         tokio::time::sleep(Duration::from_millis(limits::CLOSE_GRACE_MS)).await;
@@ -110,7 +113,10 @@ async fn run(
                     return Ended::NoResponse { error, reused };
                 }
             },
-            () = abort.cancelled() => return Ended::Aborted,
+            () = abort.cancelled() => return match gauge.stage() {
+                Stage::Connecting => Ended::NotSent,
+                _ => Ended::Aborted,
+            },
             () = &mut timer => match bounds.headers(&gauge) {
                 Headers::Wait(until) => timer.as_mut().reset(until),
                 Headers::Late(timeout) => match bounds.look_on(timer.deadline(), &mut looked_on) {

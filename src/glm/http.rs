@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::classify::{Reader, classify};
 use super::connect::ConnectTimedOut;
-use super::decode::decode;
+use super::decode::{decode, is_whole_answer};
 use super::exchange::{BodyEnd, Ended, Reply, Timeout, causes, exchange, is_end_of_connection};
 use super::pool::{Named, Pool, named_id};
 use super::route::Route;
@@ -90,13 +90,11 @@ impl HttpGlm {
             first_byte_ms: call.timeouts.total_ms,
             ..call.timeouts
         };
-        if abort.is_cancelled() {
-            return GlmOutcome::NotSent;
-        }
         match self.send(request, call, timeouts, abort).await {
             Sent::Whole(response) => self.decoded(response, call).await,
             Sent::Failed(failure) => failed(failure),
             Sent::Aborted => GlmOutcome::Aborted,
+            Sent::Nothing => GlmOutcome::NotSent,
         }
     }
 
@@ -127,7 +125,7 @@ impl HttpGlm {
         abort: &CancellationToken,
     ) -> Sent {
         if abort.is_cancelled() {
-            return Sent::Aborted;
+            return Sent::Nothing;
         }
         let mut request = match request {
             Ok(request) => request,
@@ -166,6 +164,7 @@ impl HttpGlm {
             }
             Ended::TimedOut(timeout) => Sent::Failed(timed_out(timeout)),
             Ended::Aborted => Sent::Aborted,
+            Ended::NotSent => Sent::Nothing,
         }
     }
 
@@ -237,6 +236,8 @@ pub(super) enum Sent {
     Failed(Failure),
     /// The abort token was cancelled.
     Aborted,
+    /// The abort token was cancelled before anything was sent.
+    Nothing,
 }
 
 /// A response that came whole.
@@ -306,6 +307,22 @@ pub(super) fn request(method: Method, url: &str, call: &GlmCall) -> Result<Reque
 /// a success is lost, and may have been billed.
 fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
     let status = reply.status.as_u16();
+    let received = match reply.end {
+        BodyEnd::Complete => None,
+        // A relay may leave out the end of a body that brought all of the answer.
+        _ if reply.status.is_success() => {
+            let body = layers::decoded(&reply.headers, reply.body.clone());
+            if is_whole_answer(&layers::text(&body)) {
+                return Ok(Whole {
+                    status,
+                    body,
+                    headers: reply.headers,
+                });
+            }
+            reader.received(&body)
+        }
+        _ => None,
+    };
     let lost = match reply.end {
         BodyEnd::Complete => {
             return Ok(Whole {
@@ -335,6 +352,7 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
     };
     Err(Failure {
         status_code: Some(status),
+        received,
         ..lost
     })
 }

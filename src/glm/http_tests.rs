@@ -466,6 +466,21 @@ async fn what_can_not_be_sent_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_whole_answer_is_taken_though_its_body_has_no_end() {
+    // More bytes are announced than come: the connection ends behind the answer.
+    let server = RawServer::start(|mut stream, _, body| {
+        let answer = echo(body);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+            answer.len() + 7
+        );
+        let _ = stream.write_all(format!("{head}{answer}").as_bytes());
+    });
+    let base = format!("http://{}", server.addr);
+    answer(run(&glm(), call_to(&base, 1)).await);
+}
+
+#[tokio::test]
 async fn a_response_over_the_cap_is_left() {
     let announced = RawServer::start(|mut stream, _, _| {
         let head = format!(

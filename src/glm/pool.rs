@@ -96,6 +96,9 @@ impl Pool {
     /// Remembers an id that a submitter chose: an answer that names it later belongs to its call.
     pub(super) fn note_chosen(&self, id: &str) {
         let mut state = self.state();
+        if state.chosen.iter().any(|chosen| chosen == id) {
+            return;
+        }
         if state.chosen.len() >= limits::CHOSEN_IDS_KEPT {
             state.chosen.pop_front();
         }

@@ -31,7 +31,7 @@ struct Chunk<'a> {
 #[derive(Deserialize)]
 struct ChunkChoice {
     #[serde(default)]
-    index: u32,
+    index: Option<u32>,
     #[serde(default)]
     delta: Option<Delta>,
     #[serde(default)]
@@ -51,7 +51,7 @@ struct Delta {
 #[derive(Deserialize)]
 struct ToolDelta {
     #[serde(default)]
-    index: u32,
+    index: Option<u32>,
     #[serde(default)]
     id: Option<String>,
     #[serde(default, rename = "type")]
@@ -140,7 +140,7 @@ fn append(text: &mut String, piece: Option<String>) {
 
 impl Choice {
     fn take(&mut self, piece: ChunkChoice) {
-        self.index = piece.index;
+        self.index = piece.index.unwrap_or(0);
         if piece.finish_reason.is_some() {
             self.finish_reason = piece.finish_reason;
         }
@@ -148,7 +148,11 @@ impl Choice {
         append(&mut self.message.content, delta.content);
         append(&mut self.message.reasoning_content, delta.reasoning_content);
         for piece in delta.tool_calls.unwrap_or_default().0 {
-            let call = self.message.tool_calls.entry(piece.index).or_default();
+            let call = self
+                .message
+                .tool_calls
+                .entry(piece.index.unwrap_or(0))
+                .or_default();
             append(&mut call.id, piece.id);
             append(&mut call.function.name, piece.function.name);
             append(&mut call.function.arguments, piece.function.arguments);
@@ -172,9 +176,15 @@ pub(super) fn assemble(events: &[Cow<'_, str>]) -> Option<String> {
         usage: None,
     };
     for event in events {
-        let chunk: Chunk<'_> = serde_json::from_str(event).ok()?;
+        // One that is none, as a relay's `ping` is none, spoils nothing.
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(event) else {
+            continue;
+        };
         for piece in chunk.choices.0 {
-            choices.entry(piece.index).or_default().take(piece);
+            choices
+                .entry(piece.index.unwrap_or(0))
+                .or_default()
+                .take(piece);
         }
         whole.id = whole.id.or(chunk.id);
         whole.request_id = whole.request_id.or(chunk.request_id);

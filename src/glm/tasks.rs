@@ -35,6 +35,7 @@ impl HttpGlm {
             }
             Sent::Failed(failure) => Err(failure),
             Sent::Aborted => return TaskOutcome::Aborted,
+            Sent::Nothing => return TaskOutcome::NotSent,
         };
         match accepted {
             Ok(id) => TaskOutcome::Accepted(id),
@@ -99,7 +100,7 @@ impl HttpGlm {
                 }
             }
             Sent::Failed(failure) => refused(failure),
-            Sent::Aborted => Look::Ended(GlmOutcome::Aborted),
+            Sent::Aborted | Sent::Nothing => Look::Ended(GlmOutcome::Aborted),
         }
     }
 }

@@ -420,7 +420,7 @@ async fn an_abort_ends_a_submission_a_look_and_the_time_between() {
         .await;
     assert!(matches!(outcome, GlmOutcome::Aborted));
     let outcome = world.glm.submit_task(world.call.clone(), abort).await;
-    assert!(matches!(outcome, TaskOutcome::Aborted));
+    assert!(matches!(outcome, TaskOutcome::NotSent));
     assert_eq!(world.sim.stats().task_looks, 2, "nothing was sent");
 }
 

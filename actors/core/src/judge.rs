@@ -141,7 +141,15 @@ const QUOTA_UNKNOWN_MS: u64 = 15 * 60 * 1_000;
 #[must_use]
 pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
     let JudgeContext { settings, now, .. } = *on;
-    let (class, rule) = settings.decide(failure);
+    let (class, mut rule) = settings.decide(failure);
+    // Its time was over before a connection stood: nothing left, so that no retry is used up.
+    if failure.code == code::TIMEOUT_TOTAL && !failure.maybe_billed {
+        rule = Rule {
+            job: JobRule::Keep,
+            lane: LaneRule::GoOn,
+            breaker: BreakerRule::Ignore,
+        };
+    }
     let mut failure = Failure {
         class,
         ..failure.clone()
@@ -273,7 +281,7 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
         LaneRule::GoOn => LaneEffect::GoOn,
         LaneRule::CoolDown => {
             let level = on.lane.throttle_level;
-            let (level, new) = match is_new(on.sent_at, on.lane.throttled_at) {
+            let (level, new) = match is_new(on, on.lane.throttled_at) {
                 _ if on.eased => (0, false),
                 true => (level, true),
                 false => (level.saturating_sub(1), false),
@@ -285,7 +293,7 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
             }
         }
         LaneRule::HoldModel => {
-            let new = is_new(on.sent_at, on.model.overloaded_at);
+            let new = is_new(on, on.model.overloaded_at);
             let level = on.model.overloads.saturating_sub(u32::from(!new));
             let ms = retry::cool_down_ms(&settings.retry.overload, level, after, on.seed);
             LaneEffect::HoldModel {
@@ -294,7 +302,7 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
             }
         }
         LaneRule::AwaitRoute => {
-            let new = is_new(on.sent_at, on.route.map(|route| route.failed_at));
+            let new = is_new(on, on.route.map(|route| route.failed_at));
             let failures = on.route.map_or(0, |route| route.failures);
             let level = failures.saturating_sub(u32::from(!new));
             let ms = retry::cool_down_ms(&settings.retry.throttle, level, after, on.seed);
@@ -323,9 +331,10 @@ fn was_unread_before(job: &Job, failure: &Failure) -> bool {
 }
 
 /// Whether a refusal tells something that the last one of its kind did not: its call was sent after
-/// that. Several calls that are refused together are one refusal.
-fn is_new(sent_at: Timestamp, last: Option<Timestamp>) -> bool {
-    last.is_none_or(|last| sent_at > last)
+/// that. Several calls that are refused together are one refusal. A last one that is still to come was judged by
+/// a clock that was set back since.
+fn is_new(on: &JudgeContext<'_>, last: Option<Timestamp>) -> bool {
+    last.is_none_or(|last| on.sent_at > last || last > on.now)
 }
 
 /// Whether GLM may go on with a call whose connection was closed for being late.

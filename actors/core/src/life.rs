@@ -411,16 +411,23 @@ pub fn end_with(
 /// retries; one whose retry is delayed is due now, and that is all.
 pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
     expect(job, Happening::Requeue)?;
+    // Who asks for it by hand wants its answer, whatever became of the connection that it came by.
     if job.phase() == Phase::Waiting {
-        return match job.next_retry_at.take() {
-            Some(_) => Ok(()),
-            None => Err(Refusal::WrongStatus(job.status)),
-        };
+        let stepped_aside = job
+            .error
+            .as_ref()
+            .is_some_and(|error| error.class == FailureClass::Unattributed);
+        if job.next_retry_at.take().is_none() && !stepped_aside {
+            return Err(Refusal::WrongStatus(job.status));
+        }
+        job.bound_to = None;
+        return Ok(());
     }
     if job.bodies_pruned {
         return Err(Refusal::RequestPruned);
     }
     job.status = JobStatus::Pending;
+    job.bound_to = None;
     job.retry_count = 0;
     job.throttles = 0;
     job.unread = 0;
@@ -446,6 +453,19 @@ mod tests {
     use super::*;
     use crate::model::Transition;
     use crate::testing::sample;
+
+    #[test]
+    fn a_job_that_is_retried_by_hand_belongs_to_no_connection_any_more() {
+        let mut job = job_in(Phase::Failed);
+        job.bound_to = Some(7);
+        requeue(&mut job).unwrap();
+        assert_eq!(job.bound_to, None);
+        let mut delayed = job_in(Phase::Waiting);
+        delayed.bound_to = Some(7);
+        delayed.next_retry_at = Some(sample::START);
+        requeue(&mut delayed).unwrap();
+        assert_eq!((delayed.bound_to, delayed.next_retry_at), (None, None));
+    }
 
     /// A job in `phase`, whose latest attempt is its third.
     fn job_in(phase: Phase) -> Job {

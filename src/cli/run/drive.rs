@@ -124,6 +124,8 @@ pub(crate) struct Run<'a> {
     left: Option<u64>,
     /// Whether its batch was closed: no more lines come.
     closed: bool,
+    /// Whether that is on disk, or known to have failed.
+    close_told: bool,
     /// Bad lines that were told one by one.
     bad_told: u64,
     /// Looks in a row that found everything stuck.
@@ -173,6 +175,7 @@ impl<'a> Run<'a> {
             spent: Spent::default(),
             left: None,
             closed: false,
+            close_told: false,
             bad_told: 0,
             stuck_looks: 0,
             no_room: Vec::new(),
@@ -236,6 +239,7 @@ impl<'a> Run<'a> {
             Step::Retried(id, reply) => self.retried(id, reply)?,
             Step::Figures(reply) => self.figures(*reply)?,
             Step::Closed(reply) => {
+                self.close_told = true;
                 if let Err(error) = reply {
                     self.trouble(error)?;
                 }
@@ -273,7 +277,7 @@ impl<'a> Run<'a> {
         }
         let complete =
             self.all_sent() && !self.broken && self.tracker.is_empty() && self.signals == 0;
-        let complete = complete && (!self.own.sends_all || self.left == Some(0));
+        let complete = complete && self.close_told && (!self.own.sends_all || self.left == Some(0));
         complete.then_some(End::Complete)
     }
 

@@ -65,25 +65,52 @@ impl Shape {
 
     /// How to make JSON lines of it.
     pub(crate) fn help(self, name: &str) -> String {
+        let (from, to) = match name {
+            "-" => (String::new(), String::new()),
+            name => (
+                format!(" {}", quoted(name)),
+                format!(" > {}", quoted(&lines_of(name))),
+            ),
+        };
         let python = |separator: &str| {
+            let input = if from.is_empty() {
+                String::new()
+            } else {
+                format!(" <{from}")
+            };
             format!(
                 "python3 -c 'import csv,json,sys; [print(json.dumps(row)) for row in \
-                 csv.DictReader(sys.stdin{separator})]' < {name} > prompts.jsonl, with a column named prompt"
+                 csv.DictReader(sys.stdin{separator})]'{input}{to}, with a column named prompt"
             )
         };
         match self {
-            Self::Wide => format!("iconv -f UTF-16 -t UTF-8 {name} > prompts.jsonl"),
-            Self::Gzip => format!("gunzip -c {name} > prompts.jsonl"),
-            Self::Array => format!("jq -c '.[]' {name} > prompts.jsonl"),
-            Self::Pretty => format!("jq -c . {name} > prompts.jsonl"),
+            Self::Wide => format!("iconv -f UTF-16 -t UTF-8{from}{to}"),
+            Self::Gzip => format!("gunzip -c{from}{to}"),
+            Self::Array => format!("jq -c '.[]'{from}{to}"),
+            Self::Pretty => format!("jq -c .{from}{to}"),
             Self::Table(',') => python(""),
             Self::Table('\t') => python(", delimiter=\"\\t\""),
             Self::Table(separator) => python(&format!(", delimiter=\"{separator}\"")),
             Self::Text => {
-                format!("for a prompt a line: jq -Rc '{{prompt: .}}' {name} > prompts.jsonl")
+                format!("for a prompt a line: jq -Rc '{{prompt: .}}'{from}{to}")
             }
         }
     }
+}
+
+/// Where the lines go: never into the file that they come from, which the shell would empty before it is read.
+fn lines_of(name: &str) -> String {
+    let path = std::path::Path::new(name);
+    path.with_extension("lines.jsonl").display().to_string()
+}
+
+/// As one word of a shell.
+fn quoted(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/+,:@%".contains(c);
+    if !name.starts_with('-') && name.chars().all(is_plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
 }
 
 fn is_wide(head: &[u8]) -> bool {

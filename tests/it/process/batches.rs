@@ -69,6 +69,30 @@ fn a_run_sends_its_own_lines_and_says_what_else_waits() {
 }
 
 #[test]
+fn a_moved_file_whose_lines_are_done_sends_nothing_and_disturbs_nobody() {
+    let (place, simulator) = (Place::new(), simulator(0));
+    place.write("A.jsonl", lines("a", 600));
+    run(&mut run_of(&place, &simulator, "A.jsonl")).with(0);
+    let calls = simulator.stats().calls;
+    std::fs::create_dir(place.path("sub")).unwrap();
+    std::fs::rename(place.path("A.jsonl"), place.path("sub/A.jsonl")).unwrap();
+    let ended = run(&mut run_of(&place, &simulator, "sub/A.jsonl")).with(0);
+    assert!(!ended.stderr.contains("ERROR"), "{ended}");
+    assert_eq!(simulator.stats().calls, calls, "{ended}");
+}
+
+#[test]
+fn a_run_that_finds_nothing_to_do_leaves_its_batch_closed() {
+    let (place, simulator) = (Place::new(), simulator(0));
+    place.write("A.jsonl", lines("a", 3));
+    for _ in 0..2 {
+        run(&mut run_of(&place, &simulator, "A.jsonl")).with(0);
+        let told = run(&mut place.onelane(&["batch", "ls", "--json"])).with(0);
+        assert!(!told.stdout.contains("\"open\""), "{told}");
+    }
+}
+
+#[test]
 fn what_else_waits_is_sent_or_dropped_when_that_is_asked_for() {
     for (flag, calls, left) in [("--all", true, 0), ("--drop-rest", false, 0)] {
         let (place, simulator) = (Place::new(), simulator(20));

@@ -99,4 +99,6 @@ pub enum TaskOutcome {
     Failed(Failure, Usage),
     /// The abort token was cancelled and the connection closed.
     Aborted,
+    /// The abort token was cancelled before anything was sent.
+    NotSent,
 }

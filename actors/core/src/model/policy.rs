@@ -209,7 +209,8 @@ impl Settings {
         let class = word.class.unwrap_or(failure.class);
         let mut rule = word.over(class.rule());
         let kind = RetryableError::of(class, &failure.code);
-        let is_said = word.class.is_some() || word.job.is_some();
+        // `once` is what the shipped table says of answers that can't be read.
+        let is_said = word.class.is_some() || word.job.is_some_and(|job| job != JobRule::Once);
         let left_out = |kind| !self.retry.retryable_errors.contains(&kind);
         if !is_said && kind.is_some_and(left_out) {
             rule.job = JobRule::Fail;

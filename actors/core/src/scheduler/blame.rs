@@ -40,7 +40,8 @@ impl Scheduler {
             return Blame::Operator;
         }
         let has_room = self.state.unattributed.jobs.len() < limits::REFUSED_JOBS_MAX;
-        if known.is_none() && has_room && self.others_can_go() {
+        let others = self.others_can_go() || self.others_are_called(slot);
+        if known.is_none() && has_room && others {
             return Blame::AskOthers;
         }
         Blame::Unknown
@@ -177,6 +178,12 @@ impl Scheduler {
         }
         self.put_back_in_line(&back, now);
         self.state.unattributed != before
+    }
+
+    /// Whether calls for other jobs are open or about to be: they, too, will show whose fault it is.
+    fn others_are_called(&self, own: SlotId) -> bool {
+        let mut others = self.slots.iter().filter(|(slot, _)| **slot != own);
+        others.any(|(_, slot)| slot.is_taken())
     }
 
     /// Whether another job is there that would go, now or after a wait that ends by itself.

@@ -254,3 +254,34 @@ fn a_single_stray_refusal_halts_nobody_and_a_job_that_is_given_up_aside_is_gone(
         "another account"
     );
 }
+
+#[test]
+fn calls_that_are_open_show_whose_fault_it_is_as_those_that_wait_do() {
+    // A job in each slot, and none that waits: without retries none of them may fail before the third is refused.
+    let mut world = World::new(3);
+    let jobs: Vec<JobId> = (0..3)
+        .map(|_| world.submit_as(|job| job.max_retries = 0))
+        .collect();
+    world.ack_all();
+    assert_eq!(world.running().len(), 3);
+    for slot in 0..3 {
+        world.now = world.now.plus_ms(1);
+        world.end(SlotId(slot), &refusal("http_404"));
+        world.ack_all();
+    }
+    let hold = world.lane.state().hold.clone().unwrap();
+    assert_eq!(hold.kind, HoldKind::Operator);
+    for id in jobs {
+        assert_eq!(world.status(id), JobStatus::Pending);
+    }
+}
+
+#[test]
+fn a_job_that_stepped_aside_can_be_tried_now_by_somebodys_word() {
+    let (mut world, jobs) = world_of(3);
+    world.ends_with(&refusal("http_403"));
+    assert_eq!(world.running(), [jobs[1]]);
+    world.step(|lane, now| lane.requeue(jobs[0], now));
+    world.ends_with(&answered());
+    assert_eq!(world.running(), [jobs[0]], "at its place");
+}

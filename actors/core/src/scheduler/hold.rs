@@ -1,6 +1,8 @@
 //! Holds: what stops the account, a lane or a model, which of two reasons counts, and when it ends.
 
-use crate::model::{Hold, HoldKind, HoldScope, LaneRule, SchedulerState, Settings, Timestamp};
+use crate::model::{
+    Hold, HoldKind, HoldScope, LaneRule, ModelCondition, SchedulerState, Settings, Timestamp,
+};
 
 /// The hold in force when `new` joins `current`: the weightier kind's words; it ends when both would
 /// have ended (one without an end outlasts any), and began at the moment at which it first stopped.
@@ -98,7 +100,14 @@ pub fn forget_account(state: &mut SchedulerState) {
     state.route = None;
     state.unattributed.met.clear();
     state.lanes.clear();
-    state.models.clear();
+    // Which dearer models may answer is no hold: reservations go on to count them.
+    for model in state.models.values_mut() {
+        *model = ModelCondition {
+            substitutes: std::mem::take(&mut model.substitutes),
+            ..ModelCondition::default()
+        };
+    }
+    tidy(state);
 }
 
 /// Ends one hold, or the probe that followed it: an operator said so. Tells whether there was one.
@@ -188,6 +197,19 @@ mod tests {
             since: Timestamp::from_millis(since),
             until: until.map(Timestamp::from_millis),
         }
+    }
+
+    #[test]
+    fn a_resume_forgets_no_dearer_model_that_has_answered() {
+        let mut state = SchedulerState::default();
+        let dear = state.models.entry("m".to_owned()).or_default();
+        dear.overloads = 3;
+        dear.substitutes.insert("dear".to_owned());
+        state.models.entry("n".to_owned()).or_default().overloads = 2;
+        forget_account(&mut state);
+        assert_eq!(state.may_answer("m").collect::<Vec<_>>(), ["m", "dear"]);
+        assert_eq!(state.models["m"].overloads, 0);
+        assert!(!state.models.contains_key("n"));
     }
 
     #[test]

@@ -1077,7 +1077,8 @@ fn a_priority_that_was_changed_while_staged_outlives_a_retry() {
 fn a_jobs_own_bound_says_nothing_of_the_service() {
     let mut world = World::new(1);
     world.submit_all([0]);
-    let failure = Failure::new(FailureClass::ServerTransient, code::TIMEOUT_TOTAL, "late");
+    let mut failure = Failure::new(FailureClass::ServerTransient, code::TIMEOUT_TOTAL, "late");
+    failure.maybe_billed = true;
     let effect = |bounded_by_job| {
         let (job, cancelled) = world.lane.awaited(SlotId(0), id(1), AttemptNo(1)).unwrap();
         let context = context(&world.settings, world.now);
