@@ -200,6 +200,12 @@ fn responses(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
             response["headers"][*name] = header(about);
         }
     }
+    // Answered before a route is looked for.
+    let about = format!(
+        "The request's line and headers together have more than {} bytes.",
+        super::limits::HEADER_BYTES_MAX
+    );
+    responses.insert("431".to_owned(), json!({"description": about}));
     json!(responses)
 }
 

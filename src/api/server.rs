@@ -1,6 +1,6 @@
 //! The listener: our own, since warp's panics on a busy port, sets no timeout and has no bound on
 //! connections. Connections are served by hyper; warp makes the answers. How many there may be is decided in
-//! [`super::connections`].
+//! `connections.rs`.
 
 use std::future::Future;
 use std::io;

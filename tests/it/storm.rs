@@ -85,6 +85,8 @@ impl Storm {
         match self.lane.submit(job).await {
             Ok(taken) => self.jobs.lock().unwrap().push(taken.job_id),
             Err(Error::DependencyEnded { .. }) => {}
+            // On a busy machine it passes before the lane hears of the job.
+            Err(Error::Invalid { field, .. }) if field == "deadline" => {}
             Err(other) => panic!("{other}"),
         }
     }
