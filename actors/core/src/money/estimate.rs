@@ -142,15 +142,15 @@ fn completion_max(model: &str, bound: Option<u64>) -> u64 {
     bound.map_or(cap, |bound| bound.min(cap))
 }
 
-/// What is counted of a chat.
+/// What is counted of a chat, and what bounds it.
 #[derive(Deserialize)]
-struct Body<'a> {
+pub(super) struct Body<'a> {
     #[serde(default, borrow)]
-    max_tokens: Option<&'a RawValue>,
+    pub(super) max_tokens: Option<&'a RawValue>,
     #[serde(default, borrow)]
-    tools: Option<&'a RawValue>,
+    pub(super) tools: Option<&'a RawValue>,
     #[serde(default, borrow)]
-    messages: Option<&'a RawValue>,
+    pub(super) messages: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::model::json;
 use crate::model::{Request, Reserve, Settings, WorstCase};
-use crate::money::estimate::{completion_cap, of_model};
+use crate::money::estimate::{Body, completion_cap, of_model};
 
 /// What GLM's chat template adds to a prompt, beginning and end; what it adds to a message is less than
 /// the bytes of the message's own JSON.
@@ -60,17 +60,6 @@ pub fn of(request: &Request) -> WorstCase {
             },
         },
     }
-}
-
-/// What bounds a chat.
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(default, borrow)]
-    max_tokens: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    tools: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    messages: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
