@@ -207,7 +207,8 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
                 next_of(job, &verdict.job, failure, 0, now)
             }
         }
-        GlmOutcome::NotSent if on.cancelled => {
+        // What belongs to a connection ends with it, sent or not.
+        GlmOutcome::NotSent if on.cancelled || job.bound_to.is_some() => {
             call.outcome = CallOutcome::Cancelled;
             (Next::Cancelled, None)
         }
@@ -400,8 +401,12 @@ mod tests {
     }
 
     fn ends(outcome: GlmOutcome, cancelled: bool, settings: &Settings) -> Concluded {
+        ends_of(&job(), outcome, cancelled, settings)
+    }
+
+    fn ends_of(job: &Job, outcome: GlmOutcome, cancelled: bool, settings: &Settings) -> Concluded {
         let finished = Finished {
-            job_id: job().id,
+            job_id: job.id,
             attempt: AttemptNo(1),
             endpoint: String::new(),
             settings: Arc::new(settings.clone()),
@@ -425,7 +430,7 @@ mod tests {
             seed: 1,
             now: sample::START,
         };
-        conclude(&job(), &finished, &SettleContext { context, cancelled })
+        conclude(job, &finished, &SettleContext { context, cancelled })
     }
 
     fn kept_of(call: &CallRecord) -> Option<i64> {
@@ -467,6 +472,16 @@ mod tests {
             let ended = ends(outcome, false, &settings(doubt));
             assert_eq!(kept_of(&ended.settlement.call), want, "{doubt:?}");
         }
+    }
+
+    #[test]
+    fn a_call_that_is_stopped_unsent_ends_with_the_connection_that_it_belongs_to() {
+        let mut bound = job();
+        bound.bound_to = Some(7);
+        let settings = settings(Doubt::Worst);
+        let stopped = ends_of(&bound, GlmOutcome::NotSent, false, &settings);
+        assert!(matches!(stopped.settlement.next, Next::Cancelled));
+        assert!(stopped.back_in_line.is_none());
     }
 
     #[test]
