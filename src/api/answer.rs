@@ -1,6 +1,7 @@
 //! What handlers answer, and the one place that makes responses of it. A type of answer says what it
 //! may look like on the wire, so that the OpenAPI document describes what is sent.
 
+use std::borrow::Cow;
 use std::io;
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ pub(super) const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-curso
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    media: &'static str,
+    media: Cow<'static, str>,
     content: Content,
 }
 
@@ -46,7 +47,7 @@ impl Reply {
         Self {
             status,
             headers: Vec::new(),
-            media,
+            media: Cow::Borrowed(media),
             content,
         }
     }
@@ -80,8 +81,8 @@ impl Reply {
     }
 
     /// With another media type.
-    pub(super) const fn of_type(mut self, media: &'static str) -> Self {
-        self.media = media;
+    pub(super) fn of_type(mut self, media: impl Into<Cow<'static, str>>) -> Self {
+        self.media = media.into();
         self
     }
 
@@ -118,7 +119,9 @@ impl Reply {
         };
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.media));
+        if let Ok(media) = HeaderValue::try_from(self.media.as_ref()) {
+            headers.insert(CONTENT_TYPE, media);
+        }
         headers.extend(self.headers);
         response
     }

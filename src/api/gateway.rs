@@ -11,7 +11,7 @@ use std::sync::Arc;
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
 use onelane_core::model::{
-    DEFAULT_USER, Failure, FailureClass, JobId, JobStatus, Request, RequestError, code,
+    DEFAULT_USER, Failure, FailureClass, JobId, JobStatus, Received, Request, RequestError, code,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -355,13 +355,21 @@ fn answer(record: JobRecord) -> Reply {
     }
 }
 
+/// What GLM sent, to the byte and of the type that it says.
+fn verbatim(status: StatusCode, came: &Received) -> Reply {
+    let reply = Reply::text(status, JSON, came.bytes().to_vec());
+    match came.content_type() {
+        Some(named) => reply.of_type(named.to_owned()),
+        None if came.json().is_some() => reply,
+        None => reply.of_type("text/plain; charset=utf-8"),
+    }
+}
+
 /// A job that failed for good: GLM's own status and body where GLM gave them. A completion that is a failure (cut by
 /// moderation, for one) is the 200 that it was. The lane has retried what is worth retrying, so SDKs are told not to;
 /// and since many ask again after any 5xx, what would end the same is none.
-fn failed(failure: &Failure, refusal: Option<&RawValue>) -> Reply {
+fn failed(failure: &Failure, refusal: Option<&Received>) -> Reply {
     let table = ErrorTable::shipped();
-    let verbatim =
-        |status, body: &RawValue| Reply::text(status, JSON, body.get().as_bytes().to_vec());
     let is_completion = failure.code.starts_with(FINISH);
     if let Some(body) = refusal.filter(|_| is_completion) {
         return verbatim(StatusCode::OK, body);
@@ -400,7 +408,11 @@ fn failed(failure: &Failure, refusal: Option<&RawValue>) -> Reply {
     };
     let is_error_of_glm =
         table.own_row(&failure.code).is_none() && failure.code != code::TASK_FAILED;
-    let reply = match refusal.filter(|_| is_error_of_glm) {
+    // A body that broke off, or one of a redirect, tells a client less than its status in GLM's form.
+    let passes = |came: &&Received| {
+        is_error_of_glm && !came.is_begun() && (of_glm.is_some() || came.is_object())
+    };
+    let reply = match refusal.filter(passes) {
         Some(body) => {
             let meaning = table.explanation(&failure.code, failure.class);
             verbatim(status, body).with(MEANING, meaning)
@@ -488,8 +500,8 @@ mod tests {
             status_code,
             ..Failure::new(class, code, "m")
         };
-        let raw = RawValue::from_string(body.to_owned()).ok();
-        failed(&failure, raw.as_deref())
+        let came = (!body.is_empty()).then(|| Received::new(body.as_bytes(), None));
+        failed(&failure, came.as_ref())
     }
 
     #[test]

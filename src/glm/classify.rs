@@ -1,12 +1,9 @@
 //! Gives a refusal its class: by GLM's code, then by the HTTP status, never by its words, except to read
 //! the moment at which a quota opens again.
 
-use std::sync::Arc;
-
 use onelane_actors::ports::Clock;
 use onelane_core::model::{Failure, FailureClass, Received, limits};
-use reqwest::header::HeaderMap;
-use serde_json::value::RawValue;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::{Map, Value};
 
 use super::errors::ErrorTable;
@@ -18,6 +15,8 @@ use crate::bounded;
 const CODE_CHARS_MAX: usize = 64;
 /// The characters that are shown of a body that is no GLM error.
 const EXCERPT_CHARS_MAX: usize = 200;
+/// Errors inside errors that are looked at.
+const LEVELS_MAX: usize = 4;
 /// A key shorter than this is no secret, and taking it out would spoil the words around it.
 const KEY_CHARS_MIN: usize = 6;
 
@@ -42,21 +41,24 @@ pub(crate) fn classify(
     }
 }
 
-/// The JSON of a body, whatever a relay wrapped around it: of a stream the error in it, else what it begins with.
+/// Documents of a refusal that are looked at.
+const DOCUMENTS_MAX: usize = 1_000;
+
+/// The JSON of a body, whatever a relay wrapped around it: the error in it, else what it begins with.
 fn json_in(body: &[u8]) -> Option<Value> {
     let text = layers::text(body);
-    let json = |text: &str| {
-        let json = layers::leading_json(text)?;
-        let json = bounded::excerpt(json.get()).ok()?;
-        (json.is_object() || json.is_array()).then_some(json)
-    };
-    json(&text).or_else(|| {
-        let events = layers::events(&text)?;
-        let all: Vec<Value> = events.iter().filter_map(|event| json(event)).collect();
-        // Pieces of an answer may come before it.
-        let states_error = |json: &&Value| json.get("error").or_else(|| json.get("code")).is_some();
-        all.iter().find(states_error).or(all.first()).cloned()
-    })
+    let mut first = None;
+    // Pieces of an answer may come before the error.
+    for document in layers::documents(&text)?.iter().take(DOCUMENTS_MAX) {
+        let Ok(json) = bounded::excerpt(document) else {
+            continue;
+        };
+        if json.get("error").or_else(|| json.get("code")).is_some() {
+            return Some(json);
+        }
+        first = first.or_else(|| (json.is_object() || json.is_array()).then_some(json));
+    }
+    first
 }
 
 /// The same for a body that is parsed already.
@@ -114,7 +116,7 @@ fn in_both(words: &str, ours: &str, judged: &str) -> String {
 }
 
 /// Whose text a content filter judged, of `contentFilter: [{"role": "user", "level": 1}]`.
-fn judged(json: &Value) -> String {
+fn judged(json: &Map<String, Value>) -> String {
     let found = json.get("contentFilter").and_then(Value::as_array);
     let said = |entry: &Value| {
         let text = match entry.get("role")?.as_str()? {
@@ -148,13 +150,14 @@ pub(crate) fn class_of_status(status: u16) -> FailureClass {
         return class;
     }
     match status {
-        // A key that is refused, an account or a proxy that wants something: every job would meet the same.
-        401 | 402 | 407 => FailureClass::OperatorFatal,
+        // A key that is refused: every job would meet the same.
+        401 => FailureClass::OperatorFatal,
         429 => FailureClass::Throttle,
         // What the server read of the request itself.
         400 | 413 | 415 | 422 => FailureClass::RequestFatal,
         425 => FailureClass::ServerTransient,
-        // A base URL that leads elsewhere, or a firewall that dislikes a prompt: other jobs tell which.
+        // A base URL that leads elsewhere, a firewall that dislikes a prompt, a relay that asks 402 for what one call
+        // may come to: other jobs tell which.
         100..=199 | 300..=499 => FailureClass::Unattributed,
         _ => FailureClass::ServerTransient,
     }
@@ -169,23 +172,15 @@ struct Stated {
 }
 
 impl Stated {
-    /// Nested (`error.code`), flat (`code`), or Anthropic's (`error.message` begins with `[code]`).
+    /// Nested (`error.code`), flat (`code`), or Anthropic's (`error.message` begins with `[code]`). What stands
+    /// further inside is nearer to its origin.
     fn in_json(status: u16, json: &Value) -> Self {
-        let flat = json.as_object();
-        let error = flat.and_then(|o| o.get("error"));
-        let nested = error.and_then(Value::as_object);
-        let in_either = |read: &dyn Fn(&Map<String, Value>) -> Option<String>| {
-            nested.and_then(read).or_else(|| flat.and_then(read))
+        let levels = levels(json);
+        let innermost = |read: &dyn Fn(&Map<String, Value>) -> Option<String>| {
+            levels.iter().rev().find_map(|level| read(level))
         };
-        let message = in_either(&|o| {
-            ["message", "msg"]
-                .iter()
-                .find_map(|name| o.get(*name).and_then(Value::as_str))
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
-        })
-        .or_else(|| error.and_then(Value::as_str).map(str::to_owned));
-        let code = in_either(&|o| o.get("code").and_then(code_text))
+        let message = innermost(&|level| words_of(level).map(str::to_owned));
+        let code = innermost(&|level| level.get("code").and_then(code_text))
             .or_else(|| message.as_deref().and_then(bracketed_code));
         let message = message.unwrap_or_else(|| match &code {
             Some(_) => format!("HTTP {status} without a message"),
@@ -194,7 +189,12 @@ impl Stated {
         Self {
             code,
             message,
-            judged: judged(json),
+            judged: levels
+                .iter()
+                .rev()
+                .map(judged)
+                .find(|told| !told.is_empty())
+                .unwrap_or_default(),
         }
     }
 
@@ -227,6 +227,53 @@ impl Stated {
             _ => status,
         }
     }
+}
+
+/// The objects of an error, from the outermost to the innermost: relays put an error into an error, into a list, or as
+/// JSON into a text.
+fn levels(json: &Value) -> Vec<Map<String, Value>> {
+    let mut levels = Vec::new();
+    let mut next = object_in(json);
+    while let Some(level) = next.take()
+        && levels.len() < LEVELS_MAX
+    {
+        next = level.get("error").and_then(object_in);
+        // What a message quotes is an error only if its code is known.
+        next = next.or_else(|| {
+            let quoted = object_in(&Value::String(words_of(&level)?.to_owned()))?;
+            let error = quoted.get("error").and_then(object_in);
+            let code = error
+                .as_ref()
+                .unwrap_or(&quoted)
+                .get("code")
+                .and_then(code_text)?;
+            ErrorTable::shipped().row(&code).map(|_| quoted)
+        });
+        levels.push(level);
+    }
+    levels
+}
+
+/// An object, the first of a list, or that in a text.
+fn object_in(json: &Value) -> Option<Map<String, Value>> {
+    match json {
+        Value::Object(object) => Some(object.clone()),
+        Value::Array(list) => list.first()?.as_object().cloned(),
+        Value::String(text) if text.trim_start().starts_with('{') => {
+            let inner = bounded::excerpt(layers::leading_json(text)?.get()).ok()?;
+            inner.as_object().cloned()
+        }
+        _ => None,
+    }
+}
+
+/// What an error says for people.
+fn words_of(level: &Map<String, Value>) -> Option<&str> {
+    let words = |name: &str| level.get(name).and_then(Value::as_str);
+    ["message", "msg", "error"]
+        .into_iter()
+        .filter_map(words)
+        .find(|text| !text.is_empty())
 }
 
 fn code_text(value: &Value) -> Option<String> {
@@ -267,24 +314,41 @@ fn without_tags(text: &str) -> String {
     words.join(" ")
 }
 
-impl Reader<'_> {
-    /// What came in a body instead of an answer; `None`: nothing.
-    pub(crate) fn received(&self, body: &[u8]) -> Option<Received> {
-        let text = self.without_key(body);
-        let is_object = text.trim_start().starts_with('{');
-        match serde_json::from_str::<&RawValue>(&text) {
-            Ok(json) if is_object => Some(Received::Json(Arc::from(json.to_owned()))),
-            _ => (!text.is_empty()).then(|| Received::Text(text.into())),
+/// Bytes with `****` for what must not be shown.
+fn replaced(bytes: Vec<u8>, hidden: &[u8]) -> Vec<u8> {
+    if !bytes.windows(hidden.len()).any(|part| part == hidden) {
+        return bytes;
+    }
+    let mut shown = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.as_slice();
+    while let Some(first) = rest.first() {
+        match rest.strip_prefix(hidden) {
+            Some(behind) => {
+                shown.extend_from_slice(b"****");
+                rest = behind;
+            }
+            None => {
+                shown.push(*first);
+                rest = rest.get(1..).unwrap_or_default();
+            }
         }
     }
+    shown
+}
 
-    /// A body as text, without the key if the server sent it back.
-    pub(crate) fn without_key(&self, body: &[u8]) -> String {
-        let mut text = layers::text(body).into_owned();
-        for hidden in self.hidden() {
-            text = text.replace(hidden, "****");
+impl Reader<'_> {
+    /// What came in a body instead of an answer, without the key if the server sent it back; `None`: nothing.
+    pub(crate) fn received(&self, headers: &HeaderMap, body: &[u8]) -> Option<Received> {
+        if body.is_empty() {
+            return None;
         }
-        text
+        let mut bytes = body.to_vec();
+        for hidden in self.hidden() {
+            bytes = replaced(bytes, hidden.as_bytes());
+        }
+        let content_type = headers.get(CONTENT_TYPE);
+        let content_type = content_type.and_then(|name| name.to_str().ok());
+        Some(Received::new(bytes, content_type))
     }
 
     /// What must not come through: a GLM key is `id.secret`, and the secret alone is as good as the whole.

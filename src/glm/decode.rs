@@ -18,6 +18,9 @@ use super::errors::ErrorTable;
 use super::{layers, stream, usage};
 use crate::bounded::{self, First};
 
+/// The type of a completion that was taken out of what was around it.
+const JSON: &str = "application/json";
+
 /// Reads a response. What came instead of an answer stays with the failure.
 pub(crate) fn decode(
     status: u16,
@@ -27,15 +30,20 @@ pub(crate) fn decode(
 ) -> GlmOutcome {
     match outcome(status, headers, &body, reader) {
         GlmOutcome::Failed(failure, usage) => {
-            GlmOutcome::Failed(with_received(failure, &body, reader), usage)
+            GlmOutcome::Failed(with_received(failure, headers, &body, reader), usage)
         }
         other => other,
     }
 }
 
 /// A failure with what came instead of an answer, unless it has that already.
-pub(crate) fn with_received(failure: Failure, body: &[u8], reader: &Reader<'_>) -> Failure {
-    let received = failure.received.or_else(|| reader.received(body));
+pub(crate) fn with_received(
+    failure: Failure,
+    headers: &HeaderMap,
+    body: &[u8],
+    reader: &Reader<'_>,
+) -> Failure {
+    let received = failure.received.or_else(|| reader.received(headers, body));
     Failure {
         received,
         ..failure
@@ -73,7 +81,7 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
         }
         Content::Unreadable(why) => {
             let why = layers::unread_coding(headers).map_or(why, |coding| {
-                format!("it is packed with {coding}, which is not read; only gzip and deflate are")
+                format!("it is packed with {coding}, which is not read; only gzip, deflate, br and zstd are")
             });
             GlmOutcome::Failed(invalid(status, &why), Usage::default())
         }
@@ -94,12 +102,17 @@ enum Content<'t> {
 
 impl<'t> Content<'t> {
     fn of(text: &'t str) -> Self {
-        match layers::leading_json(text) {
-            Some(json) => Self::of_json(Cow::Borrowed(json.get())),
-            None => match layers::events(text) {
-                Some(events) => Self::of_events(events),
-                None => Self::Unreadable(why_not_json(text)),
-            },
+        let Some(mut documents) = layers::documents(text) else {
+            return Self::Unreadable(why_not_json(text));
+        };
+        // One alone is no piece of a stream, whatever its shape.
+        let only = match documents.len() {
+            1 if layers::leading_json(text).is_some() => documents.pop(),
+            _ => None,
+        };
+        match only {
+            Some(only) => Self::of_json(only),
+            None => Self::of_documents(documents),
         }
     }
 
@@ -110,8 +123,8 @@ impl<'t> Content<'t> {
         match bounded::excerpt(&text) {
             Ok(json) => match Head::lenient(&json) {
                 Some(head) => Self::Answer(text, head),
-                None => match in_envelope(&text) {
-                    Some((inner, head)) => Self::Answer(Cow::Owned(inner), head),
+                None => match wrapped(&text, &json) {
+                    Some(content) => content,
                     None if states_error(&json) => Self::Error(json),
                     None => Self::NoAnswer(json),
                 },
@@ -120,12 +133,13 @@ impl<'t> Content<'t> {
         }
     }
 
-    /// The content of a stream: its error, or the completion in one of its events, or that of which they are pieces.
-    fn of_events(events: Vec<Cow<'t, str>>) -> Self {
-        let assembled = stream::assemble(&events);
+    /// The content of several documents, those of a stream among them: the completion that one of them is, or their
+    /// error, or the completion of which they are pieces.
+    fn of_documents(documents: Vec<Cow<'t, str>>) -> Self {
+        let assembled = stream::assemble(&documents);
         let (mut last, mut error) = (None, None);
-        for event in events {
-            match Self::of_json(event) {
+        for document in documents {
+            match Self::of_json(document) {
                 stated @ Self::Error(_) => error = error.or(Some(stated)),
                 Self::Answer(text, head) if head.has_message => return Self::Answer(text, head),
                 Self::Answer(..) => {}
@@ -141,25 +155,45 @@ impl<'t> Content<'t> {
     }
 }
 
-/// The completion in `{"code": 200, "success": true, "data": {...}}`, the envelope of GLM's older API.
-fn in_envelope(text: &str) -> Option<(String, Head)> {
-    #[derive(Deserialize)]
-    struct Envelope<'a> {
-        #[serde(borrow)]
-        data: &'a RawValue,
-    }
-    let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
-    let inner = envelope.data.get();
-    let head = match Head::typed(inner) {
-        Some(head) => head,
-        None => Head::lenient(&bounded::excerpt(inner).ok()?)?,
+/// The completion or the error that JSON of another shape holds: the `data` of
+/// `{"code": 200, "success": true, "data": {...}}`, the envelope of GLM's older API, the first in a list, or the JSON
+/// in a text.
+fn wrapped<'t>(text: &str, json: &Value) -> Option<Content<'t>> {
+    let inner = match json {
+        Value::String(_) => serde_json::from_str(text).ok()?,
+        Value::Array(_) => {
+            let list: First<&RawValue, 1> = serde_json::from_str(text).ok()?;
+            list.0.first()?.get().to_owned()
+        }
+        Value::Object(_) => {
+            #[derive(Deserialize)]
+            struct Envelope<'a> {
+                #[serde(borrow)]
+                data: &'a RawValue,
+            }
+            let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
+            let data = envelope.data.get();
+            match data.starts_with('"') {
+                true => serde_json::from_str(data).ok()?,
+                false => data.to_owned(),
+            }
+        }
+        _ => return None,
     };
-    Some((inner.to_owned(), head))
+    if let Some(head) = Head::typed(&inner) {
+        return Some(Content::Answer(Cow::Owned(inner), head));
+    }
+    let json = bounded::excerpt(&inner).ok().filter(Value::is_object)?;
+    match Head::lenient(&json) {
+        Some(head) => Some(Content::Answer(Cow::Owned(inner), head)),
+        None => states_error(&json).then_some(Content::Error(json)),
+    }
 }
 
-/// Whether a text is a completion, whole, whatever became of the body that brought it.
-pub(crate) fn is_whole_answer(text: &str) -> bool {
+/// Whether a success says all that it has to, a completion or an error, whatever became of the body that brought it.
+pub(crate) fn is_readable(text: &str) -> bool {
     Head::typed(text).is_some()
+        || matches!(Content::of(text), Content::Answer(..) | Content::Error(_))
 }
 
 /// Whether a success is a page for people, by what it says it is or by how it begins.
@@ -267,7 +301,7 @@ impl Head {
     fn outcome(self, status: u16, text: &str) -> GlmOutcome {
         match RawValue::from_string(text.to_owned()) {
             Ok(raw) if let Some(failure) = self.failure(status) => {
-                let received = Some(Received::Json(Arc::from(raw)));
+                let received = Some(Received::new(raw.get().as_bytes(), Some(JSON)));
                 GlmOutcome::Failed(
                     Failure {
                         received,

@@ -76,9 +76,14 @@ fn usage_that_is_odd_makes_no_odd_answer() {
         used(r#"{"prompt_tokens":"3","total_tokens":7,"total":[]}"#),
         usage
     );
+    // A count that is none does not go by in silence.
+    let flagged = Usage {
+        contradictory: true,
+        ..usage
+    };
     assert_eq!(
         used(r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":1e300}"#),
-        usage
+        flagged
     );
 }
 
@@ -275,6 +280,18 @@ fn an_answer_is_taken_whatever_a_relay_wraps_around_it() {
         format!(": RELAY PROCESSING\n\n: RELAY PROCESSING\n\n{REAL}"),
         format!(r#"{{"code":200,"msg":"操作成功","success":true,"data":{REAL}}}"#),
         format!("\n\n {REAL}"),
+        format!(" \r\n\u{feff}\n\u{feff}{REAL}"),
+        format!("data: \u{feff}{REAL}\r\rdata: [DONE]\r\r"),
+        format!("data: data: {REAL}\n\n"),
+        format!("{{\"status\":\"queued\"}}\n{REAL}\n"),
+        format!("{{\"status\":\"queued\"}}\r\n\r\ndata:{REAL}\r\n\r\ndata:[DONE]"),
+        format!("{{\"error\":{{\"code\":\"1305\"}}}}{REAL}"),
+        format!("[{REAL}]"),
+        serde_json::to_string(REAL).unwrap(),
+        format!(
+            r#"{{"code":"200","data":{}}}"#,
+            serde_json::to_string(REAL).unwrap()
+        ),
     ] {
         assert_eq!(taken(wrapped.clone()), real, "{wrapped}");
     }
@@ -316,6 +333,18 @@ fn an_error_inside_a_frame_is_that_error() {
         format!("data: {piece}\n\ndata: {error}\n\n"),
         format!("\u{feff}{error}"),
         format!("{error}\n\ndata: [DONE]\n\n"),
+        format!("data:{error}\r\rdata:[DONE]\r\r"),
+        format!("data: data: {error}\r\n\r\n"),
+        format!("\n \u{feff}{error}"),
+        format!("{{\"status\":\"queued\"}}\n{error}"),
+        format!("[{error}]"),
+        format!("data: [{error}]\n\n"),
+        format!(
+            "data: {}\n\n",
+            serde_json::json!({"error": {"message": error}})
+        ),
+        format!("data: {}\n\n", serde_json::json!({"error": error})),
+        format!("data: {{\"error\":{error}}}\n\n"),
     ] {
         let (failure, usage) = failed(200, &body);
         assert_eq!(
@@ -328,6 +357,47 @@ fn an_error_inside_a_frame_is_that_error() {
         let (refused, _) = failed(429, &body);
         assert_eq!(refused.code, "1302", "{body}");
     }
+}
+
+#[test]
+fn an_error_in_an_envelope_that_says_all_is_well_is_that_error() {
+    for body in [
+        r#"{"code":200,"success":true,"data":{"error":{"code":"1302","message":"x"}}}"#,
+        r#"{"code":200,"data":"{\"error\":{\"code\":\"1302\",\"message\":\"x\"}}"}"#,
+    ] {
+        let (failure, _) = failed(200, body);
+        assert_eq!(failure.code, "1302", "{body}");
+        assert!(!failure.maybe_billed);
+    }
+}
+
+#[test]
+fn what_came_stays_with_the_failure_to_the_byte_and_without_the_key() {
+    let headers =
+        HeaderMap::from_iter([(CONTENT_TYPE, "text/plain; charset=gbk".parse().unwrap())]);
+    let reader = Reader {
+        clock: &Epoch,
+        api_key: "0123456789abcdef.TopSecret",
+    };
+    for (body, want) in [
+        (&b"no such thing\n"[..], &b"no such thing\n"[..]),
+        (b"[1, 2]", b"[1, 2]"),
+        (b"7", b"7"),
+        (b" {\"error\" : {}}\r\n", b" {\"error\" : {}}\r\n"),
+        (b"\xb7\xc3 TopSecret \xff", b"\xb7\xc3 **** \xff"),
+        (b"0123456789abcdef.TopSecret", b"****"),
+    ] {
+        let outcome = decode(404, &headers, Bytes::copy_from_slice(body), &reader);
+        let GlmOutcome::Failed(failure, _) = outcome else {
+            panic!("{outcome:?}")
+        };
+        let came = failure.received.unwrap();
+        assert_eq!(came.bytes(), want);
+        assert_eq!(came.content_type(), Some("text/plain; charset=gbk"));
+        assert!(!came.is_begun() && !came.is_foreign());
+    }
+    let outcome = decode(404, &headers, Bytes::new(), &reader);
+    assert!(matches!(outcome, GlmOutcome::Failed(failure, _) if failure.received.is_none()));
 }
 
 #[test]

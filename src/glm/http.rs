@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::classify::{Reader, classify};
 use super::connect::ConnectTimedOut;
-use super::decode::{decode, is_whole_answer};
+use super::decode::{decode, is_readable};
 use super::exchange::{BodyEnd, Ended, Reply, Timeout, causes, exchange, is_end_of_connection};
 use super::pool::{Named, Pool, named_id};
 use super::route::Route;
@@ -98,22 +98,39 @@ impl HttpGlm {
         }
     }
 
-    /// Reads a response, off the async workers if it is large.
+    /// Reads a response.
     async fn decoded(&self, response: Whole, call: &GlmCall) -> GlmOutcome {
         let is_large = response.body.len() > LARGE_BYTES;
-        let (glm, call) = (self.clone(), call.clone());
-        let decode = move || {
-            let reader = glm.reader(&call);
-            decode(response.status, &response.headers, response.body, &reader)
-        };
+        let status = response.status;
+        let read =
+            move |reader: &Reader<'_>| decode(status, &response.headers, response.body, reader);
+        let outcome = self.read(is_large, call, read).await;
+        outcome.unwrap_or_else(|| failed(not_read(status)))
+    }
+
+    /// Takes off what is packed around a response, or says why there is none.
+    async fn unwrapped(&self, reply: Reply, call: &GlmCall) -> Result<Whole, Failure> {
+        let is_large =
+            reply.body.len() > LARGE_BYTES || layers::is_packed(&reply.headers, &reply.body);
+        let status = reply.status.as_u16();
+        let read = move |reader: &Reader<'_>| whole(reply, reader);
+        let response = self.read(is_large, call, read).await;
+        response.unwrap_or_else(|| Err(not_read(status)))
+    }
+
+    /// Reads something of a response, off the async workers if it is large. `None`: that failed.
+    async fn read<T: Send + 'static>(
+        &self,
+        is_large: bool,
+        call: &GlmCall,
+        read: impl FnOnce(&Reader<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
         if !is_large {
-            return decode();
+            return Some(read(&self.reader(call)));
         }
-        let decoding = tokio::task::spawn_blocking(decode).await;
-        decoding.unwrap_or_else(|_| {
-            let message = "the response could not be read";
-            failed(transient(code::BODY_INVALID, message.to_owned(), true))
-        })
+        let (glm, call) = (self.clone(), call.clone());
+        let reading = tokio::task::spawn_blocking(move || read(&glm.reader(&call)));
+        reading.await.ok()
     }
 
     /// Sends a request for `call` under these bounds and reads the whole response.
@@ -147,7 +164,7 @@ impl HttpGlm {
             }
             Ended::Response(reply) => {
                 self.pool.obey(&reply.headers);
-                match whole(reply, &self.reader(call)) {
+                match self.unwrapped(reply, call).await {
                     Ok(response) => self.its_own(response, call).await,
                     Err(failure) => Sent::Failed(failure),
                 }
@@ -162,7 +179,7 @@ impl HttpGlm {
                 }
                 Sent::Failed(failure)
             }
-            Ended::TimedOut(timeout) => Sent::Failed(timed_out(timeout)),
+            Ended::TimedOut(timeout) => Sent::Failed(timed_out(timeout, timeouts.connect_ms)),
             Ended::Aborted => Sent::Aborted,
             Ended::NotSent => Sent::Nothing,
         }
@@ -181,8 +198,8 @@ impl HttpGlm {
 
     /// A response to `call`, or why it is that of another one.
     async fn its_own(&self, response: Whole, call: &GlmCall) -> Sent {
-        let named = match named_id(&response.body) {
-            Some(id) => self.named(&id, &response.headers, call).await,
+        let named = match &response.named {
+            Some(id) => self.named(id, &response.headers, call).await,
             None => None,
         };
         let success = (200..300).contains(&response.status);
@@ -191,11 +208,12 @@ impl HttpGlm {
             return Sent::Whole(response);
         }
         let message = "the answer names the request_id of another call; nothing of it was taken";
-        let text = self.reader(call).without_key(&response.body);
+        let reader = self.reader(call);
+        let received = reader.received(&response.headers, &response.body);
         Sent::Failed(Failure {
             status_code: Some(response.status),
             maybe_billed: true,
-            received: Some(Received::Foreign(text.into())),
+            received: received.map(Received::foreign),
             ..Failure::new(FailureClass::ForeignAnswer, code::FOREIGN_ANSWER, message)
         })
     }
@@ -245,6 +263,8 @@ pub(super) struct Whole {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The `request_id` that it names.
+    named: Option<String>,
 }
 
 pub(super) fn failed(failure: Failure) -> GlmOutcome {
@@ -255,6 +275,18 @@ fn transient(code: &str, message: String, maybe_billed: bool) -> Failure {
     Failure {
         maybe_billed,
         ..Failure::new(FailureClass::ServerTransient, code, message)
+    }
+}
+
+/// Reading a response broke off: a fault of its reader.
+fn not_read(status: u16) -> Failure {
+    Failure {
+        status_code: Some(status),
+        ..transient(
+            code::BODY_INVALID,
+            "the response could not be read".to_owned(),
+            true,
+        )
     }
 }
 
@@ -306,41 +338,39 @@ pub(super) fn request(method: Method, url: &str, call: &GlmCall) -> Result<Reque
 /// The response if it came whole. Of one that did not, a refusal still says what it is by its status;
 /// a success is lost, and may have been billed.
 fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
-    let status = reply.status.as_u16();
-    let received = match reply.end {
-        BodyEnd::Complete => None,
+    let Reply {
+        status,
+        headers,
+        body,
+        end,
+    } = reply;
+    let body = layers::decoded(&headers, body);
+    let success = status.is_success();
+    let is_whole = match end {
+        BodyEnd::Complete => true,
         // A relay may leave out the end of a body that brought all of the answer.
-        _ if reply.status.is_success() => {
-            let body = layers::decoded(&reply.headers, reply.body.clone());
-            if is_whole_answer(&layers::text(&body)) {
-                return Ok(Whole {
-                    status,
-                    body,
-                    headers: reply.headers,
-                });
-            }
-            reader.received(&body)
-        }
-        _ => None,
+        _ if success => is_readable(&layers::text(&body)),
+        _ => layers::leading_json(&layers::text(&body))
+            .is_some_and(|json| json.get().starts_with('{')),
     };
-    let lost = match reply.end {
-        BodyEnd::Complete => {
+    let status = status.as_u16();
+    let lost = match end {
+        _ if is_whole => {
             return Ok(Whole {
                 status,
-                body: layers::decoded(&reply.headers, reply.body),
-                headers: reply.headers,
+                named: named_id(&body),
+                headers,
+                body,
             });
         }
-        _ if !reply.status.is_success() => {
-            let body = layers::decoded(&reply.headers, reply.body);
-            return Err(classify(status, &reply.headers, &body, reader));
-        }
+        _ if !success => classify(status, &headers, &body, reader),
+        BodyEnd::Complete => not_read(status),
         BodyEnd::Cut(error) => transient(
             code::CONNECTION,
             format!("the response was cut: {}", words(&error)),
             true,
         ),
-        BodyEnd::TimedOut(timeout) => timed_out(timeout),
+        BodyEnd::TimedOut(timeout) => timed_out(timeout, 0),
         BodyEnd::TooLarge => transient(
             code::BODY_TOO_LARGE,
             format!(
@@ -352,7 +382,7 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
     };
     Err(Failure {
         status_code: Some(status),
-        received,
+        received: reader.received(&headers, &body).map(Received::begun),
         ..lost
     })
 }
@@ -383,7 +413,18 @@ fn no_response(error: &reqwest::Error, reused: bool, connect_ms: u64) -> Failure
     transient(code::CONNECTION, words(error), true)
 }
 
-fn timed_out(timeout: Timeout) -> Failure {
+/// `connect_ms`: the bound of connecting alone.
+fn timed_out(timeout: Timeout, connect_ms: u64) -> Failure {
+    if !timeout.maybe_sent {
+        // The time of the whole call was over before a connection stood.
+        let Timeout { code, limit_ms, .. } = timeout;
+        let (class, code) = match limit_ms >= connect_ms.min(limits::CONNECT_TELLS_MS) {
+            true => (FailureClass::Unreachable, code::TIMEOUT_CONNECT),
+            false => (FailureClass::ServerTransient, code),
+        };
+        let message = format!("no connection within {limit_ms} ms, all the time that the call had");
+        return Failure::new(class, code, message);
+    }
     let what = match timeout.code {
         code::TIMEOUT_FIRST_BYTE => "no response headers",
         code::TIMEOUT_IDLE => "no further piece of the response",

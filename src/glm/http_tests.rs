@@ -362,6 +362,100 @@ async fn a_connection_that_does_not_stand_in_time_was_not_billed() {
 }
 
 #[tokio::test]
+async fn a_call_whose_own_time_is_shorter_than_connecting_says_how_long_it_tried() {
+    let full = FullListener::start();
+    let glm = glm();
+    let fails = async |connect_ms, total_ms| {
+        let mut call = call_to(&format!("http://{}", full.addr), 1);
+        call.timeouts.connect_ms = connect_ms;
+        call.timeouts.total_ms = total_ms;
+        failure(run(&glm, call).await)
+    };
+    // So little time says nothing of the way.
+    let failed = fails(10_000, 120).await;
+    assert_eq!(
+        (failed.class, &*failed.code),
+        (C::ServerTransient, code::TIMEOUT_TOTAL)
+    );
+    assert!(
+        failed.message.starts_with("no connection within 120 ms"),
+        "{failed}"
+    );
+    assert!(!failed.maybe_billed && failed.status_code.is_none());
+    // All that connecting may take, or long enough for any network, does.
+    for (connect_ms, total_ms) in [(200, 200), (10_000, limits::CONNECT_TELLS_MS)] {
+        let failed = fails(connect_ms, total_ms).await;
+        assert_eq!(
+            (failed.class, &*failed.code),
+            (C::Unreachable, code::TIMEOUT_CONNECT)
+        );
+        assert!(
+            failed.message.contains(&format!("{total_ms} ms")),
+            "{failed}"
+        );
+        assert!(!failed.maybe_billed);
+    }
+}
+
+#[tokio::test]
+async fn an_abort_while_connecting_was_never_sent() {
+    let full = FullListener::start();
+    let abort = CancellationToken::new();
+    let call = call_to(&format!("http://{}", full.addr), 1);
+    let aborting = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        abort.cancel();
+    };
+    let begun = Instant::now();
+    let (outcome, ()) = tokio::join!(glm().call(call, abort.clone()), aborting);
+    assert!(matches!(outcome, GlmOutcome::NotSent), "{outcome:?}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "it was waiting to connect"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn keep_alive_of_the_connection_finds_a_dead_peer() {
+    /// The timer of a socket of this machine, and in how many milliseconds it goes off.
+    fn timer_of(port: u16, peer: u16) -> Option<(u8, u64)> {
+        let table = std::fs::read_to_string("/proc/self/net/tcp").ok()?;
+        let (port, peer) = (format!(":{port:04X}"), format!(":{peer:04X}"));
+        table.lines().find_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is_it = words.get(1)?.ends_with(&port) && words.get(2)?.ends_with(&peer);
+            let (timer, jiffies) = words.get(5)?.split_once(':')?;
+            let jiffies = u64::from_str_radix(jiffies, 16).ok()?;
+            let timer = u8::from_str_radix(timer, 16).ok()?;
+            is_it.then_some((timer, jiffies * 10))
+        })
+    }
+    const KEEP_ALIVE: u8 = 2;
+    let seen = Arc::new(std::sync::Mutex::new(None));
+    let noted = Arc::clone(&seen);
+    let server = RawServer::start(move |mut stream, _, _| {
+        let own = stream.local_addr().unwrap().port();
+        let client = stream.peer_addr().unwrap().port();
+        // While the request is not acknowledged another timer runs.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(4) {
+            let timer = timer_of(client, own);
+            *noted.lock().unwrap() = timer;
+            if timer.is_some_and(|(timer, _)| timer == KEEP_ALIVE) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        reply(&mut stream, "200 OK", "", r#"{"choices":[{}]}"#);
+    });
+    answer(run(&glm(), call_to(&format!("http://{}", server.addr), 1)).await);
+    let (timer, in_ms) = seen.lock().unwrap().expect("the connection is there");
+    assert_eq!(timer, KEEP_ALIVE);
+    assert!(in_ms <= limits::TCP_KEEP_ALIVE_MS, "{in_ms}");
+}
+
+#[tokio::test]
 async fn a_refused_connection_was_not_billed_and_shows_no_secret() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

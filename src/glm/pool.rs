@@ -41,20 +41,22 @@ pub(super) enum Named {
 struct Head<'a> {
     #[serde(default, borrow)]
     request_id: Option<&'a RawValue>,
+    /// What the envelope of GLM's older API holds.
+    #[serde(default, borrow)]
+    data: Option<&'a RawValue>,
 }
 
 /// The `request_id` that a body names; `None`: it names none.
 pub(super) fn named_id(body: &[u8]) -> Option<String> {
     let text = layers::text(body);
-    let of_event = || layers::events(&text)?.into_iter().next();
-    match layers::leading_json(&text) {
-        Some(json) => id_in(json.get()),
-        None => id_in(&of_event()?),
-    }
+    let documents = layers::documents(&text)?;
+    documents.iter().find_map(|json| {
+        let head: Head<'_> = serde_json::from_str(json).ok()?;
+        named_by(&head).or_else(|| named_by(&serde_json::from_str(head.data?.get()).ok()?))
+    })
 }
 
-fn id_in(json: &str) -> Option<String> {
-    let head: Head<'_> = serde_json::from_str(json).ok()?;
+fn named_by(head: &Head<'_>) -> Option<String> {
     serde_json::from_str(head.request_id?.get()).ok()
 }
 
@@ -204,6 +206,12 @@ mod tests {
         assert_eq!(named(r#"{"request_id":"an-id"}"#), id());
         assert_eq!(named(r#"{"error":{},"request_id":"an-id"}"#), id());
         assert_eq!(named("data: {\"request_id\":\"an-id\"}\n\n"), id());
+        assert_eq!(
+            named("data: {\"ping\":1}\n\ndata: {\"request_id\":\"an-id\"}\n\n"),
+            id()
+        );
+        assert_eq!(named("{\"ping\":1}\n{\"request_id\":\"an-id\"}"), id());
+        assert_eq!(named(r#"{"code":200,"data":{"request_id":"an-id"}}"#), id());
         for none in [
             "",
             "{}",

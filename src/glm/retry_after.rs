@@ -15,14 +15,20 @@ const MOMENT_MS_FROM: Decimal = Decimal::from_parts(3_567_587_328, 232, 0, false
 
 /// The delay that a response asks for, in milliseconds from now. Servers write seconds, seconds with a fraction, one
 /// of HTTP's three forms of a date, or the moment as a number; a fraction of a millisecond counts as a whole one, so
-/// that no retry comes too early.
+/// that no retry comes too early. Where a relay added its own, the longest counts.
 pub(crate) fn retry_after_ms(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let ms = match text.parse::<Decimal>() {
-        Ok(number) => of_number(number, now)?,
-        Err(_) => moment(text)?.since(now),
-    };
-    Some(ms.min(limits::RESET_AHEAD_MS_MAX))
+    let told = headers.get_all(RETRY_AFTER).iter();
+    let longest = told
+        .filter_map(|value| of_text(value.to_str().ok()?.trim(), now))
+        .max()?;
+    Some(longest.min(limits::RESET_AHEAD_MS_MAX))
+}
+
+fn of_text(text: &str, now: Timestamp) -> Option<u64> {
+    match text.parse::<Decimal>() {
+        Ok(number) => of_number(number, now),
+        Err(_) => Some(moment(text)?.since(now)),
+    }
 }
 
 fn of_number(number: Decimal, now: Timestamp) -> Option<u64> {
@@ -106,6 +112,24 @@ mod tests {
         for far in ["999999999", "18446744073709551615"] {
             assert_eq!(asked(far), Some(limits::RESET_AHEAD_MS_MAX), "{far}");
         }
+    }
+
+    #[test]
+    fn of_several_the_longest_counts() {
+        let asked = |texts: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for text in texts {
+                headers.append(RETRY_AFTER, text.parse().unwrap());
+            }
+            retry_after_ms(&headers, NOW)
+        };
+        assert_eq!(asked(&["3", "7", "5"]), Some(7_000));
+        assert_eq!(
+            asked(&["soon", "-1", "Mon, 23 Nov 2026 08:00:05 GMT", "2"]),
+            Some(5_000)
+        );
+        assert_eq!(asked(&["Mon, 23 Nov 2026 07:00:00 GMT", "-4"]), Some(0));
+        assert_eq!(asked(&["soon", "later"]), None);
     }
 
     #[test]

@@ -30,8 +30,9 @@ impl HttpGlm {
         let accepted = match self.send(request, call, call.timeouts, abort).await {
             Sent::Whole(response) => {
                 let reader = self.reader(call);
-                accepted(response.status, &response.headers, &response.body, &reader)
-                    .map_err(|failure| with_received(failure, &response.body, &reader))
+                accepted(response.status, &response.headers, &response.body, &reader).map_err(
+                    |failure| with_received(failure, &response.headers, &response.body, &reader),
+                )
             }
             Sent::Failed(failure) => Err(failure),
             Sent::Aborted => return TaskOutcome::Aborted,
@@ -90,10 +91,10 @@ impl HttpGlm {
         match self.send(request, call, timeouts, abort).await {
             Sent::Whole(response) => {
                 let reader = self.reader(call);
-                let body = response.body.clone();
-                match seen(response.status, &response.headers, response.body, &reader) {
+                let (headers, body) = (&response.headers, response.body.clone());
+                match seen(response.status, headers, response.body, &reader) {
                     Look::Ended(GlmOutcome::Failed(failure, usage)) => {
-                        let failure = with_received(failure, &body, &reader);
+                        let failure = with_received(failure, headers, &body, &reader);
                         Look::Ended(GlmOutcome::Failed(failure, usage))
                     }
                     other => other,

@@ -4,6 +4,15 @@
 use onelane_core::model::{Usage, limits};
 use serde_json::Value;
 
+/// Where a `usage` object has its counts.
+const COUNTS: [&str; 5] = [
+    "/prompt_tokens",
+    "/completion_tokens",
+    "/total_tokens",
+    "/prompt_tokens_details/cached_tokens",
+    "/completion_tokens_details/reasoning_tokens",
+];
+
 /// The tokens that a whole response states, whatever else it holds.
 pub(super) fn of(response: &Value) -> Usage {
     response.get("usage").map(read).unwrap_or_default()
@@ -13,8 +22,25 @@ pub(super) fn of(response: &Value) -> Usage {
 ///
 /// A side that is left out or no count follows from the total and the other one. When it does not, what
 /// is known is given as a total alone: there is something billed, and its price can't be known. Where the counts
-/// contradict each other, the larger reading counts.
+/// contradict each other, the larger reading counts. A count that is none, such as a negative one, contradicts itself.
 pub(super) fn read(usage: &Value) -> Usage {
+    let told = of_counts(usage);
+    Usage {
+        contradictory: told.contradictory || (told.is_reported() && has_no_count(usage)),
+        ..told
+    }
+}
+
+/// Whether a count is stated that is none.
+fn has_no_count(usage: &Value) -> bool {
+    let stated = |path: &str| usage.pointer(path).filter(|value| value.is_number());
+    COUNTS
+        .iter()
+        .filter_map(|path| stated(path))
+        .any(|value| count(value).is_none())
+}
+
+fn of_counts(usage: &Value) -> Usage {
     let count = |path: &str| count(usage.pointer(path)?);
     let (prompt, completion) = (count("/prompt_tokens"), count("/completion_tokens"));
     let total = count("/total_tokens");
@@ -238,6 +264,10 @@ mod tests {
             r#"{"prompt_tokens":10,"total_tokens":9}"#,
             r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":11}}"#,
             r#"{"prompt_tokens":1,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":6}}"#,
+            r#"{"prompt_tokens":10,"completion_tokens":-4,"total_tokens":15}"#,
+            r#"{"prompt_tokens":10,"completion_tokens":100.5,"total_tokens":15}"#,
+            r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":-1}}"#,
+            r#"{"prompt_tokens":1e300,"completion_tokens":4}"#,
         ] {
             assert!(is_flagged(usage), "{usage}");
         }

@@ -14,7 +14,7 @@ use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
 use crate::model::{
-    AttemptNo, Batch, BatchId, Job, JobId, JobStatus, Request, Seq, UsageRow, limits,
+    AttemptNo, Batch, BatchId, Job, JobId, JobStatus, Received, Request, Seq, UsageRow, limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
@@ -380,18 +380,18 @@ impl Bodies {
             None => return Err(no_request(id)),
         };
         let response = self.responses.get(id.as_bytes())?;
-        let response: Option<Box<RawValue>> = response
-            .map(|row| decode("responses", row.value()))
-            .transpose()?;
-        let (response, refusal) = match job.has_refusal {
-            true => (None, response),
-            false => (response, None),
-        };
+        let (mut answer, mut refusal): (Option<Box<RawValue>>, Option<Received>) = (None, None);
+        if let Some(row) = response {
+            match job.has_refusal {
+                true => refusal = Some(decode("responses", row.value())?),
+                false => answer = Some(decode("responses", row.value())?),
+            }
+        }
         Ok(JobRecord {
             job,
             request: request.map(Arc::new),
-            response: response.map(Arc::from),
-            refusal: refusal.map(Arc::from),
+            response: answer.map(Arc::from),
+            refusal: refusal.map(Arc::new),
         })
     }
 }

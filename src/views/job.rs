@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::{
-    AttemptPhase, Job, OpenAttempt, Request, Timestamp, ToldWait, WaitReason,
+    AttemptPhase, Job, OpenAttempt, Received, Request, Timestamp, ToldWait, WaitReason,
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -40,7 +40,8 @@ pub(crate) struct JobView {
     /// GLM's answer verbatim; only in the whole job, `null` there once it was pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Arc<RawValue>>,
-    /// What GLM sent instead of an answer, verbatim; only in the whole job, of one that failed with it.
+    /// What GLM sent instead of an answer, verbatim, and as a text where it is no JSON; only in the whole job, of one
+    /// that failed with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<Arc<RawValue>>,
     /// The beginning of the answer's text; only in lists.
@@ -66,6 +67,15 @@ pub(crate) struct JobView {
     attempts: Option<Vec<CallView>>,
 }
 
+/// What came instead of an answer, as JSON.
+fn told(came: &Received) -> Option<Arc<RawValue>> {
+    let told = match came.json() {
+        Some(json) => json.to_owned(),
+        None => serde_json::value::to_raw_value(&came.text()).ok()?,
+    };
+    Some(told.into())
+}
+
 impl JobView {
     /// For its owner, with all of prompt and answer, verbatim.
     pub(crate) fn whole(record: JobRecord) -> Self {
@@ -89,7 +99,7 @@ impl JobView {
             prompt,
             request,
             result,
-            refusal,
+            refusal: refusal.and_then(|came| told(&came)),
             callback_url,
             ..view
         }

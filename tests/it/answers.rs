@@ -4,8 +4,8 @@
 use std::sync::Mutex;
 
 use onelane::model::{
-    AlertKey, CallOutcome, CallRecord, FailureClass, HoldKind, JobId, JobStatus, Reuse, code,
-    limits,
+    AlertKey, CallOutcome, CallRecord, FailureClass, HoldKind, JobId, JobRule, JobStatus,
+    PolicyOverride, Reuse, code, limits,
 };
 use onelane::orchestrator::Orchestrator;
 use serde_json::{Value, json};
@@ -208,7 +208,7 @@ async fn an_answer_that_can_not_be_read_is_kept_and_bought_twice_at_most() {
     for (body, headers) in [
         (r#"{"choices":[{"message":{"content":"cut"#.to_owned(), ""),
         (r#"{"usage":{"prompt_tokens":5}}"#.to_owned(), ""),
-        ("\u{1}packed".to_owned(), "content-encoding: br\r\n"),
+        ("\u{1}packed".to_owned(), "content-encoding: compress\r\n"),
         (format!("paid for{}", " ".repeat(200_000)), ""),
     ] {
         let said = body.clone();
@@ -220,8 +220,11 @@ async fn an_answer_that_can_not_be_read_is_kept_and_bought_twice_at_most() {
         assert_eq!(upstream.seen().len(), 2, "{body:.40}");
         let failure = record.job.error.unwrap();
         assert_eq!(failure.code, code::BODY_INVALID);
-        if headers.contains("br") {
-            assert!(failure.message.contains("packed with br"), "{failure}");
+        if headers.contains("compress") {
+            assert!(
+                failure.message.contains("packed with compress"),
+                "{failure}"
+            );
         }
         for call in attempts(&lane, id).await {
             let kept = call.received.unwrap();
@@ -230,6 +233,188 @@ async fn an_answer_that_can_not_be_read_is_kept_and_bought_twice_at_most() {
         }
         stop(lane, 1_000).await;
     }
+}
+
+/// How an answer ends before its time.
+#[derive(Clone, Copy)]
+enum Broken {
+    /// The connection ends, before the status or behind so much of an answer.
+    Before,
+    Behind(&'static str),
+    /// Nothing more comes.
+    Silent(&'static str),
+    /// More is announced than is taken.
+    TooLarge,
+}
+
+impl Broken {
+    fn tell(self, call: &mut Arrived<'_>, status: u16) {
+        let head =
+            |length: usize| format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n");
+        match self {
+            Self::Before => {}
+            Self::Behind(begun) | Self::Silent(begun) => {
+                call.say(head(begun.len() + 50));
+                call.say(begun);
+            }
+            Self::TooLarge => call.say(head(limits::RESPONSE_BYTES_MAX + 1)),
+        }
+        if !matches!(self, Self::Silent(_)) {
+            let _ = call.stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+const BEGUN: &str = r#"{"choices":[{"message":{"content":"paid fo"#;
+
+/// A server whose answers end so, one after the other, and then a lane to it.
+fn breaking(ends: impl IntoIterator<Item = Broken>) -> (Upstream, HttpLane) {
+    let ends: Vec<Broken> = ends.into_iter().collect();
+    let upstream = Upstream::start(move |mut call| match ends.get(call.no) {
+        Some(end) => end.tell(&mut call, 200),
+        None => right(call),
+    });
+    let mut world = lane_to(&upstream);
+    world.config.glm.timeouts.idle_ms = 100;
+    (upstream, world)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_had_begun_and_broke_off_is_kept_and_bought_twice_at_most() {
+    use Broken::{Behind, Silent, TooLarge};
+    for (first, second, begun) in [
+        (Behind(BEGUN), Behind(BEGUN), true),
+        (Silent(BEGUN), Silent(BEGUN), true),
+        (Behind(BEGUN), Silent(BEGUN), true),
+        (Silent(BEGUN), TooLarge, false),
+        // GLM had begun all the same.
+        (Behind(""), Silent(""), false),
+    ] {
+        let (upstream, world) = breaking([first, second]);
+        let lane = world.start().await;
+        let id = submit(&lane, "job").await;
+        let record = ended(&lane, id, JobStatus::Failed).await;
+        assert_eq!(upstream.seen().len(), 2);
+        assert_eq!(record.job.error.unwrap().status_code, Some(200));
+        let calls = attempts(&lane, id).await;
+        assert_eq!(calls.len(), 2);
+        for call in calls {
+            assert!(call.maybe_billed);
+            if begun {
+                assert_eq!(call.received.as_deref(), Some(BEGUN));
+            }
+        }
+        stop(lane, 1_000).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_broke_off_once_is_bought_once_more_and_taken() {
+    let (upstream, world) = breaking([Broken::Behind(BEGUN)]);
+    let lane = world.start().await;
+    let record = completed(&lane, submit(&lane, "job").await).await;
+    assert_eq!(record.job.retry_count, 1);
+    assert_eq!(upstream.seen().len(), 2);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_before_its_status_is_tried_as_often_as_retries_allow_and_policy_wins_for_all() {
+    let (upstream, world) = breaking([Broken::Before; 3]);
+    let lane = world.start().await;
+    completed(&lane, submit(&lane, "job").await).await;
+    assert_eq!(upstream.seen().len(), 4);
+    stop(lane, 1_000).await;
+
+    let (upstream, mut world) = breaking([Broken::Behind(BEGUN); 3]);
+    let word = PolicyOverride {
+        job: Some(JobRule::Backoff),
+        ..PolicyOverride::default()
+    };
+    world
+        .config
+        .policy
+        .insert(code::CONNECTION.to_owned(), word);
+    let lane = world.start().await;
+    completed(&lane, submit(&lane, "job").await).await;
+    assert_eq!(upstream.seen().len(), 4);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_says_all_it_has_to_is_taken_although_its_connection_broke_off() {
+    let upstream = Upstream::start(|mut call| {
+        let whole = match call.no {
+            0 => "data: {\"error\":{\"code\":\"1302\",\"message\":\"slow down\"}}\n\n".to_owned(),
+            _ => {
+                let answer = call.completion("well").to_string();
+                format!("data: {answer}\n\ndata: [DO")
+            }
+        };
+        let length = whole.len() + 50;
+        call.say(format!(
+            "HTTP/1.1 200 X\r\ncontent-length: {length}\r\n\r\n{whole}"
+        ));
+        let _ = call.stream.shutdown(std::net::Shutdown::Both);
+    });
+    let world = lane_to(&upstream);
+    let lane = world.start().await;
+    let record = completed(&lane, submit(&lane, "job").await).await;
+    assert_eq!((record.job.throttles, record.job.retry_count), (1, 0));
+    assert_eq!(record.text().unwrap(), "well");
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_any_coding_is_taken() {
+    const BROTLI: &[u8] = b"\x1b\xab\x00\x20\x1c\x85\x71\x1b\x1d\x06\xe5\x9d\xa2\x48\x9b\x55\x89\x87\xf7\x56\xea\x2f\x24\xb3\x99\x16\x04\x21\x19\x83\xf4\x43\xab\x77\xd9\x5b\x0a\xda\x3a\x2c\x5d\x7d\x75\x72\x1a\xa8\x07\x49\x9a\x3c\x88\xb2\xa2\xb6\x20\xa5\xdc\xc6\xce\x32\x2c\x34\xe3\x67\xe1\xe4\x8a\x16\xd2\xa2\x5d\x1a\xa0\xdd\x65\x68\x93\x42\x4d\x42\x0b\xe0\x4b\xaa\xfb\xe9\x9f\x18\x14\xf0\x7e\xfb\x97\xc7\x9d\x6b\xcf\xb1\x6e\xdf\xe1\x73\x28\x09\xa0\x14\x28\xb3\x56\xc1\x50\x7f";
+    let upstream = Upstream::start(|mut call| {
+        let text = call.completion("packed 你好").to_string();
+        let zstd = || {
+            let level = ruzstd::encoding::CompressionLevel::Fastest;
+            ruzstd::encoding::compress_to_vec(text.as_bytes(), level)
+        };
+        let (coding, body) = match call.no {
+            0 => ("br", BROTLI.to_vec()),
+            1 => ("zstd", zstd()),
+            _ => ("identity, zstd", zstd()),
+        };
+        call.answer(200, &format!("content-encoding: {coding}\r\n"), body);
+    });
+    let world = lane_to(&upstream);
+    let lane = world.start().await;
+    for no in 0..3 {
+        let record = completed(&lane, submit(&lane, &format!("job {no}")).await).await;
+        assert_eq!(record.text().unwrap(), "packed 你好");
+    }
+    assert_eq!(upstream.seen().len(), 3);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_what_came_instead_of_an_answer() {
+    let (_upstream, world) = breaking([Broken::Behind(BEGUN)]);
+    let lane = world.start().await;
+    let id = submit(&lane, "job").await;
+    completed(&lane, id).await;
+    let api = Api::serve(&lane).await;
+    let of = |attempt: u32| format!("/api/admin/glm/maybe-billed/{id}/{attempt}/received");
+    let came = api.get(&of(1)).await.expect(200);
+    assert_eq!(came, json!({"received": BEGUN}));
+    for attempt in [2, 3] {
+        let none = api.get(&of(attempt)).await.expect(404);
+        let detail = none["detail"].as_str().unwrap();
+        assert!(detail.contains(&format!("attempt {attempt}")), "{detail}");
+    }
+    // Settled, it is seen all the same.
+    let billed = json!({"billed": false}).to_string();
+    let settle = format!("/api/admin/glm/maybe-billed/{id}/1");
+    assert_eq!(api.post(&settle, billed).await.status, 200);
+    assert_eq!(api.get(&of(1)).await.expect(200), came);
+    // Who asks for the job, and the list of attempts, get no bodies.
+    let shown = api.get(&format!("/api/glm/jobs/{id}?attempts=true")).await;
+    assert!(!shown.text.contains("paid fo"), "{shown:?}");
+    stop(lane, 1_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,8 +454,17 @@ async fn a_throttle_in_a_frame_under_a_success_is_a_throttle_and_no_purchase() {
 
 /// What a client of the gateway gets when GLM answers so, and how often GLM was called.
 async fn through_the_gateway(status: u16, body: &str) -> (Reply, usize) {
+    typed_through_the_gateway(status, "", body).await
+}
+
+/// The same, with headers of GLM's.
+async fn typed_through_the_gateway(
+    status: u16,
+    headers: &'static str,
+    body: &str,
+) -> (Reply, usize) {
     let said = body.to_owned();
-    let upstream = Upstream::start(move |mut call| call.answer(status, "", &said));
+    let upstream = Upstream::start(move |mut call| call.answer(status, headers, &said));
     let world = lane_to(&upstream);
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
@@ -316,6 +510,152 @@ async fn an_error_of_glm_reaches_the_client_to_the_byte_with_its_meaning() {
         assert_eq!(reply.headers["x-should-retry"], "false");
         assert!(!reply.headers["x-onelane-meaning"].is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_body_of_any_kind_reaches_the_client_to_the_byte_with_its_type() {
+    const TEXT: &str = "content-type: text/plain; charset=utf-8\r\n";
+    const PROBLEM: &str = "content-type: application/problem+json\r\n";
+    const JSON: &str = "application/json";
+    for (status, headers, body, media) in [
+        (
+            400,
+            TEXT,
+            "the prompt 你 is refused\r\n",
+            "text/plain; charset=utf-8",
+        ),
+        (400, "", "no", "text/plain; charset=utf-8"),
+        (
+            413,
+            PROBLEM,
+            "[ \"too\", 1.50 ]",
+            "application/problem+json",
+        ),
+        (422, "", "[{\"loc\":[\"body\"],\"msg\":\"no\"}]", JSON),
+        (415, "", "42", JSON),
+        (400, "", " {\"error\" : {\"code\":\"1210\"}}\n\n", JSON),
+        (
+            400,
+            "content-type: text/html\r\n",
+            "<html><body>no</body></html>",
+            "text/html",
+        ),
+    ] {
+        let (reply, calls) = typed_through_the_gateway(status, headers, body).await;
+        assert_eq!((reply.status, calls), (status, 1), "{body}");
+        assert_eq!(reply.text, body);
+        assert_eq!(reply.headers["content-type"], media, "{body}");
+        assert_eq!(reply.headers["x-should-retry"], "false");
+        assert!(!reply.headers["x-onelane-meaning"].is_empty());
+    }
+    // Without a body there is nothing to pass on.
+    let (reply, _) = through_the_gateway(400, "").await;
+    assert_eq!(reply.expect(400)["error"]["code"], "400");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_refused_one_prompt_reaches_its_client_although_others_had_to_show_whose_fault_it_was()
+{
+    const BLOCKED: &str = "blocked by the firewall, rule 7\n";
+    let upstream = Upstream::start(|mut call| match call.prompt() {
+        "bad" => call.answer(403, "content-type: text/plain\r\n", BLOCKED),
+        _ => right(call),
+    });
+    let world = lane_to(&upstream);
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    lane.pause(None).await.unwrap();
+    let chat = |text: &str| json!({"messages": [{"role": "user", "content": text}]}).to_string();
+    let (bad, good) = (chat("bad"), chat("good"));
+    let bad = api.post("/v1/chat/completions", bad);
+    let rest = async {
+        until("the first waits", async || {
+            lane.lane().await.unwrap().waiting == 1
+        })
+        .await;
+        let good = api.post("/v1/chat/completions", good);
+        let resume = async {
+            until("both wait", async || {
+                lane.lane().await.unwrap().waiting == 2
+            })
+            .await;
+            lane.resume().await.unwrap();
+        };
+        tokio::join!(good, resume).0
+    };
+    let (bad, good) = tokio::join!(bad, rest);
+    assert_eq!(good.status, 200);
+    assert_eq!((bad.status, bad.text.as_str()), (403, BLOCKED));
+    assert_eq!(bad.headers["content-type"], "text/plain");
+    let id = bad.headers["x-onelane-job-id"].to_str().unwrap();
+    shows!(api.job(id).await, {"refusal": BLOCKED, "attemptCount": 1});
+    // Tried again alone, it ends as any other.
+    let id: JobId = id.parse().unwrap();
+    lane.retry(id).await.unwrap();
+    let again = ended(&lane, id, JobStatus::Failed).await;
+    assert!(again.refusal.is_some());
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_that_broke_off_keeps_its_status_and_what_came() {
+    const BEGUN: &str = r#"{"error":{"code":"1210","message":"wrong pa"#;
+    let upstream = Upstream::start(|mut call| Broken::Behind(BEGUN).tell(&mut call, 400));
+    let world = lane_to(&upstream);
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}]}).to_string();
+    let reply = api.post("/v1/chat/completions", chat).await;
+    // A client can read what it gets.
+    let told = reply.expect(400);
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.contains("wrong pa"), "{message}");
+    let id = reply.headers["x-onelane-job-id"].to_str().unwrap();
+    shows!(api.job(id).await, {"refusal": BEGUN, "status": "failed"});
+    let received = format!("/api/admin/glm/maybe-billed/{id}/1/received");
+    let came = api.get(&received).await.expect(200);
+    assert_eq!(came["received"], BEGUN);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_402_may_be_one_jobs_own_and_a_407_is_for_an_operator() {
+    let upstream = Upstream::start(|mut call| match call.prompt() {
+        "dear" => call.answer(
+            402,
+            "",
+            r#"{"error":{"message":"too dear for your credit"}}"#,
+        ),
+        "proxied" => call.answer(407, "", "who are you?"),
+        _ => right(call),
+    });
+    let world = lane_to(&upstream);
+    let lane = world.start().await;
+    lane.pause(None).await.unwrap();
+    let dear = submit(&lane, "dear").await;
+    let others = [submit(&lane, "other").await, submit(&lane, "another").await];
+    lane.resume().await.unwrap();
+    for id in others {
+        completed(&lane, id).await;
+    }
+    let record = ended(&lane, dear, JobStatus::Failed).await;
+    assert_eq!(record.job.error.unwrap().status_code, Some(402));
+    assert_eq!(
+        record.job.attempts.0, 1,
+        "others passed: it was not bought again"
+    );
+    assert!(lane.lane().await.unwrap().hold.is_none());
+
+    let id = submit(&lane, "proxied").await;
+    until_held(&lane).await;
+    let hold = lane.lane().await.unwrap().hold.unwrap();
+    assert_eq!(
+        (hold.kind, hold.code.as_str()),
+        (HoldKind::Operator, "http_407")
+    );
+    let job = lane.job(id).await.unwrap().record.job;
+    assert_eq!((job.status, job.retry_count), (JobStatus::Pending, 0));
+    stop(lane, 1_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,54 @@ async fn held(lane: &Orchestrator) -> Hold {
     lane.lane().await.unwrap().hold.unwrap()
 }
 
+/// A listener that takes nothing and whose backlog is full: whoever connects waits. Closed when it is dropped.
+fn full_listener() -> (tokio::net::TcpListener, Vec<std::net::TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&address, ms(50)).ok();
+    let taken = std::iter::from_fn(connect).take(16).collect();
+    (listener, taken)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_stopped_while_it_connects_books_nothing_and_uses_no_retry() {
+    let full = full_listener();
+    let mut world = HttpLane::new();
+    world.config.glm.base_url = format!("http://{}", full.0.local_addr().unwrap());
+    let lane = world.start().await;
+    let connecting = async |lane: &Orchestrator, text: &str| {
+        let id = submit(lane, prompt(text)).await;
+        until("it connects", async || {
+            lane.lane().await.unwrap().in_flight == 1
+        })
+        .await;
+        tokio::time::sleep(ms(100)).await;
+        id
+    };
+    let given_up = connecting(&lane, "given up").await;
+    lane.cancel(given_up).await.unwrap();
+    let kept = connecting(&lane, "kept").await;
+    assert!(!lane.shutdown(ms(10)).await.drained);
+    drop(lane);
+
+    let lane = world.start().await;
+    lane.pause(None).await.unwrap();
+    for id in [given_up, kept] {
+        let detail = lane.job(id).await.unwrap();
+        let job = detail.record.job;
+        assert_eq!((job.retry_count, job.throttles), (0, 0));
+        assert_eq!(job.status == JobStatus::Cancelled, id == given_up);
+        assert!(!job.status.is_terminal() || id == given_up);
+        for call in detail.attempts {
+            assert!(!call.maybe_billed && call.reserved.is_none(), "{call:?}");
+            assert_eq!((call.cost, call.usage.total_tokens), (None, 0));
+        }
+    }
+    stop(lane, 10).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_an_operator_can_mend_holds_the_lane_and_one_new_key_lets_all_run() {
     let unpaid = |shape| {

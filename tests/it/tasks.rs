@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use onelane::error::Error;
-use onelane::model::{CallOutcome, JobStatus};
+use onelane::model::{CallOutcome, JobId, JobStatus};
 use onelane::ports::{Glm, GlmCall, GlmFuture, TaskFuture};
 use onelane::simulator::{
     Arrival, ErrorFault, Fault, Operation, Rule, ScriptUpdate, SimulatorConfig, Span,
@@ -241,6 +241,38 @@ async fn a_pause_lets_a_task_be_fetched_and_a_start_in_a_pause_leaves_it() {
     let record = lane.wait(job).await.unwrap();
     assert_eq!(record.job.attempts.0, 1);
     assert_eq!(world.sim.stats().bought, 2);
+    assert!(lane.shutdown(PATIENCE).await.drained);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_ends_the_task_of_a_chat_without_a_key_before_its_503_and_nobody_buys_it_again()
+{
+    let world = world(600_000);
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let chat = json!({"messages": [{"role": "user", "content": "long"}]}).to_string();
+    let asked = api.post("/v1/chat/completions", chat);
+    let stopping = async {
+        until_looked_at(&world, 1).await;
+        assert!(!lane.shutdown(ms(10)).await.drained);
+    };
+    let (reply, ()) = tokio::join!(asked, stopping);
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert_eq!(reply.headers["x-should-retry"], "true");
+    let id = reply.headers["x-onelane-job-id"].to_str().unwrap();
+    let id: JobId = id.parse().unwrap();
+    api.stop().await;
+    drop(lane);
+
+    let lane = world.start().await;
+    let detail = lane.job(id).await.unwrap();
+    assert_eq!(detail.record.job.status, JobStatus::Cancelled);
+    assert_eq!(detail.attempts.len(), 1);
+    assert!(detail.attempts[0].maybe_billed);
+    tasks_take(&world, 1);
+    lane.call(prompt("next")).await.unwrap();
+    let next = world.sim.stats();
+    assert_eq!((next.bought, next.task_submissions), (2, 2));
     assert!(lane.shutdown(PATIENCE).await.drained);
 }
 

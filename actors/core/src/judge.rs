@@ -142,8 +142,9 @@ const QUOTA_UNKNOWN_MS: u64 = 15 * 60 * 1_000;
 pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
     let JudgeContext { settings, now, .. } = *on;
     let (class, mut rule) = settings.decide(failure);
-    // Its time was over before a connection stood: nothing left, so that no retry is used up.
-    if failure.code == code::TIMEOUT_TOTAL && !failure.maybe_billed {
+    // Its own time was over before a connection stood: nothing left, so that no retry is used up.
+    let had_no_time = failure.code == code::TIMEOUT_TOTAL && !failure.maybe_billed;
+    if had_no_time {
         rule = Rule {
             job: JobRule::Keep,
             lane: LaneRule::GoOn,
@@ -215,7 +216,7 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
         JobRule::StepAside => JobEffect::StepAside,
         JobRule::Fail => JobEffect::Fail,
     };
-    if rule.job == JobRule::Once && was_unread_before(job, &failure) {
+    if rule.job == JobRule::Once && had_its_try(job, &failure, settings) {
         job_effect = JobEffect::Fail;
     }
     // In GLM's own words: the job's end may say it otherwise.
@@ -230,11 +231,14 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
     ) && met >= settings.retry.max_throttles
     {
         job_effect = JobEffect::Fail;
+        let what = if had_no_time { "put off" } else { "throttled" };
         failure.message = format!(
-            "throttled {met} times (retry.max_throttles), the last time with {}: {}",
+            "{what} {met} times (retry.max_throttles), the last time with {}: {}",
             failure.code, failure.message
         );
-        failure.code = code::THROTTLED.to_owned();
+        if !had_no_time {
+            failure.code = code::THROTTLED.to_owned();
+        }
         failure.received = None;
     }
     let breaker = match rule.breaker {
@@ -325,9 +329,10 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
 }
 
 /// Whether a failure that is worth one more try had it.
-fn was_unread_before(job: &Job, failure: &Failure) -> bool {
-    let last = job.error.as_ref();
-    job.unread > 0 || last.is_some_and(|last| last.code == failure.code)
+fn had_its_try(job: &Job, failure: &Failure, settings: &Settings) -> bool {
+    let is_again =
+        |last: &Failure| last.code == failure.code && settings.decide(last).1.job == JobRule::Once;
+    job.unread > 0 || job.error.as_ref().is_some_and(is_again)
 }
 
 /// Whether a refusal tells something that the last one of its kind did not: its call was sent after
@@ -723,6 +728,106 @@ mod tests {
         settings.policy.insert("http_503".to_owned(), word);
         let failure = Failure::new(FailureClass::ServerTransient, "http_503", "busy");
         assert!(judged_by(&settings, &failure, &job(0)).job != JobEffect::Fail);
+    }
+
+    fn unread(code: &str, status_code: Option<u16>) -> Failure {
+        Failure {
+            status_code,
+            maybe_billed: true,
+            ..Failure::new(FailureClass::ServerTransient, code, "words")
+        }
+    }
+
+    /// What becomes of a job that ended so before, and now so.
+    fn then(settings: &Settings, before: &[&Failure], now: &Failure) -> JobEffect {
+        let mut job = job(u32::try_from(before.len()).unwrap());
+        job.unread = before.iter().filter(|failure| failure.is_unread()).count() as u32;
+        job.error = before.last().map(|failure| (*failure).clone());
+        judged_by(settings, now, &job).job
+    }
+
+    #[test]
+    fn an_answer_that_had_begun_and_is_lost_is_bought_once_more_at_most() {
+        let settings = Settings::default();
+        let lost = [
+            unread(code::CONNECTION, Some(200)),
+            unread(code::TIMEOUT_IDLE, Some(200)),
+            unread(code::TIMEOUT_TOTAL, Some(200)),
+            unread(code::BODY_TOO_LARGE, Some(200)),
+        ];
+        let nothing_came = unread(code::CONNECTION, None);
+        let busy = unread("http_503", Some(503));
+        for first in &lost {
+            assert!(then(&settings, &[], first) != JobEffect::Fail, "{first}");
+            for second in &lost {
+                assert_eq!(then(&settings, &[first], second), JobEffect::Fail);
+                // Whatever came between.
+                let before = [first, &busy];
+                assert_eq!(then(&settings, &before, second), JobEffect::Fail);
+            }
+            // Of another call nothing came.
+            assert!(then(&settings, &[&nothing_came], first) != JobEffect::Fail);
+            assert!(then(&settings, &[first], &nothing_came) != JobEffect::Fail);
+        }
+        for _ in 0..2 {
+            let again = then(&settings, &[&nothing_came], &nothing_came);
+            assert!(again != JobEffect::Fail);
+        }
+    }
+
+    #[test]
+    fn an_operators_word_counts_for_an_answer_that_is_lost() {
+        let lost = unread(code::CONNECTION, Some(200));
+        let said = |word: PolicyOverride| {
+            let mut settings = Settings::default();
+            settings.policy.insert(code::CONNECTION.to_owned(), word);
+            settings
+        };
+        let job = |job| PolicyOverride {
+            job: Some(job),
+            ..PolicyOverride::default()
+        };
+        let again = then(&said(job(JobRule::Backoff)), &[&lost], &lost);
+        assert!(again != JobEffect::Fail, "as often as retries allow");
+        let again = then(&said(FailureClass::ServerTransient.into()), &[&lost], &lost);
+        assert!(again != JobEffect::Fail);
+        assert_eq!(then(&said(job(JobRule::Fail)), &[], &lost), JobEffect::Fail);
+        // Once is once, for whatever stands under the code.
+        let nothing_came = unread(code::CONNECTION, None);
+        let once = said(job(JobRule::Once));
+        assert!(then(&once, &[], &nothing_came) != JobEffect::Fail);
+        assert_eq!(
+            then(&once, &[&nothing_came], &nothing_came),
+            JobEffect::Fail
+        );
+        // A word for the lane says nothing of the job.
+        let lane = PolicyOverride {
+            lane: Some(LaneRule::CoolDown),
+            ..PolicyOverride::default()
+        };
+        assert_eq!(then(&said(lane), &[&lost], &lost), JobEffect::Fail);
+    }
+
+    #[test]
+    fn a_call_whose_own_time_is_too_short_to_connect_uses_no_retry_and_says_so() {
+        let settings = Settings::default();
+        let failure = Failure::new(
+            FailureClass::ServerTransient,
+            code::TIMEOUT_TOTAL,
+            "no connection",
+        );
+        let mut job = job(3);
+        let put_off = judged_by(&settings, &failure, &job);
+        let waits = matches!(put_off.job, JobEffect::Retry { at: Some(at), counted: false, .. } if at > NOW);
+        assert!(waits, "{:?}", put_off.job);
+        assert_eq!(held(&put_off), None, "the lane goes on with others");
+        assert_eq!(put_off.breaker, BreakerEffect::Ignore);
+        job.throttles = settings.retry.max_throttles - 1;
+        let given_up = judged_by(&settings, &failure, &job);
+        assert_eq!(given_up.job, JobEffect::Fail);
+        assert_eq!(given_up.failure.code, code::TIMEOUT_TOTAL);
+        let message = &given_up.failure.message;
+        assert!(message.starts_with("put off 200 times"), "{message}");
     }
 
     #[test]

@@ -296,6 +296,7 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
     if let Some(model) = &settlement.call.answered_by {
         job.answered_by = Some(model.clone());
     }
+    job.has_refusal = settlement.refusal.is_some();
     match &settlement.next {
         Next::Completed { .. } => {
             end(job, JobStatus::Completed, at);
@@ -322,10 +323,7 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
             if *throttled {
                 job.throttles = job.throttles.saturating_add(1);
             }
-            if matches!(
-                failure.code.as_str(),
-                code::BODY_INVALID | code::BODY_TOO_LARGE
-            ) {
+            if failure.is_unread() {
                 job.unread = job.unread.saturating_add(1);
             }
         }
@@ -347,7 +345,6 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
         Next::Failed { failure } => {
             end(job, JobStatus::Failed, at);
             job.error = Some(failure.clone());
-            job.has_refusal = settlement.refusal.is_some();
             if settlement.call.outcome != CallOutcome::Interrupted {
                 job.interruptions = 0;
             }
@@ -364,6 +361,8 @@ pub fn fail(job: &mut Job, failure: &Failure, at: Timestamp) -> Result<(), Refus
     }
     expect(job, Happening::Fail)?;
     end(job, JobStatus::Failed, at);
+    let had_it = |error: &Failure| error.code == failure.code;
+    job.has_refusal &= job.error.as_ref().is_some_and(had_it);
     job.error = Some(failure.clone());
     Ok(())
 }
@@ -375,6 +374,7 @@ pub fn cancel(job: &mut Job, at: Timestamp) -> Result<(), Refusal> {
     }
     expect(job, Happening::Cancel)?;
     end(job, JobStatus::Cancelled, at);
+    job.has_refusal = false;
     Ok(())
 }
 
@@ -420,6 +420,7 @@ pub fn requeue(job: &mut Job) -> Result<(), Refusal> {
         if job.next_retry_at.take().is_none() && !stepped_aside {
             return Err(Refusal::WrongStatus(job.status));
         }
+        job.has_refusal = false;
         job.bound_to = None;
         return Ok(());
     }

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 
 use crate::model::{
     AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, BreakerSnapshot, CallRecord, Delivery,
-    DeliveryId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, Request,
-    SchedulerState, Seq,
+    DeliveryId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, Received,
+    Request, SchedulerState, Seq,
 };
 
 /// A row of the call log, as a pruning finds it.
@@ -99,6 +99,9 @@ pub trait Rows: Finishes {
 
     /// Writes GLM's answer to a job, or what came instead.
     fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Self::Error>;
+
+    /// Writes what came instead of an answer, in the answer's place.
+    fn put_refusal(&mut self, id: JobId, refusal: &Arc<Received>) -> Result<(), Self::Error>;
 
     /// Takes what stands in the place of a job's answer.
     fn remove_response(&mut self, id: JobId) -> Result<(), Self::Error>;

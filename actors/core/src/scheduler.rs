@@ -289,12 +289,16 @@ impl Scheduler {
 
     /// Whether a call that was stopped while GLM holds it as a task stays open: nobody gave the job up,
     /// so either it is a shutdown, or a generation before this one stopped it and could not store why.
+    /// A shutdown ends what belongs to a connection: nobody would take the answer that the next start fetches.
     #[must_use]
     pub fn stays_open(&self, slot: SlotId, id: JobId, attempt: AttemptNo) -> bool {
-        let given_up = self
-            .awaited(slot, id, attempt)
-            .map(|(_, cancelled)| cancelled);
-        given_up == Some(false) && (self.stopping || self.recovery.has(id))
+        let Some((job, false)) = self.awaited(slot, id, attempt) else {
+            return false;
+        };
+        match self.stopping {
+            true => job.bound_to.is_none(),
+            false => self.recovery.has(id),
+        }
     }
 
     /// A slot's caller was stopped while GLM holds its call as a task: the attempt stays open on disk,

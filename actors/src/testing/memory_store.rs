@@ -15,8 +15,8 @@ use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{
     AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, Bonds, BreakerSnapshot, CallRecord,
     Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, Fingerprint, Finished,
-    FinishedKind, HookEndpoint, Job, JobId, JobStatus, Request, SchedulerState, Seq, Transition,
-    UsageKey, UsageRow, limits,
+    FinishedKind, HookEndpoint, Job, JobId, JobStatus, Received, Request, SchedulerState, Seq,
+    Transition, UsageKey, UsageRow, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use onelane_core::rows::{Finishes, Logged, Rows};
@@ -458,11 +458,14 @@ impl Rows for Disk {
 
     fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Infallible> {
         if let Some(record) = self.jobs.get_mut(&id) {
-            let place = match record.job.has_refusal {
-                true => &mut record.refusal,
-                false => &mut record.response,
-            };
-            *place = Some(Arc::clone(response));
+            record.response = Some(Arc::clone(response));
+        }
+        Ok(())
+    }
+
+    fn put_refusal(&mut self, id: JobId, refusal: &Arc<Received>) -> Result<(), Infallible> {
+        if let Some(record) = self.jobs.get_mut(&id) {
+            record.refusal = Some(Arc::clone(refusal));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The table of failures in force is what the lane goes by, and everybody can see what is shipped and
 //! what an operator said.
 
-use onelane_core::model::{Failure, FailureClass};
+use onelane_core::model::{Failure, FailureClass, JobRule, code};
 use serde_json::{Value, json};
 
 use super::{Place, moment};
@@ -41,6 +41,83 @@ fn every_shipped_row_and_every_code_of_our_own_is_in_the_table() {
     let inner = row(&loaded, "body:200_error");
     assert_eq!(inner["class"], "map_by_inner_code");
     assert_eq!(&inner["job"], &Value::Null);
+}
+
+#[test]
+fn a_kind_of_error_that_is_left_out_of_the_shipped_settings_fails_its_job_and_no_hold_does() {
+    let failure = |class, code: &str, status_code| Failure {
+        status_code,
+        ..Failure::new(class, code, "words")
+    };
+    let kinds = ["timeout", "rate_limit", "network_error", "server_error"];
+    let transient = FailureClass::ServerTransient;
+    let of_a_kind = [
+        ("timeout", transient, code::TIMEOUT_FIRST_BYTE, None),
+        ("timeout", transient, code::TIMEOUT_IDLE, Some(200)),
+        ("timeout", transient, code::TIMEOUT_TOTAL, None),
+        ("timeout", transient, "http_408", Some(408)),
+        ("timeout", transient, "http_504", Some(504)),
+        ("rate_limit", FailureClass::Throttle, "1302", Some(429)),
+        ("rate_limit", FailureClass::Throttle, "http_429", Some(429)),
+        ("rate_limit", FailureClass::Overload, "1305", Some(429)),
+        ("network_error", transient, code::CONNECTION, None),
+        ("network_error", transient, code::CONNECTION, Some(200)),
+        ("network_error", transient, code::CONNECTION_ENDED, None),
+        (
+            "network_error",
+            FailureClass::ForeignAnswer,
+            code::FOREIGN_ANSWER,
+            Some(200),
+        ),
+        ("server_error", transient, "http_503", Some(503)),
+        ("server_error", transient, "1234", Some(500)),
+        ("server_error", transient, code::BODY_INVALID, Some(200)),
+        ("server_error", transient, code::BODY_TOO_LARGE, Some(200)),
+        ("server_error", transient, "finish:network_error", Some(200)),
+    ];
+    let of_none = [
+        (FailureClass::QuotaWindow, "1308"),
+        (FailureClass::OperatorFatal, "1113"),
+        (FailureClass::OperatorFatal, "1311"),
+        (FailureClass::OperatorFatal, code::HTML_PAGE),
+        (FailureClass::OperatorFatal, code::TLS_UNTRUSTED),
+        (FailureClass::Unreachable, code::TIMEOUT_CONNECT),
+        (FailureClass::Unreachable, code::UNREACHABLE),
+        (FailureClass::Unattributed, "http_404"),
+        (FailureClass::DuplicateRequest, "1231"),
+    ];
+    let shipped = Place::new().load();
+    for left_out in kinds {
+        let kept: Vec<_> = kinds.iter().filter(|kind| **kind != left_out).collect();
+        let config = format!("[retry]\nretryable_errors = {kept:?}\n");
+        let loaded = Place::with_config(&config).load();
+        for (kind, class, code, status) in of_a_kind {
+            let failure = failure(class, code, status);
+            let (_, rule) = loaded.settings.decide(&failure);
+            let (_, usual) = shipped.settings.decide(&failure);
+            assert_ne!(
+                usual.job,
+                JobRule::Fail,
+                "{code}: all are retried by default"
+            );
+            match kind == left_out {
+                true => assert_eq!(rule.job, JobRule::Fail, "{left_out}: {code}"),
+                false => assert_eq!(rule, usual, "{left_out}: {code}"),
+            }
+            assert_eq!((rule.lane, rule.breaker), (usual.lane, usual.breaker));
+
+            let config = format!("{config}[policy]\n\"{code}\" = {{ job = 'retry' }}");
+            let told = Place::with_config(&config).load();
+            let (_, rule) = told.settings.decide(&failure);
+            assert_eq!(rule.job, JobRule::Retry, "{code}: the policy wins");
+        }
+        for (class, code) in of_none {
+            let failure = failure(class, code, None);
+            let rules = [&loaded, &shipped].map(|loaded| loaded.settings.decide(&failure));
+            assert_eq!(rules[0], rules[1], "{left_out}: {code}");
+            assert_ne!(rules[0].1.job, JobRule::Fail);
+        }
+    }
 }
 
 #[test]

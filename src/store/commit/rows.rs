@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use super::{Changed, Transaction, encoded};
 use crate::model::{
     AlertBook, AttemptNo, Batch, BatchId, Billing, BreakerSnapshot, CallRecord, Delivery,
-    DeliveryId, DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, Request,
-    SchedulerState, Seq,
+    DeliveryId, DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, Received,
+    Request, SchedulerState, Seq,
 };
 use crate::store::error::Result;
 use crate::store::finished;
@@ -135,6 +135,13 @@ impl Rows for Transaction<'_> {
 
     fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<()> {
         encode(&mut self.row, response.as_ref())?;
+        let responses = self.responses.open()?;
+        responses.insert(id.as_bytes(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn put_refusal(&mut self, id: JobId, refusal: &Arc<Received>) -> Result<()> {
+        encode(&mut self.row, refusal.as_ref())?;
         let responses = self.responses.open()?;
         responses.insert(id.as_bytes(), self.row.as_slice())?;
         Ok(())

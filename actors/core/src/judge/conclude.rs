@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::judge::{self, Blame, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Doubt, Failure, FailureClass,
-    GlmOutcome, HoldKind, Job, JobEntry, JobId, Next, Received, Reserve, Settings, Settlement,
-    Substitution, Timestamp, Usage, code, limits, model_name,
+    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Doubt, Failure, GlmOutcome,
+    HoldKind, Job, JobEntry, JobId, Next, Received, Reserve, Settings, Settlement, Substitution,
+    Timestamp, Usage, code, limits, model_name,
 };
 use crate::money::worst;
 
@@ -166,6 +166,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
     let mut breaker = BreakerEffect::Ignore;
     let mut answered = false;
     let mut received = None;
+    let mut steps_aside = false;
     let mut reached = false;
     let mut blame = None;
     let (next, back_in_line) = match &*finished.outcome {
@@ -182,6 +183,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             let verdict = judge::judge(failure, job, &on.context);
             let mut failure = verdict.failure;
             received = failure.received.take();
+            steps_aside = verdict.job == JobEffect::StepAside;
             call.outcome = CallOutcome::Failed;
             call.status_code = failure.status_code;
             let answered_by = received.as_ref().and_then(Received::model);
@@ -247,10 +249,13 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
         settlement: Settlement {
             job_id: job.id,
             attempt: finished.attempt,
-            refusal: match (&next, received) {
-                (Next::Failed { .. }, Some(Received::Json(json))) => Some(json),
-                _ => None,
-            },
+            refusal: received
+                .filter(|came| match next {
+                    Next::Failed { .. } => is_refusal(&call, came),
+                    Next::Retry { .. } => steps_aside && is_refusal(&call, came),
+                    Next::Completed { .. } | Next::Parked { .. } | Next::Cancelled => false,
+                })
+                .map(Arc::new),
             next,
             call,
             lane: None,
@@ -297,13 +302,17 @@ fn assumed(job: &Job, call: &CallRecord, settings: &Settings) -> Option<Reserve>
     Some(Reserve { tokens, cost })
 }
 
-/// What an attempt keeps of what came instead of an answer: it may have been paid for, or is another's. What GLM
-/// says of a refusal stands in its failure.
+/// Whether what came instead of an answer is shown with the job: what refuses it, or GLM's own words under a success,
+/// but not what may be an answer that can't be read, nor what is another's.
+fn is_refusal(call: &CallRecord, received: &Received) -> bool {
+    let success = call.failure.as_ref().is_some_and(Failure::is_under_success);
+    !received.is_foreign() && (!success || received.is_object())
+}
+
+/// What an attempt keeps of what came instead of an answer: it may have been paid for, is another's, or broke off
+/// before it said what is wrong. What GLM says of a refusal stands in its failure.
 fn kept_of(failure: &Failure, received: &Received) -> Option<Arc<str>> {
-    let success = failure
-        .status_code
-        .is_some_and(|status| (200..300).contains(&status));
-    if !success && failure.class != FailureClass::ForeignAnswer {
+    if !failure.is_under_success() && !received.is_foreign() && !received.is_begun() {
         return None;
     }
     let text = received.text();
@@ -357,8 +366,8 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
 mod tests {
     use super::*;
     use crate::model::{
-        Currency, DoubtSettings, LaneCondition, ModelCondition, OpenAttempt, PriceRow, PriceTable,
-        SlotId, WorstCase,
+        Currency, DoubtSettings, FailureClass, LaneCondition, ModelCondition, OpenAttempt,
+        PriceRow, PriceTable, SlotId, WorstCase,
     };
     use crate::testing::sample;
 
@@ -482,6 +491,63 @@ mod tests {
         let stopped = ends_of(&bound, GlmOutcome::NotSent, false, &settings);
         assert!(matches!(stopped.settlement.next, Next::Cancelled));
         assert!(stopped.back_in_line.is_none());
+    }
+
+    #[test]
+    fn what_never_left_fails_nobody_whichever_kinds_of_error_are_retried() {
+        let mut settings = settings(Doubt::Worst);
+        settings.retry.retryable_errors.clear();
+        let stopped = ends(GlmOutcome::NotSent, false, &settings);
+        let Next::Retry { counted, .. } = stopped.settlement.next else {
+            panic!("{:?}", stopped.settlement.next)
+        };
+        assert!(!counted && stopped.back_in_line.is_some());
+        for code in [code::TIMEOUT_CONNECT, code::UNREACHABLE] {
+            let failure = Failure::new(FailureClass::Unreachable, code, "words");
+            let failed = GlmOutcome::Failed(failure, Usage::default());
+            let ended = ends(failed, false, &settings);
+            assert!(matches!(
+                ended.settlement.next,
+                Next::Retry { counted: false, .. }
+            ));
+        }
+    }
+
+    #[test]
+    fn a_job_shows_what_refuses_it_and_never_what_is_of_another_or_may_be_an_answer() {
+        let settings = settings(Doubt::Worst);
+        let shown = |status: u16, class, came: Received| {
+            let failure = Failure {
+                status_code: Some(status),
+                received: Some(came),
+                ..Failure::new(class, "x", "words")
+            };
+            let ended = ends(
+                GlmOutcome::Failed(failure, Usage::default()),
+                false,
+                &settings,
+            );
+            let Settlement { refusal, call, .. } = ended.settlement;
+            (refusal.is_some(), call.received.is_some())
+        };
+        let text = || Received::new(&b"no"[..], Some("text/plain"));
+        let json = || Received::new(&b"{\"error\":{}}"[..], None);
+        let fatal = FailureClass::RequestFatal;
+        assert_eq!(shown(404, fatal, text()), (true, false));
+        assert_eq!(shown(404, fatal, json()), (true, false));
+        assert_eq!(
+            shown(404, fatal, text().begun()),
+            (true, true),
+            "it broke off"
+        );
+        assert_eq!(shown(200, fatal, json()), (true, true));
+        assert_eq!(
+            shown(200, fatal, text()),
+            (false, true),
+            "it may be an answer"
+        );
+        let foreign = FailureClass::ForeignAnswer;
+        assert_eq!(shown(200, foreign, json().foreign()), (false, true));
     }
 
     #[test]

@@ -234,11 +234,17 @@ fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decisio
     };
     job.waits_for = open.iter().map(|other| other.id).collect();
     update(rows, before, &job)?;
-    if had_refusal {
-        rows.remove_response(id)?;
-    }
+    drop_refusal(rows, had_refusal, &job)?;
     wait_for(rows, id, open)?;
     Ok(Ok(Applied::Job(Box::new(job))))
+}
+
+/// Removes what came instead of an answer once it says nothing of the job any more.
+fn drop_refusal<R: Rows>(rows: &mut R, had_refusal: bool, job: &Job) -> Result<(), R::Error> {
+    match had_refusal && !job.has_refusal {
+        true => rows.remove_response(job.id),
+        false => Ok(()),
+    }
 }
 
 /// Those of the jobs that another is to run after which are not completed yet, each once. One that
@@ -346,6 +352,7 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decision
         return Ok(Err(Refusal::NotFound));
     };
     let before = job.status;
+    let had_refusal = job.has_refusal;
     if let Err(refusal) = life::apply(&mut job, transition) {
         return Ok(Err(refusal));
     }
@@ -355,6 +362,7 @@ fn change<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decision
     if has_ended {
         notices::job_ended(rows, &job)?;
     }
+    drop_refusal(rows, had_refusal, &job)?;
     if let Transition::Settle(settlement) = transition {
         account(rows, settlement, job.batch_id)?;
     }
@@ -386,7 +394,7 @@ fn account<R: Rows>(
         rows.put_response(settlement.job_id, response)?;
     }
     if let Some(refusal) = &settlement.refusal {
-        rows.put_response(settlement.job_id, refusal)?;
+        rows.put_refusal(settlement.job_id, refusal)?;
     }
     rows.log_call(&settlement.call)?;
     if let Some(id) = batch

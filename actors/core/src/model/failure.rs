@@ -184,6 +184,26 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether it came under a success.
+    #[must_use]
+    pub fn is_under_success(&self) -> bool {
+        self.status_code
+            .is_some_and(|status| (200..300).contains(&status))
+    }
+
+    /// Whether GLM had begun an answer that could not be read, or did not come whole: it was paid for, as far as
+    /// anybody can tell.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        match self.code.as_str() {
+            code::BODY_INVALID | code::BODY_TOO_LARGE => true,
+            code::CONNECTION | code::TIMEOUT_IDLE | code::TIMEOUT_TOTAL => self.is_under_success(),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): {}", self.code, self.class, self.message)

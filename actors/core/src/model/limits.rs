@@ -11,6 +11,11 @@ pub const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const CHOSEN_IDS_KEPT: usize = 4_096;
 /// Bytes of what came instead of an answer that the attempt keeps.
 pub const KEPT_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// A call that found no connection within this time says that the way is at fault, however little more time it would
+/// have had; one that had less says nothing of the way.
+pub const CONNECT_TELLS_MS: u64 = 3_000;
+/// Bytes of the `Content-Type` of what came instead of an answer.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 200;
 /// Characters of a model name.
 pub const MODEL_CHARS_MAX: usize = 128;
 /// Characters of a user id; GLM's own bound for `user_id`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    BreakerSnapshot, CallRecord, Day, Delivery, Job, JobEntry, JobId, JobStatus, Request,
+    BreakerSnapshot, CallRecord, Day, Delivery, Job, JobEntry, JobId, JobStatus, Received, Request,
     SchedulerState, Seq, StoreError, UsageRow,
 };
 
@@ -37,8 +37,8 @@ pub struct JobRecord {
     pub request: Option<Arc<Request>>,
     /// GLM's answer, verbatim, once it is completed and until it is pruned.
     pub response: Option<Arc<RawValue>>,
-    /// What GLM sent instead of an answer, verbatim, once it failed with that and until it is pruned.
-    pub refusal: Option<Arc<RawValue>>,
+    /// What GLM sent instead of an answer, once it failed with that and until it is pruned.
+    pub refusal: Option<Arc<Received>>,
 }
 
 impl JobRecord {
@@ -46,9 +46,9 @@ impl JobRecord {
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         let request = self.request.as_ref().map_or(0, |request| request.len());
-        let answer = self.response.as_ref().or(self.refusal.as_ref());
-        let response = answer.map_or(0, |raw| raw.get().len());
-        request + response
+        let response = self.response.as_ref().map_or(0, |raw| raw.get().len());
+        let refusal = self.refusal.as_ref().map_or(0, |came| came.bytes().len());
+        request + response + refusal
     }
 }
 

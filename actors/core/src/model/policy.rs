@@ -211,6 +211,10 @@ impl Settings {
         let kind = RetryableError::of(class, &failure.code);
         // `once` is what the shipped table says of answers that can't be read.
         let is_said = word.class.is_some() || word.job.is_some_and(|job| job != JobRule::Once);
+        // Under one code stand answers that had begun and calls that brought nothing.
+        if !is_said && rule.job == JobRule::Backoff && failure.is_unread() {
+            rule.job = JobRule::Once;
+        }
         let left_out = |kind| !self.retry.retryable_errors.contains(&kind);
         if !is_said && kind.is_some_and(left_out) {
             rule.job = JobRule::Fail;

@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 use super::{
     Admission, AlertBook, AsyncTask, AttemptNo, Batch, BatchId, BatchStep, Billing,
     BreakerSnapshot, CallRecord, DeliveryChange, DeliveryId, Failure, Fingerprint, Job, JobId,
-    JobStatus, NotAdmitted, Prune, Pruned, Request, Reserve, SchedulerState, SlotId, Timestamp,
+    JobStatus, NotAdmitted, Prune, Pruned, Received, Request, Reserve, SchedulerState, SlotId,
+    Timestamp,
 };
 
 /// A job as it is submitted.
@@ -72,8 +73,8 @@ pub struct Settlement {
     pub next: Next,
     /// The call log row.
     pub call: CallRecord,
-    /// What came instead of an answer, verbatim, where the job fails with it.
-    pub refusal: Option<Arc<RawValue>>,
+    /// What came instead of an answer, where the job fails with it or steps aside for it.
+    pub refusal: Option<Arc<Received>>,
     /// The lane's state, when the outcome changes it.
     pub lane: Option<SchedulerState>,
     /// The breaker, when the outcome changes its state.

@@ -167,6 +167,8 @@ impl Scheduler {
         for id in self.line.bound().collect::<Vec<_>>() {
             self.give_up(id, now);
         }
+        self.recovery.give_up_bound();
+        self.settle_proven(now, None);
         self.go_on(now)
     }
 

@@ -112,6 +112,13 @@ impl Recovery {
         orphan.abort()
     }
 
+    /// Gives up what belongs to a connection: what comes of its calls is the last of it.
+    pub(super) fn give_up_bound(&mut self) {
+        for orphan in self.0.values_mut() {
+            orphan.cancelled |= orphan.job.bound_to.is_some();
+        }
+    }
+
     /// Closes every call that may be open.
     pub(super) fn aborts(&self) -> impl Iterator<Item = Effect> {
         self.0.values().filter_map(Orphan::abort)

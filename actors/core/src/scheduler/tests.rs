@@ -1270,6 +1270,52 @@ fn a_job_that_belongs_to_a_connection_ends_with_its_process() {
 }
 
 #[test]
+fn a_shutdown_ends_what_glm_holds_for_a_connection_and_leaves_other_tasks_to_the_next_start() {
+    let running = |bound_to| {
+        let mut world = World::new(1);
+        let job = world.submit_as(|job| job.bound_to = bound_to);
+        world.ack_all();
+        assert_eq!(world.running(), [job]);
+        (world, job)
+    };
+    let bound = Some(1);
+    for bound_to in [bound, None] {
+        let (mut world, job) = running(bound_to);
+        world.step(|lane, now| lane.drain(now));
+        let stays = world.lane.stays_open(SlotId(0), job, AttemptNo(1));
+        assert_eq!(stays, bound_to.is_none());
+    }
+
+    // One that nobody fetches just then: a queue before this one left it, and an operator paused the lanes.
+    for bound_to in [bound, None] {
+        let (mut world, job) = running(bound_to);
+        let account = world.settings.glm.endpoint().digest();
+        world.disk.jobs.get_mut(&job).unwrap().task = Some(AsyncTask {
+            id: "task".to_owned(),
+            account,
+            left_open: false,
+        });
+        world.step(|lane, now| lane.pause(None, now));
+        world.callers.insert(SlotId(0), None);
+        world.restart_queue();
+        world.ack_all();
+        assert_eq!(world.status_of(job), JobStatus::Processing);
+        world.step(|lane, now| lane.drain(now));
+        assert!(world.lane.is_drained());
+        let Some(call) = world.disk.calls.last() else {
+            assert_eq!(bound_to, None);
+            assert_eq!(world.status_of(job), JobStatus::Processing);
+            continue;
+        };
+        assert_eq!(
+            (bound_to, world.status_of(job)),
+            (bound, JobStatus::Cancelled)
+        );
+        assert!(call.maybe_billed);
+    }
+}
+
+#[test]
 fn a_retry_waits_no_longer_than_its_delay_whatever_the_clock_does_and_whoever_restarts() {
     for crashes in [false, true] {
         let mut world = World::new(1);
