@@ -1,7 +1,7 @@
 //! `onelane policy`: the meaning of error codes, all in a table or one in words.
 
 use onelane::config::{Loaded, PolicyClass, PolicyRow};
-use onelane::model::{BreakerRule, JobRule, LaneRule, Settings, limits};
+use onelane::model::{BreakerRule, JobRule, LaneRule, Settings, code, limits};
 use serde_json::json;
 
 use super::args::PolicyArgs;
@@ -58,6 +58,9 @@ fn from(row: &PolicyRow) -> String {
     row.origin.clone().unwrap_or_else(|| "shipped".to_owned())
 }
 
+/// Codes of calls that brought nothing and of answers that broke off.
+const MAY_HAVE_BEGUN: [&str; 3] = [code::CONNECTION, code::TIMEOUT_IDLE, code::TIMEOUT_TOTAL];
+
 fn in_words(row: &PolicyRow, loaded: &Loaded) -> String {
     let settings = &loaded.settings;
     let meaning = row.meaning.as_deref().unwrap_or("no row of its own");
@@ -68,7 +71,16 @@ fn in_words(row: &PolicyRow, loaded: &Loaded) -> String {
         PolicyClass::Is(class) => class.name().to_owned(),
     };
     let up_to_class = || "as that class does".to_owned();
-    let job = row.job.map(|rule| job(rule, row.lane, settings));
+    let job = row.job.map(|rule| match rule {
+        // Under these stand answers that had begun, too.
+        JobRule::Backoff if !row.overridden && MAY_HAVE_BEGUN.contains(&row.code.as_str()) => {
+            format!(
+                "{}; where an answer had begun, a second time it fails",
+                job(rule, row.lane, settings)
+            )
+        }
+        rule => job(rule, row.lane, settings),
+    });
     let lane = row.lane.map(|rule| lane(rule, settings));
     let breaker = row.breaker.map(|rule| breaker(rule, settings));
     format!(

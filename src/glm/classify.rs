@@ -238,20 +238,21 @@ fn levels(json: &Value) -> Vec<Map<String, Value>> {
         && levels.len() < LEVELS_MAX
     {
         next = level.get("error").and_then(object_in);
-        // What a message quotes is an error only if its code is known.
-        next = next.or_else(|| {
-            let quoted = object_in(&Value::String(words_of(&level)?.to_owned()))?;
-            let error = quoted.get("error").and_then(object_in);
-            let code = error
-                .as_ref()
-                .unwrap_or(&quoted)
-                .get("code")
-                .and_then(code_text)?;
-            ErrorTable::shipped().row(&code).map(|_| quoted)
-        });
+        next = next.or_else(|| quoted(&level));
         levels.push(level);
     }
     levels
+}
+
+/// The error that an error's message quotes, where that has a code of GLM's and the one around it has none.
+fn quoted(level: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let is_known = |level: &Map<String, Value>| {
+        let code = level.get("code").and_then(code_text);
+        code.is_some_and(|code| ErrorTable::shipped().row(&code).is_some())
+    };
+    let quoted = object_in(&Value::String(words_of(level)?.to_owned()))?;
+    let error = quoted.get("error").and_then(object_in)?;
+    (!is_known(level) && is_known(&error)).then_some(error)
 }
 
 /// An object, the first of a list, or that in a text.

@@ -150,7 +150,9 @@ impl<'t> Content<'t> {
         match (assembled, error.or(last)) {
             (Some(text), _) => Self::of_json(Cow::Owned(text)),
             (None, Some(other)) => other,
-            (None, None) => Self::Unreadable("it is a stream without an end".to_owned()),
+            (None, None) => {
+                Self::Unreadable("it is a stream without an end, or with a hole".to_owned())
+            }
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The Glm port on reqwest: one client for life, one call on the wire for each call ordered, never
 //! one more. `tasks` has the steps that only tasks take.
 
-use std::error::Error;
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,9 +13,11 @@ use reqwest::{Method, Request, StatusCode, Url};
 use tokio_util::sync::CancellationToken;
 
 use super::classify::{Reader, classify};
-use super::connect::ConnectTimedOut;
 use super::decode::{decode, is_readable};
-use super::exchange::{BodyEnd, Ended, Reply, Timeout, causes, exchange, is_end_of_connection};
+use super::exchange::{BodyEnd, Ended, Reply, exchange};
+use super::fault::{
+    no_response, not_read, operator, timed_out, transient, wants_credentials, words,
+};
 use super::pool::{Named, Pool, named_id};
 use super::route::Route;
 use super::{layers, wire};
@@ -271,29 +271,6 @@ pub(super) fn failed(failure: Failure) -> GlmOutcome {
     GlmOutcome::Failed(failure, Usage::default())
 }
 
-fn transient(code: &str, message: String, maybe_billed: bool) -> Failure {
-    Failure {
-        maybe_billed,
-        ..Failure::new(FailureClass::ServerTransient, code, message)
-    }
-}
-
-/// Reading a response broke off: a fault of its reader.
-fn not_read(status: u16) -> Failure {
-    Failure {
-        status_code: Some(status),
-        ..transient(
-            code::BODY_INVALID,
-            "the response could not be read".to_owned(),
-            true,
-        )
-    }
-}
-
-fn operator(code: &str, message: &str) -> Failure {
-    Failure::new(FailureClass::OperatorFatal, code, message)
-}
-
 /// The request that carries a call's body to `url`, or why it can't be written.
 pub(super) fn post(url: &str, call: &GlmCall) -> Result<Request, Failure> {
     let mut request = request(Method::POST, url, call)?;
@@ -385,95 +362,4 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
         received: reader.received(&headers, &body).map(Received::begun),
         ..lost
     })
-}
-
-/// `reused`: the connection had stood before the call.
-fn no_response(error: &reqwest::Error, reused: bool, connect_ms: u64) -> Failure {
-    if causes(error).any(|cause| cause.is::<ConnectTimedOut>()) {
-        let message = format!("no connection within {connect_ms} ms");
-        return Failure::new(FailureClass::Unreachable, code::TIMEOUT_CONNECT, message);
-    }
-    if error.is_connect() {
-        // Nothing left.
-        let (class, code) = match is_distrust(error) {
-            true => (FailureClass::OperatorFatal, code::TLS_UNTRUSTED),
-            false => (FailureClass::Unreachable, code::UNREACHABLE),
-        };
-        return Failure::new(class, code, words(error));
-    }
-    if reused && causes(error).any(is_end_of_connection) {
-        // The server let go of the connection while the request was on its way.
-        let message = format!(
-            "a kept connection ended before an answer began: {}",
-            words(error)
-        );
-        return transient(code::CONNECTION_ENDED, message, true);
-    }
-    // The whole request may have left.
-    transient(code::CONNECTION, words(error), true)
-}
-
-/// `connect_ms`: the bound of connecting alone.
-fn timed_out(timeout: Timeout, connect_ms: u64) -> Failure {
-    if !timeout.maybe_sent {
-        // The time of the whole call was over before a connection stood.
-        let Timeout { code, limit_ms, .. } = timeout;
-        let (class, code) = match limit_ms >= connect_ms.min(limits::CONNECT_TELLS_MS) {
-            true => (FailureClass::Unreachable, code::TIMEOUT_CONNECT),
-            false => (FailureClass::ServerTransient, code),
-        };
-        let message = format!("no connection within {limit_ms} ms, all the time that the call had");
-        return Failure::new(class, code, message);
-    }
-    let what = match timeout.code {
-        code::TIMEOUT_FIRST_BYTE => "no response headers",
-        code::TIMEOUT_IDLE => "no further piece of the response",
-        _ => "no complete response",
-    };
-    transient(
-        timeout.code,
-        format!("{what} within {} ms", timeout.limit_ms),
-        timeout.maybe_sent,
-    )
-}
-
-/// The error below this one. An I/O error hides the one that it was made of: its source is the next below that.
-fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
-        Some(made_of) => Some(made_of),
-        None => error.source(),
-    }
-}
-
-/// Whether a proxy refused to make a way for TLS to somebody that it does not know.
-fn wants_credentials(error: &reqwest::Error) -> bool {
-    causes(error).any(|cause| cause.to_string().contains("proxy authorization required"))
-}
-
-/// Whether the server's certificate was looked at and not believed.
-fn is_distrust(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |cause| below(*cause)).any(|cause| {
-        matches!(
-            cause.downcast_ref::<rustls::Error>(),
-            Some(
-                rustls::Error::InvalidCertificate(_)
-                    | rustls::Error::InvalidCertRevocationList(_)
-                    | rustls::Error::NoCertificatesPresented
-            )
-        )
-    })
-}
-
-/// The causes of an error in one line. The first is reqwest's frame, which holds the URL and no news.
-fn words(error: &reqwest::Error) -> String {
-    let mut parts: Vec<String> = causes(error).skip(1).map(ToString::to_string).collect();
-    // Some causes repeat the one below them.
-    parts.dedup_by(|inner, outer| outer.ends_with(inner.as_str()));
-    if parts.is_empty() {
-        return "the request failed in the HTTP client".to_owned();
-    }
-    parts.join(": ")
 }

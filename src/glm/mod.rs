@@ -15,6 +15,7 @@ mod connect;
 mod decode;
 mod errors;
 mod exchange;
+mod fault;
 mod http;
 mod layers;
 mod pool;

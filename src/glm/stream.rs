@@ -14,8 +14,8 @@ const PIECES_MAX: usize = 128;
 /// A chunk, as far as a completion is made of it.
 #[derive(Deserialize)]
 struct Chunk<'a> {
-    #[serde(default)]
-    choices: First<ChunkChoice, PIECES_MAX>,
+    #[serde(default, borrow)]
+    choices: First<ChunkChoice<'a>, PIECES_MAX>,
     #[serde(default, borrow)]
     id: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -29,43 +29,70 @@ struct Chunk<'a> {
 }
 
 #[derive(Deserialize)]
-struct ChunkChoice {
+struct ChunkChoice<'a> {
     #[serde(default)]
     index: Option<u32>,
-    #[serde(default)]
-    delta: Option<Delta>,
+    #[serde(default, borrow)]
+    delta: Option<Delta<'a>>,
     #[serde(default)]
     finish_reason: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Delta {
-    #[serde(default)]
-    content: Option<String>,
-    #[serde(default)]
-    reasoning_content: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<First<ToolDelta, PIECES_MAX>>,
+struct Delta<'a> {
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    tool_calls: Option<First<ToolDelta<'a>, PIECES_MAX>>,
 }
 
 #[derive(Deserialize)]
-struct ToolDelta {
+struct ToolDelta<'a> {
     #[serde(default)]
     index: Option<u32>,
-    #[serde(default)]
-    id: Option<String>,
+    #[serde(default, borrow)]
+    id: Option<&'a RawValue>,
     #[serde(default, rename = "type")]
     kind: Option<String>,
-    #[serde(default)]
-    function: FunctionDelta,
+    #[serde(default, borrow)]
+    function: FunctionDelta<'a>,
 }
 
 #[derive(Deserialize, Default)]
-struct FunctionDelta {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    arguments: Option<String>,
+struct FunctionDelta<'a> {
+    #[serde(default, borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    arguments: Option<&'a RawValue>,
+}
+
+/// A JSON string between its quotes, as it is spelled: pieces may end in the middle of a character of two escapes.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes one more piece. `None`: it is no text.
+    fn take(&mut self, piece: Option<&RawValue>) -> Option<()> {
+        if let Some(piece) = piece {
+            let inner = piece.get().strip_prefix('"')?.strip_suffix('"')?;
+            self.0.push_str(inner);
+        }
+        Some(())
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(format!("\"{}\"", self.0))
+            .map_err(serde::ser::Error::custom)?
+            .serialize(serializer)
+    }
 }
 
 /// The completion that the chunks come to.
@@ -95,9 +122,9 @@ struct Choice {
 #[derive(Serialize)]
 struct Message {
     role: &'static str,
-    content: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    reasoning_content: String,
+    content: Text,
+    #[serde(skip_serializing_if = "Text::is_empty")]
+    reasoning_content: Text,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "values")]
     tool_calls: BTreeMap<u32, ToolCall>,
 }
@@ -106,8 +133,8 @@ impl Default for Message {
     fn default() -> Self {
         Self {
             role: "assistant",
-            content: String::new(),
-            reasoning_content: String::new(),
+            content: Text::default(),
+            reasoning_content: Text::default(),
             tool_calls: BTreeMap::new(),
         }
     }
@@ -115,7 +142,7 @@ impl Default for Message {
 
 #[derive(Serialize, Default)]
 struct ToolCall {
-    id: String,
+    id: Text,
     #[serde(rename = "type")]
     kind: String,
     function: Function,
@@ -123,8 +150,8 @@ struct ToolCall {
 
 #[derive(Serialize, Default)]
 struct Function {
-    name: String,
-    arguments: String,
+    name: Text,
+    arguments: Text,
 }
 
 fn values<S: serde::Serializer>(
@@ -134,36 +161,50 @@ fn values<S: serde::Serializer>(
     serializer.collect_seq(calls.values())
 }
 
-fn append(text: &mut String, piece: Option<String>) {
-    text.push_str(&piece.unwrap_or_default());
-}
-
 impl Choice {
-    fn take(&mut self, piece: ChunkChoice) {
+    /// Takes one more piece. `None`: something of it is no text.
+    fn take(&mut self, piece: ChunkChoice<'_>) -> Option<()> {
         self.index = piece.index.unwrap_or(0);
         if piece.finish_reason.is_some() {
             self.finish_reason = piece.finish_reason;
         }
-        let Some(delta) = piece.delta else { return };
-        append(&mut self.message.content, delta.content);
-        append(&mut self.message.reasoning_content, delta.reasoning_content);
+        let Some(delta) = piece.delta else {
+            return Some(());
+        };
+        self.message.content.take(delta.content)?;
+        self.message
+            .reasoning_content
+            .take(delta.reasoning_content)?;
         for piece in delta.tool_calls.unwrap_or_default().0 {
             let call = self
                 .message
                 .tool_calls
                 .entry(piece.index.unwrap_or(0))
                 .or_default();
-            append(&mut call.id, piece.id);
-            append(&mut call.function.name, piece.function.name);
-            append(&mut call.function.arguments, piece.function.arguments);
+            call.id.take(piece.id)?;
+            call.function.name.take(piece.function.name)?;
+            call.function.arguments.take(piece.function.arguments)?;
             if let Some(kind) = piece.kind {
                 call.kind = kind;
             }
         }
+        Some(())
     }
 }
 
-/// The completion of these chunks as JSON; `None` if they are no chunks, or the last of them did not come.
+/// Whether an event that is no chunk holds a piece of an answer all the same, in a shape that nobody knows.
+fn holds_a_piece(event: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Odd<'a> {
+        #[serde(default, borrow)]
+        choices: Option<&'a RawValue>,
+    }
+    let odd = serde_json::from_str::<Odd<'_>>(event);
+    odd.is_ok_and(|odd| odd.choices.is_some_and(|raw| raw.get() != "[]"))
+}
+
+/// The completion of these chunks as JSON; `None` if they are no chunks, the last of them did not come, or one can't
+/// be read: an answer with a hole in it is none.
 pub(super) fn assemble(events: &[Cow<'_, str>]) -> Option<String> {
     let mut choices: BTreeMap<u32, Choice> = BTreeMap::new();
     let mut whole = Completion {
@@ -178,13 +219,16 @@ pub(super) fn assemble(events: &[Cow<'_, str>]) -> Option<String> {
     for event in events {
         // One that is none, as a relay's `ping` is none, spoils nothing.
         let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(event) else {
+            if holds_a_piece(event) {
+                return None;
+            }
             continue;
         };
         for piece in chunk.choices.0 {
             choices
                 .entry(piece.index.unwrap_or(0))
                 .or_default()
-                .take(piece);
+                .take(piece)?;
         }
         whole.id = whole.id.or(chunk.id);
         whole.request_id = whole.request_id.or(chunk.request_id);
@@ -235,6 +279,38 @@ mod tests {
                     "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{\"a\":1}"}}]}}],
                 "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}})
         );
+    }
+
+    #[test]
+    fn a_character_that_was_torn_into_two_pieces_is_whole_again() {
+        let events = [
+            r#"{"choices":[{"index":0,"delta":{"content":"a\ud83d"}}]}"#,
+            r#"{"choices":[{"index":0,"delta":{"content":"\ude00\n"},"finish_reason":"stop"}]}"#,
+        ];
+        let whole = assemble(&events.map(Cow::Borrowed)).unwrap();
+        let whole: Value = serde_json::from_str(&whole).unwrap();
+        assert_eq!(whole["choices"][0]["message"]["content"], "a😀\n");
+    }
+
+    #[test]
+    fn an_answer_with_a_hole_in_it_is_none() {
+        let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
+        for odd in [
+            json!({"choices": [{"index": 0, "delta": {"content": [{"text": "a"}]}}]}),
+            json!({"choices": [{"index": -1, "delta": {"content": "a"}}]}),
+            json!({"choices": {"delta": "a"}}),
+        ] {
+            assert_eq!(of(&[odd, end.clone()]), None);
+        }
+        // What holds no piece spoils nothing.
+        for other in [
+            json!({"ping": 1}),
+            json!("ping"),
+            json!({"choices": []}),
+            json!({"choices": null}),
+        ] {
+            assert!(of(&[other.clone(), end.clone()]).is_some(), "{other}");
+        }
     }
 
     #[test]

@@ -570,15 +570,12 @@ async fn what_refused_one_prompt_reaches_its_client_although_others_had_to_show_
     let bad = api.post("/v1/chat/completions", bad);
     let rest = async {
         until("the first waits", async || {
-            lane.lane().await.unwrap().waiting == 1
+            lane.lane().await.unwrap().ready == 1
         })
         .await;
         let good = api.post("/v1/chat/completions", good);
         let resume = async {
-            until("both wait", async || {
-                lane.lane().await.unwrap().waiting == 2
-            })
-            .await;
+            until("both wait", async || lane.lane().await.unwrap().ready == 2).await;
             lane.resume().await.unwrap();
         };
         tokio::join!(good, resume).0

@@ -36,8 +36,8 @@ use crate::ports::{
 };
 use onelane_core::model::{
     Admission, Applied, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day,
-    Dispatch, Hold, HoldKind, Job, JobStatus, NewJob, Next, NotAdmitted, Pause, Refusal, Request,
-    SchedulerState, Seq, Timestamp, Transition, UsageRow, limits,
+    Dispatch, Failure, Hold, HoldKind, Job, JobStatus, NewJob, Next, NotAdmitted, Pause, Received,
+    Refusal, Request, SchedulerState, Seq, Timestamp, Transition, UsageRow, code, limits,
 };
 
 /// Makes a `#[test]` of each promise. The argument is a function that makes a fresh place for a
@@ -62,6 +62,7 @@ macro_rules! store_contract {
             a_retry_comes_back_to_its_place
             a_job_that_waits_can_fail_or_be_given_up
             a_dead_letter_goes_back_in_line_with_its_history
+            what_came_instead_of_an_answer_stays_while_it_says_something_of_the_job
             a_priority_changes_while_the_job_waits
             a_refusal_does_not_hinder_the_others
             an_unknown_job_is_refused
@@ -590,6 +591,72 @@ pub fn a_dead_letter_goes_back_in_line_with_its_history<S: Store>(open: Open<'_,
     assert_eq!(refusal, Refusal::WrongStatus(JobStatus::Completed));
     done(&store, &[requeue(2)]);
     assert_eq!(job(&store, 2).processed_at, None);
+}
+
+/// What came instead of an answer is there to the byte, also of a job that stepped aside, until it says nothing of the
+/// job any more.
+pub fn what_came_instead_of_an_answer_stays_while_it_says_something_of_the_job<S: Store>(
+    open: Open<'_, S>,
+) {
+    let came = Arc::new(Received::new(
+        &b"no, says rule 7 \xb7\xc3\r\n"[..],
+        Some("text/plain; charset=gbk"),
+    ));
+    let ends = |n: u64, attempt: u32, next: Next| {
+        let mut settlement = sample::settle(n, attempt, next);
+        settlement.refusal = Some(Arc::clone(&came));
+        Transition::Settle(Box::new(settlement))
+    };
+    let failure = sample::failure;
+    let aside = || Next::Retry {
+        failure: failure(),
+        at: None,
+        counted: false,
+        throttled: false,
+        interruptions: 0,
+    };
+    let store = open();
+    for n in 1..=5 {
+        done(&store, &[sample::insert(n), sample::start(n)]);
+    }
+    let fails = |n, failure| Transition::Fail {
+        job_id: job_id(n),
+        failure,
+        at: sample::START,
+    };
+    let failed = Next::Failed { failure: failure() };
+    done(&store, &[ends(1, 1, failed)]);
+    for n in 2..=5 {
+        done(&store, &[ends(n, 1, aside())]);
+    }
+    drop(store);
+
+    let store = open();
+    let kept = |n: u64| {
+        let record = store.job(job_id(n)).unwrap().unwrap();
+        assert!(record.refusal.is_none() || record.response.is_none());
+        record.refusal
+    };
+    for n in 1..=5 {
+        assert_eq!(kept(n).as_ref(), Some(&came), "job {n}");
+    }
+    // Others passed: the job fails with what it was refused with.
+    done(&store, &[fails(2, failure())]);
+    assert_eq!(kept(2).as_ref(), Some(&came));
+    // It fails of something else.
+    let late = Failure {
+        code: code::DEADLINE.to_owned(),
+        ..failure()
+    };
+    done(&store, &[fails(3, late)]);
+    assert_eq!(kept(3), None);
+    done(&store, &[cancel(4)]);
+    assert_eq!(kept(4), None);
+    done(&store, &[sample::start(5), sample::complete(5, 2)]);
+    assert_eq!(kept(5), None);
+    assert!(store.job(job_id(5)).unwrap().unwrap().response.is_some());
+    done(&store, &[requeue(1)]);
+    assert_eq!(kept(1), None);
 }
 
 /// A new priority is on record for the next start of the lane.

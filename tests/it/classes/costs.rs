@@ -102,7 +102,10 @@ async fn each_class_costs_exactly_its_calls_and_retries() {
         course(Fault::Reset, 2, BACKOFF),
         course(later, 1, &[1_000]),
         course(error("1234"), 4, BACKOFF).fails("1234").counted(4),
-        course(Fault::CutBody, 4, BACKOFF).fails("conn").counted(4),
+        course(Fault::Reset, 4, BACKOFF).fails("conn").counted(4),
+        // An answer had begun.
+        course(Fault::CutBody, 1, BACKOFF),
+        course(Fault::CutBody, 2, BACKOFF).fails("conn").counted(2),
         course(error("1231"), 3, NONE),
         course(error("1231"), 4, NONE).fails("1231"),
         course(error("1210"), 1, NONE).fails("1210"),

@@ -127,9 +127,9 @@ impl Received {
             model: Option<String>,
         }
         let named: Named = serde_json::from_str(self.json()?.get()).ok()?;
-        named
-            .model
-            .filter(|model| (1..=limits::MODEL_CHARS_MAX).contains(&model.chars().count()))
+        let model = named.model?.trim().to_owned();
+        let fits = (1..=limits::MODEL_CHARS_MAX).contains(&model.chars().count());
+        fits.then_some(model)
     }
 }
 
