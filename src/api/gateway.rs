@@ -389,18 +389,23 @@ fn failed(failure: &Failure, refusal: Option<&Received>) -> Reply {
         _ => StatusCode::BAD_GATEWAY,
     };
     let status = of_glm.or(of_code).unwrap_or(own);
+    // An answer had begun: for a client that asks again after a 5xx it would be bought again.
+    let lost = |status| match failure.is_unread() {
+        true => StatusCode::UNPROCESSABLE_ENTITY,
+        false => status,
+    };
     let code = failure.code.strip_prefix("http_").unwrap_or(&failure.code);
     let (status, code) = match failure.code.as_str() {
         code::DEADLINE
         | code::TIMEOUT_CONNECT
         | code::TIMEOUT_FIRST_BYTE
         | code::TIMEOUT_IDLE
-        | code::TIMEOUT_TOTAL => (StatusCode::GATEWAY_TIMEOUT, "1234"),
+        | code::TIMEOUT_TOTAL => (lost(StatusCode::GATEWAY_TIMEOUT), "1234"),
         code::CONNECTION
         | code::CONNECTION_ENDED
         | code::FOREIGN_ANSWER
         | code::UNREACHABLE
-        | code::TLS_UNTRUSTED => (StatusCode::BAD_GATEWAY, "1234"),
+        | code::TLS_UNTRUSTED => (lost(StatusCode::BAD_GATEWAY), "1234"),
         code::REQUEST_INVALID => (StatusCode::BAD_REQUEST, "1210"),
         code::NO_API_KEY => (StatusCode::SERVICE_UNAVAILABLE, "1000"),
         "" => (status, "1200"),
@@ -529,6 +534,10 @@ mod tests {
         check(ServerTransient, "http_503", Some(503), 503);
         check(ServerTransient, code::CONNECTION, None, 502);
         check(ServerTransient, code::TIMEOUT_TOTAL, None, 504);
+        check(ServerTransient, code::CONNECTION, Some(200), 422);
+        check(ServerTransient, code::TIMEOUT_IDLE, Some(200), 422);
+        check(ServerTransient, code::TIMEOUT_TOTAL, Some(200), 422);
+        check(ServerTransient, code::BODY_TOO_LARGE, Some(200), 422);
         check(ServerTransient, code::DEADLINE, None, 504);
         check(ServerTransient, code::QUARANTINED, None, 502);
         check(ServerTransient, "", None, 502);

@@ -43,6 +43,8 @@ max_delay_ms = 20
 [breaker]
 consecutive_failures = 1000
 failure_rate = 0.0
+[policy]
+conn = \"server_transient\"
 [lane]
 quarantine_after = 1000000
 ";

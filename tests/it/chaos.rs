@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use onelane::error::Error;
 use onelane::glm::HttpGlm;
-use onelane::model::BreakerSettings;
-use onelane::model::{BreakerState, CallOutcome, CallRecord, Event, JobId, JobStatus};
+use onelane::model::{
+    BreakerSettings, BreakerState, CallOutcome, CallRecord, Event, FailureClass, JobId, JobStatus,
+    code,
+};
 use onelane::orchestrator::{Feed, Orchestrator};
 use onelane::ports::{Glm, GlmCall, GlmFuture, Store as _};
 use onelane::simulator::{Arrival, Fault, Rule, SimulatorConfig, Step};
@@ -123,6 +125,11 @@ fn troubled(havoc: &Havoc) -> HttpLane {
     world.config.glm.timeouts.idle_ms = 150;
     world.config.glm.timeouts.total_ms = 1_000;
     world.config.retry.max_retries = 100;
+    // Answers that broke off are bought again, too, as often as that.
+    for code in [code::CONNECTION, code::TIMEOUT_IDLE, code::TIMEOUT_TOTAL] {
+        let class = FailureClass::ServerTransient;
+        world.config.policy.insert(code.to_owned(), class.into());
+    }
     world.config.lane.quarantine_after = 1_000;
     world.config.breaker = BreakerSettings {
         consecutive_failures: 3,
