@@ -177,7 +177,7 @@ impl Stated {
     fn in_json(status: u16, json: &Value) -> Self {
         let levels = levels(json);
         let innermost = |read: &dyn Fn(&Map<String, Value>) -> Option<String>| {
-            levels.iter().rev().find_map(|level| read(level))
+            levels.iter().rev().find_map(read)
         };
         let message = innermost(&|level| words_of(level).map(str::to_owned));
         let code = innermost(&|level| level.get("code").and_then(code_text))

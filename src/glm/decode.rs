@@ -43,7 +43,8 @@ pub(crate) fn with_received(
     body: &[u8],
     reader: &Reader<'_>,
 ) -> Failure {
-    let received = failure.received.or_else(|| reader.received(headers, body));
+    let received = || reader.received(headers, body).map(Arc::new);
+    let received = failure.received.or_else(received);
     Failure {
         received,
         ..failure
@@ -303,7 +304,8 @@ impl Head {
     fn outcome(self, status: u16, text: &str) -> GlmOutcome {
         match RawValue::from_string(text.to_owned()) {
             Ok(raw) if let Some(failure) = self.failure(status) => {
-                let received = Some(Received::new(raw.get().as_bytes(), Some(JSON)));
+                let came = Received::new(raw.get().as_bytes(), Some(JSON));
+                let received = Some(Arc::new(came));
                 GlmOutcome::Failed(
                     Failure {
                         received,

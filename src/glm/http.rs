@@ -213,7 +213,7 @@ impl HttpGlm {
         Sent::Failed(Failure {
             status_code: Some(response.status),
             maybe_billed: true,
-            received: received.map(Received::foreign),
+            received: received.map(Received::foreign).map(Arc::new),
             ..Failure::new(FailureClass::ForeignAnswer, code::FOREIGN_ANSWER, message)
         })
     }
@@ -357,9 +357,10 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
             true,
         ),
     };
+    let received = reader.received(&headers, &body);
     Err(Failure {
         status_code: Some(status),
-        received: reader.received(&headers, &body).map(Received::begun),
+        received: received.map(Received::begun).map(Arc::new),
         ..lost
     })
 }

@@ -125,7 +125,7 @@ fn accepted(
         return Err(classify(status, headers, body, reader));
     }
     let text = layers::text(body);
-    let json = bounded::excerpt(&text).map_err(|e| match is_page(headers, &text) {
+    let json = document(&text).map_err(|e| match is_page(headers, &text) {
         true => page(status),
         false => invalid(status, &e.to_string()),
     })?;
@@ -144,7 +144,7 @@ fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> L
     if !(200..300).contains(&status) {
         return refused(classify(status, headers, &body, reader));
     }
-    let json = match bounded::excerpt(&layers::text(&body)) {
+    let json = match document(&layers::text(&body)) {
         Ok(json) => json,
         // A page of something between; the task is as it was.
         Err(e) => return Look::Again(format!("the response was no JSON ({e})")),
@@ -250,6 +250,21 @@ fn bounded(message: String) -> String {
         Some((end, _)) => message.get(..end).unwrap_or_default().to_owned(),
         None => message,
     }
+}
+
+/// What a response says, without what a relay wrapped around it: the envelope of GLM's older API among that.
+fn document(text: &str) -> serde_json::Result<Value> {
+    let first = layers::documents(text).and_then(|all| all.into_iter().next());
+    let json = bounded::excerpt(first.as_deref().unwrap_or(text))?;
+    let says_something = task_status(&json).is_some()
+        || ["id", "choices"]
+            .iter()
+            .any(|name| json.get(*name).is_some())
+        || states_error(&json);
+    Ok(match json.get("data") {
+        Some(data @ Value::Object(_)) if !says_something => data.clone(),
+        _ => json,
+    })
 }
 
 fn task_status(json: &Value) -> Option<&str> {

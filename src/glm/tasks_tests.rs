@@ -193,6 +193,20 @@ async fn a_refused_submission_is_classified_as_a_call_is() {
 }
 
 #[tokio::test]
+async fn a_task_is_known_whatever_a_relay_wraps_around_it() {
+    let task = r#"{"id":"t-1","task_status":"PROCESSING"}"#;
+    for body in [
+        format!("\u{feff}{task}\n"),
+        format!("data: {task}\n\n"),
+        format!("{task}\n<!-- relay 3 -->"),
+        format!(r#"{{"code":200,"success":true,"data":{task}}}"#),
+    ] {
+        let world = World::new(0, vec![custom(200, &body).into()]);
+        assert_eq!(world.accepted().await, "t-1", "{body}");
+    }
+}
+
+#[tokio::test]
 async fn what_passes_is_borne_and_looked_at_again() {
     let world = World::new(0, Vec::new());
     let id = world.accepted().await;

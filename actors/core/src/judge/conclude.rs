@@ -186,10 +186,10 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             steps_aside = verdict.job == JobEffect::StepAside;
             call.outcome = CallOutcome::Failed;
             call.status_code = failure.status_code;
-            let answered_by = received.as_ref().and_then(Received::model);
+            let answered_by = received.as_deref().and_then(Received::model);
             charge(&mut call, *usage, answered_by.as_deref(), settings);
             call.maybe_billed = failure.maybe_billed;
-            call.received = received.as_ref().and_then(|came| kept_of(&failure, came));
+            call.received = received.as_deref().and_then(|came| kept_of(&failure, came));
             reached = failure.status_code.is_some() || failure.maybe_billed;
             call.failure = Some(failure.clone());
             lane = verdict.lane;
@@ -249,13 +249,11 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
         settlement: Settlement {
             job_id: job.id,
             attempt: finished.attempt,
-            refusal: received
-                .filter(|came| match next {
-                    Next::Failed { .. } => is_refusal(&call, came),
-                    Next::Retry { .. } => steps_aside && is_refusal(&call, came),
-                    Next::Completed { .. } | Next::Parked { .. } | Next::Cancelled => false,
-                })
-                .map(Arc::new),
+            refusal: received.filter(|came| match next {
+                Next::Failed { .. } => is_refusal(&call, came),
+                Next::Retry { .. } => steps_aside && is_refusal(&call, came),
+                Next::Completed { .. } | Next::Parked { .. } | Next::Cancelled => false,
+            }),
             next,
             call,
             lane: None,
@@ -519,7 +517,7 @@ mod tests {
         let shown = |status: u16, class, came: Received| {
             let failure = Failure {
                 status_code: Some(status),
-                received: Some(came),
+                received: Some(Arc::new(came)),
                 ..Failure::new(class, "x", "words")
             };
             let ended = ends(

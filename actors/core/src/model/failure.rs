@@ -1,6 +1,7 @@
 //! What went wrong with a call, and which class of wrong that is.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,7 @@ pub struct Failure {
     /// it is the job's end, with the job.
     #[serde(skip)]
     #[schemars(skip)]
-    pub received: Option<Received>,
+    pub received: Option<Arc<Received>>,
 }
 
 impl Failure {
