@@ -79,6 +79,8 @@ async fn a_full_disk_is_waited_out_and_the_outcome_of_an_open_call_is_kept() {
         tokio::time::sleep(ms(500)).await;
         store.fail_next_commit(full.clone(), fate);
         completed(&lane, job).await;
+        // Here, too.
+        tokio::time::sleep(ms(1)).await;
         assert!(!lane.lane().await.unwrap().disk_full);
         submit(&lane, prompt("room")).await;
         stop(lane, 10_000).await;
