@@ -5,6 +5,13 @@ mod telemetry;
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// Gives the memory of large bodies back to the system once they are gone; the system's own keeps it for later, for every
+/// thread apart.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     cli::main(std::env::args_os())
 }

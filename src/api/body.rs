@@ -118,9 +118,11 @@ impl Body {
             }
             bytes.extend_from_slice(&chunk);
         }
-        if !bytes.is_empty() {
-            check_media_type(headers)?;
+        // Of nothing a header says nothing.
+        if bytes.is_empty() {
+            return Ok((bytes, memory));
         }
+        check_media_type(headers)?;
         let (bytes, more) = unpacked(bytes, headers, &self.reading).await?;
         if let Some(more) = more {
             match &mut memory {

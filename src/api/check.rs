@@ -1,11 +1,8 @@
 //! JSON against its schema: every error is found in one reading and named with its place. The bounds
 //! that stand at a field are checked here and shown in the OpenAPI document, so that the two can't differ.
 
-use std::fmt;
-
+use onelane_core::model::json::each;
 use onelane_core::model::{BatchId, Day, Timestamp};
-use serde::Deserializer as _;
-use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -62,8 +59,8 @@ const FORMATS: [Format; 7] = [
 ];
 
 /// Notes what is wrong with `json`, which is at the place `at`.
-pub(super) fn check(schema: &Value, json: &RawValue, at: &str, errors: &mut Faults) {
-    let Some(schema) = schema.as_object() else {
+pub(super) fn check(whole: &Value, json: &RawValue, at: &str, errors: &mut Faults) {
+    let Some(schema) = whole.as_object() else {
         return;
     };
     if let Some(options) = schema.get("anyOf").and_then(Value::as_array) {
@@ -84,7 +81,12 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, errors: &mut Faul
     let fits = of_type
         && match found {
             "null" => true,
-            "object" => return check_object(schema, json, at, errors),
+            "object" => {
+                return match object(json, at) {
+                    Ok(fields) => check_fields(whole, &fields, at, errors),
+                    Err(bad) => errors.extend(bad),
+                };
+            }
             "array" => return check_array(schema, json, at, errors),
             _ if !names.is_empty() => {
                 text_of(json).is_some_and(|text| names.contains(&text.as_str()))
@@ -104,19 +106,22 @@ pub(super) fn check(schema: &Value, json: &RawValue, at: &str, errors: &mut Faul
     }
 }
 
-fn check_object(schema: &Map<String, Value>, json: &RawValue, at: &str, errors: &mut Faults) {
+/// Reads an object at the place `at`.
+pub(super) fn object<'a>(json: &'a RawValue, at: &str) -> Result<Object<'a>, Faults> {
+    serde_json::from_str(json.get()).map_err(|error| {
+        let problem = match type_of(json.get()) {
+            "object" => format!("is a bad object: {error}"),
+            _ => "must be a JSON object".to_owned(),
+        };
+        vec![FieldError::new(name_of(at), problem)].into()
+    })
+}
+
+/// Notes what is wrong with these fields of the object at the place `at`.
+pub(super) fn check_fields(schema: &Value, fields: &Object<'_>, at: &str, errors: &mut Faults) {
     let none = Map::new();
     let known = schema.get("properties").and_then(Value::as_object);
     let known = known.unwrap_or(&none);
-    let fields = match serde_json::from_str::<Object<'_>>(json.get()) {
-        Ok(fields) => fields,
-        Err(error) => {
-            return errors.add(|| {
-                let problem = format!("is a bad object: {error}");
-                FieldError::new(name_of(at), problem)
-            });
-        }
-    };
     let place = |name: &str| join(at, name);
     if let Some(name) = fields.twice() {
         return errors.add(|| FieldError::new(place(name), "is given twice; give it once"));
@@ -161,8 +166,9 @@ fn check_array(schema: &Map<String, Value>, json: &RawValue, at: &str, errors: &
             check(items, element, &format!("{at}[{length}]"), &mut of_elements);
         }
         length += 1;
+        true
     });
-    if !is_list {
+    if is_list.is_none() {
         return errors.add(|| FieldError::new(name_of(at), "must be a list"));
     }
     if bound("minItems").is_some_and(|min| length < min) || length > most {
@@ -175,29 +181,6 @@ fn check_array(schema: &Map<String, Value>, json: &RawValue, at: &str, errors: &
         });
     }
     errors.extend(of_elements);
-}
-
-/// Shows the elements of a list one by one; `false`: it is none.
-pub(super) fn each(json: &RawValue, look: impl FnMut(&RawValue)) -> bool {
-    struct Each<F>(F);
-
-    impl<'de, F: FnMut(&RawValue)> Visitor<'de> for Each<F> {
-        type Value = ();
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-            while let Some(element) = seq.next_element::<&RawValue>()? {
-                (self.0)(element);
-            }
-            Ok(())
-        }
-    }
-
-    let mut deserializer = serde_json::Deserializer::from_str(json.get());
-    deserializer.deserialize_seq(Each(look)).is_ok()
 }
 
 /// The place of a field in the object at `at`.

@@ -1,13 +1,15 @@
 //! How many connections and requests there may be at once, so that operators always get in: some connections are
-//! reserved for them, and at the bound the one that has waited longest without whole headers makes way.
+//! reserved for them, and at the bound one makes way that has long been without whole headers. Whoever only just came is
+//! heard, in a burst too: its request is answered, if only with a refusal.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -21,6 +23,8 @@ pub(super) struct Bounds {
     requests_max: usize,
     body_memory_bytes: usize,
     open: Mutex<Open>,
+    /// A place has become free.
+    freed: Notify,
     requests: Arc<Semaphore>,
     body_memory: Arc<Semaphore>,
     /// Answers that are read from the store part by part.
@@ -43,6 +47,7 @@ struct Connection {
     kind: Door,
     /// Since when it waits for whole headers; `None` while it has a request.
     waits_since: Option<Instant>,
+    /// Since when it has its request, or is there.
     since: Instant,
     /// Ends its task, once there is one.
     task: Option<AbortHandle>,
@@ -100,6 +105,7 @@ impl Bounds {
             requests_max: config.requests_max,
             body_memory_bytes: config.body_memory_bytes,
             open: Mutex::default(),
+            freed: Notify::new(),
             requests: Arc::new(Semaphore::new(config.requests_max)),
             body_memory: Arc::new(Semaphore::new(units(config.body_memory_bytes))),
             exports: Arc::new(Semaphore::new(limits::EXPORTS_MAX)),
@@ -114,19 +120,34 @@ impl Bounds {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection that was accepted, for which another one may have to make way.
-    pub(super) fn place(self: &Arc<Self>) -> Arc<Place> {
+    /// A place for a connection that was accepted, as soon as there is one: until then it has not been read, and those
+    /// behind it wait where the system keeps them.
+    pub(super) async fn place(self: &Arc<Self>) -> Arc<Place> {
+        const LOOK_EVERY: Duration = Duration::from_millis(50);
+        loop {
+            if let Some(place) = self.place_now() {
+                return place;
+            }
+            // Those that wait grow older without a word.
+            let _ = tokio::time::timeout(LOOK_EVERY, self.freed.notified()).await;
+        }
+    }
+
+    /// A place for a connection, for which another one may have to make way.
+    fn place_now(self: &Arc<Self>) -> Option<Arc<Place>> {
+        let all = self.connections_max + limits::CONNECTIONS_RESERVED;
         let mut open = self.open();
         if open.all.len() >= self.connections_max {
-            let is_full = open.all.len() >= self.connections_max + limits::CONNECTIONS_RESERVED;
-            if let Some(id) = open.makes_way(is_full)
-                && let Some(connection) = open.all.remove(&id)
-            {
+            let made_way = open.makes_way(open.all.len() >= all);
+            if let Some(connection) = made_way.and_then(|id| open.all.remove(&id)) {
                 self.closed.fetch_add(1, Ordering::Relaxed);
                 if let Some(task) = connection.task {
                     task.abort();
                 }
             }
+        }
+        if open.all.len() >= all {
+            return None;
         }
         let door = match open.all.len() < self.connections_max {
             true => Door::Common,
@@ -142,12 +163,12 @@ impl Bounds {
             task: None,
         };
         open.all.insert(id, connection);
-        Arc::new(Place {
+        Some(Arc::new(Place {
             bounds: Arc::clone(self),
             id,
             door,
             has_answered: AtomicBool::new(false),
-        })
+        }))
     }
 
     /// The right to have a request for work in progress; `None`: there are too many.
@@ -197,16 +218,21 @@ impl Bounds {
 
 impl Open {
     /// Who makes way for another connection: whoever has waited longest without whole headers, or, when the
-    /// reserved ones are used up, too, the oldest of these.
+    /// reserved ones are used up, too, the oldest of these. Nobody who has not been there for a while.
     fn makes_way(&self, is_full: bool) -> Option<u64> {
+        let now = Instant::now();
+        let long = |(since, id): (Instant, u64)| {
+            let waited = now.saturating_duration_since(since);
+            (waited >= Duration::from_millis(limits::MAKES_WAY_AFTER_MS)).then_some(id)
+        };
         let waiting = self.all.iter();
         let waiting = waiting.filter_map(|(id, c)| Some((c.waits_since?, *id)));
-        if let Some((_, id)) = waiting.min() {
+        if let Some(id) = waiting.min().and_then(long) {
             return Some(id);
         }
         let reserved = self.all.iter().filter(|(_, c)| c.kind == Door::Reserved);
         let oldest = reserved.map(|(id, c)| (c.since, *id)).min();
-        oldest.filter(|_| is_full).map(|(_, id)| id)
+        oldest.filter(|_| is_full).and_then(long)
     }
 }
 
@@ -254,7 +280,10 @@ impl Place {
     /// A request's headers are here.
     pub(super) fn has_headers(&self) {
         self.has_answered.store(false, Ordering::Release);
-        self.change(|connection| connection.waits_since = None);
+        self.change(|connection| {
+            connection.waits_since = None;
+            connection.since = Instant::now();
+        });
     }
 
     /// The request was answered.
@@ -278,6 +307,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.bounds.open().all.remove(&self.id);
+        self.bounds.freed.notify_one();
     }
 }
 
@@ -297,15 +327,15 @@ mod tests {
         let bounds = bounds(3);
         let mut places = Vec::new();
         for _ in 0..3 {
-            places.push(bounds.place());
-            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+            places.push(bounds.place().await);
+            tokio::time::advance(Duration::from_secs(1)).await;
         }
         places[0].has_headers();
         places[1].has_headers();
         places[1].has_answered();
         // Its next request is waited for later than the third's first one.
         places[1].reads();
-        let fourth = bounds.place();
+        let fourth = bounds.place().await;
         assert_eq!(fourth.door, Door::Common);
         let open = |place: &Place| bounds.open().all.contains_key(&place.id);
         assert_eq!(
@@ -316,25 +346,52 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn nobody_who_only_just_came_makes_way_for_others() {
+        let bounds = bounds(2);
+        let all = 2 + limits::CONNECTIONS_RESERVED;
+        let mut places = Vec::new();
+        for _ in 0..all {
+            places.push(bounds.place().await);
+        }
+        let most = Duration::from_millis(limits::MAKES_WAY_AFTER_MS);
+        let open = |place: &Place| bounds.open().all.contains_key(&place.id);
+        // One more waits for a place; those that are there keep theirs.
+        let early = tokio::time::timeout(most / 2, bounds.place()).await;
+        assert!(early.is_err());
+        assert!(places.iter().all(|place| open(place)));
+        // Somebody leaves.
+        drop(places.pop());
+        let began = Instant::now();
+        places.push(bounds.place().await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // What has its request only since now is not cut off, however long it has been there.
+        places[0].has_headers();
+        // Somebody has been there for long.
+        let one_more = bounds.place().await;
+        assert_eq!(began.elapsed(), most / 2);
+        assert_eq!(one_more.door, Door::Reserved);
+        assert_eq!(places.iter().filter(|place| !open(place)).count(), 1);
+        assert!(!open(&places[1]));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn when_all_work_some_places_are_left_for_operators() {
         let bounds = bounds(2);
-        let busy = || {
-            let place = bounds.place();
+        let mut all = Vec::new();
+        for _ in 0..2 + limits::CONNECTIONS_RESERVED {
+            let place = bounds.place().await;
             place.has_headers();
-            place
-        };
-        let all: Vec<_> = (0..2 + limits::CONNECTIONS_RESERVED)
-            .map(|_| busy())
-            .collect();
+            all.push(place);
+        }
         let reserved = all.iter().filter(|p| p.door == Door::Reserved).count();
         assert_eq!(reserved, limits::CONNECTIONS_RESERVED);
-        // Even those are used up: the oldest of them makes way, and none of the others.
-        let one_more = bounds.place();
+        // Even those are used up: the oldest of them makes way after a while, and none of the others.
+        let one_more = bounds.place().await;
         assert_eq!(one_more.door, Door::Reserved);
         let open = |place: &Place| bounds.open().all.contains_key(&place.id);
         let gone: Vec<_> = all.iter().filter(|p| !open(p)).map(|p| p.id).collect();
         assert_eq!(gone, [2]);
         drop(all);
-        assert_eq!(bounds.place().door, Door::Common);
+        assert_eq!(bounds.place().await.door, Door::Common);
     }
 }

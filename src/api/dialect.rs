@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::check::join;
+use super::check::{self, join};
 use super::input::{Reader, schema_of};
 use super::limits;
 use super::problem::{Faults, FieldError};
@@ -239,8 +239,10 @@ impl Dialect {
             id: None,
             asked: Err(problem),
         };
-        let fields = match Object::read(text) {
-            Ok(fields) => fields,
+        let read = serde_json::from_str::<&RawValue>(text)
+            .and_then(|json| Ok((json, serde_json::from_str::<Object<'_>>(json.get())?)));
+        let (json, fields) = match read {
+            Ok(read) => read,
             Err(error) => return failed(json_problem(&error)),
         };
         let id = match own_name(&fields) {
@@ -251,23 +253,33 @@ impl Dialect {
             let given = fields.get(name);
             given.is_some_and(|value| value.get() != "null")
         });
-        let asked = match (not_here, serde_json::from_str::<&RawValue>(text)) {
-            (Some((name, why)), _) => Err(format!("{name}: can't stand in a line: {why}")),
-            (None, Ok(json)) => self.read(json, "").map_err(|errors| told(&errors.first)),
-            (None, Err(error)) => Err(json_problem(&error)),
+        let asked = match not_here {
+            Some((name, why)) => Err(format!("{name}: can't stand in a line: {why}")),
+            None => self
+                .job(json, &fields, Ok(id.clone()), "")
+                .map_err(|errors| told(&errors.first)),
         };
         Line { id, asked }
     }
 
     /// Reads a job, at the place `at` of what was sent.
     pub(super) fn read(&self, json: &RawValue, at: &str) -> Result<Asked, Faults> {
-        let new = self.0.read(json, at)?;
+        let fields = check::object(json, at)?;
+        self.job(json, &fields, own_name(&fields), at)
+    }
+
+    /// The job that these fields of this JSON are.
+    fn job(
+        &self,
+        json: &RawValue,
+        fields: &Object<'_>,
+        id: Result<Option<String>, FieldError>,
+        at: &str,
+    ) -> Result<Asked, Faults> {
+        let new = self.0.read_object(json, fields, at)?;
         let named = |error: FieldError| FieldError::new(join(at, &error.field), error.problem);
-        let bad = |error: FieldError| faults(vec![named(error)]);
-        let fields = Object::read(json.get())
-            .map_err(|error| bad(FieldError::new("request", error.to_string())))?;
         let mut errors = new.apart();
-        match (own_name(&fields), new.request(&fields)) {
+        match (id, new.request(fields)) {
             (Ok(id), Ok(request)) if errors.is_empty() => Ok(Asked {
                 content_id: new.content_id.or_else(|| id.clone()),
                 id,
@@ -288,16 +300,10 @@ impl Dialect {
             (id, request) => {
                 errors.extend(id.err());
                 errors.extend(request.err());
-                Err(faults(errors.into_iter().map(named).collect()))
+                let errors: Vec<FieldError> = errors.into_iter().map(named).collect();
+                Err(errors.into())
             }
         }
-    }
-}
-
-fn faults(first: Vec<FieldError>) -> Faults {
-    Faults {
-        total: first.len(),
-        first,
     }
 }
 
@@ -516,6 +522,15 @@ fn made(
         RequestError::EmptyPrompt => FieldError::new(name, "is empty; give it some text"),
         RequestError::NoMessages => {
             FieldError::new(messages_name, "must be a list of at least one message")
+        }
+        RequestError::TooMany {
+            what: "messages",
+            of,
+            found,
+            max,
+        } => {
+            let problem = format!("has {found} {of}; {max} are allowed at most");
+            FieldError::new(messages_name, problem)
         }
         other => FieldError::new(name, other.to_string()),
     })

@@ -12,6 +12,7 @@ use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
 use onelane_core::model::{
     DEFAULT_USER, Failure, FailureClass, JobId, JobStatus, Received, Request, RequestError, code,
+    model_name,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -186,7 +187,8 @@ pub(super) struct ModelList {
 fn models(api: &Api) -> BTreeSet<String> {
     let settings = api.lane.settings();
     let priced = settings.prices.models().map(str::to_owned);
-    priced.chain([settings.glm.model.clone()]).collect()
+    let usual = model_name::canonical(&settings.glm.model).into_owned();
+    priced.chain([usual]).collect()
 }
 
 /// `GET .../models`.
@@ -214,7 +216,7 @@ pub(super) async fn read_model(
     input: Input<ModelPath, Ignored>,
 ) -> Result<Json<ModelCard>, Problem> {
     let name = input.path.model;
-    match models(&api).get(&name) {
+    match models(&api).get(&*model_name::canonical(&name)) {
         Some(id) => Ok(Json(ModelCard::of(id))),
         None => {
             let problem = format!("{name:?} is none of the models that have a price here");
@@ -317,6 +319,7 @@ fn refused(error: RequestError) -> Problem {
         }
         RequestError::TooLarge { .. } => Problem::new(Kind::BodyTooLarge, detail),
         RequestError::EmptyPrompt
+        | RequestError::TooMany { .. }
         | RequestError::NotAnObject(_)
         | RequestError::HalfACharacter(_) => Problem::new(Kind::InvalidBody, detail),
     }

@@ -15,6 +15,7 @@ use super::body::Memory;
 use super::check;
 use super::principal::Principal;
 use super::problem::{Faults, FieldError, Kind, Problem};
+use crate::object::Object;
 
 /// A request, read.
 pub(super) struct Input<P = Nothing, Q = Nothing, B = Nothing> {
@@ -67,6 +68,22 @@ impl<T: DeserializeOwned + JsonSchema> Reader<T> {
     pub(super) fn read(&self, json: &RawValue, at: &str) -> Result<T, Faults> {
         let mut errors = Faults::default();
         check::check(&self.schema, json, at, &mut errors);
+        self.typed(json, at, errors)
+    }
+
+    /// The same of an object whose fields were read already.
+    pub(super) fn read_object(
+        &self,
+        json: &RawValue,
+        fields: &Object<'_>,
+        at: &str,
+    ) -> Result<T, Faults> {
+        let mut errors = Faults::default();
+        check::check_fields(&self.schema, fields, at, &mut errors);
+        self.typed(json, at, errors)
+    }
+
+    fn typed(&self, json: &RawValue, at: &str, errors: Faults) -> Result<T, Faults> {
         if !errors.is_none() {
             return Err(errors);
         }

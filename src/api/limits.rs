@@ -5,6 +5,13 @@ pub use onelane_core::model::limits::TOKENS_MAX;
 
 /// Connections beyond `server.connections_max`, for operators alone.
 pub const CONNECTIONS_RESERVED: usize = 64;
+/// Connections that the system keeps until there is a place for them.
+pub const UNACCEPTED_MAX: u32 = 4_096;
+/// How long a connection is left in peace, in milliseconds, before it makes way for others.
+pub const MAKES_WAY_AFTER_MS: u64 = 1_000;
+/// How long what a client still sends is thrown away once its connection has had its last answer, in milliseconds: the
+/// system would take that answer from it otherwise.
+pub const LINGER_MS_MAX: u64 = 1_000;
 /// Files that the process needs beside its connections.
 pub const OTHER_FILES: usize = 96;
 /// Bytes of an answer that a client has to take in `server.write_timeout_ms`, if there are more.

@@ -18,7 +18,8 @@ pub(super) const PROBLEM: &str = "application/problem+json";
 /// Tells OpenAI and GLM SDKs not to send the request again by themselves.
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// The table of kinds: status, name in `type`, title, and the code of GLM's table that says the same.
+/// The table of kinds: status, name in `type`, title, and the code of GLM's table that says the same; where GLM has none,
+/// since the lane itself can't be served by, the status stands for it.
 macro_rules! kinds {
     ($($name:ident: $status:ident, $slug:literal, $title:literal, $code:literal;)*) => {
         /// The kinds of wrong.
@@ -64,7 +65,7 @@ kinds! {
     IdempotencyConflict: CONFLICT, "idempotency-conflict", "key used for another request", "1231";
     RequestPruned: CONFLICT, "request-pruned", "request pruned", "1214";
     QueueFull: TOO_MANY_REQUESTS, "queue-full", "queue full", "1302";
-    Draining: SERVICE_UNAVAILABLE, "draining", "intake closed", "500";
+    Draining: SERVICE_UNAVAILABLE, "draining", "intake closed", "503";
     OverBudget: TOO_MANY_REQUESTS, "over-budget", "budget used up", "1113";
     BeyondBudget: UNPROCESSABLE_ENTITY, "beyond-budget", "larger than a budget", "1113";
     UnknownDependency: UNPROCESSABLE_ENTITY, "unknown-dependency", "no such job to run after", "1214";
@@ -79,9 +80,9 @@ kinds! {
     JobFailed: BAD_GATEWAY, "job-failed", "job failed", "1200";
     JobCancelled: CONFLICT, "job-cancelled", "job cancelled", "1200";
     WaitTimeout: GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234";
-    Busy: SERVICE_UNAVAILABLE, "busy", "too much at once", "500";
-    StoreFailed: SERVICE_UNAVAILABLE, "store-failed", "store failed", "500";
-    Stopped: SERVICE_UNAVAILABLE, "stopped", "lane stopped", "500";
+    Busy: SERVICE_UNAVAILABLE, "busy", "too much at once", "503";
+    StoreFailed: SERVICE_UNAVAILABLE, "store-failed", "store failed", "503";
+    Stopped: SERVICE_UNAVAILABLE, "stopped", "lane stopped", "503";
     Internal: INTERNAL_SERVER_ERROR, "internal", "internal error", "500";
 }
 
@@ -257,7 +258,8 @@ pub(super) struct GlmErrorBody {
 /// What went wrong.
 #[derive(Serialize, JsonSchema)]
 struct GlmError {
-    /// A number as text: GLM's own code, or the one of its table that says the same.
+    /// A number as text: GLM's own code, or the one of its table that says the same, or 503 when it is the lane that
+    /// takes nothing now.
     code: String,
     /// What is wrong.
     message: String,
@@ -280,6 +282,7 @@ pub(super) fn glm_error(
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
         status if status.is_client_error() => "invalid_request_error",
         _ => "api_error",
     };
@@ -508,8 +511,13 @@ mod tests {
 
     #[test]
     fn every_glm_code_is_a_number_as_text() {
+        let table = crate::glm::ErrorTable::shipped();
         for kind in Kind::ALL {
-            assert!(kind.facts().3.parse::<u32>().is_ok());
+            let (status, _, _, code) = kind.facts();
+            assert!(code.parse::<u32>().is_ok());
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                assert!(table.row(code).is_none(), "{code}");
+            }
         }
     }
 

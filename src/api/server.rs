@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use onelane_actors::ports::Clock;
 use onelane_core::model::Secret;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -145,7 +145,7 @@ impl Listening {
             io::ErrorKind::AddrInUse => BindError::InUse { address },
             _ => BindError::Io { address, source },
         };
-        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let listener = listener(address).map_err(refused)?;
         let local_addr = listener.local_addr().map_err(refused)?;
         Ok(Self {
             config,
@@ -252,20 +252,27 @@ impl Server {
             let Some(stream) = accepted else {
                 continue;
             };
-            let place = self.bounds.place();
+            let place = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                place = self.bounds.place() => place,
+            };
             let socket = Socket::new(stream);
             let bytes = Bytes::of(Arc::clone(&socket), Arc::clone(&place), self.patience);
             let requests = Requests {
                 filter: self.filter.clone(),
-                socket,
+                socket: Arc::clone(&socket),
                 place: Arc::clone(&place),
             };
             let connection = self.http.serve_connection(TokioIo::new(bytes), requests);
             let connection = graceful.watch(connection);
+            let lasting = Arc::clone(&place);
             let task = connections.spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a connection ended early");
                 }
+                socket.linger().await;
+                drop(lasting);
             });
             place.ends_with(task);
         }
@@ -281,6 +288,20 @@ impl Server {
         }
         connections.shutdown().await;
     }
+}
+
+/// Listens so that a burst of clients finds room to wait in: what a listener has usually is full with 128 of them, and
+/// the others are a second late.
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Elsewhere it would let another program take the port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(limits::UNACCEPTED_MAX)
 }
 
 /// The next connection. `None` when the system refused one; then the next try comes a little later, since a

@@ -77,6 +77,25 @@ impl Socket {
         }
     }
 
+    /// Ends the connection so that its client gets to read what it was sent: says that nothing more comes, and throws
+    /// away what the client still sends until it has closed its side too, within bounds.
+    pub(super) async fn linger(&self) {
+        let closed = poll_fn(|cx| Pin::new(&mut *self.stream()).poll_shutdown(cx));
+        if closed.await.is_err() {
+            return;
+        }
+        let until = Instant::now() + Duration::from_millis(limits::LINGER_MS_MAX);
+        let mut waste = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut waste);
+            let read = poll_fn(|cx| Pin::new(&mut *self.stream()).poll_read(cx, &mut buf));
+            match tokio::time::timeout_at(until, read).await {
+                Ok(Ok(())) if !buf.filled().is_empty() && Instant::now() < until => {}
+                _ => return,
+            }
+        }
+    }
+
     fn has_failed(&self) -> bool {
         !matches!(self.stream().take_error(), Ok(None))
     }

@@ -4,27 +4,27 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use onelane::export::{Export, Format, What};
-use onelane::model::{Calendar, JobStatus};
-use onelane::ports::{Clock as _, Store as _, StoreError};
-use onelane::store::{Findings, RedbStore, StoreFigures, TimeSpan};
+use onelane::export::Export;
+use onelane::model::JobStatus;
+use onelane::ports::{Clock as _, StoreError};
+use onelane::store::{StoreFigures, TimeSpan};
 use onelane::system::SystemClock;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{CheckArgs, DbVerb, ExportArgs, StoreArgs};
+use super::args::{DbVerb, ExportArgs, StoreArgs};
 use super::exit::{CliError, Exit};
 use super::offline::{self, Offline};
 use super::table::table;
 
-/// Findings that are listed.
-const FINDINGS_SHOWN_MAX: usize = 100;
+/// Places of an export that can't be read and are told one by one.
+const FAULTS_TOLD_MAX: u32 = 20;
 
 /// Dispatches to the verb.
 pub(crate) fn db(verb: &DbVerb, json: bool) -> Result<Exit, CliError> {
     match verb {
         DbVerb::Stats(args) => stats(args, json),
-        DbVerb::Check(args) => check(args, json),
+        DbVerb::Check(args) => super::check::check(args, json),
         DbVerb::Export(args) => export_rows(args, json),
         DbVerb::Compact(args) => compact(args, json),
     }
@@ -40,7 +40,15 @@ fn stats(args: &StoreArgs, json: bool) -> Result<Exit, CliError> {
         figures,
     };
     super::answer(json, &stats, Stats::text)?;
-    Ok(Exit::Done)
+    let left_out = &stats.figures.unreadable;
+    if left_out.is_empty() {
+        return Ok(Exit::Done);
+    }
+    super::note(&format!(
+        "error: these can't be read: {}; `onelane db check` says what is missing",
+        left_out.join(", ")
+    ));
+    Ok(Exit::Store)
 }
 
 #[derive(Serialize)]
@@ -58,9 +66,15 @@ impl Stats<'_> {
         let rows: Vec<_> = figures
             .tables
             .iter()
-            .map(|t| [t.name.clone(), t.rows.to_string(), t.bytes.to_string()])
+            .map(|t| {
+                let bytes = t.bytes.map_or_else(|| "?".to_owned(), |b| b.to_string());
+                [t.name.clone(), t.rows.to_string(), bytes]
+            })
             .collect();
-        let counts = JobStatus::ALL.map(|s| format!("{} {}", figures.jobs.of(s), s.name()));
+        let counts = figures.jobs.as_ref().map(|jobs| {
+            let each = JobStatus::ALL.map(|s| format!("{} {}", jobs.of(s), s.name()));
+            each.join(", ")
+        });
         let span = |span: Option<TimeSpan>| match span {
             Some(TimeSpan { oldest, newest }) => format!("{oldest} to {newest}"),
             None => "none".to_owned(),
@@ -78,167 +92,10 @@ impl Stats<'_> {
             figures.version,
             self.file_bytes,
             table(["TABLE", "ROWS", "BYTES"], &rows),
-            counts.join(", "),
+            counts.as_deref().unwrap_or("?"),
             span(figures.jobs_accepted),
             span(figures.calls_ended),
         )
-    }
-}
-
-/// The result of a check.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Checked<'a> {
-    path: &'a str,
-    /// Whether all is in order.
-    ok: bool,
-    /// The problem with pages that don't have their checksum.
-    damaged_pages: Option<String>,
-    mended: bool,
-    /// What can still be read, where the file is damaged beyond mending; the rest is missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left: Option<Left>,
-    #[serde(flatten)]
-    findings: Findings,
-}
-
-fn check(args: &CheckArgs, json: bool) -> Result<Exit, CliError> {
-    let mut offline = if args.repair {
-        offline::open(&args.store)?
-    } else {
-        offline::look(&args.store)?
-    };
-    let mut findings = Findings::default();
-    let (mut damaged_pages, mut mended) = (None, false);
-    if args.repair {
-        mended = !offline.store.check_pages()?;
-        findings = offline.store.check(FINDINGS_SHOWN_MAX)?;
-    } else {
-        // The rows first, as they are: damaged pages are no reason to say nothing of the others.
-        match offline.store.check(FINDINGS_SHOWN_MAX) {
-            Ok(found) => findings = found,
-            Err(StoreError::Damaged { message, .. }) => findings.note("file", message),
-            Err(error) => return Err(error.into()),
-        }
-        damaged_pages = match offline.store.check_pages() {
-            Ok(true) => None,
-            Ok(false) => Some("they can be mended".to_owned()),
-            Err(StoreError::Damaged { message, .. }) => Some(message),
-            Err(error) => return Err(error.into()),
-        };
-    }
-    let left = offline.store.is_remains().then(|| Left::of(&offline.store));
-    let checked = Checked {
-        path: &offline.path,
-        ok: damaged_pages.is_none() && !mended && findings.total == 0,
-        damaged_pages,
-        mended,
-        left,
-        findings,
-    };
-    super::answer(json, &checked, Checked::text)?;
-    Ok(if checked.ok { Exit::Done } else { Exit::Store })
-}
-
-/// What of a damaged file can still be read.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Left {
-    jobs: u64,
-    calls: u64,
-    /// How many jobs there should be, if that can be read.
-    jobs_should_be: Option<u64>,
-    /// Rows that are there and can't be read.
-    unreadable: u64,
-    /// Whether some could not even be reached.
-    ends_early: bool,
-}
-
-impl Left {
-    fn of(store: &RedbStore) -> Self {
-        let mut left = Self {
-            jobs_should_be: store.counts().ok().map(|counts| counts.total()),
-            ..Self::default()
-        };
-        for what in [What::Jobs, What::Calls] {
-            let mut export = Export::new(what, Format::JsonLines, Calendar::default());
-            loop {
-                match export.next(store) {
-                    Ok(Some(part)) => {
-                        left.unreadable += part.unreadable.len() as u64;
-                        match what {
-                            What::Jobs => left.jobs += part.rows,
-                            _ => left.calls += part.rows,
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(_) => {
-                        left.ends_early = true;
-                        break;
-                    }
-                }
-            }
-        }
-        left
-    }
-
-    fn text(&self) -> String {
-        let Self { jobs, calls, .. } = self;
-        let of = match self.jobs_should_be {
-            Some(all) => format!("{jobs} of {all} jobs"),
-            None => format!("{jobs} jobs"),
-        };
-        let missing = self
-            .jobs_should_be
-            .map_or(0, |all| all.saturating_sub(*jobs));
-        let mut text = format!("of it {of} and {calls} calls can still be read");
-        if missing > 0 {
-            text = format!("{text}; {missing} jobs are missing");
-        }
-        if self.unreadable > 0 {
-            text = format!(
-                "{text}; {} rows are there and can't be read",
-                self.unreadable
-            );
-        }
-        if self.ends_early {
-            text = format!("{text}; there may be more that can't be reached");
-        }
-        text
-    }
-}
-
-impl Checked<'_> {
-    fn text(&self) -> String {
-        let path = self.path;
-        if self.ok {
-            return format!("{path} is in order");
-        }
-        let mut lines = Vec::new();
-        if self.mended {
-            lines.push(format!(
-                "{path} had damaged pages and was mended from those that are whole; make a copy and check again"
-            ));
-        }
-        if let Some(problem) = &self.damaged_pages {
-            lines.push(format!(
-                "{path} has damaged pages ({problem}); make a copy, then `onelane db check --repair` mends what can be mended"
-            ));
-        }
-        lines.extend(self.left.as_ref().map(Left::text));
-        let Findings { total, first } = &self.findings;
-        let listed = first.len() as u64;
-        let each = first.iter();
-        lines.extend(each.map(|f| format!("table {}: {}", f.table, f.problem)));
-        if *total > listed {
-            lines.push(format!("and {} more", total - listed));
-        }
-        if *total > 0 {
-            lines.push(format!(
-                "{path} is not in order: {total} findings; restore it from a backup, or export what it holds with `onelane db export`"
-            ));
-        }
-        lines.join("\n")
     }
 }
 
@@ -279,7 +136,7 @@ impl Written {
         }
         let (rows, unreadable) = (self.rows, self.unreadable);
         super::note(&format!(
-            "error: {unreadable} rows can't be read and were left out, {rows} were written"
+            "error: {unreadable} places can't be read and were left out with their rows, {rows} rows were written"
         ));
         Exit::Store
     }
@@ -292,6 +149,7 @@ fn write(
     out: &mut dyn Write,
 ) -> Result<io::Result<Written>, CliError> {
     let mut written = Written::default();
+    let mut told = 0;
     loop {
         let part = match export.next(&offline.store) {
             Ok(Some(part)) => part,
@@ -305,7 +163,12 @@ fn write(
             Err(error) => return Err(error.into()),
         };
         for error in &part.unreadable {
-            super::note(&format!("error: {error}"));
+            match told {
+                0..FAULTS_TOLD_MAX => super::note(&format!("error: {error}")),
+                FAULTS_TOLD_MAX => super::note("error: and more of these"),
+                _ => {}
+            }
+            told += 1;
         }
         written.rows += part.rows;
         written.unreadable += part.unreadable.len() as u64;

@@ -135,7 +135,8 @@ impl From<StoreError> for CliError {
                 "check the path and its permissions, or name another store with --store"
             }
             StoreError::Damaged { .. } => {
-                "restore it from a backup, or name another store with --store"
+                "restore it from a backup, or name another store with --store; of a damaged one `onelane db check` says what can \
+                 still be read, and `onelane db export` saves that"
             }
             StoreError::Version { found, known, .. } if found < known => {
                 "move the file away, or name another store with --store"

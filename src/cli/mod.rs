@@ -13,6 +13,7 @@
 
 mod args;
 mod batch;
+mod check;
 mod db;
 mod estimate;
 mod exit;

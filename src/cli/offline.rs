@@ -27,12 +27,28 @@ pub(crate) struct Offline {
 
 /// Opens the store that flags, environment and file name. None is created; one in use is refused.
 pub(crate) fn open(args: &StoreArgs) -> Result<Offline, CliError> {
-    with(args, RedbStore::open_existing)
+    with(args, |path, options| {
+        Ok(RedbStore::open_existing(path, options)?)
+    })
 }
 
 /// The same, to look alone: the file stays as it is, also when it was not closed well.
+pub(crate) fn look_for_damage(args: &StoreArgs) -> Result<Offline, CliError> {
+    with(args, |path, options| {
+        RedbStore::open_to_look(path, options).map_err(|error| {
+            let nothing_is_left = matches!(error, StoreError::Damaged { .. });
+            let error = CliError::from(error);
+            match nothing_is_left {
+                true => error.help("restore it from a backup, or name another store with --store"),
+                false => error,
+            }
+        })
+    })
+}
+
+/// As [`look_for_damage`], for whoever looks for something else: damage is told.
 pub(crate) fn look(args: &StoreArgs) -> Result<Offline, CliError> {
-    let offline = with(args, RedbStore::open_to_look)?;
+    let offline = look_for_damage(args)?;
     if offline.store.is_remains() {
         super::note(&format!(
             "warning: {} is damaged beyond mending: this is what is left of it, some rows may be missing or older \
@@ -45,7 +61,7 @@ pub(crate) fn look(args: &StoreArgs) -> Result<Offline, CliError> {
 
 fn with(
     args: &StoreArgs,
-    open: fn(String, StoreOptions) -> Result<RedbStore, StoreError>,
+    open: fn(String, StoreOptions) -> Result<RedbStore, CliError>,
 ) -> Result<Offline, CliError> {
     let loaded = Loader::new(|name| std::env::var_os(name))
         .config_file(args.config.as_ref())

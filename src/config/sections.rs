@@ -197,8 +197,9 @@ section! {
         max_body_bytes: usize = limits::REQUEST_BYTES_MAX => [within(1024..=1 << 30)];
         /// Bytes of request bodies in memory at once; requests beyond are refused with 503.
         body_memory_bytes: usize = 48 * 1024 * 1024 => [within(1024..=1 << 40)];
-        /// Connections at once. When there are more, the one that has waited longest without a whole request makes
-        /// way; if all have one, 64 more are taken, for operators and health checks alone.
+        /// Connections at once. When there are more, the one makes way that has waited longest without a whole request, a
+        /// second at least; until then, or if all have one, 64 more are taken, for operators and health checks alone.
+        /// Others are refused there with 503, and whoever comes then waits for a place.
         connections_max: usize = 1_024 => [within(1..=65_536)];
         /// Requests for work in progress at once, waiting ones included; others are refused with 503. Operators'
         /// requests and health checks don't count.

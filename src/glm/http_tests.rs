@@ -496,13 +496,14 @@ async fn what_never_left_is_told_from_what_was_lost_on_its_way() {
 #[tokio::test]
 async fn a_certificate_that_nobody_trusts_is_for_an_operator() {
     use tokio_rustls::rustls::ServerConfig;
-    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
-    let certificate = CertificateDer::from(include_bytes!("testdata/untrusted.crt.der").to_vec());
-    let key = PrivateKeyDer::try_from(include_bytes!("testdata/untrusted.key.der").to_vec());
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key.unwrap())
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,14 +1,18 @@
 //! Writes bodies as GLM does, and reads what a request asks for as strictly as GLM does.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use onelane_core::model::{FailureClass, Timestamp, limits};
-use serde::Serialize;
+use onelane_core::model::{FailureClass, Timestamp, json, limits};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::config::Tokens;
 use super::content::{Choice, Form, say, tokens_of};
 use super::fault::{AnswerWith, ErrorFault, ResetWording, Shape};
 use crate::glm::{ErrorTable, RowClass, beijing_text};
+use crate::object::Object;
 
 /// A chat request, as far as the simulator cares.
 #[derive(Debug, PartialEq)]
@@ -38,52 +42,102 @@ pub(crate) fn read(body: &[u8]) -> Result<ChatRequest, ErrorFault> {
         message: Some(message.to_owned()),
         ..ErrorFault::of(code)
     };
-    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
+    // By type: a tree of some megabytes takes gigabytes.
+    let Ok(fields) = serde_json::from_slice::<Object<'_>>(body) else {
         return Err(ErrorFault::of("1210"));
     };
-    let field = |name: &str| fields.get(name).filter(|value| !value.is_null());
-    let model = match field("model") {
+    let field = |name: &str| fields.get(name).filter(|value| value.get() != "null");
+    let model = match field("model").map(json::text) {
         None => return Err(refuse("1213", "未正常接收到model参数。")),
-        Some(Value::String(model)) if !model.is_empty() => model.clone(),
+        Some(Some(model)) if !model.is_empty() => model.into_owned(),
         Some(_) => return Err(refuse("1214", "model 参数非法。请检查文档。")),
     };
     let messages = match field("messages") {
         None => return Err(refuse("1213", "未正常接收到messages参数。")),
-        Some(Value::Array(messages)) if !messages.is_empty() => messages,
-        Some(_) => return Err(refuse("1214", "messages 参数非法。请检查文档。")),
+        Some(messages) => Messages::read(messages),
     };
-    let of_user = |message: &&Value| message.get("role") == Some(&Value::from("user"));
-    let Some(last) = messages.iter().rev().find(of_user).or(messages.last()) else {
+    let Some(messages) = messages else {
         return Err(refuse("1214", "messages 参数非法。请检查文档。"));
     };
-    let request_id = match field("request_id") {
+    let request_id = match field("request_id").map(json::text) {
         None => None,
-        Some(Value::String(id)) if (6..=64).contains(&id.chars().count()) => Some(id.clone()),
+        Some(Some(id)) if (6..=64).contains(&id.chars().count()) => Some(id.into_owned()),
         Some(_) => return Err(refuse("1214", "request_id 参数非法。请检查文档。")),
     };
-    let prompt = text_of(last);
+    let prompt = messages.prompt();
     let wishes = wishes_of(&prompt)
         .map_err(|word| refuse("1210", &format!("[[sim ...]]: {word} is not understood")))?;
-    let form = Form::read(&fields, messages)?;
+    let form = Form::read(&fields, messages.last_role.as_deref())?;
     Ok(ChatRequest {
         model,
         prompt,
         request_id,
-        stream: field("stream") == Some(&Value::Bool(true)),
+        stream: field("stream").is_some_and(|stream| stream.get() == "true"),
         form,
         wishes,
     })
 }
 
-/// The text of a message: its content, or the text parts of it.
-fn text_of(message: &Value) -> String {
-    match message.get("content") {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => parts
-            .iter()
-            .filter_map(|part| part.get("text")?.as_str())
-            .collect(),
-        _ => String::new(),
+/// What counts of the messages of a chat.
+struct Messages<'a> {
+    /// The content of the last one of the user, or else of the last one.
+    content: Option<&'a RawValue>,
+    /// Whose the last one is.
+    last_role: Option<Cow<'a, str>>,
+}
+
+/// What is read of a message.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(default, borrow)]
+    role: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
+}
+
+impl<'a> Messages<'a> {
+    /// `None`: there is none, or it is no list.
+    fn read(list: &'a RawValue) -> Option<Self> {
+        let (mut last, mut of_user) = (None, None);
+        json::each(list, |message| {
+            let message = serde_json::from_str::<Message<'_>>(message.get()).ok();
+            let (role, content) = message.map_or((None, None), |m| (m.role, m.content));
+            let role = role.and_then(json::text);
+            if role.as_deref() == Some("user") {
+                of_user = Some(content);
+            }
+            last = Some((content, role));
+            true
+        })?;
+        let (content, last_role) = last?;
+        Some(Self {
+            content: of_user.unwrap_or(content),
+            last_role,
+        })
+    }
+
+    /// Their text: a content, or the text parts of it.
+    fn prompt(&self) -> String {
+        #[derive(Deserialize)]
+        struct Part<'a> {
+            #[serde(default, borrow)]
+            text: Option<&'a RawValue>,
+        }
+        let Some(content) = self.content else {
+            return String::new();
+        };
+        if let Some(text) = json::text(content) {
+            return text.into_owned();
+        }
+        let mut prompt = String::new();
+        json::each(content, |part| {
+            let part = serde_json::from_str::<Part<'_>>(part.get()).ok();
+            if let Some(text) = part.and_then(|part| json::text(part.text?)) {
+                prompt.push_str(&text);
+            }
+            true
+        });
+        prompt
     }
 }
 
@@ -362,6 +416,40 @@ mod tests {
             None,
         );
         serde_json::from_slice(&body).unwrap()
+    }
+
+    #[test]
+    fn hostile_bodies_are_read_by_type() {
+        let many = |of: &str| vec![of; 300_000].join(",");
+        let elements = many(r#"{"a":1}"#);
+        let names: Vec<String> = (0..300_000).map(|n| format!("\"n{n}\":1")).collect();
+        let names = names.join(",");
+        let deep = "[".repeat(1_000_000);
+        let chat =
+            |more: &str| format!(r#"{{"model":"glm-5","messages":[{{"role":"user"}}]{more}}}"#);
+        for (body, code) in [
+            (format!("[{elements}]"), "1210"),
+            (deep.clone(), "1210"),
+            (format!(r#"{{"messages":{deep}"#), "1210"),
+            (chat(&format!(",{names}")), "1210"),
+            (chat(&format!(r#","tools":[{elements}]"#)), "1214"),
+            (chat(&format!(r#","stop":[{elements}]"#)), "1214"),
+            (chat(&format!(r#","request_id":[{elements}]"#)), "1214"),
+        ] {
+            assert_eq!(read(body.as_bytes()).unwrap_err().code, code);
+        }
+        let read = |body: String| read(body.as_bytes()).unwrap();
+        let whole = read(format!(r#"{{"model":"glm-5","messages":[{elements}]}}"#));
+        assert_eq!(whole.prompt, "");
+        let parts = many(r#"{"type":"text","text":"a"}"#);
+        let content = format!(r#"[{{"role":"user","content":[{parts}]}}]"#);
+        let whole = read(format!(r#"{{"model":"glm-5","messages":{content}}}"#));
+        assert_eq!(whole.prompt.len(), 300_000);
+        read(chat(&format!(r#","unknown":{{{names}}}"#)));
+        // Of what a tool may be called with some is kept.
+        let tool = format!(r#"{{"function":{{"name":"f","parameters":{{"enum":[{elements}]}}}}}}"#);
+        let form = read(chat(&format!(r#","tools":[{tool}]"#))).form;
+        assert!(format!("{form:?}").len() < 200_000);
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! What an answer says: text, JSON, thoughts, the call of a tool, as long as the request lets it, as the request asks.
 
+use std::borrow::Cow;
+
+use onelane_core::model::json;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::fault::{AnswerWith, ErrorFault};
+use crate::bounded;
+use crate::object::Object;
 
 /// What a request asks of the form of its answer.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,51 +35,51 @@ struct Tool {
 const CHOICES_MAX: u64 = 16;
 /// GLM's own bound.
 const MAX_TOKENS_MAX: u64 = 131_072;
+/// GLM's own bound, too.
+const TOOLS_MAX: usize = 128;
 /// Words that end an answer: the most that some face of GLM takes.
 const STOPS_MAX: usize = 4;
 
 impl Form {
     /// Reads a request; the error is the refusal that GLM would send.
-    pub(crate) fn read(
-        fields: &Map<String, Value>,
-        messages: &[Value],
-    ) -> Result<Self, ErrorFault> {
-        let field = |name: &str| fields.get(name).filter(|value| !value.is_null());
+    pub(crate) fn read(fields: &Object<'_>, last_role: Option<&str>) -> Result<Self, ErrorFault> {
+        let field = |name: &str| fields.get(name).filter(|value| value.get() != "null");
         let refuse = |name: &str| ErrorFault {
             message: Some(format!("{name} 参数非法。请检查文档。")),
             ..ErrorFault::of("1214")
         };
-        let number = |name: &'static str, most: u64| match field(name).map(Value::as_u64) {
+        let number = |name: &'static str, most: u64| match field(name).map(json::number) {
             None => Ok(None),
             Some(Some(n)) if (1..=most).contains(&n) => Ok(Some(n)),
             Some(_) => Err(refuse(name)),
         };
-        let kind = |name: &str| field(name).and_then(|value| value.get("type")?.as_str());
-        let effort = field("reasoning_effort").and_then(Value::as_str);
+        let kind = |name: &str| {
+            let kind = Object::read(field(name)?.get()).ok()?.get("type")?;
+            json::text(kind)
+        };
+        let effort = field("reasoning_effort").and_then(json::text);
         let stop = match field("stop") {
             None => Vec::new(),
-            Some(Value::String(word)) => vec![word.clone()],
-            Some(Value::Array(words)) if words.len() <= STOPS_MAX => words
-                .iter()
-                .map(|word| {
-                    word.as_str()
-                        .map(str::to_owned)
-                        .ok_or_else(|| refuse("stop"))
+            Some(stop) => match json::text(stop) {
+                Some(word) => vec![word.into_owned()],
+                None => listed(stop, STOPS_MAX, |word| {
+                    json::text(word).map(Cow::into_owned)
                 })
-                .collect::<Result<_, _>>()?,
-            Some(_) => return Err(refuse("stop")),
+                .ok_or_else(|| refuse("stop"))?,
+            },
         };
-        let no_tools = field("tool_choice").and_then(Value::as_str) == Some("none");
+        let no_tools = field("tool_choice").and_then(json::text).as_deref() == Some("none");
         let tools = match field("tools") {
             None => Vec::new(),
-            Some(Value::Array(tools)) => tools.iter().filter_map(tool).collect(),
-            Some(_) => return Err(refuse("tools")),
+            Some(tools) => {
+                listed(tools, TOOLS_MAX, |json| Some(tool(json))).ok_or_else(|| refuse("tools"))?
+            }
         };
-        let last = messages.last().and_then(|message| message.get("role"));
+        let tools: Vec<Tool> = tools.into_iter().flatten().collect();
         Ok(Self {
             tools: if no_tools { Vec::new() } else { tools },
-            after_tool: last == Some(&Value::from("tool")),
-            json: match kind("response_format") {
+            after_tool: last_role == Some("tool"),
+            json: match kind("response_format").as_deref() {
                 None | Some("text") => false,
                 Some("json_object") => true,
                 Some(_) => return Err(refuse("response_format")),
@@ -81,18 +87,36 @@ impl Form {
             n: usize::try_from(number("n", CHOICES_MAX)?.unwrap_or(1)).unwrap_or(1),
             max_tokens: number("max_tokens", MAX_TOKENS_MAX)?,
             stop: stop.into_iter().filter(|word| !word.is_empty()).collect(),
-            thinks: kind("thinking") == Some("enabled")
+            thinks: kind("thinking").as_deref() == Some("enabled")
                 || effort.is_some_and(|effort| effort != "none"),
         })
     }
 }
 
+/// The elements of a list of so many at most; `None`: it is none, has more, or one that is not read.
+fn listed<T>(
+    list: &RawValue,
+    most: usize,
+    read: impl Fn(&RawValue) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut all = Vec::new();
+    json::each(list, |element| {
+        let read = read(element).filter(|_| all.len() < most);
+        read.map(|element| all.push(element)).is_some()
+    })?;
+    Some(all)
+}
+
 /// A function that may be called; what else GLM takes as a tool is done on its side.
-fn tool(tool: &Value) -> Option<Tool> {
-    let function = tool.get("function")?;
+fn tool(tool: &RawValue) -> Option<Tool> {
+    let function = Object::read(tool.get()).ok()?.get("function")?;
+    let function = Object::read(function.get()).ok()?;
+    let parameters = function.get("parameters").map(RawValue::get);
     Some(Tool {
-        name: function.get("name")?.as_str()?.to_owned(),
-        parameters: function.get("parameters").cloned().unwrap_or_default(),
+        name: json::text(function.get("name")?)?.into_owned(),
+        parameters: parameters
+            .and_then(|json| bounded::excerpt(json).ok())
+            .unwrap_or_default(),
     })
 }
 
@@ -338,11 +362,8 @@ mod tests {
     use super::*;
 
     fn form(request: Value) -> Result<Form, ErrorFault> {
-        let Value::Object(fields) = request else {
-            panic!()
-        };
-        let messages = fields.get("messages").and_then(Value::as_array).cloned();
-        Form::read(&fields, &messages.unwrap_or_default())
+        let last_role = request["messages"][0]["role"].as_str();
+        Form::read(&Object::read(&request.to_string()).unwrap(), last_role)
     }
 
     fn answer(request: Value, with: &AnswerWith, length: Option<u64>) -> (Value, u64, u64) {

@@ -56,7 +56,9 @@ pub(crate) type Answer = Response<Pieces>;
 
 /// The whole body; the error is the HTTP status to answer with.
 pub(crate) async fn whole(mut body: Incoming) -> Result<Bytes, u16> {
-    let mut all = BytesMut::new();
+    let announced = body.size_hint().exact().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    let mut all = BytesMut::with_capacity(announced.min(BODY_BYTES_MAX));
     while let Some(frame) =
         std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
     {

@@ -56,6 +56,8 @@ pub(crate) async fn work(
         Ok(chat) => chat,
         Err(fault) => return Some(refuse(&fault, shared, request)),
     };
+    // The answer may take its time.
+    drop(body);
     let seen = request.identify(&Identity {
         model: &chat.model,
         prompt: &chat.prompt,

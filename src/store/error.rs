@@ -61,6 +61,21 @@ impl FileError {
         )))
     }
 
+    /// Whether it is about this part of the file alone: others may be whole.
+    pub(super) fn is_damage(&self) -> bool {
+        let ends = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+            )
+        };
+        match self {
+            Self::Damaged(_) | Self::Redb(redb::Error::Corrupted(_)) => true,
+            Self::Io(error) | Self::Redb(redb::Error::Io(error)) => ends(error),
+            _ => false,
+        }
+    }
+
     /// The port's error, for the file at `path`.
     pub(super) fn at(self, path: &str) -> StoreError {
         let path = path.to_owned();

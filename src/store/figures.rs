@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Result;
 use super::finished::{self, Snapshot, readable};
 use super::read;
+use super::reading;
 use super::schema::{self, decode};
 use crate::model::{JobId, JobStatus, Seq, Timestamp};
 use crate::ports::StatusCounts;
@@ -22,14 +23,17 @@ pub struct StoreFigures {
     pub version: u64,
     /// Its tables, by name.
     pub tables: Vec<TableFigures>,
-    /// Jobs by status.
-    pub jobs: StatusCounts,
+    /// Jobs by status; `None`: that can't be read.
+    pub jobs: Option<StatusCounts>,
     /// When the oldest and the newest job were accepted.
     pub jobs_accepted: Option<TimeSpan>,
     /// When the oldest and the newest call of the log ended.
     pub calls_ended: Option<TimeSpan>,
     /// Rows that retention would remove now; `None`: it keeps all for ever.
     pub prunable: Option<Prunable>,
+    /// The figures that a damaged file does not give.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
 }
 
 /// From the oldest to the newest.
@@ -64,8 +68,8 @@ pub struct TableFigures {
     pub name: String,
     /// Its rows.
     pub rows: u64,
-    /// The bytes that it takes in the file, those in half-empty pages included.
-    pub bytes: u64,
+    /// The bytes that it takes in the file, those in half-empty pages included; `None`: that can't be read.
+    pub bytes: Option<u64>,
 }
 
 /// Rows that a pruning would remove.
@@ -79,28 +83,55 @@ pub struct Prunable {
     pub calls: u64,
 }
 
-/// Reads every page; `prune` is the first step of what retention asks for.
+/// Reads every page; `prune` is the first step of what retention asks for. What a damaged page keeps is left out, and
+/// named.
 pub(super) fn figures(snapshot: &ReadTransaction, prune: Option<&Prune>) -> Result<StoreFigures> {
+    let mut left_out = Vec::new();
     let mut tables = Vec::new();
     for handle in snapshot.list_tables()? {
         let name = handle.name().to_owned();
         let table = snapshot.open_untyped_table(handle)?;
-        let stats = table.stats()?;
+        let stats = found(&format!("the bytes of {name}"), &mut left_out, || {
+            Ok(table.stats()?)
+        })?;
         tables.push(TableFigures {
             name,
             rows: table.len()?,
-            bytes: stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes(),
+            bytes: stats.map(|stats| {
+                stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes()
+            }),
         });
     }
     tables.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let prunable = || prune.map(|prune| prunable(snapshot, prune)).transpose();
     Ok(StoreFigures {
         version: schema::STORE_VERSION,
         tables,
-        jobs: read::counts(snapshot)?,
-        jobs_accepted: accepted(snapshot)?,
-        calls_ended: ended(snapshot)?,
-        prunable: prune.map(|prune| prunable(snapshot, prune)).transpose()?,
+        jobs: found("jobs by status", &mut left_out, || read::counts(snapshot))?,
+        jobs_accepted: found("when jobs were accepted", &mut left_out, || {
+            accepted(snapshot)
+        })?
+        .flatten(),
+        calls_ended: found("when calls ended", &mut left_out, || ended(snapshot))?.flatten(),
+        prunable: found("what retention would remove", &mut left_out, prunable)?.flatten(),
+        unreadable: left_out,
     })
+}
+
+/// A figure, or its name among those that a damaged page keeps.
+fn found<T>(
+    what: &str,
+    left_out: &mut Vec<String>,
+    read: impl FnOnce() -> Result<T>,
+) -> Result<Option<T>> {
+    match reading(read) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_damage() => {
+            left_out.push(what.to_owned());
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The first and the last place in line are at the ends of some status.

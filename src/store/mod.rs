@@ -8,6 +8,7 @@ mod error;
 mod figures;
 mod file;
 mod finished;
+mod locks;
 mod look;
 mod notices;
 mod open;
@@ -259,7 +260,13 @@ impl RedbStore {
     /// Checks every page of the file against its checksum. `false`: some were damaged, and the file was
     /// mended from what is whole. Beyond mending is [`StoreError::Damaged`].
     pub fn check_pages(&mut self) -> Result<bool, StoreError> {
-        self.exclusive(|database| Ok(database.check_integrity()?))
+        self.exclusive(|database| match database.check_integrity() {
+            Ok(is_whole) => Ok(is_whole),
+            Err(error) => match FileError::from(error) {
+                error if error.is_damage() => Err(beyond_mending()),
+                error => Err(error),
+            },
+        })
     }
 
     /// Gives the file's free space back to the device. Answers whether there was any.
@@ -267,7 +274,7 @@ impl RedbStore {
         self.exclusive(|database| Ok(database.compact()?))
     }
 
-    /// How large the store is, how old, and what this retention would remove now.
+    /// How large the store is, how old, and what this retention would remove now; as far as that can be read.
     pub fn figures(
         &self,
         retention: &Retention,
@@ -421,16 +428,19 @@ fn quietly<T>(work: AssertUnwindSafe<impl FnOnce() -> T>) -> std::thread::Result
     done
 }
 
-/// Runs `work` on the file at `path`. redb returns most damage as an error, but not all of it: what it
-/// panics about is damage too.
+/// Runs `work` on the file at `path`.
 fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T>) -> Result<T, StoreError> {
-    match quietly(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| error.at(path)),
-        Err(panic) => Err(StoreError::Damaged {
-            path: path.to_owned(),
-            message: words_of(panic.as_ref()),
-        }),
-    }
+    reading(work).map_err(|error| error.at(path))
+}
+
+/// Runs `work` on a file. redb returns most damage as an error, but not all of it: what it panics about is damage
+/// too, and its words are for those who know its code.
+fn reading<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    quietly(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = words_of(panic.as_ref());
+        tracing::debug!(words, "a page of the store can't be read");
+        Err(FileError::Damaged("a page of it can't be read".to_owned()))
+    })
 }
 
 impl Store for RedbStore {
@@ -632,6 +642,8 @@ fn close(path: &str, database: Option<Opened>) {
     };
     let trouble = match quietly(AssertUnwindSafe(close)) {
         Ok(Ok(())) => return,
+        // Of the commit that failed before, which was told.
+        Ok(Err(FileError::Redb(redb::Error::PreviousIo))) => return,
         Ok(Err(error)) => error.at(path).to_string(),
         Err(panic) => words_of(panic.as_ref()),
     };
@@ -645,7 +657,10 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
 }
 
 fn beyond_mending() -> FileError {
-    FileError::Damaged("it is damaged beyond mending; what is left can be looked at".to_owned())
+    FileError::Damaged(
+        "pages of its newest state are not as they were written, and the one before is not whole either"
+            .to_owned(),
+    )
 }
 
 fn closed() -> FileError {

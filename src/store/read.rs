@@ -253,9 +253,12 @@ pub(super) fn usage(snapshot: &ReadTransaction, filter: &UsageFilter) -> Result<
 }
 
 pub(super) fn counts(snapshot: &ReadTransaction) -> Result<StatusCounts> {
+    Ok(counters(snapshot)?.jobs)
+}
+
+pub(super) fn counters(snapshot: &ReadTransaction) -> Result<Counters> {
     let counters: Option<Counters> = single(snapshot, meta::COUNTERS)?;
-    let missing = || FileError::damaged("meta", "the counters are missing");
-    Ok(counters.ok_or_else(missing)?.jobs)
+    counters.ok_or_else(|| FileError::damaged("meta", "the counters are missing"))
 }
 
 pub(super) fn batch(snapshot: &ReadTransaction, id: BatchId) -> Result<Option<Batch>> {
@@ -315,7 +318,7 @@ pub(super) fn single<T: DeserializeOwned>(
 
 pub(super) type Bytes = &'static [u8];
 pub(super) type Table<const N: usize> = ReadOnlyTable<&'static [u8; N], Bytes>;
-type LineRange<'t> = Range<'t, &'static [u8; 9], Bytes>;
+pub(super) type LineRange<'t> = Range<'t, &'static [u8; 9], Bytes>;
 
 /// The tables that a whole job is read from.
 pub(super) struct Bodies {
@@ -397,7 +400,11 @@ impl Bodies {
 }
 
 /// The line of one status, up to a place.
-fn of_status<'t>(line: &'t Table<9>, status: JobStatus, last: u64) -> Result<LineRange<'t>> {
+pub(super) fn of_status<'t>(
+    line: &'t Table<9>,
+    status: JobStatus,
+    last: u64,
+) -> Result<LineRange<'t>> {
     let first = schema::line_key(status, Seq(0));
     let last = schema::line_key(status, Seq(last));
     Ok(line.range::<&[u8; 9]>(&first..=&last)?)

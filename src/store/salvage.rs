@@ -1,12 +1,15 @@
 //! What there is to be saved: rows in their order, those left out that can't be read, each with what is
 //! wrong with it. An export of a damaged store is worth most when it does not end at the damage.
 
-use redb::ReadTransaction;
+use std::iter::Peekable;
+
+use redb::{AccessGuard, ReadTransaction};
 
 use super::error::{FileError, Result};
-use super::read::{Bodies, Newest};
+use super::read::{self, Bodies};
+use super::reading;
 use super::schema::{self, LineRow, decode, decode_call};
-use crate::model::{CallRecord, Day, UsageRow, limits};
+use crate::model::{CallRecord, Day, JobStatus, UsageRow, limits};
 use crate::ports::{JobRecord, Salvage, UsageFilter};
 
 /// Rows before the file's name is known.
@@ -16,7 +19,7 @@ fn len<T>(part: &Part<T>) -> usize {
     part.rows.len() + part.unreadable.len()
 }
 
-/// Adds a row, or its error; an error that keeps rows from being reached ends the export.
+/// Adds a row, or its error; one that is not about this row alone ends the export.
 fn add<T>(part: &mut Part<T>, row: Result<T>, what: impl FnOnce() -> String) -> Result<()> {
     let problem = match row {
         Ok(row) => {
@@ -27,11 +30,110 @@ fn add<T>(part: &mut Part<T>, row: Result<T>, what: impl FnOnce() -> String) -> 
         Err(FileError::NewerRow { found, known }) => {
             format!("it has version {found}, this onelane reads version {known}")
         }
+        Err(error) if error.is_damage() => "a page of it can't be read".to_owned(),
         Err(error) => return Err(error),
     };
     let error = FileError::Damaged(format!("{}: {problem}", what()));
     part.unreadable.push(error);
     Ok(())
+}
+
+/// A row of a table, as it lies in the file.
+type Raw<'t> = AccessGuard<'t, &'static [u8]>;
+
+/// What stands at a place of a table; `None`: what stands there and right before it can't be reached.
+struct Found<'t> {
+    seq: u64,
+    row: Option<Raw<'t>>,
+}
+
+/// Goes down a table from a place, and passes over pages that can't be read.
+struct Down<F, I> {
+    /// The rows from a place down.
+    open: F,
+    rows: Option<I>,
+    /// The next place to be looked at.
+    upto: Option<u64>,
+    /// How often nothing could be read since something was.
+    failures: u32,
+}
+
+/// So many places are tried one by one after one that can't be read, as many as a page has; then ever fewer are.
+const TRIED_ONE_BY_ONE: u32 = 256;
+
+impl<F, I> Down<F, I> {
+    const fn new(from: u64, open: F) -> Self {
+        Self {
+            open,
+            rows: None,
+            upto: Some(from),
+            failures: 0,
+        }
+    }
+}
+
+impl<'t, F, I> Iterator for Down<F, I>
+where
+    F: FnMut(u64) -> Result<I>,
+    I: Iterator<Item = Result<(u64, Raw<'t>)>>,
+{
+    type Item = Result<Found<'t>>;
+
+    fn next(&mut self) -> Option<Result<Found<'t>>> {
+        loop {
+            let upto = self.upto?;
+            let found = reading(|| {
+                let rows = match &mut self.rows {
+                    Some(rows) => rows,
+                    rows => rows.insert((self.open)(upto)?),
+                };
+                rows.next().transpose()
+            });
+            match found {
+                Ok(None) => {
+                    self.upto = None;
+                    return None;
+                }
+                Ok(Some((seq, row))) => {
+                    self.failures = 0;
+                    self.upto = seq.checked_sub(1);
+                    return Some(Ok(Found {
+                        seq,
+                        row: Some(row),
+                    }));
+                }
+                Err(error) if error.is_damage() => {
+                    self.rows = None;
+                    let far = self.failures.saturating_sub(TRIED_ONE_BY_ONE).min(63);
+                    self.upto = upto.checked_sub(1 << far);
+                    self.failures += 1;
+                    if self.failures == 1 {
+                        return Some(Ok(Found {
+                            seq: upto,
+                            row: None,
+                        }));
+                    }
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The places of several statuses as one, newest first.
+fn newest<'t, I: Iterator<Item = Result<Found<'t>>>>(
+    lines: &mut [Peekable<I>],
+) -> Option<Result<Found<'t>>> {
+    // An error comes first.
+    let seq = |line: &mut Peekable<I>| {
+        let found = line.peek()?.as_ref();
+        Some(found.map_or(u64::MAX, |found| found.seq))
+    };
+    let heads = lines.iter_mut().enumerate();
+    let (_, newest) = heads
+        .filter_map(|(at, line)| Some((seq(line)?, at)))
+        .max()?;
+    lines.get_mut(newest)?.next()
 }
 
 pub(super) fn jobs(
@@ -41,17 +143,35 @@ pub(super) fn jobs(
 ) -> Result<Part<JobRecord>> {
     let bodies = Bodies::open(snapshot)?;
     let line = snapshot.open_table(schema::LINE)?;
+    let from = cursor.unwrap_or_else(|| last(snapshot, |counters| counters.job_seq));
+    let of_status = |status: JobStatus| {
+        let line = &line;
+        Down::new(from, move |upto| {
+            let rows = read::of_status(line, status, upto)?.rev();
+            Ok(rows.map(|item| {
+                let (key, row) = item?;
+                Ok((schema::line_seq(key.value()).0, row))
+            }))
+        })
+        .peekable()
+    };
+    let mut lines = JobStatus::ALL.map(of_status);
     let mut part = Part::default();
     let mut body_bytes = 0;
-    for item in Newest::open(&line, None, cursor.unwrap_or(u64::MAX))? {
-        let (seq, _, row) = item?;
+    while let Some(found) = newest(&mut lines) {
+        let Found { seq, row } = found?;
         if len(&part) == limit || body_bytes >= limits::PAGE_BODY_BYTES_MAX {
-            part.cursor = Some(seq.0);
+            part.cursor = Some(seq);
             break;
         }
-        let mut what = format!("the job at place {} of the line", seq.0);
-        let row: Result<LineRow<'_>> = decode("line", row.value());
-        let read = row.and_then(|row| {
+        let Some(row) = row else {
+            let what = || format!("jobs at place {seq} of the line and before it");
+            add(&mut part, Err(unreached()), what)?;
+            continue;
+        };
+        let mut what = format!("the job at place {seq} of the line");
+        let read = reading(|| {
+            let row: LineRow<'_> = decode("line", row.value())?;
             what = format!("job {}", row.id);
             bodies.whole(bodies.job(row.id)?)
         });
@@ -67,18 +187,41 @@ pub(super) fn calls(
     limit: usize,
 ) -> Result<Part<CallRecord>> {
     let calls = snapshot.open_table(schema::CALLS)?;
+    let from = cursor.unwrap_or_else(|| last(snapshot, |counters| counters.call_seq));
+    let down = Down::new(from, |upto| {
+        let rows = calls.range(..=upto)?.rev();
+        Ok(rows.map(|item| {
+            let (seq, row) = item?;
+            Ok((seq.value(), row))
+        }))
+    });
     let mut part = Part::default();
-    for item in calls.range(..=cursor.unwrap_or(u64::MAX))?.rev() {
-        let (seq, row) = item?;
-        let seq = seq.value();
+    for found in down {
+        let Found { seq, row } = found?;
         if len(&part) == limit {
             part.cursor = Some(seq);
             break;
         }
-        let call = decode_call(seq, row.value());
-        add(&mut part, call, || format!("the call at {seq}"))?;
+        let (call, what) = match row {
+            Some(row) => (
+                reading(|| decode_call(seq, row.value())),
+                format!("the call at {seq}"),
+            ),
+            None => (Err(unreached()), format!("calls at {seq} and before it")),
+        };
+        add(&mut part, call, || what)?;
     }
     Ok(part)
+}
+
+fn unreached() -> FileError {
+    FileError::Damaged("a page with some of them can't be read".to_owned())
+}
+
+/// The last place that was given, or where that can't be read, the last that there can be.
+fn last(snapshot: &ReadTransaction, of: impl Fn(&schema::Counters) -> u64) -> u64 {
+    let counters = reading(|| read::counters(snapshot));
+    counters.map_or(u64::MAX, |counters| of(&counters))
 }
 
 /// The rows of the first day that has any, and the next day that has.

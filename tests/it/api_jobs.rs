@@ -336,6 +336,6 @@ async fn a_full_queue_and_a_stopped_lane_say_so() {
     lane.shutdown(ms(1_000)).await;
     api.post(JOBS, r#"{"prompt": "d"}"#).await.expect(503);
     let stopped = api.post(CHATS[0], chat("e")).await;
-    assert_eq!(stopped.expect(503)["error"]["code"], "500");
+    assert_eq!(stopped.expect(503)["error"]["code"], "503");
     assert_eq!(world.sim.stats().calls, 0);
 }

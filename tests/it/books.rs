@@ -277,7 +277,7 @@ fn db_export_leaves_out_what_can_t_be_read_and_says_so() {
             let job = format!("job {}: table ", sample::job_id(n));
             assert!(output.stderr.contains(&job), "{}", output.stderr);
         }
-        let sum = "2 rows can't be read and were left out, 3 were written";
+        let sum = "2 places can't be read and were left out with their rows, 3 rows were written";
         assert!(output.stderr.contains(sum), "{}", output.stderr);
     }
     let told = place
@@ -353,14 +353,21 @@ fn db_check_tells_of_damaged_pages_and_of_rows_and_mends_only_when_asked() {
     flip_a_byte(&place.store());
     let before = std::fs::read(place.store()).unwrap();
     let found = place.ends("db check", 3);
-    for part in ["has damaged pages", "--repair", "table responses: "] {
+    for part in [
+        "is damaged beyond mending",
+        "db export",
+        "table responses: ",
+    ] {
         assert!(found.stdout.contains(part), "{part} in {}", found.stdout);
     }
+    assert!(!found.stdout.contains("--repair"), "{}", found.stdout);
     let json: Value = serde_json::from_str(&place.run("db check --json").stdout).unwrap();
     assert_eq!(json["ok"], false);
     assert!(json["damagedPages"].is_string());
+    assert_eq!(json["mendable"], false);
     assert_eq!(std::fs::read(place.store()).unwrap(), before, "untouched");
-    place.ends("db check --repair", 3);
+    let repair = place.ends("db check --repair", 3);
+    assert!(repair.stderr.contains("db export"), "{}", repair.stderr);
 }
 
 #[test]

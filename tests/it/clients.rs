@@ -41,6 +41,8 @@ async fn the_models_are_listed_as_sdks_ask_for_them() {
         }
         let one = api.get(&format!("{base}/models/glm-4.7")).await.expect(200);
         shows!(one, {"id": "glm-4.7", "object": "model"});
+        let same = api.get(&format!("{base}/models/GLM-4.7")).await.expect(200);
+        assert_eq!(same, one, "a model is one name");
         let none = api.get(&format!("{base}/models/gpt-9")).await.expect(404);
         shows!(none["error"], {"code": "1211"});
     }
@@ -79,6 +81,8 @@ async fn a_packed_body_is_read_and_bounded_by_what_comes_out_of_it() {
         .expect(200);
     packed(&api, "gzip", plain.clone().into()).await.expect(400);
     packed(&api, "br", plain.into()).await.expect(415);
+    let nothing = packed(&api, "gzip", Vec::new()).await;
+    assert!(nothing.text.contains("the body is empty"), "{nothing:?}");
     let bomb = gzip(&vec![b' '; 64 * 1024 * 1024]);
     assert!(bomb.len() < 1024 * 1024);
     packed(&api, "gzip", bomb).await.expect(413);

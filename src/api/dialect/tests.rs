@@ -216,109 +216,241 @@ fn null_is_as_good_as_missing() {
     );
 }
 
+/// What a request to the API is told of a wrong job.
+fn refused(text: &str) -> String {
+    told(&posted(text).expect_err(text).first)
+}
+
 #[test]
-fn a_bad_line_is_told_what_is_wrong_with_it() {
-    let check = |text: &str, want: &str| {
+fn a_bad_job_is_told_what_and_where() {
+    for (text, want) in [
+        (r#"{}"#, "prompt: is missing; give a prompt, or messages"),
+        (
+            r#"{"prompt":"a","messages":[{}]}"#,
+            "messages: can't stand beside prompt",
+        ),
+        (
+            r#"{"prompt":"a","prompt":"b"}"#,
+            "prompt: is given twice; give it once",
+        ),
+        (r#"{"prompt":7}"#, "prompt: must be a string"),
+        (r#"{"prompt":["hi"]}"#, "prompt: must be a string"),
+        (r#"{"prompt":" "}"#, "prompt: is empty"),
+        (r#"{"prompt":" ","top_p":1}"#, "prompt: is empty"),
+        (
+            r#"{"messages":[]}"#,
+            "messages: must be a list that is not empty",
+        ),
+        (
+            r#"{"messages":"hi"}"#,
+            "messages: must be a list that is not empty",
+        ),
+        (
+            r#"{"messages":[{}],"stream":true}"#,
+            "stream: a stored job is not streamed",
+        ),
+        (
+            r#"{"messages":[{}],"parameters":{"stream":true}}"#,
+            "parameters.stream: a stored job",
+        ),
+        (
+            r#"{"messages":[{}],"parameters":{"model":"m"}}"#,
+            "parameters.model: belongs beside parameters",
+        ),
+        (
+            r#"{"prompt":"a","temperature":1,"parameters":{"temperature":0}}"#,
+            "parameters.temperature: stands beside parameters too",
+        ),
+        (
+            r#"{"request":{"messages":[]}}"#,
+            "request.messages: must be a list",
+        ),
+        (r#"{"request":"hi"}"#, "request: must be a JSON object"),
+        (
+            r#"{"request":{"messages":[{}],"model":7}}"#,
+            "request: model must be a string",
+        ),
+        (
+            r#"{"request":{"messages":[{}],"stream":true}}"#,
+            "request.stream: a stored job",
+        ),
+        (
+            r#"{"prompt":"a","model":""}"#,
+            "model: must be a string of 1 to 128 characters",
+        ),
+        (
+            r#"{"prompt":"a","priority":"high"}"#,
+            "priority: must be a whole number",
+        ),
+        (
+            r#"{"prompt":"a","priority":2147483648}"#,
+            "priority: must be a whole number",
+        ),
+        (
+            r#"{"prompt":"a","maxRetries":101}"#,
+            "maxRetries: must be a whole number from 0 to 100",
+        ),
+        (
+            r#"{"prompt":"a","maxRetries":-1}"#,
+            "maxRetries: must be a whole number from 0 to 100",
+        ),
+        (
+            r#"{"prompt":"a","timeout":0}"#,
+            "timeout: must be a whole number from 1 to 86400000",
+        ),
+        (
+            r#"{"prompt":"a","timeout":"9s"}"#,
+            "timeout: must be a whole number",
+        ),
+        (
+            r#"{"prompt":"a","onInterrupted":"never"}"#,
+            "onInterrupted: must be one of retry, park, fail",
+        ),
+        (
+            r#"{"prompt":"a","deadline":"tomorrow"}"#,
+            "deadline: must be a time in RFC 3339",
+        ),
+        (r#"{"prompt":"a","userId":1}"#, "userId: must be a string"),
+        (
+            r#"{"prompt":"a","prio":1}"#,
+            "prio: is unknown; there are after, body, callbackUrl",
+        ),
+        (r#"{"prompt":"a","id":{}}"#, "id: must be a string"),
+        (r#"{"prompt":"a","id":""}"#, "id: must be a string of 1 to"),
+        (
+            r#"{"prompt":"a","id":"x","custom_id":"y"}"#,
+            "custom_id: can't stand beside id",
+        ),
+        (
+            r#"{"custom_id":"a","method":"GET","url":"/v1/chat/completions","body":{}}"#,
+            "method: must be POST",
+        ),
+        (
+            r#"{"custom_id":"a","url":"/v1/embeddings","body":{}}"#,
+            "url: must end in",
+        ),
+        (
+            r#"{"prompt":"a","url":"/v1/chat/completions"}"#,
+            "url: belongs to the batch form",
+        ),
+        (
+            r#"{"custom_id":"a","body":"hi"}"#,
+            "body: must be a JSON object",
+        ),
+        (
+            r#"{"custom_id":"a","body":{}}"#,
+            "body.messages: must be a list",
+        ),
+        (
+            r#"{"custom_id":"a","body":{"stream":true}}"#,
+            "body.stream: a stored job",
+        ),
+        (
+            r#"{"custom_id":"a","body":{},"temperature":1}"#,
+            "temperature: belongs into body, which is the whole chat body",
+        ),
+    ] {
         let problem = line(text).asked.unwrap_err();
         assert!(problem.contains(want), "{text}: {problem}");
-    };
-    check("{", "at column 1");
-    check("hello", "not a JSON object");
-    check("[1]", "expected a JSON object");
-    check(r#""text""#, "expected a JSON object");
-    check(r#"{"prompt":"a"} {"prompt":"b"}"#, "trailing characters");
-    check("{}", "prompt: is missing; give a prompt, or messages");
-    check(
-        r#"{"prompt":"a","messages":[{}]}"#,
-        "messages: can't stand beside prompt",
-    );
-    check(r#"{"prompt":"a","prompt":"b"}"#, "given twice");
-    check(r#"{"prompt":7}"#, "prompt: must be a string");
-    check(r#"{"prompt":" "}"#, "prompt: is empty");
-    check(r#"{"prompt":" ","top_p":1}"#, "prompt: is empty");
-    check(
-        r#"{"messages":[]}"#,
-        "messages: must be a list that is not empty",
-    );
-    check(
-        r#"{"messages":[{"role":"user","content":"a"}],"stream":true}"#,
-        "stream: a stored job is not streamed",
-    );
-    check(
-        r#"{"prompt":"a","priority":"high"}"#,
-        "priority: must be a whole number",
-    );
-    check(
-        r#"{"prompt":"a","priority":3000000000}"#,
-        "priority: must be a whole number",
-    );
-    check(
-        r#"{"prompt":"a","runAt":"2026-11-23T08:00:00Z"}"#,
-        "runAt: can't stand in a line: a run sends its lines now",
-    );
-    check(
-        r#"{"messages":[{"role":"user","content":"a"}],"after":[]}"#,
-        "after: can't stand in a line: lines have no job ids",
-    );
-    check(
-        r#"{"custom_id":"a","body":{},"idempotencyKey":"k"}"#,
-        "idempotencyKey: can't stand in a line: a line is known by its content",
-    );
-    check(
-        r#"{"prompt":"a","maxRetries":-1}"#,
-        "maxRetries: must be a whole number",
-    );
-    check(
-        r#"{"prompt":"a","timeout":"9s"}"#,
-        "timeout: must be a whole number",
-    );
-    check(
-        r#"{"prompt":"a","onInterrupted":"never"}"#,
-        "onInterrupted: must be one of retry, park, fail",
-    );
-    check(
-        r#"{"prompt":"a","deadline":"tomorrow"}"#,
-        "deadline: must be a time in RFC 3339",
-    );
-    check(r#"{"prompt":"a","userId":1}"#, "userId: must be a string");
-    check(r#"{"prompt":"a","id":{}}"#, "id: must be a string");
-    check(r#"{"prompt":"a","id":""}"#, "id: must be a string of 1 to");
-    check(
-        r#"{"prompt":"a","id":"x","custom_id":"y"}"#,
-        "custom_id: can't stand beside id",
-    );
-    check(
-        r#"{"custom_id":"a","method":"GET","url":"/v1/chat/completions","body":{}}"#,
-        "method: must be POST",
-    );
-    check(
-        r#"{"custom_id":"a","url":"/v1/embeddings","body":{}}"#,
-        "url: must end in",
-    );
-    check(
-        r#"{"prompt":"a","url":"/v1/chat/completions"}"#,
-        "url: belongs to the batch form",
-    );
-    check(
-        r#"{"custom_id":"a","body":"hi"}"#,
-        "body: must be a JSON object",
-    );
-    check(
-        r#"{"custom_id":"a","body":{}}"#,
-        "body.messages: must be a list",
-    );
-    check(
-        r#"{"custom_id":"a","body":{"stream":true}}"#,
-        "body.stream: a stored job",
-    );
-    check(
-        r#"{"custom_id":"a","body":{},"temperature":1}"#,
-        "temperature: belongs into body, which is the whole chat body",
-    );
-    check(
-        r#"{"prompt":"a","temperature":1,"parameters":{"temperature":0}}"#,
-        "parameters.temperature: stands beside parameters too",
-    );
+        assert_eq!(problem, refused(text), "{text}");
+    }
+}
+
+#[test]
+fn a_bad_line_is_told_what_is_wrong_with_it() {
+    for (text, want) in [
+        ("{", "at column 1"),
+        ("hello", "not a JSON object"),
+        ("[1]", "expected a JSON object"),
+        (r#""text""#, "expected a JSON object"),
+        (r#"{"prompt":"a"} {"prompt":"b"}"#, "trailing characters"),
+        (
+            r#"{"prompt":"a","runAt":"2026-11-23T08:00:00Z"}"#,
+            "runAt: can't stand in a line: a run sends its lines now",
+        ),
+        (
+            r#"{"messages":[{"role":"user","content":"a"}],"after":[]}"#,
+            "after: can't stand in a line: lines have no job ids",
+        ),
+        (
+            r#"{"custom_id":"a","body":{},"idempotencyKey":"k"}"#,
+            "idempotencyKey: can't stand in a line: a line is known by its content",
+        ),
+    ] {
+        let problem = line(text).asked.unwrap_err();
+        assert!(problem.contains(want), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn a_bad_request_to_the_api_is_told_what_is_wrong_with_it() {
+    let ids = vec!["\"0199a000-0000-7000-8000-000000000001\""; 101].join(",");
+    let long = "x".repeat(70_000);
+    for (text, want) in [
+        ("[1]", "the body: must be a JSON object"),
+        (
+            r#"{"prompt":"a","runAt":"soon"}"#,
+            "runAt: must be a time in RFC 3339",
+        ),
+        (
+            r#"{"prompt":"a","runAt":"2026-11-23T08:00:00Z","deadline":"2026-11-23T07:00:00Z"}"#,
+            "deadline: must not be before runAt",
+        ),
+        (
+            r#"{"prompt":"a","after":["17"]}"#,
+            "after[0]: must be a UUID",
+        ),
+        (
+            r#"{"prompt":"a","after":"17"}"#,
+            "after: must be a list of at most 100 elements",
+        ),
+        (
+            &format!(r#"{{"prompt":"a","after":[{ids}]}}"#),
+            "after: must be a list of at most 100 elements; it has 101",
+        ),
+        (
+            &format!(r#"{{"prompt":"a","metadata":"{long}"}}"#),
+            "metadata: must have at most",
+        ),
+    ] {
+        let problem = refused(text);
+        assert!(problem.contains(want), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn what_has_too_many_parts_is_told_which_and_how_many_may_be() {
+    let list = |n: usize| format!("[{}]", vec!["{}"; n].join(","));
+    let names: Vec<String> = (0..1_000_000).map(|n| format!("\"n{n}\":1")).collect();
+    let names = names.join(",");
+    for (text, want) in [
+        (
+            format!(r#"{{"messages":{}}}"#, list(1_000_000)),
+            "messages: has 1000000 elements; 10000 are allowed at most",
+        ),
+        (
+            format!(r#"{{"body":{{"messages":{}}}}}"#, list(1_000_000)),
+            "body.messages: has 1000000 elements; 10000 are allowed at most",
+        ),
+        (
+            format!(r#"{{"prompt":"a","tools":{}}}"#, list(2_000)),
+            "tools has 2000 elements; 1024 are allowed at most",
+        ),
+        (
+            format!(r#"{{"prompt":"a",{names}}}"#),
+            "it has more than 10000 fields",
+        ),
+        (
+            format!(r#"{{"prompt":"a","parameters":{{{names}}}}}"#),
+            "it has more than 10000 fields",
+        ),
+    ] {
+        let problem = refused(&text);
+        assert!(problem.contains(want), "{problem}");
+        assert!(problem.len() < 500);
+        let of_line = line(&text).asked.unwrap_err();
+        assert!(of_line.contains(want), "{of_line}");
+    }
 }
 
 #[test]

@@ -401,13 +401,79 @@ async fn at_the_bound_the_connection_that_waited_longest_without_whole_headers_i
     drips.write_all(b"GET /healthz HT").await.unwrap();
     let mut second = TcpStream::connect(api.address).await.unwrap();
     assert_eq!(ask(&mut second, &get("/healthz")).await, "HTTP/1.1 200 OK");
+    // It only just came: whoever comes now gets in beside it.
     let mut third = TcpStream::connect(api.address).await.unwrap();
     assert_eq!(ask(&mut third, &get("/healthz")).await, "HTTP/1.1 200 OK");
-    let ended = drips.read(&mut [0; 1]).await;
+    let mut byte = [0; 1];
+    let ended = loop {
+        let mut another = TcpStream::connect(api.address).await.unwrap();
+        assert_eq!(ask(&mut another, &get("/healthz")).await, "HTTP/1.1 200 OK");
+        let read = tokio::time::timeout(Duration::from_millis(50), drips.read(&mut byte));
+        if let Ok(ended) = read.await {
+            break ended;
+        }
+    };
     assert!(matches!(ended, Ok(0) | Err(_)), "it made way: {ended:?}");
     let metrics = api.get("/api/admin/glm/metrics").await.json();
     assert_eq!(metrics["server"]["connectionsMax"], 2);
     assert!(metrics["server"]["connectionsMadeWay"].as_u64() >= Some(1));
+}
+
+/// Reads one answer to its last byte: head and body.
+async fn answer(stream: &mut TcpStream) -> std::io::Result<(String, String)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).unwrap();
+    let length: usize = length.lines().next().unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok((head, String::from_utf8(body).unwrap()))
+}
+
+#[tokio::test]
+async fn in_a_burst_every_client_is_answered_in_whole_and_none_is_cut_off() {
+    const CLIENTS: usize = 250;
+    let few = ServerSection {
+        connections_max: 40,
+        requests_max: 30,
+        ..config()
+    };
+    let api = Running::with(few).await;
+    api.lane.pause(None).await.unwrap();
+    let connecting = (0..CLIENTS).map(|_| TcpStream::connect(api.address));
+    let connected = futures_util::future::join_all(connecting).await;
+    let chat = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+    let length = chat.len();
+    // What comes after the request is read by nobody where the connection ends with its answer.
+    let rest = "x".repeat(20_000);
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{chat}{rest}"
+    );
+    let mut clients = tokio::task::JoinSet::new();
+    for stream in connected {
+        let (mut stream, request) = (stream.unwrap(), request.clone());
+        clients.spawn(async move {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            answer(&mut stream).await
+        });
+    }
+    // Those that are let in wait for their answers.
+    for _ in 30..CLIENTS {
+        let (head, body) = clients.join_next().await.unwrap().unwrap().unwrap();
+        assert!(head.starts_with("http/1.1 503 "), "{head}");
+        assert!(head.contains("\r\nretry-after: 1\r\n"), "{head}");
+        assert!(head.contains("\r\nx-should-retry: true\r\n"), "{head}");
+        let error = serde_json::from_str::<serde_json::Value>(&body).unwrap()["error"].clone();
+        assert_eq!(error["code"], "503", "{error}");
+        assert_eq!(error["type"], "service_unavailable_error", "{error}");
+    }
+    assert_eq!(api.get("/healthz").await.status, 200);
+    let server = api.get("/api/admin/glm/metrics").await.json()["server"].clone();
+    assert_eq!(server["requests"], 30, "{server}");
+    assert_eq!(server["connectionsMadeWay"], 0, "{server}");
 }
 
 #[tokio::test]

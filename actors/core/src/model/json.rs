@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 /// Shows every element of a list until `look` answers `false`; `None`: it is no list, or was not looked at to its end.
-pub(crate) fn each<'a>(list: &'a RawValue, look: impl FnMut(&'a RawValue) -> bool) -> Option<()> {
+pub fn each<'a>(list: &'a RawValue, look: impl FnMut(&'a RawValue) -> bool) -> Option<()> {
     struct Each<F>(F);
 
     impl<'de, F: FnMut(&'de RawValue) -> bool> Visitor<'de> for Each<F> {
@@ -36,7 +36,8 @@ pub(crate) fn each<'a>(list: &'a RawValue, look: impl FnMut(&'a RawValue) -> boo
 }
 
 /// A string's text; `None`: it is none.
-pub(crate) fn text(json: &RawValue) -> Option<Cow<'_, str>> {
+#[must_use]
+pub fn text(json: &RawValue) -> Option<Cow<'_, str>> {
     #[derive(serde::Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -45,7 +46,8 @@ pub(crate) fn text(json: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// A whole number that is not negative.
-pub(crate) fn number(json: &RawValue) -> Option<u64> {
+#[must_use]
+pub fn number(json: &RawValue) -> Option<u64> {
     serde_json::from_str(json.get()).ok()
 }
 

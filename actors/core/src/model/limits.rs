@@ -5,6 +5,12 @@
 pub const DAY_MS: u64 = 86_400_000;
 /// Bytes of one request as submitted. The largest body seen accepted for reading by GLM was 3.9 MB.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages of one chat: far more than any context has room for.
+pub const MESSAGES_MAX: usize = 10_000;
+/// Tools of one chat; GLM takes 128.
+pub const TOOLS_MAX: usize = 1_024;
+/// Fields of one chat body; GLM knows some thirty.
+pub const CHAT_FIELDS_MAX: usize = 1_024;
 /// Bytes of one response of GLM. 131072 output tokens are far below this.
 pub const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How many of the `request_id`s that submitters chose are remembered.

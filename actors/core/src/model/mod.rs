@@ -19,7 +19,7 @@ mod filter;
 mod histogram;
 mod id;
 mod job;
-pub(crate) mod json;
+pub mod json;
 mod lane;
 mod lanes;
 pub mod model_name;

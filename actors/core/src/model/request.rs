@@ -42,6 +42,18 @@ pub enum RequestError {
     /// `model` has the wrong type.
     #[error("model must be a string of 1 to {max} characters", max = limits::MODEL_CHARS_MAX)]
     BadModel,
+    /// A list of it has too many elements, or it has too many fields.
+    #[error("{what} has {found} {of}; {max} are allowed at most")]
+    TooMany {
+        /// What has them.
+        what: &'static str,
+        /// What they are.
+        of: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        max: usize,
+    },
     /// Too many bytes.
     #[error("the request has {bytes} bytes, the limit is {max}")]
     TooLarge {
@@ -59,15 +71,24 @@ pub struct Fingerprint(pub [u8; 32]);
 /// What the lane reads of a chat body, and the first of its fields that is given twice.
 #[derive(Default)]
 struct ChatHead<'a> {
-    /// Nothing but their number: these take no memory.
-    messages: Option<Vec<IgnoredAny>>,
+    messages: Option<Counted>,
+    tools: Option<&'a RawValue>,
     model: Option<&'a RawValue>,
     request_id: Option<&'a RawValue>,
     twice: Option<String>,
+    fields: usize,
 }
 
-/// Names of fields among which one that is given twice is looked for: a body of a million would take memory.
-const NAMES_COMPARED_MAX: usize = 1_024;
+/// How many elements a list has: these take no memory.
+#[derive(Deserialize)]
+#[serde(from = "Vec<IgnoredAny>")]
+struct Counted(usize);
+
+impl From<Vec<IgnoredAny>> for Counted {
+    fn from(all: Vec<IgnoredAny>) -> Self {
+        Self(all.len())
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -84,6 +105,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
                 let mut head = ChatHead::default();
                 let mut names = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
+                    head.fields += 1;
+                    // What is too much is counted, and not kept.
+                    if head.fields > limits::CHAT_FIELDS_MAX {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
                     if names.contains(&name) {
                         map.next_value::<IgnoredAny>()?;
                         head.twice.get_or_insert(name);
@@ -92,12 +119,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
                     match name.as_str() {
                         "messages" => head.messages = map.next_value()?,
                         "model" => head.model = map.next_value()?,
+                        "tools" => head.tools = map.next_value()?,
                         "request_id" => head.request_id = map.next_value()?,
                         _ => _ = map.next_value::<IgnoredAny>()?,
                     }
-                    if names.len() < NAMES_COMPARED_MAX {
-                        names.insert(name);
-                    }
+                    names.insert(name);
                 }
                 Ok(head)
             }
@@ -108,6 +134,40 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
 }
 
 impl ChatHead<'_> {
+    /// Refuses what nobody means: it would take memory and time at every look.
+    fn within_bounds(&self) -> Result<(), RequestError> {
+        let tools = self.tools.and_then(|tools| {
+            let mut found = 0;
+            json::each(tools, |_| {
+                found += 1;
+                true
+            })
+            .map(|()| found)
+        });
+        let messages = self.messages.as_ref().map(|messages| messages.0);
+        let (fields, elements) = (Some(self.fields), "elements");
+        for (what, of, found, max) in [
+            (
+                "the chat request",
+                "fields",
+                fields,
+                limits::CHAT_FIELDS_MAX,
+            ),
+            ("messages", elements, messages, limits::MESSAGES_MAX),
+            ("tools", elements, tools, limits::TOOLS_MAX),
+        ] {
+            if let Some(found) = found.filter(|found| *found > max) {
+                return Err(RequestError::TooMany {
+                    what,
+                    of,
+                    found,
+                    max,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// `Err`: it is no text, or too long.
     fn model(&self) -> Result<Option<String>, RequestError> {
         let Some(model) = self.model.filter(|model| model.get() != "null") else {
@@ -203,10 +263,11 @@ impl Request {
             Ok(ChatHead {
                 twice: Some(name), ..
             }) => Err(RequestError::GivenTwice(name)),
-            Ok(head) if head.messages.as_ref().is_none_or(Vec::is_empty) => {
+            Ok(head) if head.messages.as_ref().is_none_or(|all| all.0 == 0) => {
                 Err(RequestError::NoMessages)
             }
             Ok(head) => {
+                head.within_bounds()?;
                 head.model()?;
                 Ok(Self::Chat(raw))
             }
@@ -302,6 +363,32 @@ mod tests {
             assert_eq!(refused, RequestError::GivenTwice(name.to_owned()), "{json}");
         }
         Request::chat(r#"{"messages":[{"a":1,"a":2}],"a":1}"#).unwrap();
+    }
+
+    #[test]
+    fn a_chat_of_too_many_parts_is_refused_with_what_they_are_and_how_many_may_be() {
+        let check = |json: &str, want: &str| {
+            let refused = Request::chat(json).unwrap_err().to_string();
+            assert_eq!(refused, want);
+        };
+        let list = |of: &str, n: usize| format!("[{}]", vec![of; n].join(","));
+        let messages = |n| format!(r#"{{"messages":{}}}"#, list("{}", n));
+        Request::chat(&messages(limits::MESSAGES_MAX)).unwrap();
+        let (many, few) = (messages(1_000_000), "10000 are allowed at most");
+        check(&many, &format!("messages has 1000000 elements; {few}"));
+        let tools = |n| format!(r#"{{"messages":[{{}}],"tools":{}}}"#, list("{}", n));
+        Request::chat(&tools(limits::TOOLS_MAX)).unwrap();
+        check(
+            &tools(1_025),
+            "tools has 1025 elements; 1024 are allowed at most",
+        );
+        let fields = |n: usize| {
+            let all: Vec<String> = (1..n).map(|n| format!("\"{n}\":1")).collect();
+            format!(r#"{{"messages":[{{}}],{}}}"#, all.join(","))
+        };
+        Request::chat(&fields(limits::CHAT_FIELDS_MAX)).unwrap();
+        let want = "the chat request has 1000000 fields; 1024 are allowed at most";
+        check(&fields(1_000_000), want);
     }
 
     #[test]

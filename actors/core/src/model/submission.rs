@@ -119,6 +119,7 @@ impl From<RequestError> for SubmissionError {
             RequestError::NoMessages => "messages",
             RequestError::BadModel => "model",
             RequestError::NotAnObject(_)
+            | RequestError::TooMany { .. }
             | RequestError::TooLarge { .. }
             | RequestError::GivenTwice(_)
             | RequestError::HalfACharacter(_) => "request",
