@@ -105,6 +105,8 @@ pub use onelane_actors::supervisor::RestartBudget;
 pub use onelane_actors::testing;
 pub use onelane_actors::{FaultPoints, ports, protocol, samples};
 pub use onelane_core::model;
+#[doc(hidden)]
+pub use onelane_core::words;
 pub use orchestrator::{Orchestrator, Submission};
 /// The actor framework, whose references and reply ports plain messages use.
 pub use ractor;

@@ -18,6 +18,7 @@ const CRATES: [(&str, &[&[&str]]); 3] = [
     (
         "actors/core/src",
         &[
+            &["words"],
             &["model"],
             &["random", "rows"],
             &["retry"],

@@ -185,19 +185,20 @@ pub trait Store: Send + Sync + 'static {
     /// store should read no request and no response for it.
     fn batch_jobs(
         &self,
-        id: BatchId,
+        id: Option<BatchId>,
         cursor: Option<u64>,
         limit: usize,
     ) -> Result<(Vec<Job>, Option<u64>), StoreError> {
         let filter = JobFilter {
             more: MoreFilter {
-                batch_id: Some(id),
+                batch_id: id,
                 ..MoreFilter::default()
             },
             ..JobFilter::default()
         };
         let page = self.jobs(&filter, cursor, limit)?;
         let jobs = page.jobs.into_iter().map(|record| record.job);
+        let jobs = jobs.filter(|job| job.batch_id.is_some());
         Ok((jobs.collect(), page.cursor))
     }
 

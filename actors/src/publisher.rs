@@ -110,6 +110,7 @@ impl Publisher {
             | Transition::Delivery(_)
             | Transition::OpenBatch(_)
             | Transition::Batch { .. }
+            | Transition::Adopt { .. }
             | Transition::Prune(_)
             | Transition::Config(_) => {}
         }

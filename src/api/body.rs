@@ -208,13 +208,9 @@ fn typed<T>(
 ) -> Result<T, Problem> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let detail = match error.as_bytes().get(at..) {
-            // As some programs write what UTF-8 can't say.
-            Some([0xed, 0xa0..=0xbf, ..]) => format!(
-                "the body holds half a character, a lone surrogate, at byte {at}: a text was cut in the middle of \
-                 an emoji or the like; cut it between characters"
-            ),
-            _ => format!("the body is not UTF-8 (byte {at}); send JSON in UTF-8"),
+        let detail = match HalfACharacter::in_bytes(error.as_bytes(), at) {
+            Some(half) => format!("the body {half}"),
+            None => format!("the body is not UTF-8 (byte {at}); send JSON in UTF-8"),
         };
         Problem::new(Kind::InvalidBody, detail)
     })?;

@@ -3,7 +3,7 @@
 //! unless it stands in `parameters`, which go to GLM as they are.
 
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{JobId, OnInterrupted, Request, RequestError, Timestamp};
+use onelane_core::model::{HalfACharacter, JobId, OnInterrupted, Request, RequestError, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -239,16 +239,24 @@ impl Dialect {
             id: None,
             asked: Err(problem),
         };
+        let half = HalfACharacter::in_json(text).map(|half| half.to_string());
         let read = serde_json::from_str::<&RawValue>(text)
             .and_then(|json| Ok((json, serde_json::from_str::<Object<'_>>(json.get())?)));
         let (json, fields) = match read {
             Ok(read) => read,
-            Err(error) => return failed(json_problem(&error)),
+            Err(error) => return failed(half.unwrap_or_else(|| json_problem(&error))),
         };
+        if let Some(name) = fields.twice() {
+            return failed(format!("{name}: is given twice; give it once"));
+        }
         let id = match own_name(&fields) {
             Ok(id) => id,
-            Err(error) => return failed(told(&[error])),
+            Err(error) => return failed(half.unwrap_or_else(|| told(&[error]))),
         };
+        if let Some(half) = half {
+            let asked = Err(half);
+            return Line { id, asked };
+        }
         let not_here = NOT_IN_A_FILE.iter().find(|(name, _)| {
             let given = fields.get(name);
             given.is_some_and(|value| value.get() != "null")

@@ -200,6 +200,12 @@ pub(crate) struct RunArgs {
     /// Cancel the jobs of lines that are gone from the input even where these are more than half
     #[arg(long)]
     pub(crate) drop_gone: bool,
+    /// Send lines again that another batch has answered or will: GLM bills them once more
+    #[arg(long, conflicts_with = "adopt")]
+    pub(crate) again: bool,
+    /// Take the jobs and answers over that another batch has of these lines, at no cost
+    #[arg(long)]
+    pub(crate) adopt: bool,
     /// Lift an operator's pause, closed intake or open breaker
     #[arg(long)]
     pub(crate) resume: bool,

@@ -9,6 +9,7 @@ use onelane::model::{
 use onelane::ports::{Clock as _, Store as _};
 use onelane::store::RedbStore;
 use onelane::system::SystemClock;
+use onelane::words::counted;
 use serde::Serialize;
 
 use super::args::{BatchVerb, OneBatchArgs, StoreArgs};
@@ -93,8 +94,12 @@ fn text(list: &List, path: &str) -> String {
     };
     if list.loose_jobs > 0 {
         out.push_str(&format!(
-            "\n\n{} jobs of no batch wait too",
-            list.loose_jobs
+            "\n\n{} too",
+            counted(
+                list.loose_jobs,
+                "job of no batch waits",
+                "jobs of no batch wait"
+            )
         ));
     }
     out
@@ -191,10 +196,18 @@ fn drop_one(args: &OneBatchArgs, json: bool) -> Result<Exit, CliError> {
             cancelled,
             interrupted,
         } = dropped;
-        let mut out = format!("{}: {cancelled} jobs cancelled", batch.name);
+        let mut out = match cancelled {
+            0 => format!("{}: nothing of it waits, no job was cancelled", batch.name),
+            _ => format!(
+                "{}: {} cancelled",
+                batch.name,
+                counted(*cancelled, "job", "jobs")
+            ),
+        };
         if *interrupted > 0 {
             out.push_str(&format!(
-                ", {interrupted} of them with an interrupted call that may have been billed"
+                "; the call of {interrupted} of them was open when the lane ended: it may have been billed, and is not \
+                 made again"
             ));
         }
         out
@@ -211,7 +224,7 @@ fn give_up(offline: &Offline, batch: &Batch, at: Timestamp) -> Result<Dropped, C
     let (mut cancelled, mut interrupted) = (0, 0);
     let mut cursor = None;
     loop {
-        let (jobs, next) = store.batch_jobs(id, cursor, limits::BATCH_TRANSITIONS_MAX)?;
+        let (jobs, next) = store.batch_jobs(Some(id), cursor, limits::BATCH_TRANSITIONS_MAX)?;
         let unfinished = jobs.iter().filter(|job| !job.status.is_terminal());
         let changes: Vec<Transition> = unfinished.map(|job| end_of(job, at)).collect();
         if !changes.is_empty() {

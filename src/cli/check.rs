@@ -5,6 +5,7 @@ use onelane::model::{Calendar, Retention};
 use onelane::ports::{Clock as _, StoreError};
 use onelane::store::{Findings, RedbStore};
 use onelane::system::SystemClock;
+use onelane::words::counted;
 use serde::Serialize;
 
 use super::args::CheckArgs;
@@ -197,7 +198,8 @@ impl Checked<'_> {
         }
         if *total > 0 {
             lines.push(format!(
-                "{path} is not in order: {total} findings; restore it from a backup, or export what it holds with `onelane db export`"
+                "{path} is not in order: {}; restore it from a backup, or export what it holds with `onelane db export`",
+                counted(*total, "finding", "findings")
             ));
         } else if self.damaged_pages.is_some() && !self.mendable {
             lines.push(format!(

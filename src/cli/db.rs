@@ -9,6 +9,7 @@ use onelane::model::JobStatus;
 use onelane::ports::{Clock as _, StoreError};
 use onelane::store::{StoreFigures, TimeSpan};
 use onelane::system::SystemClock;
+use onelane::words::counted;
 use serde::Serialize;
 use serde_json::json;
 
@@ -82,8 +83,10 @@ impl Stats<'_> {
         let prunable = match figures.prunable {
             None => "keeps all for ever".to_owned(),
             Some(p) => format!(
-                "would remove {} jobs, requests and responses of {} more, {} calls",
-                p.jobs, p.bodies, p.calls
+                "would remove {}, requests and responses of {} more, {}",
+                counted(p.jobs, "job", "jobs"),
+                p.bodies,
+                counted(p.calls, "call", "calls")
             ),
         };
         format!(
@@ -117,7 +120,9 @@ fn export_rows(args: &ExportArgs, json: bool) -> Result<Exit, CliError> {
     let Written { rows, unreadable } = written;
     let out = args.out.display().to_string();
     let answer = json!({"rows": rows, "unreadable": unreadable, "out": out});
-    super::answer(json, &answer, |_| format!("{rows} rows written to {out}"))?;
+    super::answer(json, &answer, |_| {
+        format!("{} written to {out}", counted(rows, "row", "rows"))
+    })?;
     Ok(written.exit())
 }
 
@@ -136,7 +141,13 @@ impl Written {
         }
         let (rows, unreadable) = (self.rows, self.unreadable);
         super::note(&format!(
-            "error: {unreadable} places can't be read and were left out with their rows, {rows} rows were written"
+            "error: {} left out, {} written",
+            counted(
+                unreadable,
+                "place can't be read and was, with its rows,",
+                "places can't be read and were, with their rows,"
+            ),
+            counted(rows, "row was", "rows were")
         ));
         Exit::Store
     }
@@ -189,7 +200,9 @@ fn to_file(path: &Path, export: Export, offline: &Offline) -> Result<Written, Cl
             .help("name another place with --out, or - for standard output")
     };
     if path.symlink_metadata().is_ok() {
-        return Err(unusable(&io::ErrorKind::AlreadyExists.into()));
+        let problem = format!("{shown} is there already, and no export overwrites a file");
+        let help = "name another place with --out, or - for standard output";
+        return Err(CliError::usage(problem).help(help));
     }
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");

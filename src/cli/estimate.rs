@@ -9,6 +9,7 @@ use onelane::estimate::{self, History, Total};
 use onelane::model::{Cost, Currency, DEFAULT_USER, Settings};
 use onelane::ports::{Store as _, UsageFilter};
 use onelane::store::{RedbStore, StoreOptions};
+use onelane::words::{counted, verb};
 use serde::{Serialize, Serializer};
 
 use super::args::EstimateArgs;
@@ -171,13 +172,18 @@ impl Sums {
         let mut text = table::table(head, &lines);
         if self.total.unpriced_jobs > 0 {
             text.push_str(&format!(
-                "\n\n{} of {} jobs have no price; what they cost is not in the sums. Add their models \
+                "\n\n{} of {} {} no price; what they cost is not in the sums. Add their models \
                  to money.prices",
-                self.total.unpriced_jobs, self.total.jobs
+                self.total.unpriced_jobs,
+                counted(self.total.jobs, "job", "jobs"),
+                verb(self.total.unpriced_jobs, "has", "have")
             ));
         }
         if self.bad > 0 {
-            text.push_str(&format!("\n\n{} lines are no jobs", self.bad));
+            text.push_str(&format!(
+                "\n\n{}",
+                counted(self.bad, "line is no job", "lines are no jobs")
+            ));
         }
         text
     }

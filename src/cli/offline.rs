@@ -4,7 +4,9 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use onelane::config::{ConfigError, Loaded, Loader, Origin, stored_changes, without_stored_change};
+use onelane::config::{
+    ConfigError, Loaded, Loader, Origin, setting_path, stored_changes, without_stored_change,
+};
 use onelane::model::{Settings, Transition};
 use onelane::ports::{Clock as _, Store as _, StoreError};
 use onelane::store::{RedbStore, StoreOptions};
@@ -148,8 +150,9 @@ impl Offline {
 
 /// `onelane config unset`: takes a stored change back.
 pub(crate) fn unset(args: &UnsetArgs, json: bool) -> Result<Exit, CliError> {
+    let key = &setting_path(&args.key).map_err(CliError::usage)?;
     let offline = open(&args.store)?;
-    let (path, key) = (&offline.path, &args.key);
+    let path = &offline.path;
     let nothing = |changes: &[String]| {
         let help = match changes {
             [] => "no change of any setting is stored".to_owned(),

@@ -293,7 +293,7 @@ fn script(path: &Path) -> Result<ScriptUpdate, CliError> {
             .help("give JSON as docs/simulator.md has it, e.g. {\"script\": [{\"fault\": ...}]}")
     };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))
+    ScriptUpdate::read(&text).map_err(|e| wrong(e.to_string()))
 }
 
 /// Told loudly, lest a user take the simulator's answers for GLM's.

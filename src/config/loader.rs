@@ -30,21 +30,27 @@ pub(crate) const KEY_VARIABLES: [&str; 3] =
 /// Variables that are read elsewhere: by the command line for its log, and by the tests.
 const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, "ONELANE_LOG", "ONELANE_BLESS"];
 
+/// What the names of our variables begin with.
+const PREFIX: &str = "ONELANE_";
+
 /// What to say of variables that begin as ours do and that nobody reads.
 pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let ours = VARIABLES.iter().map(|(name, _)| *name);
     let ours = ours.chain(KEY_VARIABLES).chain(OTHER_VARIABLES);
     let known: Vec<String> = ours
-        .filter(|name| name.starts_with("ONELANE_"))
+        .filter(|name| name.starts_with(PREFIX))
         .map(str::to_owned)
         .collect();
     let mut told = Vec::new();
     for name in names {
-        if !name.starts_with("ONELANE_") || known.contains(&name) {
+        if !name.starts_with(PREFIX) || known.contains(&name) {
             continue;
         }
-        let meant = match super::suggest::nearest(&known, &name) {
-            Some(near) => format!("did you mean {near}?"),
+        // What all of them begin with makes none of them more alike.
+        let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+        let names: Vec<String> = known.iter().map(|name| bare(name)).collect();
+        let meant = match super::suggest::nearest(&names, &bare(&name)) {
+            Some(near) => format!("did you mean {PREFIX}{near}?"),
             None => format!("there are {}", known.join(", ")),
         };
         told.push(format!(

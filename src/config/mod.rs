@@ -48,4 +48,4 @@ pub use prices::{ModelPrice, PlanOnly, Price, PriceList};
 pub use sections::{
     BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
 };
-pub use stored::{stored_changes, without_stored_change};
+pub use stored::{setting_path, stored_changes, without_stored_change};

@@ -1,7 +1,7 @@
 //! The table of failures in force, for people: every code with its class and rules, and who said so.
 
 use onelane_core::model::setting::KeyPath;
-use onelane_core::model::{BreakerRule, JobRule, LaneRule};
+use onelane_core::model::{BreakerRule, Failure, JobRule, LaneRule};
 use serde::Serialize;
 
 use super::loaded::Loaded;
@@ -59,10 +59,24 @@ impl Loaded {
         let word = self.settings.policy.get(code).copied().unwrap_or_default();
         let class = class_in_force(code, word);
         let rule = match class {
-            PolicyClass::Is(class) => Some(word.over(class.rule())),
+            PolicyClass::Is(class) => {
+                let failure = Failure::new(class, code, "");
+                Some(self.settings.decide(&failure).1)
+            }
             _ => None,
         };
-        let origin = self.said_of(code);
+        let plain = match class {
+            PolicyClass::Is(class) => Some(word.over(class.rule()).job),
+            _ => None,
+        };
+        // What only the list of retryable errors makes fail.
+        let by_list = (rule.map(|rule| rule.job) != plain).then(|| {
+            let name = "retry.retryable_errors";
+            let list = self.merged.inside(&KeyPath::from(name));
+            let said = list.iter().map(|entry| entry.origin.to_string()).next();
+            said.unwrap_or_else(|| name.to_owned())
+        });
+        let origin = self.said_of(code).or(by_list);
         PolicyRow {
             code: code.to_owned(),
             status_code: shipped.map_or_else(|| status_of(code), |row| row.http_status),

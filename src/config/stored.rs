@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use super::error::{ConfigError, Origin, WrongValue};
 use super::layer::{Entry, Layer};
 use super::read;
-use super::schema::{LEAVES, Naming, nest};
+use super::schema::{LEAVES, Leaf, Naming, nest};
+use super::suggest;
 
 /// All changes made while running, as the store keeps them. Holds secrets in the clear.
 #[derive(Clone, PartialEq)]
@@ -113,6 +114,43 @@ impl StoredChanges {
         }
         told
     }
+}
+
+/// The path in `config.toml` of a setting, or of a group of them, by that path or by its name in the API. The error is
+/// what to say of a name that none has.
+pub fn setting_path(key: &str) -> Result<String, String> {
+    let path = KeyPath::from(key);
+    if let Some(leaf) = LEAVES.iter().find(|leaf| leaf.json.as_ref() == Some(&path)) {
+        return Ok(leaf.toml.to_string());
+    }
+    let is_part = |leaf: &&Leaf| {
+        let whole = leaf.toml.to_string();
+        let within = |outer: &str, inner: &str| {
+            let rest = inner.strip_prefix(outer);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        within(key, &whole) || within(&whole, key)
+    };
+    if LEAVES.iter().any(|leaf| is_part(&leaf)) {
+        return Ok(key.to_owned());
+    }
+    let paths: Vec<String> = LEAVES.iter().map(|leaf| leaf.toml.to_string()).collect();
+    let by_name = || {
+        let names: Vec<String> = LEAVES
+            .iter()
+            .map(|leaf| leaf.toml.name().to_owned())
+            .collect();
+        let near = suggest::nearest(&names, key)?.to_owned();
+        let at = names.iter().position(|name| *name == near)?;
+        paths.get(at).cloned()
+    };
+    let near = suggest::nearest(&paths, key)
+        .map(str::to_owned)
+        .or_else(by_name);
+    Err(match near {
+        Some(near) => format!("there is no setting {key}; did you mean {near}?"),
+        None => format!("there is no setting {key}; `onelane config show` lists them"),
+    })
 }
 
 /// Takes the change of a setting, or of all of a group, out of the changes that a store keeps, whatever else they

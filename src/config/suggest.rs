@@ -9,7 +9,7 @@ use super::schema::{LEAVES, Leaf, Naming};
 pub(crate) fn unknown(naming: Naming, at: &KeyPath, name: &str) -> Problem {
     let siblings = siblings(naming, at);
     if let Some(near) = nearest(&siblings, name) {
-        return format!("unknown key; did you mean `{near}`?").into();
+        return format!("unknown key; did you mean `{}`?", at.join(near)).into();
     }
     let mut paths = LEAVES.iter().filter_map(|leaf| naming.path(leaf));
     if let Some(path) = paths.find(|path| path.name() == name) {
@@ -80,9 +80,10 @@ mod tests {
             assert!(problem.contains(hint), "{at}.{name}: {problem}");
         };
         let toml = Naming::Toml;
-        let meant = "did you mean `max_concurrency`?";
+        let meant = "did you mean `lane.max_concurrency`?";
         check(toml, "lane", "max_concurency", meant);
         check(toml, "lane", "maxConcurrency", meant);
+        check(toml, "glm", "modl", "did you mean `glm.model`?");
         check(toml, "glm", "max_retries", "mean `retry.max_retries`?");
         check(toml, "", "lans", "did you mean `lane`?");
         let all = "config.toml has `glm`, `lane`, `lanes`, `retry`";

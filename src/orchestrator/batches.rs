@@ -2,8 +2,8 @@
 
 use onelane_actors::protocol::{QueueMsg, SubmitError};
 use onelane_core::model::{
-    Applied, Batch, BatchId, BatchStep, Job, JobFilter, MoreFilter, Refusal, Scope, Transition,
-    limits,
+    Applied, Batch, BatchId, BatchStep, Job, JobFilter, JobId, MoreFilter, Refusal, Scope,
+    Transition, limits,
 };
 
 use super::Orchestrator;
@@ -41,14 +41,41 @@ impl Orchestrator {
             .await
     }
 
-    /// Jobs of a batch, newest first, with the place where the next begin.
+    /// Jobs of a batch, or (`None`) of all batches, newest first, with the place where the next begin.
     pub async fn batch_jobs(
         &self,
-        id: BatchId,
+        id: impl Into<Option<BatchId>>,
         cursor: Option<u64>,
     ) -> Result<(Vec<Job>, Option<u64>), Error> {
+        let id = id.into();
         self.read(move |store| store.batch_jobs(id, cursor, limits::PAGE_ROWS_MAX))
             .await
+    }
+
+    /// Moves jobs to a batch, each under the idempotency key that it has there: what was submitted under another
+    /// name is found under this one from then on, and what its calls came to is the batch's. A job that is gone,
+    /// that has no key, or whose key another job has, stays where it is. Answers how many moved.
+    pub async fn adopt(
+        &self,
+        batch: BatchId,
+        jobs: impl IntoIterator<Item = (JobId, String)>,
+    ) -> Result<u64, Error> {
+        let mut changes = jobs
+            .into_iter()
+            .map(|(job_id, key)| Transition::Adopt { job_id, batch, key })
+            .peekable();
+        let mut moved = 0;
+        while changes.peek().is_some() {
+            let some = changes.by_ref().take(limits::BATCH_TRANSITIONS_MAX);
+            for decision in self.commit(some.collect()).await? {
+                match decision {
+                    Ok(_) => moved += 1,
+                    Err(Refusal::NoSuchBatch(id)) => return Err(Error::NoSuchBatch(id)),
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(moved)
     }
 
     /// The jobs that the lane runs from now on; the others wait. Lasts as long as the process.

@@ -2,8 +2,10 @@
 //! and in a script file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
@@ -62,8 +64,8 @@ impl Default for SimulatorConfig {
 }
 
 /// A time in milliseconds: `5`, or drawn from `{"min": 5, "max": 9}`, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Span {
     /// Always this; 0 sets no timer at all.
     Fixed(u64),
@@ -79,6 +81,52 @@ pub enum Span {
 impl Default for Span {
     fn default() -> Self {
         Self::Fixed(0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    /// By hand: what is wrong with one of two forms is told of the form that was meant.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Between {
+            min: u64,
+            max: u64,
+        }
+
+        struct EitherForm;
+
+        impl<'de> Visitor<'de> for EitherForm {
+            type Value = Span;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("milliseconds such as 5, or {\"min\": 5, \"max\": 9}")
+            }
+
+            fn visit_u64<E>(self, ms: u64) -> Result<Span, E> {
+                Ok(Span::Fixed(ms))
+            }
+
+            fn visit_i64<E: de::Error>(self, ms: i64) -> Result<Span, E> {
+                u64::try_from(ms).map(Span::Fixed).map_err(|_| not_whole())
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Span, E> {
+                Err(not_whole())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Span, A::Error> {
+                let Between { min, max } =
+                    Between::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(Span::Between { min, max })
+            }
+        }
+
+        fn not_whole<E: de::Error>() -> E {
+            E::custom("must be whole milliseconds, 0 or more")
+        }
+
+        deserializer.deserialize_any(EitherForm)
     }
 }
 

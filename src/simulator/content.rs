@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::fault::{AnswerWith, ErrorFault};
+use super::sample::sample;
 use crate::bounded;
 use crate::object::Object;
 
@@ -18,7 +19,8 @@ pub(crate) struct Form {
     tools: Vec<Tool>,
     /// Whether the last word is a tool's: then the answer is text.
     after_tool: bool,
-    json: bool,
+    /// JSON: of this schema, or of any (`null`).
+    json: Option<Value>,
     n: usize,
     max_tokens: Option<u64>,
     stop: Vec<String>,
@@ -80,8 +82,14 @@ impl Form {
             tools: if no_tools { Vec::new() } else { tools },
             after_tool: last_role == Some("tool"),
             json: match kind("response_format").as_deref() {
-                None | Some("text") => false,
-                Some("json_object") => true,
+                None | Some("text") => None,
+                Some("json_object") => {
+                    let format = field("response_format").map(RawValue::get);
+                    let format = format.and_then(|format| Object::read(format).ok());
+                    let schema = format.and_then(|format| format.get("schema"));
+                    let schema = schema.and_then(|schema| bounded::excerpt(schema.get()).ok());
+                    Some(schema.unwrap_or_default())
+                }
                 Some(_) => return Err(refuse("response_format")),
             },
             n: usize::try_from(number("n", CHOICES_MAX)?.unwrap_or(1)).unwrap_or(1),
@@ -244,37 +252,10 @@ fn calls(form: &Form, prompt: &str, with: &AnswerWith, id: &str, choice: usize) 
     }
     let named = form.tools.iter().find(|tool| prompt.contains(&tool.name));
     let tool = named.or(form.tools.first()).into_iter();
-    tool.map(|tool| (tool.name.clone(), sample(&tool.parameters, 0).to_string()))
+    tool.map(|tool| (tool.name.clone(), sample(&tool.parameters).to_string()))
         .enumerate()
         .map(call)
         .collect()
-}
-
-/// A value that a schema allows, as far as the simulator reads it.
-fn sample(schema: &Value, depth: u8) -> Value {
-    const DEPTH_MAX: u8 = 8;
-    if let Some(first) = schema.get("enum").and_then(|names| names.get(0)) {
-        return first.clone();
-    }
-    if let Some(default) = schema.get("default") {
-        return default.clone();
-    }
-    match schema.get("type").and_then(Value::as_str) {
-        Some("string") => json!("text"),
-        Some("integer" | "number") => schema.get("minimum").cloned().unwrap_or(json!(1)),
-        Some("boolean") => json!(true),
-        Some("array") => match schema.get("items").filter(|_| depth < DEPTH_MAX) {
-            Some(items) => json!([sample(items, depth + 1)]),
-            None => json!([]),
-        },
-        _ if depth >= DEPTH_MAX => Value::Null,
-        _ => {
-            let fields = schema.get("properties").and_then(Value::as_object);
-            let fields = fields.into_iter().flatten();
-            let sampled = fields.map(|(name, schema)| (name.clone(), sample(schema, depth + 1)));
-            Value::Object(sampled.collect())
-        }
-    }
 }
 
 fn content_for(form: &Form, prompt: &str, length: Option<u64>, index: usize) -> String {
@@ -290,10 +271,11 @@ fn content_for(form: &Form, prompt: &str, length: Option<u64>, index: usize) -> 
     if let Some(length) = length {
         lengthen(&mut text, length);
     }
-    if form.json {
-        return json!({"answer": text}).to_string();
+    match &form.json {
+        None => text,
+        Some(Value::Null) => json!({"answer": text}).to_string(),
+        Some(schema) => sample(schema).to_string(),
     }
-    text
 }
 
 /// Makes a text so many tokens long.
@@ -423,6 +405,10 @@ mod tests {
             .unwrap()
             .to_owned();
         assert!(serde_json::from_str::<Value>(&content).unwrap()["answer"].is_string());
+        let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 3}}, "required": ["n"]});
+        let format = json!({"type": "json_object", "schema": schema});
+        let content = plain(json!({"response_format": format}))[0]["message"]["content"].clone();
+        assert_eq!(content, r#"{"n":3}"#);
         let choices = plain(json!({"n": 3}));
         assert_eq!(choices.as_array().unwrap().len(), 3);
         assert_eq!(choices[2]["index"], 2);

@@ -117,8 +117,12 @@ pub struct ToolCall {
     /// The function.
     pub name: String,
     /// Its arguments, as a JSON object.
-    #[serde(default)]
+    #[serde(default = "no_arguments")]
     pub arguments: serde_json::Value,
+}
+
+fn no_arguments() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
 }
 
 /// A refusal of GLM's.

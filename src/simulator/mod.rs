@@ -35,11 +35,13 @@
 
 mod answer;
 mod body;
+mod check;
 mod config;
 mod content;
 mod fault;
 mod recorder;
 mod respond;
+mod sample;
 mod script;
 mod server;
 mod shared;
@@ -58,6 +60,7 @@ use std::thread::JoinHandle;
 use onelane_actors::ports::Clock;
 use tokio_util::sync::CancellationToken;
 
+pub use check::BadScript;
 pub use config::{Lengths, Operation, Rule, ScriptUpdate, SimulatorConfig, Span, Step, Tokens};
 pub use fault::{AnswerWith, ErrorFault, Fault, ResetWording, Shape, ToolCall};
 pub use stats::{Arrival, Gaps, Stats};

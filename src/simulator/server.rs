@@ -154,13 +154,14 @@ fn stats(query: &str, shared: &Shared) -> Answer {
 }
 
 fn update(body: &[u8], shared: &Shared) -> Answer {
-    match serde_json::from_slice::<ScriptUpdate>(body) {
+    let text = std::str::from_utf8(body).map_err(|error| error.to_string());
+    match text.and_then(|text| ScriptUpdate::read(text).map_err(|error| error.to_string())) {
         Ok(update) => {
             shared.script().update(update);
             json(200, Bytes::from_static(b"{}"), None)
         }
-        Err(e) => {
-            let body = serde_json::json!({"error": e.to_string()});
+        Err(problem) => {
+            let body = serde_json::json!({"error": problem});
             json(400, body.to_string().into(), None)
         }
     }

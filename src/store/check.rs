@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use onelane_core::model::FinishedKind;
+use onelane_core::words::counted;
 use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition, Value,
@@ -131,7 +132,10 @@ impl Check<'_> {
 
     fn same_count(&mut self, table: &'static str, rows: u64, wanted: u64) {
         self.expect(rows == wanted, table, || {
-            format!("it has {rows} rows, and should have {wanted}")
+            format!(
+                "it has {}, and should have {wanted}",
+                counted(rows, "row", "rows")
+            )
         });
     }
 

@@ -569,7 +569,7 @@ impl Store for RedbStore {
 
     fn batch_jobs(
         &self,
-        id: BatchId,
+        id: Option<BatchId>,
         cursor: Option<u64>,
         limit: usize,
     ) -> Result<(Vec<Job>, Option<u64>), StoreError> {

@@ -283,7 +283,7 @@ pub(super) fn batches(
 /// One look at the line from the cursor on, and at the rows of the jobs that are found.
 pub(super) fn batch_jobs(
     snapshot: &ReadTransaction,
-    id: BatchId,
+    id: Option<BatchId>,
     cursor: Option<u64>,
     limit: usize,
 ) -> Result<(Vec<Job>, Option<u64>)> {
@@ -293,7 +293,7 @@ pub(super) fn batch_jobs(
     for item in Newest::open(&line, None, cursor.unwrap_or(u64::MAX))? {
         let (seq, _, row) = item?;
         let row: LineRow<'_> = decode("line", row.value())?;
-        if row.batch != Some(id) {
+        if row.batch.is_none() || id.is_some_and(|id| row.batch != Some(id)) {
             continue;
         }
         if jobs.len() == limit {

@@ -405,7 +405,7 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
     let total = text.lines().find(|line| line.starts_with("total")).unwrap();
     let cells: Vec<_> = total.split_whitespace().collect();
     assert_eq!(cells.last(), Some(&"0.00824"), "{text}");
-    assert!(text.contains("1 of 3 jobs have no price"), "{text}");
+    assert!(text.contains("1 of 3 jobs has no price"), "{text}");
     // Nothing is stored.
     assert!(!dir.path().join("onelane.redb").exists());
 }

@@ -3,6 +3,7 @@
 mod batches;
 mod canary;
 mod connections;
+mod elsewhere;
 mod frozen;
 mod full_disk;
 mod interrupted;

@@ -9,6 +9,7 @@ use crate::model::{
     LaneRule, ModelCondition, OnInterrupted, RouteCondition, Rule, Settings, Timestamp, code,
 };
 use crate::retry;
+use crate::words::counted;
 
 /// What happens to the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,8 +234,10 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
         job_effect = JobEffect::Fail;
         let what = if had_no_time { "put off" } else { "throttled" };
         failure.message = format!(
-            "{what} {met} times (retry.max_throttles), the last time with {}: {}",
-            failure.code, failure.message
+            "{what} {} (retry.max_throttles), the last time with {}: {}",
+            counted(u64::from(met), "time", "times"),
+            failure.code,
+            failure.message
         );
         if !had_no_time {
             failure.code = code::THROTTLED.to_owned();

@@ -29,3 +29,4 @@ pub mod rows;
 pub mod scheduler;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod words;

@@ -119,6 +119,8 @@ macro_rules! store_contract {
             a_batch_counts_its_jobs_in_the_transaction_that_changes_them
             a_job_of_a_batch_that_is_not_open_is_refused
             a_job_that_is_submitted_to_another_batch_moves_there
+            a_job_that_moves_to_another_batch_takes_its_costs_and_its_key_along
+            the_last_job_that_moves_takes_what_is_left_of_its_batch_along
             a_batch_goes_with_the_last_of_its_jobs
             what_calls_of_a_batch_came_to_is_its_own
             the_jobs_of_a_batch_are_listed_in_pages

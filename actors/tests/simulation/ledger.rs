@@ -400,6 +400,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::Delivery(_)
         | Transition::OpenBatch(_)
         | Transition::Batch { .. }
+        | Transition::Adopt { .. }
         | Transition::Prune(_)
         | Transition::Billing { .. } => return None,
     })

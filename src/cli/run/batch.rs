@@ -1,16 +1,17 @@
 //! The batch that a run sends: which one it is, what else waits in the store, and which of its jobs have no line
 //! any more.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use onelane::error::Error;
-use onelane::model::{Batch, JobFilter, JobId, JobStatus, MoreFilter, limits};
+use onelane::model::{Batch, Job, JobFilter, JobId, JobStatus, MoreFilter, limits};
 use onelane::orchestrator::{Orchestrator, Submission};
 use sha2::{Digest as _, Sha256};
 
-use super::identity::Mode;
+use super::identity::{Digest, LineId, Mode};
 use crate::cli::exit::{CliError, Exit};
+use onelane::words::{counted, verb};
 
 /// The name of the batch of an input: the one that was asked for, or the file's canonical path. Simulated jobs
 /// are a batch of their own.
@@ -29,8 +30,16 @@ pub(crate) fn name(input: &Path, asked: Option<&str>, mode: Mode) -> Result<Stri
     };
     Ok(match mode {
         Mode::Real => name,
-        Mode::Simulated => format!("{name} (simulated)"),
+        Mode::Simulated => format!("{name}{SIMULATED}"),
     })
+}
+
+/// What follows the name of a batch that the simulator answers.
+const SIMULATED: &str = " (simulated)";
+
+/// The path, or the name that was asked for, of which a batch has its name.
+pub(crate) fn path_of(name: &str) -> &str {
+    name.strip_suffix(SIMULATED).unwrap_or(name)
 }
 
 fn of_path(input: &Path) -> Result<String, CliError> {
@@ -48,108 +57,155 @@ fn of_path(input: &Path) -> Result<String, CliError> {
     Ok(path.display().to_string())
 }
 
-/// What a line's job is found by: its user and its idempotency key.
+/// A line of whichever input: whose it is, its content and the model that it falls to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct LineKey([u8; 16]);
+pub(crate) struct LineKey([u8; 16]);
 
 impl LineKey {
-    fn of(user: &str, key: &str) -> Self {
+    /// The line of a job of this user, with this line's id and this model in its key.
+    pub(crate) fn of(user: &str, id: LineId, model: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update((user.len() as u64).to_be_bytes());
         hash.update(user);
-        hash.update(key);
+        hash.update(id.line.bytes());
+        hash.update(model);
         let digest: [u8; 32] = hash.finalize().into();
         let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 16], &[]));
         Self(*first)
     }
+
+    /// The line that is submitted so.
+    pub(crate) fn of_submission(submission: &Submission) -> Option<Self> {
+        let (id, model) = LineId::of_key(submission.idempotency_key.as_deref()?)?;
+        Some(Self::of(&submission.user_id, id, model))
+    }
+}
+
+/// What is known of a line before anything is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// The results file has its answer.
+    Done,
+    /// The results file has an answer to it under another input's name.
+    WrittenElsewhere,
+    /// Nothing.
+    Unsent,
 }
 
 /// The lines of an input, as the jobs that they are.
 #[derive(Debug, Default)]
-pub(crate) struct LineKeys(HashSet<LineKey>);
+pub(crate) struct LineKeys(HashMap<LineKey, (Known, Digest)>);
 
 impl LineKeys {
     /// Notes a line.
-    pub(crate) fn note(&mut self, submission: &Submission) {
-        if let Some(key) = &submission.idempotency_key {
-            self.0.insert(LineKey::of(&submission.user_id, key));
+    pub(crate) fn note(&mut self, submission: &Submission, known: Known, line: Digest) {
+        if let Some(key) = LineKey::of_submission(submission) {
+            self.0.insert(key, (known, line));
         }
     }
 
-    fn have(&self, user: &str, key: Option<&str>) -> bool {
-        key.is_some_and(|key| self.0.contains(&LineKey::of(user, key)))
+    /// The lines as the results know them.
+    pub(crate) fn digests(&self) -> HashSet<Digest> {
+        self.0.values().map(|(_, line)| *line).collect()
+    }
+
+    /// Whether the input has this line.
+    pub(crate) fn have(&self, line: &LineKey) -> bool {
+        self.0.contains_key(line)
+    }
+
+    /// Whether the input has this line, and it is to be sent.
+    pub(crate) fn is_unsent(&self, line: &LineKey) -> bool {
+        self.0
+            .get(line)
+            .is_some_and(|(known, _)| *known != Known::Done)
+    }
+
+    /// The lines that are to be sent.
+    pub(crate) fn unsent(&self) -> impl Iterator<Item = &LineKey> {
+        self.0.keys().filter(|line| self.is_unsent(line))
+    }
+
+    /// The lines of which the results file has an answer under another input's name.
+    pub(crate) fn written_elsewhere(&self) -> impl Iterator<Item = &LineKey> {
+        let lines = self.0.iter();
+        lines
+            .filter(|(_, (known, _))| *known == Known::WrittenElsewhere)
+            .map(|(line, _)| line)
     }
 }
 
-/// The jobs of a batch whose lines are not in its input any more.
+/// The jobs of batches whose lines are not in the input any more.
 #[derive(Debug, Default)]
-struct Gone {
+pub(crate) struct Gone {
     /// Those that wait.
     waiting: Vec<JobId>,
     /// How many there are in all, ended ones too.
     all: u64,
-    /// How many jobs the batch has.
+    /// How many jobs the batches have.
     of: u64,
+    /// The batches' names.
+    names: Vec<String>,
 }
 
 impl Gone {
-    async fn find(lane: &Orchestrator, batch: &Batch, lines: &LineKeys) -> Result<Self, Error> {
-        let mut gone = Self::default();
-        let mut cursor = None;
-        loop {
-            let (jobs, next) = lane.batch_jobs(batch.id, cursor).await?;
-            for job in jobs {
-                gone.of += 1;
-                if lines.have(&job.user_id, job.idempotency_key.as_deref()) {
-                    continue;
-                }
-                gone.all += 1;
-                // An open call is paid for in any case: its job ends by itself.
-                if job.status == JobStatus::Pending {
-                    gone.waiting.push(job.id);
-                }
-            }
-            match next {
-                Some(_) => cursor = next,
-                None => return Ok(gone),
-            }
+    /// Counts a batch.
+    pub(crate) fn of_batch(&mut self, name: &str) {
+        self.names.push(name.to_owned());
+    }
+
+    /// Counts a job whose line is there.
+    pub(crate) const fn is_here(&mut self) {
+        self.of += 1;
+    }
+
+    /// Counts a job whose line is not.
+    pub(crate) fn is_gone(&mut self, job: &Job) {
+        self.of += 1;
+        self.all += 1;
+        // An open call is paid for in any case: its job ends by itself.
+        if job.status == JobStatus::Pending {
+            self.waiting.push(job.id);
         }
+    }
+
+    /// Counts those of another batch too.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.waiting.extend(other.waiting);
+        self.all += other.all;
+        self.of += other.of;
+        self.names.extend(other.names);
     }
 
     /// More than half: the file may have been caught half written.
     const fn is_most(&self) -> bool {
         self.all.saturating_mul(2) > self.of
     }
-}
 
-/// Cancels the jobs whose lines are gone, and answers how many. Where more than half of the lines are, it needs
-/// the user's word.
-pub(crate) async fn cancel_gone(
-    lane: &Orchestrator,
-    batch: &Batch,
-    lines: &LineKeys,
-    allowed: bool,
-) -> Result<u64, CliError> {
-    if batch.unfinished() == 0 {
-        return Ok(0);
-    }
-    let gone = Gone::find(lane, batch, lines).await?;
-    if gone.waiting.is_empty() {
-        return Ok(0);
-    }
-    if gone.is_most() && !allowed {
-        let (all, of, waiting) = (gone.all, gone.of, gone.waiting.len());
+    /// Where more than half of the lines are gone, the user's word is needed.
+    pub(crate) fn ask(&self, allowed: bool) -> Result<(), CliError> {
+        if self.waiting.is_empty() || !self.is_most() || allowed {
+            return Ok(());
+        }
+        let (gone, of) = (self.all, self.of);
         let problem = format!(
-            "{all} of the {of} lines of {} are not in the input any more, and {waiting} of them still wait; \
-             nothing was sent",
-            batch.name
+            "{gone} of the {} of {} {} not in the input any more, and {} of them still {}; nothing was sent",
+            counted(of, "line", "lines"),
+            self.names.join(" and "),
+            verb(gone, "is", "are"),
+            self.waiting.len(),
+            verb(self.waiting.len() as u64, "waits", "wait"),
         );
-        return Err(CliError::usage(problem).help(
+        Err(CliError::usage(problem).help(
             "if the input is whole, --drop-gone cancels the jobs of the lines that are gone; a line is another \
              one under another user or default model",
-        ));
+        ))
     }
-    cancel(lane, &gone.waiting).await
+
+    /// Cancels the jobs that wait, and answers how many.
+    pub(crate) async fn cancel(&self, lane: &Orchestrator) -> Result<u64, CliError> {
+        cancel(lane, &self.waiting).await
+    }
 }
 
 async fn cancel(lane: &Orchestrator, jobs: &[JobId]) -> Result<u64, CliError> {
@@ -215,18 +271,17 @@ impl Rest {
             .collect();
         match self.batches.len().saturating_sub(NAMED_MAX) {
             0 => {}
-            more => parts.push(format!("some of {more} more batches")),
+            more => {
+                let batches = counted(more as u64, "more batch", "more batches");
+                parts.push(format!("some of {batches}"));
+            }
         }
         match self.jobs.saturating_sub(of_batches) {
             0 => {}
             loose => parts.push(format!("{loose} of no batch")),
         }
-        let jobs = if self.jobs == 1 { "job" } else { "jobs" };
-        format!(
-            "{} other {jobs} in the store ({})",
-            self.jobs,
-            parts.join(", ")
-        )
+        let jobs = counted(self.jobs, "other job", "other jobs");
+        format!("{jobs} in the store ({})", parts.join(", "))
     }
 }
 
@@ -302,9 +357,9 @@ mod tests {
     #[test]
     fn more_than_half_is_most() {
         let gone = |all, of| Gone {
-            waiting: Vec::new(),
             all,
             of,
+            ..Gone::default()
         };
         assert!(!gone(5, 10).is_most());
         assert!(gone(6, 10).is_most());

@@ -13,9 +13,11 @@ use onelane::orchestrator::{
 };
 use onelane::ports::{Clock as _, StoreError};
 use onelane::system::SystemClock;
+use onelane::words::counted;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::elsewhere::Others;
 use super::identity::{LineId, Name, Source};
 use super::input::Chunk;
 use super::left::{HeldUp, stuck};
@@ -78,6 +80,8 @@ pub(crate) struct Own {
     pub(crate) before: Batch,
     /// What the others that wait are to it: it sends them too.
     pub(crate) sends_all: bool,
+    /// What other batches have, where the input could not be looked at before.
+    pub(crate) others_have: Others,
     /// Lines of the input, if they were counted before.
     pub(crate) lines: Option<u64>,
     /// Since when it sends.
@@ -333,6 +337,7 @@ impl<'a> Run<'a> {
                 Ok(asked) => ready.push(self.defaults.ready(self.source, line.name, asked)),
             }
         }
+        self.own.others_have.refuse(&ready)?;
         self.submit(ready);
         Ok(())
     }
@@ -569,8 +574,7 @@ impl<'a> Run<'a> {
 
 /// The words about bad lines that are not told one by one.
 pub(crate) fn more_bad(more: u64) -> String {
-    let lines = if more == 1 { "line" } else { "lines" };
-    format!("and {more} more bad {lines}")
+    format!("and {}", counted(more, "more bad line", "more bad lines"))
 }
 
 /// The next chunk, `None` at the input's end. Waits for ever when the run wants no more of it.

@@ -11,9 +11,9 @@
 //!   it falls to. So a line that was submitted before finds its job in the store, finished or not,
 //!   even when the results file was moved or deleted; and an answer of one model is never taken for
 //!   one of another.
-//! * The file's directory plays no part: a project may be moved. A copy of the input under another name is
-//!   another input, and is the way to have the same prompts answered anew. A batch that was named is an input
-//!   of its own.
+//! * The file's directory plays no part: a project may be moved. A file that was renamed takes its jobs along
+//!   (`elsewhere`). A copy of the input under another name, and a batch that was named, are inputs of their own:
+//!   what another one has of their lines is not paid for again without the user's word.
 //! * A simulated answer is never taken for a real one: under `--simulate` the same line is another line.
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use onelane::model::Fingerprint;
 use sha2::{Digest as _, Sha256};
 
 /// GLM, or the simulator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Mode {
     /// GLM.
     Real,
@@ -33,7 +33,7 @@ pub(crate) enum Mode {
 }
 
 /// Which input: a short digest of its file name, and whether GLM answers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Source {
     /// GLM, or the simulator.
     pub(crate) mode: Mode,
@@ -120,7 +120,17 @@ impl Source {
     }
 }
 
+impl Digest {
+    /// Its bytes.
+    pub(crate) const fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl LineId {
+    /// Its length as text.
+    const CHARS: usize = 45;
+
     /// Reads the form that `Display` writes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (prefix, rest) = text.split_once('-')?;
@@ -135,6 +145,22 @@ impl LineId {
             },
             line: Digest(unhex(line)?),
         })
+    }
+
+    /// Reads what [`LineId::idempotency_key`] writes: the line, and the model that it falls to (empty: it names one).
+    pub(crate) fn of_key(key: &str) -> Option<(Self, &str)> {
+        let (id, rest) = (key.get(..Self::CHARS)?, key.get(Self::CHARS..)?);
+        let model = match rest {
+            "" => "",
+            rest => rest.strip_prefix('-')?,
+        };
+        Some((Self::parse(id)?, model))
+    }
+
+    /// The key of a job of this line in another input.
+    pub(crate) fn rekeyed(self, source: Source, key: &str) -> String {
+        let rest = key.get(Self::CHARS..).unwrap_or_default();
+        format!("{}{rest}", Self { source, ..self })
     }
 
     /// The idempotency key of the line's job. `default_model` is the one it falls to, if it names none.
@@ -303,6 +329,37 @@ mod tests {
         let simulated = Source::of(Path::new("prompts.jsonl"), Mode::Simulated);
         assert_ne!(simulated, of("prompts.jsonl"));
         assert!(simulated.is_same_input(of("prompts.jsonl")));
+    }
+
+    #[test]
+    fn a_key_tells_its_line_and_gets_another_source() {
+        let of = |path: &str| Source::of(Path::new(path), Mode::Real);
+        let line = Identities::default().identify(1, None, asks("x")).unwrap();
+        let id = LineId {
+            source: of("a.jsonl"),
+            line,
+        };
+        for (model, told) in [(None, ""), (Some("glm-4.7"), "glm-4.7")] {
+            let key = id.idempotency_key(model);
+            assert_eq!(LineId::of_key(&key), Some((id, told)));
+            let there = LineId {
+                source: of("b.jsonl"),
+                line,
+            };
+            assert_eq!(
+                id.rekeyed(of("b.jsonl"), &key),
+                there.idempotency_key(model)
+            );
+        }
+        for bad in [
+            "",
+            "key",
+            &format!("{id}x"),
+            &format!("x{id}"),
+            "ключ-ключ-ключ-ключ-ключ-ключ-ключ",
+        ] {
+            assert_eq!(LineId::of_key(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read, Seek as _};
 use std::path::Path;
 
 use onelane::api::dialect::{Asked, Dialect};
-use onelane::model::limits;
+use onelane::model::{HalfACharacter, limits};
 use tokio::sync::mpsc;
 
 use super::identity::{Identities, Label, Name};
@@ -297,8 +297,12 @@ impl<R: Read> Lines<R> {
                 if bytes.trim_ascii().is_empty() {
                     return None;
                 }
-                let text = std::str::from_utf8(bytes)
-                    .map_err(|e| format!("is not UTF-8 from byte {} on", e.valid_up_to() + 1));
+                let text = std::str::from_utf8(bytes).map_err(|e| {
+                    match HalfACharacter::in_bytes(bytes, e.valid_up_to()) {
+                        Some(half) => half.to_string(),
+                        None => format!("is not UTF-8 from byte {} on", e.valid_up_to() + 1),
+                    }
+                });
                 (bytes, text.map(|text| self.dialect.line(text.trim())))
             }
         };

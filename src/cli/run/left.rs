@@ -7,6 +7,7 @@ use onelane::error::Error;
 use onelane::model::{JobStatus, Scope, WaitReason};
 use onelane::orchestrator::{Orchestrator, SchedulerSnapshot};
 use onelane::ports::{JobFilter, MoreFilter};
+use onelane::words::counted;
 use serde::Serialize;
 
 /// Jobs that are looked at at a time.
@@ -127,10 +128,7 @@ impl Left {
 }
 
 fn jobs(count: u64) -> String {
-    match count {
-        1 => "1 job is".to_owned(),
-        count => format!("{count} jobs are"),
-    }
+    counted(count, "job is", "jobs are")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! | `shape` | files of another kind, recognised |
 //! | `scan` | the whole input, looked at before anything is sent |
 //! | `batch` | which batch a run is, what else waits, which lines are gone |
+//! | `elsewhere` | lines that other batches have: moved and renamed files, and what is not paid for twice |
 //! | `identity` | when a line is the same line in the next run: the rule behind "continues" |
 //! | `output`, `result`, `written` | the results file, a line of it, and the lines of earlier runs |
 //! | `drive` | the loop: submits, watches, writes |
@@ -17,6 +18,7 @@
 
 mod batch;
 mod drive;
+mod elsewhere;
 mod identity;
 mod input;
 mod left;
@@ -38,14 +40,16 @@ use onelane::model::{Batch, BatchId, Scope};
 use onelane::orchestrator::Orchestrator;
 use onelane::ports::Clock as _;
 use onelane::system::SystemClock;
+use onelane::words::{counted, verb};
 use tokio::sync::oneshot;
 
 use super::args::RunArgs;
 use super::exit::{CliError, Exit};
 use super::start::{self, Lane};
 use crate::telemetry::{self, Signals};
-use batch::Rest;
+use batch::{LineKeys, Rest};
 use drive::{Own, Run};
+use elsewhere::{Elsewhere, Others, Word};
 use identity::{Mode, Source};
 use input::Input;
 use output::Results;
@@ -107,14 +111,16 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         model: lane.orchestrator.settings().glm.model.clone(),
         batch: Some(BatchId::named(&batch)),
     };
+    let list = listing(&args, &plan.config().store.path);
     let preparing = Preparing {
         args: &args,
+        list: &list,
         batch,
         source,
         defaults: &defaults,
     };
     let prepared = preparing
-        .prepare(input, &lane, &mut signals, &mut progress)
+        .prepare(input, &lane, &mut results, &mut signals, &mut progress)
         .await;
     let prepared = match prepared {
         Ok(prepared) => prepared,
@@ -158,6 +164,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         batch_id: before.id,
         gone,
         other_jobs: rest.jobs,
+        list,
         spent,
         simulated: plan.is_simulated(),
         end,
@@ -189,6 +196,8 @@ async fn books(lane: &Orchestrator, before: &Batch, known: Spent) -> (Spent, Res
 /// What a run needs to know before it sends anything.
 struct Preparing<'a> {
     args: &'a RunArgs,
+    /// The command that lists the batches of the store.
+    list: &'a str,
     batch: String,
     source: Source,
     defaults: &'a Defaults,
@@ -208,6 +217,7 @@ impl Preparing<'_> {
         &self,
         input: Input,
         lane: &Lane,
+        results: &mut Results,
         signals: &mut Signals,
         progress: &mut Progress,
     ) -> Result<Prepared, CliError> {
@@ -219,8 +229,9 @@ impl Preparing<'_> {
         }
         let known = lane.batch(BatchId::named(&self.batch)).await?;
         let begun = known.as_ref().is_some_and(|known| known.unfinished() > 0);
+        let word = self.word();
         // A pipe is sent as it comes, unless what it holds decides what may be sent.
-        let input = if begun || args.strict {
+        let input = if begun || args.strict || word == Word::Adopt {
             let path = args.input.clone();
             unless_signal(signals, move || input.whole(&path)).await?
         } else {
@@ -229,34 +240,55 @@ impl Preparing<'_> {
         let scan = match input.again(&args.input)? {
             Some(again) => {
                 let mut scan = Scan::new(self.source, self.defaults);
-                scan.read(again.reader(&args.input)?, signals, progress)
-                    .await?;
+                let reader = again.reader(&args.input)?;
+                scan.read(reader, results, signals, progress).await?;
                 Some(scan)
             }
             None => None,
         };
+        let name = input::name(&args.input);
         if args.strict
             && let Some(scan) = &scan
         {
-            scan.refuse_bad(progress, &input::name(&args.input))?;
+            scan.refuse_bad(progress, &name)?;
+        }
+        let mut elsewhere = Elsewhere::default();
+        let mut others_have = Others::default();
+        if let Some(scan) = &scan {
+            elsewhere =
+                Elsewhere::find(lane, known.as_ref(), self.source, &scan.keys, word).await?;
+            elsewhere.gone.ask(args.drop_gone)?;
+            elsewhere.ask(word, self.source.mode, &scan.keys, &name)?;
+        } else if word == Word::None && self.source.mode == Mode::Real {
+            let mine = BatchId::named(&self.batch);
+            others_have = Others::find(lane, mine, self.source, name).await?;
         }
         let mut before = lane.open_batch(&self.batch).await?;
-        let mut gone = 0;
         if let Some(scan) = &scan {
-            gone = batch::cancel_gone(lane, &before, &scan.keys, args.drop_gone).await?;
+            self.take_over_results(&elsewhere, &scan.keys, results)?;
         }
+        for told in elsewhere.adopt(lane, before.id, word).await? {
+            progress.note(&told);
+        }
+        let gone = elsewhere.gone.cancel(lane).await?;
         if gone > 0 {
-            let lines = if gone == 1 { "line is" } else { "lines are" };
             progress.note(&format!(
-                "{gone} {lines} gone from the input: cancelled, nothing of them was sent"
+                "{} gone from the input: cancelled, nothing of {} was sent",
+                counted(gone, "line is", "lines are"),
+                verb(gone, "it", "them"),
             ));
+        }
+        for id in elsewhere.moved() {
+            if lane.batch(*id).await?.is_some() {
+                lane.close_batch(*id).await?;
+            }
+        }
+        if let Some(now) = lane.batch(before.id).await? {
+            before = now;
         }
         self.rest(lane, &before, progress).await?;
         if let Some(was) = release(lane, self.ends()).await? {
             progress.note(&format!("resuming; {was}"));
-        }
-        if let Some(now) = lane.batch(before.id).await? {
-            before = now;
         }
         let scope = if args.all {
             Scope::All
@@ -268,12 +300,38 @@ impl Preparing<'_> {
             own: Own {
                 before,
                 sends_all: args.all,
+                others_have,
                 lines: scan.map(|scan| scan.lines),
                 since: SystemClock.now(),
             },
             input,
             gone,
         })
+    }
+
+    const fn word(&self) -> Word {
+        match (self.args.adopt, self.args.again) {
+            (true, _) => Word::Adopt,
+            (false, true) => Word::Again,
+            (false, false) => Word::None,
+        }
+    }
+
+    /// Makes answers that the results have under the names of other inputs this one's. Before their jobs are taken
+    /// over: whatever comes between, no line is sent that was answered.
+    fn take_over_results(
+        &self,
+        elsewhere: &Elsewhere,
+        lines: &LineKeys,
+        results: &mut Results,
+    ) -> Result<(), CliError> {
+        let word = self.word();
+        let sources = elsewhere.sources(word);
+        match word {
+            Word::Adopt => results.take_over_of(None, &lines.digests()),
+            _ if sources.is_empty() => Ok(()),
+            _ => results.take_over_of(Some(&sources), &lines.digests()),
+        }
     }
 
     const fn ends(&self) -> Ends {
@@ -303,7 +361,8 @@ impl Preparing<'_> {
             progress.note(&format!("{what}: sent too"));
         } else {
             progress.note(&format!(
-                "{what}: not sent; --all sends them too, --drop-rest cancels them, and `onelane batch ls` lists them"
+                "{what}: not sent; --all sends them too, --drop-rest cancels them, and `{}` lists them",
+                self.list
             ));
         }
         Ok(())
@@ -334,6 +393,17 @@ async fn unless_signal<T: Send + 'static>(
 /// A signal came before anything was sent.
 fn interrupted() -> CliError {
     CliError::new(Exit::JobsFailed, "interrupted; nothing was sent")
+}
+
+/// The command that lists the batches of the store, as it finds this one.
+fn listing(args: &RunArgs, store: &str) -> String {
+    if args.common.simulate || args.common.store.is_some() {
+        return format!("onelane batch ls --store {store}");
+    }
+    match &args.common.config {
+        Some(config) => format!("onelane batch ls --config {}", config.display()),
+        None => "onelane batch ls".to_owned(),
+    }
 }
 
 /// Where results go; not into the input itself.

@@ -13,6 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::batch::Known;
 use super::identity::{Digest, Label, LineId, Mode, Name, Source};
 use super::result::ResultLine;
 use super::written::{self, Written, WrittenLines, rewrite, unusable};
@@ -79,6 +80,8 @@ struct Earlier {
     told: HashSet<Digest>,
     /// Lines of a simulated run that have a real answer.
     real: HashSet<Digest>,
+    /// Lines that another input has an answer to.
+    foreign: HashSet<Digest>,
 }
 
 impl Earlier {
@@ -101,7 +104,13 @@ impl Earlier {
                 self.real.insert(id.line);
                 true
             }
-            Belonging::Real | Belonging::Foreign => true,
+            Belonging::Foreign => {
+                if answered && id.source.mode == run.mode {
+                    self.foreign.insert(id.line);
+                }
+                true
+            }
+            Belonging::Real => true,
         }
     }
 }
@@ -170,6 +179,56 @@ impl Results {
             }
             None => self.earlier.real.contains(&name.digest),
         }
+    }
+
+    /// What the file has of a line.
+    pub(crate) fn known(&self, line: Digest) -> Known {
+        let Earlier {
+            kept,
+            real,
+            foreign,
+            ..
+        } = &self.earlier;
+        if kept.contains_key(&line) || real.contains(&line) {
+            Known::Done
+        } else if foreign.contains(&line) {
+            Known::WrittenElsewhere
+        } else {
+            Known::Unsent
+        }
+    }
+
+    /// Makes answers of other inputs this one's: of those whose jobs it took over (`None`: of all) and to these
+    /// lines.
+    pub(crate) fn take_over_of(
+        &mut self,
+        inputs: Option<&HashSet<Source>>,
+        lines: &HashSet<Digest>,
+    ) -> Result<(), CliError> {
+        let source = self.source;
+        let taken = |id: LineId| {
+            let other = !id.source.is_same_input(source) && id.source.mode == source.mode;
+            let asked = lines.contains(&id.line);
+            other && asked && inputs.is_none_or(|inputs| inputs.contains(&id.source))
+        };
+        if self.earlier.foreign.is_empty() || !matches!(self.sink, Sink::File(_)) {
+            return Ok(());
+        }
+        let mut earlier = Earlier::default();
+        let mut ours: HashSet<Digest> = self.earlier.kept.keys().copied().collect();
+        let file = rewrite(&self.path, |mut id, written| {
+            let answered = written.response.is_some();
+            if taken(id) && (!answered || ours.insert(id.line)) {
+                id = LineId { source, ..id };
+                written.id = id.to_string();
+            }
+            earlier.take(id, source, written)
+        })?;
+        self.sink = Sink::File(file);
+        let told = std::mem::take(&mut self.earlier.told);
+        self.earlier = earlier;
+        self.earlier.told.extend(told);
+        Ok(())
     }
 
     /// Whether an earlier run wrote an error for the line.

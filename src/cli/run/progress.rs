@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use onelane::model::{Cost, Timestamp, WaitReason};
+use onelane::words::counted;
 
 use super::summary::{Spent, Tally};
 use crate::telemetry::{self, Sink};
@@ -77,7 +78,8 @@ impl Progress {
     /// Shows how much of the input was read.
     pub(crate) fn reading(&mut self, lines: u64) {
         self.bar.set_length(lines);
-        self.bar.set_message(format!("reading: {lines} lines"));
+        self.bar
+            .set_message(format!("reading: {}", counted(lines, "line", "lines")));
         self.bar.tick();
     }
 

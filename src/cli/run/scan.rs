@@ -3,15 +3,17 @@
 
 use std::io::Read;
 
-use super::batch::LineKeys;
+use super::batch::{Known, LineKeys};
 use super::drive::{BAD_TOLD_MAX, more_bad};
-use super::identity::Source;
+use super::identity::{Digest, Source};
 use super::input;
 use super::interrupted;
+use super::output::Results;
 use super::progress::Progress;
 use super::ready::Defaults;
 use crate::cli::exit::CliError;
 use crate::telemetry::Signals;
+use onelane::words::{counted, verb};
 
 /// What an input holds.
 pub(crate) struct Scan<'a> {
@@ -44,9 +46,11 @@ impl<'a> Scan<'a> {
     pub(crate) async fn read(
         &mut self,
         input: Box<dyn Read + Send>,
+        results: &Results,
         signals: &mut Signals,
         progress: &mut Progress,
     ) -> Result<(), CliError> {
+        let known = |line| results.known(line);
         let mut chunks = input::read(input)?;
         loop {
             let chunk = tokio::select! {
@@ -58,18 +62,19 @@ impl<'a> Scan<'a> {
                 CliError::usage(format!("the input can't be read: {e}; nothing was sent"))
             })?;
             for line in lines {
-                self.take(line);
+                self.take(line, known);
             }
             progress.reading(self.lines);
         }
     }
 
-    fn take(&mut self, line: input::Line) {
+    fn take(&mut self, line: input::Line, known: impl Fn(Digest) -> Known) {
         self.lines += 1;
         match line.asked {
             Ok(asked) => {
                 let ready = self.defaults.ready(self.source, line.name, asked);
-                self.keys.note(&ready.submission);
+                let line = ready.name.digest;
+                self.keys.note(&ready.submission, known(line), line);
             }
             Err(problem) => {
                 self.bad += 1;
@@ -94,7 +99,8 @@ impl<'a> Scan<'a> {
             progress.note(&more_bad(more));
         }
         let (bad, lines) = (self.bad, self.lines);
-        let problem = format!("{bad} of {lines} lines of {name} are bad; nothing was sent");
+        let (lines, are) = (counted(lines, "line", "lines"), verb(bad, "is", "are"));
+        let problem = format!("{bad} of {lines} of {name} {are} bad; nothing was sent");
         Err(CliError::usage(problem).help("mend them, or leave out --strict to send the others"))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use onelane::model::{Batch, BatchId, Cost};
+use onelane::words::counted;
 use serde::Serialize;
 
 use super::left::HeldUp;
@@ -83,7 +84,10 @@ impl Failures {
             .collect();
         match reasons.len().saturating_sub(Self::TOLD_MAX) {
             0 => {}
-            more => lines.push(format!("and others for {more} more reasons")),
+            more => {
+                let reasons = counted(more as u64, "more reason", "more reasons");
+                lines.push(format!("and others for {reasons}"));
+            }
         }
         lines
     }
@@ -139,8 +143,11 @@ impl Spent {
         let known = self.costs.iter().filter(|cost| cost.nanos != 0).map(each);
         let unknown = match self.unpriced_calls {
             0 => None,
-            1 => Some("1 call at an unknown cost".to_owned()),
-            calls => Some(format!("{calls} calls at an unknown cost")),
+            calls => Some(counted(
+                calls,
+                "call at an unknown cost",
+                "calls at an unknown cost",
+            )),
         };
         known.chain(unknown).collect()
     }
@@ -167,6 +174,9 @@ pub(crate) struct Summary {
     pub(crate) gone: u64,
     /// Jobs of others that still wait in the store.
     pub(crate) other_jobs: u64,
+    /// The command that lists them.
+    #[serde(skip)]
+    pub(crate) list: String,
     /// What its batch came to in this run.
     #[serde(flatten)]
     pub(crate) spent: Spent,
@@ -202,10 +212,10 @@ impl Summary {
     pub(crate) fn text(&self) -> String {
         let t = &self.tally;
         let mut out = format!(
-            "{}: {} of {} lines done",
+            "{}: {} of {} done",
             self.input,
             t.completed + t.done_before,
-            t.lines
+            counted(t.lines, "line", "lines")
         );
         for (count, what) in [
             (t.done_before, "before"),
@@ -236,19 +246,18 @@ impl Summary {
             out.push_str(&format!("\n{line}"));
         }
         if self.other_jobs > 0 {
-            let jobs = if self.other_jobs == 1 {
-                "job waits"
-            } else {
-                "jobs wait"
-            };
             out.push_str(&format!(
-                "\n{} other {jobs}; see `onelane batch ls`",
-                self.other_jobs
+                "\n{}; see `{}`",
+                counted(self.other_jobs, "other job waits", "other jobs wait"),
+                self.list
             ));
         }
         match &self.end {
             End::Complete if t.failed > 0 => {
                 out.push_str("\nrun the same command again to retry what failed");
+            }
+            End::Complete if t.bad > 0 => {
+                out.push_str("\nmend the bad lines and run the same command again to send them");
             }
             End::Complete => {}
             End::Interrupted => {
@@ -293,6 +302,7 @@ mod tests {
             batch_id: BatchId::new(1),
             gone: 0,
             other_jobs: 0,
+            list: "onelane batch ls".to_owned(),
             spent: Spent {
                 costs: vec![Cost {
                     nanos: 28_000,

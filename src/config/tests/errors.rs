@@ -35,7 +35,7 @@ fn an_unknown_key_is_shown_with_the_one_that_was_meant() {
     check_all(
         r#"
 [lane]\n\n  max_concurency = 2
-> 3:3: lane.max_concurency: unknown key; did you mean `max_concurrency`?
+> 3:3: lane.max_concurency: unknown key; did you mean `lane.max_concurrency`?
 [glm]\nmax_retries = 2
 > 2:1: glm.max_retries: unknown key; did you mean `retry.max_retries`?
 [plugins]\nurl = ''
@@ -147,7 +147,7 @@ fn a_value_out_of_range_is_shown_where_it_was_said() {
 fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
     check(
         "[server]\nlistn = 'x'\n[lane]\nmax_concurrency = true\n[glm]\nmodel = ''",
-        "config.toml:2:1: server.listn: unknown key; did you mean `listen`?\n\
+        "config.toml:2:1: server.listn: unknown key; did you mean `server.listen`?\n\
          config.toml:4:1: lane.max_concurrency: must be a whole number, not true or false\n\
          config.toml:6:1: glm.model: must not be empty",
     );

@@ -197,3 +197,24 @@ fn a_status_has_a_row_and_an_unknown_code_has_none() {
         assert_eq!(class(unknown), None, "{unknown}");
     }
 }
+
+#[test]
+fn the_table_shows_what_the_list_of_retryable_errors_makes_fail() {
+    let config =
+        "[retry]\nretryable_errors = ['timeout']\n[policy]\nhttp_502 = { job = 'backoff' }";
+    let loaded = Place::with_config(config).load();
+    for (code, job, said) in [
+        ("http_500", "fail", true),
+        ("1302", "fail", true),
+        ("http_502", "backoff", true),
+        ("timeout_total", "backoff", false),
+        ("1311", "keep", false),
+    ] {
+        let row = row(&loaded, code);
+        assert_eq!(
+            (&row["job"], row["overridden"].as_bool()),
+            (&json!(job), Some(said)),
+            "{row}"
+        );
+    }
+}

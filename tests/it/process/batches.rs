@@ -10,7 +10,7 @@ use super::{Daemon, simulator, world};
 use crate::common::{Place, Running, run, until};
 
 /// `onelane run` of these words with a key, against this simulator.
-fn run_of(place: &Place, simulator: &Simulator, words: &str) -> Command {
+pub(super) fn run_of(place: &Place, simulator: &Simulator, words: &str) -> Command {
     let url = simulator.base_url();
     let words = words.split_whitespace();
     let args: Vec<&str> = ["run"]
@@ -22,14 +22,14 @@ fn run_of(place: &Place, simulator: &Simulator, words: &str) -> Command {
 }
 
 /// Lines whose prompts begin so.
-fn lines(name: &str, count: usize) -> String {
+pub(super) fn lines(name: &str, count: usize) -> String {
     (1..=count)
         .map(|n| format!("{{\"prompt\": \"{name} {n}.\"}}\n"))
         .collect()
 }
 
 /// A run of `A.jsonl` that was killed when so many lines were called; all of them are jobs.
-fn killed_run(place: &Place, simulator: &Simulator, count: usize, called: u64) {
+pub(super) fn killed_run(place: &Place, simulator: &Simulator, count: usize, called: u64) {
     place.write("A.jsonl", lines("a", count));
     let running = Running::start(&mut run_of(place, simulator, "A.jsonl"));
     until("lines are called", || simulator.stats().calls >= called);

@@ -20,6 +20,7 @@ impl Transition {
             | Self::Fail { job_id, .. }
             | Self::Cancel { job_id, .. }
             | Self::Requeue { job_id }
+            | Self::Adopt { job_id, .. }
             | Self::Reprioritise { job_id, .. } => Some(*job_id),
             Self::Settle(settlement) => Some(settlement.job_id),
             Self::Release(_)
@@ -36,8 +37,8 @@ impl Transition {
 }
 
 /// Applies a change that concerns one existing job to its row. `Insert`, `Release`, `Lane`, `Breaker`,
-/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Delivery`, `Prune` and `Config` have no job's row to change and are the
-/// store's own.
+/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Adopt`, `Delivery`, `Prune` and `Config` are no steps of a job's life and
+/// are the store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
         Transition::Stage { at, reserve, .. } => stage(job, *at, *reserve),
@@ -64,6 +65,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Alerts { .. }
         | Transition::OpenBatch(_)
         | Transition::Batch { .. }
+        | Transition::Adopt { .. }
         | Transition::Delivery(_)
         | Transition::Prune(_)
         | Transition::Config(_) => Ok(()),

@@ -1,6 +1,7 @@
 //! What a batch of changes does to the rows of a store, decided here once for all stores: a store
 //! brings the rows ([`Rows`]), never an opinion.
 
+mod batches;
 mod notices;
 
 use crate::rows::Rows;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 
 use crate::life;
 use crate::model::{
-    Applied, AttemptNo, Batch, BatchId, BatchStep, Billing, Dispatch, Job, JobId, JobStatus,
-    NewJob, Next, Refusal, Settlement, Timestamp, Transition,
+    Applied, AttemptNo, BatchId, Billing, Dispatch, Job, JobId, JobStatus, NewJob, Next, Refusal,
+    Settlement, Transition,
 };
 use crate::retention;
 
@@ -52,8 +53,8 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
         Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
         Transition::Config(config) => rows.put_config(config)?,
         Transition::Alerts { book, source } => return notices::alerts(rows, book, source),
-        Transition::OpenBatch(new) => return open_batch(rows, new),
-        Transition::Batch { id, step, at } => return step_batch(rows, *id, *step, *at),
+        Transition::OpenBatch(new) => return batches::open_batch(rows, new),
+        Transition::Batch { id, step, at } => return batches::step_batch(rows, *id, *step, *at),
         Transition::Delivery(change) => return notices::change(rows, change),
         Transition::Billing {
             job_id,
@@ -62,6 +63,9 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
         } => return resolve(rows, *job_id, *attempt, billing),
         Transition::Prune(step) => return Ok(Ok(Applied::Pruned(retention::prune(rows, step)?))),
         Transition::Requeue { job_id } => return requeue(rows, *job_id, transition),
+        Transition::Adopt { job_id, batch, key } => {
+            return batches::take_over(rows, *job_id, *batch, key);
+        }
         Transition::Stage { job_id, .. }
         | Transition::Unstage { job_id, .. }
         | Transition::Start { job_id, .. }
@@ -99,7 +103,7 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
             return Ok(Err(Refusal::IdempotencyConflict(holder)));
         }
         return match new.job.batch_id {
-            Some(batch) if job.batch_id != Some(batch) => adopt(rows, job, batch),
+            Some(batch) if job.batch_id != Some(batch) => batches::adopt(rows, job, batch),
             _ => Ok(Ok(Applied::Existing(Box::new(job)))),
         };
     }
@@ -111,7 +115,7 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
         Err(refusal) => return Ok(Err(refusal)),
     };
     if let Some(batch) = new.job.batch_id
-        && let Err(refusal) = open_for_jobs(rows, batch)?
+        && let Err(refusal) = batches::open_for_jobs(rows, batch)?
     {
         return Ok(Err(refusal));
     }
@@ -119,7 +123,7 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
     job.waits_for = open.iter().map(|before| before.id).collect();
     job.seq = rows.next_seq();
     rows.insert(&job, &new.request)?;
-    count(rows, None, &job)?;
+    batches::count(rows, None, &job)?;
     wait_for(rows, job.id, open)?;
     if let Some((key, fingerprint)) = key {
         rows.insert_key(&job.user_id, key, job.id, fingerprint)?;
@@ -127,91 +131,12 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
     Ok(Ok(Applied::Inserted(job)))
 }
 
-/// Begins a batch, or opens it for more jobs.
-fn open_batch<R: Rows>(rows: &mut R, new: &Batch) -> Decision<R::Error> {
-    let mut batch = rows.batch(new.id)?.unwrap_or_else(|| new.clone());
-    batch.name.clone_from(&new.name);
-    batch.open(new.created_at);
-    rows.put_batch(&batch)?;
-    Ok(Ok(Applied::Batch(Box::new(batch))))
-}
-
-fn step_batch<R: Rows>(
-    rows: &mut R,
-    id: BatchId,
-    step: BatchStep,
-    at: Timestamp,
-) -> Decision<R::Error> {
-    let Some(mut batch) = rows.batch(id)? else {
-        return Ok(Err(Refusal::NoSuchBatch(id)));
-    };
-    match step {
-        BatchStep::Close => batch.close(at),
-        BatchStep::Cancel => batch.cancel(at),
-    }
-    keep(rows, &batch)?;
-    Ok(Ok(Applied::Batch(Box::new(batch))))
-}
-
-/// Writes a batch, or forgets one of which nothing is left.
-fn keep<R: Rows>(rows: &mut R, batch: &Batch) -> Result<(), R::Error> {
-    if batch.is_over() {
-        return rows.remove_batch(batch.id);
-    }
-    rows.put_batch(batch)
-}
-
-/// Whether a batch takes more jobs.
-fn open_for_jobs<R: Rows>(rows: &mut R, id: BatchId) -> Result<Result<(), Refusal>, R::Error> {
-    Ok(match rows.batch(id)? {
-        None => Err(Refusal::NoSuchBatch(id)),
-        Some(batch) if batch.closed => Err(Refusal::BatchClosed(id)),
-        Some(_) => Ok(()),
-    })
-}
-
-/// Moves a job to the batch that it was submitted to again: a file that was moved, or a line that went from
-/// one file to another.
-fn adopt<R: Rows>(rows: &mut R, mut job: Job, batch: BatchId) -> Decision<R::Error> {
-    if let Err(refusal) = open_for_jobs(rows, batch)? {
-        return Ok(Err(refusal));
-    }
-    let (status, at) = (job.status, job.processed_at.unwrap_or(job.created_at));
-    if let Some(id) = job.batch_id
-        && let Some(mut before) = rows.batch(id)?
-    {
-        before.moved(Some(status), None, at);
-        // Whoever began it may never come back to close it.
-        before.closed |= before.unfinished() == 0;
-        keep(rows, &before)?;
-    }
-    job.batch_id = Some(batch);
-    count(rows, None, &job)?;
-    rows.update(status, &job)?;
-    Ok(Ok(Applied::Adopted(Box::new(job))))
-}
-
 /// Writes a job that exists, and counts its move from a status in its batch.
 fn update<R: Rows>(rows: &mut R, before: JobStatus, job: &Job) -> Result<(), R::Error> {
     if before != job.status {
-        count(rows, Some(before), job)?;
+        batches::count(rows, Some(before), job)?;
     }
     rows.update(before, job)
-}
-
-fn count<R: Rows>(rows: &mut R, before: Option<JobStatus>, job: &Job) -> Result<(), R::Error> {
-    let Some(id) = job.batch_id else {
-        return Ok(());
-    };
-    let Some(mut batch) = rows.batch(id)? else {
-        return Ok(());
-    };
-    batch.moved(
-        before,
-        Some(job.status),
-        job.processed_at.unwrap_or(job.created_at),
-    );
-    rows.put_batch(&batch)
 }
 
 /// Puts a job back in line. Of those it waited for when it ended, some may be completed now: it

@@ -226,10 +226,34 @@ impl Batch {
         self.pruned += 1;
     }
 
-    /// A call was made for one of its jobs.
+    /// A call was made for one of its jobs, or came with it.
     pub fn called(&mut self, call: &CallRecord) {
         self.spent(call.cost);
+        self.spent(call.billing.as_ref().and_then(|billing| billing.cost));
         self.unpriced_calls += u64::from(call.is_unpriced());
+    }
+
+    /// A call's job went to another batch, and its cost with it.
+    pub fn call_left(&mut self, call: &CallRecord) {
+        for cost in [call.cost, call.billing.as_ref().and_then(|b| b.cost)] {
+            let Some(cost) = cost else { continue };
+            if let Some(sum) = self.costs.iter_mut().find(|c| c.currency == cost.currency) {
+                sum.nanos = sum.nanos.saturating_sub(cost.nanos);
+            }
+        }
+        self.costs.retain(|sum| sum.nanos != 0);
+        let unpriced = u64::from(call.is_unpriced());
+        self.unpriced_calls = self.unpriced_calls.saturating_sub(unpriced);
+    }
+
+    /// The last job of another batch came here: what that batch still has of jobs and calls that were pruned comes
+    /// with it.
+    pub fn succeeds(&mut self, other: &Self) {
+        for cost in &other.costs {
+            self.spent(Some(*cost));
+        }
+        self.unpriced_calls += other.unpriced_calls;
+        self.pruned += other.pruned;
     }
 
     /// So much was spent.

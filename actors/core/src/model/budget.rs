@@ -1,5 +1,6 @@
 //! What calls may cost: a limit for a day or a month, for everybody or for each, in money or tokens.
 
+use crate::words::counted;
 use std::fmt;
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Money(cost) => cost.fmt(f),
-            Self::Tokens(tokens) => write!(f, "{tokens} tokens"),
+            Self::Tokens(tokens) => f.write_str(&counted(*tokens, "token", "tokens")),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! lists element by element, texts, the meaning of a value as a digest.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -33,6 +34,112 @@ pub fn each<'a>(list: &'a RawValue, look: impl FnMut(&'a RawValue) -> bool) -> O
     let mut deserializer = serde_json::Deserializer::from_str(list.get());
     let is_whole = deserializer.deserialize_seq(Each(look)).ok()?;
     is_whole.then_some(())
+}
+
+/// Shows every member of an object until `look` answers `false`; `None`: it is no object, or was not looked at to its
+/// end.
+pub(crate) fn each_member<'a>(
+    object: &'a RawValue,
+    look: impl FnMut(&str, &'a RawValue) -> bool,
+) -> Option<()> {
+    struct Each<F>(F);
+
+    impl<'de, F: FnMut(&str, &'de RawValue) -> bool> Visitor<'de> for Each<F> {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<bool, A::Error> {
+            while let Some((Name(name), value)) = map.next_entry()? {
+                if !(self.0)(&name, value) {
+                    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+    }
+
+    let mut deserializer = serde_json::Deserializer::from_str(object.get());
+    let is_whole = deserializer.deserialize_map(Each(look)).ok()?;
+    is_whole.then_some(())
+}
+
+/// Names of one object among which one that is given twice is looked for: a body of a million would take memory.
+pub(crate) const NAMES_COMPARED_MAX: usize = 1_024;
+
+/// Where inside a name is given twice, as `[0].content`; `None`: nowhere, or deeper than is looked.
+pub(crate) fn twice(json: &RawValue) -> Option<String> {
+    let mut deserializer = serde_json::Deserializer::from_str(json.get());
+    Twice.deserialize(&mut deserializer).ok()?
+}
+
+struct Twice;
+
+impl<'de> DeserializeSeed<'de> for Twice {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Twice {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let (mut found, mut number) = (None, 0_usize);
+        while let Some(inside) = seq.next_element_seed(Twice)? {
+            let place = || inside.map(|inside| format!("[{number}]{inside}"));
+            found = found.or_else(place);
+            number += 1;
+        }
+        Ok(found)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut found, mut names) = (None, HashSet::new());
+        while let Some(Name(name)) = map.next_key()? {
+            let again = names.contains(&name).then(String::new);
+            let inside = map.next_value_seed(Twice)?;
+            let place = || again.or(inside).map(|inside| format!(".{name}{inside}"));
+            found = found.or_else(place);
+            if names.len() < NAMES_COMPARED_MAX {
+                names.insert(name);
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// A string's text; `None`: it is none.
@@ -187,6 +294,36 @@ mod tests {
         assert_eq!(seen, ["1", r#"{"a":[2]}"#, "\"x\""]);
         assert_eq!(each(raw("[1,2]"), |_| false), None);
         assert_eq!(each(raw("{}"), |_| true), None);
+    }
+
+    #[test]
+    fn a_name_that_is_given_twice_is_found_at_its_place() {
+        for (json, place) in [
+            (
+                r#"[{"a":1},{"a":{"b":[0,{"c":1,"c":2}]}}]"#,
+                Some("[1].a.b[1].c"),
+            ),
+            (r#"{"a":1,"\u0061":2}"#, Some(".a")),
+            (r#"[{"a":1},{"a":2},1.5,-1,null,true,"a"]"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(twice(raw(json)).as_deref(), place, "{json}");
+        }
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(twice(raw(&deep)), None, "deeper than is looked");
+    }
+
+    #[test]
+    fn members_are_shown_one_by_one() {
+        let mut seen = Vec::new();
+        let whole = each_member(raw(r#"{"a":[1],"b":"x"}"#), |name, value| {
+            seen.push(format!("{name}={}", value.get()));
+            true
+        });
+        assert_eq!(whole, Some(()));
+        assert_eq!(seen, ["a=[1]", "b=\"x\""]);
+        assert_eq!(each_member(raw(r#"{"a":1}"#), |_, _| false), None);
+        assert_eq!(each_member(raw("[]"), |_, _| true), None);
     }
 
     #[test]

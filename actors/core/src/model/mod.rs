@@ -16,6 +16,7 @@ mod delivery;
 mod event;
 mod failure;
 mod filter;
+mod half;
 mod histogram;
 mod id;
 mod job;
@@ -67,6 +68,7 @@ pub use delivery::{
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
 pub use filter::{CallFilter, DeliveryFilter, JobFilter, MoreFilter, UsageFilter};
+pub use half::HalfACharacter;
 pub use histogram::Histogram;
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
 pub use job::{
@@ -90,7 +92,7 @@ pub(crate) use pruning::Part;
 pub use pruning::{
     Bodies, Bonds, Cutoff, Finished, FinishedKind, Prune, PruneCursor, Pruned, Unreadable,
 };
-pub use request::{Fingerprint, HalfACharacter, Request, RequestError};
+pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use retry::{CoolDownSettings, RetryPolicy, RetrySettings, RetryableError};
 pub use settings::{

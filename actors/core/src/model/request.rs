@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{json, limits};
+use super::{HalfACharacter, json, limits};
 
 /// A request: a plain prompt, or a full chat body with whatever GLM parameters it carries.
 /// A chat body is kept to the byte: unknown fields, nulls and the spelling of numbers included.
@@ -37,7 +37,7 @@ pub enum RequestError {
     #[error("{0} is given twice; give it once")]
     GivenTwice(String),
     /// A text was cut in the middle of a character.
-    #[error("{0}")]
+    #[error("the chat request {0}")]
     HalfACharacter(HalfACharacter),
     /// `model` has the wrong type.
     #[error("model must be a string of 1 to {max} characters", max = limits::MODEL_CHARS_MAX)]
@@ -71,23 +71,12 @@ pub struct Fingerprint(pub [u8; 32]);
 /// What the lane reads of a chat body, and the first of its fields that is given twice.
 #[derive(Default)]
 struct ChatHead<'a> {
-    messages: Option<Counted>,
+    messages: Option<&'a RawValue>,
     tools: Option<&'a RawValue>,
     model: Option<&'a RawValue>,
     request_id: Option<&'a RawValue>,
     twice: Option<String>,
     fields: usize,
-}
-
-/// How many elements a list has: these take no memory.
-#[derive(Deserialize)]
-#[serde(from = "Vec<IgnoredAny>")]
-struct Counted(usize);
-
-impl From<Vec<IgnoredAny>> for Counted {
-    fn from(all: Vec<IgnoredAny>) -> Self {
-        Self(all.len())
-    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
@@ -133,19 +122,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
     }
 }
 
+/// How many elements a list has; they take no memory.
+fn elements(list: &RawValue) -> usize {
+    let mut found = 0;
+    let _ = json::each(list, |_| {
+        found += 1;
+        true
+    });
+    found
+}
+
 impl ChatHead<'_> {
     /// Refuses what nobody means: it would take memory and time at every look.
     fn within_bounds(&self) -> Result<(), RequestError> {
-        let tools = self.tools.and_then(|tools| {
-            let mut found = 0;
-            json::each(tools, |_| {
-                found += 1;
-                true
-            })
-            .map(|()| found)
-        });
-        let messages = self.messages.as_ref().map(|messages| messages.0);
-        let (fields, elements) = (Some(self.fields), "elements");
+        let [messages, tools] = [self.messages, self.tools].map(|list| list.map(elements));
+        let fields = Some(self.fields);
         for (what, of, found, max) in [
             (
                 "the chat request",
@@ -153,8 +144,8 @@ impl ChatHead<'_> {
                 fields,
                 limits::CHAT_FIELDS_MAX,
             ),
-            ("messages", elements, messages, limits::MESSAGES_MAX),
-            ("tools", elements, tools, limits::TOOLS_MAX),
+            ("messages", "elements", messages, limits::MESSAGES_MAX),
+            ("tools", "elements", tools, limits::TOOLS_MAX),
         ] {
             if let Some(found) = found.filter(|found| *found > max) {
                 return Err(RequestError::TooMany {
@@ -178,58 +169,6 @@ impl ChatHead<'_> {
         model
             .map(|m| Some(m.into_owned()))
             .ok_or(RequestError::BadModel)
-    }
-}
-
-/// Half of a character that takes two escapes in JSON: a text was cut in the middle of an emoji, say. No text can hold
-/// it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HalfACharacter {
-    /// As it stands there.
-    escape: String,
-    /// The byte at which.
-    at: usize,
-}
-
-impl HalfACharacter {
-    /// The first one in JSON.
-    #[must_use]
-    pub fn in_json(json: &str) -> Option<Self> {
-        let bytes = json.as_bytes();
-        let unit = |at: usize| {
-            let hex = json.get(at..at + 6)?.strip_prefix("\\u")?;
-            u16::from_str_radix(hex, 16).ok()
-        };
-        let mut at = 0;
-        while let Some(found) = bytes.get(at..).and_then(next_escape) {
-            at += found;
-            let is_low = |unit: u16| (0xdc00..=0xdfff).contains(&unit);
-            at += match unit(at) {
-                Some(0xd800..=0xdbff) if unit(at + 6).is_some_and(is_low) => 12,
-                Some(0xd800..=0xdfff) => {
-                    let escape = json.get(at..at + 6).unwrap_or_default().to_owned();
-                    return Some(Self { escape, at });
-                }
-                _ => 2,
-            };
-        }
-        None
-    }
-}
-
-/// Where the next escape begins.
-fn next_escape(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\\')
-}
-
-impl fmt::Display for HalfACharacter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { escape, at } = self;
-        write!(
-            f,
-            "holds half a character, the lone surrogate {escape}, at byte {at}: a text was cut in the middle of an \
-             emoji or the like; cut it between characters"
-        )
     }
 }
 
@@ -263,11 +202,13 @@ impl Request {
             Ok(ChatHead {
                 twice: Some(name), ..
             }) => Err(RequestError::GivenTwice(name)),
-            Ok(head) if head.messages.as_ref().is_none_or(|all| all.0 == 0) => {
-                Err(RequestError::NoMessages)
-            }
             Ok(head) => {
+                let messages = head.messages.filter(|list| elements(list) > 0);
+                let messages = messages.ok_or(RequestError::NoMessages)?;
                 head.within_bounds()?;
+                if let Some(place) = json::twice(messages) {
+                    return Err(RequestError::GivenTwice(format!("messages{place}")));
+                }
                 head.model()?;
                 Ok(Self::Chat(raw))
             }
@@ -362,7 +303,21 @@ mod tests {
             let refused = Request::chat(json).unwrap_err();
             assert_eq!(refused, RequestError::GivenTwice(name.to_owned()), "{json}");
         }
-        Request::chat(r#"{"messages":[{"a":1,"a":2}],"a":1}"#).unwrap();
+        let inside = |name: &str, messages: &str| {
+            let refused =
+                Request::chat(&format!(r#"{{"messages":{messages},"a":1}}"#)).unwrap_err();
+            assert_eq!(
+                refused,
+                RequestError::GivenTwice(name.to_owned()),
+                "{messages}"
+            );
+        };
+        inside("messages[0].a", r#"[{"a":1,"a":2}]"#);
+        inside(
+            "messages[1].content[0].text",
+            r#"[{"content":"x"},{"content":[{"text":"a","text":"b"}]}]"#,
+        );
+        Request::chat(r#"{"messages":[{"a":1},{"a":2}],"a":1}"#).unwrap();
     }
 
     #[test]
@@ -389,38 +344,6 @@ mod tests {
         Request::chat(&fields(limits::CHAT_FIELDS_MAX)).unwrap();
         let want = "the chat request has 1000000 fields; 1024 are allowed at most";
         check(&fields(1_000_000), want);
-    }
-
-    #[test]
-    fn half_a_character_is_found_wherever_it_stands() {
-        for (json, at) in [
-            (r#"{"a":"\ud83d"}"#, 6),
-            (r#"{"a":"\uDE00"}"#, 6),
-            (r#"{"a":"\ud83dx"}"#, 6),
-            (r#"{"a":"\ud83d\ud83d\ude00"}"#, 6),
-            (r#"{"\ud800":1}"#, 2),
-            (r#"{"a":"\\\ud800"}"#, 8),
-            (r#"{"a":"\ud83d\n"}"#, 6),
-        ] {
-            assert_eq!(
-                HalfACharacter::in_json(json).map(|half| half.at),
-                Some(at),
-                "{json}"
-            );
-            let chat = format!(r#"{{"messages":[{json}]}}"#);
-            let refused = Request::chat(&chat).unwrap_err().to_string();
-            assert!(refused.contains("surrogate"), "{refused}");
-        }
-        for json in [
-            "",
-            r#"{"a":"\ud83d\ude00"}"#,
-            r#"{"a":"\\ud83d"}"#,
-            r#"{"a":"\u4e00\n\\"}"#,
-            r#"{"a":"\u"}"#,
-            "\\",
-        ] {
-            assert_eq!(HalfACharacter::in_json(json), None, "{json}");
-        }
     }
 
     #[test]

@@ -190,6 +190,16 @@ pub enum Transition {
         /// Now.
         at: Timestamp,
     },
+    /// A job that was submitted under another key goes to a batch, under the key that it has there. What its calls
+    /// came to goes with it.
+    Adopt {
+        /// The job.
+        job_id: JobId,
+        /// The batch.
+        batch: BatchId,
+        /// Its submitter's key from now on.
+        key: String,
+    },
     /// A change that concerns deliveries.
     Delivery(Box<DeliveryChange>),
     /// A step of a pruning: rows that have ended and are old enough go.

@@ -36,7 +36,7 @@ fn batch(store: &impl Store, id: BatchId) -> Batch {
 fn assert_counts(store: &impl Store) {
     for batch in store.batches(None, 100).unwrap() {
         let mut counts = StatusCounts::default();
-        for job in store.batch_jobs(batch.id, None, 1_000).unwrap().0 {
+        for job in store.batch_jobs(Some(batch.id), None, 1_000).unwrap().0 {
             counts.moved(None, job.status);
         }
         assert_eq!(batch.counts, counts, "{}", batch.name);
@@ -138,6 +138,115 @@ pub fn a_job_that_is_submitted_to_another_batch_moves_there<S: Store>(open_store
     );
 }
 
+/// A file that was moved and one that was renamed: their jobs bring what their calls came to, and what was found out
+/// of it later.
+pub fn a_job_that_moves_to_another_batch_takes_its_costs_and_its_key_along<S: Store>(
+    open_store: Open<'_, S>,
+) {
+    let store = open_store();
+    done(
+        &store,
+        &[open(ONE), insert(1, ONE), insert(2, ONE), insert(3, ONE)],
+    );
+    for n in 1..=2 {
+        done(&store, &[sample::start(n), sample::complete(n, 1)]);
+    }
+    let whole = batch(&store, ONE).costs;
+    let nanos = |id| batch(&store, id).costs.iter().map(|c| c.nanos).sum::<i64>();
+    let each = nanos(ONE) / 2;
+    assert!(each > 0);
+    done(&store, &[open(TWO)]);
+    let adopt = |n: u64, key: &str| Transition::Adopt {
+        job_id: job_id(n),
+        batch: TWO,
+        key: key.to_owned(),
+    };
+    let applied = done(&store, &[adopt(1, "renamed 1")]);
+    assert!(matches!(&applied[0], Applied::Adopted(job) if job.id == job_id(1)));
+    assert_eq!((nanos(ONE), nanos(TWO)), (each, each));
+    assert_counts(&store);
+    // Under its new key it is the same submission, and under its old one it is none any more.
+    let again = |n, key: &str, id| match insert(n, id) {
+        Transition::Insert(mut new) => {
+            new.job.id = job_id(n + 100);
+            new.job.idempotency_key = Some(key.to_owned());
+            Transition::Insert(new)
+        }
+        other => other,
+    };
+    assert!(matches!(
+        &done(&store, &[again(1, "renamed 1", TWO)])[0],
+        Applied::Existing(job) if job.id == job_id(1)
+    ));
+    assert!(matches!(
+        &done(&store, &[again(1, "line 1", ONE)])[0],
+        Applied::Inserted(job) if job.id == job_id(101)
+    ));
+    done(&store, &[sample::cancel(101, START.plus_ms(1))]);
+    // A key that another job has is not taken from it.
+    assert_eq!(
+        refused(&store, adopt(2, "renamed 1")),
+        Refusal::IdempotencyConflict(job_id(1))
+    );
+    assert_eq!(
+        refused(
+            &store,
+            Transition::Adopt {
+                job_id: job_id(99),
+                batch: TWO,
+                key: "k".to_owned()
+            }
+        ),
+        Refusal::NotFound
+    );
+    assert_eq!(
+        (nanos(ONE), nanos(TWO)),
+        (each, each),
+        "nothing was written"
+    );
+    done(&store, &[adopt(2, "line 2"), adopt(3, "line 3")]);
+    assert_eq!(batch(&store, TWO).costs, whole);
+    assert_counts(&store);
+    let other = Transition::Adopt {
+        job_id: job_id(101),
+        batch: TWO,
+        key: "line 1".to_owned(),
+    };
+    done(&store, &[other]);
+    assert_eq!(store.batch(ONE).unwrap(), None, "nothing is left of it");
+    drop(store);
+    let store = open_store();
+    assert_eq!(batch(&store, TWO).costs, whole, "it outlives the process");
+    assert_eq!(batch(&store, TWO).counts.completed, 2);
+}
+
+/// What of a batch was pruned, and what its calls came to, goes with the last of its jobs.
+pub fn the_last_job_that_moves_takes_what_is_left_of_its_batch_along<S: Store>(
+    open_store: Open<'_, S>,
+) {
+    let store = open_store();
+    done(&store, &[open(ONE), insert(1, ONE), insert(2, ONE)]);
+    done(&store, &[sample::start(1), sample::complete(1, 1)]);
+    let whole = batch(&store, ONE).costs;
+    let jobs = before(START.plus_ms(60_000));
+    let pruned = super::prune::prune(&store, Prune { jobs, ..nothing() });
+    assert_eq!(pruned.jobs, 1);
+    done(
+        &store,
+        &[
+            open(TWO),
+            Transition::Adopt {
+                job_id: job_id(2),
+                batch: TWO,
+                key: "renamed 2".to_owned(),
+            },
+        ],
+    );
+    assert_eq!(store.batch(ONE).unwrap(), None);
+    let now = batch(&store, TWO);
+    assert_eq!((now.costs, now.pruned, now.counts.pending), (whole, 1, 1));
+}
+
 /// Retention takes a batch with the last job of it.
 pub fn a_batch_goes_with_the_last_of_its_jobs<S: Store>(open_store: Open<'_, S>) {
     let store = open_store();
@@ -187,13 +296,17 @@ pub fn the_jobs_of_a_batch_are_listed_in_pages<S: Store>(open_store: Open<'_, S>
     done(&store, &[sample::start(4), sample::complete(4, 1)]);
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
-        let (jobs, next) = store.batch_jobs(ONE, cursor, 2).unwrap();
+        let (jobs, next) = store.batch_jobs(Some(ONE), cursor, 2).unwrap();
         found.extend(jobs.into_iter().map(|job| job.id));
         match next {
             Some(_) => cursor = next,
             None => break,
         }
     }
+    done(&store, &[sample::insert(8)]);
+    let (all, _) = store.batch_jobs(None, None, 100).unwrap();
+    let all: Vec<_> = all.into_iter().map(|job| job.id).collect();
+    assert_eq!(all, [7, 6, 5, 4, 3, 2, 1].map(job_id), "of every batch");
     assert_eq!(found, [7, 5, 4, 2, 1].map(job_id));
     let filter = JobFilter {
         status: Some(JobStatus::Pending),

@@ -1,5 +1,6 @@
 //! A reason in words, for people.
 
+use crate::words::counted;
 use std::fmt;
 
 use super::{BudgetWait, HoldWait, WaitReason};
@@ -80,7 +81,10 @@ impl fmt::Display for WaitReason {
                 match (position, more_than) {
                     (Some(1), _) => f.write_str("the next job to go")?,
                     (Some(position), _) => write!(f, "number {position} in the order of service")?,
-                    (None, Some(more)) => write!(f, "more than {more} jobs go before it")?,
+                    (None, Some(more)) => {
+                        let jobs = counted(u64::from(*more), "job goes", "jobs go");
+                        write!(f, "more than {jobs} before it")?;
+                    }
                     (None, None) => f.write_str("other jobs go before it")?,
                 }
                 match estimate_ms {
