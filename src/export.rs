@@ -254,7 +254,9 @@ const JOB_COLUMNS: &[Column<JobRecord>] = &[
     ("attemptCount", |r| shown(r.job.attempts)),
     ("createdAt", |r| shown(r.job.created_at)),
     ("processedAt", |r| moment(r.job.processed_at)),
-    ("nextRetryAt", |r| moment(r.job.next_retry_at)),
+    ("nextRetryAt", |r| {
+        moment(r.job.next_retry_at.map(|wait| wait.until))
+    }),
     ("runAt", |r| moment(r.job.run_at)),
     ("deadline", |r| moment(r.job.deadline)),
     ("errorClass", |r| {

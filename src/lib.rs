@@ -95,6 +95,7 @@ pub mod simulator;
 pub mod statistics;
 pub mod store;
 pub mod system;
+mod trust;
 mod views;
 pub mod webhooks;
 

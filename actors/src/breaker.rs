@@ -178,7 +178,7 @@ mod tests {
     use crate::ports::Clock;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
     use crate::{Events, FaultPoints};
-    use onelane_core::model::{BreakerState, Settings};
+    use onelane_core::model::{BreakerState, Settings, Wait};
 
     /// A queue that only listens.
     struct Listener(mpsc::UnboundedSender<BreakerSnapshot>);
@@ -228,7 +228,7 @@ mod tests {
                 instance: 1,
                 store: Arc::new(MemoryStore::new()),
                 glm: Arc::new(ScriptedGlm::answering(Duration::ZERO)),
-                clock: Arc::new(clock),
+                clock: Arc::new(clock.clone()),
                 ids: Arc::new(SeededIds::new(1)),
                 settings: watch::channel(Arc::new(Settings::default())).1,
                 events: Events::new(1),
@@ -294,7 +294,7 @@ mod tests {
         assert!(opened.forced);
         let woken = world.told.recv().await.unwrap();
         assert_eq!(woken.state, BreakerState::HalfOpen);
-        assert_eq!(world.clock.now(), opened.probe_at.unwrap());
+        assert_eq!(world.clock.now(), opened.probe_at.unwrap().until);
         assert_eq!(*world.shown.borrow(), woken);
     }
 
@@ -328,7 +328,7 @@ mod tests {
         let mut world = World::new().await;
         let stored = BreakerSnapshot {
             state: BreakerState::Open,
-            probe_at: Some(sample::START.plus_ms(3_600_000)),
+            probe_at: Some(Wait::from(sample::START, 3_600_000)),
             ..BreakerSnapshot::default()
         };
         world.attach(Some(stored.clone())).await;

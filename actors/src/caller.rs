@@ -221,8 +221,10 @@ impl CallerState {
                         account,
                         left_open: false,
                     };
-                    if !self.store_task(&call, task.clone(), &abort).await {
-                        return (GlmOutcome::Aborted, None);
+                    let is_stored = self.store_task(&call, task.clone(), &abort).await;
+                    // Stored or about to be: GLM holds it, and a shutdown must not give it up.
+                    if !is_stored {
+                        return (GlmOutcome::Aborted, Some(task));
                     }
                     task
                 }

@@ -227,6 +227,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The runtime changes of the configuration, as [`Transition::Config`] stored them.
     fn config(&self) -> Result<Option<String>, StoreError>;
+
+    /// The latest moment at which the clock was believed, as [`Transition::Clock`] stored it.
+    fn clock(&self) -> Result<Option<Timestamp>, StoreError>;
 }
 
 /// Whether the lane knows a job, and so issued the ids of its attempts. Asks the store: it blocks for as long as a

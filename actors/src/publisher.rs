@@ -112,7 +112,8 @@ impl Publisher {
             | Transition::Batch { .. }
             | Transition::Adopt { .. }
             | Transition::Prune(_)
-            | Transition::Config(_) => {}
+            | Transition::Config(_)
+            | Transition::Clock(_) => {}
         }
         if let Applied::Chain { job, others } = applied {
             self.followed(job.id, others, now);
@@ -158,7 +159,7 @@ impl Publisher {
                 self.events.send(now, || Event::JobRetrying {
                     job_id,
                     attempt,
-                    next_retry_at: *at,
+                    next_retry_at: at.map(|wait| wait.until),
                     failure: failure.clone(),
                 });
             }
@@ -195,7 +196,7 @@ impl Publisher {
         if snapshot.state == BreakerState::Open {
             tracing::warn!(
                 reason = snapshot.reason,
-                probe_at = snapshot.probe_at.map(|t| t.to_rfc3339()),
+                probe_at = snapshot.probe_at.map(|wait| wait.until.to_rfc3339()),
                 forced = snapshot.forced,
                 "the breaker is open"
             );
@@ -219,7 +220,7 @@ impl Publisher {
                 kind = hold.kind.name(),
                 code = hold.code,
                 message = hold.message,
-                until = hold.until.map(|t| t.to_rfc3339()),
+                until = hold.until.map(|wait| wait.until.to_rfc3339()),
                 "held"
             );
             self.events.send(now, || Event::LaneHeld {

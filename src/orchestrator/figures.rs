@@ -106,6 +106,7 @@ impl Orchestrator {
             maybe_billed: in_doubt as u64,
             recent_calls: recent,
             deliveries,
+            clock_in_doubt: self.inner.trust.is_doubted(),
             since_start,
         })
     }

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onelane_actors::ports::{CallFilter, Clock, JobFilter, Store, StoreError};
+use onelane_actors::ports::{Clock, Store, StoreError};
 use onelane_actors::protocol::{CommitReply, CommitRequest, StoreMsg};
 use onelane_actors::runtime::Runtime;
 use onelane_core::model::{
-    Applied, Prune, Pruned, Settings, Timestamp, Transition, Unreadable, limits,
+    Applied, Prune, Pruned, Retention, Settings, Timestamp, Transition, Unreadable, limits,
 };
-use onelane_core::retention::trust::ClockTrust;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+
+use crate::trust::Trust;
 
 /// A step is followed by a rest of so many times its own length: the lane's transactions have the store
 /// for the larger part, however much there is to prune.
@@ -23,39 +24,38 @@ const UNREADABLE_TOLD_MAX: usize = 100;
 /// The rest is never shorter.
 const REST_MIN: Duration = Duration::from_millis(2);
 
-/// The latest moment that a store knows of: when its last call ended, or its last job came.
-pub(super) fn last_known(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
-    let calls = store.calls(&CallFilter::default(), None, 1)?;
-    let jobs = store.jobs(&JobFilter::default(), None, 1)?;
-    let ended = calls.calls.first().map(|call| call.ended_at);
-    let came = jobs.jobs.first().map(|record| record.job.created_at);
-    Ok(ended.max(came))
+/// Whether the clock is believed at a start. Called before any actor writes.
+pub(super) fn trust(store: &dyn Store, clock: Arc<dyn Clock>) -> Result<Trust, StoreError> {
+    let trust = Trust::new(clock, store.clock()?);
+    if let Some(believed) = trust.to_store()
+        && let Err(error) = store.commit(&[Transition::Clock(believed)])
+    {
+        // A disk that is full is waited out; what else is wrong is told by the recovery that follows.
+        tracing::warn!(%error, "that the clock is believed was not stored");
+    }
+    Ok(trust)
 }
 
 /// What the task needs.
 pub(super) struct Maintenance {
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) runtime: watch::Receiver<Runtime>,
-    pub(super) clock: Arc<dyn Clock>,
-    /// Whether the clock is believed, as of the start.
-    pub(super) trust: ClockTrust,
+    pub(super) trust: Arc<Trust>,
 }
 
 impl Maintenance {
     /// Prunes now and then, and when the settings change, until the lane is gone.
     pub(super) async fn run(mut self) {
         let mut told = BTreeSet::new();
-        let begun = Instant::now();
         loop {
-            while let Some(rest) = self.trust.look(self.clock.now(), whole_ms(begun.elapsed())) {
-                let stopped = self.runtime.wait_for(|runtime| runtime.stopped.is_some());
-                let rest = Duration::from_millis(rest);
-                if tokio::time::timeout(rest, stopped).await.is_ok() {
-                    return;
-                }
+            let Some(now) = self.believed().await else {
+                return;
+            };
+            if let Some(believed) = self.trust.to_store() {
+                self.commit(Transition::Clock(believed)).await;
             }
             let retention = self.settings.borrow_and_update().retention;
-            let step = Prune::of(&retention, self.clock.now());
+            let step = Prune::of(&retention, now);
             if let Some(step) = step {
                 self.prune(step, &mut told).await;
             }
@@ -77,13 +77,45 @@ impl Maintenance {
         }
     }
 
+    /// Waits until the clock is believed, and tells what it says. `None`: the lane is gone.
+    async fn believed(&mut self) -> Option<Timestamp> {
+        let mut told = false;
+        loop {
+            let rest = match self.trust.look() {
+                Ok(now) => {
+                    if told {
+                        tracing::info!("the clock has kept step, and is believed: pruning goes on");
+                    }
+                    return Some(now);
+                }
+                Err(rest) => rest,
+            };
+            let retention = self.settings.borrow().retention;
+            if !told && retention != Retention::default() {
+                told = true;
+                tracing::warn!(
+                    "the clock is a day or more ahead of where it was last believed: nothing is pruned until it has \
+                     kept step with ten minutes of uptime"
+                );
+            }
+            let stopped = self.runtime.wait_for(|runtime| runtime.stopped.is_some());
+            if tokio::time::timeout(Duration::from_millis(rest), stopped)
+                .await
+                .is_ok()
+            {
+                return None;
+            }
+        }
+    }
+
     /// Makes step after step until nothing more is to go, or something else is asked for.
     async fn prune(&mut self, mut step: Prune, told: &mut BTreeSet<Unreadable>) {
         let mut sum = Pruned::default();
         let mut unreadable = BTreeSet::new();
         loop {
             let begun = Instant::now();
-            let Some(pruned) = self.commit(step).await else {
+            let step_made = self.commit(Transition::Prune(Box::new(step))).await;
+            let Some(Applied::Pruned(pruned)) = step_made else {
                 break;
             };
             sum.jobs += pruned.jobs;
@@ -124,25 +156,18 @@ impl Maintenance {
         }
     }
 
-    /// Makes one step; `None` when its reply was lost or the store failed, which others tell of.
-    async fn commit(&mut self, step: Prune) -> Option<Pruned> {
+    /// Makes one change; `None` when its reply was lost or the store failed, which others tell of.
+    async fn commit(&mut self, change: Transition) -> Option<Applied> {
         let runtime = self
             .runtime
             .wait_for(|runtime| runtime.refs.is_some() || runtime.stopped.is_some());
         let store = runtime.await.ok()?.refs.as_ref()?.store.clone();
         let (port, answer) = oneshot::channel();
         let request = CommitRequest {
-            transitions: vec![Transition::Prune(Box::new(step))],
+            transitions: vec![change],
             reply: CommitReply::Port(port.into()),
         };
         store.cast(StoreMsg::Commit(request)).ok()?;
-        match answer.await.ok()?.ok()?.pop()? {
-            Ok(Applied::Pruned(pruned)) => Some(pruned),
-            _ => None,
-        }
+        answer.await.ok()?.ok()?.pop()?.ok()
     }
-}
-
-fn whole_ms(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

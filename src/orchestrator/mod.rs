@@ -32,13 +32,13 @@ use onelane_actors::runtime::{Refs, Runtime};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::{FaultPoints, Ports};
 use onelane_core::model::{AlertBook, BreakerSnapshot, SchedulerState, Settings, limits};
-use onelane_core::retention::trust::ClockTrust;
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Loaded;
 use crate::error::Error;
 use crate::estimate::CountTokens;
+use crate::trust::Trust;
 use crate::webhooks::{HttpSender, Sender};
 pub use bulk::Selection;
 pub use events::{Events, Feed};
@@ -91,6 +91,8 @@ struct Inner {
     /// The alerts as they are on disk.
     alerts: watch::Sender<AlertBook>,
     notifier: Notifier,
+    /// Whether the clock is believed.
+    trust: Arc<Trust>,
 }
 
 impl Drop for Inner {
@@ -138,16 +140,17 @@ impl Orchestrator {
     /// As [`Orchestrator::start_with`], with webhooks brought out by `sender`.
     pub async fn start_sending(parts: Parts, sender: Arc<dyn Sender>) -> Result<Self, StartError> {
         let webhooks = Arc::new(parts.config.config.webhooks.clone());
-        let (store, told, now) = (
+        let (store, told, clock) = (
             Arc::clone(&parts.store),
             webhooks.clone(),
-            parts.clock.now(),
+            Arc::clone(&parts.clock),
         );
         let prepare = tokio::task::spawn_blocking(move || {
-            let last_known = maintenance::last_known(&*store)?;
-            Ok::<_, StoreError>((notify::prepare(&*store, &told, now)?, last_known))
+            let trust = maintenance::trust(&*store, Arc::clone(&clock))?;
+            let book = notify::prepare(&*store, &told, &trust, clock.now())?;
+            Ok::<_, StoreError>((book, Arc::new(trust)))
         });
-        let (book, last_known) = prepare
+        let (book, trust) = prepare
             .await
             .map_err(|error| StartError::Actors(error.to_string()))??;
         let (settings, settings_rx) = watch::channel(Arc::new(parts.config.settings.clone()));
@@ -185,8 +188,7 @@ impl Orchestrator {
         let maintenance = maintenance::Maintenance {
             settings: ports.settings.clone(),
             runtime: runtime.clone(),
-            clock: Arc::clone(&ports.clock),
-            trust: ClockTrust::new(last_known, ports.clock.now()),
+            trust: Arc::clone(&trust),
         };
         tokio::spawn(maintenance.run());
         if let Some(is_there) = ports.store.place() {
@@ -207,6 +209,7 @@ impl Orchestrator {
                 closed: AtomicBool::new(false),
                 alerts: watch::Sender::new(book),
                 notifier: Notifier::default(),
+                trust,
                 chosen: Mutex::default(),
             }),
         };

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::alerts::Watcher;
 use super::{Inner, Orchestrator};
 use crate::error::Error;
+use crate::trust::Trust;
 use crate::webhooks::{Books, Cleanup, Deliverer, Sender, WebhookSettings};
 
 /// How long a shutdown waits for deliveries that are due or under way; what is not delivered by then is
@@ -69,9 +70,10 @@ impl Drop for Notifier {
 pub(super) fn prepare(
     store: &dyn Store,
     settings: &WebhookSettings,
+    trust: &Trust,
     now: Timestamp,
 ) -> Result<AlertBook, StoreError> {
-    if let Some(change) = settings.told(&store.endpoints()?, now) {
+    if let Some(change) = settings.told(&store.endpoints()?, now, trust.is_doubted()) {
         store.commit(&[Transition::Delivery(Box::new(change))])?;
     }
     store.alerts()
@@ -90,6 +92,7 @@ impl Orchestrator {
         let cleanup = Cleanup {
             books: Arc::clone(&books),
             clock: Arc::clone(&ports.clock),
+            trust: Arc::clone(&self.inner.trust),
             settings: Arc::clone(&settings),
         };
         let deliverer = Deliverer {

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub lane: SchedulerSnapshot,
     /// Deliveries to webhooks by status.
     pub deliveries: DeliveryCounts,
+    /// Whether the clock is a day or more ahead of where it was last believed: nothing is pruned for now.
+    pub clock_in_doubt: bool,
     /// Totals since this process started: hints, the truth is in the statistics.
     pub since_start: Totals,
 }

@@ -17,7 +17,7 @@ use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
     AlertBook, Batch, BatchId, BreakerSnapshot, Day, Delivery, DeliveryCounts, DeliveryStatus,
-    HookEndpoint, Job, JobId, JobStatus, SchedulerState, UsageKey, UsageRow,
+    HookEndpoint, Job, JobId, JobStatus, SchedulerState, Timestamp, UsageKey, UsageRow,
 };
 use crate::ports::StatusCounts;
 
@@ -125,6 +125,7 @@ impl Check<'_> {
         self.single::<SchedulerState>(meta::LANE)?;
         self.single::<BreakerSnapshot>(meta::BREAKER)?;
         self.single::<String>(meta::CONFIG)?;
+        self.single::<Timestamp>(meta::CLOCK)?;
         self.single::<AlertBook>(meta::ALERTS)?;
         self.single::<Vec<HookEndpoint>>(meta::ENDPOINTS)?;
         Ok(())

@@ -95,6 +95,7 @@ struct Singles {
     lane: Option<Vec<u8>>,
     breaker: Option<Vec<u8>>,
     config: Option<Vec<u8>>,
+    clock: Option<Vec<u8>>,
     alerts: Option<Vec<u8>>,
     endpoints: Option<Vec<u8>>,
 }
@@ -213,6 +214,7 @@ impl<'t> Transaction<'t> {
             lane,
             breaker,
             config,
+            clock,
             alerts,
             endpoints,
         } = self.singles;
@@ -221,6 +223,7 @@ impl<'t> Transaction<'t> {
             (meta::LANE, lane),
             (meta::BREAKER, breaker),
             (meta::CONFIG, config),
+            (meta::CLOCK, clock),
             (meta::ALERTS, alerts),
             (meta::ENDPOINTS, endpoints),
         ];

@@ -608,6 +608,10 @@ impl Store for RedbStore {
     fn config(&self) -> Result<Option<String>, StoreError> {
         self.read(read::config)
     }
+
+    fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(read::clock)
+    }
 }
 
 impl Drop for RedbStore {

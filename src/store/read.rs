@@ -14,7 +14,8 @@ use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
 use crate::model::{
-    AttemptNo, Batch, BatchId, Job, JobId, JobStatus, Received, Request, Seq, UsageRow, limits,
+    AttemptNo, Batch, BatchId, Job, JobId, JobStatus, Received, Request, Seq, Timestamp, UsageRow,
+    limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
@@ -306,6 +307,10 @@ pub(super) fn batch_jobs(
 
 pub(super) fn config(snapshot: &ReadTransaction) -> Result<Option<String>> {
     single(snapshot, meta::CONFIG)
+}
+
+pub(super) fn clock(snapshot: &ReadTransaction) -> Result<Option<Timestamp>> {
+    single(snapshot, meta::CLOCK)
 }
 
 pub(super) fn single<T: DeserializeOwned>(

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::error::{FileError, Result};
 use super::row;
 use crate::model::{
-    AttemptNo, BatchId, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, DuePlace,
+    AttemptNo, BatchId, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, Due, DuePlace,
     Fingerprint, Job, JobEntry, JobId, JobStatus, Seq, Timestamp, UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
@@ -90,6 +90,8 @@ pub(super) mod meta {
     pub(in crate::store) const BREAKER: &str = "breaker";
     /// The runtime changes of the configuration.
     pub(in crate::store) const CONFIG: &str = "config";
+    /// The latest moment at which the clock was believed.
+    pub(in crate::store) const CLOCK: &str = "clock";
     /// Alerts and their state.
     pub(in crate::store) const ALERTS: &str = "alerts";
     /// The endpoints that notices go to.
@@ -126,9 +128,7 @@ pub(super) struct LineRow<'a> {
     #[serde(default, skip_serializing_if = "is_default")]
     priority: i32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    due: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    delay: Option<u64>,
+    due: Option<Due>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline: Option<Timestamp>,
     /// Whether an attempt is on record that has not ended.
@@ -163,7 +163,6 @@ impl<'a> LineRow<'a> {
             model: Cow::Borrowed(&job.model),
             priority: job.priority,
             due: None,
-            delay: None,
             deadline: None,
             open: false,
             since: Timestamp::default(),
@@ -178,8 +177,7 @@ impl<'a> LineRow<'a> {
             return row;
         }
         Self {
-            due: job.due_at(),
-            delay: job.retry_wait().map(|wait| wait.length_ms),
+            due: job.due(),
             deadline: job.deadline,
             open: job.open.is_some(),
             since: job.available_since(),
@@ -197,8 +195,7 @@ impl<'a> LineRow<'a> {
             id: self.id,
             seq,
             priority: self.priority,
-            due_at: self.due,
-            delay_ms: self.delay,
+            due: self.due,
             deadline: self.deadline,
             since: self.since,
             model: names.shared(&self.model),

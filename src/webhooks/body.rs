@@ -73,7 +73,7 @@ struct JobData<'a> {
 mod tests {
     use onelane_core::model::{
         Alert, AlertKey, ClearedAlert, DeliveryId, Hold, HoldKind, HoldScope, ScopedHold, Target,
-        Watched,
+        Wait, Watched,
     };
     use onelane_core::notify::delivery::made;
     use onelane_core::testing::sample::{self, START};
@@ -176,7 +176,7 @@ mod tests {
             code: "1308".to_owned(),
             message: "used up".to_owned(),
             since: START,
-            until: Some(START.plus_ms(1)),
+            until: Some(Wait::from(START, 1)),
         };
         let alert = Alert {
             hold: Some(ScopedHold { scope, hold }),

@@ -8,11 +8,14 @@ use onelane_actors::ports::{Clock, OverQuery};
 use onelane_core::model::{DeliveryChange, DeliveryId, TryOutcome, limits};
 use tokio_util::sync::CancellationToken;
 
-use super::{Books, WebhookSettings, destination};
+use super::{Books, NEVER, WebhookSettings, destination};
 use crate::error::Error;
+use crate::trust::Trust;
 
-/// From one look at all deliveries to the next.
-const EVERY: Duration = Duration::from_secs(600);
+/// From one look at all deliveries to the next: so many glances.
+const EVERY: u32 = 10;
+/// From one glance at the clock to the next: one that was set back makes deliveries wait no longer.
+const GLANCE: Duration = Duration::from_secs(60);
 /// A rest between two steps: others want the store, too.
 const REST: Duration = Duration::from_millis(50);
 
@@ -20,6 +23,7 @@ const REST: Duration = Duration::from_millis(50);
 pub(crate) struct Cleanup {
     pub(crate) books: Arc<dyn Books>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) trust: Arc<Trust>,
     pub(crate) settings: Arc<WebhookSettings>,
 }
 
@@ -34,7 +38,7 @@ impl Cleanup {
                     Err(error) => tracing::warn!(%error, "deliveries can't be cleared away"),
                     Ok(()) => {}
                 }
-                tokio::time::sleep(EVERY).await;
+                self.rest().await;
             }
         };
         tokio::select! {
@@ -43,20 +47,38 @@ impl Cleanup {
         }
     }
 
-    /// Looks at all deliveries once.
+    /// Rests, for less long where the clock is set back meanwhile.
+    async fn rest(&self) {
+        let mut seen = self.clock.now();
+        for _ in 0..EVERY {
+            tokio::time::sleep(GLANCE).await;
+            let now = self.clock.now();
+            if now < std::mem::replace(&mut seen, now) {
+                return;
+            }
+        }
+    }
+
+    /// Looks at all deliveries once. By a clock that is not believed nothing is forgotten or given up.
     async fn look(&self) -> Result<(), Error> {
         let now = self.clock.now();
+        let doubted = self.trust.is_doubted();
+        let before = |ms: u64| match doubted {
+            true => NEVER,
+            false => now.minus_ms(ms),
+        };
         let settings = &self.settings;
         let known = self.books.endpoints().await?;
-        if let Some(change) = settings.told(&known, now) {
+        if let Some(change) = settings.told(&known, now, doubted) {
             self.books.change(vec![change]).await?;
         }
         let arrived = self.books.counts().await?.delivered;
         let mut query = OverQuery {
             from: DeliveryId(0),
-            ended_before: now.minus_ms(settings.keep_ms),
+            ended_before: before(settings.keep_ms),
             excess: arrived.saturating_sub(settings.keep_rows),
-            lapsed_before: now.minus_ms(settings.give_up_ms),
+            lapsed_before: before(settings.give_up_ms),
+            now,
             look_at: limits::DELIVERIES_LOOKED_AT_MAX,
         };
         loop {
@@ -85,6 +107,10 @@ impl Cleanup {
                     at: now,
                     next: None,
                 });
+            }
+            if !over.set_back.is_empty() {
+                let ids = over.set_back;
+                changes.push(DeliveryChange::ClockSetBack { ids, now });
             }
             if !over.ended.is_empty() {
                 changes.push(DeliveryChange::Forget { ids: over.ended });

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use onelane_actors::ports::{Clock, DeliveriesOver, Ids, OverQuery};
 use onelane_core::model::{
     Delivery, DeliveryChange, DeliveryCounts, DeliveryId, HookEndpoint, JobId, Target, Timestamp,
-    TryOutcome,
+    TryOutcome, Wait,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery, next_try};
 use serde_json::value::RawValue;
@@ -190,7 +190,7 @@ fn outcome_of(sent: Sent) -> TryOutcome {
 }
 
 /// One line a try, without the URL, which may hold a token.
-fn tell(delivery: &Delivery, outcome: &TryOutcome, next: Option<Timestamp>) {
+fn tell(delivery: &Delivery, outcome: &TryOutcome, next: Option<Wait>) {
     let (delivery_id, webhook_id) = (delivery.id, delivery.webhook_id.as_str());
     let event = delivery.event.as_str();
     let try_no = delivery.tries.saturating_add(1);

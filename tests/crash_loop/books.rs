@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onelane::model::{
-    CallOutcome, CallRecord, Cost, Currency, JobId, JobStatus, Request, Timestamp, UsageKey,
-    UsageRow,
+    AttemptNo, CallOutcome, CallRecord, Cost, Currency, JobId, JobStatus, Phase, Request,
+    Timestamp, UsageKey, UsageRow,
 };
 use onelane::ports::{Store as _, UsageFilter};
 use onelane::simulator::{Operation, Simulator};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::clients::Submitted;
-use crate::common::Left;
+use crate::common::{Left, Place};
 
 pub(crate) fn every_acknowledged_job_is_completed_once(
     left: &Left,
@@ -118,6 +118,67 @@ pub(crate) fn every_call_is_accounted_for(left: &Left, simulator: &Simulator, ro
         stats.calls,
         unseen.len()
     );
+}
+
+/// What the kills left in doubt.
+#[derive(Default)]
+pub(crate) struct Doubts {
+    /// The attempts of which the store could not say that they were never sent.
+    allowed: BTreeSet<(JobId, AttemptNo)>,
+    /// How many there were after each kill.
+    each: Vec<usize>,
+    /// How many more were staged, and surely not sent.
+    spared: usize,
+}
+
+impl Doubts {
+    /// Looks at what a process left: its open calls, and those that the last commit allowed to be sent before their
+    /// starts are stored.
+    pub(crate) fn look(&mut self, place: &Place) {
+        if !place.path("onelane.redb").exists() {
+            return;
+        }
+        let found = place.store("onelane.redb").0.recover().unwrap();
+        let released: BTreeSet<JobId> = found.released.iter().copied().collect();
+        let was_sent = |phase| phase == Phase::Running;
+        let doubted = found.lane.in_doubt || found.open.iter().any(|job| was_sent(job.phase()));
+        let before = self.allowed.len();
+        for job in &found.open {
+            let no = job.open.expect("its attempt is open").no;
+            if doubted && (was_sent(job.phase()) || released.contains(&job.id)) {
+                self.allowed.insert((job.id, no));
+            } else {
+                self.spared += 1;
+            }
+        }
+        // One that a process was killed too soon to book is counted once.
+        self.each.push(self.allowed.len() - before);
+    }
+
+    /// No attempt is on record as interrupted but those.
+    pub(crate) fn are_all_there_are(&self, left: &Left) {
+        let calls = left.calls();
+        let interrupted = || {
+            calls
+                .iter()
+                .filter(|c| c.outcome == CallOutcome::Interrupted)
+        };
+        for call in interrupted() {
+            let key = (call.job_id, call.attempt);
+            assert!(
+                self.allowed.contains(&key),
+                "nobody allowed to send {call:?}"
+            );
+        }
+        let (kills, all) = (self.each.len(), self.allowed.len());
+        println!(
+            "in doubt after {kills} kills: {:.1} in the mean, {} at most, {} on record; {} staged ones were spared",
+            all as f64 / kills.max(1) as f64,
+            self.each.iter().max().unwrap_or(&0),
+            interrupted().count(),
+            self.spared
+        );
+    }
 }
 
 /// No job is called before the jobs that it was to run after are completed: by the call log, and for the

@@ -24,6 +24,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use books::Doubts;
 use clients::{Submitter, read_answers};
 use common::{Http, PATIENCE, Place, Running, until};
 use onelane::model::JobId;
@@ -102,8 +103,10 @@ fn crash_loop(max_concurrency: u64, more: &str) {
         // Whatever fails in here, the threads have to end, or the scope waits for them for ever.
         let _over = EndOnDrop(&world);
         let mut dice = Dice::new(seed, "kills");
+        let mut doubts = Doubts::default();
         for _ in 0..rounds {
             live_and_die(&place, &simulator, &world, &mut dice);
+            doubts.look(&place);
         }
         if more.contains("budgets") {
             the_budget_was_kept(&place, &simulator);
@@ -153,6 +156,7 @@ fn crash_loop(max_concurrency: u64, more: &str) {
         books::every_acknowledged_job_is_completed_once(&left, &jobs, &seen);
         books::no_job_ran_before_its_turn(&left, &jobs, &simulator);
         books::every_call_is_accounted_for(&left, &simulator, rounds);
+        doubts.are_all_there_are(&left);
         books::statistics_equal_the_call_log(&left, &statistics);
     });
 }

@@ -189,13 +189,13 @@ async fn after_a_timeout_the_lane_rests_for_as_long_as_it_was_told() {
     assert_eq!(hold.kind, HoldKind::AfterTimeout);
     assert_eq!(hold.code, "timeout_total");
     let end = hold.until.unwrap();
-    assert_eq!(end.since(hold.since), REST_MS);
+    assert_eq!(end.length_ms, REST_MS);
 
     lane.wait(next).await.unwrap();
     let calls = calls_of(&lane).await;
     assert_eq!(hold.since, calls[0].ended_at);
     assert!(
-        calls[1].started_at >= end,
+        calls[1].started_at >= end.until,
         "{} is before {end}",
         calls[1].started_at
     );
@@ -208,4 +208,20 @@ async fn after_a_timeout_the_lane_rests_for_as_long_as_it_was_told() {
     );
     assert_eq!(world.sim.stats().peak_in_flight, 1);
     assert_eq!(lane.lane().await.unwrap().holds, vec![]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jobs_own_timeout_lifts_the_configured_one() {
+    let mut world = HttpLane::new();
+    // Nothing but the total bounds the first byte of an answer that is not streamed.
+    world.config.glm.timeouts.first_byte_ms = 50;
+    world.config.glm.timeouts.total_ms = 150;
+    world.sim.push_fault(Fault::SlowHeaders { delay_ms: 600 });
+    let lane = world.start().await;
+    let mut patient = prompt("patient");
+    (patient.timeout_ms, patient.max_retries) = (Some(30_000), Some(0));
+    let record = lane.call(patient).await.unwrap();
+    assert_eq!(record.job.attempts.0, 1);
+    assert_eq!(world.sim.stats().calls, 1);
+    lane.shutdown(crate::support::ms(5_000)).await;
 }

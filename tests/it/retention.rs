@@ -1,12 +1,15 @@
 //! Retention: what is old goes while the lane works, live settings rule, and nothing that counts is lost.
 
 use onelane::error::Error;
-use onelane::model::{JobId, JobStatus, Retention, Submission};
+use onelane::model::{
+    Amount, Budget, BudgetRules, BudgetScope, JobId, JobStatus, Retention, Submission,
+};
 use onelane::orchestrator::Orchestrator;
 use onelane::ports::{CallFilter, UsageFilter};
 use onelane_actors::testing::ScriptedGlm;
 use serde_json::json;
 
+use crate::support::file::FileLane;
 use crate::support::http::{configure, submit};
 use crate::support::{VirtualLane, ms};
 
@@ -118,4 +121,115 @@ async fn what_just_ended_is_not_pruned_for_being_too_many() {
     until_finished(&lane, 1).await;
     assert_eq!(calls(&lane).await, 1);
     assert!(lane.shutdown(ms(1_000)).await.drained);
+}
+
+const MINUTE_MS: u64 = 60_000;
+
+async fn is_doubted(lane: &Orchestrator) -> bool {
+    lane.metrics().await.unwrap().clock_in_doubt
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_ahead_at_a_start_prunes_nothing_until_it_kept_step_whatever_ran_before_and_restarts()
+ {
+    let mut file = FileLane::new(ScriptedGlm::answering(ms(1)));
+    file.world.settings.retention = Retention {
+        jobs_days: 2,
+        calls_days: 2,
+        ..Retention::default()
+    };
+    let lane = file.start().await;
+    done(&lane, 5).await;
+    assert!(!is_doubted(&lane).await);
+    file.shut_down(lane).await;
+    file.world.clock.step(30 * DAY_MS.cast_signed());
+    // Jobs that run by a clock that is wrong do not make it right, nor does a restart.
+    for jobs in 6..9 {
+        let lane = file.start().await;
+        done(&lane, 1).await;
+        for _ in 0..9 {
+            tokio::time::sleep(ms(MINUTE_MS)).await;
+            assert!(is_doubted(&lane).await);
+        }
+        assert_eq!(calls(&lane).await, jobs, "nothing is pruned");
+        file.crash(lane);
+    }
+    let lane = file.start().await;
+    tokio::time::sleep(ms(9 * MINUTE_MS)).await;
+    assert_eq!(calls(&lane).await, 8);
+    // A step begins the ten minutes anew.
+    file.world.clock.step(DAY_MS.cast_signed());
+    tokio::time::sleep(ms(9 * MINUTE_MS)).await;
+    assert_eq!(calls(&lane).await, 8);
+    tokio::time::sleep(ms(4 * MINUTE_MS)).await;
+    assert!(!is_doubted(&lane).await);
+    assert_eq!(calls(&lane).await, 3, "those of the weeks before are gone");
+    file.shut_down(lane).await;
+    let lane = file.start().await;
+    assert!(!is_doubted(&lane).await, "it is believed from now on");
+    file.shut_down(lane).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_put_right_is_believed_and_has_pruned_nothing() {
+    let mut file = FileLane::new(ScriptedGlm::answering(ms(1)));
+    file.world.settings.retention = Retention {
+        jobs_days: 1,
+        calls_days: 1,
+        ..Retention::default()
+    };
+    let lane = file.start().await;
+    done(&lane, 5).await;
+    file.crash(lane);
+    file.world.clock.step(300 * DAY_MS.cast_signed());
+    let lane = file.start().await;
+    done(&lane, 1).await;
+    tokio::time::sleep(ms(5 * MINUTE_MS)).await;
+    assert!(is_doubted(&lane).await);
+    file.world.clock.step(-300 * DAY_MS.cast_signed());
+    tokio::time::sleep(ms(MINUTE_MS)).await;
+    assert!(!is_doubted(&lane).await);
+    tokio::time::sleep(ms(30 * MINUTE_MS)).await;
+    assert_eq!(calls(&lane).await, 6);
+    file.shut_down(lane).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_days_ahead_prunes_nothing_for_now_and_budgets_follow_it_at_once() {
+    let mut world = VirtualLane::new(ScriptedGlm::answering(ms(1)));
+    world.settings.retention = Retention {
+        jobs_days: 1,
+        calls_days: 1,
+        ..Retention::default()
+    };
+    world.settings.glm.max_tokens = Some(10);
+    world.settings.budgets = vec![Budget {
+        name: "day".to_owned(),
+        users: BudgetScope::All,
+        models: BudgetScope::All,
+        limit: Amount::Tokens(100),
+        rules: BudgetRules::default(),
+    }];
+    let lane = world.start().await;
+    for n in 0..60 {
+        let prompt = Submission::prompt(format!("prompt {n}")).unwrap();
+        lane.submit(prompt).await.unwrap();
+    }
+    tokio::time::sleep(ms(5_000)).await;
+    let before = lane.queue_status().await.unwrap();
+    assert!(before.completed > 0 && before.pending > 0, "{before:?}");
+    world.clock.step(3 * DAY_MS.cast_signed());
+    tokio::time::sleep(ms(3_000)).await;
+    let after = lane.queue_status().await.unwrap();
+    assert!(after.completed > before.completed, "{after:?}");
+    tokio::time::sleep(ms(8 * MINUTE_MS)).await;
+    let (kept, ran) = (
+        calls(&lane).await as u64,
+        lane.queue_status().await.unwrap(),
+    );
+    assert_eq!(kept, ran.completed, "nothing is pruned");
+    // And back: the day that was spent is spent.
+    world.clock.step(-3 * DAY_MS.cast_signed());
+    tokio::time::sleep(ms(3_000)).await;
+    assert_eq!(lane.queue_status().await.unwrap(), ran);
 }

@@ -67,7 +67,7 @@ impl VirtualLane {
         Orchestrator::start_with(Parts {
             store: Arc::clone(&self.store),
             glm: Arc::new(self.glm.clone()),
-            clock: Arc::new(self.clock),
+            clock: Arc::new(self.clock.clone()),
             ids: Arc::new(SeededIds::new(7)),
             config: {
                 let mut loaded = Loaded::from_config(&Config::default()).expect("defaults load");

@@ -6,7 +6,7 @@ pub mod conclude;
 
 use crate::model::{
     AttemptNo, BreakerRule, Failure, FailureClass, Hold, HoldKind, Job, JobRule, LaneCondition,
-    LaneRule, ModelCondition, OnInterrupted, RouteCondition, Rule, Settings, Timestamp, code,
+    LaneRule, ModelCondition, OnInterrupted, RouteCondition, Rule, Settings, Timestamp, Wait, code,
 };
 use crate::retry;
 use crate::words::counted;
@@ -18,8 +18,8 @@ pub enum JobEffect {
     Fail,
     /// It goes back to its place in line.
     Retry {
-        /// Not before this moment; `None`: as soon as nothing stops it.
-        at: Option<Timestamp>,
+        /// Not before this; `None`: as soon as nothing stops it.
+        at: Option<Wait>,
         /// Whether it uses up one of its retries.
         counted: bool,
         /// Whether it counts among its throttle answers.
@@ -186,7 +186,7 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
                 .delays
                 .delay_ms(job.throttles, after, on.seed);
             JobEffect::Retry {
-                at: Some(now.plus_ms(ms)),
+                at: Some(Wait::from(now, ms)),
                 counted: false,
                 throttled: true,
             }
@@ -212,7 +212,7 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
                 .retry
                 .delays
                 .delay_ms(job.retry_count, after, on.seed);
-            retried(Some(now.plus_ms(ms)))
+            retried(Some(Wait::from(now, ms)))
         }
         JobRule::StepAside => JobEffect::StepAside,
         JobRule::Fail => JobEffect::Fail,
@@ -258,7 +258,7 @@ pub fn judge(failure: &Failure, job: &Job, on: &JudgeContext<'_>) -> Verdict {
     }
 }
 
-const fn retried(at: Option<Timestamp>) -> JobEffect {
+const fn retried(at: Option<Wait>) -> JobEffect {
     JobEffect::Retry {
         at,
         counted: true,
@@ -277,12 +277,12 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
     };
     let for_operator = || {
         let probe_ms = Some(settings.lane.operator_probe_ms).filter(|ms| *ms > 0);
-        hold(HoldKind::Operator, probe_ms.map(|ms| now.plus_ms(ms)))
+        hold(HoldKind::Operator, probe_ms.map(|ms| Wait::from(now, ms)))
     };
     let after = failure.retry_after_ms;
     match rule {
         LaneRule::GoOn if settings.lane.pause_after_timeout_ms > 0 && may_still_run(failure) => {
-            let until = now.plus_ms(settings.lane.pause_after_timeout_ms);
+            let until = Wait::from(now, settings.lane.pause_after_timeout_ms);
             LaneEffect::Rest(hold(HoldKind::AfterTimeout, Some(until)))
         }
         LaneRule::GoOn => LaneEffect::GoOn,
@@ -295,7 +295,7 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
             };
             let ms = retry::cool_down_ms(&settings.retry.throttle, level, after, on.seed);
             LaneEffect::CoolDown {
-                hold: hold(HoldKind::Throttle, Some(now.plus_ms(ms))),
+                hold: hold(HoldKind::Throttle, Some(Wait::from(now, ms))),
                 new,
             }
         }
@@ -304,7 +304,7 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
             let level = on.model.overloads.saturating_sub(u32::from(!new));
             let ms = retry::cool_down_ms(&settings.retry.overload, level, after, on.seed);
             LaneEffect::HoldModel {
-                hold: hold(HoldKind::Overload, Some(now.plus_ms(ms))),
+                hold: hold(HoldKind::Overload, Some(Wait::from(now, ms))),
                 new,
             }
         }
@@ -314,7 +314,7 @@ fn lane_effect(rule: LaneRule, failure: &Failure, on: &JudgeContext<'_>) -> Lane
             let level = failures.saturating_sub(u32::from(!new));
             let ms = retry::cool_down_ms(&settings.retry.throttle, level, after, on.seed);
             LaneEffect::AwaitRoute {
-                hold: hold(HoldKind::Unreachable, Some(now.plus_ms(ms))),
+                hold: hold(HoldKind::Unreachable, Some(Wait::from(now, ms))),
                 new,
             }
         }
@@ -354,11 +354,11 @@ fn may_still_run(failure: &Failure) -> bool {
 }
 
 /// The stated reset, else `Retry-After`, else a guess.
-fn quota_end(failure: &Failure, now: Timestamp) -> Timestamp {
+fn quota_end(failure: &Failure, now: Timestamp) -> Wait {
     match (failure.reset_at, failure.retry_after_ms) {
-        (Some(reset), _) => reset.max(now).plus_ms(RESET_GRACE_MS),
-        (None, Some(ms)) => now.plus_ms(ms),
-        (None, None) => now.plus_ms(QUOTA_UNKNOWN_MS),
+        (Some(reset), _) => Wait::between(now, reset.max(now).plus_ms(RESET_GRACE_MS)),
+        (None, Some(ms)) => Wait::from(now, ms),
+        (None, None) => Wait::from(now, QUOTA_UNKNOWN_MS),
     }
 }
 
@@ -500,7 +500,7 @@ mod tests {
             LaneEffect::AwaitRoute { hold, .. } => ("route", hold),
             LaneEffect::HoldAccount(hold) => ("account", hold),
         };
-        Some((what, hold.kind, hold.until.map(|t| t.since(NOW))))
+        Some((what, hold.kind, hold.until.map(|wait| wait.length_ms)))
     }
 
     const KEEPS_PLACE: JobEffect = JobEffect::Retry {
@@ -534,7 +534,7 @@ mod tests {
                 *sent = (sent_at, eased);
             });
             match j.lane {
-                LaneEffect::CoolDown { hold, new } => (hold.until.unwrap().since(NOW), new),
+                LaneEffect::CoolDown { hold, new } => (hold.until.unwrap().left_ms(NOW), new),
                 other => panic!("{other:?}"),
             }
         };
@@ -558,7 +558,7 @@ mod tests {
         let mut job = job(0);
         let effect = judged_by(&settings, &failure, &job).job;
         assert!(
-            matches!(effect, JobEffect::Retry { at: Some(at), throttled: true, .. } if at > NOW),
+            matches!(effect, JobEffect::Retry { at: Some(at), throttled: true, .. } if !at.is_over(NOW)),
             "{effect:?}"
         );
         job.throttles = settings.retry.max_throttles;
@@ -821,7 +821,7 @@ mod tests {
         );
         let mut job = job(3);
         let put_off = judged_by(&settings, &failure, &job);
-        let waits = matches!(put_off.job, JobEffect::Retry { at: Some(at), counted: false, .. } if at > NOW);
+        let waits = matches!(put_off.job, JobEffect::Retry { at: Some(at), counted: false, .. } if at.until > NOW);
         assert!(waits, "{:?}", put_off.job);
         assert_eq!(held(&put_off), None, "the lane goes on with others");
         assert_eq!(put_off.breaker, BreakerEffect::Ignore);
@@ -844,8 +844,7 @@ mod tests {
     #[test]
     fn a_transient_failure_is_retried_until_the_retries_are_used_up() {
         let j = judged(FailureClass::ServerTransient, 0);
-        let retry =
-            matches!(j.job, JobEffect::Retry { at: Some(at), counted: true, .. } if at > NOW);
+        let retry = matches!(j.job, JobEffect::Retry { at: Some(at), counted: true, .. } if !at.is_over(NOW));
         assert!(retry, "{:?}", j.job);
         assert_eq!(j.breaker, BreakerEffect::Failure { at_once: false });
         let spent = judged(FailureClass::ServerTransient, 3);

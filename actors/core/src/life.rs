@@ -314,7 +314,6 @@ pub fn settle(job: &mut Job, settlement: &Settlement) -> Result<(), Refusal> {
             job.open = None;
             job.task = None;
             job.next_retry_at = *at;
-            job.retry_delay_ms = at.map(|until| until.since(settlement.call.ended_at));
             job.error = Some(failure.clone());
             job.interruptions = *interruptions;
             if *counted {
@@ -453,6 +452,7 @@ pub fn reprioritise(job: &mut Job, priority: i32) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use crate::model::Transition;
+    use crate::model::Wait;
     use crate::testing::sample;
 
     #[test]
@@ -463,7 +463,7 @@ mod tests {
         assert_eq!(job.bound_to, None);
         let mut delayed = job_in(Phase::Waiting);
         delayed.bound_to = Some(7);
-        delayed.next_retry_at = Some(sample::START);
+        delayed.next_retry_at = Some(Wait::from(sample::START, 0));
         requeue(&mut delayed).unwrap();
         assert_eq!((delayed.bound_to, delayed.next_retry_at), (None, None));
     }
@@ -493,7 +493,7 @@ mod tests {
             job.waits_for = job.after.clone();
         }
         if phase == Phase::Waiting {
-            job.next_retry_at = Some(sample::START);
+            job.next_retry_at = Some(Wait::from(sample::START, 0));
         }
         if phase == Phase::Parked {
             job.parked = Some(Parked {

@@ -90,13 +90,13 @@ impl Queue {
             };
             new.insert(entry.seq);
             entry.out_of_scope = !line.scope.has(entry.batch_id);
-            entry.due_at = entry.due_by(now);
+            entry.mind_the_clock(now);
             let rule = line.ready.enter(&mut entry.model, &line.rules);
             let user = line.users.enter(&mut entry.user_id);
             match waits(&entry, now) {
                 Waits::ForAWord => line.falls_asleep(&entry),
                 Waits::Until(at) => {
-                    line.scheduled += usize::from(entry.is_scheduled(at));
+                    line.scheduled += usize::from(entry.is_scheduled());
                     due.push((at, entry.seq));
                 }
                 Waits::ForASlot => {
@@ -140,13 +140,13 @@ impl Queue {
         };
         new.insert(entry.seq);
         entry.out_of_scope = !self.scope.has(entry.batch_id);
-        entry.due_at = entry.due_by(now);
+        entry.mind_the_clock(now);
         self.ready.enter(&mut entry.model, &self.rules);
         let user = self.users.enter(&mut entry.user_id);
         match waits(&entry, now) {
             Waits::ForAWord => self.falls_asleep(&entry),
             Waits::Until(at) => {
-                self.scheduled += usize::from(entry.is_scheduled(at));
+                self.scheduled += usize::from(entry.is_scheduled());
                 self.due.insert((at, entry.seq));
             }
             Waits::ForASlot => {
@@ -191,10 +191,10 @@ impl Queue {
             } else {
                 self.parked = self.parked.saturating_sub(usize::from(entry.parked));
             }
-        } else if let Some(at) = entry.due_at
+        } else if let Some(at) = entry.due_at()
             && self.due.remove(&(at, seq))
         {
-            self.no_longer_due(entry.is_scheduled(at));
+            self.no_longer_due(entry.is_scheduled());
         } else {
             self.no_longer_ready(entry.since);
         }
@@ -366,10 +366,10 @@ impl Queue {
             }
             self.due.pop_first();
             if let Some(entry) = self.entries.get_mut(&seq) {
-                if entry.is_scheduled(at) {
+                if entry.is_scheduled() {
                     self.scheduled = self.scheduled.saturating_sub(1);
                 }
-                entry.due_at = None;
+                entry.due = None;
                 *self.ready_since.entry(entry.since).or_default() += 1;
                 self.ready.add(entry, self.users.number(&entry.user_id));
             }
@@ -394,8 +394,8 @@ impl Queue {
                 let Some(entry) = self.entries.get_mut(&seq) else {
                     return (at, seq);
                 };
-                entry.due_at = entry.due_by(now);
-                (entry.due_at.unwrap_or(at), seq)
+                entry.mind_the_clock(now);
+                (entry.due_at().unwrap_or(at), seq)
             })
             .collect();
     }
@@ -453,7 +453,7 @@ impl Queue {
     #[must_use]
     pub fn due_later(&self, entry: &JobEntry) -> Option<Timestamp> {
         entry
-            .due_at
+            .due_at()
             .filter(|at| !entry.sleeps() && self.due.contains(&(*at, entry.seq)))
     }
 
@@ -504,7 +504,7 @@ enum Waits {
 }
 
 fn waits(entry: &JobEntry, now: Timestamp) -> Waits {
-    match entry.due_at {
+    match entry.due_at() {
         _ if entry.sleeps() => Waits::ForAWord,
         Some(at) if at > now => Waits::Until(at),
         _ => Waits::ForASlot,

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::model::{
     AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, BreakerSnapshot, CallRecord, Delivery,
     DeliveryId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, Received,
-    Request, SchedulerState, Seq,
+    Request, SchedulerState, Seq, Timestamp,
 };
 
 /// A row of the call log, as a pruning finds it.
@@ -138,6 +138,9 @@ pub trait Rows: Finishes {
 
     /// Writes the runtime changes of the configuration.
     fn put_config(&mut self, config: &str) -> Result<(), Self::Error>;
+
+    /// Writes the latest moment at which the clock was believed.
+    fn put_clock(&mut self, believed: Timestamp) -> Result<(), Self::Error>;
 
     /// What is bad and what was.
     fn alerts(&mut self) -> Result<AlertBook, Self::Error>;

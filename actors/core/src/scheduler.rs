@@ -131,8 +131,8 @@ pub struct Scheduler {
     gate: Gate,
     /// There is more to do than one step does.
     soon: Option<Timestamp>,
-    /// Jobs that are being given up on disk, with how often that was asked.
-    cancelling: BTreeMap<JobId, u32>,
+    /// Waiting jobs that are being given up or failed on disk, with how often.
+    ending: BTreeMap<JobId, u32>,
     state: SchedulerState,
     endpoint_digest: String,
     settings: Arc<Settings>,
@@ -184,7 +184,7 @@ impl Scheduler {
             recovery: Recovery::default(),
             gate: Gate::default(),
             soon: None,
-            cancelling: BTreeMap::new(),
+            ending: BTreeMap::new(),
             state,
             endpoint_digest: settings.glm.endpoint().digest(),
             settings,
@@ -239,7 +239,7 @@ impl Scheduler {
         now: Timestamp,
     ) -> Vec<Effect> {
         for entry in entries {
-            if self.cancelling.contains_key(&entry.id) {
+            if self.ending.contains_key(&entry.id) {
                 continue;
             }
             // One that another batch has adopted.

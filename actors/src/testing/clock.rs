@@ -1,6 +1,7 @@
 //! A clock and ids that a test owns: time is tokio's, so a paused runtime makes it virtual.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
@@ -8,11 +9,14 @@ use crate::ports::{Clock, Ids};
 use onelane_core::model::{JobId, Timestamp};
 use onelane_core::random::SplitMix64;
 
-/// The wall clock of a test: starts where the test says and goes on with tokio's time.
-#[derive(Debug, Clone, Copy)]
+/// The wall clock of a test: starts where the test says and goes on with tokio's time, until the test sets it. Clones
+/// are the same clock.
+#[derive(Debug, Clone)]
 pub struct SimClock {
     start: Timestamp,
     begun: Instant,
+    /// By how much it was set, forth and back, in milliseconds.
+    set_by: Arc<AtomicI64>,
 }
 
 impl SimClock {
@@ -22,14 +26,22 @@ impl SimClock {
         Self {
             start,
             begun: Instant::now(),
+            set_by: Arc::default(),
         }
+    }
+
+    /// Sets it forth, or back, by so many milliseconds; uptime goes on as it did.
+    pub fn step(&self, ms: i64) {
+        self.set_by.fetch_add(ms, Ordering::Relaxed);
     }
 }
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let ms = self.begun.elapsed().as_millis();
-        self.start.plus_ms(u64::try_from(ms).unwrap_or(u64::MAX))
+        let on = self.start.plus_ms(u64::try_from(ms).unwrap_or(u64::MAX));
+        let set_by = self.set_by.load(Ordering::Relaxed);
+        Timestamp::from_millis(on.as_millis().saturating_add(set_by))
     }
 }
 

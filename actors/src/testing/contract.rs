@@ -37,7 +37,7 @@ use crate::ports::{
 use onelane_core::model::{
     Admission, Applied, AttemptNo, AttemptPhase, BreakerSnapshot, BreakerState, CallOutcome, Day,
     Dispatch, Failure, Hold, HoldKind, Job, JobStatus, NewJob, Next, NotAdmitted, Pause, Received,
-    Refusal, Request, SchedulerState, Seq, Timestamp, Transition, UsageRow, code, limits,
+    Refusal, Request, SchedulerState, Seq, Timestamp, Transition, UsageRow, Wait, code, limits,
 };
 
 /// Makes a `#[test]` of each promise. The argument is a function that makes a fresh place for a
@@ -96,6 +96,7 @@ macro_rules! store_contract {
             a_job_that_nobody_asked_about_is_told_to_nobody
             whoever_ends_with_a_job_is_told_too
             a_delivery_comes_when_it_is_due_and_leaves_when_it_ended
+            a_delivery_behind_others_waits_no_longer_for_a_clock_that_is_set_back
             a_long_line_hides_no_other
             what_is_for_an_endpoint_that_is_gone_waits
             an_endpoint_that_is_missing_is_remembered_for_a_while
@@ -187,6 +188,7 @@ fn everything(store: &impl Store) -> String {
             store.usage(&UsageFilter::default()).unwrap(),
             store.counts().unwrap(),
             store.config().unwrap(),
+            store.clock().unwrap(),
             store
                 .deliveries(&DeliveryFilter::default(), None, 1_000)
                 .unwrap(),
@@ -527,7 +529,7 @@ pub fn a_retry_comes_back_to_its_place<S: Store>(open: Open<'_, S>) {
     drop(store);
     let store = open();
     let waiting = store.recover().unwrap().waiting;
-    let order: Vec<_> = waiting.iter().map(|e| (e.id, e.due_at)).collect();
+    let order: Vec<_> = waiting.iter().map(|e| (e.id, e.due_at())).collect();
     assert_eq!(order, [(job_id(1), Some(due)), (job_id(2), None)]);
     let job = job(&store, 1);
     assert_eq!((job.retry_count, job.error), (1, Some(sample::failure())));
@@ -769,7 +771,7 @@ pub fn recovery_tells_what_waits_from_what_is_open<S: Store>(open: Open<'_, S>) 
     assert!(recovered.waiting.is_sorted_by_key(|e| e.seq));
     let entry = recovered.waiting[0].clone();
     assert_eq!(entry.priority, 5);
-    assert_eq!(entry.due_at, Some(sample::START.plus_ms(10)));
+    assert_eq!(entry.due_at(), Some(sample::START.plus_ms(10)));
     assert_eq!(entry.deadline, Some(sample::START.plus_ms(20)));
     let open: Vec<_> = recovered.open.iter().map(|j| (j.id, j.status)).collect();
     let (pending, processing) = (JobStatus::Pending, JobStatus::Processing);
@@ -790,10 +792,12 @@ pub fn lane_breaker_and_config_outlive_the_process<S: Store>(open: Open<'_, S>) 
         Transition::Lane(SchedulerState::default()),
         Transition::Breaker(BreakerSnapshot::default()),
         Transition::Config("{}".to_owned()),
+        Transition::Clock(sample::START),
         Transition::Release(vec![job_id(2), job_id(1)]),
         Transition::Lane(a_held_lane()),
         Transition::Breaker(an_open_breaker()),
         Transition::Config(r#"{"model":"glm-5"}"#.to_owned()),
+        Transition::Clock(sample::START.plus_ms(5)),
     ];
     for applied in done(&store, &batch) {
         assert!(matches!(applied, Applied::Done));
@@ -805,6 +809,7 @@ pub fn lane_breaker_and_config_outlive_the_process<S: Store>(open: Open<'_, S>) 
     assert_eq!(recovered.released, [job_id(2), job_id(1)]);
     assert_eq!(recovered.breaker, Some(an_open_breaker()));
     assert_eq!(store.config().unwrap().unwrap(), r#"{"model":"glm-5"}"#);
+    assert_eq!(store.clock().unwrap(), Some(sample::START.plus_ms(5)));
     done(&store, &[Transition::Lane(SchedulerState::default())]);
     assert_eq!(store.recover().unwrap().lane, SchedulerState::default());
     assert_eq!(store.recover().unwrap().breaker, Some(an_open_breaker()));
@@ -1120,7 +1125,7 @@ fn a_held_lane() -> SchedulerState {
             code: "1308".to_owned(),
             message: "已达到使用上限".to_owned(),
             since: sample::START,
-            until: Some(sample::START.plus_ms(60_000)),
+            until: Some(Wait::from(sample::START, 60_000)),
         }),
         endpoint_digest: Some("d1".to_owned()),
         in_doubt: true,
@@ -1132,7 +1137,7 @@ fn an_open_breaker() -> BreakerSnapshot {
     BreakerSnapshot {
         state: BreakerState::Open,
         since: sample::START,
-        probe_at: Some(sample::START.plus_ms(30_000)),
+        probe_at: Some(Wait::from(sample::START, 30_000)),
         consecutive_failures: 5,
         openings: 1,
         window_calls: 20,

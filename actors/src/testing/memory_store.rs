@@ -16,7 +16,7 @@ use onelane_core::model::{
     AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, Bonds, BreakerSnapshot, CallRecord,
     Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, Fingerprint, Finished,
     FinishedKind, HookEndpoint, Job, JobId, JobStatus, Received, Request, SchedulerState, Seq,
-    Transition, UsageKey, UsageRow, limits,
+    Timestamp, Transition, UsageKey, UsageRow, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use onelane_core::rows::{Finishes, Logged, Rows};
@@ -60,6 +60,7 @@ struct Disk {
     lane: SchedulerState,
     breaker: Option<BreakerSnapshot>,
     config: Option<String>,
+    clock: Option<Timestamp>,
     alerts: AlertBook,
     endpoints: Vec<HookEndpoint>,
     deliveries: BTreeMap<DeliveryId, Delivery>,
@@ -275,6 +276,10 @@ impl Store for MemoryStore {
 
     fn config(&self) -> Result<Option<String>, StoreError> {
         Ok(self.shared().disk.config.clone())
+    }
+
+    fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.shared().disk.clock)
     }
 }
 
@@ -553,6 +558,11 @@ impl Rows for Disk {
 
     fn put_config(&mut self, config: &str) -> Result<(), Infallible> {
         self.config = Some(config.to_owned());
+        Ok(())
+    }
+
+    fn put_clock(&mut self, believed: Timestamp) -> Result<(), Infallible> {
+        self.clock = Some(believed);
         Ok(())
     }
 

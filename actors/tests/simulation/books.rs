@@ -153,6 +153,9 @@ pub(crate) fn close(sim: &Sim) -> Right {
     }
     for row in state.ledger.calls.values() {
         let seen = state.server.call_of(row.job_id, row.attempt);
+        if row.outcome == CallOutcome::Interrupted && !row.maybe_billed && seen.is_some() {
+            return Err(format!("GLM saw what was surely not billed: {row:?}"));
+        }
         let unseen_outcome = matches!(
             row.outcome,
             CallOutcome::Interrupted | CallOutcome::Cancelled

@@ -16,7 +16,7 @@ use onelane_actors::testing::SeededIds;
 use onelane_actors::{Events, FaultPoints, Ports};
 use onelane_core::model::{
     BreakerSnapshot, HoldScope, JobId, JobStatus, NewJob, Refusal, SchedulerState, Settings,
-    Submission, Timestamp, Transition,
+    Submission, Timestamp, Transition, WaitReason, Waiting,
 };
 use onelane_core::scheduler::SchedulerSnapshot;
 use ractor::{Actor, ActorRef, RpcReplyPort};
@@ -367,7 +367,7 @@ impl Client {
             .ledger
             .lane
             .holds()
-            .find(|(_, hold)| hold.since < begun);
+            .find(|(scope, _)| state.ledger.is_held_since_before(scope, begun));
         if let Some((scope, hold)) = old
             // Where the disk failed meanwhile it takes longer.
             && state.ledger.recovered < begun
@@ -390,7 +390,7 @@ impl Client {
 
     /// Opens the breaker for so long.
     pub(crate) async fn open_breaker(&self, ms: Option<u64>) {
-        let until = ms.map(|ms| self.sim.lock().now().plus_ms(ms));
+        let until = ms.map(|ms| self.sim.lock().wall().plus_ms(ms));
         let send = |refs: &Refs, reply| {
             let reason = "by hand".to_owned();
             let _ = refs.breaker.cast(BreakerMsg::Open {
@@ -401,6 +401,67 @@ impl Client {
         };
         if self.ask("an opening", send).await.is_some() {
             self.note(|| format!("the breaker is open for {ms:?} ms"));
+        }
+    }
+
+    /// Some time after the clock was set, or a process was frozen, budgets are those of the day that the clock tells, and
+    /// no retry waits for longer than it was put off.
+    pub(crate) async fn follows_the_clock(self) {
+        // A tick, and a look at the disk.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        let since = self.sim.lock().times().disturbed;
+        let Some(budgets) = self
+            .ask_queue("the budgets", |reply| QueueMsg::Budgets { reply })
+            .await
+        else {
+            return;
+        };
+        let jobs: Vec<(Waiting, u64)> = {
+            let state = self.sim.lock();
+            let known = state.ledger.jobs.values();
+            known
+                .filter_map(|known| {
+                    let wait = known.job.next_retry_at?;
+                    Some((Waiting::of(&known.job)?, wait.length_ms))
+                })
+                .collect()
+        };
+        let asked: Vec<Waiting> = jobs.iter().map(|(waiting, _)| waiting.clone()).collect();
+        let message = |reply| QueueMsg::WaitReasons {
+            jobs: asked.clone(),
+            reply,
+        };
+        let Some(reasons) = self.ask_queue("reasons", message).await else {
+            return;
+        };
+        let mut state = self.sim.lock();
+        let now = state.times();
+        if now.disturbed != since || now.awake.since(state.ledger.recovered) < 2_500 {
+            return;
+        }
+        let day = state.history.latest().calendar.day(now.wall);
+        let mut wrong = Vec::new();
+        for status in budgets {
+            let calendar = &state.history.latest().calendar;
+            if status.until != status.period.end(calendar, day) {
+                wrong.push(format!("at {} the budget is {status:?}", now.wall));
+            }
+        }
+        for ((waiting, length_ms), reason) in jobs.iter().zip(reasons) {
+            if let WaitReason::Delayed { until } = reason
+                && until.since(now.wall) > *length_ms
+            {
+                let id = short(waiting.id);
+                wrong.push(format!(
+                    "job {id} waits until {until}, more than its {length_ms} ms, at {}",
+                    now.wall
+                ));
+            }
+            state.tally.budget_waits += u64::from(matches!(reason, WaitReason::Budget(_)));
+        }
+        if let Some(what) = wrong.into_iter().next() {
+            state.violated(what);
+            self.sim.over.notify_one();
         }
     }
 

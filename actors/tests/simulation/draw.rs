@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use onelane_actors::testing::Dice;
 use onelane_core::model::{
-    AutoSettings, BreakerRule, BreakerSettings, CoolDownSettings, Currency, LaneRule, LaneRules,
-    NamedLane, Nanos, OnInterrupted, OrderSettings, PaceSettings, PolicyOverride, PriceRow,
-    PriceTable, RetryPolicy, RetrySettings, Secret, Settings, Timeouts,
+    Amount, AutoSettings, BreakerRule, BreakerSettings, Budget, BudgetRules, BudgetScope,
+    CoolDownSettings, Currency, LaneRule, LaneRules, NamedLane, Nanos, OnInterrupted,
+    OrderSettings, PaceSettings, PolicyOverride, PriceRow, PriceTable, RetryPolicy, RetrySettings,
+    Secret, Settings, Timeouts,
 };
 
 /// The models of every world. The last one has no price.
@@ -46,7 +47,7 @@ pub(crate) fn change(settings: &Settings, dice: &mut Dice) -> Settings {
     changed
 }
 
-const FIELDS: u64 = 13;
+const FIELDS: u64 = 14;
 
 fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
     match field {
@@ -116,6 +117,7 @@ fn redraw(settings: &mut Settings, field: u64, dice: &mut Dice) {
             settings.glm.is_active = !dice.one_in(4);
             settings.lane.max_queue_jobs = if dice.one_in(4) { 12 } else { 1_000 };
         }
+        12 => settings.budgets = budgets(dice),
         _ => {
             let total_ms = dice.between(15_000, 90_000);
             settings.glm.timeouts = Timeouts {
@@ -182,6 +184,22 @@ fn lanes(dice: &mut Dice) -> BTreeMap<String, NamedLane> {
         }
     }
     lanes
+}
+
+/// A budget of the day for all together, for each user, or none.
+fn budgets(dice: &mut Dice) -> Vec<Budget> {
+    let users = match dice.below(5) {
+        0 => BudgetScope::All,
+        1 => BudgetScope::Each,
+        _ => return Vec::new(),
+    };
+    vec![Budget {
+        name: "day".to_owned(),
+        users,
+        models: BudgetScope::All,
+        limit: Amount::Tokens(dice.between(2_000, 20_000)),
+        rules: BudgetRules::default(),
+    }]
 }
 
 fn policy(dice: &mut Dice) -> BTreeMap<String, PolicyOverride> {

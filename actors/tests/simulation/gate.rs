@@ -5,9 +5,9 @@ use std::sync::Arc;
 use onelane_actors::ports::GlmCall;
 use onelane_core::model::{AttemptPhase, JobStatus, Settings, Timestamp};
 
-use crate::history::History;
 use crate::ledger::Ledger;
 use crate::server::Server;
+use crate::sim::State;
 
 /// The longest that a transaction takes, in milliseconds.
 pub(crate) const DISK_MS_MAX: u64 = 300;
@@ -17,20 +17,17 @@ pub(crate) const SENDING_MS: u64 = 2 * DISK_MS_MAX + 50;
 const MINUTE_MS: u64 = 60_000;
 
 /// Whether a call may begin now; the error says why not.
-pub(crate) fn may_begin(
-    call: &GlmCall,
-    ledger: &Ledger,
-    server: &Server,
-    history: &History,
-    now: Timestamp,
-) -> Result<(), String> {
+pub(crate) fn may_begin(call: &GlmCall, state: &State) -> Result<(), String> {
+    let (ledger, server, history) = (&state.ledger, &state.server, &state.history);
+    let heard = state.heard();
+    let now = heard.now.awake;
     let known = ledger.jobs.get(&call.job_id).ok_or("it is not on disk")?;
     let job = &known.job;
     let Some(open) = job.open.filter(|open| open.no == call.attempt) else {
         return Err(format!("that attempt is not on disk, the job is {job:?}"));
     };
     let decided = match open.phase {
-        AttemptPhase::Started => open.at,
+        AttemptPhase::Started => heard.awake_at(open.at),
         // It goes out while its start is being stored.
         AttemptPhase::Staged => now,
     };
@@ -40,7 +37,8 @@ pub(crate) fn may_begin(
             return Err("a job that it runs after is not completed".to_owned());
         }
     }
-    if job.run_at.is_some_and(|at| at > now) {
+    // A moment that has come has come.
+    if job.run_at.is_some_and(|at| at > heard.now.latest_wall) {
         return Err("its time has not come".to_owned());
     }
     if !in_force.iter().any(|s| s.glm.endpoint() == call.endpoint) {
@@ -62,8 +60,12 @@ pub(crate) fn may_begin(
             server.open.len()
         ));
     }
-    if let Some(settings) = history.steady_since(now.minus_ms(MINUTE_MS + SENDING_MS)) {
-        paced(call, ledger, server, settings, now)?;
+    // A minute of a clock that was set is none of GLM's, and what was frozen on its way to GLM comes late.
+    let calm = heard.now.glm.since(heard.now.disturbed.1) > MINUTE_MS + SENDING_MS;
+    if let Some(settings) = history.steady_since(now.minus_ms(MINUTE_MS + SENDING_MS))
+        && calm
+    {
+        paced(call, ledger, server, settings, heard.now.glm)?;
     }
     Ok(())
 }

@@ -8,14 +8,15 @@ use onelane_actors::testing::MemoryStore;
 use onelane_core::life::{Happening, next_phase};
 use onelane_core::model::{
     Applied, AttemptNo, BreakerSnapshot, CallOutcome, CallRecord, Hold, HoldScope, Job, JobId,
-    JobStatus, LaneRule, Next, NotAdmitted, Phase, Refusal, SchedulerState, Settlement, Timestamp,
-    Transition, UsageKey, UsageRow, code,
+    JobStatus, LaneRule, Next, NotAdmitted, Phase, Refusal, Reserve, SchedulerState, Settlement,
+    Timestamp, Transition, UsageKey, UsageRow, Wait, code,
 };
 
+use crate::gate::SENDING_MS;
 use crate::history::{Act, History};
 use crate::order;
 use crate::server::Call;
-use crate::sim::{Tally, short};
+use crate::sim::{Heard, Tally, short};
 
 /// A job as it is on disk, and when it came to be so.
 #[derive(Debug, Clone)]
@@ -32,6 +33,10 @@ pub(crate) struct Ledger {
     pub(crate) breaker: BreakerSnapshot,
     pub(crate) calls: BTreeMap<(JobId, AttemptNo), CallRecord>,
     pub(crate) usage: BTreeMap<UsageKey, UsageRow>,
+    /// The holds in force, and since when nothing has changed about their ends.
+    held: BTreeMap<HoldScope, (Option<Wait>, Timestamp)>,
+    /// Since when the breaker is as it is.
+    breaker_since: Timestamp,
     /// When it was last read whole.
     pub(crate) recovered: Timestamp,
 }
@@ -68,8 +73,9 @@ impl Ledger {
         store: &MemoryStore,
         history: &History,
         tally: &mut Tally,
-        now: Timestamp,
+        heard: Heard<'_>,
     ) -> Checked {
+        let now = heard.now.awake;
         let applied = match decision {
             Ok(applied) => applied,
             Err(refusal) => return self.refused(change, refusal),
@@ -79,16 +85,19 @@ impl Ledger {
                 job_id,
                 at,
                 served_by,
+                reserve,
                 ..
             } => {
                 let model = served_by.as_deref();
-                order::may_start(self, *job_id, model, *at, history)
+                order::may_start(self, *job_id, model, *at, history, heard)
+                    .map_err(|why| format!("job {} was started: {why}", short(*job_id)))?;
+                self.is_affordable(*job_id, *reserve, *at, history, heard)
                     .map_err(|why| format!("job {} was started: {why}", short(*job_id)))?;
                 tally.fallbacks += u64::from(served_by.is_some());
             }
-            Transition::Lane(state) => self.lane_becomes(state, history, tally, now)?,
-            Transition::Breaker(breaker) => self.breaker_becomes(breaker, tally),
-            Transition::Settle(settlement) => self.settled(settlement, history, tally, now)?,
+            Transition::Lane(state) => self.lane_becomes(state, history, tally, heard)?,
+            Transition::Breaker(breaker) => self.breaker_becomes(breaker, tally, now),
+            Transition::Settle(settlement) => self.settled(settlement, history, tally, heard)?,
             _ => {}
         }
         if let Some(id) = change.job_id() {
@@ -114,6 +123,54 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// Whether a call fits into the budgets of the day that the wall clock tells.
+    fn is_affordable(
+        &self,
+        id: JobId,
+        reserve: Option<Reserve>,
+        at: Timestamp,
+        history: &History,
+        heard: Heard<'_>,
+    ) -> Checked {
+        /// What was reserved before a disturbance has been sent by then.
+        const CALM_MS: u64 = 60_000;
+        let awake = heard.awake_at(at);
+        let Some(settings) = history.steady_since(awake.minus_ms(CALM_MS)) else {
+            return Ok(());
+        };
+        if heard.is_disturbed_since(awake.minus_ms(CALM_MS)) {
+            return Ok(());
+        }
+        let (Some(known), Some(reserve)) = (self.jobs.get(&id), reserve) else {
+            return match settings.budgets.is_empty() {
+                true => Ok(()),
+                false => Err("nothing is reserved for it".to_owned()),
+            };
+        };
+        let today = settings.calendar.day(at);
+        for budget in &settings.budgets {
+            let counted = budget.users.counted_as(&known.job.user_id);
+            let rows = self.usage.iter().filter(|(key, _)| {
+                key.day == today && budget.users.counted_as(&key.user_id) == counted
+            });
+            let spent: u64 = rows.map(|(_, row)| row.budgeted_tokens()).sum();
+            let limit = budget.limit.number();
+            if spent + reserve.tokens > limit {
+                return Err(format!(
+                    "{spent} of {limit} tokens are spent, and it may take {}",
+                    reserve.tokens
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a hold stands since before this moment.
+    pub(crate) fn is_held_since_before(&self, scope: &HoldScope, moment: Timestamp) -> bool {
+        let held = self.held.get(scope);
+        held.is_some_and(|(_, since)| *since < moment)
     }
 
     fn pending(&self) -> u64 {
@@ -203,8 +260,9 @@ impl Ledger {
         settlement: &Settlement,
         history: &History,
         tally: &mut Tally,
-        now: Timestamp,
+        heard: Heard<'_>,
     ) -> Checked {
+        let now = heard.now.awake;
         let call = &settlement.call;
         let who = format!("attempt {} of job {}", call.attempt, short(call.job_id));
         let Some(job) = self.jobs.get(&call.job_id).map(|known| &known.job) else {
@@ -218,9 +276,6 @@ impl Ledger {
         }
         if call.outcome == CallOutcome::Interrupted {
             tally.interrupted += 1;
-            if !call.maybe_billed {
-                return Err(format!("{who} was interrupted and surely not billed"));
-            }
             let ours = |account: &str| {
                 let mut at = history.between(now, now);
                 at.all(|settings| settings.glm.endpoint().digest() == account)
@@ -243,25 +298,26 @@ impl Ledger {
         row.or_insert_with_key(|key| UsageRow::empty(key.clone()))
             .add(call);
         if let Some(state) = &settlement.lane {
-            self.lane_becomes(state, history, tally, now)?;
+            self.lane_becomes(state, history, tally, heard)?;
         }
         if let Some(breaker) = &settlement.breaker {
-            self.breaker_becomes(breaker, tally);
+            self.breaker_becomes(breaker, tally, now);
         }
         if call.outcome == CallOutcome::Failed {
-            self.stopped(call, history, now)
+            self.stopped(call, history, heard)
                 .map_err(|why| format!("{who}: {why}"))?;
         }
         Ok(())
     }
 
     /// What a failure says has to stop has stopped.
-    fn stopped(&self, call: &CallRecord, history: &History, now: Timestamp) -> Checked {
+    fn stopped(&self, call: &CallRecord, history: &History, heard: Heard<'_>) -> Checked {
         let Some(failure) = &call.failure else {
             return Err("it failed without a failure".to_owned());
         };
         // The failure of the time's settings; a change of them while it was open may excuse it.
-        let mut in_force = history.between(call.started_at, now);
+        let begun = heard.awake_at(call.started_at);
+        let mut in_force = history.between(begun, heard.now.awake);
         let (Some(settings), None) = (in_force.next(), in_force.next()) else {
             return Ok(());
         };
@@ -280,7 +336,7 @@ impl Ledger {
             LaneRule::HoldModel | LaneRule::HoldModelForOperator => (model, "its model goes on"),
             LaneRule::HoldUntilReset => {
                 let reset = failure.reset_at.unwrap_or_default();
-                let holds = account.filter(|hold| hold.until.is_none_or(|until| until > reset));
+                let holds = account.filter(|hold| hold.until.is_none_or(|wait| wait.until > reset));
                 let outweighed = account
                     .filter(|_| holds.is_none())
                     .is_some_and(|hold| hold.kind > onelane_core::model::HoldKind::Quota);
@@ -300,7 +356,10 @@ impl Ledger {
         Ok(())
     }
 
-    fn breaker_becomes(&mut self, breaker: &BreakerSnapshot, tally: &mut Tally) {
+    fn breaker_becomes(&mut self, breaker: &BreakerSnapshot, tally: &mut Tally, now: Timestamp) {
+        if breaker.state != self.breaker.state || breaker.probe_at != self.breaker.probe_at {
+            self.breaker_since = now;
+        }
         tally.breaker += u64::from(breaker.state != self.breaker.state);
         self.breaker = breaker.clone();
     }
@@ -311,20 +370,25 @@ impl Ledger {
         new: &SchedulerState,
         history: &History,
         tally: &mut Tally,
-        now: Timestamp,
+        heard: Heard<'_>,
     ) -> Checked {
+        let Heard { now, .. } = heard;
         let old = std::mem::replace(&mut self.lane, new.clone());
         let after: BTreeMap<HoldScope, &Hold> = new.holds().collect();
         let before: BTreeMap<HoldScope, &Hold> = old.holds().collect();
         tally.holds += after.keys().filter(|s| !before.contains_key(s)).count() as u64;
         for (scope, hold) in before {
-            let over = hold.until.is_some_and(|until| until <= now);
+            let over = hold.until.is_some_and(|wait| wait.until <= now.wall);
+            // It ended before the clock was set, or began again when it was.
+            let since = self.held.get(&scope).map_or(now.awake, |(_, since)| *since);
+            let set = heard.is_set_back_since(since.minus_ms(SENDING_MS))
+                || heard.is_disturbed_since(now.awake.minus_ms(SENDING_MS));
             let by_hand = history.is_done_by_hand(
                 |act| match act {
                     Act::Resume | Act::Configure => true,
                     Act::Release(released) => *released == scope,
                 },
-                now,
+                now.awake,
             );
             let outweighed = after.get(&scope).is_some_and(|new| {
                 new.kind > hold.kind
@@ -332,17 +396,24 @@ impl Ledger {
                         && match (hold.until, new.until) {
                             (_, None) => true,
                             (None, Some(_)) => false,
-                            (Some(old), Some(new)) => new >= old,
+                            (Some(old), Some(new)) => new.until >= old.until,
                         })
             });
-            if !over && !by_hand && !outweighed {
+            if !over && !set && !by_hand && !outweighed {
                 return Err(format!(
                     "the hold of {scope} ended before its time: {hold:?}, then {:?}",
                     after.get(&scope)
                 ));
             }
         }
-        let resumed = history.is_done_by_hand(|act| *act == Act::Resume, now);
+        let held = new.holds().map(|(scope, hold)| {
+            let known = self.held.get(&scope);
+            let same = known.filter(|(until, _)| *until == hold.until);
+            let since = same.map_or(now.awake, |(_, since)| *since);
+            (scope, (hold.until, since))
+        });
+        self.held = held.collect();
+        let resumed = history.is_done_by_hand(|act| *act == Act::Resume, now.awake);
         if (old.paused.is_some() && new.paused.is_none()
             || old.draining.is_some() && new.draining.is_none())
             && !resumed
@@ -352,16 +423,30 @@ impl Ledger {
         Ok(())
     }
 
-    /// A hold that should have ended by itself, and has not.
-    pub(crate) fn overdue(&self, now: Timestamp) -> Checked {
+    /// What should have ended by itself, and has not: by the clock, and after its length whatever the clock says.
+    pub(crate) fn overdue(&self, heard: Heard<'_>) -> Checked {
         /// A tick, and a transaction or two, in milliseconds.
         const PATIENCE_MS: u64 = 3_000;
-        for (scope, hold) in self.lane.holds() {
-            if let Some(until) = hold.until
-                && now.since(until.max(self.recovered)) > PATIENCE_MS
-            {
-                return Err(format!("the hold of {scope} outlives its end: {hold:?}"));
+        let Heard { now, .. } = heard;
+        let calm = now.disturbed.0.max(self.recovered);
+        if now.awake.since(calm) <= PATIENCE_MS {
+            return Ok(());
+        }
+        let is_overdue = |wait: Wait, since: Timestamp| {
+            now.wall.since(wait.until) > PATIENCE_MS
+                || now.awake.since(since.max(calm)) > wait.length_ms + PATIENCE_MS
+        };
+        for (scope, (wait, since)) in &self.held {
+            if wait.is_some_and(|wait| is_overdue(wait, *since)) {
+                return Err(format!("the hold of {scope} outlives its end: {wait:?}"));
             }
+        }
+        let open = &self.breaker;
+        if open
+            .probe_at
+            .is_some_and(|wait| is_overdue(wait, self.breaker_since))
+        {
+            return Err(format!("the breaker outlives its end: {open:?}"));
         }
         Ok(())
     }
@@ -396,6 +481,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::Lane(_)
         | Transition::Breaker(_)
         | Transition::Config(_)
+        | Transition::Clock(_)
         | Transition::Alerts { .. }
         | Transition::Delivery(_)
         | Transition::OpenBatch(_)

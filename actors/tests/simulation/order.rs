@@ -4,29 +4,40 @@
 use std::sync::Arc;
 
 use onelane_core::model::{
-    BreakerState, HoldKind, Job, JobId, OrderSettings, Phase, SchedulerState, Settings, Timestamp,
+    BreakerState, Due, HoldKind, Job, JobId, OrderSettings, Phase, SchedulerState, Settings,
+    Timestamp,
 };
 
 use crate::history::History;
 use crate::ledger::{Known, Ledger};
+use crate::sim::Heard;
 
 /// Whether a start that was decided at this moment is right, by what was on disk then.
 pub(crate) fn may_start(
     ledger: &Ledger,
     id: JobId,
     served_by: Option<&str>,
-    at: Timestamp,
+    by_clock: Timestamp,
     history: &History,
+    heard: Heard<'_>,
 ) -> Result<(), String> {
+    let at = heard.awake_at(by_clock);
     let Some(known) = ledger.jobs.get(&id) else {
         return Err("it is not on disk".to_owned());
     };
     let job = &known.job;
     nothing_stops(ledger)?;
-    if job.due_at().is_some_and(|due| due > at) {
-        return Err(format!("it is not due before {:?}", job.due_at()));
+    let is_early = match job.due() {
+        None => false,
+        // A moment that has come has come.
+        Some(Due::At(moment)) => moment > heard.now.latest_wall,
+        // One that begins again ends sooner than it did.
+        Some(Due::After(wait)) => wait.until > by_clock && heard.now.set_back.is_none(),
+    };
+    if is_early {
+        return Err(format!("it is not due before {:?}", job.due()));
     }
-    if job.deadline.is_some_and(|deadline| deadline <= at) {
+    if job.deadline.is_some_and(|deadline| deadline <= by_clock) {
         return Err("its deadline is over".to_owned());
     }
     let mut last = Ok(());
@@ -39,11 +50,19 @@ pub(crate) fn may_start(
     last?;
     // A stage keeps the order that was in force when it was filled.
     let since = match job.open {
-        Some(open) => open.at.min(at),
+        Some(open) => heard.awake_at(open.at).min(at),
         None => at,
     };
     match history.steady_since(since) {
-        Some(settings) => nobody_is_overtaken(ledger, known, served_by, settings, history, at),
+        Some(settings) => nobody_is_overtaken(
+            ledger,
+            known,
+            served_by,
+            settings,
+            history,
+            (at, by_clock),
+            heard,
+        ),
         None => Ok(()),
     }
 }
@@ -147,7 +166,8 @@ fn nobody_is_overtaken(
     served_by: Option<&str>,
     settings: &Arc<Settings>,
     history: &History,
-    at: Timestamp,
+    (at, by_clock): (Timestamp, Timestamp),
+    heard: Heard<'_>,
 ) -> Result<(), String> {
     let order_of = |job: &Job| settings.rules_of(settings.lane_of(&job.model)).order;
     let lane = settings.lane_of(served_by.unwrap_or(&own.job.model));
@@ -169,12 +189,17 @@ fn nobody_is_overtaken(
             Phase::Waiting => true,
             // One that a restart found staged is not in line until it is known not to be open.
             Phase::Staged => other.job.open.is_some_and(|open| {
-                open.at > ledger.recovered && history.steady_since(open.at).is_some()
+                let staged = heard.awake_at(open.at);
+                staged > ledger.recovered && history.steady_since(staged).is_some()
             }),
             _ => false,
         })
         .filter(|other| other.job.id != own.job.id && here(&other.job))
         .collect();
+    // Who has no room in a budget makes way.
+    if !settings.budgets.is_empty() {
+        return Ok(());
+    }
     // Where lanes that age differently meet, what was staged is not displaced.
     let ages = |job: &Job| order_of(job).ageing_ms;
     if waiting
@@ -186,7 +211,7 @@ fn nobody_is_overtaken(
     for other in waiting {
         let job = &other.job;
         // Heard of before the decision, whatever had to be stored first.
-        if other.changed >= at || job.due_at().is_some_and(|due| due > at) {
+        if other.changed >= at || job.due().is_some_and(|due| due.moment() > by_clock) {
             continue;
         }
         let other_rank = rank(job, order_of(job));

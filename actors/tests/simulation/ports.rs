@@ -11,14 +11,14 @@ use onelane_actors::ports::{
 use onelane_actors::testing::sample;
 use onelane_core::model::{
     AlertBook, Batch, BatchId, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId,
-    Transition, Usage, UsageRow, code,
+    Timestamp, Transition, Usage, UsageRow, code,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{End, Kind, Plan};
-use crate::sim::{Fate, Place, Sim, short};
+use crate::sim::{Fate, Heard, Place, Sim, short};
 
 /// The disk of one process.
 pub(crate) struct Disk {
@@ -44,7 +44,7 @@ impl Disk {
     /// Nobody else is at the disk meanwhile.
     fn apply(&self, batch: &[Transition]) -> Result<Decisions, StoreError> {
         let mut state = self.sim.lock();
-        let now = state.now();
+        let now = state.times();
         let mut decisions = Vec::with_capacity(batch.len());
         for change in batch {
             let decision = self.sim.store.commit(std::slice::from_ref(change))?;
@@ -65,7 +65,10 @@ impl Disk {
                 &self.sim.store,
                 &state.history,
                 &mut state.tally,
-                now,
+                Heard {
+                    now,
+                    marks: &state.marks,
+                },
             );
             if let Err(what) = checked {
                 state.violated(what);
@@ -181,6 +184,7 @@ impl Store for Disk {
         batch(id: BatchId) -> Option<Batch>;
         batches(after: Option<BatchId>, limit: usize) -> Vec<Batch>;
         config() -> Option<String>;
+        clock() -> Option<Timestamp>;
         deliveries_due(query: &DueQuery) -> DueDeliveries;
         deliveries(filter: &DeliveryFilter, cursor: Option<u64>, limit: usize) -> DeliveryPage;
         deliveries_over(query: OverQuery) -> DeliveriesOver;
@@ -208,7 +212,7 @@ impl Drop for Connection {
         let mut state = self.sim.lock();
         // When a process dies all its connections are closed at once.
         if state.process == self.process && state.alive {
-            let now = state.now();
+            let now = state.times().glm;
             state.server.cut(self.number, now);
         }
     }
@@ -218,7 +222,7 @@ impl Connection {
     /// The call ends as it was to.
     fn ends(&self) {
         let mut state = self.sim.lock();
-        let now = state.now();
+        let now = state.times().glm;
         state.server.end(self.number, now);
     }
 }
@@ -310,7 +314,7 @@ impl Glm for Wire {
             let outcome = match plan.end {
                 End::Answer(_) => {
                     let mut state = wire.sim.lock();
-                    let now = state.now();
+                    let now = state.times().glm;
                     TaskOutcome::Accepted(state.server.accept(connection.number, now))
                 }
                 end => {
@@ -367,7 +371,7 @@ impl Glm for Wire {
                     }
                     () = sleep(Duration::from_millis(step_ms)) => waited_ms += step_ms,
                 }
-                let now = wire.sim.lock().now();
+                let now = wire.sim.lock().times().glm;
                 if now >= task.ready {
                     return wire.heard(outcome_of(task.end)).await;
                 }

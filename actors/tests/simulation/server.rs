@@ -201,6 +201,16 @@ impl Server {
         Some(number)
     }
 
+    /// How many open calls are answered by then.
+    pub(crate) fn answers_until(&self, then: Timestamp) -> u64 {
+        let open = self.open.iter().map(|number| &self.calls[*number]);
+        let answered = open.filter(|call| {
+            matches!(call.plan.end, End::Answer(_))
+                && call.begun.plus_ms(call.plan.after_ms) <= then
+        });
+        answered.count() as u64
+    }
+
     /// What will become of an open call.
     pub(crate) fn plan_of(&self, number: usize) -> Plan {
         self.calls[number].plan.clone()

@@ -53,6 +53,63 @@ pub(crate) struct Plans {
     pub(crate) disk: Option<(Fate, u64)>,
 }
 
+/// The moment by all clocks of a world.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// As long as the processes were awake: what they do has its time by this clock.
+    pub(crate) awake: Timestamp,
+    /// GLM's, which goes on while a process is frozen.
+    pub(crate) glm: Timestamp,
+    /// The wall clock of the processes, which may be set.
+    pub(crate) wall: Timestamp,
+    /// The latest that it ever told.
+    pub(crate) latest_wall: Timestamp,
+    /// When a process was last frozen or the wall clock set, by the first clock and by the second.
+    pub(crate) disturbed: (Timestamp, Timestamp),
+    /// When the wall clock was last set back, by the first clock.
+    pub(crate) set_back: Option<Timestamp>,
+}
+
+/// By how much the wall clock was ahead of the time awake, from which moment of that on.
+#[derive(Debug)]
+pub(crate) struct Marks(Vec<(Timestamp, i64)>);
+
+/// The moment, and what the wall clock meant before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard<'a> {
+    pub(crate) now: Now,
+    pub(crate) marks: &'a Marks,
+}
+
+impl Heard<'_> {
+    /// When it was last so late by the wall clock, by the time awake.
+    pub(crate) fn awake_at(&self, wall: Timestamp) -> Timestamp {
+        let mut until = self.now.awake;
+        for (from, ahead_ms) in self.marks.0.iter().rev() {
+            let at = shifted(wall, -ahead_ms);
+            if (*from..=until).contains(&at) {
+                return at;
+            }
+            until = *from;
+        }
+        self.now.awake
+    }
+
+    /// Whether a process was frozen or the clock set since this moment, by the time awake.
+    pub(crate) fn is_disturbed_since(&self, awake: Timestamp) -> bool {
+        self.now.disturbed.0 >= awake
+    }
+
+    /// Whether the clock was set back since this moment, by the time awake.
+    pub(crate) fn is_set_back_since(&self, awake: Timestamp) -> bool {
+        self.now.set_back.is_some_and(|at| at >= awake)
+    }
+}
+
+fn shifted(at: Timestamp, ms: i64) -> Timestamp {
+    Timestamp::from_millis(at.as_millis().saturating_add(ms))
+}
+
 /// What somebody was told, and must remain true.
 #[derive(Debug, Clone)]
 pub(crate) struct Promise {
@@ -77,12 +134,16 @@ pub(crate) struct Tally {
     pub(crate) breaker: u64,
     pub(crate) fallbacks: u64,
     pub(crate) quarantined: u64,
+    pub(crate) clock_steps: u64,
+    pub(crate) freezes: u64,
+    pub(crate) thawed_answers: u64,
+    pub(crate) budget_waits: u64,
 }
 
 impl Tally {
     /// Adds another world's.
     pub(crate) fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 12] = [
+        let sums: [(&mut u64, u64); 16] = [
             (&mut self.virtual_ms, other.virtual_ms),
             (&mut self.processes, other.processes),
             (&mut self.recoveries, other.recoveries),
@@ -95,6 +156,10 @@ impl Tally {
             (&mut self.breaker, other.breaker),
             (&mut self.fallbacks, other.fallbacks),
             (&mut self.quarantined, other.quarantined),
+            (&mut self.clock_steps, other.clock_steps),
+            (&mut self.freezes, other.freezes),
+            (&mut self.thawed_answers, other.thawed_answers),
+            (&mut self.budget_waits, other.budget_waits),
         ];
         for (sum, of) in sums {
             *sum += of;
@@ -114,10 +179,19 @@ impl Tally {
         for (what, seen, each) in least {
             assert!(seen >= worlds * each, "{seen} {what} in {worlds} worlds");
         }
+        // Looked at only after the clock was set.
+        let waits = self.budget_waits;
+        assert!(worlds < 1_000 || waits > 5, "{waits} waits for a budget");
         let some = [
             ("tasks fetched", self.fetches),
             ("calls interrupted", self.interrupted),
             ("fallbacks", self.fallbacks),
+            ("steps of the clock", self.clock_steps),
+            ("freezes", self.freezes),
+            (
+                "answers that came while nobody could take them",
+                self.thawed_answers,
+            ),
         ];
         for (what, seen) in some {
             assert!(
@@ -130,8 +204,17 @@ impl Tally {
 
 /// The state of the world.
 pub(crate) struct State {
+    /// The process's wall clock.
     clock: Option<SimClock>,
+    /// GLM's time while no process runs.
     last: Timestamp,
+    frozen_ms: u64,
+    /// By how much the wall clock is ahead of GLM's.
+    ahead_ms: i64,
+    latest_wall: Timestamp,
+    disturbed: (Timestamp, Timestamp),
+    set_back: Option<Timestamp>,
+    pub(crate) marks: Marks,
     /// The latest moment, and how many messages came at it.
     moment: (Timestamp, u64),
     pub(crate) alive: bool,
@@ -190,6 +273,12 @@ impl Sim {
             state: Mutex::new(State {
                 clock: None,
                 last: sample::START,
+                frozen_ms: 0,
+                ahead_ms: 0,
+                latest_wall: sample::START,
+                disturbed: (sample::START, sample::START),
+                set_back: None,
+                marks: Marks(vec![(sample::START, 0)]),
                 moment: (sample::START, 0),
                 alive: false,
                 process: 0,
@@ -288,7 +377,7 @@ impl Sim {
 impl State {
     /// A process begins. Call it on its runtime.
     pub(crate) fn boot(&mut self) {
-        self.clock = Some(SimClock::starting_at(self.last));
+        self.clock = Some(SimClock::starting_at(shifted(self.last, self.ahead_ms)));
         self.process += 1;
         self.alive = true;
         self.tally.processes += 1;
@@ -297,25 +386,97 @@ impl State {
     /// The process has ended, `down_ms` before the next begins. Call it on its runtime. Tells whether
     /// a change of the settings may not have come to its disk.
     pub(crate) fn end_process(&mut self, down_ms: u64) -> bool {
-        let now = self.now();
+        let (now, at_glm) = (self.now(), self.times().glm);
         let is_change = |act: &Act| *act == Act::Configure;
         let changing = self.history.is_done_by_hand(is_change, now);
         self.alive = false;
-        self.server.cut_all(now);
+        self.server.cut_all(at_glm);
         self.history.process_over(now);
         self.plans = Plans::default();
-        self.last = now.plus_ms(down_ms);
+        self.last = at_glm.plus_ms(down_ms);
         self.clock = None;
         self.tally.virtual_ms = self.last.since(sample::START);
         changing
     }
 
     pub(crate) fn clock(&self) -> SimClock {
-        self.clock.expect("a process runs")
+        self.clock.clone().expect("a process runs")
     }
 
+    /// As long as the processes were awake.
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.map_or(self.last, |clock| clock.now())
+        self.at_glm().minus_ms(self.frozen_ms)
+    }
+
+    fn at_glm(&self) -> Timestamp {
+        let wall = self.clock.as_ref().map(Clock::now);
+        wall.map_or(self.last, |wall| shifted(wall, -self.ahead_ms))
+    }
+
+    pub(crate) fn wall(&self) -> Timestamp {
+        shifted(self.at_glm(), self.ahead_ms)
+    }
+
+    pub(crate) fn times(&self) -> Now {
+        let wall = self.wall();
+        Now {
+            awake: self.now(),
+            glm: self.at_glm(),
+            wall,
+            latest_wall: self.latest_wall.max(wall),
+            disturbed: self.disturbed,
+            set_back: self.set_back,
+        }
+    }
+
+    pub(crate) fn heard(&self) -> Heard<'_> {
+        Heard {
+            now: self.times(),
+            marks: &self.marks,
+        }
+    }
+
+    /// The wall clock is set.
+    pub(crate) fn step_the_clock(&mut self, ms: i64) {
+        self.latest_wall = self.times().latest_wall;
+        self.ahead_ms += ms;
+        if let Some(clock) = &self.clock {
+            clock.step(ms);
+        }
+        if ms < 0 {
+            self.set_back = Some(self.now());
+        }
+        self.tally.clock_steps += 1;
+        self.note(|| format!("the clock is set by {ms} ms"));
+        self.disturbed = (self.now(), self.at_glm());
+        self.mark(self.now());
+    }
+
+    /// The wall clock tells no moment any more that it did not tell before.
+    pub(crate) fn put_the_clock_right(&mut self) {
+        let now = self.times();
+        let back_ms = now.latest_wall.since(now.wall);
+        if back_ms > 0 {
+            self.step_the_clock(i64::try_from(back_ms).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Nothing of the process runs for so long, from now on: whoever says so lets the time pass at once.
+    pub(crate) fn freeze(&mut self, ms: u64) {
+        let thaw = self.at_glm().plus_ms(ms);
+        self.tally.freezes += 1;
+        self.tally.thawed_answers += self.server.answers_until(thaw);
+        self.frozen_ms += ms;
+        self.note(|| format!("the process is frozen for {ms} ms"));
+        // The time of the thaw.
+        let awake = self.now().plus_ms(ms);
+        self.disturbed = (awake, thaw);
+        self.mark(awake);
+    }
+
+    fn mark(&mut self, awake: Timestamp) {
+        let ahead_ms = self.ahead_ms + self.frozen_ms.cast_signed();
+        self.marks.0.push((awake, ahead_ms));
     }
 
     /// Whether this process may still do anything to the world.
@@ -325,7 +486,7 @@ impl State {
 
     /// Remembers a step.
     pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
-        let at = self.now().since(sample::START);
+        let at = self.at_glm().since(sample::START);
         if self.trace.len() >= self.keep {
             self.trace.pop_front();
         }
@@ -379,11 +540,10 @@ impl State {
     }
 
     fn begin(&mut self, call: &GlmCall, kind: Kind) -> Result<(usize, Plan), String> {
-        let now = self.now();
+        let now = self.times();
         let who = || format!("attempt {} of job {}", call.attempt, short(call.job_id));
-        gate::may_begin(call, &self.ledger, &self.server, &self.history, now)
-            .map_err(|why| format!("{} went to GLM: {why}", who()))?;
-        let Some(number) = self.server.begin(call, kind, now) else {
+        gate::may_begin(call, self).map_err(|why| format!("{} went to GLM: {why}", who()))?;
+        let Some(number) = self.server.begin(call, kind, now.glm) else {
             return Err(format!("{} was sent twice", who()));
         };
         let plan = self.server.plan_of(number);

@@ -132,6 +132,9 @@ impl Driver {
             _ => self.dice.between(1_000, 180_000),
         };
         self.changed_meanwhile |= sim.lock().end_process(down_ms);
+        if self.dice.one_in(12) {
+            self.set_the_clock(sim);
+        }
         // An operator may change the settings while nothing runs.
         if self.dice.one_in(6) {
             let before = Arc::clone(sim.lock().history.latest());
@@ -182,8 +185,10 @@ impl Driver {
             }
             self.step(&client).await;
             self.pause_between_steps().await;
-            let now = sim.lock().now();
-            let overdue = sim.lock().ledger.overdue(now);
+            let overdue = {
+                let state = sim.lock();
+                state.ledger.overdue(state.heard())
+            };
             if let Err(what) = overdue
                 && !client.has_stopped()
             {
@@ -225,7 +230,7 @@ impl Driver {
             return;
         }
         let to = client.clone();
-        match self.dice.below(44) {
+        match self.dice.below(47) {
             0..16 => {
                 for _ in 0..self.dice.between(1, 5) {
                     let order = self.order(&sim);
@@ -287,14 +292,44 @@ impl Driver {
                 let ms = (!self.dice.one_in(4)).then_some(ms);
                 client.open_breaker(ms).await;
             }
+            44 => {
+                self.set_the_clock(&sim);
+                tokio::spawn(to.follows_the_clock());
+            }
+            45 | 46 => {
+                let ms = match self.dice.below(3) {
+                    0 => self.dice.between(100, 5_000),
+                    1 => self.dice.between(2_000, 60_000),
+                    _ => self.dice.between(10_000, 600_000),
+                };
+                sim.lock().freeze(ms);
+                // Nothing else runs meanwhile; then everything that was due does, in its order.
+                tokio::time::advance(Duration::from_millis(ms)).await;
+                tokio::spawn(to.follows_the_clock());
+            }
             _ => {
                 let key = format!("key-{}", self.key);
                 let mut state = sim.lock();
-                let now = state.now();
+                let now = state.times().glm;
                 let what = state.server.turn(&MODELS, &key, now);
                 state.note(|| format!("GLM: {what}"));
             }
         }
+    }
+
+    /// Somebody sets the wall clock, forth or back, by seconds, hours or days.
+    fn set_the_clock(&mut self, sim: &Sim) {
+        const DAY_MS: u64 = 86_400_000;
+        let dice = &mut self.dice;
+        let ms = match dice.below(4) {
+            0 => dice.between(1, 5_000),
+            1 => dice.between(1_000, 600_000),
+            2 => dice.between(600_000, DAY_MS),
+            _ => dice.between(DAY_MS, 5 * DAY_MS),
+        };
+        let ms = ms.cast_signed();
+        let back = dice.one_in(2);
+        sim.lock().step_the_clock(if back { -ms } else { ms });
     }
 
     fn plan_a_fault(&mut self, sim: &Sim) {
@@ -359,7 +394,7 @@ impl Driver {
         let mut submission = said(&promise);
         let dice = &mut self.dice;
         submission.priority = *dice.pick(&[0, 0, 0, 1, 5, 9]);
-        let now = sim.lock().now();
+        let now = sim.lock().wall();
         if dice.one_in(6) {
             submission.run_at = Some(now.plus_ms(dice.between(0, 120_000)));
         }
@@ -418,14 +453,16 @@ impl Driver {
     async fn heal(&mut self, client: &Client) {
         {
             let mut state = client.sim.lock();
-            let now = state.now();
+            let now = state.times().glm;
             state.plans = Default::default();
             state.server.heal(now);
+            state.put_the_clock_right();
         }
         self.key += 1;
         let mut settings = (**client.sim.lock().history.latest()).clone();
         draw::set_account(&mut settings, self.key);
         settings.glm.is_active = true;
+        settings.budgets.clear();
         client.configure(settings).await;
         client.resume().await;
         client.reset_breaker().await;

@@ -1,7 +1,7 @@
 //! The lane and its figures.
 
 use onelane_core::model::{
-    AlertRules, Hold, HoldKind, HoldScope, LaneCondition, LearntLimit, ModelCondition, Pause,
+    AlertRules, Hold, HoldKind, HoldScope, LaneCondition, LearntLimit, ModelCondition, Pause, Wait,
 };
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn every_lane_and_every_troubled_model_is_visible() {
         code: "1305".to_owned(),
         message: "busy".to_owned(),
         since: sample::NOW,
-        until: Some(sample::NOW.plus_ms(5_000)),
+        until: Some(Wait::from(sample::NOW, 5_000)),
     };
     metrics.lane.lanes = vec![LaneSnapshot {
         name: "default".to_owned(),
@@ -45,7 +45,7 @@ fn every_lane_and_every_troubled_model_is_visible() {
                 limit: 3,
                 ceiling: 4,
                 failed_trials: 1,
-                next_trial_at: sample::NOW.plus_ms(60_000),
+                next_trial_at: Wait::from(sample::NOW, 60_000),
                 trial_successes: 0,
                 decreased_at: None,
             }),
@@ -114,7 +114,7 @@ fn the_reason_of_a_stop_is_visible() {
         code: "1308".to_owned(),
         message: "5 hours used".to_owned(),
         since: sample::NOW,
-        until: Some(sample::NOW.plus_ms(2_000)),
+        until: Some(Wait::from(sample::NOW, 2_000)),
     });
     metrics.jobs.pending = 7;
     let view = view(metrics);

@@ -133,7 +133,7 @@ fn jobs(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use onelane::model::{Hold, HoldKind, HoldScope, JobId, Pause, Timestamp};
+    use onelane::model::{Hold, HoldKind, HoldScope, JobId, Pause, Timestamp, Wait};
 
     use super::super::release::tests::lane;
     use super::*;
@@ -144,7 +144,7 @@ mod tests {
             code: "1311".to_owned(),
             message: "not in your plan".to_owned(),
             since: Timestamp::default(),
-            until: until.map(Timestamp::from_millis),
+            until: until.map(|ms| Wait::from(Timestamp::from_millis(ms), 0)),
         };
         WaitReason::hold(&HoldScope::Model("glm-5".to_owned()), &hold)
     }

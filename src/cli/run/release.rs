@@ -105,7 +105,7 @@ fn said(pause: &Pause) -> &str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use onelane::model::{BreakerSnapshot, Timestamp};
+    use onelane::model::{BreakerSnapshot, Timestamp, Wait};
 
     pub(in crate::cli::run) fn lane() -> SchedulerSnapshot {
         SchedulerSnapshot {
@@ -121,7 +121,7 @@ pub(super) mod tests {
             code: "1113".to_owned(),
             message: "no balance".to_owned(),
             since: Timestamp::default(),
-            until: until.map(Timestamp::from_millis),
+            until: until.map(|ms| Wait::from(Timestamp::from_millis(ms), 0)),
         };
         SchedulerSnapshot {
             hold: Some(hold.clone()),
@@ -138,7 +138,7 @@ pub(super) mod tests {
         SchedulerSnapshot {
             breaker: BreakerSnapshot {
                 state: BreakerState::Open,
-                probe_at: probe_at.map(Timestamp::from_millis),
+                probe_at: probe_at.map(|ms| Wait::from(Timestamp::from_millis(ms), 0)),
                 reason: Some("incident 7".to_owned()),
                 forced: true,
                 ..BreakerSnapshot::default()

@@ -10,7 +10,7 @@ use super::{Changed, Transaction, encoded};
 use crate::model::{
     AlertBook, AttemptNo, Batch, BatchId, Billing, BreakerSnapshot, CallRecord, Delivery,
     DeliveryId, DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, Received,
-    Request, SchedulerState, Seq,
+    Request, SchedulerState, Seq, Timestamp,
 };
 use crate::store::error::Result;
 use crate::store::finished;
@@ -214,6 +214,11 @@ impl Rows for Transaction<'_> {
 
     fn put_config(&mut self, config: &str) -> Result<()> {
         self.singles.config = Some(encoded(config)?);
+        Ok(())
+    }
+
+    fn put_clock(&mut self, believed: Timestamp) -> Result<()> {
+        self.singles.clock = Some(encoded(&believed)?);
         Ok(())
     }
 

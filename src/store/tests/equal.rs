@@ -4,7 +4,7 @@
 use onelane_core::model::{
     Admission, AlertBook, AlertKey, AsyncTask, AttemptNo, Billing, BreakerSnapshot, BreakerState,
     CallOutcome, Cutoff, DeliveryChange, FailureClass, LaneCondition, Next, PruneCursor, Reserve,
-    SchedulerState, SlotId, Timestamp, TryOutcome,
+    SchedulerState, SlotId, Timestamp, TryOutcome, Wait,
 };
 use std::collections::BTreeSet;
 
@@ -48,12 +48,14 @@ enum Step {
     Lane(u32),
     Breaker(u32),
     Config(u8),
+    Clock(u8),
     /// Which kinds of ends two endpoints ask for.
     Endpoints(bool, bool),
     Test(bool),
     /// Which delivery, which try, how it ended, and when the next is due.
     Tried(u64, u32, u8, Option<u32>),
     Redeliver(u64, u32),
+    ClockSetBack(u64, u32),
     Forget(u64),
     Alerts(u8),
     /// Which calls, jobs, failed jobs and bodies go: by age in days, by number; how many rows a step looks at.
@@ -110,6 +112,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u32>().prop_map(Step::Lane),
         1 => any::<u32>().prop_map(Step::Breaker),
         1 => any::<u8>().prop_map(Step::Config),
+        1 => any::<u8>().prop_map(Step::Clock),
+        1 => (0..6_u64, any::<u32>()).prop_map(|(id, ms)| Step::ClockSetBack(id, ms)),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(a, b)| Step::Endpoints(a, b)),
         1 => any::<bool>().prop_map(Step::Test),
         4 => (1..12_u64, 1..3_u32, 0..3_u8, any::<Option<u32>>())
@@ -250,7 +254,7 @@ impl Step {
                 attempt,
                 Next::Retry {
                     failure,
-                    at: due.map(|ms| Timestamp::from_millis(i64::from(ms))),
+                    at: due.map(|ms| Wait::from(Timestamp::from_millis(i64::from(ms)), 7)),
                     counted: n % 2 == 0,
                     throttled: n % 5 == 0,
                     interruptions: u32::from(n % 3 == 0),
@@ -280,7 +284,12 @@ impl Step {
             },
             Self::Lane(level) => Transition::Lane(lane(level)),
             Self::Breaker(openings) => Transition::Breaker(breaker(openings)),
+            Self::Clock(n) => Transition::Clock(Timestamp::from_millis(i64::from(n))),
             Self::Config(n) => Transition::Config(format!(r#"{{"n":{n}}}"#)),
+            Self::ClockSetBack(id, ms) => notice(DeliveryChange::ClockSetBack {
+                ids: vec![DeliveryId(id), DeliveryId(id + 1)],
+                now: Timestamp::from_millis(i64::from(ms)),
+            }),
             Self::Endpoints(completed, failed) => notice(endpoints(completed, failed)),
             Self::Test(first) => notice(DeliveryChange::Test {
                 source: "t".to_owned(),
@@ -299,7 +308,7 @@ impl Step {
                     },
                 },
                 at: sample::START,
-                next: next.map(|ms| Timestamp::from_millis(i64::from(ms))),
+                next: next.map(|ms| Wait::from(Timestamp::from_millis(i64::from(ms)), 7)),
             }),
             Self::Redeliver(id, at) => notice(DeliveryChange::Redeliver {
                 id: DeliveryId(id),
@@ -530,6 +539,7 @@ fn all_of(store: &impl Store) -> String {
             ended_before: now.plus_ms(1),
             excess: 1,
             lapsed_before: now.plus_ms(1),
+            now,
             look_at: 4,
         };
         tell(&store.deliveries_over(over).unwrap());

@@ -129,6 +129,7 @@ pub(crate) fn metrics() -> Metrics {
             delivered: 5,
             failed: 1,
         },
+        clock_in_doubt: false,
         since_start: Totals {
             calls: 4,
             unpriced_calls: 2,

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{BreakerSettings, BreakerSnapshot, BreakerState, Timestamp};
+use crate::model::{BreakerSettings, BreakerSnapshot, BreakerState, Timestamp, Wait};
 
 /// Calls that the window remembers at most; `min_calls` can't ask for more.
 const WINDOW_CALLS_MAX: usize = 10_000;
@@ -47,14 +47,14 @@ impl Breaker {
 
     /// When an open breaker lets a probe through; `None` while only an operator ends it.
     #[must_use]
-    pub const fn probe_at(&self) -> Option<Timestamp> {
-        self.shown.probe_at
+    pub fn probe_at(&self) -> Option<Timestamp> {
+        self.shown.probe_at.map(|wait| wait.until)
     }
 
     /// State, since when, until when, and whether by force: all but the counts. A change of it is worth
     /// telling and storing.
     #[must_use]
-    pub const fn summary(&self) -> (BreakerState, Timestamp, Option<Timestamp>, bool) {
+    pub const fn summary(&self) -> (BreakerState, Timestamp, Option<Wait>, bool) {
         let shown = &self.shown;
         (shown.state, shown.since, shown.probe_at, shown.forced)
     }
@@ -112,15 +112,13 @@ impl Breaker {
     /// which an operator opened it.
     pub fn tick(&mut self, now: Timestamp) {
         let shown = &mut self.shown;
-        let Some(probe_at) = shown.probe_at else {
+        let Some(wait) = &mut shown.probe_at else {
             return;
         };
-        if now < shown.since && !shown.forced {
-            // The clock was set back: the cool-down begins again, rather than last until the clock
-            // has caught up. An operator means the clock itself.
-            shown.probe_at = Some(now.plus_ms(probe_at.since(shown.since)));
-            shown.since = now;
-        } else if probe_at <= now {
+        if wait.mind_the_clock(now) {
+            shown.since = shown.since.min(now);
+        }
+        if wait.is_over(now) {
             shown.state = BreakerState::HalfOpen;
             shown.since = now;
             shown.probe_at = None;
@@ -138,7 +136,7 @@ impl Breaker {
     /// decides. The cool-down of failures does not grow by it.
     pub fn force_open(&mut self, reason: &str, until: Option<Timestamp>, now: Timestamp) {
         self.enter_open(reason, now);
-        self.shown.probe_at = until;
+        self.shown.probe_at = until.map(|until| Wait::between(now, until));
         self.shown.forced = true;
     }
 
@@ -159,7 +157,7 @@ impl Breaker {
             self.settings.cool_down_ms as f64 * self.settings.cool_down_multiplier.powi(openings);
         let cool_down_ms = grown.min(self.settings.cool_down_max_ms as f64) as u64;
         self.enter_open(reason, now);
-        self.shown.probe_at = Some(now.plus_ms(cool_down_ms));
+        self.shown.probe_at = Some(Wait::from(now, cool_down_ms));
         self.shown.openings = self.shown.openings.saturating_add(1);
     }
 
@@ -379,7 +377,7 @@ mod tests {
 
         fn agrees_with(&self, b: &Breaker) -> bool {
             let shown = b.snapshot();
-            let mode = match (shown.state, shown.forced, shown.probe_at) {
+            let mode = match (shown.state, shown.forced, b.probe_at()) {
                 (BreakerState::Closed, false, None) => Mode::Closed,
                 (BreakerState::HalfOpen, false, None) => Mode::HalfOpen,
                 (BreakerState::Open, false, Some(until)) => Mode::Open {
@@ -463,9 +461,9 @@ mod tests {
                         model.set(Mode::Forced { until });
                     }
                     Step::Restart => {
-                        let stored = serde_json::to_string(&b.snapshot()).unwrap();
+                        let stored = b.snapshot();
                         b = Breaker::new(SETTINGS, at(now));
-                        b.restore(serde_json::from_str(&stored).unwrap());
+                        b.restore(stored);
                         model.outcomes.clear();
                     }
                 }

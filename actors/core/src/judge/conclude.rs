@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::judge::{self, Blame, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
 use crate::model::{
-    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Doubt, Failure, GlmOutcome,
-    HoldKind, Job, JobEntry, JobId, Next, Received, Reserve, Settings, Settlement, Substitution,
-    Timestamp, Usage, code, limits, model_name,
+    AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Doubt, Due, Failure,
+    GlmOutcome, HoldKind, Job, JobEntry, JobId, Next, Received, Reserve, Settings, Settlement,
+    Substitution, Timestamp, Usage, code, limits, model_name,
 };
 use crate::money::worst;
 
@@ -66,14 +66,12 @@ fn next_of(
     effect: &JobEffect,
     failure: Failure,
     interruptions: u32,
-    now: Timestamp,
 ) -> (Next, Option<JobEntry>) {
     match *effect {
         JobEffect::Fail => (Next::Failed { failure }, None),
         JobEffect::Parked => {
             let entry = JobEntry {
-                due_at: None,
-                delay_ms: None,
+                due: None,
                 dormant: true,
                 parked: true,
                 ..job.entry()
@@ -86,8 +84,7 @@ fn next_of(
         }
         JobEffect::StepAside => {
             let entry = JobEntry {
-                due_at: None,
-                delay_ms: None,
+                due: None,
                 dormant: true,
                 parked: false,
                 ..job.entry()
@@ -107,8 +104,7 @@ fn next_of(
             throttled,
         } => {
             let entry = JobEntry {
-                due_at: at,
-                delay_ms: at.map(|until| until.since(now)),
+                due: at.map(Due::After),
                 dormant: false,
                 parked: false,
                 ..job.entry()
@@ -206,7 +202,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             if on.cancelled {
                 (Next::Cancelled, None)
             } else {
-                next_of(job, &verdict.job, failure, 0, now)
+                next_of(job, &verdict.job, failure, 0)
             }
         }
         // What belongs to a connection ends with it, sent or not.
@@ -218,7 +214,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             call.outcome = CallOutcome::Interrupted;
             let (failure, effect) = judge::not_sent(attempt);
             call.failure = Some(failure.clone());
-            next_of(job, &effect, failure, job.interruptions, now)
+            next_of(job, &effect, failure, job.interruptions)
         }
         GlmOutcome::Aborted => {
             call.maybe_billed = true;
@@ -235,7 +231,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
                     // Nobody is left to take another answer.
                     (Next::Cancelled, None)
                 } else {
-                    next_of(job, &effect, failure, interruptions, now)
+                    next_of(job, &effect, failure, interruptions)
                 }
             }
         }
@@ -340,7 +336,7 @@ pub fn interrupted(job: &Job, sent: Sent, settings: &Settings, now: Timestamp) -
         ..CallRecord::of(job, attempt, CallOutcome::Interrupted, started_at, now)
     };
     call.reserved = kept(job, &call, settings);
-    let (next, back_in_line) = next_of(job, &effect, failure, interruptions, now);
+    let (next, back_in_line) = next_of(job, &effect, failure, interruptions);
     Concluded {
         settlement: Settlement {
             job_id: job.id,

@@ -27,6 +27,7 @@ impl Transition {
             | Self::Lane(_)
             | Self::Breaker(_)
             | Self::Config(_)
+            | Self::Clock(_)
             | Self::Alerts { .. }
             | Self::OpenBatch(_)
             | Self::Batch { .. }
@@ -68,6 +69,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Adopt { .. }
         | Transition::Delivery(_)
         | Transition::Prune(_)
-        | Transition::Config(_) => Ok(()),
+        | Transition::Config(_)
+        | Transition::Clock(_) => Ok(()),
     }
 }

@@ -52,6 +52,7 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
         Transition::Lane(lane) => rows.put_lane(lane)?,
         Transition::Breaker(breaker) => rows.put_breaker(breaker)?,
         Transition::Config(config) => rows.put_config(config)?,
+        Transition::Clock(believed) => rows.put_clock(*believed)?,
         Transition::Alerts { book, source } => return notices::alerts(rows, book, source),
         Transition::OpenBatch(new) => return batches::open_batch(rows, new),
         Transition::Batch { id, step, at } => return batches::step_batch(rows, *id, *step, *at),

@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::{
-    Alert, ClearedAlert, Failure, Job, JobId, JobStatus, Timestamp, private, private_or_default,
+    Alert, ClearedAlert, Failure, Job, JobId, JobStatus, Timestamp, Wait, private,
+    private_or_default,
 };
 
 /// The place of a delivery among all; given by the store. On the wire it is text, like every number that may be
@@ -365,7 +366,7 @@ pub struct Delivery {
     pub since: Timestamp,
     /// When the next try is due; `None` unless it is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_try_at: Option<Timestamp>,
+    pub next_try_at: Option<Wait>,
     /// Whether an operator asked for this delivery: it is tried even if the endpoint is off.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
@@ -376,13 +377,6 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// When the delay of its next try began.
-    #[must_use]
-    pub fn delayed_since(&self) -> Timestamp {
-        let last = self.last.as_ref();
-        last.map_or(self.since, |last| last.at.max(self.since))
-    }
-
     /// Its place among those that are pending; `None`: it is not.
     #[must_use]
     pub fn place(&self) -> Option<DuePlace> {
@@ -391,9 +385,9 @@ impl Delivery {
             true => receiver.destination_by_hand(),
             false => receiver.destination(),
         };
-        self.next_try_at.map(|due| DuePlace {
+        self.next_try_at.map(|wait| DuePlace {
             destination,
-            due,
+            due: wait.until,
             id: self.id,
         })
     }
@@ -525,7 +519,7 @@ pub enum DeliveryChange {
         /// When.
         at: Timestamp,
         /// When the next one is due; `None`: the retries have ended.
-        next: Option<Timestamp>,
+        next: Option<Wait>,
     },
     /// An operator wants it sent again, at once and with retries that start afresh.
     Redeliver {
@@ -533,6 +527,13 @@ pub enum DeliveryChange {
         id: DeliveryId,
         /// Now.
         at: Timestamp,
+    },
+    /// The clock was set back: these wait no longer for it.
+    ClockSetBack {
+        /// The deliveries.
+        ids: Vec<DeliveryId>,
+        /// Now.
+        now: Timestamp,
     },
     /// Deliveries are forgotten; one that has not ended is kept.
     Forget {

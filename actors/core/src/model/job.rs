@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, BatchId, Failure, GlmSettings, JobId, OnInterrupted, RequestId, Reserve,
+    AttemptNo, BatchId, Due, Failure, GlmSettings, JobId, OnInterrupted, RequestId, Reserve,
     RetrySettings, Seq, SlotId, Timestamp, Wait, private, private_or_default, private_or_none,
 };
 
@@ -215,11 +215,7 @@ pub struct Job {
     pub interruptions: u32,
     /// When the next retry is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_retry_at: Option<Timestamp>,
-    /// How long that retry was put off, in milliseconds: however the clock is set, it waits no longer.
-    #[serde(default, skip_serializing_if = "private_or_default")]
-    #[schemars(skip)]
-    pub retry_delay_ms: Option<u64>,
+    pub next_retry_at: Option<Wait>,
     /// Not before this moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_at: Option<Timestamp>,
@@ -346,7 +342,6 @@ impl Job {
             unread: 0,
             interruptions: 0,
             next_retry_at: None,
-            retry_delay_ms: None,
             run_at: None,
             deadline: None,
             timeout_ms: None,
@@ -389,18 +384,13 @@ impl Job {
         }
     }
 
-    /// The moment from which it may be sent; `None`: at once.
+    /// What has to be over before it may be sent; `None`: nothing.
     #[must_use]
-    pub fn due_at(&self) -> Option<Timestamp> {
-        self.next_retry_at.max(self.run_at)
-    }
-
-    /// The delay of its retry, where that is what it waits for; `None`: its start is a moment of the wall clock.
-    #[must_use]
-    pub fn retry_wait(&self) -> Option<Wait> {
-        let until = self.next_retry_at.filter(|at| Some(*at) > self.run_at)?;
-        let length_ms = self.retry_delay_ms?;
-        Some(Wait { until, length_ms })
+    pub fn due(&self) -> Option<Due> {
+        let retry = self
+            .next_retry_at
+            .filter(|wait| self.run_at.is_none_or(|at| wait.until > at));
+        retry.map(Due::After).or(self.run_at.map(Due::At))
     }
 
     /// What the lane keeps of it in memory.
@@ -410,8 +400,7 @@ impl Job {
             id: self.id,
             seq: self.seq,
             priority: self.priority,
-            due_at: self.due_at(),
-            delay_ms: self.retry_wait().map(|wait| wait.length_ms),
+            due: self.due(),
             deadline: self.deadline,
             since: self.available_since(),
             model: self.model.as_str().into(),
@@ -472,10 +461,8 @@ pub struct JobEntry {
     pub seq: Seq,
     /// Higher is more urgent.
     pub priority: i32,
-    /// Not before this moment.
-    pub due_at: Option<Timestamp>,
-    /// The length of the delay that `due_at` ends; `None`: that is a moment of the wall clock.
-    pub delay_ms: Option<u64>,
+    /// What has to be over before.
+    pub due: Option<Due>,
     /// Fails if not done by this moment.
     pub deadline: Option<Timestamp>,
     /// Since when it could have run: its submission, or the `run_at` it asked for. Ageing counts from
@@ -502,26 +489,29 @@ pub struct JobEntry {
 }
 
 impl JobEntry {
-    /// Whether its submitter asked for a start at this moment; else it is that of a retry.
+    /// Whether its submitter asked for a start at some moment; else it waits for a retry.
     #[must_use]
-    pub fn is_scheduled(&self, due_at: Timestamp) -> bool {
-        due_at == self.since
+    pub const fn is_scheduled(&self) -> bool {
+        matches!(self.due, Some(Due::At(_)))
     }
 
-    /// The moment at which it is due, by a clock that says this: a delay is never longer than it was made.
+    /// The moment at which it is due.
     #[must_use]
-    pub fn due_by(&self, now: Timestamp) -> Option<Timestamp> {
-        let until = self.due_at?;
-        Some(match self.delay_ms {
-            Some(length_ms) => Wait { until, length_ms }.end(now),
-            None => until,
-        })
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.due.map(Due::moment)
+    }
+
+    /// The clock may have been set: it waits no longer for it.
+    pub fn mind_the_clock(&mut self, now: Timestamp) {
+        if let Some(due) = &mut self.due {
+            due.mind_the_clock(now);
+        }
     }
 
     /// Whether only a free slot is missing.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        !self.sleeps() && self.due_at.is_none_or(|due| due <= now)
+        !self.sleeps() && self.due.is_none_or(|due| due.at(now) <= now)
     }
 
     /// Whether something else than time and its turn keeps it from running.

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::job::is_zero;
-use super::{Timestamp, Unattributed};
+use super::{Timestamp, Unattributed, Wait};
 use crate::words;
 
 /// An operator's pause.
@@ -107,7 +107,7 @@ pub struct Hold {
     pub since: Timestamp,
     /// When it ends by itself; `None`: only an operator ends it.
     #[serde(default)]
-    pub until: Option<Timestamp>,
+    pub until: Option<Wait>,
 }
 
 /// A hold with what it stops.
@@ -141,7 +141,7 @@ pub struct LearntLimit {
     /// Failed trials beyond the ceiling in a row: each makes the next one rarer.
     pub failed_trials: u32,
     /// When the next trial beyond the ceiling may be made.
-    pub next_trial_at: Timestamp,
+    pub next_trial_at: Wait,
     /// Calls that ended well in a full lane since the limit went beyond the ceiling: enough of them
     /// prove it.
     pub trial_successes: u16,
@@ -308,7 +308,7 @@ pub struct BreakerSnapshot {
     pub since: Timestamp,
     /// When an open breaker lets a probe through.
     #[serde(default)]
-    pub probe_at: Option<Timestamp>,
+    pub probe_at: Option<Wait>,
     /// Failures in a row, of those that count.
     pub consecutive_failures: u32,
     /// How often failures have opened it without a success between: the cool-down grows with it.

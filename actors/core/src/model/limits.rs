@@ -175,5 +175,7 @@ pub const CLOCK_TRUSTED_AFTER_MS: u64 = 10 * 60 * 1_000;
 /// Clock and uptime may differ by so much and are in step all the same.
 pub const CLOCK_STEP_MS_MAX: u64 = 60 * 1_000;
 
+/// How often a store is told that the clock is believed.
+pub const CLOCK_STORED_EVERY_MS: u64 = 60 * 60 * 1_000;
 /// How often a clock that is not believed yet is looked at.
 pub const CLOCK_LOOK_MS: u64 = 30 * 1_000;

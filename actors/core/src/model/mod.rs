@@ -59,7 +59,7 @@ pub use budget::{
 pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord, Substitution};
 pub use callback::{CallbackRules, host_rule, is_public};
-pub use delay::Wait;
+pub use delay::{Due, Wait};
 pub use delivery::{
     CallbackUrl, DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,
     DeliveryStatus, DestinationId, DuePlace, EndedJob, HookEndpoint, NOTICE_EVENTS, Notice,

@@ -9,7 +9,7 @@ use super::{
     Admission, AlertBook, AsyncTask, AttemptNo, Batch, BatchId, BatchStep, Billing,
     BreakerSnapshot, CallRecord, DeliveryChange, DeliveryId, Failure, Fingerprint, Job, JobId,
     JobStatus, NotAdmitted, Prune, Pruned, Received, Request, Reserve, SchedulerState, SlotId,
-    Timestamp,
+    Timestamp, Wait,
 };
 
 /// A job as it is submitted.
@@ -38,7 +38,7 @@ pub enum Next {
         /// Why.
         failure: Failure,
         /// When; `None`: as soon as it is its turn.
-        at: Option<Timestamp>,
+        at: Option<Wait>,
         /// Whether it uses up one of the job's retries.
         counted: bool,
         /// Whether it counts among the job's throttle answers.
@@ -172,6 +172,8 @@ pub enum Transition {
     Breaker(BreakerSnapshot),
     /// The runtime changes of the configuration, as JSON.
     Config(String),
+    /// The clock is believed, and this is what it says.
+    Clock(Timestamp),
     /// What is bad and what was.
     Alerts {
         /// The book from now on. What became of alerts since the stored one is told with it.

@@ -245,7 +245,7 @@ impl WaitReason {
             code: hold.code.clone(),
             meaning: None,
             message: hold.message.clone(),
-            until: hold.until,
+            until: hold.until.map(|wait| wait.until),
         })
     }
 
@@ -254,7 +254,7 @@ impl WaitReason {
     pub fn breaker(breaker: &BreakerSnapshot) -> Self {
         let reason = breaker.reason.as_deref();
         Self::Breaker {
-            until: breaker.probe_at,
+            until: breaker.probe_at.map(|wait| wait.until),
             forced: breaker.forced,
             reason: reason.unwrap_or("too many failures").to_owned(),
         }
@@ -454,7 +454,7 @@ impl Waiting {
             id: job.id,
             waits_for: job.waits_for.clone(),
             parked: job.parked.clone(),
-            next_retry_at: job.next_retry_at,
+            next_retry_at: job.next_retry_at.map(|wait| wait.until),
             run_at: job.run_at,
             staged: job
                 .open

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::model::{
     Amount, AttemptNo, Billing, Budget, BudgetKey, BudgetRefusal, BudgetStatus, Calendar,
     CallRecord, Cost, Currency, Day, JobId, OverBudget, Period, Reserve, Settings, Timestamp,
-    UsageRow,
+    UsageRow, Wait,
 };
 
 /// What budgets are reckoned from after a start or a change: all of it from one moment of the store.
@@ -301,8 +301,25 @@ impl Budgets {
         Some((reserved, day))
     }
 
-    /// Keeps no longer what was kept long enough.
+    /// Keeps no longer what was kept long enough; where the clock was set back, for no longer than it was to.
     fn lapse(&mut self, now: Timestamp) {
+        if let Some(ms) = self.lapses_ms
+            && self
+                .lapses
+                .last()
+                .is_some_and(|(at, _)| *at > now.plus_ms(ms))
+        {
+            let all = std::mem::take(&mut self.lapses).into_iter();
+            self.lapses = all
+                .map(|(until, key)| {
+                    let wait = Wait {
+                        until,
+                        length_ms: ms,
+                    };
+                    (wait.end(now), key)
+                })
+                .collect();
+        }
         while let Some((at, key)) = self.lapses.first().copied().filter(|(at, _)| *at <= now) {
             self.lapses.remove(&(at, key));
             self.drop_doubt(&key);

@@ -149,6 +149,35 @@ fn a_doubt_lapses_after_its_time_and_not_before() {
 }
 
 #[test]
+fn a_doubt_lapses_no_later_for_a_clock_that_is_set_back() {
+    let settings = Settings {
+        in_doubt: DoubtSettings {
+            doubt_lapses_ms: Some(60_000),
+            ..DoubtSettings::default()
+        },
+        ..settings(vec![all(1_000)])
+    };
+    let mut call = ended(1, "ada", "m", 0);
+    call.maybe_billed = true;
+    call.reserved = Some(of(70));
+    let noon = NOW.plus_ms(12 * 3_600_000);
+    call.ended_at = noon;
+    let ledger = ledger_of(&[call]);
+    let kept = |budgets: &Budgets| budgets.statuses()[0].in_doubt.number();
+    let back = noon.minus_ms(3_600_000);
+    let mut before = Budgets::load(&settings, &ledger, [], None, noon);
+    before.roll(back);
+    let after = Budgets::load(&settings, &ledger, [], None, back);
+    for mut budgets in [before, after] {
+        assert_eq!(budgets.next_roll(), Some(back.plus_ms(60_000)));
+        budgets.roll(back.plus_ms(59_999));
+        assert!(kept(&budgets) > 0);
+        budgets.roll(back.plus_ms(60_000));
+        assert_eq!(kept(&budgets), 0);
+    }
+}
+
+#[test]
 fn what_is_reserved_is_taken_until_it_is_settled_for_what_it_cost() {
     let mut b = load(vec![all(100)]);
     let shared = || account("all", None, None);

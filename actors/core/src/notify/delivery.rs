@@ -6,7 +6,7 @@ pub mod over;
 
 use crate::model::{
     Delivery, DeliveryId, DeliveryStatus, HookEndpoint, Notice, Refusal, RetryPolicy, Target,
-    Timestamp, Try, TryOutcome, limits,
+    Timestamp, Try, TryOutcome, Wait, limits,
 };
 
 pub use due::{DueDeliveries, DueIndex, DueQuery, find};
@@ -22,11 +22,17 @@ pub fn next_try(
     now: Timestamp,
     retry_after_ms: Option<u64>,
     seed: u64,
-) -> Option<Timestamp> {
-    let end = delivery.since.plus_ms(give_up_ms);
+) -> Option<Wait> {
+    let end = patience(delivery, give_up_ms).end(now);
     let asked = retry_after_ms.map(|ms| ms.min(delays.max_delay_ms));
     let delay = delays.delay_ms(delivery.tries, asked, seed).max(1);
-    (now < end).then(|| now.plus_ms(delay).min(end))
+    (now < end).then(|| Wait::between(now, now.plus_ms(delay).min(end)))
+}
+
+/// For how long a delivery is tried.
+#[must_use]
+pub fn patience(delivery: &Delivery, give_up_ms: u64) -> Wait {
+    Wait::from(delivery.since, give_up_ms)
 }
 
 /// A delivery as it is made.
@@ -50,7 +56,7 @@ pub fn made(
         status: DeliveryStatus::Pending,
         tries: 0,
         since: at,
-        next_try_at: Some(at),
+        next_try_at: Some(Wait::from(at, 0)),
         last: None,
     }
 }
@@ -72,7 +78,7 @@ pub fn tried(
     try_no: u32,
     outcome: &TryOutcome,
     at: Timestamp,
-    next: Option<Timestamp>,
+    next: Option<Wait>,
 ) -> Result<(), Refusal> {
     if delivery.status != DeliveryStatus::Pending || delivery.tries + 1 != try_no {
         return Err(Refusal::StaleTry { id: delivery.id });
@@ -116,8 +122,19 @@ pub fn redeliver(delivery: &mut Delivery, at: Timestamp) {
     delivery.status = DeliveryStatus::Pending;
     delivery.tries = 0;
     delivery.since = at;
-    delivery.next_try_at = Some(at);
+    delivery.next_try_at = Some(Wait::from(at, 0));
     delivery.by_hand = true;
+}
+
+/// The clock was set back: a delivery waits no longer for it. Tells whether that changes anything.
+pub fn mind_the_clock(delivery: &mut Delivery, now: Timestamp) -> bool {
+    let wait = delivery.next_try_at.as_mut();
+    let begins_again = wait.is_some_and(|wait| wait.mind_the_clock(now));
+    if begins_again {
+        // Nor is it tried for longer.
+        delivery.since = delivery.since.min(now);
+    }
+    begins_again
 }
 
 /// Whether a delivery may be forgotten: it ended before a moment, or it arrived and more have than are
@@ -195,9 +212,10 @@ mod tests {
     fn a_delivery_keeps_its_message_id_whatever_happens() {
         let mut delivery = fresh();
         assert_eq!(delivery.webhook_id, "msg_a_7");
-        tried(&mut delivery, 1, &failed(), START, Some(START.plus_ms(5))).unwrap();
+        let next = Some(Wait::from(START, 5));
+        tried(&mut delivery, 1, &failed(), START, next).unwrap();
         assert_eq!(delivery.status, DeliveryStatus::Pending);
-        assert_eq!(delivery.next_try_at, Some(START.plus_ms(5)));
+        assert_eq!(delivery.next_try_at, next);
         tried(&mut delivery, 2, &failed(), START, None).unwrap();
         assert_eq!(
             (delivery.status, delivery.next_try_at),
@@ -206,10 +224,10 @@ mod tests {
         redeliver(&mut delivery, START.plus_ms(9));
         assert_eq!(
             (delivery.tries, delivery.next_try_at),
-            (0, Some(START.plus_ms(9)))
+            (0, Some(Wait::from(START.plus_ms(9), 0)))
         );
         let done = TryOutcome::Delivered { status_code: 204 };
-        tried(&mut delivery, 1, &done, START.plus_ms(10), Some(START)).unwrap();
+        tried(&mut delivery, 1, &done, START.plus_ms(10), next).unwrap();
         assert_eq!(
             (delivery.status, delivery.next_try_at),
             (DeliveryStatus::Delivered, None)
@@ -221,7 +239,7 @@ mod tests {
     #[test]
     fn a_late_or_repeated_try_is_refused() {
         let mut delivery = fresh();
-        let next = Some(START.plus_ms(1));
+        let next = Some(Wait::from(START, 1));
         tried(&mut delivery, 1, &failed(), START, next).unwrap();
         let refused = Err(Refusal::StaleTry { id: DeliveryId(7) });
         assert_eq!(tried(&mut delivery, 1, &failed(), START, next), refused);
@@ -234,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_for_an_endpoint_that_is_gone_waits_and_what_is_for_a_callback_does_not() {
-        let next = Some(START.plus_ms(1));
+        let next = Some(Wait::from(START, 1));
         let ended = |target| {
             let notice = Notice::AlertRaised(sample::alert(AlertKey::of("breaker")));
             let mut delivery = made(DeliveryId(7), "a", notice, target, START);
@@ -305,7 +323,7 @@ mod tests {
     fn what_a_receiver_asks_for_counts_up_to_the_longest_delay() {
         let next = |asked| {
             let next = next_try(&fresh(), &DELAYS, GIVE_UP_MS, START, asked, 7);
-            next.unwrap().since(START)
+            next.unwrap().length_ms
         };
         assert!(next(None) <= 5_000);
         assert!(next(Some(1)) >= 4_000, "a shorter one does not count");
@@ -322,9 +340,9 @@ mod tests {
             let end = START.plus_ms(GIVE_UP_MS);
             let mut delays = Vec::new();
             while let Some(next) = next_try(&delivery, &DELAYS, GIVE_UP_MS, now, None, seed) {
-                prop_assert!(next > now && next <= end);
-                delays.push(next.since(now));
-                now = next.plus_ms(answers_ms);
+                prop_assert!(next.until > now && next.until <= end);
+                delays.push(next.length_ms);
+                now = next.until.plus_ms(answers_ms);
                 delivery.tries += 1;
                 prop_assert!(delivery.tries < 50);
             }

@@ -126,7 +126,7 @@ fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
         id: JobId::from_bytes(u128::from(n).to_be_bytes()),
         seq: Seq(n),
         priority: arrival.priority,
-        due_at: None,
+        due: None,
         deadline: None,
         since: start.plus_ms(arrival.at_ms),
         model: "glm".into(),
@@ -138,7 +138,6 @@ fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
         dormant: false,
         out_of_scope: false,
         bound_to: None,
-        delay_ms: None,
         parked: false,
     }
 }

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DEFAULT_LANE, Job, LaneRules, NamedLane, OrderSettings};
+use crate::model::{DEFAULT_LANE, Due, Job, LaneRules, NamedLane, OrderSettings, Wait};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -84,11 +84,11 @@ fn drain(line: &mut Queue) -> Vec<(i32, u64)> {
 #[test]
 fn a_waiting_retry_holds_nobody_up_and_comes_back_to_its_place() {
     let mut line = Queue::new();
-    let late = entry_with(1, 5, |job| job.due_at = Some(NOW.plus_ms(500)));
+    let late = entry_with(1, 5, |job| job.due = Some(Due::At(NOW.plus_ms(500))));
     line.insert(late.clone(), NOW);
     line.insert(entry(2, 5), NOW);
     line.insert(entry(3, 5), NOW);
-    assert_eq!(line.next_change(), late.due_at);
+    assert_eq!(line.next_change(), late.due_at());
     assert_eq!(pop(&mut line).map(|e| e.seq), Some(Seq(2)));
     line.wake(NOW.plus_ms(499));
     assert_eq!((line.ready_len(), line.due_len()), (1, 1));
@@ -268,7 +268,10 @@ prop_compose! {
         dormant in proptest::bool::weighted(0.2),
     ) -> JobEntry {
         JobEntry {
-            due_at: due_ms.map(|ms| NOW.plus_ms(ms)),
+            due: due_ms.map(|ms| match age_ms % 2 {
+                0 => Due::At(NOW.plus_ms(ms)),
+                _ => Due::After(Wait::from(NOW, ms)),
+            }),
             deadline: deadline_ms.map(|ms| NOW.plus_ms(ms)),
             since: match due_ms {
                 // Scheduled, and not delayed.
@@ -340,16 +343,15 @@ fn check_books(line: &Queue, jobs: &BTreeMap<JobId, JobEntry>, now: Timestamp) {
     assert_eq!(line.len(), jobs.len());
     assert_eq!(line.is_empty(), jobs.is_empty());
     let dormant = jobs.values().filter(|job| job.dormant).count();
-    let waits = |job: &&JobEntry| !job.dormant && job.due_at.is_some_and(|at| at > now);
+    let waits = |job: &&JobEntry| !job.dormant && job.due_at().is_some_and(|at| at > now);
     let due = jobs.values().filter(waits).count();
     assert_eq!((line.dormant_len(), line.due_len()), (dormant, due));
     let parked = jobs.values().filter(|job| job.dormant && job.parked);
     assert_eq!(line.parked_len(), parked.count());
-    let of_time = line.by_time().map(|job| (job.due_at, job.since));
-    let scheduled = of_time.filter(|(at, since)| *at == Some(*since)).count();
+    let scheduled = line.by_time().filter(|job| job.is_scheduled()).count();
     assert_eq!(line.scheduled_len(), scheduled);
     assert_eq!(line.ready_len(), jobs.len() - dormant - due);
-    let due_at = jobs.values().filter(waits).filter_map(|job| job.due_at);
+    let due_at = jobs.values().filter(waits).filter_map(JobEntry::due_at);
     let deadlines = jobs.values().filter_map(|job| job.deadline);
     assert_eq!(line.next_change(), due_at.chain(deadlines).min());
     for (id, job) in jobs {
@@ -388,7 +390,7 @@ proptest! {
                 Op::Pop(models) => {
                     let may_run = |job: &JobEntry| {
                         !job.dormant
-                            && job.due_at.is_none_or(|at| at <= now)
+                            && job.due_at().is_none_or(|at| at <= now)
                             && models.contains(&job.model)
                     };
                     let looked = line.peek(DEFAULT_LANE, &models);
@@ -404,7 +406,7 @@ proptest! {
                 Op::PutBack(n) => {
                     if n < taken.len() {
                         let (place, mut job) = taken.swap_remove(n);
-                        job.due_at = None;
+                        job.due = None;
                         waiting.insert(job.id, job.clone());
                         line.put_back(place, job, now);
                     }
@@ -468,7 +470,7 @@ proptest! {
             dormant: false,
             parked: false,
             deadline: None,
-            due_at: None,
+            due: None,
             ..job
         });
         let mut now = NOW;
@@ -665,10 +667,10 @@ fn the_oldest_that_is_due_is_known_whatever_waits_before_it() {
     let mut line = Queue::new();
     for seq in 0..2_000 {
         let dormant = seq % 2 == 0;
-        let due_at = (!dormant).then(|| NOW.plus_ms(50));
+        let due = (!dormant).then(|| Due::At(NOW.plus_ms(50)));
         let waits = JobEntry {
             dormant,
-            due_at,
+            due,
             ..since(seq, 0)
         };
         line.insert(waits, NOW);
@@ -690,10 +692,9 @@ fn the_oldest_that_is_due_is_known_whatever_waits_before_it() {
 #[test]
 fn a_clock_that_is_set_back_makes_no_retry_longer_and_moves_no_start_that_was_asked_for() {
     let retry = entry_with(1, 0, |job| {
-        job.due_at = Some(NOW.plus_ms(1_000));
-        job.delay_ms = Some(1_000);
+        job.due = Some(Due::After(Wait::from(NOW, 1_000)));
     });
-    let asked_for = entry_with(2, 0, |job| job.due_at = Some(NOW.plus_ms(5_000)));
+    let asked_for = entry_with(2, 0, |job| job.due = Some(Due::At(NOW.plus_ms(5_000))));
     let entries = vec![retry, asked_for];
     let mut running = Queue::new();
     for entry in &entries {

@@ -7,7 +7,7 @@
 //! follow at once. A trial that GLM refuses makes the next one wait, twice as long from one to the
 //! next. A refusal at or below the ceiling disproves it: it comes down.
 
-use crate::model::{AutoSettings, LearntLimit, Timestamp};
+use crate::model::{AutoSettings, LearntLimit, Timestamp, Wait};
 
 /// Failed trials in a row double the wait for the next so often: 32 times `trial_ms` at most.
 const DOUBLINGS_MAX: u32 = 5;
@@ -20,7 +20,7 @@ pub fn begin(auto: &AutoSettings, max: u16, now: Timestamp) -> LearntLimit {
         limit: min,
         ceiling: min,
         failed_trials: 0,
-        next_trial_at: now,
+        next_trial_at: Wait::from(now, 0),
         trial_successes: 0,
         decreased_at: None,
     }
@@ -54,7 +54,8 @@ pub fn succeeded(
     in_flight: u16,
     now: Timestamp,
 ) -> LearntLimit {
-    let learnt = fitted(learnt, auto, max);
+    let mut learnt = fitted(learnt, auto, max);
+    learnt.next_trial_at.mind_the_clock(now);
     if in_flight != learnt.limit {
         return learnt;
     }
@@ -98,7 +99,7 @@ pub fn throttled(
         limit: (learnt.limit / 2).max(min),
         ceiling: learnt.limit.saturating_sub(1).max(min),
         failed_trials,
-        next_trial_at: now.plus_ms(wait_ms(auto, failed_trials)),
+        next_trial_at: Wait::from(now, wait_ms(auto, failed_trials)),
         trial_successes: 0,
         decreased_at: Some(now),
     }
@@ -117,16 +118,16 @@ fn trial_succeeded(learnt: LearntLimit, now: Timestamp) -> LearntLimit {
     LearntLimit {
         ceiling: learnt.limit,
         failed_trials: 0,
-        next_trial_at: now,
+        next_trial_at: Wait::from(now, 0),
         trial_successes: 0,
         ..learnt
     }
 }
 
 fn is_trial_due(learnt: &LearntLimit, auto: &AutoSettings, now: Timestamp) -> bool {
-    // Further ahead than any wait: the clock was set back, or the waits were made shorter.
-    let ahead_ms = learnt.next_trial_at.since(now);
-    ahead_ms == 0 || ahead_ms > wait_ms(auto, u32::MAX)
+    let left_ms = learnt.next_trial_at.left_ms(now);
+    // Longer than any wait: they were made shorter.
+    left_ms == 0 || left_ms > wait_ms(auto, u32::MAX)
 }
 
 /// From a failed trial, the so many in a row, to the next.
@@ -211,7 +212,11 @@ mod tests {
         };
         let refused = throttled(learnt, &AUTO, 8, at(10), at(20));
         assert_eq!((refused.limit, refused.ceiling), (2, 3));
-        assert_eq!(refused.next_trial_at, at(60_020), "its trials start afresh");
+        assert_eq!(
+            refused.next_trial_at.until,
+            at(60_020),
+            "its trials start afresh"
+        );
     }
 
     #[test]
@@ -224,8 +229,8 @@ mod tests {
             assert_eq!(learnt.limit, 2);
             learnt = throttled(learnt, &AUTO, 8, now.plus_ms(1), now.plus_ms(2));
             assert_eq!(learnt.limit, 1);
-            waits.push(learnt.next_trial_at.since(now.plus_ms(2)) / AUTO.trial_ms);
-            now = learnt.next_trial_at;
+            waits.push(learnt.next_trial_at.length_ms / AUTO.trial_ms);
+            now = learnt.next_trial_at.until;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 32, 32]);
         let proven = full(learnt, 3, now);
@@ -238,8 +243,12 @@ mod tests {
         let day_ms = 86_400_000;
         let learnt = full(begin(&AUTO, 8, at(day_ms)), 4, at(day_ms));
         let refused = throttled(learnt, &AUTO, 8, at(day_ms), at(day_ms));
-        assert_eq!(full(refused, 2, at(0)).limit, 3, "a trial is due");
-        let again = throttled(full(refused, 2, at(0)), &AUTO, 8, at(5), at(10));
+        let waits = full(refused, 2, at(0));
+        assert_eq!(waits.limit, 2, "its wait begins again");
+        assert_eq!(full(waits, 1, at(59_999)).limit, 2);
+        let due = full(waits, 1, at(60_000));
+        assert_eq!(due.limit, 3, "and is no longer than it was");
+        let again = throttled(due, &AUTO, 8, at(60_005), at(60_010));
         assert_eq!(again.limit, 1);
     }
 

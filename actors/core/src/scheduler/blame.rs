@@ -8,7 +8,7 @@ use crate::judge::Blame;
 use crate::judge::conclude::Concluded;
 use crate::model::{
     Failure, FailureClass, HoldKind, Job, JobId, JobRule, LaneRule, Met, Next, Refused,
-    RefusedPlace, SlotId, Timestamp, Transition, limits,
+    RefusedPlace, SlotId, Timestamp, limits,
 };
 use crate::scheduler::slot::Slot;
 
@@ -167,14 +167,11 @@ impl Scheduler {
             let id = refused.job_id;
             self.forget_refused(id, true);
             self.line.remove(id);
-            self.out.store(Transition::Fail {
-                job_id: id,
-                failure: Failure {
-                    class: FailureClass::RequestFatal,
-                    ..refused.failure
-                },
-                at: now,
-            });
+            let failure = Failure {
+                class: FailureClass::RequestFatal,
+                ..refused.failure
+            };
+            self.fails(id, failure, now);
         }
         self.put_back_in_line(&back, now);
         self.state.unattributed != before

@@ -79,7 +79,7 @@ impl World {
             }
         }
         for job in self.disk.jobs.values() {
-            let is_due = job.due_at().is_none_or(|due| due <= self.now);
+            let is_due = job.due().is_none_or(|due| due.at(self.now) <= self.now);
             if job.status != JobStatus::Pending || job.open.is_some() || !is_due {
                 continue;
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Effect, Scheduler, routes};
 use crate::model::{
-    BreakerState, Dispatch, Failure, FailureClass, JobEntry, LaneRules, Reserve, SlotId, Timestamp,
-    Transition, code, limits,
+    BreakerState, Dispatch, Failure, FailureClass, JobEntry, JobId, LaneRules, Reserve, SlotId,
+    Timestamp, Transition, code, limits,
 };
 use crate::money::budget::Fit;
 use crate::queue::Place;
@@ -157,12 +157,18 @@ impl Scheduler {
                 code::DEADLINE,
                 format!("the job's deadline passed before it was done{why}"),
             );
-            self.out.store(Transition::Fail {
-                job_id: entry.id,
-                failure,
-                at: now,
-            });
+            self.fails(entry.id, failure, now);
         }
+    }
+
+    /// A job that waits fails.
+    pub(super) fn fails(&mut self, job_id: JobId, failure: Failure, at: Timestamp) {
+        *self.ending.entry(job_id).or_default() += 1;
+        self.out.store(Transition::Fail {
+            job_id,
+            failure,
+            at,
+        });
     }
 
     pub(super) fn idle_slot(&self) -> Option<SlotId> {
@@ -347,7 +353,7 @@ impl Scheduler {
             Candidate::Staged(staged) => {
                 let (place, mut entry) = (staged.place, staged.entry);
                 self.out.store(Transition::Unstage { job_id: entry.id });
-                entry.due_at = None;
+                entry.due = None;
                 (place, entry)
             }
         };

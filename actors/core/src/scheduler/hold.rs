@@ -10,14 +10,11 @@ use crate::model::{
 pub fn join(current: Option<Hold>, new: Hold) -> Hold {
     let Some(current) = current else { return new };
     let since = current.since.min(new.since);
-    let until = match (current.until, new.until) {
-        (Some(a), Some(b)) => Some(a.max(b)),
-        _ => None,
-    };
-    let longer = match (current.until, new.until) {
-        (None, _) => true,
-        (_, None) => false,
-        (Some(a), Some(b)) => a >= b,
+    let (longer, until) = match (current.until, new.until) {
+        (None, _) => (true, None),
+        (_, None) => (false, None),
+        (Some(a), Some(b)) if a.until >= b.until => (true, Some(a)),
+        (_, b) => (false, b),
     };
     let keep = current.kind > new.kind || (current.kind == new.kind && longer);
     let words = if keep { current } else { new };
@@ -41,7 +38,8 @@ pub fn add(state: &mut SchedulerState, scope: &HoldScope, new: Hold) {
 /// When the first hold ends by itself.
 #[must_use]
 pub fn next_end(state: &SchedulerState) -> Option<Timestamp> {
-    state.holds().filter_map(|(_, hold)| hold.until).min()
+    let ends = state.holds().filter_map(|(_, hold)| hold.until);
+    ends.map(|wait| wait.until).min()
 }
 
 /// Ends every hold whose time has come. Tells whether anything changed. An operator hold that ends so
@@ -51,7 +49,7 @@ pub fn expire(state: &mut SchedulerState, now: Timestamp) -> bool {
     let mut ended = |hold: &mut Option<Hold>| {
         let Some(held) = hold else { return None };
         any |= mind_the_clock(held, now);
-        if held.until.is_none_or(|until| until > now) {
+        if held.until.is_none_or(|wait| !wait.is_over(now)) {
             return None;
         }
         any = true;
@@ -71,18 +69,16 @@ pub fn expire(state: &mut SchedulerState, now: Timestamp) -> bool {
     any
 }
 
-/// A hold that lasts for a while began in the future: the clock was set back, and the while begins
-/// again. A quota's end is a moment that GLM stated, whatever the clock says.
+/// A hold that began in the future begins again: the clock was set back.
 fn mind_the_clock(hold: &mut Hold, now: Timestamp) -> bool {
-    let Some(until) = hold
+    let begins_again = hold
         .until
-        .filter(|_| hold.kind != HoldKind::Quota && hold.since > now)
-    else {
-        return false;
-    };
-    hold.until = Some(now.plus_ms(until.since(hold.since)));
-    hold.since = now;
-    true
+        .as_mut()
+        .is_some_and(|wait| wait.mind_the_clock(now));
+    if begins_again {
+        hold.since = hold.since.min(now);
+    }
+    begins_again
 }
 
 /// Ends every hold, the pause and a closed intake: an operator said so.
@@ -188,6 +184,7 @@ pub fn tidy(state: &mut SchedulerState) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Wait;
 
     fn hold(kind: HoldKind, since: i64, until: Option<i64>) -> Hold {
         Hold {
@@ -195,7 +192,10 @@ mod tests {
             code: "1308".to_owned(),
             message: String::new(),
             since: Timestamp::from_millis(since),
-            until: until.map(Timestamp::from_millis),
+            until: until.map(|until| {
+                let [since, until] = [since, until].map(Timestamp::from_millis);
+                Wait::between(since, until)
+            }),
         }
     }
 
@@ -233,7 +233,7 @@ mod tests {
         check(&rest, &throttle, &hold(Throttle, 1, Some(500)));
         check(&quota, &hold(Quota, 5, Some(50)), &quota);
         let longer = |since| hold(Quota, since, Some(200));
-        check(&quota, &longer(5), &longer(2));
+        check(&quota, &longer(5), &begun(2, &longer(5)));
         assert_eq!(join(None, quota.clone()), quota);
     }
 
@@ -266,16 +266,24 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_makes_no_hold_longer_but_a_quotas() {
+    fn a_clock_that_is_set_back_makes_no_hold_longer_whatever_its_kind() {
         for scope in scopes() {
-            let mut state = held(&scope, hold(HoldKind::Throttle, 1_000, Some(1_010)));
-            assert!(expire(&mut state, Timestamp::from_millis(500)));
-            assert_eq!(next_end(&state), Some(Timestamp::from_millis(510)));
+            use HoldKind::{AfterTimeout, Operator, Overload, Quota, Throttle, Unreachable};
+            for kind in [
+                AfterTimeout,
+                Throttle,
+                Overload,
+                Unreachable,
+                Quota,
+                Operator,
+            ] {
+                let mut state = held(&scope, hold(kind, 1_000, Some(1_010)));
+                assert!(expire(&mut state, Timestamp::from_millis(500)));
+                assert_eq!(next_end(&state), Some(Timestamp::from_millis(510)));
+                assert!(!expire(&mut state, Timestamp::from_millis(509)), "{kind:?}");
+                assert!(expire(&mut state, Timestamp::from_millis(510)), "{kind:?}");
+            }
         }
-        let quota = hold(HoldKind::Quota, 1_000, Some(1_010));
-        let mut state = held(&HoldScope::Account, quota);
-        assert!(!expire(&mut state, Timestamp::from_millis(500)));
-        assert_eq!(next_end(&state), Some(Timestamp::from_millis(1_010)));
     }
 
     #[test]

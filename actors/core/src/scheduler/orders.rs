@@ -177,7 +177,7 @@ impl Scheduler {
         self.gate.forget(id);
         self.forget_refused(id, true);
         self.line.remove(id);
-        *self.cancelling.entry(id).or_default() += 1;
+        *self.ending.entry(id).or_default() += 1;
         self.out.store(Transition::Cancel {
             job_id: id,
             at: now,

@@ -272,7 +272,7 @@ impl Scheduler {
         } = staged;
         self.gate.release(entry.id);
         self.out.store(Transition::Unstage { job_id: entry.id });
-        entry.due_at = None;
+        entry.due = None;
         self.line.put_back(place, entry, now);
     }
 
@@ -290,21 +290,21 @@ impl Scheduler {
                 self.started(*slot, ticket, decision);
             }
             (Transition::Settle(_), _) => self.unsettled = self.unsettled.saturating_sub(1),
-            // Not if it was given up again before this was answered: that comes after it on disk, too.
+            // Not if it was given up again, or failed at its deadline, before this was answered: that comes after it on disk, too.
             // Nor if it was taken for a slot meanwhile, its delay being over.
             (Transition::Requeue { .. }, Ok(Applied::Job(job)))
-                if !self.cancelling.contains_key(&job.id)
+                if !self.ending.contains_key(&job.id)
                     && (self.line.get(job.id).is_some() || !self.knows(job.id)) =>
             {
                 self.gate.forget(job.id);
                 self.is_back(job.id);
                 self.line.release(job.entry(), now);
             }
-            (Transition::Cancel { job_id, .. }, _) => {
-                if let Some(count) = self.cancelling.get_mut(job_id) {
+            (Transition::Cancel { job_id, .. } | Transition::Fail { job_id, .. }, _) => {
+                if let Some(count) = self.ending.get_mut(job_id) {
                     *count -= 1;
                     if *count == 0 {
-                        self.cancelling.remove(job_id);
+                        self.ending.remove(job_id);
                     }
                 }
             }
@@ -318,7 +318,7 @@ impl Scheduler {
                 self.gate.forget(job.id);
                 if job.status.is_terminal() {
                     self.line.remove(job.id);
-                } else if !self.cancelling.contains_key(&job.id) {
+                } else if !self.ending.contains_key(&job.id) {
                     self.line.release(job.entry(), now);
                 }
             }

@@ -1044,6 +1044,25 @@ fn a_job_that_is_put_back_and_given_up_at_once_is_not_sent() {
 }
 
 #[test]
+fn a_job_that_is_put_back_as_its_deadline_passes_is_not_sent() {
+    let mut world = World::new(1);
+    let job = world.submit_as(|job| {
+        job.on_interrupted = Some(crate::model::OnInterrupted::Park);
+        job.deadline = Some(Timestamp::from_millis(5_000));
+    });
+    world.ack_all();
+    world.crash();
+    world.ack_all();
+    assert!(world.disk.jobs[&job].parked.is_some());
+    world.tell(|lane, now| lane.requeue(job, now));
+    world.now = Timestamp::from_millis(1_000_000_000);
+    world.tell(|lane, now| lane.tick(now));
+    world.ack_all();
+    assert!(!world.lane.knows(job));
+    assert_eq!(world.sent.len(), 1);
+}
+
+#[test]
 fn a_late_refusal_of_the_old_key_does_not_hold_the_new_one() {
     let mut world = World::new(1);
     world.submit_all([0]);
@@ -1324,7 +1343,7 @@ fn a_retry_waits_no_longer_than_its_delay_whatever_the_clock_does_and_whoever_re
         world.end(SlotId(0), &failed(FailureClass::ServerTransient));
         world.ack_all();
         let row = &world.disk.jobs[&job];
-        let wait = row.retry_wait().unwrap();
+        let wait = row.next_retry_at.unwrap();
         assert!((800..=1_000).contains(&wait.length_ms), "{wait:?}");
         world.now = world.now.minus_ms(50_000_000);
         world.step(|lane, now| lane.tick(now));

@@ -71,7 +71,10 @@ impl Scheduler {
         entry: &JobEntry,
         now: Timestamp,
     ) -> Option<WaitReason> {
-        self.more_than_its_turn(entry, entry.due_at.filter(|at| *at > now))
+        self.more_than_its_turn(
+            entry,
+            entry.due.map(|due| due.at(now)).filter(|at| *at > now),
+        )
     }
 
     /// What a job waits for beside its turn, if anything. `until`: its time, if that is still to come.
@@ -98,7 +101,7 @@ impl Scheduler {
             return Some(WaitReason::Blocked { by: Vec::new() });
         }
         if let Some(until) = until {
-            return Some(if entry.is_scheduled(until) {
+            return Some(if entry.is_scheduled() {
                 WaitReason::Scheduled { until }
             } else {
                 WaitReason::Delayed { until }

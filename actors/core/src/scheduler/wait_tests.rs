@@ -107,7 +107,7 @@ fn a_job_that_waits_for_its_time_says_whose_wish_that_was() {
     let delayed = world.submit_as(|job| job.max_retries = 3);
     world.ack_all();
     world.fail_with(FailureClass::ServerTransient, "http_500");
-    let until = world.disk.jobs[&delayed].next_retry_at.unwrap();
+    let until = world.disk.jobs[&delayed].next_retry_at.unwrap().until;
     assert_eq!(world.reason(delayed), WaitReason::Delayed { until });
     assert_eq!(world.reason(scheduled), WaitReason::Scheduled { until: at });
     assert_eq!(world.counts(), [("delayed", 1), ("scheduled", 1)]);

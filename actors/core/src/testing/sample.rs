@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::model::{
     Admission, Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency,
     Failure, FailureClass, Job, JobId, NewJob, Next, Request, Settlement, Timestamp, Transition,
-    Usage, WHOLE, Watched, code,
+    Usage, WHOLE, Wait, Watched, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
@@ -156,7 +156,7 @@ pub fn fail(n: u64, attempt: u32) -> Transition {
 pub fn retry(n: u64, attempt: u32, due: Option<Timestamp>) -> Transition {
     let next = Next::Retry {
         failure: failure(),
-        at: due,
+        at: due.map(|due| Wait::between(START, due)),
         counted: true,
         throttled: false,
         interruptions: 0,

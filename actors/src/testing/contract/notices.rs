@@ -6,7 +6,7 @@ use super::*;
 use crate::ports::OverQuery;
 use onelane_core::model::{
     AlertBook, AlertKey, CallbackUrl, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,
-    DeliveryStatus, HookEndpoint, Notice, Receiver, Target, TryOutcome,
+    DeliveryStatus, HookEndpoint, Notice, Receiver, Target, TryOutcome, Wait,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use onelane_core::testing::sample::START;
@@ -32,7 +32,7 @@ fn insert_with_callback(n: u64, url: &str) -> Transition {
     sample::insert_with(n, |new| new.job.callback_url = Some(url.to_owned()))
 }
 
-fn tried(id: u64, try_no: u32, outcome: TryOutcome, next: Option<Timestamp>) -> Transition {
+fn tried(id: u64, try_no: u32, outcome: TryOutcome, next: Option<Wait>) -> Transition {
     change(DeliveryChange::Tried {
         id: DeliveryId(id),
         try_no,
@@ -191,7 +191,15 @@ pub fn a_delivery_comes_when_it_is_due_and_leaves_when_it_ended<S: Store>(open: 
     let later = START.plus_ms(5_000);
     done(
         &store,
-        &[tried(1, 1, failed(), Some(later)), tried(2, 1, TAKEN, None)],
+        &[
+            tried(
+                1,
+                1,
+                failed(),
+                Some(Wait::between(START.plus_ms(10), later)),
+            ),
+            tried(2, 1, TAKEN, None),
+        ],
     );
     drop(store);
     let store = open();
@@ -228,6 +236,44 @@ pub fn a_delivery_comes_when_it_is_due_and_leaves_when_it_ended<S: Store>(open: 
         .deliveries(&DeliveryFilter::default(), None, 1)
         .unwrap();
     assert_eq!((page.deliveries[0].id.0, page.cursor), (2, Some(1)));
+}
+
+/// One that waits behind others begins its delay again, too, where the clock was set back.
+pub fn a_delivery_behind_others_waits_no_longer_for_a_clock_that_is_set_back<S: Store>(
+    open: Open<'_, S>,
+) {
+    const DAY_MS: u64 = 86_400_000;
+    let store = open();
+    done(&store, &[endpoints(&[("a", "x")])]);
+    done(&store, &[test_notice("a"), test_notice("a")]);
+    // The clock was a day ahead when the second failed.
+    let ahead = Some(Wait::from(START.plus_ms(DAY_MS), 7_000));
+    let usual = Some(Wait::from(START, 5_000));
+    done(
+        &store,
+        &[tried(1, 1, failed(), usual), tried(2, 1, failed(), ahead)],
+    );
+    assert_eq!(due(&store, START), (vec![], Some(START.plus_ms(5_000))));
+    let now = START.plus_ms(10);
+    let set_back = || {
+        let over = store.deliveries_over(OverQuery {
+            from: DeliveryId(0),
+            ended_before: Timestamp::default(),
+            excess: 0,
+            lapsed_before: Timestamp::default(),
+            now,
+            look_at: 9,
+        });
+        over.unwrap().set_back
+    };
+    let ids = set_back();
+    assert_eq!(ids, [DeliveryId(2)]);
+    done(&store, &[change(DeliveryChange::ClockSetBack { ids, now })]);
+    assert_eq!(set_back(), []);
+    let later = START.plus_ms(7_010);
+    let first = (vec![1], Some(later));
+    assert_eq!(due(&store, START.plus_ms(5_000)), first);
+    assert_eq!(due(&store, later), (vec![1, 2], None));
 }
 
 /// However many wait for one receiver, each line answers as many as it has room for.
@@ -275,7 +321,10 @@ pub fn what_is_for_an_endpoint_that_is_gone_waits<S: Store>(open: Open<'_, S>) {
     let asked = || endpoints(&[("a", "job.cancelled")]);
     let off = |store: &S| store.endpoints().unwrap()[0].off_since;
     done(&store, &[asked(), test_notice("a")]);
-    done(&store, &[tried(1, 1, TryOutcome::Gone, Some(START))]);
+    done(
+        &store,
+        &[tried(1, 1, TryOutcome::Gone, Some(Wait::from(START, 0)))],
+    );
     assert_eq!(off(&store), Some(START.plus_ms(10)));
     assert_eq!(
         due(&store, START.plus_ms(99)),
@@ -290,7 +339,7 @@ pub fn what_is_for_an_endpoint_that_is_gone_waits<S: Store>(open: Open<'_, S>) {
     assert_eq!(due(&store, START.plus_ms(99)), (vec![2], None));
     done(
         &store,
-        &[tried(2, 1, TryOutcome::Gone, Some(START.plus_ms(20)))],
+        &[tried(2, 1, TryOutcome::Gone, Some(Wait::from(START, 20)))],
     );
     assert_eq!(off(&store), Some(START.plus_ms(10)), "as before");
     assert_eq!(all(&store)[0].status, DeliveryStatus::Pending);
@@ -347,6 +396,7 @@ pub fn deliveries_are_forgotten_by_age_and_number<S: Store>(open: Open<'_, S>) {
             ended_before,
             excess,
             lapsed_before: START,
+            now: START.plus_ms(60_000),
             look_at,
         });
         let over = over.unwrap();
@@ -373,6 +423,7 @@ pub fn deliveries_are_forgotten_by_age_and_number<S: Store>(open: Open<'_, S>) {
         ended_before: never,
         excess: 0,
         lapsed_before: START.plus_ms(1),
+        now: START.plus_ms(60_000),
         look_at: 9,
     };
     let lapsed = store.deliveries_over(lapsed).unwrap().lapsed;

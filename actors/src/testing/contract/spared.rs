@@ -3,7 +3,7 @@
 
 use super::prune::{before, calls_left, hour, jobs_left, life, most, nothing, prune};
 use super::*;
-use onelane_core::model::{Cutoff, DeliveryChange, DeliveryId, Prune, Pruned, TryOutcome};
+use onelane_core::model::{Cutoff, DeliveryChange, DeliveryId, Prune, Pruned, TryOutcome, Wait};
 
 /// A failed job waits to be retried: it goes, whole, by its own age and number.
 pub fn failed_jobs_have_a_retention_of_their_own<S: Store>(open: Open<'_, S>) {
@@ -116,7 +116,13 @@ pub fn a_job_stays_whole_until_its_end_is_told<S: Store>(open: Open<'_, S>) {
             next,
         }))
     };
-    done(&store, &[tried(1, 1, Some(hour(10))), tried(2, 1, None)]);
+    done(
+        &store,
+        &[
+            tried(1, 1, Some(Wait::between(hour(9), hour(10)))),
+            tried(2, 1, None),
+        ],
+    );
     assert_eq!(prune(&store, everything_goes).jobs, 1);
     assert_eq!(jobs_left(&store), [1]);
     done(&store, &[tried(1, 2, None)]);

@@ -70,6 +70,20 @@ pub(super) fn change<R: Rows>(rows: &mut R, change: &DeliveryChange) -> Decision
             rows.put_delivery(&row, Some(&before))?;
             Ok(Ok(Applied::Deliveries(vec![*id])))
         }
+        DeliveryChange::ClockSetBack { ids, now } => {
+            let mut changed = Vec::new();
+            for id in ids {
+                let Some(before) = rows.delivery(*id)? else {
+                    continue;
+                };
+                let mut row = before.clone();
+                if delivery::mind_the_clock(&mut row, *now) {
+                    rows.put_delivery(&row, Some(&before))?;
+                    changed.push(*id);
+                }
+            }
+            Ok(Ok(Applied::Deliveries(changed)))
+        }
         DeliveryChange::Forget { ids } => {
             let mut forgotten = Vec::new();
             for id in ids {

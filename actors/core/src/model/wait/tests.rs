@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::Wait;
 use crate::testing::waits;
 
 const AT: Timestamp = Timestamp::from_millis(0);
@@ -15,7 +16,7 @@ fn hold(scope: HoldScope, kind: HoldKind, until: Option<Timestamp>) -> WaitReaso
         code: "1113".to_owned(),
         message: "余额不足".to_owned(),
         since: AT,
-        until,
+        until: until.map(|until| Wait::from(until, 0)),
     };
     WaitReason::hold(&scope, &hold)
 }

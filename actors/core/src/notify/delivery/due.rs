@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Delivery, DeliveryId, DestinationId, DuePlace, Timestamp, limits};
+use crate::model::{Delivery, DeliveryId, DestinationId, DuePlace, Timestamp, Wait, limits};
 
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -136,9 +136,10 @@ impl<I: DueIndex> Look<'_, I> {
                 let mut delivery = None;
                 if place.due > self.query.now {
                     let waits = self.index.delivery(place.id)?;
-                    // One whose delay began in the future met a clock that was set back: nobody knows how much
-                    // of it is over, and it goes now rather than wait for longer than it was to.
-                    if waits.delayed_since() <= self.query.now {
+                    // One whose delay began in the future met a clock that was set back a moment ago: it goes now
+                    // rather than wait for longer than it was to.
+                    let begun = |wait: Wait| wait.end(self.query.now) == wait.until;
+                    if waits.next_try_at.is_none_or(begun) {
                         self.wait_until(place.due);
                         return Ok(());
                     }
@@ -215,6 +216,7 @@ mod tests {
             let mut row = made(id, "s", Notice::Test, target, at);
             row.by_hand = false;
             row.since = START;
+            row.next_try_at = Some(Wait::between(START, at));
             self.rows.insert(row.place().unwrap(), row);
         }
     }
@@ -302,7 +304,7 @@ mod tests {
         assert_eq!(targets(&found(&mut index, &back)), ["a.test"]);
         // Its retry began before the clock was set back, too.
         let mut row = index.rows.pop_first().unwrap().1;
-        row.next_try_at = Some(START.plus_ms(5_000));
+        row.next_try_at = Some(Wait::from(START, 5_000));
         index.rows.insert(row.place().unwrap(), row);
         assert_eq!(targets(&found(&mut index, &back)), ["a.test"]);
         let due = found(&mut index, &query());

@@ -10,6 +10,8 @@ pub struct DeliveriesOver {
     pub ended: Vec<DeliveryId>,
     /// Pending although their retries have ended.
     pub lapsed: Vec<Delivery>,
+    /// Pending, and their delay began later than now: the clock was set back.
+    pub set_back: Vec<DeliveryId>,
     /// What is left of [`OverQuery::excess`].
     pub excess: u64,
     /// Where the next step begins; `None`: all have been looked at.
@@ -27,6 +29,8 @@ pub struct OverQuery {
     pub excess: u64,
     /// Those that were put on their way before this moment and are pending have lapsed.
     pub lapsed_before: Timestamp,
+    /// Now.
+    pub now: Timestamp,
     /// How many are looked at.
     pub look_at: usize,
 }
@@ -34,6 +38,10 @@ pub struct OverQuery {
 impl OverQuery {
     /// Notes what becomes of the next delivery in order.
     pub fn look(&mut self, delivery: Delivery, over: &mut DeliveriesOver) {
+        let wait = delivery.next_try_at;
+        if wait.is_some_and(|wait| wait.end(self.now) < wait.until) {
+            over.set_back.push(delivery.id);
+        }
         if is_over(&delivery, self.ended_before, &mut self.excess) {
             over.ended.push(delivery.id);
         } else if delivery.status == DeliveryStatus::Pending && delivery.since < self.lapsed_before
