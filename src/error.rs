@@ -5,7 +5,7 @@ use onelane_actors::ports::StoreError;
 use onelane_actors::protocol::SubmitError;
 use onelane_core::model::{
     AttemptNo, BatchId, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus,
-    NotAdmitted, Refusal, SubmissionError, UnpricedModel,
+    NotAdmitted, Refusal, SubmissionError, Timestamp, UnpricedModel, WaitReason,
 };
 
 /// Why the lane did not do what it was asked.
@@ -121,6 +121,20 @@ pub enum Error {
     /// The job was cancelled while somebody waited for it.
     #[error("job {0} was cancelled")]
     JobCancelled(JobId),
+    /// Somebody waits for what will not begin in his time. Without an idempotency key the job is given up.
+    #[error("{}{reason}; {}", waited(*.waited_ms), if *.goes_on { "the job goes on, ask again later with the same Idempotency-Key" } else { "the request was not kept" })]
+    WaitsInVain {
+        /// The job.
+        job_id: JobId,
+        /// How long it waited, in milliseconds, where that was the bound; else it would wait for longer.
+        waited_ms: Option<u64>,
+        /// What it waits for.
+        reason: Box<WaitReason>,
+        /// Whether it goes on.
+        goes_on: bool,
+        /// When that was found.
+        now: Timestamp,
+    },
     /// Not done within the time the waiter gave it. The job goes on.
     #[error("job {0} is not done yet; it goes on, ask for it later")]
     WaitTimeout(JobId),
@@ -130,6 +144,11 @@ pub enum Error {
     /// The lane has stopped, or is stopping, and takes nothing.
     #[error("the lane has stopped: {0}")]
     Stopped(String),
+}
+
+fn waited(ms: Option<u64>) -> String {
+    let told = |ms: u64| format!("its call did not begin within {} s: ", ms.div_ceil(1_000));
+    ms.map(told).unwrap_or_default()
 }
 
 impl From<StoreError> for Error {

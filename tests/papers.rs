@@ -266,6 +266,7 @@ fn the_actors_crate_names_nothing_that_does_io() {
     assert_eq!(
         names(&actors),
         [
+            "bytes",
             "onelane-core",
             "ractor",
             "schemars",

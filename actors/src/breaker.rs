@@ -176,6 +176,7 @@ mod tests {
 
     use super::*;
     use crate::ports::Clock;
+    use crate::relay::Relays;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
     use crate::{Events, FaultPoints};
     use onelane_core::model::{BreakerState, Settings, Wait};
@@ -232,6 +233,7 @@ mod tests {
                 ids: Arc::new(SeededIds::new(1)),
                 settings: watch::channel(Arc::new(Settings::default())).1,
                 events: Events::new(1),
+                relays: Relays::default(),
                 tokens: None,
                 fault_points: FaultPoints::default(),
             };

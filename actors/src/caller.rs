@@ -18,10 +18,12 @@ use crate::ports::{GlmCall, GlmOutcome, Issued, TaskOutcome};
 use crate::protocol::{
     CallerMsg, CommitReply, CommitRequest, CostMsg, QueueMsg, RunOrder, Sample, StoreMsg,
 };
+use crate::relay::Relay;
 use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::model_name::is_model;
-use onelane_core::model::{AsyncTask, Dispatch, Job, SlotId, Transition, limits};
+use onelane_core::model::{AsyncTask, Dispatch, Job, SlotId, Transition, Usage, limits};
+use onelane_core::money::estimate;
 use onelane_core::scheduler::slot::attempt_of;
 
 /// A caller's parts.
@@ -40,6 +42,25 @@ pub(crate) struct CallerState {
     generation: u64,
     queue: Option<ActorRef<QueueMsg>>,
     last: Option<Finished>,
+}
+
+/// The relay of an open call, which ends with the call, however that ends.
+struct Told(Option<Arc<Relay>>);
+
+impl Told {
+    /// Answers the relay, if somebody may have read of it.
+    fn end(mut self) -> Option<Arc<Relay>> {
+        let relay = self.0.take().filter(|relay| relay.is_open());
+        relay.inspect(|relay| relay.give_up())
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(relay) = &self.0 {
+            relay.give_up();
+        }
+    }
 }
 
 pub(crate) struct GlmCallerActor;
@@ -150,6 +171,10 @@ impl CallerState {
         }
         let bounded_by_job = timeouts.total_ms < configured_ms;
         let begun = Instant::now();
+        // A task has no pieces.
+        let streams = !is_async && dispatch.request.streams();
+        let relay = streams.then(|| self.ports.relays.to_write(job.id));
+        let told = Told(relay.clone());
         let call = GlmCall {
             job_id: job.id,
             attempt,
@@ -161,6 +186,8 @@ impl CallerState {
             temperature: settings.glm.temperature,
             timeouts,
             poll_ms: settings.glm.async_poll_ms,
+            streams,
+            relay,
             reuse: settings.glm.reuse,
             issued: Issued::of(Arc::clone(&self.ports.store)),
         };
@@ -181,17 +208,44 @@ impl CallerState {
         } else {
             (self.ports.glm.call(call, abort).await, None)
         };
+        let told = told.end();
+        let delivered = told.is_some();
+        let estimate = match &told {
+            Some(relay) => self.estimate(&dispatch, relay).await,
+            None => None,
+        };
+        if let Some(relay) = told.filter(|_| job.idempotency_key.is_some()) {
+            self.ports.relays.keep(job.id, relay);
+        }
         Finished {
             job_id: job.id,
             attempt,
             endpoint,
             settings,
             bounded_by_job,
+            delivered,
+            estimate,
             task,
             started_at: now,
             response_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             outcome: Arc::new(outcome),
         }
+    }
+
+    /// What a call comes to that ended in the middle of its streamed answer, by our own count.
+    async fn estimate(&self, dispatch: &Dispatch, relay: &Arc<Relay>) -> Option<Usage> {
+        relay.said()?;
+        let (request, relay) = (Arc::clone(&dispatch.request), Arc::clone(relay));
+        let model = dispatch.job.sent_to().to_owned();
+        let tokens = self.ports.tokens.clone();
+        let count = move || {
+            let said = relay.said().unwrap_or_default();
+            match &tokens {
+                Some(tokens) => estimate::delivered(&request, &model, said, &**tokens),
+                None => estimate::delivered(&request, &model, said, &estimate::Rough),
+            }
+        };
+        self.ports.fault_points.off_the_workers(count).await.ok()
     }
 
     /// Hands the call over as a task, or takes up the one that an earlier caller handed over, and waits

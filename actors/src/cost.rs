@@ -207,6 +207,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::Sample;
+    use crate::relay::Relays;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
     use crate::{Events, FaultPoints};
     use onelane_core::model::{Request, Settings};
@@ -235,6 +236,7 @@ mod tests {
             ids: Arc::new(SeededIds::new(1)),
             settings: watch::channel(Arc::new(Settings::default())).1,
             events: Events::new(1),
+            relays: Relays::default(),
             tokens: Some(tokens),
             fault_points: FaultPoints::default(),
         };

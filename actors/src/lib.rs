@@ -10,6 +10,7 @@
 //! | `queue` | carries messages to and from the lane |
 //! | `caller` | makes one call at a time |
 //! | `breaker`, [`cost`] | failures and spending |
+//! | [`relay`] | the pieces of streamed answers, past the mailboxes |
 //! | [`samples`] | how far estimates are off |
 //!
 //! The way of a job: submitter -> store (on disk, acknowledged) -> queue -> staged on
@@ -23,6 +24,7 @@ pub mod ports;
 pub mod protocol;
 mod publisher;
 mod queue;
+pub mod relay;
 pub mod runtime;
 pub mod samples;
 mod store;
@@ -41,6 +43,7 @@ use tokio::task::JoinHandle;
 use onelane_core::model::{Event, Settings, Timestamp};
 use onelane_core::money::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
+use relay::Relays;
 
 /// Live events for subscribers. A slow subscriber hears how many it missed.
 #[derive(Debug, Clone)]
@@ -148,6 +151,8 @@ pub struct Ports {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// Live events.
     pub events: Events,
+    /// The pieces of streamed answers.
+    pub relays: Relays,
     /// Counts prompts as estimates do, to measure the error of these; `None`: it is not measured.
     pub tokens: Option<Arc<dyn CountTokens>>,
     /// Where tests make actors fail and disks slow.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::relay::Relay;
+
 use onelane_core::model::{
     AlertBook, Applied, AttemptNo, Batch, BatchId, CallRecord, DeliveryCounts, Endpoint, Failure,
     FailureClass, HookEndpoint, Job, JobId, Refusal, Request, RequestId, Reuse, Timeouts,
@@ -289,6 +291,10 @@ pub struct GlmCall {
     pub timeouts: Timeouts,
     /// Between two looks at an asynchronous task, in milliseconds.
     pub poll_ms: u64,
+    /// Whether its answer is streamed, as its body asks.
+    pub streams: bool,
+    /// Where the pieces of a streamed answer go as they come.
+    pub relay: Option<Arc<Relay>>,
     /// When a connection serves more than one call.
     pub reuse: Reuse,
     /// Whose ids the lane issued: an answer that names another attempt of it is not this call's.

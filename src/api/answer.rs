@@ -2,10 +2,12 @@
 //! may look like on the wire, so that the OpenAPI document describes what is sent.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
@@ -19,6 +21,8 @@ use warp::reply::Response;
 pub(super) const JSON: &str = "application/json";
 /// The media type of comma-separated values with a header.
 pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
+/// The media type of server-sent events.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
 /// The media type of a JSON value a line.
 pub(super) const JSON_LINES: &str = "application/jsonl";
 /// Where the next page begins, when the answer is a table.
@@ -32,12 +36,17 @@ pub(super) struct Reply {
     content: Content,
 }
 
+/// Pieces of an answer that is still being made.
+pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send + Sync>>;
+
 enum Content {
     Bytes(Vec<u8>),
     /// Not written yet; it takes a while.
     Unwritten(Box<dyn FnOnce() -> serde_json::Result<Vec<u8>> + Send>),
     /// Part after part, as the client takes them.
     Parts(mpsc::Receiver<io::Result<Bytes>>),
+    /// Piece after piece, as they come.
+    Live(Pieces),
     /// It could not be written.
     Broken(serde_json::Error),
 }
@@ -69,6 +78,14 @@ impl Reply {
         parts: mpsc::Receiver<io::Result<Bytes>>,
     ) -> Self {
         Self::new(StatusCode::OK, media, Content::Parts(parts))
+    }
+
+    /// Pieces that are passed on as they come.
+    pub(super) fn live(media: String, pieces: Pieces) -> Self {
+        Self {
+            media: Cow::Owned(media),
+            ..Self::new(StatusCode::OK, JSON, Content::Live(pieces))
+        }
     }
 
     /// What is sent, where that is written already.
@@ -108,6 +125,7 @@ impl Reply {
                 let parts = stream::poll_fn(move |context| parts.poll_recv(context));
                 warp::reply::stream(parts).into_response()
             }
+            Content::Live(pieces) => warp::reply::stream(pieces).into_response(),
             Content::Bytes(bytes) => Response::new(bytes.into()),
             Content::Broken(error) => {
                 tracing::error!(%error, "an answer could not be written");

@@ -56,6 +56,7 @@ impl Service<Request<Incoming>> for Requests {
             });
         }
         request.extensions_mut().insert(place.door);
+        request.extensions_mut().insert(self.socket.presence());
         // An interim response is for clients that know of them.
         let may_ask = request.version() == Version::HTTP_11;
         let answer = TowerToHyperService::new(warp::service(self.filter.clone())).call(request);

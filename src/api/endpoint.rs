@@ -18,6 +18,7 @@ use super::input::{Input, Need, Payload, Reader};
 use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
 use super::{limits, query};
+use crate::orchestrator::clients::Presence;
 
 /// A row of the table.
 pub(super) struct Endpoint {
@@ -54,6 +55,7 @@ type Handler =
 pub(super) struct Incoming {
     pub(super) principal: Principal,
     pub(super) headers: HeaderMap,
+    pub(super) presence: Arc<Presence>,
     /// The parts of the path that stand for parameters.
     pub(super) captures: Vec<(&'static str, String)>,
     pub(super) query: String,
@@ -120,6 +122,7 @@ impl Endpoint {
                     let input = Input {
                         principal: incoming.principal,
                         headers: incoming.headers,
+                        presence: incoming.presence,
                         path,
                         query,
                         body,

@@ -82,7 +82,8 @@ fn sdks() -> Vec<Endpoint> {
         endpoint
             .about(
                 "A program only changes its base URL. The chat becomes a job; the answer is GLM's, \
-                 verbatim. A client that goes away gives its job up, unless it sent an Idempotency-Key. \
+                 verbatim, in pieces where `stream` asks for them. A client that goes away gives its job up after \
+                 gateway.reattach_ms, unless it sent an Idempotency-Key. \
                  The query is not looked at.",
             )
             .header(
@@ -93,7 +94,8 @@ fn sdks() -> Vec<Endpoint> {
             .errors(&SUBMISSION)
             .errors(&[
                 Kind::MissingField,
-                Kind::StreamingUnavailable,
+                Kind::WaitsInVain,
+                Kind::WaitsForQuota,
                 Kind::IdempotencyConflict,
                 Kind::RequestPruned,
             ])

@@ -1,12 +1,13 @@
 //! The routes that OpenAI and GLM SDKs know: a chat completion is submitted as a job, waited for and
 //! answered verbatim. A program only changes its base URL.
 //!
-//! A client that goes away while its job waits or runs gives the job up: it is cancelled, so that
-//! nothing is paid for nobody. So do a shutdown, before its 503, and the start after a crash. With an `Idempotency-Key` it is not: the client means to come back
-//! with the same key and gets the same job.
+//! What becomes of a client that goes away, and of one that would wait too long, is decided in
+//! `orchestrator/attend.rs`; a shutdown ends what has no `Idempotency-Key` before its 503, and so does the start after a
+//! crash. With a key the client means to come back, and gets the same job.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
@@ -23,17 +24,23 @@ use warp::http::{HeaderName, StatusCode};
 use super::Api;
 use super::answer::{Answer, JSON, Json, Reply, Shapes};
 use super::input::{Ignored, Input, Need, Nothing, Payload};
+use super::live;
 use super::problem::{Dialect, GlmErrorBody, Kind, Problem, SHOULD_RETRY, glm_error};
 use super::submission::{header_text, idempotency_key};
 use crate::error::Error;
-use crate::glm::ErrorTable;
+use crate::glm::{ErrorTable, events_of};
 use crate::orchestrator::Submission;
+use crate::orchestrator::attend::Attended;
+use crate::orchestrator::clients::{Client, Print};
 
 /// Says which job an answer belongs to.
-const JOB_ID: HeaderName = HeaderName::from_static("x-onelane-job-id");
+pub(super) const JOB_ID: HeaderName = HeaderName::from_static("x-onelane-job-id");
 
 /// Says which fallback model served it, when its own did not.
-const MODEL: HeaderName = HeaderName::from_static("x-onelane-model");
+pub(super) const MODEL: HeaderName = HeaderName::from_static("x-onelane-model");
+
+/// Says which attempt of the job it is that answers.
+pub(super) const ATTEMPTS: HeaderName = HeaderName::from_static("x-onelane-attempts");
 
 /// Says in English what GLM's error means and what to do about it: its body comes as GLM wrote it.
 const MEANING: HeaderName = HeaderName::from_static("x-onelane-meaning");
@@ -45,7 +52,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-onelane-request-id");
 pub(super) const CALLBACK: &str = "Onelane-Callback-Url";
 
 /// A chat body, which is GLM's: taken verbatim.
-pub(super) struct Chat(Submission);
+pub(super) struct Chat {
+    submission: Submission,
+    /// By what it is known when its client comes back.
+    print: Print,
+}
 
 impl Payload for Chat {
     const NEED: Need = Need::Required;
@@ -61,8 +72,8 @@ impl Payload for Chat {
                 "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
                 "model": {"type": ["string", "null"], "minLength": 1,
                     "maxLength": bounds::MODEL_CHARS_MAX},
-                "stream": {"enum": [false, null],
-                    "description": "Streaming is not available on this endpoint yet."},
+                "stream": {"type": ["boolean", "null"],
+                    "description": "Whether the answer comes in pieces, as server-sent events."},
                 "user_id": {"type": ["string", "null"], "minLength": 1,
                     "maxLength": bounds::USER_ID_CHARS_MAX, "description": "Whose job it is."},
                 "user": {"type": ["string", "null"], "minLength": 1,
@@ -75,7 +86,11 @@ impl Payload for Chat {
     }
 
     fn read((): &(), body: Option<&RawValue>) -> Result<Self, Problem> {
-        read(body.unwrap_or(RawValue::NULL), None, None).map(Self)
+        let raw = body.unwrap_or(RawValue::NULL);
+        Ok(Self {
+            submission: read(raw, None, None)?,
+            print: Print::of(&[b"chat", raw.get().as_bytes()]),
+        })
     }
 }
 
@@ -102,6 +117,10 @@ impl Answer for Completion {
         shapes.header(
             "x-onelane-model",
             "The fallback model that served it, if one did.",
+        );
+        shapes.header(
+            "x-onelane-attempts",
+            "Of a stream: the attempt that answers.",
         );
         shapes.header(
             "x-onelane-request-id",
@@ -133,14 +152,37 @@ pub(super) async fn chat_completions(
     let submission = Submission {
         idempotency_key: key,
         callback_url,
-        ..input.body.0
+        ..input.body.submission
     };
     let named = submission.request.request_id();
-    let (job_id, ended) = api.lane.submit_and_wait(submission, input.memory).await;
+    let streams = submission.request.streams();
+    let settings = api.lane.settings().gateway;
+    let client = Client {
+        streams,
+        // A key says who comes back.
+        print: submission
+            .idempotency_key
+            .is_none()
+            .then_some(input.body.print),
+        presence: input.presence,
+        max_wait: Some(Duration::from_millis(settings.max_wait_ms)),
+        on_disconnect: settings.on_disconnect,
+        reattach: Duration::from_millis(settings.reattach_ms),
+        reattach_streaming: Duration::from_millis(settings.reattach_streaming_ms),
+    };
+    let (job_id, ended) = match api.lane.attend(submission, client, input.memory).await {
+        Attended::Begun(begun) => {
+            return Ok(Completion {
+                job_id: None,
+                reply: live::reply(begun),
+            });
+        }
+        Attended::Ended(job_id, ended) => (job_id, *ended),
+    };
     let reply = match ended {
         Ok(record) => {
             let sent = record.job.request_id(record.job.attempts);
-            let reply = answer(record);
+            let reply = answer(record, streams);
             match named {
                 Some(named) if named != sent.as_str() => reply.with(REQUEST_ID, sent),
                 _ => reply,
@@ -251,14 +293,7 @@ fn read(
     let head: ChatHead<'_> = serde_json::from_str(raw.get())
         .map_err(|error| Problem::new(Kind::InvalidBody, error.to_string()))?;
     match head.stream.map(RawValue::get) {
-        None | Some("false") => {}
-        Some("true") => {
-            return Err(Problem::of_field(
-                Kind::StreamingUnavailable,
-                "stream",
-                "streaming is not available on this endpoint yet; leave it out or set it to false",
-            ));
-        }
+        None | Some("false" | "true" | "null") => {}
         Some(_) => {
             return Err(Problem::of_field(
                 Kind::InvalidField,
@@ -326,19 +361,19 @@ fn refused(error: RequestError) -> Problem {
 }
 
 /// The answer that a job's end makes.
-fn answer(record: JobRecord) -> Reply {
+fn answer(record: JobRecord, streams: bool) -> Reply {
     let job = record.job;
     let refusal = record.refusal.as_deref();
     match (job.status, record.response, job.error) {
         (JobStatus::Completed, Some(body), _) => {
-            let reply = Reply::text(StatusCode::OK, JSON, body.get().as_bytes().to_vec());
+            let reply = completion(&body, streams);
             match job.served_by {
                 // A name that no header can carry stands in the body all the same.
                 Some(model) => reply.with(MODEL, model),
                 None => reply,
             }
         }
-        (JobStatus::Failed, _, Some(failure)) => failed(&failure, refusal),
+        (JobStatus::Failed, _, Some(failure)) => failed(&failure, refusal, streams),
         (JobStatus::Cancelled, ..) => {
             Problem::from(Error::JobCancelled(job.id)).reply(Dialect::Glm)
         }
@@ -371,16 +406,51 @@ fn verbatim(status: StatusCode, came: &Received) -> Reply {
 /// A job that failed for good: GLM's own status and body where GLM gave them. A completion that is a failure (cut by
 /// moderation, for one) is the 200 that it was. The lane has retried what is worth retrying, so SDKs are told not to;
 /// and since many ask again after any 5xx, what would end the same is none.
-fn failed(failure: &Failure, refusal: Option<&Received>) -> Reply {
+fn failed(failure: &Failure, refusal: Option<&Received>, streams: bool) -> Reply {
     let table = ErrorTable::shipped();
     let is_completion = failure.code.starts_with(FINISH);
     if let Some(body) = refusal.filter(|_| is_completion) {
-        return verbatim(StatusCode::OK, body);
+        let streamed = body.json().filter(|_| streams);
+        return match streamed {
+            Some(json) => completion(json, streams),
+            None => verbatim(StatusCode::OK, body),
+        };
     }
-    let refuses = |status: u16| {
-        let status = StatusCode::from_u16(status).ok()?;
-        (status.is_client_error() || status.is_server_error()).then_some(status)
+    let (status, code) = stated(failure);
+    let is_error_of_glm =
+        table.own_row(&failure.code).is_none() && failure.code != code::TASK_FAILED;
+    let is_refusal = failure.status_code.and_then(refuses).is_some();
+    // A body that broke off, or one of a redirect, tells a client less than its status in GLM's form.
+    let passes =
+        |came: &&Received| is_error_of_glm && !came.is_begun() && (is_refusal || came.is_object());
+    let reply = match refusal.filter(passes) {
+        Some(body) => {
+            let meaning = table.explanation(&failure.code, failure.class);
+            verbatim(status, body).with(MEANING, meaning)
+        }
+        None => glm_error(status, code, &failure.message, None),
     };
+    reply.with(SHOULD_RETRY, false)
+}
+
+/// A completion as it came, or as the events of a stream.
+fn completion(body: &RawValue, streams: bool) -> Reply {
+    let events = streams.then(|| events_of(body.get())).flatten();
+    match events {
+        Some(events) => live::whole(events),
+        None => Reply::text(StatusCode::OK, JSON, body.get().as_bytes().to_vec()),
+    }
+}
+
+/// A status that says that something is wrong.
+fn refuses(status: u16) -> Option<StatusCode> {
+    let status = StatusCode::from_u16(status).ok()?;
+    (status.is_client_error() || status.is_server_error()).then_some(status)
+}
+
+/// The status and the code by which a client is told of a failure.
+pub(super) fn stated(failure: &Failure) -> (StatusCode, &str) {
+    let table = ErrorTable::shipped();
     let row = table.row(&failure.code);
     let of_glm = failure.status_code.and_then(refuses);
     let of_code = row.and_then(|row| row.http_status).and_then(refuses);
@@ -398,7 +468,7 @@ fn failed(failure: &Failure, refusal: Option<&Received>) -> Reply {
         false => status,
     };
     let code = failure.code.strip_prefix("http_").unwrap_or(&failure.code);
-    let (status, code) = match failure.code.as_str() {
+    match failure.code.as_str() {
         code::DEADLINE
         | code::TIMEOUT_CONNECT
         | code::TIMEOUT_FIRST_BYTE
@@ -413,21 +483,7 @@ fn failed(failure: &Failure, refusal: Option<&Received>) -> Reply {
         code::NO_API_KEY => (StatusCode::SERVICE_UNAVAILABLE, "1000"),
         "" => (status, "1200"),
         _ => (status, code),
-    };
-    let is_error_of_glm =
-        table.own_row(&failure.code).is_none() && failure.code != code::TASK_FAILED;
-    // A body that broke off, or one of a redirect, tells a client less than its status in GLM's form.
-    let passes = |came: &&Received| {
-        is_error_of_glm && !came.is_begun() && (of_glm.is_some() || came.is_object())
-    };
-    let reply = match refusal.filter(passes) {
-        Some(body) => {
-            let meaning = table.explanation(&failure.code, failure.class);
-            verbatim(status, body).with(MEANING, meaning)
-        }
-        None => glm_error(status, code, &failure.message, None),
-    };
-    reply.with(SHOULD_RETRY, false)
+    }
 }
 
 #[cfg(test)]
@@ -487,9 +543,13 @@ mod tests {
     #[test]
     fn an_answer_says_which_fallback_model_served_it() {
         let mut record = sample::completed(1);
-        assert_eq!(header(&answer(record.clone()), MODEL), None, "its own");
+        assert_eq!(
+            header(&answer(record.clone(), false), MODEL),
+            None,
+            "its own"
+        );
         record.job.served_by = Some("glm-4.5-air".to_owned());
-        let reply = answer(record);
+        let reply = answer(record, false);
         assert_eq!(reply.status, StatusCode::OK);
         assert_eq!(header(&reply, MODEL).unwrap(), "glm-4.5-air");
     }
@@ -498,7 +558,7 @@ mod tests {
     fn a_job_that_was_cancelled_says_so() {
         let mut record = sample::waiting(1);
         record.job.status = JobStatus::Cancelled;
-        let reply = answer(record);
+        let reply = answer(record, false);
         assert_eq!(reply.status, StatusCode::CONFLICT);
         assert_eq!(header(&reply, SHOULD_RETRY).unwrap(), "false");
     }
@@ -509,7 +569,7 @@ mod tests {
             ..Failure::new(class, code, "m")
         };
         let came = (!body.is_empty()).then(|| Received::new(body.as_bytes(), None));
-        failed(&failure, came.as_ref())
+        failed(&failure, came.as_ref(), false)
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that what is checked is what the OpenAPI document says.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -16,11 +17,14 @@ use super::check;
 use super::principal::Principal;
 use super::problem::{Faults, FieldError, Kind, Problem};
 use crate::object::Object;
+use crate::orchestrator::clients::Presence;
 
 /// A request, read.
 pub(super) struct Input<P = Nothing, Q = Nothing, B = Nothing> {
     pub(super) principal: Principal,
     pub(super) headers: HeaderMap,
+    /// Whether whoever asks is still there.
+    pub(super) presence: Arc<Presence>,
     pub(super) path: P,
     pub(super) query: Q,
     pub(super) body: B,

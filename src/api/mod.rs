@@ -29,6 +29,7 @@ mod estimate;
 mod gateway;
 mod input;
 mod jobs;
+mod live;
 mod log;
 mod notify;
 mod openapi;
@@ -63,6 +64,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 use crate::orchestrator::Orchestrator;
+use crate::orchestrator::clients::Presence;
 use answer::Reply;
 use body::{Body, Reading};
 use connections::{Bounds, Door};
@@ -109,6 +111,13 @@ struct Api {
     preview_chars: usize,
 }
 
+/// What a request tells beside what it asks for.
+struct From {
+    headers: HeaderMap,
+    door: Option<Door>,
+    presence: Arc<Presence>,
+}
+
 /// The whole API as one filter. It never rejects: what is wrong is an answer, too.
 fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
@@ -117,10 +126,16 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<Door>())
+        .and(warp::ext::optional::<Arc<Presence>>())
         .and(warp::body::stream())
-        .then(move |method, path, query, headers, door, body| {
+        .then(move |method, path, query, headers, door, presence, body| {
             let api = Arc::clone(&api);
-            async move { api.answer(method, path, query, headers, door, body).await }
+            let from = From {
+                headers,
+                door,
+                presence: Option::unwrap_or_default(presence),
+            };
+            async move { api.answer(method, path, query, from, body).await }
         })
         .boxed()
 }
@@ -131,14 +146,14 @@ impl Api {
         method: Method,
         path: FullPath,
         query: String,
-        headers: HeaderMap,
-        door: Option<Door>,
+        from: From,
         chunks: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
     ) -> Response {
         let started = Instant::now();
         let path = path.as_str();
         let body = Body::new(chunks, self.reading.clone());
-        let served = Arc::clone(&self).serve(&method, path, query, headers, door, body);
+        let door = from.door;
+        let served = Arc::clone(&self).serve(&method, path, query, from, body);
         let reply = match served.await {
             Ok(reply) => reply,
             Err(problem) => problem.reply(Dialect::of(path)),
@@ -167,10 +182,14 @@ impl Api {
         method: &Method,
         path: &str,
         query: String,
-        headers: HeaderMap,
-        door: Option<Door>,
+        from: From,
         body: Body,
     ) -> Result<Reply, Problem> {
+        let From {
+            headers,
+            door,
+            presence,
+        } = from;
         let found = self.router.find(method, path);
         let is_open = matches!(&found, Ok((endpoint, _)) if endpoint.access == Access::Anybody);
         // Before anything else: who may not ask learns nothing and sends no body.
@@ -198,6 +217,7 @@ impl Api {
         let incoming = Incoming {
             principal,
             headers,
+            presence,
             captures,
             query,
             body,

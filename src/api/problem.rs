@@ -10,7 +10,7 @@ use warp::http::{HeaderValue, StatusCode};
 use super::answer::Reply;
 use super::limits;
 use crate::error::Error;
-use crate::model::BudgetRefusal;
+use crate::model::{BudgetRefusal, HoldKind, Timestamp, WaitReason};
 
 /// The media type of a problem.
 pub(super) const PROBLEM: &str = "application/problem+json";
@@ -56,7 +56,6 @@ kinds! {
     InvalidQuery: BAD_REQUEST, "invalid-query", "wrong parameter", "1214";
     InvalidHeader: BAD_REQUEST, "invalid-header", "wrong header", "1214";
     InvalidId: BAD_REQUEST, "invalid-id", "wrong id", "1214";
-    StreamingUnavailable: BAD_REQUEST, "streaming-unavailable", "no streaming here", "1210";
     BodyTooLarge: PAYLOAD_TOO_LARGE, "body-too-large", "body too large", "1261";
     BodyTimeout: REQUEST_TIMEOUT, "body-timeout", "body too slow", "1210";
     UnknownJob: NOT_FOUND, "unknown-job", "no such job", "1214";
@@ -80,6 +79,8 @@ kinds! {
     JobFailed: BAD_GATEWAY, "job-failed", "job failed", "1200";
     JobCancelled: CONFLICT, "job-cancelled", "job cancelled", "1200";
     WaitTimeout: GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234";
+    WaitsInVain: SERVICE_UNAVAILABLE, "waits-in-vain", "would wait too long", "503";
+    WaitsForQuota: TOO_MANY_REQUESTS, "waits-for-quota", "quota or budget used up", "1113";
     Busy: SERVICE_UNAVAILABLE, "busy", "too much at once", "503";
     StoreFailed: SERVICE_UNAVAILABLE, "store-failed", "store failed", "503";
     Stopped: SERVICE_UNAVAILABLE, "stopped", "lane stopped", "503";
@@ -206,6 +207,8 @@ pub(super) struct Problem {
     kind: Kind,
     detail: String,
     errors: Vec<FieldError>,
+    /// GLM's code, where it is not that of the kind.
+    code: Option<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -278,6 +281,16 @@ pub(super) fn glm_error(
     message: &str,
     param: Option<&str>,
 ) -> Reply {
+    Reply::json(status, &glm_error_body(status, code, message, param))
+}
+
+/// GLM's error shape.
+pub(super) fn glm_error_body(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    param: Option<&str>,
+) -> GlmErrorBody {
     let kind = match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
@@ -292,7 +305,7 @@ pub(super) fn glm_error(
         kind,
         param: param.map(str::to_owned),
     };
-    Reply::json(status, &GlmErrorBody { error })
+    GlmErrorBody { error }
 }
 
 impl Problem {
@@ -323,6 +336,8 @@ impl Problem {
             | Kind::Draining
             | Kind::OverBudget
             | Kind::JobCancelled
+            | Kind::WaitsInVain
+            | Kind::WaitsForQuota
             | Kind::JobFailed => {
                 headers.push((SHOULD_RETRY, HeaderValue::from_static("false")));
             }
@@ -333,6 +348,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             headers,
+            code: None,
         }
     }
 
@@ -354,6 +370,32 @@ impl Problem {
             errors,
             ..Self::new(kind, detail)
         }
+    }
+
+    /// What keeps a client waiting has no stated end, or ends later than it waits: GLM's own code, where it is GLM
+    /// that stops it.
+    fn in_vain(detail: String, reason: &WaitReason, now: Timestamp) -> Self {
+        let (kind, code) = match reason {
+            WaitReason::Budget(_) => (Kind::WaitsForQuota, None),
+            WaitReason::Hold(hold) => {
+                let is_number = hold.code.bytes().all(|byte| byte.is_ascii_digit());
+                let code = Some(hold.code.clone()).filter(|code| is_number && !code.is_empty());
+                match hold.kind {
+                    HoldKind::Quota | HoldKind::Throttle | HoldKind::Overload => {
+                        (Kind::WaitsForQuota, code)
+                    }
+                    _ => (Kind::WaitsInVain, code),
+                }
+            }
+            _ => (Kind::WaitsInVain, None),
+        };
+        let mut problem = Self::new(kind, detail);
+        problem.code = code;
+        if let Some(until) = reason.until() {
+            let seconds = until.since(now).div_ceil(1_000);
+            problem.headers.push((RETRY_AFTER, seconds.into()));
+        }
+        problem
     }
 
     /// One wrong field.
@@ -410,6 +452,7 @@ impl Problem {
             Dialect::Problem => Reply::json(status, &self.body()).of_type(PROBLEM),
             Dialect::Glm => {
                 let param = self.errors.first().map(|error| error.field.as_str());
+                let code = self.code.as_deref().unwrap_or(code);
                 glm_error(status, code, &self.detail, param)
             }
         };
@@ -462,6 +505,7 @@ impl From<Error> for Problem {
             Error::JobFailed { .. } => Kind::JobFailed,
             Error::JobCancelled(_) => Kind::JobCancelled,
             Error::WaitTimeout(_) => Kind::WaitTimeout,
+            Error::WaitsInVain { reason, now, .. } => return Self::in_vain(detail, &reason, now),
             Error::Store(_) => Kind::StoreFailed,
             Error::Stopped(_) => Kind::Stopped,
         };

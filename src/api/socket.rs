@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::connections::Place;
 use super::limits;
+use crate::orchestrator::clients::Presence;
 
 /// How often a connection is looked at of which nothing can be heard by waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -31,6 +32,8 @@ pub(super) struct Socket {
     stream: Mutex<TcpStream>,
     /// Whether a part of an answer waits for the client to take it.
     is_blocked: AtomicBool,
+    /// What others are told of the client.
+    presence: Arc<Presence>,
 }
 
 impl Socket {
@@ -38,7 +41,13 @@ impl Socket {
         Arc::new(Self {
             stream: Mutex::new(stream),
             is_blocked: AtomicBool::new(false),
+            presence: Arc::default(),
         })
+    }
+
+    /// Whether the client is there, for those who want to know.
+    pub(super) fn presence(&self) -> Arc<Presence> {
+        Arc::clone(&self.presence)
     }
 
     fn stream(&self) -> MutexGuard<'_, TcpStream> {
@@ -62,9 +71,14 @@ impl Socket {
                 Err(_) => return,
             }
         }
+        self.presence.closing();
         let mut ask_at = Instant::now() + ASK_AFTER;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                // Somebody asks the same, and wants to know whether it is this one again.
+                () = self.presence.asked() => ask_at = Instant::now(),
+            }
             if self.has_failed() {
                 return;
             }

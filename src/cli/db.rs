@@ -141,11 +141,11 @@ impl Written {
         }
         let (rows, unreadable) = (self.rows, self.unreadable);
         super::note(&format!(
-            "error: {} left out, {} written",
+            "error: {}, {} written",
             counted(
                 unreadable,
-                "place can't be read and was, with its rows,",
-                "places can't be read and were, with their rows,"
+                "place can't be read and was left out with its rows",
+                "places can't be read and were left out with their rows"
             ),
             counted(rows, "row was", "rows were")
         ));

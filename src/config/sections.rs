@@ -8,8 +8,8 @@ use onelane_core::model::setting::{
 };
 use onelane_core::model::{
     AlertSettings, Amount, BreakerSettings, Budget, BudgetRules, BudgetScope, Calendar, Cost,
-    Currency, DoubtSettings, GlmSettings, LaneSettings, NamedLane, PolicyOverride, Retention,
-    RetrySettings, Secret, Unpriced, limits,
+    Currency, DoubtSettings, GatewaySettings, GlmSettings, LaneSettings, NamedLane, PolicyOverride,
+    Retention, RetrySettings, Secret, Unpriced, limits,
 };
 use onelane_core::{section, words};
 use serde::{Deserialize, Serialize, Serializer};
@@ -46,6 +46,8 @@ section! {
         store: StoreSection = StoreSection::default() => [at_top()];
         /// The HTTP API.
         server: ServerSection = ServerSection::default() => [fixed()];
+        /// The gateway: clients of OpenAI's and GLM's kind that wait for an answer on their connection.
+        gateway: GatewaySettings = GatewaySettings::default();
         /// What is bad enough to tell an operator. Each rule raises an alert at one level and clears it at a lower
         /// one, and either only after it was so for a while; what changes is an event, a log line and a webhook.
         alerts: AlertSettings = AlertSettings::default();

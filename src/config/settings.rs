@@ -33,6 +33,7 @@ impl Config {
                 .collect(),
             in_doubt: self.money.in_doubt,
             calendar: self.money.zone,
+            gateway: self.gateway,
             callbacks: self.webhooks.callbacks.clone(),
             prices: Arc::new(table),
             unpriced: self.money.unpriced,

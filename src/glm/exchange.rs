@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{Gauge, Stage};
+use super::live::Live;
 
 /// How the exchange ended. Nothing of it is open any more.
 pub(crate) enum Ended {
@@ -66,8 +67,9 @@ pub(crate) async fn exchange(
     request: Request,
     timeouts: Timeouts,
     abort: &CancellationToken,
+    live: Option<&mut Live<'_>>,
 ) -> Ended {
-    let ended = run(client, request, timeouts, abort).await;
+    let ended = run(client, request, timeouts, abort, live).await;
     let ended_in_the_middle = match &ended {
         Ended::Response(reply) => !matches!(reply.end, BodyEnd::Complete),
         // What never left is in the middle of nothing, and a kept connection that ended was ended by the server.
@@ -89,6 +91,7 @@ async fn run(
     request: Request,
     timeouts: Timeouts,
     abort: &CancellationToken,
+    live: Option<&mut Live<'_>>,
 ) -> Ended {
     let begun = Instant::now();
     let gauge = Gauge::new(begun, span(timeouts.connect_ms));
@@ -126,7 +129,7 @@ async fn run(
             },
         }
     };
-    read(response, bounds, timer, abort).await
+    read(response, bounds, timer, abort, live).await
 }
 
 /// A bound as a duration; settings allow a day at most, and no number overflows the clock.
@@ -235,10 +238,14 @@ async fn read(
     mut bounds: Bounds,
     mut timer: std::pin::Pin<&mut Sleep>,
     abort: &CancellationToken,
+    mut live: Option<&mut Live<'_>>,
 ) -> Ended {
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let mut body = Body::Empty;
+    if let Some(live) = &mut live {
+        live.begins(status, &headers);
+    }
     let announced = response.content_length().unwrap_or(0);
     let mut looked_on = false;
     let mut last_look = None;
@@ -273,6 +280,13 @@ async fn read(
             }
             Ok(Some(chunk)) => {
                 looked_on = false;
+                if let Some(live) = &mut live {
+                    tokio::select! {
+                        biased;
+                        () = live.piece(chunk.clone()) => {}
+                        () = abort.cancelled() => return Ended::Aborted,
+                    }
+                }
                 body = body.plus(chunk);
             }
             Ok(None) => break BodyEnd::Complete,

@@ -18,6 +18,7 @@ use super::exchange::{BodyEnd, Ended, Reply, exchange};
 use super::fault::{
     no_response, not_read, operator, timed_out, transient, wants_credentials, words,
 };
+use super::live::Live;
 use super::pool::{Named, Pool, named_id};
 use super::route::Route;
 use super::{layers, wire};
@@ -85,17 +86,24 @@ impl Glm for HttpGlm {
 impl HttpGlm {
     async fn run(&self, call: &GlmCall, abort: &CancellationToken) -> GlmOutcome {
         let request = post(&self.url(&call.endpoint), call);
-        // Its first byte comes after the whole thinking.
-        let timeouts = Timeouts {
-            first_byte_ms: call.timeouts.total_ms,
-            ..call.timeouts
-        };
-        match self.send(request, call, timeouts, abort).await {
+        let mut timeouts = call.timeouts;
+        if !call.streams {
+            // Its first byte comes after the whole thinking.
+            timeouts.first_byte_ms = timeouts.total_ms;
+        }
+        let relay = call.relay.as_deref();
+        let mut live = relay.map(|relay| Live::new(relay, self, call));
+        let sent = self.send(request, call, timeouts, abort, live.as_mut());
+        let outcome = match sent.await {
             Sent::Whole(response) => self.decoded(response, call).await,
             Sent::Failed(failure) => failed(failure),
             Sent::Aborted => GlmOutcome::Aborted,
             Sent::Nothing => GlmOutcome::NotSent,
+        };
+        if let Some(live) = live {
+            live.end(&outcome).await;
         }
+        outcome
     }
 
     /// Reads a response.
@@ -140,6 +148,7 @@ impl HttpGlm {
         call: &GlmCall,
         timeouts: Timeouts,
         abort: &CancellationToken,
+        live: Option<&mut Live<'_>>,
     ) -> Sent {
         if abort.is_cancelled() {
             return Sent::Nothing;
@@ -158,7 +167,7 @@ impl HttpGlm {
             request.headers_mut().insert(CONNECTION, close);
         }
         let url = request.url().clone();
-        match exchange(&client, request, timeouts, abort).await {
+        match exchange(&client, request, timeouts, abort, live).await {
             Ended::Response(reply) if self.is_of_proxy(&reply, &url) => {
                 Sent::Failed(self.proxy_refuses(&url))
             }
@@ -196,15 +205,26 @@ impl HttpGlm {
         operator("http_407", &message)
     }
 
-    /// A response to `call`, or why it is that of another one.
-    async fn its_own(&self, response: Whole, call: &GlmCall) -> Sent {
-        let named = match &response.named {
-            Some(id) => self.named(id, &response.headers, call).await,
+    /// Whether what names this id, if it names one, is that of another call.
+    pub(super) async fn is_foreign(
+        &self,
+        (status, headers): (u16, &HeaderMap),
+        named: Option<&str>,
+        call: &GlmCall,
+    ) -> bool {
+        let named = match named {
+            Some(id) => self.named(id, headers, call).await,
             None => None,
         };
-        let success = (200..300).contains(&response.status);
+        let success = (200..300).contains(&status);
         let base_url = &call.endpoint.base_url;
-        if !self.pool.is_foreign(base_url, named, success) {
+        self.pool.is_foreign(base_url, named, success)
+    }
+
+    /// A response to `call`, or why it is that of another one.
+    async fn its_own(&self, response: Whole, call: &GlmCall) -> Sent {
+        let from = (response.status, &response.headers);
+        if !self.is_foreign(from, response.named.as_deref(), call).await {
             return Sent::Whole(response);
         }
         let message = "the answer names the request_id of another call; nothing of it was taken";

@@ -36,6 +36,7 @@ fn call_to(base_url: &str, no: u32) -> GlmCall {
             connect_ms: 5_000,
             first_byte_ms: 5_000,
             idle_ms: 5_000,
+            stall_ms: 5_000,
             total_ms: 10_000,
         },
         ..glm_call(9, no, request)

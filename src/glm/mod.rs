@@ -5,6 +5,7 @@
 //! * `pool` keeps connections, and tells an answer to the call from that to another one.
 //! * `route` is the way there: straight or through a proxy, and whom TLS trusts on it.
 //! * `layers` takes off what relays wrap around an answer, `stream` puts one together that came in pieces.
+//! * `live` hands the pieces of a stream on while they come.
 //! * `usage` reads what an answer used, without filling up what it does not say.
 //! * `classify` gives a failure its class, from the table in `errors.json` ([`ErrorTable`]).
 //! * `tasks` hands calls over to GLM's asynchronous API and fetches their answers.
@@ -18,6 +19,7 @@ mod exchange;
 mod fault;
 mod http;
 mod layers;
+mod live;
 mod pool;
 mod reset;
 mod retry_after;
@@ -42,3 +44,5 @@ pub(crate) use reset::beijing_text;
 pub(crate) use retry_after::retry_after_ms;
 pub(crate) use route::Hop;
 pub use route::Route;
+#[cfg(feature = "api")]
+pub(crate) use stream::events_of;

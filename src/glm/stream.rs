@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::bounded::First;
+use super::decode::states_error;
+use super::layers;
+use crate::bounded::{self, First};
+#[cfg(feature = "api")]
+use crate::object::Object;
 
 /// Pieces of one kind in a chunk: GLM sends one, or one for each of some tools.
 const PIECES_MAX: usize = 128;
@@ -192,6 +196,86 @@ impl Choice {
     }
 }
 
+/// What the beginning of a stream tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tells {
+    /// Nothing yet: a role, say.
+    Nothing,
+    /// Something of an answer.
+    Answer,
+    /// That it is no stream, or an error.
+    Other,
+}
+
+/// What the whole events at the beginning of a stream tell.
+pub(super) fn tells(text: &str) -> Tells {
+    let begun = text.trim_start();
+    let is_stream = ["data", "event", "id", "retry", ":"].iter().any(|field| {
+        let shorter = field.len().min(begun.len());
+        field.get(..shorter) == begun.get(..shorter)
+    });
+    if !is_stream {
+        return Tells::Other;
+    }
+    let whole = ["\n\n", "\r\n\r\n"]
+        .iter()
+        .filter_map(|end| text.rfind(end));
+    let Some(whole) = whole.max().and_then(|end| text.get(..end)) else {
+        return Tells::Nothing;
+    };
+    for event in layers::documents(whole).unwrap_or_default() {
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(&event) else {
+            continue;
+        };
+        let choices = chunk.choices.0;
+        let says = |delta: &Delta| {
+            let has = |text: &Option<&RawValue>| {
+                text.is_some_and(|text| !matches!(text.get(), "null" | "\"\""))
+            };
+            has(&delta.content)
+                || has(&delta.reasoning_content)
+                || delta
+                    .tool_calls
+                    .as_ref()
+                    .is_some_and(|calls| !calls.0.is_empty())
+        };
+        if choices
+            .iter()
+            .any(|choice| choice.delta.as_ref().is_some_and(says))
+        {
+            return Tells::Answer;
+        }
+        if choices.is_empty() && bounded::excerpt(&event).is_ok_and(|json| states_error(&json)) {
+            return Tells::Other;
+        }
+    }
+    Tells::Nothing
+}
+
+/// The words that the chunks of a stream tell, thoughts and arguments of tools among them.
+pub(super) fn said(text: &str) -> String {
+    let mut said = Text::default();
+    for event in layers::documents(text).unwrap_or_default() {
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(&event) else {
+            continue;
+        };
+        let deltas = chunk.choices.0.into_iter();
+        for delta in deltas.filter_map(|choice| choice.delta) {
+            let calls = delta.tool_calls.unwrap_or_default().0.into_iter();
+            let of_calls = calls.flat_map(|call| [call.function.name, call.function.arguments]);
+            for piece in [delta.reasoning_content, delta.content]
+                .into_iter()
+                .chain(of_calls)
+            {
+                let _ = said.take(piece.filter(|piece| piece.get() != "null"));
+            }
+        }
+    }
+    // What is torn is counted as it is spelled.
+    let said = said.0;
+    serde_json::from_str(&format!("\"{said}\"")).unwrap_or(said)
+}
+
 /// Whether an event that is no chunk holds a piece of an answer all the same, in a shape that nobody knows.
 fn holds_a_piece(event: &str) -> bool {
     #[derive(Deserialize)]
@@ -243,6 +327,109 @@ pub(super) fn assemble(events: &[Cow<'_, str>]) -> Option<String> {
     }
     whole.choices = choices.into_values().collect();
     serde_json::to_string(&whole).ok()
+}
+
+/// A completion, as far as the events of a stream are made of it.
+#[cfg(feature = "api")]
+#[derive(Deserialize)]
+struct Answered<'a> {
+    #[serde(borrow)]
+    choices: Vec<AnsweredChoice<'a>>,
+    #[serde(default, borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    request_id: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    created: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[cfg(feature = "api")]
+#[derive(Deserialize)]
+struct AnsweredChoice<'a> {
+    #[serde(default)]
+    index: u32,
+    #[serde(default, borrow)]
+    finish_reason: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Object<'a>,
+}
+
+/// The events of the stream that this completion would have been; `None`: it is none.
+#[cfg(feature = "api")]
+pub(crate) fn events_of(completion: &str) -> Option<String> {
+    use std::fmt::Write as _;
+
+    let whole: Answered<'_> = serde_json::from_str(completion).ok()?;
+    let mut head = String::new();
+    let fields = [
+        ("id", whole.id),
+        ("request_id", whole.request_id),
+        ("created", whole.created),
+        ("model", whole.model),
+    ];
+    for (name, value) in fields {
+        if let Some(value) = value {
+            write!(head, "\"{name}\":{},", value.get()).ok()?;
+        }
+    }
+    let mut events = String::with_capacity(completion.len() + 512);
+    let last = whole.choices.len().checked_sub(1)?;
+    for choice in &whole.choices {
+        let (index, delta) = (choice.index, delta(&choice.message)?);
+        write!(
+            events,
+            "data: {{{head}\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":{index},\"delta\":{delta}}}]}}\n\n"
+        )
+        .ok()?;
+    }
+    for (n, choice) in whole.choices.iter().enumerate() {
+        let (index, reason) = (
+            choice.index,
+            choice.finish_reason.map_or("null", RawValue::get),
+        );
+        let usage = whole.usage.filter(|_| n == last);
+        let usage = usage.map(|usage| format!(",\"usage\":{}", usage.get()));
+        let usage = usage.unwrap_or_default();
+        write!(
+            events,
+            "data: {{{head}\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":{index},\"delta\":{{}},\"finish_reason\":{reason}}}]{usage}}}\n\n"
+        )
+        .ok()?;
+    }
+    events.push_str("data: [DONE]\n\n");
+    Some(events)
+}
+
+/// A message as the one piece of itself: its tool calls are counted.
+#[cfg(feature = "api")]
+fn delta(message: &Object<'_>) -> Option<String> {
+    let mut fields = Vec::new();
+    for (name, value) in message.iter() {
+        let value = match name {
+            "tool_calls" if value.get() != "null" => counted(value)?,
+            _ => value.get().to_owned(),
+        };
+        fields.push(format!("{}:{value}", serde_json::to_string(name).ok()?));
+    }
+    Some(format!("{{{}}}", fields.join(",")))
+}
+
+#[cfg(feature = "api")]
+fn counted(calls: &RawValue) -> Option<String> {
+    let calls: Vec<&RawValue> = serde_json::from_str(calls.get()).ok()?;
+    let counted = calls.iter().enumerate().map(|(n, call)| {
+        let fields = call.get().strip_prefix('{')?;
+        match call.get().contains("\"index\"") {
+            true => Some(call.get().to_owned()),
+            false => Some(format!("{{\"index\":{n},{fields}")),
+        }
+    });
+    let counted: Option<Vec<String>> = counted.collect();
+    Some(format!("[{}]", counted?.join(",")))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl HttpGlm {
     /// Hands `call` over as a task.
     pub(super) async fn submit(&self, call: &GlmCall, abort: &CancellationToken) -> TaskOutcome {
         let request = post(&self.task_url(&call.endpoint), call);
-        let accepted = match self.send(request, call, call.timeouts, abort).await {
+        let accepted = match self.send(request, call, call.timeouts, abort, None).await {
             Sent::Whole(response) => {
                 let reader = self.reader(call);
                 accepted(response.status, &response.headers, &response.body, &reader).map_err(
@@ -88,7 +88,7 @@ impl HttpGlm {
             ..call.timeouts
         };
         let request = request(Method::GET, url, call);
-        match self.send(request, call, timeouts, abort).await {
+        match self.send(request, call, timeouts, abort, None).await {
             Sent::Whole(response) => {
                 let reader = self.reader(call);
                 let (headers, body) = (&response.headers, response.body.clone());

@@ -57,6 +57,7 @@ fn of_counts(usage: &Value) -> Usage {
         return Usage {
             total_tokens: known.max(total).unwrap_or(0),
             contradictory,
+            estimated: false,
             ..Usage::default()
         };
     };
@@ -81,6 +82,7 @@ fn of_counts(usage: &Value) -> Usage {
         cached_tokens: cached,
         reasoning_tokens: reasoning,
         contradictory,
+        estimated: false,
     }
 }
 

@@ -73,7 +73,7 @@ fn chat_body(call: &GlmCall, raw: &RawValue) -> Result<Vec<u8>, serde_json::Erro
             }
             "stream" => {
                 if !std::mem::replace(&mut decided.stream, true) {
-                    out.field("stream", &false)?;
+                    out.field("stream", &call.streams)?;
                 }
             }
             "request_id" => {
@@ -82,7 +82,7 @@ fn chat_body(call: &GlmCall, raw: &RawValue) -> Result<Vec<u8>, serde_json::Erro
                 }
             }
             // Means something only with `stream`.
-            "stream_options" => {}
+            "stream_options" if !call.streams => {}
             name => out.field(name, value)?,
         }
     }
@@ -90,7 +90,7 @@ fn chat_body(call: &GlmCall, raw: &RawValue) -> Result<Vec<u8>, serde_json::Erro
         out.field("model", &call.model)?;
     }
     if !decided.stream {
-        out.field("stream", &false)?;
+        out.field("stream", &call.streams)?;
     }
     if !decided.request_id {
         out.field("request_id", call.request_id.as_str())?;

@@ -2,9 +2,11 @@
 //! references and restarts: a reply that was lost with its actor is asked for again.
 
 mod alerts;
+pub(crate) mod attend;
 mod batches;
 mod billing;
 mod bulk;
+pub(crate) mod clients;
 mod control;
 mod deliveries;
 #[cfg(feature = "estimate")]
@@ -28,6 +30,7 @@ use std::time::Duration;
 use onelane_actors::cost::Totals;
 use onelane_actors::ports::{Clock, Glm, Ids, Store, StoreError};
 use onelane_actors::protocol::{QueueMsg, SupervisorMsg};
+use onelane_actors::relay::Relays;
 use onelane_actors::runtime::{Refs, Runtime};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::{FaultPoints, Ports};
@@ -91,6 +94,7 @@ struct Inner {
     /// The alerts as they are on disk.
     alerts: watch::Sender<AlertBook>,
     notifier: Notifier,
+    clients: Arc<clients::Clients>,
     /// Whether the clock is believed.
     trust: Arc<Trust>,
 }
@@ -162,6 +166,7 @@ impl Orchestrator {
             ids: parts.ids,
             settings: settings_rx,
             events: onelane_actors::Events::new(limits::EVENTS_BUFFERED_MAX),
+            relays: Relays::default(),
             tokens: parts.tokens,
             fault_points: parts.fault_points,
         };
@@ -209,11 +214,13 @@ impl Orchestrator {
                 closed: AtomicBool::new(false),
                 alerts: watch::Sender::new(book),
                 notifier: Notifier::default(),
+                clients: Arc::default(),
                 trust,
                 chosen: Mutex::default(),
             }),
         };
         lane.start_notifier(webhooks, sender);
+        tokio::spawn(clients::watch(Arc::downgrade(&lane.inner)));
         Ok(lane)
     }
 

@@ -8,12 +8,11 @@ use onelane_actors::ports::{Decisions, JobRecord};
 use onelane_actors::protocol::{
     Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
-use onelane_core::model::{
-    BudgetRefusal, JobId, JobStatus, NewJob, NotAdmitted, Transition, limits,
-};
+use onelane_core::model::{BudgetRefusal, JobStatus, NewJob, NotAdmitted, Transition, limits};
 use onelane_core::scheduler::admission::Intake;
-use tokio::sync::oneshot;
 
+use super::attend::Attended;
+use super::clients::Client;
 use super::{Orchestrator, Sends, Submission};
 use crate::error::Error;
 
@@ -134,8 +133,10 @@ impl Orchestrator {
     /// it waits, and the next start gives up what a crash left. A call that was open then is on record as
     /// maybe billed and is not made again, whatever [`Submission::on_interrupted()`] says.
     pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
-        let (_, ended) = self.submit_and_wait(submission, ()).await;
-        let record = ended?;
+        let record = match self.attend(submission, Client::inside(), ()).await {
+            Attended::Ended(_, ended) => (*ended)?,
+            Attended::Begun(begun) => self.wait(begun.job_id).await?,
+        };
         let job_id = record.job.id;
         match (record.job.status, &record.job.error) {
             (JobStatus::Failed, Some(failure)) => Err(Error::JobFailed {
@@ -147,49 +148,8 @@ impl Orchestrator {
         }
     }
 
-    /// Submits and waits for somebody who may stop waiting: when this future is dropped at any moment,
-    /// even before the job has an id, a job without an idempotency key is cancelled. A task of its own
-    /// does so, for a dropped future can't wait for the lane. The id is that of the job, if there is one. What is
-    /// lent for the submission is given back once the job is on disk.
-    pub(crate) async fn submit_and_wait(
-        &self,
-        mut submission: Submission,
-        lent: impl Send + 'static,
-    ) -> (Option<JobId>, Result<JobRecord, Error>) {
-        let keeps_going = submission.idempotency_key.is_some();
-        if !keeps_going {
-            submission.bound_to = Some(self.inner.ports.instance);
-        }
-        let (mut waiter, ended) = oneshot::channel();
-        let lane = self.clone();
-        tokio::spawn(async move {
-            let job_id = match lane.submit(submission).await {
-                Ok(submitted) => submitted.job_id,
-                Err(error) => {
-                    // Nobody left to tell, and no job to give up.
-                    let _ = waiter.send((None, Err(error)));
-                    return;
-                }
-            };
-            drop(lent);
-            tokio::select! {
-                record = lane.wait(job_id) => {
-                    let record = record.and_then(|record| lane.given_up_at_the_end(keeps_going, record));
-                    let _ = waiter.send((Some(job_id), record));
-                }
-                () = waiter.closed() => {
-                    if !keeps_going && let Err(error) = lane.cancel(job_id).await {
-                        tracing::debug!(%job_id, %error, "a job that nobody waits for goes on");
-                    }
-                }
-            }
-        });
-        let lost = || Error::Stopped("the question was lost; ask again".to_owned());
-        ended.await.unwrap_or_else(|_| (None, Err(lost())))
-    }
-
     /// A job that its connection's shutdown gave up was not cancelled by anybody: it may be asked for again.
-    fn given_up_at_the_end(
+    pub(super) fn given_up_at_the_end(
         &self,
         keeps_going: bool,
         record: JobRecord,

@@ -26,13 +26,16 @@ pub(crate) struct ChatRequest {
 }
 
 /// Wishes that a prompt may tell the simulator, between double brackets:
-/// `[[sim latency_ms=50 prompt_tokens=600 completion_tokens=400 cached_tokens=0 priority=5]]`.
+/// `[[sim latency_ms=50 prompt_tokens=600 completion_tokens=400 cached_tokens=0 pieces=10 piece_ms=5 priority=5]]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Wishes {
     pub(crate) latency_ms: Option<u64>,
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     cached_tokens: Option<u64>,
+    /// Of a stream: how many pieces, and so many milliseconds before each.
+    pub(crate) pieces: Option<u64>,
+    pub(crate) piece_ms: Option<u64>,
     pub(crate) priority: Option<i32>,
 }
 
@@ -156,6 +159,8 @@ fn wishes_of(prompt: &str) -> Result<Wishes, &str> {
             "prompt_tokens" => wishes.prompt_tokens = number()?,
             "completion_tokens" => wishes.completion_tokens = number()?,
             "cached_tokens" => wishes.cached_tokens = number()?,
+            "pieces" => wishes.pieces = number()?,
+            "piece_ms" => wishes.piece_ms = number()?,
             "priority" => wishes.priority = Some(value.parse().map_err(|_| word)?),
             _ => return Err(word),
         }

@@ -84,6 +84,9 @@ impl Body for Pieces {
                     self.note_end();
                     return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into())));
                 }
+                Some(Piece::Wait(0)) => {
+                    self.pieces.pop_front();
+                }
                 Some(Piece::Wait(ms)) => {
                     let sleep = tokio::time::sleep(Duration::from_millis(*ms));
                     self.sleep = Some(Box::pin(sleep));

@@ -46,6 +46,7 @@ mod script;
 mod server;
 mod shared;
 mod stats;
+mod stream;
 mod tasks;
 mod work;
 

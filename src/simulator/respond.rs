@@ -9,6 +9,7 @@ use super::body::{Piece, Pieces};
 use super::fault::ErrorFault;
 use super::recorder::InFlight;
 use super::shared::{Answer, Shared};
+use super::stream::EVENT_STREAM;
 
 /// A refusal of GLM's.
 pub(crate) fn refuse(fault: &ErrorFault, shared: &Shared, mut request: InFlight) -> Answer {
@@ -48,6 +49,15 @@ pub(crate) fn empty(status: u16, mut request: InFlight) -> Answer {
 pub(crate) fn broken(announced: usize, pieces: Vec<Piece>, mut request: InFlight) -> Answer {
     request.respond(200, None);
     response(200, announced, Pieces::new(pieces, Some(request)))
+}
+
+/// A 200 that comes event by event; nothing says how long it will be.
+pub(crate) fn streamed(pieces: Vec<Piece>, mut request: InFlight) -> Answer {
+    request.respond(200, None);
+    let mut response = response(200, 0, Pieces::new(pieces, Some(request)));
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    set_header(&mut response, "content-type", EVENT_STREAM);
+    response
 }
 
 fn response(status: u16, announced: usize, body: Pieces) -> Answer {

@@ -14,9 +14,10 @@ use super::body::Piece;
 use super::config::Operation;
 use super::fault::{AnswerWith, ErrorFault, Fault};
 use super::recorder::{Identity, InFlight};
-use super::respond::{broken, empty, json, refuse, set_header, typed};
+use super::respond::{broken, empty, json, refuse, set_header, streamed, typed};
 use super::script::Met;
 use super::shared::{Answer, Shared, whole};
+use super::stream;
 use super::tasks::Account;
 
 /// The answer of a request without a fault.
@@ -30,6 +31,48 @@ enum Wanted<'a> {
     },
     /// How a task stands: this.
     Look(Bytes),
+}
+
+impl Wanted<'_> {
+    /// The chat, if its answer is to come in pieces. As a task, `stream` is ignored.
+    fn streamed(&self) -> Option<&ChatRequest> {
+        match self {
+            Self::Chat(chat) if chat.stream => Some(chat),
+            _ => None,
+        }
+    }
+
+    /// The pieces of a streamed answer.
+    fn pieces(&self, answer: &Bytes) -> Option<Vec<Piece>> {
+        let wishes = self.streamed()?.wishes;
+        let events = stream::events(answer, wishes.pieces).into_iter();
+        let wait = |event| {
+            [
+                Piece::Wait(wishes.piece_ms.unwrap_or(0)),
+                Piece::Data(event),
+            ]
+        };
+        Some(events.flat_map(wait).collect())
+    }
+
+    /// The answer, in the form that was asked for.
+    fn told(&self, answer: Bytes, request: InFlight) -> Answer {
+        match self.pieces(&answer) {
+            Some(pieces) => streamed(pieces, request),
+            None => json(200, answer, Some(request)),
+        }
+    }
+
+    /// Half of the answer, and what comes then.
+    fn half(&self, answer: &Bytes, then: Piece, request: InFlight) -> Answer {
+        if let Some(mut pieces) = self.pieces(answer) {
+            pieces.truncate(pieces.len() / 2);
+            pieces.push(then);
+            return streamed(pieces, request);
+        }
+        let half = Piece::Data(answer.slice(..answer.len() / 2));
+        broken(answer.len(), vec![half, then], request)
+    }
 }
 
 /// A chat completion, at once or as a task, from its head to its response. `None` resets the connection.
@@ -49,10 +92,6 @@ pub(crate) async fn work(
         Err(fault) => return Some(refuse(&fault, shared, request)),
     };
     let chat = match read(&body) {
-        // As a task, `stream` is ignored.
-        Ok(chat) if chat.stream && operation == Operation::Chat => {
-            return Some(refuse(&ErrorFault::of("1212"), shared, request));
-        }
         Ok(chat) => chat,
         Err(fault) => return Some(refuse(&fault, shared, request)),
     };
@@ -133,7 +172,7 @@ async fn play(
     Some(match fault {
         Fault::Answer(with) => {
             let body = answer(wanted, &with, shared, &mut request).await;
-            json(200, body, Some(request))
+            wanted.told(body, request)
         }
         Fault::Error(fault) => {
             pause(fault.delay_ms).await;
@@ -156,7 +195,7 @@ async fn play(
         Fault::SlowHeaders { delay_ms } => {
             pause(delay_ms).await;
             let body = answer(wanted, &usual, shared, &mut request).await;
-            json(200, body, Some(request))
+            wanted.told(body, request)
         }
         Fault::SlowBody { pieces, delay_ms } => {
             let body = answer(wanted, &usual, shared, &mut request).await;
@@ -169,13 +208,11 @@ async fn play(
         }
         Fault::StallBody => {
             let body = answer(wanted, &usual, shared, &mut request).await;
-            let half = Piece::Data(body.slice(..body.len() / 2));
-            broken(body.len(), vec![half, Piece::Stall], request)
+            wanted.half(&body, Piece::Stall, request)
         }
         Fault::CutBody => {
             let body = answer(wanted, &usual, shared, &mut request).await;
-            let half = Piece::Data(body.slice(..body.len() / 2));
-            broken(body.len(), vec![half, Piece::Cut], request)
+            wanted.half(&body, Piece::Cut, request)
         }
         Fault::Reset => {
             request.hand_over();

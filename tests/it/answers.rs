@@ -557,28 +557,33 @@ async fn an_error_body_of_any_kind_reaches_the_client_to_the_byte_with_its_type(
 async fn what_refused_one_prompt_reaches_its_client_although_others_had_to_show_whose_fault_it_was()
 {
     const BLOCKED: &str = "blocked by the firewall, rule 7\n";
-    let upstream = Upstream::start(|mut call| match call.prompt() {
+    let (both_wait, told) = std::sync::mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let upstream = Upstream::start(move |mut call| match call.prompt() {
         "bad" => call.answer(403, "content-type: text/plain\r\n", BLOCKED),
+        "first" => {
+            told.lock().unwrap().recv().unwrap();
+            right(call);
+        }
         _ => right(call),
     });
     let world = lane_to(&upstream);
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
-    lane.pause(None).await.unwrap();
+    submit(&lane, "first").await;
+    until("it is open", async || !upstream.seen().is_empty()).await;
     let chat = |text: &str| json!({"messages": [{"role": "user", "content": text}]}).to_string();
     let (bad, good) = (chat("bad"), chat("good"));
     let bad = api.post("/v1/chat/completions", bad);
     let rest = async {
-        until("the first waits", async || {
-            lane.lane().await.unwrap().ready == 1
-        })
-        .await;
+        let pending = async || lane.queue_status().await.unwrap().pending;
+        until("the first waits", async || pending().await == 1).await;
         let good = api.post("/v1/chat/completions", good);
-        let resume = async {
-            until("both wait", async || lane.lane().await.unwrap().ready == 2).await;
-            lane.resume().await.unwrap();
+        let go_on = async {
+            until("both wait", async || pending().await == 2).await;
+            both_wait.send(()).unwrap();
         };
-        tokio::join!(good, resume).0
+        tokio::join!(good, go_on).0
     };
     let (bad, good) = tokio::join!(bad, rest);
     assert_eq!(good.status, 200);

@@ -258,7 +258,7 @@ fn db_export_writes_all_rows_and_overwrites_nothing() {
     let table = std::fs::read_to_string(place.dir.path().join("calls.csv")).unwrap();
     assert_eq!(table.lines().count(), 5);
     let again = place.ends(line, 2);
-    again.says(&["calls.csv can't be written"]);
+    again.says(&["calls.csv is there already", "overwrites"]);
     let usage = place.run("db export --what usage --format csv").stdout;
     assert_eq!(usage.lines().count(), 5, "{usage}");
 }

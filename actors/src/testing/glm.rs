@@ -345,6 +345,8 @@ pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
         temperature: None,
         timeouts: Timeouts::default(),
         poll_ms: 1_000,
+        streams: false,
+        relay: None,
         reuse: Reuse::default(),
         issued: Issued::default(),
     }

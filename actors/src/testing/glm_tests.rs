@@ -19,6 +19,8 @@ fn call(n: u64, model: &str) -> GlmCall {
         temperature: None,
         timeouts: Timeouts::default(),
         poll_ms: 1_000,
+        streams: false,
+        relay: None,
         reuse: Reuse::default(),
     }
 }

@@ -10,6 +10,7 @@ use onelane_actors::protocol::{
     BreakerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted,
     SupervisorMsg, submitted,
 };
+use onelane_actors::relay::Relays;
 use onelane_actors::runtime::{Refs, Runtime};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::testing::SeededIds;
@@ -65,6 +66,7 @@ pub(crate) async fn start(
             ids: Arc::clone(ids) as Arc<dyn Ids>,
             settings: in_force,
             events: Events::new(8),
+            relays: Relays::default(),
             tokens: None,
             fault_points,
         },

@@ -190,6 +190,24 @@ impl Running {
         api
     }
 
+    /// A lane whose slot is taken: what is submitted waits for its turn, and is given up when its client is gone.
+    async fn busy() -> Self {
+        let mut world = World::default();
+        world.lane.gateway.reattach_ms = 0;
+        let api = world.serve().await;
+        api.block().await;
+        api
+    }
+
+    /// Takes the slot for good.
+    async fn block(&self) {
+        let blocker = self.submit(r#"{"prompt":"blocker"}"#).await;
+        let path = format!("/api/glm/jobs/{blocker}");
+        while self.get(&path).await.json()["status"] != "processing" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn with(api: ServerSection) -> Self {
         let world = World {
             api,

@@ -336,7 +336,7 @@ async fn a_request_names_one_host() {
 
 #[tokio::test]
 async fn a_client_that_closed_its_side_gets_its_answer() {
-    let api = Running::paused().await;
+    let api = Running::busy().await;
     let chat = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
     for more in ["connection: close\r\n", ""] {
         let mut client = TcpStream::connect(api.address).await.unwrap();
@@ -369,7 +369,7 @@ async fn a_client_that_closed_its_side_gets_its_answer() {
 
 #[tokio::test]
 async fn a_client_that_is_gone_is_noticed_although_others_may_close_their_side() {
-    let api = Running::paused().await;
+    let api = Running::busy().await;
     let chat = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
     let mut client = TcpStream::connect(api.address).await.unwrap();
     let length = chat.len();
@@ -442,7 +442,7 @@ async fn in_a_burst_every_client_is_answered_in_whole_and_none_is_cut_off() {
         ..config()
     };
     let api = Running::with(few).await;
-    api.lane.pause(None).await.unwrap();
+    api.block().await;
     let connecting = (0..CLIENTS).map(|_| TcpStream::connect(api.address));
     let connected = futures_util::future::join_all(connecting).await;
     let chat = r#"{"messages":[{"role":"user","content":"hi"}]}"#;

@@ -23,6 +23,10 @@ pub struct Finished {
     pub settings: Arc<Settings>,
     /// Whether the job's own timeout or deadline bounded the call, not the configured time.
     pub bounded_by_job: bool,
+    /// Whether a client may have read of its answer already, which is streamed: then it is not tried again.
+    pub delivered: bool,
+    /// What it comes to by our own count, where it was delivered in part and GLM told no tokens.
+    pub estimate: Option<Usage>,
     /// The task that GLM holds it as, whose answer can be fetched later.
     pub task: Option<AsyncTask>,
     /// When the call was sent.
@@ -147,6 +151,15 @@ fn charge(call: &mut CallRecord, usage: Usage, answered_by: Option<&str>, settin
     (call.cost, call.price) = prices.charge(by, &usage, call.started_at).unzip();
 }
 
+/// Books what was delivered of an answer whose tokens GLM did not tell: then nothing of it is in doubt.
+fn charge_estimate(call: &mut CallRecord, finished: &Finished, settings: &Settings) {
+    if let Some(estimate) = finished.estimate.filter(|_| call.maybe_billed) {
+        let answered_by = call.answered_by.clone();
+        charge(call, estimate, answered_by.as_deref(), settings);
+        call.maybe_billed = false;
+    }
+}
+
 /// Decides what a finished run means.
 #[must_use]
 pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concluded {
@@ -185,6 +198,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             let answered_by = received.as_deref().and_then(Received::model);
             charge(&mut call, *usage, answered_by.as_deref(), settings);
             call.maybe_billed = failure.maybe_billed;
+            charge_estimate(&mut call, finished, settings);
             call.received = received.as_deref().and_then(|came| kept_of(&failure, came));
             reached = failure.status_code.is_some() || failure.maybe_billed;
             call.failure = Some(failure.clone());
@@ -202,7 +216,13 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             if on.cancelled {
                 (Next::Cancelled, None)
             } else {
-                next_of(job, &verdict.job, failure, 0)
+                let effect = match verdict.job {
+                    JobEffect::Retry { .. } | JobEffect::StepAside if finished.delivered => {
+                        JobEffect::Fail
+                    }
+                    effect => effect,
+                };
+                next_of(job, &effect, failure, 0)
             }
         }
         // What belongs to a connection ends with it, sent or not.
@@ -218,6 +238,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
         }
         GlmOutcome::Aborted => {
             call.maybe_billed = true;
+            charge_estimate(&mut call, finished, settings);
             if on.cancelled {
                 call.outcome = CallOutcome::Cancelled;
                 (Next::Cancelled, None)
@@ -414,6 +435,8 @@ mod tests {
             endpoint: String::new(),
             settings: Arc::new(settings.clone()),
             bounded_by_job: false,
+            delivered: false,
+            estimate: None,
             task: None,
             started_at: sample::START,
             response_time_ms: 1,

@@ -13,6 +13,16 @@ pub const TOOLS_MAX: usize = 1_024;
 pub const CHAT_FIELDS_MAX: usize = 1_024;
 /// Bytes of one response of GLM. 131072 output tokens are far below this.
 pub const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of a streamed answer that may lie unread before its call waits for the reader.
+pub const RELAY_AHEAD_BYTES: usize = 256 * 1024;
+/// Seconds that a call whose client is gone may go on, where it is told how long.
+pub const DRAIN_S_MAX: u32 = 86_400;
+/// Bytes of ended streams that are kept for readers who come back.
+pub const RELAYS_KEPT_BYTES: usize = 32 * 1024 * 1024;
+/// Ended streams that are kept for readers who come back.
+pub const RELAYS_KEPT_MAX: usize = 1_024;
+/// Bytes of a stream that are held back until it is known to be an answer.
+pub const RELAY_HELD_BYTES: usize = 64 * 1024;
 /// How many of the `request_id`s that submitters chose are remembered.
 pub const CHOSEN_IDS_KEPT: usize = 4_096;
 /// Bytes of what came instead of an answer that the attempt keeps.

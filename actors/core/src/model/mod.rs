@@ -16,6 +16,7 @@ mod delivery;
 mod event;
 mod failure;
 mod filter;
+mod gateway;
 mod half;
 mod histogram;
 mod id;
@@ -68,6 +69,7 @@ pub use delivery::{
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
 pub use filter::{CallFilter, DeliveryFilter, JobFilter, MoreFilter, UsageFilter};
+pub use gateway::{GatewaySettings, OnDisconnect};
 pub use half::HalfACharacter;
 pub use histogram::Histogram;
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};

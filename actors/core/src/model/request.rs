@@ -75,6 +75,7 @@ struct ChatHead<'a> {
     tools: Option<&'a RawValue>,
     model: Option<&'a RawValue>,
     request_id: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
     twice: Option<String>,
     fields: usize,
 }
@@ -110,6 +111,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
                         "model" => head.model = map.next_value()?,
                         "tools" => head.tools = map.next_value()?,
                         "request_id" => head.request_id = map.next_value()?,
+                        "stream" => head.stream = map.next_value()?,
                         _ => _ = map.next_value::<IgnoredAny>()?,
                     }
                     names.insert(name);
@@ -237,6 +239,19 @@ impl Request {
             Self::Chat(raw) => {
                 let head: ChatHead<'_> = serde_json::from_str(raw.get()).ok()?;
                 json::text(head.request_id?).map(std::borrow::Cow::into_owned)
+            }
+        }
+    }
+
+    /// Whether a chat body asks for its answer in pieces.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        match self {
+            Self::Prompt(_) => false,
+            Self::Chat(raw) => {
+                let head: Option<ChatHead<'_>> = serde_json::from_str(raw.get()).ok();
+                let stream = head.and_then(|head| head.stream);
+                stream.is_some_and(|stream| stream.get() == "true")
             }
         }
     }

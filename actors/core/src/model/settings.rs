@@ -17,8 +17,8 @@ use super::batch::Scope;
 use super::model_name;
 use super::setting::{KeyPath, Kind, Place, Problem, Secrets, Setting, SettingsError};
 use super::{
-    Budget, Calendar, CallbackRules, DEFAULT_LANE, DoubtSettings, LaneRules, NamedLane,
-    PolicyOverride, Retention, RetrySettings, Unpriced, lane_for, limits,
+    Budget, Calendar, CallbackRules, DEFAULT_LANE, DoubtSettings, GatewaySettings, LaneRules,
+    NamedLane, PolicyOverride, Retention, RetrySettings, Unpriced, lane_for, limits,
 };
 use crate::model::PriceTable;
 use crate::{section, words};
@@ -256,6 +256,9 @@ section! {
         first_byte_ms: u64 = 300_000 => [within(1..=limits::DAY_MS)];
         /// Between two pieces of the response's body: in the middle of an answer silence means a lost connection.
         idle_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
+        /// All in all, a streamed call waits so long for a client that does not read; then it goes on without, and the client is
+        /// served from what came.
+        stall_ms: u64 = 10_000 => [within(0..=limits::DAY_MS)];
         /// The whole call, however lively it is, may take so long. A job's own timeout counts instead.
         total_ms: u64 = 600_000 => [within(1..=limits::DAY_MS).json("timeout")];
     }
@@ -366,6 +369,8 @@ pub struct Settings {
     pub in_doubt: DoubtSettings,
     /// The calendar that days and months are of.
     pub calendar: Calendar,
+    /// What the gateway does for clients that wait.
+    pub gateway: GatewaySettings,
     /// Where the end of a job may be told.
     pub callbacks: CallbackRules,
     /// What calls cost.

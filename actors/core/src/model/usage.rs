@@ -26,6 +26,9 @@ pub struct Usage {
     /// GLM's counts contradict each other: these are the larger reading, or a total alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub contradictory: bool,
+    /// Counted here, from the prompt and from what was delivered: the answer ended before GLM told its counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
 }
 
 impl Usage {
@@ -51,6 +54,7 @@ impl Usage {
         sum(&mut self.cached_tokens, other.cached_tokens);
         sum(&mut self.reasoning_tokens, other.reasoning_tokens);
         self.contradictory |= other.contradictory;
+        self.estimated |= other.estimated;
     }
 }
 

@@ -317,6 +317,53 @@ impl WaitReason {
         }
     }
 
+    /// Whether a client that will wait for no longer than `left_ms` waits in vain: it has no stated end, or a
+    /// later one.
+    #[must_use]
+    pub fn outlasts(&self, left_ms: u64, now: Timestamp) -> bool {
+        let is_later = |until: Timestamp| until.since(now) > left_ms;
+        match self {
+            // A probe of one that only an operator ends is no end of it.
+            Self::Hold(hold) if hold.kind == HoldKind::Operator => true,
+            Self::Hold(hold) => hold.until.is_none_or(is_later),
+            Self::Breaker { until, .. } => until.is_none_or(is_later),
+            Self::Budget(budget) => budget.too_large || is_later(budget.status.until),
+            Self::Delayed { until } | Self::Scheduled { until } | Self::Pace { until, .. } => {
+                is_later(*until)
+            }
+            Self::Paused { .. }
+            | Self::Inactive
+            | Self::Blocked { .. }
+            | Self::Parked { .. }
+            | Self::OtherBatch
+            | Self::Offline => true,
+            Self::Behind { .. }
+            | Self::Stage
+            | Self::Probe
+            | Self::Aside { .. }
+            | Self::DiskBehind
+            | Self::DiskFull
+            | Self::Reading
+            | Self::Draining { .. }
+            | Self::Stopping => false,
+        }
+    }
+
+    /// Until when it lasts, where that is known.
+    #[must_use]
+    pub fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Hold(hold) if hold.kind == HoldKind::Operator => None,
+            Self::Hold(hold) => hold.until,
+            Self::Breaker { until, .. } => *until,
+            Self::Budget(budget) if !budget.too_large => Some(budget.status.until),
+            Self::Delayed { until } | Self::Scheduled { until } | Self::Pace { until, .. } => {
+                Some(*until)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it lasts until an operator does something.
     #[must_use]
     pub fn waits_for_operator(&self) -> bool {
@@ -447,6 +494,19 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// A job that nothing but the lane keeps waiting, as far as its row goes.
+    #[must_use]
+    pub const fn for_its_turn(id: JobId) -> Self {
+        Self {
+            id,
+            waits_for: Vec::new(),
+            parked: None,
+            next_retry_at: None,
+            run_at: None,
+            staged: false,
+        }
+    }
+
     /// What decides for this job; `None`: it does not wait.
     #[must_use]
     pub fn of(job: &Job) -> Option<Self> {

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::model::Request;
 use crate::model::json;
+use crate::model::{Request, Usage};
 
 /// Tokens that a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
@@ -235,6 +235,20 @@ fn json_tokens(value: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
 
 /// Tokens of an answer whose request bounds it in no way, as pacing takes them.
 const ANSWER_TOKENS: u64 = 1_024;
+/// What a call comes to of which `said` was delivered before it ended, by a tokenizer.
+#[must_use]
+pub fn delivered(request: &Request, model: &str, said: &str, counter: &dyn CountTokens) -> Usage {
+    let prompt_tokens = of(request, model, None, counter).prompt_tokens;
+    let completion_tokens = counter.count(model, said);
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens.saturating_add(completion_tokens),
+        estimated: true,
+        ..Usage::default()
+    }
+}
+
 /// What every request costs beside its text, roughly.
 const OVERHEAD_TOKENS: u64 = 8;
 

@@ -525,6 +525,8 @@ fn finished(
         endpoint: String::new(),
         settings: Arc::clone(settings),
         bounded_by_job: false,
+        delivered: false,
+        estimate: None,
         task: None,
         started_at: now,
         response_time_ms: 1,

@@ -1,0 +1,117 @@
+//! What the gateway does for clients that wait for an answer, and for those that stop waiting.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::limits;
+use crate::{section, written};
+
+section! {
+    /// `[gateway]`: clients that wait for an answer on their connection.
+    #[derive(Copy, Eq)]
+    pub struct GatewaySettings {
+        /// A client waits so long for its call to begin; then it is answered with the reason, and a request without an
+        /// Idempotency-Key is cancelled. What has no stated end, or a later one, is answered at once.
+        max_wait_ms: u64 = 600_000 => [within(1_000..=limits::DAY_MS)];
+        /// What becomes of a request whose client is gone, unless it has an Idempotency-Key: "abort" gives it up once the time
+        /// to come back has passed, "keep" goes on and keeps the answer, "drain:SECONDS" gives it up after so long.
+        on_disconnect: OnDisconnect = OnDisconnect::Abort;
+        /// So long the same request, byte for byte, takes up the one whose client is gone, in its place in the queue, instead
+        /// of being a second one: an SDK that asks again after its own timeout is served by one call. 0 is not at all.
+        reattach_ms: u64 = 10_000 => [within(0..=limits::DAY_MS)];
+        /// The same once the answer has begun to come in pieces.
+        reattach_streaming_ms: u64 = 0 => [within(0..=limits::DAY_MS)];
+    }
+}
+
+/// What becomes of a call whose client is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDisconnect {
+    /// It is given up.
+    #[default]
+    Abort,
+    /// It goes on, and its answer is kept.
+    Keep,
+    /// It goes on for so many seconds, and is given up then.
+    Drain {
+        /// Seconds.
+        seconds: u32,
+    },
+}
+
+impl fmt::Display for OnDisconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Abort => f.write_str("abort"),
+            Self::Keep => f.write_str("keep"),
+            Self::Drain { seconds } => write!(f, "drain:{seconds}"),
+        }
+    }
+}
+
+impl FromStr for OnDisconnect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            let max = limits::DRAIN_S_MAX;
+            format!(
+                "must be \"abort\", \"keep\" or \"drain:SECONDS\", of 1 to {max} seconds, and is {text:?}"
+            )
+        };
+        match text {
+            "abort" => Ok(Self::Abort),
+            "keep" => Ok(Self::Keep),
+            _ => {
+                let digits = text.strip_prefix("drain:").ok_or_else(wrong)?;
+                // `parse` would take a sign.
+                let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+                let seconds: Option<u32> = digits.parse().ok().filter(|_| is_number);
+                let seconds = seconds.filter(|seconds| (1..=limits::DRAIN_S_MAX).contains(seconds));
+                let seconds = seconds.ok_or_else(wrong)?;
+                Ok(Self::Drain { seconds })
+            }
+        }
+    }
+}
+
+impl Serialize for OnDisconnect {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OnDisconnect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+written!(OnDisconnect);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_a_call_is_read_as_it_is_written() {
+        for text in ["abort", "keep", "drain:1", "drain:86400"] {
+            assert_eq!(text.parse::<OnDisconnect>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "Abort",
+            "drain",
+            "drain:",
+            "drain:0",
+            "drain:+1",
+            "drain:86401",
+        ] {
+            let problem = text.parse::<OnDisconnect>().unwrap_err();
+            assert!(problem.contains("drain:SECONDS"), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A job and the client who waits for it on his connection: from the submission to its end, to the first piece of its
+//! answer, or to the moment when he waits in vain; through his going away and coming back.
+
+use std::sync::Arc;
+
+use onelane_actors::ports::JobRecord;
+use onelane_actors::relay::{RelayHead, RelayReader};
+use onelane_core::model::{JobId, WaitReason};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::clients::{ANSWERS_WITHIN, Client, Print, Return, Seat};
+use super::{Orchestrator, Submission};
+use crate::error::Error;
+
+/// What became of a submission.
+pub(crate) enum Attended {
+    /// The pieces of its answer come.
+    Begun(Begun),
+    /// The job ended, if there is one, before a piece came, or the client waits in vain.
+    Ended(Option<JobId>, Box<Result<JobRecord, Error>>),
+}
+
+/// A streamed answer whose first piece is there. Whoever drops it before all is [`Begun::taken`] goes away.
+pub(crate) struct Begun {
+    pub(crate) job_id: JobId,
+    pub(crate) head: Arc<RelayHead>,
+    pub(crate) reader: RelayReader,
+    reading: Option<oneshot::Sender<()>>,
+}
+
+impl Begun {
+    /// All that matters of the answer was read.
+    pub(crate) fn taken(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            let _ = reading.send(());
+        }
+    }
+}
+
+/// How a client's waiting ended.
+enum Waited {
+    /// This is the end of it, and all that is owed to him.
+    Ended(oneshot::Sender<Attended>, Attended),
+    /// He has read what he was owed.
+    Told,
+    /// He is gone.
+    Gone {
+        /// His answer had begun to come in pieces.
+        has_begun: bool,
+    },
+    /// He waits in vain.
+    InVain(oneshot::Sender<Attended>, Attended),
+}
+
+impl Orchestrator {
+    /// Submits and waits for somebody who may stop waiting: this future may be dropped at any moment, even before the
+    /// job has an id. A task of its own looks after the job then, for a dropped future can't wait for the lane. What is
+    /// lent for the submission is given back once the job is on disk.
+    pub(crate) async fn attend(
+        &self,
+        submission: Submission,
+        client: Client,
+        lent: impl Send + 'static,
+    ) -> Attended {
+        let (waiter, attended) = oneshot::channel();
+        let returned = Return { client, waiter };
+        if let Err(Return { client, waiter }) = self.inner.clients.come_back(returned).await {
+            let job = Attendance {
+                lane: self.clone(),
+                keeps_going: submission.idempotency_key.is_some(),
+                seat: self.inner.clients.seat(&client),
+            };
+            tokio::spawn(job.run(submission, client, waiter, lent));
+        }
+        let lost = || Error::Stopped("the question was lost; ask again".to_owned());
+        attended
+            .await
+            .unwrap_or_else(|_| Attended::Ended(None, Box::new(Err(lost()))))
+    }
+}
+
+/// Looks after one job for its client.
+struct Attendance {
+    lane: Orchestrator,
+    /// It has a key: it goes on without its client.
+    keeps_going: bool,
+    seat: Option<(Print, Arc<Seat>)>,
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        if let Some(seat) = &self.seat {
+            self.lane.inner.clients.give_back(seat);
+        }
+    }
+}
+
+impl Attendance {
+    async fn run(
+        self,
+        mut submission: Submission,
+        mut client: Client,
+        mut waiter: oneshot::Sender<Attended>,
+        lent: impl Send + 'static,
+    ) {
+        if !self.keeps_going {
+            submission.bound_to = Some(self.lane.inner.ports.instance);
+        }
+        let job_id = match self.lane.submit(submission).await {
+            Ok(submitted) => submitted.job_id,
+            Err(error) => {
+                // Nobody left to tell, and no job to give up.
+                drop(self);
+                let _ = waiter.send(Attended::Ended(None, Box::new(Err(error))));
+                return;
+            }
+        };
+        drop(lent);
+        loop {
+            let has_begun = match self.wait(job_id, &client, waiter).await {
+                Waited::Told => return,
+                Waited::Ended(waiter, attended) => {
+                    // Whoever is told may end the lane, and takes it for his alone.
+                    drop(self);
+                    let _ = waiter.send(attended);
+                    return;
+                }
+                Waited::InVain(waiter, attended) => {
+                    self.give_up(job_id).await;
+                    drop(self);
+                    let _ = waiter.send(attended);
+                    return;
+                }
+                Waited::Gone { .. } if self.keeps_going => return,
+                Waited::Gone { has_begun } => has_begun,
+            };
+            match self.expect(job_id, client.stays_away(has_begun)).await {
+                Some(back) => (client, waiter) = (back.client, back.waiter),
+                None => return,
+            }
+        }
+    }
+
+    /// Waits with a client until he is told or gone.
+    async fn wait(
+        &self,
+        job_id: JobId,
+        client: &Client,
+        mut waiter: oneshot::Sender<Attended>,
+    ) -> Waited {
+        let lane = &self.lane;
+        let ended = |result| Attended::Ended(Some(job_id), Box::new(result));
+        let mut vain = lane.inner.clients.be_patient(job_id, client.max_wait);
+        let mut reader = client
+            .streams
+            .then(|| lane.inner.ports.relays.to_read(job_id).reader());
+        let head = async {
+            match &mut reader {
+                Some(reader) => reader.head().await,
+                None => std::future::pending().await,
+            }
+        };
+        let head = tokio::select! {
+            biased;
+            Some(head) = head => head,
+            record = lane.wait(job_id) => {
+                let record = record.and_then(|record| lane.given_up_at_the_end(self.keeps_going, record));
+                // An answer to somebody who is gone would be lost, and he may be coming back for it.
+                if client.presence.may_be_gone() {
+                    client.presence.ask();
+                    let _ = tokio::time::timeout(ANSWERS_WITHIN, waiter.closed()).await;
+                }
+                return match waiter.is_closed() {
+                    false => Waited::Ended(waiter, ended(record)),
+                    true => Waited::Gone { has_begun: false },
+                };
+            }
+            Ok(reason) = &mut vain => {
+                let told = ended(Err(self.in_vain(job_id, client, reason)));
+                return Waited::InVain(waiter, told);
+            }
+            () = waiter.closed() => return Waited::Gone { has_begun: false },
+        };
+        let Some(reader) = reader else {
+            return Waited::Told;
+        };
+        let (reading, read) = oneshot::channel();
+        let begun = Begun {
+            job_id,
+            head,
+            reader,
+            reading: Some(reading),
+        };
+        if waiter.send(Attended::Begun(begun)).is_err() {
+            return Waited::Gone { has_begun: false };
+        }
+        match read.await {
+            Ok(()) => Waited::Told,
+            Err(_) => Waited::Gone { has_begun: true },
+        }
+    }
+
+    fn in_vain(&self, job_id: JobId, client: &Client, reason: WaitReason) -> Error {
+        let now = self.lane.inner.ports.clock.now();
+        let max_wait = client.max_wait.unwrap_or_default();
+        let max_wait_ms = u64::try_from(max_wait.as_millis()).unwrap_or(u64::MAX);
+        Error::WaitsInVain {
+            job_id,
+            waited_ms: (!reason.outlasts(max_wait_ms, now)).then_some(max_wait_ms),
+            reason: Box::new(reason),
+            goes_on: self.keeps_going,
+            now,
+        }
+    }
+
+    /// Waits for a client who went away, so long at most, or to the end of his job. `None`: he did not come back, and
+    /// the job was given up.
+    async fn expect(&self, job_id: JobId, within: Option<std::time::Duration>) -> Option<Return> {
+        let within = within.map(|within| Instant::now() + within);
+        let returned = async {
+            match &self.seat {
+                Some((_, seat)) => seat.leave().await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let over = async {
+            match within {
+                Some(until) => tokio::time::sleep_until(until).await,
+                // Kept to its end.
+                None => drop(self.lane.wait(job_id).await),
+            }
+        };
+        let back = tokio::select! {
+            biased;
+            back = returned => back,
+            () = over => None,
+        };
+        if let Some((_, seat)) = &self.seat {
+            match &back {
+                Some(back) => seat.taken_by(&back.client),
+                None => seat.close(),
+            }
+        }
+        if back.is_none() && within.is_some() {
+            self.give_up(job_id).await;
+        }
+        back
+    }
+
+    /// Nobody waits for the job any more.
+    async fn give_up(&self, job_id: JobId) {
+        if !self.keeps_going
+            && let Err(error) = self.lane.cancel(job_id).await
+        {
+            tracing::debug!(%job_id, %error, "a job that nobody waits for has ended");
+        }
+    }
+}
