@@ -36,7 +36,7 @@ impl Line {
             (None, Some(body)) => Submission::chat(&body.to_string())?,
             (None, None) => Submission::chat(&Value::Object(self.chat).to_string())?,
         };
-        submission.priority = self.priority;
+        submission.priority = Some(self.priority);
         submission.content_id = self.content_id;
         if let Some(user) = self.user_id {
             submission.user_id = user;

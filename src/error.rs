@@ -4,7 +4,7 @@ use crate::config::PatchError;
 use onelane_actors::ports::StoreError;
 use onelane_actors::protocol::SubmitError;
 use onelane_core::model::{
-    AttemptNo, BatchId, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus,
+    AttemptNo, BatchId, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus, KeyId,
     NotAdmitted, Refusal, SubmissionError, Timestamp, UnpricedModel, WaitReason,
 };
 
@@ -101,6 +101,12 @@ pub enum Error {
     /// The batch takes no more jobs.
     #[error("batch {0} is closed; open it again, or submit the job without a batch")]
     BatchClosed(BatchId),
+    /// No such client key.
+    #[error("there is no client key {0}")]
+    NoSuchKey(KeyId),
+    /// The client key was taken back, or its time is over.
+    #[error("client key {0} does not open any more; make a new one")]
+    DeadKey(KeyId),
     /// No such delivery.
     #[error("there is no delivery {0}; deliveries that have ended are forgotten after a while")]
     NoSuchDelivery(DeliveryId),

@@ -147,6 +147,7 @@ impl Export {
                 period: Some(Period::Day),
                 model: true,
                 user: true,
+                key: true,
             },
             calendar: self.calendar,
         };
@@ -396,6 +397,6 @@ mod tests {
             serde_json::json!({"server_transient": 1})
         );
         let table = told(What::Usage, Format::Csv);
-        assert!(table[1].starts_with("2026-11-23,glm-4.7,ada,41,40,1,"));
+        assert!(table[1].starts_with("2026-11-23,glm-4.7,ada,,41,40,1,"));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use onelane_actors::ports::{Store, StoreError, UsageFilter};
 use onelane_core::model::{
-    Calendar, Cost, Currency, Day, FailureClass, Histogram, Nanos, Period, Timestamp, Usage,
+    Calendar, Cost, Currency, Day, FailureClass, Histogram, KeyId, Nanos, Period, Timestamp, Usage,
     UsageKey, UsageRow, amount,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -39,6 +39,8 @@ pub struct GroupBy {
     pub model: bool,
     /// A row for each user.
     pub user: bool,
+    /// A row for each client key.
+    pub key: bool,
 }
 
 impl Default for GroupBy {
@@ -47,6 +49,7 @@ impl Default for GroupBy {
             period: Some(Period::Day),
             model: true,
             user: false,
+            key: false,
         }
     }
 }
@@ -59,6 +62,7 @@ impl GroupBy {
             period: None,
             model: false,
             user: false,
+            key: false,
         };
         if text == "none" {
             return Ok(group_by);
@@ -69,9 +73,10 @@ impl GroupBy {
                 "month" => group_by.period.replace(Period::Month).is_none(),
                 "model" => !std::mem::replace(&mut group_by.model, true),
                 "user" => !std::mem::replace(&mut group_by.user, true),
+                "key" => !std::mem::replace(&mut group_by.key, true),
                 _ => {
                     return Err(format!(
-                        "must be some of day or month, model, user, with commas between, or none; \
+                        "must be some of day or month, model, user, key, with commas between, or none; \
                          {name:?} is none of them"
                     ));
                 }
@@ -102,7 +107,7 @@ impl JsonSchema for GroupBy {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let names = ["day", "month", "model", "user", "none"];
+        let names = ["day", "month", "model", "user", "key", "none"];
         json_schema!({"type": "array", "items": {"type": "string", "enum": names}})
     }
 }
@@ -123,6 +128,9 @@ pub struct StatisticsRow {
     /// The user; `None` when it is about all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
+    /// The client key; `None` when it is about all of them, and about what came without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
     /// Attempts that ended, whichever way.
     pub total_calls: u64,
     /// Attempts that brought an answer.
@@ -181,9 +189,11 @@ impl StatisticsRow {
     fn new(
         created_at: Timestamp,
         [date, model, user_id]: [Option<String>; 3],
+        key_id: Option<KeyId>,
         sums: UsageRow,
     ) -> Self {
-        let about = [&date, &model, &user_id];
+        let key = key_id.map(|key| key.to_string());
+        let about = [&date, &model, &user_id, &key];
         let about: Vec<&str> = about.iter().filter_map(|part| part.as_deref()).collect();
         let id = match about.as_slice() {
             [] => "all".to_owned(),
@@ -202,6 +212,7 @@ impl StatisticsRow {
             date,
             model,
             user_id,
+            key_id,
             total_calls: sums.calls,
             successful_calls: sums.successes,
             failed_calls: sums.failures,
@@ -259,7 +270,7 @@ fn share<S: Serializer>(share: &Option<u64>, serializer: S) -> Result<S::Ok, S::
 #[derive(Debug)]
 pub struct Summary {
     query: StatisticsQuery,
-    sums: BTreeMap<(Day, String, String), UsageRow>,
+    sums: BTreeMap<(Day, String, String, Option<KeyId>), UsageRow>,
 }
 
 impl Summary {
@@ -278,11 +289,13 @@ impl Summary {
             period,
             model,
             user,
+            key,
         } = self.query.group_by;
         let UsageKey {
             day,
             model: of_model,
             user_id,
+            key_id,
         } = &row.key;
         let since = period.map_or(self.query.filter.start, |period| period.first_day(*day));
         let name = |grouped: bool, name: &str| {
@@ -290,12 +303,17 @@ impl Summary {
             name.to_owned()
         };
         self.sums
-            .entry((since, name(model, of_model), name(user, user_id)))
+            .entry((
+                since,
+                name(model, of_model),
+                name(user, user_id),
+                key_id.filter(|_| key),
+            ))
             .or_insert_with(|| UsageRow::empty(row.key.clone()))
             .merge(row);
     }
 
-    /// The rows, ordered by time, model and user. What the question named is part of every row.
+    /// The rows, ordered by time, model, user and client key. What the question named is part of every row.
     #[must_use]
     pub fn rows(self) -> Vec<StatisticsRow> {
         let Self { query, sums } = self;
@@ -303,18 +321,19 @@ impl Summary {
             period,
             model,
             user,
+            key: _,
         } = query.group_by;
         let named = |grouped: bool, name: String, asked: &Option<String>| {
             grouped.then_some(name).or_else(|| asked.clone())
         };
         let rows = sums.into_iter();
-        rows.map(|((since, of_model, of_user), sums)| {
+        rows.map(|((since, of_model, of_user, key_id), sums)| {
             let about = [
                 period.map(|period| date(period, since)),
                 named(model, of_model, &query.filter.model),
                 named(user, of_user, &query.filter.user_id),
             ];
-            StatisticsRow::new(query.calendar.start_of(since), about, sums)
+            StatisticsRow::new(query.calendar.start_of(since), about, key_id, sums)
         })
         .collect()
     }
@@ -367,6 +386,7 @@ mod tests {
             day: Day::parse(day).unwrap(),
             model: model.to_owned(),
             user_id: user.to_owned(),
+            key_id: None,
         };
         let mut row = UsageRow::empty(key);
         row.calls = 1;

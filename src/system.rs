@@ -67,6 +67,12 @@ impl Ids for SystemIds {
     fn seed(&self) -> u64 {
         self.seeds.draw()
     }
+
+    fn secret(&self) -> Option<[u8; 32]> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).ok()?;
+        Some(bytes)
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +102,14 @@ mod tests {
             secs * 1_000 + u64::from(nanos / 1_000_000),
             1_795_420_800_123
         );
+    }
+
+    #[test]
+    fn secrets_differ_and_are_not_blank() {
+        let ids = SystemIds::new();
+        let made: BTreeSet<_> = (0..1_000).map(|_| ids.secret().unwrap()).collect();
+        assert_eq!(made.len(), 1_000);
+        assert!(made.iter().all(|bytes| bytes.iter().any(|b| *b != 0)));
     }
 
     #[test]

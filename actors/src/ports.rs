@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::relay::Relay;
 
 use onelane_core::model::{
-    AlertBook, Applied, AttemptNo, Batch, BatchId, CallRecord, DeliveryCounts, Endpoint, Failure,
-    FailureClass, HookEndpoint, Job, JobId, Refusal, Request, RequestId, Reuse, Timeouts,
+    AlertBook, Applied, AttemptNo, Batch, BatchId, CallRecord, ClientKey, DeliveryCounts, Endpoint,
+    Failure, FailureClass, HookEndpoint, Job, JobId, Refusal, Request, RequestId, Reuse, Timeouts,
     Timestamp, Transition, Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
@@ -182,6 +182,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The batches, in the order of their ids, from the one after `after` on, at most `limit`.
     fn batches(&self, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>, StoreError>;
+
+    /// The client keys, in the order of their ids.
+    fn client_keys(&self) -> Result<Vec<ClientKey>, StoreError>;
 
     /// Jobs of a batch, newest first, from `cursor` on, at most `limit`, with the place where the next begin. A
     /// store should read no request and no response for it.
@@ -361,4 +364,6 @@ pub trait Ids: Send + Sync + 'static {
     fn job_id(&self, now: Timestamp) -> JobId;
     /// A fresh seed for jitter.
     fn seed(&self) -> u64;
+    /// Bytes that nobody can guess; `None`: there is no such randomness now.
+    fn secret(&self) -> Option<[u8; 32]>;
 }

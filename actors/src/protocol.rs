@@ -40,9 +40,9 @@ use crate::ports::{Decisions, Recovered, StoreError};
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::{
     Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus,
-    Cost, Day, Dispatch, HoldScope, JobEntry, JobId, NotAdmitted, Refusal, Request, Settings,
-    SlotId, Submission, SubmissionError, Substitution, Timestamp, Transition, Usage, WaitReason,
-    Waiting, WorstCase,
+    Cost, Day, Dispatch, HoldScope, JobEntry, JobId, NotAdmitted, Payer, Refusal, Request,
+    Settings, SlotId, Submission, SubmissionError, Substitution, Timestamp, Transition, Usage,
+    WaitReason, Waiting, WorstCase,
 };
 use onelane_core::money::budget::Ledger;
 use onelane_core::scheduler::{Decision, SchedulerSnapshot};
@@ -246,7 +246,7 @@ pub struct Submitted {
 #[derive(Debug, Clone)]
 pub struct Asking {
     /// Whose job.
-    pub user_id: String,
+    pub payer: Payer,
     /// For which model.
     pub model: String,
     /// Its size.
@@ -497,6 +497,7 @@ mod tests {
         BudgetRefusal::UsedUp {
             status: BudgetStatus {
                 account: BudgetKey {
+                    key: None,
                     budget: "day".into(),
                     user: None,
                     model: None,

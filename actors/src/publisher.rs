@@ -111,6 +111,8 @@ impl Publisher {
             | Transition::OpenBatch(_)
             | Transition::Batch { .. }
             | Transition::Adopt { .. }
+            | Transition::InsertKey(_)
+            | Transition::Key { .. }
             | Transition::Prune(_)
             | Transition::Config(_)
             | Transition::Clock(_) => {}

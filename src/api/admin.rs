@@ -355,6 +355,7 @@ pub(super) async fn retry(api: Arc<Api>, input: Input<JobPath>) -> Result<Json<S
 
 /// `POST cancel/{id}`, for operators and programs.
 pub(super) async fn cancel(api: Arc<Api>, input: Input<JobPath>) -> Result<Json<Success>, Problem> {
+    api.check_own(&input.principal, input.path.id).await?;
     api.lane.cancel(input.path.id).await?;
     Ok(Success::done())
 }

@@ -2,7 +2,7 @@
 //! that stand at a field are checked here and shown in the OpenAPI document, so that the two can't differ.
 
 use onelane_core::model::json::each;
-use onelane_core::model::{BatchId, Day, Timestamp};
+use onelane_core::model::{BatchId, Day, KeyId, OnDisconnect, Timestamp};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -20,11 +20,21 @@ struct Format {
     phrase: &'static str,
 }
 
-const FORMATS: [Format; 7] = [
+const FORMATS: [Format; 9] = [
     Format {
         name: "batch",
         fits: |text| text.parse::<BatchId>().is_ok(),
         phrase: "the id of a batch, like batch_00c0ffee00c0ffee",
+    },
+    Format {
+        name: "client-key",
+        fits: |text| text.parse::<KeyId>().is_ok(),
+        phrase: "the id of a client key, like ol-00c0ffee00c0ffee",
+    },
+    Format {
+        name: "on-disconnect",
+        fits: |text| text.parse::<OnDisconnect>().is_ok(),
+        phrase: "abort, keep or drain:SECONDS, of 1 to 86400 seconds",
     },
     Format {
         name: "date-time",

@@ -10,10 +10,14 @@ use super::gateway::CALLBACK;
 use super::principal::Access::{Anybody, Look, Operate, Submit};
 use super::problem::Kind;
 use super::submission::IDEMPOTENCY_KEY;
-use super::{admin, billing, bulk, control, estimate, gateway, jobs, log, notify, service};
+use super::{
+    admin, billing, bulk, control, estimate, gateway, granted, jobs, keys, log, notify, service,
+};
 
 /// Refusals of a submission by the lane.
-const SUBMISSION: [Kind; 8] = [
+const SUBMISSION: [Kind; 10] = [
+    Kind::BeyondRights,
+    Kind::RateLimited,
     Kind::QueueFull,
     Kind::Draining,
     Kind::OverBudget,
@@ -34,6 +38,7 @@ pub(super) fn router() -> Router {
         ("OpenAI and GLM SDKs", sdks()),
         ("The queue", queue()),
         ("The lane", lane()),
+        ("Client keys", client_keys()),
         ("Statistics and logs", figures()),
         ("Money", money()),
         ("Alerts and webhooks", webhooks()),
@@ -63,11 +68,17 @@ fn jobs() -> Vec<Endpoint> {
             )
             .header(
                 IDEMPOTENCY_KEY,
-                "The same key of the same user with the same request gives the same job. For one job.",
+                "The same key of the same user (and client key) with the same request gives the same job. For one job.",
             )
+            .header(granted::USER, "Whose jobs they are that name no user.")
+            .header(granted::PRIORITY, "The priority of jobs that name none.")
             .errors(&SUBMISSION)
             .errors(&[Kind::IdempotencyConflict, Kind::RequestPruned])
             .example(json!({"prompt": "Name one river.", "priority": 10, "userId": "alice"})),
+        row!(GET "/api/glm/jobs", Submit, "Jobs, newest first", jobs::list).about(
+            "For a client key those that it handed in; every other parameter narrows the list. Prompts and answers \
+             are cut to their beginnings.",
+        ),
         row!(GET "/api/glm/jobs/{id}", Submit, "One job, at once or when it has ended", jobs::read)
             .errors(&[Kind::UnknownJob]),
         row!(DELETE "/api/glm/jobs/{id}", Submit, "Give a job up", admin::cancel)
@@ -91,6 +102,8 @@ fn sdks() -> Vec<Endpoint> {
                 "The job goes on when the client goes away; asked again with the key it is found.",
             )
             .header(CALLBACK, "Where the job's end is told, too.")
+            .header(granted::USER, "Whose job it is, whichever user the body names.")
+            .header(granted::PRIORITY, "Its priority; higher is more urgent.")
             .errors(&SUBMISSION)
             .errors(&[
                 Kind::MissingField,
@@ -190,6 +203,29 @@ fn lane() -> Vec<Endpoint> {
             .errors(&[Kind::UnknownHold]),
         row!(GET "/api/admin/glm/metrics", Look, "The lane at this moment and its latest calls",
             admin::metrics),
+    ]
+}
+
+fn client_keys() -> Vec<Endpoint> {
+    vec![
+        row!(GET "/api/admin/glm/keys", Look, "The client keys, newest first", keys::list)
+            .about("Those that are dead, too. No secret is shown."),
+        row!(POST "/api/admin/glm/keys", Operate, "Make a client key", keys::create)
+            .about("It opens at once. The whole key is told in this answer and never again.")
+            .example(json!({"name": "nightly agent", "userId": "ada", "maxPriority": 10,
+                "callsInFlight": 2, "requestsPerMinute": 60,
+                "budget": {"cost": 12.5, "currency": "CNY", "period": "day"}})),
+        row!(GET "/api/admin/glm/keys/{id}", Look, "One client key", keys::read)
+            .errors(&[Kind::UnknownKey]),
+        row!(POST "/api/admin/glm/keys/{id}/revoke", Operate, "Take a client key back", keys::revoke)
+            .about("It opens nothing any more. Jobs that it handed in go on.")
+            .errors(&[Kind::UnknownKey]),
+        row!(POST "/api/admin/glm/keys/{id}/rotate", Operate, "Give a client key another secret",
+            keys::rotate)
+            .about("Id and rights stay. The key before opens for `overlapMs` more; one that was replaced earlier \
+                does not any more.")
+            .errors(&[Kind::UnknownKey, Kind::DeadKey])
+            .example(json!({"overlapMs": 86_400_000})),
     ]
 }
 

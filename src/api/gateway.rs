@@ -12,19 +12,22 @@ use std::time::Duration;
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
 use onelane_core::model::{
-    DEFAULT_USER, Failure, FailureClass, JobId, JobStatus, Received, Request, RequestError, code,
-    model_name,
+    DEFAULT_USER, Face, Failure, FailureClass, JobId, JobStatus, Received, Request, RequestError,
+    code, model_name,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use warp::http::{HeaderName, StatusCode};
 
 use super::Api;
 use super::answer::{Answer, JSON, Json, Reply, Shapes};
+use super::granted::Said;
 use super::input::{Ignored, Input, Need, Nothing, Payload};
 use super::live;
+use super::principal::Principal;
 use super::problem::{Dialect, GlmErrorBody, Kind, Problem, SHOULD_RETRY, glm_error};
 use super::submission::{header_text, idempotency_key};
 use crate::error::Error;
@@ -54,8 +57,8 @@ pub(super) const CALLBACK: &str = "Onelane-Callback-Url";
 /// A chat body, which is GLM's: taken verbatim.
 pub(super) struct Chat {
     submission: Submission,
-    /// By what it is known when its client comes back.
-    print: Print,
+    /// The digest of all its bytes.
+    digest: [u8; 32],
 }
 
 impl Payload for Chat {
@@ -89,7 +92,7 @@ impl Payload for Chat {
         let raw = body.unwrap_or(RawValue::NULL);
         Ok(Self {
             submission: read(raw, None, None)?,
-            print: Print::of(&[b"chat", raw.get().as_bytes()]),
+            digest: Sha256::digest(raw.get().as_bytes()).into(),
         })
     }
 }
@@ -149,24 +152,28 @@ pub(super) async fn chat_completions(
 ) -> Result<Completion, Problem> {
     let key = idempotency_key(&input.headers)?;
     let callback_url = header_text(&input.headers, CALLBACK, bounds::CALLBACK_URL_BYTES_MAX)?;
-    let submission = Submission {
+    let mut submission = Submission {
         idempotency_key: key,
         callback_url,
         ..input.body.submission
     };
+    Said::read(&input.headers)?.prevail(&mut submission);
+    let one = std::iter::once(&mut submission);
+    api.grant(&input.principal, Face::Chat, one)?;
     let named = submission.request.request_id();
     let streams = submission.request.streams();
     let settings = api.lane.settings().gateway;
     let client = Client {
         streams,
         // A key says who comes back.
-        print: submission
-            .idempotency_key
-            .is_none()
-            .then_some(input.body.print),
+        print: submission.idempotency_key.is_none().then(|| {
+            let key = submission.key_id.map(|id| id.to_string());
+            let who = key.unwrap_or_default();
+            Print::of(&[b"chat", who.as_bytes(), &input.body.digest])
+        }),
         presence: input.presence,
         max_wait: Some(Duration::from_millis(settings.max_wait_ms)),
-        on_disconnect: settings.on_disconnect,
+        on_disconnect: input.principal.on_disconnect(settings.on_disconnect),
         reattach: Duration::from_millis(settings.reattach_ms),
         reattach_streaming: Duration::from_millis(settings.reattach_streaming_ms),
     };
@@ -225,22 +232,28 @@ pub(super) struct ModelList {
     data: Vec<ModelCard>,
 }
 
-/// Those that have a price, and the one that is taken for a chat that names none.
-fn models(api: &Api) -> BTreeSet<String> {
+/// Those that have a price, and the one that is taken for a chat that names none; for a client key those that it may
+/// ask for.
+fn models(api: &Api, principal: &Principal) -> BTreeSet<String> {
     let settings = api.lane.settings();
     let priced = settings.prices.models().map(str::to_owned);
     let usual = model_name::canonical(&settings.glm.model).into_owned();
-    priced.chain([usual]).collect()
+    let is_open = |model: &String| {
+        let key = principal.key();
+        key.is_none_or(|key| key.rights.has_model(&model_name::canonical(model)))
+    };
+    priced.chain([usual]).filter(is_open).collect()
 }
 
 /// `GET .../models`.
 pub(super) async fn list_models(
     api: Arc<Api>,
-    _: Input<Nothing, Ignored>,
+    input: Input<Nothing, Ignored>,
 ) -> Result<Json<ModelList>, Problem> {
+    let models = models(&api, &input.principal);
     Ok(Json(ModelList {
         object: "list",
-        data: models(&api).iter().map(|id| ModelCard::of(id)).collect(),
+        data: models.iter().map(|id| ModelCard::of(id)).collect(),
     }))
 }
 
@@ -258,7 +271,7 @@ pub(super) async fn read_model(
     input: Input<ModelPath, Ignored>,
 ) -> Result<Json<ModelCard>, Problem> {
     let name = input.path.model;
-    match models(&api).get(&*model_name::canonical(&name)) {
+    match models(&api, &input.principal).get(&*model_name::canonical(&name)) {
         Some(id) => Ok(Json(ModelCard::of(id))),
         None => {
             let problem = format!("{name:?} is none of the models that have a price here");

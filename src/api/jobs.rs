@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use onelane_core::model::{JobId, JobStatus};
+use onelane_actors::ports::{JobFilter, JobRecord};
+use onelane_core::model::{Face, JobId, JobStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warp::http::StatusCode;
@@ -10,14 +11,16 @@ use warp::http::header::LOCATION;
 
 use super::Api;
 use super::admin::JobPath;
-use super::answer::{Answer, Reply, Shapes};
+use super::answer::{Answer, Large, Reply, Shapes};
+use super::granted::Said;
 use super::input::{Input, Nothing};
+use super::pages::{NextCursor, Page};
 use super::problem::{Each, Elements, Problem};
 use super::query::Wait;
 use super::submission::{Submissions, idempotency_key};
 use crate::error::Error;
 use crate::orchestrator::Submitted;
-use crate::views::JobView;
+use crate::views::{Excerpt, JobView};
 
 /// A job that is on disk.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -71,7 +74,11 @@ pub(super) async fn submit(
     input: Input<Nothing, Nothing, Submissions>,
 ) -> Result<SubmitAnswer, Problem> {
     let key = idempotency_key(&input.headers)?;
-    let jobs = match input.body.with_key(key)? {
+    let said = Said::read(&input.headers)?;
+    let mut submissions = input.body.with_key(key)?;
+    submissions.all().for_each(|job| said.fill(job));
+    api.grant(&input.principal, Face::Chat, submissions.all())?;
+    let jobs = match submissions {
         Submissions::One(job) => {
             let submitted = api.lane.submit(*job).await?;
             return Ok(SubmitAnswer::One(accepted(&api, submitted).await));
@@ -115,6 +122,56 @@ async fn accepted(api: &Api, submitted: Submitted) -> Accepted {
     }
 }
 
+/// Which jobs a list shows.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub(super) struct JobsQuery {
+    #[serde(flatten)]
+    filter: JobFilter,
+    #[serde(flatten)]
+    page: Page,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct JobsAnswer {
+    jobs: Vec<JobView>,
+    /// How many match, not only on this page.
+    total: u64,
+    next_cursor: NextCursor,
+}
+
+/// `GET jobs`: newest first; for a client key its own.
+pub(super) async fn list(
+    api: Arc<Api>,
+    input: Input<Nothing, JobsQuery>,
+) -> Result<Large<JobsAnswer>, Problem> {
+    let JobsQuery { mut filter, page } = input.query;
+    if let Some(key) = input.principal.key() {
+        // Whichever key was named: the jobs of another are not there.
+        if filter.more.key_id.is_some_and(|named| named != key.id) {
+            filter.more.ids = Some(Vec::new());
+        }
+        filter.more.key_id = Some(key.id);
+    }
+    let found = api.lane.jobs(filter, page.cursor(), page.limit()).await?;
+    let jobs = found.jobs.iter().map(|record| &record.job);
+    let mut reasons = api.lane.wait_reasons(jobs).await;
+    let (chars, audience) = (api.preview_chars, input.principal.audience());
+    Ok(Large::of(move || {
+        let view = |record: JobRecord| {
+            let excerpt = Excerpt::of(&record, chars);
+            let reason = reasons.remove(&record.job.id);
+            JobView::preview(record.job, &excerpt, audience).with_wait(reason)
+        };
+        JobsAnswer {
+            jobs: found.jobs.into_iter().map(view).collect(),
+            total: found.total,
+            next_cursor: found.cursor.into(),
+        }
+    }))
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WaitQuery {
@@ -149,6 +206,7 @@ pub(super) async fn read(
     input: Input<JobPath, WaitQuery>,
 ) -> Result<JobState, Problem> {
     let id = input.path.id;
+    api.check_own(&input.principal, id).await?;
     let ended = match input.query.wait {
         None => None,
         Some(Wait(limit)) => match api.lane.wait_for(id, limit).await {

@@ -7,10 +7,11 @@
 //! | `connections`, `socket`, `door` | how many connections there may be; one of them; what stands before every route |
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
 //! | `openapi`, `reference` | the document and the page that are made of the table |
-//! | `principal` | for whom a request speaks, and what that lets it do |
+//! | `principal`, `credentials` | for whom a request speaks, by what it shows, and what that lets it do |
+//! | `granted`, `rates` | what a client key lets a submission ask for, and how many of them |
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
 //! | `answer`, `problem` | how answers look |
-//! | `admin`, `control`, `bulk`, `billing`, `log`, `notify`, `estimate` | handlers for operators |
+//! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
 //! | `jobs`, `gateway`, `service` | handlers for programs, for OpenAI and GLM SDKs, for whoever asks what there is |
 
 mod admin;
@@ -22,13 +23,16 @@ mod bulk;
 mod check;
 mod connections;
 mod control;
+mod credentials;
 mod door;
 mod endpoint;
 mod endpoints;
 mod estimate;
 mod gateway;
+mod granted;
 mod input;
 mod jobs;
+mod keys;
 mod live;
 mod log;
 mod notify;
@@ -37,6 +41,7 @@ mod pages;
 mod principal;
 mod problem;
 mod query;
+mod rates;
 mod reference;
 mod service;
 mod socket;
@@ -70,7 +75,8 @@ use body::{Body, Reading};
 use connections::{Bounds, Door};
 use endpoint::{Incoming, Router};
 use principal::{Access, Auth, Principal};
-use problem::{Dialect, Kind, Problem};
+use problem::{Dialect, Problem};
+use rates::Rates;
 
 pub use server::{BindError, Listening, Server};
 
@@ -104,6 +110,7 @@ struct Api {
     lane: Orchestrator,
     clock: Arc<dyn Clock>,
     auth: Auth,
+    rates: Rates,
     router: Router,
     reading: Reading,
     bounds: Arc<Bounds>,
@@ -191,17 +198,18 @@ impl Api {
             presence,
         } = from;
         let found = self.router.find(method, path);
-        let is_open = matches!(&found, Ok((endpoint, _)) if endpoint.access == Access::Anybody);
+        let access = found.as_ref().ok().map(|(endpoint, _)| endpoint.access);
         // Before anything else: who may not ask learns nothing and sends no body.
-        let principal = match is_open {
-            true => Principal::Viewer,
-            false => self.auth.principal(&headers)?,
+        let principal = match access {
+            Some(Access::Anybody) => Principal::Viewer,
+            access => {
+                let keys = self.lane.client_keys();
+                let now = self.clock.now();
+                self.auth.principal(&headers, access, &keys, now)?
+            }
         };
         let (endpoint, captures) = found?;
-        if !endpoint.access.admits(principal) {
-            let problem = "a viewer may look, and change nothing; send the admin token";
-            return Err(Problem::new(Kind::Forbidden, problem));
-        }
+        endpoint.access.admit(&principal)?;
         let right = if endpoint.is_for_operators() {
             None
         } else {

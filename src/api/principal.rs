@@ -1,5 +1,9 @@
 //! For whom a request speaks, and what that lets it do: an operator by the admin token, somebody who may
-//! look by the viewer token, or, where there is no token, a program on this machine and no web page.
+//! look by the viewer token or a viewer's key, a client by its key, or, where there is no token, a program on this
+//! machine and no web page.
+//!
+//! Once a client key was made, routes that hand work in ask for one, or for the admin token: also where no token
+//! is set, and also when every key is dead by now. What operators do stays open to the machine without a token.
 //!
 //! A loopback API without a token is open to every program of the machine on purpose, but a browser
 //! on the machine runs other people's pages. Those are kept out by three checks: the `Host` must be a
@@ -7,14 +11,18 @@
 //! ours, and a browser must not say by `Sec-Fetch-Site` that a page of another site, or of another port, asks.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use onelane_core::model::Secret;
+use onelane_core::model::{
+    ClientKey, ClientKeys, KeyId, KeyRole, KeySecret, KeyState, OnDisconnect, Secret, Timestamp,
+};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use warp::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use warp::http::header::{HOST, ORIGIN};
 use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderName, Uri};
 
+use super::credentials::{self, Signed};
 use super::limits;
 use super::problem::{Kind, Problem};
 use crate::views::Audience;
@@ -26,12 +34,14 @@ pub(super) const HEALTH: &str = "/healthz";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// For whom a request speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Principal {
     /// Who runs the lane, by the admin token.
     Admin,
     /// Somebody who may look at everything but whole prompts and answers, and change nothing.
     Viewer,
+    /// A program by its client key: it hands work in and looks at its own.
+    Client(Arc<ClientKey>),
     /// A program on this machine, where no token is set: it may do what an operator may.
     Local,
 }
@@ -43,19 +53,44 @@ pub(super) enum Access {
     Anybody,
     /// Whoever may look: admin, viewer, local.
     Look,
-    /// Whoever hands work in: admin, local.
+    /// Whoever hands work in: admin, client, local.
     Submit,
     /// Who runs the lane: admin, local.
     Operate,
 }
 
+impl Principal {
+    /// What becomes of its call when it is gone: as its key says, else as configured.
+    pub(super) fn on_disconnect(&self, configured: OnDisconnect) -> OnDisconnect {
+        match self {
+            Self::Client(key) => key.rights.on_disconnect.unwrap_or(configured),
+            Self::Admin | Self::Viewer | Self::Local => configured,
+        }
+    }
+}
+
 impl Access {
     /// Whether it is open to this one.
-    pub(super) const fn admits(self, principal: Principal) -> bool {
+    pub(super) const fn admits(self, principal: &Principal) -> bool {
         match principal {
             Principal::Admin | Principal::Local => true,
             Principal::Viewer => matches!(self, Self::Anybody | Self::Look),
+            Principal::Client(_) => matches!(self, Self::Anybody | Self::Submit),
         }
+    }
+
+    /// Lets this one in, or says why not.
+    pub(super) fn admit(self, principal: &Principal) -> Result<(), Problem> {
+        if self.admits(principal) {
+            return Ok(());
+        }
+        let problem = match principal {
+            Principal::Client(_) => {
+                "a client key hands work in and looks at its own; send the admin token"
+            }
+            _ => "a viewer may look, and change nothing; send the admin token",
+        };
+        Err(Problem::new(Kind::Forbidden, problem))
     }
 
     /// Who that is, in words.
@@ -63,17 +98,27 @@ impl Access {
         match self {
             Self::Anybody => "anybody, without a token",
             Self::Look => "admin, viewer",
-            Self::Submit | Self::Operate => "admin",
+            Self::Submit => "admin, client",
+            Self::Operate => "admin",
         }
     }
 }
 
 impl Principal {
     /// Whether whole prompts and answers, and what submitters keep to themselves, are for its eyes.
-    pub(super) const fn audience(self) -> Audience {
+    pub(super) const fn audience(&self) -> Audience {
         match self {
-            Self::Admin | Self::Local => Audience::Owner,
+            // What a client sees is its own.
+            Self::Admin | Self::Client(_) | Self::Local => Audience::Owner,
             Self::Viewer => Audience::Viewer,
+        }
+    }
+
+    /// The client key by which it speaks.
+    pub(super) fn key(&self) -> Option<&ClientKey> {
+        match self {
+            Self::Client(key) => Some(key),
+            Self::Admin | Self::Viewer | Self::Local => None,
         }
     }
 }
@@ -99,13 +144,42 @@ impl Auth {
         }
     }
 
-    /// For whom a request speaks, or why it is not let in.
-    pub(super) fn principal(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
-        if self.tokens.is_empty() {
-            self.check_not_a_web_page(headers)?;
-            return Ok(Principal::Local);
+    /// For whom a request for such an endpoint speaks, or why it is not let in. `access` is `None` where there is
+    /// no such endpoint.
+    pub(super) fn principal(
+        &self,
+        headers: &HeaderMap,
+        access: Option<Access>,
+        keys: &ClientKeys,
+        now: Timestamp,
+    ) -> Result<Principal, Problem> {
+        let is_open = self.tokens.is_empty();
+        // What programs send where nothing is asked for is not looked at.
+        if !(is_open && keys.is_empty())
+            && let Some(given) = credentials::given(headers)?
+        {
+            if let Some(principal) = self.of_token(given) {
+                return Ok(principal);
+            }
+            match of_key(given, keys, now) {
+                Some(found) => return found,
+                None if is_open && access != Some(Access::Submit) => {}
+                None => {
+                    return Err(unauthorized(
+                        "the key or token that was sent is not known here",
+                    ));
+                }
+            }
+        } else if !is_open || (!keys.is_empty() && access == Some(Access::Submit)) {
+            let what = if keys.is_empty() {
+                "send the token as \"Authorization: Bearer TOKEN\""
+            } else {
+                "send a client key, or the admin token, as \"Authorization: Bearer KEY\""
+            };
+            return Err(unauthorized(what));
         }
-        self.of_token(headers)
+        self.check_not_a_web_page(headers)?;
+        Ok(Principal::Local)
     }
 
     fn check_not_a_web_page(&self, headers: &HeaderMap) -> Result<(), Problem> {
@@ -148,33 +222,15 @@ impl Auth {
         same.then_some(()).ok_or_else(another)
     }
 
-    /// `Bearer TOKEN`, or the bare token, as GLM's older SDKs send it.
-    fn of_token(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
-        let given = text(headers, AUTHORIZATION).map(|value| {
-            let value = value.trim();
-            match value.split_once(' ') {
-                Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
-                _ => value,
-            }
-        });
-        let Some(given) = given else {
-            return Err(Problem::new(
-                Kind::Unauthorized,
-                "send the token as \"Authorization: Bearer TOKEN\"",
-            ));
-        };
+    /// Whose token it is.
+    fn of_token(&self, given: &str) -> Option<Principal> {
         let given = digest(given.as_bytes());
         // All of them are looked at, whichever is right.
         let right = self
             .tokens
             .iter()
             .filter(|(token, _)| given.ct_eq(token).into());
-        right.fold(None, |_, (_, of)| Some(*of)).ok_or_else(|| {
-            Problem::new(
-                Kind::Unauthorized,
-                "the token in the Authorization header is not the right one",
-            )
-        })
+        right.fold(None, |_, (_, of)| Some(of.clone()))
     }
 
     fn is_ours(&self, host: &str) -> bool {
@@ -187,6 +243,40 @@ impl Auth {
                 .parse::<IpAddr>()
                 .is_ok_and(|ip| ip.is_loopback() || ip == self.ip)
     }
+}
+
+fn unauthorized(problem: impl Into<String>) -> Problem {
+    Problem::new(Kind::Unauthorized, problem)
+}
+
+/// Whose client key it is, or why it opens nothing; `None`: it has not the form of one.
+fn of_key(given: &str, keys: &ClientKeys, now: Timestamp) -> Option<Result<Principal, Problem>> {
+    let signed = Signed::read(given);
+    let id = match &signed {
+        Some(signed) => signed.key_id()?,
+        None => KeyId::of_key(given)?,
+    };
+    // Nobody is told whether there is such a key who does not have it.
+    let unknown = || unauthorized("there is no such client key");
+    let found = keys.get(id).filter(|key| match &signed {
+        Some(signed) => key.secrets(now).any(|secret| signed.is_by(secret)),
+        None => {
+            let given = KeySecret::digest(given);
+            let right = |secret: &KeySecret| given.as_bytes().ct_eq(secret.sha256().as_bytes());
+            key.secrets(now).any(|secret| right(secret).into())
+        }
+    });
+    let Some(key) = found else {
+        return Some(Err(unknown()));
+    };
+    Some(match (key.state(now), key.role) {
+        (KeyState::Revoked(at), _) => {
+            Err(unauthorized(format!("client key {id} was revoked at {at}")))
+        }
+        (KeyState::Expired(at), _) => Err(unauthorized(format!("client key {id} expired at {at}"))),
+        (KeyState::Live, KeyRole::Viewer) => Ok(Principal::Viewer),
+        (KeyState::Live, KeyRole::Client) => Ok(Principal::Client(Arc::clone(key))),
+    })
 }
 
 /// Why a token could be guessed; `None`: it could not.
@@ -229,17 +319,24 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onelane_core::model::KeyForm;
     use warp::http::HeaderValue;
+    use warp::http::header::AUTHORIZATION;
 
+    const START: Timestamp = Timestamp::from_millis(1_000);
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn principal(auth: &Auth, headers: &HeaderMap) -> Result<Principal, Problem> {
+        let keys = ClientKeys::default();
+        auth.principal(headers, Some(Access::Submit), &keys, START)
+    }
 
     fn status(auth: &Auth, headers: &[(&'static str, &'static str)]) -> u16 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        auth.principal(&map)
-            .map_or_else(|p| p.status().as_u16(), |_| 200)
+        principal(auth, &map).map_or_else(|p| p.status().as_u16(), |_| 200)
     }
 
     #[test]
@@ -264,16 +361,174 @@ mod tests {
         let of = |token: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_static(token));
-            auth.principal(&headers).ok()
+            principal(&auth, &headers).ok()
         };
         assert_eq!(of("Bearer run"), Some(Principal::Admin));
         assert_eq!(of("look"), Some(Principal::Viewer));
         assert_eq!(of("other"), None);
         for access in [Access::Submit, Access::Operate] {
-            assert!(!access.admits(Principal::Viewer));
-            assert!(access.admits(Principal::Admin) && access.admits(Principal::Local));
+            assert!(!access.admits(&Principal::Viewer));
+            assert!(access.admits(&Principal::Admin) && access.admits(&Principal::Local));
         }
-        assert!(Access::Look.admits(Principal::Viewer));
+        assert!(Access::Look.admits(&Principal::Viewer));
+    }
+
+    /// A key of this number, live, with its text.
+    fn key(n: u64, form: KeyForm) -> (ClientKey, Secret) {
+        let id = KeyId::new(n);
+        let random = [u8::try_from(n).unwrap(); 32];
+        let (secret, text) = KeySecret::make(id, &random, form);
+        (ClientKey::new(id, "k", secret, Timestamp::default()), text)
+    }
+
+    /// What a request with this header comes to, as words.
+    fn asked(
+        auth: &Auth,
+        access: Access,
+        keys: &ClientKeys,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Principal, String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let found = auth.principal(&map, Some(access), keys, START);
+        found.map_err(|problem| {
+            assert_eq!(problem.status().as_u16(), 401);
+            let body = serde_json::to_value(problem.body()).unwrap();
+            body["detail"].as_str().unwrap().to_owned()
+        })
+    }
+
+    #[test]
+    fn where_a_client_key_was_ever_made_work_is_handed_in_by_one_or_by_the_admin_token() {
+        let (client, text) = key(1, KeyForm::Plain);
+        let bearer = format!("Bearer {}", text.expose());
+        let open = Auth::new(None, None, LOOPBACK);
+        let guarded = Auth::new(Some(&Secret::new("s3cret")), None, LOOPBACK);
+        let none = ClientKeys::default();
+        let by = [("authorization", bearer.as_str())];
+        // Without any key a loopback lane is as it was, whatever is sent.
+        assert_eq!(
+            asked(&open, Access::Submit, &none, &[]),
+            Ok(Principal::Local)
+        );
+        assert_eq!(
+            asked(&open, Access::Submit, &none, &by),
+            Ok(Principal::Local)
+        );
+        let mut revoked = client.clone();
+        revoked.revoke(START);
+        for known in [client.clone(), revoked] {
+            let is_live = known.state(START) == KeyState::Live;
+            let keys: ClientKeys = [known.clone()].into_iter().collect();
+            for auth in [&open, &guarded] {
+                let bare = asked(auth, Access::Submit, &keys, &[]);
+                assert!(bare.unwrap_err().contains("client key"));
+                let found = asked(auth, Access::Submit, &keys, &by);
+                if is_live {
+                    assert_eq!(found, Ok(Principal::Client(Arc::new(known.clone()))));
+                } else {
+                    assert!(found.unwrap_err().contains("was revoked"));
+                }
+                let other = asked(auth, Access::Submit, &keys, &[("api-key", "sk-1")]);
+                assert!(other.unwrap_err().contains("not known"));
+            }
+            let admin = [("authorization", "s3cret")];
+            let found = asked(&guarded, Access::Submit, &keys, &admin);
+            assert_eq!(found, Ok(Principal::Admin));
+            // Who runs the machine runs the lane, as before.
+            assert_eq!(
+                asked(&open, Access::Operate, &keys, &[]),
+                Ok(Principal::Local)
+            );
+            let sdk = [("authorization", "sk-1")];
+            assert_eq!(
+                asked(&open, Access::Operate, &keys, &sdk),
+                Ok(Principal::Local)
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_is_taken_wherever_clients_put_it_and_two_that_differ_are_refused() {
+        let (client, text) = key(1, KeyForm::Plain);
+        let keys: ClientKeys = [client.clone()].into_iter().collect();
+        let auth = Auth::new(None, None, LOOPBACK);
+        let text = text.expose();
+        let bearer = format!("bearer  {text} ");
+        for (name, value) in [
+            ("authorization", bearer.as_str()),
+            ("authorization", text),
+            ("x-api-key", text),
+            ("api-key", text),
+        ] {
+            let found = asked(&auth, Access::Submit, &keys, &[(name, value)]);
+            assert_eq!(
+                found,
+                Ok(Principal::Client(Arc::new(client.clone()))),
+                "{name}"
+            );
+        }
+        let both = [("authorization", bearer.as_str()), ("x-api-key", text)];
+        assert!(asked(&auth, Access::Submit, &keys, &both).is_ok());
+        for differing in [
+            [("authorization", text), ("x-api-key", "sk-1")],
+            [("x-api-key", "sk-1"), ("api-key", text)],
+            [("authorization", text), ("authorization", "sk-1")],
+        ] {
+            let refused = asked(&auth, Access::Submit, &keys, &differing).unwrap_err();
+            assert!(refused.contains("differ"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_dead_or_unknown_key_is_told_so_and_a_wrong_secret_learns_nothing() {
+        let (client, text) = key(1, KeyForm::Plain);
+        let auth = Auth::new(None, None, LOOPBACK);
+        let told = |key: &ClientKey, text: &str| {
+            let keys: ClientKeys = [key.clone()].into_iter().collect();
+            asked(&auth, Access::Submit, &keys, &[("x-api-key", text)])
+        };
+        let expired = ClientKey {
+            expires_at: Some(START),
+            ..client.clone()
+        };
+        let words = told(&expired, text.expose()).unwrap_err();
+        assert!(words.contains("expired at 1970"), "{words}");
+        assert!(!words.contains("0101"), "{words}");
+        let wrong = format!("{}0", text.expose());
+        let unknown = key(2, KeyForm::Plain).1;
+        for other in [wrong.as_str(), unknown.expose()] {
+            let words = told(&expired, other).unwrap_err();
+            assert_eq!(words, "there is no such client key");
+        }
+        let mut rotated = client;
+        let (second, newer) = KeySecret::make(rotated.id, &[9; 32], KeyForm::Plain);
+        rotated.rotate(second, 500, Timestamp::from_millis(600));
+        assert!(told(&rotated, text.expose()).is_ok(), "the overlap lasts");
+        assert!(told(&rotated, newer.expose()).is_ok());
+        let (third, _) = KeySecret::make(rotated.id, &[8; 32], KeyForm::Plain);
+        rotated.rotate(third, 0, START);
+        assert!(told(&rotated, newer.expose()).is_err());
+    }
+
+    #[test]
+    fn a_key_of_a_viewer_looks_and_one_of_a_client_hands_in() {
+        let viewer = ClientKey {
+            role: KeyRole::Viewer,
+            ..key(1, KeyForm::Plain).0
+        };
+        let text = key(1, KeyForm::Plain).1;
+        let keys: ClientKeys = [viewer].into_iter().collect();
+        let auth = Auth::new(None, None, LOOPBACK);
+        let by = [("authorization", text.expose())];
+        let found = asked(&auth, Access::Look, &keys, &by);
+        assert_eq!(found, Ok(Principal::Viewer));
+        let client = Principal::Client(Arc::new(key(2, KeyForm::Plain).0));
+        assert!(Access::Submit.admits(&client));
+        assert!(!Access::Look.admits(&client) && !Access::Operate.admits(&client));
+        assert!(Access::Operate.admit(&client).is_err());
     }
 
     #[test]

@@ -75,6 +75,10 @@ kinds! {
     UnknownHold: NOT_FOUND, "unknown-hold", "not held", "1214";
     UnknownDelivery: NOT_FOUND, "unknown-delivery", "no such delivery", "1214";
     UnknownEndpoint: NOT_FOUND, "unknown-endpoint", "no such endpoint", "1214";
+    BeyondRights: FORBIDDEN, "beyond-rights", "beyond the rights of the key", "1220";
+    RateLimited: TOO_MANY_REQUESTS, "rate-limited", "too many requests a minute", "1302";
+    UnknownKey: NOT_FOUND, "unknown-key", "no such client key", "1214";
+    DeadKey: CONFLICT, "dead-key", "client key does not open", "1214";
     CallbackRefused: UNPROCESSABLE_ENTITY, "callback-refused", "callback not allowed", "1214";
     JobFailed: BAD_GATEWAY, "job-failed", "job failed", "1200";
     JobCancelled: CONFLICT, "job-cancelled", "job cancelled", "1200";
@@ -415,6 +419,27 @@ impl Problem {
         problem
     }
 
+    /// A client key hands in more than it may in a minute; there is room after so many milliseconds.
+    pub(super) fn rate_limited(allowed: u32, wait_ms: u64) -> Self {
+        let seconds = wait_ms.div_ceil(1_000).max(1);
+        let mut problem = Self::new(
+            Kind::RateLimited,
+            format!("this key may hand in {allowed} jobs a minute; there is room in {seconds} s"),
+        );
+        problem.headers.push((RETRY_AFTER, seconds.into()));
+        let retry = HeaderValue::from_static("true");
+        problem.headers.push((SHOULD_RETRY, retry));
+        problem
+    }
+
+    /// What its `Retry-After` says.
+    #[cfg(test)]
+    pub(super) fn retry_after(&self) -> Option<String> {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(name, _)| *name == RETRY_AFTER)?;
+        Some(value.to_str().ok()?.to_owned())
+    }
+
     /// Its kind.
     pub(super) const fn kind(&self) -> Kind {
         self.kind
@@ -495,6 +520,8 @@ impl From<Error> for Problem {
             Error::RequestPruned(_) => Kind::RequestPruned,
             Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,
             Error::BillingSettled { .. } => Kind::BillingSettled,
+            Error::NoSuchKey(_) => Kind::UnknownKey,
+            Error::DeadKey(_) => Kind::DeadKey,
             Error::NoSuchHold(_) => Kind::UnknownHold,
             Error::NoSuchDelivery(_) => Kind::UnknownDelivery,
             Error::NoSuchEndpoint(_) => Kind::UnknownEndpoint,

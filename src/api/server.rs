@@ -23,6 +23,7 @@ use super::connections::Bounds;
 use super::door::Requests;
 use super::endpoint::Router;
 use super::principal::{self, Auth};
+use super::rates::Rates;
 use super::socket::{Bytes, Socket};
 use super::{Api, LogLines, endpoints, limits};
 use crate::config::ServerSection;
@@ -190,6 +191,7 @@ impl Listening {
                 config.viewer_token.as_ref(),
                 local_addr.ip(),
             ),
+            rates: Rates::default(),
             router,
             reading: Reading {
                 max_bytes: config.max_body_bytes,

@@ -81,6 +81,14 @@ impl Payload for Submissions {
 }
 
 impl Submissions {
+    /// The jobs, to change them.
+    pub(super) fn all(&mut self) -> std::slice::IterMut<'_, Submission> {
+        match self {
+            Self::One(job) => std::slice::from_mut(&mut **job).iter_mut(),
+            Self::Many(jobs) => jobs.iter_mut(),
+        }
+    }
+
     /// With the key of the request's header, which is one job's.
     pub(super) fn with_key(self, key: Option<String>) -> Result<Self, Problem> {
         match (self, key) {
@@ -116,7 +124,7 @@ fn submission(asked: Asked) -> Submission {
         user_id: asked.user_id.unwrap_or_else(|| DEFAULT_USER.to_owned()),
         content_id: asked.content_id,
         batch_id: None,
-        priority: asked.priority.unwrap_or(0),
+        priority: asked.priority,
         max_retries: asked.max_retries,
         run_at: asked.run_at,
         deadline: asked.deadline.map(Into::into),
@@ -127,6 +135,7 @@ fn submission(asked: Asked) -> Submission {
         on_interrupted: asked.on_interrupted,
         callback_url: asked.callback_url,
         metadata: asked.metadata,
+        key_id: None,
     }
 }
 
@@ -189,7 +198,10 @@ mod tests {
         let job = one(r#"{"prompt":"hi"}"#);
         assert!(matches!(job.request, Request::Prompt(text) if text == "hi"));
         assert_eq!(job.user_id, "default");
-        assert_eq!((job.priority, job.model, job.max_retries), (0, None, None));
+        assert_eq!(
+            (job.priority, job.model, job.max_retries),
+            (None, None, None)
+        );
     }
 
     #[test]
@@ -207,7 +219,7 @@ mod tests {
         assert_eq!(job.model.as_deref(), Some("glm-5"));
         assert_eq!(job.user_id, "u");
         assert_eq!(job.content_id.as_deref(), Some("c"));
-        assert_eq!(job.priority, -7);
+        assert_eq!(job.priority, Some(-7));
         assert_eq!(job.max_retries, Some(0));
         assert_eq!(job.run_at, Timestamp::parse_rfc3339("2026-11-23T08:00:00Z"));
         assert_eq!(

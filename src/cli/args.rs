@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onelane::export::{Format, What};
+use onelane::model::{Face, KeyBudget, OnDisconnect};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -61,6 +62,16 @@ Examples:
   onelane stats
   onelane stats --start 2026-01-01 --group-by month,user --format csv > spend.csv";
 
+const CREATE_KEY_AFTER_HELP: &str = "\
+The key alone goes to standard output, so that it can be piped; the store keeps its digest. No lane may run on
+the store; a running one makes keys by POST /api/admin/glm/keys. Where any key was ever made, the routes for SDKs
+and jobs ask for one, or for the admin token.
+
+Examples:
+  onelane keys create agent-1 --user ada --max-priority 10 --calls-in-flight 1
+  onelane keys create nightly --budget \"5 CNY/day\" --priority -5 > nightly.key
+  onelane keys create old-sdk --jwt --expires-in 90days";
+
 /// One durable lane in front of the GLM API.
 #[derive(Debug, Parser)]
 #[command(name = "onelane", version, after_help = AFTER_HELP)]
@@ -85,6 +96,9 @@ pub(crate) enum Verb {
     /// Look at the batches of a store that no lane runs on, or give one up
     #[command(subcommand)]
     Batch(BatchVerb),
+    /// Make, look at, replace and take back the client keys of a store that no lane runs on
+    #[command(subcommand)]
+    Keys(KeysVerb),
     /// Look into a store that no lane runs on, export it, or make its file smaller
     #[command(subcommand)]
     Db(DbVerb),
@@ -295,6 +309,118 @@ pub(crate) struct OneBatchArgs {
     /// Its id, its name, or the file that it was made from
     #[arg(value_name = "BATCH")]
     pub(crate) batch: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysVerb {
+    /// Make a client key and print it: it is shown this once
+    Create(Box<CreateKeyArgs>),
+    /// List the client keys, newest first
+    #[command(visible_alias = "ls")]
+    List(StoreArgs),
+    /// Show one client key, without its secret
+    Show(OneKeyArgs),
+    /// Take a client key back: it opens nothing any more
+    Revoke(OneKeyArgs),
+    /// Give a client key another secret and print it
+    Rotate(RotateKeyArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = CREATE_KEY_AFTER_HELP)]
+pub(crate) struct CreateKeyArgs {
+    /// What it is called
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// What it is for: client hands work in, viewer looks at everything and changes nothing
+    #[arg(long, value_name = "ROLE", default_value = "client")]
+    pub(crate) role: RoleArg,
+    /// Whose jobs its jobs are [default: each says so itself]
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Priority of jobs that name none; higher is more urgent
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub(crate) priority: i32,
+    /// Highest priority that a job may name [default: any]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) max_priority: Option<i32>,
+    /// Models that it may ask for, with commas between [default: all]
+    #[arg(long, value_name = "MODELS", value_delimiter = ',')]
+    pub(crate) models: Vec<String>,
+    /// Faces that it may use: chat, responses, messages, embeddings [default: all]
+    #[arg(long, value_name = "FACES", value_delimiter = ',', value_parser = face)]
+    pub(crate) faces: Vec<Face>,
+    /// Calls that may be open at once [default: as many as the lane makes]
+    #[arg(long, value_name = "N")]
+    pub(crate) calls_in_flight: Option<u16>,
+    /// Jobs that it may hand in within any minute [default: any number]
+    #[arg(long, value_name = "N")]
+    pub(crate) requests_per_minute: Option<u32>,
+    /// Its weight among those who take turns
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) share: u32,
+    /// What its calls may come to, like 12.50 CNY/day, 3 USD/month or 1000000 tokens/day
+    #[arg(long, value_name = "BUDGET")]
+    pub(crate) budget: Option<KeyBudget>,
+    /// Beyond the budget: wait for the next period, refuse new jobs, or only warn
+    #[arg(long, value_name = "WHAT", default_value = "wait", requires = "budget")]
+    pub(crate) over: OverArg,
+    /// How long it opens, e.g. 30days [default: for good]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) expires_in: Option<Duration>,
+    /// What becomes of a call whose client is gone: abort, keep or drain:SECONDS [default: as configured]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_disconnect: Option<OnDisconnect>,
+    /// For GLM's older SDKs, which sign with it: its secret stays readable in the store
+    #[arg(long)]
+    pub(crate) jwt: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// A face by its name.
+fn face(name: &str) -> Result<Face, String> {
+    let names = Face::ALL.map(Face::name).join(", ");
+    Face::parse(name).ok_or_else(|| format!("must be one of {names}"))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArg {
+    Client,
+    Viewer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OverArg {
+    Wait,
+    Refuse,
+    Warn,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneKeyArgs {
+    /// Its id, with which the key begins, or its name
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateKeyArgs {
+    /// Its id, with which the key begins, or its name
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// How long the old one opens, too, e.g. 24h; at most 30 days
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) overlap: Duration,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }

@@ -5,7 +5,7 @@
 //! | `args` | the flags, their help, nothing else |
 //! | `exit` | exit codes, and errors with what to do about them |
 //! | `start` | from a configuration to a running lane: the only place that knows how one is built |
-//! | `serve`, `run`, `simulate`, `stats`, `batch`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start`, `config unset` in `offline` |
+//! | `serve`, `run`, `simulate`, `stats`, `batch`, `keys`, `db`, `policy`, `prices`, `estimate` | the verbs; `config show` is in `start`, `config unset` in `offline` |
 //! | `offline`, `table` | common parts of the verbs that look into a store; tables for people |
 //!
 //! A verb answers with an [`exit::Exit`] or a [`exit::CliError`]; nothing in here ends the process,
@@ -17,6 +17,7 @@ mod check;
 mod db;
 mod estimate;
 mod exit;
+mod keys;
 mod offline;
 mod policy;
 mod prices;
@@ -97,6 +98,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Verb::Config(ConfigVerb::Unset(args)) => offline::unset(&args, json),
         Verb::Stats(args) => stats::stats(&args, json),
         Verb::Batch(verb) => batch::batch(&verb, json),
+        Verb::Keys(verb) => keys::keys(verb, json),
         Verb::Db(verb) => db::db(&verb, json),
         Verb::Policy(args) => policy::policy(&args, json),
         Verb::Prices(args) => prices::prices(&args, json),

@@ -34,6 +34,18 @@ pub(crate) fn open(args: &StoreArgs) -> Result<Offline, CliError> {
     })
 }
 
+/// The same; one that is not there is begun, and that is said.
+pub(crate) fn open_or_create(args: &StoreArgs) -> Result<Offline, CliError> {
+    with(args, |path, options| {
+        let is_new = !Path::new(&path).exists();
+        let store = RedbStore::open(path.clone(), options)?;
+        if is_new {
+            super::note(&format!("{path} was not there: it is a new store"));
+        }
+        Ok(store)
+    })
+}
+
 /// The same, to look alone: the file stays as it is, also when it was not closed well.
 pub(crate) fn look_for_damage(args: &StoreArgs) -> Result<Offline, CliError> {
     with(args, |path, options| {

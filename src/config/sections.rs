@@ -153,6 +153,7 @@ impl BudgetSection {
             (None, tokens) => Amount::Tokens(tokens?),
         };
         Some(Budget {
+            key: None,
             name: name.to_owned(),
             users: whose(self.user.as_ref()),
             models: whose(self.model.as_ref()),

@@ -39,6 +39,7 @@ impl Config {
             unpriced: self.money.unpriced,
             retention: self.store.retention,
             scope: Scope::All,
+            keys: Arc::default(),
         })
     }
 

@@ -238,6 +238,7 @@ mod tests {
                 day: onelane_core::model::Day(1),
                 model: "glm-4.7".to_owned(),
                 user_id: "u".to_owned(),
+                key_id: None,
             };
             let mut row = UsageRow::empty(key);
             (row.successes, row.usage.completion_tokens) = (answers, tokens);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use onelane_actors::ports::{CallFilter, JobFilter, JobPage, JobRecord, Store, StoreError};
 use onelane_actors::protocol::{QueueMsg, SubmitError};
-use onelane_core::model::{CallRecord, JobId, JobStatus, Refusal, limits};
+use onelane_core::model::{CallRecord, JobId, JobStatus, KeyId, Refusal, limits};
 
 use super::{DeadLetters, JobDetail, Orchestrator, Sends};
 use crate::error::Error;
@@ -48,6 +48,11 @@ impl Orchestrator {
         self.read(move |store| store.job(id))
             .await?
             .ok_or(Error::NotFound(id))
+    }
+
+    /// The client key by which a job was handed in.
+    pub async fn key_of(&self, id: JobId) -> Result<Option<KeyId>, Error> {
+        Ok(self.record(id).await?.job.key_id)
     }
 
     /// A page of jobs, newest first. It ends after `limit` jobs, or earlier when they are large.

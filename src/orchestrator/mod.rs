@@ -14,6 +14,7 @@ mod estimate;
 mod events;
 mod figures;
 mod jobs;
+mod keys;
 mod maintenance;
 mod notify;
 mod place;
@@ -34,7 +35,9 @@ use onelane_actors::relay::Relays;
 use onelane_actors::runtime::{Refs, Runtime};
 use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::{FaultPoints, Ports};
-use onelane_core::model::{AlertBook, BreakerSnapshot, SchedulerState, Settings, limits};
+use onelane_core::model::{
+    AlertBook, BreakerSnapshot, ClientKeys, SchedulerState, Settings, limits,
+};
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 
@@ -45,6 +48,7 @@ use crate::trust::Trust;
 use crate::webhooks::{HttpSender, Sender};
 pub use bulk::Selection;
 pub use events::{Events, Feed};
+pub use keys::{MadeKey, NewKey, rotation, stored_key};
 use notify::Notifier;
 pub use onelane_actors::protocol::Submitted;
 pub use onelane_actors::runtime::StopReason;
@@ -151,13 +155,15 @@ impl Orchestrator {
         );
         let prepare = tokio::task::spawn_blocking(move || {
             let trust = maintenance::trust(&*store, Arc::clone(&clock))?;
+            let keys: ClientKeys = store.client_keys()?.into_iter().collect();
             let book = notify::prepare(&*store, &told, &trust, clock.now())?;
-            Ok::<_, StoreError>((book, Arc::new(trust)))
+            Ok::<_, StoreError>((book, Arc::new(trust), keys))
         });
-        let (book, trust) = prepare
+        let (book, trust, keys) = prepare
             .await
             .map_err(|error| StartError::Actors(error.to_string()))??;
-        let (settings, settings_rx) = watch::channel(Arc::new(parts.config.settings.clone()));
+        let in_force = parts.config.settings.clone().with_keys(Arc::new(keys));
+        let (settings, settings_rx) = watch::channel(Arc::new(in_force));
         let ports = Ports {
             store: parts.store,
             glm: parts.glm,

@@ -77,8 +77,10 @@ impl Orchestrator {
     }
 
     async fn put_in_force(&self, mut loaded: Loaded) -> Result<(), Error> {
-        // No setting of the configuration: it stays as the start said.
-        loaded.settings.scope = self.settings().scope;
+        // No settings of the configuration: they stay as they are.
+        let before = self.settings();
+        loaded.settings.scope = before.scope;
+        loaded.settings = loaded.settings.with_keys(Arc::clone(&before.keys));
         self.inner
             .settings
             .send_replace(Arc::new(loaded.settings.clone()));

@@ -8,7 +8,9 @@ use onelane_actors::ports::{Decisions, JobRecord};
 use onelane_actors::protocol::{
     Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
-use onelane_core::model::{BudgetRefusal, JobStatus, NewJob, NotAdmitted, Transition, limits};
+use onelane_core::model::{
+    BudgetRefusal, JobStatus, NewJob, NotAdmitted, Payer, Transition, limits,
+};
 use onelane_core::scheduler::admission::Intake;
 
 use super::attend::Attended;
@@ -189,7 +191,7 @@ impl Orchestrator {
             return Ok(vec![None; new.len()]);
         }
         let asking = |new: &NewJob| Asking {
-            user_id: new.job.user_id.clone(),
+            payer: Payer::of(&new.job.user_id, new.job.key_id),
             model: new.job.model.clone(),
             worst: new.job.worst,
         };

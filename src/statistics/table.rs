@@ -20,10 +20,13 @@ pub fn to_csv(rows: &[StatisticsRow]) -> String {
 
 type Column = (&'static str, fn(&StatisticsRow) -> String);
 
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 14] = [
     ("date", |row| name(&row.date)),
     ("model", |row| name(&row.model)),
     ("userId", |row| name(&row.user_id)),
+    ("keyId", |row| {
+        row.key_id.map(|key| key.to_string()).unwrap_or_default()
+    }),
     ("totalCalls", |row| row.total_calls.to_string()),
     ("successfulCalls", |row| row.successful_calls.to_string()),
     ("failedCalls", |row| row.failed_calls.to_string()),
@@ -115,6 +118,7 @@ mod tests {
             day: Day::parse(day).unwrap(),
             model: model.to_owned(),
             user_id: user.to_owned(),
+            key_id: None,
         };
         UsageRow {
             calls: 3,
@@ -224,12 +228,12 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "date,model,userId,totalCalls,successfulCalls,failedCalls,cancelledCalls,totalTokens,promptTokens,\
+                "date,model,userId,keyId,totalCalls,successfulCalls,failedCalls,cancelledCalls,totalTokens,promptTokens,\
                  completionTokens,cachedTokens,reasoningTokens,cachedShare,totalCost.CNY,totalCost.USD,\
                  totalCost.POINTS,unpricedCalls,averageResponseTime,p50,p90,p95,p99,failed.throttle,failed.overload,\
                  failed.quota_window,failed.operator_fatal,failed.request_fatal,\
                  failed.server_transient,failed.unreachable,failed.unattributed,failed.duplicate_request,failed.foreign_answer",
-                "2026-11-23,\"a, \"\"b\"\"\",,3,2,1,0,30,10,20,4,5,0.4000,,9007199.254740993,,\
+                "2026-11-23,\"a, \"\"b\"\"\",,,3,2,1,0,30,10,20,4,5,0.4000,,9007199.254740993,,\
                  0,50,7,7,7,7,1,0,0,0,0,0,0,0,0,0",
             ]
         );

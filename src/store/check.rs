@@ -16,8 +16,9 @@ use super::error::{FileError, Result};
 use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
-    AlertBook, Batch, BatchId, BreakerSnapshot, Day, Delivery, DeliveryCounts, DeliveryStatus,
-    HookEndpoint, Job, JobId, JobStatus, SchedulerState, Timestamp, UsageKey, UsageRow,
+    AlertBook, Batch, BatchId, BreakerSnapshot, ClientKey, Day, Delivery, DeliveryCounts,
+    DeliveryStatus, HookEndpoint, Job, JobId, JobStatus, SchedulerState, Timestamp, UsageKey,
+    UsageRow,
 };
 use crate::ports::StatusCounts;
 
@@ -65,6 +66,7 @@ pub(super) fn check(snapshot: &ReadTransaction, most: usize) -> Result<Findings>
     check.jobs(&counters)?;
     check.batches()?;
     check.keys()?;
+    check.client_keys()?;
     check.dependents()?;
     let logged = check.calls(&counters)?;
     check.usage(logged, counters.calls_pruned_until)?;
@@ -283,6 +285,22 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Each client key stands under its id.
+    fn client_keys(&mut self) -> Result<()> {
+        const TABLE: &str = "client_keys";
+        for item in self.open(schema::CLIENT_KEYS)?.iter()? {
+            let (number, row) = item?;
+            let read = decode::<ClientKey>(TABLE, row.value());
+            let Some(key) = self.readable(TABLE, read)? else {
+                continue;
+            };
+            self.expect(key.id.number() == number.value(), TABLE, || {
+                format!("{} stands under another id", key.id)
+            });
+        }
+        Ok(())
+    }
+
     /// Each idempotency key is that of the job it stands for.
     fn keys(&mut self) -> Result<()> {
         const TABLE: &str = "idempotency";
@@ -294,7 +312,7 @@ impl Check<'_> {
             let job = self.job(id)?;
             let its = job.as_ref().and_then(|job| {
                 let key = job.idempotency_key.as_deref()?;
-                Some(schema::idempotency_key(&job.user_id, key))
+                Some(schema::idempotency_key(&job.idempotency_scope(), key))
             });
             self.expect(its.as_ref() == Some(key.value()), TABLE, || match &job {
                 None => format!("a key stands for job {id}, which is not there"),
@@ -427,8 +445,10 @@ impl Check<'_> {
                 day,
                 model,
                 user_id,
+                key_id,
             } = &row.key;
             let what = format!("{day}, model {model:?}, user {user_id:?}");
+            let what = key_id.map_or(what.clone(), |key| format!("{what}, {key}"));
             self.expect(schema::usage_key(&row.key) == *key.value(), "usage", || {
                 format!("the row of {what} stands under another key")
             });

@@ -39,8 +39,8 @@ pub use self::file::StopOpening;
 use self::file::StoreFile;
 pub use self::look::stored_config;
 use crate::model::{
-    AlertBook, Batch, BatchId, CallRecord, DeliveryCounts, HookEndpoint, Job, JobId, Retention,
-    Timestamp, UsageRow,
+    AlertBook, Batch, BatchId, CallRecord, ClientKey, DeliveryCounts, HookEndpoint, Job, JobId,
+    Retention, Timestamp, UsageRow,
 };
 use crate::ports::{
     CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
@@ -561,6 +561,10 @@ impl Store for RedbStore {
 
     fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
         self.read(|snapshot| read::batch(snapshot, id))
+    }
+
+    fn client_keys(&self) -> Result<Vec<ClientKey>, StoreError> {
+        self.read(read::client_keys)
     }
 
     fn batches(&self, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>, StoreError> {

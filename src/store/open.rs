@@ -119,6 +119,7 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::CALLS_BY_JOB)?;
     transaction.open_table(schema::BILLING_OPEN)?;
     transaction.open_table(schema::BATCHES)?;
+    transaction.open_table(schema::CLIENT_KEYS)?;
     transaction.open_table(schema::DEPENDENTS)?;
     transaction.open_table(schema::FINISHED)?;
     transaction.open_table(schema::DEAD_LETTERS)?;

@@ -14,8 +14,8 @@ use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
 use crate::model::{
-    AttemptNo, Batch, BatchId, Job, JobId, JobStatus, Received, Request, Seq, Timestamp, UsageRow,
-    limits,
+    AttemptNo, Batch, BatchId, ClientKey, Job, JobId, JobStatus, Received, Request, Seq, Timestamp,
+    UsageRow, limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
@@ -279,6 +279,10 @@ pub(super) fn batches(
         batches.push(decode("batches", item?.1.value())?);
     }
     Ok(batches)
+}
+
+pub(super) fn client_keys(snapshot: &ReadTransaction) -> Result<Vec<ClientKey>> {
+    schema::all_client_keys(&snapshot.open_table(schema::CLIENT_KEYS)?)
 }
 
 /// One look at the line from the cursor on, and at the rows of the jobs that are found.

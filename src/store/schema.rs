@@ -10,15 +10,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use onelane_core::model::{Bodies, Finished, FinishedKind};
-use redb::TableDefinition;
+use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{FileError, Result};
 use super::row;
 use crate::model::{
-    AttemptNo, BatchId, CallRecord, Day, DeliveryCounts, DeliveryId, DestinationId, Due, DuePlace,
-    Fingerprint, Job, JobEntry, JobId, JobStatus, Seq, Timestamp, UsageKey, WorstCase,
+    AttemptNo, BatchId, CallRecord, ClientKey, Day, DeliveryCounts, DeliveryId, DestinationId, Due,
+    DuePlace, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq, Timestamp, UsageKey,
+    WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -39,7 +40,7 @@ pub(super) const RESPONSES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition:
 /// Status and place in line ([`line_key`]): [`LineRow`]. Every job is here once, so that a restart
 /// reads the pending and processing ranges alone, and a list needs no other table to filter.
 pub(super) const LINE: TableDefinition<&[u8; 9], &[u8]> = TableDefinition::new("line");
-/// Digest of user and idempotency key ([`idempotency_key`]): [`Keyed`].
+/// Digest of an idempotency key and its scope ([`idempotency_key`]): [`Keyed`].
 pub(super) const IDEMPOTENCY: TableDefinition<&[u8; 32], &[u8]> =
     TableDefinition::new("idempotency");
 /// Place in the call log: [`CallRecord`].
@@ -62,11 +63,13 @@ pub(super) const DEAD_LETTERS: TableDefinition<&[u8; 17], &[u8; 16]> =
 /// The same of completed and cancelled jobs of which only the bodies may go.
 pub(super) const IN_DOUBT: TableDefinition<&[u8; 17], &[u8; 16]> =
     TableDefinition::new(finished_table_name(FinishedKind::InDoubt));
-/// Day, model and user ([`usage_key`]): [`crate::model::UsageRow`].
+/// Day, model, user and client key ([`usage_key`]): [`crate::model::UsageRow`].
 pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("usage");
 
 /// Batch id: [`crate::model::Batch`].
 pub(super) const BATCHES: TableDefinition<u64, &[u8]> = TableDefinition::new("batches");
+/// Client key id: [`crate::model::ClientKey`].
+pub(super) const CLIENT_KEYS: TableDefinition<u64, &[u8]> = TableDefinition::new("client_keys");
 /// Place among deliveries: [`crate::model::Delivery`].
 pub(super) const DELIVERIES: TableDefinition<u64, &[u8]> = TableDefinition::new("deliveries");
 /// The places of the deliveries that are pending, by receiver ([`pending_key`]).
@@ -149,6 +152,8 @@ pub(super) struct LineRow<'a> {
     pub(super) batch: Option<BatchId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bound: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<KeyId>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -172,6 +177,7 @@ impl<'a> LineRow<'a> {
             parked: false,
             batch: job.batch_id,
             bound: None,
+            key: job.key_id,
         };
         if job.status.is_terminal() {
             return row;
@@ -209,7 +215,9 @@ impl<'a> LineRow<'a> {
             dormant: self.dormant,
             parked: self.parked,
             out_of_scope: false,
+            capped: false,
             bound_to: self.bound,
+            key: self.key,
         }
     }
 
@@ -220,6 +228,7 @@ impl<'a> LineRow<'a> {
             && more.priority_max.is_none_or(|max| self.priority <= max)
             && (self.parked || more.parked != Some(true))
             && more.batch_id.is_none_or(|id| self.batch == Some(id))
+            && more.key_id.is_none_or(|id| self.key == Some(id))
     }
 }
 
@@ -403,7 +412,10 @@ pub(super) fn dependent_of(key: &[u8; 32]) -> JobId {
 }
 
 pub(super) fn usage_key(key: &UsageKey) -> [u8; 20] {
-    let digest: [u8; 32] = digest(&key.model, &key.user_id);
+    let digest: [u8; 32] = match key.key_id {
+        None => digest(&key.model, &key.user_id),
+        Some(by) => digest(&key.model, &format!("{by}\0{}", key.user_id)),
+    };
     let (short, _) = digest.split_first_chunk().unwrap_or((&[0; 16], &[]));
     join(day_bytes(key.day), *short)
 }
@@ -425,8 +437,8 @@ fn day_bytes(day: Day) -> [u8; 4] {
     (day.0.cast_unsigned() ^ 0x8000_0000).to_be_bytes()
 }
 
-pub(super) fn idempotency_key(user_id: &str, key: &str) -> [u8; 32] {
-    digest(user_id, key)
+pub(super) fn idempotency_key(scope: &str, key: &str) -> [u8; 32] {
+    digest(scope, key)
 }
 
 /// One digest of two texts; no other pair has it.
@@ -487,6 +499,15 @@ const fn newer_row(found: u64) -> FileError {
 pub(super) fn decode_call(seq: u64, row: &[u8]) -> Result<CallRecord> {
     let call: CallRecord = decode("calls", row)?;
     Ok(CallRecord { seq, ..call })
+}
+
+/// The client keys of their table, in the order of their ids.
+pub(super) fn all_client_keys(
+    table: &impl ReadableTable<u64, &'static [u8]>,
+) -> Result<Vec<ClientKey>> {
+    let rows = table.iter()?;
+    rows.map(|item| decode("client_keys", item?.1.value()))
+        .collect()
 }
 
 /// A place in line without its job.

@@ -168,7 +168,7 @@ fn stats_tells_the_sums_as_table_json_and_csv() {
 
     let csv = place.run(&format!("{days} --group-by none --format csv"));
     let row = csv.stdout.lines().nth(1).unwrap();
-    assert!(row.starts_with(",,,4,3,1,"), "{row}");
+    assert!(row.starts_with(",,,,4,3,1,"), "{row}");
     assert!(row.contains(",0.000003003,"), "exact: {row}");
 
     let one = place.run(&format!("{days} --user nobody"));

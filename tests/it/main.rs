@@ -32,6 +32,7 @@ mod deadlines;
 mod failures;
 mod golden;
 mod jobs;
+mod keys;
 mod many;
 mod model_names;
 mod money;

@@ -70,6 +70,7 @@ async fn a_model_in_capitals_has_its_price_its_lane_its_budget_and_its_filter() 
     };
     world.settings.lanes.insert("four".to_owned(), lane);
     world.settings.budgets = vec![Budget {
+        key: None,
         name: "four".to_owned(),
         users: BudgetScope::All,
         models: BudgetScope::One("glm-4.7".to_owned()),
@@ -146,6 +147,7 @@ async fn the_same_model_in_another_spelling_is_no_substitute() {
 async fn once_a_dearer_model_has_answered_reservations_count_it() {
     let (mut world, _) = world(Some("glm-5.3"));
     world.settings.budgets = vec![Budget {
+        key: None,
         name: "all".to_owned(),
         users: BudgetScope::All,
         models: BudgetScope::All,

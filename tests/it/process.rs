@@ -7,6 +7,7 @@ mod elsewhere;
 mod frozen;
 mod full_disk;
 mod interrupted;
+mod keys;
 mod resume;
 mod run;
 mod serve;

@@ -204,6 +204,7 @@ async fn a_clock_that_jumps_days_ahead_prunes_nothing_for_now_and_budgets_follow
     };
     world.settings.glm.max_tokens = Some(10);
     world.settings.budgets = vec![Budget {
+        key: None,
         name: "day".to_owned(),
         users: BudgetScope::All,
         models: BudgetScope::All,

@@ -7,6 +7,7 @@
 
 mod apply;
 pub mod effects;
+pub mod grant;
 mod submit;
 
 pub use apply::apply;

@@ -17,11 +17,12 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::model::{BatchId, JobEntry, JobId, Scope, Seq, Settings, Timestamp};
+use crate::model::{BatchId, JobEntry, JobId, KeyId, Scope, Seq, Settings, Timestamp};
 
 use index::{Index, Key};
 use place::{Class, Rules};
@@ -52,7 +53,11 @@ pub struct Queue {
     parked: usize,
     /// How many of the dormant ones are not of the batch that the lane runs.
     out_of_scope: usize,
+    /// Those whose client key has as many calls open as it may, the most urgent of each first.
+    capped: BTreeMap<KeyId, BTreeSet<(Reverse<i32>, Seq)>>,
     scope: Scope,
+    /// The weights of client keys among those who take turns, where they are not 1.
+    shares: HashMap<KeyId, u32>,
     /// How many of those that wait for their time wait for the start that was asked for.
     scheduled: usize,
     users: Users,
@@ -79,6 +84,7 @@ impl Queue {
         line.now = now;
         line.rules.configure(settings);
         line.scope = settings.scope;
+        line.shares = shares(settings);
         line.seq_of.reserve(entries.len());
         let mut ready: BTreeMap<Arc<str>, Vec<Key>> = BTreeMap::new();
         let mut due = Vec::new();
@@ -92,7 +98,7 @@ impl Queue {
             entry.out_of_scope = !line.scope.has(entry.batch_id);
             entry.mind_the_clock(now);
             let rule = line.ready.enter(&mut entry.model, &line.rules);
-            let user = line.users.enter(&mut entry.user_id);
+            let user = line.users.enter(&mut entry);
             match waits(&entry, now) {
                 Waits::ForAWord => line.falls_asleep(&entry),
                 Waits::Until(at) => {
@@ -125,9 +131,11 @@ impl Queue {
         let (entries, users) = (&self.entries, &self.users);
         let changed = self.ready.configure(&self.rules, |seq| {
             let entry = entries.get(&seq)?;
-            Some((entry, users.number(&entry.user_id)))
+            Some((entry, users.number(entry)))
         });
-        if changed {
+        let shares = shares(settings);
+        if changed || shares != self.shares {
+            self.shares = shares;
             self.turns.clear();
         }
     }
@@ -142,7 +150,7 @@ impl Queue {
         entry.out_of_scope = !self.scope.has(entry.batch_id);
         entry.mind_the_clock(now);
         self.ready.enter(&mut entry.model, &self.rules);
-        let user = self.users.enter(&mut entry.user_id);
+        let user = self.users.enter(&mut entry);
         match waits(&entry, now) {
             Waits::ForAWord => self.falls_asleep(&entry),
             Waits::Until(at) => {
@@ -172,8 +180,8 @@ impl Queue {
             && let Some(entry) = self.entries.get(&seq)
         {
             let rule = self.ready.rule(&entry.model).unwrap_or_default();
-            let user = rule.turn_of(self.users.number(&entry.user_id));
-            turns.give_back(user, tokens);
+            let user = rule.turn_of(self.users.number(entry));
+            turns.give_back(user, tokens, share_of(&self.shares, entry));
         }
     }
 
@@ -181,13 +189,20 @@ impl Queue {
     pub fn remove(&mut self, id: JobId) -> Option<JobEntry> {
         let seq = self.seq_of.remove(&id)?;
         let entry = self.entries.remove(&seq)?;
-        let user = self.users.number(&entry.user_id);
+        let user = self.users.number(&entry);
         self.ready.leave(&entry, user);
-        self.users.leave(&entry.user_id);
+        self.users.leave(&entry);
         if entry.sleeps() {
             self.dormant = self.dormant.saturating_sub(1);
             if entry.out_of_scope {
                 self.out_of_scope = self.out_of_scope.saturating_sub(1);
+            } else if let Some(key) = entry.capped_key() {
+                if let Some(jobs) = self.capped.get_mut(&key) {
+                    jobs.remove(&(Reverse(entry.priority), seq));
+                    if jobs.is_empty() {
+                        self.capped.remove(&key);
+                    }
+                }
             } else {
                 self.parked = self.parked.saturating_sub(usize::from(entry.parked));
             }
@@ -219,10 +234,43 @@ impl Queue {
         }
     }
 
+    /// A job that was taken sleeps until its client key has fewer calls open: [`Queue::uncap`] wakes it.
+    pub fn cap(&mut self, place: Place, entry: JobEntry, now: Timestamp) {
+        let capped = entry.key.is_some();
+        self.put_back(place, JobEntry { capped, ..entry }, now);
+    }
+
+    /// The client keys of which jobs sleep so.
+    pub fn capped_keys(&self) -> impl Iterator<Item = KeyId> {
+        self.capped.keys().copied()
+    }
+
+    /// Wakes so many jobs of a client key, the most urgent first.
+    pub fn uncap(&mut self, key: KeyId, most: usize, now: Timestamp) {
+        let jobs = self.capped.get(&key).into_iter().flatten();
+        let first: Vec<Seq> = jobs.take(most).map(|(_, seq)| *seq).collect();
+        for seq in first {
+            if let Some(entry) = self.entries.get(&seq).cloned() {
+                self.remove(entry.id);
+                let capped = false;
+                self.insert(JobEntry { capped, ..entry }, now);
+            }
+        }
+    }
+
+    /// How many sleep so.
+    #[must_use]
+    pub fn capped_len(&self) -> usize {
+        self.capped.values().map(BTreeSet::len).sum()
+    }
+
     fn falls_asleep(&mut self, entry: &JobEntry) {
         self.dormant += 1;
         if entry.out_of_scope {
             self.out_of_scope += 1;
+        } else if let Some(key) = entry.capped_key() {
+            let place = (Reverse(entry.priority), entry.seq);
+            self.capped.entry(key).or_default().insert(place);
         } else {
             self.parked += usize::from(entry.parked);
         }
@@ -341,8 +389,13 @@ impl Queue {
         let turns = self.turns.entry(key).or_insert_with(|| Turns::new(newest));
         turns.take(quantum, newest, |from| {
             let (user, seq) = self.ready.head_from(models, class, from)?;
-            let tokens = self.entries.get(&seq)?.tokens;
-            Some(Head { user, seq, tokens })
+            let entry = self.entries.get(&seq)?;
+            Some(Head {
+                user,
+                seq,
+                tokens: entry.tokens,
+                share: share_of(&self.shares, entry),
+            })
         })
     }
 
@@ -371,7 +424,7 @@ impl Queue {
                 }
                 entry.due = None;
                 *self.ready_since.entry(entry.since).or_default() += 1;
-                self.ready.add(entry, self.users.number(&entry.user_id));
+                self.ready.add(entry, self.users.number(entry));
             }
         }
     }
@@ -491,6 +544,18 @@ impl Queue {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
+
+/// The weights of the client keys that have another than 1.
+fn shares(settings: &Settings) -> HashMap<KeyId, u32> {
+    let keys = settings.keys.iter().map(|key| (key.id, key.rights.share));
+    keys.filter(|(_, share)| *share != 1).collect()
+}
+
+/// The weight of who takes turns for a job.
+fn share_of(shares: &HashMap<KeyId, u32>, entry: &JobEntry) -> u32 {
+    let share = entry.key.and_then(|key| shares.get(&key));
+    share.copied().unwrap_or(1)
 }
 
 /// What a job in line waits for.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::model::{
-    AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, BreakerSnapshot, CallRecord, Delivery,
-    DeliveryId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, Received,
-    Request, SchedulerState, Seq, Timestamp,
+    AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, BreakerSnapshot, CallRecord, ClientKey,
+    Delivery, DeliveryId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus,
+    KeyId, Received, Request, SchedulerState, Seq, Timestamp,
 };
 
 /// A row of the call log, as a pruning finds it.
@@ -55,10 +55,10 @@ pub trait Rows: Finishes {
     /// What a job asks for. A job without a request is an error of the store.
     fn request(&mut self, id: JobId) -> Result<Arc<Request>, Self::Error>;
 
-    /// The job for which a user's idempotency key was used, and for which request.
+    /// The job for which an idempotency key was used in a scope ([`Job::idempotency_scope`]), and for which request.
     fn keyed(
         &mut self,
-        user_id: &str,
+        scope: &str,
         key: &str,
     ) -> Result<Option<(JobId, Fingerprint)>, Self::Error>;
 
@@ -71,10 +71,10 @@ pub trait Rows: Finishes {
     /// Writes a new job and counts it.
     fn insert(&mut self, job: &Job, request: &Request) -> Result<(), Self::Error>;
 
-    /// Remembers for which job and request a user's idempotency key was used.
+    /// Remembers for which job and request an idempotency key was used in a scope.
     fn insert_key(
         &mut self,
-        user_id: &str,
+        scope: &str,
         key: &str,
         job: JobId,
         fingerprint: Fingerprint,
@@ -117,8 +117,8 @@ pub trait Rows: Finishes {
     /// Removes a finished job's request and response; its row says so from then on. Answers their bytes.
     fn remove_bodies(&mut self, job: &Job) -> Result<u64, Self::Error>;
 
-    /// Forgets that a user's idempotency key was used for this job, if it was, or if nobody can tell.
-    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<(), Self::Error>;
+    /// Forgets that an idempotency key was used for this job in a scope, if it was, or if nobody can tell.
+    fn remove_key(&mut self, scope: &str, key: &str, job: JobId) -> Result<(), Self::Error>;
 
     /// Forgets that `dependent` waits for `id`, if that is remembered.
     fn remove_dependent(&mut self, id: JobId, dependent: JobId) -> Result<(), Self::Error>;
@@ -162,6 +162,21 @@ pub trait Rows: Finishes {
 
     /// Forgets a batch.
     fn remove_batch(&mut self, id: BatchId) -> Result<(), Self::Error>;
+
+    /// A client key's row.
+    fn client_key(&mut self, id: KeyId) -> Result<Option<ClientKey>, Self::Error>;
+
+    /// How many client keys there are.
+    fn client_key_count(&mut self) -> Result<u64, Self::Error>;
+
+    /// All client keys. Asked for when there are too many.
+    fn client_keys(&mut self) -> Result<Vec<ClientKey>, Self::Error>;
+
+    /// Writes a client key.
+    fn put_client_key(&mut self, key: &ClientKey) -> Result<(), Self::Error>;
+
+    /// Forgets a client key.
+    fn remove_client_key(&mut self, id: KeyId) -> Result<(), Self::Error>;
 
     /// The next place among deliveries; each is given once.
     fn next_delivery(&mut self) -> DeliveryId;

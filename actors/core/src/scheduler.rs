@@ -29,6 +29,7 @@ mod ahead;
 mod blame;
 mod dispatch;
 mod gate;
+mod keys;
 mod orders;
 mod outgoing;
 mod parked;

@@ -13,7 +13,7 @@ use crate::protocol::{
     Submitted, submitted,
 };
 use onelane_core::model::{
-    BreakerSnapshot, BudgetRefusal, HoldScope, JobId, NewJob, Refusal, Settings, SlotId,
+    BreakerSnapshot, BudgetRefusal, HoldScope, JobId, NewJob, Payer, Refusal, Settings, SlotId,
     Submission, Timestamp, Transition,
 };
 use onelane_core::scheduler::CancelPath;
@@ -63,7 +63,8 @@ impl QueueState {
     ) -> Result<NewJob, SubmitError> {
         let new = NewJob::of(submission, &self.settings, id, now)?;
         let job = &new.job;
-        let over = self.scheduler.refuses(&job.user_id, &job.model, job.worst);
+        let payer = Payer::of(&job.user_id, job.key_id);
+        let over = self.scheduler.refuses(&payer, &job.model, job.worst);
         Ok(self.scheduler.intake().admit(new, over)?)
     }
 
@@ -108,7 +109,7 @@ impl QueueState {
     }
 
     pub(super) fn affords(&self, jobs: &[Asking]) -> Vec<Option<BudgetRefusal>> {
-        let refuses = |job: &Asking| self.scheduler.refuses(&job.user_id, &job.model, job.worst);
+        let refuses = |job: &Asking| self.scheduler.refuses(&job.payer, &job.model, job.worst);
         jobs.iter().map(refuses).collect()
     }
 

@@ -85,4 +85,12 @@ impl Ids for SeededIds {
     fn seed(&self) -> u64 {
         self.draw()
     }
+
+    fn secret(&self) -> Option<[u8; 32]> {
+        let mut bytes = [0; 32];
+        for part in bytes.chunks_mut(8) {
+            part.copy_from_slice(&self.draw().to_be_bytes());
+        }
+        Some(bytes)
+    }
 }

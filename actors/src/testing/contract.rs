@@ -16,6 +16,7 @@ mod batches;
 mod chains;
 mod doubt;
 mod filters;
+mod keys;
 mod notices;
 mod prune;
 mod spared;
@@ -26,6 +27,7 @@ pub use batches::*;
 pub use chains::*;
 pub use doubt::*;
 pub use filters::*;
+pub use keys::*;
 pub use notices::*;
 pub use prune::*;
 pub use spared::*;
@@ -116,6 +118,10 @@ macro_rules! store_contract {
             a_job_stays_whole_until_its_end_is_told
             a_clock_that_was_ahead_stops_no_pruning
             a_step_of_a_pruning_removes_so_many_bytes
+            a_client_key_is_kept_whole
+            a_client_key_is_made_once
+            a_client_key_is_replaced_and_taken_back
+            a_dead_client_key_makes_room
             a_retry_after_what_was_pruned_says_why_not
             a_batch_counts_its_jobs_in_the_transaction_that_changes_them
             a_job_of_a_batch_that_is_not_open_is_refused

@@ -14,9 +14,9 @@ use crate::ports::{
 use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{
     AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, Bonds, BreakerSnapshot, CallRecord,
-    Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, Fingerprint, Finished,
-    FinishedKind, HookEndpoint, Job, JobId, JobStatus, Received, Request, SchedulerState, Seq,
-    Timestamp, Transition, UsageKey, UsageRow, limits,
+    ClientKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, Fingerprint,
+    Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, KeyId, Received, Request,
+    SchedulerState, Seq, Timestamp, Transition, UsageKey, UsageRow, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use onelane_core::rows::{Finishes, Logged, Rows};
@@ -65,6 +65,7 @@ struct Disk {
     endpoints: Vec<HookEndpoint>,
     deliveries: BTreeMap<DeliveryId, Delivery>,
     batches: BTreeMap<BatchId, Batch>,
+    client_keys: BTreeMap<KeyId, ClientKey>,
     last_delivery: DeliveryId,
 }
 
@@ -210,6 +211,10 @@ impl Store for MemoryStore {
 
     fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
         Ok(self.shared().disk.batches.get(&id).cloned())
+    }
+
+    fn client_keys(&self) -> Result<Vec<ClientKey>, StoreError> {
+        Ok(self.shared().disk.client_keys.values().cloned().collect())
     }
 
     fn batches(&self, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>, StoreError> {
@@ -385,10 +390,10 @@ impl Rows for Disk {
 
     fn keyed(
         &mut self,
-        user_id: &str,
+        scope: &str,
         key: &str,
     ) -> Result<Option<(JobId, Fingerprint)>, Infallible> {
-        let key = (user_id.to_owned(), key.to_owned());
+        let key = (scope.to_owned(), key.to_owned());
         Ok(self.keys.get(&key).copied())
     }
 
@@ -416,12 +421,12 @@ impl Rows for Disk {
 
     fn insert_key(
         &mut self,
-        user_id: &str,
+        scope: &str,
         key: &str,
         job: JobId,
         fingerprint: Fingerprint,
     ) -> Result<(), Infallible> {
-        let key = (user_id.to_owned(), key.to_owned());
+        let key = (scope.to_owned(), key.to_owned());
         self.keys.insert(key, (job, fingerprint));
         Ok(())
     }
@@ -517,8 +522,8 @@ impl Rows for Disk {
         Ok(bytes)
     }
 
-    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<(), Infallible> {
-        let key = (user_id.to_owned(), key.to_owned());
+    fn remove_key(&mut self, scope: &str, key: &str, job: JobId) -> Result<(), Infallible> {
+        let key = (scope.to_owned(), key.to_owned());
         if self
             .keys
             .get(&key)
@@ -595,6 +600,28 @@ impl Rows for Disk {
 
     fn remove_batch(&mut self, id: BatchId) -> Result<(), Infallible> {
         self.batches.remove(&id);
+        Ok(())
+    }
+
+    fn client_key(&mut self, id: KeyId) -> Result<Option<ClientKey>, Infallible> {
+        Ok(self.client_keys.get(&id).cloned())
+    }
+
+    fn client_key_count(&mut self) -> Result<u64, Infallible> {
+        Ok(self.client_keys.len() as u64)
+    }
+
+    fn client_keys(&mut self) -> Result<Vec<ClientKey>, Infallible> {
+        Ok(self.client_keys.values().cloned().collect())
+    }
+
+    fn put_client_key(&mut self, key: &ClientKey) -> Result<(), Infallible> {
+        self.client_keys.insert(key.id, key.clone());
+        Ok(())
+    }
+
+    fn remove_client_key(&mut self, id: KeyId) -> Result<(), Infallible> {
+        self.client_keys.remove(&id);
         Ok(())
     }
 

@@ -194,6 +194,7 @@ fn budgets(dice: &mut Dice) -> Vec<Budget> {
         _ => return Vec::new(),
     };
     vec![Budget {
+        key: None,
         name: "day".to_owned(),
         users,
         models: BudgetScope::All,

@@ -487,6 +487,8 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::OpenBatch(_)
         | Transition::Batch { .. }
         | Transition::Adopt { .. }
+        | Transition::InsertKey(_)
+        | Transition::Key { .. }
         | Transition::Prune(_)
         | Transition::Billing { .. } => return None,
     })

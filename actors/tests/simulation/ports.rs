@@ -10,8 +10,8 @@ use onelane_actors::ports::{
 };
 use onelane_actors::testing::sample;
 use onelane_core::model::{
-    AlertBook, Batch, BatchId, DeliveryCounts, Failure, FailureClass, HookEndpoint, JobId,
-    Timestamp, Transition, Usage, UsageRow, code,
+    AlertBook, Batch, BatchId, ClientKey, DeliveryCounts, Failure, FailureClass, HookEndpoint,
+    JobId, Timestamp, Transition, Usage, UsageRow, code,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use tokio::time::sleep;
@@ -183,6 +183,7 @@ impl Store for Disk {
         counts() -> StatusCounts;
         batch(id: BatchId) -> Option<Batch>;
         batches(after: Option<BatchId>, limit: usize) -> Vec<Batch>;
+        client_keys() -> Vec<ClientKey>;
         config() -> Option<String>;
         clock() -> Option<Timestamp>;
         deliveries_due(query: &DueQuery) -> DueDeliveries;

@@ -393,7 +393,7 @@ impl Driver {
         };
         let mut submission = said(&promise);
         let dice = &mut self.dice;
-        submission.priority = *dice.pick(&[0, 0, 0, 1, 5, 9]);
+        submission.priority = Some(*dice.pick(&[0, 0, 0, 1, 5, 9]));
         let now = sim.lock().wall();
         if dice.one_in(6) {
             submission.run_at = Some(now.plus_ms(dice.between(0, 120_000)));

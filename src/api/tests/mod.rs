@@ -3,6 +3,7 @@
 mod admin;
 mod control;
 mod jobs;
+mod keys;
 mod log;
 mod metrics;
 mod money;

@@ -116,6 +116,7 @@ fn is_worth_a_line(wait: &WaitReason) -> bool {
         | WaitReason::Draining { .. }
         | WaitReason::Stopping
         | WaitReason::Blocked { .. }
+        | WaitReason::KeyBusy { .. }
         | WaitReason::OtherBatch
         | WaitReason::Reading => false,
     }

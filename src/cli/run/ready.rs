@@ -51,7 +51,7 @@ impl Defaults {
             user_id: asked.user_id.unwrap_or_else(|| self.user_id.clone()),
             content_id: asked.content_id,
             batch_id: self.batch,
-            priority: asked.priority.unwrap_or(self.priority),
+            priority: Some(asked.priority.unwrap_or(self.priority)),
             max_retries: asked.max_retries,
             run_at: None,
             deadline: asked.deadline.map(Into::into),
@@ -60,6 +60,7 @@ impl Defaults {
             after: Vec::new(),
             on_interrupted: asked.on_interrupted,
             metadata: asked.metadata,
+            key_id: None,
             callback_url: asked.callback_url,
         }
     }
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn a_line_that_says_nothing_takes_the_defaults() {
         let job = submission(r#"{"prompt":"hi"}"#);
-        assert_eq!((job.user_id.as_str(), job.priority), ("nightly", -5));
+        assert_eq!((job.user_id.as_str(), job.priority), ("nightly", Some(-5)));
         assert_eq!(job.model, None, "the lane gives it its own");
         assert!(job.idempotency_key.unwrap().ends_with("-glm-4.7"));
     }
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn what_a_line_says_counts() {
         let job = submission(r#"{"prompt":"hi","userId":"u","priority":3,"model":"glm-5"}"#);
-        assert_eq!((job.user_id.as_str(), job.priority), ("u", 3));
+        assert_eq!((job.user_id.as_str(), job.priority), ("u", Some(3)));
         assert_eq!(job.model.as_deref(), Some("glm-5"));
         assert!(
             job.idempotency_key.unwrap().ends_with("0001"),

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use onelane_core::rows::Rows;
-use redb::ReadableTable as _;
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
 use serde_json::value::RawValue;
 
 use super::{Changed, Transaction, encoded};
 use crate::model::{
-    AlertBook, AttemptNo, Batch, BatchId, Billing, BreakerSnapshot, CallRecord, Delivery,
-    DeliveryId, DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, Received,
-    Request, SchedulerState, Seq, Timestamp,
+    AlertBook, AttemptNo, Batch, BatchId, Billing, BreakerSnapshot, CallRecord, ClientKey,
+    Delivery, DeliveryId, DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, KeyId,
+    Received, Request, SchedulerState, Seq, Timestamp,
 };
 use crate::store::error::Result;
 use crate::store::finished;
@@ -31,8 +31,8 @@ impl Rows for Transaction<'_> {
         }
     }
 
-    fn keyed(&mut self, user_id: &str, key: &str) -> Result<Option<(JobId, Fingerprint)>> {
-        let key = schema::idempotency_key(user_id, key);
+    fn keyed(&mut self, scope: &str, key: &str) -> Result<Option<(JobId, Fingerprint)>> {
+        let key = schema::idempotency_key(scope, key);
         let row = self.idempotency.open()?.get(&key)?;
         row.map(|row| Keyed::decode(row.value())).transpose()
     }
@@ -57,12 +57,12 @@ impl Rows for Transaction<'_> {
 
     fn insert_key(
         &mut self,
-        user_id: &str,
+        scope: &str,
         key: &str,
         job: JobId,
         fingerprint: Fingerprint,
     ) -> Result<()> {
-        let key = schema::idempotency_key(user_id, key);
+        let key = schema::idempotency_key(scope, key);
         let row = Keyed::encode(job, fingerprint);
         self.idempotency.open()?.insert(&key, row.as_slice())?;
         Ok(())
@@ -174,8 +174,8 @@ impl Rows for Transaction<'_> {
         self.strip(job)
     }
 
-    fn remove_key(&mut self, user_id: &str, key: &str, job: JobId) -> Result<()> {
-        let key = schema::idempotency_key(user_id, key);
+    fn remove_key(&mut self, scope: &str, key: &str, job: JobId) -> Result<()> {
+        let key = schema::idempotency_key(scope, key);
         let table = self.idempotency.open()?;
         let holder = match table.get(&key)? {
             Some(row) => finished::readable(Keyed::decode(row.value()))?,
@@ -269,6 +269,32 @@ impl Rows for Transaction<'_> {
 
     fn remove_batch(&mut self, id: BatchId) -> Result<()> {
         self.touched.insert(id, None);
+        Ok(())
+    }
+
+    fn client_key(&mut self, id: KeyId) -> Result<Option<ClientKey>> {
+        let row = self.client_keys.open()?.get(id.number())?;
+        row.map(|row| decode("client_keys", row.value()))
+            .transpose()
+    }
+
+    fn client_key_count(&mut self) -> Result<u64> {
+        Ok(self.client_keys.open()?.len()?)
+    }
+
+    fn client_keys(&mut self) -> Result<Vec<ClientKey>> {
+        schema::all_client_keys(self.client_keys.open()?)
+    }
+
+    fn put_client_key(&mut self, key: &ClientKey) -> Result<()> {
+        encode(&mut self.row, key)?;
+        let keys = self.client_keys.open()?;
+        keys.insert(key.id.number(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn remove_client_key(&mut self, id: KeyId) -> Result<()> {
+        self.client_keys.open()?.remove(id.number())?;
         Ok(())
     }
 

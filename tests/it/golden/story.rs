@@ -568,12 +568,13 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
     story.evening().await;
     story.strict_door(&lane).await;
     let shapes = story.shapes().await;
+    story.client_keys().await;
     story
         .asking("POST", &format!("{ADMIN}/cancel/{task}"), "")
         .await;
     lane.shutdown(PATIENCE).await;
     story
-        .refused("stopped", "POST", "/api/glm/jobs", r#"{"prompt":"x"}"#)
+        .refused("stopped", "POST", "/api/admin/glm/pause", "{}")
         .await;
     story.api.end().await;
     drop(lane);
@@ -611,6 +612,32 @@ async fn what_goes_over_the_wire_and_into_the_file_is_as_the_golden_files_say() 
 }
 
 impl Story {
+    /// An operator makes a key: from then on work is handed in by one.
+    async fn client_keys(&mut self) {
+        let wanted = r#"{"name":"agent","userId":"ada","defaultPriority":1,"maxPriority":5,"models":["GLM-5"],
+            "faces":["chat"],"callsInFlight":2,"requestsPerMinute":60,"share":3,"onDisconnect":"drain:30",
+            "budget":{"cost":"12.50","currency":"CNY","period":"day","over":"refuse"},
+            "expiresAt":"2027-11-25T00:00:00Z"}"#;
+        self.post("key_create", "keys", wanted).await;
+        let id = "ol-0000000000000007";
+        self.post(
+            "key_rotate",
+            &format!("keys/{id}/rotate"),
+            r#"{"overlapMs":60000}"#,
+        )
+        .await;
+        self.get("keys", "keys").await;
+        let hi = r#"{"prompt":"x"}"#;
+        self.refused("client_key_needed", "POST", "/api/glm/jobs", hi)
+            .await;
+        let nobody = format!("{ADMIN}/keys/ol-00000000000000ff");
+        self.refused("unknown_key", "GET", &nobody, "").await;
+        self.post("key_revoke", &format!("keys/{id}/revoke"), "")
+            .await;
+        let dead = format!("{ADMIN}/keys/{id}/rotate");
+        self.refused("dead_key", "POST", &dead, "").await;
+    }
+
     /// Ends the lane as a crash would, and starts the next one on the same file, later.
     async fn begin_again(
         &mut self,

@@ -55,6 +55,11 @@ impl Ids for CountedIds {
     fn seed(&self) -> u64 {
         7
     }
+
+    fn secret(&self) -> Option<[u8; 32]> {
+        let n = self.0.fetch_add(1, Ordering::SeqCst);
+        Some([n.to_le_bytes()[0]; 32])
+    }
 }
 
 /// Takes everything, and remembers the bodies by their kind.

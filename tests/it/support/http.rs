@@ -373,6 +373,7 @@ pub(crate) fn sums(calls: &[CallRecord]) -> Vec<UsageRow> {
             day: call.ended_at.day(),
             model: call.model.clone(),
             user_id: call.user_id.clone(),
+            key_id: call.key_id,
         };
         let row: &mut UsageRow = rows
             .entry(key.clone())

@@ -31,6 +31,8 @@ impl Transition {
             | Self::Alerts { .. }
             | Self::OpenBatch(_)
             | Self::Batch { .. }
+            | Self::InsertKey(_)
+            | Self::Key { .. }
             | Self::Delivery(_)
             | Self::Prune(_) => None,
         }
@@ -38,8 +40,8 @@ impl Transition {
 }
 
 /// Applies a change that concerns one existing job to its row. `Insert`, `Release`, `Lane`, `Breaker`,
-/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Adopt`, `Delivery`, `Prune` and `Config` are no steps of a job's life and
-/// are the store's own.
+/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Adopt`, `InsertKey`, `Key`, `Delivery`, `Prune` and `Config` are no steps
+/// of a job's life and are the store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
         Transition::Stage { at, reserve, .. } => stage(job, *at, *reserve),
@@ -67,6 +69,8 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::OpenBatch(_)
         | Transition::Batch { .. }
         | Transition::Adopt { .. }
+        | Transition::InsertKey(_)
+        | Transition::Key { .. }
         | Transition::Delivery(_)
         | Transition::Prune(_)
         | Transition::Config(_)

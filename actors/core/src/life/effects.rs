@@ -2,6 +2,7 @@
 //! brings the rows ([`Rows`]), never an opinion.
 
 mod batches;
+mod keys;
 mod notices;
 
 use crate::rows::Rows;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 
 use crate::life;
 use crate::model::{
-    Applied, AttemptNo, BatchId, Billing, Dispatch, Job, JobId, JobStatus, NewJob, Next, Refusal,
-    Settlement, Transition,
+    Applied, AttemptNo, BatchId, Billing, Dispatch, Job, JobId, JobStatus, KeyId, NewJob, Next,
+    Refusal, Settlement, Transition,
 };
 use crate::retention;
 
@@ -56,6 +57,8 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
         Transition::Alerts { book, source } => return notices::alerts(rows, book, source),
         Transition::OpenBatch(new) => return batches::open_batch(rows, new),
         Transition::Batch { id, step, at } => return batches::step_batch(rows, *id, *step, *at),
+        Transition::InsertKey(new) => return keys::insert(rows, new),
+        Transition::Key { id, step, at } => return keys::step(rows, *id, step, *at),
         Transition::Delivery(change) => return notices::change(rows, change),
         Transition::Billing {
             job_id,
@@ -93,7 +96,7 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
         (key, fingerprint)
     });
     if let Some((key, fingerprint)) = key
-        && let Some((holder, used_for)) = rows.keyed(&new.job.user_id, key)?
+        && let Some((holder, used_for)) = rows.keyed(&new.job.idempotency_scope(), key)?
         // A key whose job is gone is free again.
         && let Some(job) = rows.job(holder)?
     {
@@ -111,7 +114,7 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
     if let Some(why) = new.admission.refuses(rows.pending()) {
         return Ok(Err(why.into()));
     }
-    let open = match open_jobs(rows, &new.job.after)? {
+    let open = match open_jobs(rows, &new.job.after, new.job.key_id)? {
         Ok(open) => open,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -127,7 +130,7 @@ fn insert<R: Rows>(rows: &mut R, new: &NewJob) -> Decision<R::Error> {
     batches::count(rows, None, &job)?;
     wait_for(rows, job.id, open)?;
     if let Some((key, fingerprint)) = key {
-        rows.insert_key(&job.user_id, key, job.id, fingerprint)?;
+        rows.insert_key(&job.idempotency_scope(), key, job.id, fingerprint)?;
     }
     Ok(Ok(Applied::Inserted(job)))
 }
@@ -152,7 +155,7 @@ fn requeue<R: Rows>(rows: &mut R, id: JobId, transition: &Transition) -> Decisio
         return Ok(Err(refusal));
     }
     // Those it did not wait for any more are completed for good, and may be pruned by now.
-    let open = match open_jobs(rows, &job.waits_for)? {
+    let open = match open_jobs(rows, &job.waits_for, None)? {
         Ok(open) => open,
         // It was there when this one was submitted.
         Err(Refusal::NoSuchDependency(id)) => return Ok(Err(Refusal::DependencyPruned(id))),
@@ -174,17 +177,20 @@ fn drop_refusal<R: Rows>(rows: &mut R, had_refusal: bool, job: &Job) -> Result<(
 }
 
 /// Those of the jobs that another is to run after which are not completed yet, each once. One that
-/// failed or was cancelled will not be, unless somebody puts it back in line first.
+/// failed or was cancelled will not be, unless somebody puts it back in line first. For a client key the jobs of
+/// others are not there.
 fn open_jobs<R: Rows>(
     rows: &mut R,
     after: &[JobId],
+    key: Option<KeyId>,
 ) -> Result<Result<Vec<Job>, Refusal>, R::Error> {
     let mut open: Vec<Job> = Vec::new();
     for id in after {
         if open.iter().any(|job| job.id == *id) {
             continue;
         }
-        match rows.job(*id)? {
+        let is_known = |job: &Job| key.is_none() || job.key_id == key;
+        match rows.job(*id)?.filter(is_known) {
             None => return Ok(Err(Refusal::NoSuchDependency(*id))),
             Some(job) if job.status == JobStatus::Completed => {}
             Some(job) if job.status.is_terminal() => {

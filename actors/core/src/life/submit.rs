@@ -30,7 +30,7 @@ impl NewJob {
         let job = Job {
             content_id: submission.content_id,
             batch_id: submission.batch_id,
-            priority: submission.priority,
+            priority: submission.priority.unwrap_or(0),
             max_retries: submission.max_retries.unwrap_or(settings.retry.max_retries),
             run_at: submission.run_at,
             deadline: submission.deadline.map(|by| by.moment(now)),
@@ -42,6 +42,7 @@ impl NewJob {
             after,
             on_interrupted: submission.on_interrupted,
             bound_to: submission.bound_to,
+            key_id: submission.key_id,
             callback_url: submission.callback_url,
             request_id: submission
                 .request

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Calendar, Cost, Day, Timestamp};
+use super::{Calendar, Cost, Day, KeyId, Timestamp};
 use crate::{section, words};
 
 /// For how long a budget is.
@@ -84,7 +84,7 @@ impl BudgetScope {
 }
 
 /// What a budget counts, with its unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Amount {
     /// Tokens, prompt and completion.
@@ -165,6 +165,8 @@ pub struct Budget {
     pub users: BudgetScope,
     /// To which models.
     pub models: BudgetScope,
+    /// Those of this client key alone; `None`: whichever way they were handed in.
+    pub key: Option<KeyId>,
     /// The limit.
     pub limit: Amount,
     /// Its rules.
@@ -211,6 +213,41 @@ pub struct BudgetKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub model: Option<Arc<str>>,
+    /// The client key that has it.
+    #[serde(rename = "keyId", default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyId>,
+}
+
+impl BudgetKey {
+    /// Whether it is not that of one user or one client key alone.
+    #[must_use]
+    pub const fn is_everybodys(&self) -> bool {
+        self.user.is_none() && self.key.is_none()
+    }
+}
+
+/// Whose call is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payer {
+    /// The user.
+    pub user: Arc<str>,
+    /// The client key by which the job was handed in.
+    pub key: Option<KeyId>,
+}
+
+impl Payer {
+    /// Whose job it is, and by which key.
+    #[must_use]
+    pub fn of(user: &str, key: Option<KeyId>) -> Self {
+        let user = user.into();
+        Self { user, key }
+    }
+}
+
+impl From<&str> for Payer {
+    fn from(user: &str) -> Self {
+        Self::of(user, None)
+    }
 }
 
 /// How an account stands in the period under way.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, Cost, Day, Failure, Job, JobId, PriceUsed, RequestId, Reserve, Timestamp, Usage,
-    private_or_default, private_or_none,
+    AttemptNo, Cost, Day, Failure, Job, JobId, KeyId, PriceUsed, RequestId, Reserve, Timestamp,
+    Usage, private_or_default, private_or_none,
 };
 
 /// How an attempt ended.
@@ -96,6 +96,9 @@ pub struct CallRecord {
     pub attempt: AttemptNo,
     /// Whose job it was.
     pub user_id: String,
+    /// The client key by which that was handed in.
+    #[serde(default, skip_serializing_if = "private_or_none")]
+    pub key_id: Option<KeyId>,
     /// The URL called, without any secret; empty when it is not known (interrupted).
     pub endpoint: String,
     /// The model asked for.
@@ -168,6 +171,7 @@ impl CallRecord {
             job_id: job.id,
             attempt,
             user_id: job.user_id.clone(),
+            key_id: job.key_id,
             endpoint: String::new(),
             model: job.sent_to().to_owned(),
             request_id: job.request_id(attempt),

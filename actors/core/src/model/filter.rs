@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::model_name::is_model;
 use super::{
     BatchId, CallOutcome, CallRecord, DELIVERY_EVENTS, Day, Delivery, DeliveryStatus, FailureClass,
-    Job, JobId, JobStatus, Target, Timestamp, UsageKey, limits,
+    Job, JobId, JobStatus, KeyId, Target, Timestamp, UsageKey, limits,
 };
 
 /// Which jobs a list shows. Every field narrows it.
@@ -40,6 +40,8 @@ pub struct MoreFilter {
     pub content_id: Option<String>,
     /// Of this batch.
     pub batch_id: Option<BatchId>,
+    /// Handed in by this client key.
+    pub key_id: Option<KeyId>,
     /// Whose latest failure has this code.
     #[schemars(length(min = 1, max = limits::ERROR_CODE_CHARS_MAX))]
     pub error_code: Option<String>,
@@ -76,6 +78,7 @@ impl MoreFilter {
                 .as_ref()
                 .is_none_or(|c| job.content_id.as_ref() == Some(c))
             && self.batch_id.is_none_or(|id| job.batch_id == Some(id))
+            && self.key_id.is_none_or(|id| job.key_id == Some(id))
             && self
                 .error_code
                 .as_ref()

@@ -90,6 +90,20 @@ impl<'de> Deserialize<'de> for OnDisconnect {
     }
 }
 
+impl schemars::JsonSchema for OnDisconnect {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OnDisconnect".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "format": "on-disconnect", "pattern": "^(abort|keep|drain:[0-9]{1,5})$"})
+    }
+}
+
 written!(OnDisconnect);
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The job: one GLM request with its life.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, BatchId, Due, Failure, GlmSettings, JobId, OnInterrupted, RequestId, Reserve,
+    AttemptNo, BatchId, Due, Failure, GlmSettings, JobId, KeyId, OnInterrupted, RequestId, Reserve,
     RetrySettings, Seq, SlotId, Timestamp, Wait, private, private_or_default, private_or_none,
 };
 
@@ -268,6 +269,10 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
     pub bound_to: Option<u64>,
+    /// The client key by which it was handed in; `None`: an operator or a program of the machine did.
+    #[serde(default, skip_serializing_if = "private_or_none")]
+    #[schemars(skip)]
+    pub key_id: Option<KeyId>,
     /// Where its end is to be told. The URL may hold a token.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
@@ -358,6 +363,7 @@ impl Job {
             parked: None,
             on_interrupted: None,
             bound_to: None,
+            key_id: None,
             callback_url: None,
             request_id: None,
             task: None,
@@ -366,6 +372,15 @@ impl Job {
             estimated_tokens: 0,
             worst: WorstCase::default(),
             unpriced: false,
+        }
+    }
+
+    /// Whose idempotency keys its own is one of: those of its user, or of its client key and user.
+    #[must_use]
+    pub fn idempotency_scope(&self) -> Cow<'_, str> {
+        match self.key_id {
+            None => Cow::Borrowed(&self.user_id),
+            Some(key) => Cow::Owned(format!("{key}\0{}", self.user_id)),
         }
     }
 
@@ -411,7 +426,9 @@ impl Job {
             dormant: self.is_dormant(),
             parked: self.parked.is_some(),
             out_of_scope: false,
+            capped: false,
             bound_to: self.bound_to,
+            key: self.key_id,
         }
     }
 
@@ -484,8 +501,12 @@ pub struct JobEntry {
     pub parked: bool,
     /// The lane runs the jobs of another batch alone.
     pub out_of_scope: bool,
+    /// Its client key has as many calls open as it may.
+    pub capped: bool,
     /// The process whose connection takes its answer.
     pub bound_to: Option<u64>,
+    /// The client key by which it was handed in.
+    pub key: Option<KeyId>,
 }
 
 impl JobEntry {
@@ -514,9 +535,15 @@ impl JobEntry {
         !self.sleeps() && self.due.is_none_or(|due| due.at(now) <= now)
     }
 
+    /// The client key that has as many calls open as it may.
+    #[must_use]
+    pub fn capped_key(&self) -> Option<KeyId> {
+        self.key.filter(|_| self.capped)
+    }
+
     /// Whether something else than time and its turn keeps it from running.
     #[must_use]
     pub const fn sleeps(&self) -> bool {
-        self.dormant || self.out_of_scope
+        self.dormant || self.out_of_scope || self.capped
     }
 }

@@ -42,6 +42,18 @@ pub const CONTENT_ID_CHARS_MAX: usize = 256;
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
 /// Characters of a batch's name.
 pub const BATCH_NAME_CHARS_MAX: usize = 4_096;
+/// Client keys, dead ones included: all of them are in memory.
+pub const CLIENT_KEYS_MAX: usize = 4_096;
+/// Characters of a client key's name.
+pub const KEY_NAME_CHARS_MAX: usize = 128;
+/// Models that a client key may name.
+pub const KEY_MODELS_MAX: usize = 64;
+/// Jobs a minute that a client key may be bound to: each of a minute is remembered.
+pub const KEY_REQUESTS_PER_MINUTE_MAX: u32 = 100_000;
+/// The weight of a client key among those who take turns.
+pub const KEY_SHARE_MAX: u32 = 1_000;
+/// How long a secret that was replaced may still open, in milliseconds: thirty days.
+pub const KEY_OVERLAP_MS_MAX: u64 = 30 * DAY_MS;
 /// Jobs that a filter may name one by one.
 pub const NAMED_JOBS_MAX: usize = 10_000;
 /// Characters of a failure's code in a filter.

@@ -11,6 +11,7 @@ mod budget;
 mod calendar;
 mod call;
 mod callback;
+mod client_key;
 mod delay;
 mod delivery;
 mod event;
@@ -55,11 +56,15 @@ pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, W
 pub use batch::{Batch, BatchId, BatchState, BatchStep, NoBatchId, Scope};
 pub use budget::{
     Amount, Budget, BudgetKey, BudgetRefusal, BudgetRules, BudgetScope, BudgetStatus, OverBudget,
-    Period, Reserve,
+    Payer, Period, Reserve,
 };
 pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord, Substitution};
 pub use callback::{CallbackRules, host_rule, is_public};
+pub use client_key::{
+    ClientKey, ClientKeys, Face, KeyBudget, KeyError, KeyForm, KeyId, KeyRights, KeyRole,
+    KeySecret, KeyState, KeyStep, NoKeyBudget, NoKeyId, OldSecret,
+};
 pub use delay::{Due, Wait};
 pub use delivery::{
     CallbackUrl, DELIVERY_EVENTS, Delivery, DeliveryChange, DeliveryCounts, DeliveryId,

@@ -17,8 +17,8 @@ use super::batch::Scope;
 use super::model_name;
 use super::setting::{KeyPath, Kind, Place, Problem, Secrets, Setting, SettingsError};
 use super::{
-    Budget, Calendar, CallbackRules, DEFAULT_LANE, DoubtSettings, GatewaySettings, LaneRules,
-    NamedLane, PolicyOverride, Retention, RetrySettings, Unpriced, lane_for, limits,
+    Budget, Calendar, CallbackRules, ClientKeys, DEFAULT_LANE, DoubtSettings, GatewaySettings,
+    LaneRules, NamedLane, PolicyOverride, Retention, RetrySettings, Unpriced, lane_for, limits,
 };
 use crate::model::PriceTable;
 use crate::{section, words};
@@ -381,9 +381,21 @@ pub struct Settings {
     pub retention: Retention,
     /// Which jobs the lane runs. No setting of the configuration: who starts the lane says so.
     pub scope: Scope,
+    /// The client keys, as the store keeps them. No setting of the configuration either.
+    pub keys: Arc<ClientKeys>,
 }
 
 impl Settings {
+    /// With these client keys, and what their calls may come to.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Arc<ClientKeys>) -> Self {
+        self.budgets.retain(|budget| budget.key.is_none());
+        self.budgets
+            .extend(keys.iter().filter_map(|key| key.budget()));
+        self.keys = keys;
+        self
+    }
+
     /// Finds values that don't go together, all of them.
     #[must_use]
     pub fn check(&self) -> Vec<SettingsError> {

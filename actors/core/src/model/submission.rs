@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    BatchId, Currency, JobId, OnInterrupted, Request, RequestError, Settings, Timestamp, Unpriced,
-    limits,
+    BatchId, Currency, JobId, KeyId, OnInterrupted, Request, RequestError, Settings, Timestamp,
+    Unpriced, limits,
 };
 
 /// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
@@ -50,8 +50,8 @@ pub struct Submission {
     pub content_id: Option<String>,
     /// The batch that it belongs to; it has to be open.
     pub batch_id: Option<BatchId>,
-    /// Higher is more urgent.
-    pub priority: i32,
+    /// Higher is more urgent; `None`: 0, or what the client key says.
+    pub priority: Option<i32>,
     /// Retries of transient failures.
     pub max_retries: Option<u32>,
     /// Not before this moment.
@@ -72,6 +72,8 @@ pub struct Submission {
     pub callback_url: Option<String>,
     /// Any JSON of the submitter's own, kept as it came.
     pub metadata: Option<Box<RawValue>>,
+    /// The client key by which it is handed in; set by whoever has looked at the key's rights.
+    pub key_id: Option<KeyId>,
 }
 
 /// Why a submission is refused.
@@ -141,7 +143,7 @@ impl Submission {
             user_id: DEFAULT_USER.to_owned(),
             content_id: None,
             batch_id: None,
-            priority: 0,
+            priority: None,
             max_retries: None,
             run_at: None,
             deadline: None,
@@ -152,6 +154,7 @@ impl Submission {
             on_interrupted: None,
             callback_url: None,
             metadata: None,
+            key_id: None,
         }
     }
 
@@ -175,7 +178,7 @@ impl Submission {
     /// With this priority; higher is more urgent.
     #[must_use]
     pub fn priority(mut self, priority: i32) -> Self {
-        self.priority = priority;
+        self.priority = Some(priority);
         self
     }
 
@@ -399,6 +402,7 @@ mod tests {
             callback_url,
             metadata,
             bound_to,
+            key_id,
         } = built;
         assert_eq!(bound_to, None, "nobody says it but who waits");
         assert!(matches!(request, Request::Prompt(text) if text == "hi"));
@@ -406,7 +410,8 @@ mod tests {
         assert_eq!(user_id, "ada");
         assert_eq!(content_id.as_deref(), Some("page 3"));
         assert_eq!(batch_id, Some(BatchId::new(4)));
-        assert_eq!(priority, 7);
+        assert_eq!(priority, Some(7));
+        assert_eq!(key_id, None, "nobody says it but who looks at keys");
         assert_eq!(max_retries, Some(2));
         assert_eq!(run_at, Some(at));
         assert_eq!(deadline, Some(Deadline::At(at)));

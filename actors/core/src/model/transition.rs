@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 
 use super::{
     Admission, AlertBook, AsyncTask, AttemptNo, Batch, BatchId, BatchStep, Billing,
-    BreakerSnapshot, CallRecord, DeliveryChange, DeliveryId, Failure, Fingerprint, Job, JobId,
-    JobStatus, NotAdmitted, Prune, Pruned, Received, Request, Reserve, SchedulerState, SlotId,
-    Timestamp, Wait,
+    BreakerSnapshot, CallRecord, ClientKey, DeliveryChange, DeliveryId, Failure, Fingerprint, Job,
+    JobId, JobStatus, KeyId, KeyStep, NotAdmitted, Prune, Pruned, Received, Request, Reserve,
+    SchedulerState, SlotId, Timestamp, Wait, limits,
 };
 
 /// A job as it is submitted.
@@ -192,6 +192,17 @@ pub enum Transition {
         /// Now.
         at: Timestamp,
     },
+    /// A client key is made.
+    InsertKey(Box<ClientKey>),
+    /// A client key changes.
+    Key {
+        /// The key.
+        id: KeyId,
+        /// How.
+        step: KeyStep,
+        /// Now.
+        at: Timestamp,
+    },
     /// A job that was submitted under another key goes to a batch, under the key that it has there. What its calls
     /// came to goes with it.
     Adopt {
@@ -250,6 +261,8 @@ pub enum Applied {
     },
     /// The batch as it is now.
     Batch(Box<Batch>),
+    /// The client key as it is now.
+    Key(Box<ClientKey>),
     /// These deliveries were made, put on their way again, or forgotten.
     Deliveries(Vec<DeliveryId>),
     /// What is gone.
@@ -311,6 +324,18 @@ pub enum Refusal {
     /// The batch takes no more jobs.
     #[error("batch {0} is closed")]
     BatchClosed(BatchId),
+    /// No such client key.
+    #[error("there is no client key {0}")]
+    NoSuchKey(KeyId),
+    /// A key of this id is there, and is another.
+    #[error("there is another client key {0}")]
+    KeyExists(KeyId),
+    /// The key was taken back, or its time is over.
+    #[error("client key {0} does not open any more")]
+    DeadKey(KeyId),
+    /// There are as many keys as there may be, and all of them are live.
+    #[error("there are {} client keys", limits::CLIENT_KEYS_MAX)]
+    TooManyKeys,
     /// What the job asked for was pruned: there is nothing to send again.
     #[error("the job's request was pruned")]
     RequestPruned,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histogram, Nanos};
+use super::{
+    Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histogram, KeyId, Nanos,
+};
 
 /// Tokens as GLM reports them. Cached tokens are inside the prompt's, reasoning inside the
 /// completion's. Details that GLM leaves out count as 0.
@@ -68,6 +70,9 @@ pub struct UsageKey {
     pub model: String,
     /// The user whose job it was.
     pub user_id: String,
+    /// The client key by which the job was handed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
 }
 
 impl UsageKey {
@@ -78,6 +83,7 @@ impl UsageKey {
             day: call.day(),
             model: call.model.clone(),
             user_id: call.user_id.clone(),
+            key_id: call.key_id,
         }
     }
 }

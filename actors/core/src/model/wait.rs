@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Amount, AttemptNo, AttemptPhase, BreakerSnapshot, BudgetStatus, Hold, HoldKind, HoldScope, Job,
-    JobId, JobStatus, Parked, Pause, Timestamp,
+    JobId, JobStatus, KeyId, Parked, Pause, Timestamp,
 };
 
 /// Positions are told exactly up to here.
@@ -107,6 +107,11 @@ pub enum WaitReason {
         #[schemars(with = "Option<u32>")]
         attempt: Option<AttemptNo>,
     },
+    /// Its client key has as many calls open as it may.
+    KeyBusy {
+        /// The key.
+        key: KeyId,
+    },
     /// The lane runs the jobs of another batch alone.
     OtherBatch,
     /// Too many outcomes wait for the disk.
@@ -177,7 +182,7 @@ impl From<BudgetWait> for WaitReason {
 
 impl WaitReason {
     /// The name of each, in the order in which counts are shown.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 22] = [
         "behind",
         "stage",
         "delayed",
@@ -194,6 +199,7 @@ impl WaitReason {
         "stopping",
         "blocked",
         "parked",
+        "keyBusy",
         "otherBatch",
         "diskBehind",
         "diskFull",
@@ -221,6 +227,7 @@ impl WaitReason {
             Self::Stopping => "stopping",
             Self::Blocked { .. } => "blocked",
             Self::Parked { .. } => "parked",
+            Self::KeyBusy { .. } => "keyBusy",
             Self::OtherBatch => "otherBatch",
             Self::DiskBehind => "diskBehind",
             Self::DiskFull => "diskFull",
@@ -305,6 +312,7 @@ impl WaitReason {
             | Self::Draining { .. }
             | Self::Stopping
             // The run of its own batch goes on with it.
+            | Self::KeyBusy { .. }
             | Self::OtherBatch
             | Self::Blocked { .. } => true,
             Self::Hold(hold) => hold.kind != HoldKind::Operator && hold.until.is_some(),
@@ -339,6 +347,7 @@ impl WaitReason {
             | Self::Offline => true,
             Self::Behind { .. }
             | Self::Stage
+            | Self::KeyBusy { .. }
             | Self::Probe
             | Self::Aside { .. }
             | Self::DiskBehind
@@ -393,6 +402,7 @@ impl WaitReason {
             | Self::Budget(_)
             | Self::Draining { .. }
             | Self::Blocked { .. }
+            | Self::KeyBusy { .. }
             | Self::OtherBatch
             | Self::Parked { .. } => false,
         }
@@ -435,6 +445,7 @@ impl WaitReason {
             | Self::Aside { .. }
             | Self::Stopping
             | Self::Blocked { .. }
+            | Self::KeyBusy { .. }
             | Self::OtherBatch
             | Self::DiskBehind
             | Self::Reading => return None,

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use crate::model::{
     Amount, AttemptNo, Billing, Budget, BudgetKey, BudgetRefusal, BudgetStatus, Calendar,
-    CallRecord, Cost, Currency, Day, JobId, OverBudget, Period, Reserve, Settings, Timestamp,
-    UsageRow, Wait,
+    CallRecord, Cost, Currency, Day, JobId, OverBudget, Payer, Period, Reserve, Settings,
+    Timestamp, UsageRow, Wait,
 };
 
 /// What budgets are reckoned from after a start or a change: all of it from one moment of the store.
@@ -59,7 +59,7 @@ struct Counter {
 /// A reservation, and whom it is for.
 #[derive(Debug, Clone)]
 struct Reserved {
-    user: Arc<str>,
+    payer: Payer,
     model: Arc<str>,
     reserve: Reserve,
 }
@@ -101,7 +101,7 @@ impl Budgets {
     pub fn load<'a>(
         settings: &Settings,
         ledger: &Ledger,
-        open: impl IntoIterator<Item = (JobId, &'a str, &'a str, Reserve)>,
+        open: impl IntoIterator<Item = (JobId, Payer, &'a str, Reserve)>,
         before: Option<&Self>,
         now: Timestamp,
     ) -> Self {
@@ -121,11 +121,8 @@ impl Budgets {
             return budgets;
         }
         for row in &ledger.usage {
-            let (user, model) = (
-                row.key.user_id.as_str().into(),
-                row.key.model.as_str().into(),
-            );
-            for account in budgets.accounts_of(&user, &model) {
+            let payer = Payer::of(&row.key.user_id, row.key.key_id);
+            for account in budgets.accounts_of(&payer, &row.key.model.as_str().into()) {
                 let spent = budgets.amount(
                     &account,
                     |currency| row.budgeted(currency),
@@ -137,8 +134,8 @@ impl Budgets {
                 }
             }
         }
-        for (id, user, model, reserve) in open {
-            budgets.reserve(id, &user.into(), &model.into(), reserve);
+        for (id, payer, model, reserve) in open {
+            budgets.reserve(id, &payer, &model.into(), reserve);
         }
         let since = Self::since(&settings.calendar, now);
         for call in ledger.doubt.iter().filter(|call| call.day() >= since) {
@@ -157,15 +154,9 @@ impl Budgets {
 
     /// Whether a call fits, with the reservations of the jobs `without` given back.
     #[must_use]
-    pub fn fit(
-        &self,
-        user: &Arc<str>,
-        model: &Arc<str>,
-        reserve: Reserve,
-        without: &[JobId],
-    ) -> Fit {
+    pub fn fit(&self, payer: &Payer, model: &Arc<str>, reserve: Reserve, without: &[JobId]) -> Fit {
         let mut later = None;
-        for account in self.accounts_of(user, model) {
+        for account in self.accounts_of(payer, model) {
             let more = self.of_reserve(&account, reserve);
             // A call that is not counted here is not stopped here, whatever else was spent.
             if more == 0 || !self.over(&account).stops() {
@@ -192,7 +183,7 @@ impl Budgets {
             return 0;
         };
         let counts = self
-            .accounts_of(&reserved.user, &reserved.model)
+            .accounts_of(&reserved.payer, &reserved.model)
             .contains(account);
         if counts {
             self.of_reserve(account, reserved.reserve)
@@ -204,8 +195,8 @@ impl Budgets {
     /// Why a new job is not taken, if it is not: it never fits, or it does not fit into what is left of this
     /// period and the budget's owner wants that told at the door.
     #[must_use]
-    pub fn refuses(&self, user: &str, model: &str, reserve: Reserve) -> Option<BudgetRefusal> {
-        let accounts = self.accounts_of(&user.into(), &model.into());
+    pub fn refuses(&self, payer: &Payer, model: &str, reserve: Reserve) -> Option<BudgetRefusal> {
+        let accounts = self.accounts_of(payer, &model.into());
         let stopping = accounts.iter().filter(|account| self.over(account).stops());
         let needs = stopping.map(|account| (account, self.of_reserve(account, reserve)));
         let needs: Vec<_> = needs.filter(|(_, needed)| *needed > 0).collect();
@@ -227,17 +218,17 @@ impl Budgets {
     }
 
     /// Reserves what a call may come to.
-    pub fn reserve(&mut self, id: JobId, user: &Arc<str>, model: &Arc<str>, reserve: Reserve) {
+    pub fn reserve(&mut self, id: JobId, payer: &Payer, model: &Arc<str>, reserve: Reserve) {
         if self.is_empty() {
             return;
         }
         self.release(id);
         let reserved = Reserved {
-            user: Arc::clone(user),
+            payer: payer.clone(),
             model: Arc::clone(model),
             reserve,
         };
-        for account in self.accounts_of(user, model) {
+        for account in self.accounts_of(payer, model) {
             let amount = self.of_reserve(&account, reserve);
             let held = self.held.entry(account).or_default();
             *held = held.saturating_add(amount);
@@ -250,7 +241,7 @@ impl Budgets {
         let Some(reserved) = self.open.remove(&id) else {
             return;
         };
-        for account in self.accounts_of(&reserved.user, &reserved.model) {
+        for account in self.accounts_of(&reserved.payer, &reserved.model) {
             let amount = self.of_reserve(&account, reserved.reserve);
             if let Some(held) = self.held.get_mut(&account) {
                 *held = held.saturating_sub(amount);
@@ -269,16 +260,17 @@ impl Budgets {
             return;
         }
         self.release(call.job_id);
-        let (user, model) = (call.user_id.as_str().into(), call.model.as_str().into());
+        let payer = Payer::of(&call.user_id, call.key_id);
+        let model = call.model.as_str().into();
         self.spend(
             call.day(),
-            &user,
+            &payer,
             &model,
             call.cost,
             call.usage.total_tokens,
         );
         if let Some(assumed) = call.assumed() {
-            self.spend(call.day(), &user, &model, assumed.cost, assumed.tokens);
+            self.spend(call.day(), &payer, &model, assumed.cost, assumed.tokens);
         }
         self.keep(call);
     }
@@ -290,7 +282,7 @@ impl Budgets {
         };
         if billing.billed {
             let tokens = billing.usage.total_tokens;
-            self.spend(day, &reserved.user, &reserved.model, billing.cost, tokens);
+            self.spend(day, &reserved.payer, &reserved.model, billing.cost, tokens);
         }
     }
 
@@ -376,12 +368,15 @@ impl Budgets {
 
     /// The accounts that a call is counted in.
     #[must_use]
-    pub fn accounts_of(&self, user: &Arc<str>, model: &Arc<str>) -> Vec<BudgetKey> {
+    pub fn accounts_of(&self, payer: &Payer, model: &Arc<str>) -> Vec<BudgetKey> {
+        let user = &payer.user;
         self.budgets
             .iter()
+            .filter(|(_, budget)| budget.key.is_none() || budget.key == payer.key)
             .filter_map(|(name, budget)| {
                 Some(BudgetKey {
                     budget: Arc::clone(name),
+                    key: budget.key,
                     user: budget.users.counted_as(user)?.map(|_| Arc::clone(user)),
                     model: budget.models.counted_as(model)?.map(|_| Arc::clone(model)),
                 })
@@ -447,12 +442,12 @@ impl Budgets {
     fn spend(
         &mut self,
         day: Day,
-        user: &Arc<str>,
+        payer: &Payer,
         model: &Arc<str>,
         cost: Option<Cost>,
         tokens: u64,
     ) {
-        for account in self.accounts_of(user, model) {
+        for account in self.accounts_of(payer, model) {
             let amount = self.amount(&account, |currency| in_currency(cost, currency), tokens);
             if amount > 0 {
                 let counter = self.counter(&account, day);
@@ -468,7 +463,7 @@ impl Budgets {
             return;
         };
         let reserved = Reserved {
-            user: call.user_id.as_str().into(),
+            payer: Payer::of(&call.user_id, call.key_id),
             model: call.model.as_str().into(),
             reserve,
         };
@@ -481,7 +476,7 @@ impl Budgets {
     }
 
     fn count_doubt(&mut self, reserved: &Reserved, day: Day, change: fn(u64, u64) -> u64) {
-        for account in self.accounts_of(&reserved.user, &reserved.model) {
+        for account in self.accounts_of(&reserved.payer, &reserved.model) {
             let amount = self.of_reserve(&account, reserved.reserve);
             let counter = self.counter(&account, day);
             counter.in_doubt = change(counter.in_doubt, amount);

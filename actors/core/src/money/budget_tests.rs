@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    BudgetRules, BudgetScope, Currency, DoubtSettings, Next, OverBudget, Usage, UsageKey,
+    BudgetRules, BudgetScope, Currency, DoubtSettings, KeyId, Next, OverBudget, Usage, UsageKey,
 };
 use crate::testing::sample;
 
@@ -16,6 +16,7 @@ fn tokens(
     limit: u64,
 ) -> Budget {
     Budget {
+        key: None,
         name: name.to_owned(),
         users,
         models,
@@ -117,10 +118,40 @@ fn starts_alike(budgets: &Budgets, call: &CallRecord) {
 
 fn account(budget: &str, user: Option<&str>, model: Option<&str>) -> BudgetKey {
     BudgetKey {
+        key: None,
         budget: budget.into(),
         user: user.map(Into::into),
         model: model.map(Into::into),
     }
+}
+
+#[test]
+fn the_budget_of_a_client_key_counts_its_own_calls_alone_and_outlives_a_restart() {
+    let key = KeyId::new(5);
+    let budget = Budget {
+        key: Some(key),
+        ..all(100)
+    };
+    let own = Payer::of("u", Some(key));
+    let fits =
+        |b: &Budgets, payer: &Payer, tokens| b.fit(payer, &"m".into(), of(tokens), &[]) == Fit::Now;
+    let mut b = load(vec![budget.clone()]);
+    b.reserve(sample::job_id(1), &own, &"m".into(), of(60));
+    assert!(!fits(&b, &own, 41) && fits(&b, &own, 40));
+    assert!(fits(&b, &"u".into(), 1_000), "its user without the key");
+    assert!(fits(&b, &Payer::of("u", Some(KeyId::new(6))), 1_000));
+    let mut call = ended(1, "u", "m", 30);
+    call.key_id = Some(key);
+    b.settle(&call);
+    assert!(!fits(&b, &own, 71) && fits(&b, &own, 70));
+    let again = Budgets::load(&settings(vec![budget]), &ledger_of(&[call]), [], None, NOW);
+    assert_eq!(again.statuses(), b.statuses());
+    assert_eq!(again.statuses()[0].account.key, Some(key));
+    let refusal = again.refuses(&own, "m", of(101)).unwrap().to_string();
+    assert!(
+        refusal.contains("budget all allows 100 tokens"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -317,7 +348,7 @@ fn a_budget_that_only_warns_stops_nothing_and_tells_its_end() {
     budget.rules.over = OverBudget::Warn;
     let mut b = load(vec![budget]);
     assert_eq!(fit(&b, "u", "m", of(1_000)), Fit::Now);
-    assert_eq!(b.refuses("u", "m", of(1_000)), None);
+    assert_eq!(b.refuses(&"u".into(), "m", of(1_000)), None);
     b.settle(&ended(1, "u", "m", 99));
     b.settle(&ended(2, "u", "m", 99));
     b.settle(&ended(3, "u", "m", 99));
@@ -330,7 +361,7 @@ fn at_the_door_is_refused_what_never_fits_and_what_a_budget_wants_refused() {
     strict.rules.over = OverBudget::Refuse;
     // By name the first: that one waits hides not that the other refuses.
     let mut b = load(vec![all(200), strict]);
-    let told = |b: &Budgets, n| Some(b.refuses("u", "m", of(n))?.to_string());
+    let told = |b: &Budgets, n| Some(b.refuses(&"u".into(), "m", of(n))?.to_string());
     assert_eq!(told(&b, 100), None);
     let large = told(&b, 101).unwrap();
     let why = "may come to 101 tokens, and budget strict allows 100 tokens a day";
@@ -441,7 +472,7 @@ proptest! {
                         open.iter().map(|(n, user, tokens)| (*n, user.to_string(), *tokens)).collect();
                     let reserved = names
                         .iter()
-                        .map(|(n, user, tokens)| (sample::job_id(*n), user.as_str(), "m", of(*tokens)));
+                        .map(|(n, user, tokens)| (sample::job_id(*n), user.as_str().into(), "m", of(*tokens)));
                     let again = Budgets::load(&settings, &ledger, reserved, None, NOW);
                     let known = |b: &Budgets| b.statuses().into_iter()
                         .filter(|s| s.gone() + s.reserved.number() > 0)

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::model::{JobEntry, Seq};
 
-use super::Queue;
 use super::place::Class;
 use super::turns::{Head, Turns};
+use super::{Queue, share_of};
 
 /// The due jobs of some models in the order of service. Where lanes that age differently meet, jobs of equal
 /// urgency come lane by lane.
@@ -70,12 +70,17 @@ impl Current {
             Some(quantum) => {
                 let seq = self.turns.take(quantum, line.users.newest(), |from| {
                     let (user, seq) = head(from)?;
-                    let tokens = line.entries.get(&seq)?.tokens;
-                    Some(Head { user, seq, tokens })
+                    let entry = line.entries.get(&seq)?;
+                    Some(Head {
+                        user,
+                        seq,
+                        tokens: entry.tokens,
+                        share: share_of(&line.shares, entry),
+                    })
                 })?;
                 let entry = line.entries.get(&seq)?;
                 let rule = line.ready.rule(&entry.model).unwrap_or_default();
-                (rule.turn_of(line.users.number(&entry.user_id)), seq)
+                (rule.turn_of(line.users.number(entry)), seq)
             }
         };
         self.told.insert(user, seq);

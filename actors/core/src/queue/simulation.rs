@@ -123,6 +123,8 @@ fn simulate(mut arrivals: Vec<Arrival>, order: OrderSettings) -> Waits {
 
 fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
     JobEntry {
+        key: None,
+        capped: false,
         id: JobId::from_bytes(u128::from(n).to_be_bytes()),
         seq: Seq(n),
         priority: arrival.priority,

@@ -559,7 +559,7 @@ proptest! {
         line.turns.clear();
         let mut entries: Vec<JobEntry> = line.entries.values().cloned().collect();
         // Users keep their numbers: the order in which they first came.
-        entries.sort_by_key(|job| line.users.number(&job.user_id));
+        entries.sort_by_key(|job| line.users.number(job));
         let mut new = Queue::from_entries(entries, &settings(after.0, after.1), NOW);
         prop_assert_eq!(drain(&mut line), drain(&mut new));
     }

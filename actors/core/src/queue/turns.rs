@@ -24,12 +24,17 @@ pub(super) struct Head {
     pub(super) seq: Seq,
     /// What it may come to; 0: nobody knows.
     pub(super) tokens: u32,
+    /// The weight of its user.
+    pub(super) share: u32,
 }
+
+/// Tokens are counted in so many parts, so that a weight divides them without being lost.
+const PARTS: u64 = 1_000;
 
 /// Whose turn it is in one class of one lane.
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
-    /// Where the round began, in tokens.
+    /// Where the round began, in parts of tokens.
     base: u64,
     /// What each gets a round.
     quantum: u64,
@@ -47,7 +52,7 @@ impl Turns {
     pub(super) const fn new(newest: u64) -> Self {
         Self {
             base: 0,
-            quantum: 1,
+            quantum: PARTS,
             cursor: 0,
             last: newest,
             spent: BTreeMap::new(),
@@ -62,7 +67,7 @@ impl Turns {
         newest: u64,
         head_from: impl Fn(u64) -> Option<Head>,
     ) -> Option<Seq> {
-        self.quantum = u64::from(quantum).max(1);
+        self.quantum = u64::from(quantum).max(1) * PARTS;
         self.in_this_round(&head_from).or_else(|| {
             self.next_round(newest, &head_from);
             self.in_this_round(&head_from)
@@ -71,8 +76,8 @@ impl Turns {
 
     /// A job that was taken did not run: its user is as far as before, and the round is again
     /// the one that it was taken in, so that the next job is the same as then.
-    pub(super) fn give_back(&mut self, user: u64, tokens: u32) {
-        let size = self.size(tokens);
+    pub(super) fn give_back(&mut self, user: u64, tokens: u32, share: u32) {
+        let size = self.size(tokens, share);
         let spent = self.spent.entry(user).or_insert(self.base);
         let end = *spent;
         *spent = end.saturating_sub(size);
@@ -85,19 +90,20 @@ impl Turns {
         }
     }
 
-    /// A job of unknown size counts as a whole turn.
-    fn size(&self, tokens: u32) -> u64 {
-        if tokens == 0 {
+    /// A job of unknown size counts as a whole turn. For a user of twice the weight it counts half.
+    fn size(&self, tokens: u32, share: u32) -> u64 {
+        let whole = if tokens == 0 {
             self.quantum
         } else {
-            u64::from(tokens)
-        }
+            u64::from(tokens) * PARTS
+        };
+        (whole / u64::from(share.max(1))).max(1)
     }
 
     fn in_this_round(&mut self, head_from: impl Fn(u64) -> Option<Head>) -> Option<Seq> {
         while let Some(head) = head_from(self.cursor).filter(|head| head.user <= self.last) {
             self.cursor = head.user;
-            let size = self.size(head.tokens);
+            let size = self.size(head.tokens, head.share);
             let spent = self.spent.entry(head.user).or_insert(self.base);
             if *spent + size <= self.base + self.quantum {
                 *spent += size;
@@ -123,7 +129,8 @@ impl Turns {
         while let Some(head) = head_from(from) {
             let spent = self.spent.get(&head.user).copied().unwrap_or(next);
             standing.insert(head.user, spent);
-            let missing = (spent + self.size(head.tokens)).saturating_sub(next + self.quantum);
+            let missing =
+                (spent + self.size(head.tokens, head.share)).saturating_sub(next + self.quantum);
             let rounds = missing.div_ceil(self.quantum);
             skipped = Some(skipped.map_or(rounds, |least| least.min(rounds)));
             from = head.user + 1;
@@ -139,6 +146,9 @@ impl Turns {
 mod tests {
     use super::*;
 
+    /// The user of three times the weight.
+    const HEAVY: u64 = 9;
+
     /// Jobs by user and sequence, with their tokens.
     type Jobs = BTreeMap<(u64, u64), u32>;
 
@@ -151,6 +161,7 @@ mod tests {
                 user: *user,
                 seq: Seq(*seq),
                 tokens: *tokens,
+                share: if *user == HEAVY { 3 } else { 1 },
             })
         };
         let seq = turns.take(quantum, newest, head_from).unwrap().0;
@@ -179,6 +190,37 @@ mod tests {
         ]);
         // The first user's 40 of the first round make two jobs in the second.
         assert_eq!(serve_all(100, jobs), [1, 5, 2, 3, 6, 7, 4]);
+    }
+
+    #[test]
+    fn a_user_of_three_times_the_weight_gets_three_times_as_much() {
+        let jobs = |user: u64| (0..40).map(move |n| ((user, user * 100 + n), 100));
+        let mut waiting: Jobs = jobs(1).chain(jobs(HEAVY)).collect();
+        let mut turns = Turns::new(u64::MAX);
+        let served: Vec<u64> = (0..40)
+            .map(|_| serve(&mut turns, 100, &mut waiting))
+            .collect();
+        let heavy = served.iter().filter(|seq| **seq >= HEAVY * 100).count();
+        assert!((29..=31).contains(&heavy), "{heavy} of 40");
+    }
+
+    #[test]
+    fn a_job_that_did_not_run_is_given_back_by_the_weight_of_its_user() {
+        let jobs = |user: u64| (0..9).map(move |n| ((user, user * 100 + n), 100));
+        let mut waiting: Jobs = jobs(1).chain(jobs(HEAVY)).collect();
+        let mut turns = Turns::new(u64::MAX);
+        for _ in 0..12 {
+            let before = waiting.clone();
+            let seq = serve(&mut turns, 100, &mut waiting);
+            let (user, share) = if seq >= HEAVY * 100 {
+                (HEAVY, 3)
+            } else {
+                (1, 1)
+            };
+            turns.give_back(user, 100, share);
+            waiting = before;
+            assert_eq!(serve(&mut turns, 100, &mut waiting), seq);
+        }
     }
 
     #[test]

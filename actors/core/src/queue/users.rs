@@ -5,15 +5,19 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::model::{JobEntry, KeyId};
+
 /// Users without a waiting job that are remembered, at least: a user who submits one job at a time keeps
 /// their number.
 const IDLE_USERS_KEPT: usize = 1_024;
 
-/// The users of the waiting jobs.
+/// The users of the waiting jobs, and those who take turns: the jobs of a client key have the key's, all others
+/// their user's.
 #[derive(Debug)]
 pub(super) struct Users {
-    // Looked up by key only; the sweep looks at each user by itself.
+    // Looked up by key only; the sweep looks at each by itself.
     by_name: HashMap<Arc<str>, User>,
+    by_key: HashMap<KeyId, User>,
     newest: u64,
     sweep_at: usize,
 }
@@ -28,6 +32,7 @@ impl Default for Users {
     fn default() -> Self {
         Self {
             by_name: HashMap::new(),
+            by_key: HashMap::new(),
             newest: 0,
             sweep_at: IDLE_USERS_KEPT,
         }
@@ -35,41 +40,58 @@ impl Default for Users {
 }
 
 impl Users {
-    /// A job of this user comes in line: `name` becomes the one string of the user. Answers the user's number,
-    /// which is never 0.
-    pub(super) fn enter(&mut self, name: &mut Arc<str>) -> u64 {
-        match self.by_name.entry(Arc::clone(name)) {
+    /// A job comes in line: the name of its user becomes the one string of that user. Answers the number of who takes
+    /// turns for it, which is never 0.
+    pub(super) fn enter(&mut self, job: &mut JobEntry) -> u64 {
+        self.sweep();
+        let newest = &mut self.newest;
+        let mut new = || {
+            *newest += 1;
+            User {
+                number: *newest,
+                jobs: 0,
+            }
+        };
+        match self.by_name.entry(Arc::clone(&job.user_id)) {
             Entry::Occupied(mut known) => {
-                *name = Arc::clone(known.key());
-                let user = known.get_mut();
-                user.jobs += 1;
-                return user.number;
+                job.user_id = Arc::clone(known.key());
+                known.get_mut().jobs += 1;
             }
-            Entry::Vacant(new) => {
-                self.newest += 1;
-                new.insert(User {
-                    number: self.newest,
-                    jobs: 1,
-                });
-            }
+            Entry::Vacant(vacant) => vacant.insert(new()).jobs += 1,
         }
-        if self.by_name.len() > self.sweep_at {
-            self.by_name.retain(|_, user| user.jobs > 0);
-            self.sweep_at = (self.by_name.len() * 2).max(IDLE_USERS_KEPT);
+        if let Some(key) = job.key {
+            self.by_key.entry(key).or_insert_with(new).jobs += 1;
         }
-        self.newest
+        self.number(job)
     }
 
-    /// A job of this user left the line.
-    pub(super) fn leave(&mut self, name: &str) {
-        if let Some(user) = self.by_name.get_mut(name) {
+    /// Forgets those of whom nothing waits, when there are many.
+    fn sweep(&mut self) {
+        let known = self.by_name.len() + self.by_key.len();
+        if known > self.sweep_at {
+            self.by_name.retain(|_, user| user.jobs > 0);
+            self.by_key.retain(|_, user| user.jobs > 0);
+            let kept = self.by_name.len() + self.by_key.len();
+            self.sweep_at = (kept * 2).max(IDLE_USERS_KEPT);
+        }
+    }
+
+    /// A job left the line.
+    pub(super) fn leave(&mut self, job: &JobEntry) {
+        let named = self.by_name.get_mut(&*job.user_id);
+        let keyed = job.key.and_then(|key| self.by_key.get_mut(&key));
+        for user in named.into_iter().chain(keyed) {
             user.jobs = user.jobs.saturating_sub(1);
         }
     }
 
-    /// The number of a user; 0 for one who is not known.
-    pub(super) fn number(&self, name: &str) -> u64 {
-        self.by_name.get(name).map_or(0, |user| user.number)
+    /// The number of who takes turns for a job; 0 where that is not known.
+    pub(super) fn number(&self, job: &JobEntry) -> u64 {
+        let user = match job.key {
+            Some(key) => self.by_key.get(&key),
+            None => self.by_name.get(&*job.user_id),
+        };
+        user.map_or(0, |user| user.number)
     }
 
     /// The highest number so far.
@@ -81,30 +103,51 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::sample;
+
+    fn job(user: &str, key: Option<KeyId>) -> JobEntry {
+        JobEntry {
+            user_id: user.into(),
+            key,
+            ..sample::new_job(1).job.entry()
+        }
+    }
 
     #[test]
     fn a_user_has_one_string_and_one_number_while_he_comes_and_goes() {
         let mut users = Users::default();
-        let (mut first, mut second): (Arc<str>, Arc<str>) = ("u".into(), "u".into());
+        let (mut first, mut second) = (job("u", None), job("u", None));
         let number = users.enter(&mut first);
         assert_eq!(users.enter(&mut second), number);
-        assert!(Arc::ptr_eq(&first, &second));
-        users.leave("u");
-        users.leave("u");
-        assert_eq!(users.number("u"), number);
+        assert!(Arc::ptr_eq(&first.user_id, &second.user_id));
+        users.leave(&first);
+        users.leave(&second);
+        assert_eq!(users.number(&first), number);
+    }
+
+    #[test]
+    fn a_client_key_takes_turns_of_its_own_whichever_user_its_jobs_are_of() {
+        let mut users = Users::default();
+        let key = Some(KeyId::new(1));
+        let plain = users.enter(&mut job("u", None));
+        let keyed = users.enter(&mut job("u", key));
+        assert_ne!(plain, keyed);
+        assert_eq!(users.enter(&mut job("v", key)), keyed);
+        assert_ne!(users.enter(&mut job("u", Some(KeyId::new(2)))), keyed);
+        assert_eq!(users.number(&job("u", None)), plain);
     }
 
     #[test]
     fn users_of_whom_nothing_waits_are_forgotten_some_day() {
         let mut users = Users::default();
-        let mut stays: Arc<str> = "stays".into();
+        let mut stays = job("stays", None);
         let number = users.enter(&mut stays);
         for n in 0..10_000 {
-            let mut name: Arc<str> = format!("user {n}").into();
-            users.enter(&mut name);
-            users.leave(&name);
+            let mut one = job(&format!("user {n}"), None);
+            users.enter(&mut one);
+            users.leave(&one);
         }
         assert!(users.by_name.len() <= IDLE_USERS_KEPT + 1);
-        assert_eq!(users.number("stays"), number);
+        assert_eq!(users.number(&stays), number);
     }
 }

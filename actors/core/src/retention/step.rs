@@ -240,7 +240,7 @@ impl<P: Finishes, T: FnMut(&mut P, Goes<'_>) -> Result<u64, P::Error>> Step<'_, 
 /// Removes a job with all that is known by it; answers the bytes of its request and response.
 fn remove<R: Rows>(rows: &mut R, job: &Job) -> Result<u64, R::Error> {
     if let Some(key) = &job.idempotency_key {
-        rows.remove_key(&job.user_id, key, job.id)?;
+        rows.remove_key(&job.idempotency_scope(), key, job.id)?;
     }
     // It ended by itself, and what it waited for may not have ended yet.
     for other in &job.waits_for {

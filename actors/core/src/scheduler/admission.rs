@@ -77,6 +77,7 @@ mod tests {
         BudgetRefusal::UsedUp {
             status: BudgetStatus {
                 account: BudgetKey {
+                    key: None,
                     budget: "day".into(),
                     user: None,
                     model: None,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::gate::{Around, Asks, Gate, less_urgent};
+use super::gate::{Around, Asks, Gate, less_urgent, payer_of};
 use super::{Effect, Scheduler};
 use crate::model::{
-    AttemptNo, Billing, BudgetRefusal, BudgetStatus, JobEntry, JobId, Reserve, Settings, Timestamp,
-    WorstCase,
+    AttemptNo, Billing, BudgetRefusal, BudgetStatus, JobEntry, JobId, Payer, Reserve, Settings,
+    Timestamp, WorstCase,
 };
 use crate::money::budget::{BudgetNews, Fit, Ledger};
 use crate::money::worst;
@@ -17,7 +17,7 @@ impl Scheduler {
     /// Reckons the budgets of `settings` anew, from what the store says of this month and of what is in
     /// doubt. The lanes have settled nothing that is not in it.
     pub fn load_budgets(&mut self, ledger: &Ledger, settings: &Settings, now: Timestamp) {
-        let mut open: Vec<(JobId, &str, &str, Reserve)> = Vec::new();
+        let mut open: Vec<(JobId, Payer, &str, Reserve)> = Vec::new();
         let by_now =
             |worst, model: &str| worst::reserve(worst, settings, self.state.may_answer(model));
         let sent = self.slots.values().filter_map(|slot| match slot {
@@ -27,7 +27,8 @@ impl Scheduler {
         for job in self.recovery.jobs().chain(sent) {
             let known = job.open.and_then(|open| open.reserve);
             let reserve = worst::kept(known, by_now(job.worst, job.sent_to()));
-            open.push((job.id, &job.user_id, job.sent_to(), reserve));
+            let payer = Payer::of(&job.user_id, job.key_id);
+            open.push((job.id, payer, job.sent_to(), reserve));
         }
         let starting = self.slots.values().filter_map(|slot| match slot {
             Slot::Starting { entry, sending, .. } => Some((entry, &*sending.model)),
@@ -37,7 +38,7 @@ impl Scheduler {
         let staged = staged.map(|staged| (&staged.entry, &*staged.entry.model));
         for (entry, model) in starting.chain(staged) {
             let reserve = worst::kept(None, by_now(entry.worst, model));
-            open.push((entry.id, &entry.user_id, model, reserve));
+            open.push((entry.id, payer_of(entry), model, reserve));
         }
         self.gate.load(settings, ledger, open, now);
     }
@@ -59,12 +60,12 @@ impl Scheduler {
         self.gate.statuses()
     }
 
-    /// Why the budgets do not let a new job of this user, model and size in, if they do not.
+    /// Why the budgets do not let a new job of this payer, model and size in, if they do not.
     #[must_use]
-    pub fn refuses(&self, user: &str, model: &str, worst: WorstCase) -> Option<BudgetRefusal> {
+    pub fn refuses(&self, payer: &Payer, model: &str, worst: WorstCase) -> Option<BudgetRefusal> {
         let models = self.state.may_answer(model);
         let reserve = worst::reserve(worst, &self.settings, models);
-        self.gate.refuses(user, model, reserve)
+        self.gate.refuses(payer, model, reserve)
     }
 
     /// Somebody found out what an attempt cost that was maybe billed, and that is on disk.
@@ -121,7 +122,7 @@ impl Scheduler {
         Ok(Some(granted.reserve))
     }
 
-    fn take_back(&mut self, jobs: impl IntoIterator<Item = JobId>, now: Timestamp) {
+    pub(super) fn take_back(&mut self, jobs: impl IntoIterator<Item = JobId>, now: Timestamp) {
         for id in jobs {
             let staged = self
                 .tracks

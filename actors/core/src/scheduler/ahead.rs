@@ -75,6 +75,10 @@ impl Scheduler {
             let Some((place, entry)) = self.line.pop(lane, models) else {
                 return;
             };
+            if !self.key_has_room(place, &entry, displaced, now) {
+                self.line.cap(place, entry, now);
+                continue;
+            }
             let Some(model) = self.target(&entry, lane) else {
                 self.lead_away(Candidate::Waiting(place, entry), now);
                 return;

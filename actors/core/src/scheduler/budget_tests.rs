@@ -2,13 +2,16 @@
 //! lane's tests.
 
 use super::*;
-use crate::model::{Amount, Budget, BudgetRules, BudgetScope, OverBudget, Period, WorstCase};
+use crate::model::{
+    Amount, Budget, BudgetRules, BudgetScope, OverBudget, Payer, Period, WorstCase,
+};
 use crate::money::budget::Fit;
 use crate::money::worst;
 use crate::scheduler::parked::Need;
 
 fn budget(name: &str, users: BudgetScope, models: BudgetScope, tokens: u64) -> Budget {
     Budget {
+        key: None,
         name: name.to_owned(),
         users,
         models,
@@ -83,11 +86,12 @@ impl World {
             if job.status != JobStatus::Pending || job.open.is_some() || !is_due {
                 continue;
             }
-            let (user, model) = (job.user_id.as_str().into(), job.model.as_str().into());
+            let payer = Payer::of(&job.user_id, job.key_id);
+            let model = job.model.as_str().into();
             let reserve = worst::reserve(job.worst, &self.settings, [&*job.model]);
-            let fit = self.lane.gate.budgets().fit(&user, &model, reserve, &[]);
+            let fit = self.lane.gate.budgets().fit(&payer, &model, reserve, &[]);
             let (parked, shut) = (self.lane.gate.parked(), self.lane.gate.shut());
-            let accounts = self.lane.gate.budgets().accounts_of(&user, &model);
+            let accounts = self.lane.gate.budgets().accounts_of(&payer, &model);
             let waits_behind = parked.len() > 0
                 && accounts.iter().any(|account| {
                     parked.is_behind(&job.entry(), account)

@@ -57,6 +57,7 @@ impl Scheduler {
         self.call_back_refused(now);
         self.reroute(now);
         self.feed(now);
+        self.wake_capped(now);
         self.fetch_tasks(now);
         let settings = Arc::clone(&self.settings);
         let settling = self.out.is_settling();
@@ -295,6 +296,10 @@ impl Scheduler {
     fn take_affordable(&mut self, lane: &str, now: Timestamp) -> Option<Affordable> {
         for _ in 0..STARVED_AT_ONCE {
             let next = self.take_next(lane)?;
+            if self.is_over_cap(&next, now) {
+                self.wait_for_key(next, now);
+                continue;
+            }
             if !self.pace_allows(lane, next.entry().tokens, now) {
                 self.give_back(lane, next, now);
                 return None;

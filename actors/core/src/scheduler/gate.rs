@@ -12,7 +12,7 @@ use super::parked::{Need, Parked};
 use super::{Track, routes};
 use crate::model::{
     AttemptNo, Billing, BudgetKey, BudgetRefusal, BudgetStatus, BudgetWait, CallRecord, JobEntry,
-    JobId, Reserve, SchedulerState, Settings, Timestamp, limits,
+    JobId, Payer, Reserve, SchedulerState, Settings, Timestamp, limits,
 };
 use crate::money::budget::{BudgetNews, Budgets, Fit, Ledger};
 use crate::money::worst;
@@ -70,7 +70,7 @@ impl Gate {
         &mut self,
         settings: &Settings,
         ledger: &Ledger,
-        open: impl IntoIterator<Item = (JobId, &'o str, &'o str, Reserve)>,
+        open: impl IntoIterator<Item = (JobId, Payer, &'o str, Reserve)>,
         now: Timestamp,
     ) {
         let before = self.started.then_some(&self.budgets);
@@ -103,11 +103,11 @@ impl Gate {
     /// Why a new job is not let in, if it is not.
     pub(super) fn refuses(
         &self,
-        user: &str,
+        payer: &Payer,
         model: &str,
         reserve: Reserve,
     ) -> Option<BudgetRefusal> {
-        self.budgets.refuses(user, model, reserve)
+        self.budgets.refuses(payer, model, reserve)
     }
 
     /// When something changes by itself next.
@@ -154,12 +154,16 @@ impl Gate {
         // What it reserved when it was staged makes room for itself.
         self.budgets.release(entry.id);
         let mut yielding: Vec<JobId> = displaced.into_iter().collect();
-        let accounts = self.budgets.accounts_of(&entry.user_id, model);
-        let mut fit = self.budgets.fit(&entry.user_id, model, reserve, &yielding);
+        let accounts = self.budgets.accounts_of(&payer_of(entry), model);
+        let mut fit = self
+            .budgets
+            .fit(&payer_of(entry), model, reserve, &yielding);
         if let Fit::Later(_) = fit {
             for id in self.that_make_room(less_urgent(), &accounts) {
                 yielding.push(id);
-                fit = self.budgets.fit(&entry.user_id, model, reserve, &yielding);
+                fit = self
+                    .budgets
+                    .fit(&payer_of(entry), model, reserve, &yielding);
                 if fit == Fit::Now {
                     break;
                 }
@@ -183,8 +187,8 @@ impl Gate {
     pub(super) fn secure(&mut self, asks: Asks<'_>, reserve: Reserve, around: &mut Around<'_>) {
         let (entry, model) = (asks.entry, asks.model);
         self.budgets
-            .reserve(entry.id, &entry.user_id, model, reserve);
-        for account in self.budgets.accounts_of(&entry.user_id, model) {
+            .reserve(entry.id, &payer_of(entry), model, reserve);
+        for account in self.budgets.accounts_of(&payer_of(entry), model) {
             self.call_next(&account, around);
         }
     }
@@ -240,7 +244,7 @@ impl Gate {
                 around.line.put_back(place, entry, around.now);
                 return;
             }
-            Fit::Later(account) if account.user.is_none() => {
+            Fit::Later(account) if account.is_everybodys() => {
                 // Everybody behind it shares that account: they wait where they are.
                 self.shut.push((account, place));
                 around.line.put_back(place, entry, around.now);
@@ -339,7 +343,7 @@ impl Gate {
         };
         let waited = self.parked.need(id).cloned();
         let need = match self.fit_beside_less_urgent(&entry, &model, around) {
-            Fit::Later(account) if account.user.is_some() => Need::Calls(account),
+            Fit::Later(account) if !account.is_everybodys() => Need::Calls(account),
             Fit::Never(account) => {
                 self.budgets.note_refusal(&account);
                 Need::Period(account)
@@ -374,14 +378,15 @@ impl Gate {
         around: &Around<'_>,
     ) -> Fit {
         let reserve = worst::reserve(entry.worst, around.settings, around.state.may_answer(model));
-        let fit = self.budgets.fit(&entry.user_id, model, reserve, &[]);
+        let fit = self.budgets.fit(&payer_of(entry), model, reserve, &[]);
         match fit {
-            Fit::Later(account) if account.user.is_some() => {
-                let accounts = self.budgets.accounts_of(&entry.user_id, model);
+            Fit::Later(account) if !account.is_everybodys() => {
+                let accounts = self.budgets.accounts_of(&payer_of(entry), model);
                 let place = around.line.place_of(entry);
                 let staged = less_urgent(around.tracks, around.state, place, None);
                 let yielding = self.that_make_room(staged, &accounts);
-                self.budgets.fit(&entry.user_id, model, reserve, &yielding)
+                self.budgets
+                    .fit(&payer_of(entry), model, reserve, &yielding)
             }
             fit => fit,
         }
@@ -410,6 +415,14 @@ impl Gate {
     #[cfg(test)]
     pub(super) const fn parked(&self) -> &Parked {
         &self.parked
+    }
+}
+
+/// Whose job it is, for budgets.
+pub(super) fn payer_of(entry: &JobEntry) -> Payer {
+    Payer {
+        user: Arc::clone(&entry.user_id),
+        key: entry.key,
     }
 }
 
@@ -459,6 +472,7 @@ mod tests {
             name: "day".to_owned(),
             users,
             models: BudgetScope::All,
+            key: None,
             limit: Amount::Tokens(tokens),
             rules: BudgetRules {
                 period: Period::Day,
@@ -602,7 +616,7 @@ mod tests {
         assert_eq!(wait.to_string(), words);
         let worst = worst_case(150);
         let reserve = worst::reserve(worst, &world.settings, ["glm-5"]);
-        let refused = world.gate.refuses("ada", "glm-5", reserve);
+        let refused = world.gate.refuses(&"ada".into(), "glm-5", reserve);
         let too_large = |refusal| {
             matches!(
                 refusal,

@@ -1125,6 +1125,9 @@ mod steering;
 #[path = "budget_tests.rs"]
 mod budgets;
 
+#[path = "key_tests.rs"]
+mod keys;
+
 #[path = "wait_tests.rs"]
 mod wait;
 

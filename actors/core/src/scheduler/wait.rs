@@ -85,6 +85,9 @@ impl Scheduler {
         if entry.out_of_scope {
             return Some(WaitReason::OtherBatch);
         }
+        if let Some(key) = entry.capped_key() {
+            return Some(self.stopped().unwrap_or(WaitReason::KeyBusy { key }));
+        }
         if let Some(refused) = self.state.unattributed.kept_out(entry.id) {
             return Some(self.stopped().unwrap_or_else(|| WaitReason::Aside {
                 code: refused.failure.code.clone(),
@@ -368,8 +371,12 @@ impl Scheduler {
             });
         }
         let others = self.line.out_of_scope_len();
-        if self.line.dormant_len() > others {
+        let capped = self.line.capped_len();
+        if self.line.dormant_len() > others + capped {
             return Some(WaitReason::Blocked { by: Vec::new() });
+        }
+        if let Some(key) = self.line.capped_keys().next() {
+            return Some(WaitReason::KeyBusy { key });
         }
         (others > 0).then_some(WaitReason::OtherBatch)
     }
@@ -398,10 +405,12 @@ impl Scheduler {
         add("budget", budget);
         add("parked", line.parked_len());
         add("otherBatch", line.out_of_scope_len());
+        let capped = line.capped_len();
         let aside = self.state.unattributed.kept_out_len();
         let stopped = self.stopped().map(|reason| reason.name());
         add(stopped.unwrap_or("aside"), aside);
-        let others = line.parked_len() + line.out_of_scope_len() + budget + aside;
+        add(stopped.unwrap_or("keyBusy"), capped);
+        let others = line.parked_len() + line.out_of_scope_len() + budget + aside + capped;
         add("blocked", line.dormant_len().saturating_sub(others));
         let mut turns: BTreeMap<&str, usize> = BTreeMap::new();
         for (model, jobs) in line.ready_by_model() {

@@ -2,7 +2,7 @@
 
 use crate::model::{
     Amount, AttemptNo, BudgetKey, BudgetStatus, BudgetWait, Cost, Currency, Hold, HoldKind,
-    HoldScope, JobId, OverBudget, Period, Timestamp, WaitReason,
+    HoldScope, JobId, KeyId, OverBudget, Period, Timestamp, WaitReason,
 };
 
 /// A budget of 100 CNY a day that has 37 left, for a call that may come to so many nano-yuan.
@@ -16,6 +16,7 @@ pub fn short_budget(needed: u64) -> BudgetWait {
     };
     let status = BudgetStatus {
         account: BudgetKey {
+            key: None,
             budget: "day".into(),
             user: Some("ada".into()),
             model: None,
@@ -91,7 +92,8 @@ pub fn wait_reasons() -> Vec<WaitReason> {
             since: Some(since),
             attempt: Some(AttemptNo(2)),
         }),
-        Some(WaitReason::Parked { .. }) => Some(WaitReason::OtherBatch),
+        Some(WaitReason::Parked { .. }) => Some(WaitReason::KeyBusy { key: KeyId::new(7) }),
+        Some(WaitReason::KeyBusy { .. }) => Some(WaitReason::OtherBatch),
         Some(WaitReason::OtherBatch) => Some(WaitReason::DiskBehind),
         Some(WaitReason::DiskBehind) => Some(WaitReason::DiskFull),
         Some(WaitReason::DiskFull) => Some(WaitReason::Reading),

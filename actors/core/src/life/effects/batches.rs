@@ -67,7 +67,7 @@ pub(super) fn take_over<R: Rows>(
         return Ok(Err(refusal));
     }
     if job.idempotency_key.as_deref() != Some(key) {
-        if let Some((holder, _)) = rows.keyed(&job.user_id, key)?
+        if let Some((holder, _)) = rows.keyed(&job.idempotency_scope(), key)?
             && rows.job(holder)?.is_some()
         {
             return Ok(Err(Refusal::IdempotencyConflict(holder)));
@@ -76,11 +76,11 @@ pub(super) fn take_over<R: Rows>(
         let Some(old) = job.idempotency_key.replace(key.to_owned()) else {
             return Ok(Err(Refusal::NotFound));
         };
-        let Some((_, used_for)) = rows.keyed(&job.user_id, &old)? else {
+        let Some((_, used_for)) = rows.keyed(&job.idempotency_scope(), &old)? else {
             return Ok(Err(Refusal::NotFound));
         };
-        rows.remove_key(&job.user_id, &old, id)?;
-        rows.insert_key(&job.user_id, key, id, used_for)?;
+        rows.remove_key(&job.idempotency_scope(), &old, id)?;
+        rows.insert_key(&job.idempotency_scope(), key, id, used_for)?;
         rows.update(job.status, &job)?;
     }
     if job.batch_id == Some(batch) {

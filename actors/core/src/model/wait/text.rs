@@ -157,6 +157,9 @@ impl fmt::Display for WaitReason {
                     ),
                 }
             }
+            Self::KeyBusy { key } => {
+                write!(f, "client key {key} has as many calls open as it may")
+            }
             Self::OtherBatch => f.write_str(
                 "this run sends the jobs of another batch alone; a run of its own goes on with it",
             ),

@@ -38,6 +38,7 @@ impl Budgets {
                 budget: Arc::clone(name),
                 user: None,
                 model: None,
+                key: budget.key,
             })
         };
         let current = self

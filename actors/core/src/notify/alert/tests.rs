@@ -143,6 +143,7 @@ fn a_rule_that_is_switched_off_and_a_budget_that_is_gone_are_over() {
 fn budget(name: &str, spent: u64) -> BudgetStatus {
     BudgetStatus {
         account: BudgetKey {
+            key: None,
             budget: name.into(),
             user: None,
             model: None,

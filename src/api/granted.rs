@@ -1,0 +1,94 @@
+//! What a request asks for beside its body, and what its client key makes of it.
+
+use onelane_core::life::grant::BeyondRights;
+use onelane_core::model::limits as bounds;
+use onelane_core::model::{DEFAULT_USER, Face, JobId, Submission};
+use warp::http::HeaderMap;
+
+use super::Api;
+use super::principal::Principal;
+use super::problem::{Kind, Problem};
+use super::submission::header_text;
+use crate::error::Error;
+
+/// Whose job it is, where the body does not say so.
+pub(super) const USER: &str = "x-onelane-user";
+/// How urgent it is, where the body does not say so.
+pub(super) const PRIORITY: &str = "x-onelane-priority";
+
+/// What headers say of a job.
+pub(super) struct Said {
+    user: Option<String>,
+    priority: Option<i32>,
+}
+
+impl Said {
+    /// Reads the headers.
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+        let priority = match header_text(headers, PRIORITY, 16)? {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                let problem = "must be a whole number, such as 10 or -5";
+                Problem::of_field(Kind::InvalidHeader, PRIORITY, problem)
+            })?),
+        };
+        Ok(Self {
+            user: header_text(headers, USER, bounds::USER_ID_CHARS_MAX)?,
+            priority,
+        })
+    }
+
+    /// Fills in what a job of ours leaves open.
+    pub(super) fn fill(&self, job: &mut Submission) {
+        if let Some(user) = self.user.as_ref().filter(|_| job.user_id == DEFAULT_USER) {
+            job.user_id.clone_from(user);
+        }
+        job.priority = job.priority.or(self.priority);
+    }
+
+    /// Counts before what a body says that is GLM's: its user is the end user, who may be another.
+    pub(super) fn prevail(self, job: &mut Submission) {
+        if let Some(user) = self.user {
+            job.user_id = user;
+        }
+        job.priority = self.priority.or(job.priority);
+    }
+}
+
+impl From<BeyondRights> for Problem {
+    fn from(beyond: BeyondRights) -> Self {
+        Self::new(Kind::BeyondRights, beyond.to_string())
+    }
+}
+
+impl Api {
+    /// Makes jobs those of the client key that hands them in, and counts them. Nothing is counted of what is beyond
+    /// its rights.
+    pub(super) fn grant<'j>(
+        &self,
+        principal: &Principal,
+        face: Face,
+        jobs: impl ExactSizeIterator<Item = &'j mut Submission>,
+    ) -> Result<(), Problem> {
+        let Some(key) = principal.key() else {
+            return Ok(());
+        };
+        let settings = self.lane.settings();
+        let count = jobs.len();
+        for job in jobs {
+            key.grant(job, face, &settings)?;
+        }
+        self.rates.count(key, count, self.clock.now())
+    }
+
+    /// Refuses a client the jobs of others, in the words of jobs that are not there.
+    pub(super) async fn check_own(&self, principal: &Principal, id: JobId) -> Result<(), Problem> {
+        let Some(key) = principal.key() else {
+            return Ok(());
+        };
+        match self.lane.key_of(id).await? {
+            Some(own) if own == key.id => Ok(()),
+            _ => Err(Error::NotFound(id).into()),
+        }
+    }
+}

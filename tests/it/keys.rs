@@ -1,0 +1,178 @@
+//! Guards: a client key that takes more than it may, as GLM sees it; a flood of one that starves the others; a budget
+//! of a key that is overrun or that others pay for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use onelane::model::{KeyBudget, KeyRights};
+use onelane::orchestrator::{NewKey, Orchestrator};
+use onelane::simulator::{SimulatorConfig, Span};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::api::{Api, Reply};
+use crate::support::http::{HttpLane, until};
+
+/// A turn of one plain prompt: it is estimated at a little more than a thousand tokens.
+const ONE_A_TURN: u32 = 1_100;
+
+async fn key(lane: &Orchestrator, name: &str, rights: KeyRights) -> String {
+    let new = NewKey {
+        rights,
+        ..NewKey::named(name)
+    };
+    let made = lane.create_key(new).await.unwrap();
+    made.text.expose().to_owned()
+}
+
+async fn post(api: &Api, key: &str, path: &str, body: &Value) -> Reply {
+    let request = api.request(Method::POST, path).bearer_auth(key);
+    let request = request.header("content-type", "application/json");
+    Api::send(request.body(body.to_string())).await
+}
+
+async fn flood(api: &Api, key: &str, prompt: &str, model: &str, jobs: usize) {
+    let job = json!({"prompt": prompt, "model": model});
+    let list = Value::from(vec![job; jobs]);
+    post(api, key, "/api/glm/jobs", &list).await.expect(202);
+}
+
+/// Jain's index of fairness: 1 where all got the same.
+fn jain(got: &[f64]) -> f64 {
+    let sum: f64 = got.iter().sum();
+    let squares: f64 = got.iter().map(|x| x * x).sum();
+    sum * sum / (got.len() as f64 * squares)
+}
+
+fn slow(latency_ms: u64, slots: u16) -> HttpLane {
+    let mut world = HttpLane::with(SimulatorConfig {
+        latency_ms: Span::Fixed(latency_ms),
+        ..SimulatorConfig::default()
+    });
+    world.config.lane.rules.max_concurrency = slots;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twelve_keys_with_equal_shares_and_a_flood_of_one_get_alike() {
+    const CALLS: u64 = 360;
+    let mut world = slow(5, 2);
+    world.config.lane.rules.order.fair_quantum_tokens = ONE_A_TURN;
+    let lane = world.start().await;
+    let api = Arc::new(Api::serve(&lane).await);
+    let greedy = key(&lane, "flood", KeyRights::default()).await;
+    flood(&api, &greedy, "flood", "glm-4.7", 1_000).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let mut clients = Vec::new();
+    for n in 0..11 {
+        let name = format!("key {n}");
+        let key = key(&lane, &name, KeyRights::default()).await;
+        for _ in 0..2 {
+            let (api, key, over) = (Arc::clone(&api), key.clone(), Arc::clone(&over));
+            let chat = json!({"messages": [{"role": "user", "content": name}]});
+            clients.push(tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    let path = "/v1/chat/completions";
+                    post(&api, &key, path, &chat).await.expect(200);
+                }
+            }));
+        }
+    }
+    let before = world.sim.stats().calls;
+    until("enough were served", async || {
+        world.sim.stats().calls >= before + CALLS
+    })
+    .await;
+    let served = world.prompts().split_off(usize::try_from(before).unwrap());
+    over.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    let mut counts: BTreeMap<String, f64> = BTreeMap::new();
+    for prompt in served {
+        *counts.entry(prompt).or_default() += 1.0;
+    }
+    // It takes what the others leave, and nothing else.
+    counts.remove("flood");
+    let others: Vec<f64> = counts.values().copied().collect();
+    assert_eq!(others.len(), 11, "{counts:?}");
+    let index = jain(&others);
+    assert!(index >= 0.95, "{index}: {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_key_is_above_its_cap_as_glm_sees_it_and_the_lane_stays_busy() {
+    let world = slow(20, 6);
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let capped = |calls| KeyRights {
+        calls_in_flight: Some(calls),
+        ..KeyRights::default()
+    };
+    let one = key(&lane, "one", capped(1)).await;
+    let two = key(&lane, "two", capped(2)).await;
+    let any = key(&lane, "any", KeyRights::default()).await;
+    // Each asks for a model of its own: so GLM can tell them apart.
+    flood(&api, &one, "a", "glm-one", 20).await;
+    flood(&api, &two, "b", "glm-two", 40).await;
+    flood(&api, &any, "c", "glm-any", 60).await;
+    until("all are done", async || {
+        lane.queue_status().await.unwrap().completed == 120
+    })
+    .await;
+    let peak = |model: &str| world.sim.peak_since(0, Some(model));
+    assert_eq!((peak("glm-one"), peak("glm-two")), (1, 2));
+    assert!(peak("glm-any") >= 3, "{}", peak("glm-any"));
+    assert!(world.sim.peak_since(0, None) <= 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_budget_of_a_key_stops_that_key_alone_also_after_a_restart() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let budget: KeyBudget = "1000 tokens/day".parse().unwrap();
+    let rights = KeyRights {
+        budget: Some(budget),
+        ..KeyRights::default()
+    };
+    let poor = key(&lane, "poor", rights).await;
+    let rich = key(&lane, "rich", KeyRights::default()).await;
+    let job = |max_tokens: u32| {
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        json!({"request": {"model": "glm-4.7", "messages": messages, "max_tokens": max_tokens}})
+    };
+    let api = Api::serve(&lane).await;
+    let large = job(2_000);
+    post(&api, &rich, "/api/glm/jobs", &large).await.expect(202);
+    let refused = post(&api, &poor, "/api/glm/jobs", &large).await.expect(422);
+    let words = refused["detail"].as_str().unwrap();
+    assert!(words.contains("budget client key ol-"), "{words}");
+    let taken = post(&api, &poor, "/api/glm/jobs", &job(100))
+        .await
+        .expect(202);
+    let id = taken["id"].as_str().unwrap().parse().unwrap();
+    lane.wait(id).await.unwrap();
+    let spent = async |lane: &Orchestrator| {
+        let budgets = lane.budgets().await.unwrap();
+        assert_eq!(budgets.len(), 1, "{budgets:?}");
+        assert!(budgets[0].account.key.is_some());
+        budgets[0].spent.number()
+    };
+    let before = spent(&lane).await;
+    assert!(before > 0);
+    api.stop().await;
+    let lane = world.restart(lane).await;
+    assert_eq!(spent(&lane).await, before);
+    let statistics = Api::serve(&lane).await;
+    let by_key = statistics
+        .get("/api/admin/glm/statistics?groupBy=key")
+        .await;
+    let by_key = by_key.expect(200);
+    assert_eq!(
+        by_key["statistics"].as_array().unwrap().len(),
+        2,
+        "{by_key}"
+    );
+    assert!(by_key["statistics"][0]["keyId"].is_string());
+}
