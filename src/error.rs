@@ -4,8 +4,8 @@ use crate::config::PatchError;
 use onelane_actors::ports::StoreError;
 use onelane_actors::protocol::SubmitError;
 use onelane_core::model::{
-    AttemptNo, BatchId, BudgetRefusal, DeliveryId, Failure, HoldScope, JobId, JobStatus, KeyId,
-    NotAdmitted, Refusal, SubmissionError, Timestamp, UnpricedModel, WaitReason,
+    AttemptNo, BatchId, BudgetRefusal, DeliveryId, Failure, FileId, HoldScope, JobId, JobStatus,
+    KeyId, NotAdmitted, Refusal, SubmissionError, Timestamp, UnpricedModel, WaitReason,
 };
 
 /// Why the lane did not do what it was asked.
@@ -98,6 +98,19 @@ pub enum Error {
     /// No such batch.
     #[error("there is no batch {0}")]
     NoSuchBatch(BatchId),
+    /// No such file.
+    #[error("there is no file {0}")]
+    NoSuchFile(FileId),
+    /// A batch is still being made of the file.
+    #[error(
+        "file {file} is being read for batch {batch}; cancel that, or wait until its lines are jobs"
+    )]
+    FileInUse {
+        /// The file.
+        file: FileId,
+        /// The batch.
+        batch: BatchId,
+    },
     /// The batch takes no more jobs.
     #[error("batch {0} is closed; open it again, or submit the job without a batch")]
     BatchClosed(BatchId),
@@ -188,6 +201,10 @@ impl From<SubmitError> for Error {
             }
             SubmitError::Refused(Refusal::NoSuchBatch(id)) => Self::NoSuchBatch(id),
             SubmitError::Refused(Refusal::BatchClosed(id)) => Self::BatchClosed(id),
+            SubmitError::Refused(Refusal::NoSuchFile(id)) => Self::NoSuchFile(id),
+            SubmitError::Refused(Refusal::FileInUse { file, batch }) => {
+                Self::FileInUse { file, batch }
+            }
             SubmitError::Refused(refusal) => Self::Stopped(refusal.to_string()),
             SubmitError::NotAdmitted(why) => why.into(),
             SubmitError::Unknown => Self::Stopped(error.to_string()),

@@ -90,6 +90,7 @@ pub mod export;
 pub mod glm;
 pub mod object;
 pub mod orchestrator;
+pub mod results;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod statistics;

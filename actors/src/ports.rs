@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::relay::Relay;
 
 use onelane_core::model::{
-    AlertBook, Applied, AttemptNo, Batch, BatchId, CallRecord, ClientKey, DeliveryCounts, Endpoint,
-    Failure, FailureClass, HookEndpoint, Job, JobId, Refusal, Request, RequestId, Reuse, Timeouts,
-    Timestamp, Transition, Usage, UsageRow, code,
+    AlertBook, Applied, AttemptNo, Batch, BatchId, BatchInput, CallRecord, ClientKey,
+    DeliveryCounts, Endpoint, Failure, FailureClass, FileId, HookEndpoint, Job, JobId, Refusal,
+    Request, RequestId, Reuse, StoredFile, Timeouts, Timestamp, Transition, Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -206,6 +206,25 @@ pub trait Store: Send + Sync + 'static {
         let jobs = jobs.filter(|job| job.batch_id.is_some());
         Ok((jobs.collect(), page.cursor))
     }
+
+    /// What a batch over HTTP is made of.
+    fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>, StoreError>;
+
+    /// The batches over HTTP, in the order of their ids, from the one after `after` on, at most `limit`.
+    fn batch_inputs(
+        &self,
+        after: Option<BatchId>,
+        limit: usize,
+    ) -> Result<Vec<BatchInput>, StoreError>;
+
+    /// One file, without its content.
+    fn file(&self, id: FileId) -> Result<Option<StoredFile>, StoreError>;
+
+    /// The files, oldest first, from the one after `after` on, at most `limit`.
+    fn files(&self, after: Option<FileId>, limit: usize) -> Result<Vec<StoredFile>, StoreError>;
+
+    /// A part of a file's content.
+    fn file_part(&self, id: FileId, number: u32) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// The deliveries that are due, as [`find`](onelane_core::notify::delivery::find) finds them.
     fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError>;

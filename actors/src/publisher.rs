@@ -110,6 +110,8 @@ impl Publisher {
             | Transition::Delivery(_)
             | Transition::OpenBatch(_)
             | Transition::Batch { .. }
+            | Transition::Input(_)
+            | Transition::File(_)
             | Transition::Adopt { .. }
             | Transition::InsertKey(_)
             | Transition::Key { .. }

@@ -178,6 +178,37 @@ impl Body {
         )
     }
 
+    /// Its bytes as they come, whatever they are, `bytes` of them at most. They may come as slowly as those of the
+    /// largest other body.
+    pub(super) fn pieces(
+        mut self,
+        bytes: u64,
+    ) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
+        let usual = self.reading.max_bytes.max(1) as u64;
+        let times = u32::try_from(bytes.div_ceil(usual)).unwrap_or(u32::MAX);
+        self.until = Instant::now() + self.reading.whole.saturating_mul(times);
+        futures_util::stream::unfold(Some((self, bytes)), |reading| async {
+            let (mut body, left) = reading?;
+            match body.next().await {
+                Ok(None) => None,
+                Err(problem) => Some((Err(problem), None)),
+                Ok(Some(chunk)) => match left.checked_sub(chunk.len() as u64) {
+                    Some(left) => Some((Ok(chunk), Some((body, left)))),
+                    None => {
+                        body.throw_away().await;
+                        let detail = "the body has more bytes than a file may have";
+                        Some((Err(Problem::new(Kind::BodyTooLarge, detail)), None))
+                    }
+                },
+            }
+        })
+    }
+
+    /// Throws away what is still to come for a moment, so that its client gets to read why it is not wanted.
+    pub(super) async fn unwanted(mut self) {
+        let _ = self.discarded().await;
+    }
+
     /// Refuses a request of which there are too many.
     pub(super) async fn refused(mut self) -> Problem {
         self.discarded().await

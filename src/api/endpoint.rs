@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use warp::http::{HeaderMap, Method};
 
 use super::Api;
-use super::answer::{Answer, Reply, Shapes};
+use super::answer::{Answer, JSON, Reply, Shapes};
 use super::body::Body;
-use super::input::{Input, Need, Payload, Reader};
+use super::input::{Ignored, Input, Need, Nothing, Payload, Reader, schema_of};
 use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
 use super::{limits, query};
@@ -38,6 +38,8 @@ pub(super) struct Endpoint {
     pub(super) query_schema: Value,
     pub(super) body_schema: Value,
     pub(super) need: Need,
+    /// Of which type the body is.
+    pub(super) media: &'static str,
     /// Headers that are read, with what they say.
     pub(super) headers: Vec<(&'static str, &'static str)>,
     pub(super) describe: fn(&mut Shapes<'_>),
@@ -97,6 +99,7 @@ impl Endpoint {
             query_schema,
             body_schema: B::schema(),
             need: B::NEED,
+            media: JSON,
             headers: Vec::new(),
             describe: A::describe,
             errors: Vec::new(),
@@ -129,6 +132,47 @@ impl Endpoint {
                         memory,
                     };
                     handler(api, input).await.map(Answer::reply)
+                })
+            }),
+        }
+    }
+
+    /// A row whose handler reads the body by itself, as it comes. Its path and its query say nothing.
+    pub(super) fn taking<A, F, Fut>(
+        path: &'static str,
+        access: Access,
+        summary: &'static str,
+        (media, body_schema): (&'static str, Value),
+        handler: F,
+    ) -> Self
+    where
+        A: Answer,
+        F: Fn(Arc<Api>, HeaderMap, Body) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<A, Problem>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        Self {
+            method: Method::POST,
+            path,
+            access,
+            summary,
+            about: "",
+            section: "",
+            example: None,
+            path_schema: schema_of::<Nothing>(),
+            query_schema: schema_of::<Ignored>(),
+            body_schema,
+            need: Need::Required,
+            media,
+            headers: Vec::new(),
+            describe: A::describe,
+            errors: Vec::new(),
+            is_heavy: false,
+            handler: Box::new(move |api, incoming| {
+                let handler = Arc::clone(&handler);
+                Box::pin(async move {
+                    let answered = handler(api, incoming.headers, incoming.body).await;
+                    answered.map(Answer::reply)
                 })
             }),
         }
@@ -310,7 +354,6 @@ fn captures<'p>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::input::{Nothing, schema_of};
     use super::*;
 
     #[test]

@@ -6,12 +6,15 @@ use serde_json::json;
 use warp::http::Method;
 
 use super::endpoint::{Endpoint, Router};
+use super::events::LAST_EVENT_ID;
 use super::gateway::CALLBACK;
 use super::principal::Access::{Anybody, Look, Operate, Submit};
 use super::problem::Kind;
 use super::submission::IDEMPOTENCY_KEY;
+use super::upload::FORM;
 use super::{
-    admin, billing, bulk, control, estimate, gateway, granted, jobs, keys, log, notify, service,
+    admin, batches, billing, bulk, control, estimate, events, files, gateway, granted, jobs, keys,
+    log, notify, service, tasks,
 };
 
 /// Refusals of a submission by the lane.
@@ -36,6 +39,8 @@ pub(super) fn router() -> Router {
     let sections = [
         ("Jobs", jobs()),
         ("OpenAI and GLM SDKs", sdks()),
+        ("GLM's asynchronous calls", tasks()),
+        ("Files and batches", batches()),
         ("The queue", queue()),
         ("The lane", lane()),
         ("Client keys", client_keys()),
@@ -81,6 +86,14 @@ fn jobs() -> Vec<Endpoint> {
         ),
         row!(GET "/api/glm/jobs/{id}", Submit, "One job, at once or when it has ended", jobs::read)
             .errors(&[Kind::UnknownJob]),
+        row!(GET "/api/glm/jobs/{id}/events", Submit, "How a job stands, and its events up to its end",
+            events::of_job)
+            .header(LAST_EVENT_ID, "The id of the event that a client which comes back had last.")
+            .errors(&[Kind::UnknownJob]),
+        row!(GET "/api/glm/events", Operate, "Everything that happens from now on", events::all)
+            .heavy()
+            .about("With `Last-Event-ID` from there on, as far as it is kept: the last 4,096 events.")
+            .header(LAST_EVENT_ID, "The id of the event that a client which comes back had last."),
         row!(DELETE "/api/glm/jobs/{id}", Submit, "Give a job up", admin::cancel)
             .errors(&OF_A_JOB),
         row!(POST "/api/glm/jobs/{id}/cancel", Submit, "Give a job up", admin::cancel)
@@ -134,6 +147,106 @@ fn sdks() -> Vec<Endpoint> {
         row!(GET "/api/paas/v4/models/{model}", Submit, "One of these models", gateway::read_model)
             .errors(&[Kind::UnknownModel]),
     ]
+}
+
+fn tasks() -> Vec<Endpoint> {
+    let submit = |endpoint: Endpoint| {
+        endpoint
+            .about(
+                "Answers once the chat is on disk as a job, which belongs to no connection. `stream` is ignored, \
+                 as GLM does.",
+            )
+            .header(
+                IDEMPOTENCY_KEY,
+                "The same key of the same user with the same request gives the same task.",
+            )
+            .header(CALLBACK, "Where the task's end is told, too.")
+            .errors(&SUBMISSION)
+            .errors(&[
+                Kind::MissingField,
+                Kind::IdempotencyConflict,
+                Kind::RequestPruned,
+                Kind::UnknownJob,
+            ])
+            .example(json!({"model": "glm-4.7",
+                "messages": [{"role": "user", "content": "Name one river."}]}))
+    };
+    vec![
+        submit(row!(POST "/api/paas/v4/async/chat/completions", Submit,
+            "Hand a chat over, and fetch its answer later", tasks::submit)),
+        submit(
+            row!(POST "/api/coding/paas/v4/async/chat/completions", Submit,
+            "The same, below the base URL of coding plans", tasks::submit),
+        ),
+        submit(
+            row!(POST "/v1/async/chat/completions", Submit, "The same, below OpenAI's base path",
+            tasks::submit),
+        ),
+        row!(GET "/api/paas/v4/async-result/{id}", Submit, "How such a chat stands, with its answer",
+            tasks::read),
+        row!(GET "/api/coding/paas/v4/async-result/{id}", Submit,
+            "The same, below the base URL of coding plans", tasks::read),
+        row!(GET "/v1/async-result/{id}", Submit, "The same, below OpenAI's base path", tasks::read),
+    ]
+}
+
+/// Files and batches stand below the base paths of OpenAI's and of GLM's SDKs.
+fn batches() -> Vec<Endpoint> {
+    let form = || {
+        let schema = json!({"type": "object", "required": ["file", "purpose"], "properties": {
+            "file": {"type": "string", "format": "binary",
+                "description": "Lines of JSON, each with `custom_id`, `method`, `url` and `body`; its name ends in .jsonl."},
+            "purpose": {"type": "string", "enum": ["batch"], "description": "What it is for."},
+        }});
+        (FORM, schema)
+    };
+    let upload = |path, summary| {
+        Endpoint::taking(path, Operate, summary, form(), files::upload)
+            .about("On disk when it is answered. Its lines are looked through when a batch is made of them.")
+            .errors(&[Kind::MissingField, Kind::FilesFull])
+            .example(json!({"purpose": "batch", "file": "{\"custom_id\": \"line-1\", ...}\n"}))
+    };
+    let read = |row: Endpoint| row.errors(&[Kind::UnknownFile]);
+    let delete = |row: Endpoint| row.errors(&[Kind::UnknownFile, Kind::FileInUse]);
+    let create = |row: Endpoint| {
+        row.about(
+            "Its lines become jobs in the background, which stand below others (`server.batches.jobs_below`): all of \
+             them, or none if one is wrong. It is a batch of the lane like that of `onelane run`.",
+        )
+        .header(IDEMPOTENCY_KEY, "The same key for the same file gives the same batch.")
+        .errors(&[Kind::UnknownFile, Kind::IdempotencyConflict])
+        .example(json!({"input_file_id": "file-0192f0c0ffee7000800000c0ffee0000",
+            "endpoint": "/v1/chat/completions", "completion_window": "24h"}))
+    };
+    let one = |row: Endpoint| row.errors(&[Kind::UnknownBatch]);
+    let cancel = |row: Endpoint| one(row).errors(&[Kind::WrongStatus]);
+    let list = |row: Endpoint| row.errors(&[Kind::InvalidQuery]);
+    let rows = vec![
+        upload("/v1/files", "Upload a file of lines"),
+        list(row!(GET "/v1/files", Operate, "The uploaded files, newest first", files::list)),
+        read(row!(GET "/v1/files/{id}", Operate, "One file", files::read))
+            .about("Of results, too: their size is known once they are written, so that takes as long as to read them."),
+        delete(row!(DELETE "/v1/files/{id}", Operate, "Delete an uploaded file", files::delete))
+            .about("Jobs that were made of it stay."),
+        read(row!(GET "/v1/files/{id}/content", Operate, "The content of a file", files::content))
+            .about("Results are written from the stored answers as they are read, in the order of the lines."),
+        create(row!(POST "/v1/batches", Operate, "Make a batch of an uploaded file", batches::create)),
+        list(row!(GET "/v1/batches", Operate, "The batches, newest first", batches::list)),
+        one(row!(GET "/v1/batches/{id}", Operate, "One batch", batches::read)),
+        cancel(row!(POST "/v1/batches/{id}/cancel", Operate, "Give a batch up", batches::cancel)),
+        upload("/api/paas/v4/files", "The same, as GLM's SDKs ask for it"),
+        list(row!(GET "/api/paas/v4/files", Operate, "The uploaded files, newest first", files::list)),
+        read(row!(GET "/api/paas/v4/files/{id}", Operate, "One file", files::read)),
+        delete(row!(DELETE "/api/paas/v4/files/{id}", Operate, "Delete an uploaded file", files::delete)),
+        read(row!(GET "/api/paas/v4/files/{id}/content", Operate, "The content of a file", files::content)),
+        create(row!(POST "/api/paas/v4/batches", Operate, "Make a batch of an uploaded file",
+            batches::create)),
+        list(row!(GET "/api/paas/v4/batches", Operate, "The batches, newest first", batches::list)),
+        one(row!(GET "/api/paas/v4/batches/{id}", Operate, "One batch", batches::read)),
+        cancel(row!(POST "/api/paas/v4/batches/{id}/cancel", Operate, "Give a batch up", batches::cancel)),
+    ];
+    // A file belongs to no client key, so that none may hand one in or see one; and nobody needs files to steer the lane.
+    rows.into_iter().map(Endpoint::heavy).collect()
 }
 
 fn queue() -> Vec<Endpoint> {

@@ -56,7 +56,7 @@ pub(super) const CALLBACK: &str = "Onelane-Callback-Url";
 
 /// A chat body, which is GLM's: taken verbatim.
 pub(super) struct Chat {
-    submission: Submission,
+    pub(super) submission: Submission,
     /// The digest of all its bytes.
     digest: [u8; 32],
 }
@@ -98,7 +98,7 @@ impl Payload for Chat {
 }
 
 /// With what the code of a completion that is a failure begins.
-const FINISH: &str = "finish:";
+pub(super) const FINISH: &str = "finish:";
 
 /// What came of a chat.
 pub(super) struct Completion {

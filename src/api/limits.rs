@@ -64,3 +64,28 @@ pub const STOPPED_RETRY_AFTER_S: u64 = 2;
 pub const QUEUE_FULL_RETRY_AFTER_S: u64 = 5;
 /// The longest time one call of a job may ask for, in milliseconds: a day.
 pub const CALL_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// Bytes of a line of an uploaded file: a request and what stands beside it.
+pub const BATCH_LINE_BYTES_MAX: usize = onelane_core::model::limits::REQUEST_BYTES_MAX + 64 * 1024;
+/// Lines of a file that are handed in together.
+pub const BATCH_CHUNK_LINES: usize = 256;
+/// Bytes with which such lines end.
+pub const BATCH_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// Batches whose lines are read at once.
+pub const BATCHES_READ_MAX: usize = 2;
+/// Files that are uploaded at once.
+pub const UPLOADS_MAX: usize = 8;
+/// Files that are kept at once.
+pub const FILES_MAX: usize = 10_000;
+/// Bytes of an upload beside the file.
+pub const UPLOAD_FRAME_BYTES_MAX: u64 = 64 * 1024;
+/// The longest time that a batch may be given, in milliseconds: 14 days.
+pub const BATCH_WINDOW_MS_MAX: u64 = 14 * 24 * 60 * 60 * 1_000;
+/// Pairs of a batch's metadata.
+pub const BATCH_METADATA_MAX: usize = 16;
+/// Characters of a name among them, and of a value.
+pub const BATCH_METADATA_NAME_CHARS_MAX: usize = 64;
+/// The same of a value.
+pub const BATCH_METADATA_VALUE_CHARS_MAX: usize = 512;
+/// Bytes of results that are written at once.
+pub const RESULTS_PART_BYTES: usize = 256 * 1024;

@@ -12,11 +12,15 @@
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
 //! | `answer`, `problem` | how answers look |
 //! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
-//! | `jobs`, `gateway`, `service` | handlers for programs, for OpenAI and GLM SDKs, for whoever asks what there is |
+//! | `events` | live events, resumed by their ids |
+//! | `files`, `upload`, `batches` | uploaded files, and batches that are made of them |
+//! | `lines`, `feeder` | the lines of a file, and who makes jobs of them |
+//! | `jobs`, `gateway`, `tasks`, `service` | handlers for programs, for OpenAI and GLM SDKs, for whoever asks what there is |
 
 mod admin;
 mod amount;
 mod answer;
+mod batches;
 mod billing;
 mod body;
 mod bulk;
@@ -28,11 +32,15 @@ mod door;
 mod endpoint;
 mod endpoints;
 mod estimate;
+mod events;
+mod feeder;
+mod files;
 mod gateway;
 mod granted;
 mod input;
 mod jobs;
 mod keys;
+mod lines;
 mod live;
 mod log;
 mod notify;
@@ -46,6 +54,8 @@ mod reference;
 mod service;
 mod socket;
 mod submission;
+mod tasks;
+mod upload;
 
 pub mod dialect;
 pub mod limits;
@@ -61,6 +71,8 @@ use std::time::Instant;
 use bytes::Buf;
 use futures_util::Stream;
 use onelane_actors::ports::Clock;
+use onelane_core::model::BatchSettings;
+use tokio::sync::Semaphore;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CACHE_CONTROL, CONNECTION, X_CONTENT_TYPE_OPTIONS};
@@ -74,6 +86,8 @@ use answer::Reply;
 use body::{Body, Reading};
 use connections::{Bounds, Door};
 use endpoint::{Incoming, Router};
+use events::Hub;
+use feeder::Feeder;
 use principal::{Access, Auth, Principal};
 use problem::{Dialect, Problem};
 use rates::Rates;
@@ -116,6 +130,11 @@ struct Api {
     bounds: Arc<Bounds>,
     log: LogLines,
     preview_chars: usize,
+    batches: BatchSettings,
+    /// Files that are uploaded at once.
+    uploads: Arc<Semaphore>,
+    feeder: Arc<Feeder>,
+    events: Arc<Hub>,
 }
 
 /// What a request tells beside what it asks for.

@@ -83,7 +83,8 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
             content["example"] = example.clone();
         }
         let required = endpoint.need == Need::Required;
-        operation["requestBody"] = json!({"required": required, "content": {JSON: content}});
+        operation["requestBody"] =
+            json!({"required": required, "content": {endpoint.media: content}});
     }
     operation
 }

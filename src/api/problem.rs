@@ -60,6 +60,10 @@ kinds! {
     BodyTimeout: REQUEST_TIMEOUT, "body-timeout", "body too slow", "1210";
     UnknownJob: NOT_FOUND, "unknown-job", "no such job", "1214";
     UnknownModel: NOT_FOUND, "unknown-model", "no such model", "1211";
+    UnknownFile: NOT_FOUND, "unknown-file", "no such file", "1214";
+    UnknownBatch: NOT_FOUND, "unknown-batch", "no such batch", "1214";
+    FileInUse: CONFLICT, "file-in-use", "file in use", "1214";
+    FilesFull: PAYLOAD_TOO_LARGE, "files-full", "no room for more files", "1214";
     WrongStatus: CONFLICT, "wrong-status", "not in this status", "1214";
     IdempotencyConflict: CONFLICT, "idempotency-conflict", "key used for another request", "1231";
     RequestPruned: CONFLICT, "request-pruned", "request pruned", "1214";
@@ -231,7 +235,7 @@ impl Dialect {
     pub(super) fn of(path: &str) -> Self {
         let mut segments = path.split('/').filter(|s| !s.is_empty());
         match (segments.next(), segments.next()) {
-            (Some("v1"), _) | (Some("api"), Some("paas")) => Self::Glm,
+            (Some("v1"), _) | (Some("api"), Some("paas" | "coding")) => Self::Glm,
             _ => Self::Problem,
         }
     }
@@ -334,7 +338,9 @@ impl Problem {
                 headers.push((SHOULD_RETRY, HeaderValue::from_static("true")));
             }
             // SDKs send again on 409 and 503; it would end the same.
-            Kind::IdempotencyConflict
+            Kind::FileInUse
+            | Kind::WrongStatus
+            | Kind::IdempotencyConflict
             | Kind::RequestPruned
             | Kind::DependencyEnded
             | Kind::Draining
@@ -445,6 +451,11 @@ impl Problem {
         self.kind
     }
 
+    /// What is wrong and what would be right.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Its status.
     pub(super) const fn status(&self) -> StatusCode {
         self.kind.status()
@@ -507,6 +518,8 @@ impl From<Error> for Problem {
             Error::NoSuchDependency(_) => {
                 return Self::of_field(Kind::UnknownDependency, "after", detail);
             }
+            Error::NoSuchFile(_) => Kind::UnknownFile,
+            Error::FileInUse { .. } => Kind::FileInUse,
             Error::NoSuchBatch(_) | Error::BatchClosed(_) => {
                 return Self::of_field(Kind::InvalidField, "batchId", detail);
             }

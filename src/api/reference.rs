@@ -110,7 +110,8 @@ fn endpoint(page: &mut String, path: &str, method: &str, operation: &Value) {
         let _ = writeln!(page, "| `{name}` | {place} | {of} | {need}{about} |");
     }
     let body = &operation["requestBody"];
-    let content = &body["content"]["application/json"];
+    let form = body["content"].get("multipart/form-data");
+    let content = form.unwrap_or(&body["content"]["application/json"]);
     if content.is_object() {
         let need = match body["required"] == true {
             true => "",
@@ -123,9 +124,13 @@ fn endpoint(page: &mut String, path: &str, method: &str, operation: &Value) {
         } else {
             ""
         };
-        let _ = write!(page, "\nBody{need}: a JSON object{list}.\n");
+        let kind = match form {
+            Some(_) => "a form of several parts (`multipart/form-data`)",
+            None => "a JSON object",
+        };
+        let _ = write!(page, "\nBody{need}: {kind}{list}.\n");
         table(page, many.unwrap_or(schema));
-        if content["example"].is_object() {
+        if form.is_none() && content["example"].is_object() {
             let _ = write!(page, "\n```json\n{}\n```\n", content["example"]);
         }
     }

@@ -14,6 +14,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use onelane_actors::ports::Clock;
 use onelane_core::model::Secret;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -22,6 +23,8 @@ use super::body::Reading;
 use super::connections::Bounds;
 use super::door::Requests;
 use super::endpoint::Router;
+use super::events::Hub;
+use super::feeder::Feeder;
 use super::principal::{self, Auth};
 use super::rates::Rates;
 use super::socket::{Bytes, Socket};
@@ -93,6 +96,8 @@ pub struct Server {
     filter: BoxedFilter<(Response,)>,
     http: http1::Builder,
     bounds: Arc<Bounds>,
+    feeder: Arc<Feeder>,
+    events: Arc<Hub>,
     /// How long a client may take for the next part of its answer.
     patience: Duration,
 }
@@ -182,6 +187,9 @@ impl Listening {
             log,
         } = self;
         let header_timeout = Duration::from_millis(config.header_timeout_ms);
+        let (of_feeder, its_clock) = (lane.clone(), Arc::clone(&clock));
+        let feeder = Arc::new(Feeder::new(of_feeder, its_clock, config.batches));
+        let events = Arc::new(Hub::new(lane.random_number()));
         let bounds = Bounds::new(&config);
         let api = Api {
             lane,
@@ -202,6 +210,10 @@ impl Listening {
             bounds: Arc::clone(&bounds),
             log,
             preview_chars: config.preview_chars,
+            batches: config.batches,
+            uploads: Arc::new(Semaphore::new(limits::UPLOADS_MAX)),
+            feeder: Arc::clone(&feeder),
+            events: Arc::clone(&events),
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -217,6 +229,8 @@ impl Listening {
             filter: super::filter(Arc::new(api)),
             http,
             bounds,
+            feeder,
+            events,
             patience: Duration::from_millis(config.write_timeout_ms),
         }
     }
@@ -241,6 +255,7 @@ impl Server {
     /// Serves until `shutdown` resolves. Then nobody new is let in, open requests have `drain` to
     /// finish, and what is still open after that is closed.
     pub async fn run(self, shutdown: impl Future<Output = ()>, drain: Duration) {
+        self.feeder.resume();
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
@@ -279,6 +294,7 @@ impl Server {
             place.ends_with(task);
         }
         drop(self.listener);
+        self.events.end();
         if tokio::time::timeout(drain, graceful.shutdown())
             .await
             .is_err()
@@ -289,6 +305,7 @@ impl Server {
             );
         }
         connections.shutdown().await;
+        self.feeder.stop();
     }
 }
 

@@ -7,9 +7,9 @@ use onelane_core::model::setting::{
     self, KeyPath, Place, Problem, Secrets, Setting as _, SettingsError,
 };
 use onelane_core::model::{
-    AlertSettings, Amount, BreakerSettings, Budget, BudgetRules, BudgetScope, Calendar, Cost,
-    Currency, DoubtSettings, GatewaySettings, GlmSettings, LaneSettings, NamedLane, PolicyOverride,
-    Retention, RetrySettings, Secret, Unpriced, limits,
+    AlertSettings, Amount, BatchSettings, BreakerSettings, Budget, BudgetRules, BudgetScope,
+    Calendar, Cost, Currency, DoubtSettings, GatewaySettings, GlmSettings, LaneSettings, NamedLane,
+    PolicyOverride, Retention, RetrySettings, Secret, Unpriced, limits,
 };
 use onelane_core::{section, words};
 use serde::{Deserialize, Serialize, Serializer};
@@ -215,6 +215,8 @@ section! {
         body_timeout_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];
         /// A client that takes longer for the next 256 KiB of its answer is dropped.
         write_timeout_ms: u64 = 30_000 => [within(1..=limits::DAY_MS)];
+        /// Batches over HTTP, and the files that they are made of.
+        batches: BatchSettings = BatchSettings::default();
         /// How long a shutdown waits for open calls before it closes them.
         shutdown_deadline_ms: u64 = 30_000 => [within(0..=limits::DAY_MS)];
     }

@@ -13,6 +13,7 @@ mod deliveries;
 mod estimate;
 mod events;
 mod figures;
+pub(crate) mod files;
 mod jobs;
 mod keys;
 mod maintenance;

@@ -16,9 +16,9 @@ use super::error::{FileError, Result};
 use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
-    AlertBook, Batch, BatchId, BreakerSnapshot, ClientKey, Day, Delivery, DeliveryCounts,
-    DeliveryStatus, HookEndpoint, Job, JobId, JobStatus, SchedulerState, Timestamp, UsageKey,
-    UsageRow,
+    AlertBook, Batch, BatchId, BatchInput, BreakerSnapshot, ClientKey, Day, Delivery,
+    DeliveryCounts, DeliveryStatus, FileId, HookEndpoint, Job, JobId, JobStatus, SchedulerState,
+    StoredFile, Timestamp, UsageKey, UsageRow,
 };
 use crate::ports::StatusCounts;
 
@@ -65,6 +65,7 @@ pub(super) fn check(snapshot: &ReadTransaction, most: usize) -> Result<Findings>
     };
     check.jobs(&counters)?;
     check.batches()?;
+    check.files()?;
     check.keys()?;
     check.client_keys()?;
     check.dependents()?;
@@ -297,6 +298,46 @@ impl Check<'_> {
             self.expect(key.id.number() == number.value(), TABLE, || {
                 format!("{} stands under another id", key.id)
             });
+        }
+        Ok(())
+    }
+
+    /// Each file has the parts that it counts, and each part a file.
+    fn files(&mut self) -> Result<()> {
+        const TABLE: &str = "files";
+        let mut parts: BTreeMap<[u8; 16], (u32, u64)> = BTreeMap::new();
+        for item in self.open(schema::FILE_PARTS)?.iter()? {
+            let (key, part) = item?;
+            let (file, _) = key.value().split_first_chunk().unwrap_or((&[0; 16], &[]));
+            let (count, bytes) = parts.entry(*file).or_default();
+            *count += 1;
+            *bytes += part.value().len() as u64;
+        }
+        for item in self.open(schema::FILES)?.iter()? {
+            let (_, row) = item?;
+            let Some(file) = self.readable(TABLE, decode::<StoredFile>(TABLE, row.value()))? else {
+                continue;
+            };
+            let (count, bytes) = parts.remove(file.id.as_bytes()).unwrap_or_default();
+            let is_so = (count, bytes) == (file.parts, file.bytes);
+            self.expect(is_so, TABLE, || {
+                let StoredFile { id, parts, .. } = &file;
+                format!(
+                    "{id} counts {parts} parts of {} bytes, and has {count} of {bytes}",
+                    file.bytes
+                )
+            });
+        }
+        for id in parts.into_keys() {
+            let id = FileId::from_bytes(id);
+            self.note(
+                "file_parts",
+                format!("{id}, which parts belong to, is missing"),
+            );
+        }
+        for item in self.open(schema::BATCH_INPUTS)?.iter()? {
+            const TABLE: &str = "batch_inputs";
+            self.readable(TABLE, decode::<BatchInput>(TABLE, item?.1.value()))?;
         }
         Ok(())
     }

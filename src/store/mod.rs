@@ -39,8 +39,8 @@ pub use self::file::StopOpening;
 use self::file::StoreFile;
 pub use self::look::stored_config;
 use crate::model::{
-    AlertBook, Batch, BatchId, CallRecord, ClientKey, DeliveryCounts, HookEndpoint, Job, JobId,
-    Retention, Timestamp, UsageRow,
+    AlertBook, Batch, BatchId, BatchInput, CallRecord, ClientKey, DeliveryCounts, FileId,
+    HookEndpoint, Job, JobId, Retention, StoredFile, Timestamp, UsageRow,
 };
 use crate::ports::{
     CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
@@ -578,6 +578,30 @@ impl Store for RedbStore {
         limit: usize,
     ) -> Result<(Vec<Job>, Option<u64>), StoreError> {
         self.read(|snapshot| read::batch_jobs(snapshot, id, cursor, limit))
+    }
+
+    fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>, StoreError> {
+        self.read(|snapshot| read::batch_input(snapshot, id))
+    }
+
+    fn batch_inputs(
+        &self,
+        after: Option<BatchId>,
+        limit: usize,
+    ) -> Result<Vec<BatchInput>, StoreError> {
+        self.read(|snapshot| read::batch_inputs(snapshot, after, limit))
+    }
+
+    fn file(&self, id: FileId) -> Result<Option<StoredFile>, StoreError> {
+        self.read(|snapshot| read::file(snapshot, id))
+    }
+
+    fn files(&self, after: Option<FileId>, limit: usize) -> Result<Vec<StoredFile>, StoreError> {
+        self.read(|snapshot| read::files(snapshot, after, limit))
+    }
+
+    fn file_part(&self, id: FileId, number: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|snapshot| read::file_part(snapshot, id, number))
     }
 
     fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError> {

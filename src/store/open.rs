@@ -120,6 +120,9 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::BILLING_OPEN)?;
     transaction.open_table(schema::BATCHES)?;
     transaction.open_table(schema::CLIENT_KEYS)?;
+    transaction.open_table(schema::BATCH_INPUTS)?;
+    transaction.open_table(schema::FILES)?;
+    transaction.open_table(schema::FILE_PARTS)?;
     transaction.open_table(schema::DEPENDENTS)?;
     transaction.open_table(schema::FINISHED)?;
     transaction.open_table(schema::DEAD_LETTERS)?;

@@ -14,8 +14,8 @@ use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
 use crate::model::{
-    AttemptNo, Batch, BatchId, ClientKey, Job, JobId, JobStatus, Received, Request, Seq, Timestamp,
-    UsageRow, limits,
+    AttemptNo, Batch, BatchId, BatchInput, ClientKey, FileId, Job, JobId, JobStatus, Received,
+    Request, Seq, StoredFile, Timestamp, UsageRow, limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
@@ -283,6 +283,61 @@ pub(super) fn batches(
 
 pub(super) fn client_keys(snapshot: &ReadTransaction) -> Result<Vec<ClientKey>> {
     schema::all_client_keys(&snapshot.open_table(schema::CLIENT_KEYS)?)
+}
+
+pub(super) fn batch_input(snapshot: &ReadTransaction, id: BatchId) -> Result<Option<BatchInput>> {
+    let table = snapshot.open_table(schema::BATCH_INPUTS)?;
+    let row = table.get(id.number())?;
+    row.map(|row| decode("batch_inputs", row.value()))
+        .transpose()
+}
+
+pub(super) fn batch_inputs(
+    snapshot: &ReadTransaction,
+    after: Option<BatchId>,
+    limit: usize,
+) -> Result<Vec<BatchInput>> {
+    let table = snapshot.open_table(schema::BATCH_INPUTS)?;
+    let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.number()));
+    let mut inputs = Vec::new();
+    for item in table.range::<u64>((from, Bound::Unbounded))?.take(limit) {
+        inputs.push(decode("batch_inputs", item?.1.value())?);
+    }
+    Ok(inputs)
+}
+
+pub(super) fn file(snapshot: &ReadTransaction, id: FileId) -> Result<Option<StoredFile>> {
+    let table = snapshot.open_table(schema::FILES)?;
+    let row = table.get(id.as_bytes())?;
+    row.map(|row| decode("files", row.value())).transpose()
+}
+
+pub(super) fn files(
+    snapshot: &ReadTransaction,
+    after: Option<FileId>,
+    limit: usize,
+) -> Result<Vec<StoredFile>> {
+    let table = snapshot.open_table(schema::FILES)?;
+    let after = after.as_ref().map(FileId::as_bytes);
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut files = Vec::new();
+    for item in table
+        .range::<&[u8; 16]>((from, Bound::Unbounded))?
+        .take(limit)
+    {
+        files.push(decode("files", item?.1.value())?);
+    }
+    Ok(files)
+}
+
+pub(super) fn file_part(
+    snapshot: &ReadTransaction,
+    id: FileId,
+    number: u32,
+) -> Result<Option<Vec<u8>>> {
+    let table = snapshot.open_table(schema::FILE_PARTS)?;
+    let part = table.get(&schema::file_part_key(id, number))?;
+    Ok(part.map(|part| part.value().to_vec()))
 }
 
 /// One look at the line from the cursor on, and at the rows of the jobs that are found.

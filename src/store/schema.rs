@@ -18,8 +18,8 @@ use super::error::{FileError, Result};
 use super::row;
 use crate::model::{
     AttemptNo, BatchId, CallRecord, ClientKey, Day, DeliveryCounts, DeliveryId, DestinationId, Due,
-    DuePlace, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq, Timestamp, UsageKey,
-    WorstCase,
+    DuePlace, FileId, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq, Timestamp,
+    UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -70,6 +70,12 @@ pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new
 pub(super) const BATCHES: TableDefinition<u64, &[u8]> = TableDefinition::new("batches");
 /// Client key id: [`crate::model::ClientKey`].
 pub(super) const CLIENT_KEYS: TableDefinition<u64, &[u8]> = TableDefinition::new("client_keys");
+/// Batch id: [`crate::model::BatchInput`].
+pub(super) const BATCH_INPUTS: TableDefinition<u64, &[u8]> = TableDefinition::new("batch_inputs");
+/// File id: [`crate::model::StoredFile`].
+pub(super) const FILES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("files");
+/// File id and the number of a part ([`file_part_key`]): its content as it came.
+pub(super) const FILE_PARTS: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("file_parts");
 /// Place among deliveries: [`crate::model::Delivery`].
 pub(super) const DELIVERIES: TableDefinition<u64, &[u8]> = TableDefinition::new("deliveries");
 /// The places of the deliveries that are pending, by receiver ([`pending_key`]).
@@ -370,6 +376,11 @@ pub(super) const fn bodies_of(job: &Job) -> Bodies {
 /// A job's key in the table of its kind; `None`: it is not finished.
 pub(super) fn finished_key_of(job: &Job) -> Option<[u8; 17]> {
     Finished::of(job).map(|place| finished_key(bodies_of(job), &place))
+}
+
+/// The key of a part of a file.
+pub(super) fn file_part_key(file: FileId, number: u32) -> [u8; 20] {
+    join(*file.as_bytes(), number.to_be_bytes())
 }
 
 pub(super) fn call_key(job: JobId, attempt: AttemptNo) -> [u8; 20] {

@@ -61,6 +61,27 @@ impl Http {
         self.send(Self::with_body(self.client.put(url), body))
     }
 
+    pub fn delete(&self, url: &str) -> Result<Answer, reqwest::Error> {
+        self.send(self.client.delete(url))
+    }
+
+    /// Uploads a file of lines, as a form.
+    pub fn upload(&self, url: &str, content: &str) -> Result<Answer, reqwest::Error> {
+        const BOUNDARY: &str = "the-boundary";
+        let part = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=");
+        let form = format!(
+            "{part}\"purpose\"\r\n\r\nbatch\r\n{part}\"file\"; filename=\"lines.jsonl\"\r\n\r\n{content}\r\n\
+             --{BOUNDARY}--\r\n"
+        );
+        let media = format!("multipart/form-data; boundary={BOUNDARY}");
+        self.send(
+            self.client
+                .post(url)
+                .header("content-type", media)
+                .body(form),
+        )
+    }
+
     fn with_body(request: reqwest::RequestBuilder, body: &Value) -> reqwest::RequestBuilder {
         request
             .header("content-type", "application/json")

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use onelane::model::{CallOutcome, CallRecord, JobStatus};
+use onelane::model::{CallOutcome, CallRecord, JobStatus, StoredFile};
 use onelane::ports::{CallFilter, JobFilter, JobRecord, Store as _};
 use onelane::simulator::Simulator;
 use onelane::store::{RedbStore, StoreOptions};
@@ -119,6 +119,11 @@ impl Left {
                 return jobs;
             }
         }
+    }
+
+    /// Uploaded files, those that are not whole among them.
+    pub fn files(&self) -> Vec<StoredFile> {
+        self.0.files(None, 1_000).unwrap()
     }
 
     /// The whole call log, newest first.

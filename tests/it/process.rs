@@ -1,6 +1,7 @@
 //! The program as its users start it: real processes, real signals, real files.
 
 mod batches;
+mod batches_http;
 mod canary;
 mod connections;
 mod elsewhere;

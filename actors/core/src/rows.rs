@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::model::{
-    AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, BreakerSnapshot, CallRecord, ClientKey,
-    Delivery, DeliveryId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus,
-    KeyId, Received, Request, SchedulerState, Seq, Timestamp,
+    AlertBook, AttemptNo, Batch, BatchId, BatchInput, Billing, Bodies, BreakerSnapshot, CallRecord,
+    ClientKey, Delivery, DeliveryId, FileId, Fingerprint, Finished, FinishedKind, HookEndpoint,
+    Job, JobId, JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp,
 };
 
 /// A row of the call log, as a pruning finds it.
@@ -177,6 +177,30 @@ pub trait Rows: Finishes {
 
     /// Forgets a client key.
     fn remove_client_key(&mut self, id: KeyId) -> Result<(), Self::Error>;
+
+    /// What a batch over HTTP is made of.
+    fn input(&mut self, id: BatchId) -> Result<Option<BatchInput>, Self::Error>;
+
+    /// Writes what a batch is made of.
+    fn put_input(&mut self, input: &BatchInput) -> Result<(), Self::Error>;
+
+    /// Forgets what a batch is made of.
+    fn remove_input(&mut self, id: BatchId) -> Result<(), Self::Error>;
+
+    /// The batch of which lines of this file are still to become jobs, if there is one.
+    fn reader_of(&mut self, file: FileId) -> Result<Option<BatchId>, Self::Error>;
+
+    /// A file's row.
+    fn file(&mut self, id: FileId) -> Result<Option<StoredFile>, Self::Error>;
+
+    /// Writes a file's row.
+    fn put_file(&mut self, file: &StoredFile) -> Result<(), Self::Error>;
+
+    /// Writes a part of a file.
+    fn put_file_part(&mut self, id: FileId, number: u32, bytes: &[u8]) -> Result<(), Self::Error>;
+
+    /// Removes a file with its parts.
+    fn remove_file(&mut self, file: &StoredFile) -> Result<(), Self::Error>;
 
     /// The next place among deliveries; each is given once.
     fn next_delivery(&mut self) -> DeliveryId;

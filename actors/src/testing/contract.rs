@@ -15,6 +15,7 @@
 mod batches;
 mod chains;
 mod doubt;
+mod files;
 mod filters;
 mod keys;
 mod notices;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 pub use batches::*;
 pub use chains::*;
 pub use doubt::*;
+pub use files::*;
 pub use filters::*;
 pub use keys::*;
 pub use notices::*;
@@ -124,6 +126,8 @@ macro_rules! store_contract {
             a_dead_client_key_makes_room
             a_retry_after_what_was_pruned_says_why_not
             a_batch_counts_its_jobs_in_the_transaction_that_changes_them
+            a_file_is_kept_in_parts_and_goes_with_them
+            a_batch_of_a_file_follows_its_lines
             a_job_of_a_batch_that_is_not_open_is_refused
             a_job_that_is_submitted_to_another_batch_moves_there
             a_job_that_moves_to_another_batch_takes_its_costs_and_its_key_along

@@ -13,10 +13,10 @@ use crate::ports::{
 };
 use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{
-    AlertBook, AttemptNo, Batch, BatchId, Billing, Bodies, Bonds, BreakerSnapshot, CallRecord,
-    ClientKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, Fingerprint,
-    Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, KeyId, Received, Request,
-    SchedulerState, Seq, Timestamp, Transition, UsageKey, UsageRow, limits,
+    AlertBook, AttemptNo, Batch, BatchId, BatchInput, Billing, Bodies, Bonds, BreakerSnapshot,
+    CallRecord, ClientKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, FileId,
+    Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, KeyId, Received,
+    Request, SchedulerState, Seq, StoredFile, Timestamp, Transition, UsageKey, UsageRow, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use onelane_core::rows::{Finishes, Logged, Rows};
@@ -66,6 +66,9 @@ struct Disk {
     deliveries: BTreeMap<DeliveryId, Delivery>,
     batches: BTreeMap<BatchId, Batch>,
     client_keys: BTreeMap<KeyId, ClientKey>,
+    inputs: BTreeMap<BatchId, BatchInput>,
+    files: BTreeMap<FileId, StoredFile>,
+    file_parts: BTreeMap<(FileId, u32), Vec<u8>>,
     last_delivery: DeliveryId,
 }
 
@@ -222,6 +225,36 @@ impl Store for MemoryStore {
         let batches = shared.disk.batches.values();
         let later = batches.filter(|batch| after.is_none_or(|after| batch.id > after));
         Ok(later.take(limit).cloned().collect())
+    }
+
+    fn batch_input(&self, id: BatchId) -> Result<Option<BatchInput>, StoreError> {
+        Ok(self.shared().disk.inputs.get(&id).cloned())
+    }
+
+    fn batch_inputs(
+        &self,
+        after: Option<BatchId>,
+        limit: usize,
+    ) -> Result<Vec<BatchInput>, StoreError> {
+        let shared = self.shared();
+        let inputs = shared.disk.inputs.values();
+        let later = inputs.filter(|input| after.is_none_or(|after| input.id > after));
+        Ok(later.take(limit).cloned().collect())
+    }
+
+    fn file(&self, id: FileId) -> Result<Option<StoredFile>, StoreError> {
+        Ok(self.shared().disk.files.get(&id).cloned())
+    }
+
+    fn files(&self, after: Option<FileId>, limit: usize) -> Result<Vec<StoredFile>, StoreError> {
+        let shared = self.shared();
+        let files = shared.disk.files.values();
+        let later = files.filter(|file| after.is_none_or(|after| file.id > after));
+        Ok(later.take(limit).cloned().collect())
+    }
+
+    fn file_part(&self, id: FileId, number: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.shared().disk.file_parts.get(&(id, number)).cloned())
     }
 
     fn deliveries_due(&self, query: &DueQuery) -> Result<DueDeliveries, StoreError> {
@@ -622,6 +655,46 @@ impl Rows for Disk {
 
     fn remove_client_key(&mut self, id: KeyId) -> Result<(), Infallible> {
         self.client_keys.remove(&id);
+        Ok(())
+    }
+
+    fn input(&mut self, id: BatchId) -> Result<Option<BatchInput>, Infallible> {
+        Ok(self.inputs.get(&id).cloned())
+    }
+
+    fn put_input(&mut self, input: &BatchInput) -> Result<(), Infallible> {
+        self.inputs.insert(input.id, input.clone());
+        Ok(())
+    }
+
+    fn remove_input(&mut self, id: BatchId) -> Result<(), Infallible> {
+        self.inputs.remove(&id);
+        Ok(())
+    }
+
+    fn reader_of(&mut self, file: FileId) -> Result<Option<BatchId>, Infallible> {
+        let mut inputs = self.inputs.values();
+        let reader = inputs.find(|input| input.file == file && input.is_open());
+        Ok(reader.map(|input| input.id))
+    }
+
+    fn file(&mut self, id: FileId) -> Result<Option<StoredFile>, Infallible> {
+        Ok(self.files.get(&id).cloned())
+    }
+
+    fn put_file(&mut self, file: &StoredFile) -> Result<(), Infallible> {
+        self.files.insert(file.id, file.clone());
+        Ok(())
+    }
+
+    fn put_file_part(&mut self, id: FileId, number: u32, bytes: &[u8]) -> Result<(), Infallible> {
+        self.file_parts.insert((id, number), bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove_file(&mut self, file: &StoredFile) -> Result<(), Infallible> {
+        self.files.remove(&file.id);
+        self.file_parts.retain(|(id, _), _| *id != file.id);
         Ok(())
     }
 

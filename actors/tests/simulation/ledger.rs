@@ -486,6 +486,8 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::Delivery(_)
         | Transition::OpenBatch(_)
         | Transition::Batch { .. }
+        | Transition::Input(_)
+        | Transition::File(_)
         | Transition::Adopt { .. }
         | Transition::InsertKey(_)
         | Transition::Key { .. }

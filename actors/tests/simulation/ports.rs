@@ -10,8 +10,8 @@ use onelane_actors::ports::{
 };
 use onelane_actors::testing::sample;
 use onelane_core::model::{
-    AlertBook, Batch, BatchId, ClientKey, DeliveryCounts, Failure, FailureClass, HookEndpoint,
-    JobId, Timestamp, Transition, Usage, UsageRow, code,
+    AlertBook, Batch, BatchId, BatchInput, ClientKey, DeliveryCounts, Failure, FailureClass,
+    FileId, HookEndpoint, JobId, StoredFile, Timestamp, Transition, Usage, UsageRow, code,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use tokio::time::sleep;
@@ -184,6 +184,11 @@ impl Store for Disk {
         batch(id: BatchId) -> Option<Batch>;
         batches(after: Option<BatchId>, limit: usize) -> Vec<Batch>;
         client_keys() -> Vec<ClientKey>;
+        batch_input(id: BatchId) -> Option<BatchInput>;
+        batch_inputs(after: Option<BatchId>, limit: usize) -> Vec<BatchInput>;
+        file(id: FileId) -> Option<StoredFile>;
+        files(after: Option<FileId>, limit: usize) -> Vec<StoredFile>;
+        file_part(id: FileId, number: u32) -> Option<Vec<u8>>;
         config() -> Option<String>;
         clock() -> Option<Timestamp>;
         deliveries_due(query: &DueQuery) -> DueDeliveries;

@@ -12,6 +12,7 @@ use onelane::orchestrator::{
     Feed, JobDetail, Orchestrator, SchedulerSnapshot, StopReason, Submitted,
 };
 use onelane::ports::{Clock as _, StoreError};
+use onelane::results::{LineError, ResultLine};
 use onelane::system::SystemClock;
 use onelane::words::counted;
 use tokio::sync::mpsc;
@@ -25,7 +26,6 @@ use super::output::Results;
 use super::progress::{Far, Progress};
 use super::reach::Reach;
 use super::ready::{Defaults, Ready};
-use super::result::{LineError, ResultLine};
 use super::summary::{End, Failures, Spent, Tally};
 use super::tracker::{Tracker, Verdict};
 use crate::cli::exit::{CliError, Exit};

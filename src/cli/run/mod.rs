@@ -8,7 +8,7 @@
 //! | `batch` | which batch a run is, what else waits, which lines are gone |
 //! | `elsewhere` | lines that other batches have: moved and renamed files, and what is not paid for twice |
 //! | `identity` | when a line is the same line in the next run: the rule behind "continues" |
-//! | `output`, `result`, `written` | the results file, a line of it, and the lines of earlier runs |
+//! | `output`, `written` | the results file, and the lines of earlier runs |
 //! | `drive` | the loop: submits, watches, writes |
 //! | `tracker` | its decisions about jobs: which one to look at, and the next step for it |
 //! | `left` | whether the lane, or all that is left of its jobs, waits for an operator |
@@ -27,7 +27,6 @@ mod progress;
 mod reach;
 mod ready;
 mod release;
-mod result;
 mod scan;
 mod shape;
 mod summary;

@@ -13,9 +13,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use onelane::results::ResultLine;
+
 use super::batch::Known;
 use super::identity::{Digest, Label, LineId, Mode, Name, Source};
-use super::result::ResultLine;
 use super::written::{self, Written, WrittenLines, rewrite, unusable};
 use crate::cli::exit::{CliError, Exit};
 
@@ -321,9 +322,9 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::super::identity::Identities;
-    use super::super::result::{LineError, Response};
     use super::*;
     use onelane::model::Request;
+    use onelane::results::{LineError, Response};
     use serde_json::value::RawValue;
 
     /// A results file in a directory of its own.

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::{Changed, Transaction, encoded};
 use crate::model::{
-    AlertBook, AttemptNo, Batch, BatchId, Billing, BreakerSnapshot, CallRecord, ClientKey,
-    Delivery, DeliveryId, DeliveryStatus, Fingerprint, HookEndpoint, Job, JobId, JobStatus, KeyId,
-    Received, Request, SchedulerState, Seq, Timestamp,
+    AlertBook, AttemptNo, Batch, BatchId, BatchInput, Billing, BreakerSnapshot, CallRecord,
+    ClientKey, Delivery, DeliveryId, DeliveryStatus, FileId, Fingerprint, HookEndpoint, Job, JobId,
+    JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp,
 };
 use crate::store::error::Result;
 use crate::store::finished;
@@ -295,6 +295,61 @@ impl Rows for Transaction<'_> {
 
     fn remove_client_key(&mut self, id: KeyId) -> Result<()> {
         self.client_keys.open()?.remove(id.number())?;
+        Ok(())
+    }
+
+    fn input(&mut self, id: BatchId) -> Result<Option<BatchInput>> {
+        let row = self.inputs.open()?.get(id.number())?;
+        row.map(|row| decode("batch_inputs", row.value()))
+            .transpose()
+    }
+
+    fn put_input(&mut self, input: &BatchInput) -> Result<()> {
+        encode(&mut self.row, input)?;
+        let inputs = self.inputs.open()?;
+        inputs.insert(input.id.number(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn remove_input(&mut self, id: BatchId) -> Result<()> {
+        self.inputs.open()?.remove(id.number())?;
+        Ok(())
+    }
+
+    fn reader_of(&mut self, file: FileId) -> Result<Option<BatchId>> {
+        for item in self.inputs.open()?.iter()? {
+            let input: BatchInput = decode("batch_inputs", item?.1.value())?;
+            if input.file == file && input.is_open() {
+                return Ok(Some(input.id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn file(&mut self, id: FileId) -> Result<Option<StoredFile>> {
+        let row = self.files.open()?.get(id.as_bytes())?;
+        row.map(|row| decode("files", row.value())).transpose()
+    }
+
+    fn put_file(&mut self, file: &StoredFile) -> Result<()> {
+        encode(&mut self.row, file)?;
+        let files = self.files.open()?;
+        files.insert(file.id.as_bytes(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn put_file_part(&mut self, id: FileId, number: u32, bytes: &[u8]) -> Result<()> {
+        let key = schema::file_part_key(id, number);
+        self.file_parts.open()?.insert(&key, bytes)?;
+        Ok(())
+    }
+
+    fn remove_file(&mut self, file: &StoredFile) -> Result<()> {
+        self.files.open()?.remove(file.id.as_bytes())?;
+        let parts = self.file_parts.open()?;
+        for number in 0..file.parts {
+            parts.remove(&schema::file_part_key(file.id, number))?;
+        }
         Ok(())
     }
 

@@ -34,6 +34,8 @@ impl Transition {
             | Self::InsertKey(_)
             | Self::Key { .. }
             | Self::Delivery(_)
+            | Self::Input(_)
+            | Self::File(_)
             | Self::Prune(_) => None,
         }
     }
@@ -68,6 +70,8 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Alerts { .. }
         | Transition::OpenBatch(_)
         | Transition::Batch { .. }
+        | Transition::Input(_)
+        | Transition::File(_)
         | Transition::Adopt { .. }
         | Transition::InsertKey(_)
         | Transition::Key { .. }

@@ -2,6 +2,7 @@
 //! brings the rows ([`Rows`]), never an opinion.
 
 mod batches;
+mod files;
 mod keys;
 mod notices;
 
@@ -59,6 +60,8 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
         Transition::Batch { id, step, at } => return batches::step_batch(rows, *id, *step, *at),
         Transition::InsertKey(new) => return keys::insert(rows, new),
         Transition::Key { id, step, at } => return keys::step(rows, *id, step, *at),
+        Transition::Input(change) => return files::input(rows, change),
+        Transition::File(change) => return files::file(rows, change),
         Transition::Delivery(change) => return notices::change(rows, change),
         Transition::Billing {
             job_id,

@@ -1,12 +1,15 @@
 //! What happened, for those who watch. An event is sent after the fact is on disk, never before.
 
+use serde::Serialize;
+
 use super::{
     Alert, AttemptNo, BreakerSnapshot, BudgetStatus, ClearedAlert, Cost, Failure, Hold, HoldKind,
     HoldScope, JobId, Pause, Timestamp, Usage,
 };
 
-/// A fact about a job, the lane or the runtime.
-#[derive(Debug, Clone, PartialEq)]
+/// A fact about a job, the lane or the runtime. Its name is said beside it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
 #[non_exhaustive]
 pub enum Event {
     /// A job was accepted.

@@ -40,6 +40,10 @@ pub const USER_ID_CHARS_MAX: usize = 128;
 pub const CONTENT_ID_CHARS_MAX: usize = 256;
 /// Characters of an idempotency key.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
+/// Bytes of a part of an uploaded file.
+pub const FILE_PART_BYTES: usize = 256 * 1024;
+/// Characters of the name of an uploaded file.
+pub const FILE_NAME_CHARS_MAX: usize = 512;
 /// Characters of a batch's name.
 pub const BATCH_NAME_CHARS_MAX: usize = 4_096;
 /// Client keys, dead ones included: all of them are in memory.

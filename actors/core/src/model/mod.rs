@@ -7,6 +7,7 @@ mod admission;
 mod alert;
 mod alert_rule;
 mod batch;
+mod batch_input;
 mod budget;
 mod calendar;
 mod call;
@@ -16,6 +17,7 @@ mod delay;
 mod delivery;
 mod event;
 mod failure;
+mod file;
 mod filter;
 mod gateway;
 mod half;
@@ -54,6 +56,9 @@ pub use admission::{Admission, NotAdmitted};
 pub use alert::{Alert, AlertBook, AlertKey, ClearedAlert};
 pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, WHOLE, Watched};
 pub use batch::{Batch, BatchId, BatchState, BatchStep, NoBatchId, Scope};
+pub use batch_input::{
+    BatchInput, BatchProgress, BatchSettings, InputChange, InputStage, LineFault,
+};
 pub use budget::{
     Amount, Budget, BudgetKey, BudgetRefusal, BudgetRules, BudgetScope, BudgetStatus, OverBudget,
     Payer, Period, Reserve,
@@ -73,6 +78,7 @@ pub use delivery::{
 };
 pub use event::Event;
 pub use failure::{Failure, FailureClass, code};
+pub use file::{FileChange, FileId, NoFileId, StoredFile};
 pub use filter::{CallFilter, DeliveryFilter, JobFilter, MoreFilter, UsageFilter};
 pub use gateway::{GatewaySettings, OnDisconnect};
 pub use half::HalfACharacter;

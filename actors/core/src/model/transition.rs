@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 
 use super::{
     Admission, AlertBook, AsyncTask, AttemptNo, Batch, BatchId, BatchStep, Billing,
-    BreakerSnapshot, CallRecord, ClientKey, DeliveryChange, DeliveryId, Failure, Fingerprint, Job,
-    JobId, JobStatus, KeyId, KeyStep, NotAdmitted, Prune, Pruned, Received, Request, Reserve,
-    SchedulerState, SlotId, Timestamp, Wait, limits,
+    BreakerSnapshot, CallRecord, ClientKey, DeliveryChange, DeliveryId, Failure, FileChange,
+    FileId, Fingerprint, InputChange, Job, JobId, JobStatus, KeyId, KeyStep, NotAdmitted, Prune,
+    Pruned, Received, Request, Reserve, SchedulerState, SlotId, Timestamp, Wait, limits,
 };
 
 /// A job as it is submitted.
@@ -203,6 +203,10 @@ pub enum Transition {
         /// Now.
         at: Timestamp,
     },
+    /// What a batch is made of changes.
+    Input(Box<InputChange>),
+    /// A file changes.
+    File(Box<FileChange>),
     /// A job that was submitted under another key goes to a batch, under the key that it has there. What its calls
     /// came to goes with it.
     Adopt {
@@ -336,6 +340,20 @@ pub enum Refusal {
     /// There are as many keys as there may be, and all of them are live.
     #[error("there are {} client keys", limits::CLIENT_KEYS_MAX)]
     TooManyKeys,
+    /// What the batch is made of changed meanwhile.
+    #[error("what batch {0} is made of changed meanwhile")]
+    StaleInput(BatchId),
+    /// No such file.
+    #[error("there is no file {0}")]
+    NoSuchFile(FileId),
+    /// Lines of the file are still to become jobs of the batch.
+    #[error("file {file} is being read for batch {batch}")]
+    FileInUse {
+        /// The file.
+        file: FileId,
+        /// The batch.
+        batch: BatchId,
+    },
     /// What the job asked for was pruned: there is nothing to send again.
     #[error("the job's request was pruned")]
     RequestPruned,

@@ -252,6 +252,7 @@ fn remove<R: Rows>(rows: &mut R, job: &Job) -> Result<u64, R::Error> {
         batch.job_pruned(job.status);
         if batch.is_over() {
             rows.remove_batch(id)?;
+            rows.remove_input(id)?;
         } else {
             rows.put_batch(&batch)?;
         }

@@ -34,7 +34,7 @@ pub(super) fn step_batch<R: Rows>(
 }
 
 /// Writes a batch, or forgets one of which nothing is left.
-fn keep<R: Rows>(rows: &mut R, batch: &Batch) -> Result<(), R::Error> {
+pub(super) fn keep<R: Rows>(rows: &mut R, batch: &Batch) -> Result<(), R::Error> {
     if batch.is_over() {
         return rows.remove_batch(batch.id);
     }

@@ -1,54 +1,56 @@
-//! One line of the results: the batch output form of a job's end.
+//! One line of the results of a batch: the batch output form of a job's end.
 
-use onelane::model::JobStatus;
-use onelane::orchestrator::JobDetail;
+use std::fmt::Display;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::identity::{Label, LineId};
+use crate::model::JobStatus;
+use crate::orchestrator::JobDetail;
 
 /// One line of the batch output form.
 #[derive(Debug, Serialize)]
-pub(crate) struct ResultLine<'a> {
-    /// The line's id in the results file.
-    pub(crate) id: String,
+pub struct ResultLine<'a> {
+    /// The line's id among the results.
+    pub id: String,
     /// The line's own id, or `line-N`.
-    pub(crate) custom_id: String,
+    pub custom_id: String,
     /// GLM's answer.
-    pub(crate) response: Option<Response<'a>>,
+    pub response: Option<Response<'a>>,
     /// Why there is none.
-    pub(crate) error: Option<LineError>,
+    pub error: Option<LineError>,
 }
 
 /// GLM's answer to a line.
 #[derive(Debug, Serialize)]
-pub(crate) struct Response<'a> {
+pub struct Response<'a> {
     /// The HTTP status.
-    pub(crate) status_code: u16,
+    pub status_code: u16,
     /// The `request_id` that GLM was sent.
-    pub(crate) request_id: String,
+    pub request_id: String,
     /// The body, as GLM sent it.
-    pub(crate) body: &'a RawValue,
+    pub body: &'a RawValue,
 }
 
 /// Why a line has no answer.
 #[derive(Debug, Serialize)]
-pub(crate) struct LineError {
+pub struct LineError {
     /// GLM's code, or one of ours.
-    pub(crate) code: String,
+    pub code: String,
     /// The problem in words.
-    pub(crate) message: String,
+    pub message: String,
     /// The HTTP status, if one arrived.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) status_code: Option<u16>,
+    pub status_code: Option<u16>,
     /// Whether GLM may have billed it all the same.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) maybe_billed: bool,
+    pub maybe_billed: bool,
 }
 
 impl<'a> ResultLine<'a> {
     /// Of a job that ended: GLM's answer verbatim, or why there is none.
-    pub(crate) fn of_job(id: LineId, label: &Label, detail: &'a JobDetail) -> Self {
+    #[must_use]
+    pub fn of_job(id: impl Display, custom_id: impl Display, detail: &'a JobDetail) -> Self {
         let job = &detail.record.job;
         match &detail.record.response {
             Some(body) if job.status == JobStatus::Completed => {
@@ -59,7 +61,7 @@ impl<'a> ResultLine<'a> {
                 );
                 Self {
                     id: id.to_string(),
-                    custom_id: label.to_string(),
+                    custom_id: custom_id.to_string(),
                     response: Some(Response {
                         status_code: call.and_then(|call| call.status_code).unwrap_or(200),
                         request_id: request_id.to_string(),
@@ -68,27 +70,29 @@ impl<'a> ResultLine<'a> {
                     error: None,
                 }
             }
-            _ => Self::of_error(id, label, LineError::of_job(detail)),
+            _ => Self::of_error(id, custom_id, LineError::of_job(detail)),
         }
     }
 
     /// Of a line that has no answer.
-    pub(crate) fn of_error(id: LineId, label: &Label, error: LineError) -> Self {
+    #[must_use]
+    pub fn of_error(id: impl Display, custom_id: impl Display, error: LineError) -> Self {
         Self {
             id: id.to_string(),
-            custom_id: label.to_string(),
+            custom_id: custom_id.to_string(),
             response: None,
             error: Some(error),
         }
     }
 
     /// Whether it holds an answer.
-    pub(crate) const fn is_answer(&self) -> bool {
+    #[must_use]
+    pub const fn is_answer(&self) -> bool {
         self.response.is_some()
     }
 
     /// As one line of text: what GLM may have put between its JSON's tokens is made blank.
-    pub(crate) fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
+    pub fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(self)?;
         for byte in &mut bytes {
             // Inside a JSON string these two are always escaped.
@@ -103,7 +107,8 @@ impl<'a> ResultLine<'a> {
 
 impl LineError {
     /// One of our own making.
-    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self {
             code: code.to_owned(),
             message: message.into(),
@@ -136,8 +141,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use onelane::model::{AttemptNo, Failure, FailureClass, Job, JobId, Request, Timestamp};
-    use onelane::ports::JobRecord;
+    use crate::model::{AttemptNo, Failure, FailureClass, Job, JobId, Request, Timestamp};
+    use crate::ports::JobRecord;
 
     fn detail(status: JobStatus, response: Option<&str>, error: Option<Failure>) -> JobDetail {
         let id = JobId::from_bytes([7; 16]);
@@ -161,8 +166,8 @@ mod tests {
     }
 
     fn text(detail: &JobDetail) -> String {
-        let id = LineId::parse("run-00000000-00000000000000000000000000000001").unwrap();
-        let line = ResultLine::of_job(id, &Label::Number(3), detail);
+        let id = "run-00000000-00000000000000000000000000000001";
+        let line = ResultLine::of_job(id, "line-3", detail);
         String::from_utf8(line.to_bytes().unwrap()).unwrap()
     }
 
