@@ -277,7 +277,7 @@ const JOB_COLUMNS: &[Column<JobRecord>] = &[
         _ => Cow::Borrowed(""),
     }),
     ("request", |r| match r.request.as_deref() {
-        Some(Request::Chat(body)) => json(Some(body)),
+        Some(Request::Body(_, body)) => json(Some(body)),
         _ => Cow::Borrowed(""),
     }),
     ("result", |r| json(r.response.as_deref())),

@@ -156,7 +156,8 @@ impl CallerState {
         let job = &dispatch.job;
         let now = self.ports.clock.now();
         let is_async_model = |model: &String| is_model(model, job.sent_to());
-        let is_async = job.task.is_some() || settings.glm.async_models.iter().any(is_async_model);
+        let wants_task = settings.glm.async_models.iter().any(is_async_model);
+        let is_async = job.task.is_some() || (wants_task && job.face.has_tasks());
         let mut timeouts = settings.glm.timeouts;
         if is_async {
             // A task that is given up goes on at GLM and is bought again: it takes as long as GLM takes.
@@ -194,7 +195,7 @@ impl CallerState {
         let endpoint = if is_async {
             self.ports.glm.task_url(&settings.glm.endpoint())
         } else {
-            self.ports.glm.url(&settings.glm.endpoint())
+            self.ports.glm.url(&settings.glm.endpoint(), job.face)
         };
         let (outcome, task) = if abort.is_cancelled() {
             // A task was handed over by an earlier caller.

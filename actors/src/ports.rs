@@ -12,8 +12,9 @@ use crate::relay::Relay;
 
 use onelane_core::model::{
     AlertBook, Applied, AttemptNo, Batch, BatchId, BatchInput, CallRecord, ClientKey,
-    DeliveryCounts, Endpoint, Failure, FailureClass, FileId, HookEndpoint, Job, JobId, Refusal,
-    Request, RequestId, Reuse, StoredFile, Timeouts, Timestamp, Transition, Usage, UsageRow, code,
+    DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId, HookEndpoint, Job, JobId,
+    Refusal, Request, RequestId, Reuse, StoredFile, Timeouts, Timestamp, Transition, Usage,
+    UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -352,9 +353,10 @@ pub trait Glm: Send + Sync + 'static {
         Box::pin(async { GlmOutcome::Failed(no_tasks(), Usage::default()) })
     }
 
-    /// The URL that a call to this endpoint goes to, for the call log.
-    fn url(&self, endpoint: &Endpoint) -> String {
-        format!("{}/chat/completions", endpoint.base_url)
+    /// The URL that a call of this face goes to, for the call log.
+    fn url(&self, endpoint: &Endpoint, face: Face) -> String {
+        let url = endpoint.url(face);
+        url.unwrap_or_else(|_| endpoint.base_url.clone())
     }
 
     /// The URL that a call is handed over to as a task, for the call log.

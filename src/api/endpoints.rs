@@ -2,19 +2,19 @@
 //! the types of its handler say what is read and answered. Router, OpenAPI document and reference page
 //! come from these rows.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use warp::http::Method;
 
 use super::endpoint::{Endpoint, Router};
 use super::events::LAST_EVENT_ID;
-use super::gateway::CALLBACK;
+use super::gateway::{CALLBACK, Chat, Embeddings, Faced, Messages, Responses};
 use super::principal::Access::{Anybody, Look, Operate, Submit};
 use super::problem::Kind;
 use super::submission::IDEMPOTENCY_KEY;
 use super::upload::FORM;
 use super::{
     admin, batches, billing, bulk, control, estimate, events, files, gateway, granted, jobs, keys,
-    log, notify, service, tasks,
+    log, messages, models, notify, responses, service, tasks,
 };
 
 /// Refusals of a submission by the lane.
@@ -102,10 +102,68 @@ fn jobs() -> Vec<Endpoint> {
 }
 
 fn sdks() -> Vec<Endpoint> {
-    let chat = |endpoint: Endpoint| {
-        endpoint
+    let mut rows = Vec::new();
+    rows.extend(calls::<Chat>(
+        "A chat completion, as OpenAI's and GLM's SDKs ask for it",
+        json!({"model": "glm-4.7", "messages": [{"role": "user", "content": "Name one river."}]}),
+    ));
+    rows.extend(calls::<Responses>(
+        "A response, as OpenAI's newer SDKs ask for it; with background: true served by the queue",
+        json!({"model": "glm-4.7", "input": "Name one river."}),
+    ));
+    rows.extend(vec![
+        row!(GET "/v1/responses/{id}", Submit, "A response that was asked for in the background",
+            responses::read)
+        .about("Queued, in progress, or GLM's answer under our id. A later response may go on from it.")
+        .errors(&[Kind::UnknownJob, Kind::RequestPruned]),
+        row!(POST "/v1/responses/{id}/cancel", Submit, "Give such a response up", responses::cancel)
+            .about("One that has ended stays as it is.")
+            .errors(&[Kind::UnknownJob, Kind::RequestPruned]),
+    ]);
+    rows.extend(calls::<Messages>(
+        "A message, as Anthropic's SDKs and coding agents ask for it",
+        json!({"model": "glm-4.7", "max_tokens": 100,
+            "messages": [{"role": "user", "content": "Name one river."}]}),
+    ));
+    for path in [
+        "/v1/messages/count_tokens",
+        "/api/anthropic/v1/messages/count_tokens",
+    ] {
+        let about = "How many tokens a message has, by GLM's tokenizer";
+        let row = Endpoint::new(Method::POST, path, Submit, about, messages::count_tokens);
+        let example = json!({"messages": [{"role": "user", "content": "Name one river."}]});
+        rows.push(
+            row.about("Nothing is submitted, and GLM is not asked.")
+                .errors(&[Kind::MissingField])
+                .example(example),
+        );
+    }
+    rows.extend(calls::<Embeddings>(
+        "Embeddings",
+        json!({"model": "embedding-3", "input": ["Name one river."]}),
+    ));
+    rows.extend(vec![
+        row!(GET "/v1/models", Submit, "The models that have a price, and the default one",
+            models::list_models)
+        .about(
+            "As OpenAI's SDKs list them. A model that is not listed may be asked for all the same.",
+        ),
+        row!(GET "/v1/models/{model}", Submit, "One of these models", models::read_model)
+            .errors(&[Kind::UnknownModel]),
+        row!(GET "/api/paas/v4/models", Submit, "The same, as GLM's SDKs ask for it",
+            models::list_models),
+        row!(GET "/api/paas/v4/models/{model}", Submit, "One of these models", models::read_model)
+            .errors(&[Kind::UnknownModel]),
+    ]);
+    rows
+}
+
+/// The rows of a face: one for each of its paths.
+fn calls<F: Faced>(summary: &'static str, example: Value) -> impl Iterator<Item = Endpoint> {
+    F::FACE.paths().iter().map(move |path| {
+        Endpoint::new(Method::POST, path, Submit, summary, gateway::call::<F>)
             .about(
-                "A program only changes its base URL. The chat becomes a job; the answer is GLM's, \
+                "A program only changes its base URL. The body becomes a job; the answer is GLM's, \
                  verbatim, in pieces where `stream` asks for them. A client that goes away gives its job up after \
                  gateway.reattach_ms, unless it sent an Idempotency-Key. \
                  The query is not looked at.",
@@ -125,28 +183,8 @@ fn sdks() -> Vec<Endpoint> {
                 Kind::IdempotencyConflict,
                 Kind::RequestPruned,
             ])
-            .example(json!({"model": "glm-4.7",
-                "messages": [{"role": "user", "content": "Name one river."}]}))
-    };
-    vec![
-        chat(
-            row!(POST "/v1/chat/completions", Submit, "A chat completion, as OpenAI's SDKs ask for it",
-            gateway::chat_completions),
-        ),
-        chat(row!(POST "/api/paas/v4/chat/completions", Submit,
-            "A chat completion, as GLM's SDKs ask for it", gateway::chat_completions)),
-        row!(GET "/v1/models", Submit, "The models that have a price, and the default one",
-            gateway::list_models)
-        .about(
-            "As OpenAI's SDKs list them. A model that is not listed may be asked for all the same.",
-        ),
-        row!(GET "/v1/models/{model}", Submit, "One of these models", gateway::read_model)
-            .errors(&[Kind::UnknownModel]),
-        row!(GET "/api/paas/v4/models", Submit, "The same, as GLM's SDKs ask for it",
-            gateway::list_models),
-        row!(GET "/api/paas/v4/models/{model}", Submit, "One of these models", gateway::read_model)
-            .errors(&[Kind::UnknownModel]),
-    ]
+            .example(example.clone())
+    })
 }
 
 fn tasks() -> Vec<Endpoint> {

@@ -10,7 +10,7 @@ use onelane_core::model::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::gateway::Chat;
+use super::gateway::{Call, Chat};
 use super::input::Payload as _;
 use super::limits;
 use super::problem::Problem;
@@ -184,8 +184,8 @@ impl Line {
             let problem = format!("body: {}", problem.detail());
             wrong("invalid_request", problem, Some("body"))
         };
-        let Chat { submission, .. } =
-            Chat::read(&(), Some(body)).map_err(|problem| of_body(&problem))?;
+        let Call { submission, .. } =
+            Call::<Chat>::read(&(), Some(body)).map_err(|problem| of_body(&problem))?;
         if submission.request.streams() {
             let problem = "body.stream: answers of a batch are not streamed; leave it out";
             return Err(wrong("invalid_request", problem.to_owned(), Some("body")));

@@ -6,40 +6,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use onelane_actors::relay::RelayEnd;
-use onelane_core::model::Failure;
+use onelane_core::model::{Face, Failure, JobId};
 
-use super::answer::{EVENT_STREAM, Pieces, Reply};
-use super::gateway::{ATTEMPTS, JOB_ID, MODEL, stated};
-use super::problem::glm_error_body;
+use super::answer::{Pieces, Reply};
+use super::ended::{ATTEMPTS, JOB, MODEL, stated};
+use super::problem::Dialect;
+use crate::glm::ends;
 use crate::orchestrator::attend::Begun;
 
-/// How GLM's streams say that all is told.
-const DONE: &[u8] = b"[DONE]";
-
 /// Hands the pieces on.
-pub(super) fn reply(begun: Begun) -> Reply {
+pub(super) fn reply(face: Face, begun: Begun) -> Reply {
     let (job_id, head) = (begun.job_id, Arc::clone(&begun.head));
-    Reply::live(head.media_type.clone(), pieces(begun))
-        .with(JOB_ID, job_id)
+    Reply::live(head.media_type.clone(), pieces(face, begun))
+        .with(JOB, job_id)
         .with(MODEL, &head.model)
         .with(ATTEMPTS, head.attempt)
 }
 
-/// The events of an answer that is whole already.
-pub(super) fn whole(events: String) -> Reply {
-    Reply::text(
-        warp::http::StatusCode::OK,
-        EVENT_STREAM,
-        events.into_bytes(),
-    )
-}
-
-fn pieces(begun: Begun) -> Pieces {
-    let next = |reading: Option<Begun>| async {
+fn pieces(face: Face, begun: Begun) -> Pieces {
+    let next = move |reading: Option<Begun>| async move {
         let mut begun = reading?;
         match begun.reader.next().await {
             Ok(piece) => {
-                if piece.trim_ascii_end().ends_with(DONE) {
+                if ends(face, &piece) {
                     begun.taken();
                 }
                 Some((Ok(piece), Some(begun)))
@@ -48,7 +37,7 @@ fn pieces(begun: Begun) -> Pieces {
                 begun.taken();
                 match end {
                     RelayEnd::Whole => None,
-                    RelayEnd::Cut(failure) => Some((Ok(cut(&failure)), None)),
+                    RelayEnd::Cut(failure) => Some((Ok(cut(face, begun.job_id, &failure)), None)),
                 }
             }
         }
@@ -57,10 +46,18 @@ fn pieces(begun: Begun) -> Pieces {
 }
 
 /// That a stream ends here and is not whole, in the stream's own form. An event may have been cut in the middle.
-fn cut(failure: &Failure) -> Bytes {
+fn cut(face: Face, job: JobId, failure: &Failure) -> Bytes {
     let (status, code) = stated(failure);
-    let body = glm_error_body(status, code, &failure.message, None);
-    // Texts always serialise.
-    let body = serde_json::to_string(&body).unwrap_or_default();
-    format!("\n\ndata: {body}\n\n").into()
+    let dialect = Dialect::of_face(face);
+    let body = dialect.error_body(status, code, &failure.message, None, Some(&job.to_string()));
+    match face {
+        Face::Chat | Face::Embeddings => format!("\n\ndata: {body}\n\n"),
+        Face::Messages => format!("\n\nevent: error\ndata: {body}\n\n"),
+        Face::Responses => {
+            let event = serde_json::json!({"type": "error", "sequence_number": null, "code": code,
+                "message": failure.message, "param": null});
+            format!("\n\nevent: error\ndata: {event}\n\n")
+        }
+    }
+    .into()
 }

@@ -10,12 +10,13 @@
 //! | `principal`, `credentials` | for whom a request speaks, by what it shows, and what that lets it do |
 //! | `granted`, `rates` | what a client key lets a submission ask for, and how many of them |
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
-//! | `answer`, `problem` | how answers look |
+//! | `answer`, `problem`, `envelope`, `ended` | how answers look |
 //! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
 //! | `events` | live events, resumed by their ids |
 //! | `files`, `upload`, `batches` | uploaded files, and batches that are made of them |
 //! | `lines`, `feeder` | the lines of a file, and who makes jobs of them |
-//! | `jobs`, `gateway`, `tasks`, `service` | handlers for programs, for OpenAI and GLM SDKs, for whoever asks what there is |
+//! | `gateway`, `live`, `responses`, `messages`, `models` | handlers for SDKs: a face of GLM's each |
+//! | `jobs`, `tasks`, `service` | handlers for programs, for GLM's asynchronous pair, for whoever asks what there is |
 
 mod admin;
 mod amount;
@@ -29,8 +30,10 @@ mod connections;
 mod control;
 mod credentials;
 mod door;
+mod ended;
 mod endpoint;
 mod endpoints;
+mod envelope;
 mod estimate;
 mod events;
 mod feeder;
@@ -43,6 +46,8 @@ mod keys;
 mod lines;
 mod live;
 mod log;
+mod messages;
+mod models;
 mod notify;
 mod openapi;
 mod pages;
@@ -51,6 +56,7 @@ mod problem;
 mod query;
 mod rates;
 mod reference;
+mod responses;
 mod service;
 mod socket;
 mod submission;

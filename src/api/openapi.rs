@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{JSON, Shape, Shapes};
 use super::endpoint::{Endpoint, Router, properties};
+use super::envelope::AnthropicErrorBody;
 use super::input::Need;
 use super::principal::Access;
 use super::problem::{Dialect, GlmErrorBody, Kind, PROBLEM, Problem, ProblemBody};
@@ -181,6 +182,7 @@ fn responses(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     let (media, schema) = match dialect {
         Dialect::Problem => (PROBLEM, generator.subschema_for::<ProblemBody>()),
         Dialect::Glm => (JSON, generator.subschema_for::<GlmErrorBody>()),
+        Dialect::Anthropic => (JSON, generator.subschema_for::<AnthropicErrorBody>()),
     };
     for kind in endpoint.kinds() {
         let status = kind.status();

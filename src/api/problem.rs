@@ -1,16 +1,17 @@
 //! What is wrong with a request, as data: one table of kinds with status, name and GLM code, and two
-//! renderings. Our own routes answer RFC 9457 problems; the routes that speak GLM's language answer
-//! GLM's error shape, so that SDKs read it.
+//! renderings. Our own routes answer RFC 9457 problems; the routes of GLM's faces answer the error shape of the face,
+//! so that SDKs read it.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use warp::http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use warp::http::{HeaderValue, StatusCode};
 
-use super::answer::Reply;
+use super::answer::{JSON, Reply};
+use super::envelope::AnthropicErrorBody;
 use super::limits;
 use crate::error::Error;
-use crate::model::{BudgetRefusal, HoldKind, Timestamp, WaitReason};
+use crate::model::{BudgetRefusal, Envelope, Face, HoldKind, Timestamp, WaitReason};
 
 /// The media type of a problem.
 pub(super) const PROBLEM: &str = "application/problem+json";
@@ -220,24 +221,77 @@ pub(super) struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Which of the two renderings a route speaks.
+/// Which rendering a route speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// RFC 9457.
     Problem,
     /// GLM's (and OpenAI's) `{"error": {...}}`.
     Glm,
+    /// Anthropic's `{"type": "error", "error": {...}}`.
+    Anthropic,
 }
 
 impl Dialect {
-    /// What the route at `path` speaks: GLM's below its own base paths, also for routes that don't
-    /// exist there.
+    /// What the route at `path` speaks: that of the face whose path it is below; else GLM's below GLM's base paths, also
+    /// for routes that don't exist there.
     pub(super) fn of(path: &str) -> Self {
-        let mut segments = path.split('/').filter(|s| !s.is_empty());
-        match (segments.next(), segments.next()) {
-            (Some("v1"), _) | (Some("api"), Some("paas" | "coding")) => Self::Glm,
-            _ => Self::Problem,
+        fn segments(path: &str) -> Vec<&str> {
+            path.split('/').filter(|part| !part.is_empty()).collect()
         }
+        let asked = segments(path);
+        let is_below = |base: &str| asked.starts_with(&segments(base));
+        let face = Face::ALL
+            .into_iter()
+            .find(|face| face.paths().iter().any(|path| is_below(path)));
+        match (face, asked.as_slice()) {
+            (Some(face), _) => Self::of_face(face),
+            (None, ["api", "anthropic", ..]) => Self::Anthropic,
+            (None, ["v1", ..] | ["api", "paas" | "coding", ..]) => Self::Glm,
+            (None, _) => Self::Problem,
+        }
+    }
+
+    /// What a face speaks.
+    pub(super) const fn of_face(face: Face) -> Self {
+        match face.envelope() {
+            Envelope::Glm => Self::Glm,
+            Envelope::Anthropic => Self::Anthropic,
+        }
+    }
+
+    /// An error of a face, as text. `code` must be a number as text where GLM speaks: its Java SDK parses it.
+    pub(super) fn error_body(
+        self,
+        status: StatusCode,
+        code: &str,
+        message: &str,
+        param: Option<&str>,
+        job: Option<&str>,
+    ) -> String {
+        let body = match self {
+            Self::Anthropic => {
+                serde_json::to_string(&AnthropicErrorBody::new(status, code, message, job))
+            }
+            Self::Glm | Self::Problem => {
+                serde_json::to_string(&glm_error_body(status, code, message, param))
+            }
+        };
+        // Texts always serialise.
+        body.unwrap_or_default()
+    }
+
+    /// The answer that such an error is.
+    pub(super) fn error(
+        self,
+        status: StatusCode,
+        code: &str,
+        message: &str,
+        param: Option<&str>,
+        job: Option<&str>,
+    ) -> Reply {
+        let body = self.error_body(status, code, message, param, job);
+        Reply::text(status, JSON, body.into_bytes())
     }
 }
 
@@ -282,18 +336,8 @@ struct GlmError {
     param: Option<String>,
 }
 
-/// An answer in GLM's error shape. `code` must be a number as text: GLM's Java SDK parses it.
-pub(super) fn glm_error(
-    status: StatusCode,
-    code: &str,
-    message: &str,
-    param: Option<&str>,
-) -> Reply {
-    Reply::json(status, &glm_error_body(status, code, message, param))
-}
-
 /// GLM's error shape.
-pub(super) fn glm_error_body(
+fn glm_error_body(
     status: StatusCode,
     code: &str,
     message: &str,
@@ -486,10 +530,10 @@ impl Problem {
         let (status, _, _, code) = self.kind.facts();
         let mut reply = match dialect {
             Dialect::Problem => Reply::json(status, &self.body()).of_type(PROBLEM),
-            Dialect::Glm => {
+            Dialect::Glm | Dialect::Anthropic => {
                 let param = self.errors.first().map(|error| error.field.as_str());
                 let code = self.code.as_deref().unwrap_or(code);
-                glm_error(status, code, &self.detail, param)
+                dialect.error(status, code, &self.detail, param, None)
             }
         };
         reply.headers.extend(self.headers);
@@ -629,6 +673,12 @@ mod tests {
         check("/v1/chat/completions", Dialect::Glm);
         check("//v1//nothing", Dialect::Glm);
         check("/api/paas/v4/nothing", Dialect::Glm);
+        check("/api/coding/paas/v4/nothing", Dialect::Glm);
+        check("/v1/messages", Dialect::Anthropic);
+        check("//v1/messages//batches/", Dialect::Anthropic);
+        check("/api/anthropic/v2", Dialect::Anthropic);
+        check("/v1/messages2", Dialect::Glm);
+        check("/v1/responses/resp_1", Dialect::Glm);
         check("/api/glm/jobs", Dialect::Problem);
         check("/v10", Dialect::Problem);
         check("/", Dialect::Problem);

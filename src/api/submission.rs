@@ -235,7 +235,7 @@ mod tests {
     fn messages_and_parameters_become_a_chat_body_verbatim() {
         let job = one(r#"{"messages":[ {"role":"user","content":"hi"} ],
             "parameters":{"top_p":0.90,"thinking":null,"stream":false,"a\"b":1}}"#);
-        let Request::Chat(raw) = job.request else {
+        let Request::Body(_, raw) = job.request else {
             panic!("a chat")
         };
         assert_eq!(
@@ -248,7 +248,7 @@ mod tests {
     fn a_whole_chat_body_is_taken_to_the_byte() {
         let body = r#"{"model":"glm-5","messages":[{}],"x": 1e2}"#;
         let job = one(&format!(r#"{{"request":{body}}}"#));
-        assert!(matches!(job.request, Request::Chat(raw) if raw.get() == body));
+        assert!(matches!(job.request, Request::Body(_, raw) if raw.get() == body));
     }
 
     #[test]

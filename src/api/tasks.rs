@@ -14,7 +14,8 @@ use warp::http::StatusCode;
 
 use super::Api;
 use super::answer::{Answer, JSON, Reply, Shapes};
-use super::gateway::{CALLBACK, Chat, FINISH, JOB_ID, stated};
+use super::ended::{FINISH, JOB, stated};
+use super::gateway::{CALLBACK, Call, Chat};
 use super::granted::Said;
 use super::input::{Ignored, Input, Nothing};
 use super::problem::Problem;
@@ -65,19 +66,19 @@ impl Task {
 
 impl Answer for Task {
     fn reply(self) -> Reply {
-        Reply::json(StatusCode::OK, &self).with(JOB_ID, &self.id)
+        Reply::json(StatusCode::OK, &self).with(JOB, &self.id)
     }
 
     fn describe(shapes: &mut Shapes<'_>) {
         shapes.json::<Self>("200", "The chat is on disk as a job.");
-        shapes.header("x-onelane-job-id", "The job.");
+        shapes.header("x-onelane-job", "The job.");
     }
 }
 
 /// `POST .../async/chat/completions`.
 pub(super) async fn submit(
     api: Arc<Api>,
-    input: Input<Nothing, Ignored, Chat>,
+    input: Input<Nothing, Ignored, Call<Chat>>,
 ) -> Result<Task, Problem> {
     let mut submission = Submission {
         idempotency_key: idempotency_key(&input.headers)?,
@@ -121,7 +122,7 @@ impl Answer for TaskState {
     fn reply(self) -> Reply {
         match self {
             Self::Known(id, body) => {
-                Reply::text(StatusCode::OK, JSON, body.into_bytes()).with(JOB_ID, id)
+                Reply::text(StatusCode::OK, JSON, body.into_bytes()).with(JOB, id)
             }
             Self::Unknown(message) => Reply::json(
                 StatusCode::BAD_REQUEST,
@@ -134,7 +135,7 @@ impl Answer for TaskState {
         let about = "`id`, `request_id`, `model` and `task_status`: `PROCESSING`, `SUCCESS` with the whole of GLM's \
                      answer beside it, or `FAIL` with GLM's `error`.";
         shapes.json::<Map<String, Value>>("200", about);
-        shapes.header("x-onelane-job-id", "The job.");
+        shapes.header("x-onelane-job", "The job.");
         let about = "There is no such task: GLM's code 1233, as a number outside an error object.";
         shapes.json::<Map<String, Value>>("400", about);
     }

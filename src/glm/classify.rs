@@ -2,7 +2,7 @@
 //! the moment at which a quota opens again.
 
 use onelane_actors::ports::Clock;
-use onelane_core::model::{Failure, FailureClass, Received, limits};
+use onelane_core::model::{Face, Failure, FailureClass, Received, limits};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::{Map, Value};
 
@@ -20,10 +20,12 @@ const LEVELS_MAX: usize = 4;
 /// A key shorter than this is no secret, and taking it out would spoil the words around it.
 const KEY_CHARS_MIN: usize = 6;
 
-/// What reading a response takes beside it: the time, for what it states relative to now, and the
-/// secret that must not come through.
+/// What reading a response takes beside it: the time, for what it states relative to now, how its face
+/// answers, and the secret that must not come through.
 pub(crate) struct Reader<'a> {
     pub(crate) clock: &'a dyn Clock,
+    /// The face that was called.
+    pub(crate) face: Face,
     pub(crate) api_key: &'a str,
 }
 
@@ -144,6 +146,16 @@ fn judged(json: &Map<String, Value>) -> String {
     }
 }
 
+/// Whether a 200 carries an error instead of an answer.
+pub(crate) fn states_error(json: &Value) -> bool {
+    let has = |name: &str| json.get(name).is_some_and(|v| !v.is_null());
+    // An envelope of the older API states its success by a code, too.
+    let is_good = json.get("code").is_some_and(|code| {
+        matches!(code.as_u64(), Some(0 | 200)) || matches!(code.as_str(), Some("0" | "200" | ""))
+    });
+    has("error") || (has("code") && !is_good) || json.get("success") == Some(&Value::Bool(false))
+}
+
 /// The class of a failure whose code says nothing.
 pub(crate) fn class_of_status(status: u16) -> FailureClass {
     if let Some(class) = ErrorTable::shipped().class(&format!("http_{status}")) {
@@ -181,7 +193,8 @@ impl Stated {
         };
         let message = innermost(&|level| words_of(level).map(str::to_owned));
         let code = innermost(&|level| level.get("code").and_then(code_text))
-            .or_else(|| message.as_deref().and_then(bracketed_code));
+            .or_else(|| message.as_deref().and_then(bracketed_code))
+            .or_else(|| kind_of_message(status, json));
         let message = message.unwrap_or_else(|| match &code {
             Some(_) => format!("HTTP {status} without a message"),
             None => format!("HTTP {status} with JSON that is no GLM answer"),
@@ -287,6 +300,15 @@ fn code_text(value: &Value) -> Option<String> {
         }),
         _ => None,
     }
+}
+
+/// The type of an error of the messages API that states no code, under a success: there it is all that says what it is.
+fn kind_of_message(status: u16, json: &Value) -> Option<String> {
+    if !(200..300).contains(&status) || json.get("type")?.as_str()? != "error" {
+        return None;
+    }
+    let kind = json.get("error")?.get("type")?.as_str()?;
+    ErrorTable::shipped().row(kind).map(|row| row.code.clone())
 }
 
 /// The code of `[1308][words][request id]`.

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelane_actors::ports::{GlmAnswer, GlmOutcome};
-use onelane_core::model::{Failure, FailureClass, Received, Usage, code, limits};
+use onelane_core::model::{Face, Failure, FailureClass, Received, Usage, code};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::classify::{Reader, classify, classify_json};
+use super::classify::{Reader, classify, classify_json, states_error};
 use super::errors::ErrorTable;
-use super::{layers, stream, usage};
+use super::forms::{Form, Head, form};
+use super::{layers, usage};
 use crate::bounded::{self, First};
 
 /// The type of a completion that was taken out of what was around it.
@@ -56,27 +57,28 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
         let failure = classify(status, headers, body, reader);
         return GlmOutcome::Failed(failure, Usage::default());
     }
+    let form = form(reader.face);
     let text = layers::text(body);
-    if let Some(head) = Head::typed(&text) {
-        return head.outcome(status, &text);
+    if let Some(head) = form.head(&text) {
+        return outcome_of(head, status, &text);
     }
     // Of another shape: wrapped into something, an error, or an answer with something odd in it.
-    match Content::of(&text) {
-        Content::Answer(text, head) => head.outcome(status, &text),
+    match Content::of(form, &text) {
+        Content::Answer(text, head) => outcome_of(head, status, &text),
         Content::Error(json) => {
             // What it used is billed, answer or not.
             let failure = classify_json(status, headers, &json, reader);
-            GlmOutcome::Failed(failure, usage::of(&json))
+            GlmOutcome::Failed(failure, form.usage_in(&json))
         }
         // A website has no answer for anybody.
         Content::NoAnswer(_) | Content::Unreadable(_) if is_page(headers, &text) => {
             GlmOutcome::Failed(page(status), Usage::default())
         }
         Content::NoAnswer(json) => {
-            let usage = usage::of(&json);
+            let usage = form.usage_in(&json);
             let failure = Failure {
                 maybe_billed: is_in_doubt(&usage),
-                ..invalid(status, "it has no choices")
+                ..invalid(status, &format!("it has no {}", form.lacks))
             };
             GlmOutcome::Failed(failure, usage)
         }
@@ -91,7 +93,7 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
 
 /// What a success holds, once what was wrapped around it is off.
 enum Content<'t> {
-    /// A completion, as JSON.
+    /// An answer, as JSON.
     Answer(Cow<'t, str>, Head),
     /// An error in an answer's place.
     Error(Value),
@@ -102,7 +104,7 @@ enum Content<'t> {
 }
 
 impl<'t> Content<'t> {
-    fn of(text: &'t str) -> Self {
+    fn of(form: &Form, text: &'t str) -> Self {
         let Some(mut documents) = layers::documents(text) else {
             return Self::Unreadable(why_not_json(text));
         };
@@ -112,19 +114,19 @@ impl<'t> Content<'t> {
             _ => None,
         };
         match only {
-            Some(only) => Self::of_json(only),
-            None => Self::of_documents(documents),
+            Some(only) => Self::of_json(form, only),
+            None => Self::of_documents(form, documents),
         }
     }
 
-    fn of_json(text: Cow<'t, str>) -> Self {
-        if let Some(head) = Head::typed(&text) {
+    fn of_json(form: &Form, text: Cow<'t, str>) -> Self {
+        if let Some(head) = form.head(&text) {
             return Self::Answer(text, head);
         }
         match bounded::excerpt(&text) {
-            Ok(json) => match Head::lenient(&json) {
+            Ok(json) => match form.odd_head(&json) {
                 Some(head) => Self::Answer(text, head),
-                None => match wrapped(&text, &json) {
+                None => match wrapped(form, &text, &json) {
                     Some(content) => content,
                     None if states_error(&json) => Self::Error(json),
                     None => Self::NoAnswer(json),
@@ -136,20 +138,20 @@ impl<'t> Content<'t> {
 
     /// The content of several documents, those of a stream among them: the completion that one of them is, or their
     /// error, or the completion of which they are pieces.
-    fn of_documents(documents: Vec<Cow<'t, str>>) -> Self {
-        let assembled = stream::assemble(&documents);
+    fn of_documents(form: &Form, documents: Vec<Cow<'t, str>>) -> Self {
+        let assembled = (form.assemble)(&documents);
         let (mut last, mut error) = (None, None);
         for document in documents {
-            match Self::of_json(document) {
+            match Self::of_json(form, document) {
                 stated @ Self::Error(_) => error = error.or(Some(stated)),
-                Self::Answer(text, head) if head.has_message => return Self::Answer(text, head),
+                Self::Answer(text, head) if head.is_whole => return Self::Answer(text, head),
                 Self::Answer(..) => {}
                 other => last = Some(other),
             }
         }
         // An error behind a whole answer takes nothing from it.
         match (assembled, error.or(last)) {
-            (Some(text), _) => Self::of_json(Cow::Owned(text)),
+            (Some(text), _) => Self::of_json(form, Cow::Owned(text)),
             (None, Some(other)) => other,
             (None, None) => {
                 Self::Unreadable("it is a stream without an end, or with a hole".to_owned())
@@ -161,7 +163,7 @@ impl<'t> Content<'t> {
 /// The completion or the error that JSON of another shape holds: the `data` of
 /// `{"code": 200, "success": true, "data": {...}}`, the envelope of GLM's older API, the first in a list, or the JSON
 /// in a text.
-fn wrapped<'t>(text: &str, json: &Value) -> Option<Content<'t>> {
+fn wrapped<'t>(form: &Form, text: &str, json: &Value) -> Option<Content<'t>> {
     let inner = match json {
         Value::String(_) => serde_json::from_str(text).ok()?,
         Value::Array(_) => {
@@ -183,20 +185,24 @@ fn wrapped<'t>(text: &str, json: &Value) -> Option<Content<'t>> {
         }
         _ => return None,
     };
-    if let Some(head) = Head::typed(&inner) {
+    if let Some(head) = form.head(&inner) {
         return Some(Content::Answer(Cow::Owned(inner), head));
     }
     let json = bounded::excerpt(&inner).ok().filter(Value::is_object)?;
-    match Head::lenient(&json) {
+    match form.odd_head(&json) {
         Some(head) => Some(Content::Answer(Cow::Owned(inner), head)),
         None => states_error(&json).then_some(Content::Error(json)),
     }
 }
 
 /// Whether a success says all that it has to, a completion or an error, whatever became of the body that brought it.
-pub(crate) fn is_readable(text: &str) -> bool {
-    Head::typed(text).is_some()
-        || matches!(Content::of(text), Content::Answer(..) | Content::Error(_))
+pub(crate) fn is_readable(face: Face, text: &str) -> bool {
+    let form = form(face);
+    form.head(text).is_some()
+        || matches!(
+            Content::of(form, text),
+            Content::Answer(..) | Content::Error(_)
+        )
 }
 
 /// Whether a success is a page for people, by what it says it is or by how it begins.
@@ -251,166 +257,54 @@ pub(crate) fn invalid(status: u16, why: &str) -> Failure {
     }
 }
 
-/// Whether a 200 carries an error instead of an answer.
-pub(crate) fn states_error(json: &Value) -> bool {
-    let has = |name: &str| json.get(name).is_some_and(|v| !v.is_null());
-    // An envelope of the older API states its success by a code, too.
-    let is_good = json.get("code").is_some_and(|code| {
-        matches!(code.as_u64(), Some(0 | 200)) || matches!(code.as_str(), Some("0" | "200" | ""))
-    });
-    has("error") || (has("code") && !is_good) || json.get("success") == Some(&Value::Bool(false))
-}
-
 /// Whether a call that did not end in an answer is in doubt: with usage, the bill is known.
 fn is_in_doubt(usage: &Usage) -> bool {
     !usage.is_reported()
 }
 
-/// The members of an answer that the adapter reads.
-struct Head {
-    finish_reason: Option<String>,
-    /// Whether the first choice is a message, not a piece of one.
-    has_message: bool,
-    /// Whether the first choice holds text, reasoning or tool calls.
-    has_content: bool,
-    usage: Usage,
-    /// The model that the answer names.
-    model: Option<String>,
-}
-
-impl Head {
-    /// An answer that ended in a way that makes it a failure.
-    fn failure(&self, status: u16) -> Option<Failure> {
-        let reason = self.finish_reason.as_deref()?;
-        let message = match reason {
-            "network_error" => "the inference failed midway (finish_reason network_error)",
-            "sensitive" => "the output was cut by moderation (finish_reason sensitive)",
-            // A partial answer is valid, as one cut by `length` is.
-            "model_context_window_exceeded" if !self.has_content => {
-                "the context window had no room for an answer; shorten the prompt"
-            }
-            _ => return None,
-        };
-        let code = format!("finish:{reason}");
-        let class = ErrorTable::shipped().class(&code)?;
-        Some(Failure {
-            status_code: Some(status),
-            maybe_billed: is_in_doubt(&self.usage),
-            ..Failure::new(class, &code, message)
-        })
-    }
-
-    /// What the call came to, with this text as its answer.
-    fn outcome(self, status: u16, text: &str) -> GlmOutcome {
-        match RawValue::from_string(text.to_owned()) {
-            Ok(raw) if let Some(failure) = self.failure(status) => {
-                let came = Received::new(raw.get().as_bytes(), Some(JSON));
-                let received = Some(Arc::new(came));
-                GlmOutcome::Failed(
-                    Failure {
-                        received,
-                        ..failure
-                    },
-                    self.usage,
-                )
-            }
-            Ok(raw) => GlmOutcome::Answered(GlmAnswer {
-                body: Arc::from(raw),
-                status_code: status,
-                usage: usage::of_answer(self.usage, self.has_content),
-                model: self.model,
-            }),
-            Err(error) => GlmOutcome::Failed(invalid(status, &error.to_string()), Usage::default()),
+/// An answer that ended in a way that makes it a failure.
+fn failure_of(head: &Head, status: u16) -> Option<Failure> {
+    let reason = head.finish_reason.as_deref()?;
+    let message = match reason {
+        "network_error" => "the inference failed midway (finish_reason network_error)",
+        "sensitive" => "the output was cut by moderation (finish_reason sensitive)",
+        // A partial answer is valid, as one cut by `length` is.
+        "model_context_window_exceeded" if !head.has_content => {
+            "the context window had no room for an answer; shorten the prompt"
         }
+        _ => return None,
+    };
+    let code = format!("finish:{reason}");
+    let class = ErrorTable::shipped().class(&code)?;
+    Some(Failure {
+        status_code: Some(status),
+        maybe_billed: is_in_doubt(&head.usage),
+        ..Failure::new(class, &code, message)
+    })
+}
+
+/// What the call came to, with this text as its answer.
+fn outcome_of(head: Head, status: u16, text: &str) -> GlmOutcome {
+    match RawValue::from_string(text.to_owned()) {
+        Ok(raw) if let Some(failure) = failure_of(&head, status) => {
+            let came = Received::new(raw.get().as_bytes(), Some(JSON));
+            let received = Some(Arc::new(came));
+            GlmOutcome::Failed(
+                Failure {
+                    received,
+                    ..failure
+                },
+                head.usage,
+            )
+        }
+        Ok(raw) => GlmOutcome::Answered(GlmAnswer {
+            body: Arc::from(raw),
+            status_code: status,
+            usage: usage::of_answer(head.usage, head.has_content),
+            model: head.model,
+        }),
+        Err(error) => GlmOutcome::Failed(invalid(status, &error.to_string()), Usage::default()),
     }
-
-    /// From an answer of the usual shape; `None` when it is of another one, or has no choices.
-    fn typed(text: &str) -> Option<Self> {
-        let typed: Typed<'_> = serde_json::from_str(text).ok()?;
-        let choice = typed.choices.0.into_iter().next()?;
-        let holds = |raw: Option<&RawValue>| {
-            raw.is_some_and(|raw| !matches!(raw.get(), "null" | "\"\"" | "[]"))
-        };
-        Some(Self {
-            finish_reason: choice.finish_reason.map(str::to_owned),
-            has_message: choice.message.is_some(),
-            has_content: choice.message.is_some_and(|message| {
-                holds(message.content)
-                    || holds(message.reasoning_content)
-                    || message.tool_calls.is_some_and(|calls| !calls.is_empty())
-            }),
-            usage: typed
-                .usage
-                .and_then(|raw| bounded::excerpt(raw.get()).ok())
-                .map(|json| usage::read(&json))
-                .unwrap_or_default(),
-            model: typed.model.as_deref().and_then(named),
-        })
-    }
-
-    /// From JSON of any shape; `None` when it has no choices.
-    fn lenient(json: &Value) -> Option<Self> {
-        let choice = json.get("choices")?.as_array()?.first()?;
-        Some(Self {
-            finish_reason: choice
-                .get("finish_reason")
-                .and_then(Value::as_str)
-                .map(str::to_owned),
-            has_message: choice.get("message").is_some_and(Value::is_object),
-            has_content: ["content", "reasoning_content", "tool_calls"]
-                .iter()
-                .filter_map(|name| choice.get("message")?.get(*name))
-                .any(holds_something),
-            usage: usage::of(json),
-            model: json.get("model").and_then(Value::as_str).and_then(named),
-        })
-    }
-}
-
-/// The name of a model, bounded: an answer may name anything.
-fn named(model: &str) -> Option<String> {
-    let model = model.trim();
-    let has_name = !model.is_empty();
-    has_name.then(|| model.chars().take(limits::MODEL_CHARS_MAX).collect())
-}
-
-fn holds_something(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        _ => true,
-    }
-}
-
-/// The usual answer, read in one pass. Whatever differs in shape goes the lenient way.
-#[derive(Deserialize)]
-struct Typed<'a> {
-    #[serde(borrow)]
-    choices: First<Choice<'a>, 1>,
-    /// Looked at by itself: an odd count in it does not make the answer an odd one.
-    #[serde(default, borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    model: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(default, borrow)]
-    finish_reason: Option<&'a str>,
-    #[serde(default, borrow)]
-    message: Option<Message<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(default, borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(default)]
-    tool_calls: Option<Vec<IgnoredAny>>,
 }
 
 #[cfg(test)]

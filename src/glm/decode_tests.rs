@@ -17,6 +17,7 @@ impl Clock for Epoch {
 fn outcome_of(status: u16, body: impl Into<Bytes>) -> GlmOutcome {
     let reader = Reader {
         clock: &Epoch,
+        face: Face::Chat,
         api_key: "0123456789abcdef.secret",
     };
     decode(status, &HeaderMap::new(), body.into(), &reader)
@@ -202,6 +203,7 @@ fn a_web_page_under_200_is_for_an_operator_however_it_says_so() {
         }
         let reader = Reader {
             clock: &SystemClock,
+            face: Face::Chat,
             api_key: "",
         };
         match decode(200, &headers, Bytes::from(body.to_owned()), &reader) {
@@ -377,6 +379,7 @@ fn what_came_stays_with_the_failure_to_the_byte_and_without_the_key() {
         HeaderMap::from_iter([(CONTENT_TYPE, "text/plain; charset=gbk".parse().unwrap())]);
     let reader = Reader {
         clock: &Epoch,
+        face: Face::Chat,
         api_key: "0123456789abcdef.TopSecret",
     };
     for (body, want) in [

@@ -67,7 +67,7 @@ impl ErrorRow {
 }
 
 /// Failures of calls that GLM does not state: their codes, classes and meanings.
-const OWN: [(&str, FailureClass, &str); 15] = [
+const OWN: [(&str, FailureClass, &str); 16] = [
     (
         code::CONNECTION_ENDED,
         FailureClass::ServerTransient,
@@ -132,6 +132,11 @@ const OWN: [(&str, FailureClass, &str); 15] = [
         code::ASYNC_UNSUPPORTED,
         FailureClass::RequestFatal,
         "the transport has no asynchronous calls",
+    ),
+    (
+        code::FACE_UNKNOWN,
+        FailureClass::RequestFatal,
+        "where this base URL has the API that the request is for is not known",
     ),
     (
         code::NO_API_KEY,
@@ -314,7 +319,7 @@ mod tests {
     #[test]
     fn the_shipped_table_is_whole() {
         let table = ErrorTable::shipped();
-        assert_eq!(table.rows().count(), 64);
+        assert_eq!(table.rows().count(), 74);
         assert_eq!(table.class("1302"), Some(FailureClass::Throttle));
         assert_eq!(table.class("1113"), Some(FailureClass::OperatorFatal));
         assert_eq!(table.class("body:200_error"), None);
@@ -329,7 +334,17 @@ mod tests {
         let too_many = table.rows().filter(|r| r.http_status == Some(429));
         let (retry, wait): (Vec<_>, Vec<_>) = too_many.partition(quick);
         let codes: Vec<&str> = retry.iter().map(|r| r.code.as_str()).collect();
-        assert_eq!(codes, ["1302", "1303", "1305", "1312"]);
+        assert_eq!(
+            codes,
+            [
+                "1302",
+                "1303",
+                "1305",
+                "1312",
+                "rate_limit_error",
+                "rate_limit_exceeded"
+            ]
+        );
         assert!(wait.len() > 16, "{}", wait.len());
     }
 }

@@ -14,7 +14,15 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{Gauge, Stage};
-use super::live::Live;
+
+/// Somebody who hears of a response while it comes.
+pub(super) trait Hears: Send {
+    /// What the response is.
+    fn begins(&mut self, status: StatusCode, headers: &HeaderMap);
+
+    /// The next piece of its body.
+    fn piece(&mut self, piece: Bytes) -> impl Future<Output = ()> + Send;
+}
 
 /// How the exchange ended. Nothing of it is open any more.
 pub(crate) enum Ended {
@@ -62,12 +70,12 @@ pub(crate) struct Timeout {
 
 /// Sends `request` and reads the whole response. When it ended in the middle, it returns only after the
 /// server has had the time to see the connection end: the next call must not overlap with it.
-pub(crate) async fn exchange(
+pub(super) async fn exchange(
     client: &Client,
     request: Request,
     timeouts: Timeouts,
     abort: &CancellationToken,
-    live: Option<&mut Live<'_>>,
+    live: Option<&mut impl Hears>,
 ) -> Ended {
     let ended = run(client, request, timeouts, abort, live).await;
     let ended_in_the_middle = match &ended {
@@ -91,7 +99,7 @@ async fn run(
     request: Request,
     timeouts: Timeouts,
     abort: &CancellationToken,
-    live: Option<&mut Live<'_>>,
+    live: Option<&mut impl Hears>,
 ) -> Ended {
     let begun = Instant::now();
     let gauge = Gauge::new(begun, span(timeouts.connect_ms));
@@ -238,7 +246,7 @@ async fn read(
     mut bounds: Bounds,
     mut timer: std::pin::Pin<&mut Sleep>,
     abort: &CancellationToken,
-    mut live: Option<&mut Live<'_>>,
+    mut live: Option<&mut impl Hears>,
 ) -> Ended {
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());

@@ -8,6 +8,17 @@ use onelane_core::model::{Failure, FailureClass, code, limits};
 use super::connect::ConnectTimedOut;
 use super::exchange::{Timeout, causes, is_end_of_connection};
 
+/// The HTTP client can't be built: no TLS roots, for one.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client can't be built: {0}")]
+pub struct HttpGlmError(String);
+
+impl From<reqwest::Error> for HttpGlmError {
+    fn from(error: reqwest::Error) -> Self {
+        Self(words(&error))
+    }
+}
+
 pub(super) fn transient(code: &str, message: String, maybe_billed: bool) -> Failure {
     Failure {
         maybe_billed,

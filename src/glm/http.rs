@@ -6,9 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
 use onelane_core::model::{
-    Failure, FailureClass, Received, RequestId, Secret, Timeouts, Usage, code, limits,
+    Failure, FailureClass, KeyHeader, NoUpstream, Received, RequestId, Secret, Timeouts, Usage,
+    code, limits,
 };
-use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+};
 use reqwest::{Method, Request, StatusCode, Url};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +19,7 @@ use super::classify::{Reader, classify};
 use super::decode::{decode, is_readable};
 use super::exchange::{BodyEnd, Ended, Reply, exchange};
 use super::fault::{
-    no_response, not_read, operator, timed_out, transient, wants_credentials, words,
+    HttpGlmError, no_response, not_read, operator, timed_out, transient, wants_credentials, words,
 };
 use super::live::Live;
 use super::pool::{Named, Pool, named_id};
@@ -24,20 +27,11 @@ use super::route::Route;
 use super::{layers, wire};
 
 /// What a lane says of its answers: which job they are of.
-const LANE_HEADER: &str = "x-onelane-job-id";
+const LANE_HEADER: &str = "x-onelane-job";
+/// Where Anthropic's API takes its key.
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Bytes of a response that are read where they came in.
 const LARGE_BYTES: usize = 256 * 1024;
-
-/// The HTTP client can't be built: no TLS roots, for one.
-#[derive(Debug, thiserror::Error)]
-#[error("the HTTP client can't be built: {0}")]
-pub struct HttpGlmError(String);
-
-impl From<reqwest::Error> for HttpGlmError {
-    fn from(error: reqwest::Error) -> Self {
-        Self(words(&error))
-    }
-}
 
 /// GLM over HTTP/1.1. Cheap to share; calls may run side by side.
 ///
@@ -85,7 +79,10 @@ impl Glm for HttpGlm {
 
 impl HttpGlm {
     async fn run(&self, call: &GlmCall, abort: &CancellationToken) -> GlmOutcome {
-        let request = post(&self.url(&call.endpoint), call);
+        let request = match call.endpoint.url(call.request.face()) {
+            Ok(url) => post(&url, call),
+            Err(unknown) => Err(unknown_face(&unknown)),
+        };
         let mut timeouts = call.timeouts;
         if !call.streams {
             // Its first byte comes after the whole thinking.
@@ -161,7 +158,8 @@ impl HttpGlm {
             self.pool.note_chosen(call.request_id.as_str());
         }
         let base_url = &call.endpoint.base_url;
-        let (client, keep) = self.pool.for_call(base_url, call.reuse);
+        let echoes = call.request.face().echoes();
+        let (client, keep) = self.pool.for_call(base_url, call.reuse, echoes);
         if !keep {
             let close = HeaderValue::from_static("close");
             request.headers_mut().insert(CONNECTION, close);
@@ -212,6 +210,9 @@ impl HttpGlm {
         named: Option<&str>,
         call: &GlmCall,
     ) -> bool {
+        if !call.request.face().echoes() {
+            return false;
+        }
         let named = match named {
             Some(id) => self.named(id, headers, call).await,
             None => None,
@@ -261,6 +262,7 @@ impl HttpGlm {
         let key = call.endpoint.api_key.as_ref();
         Reader {
             clock: self.clock.as_ref(),
+            face: call.request.face(),
             api_key: key.map_or("", Secret::expose),
         }
     }
@@ -289,6 +291,11 @@ pub(super) struct Whole {
 
 pub(super) fn failed(failure: Failure) -> GlmOutcome {
     GlmOutcome::Failed(failure, Usage::default())
+}
+
+fn unknown_face(unknown: &NoUpstream) -> Failure {
+    let message = unknown.to_string();
+    Failure::new(FailureClass::RequestFatal, code::FACE_UNKNOWN, message)
 }
 
 /// The request that carries a call's body to `url`, or why it can't be written.
@@ -320,15 +327,25 @@ pub(super) fn request(method: Method, url: &str, call: &GlmCall) -> Result<Reque
                 "the base URL is not an http or https URL; set glm.base_url",
             )
         })?;
-    let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose())).map_err(|_| {
+    let face = call.request.face();
+    let (header, text) = match face.key_header() {
+        KeyHeader::Bearer => (AUTHORIZATION, format!("Bearer {}", key.expose())),
+        KeyHeader::ApiKey => (API_KEY, key.expose().to_owned()),
+    };
+    let mut secret = HeaderValue::try_from(text).map_err(|_| {
         operator(
             code::NO_API_KEY,
             "the API key has characters that no HTTP header may hold; set it anew",
         )
     })?;
-    bearer.set_sensitive(true);
+    secret.set_sensitive(true);
     let mut request = Request::new(method, url);
-    request.headers_mut().insert(AUTHORIZATION, bearer);
+    request.headers_mut().insert(header, secret);
+    for (name, value) in face.headers() {
+        let name = HeaderName::from_static(name);
+        let value = HeaderValue::from_static(value);
+        request.headers_mut().insert(name, value);
+    }
     Ok(request)
 }
 
@@ -346,7 +363,7 @@ fn whole(reply: Reply, reader: &Reader<'_>) -> Result<Whole, Failure> {
     let is_whole = match end {
         BodyEnd::Complete => true,
         // A relay may leave out the end of a body that brought all of the answer.
-        _ if success => is_readable(&layers::text(&body)),
+        _ if success => is_readable(reader.face, &layers::text(&body)),
         _ => layers::leading_json(&layers::text(&body))
             .is_some_and(|json| json.get().starts_with('{')),
     };

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use onelane_actors::ports::{Clock, Glm, GlmAnswer, GlmCall, GlmOutcome};
 use onelane_actors::testing::glm_call;
 use onelane_core::model::{
-    Endpoint, Failure, FailureClass as C, Request, Secret, Timeouts, Timestamp, Usage, code, limits,
+    Endpoint, Face, Failure, FailureClass as C, Request, Secret, Timeouts, Timestamp, Usage, code,
+    limits,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ fn call_to(base_url: &str, no: u32) -> GlmCall {
     GlmCall {
         endpoint: Endpoint {
             base_url: base_url.to_owned(),
+            faces: Default::default(),
             api_key: Some(Secret::new(KEY)),
         },
         poll_ms: 10,
@@ -550,7 +552,7 @@ async fn what_can_not_be_sent_is_not_sent() {
     }
     let raw = serde_json::value::RawValue::from_string("[1]".to_owned()).unwrap();
     let call = GlmCall {
-        request: Arc::new(Request::Chat(raw)),
+        request: Arc::new(Request::Body(Face::Chat, raw)),
         ..usual.clone()
     };
     check(call, C::RequestFatal, code::REQUEST_INVALID).await;

@@ -10,10 +10,12 @@ use onelane_core::model::{code, limits};
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
+use super::exchange::Hears;
+use super::forms::{said, tells};
 use super::http::HttpGlm;
 use super::layers;
 use super::pool::named_id;
-use super::stream::{self, Tells};
+use super::stream::Tells;
 
 /// The media type of server-sent events.
 const EVENT_STREAM: &str = "text/event-stream";
@@ -54,58 +56,6 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Hears what the response is.
-    pub(super) fn begins(&mut self, status: StatusCode, headers: &HeaderMap) {
-        // What is packed can't be looked into while it comes.
-        let coded = headers
-            .get(CONTENT_ENCODING)
-            .is_some_and(|c| c != "identity");
-        self.phase = match status.is_success() && !coded {
-            true => Phase::Held {
-                status: status.as_u16(),
-                headers: headers.clone(),
-                pieces: Vec::new(),
-                bytes: Vec::new(),
-            },
-            false => Phase::Silent,
-        };
-    }
-
-    /// Takes the next piece of the body.
-    pub(super) async fn piece(&mut self, piece: Bytes) {
-        let Phase::Held {
-            status,
-            headers,
-            pieces,
-            bytes,
-        } = &mut self.phase
-        else {
-            if matches!(self.phase, Phase::Passing) {
-                self.relay.push(piece, &mut self.patience).await;
-            }
-            return;
-        };
-        bytes.extend_from_slice(&piece);
-        pieces.push(piece);
-        let tells = match bytes.len() > limits::RELAY_HELD_BYTES {
-            // Whatever it is, it is no answer that can be given piece by piece.
-            true => Tells::Other,
-            false => stream::tells(&layers::text(bytes)),
-        };
-        match tells {
-            Tells::Nothing => {}
-            Tells::Other => self.phase = Phase::Silent,
-            Tells::Answer => {
-                let from = (*status, &*headers);
-                let named = named_id(bytes);
-                match self.glm.is_foreign(from, named.as_deref(), self.call).await {
-                    true => self.phase = Phase::Silent,
-                    false => self.pass_on().await,
-                }
-            }
-        }
-    }
-
     /// Hands over what was held back.
     async fn pass_on(&mut self) {
         let Phase::Held {
@@ -130,8 +80,9 @@ impl<'a> Live<'a> {
     /// Hears how the call ended, and tells the readers where the stream has not told them.
     pub(super) async fn end(mut self, outcome: &GlmOutcome) {
         let answered = matches!(outcome, GlmOutcome::Answered(_));
+        let face = self.call.request.face();
         let is_stream =
-            |bytes: &[u8]| stream::tells(&layers::text(bytes)) != Tells::Other && !bytes.is_empty();
+            |bytes: &[u8]| tells(face, &layers::text(bytes)) != Tells::Other && !bytes.is_empty();
         match &self.phase {
             // An answer of nothing.
             Phase::Held { bytes, .. } if answered && is_stream(bytes) => self.pass_on().await,
@@ -146,7 +97,7 @@ impl<'a> Live<'a> {
         };
         if !is_whole {
             let all = self.relay.all();
-            self.relay.note_said(stream::said(&layers::text(&all)));
+            self.relay.note_said(said(face, &layers::text(&all)));
         }
         match outcome {
             GlmOutcome::Failed(failure, _) if !is_in_the_stream(&failure.code) => {
@@ -154,6 +105,58 @@ impl<'a> Live<'a> {
             }
             GlmOutcome::Answered(_) | GlmOutcome::Failed(..) => self.relay.close(RelayEnd::Whole),
             GlmOutcome::Aborted | GlmOutcome::NotSent => self.relay.give_up(),
+        }
+    }
+}
+
+impl Hears for Live<'_> {
+    fn begins(&mut self, status: StatusCode, headers: &HeaderMap) {
+        // What is packed can't be looked into while it comes.
+        let coded = headers
+            .get(CONTENT_ENCODING)
+            .is_some_and(|c| c != "identity");
+        self.phase = match status.is_success() && !coded {
+            true => Phase::Held {
+                status: status.as_u16(),
+                headers: headers.clone(),
+                pieces: Vec::new(),
+                bytes: Vec::new(),
+            },
+            false => Phase::Silent,
+        };
+    }
+
+    async fn piece(&mut self, piece: Bytes) {
+        let Phase::Held {
+            status,
+            headers,
+            pieces,
+            bytes,
+        } = &mut self.phase
+        else {
+            if matches!(self.phase, Phase::Passing) {
+                self.relay.push(piece, &mut self.patience).await;
+            }
+            return;
+        };
+        bytes.extend_from_slice(&piece);
+        pieces.push(piece);
+        let tells = match bytes.len() > limits::RELAY_HELD_BYTES {
+            // Whatever it is, it is no answer that can be given piece by piece.
+            true => Tells::Other,
+            false => tells(self.call.request.face(), &layers::text(bytes)),
+        };
+        match tells {
+            Tells::Nothing => {}
+            Tells::Other => self.phase = Phase::Silent,
+            Tells::Answer => {
+                let from = (*status, &*headers);
+                let named = named_id(bytes);
+                match self.glm.is_foreign(from, named.as_deref(), self.call).await {
+                    true => self.phase = Phase::Silent,
+                    false => self.pass_on().await,
+                }
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! * `wire` writes the request's body, `decode` reads the response's: both keep what they don't know.
 //! * `pool` keeps connections, and tells an answer to the call from that to another one.
 //! * `route` is the way there: straight or through a proxy, and whom TLS trusts on it.
+//! * `forms` is how each face's answers are read: a row a face.
 //! * `layers` takes off what relays wrap around an answer, `stream` puts one together that came in pieces.
 //! * `live` hands the pieces of a stream on while they come.
 //! * `usage` reads what an answer used, without filling up what it does not say.
@@ -17,6 +18,7 @@ mod decode;
 mod errors;
 mod exchange;
 mod fault;
+mod forms;
 mod http;
 mod layers;
 mod live;
@@ -38,11 +40,12 @@ mod tasks_tests;
 
 pub(crate) use classify::class_of_status;
 pub use errors::{ErrorRow, ErrorTable, RowClass};
-pub use http::{HttpGlm, HttpGlmError};
+pub use fault::HttpGlmError;
+#[cfg(feature = "api")]
+pub(crate) use forms::{ends, events_of, is_failed_answer};
+pub use http::HttpGlm;
 #[cfg(feature = "simulator")]
 pub(crate) use reset::beijing_text;
 pub(crate) use retry_after::retry_after_ms;
 pub(crate) use route::Hop;
 pub use route::Route;
-#[cfg(feature = "api")]
-pub(crate) use stream::events_of;

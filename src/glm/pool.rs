@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connect::GaugedConnector;
-use super::http::HttpGlmError;
+use super::fault::HttpGlmError;
 use super::layers;
 use super::route::Route;
 
@@ -65,6 +65,8 @@ pub(super) struct Pool(Mutex<State>);
 
 struct State {
     client: Client,
+    /// For calls whose answers name nobody: each has a connection of its own, on which nothing can be left of another.
+    lone: Client,
     route: Route,
     idle_ms: u64,
     /// Endpoints whose answers name the lane's own ids.
@@ -76,7 +78,8 @@ struct State {
 impl Pool {
     pub(super) fn new(route: Route) -> Result<Self, HttpGlmError> {
         Ok(Self(Mutex::new(State {
-            client: client(&route, IDLE_MS)?,
+            client: client(&route, IDLE_MS, true)?,
+            lone: client(&route, IDLE_MS, false)?,
             route,
             idle_ms: IDLE_MS,
             echoing: BTreeSet::new(),
@@ -89,8 +92,11 @@ impl Pool {
     }
 
     /// The client for a call to an endpoint, and whether its connection may be kept for the next one.
-    pub(super) fn for_call(&self, base_url: &str, reuse: Reuse) -> (Client, bool) {
+    pub(super) fn for_call(&self, base_url: &str, reuse: Reuse, echoes: bool) -> (Client, bool) {
         let state = self.state();
+        if !echoes && reuse != Reuse::Always {
+            return (state.lone.clone(), false);
+        }
         let keep = reuse == Reuse::Always || state.echoing.contains(base_url);
         (state.client.clone(), keep && state.idle_ms > 0)
     }
@@ -152,7 +158,7 @@ impl Pool {
 impl State {
     /// A client without connections takes the place of this one. Calls that are open keep theirs to their end.
     fn renew(&mut self) {
-        match client(&self.route, self.idle_ms) {
+        match client(&self.route, self.idle_ms, true) {
             Ok(client) => self.client = client,
             // It was built before, so that it can be built again but for a system out of memory or files. Without a
             // time to keep it no connection is kept.
@@ -172,7 +178,8 @@ fn keep_alive_ms(headers: &HeaderMap) -> Option<u64> {
     Some(seconds.saturating_mul(1_000))
 }
 
-fn client(route: &Route, idle_ms: u64) -> Result<Client, HttpGlmError> {
+fn client(route: &Route, idle_ms: u64, keeps: bool) -> Result<Client, HttpGlmError> {
+    let kept = if keeps { limits::CONCURRENCY_MAX } else { 0 };
     let client = Client::builder()
         .http1_only()
         .retry(reqwest::retry::never())
@@ -183,7 +190,7 @@ fn client(route: &Route, idle_ms: u64) -> Result<Client, HttpGlmError> {
         .tcp_keepalive_interval(Duration::from_millis(limits::TCP_KEEP_ALIVE_EVERY_MS))
         .tcp_keepalive_retries(limits::TCP_KEEP_ALIVE_TRIES)
         .connector_layer(GaugedConnector)
-        .pool_max_idle_per_host(usize::from(limits::CONCURRENCY_MAX))
+        .pool_max_idle_per_host(usize::from(kept))
         .pool_idle_timeout(Duration::from_millis(idle_ms))
         .user_agent(concat!("onelane/", env!("CARGO_PKG_VERSION")));
     route.on(client).build().map_err(HttpGlmError::from)
@@ -261,7 +268,7 @@ mod tests {
     #[test]
     fn a_connection_is_kept_only_where_answers_prove_whose_they_are() {
         let pool = pool();
-        let kept = |reuse| pool.for_call(HERE, reuse).1;
+        let kept = |reuse| pool.for_call(HERE, reuse, true).1;
         assert!(!kept(Reuse::Echoed) && kept(Reuse::Always));
         pool.is_foreign(HERE, Some(Named::Other), true);
         assert!(!kept(Reuse::Echoed));
@@ -290,6 +297,6 @@ mod tests {
         pool.obey(&headers("timeout=3"));
         assert_eq!(pool.state().idle_ms, 2_000);
         pool.obey(&headers("timeout=1"));
-        assert!(!pool.for_call(HERE, Reuse::Always).1, "none is kept");
+        assert!(!pool.for_call(HERE, Reuse::Always, true).1, "none is kept");
     }
 }

@@ -6,11 +6,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::decode::states_error;
+use super::classify::states_error;
 use super::layers;
 use crate::bounded::{self, First};
 #[cfg(feature = "api")]
 use crate::object::Object;
+
+/// How GLM's streams say that all is told.
+#[cfg(feature = "api")]
+pub(super) const DONE: &str = "[DONE]";
 
 /// Pieces of one kind in a chunk: GLM sends one, or one for each of some tools.
 const PIECES_MAX: usize = 128;
@@ -207,47 +211,31 @@ pub(super) enum Tells {
     Other,
 }
 
-/// What the whole events at the beginning of a stream tell.
-pub(super) fn tells(text: &str) -> Tells {
-    let begun = text.trim_start();
-    let is_stream = ["data", "event", "id", "retry", ":"].iter().any(|field| {
-        let shorter = field.len().min(begun.len());
-        field.get(..shorter) == begun.get(..shorter)
-    });
-    if !is_stream {
-        return Tells::Other;
-    }
-    let whole = ["\n\n", "\r\n\r\n"]
-        .iter()
-        .filter_map(|end| text.rfind(end));
-    let Some(whole) = whole.max().and_then(|end| text.get(..end)) else {
+/// What a chunk tells.
+pub(super) fn tells(event: &str) -> Tells {
+    let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(event) else {
         return Tells::Nothing;
     };
-    for event in layers::documents(whole).unwrap_or_default() {
-        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(&event) else {
-            continue;
+    let choices = chunk.choices.0;
+    let says = |delta: &Delta| {
+        let has = |text: &Option<&RawValue>| {
+            text.is_some_and(|text| !matches!(text.get(), "null" | "\"\""))
         };
-        let choices = chunk.choices.0;
-        let says = |delta: &Delta| {
-            let has = |text: &Option<&RawValue>| {
-                text.is_some_and(|text| !matches!(text.get(), "null" | "\"\""))
-            };
-            has(&delta.content)
-                || has(&delta.reasoning_content)
-                || delta
-                    .tool_calls
-                    .as_ref()
-                    .is_some_and(|calls| !calls.0.is_empty())
-        };
-        if choices
-            .iter()
-            .any(|choice| choice.delta.as_ref().is_some_and(says))
-        {
-            return Tells::Answer;
-        }
-        if choices.is_empty() && bounded::excerpt(&event).is_ok_and(|json| states_error(&json)) {
-            return Tells::Other;
-        }
+        has(&delta.content)
+            || has(&delta.reasoning_content)
+            || delta
+                .tool_calls
+                .as_ref()
+                .is_some_and(|calls| !calls.0.is_empty())
+    };
+    if choices
+        .iter()
+        .any(|choice| choice.delta.as_ref().is_some_and(says))
+    {
+        return Tells::Answer;
+    }
+    if choices.is_empty() && bounded::excerpt(event).is_ok_and(|json| states_error(&json)) {
+        return Tells::Other;
     }
     Tells::Nothing
 }
@@ -360,7 +348,7 @@ struct AnsweredChoice<'a> {
 
 /// The events of the stream that this completion would have been; `None`: it is none.
 #[cfg(feature = "api")]
-pub(crate) fn events_of(completion: &str) -> Option<String> {
+pub(super) fn events_of(completion: &str) -> Option<String> {
     use std::fmt::Write as _;
 
     let whole: Answered<'_> = serde_json::from_str(completion).ok()?;

@@ -13,8 +13,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::classify::{Reader, classify, classify_json};
-use super::decode::{decode, invalid, is_page, page, states_error, with_received};
+use super::classify::{Reader, classify, classify_json, states_error};
+use super::decode::{decode, invalid, is_page, page, with_received};
 use super::exchange::span;
 use super::http::{HttpGlm, Sent, failed, post, request};
 use super::{layers, usage};
@@ -152,7 +152,7 @@ fn seen(status: u16, headers: &HeaderMap, body: Bytes, reader: &Reader<'_>) -> L
     let says = task_status(&json);
     if says.is_some_and(|says| says.eq_ignore_ascii_case("FAIL")) {
         // GLM bills the tokens, answer or not.
-        let usage = usage::of(&json);
+        let usage = usage::of(&json, &usage::CHAT);
         let mut failure = task_failed(status, headers, &json, reader);
         failure.maybe_billed &= !usage.is_reported();
         return Look::Ended(GlmOutcome::Failed(failure, usage));

@@ -25,6 +25,7 @@ fn call_to(base_url: &str) -> GlmCall {
     GlmCall {
         endpoint: Endpoint {
             base_url: base_url.to_owned(),
+            faces: Default::default(),
             api_key: Some(Secret::new(KEY)),
         },
         poll_ms: 5,

@@ -4,18 +4,50 @@
 use onelane_core::model::{Usage, limits};
 use serde_json::Value;
 
-/// Where a `usage` object has its counts.
-const COUNTS: [&str; 5] = [
-    "/prompt_tokens",
-    "/completion_tokens",
-    "/total_tokens",
-    "/prompt_tokens_details/cached_tokens",
-    "/completion_tokens_details/reasoning_tokens",
-];
+/// What a face calls the counts of its `usage`.
+pub(super) struct Names {
+    prompt: &'static str,
+    /// Empty: there is no completion.
+    completion: &'static str,
+    cached: &'static str,
+    reasoning: &'static str,
+    /// Parts of the prompt that are told beside it.
+    beside: &'static [&'static str],
+}
+
+pub(super) const CHAT: Names = Names {
+    prompt: "/prompt_tokens",
+    completion: "/completion_tokens",
+    cached: "/prompt_tokens_details/cached_tokens",
+    reasoning: "/completion_tokens_details/reasoning_tokens",
+    beside: &[],
+};
+
+pub(super) const RESPONSES: Names = Names {
+    prompt: "/input_tokens",
+    completion: "/output_tokens",
+    cached: "/input_tokens_details/cached_tokens",
+    reasoning: "/output_tokens_details/reasoning_tokens",
+    beside: &[],
+};
+
+pub(super) const MESSAGES: Names = Names {
+    prompt: "/input_tokens",
+    completion: "/output_tokens",
+    cached: "/cache_read_input_tokens",
+    reasoning: "/output_tokens_details/thinking_tokens",
+    beside: &["/cache_read_input_tokens", "/cache_creation_input_tokens"],
+};
+
+pub(super) const EMBEDDINGS: Names = Names {
+    completion: "",
+    ..CHAT
+};
 
 /// The tokens that a whole response states, whatever else it holds.
-pub(super) fn of(response: &Value) -> Usage {
-    response.get("usage").map(read).unwrap_or_default()
+pub(super) fn of(response: &Value, names: &Names) -> Usage {
+    let usage = response.get("usage");
+    usage.map(|usage| read(usage, names)).unwrap_or_default()
 }
 
 /// The tokens of a `usage` object.
@@ -23,26 +55,43 @@ pub(super) fn of(response: &Value) -> Usage {
 /// A side that is left out or no count follows from the total and the other one. When it does not, what
 /// is known is given as a total alone: there is something billed, and its price can't be known. Where the counts
 /// contradict each other, the larger reading counts. A count that is none, such as a negative one, contradicts itself.
-pub(super) fn read(usage: &Value) -> Usage {
-    let told = of_counts(usage);
+pub(super) fn read(usage: &Value, names: &Names) -> Usage {
+    let told = of_counts(usage, names);
     Usage {
-        contradictory: told.contradictory || (told.is_reported() && has_no_count(usage)),
+        contradictory: told.contradictory || (told.is_reported() && has_no_count(usage, names)),
         ..told
     }
 }
 
 /// Whether a count is stated that is none.
-fn has_no_count(usage: &Value) -> bool {
+fn has_no_count(usage: &Value, names: &Names) -> bool {
     let stated = |path: &str| usage.pointer(path).filter(|value| value.is_number());
-    COUNTS
+    let counts = [
+        names.prompt,
+        names.completion,
+        "/total_tokens",
+        names.cached,
+        names.reasoning,
+    ];
+    counts
         .iter()
+        .chain(names.beside)
+        .filter(|path| !path.is_empty())
         .filter_map(|path| stated(path))
         .any(|value| count(value).is_none())
 }
 
-fn of_counts(usage: &Value) -> Usage {
+fn of_counts(usage: &Value, names: &Names) -> Usage {
     let count = |path: &str| count(usage.pointer(path)?);
-    let (prompt, completion) = (count("/prompt_tokens"), count("/completion_tokens"));
+    let beside = names.beside.iter().filter_map(|path| count(path));
+    let beside: u64 = beside.sum();
+    let prompt = count(names.prompt).map(|prompt| prompt.saturating_add(beside));
+    let completion = match names.completion {
+        "" => Some(0),
+        path => count(path),
+    };
+    // Where nothing is told nothing was used.
+    let completion = completion.filter(|_| prompt.is_some() || !names.completion.is_empty());
     let total = count("/total_tokens");
     let rest = |known: u64| total?.checked_sub(known);
     let sides = match (prompt, completion) {
@@ -62,8 +111,8 @@ fn of_counts(usage: &Value) -> Usage {
         };
     };
     let (cached, reasoning) = (
-        count("/prompt_tokens_details/cached_tokens").unwrap_or(0),
-        count("/completion_tokens_details/reasoning_tokens").unwrap_or(0),
+        count(names.cached).unwrap_or(0),
+        count(names.reasoning).unwrap_or(0),
     );
     let stated = prompt_tokens.saturating_add(completion_tokens);
     let contradictory = total.is_some_and(|total| total != stated)
@@ -133,7 +182,7 @@ mod tests {
 
     #[track_caller]
     fn check(usage: &str, want: [u64; 5]) {
-        let got = read(&serde_json::from_str(usage).unwrap());
+        let got = read(&serde_json::from_str(usage).unwrap(), &CHAT);
         let got = [
             got.prompt_tokens,
             got.completion_tokens,
@@ -167,6 +216,47 @@ mod tests {
     }
 
     #[test]
+    fn each_face_calls_its_counts_by_its_own_names() {
+        let check = |names: &Names, usage: &str, want: [u64; 5]| {
+            let got = read(&serde_json::from_str(usage).unwrap(), names);
+            let told = [
+                got.prompt_tokens,
+                got.completion_tokens,
+                got.total_tokens,
+                got.cached_tokens,
+                got.reasoning_tokens,
+            ];
+            assert_eq!(told, want, "{usage}");
+            assert!(!got.contradictory, "{usage}");
+        };
+        check(
+            &RESPONSES,
+            r#"{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":5,
+                "output_tokens_details":{"reasoning_tokens":3},"total_tokens":15}"#,
+            [10, 5, 15, 4, 3],
+        );
+        // What was read of the cache, and written to it, is told beside the prompt.
+        check(
+            &MESSAGES,
+            r#"{"input_tokens":10,"cache_read_input_tokens":100,"cache_creation_input_tokens":7,"output_tokens":5,
+                "server_tool_use":{"web_search_requests":0}}"#,
+            [117, 5, 122, 100, 0],
+        );
+        check(
+            &MESSAGES,
+            r#"{"input_tokens":10,"output_tokens":5}"#,
+            [10, 5, 15, 0, 0],
+        );
+        check(
+            &EMBEDDINGS,
+            r#"{"prompt_tokens":10,"total_tokens":10}"#,
+            [10, 0, 10, 0, 0],
+        );
+        check(&EMBEDDINGS, r#"{"prompt_tokens":10}"#, [10, 0, 10, 0, 0]);
+        check(&EMBEDDINGS, "{}", [0; 5]);
+    }
+
+    #[test]
     fn a_side_that_is_missing_follows_from_the_total() {
         // As of an embedding.
         check_all(
@@ -192,7 +282,7 @@ mod tests {
             (r#"{"prompt_tokens":[],"total_tokens":9}"#, 9),
         ] {
             check(usage, [0, 0, known, 0, 0]);
-            let usage = read(&serde_json::from_str(usage).unwrap());
+            let usage = read(&serde_json::from_str(usage).unwrap(), &CHAT);
             assert!(usage.is_reported() && !usage.is_chargeable());
         }
         for usage in ["null", "{}", "7", r#""free""#, r#"{"prompt_tokens":"x"}"#] {
@@ -259,7 +349,8 @@ mod tests {
 
     #[test]
     fn counts_that_contradict_each_other_are_flagged_and_others_are_not() {
-        let is_flagged = |usage: &str| read(&serde_json::from_str(usage).unwrap()).contradictory;
+        let is_flagged =
+            |usage: &str| read(&serde_json::from_str(usage).unwrap(), &CHAT).contradictory;
         for usage in [
             r#"{"prompt_tokens":3,"completion_tokens":4,"total_tokens":9}"#,
             r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":9}"#,

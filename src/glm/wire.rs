@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use onelane_actors::ports::GlmCall;
-use onelane_core::model::Request;
 use onelane_core::model::model_name::{canonical, is_model};
+use onelane_core::model::{Face, Request};
 use serde::ser::Serialize;
 use serde_json::value::RawValue;
 
@@ -15,7 +15,7 @@ use crate::object::Object;
 pub(crate) fn body(call: &GlmCall) -> Result<Vec<u8>, serde_json::Error> {
     match call.request.as_ref() {
         Request::Prompt(prompt) => prompt_body(call, prompt),
-        Request::Chat(raw) => chat_body(call, raw),
+        Request::Body(face, raw) => whole_body(call, *face, raw),
     }
 }
 
@@ -51,48 +51,46 @@ fn prompt_body(call: &GlmCall, prompt: &str) -> Result<Vec<u8>, serde_json::Erro
     })
 }
 
-/// The fields of a chat request that are the lane's to decide; each is set once, in its place when
-/// it has one.
-#[derive(Default)]
-struct Decided {
-    model: bool,
-    stream: bool,
-    request_id: bool,
-}
-
-fn chat_body(call: &GlmCall, raw: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
+/// The body of a face with what the lane has to set: the model that is called, where it is not the one that the body
+/// names; the id of the attempt; that nothing comes in pieces, where it can't. All else is as the client wrote it.
+fn whole_body(call: &GlmCall, face: Face, raw: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
     let fields: Object<'_> = serde_json::from_str(raw.get())?;
     let mut out = ObjectWriter::with_capacity(raw.get().len() + 128);
-    let mut decided = Decided::default();
+    let (mut has_model, mut has_id, mut has_stream) = (false, false, false);
+    // Only a task is asked for what its client wants in pieces, and not told so.
+    let asks = |value: &RawValue| value.get() == "true";
+    let is_stopped = !call.streams && face.streams() && fields.get("stream").is_some_and(asks);
     for (name, value) in fields.iter() {
         match name {
             "model" => {
-                if !std::mem::replace(&mut decided.model, true) {
+                if !std::mem::replace(&mut has_model, true) {
                     out.model(call, value)?;
                 }
             }
-            "stream" => {
-                if !std::mem::replace(&mut decided.stream, true) {
-                    out.field("stream", &call.streams)?;
-                }
-            }
-            "request_id" => {
-                if !std::mem::replace(&mut decided.request_id, true) {
+            "request_id" if face.echoes() => {
+                if !std::mem::replace(&mut has_id, true) {
                     out.field("request_id", call.request_id.as_str())?;
                 }
             }
+            "stream" => {
+                if !std::mem::replace(&mut has_stream, true) {
+                    match is_stopped {
+                        true => out.field("stream", &false)?,
+                        false => out.field("stream", value)?,
+                    }
+                }
+            }
             // Means something only with `stream`.
-            "stream_options" if !call.streams => {}
+            "stream_options" if is_stopped => {}
+            // The queue serves it: GLM is asked for the answer itself.
+            "background" if value.get() == "true" => out.field("background", &false)?,
             name => out.field(name, value)?,
         }
     }
-    if !decided.model {
+    if !has_model {
         out.field("model", &call.model)?;
     }
-    if !decided.stream {
-        out.field("stream", &call.streams)?;
-    }
-    if !decided.request_id {
+    if face.echoes() && !has_id {
         out.field("request_id", call.request_id.as_str())?;
     }
     Ok(out.end())
@@ -180,7 +178,7 @@ mod tests {
     fn what_the_lane_decides_is_added_when_it_is_missing() {
         check(
             r#"{"messages":[{}]}"#,
-            r#"{"messages":[{}],"model":"glm-4.7","stream":false,"request_id":"$ID"}"#,
+            r#"{"messages":[{}],"model":"glm-4.7","request_id":"$ID"}"#,
         );
     }
 
@@ -188,7 +186,7 @@ mod tests {
     fn a_model_goes_out_as_the_body_spells_it() {
         for spelled in ["\"GLM-4.7\"", "\" glm-4.7 \"", "\"glm\\u002d4.7\""] {
             let chat = format!(r#"{{"model":{spelled},"messages":[{{}}]}}"#);
-            let want = r#"{"model":$M,"messages":[{}],"stream":false,"request_id":"$ID"}"#;
+            let want = r#"{"model":$M,"messages":[{}],"request_id":"$ID"}"#;
             check(&chat, &want.replace("$M", spelled));
         }
     }
@@ -201,8 +199,61 @@ mod tests {
         );
         check(
             r#"{"messages":[{}],"model":null,"request_id":null,"stream":null}"#,
-            r#"{"messages":[{}],"model":"glm-4.7","request_id":"$ID","stream":false}"#,
+            r#"{"messages":[{}],"model":"glm-4.7","request_id":"$ID","stream":null}"#,
         );
+    }
+
+    #[test]
+    fn the_body_of_each_face_reaches_glm_to_the_byte_but_for_what_the_lane_sets() {
+        let odd = r#""zeta":1.50,"e":1E+2,"big":123456789012345678901234567890,"n":null,"esc":"\u4e2d\/\n","dup":1,"dup":2, "o" : {"b":1,"a":[ ],"b":2},"𝄞":"😀""#;
+        for (face, subject) in [
+            (
+                Face::Chat,
+                r#""messages":[ {"role":"user","content":"h\u0069"} ]"#,
+            ),
+            (
+                Face::Responses,
+                r#""input":"h\u0069","previous_response_id":null"#,
+            ),
+            (
+                Face::Messages,
+                r#""max_tokens":9.0e1,"messages":[{"content":"hi"}],"system":null"#,
+            ),
+            (Face::Embeddings, r#""input":["a",[1,2]],"dimensions":256"#),
+        ] {
+            let id = if face.echoes() {
+                r#","request_id":"$ID""#
+            } else {
+                ""
+            }
+            .replace("$ID", ID);
+            let sent = |json: &str, streams: bool| {
+                let mut call = call(Request::body(face, json).unwrap());
+                call.streams = streams;
+                String::from_utf8(body(&call).unwrap()).unwrap()
+            };
+            // Between the fields themselves only commas are the lane's.
+            let odd = odd.replace(", \"o\" : ", ",\"o\":");
+            let own = format!(r#"{{"model":" GLM-4.7",{odd},{subject},"stream":false}}"#);
+            let want = format!("{}{id}}}", own.strip_suffix('}').unwrap());
+            assert_eq!(sent(&own, false), want, "{face:?}");
+            let bare = format!("{{{subject},{odd}}}");
+            let want = format!(r#"{{{subject},{odd},"model":"glm-4.7"{id}}}"#);
+            assert_eq!(sent(&bare, false), want, "{face:?}");
+            let streamed =
+                format!(r#"{{{subject},"stream":true,"model":"glm-5","stream_options":{{}}}}"#);
+            let want = streamed.replace("glm-5", "glm-4.7");
+            let want = format!("{}{id}}}", want.strip_suffix('}').unwrap());
+            assert_eq!(sent(&streamed, face.streams()), want, "{face:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_queue_serves_in_the_background_is_asked_for_in_the_foreground() {
+        let json = r#"{"input":"hi","background":true,"store":true,"model":"glm-4.7"}"#;
+        let call = call(Request::body(Face::Responses, json).unwrap());
+        let want = json.replace("\"background\":true", "\"background\":false");
+        assert_eq!(String::from_utf8(body(&call).unwrap()).unwrap(), want);
     }
 
     #[test]
@@ -211,7 +262,7 @@ mod tests {
             r#"{"stream":false,"messages":[{}],"stream":true,"model":"a","mod\u0065l":"b"}"#
                 .to_owned(),
         );
-        let got = body(&call(Request::Chat(chat.unwrap()))).unwrap();
+        let got = body(&call(Request::Body(Face::Chat, chat.unwrap()))).unwrap();
         assert_eq!(
             String::from_utf8(got).unwrap(),
             r#"{"stream":false,"messages":[{}],"model":"glm-4.7","request_id":"$ID"}"#
@@ -223,7 +274,10 @@ mod tests {
     fn a_stored_request_that_is_no_object_is_an_error() {
         for text in ["[]", "7", "null", "\"x\""] {
             let raw = RawValue::from_string(text.to_owned()).unwrap();
-            assert!(body(&call(Request::Chat(raw))).is_err(), "{text}");
+            assert!(
+                body(&call(Request::Body(Face::Chat, raw))).is_err(),
+                "{text}"
+            );
         }
     }
 
@@ -235,14 +289,13 @@ mod tests {
             let mut chat = serde_json::to_value(&fields).unwrap();
             chat["messages"] = serde_json::json!([{"role": "user", "content": "hi"}]);
             let raw = RawValue::from_string(chat.to_string()).unwrap();
-            let sent: Value = serde_json::from_slice(&body(&call(Request::Chat(raw))).unwrap()).unwrap();
+            let sent: Value = serde_json::from_slice(&body(&call(Request::Body(Face::Chat, raw))).unwrap()).unwrap();
             for (name, value) in chat.as_object().unwrap() {
                 if !["model", "stream", "request_id", "stream_options"].contains(&name.as_str()) {
                     proptest::prop_assert_eq!(&sent[name], value);
                 }
             }
             proptest::prop_assert_eq!(&sent["model"], "glm-4.7");
-            proptest::prop_assert_eq!(&sent["stream"], false);
             proptest::prop_assert_eq!(&sent["request_id"], ID);
         }
     }

@@ -55,6 +55,19 @@ impl Orchestrator {
         Ok(self.record(id).await?.job.key_id)
     }
 
+    /// The last attempt of a job that has ended.
+    #[cfg(feature = "api")]
+    pub(crate) async fn last_call(&self, id: JobId) -> Result<Option<CallRecord>, Error> {
+        let filter = CallFilter {
+            job_id: Some(id),
+            ..CallFilter::default()
+        };
+        let page = self
+            .read(move |store| store.calls(&filter, None, 1))
+            .await?;
+        Ok(page.calls.into_iter().next())
+    }
+
     /// A page of jobs, newest first. It ends after `limit` jobs, or earlier when they are large.
     pub async fn jobs(
         &self,

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use onelane_core::model::{FailureClass, Timestamp, json, limits};
+use onelane_core::model::{Face, FailureClass, Timestamp, json, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::config::Tokens;
 use super::content::{Choice, Form, say, tokens_of};
+use super::faces::{as_chat, as_face};
 use super::fault::{AnswerWith, ErrorFault, ResetWording, Shape};
 use crate::glm::{ErrorTable, RowClass, beijing_text};
 use crate::object::Object;
@@ -23,6 +24,9 @@ pub(crate) struct ChatRequest {
     pub(crate) stream: bool,
     pub(crate) form: Form,
     pub(crate) wishes: Wishes,
+    pub(crate) face: Face,
+    /// As it came, where its face asks for more than a chat does.
+    pub(crate) body: Value,
 }
 
 /// Wishes that a prompt may tell the simulator, between double brackets:
@@ -40,7 +44,22 @@ pub(crate) struct Wishes {
 }
 
 /// Reads a request's body; the error is the refusal that GLM would send.
-pub(crate) fn read(body: &[u8]) -> Result<ChatRequest, ErrorFault> {
+pub(crate) fn read(face: Face, body: &[u8]) -> Result<ChatRequest, ErrorFault> {
+    if face == Face::Chat {
+        return read_chat(body);
+    }
+    let Ok(Value::Object(asked)) = serde_json::from_slice(body) else {
+        return Err(ErrorFault::of("1210"));
+    };
+    let chat = Value::Object(as_chat(face, asked.clone())).to_string();
+    Ok(ChatRequest {
+        face,
+        body: Value::Object(asked),
+        ..read_chat(chat.as_bytes())?
+    })
+}
+
+fn read_chat(body: &[u8]) -> Result<ChatRequest, ErrorFault> {
     let refuse = |code: &str, message: &str| ErrorFault {
         message: Some(message.to_owned()),
         ..ErrorFault::of(code)
@@ -78,6 +97,8 @@ pub(crate) fn read(body: &[u8]) -> Result<ChatRequest, ErrorFault> {
         stream: field("stream").is_some_and(|stream| stream.get() == "true"),
         form,
         wishes,
+        face: Face::Chat,
+        body: Value::Null,
     })
 }
 
@@ -275,7 +296,8 @@ pub(crate) fn completion(
         id,
     };
     // Strings and numbers always serialise.
-    serde_json::to_vec(&body).unwrap_or_default().into()
+    let body = serde_json::to_vec(&body).unwrap_or_default();
+    as_face(asked.face, &asked.body, body.into())
 }
 
 /// 14 digits of Beijing time and 16 of hex; `salt` makes it differ from all others.
@@ -408,7 +430,7 @@ mod tests {
             {"role": "system", "content": "be kind"},
             {"role": "user", "content": prompt},
         ]});
-        read(body.to_string().as_bytes()).unwrap()
+        read(Face::Chat, body.to_string().as_bytes()).unwrap()
     }
 
     fn answer(asked: &ChatRequest, tokens: Tokens) -> Value {
@@ -441,9 +463,9 @@ mod tests {
             (chat(&format!(r#","stop":[{elements}]"#)), "1214"),
             (chat(&format!(r#","request_id":[{elements}]"#)), "1214"),
         ] {
-            assert_eq!(read(body.as_bytes()).unwrap_err().code, code);
+            assert_eq!(read(Face::Chat, body.as_bytes()).unwrap_err().code, code);
         }
-        let read = |body: String| read(body.as_bytes()).unwrap();
+        let read = |body: String| read(Face::Chat, body.as_bytes()).unwrap();
         let whole = read(format!(r#"{{"model":"glm-5","messages":[{elements}]}}"#));
         assert_eq!(whole.prompt, "");
         let parts = many(r#"{"type":"text","text":"a"}"#);
@@ -497,7 +519,11 @@ mod tests {
     #[test]
     fn a_request_is_checked_as_glm_does() {
         let check = |body: &str, code: &str| {
-            assert_eq!(read(body.as_bytes()).unwrap_err().code, code, "{body}");
+            assert_eq!(
+                read(Face::Chat, body.as_bytes()).unwrap_err().code,
+                code,
+                "{body}"
+            );
         };
         check("", "1210");
         check("{", "1210");
@@ -529,7 +555,12 @@ mod tests {
             {"role": "user", "content": [{"type": "text", "text": "se"}, {"type": "image_url"}, {"type": "text", "text": "cond"}]},
             {"role": "assistant", "content": "x"},
         ]});
-        assert_eq!(read(body.to_string().as_bytes()).unwrap().prompt, "second");
+        assert_eq!(
+            read(Face::Chat, body.to_string().as_bytes())
+                .unwrap()
+                .prompt,
+            "second"
+        );
     }
 
     #[test]

@@ -197,7 +197,7 @@ impl From<Fault> for Step {
 )]
 #[serde(rename_all = "camelCase")]
 pub enum Operation {
-    /// A chat completion, at once.
+    /// A chat completion, or a call of another face, at once.
     #[default]
     Chat,
     /// A chat completion, as a task.

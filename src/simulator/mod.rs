@@ -5,6 +5,8 @@
 //! workers nor is disturbed by them, and sees the end of a connection before the next one.
 //!
 //! * `POST /api/paas/v4/chat/completions` (also `/api/coding/paas/v4/...` and `/v1/...`): answers as GLM does.
+//! * `POST /api/anthropic/v1/messages`, `/api/v1/responses`, `/api/paas/v4/embeddings` (also `/v1/...`): GLM's other
+//!   faces, whole and in pieces, each with errors of its own form.
 //! * `POST /api/paas/v4/async/chat/completions`: makes a task of it. `GET .../async-result/{id}`: `PROCESSING`
 //!   for [`SimulatorConfig::task_ms`], then `SUCCESS` with the answer, or `FAIL`. An unfinished task takes a place
 //!   of the limit, a look takes none. To another key than the one that made it a task is unknown (1233).
@@ -38,6 +40,7 @@ mod body;
 mod check;
 mod config;
 mod content;
+mod faces;
 mod fault;
 mod recorder;
 mod respond;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::not_found;
 use super::config::{Operation, ScriptUpdate};
+use super::faces::face_of;
 use super::respond::{empty, json};
 use super::shared::{Answer, Shared, whole};
 use super::work::{look, work};
@@ -84,7 +85,9 @@ async fn respond(
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let Some(admin) = path.strip_prefix("/__sim/") else {
-        let Some((operation, task_id)) = route(path) else {
+        let face = face_of(path);
+        let of_face = face.map(|_| (Operation::Chat, ""));
+        let Some((operation, task_id)) = of_face.or_else(|| route(path)) else {
             let body = not_found(path, shared.clock.now());
             return Some(json(404, body, None));
         };
@@ -98,7 +101,10 @@ async fn respond(
         }
         return match operation {
             Operation::FetchTask => look(&head.headers, task_id, shared, request).await,
-            _ => work(&head.headers, body, operation, shared, request).await,
+            _ => {
+                let asked = (operation, face.unwrap_or_default());
+                work(&head.headers, body, asked, shared, request).await
+            }
         };
     };
     let answer = match (head.method.as_str(), admin) {

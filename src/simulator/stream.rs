@@ -74,7 +74,7 @@ fn deltas(message: Option<&Value>, pieces: Option<u64>) -> Vec<Value> {
 }
 
 /// A text in so many pieces, or in short ones.
-fn cut(text: &str, pieces: Option<u64>) -> Vec<String> {
+pub(crate) fn cut(text: &str, pieces: Option<u64>) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let size = match pieces.and_then(|pieces| usize::try_from(pieces).ok()) {
         Some(pieces) => chars.len().div_ceil(pieces.max(1)).max(1),

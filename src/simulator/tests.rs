@@ -91,7 +91,7 @@ fn every_route_of_a_chat_answers() {
         assert_eq!(body["request_id"], "id-0001", "{path}");
     }
     assert_eq!(request(&sim, "GET", CHAT, KEY, "").0, 405);
-    let (status, body) = request(&sim, "POST", "/api/paas/v4/embeddings", KEY, "{}");
+    let (status, body) = request(&sim, "POST", "/api/paas/v4/rerank", KEY, "{}");
     assert_eq!((status, &body["error"]), (404, &json!("Not Found")));
     assert!(sim.base_url().starts_with("http://127.0.0.1:"));
     assert!(sim.base_url().ends_with("/api/paas/v4"));

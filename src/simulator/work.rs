@@ -8,10 +8,12 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
+use onelane_core::model::Face;
 
 use super::answer::{ChatRequest, completion, read, task_failed, task_processing, task_unknown};
 use super::body::Piece;
 use super::config::Operation;
+use super::faces::{events, worded};
 use super::fault::{AnswerWith, ErrorFault, Fault};
 use super::recorder::{Identity, InFlight};
 use super::respond::{broken, empty, json, refuse, set_header, streamed, typed};
@@ -42,10 +44,23 @@ impl Wanted<'_> {
         }
     }
 
+    /// A refusal in the words of the face that was asked.
+    fn refused(&self, fault: ErrorFault) -> ErrorFault {
+        match self {
+            Self::Chat(chat) => worded(chat.face, fault),
+            Self::Task { .. } | Self::Look(_) => fault,
+        }
+    }
+
     /// The pieces of a streamed answer.
     fn pieces(&self, answer: &Bytes) -> Option<Vec<Piece>> {
-        let wishes = self.streamed()?.wishes;
-        let events = stream::events(answer, wishes.pieces).into_iter();
+        let chat = self.streamed()?;
+        let wishes = chat.wishes;
+        let events = match chat.face {
+            Face::Chat => stream::events(answer, wishes.pieces),
+            face => events(face, answer, wishes.pieces),
+        };
+        let events = events.into_iter();
         let wait = |event| {
             [
                 Piece::Wait(wishes.piece_ms.unwrap_or(0)),
@@ -79,7 +94,7 @@ impl Wanted<'_> {
 pub(crate) async fn work(
     headers: &HeaderMap,
     body: Incoming,
-    operation: Operation,
+    (operation, face): (Operation, Face),
     shared: &Arc<Shared>,
     mut request: InFlight,
 ) -> Option<Answer> {
@@ -89,11 +104,11 @@ pub(crate) async fn work(
     };
     let key = match authorise(headers, shared) {
         Ok(key) => key,
-        Err(fault) => return Some(refuse(&fault, shared, request)),
+        Err(fault) => return Some(refuse(&worded(face, fault), shared, request)),
     };
-    let chat = match read(&body) {
+    let chat = match read(face, &body) {
         Ok(chat) => chat,
-        Err(fault) => return Some(refuse(&fault, shared, request)),
+        Err(fault) => return Some(refuse(&worded(face, fault), shared, request)),
     };
     // The answer may take its time.
     drop(body);
@@ -176,7 +191,7 @@ async fn play(
         }
         Fault::Error(fault) => {
             pause(fault.delay_ms).await;
-            refuse(&fault, shared, request)
+            refuse(&wanted.refused(fault), shared, request)
         }
         Fault::FailTask { error } => match wanted {
             Wanted::Task { chat, account } => {
@@ -189,7 +204,7 @@ async fn play(
             }
             Wanted::Chat(_) | Wanted::Look(_) => {
                 let error = error.unwrap_or_else(|| ErrorFault::of("1200"));
-                refuse(&error, shared, request)
+                refuse(&wanted.refused(error), shared, request)
             }
         },
         Fault::SlowHeaders { delay_ms } => {
@@ -333,10 +348,11 @@ async fn pause(ms: u64) {
     }
 }
 
-/// The key, as `Bearer KEY` or bare, as GLM takes it.
+/// The key, as `Bearer KEY` or bare, as GLM takes it, or as Anthropic's SDK sends it.
 fn authorise<'a>(headers: &'a HeaderMap, shared: &Shared) -> Result<&'a str, ErrorFault> {
     let key = headers
         .get(header::AUTHORIZATION)
+        .or_else(|| headers.get("x-api-key"))
         .and_then(|value| value.to_str().ok())
         .map(|value| value.strip_prefix("Bearer").unwrap_or(value).trim())
         .filter(|key| !key.is_empty())

@@ -143,7 +143,7 @@ fn calls_were_pruned(store: &RedbStore) -> bool {
 fn bodies(record: &JobRecord) -> (&str, Option<&str>) {
     let request = match record.request.as_deref() {
         Some(Request::Prompt(text)) => text.as_str(),
-        Some(Request::Chat(body)) => body.get(),
+        Some(Request::Body(_, body)) => body.get(),
         None => "",
     };
     (request, record.response.as_ref().map(|body| body.get()))

@@ -53,7 +53,7 @@ impl Excerpt {
 fn parameters(request: &Request) -> Vec<(&'static str, Box<RawValue>)> {
     let given = match request {
         Request::Prompt(_) => return Vec::new(),
-        Request::Chat(raw) => Object::read(raw.get()).unwrap_or_default(),
+        Request::Body(_, raw) => serde_json::from_str::<Object<'_>>(raw.get()).unwrap_or_default(),
     };
     let shown = |name| {
         let value = given.get(name)?;

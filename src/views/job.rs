@@ -152,21 +152,21 @@ impl JobView {
     }
 }
 
-/// A chat body, verbatim.
+/// The body of a face, verbatim.
 #[derive(Debug, JsonSchema)]
 #[schemars(inline)]
 struct ChatBody(#[schemars(with = "serde_json::Map<String, serde_json::Value>")] Arc<Request>);
 
 impl ChatBody {
     fn of(request: Arc<Request>) -> Option<Self> {
-        matches!(*request, Request::Chat(_)).then_some(Self(request))
+        matches!(*request, Request::Body(..)).then_some(Self(request))
     }
 }
 
 impl Serialize for ChatBody {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &*self.0 {
-            Request::Chat(raw) => raw.serialize(serializer),
+            Request::Body(_, raw) => raw.serialize(serializer),
             Request::Prompt(text) => text.serialize(serializer),
         }
     }

@@ -589,7 +589,7 @@ async fn what_refused_one_prompt_reaches_its_client_although_others_had_to_show_
     assert_eq!(good.status, 200);
     assert_eq!((bad.status, bad.text.as_str()), (403, BLOCKED));
     assert_eq!(bad.headers["content-type"], "text/plain");
-    let id = bad.headers["x-onelane-job-id"].to_str().unwrap();
+    let id = bad.headers["x-onelane-job"].to_str().unwrap();
     shows!(api.job(id).await, {"refusal": BLOCKED, "attemptCount": 1});
     // Tried again alone, it ends as any other.
     let id: JobId = id.parse().unwrap();
@@ -612,7 +612,7 @@ async fn an_error_that_broke_off_keeps_its_status_and_what_came() {
     let told = reply.expect(400);
     let message = told["error"]["message"].as_str().unwrap();
     assert!(message.contains("wrong pa"), "{message}");
-    let id = reply.headers["x-onelane-job-id"].to_str().unwrap();
+    let id = reply.headers["x-onelane-job"].to_str().unwrap();
     shows!(api.job(id).await, {"refusal": BEGUN, "status": "failed"});
     let received = format!("/api/admin/glm/maybe-billed/{id}/1/received");
     let came = api.get(&received).await.expect(200);

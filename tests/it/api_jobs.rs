@@ -20,7 +20,7 @@ fn chat(content: &str) -> String {
 }
 
 fn job_of(reply: &Reply) -> JobId {
-    let id = reply.headers["x-onelane-job-id"].to_str().unwrap();
+    let id = reply.headers["x-onelane-job"].to_str().unwrap();
     id.parse().unwrap()
 }
 

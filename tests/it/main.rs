@@ -32,6 +32,7 @@ mod concurrency;
 mod control;
 mod deadlines;
 mod events_http;
+mod faces;
 mod failures;
 mod golden;
 mod jobs;

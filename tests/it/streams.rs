@@ -56,7 +56,7 @@ async fn read(response: &mut Response, text: &str) -> String {
 }
 
 fn job_of(response: &Response) -> onelane::model::JobId {
-    let id = response.headers().get("x-onelane-job-id").expect("a job");
+    let id = response.headers().get("x-onelane-job").expect("a job");
     id.to_str().unwrap().parse().expect("an id")
 }
 

@@ -62,7 +62,7 @@ async fn a_task_is_answered_like_any_other_call() {
     let answer = reply.expect(200);
     let text = answer["choices"][0]["message"]["content"].as_str();
     assert!(text.is_some_and(|text| !text.is_empty()), "{answer}");
-    let id = reply.headers["x-onelane-job-id"].to_str().unwrap();
+    let id = reply.headers["x-onelane-job"].to_str().unwrap();
     let job = api.job(id).await;
     assert_eq!(job["result"], answer);
     let attempt = &job["attempts"][0];
@@ -259,7 +259,7 @@ async fn a_shutdown_ends_the_task_of_a_chat_without_a_key_before_its_503_and_nob
     let (reply, ()) = tokio::join!(asked, stopping);
     assert_eq!(reply.status, 503, "{reply:?}");
     assert_eq!(reply.headers["x-should-retry"], "true");
-    let id = reply.headers["x-onelane-job-id"].to_str().unwrap();
+    let id = reply.headers["x-onelane-job"].to_str().unwrap();
     let id: JobId = id.parse().unwrap();
     api.stop().await;
     drop(lane);

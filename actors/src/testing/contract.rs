@@ -301,7 +301,7 @@ pub fn a_chat_body_and_an_answer_are_kept_to_the_byte<S: Store>(open: Open<'_, S
 
     let store = open();
     let record = store.job(job_id(1)).unwrap().unwrap();
-    let Some(Request::Chat(kept)) = record.request.as_deref() else {
+    let Some(Request::Body(_, kept)) = record.request.as_deref() else {
         panic!("{:?}", record.request)
     };
     assert_eq!(kept.get(), body);

@@ -337,6 +337,7 @@ pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
         request_id: RequestId::new(sample::job_id(n), AttemptNo(attempt)),
         endpoint: Endpoint {
             base_url: "http://127.0.0.1:1".to_owned(),
+            faces: Default::default(),
             api_key: None,
         },
         model: "glm-4.7".to_owned(),

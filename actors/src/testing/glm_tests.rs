@@ -11,6 +11,7 @@ fn call(n: u64, model: &str) -> GlmCall {
         request_id: RequestId::new(job_id, AttemptNo(1)),
         endpoint: Endpoint {
             base_url: "http://glm".to_owned(),
+            faces: Default::default(),
             api_key: Some(Secret::new("id.secret")),
         },
         model: model.to_owned(),

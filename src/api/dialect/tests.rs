@@ -14,7 +14,7 @@ fn asked(text: &str) -> Asked {
 
 fn chat_text(request: &Request) -> &str {
     match request {
-        Request::Chat(raw) => raw.get(),
+        Request::Body(_, raw) => raw.get(),
         Request::Prompt(text) => panic!("a plain prompt: {text}"),
     }
 }

@@ -41,7 +41,7 @@ fn an_unknown_key_is_shown_with_the_one_that_was_meant() {
 [plugins]\nurl = ''
 > 1:2: plugins: unknown key; config.toml has `glm`, `lane`, `lanes`, `retry`, `breaker`, `policy`, `money`, `store`, `server`, `gateway`, `alerts`, `webhooks`, `log`
 [glm.timeouts]\nwait = 1
-> 2:1: glm.timeouts.wait: unknown key; glm.timeouts has `connect_ms`, `first_byte_ms`, `idle_ms`, `total_ms`
+> 2:1: glm.timeouts.wait: unknown key; glm.timeouts has `connect_ms`, `first_byte_ms`, `idle_ms`, `stall_ms`, `total_ms`
 "#,
     );
 }
@@ -82,7 +82,7 @@ lane = 3
 [policy]\n1305 = 'fatal'
 > 2:1: policy.1305: must be one of `throttle`, `overload`, `quota_window`, `operator_fatal`, `request_fatal`, `server_transient`, `unreachable`, `unattributed`, `duplicate_request`, `foreign_answer`
 [policy]\n'a b' = 'throttle'
-> 2:1: policy."a b": must be a code of GLM such as 1305, an HTTP status such as http_503 or http_5xx, or one of `conn`, `context_length_exceeded`, `finish:model_context_window_exceeded`, `finish:network_error`, `finish:sensitive`, `insufficient_quota`, `model_not_found`, `overloaded`, `async_unsupported`, `base_url_invalid`, `body_invalid`, `body_too_large`, `conn_ended`, `foreign_answer`, `html_page`, `no_api_key`, `request_invalid`, `timeout_connect`, `timeout_first_byte`, `timeout_idle`, `timeout_total`, `tls_untrusted`, `unreachable`
+> 2:1: policy."a b": must be a code of GLM such as 1305, an HTTP status such as http_503 or http_5xx, or one of `api_error`, `authentication_error`, `billing_error`, `conn`, `context_length_exceeded`, `finish:model_context_window_exceeded`, `finish:network_error`, `finish:sensitive`, `insufficient_quota`, `invalid_request_error`, `model_not_found`, `overloaded`, `overloaded_error`, `rate_limit_error`, `rate_limit_exceeded`, `request_too_large`, `server_error`, `timeout_error`, `async_unsupported`, `base_url_invalid`, `body_invalid`, `body_too_large`, `conn_ended`, `face_unknown`, `foreign_answer`, `html_page`, `no_api_key`, `request_invalid`, `timeout_connect`, `timeout_first_byte`, `timeout_idle`, `timeout_total`, `tls_untrusted`, `unreachable`
 "#,
     );
 }

@@ -29,7 +29,7 @@ const HEADERS: [&str; 9] = [
     "retry-after",
     "www-authenticate",
     "x-next-cursor",
-    "x-onelane-job-id",
+    "x-onelane-job",
     "x-onelane-model",
     "x-should-retry",
 ];

@@ -127,7 +127,7 @@ const ANSWER: &str = r#"{"id":"2026","created":1795392000,"model":"glm-4.7","cho
 fn text(request: &Request) -> &str {
     match request {
         Request::Prompt(text) => text,
-        Request::Chat(body) => body.get(),
+        Request::Body(_, body) => body.get(),
     }
 }
 

@@ -13,6 +13,9 @@ pub(crate) struct Arrived<'s> {
     /// How many of them over its connection.
     pub(crate) no_on_connection: usize,
     pub(crate) body: Value,
+    /// The request as it came: its head, and its body to the byte.
+    pub(crate) head: String,
+    pub(crate) bytes: String,
     pub(crate) stream: &'s mut TcpStream,
 }
 
@@ -74,7 +77,8 @@ impl Upstream {
                 let (answer, bodies) = (Arc::clone(&answer), Arc::clone(&bodies));
                 std::thread::spawn(move || {
                     let mut no_on_connection = 0;
-                    while let Some(body) = read_request(&mut stream) {
+                    while let Some((head, bytes)) = read_request(&mut stream) {
+                        let body: Value = serde_json::from_str(&bytes).unwrap_or_default();
                         let no = {
                             let mut seen = bodies.lock().unwrap_or_else(PoisonError::into_inner);
                             seen.push(body.clone());
@@ -84,6 +88,8 @@ impl Upstream {
                             no,
                             no_on_connection,
                             body,
+                            head,
+                            bytes,
                             stream: &mut stream,
                         });
                         no_on_connection += 1;
@@ -107,7 +113,7 @@ impl Upstream {
     }
 }
 
-fn read_request(stream: &mut TcpStream) -> Option<Value> {
+fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -123,5 +129,5 @@ fn read_request(stream: &mut TcpStream) -> Option<Value> {
         .unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
-    Some(serde_json::from_slice(&body).unwrap_or_default())
+    Some((head, String::from_utf8(body).ok()?))
 }

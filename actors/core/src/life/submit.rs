@@ -28,6 +28,7 @@ impl NewJob {
             .as_ref()
             .map(|_| submission.request.fingerprint(&model));
         let job = Job {
+            face: submission.request.face(),
             content_id: submission.content_id,
             batch_id: submission.batch_id,
             priority: submission.priority.unwrap_or(0),

@@ -18,7 +18,7 @@ use super::{
     Budget, BudgetRules, BudgetScope, Secret, Timestamp, Wait, limits, private, private_or_none,
 };
 
-pub use rights::{Face, KeyBudget, KeyError, KeyRights, NoKeyBudget};
+pub use rights::{KeyBudget, KeyError, KeyRights, NoKeyBudget};
 
 /// A key's id, which is the beginning of the key: `ol-` and sixteen hexadecimal digits. Small: every waiting job of
 /// a key carries it.

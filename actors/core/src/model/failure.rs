@@ -131,6 +131,8 @@ pub mod code {
     pub const TASK_FAILED: &str = "task_failed";
     /// No API key is configured.
     pub const NO_API_KEY: &str = "no_api_key";
+    /// Where the job's face is, below this base URL, is not known.
+    pub const FACE_UNKNOWN: &str = "face_unknown";
     /// The base URL is no URL.
     pub const BASE_URL_INVALID: &str = "base_url_invalid";
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, BatchId, Due, Failure, GlmSettings, JobId, KeyId, OnInterrupted, RequestId, Reserve,
-    RetrySettings, Seq, SlotId, Timestamp, Wait, private, private_or_default, private_or_none,
+    AttemptNo, BatchId, Due, Face, Failure, GlmSettings, JobId, KeyId, OnInterrupted, RequestId,
+    Reserve, RetrySettings, Seq, SlotId, Timestamp, Wait, private, private_or_default,
+    private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -188,6 +189,9 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
     pub spelled: Option<String>,
+    /// The face of GLM that its request is for, where that is not the chat.
+    #[serde(default, skip_serializing_if = "Face::is_chat")]
+    pub face: Face,
     /// Higher is more urgent.
     pub priority: i32,
     /// Where it is in its life.
@@ -337,6 +341,7 @@ impl Job {
             batch_id: None,
             model: model.into(),
             spelled: None,
+            face: Face::Chat,
             priority: 0,
             status: JobStatus::Pending,
             attempts: AttemptNo(0),

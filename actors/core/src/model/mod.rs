@@ -16,6 +16,7 @@ mod client_key;
 mod delay;
 mod delivery;
 mod event;
+mod face;
 mod failure;
 mod file;
 mod filter;
@@ -67,8 +68,8 @@ pub use calendar::Calendar;
 pub use call::{Billing, CallOutcome, CallRecord, Substitution};
 pub use callback::{CallbackRules, host_rule, is_public};
 pub use client_key::{
-    ClientKey, ClientKeys, Face, KeyBudget, KeyError, KeyForm, KeyId, KeyRights, KeyRole,
-    KeySecret, KeyState, KeyStep, NoKeyBudget, NoKeyId, OldSecret,
+    ClientKey, ClientKeys, KeyBudget, KeyError, KeyForm, KeyId, KeyRights, KeyRole, KeySecret,
+    KeyState, KeyStep, NoKeyBudget, NoKeyId, OldSecret,
 };
 pub use delay::{Due, Wait};
 pub use delivery::{
@@ -77,6 +78,7 @@ pub use delivery::{
     Receiver, Target, Try, TryOutcome, site,
 };
 pub use event::Event;
+pub use face::{Envelope, Face, FaceSettings, KeyHeader, Needs, NoUpstream};
 pub use failure::{Failure, FailureClass, code};
 pub use file::{FileChange, FileId, NoFileId, StoredFile};
 pub use filter::{CallFilter, DeliveryFilter, JobFilter, MoreFilter, UsageFilter};

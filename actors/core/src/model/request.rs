@@ -1,24 +1,65 @@
 //! What a submitter asked for, kept verbatim.
 
-use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{HalfACharacter, json, limits};
+use super::{Face, HalfACharacter, Needs, json, limits};
 
-/// A request: a plain prompt, or a full chat body with whatever GLM parameters it carries.
-/// A chat body is kept to the byte: unknown fields, nulls and the spelling of numbers included.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// A request: a plain prompt, or the whole body of one of GLM's faces with whatever parameters it carries.
+/// A body is kept to the byte: unknown fields, nulls and the spelling of numbers included.
+#[derive(Debug, Clone)]
 pub enum Request {
-    /// One user message; model, `max_tokens` and temperature come from the settings.
+    /// One user message of a chat; model, `max_tokens` and temperature come from the settings.
     Prompt(String),
-    /// A JSON object with `messages` and any other field of GLM's chat completions.
-    Chat(Box<RawValue>),
+    /// A JSON object as its face takes it.
+    Body(Face, Box<RawValue>),
+}
+
+/// What a row calls a plain prompt; a body is called by its face.
+const PROMPT: &str = "prompt";
+
+impl Serialize for Request {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut one = serializer.serialize_map(Some(1))?;
+        match self {
+            Self::Prompt(text) => one.serialize_entry(PROMPT, text)?,
+            Self::Body(face, raw) => one.serialize_entry(face.name(), raw)?,
+        }
+        one.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+
+        impl<'de> Visitor<'de> for One {
+            type Value = Request;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a prompt, or a body under the name of its face")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Request, A::Error> {
+                let name: Option<String> = map.next_key()?;
+                let name = name.ok_or_else(|| A::Error::custom("a request of nothing"))?;
+                if name == PROMPT {
+                    return map.next_value().map(Request::Prompt);
+                }
+                let face = Face::parse(&name).ok_or_else(|| {
+                    A::Error::custom(format!("a request of an unknown face {name}"))
+                })?;
+                Ok(Request::Body(face, map.next_value()?))
+            }
+        }
+
+        deserializer.deserialize_map(One)
+    }
 }
 
 /// Why a request is refused at the door.
@@ -28,16 +69,19 @@ pub enum RequestError {
     #[error("prompt is empty; give it some text")]
     EmptyPrompt,
     /// Not JSON, or not an object.
-    #[error("the chat request is not a JSON object: {0}")]
+    #[error("the request is not a JSON object: {0}")]
     NotAnObject(String),
     /// `messages` is missing, not a list or empty.
     #[error("messages must be a list with at least one message")]
     NoMessages,
-    /// A field stands in it more than once.
+    /// `input` is missing or empty.
+    #[error("input must be a text or a list, with something in it")]
+    NoInput,
+    /// A field that the lane reads stands in it more than once.
     #[error("{0} is given twice; give it once")]
     GivenTwice(String),
     /// A text was cut in the middle of a character.
-    #[error("the chat request {0}")]
+    #[error("the request {0}")]
     HalfACharacter(HalfACharacter),
     /// `model` has the wrong type.
     #[error("model must be a string of 1 to {max} characters", max = limits::MODEL_CHARS_MAX)]
@@ -68,60 +112,43 @@ pub enum RequestError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
-/// What the lane reads of a chat body, and the first of its fields that is given twice.
+/// Fields of bodies that the lane reads or sets: each is given once, or nobody knows which counts. What it does not
+/// know goes on as it is, however often.
+const READ: [&str; 20] = [
+    "background",
+    "callbackUrl",
+    "container",
+    "conversation",
+    "input",
+    "instructions",
+    "max_output_tokens",
+    "max_tokens",
+    "mcp_servers",
+    "messages",
+    "metadata",
+    "model",
+    "previous_response_id",
+    "prompt",
+    "request_id",
+    "stream",
+    "system",
+    "tools",
+    "user",
+    "user_id",
+];
+
+/// What the lane reads of a body.
 #[derive(Default)]
-struct ChatHead<'a> {
-    messages: Option<&'a RawValue>,
+struct Head<'a> {
+    /// What is asked.
+    subject: Option<&'a RawValue>,
     tools: Option<&'a RawValue>,
     model: Option<&'a RawValue>,
     request_id: Option<&'a RawValue>,
     stream: Option<&'a RawValue>,
+    /// The first of the fields that the lane reads and that is given twice.
     twice: Option<String>,
     fields: usize,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for ChatHead<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = ChatHead<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChatHead<'de>, A::Error> {
-                let mut head = ChatHead::default();
-                let mut names = HashSet::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    head.fields += 1;
-                    // What is too much is counted, and not kept.
-                    if head.fields > limits::CHAT_FIELDS_MAX {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    }
-                    if names.contains(&name) {
-                        map.next_value::<IgnoredAny>()?;
-                        head.twice.get_or_insert(name);
-                        continue;
-                    }
-                    match name.as_str() {
-                        "messages" => head.messages = map.next_value()?,
-                        "model" => head.model = map.next_value()?,
-                        "tools" => head.tools = map.next_value()?,
-                        "request_id" => head.request_id = map.next_value()?,
-                        "stream" => head.stream = map.next_value()?,
-                        _ => _ = map.next_value::<IgnoredAny>()?,
-                    }
-                    names.insert(name);
-                }
-                Ok(head)
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
-    }
 }
 
 /// How many elements a list has; they take no memory.
@@ -134,19 +161,75 @@ fn elements(list: &RawValue) -> usize {
     found
 }
 
-impl ChatHead<'_> {
+impl<'a> Head<'a> {
+    fn of(face: Face, json: &'a str) -> serde_json::Result<Self> {
+        struct Fields(Face);
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Head<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head<'de>, A::Error> {
+                let mut head = Head::default();
+                let mut seen = [false; READ.len()];
+                while let Some(name) = map.next_key::<String>()? {
+                    head.fields += 1;
+                    let read = READ.iter().zip(&mut seen).find(|(read, _)| **read == name);
+                    let Some((_, seen)) = read else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    if std::mem::replace(seen, true) {
+                        map.next_value::<IgnoredAny>()?;
+                        head.twice.get_or_insert(name);
+                        continue;
+                    }
+                    let value = map.next_value()?;
+                    match name.as_str() {
+                        "model" => head.model = Some(value),
+                        "tools" => head.tools = Some(value),
+                        "request_id" if self.0.echoes() => head.request_id = Some(value),
+                        "stream" => head.stream = Some(value),
+                        name if name == self.0.subject() => head.subject = Some(value),
+                        _ => {}
+                    }
+                }
+                Ok(head)
+            }
+        }
+
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let head = deserializer.deserialize_map(Fields(face))?;
+        deserializer.end()?;
+        Ok(head)
+    }
+
+    /// Whether what is asked is there.
+    fn asks(&self, face: Face) -> Result<(), RequestError> {
+        let subject = self.subject.filter(|subject| subject.get() != "null");
+        match (face.needs(), subject) {
+            (Needs::Nothing, _) => Ok(()),
+            (Needs::List, Some(list)) if elements(list) > 0 => Ok(()),
+            (Needs::List, _) => Err(RequestError::NoMessages),
+            (Needs::Something, Some(any))
+                if !matches!(&*json::compact(any.get()), "\"\"" | "[]") =>
+            {
+                Ok(())
+            }
+            (Needs::Something, _) => Err(RequestError::NoInput),
+        }
+    }
+
     /// Refuses what nobody means: it would take memory and time at every look.
-    fn within_bounds(&self) -> Result<(), RequestError> {
-        let [messages, tools] = [self.messages, self.tools].map(|list| list.map(elements));
+    fn within_bounds(&self, face: Face) -> Result<(), RequestError> {
+        let [subject, tools] = [self.subject, self.tools].map(|list| list.map(elements));
         let fields = Some(self.fields);
         for (what, of, found, max) in [
-            (
-                "the chat request",
-                "fields",
-                fields,
-                limits::CHAT_FIELDS_MAX,
-            ),
-            ("messages", "elements", messages, limits::MESSAGES_MAX),
+            ("the request", "fields", fields, limits::CHAT_FIELDS_MAX),
+            (face.subject(), "elements", subject, limits::MESSAGES_MAX),
             ("tools", "elements", tools, limits::TOOLS_MAX),
         ] {
             if let Some(found) = found.filter(|found| *found > max) {
@@ -185,9 +268,14 @@ impl Request {
         Ok(Self::Prompt(text))
     }
 
-    /// A chat body from its JSON text. Errors when it is no object, has no messages, or is too large.
-    /// What else GLM may object to, GLM says.
+    /// A chat body from its JSON text; see [`Request::body`].
     pub fn chat(json: &str) -> Result<Self, RequestError> {
+        Self::body(Face::Chat, json)
+    }
+
+    /// The body of a face from its JSON text. Errors when it is no object, asks nothing, or is too large.
+    /// What else GLM may object to, GLM says.
+    pub fn body(face: Face, json: &str) -> Result<Self, RequestError> {
         within_limit(json.len())?;
         let not_an_object = |e: serde_json::Error| RequestError::NotAnObject(e.to_string());
         let raw = RawValue::from_string(json.trim().to_owned()).map_err(not_an_object)?;
@@ -199,61 +287,57 @@ impl Request {
         if let Some(half) = HalfACharacter::in_json(raw.get()) {
             return Err(RequestError::HalfACharacter(half));
         }
-        let head: Result<ChatHead<'_>, _> = serde_json::from_str(raw.get());
-        match head {
-            Ok(ChatHead {
-                twice: Some(name), ..
-            }) => Err(RequestError::GivenTwice(name)),
-            Ok(head) => {
-                let messages = head.messages.filter(|list| elements(list) > 0);
-                let messages = messages.ok_or(RequestError::NoMessages)?;
-                head.within_bounds()?;
-                if let Some(place) = json::twice(messages) {
-                    return Err(RequestError::GivenTwice(format!("messages{place}")));
-                }
-                head.model()?;
-                Ok(Self::Chat(raw))
-            }
-            Err(e) if e.is_data() => Err(RequestError::NoMessages),
-            Err(e) => Err(not_an_object(e)),
+        let head = Head::of(face, raw.get()).map_err(not_an_object)?;
+        if let Some(name) = head.twice {
+            return Err(RequestError::GivenTwice(name));
+        }
+        head.asks(face)?;
+        head.within_bounds(face)?;
+        if let Some(subject) = head.subject
+            && let Some(place) = json::twice(subject)
+        {
+            return Err(RequestError::GivenTwice(format!(
+                "{}{place}",
+                face.subject()
+            )));
+        }
+        head.model()?;
+        Ok(Self::Body(face, raw))
+    }
+
+    /// The face that it is for.
+    #[must_use]
+    pub const fn face(&self) -> Face {
+        match self {
+            Self::Prompt(_) => Face::Chat,
+            Self::Body(face, _) => *face,
         }
     }
 
-    /// The model that a chat body names itself.
+    fn head(&self) -> Option<Head<'_>> {
+        match self {
+            Self::Prompt(_) => None,
+            Self::Body(face, raw) => Head::of(*face, raw.get()).ok(),
+        }
+    }
+
+    /// The model that a body names itself.
     #[must_use]
     pub fn model(&self) -> Option<String> {
-        match self {
-            Self::Prompt(_) => None,
-            Self::Chat(raw) => {
-                let head: Option<ChatHead<'_>> = serde_json::from_str(raw.get()).ok();
-                json::text(head?.model?).map(Into::into)
-            }
-        }
+        json::text(self.head()?.model?).map(Into::into)
     }
 
-    /// The `request_id` that a chat body names itself.
+    /// The `request_id` that a body names itself, where its face has one.
     #[must_use]
     pub fn request_id(&self) -> Option<String> {
-        match self {
-            Self::Prompt(_) => None,
-            Self::Chat(raw) => {
-                let head: ChatHead<'_> = serde_json::from_str(raw.get()).ok()?;
-                json::text(head.request_id?).map(std::borrow::Cow::into_owned)
-            }
-        }
+        json::text(self.head()?.request_id?).map(Into::into)
     }
 
-    /// Whether a chat body asks for its answer in pieces.
+    /// Whether a body asks for its answer in pieces, of a face that can give it so.
     #[must_use]
     pub fn streams(&self) -> bool {
-        match self {
-            Self::Prompt(_) => false,
-            Self::Chat(raw) => {
-                let head: Option<ChatHead<'_>> = serde_json::from_str(raw.get()).ok();
-                let stream = head.and_then(|head| head.stream);
-                stream.is_some_and(|stream| stream.get() == "true")
-            }
-        }
+        let stream = self.head().and_then(|head| head.stream);
+        self.face().streams() && stream.is_some_and(|stream| stream.get() == "true")
     }
 
     /// The request as bytes on disk and in memory, roughly.
@@ -261,7 +345,7 @@ impl Request {
     pub fn len(&self) -> usize {
         match self {
             Self::Prompt(text) => text.len(),
-            Self::Chat(raw) => raw.get().len(),
+            Self::Body(_, raw) => raw.get().len(),
         }
     }
 
@@ -283,8 +367,10 @@ impl Request {
                 hash.update(b"p");
                 hash.update(text.as_bytes());
             }
-            Self::Chat(raw) => {
-                hash.update(b"c");
+            Self::Body(face, raw) => {
+                hash.update(b"b");
+                hash.update(face.name().as_bytes());
+                hash.update(b"\0");
                 let begun = hash.clone();
                 if !json::meaning(raw.get(), &mut hash) {
                     hash = begun;
@@ -309,11 +395,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_that_is_given_twice_is_named_whichever_it_is() {
+    fn a_field_that_the_lane_reads_is_given_once_and_any_other_as_often_as_the_client_says() {
         for (name, json) in [
             ("model", r#"{"model":"a","messages":[{}],"model":"a"}"#),
             ("messages", r#"{"messages":[{}],"messages":[{}]}"#),
-            ("top_p", r#"{"top_p":1,"messages":[{}],"top_\u0070":2}"#),
+            (
+                "stream",
+                r#"{"stream":true,"messages":[{}],"str\u0065am":true}"#,
+            ),
         ] {
             let refused = Request::chat(json).unwrap_err();
             assert_eq!(refused, RequestError::GivenTwice(name.to_owned()), "{json}");
@@ -332,7 +421,52 @@ mod tests {
             "messages[1].content[0].text",
             r#"[{"content":"x"},{"content":[{"text":"a","text":"b"}]}]"#,
         );
-        Request::chat(r#"{"messages":[{"a":1},{"a":2}],"a":1}"#).unwrap();
+        let json = r#"{"messages":[{"a":1},{"a":2}],"a":1,"top_p":1,"top_\u0070":2,"a":2,"o":{"b":1,"b":2}}"#;
+        Request::chat(json).unwrap();
+    }
+
+    #[test]
+    fn a_request_keeps_its_face_and_its_bytes_in_its_row() {
+        let body = r#"{"input":"hi","x":1.50}"#;
+        let request = Request::body(Face::Responses, body).unwrap();
+        let row = serde_json::to_string(&request).unwrap();
+        assert_eq!(row, format!(r#"{{"responses":{body}}}"#));
+        let back: Request = serde_json::from_str(&row).unwrap();
+        assert!(matches!(back, Request::Body(Face::Responses, raw) if raw.get() == body));
+        let back: Request = serde_json::from_str(r#"{"prompt":"hi"}"#).unwrap();
+        assert!(matches!(back, Request::Prompt(text) if text == "hi"));
+        for bad in ["{}", "7", r#"{"of_tomorrow":{}}"#, r#"{"prompt":7}"#] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_face_asks_in_its_own_field() {
+        let check = |face: Face, json: &str, want: Option<RequestError>| {
+            assert_eq!(Request::body(face, json).err(), want, "{face:?} {json}");
+        };
+        check(Face::Messages, r#"{"messages":[{}]}"#, None);
+        check(
+            Face::Messages,
+            r#"{"input":"x"}"#,
+            Some(RequestError::NoMessages),
+        );
+        check(Face::Responses, r#"{"input":"hi"}"#, None);
+        check(Face::Responses, r#"{"previous_response_id":"r"}"#, None);
+        check(Face::Embeddings, r#"{"input":["a","b"]}"#, None);
+        for json in [
+            "{}",
+            r#"{"input":null}"#,
+            r#"{"input":""}"#,
+            r#"{"input":[ ]}"#,
+        ] {
+            check(Face::Embeddings, json, Some(RequestError::NoInput));
+        }
+        let streams = |face, json: &str| Request::body(face, json).unwrap().streams();
+        assert!(streams(Face::Responses, r#"{"stream":true}"#));
+        assert!(!streams(Face::Embeddings, r#"{"input":"a","stream":true}"#));
+        let named = Request::body(Face::Responses, r#"{"request_id":"abcdef"}"#).unwrap();
+        assert_eq!(named.request_id(), None, "this face has no such field");
     }
 
     #[test]
@@ -357,7 +491,7 @@ mod tests {
             format!(r#"{{"messages":[{{}}],{}}}"#, all.join(","))
         };
         Request::chat(&fields(limits::CHAT_FIELDS_MAX)).unwrap();
-        let want = "the chat request has 1000000 fields; 1024 are allowed at most";
+        let want = "the request has 1000000 fields; 1024 are allowed at most";
         check(&fields(1_000_000), want);
     }
 
@@ -365,7 +499,7 @@ mod tests {
     fn a_chat_body_is_kept_to_the_byte() {
         let json =
             r#"{"messages":[{"role":"user","content":"hi"}],"response_format":null,"x":1.50}"#;
-        let Request::Chat(raw) = Request::chat(json).unwrap() else {
+        let Request::Body(Face::Chat, raw) = Request::chat(json).unwrap() else {
             panic!("a chat body")
         };
         assert_eq!(raw.get(), json);
@@ -400,5 +534,8 @@ mod tests {
         assert_ne!(a, c);
         let prompt = Request::prompt("hi").unwrap();
         assert_ne!(prompt.fingerprint("glm-5"), prompt.fingerprint("glm-4.7"));
+        let by = |face| Request::body(face, r#"{"messages":[{}]}"#).unwrap();
+        let (chat, messages) = (by(Face::Chat), by(Face::Messages));
+        assert_ne!(chat.fingerprint("glm-5"), messages.fingerprint("glm-5"));
     }
 }

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use url::Url;
 
 use super::batch::Scope;
+use super::face::glm_url;
 use super::model_name;
 use super::setting::{KeyPath, Kind, Place, Problem, Secrets, Setting, SettingsError};
 use super::{
-    Budget, Calendar, CallbackRules, ClientKeys, DEFAULT_LANE, DoubtSettings, GatewaySettings,
-    LaneRules, NamedLane, PolicyOverride, Retention, RetrySettings, Unpriced, lane_for, limits,
+    Budget, Calendar, CallbackRules, ClientKeys, DEFAULT_LANE, DoubtSettings, Face, FaceSettings,
+    GatewaySettings, LaneRules, NamedLane, NoUpstream, PolicyOverride, Retention, RetrySettings,
+    Unpriced, lane_for, limits,
 };
 use crate::model::PriceTable;
 use crate::{section, words};
@@ -94,35 +95,28 @@ impl fmt::Debug for Secret {
 pub struct Endpoint {
     /// The base URL, without a slash at its end; `/chat/completions` is appended.
     pub base_url: String,
+    /// Where the other faces are.
+    pub faces: FaceSettings,
     /// The key; without one the lane is held.
     pub api_key: Option<Secret>,
 }
 
-/// The base URL of GLM, without a slash at its end.
+/// The base URL of GLM.
 fn base_url(text: &str) -> Result<String, Problem> {
-    let problem = || {
-        Problem::from("must be an http or https URL such as https://open.bigmodel.cn/api/paas/v4")
-    };
-    let url = Url::parse(text).map_err(|_| problem())?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(problem());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        let problem = Problem::from("must not hold a user or password; the key belongs in ");
-        return Err(problem.setting(KeyPath::from("glm.api_key")));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("must end with its path, without `?` or `#`".into());
-    }
-    let trimmed = url.as_str().trim_end_matches('/');
-    if let Some(base) = trimmed.strip_suffix("/chat/completions") {
+    let url = glm_url(text)?;
+    if let Some(base) = url.strip_suffix("/chat/completions") {
         let problem = format!("must leave out /chat/completions, which is appended: write {base}");
         return Err(problem.into());
     }
-    Ok(trimmed.to_owned())
+    Ok(url)
 }
 
 impl Endpoint {
+    /// Where calls of a face go.
+    pub fn url(&self, face: Face) -> Result<String, NoUpstream> {
+        face.upstream(&self.base_url, &self.faces)
+    }
+
     /// A short digest of base URL and key, to see whether an operator changed either. It tells
     /// nothing of the key.
     #[must_use]
@@ -151,6 +145,8 @@ section! {
         base_url: String = "https://open.bigmodel.cn/api/paas/v4".to_owned() => [
             text(base_url).sample("\"https://open.bigmodel.cn/api/paas/v4\"")
         ];
+        /// Where GLM's other APIs are.
+        faces: FaceSettings = FaceSettings::default();
         /// The key; without one the lane is held. Better in ONELANE_API_KEY, ZAI_API_KEY or ZHIPUAI_API_KEY, where no
         /// backup of this file has it.
         api_key: Option<Secret> = None => [sample("\"id.secret\"")];
@@ -210,6 +206,7 @@ impl GlmSettings {
     pub fn endpoint(&self) -> Endpoint {
         Endpoint {
             base_url: self.base_url.clone(),
+            faces: self.faces.clone(),
             api_key: self.api_key.clone(),
         }
     }

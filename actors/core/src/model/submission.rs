@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    BatchId, Currency, JobId, KeyId, OnInterrupted, Request, RequestError, Settings, Timestamp,
-    Unpriced, limits,
+    BatchId, Currency, Face, JobId, KeyId, OnInterrupted, Request, RequestError, Settings,
+    Timestamp, Unpriced, limits,
 };
 
 /// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
@@ -119,6 +119,7 @@ impl From<RequestError> for SubmissionError {
         let field = match error {
             RequestError::EmptyPrompt => "prompt",
             RequestError::NoMessages => "messages",
+            RequestError::NoInput => "input",
             RequestError::BadModel => "model",
             RequestError::NotAnObject(_)
             | RequestError::TooMany { .. }
@@ -165,7 +166,12 @@ impl Submission {
 
     /// A chat body from its JSON text, kept verbatim. Errors when it is no object or has no messages.
     pub fn chat(json: &str) -> Result<Self, SubmissionError> {
-        Ok(Self::new(Request::chat(json)?))
+        Self::body(Face::Chat, json)
+    }
+
+    /// The body of a face from its JSON text, kept verbatim; see [`Request::body`].
+    pub fn body(face: Face, json: &str) -> Result<Self, SubmissionError> {
+        Ok(Self::new(Request::body(face, json)?))
     }
 
     /// Retried this often after transient failures, at most [`limits::MAX_RETRIES_MAX`] times.
@@ -286,6 +292,10 @@ impl Submission {
     /// Checks every field. Refused, too, is a model without a price if the settings say so.
     pub fn validate(&self, settings: &Settings) -> Result<(), SubmissionError> {
         self.check()?;
+        let face = self.request.face();
+        if let Err(unknown) = face.upstream(&settings.glm.base_url, &settings.glm.faces) {
+            return Err(SubmissionError::new("request", unknown.to_string()));
+        }
         if let Some(url) = &self.callback_url
             && let Err(problem) = settings.callbacks.check(url)
         {

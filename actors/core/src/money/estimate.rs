@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::json;
-use crate::model::{Request, Usage};
+use crate::model::{Face, Request, Usage};
 
 /// Tokens that a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
@@ -120,11 +120,8 @@ pub fn of(
     let count = |text: &str| counter.count(model, text);
     let (messages, bound) = match request {
         Request::Prompt(text) => (MESSAGE_TOKENS + count(text), max_tokens.map(u64::from)),
-        Request::Chat(raw) => match serde_json::from_str::<Body<'_>>(raw.get()) {
-            Ok(body) => (
-                chat_tokens(&body, &count),
-                body.max_tokens.and_then(json::number),
-            ),
+        Request::Body(face, raw) => match serde_json::from_str::<Body<'_>>(raw.get()) {
+            Ok(body) => (body.tokens(*face, &count), body.bound(*face)),
             // A request was checked when it was made; one that says something twice is counted as it is.
             Err(_) => (count(raw.get()), None),
         },
@@ -142,15 +139,89 @@ fn completion_max(model: &str, bound: Option<u64>) -> u64 {
     bound.map_or(cap, |bound| bound.min(cap))
 }
 
-/// What is counted of a chat, and what bounds it.
+/// What is counted of a body, and what bounds its answer. Which of it means something its face says.
 #[derive(Deserialize)]
 pub(super) struct Body<'a> {
     #[serde(default, borrow)]
-    pub(super) max_tokens: Option<&'a RawValue>,
+    max_tokens: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    max_output_tokens: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(super) tools: Option<&'a RawValue>,
     #[serde(default, borrow)]
-    pub(super) messages: Option<&'a RawValue>,
+    messages: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    instructions: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    system: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    previous_response_id: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    conversation: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    prompt: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    container: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    mcp_servers: Option<&'a RawValue>,
+}
+
+impl<'a> Body<'a> {
+    fn field(&self, name: &str) -> Option<&'a RawValue> {
+        let value = match name {
+            "max_tokens" => self.max_tokens,
+            "max_output_tokens" => self.max_output_tokens,
+            "messages" => self.messages,
+            "input" => self.input,
+            "instructions" => self.instructions,
+            "system" => self.system,
+            "previous_response_id" => self.previous_response_id,
+            "conversation" => self.conversation,
+            "prompt" => self.prompt,
+            "container" => self.container,
+            "mcp_servers" => self.mcp_servers,
+            _ => None,
+        };
+        value.filter(|value| value.get() != "null")
+    }
+
+    /// The most tokens that the answer may have, as the body says; 0 where answers have none.
+    pub(super) fn bound(&self, face: Face) -> Option<u64> {
+        match face.bound() {
+            Some(name) => self.field(name).and_then(json::number),
+            None => Some(0),
+        }
+    }
+
+    /// What its prompt is made of.
+    pub(super) fn texts(&self, face: Face) -> impl Iterator<Item = &'a RawValue> {
+        face.texts().iter().filter_map(|name| self.field(name))
+    }
+
+    /// Whether GLM puts into the prompt what stands elsewhere.
+    pub(super) fn is_elsewhere(&self, face: Face) -> bool {
+        face.elsewhere()
+            .iter()
+            .any(|name| self.field(name).is_some())
+    }
+
+    /// The tokens of its prompt.
+    fn tokens(&self, face: Face, count: &dyn Fn(&str) -> u64) -> u64 {
+        let texts = self.texts(face).map(|text| text_tokens(text, count));
+        let tools = self
+            .tools
+            .and_then(|list| sum(list, |tool| json_tokens(tool, count)));
+        let some_tools = self
+            .tools
+            .is_some_and(|tools| json::compact(tools.get()) != "[]");
+        let tools = match tools {
+            Some(tools) if some_tools => TOOLS_TOKENS + tools,
+            _ => 0,
+        };
+        texts.fold(tools, u64::saturating_add)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -181,20 +252,10 @@ fn sum(list: &RawValue, tokens: impl Fn(&RawValue) -> u64) -> Option<u64> {
     Some(sum)
 }
 
-fn chat_tokens(body: &Body<'_>, count: &dyn Fn(&str) -> u64) -> u64 {
-    let messages = body.messages;
-    let messages = messages.and_then(|list| sum(list, |m| message_tokens(m, count)));
-    let tools = body
-        .tools
-        .and_then(|list| sum(list, |tool| json_tokens(tool, count)));
-    let some_tools = body
-        .tools
-        .is_some_and(|tools| json::compact(tools.get()) != "[]");
-    let tools = match tools {
-        Some(tools) if some_tools => TOOLS_TOKENS + tools,
-        _ => 0,
-    };
-    messages.unwrap_or(0).saturating_add(tools)
+/// A text is one message, and so is each element of a list.
+fn text_tokens(text: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
+    sum(text, |message| message_tokens(message, count))
+        .unwrap_or_else(|| MESSAGE_TOKENS + content_tokens(text, count))
 }
 
 fn message_tokens(message: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
@@ -202,11 +263,16 @@ fn message_tokens(message: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
         Some(value) if value.get() != "null" => content_tokens(value, count),
         _ => 0,
     };
-    let message: Message<'_> = serde_json::from_str(message.get()).unwrap_or_default();
-    MESSAGE_TOKENS
-        + field(message.content)
-        + field(message.reasoning_content)
-        + field(message.tool_calls)
+    if !message.get().starts_with('{') {
+        return MESSAGE_TOKENS + content_tokens(message, count);
+    }
+    let known: Message<'_> = serde_json::from_str(message.get()).unwrap_or_default();
+    let told = [known.content, known.reasoning_content, known.tool_calls];
+    if told.iter().all(Option::is_none) {
+        // No message: a part, the call of a tool, its result.
+        return MESSAGE_TOKENS + part_tokens(message, count);
+    }
+    MESSAGE_TOKENS + told.into_iter().map(field).sum::<u64>()
 }
 
 /// A text, a list of parts, or whatever else somebody sends.
@@ -222,9 +288,9 @@ fn part_tokens(part: &RawValue, count: &dyn Fn(&str) -> u64) -> u64 {
     let known: Part<'_> = serde_json::from_str(part.get()).unwrap_or_default();
     let kind = known.kind.and_then(json::text);
     match (kind.as_deref(), known.text.and_then(json::text)) {
-        (Some("text"), Some(text)) => count(&text),
-        (Some("image_url"), _) => IMAGE_TOKENS,
-        (Some("video_url" | "file" | "file_url"), _) => FILE_TOKENS,
+        (Some("text" | "input_text" | "output_text"), Some(text)) => count(&text),
+        (Some("image_url" | "image" | "input_image"), _) => IMAGE_TOKENS,
+        (Some("video_url" | "file" | "file_url" | "document" | "input_file"), _) => FILE_TOKENS,
         _ => json_tokens(part, count),
     }
 }
@@ -256,16 +322,11 @@ const OVERHEAD_TOKENS: u64 = 8;
 /// `max_tokens` is the bound of plain prompts.
 #[must_use]
 pub fn tokens(request: &Request, max_tokens: Option<u32>) -> u32 {
-    #[derive(Deserialize)]
-    struct Bound<'a> {
-        #[serde(default, borrow)]
-        max_tokens: Option<&'a RawValue>,
-    }
     let (text, bound) = match request {
         Request::Prompt(text) => (text.as_str(), max_tokens.map(u64::from)),
-        Request::Chat(raw) => {
-            let bound: Option<Bound<'_>> = serde_json::from_str(raw.get()).ok();
-            (raw.get(), bound.and_then(|b| json::number(b.max_tokens?)))
+        Request::Body(face, raw) => {
+            let body: Option<Body<'_>> = serde_json::from_str(raw.get()).ok();
+            (raw.get(), body.and_then(|body| body.bound(*face)))
         }
     };
     let prompt = Rough.count("", text) + OVERHEAD_TOKENS;
@@ -286,6 +347,42 @@ mod tests {
         assert_eq!(tokens(&chinese, Some(10)), 200 + 8 + 10);
         let chat = Request::chat(r#"{"messages":[{"role":"user"}],"max_tokens":50}"#).unwrap();
         assert!((58..90).contains(&tokens(&chat, None)));
+    }
+
+    #[test]
+    fn the_texts_of_each_face_are_counted() {
+        let prompt = |face, json: &str| {
+            let request = Request::body(face, json).unwrap();
+            of(&request, "glm-4.7", None, &Rough).prompt_tokens
+        };
+        let long = "a".repeat(400);
+        use Face::{Chat, Embeddings, Messages, Responses};
+        for (face, json, texts) in [
+            (
+                Messages,
+                r#"{"system":"T","messages":[{"content":"T"},{"content":[{"type":"text","text":"T"}]}]}"#,
+                3,
+            ),
+            (
+                Responses,
+                r#"{"instructions":"T","input":"T","messages":"T"}"#,
+                2,
+            ),
+            (
+                Responses,
+                r#"{"input":[{"role":"user","content":[{"type":"input_text","text":"T"}]},{"type":"message","content":"T"}]}"#,
+                2,
+            ),
+            (Embeddings, r#"{"input":["T","T"]}"#, 2),
+            (Embeddings, r#"{"input":"T"}"#, 1),
+            (Chat, r#"{"input":"T","messages":[{"content":"T"}]}"#, 1),
+        ] {
+            let counted = prompt(face, &json.replace('T', &long));
+            let beside = counted - texts * 100;
+            assert!((1..20).contains(&beside), "{json}: {counted}");
+        }
+        let embedded = Request::body(Embeddings, r#"{"input":"abcd"}"#).unwrap();
+        assert_eq!(tokens(&embedded, None), 4 + 8);
     }
 
     #[test]

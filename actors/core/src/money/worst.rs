@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::model::json;
-use crate::model::{Request, Reserve, Settings, WorstCase};
+use crate::model::{Face, Request, Reserve, Settings, WorstCase};
 use crate::money::estimate::{Body, completion_cap, of_model};
 
 /// What GLM's chat template adds to a prompt, beginning and end; what it adds to a message is less than
@@ -51,8 +51,8 @@ pub fn of(request: &Request) -> WorstCase {
             prompt: bounded(bytes(text) + TEMPLATE_TOKENS),
             completion: WorstCase::CONFIGURED,
         },
-        Request::Chat(raw) => match serde_json::from_str::<Body<'_>>(raw.get()) {
-            Ok(body) => of_chat(raw.get(), &body),
+        Request::Body(face, raw) => match serde_json::from_str::<Body<'_>>(raw.get()) {
+            Ok(body) => of_body(*face, raw.get(), &body),
             // One that says something twice.
             Err(_) => WorstCase {
                 prompt: WorstCase::CONTEXT,
@@ -62,12 +62,6 @@ pub fn of(request: &Request) -> WorstCase {
     }
 }
 
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(default, borrow)]
-    content: Option<&'a RawValue>,
-}
-
 /// A part of a message, or a tool.
 #[derive(Deserialize)]
 struct Part<'a> {
@@ -75,76 +69,133 @@ struct Part<'a> {
     kind: Option<&'a RawValue>,
     #[serde(default, borrow)]
     image_url: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    source: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Image<'a> {
     #[serde(default, borrow)]
     url: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    data: Option<&'a RawValue>,
 }
 
 impl Part<'_> {
-    fn is(&self, kind: &str) -> bool {
-        self.kind.and_then(json::text).is_some_and(|of| of == kind)
+    fn is(&self, kinds: &[&str]) -> bool {
+        let kind = self.kind.and_then(json::text);
+        kind.is_some_and(|of| kinds.contains(&&*of))
     }
 
     /// The bytes of a picture that stands in the body itself, or of its address.
     fn image_bytes(&self) -> u64 {
-        let Some(image) = self.image_url else {
+        let Some(image) = self.image_url.or(self.source) else {
             return 0;
         };
-        let url = match serde_json::from_str::<Image<'_>>(image.get()) {
-            Ok(Image { url: Some(url) }) => url,
-            _ => image,
+        let told = match serde_json::from_str::<Image<'_>>(image.get()) {
+            Ok(told) => told.data.or(told.url).unwrap_or(image),
+            Err(_) => image,
         };
-        json::text(url).map_or(0, |url| bytes(&url))
+        json::text(told).map_or(0, |told| bytes(&told))
+    }
+
+    /// Whether it defines a function of the client's own: what any other tool finds is put into the prompt.
+    fn is_function(&self, face: Face) -> bool {
+        match face {
+            Face::Messages => self.kind.is_none() || self.is(&["custom"]),
+            _ => self.is(&["function", "custom"]),
+        }
     }
 }
 
-fn of_chat(raw: &str, body: &Body<'_>) -> WorstCase {
-    let max_tokens = body.max_tokens.and_then(json::number);
-    let prompt = prompt_of(raw, body).map_or(WorstCase::CONTEXT, bounded);
+/// Parts of messages that are nothing but the text that they hold.
+const TEXTS: [&str; 11] = [
+    "text",
+    "input_text",
+    "output_text",
+    "summary_text",
+    "refusal",
+    "thinking",
+    "redacted_thinking",
+    "tool_use",
+    "function_call",
+    "function_call_output",
+    "reasoning",
+];
+/// Parts that hold other parts.
+const WHOLES: [&str; 2] = ["message", "tool_result"];
+const IMAGES: [&str; 3] = ["image_url", "image", "input_image"];
+
+fn of_body(face: Face, raw: &str, body: &Body<'_>) -> WorstCase {
+    let prompt = prompt_of(face, raw, body).map_or(WorstCase::CONTEXT, bounded);
     WorstCase {
         prompt,
-        completion: max_tokens.map_or(WorstCase::MODEL, bounded),
+        completion: body.bound(face).map_or(WorstCase::MODEL, bounded),
     }
 }
 
 /// A token has at least a byte; what is no text counts by what GLM makes of it at most. `None`: GLM puts
 /// into the prompt what it finds elsewhere.
-fn prompt_of(raw: &str, body: &Body<'_>) -> Option<u64> {
+fn prompt_of(face: Face, raw: &str, body: &Body<'_>) -> Option<u64> {
+    if body.is_elsewhere(face) {
+        return None;
+    }
     let mut tokens = bytes(raw) + TEMPLATE_TOKENS;
     if let Some(tools) = body.tools.filter(|tools| tools.get() != "null") {
         json::each(tools, |tool| {
-            let tool: Option<Part<'_>> = serde_json::from_str(tool.get()).ok();
-            tool.is_some_and(|tool| tool.is("function"))
+            part_of(tool).is_some_and(|tool| tool.is_function(face))
         })?;
         tokens += TOOLS_TOKENS;
     }
     let mut is_known = true;
-    let of_part = |part: &RawValue| {
-        let part: Option<Part<'_>> = serde_json::from_str(part.get()).ok();
-        let Some(part) = part.filter(|part| part.is("text") || part.is("image_url")) else {
-            return false;
-        };
-        if part.is("image_url") {
-            // The picture itself is in the body, but not text.
-            tokens = tokens.saturating_sub(part.image_bytes()) + IMAGE_TOKENS;
-        }
-        true
-    };
-    let mut of_part = of_part;
-    if let Some(messages) = body.messages {
-        let _ = json::each(messages, |message| {
-            let message: Option<Message<'_>> = serde_json::from_str(message.get()).ok();
-            let content = message.and_then(|message| message.content);
-            if let Some(parts) = content.filter(|content| content.get().starts_with('[')) {
-                is_known = json::each(parts, &mut of_part).is_some();
-            }
+    for text in body.texts(face) {
+        let _ = json::each(text, |message| {
+            is_known = count_message(message, &mut tokens);
             is_known
         });
     }
     is_known.then_some(tokens)
+}
+
+fn part_of(json: &RawValue) -> Option<Part<'_>> {
+    let object = json.get().starts_with('{').then_some(json.get());
+    serde_json::from_str(object?).ok()
+}
+
+/// Counts what is no text in a message. `false`: what it comes to is not known.
+fn count_message(message: &RawValue, tokens: &mut u64) -> bool {
+    let Some(part) = part_of(message) else {
+        // A text, or the numbers of one.
+        return true;
+    };
+    match part.kind {
+        None => count_parts(part.content, tokens),
+        Some(_) => count_part(message, tokens),
+    }
+}
+
+fn count_parts(parts: Option<&RawValue>, tokens: &mut u64) -> bool {
+    let Some(parts) = parts.filter(|parts| parts.get().starts_with('[')) else {
+        return true;
+    };
+    json::each(parts, |part| count_part(part, tokens)).is_some()
+}
+
+fn count_part(part: &RawValue, tokens: &mut u64) -> bool {
+    let Some(part) = part_of(part) else {
+        return false;
+    };
+    if part.is(&IMAGES) {
+        // The picture itself is in the body, but not text.
+        *tokens = tokens.saturating_sub(part.image_bytes()) + IMAGE_TOKENS;
+        return true;
+    }
+    match part.is(&WHOLES) {
+        true => count_parts(part.content, tokens),
+        false => part.is(&TEXTS),
+    }
 }
 
 fn bytes(text: &str) -> u64 {
@@ -277,6 +328,85 @@ mod tests {
         let functions = chat(text, r#","tools":[{"type":"function"}]"#).prompt;
         assert!((512..800).contains(&functions), "{functions}");
         assert!(chat(text, r#","tools":null"#).prompt < 200);
+    }
+
+    #[test]
+    fn each_face_is_bounded_in_its_own_words() {
+        let worst = |face, json: &str| of(&Request::body(face, json).unwrap());
+        let known = |face, json: &str| {
+            let worst = worst(face, json);
+            let bytes = json.len() as u32;
+            assert!(
+                (bytes..bytes + 700).contains(&worst.prompt),
+                "{json}: {worst:?}"
+            );
+            worst.completion
+        };
+        use Face::{Embeddings, Messages, Responses};
+        let text = r#"{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":"hi"}],
+            "tools":[{"name":"f","input_schema":{}}]}"#;
+        assert_eq!(known(Messages, text), 9);
+        assert_eq!(
+            known(
+                Responses,
+                r#"{"input":"hi","max_output_tokens":7,"max_tokens":1}"#
+            ),
+            7
+        );
+        let items = r#"{"input":[{"role":"user","content":[{"type":"input_text","text":"a"}]},
+            {"type":"message","role":"assistant","content":[{"type":"output_text","text":"b"}]},
+            {"type":"function_call_output","call_id":"c","output":"d"}]}"#;
+        assert_eq!(known(Responses, items), WorstCase::MODEL);
+        assert_eq!(known(Embeddings, r#"{"input":["a",[1,2,3]]}"#), 0);
+
+        let picture = "A".repeat(1_000_000);
+        for (face, json) in [
+            (
+                Messages,
+                format!(
+                    r#"{{"messages":[{{"content":[{{"type":"image","source":{{"type":"base64","data":"{picture}"}}}}]}}]}}"#
+                ),
+            ),
+            (
+                Messages,
+                format!(
+                    r#"{{"messages":[{{"content":[{{"type":"tool_result","content":[{{"type":"image","source":{{"data":"{picture}"}}}}]}}]}}]}}"#
+                ),
+            ),
+            (
+                Responses,
+                format!(
+                    r#"{{"input":[{{"role":"user","content":[{{"type":"input_image","image_url":"{picture}"}}]}}]}}"#
+                ),
+            ),
+        ] {
+            let prompt = worst(face, &json).prompt;
+            assert!((15_000..15_400).contains(&prompt), "{prompt}");
+        }
+        for (face, json) in [
+            (
+                Responses,
+                r#"{"input":"hi","previous_response_id":"resp_1"}"#,
+            ),
+            (
+                Responses,
+                r#"{"input":[{"role":"user","content":[{"type":"input_file"}]}]}"#,
+            ),
+            (
+                Responses,
+                r#"{"input":"hi","tools":[{"type":"web_search"}]}"#,
+            ),
+            (
+                Messages,
+                r#"{"messages":[{"content":[{"type":"document"}]}]}"#,
+            ),
+            (
+                Messages,
+                r#"{"messages":[{}],"tools":[{"type":"web_search_20250305","name":"w"}]}"#,
+            ),
+        ] {
+            assert_eq!(worst(face, json).prompt, WorstCase::CONTEXT, "{json}");
+        }
     }
 
     #[test]

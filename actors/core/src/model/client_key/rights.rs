@@ -5,7 +5,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::super::money::nanos_of;
-use super::super::{Amount, Cost, Currency, OnDisconnect, OverBudget, Period, limits, model_name};
+use super::super::{
+    Amount, Cost, Currency, Face, OnDisconnect, OverBudget, Period, limits, model_name,
+};
 
 /// What is wrong with a key that somebody makes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,49 +25,6 @@ impl KeyError {
             field,
             problem: problem.into(),
         }
-    }
-}
-
-/// A shape of API that clients know.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Face {
-    /// Chat completions, and jobs as programs submit them.
-    Chat,
-    /// OpenAI's responses.
-    Responses,
-    /// Anthropic's messages.
-    Messages,
-    /// Embeddings.
-    Embeddings,
-}
-
-impl Face {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Chat,
-        Self::Responses,
-        Self::Messages,
-        Self::Embeddings,
-    ];
-
-    /// The name used in the API.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Responses => "responses",
-            Self::Messages => "messages",
-            Self::Embeddings => "embeddings",
-        }
-    }
-
-    /// Reads the name used in the API.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|face| face.name() == name)
     }
 }
 
