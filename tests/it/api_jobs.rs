@@ -25,9 +25,10 @@ fn job_of(reply: &Reply) -> JobId {
 }
 
 /// The only job there is, once it is there.
-async fn only_job(lane: &Orchestrator) -> JobId {
-    let page = async || lane.jobs(Default::default(), None, 2).await.unwrap().jobs;
-    until("the job is there", async || page().await.len() == 1).await;
+/// The newest of so many jobs.
+async fn newest_of(lane: &Orchestrator, jobs: usize) -> JobId {
+    let page = async || lane.jobs(Default::default(), None, 3).await.unwrap().jobs;
+    until("the job is there", async || page().await.len() == jobs).await;
     page().await[0].job.id
 }
 
@@ -228,25 +229,27 @@ fn ask_in_the_background(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_hangs_up_while_its_job_waits_gives_it_up() {
-    let world = HttpLane::new();
+    let mut world = HttpLane::new();
+    world.config.gateway.reattach_ms = 0;
     let lane = world.start().await;
-    lane.pause(None).await.unwrap();
+    let blocker = world.block(&lane).await;
     let api = Api::serve(&lane).await;
     let client = ask_in_the_background(&api, chat("nobody waits"), None);
-    let id = only_job(&lane).await;
+    let id = newest_of(&lane, 2).await;
     client.abort();
     until("the job is cancelled", async || {
         status_of(&lane, id).await == JobStatus::Cancelled
     })
     .await;
-    lane.resume().await.unwrap();
+    lane.cancel(blocker).await.unwrap();
     tokio::time::sleep(ms(50)).await;
-    assert_eq!(world.sim.stats().calls, 0);
+    assert_eq!(world.prompts(), [BLOCKER]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_hangs_up_while_its_job_runs_closes_the_call() {
-    let world = HttpLane::new();
+    let mut world = HttpLane::new();
+    world.config.gateway.reattach_ms = 0;
     let lane = world.start().await;
     let api = Api::serve(&lane).await;
     let client = ask_in_the_background(&api, chat(BLOCKER), None);
@@ -254,7 +257,7 @@ async fn a_client_that_hangs_up_while_its_job_runs_closes_the_call() {
         world.sim.stats().in_flight == 1
     })
     .await;
-    let id = only_job(&lane).await;
+    let id = newest_of(&lane, 1).await;
     client.abort();
     until("the job is cancelled", async || {
         status_of(&lane, id).await == JobStatus::Cancelled
@@ -267,13 +270,13 @@ async fn a_client_that_hangs_up_while_its_job_runs_closes_the_call() {
 async fn with_an_idempotency_key_a_client_may_hang_up_and_come_back() {
     let world = HttpLane::new();
     let lane = world.start().await;
-    lane.pause(None).await.unwrap();
+    let blocker = world.block(&lane).await;
     let api = Api::serve(&lane).await;
     let client = ask_in_the_background(&api, chat("keep it"), Some("key"));
-    let id = only_job(&lane).await;
+    let id = newest_of(&lane, 2).await;
     client.abort();
     assert!(client.await.is_err(), "it hung up");
-    lane.resume().await.unwrap();
+    lane.cancel(blocker).await.unwrap();
     lane.wait(id).await.unwrap();
     let again = async |content: &str| {
         let request = api.posting(CHATS[0], chat(content));
@@ -285,7 +288,7 @@ async fn with_an_idempotency_key_a_client_may_hang_up_and_come_back() {
     assert_eq!(job_of(&reply), id);
     let conflict = again("something else").await;
     assert_eq!(conflict.expect(409)["error"]["code"], "1231");
-    assert_eq!(world.prompts(), ["keep it"]);
+    assert_eq!(world.prompts(), [BLOCKER, "keep it"]);
     // By the jobs' route it is the same job of the same user.
     let request = json!({"request": serde_json::from_str::<Value>(&chat("keep it")).unwrap()});
     let reply = api.posting(JOBS, request.to_string());
