@@ -104,9 +104,14 @@ impl Hub {
         ring.first + ring.kept.len() as u64
     }
 
-    /// Ends whoever listens.
-    pub(super) fn end(&self) {
+    /// Ends whoever listens, and lets go of the lane.
+    pub(super) async fn end(&self) {
         self.keep(None);
+        let Some(task) = self.task.get() else { return };
+        task.abort();
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn keep(&self, heard: Option<Feed>) {

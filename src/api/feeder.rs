@@ -85,9 +85,10 @@ impl Feeder {
         self.spawn(async move { work.feed(id).await });
     }
 
-    /// Stops. What is left goes on with the next start.
-    pub(super) fn stop(&self) {
-        self.tasks().abort_all();
+    /// Stops, and lets go of the lane. What is left goes on with the next start.
+    pub(super) async fn stop(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks());
+        tasks.shutdown().await;
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {

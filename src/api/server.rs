@@ -294,7 +294,7 @@ impl Server {
             place.ends_with(task);
         }
         drop(self.listener);
-        self.events.end();
+        self.events.end().await;
         if tokio::time::timeout(drain, graceful.shutdown())
             .await
             .is_err()
@@ -305,7 +305,7 @@ impl Server {
             );
         }
         connections.shutdown().await;
-        self.feeder.stop();
+        self.feeder.stop().await;
     }
 }
 

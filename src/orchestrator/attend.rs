@@ -1,5 +1,12 @@
 //! A job and the client who waits for it on his connection: from the submission to its end, to the first piece of its
 //! answer, or to the moment when he waits in vain; through his going away and coming back.
+#![cfg_attr(
+    not(feature = "api"),
+    allow(
+        dead_code,
+        reason = "only the API has clients that stream, go and come back"
+    )
+)]
 
 use std::sync::Arc;
 

@@ -1,4 +1,11 @@
 //! Clients that wait for a job on their connection: known again when they come back, and told when they wait in vain.
+#![cfg_attr(
+    not(feature = "api"),
+    allow(
+        dead_code,
+        reason = "only the API has clients that stream, go and come back"
+    )
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,6 +13,7 @@ mod deliveries;
 mod estimate;
 mod events;
 mod figures;
+#[cfg(feature = "api")]
 pub(crate) mod files;
 mod jobs;
 mod keys;

@@ -141,6 +141,6 @@ async fn the_events_of_a_job_end_with_it() {
 
     // Submitters list jobs, too.
     let list = api.get("/api/glm/jobs?status=completed").await.expect(200);
-    assert_eq!(list["queue"][0]["id"], *id, "{list}");
+    assert_eq!(list["jobs"][0]["id"], *id, "{list}");
     stop(lane, 1_000).await;
 }

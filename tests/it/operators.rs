@@ -372,8 +372,7 @@ async fn a_fallback_that_is_set_while_a_model_is_held_serves_and_is_named() {
     let own = json!({"model": "glm-4.7", "messages": [{"role": "user", "content": "hi"}]});
     let own = api.post("/v1/chat/completions", own.to_string()).await;
     own.expect(200);
-    // It is what was asked for.
-    assert_eq!(own.headers.get("x-onelane-model"), None);
+    assert_eq!(own.headers["x-onelane-model"], "glm-4.7");
 
     // Each call is of the model that was called.
     let attempts = api.job(&waits).await["attempts"].clone();
