@@ -147,6 +147,8 @@ fn questions(document: &Value, id: &str) -> Vec<(String, String)> {
             ],
             "/api/admin/glm/calls" => &["", "?format=csv"],
             "/api/admin/glm/queue" => &["", "?order=service"],
+            // It has no end; what it tells of a job, the events of the job tell.
+            "/api/glm/events" => &[],
             _ => &[""],
         };
         for query in queries {
