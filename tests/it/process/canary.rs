@@ -51,6 +51,10 @@ const OF_A_JOB: &[&str] = &[CALLBACK_PATH, CALLBACK_QUERY, PROMPT, ANSWER, KEY, 
 /// else may be seen nowhere, and nothing of this in vain: each marker is seen at each of its places.
 const ENTITLED: &[(&str, &[&str])] = &[
     ("owner GET /api/glm/jobs/{id}", OF_A_JOB),
+    ("owner GET /api/glm/jobs", &[KEY, METADATA]),
+    ("owner GET /v1/async-result/{id}", &[ANSWER]),
+    ("owner GET /api/paas/v4/async-result/{id}", &[ANSWER]),
+    ("owner GET /api/coding/paas/v4/async-result/{id}", &[ANSWER]),
     ("owner GET /api/admin/glm/queue/{id}", OF_A_JOB),
     ("owner GET /api/admin/glm/queue", &[KEY, METADATA]),
     ("owner GET /api/admin/glm/dead-letters", &[KEY, METADATA]),
