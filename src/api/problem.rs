@@ -328,9 +328,9 @@ struct GlmError {
     code: String,
     /// What is wrong.
     message: String,
-    /// OpenAI's word for it.
-    #[serde(rename = "type")]
-    kind: &'static str,
+    /// OpenAI's word for it; GLM itself leaves it out.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
     /// The field that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<String>,
@@ -354,7 +354,7 @@ fn glm_error_body(
     let error = GlmError {
         code: code.to_owned(),
         message: message.to_owned(),
-        kind,
+        kind: Some(kind),
         param: param.map(str::to_owned),
     };
     GlmErrorBody { error }
