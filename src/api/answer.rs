@@ -196,6 +196,18 @@ impl Shapes<'_> {
         });
     }
 
+    /// Server-sent events: each an object with `data`, and what else it has.
+    pub(super) fn events(&mut self, status: &'static str, about: &'static str) {
+        self.all.push(Shape {
+            status,
+            about,
+            media: EVENT_STREAM,
+            schema: serde_json::json!({"type": "object", "properties": {
+                "event": {"type": "string"}, "data": {"type": "string"}, "id": {"type": "string"}}}),
+            headers: Vec::new(),
+        });
+    }
+
     /// The shape told last has this header.
     pub(super) fn header(&mut self, name: &'static str, about: &'static str) {
         if let Some(last) = self.all.last_mut() {

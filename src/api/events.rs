@@ -283,7 +283,7 @@ impl Answer for Live {
     fn describe(shapes: &mut Shapes<'_>) {
         let about = "Server-sent events, named as `type` says, each with an id; `missed` says how many were not told. \
                      Comments show that the connection stands.";
-        shapes.text("200", about, EVENT_STREAM);
+        shapes.events("200", about);
     }
 }
 

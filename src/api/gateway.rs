@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use warp::http::HeaderName;
 
-use super::answer::{Answer, EVENT_STREAM, Reply, Shapes};
+use super::answer::{Answer, Reply, Shapes};
 use super::ended::{self, JOB};
 use super::envelope::AnthropicErrorBody;
 use super::granted::Said;
@@ -167,7 +167,7 @@ impl<F: Faced> Answer for Answered<F> {
         }
         if F::FACE.streams() {
             let about = "With `stream: true`: its events, to the byte.";
-            shapes.text("200", about, EVENT_STREAM);
+            shapes.events("200", about);
         }
         for status in ["4XX", "5XX"] {
             let about = "The job failed: GLM's own status and body, where GLM gave them.";
