@@ -1,4 +1,5 @@
-//! Puts a completion together from the pieces of a stream: some relays stream although nobody asked them to.
+//! The pieces of a stream of chats: what they tell, the completion that they make up, and the pieces that a completion would
+//! have come in. Some relays stream although nobody asked them to.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
