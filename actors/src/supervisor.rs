@@ -85,6 +85,8 @@ impl Row {
 
 /// The first pause before a failed store is reopened, in milliseconds; each later one is twice as long.
 const STORE_PAUSE_MS: u64 = 25;
+/// The pause after a start that failed, in milliseconds.
+const START_PAUSE_MS: u64 = 20;
 /// How long an actor that was killed may take to be gone: it ends at its next await.
 const GONE_MS: u64 = 10_000;
 
@@ -288,6 +290,9 @@ impl SupervisorState {
                         SpawnErr::StartupFailed(error) => error,
                         other => other.to_string().into(),
                     };
+                    // An actor that fails closes its mailbox a moment before it can be seen to have ended:
+                    // without a pause the whole budget is spent on starts that ask it in that moment.
+                    tokio::time::sleep(Duration::from_millis(START_PAUSE_MS)).await;
                 }
             }
         }

@@ -589,7 +589,7 @@ async fn a_response_in_the_background_outlives_the_process_that_took_it() {
     let asked = json!({"input": "later", "background": true, "n": 1.50});
     let begun = api.post(RESPONSES, asked.to_string()).await.expect(200);
     lane.cancel(blocker).await.expect("given up");
-    drop(api);
+    api.stop().await;
     let lane = world.restart(lane).await;
     let api = Api::serve(&lane).await;
     let path = format!("{RESPONSES}/{}", begun["id"].as_str().unwrap());

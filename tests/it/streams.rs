@@ -264,7 +264,7 @@ async fn a_client_with_a_key_comes_back_to_the_stream_from_its_first_byte() {
     assert_eq!(world.sim.stats().calls, 1);
 
     // A restart keeps the answer, not its pieces.
-    drop(api);
+    api.stop().await;
     let lane = world.restart(lane).await;
     let api = Api::serve(&lane).await;
     let anew = open_keyed(&api, &asked, "k").await;
