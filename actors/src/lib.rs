@@ -40,14 +40,25 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
-use onelane_core::model::{Event, Settings, Timestamp};
+use onelane_core::model::{Event, KeyId, Settings, Timestamp};
 use onelane_core::money::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
 use relay::Relays;
 
 /// Live events for subscribers. A slow subscriber hears how many it missed.
 #[derive(Debug, Clone)]
-pub struct Events(broadcast::Sender<(Timestamp, Arc<Event>)>);
+pub struct Events(broadcast::Sender<Heard>);
+
+/// An event as its listeners hear it.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// When it happened.
+    pub at: Timestamp,
+    /// The client key whose job it is about; `None`: nobody's, or an operator's.
+    pub key: Option<KeyId>,
+    /// What happened.
+    pub event: Arc<Event>,
+}
 
 impl Events {
     /// A channel that keeps `buffered` events for slow listeners.
@@ -58,15 +69,21 @@ impl Events {
 
     /// Sends an event; without a subscriber it is not even made.
     pub fn send(&self, at: Timestamp, event: impl FnOnce() -> Event) {
+        self.send_of(None, at, event);
+    }
+
+    /// Sends an event about a job of this client key, or of none.
+    pub fn send_of(&self, key: Option<KeyId>, at: Timestamp, event: impl FnOnce() -> Event) {
         if self.0.receiver_count() > 0 {
+            let event = Arc::new(event());
             // Fails only if the last listener left just now.
-            let _ = self.0.send((at, Arc::new(event())));
+            let _ = self.0.send(Heard { at, key, event });
         }
     }
 
     /// Listens from now on.
     #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<(Timestamp, Arc<Event>)> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Heard> {
         self.0.subscribe()
     }
 }

@@ -28,7 +28,7 @@ impl Publisher {
 
     pub(crate) fn submitted(&self, entries: &[JobEntry], now: Timestamp) {
         for entry in entries {
-            self.events.send(now, || Event::JobSubmitted {
+            self.events.send_of(entry.key, now, || Event::JobSubmitted {
                 job_id: entry.id,
                 priority: entry.priority,
             });
@@ -59,7 +59,8 @@ impl Publisher {
         match transition {
             Transition::Start { job_id, .. } => {
                 if let Applied::Dispatch(dispatch) = applied {
-                    self.events.send(now, || Event::JobStarted {
+                    let key = dispatch.job.key_id;
+                    self.events.send_of(key, now, || Event::JobStarted {
                         job_id: *job_id,
                         attempt: onelane_core::scheduler::slot::attempt_of(dispatch),
                     });
@@ -67,11 +68,7 @@ impl Publisher {
             }
             Transition::Settle(settlement) => {
                 self.cost_of(settlement);
-                let content_id = match applied {
-                    Applied::Job(job) | Applied::Chain { job, .. } => job.content_id.as_deref(),
-                    _ => None,
-                };
-                self.settled(settlement, content_id, now);
+                self.settled(settlement, job_of(applied), now);
             }
             Transition::Fail {
                 job_id, failure, ..
@@ -81,7 +78,7 @@ impl Publisher {
                     let content_id = job.content_id.as_deref();
                     let reason = failure.message.as_str();
                     tracing::warn!(%job_id, content_id, error_code = code, reason, "a job failed while it waited");
-                    self.events.send(now, || Event::JobFailed {
+                    self.events.send_of(job.key_id, now, || Event::JobFailed {
                         job_id: *job_id,
                         attempt: job.attempts,
                         failure: failure.clone(),
@@ -89,12 +86,14 @@ impl Publisher {
                 }
             }
             Transition::Cancel { job_id, .. } => {
+                let key = job_of(applied).and_then(|job| job.key_id);
                 self.events
-                    .send(now, || Event::JobCancelled { job_id: *job_id });
+                    .send_of(key, now, || Event::JobCancelled { job_id: *job_id });
             }
             Transition::Requeue { job_id } => {
+                let key = job_of(applied).and_then(|job| job.key_id);
                 self.events
-                    .send(now, || Event::JobRequeued { job_id: *job_id });
+                    .send_of(key, now, || Event::JobRequeued { job_id: *job_id });
             }
             Transition::Lane(state) => self.lane_changed(state, now),
             Transition::Breaker(snapshot) => self.breaker_changed(snapshot, now),
@@ -137,16 +136,18 @@ impl Publisher {
         });
     }
 
-    fn settled(&mut self, settlement: &Settlement, content_id: Option<&str>, now: Timestamp) {
+    fn settled(&mut self, settlement: &Settlement, job: Option<&Job>, now: Timestamp) {
         let (job_id, attempt) = (settlement.job_id, settlement.attempt);
         let call = &settlement.call;
+        let content_id = job.and_then(|job| job.content_id.as_deref());
+        let key = job.and_then(|job| job.key_id);
         if call.outcome == CallOutcome::Interrupted && call.maybe_billed {
             tracing::warn!(%job_id, %attempt, content_id, "an attempt was interrupted; maybe billed");
             self.events
-                .send(now, || Event::AttemptInterrupted { job_id, attempt });
+                .send_of(key, now, || Event::AttemptInterrupted { job_id, attempt });
         }
         match &settlement.next {
-            Next::Completed { .. } => self.events.send(now, || Event::JobCompleted {
+            Next::Completed { .. } => self.events.send_of(key, now, || Event::JobCompleted {
                 job_id,
                 attempt,
                 usage: call.usage,
@@ -160,7 +161,7 @@ impl Publisher {
                     reason = failure.message,
                     "an attempt failed; the job goes back in line"
                 );
-                self.events.send(now, || Event::JobRetrying {
+                self.events.send_of(key, now, || Event::JobRetrying {
                     job_id,
                     attempt,
                     next_retry_at: at.map(|wait| wait.until),
@@ -170,7 +171,7 @@ impl Publisher {
             Next::Parked { .. } => {
                 tracing::warn!(%job_id, %attempt, content_id, "the job is parked until an operator decides");
                 self.events
-                    .send(now, || Event::JobSetAside { job_id, attempt });
+                    .send_of(key, now, || Event::JobSetAside { job_id, attempt });
             }
             Next::Failed { failure } => {
                 tracing::warn!(
@@ -180,13 +181,15 @@ impl Publisher {
                     reason = failure.message,
                     "a job failed"
                 );
-                self.events.send(now, || Event::JobFailed {
+                self.events.send_of(key, now, || Event::JobFailed {
                     job_id,
                     attempt,
                     failure: failure.clone(),
                 });
             }
-            Next::Cancelled => self.events.send(now, || Event::JobCancelled { job_id }),
+            Next::Cancelled => self
+                .events
+                .send_of(key, now, || Event::JobCancelled { job_id }),
         }
         if let Some(state) = &settlement.lane {
             self.lane_changed(state, now);
@@ -305,19 +308,31 @@ impl Publisher {
         for job in others {
             let job_id = job.id;
             match (job.status, &job.error) {
-                (JobStatus::Failed, Some(failure)) => self.events.send(now, || Event::JobFailed {
-                    job_id,
-                    attempt: job.attempts,
-                    failure: failure.clone(),
-                }),
+                (JobStatus::Failed, Some(failure)) => {
+                    self.events.send_of(job.key_id, now, || Event::JobFailed {
+                        job_id,
+                        attempt: job.attempts,
+                        failure: failure.clone(),
+                    })
+                }
                 (JobStatus::Cancelled, _) => {
-                    self.events.send(now, || Event::JobCancelled { job_id });
+                    self.events
+                        .send_of(job.key_id, now, || Event::JobCancelled { job_id });
                 }
                 _ if job.phase() == Phase::Waiting => {
-                    self.events.send(now, || Event::JobUnblocked { job_id });
+                    self.events
+                        .send_of(job.key_id, now, || Event::JobUnblocked { job_id });
                 }
                 _ => {}
             }
         }
+    }
+}
+
+/// The job that a change was of, as it is now.
+fn job_of(applied: &Applied) -> Option<&Job> {
+    match applied {
+        Applied::Job(job) | Applied::Chain { job, .. } => Some(job),
+        _ => None,
     }
 }

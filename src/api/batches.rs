@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_core::model::{
-    BatchId, BatchInput, BatchProgress, InputStage, JobId, JobStatus, Seq, Timestamp,
+    BatchId, BatchInput, BatchProgress, Face, InputStage, JobId, JobStatus, Seq, Timestamp,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::answer::Json;
 use super::files::{self, Named, Part};
+use super::granted::Said;
 use super::input::{Given, Ignored, Input, Nothing};
 use super::limits;
 use super::lines::{self, Lines};
+use super::principal::Principal;
 use super::problem::{Faults, FieldError, Kind, Problem};
 use super::submission::idempotency_key;
 use crate::orchestrator::Orchestrator;
@@ -110,9 +112,9 @@ impl BatchCard {
         let ended_at = input.ended_at(batch.as_ref());
         let counts = batch.as_ref().map(|b| b.counts).unwrap_or_default();
         let cancelling = input.cancelled_at.or(batch.and_then(|b| b.cancelled_at));
-        let missing = match (status, input.is_open()) {
-            (BatchProgress::Failed, _) | (_, true) => 0,
-            _ => input.lines.saturating_sub(input.inserted),
+        let missing = match input.stage {
+            InputStage::Stopped => input.lines.saturating_sub(input.inserted),
+            _ => 0,
         };
         let counts = RequestCounts {
             total: input.lines,
@@ -205,7 +207,10 @@ pub(super) async fn create(
     api: Arc<Api>,
     input: Input<Nothing, Ignored, Given<NewBatch>>,
 ) -> Result<Json<BatchCard>, Problem> {
+    let principal = &input.principal;
     let key = idempotency_key(&input.headers)?;
+    let asked = Said::read(&input.headers)?;
+    api.allow(principal, Face::Chat, &asked)?;
     let new = input.body.0;
     let mut errors = Faults::default();
     let mut wrong = |field: &str, problem: String| errors.add(|| FieldError::new(field, problem));
@@ -237,19 +242,27 @@ pub(super) async fn create(
         return Err(Problem::of_fields(Kind::InvalidField, errors));
     };
     let id = match &key {
-        Some(key) => BatchId::named(&format!("http\0{key}")),
+        Some(key) => {
+            let of = principal.key_id().map(|id| id.to_string());
+            BatchId::named(&format!("http\0{}\0{key}", of.unwrap_or_default()))
+        }
         None => BatchId::new(api.lane.random_number()),
     };
     if let Some(known) = api.lane.batch_of_file(id).await? {
-        if known.input.file == file {
+        if known.input.file == file && principal.sees(known.input.key_id) {
             return Ok(Json(BatchCard::of(known)));
         }
         let problem = format!("the key was used for another file, by batch {id}; use a new one");
         return Err(Problem::new(Kind::IdempotencyConflict, problem));
     }
-    let name = files::whole(&api.lane, file).await?.name;
+    let name = files::whole(&api.lane, principal, file).await?.name;
+    api.check_open_batches(principal).await?;
     let now = api.clock.now();
+    let Said { user, priority } = asked;
     let input = BatchInput {
+        key_id: principal.key_id(),
+        user_id: user,
+        priority,
         window,
         metadata: new.metadata,
         deletes_file: new.auto_delete_input_file == Some(true),
@@ -268,12 +281,18 @@ pub(super) struct BatchPath {
     id: String,
 }
 
-async fn found(lane: &Orchestrator, name: &str) -> Result<BatchOfFile, Problem> {
+/// A batch by its name. Those of others are not there.
+async fn found(
+    lane: &Orchestrator,
+    principal: &Principal,
+    name: &str,
+) -> Result<BatchOfFile, Problem> {
     let found = match name.parse::<BatchId>() {
         Ok(id) => lane.batch_of_file(id).await?,
         Err(_) => None,
     };
-    found.ok_or_else(|| {
+    let seen = |found: &BatchOfFile| principal.sees(found.input.key_id);
+    found.filter(seen).ok_or_else(|| {
         let problem = format!("there is no batch {name:?} that was made of an uploaded file");
         Problem::new(Kind::UnknownBatch, problem)
     })
@@ -284,7 +303,7 @@ pub(super) async fn read(
     api: Arc<Api>,
     input: Input<BatchPath, Ignored>,
 ) -> Result<Json<BatchCard>, Problem> {
-    let found = found(&api.lane, &input.path.id).await?;
+    let found = found(&api.lane, &input.principal, &input.path.id).await?;
     Ok(Json(BatchCard::of(found)))
 }
 
@@ -310,13 +329,15 @@ pub(super) struct BatchList {
     has_more: bool,
 }
 
-/// `GET batches`: those that were made of uploaded files, newest first.
+/// `GET batches`: those that were made of uploaded files, newest first; for a client key its own.
 pub(super) async fn list(
     api: Arc<Api>,
     input: Input<Nothing, BatchesQuery>,
 ) -> Result<Json<BatchList>, Problem> {
     let BatchesQuery { after, limit } = input.query;
     let mut all = api.lane.all_inputs().await?;
+    let principal = &input.principal;
+    all.retain(|input| principal.sees(input.key_id));
     all.sort_by_key(|input| std::cmp::Reverse((input.created_at, input.id)));
     let mut ids = all.iter().map(|input| input.id.to_string());
     let skipped = match &after {
@@ -346,8 +367,9 @@ pub(super) async fn cancel(
     api: Arc<Api>,
     input: Input<BatchPath, Ignored>,
 ) -> Result<Json<BatchCard>, Problem> {
+    let (principal, name) = (&input.principal, &input.path.id);
     loop {
-        let BatchOfFile { input, batch } = found(&api.lane, &input.path.id).await?;
+        let BatchOfFile { input, batch } = found(&api.lane, principal, name).await?;
         let id = input.id;
         if input.ended_at(batch.as_ref()).is_some() && input.cancelled_at.is_none() {
             let problem = format!("batch {id} has ended; only one that goes on can be cancelled");
@@ -363,7 +385,7 @@ pub(super) async fn cancel(
             }
         }
         api.feeder.feed(id);
-        let found = found(&api.lane, &id.to_string()).await?;
+        let found = found(&api.lane, principal, name).await?;
         return Ok(Json(BatchCard::of(found)));
     }
 }
@@ -380,13 +402,16 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// `None`: there is no such batch, it has not ended, or nothing of it is left.
+    /// `None`: there is no such batch for this one, it has not ended, or nothing of it is left.
     pub(super) async fn of(
         lane: &Orchestrator,
+        principal: &Principal,
         id: BatchId,
         part: Part,
     ) -> Result<Option<Self>, Problem> {
-        let Some(BatchOfFile { input, batch }) = lane.batch_of_file(id).await? else {
+        let found = lane.batch_of_file(id).await?;
+        let seen = |found: &BatchOfFile| principal.sees(found.input.key_id);
+        let Some(BatchOfFile { input, batch }) = found.filter(seen) else {
             return Ok(None);
         };
         let Some(ended_at) = input.ended_at(batch.as_ref()) else {
@@ -453,16 +478,15 @@ impl Results {
     /// The lines that never became jobs, as long as their file is there.
     async fn lost(&self, lane: &Orchestrator) -> Result<Vec<u8>, Problem> {
         let input = self.input.clone();
-        let (code, message) = match input.cancelled_at {
-            Some(_) => (
-                "cancelled",
-                "the batch was cancelled before this line was a job",
-            ),
-            None => (
-                "expired",
-                "the batch's time was over before this line was a job",
-            ),
+        let (code, why) = match (input.cancelled_at, input.faults.last()) {
+            (Some(_), _) => ("cancelled", "the batch was cancelled"),
+            (None, Some(fault)) => (&*fault.code, &*fault.message),
+            (None, None) => ("expired", "the batch's time was over"),
         };
+        let (code, message) = (
+            code.to_owned(),
+            format!("{why}, before this line was a job"),
+        );
         let reading = lane.read_file(input.file, move |reader| {
             let mut lines = Lines::new(reader, 0);
             let (mut nth, mut text) = (0, Vec::new());
@@ -473,7 +497,7 @@ impl Results {
                     continue;
                 }
                 let id = format!("batch_req_{}_{nth}", input.id);
-                let error = LineError::new(code, message);
+                let error = LineError::new(&code, &*message);
                 let line = ResultLine::of_error(id, line.custom_id, error);
                 text.extend(line.to_bytes().map_err(std::io::Error::other)?);
             }

@@ -147,7 +147,7 @@ impl Endpoint {
     ) -> Self
     where
         A: Answer,
-        F: Fn(Arc<Api>, HeaderMap, Body) -> Fut + Send + Sync + 'static,
+        F: Fn(Arc<Api>, Principal, HeaderMap, Body) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<A, Problem>> + Send + 'static,
     {
         let handler = Arc::new(handler);
@@ -171,7 +171,13 @@ impl Endpoint {
             handler: Box::new(move |api, incoming| {
                 let handler = Arc::clone(&handler);
                 Box::pin(async move {
-                    let answered = handler(api, incoming.headers, incoming.body).await;
+                    let Incoming {
+                        principal,
+                        headers,
+                        body,
+                        ..
+                    } = incoming;
+                    let answered = handler(api, principal, headers, body).await;
                     answered.map(Answer::reply)
                 })
             }),

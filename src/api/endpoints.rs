@@ -90,9 +90,11 @@ fn jobs() -> Vec<Endpoint> {
             events::of_job)
             .header(LAST_EVENT_ID, "The id of the event that a client which comes back had last.")
             .errors(&[Kind::UnknownJob]),
-        row!(GET "/api/glm/events", Operate, "Everything that happens from now on", events::all)
-            .heavy()
-            .about("With `Last-Event-ID` from there on, as far as it is kept: the last 4,096 events.")
+        row!(GET "/api/glm/events", Submit, "Everything that happens from now on", events::all)
+            .about(
+                "For a client key what happens to its own jobs, with ids of its own. With `Last-Event-ID` from there \
+                 on, as far as it is kept: the last 4,096 events of all.",
+            )
             .header(LAST_EVENT_ID, "The id of the event that a client which comes back had last."),
         row!(DELETE "/api/glm/jobs/{id}", Submit, "Give a job up", admin::cancel)
             .errors(&OF_A_JOB),
@@ -228,7 +230,7 @@ fn tasks() -> Vec<Endpoint> {
     ]
 }
 
-/// Files and batches stand below the base paths of OpenAI's and of GLM's SDKs.
+/// Files and batches stand below the base paths of OpenAI's and of GLM's SDKs. A client key sees its own.
 fn batches() -> Vec<Endpoint> {
     let form = || {
         let schema = json!({"type": "object", "required": ["file", "purpose"], "properties": {
@@ -239,7 +241,7 @@ fn batches() -> Vec<Endpoint> {
         (FORM, schema)
     };
     let upload = |path, summary| {
-        Endpoint::taking(path, Operate, summary, form(), files::upload)
+        Endpoint::taking(path, Submit, summary, form(), files::upload)
             .about("On disk when it is answered. Its lines are looked through when a batch is made of them.")
             .errors(&[Kind::MissingField, Kind::FilesFull])
             .example(json!({"purpose": "batch", "file": "{\"custom_id\": \"line-1\", ...}\n"}))
@@ -251,40 +253,45 @@ fn batches() -> Vec<Endpoint> {
             "Its lines become jobs in the background, which stand below others (`server.batches.jobs_below`): all of \
              them, or none if one is wrong. It is a batch of the lane like that of `onelane run`.",
         )
-        .header(IDEMPOTENCY_KEY, "The same key for the same file gives the same batch.")
-        .errors(&[Kind::UnknownFile, Kind::IdempotencyConflict])
+        .header(IDEMPOTENCY_KEY, "The same key (of the same client key) for the same file gives the same batch.")
+        .header(granted::USER, "Whose jobs its jobs are, whichever user a line names.")
+        .header(granted::PRIORITY, "The priority of its jobs, instead of one below others.")
+        .errors(&[
+            Kind::UnknownFile,
+            Kind::IdempotencyConflict,
+            Kind::BeyondRights,
+            Kind::QueueFull,
+        ])
         .example(json!({"input_file_id": "file-0192f0c0ffee7000800000c0ffee0000",
             "endpoint": "/v1/chat/completions", "completion_window": "24h"}))
     };
     let one = |row: Endpoint| row.errors(&[Kind::UnknownBatch]);
     let cancel = |row: Endpoint| one(row).errors(&[Kind::WrongStatus]);
     let list = |row: Endpoint| row.errors(&[Kind::InvalidQuery]);
-    let rows = vec![
+    vec![
         upload("/v1/files", "Upload a file of lines"),
-        list(row!(GET "/v1/files", Operate, "The uploaded files, newest first", files::list)),
-        read(row!(GET "/v1/files/{id}", Operate, "One file", files::read))
+        list(row!(GET "/v1/files", Submit, "The uploaded files, newest first", files::list)),
+        read(row!(GET "/v1/files/{id}", Submit, "One file", files::read))
             .about("Of results, too: their size is known once they are written, so that takes as long as to read them."),
-        delete(row!(DELETE "/v1/files/{id}", Operate, "Delete an uploaded file", files::delete))
+        delete(row!(DELETE "/v1/files/{id}", Submit, "Delete an uploaded file", files::delete))
             .about("Jobs that were made of it stay."),
-        read(row!(GET "/v1/files/{id}/content", Operate, "The content of a file", files::content))
+        read(row!(GET "/v1/files/{id}/content", Submit, "The content of a file", files::content))
             .about("Results are written from the stored answers as they are read, in the order of the lines."),
-        create(row!(POST "/v1/batches", Operate, "Make a batch of an uploaded file", batches::create)),
-        list(row!(GET "/v1/batches", Operate, "The batches, newest first", batches::list)),
-        one(row!(GET "/v1/batches/{id}", Operate, "One batch", batches::read)),
-        cancel(row!(POST "/v1/batches/{id}/cancel", Operate, "Give a batch up", batches::cancel)),
+        create(row!(POST "/v1/batches", Submit, "Make a batch of an uploaded file", batches::create)),
+        list(row!(GET "/v1/batches", Submit, "The batches, newest first", batches::list)),
+        one(row!(GET "/v1/batches/{id}", Submit, "One batch", batches::read)),
+        cancel(row!(POST "/v1/batches/{id}/cancel", Submit, "Give a batch up", batches::cancel)),
         upload("/api/paas/v4/files", "The same, as GLM's SDKs ask for it"),
-        list(row!(GET "/api/paas/v4/files", Operate, "The uploaded files, newest first", files::list)),
-        read(row!(GET "/api/paas/v4/files/{id}", Operate, "One file", files::read)),
-        delete(row!(DELETE "/api/paas/v4/files/{id}", Operate, "Delete an uploaded file", files::delete)),
-        read(row!(GET "/api/paas/v4/files/{id}/content", Operate, "The content of a file", files::content)),
-        create(row!(POST "/api/paas/v4/batches", Operate, "Make a batch of an uploaded file",
+        list(row!(GET "/api/paas/v4/files", Submit, "The uploaded files, newest first", files::list)),
+        read(row!(GET "/api/paas/v4/files/{id}", Submit, "One file", files::read)),
+        delete(row!(DELETE "/api/paas/v4/files/{id}", Submit, "Delete an uploaded file", files::delete)),
+        read(row!(GET "/api/paas/v4/files/{id}/content", Submit, "The content of a file", files::content)),
+        create(row!(POST "/api/paas/v4/batches", Submit, "Make a batch of an uploaded file",
             batches::create)),
-        list(row!(GET "/api/paas/v4/batches", Operate, "The batches, newest first", batches::list)),
-        one(row!(GET "/api/paas/v4/batches/{id}", Operate, "One batch", batches::read)),
-        cancel(row!(POST "/api/paas/v4/batches/{id}/cancel", Operate, "Give a batch up", batches::cancel)),
-    ];
-    // A file belongs to no client key, so that none may hand one in or see one; and nobody needs files to steer the lane.
-    rows.into_iter().map(Endpoint::heavy).collect()
+        list(row!(GET "/api/paas/v4/batches", Submit, "The batches, newest first", batches::list)),
+        one(row!(GET "/api/paas/v4/batches/{id}", Submit, "One batch", batches::read)),
+        cancel(row!(POST "/api/paas/v4/batches/{id}/cancel", Submit, "Give a batch up", batches::cancel)),
+    ]
 }
 
 fn queue() -> Vec<Endpoint> {

@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 
 use super::limits::{BATCH_CHUNK_BYTES, BATCH_CHUNK_LINES, BATCHES_READ_MAX};
 use super::lines::{Lines, look_through};
+use super::rates::Rates;
+use super::terms::Terms;
 use crate::error::Error;
 use crate::model::BudgetRefusal;
 use crate::orchestrator::files::{BatchOfFile, FilePlace, FileReader};
@@ -33,6 +35,8 @@ struct Work {
     lane: Orchestrator,
     clock: Arc<dyn Clock>,
     settings: BatchSettings,
+    /// How many jobs client keys hand in within a minute.
+    rates: Arc<Rates>,
     /// Batches whose lines are looked through or handed in at once.
     readers: Arc<Semaphore>,
 }
@@ -48,16 +52,32 @@ enum Step {
 }
 
 impl Feeder {
-    pub(super) fn new(lane: Orchestrator, clock: Arc<dyn Clock>, settings: BatchSettings) -> Self {
+    pub(super) fn new(
+        lane: Orchestrator,
+        clock: Arc<dyn Clock>,
+        settings: BatchSettings,
+        rates: Arc<Rates>,
+    ) -> Self {
         let work = Work {
             lane,
             clock,
             settings,
+            rates,
             readers: Arc::new(Semaphore::new(BATCHES_READ_MAX)),
         };
         Self {
             work,
             tasks: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Counts what client keys handed in within the last minute, before this process began.
+    pub(super) async fn remember(&self) {
+        let Work {
+            lane, clock, rates, ..
+        } = &self.work;
+        if let Err(error) = rates.restore(lane, clock.now()).await {
+            tracing::debug!(%error, "requests of the last minute are counted anew");
         }
     }
 
@@ -157,11 +177,19 @@ impl Work {
                 .await?;
             return Ok(Step::On);
         }
-        match input.stage {
-            InputStage::Validating => self.validate(input).await,
-            InputStage::Inserting => self.insert(input, place).await,
-            InputStage::Failed => Ok(Step::Over),
-            InputStage::Inserted | InputStage::Stopped => {
+        let below = self.settings.jobs_below;
+        let terms = match Terms::of(&input, self.lane.settings(), below, now) {
+            Err(ended) if input.is_open() => {
+                self.lane.put_input(input.given_up(ended, now)).await?;
+                return Ok(Step::On);
+            }
+            terms => terms.ok(),
+        };
+        match (input.stage, terms) {
+            (InputStage::Validating, Some(terms)) => self.validate(input, terms).await,
+            (InputStage::Inserting, Some(terms)) => self.insert(input, terms, place).await,
+            (InputStage::Failed, _) => Ok(Step::Over),
+            _ => {
                 if given_up && batch.is_some_and(|batch| batch.unfinished() > 0) {
                     self.lane.cancel_batch(id).await?;
                 }
@@ -170,12 +198,12 @@ impl Work {
         }
     }
 
-    async fn validate(&self, input: BatchInput) -> Result<Step, Error> {
+    async fn validate(&self, input: BatchInput, terms: Terms) -> Result<Step, Error> {
         let _right = self.readers.acquire().await;
         let (file, now) = (input.file, self.clock.now());
-        let (settings, lines_max) = (self.lane.settings(), self.settings.lines_max);
+        let lines_max = self.settings.lines_max;
         let looking = self.lane.read_file(file, move |reader| {
-            let looked = look_through(reader, &input, lines_max, &settings, now);
+            let looked = look_through(reader, &input, lines_max, &terms, now);
             (looked, input)
         });
         let (looked, input) = looking.await?;
@@ -200,12 +228,23 @@ impl Work {
     }
 
     /// Hands some lines in, those that are not jobs yet.
-    async fn insert(&self, input: BatchInput, place: &mut Option<Place>) -> Result<Step, Error> {
+    async fn insert(
+        &self,
+        input: BatchInput,
+        terms: Terms,
+        place: &mut Option<Place>,
+    ) -> Result<Step, Error> {
         let _right = self.readers.acquire().await;
+        let left = input.lines.saturating_sub(input.inserted);
+        let most = usize::try_from(left).map_or(BATCH_CHUNK_LINES, |n| n.min(BATCH_CHUNK_LINES));
+        let mut room = self.rates.take(terms.key(), most.max(1), self.clock.now());
+        if room.jobs() == 0 {
+            return Ok(Step::Later);
+        }
         let from = place.filter(|place| place.lines == input.inserted);
-        let priority = self.settings.jobs_below.cast_signed().saturating_neg();
+        let lines = room.jobs();
         let reading = self.lane.read_file(input.file, move |reader| {
-            let chunk = Chunk::read(reader, &input, from, priority);
+            let chunk = Chunk::read(reader, &input, from, lines, &terms);
             (chunk, input)
         });
         let (chunk, mut input) = reading.await?;
@@ -222,28 +261,33 @@ impl Work {
                 }
             }
         }
+        room.used(taken);
         *place = refused.is_none().then_some(chunk.end);
-        input.inserted += taken;
+        input.inserted += taken as u64;
         let now = self.clock.now();
-        let next = match &refused {
-            None if input.inserted >= input.lines => input.settled(InputStage::Inserted, now),
+        let next = match (&refused, chunk.beyond) {
+            // Its key may less by now than when the lines were looked through.
+            (None, Some(beyond)) => input.given_up(beyond, now),
+            (None, None) if input.inserted >= input.lines => {
+                input.settled(InputStage::Inserted, now)
+            }
             // Nothing of the file is left.
-            None if is_over => input.settled(InputStage::Stopped, now),
-            None => input.next(),
-            Some(Error::BatchClosed(_) | Error::NoSuchBatch(_)) => {
+            (None, None) if is_over => input.settled(InputStage::Stopped, now),
+            (None, None) => input.next(),
+            (Some(Error::BatchClosed(_) | Error::NoSuchBatch(_)), _) => {
                 input.settled(InputStage::Stopped, now)
             }
-            Some(error) if will_never_be(error) => {
-                input.faults.push(LineFault {
+            (Some(error), _) if will_never_be(error) => {
+                let fault = LineFault {
                     line: None,
                     code: "refused".to_owned(),
                     message: format!("line {} that is not blank: {error}", input.inserted + 1),
                     param: None,
-                });
-                input.settled(InputStage::Stopped, now)
+                };
+                input.given_up(fault, now)
             }
-            Some(_) if taken == 0 => return Ok(Step::Later),
-            Some(_) => input.next(),
+            (Some(_), _) if taken == 0 => return Ok(Step::Later),
+            (Some(_), _) => input.next(),
         };
         self.lane.put_input(next).await?;
         Ok(Step::On)
@@ -286,6 +330,8 @@ struct Place {
 /// Lines that are handed in together.
 struct Chunk {
     jobs: Vec<Submission>,
+    /// The line behind them is beyond the rights of its key.
+    beyond: Option<LineFault>,
     end: Place,
 }
 
@@ -295,7 +341,8 @@ impl Chunk {
         reader: FileReader<'_>,
         input: &BatchInput,
         from: Option<Place>,
-        priority: i32,
+        most: usize,
+        terms: &Terms,
     ) -> std::io::Result<Self> {
         let from = from.unwrap_or_default();
         let mut lines = Lines::new(reader.beginning_at(from.at), from.number);
@@ -304,20 +351,28 @@ impl Chunk {
             end.lines += 1;
         }
         let (mut jobs, mut bytes) = (Vec::new(), 0);
-        while jobs.len() < BATCH_CHUNK_LINES && bytes < BATCH_CHUNK_BYTES {
+        let mut beyond = None;
+        while jobs.len() < most && bytes < BATCH_CHUNK_BYTES {
             let Some(read) = lines.next_line(&input.endpoint)? else {
                 break;
             };
-            end.lines += 1;
             // They were looked through before.
             let line = read.map_err(|fault| std::io::Error::other(fault.message))?;
-            let job = line.job(input, end.lines, priority);
-            bytes += job.request.len();
-            jobs.push(job);
+            match terms.grant(line.job(input, end.lines + 1)) {
+                Ok(job) => {
+                    end.lines += 1;
+                    bytes += job.request.len();
+                    jobs.push(job);
+                }
+                Err(error) => {
+                    beyond = Some(lines.beyond(&error));
+                    break;
+                }
+            }
         }
         end.number = lines.number;
         end.at = lines.reader().place();
-        Ok(Self { jobs, end })
+        Ok(Self { jobs, beyond, end })
     }
 }
 

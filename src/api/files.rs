@@ -18,6 +18,7 @@ use super::answer::{Answer, JSON_LINES, Json, Reply, Shapes};
 use super::batches::Results;
 use super::body::Body;
 use super::input::{Ignored, Input, Nothing};
+use super::principal::Principal;
 use super::problem::{Kind, Problem};
 use super::upload::{self, PURPOSE};
 use crate::orchestrator::Orchestrator;
@@ -97,10 +98,11 @@ impl FileCard {
 /// `POST files`.
 pub(super) async fn upload(
     api: Arc<Api>,
+    principal: Principal,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<FileCard>, Problem> {
-    let file = upload::take(&api, &headers, body).await?;
+    let file = upload::take(&api, &principal, &headers, body).await?;
     Ok(Json(FileCard::uploaded(file)))
 }
 
@@ -116,18 +118,26 @@ fn unknown(name: &str) -> Problem {
     Problem::new(Kind::UnknownFile, format!("there is no file {name:?}"))
 }
 
-/// A file that was uploaded whole.
-pub(super) async fn whole(lane: &Orchestrator, id: FileId) -> Result<StoredFile, Problem> {
-    let file = lane.file(id).await?.filter(StoredFile::is_whole);
+/// A file that was uploaded whole. Those of others are not there.
+pub(super) async fn whole(
+    lane: &Orchestrator,
+    principal: &Principal,
+    id: FileId,
+) -> Result<StoredFile, Problem> {
+    let seen = |file: &StoredFile| file.is_whole() && principal.sees(file.key_id);
+    let file = lane.file(id).await?.filter(seen);
     file.ok_or_else(|| unknown(&id.to_string()))
 }
 
 /// The file of a path: uploaded, or the results that are one.
-async fn found(api: &Api, name: &str) -> Result<Found, Problem> {
+async fn found(api: &Api, principal: &Principal, name: &str) -> Result<Found, Problem> {
     match name.parse::<Named>() {
-        Ok(Named::Uploaded(id)) => Ok(Found::Uploaded(whole(&api.lane, id).await?)),
+        Ok(Named::Uploaded(id)) => {
+            let file = whole(&api.lane, principal, id).await?;
+            Ok(Found::Uploaded(file))
+        }
         Ok(Named::Results(id, part)) => {
-            let results = Results::of(&api.lane, id, part).await?;
+            let results = Results::of(&api.lane, principal, id, part).await?;
             let results = results.ok_or_else(|| unknown(name))?;
             Ok(Found::Results(Box::new(results)))
         }
@@ -146,7 +156,7 @@ pub(super) async fn read(
     input: Input<FilePath, Ignored>,
 ) -> Result<Json<FileCard>, Problem> {
     let name = input.path.id;
-    let results = match found(&api, &name).await? {
+    let results = match found(&api, &input.principal, &name).await? {
         Found::Uploaded(file) => return Ok(Json(FileCard::uploaded(file))),
         Found::Results(results) => results,
     };
@@ -196,7 +206,7 @@ pub(super) struct FileList {
     has_more: bool,
 }
 
-/// `GET files`: those that were uploaded.
+/// `GET files`: those that were uploaded; for a client key its own.
 pub(super) async fn list(
     api: Arc<Api>,
     input: Input<Nothing, FilesQuery>,
@@ -208,7 +218,8 @@ pub(super) async fn list(
         order,
     } = input.query;
     let mut files = api.lane.all_files().await?;
-    files.retain(StoredFile::is_whole);
+    let principal = &input.principal;
+    files.retain(|file| file.is_whole() && principal.sees(file.key_id));
     if order.as_deref() != Some("asc") {
         files.reverse();
     }
@@ -251,7 +262,7 @@ pub(super) async fn delete(
     input: Input<FilePath, Ignored>,
 ) -> Result<Json<FileDeleted>, Problem> {
     let name = input.path.id;
-    match found(&api, &name).await? {
+    match found(&api, &input.principal, &name).await? {
         Found::Uploaded(file) => api.lane.remove_file(file.id).await?,
         Found::Results(_) => {
             let problem = "results are made of the answers of a batch's jobs, and go with these";
@@ -302,7 +313,7 @@ pub(super) async fn content(
     api: Arc<Api>,
     input: Input<FilePath, Ignored>,
 ) -> Result<Content, Problem> {
-    let source = match found(&api, &input.path.id).await? {
+    let source = match found(&api, &input.principal, &input.path.id).await? {
         Found::Uploaded(file) => Source::Uploaded(file.id, 0),
         Found::Results(results) => Source::Results(results),
     };

@@ -5,10 +5,10 @@ use onelane_core::model::limits as bounds;
 use onelane_core::model::{DEFAULT_USER, Face, JobId, Submission};
 use warp::http::HeaderMap;
 
-use super::Api;
 use super::principal::Principal;
 use super::problem::{Kind, Problem};
 use super::submission::header_text;
+use super::{Api, limits};
 use crate::error::Error;
 
 /// Whose job it is, where the body does not say so.
@@ -18,8 +18,8 @@ pub(super) const PRIORITY: &str = "x-onelane-priority";
 
 /// What headers say of a job.
 pub(super) struct Said {
-    user: Option<String>,
-    priority: Option<i32>,
+    pub(super) user: Option<String>,
+    pub(super) priority: Option<i32>,
 }
 
 impl Said {
@@ -79,6 +79,40 @@ impl Api {
             key.grant(job, face, &settings)?;
         }
         self.rates.count(key, count, self.clock.now())
+    }
+
+    /// Refuses a client what it says of jobs that are still to be made, where that is beyond the rights of its key.
+    pub(super) fn allow(
+        &self,
+        principal: &Principal,
+        face: Face,
+        said: &Said,
+    ) -> Result<(), Problem> {
+        let Some(key) = principal.key() else {
+            return Ok(());
+        };
+        let user = said.user.as_deref().unwrap_or(DEFAULT_USER);
+        let priority = said.priority.unwrap_or(key.rights.default_priority);
+        Ok(key.allow(face, user, priority)?)
+    }
+
+    /// Refuses a client more batches whose lines are still to become jobs than it may have.
+    pub(super) async fn check_open_batches(&self, principal: &Principal) -> Result<(), Problem> {
+        let Some(key) = principal.key_id() else {
+            return Ok(());
+        };
+        let all = self.lane.all_inputs().await?;
+        let open = all
+            .iter()
+            .filter(|batch| batch.key_id == Some(key) && batch.is_open());
+        let most = limits::BATCHES_OPEN_OF_KEY_MAX;
+        if open.count() < most {
+            return Ok(());
+        }
+        let problem = format!(
+            "{most} batches of this key wait for their lines to become jobs, as many as may; try again later"
+        );
+        Err(Problem::new(Kind::QueueFull, problem))
     }
 
     /// Refuses a client the jobs of others, in the words of jobs that are not there.

@@ -135,7 +135,7 @@ pub(super) struct NewKeyBody {
     /// Jobs that it may hand in within any minute.
     #[schemars(range(min = 1, max = bounds::KEY_REQUESTS_PER_MINUTE_MAX))]
     requests_per_minute: Option<u32>,
-    /// Its weight among those who take turns; 1 without it.
+    /// Its weight among the client keys, which take turns; 1 without it.
     #[schemars(range(min = 1, max = bounds::KEY_SHARE_MAX))]
     share: Option<u32>,
     /// What its calls may come to.

@@ -75,8 +75,14 @@ pub const BATCH_CHUNK_BYTES: usize = 4 * 1024 * 1024;
 pub const BATCHES_READ_MAX: usize = 2;
 /// Files that are uploaded at once.
 pub const UPLOADS_MAX: usize = 8;
+/// Those of one client key among them: others get to upload, too.
+pub const UPLOADS_OF_KEY_MAX: usize = 4;
 /// Files that are kept at once.
 pub const FILES_MAX: usize = 10_000;
+/// Those of one client key among them.
+pub const FILES_OF_KEY_MAX: usize = 1_000;
+/// Batches of one client key whose lines are still to become jobs.
+pub const BATCHES_OPEN_OF_KEY_MAX: usize = 64;
 /// Bytes of an upload beside the file.
 pub const UPLOAD_FRAME_BYTES_MAX: u64 = 64 * 1024;
 /// The longest time that a batch may be given, in milliseconds: 14 days.

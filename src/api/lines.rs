@@ -4,16 +4,16 @@
 use std::collections::HashSet;
 use std::io::{self, BufRead};
 
+use onelane_core::life::grant::BeyondRights;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{
-    BatchInput, JobId, LineFault, NewJob, Settings, SubmissionError, Timestamp,
-};
+use onelane_core::model::{BatchInput, JobId, LineFault, NewJob, SubmissionError, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use super::gateway::{Call, Chat};
 use super::input::Payload as _;
 use super::limits;
 use super::problem::Problem;
+use super::terms::Terms;
 use crate::object::Object;
 use crate::orchestrator::Submission;
 
@@ -121,7 +121,13 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    fn fault(&self, code: &str, problem: impl Into<String>, param: Option<&str>) -> LineFault {
+    /// What is wrong with the line that was read last.
+    pub(super) fn fault(
+        &self,
+        code: &str,
+        problem: impl Into<String>,
+        param: Option<&str>,
+    ) -> LineFault {
         LineFault {
             line: Some(self.number),
             code: code.to_owned(),
@@ -197,11 +203,10 @@ impl Line {
     }
 
     /// The job of a batch that it is, the `nth` of them. The same line is the same job.
-    pub(super) fn job(self, input: &BatchInput, nth: u64, priority: i32) -> Submission {
+    pub(super) fn job(self, input: &BatchInput, nth: u64) -> Submission {
         Submission {
             content_id: Some(self.custom_id),
             batch_id: Some(input.id),
-            priority: Some(priority),
             deadline: Some(input.deadline.into()),
             idempotency_key: Some(format!("{}/{nth}", input.id)),
             ..self.submission
@@ -224,6 +229,11 @@ impl<R: BufRead> Lines<R> {
             self.fault(code, problem, param)
         })))
     }
+
+    /// The line that was read last asks for more than its key may.
+    pub(super) fn beyond(&self, beyond: &BeyondRights) -> LineFault {
+        self.fault("beyond_rights", format!("body: {beyond}"), Some("body"))
+    }
 }
 
 /// Looks through all lines before any becomes a job.
@@ -231,7 +241,7 @@ pub(super) fn look_through(
     reader: impl BufRead,
     input: &BatchInput,
     lines_max: u64,
-    settings: &Settings,
+    terms: &Terms,
     now: Timestamp,
 ) -> io::Result<Looked> {
     let mut lines = Lines::new(reader, 0);
@@ -256,17 +266,20 @@ pub(super) fn look_through(
                 let problem = format!("custom_id {:?} stands in a line before", line.custom_id);
                 Some(lines.fault("duplicate_custom_id", problem, Some("custom_id")))
             }
-            Ok(line) => {
-                let job = line.job(input, looked.lines, 0);
-                let made = NewJob::of(job, settings, JobId::from_bytes([0; 16]), now);
-                made.err().map(|error| {
-                    let code = match error {
-                        SubmissionError::Unpriced(_) => "unpriced_model",
-                        SubmissionError::Field { .. } => "invalid_request",
-                    };
-                    lines.fault(code, format!("body: {error}"), Some("body"))
-                })
-            }
+            Ok(line) => match terms.grant(line.job(input, looked.lines)) {
+                Err(beyond) => Some(lines.beyond(&beyond)),
+                Ok(job) => {
+                    let id = JobId::from_bytes([0; 16]);
+                    let made = NewJob::of(job, &terms.settings, id, now);
+                    made.err().map(|error| {
+                        let code = match error {
+                            SubmissionError::Unpriced(_) => "unpriced_model",
+                            SubmissionError::Field { .. } => "invalid_request",
+                        };
+                        lines.fault(code, format!("body: {error}"), Some("body"))
+                    })
+                }
+            },
         };
         looked.faults.extend(fault);
     }
@@ -298,6 +311,8 @@ fn not_json(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use onelane_core::model::{BatchId, FileId};
 
     use super::*;
@@ -309,7 +324,8 @@ mod tests {
         let now = Timestamp::from_millis(1_000);
         let file = FileId::from_bytes([1; 16]);
         let input = BatchInput::new(BatchId::new(1), file, ENDPOINT, now, now.plus_ms(1_000));
-        look_through(text, &input, lines_max, &Settings::default(), now).unwrap()
+        let terms = Terms::of(&input, Arc::default(), 0, now).unwrap();
+        look_through(text, &input, lines_max, &terms, now).unwrap()
     }
 
     #[test]

@@ -7,20 +7,21 @@
 //! | `connections`, `socket`, `door` | how many connections there may be; one of them; what stands before every route |
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
 //! | `openapi`, `reference` | the document and the page that are made of the table |
-//! | `principal`, `credentials` | for whom a request speaks, by what it shows, and what that lets it do |
+//! | `principal`, `auth`, `credentials` | for whom a request speaks and what that lets it do, by what it shows |
 //! | `granted`, `rates` | what a client key lets a submission ask for, and how many of them |
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
 //! | `answer`, `problem`, `envelope`, `ended` | how answers look |
 //! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
-//! | `events` | live events, resumed by their ids |
-//! | `files`, `upload`, `batches` | uploaded files, and batches that are made of them |
-//! | `lines`, `feeder` | the lines of a file, and who makes jobs of them |
+//! | `events`, `hub` | live events, resumed by their ids; the latest of them |
+//! | `files`, `upload`, `room`, `batches` | uploaded files, their room, and batches that are made of them |
+//! | `lines`, `terms`, `feeder` | the lines of a file, on whose terms they are handed in, and who makes jobs of them |
 //! | `gateway`, `live`, `responses`, `messages`, `models` | handlers for SDKs: a face of GLM's each |
 //! | `jobs`, `tasks`, `service` | handlers for programs, for GLM's asynchronous pair, for whoever asks what there is |
 
 mod admin;
 mod amount;
 mod answer;
+mod auth;
 mod batches;
 mod billing;
 mod body;
@@ -40,6 +41,7 @@ mod feeder;
 mod files;
 mod gateway;
 mod granted;
+mod hub;
 mod input;
 mod jobs;
 mod keys;
@@ -57,10 +59,12 @@ mod query;
 mod rates;
 mod reference;
 mod responses;
+mod room;
 mod service;
 mod socket;
 mod submission;
 mod tasks;
+mod terms;
 mod upload;
 
 pub mod dialect;
@@ -89,14 +93,16 @@ use warp::reply::Response;
 use crate::orchestrator::Orchestrator;
 use crate::orchestrator::clients::Presence;
 use answer::Reply;
+use auth::Auth;
 use body::{Body, Reading};
 use connections::{Bounds, Door};
 use endpoint::{Incoming, Router};
-use events::Hub;
 use feeder::Feeder;
-use principal::{Access, Auth, Principal};
+use hub::Hub;
+use principal::{Access, Principal};
 use problem::{Dialect, Problem};
 use rates::Rates;
+use room::Rooms;
 
 pub use server::{BindError, Listening, Server};
 
@@ -130,13 +136,14 @@ struct Api {
     lane: Orchestrator,
     clock: Arc<dyn Clock>,
     auth: Auth,
-    rates: Rates,
+    rates: Arc<Rates>,
     router: Router,
     reading: Reading,
     bounds: Arc<Bounds>,
     log: LogLines,
     preview_chars: usize,
     batches: BatchSettings,
+    rooms: Arc<Rooms>,
     /// Files that are uploaded at once.
     uploads: Arc<Semaphore>,
     feeder: Arc<Feeder>,

@@ -2,174 +2,29 @@
 //! renderings. Our own routes answer RFC 9457 problems; the routes of GLM's faces answer the error shape of the face,
 //! so that SDKs read it.
 
+mod faults;
+mod kind;
+mod rendering;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use warp::http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use warp::http::{HeaderValue, StatusCode};
 
-use super::answer::{JSON, Reply};
-use super::envelope::AnthropicErrorBody;
+use super::answer::Reply;
 use super::limits;
 use crate::error::Error;
-use crate::model::{BudgetRefusal, Envelope, Face, HoldKind, Timestamp, WaitReason};
+use crate::model::{BudgetRefusal, HoldKind, Timestamp, WaitReason};
+
+pub(super) use faults::{Faults, FieldError};
+pub(super) use kind::Kind;
+pub(super) use rendering::{Dialect, GlmErrorBody, ProblemBody};
 
 /// The media type of a problem.
 pub(super) const PROBLEM: &str = "application/problem+json";
 
 /// Tells OpenAI and GLM SDKs not to send the request again by themselves.
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-
-/// The table of kinds: status, name in `type`, title, and the code of GLM's table that says the same; where GLM has none,
-/// since the lane itself can't be served by, the status stands for it.
-macro_rules! kinds {
-    ($($name:ident: $status:ident, $slug:literal, $title:literal, $code:literal;)*) => {
-        /// The kinds of wrong.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub(super) enum Kind {
-            $($name,)*
-        }
-
-        impl Kind {
-            /// All of them.
-            pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
-
-            const fn facts(self) -> (StatusCode, &'static str, &'static str, &'static str) {
-                match self {
-                    $(Self::$name => (StatusCode::$status, $slug, $title, $code),)*
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    InvalidTarget: BAD_REQUEST, "invalid-target", "no path", "1222";
-    InvalidHost: BAD_REQUEST, "invalid-host", "not one host", "1214";
-    UnknownRoute: NOT_FOUND, "unknown-route", "no such route", "1222";
-    WrongMethod: METHOD_NOT_ALLOWED, "wrong-method", "wrong method", "1222";
-    Unauthorized: UNAUTHORIZED, "unauthorized", "token needed", "1000";
-    Forbidden: FORBIDDEN, "forbidden", "not from here", "1220";
-    UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "not JSON", "1210";
-    MalformedJson: BAD_REQUEST, "malformed-json", "malformed JSON", "1210";
-    InvalidBody: BAD_REQUEST, "invalid-body", "wrong body", "1210";
-    InvalidField: BAD_REQUEST, "invalid-field", "wrong field", "1214";
-    MissingField: BAD_REQUEST, "missing-field", "missing field", "1213";
-    InvalidQuery: BAD_REQUEST, "invalid-query", "wrong parameter", "1214";
-    InvalidHeader: BAD_REQUEST, "invalid-header", "wrong header", "1214";
-    InvalidId: BAD_REQUEST, "invalid-id", "wrong id", "1214";
-    BodyTooLarge: PAYLOAD_TOO_LARGE, "body-too-large", "body too large", "1261";
-    BodyTimeout: REQUEST_TIMEOUT, "body-timeout", "body too slow", "1210";
-    UnknownJob: NOT_FOUND, "unknown-job", "no such job", "1214";
-    UnknownModel: NOT_FOUND, "unknown-model", "no such model", "1211";
-    UnknownFile: NOT_FOUND, "unknown-file", "no such file", "1214";
-    UnknownBatch: NOT_FOUND, "unknown-batch", "no such batch", "1214";
-    FileInUse: CONFLICT, "file-in-use", "file in use", "1214";
-    FilesFull: PAYLOAD_TOO_LARGE, "files-full", "no room for more files", "1214";
-    WrongStatus: CONFLICT, "wrong-status", "not in this status", "1214";
-    IdempotencyConflict: CONFLICT, "idempotency-conflict", "key used for another request", "1231";
-    RequestPruned: CONFLICT, "request-pruned", "request pruned", "1214";
-    QueueFull: TOO_MANY_REQUESTS, "queue-full", "queue full", "1302";
-    Draining: SERVICE_UNAVAILABLE, "draining", "intake closed", "503";
-    OverBudget: TOO_MANY_REQUESTS, "over-budget", "budget used up", "1113";
-    BeyondBudget: UNPROCESSABLE_ENTITY, "beyond-budget", "larger than a budget", "1113";
-    UnknownDependency: UNPROCESSABLE_ENTITY, "unknown-dependency", "no such job to run after", "1214";
-    UnpricedModel: UNPROCESSABLE_ENTITY, "unpriced-model", "model without a price", "1211";
-    DependencyEnded: CONFLICT, "dependency-ended", "a job before it has ended", "1214";
-    UnknownAttempt: NOT_FOUND, "unknown-attempt", "no such attempt", "1214";
-    BillingSettled: CONFLICT, "billing-settled", "not waiting to be settled", "1214";
-    UnknownHold: NOT_FOUND, "unknown-hold", "not held", "1214";
-    UnknownDelivery: NOT_FOUND, "unknown-delivery", "no such delivery", "1214";
-    UnknownEndpoint: NOT_FOUND, "unknown-endpoint", "no such endpoint", "1214";
-    BeyondRights: FORBIDDEN, "beyond-rights", "beyond the rights of the key", "1220";
-    RateLimited: TOO_MANY_REQUESTS, "rate-limited", "too many requests a minute", "1302";
-    UnknownKey: NOT_FOUND, "unknown-key", "no such client key", "1214";
-    DeadKey: CONFLICT, "dead-key", "client key does not open", "1214";
-    CallbackRefused: UNPROCESSABLE_ENTITY, "callback-refused", "callback not allowed", "1214";
-    JobFailed: BAD_GATEWAY, "job-failed", "job failed", "1200";
-    JobCancelled: CONFLICT, "job-cancelled", "job cancelled", "1200";
-    WaitTimeout: GATEWAY_TIMEOUT, "wait-timeout", "not done yet", "1234";
-    WaitsInVain: SERVICE_UNAVAILABLE, "waits-in-vain", "would wait too long", "503";
-    WaitsForQuota: TOO_MANY_REQUESTS, "waits-for-quota", "quota or budget used up", "1113";
-    Busy: SERVICE_UNAVAILABLE, "busy", "too much at once", "503";
-    StoreFailed: SERVICE_UNAVAILABLE, "store-failed", "store failed", "503";
-    Stopped: SERVICE_UNAVAILABLE, "stopped", "lane stopped", "503";
-    Internal: INTERNAL_SERVER_ERROR, "internal", "internal error", "500";
-}
-
-impl Kind {
-    /// Its status.
-    pub(super) const fn status(self) -> StatusCode {
-        self.facts().0
-    }
-
-    /// Its name in `type`.
-    pub(super) const fn name(self) -> &'static str {
-        self.facts().1
-    }
-
-    /// What it means, in a few words.
-    pub(super) const fn title(self) -> &'static str {
-        self.facts().2
-    }
-}
-
-/// One wrong part of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub(super) struct FieldError {
-    /// Where: `priority`, `[3].priority`, or the name of a query parameter.
-    pub(super) field: String,
-    /// What is wrong and what would be right.
-    pub(super) problem: String,
-}
-
-impl FieldError {
-    /// The error of one field.
-    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            problem: problem.into(),
-        }
-    }
-}
-
-/// The wrong parts of a request: the first of them, and how many there are.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Faults {
-    pub(super) first: Vec<FieldError>,
-    pub(super) total: usize,
-}
-
-impl Faults {
-    /// Whether nothing is wrong.
-    pub(super) const fn is_none(&self) -> bool {
-        self.total == 0
-    }
-
-    /// Adds one; what would not be listed is counted alone, so its words are not made.
-    pub(super) fn add(&mut self, error: impl FnOnce() -> FieldError) {
-        self.total += 1;
-        if self.first.len() < limits::ERRORS_SHOWN_MAX {
-            self.first.push(error());
-        }
-    }
-
-    /// Adds those of another part.
-    pub(super) fn extend(&mut self, other: Self) {
-        self.total += other.total;
-        let room = limits::ERRORS_SHOWN_MAX.saturating_sub(self.first.len());
-        self.first.extend(other.first.into_iter().take(room));
-    }
-}
-
-impl From<Vec<FieldError>> for Faults {
-    fn from(first: Vec<FieldError>) -> Self {
-        Self {
-            total: first.len(),
-            first,
-        }
-    }
-}
-
 /// What became of one element of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}OrProblem")]
@@ -219,145 +74,6 @@ pub(super) struct Problem {
     /// GLM's code, where it is not that of the kind.
     code: Option<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// Which rendering a route speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
-    /// RFC 9457.
-    Problem,
-    /// GLM's (and OpenAI's) `{"error": {...}}`.
-    Glm,
-    /// Anthropic's `{"type": "error", "error": {...}}`.
-    Anthropic,
-}
-
-impl Dialect {
-    /// What the route at `path` speaks: that of the face whose path it is below; else GLM's below GLM's base paths, also
-    /// for routes that don't exist there.
-    pub(super) fn of(path: &str) -> Self {
-        fn segments(path: &str) -> Vec<&str> {
-            path.split('/').filter(|part| !part.is_empty()).collect()
-        }
-        let asked = segments(path);
-        let is_below = |base: &str| asked.starts_with(&segments(base));
-        let face = Face::ALL
-            .into_iter()
-            .find(|face| face.paths().iter().any(|path| is_below(path)));
-        match (face, asked.as_slice()) {
-            (Some(face), _) => Self::of_face(face),
-            (None, ["api", "anthropic", ..]) => Self::Anthropic,
-            (None, ["v1", ..] | ["api", "paas" | "coding", ..]) => Self::Glm,
-            (None, _) => Self::Problem,
-        }
-    }
-
-    /// What a face speaks.
-    pub(super) const fn of_face(face: Face) -> Self {
-        match face.envelope() {
-            Envelope::Glm => Self::Glm,
-            Envelope::Anthropic => Self::Anthropic,
-        }
-    }
-
-    /// An error of a face, as text. `code` must be a number as text where GLM speaks: its Java SDK parses it.
-    pub(super) fn error_body(
-        self,
-        status: StatusCode,
-        code: &str,
-        message: &str,
-        param: Option<&str>,
-        job: Option<&str>,
-    ) -> String {
-        let body = match self {
-            Self::Anthropic => {
-                serde_json::to_string(&AnthropicErrorBody::new(status, code, message, job))
-            }
-            Self::Glm | Self::Problem => {
-                serde_json::to_string(&glm_error_body(status, code, message, param))
-            }
-        };
-        // Texts always serialise.
-        body.unwrap_or_default()
-    }
-
-    /// The answer that such an error is.
-    pub(super) fn error(
-        self,
-        status: StatusCode,
-        code: &str,
-        message: &str,
-        param: Option<&str>,
-        job: Option<&str>,
-    ) -> Reply {
-        let body = self.error_body(status, code, message, param, job);
-        Reply::text(status, JSON, body.into_bytes())
-    }
-}
-
-/// An RFC 9457 problem.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(rename = "Problem")]
-pub(super) struct ProblemBody {
-    /// `urn:onelane:problem:` and the name of the kind.
-    #[serde(rename = "type")]
-    type_uri: String,
-    /// What the kind means, in a few words.
-    title: &'static str,
-    /// The HTTP status.
-    status: u16,
-    /// What is wrong and what would be right.
-    detail: String,
-    /// The wrong parts of the request, at most twenty of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<FieldError>,
-}
-
-/// GLM's shape of an error, which OpenAI's SDKs read, too.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "GlmErrorAnswer")]
-pub(super) struct GlmErrorBody {
-    error: GlmError,
-}
-
-/// What went wrong.
-#[derive(Serialize, JsonSchema)]
-struct GlmError {
-    /// A number as text: GLM's own code, or the one of its table that says the same, or 503 when it is the lane that
-    /// takes nothing now.
-    code: String,
-    /// What is wrong.
-    message: String,
-    /// OpenAI's word for it; GLM itself leaves it out.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
-    /// The field that is wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    param: Option<String>,
-}
-
-/// GLM's error shape.
-fn glm_error_body(
-    status: StatusCode,
-    code: &str,
-    message: &str,
-    param: Option<&str>,
-) -> GlmErrorBody {
-    let kind = match status {
-        StatusCode::UNAUTHORIZED => "authentication_error",
-        StatusCode::FORBIDDEN => "permission_error",
-        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-        StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
-        status if status.is_client_error() => "invalid_request_error",
-        _ => "api_error",
-    };
-    let error = GlmError {
-        code: code.to_owned(),
-        message: message.to_owned(),
-        kind: Some(kind),
-        param: param.map(str::to_owned),
-    };
-    GlmErrorBody { error }
 }
 
 impl Problem {

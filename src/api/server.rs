@@ -19,16 +19,17 @@ use tokio::task::JoinSet;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::auth::Auth;
 use super::body::Reading;
 use super::connections::Bounds;
 use super::door::Requests;
 use super::endpoint::Router;
-use super::events::Hub;
 use super::feeder::Feeder;
-use super::principal::{self, Auth};
+use super::hub::Hub;
 use super::rates::Rates;
+use super::room::Rooms;
 use super::socket::{Bytes, Socket};
-use super::{Api, LogLines, endpoints, limits};
+use super::{Api, LogLines, auth, endpoints, limits};
 use crate::config::ServerSection;
 use crate::orchestrator::Orchestrator;
 
@@ -138,7 +139,7 @@ impl Listening {
             ];
             for (whose, token) in tokens {
                 let token = token.as_ref().map(Secret::expose);
-                if let Some(problem) = token.and_then(principal::weakness) {
+                if let Some(problem) = token.and_then(auth::weakness) {
                     return Err(BindError::WeakToken {
                         address,
                         whose,
@@ -188,7 +189,13 @@ impl Listening {
         } = self;
         let header_timeout = Duration::from_millis(config.header_timeout_ms);
         let (of_feeder, its_clock) = (lane.clone(), Arc::clone(&clock));
-        let feeder = Arc::new(Feeder::new(of_feeder, its_clock, config.batches));
+        let rates = Arc::new(Rates::default());
+        let feeder = Arc::new(Feeder::new(
+            of_feeder,
+            its_clock,
+            config.batches,
+            Arc::clone(&rates),
+        ));
         let events = Arc::new(Hub::new(lane.random_number()));
         let bounds = Bounds::new(&config);
         let api = Api {
@@ -199,7 +206,7 @@ impl Listening {
                 config.viewer_token.as_ref(),
                 local_addr.ip(),
             ),
-            rates: Rates::default(),
+            rates,
             router,
             reading: Reading {
                 max_bytes: config.max_body_bytes,
@@ -211,6 +218,7 @@ impl Listening {
             log,
             preview_chars: config.preview_chars,
             batches: config.batches,
+            rooms: Arc::new(Rooms::new(config.batches)),
             uploads: Arc::new(Semaphore::new(limits::UPLOADS_MAX)),
             feeder: Arc::clone(&feeder),
             events: Arc::clone(&events),
@@ -255,6 +263,7 @@ impl Server {
     /// Serves until `shutdown` resolves. Then nobody new is let in, open requests have `drain` to
     /// finish, and what is still open after that is closed.
     pub async fn run(self, shutdown: impl Future<Output = ()>, drain: Duration) {
+        self.feeder.remember().await;
         self.feeder.resume();
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use multer::{Field, Multipart};
-use onelane_core::model::{FileId, StoredFile, limits as bounds};
+use onelane_core::model::{FileId, KeyId, StoredFile, limits as bounds};
 use warp::http::HeaderMap;
 use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::Api;
 use super::body::Body;
 use super::limits;
+use super::principal::Principal;
 use super::problem::{Kind, Problem};
+use super::room::{self, Claim};
 use crate::orchestrator::Orchestrator;
 
 /// The media type of a form of several parts.
@@ -44,12 +46,13 @@ impl Drop for Torn {
 /// Takes a file in, and answers it once all of it is on disk.
 pub(super) async fn take(
     api: &Arc<Api>,
+    principal: &Principal,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<StoredFile, Problem> {
-    let boundary = match (boundary(headers), has_room(api, headers).await) {
-        (Ok(boundary), Ok(())) => boundary,
-        (Err(problem), _) | (_, Err(problem)) => {
+    let (boundary, claim) = match claimed(api, principal, headers).await {
+        Ok(claimed) => claimed,
+        Err(problem) => {
             body.unwanted().await;
             return Err(problem);
         }
@@ -57,8 +60,10 @@ pub(super) async fn take(
     let Ok(_right) = Arc::clone(&api.uploads).try_acquire_owned() else {
         return Err(body.refused().await);
     };
-    let most = api.batches.file_bytes_max;
-    let whole = most + limits::UPLOAD_FRAME_BYTES_MAX;
+    let whole = api
+        .batches
+        .file_bytes_max
+        .saturating_add(limits::UPLOAD_FRAME_BYTES_MAX);
     // The library knows its own errors alone.
     let failed: Arc<Mutex<Option<Problem>>> = Arc::default();
     let told = Arc::clone(&failed);
@@ -71,7 +76,9 @@ pub(super) async fn take(
     });
     let mut form = Form {
         lane: api.lane.clone(),
-        most,
+        key_id: principal.key_id(),
+        claim,
+        of_one: api.batches.file_bytes_max,
         multipart: Multipart::new(pieces, boundary),
     };
     let taken = form.take().await;
@@ -85,7 +92,10 @@ pub(super) async fn take(
 
 struct Form {
     lane: Orchestrator,
-    most: u64,
+    key_id: Option<KeyId>,
+    claim: Claim,
+    /// Bytes that any file may have.
+    of_one: u64,
     multipart: Multipart<'static>,
 }
 
@@ -101,7 +111,7 @@ impl Form {
                 Some("file") if torn.file.is_some() => return Err(twice("file")),
                 Some("file") => {
                     name = Some(file_name(&field)?);
-                    let begun = self.lane.begin_file().await?;
+                    let begun = self.lane.begin_file(self.key_id).await?;
                     torn.file = Some(begun.id);
                     self.content(begun.id, &mut field).await?;
                 }
@@ -137,9 +147,15 @@ impl Form {
             let is_last = chunk.is_none();
             let mut chunk = chunk.unwrap_or_default();
             bytes += chunk.len() as u64;
-            if bytes > self.most {
-                let problem = format!("has more than {} bytes, which is the limit", self.most);
-                return Err(Problem::of_field(Kind::BodyTooLarge, "file", problem));
+            if bytes > self.of_one {
+                return Err(room::too_large(self.of_one));
+            }
+            if bytes > self.claim.bytes {
+                let problem = format!(
+                    "there is room for {} bytes, and the file has more; delete some files",
+                    self.claim.bytes
+                );
+                return Err(Problem::new(Kind::FilesFull, problem));
             }
             loop {
                 let room = bounds::FILE_PART_BYTES.saturating_sub(part.len());
@@ -194,29 +210,17 @@ fn file_name(field: &Field<'_>) -> Result<String, Problem> {
     Ok(name)
 }
 
-/// Whether one more file may be taken in, as large as it says it is.
-async fn has_room(api: &Api, headers: &HeaderMap) -> Result<(), Problem> {
+/// What parts the parts of the form, and the room that the file may have.
+async fn claimed(
+    api: &Api,
+    principal: &Principal,
+    headers: &HeaderMap,
+) -> Result<(String, Claim), Problem> {
+    let boundary = boundary(headers)?;
     let declared = headers.get(CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let (of_one, of_all) = (
-        api.batches.file_bytes_max,
-        api.batches.files_total_bytes_max,
-    );
-    if declared.is_some_and(|bytes| bytes > of_one.saturating_add(limits::UPLOAD_FRAME_BYTES_MAX)) {
-        let problem = format!("has more than {of_one} bytes, which is the limit");
-        return Err(Problem::of_field(Kind::BodyTooLarge, "file", problem));
-    }
-    let files = api.lane.all_files().await?;
-    let bytes: u64 = files.iter().map(|file| file.bytes).sum();
-    if bytes.saturating_add(declared.unwrap_or(0)) > of_all || files.len() >= limits::FILES_MAX {
-        let problem = format!(
-            "{} files of {bytes} bytes are kept, and {of_all} bytes or {} files may be; delete some",
-            files.len(),
-            limits::FILES_MAX
-        );
-        return Err(Problem::new(Kind::FilesFull, problem));
-    }
-    Ok(())
+    let claim = api.rooms.claim(&api.lane, principal.key_id(), declared);
+    Ok((boundary, claim.await?))
 }
 
 /// What parts the parts of the form.

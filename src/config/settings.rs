@@ -22,7 +22,7 @@ impl Config {
         let budgets = self.money.budgets.iter();
         Ok(Settings {
             glm,
-            lane: self.lane,
+            lane: self.lane.clone(),
             lanes: self.lanes.clone(),
             retry: self.retry.clone(),
             breaker: self.breaker,

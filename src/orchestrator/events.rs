@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use onelane_core::model::{Event, Timestamp};
+use onelane_actors::Heard;
+use onelane_core::model::{Event, KeyId, Timestamp};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -18,19 +19,24 @@ pub enum Feed {
 /// A subscription to live events.
 #[derive(Debug)]
 pub struct Events {
-    receiver: broadcast::Receiver<(Timestamp, Arc<Event>)>,
+    receiver: broadcast::Receiver<Heard>,
 }
 
 impl Events {
-    pub(super) const fn new(receiver: broadcast::Receiver<(Timestamp, Arc<Event>)>) -> Self {
+    pub(super) const fn new(receiver: broadcast::Receiver<Heard>) -> Self {
         Self { receiver }
     }
 
     /// The next event; `None` once the lane has stopped and everything has been read.
     pub async fn next(&mut self) -> Option<Feed> {
+        self.next_with_key().await.map(|(feed, _)| feed)
+    }
+
+    /// The same, with the client key whose job an event is about.
+    pub async fn next_with_key(&mut self) -> Option<(Feed, Option<KeyId>)> {
         match self.receiver.recv().await {
-            Ok((at, event)) => Some(Feed::Event(at, event)),
-            Err(RecvError::Lagged(missed)) => Some(Feed::Missed(missed)),
+            Ok(Heard { at, key, event }) => Some((Feed::Event(at, event), key)),
+            Err(RecvError::Lagged(missed)) => Some((Feed::Missed(missed), None)),
             Err(RecvError::Closed) => None,
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use onelane_actors::ports::{Store, StoreError};
 use onelane_actors::protocol::SubmitError;
 use onelane_core::model::{
-    Batch, BatchId, BatchInput, FileChange, FileId, InputChange, Refusal, StoredFile, Transition,
-    limits,
+    Batch, BatchId, BatchInput, FileChange, FileId, InputChange, KeyId, Refusal, StoredFile,
+    Transition, limits,
 };
 
 use super::Orchestrator;
@@ -20,13 +20,16 @@ pub(crate) struct BatchOfFile {
 }
 
 impl Orchestrator {
-    /// Begins to take a file in.
-    pub(crate) async fn begin_file(&self) -> Result<StoredFile, Error> {
+    /// Begins to take a file in, of this client key or of an operator.
+    pub(crate) async fn begin_file(&self, key_id: Option<KeyId>) -> Result<StoredFile, Error> {
         let ports = &self.inner.ports;
         let now = ports.clock.now();
         // An id of its own kind, made as those of jobs are.
         let id = FileId::from_bytes(*ports.ids.job_id(now).as_bytes());
-        let file = StoredFile::new(id, "", now, ports.instance);
+        let file = StoredFile {
+            key_id,
+            ..StoredFile::new(id, "", now, ports.instance)
+        };
         self.change_file(FileChange::Begin(file.clone())).await?;
         Ok(file)
     }

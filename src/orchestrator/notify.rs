@@ -154,7 +154,7 @@ async fn watch(lane: WeakLane, configured: Arc<Notify>, finish: CancellationToke
 
 /// Wakes the deliverer when a job has ended. It finds what there is: events are no more than a hint.
 async fn listen(
-    mut events: broadcast::Receiver<(Timestamp, Arc<onelane_core::model::Event>)>,
+    mut events: broadcast::Receiver<onelane_actors::Heard>,
     wake: Arc<Notify>,
     finish: CancellationToken,
 ) {
@@ -165,7 +165,7 @@ async fn listen(
             () = finish.cancelled() => return,
             event = events.recv() => event,
         };
-        match event.as_ref().map(|(_, event)| &**event) {
+        match event.as_ref().map(|heard| &*heard.event) {
             Ok(
                 Event::JobCompleted { .. } | Event::JobFailed { .. } | Event::JobCancelled { .. },
             )

@@ -12,17 +12,17 @@ use crate::support::api::{Api, Reply};
 use crate::support::http::{HttpLane, served, stop, until};
 use crate::support::shows;
 
-const ENDPOINT: &str = "/v1/chat/completions";
+pub(crate) const ENDPOINT: &str = "/v1/chat/completions";
 const BASES: [&str; 2] = ["/v1", "/api/paas/v4"];
 const BOUNDARY: &str = "the-boundary";
 
 /// A line of a file.
-fn line(custom_id: &str, prompt: &str) -> String {
+pub(crate) fn line(custom_id: &str, prompt: &str) -> String {
     let body = json!({"model": "glm-4.7", "messages": [{"role": "user", "content": prompt}]});
     json!({"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}).to_string()
 }
 
-fn lines(count: usize) -> String {
+pub(crate) fn lines(count: usize) -> String {
     let lines = (1..=count).map(|n| line(&format!("line-{n}"), &format!("prompt {n}")) + "\n");
     lines.collect()
 }
@@ -35,9 +35,23 @@ fn file_part(name: &str, content: &str) -> String {
     part(&format!("name=\"file\"; filename=\"{name}\""), content)
 }
 
-async fn send_form(api: &Api, base: &str, parts: &[String]) -> Reply {
+/// A form of these parts, and its media type.
+fn form(parts: &[String]) -> (String, String) {
     let form = format!("{}--{BOUNDARY}--\r\n", parts.concat());
     let media = format!("multipart/form-data; boundary={BOUNDARY}");
+    (form, media)
+}
+
+/// The form that a file of lines is uploaded in, and its media type.
+pub(crate) fn form_of(content: &str) -> (String, String) {
+    form(&[
+        part("name=\"purpose\"", "batch"),
+        file_part("lines.jsonl", content),
+    ])
+}
+
+async fn send_form(api: &Api, base: &str, parts: &[String]) -> Reply {
+    let (form, media) = form(parts);
     let request = api.request(Method::POST, &format!("{base}/files"));
     Api::send(request.header("content-type", media).body(form)).await
 }

@@ -4,18 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use onelane::model::NamedLane;
 use onelane::model::{FailureClass, JobId};
+use onelane::model::{NamedLane, SlotReserve};
 use onelane::orchestrator::Orchestrator;
 use onelane::simulator::{SimulatorConfig, Span};
 use onelane_actors::testing::{ScriptedGlm, answer, failed};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::support::api::Api;
 use crate::support::http::{
     BLOCKER, HttpLane, calls_of, configure, prompt, prompts, started, submit, submit_all, until,
 };
-use crate::support::{START, VirtualLane, ms};
+use crate::support::{START, VirtualLane, ms, shows};
 
 async fn set_concurrency(lane: &Orchestrator, n: u16) {
     configure(lane, json!({"maxConcurrency": n})).await;
@@ -260,4 +261,49 @@ async fn lanes_use_the_limits_of_their_models_at_once_and_meet_no_refusal() {
     let peaks: BTreeMap<_, _> = stats.peak_by_model.into_iter().collect();
     let limits = limits.into_iter().map(|(model, n)| (model, u64::from(n)));
     assert_eq!(peaks, limits.collect());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_slot_is_free_for_the_urgent_and_the_others_are_told_what_they_wait_for() {
+    let mut world = HttpLane::new();
+    world.config.lane.rules.max_concurrency = 2;
+    world.config.lane.rules.reserve = vec![SlotReserve {
+        priority: 50,
+        slots: 1,
+    }];
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let hangs = submit(&lane, prompt(BLOCKER).priority(49)).await;
+    world.until_in_flight(1).await;
+    let low = api.ask("low", "glm-4.7").await;
+    let waits = api.get(&format!("/api/glm/jobs/{low}")).await.expect(202);
+    shows!(waits["waitReason"], {"name": "reserved", "priority": 50, "lane": "default",
+        "text": "the free slots of lane default are kept for jobs of priority 50 and above"});
+    assert_eq!(api.metrics().await["lane"]["waitCounts"]["reserved"], 1);
+    for priority in [50, 51] {
+        let urgent = api.submit(json!({"prompt": "urgent", "priority": priority}));
+        api.completed(&urgent.await).await;
+    }
+    assert_eq!(world.sim.peak_since(0, None), 2);
+    assert_eq!(world.arrivals_of("low").len(), 0);
+    // A client that waits for such a slot does not wait in vain.
+    let chat = json!({"messages": [{"role": "user", "content": "a chat"}]}).to_string();
+    let answered = api.post("/v1/chat/completions", chat);
+    let freed = async {
+        until("the chat waits, too", async || {
+            api.metrics().await["lane"]["waitCounts"]["reserved"] == 2
+        })
+        .await;
+        lane.cancel(hangs).await.unwrap();
+    };
+    let (answered, ()) = tokio::join!(answered, freed);
+    answered.expect(200);
+    api.completed(&low).await;
+    let change = json!({"maxConcurrency": 1}).to_string();
+    let refused = api.put("/api/admin/glm/config", change).await.expect(400);
+    let words = refused["detail"].as_str().unwrap();
+    assert!(
+        words.starts_with("reserve: must keep fewer slots"),
+        "{words}"
+    );
 }

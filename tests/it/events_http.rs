@@ -1,7 +1,8 @@
 //! Guards: somebody who watches and is not told what happened, or told twice, after a connection was lost.
 
+use onelane::orchestrator::NewKey;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::api::Api;
 use crate::support::http::{BLOCKER, served, stop};
@@ -23,7 +24,15 @@ struct Told {
 
 impl Watching {
     async fn at(api: &Api, path: &str, last: Option<&str>) -> Self {
-        let mut request = api.request(Method::GET, path);
+        Self::of(api.request(Method::GET, path), last).await
+    }
+
+    /// With a client key.
+    async fn by(api: &Api, key: &str, path: &str, last: Option<&str>) -> Self {
+        Self::of(api.request(Method::GET, path).bearer_auth(key), last).await
+    }
+
+    async fn of(mut request: reqwest::RequestBuilder, last: Option<&str>) -> Self {
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
         }
@@ -142,5 +151,64 @@ async fn the_events_of_a_job_end_with_it() {
     // Submitters list jobs, too.
     let list = api.get("/api/glm/jobs?status=completed").await.expect(200);
     assert_eq!(list["jobs"][0]["id"], *id, "{list}");
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_told_of_its_own_jobs_alone_and_goes_on_by_ids_of_its_own() {
+    let (_world, lane, api) = served().await;
+    let key = async |name: &str| {
+        let made = lane.create_key(NewKey::named(name)).await.unwrap();
+        (made.known.id, made.text.expose().to_owned())
+    };
+    let ((mine, one), (_, two)) = (key("one").await, key("two").await);
+    let ask = async |key: &str, prompt: &str| {
+        let body = json!({"prompt": prompt}).to_string();
+        let request = api.posting("/api/glm/jobs", body).bearer_auth(key);
+        let taken = Api::send(request).await.expect(202);
+        let id = taken["id"].as_str().unwrap().to_owned();
+        lane.wait(id.parse().unwrap()).await.unwrap();
+        id
+    };
+    let path = "/api/glm/events";
+    let mut watching = Watching::by(&api, &one, path, None).await;
+    ask(&two, "theirs").await;
+    lane.pause(None).await.unwrap();
+    lane.resume().await.unwrap();
+    let first = ask(&one, "mine").await;
+    let mut ids = Vec::new();
+    loop {
+        let told = watching.next().await.unwrap();
+        assert_eq!(told.data["data"]["jobId"], *first, "{told:?}");
+        ids.push(told.id.unwrap());
+        if told.name == "job.completed" {
+            break;
+        }
+    }
+    // Nothing between them is somebody else's.
+    let numbers = ids.iter().map(|id| id.split_once('-').unwrap().1);
+    let numbers: Vec<usize> = numbers.map(|number| number.parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=ids.len()).collect::<Vec<_>>());
+
+    drop(watching);
+    ask(&two, "theirs again").await;
+    let second = ask(&one, "mine again").await;
+    let mut again = Watching::by(&api, &one, path, ids.last().map(String::as_str)).await;
+    let next = again.next().await.unwrap();
+    assert_eq!(
+        (&*next.name, &next.data["data"]["jobId"]),
+        ("job.submitted", &json!(second))
+    );
+    again.until("job.completed").await;
+    // The events of a job have the same ids.
+    let of_job = format!("/api/glm/jobs/{second}/events");
+    let mut over = Watching::by(&api, &one, &of_job, None).await;
+    assert_eq!(over.next().await.unwrap().data["status"], "completed");
+    let theirs = api.request(Method::GET, &of_job).bearer_auth(&two);
+    Api::send(theirs).await.expect(404);
+    // What a key hears ends with it.
+    lane.revoke_key(mine).await.unwrap();
+    ask(&two, "theirs at last").await;
+    assert!(again.next().await.is_none());
     stop(lane, 1_000).await;
 }

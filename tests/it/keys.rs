@@ -14,9 +14,6 @@ use serde_json::{Value, json};
 use crate::support::api::{Api, Reply};
 use crate::support::http::{HttpLane, until};
 
-/// A turn of one plain prompt: it is estimated at a little more than a thousand tokens.
-const ONE_A_TURN: u32 = 1_100;
-
 async fn key(lane: &Orchestrator, name: &str, rights: KeyRights) -> String {
     let new = NewKey {
         rights,
@@ -57,8 +54,7 @@ fn slow(latency_ms: u64, slots: u16) -> HttpLane {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twelve_keys_with_equal_shares_and_a_flood_of_one_get_alike() {
     const CALLS: u64 = 360;
-    let mut world = slow(5, 2);
-    world.config.lane.rules.order.fair_quantum_tokens = ONE_A_TURN;
+    let world = slow(5, 2);
     let lane = world.start().await;
     let api = Arc::new(Api::serve(&lane).await);
     let greedy = key(&lane, "flood", KeyRights::default()).await;
@@ -102,6 +98,37 @@ async fn twelve_keys_with_equal_shares_and_a_flood_of_one_get_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_with_shares_of_1_2_and_3_get_so_many_of_the_turns() {
+    let world = slow(1, 1);
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let blocker = world.block(&lane).await;
+    for (name, share) in [("a", 1), ("b", 2), ("c", 3)] {
+        let rights = KeyRights {
+            share,
+            ..KeyRights::default()
+        };
+        let key = key(&lane, name, rights).await;
+        flood(&api, &key, name, "glm-4.7", 60).await;
+    }
+    lane.cancel(blocker).await.unwrap();
+    until("enough were served", async || world.sim.stats().calls > 60).await;
+    let served = world.prompts();
+    let count = |name: &str| {
+        served[1..=60]
+            .iter()
+            .filter(|prompt| *prompt == name)
+            .count()
+    };
+    let counts = [count("a"), count("b"), count("c")];
+    let close = |count: usize, want: usize| count.abs_diff(want) <= 2;
+    assert!(
+        close(counts[0], 10) && close(counts[1], 20) && close(counts[2], 30),
+        "{counts:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_key_is_above_its_cap_as_glm_sees_it_and_the_lane_stays_busy() {
     let world = slow(20, 6);
     let lane = world.start().await;
@@ -125,6 +152,33 @@ async fn no_key_is_above_its_cap_as_glm_sees_it_and_the_lane_stays_busy() {
     assert_eq!((peak("glm-one"), peak("glm-two")), (1, 2));
     assert!(peak("glm-any") >= 3, "{}", peak("glm-any"));
     assert!(world.sim.peak_since(0, None) <= 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_begins_no_new_minute_for_a_key() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let rights = KeyRights {
+        requests_per_minute: Some(3),
+        ..KeyRights::default()
+    };
+    let bound = key(&lane, "bound", rights).await;
+    let any = key(&lane, "any", KeyRights::default()).await;
+    let api = Api::serve(&lane).await;
+    let job = json!({"prompt": "hi"});
+    let submit = async |api: &Api, key: &str| post(api, key, "/api/glm/jobs", &job).await;
+    for key in [&bound, &any, &bound, &any, &any] {
+        submit(&api, key).await.expect(202);
+    }
+    api.stop().await;
+    let lane = world.restart(lane).await;
+    let api = Api::serve(&lane).await;
+    submit(&api, &bound).await.expect(202);
+    let refused = submit(&api, &bound).await;
+    let after = refused.headers["retry-after"].to_str().unwrap();
+    assert!((1..=60).contains(&after.parse::<u32>().unwrap()), "{after}");
+    refused.expect(429);
+    submit(&api, &any).await.expect(202);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,6 +36,7 @@ mod faces;
 mod failures;
 mod golden;
 mod jobs;
+mod key_batches;
 mod keys;
 mod many;
 mod model_names;

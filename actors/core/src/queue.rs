@@ -180,7 +180,7 @@ impl Queue {
             && let Some(entry) = self.entries.get(&seq)
         {
             let rule = self.ready.rule(&entry.model).unwrap_or_default();
-            let user = rule.turn_of(self.users.number(entry));
+            let user = rule.turn_of(entry, self.users.number(entry));
             turns.give_back(user, tokens, share_of(&self.shares, entry));
         }
     }
@@ -344,6 +344,18 @@ impl Queue {
         let rule = self.ready.rule(&entry.model);
         rule.unwrap_or_else(|| self.rules.of(&entry.model))
             .place(entry)
+    }
+
+    /// The priority that the job of a place has risen to.
+    #[must_use]
+    pub const fn urgency(&self, place: Place) -> i64 {
+        place.urgency(self.now)
+    }
+
+    /// When the priorities rise next that rise once in so many milliseconds; `None`: never.
+    #[must_use]
+    pub fn next_interval(&self, ageing_ms: u64) -> Option<Timestamp> {
+        place::next_interval(self.now, ageing_ms)
     }
 
     /// The place of the most urgent job that is due, among these models: what [`Queue::pop`] would

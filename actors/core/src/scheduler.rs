@@ -34,6 +34,7 @@ mod orders;
 mod outgoing;
 mod parked;
 mod recovery;
+mod reserve;
 mod routes;
 mod settle;
 mod tracks;
@@ -428,6 +429,7 @@ impl Scheduler {
             hold::next_end(&self.state),
             self.gate.next_change(),
             self.soon,
+            self.next_rise(),
         ]
         .into_iter()
         .chain(of_lanes)

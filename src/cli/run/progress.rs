@@ -117,6 +117,7 @@ fn is_worth_a_line(wait: &WaitReason) -> bool {
         | WaitReason::Stopping
         | WaitReason::Blocked { .. }
         | WaitReason::KeyBusy { .. }
+        | WaitReason::Reserved { .. }
         | WaitReason::OtherBatch
         | WaitReason::Reading => false,
     }

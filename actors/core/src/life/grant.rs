@@ -43,6 +43,26 @@ fn names(faces: &[Face]) -> String {
 }
 
 impl ClientKey {
+    /// Whether jobs may come by this face, of this user, as urgent as this.
+    pub fn allow(&self, face: Face, user: &str, priority: i32) -> Result<(), BeyondRights> {
+        let rights = &self.rights;
+        if !rights.has_face(face) {
+            let faces = rights.faces.clone();
+            return Err(BeyondRights::Face { face, faces });
+        }
+        let another = |own: &&String| *own != user && user != DEFAULT_USER;
+        if let Some(own) = rights.user_id.as_ref().filter(another) {
+            return Err(BeyondRights::User { own: own.clone() });
+        }
+        match rights.max_priority.filter(|max| priority > *max) {
+            Some(max) => Err(BeyondRights::Priority {
+                asked: priority,
+                max,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Makes a submission that came by a face one of this key.
     pub fn grant(
         &self,
@@ -51,20 +71,10 @@ impl ClientKey {
         settings: &Settings,
     ) -> Result<(), BeyondRights> {
         let rights = &self.rights;
-        if !rights.has_face(face) {
-            let faces = rights.faces.clone();
-            return Err(BeyondRights::Face { face, faces });
-        }
-        if let Some(own) = &rights.user_id {
-            let named = &submission.user_id;
-            if named != own && named != DEFAULT_USER {
-                return Err(BeyondRights::User { own: own.clone() });
-            }
-            submission.user_id.clone_from(own);
-        }
         let asked = submission.priority.unwrap_or(rights.default_priority);
-        if let Some(max) = rights.max_priority.filter(|max| asked > *max) {
-            return Err(BeyondRights::Priority { asked, max });
+        self.allow(face, &submission.user_id, asked)?;
+        if let Some(own) = &rights.user_id {
+            submission.user_id.clone_from(own);
         }
         submission.priority = Some(asked);
         if !rights.models.is_empty() {

@@ -1,31 +1,18 @@
 //! A batch: jobs that belong together, such as the lines of a file. It counts its jobs by status in the
 //! transaction that changes them, so that its state is never a guess.
 
-use std::fmt;
-use std::num::NonZeroU64;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::id::numbered_id;
 use super::{CallRecord, Cost, JobStatus, StatusCounts, Timestamp};
 
-/// A batch's id, `batch_` and sixteen hexadecimal digits. Small: every waiting job of a batch carries it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatchId(NonZeroU64);
+numbered_id! {
+    /// A batch's id, `batch_` and sixteen hexadecimal digits.
+    BatchId of "a batch": "batch_", "batch", NoBatchId
+}
 
 impl BatchId {
-    const PREFIX: &str = "batch_";
-
-    /// From a random number, for a batch whose name says nothing.
-    #[must_use]
-    pub const fn new(number: u64) -> Self {
-        match NonZeroU64::new(number) {
-            Some(number) => Self(number),
-            None => Self(NonZeroU64::MIN),
-        }
-    }
-
     /// The id of the batch with this name: the same name, the same batch.
     #[must_use]
     pub fn named(name: &str) -> Self {
@@ -35,63 +22,6 @@ impl BatchId {
         let digest: [u8; 32] = hash.finalize().into();
         let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
         Self::new(u64::from_be_bytes(*first))
-    }
-
-    /// The number that is the key in the store.
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl fmt::Display for BatchId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:016x}", Self::PREFIX, self.0)
-    }
-}
-
-/// A text is no batch's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be the id of a batch, like batch_00c0ffee00c0ffee")]
-pub struct NoBatchId;
-
-impl FromStr for BatchId {
-    type Err = NoBatchId;
-
-    fn from_str(text: &str) -> Result<Self, NoBatchId> {
-        let digits = text.strip_prefix(Self::PREFIX).ok_or(NoBatchId)?;
-        if digits.len() != 16 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(NoBatchId);
-        }
-        let number = u64::from_str_radix(digits, 16).map_err(|_| NoBatchId)?;
-        NonZeroU64::new(number).map(Self).ok_or(NoBatchId)
-    }
-}
-
-impl Serialize for BatchId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for BatchId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl schemars::JsonSchema for BatchId {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "BatchId".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "format": "batch"})
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, BatchId, BatchState, FileId, Timestamp};
+use super::{Batch, BatchId, BatchState, FileId, KeyId, Timestamp};
 use crate::section;
 
 section! {
@@ -16,6 +16,8 @@ section! {
         file_bytes_max: u64 = 100 * 1024 * 1024 => [within(1024..=1 << 40)];
         /// Bytes of all files together; what goes beyond is refused until some are deleted.
         files_total_bytes_max: u64 = 1024 * 1024 * 1024 => [within(1024..=1 << 50)];
+        /// Bytes of the files of one client key together; what goes beyond is refused until the key deletes some.
+        files_key_bytes_max: u64 = 256 * 1024 * 1024 => [within(1024..=1 << 50)];
         /// Lines of one file; a batch of more fails.
         lines_max: u64 = 50_000 => [within(1..=10_000_000)];
         /// How far below others their jobs stand: 100 gives them the priority -100, and other submissions have 0 unless
@@ -62,6 +64,15 @@ pub enum InputStage {
 pub struct BatchInput {
     /// The batch.
     pub id: BatchId,
+    /// The client key that handed it in, sees it, and whose rights its jobs have; `None`: an operator did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
+    /// Whose jobs its jobs are, whatever its lines say; `None`: as they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// The priority of its jobs; `None`: below that of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
     /// The file.
     pub file: FileId,
     /// The path that the lines are for, as the submitter spelled it.
@@ -150,6 +161,9 @@ impl BatchInput {
     ) -> Self {
         Self {
             id,
+            key_id: None,
+            user_id: None,
+            priority: None,
             file,
             endpoint: endpoint.into(),
             window: String::new(),
@@ -180,6 +194,13 @@ impl BatchInput {
         self.stage = stage;
         self.settled_at.get_or_insert(at);
         self.next()
+    }
+
+    /// The next version of it, of which no more lines become jobs for this reason.
+    #[must_use]
+    pub fn given_up(mut self, why: LineFault, at: Timestamp) -> Self {
+        self.faults.push(why);
+        self.settled(InputStage::Stopped, at)
     }
 
     /// The next version of it.

@@ -3,179 +3,20 @@
 //! A key is `ol-` and sixteen hexadecimal digits, its id, which are no secret; then 256 random bits. The store
 //! keeps the digest of the whole.
 
+mod id;
 mod rights;
+mod secret;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::num::NonZeroU64;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use super::{
-    Budget, BudgetRules, BudgetScope, Secret, Timestamp, Wait, limits, private, private_or_none,
-};
+use super::{Budget, BudgetRules, BudgetScope, Timestamp, Wait, limits, private, private_or_none};
 
+pub use id::{KeyId, NoKeyId};
 pub use rights::{KeyBudget, KeyError, KeyRights, NoKeyBudget};
-
-/// A key's id, which is the beginning of the key: `ol-` and sixteen hexadecimal digits. Small: every waiting job of
-/// a key carries it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId(NonZeroU64);
-
-impl KeyId {
-    const PREFIX: &str = "ol-";
-    const CHARS: usize = Self::PREFIX.len() + 16;
-
-    /// From a random number.
-    #[must_use]
-    pub const fn new(number: u64) -> Self {
-        match NonZeroU64::new(number) {
-            Some(number) => Self(number),
-            None => Self(NonZeroU64::MIN),
-        }
-    }
-
-    /// The number that is the key in the store.
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        self.0.get()
-    }
-
-    /// The id with which a whole key begins; `None`: the text has not the form of a key.
-    #[must_use]
-    pub fn of_key(text: &str) -> Option<Self> {
-        let (id, rest) = text.split_at_checked(Self::CHARS)?;
-        let has_secret = rest.len() > 1 && rest.starts_with(['-', '.']);
-        has_secret.then(|| id.parse().ok())?
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:016x}", Self::PREFIX, self.0)
-    }
-}
-
-/// A text is no key's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be the id of a client key, like ol-00c0ffee00c0ffee")]
-pub struct NoKeyId;
-
-impl FromStr for KeyId {
-    type Err = NoKeyId;
-
-    fn from_str(text: &str) -> Result<Self, NoKeyId> {
-        let digits = text.strip_prefix(Self::PREFIX).ok_or(NoKeyId)?;
-        if digits.len() != 16 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(NoKeyId);
-        }
-        let number = u64::from_str_radix(digits, 16).map_err(|_| NoKeyId)?;
-        NonZeroU64::new(number).map(Self).ok_or(NoKeyId)
-    }
-}
-
-impl Serialize for KeyId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl schemars::JsonSchema for KeyId {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "KeyId".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "format": "client-key"})
-    }
-}
-
-/// How a key is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyForm {
-    /// It is sent as it is: `ol-ID-SECRET`.
-    Plain,
-    /// GLM's older SDKs sign with it: `ol-ID.SECRET`, of which only the id is sent.
-    Jwt,
-}
-
-/// What a store keeps of a secret. Neither the wire nor a log ever shows it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeySecret {
-    /// The SHA-256 of the whole key, in hexadecimal digits.
-    sha256: String,
-    /// What SDKs sign with, readable; only of a key that was made for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    signs: Option<String>,
-}
-
-impl KeySecret {
-    /// A key of this id from random bytes: what is kept of it, and the key itself, to be shown once.
-    #[must_use]
-    pub fn make(id: KeyId, random: &[u8; 32], form: KeyForm) -> (Self, Secret) {
-        let secret = hex(random);
-        let (text, signs) = match form {
-            KeyForm::Plain => (format!("{id}-{secret}"), None),
-            KeyForm::Jwt => (format!("{id}.{secret}"), Some(secret)),
-        };
-        let sha256 = Self::digest(&text);
-        (Self { sha256, signs }, Secret::new(&text))
-    }
-
-    /// The digest of a key that somebody shows, as [`KeySecret::sha256`] has it.
-    #[must_use]
-    pub fn digest(key: &str) -> String {
-        let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        hex(&digest)
-    }
-
-    /// The digest of the key, in hexadecimal digits. Compare it in constant time.
-    #[must_use]
-    pub fn sha256(&self) -> &str {
-        &self.sha256
-    }
-
-    /// What SDKs sign with; `None`: the key is not made for it.
-    #[must_use]
-    pub fn signs(&self) -> Option<&str> {
-        self.signs.as_deref()
-    }
-}
-
-impl fmt::Debug for KeySecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeySecret(****)")
-    }
-}
-
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A secret that was replaced and still opens for a while.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OldSecret {
-    /// The secret.
-    pub secret: KeySecret,
-    /// It opens before this is over.
-    pub until: Wait,
-}
+pub use secret::{KeyForm, KeySecret, OldSecret};
 
 /// What a key is for.
 #[derive(
@@ -274,7 +115,7 @@ impl ClientKey {
             id,
             name: name.into(),
             role: KeyRole::Client,
-            jwt: secret.signs.is_some(),
+            jwt: secret.signs().is_some(),
             rights: KeyRights::default(),
             created_at,
             expires_at: None,
@@ -338,6 +179,17 @@ impl ClientKey {
             (Some(at), _) => KeyState::Revoked(at),
             (None, Some(at)) if at <= now => KeyState::Expired(at),
             (None, _) => KeyState::Live,
+        }
+    }
+
+    /// Why it opens nothing, in words; `None`: it opens.
+    #[must_use]
+    pub fn why_dead(&self, now: Timestamp) -> Option<String> {
+        let id = self.id;
+        match self.state(now) {
+            KeyState::Live => None,
+            KeyState::Expired(at) => Some(format!("client key {id} expired at {at}")),
+            KeyState::Revoked(at) => Some(format!("client key {id} was revoked at {at}")),
         }
     }
 
@@ -414,6 +266,7 @@ impl FromIterator<ClientKey> for ClientKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Secret;
     use crate::testing::sample::START;
 
     const ID: KeyId = KeyId::new(0xc0_ffee);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Timestamp;
+use super::{KeyId, Timestamp};
 
 /// A file's id, `file-` and 32 hexadecimal digits: a UUID of version 7, so that ids sort by the time they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +72,9 @@ impl<'de> Deserialize<'de> for FileId {
 pub struct StoredFile {
     /// Its id.
     pub id: FileId,
+    /// The client key that handed it in, and sees it; `None`: an operator did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
     /// What its submitter calls it.
     pub name: String,
     /// Bytes of its parts.
@@ -91,6 +94,7 @@ impl StoredFile {
     pub fn new(id: FileId, name: impl Into<String>, created_at: Timestamp, process: u64) -> Self {
         Self {
             id,
+            key_id: None,
             name: name.into(),
             bytes: 0,
             parts: 0,

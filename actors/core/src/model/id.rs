@@ -6,6 +6,95 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// Makes an id that is a number, written as a prefix and sixteen hexadecimal digits: small enough for every waiting job
+/// to carry it.
+macro_rules! numbered_id {
+    ($(#[doc = $doc:literal])* $name:ident of $what:literal: $prefix:literal, $format:literal, $none:ident) => {
+        $(#[doc = $doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(::std::num::NonZeroU64);
+
+        impl $name {
+            const PREFIX: &str = $prefix;
+            const CHARS: usize = Self::PREFIX.len() + 16;
+
+            /// From a random number.
+            #[must_use]
+            pub const fn new(number: u64) -> Self {
+                match ::std::num::NonZeroU64::new(number) {
+                    Some(number) => Self(number),
+                    None => Self(::std::num::NonZeroU64::MIN),
+                }
+            }
+
+            /// The number that is the key in the store.
+            #[must_use]
+            pub const fn number(self) -> u64 {
+                self.0.get()
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                write!(f, "{}{:016x}", Self::PREFIX, self.0)
+            }
+        }
+
+        #[doc = concat!("A text is not the id of ", $what, ".")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $none;
+
+        impl ::std::fmt::Display for $none {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(concat!("must be the id of ", $what, ", like ", $prefix, "00c0ffee00c0ffee"))
+            }
+        }
+
+        impl ::std::error::Error for $none {}
+
+        impl ::std::str::FromStr for $name {
+            type Err = $none;
+
+            fn from_str(text: &str) -> Result<Self, $none> {
+                let digits = text.strip_prefix(Self::PREFIX).ok_or($none)?;
+                if text.len() != Self::CHARS || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return Err($none);
+                }
+                let number = u64::from_str_radix(digits, 16).map_err(|_| $none)?;
+                ::std::num::NonZeroU64::new(number).map(Self).ok_or($none)
+            }
+        }
+
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <::std::borrow::Cow<'de, str> as ::serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(::serde::de::Error::custom)
+            }
+        }
+
+        impl ::schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> ::std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut ::schemars::SchemaGenerator) -> ::schemars::Schema {
+                ::schemars::json_schema!({"type": "string", "format": $format})
+            }
+        }
+    };
+}
+pub(super) use numbered_id;
+
 /// A job's id: a UUID of version 7, so that ids sort by the time they were made.
 #[derive(
     Debug,

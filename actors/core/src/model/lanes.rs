@@ -48,7 +48,8 @@ section! {
     #[derive(Copy, Eq)]
     pub struct OrderSettings {
         /// Users of the same priority take turns (deficit round robin), each with so many tokens a round; 0 is
-        /// first come, first served.
+        /// first come, first served. Client keys take turns in any case, by their shares: by so many tokens, and with 0
+        /// by jobs.
         fair_quantum_tokens: u32 = 0;
         /// A waiting job's priority rises by one every so many milliseconds, so that none starves; 0 is never.
         ageing_ms: u64 = 0 => [within(1_000..=limits::DAY_MS).or_zero()];
@@ -56,8 +57,20 @@ section! {
 }
 
 section! {
-    /// A lane's rules.
+    /// Slots that are kept for the urgent.
     #[derive(Copy, Eq)]
+    pub struct SlotReserve {
+        /// The slots take only jobs of this priority or a higher one; higher is more urgent. With ageing the priority
+        /// that a job has risen to counts.
+        priority: u32 = 50 => [within(0..=i32::MAX as u64).required()];
+        /// So many slots.
+        slots: u16 = 1 => [within(1..=limits::CONCURRENCY_MAX as u64).required()];
+    }
+}
+
+section! {
+    /// A lane's rules.
+    #[derive(Eq)]
     pub struct LaneRules checked by Self::goes_together {
         /// Calls in flight at most. GLM limits an account by this, often to 1, and refuses more with 1302.
         max_concurrency: u16 = 1 => [within(1..=limits::CONCURRENCY_MAX as u64)];
@@ -67,6 +80,9 @@ section! {
         pace: PaceSettings = PaceSettings::default() => [flat("")];
         /// In which order jobs run.
         order: OrderSettings = OrderSettings::default() => [flat("")];
+        /// Slots that are kept free for urgent jobs, such as `reserve = [{ priority = 50, slots = 1 }]`. One of
+        /// max_concurrency is left for all, also while GLM bears fewer calls.
+        reserve: Vec<SlotReserve> = Vec::new();
     }
 }
 
@@ -86,6 +102,23 @@ impl LaneRules {
             let problem = problem.setting(place.at("max_concurrency"));
             errors.push(SettingsError::new(place.at("auto_min"), problem));
         }
+        if !self.reserve.is_empty() && self.kept_for(0) >= usize::from(self.max_concurrency) {
+            let problem = Problem::from("must keep fewer slots in all than ");
+            let problem = problem.setting(place.at("max_concurrency"));
+            errors.push(SettingsError::new(place.at("reserve"), problem));
+        }
+    }
+
+    /// Slots that take only jobs of this priority, or only of a higher one.
+    fn kept_for(&self, priority: u32) -> usize {
+        let rows = self.reserve.iter().filter(|row| row.priority >= priority);
+        rows.map(|row| usize::from(row.slots)).sum()
+    }
+
+    /// Of so many slots, those that jobs below this priority may have: one at least.
+    #[must_use]
+    pub fn open_below(&self, priority: u32, slots: usize) -> usize {
+        slots.saturating_sub(self.kept_for(priority)).max(1)
     }
 }
 

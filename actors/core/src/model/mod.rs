@@ -93,7 +93,9 @@ pub use lane::{
     BreakerSnapshot, BreakerState, DEFAULT_LANE, Hold, HoldKind, HoldScope, LaneCondition,
     LearntLimit, ModelCondition, Pause, RouteCondition, SchedulerState, ScopedHold,
 };
-pub use lanes::{AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, lane_for};
+pub use lanes::{
+    AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, SlotReserve, lane_for,
+};
 pub use money::{Cost, Currency, Doubt, DoubtSettings, Nanos, PriceUsed, Unpriced, amount};
 pub use outcome::{GlmAnswer, GlmOutcome, Received, TaskOutcome};
 pub use page::{

@@ -264,7 +264,7 @@ section! {
 section! {
     /// `[lane]`: the path to GLM for every model that no lane of its own takes, and what all lanes have in
     /// common.
-    #[derive(Copy, Eq)]
+    #[derive(Eq)]
     pub struct LaneSettings {
         /// The rules of the default lane.
         rules: LaneRules = LaneRules::default() => [flat("")];

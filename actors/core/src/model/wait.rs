@@ -112,6 +112,13 @@ pub enum WaitReason {
         /// The key.
         key: KeyId,
     },
+    /// The free slots of its lane are kept for more urgent jobs.
+    Reserved {
+        /// For jobs of this priority or a higher one.
+        priority: u32,
+        /// The lane.
+        lane: String,
+    },
     /// The lane runs the jobs of another batch alone.
     OtherBatch,
     /// Too many outcomes wait for the disk.
@@ -182,7 +189,7 @@ impl From<BudgetWait> for WaitReason {
 
 impl WaitReason {
     /// The name of each, in the order in which counts are shown.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 23] = [
         "behind",
         "stage",
         "delayed",
@@ -200,6 +207,7 @@ impl WaitReason {
         "blocked",
         "parked",
         "keyBusy",
+        "reserved",
         "otherBatch",
         "diskBehind",
         "diskFull",
@@ -228,6 +236,7 @@ impl WaitReason {
             Self::Blocked { .. } => "blocked",
             Self::Parked { .. } => "parked",
             Self::KeyBusy { .. } => "keyBusy",
+            Self::Reserved { .. } => "reserved",
             Self::OtherBatch => "otherBatch",
             Self::DiskBehind => "diskBehind",
             Self::DiskFull => "diskFull",
@@ -313,6 +322,7 @@ impl WaitReason {
             | Self::Stopping
             // The run of its own batch goes on with it.
             | Self::KeyBusy { .. }
+            | Self::Reserved { .. }
             | Self::OtherBatch
             | Self::Blocked { .. } => true,
             Self::Hold(hold) => hold.kind != HoldKind::Operator && hold.until.is_some(),
@@ -348,6 +358,7 @@ impl WaitReason {
             Self::Behind { .. }
             | Self::Stage
             | Self::KeyBusy { .. }
+            | Self::Reserved { .. }
             | Self::Probe
             | Self::Aside { .. }
             | Self::DiskBehind
@@ -403,6 +414,7 @@ impl WaitReason {
             | Self::Draining { .. }
             | Self::Blocked { .. }
             | Self::KeyBusy { .. }
+            | Self::Reserved { .. }
             | Self::OtherBatch
             | Self::Parked { .. } => false,
         }
@@ -446,6 +458,7 @@ impl WaitReason {
             | Self::Stopping
             | Self::Blocked { .. }
             | Self::KeyBusy { .. }
+            | Self::Reserved { .. }
             | Self::OtherBatch
             | Self::DiskBehind
             | Self::Reading => return None,

@@ -26,7 +26,7 @@ impl Key {
     pub(super) fn of(rule: Rule, entry: &JobEntry, user: u64) -> Self {
         Self {
             rank: Reverse(rule.rank(entry)),
-            user: rule.turn_of(user),
+            user: rule.turn_of(entry, user),
             seq: entry.seq,
         }
     }
@@ -56,7 +56,7 @@ pub(super) struct Front {
     pub(super) class: Class,
     /// The first by sequence; where turns are taken it only shows that there is one.
     pub(super) seq: Seq,
-    /// Tokens a turn; `None`: nobody takes turns.
+    /// Tokens a turn, 0 where turns count jobs; `None`: nobody takes turns.
     pub(super) quantum: Option<u32>,
 }
 
@@ -126,8 +126,7 @@ impl Index {
             let old = std::mem::replace(&mut model.rule, rules.of(name));
             let new = model.rule;
             changed |= old != new;
-            if old.order.ageing_ms != new.order.ageing_ms || old.takes_turns() != new.takes_turns()
-            {
+            if old.order.ageing_ms != new.order.ageing_ms || !old.turns_as(new) {
                 model.ready = model
                     .ready
                     .iter()
@@ -245,7 +244,7 @@ impl Index {
             .min()
     }
 
-    /// Tokens a turn in a class, as far as it was not told; `None`: nobody takes turns.
+    /// Tokens a turn in a class, as far as it was not told, 0 where turns count jobs; `None`: nobody takes turns.
     pub(super) fn quantum_after(
         &self,
         models: &BTreeSet<Arc<str>>,

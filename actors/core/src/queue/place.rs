@@ -51,6 +51,16 @@ impl Place {
             }
     }
 
+    /// The priority that its job has risen to at this moment.
+    #[must_use]
+    pub const fn urgency(self, now: Timestamp) -> i64 {
+        let class = Class {
+            ageing_ms: self.ageing_ms,
+            rank: self.class.0,
+        };
+        class.effective(now)
+    }
+
     /// The lane and the class whose turns it counts; `None`: nobody takes turns there.
     pub(super) const fn turns(self) -> Option<(u32, Class)> {
         if self.seq.is_some() {
@@ -95,6 +105,15 @@ const fn intervals(at: Timestamp, ageing_ms: u64) -> i64 {
     }
 }
 
+/// The end of the ageing interval of this moment; `None`: without ageing there is none.
+pub(super) fn next_interval(now: Timestamp, ageing_ms: u64) -> Option<Timestamp> {
+    if ageing_ms == 0 || ageing_ms > i64::MAX as u64 {
+        return None;
+    }
+    let left = ageing_ms as i64 - now.as_millis().rem_euclid(ageing_ms as i64);
+    Some(now.plus_ms(left.unsigned_abs()))
+}
+
 /// What decides about the jobs of one model: the lane it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Rule {
@@ -102,6 +121,8 @@ pub(super) struct Rule {
     pub(super) lane: u32,
     /// How its jobs are ordered.
     pub(super) order: OrderSettings,
+    /// There are client keys, which take turns in every lane.
+    pub(super) has_keys: bool,
 }
 
 impl Rule {
@@ -120,15 +141,25 @@ impl Rule {
         Place::new(class, seq, self.lane)
     }
 
-    /// Whose turn a job of a user uses up. Where nobody takes turns all are as one, 0: their jobs are in
-    /// the order of their sequence.
-    pub(super) const fn turn_of(self, user: u64) -> u64 {
-        if self.takes_turns() { user } else { 0 }
+    /// Whose turn a job of a user, or of a client key, uses up. All who take none are as one, 0: their jobs are in the
+    /// order of their sequence.
+    pub(super) const fn turn_of(self, entry: &JobEntry, user: u64) -> u64 {
+        let takes_turns = match entry.key {
+            Some(_) => self.takes_turns(),
+            None => self.order.fair_quantum_tokens > 0,
+        };
+        if takes_turns { user } else { 0 }
     }
 
-    /// Whether users take turns within a class.
+    /// Whether anybody takes turns within a class.
     pub(super) const fn takes_turns(self) -> bool {
-        self.order.fair_quantum_tokens > 0
+        self.has_keys || self.order.fair_quantum_tokens > 0
+    }
+
+    /// Whether a job uses up the same turn as by another rule.
+    pub(super) const fn turns_as(self, other: Self) -> bool {
+        self.takes_turns() == other.takes_turns()
+            && (self.order.fair_quantum_tokens > 0) == (other.order.fair_quantum_tokens > 0)
     }
 }
 
@@ -136,6 +167,7 @@ impl Rule {
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     default: OrderSettings,
+    has_keys: bool,
     lanes: BTreeMap<String, NamedLane>,
     /// Every lane that ever was, except the default one, which is 0. A lane keeps its number, so that a
     /// [`Place`] outlives a change of the settings.
@@ -146,6 +178,7 @@ impl Rules {
     /// Takes over the rules of the settings.
     pub(super) fn configure(&mut self, settings: &Settings) {
         self.default = settings.lane.rules.order;
+        self.has_keys = !settings.keys.is_empty();
         self.lanes.clone_from(&settings.lanes);
         let mut number = self.numbers.values().max().copied().unwrap_or_default();
         for name in settings.lanes.keys() {
@@ -165,15 +198,13 @@ impl Rules {
     pub(super) fn of(&self, model: &str) -> Rule {
         let lane = lane_for(&self.lanes, model);
         let named = lane.and_then(|name| Some((name, self.lanes.get(name)?)));
-        named.map_or(
-            Rule {
-                lane: 0,
-                order: self.default,
-            },
-            |(name, lane)| Rule {
-                lane: self.number(name),
-                order: lane.rules.order,
-            },
-        )
+        let (lane, order) = named.map_or((0, self.default), |(name, lane)| {
+            (self.number(name), lane.rules.order)
+        });
+        Rule {
+            lane,
+            order,
+            has_keys: self.has_keys,
+        }
     }
 }

@@ -80,7 +80,7 @@ impl Current {
                 })?;
                 let entry = line.entries.get(&seq)?;
                 let rule = line.ready.rule(&entry.model).unwrap_or_default();
-                (rule.turn_of(line.users.number(entry)), seq)
+                (rule.turn_of(entry, line.users.number(entry)), seq)
             }
         };
         self.told.insert(user, seq);

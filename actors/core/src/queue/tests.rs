@@ -8,7 +8,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DEFAULT_LANE, Due, Job, LaneRules, NamedLane, OrderSettings, Wait};
+use crate::model::{
+    ClientKey, DEFAULT_LANE, Due, Job, KeyForm, KeyRights, KeySecret, LaneRules, NamedLane,
+    OrderSettings, Wait,
+};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -79,6 +82,59 @@ fn drain(line: &mut Queue) -> Vec<(i32, u64)> {
     from_fn(|| pop(line))
         .map(|e| (e.priority, e.seq.0))
         .collect()
+}
+
+/// Settings with client keys of these weights, numbered from 1.
+fn with_keys(settings: Settings, shares: &[u32]) -> Settings {
+    let key = |(number, share): (u64, &u32)| {
+        let id = KeyId::new(number);
+        let (secret, _) = KeySecret::make(id, &[1; 32], KeyForm::Plain);
+        let rights = KeyRights {
+            share: *share,
+            ..KeyRights::default()
+        };
+        ClientKey {
+            rights,
+            ..ClientKey::new(id, "k", secret, NOW)
+        }
+    };
+    settings.with_keys(Arc::new((1..).zip(shares).map(key).collect()))
+}
+
+fn of_key(seq: u64, key: u64, tokens: u32) -> JobEntry {
+    entry_with(seq, 0, |job| {
+        job.key = (key > 0).then(|| KeyId::new(key));
+        job.tokens = tokens;
+    })
+}
+
+#[test]
+fn keys_take_turns_where_users_do_not_and_those_without_a_key_are_one_among_them() {
+    let keyed = with_keys(settings(order(0, 0), None), &[1, 2]);
+    let mut line = Queue::from_entries(Vec::new(), &keyed, NOW);
+    for (seq, key) in [1, 1, 1, 0, 0, 0, 2, 2, 2, 2].into_iter().enumerate() {
+        line.insert(of_key(seq as u64, key, 1_000), NOW);
+    }
+    let urgent = JobEntry {
+        priority: 1,
+        ..of_key(99, 1, 1)
+    };
+    line.insert(urgent, NOW);
+    let served: Vec<u64> = drain(&mut line).iter().map(|(_, seq)| *seq).collect();
+    // Users keep the order of their submissions, as one, and the second key has two jobs a round.
+    assert_eq!(served, [99, 3, 0, 6, 7, 4, 1, 8, 9, 5, 2]);
+}
+
+#[test]
+fn the_first_key_of_a_lane_gives_turns_to_jobs_that_wait_already() {
+    let plain = settings(order(0, 0), None);
+    let mut line = Queue::from_entries(Vec::new(), &plain, NOW);
+    for (seq, key) in [0, 0, 0, 1, 2].into_iter().enumerate() {
+        line.insert(of_key(seq as u64, key, 1), NOW);
+    }
+    line.configure(&with_keys(plain, &[1, 1]));
+    let served: Vec<u64> = drain(&mut line).iter().map(|(_, seq)| *seq).collect();
+    assert_eq!(served, [0, 3, 4, 1, 2]);
 }
 
 #[test]
@@ -645,6 +701,38 @@ proptest! {
                 prop_assert!(most - least < bound, "{u} {v}: {most} {least}, {bound}");
             }
         }
+    }
+
+    /// At every moment keys with a backlog have had turns by their weights, to within one round.
+    #[test]
+    fn keys_with_a_backlog_get_turns_by_their_shares(
+        shares in vec(1_u32..6, 2..6),
+        sizes in vec(0_u32..5_000, 1..8),
+        ageing_ms in any_ageing(),
+    ) {
+        let keyed = with_keys(settings(order(0, ageing_ms), None), &shares);
+        let mut line = Queue::from_entries(Vec::new(), &keyed, NOW);
+        let mut seq = 0;
+        for _ in 0..60 {
+            for key in 1..=shares.len() as u64 {
+                seq += 1;
+                let size = sizes[seq as usize % sizes.len()];
+                line.insert(of_key(seq, key, size), NOW);
+            }
+        }
+        let sum: u32 = shares.iter().sum();
+        let mut got = vec![0_u32; shares.len()];
+        for _ in 0..sum * 8 {
+            let job = pop(&mut line).unwrap();
+            got[job.key.unwrap().number() as usize - 1] += 1;
+            for (a, share_a) in got.iter().zip(&shares) {
+                for (b, share_b) in got.iter().zip(&shares) {
+                    let ahead = f64::from(*a) / f64::from(*share_a) - f64::from(*b) / f64::from(*share_b);
+                    prop_assert!(ahead <= 1.0 + 1e-9, "{got:?} of {shares:?}");
+                }
+            }
+        }
+        prop_assert_eq!(got, shares.iter().map(|share| share * 8).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Turns: deficit round robin over the users of one class. In every round each user may take jobs worth
-//! a quantum of tokens; a user whose next job is larger keeps the rest while they
-//! wait.
+//! Turns: deficit round robin over the users and client keys of one class. In every round each may take jobs worth
+//! a quantum of tokens, times its weight; one whose next job is larger keeps the rest while it
+//! waits. Where no quantum is set each job counts the same: a round is as many jobs as a weight says.
 //!
 //! It is written with running totals instead of deficits. A round begins at a mark, `base`, and each
 //! user may run on to `base + quantum`; `spent` is how far they have got, and their deficit the difference.
@@ -29,7 +29,7 @@ pub(super) struct Head {
 }
 
 /// Tokens are counted in so many parts, so that a weight divides them without being lost.
-const PARTS: u64 = 1_000;
+const PARTS: u64 = 1_000_000;
 
 /// Whose turn it is in one class of one lane.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ pub(super) struct Turns {
     base: u64,
     /// What each gets a round.
     quantum: u64,
+    /// A job is a whole turn, whatever it may come to.
+    by_jobs: bool,
     /// The user whose turn it is, or the first that may be.
     cursor: u64,
     /// The last user of the round. Those who come later wait for the next: newcomers without end must
@@ -53,13 +55,14 @@ impl Turns {
         Self {
             base: 0,
             quantum: PARTS,
+            by_jobs: true,
             cursor: 0,
             last: newest,
             spent: BTreeMap::new(),
         }
     }
 
-    /// Takes the job whose turn it is. `head_from` gives the next job of the first user of that number
+    /// Takes the job whose turn it is. A quantum of 0 counts jobs instead of tokens. `head_from` gives the next job of the first user of that number
     /// or above who has any.
     pub(super) fn take(
         &mut self,
@@ -68,6 +71,7 @@ impl Turns {
         head_from: impl Fn(u64) -> Option<Head>,
     ) -> Option<Seq> {
         self.quantum = u64::from(quantum).max(1) * PARTS;
+        self.by_jobs = quantum == 0;
         self.in_this_round(&head_from).or_else(|| {
             self.next_round(newest, &head_from);
             self.in_this_round(&head_from)
@@ -92,7 +96,7 @@ impl Turns {
 
     /// A job of unknown size counts as a whole turn. For a user of twice the weight it counts half.
     fn size(&self, tokens: u32, share: u32) -> u64 {
-        let whole = if tokens == 0 {
+        let whole = if tokens == 0 || self.by_jobs {
             self.quantum
         } else {
             u64::from(tokens) * PARTS
@@ -233,6 +237,16 @@ mod tests {
     fn a_job_of_unknown_size_is_a_whole_turn() {
         let jobs = Jobs::from([((1, 1), 0), ((1, 2), 0), ((2, 3), 0), ((2, 4), 0)]);
         assert_eq!(serve_all(1_000, jobs), [1, 3, 2, 4]);
+    }
+
+    #[test]
+    fn without_a_quantum_each_job_counts_the_same() {
+        let jobs = |user: u64| (0..6).map(move |n| ((user, user * 100 + n), u32::MAX / 2));
+        let small = (0..6).map(|n| ((1, 100 + n), 1));
+        let waiting: Jobs = small.chain(jobs(2)).chain(jobs(HEAVY)).collect();
+        let users: Vec<u64> = serve_all(0, waiting).iter().map(|seq| seq / 100).collect();
+        assert_eq!(users[..10], [1, 2, 9, 9, 9, 1, 2, 9, 9, 9]);
+        assert_eq!(users[10..], [1, 2, 1, 2, 1, 2, 1, 2]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Sends the next job of each lane through an idle slot, and retires callers that are not needed any more.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Effect, Scheduler, routes};
@@ -179,20 +181,18 @@ impl Scheduler {
             .map(|(id, _)| *id)
     }
 
+    /// The models whose jobs may go to a lane now.
+    pub(super) fn open_models(&self, lane: &str) -> Option<Cow<'_, BTreeSet<Arc<str>>>> {
+        let shut = self.gate.shut();
+        self.routes
+            .open_to(lane, &self.line, shut, &self.state, &self.settings)
+    }
+
     /// Whether a lane has anything to send.
     fn has_next(&self, lane: &str) -> bool {
-        let staged = self
-            .tracks
-            .get(lane)
-            .is_some_and(|track| !track.stage.is_empty());
-        let models = self.routes.open_to(
-            lane,
-            &self.line,
-            self.gate.shut(),
-            &self.state,
-            &self.settings,
-        );
-        staged || models.is_some_and(|models| self.line.peek(lane, &models).is_some())
+        let models = self.open_models(lane);
+        let (staged, waiting) = self.next_places(lane, models.as_deref());
+        staged.is_some() || waiting.is_some()
     }
 
     /// Takes what a lane sends next.
@@ -205,13 +205,14 @@ impl Scheduler {
             &self.settings,
         );
         let models = models.as_deref();
-        let waiting = models.and_then(|models| self.line.peek(lane, models));
-        let track = self.tracks.get_mut(lane)?;
-        let staged = track.stage.first().map(|staged| staged.place);
-        match (staged, waiting) {
+        match self.next_places(lane, models) {
+            (None, None) => return None,
             (Some(staged), Some(place)) if place.outranks(staged) => {}
-            (Some(_), _) => return track.stage.take_first().map(Candidate::Staged),
-            (None, _) => {}
+            (Some(_), _) => {
+                let track = self.tracks.get_mut(lane)?;
+                return track.stage.take_first().map(Candidate::Staged);
+            }
+            (None, Some(_)) => {}
         }
         let (place, entry) = self.line.pop(lane, models?)?;
         Some(Candidate::Waiting(place, entry))
@@ -245,7 +246,12 @@ impl Scheduler {
         {
             self.routes.forget();
         }
-        let sending = Sending { model, at: now };
+        let urgency = next.place().urgency(now);
+        let sending = Sending {
+            model,
+            at: now,
+            urgency,
+        };
         let entry = match next {
             Candidate::Staged(staged) => {
                 // What is on record must tell where it went and what is reserved, should its start not

@@ -296,6 +296,7 @@ impl Scheduler {
                 sending: Sending {
                     model: job.sent_to().into(),
                     at: now,
+                    urgency: job.priority.into(),
                 },
                 ticket: self.out.ticket(),
                 cancelled: false,

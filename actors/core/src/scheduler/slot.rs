@@ -43,6 +43,8 @@ pub struct Sending {
     pub model: Arc<str>,
     /// When that was decided.
     pub at: Timestamp,
+    /// The priority that its job had risen to.
+    pub urgency: i64,
 }
 
 impl Slot {
@@ -55,9 +57,15 @@ impl Slot {
     /// The model that its call goes to.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
+        self.sending().map(|sending| &*sending.model)
+    }
+
+    /// What is known of its call from the decision to send it.
+    #[must_use]
+    pub const fn sending(&self) -> Option<&Sending> {
         match self {
             Self::Unknown | Self::Idle => None,
-            Self::Starting { sending, .. } | Self::Busy { sending, .. } => Some(&sending.model),
+            Self::Starting { sending, .. } | Self::Busy { sending, .. } => Some(sending),
         }
     }
 

@@ -1128,6 +1128,9 @@ mod budgets;
 #[path = "key_tests.rs"]
 mod keys;
 
+#[path = "reserve_tests.rs"]
+mod reserves;
+
 #[path = "wait_tests.rs"]
 mod wait;
 

@@ -197,6 +197,7 @@ impl Scheduler {
         self.stopped()
             .or_else(|| self.lane_held(lane))
             .or_else(paced)
+            .or_else(|| self.reserved(lane))
             .unwrap_or(WaitReason::Stage)
     }
 
@@ -230,6 +231,9 @@ impl Scheduler {
     /// A job that only waits for its turn.
     fn behind(&self, entry: &JobEntry, places: &mut Places) -> WaitReason {
         let lane = self.lane_for(&entry.model);
+        if let Some(reserved) = self.reserved(lane) {
+            return reserved;
+        }
         let known = places
             .0
             .entry(lane.to_owned())
@@ -427,6 +431,10 @@ impl Scheduler {
             if let Some(name) = stopped.or_else(held) {
                 add(name, staged);
                 add("behind", behind);
+                continue;
+            }
+            if let Some(reserved) = self.reserved(lane) {
+                add(reserved.name(), staged + behind);
                 continue;
             }
             // The pace keeps the one that would go next; the others wait for their turns.

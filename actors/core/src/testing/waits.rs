@@ -93,7 +93,11 @@ pub fn wait_reasons() -> Vec<WaitReason> {
             attempt: Some(AttemptNo(2)),
         }),
         Some(WaitReason::Parked { .. }) => Some(WaitReason::KeyBusy { key: KeyId::new(7) }),
-        Some(WaitReason::KeyBusy { .. }) => Some(WaitReason::OtherBatch),
+        Some(WaitReason::KeyBusy { .. }) => Some(WaitReason::Reserved {
+            priority: 50,
+            lane: "air".to_owned(),
+        }),
+        Some(WaitReason::Reserved { .. }) => Some(WaitReason::OtherBatch),
         Some(WaitReason::OtherBatch) => Some(WaitReason::DiskBehind),
         Some(WaitReason::DiskBehind) => Some(WaitReason::DiskFull),
         Some(WaitReason::DiskFull) => Some(WaitReason::Reading),

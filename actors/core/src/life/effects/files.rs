@@ -12,7 +12,9 @@ pub(super) fn input<R: Rows>(rows: &mut R, change: &InputChange) -> Decision<R::
         InputChange::Begin(new, batch) => {
             if let Some(stored) = rows.input(new.id)? {
                 // Asked twice.
-                let is_same = stored.file == new.file && stored.endpoint == new.endpoint;
+                let is_same = stored.key_id == new.key_id
+                    && stored.file == new.file
+                    && stored.endpoint == new.endpoint;
                 return Ok(match is_same {
                     true => Ok(Applied::Done),
                     false => Err(Refusal::StaleInput(new.id)),

@@ -107,7 +107,7 @@ pub struct KeyRights {
     /// Jobs that it may hand in within any minute; `None`: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
-    /// Its weight among those who take turns.
+    /// Its weight among the client keys, which take turns: twice the weight is twice the turns.
     #[serde(default = "one")]
     pub share: u32,
     /// What its calls may come to.

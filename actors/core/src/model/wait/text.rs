@@ -160,6 +160,10 @@ impl fmt::Display for WaitReason {
             Self::KeyBusy { key } => {
                 write!(f, "client key {key} has as many calls open as it may")
             }
+            Self::Reserved { priority, lane } => write!(
+                f,
+                "the free slots of lane {lane} are kept for jobs of priority {priority} and above"
+            ),
             Self::OtherBatch => f.write_str(
                 "this run sends the jobs of another batch alone; a run of its own goes on with it",
             ),
