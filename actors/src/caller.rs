@@ -5,7 +5,7 @@
 //! through [`crate::aborts::Aborts`], and a queue that was restarted meanwhile hears of the outcome when the
 //! caller, ready again, reads the [`CallerMsg::Attach`] that has been waiting for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -176,6 +176,7 @@ impl CallerState {
         let streams = !is_async && dispatch.request.streams();
         let relay = streams.then(|| self.ports.relays.to_write(job.id));
         let told = Told(relay.clone());
+        let call_ids = Arc::new(OnceLock::new());
         let call = GlmCall {
             job_id: job.id,
             attempt,
@@ -189,6 +190,8 @@ impl CallerState {
             poll_ms: settings.glm.async_poll_ms,
             streams,
             relay,
+            headers: job.headers.clone(),
+            call_ids: Arc::clone(&call_ids),
             reuse: settings.glm.reuse,
             issued: Issued::of(Arc::clone(&self.ports.store)),
         };
@@ -215,7 +218,7 @@ impl CallerState {
             Some(relay) => self.estimate(&dispatch, relay).await,
             None => None,
         };
-        if let Some(relay) = told.filter(|_| job.idempotency_key.is_some()) {
+        if let Some(relay) = told.filter(|_| job.bound_to.is_none()) {
             self.ports.relays.keep(job.id, relay);
         }
         Finished {
@@ -226,6 +229,7 @@ impl CallerState {
             bounded_by_job,
             delivered,
             estimate,
+            call_ids: call_ids.get().cloned().unwrap_or_default(),
             task,
             started_at: now,
             response_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),

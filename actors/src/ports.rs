@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +13,8 @@ use crate::relay::Relay;
 use onelane_core::model::{
     AlertBook, Applied, AttemptNo, Batch, BatchId, BatchInput, CallRecord, ClientKey,
     DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId, HookEndpoint, Job, JobId,
-    Refusal, Request, RequestId, Reuse, StoredFile, Timeouts, Timestamp, Transition, Usage,
-    UsageRow, code,
+    PassedHeaders, Refusal, Request, RequestId, Reuse, StoredFile, Timeouts, Timestamp, Transition,
+    Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -318,6 +318,10 @@ pub struct GlmCall {
     pub streams: bool,
     /// Where the pieces of a streamed answer go as they come.
     pub relay: Option<Arc<Relay>>,
+    /// Headers of the client that GLM gets, where they belong to the protocol of its face.
+    pub headers: PassedHeaders,
+    /// Where the headers go by which GLM names the call.
+    pub call_ids: Arc<OnceLock<PassedHeaders>>,
     /// When a connection serves more than one call.
     pub reuse: Reuse,
     /// Whose ids the lane issued: an answer that names another attempt of it is not this call's.

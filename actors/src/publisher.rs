@@ -112,6 +112,7 @@ impl Publisher {
             | Transition::Input(_)
             | Transition::File(_)
             | Transition::Adopt { .. }
+            | Transition::Forget { .. }
             | Transition::InsertKey(_)
             | Transition::Key { .. }
             | Transition::Prune(_)

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use onelane_core::model::{AttemptNo, Failure, FailureClass, JobId, code, limits};
+use onelane_core::model::{AttemptNo, Failure, FailureClass, JobId, PassedHeaders, code, limits};
 
 /// What is known of a streamed answer when its first piece may be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct RelayHead {
     pub model: String,
     /// The media type of the pieces.
     pub media_type: String,
+    /// The headers by which GLM names the call.
+    pub call_ids: PassedHeaders,
 }
 
 /// How a streamed answer ended.
@@ -239,6 +241,13 @@ impl Relays {
         }
     }
 
+    /// Lets go of what is kept of a job's answer.
+    pub fn forget(&self, id: JobId) {
+        let mut known = self.lock();
+        known.kept.retain(|(kept, _)| *kept != id);
+        known.open.remove(&id);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         // The maps are whole at every moment: a panic elsewhere can't have left them half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -270,6 +279,7 @@ mod tests {
             attempt: AttemptNo(1),
             model: "glm-4.7".to_owned(),
             media_type: "text/event-stream".to_owned(),
+            call_ids: PassedHeaders::default(),
         }
     }
 
@@ -368,6 +378,8 @@ mod tests {
             relays.keep(id(n), relay);
             assert!(relays.to_read(id(n)).is_open());
         }
+        relays.forget(id(2));
+        assert!(!relays.to_read(id(2)).is_open(), "it is forgotten");
         let large = relays.to_write(id(9));
         large.open(head());
         let piece = Bytes::from(vec![b'x'; limits::RELAYS_KEPT_BYTES]);

@@ -8,6 +8,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
+use onelane_core::model::PassedHeaders;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
@@ -38,6 +39,14 @@ pub(super) struct Reply {
 
 /// Pieces of an answer that is still being made.
 pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send + Sync>>;
+
+/// What an answer tells.
+pub(super) enum Told {
+    /// Events.
+    Events(Pieces),
+    /// All of it, with the status that it would have.
+    Whole(StatusCode, Vec<u8>),
+}
 
 enum Content {
     Bytes(Vec<u8>),
@@ -88,6 +97,22 @@ impl Reply {
         }
     }
 
+    /// What is sent, for a stream that has begun.
+    pub(super) fn into_told(self) -> Told {
+        let is_stream = self.media.starts_with(EVENT_STREAM);
+        match self.content {
+            Content::Live(pieces) => Told::Events(pieces),
+            Content::Bytes(bytes) if is_stream => {
+                let all = std::future::ready(Ok(Bytes::from(bytes)));
+                Told::Events(Box::pin(stream::once(all)))
+            }
+            Content::Bytes(bytes) => Told::Whole(self.status, bytes),
+            Content::Unwritten(_) | Content::Parts(_) | Content::Broken(_) => {
+                Told::Whole(StatusCode::INTERNAL_SERVER_ERROR, Vec::new())
+            }
+        }
+    }
+
     /// What is sent, where that is written already.
     #[cfg(test)]
     pub(super) fn into_bytes(self) -> Vec<u8> {
@@ -107,6 +132,16 @@ impl Reply {
     pub(super) fn with(mut self, name: HeaderName, value: impl ToString) -> Self {
         if let Ok(value) = HeaderValue::try_from(value.to_string()) {
             self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// With headers that came from elsewhere.
+    pub(super) fn with_all(mut self, headers: &PassedHeaders) -> Self {
+        for (name, value) in headers.iter() {
+            if let Ok(name) = HeaderName::try_from(name) {
+                self = self.with(name, value);
+            }
         }
         self
     }

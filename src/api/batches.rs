@@ -29,7 +29,7 @@ use crate::results::{LineError, ResultLine};
 pub(super) struct NewBatch {
     /// The file, as it was uploaded.
     input_file_id: String,
-    /// The path that every line names as its `url`: one that ends in `/chat/completions`.
+    /// The path that every line names as its `url`: that of a face, like `/v1/chat/completions` or `/v1/embeddings`.
     endpoint: String,
     /// How long it may take, in hours, days or minutes, at most 14 days: 24h, 7d, 90m; 24h without it. Lines that have
     /// not ended by then fail.
@@ -214,7 +214,7 @@ pub(super) async fn create(
     let new = input.body.0;
     let mut errors = Faults::default();
     let mut wrong = |field: &str, problem: String| errors.add(|| FieldError::new(field, problem));
-    if let Err(problem) = lines::check_endpoint(&new.endpoint) {
+    if let Err(problem) = lines::face_of(&new.endpoint) {
         wrong("endpoint", problem);
     }
     let window = new.completion_window.unwrap_or_else(|| "24h".to_owned());

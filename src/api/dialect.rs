@@ -3,7 +3,9 @@
 //! unless it stands in `parameters`, which go to GLM as they are.
 
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{HalfACharacter, JobId, OnInterrupted, Request, RequestError, Timestamp};
+use onelane_core::model::{
+    Face, HalfACharacter, JobId, OnInterrupted, Request, RequestError, Timestamp,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -72,7 +74,7 @@ const OWN_NAMES: [(&str, &str); 2] = [
     ("custom_id", "The same in the batch form."),
 ];
 
-/// A job to be submitted: a `prompt`, `messages`, or a whole chat body as `request` or, in the batch form of OpenAI
+/// A job to be submitted: a `prompt`, `messages`, or a whole body as `request` or, in the batch form of OpenAI
 /// and GLM, as `body`. GLM's parameters stand beside a prompt or messages.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -88,7 +90,9 @@ pub(super) struct NewJob {
     /// More parameters for GLM, whatever their names, verbatim.
     #[schemars(with = "Option<Map<String, Value>>")]
     parameters: Option<Box<RawValue>>,
-    /// A whole chat body, verbatim.
+    /// The face of GLM that it is for: a chat without it. Any other has its whole body as `request` or `body`.
+    face: Option<Face>,
+    /// A whole body of its face, verbatim.
     #[schemars(with = "Option<Map<String, Value>>")]
     request: Option<Box<RawValue>>,
     /// The same in the batch form.
@@ -96,7 +100,7 @@ pub(super) struct NewJob {
     body: Option<Box<RawValue>>,
     /// In the batch form: `POST`.
     method: Option<String>,
-    /// In the batch form: the path of chat completions.
+    /// In the batch form: the path of its face, such as `/v1/chat/completions`.
     url: Option<String>,
     /// Without it the body's own, else the one that is configured.
     #[schemars(length(min = 1, max = bounds::MODEL_CHARS_MAX))]
@@ -139,7 +143,7 @@ pub(super) struct NewJob {
 pub struct Asked {
     /// Their own name of it.
     pub id: Option<String>,
-    /// The prompt or chat body.
+    /// The prompt or body.
     pub request: Request,
     /// The model, if it stands outside the chat body.
     pub model: Option<String>,
@@ -397,13 +401,13 @@ impl NewJob {
         let Some(form) = given.next() else {
             return Err(FieldError::new(
                 "prompt",
-                "is missing; give a prompt, or messages, or a whole chat body as request or body",
+                "is missing; give a prompt, or messages, or a whole body as request or body",
             ));
         };
         if let Some(other) = given.next() {
             return both(form, other);
         }
-        self.check_batch_form(form)?;
+        let face = self.face(form)?;
         let parameters = self.parameters(form, fields)?;
         match form {
             "prompt" if parameters.is_empty() => {
@@ -433,12 +437,13 @@ impl NewJob {
                     let problem = format!("is no parameter of GLM's; put it beside {name}");
                     return Err(FieldError::new(format!("{name}.callbackUrl"), problem));
                 }
-                made(name, &format!("{name}.messages"), Request::chat(body))
+                made(name, &format!("{name}.messages"), Request::body(face, body))
             }
         }
     }
 
-    fn check_batch_form(&self, form: &str) -> Result<(), FieldError> {
+    /// The face that it is for, as it says itself or by its path.
+    fn face(&self, form: &str) -> Result<Face, FieldError> {
         for (name, given) in [("method", &self.method), ("url", &self.url)] {
             if given.is_some() && form != "body" {
                 let problem = "belongs to the batch form, beside body";
@@ -451,15 +456,28 @@ impl NewJob {
                 format!("must be POST, not {method:?}"),
             ));
         }
-        if let Some(url) = self
-            .url
-            .as_deref()
-            .filter(|url| !url.ends_with("/chat/completions"))
-        {
-            let problem = format!("must end in /chat/completions, not {url:?}");
-            return Err(FieldError::new("url", problem));
+        let of_url = self.url.as_deref().map(|url| {
+            Face::of_path(url).ok_or_else(|| {
+                let ends = Face::ALL.map(Face::path_end).join(", ");
+                FieldError::new("url", format!("must end in one of {ends}, not {url:?}"))
+            })
+        });
+        let of_url = of_url.transpose()?;
+        let face = match (self.face, of_url) {
+            (Some(face), Some(of_url)) if face != of_url => {
+                let problem = format!("is {}, and url is of {}", face.name(), of_url.name());
+                return Err(FieldError::new("face", problem));
+            }
+            (face, of_url) => face.or(of_url).unwrap_or_default(),
+        };
+        if !face.is_chat() && matches!(form, "prompt" | "messages") {
+            let problem = format!(
+                "is of a chat; give the whole body of {} as request",
+                face.name()
+            );
+            return Err(FieldError::new(form, problem));
         }
-        Ok(())
+        Ok(face)
     }
 
     /// GLM's parameters that stand beside a prompt or messages, as the inside of an object: flat ones in their
@@ -474,7 +492,7 @@ impl NewJob {
             return match given.or_else(|| flat().next().map(|(name, _)| name)) {
                 None => Ok(String::new()),
                 Some(name) => {
-                    let problem = format!("belongs into {form}, which is the whole chat body");
+                    let problem = format!("belongs into {form}, which is the whole body");
                     Err(FieldError::new(name, problem))
                 }
             };

@@ -37,6 +37,7 @@ pub(super) fn told(reply: Reply, job: &Job, call: Option<&CallRecord>) -> Reply 
     let model = job.answered_by.as_deref().unwrap_or(job.sent_to());
     let reply = reply.with(MODEL, model).with(ATTEMPTS, job.attempts);
     let Some(call) = call else { return reply };
+    let reply = reply.with_all(&call.call_ids);
     let reply = reply.with(WAIT_MS, call.started_at.since(job.created_at));
     match call.cost {
         Some(cost) => reply.with(COST, cost),
@@ -84,15 +85,7 @@ fn verbatim(status: StatusCode, came: &Received) -> Reply {
 /// and since many ask again after any 5xx, what would end the same is none.
 fn failed(job: &Job, failure: &Failure, refusal: Option<&Received>, streams: bool) -> Reply {
     let table = ErrorTable::shipped();
-    let under_success = failure.status_code.is_some_and(|status| status / 100 == 2);
-    let is_answer = |came: &&Received| {
-        let says_so = || {
-            came.json()
-                .is_some_and(|json| is_failed_answer(job.face, json.get()))
-        };
-        failure.code.starts_with(FINISH) || (under_success && says_so())
-    };
-    if let Some(body) = refusal.filter(is_answer) {
+    if let Some(body) = refusal.filter(|came| is_answer(job.face, failure, came)) {
         let streamed = body.json().filter(|_| streams);
         return match streamed {
             Some(json) => whole(job.face, json, streams),
@@ -117,6 +110,31 @@ fn failed(job: &Job, failure: &Failure, refusal: Option<&Received>, streams: boo
         }
     };
     reply.with(SHOULD_RETRY, false)
+}
+
+/// Whether what came instead of an answer is one that says that it failed.
+fn is_answer(face: Face, failure: &Failure, came: &Received) -> bool {
+    let under_success = failure.status_code.is_some_and(|status| status / 100 == 2);
+    let says_so = || {
+        let json = came.json();
+        json.is_some_and(|json| is_failed_answer(face, json.get()))
+    };
+    failure.code.starts_with(FINISH) || (under_success && says_so())
+}
+
+/// The events that the answer of a job would have come in; `None`: it has none.
+pub(super) fn events(record: &JobRecord) -> Option<String> {
+    let job = &record.job;
+    let answer = match (job.status, &record.response, &job.error) {
+        (JobStatus::Completed, Some(body), _) => body,
+        (JobStatus::Failed, _, Some(failure)) => {
+            let refusal = record.refusal.as_deref();
+            let came = refusal.filter(|came| is_answer(job.face, failure, came));
+            came.and_then(Received::json)?
+        }
+        _ => return None,
+    };
+    events_of(job.face, answer.get())
 }
 
 /// An answer as it came, or as the events of a stream.

@@ -13,8 +13,8 @@ use super::problem::Kind;
 use super::submission::IDEMPOTENCY_KEY;
 use super::upload::FORM;
 use super::{
-    admin, batches, billing, bulk, control, estimate, events, files, gateway, granted, jobs, keys,
-    log, messages, models, notify, responses, service, tasks,
+    admin, batches, billing, bulk, control, estimate, events, files, follow, gateway, granted,
+    input_items, jobs, keys, log, messages, models, notify, responses, service, tasks,
 };
 
 /// Refusals of a submission by the lane.
@@ -90,6 +90,15 @@ fn jobs() -> Vec<Endpoint> {
             events::of_job)
             .header(LAST_EVENT_ID, "The id of the event that a client which comes back had last.")
             .errors(&[Kind::UnknownJob]),
+        row!(GET "/api/glm/jobs/{id}/stream", Submit, "The answer of a job that is streamed, event by event",
+            follow::stream)
+            .about(
+                "From its first event, or behind that of `Last-Event-ID`: to the byte while the call is open, and made \
+                 anew of the stored answer once the pieces are not kept any more. Of a job that waits, nothing is \
+                 written until its answer begins.",
+            )
+            .header(LAST_EVENT_ID, "The id of the event that a client which comes back had last.")
+            .errors(&[Kind::UnknownJob, Kind::NoStream, Kind::RequestPruned]),
         row!(GET "/api/glm/events", Submit, "Everything that happens from now on", events::all)
             .about(
                 "For a client key what happens to its own jobs, with ids of its own. With `Last-Event-ID` from there \
@@ -116,11 +125,23 @@ fn sdks() -> Vec<Endpoint> {
     rows.extend(vec![
         row!(GET "/v1/responses/{id}", Submit, "A response that was asked for in the background",
             responses::read)
-        .about("Queued, in progress, or GLM's answer under our id. A later response may go on from it.")
-        .errors(&[Kind::UnknownJob, Kind::RequestPruned]),
+        .about(
+            "Queued, in progress, or GLM's answer under our id. A later response may go on from it. With \
+             `stream=true` its events, as far as they are not had: to the byte but for our id and their numbers while \
+             they are kept, then the last of them, which has the whole response.",
+        )
+        .errors(&[Kind::UnknownJob, Kind::InvalidQuery]),
+        row!(DELETE "/v1/responses/{id}", Submit, "Delete what such a response was asked and answered",
+            responses::delete)
+            .about("One that goes on is given up first. What it cost stays on record.")
+            .errors(&[Kind::UnknownJob, Kind::WrongStatus]),
+        row!(GET "/v1/responses/{id}/input_items", Submit, "What such a response was asked",
+            input_items::list)
+            .about("The latest first, unless `order` says otherwise.")
+            .errors(&[Kind::UnknownJob, Kind::InvalidQuery]),
         row!(POST "/v1/responses/{id}/cancel", Submit, "Give such a response up", responses::cancel)
             .about("One that has ended stays as it is.")
-            .errors(&[Kind::UnknownJob, Kind::RequestPruned]),
+            .errors(&[Kind::UnknownJob]),
     ]);
     rows.extend(calls::<Messages>(
         "A message, as Anthropic's SDKs and coding agents ask for it",
@@ -148,13 +169,22 @@ fn sdks() -> Vec<Endpoint> {
         row!(GET "/v1/models", Submit, "The models that have a price, and the default one",
             models::list_models)
         .about(
-            "As OpenAI's SDKs list them. A model that is not listed may be asked for all the same.",
-        ),
+            "As OpenAI's SDKs list them or, for a client that sends `anthropic-version` or `x-api-key`, as Anthropic's do. One \
+             that GLM does not serve this account with is left out, until its hold ends. A model that is not listed may \
+             be asked for all the same.",
+        )
+        .errors(&[Kind::InvalidQuery]),
         row!(GET "/v1/models/{model}", Submit, "One of these models", models::read_model)
             .errors(&[Kind::UnknownModel]),
         row!(GET "/api/paas/v4/models", Submit, "The same, as GLM's SDKs ask for it",
-            models::list_models),
+            models::list_models)
+            .errors(&[Kind::InvalidQuery]),
         row!(GET "/api/paas/v4/models/{model}", Submit, "One of these models", models::read_model)
+            .errors(&[Kind::UnknownModel]),
+        row!(GET "/api/anthropic/v1/models", Submit, "The same, below GLM's path for Anthropic's SDKs",
+            models::list_models)
+            .errors(&[Kind::InvalidQuery]),
+        row!(GET "/api/anthropic/v1/models/{model}", Submit, "One of these models", models::read_model)
             .errors(&[Kind::UnknownModel]),
     ]);
     rows
@@ -163,7 +193,10 @@ fn sdks() -> Vec<Endpoint> {
 /// The rows of a face: one for each of its paths.
 fn calls<F: Faced>(summary: &'static str, example: Value) -> impl Iterator<Item = Endpoint> {
     F::FACE.paths().iter().map(move |path| {
-        Endpoint::new(Method::POST, path, Submit, summary, gateway::call::<F>)
+        let row = Endpoint::new(Method::POST, path, Submit, summary, gateway::call::<F>);
+        let passes = F::FACE.passes().iter();
+        passes
+            .fold(row, |row, name| row.header(name, "GLM gets it as it is."))
             .about(
                 "A program only changes its base URL. The body becomes a job; the answer is GLM's, \
                  verbatim, in pieces where `stream` asks for them. A client that goes away gives its job up after \

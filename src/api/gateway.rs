@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{DEFAULT_USER, Envelope, Face, JobId, Needs, Request, RequestError};
+use onelane_core::model::{
+    CALL_ID_HEADERS, DEFAULT_USER, Envelope, Face, JobId, Needs, Request, RequestError,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -22,9 +24,11 @@ use super::ended::{self, JOB};
 use super::envelope::AnthropicErrorBody;
 use super::granted::Said;
 use super::input::{Ignored, Input, Need, Nothing, Payload};
+use super::keepalive::Coming;
 use super::problem::{Dialect, GlmErrorBody, Kind, Problem};
 use super::submission::{header_text, idempotency_key};
-use super::{Api, live, responses};
+use super::{Api, keepalive, live, passed, responses};
+use crate::error::Error;
 use crate::orchestrator::Submission;
 use crate::orchestrator::attend::Attended;
 use crate::orchestrator::clients::{Client, Print};
@@ -165,6 +169,10 @@ impl<F: Faced> Answer for Answered<F> {
                 "The `request_id` that GLM was sent, where it is not the one of the body: that was used before.",
             );
         }
+        let about = "GLM's own id of the call, in whichever of these headers it names one.";
+        CALL_ID_HEADERS
+            .iter()
+            .for_each(|name| shapes.header(name, about));
         if F::FACE.streams() {
             let about = "With `stream: true`: its events, to the byte.";
             shapes.events("200", about);
@@ -198,11 +206,12 @@ pub(super) async fn call<F: Faced>(
     let mut submission = Submission {
         idempotency_key: key,
         callback_url,
+        headers: passed::read(F::FACE, &input.headers)?,
         ..input.body.submission
     };
     Said::read(&input.headers)?.prevail(&mut submission);
     let one = std::iter::once(&mut submission);
-    api.grant(&input.principal, F::FACE, one)?;
+    api.grant(&input.principal, one)?;
     let digest = input.body.digest;
     let submission = responses::with_previous(&api, &input.principal, submission).await?;
     if responses::is_in_background(&submission.request) {
@@ -225,27 +234,71 @@ pub(super) async fn call<F: Faced>(
         reattach: Duration::from_millis(settings.reattach_ms),
         reattach_streaming: Duration::from_millis(settings.reattach_streaming_ms),
     };
-    let (job_id, ended) = match api.lane.attend(submission, client, input.memory).await {
-        Attended::Begun(begun) => {
-            return Ok(Answered::new(None, live::reply(F::FACE, begun)));
-        }
-        Attended::Ended(job_id, ended) => (job_id, *ended),
+    let called = Called {
+        face: F::FACE,
+        streams,
+        named,
+        keepalive: api.keepalive(),
     };
-    let reply = match ended {
-        Ok(record) => {
-            let job = &record.job;
-            // An answer that was paid for is given without it, too.
-            let last = api.lane.last_call(job.id).await.ok().flatten();
-            let reply = ended::told(ended::answer(&record, streams), job, last.as_ref());
-            let sent = job.request_id(job.attempts);
-            match named {
-                Some(named) if named != sent.as_str() => reply.with(REQUEST_ID, sent),
-                _ => reply,
+    let memory = input.memory;
+    if !streams || called.keepalive.is_zero() {
+        let attended = api.lane.attend(submission, client, memory).await;
+        return Ok(Answered::new(None, called.told(&api, attended).await));
+    }
+    let every = called.keepalive;
+    let mut coming = Coming::new();
+    coming.spawn(async move {
+        let attended = api.lane.attend(submission, client, memory).await;
+        called.told(&api, attended).await
+    });
+    // What is refused soon is refused with its status.
+    let reply = match tokio::time::timeout(every, coming.join_next()).await {
+        Ok(Some(Ok(reply))) => reply,
+        Ok(_) => {
+            let lost = Error::Stopped("the question was lost; ask again".to_owned());
+            return Err(lost.into());
+        }
+        Err(_) => keepalive::meanwhile(F::FACE, coming, every),
+    };
+    Ok(Answered::new(None, reply))
+}
+
+/// A call that is waited for.
+struct Called {
+    face: Face,
+    streams: bool,
+    /// The `request_id` that its body names.
+    named: Option<String>,
+    /// Comments in its stream so often; zero: none.
+    keepalive: Duration,
+}
+
+impl Called {
+    /// What its client is told.
+    async fn told(self, api: &Api, attended: Attended) -> Reply {
+        let (job_id, ended) = match attended {
+            Attended::Begun(begun) => return live::reply(self.face, begun, self.keepalive),
+            Attended::Ended(job_id, ended) => (job_id, *ended),
+        };
+        let reply = match ended {
+            Ok(record) => {
+                let job = &record.job;
+                // An answer that was paid for is given without it, too.
+                let last = api.lane.last_call(job.id).await.ok().flatten();
+                let reply = ended::told(ended::answer(&record, self.streams), job, last.as_ref());
+                let sent = job.request_id(job.attempts);
+                match self.named {
+                    Some(named) if named != sent.as_str() => reply.with(REQUEST_ID, sent),
+                    _ => reply,
+                }
             }
+            Err(error) => Problem::from(error).reply(Dialect::of_face(self.face)),
+        };
+        match job_id {
+            Some(id) => reply.with(JOB, id),
+            None => reply,
         }
-        Err(error) => Problem::from(error).reply(Dialect::of_face(F::FACE)),
-    };
-    Ok(Answered::new(job_id, reply))
+    }
 }
 
 /// What the gateway itself reads of a body; the rest is GLM's.
@@ -268,7 +321,7 @@ struct Head<'a> {
 }
 
 /// A body as a job of the user that it names.
-fn read(face: Face, raw: &RawValue) -> Result<Submission, Problem> {
+pub(super) fn read(face: Face, raw: &RawValue) -> Result<Submission, Problem> {
     let request = Request::body(face, raw.get()).map_err(refused)?;
     let head: Head<'_> = serde_json::from_str(raw.get())
         .map_err(|error| Problem::new(Kind::InvalidBody, error.to_string()))?;

@@ -2,7 +2,7 @@
 
 use onelane_core::life::grant::BeyondRights;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{DEFAULT_USER, Face, JobId, Submission};
+use onelane_core::model::{DEFAULT_USER, JobId, Submission};
 use warp::http::HeaderMap;
 
 use super::principal::Principal;
@@ -67,7 +67,6 @@ impl Api {
     pub(super) fn grant<'j>(
         &self,
         principal: &Principal,
-        face: Face,
         jobs: impl ExactSizeIterator<Item = &'j mut Submission>,
     ) -> Result<(), Problem> {
         let Some(key) = principal.key() else {
@@ -76,6 +75,7 @@ impl Api {
         let settings = self.lane.settings();
         let count = jobs.len();
         for job in jobs {
+            let face = job.request.face();
             key.grant(job, face, &settings)?;
         }
         self.rates.count(key, count, self.clock.now())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onelane_actors::ports::{JobFilter, JobRecord};
-use onelane_core::model::{Face, JobId, JobStatus};
+use onelane_core::model::{JobId, JobStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warp::http::StatusCode;
@@ -77,7 +77,7 @@ pub(super) async fn submit(
     let said = Said::read(&input.headers)?;
     let mut submissions = input.body.with_key(key)?;
     submissions.all().for_each(|job| said.fill(job));
-    api.grant(&input.principal, Face::Chat, submissions.all())?;
+    api.grant(&input.principal, submissions.all())?;
     let jobs = match submissions {
         Submissions::One(job) => {
             let submitted = api.lane.submit(*job).await?;

@@ -1,24 +1,19 @@
-//! The lines of a file that a batch over HTTP is made of: `custom_id`, `method`, `url` and `body`, each a chat as the
-//! gateway takes it. Read one after the other, so that no file is in memory whole.
+//! The lines of a file that a batch over HTTP is made of: `custom_id`, `method`, `url` and `body`, each a body of one of
+//! GLM's faces as the gateway takes it. Read one after the other, so that no file is in memory whole.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead};
 
 use onelane_core::life::grant::BeyondRights;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{BatchInput, JobId, LineFault, NewJob, SubmissionError, Timestamp};
+use onelane_core::model::{BatchInput, Face, JobId, LineFault, NewJob, SubmissionError, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::gateway::{Call, Chat};
-use super::input::Payload as _;
-use super::limits;
 use super::problem::Problem;
 use super::terms::Terms;
+use super::{gateway, limits};
 use crate::object::Object;
 use crate::orchestrator::Submission;
-
-/// The end of every path that lines may be for.
-const CHAT: &str = "/chat/completions";
 
 /// The members of a line.
 const MEMBERS: [&str; 4] = ["custom_id", "method", "url", "body"];
@@ -32,14 +27,16 @@ pub(super) struct Looked {
     pub(super) faults: Vec<LineFault>,
 }
 
-/// Whether lines may be for this path; else why not.
-pub(super) fn check_endpoint(endpoint: &str) -> Result<(), String> {
-    if endpoint.starts_with('/') && endpoint.ends_with(CHAT) {
-        return Ok(());
-    }
-    Err(format!(
-        "must be a path that ends in {CHAT}, like /v1{CHAT}, not {endpoint:?}: other calls have no batches here"
-    ))
+/// The face of the path that lines are for; else why they can't be for it.
+pub(super) fn face_of(endpoint: &str) -> Result<Face, String> {
+    let face = Face::of_path(endpoint).filter(|_| endpoint.starts_with('/'));
+    face.ok_or_else(|| {
+        let ends = Face::ALL.map(|face| format!("/v1{}", face.path_end()));
+        format!(
+            "must be a path like {}, not {endpoint:?}: other calls have no batches here",
+            ends.join(", ")
+        )
+    })
 }
 
 /// Reads lines. A line that is longer than any request may be is passed over and told as a fault.
@@ -190,8 +187,10 @@ impl Line {
             let problem = format!("body: {}", problem.detail());
             wrong("invalid_request", problem, Some("body"))
         };
-        let Call { submission, .. } =
-            Call::<Chat>::read(&(), Some(body)).map_err(|problem| of_body(&problem))?;
+        let face = face_of(endpoint).map_err(|problem| {
+            wrong("mismatched_endpoint", format!("url {problem}"), Some("url"))
+        })?;
+        let submission = gateway::read(face, body).map_err(|problem| of_body(&problem))?;
         if submission.request.streams() {
             let problem = "body.stream: answers of a batch are not streamed; leave it out";
             return Err(wrong("invalid_request", problem.to_owned(), Some("body")));

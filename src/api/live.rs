@@ -2,22 +2,30 @@
 //! made of the stored answer where it has ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use onelane_actors::relay::RelayEnd;
+use onelane_actors::relay::{RelayEnd, RelayHead};
 use onelane_core::model::{Face, Failure, JobId};
 
 use super::answer::{Pieces, Reply};
 use super::ended::{ATTEMPTS, JOB, MODEL, stated};
+use super::keepalive::kept_alive;
 use super::problem::Dialect;
 use crate::glm::ends;
 use crate::orchestrator::attend::Begun;
 
 /// Hands the pieces on.
-pub(super) fn reply(face: Face, begun: Begun) -> Reply {
+pub(super) fn reply(face: Face, begun: Begun, keepalive: Duration) -> Reply {
     let (job_id, head) = (begun.job_id, Arc::clone(&begun.head));
-    Reply::live(head.media_type.clone(), pieces(face, begun))
+    headed(job_id, &head, kept_alive(pieces(face, begun), keepalive))
+}
+
+/// The pieces of a job's answer, with what is known of it when they begin.
+pub(super) fn headed(job_id: JobId, head: &RelayHead, pieces: Pieces) -> Reply {
+    Reply::live(head.media_type.clone(), pieces)
+        .with_all(&head.call_ids)
         .with(JOB, job_id)
         .with(MODEL, &head.model)
         .with(ATTEMPTS, head.attempt)
@@ -46,7 +54,7 @@ fn pieces(face: Face, begun: Begun) -> Pieces {
 }
 
 /// That a stream ends here and is not whole, in the stream's own form. An event may have been cut in the middle.
-fn cut(face: Face, job: JobId, failure: &Failure) -> Bytes {
+pub(super) fn cut(face: Face, job: JobId, failure: &Failure) -> Bytes {
     let (status, code) = stated(failure);
     let dialect = Dialect::of_face(face);
     let body = dialect.error_body(status, code, &failure.message, None, Some(&job.to_string()));

@@ -4,24 +4,27 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`server`] | the listener: bounds, timeouts, graceful end |
-//! | `connections`, `socket`, `door` | how many connections there may be; one of them; what stands before every route |
+//! | `connections`, `socket`, `peek`, `door` | how many connections there may be; one of them; what stands before every route |
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
 //! | `openapi`, `reference` | the document and the page that are made of the table |
 //! | `principal`, `auth`, `credentials` | for whom a request speaks and what that lets it do, by what it shows |
-//! | `granted`, `rates` | what a client key lets a submission ask for, and how many of them |
+//! | `granted`, `rates`, `passed` | what a client key lets a submission ask for, and how many of them; headers that GLM gets |
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
 //! | `answer`, `problem`, `envelope`, `ended` | how answers look |
 //! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
 //! | `events`, `hub` | live events, resumed by their ids; the latest of them |
+//! | `follow`, `sse` | a job's stream, resumed by the ids of its events; where those begin |
 //! | `files`, `upload`, `room`, `batches` | uploaded files, their room, and batches that are made of them |
 //! | `lines`, `terms`, `feeder` | the lines of a file, on whose terms they are handed in, and who makes jobs of them |
-//! | `gateway`, `live`, `responses`, `messages`, `models` | handlers for SDKs: a face of GLM's each |
+//! | `gateway`, `live`, `keepalive`, `responses`, `messages`, `models` | handlers for SDKs: a face of GLM's each |
+//! | `response`, `background`, `input_items` | a response in the background, its stream, and what it was asked |
 //! | `jobs`, `tasks`, `service` | handlers for programs, for GLM's asynchronous pair, for whoever asks what there is |
 
 mod admin;
 mod amount;
 mod answer;
 mod auth;
+mod background;
 mod batches;
 mod billing;
 mod body;
@@ -39,11 +42,14 @@ mod estimate;
 mod events;
 mod feeder;
 mod files;
+mod follow;
 mod gateway;
 mod granted;
 mod hub;
 mod input;
+mod input_items;
 mod jobs;
+mod keepalive;
 mod keys;
 mod lines;
 mod live;
@@ -53,15 +59,19 @@ mod models;
 mod notify;
 mod openapi;
 mod pages;
+mod passed;
+mod peek;
 mod principal;
 mod problem;
 mod query;
 mod rates;
 mod reference;
+mod response;
 mod responses;
 mod room;
 mod service;
 mod socket;
+mod sse;
 mod submission;
 mod tasks;
 mod terms;
@@ -76,7 +86,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use futures_util::Stream;
@@ -180,6 +190,11 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
 }
 
 impl Api {
+    /// Comments in streams come so often; zero: never.
+    fn keepalive(&self) -> Duration {
+        Duration::from_millis(self.lane.settings().gateway.keepalive_ms)
+    }
+
     async fn answer<B: Buf>(
         self: Arc<Self>,
         method: Method,

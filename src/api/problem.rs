@@ -101,6 +101,7 @@ impl Problem {
             Kind::FileInUse
             | Kind::WrongStatus
             | Kind::IdempotencyConflict
+            | Kind::NoStream
             | Kind::RequestPruned
             | Kind::DependencyEnded
             | Kind::Draining

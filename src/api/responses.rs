@@ -1,39 +1,24 @@
-//! Responses that the queue serves in the background: submitted, looked at and given up under ids of ours. A later one
-//! may go on from them: then GLM gets its own id of theirs.
+//! Responses that the queue serves in the background: submitted, looked at, given up and deleted under ids of ours. A
+//! later one may go on from them: then GLM gets its own id of theirs.
 
 use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
-use onelane_core::model::{Face, Job, JobId, JobStatus, Request};
+use onelane_core::model::{Face, JobStatus, Request};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
-use warp::http::StatusCode;
 
-use super::Api;
-use super::answer::{JSON, Reply};
-use super::ended::stated;
+use super::answer::Json;
 use super::gateway::{Answered, Faced, Responses, refused};
 use super::input::{Ignored, Input};
 use super::principal::Principal;
 use super::problem::{Kind, Problem};
+use super::response::{job_of, shown, word};
+use super::{Api, background, ended};
 use crate::error::Error;
 use crate::object::Object;
 use crate::orchestrator::Submission;
-
-/// What our ids of responses begin with; the id of the job follows.
-const PREFIX: &str = "resp_";
-
-/// The id of a job's response.
-fn id_of(job: JobId) -> String {
-    format!("{PREFIX}{}", job.to_string().replace('-', ""))
-}
-
-/// The job that an id may be of; `None`: it is none of ours.
-fn job_of(id: &str) -> Option<JobId> {
-    id.strip_prefix(PREFIX)?.parse().ok()
-}
 
 /// What the gateway reads of a body of this face alone.
 #[derive(Deserialize, Default)]
@@ -128,13 +113,14 @@ pub(super) async fn begin<F: Faced>(
     api: &Api,
     submission: Submission,
 ) -> Result<Answered<F>, Problem> {
-    if submission.request.streams() {
-        let problem = "can't be true with background: true here; ask for the response by its id";
-        return Err(Problem::of_field(Kind::InvalidField, "stream", problem));
-    }
+    let streams = submission.request.streams();
     let submitted = api.lane.submit(submission).await?;
     let record = api.lane.job(submitted.job_id).await?.record;
-    Ok(Answered::new(Some(submitted.job_id), shown(&record)?))
+    let reply = match streams {
+        true => background::stream(api, &record, None),
+        false => shown(&record),
+    };
+    Ok(Answered::new(Some(submitted.job_id), reply))
 }
 
 /// One response.
@@ -142,16 +128,69 @@ pub(super) async fn begin<F: Faced>(
 #[serde(deny_unknown_fields)]
 pub(super) struct ResponsePath {
     /// Its id, as it was told when it was submitted in the background.
-    id: String,
+    pub(super) id: String,
+}
+
+/// What of a response is asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct ResponseQuery {
+    /// Whether it is told in events, as the request for it asked.
+    stream: Option<bool>,
+    /// With `stream`: those alone whose `sequence_number` is larger.
+    starting_after: Option<u64>,
 }
 
 /// `GET /v1/responses/{id}`.
 pub(super) async fn read(
     api: Arc<Api>,
-    input: Input<ResponsePath, Ignored>,
+    input: Input<ResponsePath, ResponseQuery>,
 ) -> Result<Answered<Responses>, Problem> {
     let record = found(&api, &input.principal, &input.path.id).await?;
-    Ok(Answered::new(Some(record.job.id), shown(&record)?))
+    let query = input.query;
+    let reply = match query.stream {
+        Some(true) => {
+            let request = record.request.as_deref();
+            if !request.is_some_and(Request::streams) {
+                let problem =
+                    "is for a response that was asked for with stream: true, as this one was not";
+                return Err(Problem::of_field(Kind::InvalidQuery, "stream", problem));
+            }
+            background::stream(&api, &record, query.starting_after)
+        }
+        _ => {
+            // An answer that is there is given without it, too.
+            let last = api.lane.last_call(record.job.id).await.ok().flatten();
+            let last = last.filter(|_| record.job.status.is_terminal());
+            ended::told(shown(&record), &record.job, last.as_ref())
+        }
+    };
+    Ok(Answered::new(Some(record.job.id), reply))
+}
+
+/// That a response is gone.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeletedResponse")]
+pub(super) struct Deleted {
+    id: String,
+    /// Always `response`.
+    object: &'static str,
+    /// Always `true`.
+    deleted: bool,
+}
+
+/// `DELETE /v1/responses/{id}`: what was asked and answered goes; one that goes on is given up first.
+pub(super) async fn delete(
+    api: Arc<Api>,
+    input: Input<ResponsePath, Ignored>,
+) -> Result<Json<Deleted>, Problem> {
+    let id = input.path.id;
+    let record = found(&api, &input.principal, &id).await?;
+    api.lane.forget(record.job.id).await?;
+    Ok(Json(Deleted {
+        id,
+        object: "response",
+        deleted: true,
+    }))
 }
 
 /// `POST /v1/responses/{id}/cancel`. One that has ended stays as it is.
@@ -165,10 +204,14 @@ pub(super) async fn cancel(
         Err(error) => return Err(error.into()),
     }
     let record = found(&api, &input.principal, &input.path.id).await?;
-    Ok(Answered::new(Some(record.job.id), shown(&record)?))
+    Ok(Answered::new(Some(record.job.id), shown(&record)))
 }
 
-async fn found(api: &Api, principal: &Principal, id: &str) -> Result<JobRecord, Problem> {
+pub(super) async fn found(
+    api: &Api,
+    principal: &Principal,
+    id: &str,
+) -> Result<JobRecord, Problem> {
     let unknown = || {
         let problem = format!(
             "there is no response {id} here; only those that were asked for with background: true have an id of ours"
@@ -178,126 +221,15 @@ async fn found(api: &Api, principal: &Principal, id: &str) -> Result<JobRecord, 
     let job = job_of(id).ok_or_else(unknown)?;
     api.check_own(principal, job).await.map_err(|_| unknown())?;
     match api.lane.job(job).await {
-        Ok(detail) if detail.record.job.face == Face::Responses => Ok(detail.record),
+        Ok(detail) if detail.record.job.face == Face::Responses => match detail.record.request {
+            Some(_) => Ok(detail.record),
+            None => {
+                let problem =
+                    format!("response {id} was deleted, or pruned when its time was over");
+                Err(Problem::new(Kind::UnknownJob, problem))
+            }
+        },
         Ok(_) | Err(Error::NotFound(_)) => Err(unknown()),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// How a job stands, in OpenAI's word.
-const fn word(job: &Job) -> &'static str {
-    match job.status {
-        JobStatus::Pending => "queued",
-        JobStatus::Processing => "in_progress",
-        JobStatus::Completed => "completed",
-        JobStatus::Failed => "failed",
-        JobStatus::Cancelled => "cancelled",
-    }
-}
-
-/// A job as the response that it is: GLM's answer under our id, or how far it is.
-fn shown(record: &JobRecord) -> Result<Reply, Problem> {
-    let job = &record.job;
-    let id = id_of(job.id);
-    let body = match (job.status, &record.response) {
-        (JobStatus::Completed, Some(answer)) => under(&id, answer),
-        (JobStatus::Completed, None) => {
-            let problem = format!("the answer of {id} was pruned; ask again");
-            return Err(Problem::new(Kind::RequestPruned, problem));
-        }
-        _ => None,
-    };
-    if let Some(body) = body {
-        return Ok(Reply::text(StatusCode::OK, JSON, body.into_bytes()));
-    }
-    let failure = job
-        .error
-        .as_ref()
-        .filter(|_| job.status == JobStatus::Failed);
-    let error = failure.map(|failure| {
-        let (_, code) = stated(failure);
-        json!({"code": code, "message": failure.message})
-    });
-    let asked = record.request.as_deref().and_then(|request| match request {
-        Request::Body(_, raw) => serde_json::from_str::<Object<'_>>(raw.get()).ok(),
-        Request::Prompt(_) => None,
-    });
-    let asked = asked.unwrap_or_default();
-    // As the client said it, whatever it is.
-    let echoed = |name: &str, otherwise: Value| {
-        let value = asked.get(name);
-        let value = value.and_then(|value| serde_json::from_str(value.get()).ok());
-        value.unwrap_or(otherwise)
-    };
-    let body = json!({
-        "id": id,
-        "object": "response",
-        "created_at": job.created_at.as_millis() / 1_000,
-        "status": word(job),
-        "background": true,
-        "error": error,
-        "incomplete_details": null,
-        "instructions": echoed("instructions", Value::Null),
-        "max_output_tokens": echoed("max_output_tokens", Value::Null),
-        "metadata": echoed("metadata", json!({})),
-        "model": job.spelled.as_deref().unwrap_or(&job.model),
-        "output": [],
-        "parallel_tool_calls": echoed("parallel_tool_calls", Value::Bool(true)),
-        "previous_response_id": echoed("previous_response_id", Value::Null),
-        "temperature": echoed("temperature", Value::Null),
-        "tool_choice": echoed("tool_choice", json!("auto")),
-        "tools": echoed("tools", json!([])),
-        "top_p": echoed("top_p", Value::Null),
-        "usage": null,
-    });
-    Ok(Reply::json(StatusCode::OK, &body))
-}
-
-/// GLM's answer with our id, and as one of the background.
-fn under(id: &str, answer: &RawValue) -> Option<String> {
-    let fields: Object<'_> = serde_json::from_str(answer.get()).ok()?;
-    let id = serde_json::to_string(id).ok()?;
-    let own = [("id", id.as_str()), ("background", "true")];
-    let mut out = Vec::new();
-    for (name, value) in own {
-        if fields.get(name).is_none() {
-            out.push(format!("\"{name}\":{value}"));
-        }
-    }
-    for (name, value) in fields.iter() {
-        let known = own.iter().find(|(known, _)| *known == name);
-        let value = known.map_or(value.get(), |(_, value)| value);
-        out.push(format!("{}:{value}", serde_json::to_string(name).ok()?));
-    }
-    Some(format!("{{{}}}", out.join(",")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::views::tests::sample;
-
-    #[test]
-    fn an_id_of_ours_names_its_job() {
-        let job = sample::id(1);
-        let id = id_of(job);
-        assert!(id.starts_with("resp_") && !id.contains('-'), "{id}");
-        assert_eq!(job_of(&id), Some(job));
-        for other in ["", "resp_", "resp_abc", "chatcmpl-1", &job.to_string()] {
-            assert_eq!(job_of(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn glms_answer_is_shown_under_our_id_and_else_to_the_byte() {
-        let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
-        let shown = under(
-            "resp_1",
-            &raw(r#"{"object":"response","id":"g","x":1.50,"background":false}"#),
-        );
-        let want = r#"{"object":"response","id":"resp_1","x":1.50,"background":true}"#;
-        assert_eq!(shown.unwrap(), want);
-        let shown = under("resp_1", &raw(r#"{"output":[]}"#)).unwrap();
-        assert_eq!(shown, r#"{"id":"resp_1","background":true,"output":[]}"#);
     }
 }

@@ -9,16 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::connections::Place;
 use super::limits;
+use super::peek::has_closed;
 use crate::orchestrator::clients::Presence;
 
 /// How often a connection is looked at of which nothing can be heard by waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// And when somebody waits for what comes of the question.
+const LOOK_SOON: Duration = Duration::from_millis(2);
 /// A client that has closed its direction of the connection is asked for the first time after this: most
 /// answers are there before.
 const ASK_AFTER: Duration = Duration::from_secs(2);
@@ -38,11 +42,18 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Arc<Self> {
-        Arc::new(Self {
+        let socket = Arc::new(Self {
             stream: Mutex::new(stream),
             is_blocked: AtomicBool::new(false),
             presence: Arc::default(),
-        })
+        });
+        let looked_at = Arc::downgrade(&socket);
+        socket.presence.look_by(move || {
+            // One that has ended altogether is about to be known as gone.
+            let socket = looked_at.upgrade();
+            socket.is_none_or(|socket| has_closed(SockRef::from(&*socket.stream())))
+        });
+        socket
     }
 
     /// Whether the client is there, for those who want to know.
@@ -73,11 +84,15 @@ impl Socket {
         }
         self.presence.closing();
         let mut ask_at = Instant::now() + ASK_AFTER;
+        let mut look_every = LOOK_EVERY;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(look_every) => look_every = LOOK_EVERY,
                 // Somebody asks the same, and wants to know whether it is this one again.
-                () = self.presence.asked() => ask_at = Instant::now(),
+                () = self.presence.asked() => {
+                    ask_at = Instant::now();
+                    look_every = LOOK_SOON;
+                }
             }
             if self.has_failed() {
                 return;

@@ -1,8 +1,8 @@
 //! Jobs as programs submit them: what no schema says is checked here, and a job is made of it.
 
-use onelane_core::model::DEFAULT_USER;
 use onelane_core::model::json::each;
 use onelane_core::model::limits as bounds;
+use onelane_core::model::{DEFAULT_USER, PassedHeaders};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use warp::http::HeaderMap;
@@ -129,6 +129,7 @@ fn submission(asked: Asked) -> Submission {
         run_at: asked.run_at,
         deadline: asked.deadline.map(Into::into),
         bound_to: None,
+        headers: PassedHeaders::default(),
         timeout_ms: asked.timeout_ms,
         idempotency_key: asked.idempotency_key,
         after: asked.after,

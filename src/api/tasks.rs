@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{Face, Failure, JobId, JobStatus, Received};
+use onelane_core::model::{Failure, JobId, JobStatus, Received};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -87,7 +87,7 @@ pub(super) async fn submit(
     };
     Said::read(&input.headers)?.prevail(&mut submission);
     let one = std::iter::once(&mut submission);
-    api.grant(&input.principal, Face::Chat, one)?;
+    api.grant(&input.principal, one)?;
     let request_id = submission.request.request_id();
     let model = submission.model_in(&api.lane.settings());
     let submitted = api.lane.submit(submission).await?;

@@ -28,6 +28,7 @@ Input, one JSON object a line:
   {\"prompt\": \"...\", \"id\": \"a\", \"model\": \"glm-4.7\", \"priority\": 5, \"userId\": \"u\", \"contentId\": \"c\"}
   {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}], \"temperature\": 0.2}
   {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {...}}
+  {\"face\": \"embeddings\", \"request\": {\"model\": \"embedding-3\", \"input\": \"...\"}}
 
 Output, one JSON object a line, in the order in which they are done:
   {\"id\": \"...\", \"custom_id\": \"a\", \"response\": {\"status_code\": 200, \"request_id\": \"...\", \"body\": {...}}, \"error\": null}

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
 use onelane_core::model::{
-    Failure, FailureClass, KeyHeader, NoUpstream, Received, RequestId, Secret, Timeouts, Usage,
-    code, limits,
+    CALL_ID_HEADERS, Failure, FailureClass, KeyHeader, NoUpstream, PassedHeaders, Received,
+    RequestId, Secret, Timeouts, Usage, code, limits,
 };
 use reqwest::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
@@ -171,9 +171,13 @@ impl HttpGlm {
             }
             Ended::Response(reply) => {
                 self.pool.obey(&reply.headers);
+                let ids = call_ids(&reply.headers);
                 match self.unwrapped(reply, call).await {
-                    Ok(response) => self.its_own(response, call).await,
-                    Err(failure) => Sent::Failed(failure),
+                    Ok(response) => self.its_own(response, ids, call).await,
+                    Err(failure) => {
+                        note_ids(ids, call);
+                        Sent::Failed(failure)
+                    }
                 }
             }
             Ended::NoResponse { error, .. } if wants_credentials(&error) => {
@@ -223,9 +227,10 @@ impl HttpGlm {
     }
 
     /// A response to `call`, or why it is that of another one.
-    async fn its_own(&self, response: Whole, call: &GlmCall) -> Sent {
+    async fn its_own(&self, response: Whole, ids: PassedHeaders, call: &GlmCall) -> Sent {
         let from = (response.status, &response.headers);
         if !self.is_foreign(from, response.named.as_deref(), call).await {
+            note_ids(ids, call);
             return Sent::Whole(response);
         }
         let message = "the answer names the request_id of another call; nothing of it was taken";
@@ -346,7 +351,32 @@ pub(super) fn request(method: Method, url: &str, call: &GlmCall) -> Result<Reque
         let value = HeaderValue::from_static(value);
         request.headers_mut().insert(name, value);
     }
+    let passes = face.passes().iter();
+    for name in passes.map(|name| HeaderName::from_static(name)) {
+        let mut said = call.headers.iter();
+        let value = said.find(|(said, _)| *said == name.as_str());
+        if let Some(Ok(value)) = value.map(|(_, value)| HeaderValue::try_from(value)) {
+            request.headers_mut().insert(name, value);
+        }
+    }
     Ok(request)
+}
+
+/// The headers of an answer by which its server names the call.
+pub(super) fn call_ids(headers: &HeaderMap) -> PassedHeaders {
+    let mut ids = PassedHeaders::default();
+    for name in CALL_ID_HEADERS {
+        if let Some(Ok(id)) = headers.get(name).map(HeaderValue::to_str) {
+            ids.add(name, id);
+        }
+    }
+    ids
+}
+
+/// Notes by which headers its server names a call.
+pub(super) fn note_ids(ids: PassedHeaders, call: &GlmCall) {
+    // The first answer to a call is the one that counts: later ones only tell of its task.
+    let _ = call.call_ids.set(ids);
 }
 
 /// The response if it came whole. Of one that did not, a refusal still says what it is by its status;

@@ -12,7 +12,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use super::exchange::Hears;
 use super::forms::{said, tells};
-use super::http::HttpGlm;
+use super::http::{HttpGlm, call_ids, note_ids};
 use super::layers;
 use super::pool::named_id;
 use super::stream::Tells;
@@ -67,10 +67,13 @@ impl<'a> Live<'a> {
         let stated = headers.get(CONTENT_TYPE);
         let stated = stated.and_then(|kind| kind.to_str().ok());
         let stated = stated.filter(|kind| kind.starts_with(EVENT_STREAM));
+        let call_ids = call_ids(&headers);
+        note_ids(call_ids.clone(), self.call);
         self.relay.open(RelayHead {
             attempt: self.call.attempt,
             model: self.call.model.clone(),
             media_type: stated.unwrap_or(EVENT_STREAM).to_owned(),
+            call_ids,
         });
         for piece in pieces {
             self.relay.push(piece, &mut self.patience).await;

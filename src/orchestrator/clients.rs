@@ -8,8 +8,9 @@
 )]
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use onelane_actors::protocol::QueueMsg;
@@ -37,12 +38,24 @@ impl Print {
     }
 }
 
+/// Looks at a connection: whether its client has closed its own direction.
+type Look = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// Whether the client at the other end of a connection is there, as far as its connection shows.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Presence {
     /// It has closed its own direction, and may be gone or may only have said all that it wants.
     is_closing: AtomicBool,
     ask: Notify,
+    look: OnceLock<Look>,
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence")
+            .field("is_closing", &self.is_closing)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Presence {
@@ -51,8 +64,17 @@ impl Presence {
         self.is_closing.store(true, Ordering::Release);
     }
 
+    /// How its connection is looked at. What it has done a moment ago nobody may have heard yet: a client that closes and
+    /// asks again at once is faster than the news of it.
+    pub(crate) fn look_by(&self, look: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.look.set(Box::new(look));
+    }
+
     /// Whether it may be gone: it will not say so.
     pub(super) fn may_be_gone(&self) -> bool {
+        if !self.is_closing.load(Ordering::Acquire) && self.look.get().is_some_and(|look| look()) {
+            self.closing();
+        }
         self.is_closing.load(Ordering::Acquire)
     }
 

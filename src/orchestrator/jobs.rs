@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use onelane_actors::ports::{CallFilter, JobFilter, JobPage, JobRecord, Store, StoreError};
 use onelane_actors::protocol::{QueueMsg, SubmitError};
+#[cfg(feature = "api")]
+use onelane_core::model::Transition;
 use onelane_core::model::{CallRecord, JobId, JobStatus, KeyId, Refusal, limits};
 
 use super::{DeadLetters, JobDetail, Orchestrator, Sends};
@@ -132,6 +134,25 @@ impl Orchestrator {
                 )
             }),
         }
+    }
+
+    /// Gives a job up if it goes on, and removes what it asked for and was answered. Its row, its attempts and what they
+    /// cost stay.
+    #[cfg(feature = "api")]
+    pub(crate) async fn forget(&self, id: JobId) -> Result<(), Error> {
+        match self.cancel(id).await {
+            Ok(()) | Err(Error::WrongStatus { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.wait(id).await?;
+        let forget = Transition::Forget { job_id: id };
+        let decision = self.commit(vec![forget]).await?.pop();
+        self.inner.ports.relays.forget(id);
+        let refused = |refusal| refused(id, refusal, "only a job that has ended can be forgotten");
+        decision
+            .unwrap_or(Err(Refusal::NotFound))
+            .map(drop)
+            .map_err(refused)
     }
 
     /// Puts a failed, cancelled or parked job back in line with fresh retries, and lets one whose retry is

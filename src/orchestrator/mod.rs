@@ -15,6 +15,8 @@ mod events;
 mod figures;
 #[cfg(feature = "api")]
 pub(crate) mod files;
+#[cfg(feature = "api")]
+pub(crate) mod follow;
 mod jobs;
 mod keys;
 mod maintenance;

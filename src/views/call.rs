@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use onelane_core::model::{
-    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, Nanos, PriceUsed, Substitution,
-    Timestamp, Usage, amount,
+    Billing, CallOutcome, CallRecord, Currency, Failure, JobId, Nanos, PassedHeaders, PriceUsed,
+    Substitution, Timestamp, Usage, amount,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
@@ -29,6 +29,9 @@ pub(crate) struct CallView {
     /// The model that answered, as the answer names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     answered_by: Option<String>,
+    /// The headers by which GLM names the call, for whoever asks about it there.
+    #[serde(skip_serializing_if = "PassedHeaders::is_empty")]
+    call_ids: PassedHeaders,
     /// Another model answered than the one that was called, and what that means for the cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     substitution: Option<Substitution>,
@@ -129,6 +132,7 @@ impl CallView {
             endpoint: call.endpoint,
             model: call.model,
             answered_by: call.answered_by,
+            call_ids: call.call_ids,
             substitution: call.substitution,
             request: RequestView {
                 prompt: excerpt.and_then(|excerpt| excerpt.prompt.clone()),

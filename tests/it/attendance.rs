@@ -1,6 +1,8 @@
 //! Guards: a client that waits is told at once when it waits in vain, and one that goes away and comes back is served by
 //! one call.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use onelane::model::{JobId, JobStatus, OnDisconnect};
@@ -11,8 +13,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::api::{Api, Reply};
-use crate::support::http::{BLOCKER, HttpLane, configure, prompt, stop, until, until_held};
+use crate::support::http::{
+    BLOCKER, HttpLane, PATIENCE, configure, prompt, stop, until, until_held,
+};
 use crate::support::shows;
+use crate::support::upstream::{Arrived, Upstream};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -104,6 +109,33 @@ async fn whoever_asks_again_after_his_own_timeout_is_served_by_one_call() {
             .contains("\"choices\"")
     );
     assert_eq!(world.arrivals_of("mine").len(), 2);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closes_and_asks_again_at_once_is_served_by_one_call() {
+    let (tell, told) = channel();
+    let told = Mutex::new(told);
+    let upstream = Upstream::start(move |mut call: Arrived<'_>| {
+        let _ = told.lock().unwrap().recv();
+        let answer = call.completion("A").to_string();
+        call.answer(200, "content-type: application/json\r\n", answer);
+    });
+    let (_world, lane, api) = world(|world| world.config.glm.base_url = upstream.base_url()).await;
+    for n in 0..200 {
+        let asked = chat(&format!("round {n}"));
+        let first = ask(&api, &asked).await;
+        until("it is called", async || upstream.seen().len() == n + 1).await;
+        // Faster than anybody can be told of it.
+        drop(first);
+        let second = ask(&api, &asked).await;
+        tell.send(()).unwrap();
+        let told = tokio::time::timeout(PATIENCE, answer(second)).await;
+        let told = told.unwrap_or_else(|_| panic!("a second job in round {n}"));
+        assert!(told.contains("HTTP/1.1 200 "), "{told}");
+        assert_eq!(upstream.seen().len(), n + 1, "round {n}");
+    }
+    drop(api);
     stop(lane, 1_000).await;
 }
 

@@ -417,7 +417,7 @@ async fn the_window_is_a_deadline_and_the_same_key_the_same_batch() {
     lane.resume().await.unwrap();
     shows!(becomes(&api, &batch, "completed").await["request_counts"], {"completed": 2});
     for (field, value) in [
-        ("endpoint", json!("/v1/embeddings")),
+        ("endpoint", json!("/v1/images/generations")),
         ("completion_window", json!("soon")),
         ("input_file_id", json!("file-output-batch_00c0ffee00c0ffee")),
         ("metadata", json!({"k": "x".repeat(600)})),

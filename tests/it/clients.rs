@@ -5,10 +5,11 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
+use onelane::simulator::{Fault, Rule};
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, Reply};
-use crate::support::http::{HttpLane, stop};
+use crate::support::http::{HttpLane, stop, until};
 use crate::support::shows;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -46,6 +47,69 @@ async fn the_models_are_listed_as_sdks_ask_for_them() {
         let none = api.get(&format!("{base}/models/gpt-9")).await.expect(404);
         shows!(none["error"], {"code": "1211"});
     }
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_models_are_listed_in_anthropics_form_for_its_sdks() {
+    let mut world = HttpLane::new();
+    world.config.glm.model = "GLM-of-Tomorrow".to_owned();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let get = async |path: &str, header: &str| {
+        let request = api.request(reqwest::Method::GET, path);
+        Api::send(request.header(header, "2023-06-01")).await
+    };
+    for (path, header) in [
+        ("/v1/models", "anthropic-version"),
+        ("/v1/models?limit=1000", "x-api-key"),
+        ("/api/anthropic/v1/models", "anthropic-version"),
+    ] {
+        let list = get(path, header).await.expect(200);
+        let data = list["data"].as_array().unwrap();
+        shows!(list, {"has_more": false, "first_id": data[0]["id"], "last_id": data[data.len() - 1]["id"]});
+        let tomorrow = data.iter().find(|model| model["id"] == "glm-of-tomorrow");
+        let want = json!({"type": "model", "id": "glm-of-tomorrow", "display_name": "glm-of-tomorrow",
+            "created_at": "1970-01-01T00:00:00Z"});
+        assert_eq!(tomorrow, Some(&want));
+    }
+    let page = get("/v1/models?limit=2", "x-api-key").await.expect(200);
+    shows!(page, {"has_more": true});
+    assert_eq!(page["data"].as_array().map(Vec::len), Some(2));
+    for name in ["glm-4.7", "GLM-4.7", "%20Glm-4.7"] {
+        let one = get(&format!("/v1/models/{name}"), "anthropic-version").await;
+        shows!(one.expect(200), {"type": "model", "id": "glm-4.7"});
+    }
+    let none = get("/v1/models/gpt-9", "anthropic-version")
+        .await
+        .expect(404);
+    shows!(none["error"], {"type": "not_found_error"});
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_glm_does_not_serve_the_account_with_is_not_listed_until_its_hold_ends() {
+    let world = HttpLane::new();
+    world.rule(Rule {
+        times: Some(1),
+        ..Rule::for_prompt("beyond the plan", Fault::error("1311"))
+    });
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let lists = async |model: &str| {
+        let list = api.get("/v1/models").await.expect(200);
+        let data = list["data"].as_array().unwrap();
+        data.iter().any(|listed| listed["id"] == model)
+    };
+    assert!(lists("glm-5").await && lists("glm-4.7").await);
+    api.ask("beyond the plan", "GLM-5").await;
+    until("GLM has told", async || !lists("glm-5").await).await;
+    assert!(lists("glm-4.7").await, "of that model alone");
+    let refused = api.get("/v1/models/glm-5").await.expect(404);
+    let words = refused["error"]["message"].as_str().unwrap();
+    assert!(words.contains("1311"), "{words}");
+    api.release("model/glm-5").await;
+    until("the hold has ended", async || lists("glm-5").await).await;
     stop(lane, 1_000).await;
 }
 

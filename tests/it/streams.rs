@@ -15,28 +15,28 @@ use crate::support::api::Api;
 use crate::support::http::{HttpLane, PATIENCE, ended, stop};
 use crate::support::upstream::{Arrived, Upstream};
 
-const CHAT: &str = "/v1/chat/completions";
-const HEAD: &str =
+pub(super) const CHAT: &str = "/v1/chat/completions";
+pub(super) const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-const DONE: &str = "data: [DONE]\n\n";
+pub(super) const DONE: &str = "data: [DONE]\n\n";
 
-fn chat(text: &str) -> Value {
+pub(super) fn chat(text: &str) -> Value {
     json!({"messages": [{"role": "user", "content": text}], "stream": true})
 }
 
-async fn open(api: &Api, body: &Value) -> Response {
+pub(super) async fn open(api: &Api, body: &Value) -> Response {
     let sent = api.posting(CHAT, body.to_string()).send();
     sent.await.expect("an answer")
 }
 
 /// With a key, so that the job goes on without its client.
-async fn open_keyed(api: &Api, body: &Value, key: &str) -> Response {
+pub(super) async fn open_keyed(api: &Api, body: &Value, key: &str) -> Response {
     let request = api.posting(CHAT, body.to_string());
     let sent = request.header("idempotency-key", key).send();
     sent.await.expect("an answer")
 }
 
-async fn rest(mut response: Response) -> String {
+pub(super) async fn rest(mut response: Response) -> String {
     let mut all = Vec::new();
     while let Some(piece) = response.chunk().await.expect("a piece") {
         all.extend_from_slice(&piece);
@@ -45,7 +45,7 @@ async fn rest(mut response: Response) -> String {
 }
 
 /// Reads until this much has come.
-async fn read(response: &mut Response, text: &str) -> String {
+pub(super) async fn read(response: &mut Response, text: &str) -> String {
     let mut all = String::new();
     while !all.ends_with(text) {
         let piece = response.chunk().await.expect("a piece");
@@ -55,17 +55,17 @@ async fn read(response: &mut Response, text: &str) -> String {
     all
 }
 
-fn job_of(response: &Response) -> onelane::model::JobId {
+pub(super) fn job_of(response: &Response) -> onelane::model::JobId {
     let id = response.headers().get("x-onelane-job").expect("a job");
     id.to_str().unwrap().parse().expect("an id")
 }
 
 /// An event with a piece of text. Spelled as no serialiser would spell it.
-fn piece(text: &str) -> String {
+pub(super) fn piece(text: &str) -> String {
     format!("data: {{\"id\":\"u\", \"model\":\"glm-4.7\",\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}},\"index\":0.0e0}}]}}\r\n\r\n").replace("0.0e0", "0")
 }
 
-fn last() -> String {
+pub(super) fn last() -> String {
     let usage = json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15});
     let end =
         json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage});
@@ -73,12 +73,12 @@ fn last() -> String {
 }
 
 /// A chunk of a response.
-fn chunk(text: &str) -> String {
+pub(super) fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
 /// A server that sends a piece whenever the test says which.
-fn told_by_the_test() -> (Upstream, std::sync::mpsc::Sender<String>) {
+pub(super) fn told_by_the_test() -> (Upstream, std::sync::mpsc::Sender<String>) {
     let (tell, told) = channel::<String>();
     let told: Mutex<Receiver<String>> = Mutex::new(told);
     let upstream = Upstream::start(move |mut call: Arrived<'_>| {
@@ -93,7 +93,7 @@ fn told_by_the_test() -> (Upstream, std::sync::mpsc::Sender<String>) {
     (upstream, tell)
 }
 
-async fn lane_to(upstream: &Upstream) -> (HttpLane, Orchestrator, Api) {
+pub(super) async fn lane_to(upstream: &Upstream) -> (HttpLane, Orchestrator, Api) {
     let mut world = HttpLane::new();
     world.config.glm.base_url = upstream.base_url();
     let lane = world.start().await;
@@ -277,7 +277,7 @@ async fn a_client_with_a_key_comes_back_to_the_stream_from_its_first_byte() {
 }
 
 /// The text that a stream tells.
-fn text_of(events: &str) -> String {
+pub(super) fn text_of(events: &str) -> String {
     let chunks = events.split("\n\n").filter_map(|event| {
         let chunk: Value = serde_json::from_str(event.trim().strip_prefix("data: ")?).ok()?;
         Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned())

@@ -111,6 +111,7 @@ macro_rules! store_contract {
             finished_jobs_are_pruned_by_number
             the_call_log_is_pruned_and_the_usage_stays
             bodies_are_pruned_and_their_jobs_stay
+            what_is_forgotten_leaves_its_account
             what_is_not_over_is_never_pruned
             a_pruning_goes_on_where_its_last_step_ended
             the_key_of_a_pruned_job_is_free

@@ -348,6 +348,8 @@ pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
         poll_ms: 1_000,
         streams: false,
         relay: None,
+        headers: Default::default(),
+        call_ids: Default::default(),
         reuse: Reuse::default(),
         issued: Issued::default(),
     }

@@ -22,6 +22,8 @@ fn call(n: u64, model: &str) -> GlmCall {
         poll_ms: 1_000,
         streams: false,
         relay: None,
+        headers: Default::default(),
+        call_ids: Default::default(),
         reuse: Reuse::default(),
     }
 }

@@ -489,6 +489,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::Input(_)
         | Transition::File(_)
         | Transition::Adopt { .. }
+        | Transition::Forget { .. }
         | Transition::InsertKey(_)
         | Transition::Key { .. }
         | Transition::Prune(_)

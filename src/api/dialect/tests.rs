@@ -326,7 +326,7 @@ fn a_bad_job_is_told_what_and_where() {
             "method: must be POST",
         ),
         (
-            r#"{"custom_id":"a","url":"/v1/embeddings","body":{}}"#,
+            r#"{"custom_id":"a","url":"/v1/images/generations","body":{}}"#,
             "url: must end in",
         ),
         (
@@ -347,7 +347,7 @@ fn a_bad_job_is_told_what_and_where() {
         ),
         (
             r#"{"custom_id":"a","body":{},"temperature":1}"#,
-            "temperature: belongs into body, which is the whole chat body",
+            "temperature: belongs into body, which is the whole body",
         ),
     ] {
         let problem = line(text).asked.unwrap_err();
@@ -456,4 +456,48 @@ fn what_has_too_many_parts_is_told_which_and_how_many_may_be() {
 #[test]
 fn a_line_with_another_fault_still_says_its_id() {
     assert_eq!(line(r#"{"id":"a","prompt":7}"#).id.as_deref(), Some("a"));
+}
+
+#[test]
+fn a_job_of_another_face_is_told_by_its_name_or_its_path() {
+    let read = |text: &str| line(text).asked.unwrap().request;
+    let body = r#"{"model":"embedding-3","input":["a"],"x":1.50}"#;
+    for text in [
+        format!(r#"{{"face":"embeddings","request":{body}}}"#),
+        format!(r#"{{"custom_id":"a","method":"POST","url":"/v4/embeddings","body":{body}}}"#),
+        format!(r#"{{"face":"embeddings","url":"/v1/embeddings","body":{body}}}"#),
+    ] {
+        let Request::Body(face, raw) = read(&text) else {
+            panic!("a body: {text}")
+        };
+        assert_eq!((face, raw.get()), (Face::Embeddings, body));
+    }
+    assert_eq!(read(r#"{"face":null,"prompt":"hi"}"#).face(), Face::Chat);
+    assert_eq!(read(r#"{"face":"chat","prompt":"hi"}"#).face(), Face::Chat);
+    for (text, want) in [
+        (
+            r#"{"face":"messages","prompt":"hi"}"#,
+            "prompt: is of a chat; give the whole body of messages as request",
+        ),
+        (
+            r#"{"face":"embeddings","request":{}}"#,
+            "request: input must be a text or a list",
+        ),
+        (
+            r#"{"face":"messages","request":{"messages":[]}}"#,
+            "request.messages: must be a list",
+        ),
+        (
+            r#"{"face":"chat","url":"/v1/responses","body":{"input":"hi"}}"#,
+            "face: is chat, and url is of responses",
+        ),
+        (
+            r#"{"url":"/v1/images","body":{}}"#,
+            "url: must end in one of /chat/completions, /responses, /messages, /embeddings",
+        ),
+        (r#"{"face":"image","request":{}}"#, "face: must be"),
+    ] {
+        let problem = line(text).asked.unwrap_err();
+        assert!(problem.contains(want), "{text}: {problem}");
+    }
 }

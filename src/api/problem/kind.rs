@@ -50,6 +50,7 @@ kinds! {
     FilesFull: PAYLOAD_TOO_LARGE, "files-full", "no room for more files", "1214";
     WrongStatus: CONFLICT, "wrong-status", "not in this status", "1214";
     IdempotencyConflict: CONFLICT, "idempotency-conflict", "key used for another request", "1231";
+    NoStream: CONFLICT, "no-stream", "nothing to stream", "1214";
     RequestPruned: CONFLICT, "request-pruned", "request pruned", "1214";
     QueueFull: TOO_MANY_REQUESTS, "queue-full", "queue full", "1302";
     Draining: SERVICE_UNAVAILABLE, "draining", "intake closed", "503";

@@ -56,6 +56,7 @@ impl Defaults {
             run_at: None,
             deadline: asked.deadline.map(Into::into),
             bound_to: None,
+            headers: Default::default(),
             timeout_ms: asked.timeout_ms,
             after: Vec::new(),
             on_interrupted: asked.on_interrupted,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::judge::{self, Blame, BreakerEffect, JobEffect, JudgeContext, LaneEffect, Sent};
 use crate::model::{
     AsyncTask, AttemptNo, AttemptPhase, CallOutcome, CallRecord, Day, Doubt, Due, Failure,
-    GlmOutcome, HoldKind, Job, JobEntry, JobId, Next, Received, Reserve, Settings, Settlement,
-    Substitution, Timestamp, Usage, code, limits, model_name,
+    GlmOutcome, HoldKind, Job, JobEntry, JobId, Next, PassedHeaders, Received, Reserve, Settings,
+    Settlement, Substitution, Timestamp, Usage, code, limits, model_name,
 };
 use crate::money::worst;
 
@@ -27,6 +27,8 @@ pub struct Finished {
     pub delivered: bool,
     /// What it comes to by our own count, where it was delivered in part and GLM told no tokens.
     pub estimate: Option<Usage>,
+    /// The headers by which GLM names the call, where it answered.
+    pub call_ids: PassedHeaders,
     /// The task that GLM holds it as, whose answer can be fetched later.
     pub task: Option<AsyncTask>,
     /// When the call was sent.
@@ -168,6 +170,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
     let mut call = CallRecord {
         endpoint: finished.endpoint.clone(),
         response_time_ms: finished.response_time_ms,
+        call_ids: finished.call_ids.clone(),
         booked_on: booked_on(settings, now),
         ..CallRecord::of(job, attempt, CallOutcome::Completed, sent_at, now)
     };
@@ -437,6 +440,7 @@ mod tests {
             bounded_by_job: false,
             delivered: false,
             estimate: None,
+            call_ids: PassedHeaders::default(),
             task: None,
             started_at: sample::START,
             response_time_ms: 1,

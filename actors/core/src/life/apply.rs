@@ -21,6 +21,7 @@ impl Transition {
             | Self::Cancel { job_id, .. }
             | Self::Requeue { job_id }
             | Self::Adopt { job_id, .. }
+            | Self::Forget { job_id }
             | Self::Reprioritise { job_id, .. } => Some(*job_id),
             Self::Settle(settlement) => Some(settlement.job_id),
             Self::Release(_)
@@ -42,7 +43,7 @@ impl Transition {
 }
 
 /// Applies a change that concerns one existing job to its row. `Insert`, `Release`, `Lane`, `Breaker`,
-/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Adopt`, `InsertKey`, `Key`, `Delivery`, `Prune` and `Config` are no steps
+/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Adopt`, `Forget`, `InsertKey`, `Key`, `Delivery`, `Prune` and `Config` are no steps
 /// of a job's life and are the store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
@@ -73,6 +74,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::Input(_)
         | Transition::File(_)
         | Transition::Adopt { .. }
+        | Transition::Forget { .. }
         | Transition::InsertKey(_)
         | Transition::Key { .. }
         | Transition::Delivery(_)

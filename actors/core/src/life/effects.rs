@@ -69,6 +69,7 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
             billing,
         } => return resolve(rows, *job_id, *attempt, billing),
         Transition::Prune(step) => return Ok(Ok(Applied::Pruned(retention::prune(rows, step)?))),
+        Transition::Forget { job_id } => return forget(rows, *job_id),
         Transition::Requeue { job_id } => return requeue(rows, *job_id, transition),
         Transition::Adopt { job_id, batch, key } => {
             return batches::take_over(rows, *job_id, *batch, key);
@@ -144,6 +145,20 @@ fn update<R: Rows>(rows: &mut R, before: JobStatus, job: &Job) -> Result<(), R::
         batches::count(rows, Some(before), job)?;
     }
     rows.update(before, job)
+}
+
+/// Removes what a job asked for and was answered.
+fn forget<R: Rows>(rows: &mut R, id: JobId) -> Decision<R::Error> {
+    let Some(job) = rows.job(id)? else {
+        return Ok(Err(Refusal::NotFound));
+    };
+    if !job.status.is_terminal() {
+        return Ok(Err(Refusal::WrongStatus(job.status)));
+    }
+    if !job.bodies_pruned {
+        rows.remove_bodies(&job)?;
+    }
+    Ok(Ok(Applied::Done))
 }
 
 /// Puts a job back in line. Of those it waited for when it ended, some may be completed now: it

@@ -44,6 +44,7 @@ impl NewJob {
             on_interrupted: submission.on_interrupted,
             bound_to: submission.bound_to,
             key_id: submission.key_id,
+            headers: submission.headers,
             callback_url: submission.callback_url,
             request_id: submission
                 .request

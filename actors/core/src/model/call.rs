@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, Cost, Day, Failure, Job, JobId, KeyId, PriceUsed, RequestId, Reserve, Timestamp,
-    Usage, private_or_default, private_or_none,
+    AttemptNo, Cost, Day, Failure, Job, JobId, KeyId, PassedHeaders, PriceUsed, RequestId, Reserve,
+    Timestamp, Usage, private_or_default, private_or_none,
 };
 
 /// How an attempt ended.
@@ -127,6 +127,9 @@ pub struct CallRecord {
     /// The model that answered, as the answer names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_by: Option<String>,
+    /// The headers by which GLM names the call, for whoever asks about it there.
+    #[serde(default, skip_serializing_if = "PassedHeaders::is_empty")]
+    pub call_ids: PassedHeaders,
     /// Another model answered than the one that was called, and what that means for the cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub substitution: Option<Substitution>,
@@ -184,6 +187,7 @@ impl CallRecord {
             cost: None,
             price: None,
             answered_by: None,
+            call_ids: PassedHeaders::default(),
             substitution: None,
             failure: None,
             retry_count: job.retry_count,

@@ -86,6 +86,8 @@ struct Row {
     key: KeyHeader,
     /// Headers of the protocol that every call has.
     headers: &'static [(&'static str, &'static str)],
+    /// Headers of the protocol that a client's call brings with it.
+    passes: &'static [&'static str],
     subject: &'static str,
     needs: Needs,
     texts: &'static [&'static str],
@@ -109,6 +111,7 @@ const ROWS: [Row; 4] = [
         envelope: Envelope::Glm,
         key: KeyHeader::Bearer,
         headers: &[],
+        passes: &[],
         subject: "messages",
         needs: Needs::List,
         texts: &["messages"],
@@ -125,6 +128,7 @@ const ROWS: [Row; 4] = [
         envelope: Envelope::Glm,
         key: KeyHeader::Bearer,
         headers: &[],
+        passes: &[],
         subject: "input",
         needs: Needs::Nothing,
         texts: &["instructions", "input"],
@@ -141,6 +145,7 @@ const ROWS: [Row; 4] = [
         envelope: Envelope::Anthropic,
         key: KeyHeader::ApiKey,
         headers: &[("anthropic-version", "2023-06-01")],
+        passes: &["anthropic-version", "anthropic-beta"],
         subject: "messages",
         needs: Needs::List,
         texts: &["system", "messages"],
@@ -157,6 +162,7 @@ const ROWS: [Row; 4] = [
         envelope: Envelope::Glm,
         key: KeyHeader::Bearer,
         headers: &[],
+        passes: &[],
         subject: "input",
         needs: Needs::Something,
         texts: &["input"],
@@ -208,6 +214,20 @@ impl Face {
         self.row().paths
     }
 
+    /// What its paths end in, wherever they begin.
+    #[must_use]
+    pub fn path_end(self) -> &'static str {
+        let first = self.paths().first().copied().unwrap_or_default();
+        first.strip_prefix("/v1").unwrap_or(first)
+    }
+
+    /// The face of a path, whatever it begins with: `/v1`, `/v4`, or nothing.
+    #[must_use]
+    pub fn of_path(path: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|face| path.ends_with(face.path_end()))
+    }
+
     /// The form of its errors.
     #[must_use]
     pub const fn envelope(self) -> Envelope {
@@ -224,6 +244,12 @@ impl Face {
     #[must_use]
     pub const fn headers(self) -> &'static [(&'static str, &'static str)] {
         self.row().headers
+    }
+
+    /// Headers of a client that GLM gets, in lower case; they count before its own.
+    #[must_use]
+    pub const fn passes(self) -> &'static [&'static str] {
+        self.row().passes
     }
 
     /// The field that says what is asked.
@@ -370,6 +396,13 @@ mod tests {
             assert_eq!(written, face.name());
             assert!(face.texts().contains(&face.subject()), "{face:?}");
         }
+        for face in Face::ALL {
+            for path in face.paths() {
+                assert_eq!(Face::of_path(path), Some(face), "{path}");
+            }
+        }
+        assert_eq!(Face::of_path("/v4/embeddings"), Some(Face::Embeddings));
+        assert_eq!(Face::of_path("/v1/images/generations"), None);
         let mut paths: Vec<_> = Face::ALL.iter().flat_map(|face| face.paths()).collect();
         let all = paths.len();
         paths.sort_unstable();

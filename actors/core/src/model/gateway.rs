@@ -23,6 +23,9 @@ section! {
         reattach_ms: u64 = 10_000 => [within(0..=limits::DAY_MS)];
         /// The same once the answer has begun to come in pieces.
         reattach_streaming_ms: u64 = 0 => [within(0..=limits::DAY_MS)];
+        /// A streamed answer in which nothing happens for so long shows by a comment that its connection stands, before its
+        /// first piece too: then a refusal that comes later is told in the stream. 0 is never; GLM's Java SDK can't read comments.
+        keepalive_ms: u64 = 0 => [within(0..=limits::DAY_MS)];
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptNo, BatchId, Due, Face, Failure, GlmSettings, JobId, KeyId, OnInterrupted, RequestId,
-    Reserve, RetrySettings, Seq, SlotId, Timestamp, Wait, private, private_or_default,
-    private_or_none,
+    AttemptNo, BatchId, Due, Face, Failure, GlmSettings, JobId, KeyId, OnInterrupted,
+    PassedHeaders, RequestId, Reserve, RetrySettings, Seq, SlotId, Timestamp, Wait, private,
+    private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -285,6 +285,10 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
     pub request_id: Option<RequestId>,
+    /// Headers of its client that GLM gets.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub headers: PassedHeaders,
     /// GLM's task of the open attempt, when it was sent asynchronously.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
@@ -371,6 +375,7 @@ impl Job {
             key_id: None,
             callback_url: None,
             request_id: None,
+            headers: PassedHeaders::default(),
             task: None,
             bodies_pruned: false,
             has_refusal: false,

@@ -21,6 +21,8 @@ pub const DRAIN_S_MAX: u32 = 86_400;
 pub const RELAYS_KEPT_BYTES: usize = 32 * 1024 * 1024;
 /// Ended streams that are kept for readers who come back.
 pub const RELAYS_KEPT_MAX: usize = 1_024;
+/// Bytes of a header of a client that GLM gets, or of GLM's that a client gets.
+pub const PASSED_HEADER_BYTES_MAX: usize = 1_024;
 /// Bytes of a stream that are held back until it is known to be an answer.
 pub const RELAY_HELD_BYTES: usize = 64 * 1024;
 /// How many of the `request_id`s that submitters chose are remembered.

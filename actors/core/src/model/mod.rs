@@ -32,6 +32,7 @@ pub mod model_name;
 mod money;
 mod outcome;
 mod page;
+mod passed;
 mod policy;
 mod price;
 mod private;
@@ -101,6 +102,7 @@ pub use outcome::{GlmAnswer, GlmOutcome, Received, TaskOutcome};
 pub use page::{
     CallPage, DeliveryPage, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts, UsageDay,
 };
+pub use passed::{CALL_ID_HEADERS, PassedHeaders};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use price::{PriceRow, PriceTable};
 pub use private::row;

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    BatchId, Currency, Face, JobId, KeyId, OnInterrupted, Request, RequestError, Settings,
-    Timestamp, Unpriced, limits,
+    BatchId, Currency, Face, JobId, KeyId, OnInterrupted, PassedHeaders, Request, RequestError,
+    Settings, Timestamp, Unpriced, limits,
 };
 
 /// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
@@ -72,6 +72,8 @@ pub struct Submission {
     pub callback_url: Option<String>,
     /// Any JSON of the submitter's own, kept as it came.
     pub metadata: Option<Box<RawValue>>,
+    /// Headers of its client that GLM gets, those alone that belong to the protocol of its face.
+    pub headers: PassedHeaders,
     /// The client key by which it is handed in; set by whoever has looked at the key's rights.
     pub key_id: Option<KeyId>,
 }
@@ -149,6 +151,7 @@ impl Submission {
             run_at: None,
             deadline: None,
             bound_to: None,
+            headers: PassedHeaders::default(),
             timeout_ms: None,
             idempotency_key: None,
             after: Vec::new(),
@@ -412,8 +415,10 @@ mod tests {
             callback_url,
             metadata,
             bound_to,
+            headers,
             key_id,
         } = built;
+        assert!(headers.is_empty(), "nobody says it but who has a client's");
         assert_eq!(bound_to, None, "nobody says it but who waits");
         assert!(matches!(request, Request::Prompt(text) if text == "hi"));
         assert_eq!(model.as_deref(), Some("glm-5"));

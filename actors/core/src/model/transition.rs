@@ -221,6 +221,11 @@ pub enum Transition {
     Delivery(Box<DeliveryChange>),
     /// A step of a pruning: rows that have ended and are old enough go.
     Prune(Box<Prune>),
+    /// What a job asked for and was answered goes, once it has ended; its row, its attempts and what they cost stay.
+    Forget {
+        /// The job.
+        job_id: JobId,
+    },
     /// Somebody found out whether an attempt that was maybe billed was.
     Billing {
         /// The job.

@@ -527,6 +527,7 @@ fn finished(
         bounded_by_job: false,
         delivered: false,
         estimate: None,
+        call_ids: Default::default(),
         task: None,
         started_at: now,
         response_time_ms: 1,

@@ -194,6 +194,29 @@ pub fn bodies_are_pruned_and_their_jobs_stay<S: Store>(open: Open<'_, S>) {
     assert_eq!(jobs_left(&store), [3]);
 }
 
+/// What is asked to be forgotten goes at once, and nothing that has not ended; what it cost stays.
+pub fn what_is_forgotten_leaves_its_account<S: Store>(open: Open<'_, S>) {
+    let store = open();
+    let forget = |n| Transition::Forget { job_id: job_id(n) };
+    done(&store, &life(1));
+    done(&store, &[sample::insert(2)]);
+    let usage = store.usage(&UsageFilter::default()).unwrap();
+    let waits = Refusal::WrongStatus(JobStatus::Pending);
+    assert_eq!(refused(&store, forget(2)), waits);
+    assert_eq!(refused(&store, forget(9)), Refusal::NotFound);
+    for _ in 0..2 {
+        done(&store, &[forget(1)]);
+    }
+    drop(store);
+
+    let store = open();
+    let record = store.job(job_id(1)).unwrap().unwrap();
+    assert!(record.job.bodies_pruned && record.job.status == JobStatus::Completed);
+    assert!(record.request.is_none() && record.response.is_none());
+    assert_eq!(store.usage(&UsageFilter::default()).unwrap(), usage);
+    assert!(store.job(job_id(2)).unwrap().unwrap().request.is_some());
+}
+
 /// What waits, runs, is waited for, or may have been billed is never pruned.
 pub fn what_is_not_over_is_never_pruned<S: Store>(open: Open<'_, S>) {
     let store = open();

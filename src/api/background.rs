@@ -1,0 +1,186 @@
+//! The stream of a response in the background: that it waits is told by us, the rest by GLM, under our id and counted, so
+//! that whoever lost it goes on behind the last event that they had.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::stream;
+use onelane_actors::ports::JobRecord;
+use onelane_actors::relay::{RelayEnd, RelayReader};
+use onelane_core::model::{Failure, json};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::Api;
+use super::answer::{EVENT_STREAM, Pieces, Reply};
+use super::ended::{self, stated};
+use super::keepalive::kept_alive;
+use super::response::{id_of, object, under, word};
+use super::sse::Whole;
+use crate::error::Error;
+use crate::object::Object;
+use crate::orchestrator::follow::Followed;
+
+/// Events of ours at the beginning, in place of the one by which GLM says that it has begun.
+const OURS: [&str; 2] = ["response.created", "response.queued"];
+
+/// The events of a response that was asked for with `stream`, behind this number.
+pub(super) fn stream(api: &Api, record: &JobRecord, after: Option<u64>) -> Reply {
+    let mut telling = Telling {
+        id: id_of(record.job.id),
+        next: 0,
+        after,
+    };
+    let begun = object(record, "queued");
+    let first: Vec<String> = OURS
+        .iter()
+        .filter_map(|kind| telling.own(kind, "response", &begun))
+        .collect();
+    let (lane, job) = (api.lane.clone(), record.job.id);
+    // It ends with the client, who may be gone before the call begins.
+    let mut following = JoinSet::new();
+    following.spawn(async move { lane.follow(job).await });
+    let at = At::Waiting(following);
+    let pieces = pieces(first.concat(), telling, at);
+    Reply::live(EVENT_STREAM.to_owned(), kept_alive(pieces, api.keepalive()))
+}
+
+/// Numbers events, and leaves out those that were had.
+struct Telling {
+    /// The id of the response.
+    id: String,
+    /// The number of the next event.
+    next: u64,
+    /// The number of the last that was had.
+    after: Option<u64>,
+}
+
+/// Where a stream is.
+enum At {
+    /// The call has not begun.
+    Waiting(JoinSet<Result<Followed, Error>>),
+    /// Its pieces come.
+    Live(RelayReader, Whole),
+    Over,
+}
+
+impl Telling {
+    /// Counts an event, and answers its number where it was not had.
+    fn count(&mut self) -> Option<u64> {
+        let n = self.next;
+        self.next += 1;
+        self.after.is_none_or(|after| n > after).then_some(n)
+    }
+
+    /// An event of ours.
+    fn own(&mut self, kind: &str, name: &str, value: &Value) -> Option<String> {
+        let n = self.count()?;
+        let data = json!({"type": kind, "sequence_number": n, name: value});
+        Some(format!("event: {kind}\ndata: {data}\n\n"))
+    }
+
+    /// An event of GLM's. `None`: it was had, or is none of a response's.
+    fn glms(&mut self, data: &str) -> Option<String> {
+        let fields: Object<'_> = serde_json::from_str(data).ok()?;
+        let kind = fields.get("type").and_then(json::text)?;
+        let is_word = |byte: u8| byte.is_ascii_graphic();
+        if OURS.contains(&&*kind) || !kind.bytes().all(is_word) {
+            return None;
+        }
+        let n = self.count()?;
+        Some(format!(
+            "event: {kind}\ndata: {}\n\n",
+            self.renamed(&fields, n)?
+        ))
+    }
+
+    /// An event with this number, and with our id of its response.
+    fn renamed(&self, fields: &Object<'_>, n: u64) -> Option<String> {
+        let mut out = Vec::new();
+        if fields.get("sequence_number").is_none() {
+            out.push(format!("\"sequence_number\":{n}"));
+        }
+        for (name, value) in fields.iter() {
+            let value = match name {
+                "sequence_number" => n.to_string(),
+                "response" => under(&self.id, value).unwrap_or_else(|| value.get().to_owned()),
+                _ => value.get().to_owned(),
+            };
+            out.push(format!("{}:{value}", serde_json::to_string(name).ok()?));
+        }
+        Some(format!("{{{}}}", out.join(",")))
+    }
+
+    /// All that is left to tell of a job that has ended and whose pieces are not there: its events anew, or, where some
+    /// were had that may have been others, the last of them, which has the whole response.
+    fn ended(&mut self, record: &JobRecord) -> String {
+        let events = ended::events(record).map(|events| Whole::default().data(events.as_bytes()));
+        let had = self.after.filter(|after| *after >= self.next);
+        match (events, had) {
+            (Some(events), None) => {
+                let told = events.iter().filter_map(|data| self.glms(data));
+                told.collect()
+            }
+            (Some(events), Some(had)) => {
+                self.next = had.saturating_add(1);
+                let last = events.last().and_then(|data| self.glms(data));
+                last.unwrap_or_default()
+            }
+            (None, had) => {
+                self.next = had.map_or(self.next, |had| had.saturating_add(1));
+                let failed = object(record, word(&record.job));
+                let told = self.own("response.failed", "response", &failed);
+                told.unwrap_or_default()
+            }
+        }
+    }
+
+    /// That GLM's stream ends here and is not whole.
+    fn cut(&mut self, failure: &Failure) -> String {
+        let Some(n) = self.count() else {
+            return String::new();
+        };
+        let (_, code) = stated(failure);
+        let data = json!({"type": "error", "sequence_number": n, "code": code,
+            "message": failure.message, "param": null});
+        format!("event: error\ndata: {data}\n\n")
+    }
+}
+
+fn pieces(first: String, telling: Telling, at: At) -> Pieces {
+    let next = |(first, mut telling, mut at): (String, Telling, At)| async move {
+        let mut told = first;
+        while told.is_empty() {
+            (told, at) = match at {
+                At::Waiting(following) => begin(&mut telling, following).await,
+                At::Live(mut reader, mut whole) => match reader.next().await {
+                    Ok(piece) => {
+                        let events = whole.data(&piece);
+                        let told = events.iter().filter_map(|data| telling.glms(data));
+                        (told.collect(), At::Live(reader, whole))
+                    }
+                    Err(RelayEnd::Whole) => (String::new(), At::Over),
+                    Err(RelayEnd::Cut(failure)) => (telling.cut(&failure), At::Over),
+                },
+                At::Over => return None,
+            };
+        }
+        let told = Ok::<_, Infallible>(Bytes::from(told));
+        Some((told, (String::new(), telling, at)))
+    };
+    Box::pin(stream::unfold((first, telling, at), next))
+}
+
+async fn begin(
+    telling: &mut Telling,
+    mut following: JoinSet<Result<Followed, Error>>,
+) -> (String, At) {
+    match following.join_next().await {
+        Some(Ok(Ok(Followed::Begun(_, reader)))) => {
+            (String::new(), At::Live(reader, Whole::default()))
+        }
+        Some(Ok(Ok(Followed::Ended(record)))) => (telling.ended(&record), At::Over),
+        // The lane has ended: the client comes back.
+        _ => (String::new(), At::Over),
+    }
+}

@@ -1,0 +1,134 @@
+//! Guards: what a client says to GLM in the headers of its protocol reaches GLM, and what GLM says in its own comes back.
+
+use std::sync::{Arc, Mutex};
+
+use onelane::model::JobId;
+use serde_json::json;
+
+use crate::streams::{HEAD, chunk, last, piece, rest};
+use crate::support::api::Api;
+use crate::support::http::{HttpLane, stop, until};
+use crate::support::upstream::{Arrived, Upstream};
+
+const MESSAGE: &str = r#"{ "type":"message","id":"msg_1","role":"assistant","content":[{"type":"text","text":"A"}],"stop_reason":"end_turn","usage":{"input_tokens":4,"output_tokens":5}}"#;
+
+fn message() -> String {
+    json!({"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_version_and_betas_that_a_client_of_the_messages_names_reach_glm_after_a_restart_too() {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&heads);
+    let upstream = Upstream::start(move |mut call: Arrived<'_>| {
+        heard.lock().unwrap().push(call.head.clone());
+        let chat = call.completion("A").to_string();
+        match call.head.contains("/v1/messages") {
+            true => call.answer(200, "content-type: application/json\r\n", MESSAGE),
+            false => call.answer(200, "content-type: application/json\r\n", chat),
+        }
+    });
+    let mut world = HttpLane::new();
+    world.config.glm.base_url = upstream.base_url();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let post = |path: &str, body: String| {
+        let request = api.posting(path, body);
+        let request = request.header("anthropic-version", "2024-10-22");
+        request
+            .header("anthropic-beta", "a-1")
+            .header("anthropic-beta", "b-2,c-3")
+    };
+    Api::send(post("/v1/messages", message())).await.expect(200);
+    let head = || heads.lock().unwrap().pop().expect("a call");
+    let sent = head();
+    assert!(sent.contains("anthropic-version: 2024-10-22\r\n"), "{sent}");
+    assert!(sent.contains("anthropic-beta: a-1,b-2,c-3\r\n"), "{sent}");
+    api.post("/v1/messages", message()).await.expect(200);
+    let sent = head();
+    assert!(sent.contains("anthropic-version: 2023-06-01\r\n"), "{sent}");
+    assert!(!sent.contains("anthropic-beta"), "{sent}");
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}]}).to_string();
+    Api::send(post("/v1/chat/completions", chat))
+        .await
+        .expect(200);
+    let sent = head();
+    assert!(
+        !sent.contains("anthropic"),
+        "it is no header of a chat: {sent}"
+    );
+    let long = post("/v1/messages", message()).header("anthropic-beta", "x".repeat(1_024));
+    let refused = Api::send(long).await.expect(400);
+    let words = refused["error"]["message"].as_str().unwrap();
+    assert!(words.contains("anthropic-beta"), "{words}");
+
+    // With a key the job stays when the lane can't serve it now.
+    api.order("pause", json!({"reason": "a test"})).await;
+    let kept = post("/v1/messages", message()).header("idempotency-key", "k");
+    Api::send(kept).await.expect(503);
+    api.stop().await;
+    let lane = world.restart(lane).await;
+    lane.resume().await.expect("it goes on");
+    until("it is called", async || !heads.lock().unwrap().is_empty()).await;
+    let sent = head();
+    assert!(sent.contains("anthropic-version: 2024-10-22\r\n"), "{sent}");
+    assert!(sent.contains("anthropic-beta: a-1,b-2,c-3\r\n"), "{sent}");
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_id_by_which_glm_names_a_call_comes_back_with_it_and_is_kept() {
+    let upstream = Upstream::start(move |mut call: Arrived<'_>| {
+        let id = format!(
+            "x-log-id: log-{}\r\nrequest-id: req-{}\r\n",
+            call.no, call.no
+        );
+        match call.prompt() {
+            "stream" => {
+                let head = HEAD.replace("content-type", &format!("{id}content-type"));
+                call.say(head);
+                call.say(
+                    chunk(&piece("A")) + &chunk(&last()) + &chunk("data: [DONE]\n\n") + &chunk(""),
+                );
+            }
+            "bad" => {
+                let error = r#"{"error":{"code":"1210","message":"no"}}"#;
+                call.answer(
+                    400,
+                    &format!("{id}content-type: application/json\r\n"),
+                    error,
+                );
+            }
+            _ => {
+                let answer = call.completion("A").to_string();
+                call.answer(200, &id, answer);
+            }
+        }
+    });
+    let mut world = HttpLane::new();
+    world.config.glm.base_url = upstream.base_url();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    for (n, (prompt, status)) in [("hi", 200), ("bad", 400), ("stream", 200)]
+        .into_iter()
+        .enumerate()
+    {
+        let asked = json!({"messages": [{"role": "user", "content": prompt}], "stream": prompt == "stream"});
+        let sent = api
+            .posting("/v1/chat/completions", asked.to_string())
+            .send();
+        let response = sent.await.unwrap();
+        assert_eq!(response.status(), status);
+        let headers = response.headers();
+        assert_eq!(headers["x-log-id"], format!("log-{n}"), "{prompt}");
+        assert_eq!(headers["request-id"], format!("req-{n}"), "{prompt}");
+        let job: JobId = headers["x-onelane-job"].to_str().unwrap().parse().unwrap();
+        rest(response).await;
+        lane.wait(job).await.unwrap();
+        let seen = api.job(&job.to_string()).await;
+        let ids = json!({"x-log-id": format!("log-{n}"), "request-id": format!("req-{n}")});
+        assert_eq!(seen["attempts"][0]["callIds"], ids, "{seen}");
+    }
+    drop(api);
+    stop(lane, 1_000).await;
+}
