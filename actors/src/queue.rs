@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Ports;
 use crate::aborts::Aborts;
@@ -55,6 +56,8 @@ pub(crate) struct QueueState {
     asked_for: BTreeSet<SlotId>,
     /// Wakes the scheduler for its next change.
     timer: Timer,
+    /// Where uptime is counted from.
+    begun: Instant,
 }
 
 pub(crate) struct QueueActor;
@@ -80,6 +83,10 @@ impl Actor for QueueActor {
     ) -> Result<(), ActorProcessingErr> {
         state.ports.fault_points.point("queue");
         let now = state.ports.clock.now();
+        let uptime = u64::try_from(state.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if state.scheduler.hear(now, uptime) {
+            state.step(|scheduler| scheduler.tick(now))?;
+        }
         state.handle(message, &myself, now).await?;
         if state.scheduler.needs_ledger() {
             let settings = Arc::clone(&state.settings);

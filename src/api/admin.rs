@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onelane_actors::ports::{JobFilter, JobRecord, UsageFilter};
+use onelane_actors::ports::{JobFilter, UsageFilter};
 use onelane_core::model::{Alert, AlertRules, CallRecord, Day, JobId, model_name};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::answer::{Json, Large, Success, Table};
 use super::connections::ServerFigures;
 use super::input::{Input, Need, Nothing, Payload};
+use super::jobs::Listed;
 use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
 use super::{Api, limits};
@@ -290,20 +291,12 @@ pub(super) async fn read_queue(
         }
         QueueOrder::Service => api.lane.jobs_in_service_order(filter, page.limit()).await?,
     };
-    let jobs = found.jobs.iter().map(|record| &record.job);
-    let mut reasons = api.lane.wait_reasons(jobs).await;
-    let (chars, audience) = (api.preview_chars, input.principal.audience());
-    Ok(Large::of(move || {
-        let view = |record: JobRecord| {
-            let excerpt = Excerpt::of(&record, chars);
-            let reason = reasons.remove(&record.job.id);
-            JobView::preview(record.job, &excerpt, audience).with_wait(reason)
-        };
-        QueueAnswer {
-            queue: found.jobs.into_iter().map(view).collect(),
-            total: found.total,
-            next_cursor: found.cursor.into(),
-        }
+    let (total, next_cursor) = (found.total, found.cursor.into());
+    let queue = Listed::of(&api, found, input.principal.audience()).await;
+    Ok(Large::of(move || QueueAnswer {
+        queue: queue.views(),
+        total,
+        next_cursor,
     }))
 }
 

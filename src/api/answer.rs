@@ -33,6 +33,7 @@ pub(super) const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-curso
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Empty: nothing is sent that had a type.
     media: Cow<'static, str>,
     content: Content,
 }
@@ -172,8 +173,13 @@ impl Reply {
         };
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if let Ok(media) = HeaderValue::try_from(self.media.as_ref()) {
-            headers.insert(CONTENT_TYPE, media);
+        match HeaderValue::try_from(self.media.as_ref()) {
+            Ok(media) if !media.is_empty() => {
+                headers.insert(CONTENT_TYPE, media);
+            }
+            _ => {
+                headers.remove(CONTENT_TYPE);
+            }
         }
         headers.extend(self.headers);
         response

@@ -3,7 +3,7 @@
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::{
-    CallRecord, Face, Failure, FailureClass, Job, JobStatus, Received, code,
+    AnswerBody, CallRecord, Face, Failure, FailureClass, Job, JobStatus, Received, code,
 };
 use serde_json::value::RawValue;
 use warp::http::{HeaderName, StatusCode};
@@ -75,6 +75,7 @@ fn verbatim(status: StatusCode, came: &Received) -> Reply {
     let reply = Reply::text(status, JSON, came.bytes().to_vec());
     match came.content_type() {
         Some(named) => reply.of_type(named.to_owned()),
+        None if came.bytes().is_empty() => reply.of_type(""),
         None if came.json().is_some() => reply,
         None => reply.of_type("text/plain; charset=utf-8"),
     }
@@ -87,10 +88,8 @@ fn failed(job: &Job, failure: &Failure, refusal: Option<&Received>, streams: boo
     let table = ErrorTable::shipped();
     if let Some(body) = refusal.filter(|came| is_answer(job.face, failure, came)) {
         let streamed = body.json().filter(|_| streams);
-        return match streamed {
-            Some(json) => whole(job.face, json, streams),
-            None => verbatim(StatusCode::OK, body),
-        };
+        let events = streamed.and_then(|json| in_events(job.face, json));
+        return events.unwrap_or_else(|| verbatim(StatusCode::OK, body));
     }
     let (status, code) = stated(failure);
     let is_error_of_glm =
@@ -138,12 +137,20 @@ pub(super) fn events(record: &JobRecord) -> Option<String> {
 }
 
 /// An answer as it came, or as the events of a stream.
-fn whole(face: Face, body: &RawValue, streams: bool) -> Reply {
-    let events = streams.then(|| events_of(face, body.get())).flatten();
-    match events {
-        Some(events) => Reply::text(StatusCode::OK, EVENT_STREAM, events.into_bytes()),
-        None => Reply::text(StatusCode::OK, JSON, body.get().as_bytes().to_vec()),
-    }
+fn whole(face: Face, body: &AnswerBody, streams: bool) -> Reply {
+    let events = streams.then(|| in_events(face, body)).flatten();
+    let as_it_came = || Reply::text(StatusCode::OK, JSON, body.text().into_owned().into_bytes());
+    events.unwrap_or_else(as_it_came)
+}
+
+/// An answer as the events of a stream; `None`: it is none.
+fn in_events(face: Face, body: &RawValue) -> Option<Reply> {
+    let events = events_of(face, body.get())?;
+    Some(Reply::text(
+        StatusCode::OK,
+        EVENT_STREAM,
+        events.into_bytes(),
+    ))
 }
 
 /// A status that says that something is wrong.

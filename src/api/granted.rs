@@ -2,7 +2,7 @@
 
 use onelane_core::life::grant::BeyondRights;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{DEFAULT_USER, JobId, Submission};
+use onelane_core::model::{DEFAULT_USER, Face, JobId, Submission};
 use warp::http::HeaderMap;
 
 use super::principal::Principal;

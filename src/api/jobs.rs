@@ -1,9 +1,10 @@
 //! Programs submit jobs and fetch them when they are done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onelane_actors::ports::{JobFilter, JobRecord};
-use onelane_core::model::{JobId, JobStatus};
+use onelane_actors::ports::{JobFilter, JobPage, JobRecord};
+use onelane_core::model::{JobId, JobStatus, WaitReason};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warp::http::StatusCode;
@@ -20,7 +21,7 @@ use super::query::Wait;
 use super::submission::{Submissions, idempotency_key};
 use crate::error::Error;
 use crate::orchestrator::Submitted;
-use crate::views::{Excerpt, JobView};
+use crate::views::{Audience, Excerpt, JobView};
 
 /// A job that is on disk.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -155,21 +156,43 @@ pub(super) async fn list(
         filter.more.key_id = Some(key.id);
     }
     let found = api.lane.jobs(filter, page.cursor(), page.limit()).await?;
-    let jobs = found.jobs.iter().map(|record| &record.job);
-    let mut reasons = api.lane.wait_reasons(jobs).await;
-    let (chars, audience) = (api.preview_chars, input.principal.audience());
-    Ok(Large::of(move || {
-        let view = |record: JobRecord| {
-            let excerpt = Excerpt::of(&record, chars);
-            let reason = reasons.remove(&record.job.id);
-            JobView::preview(record.job, &excerpt, audience).with_wait(reason)
-        };
-        JobsAnswer {
-            jobs: found.jobs.into_iter().map(view).collect(),
-            total: found.total,
-            next_cursor: found.cursor.into(),
-        }
+    let (total, next_cursor) = (found.total, found.cursor.into());
+    let jobs = Listed::of(&api, found, input.principal.audience()).await;
+    Ok(Large::of(move || JobsAnswer {
+        jobs: jobs.views(),
+        total,
+        next_cursor,
     }))
+}
+
+/// The jobs of a page, each with the reason for which it waits.
+pub(super) struct Listed {
+    jobs: Vec<JobRecord>,
+    reasons: BTreeMap<JobId, WaitReason>,
+    chars: usize,
+    audience: Audience,
+}
+
+impl Listed {
+    pub(super) async fn of(api: &Api, page: JobPage, audience: Audience) -> Self {
+        let jobs = page.jobs.iter().map(|record| &record.job);
+        Self {
+            reasons: api.lane.wait_reasons(jobs).await,
+            jobs: page.jobs,
+            chars: api.preview_chars,
+            audience,
+        }
+    }
+
+    /// As they are shown; it takes a while where they are large.
+    pub(super) fn views(mut self) -> Vec<JobView> {
+        let view = |record: JobRecord| {
+            let excerpt = Excerpt::of(&record, self.chars);
+            let reason = self.reasons.remove(&record.job.id);
+            JobView::preview(record.job, &excerpt, self.audience).with_wait(reason)
+        };
+        self.jobs.into_iter().map(view).collect()
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -294,10 +294,11 @@ impl Server {
             let connection = graceful.watch(connection);
             let lasting = Arc::clone(&place);
             let task = connections.spawn(async move {
-                if let Err(error) = connection.await {
+                let served = connection.await;
+                if let Err(error) = &served {
                     tracing::debug!(%error, "a connection ended early");
                 }
-                socket.linger().await;
+                socket.linger(served.is_err()).await;
                 drop(lasting);
             });
             place.ends_with(task);

@@ -16,13 +16,15 @@ use tokio::time::{Instant, Sleep};
 
 use super::connections::Place;
 use super::limits;
+use crate::orchestrator::clients::{ANSWERS_WITHIN, Presence};
 use super::peek::has_closed;
-use crate::orchestrator::clients::Presence;
 
 /// How often a connection is looked at of which nothing can be heard by waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// And when somebody waits for what comes of the question.
 const LOOK_SOON: Duration = Duration::from_millis(2);
+/// How often after an answer that may have been refused.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A client that has closed its direction of the connection is asked for the first time after this: most
 /// answers are there before.
 const ASK_AFTER: Duration = Duration::from_secs(2);
@@ -107,10 +109,13 @@ impl Socket {
     }
 
     /// Ends the connection so that its client gets to read what it was sent: says that nothing more comes, and throws
-    /// away what the client still sends until it has closed its side too, within bounds.
-    pub(super) async fn linger(&self) {
+    /// away what the client still sends until it has closed its side too, within bounds. `has_failed`: it could not be
+    /// written to its end.
+    pub(super) async fn linger(&self, has_failed: bool) {
         let closed = poll_fn(|cx| Pin::new(&mut *self.stream()).poll_shutdown(cx));
-        if closed.await.is_err() {
+        let is_lost = has_failed || closed.await.is_err() || self.is_refused().await;
+        self.presence.ended(is_lost);
+        if is_lost {
             return;
         }
         let until = Instant::now() + Duration::from_millis(limits::LINGER_MS_MAX);
@@ -123,6 +128,21 @@ impl Socket {
                 _ => return,
             }
         }
+    }
+
+    /// Whether the client's system refuses what it was sent: that of one that is gone does so in a moment.
+    async fn is_refused(&self) -> bool {
+        if !self.presence.may_be_gone() {
+            return false;
+        }
+        let until = Instant::now() + ANSWERS_WITHIN;
+        while !self.has_failed() {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        true
     }
 
     fn has_failed(&self) -> bool {

@@ -49,6 +49,8 @@ const DOCUMENTS_MAX: usize = 1_000;
 /// The JSON of a body, whatever a relay wrapped around it: the error in it, else what it begins with.
 fn json_in(body: &[u8]) -> Option<Value> {
     let text = layers::text(body);
+    // Behind words only what is an error says more than they do.
+    let begins = !layers::begins_with_words(&text);
     let mut first = None;
     // Pieces of an answer may come before the error.
     for document in layers::documents(&text)?.iter().take(DOCUMENTS_MAX) {
@@ -58,7 +60,8 @@ fn json_in(body: &[u8]) -> Option<Value> {
         if json.get("error").or_else(|| json.get("code")).is_some() {
             return Some(json);
         }
-        first = first.or_else(|| (json.is_object() || json.is_array()).then_some(json));
+        let says_something = begins && (json.is_object() || json.is_array());
+        first = first.or_else(|| says_something.then_some(json));
     }
     first
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelane_actors::ports::{GlmAnswer, GlmOutcome};
-use onelane_core::model::{Face, Failure, FailureClass, Received, Usage, code};
+use onelane_core::model::{AnswerBody, Face, Failure, FailureClass, Received, Usage, code};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -44,8 +44,13 @@ pub(crate) fn with_received(
     body: &[u8],
     reader: &Reader<'_>,
 ) -> Failure {
-    let received = || reader.received(headers, body).map(Arc::new);
-    let received = failure.received.or_else(received);
+    let refuses = !failure.is_under_success();
+    let received = || match reader.received(headers, body) {
+        // A refusal that says nothing says so to its client, too.
+        None if refuses => Some(Received::new([], None)),
+        came => came,
+    };
+    let received = failure.received.or_else(|| received().map(Arc::new));
     Failure {
         received,
         ..failure
@@ -60,11 +65,15 @@ fn outcome(status: u16, headers: &HeaderMap, body: &[u8], reader: &Reader<'_>) -
     let form = form(reader.face);
     let text = layers::text(body);
     if let Some(head) = form.head(&text) {
-        return outcome_of(head, status, &text);
+        return outcome_of(head, status, as_it_came(body, &text));
     }
     // Of another shape: wrapped into something, an error, or an answer with something odd in it.
     match Content::of(form, &text) {
-        Content::Answer(text, head) => outcome_of(head, status, &text),
+        Content::Answer(text, head) => outcome_of(head, status, as_it_came(body, &text)),
+        // An error in the script of a page is the page's own.
+        Content::Error(_) if layers::begins_with_words(&text) && is_page(headers, &text) => {
+            GlmOutcome::Failed(page(status), Usage::default())
+        }
         Content::Error(json) => {
             // What it used is billed, answer or not.
             let failure = classify_json(status, headers, &json, reader);
@@ -108,9 +117,14 @@ impl<'t> Content<'t> {
         let Some(mut documents) = layers::documents(text) else {
             return Self::Unreadable(why_not_json(text));
         };
-        // One alone is no piece of a stream, whatever its shape.
+        // One alone is no piece of a stream, whatever its shape. A number before words is none of an answer.
+        if documents.len() > 1 && layers::begins_with_words(text) {
+            documents.retain(|json| json.starts_with('{'));
+        }
         let only = match documents.len() {
-            1 if layers::leading_json(text).is_some() => documents.pop(),
+            1 if layers::leading_json(text).is_some() || !layers::is_stream(text) => {
+                documents.pop()
+            }
             _ => None,
         };
         match only {
@@ -217,12 +231,7 @@ pub(crate) fn is_page(headers: &HeaderMap, text: &str) -> bool {
             .iter()
             .any(|html| kind.eq_ignore_ascii_case(html))
     });
-    let text = text.trim_start();
-    let begins = ["<!doctype html", "<html"].iter().any(|head| {
-        let begin = text.as_bytes().get(..head.len());
-        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(head.as_bytes()))
-    });
-    named || begins
+    named || layers::is_page(text)
 }
 
 /// A website under 200: nothing was done for it.
@@ -283,11 +292,19 @@ fn failure_of(head: &Head, status: u16) -> Option<Failure> {
     })
 }
 
+/// An answer with the blanks around it, where nothing else was: it goes back to the byte.
+fn as_it_came<'t>(body: &'t [u8], answer: &'t str) -> &'t str {
+    let whole = std::str::from_utf8(body).ok();
+    whole
+        .filter(|whole| AnswerBody::is_around(whole, answer))
+        .unwrap_or(answer)
+}
+
 /// What the call came to, with this text as its answer.
 fn outcome_of(head: Head, status: u16, text: &str) -> GlmOutcome {
-    match RawValue::from_string(text.to_owned()) {
-        Ok(raw) if let Some(failure) = failure_of(&head, status) => {
-            let came = Received::new(raw.get().as_bytes(), Some(JSON));
+    match AnswerBody::new(text) {
+        Ok(body) if let Some(failure) = failure_of(&head, status) => {
+            let came = Received::new(body.text().as_bytes(), Some(JSON));
             let received = Some(Arc::new(came));
             GlmOutcome::Failed(
                 Failure {
@@ -297,8 +314,8 @@ fn outcome_of(head: Head, status: u16, text: &str) -> GlmOutcome {
                 head.usage,
             )
         }
-        Ok(raw) => GlmOutcome::Answered(GlmAnswer {
-            body: Arc::from(raw),
+        Ok(body) => GlmOutcome::Answered(GlmAnswer {
+            body,
             status_code: status,
             usage: usage::of_answer(head.usage, head.has_content),
             model: head.model,

@@ -1,5 +1,6 @@
 //! Takes off what servers and relays wrap around a GLM answer: content codings that nobody asked for, byte order
-//! marks, server-sent events around or behind the JSON. A paid answer is not thrown away for its wrapping.
+//! marks, UTF-16, words before the JSON, server-sent events around or behind it. A paid answer is not thrown away for
+//! its wrapping.
 
 use std::borrow::Cow;
 use std::io::{self, Read};
@@ -17,6 +18,8 @@ use serde_json::value::RawValue;
 const CODINGS_MAX: usize = 4;
 /// Documents that are looked at: no answer has more tokens.
 const DOCUMENTS_MAX: usize = 200_000;
+/// Places behind words that are looked at for JSON: a warning or two have no more braces.
+const BRACES_MAX: usize = 16;
 /// Bytes that a decoder looks back on at most: what RFC 9659 lets a server ask for.
 const ZSTD_WINDOW_BYTES_MAX: u64 = 8 * 1024 * 1024;
 const BROTLI_BUFFER_BYTES: usize = 4 * 1024;
@@ -157,13 +160,31 @@ impl Read for ZstdFrames<'_> {
     }
 }
 
-/// The text of a body: without blanks and byte order marks before it, and with what is no UTF-8 replaced.
+/// The text of a body: without blanks and byte order marks before it, and with what is no text replaced.
 pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
+    if let Some(unit) = unit_of_utf16(body) {
+        let (units, _) = body.as_chunks::<2>();
+        let chars = char::decode_utf16(units.iter().copied().map(unit));
+        let mut text: String = chars
+            .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+            .collect();
+        text.drain(..text.len() - trimmed(&text).len());
+        return Cow::Owned(text);
+    }
     let mut body = body.trim_ascii_start();
     while let Some(rest) = body.strip_prefix(b"\xef\xbb\xbf") {
         body = rest.trim_ascii_start();
     }
     String::from_utf8_lossy(body)
+}
+
+/// How a body in UTF-16 spells a unit, by its mark, or by the zeros in its first two characters: no other text has them.
+fn unit_of_utf16(body: &[u8]) -> Option<fn([u8; 2]) -> u16> {
+    match body {
+        [0xff, 0xfe, ..] | [(1..), 0, (1..), 0, ..] => Some(u16::from_le_bytes),
+        [0xfe, 0xff, ..] | [0, (1..), 0, (1..), ..] => Some(u16::from_be_bytes),
+        _ => None,
+    }
 }
 
 fn trimmed(text: &str) -> &str {
@@ -188,7 +209,7 @@ pub(super) fn leading_json(text: &str) -> Option<&RawValue> {
 }
 
 /// All JSON of a text in its order: what it begins with, one after the other, and behind that the data of server-sent
-/// events. `None`: it has neither.
+/// events, or the objects behind words. `None`: it has none of these.
 pub(super) fn documents(text: &str) -> Option<Vec<Cow<'_, str>>> {
     let (mut documents, mut rest) = (Vec::new(), text);
     while documents.len() < DOCUMENTS_MAX
@@ -199,10 +220,54 @@ pub(super) fn documents(text: &str) -> Option<Vec<Cow<'_, str>>> {
     }
     match events(rest) {
         Some(events) => documents.extend(events),
-        None if documents.is_empty() => return None,
-        None => {}
+        None if trimmed(rest).is_empty() => {}
+        None => documents.extend(behind_words(rest)),
     }
-    Some(documents)
+    // A text without any is told from a stream of none.
+    (!documents.is_empty() || is_stream(rest)).then_some(documents)
+}
+
+/// Whether what a text begins with is for people: neither JSON that could be an answer, nor events.
+pub(super) fn begins_with_words(text: &str) -> bool {
+    let json = leading_json(text).map(RawValue::get);
+    !json.is_some_and(|json| json.starts_with(['{', '[', '"'])) && !is_stream(text)
+}
+
+/// The objects behind words, such as a proxy's warning; none of a page, in whose scripts anything may stand.
+fn behind_words(text: &str) -> Vec<Cow<'_, str>> {
+    let (mut objects, mut rest) = (Vec::new(), text);
+    if is_page(text) {
+        return objects;
+    }
+    for _ in 0..BRACES_MAX {
+        let Some(brace) = rest.find('{') else { break };
+        let (_, from) = rest.split_at(brace);
+        rest = match first_json(from) {
+            Some((json, behind)) => {
+                objects.push(Cow::Borrowed(json.get()));
+                behind
+            }
+            None => from.get(1..).unwrap_or_default(),
+        };
+    }
+    objects
+}
+
+/// Whether a text begins as a page for people does.
+pub(super) fn is_page(text: &str) -> bool {
+    let text = text.trim_start();
+    ["<!doctype html", "<html"].iter().any(|head| {
+        let begin = text.as_bytes().get(..head.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(head.as_bytes()))
+    })
+}
+
+/// Whether a text has server-sent events.
+pub(super) fn is_stream(text: &str) -> bool {
+    lines(text).any(|line| {
+        line.trim_start_matches(BYTE_ORDER_MARK)
+            .starts_with("data:")
+    })
 }
 
 /// The data of server-sent events, one after the other; `[DONE]` is none. `None`: the text has no such events.
@@ -444,6 +509,7 @@ mod tests {
         };
         check("{\"a\":1}", &["{\"a\":1}"]);
         check("{\"a\":1} and words", &["{\"a\":1}"]);
+        check("7", &["7"]);
         check(
             "{\"a\":1}\n{\"b\":2}{\"c\":3}",
             &["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"],
@@ -454,6 +520,59 @@ mod tests {
         );
         assert_eq!(documents("<html>"), None);
         assert_eq!(documents(""), None);
+    }
+
+    #[test]
+    fn json_is_found_behind_words() {
+        for words in [
+            "Warning: mbstring is missing in {main} on line 7\n",
+            "<br />\n<b>Notice</b>: {x: 1} [a, b] ",
+            "200 OK\r\n\r\n",
+            "null, said the proxy: ",
+            "[notice] \"quoted\" ",
+        ] {
+            let check = |behind: &str, want: &[&str]| {
+                let text = format!("{words}{behind}");
+                let found = documents(&text).unwrap();
+                let objects: Vec<_> = found.iter().filter(|json| json.starts_with('{')).collect();
+                assert_eq!(objects, want, "{text:?}");
+            };
+            check("{\"a\":{\"b\":1}}\n-- bye", &["{\"a\":{\"b\":1}}"]);
+            check("{\"a\":1}\n{\"b\":2}", &["{\"a\":1}", "{\"b\":2}"]);
+            check("\ndata: {\"a\":1}\n\n", &["{\"a\":1}"]);
+        }
+        for none in [
+            "<html><script>{\"a\":1}</script>",
+            "\n<!DOCTYPE html><script>{\"a\":1}</script>",
+            "words alone",
+            "{not: json}",
+            &"{".repeat(1_000_000),
+        ] {
+            assert_eq!(documents(none), None);
+        }
+    }
+
+    #[test]
+    fn a_body_in_utf_16_is_read() {
+        let told = "{\"a\":\"\u{4f60} \u{1f600}\"}";
+        let units: Vec<u16> = told.encode_utf16().collect();
+        let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        for body in [
+            [&b"\xff\xfe"[..], &little].concat(),
+            [&b"\xfe\xff"[..], &big].concat(),
+            little.clone(),
+            big,
+        ] {
+            assert_eq!(text(&body), told);
+        }
+        // The last byte is missing, and half of a character.
+        let cut = [&b"\xff\xfe"[..], &little[..7], b"\xd8\x22"].concat();
+        assert!(text(&cut).starts_with("{\""));
+        assert_eq!(text(b"\xff\xfe"), "");
+        for other in [&b"a\x00"[..], b"\x00{}", b"{\x00}\x01"] {
+            assert_eq!(text(other).as_bytes(), other, "text all the same");
+        }
     }
 
     #[test]

@@ -217,6 +217,10 @@ mod tests {
             named("data: {\"ping\":1}\n\ndata: {\"request_id\":\"an-id\"}\n\n"),
             id()
         );
+        assert_eq!(named("Warning: {\n{\"request_id\":\"an-id\"}"), id());
+        let wide = "\u{feff}{\"request_id\":\"an-id\"}".encode_utf16();
+        let wide: Vec<u8> = wide.flat_map(u16::to_le_bytes).collect();
+        assert_eq!(named_id(&wide), id());
         assert_eq!(named("{\"ping\":1}\n{\"request_id\":\"an-id\"}"), id());
         assert_eq!(named(r#"{"code":200,"data":{"request_id":"an-id"}}"#), id());
         for none in [

@@ -20,22 +20,34 @@ pub(super) const DONE: &str = "[DONE]";
 /// Pieces of one kind in a chunk: GLM sends one, or one for each of some tools.
 const PIECES_MAX: usize = 128;
 
-/// A chunk, as far as a completion is made of it.
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(default, borrow)]
-    choices: First<ChunkChoice<'a>, PIECES_MAX>,
-    #[serde(default, borrow)]
+/// A completion or a chunk of one: what both say of themselves, and their choices.
+#[derive(Deserialize, Serialize)]
+#[serde(bound(deserialize = "C: Deserialize<'de> + Default"))]
+struct Told<'a, C> {
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     id: Option<&'a RawValue>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a RawValue>,
-    #[serde(default, borrow)]
+    /// Of what is read it does not matter.
+    #[serde(skip_deserializing)]
+    object: &'static str,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     created: Option<&'a RawValue>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     model: Option<&'a RawValue>,
-    #[serde(default, borrow)]
+    #[serde(default)]
+    choices: C,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     usage: Option<&'a RawValue>,
 }
+
+/// A chunk, as far as a completion is made of it.
+type Chunk<'a> = Told<'a, First<ChunkChoice<'a>, PIECES_MAX>>;
+/// The completion that chunks come to.
+type Completion<'a> = Told<'a, Vec<Choice>>;
+/// A completion, as far as the events of a stream are made of it.
+#[cfg(feature = "api")]
+type Answered<'a> = Told<'a, Vec<AnsweredChoice<'a>>>;
 
 #[derive(Deserialize)]
 struct ChunkChoice<'a> {
@@ -102,23 +114,6 @@ impl Serialize for Text {
             .map_err(serde::ser::Error::custom)?
             .serialize(serializer)
     }
-}
-
-/// The completion that the chunks come to.
-#[derive(Serialize)]
-struct Completion<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a RawValue>,
-    object: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a RawValue>,
-    choices: Vec<Choice>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<&'a RawValue>,
 }
 
 #[derive(Serialize, Default)]
@@ -280,7 +275,7 @@ fn holds_a_piece(event: &str) -> bool {
 /// be read: an answer with a hole in it is none.
 pub(super) fn assemble(events: &[Cow<'_, str>]) -> Option<String> {
     let mut choices: BTreeMap<u32, Choice> = BTreeMap::new();
-    let mut whole = Completion {
+    let mut whole: Completion<'_> = Told {
         id: None,
         request_id: None,
         object: "chat.completion",
@@ -316,24 +311,6 @@ pub(super) fn assemble(events: &[Cow<'_, str>]) -> Option<String> {
     }
     whole.choices = choices.into_values().collect();
     serde_json::to_string(&whole).ok()
-}
-
-/// A completion, as far as the events of a stream are made of it.
-#[cfg(feature = "api")]
-#[derive(Deserialize)]
-struct Answered<'a> {
-    #[serde(borrow)]
-    choices: Vec<AnsweredChoice<'a>>,
-    #[serde(default, borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    request_id: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    created: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    model: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    usage: Option<&'a RawValue>,
 }
 
 #[cfg(feature = "api")]

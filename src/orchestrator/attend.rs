@@ -16,7 +16,7 @@ use onelane_core::model::{JobId, WaitReason};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::clients::{ANSWERS_WITHIN, Client, Print, Return, Seat};
+use super::clients::{Client, Print, Return, Seat};
 use super::{Orchestrator, Submission};
 use crate::error::Error;
 
@@ -127,6 +127,17 @@ impl Attendance {
         loop {
             let has_begun = match self.wait(job_id, &client, waiter).await {
                 Waited::Told => return,
+                // He may be gone and come back for it, or may only have said all that he wants: which, his answer shows.
+                Waited::Ended(waiter, attended) if client.presence.may_be_gone() => {
+                    let is_told = waiter.send(attended).is_ok();
+                    if is_told && !client.presence.lost_it().await {
+                        return;
+                    }
+                    if self.keeps_going {
+                        return;
+                    }
+                    false
+                }
                 Waited::Ended(waiter, attended) => {
                     // Whoever is told may end the lane, and takes it for his alone.
                     drop(self);
@@ -173,11 +184,6 @@ impl Attendance {
             Some(head) = head => head,
             record = lane.wait(job_id) => {
                 let record = record.and_then(|record| lane.given_up_at_the_end(self.keeps_going, record));
-                // An answer to somebody who is gone would be lost, and he may be coming back for it.
-                if client.presence.may_be_gone() {
-                    client.presence.ask();
-                    let _ = tokio::time::timeout(ANSWERS_WITHIN, waiter.closed()).await;
-                }
                 return match waiter.is_closed() {
                     false => Waited::Ended(waiter, ended(record)),
                     true => Waited::Gone { has_begun: false },

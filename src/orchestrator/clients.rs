@@ -47,6 +47,9 @@ pub(crate) struct Presence {
     /// It has closed its own direction, and may be gone or may only have said all that it wants.
     is_closing: AtomicBool,
     ask: Notify,
+    /// Its answer did not reach it.
+    is_lost: AtomicBool,
+    ended: Notify,
     look: OnceLock<Look>,
 }
 
@@ -71,7 +74,7 @@ impl Presence {
     }
 
     /// Whether it may be gone: it will not say so.
-    pub(super) fn may_be_gone(&self) -> bool {
+    pub(crate) fn may_be_gone(&self) -> bool {
         if !self.is_closing.load(Ordering::Acquire) && self.look.get().is_some_and(|look| look()) {
             self.closing();
         }
@@ -81,6 +84,18 @@ impl Presence {
     /// Has it asked whether it is still there.
     pub(super) fn ask(&self) {
         self.ask.notify_one();
+    }
+
+    /// Its connection has ended behind an answer, which was lost or, as far as anybody can tell, was not.
+    pub(crate) fn ended(&self, lost: bool) {
+        self.is_lost.store(lost, Ordering::Release);
+        self.ended.notify_one();
+    }
+
+    /// Whether the answer that it was just given was lost.
+    pub(super) async fn lost_it(&self) -> bool {
+        let _ = tokio::time::timeout(2 * ANSWERS_WITHIN, self.ended.notified()).await;
+        self.is_lost.load(Ordering::Acquire)
     }
 
     /// Resolves when somebody wants to know whether it is still there.
@@ -188,7 +203,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// How long a client that may be gone is given to show that he is not.
-pub(super) const ANSWERS_WITHIN: Duration = Duration::from_millis(300);
+pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 
 impl Clients {
     pub(super) fn seat(&self, client: &Client) -> Option<(Print, Arc<Seat>)> {

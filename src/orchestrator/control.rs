@@ -77,7 +77,12 @@ impl Orchestrator {
     /// The breaker as it is.
     #[must_use]
     pub fn breaker(&self) -> BreakerSnapshot {
-        self.inner.breaker.borrow().clone()
+        let now = self.inner.ports.clock.now();
+        let shown = self.inner.breaker.borrow().clone();
+        BreakerSnapshot {
+            probe_at: shown.probe_at.map(|wait| wait.as_told(now)),
+            ..shown
+        }
     }
 
     /// Closes the breaker, whatever opened it; its counts start afresh. Answers it as it is then, once

@@ -18,8 +18,14 @@ impl Orchestrator {
         limit: usize,
     ) -> Result<DeliveryPage, Error> {
         let limit = limit.min(limits::PAGE_ROWS_MAX);
-        self.read(move |store| store.deliveries(&filter, cursor, limit))
-            .await
+        let page = self.read(move |store| store.deliveries(&filter, cursor, limit));
+        let mut page = page.await?;
+        let now = self.inner.ports.clock.now();
+        for delivery in &mut page.deliveries {
+            // No longer than its delay, however the clock was set.
+            delivery.next_try_at = delivery.next_try_at.map(|wait| wait.as_told(now));
+        }
+        Ok(page)
     }
 
     /// Sends a delivery again, at once and with retries that start afresh, under its old `webhook-id`.

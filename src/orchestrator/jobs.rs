@@ -42,14 +42,32 @@ impl Orchestrator {
             })
             .await?;
         let mut detail = found.ok_or(Error::NotFound(id))?;
+        detail.record = self.as_told(detail.record);
         detail.wait_reason = self.wait_reasons([&detail.record.job]).await.remove(&id);
         Ok(detail)
     }
 
     async fn record(&self, id: JobId) -> Result<JobRecord, Error> {
-        self.read(move |store| store.job(id))
-            .await?
-            .ok_or(Error::NotFound(id))
+        let record = self.read(move |store| store.job(id)).await?;
+        let record = record.ok_or(Error::NotFound(id))?;
+        Ok(self.as_told(record))
+    }
+
+    /// A job as the clock shows it: what waits for its retry is not told to wait for longer than it does.
+    pub(super) fn as_told(&self, record: JobRecord) -> JobRecord {
+        let now = self.inner.ports.clock.now();
+        JobRecord {
+            job: record.job.as_told(now),
+            ..record
+        }
+    }
+
+    pub(super) fn page_as_told(&self, page: JobPage) -> JobPage {
+        let jobs = page.jobs.into_iter();
+        JobPage {
+            jobs: jobs.map(|record| self.as_told(record)).collect(),
+            ..page
+        }
     }
 
     /// The client key by which a job was handed in.
@@ -78,8 +96,8 @@ impl Orchestrator {
         limit: usize,
     ) -> Result<JobPage, Error> {
         let limit = limit.min(limits::PAGE_ROWS_MAX);
-        self.read(move |store| store.jobs(&filter, cursor, limit))
-            .await
+        let page = self.read(move |store| store.jobs(&filter, cursor, limit));
+        Ok(self.page_as_told(page.await?))
     }
 
     /// A page of the dead letters that the filter leaves, newest first, each with its attempts. The

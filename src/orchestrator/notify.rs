@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use onelane_actors::ports::{DeliveriesOver, OverQuery, Store, StoreError};
 use onelane_core::model::{
-    AlertBook, DeliveryChange, DeliveryCounts, HookEndpoint, JobId, Timestamp, Transition, limits,
+    AlertBook, AnswerBody, DeliveryChange, DeliveryCounts, HookEndpoint, JobId, Timestamp,
+    Transition, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueQuery};
 use serde_json::value::RawValue;
@@ -99,6 +100,7 @@ impl Orchestrator {
             books,
             sender,
             clock: Arc::clone(&ports.clock),
+            trust: Arc::clone(&self.inner.trust),
             ids: Arc::clone(&ports.ids),
             settings,
         };
@@ -207,7 +209,7 @@ impl Books for WeakLane {
     fn result(&self, id: JobId) -> BoxFuture<'_, Result<Option<Arc<RawValue>>, Error>> {
         Box::pin(async move {
             let record = self.lane()?.read(move |store| store.job(id)).await?;
-            Ok(record.and_then(|record| record.response))
+            Ok(record.and_then(|record| record.response.map(AnswerBody::into_json)))
         })
     }
 

@@ -57,7 +57,7 @@ impl Orchestrator {
         let ids = self
             .ask(|refs, reply| refs.queue.cast(QueueMsg::ServiceOrder { limit, reply }))
             .await?;
-        self.read(move |store| {
+        let page = self.read(move |store| {
             let mut page = JobPage::default();
             let mut bytes = 0;
             for id in ids {
@@ -80,7 +80,7 @@ impl Orchestrator {
             }
             page.total = page.jobs.len() as u64;
             Ok(page)
-        })
-        .await
+        });
+        Ok(self.page_as_told(page.await?))
     }
 }

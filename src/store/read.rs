@@ -7,15 +7,14 @@ use std::sync::Arc;
 
 use redb::{AccessGuard, Range, ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use super::error::{FileError, Result};
 use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
 use crate::model::{
-    AttemptNo, Batch, BatchId, BatchInput, ClientKey, FileId, Job, JobId, JobStatus, Received,
-    Request, Seq, StoredFile, Timestamp, UsageRow, limits,
+    AnswerBody, AttemptNo, Batch, BatchId, BatchInput, ClientKey, FileId, Job, JobId, JobStatus,
+    Received, Request, Seq, StoredFile, Timestamp, UsageRow, limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
@@ -447,17 +446,17 @@ impl Bodies {
             None => return Err(no_request(id)),
         };
         let response = self.responses.get(id.as_bytes())?;
-        let (mut answer, mut refusal): (Option<Box<RawValue>>, Option<Received>) = (None, None);
+        let (mut answer, mut refusal): (Option<AnswerBody>, Option<Received>) = (None, None);
         if let Some(row) = response {
             match job.has_refusal {
                 true => refusal = Some(decode("responses", row.value())?),
-                false => answer = Some(decode("responses", row.value())?),
+                false => answer = Some(schema::decode_body("responses", row.value())?),
             }
         }
         Ok(JobRecord {
             job,
             request: request.map(Arc::new),
-            response: answer.map(Arc::from),
+            response: answer,
             refusal: refusal.map(Arc::new),
         })
     }

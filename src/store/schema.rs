@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 use super::error::{FileError, Result};
 use super::row;
 use crate::model::{
-    AttemptNo, BatchId, CallRecord, ClientKey, Day, DeliveryCounts, DeliveryId, DestinationId, Due,
-    DuePlace, FileId, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq, Timestamp,
-    UsageKey, WorstCase,
+    AnswerBody, AttemptNo, BatchId, CallRecord, ClientKey, Day, DeliveryCounts, DeliveryId,
+    DestinationId, Due, DuePlace, FileId, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq,
+    Timestamp, UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -481,10 +481,32 @@ pub(super) fn encode<T: Serialize + ?Sized>(out: &mut Vec<u8>, row: &T) -> Resul
     Ok(())
 }
 
+/// Writes a row of an answer, blanks around its JSON included, over what `out` held.
+pub(super) fn encode_body(out: &mut Vec<u8>, body: &AnswerBody) {
+    out.clear();
+    out.extend_from_slice(b"[1,");
+    out.extend_from_slice(body.text().as_bytes());
+    out.push(b']');
+}
+
+/// Reads such a row.
+pub(super) fn decode_body(table: &str, row: &[u8]) -> Result<AnswerBody> {
+    let unreadable = |e: serde_json::Error| FileError::unreadable(table, &e);
+    match inner(row).map(str::from_utf8) {
+        Some(Ok(text)) => AnswerBody::new(text).map_err(unreadable),
+        Some(Err(e)) => Err(unreadable(serde::de::Error::custom(e))),
+        None => Err(other_version(table, row)),
+    }
+}
+
+/// A row without its version; `None`: it is of another one.
+fn inner(row: &[u8]) -> Option<&[u8]> {
+    row.strip_prefix(b"[1,")?.strip_suffix(b"]")
+}
+
 /// Reads a row of `table`.
 pub(super) fn decode<'a, T: Deserialize<'a>>(table: &str, row: &'a [u8]) -> Result<T> {
-    let inner = row.strip_prefix(b"[1,").and_then(|r| r.strip_suffix(b"]"));
-    match inner {
+    match inner(row) {
         Some(inner) => serde_json::from_slice(inner).map_err(|e| FileError::unreadable(table, &e)),
         None => Err(other_version(table, row)),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::{
-    AttemptPhase, Job, OpenAttempt, Received, Request, Timestamp, ToldWait, WaitReason,
+    AnswerBody, AttemptPhase, Job, OpenAttempt, Received, Request, Timestamp, ToldWait, WaitReason,
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -70,6 +70,7 @@ pub(crate) struct JobView {
 /// What came instead of an answer, as JSON.
 fn told(came: &Received) -> Option<Arc<RawValue>> {
     let told = match came.json() {
+        None if came.bytes().is_empty() => return None,
         Some(json) => json.to_owned(),
         None => serde_json::value::to_raw_value(&came.text()).ok()?,
     };
@@ -92,7 +93,7 @@ impl JobView {
             false => (
                 request.as_deref().and_then(Request::text),
                 request.and_then(ChatBody::of),
-                response,
+                response.map(AnswerBody::into_json),
             ),
         };
         Self {

@@ -123,7 +123,7 @@ mod tests {
         done.status = JobStatus::Completed;
         let told = body(
             Notice::JobEnded(Box::new((&done).into())),
-            Some(sample::answer(2)),
+            Some(sample::answer(2).into_json()),
         );
         assert_eq!(told["data"]["result"]["id"], "a2");
     }

@@ -22,6 +22,7 @@ use super::destination::{self, Destination};
 use super::limiter::Limiter;
 use super::{Bodies, Post, Sender, Sent, WebhookSettings};
 use crate::error::Error;
+use crate::trust::Trust;
 
 /// What deliveries need of the lane; the lane may be gone at any time.
 pub(crate) trait Books: Send + Sync + 'static {
@@ -50,6 +51,8 @@ pub(crate) struct Deliverer {
     pub(crate) books: Arc<dyn Books>,
     pub(crate) sender: Arc<dyn Sender>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Whether that tells how old a delivery is.
+    pub(crate) trust: Arc<Trust>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) settings: Arc<WebhookSettings>,
 }
@@ -134,7 +137,8 @@ impl Deliverer {
         };
         let outcome = outcome_of(sent);
         let at = self.clock.now();
-        let (delays, give_up_ms) = (&self.settings.retry, self.settings.give_up_ms);
+        let delays = &self.settings.retry;
+        let give_up_ms = (!self.trust.is_doubted()).then_some(self.settings.give_up_ms);
         let next = next_try(&delivery, delays, give_up_ms, at, asked, self.ids.seed());
         tell(&delivery, &outcome, next);
         let change = DeliveryChange::Tried {

@@ -154,6 +154,19 @@ async fn an_answer_that_came_meanwhile_waits_for_whoever_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closed_its_own_direction_gets_its_answer_and_nothing_before_it() {
+    let (world, lane, api) = world(|_| {}).await;
+    for _ in 0..2 {
+        let mut client = ask(&api, &chat("all said [[sim latency_ms=300]]")).await;
+        client.shutdown().await.unwrap();
+        let told = answer(client).await;
+        assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+    }
+    assert_eq!(world.sim.stats().calls, 2, "each asked for one of its own");
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clients_that_are_there_and_ask_the_same_are_two() {
     let (world, lane, api) = world(|_| {}).await;
     let blocker = block(&world, &lane).await;

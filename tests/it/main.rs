@@ -27,6 +27,7 @@ mod chaos;
 mod classes;
 mod cli;
 mod clients;
+mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod concurrency;
@@ -63,3 +64,4 @@ mod turns;
 mod waits;
 mod webhooks;
 mod windows;
+mod wrapped;

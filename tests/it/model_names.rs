@@ -33,7 +33,7 @@ fn prices() -> PriceTable {
 fn world(answered_by: Option<&'static str>) -> (VirtualLane, ScriptedGlm) {
     let glm = ScriptedGlm::new(move |_, _| {
         let answer = GlmAnswer {
-            body: Arc::from(RawValue::NULL.to_owned()),
+            body: RawValue::NULL.to_owned().into(),
             status_code: 200,
             usage: Usage {
                 prompt_tokens: 100,

@@ -41,7 +41,7 @@ fn prices() -> PriceTable {
 fn world(usage: Usage) -> VirtualLane {
     let body = RawValue::from_string(r#"{"choices":[]}"#.to_owned()).unwrap();
     let answer = GlmAnswer {
-        body: Arc::from(body),
+        body: body.into(),
         status_code: 200,
         usage,
         model: None,

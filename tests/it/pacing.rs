@@ -1,11 +1,12 @@
 //! Guards: calls closer together than the pace allows, in the steady state, beside each other, or in
 //! a burst after a restart.
 
+use onelane::ports::Clock as _;
 use onelane_actors::testing::ScriptedGlm;
 
 use crate::support::file::FileLane;
 use crate::support::http::{HttpLane, calls_of, prompts, stop, submit_all, until};
-use crate::support::{START, ms};
+use crate::support::{START, VirtualLane, ms};
 
 /// From each call's beginning to the next one's, in milliseconds.
 fn gaps_ms(glm: &ScriptedGlm) -> Vec<u128> {
@@ -41,6 +42,40 @@ async fn calls_beside_each_other_keep_the_pace_and_a_crash_makes_no_burst() {
     );
     assert!(longer.len() <= 1, "{gaps:?}");
     file.shut_down(lane).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_minute_are_no_more_although_the_wall_clock_is_set() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut world = VirtualLane::new(ScriptedGlm::answering(ms(10)));
+    world.settings.lane.rules.pace.requests_per_minute = 2;
+    let lane = world.start().await;
+    let jobs = submit_all(&lane, prompts(12)).await;
+    for step in [
+        HOUR_MS,
+        30 * 24 * HOUR_MS,
+        -2 * HOUR_MS,
+        -24 * HOUR_MS,
+        HOUR_MS,
+    ] {
+        for _ in 0..4 {
+            tokio::time::sleep(ms(9_000)).await;
+            world.clock.step(step / 4);
+            // Whoever asks wakes the lane, which looks at the clock.
+            let told = lane.lane().await.unwrap();
+            let until = told.wait_reason.and_then(|reason| reason.until());
+            let left = until.map_or(0, |until| until.since(world.clock.now()));
+            assert!(left <= 30_000, "{left}");
+        }
+    }
+    for id in jobs {
+        lane.wait(id).await.unwrap();
+    }
+    let gaps = gaps_ms(&world.glm);
+    assert_eq!(gaps.len(), 11);
+    // And it waits no longer for that than it has to.
+    let kept = |gap: &u128| (30_000..30_100).contains(gap);
+    assert!(gaps.iter().all(kept), "{gaps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -106,10 +106,19 @@ async fn start(
     script: &Script,
     now: Timestamp,
 ) -> Orchestrator {
+    start_by(config, store, script, SimClock::starting_at(now)).await
+}
+
+async fn start_by(
+    config: &Config,
+    store: &MemoryStore,
+    script: &Script,
+    clock: SimClock,
+) -> Orchestrator {
     let parts = Parts {
         store: Arc::new(store.clone()),
         glm: Arc::new(ScriptedGlm::answering(ms(10))),
-        clock: Arc::new(SimClock::starting_at(now)),
+        clock: Arc::new(clock),
         ids: Arc::new(SeededIds::new(7)),
         config: Loaded::from_config(config).unwrap(),
         tokens: None,
@@ -178,6 +187,31 @@ async fn a_delivery_is_tried_with_growing_delays_and_given_up_in_the_end() {
             .all(|post| post.message_id == posts[0].message_id)
     );
     assert!(posts.iter().all(|post| post.body == posts[0].body));
+    lane.shutdown(ms(1_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_fails_while_the_clock_is_days_ahead_is_not_given_up() {
+    const DAY_MS: i64 = 86_400_000;
+    let refused = std::iter::repeat_n(Sent::Failed("no connection".to_owned()), 4);
+    let script = Script::answering(refused);
+    let store = MemoryStore::new();
+    let config = config(&["job.completed"]);
+    let clock = SimClock::starting_at(START);
+    let lane = start_by(&config, &store, &script, clock.clone()).await;
+    lane.call(prompt("x")).await.unwrap();
+    tokio::time::sleep(ms(1_000)).await;
+    assert_eq!(script.posts().len(), 1);
+    // Twice as long as a delivery is tried.
+    clock.step(6 * DAY_MS);
+    for _ in 0..120 {
+        tokio::time::sleep(ms(1_000)).await;
+        assert_eq!(count(&lane, DeliveryStatus::Failed).await, 0);
+    }
+    assert!(script.posts().len() >= 2, "it is tried meanwhile");
+    clock.step(-6 * DAY_MS);
+    until(&lane, DeliveryStatus::Delivered, 1).await;
+    assert_eq!(script.posts().len(), 5);
     lane.shutdown(ms(1_000)).await;
 }
 

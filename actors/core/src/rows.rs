@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use crate::model::{
-    AlertBook, AttemptNo, Batch, BatchId, BatchInput, Billing, Bodies, BreakerSnapshot, CallRecord,
-    ClientKey, Delivery, DeliveryId, FileId, Fingerprint, Finished, FinishedKind, HookEndpoint,
-    Job, JobId, JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp,
+    AlertBook, AnswerBody, AttemptNo, Batch, BatchId, BatchInput, Billing, Bodies, BreakerSnapshot,
+    CallRecord, ClientKey, Delivery, DeliveryId, FileId, Fingerprint, Finished, FinishedKind,
+    HookEndpoint, Job, JobId, JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile,
+    Timestamp,
 };
 
 /// A row of the call log, as a pruning finds it.
@@ -98,7 +97,7 @@ pub trait Rows: Finishes {
     fn resolve_call(&mut self, call: &CallRecord, billing: &Billing) -> Result<(), Self::Error>;
 
     /// Writes GLM's answer to a job, or what came instead.
-    fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Self::Error>;
+    fn put_response(&mut self, id: JobId, response: &AnswerBody) -> Result<(), Self::Error>;
 
     /// Writes what came instead of an answer, in the answer's place.
     fn put_refusal(&mut self, id: JobId, refusal: &Arc<Received>) -> Result<(), Self::Error>;

@@ -23,6 +23,7 @@ pub mod admission;
 pub mod hold;
 pub mod pace;
 pub mod slot;
+pub mod steady;
 
 mod afford;
 mod ahead;
@@ -57,6 +58,7 @@ use gate::Gate;
 use outgoing::Outgoing;
 use recovery::Recovery;
 use routes::Routes;
+use steady::Steady;
 use tracks::Track;
 pub use view::{LaneSnapshot, ModelSnapshot, SchedulerSnapshot};
 pub use wait::WaitCounts;
@@ -142,6 +144,8 @@ pub struct Scheduler {
     /// No outcome could be stored now, so nothing is sent.
     disk_full: bool,
     breaker: BreakerSnapshot,
+    /// The time that paces are counted by.
+    steady: Steady,
     unsettled: usize,
     /// Whether a call of this generation got through to a server.
     reached: bool,
@@ -193,6 +197,7 @@ impl Scheduler {
             stopping: false,
             disk_full: false,
             breaker: recovered.breaker.unwrap_or_default(),
+            steady: Steady::default(),
             unsettled: 0,
             reached: false,
             out: Outgoing::new(),
@@ -403,6 +408,16 @@ impl Scheduler {
     }
 
     // ---- what can be asked of it -------------------------------------------------------------
+
+    /// What the wall clock says after so much uptime, in milliseconds. Tells whether it was set back: then a step is due,
+    /// so that nobody is told of a wait that is longer than it is.
+    pub fn hear(&mut self, now: Timestamp, uptime_ms: u64) -> bool {
+        let set_back = self.steady.hear(now, uptime_ms);
+        if set_back && let Some(probe_at) = &mut self.breaker.probe_at {
+            probe_at.mind_the_clock(now);
+        }
+        set_back
+    }
 
     /// Whether nothing is in flight and everything is stored.
     #[must_use]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ractor::{ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
 
 use super::waiters::Waiters;
 use super::{QueueArgs, QueueState};
@@ -28,7 +29,7 @@ impl QueueState {
             .await?
             .success_or("the store actor ended before it answered")??;
         let settings = Arc::clone(&args.ports.settings.borrow());
-        let now = args.ports.clock.now();
+        let (begun, now) = (Instant::now(), args.ports.clock.now());
         recovered.instance = Some(args.ports.instance);
         let stored_breaker = recovered.breaker.clone();
         args.watch.send_replace(recovered.lane.clone());
@@ -44,6 +45,7 @@ impl QueueState {
             args.generation,
             now,
         );
+        scheduler.hear(now, 0);
         if !settings.budgets.is_empty() {
             let ledger = ledger(&args.store, &settings, now).await?;
             scheduler.load_budgets(&ledger, &settings, now);
@@ -66,6 +68,7 @@ impl QueueState {
             waiters: Waiters::default(),
             asked_for: BTreeSet::new(),
             timer: Timer::default(),
+            begun,
         };
         // Until it is attached its state is not yet the true one. One that fails here is being restarted, and
         // this queue after it.

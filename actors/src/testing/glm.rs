@@ -311,7 +311,7 @@ pub fn answer() -> GlmOutcome {
     let body = RawValue::NULL.to_owned();
     GlmOutcome::Answered(GlmAnswer {
         model: None,
-        body: Arc::from(body),
+        body: body.into(),
         status_code: 200,
         usage: Usage {
             prompt_tokens: 4,

@@ -5,18 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::value::RawValue;
-
 use crate::ports::{
     CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
     JobPage, JobRecord, OverQuery, Recovered, StatusCounts, Store, StoreError, UsageFilter,
 };
 use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{
-    AlertBook, AttemptNo, Batch, BatchId, BatchInput, Billing, Bodies, Bonds, BreakerSnapshot,
-    CallRecord, ClientKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus, DuePlace, FileId,
-    Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus, KeyId, Received,
-    Request, SchedulerState, Seq, StoredFile, Timestamp, Transition, UsageKey, UsageRow, limits,
+    AlertBook, AnswerBody, AttemptNo, Batch, BatchId, BatchInput, Billing, Bodies, Bonds,
+    BreakerSnapshot, CallRecord, ClientKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus,
+    DuePlace, FileId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus,
+    KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp, Transition, UsageKey,
+    UsageRow, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use onelane_core::rows::{Finishes, Logged, Rows};
@@ -499,9 +498,9 @@ impl Rows for Disk {
         Ok(())
     }
 
-    fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<(), Infallible> {
+    fn put_response(&mut self, id: JobId, response: &AnswerBody) -> Result<(), Infallible> {
         if let Some(record) = self.jobs.get_mut(&id) {
-            record.response = Some(Arc::clone(response));
+            record.response = Some(response.clone());
         }
         Ok(())
     }

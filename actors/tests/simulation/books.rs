@@ -1,11 +1,11 @@
 //! The end of a world, and of each of its processes: the books are right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onelane_actors::ports::{CallFilter, JobFilter, JobRecord, StatusCounts, Store, UsageFilter};
 use onelane_actors::testing::MemoryStore;
 use onelane_core::model::{
-    AttemptNo, CallOutcome, CallRecord, JobId, JobStatus, Phase, UsageKey, UsageRow,
+    AttemptNo, Batch, CallOutcome, CallRecord, JobId, JobStatus, Phase, UsageKey, UsageRow,
 };
 
 use crate::server::Kind;
@@ -13,8 +13,8 @@ use crate::sim::{Sim, short};
 
 type Right = Result<(), String>;
 
-/// Each batch counts the jobs that it has.
-fn batches(store: &MemoryStore, jobs: &[JobRecord]) -> Right {
+/// Each batch counts the jobs that it has, and what their calls came to.
+fn batches(store: &MemoryStore, jobs: &[JobRecord], calls: &[CallRecord]) -> Right {
     for batch in store.batches(None, usize::MAX).map_err(|e| e.to_string())? {
         let mut counts = StatusCounts::default();
         for record in jobs.iter().filter(|r| r.job.batch_id == Some(batch.id)) {
@@ -24,6 +24,28 @@ fn batches(store: &MemoryStore, jobs: &[JobRecord]) -> Right {
             return Err(format!(
                 "{} counts {:?}, and has {counts:?}",
                 batch.name, batch.counts
+            ));
+        }
+        let of: BTreeSet<JobId> = jobs
+            .iter()
+            .filter(|record| record.job.batch_id == Some(batch.id))
+            .map(|record| record.job.id)
+            .collect();
+        let mut right = Batch::new(batch.id, "", batch.created_at);
+        let own = calls.iter().filter(|call| of.contains(&call.job_id));
+        own.for_each(|call| right.called(call));
+        let of = |batch: &Batch| {
+            let costs = batch.costs.iter().filter(|cost| cost.nanos != 0);
+            let mut costs: Vec<String> = costs.map(ToString::to_string).collect();
+            costs.sort();
+            (costs, batch.unpriced_calls)
+        };
+        if of(&batch) != of(&right) {
+            return Err(format!(
+                "{} came to {:?}, and its calls to {:?}",
+                batch.name,
+                of(&batch),
+                of(&right)
             ));
         }
     }
@@ -64,7 +86,6 @@ pub(crate) fn agree(sim: &Sim) -> Right {
             return Err(format!("{} jobs are {status:?}, counted {counts:?}", jobs));
         }
     }
-    batches(store, &page.jobs)?;
     for record in &page.jobs {
         let answered = record.job.status == JobStatus::Completed;
         if answered != record.response.is_some() {
@@ -77,6 +98,7 @@ pub(crate) fn agree(sim: &Sim) -> Right {
     let calls = store
         .calls(&CallFilter::default(), None, usize::MAX)
         .map_err(broken)?;
+    batches(store, &page.jobs, &calls.calls)?;
     let mut usage: BTreeMap<UsageKey, UsageRow> = BTreeMap::new();
     let mut rows: BTreeMap<(JobId, AttemptNo), CallRecord> = BTreeMap::new();
     for call in calls.calls {

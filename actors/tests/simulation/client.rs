@@ -16,8 +16,8 @@ use onelane_actors::supervisor::{RestartBudget, Supervisor, SupervisorArgs};
 use onelane_actors::testing::SeededIds;
 use onelane_actors::{Events, FaultPoints, Ports};
 use onelane_core::model::{
-    BreakerSnapshot, HoldScope, JobId, JobStatus, NewJob, Refusal, SchedulerState, Settings,
-    Submission, Timestamp, Transition, WaitReason, Waiting,
+    Batch, BatchId, BreakerSnapshot, HoldScope, JobId, JobStatus, NewJob, Refusal, SchedulerState,
+    Settings, Submission, Timestamp, Transition, WaitReason, Waiting,
 };
 use onelane_core::scheduler::SchedulerSnapshot;
 use ractor::{Actor, ActorRef, RpcReplyPort};
@@ -223,6 +223,49 @@ impl Client {
             Ok(mut decisions) => submitted(decisions.pop()),
             Err(error) => Err(error.into()),
         })
+    }
+
+    /// A batch goes on under another name, as a file does that was moved: its jobs are adopted, under these keys.
+    /// Tells whether that is known to be done.
+    pub(crate) async fn move_batch(&self, to: BatchId, jobs: Vec<(JobId, String)>) -> bool {
+        let now = self.sim.lock().wall();
+        let batch = Batch::new(to, format!("batch {to}"), now);
+        let adopted = jobs.iter().map(|(job_id, key)| Transition::Adopt {
+            job_id: *job_id,
+            batch: to,
+            key: key.clone(),
+        });
+        let opened = std::iter::once(Transition::OpenBatch(Box::new(batch)));
+        let transitions: Vec<Transition> = opened.chain(adopted).collect();
+        let send = |refs: &Refs, port| {
+            let _ = refs.store.cast(StoreMsg::Commit(CommitRequest {
+                transitions: transitions.clone(),
+                reply: CommitReply::Port(port),
+            }));
+        };
+        let Some(Ok(decisions)) = self.ask("a batch that moves", send).await else {
+            return false;
+        };
+        for ((id, key), decision) in jobs.into_iter().zip(decisions.into_iter().skip(1)) {
+            match decision {
+                Ok(_) => {
+                    let mut state = self.sim.lock();
+                    state.tally.adoptions += 1;
+                    if let Some(promise) = state.promises.get_mut(&id) {
+                        promise.key = Some(key);
+                    }
+                }
+                // Asked again, somebody may have taken the last of its jobs elsewhere meanwhile.
+                Err(Refusal::BatchClosed(_) | Refusal::NoSuchBatch(_)) => {}
+                Err(refusal) => {
+                    let id = short(id);
+                    let what = format!("job {id} is not adopted by batch {to}: {refusal}");
+                    self.sim.violated(what);
+                }
+            }
+        }
+        self.note(|| format!("a batch is batch {to} now"));
+        true
     }
 
     /// Gives a job up.

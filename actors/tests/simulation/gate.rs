@@ -60,8 +60,7 @@ pub(crate) fn may_begin(call: &GlmCall, state: &State) -> Result<(), String> {
             server.open.len()
         ));
     }
-    // A minute of a clock that was set is none of GLM's, and what was frozen on its way to GLM comes late.
-    let calm = heard.now.glm.since(heard.now.disturbed.1) > MINUTE_MS + SENDING_MS;
+    let calm = heard.now.glm.since(heard.now.unpaced) > MINUTE_MS + SENDING_MS;
     if let Some(settings) = history.steady_since(now.minus_ms(MINUTE_MS + SENDING_MS))
         && calm
     {

@@ -23,6 +23,8 @@ use crate::sim::{Heard, Tally, short};
 pub(crate) struct Known {
     pub(crate) job: Job,
     pub(crate) changed: Timestamp,
+    /// The priority that it had before its last one, and until when.
+    pub(crate) was: Option<(i32, Timestamp)>,
 }
 
 /// The disk, as far as it is looked at.
@@ -109,7 +111,12 @@ impl Ledger {
             if self.jobs.contains_key(&job.id) {
                 return Err(format!("job {} was inserted twice", short(job.id)));
             }
-            self.jobs.insert(job.id, Known { job, changed: now });
+            let known = Known {
+                job,
+                changed: now,
+                was: None,
+            };
+            self.jobs.insert(known.job.id, known);
         }
         if let Applied::Chain { others, .. } = applied {
             for other in others {
@@ -247,9 +254,14 @@ impl Ledger {
         if blocked {
             return Err(format!("job {} waits for what it did not ask", short(id)));
         }
+        let was = match after.priority == known.job.priority {
+            true => known.was,
+            false => Some((known.job.priority, now)),
+        };
         *known = Known {
             job: after,
             changed: now,
+            was,
         };
         Ok(())
     }
@@ -428,7 +440,7 @@ impl Ledger {
         /// A tick, and a transaction or two, in milliseconds.
         const PATIENCE_MS: u64 = 3_000;
         let Heard { now, .. } = heard;
-        let calm = now.disturbed.0.max(self.recovered);
+        let calm = now.disturbed.max(self.recovered);
         if now.awake.since(calm) <= PATIENCE_MS {
             return Ok(());
         }

@@ -172,7 +172,12 @@ fn nobody_is_overtaken(
     let order_of = |job: &Job| settings.rules_of(settings.lane_of(&job.model)).order;
     let lane = settings.lane_of(served_by.unwrap_or(&own.job.model));
     let order = order_of(&own.job);
-    let own_rank = rank(&own.job, order);
+    // The lane goes by another priority once that is on disk.
+    let was = own.was.filter(|(_, until)| *until >= at);
+    let own_rank = i64::from(
+        was.map_or(0, |(before, _)| before - own.job.priority)
+            .max(0),
+    ) + rank(&own.job, order);
     let here = |job: &Job| {
         let model = target(&job.model, &ledger.lane, settings);
         // Probed by one call at a time: its other jobs wait for that call's end.

@@ -168,10 +168,7 @@ impl Store for Disk {
             return Err(broken());
         }
         let mut state = self.sim.lock();
-        state.tally.recoveries += 1;
-        let now = state.now();
-        state.ledger.recovered = now;
-        state.history.recovered(now);
+        state.recovers();
         self.sim.store.recover()
     }
 

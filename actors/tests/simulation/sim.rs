@@ -1,7 +1,7 @@
 //! The world of one seed: everything that outlives a process, behind one lock. Whatever happens is
 //! checked here at the moment at which it happens.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,10 +64,13 @@ pub(crate) struct Now {
     pub(crate) wall: Timestamp,
     /// The latest that it ever told.
     pub(crate) latest_wall: Timestamp,
-    /// When a process was last frozen or the wall clock set, by the first clock and by the second.
-    pub(crate) disturbed: (Timestamp, Timestamp),
+    /// When a process was last frozen or the wall clock set, by the first clock.
+    pub(crate) disturbed: Timestamp,
     /// When the wall clock was last set back, by the first clock.
     pub(crate) set_back: Option<Timestamp>,
+    /// When a pace could last not be kept, by the second: a call was frozen on its way, or a queue had to read in the
+    /// call log when calls began, by a clock that was set since.
+    pub(crate) unpaced: Timestamp,
 }
 
 /// By how much the wall clock was ahead of the time awake, from which moment of that on.
@@ -97,7 +100,7 @@ impl Heard<'_> {
 
     /// Whether a process was frozen or the clock set since this moment, by the time awake.
     pub(crate) fn is_disturbed_since(&self, awake: Timestamp) -> bool {
-        self.now.disturbed.0 >= awake
+        self.now.disturbed >= awake
     }
 
     /// Whether the clock was set back since this moment, by the time awake.
@@ -138,12 +141,13 @@ pub(crate) struct Tally {
     pub(crate) freezes: u64,
     pub(crate) thawed_answers: u64,
     pub(crate) budget_waits: u64,
+    pub(crate) adoptions: u64,
 }
 
 impl Tally {
     /// Adds another world's.
     pub(crate) fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 16] = [
+        let sums: [(&mut u64, u64); 17] = [
             (&mut self.virtual_ms, other.virtual_ms),
             (&mut self.processes, other.processes),
             (&mut self.recoveries, other.recoveries),
@@ -160,6 +164,7 @@ impl Tally {
             (&mut self.freezes, other.freezes),
             (&mut self.thawed_answers, other.thawed_answers),
             (&mut self.budget_waits, other.budget_waits),
+            (&mut self.adoptions, other.adoptions),
         ];
         for (sum, of) in sums {
             *sum += of;
@@ -188,6 +193,7 @@ impl Tally {
             ("fallbacks", self.fallbacks),
             ("steps of the clock", self.clock_steps),
             ("freezes", self.freezes),
+            ("jobs that went to another batch", self.adoptions),
             (
                 "answers that came while nobody could take them",
                 self.thawed_answers,
@@ -212,8 +218,11 @@ pub(crate) struct State {
     /// By how much the wall clock is ahead of GLM's.
     ahead_ms: i64,
     latest_wall: Timestamp,
-    disturbed: (Timestamp, Timestamp),
+    disturbed: Timestamp,
     set_back: Option<Timestamp>,
+    unpaced: Timestamp,
+    /// When the wall clock was last set, by GLM's.
+    stepped: Option<Timestamp>,
     pub(crate) marks: Marks,
     /// The latest moment, and how many messages came at it.
     moment: (Timestamp, u64),
@@ -224,6 +233,10 @@ pub(crate) struct State {
     pub(crate) server: Server,
     pub(crate) ledger: Ledger,
     pub(crate) history: History,
+    /// The id that each batch goes by now; the first is of jobs of none.
+    pub(crate) batches: [u64; BATCHES as usize + 1],
+    /// Jobs that were asked for again: under the key that they had then.
+    pub(crate) asked_again: BTreeSet<JobId>,
     pub(crate) promises: BTreeMap<JobId, Promise>,
     pub(crate) tally: Tally,
     pub(crate) violation: Option<String>,
@@ -244,6 +257,9 @@ pub(crate) struct Sim {
 const MESSAGES_MAX: u64 = 20_000;
 /// Steps that a failure shows.
 const STEPS_SHOWN: usize = 40;
+
+/// Calls that began longer ago matter to no minute any more, in milliseconds.
+const LOGGED_MS: u64 = 120_000;
 
 /// How many batches a world has, beside the jobs of none.
 pub(crate) const BATCHES: u64 = 3;
@@ -276,8 +292,10 @@ impl Sim {
                 frozen_ms: 0,
                 ahead_ms: 0,
                 latest_wall: sample::START,
-                disturbed: (sample::START, sample::START),
+                disturbed: sample::START,
                 set_back: None,
+                unpaced: sample::START,
+                stepped: None,
                 marks: Marks(vec![(sample::START, 0)]),
                 moment: (sample::START, 0),
                 alive: false,
@@ -287,6 +305,8 @@ impl Sim {
                 server: Server::new(seed),
                 ledger: Ledger::default(),
                 history,
+                batches: std::array::from_fn(|number| number as u64),
+                asked_again: BTreeSet::new(),
                 promises: BTreeMap::new(),
                 tally: Tally::default(),
                 violation: None,
@@ -426,6 +446,18 @@ impl State {
             latest_wall: self.latest_wall.max(wall),
             disturbed: self.disturbed,
             set_back: self.set_back,
+            unpaced: self.unpaced,
+        }
+    }
+
+    /// A queue begins with what the disk holds.
+    pub(crate) fn recovers(&mut self) {
+        let (now, at_glm) = (self.now(), self.at_glm());
+        self.tally.recoveries += 1;
+        self.ledger.recovered = now;
+        self.history.recovered(now);
+        if self.stepped.is_some_and(|at| at_glm.since(at) < LOGGED_MS) {
+            self.unpaced = at_glm;
         }
     }
 
@@ -448,7 +480,8 @@ impl State {
         }
         self.tally.clock_steps += 1;
         self.note(|| format!("the clock is set by {ms} ms"));
-        self.disturbed = (self.now(), self.at_glm());
+        self.disturbed = self.now();
+        self.stepped = Some(self.at_glm());
         self.mark(self.now());
     }
 
@@ -470,7 +503,8 @@ impl State {
         self.note(|| format!("the process is frozen for {ms} ms"));
         // The time of the thaw.
         let awake = self.now().plus_ms(ms);
-        self.disturbed = (awake, thaw);
+        self.disturbed = awake;
+        self.unpaced = thaw;
         self.mark(awake);
     }
 

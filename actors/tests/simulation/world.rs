@@ -31,6 +31,8 @@ struct Driver {
     steps: u64,
     key: u32,
     submitted: u64,
+    /// Batches that were moved.
+    moves: u64,
     /// Out of so many steps one is a fault.
     faults: u64,
     healing: bool,
@@ -104,6 +106,7 @@ impl Driver {
             dice,
             key: 0,
             submitted: 0,
+            moves: 0,
             healing: false,
             changed_meanwhile: false,
         }
@@ -230,7 +233,7 @@ impl Driver {
             return;
         }
         let to = client.clone();
-        match self.dice.below(47) {
+        match self.dice.below(49) {
             0..16 => {
                 for _ in 0..self.dice.between(1, 5) {
                     let order = self.order(&sim);
@@ -295,6 +298,17 @@ impl Driver {
             44 => {
                 self.set_the_clock(&sim);
                 tokio::spawn(to.follows_the_clock());
+            }
+            47 | 48 => {
+                if let Some(moved) = self.moved_batch(&sim) {
+                    let MovedBatch { number, id, jobs } = moved;
+                    let moves = self.moves;
+                    tokio::spawn(async move {
+                        if to.move_batch(id, jobs).await {
+                            to.sim.lock().batches[number] = BATCHES + moves;
+                        }
+                    });
+                }
             }
             45 | 46 => {
                 let ms = match self.dice.below(3) {
@@ -391,7 +405,7 @@ impl Driver {
             prompt: format!("{kind} {} {}", self.submitted, "x".repeat(length)),
             model: MODELS[dice.below(MODELS.len() as u64) as usize],
         };
-        let mut submission = said(&promise);
+        let mut submission = said(&promise, sim);
         let dice = &mut self.dice;
         submission.priority = Some(*dice.pick(&[0, 0, 0, 1, 5, 9]));
         let now = sim.lock().wall();
@@ -441,11 +455,51 @@ impl Driver {
             return None;
         }
         let (job, promise) = self.dice.pick(&keyed).clone();
+        sim.lock().asked_again.insert(job);
         Some(Order {
-            submission: said(&promise),
+            submission: said(&promise, sim),
             promise,
             plainly: self.dice.one_in(2),
             expected: Some(job),
+        })
+    }
+
+    /// A batch that moves: which, under what id it goes on, and the keys that its jobs have there. One that was asked
+    /// for again keeps its key: the question may still be on its way.
+    fn moved_batch(&mut self, sim: &Sim) -> Option<MovedBatch> {
+        self.moves += 1;
+        let number = self.dice.between(1, BATCHES) as usize;
+        let mut state = sim.lock();
+        let of = BatchId::new(state.batches[number]);
+        let keyed: Vec<(JobId, String)> = state
+            .ledger
+            .jobs
+            .values()
+            .filter(|known| known.job.batch_id == Some(of))
+            .filter_map(|known| Some((known.job.id, known.job.idempotency_key.clone()?)))
+            .collect();
+        if keyed.is_empty() {
+            return None;
+        }
+        let mut jobs = Vec::new();
+        for (id, key) in keyed {
+            let is_free = !state.asked_again.contains(&id);
+            match state.promises.get_mut(&id).filter(|_| is_free) {
+                // Nobody asks for it by a key that is just being changed.
+                Some(promise) if self.dice.one_in(2) => {
+                    promise.key = None;
+                    jobs.push((id, format!("{key} of {}", self.moves)));
+                }
+                Some(_) => jobs.push((id, key)),
+                None if !is_free => jobs.push((id, key)),
+                // Who submitted it does not know yet that it is there.
+                None => {}
+            }
+        }
+        Some(MovedBatch {
+            number,
+            id: BatchId::new(BATCHES + self.moves),
+            jobs,
         })
     }
 
@@ -537,7 +591,14 @@ impl Driver {
     }
 }
 
-fn said(promise: &Promise) -> Submission {
+/// A batch that goes on under another id.
+struct MovedBatch {
+    number: usize,
+    id: BatchId,
+    jobs: Vec<(JobId, String)>,
+}
+
+fn said(promise: &Promise, sim: &Sim) -> Submission {
     let mut submission = Submission::prompt(promise.prompt.clone())
         .expect("a prompt")
         .model(promise.model)
@@ -545,9 +606,9 @@ fn said(promise: &Promise) -> Submission {
     submission.idempotency_key.clone_from(&promise.key);
     // The same job is of the same batch whenever it is asked for.
     let drawn: u64 = promise.prompt.bytes().map(u64::from).sum();
-    submission.batch_id = match drawn % (BATCHES + 1) {
+    submission.batch_id = match sim.lock().batches[(drawn % (BATCHES + 1)) as usize] {
         0 => None,
-        number => Some(BatchId::new(number)),
+        id => Some(BatchId::new(id)),
     };
     submission
 }

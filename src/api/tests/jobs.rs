@@ -1,14 +1,12 @@
 //! The endpoints for programs: submit now, fetch later, or chat as with GLM.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::ports::{GlmAnswer, GlmOutcome};
 use onelane_actors::testing::ScriptedGlm;
-use onelane_core::model::{Failure, FailureClass, Usage};
+use onelane_core::model::{AnswerBody, Failure, FailureClass, Usage};
 use onelane_core::testing::sample as rows;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::{Running, World, kind, sample};
 
@@ -27,7 +25,7 @@ async fn ending(outcome: GlmOutcome) -> Running {
 
 async fn answering() -> Running {
     let answer = GlmAnswer {
-        body: Arc::from(RawValue::from_string(sample::ANSWER.to_owned()).unwrap()),
+        body: AnswerBody::new(sample::ANSWER).unwrap(),
         status_code: 200,
         usage: Usage::default(),
         model: None,
@@ -195,6 +193,22 @@ async fn the_answer_of_glm_comes_back_to_the_byte() {
         assert!(reply.headers.contains_key("x-onelane-job"));
         assert!(reply.headers.contains_key("x-onelane-model"));
         assert_eq!(reply.headers["content-type"], "application/json");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_nobody_looks_at_may_be_anything() {
+    let api = answering().await;
+    for query in ["?x=%ff%00", "?%zz", "?api-version=1&api-version=2", "?"] {
+        let reply = api.post(&format!("{CHAT}{query}"), BODY).await;
+        assert_eq!(reply.status, 200, "{query} {reply:?}");
+        let health = api.get(&format!("/healthz{query}")).await;
+        assert_eq!(health.status, 200, "{query} {health:?}");
+    }
+    // Where somebody looks, it has to make sense.
+    for query in ["?status=%ff", "?x=1", "?limit=1&limit=2"] {
+        let reply = api.get(&format!("/api/admin/glm/queue{query}")).await;
+        assert_eq!(reply.status, 400, "{query}");
     }
 }
 

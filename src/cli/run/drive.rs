@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use onelane::error::Error;
-use onelane::model::{Batch, BatchId, Event, JobId, Timestamp, WaitReason};
+use onelane::model::{Batch, BatchId, Event, JobId, WaitReason};
 use onelane::orchestrator::{
     Feed, JobDetail, Orchestrator, SchedulerSnapshot, StopReason, Submitted,
 };
@@ -18,6 +18,7 @@ use onelane::words::counted;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::elapsed_ms;
 use super::elsewhere::Others;
 use super::identity::{LineId, Name, Source};
 use super::input::Chunk;
@@ -85,7 +86,7 @@ pub(crate) struct Own {
     /// Lines of the input, if they were counted before.
     pub(crate) lines: Option<u64>,
     /// Since when it sends.
-    pub(crate) since: Timestamp,
+    pub(crate) since: Instant,
 }
 
 /// What the loop has to deal with next.
@@ -508,7 +509,7 @@ impl<'a> Run<'a> {
             spent: &self.spent,
             wait,
             stopping: self.signals > 0,
-            since: self.own.since,
+            elapsed_ms: elapsed_ms(self.own.since),
             now: SystemClock.now(),
         });
     }

@@ -37,10 +37,9 @@ use std::path::{Path, PathBuf};
 
 use onelane::model::{Batch, BatchId, Scope};
 use onelane::orchestrator::Orchestrator;
-use onelane::ports::Clock as _;
-use onelane::system::SystemClock;
 use onelane::words::{counted, verb};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::args::RunArgs;
 use super::exit::{CliError, Exit};
@@ -65,7 +64,7 @@ pub(crate) use release::{Ends, release};
 /// Runs a file of prompts.
 pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
-    let began = SystemClock.now();
+    let began = Instant::now();
     let mode = if args.common.simulate {
         Mode::Simulated
     } else {
@@ -159,7 +158,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         results: results.path().display().to_string(),
         tally,
         failures,
-        elapsed_ms: SystemClock.now().since(began),
+        elapsed_ms: elapsed_ms(began),
         batch_id: before.id,
         gone,
         other_jobs: rest.jobs,
@@ -181,6 +180,11 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<Exit, CliError> {
         error.print(json);
     }
     Ok(exit)
+}
+
+/// How long ago that was, whatever the clock was set to meanwhile.
+fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a stopped lane's store says of a run: what its batch came to, and what else waits.
@@ -301,7 +305,7 @@ impl Preparing<'_> {
                 sends_all: args.all,
                 others_have,
                 lines: scan.map(|scan| scan.lines),
-                since: SystemClock.now(),
+                since: Instant::now(),
             },
             input,
             gone,
@@ -424,5 +428,19 @@ fn same_file(a: &Path, b: &Path) -> bool {
     match (a.canonicalize(), b.canonicalize()) {
         (Ok(a), Ok(b)) => a == b,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_lasted_as_long_as_it_did_whatever_the_wall_clock_was_set_to() {
+        let began = Instant::now();
+        tokio::time::advance(Duration::from_secs(65)).await;
+        assert_eq!(elapsed_ms(began), 65_000);
     }
 }

@@ -135,8 +135,8 @@ pub(crate) struct Far<'a> {
     pub(crate) wait: Option<&'a WaitReason>,
     /// Whether a signal has asked it to stop.
     pub(crate) stopping: bool,
-    /// Since when lines are sent.
-    pub(crate) since: Timestamp,
+    /// For how long lines have been sent, whatever the clock was set to meanwhile.
+    pub(crate) elapsed_ms: u64,
     /// Now.
     pub(crate) now: Timestamp,
 }
@@ -149,7 +149,7 @@ impl Far<'_> {
             Some(wait) => format!("waiting: {}", relative(&wait.to_string(), self.now)),
             None => "sending".to_owned(),
         }];
-        let elapsed_ms = self.now.since(self.since);
+        let elapsed_ms = self.elapsed_ms;
         let ended = tally.ended();
         if ended > 0 && elapsed_ms >= 1_000 {
             let per_second_tenths = ended.saturating_mul(10_000) / elapsed_ms;
@@ -230,7 +230,7 @@ mod tests {
             spent,
             wait,
             stopping: false,
-            since: Timestamp::default(),
+            elapsed_ms: 20_000,
             now: Timestamp::from_millis(20_000),
         }
     }

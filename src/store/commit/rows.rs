@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use onelane_core::rows::Rows;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
-use serde_json::value::RawValue;
 
 use super::{Changed, Transaction, encoded};
 use crate::model::{
-    AlertBook, AttemptNo, Batch, BatchId, BatchInput, Billing, BreakerSnapshot, CallRecord,
-    ClientKey, Delivery, DeliveryId, DeliveryStatus, FileId, Fingerprint, HookEndpoint, Job, JobId,
-    JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp,
+    AlertBook, AnswerBody, AttemptNo, Batch, BatchId, BatchInput, Billing, BreakerSnapshot,
+    CallRecord, ClientKey, Delivery, DeliveryId, DeliveryStatus, FileId, Fingerprint, HookEndpoint,
+    Job, JobId, JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp,
 };
 use crate::store::error::Result;
 use crate::store::finished;
@@ -133,8 +132,8 @@ impl Rows for Transaction<'_> {
         Ok(())
     }
 
-    fn put_response(&mut self, id: JobId, response: &Arc<RawValue>) -> Result<()> {
-        encode(&mut self.row, response.as_ref())?;
+    fn put_response(&mut self, id: JobId, response: &AnswerBody) -> Result<()> {
+        schema::encode_body(&mut self.row, response);
         let responses = self.responses.open()?;
         responses.insert(id.as_bytes(), self.row.as_slice())?;
         Ok(())

@@ -188,7 +188,7 @@ pub fn conclude(job: &Job, finished: &Finished, on: &SettleContext<'_>) -> Concl
             breaker = BreakerEffect::Success;
             answered = true;
             reached = true;
-            let response = Arc::clone(&answer.body);
+            let response = answer.body.clone();
             (Next::Completed { response }, None)
         }
         GlmOutcome::Failed(failure, usage) => {

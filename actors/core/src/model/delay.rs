@@ -60,6 +60,15 @@ impl Wait {
         self.until.min(now.plus_ms(self.length_ms))
     }
 
+    /// The same as a clock that says this shows it: until [`Wait::end`].
+    #[must_use]
+    pub fn as_told(self, now: Timestamp) -> Self {
+        Self {
+            until: self.end(now),
+            ..self
+        }
+    }
+
     /// Where the clock was set back behind its beginning nobody knows how much of it is over: it begins again. Tells
     /// whether it did.
     pub fn mind_the_clock(&mut self, now: Timestamp) -> bool {

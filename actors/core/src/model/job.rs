@@ -449,6 +449,13 @@ impl Job {
             .map_or(self.created_at, |at| at.max(self.created_at))
     }
 
+    /// As a clock that says this shows it: its retry is due no later than its delay is long.
+    #[must_use]
+    pub fn as_told(mut self, now: Timestamp) -> Self {
+        self.next_retry_at = self.next_retry_at.map(|wait| wait.as_told(now));
+        self
+    }
+
     /// Whether it waits for its retry.
     #[must_use]
     pub fn is_delayed(&self) -> bool {

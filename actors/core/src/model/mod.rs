@@ -6,6 +6,7 @@
 mod admission;
 mod alert;
 mod alert_rule;
+mod answer_body;
 mod batch;
 mod batch_input;
 mod budget;
@@ -57,6 +58,7 @@ pub mod limits;
 pub use admission::{Admission, NotAdmitted};
 pub use alert::{Alert, AlertBook, AlertKey, ClearedAlert};
 pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, WHOLE, Watched};
+pub use answer_body::AnswerBody;
 pub use batch::{Batch, BatchId, BatchState, BatchStep, NoBatchId, Scope};
 pub use batch_input::{
     BatchInput, BatchProgress, BatchSettings, InputChange, InputStage, LineFault,

@@ -8,13 +8,13 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{Failure, Usage, limits};
+use super::{AnswerBody, Failure, Usage, limits};
 
 /// GLM's answer.
 #[derive(Debug, Clone)]
 pub struct GlmAnswer {
     /// The body, verbatim.
-    pub body: Arc<RawValue>,
+    pub body: AnswerBody,
     /// The HTTP status.
     pub status_code: u16,
     /// Its tokens; zeros when GLM reported none.

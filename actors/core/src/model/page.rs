@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::{
-    BreakerSnapshot, CallRecord, Day, Delivery, Job, JobEntry, JobId, JobStatus, Received, Request,
-    SchedulerState, Seq, StoreError, UsageRow,
+    AnswerBody, BreakerSnapshot, CallRecord, Day, Delivery, Job, JobEntry, JobId, JobStatus,
+    Received, Request, SchedulerState, Seq, StoreError, UsageRow,
 };
 
 /// What a store holds when the lane starts on it.
@@ -36,7 +35,7 @@ pub struct JobRecord {
     /// What it asks for; `None` once it was pruned.
     pub request: Option<Arc<Request>>,
     /// GLM's answer, verbatim, once it is completed and until it is pruned.
-    pub response: Option<Arc<RawValue>>,
+    pub response: Option<AnswerBody>,
     /// What GLM sent instead of an answer, once it failed with that and until it is pruned.
     pub refusal: Option<Arc<Received>>,
 }
@@ -46,7 +45,7 @@ impl JobRecord {
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         let request = self.request.as_ref().map_or(0, |request| request.len());
-        let response = self.response.as_ref().map_or(0, |raw| raw.get().len());
+        let response = self.response.as_ref().map_or(0, AnswerBody::len);
         let refusal = self.refusal.as_ref().map_or(0, |came| came.bytes().len());
         request + response + refusal
     }

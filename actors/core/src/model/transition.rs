@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use super::{
-    Admission, AlertBook, AsyncTask, AttemptNo, Batch, BatchId, BatchStep, Billing,
+    Admission, AlertBook, AnswerBody, AsyncTask, AttemptNo, Batch, BatchId, BatchStep, Billing,
     BreakerSnapshot, CallRecord, ClientKey, DeliveryChange, DeliveryId, Failure, FileChange,
     FileId, Fingerprint, InputChange, Job, JobId, JobStatus, KeyId, KeyStep, NotAdmitted, Prune,
     Pruned, Received, Request, Reserve, SchedulerState, SlotId, Timestamp, Wait, limits,
@@ -30,8 +28,8 @@ pub struct NewJob {
 pub enum Next {
     /// Done, with GLM's answer verbatim.
     Completed {
-        /// The answer's JSON.
-        response: Arc<RawValue>,
+        /// The answer.
+        response: AnswerBody,
     },
     /// Another attempt follows.
     Retry {

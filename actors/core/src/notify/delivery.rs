@@ -13,20 +13,26 @@ pub use due::{DueDeliveries, DueIndex, DueQuery, find};
 
 /// When the next try of a delivery is due after one that failed at `now`; `None`: no more, `give_up_ms` after it was
 /// put on its way. The last try is made when its retries end, not before. What the receiver asks for counts
-/// if it is longer, up to the longest delay.
+/// if it is longer, up to the longest delay. Without `give_up_ms` they have no end: by a clock that is not believed
+/// nobody can tell how old a delivery is.
 #[must_use]
 pub fn next_try(
     delivery: &Delivery,
     delays: &RetryPolicy,
-    give_up_ms: u64,
+    give_up_ms: Option<u64>,
     now: Timestamp,
     retry_after_ms: Option<u64>,
     seed: u64,
 ) -> Option<Wait> {
-    let end = patience(delivery, give_up_ms).end(now);
+    let end = give_up_ms.map(|ms| patience(delivery, ms).end(now));
     let asked = retry_after_ms.map(|ms| ms.min(delays.max_delay_ms));
     let delay = delays.delay_ms(delivery.tries, asked, seed).max(1);
-    (now < end).then(|| Wait::between(now, now.plus_ms(delay).min(end)))
+    let next = now.plus_ms(delay);
+    match end {
+        Some(end) if now >= end => None,
+        Some(end) => Some(Wait::between(now, next.min(end))),
+        None => Some(Wait::between(now, next)),
+    }
 }
 
 /// For how long a delivery is tried.
@@ -320,9 +326,17 @@ mod tests {
     }
 
     #[test]
+    fn by_a_clock_that_is_not_believed_no_delivery_is_too_old() {
+        let late = START.plus_ms(30 * GIVE_UP_MS);
+        let next = |give_up_ms| next_try(&fresh(), &DELAYS, give_up_ms, late, None, 7);
+        assert_eq!(next(Some(GIVE_UP_MS)), None);
+        assert!((4_000..=5_000).contains(&next(None).unwrap().left_ms(late)));
+    }
+
+    #[test]
     fn what_a_receiver_asks_for_counts_up_to_the_longest_delay() {
         let next = |asked| {
-            let next = next_try(&fresh(), &DELAYS, GIVE_UP_MS, START, asked, 7);
+            let next = next_try(&fresh(), &DELAYS, Some(GIVE_UP_MS), START, asked, 7);
             next.unwrap().length_ms
         };
         assert!(next(None) <= 5_000);
@@ -339,7 +353,7 @@ mod tests {
             let mut now = START;
             let end = START.plus_ms(GIVE_UP_MS);
             let mut delays = Vec::new();
-            while let Some(next) = next_try(&delivery, &DELAYS, GIVE_UP_MS, now, None, seed) {
+            while let Some(next) = next_try(&delivery, &DELAYS, Some(GIVE_UP_MS), now, None, seed) {
                 prop_assert!(next.until > now && next.until <= end);
                 delays.push(next.length_ms);
                 now = next.until.plus_ms(answers_ms);

@@ -237,7 +237,8 @@ impl Scheduler {
             return false;
         };
         let entry = next.entry();
-        track.pace.started(entry.id, entry.tokens, now);
+        let steady = self.steady.of(now);
+        track.pace.started(entry.id, entry.tokens, steady);
         if self
             .state
             .models
@@ -376,9 +377,10 @@ impl Scheduler {
         let Some(track) = self.tracks.get_mut(lane) else {
             return false;
         };
-        let at = track.pace.earliest(tokens, now);
-        track.not_before = (at > now).then_some(at);
-        at <= now
+        let steady = self.steady.of(now);
+        let at = track.pace.earliest(tokens, steady);
+        track.not_before = (at > steady).then(|| self.steady.on_the_wall(at));
+        at <= steady
     }
 
     fn give_back(&mut self, lane: &str, candidate: Candidate, now: Timestamp) {

@@ -5,6 +5,9 @@
 //! no more than a minute's allowance starts. For requests the spacing alone gives both. Tokens are
 //! estimates at first, so their log is kept: it is corrected by what calls really used, and what they
 //! used above their estimate delays those after them, so that the rate holds in the long run, too.
+//!
+//! The scheduler asks it by a clock that nobody sets (`steady.rs`); what a start finds in the call log has the moments of
+//! the wall clock.
 
 use std::collections::VecDeque;
 

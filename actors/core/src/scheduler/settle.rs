@@ -86,7 +86,8 @@ impl Scheduler {
         let name = settings.lane_of(&model);
         let call = &concluded.settlement.call;
         if let Some(track) = self.tracks.get_mut(name) {
-            track.pace.settled(call.job_id, tokens_of(call), now);
+            let steady = self.steady.of(now);
+            track.pace.settled(call.job_id, tokens_of(call), steady);
             track.recent.add(call);
         }
         let rules = settings.rules_of(name);

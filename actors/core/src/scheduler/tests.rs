@@ -498,7 +498,9 @@ impl World {
 
 fn answered() -> GlmOutcome {
     GlmOutcome::Answered(GlmAnswer {
-        body: Arc::from(serde_json::value::RawValue::from_string("{}".to_owned()).unwrap()),
+        body: serde_json::value::RawValue::from_string("{}".to_owned())
+            .unwrap()
+            .into(),
         status_code: 200,
         usage: Usage::default(),
         model: None,

@@ -43,7 +43,7 @@ impl Scheduler {
                 .iter()
                 .filter(|(_, _, model, _)| self.settings.lane_of(model) == name)
                 .map(|(at, job, _, tokens)| (*at, *job, *tokens));
-            track.pace.restore(of_lane, now);
+            track.pace.restore(of_lane, self.steady.of(now));
             let of_lane = calls
                 .iter()
                 .filter(|call| self.settings.lane_of(&call.model) == name);

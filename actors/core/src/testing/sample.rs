@@ -1,14 +1,12 @@
 //! Jobs and outcomes for tests, each made of one small number, so that a failing test is readable.
 
-use std::sync::Arc;
-
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::{
-    Admission, Alert, AlertKey, AttemptNo, Billing, CallOutcome, CallRecord, Cost, Currency,
-    Failure, FailureClass, Job, JobId, NewJob, Next, Request, Settlement, Timestamp, Transition,
-    Usage, WHOLE, Wait, Watched, code,
+    Admission, Alert, AlertKey, AnswerBody, AttemptNo, Billing, CallOutcome, CallRecord, Cost,
+    Currency, Failure, FailureClass, Job, JobId, NewJob, Next, Request, Settlement, Timestamp,
+    Transition, Usage, WHOLE, Wait, Watched, code,
 };
 
 /// The moment at which everything begins: 2026-11-23T00:00:00Z.
@@ -72,11 +70,11 @@ pub fn resolve(n: u64, attempt: u32, billing: Billing) -> Transition {
 
 /// GLM's answer to job `n`.
 #[must_use]
-pub fn answer(n: u64) -> Arc<RawValue> {
+pub fn answer(n: u64) -> AnswerBody {
     let body = format!(
         r#"{{"id":"a{n}","model":"glm-4.7","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":"answer {n}"}}}}],"x":1.50}}"#
     );
-    RawValue::from_string(body).map_or_else(|_| Arc::from(RawValue::NULL.to_owned()), Arc::from)
+    AnswerBody::new(&body).unwrap_or_else(|_| RawValue::NULL.to_owned().into())
 }
 
 /// A failure of the transient kind.
