@@ -45,6 +45,15 @@ impl Begun {
     }
 }
 
+/// Whether a client who is about to be answered is gone: what he is sent would be lost, and he may be coming back for it.
+async fn is_gone(client: &Client, waiter: &mut oneshot::Sender<Attended>) -> bool {
+    if client.presence.may_be_gone() {
+        client.presence.ask();
+        let _ = tokio::time::timeout(ANSWERS_WITHIN, waiter.closed()).await;
+    }
+    waiter.is_closed()
+}
+
 /// How a client's waiting ended.
 enum Waited {
     /// This is the end of it, and all that is owed to him.
@@ -195,6 +204,9 @@ impl Attendance {
             }
             () = waiter.closed() => return Waited::Gone { has_begun: false },
         };
+        if is_gone(client, &mut waiter).await {
+            return Waited::Gone { has_begun: false };
+        }
         let Some(reader) = reader else {
             return Waited::Told;
         };

@@ -167,6 +167,28 @@ async fn a_client_that_closed_its_own_direction_gets_its_answer_and_nothing_befo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_begins_when_its_client_has_just_left_waits_for_whoever_comes_back() {
+    let (world, lane, api) = world(|_| {}).await;
+    let blocker = block(&world, &lane).await;
+    let body = json!({"messages": [{"role": "user", "content": "mine"}], "stream": true});
+    let first = ask(&api, &body).await;
+    until_waiting(&lane, 1).await;
+    drop(first);
+    lane.cancel(blocker).await.unwrap();
+    until("it is answered", async || {
+        count(&lane, JobStatus::Completed).await == 1
+    })
+    .await;
+    // As SDKs do before they ask again.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let again = api.post(CHAT, body.to_string()).await;
+    assert_eq!(again.status, 200);
+    assert!(again.text.ends_with("data: [DONE]\n\n"), "{again:?}");
+    assert_eq!(world.arrivals_of("mine").len(), 1);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clients_that_are_there_and_ask_the_same_are_two() {
     let (world, lane, api) = world(|_| {}).await;
     let blocker = block(&world, &lane).await;

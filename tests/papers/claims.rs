@@ -496,3 +496,24 @@ fn exit_codes_that_the_papers_name_are_those_of_the_help() {
         .collect();
     assert_eq!(named, told);
 }
+
+#[test]
+fn clients_that_the_papers_name_are_installed_in_that_version() {
+    let lists =
+        ["sdks", "litellm", "zhipuai"].map(|list| format!("tests/clients/python/{list}.txt"));
+    let mut pinned: BTreeSet<String> = lists
+        .iter()
+        .flat_map(|list| read(list).lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let node: Value = serde_json::from_str(&read("tests/clients/node/package.json")).unwrap();
+    for (name, version) in node["dependencies"].as_object().unwrap() {
+        pinned.insert(format!("{name}=={}", version.as_str().unwrap()));
+    }
+    let page = Page::read("docs/gateway.md");
+    let rows = page.rows_below("## Clients that are tested");
+    assert_eq!(rows.len(), 8);
+    for row in rows {
+        let named = format!("{}=={}", row[0].trim_matches('`'), row[1]);
+        assert!(pinned.contains(&named), "{named} is not what is installed");
+    }
+}
