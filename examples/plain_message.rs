@@ -41,7 +41,11 @@ async fn main() -> Result<(), Box<dyn StdError>> {
 
     // Told when the job's end is on disk; `false` if the lane does not have the job (any more).
     let job_id = submitted.job_id;
-    let wait = |reply| QueueMsg::Wait { job_id, reply };
+    let wait = |reply| QueueMsg::Wait {
+        job_id,
+        early: false,
+        reply,
+    };
     let waited = queue.call(wait, Some(PATIENCE)).await?;
     waited.success_or("the queue was restarted; ask again")?;
     println!("status: {:?}", lane.job(job_id).await?.record.job.status);

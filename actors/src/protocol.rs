@@ -7,7 +7,7 @@
 //! | | `Recover` | queue | the rows that the queue starts from; the store announces everything inserted later to this queue |
 //! | | `Ledger` | queue | the sums that budgets start from |
 //! | | `Done` | itself | the transaction under way has ended |
-//! | QueueActor ([`QueueMsg`]) | `Submit`, `Wait`, `Cancel`, `Requeue`, `Reprioritise`, `Pause`, `CloseIntake`, `Resume`, `Release`, `Budgets`, `WaitReasons`, `ServiceOrder`, `Snapshot` | anybody | the public protocol |
+//! | QueueActor ([`QueueMsg`]) | `Submit`, `Insert`, `Wait`, `Cancel`, `Requeue`, `Reprioritise`, `Pause`, `CloseIntake`, `Resume`, `Release`, `Budgets`, `WaitReasons`, `ServiceOrder`, `Snapshot` | anybody | the public protocol |
 //! | | `Affords`, `Billed` | facade | whether budgets let jobs in; the cost of an attempt that was maybe billed |
 //! | | `Drain`, `AbortAll`, `Configure` | facade | shutdown and settings |
 //! | | `Stored` | store | jobs are on disk, commits are answered |
@@ -40,9 +40,9 @@ use crate::ports::{Decisions, Recovered, StoreError};
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::{
     Applied, AttemptNo, Billing, BreakerSettings, BreakerSnapshot, BudgetRefusal, BudgetStatus,
-    Cost, Day, Dispatch, HoldScope, JobEntry, JobId, NotAdmitted, Payer, Refusal, Request,
-    Settings, SlotId, Submission, SubmissionError, Substitution, Timestamp, Transition, Usage,
-    WaitReason, Waiting, WorstCase,
+    Cost, Day, Dispatch, Ending, HoldScope, JobEntry, JobId, NewJob, NotAdmitted, Payer, Refusal,
+    Request, Settings, SlotId, Submission, SubmissionError, Substitution, Timestamp, Transition,
+    Usage, WaitReason, Waiting, WorstCase,
 };
 use onelane_core::money::budget::Ledger;
 use onelane_core::scheduler::{Decision, SchedulerSnapshot};
@@ -60,12 +60,22 @@ pub enum QueueMsg {
         /// Answered once the job is durable.
         reply: RpcReplyPort<Result<Submitted, SubmitError>>,
     },
+    /// The same of a job that was made already. What can be sent at once is put on disk together with its start;
+    /// for the rest this is a longer way to the store.
+    Insert {
+        /// The job.
+        new: Box<NewJob>,
+        /// What the store answers.
+        reply: RpcReplyPort<Result<Decisions, StoreError>>,
+    },
     /// Tell when a job has reached a terminal status and that is on disk.
     Wait {
         /// The job.
         job_id: JobId,
-        /// `true` then; `false` at once if the queue does not have the job.
-        reply: RpcReplyPort<bool>,
+        /// Tell of a completion as soon as it is there, on disk or not.
+        early: bool,
+        /// Answered then; at once if the queue does not have the job.
+        reply: RpcReplyPort<Waited>,
     },
     /// Give a job up, waiting or running.
     Cancel {
@@ -363,6 +373,15 @@ pub struct CommitRequest {
     pub reply: CommitReply,
 }
 
+/// What who waited for a job is told.
+#[derive(Debug)]
+pub enum Waited {
+    /// The queue does not have the job.
+    NotHere,
+    /// It has ended, with this where it ended with a call. The rest is in the store.
+    Ended(Option<Box<Ending>>),
+}
+
 /// Where the answer to a commit goes.
 #[derive(Debug)]
 pub enum CommitReply {
@@ -372,6 +391,13 @@ pub enum CommitReply {
     Queue {
         /// The ticket.
         ticket: u64,
+    },
+    /// The same, and what became of the first change, the insertion of a job, to a reply port.
+    Inserted {
+        /// The ticket.
+        ticket: u64,
+        /// Who submitted the job.
+        port: RpcReplyPort<Result<Decisions, StoreError>>,
     },
 }
 

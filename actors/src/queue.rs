@@ -10,6 +10,7 @@ mod waiters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::aborts::Aborts;
 use crate::protocol::{BreakerMsg, CallerMsg, CostMsg, QueueMsg, StoreMsg, SupervisorMsg};
 use crate::publisher::Publisher;
 use crate::timer::Timer;
-use onelane_core::model::{SchedulerState, Settings, SlotId, Timestamp};
+use onelane_core::model::{JobId, SchedulerState, Settings, SlotId, Timestamp};
 use onelane_core::scheduler::Scheduler;
 use orders::answer;
 use waiters::Waiters;
@@ -36,6 +37,10 @@ pub(crate) struct QueueArgs {
     pub(crate) aborts: Aborts,
     /// Where the scheduler's state is shown.
     pub(crate) watch: watch::Sender<SchedulerState>,
+    /// Where it is shown whether a job that comes may be sent at once.
+    pub(crate) is_idle: Arc<AtomicBool>,
+    /// Whether the lane shuts down: no queue after the one that was told sends anything either.
+    pub(crate) is_stopping: Arc<AtomicBool>,
 }
 
 pub(crate) struct QueueState {
@@ -54,10 +59,15 @@ pub(crate) struct QueueState {
     waiters: Waiters,
     /// Slots whose callers the supervisor was asked for.
     asked_for: BTreeSet<SlotId>,
+    /// Jobs that are being inserted and started in one commit, by its ticket.
+    inserting: BTreeMap<u64, JobId>,
     /// Wakes the scheduler for its next change.
     timer: Timer,
     /// Where uptime is counted from.
     begun: Instant,
+    /// Shows whether a job that comes may be sent at once.
+    is_idle: Arc<AtomicBool>,
+    is_stopping: Arc<AtomicBool>,
 }
 
 pub(crate) struct QueueActor;
@@ -100,6 +110,8 @@ impl Actor for QueueActor {
             state.waiters.drained();
         }
         state.arm(&myself);
+        let is_idle = state.scheduler.is_idle();
+        state.is_idle.store(is_idle, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -114,7 +126,8 @@ impl QueueState {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             QueueMsg::Submit { submission, reply } => self.submit(*submission, reply, now),
-            QueueMsg::Wait { job_id, reply } => self.wait(job_id, reply),
+            QueueMsg::Insert { new, reply } => self.insert(new, reply, now),
+            QueueMsg::Wait { job_id, early, reply } => self.wait(job_id, early, reply),
             QueueMsg::Cancel { job_id, reply } => self.cancel(job_id, reply, now),
             QueueMsg::Requeue { job_id, reply } => self.order(Some(job_id), reply, |scheduler| scheduler.requeue(job_id, now)),
             QueueMsg::Reprioritise { job_id, priority, reply } => self.order(Some(job_id), reply, |scheduler| scheduler.reprioritise(job_id, priority, now)),

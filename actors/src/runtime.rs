@@ -1,5 +1,8 @@
 //! The running actors of one generation, as the supervisor shows them on a watch.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use ractor::ActorRef;
 
 use crate::ports::StoreError;
@@ -30,6 +33,9 @@ pub struct Refs {
     pub cost: ActorRef<CostMsg>,
     /// The queue: plain messages go here.
     pub queue: ActorRef<QueueMsg>,
+    /// Whether a job that is submitted now may be sent at once, as far as the queue knew a moment ago: then
+    /// [`QueueMsg::Insert`] is the shorter way.
+    pub is_idle: Arc<AtomicBool>,
 }
 
 /// The actors as they are now.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::Ports;
 use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
 use crate::protocol::{CommitEnd, CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
-use onelane_core::model::{Applied, Day, JobEntry, limits};
+use onelane_core::model::{Applied, Day, JobEntry, Transition, limits};
 use onelane_core::money::budget::Ledger;
 
 /// The right to commit, handed from one store actor to the next: a transaction that an actor left
@@ -182,13 +182,9 @@ impl StoreState {
         let Some(full) = &mut self.full else { return };
         for asked in std::mem::take(&mut self.asked) {
             match asked {
-                StoreMsg::Commit(CommitRequest {
-                    reply: CommitReply::Port(port),
-                    ..
-                }) => {
-                    let _ = port.send(Err(full.error.clone()));
+                StoreMsg::Commit(request) => {
+                    full.kept.extend(of_the_queue(request, &full.error));
                 }
-                StoreMsg::Commit(request) => full.kept.push(request),
                 later => self.asked.push_back(later),
             }
         }
@@ -315,6 +311,31 @@ fn ledger(store: &dyn Store, month: Day) -> Result<Ledger, StoreError> {
     }
 }
 
+/// The disk is full: what is left of a commit to be stored later, which is what the queue asked for. Who submitted a job is
+/// refused, and the job does not come in behind his back.
+fn of_the_queue(request: CommitRequest, error: &StoreError) -> Option<CommitRequest> {
+    let CommitRequest {
+        mut transitions,
+        reply,
+    } = request;
+    let ticket = match reply {
+        CommitReply::Port(port) => {
+            let _ = port.send(Err(error.clone()));
+            return None;
+        }
+        CommitReply::Queue { ticket } => ticket,
+        CommitReply::Inserted { ticket, port } => {
+            let _ = port.send(Err(error.clone()));
+            transitions.retain(|change| !matches!(change, Transition::Insert(_)));
+            ticket
+        }
+    };
+    Some(CommitRequest {
+        transitions,
+        reply: CommitReply::Queue { ticket },
+    })
+}
+
 /// Commits a batch and answers everybody: first the queue, so that it has a job before its
 /// submitter hears of it.
 fn commit(
@@ -340,14 +361,8 @@ fn commit(
             let mut transitions = transitions.into_iter();
             for (length, reply) in lengths.into_iter().zip(replies) {
                 let transitions = transitions.by_ref().take(length).collect();
-                match reply {
-                    CommitReply::Port(port) => {
-                        let _ = port.send(Err(error.clone()));
-                    }
-                    reply @ CommitReply::Queue { .. } => {
-                        kept.push(CommitRequest { transitions, reply });
-                    }
-                }
+                let request = CommitRequest { transitions, reply };
+                kept.extend(of_the_queue(request, &error));
             }
             return match error {
                 error @ StoreError::Full { .. } => CommitEnd::Full { error, kept },
@@ -370,17 +385,18 @@ fn commit(
     let mut decisions = decisions.into_iter();
     for (length, reply) in lengths.into_iter().zip(replies) {
         match reply {
-            CommitReply::Queue { ticket } => committed.push(Committed {
-                ticket,
-                decisions: transitions
-                    .by_ref()
-                    .take(length)
-                    .zip(decisions.by_ref())
-                    .collect(),
-            }),
             CommitReply::Port(port) => {
                 transitions.by_ref().take(length).for_each(drop);
                 answers.push((port, decisions.by_ref().take(length).collect()));
+            }
+            CommitReply::Queue { ticket } | CommitReply::Inserted { ticket, .. } => {
+                let own = transitions.by_ref().take(length);
+                let decisions: Vec<_> = own.zip(decisions.by_ref()).collect();
+                if let CommitReply::Inserted { port, .. } = reply {
+                    let first = decisions.first().map(|(_, decision)| decision.clone());
+                    answers.push((port, first.into_iter().collect()));
+                }
+                committed.push(Committed { ticket, decisions });
             }
         }
     }

@@ -8,6 +8,7 @@ mod spawn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ractor::{
@@ -94,6 +95,8 @@ const GONE_MS: u64 = 10_000;
 pub struct SupervisorState {
     args: SupervisorArgs,
     aborts: Aborts,
+    /// Whether a queue was told to drain; the queues after it do not send either.
+    is_stopping: Arc<AtomicBool>,
     epoch: Epoch,
     generation: u64,
     callers: BTreeMap<SlotId, ActorRef<CallerMsg>>,
@@ -123,6 +126,7 @@ impl Actor for Supervisor {
         let mut state = SupervisorState {
             args,
             aborts: Aborts::default(),
+            is_stopping: Arc::default(),
             epoch: Epoch::default(),
             generation: 1,
             callers: BTreeMap::new(),

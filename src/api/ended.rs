@@ -1,10 +1,7 @@
 //! What a client of the gateway is answered when its job has ended: as GLM sent it where GLM did, in the form of its
 //! face where we speak.
 
-use onelane_actors::ports::JobRecord;
-use onelane_core::model::{
-    AnswerBody, CallRecord, Face, Failure, FailureClass, Job, JobStatus, Received, code,
-};
+use onelane_core::model::{AnswerBody, Ending, Face, Failure, FailureClass, Job, JobStatus, Received, code};
 use serde_json::value::RawValue;
 use warp::http::{HeaderName, StatusCode};
 
@@ -29,14 +26,17 @@ const MEANING: HeaderName = HeaderName::from_static("x-onelane-meaning");
 /// With what the code of a completion that is a failure begins.
 pub(super) const FINISH: &str = "finish:";
 
-/// What our headers say of a job that has ended. `call`: its last attempt.
-pub(super) fn told(reply: Reply, job: &Job, call: Option<&CallRecord>) -> Reply {
+/// What our headers say of a job that has ended.
+pub(super) fn told(reply: Reply, ending: &Ending) -> Reply {
+    let job = &ending.job;
     if job.attempts.0 == 0 {
         return reply;
     }
     let model = job.answered_by.as_deref().unwrap_or(job.sent_to());
     let reply = reply.with(MODEL, model).with(ATTEMPTS, job.attempts);
-    let Some(call) = call else { return reply };
+    let Some(call) = &ending.call else {
+        return reply;
+    };
     let reply = reply.with_all(&call.call_ids);
     let reply = reply.with(WAIT_MS, call.started_at.since(job.created_at));
     match call.cost {
@@ -46,11 +46,11 @@ pub(super) fn told(reply: Reply, job: &Job, call: Option<&CallRecord>) -> Reply 
 }
 
 /// The answer that a job's end makes.
-pub(super) fn answer(record: &JobRecord, streams: bool) -> Reply {
-    let job = &record.job;
+pub(super) fn answer(ending: &Ending, streams: bool) -> Reply {
+    let job = &ending.job;
     let dialect = Dialect::of_face(job.face);
-    let refusal = record.refusal.as_deref();
-    match (job.status, &record.response, &job.error) {
+    let refusal = ending.refusal.as_deref();
+    match (job.status, &ending.response, &job.error) {
         (JobStatus::Completed, Some(body), _) => whole(job.face, body, streams),
         (JobStatus::Failed, _, Some(failure)) => failed(job, failure, refusal, streams),
         (JobStatus::Cancelled, ..) => Problem::from(Error::JobCancelled(job.id)).reply(dialect),
@@ -213,16 +213,16 @@ mod tests {
 
     #[test]
     fn an_answer_says_who_answered_at_which_attempt() {
-        let mut record = sample::completed(1);
-        record.job.attempts = onelane_core::model::AttemptNo(2);
-        record.job.served_by = Some("glm-4.5-air".to_owned());
-        record.job.answered_by = None;
-        let reply = told(answer(&record, false), &record.job, None);
+        let mut ending = Ending::from(sample::completed(1));
+        ending.job.attempts = onelane_core::model::AttemptNo(2);
+        ending.job.served_by = Some("glm-4.5-air".to_owned());
+        ending.job.answered_by = None;
+        let reply = told(answer(&ending, false), &ending);
         assert_eq!(reply.status, StatusCode::OK);
         assert_eq!(header(&reply, MODEL).unwrap(), "glm-4.5-air");
         assert_eq!(header(&reply, ATTEMPTS).unwrap(), "2");
-        record.job.answered_by = Some("glm-5.3".to_owned());
-        let reply = told(answer(&record, false), &record.job, None);
+        ending.job.answered_by = Some("glm-5.3".to_owned());
+        let reply = told(answer(&ending, false), &ending);
         assert_eq!(header(&reply, MODEL).unwrap(), "glm-5.3");
     }
 
@@ -263,9 +263,9 @@ mod tests {
 
     #[test]
     fn a_job_that_was_cancelled_says_so() {
-        let mut record = sample::waiting(1);
-        record.job.status = JobStatus::Cancelled;
-        let reply = answer(&record, false);
+        let mut ending = Ending::from(sample::waiting(1));
+        ending.job.status = JobStatus::Cancelled;
+        let reply = answer(&ending, false);
         assert_eq!(reply.status, StatusCode::CONFLICT);
         assert_eq!(header(&reply, SHOULD_RETRY).unwrap(), "false");
     }

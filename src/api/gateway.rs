@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{
-    CALL_ID_HEADERS, DEFAULT_USER, Envelope, Face, JobId, Needs, Request, RequestError,
-};
+use onelane_core::model::{AnswerWhen, CALL_ID_HEADERS, DEFAULT_USER, Envelope, Face, JobId, Needs, Request, RequestError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -222,6 +220,7 @@ pub(super) async fn call<F: Faced>(
     let settings = api.lane.settings().gateway;
     let client = Client {
         streams,
+        early: settings.answer == AnswerWhen::Relay,
         // A key says who comes back.
         print: submission.idempotency_key.is_none().then(|| {
             let key = submission.key_id.map(|id| id.to_string());
@@ -281,11 +280,9 @@ impl Called {
             Attended::Ended(job_id, ended) => (job_id, *ended),
         };
         let reply = match ended {
-            Ok(record) => {
-                let job = &record.job;
-                // An answer that was paid for is given without it, too.
-                let last = api.lane.last_call(job.id).await.ok().flatten();
-                let reply = ended::told(ended::answer(&record, self.streams), job, last.as_ref());
+            Ok(ending) => {
+                let job = &ending.job;
+                let reply = ended::told(ended::answer(&ending, self.streams), &ending);
                 let sent = job.request_id(job.attempts);
                 match self.named {
                     Some(named) if named != sent.as_str() => reply.with(REQUEST_ID, sent),

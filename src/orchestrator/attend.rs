@@ -10,9 +10,8 @@
 
 use std::sync::Arc;
 
-use onelane_actors::ports::JobRecord;
 use onelane_actors::relay::{RelayHead, RelayReader};
-use onelane_core::model::{JobId, WaitReason};
+use onelane_core::model::{Ending, JobId, WaitReason};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -25,7 +24,7 @@ pub(crate) enum Attended {
     /// The pieces of its answer come.
     Begun(Begun),
     /// The job ended, if there is one, before a piece came, or the client waits in vain.
-    Ended(Option<JobId>, Box<Result<JobRecord, Error>>),
+    Ended(Option<JobId>, Box<Result<Ending, Error>>),
 }
 
 /// A streamed answer whose first piece is there. Whoever drops it before all is [`Begun::taken`] goes away.
@@ -191,10 +190,10 @@ impl Attendance {
         let head = tokio::select! {
             biased;
             Some(head) = head => head,
-            record = lane.wait(job_id) => {
-                let record = record.and_then(|record| lane.given_up_at_the_end(self.keeps_going, record));
+            ending = lane.ending(job_id, client.early) => {
+                let ending = ending.and_then(|ending| lane.given_up_at_the_end(self.keeps_going, ending));
                 return match waiter.is_closed() {
-                    false => Waited::Ended(waiter, ended(record)),
+                    false => Waited::Ended(waiter, ended(ending)),
                     true => Waited::Gone { has_begun: false },
                 };
             }

@@ -109,6 +109,8 @@ impl Presence {
 pub(crate) struct Client {
     /// Whether he wants the answer in pieces.
     pub(crate) streams: bool,
+    /// Whether he takes a whole answer before it is on disk.
+    pub(crate) early: bool,
     /// By what he is known when he comes back; `None`: by his idempotency key, or not at all.
     pub(crate) print: Option<Print>,
     pub(crate) presence: Arc<Presence>,
@@ -126,6 +128,7 @@ impl Client {
     pub(crate) fn inside() -> Self {
         Self {
             streams: false,
+            early: false,
             print: None,
             presence: Arc::default(),
             max_wait: None,

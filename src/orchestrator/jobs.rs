@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use onelane_actors::ports::{CallFilter, JobFilter, JobPage, JobRecord, Store, StoreError};
-use onelane_actors::protocol::{QueueMsg, SubmitError};
+use onelane_actors::protocol::{QueueMsg, SubmitError, Waited};
 #[cfg(feature = "api")]
 use onelane_core::model::Transition;
-use onelane_core::model::{CallRecord, JobId, JobStatus, KeyId, Refusal, limits};
+use onelane_core::model::{CallRecord, Ending, JobId, JobStatus, KeyId, Refusal, limits};
 
 use super::{DeadLetters, JobDetail, Orchestrator, Sends};
 use crate::error::Error;
@@ -15,8 +15,7 @@ impl Orchestrator {
     /// Waits until the job has a terminal status and returns it, whichever that is.
     pub async fn wait(&self, id: JobId) -> Result<JobRecord, Error> {
         loop {
-            self.ask(|refs, reply| refs.queue.cast(QueueMsg::Wait { job_id: id, reply }))
-                .await?;
+            self.queued_to_its_end(id, false).await?;
             let record = self.record(id).await?;
             if record.job.status.is_terminal() {
                 return Ok(record);
@@ -24,6 +23,31 @@ impl Orchestrator {
             // Put back in line between the two questions, or its end is just being stored.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Waits until the queue says that a job has ended, or does not have it. `early`: a completion need not be on disk.
+    async fn queued_to_its_end(&self, job_id: JobId, early: bool) -> Result<Waited, Error> {
+        self.ask(|refs, reply| {
+            refs.queue.cast(QueueMsg::Wait {
+                job_id,
+                early,
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// Waits for a job as `wait` does, for all that its end tells. `early`: a completion need not be on disk.
+    pub(super) async fn ending(&self, id: JobId, early: bool) -> Result<Ending, Error> {
+        if let Waited::Ended(Some(ending)) = self.queued_to_its_end(id, early).await? {
+            return Ok(*ending);
+        }
+        let record = self.wait(id).await?;
+        Ok(Ending {
+            // An answer that was paid for is given without it, too.
+            call: self.last_call(id).await.ok().flatten(),
+            ..record.into()
+        })
     }
 
     /// As `wait`, at most for `limit`; then `WaitTimeout`. The job goes on.
@@ -47,7 +71,7 @@ impl Orchestrator {
         Ok(detail)
     }
 
-    async fn record(&self, id: JobId) -> Result<JobRecord, Error> {
+    pub(super) async fn record(&self, id: JobId) -> Result<JobRecord, Error> {
         let record = self.read(move |store| store.job(id)).await?;
         let record = record.ok_or(Error::NotFound(id))?;
         Ok(self.as_told(record))
@@ -76,8 +100,7 @@ impl Orchestrator {
     }
 
     /// The last attempt of a job that has ended.
-    #[cfg(feature = "api")]
-    pub(crate) async fn last_call(&self, id: JobId) -> Result<Option<CallRecord>, Error> {
+    async fn last_call(&self, id: JobId) -> Result<Option<CallRecord>, Error> {
         let filter = CallFilter {
             job_id: Some(id),
             ..CallFilter::default()

@@ -9,7 +9,7 @@ use onelane_actors::protocol::{
     Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
 use onelane_core::model::{
-    BudgetRefusal, JobStatus, NewJob, NotAdmitted, Payer, Transition, limits,
+    BudgetRefusal, Ending, JobStatus, NewJob, NotAdmitted, Payer, Transition, limits,
 };
 use onelane_core::scheduler::admission::Intake;
 
@@ -63,7 +63,21 @@ impl Orchestrator {
         };
         let over = self.ask_budgets(std::slice::from_ref(&new)).await?.pop();
         let new = self.admit(new, over.flatten())?;
-        let mut decisions = self.commit(vec![Transition::Insert(Box::new(new))]).await?;
+        let new = Box::new(new);
+        let mut decisions = self
+            .ask(|refs, reply| {
+                let new = new.clone();
+                if refs.is_idle.load(Ordering::Relaxed) {
+                    let insert = QueueMsg::Insert { new, reply };
+                    return refs.queue.cast(insert).map_err(drop);
+                }
+                let request = CommitRequest {
+                    transitions: vec![Transition::Insert(new)],
+                    reply: CommitReply::Port(reply),
+                };
+                refs.store.cast(StoreMsg::Commit(request)).map_err(drop)
+            })
+            .await??;
         Ok(submitted(decisions.pop())?)
     }
 
@@ -136,7 +150,7 @@ impl Orchestrator {
     /// maybe billed and is not made again, whatever [`Submission::on_interrupted()`] says.
     pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
         let record = match self.attend(submission, Client::inside(), ()).await {
-            Attended::Ended(_, ended) => (*ended)?,
+            Attended::Ended(_, ended) => self.record((*ended)?.job.id).await?,
             Attended::Begun(begun) => self.wait(begun.job_id).await?,
         };
         let job_id = record.job.id;
@@ -154,14 +168,14 @@ impl Orchestrator {
     pub(super) fn given_up_at_the_end(
         &self,
         keeps_going: bool,
-        record: JobRecord,
-    ) -> Result<JobRecord, Error> {
+        ending: Ending,
+    ) -> Result<Ending, Error> {
         let closed = self.inner.closed.load(Ordering::Acquire);
-        if closed && !keeps_going && record.job.status == JobStatus::Cancelled {
+        if closed && !keeps_going && ending.job.status == JobStatus::Cancelled {
             let why = "it is shutting down, and gave the job up: ask again";
             return Err(Error::Stopped(why.to_owned()));
         }
-        Ok(record)
+        Ok(ending)
     }
 
     fn new_job(&self, submission: Submission) -> Result<NewJob, Error> {

@@ -316,6 +316,7 @@ async fn a_plain_message_to_the_queue_submits_a_job() {
     let waited = queue.call(
         |reply| QueueMsg::Wait {
             job_id: submitted.job_id,
+            early: false,
             reply,
         },
         Some(PATIENCE),

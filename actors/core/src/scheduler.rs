@@ -27,6 +27,7 @@ pub mod steady;
 
 mod afford;
 mod ahead;
+mod at_once;
 mod blame;
 mod dispatch;
 mod gate;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ractor::ActorProcessingErr;
+use ractor::{ActorProcessingErr, RpcReplyPort};
 
 use super::QueueState;
+use crate::ports::{Decisions, StoreError};
 use crate::protocol::{
     CallerMsg, CommitReply, CommitRequest, Committed, RunOrder, StoreMsg, SupervisorMsg,
 };
@@ -45,6 +46,15 @@ impl QueueState {
 
     /// Carries out the scheduler's decisions in their order: calls first, then changes to store.
     pub(super) fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), ActorProcessingErr> {
+        self.carry_out_for(effects, None)
+    }
+
+    /// The same. `inserting`: who hears of the first change to store.
+    pub(super) fn carry_out_for(
+        &mut self,
+        effects: Vec<Effect>,
+        mut inserting: Option<RpcReplyPort<Result<Decisions, StoreError>>>,
+    ) -> Result<(), ActorProcessingErr> {
         for effect in effects {
             match effect {
                 Effect::Run {
@@ -67,10 +77,16 @@ impl QueueState {
                     transitions,
                 } => {
                     self.waiters.sent(&transitions);
-                    self.store.cast(StoreMsg::Commit(CommitRequest {
-                        transitions,
-                        reply: CommitReply::Queue { ticket },
-                    }))?;
+                    let reply = match inserting.take() {
+                        Some(port) => {
+                            let job = transitions.first().and_then(Transition::job_id);
+                            self.inserting.extend(job.map(|id| (ticket, id)));
+                            CommitReply::Inserted { ticket, port }
+                        }
+                        None => CommitReply::Queue { ticket },
+                    };
+                    self.store
+                        .cast(StoreMsg::Commit(CommitRequest { transitions, reply }))?;
                 }
             }
         }
@@ -107,6 +123,11 @@ impl QueueState {
         }
         for Committed { ticket, decisions } in committed {
             self.step(|scheduler| scheduler.committed(ticket, &decisions, now))?;
+            // There was nothing to start: it was there already, perhaps under another id, is not let in, or the disk was
+            // full.
+            let inserting = self.inserting.remove(&ticket);
+            let came_in = matches!(decisions.first(), Some((_, Ok(Applied::Inserted(_)))));
+            let turned_away = inserting.filter(|_| !came_in);
             for (transition, decision) in &decisions {
                 // Before any answer goes out: an operator who has closed the intake finds it closed.
                 if decision.is_ok() {
@@ -114,7 +135,9 @@ impl QueueState {
                 }
                 self.publisher.tell(transition, decision, now);
                 self.waiters.answered(ticket, transition, decision);
-                check_agreement(transition, decision)?;
+                if turned_away.is_none() || transition.job_id() != turned_away {
+                    check_agreement(transition, decision)?;
+                }
             }
             self.waiters.closed(ticket);
         }

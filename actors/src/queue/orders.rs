@@ -1,16 +1,17 @@
 //! Orders and questions of the facade: each in a few lines, since the scheduler decides.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use ractor::rpc::CallResult;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 
 use super::QueueState;
 use super::waiters::Answer;
+use crate::ports::{Decisions, StoreError};
 use crate::protocol::{
     Asking, BreakerMsg, CallerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError,
-    Submitted, submitted,
+    Submitted, Waited, submitted,
 };
 use onelane_core::model::{
     BreakerSnapshot, BudgetRefusal, HoldScope, JobId, NewJob, Payer, Refusal, Settings, SlotId,
@@ -26,7 +27,7 @@ pub(super) fn answer<T>(reply: RpcReplyPort<T>, value: T) -> Result<(), ActorPro
 
 impl QueueState {
     pub(super) fn submit(
-        &self,
+        &mut self,
         submission: Submission,
         reply: RpcReplyPort<Result<Submitted, SubmitError>>,
         now: Timestamp,
@@ -36,22 +37,35 @@ impl QueueState {
             Ok(new) => Box::new(new),
             Err(error) => return answer(reply, Err(error)),
         };
-        let request = |port| {
-            StoreMsg::Commit(CommitRequest {
-                transitions: vec![Transition::Insert(new)],
-                reply: CommitReply::Port(port),
-            })
-        };
-        let store = self.store.clone();
+        let (port, stored) = oneshot::channel();
         // The queue must not wait for the disk: a task of its own carries the answer.
         tokio::spawn(async move {
-            let _ = reply.send(match store.call(request, None).await {
-                Ok(CallResult::Success(Ok(mut decisions))) => submitted(decisions.pop()),
-                Ok(CallResult::Success(Err(error))) => Err(error.into()),
-                _ => Err(SubmitError::Unknown),
+            let _ = reply.send(match stored.await {
+                Ok(Ok(mut decisions)) => submitted(Decisions::pop(&mut decisions)),
+                Ok(Err(error)) => Err(StoreError::into(error)),
+                Err(_) => Err(SubmitError::Unknown),
             });
         });
-        Ok(())
+        self.insert(new, port.into(), now)
+    }
+
+    /// A new job goes to the store, with its start where nothing keeps it waiting.
+    pub(super) fn insert(
+        &mut self,
+        new: Box<NewJob>,
+        port: RpcReplyPort<Result<Decisions, StoreError>>,
+        now: Timestamp,
+    ) -> Result<(), ActorProcessingErr> {
+        match self.scheduler.start_at_once(new, now) {
+            Ok(effects) => self.carry_out_for(effects, Some(port)),
+            Err((new, effects)) => {
+                self.store.cast(StoreMsg::Commit(CommitRequest {
+                    transitions: vec![Transition::Insert(new)],
+                    reply: CommitReply::Port(port),
+                }))?;
+                self.carry_out(effects)
+            }
+        }
     }
 
     /// The job of a submission, if it is let in or may be there already.
@@ -71,10 +85,11 @@ impl QueueState {
     pub(super) fn wait(
         &mut self,
         job_id: JobId,
-        reply: RpcReplyPort<bool>,
+        early: bool,
+        reply: RpcReplyPort<Waited>,
     ) -> Result<(), ActorProcessingErr> {
         let is_known = self.scheduler.knows(job_id);
-        self.waiters.wait_for_end(job_id, is_known, reply);
+        self.waiters.wait_for_end(job_id, is_known, early, reply);
         Ok(())
     }
 
@@ -118,6 +133,7 @@ impl QueueState {
         reply: RpcReplyPort<()>,
         now: Timestamp,
     ) -> Result<(), ActorProcessingErr> {
+        self.is_stopping.store(true, Ordering::Relaxed);
         self.waiters.wait_for_drain(reply);
         self.step(|scheduler| scheduler.drain(now))
     }

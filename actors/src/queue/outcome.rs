@@ -7,7 +7,8 @@ use crate::ports::GlmOutcome;
 use crate::protocol::BreakerMsg;
 use onelane_core::judge::conclude::{Concluded, Finished, SettleContext, conclude};
 use onelane_core::judge::{Blame, BreakerEffect, JudgeContext};
-use onelane_core::model::{BreakerSnapshot, BreakerState, SlotId, Timestamp, limits};
+use onelane_core::life;
+use onelane_core::model::{BreakerSnapshot, BreakerState, Ending, Next, SlotId, Timestamp, limits};
 use onelane_core::scheduler::{Effect, LeftOpen};
 
 impl QueueState {
@@ -92,6 +93,7 @@ impl QueueState {
         } else {
             self.ask_breaker(&concluded).await?
         };
+        let ending = self.ends_early(slot, &concluded);
         let effects = self.scheduler.finished(slot, concluded, breaker, now);
         let (runs, rest): (Vec<_>, Vec<_>) = effects
             .into_iter()
@@ -102,11 +104,28 @@ impl QueueState {
             // before it what is cast after it, and waking another thread takes longer than all of this.
             tokio::task::yield_now().await;
         }
+        if let Some(ending) = ending {
+            self.waiters.completed(&ending);
+        }
         self.carry_out(rest)?;
         if clear {
             self.breaker.cast(BreakerMsg::Succeeded { reply: None })?;
         }
         Ok(())
+    }
+
+    /// The job that this completes, if somebody takes its answer before it is on disk.
+    fn ends_early(&self, slot: SlotId, concluded: &Concluded) -> Option<Ending> {
+        let settlement = &concluded.settlement;
+        let (id, attempt) = (settlement.job_id, settlement.attempt);
+        if !matches!(settlement.next, Next::Completed { .. }) || !self.waiters.is_awaited_early(id)
+        {
+            return None;
+        }
+        let (job, _) = self.scheduler.awaited(slot, id, attempt)?;
+        let mut job = job.clone();
+        life::settle(&mut job, settlement).ok()?;
+        Ending::of(&job, settlement)
     }
 
     /// Tells the breaker of an outcome that may change its state, and waits for what it makes of it,

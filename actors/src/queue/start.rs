@@ -1,7 +1,8 @@
 //! How a queue begins: from what the store holds, attached to the breaker and to the callers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -67,8 +68,11 @@ impl QueueState {
             publisher,
             waiters: Waiters::default(),
             asked_for: BTreeSet::new(),
+            inserting: BTreeMap::new(),
             timer: Timer::default(),
             begun,
+            is_idle: args.is_idle,
+            is_stopping: args.is_stopping,
         };
         // Until it is attached its state is not yet the true one. One that fails here is being restarted, and
         // this queue after it.
@@ -86,6 +90,9 @@ impl QueueState {
             .cast(BreakerMsg::Configure(state.settings.breaker))?;
         for caller in state.callers.values() {
             state.attach(caller, myself);
+        }
+        if state.is_stopping.load(Ordering::Relaxed) {
+            state.scheduler.shuts_down();
         }
         state.step(|scheduler| scheduler.start(now))?;
         state.ask_for_callers();

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ractor::RpcReplyPort;
 
-use onelane_core::model::{Applied, JobId, JobStatus, Refusal, Transition};
+use crate::protocol::Waited;
+use onelane_core::model::{Applied, Ending, JobId, JobStatus, Refusal, Settlement, Transition};
 
 /// Where the answer to an order goes, once the store has it.
 pub(super) type Answer = RpcReplyPort<Result<(), Refusal>>;
@@ -12,8 +13,8 @@ pub(super) type Answer = RpcReplyPort<Result<(), Refusal>>;
 /// The waiters' reply ports. Dropping one tells its owner to ask again.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    /// Waiting for the end of a job.
-    ends: BTreeMap<JobId, Vec<RpcReplyPort<bool>>>,
+    /// Waiting for the end of a job, and who of them does not wait for the disk.
+    ends: BTreeMap<JobId, Vec<(bool, RpcReplyPort<Waited>)>>,
     /// Jobs whose end may be among the changes that are being stored, with how often.
     ending: BTreeMap<JobId, u32>,
     /// Cancelled a running job: its settlement answers.
@@ -24,13 +25,34 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Answers `true` when the job has ended and that is on disk; `false` at once when its end is not to
-    /// come: the queue does not know the job and no end of it is being stored.
-    pub(super) fn wait_for_end(&mut self, id: JobId, is_known: bool, reply: RpcReplyPort<bool>) {
+    /// Answers when the job has ended and that is on disk, or, `early`, when it is completed; at once when its end is not
+    /// to come: the queue does not know the job and no end of it is being stored.
+    pub(super) fn wait_for_end(
+        &mut self,
+        id: JobId,
+        is_known: bool,
+        early: bool,
+        reply: RpcReplyPort<Waited>,
+    ) {
         if is_known || self.ending.contains_key(&id) {
-            self.ends.entry(id).or_default().push(reply);
+            self.ends.entry(id).or_default().push((early, reply));
         } else {
-            let _ = reply.send(false);
+            let _ = reply.send(Waited::NotHere);
+        }
+    }
+
+    /// Whether somebody waits for the completion of a job, on disk or not.
+    pub(super) fn is_awaited_early(&self, id: JobId) -> bool {
+        let waiting = self.ends.get(&id);
+        waiting.is_some_and(|waiting| waiting.iter().any(|(early, _)| *early))
+    }
+
+    /// A job is completed, and that is not on disk yet.
+    pub(super) fn completed(&mut self, ending: &Ending) {
+        if let Some(waiting) = self.ends.get_mut(&ending.job.id) {
+            for (_, port) in waiting.extract_if(.., |(early, _)| *early) {
+                let _ = port.send(Waited::Ended(Some(Box::new(ending.clone()))));
+            }
         }
     }
 
@@ -85,7 +107,11 @@ impl Waiters {
             }
         }
         if let Some(id) = id.filter(|_| may_end(transition)) {
-            self.stored_end(id, decision);
+            let settlement = match transition {
+                Transition::Settle(settlement) => Some(&**settlement),
+                _ => None,
+            };
+            self.stored_end(id, settlement, decision);
         }
     }
 
@@ -95,7 +121,12 @@ impl Waiters {
     }
 
     /// A change that may have ended a job is on disk, or the store refused it.
-    fn stored_end(&mut self, id: JobId, decision: &Result<Applied, Refusal>) {
+    fn stored_end(
+        &mut self,
+        id: JobId,
+        settlement: Option<&Settlement>,
+        decision: &Result<Applied, Refusal>,
+    ) {
         if let Some(count) = self.ending.get_mut(&id) {
             *count -= 1;
             if *count == 0 {
@@ -104,23 +135,25 @@ impl Waiters {
         }
         if let Ok(Applied::Chain { others, .. }) = decision {
             for job in others {
-                self.ended(job.id, job.status);
+                self.ended(job.id, job.status, || None);
             }
         }
         match decision {
-            Ok(Applied::Job(job) | Applied::Chain { job, .. }) => self.ended(id, job.status),
-            Err(Refusal::WrongStatus(status)) => self.ended(id, *status),
+            Ok(Applied::Job(job) | Applied::Chain { job, .. }) => {
+                self.ended(id, job.status, || Ending::of(job, settlement?));
+            }
+            Err(Refusal::WrongStatus(status)) => self.ended(id, *status, || None),
             _ => {}
         }
     }
 
     /// Answers the waiters of a job's end, if this status is one.
-    fn ended(&mut self, id: JobId, status: JobStatus) {
+    fn ended(&mut self, id: JobId, status: JobStatus, ending: impl Fn() -> Option<Ending>) {
         if !status.is_terminal() {
             return;
         }
-        for waiter in self.ends.remove(&id).unwrap_or_default() {
-            let _ = waiter.send(true);
+        for (_, waiter) in self.ends.remove(&id).unwrap_or_default() {
+            let _ = waiter.send(Waited::Ended(ending().map(Box::new)));
         }
         for port in self.cancels.remove(&id).unwrap_or_default() {
             let _ = port.send(match status {
@@ -165,6 +198,12 @@ mod tests {
         (port.into(), answer)
     }
 
+    /// Whether who waited was told of an end.
+    fn has_ended(answer: &mut Receiver<Waited>) -> Result<bool, TryRecvError> {
+        let waited = answer.try_recv()?;
+        Ok(matches!(waited, Waited::Ended(_)))
+    }
+
     fn job(n: u64, status: JobStatus) -> Box<Job> {
         let mut job = sample::new_job(n).job;
         job.status = status;
@@ -183,24 +222,27 @@ mod tests {
         let mut waiters = Waiters::default();
         let id = sample::job_id(1);
         let (reply, mut unknown) = port();
-        waiters.wait_for_end(id, false, reply);
-        assert_eq!(unknown.try_recv(), Ok(false));
+        waiters.wait_for_end(id, false, false, reply);
+        assert_eq!(has_ended(&mut unknown), Ok(false));
 
         let (reply, mut known) = port();
-        waiters.wait_for_end(id, true, reply);
+        waiters.wait_for_end(id, true, false, reply);
         waiters.sent(&[cancel(1)]);
         // The scheduler has forgotten it, and the store does not have its end yet.
         let (reply, mut late) = port();
-        waiters.wait_for_end(id, false, reply);
-        assert_eq!(known.try_recv(), Err(TryRecvError::Empty));
-        assert_eq!(late.try_recv(), Err(TryRecvError::Empty));
+        waiters.wait_for_end(id, false, false, reply);
+        assert_eq!(has_ended(&mut known), Err(TryRecvError::Empty));
+        assert_eq!(has_ended(&mut late), Err(TryRecvError::Empty));
 
         let decision = Ok(Applied::Job(job(1, JobStatus::Cancelled)));
         waiters.answered(7, &cancel(1), &decision);
-        assert_eq!((known.try_recv(), late.try_recv()), (Ok(true), Ok(true)));
+        assert_eq!(
+            (has_ended(&mut known), has_ended(&mut late)),
+            (Ok(true), Ok(true))
+        );
         let (reply, mut after) = port();
-        waiters.wait_for_end(id, false, reply);
-        assert_eq!(after.try_recv(), Ok(false));
+        waiters.wait_for_end(id, false, false, reply);
+        assert_eq!(has_ended(&mut after), Ok(false));
     }
 
     #[test]
@@ -208,20 +250,52 @@ mod tests {
         let mut waiters = Waiters::default();
         let wait = |waiters: &mut Waiters, n| {
             let (reply, answer) = port();
-            waiters.wait_for_end(sample::job_id(n), true, reply);
+            waiters.wait_for_end(sample::job_id(n), true, false, reply);
             answer
         };
         let (mut first, mut second) = (wait(&mut waiters, 1), wait(&mut waiters, 2));
         let settle = sample::fail(1, 1);
         let retried = Ok(Applied::Job(job(1, JobStatus::Pending)));
         waiters.answered(1, &settle, &retried);
-        assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(has_ended(&mut first), Err(TryRecvError::Empty));
         let chain = Ok(Applied::Chain {
             job: job(1, JobStatus::Failed),
             others: vec![*job(2, JobStatus::Failed), *job(3, JobStatus::Pending)],
         });
         waiters.answered(2, &settle, &chain);
-        assert_eq!((first.try_recv(), second.try_recv()), (Ok(true), Ok(true)));
+        assert_eq!(
+            (has_ended(&mut first), has_ended(&mut second)),
+            (Ok(true), Ok(true))
+        );
+    }
+
+    #[test]
+    fn who_waits_is_told_all_of_the_end_and_who_is_in_a_hurry_before_it_is_stored() {
+        let mut waiters = Waiters::default();
+        let id = sample::job_id(1);
+        let ask = |waiters: &mut Waiters, early| {
+            let (reply, answer) = port();
+            waiters.wait_for_end(id, true, early, reply);
+            answer
+        };
+        let mut patient = ask(&mut waiters, false);
+        assert!(!waiters.is_awaited_early(id));
+        let mut hasty = ask(&mut waiters, true);
+        assert!(waiters.is_awaited_early(id));
+        let done = sample::complete(1, 1);
+        let Transition::Settle(settlement) = &done else {
+            unreachable!("an end");
+        };
+        let ended = job(1, JobStatus::Completed);
+        waiters.completed(&Ending::of(&ended, settlement).unwrap());
+        assert!(!waiters.is_awaited_early(id));
+        let told = |answer: &mut Receiver<Waited>| match answer.try_recv() {
+            Ok(Waited::Ended(Some(ending))) => ending.response.is_some() && ending.call.is_some(),
+            _ => false,
+        };
+        assert!(told(&mut hasty) && !told(&mut patient));
+        waiters.answered(1, &done, &Ok(Applied::Job(ended)));
+        assert!(told(&mut patient));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Starts actors, each linked to the supervisor, and shows them to the facade.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use ractor::{Actor, ActorRef, SpawnErr};
 
 use super::{Row, SupervisorState};
@@ -73,6 +76,7 @@ impl SupervisorState {
         else {
             return Err(SpawnErr::StartupFailed("an actor is missing".into()));
         };
+        let is_idle = Arc::new(AtomicBool::new(false));
         let args = QueueArgs {
             ports,
             generation: self.generation,
@@ -83,6 +87,8 @@ impl SupervisorState {
             callers: self.callers.clone(),
             aborts: self.aborts.clone(),
             watch: self.args.lane.clone(),
+            is_idle: Arc::clone(&is_idle),
+            is_stopping: Arc::clone(&self.is_stopping),
         };
         let refs = (store.clone(), breaker.clone(), cost.clone());
         let (queue, task) = Actor::spawn_linked(None, QueueActor, args, parent).await?;
@@ -97,6 +103,7 @@ impl SupervisorState {
                 breaker,
                 cost,
                 queue,
+                is_idle,
             });
         });
         Ok(())

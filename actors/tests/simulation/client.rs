@@ -2,13 +2,14 @@
 //! and remember what they were told.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use onelane_actors::cost::Totals;
 use onelane_actors::ports::{Clock, Ids};
 use onelane_actors::protocol::{
     BreakerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted,
-    SupervisorMsg, submitted,
+    SupervisorMsg, Waited, submitted,
 };
 use onelane_actors::relay::Relays;
 use onelane_actors::runtime::{Refs, Runtime};
@@ -212,10 +213,15 @@ impl Client {
             Ok(new) => Box::new(new),
             Err(error) => return Some(Err(error.into())),
         };
-        let send = |refs: &Refs, port| {
+        let send = |refs: &Refs, reply| {
+            if refs.is_idle.load(Ordering::Relaxed) {
+                let new = new.clone();
+                let _ = refs.queue.cast(QueueMsg::Insert { new, reply });
+                return;
+            }
             let _ = refs.store.cast(StoreMsg::Commit(CommitRequest {
                 transitions: vec![Transition::Insert(new.clone())],
-                reply: CommitReply::Port(port),
+                reply: CommitReply::Port(reply),
             }));
         };
         let decisions = self.ask("an insertion", send).await?;
@@ -304,13 +310,17 @@ impl Client {
 
     /// Waits for a job's end.
     pub(crate) async fn wait(&self, job_id: JobId) {
-        let message = |reply| QueueMsg::Wait { job_id, reply };
+        let message = |reply| QueueMsg::Wait {
+            job_id,
+            early: false,
+            reply,
+        };
         let refs = self.refs().await;
         let Some(refs) = refs else { return };
         let (port, answer) = oneshot::channel();
         let _ = refs.queue.cast(message(port.into()));
         // It may take for ever; an answer must be true.
-        if answer.await == Ok(true) {
+        if let Ok(Waited::Ended(_)) = answer.await {
             let state = self.sim.lock();
             let known = state.ledger.jobs.get(&job_id);
             let ended = known.is_some_and(|known| {
@@ -452,9 +462,9 @@ impl Client {
     /// Some time after the clock was set, or a process was frozen, budgets are those of the day that the clock tells, and
     /// no retry waits for longer than it was put off.
     pub(crate) async fn follows_the_clock(self) {
+        let since = self.sim.lock().times().disturbed;
         // A tick, and a look at the disk.
         tokio::time::sleep(Duration::from_millis(2_500)).await;
-        let since = self.sim.lock().times().disturbed;
         let Some(budgets) = self
             .ask_queue("the budgets", |reply| QueueMsg::Budgets { reply })
             .await

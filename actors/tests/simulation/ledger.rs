@@ -39,6 +39,8 @@ pub(crate) struct Ledger {
     held: BTreeMap<HoldScope, (Option<Wait>, Timestamp)>,
     /// Since when the breaker is as it is.
     breaker_since: Timestamp,
+    /// The last job that was submitted and not inserted.
+    turned_away: Option<JobId>,
     /// When it was last read whole.
     pub(crate) recovered: Timestamp,
 }
@@ -78,6 +80,10 @@ impl Ledger {
         heard: Heard<'_>,
     ) -> Checked {
         let now = heard.now.awake;
+        if let Transition::Insert(new) = change {
+            let came_in = matches!(decision, Ok(Applied::Inserted(_)));
+            self.turned_away = (!came_in).then_some(new.job.id);
+        }
         let applied = match decision {
             Ok(applied) => applied,
             Err(refusal) => return self.refused(change, refusal),
@@ -189,6 +195,8 @@ impl Ledger {
     /// A change that was refused: the lane's own steps never are.
     fn refused(&self, change: &Transition, refusal: &Refusal) -> Checked {
         match change {
+            // It was to be inserted and started in one.
+            Transition::Start { job_id, .. } if self.turned_away == Some(*job_id) => Ok(()),
             Transition::Stage { job_id, .. }
             | Transition::Unstage { job_id }
             | Transition::Start { job_id, .. }

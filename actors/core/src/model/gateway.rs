@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::limits;
-use crate::{section, written};
+use crate::{section, words, written};
 
 section! {
     /// `[gateway]`: clients that wait for an answer on their connection.
@@ -26,7 +27,21 @@ section! {
         /// A streamed answer in which nothing happens for so long shows by a comment that its connection stands, before its
         /// first piece too: then a refusal that comes later is told in the stream. 0 is never; GLM's Java SDK can't read comments.
         keepalive_ms: u64 = 0 => [within(0..=limits::DAY_MS)];
+        /// When an answer that is not streamed is given: "stored" once it is on disk, "relay" as soon as it is there. A crash
+        /// in between leaves a call that is maybe billed, as one in the middle of a stream does.
+        answer: AnswerWhen = AnswerWhen::Stored;
     }
+}
+
+/// When an answer that is not streamed is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerWhen {
+    /// Once it is on disk.
+    #[default]
+    Stored,
+    /// As soon as it is there.
+    Relay,
 }
 
 /// What becomes of a call whose client is gone.
@@ -93,7 +108,7 @@ impl<'de> Deserialize<'de> for OnDisconnect {
     }
 }
 
-impl schemars::JsonSchema for OnDisconnect {
+impl JsonSchema for OnDisconnect {
     fn inline_schema() -> bool {
         true
     }
@@ -108,6 +123,7 @@ impl schemars::JsonSchema for OnDisconnect {
 }
 
 written!(OnDisconnect);
+words! { AnswerWhen { Stored, Relay } }
 
 #[cfg(test)]
 mod tests {

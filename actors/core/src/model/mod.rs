@@ -85,7 +85,7 @@ pub use face::{Envelope, Face, FaceSettings, KeyHeader, Needs, NoUpstream};
 pub use failure::{Failure, FailureClass, code};
 pub use file::{FileChange, FileId, NoFileId, StoredFile};
 pub use filter::{CallFilter, DeliveryFilter, JobFilter, MoreFilter, UsageFilter};
-pub use gateway::{GatewaySettings, OnDisconnect};
+pub use gateway::{AnswerWhen, GatewaySettings, OnDisconnect};
 pub use half::HalfACharacter;
 pub use histogram::Histogram;
 pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
@@ -102,7 +102,8 @@ pub use lanes::{
 pub use money::{Cost, Currency, Doubt, DoubtSettings, Nanos, PriceUsed, Unpriced, amount};
 pub use outcome::{GlmAnswer, GlmOutcome, Received, TaskOutcome};
 pub use page::{
-    CallPage, DeliveryPage, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts, UsageDay,
+    CallPage, DeliveryPage, Ending, JobPage, JobRecord, Places, Recovered, Salvage, StatusCounts,
+    UsageDay,
 };
 pub use passed::{CALL_ID_HEADERS, PassedHeaders};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};

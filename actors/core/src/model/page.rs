@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnswerBody, BreakerSnapshot, CallRecord, Day, Delivery, Job, JobEntry, JobId, JobStatus,
-    Received, Request, SchedulerState, Seq, StoreError, UsageRow,
+    AnswerBody, BreakerSnapshot, CallRecord, Day, Delivery, Job, JobEntry, JobId, JobStatus, Next,
+    Received, Request, SchedulerState, Seq, Settlement, StoreError, UsageRow,
 };
 
 /// What a store holds when the lane starts on it.
@@ -48,6 +48,48 @@ impl JobRecord {
         let response = self.response.as_ref().map_or(0, AnswerBody::len);
         let refusal = self.refusal.as_ref().map_or(0, |came| came.bytes().len());
         request + response + refusal
+    }
+}
+
+/// How a job ended with its last call: all that who waits for its answer is told. What it asked for, he knows.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// The job.
+    pub job: Job,
+    /// GLM's answer, verbatim, if it is completed.
+    pub response: Option<AnswerBody>,
+    /// What GLM sent instead of an answer.
+    pub refusal: Option<Arc<Received>>,
+    /// Its last call, if it had one.
+    pub call: Option<CallRecord>,
+}
+
+impl Ending {
+    /// The job as the end of its attempt leaves it. `None`: it does not end with that.
+    #[must_use]
+    pub fn of(job: &Job, settlement: &Settlement) -> Option<Self> {
+        let response = match &settlement.next {
+            Next::Completed { response } => Some(response.clone()),
+            Next::Failed { .. } | Next::Cancelled => None,
+            Next::Retry { .. } | Next::Parked { .. } => return None,
+        };
+        Some(Self {
+            job: job.clone(),
+            response,
+            refusal: settlement.refusal.clone(),
+            call: Some(settlement.call.clone()),
+        })
+    }
+}
+
+impl From<JobRecord> for Ending {
+    fn from(record: JobRecord) -> Self {
+        Self {
+            job: record.job,
+            response: record.response,
+            refusal: record.refusal,
+            call: None,
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Scheduler {
 
     /// Makes the routes anew where a hold or the settings changed them. What was staged for a lane that
     /// it may not take any more goes back into the queue.
-    fn reroute(&mut self, now: Timestamp) {
+    pub(super) fn reroute(&mut self, now: Timestamp) {
         let mut routes = std::mem::take(&mut self.routes);
         let called = |model: &str| self.is_called(model);
         let changed = routes.refresh(&self.line, &self.state, &self.settings, called);
@@ -125,7 +125,7 @@ impl Scheduler {
     }
 
     /// Whether a lane may send anything now, its pace aside.
-    fn may_send(&self, lane: &str, rules: &LaneRules) -> bool {
+    pub(super) fn may_send(&self, lane: &str, rules: &LaneRules) -> bool {
         // One probe, and nothing beside it.
         let alone = self.is_probing();
         let held = self.is_held(lane);
@@ -189,7 +189,7 @@ impl Scheduler {
     }
 
     /// Whether a lane has anything to send.
-    fn has_next(&self, lane: &str) -> bool {
+    pub(super) fn has_next(&self, lane: &str) -> bool {
         let models = self.open_models(lane);
         let (staged, waiting) = self.next_places(lane, models.as_deref());
         staged.is_some() || waiting.is_some()
@@ -233,25 +233,9 @@ impl Scheduler {
             return false;
         };
         let served_by = (*model != *next.entry().model).then(|| model.to_string());
+        let sending = self.sets_out(lane, next.place(), next.entry(), model, now);
         let Some(track) = self.tracks.get_mut(lane) else {
             return false;
-        };
-        let entry = next.entry();
-        let steady = self.steady.of(now);
-        track.pace.started(entry.id, entry.tokens, steady);
-        if self
-            .state
-            .models
-            .get(&*model)
-            .is_some_and(|model| model.probing)
-        {
-            self.routes.forget();
-        }
-        let urgency = next.place().urgency(now);
-        let sending = Sending {
-            model,
-            at: now,
-            urgency,
         };
         let entry = match next {
             Candidate::Staged(staged) => {
@@ -281,11 +265,47 @@ impl Scheduler {
                 entry
             }
         };
+        self.promise(slot, entry, sending, reserve);
+        true
+    }
+
+    /// A job sets out for this model: its lane's pace counts it.
+    pub(super) fn sets_out(
+        &mut self,
+        lane: &str,
+        place: Place,
+        entry: &JobEntry,
+        model: Arc<str>,
+        now: Timestamp,
+    ) -> Sending {
+        let steady = self.steady.of(now);
+        if let Some(track) = self.tracks.get_mut(lane) {
+            track.pace.started(entry.id, entry.tokens, steady);
+        }
+        let condition = self.state.models.get(&*model);
+        if condition.is_some_and(|model| model.probing) {
+            self.routes.forget();
+        }
+        Sending {
+            model,
+            at: now,
+            urgency: place.urgency(now),
+        }
+    }
+
+    /// Promises the slot's credit to a job: its call goes out once this commit has put its start on disk.
+    pub(super) fn promise(
+        &mut self,
+        slot: SlotId,
+        entry: JobEntry,
+        sending: Sending,
+        reserve: Option<Reserve>,
+    ) {
         self.out.store(Transition::Start {
             job_id: entry.id,
             slot,
-            at: now,
-            served_by,
+            at: sending.at,
+            served_by: (*sending.model != *entry.model).then(|| sending.model.to_string()),
             reserve,
         });
         let state = Slot::Starting {
@@ -295,7 +315,6 @@ impl Scheduler {
             cancelled: false,
         };
         self.slots.insert(slot, state);
-        true
     }
 
     /// Takes what a lane sends next, with the model it goes to and what is reserved for it. What no
@@ -373,7 +392,7 @@ impl Scheduler {
     }
 
     /// Whether a lane's pace lets a call of so many tokens start now; notes until when it does not.
-    fn pace_allows(&mut self, lane: &str, tokens: u32, now: Timestamp) -> bool {
+    pub(super) fn pace_allows(&mut self, lane: &str, tokens: u32, now: Timestamp) -> bool {
         let Some(track) = self.tracks.get_mut(lane) else {
             return false;
         };

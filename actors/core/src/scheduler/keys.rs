@@ -62,6 +62,12 @@ impl Scheduler {
         }
     }
 
+    /// Whether a job may be sent beside the calls of its key without one of them making room.
+    pub(super) fn key_has_place(&self, entry: &JobEntry) -> bool {
+        let cap = entry.key.and_then(|key| Some((key, self.cap_of(key)?)));
+        cap.is_none_or(|(key, cap)| self.open_of(key) + self.staged_of(key).count() < cap)
+    }
+
     /// Whether the next job of a lane would be one call of its key too many.
     pub(super) fn is_over_cap(&mut self, next: &Candidate, now: Timestamp) -> bool {
         match next {

@@ -152,6 +152,11 @@ impl Scheduler {
         }
     }
 
+    /// Sends nothing from now on: the lanes before these were told to drain.
+    pub fn shuts_down(&mut self) {
+        self.stopping = true;
+    }
+
     /// Sends nothing more; staged attempts are taken back. [`Scheduler::is_drained`] tells the end.
     #[must_use]
     pub fn drain(&mut self, now: Timestamp) -> Vec<Effect> {

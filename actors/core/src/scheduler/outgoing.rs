@@ -36,6 +36,11 @@ impl Outgoing {
         self.changes.push(change);
     }
 
+    /// As `store`, before all of them.
+    pub(super) fn store_first(&mut self, change: Transition) {
+        self.changes.insert(0, change);
+    }
+
     /// The ticket of the commit that this step's changes go with.
     pub(super) const fn ticket(&self) -> u64 {
         self.ticket

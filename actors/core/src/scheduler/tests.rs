@@ -31,6 +31,11 @@ fn id(seq: u64) -> JobId {
     job(seq, 0).id
 }
 
+fn is_same(there: &Job, new: &Job) -> bool {
+    let key = |job: &Job| job.idempotency_key.clone();
+    there.id == new.id || (new.idempotency_key.is_some() && key(there) == key(new))
+}
+
 #[derive(Default)]
 struct Disk {
     jobs: BTreeMap<JobId, Job>,
@@ -49,6 +54,17 @@ impl Disk {
         }
         if let Transition::Release(jobs) = transition {
             self.released.clone_from(jobs);
+        }
+        if let Transition::Insert(new) = transition {
+            // As the store says of one that asks again with its key.
+            if let Some(there) = self.jobs.values().find(|job| is_same(job, &new.job)) {
+                return Ok(Applied::Existing(Box::new(there.clone())));
+            }
+            let seq = self.jobs.values().map(|job| job.seq.0).max().unwrap_or(0) + 1;
+            let mut job = new.job.clone();
+            job.seq = Seq(seq);
+            self.jobs.insert(job.id, job.clone());
+            return Ok(Applied::Inserted(Box::new(job)));
         }
         let Some(id) = transition.job_id() else {
             return Ok(Applied::Done);
@@ -297,6 +313,14 @@ impl World {
                 (t, decision)
             })
             .collect();
+        let inserted = decisions.iter().filter_map(|(_, decision)| match decision {
+            Ok(Applied::Inserted(job)) => Some(job.entry()),
+            _ => None,
+        });
+        let inserted: Vec<JobEntry> = inserted.collect();
+        if !inserted.is_empty() {
+            self.tell(|lane, now| lane.submitted(inserted, now));
+        }
         self.tell(|lane, now| lane.committed(ticket, &decisions, now));
         true
     }
@@ -1121,6 +1145,9 @@ fn a_jobs_own_bound_says_nothing_of_the_service() {
     assert_eq!(effect(false), BreakerEffect::Failure { at_once: false });
     assert_eq!(effect(true), BreakerEffect::Ignore);
 }
+
+#[path = "at_once_tests.rs"]
+mod at_once;
 
 #[path = "steering_tests.rs"]
 mod steering;

@@ -1,6 +1,6 @@
 //! The figures that README reports, each as a ratio to a baseline in the same run: machines differ
 //! and are noisy, ratios less so. `cargo bench` prints them all; `cargo bench -- submit` one part
-//! (`lane`, `waiting`, `statistics`, `prune`).
+//! (`lane`, `gateway`, `waiting`, `statistics`, `prune`).
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -11,6 +11,8 @@
     clippy::disallowed_methods,
     reason = "a program that prints figures and may end when something is wrong"
 )]
+
+mod gateway;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +44,9 @@ fn main() {
     }
     if part("lane") {
         runtime().block_on(lane::run());
+    }
+    if part("gateway") {
+        runtime().block_on(gateway::run());
     }
     if part("waiting") {
         waiting::run();
@@ -93,7 +98,7 @@ mod submit {
     const ONE: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("one");
 
     /// Median of a bare redb commit of one row of `bytes`, in microseconds.
-    fn bare_commit(dir: &Path, bytes: usize, rounds: u64) -> u64 {
+    pub(super) fn bare_commit(dir: &Path, bytes: usize, rounds: u64) -> u64 {
         let db = redb::Database::create(dir.join("bare.redb")).unwrap();
         let row = vec![7_u8; bytes];
         let mut times: Vec<u64> = (0..rounds)
