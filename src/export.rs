@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use onelane_actors::ports::{JobRecord, Store, StoreError, UsageFilter};
 use onelane_core::model::{
-    Calendar, CallRecord, Cost, Day, Period, Request, Substitution, Timestamp,
+    Calendar, CallRecord, Cost, Day, Period, Request, SessionId, Substitution, Timestamp,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -143,11 +143,13 @@ impl Export {
         }
         let query = StatisticsQuery {
             filter,
+            session: None,
             group_by: GroupBy {
                 period: Some(Period::Day),
                 model: true,
                 user: true,
                 key: true,
+                session: false,
             },
             calendar: self.calendar,
         };
@@ -245,6 +247,9 @@ const JOB_COLUMNS: &[Column<JobRecord>] = &[
     ("id", |r| shown(r.job.id)),
     ("userId", |r| text(Some(&r.job.user_id))),
     ("contentId", |r| text(r.job.content_id.as_deref())),
+    ("session", |r| {
+        text(r.job.session.as_ref().map(SessionId::as_str))
+    }),
     ("model", |r| text(Some(&r.job.model))),
     ("servedBy", |r| text(r.job.served_by.as_deref())),
     ("answeredBy", |r| text(r.job.answered_by.as_deref())),
@@ -288,6 +293,9 @@ const CALL_COLUMNS: &[Column<CallRecord>] = &[
     ("requestId", |c| shown(c.job_id)),
     ("attempt", |c| shown(c.attempt)),
     ("userId", |c| text(Some(&c.user_id))),
+    ("session", |c| {
+        text(c.session.as_ref().map(SessionId::as_str))
+    }),
     ("endpoint", |c| text(Some(&c.endpoint))),
     ("model", |c| text(Some(&c.model))),
     ("answeredBy", |c| text(c.answered_by.as_deref())),
@@ -367,7 +375,7 @@ mod tests {
         );
         assert!(lines[1].contains(r#""x":1.50"#), "verbatim: {}", lines[1]);
         let table = told(What::Jobs, Format::Csv);
-        assert!(table[0].starts_with("id,userId,contentId,model,"));
+        assert!(table[0].starts_with("id,userId,contentId,session,model,"));
         assert!(table[2].contains(",completed,"));
         assert!(
             table[2].contains(r#"""content"":""answer 40"""#),
@@ -397,6 +405,6 @@ mod tests {
             serde_json::json!({"server_transient": 1})
         );
         let table = told(What::Usage, Format::Csv);
-        assert!(table[1].starts_with("2026-11-23,glm-4.7,ada,,41,40,1,"));
+        assert!(table[1].starts_with("2026-11-23,glm-4.7,ada,,,41,40,1,"));
     }
 }

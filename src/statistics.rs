@@ -1,6 +1,7 @@
 //! What calls came to: usage rows summed by day or month, model and user, exactly. The API and the
-//! command line tell the same rows; neither looks at the call log.
+//! command line tell the same rows; neither looks at the call log, but for what is asked of sessions.
 
+mod sessions;
 mod table;
 
 use std::borrow::Cow;
@@ -8,14 +9,15 @@ use std::collections::BTreeMap;
 
 use onelane_actors::ports::{Store, StoreError, UsageFilter};
 use onelane_core::model::{
-    Calendar, Cost, Currency, Day, FailureClass, Histogram, KeyId, Nanos, Period, Timestamp, Usage,
-    UsageKey, UsageRow, amount,
+    Calendar, CallRecord, Cost, Currency, Day, FailureClass, Histogram, KeyId, Nanos, Period,
+    SessionId, Timestamp, Usage, UsageKey, UsageRow, amount,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
+pub use sessions::StatisticsError;
 pub use table::to_csv;
 pub(crate) use table::{csv_head, csv_row};
 
@@ -24,6 +26,8 @@ pub(crate) use table::{csv_head, csv_row};
 pub struct StatisticsQuery {
     /// Which usage rows count.
     pub filter: UsageFilter,
+    /// Of this session only.
+    pub session: Option<SessionId>,
     /// What each row of the answer is about.
     pub group_by: GroupBy,
     /// When its days begin.
@@ -41,6 +45,8 @@ pub struct GroupBy {
     pub user: bool,
     /// A row for each client key.
     pub key: bool,
+    /// A row for each session, those of two client keys apart.
+    pub session: bool,
 }
 
 impl Default for GroupBy {
@@ -50,6 +56,7 @@ impl Default for GroupBy {
             model: true,
             user: false,
             key: false,
+            session: false,
         }
     }
 }
@@ -63,6 +70,7 @@ impl GroupBy {
             model: false,
             user: false,
             key: false,
+            session: false,
         };
         if text == "none" {
             return Ok(group_by);
@@ -74,9 +82,10 @@ impl GroupBy {
                 "model" => !std::mem::replace(&mut group_by.model, true),
                 "user" => !std::mem::replace(&mut group_by.user, true),
                 "key" => !std::mem::replace(&mut group_by.key, true),
+                "session" => !std::mem::replace(&mut group_by.session, true),
                 _ => {
                     return Err(format!(
-                        "must be some of day or month, model, user, key, with commas between, or none; \
+                        "must be some of day or month, model, user, key, session, with commas between, or none; \
                          {name:?} is none of them"
                     ));
                 }
@@ -107,7 +116,7 @@ impl JsonSchema for GroupBy {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let names = ["day", "month", "model", "user", "key", "none"];
+        let names = ["day", "month", "model", "user", "key", "session", "none"];
         json_schema!({"type": "array", "items": {"type": "string", "enum": names}})
     }
 }
@@ -131,6 +140,9 @@ pub struct StatisticsRow {
     /// The client key; `None` when it is about all of them, and about what came without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
+    /// The session; `None` when it is about all of them, and about calls of none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     /// Attempts that ended, whichever way.
     pub total_calls: u64,
     /// Attempts that brought an answer.
@@ -189,12 +201,15 @@ impl StatisticsRow {
     fn new(
         created_at: Timestamp,
         [date, model, user_id]: [Option<String>; 3],
-        key_id: Option<KeyId>,
+        (key_id, session): (Option<KeyId>, Option<SessionId>),
         sums: UsageRow,
     ) -> Self {
         let key = key_id.map(|key| key.to_string());
-        let about = [&date, &model, &user_id, &key];
-        let about: Vec<&str> = about.iter().filter_map(|part| part.as_deref()).collect();
+        let about = [&date, &model, &user_id, &key].map(Option::as_deref);
+        let about = about
+            .into_iter()
+            .chain([session.as_ref().map(SessionId::as_str)]);
+        let about: Vec<&str> = about.flatten().collect();
         let id = match about.as_slice() {
             [] => "all".to_owned(),
             parts => parts.join(":"),
@@ -213,6 +228,7 @@ impl StatisticsRow {
             model,
             user_id,
             key_id,
+            session,
             total_calls: sums.calls,
             successful_calls: sums.successes,
             failed_calls: sums.failures,
@@ -270,8 +286,11 @@ fn share<S: Serializer>(share: &Option<u64>, serializer: S) -> Result<S::Ok, S::
 #[derive(Debug)]
 pub struct Summary {
     query: StatisticsQuery,
-    sums: BTreeMap<(Day, String, String, Option<KeyId>), UsageRow>,
+    sums: BTreeMap<About, UsageRow>,
 }
+
+/// What a row is about: where it begins, then model, user, client key and session as far as they are told apart.
+type About = (Day, String, String, Option<KeyId>, Option<SessionId>);
 
 impl Summary {
     /// Nothing yet.
@@ -285,35 +304,38 @@ impl Summary {
 
     /// Adds a row.
     pub fn add(&mut self, row: &UsageRow) {
-        let GroupBy {
-            period,
-            model,
-            user,
-            key,
-        } = self.query.group_by;
-        let UsageKey {
-            day,
-            model: of_model,
-            user_id,
-            key_id,
-        } = &row.key;
-        let since = period.map_or(self.query.filter.start, |period| period.first_day(*day));
+        self.sums_of(&row.key, None).merge(row);
+    }
+
+    /// Adds a call.
+    fn add_call(&mut self, call: &CallRecord) {
+        self.sums_of(&UsageKey::of(call), call.session.as_ref())
+            .add(call);
+    }
+
+    /// The sums that something is part of.
+    fn sums_of(&mut self, of: &UsageKey, session: Option<&SessionId>) -> &mut UsageRow {
+        let by = self.query.group_by;
+        let first = self.query.filter.start;
+        let since = by.period.map_or(first, |period| period.first_day(of.day));
         let name = |grouped: bool, name: &str| {
             let name = if grouped { name } else { "" };
             name.to_owned()
         };
+        let about = (
+            since,
+            name(by.model, &of.model),
+            name(by.user, &of.user_id),
+            // Two that are called the same are two.
+            of.key_id.filter(|_| by.key || by.session),
+            session.filter(|_| by.session).cloned(),
+        );
         self.sums
-            .entry((
-                since,
-                name(model, of_model),
-                name(user, user_id),
-                key_id.filter(|_| key),
-            ))
-            .or_insert_with(|| UsageRow::empty(row.key.clone()))
-            .merge(row);
+            .entry(about)
+            .or_insert_with(|| UsageRow::empty(of.clone()))
     }
 
-    /// The rows, ordered by time, model, user and client key. What the question named is part of every row.
+    /// The rows, ordered by time, model, user, client key and session. What the question named is part of every row.
     #[must_use]
     pub fn rows(self) -> Vec<StatisticsRow> {
         let Self { query, sums } = self;
@@ -321,19 +343,21 @@ impl Summary {
             period,
             model,
             user,
-            key: _,
+            ..
         } = query.group_by;
         let named = |grouped: bool, name: String, asked: &Option<String>| {
             grouped.then_some(name).or_else(|| asked.clone())
         };
         let rows = sums.into_iter();
-        rows.map(|((since, of_model, of_user, key_id), sums)| {
+        rows.map(|((since, of_model, of_user, key_id, session), sums)| {
             let about = [
                 period.map(|period| date(period, since)),
                 named(model, of_model, &query.filter.model),
                 named(user, of_user, &query.filter.user_id),
             ];
-            StatisticsRow::new(query.calendar.start_of(since), about, key_id, sums)
+            let session = session.or_else(|| query.session.clone());
+            let by = (key_id, session);
+            StatisticsRow::new(query.calendar.start_of(since), about, by, sums)
         })
         .collect()
     }
@@ -347,23 +371,47 @@ pub fn summarise(rows: &[UsageRow], query: &StatisticsQuery) -> Vec<StatisticsRo
     summary.rows()
 }
 
-/// Sums up what a store has, a day at a time.
-pub fn of_store(
-    store: &dyn Store,
-    query: StatisticsQuery,
-) -> Result<Vec<StatisticsRow>, StoreError> {
-    let mut filter = query.filter.clone();
+/// What a store has, summed up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statistics {
+    /// The rows.
+    pub rows: Vec<StatisticsRow>,
+    /// Calls of that time, model and user that are in no row since the call log has them no more; `None`: the log was
+    /// not asked, as it is of sessions alone.
+    pub calls_not_in_log: Option<u64>,
+}
+
+/// Sums up what a store has, a day at a time; of sessions, what its call log has.
+pub fn of_store(store: &dyn Store, query: StatisticsQuery) -> Result<Statistics, StatisticsError> {
+    if query.group_by.session || query.session.is_some() {
+        return sessions::of_log(store, query);
+    }
+    let filter = query.filter.clone();
     let mut summary = Summary::new(query);
+    each_day(store, &filter, |row| summary.add(row))?;
+    Ok(Statistics {
+        rows: summary.rows(),
+        calls_not_in_log: None,
+    })
+}
+
+/// Shows the usage rows of a time, day by day.
+fn each_day(
+    store: &dyn Store,
+    filter: &UsageFilter,
+    mut look: impl FnMut(&UsageRow),
+) -> Result<(), StoreError> {
+    let mut filter = filter.clone();
     loop {
         let day = store.usage_day(&filter)?;
         // A sum that leaves something out is no sum.
         if let Some(error) = day.unreadable.into_iter().next() {
             return Err(error);
         }
-        day.rows.iter().for_each(|row| summary.add(row));
+        day.rows.iter().for_each(&mut look);
         match day.next {
             Some(next) => filter.start = next,
-            None => return Ok(summary.rows()),
+            None => return Ok(()),
         }
     }
 }
@@ -405,6 +453,7 @@ mod tests {
                 end: Day::parse("2026-11-30").unwrap(),
                 ..UsageFilter::default()
             },
+            session: None,
             group_by: GroupBy::parse(group_by).unwrap(),
             calendar: Calendar::default(),
         }

@@ -175,6 +175,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::conversations::Conversations;
     use crate::ports::Clock;
     use crate::relay::Relays;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
@@ -234,6 +235,7 @@ mod tests {
                 settings: watch::channel(Arc::new(Settings::default())).1,
                 events: Events::new(1),
                 relays: Relays::default(),
+                conversations: Conversations::default(),
                 tokens: None,
                 fault_points: FaultPoints::default(),
             };

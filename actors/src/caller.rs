@@ -22,7 +22,7 @@ use crate::relay::Relay;
 use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::model_name::is_model;
-use onelane_core::model::{AsyncTask, Dispatch, Job, SlotId, Transition, Usage, limits};
+use onelane_core::model::{AsyncTask, Dispatch, Job, Sessions, SlotId, Transition, Usage, limits};
 use onelane_core::money::estimate;
 use onelane_core::scheduler::slot::attempt_of;
 
@@ -193,6 +193,7 @@ impl CallerState {
             headers: job.headers.clone(),
             call_ids: Arc::clone(&call_ids),
             reuse: settings.glm.reuse,
+            session: job.session_at_glm(settings.gateway.sessions).cloned(),
             issued: Issued::of(Arc::clone(&self.ports.store)),
         };
         let endpoint = if is_async {
@@ -212,6 +213,11 @@ impl CallerState {
         } else {
             (self.ports.glm.call(call, abort).await, None)
         };
+        if let GlmOutcome::Answered(answer) = &outcome
+            && settings.gateway.sessions == Sessions::Derive
+        {
+            self.ports.conversations.note(job, answer);
+        }
         let told = told.end();
         let delivered = told.is_some();
         let estimate = match &told {

@@ -206,6 +206,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::conversations::Conversations;
     use crate::protocol::Sample;
     use crate::relay::Relays;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
@@ -237,6 +238,7 @@ mod tests {
             settings: watch::channel(Arc::new(Settings::default())).1,
             events: Events::new(1),
             relays: Relays::default(),
+            conversations: Conversations::default(),
             tokens: Some(tokens),
             fault_points: FaultPoints::default(),
         };

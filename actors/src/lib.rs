@@ -19,6 +19,7 @@
 mod aborts;
 mod breaker;
 mod caller;
+pub mod conversations;
 pub mod cost;
 pub mod ports;
 pub mod protocol;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
+use conversations::Conversations;
 use onelane_core::model::{Event, KeyId, Settings, Timestamp};
 use onelane_core::money::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
@@ -170,6 +172,8 @@ pub struct Ports {
     pub events: Events,
     /// The pieces of streamed answers.
     pub relays: Relays,
+    /// The sessions of what was answered lately.
+    pub conversations: Conversations,
     /// Counts prompts as estimates do, to measure the error of these; `None`: it is not measured.
     pub tokens: Option<Arc<dyn CountTokens>>,
     /// Where tests make actors fail and disks slow.

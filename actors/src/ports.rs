@@ -13,8 +13,8 @@ use crate::relay::Relay;
 use onelane_core::model::{
     AlertBook, Applied, AttemptNo, Batch, BatchId, BatchInput, CallRecord, ClientKey,
     DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId, HookEndpoint, Job, JobId,
-    PassedHeaders, Refusal, Request, RequestId, Reuse, StoredFile, Timeouts, Timestamp, Transition,
-    Usage, UsageRow, code,
+    PassedHeaders, Refusal, Request, RequestId, Reuse, SessionId, StoredFile, Timeouts, Timestamp,
+    Transition, Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -322,6 +322,8 @@ pub struct GlmCall {
     pub headers: PassedHeaders,
     /// Where the headers go by which GLM names the call.
     pub call_ids: Arc<OnceLock<PassedHeaders>>,
+    /// The session to name to GLM.
+    pub session: Option<SessionId>,
     /// When a connection serves more than one call.
     pub reuse: Reuse,
     /// Whose ids the lane issued: an answer that names another attempt of it is not this call's.

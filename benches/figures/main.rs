@@ -475,13 +475,14 @@ mod statistics {
                 end,
                 ..UsageFilter::default()
             },
+            session: None,
             group_by: GroupBy::default(),
             calendar: onelane::model::Calendar::default(),
         };
         let mut times = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             let begun = Instant::now();
-            let rows = lane.statistics(query.clone()).await.unwrap();
+            let rows = lane.statistics(query.clone()).await.unwrap().rows;
             times.push(begun.elapsed().as_micros() as u64);
             assert!(rows.len() >= 29 * 3, "{} rows", rows.len());
         }

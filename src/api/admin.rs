@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_actors::ports::{JobFilter, UsageFilter};
-use onelane_core::model::{Alert, AlertRules, CallRecord, Day, JobId, model_name};
+use onelane_core::model::{Alert, AlertRules, CallRecord, Day, JobId, SessionId, model_name};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,14 +13,14 @@ use serde_json::value::RawValue;
 use super::answer::{Json, Large, Success, Table};
 use super::connections::ServerFigures;
 use super::input::{Input, Need, Nothing, Payload};
-use super::jobs::Listed;
+use super::listed::Listed;
 use super::pages::{NextCursor, Page};
 use super::problem::{Kind, Problem};
 use super::{Api, limits};
 use crate::bounded;
 use crate::config::{PolicyRow, Prices, keep_exact};
 use crate::orchestrator::{JobDetail, Metrics};
-use crate::statistics::{GroupBy, StatisticsQuery, StatisticsRow, to_csv};
+use crate::statistics::{GroupBy, Statistics, StatisticsQuery, StatisticsRow, to_csv};
 use crate::views::{Audience, CallView, Excerpt, JobView};
 
 /// `GLMConfig`: its fields are the settings.
@@ -176,7 +176,9 @@ pub(super) struct UsageQuery {
     model: Option<String>,
     /// Of this user only.
     user_id: Option<String>,
-    /// What each row is about: some of `day` or `month`, `model`, `user`; `none` is one row for all.
+    /// Of this session only.
+    session: Option<SessionId>,
+    /// What each row is about: some of `day` or `month`, `model`, `user`, `key`, `session`; `none` is one row for all.
     /// Without it `day,model`.
     group_by: Option<GroupBy>,
     /// How the answer is written; JSON without it.
@@ -192,8 +194,12 @@ pub(super) enum Format {
 }
 
 #[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct StatisticsAnswer {
     statistics: Vec<StatisticsRow>,
+    /// Calls of that time that are in no row since the call log has them no more; where sessions were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_not_in_log: Option<u64>,
 }
 
 /// `GET statistics`.
@@ -204,7 +210,10 @@ pub(super) async fn read_statistics(
     let query = input.query;
     let calendar = api.lane.settings().calendar;
     let (start, end) = days(&query, calendar.day(api.clock.now()))?;
-    let rows = api
+    let Statistics {
+        rows,
+        calls_not_in_log,
+    } = api
         .lane
         .statistics(StatisticsQuery {
             filter: UsageFilter {
@@ -213,6 +222,7 @@ pub(super) async fn read_statistics(
                 model: query.model,
                 user_id: query.user_id,
             },
+            session: query.session,
             group_by: query.group_by.unwrap_or_default(),
             calendar,
         })
@@ -222,7 +232,10 @@ pub(super) async fn read_statistics(
             write: Box::new(move || to_csv(&rows)),
             next_cursor: None,
         },
-        _ => Table::Json(Large::of(|| StatisticsAnswer { statistics: rows })),
+        _ => Table::Json(Large::of(move || StatisticsAnswer {
+            statistics: rows,
+            calls_not_in_log,
+        })),
     })
 }
 

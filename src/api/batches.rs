@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::answer::Json;
 use super::files::{self, Named, Part};
-use super::granted::Said;
+use super::granted::{GLMS_SESSION, SESSION, Said};
 use super::input::{Given, Ignored, Input, Nothing};
 use super::limits;
 use super::lines::{self, Lines};
@@ -258,7 +258,17 @@ pub(super) async fn create(
     let name = files::whole(&api.lane, principal, file).await?.name;
     api.check_open_batches(principal).await?;
     let now = api.clock.now();
-    let Said { user, priority } = asked;
+    let Said {
+        user,
+        priority,
+        session,
+    } = asked;
+    if session.is_some() {
+        let problem = format!(
+            "{SESSION} or {GLMS_SESSION} names the conversation of one job, and a batch has many"
+        );
+        return Err(Problem::new(Kind::InvalidHeader, problem));
+    }
     let input = BatchInput {
         key_id: principal.key_id(),
         user_id: user,

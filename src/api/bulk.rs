@@ -145,7 +145,7 @@ mod tests {
     fn every_part_of_a_filter_arrives() {
         let json = format!(
             r#"{{"filter":{{"status":"failed","userId":"u","model":"m","ids":["{}"],
-            "contentId":"c","batchId":"batch_0000000000000004","keyId":"ol-0000000000000005","errorCode":"1234","errorClass":"server_transient","parked":false,"delayed":true,
+            "contentId":"c","session":"s","batchId":"batch_0000000000000004","keyId":"ol-0000000000000005","errorCode":"1234","errorClass":"server_transient","parked":false,"delayed":true,
             "createdFrom":"2026-11-23T08:00:00Z","createdBefore":"2026-11-24T00:00:00+08:00",
             "priorityMin":-5,"priorityMax":5}},"dryRun":true}}"#,
             sample::job_id(1)
@@ -159,6 +159,7 @@ mod tests {
             more: MoreFilter {
                 ids: Some(vec![sample::job_id(1)]),
                 content_id: Some("c".to_owned()),
+                session: Some("s".parse().unwrap()),
                 batch_id: Some(BatchId::new(4)),
                 key_id: Some(KeyId::new(5)),
                 error_code: Some("1234".to_owned()),

@@ -2,7 +2,7 @@
 //! that stand at a field are checked here and shown in the OpenAPI document, so that the two can't differ.
 
 use onelane_core::model::json::each;
-use onelane_core::model::{BatchId, Day, KeyId, OnDisconnect, Timestamp};
+use onelane_core::model::{BatchId, Day, KeyId, OnDisconnect, SessionId, Timestamp};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ struct Format {
     phrase: &'static str,
 }
 
-const FORMATS: [Format; 9] = [
+const FORMATS: [Format; 10] = [
     Format {
         name: "batch",
         fits: |text| text.parse::<BatchId>().is_ok(),
@@ -35,6 +35,11 @@ const FORMATS: [Format; 9] = [
         name: "on-disconnect",
         fits: |text| text.parse::<OnDisconnect>().is_ok(),
         phrase: "abort, keep or drain:SECONDS, of 1 to 86400 seconds",
+    },
+    Format {
+        name: "session",
+        fits: |text| text.parse::<SessionId>().is_ok(),
+        phrase: "the id of a session: 1 to 256 characters, visible ASCII without spaces",
     },
     Format {
         name: "date-time",

@@ -4,7 +4,7 @@
 
 use onelane_core::model::limits as bounds;
 use onelane_core::model::{
-    Face, HalfACharacter, JobId, OnInterrupted, Request, RequestError, Timestamp,
+    Face, HalfACharacter, JobId, OnInterrupted, Request, RequestError, SessionId, Timestamp,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -111,6 +111,8 @@ pub(super) struct NewJob {
     /// What it is about, in the submitter's own terms.
     #[schemars(length(min = 1, max = bounds::CONTENT_ID_CHARS_MAX))]
     content_id: Option<String>,
+    /// The session that it is a call of: of one conversation, say.
+    session: Option<SessionId>,
     /// Higher is more urgent; 0 without it.
     priority: Option<i32>,
     /// How often a failure of the transient kind is retried.
@@ -151,6 +153,8 @@ pub struct Asked {
     pub user_id: Option<String>,
     /// What it is about.
     pub content_id: Option<String>,
+    /// The session that it is a call of.
+    pub session: Option<SessionId>,
     /// How urgent it is.
     pub priority: Option<i32>,
     /// Retries of transient failures.
@@ -298,6 +302,7 @@ impl Dialect {
                 request,
                 model: new.model,
                 user_id: new.user_id,
+                session: new.session,
                 priority: new.priority,
                 max_retries: new.max_retries,
                 run_at: new.run_at,

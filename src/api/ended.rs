@@ -1,7 +1,10 @@
 //! What a client of the gateway is answered when its job has ended: as GLM sent it where GLM did, in the form of its
 //! face where we speak.
 
-use onelane_core::model::{AnswerBody, Ending, Face, Failure, FailureClass, Job, JobStatus, Received, code};
+use onelane_actors::ports::JobRecord;
+use onelane_core::model::{
+    AnswerBody, CallRecord, Ending, Face, Failure, FailureClass, Job, JobStatus, Received, code,
+};
 use serde_json::value::RawValue;
 use warp::http::{HeaderName, StatusCode};
 
@@ -26,17 +29,14 @@ const MEANING: HeaderName = HeaderName::from_static("x-onelane-meaning");
 /// With what the code of a completion that is a failure begins.
 pub(super) const FINISH: &str = "finish:";
 
-/// What our headers say of a job that has ended.
-pub(super) fn told(reply: Reply, ending: &Ending) -> Reply {
-    let job = &ending.job;
+/// What our headers say of a job that has ended. `call`: its last attempt.
+pub(super) fn told(reply: Reply, job: &Job, call: Option<&CallRecord>) -> Reply {
     if job.attempts.0 == 0 {
         return reply;
     }
     let model = job.answered_by.as_deref().unwrap_or(job.sent_to());
     let reply = reply.with(MODEL, model).with(ATTEMPTS, job.attempts);
-    let Some(call) = &ending.call else {
-        return reply;
-    };
+    let Some(call) = call else { return reply };
     let reply = reply.with_all(&call.call_ids);
     let reply = reply.with(WAIT_MS, call.started_at.since(job.created_at));
     match call.cost {
@@ -217,12 +217,12 @@ mod tests {
         ending.job.attempts = onelane_core::model::AttemptNo(2);
         ending.job.served_by = Some("glm-4.5-air".to_owned());
         ending.job.answered_by = None;
-        let reply = told(answer(&ending, false), &ending);
+        let reply = told(answer(&ending, false), &ending.job, None);
         assert_eq!(reply.status, StatusCode::OK);
         assert_eq!(header(&reply, MODEL).unwrap(), "glm-4.5-air");
         assert_eq!(header(&reply, ATTEMPTS).unwrap(), "2");
         ending.job.answered_by = Some("glm-5.3".to_owned());
-        let reply = told(answer(&ending, false), &ending);
+        let reply = told(answer(&ending, false), &ending.job, None);
         assert_eq!(header(&reply, MODEL).unwrap(), "glm-5.3");
     }
 

@@ -8,7 +8,7 @@ use warp::http::Method;
 use super::endpoint::{Endpoint, Router};
 use super::events::LAST_EVENT_ID;
 use super::gateway::{CALLBACK, Chat, Embeddings, Faced, Messages, Responses};
-use super::principal::Access::{Anybody, Look, Operate, Submit};
+use super::principal::Access::{Anybody, Follow, Look, Operate, Submit};
 use super::problem::Kind;
 use super::submission::IDEMPOTENCY_KEY;
 use super::upload::FORM;
@@ -77,6 +77,8 @@ fn jobs() -> Vec<Endpoint> {
             )
             .header(granted::USER, "Whose jobs they are that name no user.")
             .header(granted::PRIORITY, "The priority of jobs that name none.")
+            .header(granted::SESSION, "The session of jobs that name none.")
+            .header(granted::GLMS_SESSION, "The same; GLM is told of it to the byte.")
             .errors(&SUBMISSION)
             .errors(&[Kind::IdempotencyConflict, Kind::RequestPruned])
             .example(json!({"prompt": "Name one river.", "priority": 10, "userId": "alice"})),
@@ -99,7 +101,8 @@ fn jobs() -> Vec<Endpoint> {
             )
             .header(LAST_EVENT_ID, "The id of the event that a client which comes back had last.")
             .errors(&[Kind::UnknownJob, Kind::NoStream, Kind::RequestPruned]),
-        row!(GET "/api/glm/events", Submit, "Everything that happens from now on", events::all)
+        row!(GET "/api/glm/events", Follow, "Everything that happens from now on", events::all)
+            .heavy()
             .about(
                 "For a client key what happens to its own jobs, with ids of its own. With `Last-Event-ID` from there \
                  on, as far as it is kept: the last 4,096 events of all.",
@@ -210,6 +213,8 @@ fn calls<F: Faced>(summary: &'static str, example: Value) -> impl Iterator<Item 
             .header(CALLBACK, "Where the job's end is told, too.")
             .header(granted::USER, "Whose job it is, whichever user the body names.")
             .header(granted::PRIORITY, "Its priority; higher is more urgent.")
+            .header(granted::GLMS_SESSION, "The session that it is a call of; GLM is told of it to the byte.")
+            .header(granted::SESSION, "The same; GLM is told of it so that no two client keys meet.")
             .errors(&SUBMISSION)
             .errors(&[
                 Kind::MissingField,
@@ -234,6 +239,7 @@ fn tasks() -> Vec<Endpoint> {
                 "The same key of the same user with the same request gives the same task.",
             )
             .header(CALLBACK, "Where the task's end is told, too.")
+            .header(granted::GLMS_SESSION, "The session that it is a call of; GLM is told of it to the byte.")
             .errors(&SUBMISSION)
             .errors(&[
                 Kind::MissingField,

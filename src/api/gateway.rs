@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{AnswerWhen, CALL_ID_HEADERS, DEFAULT_USER, Envelope, Face, JobId, Needs, Request, RequestError};
+use onelane_core::model::{
+    AnswerWhen, CALL_ID_HEADERS, DEFAULT_USER, Envelope, Face, JobId, Needs, Request, RequestError,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -242,13 +244,13 @@ pub(super) async fn call<F: Faced>(
     let memory = input.memory;
     if !streams || called.keepalive.is_zero() {
         let attended = api.lane.attend(submission, client, memory).await;
-        return Ok(Answered::new(None, called.told(&api, attended).await));
+        return Ok(Answered::new(None, called.told(attended)));
     }
     let every = called.keepalive;
     let mut coming = Coming::new();
     coming.spawn(async move {
         let attended = api.lane.attend(submission, client, memory).await;
-        called.told(&api, attended).await
+        called.told(attended)
     });
     // What is refused soon is refused with its status.
     let reply = match tokio::time::timeout(every, coming.join_next()).await {
@@ -274,7 +276,7 @@ struct Called {
 
 impl Called {
     /// What its client is told.
-    async fn told(self, api: &Api, attended: Attended) -> Reply {
+    fn told(self, attended: Attended) -> Reply {
         let (job_id, ended) = match attended {
             Attended::Begun(begun) => return live::reply(self.face, begun, self.keepalive),
             Attended::Ended(job_id, ended) => (job_id, *ended),
@@ -282,7 +284,8 @@ impl Called {
         let reply = match ended {
             Ok(ending) => {
                 let job = &ending.job;
-                let reply = ended::told(ended::answer(&ending, self.streams), &ending);
+                let reply = ended::answer(&ending, self.streams);
+                let reply = ended::told(reply, job, ending.call.as_ref());
                 let sent = job.request_id(job.attempts);
                 match self.named {
                     Some(named) if named != sent.as_str() => reply.with(REQUEST_ID, sent),

@@ -2,7 +2,7 @@
 
 use onelane_core::life::grant::BeyondRights;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{DEFAULT_USER, Face, JobId, Submission};
+use onelane_core::model::{DEFAULT_USER, Face, JobId, NoSessionId, Session, SessionId, Submission};
 use warp::http::HeaderMap;
 
 use super::principal::Principal;
@@ -13,6 +13,10 @@ use crate::error::Error;
 
 /// Whose job it is, where the body does not say so.
 pub(super) const USER: &str = "x-onelane-user";
+/// Of which session it is, where the body does not say so.
+pub(super) const SESSION: &str = "x-onelane-session";
+/// The same by the header that GLM has for it.
+pub(super) const GLMS_SESSION: &str = "x-session-id";
 /// How urgent it is, where the body does not say so.
 pub(super) const PRIORITY: &str = "x-onelane-priority";
 
@@ -20,6 +24,7 @@ pub(super) const PRIORITY: &str = "x-onelane-priority";
 pub(super) struct Said {
     pub(super) user: Option<String>,
     pub(super) priority: Option<i32>,
+    pub(super) session: Option<Session>,
 }
 
 impl Said {
@@ -35,6 +40,7 @@ impl Said {
         Ok(Self {
             user: header_text(headers, USER, bounds::USER_ID_CHARS_MAX)?,
             priority,
+            session: session(headers)?,
         })
     }
 
@@ -44,6 +50,7 @@ impl Said {
             job.user_id.clone_from(user);
         }
         job.priority = job.priority.or(self.priority);
+        job.session = job.session.take().or_else(|| self.session.clone());
     }
 
     /// Counts before what a body says that is GLM's: its user is the end user, who may be another.
@@ -52,6 +59,36 @@ impl Said {
             job.user_id = user;
         }
         job.priority = self.priority.or(job.priority);
+        job.session = self.session.or(job.session.take());
+    }
+}
+
+/// The session that headers name.
+fn session(headers: &HeaderMap) -> Result<Option<Session>, Problem> {
+    let named = |name: &'static str| {
+        let wrong = |problem: &str| Problem::of_field(Kind::InvalidHeader, name, problem);
+        let mut found: Option<SessionId> = None;
+        for value in headers.get_all(name) {
+            let text = value
+                .to_str()
+                .map_err(|_| wrong(&NoSessionId.to_string()))?;
+            let id: SessionId = text
+                .parse()
+                .map_err(|no: NoSessionId| wrong(&no.to_string()))?;
+            if found.as_ref().is_some_and(|before| *before != id) {
+                return Err(wrong("names two sessions; send one"));
+            }
+            found = Some(id);
+        }
+        Ok(found)
+    };
+    match (named(GLMS_SESSION)?, named(SESSION)?) {
+        (Some(glms), Some(ours)) if glms != ours => {
+            let problem = format!("differs from {GLMS_SESSION}; send one of them");
+            Err(Problem::of_field(Kind::InvalidHeader, SESSION, problem))
+        }
+        (Some(glms), _) => Ok(Some(Session::Glms(glms))),
+        (None, ours) => Ok(ours.map(Session::Ours)),
     }
 }
 

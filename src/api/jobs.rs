@@ -1,10 +1,9 @@
 //! Programs submit jobs and fetch them when they are done.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onelane_actors::ports::{JobFilter, JobPage, JobRecord};
-use onelane_core::model::{JobId, JobStatus, WaitReason};
+use onelane_actors::ports::JobFilter;
+use onelane_core::model::{JobId, JobStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warp::http::StatusCode;
@@ -15,13 +14,14 @@ use super::admin::JobPath;
 use super::answer::{Answer, Large, Reply, Shapes};
 use super::granted::Said;
 use super::input::{Input, Nothing};
+use super::listed::Listed;
 use super::pages::{NextCursor, Page};
 use super::problem::{Each, Elements, Problem};
 use super::query::Wait;
 use super::submission::{Submissions, idempotency_key};
 use crate::error::Error;
 use crate::orchestrator::Submitted;
-use crate::views::{Audience, Excerpt, JobView};
+use crate::views::JobView;
 
 /// A job that is on disk.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -163,36 +163,6 @@ pub(super) async fn list(
         total,
         next_cursor,
     }))
-}
-
-/// The jobs of a page, each with the reason for which it waits.
-pub(super) struct Listed {
-    jobs: Vec<JobRecord>,
-    reasons: BTreeMap<JobId, WaitReason>,
-    chars: usize,
-    audience: Audience,
-}
-
-impl Listed {
-    pub(super) async fn of(api: &Api, page: JobPage, audience: Audience) -> Self {
-        let jobs = page.jobs.iter().map(|record| &record.job);
-        Self {
-            reasons: api.lane.wait_reasons(jobs).await,
-            jobs: page.jobs,
-            chars: api.preview_chars,
-            audience,
-        }
-    }
-
-    /// As they are shown; it takes a while where they are large.
-    pub(super) fn views(mut self) -> Vec<JobView> {
-        let view = |record: JobRecord| {
-            let excerpt = Excerpt::of(&record, self.chars);
-            let reason = self.reasons.remove(&record.job.id);
-            JobView::preview(record.job, &excerpt, self.audience).with_wait(reason)
-        };
-        self.jobs.into_iter().map(view).collect()
-    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

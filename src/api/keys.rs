@@ -129,6 +129,8 @@ pub(super) struct NewKeyBody {
     /// The faces that it may use; all without it.
     #[schemars(length(min = 1, max = Face::ALL.len()))]
     faces: Option<Vec<Face>>,
+    /// Whether its jobs may say of which session they are; they may without it.
+    names_sessions: Option<bool>,
     /// Calls that may be open at once.
     #[schemars(range(min = 1, max = bounds::CONCURRENCY_MAX))]
     calls_in_flight: Option<u16>,
@@ -163,6 +165,7 @@ impl NewKeyBody {
                 max_priority: self.max_priority,
                 models: self.models.unwrap_or_default(),
                 faces: self.faces.unwrap_or_default(),
+                names_sessions: self.names_sessions.unwrap_or(every.names_sessions),
                 calls_in_flight: self.calls_in_flight,
                 requests_per_minute: self.requests_per_minute,
                 share: self.share.unwrap_or(every.share),

@@ -52,6 +52,7 @@ mod jobs;
 mod keepalive;
 mod keys;
 mod lines;
+mod listed;
 mod live;
 mod log;
 mod messages;

@@ -34,6 +34,8 @@ pub(super) enum Access {
     Look,
     /// Whoever hands work in: admin, client, local.
     Submit,
+    /// Whoever follows what happens: admin, local, and a client what happens to its own.
+    Follow,
     /// Who runs the lane: admin, local.
     Operate,
 }
@@ -44,7 +46,7 @@ impl Access {
         match principal {
             Principal::Admin | Principal::Local => true,
             Principal::Viewer => matches!(self, Self::Anybody | Self::Look),
-            Principal::Client(_) => matches!(self, Self::Anybody | Self::Submit),
+            Principal::Client(_) => matches!(self, Self::Anybody | Self::Submit | Self::Follow),
         }
     }
 
@@ -67,7 +69,7 @@ impl Access {
         match self {
             Self::Anybody => "anybody, without a token",
             Self::Look => "admin, viewer",
-            Self::Submit => "admin, client",
+            Self::Submit | Self::Follow => "admin, client",
             Self::Operate => "admin",
         }
     }

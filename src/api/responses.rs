@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
-use onelane_core::model::{Face, JobStatus, Request};
+use onelane_core::model::{Face, JobStatus, Request, Sessions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -46,6 +46,21 @@ pub(super) fn is_in_background(request: &Request) -> bool {
     background.is_some_and(|background| background.get() == "true")
 }
 
+fn derives_sessions(api: &Api) -> bool {
+    api.lane.settings().gateway.sessions == Sessions::Derive
+}
+
+/// The submission, of the session of the response that it goes on from by GLM's own id, where it names none.
+fn of_its_session(api: &Api, id: Option<&str>, submission: Submission) -> Submission {
+    let before = id.filter(|_| derives_sessions(api));
+    let before = before.and_then(|id| api.lane.session_of_response(id, submission.key_id));
+    let session = submission.session.or(before);
+    Submission {
+        session,
+        ..submission
+    }
+}
+
 /// The submission, with GLM's own id of the response that it goes on from, where it names one of ours.
 pub(super) async fn with_previous(
     api: &Api,
@@ -58,7 +73,7 @@ pub(super) async fn with_previous(
     };
     let id: Option<String> = serde_json::from_str(named.get()).ok();
     let Some(job) = id.as_deref().and_then(job_of) else {
-        return Ok(submission);
+        return Ok(of_its_session(api, id.as_deref(), submission));
     };
     // That of another one is none, as far as this one is concerned.
     let is_own = api.check_own(principal, job).await.is_ok();
@@ -66,7 +81,9 @@ pub(super) async fn with_previous(
         Ok(_) if !is_own => return Ok(submission),
         Ok(detail) if detail.record.job.face == Face::Responses => detail.record,
         // GLM may know it.
-        Ok(_) | Err(Error::NotFound(_)) => return Ok(submission),
+        Ok(_) | Err(Error::NotFound(_)) => {
+            return Ok(of_its_session(api, id.as_deref(), submission));
+        }
         Err(error) => return Err(error.into()),
     };
     let wrong =
@@ -102,8 +119,10 @@ pub(super) async fn with_previous(
         return Err(wrong("could not be replaced".to_owned()));
     };
     let request = Request::body(*face, &format!("{before}{glms}{behind}")).map_err(refused)?;
+    let before = record.job.as_named().filter(|_| derives_sessions(api));
     Ok(Submission {
         request,
+        session: submission.session.or(before),
         ..submission
     })
 }

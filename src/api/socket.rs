@@ -16,8 +16,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::connections::Place;
 use super::limits;
-use crate::orchestrator::clients::{ANSWERS_WITHIN, Presence};
 use super::peek::has_closed;
+use crate::orchestrator::clients::{ANSWERS_WITHIN, Presence};
 
 /// How often a connection is looked at of which nothing can be heard by waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

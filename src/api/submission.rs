@@ -123,6 +123,7 @@ fn submission(asked: Asked) -> Submission {
         model: asked.model,
         user_id: asked.user_id.unwrap_or_else(|| DEFAULT_USER.to_owned()),
         content_id: asked.content_id,
+        session: asked.session.map(Into::into),
         batch_id: None,
         priority: asked.priority,
         max_retries: asked.max_retries,
@@ -208,7 +209,7 @@ mod tests {
     #[test]
     fn every_field_arrives() {
         let job = one(
-            r#"{"prompt":"hi","model":"glm-5","userId":"u","contentId":"c","priority":-7,
+            r#"{"prompt":"hi","model":"glm-5","userId":"u","contentId":"c","session":"s","priority":-7,
             "maxRetries":0,"runAt":"2026-11-23T16:00:00+08:00","deadline":"2026-11-23T09:00:00Z",
             "timeout":5000,"after":["0199a000-0000-7000-8000-000000000001"],"onInterrupted":"park",
             "callbackUrl":"https://example.com/",
@@ -220,6 +221,7 @@ mod tests {
         assert_eq!(job.model.as_deref(), Some("glm-5"));
         assert_eq!(job.user_id, "u");
         assert_eq!(job.content_id.as_deref(), Some("c"));
+        assert_eq!(job.session.unwrap().id().as_str(), "s");
         assert_eq!(job.priority, Some(-7));
         assert_eq!(job.max_retries, Some(0));
         assert_eq!(job.run_at, Timestamp::parse_rfc3339("2026-11-23T08:00:00Z"));

@@ -278,7 +278,10 @@ pub(crate) struct StatsArgs {
     /// Calls of this user alone
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
-    /// A row for each: day or month, model, user, with commas between; or none [default: day,model]
+    /// Calls of this session alone, from the call log
+    #[arg(long, value_name = "SESSION")]
+    pub(crate) session: Option<String>,
+    /// A row for each: day or month, model, user, key, session, with commas between; or none [default: day,model]
     #[arg(long, value_name = "NAMES")]
     pub(crate) group_by: Option<String>,
     /// How it is written [default: table; json with --json]
@@ -358,13 +361,16 @@ pub(crate) struct CreateKeyArgs {
     /// Faces that it may use: chat, responses, messages, embeddings [default: all]
     #[arg(long, value_name = "FACES", value_delimiter = ',', value_parser = face)]
     pub(crate) faces: Vec<Face>,
+    /// Its jobs may not say of which session they are
+    #[arg(long)]
+    pub(crate) no_sessions: bool,
     /// Calls that may be open at once [default: as many as the lane makes]
     #[arg(long, value_name = "N")]
     pub(crate) calls_in_flight: Option<u16>,
     /// Jobs that it may hand in within any minute [default: any number]
     #[arg(long, value_name = "N")]
     pub(crate) requests_per_minute: Option<u32>,
-    /// Its weight among those who take turns
+    /// Its weight among the client keys, which take turns
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) share: u32,
     /// What its calls may come to, like 12.50 CNY/day, 3 USD/month or 1000000 tokens/day

@@ -48,6 +48,7 @@ fn create(args: CreateKeyArgs, json: bool) -> Result<Exit, CliError> {
             max_priority: args.max_priority,
             models: args.models,
             faces: args.faces,
+            names_sessions: !args.no_sessions,
             calls_in_flight: args.calls_in_flight,
             requests_per_minute: args.requests_per_minute,
             share: args.share,
@@ -210,6 +211,10 @@ fn describe(told: &Told) -> String {
     add("models", listed(models));
     let faces = rights.faces.iter().copied().map(Face::name).collect();
     add("faces", listed(faces));
+    add(
+        "sessions",
+        (!rights.names_sessions).then(|| "may name none".to_owned()),
+    );
     add(
         "calls in flight",
         rights.calls_in_flight.map(|n| n.to_string()),

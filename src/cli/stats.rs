@@ -1,9 +1,12 @@
 //! `onelane stats`: sums of calls, from a store that no lane runs on.
 
-use onelane::model::{Calendar, Cost, Currency, Day};
+use onelane::model::{Calendar, Cost, Currency, Day, NoSessionId, SessionId};
 use onelane::ports::{Clock as _, UsageFilter};
-use onelane::statistics::{self, GroupBy, StatisticsQuery, StatisticsRow, to_csv};
+use onelane::statistics::{
+    self, GroupBy, Statistics, StatisticsError, StatisticsQuery, StatisticsRow, to_csv,
+};
 use onelane::system::SystemClock;
+use onelane::words::counted;
 use serde::Serialize;
 
 use super::args::{StatsArgs, StatsFormat};
@@ -19,14 +22,34 @@ pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
     let calendar = offline.settings().calendar;
     let query = query(args, calendar)?;
     let UsageFilter { start, end, .. } = query.filter;
-    let rows = statistics::of_store(&offline.store, query)?;
+    let summed = statistics::of_store(&offline.store, query);
+    let Statistics {
+        rows,
+        calls_not_in_log,
+    } = summed.map_err(|error| match error {
+        StatisticsError::Store(error) => error.into(),
+        error @ StatisticsError::TooMany { .. } => CliError::usage(format!("--group-by {error}")),
+    })?;
     let format = match args.format {
         Some(format) => format,
         None if json => StatsFormat::Json,
         None => StatsFormat::Table,
     };
+    let missing = calls_not_in_log.filter(|missing| *missing > 0 && format != StatsFormat::Json);
+    if let Some(missing) = missing {
+        let calls = counted(missing, "call", "calls");
+        super::note(&format!(
+            "{calls} of that time in no row: sessions are summed from the call log, which has them no more"
+        ));
+    }
     match format {
-        StatsFormat::Json => super::answer(true, &Body { statistics: &rows }, |_| String::new())?,
+        StatsFormat::Json => {
+            let body = Body {
+                statistics: &rows,
+                calls_not_in_log,
+            };
+            super::answer(true, &body, |_| String::new())?;
+        }
         StatsFormat::Csv => super::print(&to_csv(&rows))?,
         StatsFormat::Table if rows.is_empty() => {
             super::note(&format!("no calls from {start} to {end}"));
@@ -38,8 +61,11 @@ pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
 
 /// As the API tells it. Written in one go: on the way through a JSON value amounts would become floats.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Body<'a> {
     statistics: &'a [StatisticsRow],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_not_in_log: Option<u64>,
 }
 
 fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliError> {
@@ -67,7 +93,11 @@ fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliErr
         Some(text) => GroupBy::parse(text)
             .map_err(|problem| CliError::usage(format!("--group-by {text:?} {problem}")))?,
     };
+    let session = args.session.as_deref().map(str::parse).transpose();
+    let session =
+        session.map_err(|problem: NoSessionId| CliError::usage(format!("--session {problem}")))?;
     Ok(StatisticsQuery {
+        session,
         filter: UsageFilter {
             start,
             end,
@@ -79,9 +109,9 @@ fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliErr
     })
 }
 
-const HEAD: [&str; 15] = [
-    "DATE", "MODEL", "USER", "CALLS", "FAILED", "TOKENS", "CACHED", "CNY", "USD", "POINTS",
-    "UNPRICED", "MEAN MS", "P50", "P95", "P99",
+const HEAD: [&str; 16] = [
+    "DATE", "MODEL", "USER", "SESSION", "CALLS", "FAILED", "TOKENS", "CACHED", "CNY", "USD",
+    "POINTS", "UNPRICED", "MEAN MS", "P50", "P95", "P99",
 ];
 
 fn as_table(rows: &[StatisticsRow]) -> String {
@@ -93,12 +123,14 @@ fn as_table(rows: &[StatisticsRow]) -> String {
             amount.unwrap_or_else(|| "-".to_owned())
         };
         let share = row.cached_share_e4;
+        let session = row.session.as_ref();
         let times = row.percentiles.as_ref();
         let ms = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), |ms| ms.to_string());
         [
             name(&row.date),
             name(&row.model),
             name(&row.user_id),
+            session.map_or("-", SessionId::as_str).to_owned(),
             row.total_calls.to_string(),
             row.failed_calls.to_string(),
             row.usage.total_tokens.to_string(),

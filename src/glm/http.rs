@@ -7,7 +7,7 @@ use bytes::Bytes;
 use onelane_actors::ports::{Clock, Glm, GlmCall, GlmFuture, GlmOutcome, TaskFuture};
 use onelane_core::model::{
     CALL_ID_HEADERS, Failure, FailureClass, KeyHeader, NoUpstream, PassedHeaders, Received,
-    RequestId, Secret, Timeouts, Usage, code, limits,
+    RequestId, Secret, SessionId, Timeouts, Usage, code, limits,
 };
 use reqwest::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
@@ -30,6 +30,8 @@ use super::{layers, wire};
 const LANE_HEADER: &str = "x-onelane-job";
 /// Where Anthropic's API takes its key.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Where GLM is told of which session a call is.
+const SESSION: HeaderName = HeaderName::from_static("x-session-id");
 /// Bytes of a response that are read where they came in.
 const LARGE_BYTES: usize = 256 * 1024;
 
@@ -312,6 +314,11 @@ pub(super) fn post(url: &str, call: &GlmCall) -> Result<Request, Failure> {
     })?;
     let json = HeaderValue::from_static("application/json");
     request.headers_mut().insert(CONTENT_TYPE, json);
+    let session = call.session.as_ref().map(SessionId::as_str);
+    // Its characters are those of headers.
+    if let Some(session) = session.and_then(|id| HeaderValue::from_str(id).ok()) {
+        request.headers_mut().insert(SESSION, session);
+    }
     *request.body_mut() = Some(body.into());
     Ok(request)
 }

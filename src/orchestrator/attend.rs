@@ -44,15 +44,6 @@ impl Begun {
     }
 }
 
-/// Whether a client who is about to be answered is gone: what he is sent would be lost, and he may be coming back for it.
-async fn is_gone(client: &Client, waiter: &mut oneshot::Sender<Attended>) -> bool {
-    if client.presence.may_be_gone() {
-        client.presence.ask();
-        let _ = tokio::time::timeout(ANSWERS_WITHIN, waiter.closed()).await;
-    }
-    waiter.is_closed()
-}
-
 /// How a client's waiting ended.
 enum Waited {
     /// This is the end of it, and all that is owed to him.
@@ -203,9 +194,6 @@ impl Attendance {
             }
             () = waiter.closed() => return Waited::Gone { has_begun: false },
         };
-        if is_gone(client, &mut waiter).await {
-            return Waited::Gone { has_begun: false };
-        }
         let Some(reader) = reader else {
             return Waited::Told;
         };
@@ -216,10 +204,15 @@ impl Attendance {
             reader,
             reading: Some(reading),
         };
+        let was_closing = client.presence.may_be_gone();
         if waiter.send(Attended::Begun(begun)).is_err() {
             return Waited::Gone { has_begun: false };
         }
         match read.await {
+            // He was gone before it began, and what he was sent was lost.
+            _ if was_closing && client.presence.lost_it().await => {
+                Waited::Gone { has_begun: false }
+            }
             Ok(()) => Waited::Told,
             Err(_) => Waited::Gone { has_begun: true },
         }

@@ -24,6 +24,10 @@ const PLACES_MAX: usize = 1_000_000;
 
 /// Which jobs a change of many is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for a request, and it is moved once"
+)]
 pub enum Selection {
     /// Every job. Has to be said: a filter that was left empty by mistake is refused.
     All,

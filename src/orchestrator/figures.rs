@@ -10,7 +10,7 @@ use onelane_core::scheduler::SchedulerSnapshot;
 use super::{Metrics, Orchestrator};
 use crate::error::Error;
 use crate::export::{Export, Part};
-use crate::statistics::{self, StatisticsQuery, StatisticsRow};
+use crate::statistics::{self, Statistics, StatisticsError, StatisticsQuery};
 
 /// The calls that error rate and response time are told of.
 const RECENT_CALLS: usize = 100;
@@ -40,11 +40,18 @@ impl Orchestrator {
         self.read(move |store| store.usage(&filter)).await
     }
 
-    /// Usage summed up by day or month, model and user, as asked. It costs what the usage rows of that time
-    /// cost, however long the call log is.
-    pub async fn statistics(&self, query: StatisticsQuery) -> Result<Vec<StatisticsRow>, Error> {
-        self.read(move |store| statistics::of_store(store, query))
-            .await
+    /// Usage summed up by day or month, model, user and client key, as asked. It costs what the usage rows of that
+    /// time cost, however long the call log is. By session it is summed from the call log, and costs what that does; more
+    /// rows than an answer has room for are `Invalid`.
+    pub async fn statistics(&self, query: StatisticsQuery) -> Result<Statistics, Error> {
+        let summed = self.read(move |store| match statistics::of_store(store, query) {
+            Err(StatisticsError::Store(error)) => Err(error),
+            summed => Ok(summed),
+        });
+        summed.await?.map_err(|error| Error::Invalid {
+            field: "groupBy".to_owned(),
+            problem: error.to_string(),
+        })
     }
 
     /// The next part of an export, with the export to ask for the one after it; `None` after the last.

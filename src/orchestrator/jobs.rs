@@ -100,7 +100,7 @@ impl Orchestrator {
     }
 
     /// The last attempt of a job that has ended.
-    async fn last_call(&self, id: JobId) -> Result<Option<CallRecord>, Error> {
+    pub(crate) async fn last_call(&self, id: JobId) -> Result<Option<CallRecord>, Error> {
         let filter = CallFilter {
             job_id: Some(id),
             ..CallFilter::default()

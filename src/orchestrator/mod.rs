@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use onelane_actors::conversations::Conversations;
 use onelane_actors::cost::Totals;
 use onelane_actors::ports::{Clock, Glm, Ids, Store, StoreError};
 use onelane_actors::protocol::{QueueMsg, SupervisorMsg};
@@ -177,6 +178,7 @@ impl Orchestrator {
             settings: settings_rx,
             events: onelane_actors::Events::new(limits::EVENTS_BUFFERED_MAX),
             relays: Relays::default(),
+            conversations: Conversations::default(),
             tokens: parts.tokens,
             fault_points: parts.fault_points,
         };

@@ -11,6 +11,8 @@ use onelane_actors::protocol::{
 use onelane_core::model::{
     BudgetRefusal, Ending, JobStatus, NewJob, NotAdmitted, Payer, Transition, limits,
 };
+#[cfg(feature = "api")]
+use onelane_core::model::{KeyId, Session};
 use onelane_core::scheduler::admission::Intake;
 
 use super::attend::Attended;
@@ -39,6 +41,15 @@ impl Recent {
         }
         self.in_order.push_back(text);
         true
+    }
+}
+
+impl Orchestrator {
+    /// The session of an answer of the responses face, by GLM's own id, that a client key got; `None`: it is not
+    /// known any more.
+    #[cfg(feature = "api")]
+    pub(crate) fn session_of_response(&self, id: &str, key: Option<KeyId>) -> Option<Session> {
+        self.inner.ports.conversations.session_of(id, key)
     }
 }
 

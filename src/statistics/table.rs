@@ -1,6 +1,6 @@
 //! Statistics as a table for spreadsheets. Amounts are written from integers, never through floats.
 
-use onelane_core::model::{Cost, Currency, FailureClass};
+use onelane_core::model::{Cost, Currency, FailureClass, SessionId};
 
 use super::{Percentiles, StatisticsRow, share_decimal};
 use crate::csv;
@@ -20,12 +20,16 @@ pub fn to_csv(rows: &[StatisticsRow]) -> String {
 
 type Column = (&'static str, fn(&StatisticsRow) -> String);
 
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 15] = [
     ("date", |row| name(&row.date)),
     ("model", |row| name(&row.model)),
     ("userId", |row| name(&row.user_id)),
     ("keyId", |row| {
         row.key_id.map(|key| key.to_string()).unwrap_or_default()
+    }),
+    ("session", |row| {
+        let session = row.session.as_ref().map(SessionId::as_str);
+        csv::text(session.unwrap_or_default()).into_owned()
     }),
     ("totalCalls", |row| row.total_calls.to_string()),
     ("successfulCalls", |row| row.successful_calls.to_string()),
@@ -107,6 +111,7 @@ mod tests {
                 user_id: user_id.map(str::to_owned),
                 ..UsageFilter::default()
             },
+            session: None,
             group_by: GroupBy::default(),
             calendar: Calendar::default(),
         };
@@ -228,12 +233,12 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "date,model,userId,keyId,totalCalls,successfulCalls,failedCalls,cancelledCalls,totalTokens,promptTokens,\
+                "date,model,userId,keyId,session,totalCalls,successfulCalls,failedCalls,cancelledCalls,totalTokens,promptTokens,\
                  completionTokens,cachedTokens,reasoningTokens,cachedShare,totalCost.CNY,totalCost.USD,\
                  totalCost.POINTS,unpricedCalls,averageResponseTime,p50,p90,p95,p99,failed.throttle,failed.overload,\
                  failed.quota_window,failed.operator_fatal,failed.request_fatal,\
                  failed.server_transient,failed.unreachable,failed.unattributed,failed.duplicate_request,failed.foreign_answer",
-                "2026-11-23,\"a, \"\"b\"\"\",,,3,2,1,0,30,10,20,4,5,0.4000,,9007199.254740993,,\
+                "2026-11-23,\"a, \"\"b\"\"\",,,,3,2,1,0,30,10,20,4,5,0.4000,,9007199.254740993,,\
                  0,50,7,7,7,7,1,0,0,0,0,0,0,0,0,0",
             ]
         );

@@ -150,6 +150,9 @@ impl RedbStore {
             return whole;
         };
         let roots = remains::roots(&path, options.cache_bytes)?;
+        if roots.is_empty() {
+            return Err(remains::none(name));
+        }
         let store = Self {
             path: name,
             options,

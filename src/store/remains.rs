@@ -52,6 +52,16 @@ pub(super) fn roots(path: &Path, cache_bytes: usize) -> Result<Vec<ReadOnlyDatab
     Ok(roots)
 }
 
+/// That neither root can be reached: redb keeps both in the first page, and we read no pages without it.
+pub(super) fn none(path: String) -> StoreError {
+    StoreError::Damaged {
+        path,
+        message: "its first page, which says where all else in the file is, is not that of a store: nothing can be read \
+                  without it; go on from a backup, or begin a new file"
+            .to_owned(),
+    }
+}
+
 /// A file as one of its roots has it. The lock on it is held beneath, so that no range of it needs one.
 #[derive(Debug)]
 struct Root {

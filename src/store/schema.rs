@@ -19,7 +19,7 @@ use super::row;
 use crate::model::{
     AnswerBody, AttemptNo, BatchId, CallRecord, ClientKey, Day, DeliveryCounts, DeliveryId,
     DestinationId, Due, DuePlace, FileId, Fingerprint, Job, JobEntry, JobId, JobStatus, KeyId, Seq,
-    Timestamp, UsageKey, WorstCase,
+    SessionTag, Timestamp, UsageKey, WorstCase,
 };
 use crate::ports::{MoreFilter, StatusCounts};
 
@@ -160,6 +160,8 @@ pub(super) struct LineRow<'a> {
     bound: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<SessionTag>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -184,6 +186,7 @@ impl<'a> LineRow<'a> {
             batch: job.batch_id,
             bound: None,
             key: job.key_id,
+            session: None,
         };
         if job.status.is_terminal() {
             return row;
@@ -198,6 +201,7 @@ impl<'a> LineRow<'a> {
             dormant: job.is_dormant(),
             parked: job.parked.is_some(),
             bound: job.bound_to,
+            session: job.session_tag(),
             ..row
         }
     }
@@ -224,6 +228,7 @@ impl<'a> LineRow<'a> {
             capped: false,
             bound_to: self.bound,
             key: self.key,
+            session: self.session,
         }
     }
 

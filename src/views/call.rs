@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use onelane_core::model::{
     Billing, CallOutcome, CallRecord, Currency, Failure, JobId, Nanos, PassedHeaders, PriceUsed,
-    Substitution, Timestamp, Usage, amount,
+    SessionId, Substitution, Timestamp, Usage, amount,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
@@ -24,6 +24,9 @@ pub(crate) struct CallView {
     request_id: JobId,
     attempt: u32,
     user_id: String,
+    /// The session that it was a call of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionId>,
     endpoint: String,
     model: String,
     /// The model that answered, as the answer names it.
@@ -129,6 +132,7 @@ impl CallView {
             request_id: call.job_id,
             attempt: call.attempt.0,
             user_id: call.user_id,
+            session: call.session,
             endpoint: call.endpoint,
             model: call.model,
             answered_by: call.answered_by,

@@ -97,6 +97,7 @@ mod tests {
         job.error = Some(sample::failure());
         job.processed_at = Some(START.plus_ms(5));
         job.content_id = Some("page 3".to_owned());
+        job.session = Some("chat-1".parse().unwrap());
         job.metadata = RawValue::from_string(r#"{"n":1.50}"#.to_owned()).ok();
         let told = body(Notice::JobEnded(Box::new((&job).into())), None);
         assert_eq!(
@@ -109,6 +110,7 @@ mod tests {
                     "status": "failed",
                     "userId": "ada",
                     "contentId": "page 3",
+                    "session": "chat-1",
                     "model": "glm-4.7",
                     "attemptCount": 0,
                     "createdAt": "2026-11-23T00:00:00.000Z",

@@ -46,6 +46,7 @@ impl Place {
             let mut done = sample::complete(n, 1);
             if let Transition::Settle(settlement) = &mut done {
                 settlement.call.ended_at = sample::START.plus_ms(n * 86_400_000);
+                settlement.call.session = (n < 3).then(|| "chat".parse().unwrap());
             }
             let life = [sample::insert(n), sample::start(n), done];
             store.commit(&life).unwrap();
@@ -168,8 +169,17 @@ fn stats_tells_the_sums_as_table_json_and_csv() {
 
     let csv = place.run(&format!("{days} --group-by none --format csv"));
     let row = csv.stdout.lines().nth(1).unwrap();
-    assert!(row.starts_with(",,,,4,3,1,"), "{row}");
+    assert!(row.starts_with(",,,,,4,3,1,"), "{row}");
     assert!(row.contains(",0.000003003,"), "exact: {row}");
+
+    let json = place.json(&format!("{days} --group-by session --json"));
+    shows!(json["statistics"][0], {"id": "all", "totalCalls": 2});
+    shows!(json["statistics"][1], {"id": "chat", "session": "chat", "totalCalls": 2});
+    assert_eq!(json["callsNotInLog"], 0);
+    assert!(json["statistics"][1]["cachedShare"].is_number());
+    let table = place.ends(&format!("{days} --session chat --group-by user"), 0);
+    let row = table.stdout.lines().nth(1).unwrap();
+    assert!(row.contains("ada") && row.contains("chat"), "{row}");
 
     let one = place.run(&format!("{days} --user nobody"));
     assert_eq!((one.code, one.stdout.as_str()), (Some(0), ""));
@@ -183,6 +193,7 @@ fn wrong_questions_end_with_2() {
         "stats --start 2026-02-30",
         "stats --start 2026-12-01 --end 2026-11-01",
         "stats --group-by week",
+        "stats --session \u{e9}",
         "stats --format xml",
         "db",
         "db export",

@@ -11,7 +11,7 @@ use onelane::model::{FailureClass, HoldKind, Timestamp};
 use onelane::simulator::{ErrorFault, Fault, ResetWording, Shape};
 use serde_json::Value;
 
-use scene::look_at;
+use scene::assert_told;
 
 /// The model of jobs that name none.
 const MODEL: &str = "glm-4.7";
@@ -146,23 +146,23 @@ impl Row {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_throttle_stops_its_lane_and_costs_the_job_nothing() {
     let class = FailureClass::Throttle;
-    look_at(&refusal("1302", class, 429)).await;
-    look_at(&refusal("1303", class, 429)).await;
+    assert_told(&refusal("1302", class, 429)).await;
+    assert_told(&refusal("1303", class, 429)).await;
     // An hour is more than a limit of the account's rate can last.
     let longer = |fault: &mut ErrorFault| fault.retry_after = Some("3600".to_owned());
     let ten_minutes = Until::After(600_000, 600_000);
-    look_at(&refusal("1302", class, 429).sent(longer).until(ten_minutes)).await;
+    assert_told(&refusal("1302", class, 429).sent(longer).until(ten_minutes)).await;
     let nameless = Fault::EmptyBody { status: 429 };
-    look_at(&answer(nameless, "http_429", class, Some(429))).await;
+    assert_told(&answer(nameless, "http_429", class, Some(429))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_overload_stops_its_model_and_costs_the_job_a_retry() {
     let class = FailureClass::Overload;
-    look_at(&refusal("1305", class, 429)).await;
-    look_at(&refusal("1312", class, 429)).await;
+    assert_told(&refusal("1305", class, 429)).await;
+    assert_told(&refusal("1312", class, 429)).await;
     let nameless = Fault::EmptyBody { status: 529 };
-    look_at(&answer(nameless, "http_529", class, Some(529))).await;
+    assert_told(&answer(nameless, "http_529", class, Some(529))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +179,7 @@ async fn a_used_up_quota_stops_everything_until_the_stated_moment_to_the_second(
             // The stamp counts before it.
             fault.retry_after = Some("60".to_owned());
         });
-        look_at(&stamped).await;
+        assert_told(&stamped).await;
     }
 }
 
@@ -188,54 +188,54 @@ async fn a_used_up_quota_without_a_stamp_stops_everything_for_as_long_as_is_like
     let class = FailureClass::QuotaWindow;
     let told = |fault: &mut ErrorFault| fault.retry_after = Some("7200".to_owned());
     let two_hours = Until::After(7_200_000, 7_200_000);
-    look_at(&refusal("1308", class, 429).sent(told).until(two_hours)).await;
+    assert_told(&refusal("1308", class, 429).sent(told).until(two_hours)).await;
     let a_while = Until::After(QUOTA_UNKNOWN_MS, QUOTA_UNKNOWN_MS);
-    look_at(&refusal("1308", class, 429).until(a_while)).await;
-    look_at(&refusal("1310", class, 429).until(a_while)).await;
-    look_at(&refusal("1304", class, 429).until(Until::Midnight)).await;
+    assert_told(&refusal("1308", class, 429).until(a_while)).await;
+    assert_told(&refusal("1310", class, 429).until(a_while)).await;
+    assert_told(&refusal("1304", class, 429).until(Until::Midnight)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_an_operator_can_mend_stops_everything_without_an_end() {
     let class = FailureClass::OperatorFatal;
-    look_at(&refusal("1113", class, 429)).await;
-    look_at(&refusal("1000", class, 401)).await;
-    look_at(&refusal("1309", class, 429)).await;
+    assert_told(&refusal("1113", class, 429)).await;
+    assert_told(&refusal("1000", class, 401)).await;
+    assert_told(&refusal("1309", class, 429)).await;
     let nameless = Fault::EmptyBody { status: 401 };
-    look_at(&answer(nameless, "http_401", class, Some(401))).await;
+    assert_told(&answer(nameless, "http_401", class, Some(401))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_account_may_not_use_stops_its_model_without_an_end() {
     let class = FailureClass::OperatorFatal;
-    look_at(&refusal("1311", class, 429).of_the_model()).await;
-    look_at(&refusal("1220", class, 403).of_the_model()).await;
+    assert_told(&refusal("1311", class, 429).of_the_model()).await;
+    assert_told(&refusal("1220", class, 403).of_the_model()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_jobs_own_fault_stops_nothing() {
     let class = FailureClass::RequestFatal;
-    look_at(&refusal("1210", class, 400)).await;
-    look_at(&refusal("1301", class, 400)).await;
+    assert_told(&refusal("1210", class, 400)).await;
+    assert_told(&refusal("1301", class, 400)).await;
     let nameless = Fault::EmptyBody { status: 413 };
-    look_at(&answer(nameless, "http_413", class, Some(413))).await;
+    assert_told(&answer(nameless, "http_413", class, Some(413))).await;
     let cut = Fault::finish_reason("sensitive");
-    look_at(&answer(cut, "finish:sensitive", class, Some(200))).await;
+    assert_told(&answer(cut, "finish:sensitive", class, Some(200))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transient_failure_stops_nothing_and_the_breaker_counts_it() {
     let class = FailureClass::ServerTransient;
-    look_at(&refusal("1234", class, 500)).await;
-    look_at(&refusal("500", class, 500)).await;
+    assert_told(&refusal("1234", class, 500)).await;
+    assert_told(&refusal("500", class, 500)).await;
     let empty = Fault::EmptyBody { status: 503 };
-    look_at(&answer(empty, "http_503", class, Some(503))).await;
+    assert_told(&answer(empty, "http_503", class, Some(503))).await;
     let page = Fault::HtmlPage { status: 502 };
-    look_at(&answer(page, "http_502", class, Some(502))).await;
-    look_at(&answer(Fault::Reset, "conn", class, None).maybe_billed()).await;
-    look_at(&answer(Fault::CutBody, "conn", class, Some(200)).maybe_billed()).await;
-    look_at(&answer(Fault::Hang, "timeout_total", class, None).maybe_billed()).await;
-    look_at(&answer(Fault::StallBody, "timeout_idle", class, Some(200)).maybe_billed()).await;
+    assert_told(&answer(page, "http_502", class, Some(502))).await;
+    assert_told(&answer(Fault::Reset, "conn", class, None).maybe_billed()).await;
+    assert_told(&answer(Fault::CutBody, "conn", class, Some(200)).maybe_billed()).await;
+    assert_told(&answer(Fault::Hang, "timeout_total", class, None).maybe_billed()).await;
+    assert_told(&answer(Fault::StallBody, "timeout_idle", class, Some(200)).maybe_billed()).await;
 }
 
 /// A moment as the API writes it.

@@ -206,9 +206,12 @@ async fn a_key_is_told_of_its_own_jobs_alone_and_goes_on_by_ids_of_its_own() {
     assert_eq!(over.next().await.unwrap().data["status"], "completed");
     let theirs = api.request(Method::GET, &of_job).bearer_auth(&two);
     Api::send(theirs).await.expect(404);
+    // Who runs a lane without tokens is told of everything, as before.
+    let mut operator = Watching::at(&api, path, None).await;
     // What a key hears ends with it.
     lane.revoke_key(mine).await.unwrap();
     ask(&two, "theirs at last").await;
     assert!(again.next().await.is_none());
+    operator.until("job.completed").await;
     stop(lane, 1_000).await;
 }

@@ -182,6 +182,48 @@ async fn a_restart_begins_no_new_minute_for_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_and_responses_of_another_key_are_not_there() {
+    let world = HttpLane::new();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let one = key(&lane, "one", KeyRights::default()).await;
+    let two = key(&lane, "two", KeyRights::default()).await;
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    let chat = json!({"model": "glm-4.7", "messages": messages});
+    let task = post(&api, &one, "/api/paas/v4/async/chat/completions", &chat).await;
+    let task = task.expect(200)["id"].as_str().unwrap().to_owned();
+    let response = json!({"model": "glm-4.7", "input": "hi", "background": true});
+    let response = post(&api, &one, "/v1/responses", &response)
+        .await
+        .expect(200);
+    let response = response["id"].as_str().unwrap().to_owned();
+    lane.wait(task.parse().unwrap()).await.unwrap();
+    let get = async |key: &str, path: &str| {
+        Api::send(api.request(Method::GET, path).bearer_auth(key)).await
+    };
+    for base in ["/api/paas/v4", "/api/coding/paas/v4", "/v1"] {
+        let of = |id: &str| format!("{base}/async-result/{id}");
+        let own = get(&one, &of(&task)).await.expect(200);
+        assert_eq!(own["task_status"], "SUCCESS", "{own}");
+        let none = "0192f000-0000-7000-8000-000000000000";
+        let theirs = get(&two, &of(&task)).await;
+        assert_eq!(theirs.expect(400)["code"], 1233);
+        let nothing = get(&two, &of(none)).await;
+        assert_eq!(theirs.text.replace(&task, none), nothing.text);
+    }
+    let path = format!("/v1/responses/{response}");
+    get(&one, &path).await.expect(200);
+    get(&two, &path).await.expect(404);
+    let cancel = format!("{path}/cancel");
+    post(&api, &two, &cancel, &json!({})).await.expect(404);
+    for query in ["", "?status=completed", "?model=glm-4.7"] {
+        let jobs = format!("/api/glm/jobs{query}");
+        assert_eq!(get(&two, &jobs).await.expect(200)["total"], 0);
+        assert_ne!(get(&one, &jobs).await.expect(200)["total"], 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_budget_of_a_key_stops_that_key_alone_also_after_a_restart() {
     let world = HttpLane::new();
     let lane = world.start().await;

@@ -54,6 +54,7 @@ mod passed;
 mod process;
 mod restarts;
 mod retention;
+mod sessions;
 mod steering;
 mod storm;
 mod streams;

@@ -121,7 +121,7 @@ async fn an_answer_behind_words_or_in_utf_16_serves_its_job_and_is_bought_once()
     let lane = world.start().await;
     for no in 0..2 * count {
         let id = lane
-            .submit(prompt(&format!("job {no}")))
+            .submit(prompt(format!("job {no}")))
             .await
             .unwrap()
             .job_id;
@@ -150,7 +150,7 @@ async fn an_error_behind_words_or_in_utf_16_is_that_error() {
     let lane = world.start().await;
     for no in 0..6 {
         let id = lane
-            .submit(prompt(&format!("job {no}")))
+            .submit(prompt(format!("job {no}")))
             .await
             .unwrap()
             .job_id;

@@ -8,6 +8,7 @@
 mod apply;
 pub mod effects;
 pub mod grant;
+mod session;
 mod submit;
 
 pub use apply::apply;

@@ -6,12 +6,15 @@
 //! ([`Place`]) and turns between users ([`OrderSettings`](crate::model::OrderSettings)). Which of the
 //! two hold for a job is up to the lane that its own model belongs to, wherever it is served.
 
+mod affinity;
 mod index;
 mod place;
 mod service;
 mod turns;
 mod users;
 
+#[cfg(test)]
+mod affinity_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -24,7 +27,8 @@ use std::sync::Arc;
 
 use crate::model::{BatchId, JobEntry, JobId, KeyId, Scope, Seq, Settings, Timestamp};
 
-use index::{Index, Key};
+use affinity::{Runs, Together};
+use index::{Front, Index, Key};
 use place::{Class, Rules};
 use turns::{Head, Turns};
 use users::Users;
@@ -63,6 +67,8 @@ pub struct Queue {
     users: Users,
     /// Whose turn it is, in each class of each lane that takes turns.
     turns: BTreeMap<(u32, Class), Turns>,
+    /// The sessions that ran last, where their calls are kept together.
+    runs: Runs,
     /// How many of them there may be before those without jobs are dropped.
     turns_max: usize,
     /// The latest moment that anybody told: only where lanes that age differently meet does it decide.
@@ -86,7 +92,7 @@ impl Queue {
         line.scope = settings.scope;
         line.shares = shares(settings);
         line.seq_of.reserve(entries.len());
-        let mut ready: BTreeMap<Arc<str>, Vec<Key>> = BTreeMap::new();
+        let mut ready: BTreeMap<Arc<str>, (Vec<Key>, Vec<Together>)> = BTreeMap::new();
         let mut due = Vec::new();
         let mut deadlines = Vec::new();
         let mut rows = Vec::with_capacity(entries.len());
@@ -106,16 +112,17 @@ impl Queue {
                     due.push((at, entry.seq));
                 }
                 Waits::ForASlot => {
-                    let key = Key::of(rule, &entry, user);
-                    ready.entry(Arc::clone(&entry.model)).or_default().push(key);
+                    let (keys, together) = ready.entry(Arc::clone(&entry.model)).or_default();
+                    keys.push(Key::of(rule, &entry, user));
+                    together.extend(Together::of(rule, &entry));
                     *line.ready_since.entry(entry.since).or_default() += 1;
                 }
             }
             deadlines.extend(entry.deadline.map(|at| (at, entry.seq)));
             rows.push((entry.seq, entry));
         }
-        for (model, keys) in ready {
-            line.ready.fill(&model, keys);
+        for (model, (keys, together)) in ready {
+            line.ready.fill(&model, keys, together);
         }
         line.due = due.into_iter().collect();
         line.deadlines = deadlines.into_iter().collect();
@@ -137,6 +144,7 @@ impl Queue {
         if changed || shares != self.shares {
             self.shares = shares;
             self.turns.clear();
+            self.runs.clear();
         }
     }
 
@@ -175,13 +183,19 @@ impl Queue {
             return;
         }
         let (seq, tokens) = (entry.seq, entry.tokens);
+        let was_ahead = self.runs.gave_back(seq);
         self.insert(entry, now);
         if let Some(turns) = place.turns().and_then(|key| self.turns.get_mut(&key))
             && let Some(entry) = self.entries.get(&seq)
         {
             let rule = self.ready.rule(&entry.model).unwrap_or_default();
             let user = rule.turn_of(entry, self.users.number(entry));
-            turns.give_back(user, tokens, share_of(&self.shares, entry));
+            let share = share_of(&self.shares, entry);
+            if was_ahead {
+                turns.discharge(user, tokens, share);
+            } else {
+                turns.give_back(user, tokens, share);
+            }
         }
     }
 
@@ -363,8 +377,7 @@ impl Queue {
     #[must_use]
     pub fn peek(&self, lane: &str, models: &BTreeSet<Arc<str>>) -> Option<Place> {
         let front = self.ready.front(models, self.now)?;
-        let seq = front.quantum.is_none().then_some(front.seq);
-        Some(Place::new(front.class, seq, self.rules.number(lane)))
+        Some(front.place(self.rules.number(lane)))
     }
 
     /// Takes the most urgent job that is due, among these models, for a lane. Where turns are taken,
@@ -372,15 +385,53 @@ impl Queue {
     pub fn pop(&mut self, lane: &str, models: &BTreeSet<Arc<str>>) -> Option<(Place, JobEntry)> {
         let front = self.ready.front(models, self.now)?;
         let lane = self.rules.number(lane);
-        let (place, seq) = match front.quantum {
-            None => (Place::new(front.class, Some(front.seq), lane), front.seq),
-            Some(quantum) => (
-                Place::new(front.class, None, lane),
-                self.take_turn(lane, front.class, quantum, models)?,
-            ),
+        let together = self.take_together(lane, front, models);
+        let seq = match (together, front.quantum) {
+            (Some(seq), _) => seq,
+            (None, None) => front.seq,
+            (None, Some(quantum)) => self.take_turn(lane, front.class, quantum, models)?,
         };
         let id = self.entries.get(&seq)?.id;
-        Some((place, self.remove(id)?))
+        let entry = self.remove(id)?;
+        if self.rules.keep_together() {
+            self.runs.took(lane, &entry, together.is_some());
+        }
+        Some((front.place(lane), entry))
+    }
+
+    /// The job of the front class that goes first since it is of the session that ran last in a lane, if there is one.
+    /// Where turns are taken it uses up its user's.
+    fn take_together(
+        &mut self,
+        lane: u32,
+        front: Front,
+        models: &BTreeSet<Arc<str>>,
+    ) -> Option<Seq> {
+        let run = self.runs.of(lane).filter(|_| front.keeps_together);
+        let seq = self
+            .ready
+            .next_of(models, front.class, run, Seq(0), |_| true)?;
+        if let Some(quantum) = front.quantum {
+            let entry = self.entries.get(&seq)?;
+            let rule = self.ready.rule(&entry.model).unwrap_or_default();
+            let user = rule.turn_of(entry, self.users.number(entry));
+            let (tokens, share) = (entry.tokens, share_of(&self.shares, entry));
+            let turns = self.turns_of(lane, front.class);
+            turns.charge(quantum, user, tokens, share);
+        }
+        Some(seq)
+    }
+
+    /// The turns of a class in a lane; those of classes without jobs are forgotten when there are many.
+    fn turns_of(&mut self, lane: u32, class: Class) -> &mut Turns {
+        let key = (lane, class);
+        if !self.turns.contains_key(&key) && self.turns.len() >= self.turns_max {
+            let ready = &self.ready;
+            self.turns.retain(|(_, class), _| ready.has(*class));
+            self.turns_max = (self.turns.len() * 2).max(IDLE_TURNS_KEPT);
+        }
+        let newest = self.users.newest();
+        self.turns.entry(key).or_insert_with(|| Turns::new(newest))
     }
 
     /// The job of a class whose turn it is in a lane.
@@ -391,14 +442,9 @@ impl Queue {
         quantum: u32,
         models: &BTreeSet<Arc<str>>,
     ) -> Option<Seq> {
+        self.turns_of(lane, class);
         let newest = self.users.newest();
-        let key = (lane, class);
-        if !self.turns.contains_key(&key) && self.turns.len() >= self.turns_max {
-            let ready = &self.ready;
-            self.turns.retain(|(_, class), _| ready.has(*class));
-            self.turns_max = (self.turns.len() * 2).max(IDLE_TURNS_KEPT);
-        }
-        let turns = self.turns.entry(key).or_insert_with(|| Turns::new(newest));
+        let turns = self.turns.get_mut(&(lane, class))?;
         turns.take(quantum, newest, |from| {
             let (user, seq) = self.ready.head_from(models, class, from)?;
             let entry = self.entries.get(&seq)?;

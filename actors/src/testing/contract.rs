@@ -266,6 +266,8 @@ pub fn a_job_is_kept_whole<S: Store>(open: Open<'_, S>) {
     new.job = Job {
         user_id: "użytkownik \"1\"".to_owned(),
         content_id: Some("内容".to_owned()),
+        session: Some("chat/1".parse().unwrap()),
+        told_session: Some("auto-1".parse().unwrap()),
         priority: i32::MIN,
         max_retries: 9,
         run_at: Some(Timestamp::from_millis(-5)),

@@ -351,6 +351,7 @@ pub fn glm_call(n: u64, attempt: u32, request: Request) -> GlmCall {
         headers: Default::default(),
         call_ids: Default::default(),
         reuse: Reuse::default(),
+        session: None,
         issued: Issued::default(),
     }
 }

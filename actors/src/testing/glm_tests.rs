@@ -25,6 +25,7 @@ fn call(n: u64, model: &str) -> GlmCall {
         headers: Default::default(),
         call_ids: Default::default(),
         reuse: Reuse::default(),
+        session: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use onelane_actors::conversations::Conversations;
 use onelane_actors::cost::Totals;
 use onelane_actors::ports::{Clock, Ids};
 use onelane_actors::protocol::{
@@ -68,6 +69,7 @@ pub(crate) async fn start(
             settings: in_force,
             events: Events::new(8),
             relays: Relays::default(),
+            conversations: Conversations::default(),
             tokens: None,
             fault_points,
         },

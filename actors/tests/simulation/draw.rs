@@ -8,7 +8,7 @@ use onelane_core::model::{
     Amount, AutoSettings, BreakerRule, BreakerSettings, Budget, BudgetRules, BudgetScope,
     CoolDownSettings, Currency, LaneRule, LaneRules, NamedLane, Nanos, OnInterrupted,
     OrderSettings, PaceSettings, PolicyOverride, PriceRow, PriceTable, RetryPolicy, RetrySettings,
-    Secret, Settings, Timeouts,
+    Secret, Settings, SlotReserve, Timeouts,
 };
 
 /// The models of every world. The last one has no price.
@@ -160,10 +160,28 @@ fn rules(dice: &mut Dice) -> LaneRules {
             tokens_per_minute: some(dice, 5, 2_000, 20_000),
             min_spacing_ms: some(dice, 8, 100, 3_000),
         },
-        order: OrderSettings {
-            fair_quantum_tokens: some(dice, 3, 200, 3_000) as u32,
-            ageing_ms: some(dice, 2, 2_000, 60_000),
+        order: order(dice, max_concurrency),
+        reserve: match max_concurrency {
+            1 => Vec::new(),
+            _ => vec![SlotReserve {
+                priority: 5,
+                slots: 1,
+            }],
         },
+    }
+}
+
+fn order(dice: &mut Dice, max_concurrency: u16) -> OrderSettings {
+    let order = OrderSettings {
+        fair_quantum_tokens: some(dice, 3, 200, 3_000) as u32,
+        ageing_ms: some(dice, 2, 2_000, 60_000),
+        affinity: 0,
+    };
+    // Of what was drawn already: no world becomes another one for it.
+    let drawn = u64::from(order.fair_quantum_tokens) + order.ageing_ms + u64::from(max_concurrency);
+    OrderSettings {
+        affinity: (drawn % 4) as u32,
+        ..order
     }
 }
 

@@ -220,8 +220,10 @@ fn nobody_is_overtaken(
             continue;
         }
         let other_rank = rank(job, order_of(job));
-        let in_turns = order.fair_quantum_tokens > 0 || order_of(job).fair_quantum_tokens > 0;
-        if other_rank > own_rank || (other_rank == own_rank && !in_turns && job.seq < own.job.seq) {
+        // Turns, and sessions that are kept together, decide within a rank.
+        let by_seq = |order: OrderSettings| order.fair_quantum_tokens == 0 && order.affinity == 0;
+        let by_seq = by_seq(order) && by_seq(order_of(job));
+        if other_rank > own_rank || (other_rank == own_rank && by_seq && job.seq < own.job.seq) {
             return Err(format!(
                 "before {job:?} (rank {other_rank}), which waits on lane {lane} since {} and should go first (rank {own_rank})",
                 other.changed

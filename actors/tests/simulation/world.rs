@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelane_actors::testing::{Dice, SeededIds};
-use onelane_core::model::{BatchId, HoldScope, JobId, OnInterrupted, Phase, Settings, Submission};
+use onelane_core::model::{
+    BatchId, HoldScope, JobId, OnInterrupted, Phase, SessionId, Settings, Submission,
+};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
@@ -609,6 +611,15 @@ fn said(promise: &Promise, sim: &Sim) -> Submission {
     submission.batch_id = match sim.lock().batches[(drawn % (BATCHES + 1)) as usize] {
         0 => None,
         id => Some(BatchId::new(id)),
+    };
+    submission.session = match drawn / (BATCHES + 1) % 4 {
+        0 => None,
+        number => Some(
+            format!("session-{number}")
+                .parse::<SessionId>()
+                .expect("visible")
+                .into(),
+        ),
     };
     submission
 }

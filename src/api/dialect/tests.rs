@@ -107,7 +107,7 @@ fn glms_parameters_stand_flat_beside_prompts_and_messages_alike() {
 #[test]
 fn a_prompt_with_its_fields() {
     let parsed = line(
-        r#"{"prompt":"hi","id":"a","model":"glm-5","priority":-3,"userId":"u","contentId":"c"}"#,
+        r#"{"prompt":"hi","id":"a","model":"glm-5","priority":-3,"userId":"u","contentId":"c","session":"s"}"#,
     );
     assert_eq!(parsed.id.as_deref(), Some("a"));
     let asked = parsed.asked.unwrap();
@@ -116,6 +116,13 @@ fn a_prompt_with_its_fields() {
     assert_eq!(asked.priority, Some(-3));
     assert_eq!(asked.user_id.as_deref(), Some("u"));
     assert_eq!(asked.content_id.as_deref(), Some("c"));
+    assert_eq!(asked.session.unwrap().as_str(), "s");
+    for bad in [r#""""#, r#""a b""#, r#""é""#, "7"] {
+        let line = line(&format!(r#"{{"prompt":"hi","session":{bad}}}"#));
+        let problem = line.asked.unwrap_err();
+        assert!(problem.starts_with("session: must be "), "{problem}");
+        assert!(problem.contains("1 to 256 characters"), "{problem}");
+    }
 }
 
 #[test]

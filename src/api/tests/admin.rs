@@ -52,8 +52,8 @@ async fn statistics_are_grouped_as_asked_and_come_as_a_table_too() {
     assert!(media.starts_with("text/csv"), "{media}");
     let lines: Vec<_> = table.text.split_terminator("\r\n").collect();
     assert_eq!(lines.len(), 2, "{table:?}");
-    assert!(lines[0].starts_with("date,model,userId,keyId,totalCalls,"));
-    assert!(lines[1].starts_with(",,,,2,1,1,"), "{}", lines[1]);
+    assert!(lines[0].starts_with("date,model,userId,keyId,session,totalCalls,"));
+    assert!(lines[1].starts_with(",,,,,2,1,1,"), "{}", lines[1]);
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ impl Defaults {
             model: asked.model,
             user_id: asked.user_id.unwrap_or_else(|| self.user_id.clone()),
             content_id: asked.content_id,
+            session: asked.session.map(Into::into),
             batch_id: self.batch,
             priority: Some(asked.priority.unwrap_or(self.priority)),
             max_retries: asked.max_retries,

@@ -105,7 +105,7 @@ fn a_mistake_under_a_name_of_the_operators_own_is_shown_where_it_was_made() {
 [lanes.big]\n\nmax_concurrency = 2
 > 3:1: lanes.big.models: must name at least one model, each in 1 to 128 characters
 [lanes.big]
-> 1:8: lanes.big: must not be empty; it may have `models`, `max_concurrency`, `auto_concurrency`, `auto_min`, `auto_trial_ms`, `requests_per_minute`, `tokens_per_minute`, `min_spacing_ms`, `fair_quantum_tokens`, `ageing_ms`, `reserve`
+> 1:8: lanes.big: must not be empty; it may have `models`, `max_concurrency`, `auto_concurrency`, `auto_min`, `auto_trial_ms`, `requests_per_minute`, `tokens_per_minute`, `min_spacing_ms`, `fair_quantum_tokens`, `ageing_ms`, `affinity`, `reserve`
 [lanes.'b g']\nmodels = ['glm-5']
 > 1:8: lanes."b g": must be named with 1 to 64 letters, digits, `-` or `_`, and not `default`, which is [lane]
 [lanes.big]\nmodels = ['glm-5']\nmax_concurency = 2

@@ -204,6 +204,7 @@ impl Step {
                 new.job.callback_url = (n % 4 == 1).then(|| format!("https://example.com/{n}"));
                 new.job.priority = n as i32 % 3;
                 new.job.content_id = (n % 2 == 0).then(|| "content".to_owned());
+                new.job.session = (n % 2 == 1).then(|| "session".parse().unwrap());
                 new.job.idempotency_key = key.map(|key| format!("key {key}"));
                 new.job.user_id = if user { "ada" } else { "bob" }.to_owned();
                 new.job.model = if model { "glm-5" } else { "glm-4.7" }.to_owned();
@@ -414,7 +415,7 @@ fn breaker(openings: u32) -> BreakerSnapshot {
     }
 }
 
-fn all_more() -> [MoreFilter; 6] {
+fn all_more() -> [MoreFilter; 7] {
     let any = MoreFilter::default;
     [
         MoreFilter {
@@ -423,6 +424,10 @@ fn all_more() -> [MoreFilter; 6] {
         },
         MoreFilter {
             content_id: Some("content".to_owned()),
+            ..any()
+        },
+        MoreFilter {
+            session: Some("session".parse().unwrap()),
             ..any()
         },
         MoreFilter {

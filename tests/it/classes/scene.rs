@@ -11,8 +11,8 @@ use crate::support::api::{Api, Reply};
 use crate::support::http::{HttpLane, calls_of, prompt, until};
 use crate::support::shows;
 
-/// Lets the first call meet the row's answer and looks at everything there is to see.
-pub(super) async fn look_at(row: &Row) {
+/// Lets the first call meet the row's answer, and asserts of everything there is to see that it tells what the row says.
+pub(super) async fn assert_told(row: &Row) {
     let mut world = HttpLane::new();
     let retry = &mut world.config.retry;
     (retry.throttle.base_ms, retry.throttle.max_ms) = (LONG_MS, LONG_MS);

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Daemon, run_prompts, serve, simulator, with_prompts, world};
 use crate::common::{Http, Place, Running, holds_within, prompts, run, until};
+use crate::support::upstream::Upstream;
 
 /// A port that is free now.
 fn free_address() -> String {
@@ -311,34 +312,69 @@ const COMPLETION: &str = r#"{"id":"1","created":1,"model":"glm-4.7","choices":[{
 
 #[test]
 fn a_hostile_answer_takes_little_memory() {
-    let elements = vec![r#"{"a":1}"#; 31 * 128 * 1024].join(",");
-    let place = Place::new();
-    let (requests, _seen) = mpsc::channel();
-    for answer in [
+    // A tree of such values takes a hundred times their bytes: that shows at any size.
+    const ANSWER_BYTES: usize = 2 * 1024 * 1024;
+    const TIMES_ITS_BYTES: u64 = 25;
+    let elements = vec![r#"{"a":1}"#; ANSWER_BYTES / 8].join(",");
+    let answers = [
         format!("[{elements}]"),
         format!(r#"{{"choices":[{elements}],"usage":{{"total_tokens":7}}}}"#),
-        format!(r#"{{"error":{{"code":"1234","message":[{elements}]}}}}"#),
-    ] {
-        let glm = answering(answer, requests.clone());
-        let address = free_address();
-        let url = format!("http://{glm}/api/paas/v4");
-        let mut command = place.onelane(&["serve", "--base-url", &url, "--listen", &address]);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        let http = Http::new();
-        until("it answers", || {
-            http.get(&format!("http://{address}/healthz")).is_ok()
-        });
-        let jobs = format!("http://{address}/api/glm/jobs");
-        let job = http.post(&jobs, &json!({"prompt": "hi", "maxRetries": 0}));
-        let id = job.unwrap().json()["id"].as_str().unwrap().to_owned();
+        format!(r#"{{"error":{{"code":"1210","message":[{elements}]}}}}"#),
+        // Words before it, and another coding of its characters.
+        format!("{{Warning\n[{elements}]"),
+        format!("\u{feff}[{elements}]"),
+    ];
+    let count = answers.len();
+    let glm = Upstream::start(move |mut call| {
+        let Ok(no) = call.prompt().parse::<usize>() else {
+            return call.answer(200, "", COMPLETION);
+        };
+        match answers[no].strip_prefix('\u{feff}') {
+            Some(text) => {
+                let units = "\u{feff}".encode_utf16().chain(text.encode_utf16());
+                let body: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
+                call.answer(200, "", body);
+            }
+            None => call.answer(200, "", &answers[no]),
+        }
+    });
+    let (place, address) = (Place::new(), free_address());
+    let url = glm.base_url();
+    let mut command = place.onelane(&["serve", "--base-url", &url, "--listen", &address]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    let http = Http::new();
+    until("it answers", || {
+        http.get(&format!("http://{address}/healthz")).is_ok()
+    });
+    let jobs = format!("http://{address}/api/glm/jobs");
+    let call = |prompt: &str| {
+        let job = json!({"prompt": prompt, "maxRetries": 0});
+        let job = http.post(&jobs, &job).unwrap().json();
+        let id = job["id"].as_str().unwrap().to_owned();
         let ended = http.get(&format!("{jobs}/{id}?wait=60s")).unwrap().json();
         assert!(ended["processedAt"].is_string(), "{ended}");
-        let (_, most) = memory(child.id());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(most < 400 * 1024 * 1024, "{} MB", most / 1024 / 1024);
+    };
+    // Behind its first answer a lane has loaded what it counts prompts with.
+    call("well");
+    let metrics = format!("http://{address}/api/admin/glm/metrics");
+    until("the prompt was counted", || {
+        let told = http.get(&metrics).unwrap().json();
+        told["sinceStart"]["promptEstimates"]["calls"].as_u64() > Some(0)
+    });
+    let (_, before) = memory(child.id());
+    for no in 0..count {
+        call(&no.to_string());
     }
+    let (_, most) = memory(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let taken = most - before;
+    assert!(
+        taken < TIMES_ITS_BYTES * ANSWER_BYTES as u64,
+        "{} MB",
+        taken / 1024 / 1024
+    );
 }
 
 #[test]
@@ -619,6 +655,33 @@ fn a_damaged_page_ends_no_look_in_a_backtrace_and_what_is_left_is_given() {
         given + 2 >= tried,
         "{given} of {tried} gave nine tenths of their jobs"
     );
+}
+
+#[test]
+fn of_a_store_without_its_first_page_it_is_said_that_nothing_can_be_had_and_why() {
+    let (place, simulator) = world();
+    let daemon = Daemon::start(&place, &simulator);
+    daemon.post("/api/glm/jobs", &json!({"prompt": "x"}), 202);
+    until("it is done", || daemon.count("status=completed") == 1);
+    daemon.kill();
+    let mut bytes = fs::read(place.path("onelane.redb")).unwrap();
+    bytes[..4_096].fill(0xa5);
+    place.write("damaged.redb", &bytes);
+    let verbs: [&[&str]; 3] = [
+        &["db", "check"],
+        &["db", "stats"],
+        &["db", "export", "--what", "jobs"],
+    ];
+    for verb in verbs {
+        let look = run(place.bare(verb).args(["--store", "damaged.redb"])).with(3);
+        look.noting(&[
+            "damaged.redb",
+            "first page",
+            "nothing can be read",
+            "backup",
+        ]);
+        assert_eq!(fs::read(place.path("damaged.redb")).unwrap(), bytes);
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Arrived<'s> {
     /// The request as it came: its head, and its body to the byte.
     pub(crate) head: String,
     pub(crate) bytes: String,
+    /// The head to the byte.
+    pub(crate) head_bytes: String,
     pub(crate) stream: &'s mut TcpStream,
 }
 
@@ -31,6 +33,14 @@ impl Arrived<'_> {
     /// A completion with this text that names the call.
     pub(crate) fn completion(&self, text: &str) -> Value {
         completion(text, &self.body["request_id"])
+    }
+
+    /// The value of a header, to the byte.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head_bytes.lines();
+        let mut fields = lines.filter_map(|line| line.split_once(": "));
+        let found = fields.find(|(field, _)| field.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value)
     }
 
     /// Writes a response; the connection stays open.
@@ -77,7 +87,7 @@ impl Upstream {
                 let (answer, bodies) = (Arc::clone(&answer), Arc::clone(&bodies));
                 std::thread::spawn(move || {
                     let mut no_on_connection = 0;
-                    while let Some((head, bytes)) = read_request(&mut stream) {
+                    while let Some((head_bytes, bytes)) = read_request(&mut stream) {
                         let body: Value = serde_json::from_str(&bytes).unwrap_or_default();
                         let no = {
                             let mut seen = bodies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,8 +98,9 @@ impl Upstream {
                             no,
                             no_on_connection,
                             body,
-                            head,
+                            head: head_bytes.to_lowercase(),
                             bytes,
+                            head_bytes,
                             stream: &mut stream,
                         });
                         no_on_connection += 1;
@@ -122,8 +133,9 @@ fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
         }
         head.push(byte[0]);
     }
-    let head = String::from_utf8_lossy(&head).to_lowercase();
+    let head = String::from_utf8_lossy(&head).into_owned();
     let length = head
+        .to_lowercase()
         .lines()
         .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())
         .unwrap_or(0);

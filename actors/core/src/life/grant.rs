@@ -27,6 +27,9 @@ pub enum BeyondRights {
         /// What it may ask for.
         models: Vec<String>,
     },
+    /// A session, by a key that names none.
+    #[error("this key may not say of which session a job is; leave the session out")]
+    Session,
     /// Another face.
     #[error("this key may not use the face {}; it may use {}", .face.name(), names(.faces))]
     Face {
@@ -77,6 +80,9 @@ impl ClientKey {
             submission.user_id.clone_from(own);
         }
         submission.priority = Some(asked);
+        if submission.session.is_some() && !rights.names_sessions {
+            return Err(BeyondRights::Session);
+        }
         if !rights.models.is_empty() {
             let model = submission.model_in(settings);
             if !rights.has_model(&model_name::canonical(&model)) {
@@ -92,7 +98,7 @@ impl ClientKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{KeyForm, KeyId, KeyRights, KeySecret, Timestamp};
+    use crate::model::{KeyForm, KeyId, KeyRights, KeySecret, SessionId, Timestamp};
 
     fn granted(
         change: impl FnOnce(&mut KeyRights),
@@ -155,6 +161,11 @@ mod tests {
             |rights| rights.models = vec!["glm-5".into()],
             |job| job.model = Some("GLM-4.6".into()),
             "model GLM-4.6; it may ask for glm-5",
+        );
+        check(
+            |rights| rights.names_sessions = false,
+            |job| job.session = Some("s".parse::<SessionId>().unwrap().into()),
+            "may not say of which session",
         );
         // The configured model is asked for by whoever names none.
         check(

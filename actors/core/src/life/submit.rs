@@ -1,8 +1,9 @@
 //! The way from a submission to a job: every default is filled in, and what the job may come to is known.
 
+use super::session;
 use crate::model::{
-    Admission, Job, JobId, NewJob, RequestId, Settings, Submission, SubmissionError, Timestamp,
-    model_name,
+    Admission, Job, JobId, NewJob, RequestId, Session, Settings, Submission, SubmissionError,
+    Timestamp, model_name,
 };
 use crate::money::{estimate, worst};
 
@@ -20,6 +21,10 @@ impl NewJob {
         let unpriced = !settings.prices.is_priced(&model);
         let estimated_tokens = estimate::tokens(&submission.request, settings.glm.max_tokens);
         let worst = worst::of(&submission.request);
+        let session = session::of(&submission, settings.gateway.sessions);
+        let told_session = session
+            .as_ref()
+            .and_then(|session| session.told_as(submission.key_id));
         let mut after = submission.after;
         after.sort_unstable();
         after.dedup();
@@ -30,6 +35,8 @@ impl NewJob {
         let job = Job {
             face: submission.request.face(),
             content_id: submission.content_id,
+            session: session.map(Session::into_id),
+            told_session,
             batch_id: submission.batch_id,
             priority: submission.priority.unwrap_or(0),
             max_retries: submission.max_retries.unwrap_or(settings.retry.max_retries),

@@ -1,9 +1,11 @@
 //! An answer to the byte: its JSON, and the blanks that stood around it. A JSON value by itself forgets those.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// What JSON counts as blank.
@@ -75,6 +77,20 @@ impl Deref for AnswerBody {
     }
 }
 
+/// Its JSON alone.
+impl fmt::Display for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.json.get())
+    }
+}
+
+/// Its JSON alone: JSON in JSON has no place for what was around it.
+impl Serialize for AnswerBody {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json.serialize(serializer)
+    }
+}
+
 /// Without blanks around it.
 impl From<Arc<RawValue>> for AnswerBody {
     fn from(json: Arc<RawValue>) -> Self {
@@ -106,6 +122,8 @@ mod tests {
             assert_eq!(body.get(), json);
             assert_eq!(body.text(), text);
             assert_eq!(body.len(), text.len());
+            assert_eq!(body.to_string(), json);
+            assert_eq!(serde_json::to_string(&body).unwrap(), json);
         }
         for none in ["", " ", "{} x", "\u{feff}{}", "\u{b}{}"] {
             assert!(AnswerBody::new(none).is_err(), "{none:?}");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttemptNo, Cost, Day, Failure, Job, JobId, KeyId, PassedHeaders, PriceUsed, RequestId, Reserve,
-    Timestamp, Usage, private_or_default, private_or_none,
+    SessionId, Timestamp, Usage, private_or_default, private_or_none,
 };
 
 /// How an attempt ended.
@@ -99,6 +99,9 @@ pub struct CallRecord {
     /// The client key by which that was handed in.
     #[serde(default, skip_serializing_if = "private_or_none")]
     pub key_id: Option<KeyId>,
+    /// The session that it was a call of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     /// The URL called, without any secret; empty when it is not known (interrupted).
     pub endpoint: String,
     /// The model asked for.
@@ -175,6 +178,7 @@ impl CallRecord {
             attempt,
             user_id: job.user_id.clone(),
             key_id: job.key_id,
+            session: job.session.clone(),
             endpoint: String::new(),
             model: job.sent_to().to_owned(),
             request_id: job.request_id(attempt),

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::{
-    Alert, ClearedAlert, Failure, Job, JobId, JobStatus, Timestamp, Wait, private,
+    Alert, ClearedAlert, Failure, Job, JobId, JobStatus, SessionId, Timestamp, Wait, private,
     private_or_default,
 };
 
@@ -49,6 +49,9 @@ pub struct EndedJob {
     /// What it is about, in the submitter's own terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
+    /// The session that it was a call of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     /// The model that it named.
     pub model: String,
     /// The fallback model that served it.
@@ -79,6 +82,7 @@ impl From<&Job> for EndedJob {
             status: job.status,
             user_id: job.user_id.clone(),
             content_id: job.content_id.clone(),
+            session: job.session.clone(),
             model: job.model.clone(),
             served_by: job.served_by.clone(),
             answered_by: job.answered_by.clone(),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::model_name::is_model;
 use super::{
     BatchId, CallOutcome, CallRecord, DELIVERY_EVENTS, Day, Delivery, DeliveryStatus, FailureClass,
-    Job, JobId, JobStatus, KeyId, Target, Timestamp, UsageKey, limits,
+    Job, JobId, JobStatus, KeyId, SessionId, Target, Timestamp, UsageKey, limits,
 };
 
 /// Which jobs a list shows. Every field narrows it.
@@ -38,6 +38,8 @@ pub struct MoreFilter {
     /// About this content.
     #[schemars(length(min = 1, max = limits::CONTENT_ID_CHARS_MAX))]
     pub content_id: Option<String>,
+    /// Of this session.
+    pub session: Option<SessionId>,
     /// Of this batch.
     pub batch_id: Option<BatchId>,
     /// Handed in by this client key.
@@ -77,6 +79,10 @@ impl MoreFilter {
                 .content_id
                 .as_ref()
                 .is_none_or(|c| job.content_id.as_ref() == Some(c))
+            && self
+                .session
+                .as_ref()
+                .is_none_or(|s| job.session.as_ref() == Some(s))
             && self.batch_id.is_none_or(|id| job.batch_id == Some(id))
             && self.key_id.is_none_or(|id| job.key_id == Some(id))
             && self
@@ -120,6 +126,8 @@ pub struct CallFilter {
     /// Of this user.
     #[schemars(length(min = 1, max = limits::USER_ID_CHARS_MAX))]
     pub user_id: Option<String>,
+    /// Of this session.
+    pub session: Option<SessionId>,
     /// For this model.
     #[schemars(length(min = 1, max = limits::MODEL_CHARS_MAX))]
     pub model: Option<String>,
@@ -144,6 +152,10 @@ impl CallFilter {
                 .user_id
                 .as_ref()
                 .is_none_or(|want| *want == call.user_id)
+            && self
+                .session
+                .as_ref()
+                .is_none_or(|want| call.session.as_ref() == Some(want))
             && self
                 .model
                 .as_deref()

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::limits;
+use super::{Sessions, limits};
 use crate::{section, words, written};
 
 section! {
@@ -30,6 +30,9 @@ section! {
         /// When an answer that is not streamed is given: "stored" once it is on disk, "relay" as soon as it is there. A crash
         /// in between leaves a call that is maybe billed, as one in the middle of a stream does.
         answer: AnswerWhen = AnswerWhen::Stored;
+        /// What GLM is told of sessions, by X-Session-Id: "off" is nothing; "pass", those that somebody names; "derive",
+        /// also one for each conversation of which nobody names any, made of client key, user and first messages.
+        sessions: Sessions = Sessions::Pass;
     }
 }
 

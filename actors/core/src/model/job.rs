@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttemptNo, BatchId, Due, Face, Failure, GlmSettings, JobId, KeyId, OnInterrupted,
-    PassedHeaders, RequestId, Reserve, RetrySettings, Seq, SlotId, Timestamp, Wait, private,
-    private_or_default, private_or_none,
+    PassedHeaders, RequestId, Reserve, RetrySettings, Seq, Session, SessionId, SessionTag,
+    Sessions, SlotId, Timestamp, Wait, private, private_or_default, private_or_none,
 };
 
 /// The status of a job, as the API shows it.
@@ -180,6 +180,13 @@ pub struct Job {
     /// What it is about, in the submitter's own terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
+    /// The session that it is a call of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// What GLM is told as its session, where that is not `session` itself.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub told_session: Option<SessionId>,
     /// The batch that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_id: Option<BatchId>,
@@ -342,6 +349,8 @@ impl Job {
             seq: Seq(0),
             user_id: user_id.into(),
             content_id: None,
+            session: None,
+            told_session: None,
             batch_id: None,
             model: model.into(),
             spelled: None,
@@ -439,7 +448,32 @@ impl Job {
             capped: false,
             bound_to: self.bound_to,
             key: self.key_id,
+            session: self.session_tag(),
         }
+    }
+
+    /// Its session among those of all client keys and users.
+    #[must_use]
+    pub fn session_tag(&self) -> Option<SessionTag> {
+        let id = self.session.as_ref()?;
+        Some(SessionTag::of(id, self.key_id, &self.user_id))
+    }
+
+    /// Its session, for a job that goes on from it.
+    #[must_use]
+    pub fn as_named(&self) -> Option<Session> {
+        let id = self.session.clone()?;
+        Some(match self.told_session {
+            Some(_) => Session::Ours(id),
+            None => Session::Glms(id),
+        })
+    }
+
+    /// The session that GLM is told.
+    #[must_use]
+    pub fn session_at_glm(&self, sessions: Sessions) -> Option<&SessionId> {
+        let told = self.told_session.as_ref().or(self.session.as_ref());
+        told.filter(|_| sessions != Sessions::Off)
     }
 
     /// Since when it could have run: its submission, or the `run_at` it asked for.
@@ -524,6 +558,8 @@ pub struct JobEntry {
     pub bound_to: Option<u64>,
     /// The client key by which it was handed in.
     pub key: Option<KeyId>,
+    /// The session that it is a call of: small enough for what alignment leaves free.
+    pub session: Option<SessionTag>,
 }
 
 impl JobEntry {

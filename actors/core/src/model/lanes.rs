@@ -53,6 +53,9 @@ section! {
         fair_quantum_tokens: u32 = 0;
         /// A waiting job's priority rises by one every so many milliseconds, so that none starves; 0 is never.
         ageing_ms: u64 = 0 => [within(1_000..=limits::DAY_MS).or_zero()];
+        /// A due job of the session that ran last goes before others of its effective priority, so often in a row at most;
+        /// 0 is never.
+        affinity: u32 = 0 => [within(0..=limits::AFFINITY_MAX as u64)];
     }
 }
 

@@ -25,6 +25,10 @@ pub const RELAYS_KEPT_MAX: usize = 1_024;
 pub const PASSED_HEADER_BYTES_MAX: usize = 1_024;
 /// Bytes of a stream that are held back until it is known to be an answer.
 pub const RELAY_HELD_BYTES: usize = 64 * 1024;
+/// Answers of the responses face of which it is remembered of which sessions they were.
+pub const CONVERSATIONS_KEPT: usize = 4_096;
+/// Bytes of the id of such an answer.
+pub const RESPONSE_ID_BYTES_MAX: usize = 256;
 /// How many of the `request_id`s that submitters chose are remembered.
 pub const CHOSEN_IDS_KEPT: usize = 4_096;
 /// Bytes of what came instead of an answer that the attempt keeps.
@@ -40,6 +44,10 @@ pub const MODEL_CHARS_MAX: usize = 128;
 pub const USER_ID_CHARS_MAX: usize = 128;
 /// Characters of a content id.
 pub const CONTENT_ID_CHARS_MAX: usize = 256;
+/// Characters of the id of a session.
+pub const SESSION_CHARS_MAX: usize = 256;
+/// Calls of a session that a lane may take in a row before others of their priority.
+pub const AFFINITY_MAX: u32 = 1_000;
 /// Characters of an idempotency key.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 256;
 /// Bytes of a part of an uploaded file.

@@ -41,6 +41,7 @@ mod pruning;
 mod request;
 mod retention;
 mod retry;
+mod session;
 pub mod setting;
 mod settings;
 mod store_error;
@@ -117,6 +118,7 @@ pub use pruning::{
 pub use request::{Fingerprint, Request, RequestError};
 pub use retention::Retention;
 pub use retry::{CoolDownSettings, RetryPolicy, RetrySettings, RetryableError};
+pub use session::{NoSessionId, Session, SessionId, SessionTag, Sessions};
 pub use settings::{
     BreakerSettings, Endpoint, GlmSettings, LaneSettings, OnInterrupted, Reuse, Secret, Settings,
     Timeouts,

@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{AnswerBody, Failure, Usage, limits};
+use super::{AnswerBody, Failure, Usage, json, limits};
 
 /// GLM's answer.
 #[derive(Debug, Clone)]
@@ -21,6 +21,19 @@ pub struct GlmAnswer {
     pub usage: Usage,
     /// The model that answered, as the answer names it.
     pub model: Option<String>,
+}
+
+impl GlmAnswer {
+    /// The id that it has by itself.
+    #[must_use]
+    pub fn id(&self) -> Option<Cow<'_, str>> {
+        let mut id = None;
+        let _ = json::each_member(&self.body, |name, value| {
+            id = (name == "id").then(|| json::text(value)).flatten();
+            id.is_none()
+        });
+        id
+    }
 }
 
 /// What came instead of an answer: its bytes as they came, but for the key.

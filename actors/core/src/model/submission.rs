@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     BatchId, Currency, Face, JobId, KeyId, OnInterrupted, PassedHeaders, Request, RequestError,
-    Settings, Timestamp, Unpriced, limits,
+    Session, Settings, Timestamp, Unpriced, limits,
 };
 
 /// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
@@ -48,6 +48,8 @@ pub struct Submission {
     pub user_id: String,
     /// What it is about, in the submitter's own terms.
     pub content_id: Option<String>,
+    /// The session that it is a call of; `None`: none, or that of its conversation where `gateway.sessions` is "derive".
+    pub session: Option<Session>,
     /// The batch that it belongs to; it has to be open.
     pub batch_id: Option<BatchId>,
     /// Higher is more urgent; `None`: 0, or what the client key says.
@@ -145,6 +147,7 @@ impl Submission {
             model: None,
             user_id: DEFAULT_USER.to_owned(),
             content_id: None,
+            session: None,
             batch_id: None,
             priority: None,
             max_retries: None,
@@ -209,6 +212,13 @@ impl Submission {
     #[must_use]
     pub fn content_id(mut self, content_id: impl Into<String>) -> Self {
         self.content_id = Some(content_id.into());
+        self
+    }
+
+    /// A call of this session: a [`SessionId`](super::SessionId), or one by GLM's own name of it.
+    #[must_use]
+    pub fn session(mut self, session: impl Into<Session>) -> Self {
+        self.session = Some(session.into());
         self
     }
 
@@ -374,6 +384,7 @@ fn whole_ms(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SessionId;
     use crate::testing::sample;
 
     #[test]
@@ -385,6 +396,7 @@ mod tests {
             .model("glm-5")
             .user("ada")
             .content_id("page 3")
+            .session("chat-1".parse::<SessionId>().unwrap())
             .batch(BatchId::new(4))
             .priority(7)
             .max_retries(2)
@@ -403,6 +415,7 @@ mod tests {
             model,
             user_id,
             content_id,
+            session,
             batch_id,
             priority,
             max_retries,
@@ -424,6 +437,7 @@ mod tests {
         assert_eq!(model.as_deref(), Some("glm-5"));
         assert_eq!(user_id, "ada");
         assert_eq!(content_id.as_deref(), Some("page 3"));
+        assert_eq!(session.unwrap().id().as_str(), "chat-1");
         assert_eq!(batch_id, Some(BatchId::new(4)));
         assert_eq!(priority, Some(7));
         assert_eq!(key_id, None, "nobody says it but who looks at keys");

@@ -123,8 +123,6 @@ impl JobRecord {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::Face;
     use super::*;
     use crate::testing::sample;
@@ -134,7 +132,7 @@ mod tests {
         JobRecord {
             job: sample::new_job(1).job,
             request: None,
-            response: response.map(|json| Arc::from(raw(json))),
+            response: response.map(|json| raw(json).into()),
             refusal: None,
         }
     }

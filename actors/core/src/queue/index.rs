@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::model::{JobEntry, Seq, Timestamp};
 
-use super::place::{Class, Rule, Rules};
+use super::affinity::{Together, Told};
+use super::place::{Class, Place, Rule, Rules, Within};
 
 /// Models that are remembered although nothing of theirs waits, at least.
 const IDLE_MODELS_KEPT: usize = 64;
@@ -39,6 +40,8 @@ struct Model {
     /// Jobs in line, due or not.
     jobs: usize,
     ready: BTreeSet<Key>,
+    /// The same by session, where the calls of one are kept together.
+    together: BTreeSet<Together>,
 }
 
 /// The due jobs by model.
@@ -58,6 +61,20 @@ pub(super) struct Front {
     pub(super) seq: Seq,
     /// Tokens a turn, 0 where turns count jobs; `None`: nobody takes turns.
     pub(super) quantum: Option<u32>,
+    /// Whether sessions are kept together.
+    pub(super) keeps_together: bool,
+}
+
+impl Front {
+    /// Its place in a lane.
+    pub(super) const fn place(self, lane: u32) -> Place {
+        let within = match self.quantum {
+            Some(_) => Within::Turns(lane),
+            None if self.keeps_together => Within::Sessions,
+            None => Within::Sequence(self.seq),
+        };
+        Place::new(self.class, within)
+    }
 }
 
 impl Default for Index {
@@ -87,6 +104,7 @@ impl Index {
                 rule: rules.of(name),
                 jobs: 0,
                 ready: BTreeSet::new(),
+                together: BTreeSet::new(),
             });
         model.jobs += 1;
         model.rule
@@ -97,6 +115,9 @@ impl Index {
         if let Some(model) = self.models.get_mut(&entry.model) {
             model.jobs = model.jobs.saturating_sub(1);
             model.ready.remove(&Key::of(model.rule, entry, user));
+            if let Some(together) = Together::of(model.rule, entry) {
+                model.together.remove(&together);
+            }
         }
     }
 
@@ -104,13 +125,15 @@ impl Index {
     pub(super) fn add(&mut self, entry: &JobEntry, user: u64) {
         if let Some(model) = self.models.get_mut(&entry.model) {
             model.ready.insert(Key::of(model.rule, entry, user));
+            model.together.extend(Together::of(model.rule, entry));
         }
     }
 
     /// Jobs of a model that are in line are due, all that there are: built whole.
-    pub(super) fn fill(&mut self, model: &str, keys: Vec<Key>) {
+    pub(super) fn fill(&mut self, model: &str, keys: Vec<Key>, together: Vec<Together>) {
         if let Some(model) = self.models.get_mut(model) {
             model.ready = keys.into_iter().collect();
+            model.together = together.into_iter().collect();
         }
     }
 
@@ -126,11 +149,16 @@ impl Index {
             let old = std::mem::replace(&mut model.rule, rules.of(name));
             let new = model.rule;
             changed |= old != new;
-            if old.order.ageing_ms != new.order.ageing_ms || !old.turns_as(new) {
-                model.ready = model
-                    .ready
-                    .iter()
-                    .filter_map(|key| job(key.seq))
+            if old.order.ageing_ms != new.order.ageing_ms
+                || !old.turns_as(new)
+                || old.keeps_together() != new.keeps_together()
+            {
+                let ready = std::mem::take(&mut model.ready);
+                let jobs = || ready.iter().filter_map(|key| job(key.seq));
+                model.together = jobs()
+                    .filter_map(|(entry, _)| Together::of(new, entry))
+                    .collect();
+                model.ready = jobs()
                     .map(|(entry, user)| Key::of(new, entry, user))
                     .collect();
             }
@@ -211,10 +239,14 @@ impl Index {
             .filter(|model| model.rule.takes_turns() && first_from(model, class, 0).is_some())
             .map(|model| model.rule.order.fair_quantum_tokens)
             .max();
+        let keeps_together = self
+            .among(models)
+            .any(|model| model.rule.keeps_together() && first_from(model, class, 0).is_some());
         Some(Front {
             class,
             seq,
             quantum,
+            keeps_together,
         })
     }
 
@@ -231,16 +263,18 @@ impl Index {
             .min()
     }
 
-    /// The same of jobs that were not told: of each user those behind the last that was.
+    /// The same of jobs that were not told: of each user those behind the last that was, without those that were told
+    /// ahead of their turn.
     pub(super) fn head_after(
         &self,
         models: &BTreeSet<Arc<str>>,
         class: Class,
         user: u64,
         told: &HashMap<u64, Seq>,
+        ahead: &Told,
     ) -> Option<(u64, Seq)> {
         self.among(models)
-            .filter_map(|model| first_after(model, class, user, told))
+            .filter_map(|model| first_after(model, class, user, told, ahead))
             .min()
     }
 
@@ -250,10 +284,11 @@ impl Index {
         models: &BTreeSet<Arc<str>>,
         class: Class,
         told: &HashMap<u64, Seq>,
+        ahead: &Told,
     ) -> Option<u32> {
         self.among(models)
             .filter(|model| {
-                model.rule.takes_turns() && first_after(model, class, 0, told).is_some()
+                model.rule.takes_turns() && first_after(model, class, 0, told, ahead).is_some()
             })
             .map(|model| model.rule.order.fair_quantum_tokens)
             .max()
@@ -264,6 +299,15 @@ impl Index {
         self.models
             .iter()
             .map(|(name, model)| (name, model.ready.len()))
+    }
+
+    /// The due jobs of some models by session, with the rules of the models.
+    pub(super) fn together(
+        &self,
+        models: &BTreeSet<Arc<str>>,
+    ) -> impl Iterator<Item = (Rule, &BTreeSet<Together>)> {
+        self.among(models)
+            .map(|model| (model.rule, &model.together))
     }
 
     fn among(&self, models: &BTreeSet<Arc<str>>) -> impl Iterator<Item = &Model> {
@@ -291,6 +335,7 @@ fn first_after(
     class: Class,
     user: u64,
     told: &HashMap<u64, Seq>,
+    ahead: &Told,
 ) -> Option<(u64, Seq)> {
     if model.rule.order.ageing_ms != class.ageing_ms {
         return None;
@@ -308,6 +353,12 @@ fn first_after(
             Some(last) if key.seq <= *last => {
                 from = Key {
                     seq: Seq(last.0.checked_add(1)?),
+                    ..*key
+                };
+            }
+            _ if ahead.has(key.seq) => {
+                from = Key {
+                    seq: Seq(key.seq.0.checked_add(1)?),
                     ..*key
                 };
             }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use crate::model::{JobEntry, NamedLane, OrderSettings, Seq, Settings, Timestamp, lane_for};
 
 /// A place in the order of dispatch: smaller is earlier. First by class, then, where nobody takes
-/// turns, by sequence. Where turns are taken the places of one class are equal: jobs keep the order in
-/// which they were taken.
+/// turns, by sequence. Where turns are taken, or sessions kept together, the places of one class are equal: jobs
+/// keep the order in which they were taken.
 ///
 /// Without ageing a job's class is its priority. With an ageing interval `I` its effective priority
 /// at a moment `t` is `priority + floor(t / I) - floor(since / I)`: it rises by one an interval. As
@@ -19,25 +19,42 @@ use crate::model::{JobEntry, NamedLane, OrderSettings, Seq, Settings, Timestamp,
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     class: Reverse<i64>,
-    /// `None`: whose turn it is decides within the class, and all its places are equal.
+    /// `None`: whose turn it is, or which session ran last, decides within the class, and all its places are equal.
     seq: Option<Seq>,
     ageing_ms: u64,
-    lane: u32,
+    /// The lane whose turns it counts.
+    turns: Option<u32>,
+}
+
+/// What decides within a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Within {
+    /// The sequence alone.
+    Sequence(Seq),
+    /// Also, which session ran last.
+    Sessions,
+    /// Also, whose turn it is in this lane.
+    Turns(u32),
 }
 
 impl Place {
-    /// The place of a job that waits in a class, or was taken from it, in a lane.
-    pub(super) const fn new(class: Class, seq: Option<Seq>, lane: u32) -> Self {
+    /// The place of a job that waits in a class, or was taken from it.
+    pub(super) const fn new(class: Class, within: Within) -> Self {
+        let (seq, turns) = match within {
+            Within::Sequence(seq) => (Some(seq), None),
+            Within::Sessions => (None, None),
+            Within::Turns(lane) => (None, Some(lane)),
+        };
         Self {
             class: Reverse(class.rank),
             seq,
             ageing_ms: class.ageing_ms,
-            lane,
+            turns,
         }
     }
 
     /// Whether a waiting job at this place is more urgent than one that was taken at `other`, so that
-    /// it displaces it. Within a class that takes turns nobody does.
+    /// it displaces it. Within a class that takes turns, or keeps sessions together, nobody does.
     #[must_use]
     pub fn outranks(self, other: Self) -> bool {
         self.ageing_ms == other.ageing_ms
@@ -62,15 +79,12 @@ impl Place {
     }
 
     /// The lane and the class whose turns it counts; `None`: nobody takes turns there.
-    pub(super) const fn turns(self) -> Option<(u32, Class)> {
-        if self.seq.is_some() {
-            return None;
-        }
+    pub(super) fn turns(self) -> Option<(u32, Class)> {
         let class = Class {
             ageing_ms: self.ageing_ms,
             rank: self.class.0,
         };
-        Some((self.lane, class))
+        Some((self.turns?, class))
     }
 }
 
@@ -137,8 +151,12 @@ impl Rule {
             ageing_ms: self.order.ageing_ms,
             rank: self.rank(entry),
         };
-        let seq = (!self.takes_turns()).then_some(entry.seq);
-        Place::new(class, seq, self.lane)
+        let within = match self {
+            _ if self.takes_turns() => Within::Turns(self.lane),
+            _ if self.keeps_together() => Within::Sessions,
+            _ => Within::Sequence(entry.seq),
+        };
+        Place::new(class, within)
     }
 
     /// Whose turn a job of a user, or of a client key, uses up. All who take none are as one, 0: their jobs are in the
@@ -160,6 +178,11 @@ impl Rule {
     pub(super) const fn turns_as(self, other: Self) -> bool {
         self.takes_turns() == other.takes_turns()
             && (self.order.fair_quantum_tokens > 0) == (other.order.fair_quantum_tokens > 0)
+    }
+
+    /// Whether the calls of a session are kept together within a class.
+    pub(super) const fn keeps_together(self) -> bool {
+        self.order.affinity > 0
     }
 }
 
@@ -187,6 +210,12 @@ impl Rules {
                 self.numbers.insert(name.clone(), number);
             }
         }
+    }
+
+    /// Whether any lane keeps the calls of a session together.
+    pub(super) fn keep_together(&self) -> bool {
+        let lanes = self.lanes.values().map(|lane| lane.rules.order.affinity);
+        self.default.affinity > 0 || lanes.into_iter().any(|affinity| affinity > 0)
     }
 
     /// The number of a lane; that of the default lane for a name that was never heard.

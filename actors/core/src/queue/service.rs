@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::{JobEntry, Seq};
 
+use super::affinity::Told;
 use super::place::Class;
 use super::turns::{Head, Turns};
 use super::{Queue, share_of};
@@ -21,6 +22,8 @@ pub struct ServiceOrder<'q> {
     current: Option<Current>,
     /// The last rank that was gone through, of each way to age.
     done: BTreeMap<u64, i64>,
+    /// Which sessions were kept together.
+    together: Told,
 }
 
 #[derive(Debug)]
@@ -35,12 +38,14 @@ impl Queue {
     /// The due jobs of these models, in the order in which a lane serves them.
     #[must_use]
     pub fn service_order(&self, lane: &str, models: BTreeSet<Arc<str>>) -> ServiceOrder<'_> {
+        let lane = self.rules.number(lane);
         ServiceOrder {
             line: self,
             models,
-            lane: self.rules.number(lane),
+            lane,
             current: None,
             done: BTreeMap::new(),
+            together: Told::new(self.runs.of(lane)),
         }
     }
 }
@@ -61,10 +66,34 @@ impl ServiceOrder<'_> {
 
 impl Current {
     /// The next job of the class.
-    fn next(&mut self, line: &Queue, models: &BTreeSet<Arc<str>>) -> Option<Seq> {
+    fn next(
+        &mut self,
+        line: &Queue,
+        models: &BTreeSet<Arc<str>>,
+        together: &mut Told,
+    ) -> Option<Seq> {
         let (class, told) = (self.class, &self.told);
-        let head = |from| line.ready.head_after(models, class, from, told);
-        let quantum = line.ready.quantum_after(models, class, told);
+        let turn_of = |entry: &JobEntry| {
+            let rule = line.ready.rule(&entry.model).unwrap_or_default();
+            rule.turn_of(entry, line.users.number(entry))
+        };
+        let quantum = line.ready.quantum_after(models, class, told, together);
+        let is_left = |seq: Seq| {
+            let entry = line.entries.get(&seq);
+            let last = entry.and_then(|entry| told.get(&turn_of(entry)));
+            last.is_none_or(|last| *last < seq)
+        };
+        if let Some(seq) = together.next(&line.ready, models, class, is_left) {
+            let entry = line.entries.get(&seq)?;
+            if let Some(quantum) = quantum {
+                let share = share_of(&line.shares, entry);
+                self.turns
+                    .charge(quantum, turn_of(entry), entry.tokens, share);
+            }
+            together.tell(entry, true);
+            return Some(seq);
+        }
+        let head = |from| line.ready.head_after(models, class, from, told, together);
         let (user, seq) = match quantum {
             None => head(0)?,
             Some(quantum) => {
@@ -78,12 +107,13 @@ impl Current {
                         share: share_of(&line.shares, entry),
                     })
                 })?;
-                let entry = line.entries.get(&seq)?;
-                let rule = line.ready.rule(&entry.model).unwrap_or_default();
-                (rule.turn_of(entry, line.users.number(entry)), seq)
+                (turn_of(line.entries.get(&seq)?), seq)
             }
         };
         self.told.insert(user, seq);
+        if let Some(entry) = line.entries.get(&seq) {
+            together.tell(entry, false);
+        }
         Some(seq)
     }
 }
@@ -97,7 +127,7 @@ impl<'q> Iterator for ServiceOrder<'q> {
                 Some(current) => current,
                 None => self.next_class()?,
             };
-            match current.next(self.line, &self.models) {
+            match current.next(self.line, &self.models, &mut self.together) {
                 Some(seq) => {
                     self.current = Some(current);
                     return self.line.entries.get(&seq);
@@ -105,6 +135,7 @@ impl<'q> Iterator for ServiceOrder<'q> {
                 None => {
                     let Class { ageing_ms, rank } = current.class;
                     self.done.insert(ageing_ms, rank);
+                    self.together.next_class();
                 }
             }
         }

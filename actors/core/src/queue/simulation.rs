@@ -124,6 +124,7 @@ fn simulate(mut arrivals: Vec<Arrival>, order: OrderSettings) -> Waits {
 fn entry(n: u64, arrival: Arrival, start: Timestamp) -> JobEntry {
     JobEntry {
         key: None,
+        session: None,
         capped: false,
         id: JobId::from_bytes(u128::from(n).to_be_bytes()),
         seq: Seq(n),
@@ -166,6 +167,7 @@ fn table(arrivals: &[Arrival]) -> String {
         let order = OrderSettings {
             fair_quantum_tokens,
             ageing_ms,
+            affinity: 0,
         };
         let waits = simulate(arrivals.to_vec(), order);
         assert_eq!(waits.light.len() + waits.flood.len(), arrivals.len());

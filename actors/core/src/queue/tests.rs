@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::iter::from_fn;
+use std::num::NonZeroU32;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ClientKey, DEFAULT_LANE, Due, Job, KeyForm, KeyRights, KeySecret, LaneRules, NamedLane,
-    OrderSettings, Wait,
+    OrderSettings, SessionTag, Wait,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -37,6 +38,7 @@ fn order(fair_quantum_tokens: u32, ageing_ms: u64) -> OrderSettings {
     OrderSettings {
         fair_quantum_tokens,
         ageing_ms,
+        affinity: 0,
     }
 }
 
@@ -322,6 +324,7 @@ prop_compose! {
         user in 0..USERS.len(),
         tokens in 0_u32..50,
         dormant in proptest::bool::weighted(0.2),
+        session in 0_u32..4,
     ) -> JobEntry {
         JobEntry {
             due: due_ms.map(|ms| match age_ms % 2 {
@@ -338,6 +341,7 @@ prop_compose! {
             user_id: USERS[user].into(),
             tokens,
             dormant,
+            session: NonZeroU32::new(session).map(SessionTag::new),
             parked: dormant && tokens % 2 == 0,
             ..entry(0, priority)
         }
@@ -357,7 +361,11 @@ fn jobs(most: usize) -> impl Strategy<Value = Vec<JobEntry>> {
 
 fn any_order() -> impl Strategy<Value = OrderSettings> {
     let quantum = prop_oneof![Just(0), 1_u32..60];
-    (quantum, any_ageing()).prop_map(|(quantum, ageing)| order(quantum, ageing))
+    let affinity = prop_oneof![Just(0), 1_u32..4];
+    (quantum, any_ageing(), affinity).prop_map(|(quantum, ageing, affinity)| OrderSettings {
+        affinity,
+        ..order(quantum, ageing)
+    })
 }
 
 fn any_ageing() -> impl Strategy<Value = u64> {
@@ -559,12 +567,13 @@ proptest! {
     #[test]
     fn the_order_that_is_told_is_the_order_in_which_jobs_are_taken(
         jobs in jobs(60),
-        quanta in (prop_oneof![Just(0), 1_u32..60], prop_oneof![Just(0), 1_u32..60]),
+        rules in (any_order(), any_order()),
         ageing in any_ageing(),
         taken in 0_usize..20,
         models in some_models(),
     ) {
-        let rules = settings(order(quanta.0, ageing), Some(order(quanta.1, ageing)));
+        let ageing_alike = |rules| OrderSettings { ageing_ms: ageing, ..rules };
+        let rules = settings(ageing_alike(rules.0), Some(ageing_alike(rules.1)));
         let mut line = Queue::from_entries(jobs, &rules, NOW);
         for _ in 0..taken {
             line.pop(DEFAULT_LANE, &models);
@@ -613,6 +622,7 @@ proptest! {
         line.configure(&settings(after.0, after.1));
         // Turns that were under way end with a change; with the same rules they go on.
         line.turns.clear();
+        line.runs.clear();
         let mut entries: Vec<JobEntry> = line.entries.values().cloned().collect();
         // Users keep their numbers: the order in which they first came.
         entries.sort_by_key(|job| line.users.number(job));

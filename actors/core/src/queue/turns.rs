@@ -78,6 +78,22 @@ impl Turns {
         })
     }
 
+    /// A job is taken before its turn: its user is as far as if it had been theirs, and waits the longer for the next.
+    pub(super) fn charge(&mut self, quantum: u32, user: u64, tokens: u32, share: u32) {
+        self.quantum = u64::from(quantum).max(1) * PARTS;
+        let size = self.size(tokens, share);
+        *self.spent.entry(user).or_insert(self.base) += size;
+    }
+
+    /// A job that was taken before its turn did not run.
+    pub(super) fn discharge(&mut self, user: u64, tokens: u32, share: u32) {
+        let size = self.size(tokens, share);
+        // Who is not here has been given new turns since.
+        if let Some(spent) = self.spent.get_mut(&user) {
+            *spent = spent.saturating_sub(size);
+        }
+    }
+
     /// A job that was taken did not run: its user is as far as before, and the round is again
     /// the one that it was taken in, so that the next job is the same as then.
     pub(super) fn give_back(&mut self, user: u64, tokens: u32, share: u32) {

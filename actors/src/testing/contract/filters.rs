@@ -2,13 +2,17 @@
 
 use super::*;
 use crate::ports::MoreFilter;
-use onelane_core::model::{Failure, FailureClass, limits};
+use onelane_core::model::{Failure, FailureClass, SessionId, limits};
 
 fn narrowed(more: MoreFilter) -> JobFilter {
     JobFilter {
         more,
         ..JobFilter::default()
     }
+}
+
+fn session(n: u64) -> SessionId {
+    format!("session-{n}").parse().unwrap()
 }
 
 /// Eight jobs that differ in all that can be asked for.
@@ -18,6 +22,7 @@ fn a_varied_store(store: &impl Store) {
         new.job.priority = i32::try_from(n).unwrap() - 4;
         new.job.created_at = sample::START.plus_ms(n * 10);
         new.job.content_id = (n % 2 == 0).then(|| format!("content {}", n % 4));
+        new.job.session = (n % 3 == 0).then(|| session(n % 2));
         if n > 6 {
             new.job.user_id = "bob".to_owned();
         }
@@ -94,6 +99,13 @@ pub fn a_list_of_jobs_is_narrowed_by_every_field<S: Store>(open: Open<'_, S>) {
         ..any()
     };
     check(content("content"), &[]);
+    let of_session = |n| MoreFilter {
+        session: Some(session(n)),
+        ..any()
+    };
+    check(of_session(0), &[6]);
+    check(of_session(1), &[3]);
+    check(of_session(2), &[]);
     let code = |code: &str| MoreFilter {
         error_code: Some(code.to_owned()),
         ..any()

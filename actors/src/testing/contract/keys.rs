@@ -44,6 +44,7 @@ pub fn a_client_key_is_kept_whole<S: Store>(open_store: Open<'_, S>) {
             models: vec!["glm-5".into()],
             faces: vec![Face::Chat, Face::Messages],
             calls_in_flight: Some(2),
+            names_sessions: false,
             requests_per_minute: Some(60),
             share: 5,
             budget: Some(KeyBudget {

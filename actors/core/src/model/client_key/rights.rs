@@ -101,6 +101,9 @@ pub struct KeyRights {
     /// The faces that it may use; none: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faces: Vec<Face>,
+    /// Whether its jobs may say of which session they are.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub names_sessions: bool,
     /// Calls that may be open at once; `None`: as many as the lane makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_in_flight: Option<u16>,
@@ -122,6 +125,15 @@ const fn one() -> u32 {
     1
 }
 
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_yes(yes: &bool) -> bool {
+    *yes
+}
+
 impl Default for KeyRights {
     fn default() -> Self {
         Self {
@@ -130,6 +142,7 @@ impl Default for KeyRights {
             max_priority: None,
             models: Vec::new(),
             faces: Vec::new(),
+            names_sessions: yes(),
             calls_in_flight: None,
             requests_per_minute: None,
             share: one(),
