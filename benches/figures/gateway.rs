@@ -140,7 +140,7 @@ impl Gateway {
         };
         let server = Server::bind(section, lane.clone(), Arc::new(SystemClock));
         let server = server.await.unwrap();
-        let (address, stop) = (server.local_addr(), CancellationToken::new());
+        let (address, stop) = (server.local_addr().unwrap(), CancellationToken::new());
         tokio::spawn(server.run(stop.clone().cancelled_owned(), Duration::from_secs(5)));
         Self {
             lane,

@@ -14,9 +14,13 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use warp::Reply as _;
-use warp::http::header::CONTENT_TYPE;
+use warp::http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use warp::http::{HeaderName, HeaderValue, StatusCode};
 use warp::reply::Response;
+
+use super::connections::Bounds;
+use super::limits;
+use super::packing::{self, Coding, Wanted};
 
 /// The media type of JSON.
 pub(super) const JSON: &str = "application/json";
@@ -55,6 +59,8 @@ enum Content {
     Unwritten(Box<dyn FnOnce() -> serde_json::Result<Vec<u8>> + Send>),
     /// Part after part, as the client takes them.
     Parts(mpsc::Receiver<io::Result<Bytes>>),
+    /// The same, packed.
+    Packed(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send + Sync>>),
     /// Piece after piece, as they come.
     Live(Pieces),
     /// It could not be written.
@@ -108,7 +114,7 @@ impl Reply {
                 Told::Events(Box::pin(stream::once(all)))
             }
             Content::Bytes(bytes) => Told::Whole(self.status, bytes),
-            Content::Unwritten(_) | Content::Parts(_) | Content::Broken(_) => {
+            Content::Unwritten(_) | Content::Parts(_) | Content::Packed(_) | Content::Broken(_) => {
                 Told::Whole(StatusCode::INTERNAL_SERVER_ERROR, Vec::new())
             }
         }
@@ -147,16 +153,67 @@ impl Reply {
         self
     }
 
-    /// The response.
+    /// The response, as it is.
     pub(super) async fn into_response(self) -> Response {
-        let content = match self.content {
+        self.written().await.sent()
+    }
+
+    /// The response, packed as the client wants it. One of GLM's comes out of it to the byte.
+    pub(super) async fn into_packed(self, wanted: Wanted, bounds: &Bounds) -> Response {
+        let mut written = self.written().await;
+        let is_packed = written
+            .headers
+            .iter()
+            .any(|(name, _)| *name == CONTENT_ENCODING);
+        // Events are read while they come, wherever they come from.
+        if is_packed || written.media.starts_with(EVENT_STREAM) {
+            return written.sent();
+        }
+        let varies = match &written.content {
+            Content::Bytes(bytes) => bytes.len() >= limits::PACKED_BYTES_MIN,
+            content => matches!(content, Content::Parts(_)),
+        };
+        let (content, coding) = match written.content {
+            Content::Bytes(bytes) => match wanted.best(bytes.len()) {
+                Some(coding) => match coding.pack(bytes, bounds).await {
+                    Ok(packed) => (Content::Bytes(packed), Some(coding)),
+                    Err(error) => (Content::Broken(serde::ser::Error::custom(error)), None),
+                },
+                None => (Content::Bytes(bytes), None),
+            },
+            Content::Parts(parts) if wanted.packs_parts() => (
+                Content::Packed(Box::pin(packing::packed_parts(parts))),
+                Some(Coding::Gzip),
+            ),
+            content => (content, None),
+        };
+        // Another client would get another one.
+        if varies || coding.is_some() {
+            let vary = HeaderValue::from_static("Accept-Encoding");
+            written.headers.push((VARY, vary));
+        }
+        if let Some(coding) = coding {
+            written.headers.push((CONTENT_ENCODING, coding.name()));
+        }
+        written.content = content;
+        written.sent()
+    }
+
+    /// With what takes a while to write written.
+    async fn written(mut self) -> Self {
+        self.content = match self.content {
             Content::Unwritten(write) => match tokio::task::spawn_blocking(write).await {
                 Ok(written) => written.map_or_else(Content::Broken, Content::Bytes),
                 Err(error) => Content::Broken(serde::ser::Error::custom(error)),
             },
             content => content,
         };
-        let mut response = match content {
+        self
+    }
+
+    fn sent(self) -> Response {
+        let mut response = match self.content {
+            Content::Packed(parts) => warp::reply::stream(parts).into_response(),
             Content::Parts(mut parts) => {
                 let parts = stream::poll_fn(move |context| parts.poll_recv(context));
                 warp::reply::stream(parts).into_response()

@@ -6,7 +6,8 @@
 //! A loopback API without a token is open to every program of the machine on purpose, but a browser
 //! on the machine runs other people's pages. Those are kept out by three checks: the `Host` must be a
 //! loopback name (else a page's own name was rebound to 127.0.0.1), an `Origin`, if there is one, must be
-//! ours, and a browser must not say by `Sec-Fetch-Site` that a page of another site, or of another port, asks.
+//! ours or one that is let in, and a browser must not say by `Sec-Fetch-Site` that a page of another site, or of another
+//! port, asks.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use warp::http::header::{HOST, ORIGIN};
 use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderName, Uri};
 
+use super::cors::Cors;
 use super::credentials::{self, Signed};
 use super::limits;
 use super::principal::{Access, Principal};
@@ -33,10 +35,14 @@ pub(super) struct Auth {
     tokens: Vec<([u8; 32], Principal)>,
     /// Where we listen.
     ip: IpAddr,
+    /// How pages of ours would be asked for.
+    scheme: &'static str,
+    /// Pages that are let in, too.
+    cors: Cors,
 }
 
 impl Auth {
-    /// The door of an API that listens on `ip`.
+    /// The door of an API that listens on `ip`, in the clear.
     pub(super) fn new(admin: Option<&Secret>, viewer: Option<&Secret>, ip: IpAddr) -> Self {
         let token = |token: &Secret, of| (digest(token.expose().as_bytes()), of);
         let admin = admin.map(|secret| token(secret, Principal::Admin));
@@ -44,7 +50,22 @@ impl Auth {
         Self {
             tokens: admin.into_iter().chain(viewer).collect(),
             ip,
+            scheme: "http",
+            cors: Cors::default(),
         }
+    }
+
+    /// The same over TLS.
+    pub(super) fn over_tls(self) -> Self {
+        Self {
+            scheme: "https",
+            ..self
+        }
+    }
+
+    /// The same for these pages, too.
+    pub(super) fn with_pages(self, cors: Cors) -> Self {
+        Self { cors, ..self }
     }
 
     /// For whom a request for such an endpoint speaks, or why it is not let in. `access` is `None` where there is
@@ -101,6 +122,9 @@ impl Auth {
                  token",
             )
         };
+        if self.cors.admits(headers) {
+            return Ok(());
+        }
         // `none` is an address that somebody typed.
         let sites = headers.get_all(SEC_FETCH_SITE).iter();
         let mut sites = sites.map(|site| site.as_bytes().to_ascii_lowercase());
@@ -116,7 +140,7 @@ impl Auth {
         };
         let same = origin.to_str().ok().and_then(|o| o.parse::<Uri>().ok());
         let same = same.is_some_and(|origin| {
-            origin.scheme_str() == Some("http")
+            origin.scheme_str() == Some(self.scheme)
                 && origin
                     .authority()
                     .zip(host)

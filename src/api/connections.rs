@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -47,6 +47,8 @@ struct Connection {
     kind: Door,
     /// Since when it waits for whole headers; `None` while it has a request.
     waits_since: Option<Instant>,
+    /// Requests that it has at once, over HTTP/2.
+    streams: usize,
     /// Since when it has its request, or is there.
     since: Instant,
     /// Ends its task, once there is one.
@@ -159,6 +161,7 @@ impl Bounds {
         let connection = Connection {
             kind: door,
             waits_since: Some(now),
+            streams: 0,
             since: now,
             task: None,
         };
@@ -168,6 +171,8 @@ impl Bounds {
             id,
             door,
             has_answered: AtomicBool::new(false),
+            leave: Notify::new(),
+            answers: Mutex::default(),
         }))
     }
 
@@ -258,9 +263,117 @@ pub(super) struct Place {
     pub(super) door: Door,
     /// Whether its request was answered, so that what is read next belongs to another one.
     has_answered: AtomicBool,
+    leave: Notify,
+    /// Answers on a connection that has several at once.
+    answers: Mutex<Vec<Weak<Handed>>>,
+}
+
+/// Since when a part of an answer waits for its client to take it; none: the client waits for the next.
+#[derive(Debug, Default)]
+struct Handed(Mutex<Option<Instant>>);
+
+impl Handed {
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request on a connection that has several at once. Dropped, it is over, with its answer.
+#[derive(Debug)]
+pub(super) struct Stream {
+    place: Arc<Place>,
+    handed: Arc<Handed>,
+}
+
+impl Stream {
+    /// A part of the answer is to be taken now, or all that there was of it was taken.
+    pub(super) fn hands(&self, something: bool) {
+        *self.handed.since() = something.then(Instant::now);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.place.change(|connection| {
+            connection.streams = connection.streams.saturating_sub(1);
+            if connection.streams == 0 {
+                connection.waits_since = Some(Instant::now());
+            }
+        });
+    }
 }
 
 impl Place {
+    /// The headers of a request are here, on a connection that has several at once.
+    pub(super) fn stream(self: &Arc<Self>) -> Stream {
+        self.change(|connection| {
+            connection.streams += 1;
+            connection.waits_since = None;
+            connection.since = Instant::now();
+        });
+        let handed = Arc::new(Handed::default());
+        let mut answers = self.answers();
+        answers.retain(|answer| answer.strong_count() > 0);
+        answers.push(Arc::downgrade(&handed));
+        drop(answers);
+        Stream {
+            place: Arc::clone(self),
+            handed,
+        }
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Vec<Weak<Handed>>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when a part of an answer has not been taken for so long, on a connection that has several of them.
+    pub(super) async fn is_stuck(&self, patience: Duration) {
+        let is_stuck = |answer: &Weak<Handed>| {
+            let since = answer.upgrade().and_then(|handed| *handed.since());
+            since.is_some_and(|since| since.elapsed() >= patience)
+        };
+        loop {
+            tokio::time::sleep(patience / 2).await;
+            if self.answers().iter().any(is_stuck) {
+                self.count_untaken();
+                return;
+            }
+        }
+    }
+
+    /// No further request shall come on this connection.
+    pub(super) fn leave(&self) {
+        self.leave.notify_one();
+    }
+
+    fn waits_since(&self) -> Option<Instant> {
+        self.bounds.open().all.get(&self.id)?.waits_since
+    }
+
+    /// Resolves when no further request shall come, or none has come for so long.
+    pub(super) async fn is_left(&self, idle: Duration) {
+        loop {
+            let until = self.waits_since().unwrap_or_else(Instant::now) + idle;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = self.leave.notified() => return,
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// Resolves when it has had time to end and is without a request.
+    pub(super) async fn stays_without_request(&self, time: Duration) {
+        loop {
+            tokio::time::sleep(time).await;
+            if self.waits_since().is_some() {
+                return;
+            }
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut Connection)) {
         if let Some(connection) = self.bounds.open().all.get_mut(&self.id) {
             change(connection);

@@ -2,10 +2,13 @@
 //! client is gone is given up.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use bytes::{Buf as _, Bytes};
 use futures_util::future::BoxFuture;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use warp::filters::BoxedFilter;
@@ -14,7 +17,8 @@ use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use warp::reply::Response;
 
-use super::connections::Place;
+use super::connections::{Place, Stream};
+use super::limits;
 use super::principal::HEALTH;
 use super::problem::{Dialect, Kind, Problem};
 use super::socket::Socket;
@@ -37,40 +41,167 @@ pub(super) struct Requests {
     pub(super) place: Arc<Place>,
 }
 
-impl Service<Request<Incoming>> for Requests {
-    type Response = Response;
-    type Error = Gone;
-    type Future = BoxFuture<'static, Result<Response, Gone>>;
+/// The body of an answer. One among others comes in pieces, so that the client says how fast, and its request is over
+/// when all of it was taken.
+pub(super) struct Held<B> {
+    body: B,
+    stream: Option<Stream>,
+    /// What was not handed on of the part that came last.
+    rest: Bytes,
+}
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        self.place.has_headers();
-        let place = Arc::clone(&self.place);
-        if let Err(problem) = makes_sense(request.uri(), request.headers()) {
-            let dialect = Dialect::of(request.uri().path());
-            return Box::pin(async move {
-                let mut response = problem.reply(dialect).into_response().await;
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-                place.has_answered();
-                Ok(response)
-            });
+impl<B: Body + Unpin> Held<B> {
+    /// What comes next, as the body has it.
+    fn next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, <Self as Body>::Error>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))));
         }
-        request.extensions_mut().insert(place.door);
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(whole))))
+    }
+}
+
+impl<B: Body + Unpin> Body for Held<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut next = self.next(cx);
+        let held = &mut *self;
+        let Some(stream) = &held.stream else {
+            return next;
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &mut next
+            && let Some(data) = frame.data_mut()
+            && data.len() > limits::STREAM_SEND_BYTES
+        {
+            held.rest = data.split_off(limits::STREAM_SEND_BYTES);
+        }
+        // It is asked for the next part when there is room for it.
+        stream.hands(matches!(next, Poll::Ready(Some(Ok(_)))));
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let inside = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inside.lower() + rest);
+        if let Some(upper) = inside.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+/// A response whose body is looked at from outside.
+pub(super) trait Whole {
+    type Body;
+}
+
+impl<B> Whole for warp::http::Response<B> {
+    type Body = B;
+}
+
+type Answer = warp::http::Response<Held<<Response as Whole>::Body>>;
+
+impl Requests {
+    /// A request of HTTP/1, which has its connection for itself.
+    fn alone(&self, mut request: Request<Incoming>) -> BoxFuture<'static, Result<Answer, Gone>> {
+        self.place.has_headers();
         request.extensions_mut().insert(self.socket.presence());
         // An interim response is for clients that know of them.
         let may_ask = request.version() == Version::HTTP_11;
-        let answer = TowerToHyperService::new(warp::service(self.filter.clone())).call(request);
-        let socket = Arc::clone(&self.socket);
+        let (socket, place) = (Arc::clone(&self.socket), Arc::clone(&self.place));
+        let answer = self.answer(request);
         Box::pin(async move {
             tokio::select! {
                 biased;
                 answer = answer => {
                     place.has_answered();
-                    Ok(answer?)
+                    Ok(held(answer?, None))
                 }
                 () = socket.gone(may_ask) => Err(Gone),
             }
         })
+    }
+
+    /// A request of HTTP/2, one of several. hyper drops what it comes to when its client takes it back, or is gone.
+    fn among_others(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> BoxFuture<'static, Result<Answer, Gone>> {
+        let stream = self.place.stream();
+        // As HTTP/1 says it, for all that comes after.
+        if let Some(host) = request.uri().authority()
+            && !request.headers().contains_key(HOST)
+            && let Ok(host) = HeaderValue::from_str(host.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+        let place = Arc::clone(&self.place);
+        let answer = self.answer(request);
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            // What a header says to a client of HTTP/1, the connection says to this one.
+            if answer.headers_mut().remove(CONNECTION).is_some() {
+                place.leave();
+            }
+            Ok(held(answer, Some(stream)))
+        })
+    }
+
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> BoxFuture<'static, Result<Response, Infallible>> {
+        if let Err(problem) = makes_sense(request.uri(), request.headers()) {
+            let dialect = Dialect::of(request.uri().path());
+            let is_alone = request.version() != Version::HTTP_2;
+            return Box::pin(async move {
+                let mut response = problem.reply(dialect).into_response().await;
+                if is_alone {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+                Ok(response)
+            });
+        }
+        request.extensions_mut().insert(self.place.door);
+        let service = TowerToHyperService::new(warp::service(self.filter.clone()));
+        Box::pin(service.call(request))
+    }
+}
+
+fn held(answer: Response, stream: Option<Stream>) -> Answer {
+    answer.map(|body| Held {
+        body,
+        stream,
+        rest: Bytes::new(),
+    })
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Answer;
+    type Error = Gone;
+    type Future = BoxFuture<'static, Result<Answer, Gone>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        match request.version() {
+            Version::HTTP_2 => self.among_others(request),
+            _ => self.alone(request),
+        }
     }
 }
 

@@ -16,12 +16,14 @@ pub const LINGER_MS_MAX: u64 = 1_000;
 pub const OTHER_FILES: usize = 96;
 /// Bytes of an answer that a client has to take in `server.write_timeout_ms`, if there are more.
 pub const ANSWER_BYTES_MIN: usize = 256 * 1024;
+/// Bytes of an answer with which packing it begins to gain something.
+pub const PACKED_BYTES_MIN: usize = 1024;
 /// Answers that are read from the store part by part, at once.
 pub const EXPORTS_MAX: usize = 4;
 /// Bytes of the body of a request that orders the lane or its settings about.
 pub const ORDER_BYTES_MAX: usize = 1024 * 1024;
 /// Bodies up to so many bytes are read where they come in, and counted nowhere: there are as many of them as
-/// connections at most.
+/// requests at most, and what operators ask.
 pub const SMALL_BODY_BYTES: usize = 16 * 1024;
 /// Larger ones are read into types off the async workers.
 pub const LARGE_BODY_BYTES: usize = 128 * 1024;
@@ -29,8 +31,6 @@ pub const LARGE_BODY_BYTES: usize = 128 * 1024;
 pub const LARGE_BODY_READERS_MAX: usize = 2;
 /// The memory of bodies is counted in pieces of so many bytes.
 pub const BODY_MEMORY_UNIT_BYTES: usize = 4 * 1024;
-/// Bytes of a connection that are read ahead.
-pub const READ_AHEAD_BYTES: usize = 96 * 1024;
 /// What `Retry-After` says when there are too many requests at once, in seconds.
 pub const BUSY_RETRY_AFTER_S: u64 = 1;
 /// How long a refused body is thrown away, so that its client gets to read the refusal, in milliseconds.
@@ -39,10 +39,28 @@ pub const DISCARD_MS_MAX: u64 = 1_000;
 pub const TOKEN_CHARS_MIN: usize = 16;
 /// Different characters in it.
 pub const TOKEN_KINDS_MIN: usize = 8;
-/// Bytes of a request's line and headers together.
+/// Bytes of a request's line and headers together, over HTTP/1; no more are read ahead of a connection.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Headers of one request.
 pub const HEADERS_MAX: usize = 100;
+/// Bytes of the headers of one request over HTTP/2, as that counts them: 32 more for each.
+pub const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// Requests at once on one connection of HTTP/2. All of them count as requests, and the connection as one.
+pub const STREAMS_MAX: u32 = 128;
+/// Requests that a client took back before they were looked at; with more of them its connection is closed.
+pub const RESET_STREAMS_MAX: usize = 20;
+/// Requests of one connection that were refused for breaking HTTP/2's rules, before it is closed.
+pub const FAULTY_STREAMS_MAX: usize = 1_024;
+/// Bytes of a request over HTTP/2 that a client may send before they are read.
+pub const STREAM_AHEAD_BYTES: u32 = 128 * 1024;
+/// Bytes of all requests of one connection.
+pub const CONNECTION_AHEAD_BYTES: u32 = 256 * 1024;
+/// Bytes of an answer over HTTP/2 that wait to be sent.
+pub const STREAM_SEND_BYTES: usize = 64 * 1024;
+/// How often a silent client that speaks HTTP/2 is asked whether it is there, in milliseconds.
+pub const PING_EVERY_MS: u64 = 20_000;
+/// How long it may take to say so, in milliseconds, before its connection is closed.
+pub const PONG_WITHIN_MS: u64 = 10_000;
 /// The longest `?wait=`, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 5 * 60 * 1_000;
 /// Days of one statistics answer.

@@ -3,14 +3,14 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`server`] | the listener: bounds, timeouts, graceful end |
-//! | `connections`, `socket`, `peek`, `door` | how many connections there may be; one of them; what stands before every route |
+//! | [`server`], `binding`, `tls` | the listener and its graceful end; where it listens and for whom; its certificate |
+//! | `connections`, `serving`, `socket`, `wire`, `peek`, `door` | how many connections there may be; one of them, from HTTP down to its bytes; what stands before every route |
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
 //! | `openapi`, `reference` | the document and the page that are made of the table |
-//! | `principal`, `auth`, `credentials` | for whom a request speaks and what that lets it do, by what it shows |
+//! | `principal`, `auth`, `credentials`, `cors` | for whom a request speaks and what that lets it do, by what it shows; which web pages may |
 //! | `granted`, `rates`, `passed` | what a client key lets a submission ask for, and how many of them; headers that GLM gets |
 //! | `input`, `check`, `query`, `body`, `amount`, `pages`, `submission` | what is asked, checked and read into types |
-//! | `answer`, `problem`, `envelope`, `ended` | how answers look |
+//! | `answer`, `problem`, `envelope`, `ended`, `packing`, `request_id` | how answers look, packed where the client asks, and named as their request |
 //! | `admin`, `control`, `bulk`, `billing`, `keys`, `log`, `notify`, `estimate` | handlers for operators |
 //! | `events`, `hub` | live events, resumed by their ids; the latest of them |
 //! | `follow`, `sse` | a job's stream, resumed by the ids of its events; where those begin |
@@ -27,11 +27,13 @@ mod auth;
 mod background;
 mod batches;
 mod billing;
+mod binding;
 mod body;
 mod bulk;
 mod check;
 mod connections;
 mod control;
+mod cors;
 mod credentials;
 mod door;
 mod ended;
@@ -59,6 +61,7 @@ mod messages;
 mod models;
 mod notify;
 mod openapi;
+mod packing;
 mod pages;
 mod passed;
 mod peek;
@@ -67,16 +70,20 @@ mod problem;
 mod query;
 mod rates;
 mod reference;
+mod request_id;
 mod response;
 mod responses;
 mod room;
 mod service;
+mod serving;
 mod socket;
 mod sse;
 mod submission;
 mod tasks;
 mod terms;
+mod tls;
 mod upload;
+mod wire;
 
 pub mod dialect;
 pub mod limits;
@@ -94,6 +101,7 @@ use futures_util::Stream;
 use onelane_actors::ports::Clock;
 use onelane_core::model::BatchSettings;
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CACHE_CONTROL, CONNECTION, X_CONTENT_TYPE_OPTIONS};
@@ -107,15 +115,19 @@ use answer::Reply;
 use auth::Auth;
 use body::{Body, Reading};
 use connections::{Bounds, Door};
+use cors::Cors;
 use endpoint::{Incoming, Router};
 use feeder::Feeder;
 use hub::Hub;
+use packing::Wanted;
 use principal::{Access, Principal};
 use problem::{Dialect, Problem};
 use rates::Rates;
+use request_id::REQUEST_ID;
 use room::Rooms;
 
-pub use server::{BindError, Listening, Server};
+pub use binding::BindError;
+pub use server::{Listening, Server};
 
 /// The reference page of the API in Markdown, `docs/http.md`.
 #[must_use]
@@ -159,6 +171,11 @@ struct Api {
     uploads: Arc<Semaphore>,
     feeder: Arc<Feeder>,
     events: Arc<Hub>,
+    cors: Cors,
+    /// By which this process is told from others.
+    process: u64,
+    /// How many requests there were.
+    requests: AtomicU64,
 }
 
 /// What a request tells beside what it asks for.
@@ -206,14 +223,27 @@ impl Api {
     ) -> Response {
         let started = Instant::now();
         let path = path.as_str();
-        let body = Body::new(chunks, self.reading.clone());
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let id = request_id::of(&from.headers, self.process, number);
+        let shown = String::from_utf8_lossy(id.as_bytes()).into_owned();
+        let span = tracing::info_span!("request", id = shown);
         let door = from.door;
-        let served = Arc::clone(&self).serve(&method, path, query, from, body);
-        let reply = match served.await {
-            Ok(reply) => reply,
-            Err(problem) => problem.reply(Dialect::of(path)),
+        let wanted = Wanted::of(&from.headers);
+        let page = self.cors.page(&from.headers);
+        let preflight = page.preflight(&method, &from.headers);
+        let answered = async {
+            if let Some(response) = preflight {
+                return response;
+            }
+            let body = Body::new(chunks, self.reading.clone());
+            let served = Arc::clone(&self).serve(&method, path, query, from, body);
+            let reply = match served.await {
+                Ok(reply) => reply,
+                Err(problem) => problem.reply(Dialect::of(path)),
+            };
+            reply.into_packed(wanted, &self.bounds).await
         };
-        let mut response = reply.into_response().await;
+        let mut response = answered.instrument(span).await;
         let is_refused = response.status() == StatusCode::SERVICE_UNAVAILABLE;
         let headers = response.headers_mut();
         if is_refused && door == Some(Door::Reserved) {
@@ -222,7 +252,11 @@ impl Api {
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // One of GLM's own stays.
+        headers.entry(REQUEST_ID).or_insert(id);
+        page.tell(response.headers_mut());
         tracing::debug!(
+            id = shown,
             %method,
             path,
             status = response.status().as_u16(),

@@ -1,22 +1,20 @@
-//! A client's connection: its bytes in and out, with a bound on how long an answer may lie untaken, and
-//! whether the client is still there.
+//! A client's connection, which the server shares with a watch of the client: what is read and written on it, in the
+//! clear or over TLS, and whether the client is still there.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use super::connections::Place;
 use super::limits;
-use super::peek::has_closed;
+use super::wire::{Both, Bytes};
 use crate::orchestrator::clients::{ANSWERS_WITHIN, Presence};
 
 /// How often a connection is looked at of which nothing can be heard by waiting.
@@ -32,28 +30,105 @@ const ASK_AFTER: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The question: every client has to skip an interim response, and the system of one that is gone refuses it.
 const QUESTION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// Bytes that the watch reads at once before the server wants them.
+const WATCHED_BYTES: usize = 4 * 1024;
 
-/// What the server and its watch of the client share.
+/// How bytes become HTTP.
+pub(super) enum Channel {
+    Clear(Bytes),
+    Tls(Box<TlsStream<Bytes>>),
+}
+
+impl Channel {
+    fn io(&mut self) -> Pin<&mut dyn Both> {
+        match self {
+            Self::Clear(bytes) => Pin::new(bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()),
+        }
+    }
+
+    fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Clear(bytes) => bytes,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut Bytes {
+        match self {
+            Self::Clear(bytes) => bytes,
+            Self::Tls(stream) => stream.get_mut().0,
+        }
+    }
+}
+
+struct Shared {
+    channel: Channel,
+    /// What the watch has read, and the server has not.
+    ahead: Vec<u8>,
+}
+
+/// What the watch saw of the client.
+enum Seen {
+    /// Bytes of the body, or of the next request: they hide what comes after them.
+    Bytes,
+    /// It has closed its own direction.
+    End,
+    Broken,
+}
+
+impl Shared {
+    /// Whether the client has closed its own direction, whoever has been told. Of what is encrypted nobody can say.
+    fn has_closed(&self) -> bool {
+        match &self.channel {
+            Channel::Clear(bytes) => self.ahead.is_empty() && bytes.have_closed(),
+            Channel::Tls(_) => false,
+        }
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Seen> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Seen::Bytes);
+        }
+        let mut bytes = [0; WATCHED_BYTES];
+        let mut buf = ReadBuf::new(&mut bytes);
+        if ready!(self.channel.io().poll_read(cx, &mut buf)).is_err() {
+            return Poll::Ready(Seen::Broken);
+        }
+        if buf.filled().is_empty() {
+            return Poll::Ready(Seen::End);
+        }
+        self.ahead.extend_from_slice(buf.filled());
+        // The server, in the same task, may have found nothing just before.
+        cx.waker().wake_by_ref();
+        Poll::Ready(Seen::Bytes)
+    }
+}
+
+/// A connection.
 pub(super) struct Socket {
-    stream: Mutex<TcpStream>,
-    /// Whether a part of an answer waits for the client to take it.
-    is_blocked: AtomicBool,
+    shared: Mutex<Shared>,
+    place: Arc<Place>,
     /// What others are told of the client.
     presence: Arc<Presence>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Arc<Self> {
+    pub(super) fn new(channel: Channel, place: Arc<Place>) -> Arc<Self> {
+        let shared = Shared {
+            channel,
+            ahead: Vec::new(),
+        };
         let socket = Arc::new(Self {
-            stream: Mutex::new(stream),
-            is_blocked: AtomicBool::new(false),
+            shared: Mutex::new(shared),
+            place,
             presence: Arc::default(),
         });
         let looked_at = Arc::downgrade(&socket);
         socket.presence.look_by(move || {
             // One that has ended altogether is about to be known as gone.
             let socket = looked_at.upgrade();
-            socket.is_none_or(|socket| has_closed(SockRef::from(&*socket.stream())))
+            socket.is_none_or(|socket| socket.shared().has_closed())
         });
         socket
     }
@@ -63,26 +138,23 @@ impl Socket {
         Arc::clone(&self.presence)
     }
 
-    fn stream(&self) -> MutexGuard<'_, TcpStream> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when the client is gone. One that has only closed its own direction reads on: nothing but
-    /// a write tells the two apart, so it is asked with an interim response, where `may_ask`. To be polled by the
-    /// task that serves the connection.
+    /// Resolves when the client is gone, on a connection that has one request at a time. Over TLS a client that has
+    /// closed its own direction is gone. In the clear it may read on: nothing but a write tells the two apart, so it is
+    /// asked with an interim response, where `may_ask`. To be polled by the task that serves the connection.
     pub(super) async fn gone(&self, may_ask: bool) {
         loop {
-            let mut byte = [0; 1];
-            let peeked = poll_fn(|cx| {
-                let mut buf = ReadBuf::new(&mut byte);
-                self.stream().poll_peek(cx, &mut buf)
-            });
-            match peeked.await {
-                Ok(0) => break,
-                // Bytes of the body, or of the next request, hide what comes after them.
-                Ok(_) => tokio::time::sleep(LOOK_EVERY).await,
-                Err(_) => return,
+            match poll_fn(|cx| self.shared().look(cx)).await {
+                Seen::Bytes => tokio::time::sleep(LOOK_EVERY).await,
+                Seen::End => break,
+                Seen::Broken => return,
             }
+        }
+        if matches!(self.shared().channel, Channel::Tls(_)) {
+            return;
         }
         self.presence.closing();
         let mut ask_at = Instant::now() + ASK_AFTER;
@@ -96,11 +168,11 @@ impl Socket {
                     look_every = LOOK_SOON;
                 }
             }
-            if self.has_failed() {
+            if self.shared().channel.bytes().have_failed() {
                 return;
             }
             if may_ask && Instant::now() >= ask_at {
-                if !self.ask() {
+                if !self.shared().channel.bytes().ask(QUESTION) {
                     return;
                 }
                 ask_at = Instant::now() + ASK_EVERY;
@@ -112,17 +184,19 @@ impl Socket {
     /// away what the client still sends until it has closed its side too, within bounds. `has_failed`: it could not be
     /// written to its end.
     pub(super) async fn linger(&self, has_failed: bool) {
-        let closed = poll_fn(|cx| Pin::new(&mut *self.stream()).poll_shutdown(cx));
-        let is_lost = has_failed || closed.await.is_err() || self.is_refused().await;
+        let until = Instant::now() + Duration::from_millis(limits::LINGER_MS_MAX);
+        let closing = poll_fn(|cx| self.shared().channel.io().poll_shutdown(cx));
+        let closed = tokio::time::timeout_at(until, closing).await;
+        let is_lost = has_failed || !matches!(closed, Ok(Ok(()))) || self.is_refused().await;
         self.presence.ended(is_lost);
         if is_lost {
             return;
         }
-        let until = Instant::now() + Duration::from_millis(limits::LINGER_MS_MAX);
-        let mut waste = [0; 4096];
+        let mut waste = [0; 1024];
         loop {
             let mut buf = ReadBuf::new(&mut waste);
-            let read = poll_fn(|cx| Pin::new(&mut *self.stream()).poll_read(cx, &mut buf));
+            let read =
+                poll_fn(|cx| Pin::new(self.shared().channel.bytes_mut()).poll_read(cx, &mut buf));
             match tokio::time::timeout_at(until, read).await {
                 Ok(Ok(())) if !buf.filled().is_empty() && Instant::now() < until => {}
                 _ => return,
@@ -136,7 +210,7 @@ impl Socket {
             return false;
         }
         let until = Instant::now() + ANSWERS_WITHIN;
-        while !self.has_failed() {
+        while !self.shared().channel.bytes().have_failed() {
             if Instant::now() >= until {
                 return false;
             }
@@ -144,110 +218,44 @@ impl Socket {
         }
         true
     }
-
-    fn has_failed(&self) -> bool {
-        !matches!(self.stream().take_error(), Ok(None))
-    }
-
-    /// Whether the client may still be there.
-    fn ask(&self) -> bool {
-        if self.is_blocked.load(Ordering::Acquire) {
-            return true;
-        }
-        match self.stream().try_write(QUESTION) {
-            Ok(written) => written == QUESTION.len(),
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        }
-    }
 }
 
-/// The bytes of a connection, for the server.
-pub(super) struct Bytes {
-    socket: Arc<Socket>,
-    place: Arc<Place>,
-    /// How long [`limits::ANSWER_BYTES_MIN`] of an answer may lie untaken.
-    patience: Duration,
-    /// How long the client has kept us waiting for taking the bytes counted here.
-    waited: Duration,
-    taken: usize,
-    stall: Option<(Instant, Pin<Box<Sleep>>)>,
-}
+/// A connection as the server reads and writes it.
+pub(super) struct Served(pub(super) Arc<Socket>);
 
-impl Bytes {
-    pub(super) const fn of(socket: Arc<Socket>, place: Arc<Place>, patience: Duration) -> Self {
-        Self {
-            socket,
-            place,
-            patience,
-            waited: Duration::ZERO,
-            taken: 0,
-            stall: None,
-        }
-    }
-
-    /// What a write came to, under the bound.
-    fn written(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let Poll::Ready(written) = written else {
-            return self.stalled(cx);
-        };
-        self.socket.is_blocked.store(false, Ordering::Release);
-        if let Some((since, _)) = self.stall.take() {
-            self.waited += since.elapsed();
-        }
-        self.taken += written.as_ref().map_or(0, |bytes| *bytes);
-        if self.taken >= limits::ANSWER_BYTES_MIN {
-            (self.waited, self.taken) = (Duration::ZERO, 0);
-        }
-        Poll::Ready(written)
-    }
-
-    fn stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.socket.is_blocked.store(true, Ordering::Release);
-        let left = self.patience.saturating_sub(self.waited);
-        let (_, timer) = self
-            .stall
-            .get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(left))));
-        if timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        self.place.count_untaken();
-        let problem = "the client does not take its answer";
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, problem)))
-    }
-}
-
-impl AsyncRead for Bytes {
+impl AsyncRead for Served {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.place.reads();
-        Pin::new(&mut *self.socket.stream()).poll_read(cx, buf)
+        self.0.place.reads();
+        let mut shared = self.0.shared();
+        if shared.ahead.is_empty() {
+            return shared.channel.io().poll_read(cx, buf);
+        }
+        let most = shared.ahead.len().min(buf.remaining());
+        let rest = shared.ahead.split_off(most);
+        buf.put_slice(&std::mem::replace(&mut shared.ahead, rest));
+        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Bytes {
+impl AsyncWrite for Served {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.socket.stream()).poll_write(cx, buf);
-        self.written(cx, written)
+        self.0.shared().channel.io().poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut *self.socket.stream()).poll_write_vectored(cx, bufs);
-        self.written(cx, written)
+        self.0.shared().channel.io().poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -255,10 +263,10 @@ impl AsyncWrite for Bytes {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket.stream()).poll_flush(cx)
+        self.0.shared().channel.io().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket.stream()).poll_shutdown(cx)
+        self.0.shared().channel.io().poll_shutdown(cx)
     }
 }

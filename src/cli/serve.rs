@@ -1,7 +1,6 @@
 //! `onelane serve`: the daemon. Starts the lane and its API, and ends on a signal, when the lane breaks
 //! down, or, with `--once`, when no job waits any more.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +21,16 @@ use crate::telemetry::{self, Signal, Signals};
 /// How often `--once` looks whether anything is left.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// How long those whose calls were cut have to be told so.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// Runs the daemon.
 pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError> {
     let mut signals = Signals::install().map_err(start::no_signals)?;
     let plan = start::plan(&args.common, &args.simulated)?;
     let log = &plan.config().log;
     let lines = telemetry::init(log.format, &log.filter, telemetry::stderr())?;
+    start::allow_files();
     let listening = start::listen(&plan).await?.telling_of(lines);
     let Some(lane) = start::lane(&plan, &mut signals).await? else {
         return Ok(Exit::Done);
@@ -49,7 +52,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     if let Err(error) = announce(
         &plan,
         &lane.orchestrator.settings(),
-        server.local_addr(),
+        &server.reached_at(),
         json,
     ) {
         tracing::warn!(%error, "the start line can't be written");
@@ -72,8 +75,15 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     // The lane stops first: while it drains, the API still tells how things stand.
     let drained = lane.drain(&mut signals).await;
     drop(close);
-    if drained && serving.await.is_err() {
-        tracing::error!("the server broke down");
+    // Whoever still waits is told how it ended, also where calls had to be cut.
+    let telling = async {
+        if serving.await.is_err() {
+            tracing::error!("the server broke down");
+        }
+    };
+    match drained {
+        true => telling.await,
+        false => drop(tokio::time::timeout(LAST_ANSWERS, telling).await),
     }
     match end? {
         Exit::Done if !drained => Ok(Exit::JobsFailed),
@@ -108,7 +118,7 @@ async fn warn_of_waits(lane: &Orchestrator) -> Result<(), CliError> {
 fn announce(
     plan: &Plan,
     settings: &Settings,
-    addr: SocketAddr,
+    reached_at: &[String],
     json: bool,
 ) -> Result<(), CliError> {
     let mode = if plan.is_simulated() {
@@ -116,20 +126,24 @@ fn announce(
     } else {
         "real"
     };
-    let url = format!("http://{addr}");
     let (store, base_url) = (&plan.config().store.path, &settings.glm.base_url);
     let (model, slots) = (&settings.glm.model, settings.slots());
-    let answer = json!({
-        "listening": url,
+    let mut answer = json!({
+        "listening": reached_at.first(),
         "store": store,
         "baseUrl": base_url,
         "model": model,
         "maxConcurrency": slots,
         "mode": mode,
     });
+    // A second place, where there is one.
+    if let (Some(socket), Some(answer)) = (reached_at.get(1), answer.as_object_mut()) {
+        answer.insert("socket".to_owned(), socket.as_str().into());
+    }
+    let places = reached_at.join(" and ");
     super::answer(json, &answer, |_| {
         format!(
-            "onelane {} on {url}: store {store}, GLM {base_url} ({mode}), model {model}, {slots} in flight at most",
+            "onelane {} on {places}: store {store}, GLM {base_url} ({mode}), model {model}, {slots} in flight at most",
             env!("CARGO_PKG_VERSION"),
         )
     })

@@ -215,6 +215,14 @@ pub(crate) fn show(common: &Common, json: bool) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// Raises this process's bound on open files as far as the system lets it: connections are files.
+pub(crate) fn allow_files() {
+    #[cfg(unix)]
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the bound on open files stays; see `ulimit -n`");
+    }
+}
+
 /// Takes the address of the API, before anything is sent. A busy port, or an open one without a
 /// token, is wrong configuration.
 pub(crate) async fn listen(plan: &Plan) -> Result<Listening, CliError> {

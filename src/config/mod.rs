@@ -49,3 +49,5 @@ pub use sections::{
     BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
 };
 pub use stored::{setting_path, stored_changes, without_stored_change};
+#[cfg(feature = "api")]
+pub(crate) use text::NOWHERE;

@@ -186,8 +186,14 @@ section! {
     /// `[server]`: the HTTP API.
     #[derive(Eq)]
     pub struct ServerSection {
-        /// IP address and port of the HTTP API. Any address other than loopback needs an admin token.
+        /// IP address and port of the HTTP API; "none" where a socket is enough. Any address other than loopback needs
+        /// an admin token.
         listen: String = "127.0.0.1:4700".to_owned() => [text(text::listen)];
+        /// The path of a Unix socket that the API listens on, too. Who comes over it counts as a program of this machine,
+        /// as who comes over loopback does.
+        socket: Option<String> = None => [sample("\"/run/onelane/onelane.sock\"")];
+        /// Whom the system lets connect to the socket: its mode in octal digits.
+        socket_mode: String = "0600".to_owned() => [text(text::mode)];
         /// The token that every request must bear. Better in ONELANE_ADMIN_TOKEN.
         admin_token: Option<Secret> = None => [sample("\"a-long-random-text\"")];
         /// A file that holds the token that every request must bear.
@@ -209,7 +215,17 @@ section! {
         requests_max: usize = 1_000 => [within(1..=65_536)];
         /// Characters of prompts and responses in lists; 0 hides them. A single job is shown whole.
         preview_chars: usize = 200 => [within(0..=100_000)];
-        /// A client that takes longer to send its headers is dropped.
+        /// A file in PEM with the certificate of this API, and those above it: with it the API speaks TLS alone. Read
+        /// anew when it changes; one that can't be used is told in the log, and the one in force stays.
+        tls_cert: Option<String> = None => [sample("\"fullchain.pem\"")];
+        /// A file in PEM with the private key of that certificate. It goes with it, and is read anew with it.
+        tls_key: Option<String> = None => [sample("\"key.pem\"")];
+        /// Origins whose web pages may use the API from a browser, such as "https://app.example.com"; "*" for every page,
+        /// where a token keeps the others out. None by default.
+        cors_origins: Vec<String> = Vec::new() => [
+            text(text::origin).sample("[\"https://app.example.com\"]")
+        ];
+        /// A client that takes longer for its headers, a TLS handshake or its next request is dropped.
         header_timeout_ms: u64 = 10_000 => [within(1..=limits::DAY_MS)];
         /// A client that takes longer to send its whole body is refused with 408.
         body_timeout_ms: u64 = 60_000 => [within(1..=limits::DAY_MS)];

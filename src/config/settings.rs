@@ -43,17 +43,23 @@ impl Config {
         })
     }
 
-    /// Where the server listens.
-    pub fn listen_addr(&self) -> Result<SocketAddr, ConfigError> {
-        text::socket_addr(&self.server.listen).map_err(|problem| {
+    /// The address that the server listens on; `None`: it listens on a socket alone.
+    pub fn listen_addr(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.server.listen == text::NOWHERE {
+            return Ok(None);
+        }
+        let address = text::socket_addr(&self.server.listen).map_err(|problem| {
             let path = KeyPath::from("server.listen");
             ConfigError::Invalid(vec![WrongValue::of(Origin::Program, path, problem)])
-        })
+        })?;
+        Ok(Some(address))
     }
 
     /// Refuses a server that other machines can reach without a token. For those who serve.
     pub fn check_server(&self) -> Result<(), ConfigError> {
-        let listen = self.listen_addr()?;
+        let Some(listen) = self.listen_addr()? else {
+            return Ok(());
+        };
         if listen.ip().to_canonical().is_loopback() || self.server.admin_token.is_some() {
             return Ok(());
         }

@@ -35,9 +35,43 @@ pub(crate) fn socket_addr(text: &str) -> Result<SocketAddr, Problem> {
         .ok_or_else(|| "must be an IP address and a port such as 127.0.0.1:4700".into())
 }
 
-/// [`socket_addr`] as text.
+/// Where nothing is listened on.
+pub(crate) const NOWHERE: &str = "none";
+
+/// [`socket_addr`] as text, or [`NOWHERE`].
 pub(crate) fn listen(text: &str) -> Checked {
-    socket_addr(text).map(|addr| addr.to_string())
+    match text {
+        NOWHERE => Ok(text.to_owned()),
+        text => socket_addr(text).map(|addr| addr.to_string()),
+    }
+}
+
+/// The mode of a file in octal digits.
+pub(crate) fn mode(text: &str) -> Checked {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let is_octal = digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if is_octal && mode <= 0o777 => Ok(format!("{mode:04o}")),
+        _ => Err("must be a mode in octal digits, 0000 to 0777, such as \"0660\"".into()),
+    }
+}
+
+/// The origin of web pages, as browsers name it; `*` for each.
+pub(crate) fn origin(text: &str) -> Checked {
+    let problem = "must be an origin such as https://app.example.com, or \"*\"";
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    let url = Url::parse(text).map_err(|_| problem)?;
+    let is_bare = matches!(url.path(), "" | "/")
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !is_bare {
+        return Err(problem.into());
+    }
+    Ok(url.origin().ascii_serialization())
 }
 
 /// A filter of log lines in the syntax of `tracing`.
@@ -143,6 +177,33 @@ mod tests {
         assert_eq!(listen("[::1]:0").unwrap(), "[::1]:0");
         for bad in "|:4700|4700|127.0.0.1|host:80|localhost:70000|1.2.3.4:-1".split('|') {
             assert!(listen(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_octal() {
+        for (good, mode) in [("0600", "0600"), ("660", "0660"), ("0o777", "0777")] {
+            assert_eq!(super::mode(good).unwrap(), mode);
+        }
+        for bad in ["", "0888", "1777", "+600", "rw", "-1"] {
+            assert!(super::mode(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_as_browsers_name_it() {
+        for (good, told) in [
+            ("https://App.example.com", "https://app.example.com"),
+            ("https://a.example:443/", "https://a.example"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("*", "*"),
+        ] {
+            assert_eq!(origin(good).unwrap(), told);
+        }
+        for bad in
+            "|null|app.example.com|https://a/b|https://u@a|https://*.a.com/x|ftp://a".split('|')
+        {
+            assert!(origin(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,8 +4,10 @@
 pub(crate) mod api;
 pub(crate) mod dice;
 pub(crate) mod file;
+pub(crate) mod h2;
 pub(crate) mod http;
 pub(crate) mod tap;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 
 use std::sync::Arc;

@@ -121,7 +121,7 @@ impl World {
         let clock = Arc::new(Stopped(sample::NOW));
         let listening = Listening::on(self.api).await.unwrap();
         let server = listening.serve_table(lane.clone(), clock, router);
-        let address = server.local_addr();
+        let address = server.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
             let _ = stopped.await;

@@ -21,7 +21,7 @@ async fn bind(api: ServerSection) -> Result<Server, BindError> {
 #[tokio::test]
 async fn a_busy_port_is_an_error_that_names_it() {
     let first = bind(config()).await.unwrap();
-    let listen = first.local_addr().to_string();
+    let listen = first.local_addr().unwrap().to_string();
     let error = bind(ServerSection {
         listen: listen.clone(),
         ..config()
@@ -61,7 +61,28 @@ async fn other_machines_are_let_in_only_with_a_token() {
         listen: "localhost:0".to_owned(),
         ..config()
     };
-    assert!(bind(name).await.unwrap().local_addr().ip().is_loopback());
+    assert!(
+        bind(name)
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .ip()
+            .is_loopback()
+    );
+}
+
+#[tokio::test]
+async fn every_page_is_let_in_only_where_a_token_keeps_the_others_out() {
+    let every = |token: Option<&str>| ServerSection {
+        cors_origins: vec!["*".to_owned()],
+        admin_token: token.map(Secret::new),
+        ..config()
+    };
+    let error = bind(every(None)).await.unwrap_err();
+    assert!(matches!(error, BindError::EveryPage), "{error}");
+    assert!(error.to_string().contains("server.cors_origins"), "{error}");
+    assert!(bind(every(Some("s3cret"))).await.is_ok());
 }
 
 #[tokio::test]
@@ -248,6 +269,8 @@ async fn a_client_that_does_not_finish_is_hung_up_on() {
     let api = Running::with(hasty).await;
     // Headers that never end: closed without an answer.
     assert_eq!(api.raw(b"GET /healthz HTTP/1.1\r\nhost: loc").await, "");
+    // Nothing at all.
+    assert_eq!(api.raw(b"").await, "");
     // A body that never ends.
     let stuck = b"POST /api/glm/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
     assert!(api.raw(stuck).await.starts_with("HTTP/1.1 408"));

@@ -95,7 +95,10 @@ fn every_variable_sets_what_it_says() {
         .env("ONELANE_API_KEY", "id.secret");
     let config = place.load().config;
     assert_eq!(config.store.path, "/data/x.redb");
-    assert_eq!(config.listen_addr().unwrap().to_string(), "127.0.0.1:80");
+    assert_eq!(
+        config.listen_addr().unwrap().unwrap().to_string(),
+        "127.0.0.1:80"
+    );
     assert_eq!(config.glm.base_url, "http://127.0.0.1:9/v4");
     assert_eq!(config.glm.model, "glm-5");
     assert_eq!(config.server.admin_token, Some(Secret::new("tell-nobody")));

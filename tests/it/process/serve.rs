@@ -1,6 +1,7 @@
 //! Guards: the daemon's start, its end by signal or with its backlog, and what outlives a restart.
 
-use std::net::TcpListener;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 
 use onelane::model::{CallOutcome, JobStatus};
 use onelane::simulator::{ErrorFault, Fault, Simulator, Span};
@@ -28,6 +29,23 @@ fn the_start_line_says_where_everything_is() {
         .get(&format!("{}/healthz", running.url()))
         .unwrap();
     assert_eq!(health.status, 200, "{health:?}");
+    running.signal("TERM");
+    running.end().with(0);
+}
+
+#[test]
+fn a_request_has_the_name_in_the_log_that_its_client_gave_it() {
+    let (place, simulator) = world();
+    let mut command = serve(&place, &simulator);
+    command.env("ONELANE_LOG", "onelane=debug");
+    let running = Running::start(&mut command);
+    let url = running.url();
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = "GET /nothing HTTP/1.1\r\nhost: localhost\r\nx-request-id: of-mine/7\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let told = running.notes("of-mine/7");
+    assert!(told.contains("/nothing") && told.contains("404"), "{told}");
     running.signal("TERM");
     running.end().with(0);
 }

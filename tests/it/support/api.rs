@@ -75,7 +75,7 @@ impl Api {
         let server = Server::bind(config, lane.clone(), clock)
             .await
             .expect("the API listens");
-        let address = server.local_addr();
+        let address = server.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let task = tokio::spawn(server.run(stop.clone().cancelled_owned(), PATIENCE));
         Self {

@@ -67,6 +67,27 @@ pub(crate) fn each_member<'a>(
     is_whole.then_some(())
 }
 
+/// How deep lists and objects of a text that is JSON stand in each other.
+pub(crate) fn levels(json: &str) -> usize {
+    let (mut level, mut deepest) = (0_usize, 0);
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            _ if is_text => {}
+            b'[' | b'{' => {
+                level += 1;
+                deepest = deepest.max(level);
+            }
+            b']' | b'}' => level = level.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// Names of one object among which one that is given twice is looked for: a body of a million would take memory.
 pub(crate) const NAMES_COMPARED_MAX: usize = 1_024;
 
@@ -294,6 +315,19 @@ mod tests {
         assert_eq!(seen, ["1", r#"{"a":[2]}"#, "\"x\""]);
         assert_eq!(each(raw("[1,2]"), |_| false), None);
         assert_eq!(each(raw("{}"), |_| true), None);
+    }
+
+    #[test]
+    fn levels_are_counted_where_they_are_no_text() {
+        for (json, deep) in [
+            ("1", 0),
+            (r#""[[[""#, 0),
+            (r#"{"a":[1,{}],"b":[[]]}"#, 3),
+            (r#"["\"[[",["\\",[]]]"#, 3),
+            ("[[],[],[]]", 2),
+        ] {
+            assert_eq!(levels(json), deep, "{json}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 pub const DAY_MS: u64 = 86_400_000;
 /// Bytes of one request as submitted. The largest body seen accepted for reading by GLM was 3.9 MB.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Lists and objects of one request that stand in each other: many times what any tool's schema needs.
+pub const LEVELS_MAX: usize = 512;
 /// Messages of one chat: far more than any context has room for.
 pub const MESSAGES_MAX: usize = 10_000;
 /// Tools of one chat; GLM takes 128.

@@ -86,7 +86,7 @@ pub enum RequestError {
     /// `model` has the wrong type.
     #[error("model must be a string of 1 to {max} characters", max = limits::MODEL_CHARS_MAX)]
     BadModel,
-    /// A list of it has too many elements, or it has too many fields.
+    /// A list of it has too many elements, or it has too many fields or levels.
     #[error("{what} has {found} {of}; {max} are allowed at most")]
     TooMany {
         /// What has them.
@@ -283,6 +283,15 @@ impl Request {
             return Err(RequestError::NotAnObject(
                 "it starts with something other than {".to_owned(),
             ));
+        }
+        let levels = json::levels(raw.get());
+        if levels > limits::LEVELS_MAX {
+            return Err(RequestError::TooMany {
+                what: "the request",
+                of: "levels",
+                found: levels,
+                max: limits::LEVELS_MAX,
+            });
         }
         if let Some(half) = HalfACharacter::in_json(raw.get()) {
             return Err(RequestError::HalfACharacter(half));

@@ -1,0 +1,199 @@
+//! A connection from its acceptance to its end: the TLS handshake, where there is one, then HTTP/1.1 or HTTP/2, as the
+//! client speaks it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::AsyncWriteExt as _;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::connections::Place;
+use super::door::Requests;
+use super::limits;
+use super::socket::{Channel, Served, Socket};
+use super::tls::Tls;
+use super::wire::{Bytes, Wire};
+use crate::config::ServerSection;
+
+/// The first byte of whoever speaks TLS.
+const TLS_HANDSHAKE: u8 = 22;
+/// What is told a client that speaks HTTP where TLS is spoken.
+const TLS_ALONE: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
+    content-length: 41\r\n\r\nthis port speaks TLS alone; ask https://\n";
+
+/// Runs the requests of HTTP/2, each a task of its own.
+#[derive(Clone, Default)]
+pub(super) struct Streams(TaskTracker);
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
+/// How connections are served.
+pub(super) struct Serving {
+    filter: BoxedFilter<(Response,)>,
+    http: auto::Builder<Streams>,
+    streams: Streams,
+    tls: Option<Arc<Tls>>,
+    /// How long a client may take for a handshake, for headers, and between two requests.
+    idle: Duration,
+    /// How long it may take for the next part of its answer.
+    patience: Duration,
+    /// No more requests are taken.
+    closing: CancellationToken,
+}
+
+impl Serving {
+    pub(super) fn new(
+        config: &ServerSection,
+        tls: Option<Arc<Tls>>,
+        filter: BoxedFilter<(Response,)>,
+    ) -> Self {
+        let idle = Duration::from_millis(config.header_timeout_ms);
+        let streams = Streams::default();
+        let mut http = auto::Builder::new(streams.clone());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(idle)
+            // A client that has said all it wants to say is answered.
+            .half_close(true)
+            .max_buf_size(limits::HEADER_BYTES_MAX)
+            .max_headers(limits::HEADERS_MAX);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits::STREAMS_MAX)
+            .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
+            .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
+            .max_local_error_reset_streams(limits::FAULTY_STREAMS_MAX)
+            .initial_stream_window_size(limits::STREAM_AHEAD_BYTES)
+            .initial_connection_window_size(limits::CONNECTION_AHEAD_BYTES)
+            .max_send_buf_size(limits::STREAM_SEND_BYTES)
+            .keep_alive_interval(Duration::from_millis(limits::PING_EVERY_MS))
+            .keep_alive_timeout(Duration::from_millis(limits::PONG_WITHIN_MS));
+        Self {
+            filter,
+            http,
+            streams,
+            tls,
+            idle,
+            patience: Duration::from_millis(config.write_timeout_ms),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// From now on connections end with the requests that they have.
+    pub(super) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Waits until nothing of a request is left, once every connection has ended.
+    pub(super) async fn closed(&self) {
+        self.streams.0.close();
+        self.streams.0.wait().await;
+    }
+
+    /// Serves a connection to its end.
+    pub(super) async fn serve(self: Arc<Self>, wire: Wire, place: Arc<Place>) {
+        // A socket of this machine crosses no network.
+        let tls = self.tls.as_ref().filter(|_| matches!(wire, Wire::Tcp(_)));
+        let bytes = Bytes::of(wire, Arc::clone(&place), self.patience);
+        let greeted = tokio::select! {
+            greeted = self.greet(bytes, tls, &place) => greeted,
+            () = self.closing.cancelled() => return,
+        };
+        let Some((channel, http)) = greeted else {
+            return;
+        };
+        let socket = Socket::new(channel, Arc::clone(&place));
+        let requests = Requests {
+            filter: self.filter.clone(),
+            socket: Arc::clone(&socket),
+            place: Arc::clone(&place),
+        };
+        let io = TokioIo::new(Served(Arc::clone(&socket)));
+        let connection = Box::pin(http.serve_connection(io, requests));
+        let served = self.until_left(connection, &place).await;
+        if let Err(error) = &served {
+            tracing::debug!(error, "a connection ended early");
+        }
+        socket.linger(served.is_err()).await;
+        drop(place);
+    }
+
+    /// The connection as HTTP is spoken on it, and which; `None`: there was no handshake.
+    async fn greet(
+        &self,
+        bytes: Bytes,
+        tls: Option<&Arc<Tls>>,
+        place: &Arc<Place>,
+    ) -> Option<(Channel, auto::Builder<Streams>)> {
+        let http = self.http.clone();
+        let Some(tls) = tls else {
+            return Some((Channel::Clear(bytes), http));
+        };
+        let handshake = async {
+            if bytes.first().await? != TLS_HANDSHAKE {
+                return Some(Err(bytes));
+            }
+            let acceptor = TlsAcceptor::from(tls.current().await);
+            let greeted = acceptor.accept(bytes).await;
+            let failed = |error| tracing::debug!(%error, "a TLS handshake failed");
+            greeted.map_err(failed).ok().map(Ok)
+        };
+        let greeted = tokio::time::timeout(self.idle, handshake).await.ok()??;
+        let stream = match greeted {
+            Ok(stream) => stream,
+            Err(bytes) => {
+                let socket = Socket::new(Channel::Clear(bytes), Arc::clone(place));
+                let _ = Served(Arc::clone(&socket)).write_all(TLS_ALONE).await;
+                socket.linger(false).await;
+                return None;
+            }
+        };
+        let http = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => http.http2_only(),
+            Some(_) => http.http1_only(),
+            None => http,
+        };
+        Some((Channel::Tls(Box::new(stream)), http))
+    }
+
+    /// Serves requests until the connection ends, or has been without one for too long, is to be left, or has an answer
+    /// that nobody takes.
+    async fn until_left(
+        &self,
+        mut connection: Pin<Box<auto::Connection<'_, TokioIo<Served>, Requests, Streams>>>,
+        place: &Place,
+    ) -> Result<(), String> {
+        let mut is_left = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
+                () = self.closing.cancelled(), if !is_left => {}
+                () = place.is_left(self.idle), if !is_left => {}
+                () = place.stays_without_request(self.idle), if is_left => return Ok(()),
+                () = place.is_stuck(self.patience) => {
+                    return Err("the client does not take its answer".to_owned());
+                }
+            }
+            is_left = true;
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}
