@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::Api;
 use super::admin::JobPath;
 use super::answer::{Answer, EVENT_STREAM, Pieces, Reply, Shapes};
-use super::hub::{self, View};
+use super::hub::{self, Scope};
 use super::input::{Ignored, Input, Nothing};
 use super::principal::Principal;
 use super::problem::Problem;
@@ -110,7 +110,7 @@ fn listener(
     job: Option<JobId>,
 ) -> Result<Listener, Problem> {
     let last = header_text(headers, LAST_EVENT_ID, 64)?;
-    let view = View {
+    let view = Scope {
         key: principal.key_id(),
         job,
     };

@@ -149,7 +149,7 @@ impl Hub {
     }
 
     /// One who listens from now on or, with the id of the event that it had last, from there on.
-    pub(super) fn listen(self: &Arc<Self>, view: View, last: Option<&str>) -> Listener {
+    pub(super) fn listen(self: &Arc<Self>, view: Scope, last: Option<&str>) -> Listener {
         let heard = self.heard.subscribe();
         let ring = self.ring();
         let had = |key| ring.had(key);
@@ -185,7 +185,7 @@ impl Hub {
 
 /// Which events somebody is told.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct View {
+pub(super) struct Scope {
     /// Those of the jobs of this client key; `None`: all.
     pub(super) key: Option<KeyId>,
     /// Those of this job, up to its end.
@@ -212,7 +212,7 @@ pub(super) struct Listener {
     hub: Arc<Hub>,
     /// Changes when there is more.
     pub(super) heard: watch::Receiver<()>,
-    view: View,
+    view: Scope,
     /// The number of the next event to look at.
     next: u64,
     /// The number that the next event has among those of the client key.
@@ -334,11 +334,11 @@ mod tests {
 
     const ONE: Option<KeyId> = Some(KeyId::new(1));
     const TWO: Option<KeyId> = Some(KeyId::new(2));
-    const ALL: View = View {
+    const ALL: Scope = Scope {
         key: None,
         job: None,
     };
-    const OF_ONE: View = View { key: ONE, ..ALL };
+    const OF_ONE: Scope = Scope { key: ONE, ..ALL };
 
     fn job(n: u8) -> JobId {
         JobId::from_bytes([n; 16])
@@ -402,7 +402,7 @@ mod tests {
         for n in [1, 2, 1] {
             hub.keep(of(n, None));
         }
-        let view = View {
+        let view = Scope {
             job: Some(job(2)),
             ..ALL
         };
@@ -439,7 +439,7 @@ mod tests {
             [missed("null")],
             "nobody knows whose they were"
         );
-        let one_job = View {
+        let one_job = Scope {
             job: Some(job(9)),
             ..OF_ONE
         };
@@ -464,7 +464,7 @@ mod tests {
         assert_eq!(ids(&mut slow), want);
         assert_eq!(ids(&mut hub.listen(OF_ONE, Some(&id(1)))), want);
         assert_eq!(ids(&mut hub.listen(OF_ONE, Some(&id(5)))), [id(6)]);
-        let one_job = View {
+        let one_job = Scope {
             job: Some(job(1)),
             ..OF_ONE
         };
