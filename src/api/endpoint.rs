@@ -363,7 +363,9 @@ fn captures<'p>(
 
 /// Whether anybody looks at a query of this schema: one that nobody does may be anything.
 fn is_read(query_schema: &Value) -> bool {
+    let names = query_schema.get("properties").and_then(Value::as_object);
     query_schema.get("additionalProperties").is_some()
+        || names.is_some_and(|names| !names.is_empty())
 }
 
 #[cfg(test)]

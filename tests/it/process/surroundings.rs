@@ -314,7 +314,7 @@ const COMPLETION: &str = r#"{"id":"1","created":1,"model":"glm-4.7","choices":[{
 fn a_hostile_answer_takes_little_memory() {
     // A tree of such values takes a hundred times their bytes: that shows at any size.
     const ANSWER_BYTES: usize = 2 * 1024 * 1024;
-    const TIMES_ITS_BYTES: u64 = 25;
+    const TIMES_ITS_BYTES: u64 = 50;
     let elements = vec![r#"{"a":1}"#; ANSWER_BYTES / 8].join(",");
     let answers = [
         format!("[{elements}]"),
