@@ -155,6 +155,10 @@ impl Relay {
     fn bytes(&self) -> usize {
         self.state.borrow().bytes
     }
+
+    fn has_ended(&self) -> bool {
+        self.state.borrow().end.is_some()
+    }
 }
 
 /// Reads a streamed answer from its first byte on.
@@ -246,6 +250,16 @@ impl Relays {
         let mut known = self.lock();
         known.kept.retain(|(kept, _)| *kept != id);
         known.open.remove(&id);
+    }
+
+    /// Lets go of an answer that has ended: the job is asked anew. One that comes already stays.
+    pub fn forget_ended(&self, id: JobId) {
+        let mut known = self.lock();
+        known.kept.retain(|(kept, _)| *kept != id);
+        let relay = known.open.get(&id).and_then(Weak::upgrade);
+        if relay.is_none_or(|relay| relay.has_ended()) {
+            known.open.remove(&id);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {

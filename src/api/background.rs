@@ -24,6 +24,9 @@ use crate::orchestrator::follow::Followed;
 /// Events of ours at the beginning, in place of the one by which GLM says that it has begun.
 const OURS: [&str; 2] = ["response.created", "response.queued"];
 
+/// So many numbers has each attempt to itself.
+const EVENTS_OF_AN_ATTEMPT: u64 = 1_000_000;
+
 /// The events of a response that was asked for with `stream`, behind this number.
 pub(super) fn stream(api: &Api, record: &JobRecord, after: Option<u64>) -> Reply {
     let mut telling = Telling {
@@ -68,7 +71,7 @@ impl Telling {
     /// Counts an event, and answers its number where it was not had.
     fn count(&mut self) -> Option<u64> {
         let n = self.next;
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         self.after.is_none_or(|after| n > after).then_some(n)
     }
 
@@ -135,6 +138,16 @@ impl Telling {
         }
     }
 
+    /// That the lane ends and the response does not: it is gone on with later.
+    fn closing(&mut self) -> String {
+        let n = self
+            .after
+            .map_or(self.next, |after| after.saturating_add(1).max(self.next));
+        let message = "onelane is shutting down, and goes on with the response when it is back; ask for it again";
+        let data = json!({"type": "error", "sequence_number": n, "code": "503", "message": message, "param": null});
+        format!("event: error\ndata: {data}\n\n")
+    }
+
     /// That GLM's stream ends here and is not whole.
     fn cut(&mut self, failure: &Failure) -> String {
         let Some(n) = self.count() else {
@@ -176,11 +189,14 @@ async fn begin(
     mut following: JoinSet<Result<Followed, Error>>,
 ) -> (String, At) {
     match following.join_next().await {
-        Some(Ok(Ok(Followed::Begun(_, reader)))) => {
+        Some(Ok(Ok(Followed::Begun(head, reader)))) => {
+            // Another attempt is another answer: whoever had some of the one before gets all of this one.
+            let before = u64::from(head.attempt.0.saturating_sub(1));
+            telling.next += before * EVENTS_OF_AN_ATTEMPT;
             (String::new(), At::Live(reader, Whole::default()))
         }
         Some(Ok(Ok(Followed::Ended(record)))) => (telling.ended(&record), At::Over),
         // The lane has ended: the client comes back.
-        _ => (String::new(), At::Over),
+        _ => (telling.closing(), At::Over),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_core::model::{
-    BatchId, BatchInput, BatchProgress, Face, InputStage, JobId, JobStatus, Seq, Timestamp,
+    BatchId, BatchInput, BatchProgress, InputStage, JobId, JobStatus, Seq, Timestamp,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -210,12 +210,12 @@ pub(super) async fn create(
     let principal = &input.principal;
     let key = idempotency_key(&input.headers)?;
     let asked = Said::read(&input.headers)?;
-    api.allow(principal, Face::Chat, &asked)?;
     let new = input.body.0;
     let mut errors = Faults::default();
     let mut wrong = |field: &str, problem: String| errors.add(|| FieldError::new(field, problem));
-    if let Err(problem) = lines::face_of(&new.endpoint) {
-        wrong("endpoint", problem);
+    match lines::face_of(&new.endpoint) {
+        Ok(face) => api.allow(principal, face, &asked)?,
+        Err(problem) => wrong("endpoint", problem),
     }
     let window = new.completion_window.unwrap_or_else(|| "24h".to_owned());
     let window_ms = window_ms(&window);

@@ -5,18 +5,21 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::future::BoxFuture;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use tokio::time::Instant;
 use warp::filters::BoxedFilter;
-use warp::http::header::{CONNECTION, HOST};
+use warp::http::header::{CONNECTION, CONTENT_TYPE, HOST};
 use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use warp::reply::Response;
 
+use super::answer::EVENT_STREAM;
 use super::connections::{Place, Stream};
 use super::limits;
 use super::principal::HEALTH;
@@ -41,39 +44,105 @@ pub(super) struct Requests {
     pub(super) place: Arc<Place>,
 }
 
+/// A comment of an event stream: nothing for whoever reads it, and refused by the system of whoever is gone.
+const COMMENT: &[u8] = b":\n\n";
+/// How often a client that has closed its own direction is asked by one whether it reads on.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whether the client of an event stream leaves it: no piece may come for a long time that would show it.
+struct Watch {
+    socket: Arc<Socket>,
+    gone: BoxFuture<'static, ()>,
+    /// An event has ended, so that a comment may follow.
+    is_between_events: bool,
+    asked: Option<Instant>,
+}
+
+impl Watch {
+    fn of(socket: &Arc<Socket>) -> Self {
+        let watched = Arc::clone(socket);
+        Self {
+            socket: Arc::clone(socket),
+            gone: Box::pin(async move { watched.gone(false).await }),
+            is_between_events: false,
+            asked: None,
+        }
+    }
+
+    /// These bytes are handed on.
+    fn saw(&mut self, data: &[u8]) {
+        self.is_between_events = data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n");
+    }
+
+    /// While nothing is to be handed on: whether the client is gone, or a question to it.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.gone.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        let is_due = self.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY);
+        if is_due && self.is_between_events && self.socket.presence().may_be_gone() {
+            self.asked = Some(Instant::now());
+            return Poll::Ready(Some(Bytes::from_static(COMMENT)));
+        }
+        Poll::Pending
+    }
+}
+
 /// The body of an answer. One among others comes in pieces, so that the client says how fast, and its request is over
 /// when all of it was taken.
 pub(super) struct Held<B> {
     body: B,
     stream: Option<Stream>,
+    watch: Option<Watch>,
     /// What was not handed on of the part that came last.
     rest: Bytes,
 }
 
-impl<B: Body + Unpin> Held<B> {
+impl<B: Body<Error: Into<BoxError>> + Unpin> Held<B> {
     /// What comes next, as the body has it.
-    fn next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, <Self as Body>::Error>>> {
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(whole))))
+        let frame = frame.map(|frame| frame.map(|frame| frame.map_data(whole)));
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    /// The same, or what the watch says while nothing comes.
+    fn watched(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let next = self.next(cx);
+        let Some(watch) = &mut self.watch else {
+            return next;
+        };
+        match &next {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    watch.saw(data);
+                }
+                next
+            }
+            Poll::Ready(_) => next,
+            Poll::Pending => match ready!(watch.look(cx)) {
+                Some(question) => Poll::Ready(Some(Ok(Frame::data(question)))),
+                None => Poll::Ready(Some(Err(Gone.into()))),
+            },
+        }
     }
 }
 
-impl<B: Body + Unpin> Body for Held<B> {
+impl<B: Body<Error: Into<BoxError>> + Unpin> Body for Held<B> {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut next = self.next(cx);
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut next = self.watched(cx);
         let held = &mut *self;
         let Some(stream) = &held.stream else {
             return next;
@@ -130,7 +199,9 @@ impl Requests {
                 biased;
                 answer = answer => {
                     place.has_answered();
-                    Ok(held(answer?, None))
+                    let answer = answer?;
+                    let watch = is_stream(&answer).then(|| Watch::of(&socket));
+                    Ok(held(answer, None, watch))
                 }
                 () = socket.gone(may_ask) => Err(Gone),
             }
@@ -158,7 +229,7 @@ impl Requests {
             if answer.headers_mut().remove(CONNECTION).is_some() {
                 place.leave();
             }
-            Ok(held(answer, Some(stream)))
+            Ok(held(answer, Some(stream), None))
         })
     }
 
@@ -184,10 +255,19 @@ impl Requests {
     }
 }
 
-fn held(answer: Response, stream: Option<Stream>) -> Answer {
+/// Whether an answer is a stream of events that come with time.
+fn is_stream(answer: &Response) -> bool {
+    let media = answer.headers().get(CONTENT_TYPE);
+    let is_events =
+        media.is_some_and(|media| media.as_bytes().starts_with(EVENT_STREAM.as_bytes()));
+    is_events && answer.body().size_hint().exact().is_none()
+}
+
+fn held(answer: Response, stream: Option<Stream>, watch: Option<Watch>) -> Answer {
     answer.map(|body| Held {
         body,
         stream,
+        watch,
         rest: Bytes::new(),
     })
 }

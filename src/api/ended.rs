@@ -121,19 +121,23 @@ fn is_answer(face: Face, failure: &Failure, came: &Received) -> bool {
     failure.code.starts_with(FINISH) || (under_success && says_so())
 }
 
-/// The events that the answer of a job would have come in; `None`: it has none.
-pub(super) fn events(record: &JobRecord) -> Option<String> {
+/// The answer of a job that has ended, one that says that it failed among them; `None`: it has none.
+pub(super) fn told_by_glm(record: &JobRecord) -> Option<&RawValue> {
     let job = &record.job;
-    let answer = match (job.status, &record.response, &job.error) {
-        (JobStatus::Completed, Some(body), _) => body,
+    match (job.status, &record.response, &job.error) {
+        (JobStatus::Completed, Some(body), _) => Some(body),
         (JobStatus::Failed, _, Some(failure)) => {
             let refusal = record.refusal.as_deref();
             let came = refusal.filter(|came| is_answer(job.face, failure, came));
-            came.and_then(Received::json)?
+            came.and_then(Received::json)
         }
-        _ => return None,
-    };
-    events_of(job.face, answer.get())
+        _ => None,
+    }
+}
+
+/// The events that the answer of a job would have come in; `None`: it has none.
+pub(super) fn events(record: &JobRecord) -> Option<String> {
+    events_of(record.job.face, told_by_glm(record)?.get())
 }
 
 /// An answer as it came, or as the events of a stream.

@@ -227,7 +227,19 @@ pub(super) async fn call<F: Faced>(
         print: submission.idempotency_key.is_none().then(|| {
             let key = submission.key_id.map(|id| id.to_string());
             let who = key.unwrap_or_default();
-            Print::of(&[F::FACE.name().as_bytes(), who.as_bytes(), &digest])
+            // What headers said makes another request of the same body.
+            let said = format!(
+                "{:?}",
+                (
+                    &submission.user_id,
+                    &submission.session,
+                    submission.priority,
+                    &submission.headers
+                )
+            );
+            let parts = [F::FACE.name(), &who, &said].map(str::as_bytes);
+            let [face, who, said] = parts;
+            Print::of(&[face, who, said, &digest])
         }),
         presence: input.presence,
         max_wait: Some(Duration::from_millis(settings.max_wait_ms)),

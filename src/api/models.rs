@@ -13,7 +13,7 @@ use super::answer::{Answer, Reply, Shapes};
 use super::envelope::AnthropicErrorBody;
 use super::input::{Ignored, Input, Nothing};
 use super::principal::Principal;
-use super::problem::{Dialect, Kind, Problem};
+use super::problem::{Dialect, GlmErrorBody, Kind, Problem};
 
 /// A model, as OpenAI lists them.
 #[derive(Serialize, JsonSchema)]
@@ -208,7 +208,8 @@ impl Answer for OneModel {
         let about =
             "As Anthropic shows it, for a client that sends `anthropic-version` or `x-api-key`.";
         shapes.json::<AnthropicCard>("200", about);
-        shapes.json::<AnthropicErrorBody>("404", "For such a client: there is no such model.");
+        shapes.json::<GlmErrorBody>("404", "There is no such model.");
+        shapes.json::<AnthropicErrorBody>("404", "The same for such a client.");
     }
 }
 

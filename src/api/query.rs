@@ -16,16 +16,21 @@ use super::problem::FieldError;
 /// that is empty or malformed; whether it is known, its schema says.
 pub(super) fn to_json(raw: &str, schema: &Value) -> Result<String, FieldError> {
     let mut pairs: Vec<(String, String)> = Vec::new();
+    let is_strict = schema.get("additionalProperties") == Some(&Value::Bool(false));
     for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let is_known = |name: &String| schema["properties"].get(name).is_some();
+        // What nobody looks at may be anything.
+        if !is_strict && !decode(name).as_ref().is_some_and(is_known) {
+            continue;
+        }
         let bad = |name: &str| FieldError::new(name, "is not percent-encoded UTF-8");
         let name = decode(name).ok_or_else(|| bad(name))?;
         let value = decode(value).ok_or_else(|| bad(&name))?;
         if pairs.iter().any(|(known, _)| *known == name) {
             return Err(FieldError::new(name, "is given twice"));
         }
-        let is_known = schema["properties"].get(&name).is_some();
-        if value.is_empty() && is_known {
+        if value.is_empty() && is_known(&name) {
             return Err(FieldError::new(
                 name,
                 "is empty; give it a value or leave it out",
@@ -167,7 +172,17 @@ mod tests {
     fn schema() -> Value {
         json!({"properties": {
             "limit": {"type": ["integer", "null"]}, "held": {"type": "boolean"},
-            "model": {"type": "string"}, "ids": {"type": "array", "items": {"type": "string"}}}})
+            "model": {"type": "string"}, "ids": {"type": "array", "items": {"type": "string"}}},
+            "additionalProperties": false})
+    }
+
+    #[test]
+    fn what_nobody_looks_at_may_be_anything() {
+        let mut lenient = schema();
+        lenient["additionalProperties"] = Value::Null;
+        let query = "include[]=a&include[]=b&x=%zz&limit=3";
+        assert_eq!(to_json(query, &lenient).unwrap(), r#"{"limit":3}"#);
+        assert!(to_json(query, &schema()).is_err());
     }
 
     #[test]

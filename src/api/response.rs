@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use warp::http::StatusCode;
 
 use super::answer::{JSON, Reply};
-use super::ended::stated;
+use super::ended::{stated, told_by_glm};
 use crate::object::Object;
 
 /// What our ids of responses begin with; the id of the job follows.
@@ -38,10 +38,7 @@ pub(super) const fn word(job: &Job) -> &'static str {
 pub(super) fn shown(record: &JobRecord) -> Reply {
     let job = &record.job;
     let id = id_of(job.id);
-    let body = match (job.status, &record.response) {
-        (JobStatus::Completed, Some(answer)) => under(&id, answer),
-        _ => None,
-    };
+    let body = told_by_glm(record).and_then(|answer| under(&id, answer));
     if let Some(body) = body {
         return Reply::text(StatusCode::OK, JSON, body.into_bytes());
     }

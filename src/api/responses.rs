@@ -156,6 +156,7 @@ pub(super) struct ResponseQuery {
     /// Whether it is told in events, as the request for it asked.
     stream: Option<bool>,
     /// With `stream`: those alone whose `sequence_number` is larger.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
     starting_after: Option<u64>,
 }
 

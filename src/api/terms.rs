@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use onelane_core::life::grant::BeyondRights;
-use onelane_core::model::{
-    BatchInput, ClientKey, Face, LineFault, Settings, Submission, Timestamp,
-};
+use onelane_core::model::{BatchInput, ClientKey, LineFault, Settings, Submission, Timestamp};
 
 /// The terms of one batch.
 pub(super) struct Terms {
@@ -65,7 +63,8 @@ impl Terms {
             job.user_id.clone_from(user);
         }
         if let Some(key) = self.key() {
-            key.grant(&mut job, Face::Chat, &self.settings)?;
+            let face = job.request.face();
+            key.grant(&mut job, face, &self.settings)?;
         }
         Ok(job)
     }

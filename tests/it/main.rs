@@ -15,6 +15,7 @@ mod answers;
 mod api_admin;
 mod api_jobs;
 mod async_pair;
+mod at_once;
 mod attendance;
 mod background;
 mod batches_http;

@@ -245,6 +245,30 @@ async fn a_client_that_goes_away_closes_its_call_at_once_and_the_slot_is_free() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_a_stream_while_nothing_comes_is_noticed() {
+    let mut world = HttpLane::new();
+    let (over, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    let upstream = Upstream::start(move |mut call: Arrived<'_>| {
+        call.say(HEAD);
+        call.say(chunk(&piece("a")));
+        let _ = waits.lock().unwrap().recv_timeout(PATIENCE);
+    });
+    world.config.glm.base_url = upstream.base_url();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let mut response = open(&api, &chat("slow")).await;
+    let id = job_of(&response);
+    response.chunk().await.unwrap().expect("a piece");
+    drop(response);
+    let left = Instant::now();
+    ended(&lane, id, JobStatus::Cancelled).await;
+    assert!(left.elapsed() < PATIENCE / 2, "{:?}", left.elapsed());
+    over.send(()).unwrap();
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_with_a_key_comes_back_to_the_stream_from_its_first_byte() {
     let world = HttpLane::new();
     let lane = world.start().await;

@@ -148,6 +148,8 @@ pub struct Scheduler {
     /// The time that paces are counted by.
     steady: Steady,
     unsettled: usize,
+    /// Counts the jobs that were looked at before they had a sequence number.
+    unnumbered: u32,
     /// Whether a call of this generation got through to a server.
     reached: bool,
     out: Outgoing,
@@ -200,6 +202,7 @@ impl Scheduler {
             breaker: recovered.breaker.unwrap_or_default(),
             steady: Steady::default(),
             unsettled: 0,
+            unnumbered: 0,
             reached: false,
             out: Outgoing::new(),
         };

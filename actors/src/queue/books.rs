@@ -11,7 +11,7 @@ use crate::protocol::{
 };
 use crate::queue::waiters::Answer;
 use onelane_core::model::{
-    Applied, Dispatch, JobEntry, JobId, Refusal, SlotId, Timestamp, Transition,
+    Applied, Dispatch, JobEntry, JobId, JobStatus, Refusal, SlotId, Timestamp, Transition,
 };
 use onelane_core::scheduler::slot::attempt_of;
 use onelane_core::scheduler::{Effect, Scheduler};
@@ -132,10 +132,15 @@ impl QueueState {
                 // Before any answer goes out: an operator who has closed the intake finds it closed.
                 if decision.is_ok() {
                     self.show(transition);
+                    if let Transition::Requeue { job_id } = transition {
+                        self.ports.relays.forget_ended(*job_id);
+                    }
                 }
                 self.publisher.tell(transition, decision, now);
                 self.waiters.answered(ticket, transition, decision);
-                if turned_away.is_none() || transition.job_id() != turned_away {
+                // One that came in nevertheless, by a commit of which nobody heard, is started from the store.
+                let is_open = matches!(decision, Err(Refusal::WrongStatus(JobStatus::Processing)));
+                if turned_away.is_none() || transition.job_id() != turned_away || is_open {
                     check_agreement(transition, decision)?;
                 }
             }

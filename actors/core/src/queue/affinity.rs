@@ -75,11 +75,10 @@ impl Runs {
 
     /// A job that was taken did not run. Tells whether it was taken before its turn.
     pub(super) fn gave_back(&mut self, seq: Seq) -> bool {
-        let mut found = None;
-        for taken in self.0.values_mut() {
-            let at = taken.iter().rposition(|taken| taken.seq == seq);
-            found = found.or(at.and_then(|at| taken.remove(at)));
-        }
+        let found = self.0.values_mut().find_map(|taken| {
+            let at = taken.iter().rposition(|taken| taken.seq == seq)?;
+            taken.remove(at)
+        });
         found.is_some_and(|taken| taken.is_together)
     }
 

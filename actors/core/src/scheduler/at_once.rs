@@ -9,8 +9,8 @@ use super::{Effect, Scheduler};
 use crate::model::{Admission, JobEntry, NewJob, Reserve, Seq, SlotId, Timestamp, Transition};
 use crate::scheduler::slot::Sending;
 
-/// Until the store has given it one, the job has the last sequence number of all.
-const UNNUMBERED: Seq = Seq(u64::MAX);
+/// Until the store has given them theirs, jobs have the last sequence numbers of all, each its own.
+const UNNUMBERED: u64 = u64::MAX - u32::MAX as u64;
 
 /// A job that is about to be sent.
 struct Setting {
@@ -51,7 +51,9 @@ impl Scheduler {
         let job = &new.job;
         let is_let_in = matches!(new.admission, Admission::Open { .. });
         let is_late = job.deadline.is_some_and(|by| by <= now);
-        if !is_let_in || is_late || !job.after.is_empty() || self.knows(job.id) {
+        // One with a key may be there already: it would use up pace and turns for nothing.
+        let may_be_there = job.idempotency_key.is_some();
+        if !is_let_in || is_late || may_be_there || !job.after.is_empty() || self.knows(job.id) {
             return None;
         }
         let slot = self.idle_slot()?;
@@ -61,12 +63,13 @@ impl Scheduler {
             return None;
         }
         let entry = JobEntry {
-            seq: UNNUMBERED,
+            seq: Seq(UNNUMBERED + u64::from(self.unnumbered)),
             ..job.entry()
         };
         if !self.key_has_place(&entry) || !self.pace_allows(lane, entry.tokens, now) {
             return None;
         }
+        self.unnumbered = self.unnumbered.wrapping_add(1);
         // The line says whether it waits for anything else, and whose turn it uses up.
         self.line.insert(entry, now);
         self.reroute(now);

@@ -119,19 +119,28 @@ fn what_waits_goes_before_what_comes() {
 }
 
 #[test]
-fn what_was_there_already_is_not_started_again() {
+fn what_the_store_does_not_let_in_is_not_started() {
     let mut world = World::new(1);
-    let keyed = |seq| new(seq, |job| job.idempotency_key = Some("k".to_owned()));
-    assert!(world.comes(keyed(1)));
-    world.ack_all();
-    world.call_ends(&answered());
-    assert!(world.comes(keyed(2)), "the store alone knows better");
+    // It is on disk, and the lane does not know: whoever asks again has heard of nothing.
+    let there = new(1, |_| {});
+    let mut ended = there.job.clone();
+    ended.status = JobStatus::Completed;
+    world.disk.jobs.insert(id(1), ended);
+    assert!(world.comes(there), "the store alone knows better");
     world.ack_all();
     world.runs([], "there was nothing to start");
-    assert!(world.lane.is_idle() && !world.lane.knows(id(2)));
+    assert!(world.lane.is_idle() && !world.lane.knows(id(1)));
     assert!(world.comes(new(3, |_| {})), "and the slot is free");
     world.ack_all();
     world.call_ends(&answered());
+    world.disk.jobs.remove(&id(1));
+    world.finish();
+}
+
+#[test]
+fn what_may_be_there_already_costs_no_pace_and_no_turn() {
+    let mut world = World::new(1);
+    assert!(!world.comes(new(1, |job| job.idempotency_key = Some("k".to_owned()))));
     world.finish();
 }
 
