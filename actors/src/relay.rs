@@ -155,10 +155,6 @@ impl Relay {
     fn bytes(&self) -> usize {
         self.state.borrow().bytes
     }
-
-    fn has_ended(&self) -> bool {
-        self.state.borrow().end.is_some()
-    }
 }
 
 /// Reads a streamed answer from its first byte on.
@@ -257,7 +253,7 @@ impl Relays {
         let mut known = self.lock();
         known.kept.retain(|(kept, _)| *kept != id);
         let relay = known.open.get(&id).and_then(Weak::upgrade);
-        if relay.is_none_or(|relay| relay.has_ended()) {
+        if relay.is_none_or(|relay| relay.is_closed()) {
             known.open.remove(&id);
         }
     }
@@ -394,6 +390,12 @@ mod tests {
         }
         relays.forget(id(2));
         assert!(!relays.to_read(id(2)).is_open(), "it is forgotten");
+        relays.forget_ended(id(1));
+        let anew = relays.to_read(id(1));
+        assert!(!anew.is_open(), "it is asked anew");
+        anew.open(head());
+        relays.forget_ended(id(1));
+        assert!(relays.to_read(id(1)).is_open(), "and comes already");
         let large = relays.to_write(id(9));
         large.open(head());
         let piece = Bytes::from(vec![b'x'; limits::RELAYS_KEPT_BYTES]);

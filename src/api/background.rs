@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use onelane_actors::ports::JobRecord;
 use onelane_actors::relay::{RelayEnd, RelayReader};
-use onelane_core::model::{Failure, json};
+use onelane_core::model::{AttemptNo, Failure, json};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -26,6 +26,11 @@ const OURS: [&str; 2] = ["response.created", "response.queued"];
 
 /// So many numbers has each attempt to itself.
 const EVENTS_OF_AN_ATTEMPT: u64 = 1_000_000;
+
+/// How far the numbers of an attempt are from those of the first.
+fn events_before(attempt: AttemptNo) -> u64 {
+    u64::from(attempt.0.saturating_sub(1)) * EVENTS_OF_AN_ATTEMPT
+}
 
 /// The events of a response that was asked for with `stream`, behind this number.
 pub(super) fn stream(api: &Api, record: &JobRecord, after: Option<u64>) -> Reply {
@@ -138,11 +143,11 @@ impl Telling {
         }
     }
 
-    /// That the lane ends and the response does not: it is gone on with later.
-    fn closing(&mut self) -> String {
-        let n = self
-            .after
-            .map_or(self.next, |after| after.saturating_add(1).max(self.next));
+    /// That the lane ends and the response does not: it is gone on with later, behind what was told so far. So this has
+    /// the number of the last event.
+    fn closing(&self) -> String {
+        let last = self.next.saturating_sub(1);
+        let n = self.after.map_or(last, |after| after.max(last));
         let message = "onelane is shutting down, and goes on with the response when it is back; ask for it again";
         let data = json!({"type": "error", "sequence_number": n, "code": "503", "message": message, "param": null});
         format!("event: error\ndata: {data}\n\n")
@@ -191,12 +196,54 @@ async fn begin(
     match following.join_next().await {
         Some(Ok(Ok(Followed::Begun(head, reader)))) => {
             // Another attempt is another answer: whoever had some of the one before gets all of this one.
-            let before = u64::from(head.attempt.0.saturating_sub(1));
-            telling.next += before * EVENTS_OF_AN_ATTEMPT;
+            telling.next += events_before(head.attempt);
             (String::new(), At::Live(reader, Whole::default()))
         }
         Some(Ok(Ok(Followed::Ended(record)))) => (telling.ended(&record), At::Over),
         // The lane has ended: the client comes back.
         _ => (telling.closing(), At::Over),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn telling(next: u64, after: Option<u64>) -> Telling {
+        Telling {
+            id: "resp_1".to_owned(),
+            next,
+            after,
+        }
+    }
+
+    #[test]
+    fn an_attempt_counts_from_a_number_that_the_one_before_does_not_reach() {
+        assert_eq!(events_before(AttemptNo(1)), 0);
+        let second = events_before(AttemptNo(2));
+        // Whoever had some of the first attempt gets the second from its beginning.
+        assert_eq!(telling(second + 2, Some(13)).count(), Some(second + 2));
+        assert_eq!(telling(2, Some(13)).count(), None);
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_for_any_event_is_none_to_go_on_from() {
+        let mut telling = telling(u64::MAX, Some(u64::MAX - 1));
+        assert_eq!(telling.count(), Some(u64::MAX));
+        assert_eq!(telling.count(), Some(u64::MAX));
+    }
+
+    #[test]
+    fn an_end_of_the_lane_takes_no_number_from_what_follows() {
+        let told = telling(2, None).closing();
+        assert!(
+            told.starts_with("event: error\n") && told.contains("\"sequence_number\":1"),
+            "{told}"
+        );
+        assert!(
+            telling(2, Some(9))
+                .closing()
+                .contains("\"sequence_number\":9")
+        );
     }
 }

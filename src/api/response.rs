@@ -111,6 +111,10 @@ pub(super) fn under(id: &str, answer: &RawValue) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use onelane_core::model::{Face, Failure, FailureClass, Received};
+
     use super::*;
     use crate::views::tests::sample;
 
@@ -123,6 +127,24 @@ mod tests {
         for other in ["", "resp_", "resp_abc", "chatcmpl-1", &job.to_string()] {
             assert_eq!(job_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_says_that_it_failed_is_shown_as_glm_told_it() {
+        let body =
+            r#"{"object":"response","status":"failed","error":{"code":"x"},"output":[{"id":"m"}]}"#;
+        let mut record = sample::completed(1);
+        record.job.face = Face::Responses;
+        record.job.status = JobStatus::Failed;
+        record.job.error = Some(Failure {
+            status_code: Some(200),
+            ..Failure::new(FailureClass::ServerTransient, "x", "m")
+        });
+        record.response = None;
+        record.refusal = Some(Arc::new(Received::new(body.as_bytes(), None)));
+        let told = String::from_utf8(shown(&record).into_bytes()).unwrap();
+        assert!(told.contains(r#""output":[{"id":"m"}]"#), "{told}");
+        assert!(told.contains(&id_of(record.job.id)), "{told}");
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Terms {
 
 #[cfg(test)]
 mod tests {
-    use onelane_core::model::{BatchId, FileId, KeyForm, KeyId, KeySecret};
+    use onelane_core::model::{BatchId, Face, FileId, KeyForm, KeyId, KeySecret, Request};
 
     use super::*;
 
@@ -113,6 +113,21 @@ mod tests {
             ..input()
         };
         assert_eq!(priority(&of_nobody, 10), -100);
+    }
+
+    #[test]
+    fn a_line_may_be_of_the_faces_of_its_key_alone() {
+        let settings = settings(|key| key.rights.faces = [Face::Embeddings].into_iter().collect());
+        let terms = Terms::of(&input(), settings, 0, START).unwrap();
+        let of = |face, raw| Submission::new(Request::body(face, raw).unwrap());
+        let embedding = of(Face::Embeddings, r#"{"model":"embedding-3","input":"a"}"#);
+        assert!(terms.grant(embedding).is_ok());
+        let chat = of(
+            Face::Chat,
+            r#"{"model":"glm-4.7","messages":[{"role":"user","content":"a"}]}"#,
+        );
+        let refused = terms.grant(chat).unwrap_err().to_string();
+        assert!(refused.contains("chat"), "{refused}");
     }
 
     #[test]

@@ -78,7 +78,9 @@ impl Orchestrator {
         let mut decisions = self
             .ask(|refs, reply| {
                 let new = new.clone();
-                if refs.is_idle.load(Ordering::Relaxed) {
+                // One with a key may be there already, and is not started before the store has said so.
+                let may_start = new.job.idempotency_key.is_none();
+                if may_start && refs.is_idle.load(Ordering::Relaxed) {
                     let insert = QueueMsg::Insert { new, reply };
                     return refs.queue.cast(insert).map_err(drop);
                 }

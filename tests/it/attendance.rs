@@ -39,10 +39,15 @@ async fn count(lane: &Orchestrator, status: JobStatus) -> u64 {
 
 /// A request on a connection of its own, which closes when it is dropped.
 async fn ask(api: &Api, body: &Value) -> TcpStream {
+    ask_with(api, body, "").await
+}
+
+/// The same, with more headers.
+async fn ask_with(api: &Api, body: &Value, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(api.address).await.expect("a connection");
     let body = body.to_string();
     let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {CHAT} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n",
         api.address,
         body.len()
     );
@@ -185,6 +190,20 @@ async fn a_stream_that_begins_when_its_client_has_just_left_waits_for_whoever_co
     assert_eq!(again.status, 200);
     assert!(again.text.ends_with("data: [DONE]\n\n"), "{again:?}");
     assert_eq!(world.arrivals_of("mine").len(), 1);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_another_user_is_not_the_one_who_comes_back() {
+    let (world, lane, api) = world(|_| {}).await;
+    let blocker = block(&world, &lane).await;
+    let first = ask_with(&api, &chat("same"), "x-onelane-user: ada\r\n").await;
+    until_waiting(&lane, 1).await;
+    drop(first);
+    let other = ask_with(&api, &chat("same"), "x-onelane-user: bob\r\n").await;
+    until_waiting(&lane, 2).await;
+    lane.cancel(blocker).await.unwrap();
+    assert!(answer(other).await.contains("\"choices\""));
     stop(lane, 1_000).await;
 }
 
