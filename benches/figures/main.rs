@@ -23,6 +23,10 @@ use onelane::model::{Secret, Submission};
 use onelane::orchestrator::Orchestrator;
 use onelane::simulator::{Arrival, Simulator, SimulatorConfig, Span};
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let Some(at) = args.iter().position(|a| a == "--waiting-child") {

@@ -1,6 +1,7 @@
 //! What an endpoint is: a row of the table in [`super::endpoints`]. The router, the OpenAPI document and
 //! the reference page are made of these rows and of nothing else.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ pub(super) struct Incoming {
     pub(super) headers: HeaderMap,
     pub(super) presence: Arc<Presence>,
     /// The parts of the path that stand for parameters.
-    pub(super) captures: Vec<(&'static str, String)>,
+    pub(super) captures: PathParameters,
     pub(super) query: String,
     pub(super) body: Body,
 }
@@ -292,12 +293,27 @@ pub(super) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Valu
 /// Finds endpoints.
 pub(super) struct Router {
     pub(super) endpoints: Vec<Endpoint>,
+    /// Of each path the places of its endpoints, one a method.
+    paths: matchit::Router<Vec<usize>>,
 }
 
 /// The parameters of a path, by their names.
-pub(super) type PathParameters = Vec<(&'static str, String)>;
+pub(super) type PathParameters = Vec<(String, String)>;
 
 impl Router {
+    /// The table of these rows. Of two paths that can't be told apart the later is not found; a test asks for each.
+    pub(super) fn new(endpoints: Vec<Endpoint>) -> Self {
+        let mut of_paths: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (at, endpoint) in endpoints.iter().enumerate() {
+            of_paths.entry(endpoint.path).or_default().push(at);
+        }
+        let mut paths = matchit::Router::new();
+        for (path, endpoints) in of_paths {
+            let _ = paths.insert(path, endpoints);
+        }
+        Self { endpoints, paths }
+    }
+
     /// The endpoint of a path and a method, and the parts of the path that stand for its parameters.
     /// HEAD asks what GET asks, and the server leaves the body out. Empty segments don't count: base URLs
     /// come with and without a slash at their end.
@@ -312,53 +328,31 @@ impl Router {
             method
         };
         let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-        let of_path = self.endpoints.iter();
-        let of_path: Vec<_> = of_path
-            .filter_map(|endpoint| Some((endpoint, captures(endpoint.path, &segments)?)))
-            .collect();
-        if of_path.is_empty() {
+        let plain = format!("/{}", segments.join("/"));
+        let Ok(found) = self.paths.at(&plain) else {
             let problem = format!("there is nothing at {path}");
             return Err(Problem::new(Kind::UnknownRoute, problem));
-        }
-        let mut allowed: Vec<&str> = of_path.iter().map(|(e, _)| e.method.as_str()).collect();
-        if allowed.contains(&"GET") {
-            allowed.push("HEAD");
-        }
-        let allowed = allowed.join(", ");
-        let found = of_path
-            .into_iter()
-            .find(|(endpoint, _)| endpoint.method == *wanted);
-        let Some((endpoint, captures)) = found else {
+        };
+        let of_path = found.value.iter().filter_map(|at| self.endpoints.get(*at));
+        let of_method = |endpoint: &&Endpoint| endpoint.method == *wanted;
+        let Some(endpoint) = of_path.clone().find(of_method) else {
+            let mut allowed: Vec<&str> = of_path.map(|e| e.method.as_str()).collect();
+            if allowed.contains(&"GET") {
+                allowed.push("HEAD");
+            }
+            let allowed = allowed.join(", ");
             return Err(Problem::wrong_method(method.as_str(), path, &allowed));
         };
-        let decoded = captures.into_iter().map(|(name, raw)| {
+        let decoded = found.params.iter().map(|(name, raw)| {
             let decoded = query::decode_segment(raw);
-            decoded.map(|value| (name, value)).ok_or_else(|| {
+            let named = |value| (name.to_owned(), value);
+            decoded.map(named).ok_or_else(|| {
                 let problem = format!("{raw} is not percent-encoded UTF-8");
                 Problem::of_field(Kind::InvalidId, name, problem)
             })
         });
         Ok((endpoint, decoded.collect::<Result<_, _>>()?))
     }
-}
-
-/// What of a path stands for the parameters of a template; `None`: the path is another.
-fn captures<'p>(
-    template: &'static str,
-    segments: &[&'p str],
-) -> Option<Vec<(&'static str, &'p str)>> {
-    let parts = template.split('/').filter(|part| !part.is_empty());
-    let mut captures = Vec::new();
-    let mut rest = segments.iter();
-    for part in parts {
-        let segment = rest.next()?;
-        match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
-            Some(name) => captures.push((name, *segment)),
-            None if part == *segment => {}
-            None => return None,
-        }
-    }
-    rest.next().is_none().then_some(captures)
 }
 
 /// Whether anybody looks at a query of this schema: one that nobody does may be anything.
@@ -374,17 +368,23 @@ mod tests {
 
     #[test]
     fn a_path_is_taken_apart_by_its_template() {
-        let check = |template, path: &str, want: Option<&[(&str, &str)]>| {
-            let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-            let found = captures(template, &segments);
-            assert_eq!(found.as_deref(), want, "{path}");
+        let router = crate::api::endpoints::router();
+        let check = |path: &str, want: Option<(&str, Option<&str>)>| {
+            let found = router.find(&Method::GET, path).ok();
+            let found = found.map(|(endpoint, captures)| (endpoint.path, captures));
+            let found = found.as_ref().map(|(template, captures)| {
+                (*template, captures.first().map(|(_, value)| value.as_str()))
+            });
+            assert_eq!(found, want, "{path}");
         };
-        check("/a/{id}/b", "/a/7/b", Some(&[("id", "7")]));
-        check("/a/{id}/b", "//a//7/b/", Some(&[("id", "7")]));
-        check("/a/{id}/b", "/a/7", None);
-        check("/a/{id}/b", "/a/7/b/c", None);
-        check("/a", "/b", None);
-        check("/", "", Some(&[]));
+        let stream = "/api/glm/jobs/{id}/stream";
+        check("/api/glm/jobs/7/stream", Some((stream, Some("7"))));
+        check("//api/glm//jobs/7%2F8/stream/", Some((stream, Some("7/8"))));
+        check("/api/glm/jobs/7", Some(("/api/glm/jobs/{id}", Some("7"))));
+        check("/api/glm/jobs/7/stream/c", None);
+        check("/healthz", Some(("/healthz", None)));
+        check("/health", None);
+        check("", None);
     }
 
     #[test]

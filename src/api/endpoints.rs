@@ -52,9 +52,7 @@ pub(super) fn router() -> Router {
     let endpoints = sections
         .into_iter()
         .flat_map(|(section, rows)| rows.into_iter().map(move |row| row.under(section)));
-    Router {
-        endpoints: endpoints.collect(),
-    }
+    Router::new(endpoints.collect())
 }
 
 /// A row.

@@ -552,7 +552,7 @@ async fn what_can_not_be_sent_is_not_sent() {
     }
     let raw = serde_json::value::RawValue::from_string("[1]".to_owned()).unwrap();
     let call = GlmCall {
-        request: Arc::new(Request::Body(Face::Chat, raw)),
+        request: Arc::new(Request::Body(Face::Chat, raw.into())),
         ..usual.clone()
     };
     check(call, C::RequestFatal, code::REQUEST_INVALID).await;

@@ -262,7 +262,7 @@ mod tests {
             r#"{"stream":false,"messages":[{}],"stream":true,"model":"a","mod\u0065l":"b"}"#
                 .to_owned(),
         );
-        let got = body(&call(Request::Body(Face::Chat, chat.unwrap()))).unwrap();
+        let got = body(&call(Request::Body(Face::Chat, chat.unwrap().into()))).unwrap();
         assert_eq!(
             String::from_utf8(got).unwrap(),
             r#"{"stream":false,"messages":[{}],"model":"glm-4.7","request_id":"$ID"}"#
@@ -275,7 +275,7 @@ mod tests {
         for text in ["[]", "7", "null", "\"x\""] {
             let raw = RawValue::from_string(text.to_owned()).unwrap();
             assert!(
-                body(&call(Request::Body(Face::Chat, raw))).is_err(),
+                body(&call(Request::Body(Face::Chat, raw.into()))).is_err(),
                 "{text}"
             );
         }
@@ -289,7 +289,7 @@ mod tests {
             let mut chat = serde_json::to_value(&fields).unwrap();
             chat["messages"] = serde_json::json!([{"role": "user", "content": "hi"}]);
             let raw = RawValue::from_string(chat.to_string()).unwrap();
-            let sent: Value = serde_json::from_slice(&body(&call(Request::Body(Face::Chat, raw))).unwrap()).unwrap();
+            let sent: Value = serde_json::from_slice(&body(&call(Request::Body(Face::Chat, raw.into()))).unwrap()).unwrap();
             for (name, value) in chat.as_object().unwrap() {
                 if !["model", "stream", "request_id", "stream_options"].contains(&name.as_str()) {
                     proptest::prop_assert_eq!(&sent[name], value);

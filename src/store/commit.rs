@@ -105,8 +105,8 @@ type Id = &'static [u8; 16];
 
 /// A job as the batch has left it so far.
 struct Changed {
-    /// The status under which its place in line is stored.
-    stored_as: JobStatus,
+    /// The status under which its place in line is stored; `None`: it is new.
+    stored_as: Option<JobStatus>,
     /// Its key among the finished jobs, if it is stored as one.
     finished_as: Option<[u8; 17]>,
     job: Job,
@@ -251,8 +251,8 @@ impl<'t> Transaction<'t> {
                 finished_as,
                 job,
             } = changed;
-            if stored_as != job.status {
-                let key = schema::line_key(stored_as, job.seq);
+            if let Some(before) = stored_as.filter(|before| *before != job.status) {
+                let key = schema::line_key(before, job.seq);
                 self.line.open()?.remove(&key)?;
             }
             if let Some(key) = finished_as {

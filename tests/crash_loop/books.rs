@@ -41,7 +41,7 @@ pub(crate) fn every_acknowledged_job_is_completed_once(
     }
     let prompt_of = |id: &JobId| match stored[id].request.as_deref().expect("it was not pruned") {
         Request::Prompt(text) => text.clone(),
-        Request::Body(_, raw) => panic!("nobody submitted {raw}"),
+        Request::Body(_, raw) => panic!("nobody submitted {}", raw.get()),
     };
     let mut acknowledged = BTreeSet::new();
     for job in submitted {

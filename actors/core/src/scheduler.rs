@@ -504,6 +504,10 @@ impl Scheduler {
     /// The slots that a lane has taken.
     fn taken_by(&self, lane: &str) -> usize {
         let models = self.slots.values().filter_map(Slot::model);
+        if self.settings.lanes.is_empty() {
+            // All there are belong to the only lane.
+            return models.count();
+        }
         models
             .filter(|model| self.settings.lane_of(model) == lane)
             .count()

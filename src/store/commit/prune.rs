@@ -66,6 +66,7 @@ impl Transaction<'_> {
     }
 
     pub(super) fn take_job(&mut self, job: &Job) -> Result<u64> {
+        self.write_changed()?;
         self.counters.jobs.removed(job.status);
         self.jobs.open()?.remove(job.id.as_bytes())?;
         let bytes = self.take_bodies(job.id)?;
@@ -78,6 +79,7 @@ impl Transaction<'_> {
     }
 
     pub(super) fn strip(&mut self, job: &Job) -> Result<u64> {
+        self.write_changed()?;
         let bytes = self.take_bodies(job.id)?;
         if let Some(key) = schema::finished_key_of(job) {
             self.unshelve(&key)?;

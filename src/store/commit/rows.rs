@@ -47,7 +47,13 @@ impl Rows for Transaction<'_> {
 
     fn insert(&mut self, job: &Job, request: &Request) -> Result<()> {
         self.counters.jobs.moved(None, job.status);
-        self.put(job)?;
+        // Written with what else the batch does to it: it may be started at once.
+        let new = Changed {
+            stored_as: None,
+            finished_as: None,
+            job: job.clone(),
+        };
+        self.changed.insert(job.id, new);
         encode(&mut self.row, request)?;
         let requests = self.requests.open()?;
         requests.insert(job.id.as_bytes(), self.row.as_slice())?;
@@ -82,7 +88,7 @@ impl Rows for Transaction<'_> {
             None
         };
         let changed = Changed {
-            stored_as: before,
+            stored_as: Some(before),
             finished_as: ended.as_ref().and_then(schema::finished_key_of),
             job: job.clone(),
         };

@@ -1,6 +1,8 @@
 //! What a submitter asked for, kept verbatim.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::OnceLock;
 
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
@@ -17,7 +19,47 @@ pub enum Request {
     /// One user message of a chat; model, `max_tokens` and temperature come from the settings.
     Prompt(String),
     /// A JSON object as its face takes it.
-    Body(Face, Box<RawValue>),
+    Body(Face, Body),
+}
+
+/// The JSON text of a body. What the lane reads of it is read once, however often it is asked for: bodies of
+/// agents are long.
+#[derive(Debug, Clone)]
+pub struct Body {
+    raw: Box<RawValue>,
+    said: OnceLock<Said>,
+}
+
+/// What a body says of its call.
+#[derive(Debug, Clone, Default)]
+struct Said {
+    model: Option<String>,
+    request_id: Option<String>,
+    streams: bool,
+}
+
+impl From<Box<RawValue>> for Body {
+    fn from(raw: Box<RawValue>) -> Self {
+        Self {
+            raw,
+            said: OnceLock::new(),
+        }
+    }
+}
+
+impl Deref for Body {
+    type Target = RawValue;
+
+    fn deref(&self) -> &RawValue {
+        &self.raw
+    }
+}
+
+impl Body {
+    fn said(&self, face: Face) -> &Said {
+        let read = || Head::of(face, self.raw.get()).map(|head| head.said(face));
+        self.said.get_or_init(|| read().unwrap_or_default())
+    }
 }
 
 /// What a row calls a plain prompt; a body is called by its face.
@@ -28,7 +70,7 @@ impl Serialize for Request {
         let mut one = serializer.serialize_map(Some(1))?;
         match self {
             Self::Prompt(text) => one.serialize_entry(PROMPT, text)?,
-            Self::Body(face, raw) => one.serialize_entry(face.name(), raw)?,
+            Self::Body(face, body) => one.serialize_entry(face.name(), &**body)?,
         }
         one.end()
     }
@@ -54,7 +96,8 @@ impl<'de> Deserialize<'de> for Request {
                 let face = Face::parse(&name).ok_or_else(|| {
                     A::Error::custom(format!("a request of an unknown face {name}"))
                 })?;
-                Ok(Request::Body(face, map.next_value()?))
+                let raw: Box<RawValue> = map.next_value()?;
+                Ok(Request::Body(face, raw.into()))
             }
         }
 
@@ -244,6 +287,16 @@ impl<'a> Head<'a> {
         Ok(())
     }
 
+    fn said(&self, face: Face) -> Said {
+        let text = |value: Option<&RawValue>| json::text(value?).map(Into::into);
+        let stream = self.stream.is_some_and(|stream| stream.get() == "true");
+        Said {
+            model: text(self.model),
+            request_id: text(self.request_id),
+            streams: face.streams() && stream,
+        }
+    }
+
     /// `Err`: it is no text, or too long.
     fn model(&self) -> Result<Option<String>, RequestError> {
         let Some(model) = self.model.filter(|model| model.get() != "null") else {
@@ -311,7 +364,8 @@ impl Request {
             )));
         }
         head.model()?;
-        Ok(Self::Body(face, raw))
+        let said = head.said(face).into();
+        Ok(Self::Body(face, Body { raw, said }))
     }
 
     /// The face that it is for.
@@ -323,30 +377,29 @@ impl Request {
         }
     }
 
-    fn head(&self) -> Option<Head<'_>> {
+    fn said(&self) -> Option<&Said> {
         match self {
             Self::Prompt(_) => None,
-            Self::Body(face, raw) => Head::of(*face, raw.get()).ok(),
+            Self::Body(face, body) => Some(body.said(*face)),
         }
     }
 
     /// The model that a body names itself.
     #[must_use]
     pub fn model(&self) -> Option<String> {
-        json::text(self.head()?.model?).map(Into::into)
+        self.said()?.model.clone()
     }
 
     /// The `request_id` that a body names itself, where its face has one.
     #[must_use]
     pub fn request_id(&self) -> Option<String> {
-        json::text(self.head()?.request_id?).map(Into::into)
+        self.said()?.request_id.clone()
     }
 
     /// Whether a body asks for its answer in pieces, of a face that can give it so.
     #[must_use]
     pub fn streams(&self) -> bool {
-        let stream = self.head().and_then(|head| head.stream);
-        self.face().streams() && stream.is_some_and(|stream| stream.get() == "true")
+        self.said().is_some_and(|said| said.streams)
     }
 
     /// The request as bytes on disk and in memory, roughly.
