@@ -7,6 +7,7 @@ use std::sync::Arc;
 use onelane_core::model::{
     BatchId, BatchInput, BatchProgress, InputStage, JobId, JobStatus, Seq, Timestamp,
 };
+use onelane_core::money::forecast::Forecast;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -103,11 +104,16 @@ pub(super) struct BatchCard {
     cancelled_at: Option<i64>,
     request_counts: RequestCounts,
     metadata: Option<BTreeMap<String, String>>,
+    /// What it comes to and when it ends, as its first calls tell: onelane's own.
+    forecast: Option<Forecast>,
 }
 
 impl BatchCard {
-    fn of(found: BatchOfFile) -> Self {
+    fn of(found: BatchOfFile, api: &Api) -> Self {
         let BatchOfFile { input, batch } = found;
+        let slots = api.lane.settings().lane.rules.max_concurrency;
+        let forecast = batch.as_ref();
+        let forecast = forecast.and_then(|batch| Forecast::of(batch, slots, api.clock.now()));
         let status = input.progress(batch.as_ref());
         let ended_at = input.ended_at(batch.as_ref());
         let counts = batch.as_ref().map(|b| b.counts).unwrap_or_default();
@@ -160,6 +166,7 @@ impl BatchCard {
             endpoint: input.endpoint,
             completion_window: input.window,
             metadata: input.metadata,
+            forecast,
         }
     }
 }
@@ -250,7 +257,7 @@ pub(super) async fn create(
     };
     if let Some(known) = api.lane.batch_of_file(id).await? {
         if known.input.file == file && principal.sees(known.input.key_id) {
-            return Ok(Json(BatchCard::of(known)));
+            return Ok(Json(BatchCard::of(known, &api)));
         }
         let problem = format!("the key was used for another file, by batch {id}; use a new one");
         return Err(Problem::new(Kind::IdempotencyConflict, problem));
@@ -280,7 +287,7 @@ pub(super) async fn create(
     };
     let begun = api.lane.begin_batch_of_file(input, name).await?;
     api.feeder.feed(id);
-    Ok(Json(BatchCard::of(begun)))
+    Ok(Json(BatchCard::of(begun, &api)))
 }
 
 /// A batch.
@@ -314,7 +321,7 @@ pub(super) async fn read(
     input: Input<BatchPath, Ignored>,
 ) -> Result<Json<BatchCard>, Problem> {
     let found = found(&api.lane, &input.principal, &input.path.id).await?;
-    Ok(Json(BatchCard::of(found)))
+    Ok(Json(BatchCard::of(found, &api)))
 }
 
 /// Which batches.
@@ -361,7 +368,7 @@ pub(super) async fn list(
     let mut data = Vec::new();
     for input in all.into_iter().skip(skipped).take(limit) {
         let batch = api.lane.batch(input.id).await?;
-        data.push(BatchCard::of(BatchOfFile { input, batch }));
+        data.push(BatchCard::of(BatchOfFile { input, batch }, &api));
     }
     Ok(Json(BatchList {
         object: "list",
@@ -396,7 +403,7 @@ pub(super) async fn cancel(
         }
         api.feeder.feed(id);
         let found = found(&api.lane, principal, name).await?;
-        return Ok(Json(BatchCard::of(found)));
+        return Ok(Json(BatchCard::of(found, &api)));
     }
 }
 

@@ -170,6 +170,20 @@ impl Sums {
         let total = std::iter::once(row("total", &self.total));
         let lines: Vec<_> = models.chain(total).collect();
         let mut text = table::table(head, &lines);
+        if let Some(forecast) = self.total.forecast {
+            let [low, high] = [forecast.cost_low, forecast.cost_high].map(decimal);
+            let [least, mean, most] = [
+                forecast.calls_ms_low,
+                forecast.calls_ms,
+                forecast.calls_ms_high,
+            ]
+            .map(run::span);
+            text.push_str(&format!(
+                "\n\nBy earlier answers of these models, in four of five cases: {low} to {high} {}, and {least} to \
+                 {most} of calls one after the other, {mean} on average",
+                self.total.currency.code()
+            ));
+        }
         if self.total.unpriced_jobs > 0 {
             text.push_str(&format!(
                 "\n\n{} of {} {} no price; what they cost is not in the sums. Add their models \

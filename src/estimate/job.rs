@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use onelane_core::model::{
-    Currency, Nanos, Settings, Submission, SubmissionError, UsageRow, amount, model_name,
+    Currency, Moments, Nanos, Settings, Submission, SubmissionError, UsageRow, amount, model_name,
 };
-use onelane_core::money::estimate;
+use onelane_core::money::{estimate, forecast};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -27,6 +27,20 @@ pub struct JobEstimate {
     pub cost: Option<CostRange>,
     /// What the list in force counts in.
     pub currency: Currency,
+    /// What earlier answers of the model tell of it.
+    #[serde(skip)]
+    told: Option<Told>,
+}
+
+/// What earlier answers tell of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    /// How many there were.
+    answers: u64,
+    /// How much more than expected it costs if its answer is longer by a standard deviation.
+    apart: Nanos,
+    /// How long its call takes, in milliseconds, and how far such times lie apart.
+    takes: (u64, u64),
 }
 
 /// The least and the most that something may cost, in the currency that stands beside it.
@@ -47,9 +61,15 @@ pub struct CostRange {
     pub max: Nanos,
 }
 
-/// How long a model's answers were so far.
+/// How long a model's answers were so far, and how long it took to give them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History(BTreeMap<String, (u64, u64)>);
+pub struct History(BTreeMap<String, Answers>);
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Answers {
+    tokens: Moments,
+    times: Moments,
+}
 
 impl History {
     /// Fewer answers tell nothing.
@@ -58,18 +78,33 @@ impl History {
     /// From the usage of some days.
     #[must_use]
     pub fn of(usage: &[UsageRow]) -> Self {
-        let mut models: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut models: BTreeMap<String, Answers> = BTreeMap::new();
         for row in usage {
-            let (answers, tokens) = models.entry(row.key.model.clone()).or_default();
-            *answers = answers.saturating_add(row.successes);
-            *tokens = tokens.saturating_add(row.usage.completion_tokens);
+            let answers = models.entry(row.key.model.clone()).or_default();
+            answers.tokens.merge(&row.answer_tokens);
+            answers.times.merge(&row.answer_times);
         }
         Self(models)
     }
 
     fn usual(&self, model: &str) -> Option<u64> {
-        let (answers, tokens) = *self.0.get(model)?;
-        (answers >= Self::ANSWERS_MIN).then(|| tokens.div_ceil(answers))
+        let tokens = &self.0.get(model)?.tokens;
+        tokens.mean().filter(|_| tokens.count >= Self::ANSWERS_MIN)
+    }
+
+    /// `None`: there were too few to say how far they lie apart.
+    fn told(&self, model: &str, cost_of: impl Fn(u64) -> Option<Nanos>) -> Option<Told> {
+        let Answers { tokens, times } = self.0.get(model)?;
+        if tokens.count < forecast::LEARNT_FROM_MIN {
+            return None;
+        }
+        let usual = tokens.mean()?;
+        let longer = cost_of(usual.saturating_add(tokens.deviation()?))?;
+        Some(Told {
+            answers: tokens.count,
+            apart: longer.saturating_sub(cost_of(usual)?).max(0),
+            takes: (times.mean()?, times.deviation()?),
+        })
     }
 }
 
@@ -101,7 +136,12 @@ pub fn of(
         .unwrap_or_else(|| estimate::usual_answer(&model));
     let usual = usual.min(tokens.completion_tokens_max);
     let prices = &settings.prices;
-    let expected = prices.worst_case(&model, tokens.prompt_tokens, usual);
+    let cost_of = |answer: u64| {
+        let answer = answer.min(tokens.completion_tokens_max);
+        let cost = prices.worst_case(&model, tokens.prompt_tokens, answer);
+        cost.map(|cost| cost.nanos)
+    };
+    let expected = cost_of(usual);
     let longest = with_margin(tokens.prompt_tokens);
     let min = prices.best_case(&model, tokens.prompt_tokens);
     // Where the list ends before the longest prompt does, nobody knows the most.
@@ -111,11 +151,12 @@ pub fn of(
     Ok(JobEstimate {
         cost: min.zip(max).map(|(min, max)| CostRange {
             min: min.nanos,
-            expected: expected.map_or(max.nanos, |expected| expected.nanos),
+            expected: expected.unwrap_or(max.nanos),
             max: max.nanos,
         }),
         completion_tokens_expected: usual,
         currency: prices.currency(),
+        told: history.told(&model, cost_of),
         model,
         tokens,
     })
@@ -140,13 +181,76 @@ pub struct Total {
     pub cost: Option<CostRange>,
     /// What the costs are counted in.
     pub currency: Currency,
+    /// What earlier answers of these models tell; not known where one of them has given too few.
+    pub forecast: Option<TotalForecast>,
+    #[serde(skip)]
+    told: ToldInAll,
+}
+
+/// What earlier answers tell of jobs that are to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "EstimateForecast")]
+#[serde(rename_all = "camelCase")]
+pub struct TotalForecast {
+    /// In one of ten cases the jobs with a price cost less.
+    #[serde(serialize_with = "amount::serialize")]
+    #[schemars(with = "f64")]
+    pub cost_low: Nanos,
+    /// In one of ten cases they cost more.
+    #[serde(serialize_with = "amount::serialize")]
+    #[schemars(with = "f64")]
+    pub cost_high: Nanos,
+    /// How long all calls take one after the other, in milliseconds, without anything between them: one of ten
+    /// times less.
+    pub calls_ms_low: u64,
+    /// The mean.
+    pub calls_ms: u64,
+    /// One of ten times more.
+    pub calls_ms_high: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct ToldInAll {
+    jobs: u64,
+    costs: forecast::Sum,
+    times: forecast::Sum,
+}
+
+impl ToldInAll {
+    fn add(&mut self, job: &JobEstimate) {
+        let Some(told) = job.told else { return };
+        self.jobs += 1;
+        if let Some(cost) = job.cost {
+            let [expected, apart] = [cost.expected, told.apart].map(i64::unsigned_abs);
+            self.costs.add(expected, apart, told.answers);
+        }
+        let (mean, apart) = told.takes;
+        self.times.add(mean, apart, told.answers);
+    }
+
+    /// Within what the jobs may cost at all.
+    fn forecast(&self, jobs: u64, cost: Option<CostRange>) -> Option<TotalForecast> {
+        let bounds = cost.filter(|_| self.jobs == jobs && jobs > 0)?;
+        let (costs, times) = (self.costs.range(), self.times.range());
+        let nanos = |value: u64| i64::try_from(value).unwrap_or(Nanos::MAX);
+        let within = |value: u64| nanos(value).clamp(bounds.min, bounds.max);
+        Some(TotalForecast {
+            cost_low: within(costs.low),
+            cost_high: within(costs.high),
+            calls_ms_low: times.low,
+            calls_ms: times.expected,
+            calls_ms_high: times.high,
+        })
+    }
 }
 
 impl Total {
     /// Of no jobs.
     #[must_use]
-    pub const fn new(currency: Currency) -> Self {
+    pub fn new(currency: Currency) -> Self {
         Self {
+            forecast: None,
+            told: ToldInAll::default(),
             jobs: 0,
             unpriced_jobs: 0,
             tokens: Estimate {
@@ -188,6 +292,8 @@ impl Total {
         if self.unpriced_jobs == self.jobs {
             self.cost = None;
         }
+        self.told.add(job);
+        self.forecast = self.told.forecast(self.jobs, self.cost);
     }
 }
 
@@ -233,7 +339,7 @@ mod tests {
         let price = |tokens: u32| (u64::from(tokens), 8 * 3_000 + i64::from(tokens) * 14_000);
         // As long as GLM's usually are, and no longer than it may be.
         assert_eq!(expected(&History::default()), price(1_000));
-        let row = |answers, tokens| {
+        let row = |answers: u64, tokens: u64| {
             let key = onelane_core::model::UsageKey {
                 day: onelane_core::model::Day(1),
                 model: "glm-4.7".to_owned(),
@@ -241,7 +347,7 @@ mod tests {
                 key_id: None,
             };
             let mut row = UsageRow::empty(key);
-            (row.successes, row.usage.completion_tokens) = (answers, tokens);
+            (0..answers).for_each(|_| row.answer_tokens.record(tokens / answers));
             row
         };
         assert_eq!(
@@ -252,6 +358,51 @@ mod tests {
             expected(&History::of(&[row(2, 10)])),
             price(1_000),
             "two tell nothing"
+        );
+    }
+
+    #[test]
+    fn a_total_says_what_earlier_answers_tell_of_its_cost_and_its_time() {
+        let key = onelane_core::model::UsageKey {
+            day: onelane_core::model::Day(1),
+            model: "glm-4.7".to_owned(),
+            user_id: "u".to_owned(),
+            key_id: None,
+        };
+        let mut row = UsageRow::empty(key);
+        for n in 0..100 {
+            row.answer_tokens.record(100 + 100 * (n % 2));
+            row.answer_times.record(2_000);
+        }
+        let history = History::of(&[row]);
+        let total = |model: &str, jobs| {
+            let (mut total, settings) = (Total::new(Currency::Cny), settings());
+            for _ in 0..jobs {
+                let prompt = Submission::prompt("hello world").unwrap().model(model);
+                total.add(&of(&prompt, &settings, &history).unwrap());
+            }
+            total
+        };
+        let many = total("glm-4.7", 400);
+        let (said, cost) = (many.forecast.unwrap(), many.cost.unwrap());
+        assert_eq!(cost.expected, 400 * (8 * 2_000 + 150 * 8_000));
+        assert!(cost.min < said.cost_low && said.cost_low < cost.expected);
+        assert!(cost.expected < said.cost_high && said.cost_high < cost.max);
+        assert_eq!(
+            (said.calls_ms_low, said.calls_ms, said.calls_ms_high),
+            (800_000, 800_000, 800_000)
+        );
+        // Of one answer less is certain than of the mean of many.
+        let one = total("glm-4.7", 1);
+        let width = |total: Total| {
+            let said = total.forecast.unwrap();
+            (said.cost_high - said.cost_low) / i64::try_from(total.jobs).unwrap()
+        };
+        assert!(width(one) > 5 * width(many));
+        assert_eq!(
+            total("glm-5", 3).forecast,
+            None,
+            "nobody has seen its answers"
         );
     }
 

@@ -7,7 +7,7 @@ mod job;
 mod tokenizer;
 
 #[cfg(feature = "estimate")]
-pub use job::{CostRange, History, JobEstimate, Total, of};
+pub use job::{CostRange, History, JobEstimate, Total, TotalForecast, of};
 pub use onelane_core::money::estimate::{CountTokens, Estimate, Rough, completion_cap};
 #[cfg(feature = "estimate")]
 pub use tokenizer::GlmTokenizer;

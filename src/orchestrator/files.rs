@@ -128,7 +128,7 @@ impl Orchestrator {
     ) -> Result<BatchOfFile, Error> {
         let batch = Batch::new(input.id, name, input.created_at);
         let id = input.id;
-        let change = InputChange::Begin(input, batch);
+        let change = InputChange::Begin(input, Box::new(batch));
         if let Some(refusal) = self.change_input(change).await? {
             return Err(SubmitError::Refused(refusal).into());
         }

@@ -431,3 +431,32 @@ async fn the_window_is_a_deadline_and_the_same_key_the_same_batch() {
     api.post("/v1/batches", new.to_string()).await.expect(404);
     stop(lane, 1_000).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_goes_on_says_what_it_comes_to_as_its_first_calls_tell() {
+    let (world, lane, api) = served().await;
+    world.rule(Rule::for_prompt("prompt 31", Fault::Hang));
+    let file = upload(&api, &lines(40)).await;
+    let batch = create(&api, &file, json!({})).await;
+    until("the thirty before it have ended", async || {
+        look(&api, &batch).await["request_counts"]["completed"] == 30
+    })
+    .await;
+    let forecast = look(&api, &batch).await["forecast"].clone();
+    assert_eq!(forecast["learntFrom"], 30, "{forecast}");
+    let (cost, end) = (&forecast["cost"], &forecast["end"]);
+    for said in [cost, end] {
+        let [low, expected, high] = ["low", "expected", "high"].map(|name| said[name].clone());
+        let is_sorted = match low.as_str() {
+            Some(low) => low <= expected.as_str().unwrap() && expected.as_str() <= high.as_str(),
+            None => low.as_f64() <= expected.as_f64() && expected.as_f64() <= high.as_f64(),
+        };
+        assert!(is_sorted, "{forecast}");
+    }
+    assert!(cost["expected"].as_f64() > Some(0.0), "{forecast}");
+    let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
+    api.post_bare(&path).await.expect(200);
+    let ended = becomes(&api, &batch, "cancelled").await;
+    assert_eq!(ended["forecast"], Value::Null, "nothing of it is left");
+    stop(lane, 1_000).await;
+}

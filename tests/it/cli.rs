@@ -385,7 +385,7 @@ fn estimate_sums_a_file_by_model_and_names_its_bad_lines() {
         serde_json::json!({"model": "glm-4-long", "jobs": 2, "promptTokens": 16,
             "maxCompletionTokens": 8_190, "expectedCompletionTokens": 700,
             "cost": {"min": 0.000008, "expected": 0.000716, "max": 0.00824},
-            "currency": "CNY", "unpricedJobs": 0})
+            "currency": "CNY", "unpricedJobs": 0, "forecast": null})
     );
     assert_eq!(sums["models"][1]["model"], "glm-9");
     assert_eq!(sums["models"][1]["cost"], Value::Null);

@@ -2,4 +2,5 @@
 
 pub mod budget;
 pub mod estimate;
+pub mod forecast;
 pub mod worst;

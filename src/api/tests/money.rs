@@ -49,7 +49,7 @@ async fn an_estimate_is_of_each_job_and_of_all() {
         json!({"jobs": 2, "promptTokens": 16, "maxCompletionTokens": 131_082,
             "expectedCompletionTokens": 1_210,
             "cost": {"min": 0.000008, "expected": 0.000212, "max": 0.00028}, "currency": "CNY",
-            "unpricedJobs": 1})
+            "unpricedJobs": 1, "forecast": null})
     );
     let bad = api.post(path, r#"[{"prompt":"a"},{"prompt":""}]"#).await;
     assert_eq!(bad.status, 400);

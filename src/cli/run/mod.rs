@@ -58,6 +58,7 @@ use summary::{End, Spent, Summary};
 
 pub(crate) use input::{Line, name, open, read};
 pub(crate) use left::{HeldUp, stuck};
+pub(crate) use progress::span;
 pub(crate) use ready::Defaults;
 pub(crate) use release::{Ends, release};
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::id::numbered_id;
-use super::{CallRecord, Cost, JobStatus, StatusCounts, Timestamp};
+use super::{CallRecord, Cost, JobStatus, Moments, StatusCounts, Timestamp, private_or_default};
 
 numbered_id! {
     /// A batch's id, `batch_` and sixteen hexadecimal digits.
@@ -84,6 +84,31 @@ pub struct Batch {
     /// No more jobs come.
     #[serde(default)]
     pub closed: bool,
+    /// What its calls tell of those to come.
+    #[serde(default, skip_serializing_if = "private_or_default")]
+    #[schemars(skip)]
+    pub learnt: Learnt,
+}
+
+/// What forecasts of a batch are made from: its calls that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Learnt {
+    /// What each cost, in billionths.
+    pub costs: Moments,
+    /// How long each took, in milliseconds.
+    pub times: Moments,
+}
+
+impl Learnt {
+    fn of(call: &CallRecord) -> Self {
+        let mut learnt = Self::default();
+        learnt.times.record(call.response_time_ms);
+        let billed = call.billing.as_ref().and_then(|billing| billing.cost);
+        if let Some(cost) = call.cost.or(billed) {
+            learnt.costs.record(u64::try_from(cost.nanos).unwrap_or(0));
+        }
+        learnt
+    }
 }
 
 impl Batch {
@@ -102,7 +127,14 @@ impl Batch {
             finished_at: None,
             cancelled_at: None,
             closed: false,
+            learnt: Learnt::default(),
         }
+    }
+
+    /// Its jobs whose calls brought them to an end, whether they are still there or not.
+    #[must_use]
+    pub const fn worked_off(&self) -> u64 {
+        self.counts.completed + self.counts.failed + self.pruned
     }
 
     /// Its jobs that wait or run.
@@ -161,6 +193,9 @@ impl Batch {
         self.spent(call.cost);
         self.spent(call.billing.as_ref().and_then(|billing| billing.cost));
         self.unpriced_calls += u64::from(call.is_unpriced());
+        let learnt = Learnt::of(call);
+        self.learnt.costs.merge(&learnt.costs);
+        self.learnt.times.merge(&learnt.times);
     }
 
     /// A call's job went to another batch, and its cost with it.
@@ -174,6 +209,9 @@ impl Batch {
         self.costs.retain(|sum| sum.nanos != 0);
         let unpriced = u64::from(call.is_unpriced());
         self.unpriced_calls = self.unpriced_calls.saturating_sub(unpriced);
+        let learnt = Learnt::of(call);
+        self.learnt.costs.remove(&learnt.costs);
+        self.learnt.times.remove(&learnt.times);
     }
 
     /// The last job of another batch came here: what that batch still has of jobs and calls that were pruned comes
@@ -184,6 +222,8 @@ impl Batch {
         }
         self.unpriced_calls += other.unpriced_calls;
         self.pruned += other.pruned;
+        self.learnt.costs.merge(&other.learnt.costs);
+        self.learnt.times.merge(&other.learnt.times);
     }
 
     /// So much was spent.

@@ -119,7 +119,7 @@ pub struct BatchInput {
 #[derive(Debug, Clone)]
 pub enum InputChange {
     /// A batch begins, with version 1 of what it is made of.
-    Begin(BatchInput, Batch),
+    Begin(BatchInput, Box<Batch>),
     /// The next version of what is there.
     Put(BatchInput),
     /// It goes; its jobs stay.

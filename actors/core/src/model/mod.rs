@@ -30,6 +30,7 @@ pub mod json;
 mod lane;
 mod lanes;
 pub mod model_name;
+mod moments;
 mod money;
 mod outcome;
 mod page;
@@ -60,7 +61,7 @@ pub use admission::{Admission, NotAdmitted};
 pub use alert::{Alert, AlertBook, AlertKey, ClearedAlert};
 pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, WHOLE, Watched};
 pub use answer_body::AnswerBody;
-pub use batch::{Batch, BatchId, BatchState, BatchStep, NoBatchId, Scope};
+pub use batch::{Batch, BatchId, BatchState, BatchStep, Learnt, NoBatchId, Scope};
 pub use batch_input::{
     BatchInput, BatchProgress, BatchSettings, InputChange, InputStage, LineFault,
 };
@@ -100,6 +101,7 @@ pub use lane::{
 pub use lanes::{
     AutoSettings, LaneRules, NamedLane, OrderSettings, PaceSettings, SlotReserve, lane_for,
 };
+pub use moments::Moments;
 pub use money::{Cost, Currency, Doubt, DoubtSettings, Nanos, PriceUsed, Unpriced, amount};
 pub use outcome::{GlmAnswer, GlmOutcome, Received, TaskOutcome};
 pub use page::{

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histogram, KeyId, Nanos,
+    Billing, CallOutcome, CallRecord, Currency, Day, FailureClass, Histogram, KeyId, Moments, Nanos,
 };
 
 /// Tokens as GLM reports them. Cached tokens are inside the prompt's, reasoning inside the
@@ -119,6 +119,12 @@ pub struct UsageRow {
     /// Those response times, to tell percentiles from.
     #[serde(default, skip_serializing_if = "Histogram::is_empty")]
     pub response_times: Histogram,
+    /// The completion tokens of the answers, for forecasts.
+    #[serde(default, skip_serializing_if = "Moments::is_nothing")]
+    pub answer_tokens: Moments,
+    /// Their response times, for forecasts.
+    #[serde(default, skip_serializing_if = "Moments::is_nothing")]
+    pub answer_times: Moments,
     /// The failures by class; what was cancelled has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failure_classes: BTreeMap<FailureClass, u64>,
@@ -178,6 +184,8 @@ impl UsageRow {
             unpriced_calls: 0,
             response_time_ms: 0,
             response_times: Histogram::default(),
+            answer_tokens: Moments::default(),
+            answer_times: Moments::default(),
             failure_classes: BTreeMap::new(),
         }
     }
@@ -202,6 +210,8 @@ impl UsageRow {
         self.unpriced_calls += other.unpriced_calls;
         self.response_time_ms = self.response_time_ms.saturating_add(other.response_time_ms);
         self.response_times.merge(&other.response_times);
+        self.answer_tokens.merge(&other.answer_tokens);
+        self.answer_times.merge(&other.answer_times);
         for (class, count) in &other.failure_classes {
             *self.failure_classes.entry(*class).or_default() += count;
         }
@@ -229,6 +239,10 @@ impl UsageRow {
             self.successes += 1;
             self.response_time_ms = self.response_time_ms.saturating_add(call.response_time_ms);
             self.response_times.record(call.response_time_ms);
+            self.answer_times.record(call.response_time_ms);
+            if call.usage.total_tokens > 0 {
+                self.answer_tokens.record(call.usage.completion_tokens);
+            }
         } else if call.outcome == CallOutcome::Cancelled {
             self.cancelled += 1;
         } else {

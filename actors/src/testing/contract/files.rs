@@ -60,7 +60,8 @@ fn lines() -> (BatchInput, Transition) {
         START,
         START.plus_ms(9_000),
     );
-    let begin = InputChange::Begin(new.clone(), Batch::new(BATCH, "lines.jsonl", START));
+    let batch = Batch::new(BATCH, "lines.jsonl", START);
+    let begin = InputChange::Begin(new.clone(), Box::new(batch));
     (new, input(begin))
 }
 
