@@ -107,6 +107,7 @@ pub use onelane_actors::supervisor::RestartBudget;
 pub use onelane_actors::testing;
 pub use onelane_actors::{FaultPoints, ports, protocol, samples};
 pub use onelane_core::model;
+pub use onelane_core::money::forecast;
 #[doc(hidden)]
 pub use onelane_core::words;
 pub use orchestrator::{Orchestrator, Submission};

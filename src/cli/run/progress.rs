@@ -151,6 +151,8 @@ impl Far<'_> {
         }];
         let elapsed_ms = self.elapsed_ms;
         let ended = tally.ended();
+        let all = self.lines.unwrap_or(0).max(tally.lines);
+        let left = all.saturating_sub(tally.done_before + ended);
         if ended > 0 && elapsed_ms >= 1_000 {
             let per_second_tenths = ended.saturating_mul(10_000) / elapsed_ms;
             parts.push(format!(
@@ -158,8 +160,6 @@ impl Far<'_> {
                 per_second_tenths / 10,
                 per_second_tenths % 10
             ));
-            let all = self.lines.unwrap_or(0).max(tally.lines);
-            let left = all.saturating_sub(tally.done_before + ended);
             if left > 0 {
                 let left_ms = elapsed_ms.saturating_mul(left) / ended;
                 parts.push(format!("{} left", span(left_ms)));
@@ -169,6 +169,9 @@ impl Far<'_> {
             parts.push(format!("{} failed", tally.failed + tally.bad));
         }
         parts.extend(self.spent.parts(Cost::to_string));
+        if let Some([low, high]) = self.spent.in_all(left).filter(|_| left > 0) {
+            parts.push(format!("{} to {high} in all", low.decimal()));
+        }
         parts.join(", ")
     }
 }
@@ -218,6 +221,8 @@ fn relative(sentence: &str, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use onelane_actors::testing::waits::wait_reasons;
+
+    use onelane::model::Currency;
 
     use super::super::left::HeldUp;
     use super::super::release::tests::lane;
@@ -275,6 +280,23 @@ mod tests {
         );
         progress.reading(7);
         assert_eq!(progress.bar.message(), "reading: 7 lines");
+        let mut spent = Spent {
+            costs: vec![Cost {
+                nanos: 60_000,
+                currency: Currency::Cny,
+            }],
+            ..Spent::default()
+        };
+        (0..60).for_each(|_| spent.learnt.record(1_000));
+        progress.show(&far(&tally, &spent, None));
+        assert!(
+            progress
+                .bar
+                .message()
+                .ends_with("1 failed, 0.00006 CNY, 0.0001 to 0.0001 CNY in all"),
+            "{}",
+            progress.bar.message()
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use onelane::model::{Batch, BatchId, Cost};
+use onelane::forecast;
+use onelane::model::{Batch, BatchId, Cost, Moments};
 use onelane::words::counted;
 use serde::Serialize;
 
@@ -120,9 +121,26 @@ pub(crate) struct Spent {
     pub(crate) costs: Vec<Cost>,
     /// Calls whose cost is not known: not nothing.
     pub(crate) unpriced_calls: u64,
+    /// What each call of the batch cost, those of earlier runs too.
+    #[serde(skip)]
+    pub(crate) learnt: Moments,
 }
 
 impl Spent {
+    /// What the run will have come to when so many lines more have ended: between which bounds, in four of five cases.
+    /// `None`: too little is known.
+    pub(crate) fn in_all(&self, left: u64) -> Option<[Cost; 2]> {
+        let [spent] = self.costs.as_slice() else {
+            return None;
+        };
+        let rest = forecast::rest(&self.learnt, left).filter(|_| self.unpriced_calls == 0)?;
+        let with = |more: u64| Cost {
+            nanos: spent.nanos.saturating_add_unsigned(more),
+            ..*spent
+        };
+        Some([with(rest.low), with(rest.high)])
+    }
+
     /// What a batch came to since it was as `before`.
     pub(crate) fn since(before: &Batch, now: &Batch) -> Self {
         let spent = |cost: &Cost| {
@@ -135,6 +153,7 @@ impl Spent {
         Self {
             costs: now.costs.iter().map(spent).collect(),
             unpriced_calls: now.unpriced_calls.saturating_sub(before.unpriced_calls),
+            learnt: now.learnt.costs,
         }
     }
 
@@ -309,6 +328,7 @@ mod tests {
                     currency: Currency::Cny,
                 }],
                 unpriced_calls: 0,
+                learnt: Moments::default(),
             },
             simulated: false,
             end,
