@@ -5,7 +5,7 @@ use onelane_actors::ports::StoreError;
 use onelane_actors::protocol::SubmitError;
 use onelane_core::model::{
     AttemptNo, BatchId, BudgetRefusal, DeliveryId, Failure, FileId, HoldScope, JobId, JobStatus,
-    KeyId, NotAdmitted, Refusal, SubmissionError, Timestamp, UnpricedModel, WaitReason,
+    KeyId, NotAdmitted, OverRate, Refusal, SubmissionError, Timestamp, UnpricedModel, WaitReason,
 };
 
 /// Why the lane did not do what it was asked.
@@ -60,6 +60,9 @@ pub enum Error {
     /// The job does not fit into a budget.
     #[error(transparent)]
     OverBudget(Box<BudgetRefusal>),
+    /// The client key has handed in as many jobs within a minute as it may.
+    #[error(transparent)]
+    OverRate(OverRate),
     /// What the job asked for was pruned, as retention asks: there is nothing to send again.
     #[error("the request of job {0} was pruned; submit it anew")]
     RequestPruned(JobId),
@@ -225,6 +228,7 @@ impl From<NotAdmitted> for Error {
             NotAdmitted::Stopping => Self::Stopped(why.to_string()),
             NotAdmitted::QueueFull { limit } => Self::QueueFull { limit },
             NotAdmitted::OverBudget(refusal) => Self::OverBudget(refusal),
+            NotAdmitted::OverRate(rate) => Self::OverRate(rate),
         }
     }
 }

@@ -34,6 +34,21 @@ pub struct StatisticsQuery {
     pub calendar: Calendar,
 }
 
+/// Days of a question that does not say from when.
+const DAYS_DEFAULT: i32 = 30;
+/// The same of one about sessions, for which the call log of those days is read.
+const SESSION_DAYS_DEFAULT: i32 = 7;
+
+/// The first day of a question that says only with which it ends.
+#[must_use]
+pub const fn first_day(end: Day, group_by: GroupBy, session: Option<&SessionId>) -> Day {
+    let days = match (group_by.session, session) {
+        (false, None) => DAYS_DEFAULT,
+        _ => SESSION_DAYS_DEFAULT,
+    };
+    Day(end.0.saturating_sub(days - 1))
+}
+
 /// What each row of statistics is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupBy {
@@ -396,7 +411,7 @@ pub fn of_store(store: &dyn Store, query: StatisticsQuery) -> Result<Statistics,
 }
 
 /// Shows the usage rows of a time, day by day.
-fn each_day(
+pub(crate) fn each_day(
     store: &dyn Store,
     filter: &UsageFilter,
     mut look: impl FnMut(&UsageRow),

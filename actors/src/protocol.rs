@@ -515,7 +515,7 @@ mod tests {
     use crate::ports::Store;
     use crate::testing::{MemoryStore, sample};
     use onelane_core::model::{
-        Amount, BudgetKey, NewJob, NotAdmitted, OverBudget, Pause, Period, SchedulerState,
+        Amount, BudgetKey, NewJob, NotAdmitted, OverBudget, OverRate, Pause, Period, SchedulerState,
     };
     use onelane_core::scheduler::admission::Intake;
 
@@ -543,18 +543,27 @@ mod tests {
         }
     }
 
+    type Case = (
+        SchedulerState,
+        bool,
+        Settings,
+        Option<BudgetRefusal>,
+        Option<OverRate>,
+    );
+
     /// Each reason with the lanes that give it: one that is new does not compile until it is here.
-    fn case(why: &NotAdmitted) -> (SchedulerState, bool, Settings, Option<BudgetRefusal>) {
+    fn case(why: &NotAdmitted) -> Case {
         let (mut state, mut stopping) = (SchedulerState::default(), false);
-        let (mut settings, mut over) = (Settings::default(), None);
+        let (mut settings, mut over, mut over_rate) = (Settings::default(), None, None);
         match why {
             NotAdmitted::Closed(pause) => state.draining = Some(pause.clone()),
             NotAdmitted::Late(_) => {}
             NotAdmitted::Stopping => stopping = true,
             NotAdmitted::QueueFull { limit } => settings.lane.max_queue_jobs = *limit,
             NotAdmitted::OverBudget(refusal) => over = Some((**refusal).clone()),
+            NotAdmitted::OverRate(rate) => over_rate = Some(*rate),
         }
-        (state, stopping, settings, over)
+        (state, stopping, settings, over, over_rate)
     }
 
     /// Submits as every way in does.
@@ -564,7 +573,7 @@ mod tests {
         settings: &Settings,
         n: u8,
         key: Option<&str>,
-        over: Option<BudgetRefusal>,
+        (over, over_rate): (Option<BudgetRefusal>, Option<OverRate>),
         deadline: Option<Timestamp>,
     ) -> Result<Submitted, SubmitError> {
         let mut submission = Submission::prompt("hi").unwrap();
@@ -572,7 +581,7 @@ mod tests {
         submission.idempotency_key = key.map(str::to_owned);
         let id = JobId::from_bytes([n; 16]);
         let new = NewJob::of(submission, settings, id, sample::START)?;
-        let new = intake.admit(new, over)?;
+        let new = intake.admit(new, over, over_rate)?;
         let inserted = store.commit(&[Transition::Insert(Box::new(new))]);
         submitted(inserted.unwrap().pop())
     }
@@ -606,18 +615,27 @@ mod tests {
                 "the job may come to 20 tokens, and of budget day 10 tokens are left until \
                  1970-01-01T00:00:00.000Z; it was not taken",
             ),
+            (
+                NotAdmitted::OverRate(OverRate {
+                    allowed: 3,
+                    wait_ms: 1_001,
+                }),
+                "this key may hand in 3 jobs a minute; there is room in 2 s",
+            ),
         ];
         for (why, told) in reasons {
-            let (state, stopping, settings, over) = case(&why);
+            let (state, stopping, settings, over, over_rate) = case(&why);
             let store = MemoryStore::new();
             let open = SchedulerState::default();
             let was_open = Intake::new(&settings, &open);
-            let first = submit(&store, &was_open, &settings, 1, Some("a"), None, None).unwrap();
+            let nothing = (None, None);
+            let first = submit(&store, &was_open, &settings, 1, Some("a"), nothing, None).unwrap();
             assert!(first.created);
 
             let intake = Intake::new(&settings, &state).stopping(stopping);
             let late = matches!(why, NotAdmitted::Late(_)).then_some(sample::START);
-            let ask = |n, key| submit(&store, &intake, &settings, n, key, over.clone(), late);
+            let over = || (over.clone(), over_rate);
+            let ask = |n, key| submit(&store, &intake, &settings, n, key, over(), late);
             let again = ask(2, Some("a")).unwrap();
             assert_eq!(again.job_id, first.job_id, "{why:?}");
             assert!(!again.created, "{why:?}");

@@ -20,7 +20,7 @@ use super::{Api, limits};
 use crate::bounded;
 use crate::config::{PolicyRow, Prices, keep_exact};
 use crate::orchestrator::{JobDetail, Metrics};
-use crate::statistics::{GroupBy, Statistics, StatisticsQuery, StatisticsRow, to_csv};
+use crate::statistics::{self, GroupBy, Statistics, StatisticsQuery, StatisticsRow, to_csv};
 use crate::views::{Audience, CallView, Excerpt, JobView};
 
 /// `GLMConfig`: its fields are the settings.
@@ -166,7 +166,7 @@ pub(super) async fn read_prices(
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct UsageQuery {
-    /// The first day, inclusive; without it the month before the last day.
+    /// The first day, inclusive; without it the 30 days up to the last one, or 7 where sessions are asked for.
     #[schemars(with = "Option<String>", extend("format" = "date"))]
     start_date: Option<String>,
     /// The last day, inclusive; today without it.
@@ -209,7 +209,8 @@ pub(super) async fn read_statistics(
 ) -> Result<Table<StatisticsAnswer>, Problem> {
     let query = input.query;
     let calendar = api.lane.settings().calendar;
-    let (start, end) = days(&query, calendar.day(api.clock.now()))?;
+    let group_by = query.group_by.unwrap_or_default();
+    let (start, end) = days(&query, group_by, calendar.day(api.clock.now()))?;
     let Statistics {
         rows,
         calls_not_in_log,
@@ -223,7 +224,7 @@ pub(super) async fn read_statistics(
                 user_id: query.user_id,
             },
             session: query.session,
-            group_by: query.group_by.unwrap_or_default(),
+            group_by,
             calendar,
         })
         .await?;
@@ -239,12 +240,13 @@ pub(super) async fn read_statistics(
     })
 }
 
-/// The days asked for: without an end up to today, without a start the month before the end.
-fn days(query: &UsageQuery, today: Day) -> Result<(Day, Day), Problem> {
+/// The days asked for: without an end up to today, without a start the month before the end, or the week where sessions
+/// are asked for.
+fn days(query: &UsageQuery, group_by: GroupBy, today: Day) -> Result<(Day, Day), Problem> {
     let day = |text: &Option<String>| text.as_deref().and_then(Day::parse);
     let end = day(&query.end_date).unwrap_or(today);
-    let month_before = Day(end.0.saturating_sub(limits::STATISTICS_DAYS_DEFAULT - 1));
-    let start = day(&query.start_date).unwrap_or(month_before);
+    let first = statistics::first_day(end, group_by, query.session.as_ref());
+    let start = day(&query.start_date).unwrap_or(first);
     let wrong = |problem| Err(Problem::of_field(Kind::InvalidQuery, "startDate", problem));
     if start > end {
         return wrong(format!("{start} is after the last day, {end}"));
@@ -523,7 +525,8 @@ mod tests {
             end_date: end.map(str::to_owned),
             ..UsageQuery::default()
         };
-        days(&query, Day::parse("2026-11-23").unwrap())
+        let group_by = GroupBy::default();
+        days(&query, group_by, Day::parse("2026-11-23").unwrap())
             .map(|(start, end)| format!("{start} {end}"))
             .map_err(|problem| problem.status().as_u16())
     }

@@ -15,7 +15,7 @@ use super::Api;
 use super::answer::{EVENT_STREAM, Pieces, Reply};
 use super::ended::{self, stated};
 use super::keepalive::kept_alive;
-use super::response::{id_of, object, under, word};
+use super::response::{Ours, object, word};
 use super::sse::Whole;
 use crate::error::Error;
 use crate::object::Object;
@@ -35,7 +35,7 @@ fn events_before(attempt: AttemptNo) -> u64 {
 /// The events of a response that was asked for with `stream`, behind this number.
 pub(super) fn stream(api: &Api, record: &JobRecord, after: Option<u64>) -> Reply {
     let mut telling = Telling {
-        id: id_of(record.job.id),
+        ours: Ours::of(&record.job),
         next: 0,
         after,
     };
@@ -55,8 +55,8 @@ pub(super) fn stream(api: &Api, record: &JobRecord, after: Option<u64>) -> Reply
 
 /// Numbers events, and leaves out those that were had.
 struct Telling {
-    /// The id of the response.
-    id: String,
+    /// The ids of the response.
+    ours: Ours,
     /// The number of the next event.
     next: u64,
     /// The number of the last that was had.
@@ -102,7 +102,7 @@ impl Telling {
         ))
     }
 
-    /// An event with this number, and with our id of its response.
+    /// An event with this number, and with our ids of its response.
     fn renamed(&self, fields: &Object<'_>, n: u64) -> Option<String> {
         let mut out = Vec::new();
         if fields.get("sequence_number").is_none() {
@@ -111,7 +111,10 @@ impl Telling {
         for (name, value) in fields.iter() {
             let value = match name {
                 "sequence_number" => n.to_string(),
-                "response" => under(&self.id, value).unwrap_or_else(|| value.get().to_owned()),
+                "response" => self
+                    .ours
+                    .on(value)
+                    .unwrap_or_else(|| value.get().to_owned()),
                 _ => value.get().to_owned(),
             };
             out.push(format!("{}:{value}", serde_json::to_string(name).ok()?));
@@ -211,7 +214,7 @@ mod tests {
 
     fn telling(next: u64, after: Option<u64>) -> Telling {
         Telling {
-            id: "resp_1".to_owned(),
+            ours: Ours::of(&crate::views::tests::sample::waiting(1).job),
             next,
             after,
         }

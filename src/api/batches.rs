@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onelane_core::model::{
-    BatchId, BatchInput, BatchProgress, InputStage, JobId, JobStatus, Seq, Timestamp,
+    BatchId, BatchInput, BatchProgress, InputStage, JobId, JobStatus, PassedHeaders, Seq, Timestamp,
 };
 use onelane_core::money::forecast::Forecast;
 use schemars::JsonSchema;
@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::answer::Json;
 use super::files::{self, Named, Part};
-use super::granted::{GLMS_SESSION, SESSION, Said};
+use super::granted::Said;
 use super::input::{Given, Ignored, Input, Nothing};
 use super::limits;
 use super::lines::{self, Lines};
+use super::passed;
 use super::principal::Principal;
 use super::problem::{Faults, FieldError, Kind, Problem};
 use super::submission::idempotency_key;
@@ -220,8 +221,12 @@ pub(super) async fn create(
     let new = input.body.0;
     let mut errors = Faults::default();
     let mut wrong = |field: &str, problem: String| errors.add(|| FieldError::new(field, problem));
+    let mut headers = PassedHeaders::default();
     match lines::face_of(&new.endpoint) {
-        Ok(face) => api.allow(principal, face, &asked)?,
+        Ok(face) => {
+            api.allow(principal, face, &asked)?;
+            headers = passed::read(face, &input.headers)?;
+        }
         Err(problem) => wrong("endpoint", problem),
     }
     let window = new.completion_window.unwrap_or_else(|| "24h".to_owned());
@@ -270,16 +275,12 @@ pub(super) async fn create(
         priority,
         session,
     } = asked;
-    if session.is_some() {
-        let problem = format!(
-            "{SESSION} or {GLMS_SESSION} names the conversation of one job, and a batch has many"
-        );
-        return Err(Problem::new(Kind::InvalidHeader, problem));
-    }
     let input = BatchInput {
         key_id: principal.key_id(),
         user_id: user,
         priority,
+        session,
+        headers,
         window,
         metadata: new.metadata,
         deletes_file: new.auto_delete_input_file == Some(true),

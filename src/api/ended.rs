@@ -3,12 +3,13 @@
 
 use onelane_actors::ports::JobRecord;
 use onelane_core::model::{
-    AnswerBody, CallRecord, Ending, Face, Failure, FailureClass, Job, JobStatus, Received, code,
+    AnswerBody, CALL_ID_HEADERS, CallRecord, Ending, Face, Failure, FailureClass, Job, JobStatus,
+    Received, code,
 };
 use serde_json::value::RawValue;
 use warp::http::{HeaderName, StatusCode};
 
-use super::answer::{EVENT_STREAM, JSON, Reply};
+use super::answer::{EVENT_STREAM, JSON, Reply, Shapes};
 use super::problem::{Dialect, Kind, Problem, SHOULD_RETRY};
 use crate::error::Error;
 use crate::glm::{ErrorTable, events_of, is_failed_answer};
@@ -43,6 +44,27 @@ pub(super) fn told(reply: Reply, job: &Job, call: Option<&CallRecord>) -> Reply 
         Some(cost) => reply.with(COST, cost),
         None => reply,
     }
+}
+
+/// The headers that say it.
+pub(super) fn describe(shapes: &mut Shapes<'_>) {
+    shapes.header(
+        "x-onelane-model",
+        "The model that answered; of a stream, that was asked.",
+    );
+    shapes.header("x-onelane-attempts", "The attempt that answers.");
+    shapes.header(
+        "x-onelane-wait-ms",
+        "How long the job waited before that was sent; not of a stream.",
+    );
+    shapes.header(
+        "x-onelane-cost",
+        "What that attempt cost, with its currency; not of a stream.",
+    );
+    let about = "GLM's own id of the call, in whichever of these headers it names one.";
+    CALL_ID_HEADERS
+        .iter()
+        .for_each(|name| shapes.header(name, about));
 }
 
 /// The answer that a job's end makes.

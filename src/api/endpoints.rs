@@ -2,6 +2,7 @@
 //! the types of its handler say what is read and answered. Router, OpenAPI document and reference page
 //! come from these rows.
 
+use onelane_core::model::Face;
 use serde_json::{Value, json};
 use warp::http::Method;
 
@@ -64,7 +65,7 @@ macro_rules! row {
 
 fn jobs() -> Vec<Endpoint> {
     vec![
-        row!(POST "/api/glm/jobs", Submit, "Submit a job, or a list of jobs", jobs::submit)
+        passing(row!(POST "/api/glm/jobs", Submit, "Submit a job, or a list of jobs", jobs::submit))
             .about(
                 "Answers once the jobs are on disk. A list is taken job by job: what the lane refuses \
                  is told at its place, and the others are taken. If any job is malformed none is.",
@@ -167,12 +168,12 @@ fn sdks() -> Vec<Endpoint> {
         json!({"model": "embedding-3", "input": ["Name one river."]}),
     ));
     rows.extend(vec![
-        row!(GET "/v1/models", Submit, "The models that have a price, and the default one",
+        row!(GET "/v1/models", Submit, "The models that have a price, the default one, and those that answered lately",
             models::list_models)
         .about(
             "As OpenAI's SDKs list them or, for a client that sends `anthropic-version` or `x-api-key`, as Anthropic's do. One \
-             that GLM does not serve this account with is left out, until its hold ends. A model that is not listed may \
-             be asked for all the same.",
+             that GLM does not serve this account with is left out, until its hold ends. Those without a price are listed for \
+             7 days after they answered. A model that is not listed may be asked for all the same.",
         )
         .errors(&[Kind::InvalidQuery]),
         row!(GET "/v1/models/{model}", Submit, "One of these models", models::read_model)
@@ -189,6 +190,13 @@ fn sdks() -> Vec<Endpoint> {
             .errors(&[Kind::UnknownModel]),
     ]);
     rows
+}
+
+/// The row of what makes jobs of any face, with the headers that belong to one.
+fn passing(row: Endpoint) -> Endpoint {
+    let names = Face::ALL.into_iter().flat_map(Face::passes);
+    let about = "GLM gets it as it is with each job of the face that has it.";
+    names.fold(row, |row, name| row.header(name, about))
 }
 
 /// The rows of a face: one for each of its paths.
@@ -237,7 +245,10 @@ fn tasks() -> Vec<Endpoint> {
                 "The same key of the same user with the same request gives the same task.",
             )
             .header(CALLBACK, "Where the task's end is told, too.")
+            .header(granted::USER, "Whose job it is, whichever user the body names.")
+            .header(granted::PRIORITY, "Its priority; higher is more urgent.")
             .header(granted::GLMS_SESSION, "The session that it is a call of; GLM is told of it to the byte.")
+            .header(granted::SESSION, "The same; GLM is told of it so that no two client keys meet.")
             .errors(&SUBMISSION)
             .errors(&[
                 Kind::MissingField,
@@ -286,13 +297,15 @@ fn batches() -> Vec<Endpoint> {
     let read = |row: Endpoint| row.errors(&[Kind::UnknownFile]);
     let delete = |row: Endpoint| row.errors(&[Kind::UnknownFile, Kind::FileInUse]);
     let create = |row: Endpoint| {
-        row.about(
+        passing(row).about(
             "Its lines become jobs in the background, which stand below others (`server.batches.jobs_below`): all of \
              them, or none if one is wrong. It is a batch of the lane like that of `onelane run`.",
         )
         .header(IDEMPOTENCY_KEY, "The same key (of the same client key) for the same file gives the same batch.")
         .header(granted::USER, "Whose jobs its jobs are, whichever user a line names.")
         .header(granted::PRIORITY, "The priority of its jobs, instead of one below others.")
+        .header(granted::SESSION, "The session of lines that name none.")
+        .header(granted::GLMS_SESSION, "The same; GLM is told of it to the byte.")
         .errors(&[
             Kind::UnknownFile,
             Kind::IdempotencyConflict,

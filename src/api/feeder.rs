@@ -16,7 +16,7 @@ use super::terms::Terms;
 use crate::error::Error;
 use crate::model::BudgetRefusal;
 use crate::orchestrator::files::{BatchOfFile, FilePlace, FileReader};
-use crate::orchestrator::{Orchestrator, Submission};
+use crate::orchestrator::{Orchestrator, Submission, previous};
 
 /// How long to wait before lines that were not let in are handed in again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -203,7 +203,9 @@ impl Work {
         let (file, now) = (input.file, self.clock.now());
         let lines_max = self.settings.lines_max;
         let looking = self.lane.read_file(file, move |reader| {
-            let looked = look_through(reader, &input, lines_max, &terms, now);
+            let store = reader.store();
+            let goes_on = |job: &Submission| previous::check(store, job);
+            let looked = look_through(reader, &input, lines_max, &terms, now, goes_on);
             (looked, input)
         });
         let (looked, input) = looking.await?;
@@ -251,7 +253,10 @@ impl Work {
         let chunk = chunk.map_err(unreadable)?;
         let is_over = chunk.jobs.is_empty();
         let (mut taken, mut refused) = (0, None);
-        for answer in self.lane.submit_many(chunk.jobs).await? {
+        let answers = self.lane.submit_many(chunk.jobs).await?;
+        let are_new = answers.iter().flatten().filter(|job| job.created);
+        room.used(are_new.count());
+        for answer in answers {
             match answer {
                 // The same line, of a time when another model was the default one.
                 Ok(_) | Err(Error::IdempotencyConflict(_)) => taken += 1,
@@ -261,7 +266,6 @@ impl Work {
                 }
             }
         }
-        room.used(taken);
         *place = refused.is_none().then_some(chunk.end);
         input.inserted += taken as u64;
         let now = self.clock.now();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use onelane_core::model::limits as bounds;
 use onelane_core::model::{
-    AnswerWhen, CALL_ID_HEADERS, DEFAULT_USER, Envelope, Face, JobId, Needs, Request, RequestError,
+    AnswerWhen, DEFAULT_USER, Envelope, Face, JobId, Needs, Request, RequestError,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -29,9 +29,9 @@ use super::problem::{Dialect, GlmErrorBody, Kind, Problem};
 use super::submission::{header_text, idempotency_key};
 use super::{Api, keepalive, live, passed, responses};
 use crate::error::Error;
-use crate::orchestrator::Submission;
 use crate::orchestrator::attend::Attended;
 use crate::orchestrator::clients::{Client, Print};
+use crate::orchestrator::{Submission, Submitted};
 
 /// Says which `request_id` GLM was sent, where that is not the one of the body.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-onelane-request-id");
@@ -150,29 +150,13 @@ impl<F: Faced> Answer for Answered<F> {
     fn describe(shapes: &mut Shapes<'_>) {
         shapes.json::<Map<String, Value>>("200", "GLM's answer, verbatim.");
         shapes.header("x-onelane-job", "The job of the answer.");
-        shapes.header(
-            "x-onelane-model",
-            "The model that answered; of a stream, that was asked.",
-        );
-        shapes.header("x-onelane-attempts", "The attempt that answers.");
-        shapes.header(
-            "x-onelane-wait-ms",
-            "How long the job waited before that was sent; not of a stream.",
-        );
-        shapes.header(
-            "x-onelane-cost",
-            "What that attempt cost, with its currency; not of a stream.",
-        );
+        ended::describe(shapes);
         if F::FACE.echoes() {
             shapes.header(
                 "x-onelane-request-id",
                 "The `request_id` that GLM was sent, where it is not the one of the body: that was used before.",
             );
         }
-        let about = "GLM's own id of the call, in whichever of these headers it names one.";
-        CALL_ID_HEADERS
-            .iter()
-            .for_each(|name| shapes.header(name, about));
         if F::FACE.streams() {
             let about = "With `stream: true`: its events, to the byte.";
             shapes.events("200", about);
@@ -210,12 +194,10 @@ pub(super) async fn call<F: Faced>(
         ..input.body.submission
     };
     Said::read(&input.headers)?.prevail(&mut submission);
-    let one = std::iter::once(&mut submission);
-    api.grant(&input.principal, one)?;
+    let mut place = api.grant(&input.principal, std::slice::from_mut(&mut submission))?;
     let digest = input.body.digest;
-    let submission = responses::with_previous(&api, &input.principal, submission).await?;
     if responses::is_in_background(&submission.request) {
-        return responses::begin(&api, submission).await;
+        return responses::begin(&api, submission, place).await;
     }
     let named = submission.request.request_id();
     let streams = submission.request.streams();
@@ -254,14 +236,18 @@ pub(super) async fn call<F: Faced>(
         keepalive: api.keepalive(),
     };
     let memory = input.memory;
+    let on_disk = move |submitted: Submitted| {
+        place.used(usize::from(submitted.created));
+        drop(memory);
+    };
     if !streams || called.keepalive.is_zero() {
-        let attended = api.lane.attend(submission, client, memory).await;
+        let attended = api.lane.attend(submission, client, on_disk).await;
         return Ok(Answered::new(None, called.told(attended)));
     }
     let every = called.keepalive;
     let mut coming = Coming::new();
     coming.spawn(async move {
-        let attended = api.lane.attend(submission, client, memory).await;
+        let attended = api.lane.attend(submission, client, on_disk).await;
         called.told(attended)
     });
     // What is refused soon is refused with its status.
@@ -393,7 +379,7 @@ fn user_in(metadata: &RawValue) -> Option<String> {
     Some(id.collect()).filter(|id: &String| !id.is_empty())
 }
 
-pub(super) fn refused(error: RequestError) -> Problem {
+fn refused(error: RequestError) -> Problem {
     let detail = error.to_string();
     match error {
         RequestError::NoMessages => Problem::of_field(

@@ -7,6 +7,7 @@ use warp::http::HeaderMap;
 
 use super::principal::Principal;
 use super::problem::{Kind, Problem};
+use super::rates::Taken;
 use super::submission::header_text;
 use super::{Api, limits};
 use crate::error::Error;
@@ -99,23 +100,22 @@ impl From<BeyondRights> for Problem {
 }
 
 impl Api {
-    /// Makes jobs those of the client key that hands them in, and counts them. Nothing is counted of what is beyond
-    /// its rights.
-    pub(super) fn grant<'j>(
+    /// Makes jobs those of the client key that hands them in, and counts them: whoever submits them says which of them
+    /// are new. Nothing is counted where one is beyond the key's rights.
+    pub(super) fn grant(
         &self,
         principal: &Principal,
-        jobs: impl ExactSizeIterator<Item = &'j mut Submission>,
-    ) -> Result<(), Problem> {
-        let Some(key) = principal.key() else {
-            return Ok(());
-        };
-        let settings = self.lane.settings();
-        let count = jobs.len();
-        for job in jobs {
-            let face = job.request.face();
-            key.grant(job, face, &settings)?;
+        jobs: &mut [Submission],
+    ) -> Result<Taken, Problem> {
+        let key = principal.key();
+        if let Some(key) = key {
+            let settings = self.lane.settings();
+            for job in &mut *jobs {
+                let face = job.request.face();
+                key.grant(job, face, &settings)?;
+            }
         }
-        self.rates.count(key, count, self.clock.now())
+        Ok(self.rates.count(key, jobs.iter_mut(), self.clock.now()))
     }
 
     /// Refuses a client what it says of jobs that are still to be made, where that is beyond the rights of its key.
@@ -130,7 +130,11 @@ impl Api {
         };
         let user = said.user.as_deref().unwrap_or(DEFAULT_USER);
         let priority = said.priority.unwrap_or(key.rights.default_priority);
-        Ok(key.allow(face, user, priority)?)
+        key.allow(face, user, priority)?;
+        if said.session.is_some() {
+            key.allow_session()?;
+        }
+        Ok(())
     }
 
     /// Refuses a client more batches whose lines are still to become jobs than it may have.

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use warp::http::StatusCode;
 use warp::http::header::LOCATION;
 
-use super::Api;
 use super::admin::JobPath;
 use super::answer::{Answer, Large, Reply, Shapes};
 use super::granted::Said;
@@ -19,6 +18,7 @@ use super::pages::{NextCursor, Page};
 use super::problem::{Each, Elements, Problem};
 use super::query::Wait;
 use super::submission::{Submissions, idempotency_key};
+use super::{Api, passed};
 use crate::error::Error;
 use crate::orchestrator::Submitted;
 use crate::views::JobView;
@@ -77,17 +77,25 @@ pub(super) async fn submit(
     let key = idempotency_key(&input.headers)?;
     let said = Said::read(&input.headers)?;
     let mut submissions = input.body.with_key(key)?;
-    submissions.all().for_each(|job| said.fill(job));
-    api.grant(&input.principal, submissions.all())?;
+    for job in submissions.all() {
+        said.fill(job);
+        job.headers = passed::read(job.request.face(), &input.headers)?;
+    }
+    let mut places = api.grant(&input.principal, submissions.all())?;
     let jobs = match submissions {
         Submissions::One(job) => {
             let submitted = api.lane.submit(*job).await?;
+            places.used(usize::from(submitted.created));
             return Ok(SubmitAnswer::One(accepted(&api, submitted).await));
         }
         Submissions::Many(jobs) => jobs,
     };
     let mut answers = Vec::with_capacity(jobs.len());
-    for answer in api.lane.submit_many(jobs).await? {
+    let submitted = api.lane.submit_many(jobs).await?;
+    let are_new = submitted.iter().flatten().filter(|job| job.created);
+    places.used(are_new.count());
+    drop(places);
+    for answer in submitted {
         answers.push(match answer {
             Ok(submitted) => Ok(accepted(&api, submitted).await),
             Err(error) => Err(error),

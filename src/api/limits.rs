@@ -65,8 +65,6 @@ pub const PONG_WITHIN_MS: u64 = 10_000;
 pub const WAIT_MS_MAX: u64 = 5 * 60 * 1_000;
 /// Days of one statistics answer.
 pub const STATISTICS_DAYS_MAX: i32 = 3_660;
-/// Days of a statistics answer when nobody says from when.
-pub const STATISTICS_DAYS_DEFAULT: i32 = 30;
 /// Calls that the metrics show.
 pub const RECENT_CALLS_SHOWN: usize = 20;
 /// Errors of one request that its answer lists.

@@ -1,22 +1,25 @@
 //! The lines of a file that a batch over HTTP is made of: `custom_id`, `method`, `url` and `body`, each a body of one of
-//! GLM's faces as the gateway takes it. Read one after the other, so that no file is in memory whole.
+//! GLM's faces as the gateway takes it, and `session` where a line is of another one than its batch. Read one after the other, so that no file is in memory whole.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead};
 
 use onelane_core::life::grant::BeyondRights;
 use onelane_core::model::limits as bounds;
-use onelane_core::model::{BatchInput, Face, JobId, LineFault, NewJob, SubmissionError, Timestamp};
+use onelane_core::model::{
+    BatchInput, Face, JobId, LineFault, NewJob, NoSessionId, SessionId, SubmissionError, Timestamp,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::problem::Problem;
 use super::terms::Terms;
 use super::{gateway, limits};
+use crate::error::Error;
 use crate::object::Object;
 use crate::orchestrator::Submission;
 
 /// The members of a line.
-const MEMBERS: [&str; 4] = ["custom_id", "method", "url", "body"];
+const MEMBERS: [&str; 5] = ["custom_id", "method", "url", "body", "session"];
 
 /// What a look through the lines of a file found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -150,8 +153,10 @@ impl Line {
             .map_err(|error| wrong("invalid_json_line", not_json(&error), None))?;
         let unknown = members.iter().find(|(name, _)| !MEMBERS.contains(name));
         if let Some((name, _)) = unknown {
-            let problem =
-                format!("{name:?} is no member of a line; it has custom_id, method, url, body");
+            let problem = format!(
+                "{name:?} is no member of a line; it has {}",
+                MEMBERS.join(", ")
+            );
             return Err(wrong("unknown_parameter", problem, None));
         }
         let missing = |name: &'static str| {
@@ -195,9 +200,22 @@ impl Line {
             let problem = "body.stream: answers of a batch are not streamed; leave it out";
             return Err(wrong("invalid_request", problem.to_owned(), Some("body")));
         }
+        let session = match members.get("session").filter(|raw| raw.get() != "null") {
+            None => None,
+            Some(_) => {
+                let named: SessionId = text_of("session")?.parse().map_err(|no: NoSessionId| {
+                    let problem = format!("session {no}");
+                    wrong("invalid_session", problem, Some("session"))
+                })?;
+                Some(named.into())
+            }
+        };
         Ok(Self {
             custom_id,
-            submission,
+            submission: Submission {
+                session,
+                ..submission
+            },
         })
     }
 
@@ -231,17 +249,22 @@ impl<R: BufRead> Lines<R> {
 
     /// The line that was read last asks for more than its key may.
     pub(super) fn beyond(&self, beyond: &BeyondRights) -> LineFault {
-        self.fault("beyond_rights", format!("body: {beyond}"), Some("body"))
+        let member = match beyond {
+            BeyondRights::Session => "session",
+            _ => "body",
+        };
+        self.fault("beyond_rights", format!("{member}: {beyond}"), Some(member))
     }
 }
 
-/// Looks through all lines before any becomes a job.
+/// Looks through all lines before any becomes a job. `goes_on`: whether what a job goes on from is there.
 pub(super) fn look_through(
     reader: impl BufRead,
     input: &BatchInput,
     lines_max: u64,
     terms: &Terms,
     now: Timestamp,
+    goes_on: impl Fn(&Submission) -> Result<(), Error>,
 ) -> io::Result<Looked> {
     let mut lines = Lines::new(reader, 0);
     let mut looked = Looked::default();
@@ -268,15 +291,22 @@ pub(super) fn look_through(
             Ok(line) => match terms.grant(line.job(input, looked.lines)) {
                 Err(beyond) => Some(lines.beyond(&beyond)),
                 Ok(job) => {
+                    let of_body =
+                        |code, problem| lines.fault(code, format!("body: {problem}"), Some("body"));
                     let id = JobId::from_bytes([0; 16]);
-                    let made = NewJob::of(job, &terms.settings, id, now);
-                    made.err().map(|error| {
-                        let code = match error {
-                            SubmissionError::Unpriced(_) => "unpriced_model",
-                            SubmissionError::Field { .. } => "invalid_request",
-                        };
-                        lines.fault(code, format!("body: {error}"), Some("body"))
-                    })
+                    match goes_on(&job).map_err(|error| error.to_string()) {
+                        Err(problem) => Some(of_body("invalid_request", problem)),
+                        Ok(()) => {
+                            let made = NewJob::of(job, &terms.settings, id, now);
+                            made.err().map(|error| {
+                                let code = match error {
+                                    SubmissionError::Unpriced(_) => "unpriced_model",
+                                    SubmissionError::Field { .. } => "invalid_request",
+                                };
+                                of_body(code, error.to_string())
+                            })
+                        }
+                    }
                 }
             },
         };
@@ -324,7 +354,7 @@ mod tests {
         let file = FileId::from_bytes([1; 16]);
         let input = BatchInput::new(BatchId::new(1), file, ENDPOINT, now, now.plus_ms(1_000));
         let terms = Terms::of(&input, Arc::default(), 0, now).unwrap();
-        look_through(text, &input, lines_max, &terms, now).unwrap()
+        look_through(text, &input, lines_max, &terms, now, |_| Ok(())).unwrap()
     }
 
     #[test]
@@ -364,6 +394,12 @@ mod tests {
             &with(r#""body""#, r#""priority":1,"body""#),
             "unknown_parameter",
             "priority",
+        );
+        let named_session = r#""session":"a b","body""#;
+        check(
+            &with(r#""body""#, named_session),
+            "invalid_session",
+            "without spaces",
         );
         check(
             &with(r#"{"role":"user","content":"hi"}"#, ""),

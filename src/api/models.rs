@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use onelane_core::model::{Hold, HoldKind, HoldScope, model_name};
+use onelane_core::model::{Day, Hold, HoldKind, HoldScope, Unpriced, model_name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warp::http::{HeaderMap, StatusCode};
@@ -101,17 +101,26 @@ async fn refused(api: &Api) -> BTreeMap<String, Hold> {
     of_model.collect()
 }
 
-/// Those that have a price, and the one that is taken for a chat that names none; for a client key those that it may
-/// ask for.
-fn known(api: &Api, principal: &Principal) -> BTreeSet<String> {
+/// For so many days a model is known that was asked for and answered.
+const ANSWERED_DAYS: i32 = 7;
+
+/// Those that have a price, the one that is taken for a chat that names none, and those that answered lately, where jobs
+/// for models without a price are taken; for a client key those that it may ask for.
+async fn known(api: &Api, principal: &Principal) -> Result<BTreeSet<String>, Problem> {
     let settings = api.lane.settings();
     let priced = settings.prices.models().map(str::to_owned);
     let usual = model_name::canonical(&settings.glm.model).into_owned();
+    let today = settings.calendar.day(api.clock.now());
+    let since = Day(today.0.saturating_sub(ANSWERED_DAYS - 1));
+    let mut answering = api.lane.answering_models(since).await?;
+    answering
+        .retain(|model| settings.unpriced != Unpriced::Refuse || settings.prices.is_priced(model));
     let is_open = |model: &String| {
         let key = principal.key();
         key.is_none_or(|key| key.rights.has_model(&model_name::canonical(model)))
     };
-    priced.chain([usual]).filter(is_open).collect()
+    let all = priced.chain([usual]).chain(answering);
+    Ok(all.filter(is_open).collect())
 }
 
 /// Which of the models a client of Anthropic's kind asks for.
@@ -170,7 +179,7 @@ pub(super) async fn list_models(
     input: Input<Nothing, ModelsQuery>,
 ) -> Result<Models, Problem> {
     let refused = refused(&api).await;
-    let models = known(&api, &input.principal).into_iter();
+    let models = known(&api, &input.principal).await?.into_iter();
     let models: Vec<String> = models.filter(|id| !refused.contains_key(id)).collect();
     Ok(Models(match is_anthropic(&input.headers) {
         true => Reply::json(StatusCode::OK, &page(models, &input.query)),
@@ -220,7 +229,7 @@ pub(super) async fn read_model(
 ) -> Result<OneModel, Problem> {
     let is_anthropic = is_anthropic(&input.headers);
     let name = input.path.model;
-    let known = known(&api, &input.principal);
+    let known = known(&api, &input.principal).await?;
     let id = known.get(&*model_name::canonical(&name));
     let refused = refused(&api).await;
     let problem = match id.map(|id| (id, refused.get(id))) {
@@ -234,7 +243,7 @@ pub(super) async fn read_model(
             "GLM does not serve this account with {id} ({}: {}); once it does, end the hold on the model",
             hold.code, hold.message
         ),
-        None => format!("{name:?} is none of the models that have a price here"),
+        None => format!("{name:?} is none of the models that have a price or answered lately here"),
     };
     let problem = Problem::new(Kind::UnknownModel, problem);
     match is_anthropic {

@@ -14,7 +14,7 @@ use warp::http::{HeaderValue, StatusCode};
 use super::answer::Reply;
 use super::limits;
 use crate::error::Error;
-use crate::model::{BudgetRefusal, HoldKind, Timestamp, WaitReason};
+use crate::model::{BudgetRefusal, HoldKind, OverRate, Timestamp, WaitReason};
 
 pub(super) use faults::{Faults, FieldError};
 pub(super) use kind::Kind;
@@ -186,25 +186,13 @@ impl Problem {
         problem
     }
 
-    /// A client key hands in more than it may in a minute; there is room after so many milliseconds.
-    pub(super) fn rate_limited(allowed: u32, wait_ms: u64) -> Self {
-        let seconds = wait_ms.div_ceil(1_000).max(1);
-        let mut problem = Self::new(
-            Kind::RateLimited,
-            format!("this key may hand in {allowed} jobs a minute; there is room in {seconds} s"),
-        );
-        problem.headers.push((RETRY_AFTER, seconds.into()));
+    /// A client key hands in more than it may in a minute.
+    fn over_rate(rate: OverRate) -> Self {
+        let mut problem = Self::new(Kind::RateLimited, rate.to_string());
+        problem.headers.push((RETRY_AFTER, rate.wait_s().into()));
         let retry = HeaderValue::from_static("true");
         problem.headers.push((SHOULD_RETRY, retry));
         problem
-    }
-
-    /// What its `Retry-After` says.
-    #[cfg(test)]
-    pub(super) fn retry_after(&self) -> Option<String> {
-        let mut headers = self.headers.iter();
-        let (_, value) = headers.find(|(name, _)| *name == RETRY_AFTER)?;
-        Some(value.to_str().ok()?.to_owned())
     }
 
     /// Its kind.
@@ -291,6 +279,7 @@ impl From<Error> for Problem {
                 BudgetRefusal::TooLarge { .. } => Kind::BeyondBudget,
                 BudgetRefusal::UsedUp { .. } => Kind::OverBudget,
             },
+            Error::OverRate(rate) => return Self::over_rate(rate),
             Error::RequestPruned(_) => Kind::RequestPruned,
             Error::NoSuchAttempt { .. } => Kind::UnknownAttempt,
             Error::BillingSettled { .. } => Kind::BillingSettled,

@@ -1,14 +1,13 @@
 //! Jobs that client keys hand in within any minute: counted in memory, by the lane's clock; after a restart from the
-//! jobs of the last minute.
+//! jobs of the last minute. A job counts that is new: whoever takes up one that is there hands nothing in.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use onelane_core::model::{ClientKey, JobFilter, KeyId, Timestamp, limits};
+use onelane_core::model::{ClientKey, JobFilter, KeyId, OverRate, Timestamp, limits};
 
-use super::problem::{Kind, Problem};
 use crate::error::Error;
-use crate::orchestrator::Orchestrator;
+use crate::orchestrator::{Orchestrator, Submission};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -17,33 +16,39 @@ const MINUTE_MS: u64 = 60_000;
 pub(super) struct Rates(Mutex<BTreeMap<KeyId, VecDeque<Timestamp>>>);
 
 impl Rates {
-    /// Counts so many jobs of a key, or says when there is room for them.
-    pub(super) fn count(
-        &self,
-        key: &ClientKey,
-        jobs: usize,
+    /// Counts jobs of a key as far as there is room for them. Those beyond are marked: they are taken only if they are
+    /// there already.
+    pub(super) fn count<'j>(
+        self: &Arc<Self>,
+        key: Option<&ClientKey>,
+        jobs: impl Iterator<Item = &'j mut Submission>,
         now: Timestamp,
-    ) -> Result<(), Problem> {
-        let Some(allowed) = key.rights.requests_per_minute else {
-            return Ok(());
+    ) -> Taken {
+        let bound = key.and_then(|key| Some((key.id, key.rights.requests_per_minute?)));
+        let Some((key, allowed)) = bound else {
+            let jobs = jobs.count();
+            let counted = None;
+            return Taken { counted, jobs };
         };
         let most = usize::try_from(allowed).unwrap_or(usize::MAX);
-        if jobs > most {
-            let problem = format!(
-                "the list has {jobs} jobs, and this key may hand in {allowed} a minute; send fewer at once"
-            );
-            return Err(Problem::new(Kind::BeyondRights, problem));
-        }
         let mut rates = self.lock();
-        let times = latest(&mut rates, key.id, now);
-        // Room is there once so many of the oldest are a minute old.
-        let missing = (times.len() + jobs).saturating_sub(most);
-        if let Some(last) = missing.checked_sub(1).and_then(|n| times.get(n)) {
-            let wait_ms = last.plus_ms(MINUTE_MS).since(now);
-            return Err(Problem::rate_limited(allowed, wait_ms));
+        let times = latest(&mut rates, key, now);
+        let mut taken = 0;
+        for job in jobs {
+            let beyond = (times.len() + taken).checked_sub(most);
+            job.over_rate = beyond.map(|nth| {
+                // Room is there once so many of the oldest are a minute old.
+                let oldest = times.get(nth).copied().unwrap_or(now);
+                let wait_ms = oldest.plus_ms(MINUTE_MS).since(now);
+                OverRate { allowed, wait_ms }
+            });
+            taken += usize::from(beyond.is_none());
         }
-        times.extend(std::iter::repeat_n(now, jobs));
-        Ok(())
+        times.extend(std::iter::repeat_n(now, taken));
+        Taken {
+            counted: Some((Arc::clone(self), key, now)),
+            jobs: taken,
+        }
     }
 
     /// Counts the jobs of the last minute that the store has.
@@ -126,7 +131,7 @@ fn latest(
     times
 }
 
-/// Jobs that were counted ahead; what is not handed in of them counts no more.
+/// Jobs that were counted ahead; what does not become a new one of them counts no more.
 #[derive(Debug)]
 pub(super) struct Taken {
     counted: Option<(Arc<Rates>, KeyId, Timestamp)>,
@@ -134,12 +139,12 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// How many may be handed in.
+    /// How many are counted.
     pub(super) const fn jobs(&self) -> usize {
         self.jobs
     }
 
-    /// So many of them were.
+    /// So many of them were, and are new.
     pub(super) const fn used(&mut self, jobs: usize) {
         self.jobs = self.jobs.saturating_sub(jobs);
     }
@@ -179,27 +184,46 @@ mod tests {
         Timestamp::from_millis(1_000_000 + ms)
     }
 
+    const NONE: [u64; 0] = [];
+
+    /// Counts so many jobs, of which so many are new; when there is room for each of those that are beyond.
+    fn handed_in(
+        rates: &Arc<Rates>,
+        key: &ClientKey,
+        (jobs, new): (usize, usize),
+        now: Timestamp,
+    ) -> Vec<u64> {
+        let mut jobs = vec![Submission::prompt("hi").unwrap(); jobs];
+        let mut taken = rates.count(Some(key), jobs.iter_mut(), now);
+        taken.used(new.min(taken.jobs()));
+        let beyond = jobs.iter().filter_map(|job| job.over_rate);
+        beyond.map(|beyond| beyond.wait_s()).collect()
+    }
+
     #[test]
     fn within_any_minute_a_key_hands_in_so_many_jobs_and_is_told_when_to_come_back() {
-        let (rates, key) = (Rates::default(), key(Some(3)));
-        let retry_after = |jobs, ms| {
-            let problem = rates.count(&key, jobs, at(ms)).err()?;
-            assert_eq!(problem.kind(), Kind::RateLimited);
-            problem.retry_after()
-        };
-        assert_eq!(retry_after(2, 0), None);
-        assert_eq!(retry_after(1, 20_000), None);
-        assert_eq!(retry_after(1, 30_500).as_deref(), Some("30"));
-        assert_eq!(retry_after(3, 30_500).as_deref(), Some("50"));
-        assert_eq!(retry_after(1, 59_999).as_deref(), Some("1"));
-        assert_eq!(
-            retry_after(2, 60_000),
-            None,
-            "the first two are a minute old"
-        );
-        assert_eq!(retry_after(1, 60_000).as_deref(), Some("20"));
-        let refused = rates.count(&key, 4, at(200_000)).unwrap_err();
-        assert_eq!(refused.kind(), Kind::BeyondRights, "so many never fit");
+        let (rates, key) = (Arc::new(Rates::default()), key(Some(3)));
+        let waits = |jobs, ms| handed_in(&rates, &key, (jobs, jobs), at(ms));
+        assert_eq!(waits(2, 0), NONE);
+        assert_eq!(waits(1, 20_000), NONE);
+        assert_eq!(waits(1, 30_500), [30]);
+        assert_eq!(waits(4, 30_500), [30, 30, 50, 60]);
+        assert_eq!(waits(1, 59_999), [1]);
+        assert_eq!(waits(2, 60_000), NONE, "the first two are a minute old");
+        assert_eq!(waits(1, 60_000), [20]);
+        assert_eq!(waits(4, 200_000), [60], "as many as may are taken");
+    }
+
+    #[test]
+    fn a_job_that_was_there_already_takes_no_place_in_the_minute() {
+        let (rates, key) = (Arc::new(Rates::default()), key(Some(2)));
+        let waits = |jobs, new, ms| handed_in(&rates, &key, (jobs, new), at(ms));
+        for ms in 0..100 {
+            assert_eq!(waits(2, 0, ms), NONE);
+        }
+        assert_eq!(waits(2, 1, 100), NONE);
+        assert_eq!(waits(1, 1, 101), NONE);
+        assert_eq!(waits(1, 1, 102), [60]);
     }
 
     #[test]
@@ -210,9 +234,9 @@ mod tests {
         taken.used(1);
         drop(taken);
         assert_eq!(rates.take(Some(&key), 10, at(1)).jobs(), 1);
-        rates.count(&key, 3, at(2)).unwrap();
+        assert_eq!(handed_in(&rates, &key, (3, 3), at(2)), NONE);
         assert_eq!(rates.take(Some(&key), 1, at(3)).jobs(), 0);
-        assert!(rates.count(&key, 1, at(4)).is_err());
+        assert_eq!(handed_in(&rates, &key, (1, 1), at(4)), [60]);
         let mut later = rates.take(Some(&key), 10, at(60_001));
         assert_eq!(later.jobs(), 0, "three came within the minute");
         drop(later);
@@ -223,14 +247,14 @@ mod tests {
 
     #[test]
     fn a_key_without_a_bound_is_not_counted_and_a_clock_set_back_shuts_nobody_out() {
-        let rates = Rates::default();
+        let rates = Arc::new(Rates::default());
         for _ in 0..1_000 {
-            rates.count(&key(None), 100, at(0)).unwrap();
+            assert_eq!(handed_in(&rates, &key(None), (100, 100), at(0)), NONE);
         }
         assert!(rates.0.lock().unwrap().is_empty());
         let key = key(Some(1));
-        rates.count(&key, 1, at(500_000)).unwrap();
-        assert!(rates.count(&key, 1, at(0)).is_err());
-        rates.count(&key, 1, at(60_000)).unwrap();
+        assert_eq!(handed_in(&rates, &key, (1, 1), at(500_000)), NONE);
+        assert_eq!(handed_in(&rates, &key, (1, 1), at(0)), [60]);
+        assert_eq!(handed_in(&rates, &key, (1, 1), at(60_000)), NONE);
     }
 }

@@ -1,7 +1,7 @@
 //! A job as the response that it is: under an id of ours, with GLM's answer or with how far it is.
 
 use onelane_actors::ports::JobRecord;
-use onelane_core::model::{Job, JobId, JobStatus, Request};
+use onelane_core::model::{Job, JobStatus, Request, ResponseId};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use warp::http::StatusCode;
@@ -10,17 +10,48 @@ use super::answer::{JSON, Reply};
 use super::ended::{stated, told_by_glm};
 use crate::object::Object;
 
-/// What our ids of responses begin with; the id of the job follows.
-const PREFIX: &str = "resp_";
-
-/// The id of a job's response.
-pub(super) fn id_of(job: JobId) -> String {
-    format!("{PREFIX}{}", job.to_string().replace('-', ""))
+/// What of a response is ours wherever GLM tells of it.
+pub(super) struct Ours {
+    /// Its id.
+    id: ResponseId,
+    /// That of the response that it goes on from, where that is one of ours.
+    previous: Option<ResponseId>,
 }
 
-/// The job that an id may be of; `None`: it is none of ours.
-pub(super) fn job_of(id: &str) -> Option<JobId> {
-    id.strip_prefix(PREFIX)?.parse().ok()
+impl Ours {
+    pub(super) fn of(job: &Job) -> Self {
+        Self {
+            id: ResponseId(job.id),
+            previous: job.previous.map(ResponseId),
+        }
+    }
+
+    /// GLM's answer with our ids, and as one of the background.
+    pub(super) fn on(&self, answer: &RawValue) -> Option<String> {
+        let fields: Object<'_> = serde_json::from_str(answer.get()).ok()?;
+        let quoted = |id: ResponseId| format!("\"{id}\"");
+        let (id, previous) = (quoted(self.id), self.previous.map(quoted));
+        let own = [
+            ("id", Some(&*id)),
+            ("background", Some("true")),
+            ("previous_response_id", previous.as_deref()),
+        ];
+        let own = own
+            .iter()
+            .filter_map(|(name, value)| Some((*name, (*value)?)));
+        let mut out = Vec::new();
+        for (name, value) in own.clone() {
+            if fields.get(name).is_none() {
+                out.push(format!("\"{name}\":{value}"));
+            }
+        }
+        for (name, value) in fields.iter() {
+            let known = own.clone().find(|(known, _)| *known == name);
+            let value = known.map_or(value.get(), |(_, value)| value);
+            out.push(format!("{}:{value}", serde_json::to_string(name).ok()?));
+        }
+        Some(format!("{{{}}}", out.join(",")))
+    }
 }
 
 /// How a job stands, in OpenAI's word.
@@ -37,8 +68,7 @@ pub(super) const fn word(job: &Job) -> &'static str {
 /// A job as the response that it is: GLM's answer under our id, or how far it is.
 pub(super) fn shown(record: &JobRecord) -> Reply {
     let job = &record.job;
-    let id = id_of(job.id);
-    let body = told_by_glm(record).and_then(|answer| under(&id, answer));
+    let body = told_by_glm(record).and_then(|answer| Ours::of(job).on(answer));
     if let Some(body) = body {
         return Reply::text(StatusCode::OK, JSON, body.into_bytes());
     }
@@ -67,8 +97,12 @@ pub(super) fn object(record: &JobRecord, status: &str) -> Value {
         let value = value.and_then(|value| serde_json::from_str(value.get()).ok());
         value.unwrap_or(otherwise)
     };
+    let previous = match job.previous {
+        Some(previous) => json!(ResponseId(previous).to_string()),
+        None => echoed("previous_response_id", Value::Null),
+    };
     json!({
-        "id": id_of(job.id),
+        "id": ResponseId(job.id).to_string(),
         "object": "response",
         "created_at": job.created_at.as_millis() / 1_000,
         "status": status,
@@ -81,32 +115,13 @@ pub(super) fn object(record: &JobRecord, status: &str) -> Value {
         "model": job.spelled.as_deref().unwrap_or(&job.model),
         "output": [],
         "parallel_tool_calls": echoed("parallel_tool_calls", Value::Bool(true)),
-        "previous_response_id": echoed("previous_response_id", Value::Null),
+        "previous_response_id": previous,
         "temperature": echoed("temperature", Value::Null),
         "tool_choice": echoed("tool_choice", json!("auto")),
         "tools": echoed("tools", json!([])),
         "top_p": echoed("top_p", Value::Null),
         "usage": null,
     })
-}
-
-/// GLM's answer with our id, and as one of the background.
-pub(super) fn under(id: &str, answer: &RawValue) -> Option<String> {
-    let fields: Object<'_> = serde_json::from_str(answer.get()).ok()?;
-    let id = serde_json::to_string(id).ok()?;
-    let own = [("id", id.as_str()), ("background", "true")];
-    let mut out = Vec::new();
-    for (name, value) in own {
-        if fields.get(name).is_none() {
-            out.push(format!("\"{name}\":{value}"));
-        }
-    }
-    for (name, value) in fields.iter() {
-        let known = own.iter().find(|(known, _)| *known == name);
-        let value = known.map_or(value.get(), |(_, value)| value);
-        out.push(format!("{}:{value}", serde_json::to_string(name).ok()?));
-    }
-    Some(format!("{{{}}}", out.join(",")))
 }
 
 #[cfg(test)]
@@ -117,17 +132,6 @@ mod tests {
 
     use super::*;
     use crate::views::tests::sample;
-
-    #[test]
-    fn an_id_of_ours_names_its_job() {
-        let job = sample::id(1);
-        let id = id_of(job);
-        assert!(id.starts_with("resp_") && !id.contains('-'), "{id}");
-        assert_eq!(job_of(&id), Some(job));
-        for other in ["", "resp_", "resp_abc", "chatcmpl-1", &job.to_string()] {
-            assert_eq!(job_of(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn an_answer_that_says_that_it_failed_is_shown_as_glm_told_it() {
@@ -144,19 +148,37 @@ mod tests {
         record.refusal = Some(Arc::new(Received::new(body.as_bytes(), None)));
         let told = String::from_utf8(shown(&record).into_bytes()).unwrap();
         assert!(told.contains(r#""output":[{"id":"m"}]"#), "{told}");
-        assert!(told.contains(&id_of(record.job.id)), "{told}");
+        let id = ResponseId(record.job.id).to_string();
+        assert!(told.contains(&id), "{told}");
     }
 
     #[test]
-    fn glms_answer_is_shown_under_our_id_and_else_to_the_byte() {
+    fn glms_answer_is_shown_under_our_ids_and_else_to_the_byte() {
         let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
-        let shown = under(
-            "resp_1",
-            &raw(r#"{"object":"response","id":"g","x":1.50,"background":false}"#),
+        let mut ours = Ours {
+            id: ResponseId(sample::id(1)),
+            previous: None,
+        };
+        let id = ours.id.to_string();
+        let shown = ours.on(&raw(
+            r#"{"object":"response","id":"g","x":1.50,"background":false,"previous_response_id":"h"}"#,
+        ));
+        let want = format!(
+            r#"{{"object":"response","id":"{id}","x":1.50,"background":true,"previous_response_id":"h"}}"#
         );
-        let want = r#"{"object":"response","id":"resp_1","x":1.50,"background":true}"#;
         assert_eq!(shown.unwrap(), want);
-        let shown = under("resp_1", &raw(r#"{"output":[]}"#)).unwrap();
-        assert_eq!(shown, r#"{"id":"resp_1","background":true,"output":[]}"#);
+        let shown = ours.on(&raw(r#"{"output":[]}"#)).unwrap();
+        assert_eq!(
+            shown,
+            format!(r#"{{"id":"{id}","background":true,"output":[]}}"#)
+        );
+        let before = ResponseId(sample::id(2));
+        ours.previous = Some(before);
+        let shown = ours.on(&raw(
+            r#"{"id":"g","background":true,"previous_response_id":"h"}"#,
+        ));
+        let want =
+            format!(r#"{{"id":"{id}","background":true,"previous_response_id":"{before}"}}"#);
+        assert_eq!(shown.unwrap(), want);
     }
 }

@@ -1,23 +1,23 @@
-//! Responses that the queue serves in the background: submitted, looked at, given up and deleted under ids of ours. A
-//! later one may go on from them: then GLM gets its own id of theirs.
+//! Responses that the queue serves in the background: submitted, looked at, given up and deleted under ids of ours. That
+//! a later one may go on from them is seen to where jobs come in (`orchestrator/previous.rs`).
 
 use std::sync::Arc;
 
 use onelane_actors::ports::JobRecord;
-use onelane_core::model::{Face, JobStatus, Request, Sessions};
+use onelane_core::model::{Face, Request, ResponseId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answer::Json;
-use super::gateway::{Answered, Faced, Responses, refused};
+use super::gateway::{Answered, Faced, Responses};
 use super::input::{Ignored, Input};
 use super::principal::Principal;
 use super::problem::{Kind, Problem};
-use super::response::{job_of, shown, word};
+use super::rates::Taken;
+use super::response::shown;
 use super::{Api, background, ended};
 use crate::error::Error;
-use crate::object::Object;
 use crate::orchestrator::Submission;
 
 /// What the gateway reads of a body of this face alone.
@@ -25,8 +25,6 @@ use crate::orchestrator::Submission;
 struct Head<'a> {
     #[serde(default, borrow)]
     background: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    previous_response_id: Option<&'a RawValue>,
 }
 
 impl<'a> Head<'a> {
@@ -46,94 +44,16 @@ pub(super) fn is_in_background(request: &Request) -> bool {
     background.is_some_and(|background| background.get() == "true")
 }
 
-fn derives_sessions(api: &Api) -> bool {
-    api.lane.settings().gateway.sessions == Sessions::Derive
-}
-
-/// The submission, of the session of the response that it goes on from by GLM's own id, where it names none.
-fn of_its_session(api: &Api, id: Option<&str>, submission: Submission) -> Submission {
-    let before = id.filter(|_| derives_sessions(api));
-    let before = before.and_then(|id| api.lane.session_of_response(id, submission.key_id));
-    let session = submission.session.or(before);
-    Submission {
-        session,
-        ..submission
-    }
-}
-
-/// The submission, with GLM's own id of the response that it goes on from, where it names one of ours.
-pub(super) async fn with_previous(
-    api: &Api,
-    principal: &Principal,
-    submission: Submission,
-) -> Result<Submission, Problem> {
-    let head = Head::of(&submission.request);
-    let Some(named) = head.previous_response_id else {
-        return Ok(submission);
-    };
-    let id: Option<String> = serde_json::from_str(named.get()).ok();
-    let Some(job) = id.as_deref().and_then(job_of) else {
-        return Ok(of_its_session(api, id.as_deref(), submission));
-    };
-    // That of another one is none, as far as this one is concerned.
-    let is_own = api.check_own(principal, job).await.is_ok();
-    let record = match api.lane.job(job).await {
-        Ok(_) if !is_own => return Ok(submission),
-        Ok(detail) if detail.record.job.face == Face::Responses => detail.record,
-        // GLM may know it.
-        Ok(_) | Err(Error::NotFound(_)) => {
-            return Ok(of_its_session(api, id.as_deref(), submission));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let wrong =
-        |problem: String| Problem::of_field(Kind::InvalidField, "previous_response_id", problem);
-    let glms = record.response.as_ref().and_then(|response| {
-        let object: Object<'_> = serde_json::from_str(response.get()).ok()?;
-        Some(object.get("id")?.get().to_owned())
-    });
-    let Some(glms) = glms else {
-        let status = word(&record.job);
-        let problem = match record.job.status {
-            JobStatus::Completed => "its answer was pruned".to_owned(),
-            _ => format!("is {status}; only a response that is completed can be gone on from"),
-        };
-        return Err(wrong(problem));
-    };
-    let Request::Body(face, raw) = &submission.request else {
-        return Ok(submission);
-    };
-    // The rest stays to the byte.
-    let at = named
-        .get()
-        .as_ptr()
-        .addr()
-        .checked_sub(raw.get().as_ptr().addr());
-    let parts = at.and_then(|at| {
-        Some((
-            raw.get().get(..at)?,
-            raw.get().get(at + named.get().len()..)?,
-        ))
-    });
-    let Some((before, behind)) = parts else {
-        return Err(wrong("could not be replaced".to_owned()));
-    };
-    let request = Request::body(*face, &format!("{before}{glms}{behind}")).map_err(refused)?;
-    let before = record.job.as_named().filter(|_| derives_sessions(api));
-    Ok(Submission {
-        request,
-        session: submission.session.or(before),
-        ..submission
-    })
-}
-
 /// Takes a response for later, and answers at once.
 pub(super) async fn begin<F: Faced>(
     api: &Api,
     submission: Submission,
+    mut place: Taken,
 ) -> Result<Answered<F>, Problem> {
     let streams = submission.request.streams();
     let submitted = api.lane.submit(submission).await?;
+    place.used(usize::from(submitted.created));
+    drop(place);
     let record = api.lane.job(submitted.job_id).await?.record;
     let reply = match streams {
         true => background::stream(api, &record, None),
@@ -238,7 +158,7 @@ pub(super) async fn found(
         );
         Problem::new(Kind::UnknownJob, problem)
     };
-    let job = job_of(id).ok_or_else(unknown)?;
+    let ResponseId(job) = ResponseId::parse(id).ok_or_else(unknown)?;
     api.check_own(principal, job).await.map_err(|_| unknown())?;
     match api.lane.job(job).await {
         Ok(detail) if detail.record.job.face == Face::Responses => match detail.record.request {

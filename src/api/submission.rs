@@ -82,10 +82,10 @@ impl Payload for Submissions {
 
 impl Submissions {
     /// The jobs, to change them.
-    pub(super) fn all(&mut self) -> std::slice::IterMut<'_, Submission> {
+    pub(super) fn all(&mut self) -> &mut [Submission] {
         match self {
-            Self::One(job) => std::slice::from_mut(&mut **job).iter_mut(),
-            Self::Many(jobs) => jobs.iter_mut(),
+            Self::One(job) => std::slice::from_mut(&mut **job),
+            Self::Many(jobs) => jobs,
         }
     }
 
@@ -138,6 +138,7 @@ fn submission(asked: Asked) -> Submission {
         callback_url: asked.callback_url,
         metadata: asked.metadata,
         key_id: None,
+        over_rate: None,
     }
 }
 

@@ -14,7 +14,7 @@ use warp::http::StatusCode;
 
 use super::Api;
 use super::answer::{Answer, JSON, Reply, Shapes};
-use super::ended::{FINISH, JOB, stated};
+use super::ended::{self, FINISH, JOB, stated};
 use super::gateway::{CALLBACK, Call, Chat};
 use super::granted::Said;
 use super::input::{Ignored, Input, Nothing};
@@ -86,11 +86,11 @@ pub(super) async fn submit(
         ..input.body.submission
     };
     Said::read(&input.headers)?.prevail(&mut submission);
-    let one = std::iter::once(&mut submission);
-    api.grant(&input.principal, one)?;
+    let mut place = api.grant(&input.principal, std::slice::from_mut(&mut submission))?;
     let request_id = submission.request.request_id();
     let model = submission.model_in(&api.lane.settings());
     let submitted = api.lane.submit(submission).await?;
+    place.used(usize::from(submitted.created));
     if !submitted.created {
         let record = api.lane.job(submitted.job_id).await?.record;
         return Ok(Task::of(&record, status(&record)));
@@ -114,16 +114,14 @@ pub(super) struct TaskPath {
 
 /// How a task stands.
 pub(super) enum TaskState {
-    Known(JobId, String),
+    Known(JobId, Reply),
     Unknown(String),
 }
 
 impl Answer for TaskState {
     fn reply(self) -> Reply {
         match self {
-            Self::Known(id, body) => {
-                Reply::text(StatusCode::OK, JSON, body.into_bytes()).with(JOB, id)
-            }
+            Self::Known(id, reply) => reply.with(JOB, id),
             Self::Unknown(message) => Reply::json(
                 StatusCode::BAD_REQUEST,
                 &json!({"code": UNKNOWN, "msg": message, "success": false}),
@@ -136,6 +134,7 @@ impl Answer for TaskState {
                      answer beside it, or `FAIL` with GLM's `error`.";
         shapes.json::<Map<String, Value>>("200", about);
         shapes.header("x-onelane-job", "The job.");
+        ended::describe(shapes);
         let about = "There is no such task: GLM's code 1233, as a number outside an error object.";
         shapes.json::<Map<String, Value>>("400", about);
     }
@@ -163,7 +162,14 @@ pub(super) async fn read(
         let problem = format!("任务不存在 (the answer of task {id} was pruned)");
         return Ok(TaskState::Unknown(problem));
     }
-    Ok(TaskState::Known(id, told(&record)))
+    let reply = Reply::text(StatusCode::OK, JSON, told(&record).into_bytes());
+    // An answer that is there is given without it, too.
+    let last = match record.job.status.is_terminal() {
+        true => api.lane.last_call(id).await.ok().flatten(),
+        false => return Ok(TaskState::Known(id, reply)),
+    };
+    let reply = ended::told(reply, &record.job, last.as_ref());
+    Ok(TaskState::Known(id, reply))
 }
 
 fn status(record: &JobRecord) -> TaskStatus {

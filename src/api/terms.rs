@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use onelane_core::life::grant::BeyondRights;
-use onelane_core::model::{BatchInput, ClientKey, LineFault, Settings, Submission, Timestamp};
+use onelane_core::model::{
+    BatchInput, ClientKey, LineFault, PassedHeaders, Session, Settings, Submission, Timestamp,
+};
 
 /// The terms of one batch.
 pub(super) struct Terms {
@@ -12,6 +14,8 @@ pub(super) struct Terms {
     pub(super) settings: Arc<Settings>,
     priority: i32,
     user_id: Option<String>,
+    session: Option<Session>,
+    headers: PassedHeaders,
 }
 
 impl Terms {
@@ -48,6 +52,8 @@ impl Terms {
             settings,
             priority: input.priority.unwrap_or(priority),
             user_id: input.user_id.clone(),
+            session: input.session.clone(),
+            headers: input.headers.clone(),
         })
     }
 
@@ -62,6 +68,8 @@ impl Terms {
         if let Some(user) = &self.user_id {
             job.user_id.clone_from(user);
         }
+        job.session = job.session.or_else(|| self.session.clone());
+        job.headers.clone_from(&self.headers);
         if let Some(key) = self.key() {
             let face = job.request.face();
             key.grant(&mut job, face, &self.settings)?;
@@ -128,6 +136,27 @@ mod tests {
         );
         let refused = terms.grant(chat).unwrap_err().to_string();
         assert!(refused.contains("chat"), "{refused}");
+    }
+
+    #[test]
+    fn a_line_is_of_the_session_that_it_names_else_of_that_of_its_batch() {
+        let session = |id: &str| Some(Session::Ours(id.parse().unwrap()));
+        let batch = BatchInput {
+            session: session("batch"),
+            ..input()
+        };
+        let of_line = |named: Option<Session>, names_sessions| {
+            let settings = settings(|key| key.rights.names_sessions = names_sessions);
+            let terms = Terms::of(&batch, settings, 0, START).unwrap();
+            let job = Submission {
+                session: named,
+                ..Submission::prompt("hi").unwrap()
+            };
+            terms.grant(job).map(|job| job.session)
+        };
+        assert_eq!(of_line(None, true), Ok(session("batch")));
+        assert_eq!(of_line(session("line"), true), Ok(session("line")));
+        assert_eq!(of_line(None, false), Err(BeyondRights::Session));
     }
 
     #[test]

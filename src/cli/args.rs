@@ -266,7 +266,7 @@ pub(crate) struct StoreArgs {
 #[derive(Debug, Args)]
 #[command(after_help = STATS_AFTER_HELP)]
 pub(crate) struct StatsArgs {
-    /// First day, YYYY-MM-DD [default: 30 days up to the last]
+    /// First day, YYYY-MM-DD [default: 30 days up to the last; 7 where sessions are asked for]
     #[arg(long, value_name = "DAY")]
     pub(crate) start: Option<String>,
     /// Last day, inclusive, in the zone of money.zone [default: today]

@@ -150,7 +150,7 @@ fn text(list: &List, path: &str) -> String {
             rights.user_id.clone().unwrap_or_else(|| "any".to_owned()),
             key.created_at.day().to_string(),
             key.expires_at
-                .map_or_else(|| "never".to_owned(), |at| at.to_string()),
+                .map_or_else(|| "never".to_owned(), |at| at.day().to_string()),
             key.name.clone(),
         ]
     };

@@ -13,9 +13,6 @@ use super::args::{StatsArgs, StatsFormat};
 use super::exit::{CliError, Exit};
 use super::{offline, table};
 
-/// Days that are shown without `--start`, as in the API.
-const DAYS_DEFAULT: i32 = 30;
-
 /// Tells the sums.
 pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<Exit, CliError> {
     let offline = offline::look(&args.store)?;
@@ -81,13 +78,6 @@ fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliErr
             .transpose()
     };
     let end = day("--end", &args.end)?.unwrap_or(today);
-    let start = day("--start", &args.start)?;
-    let start = start.unwrap_or(Day(end.0.saturating_sub(DAYS_DEFAULT - 1)));
-    if start > end {
-        return Err(CliError::usage(format!(
-            "--start {start} is after the last day, {end}"
-        )));
-    }
     let group_by = match &args.group_by {
         None => GroupBy::default(),
         Some(text) => GroupBy::parse(text)
@@ -96,6 +86,13 @@ fn query(args: &StatsArgs, calendar: Calendar) -> Result<StatisticsQuery, CliErr
     let session = args.session.as_deref().map(str::parse).transpose();
     let session =
         session.map_err(|problem: NoSessionId| CliError::usage(format!("--session {problem}")))?;
+    let start = day("--start", &args.start)?;
+    let start = start.unwrap_or(statistics::first_day(end, group_by, session.as_ref()));
+    if start > end {
+        return Err(CliError::usage(format!(
+            "--start {start} is after the last day, {end}"
+        )));
+    }
     Ok(StatisticsQuery {
         session,
         filter: UsageFilter {

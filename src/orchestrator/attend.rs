@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::clients::{Client, Print, Return, Seat};
-use super::{Orchestrator, Submission};
+use super::{Orchestrator, Submission, Submitted};
 use crate::error::Error;
 
 /// What became of a submission.
@@ -61,23 +61,27 @@ enum Waited {
 
 impl Orchestrator {
     /// Submits and waits for somebody who may stop waiting: this future may be dropped at any moment, even before the
-    /// job has an id. A task of its own looks after the job then, for a dropped future can't wait for the lane. What is
-    /// lent for the submission is given back once the job is on disk.
+    /// job has an id. A task of its own looks after the job then, for a dropped future can't wait for the lane. `on_disk` is
+    /// called once the submission is there as a job, and dropped where it never will be: the client takes up a job of
+    /// his own, or the lane refuses it. What is lent for the submission is given back with that.
     pub(crate) async fn attend(
         &self,
         submission: Submission,
         client: Client,
-        lent: impl Send + 'static,
+        on_disk: impl FnOnce(Submitted) + Send + 'static,
     ) -> Attended {
         let (waiter, attended) = oneshot::channel();
         let returned = Return { client, waiter };
-        if let Err(Return { client, waiter }) = self.inner.clients.come_back(returned).await {
-            let job = Attendance {
-                lane: self.clone(),
-                keeps_going: submission.idempotency_key.is_some(),
-                seat: self.inner.clients.seat(&client),
-            };
-            tokio::spawn(job.run(submission, client, waiter, lent));
+        match self.inner.clients.come_back(returned).await {
+            Ok(()) => drop((submission, on_disk)),
+            Err(Return { client, waiter }) => {
+                let job = Attendance {
+                    lane: self.clone(),
+                    keeps_going: submission.idempotency_key.is_some(),
+                    seat: self.inner.clients.seat(&client),
+                };
+                tokio::spawn(job.run(submission, client, waiter, on_disk));
+            }
         }
         let lost = || Error::Stopped("the question was lost; ask again".to_owned());
         attended
@@ -108,21 +112,25 @@ impl Attendance {
         mut submission: Submission,
         mut client: Client,
         mut waiter: oneshot::Sender<Attended>,
-        lent: impl Send + 'static,
+        on_disk: impl FnOnce(Submitted) + Send + 'static,
     ) {
         if !self.keeps_going {
             submission.bound_to = Some(self.lane.inner.ports.instance);
         }
         let job_id = match self.lane.submit(submission).await {
-            Ok(submitted) => submitted.job_id,
+            Ok(submitted) => {
+                let job_id = submitted.job_id;
+                on_disk(submitted);
+                job_id
+            }
             Err(error) => {
+                drop(on_disk);
                 // Nobody left to tell, and no job to give up.
                 drop(self);
                 let _ = waiter.send(Attended::Ended(None, Box::new(Err(error))));
                 return;
             }
         };
-        drop(lent);
         loop {
             let has_begun = match self.wait(job_id, &client, waiter).await {
                 Waited::Told => return,

@@ -1,10 +1,15 @@
 //! What the lane tells of itself: its state, its counts, its call log, its sums.
 
+#[cfg(feature = "api")]
+use std::collections::BTreeSet;
+
 use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
 use onelane_actors::protocol::QueueMsg;
 use onelane_core::model::{
     CallOutcome, CallRecord, Cost, Currency, FailureClass, Nanos, UsageRow, limits,
 };
+#[cfg(feature = "api")]
+use onelane_core::model::{Day, model_name};
 use onelane_core::scheduler::SchedulerSnapshot;
 
 use super::{Metrics, Orchestrator};
@@ -28,6 +33,33 @@ impl Orchestrator {
         let limit = limit.min(limits::PAGE_ROWS_MAX);
         self.read(move |store| store.calls(&filter, cursor, limit))
             .await
+    }
+
+    /// The models that GLM serves this account with, as far as calls tell: those that were asked for and answered since
+    /// that day, and those that were named as who answered in the latest calls. By their canonical names.
+    #[cfg(feature = "api")]
+    pub(crate) async fn answering_models(&self, since: Day) -> Result<BTreeSet<String>, Error> {
+        self.read(move |store| {
+            let mut models = BTreeSet::new();
+            let filter = UsageFilter {
+                start: since,
+                ..UsageFilter::default()
+            };
+            statistics::each_day(store, &filter, |row| {
+                if row.successes > 0 && !models.contains(&row.key.model) {
+                    models.insert(row.key.model.clone());
+                }
+            })?;
+            let latest = store.calls(&CallFilter::default(), None, limits::PAGE_ROWS_MAX)?;
+            let named = latest
+                .calls
+                .iter()
+                .filter_map(|call| call.answered_by.as_deref());
+            let named = named.map(|name| model_name::canonical(name).into_owned());
+            models.extend(named.filter(|name| name.chars().count() <= limits::MODEL_CHARS_MAX));
+            Ok(models)
+        })
+        .await
     }
 
     /// Jobs by status.

@@ -214,6 +214,11 @@ impl<'s> FileReader<'s> {
         }
     }
 
+    /// The store that the file is in.
+    pub(crate) const fn store(&self) -> &'s dyn Store {
+        self.store
+    }
+
     /// From a place on.
     pub(crate) fn beginning_at(self, place: FilePlace) -> Self {
         Self {

@@ -22,6 +22,7 @@ mod keys;
 mod maintenance;
 mod notify;
 mod place;
+pub(crate) mod previous;
 mod settings;
 mod start;
 mod submit;

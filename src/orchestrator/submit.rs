@@ -9,10 +9,9 @@ use onelane_actors::protocol::{
     Asking, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted, submitted,
 };
 use onelane_core::model::{
-    BudgetRefusal, Ending, JobStatus, NewJob, NotAdmitted, Payer, Transition, limits,
+    BudgetRefusal, Ending, JobId, JobStatus, NewJob, NotAdmitted, OverRate, Payer, Transition,
+    limits,
 };
-#[cfg(feature = "api")]
-use onelane_core::model::{KeyId, Session};
 use onelane_core::scheduler::admission::Intake;
 
 use super::attend::Attended;
@@ -44,15 +43,6 @@ impl Recent {
     }
 }
 
-impl Orchestrator {
-    /// The session of an answer of the responses face, by GLM's own id, that a client key got; `None`: it is not
-    /// known any more.
-    #[cfg(feature = "api")]
-    pub(crate) fn session_of_response(&self, id: &str, key: Option<KeyId>) -> Option<Session> {
-        self.inner.ports.conversations.session_of(id, key)
-    }
-}
-
 /// Bytes of a request that is looked through where it came in.
 const LARGE_BYTES: usize = 128 * 1024;
 
@@ -63,17 +53,22 @@ impl Orchestrator {
     /// job to run after that is not there (`NoSuchDependency`) or has ended without success
     /// (`DependencyEnded`), a full queue (`QueueFull`), a closed intake (`Draining`), and what a budget does
     /// not let in (`OverBudget`). Asking again with the same key for a job that is there is answered even then.
+    ///
+    /// A response that goes on from one of this lane's (`previous_response_id` with an id of ours) reaches GLM with GLM's
+    /// own id of that one; `Invalid` as long as that has no answer.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, Error> {
+        let over_rate = submission.over_rate;
+        let (submission, previous) = self.going_on(submission).await?;
         let new = if submission.request.len() > LARGE_BYTES {
             let lane = self.clone();
-            let making = tokio::task::spawn_blocking(move || lane.new_job(submission));
+            let making = tokio::task::spawn_blocking(move || lane.new_job(submission, previous));
             let lost = |_| Error::Stopped("the runtime is ending".to_owned());
             making.await.map_err(lost)??
         } else {
-            self.new_job(submission)?
+            self.new_job(submission, previous)?
         };
         let over = self.ask_budgets(std::slice::from_ref(&new)).await?.pop();
-        let new = self.admit(new, over.flatten())?;
+        let new = self.admit(new, over.flatten(), over_rate)?;
         let new = Box::new(new);
         let mut decisions = self
             .ask(|refs, reply| {
@@ -109,17 +104,27 @@ impl Orchestrator {
         let mut answers: Vec<Result<Submitted, Error>> = Vec::with_capacity(submissions.len());
         let mut new = Vec::with_capacity(submissions.len());
         let mut places = Vec::with_capacity(submissions.len());
+        let mut over_rates = Vec::with_capacity(submissions.len());
+        let mut going_on = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            let over_rate = submission.over_rate;
+            going_on.push((self.going_on(submission).await, over_rate));
+        }
         let lane = self.clone();
         let making = tokio::task::spawn_blocking(move || {
-            let made = submissions.into_iter().map(|one| lane.new_job(one));
-            made.collect::<Vec<_>>()
+            let made = going_on.into_iter().map(|(one, over_rate)| {
+                let (submission, previous) = one?;
+                Ok((lane.new_job(submission, previous)?, over_rate))
+            });
+            made.collect::<Vec<Result<_, Error>>>()
         });
         let lost = |_| Error::Stopped("the runtime is ending".to_owned());
         for made in making.await.map_err(lost)? {
             match made {
-                Ok(job) => {
+                Ok((job, over_rate)) => {
                     places.push(answers.len());
                     new.push(job);
+                    over_rates.push(over_rate);
                     // Overwritten below; stays only if the store answered too little.
                     answers.push(Err(SubmitError::Unknown.into()));
                 }
@@ -128,8 +133,9 @@ impl Orchestrator {
         }
         let mut inserts = Vec::with_capacity(new.len());
         let over = self.ask_budgets(&new).await?;
-        for ((new, over), place) in new.into_iter().zip(over).zip(places) {
-            match self.admit(new, over) {
+        let all = new.into_iter().zip(over).zip(over_rates).zip(places);
+        for (((new, over), over_rate), place) in all {
+            match self.admit(new, over, over_rate) {
                 Ok(new) => inserts.push((place, Transition::Insert(Box::new(new)))),
                 Err(why) => put(&mut answers, place, Err(why.into())),
             }
@@ -162,7 +168,7 @@ impl Orchestrator {
     /// it waits, and the next start gives up what a crash left. A call that was open then is on record as
     /// maybe billed and is not made again, whatever [`Submission::on_interrupted()`] says.
     pub async fn call(&self, submission: Submission) -> Result<JobRecord, Error> {
-        let record = match self.attend(submission, Client::inside(), ()).await {
+        let record = match self.attend(submission, Client::inside(), drop).await {
             Attended::Ended(_, ended) => self.record((*ended)?.job.id).await?,
             Attended::Begun(begun) => self.wait(begun.job_id).await?,
         };
@@ -191,23 +197,29 @@ impl Orchestrator {
         Ok(ending)
     }
 
-    fn new_job(&self, submission: Submission) -> Result<NewJob, Error> {
+    fn new_job(&self, submission: Submission, previous: Option<JobId>) -> Result<NewJob, Error> {
         let now = self.inner.ports.clock.now();
         let id = self.inner.ports.ids.job_id(now);
         let settings = Arc::clone(&self.inner.settings.borrow());
         let mut new = NewJob::of(submission, &settings, id, now)?;
+        new.job.previous = previous;
         let chosen = &self.inner.chosen;
         let mut chosen = chosen.lock().unwrap_or_else(PoisonError::into_inner);
         new.job.request_id = new.job.request_id.filter(|id| chosen.is_new(id.as_str()));
         Ok(new)
     }
 
-    fn admit(&self, new: NewJob, over: Option<BudgetRefusal>) -> Result<NewJob, NotAdmitted> {
+    fn admit(
+        &self,
+        new: NewJob,
+        over: Option<BudgetRefusal>,
+        over_rate: Option<OverRate>,
+    ) -> Result<NewJob, NotAdmitted> {
         let (settings, state) = (self.inner.settings.borrow(), self.inner.state.borrow());
         let closed = self.inner.closed.load(Ordering::Acquire);
         Intake::new(&settings, &state)
             .stopping(closed)
-            .admit(new, over)
+            .admit(new, over, over_rate)
     }
 
     /// Why the budgets do not let these in, each. The queue is asked only where it has a say.

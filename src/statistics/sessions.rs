@@ -1,7 +1,9 @@
 //! What the calls of sessions came to. Sessions are many and soon over, so nothing is kept of them but the calls
-//! themselves: the figures are summed from the call log, and reach as far back as retention keeps it.
+//! themselves: the figures are summed from the call log, from its end back to the first day that is asked for, and reach
+//! no further back than retention keeps it.
 
 use onelane_actors::ports::{CallFilter, Store, StoreError};
+use onelane_core::model::{CallRecord, Day};
 
 use super::{Statistics, StatisticsQuery, Summary, each_day};
 
@@ -9,6 +11,9 @@ use super::{Statistics, StatisticsQuery, Summary, each_day};
 const ROWS_MAX: usize = 10_000;
 /// Calls that are in memory at once.
 const PAGE: usize = 1_000;
+/// Calls stand in the log in the order in which they ended, as far as the clock was never set back: it is believed that
+/// it was not by more days than these while a page of calls was written.
+const CLOCK_BACK_DAYS: i32 = 7;
 
 /// Why sums can't be told.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -26,7 +31,7 @@ pub enum StatisticsError {
     },
 }
 
-/// Sums up calls by session. Costs what the call log costs.
+/// Sums up calls by session. Costs what the call log costs from its end back to the first day.
 pub(super) fn of_log(
     store: &dyn Store,
     query: StatisticsQuery,
@@ -43,26 +48,42 @@ pub(super) fn of_log(
         booked = booked.saturating_add(row.calls);
     })?;
     let mut summary = Summary::new(query);
-    let (mut found, mut cursor) = (0, None);
-    loop {
-        let page = store.calls(&filter, cursor, PAGE)?;
-        let calls = page.calls.iter();
-        for call in calls.filter(|call| (days.start..=days.end).contains(&call.day())) {
-            found += 1;
-            if session.is_none() || call.session == session {
-                summary.add_call(call);
-            }
+    let mut found = 0;
+    log_back_to(store, &filter, days.start, |call| {
+        if !(days.start..=days.end).contains(&call.day()) {
+            return Ok(());
         }
-        check(&summary)?;
-        match page.cursor {
-            Some(_) => cursor = page.cursor,
-            None => break,
+        found += 1;
+        if session.is_none() || call.session == session {
+            summary.add_call(call);
         }
-    }
+        check(&summary)
+    })?;
     Ok(Statistics {
         rows: summary.rows(),
         calls_not_in_log: Some(booked.saturating_sub(found)),
     })
+}
+
+/// Shows the calls of the log, the latest first, back to this day at least.
+fn log_back_to(
+    store: &dyn Store,
+    filter: &CallFilter,
+    first: Day,
+    mut look: impl FnMut(&CallRecord) -> Result<(), StatisticsError>,
+) -> Result<(), StatisticsError> {
+    let far_before = Day(first.0.saturating_sub(CLOCK_BACK_DAYS));
+    let mut cursor = None;
+    loop {
+        let page = store.calls(filter, cursor, PAGE)?;
+        page.calls.iter().try_for_each(&mut look)?;
+        let is_past = |call: &CallRecord| call.day() < far_before;
+        let is_over = !page.calls.is_empty() && page.calls.iter().all(is_past);
+        match page.cursor {
+            Some(_) if !is_over => cursor = page.cursor,
+            _ => return Ok(()),
+        }
+    }
 }
 
 fn check(summary: &Summary) -> Result<(), StatisticsError> {
@@ -182,6 +203,56 @@ mod tests {
         assert_eq!(left.calls_not_in_log, Some(3));
         let sums = of_store(&store, query("none", None)).unwrap();
         assert_eq!(told(&sums.rows), ["all 5"], "the sums stay");
+    }
+
+    #[test]
+    fn of_a_long_log_only_the_days_are_read_that_are_asked_for() {
+        const A_DAY: u64 = 100;
+        let store = MemoryStore::new();
+        // The older the call, the earlier its place: 60 days of them.
+        let today = Day(sample::START.day().0 + 59);
+        for n in 0..60 * A_DAY {
+            let Transition::Settle(mut settlement) = sample::complete(n + 1, 1) else {
+                unreachable!()
+            };
+            settlement.call.session = Some(id(&format!("s{}", n % 4)));
+            settlement.call.booked_on = Some(Day(today.0 - 59 + i32::try_from(n / A_DAY).unwrap()));
+            let end = Transition::Settle(settlement);
+            commit(&store, &[sample::insert(n + 1), sample::start(n + 1), end]);
+        }
+        let query = |days: i32| StatisticsQuery {
+            filter: UsageFilter {
+                start: Day(today.0 - days + 1),
+                end: today,
+                ..UsageFilter::default()
+            },
+            ..query("session", None)
+        };
+        let week = of_store(&store, query(7)).unwrap();
+        assert_eq!(told(&week.rows), ["s0 175", "s1 175", "s2 175", "s3 175"]);
+        assert_eq!(week.calls_not_in_log, Some(0));
+        let mut looked_at = 0;
+        let first = Day(today.0 - 6);
+        let looked = log_back_to(&store, &CallFilter::default(), first, |_| {
+            looked_at += 1;
+            Ok(())
+        });
+        looked.unwrap();
+        assert!((700..=3_000).contains(&looked_at), "{looked_at} of 6000");
+        let all = of_store(&store, query(60)).unwrap();
+        assert_eq!(told(&all.rows)[0], "s0 1500");
+    }
+
+    #[test]
+    fn a_question_without_a_first_day_is_about_less_of_the_log_than_of_the_sums() {
+        let first = |group_by: &str, session: Option<&str>| {
+            let group_by = GroupBy::parse(group_by).unwrap();
+            let session = session.map(id);
+            Day(100).0 - crate::statistics::first_day(Day(100), group_by, session.as_ref()).0 + 1
+        };
+        assert_eq!(first("day,model", None), 30);
+        assert_eq!(first("session", None), 7);
+        assert_eq!(first("none", Some("a")), 7);
     }
 
     #[test]

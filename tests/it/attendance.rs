@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use onelane::model::{JobId, JobStatus, OnDisconnect};
-use onelane::orchestrator::Orchestrator;
+use onelane::model::{JobId, JobStatus, KeyRights, OnDisconnect};
+use onelane::orchestrator::{NewKey, Orchestrator};
 use onelane::simulator::{ErrorFault, Fault, Rule};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::support::api::{Api, Reply};
 use crate::support::http::{
-    BLOCKER, HttpLane, PATIENCE, configure, prompt, stop, until, until_held,
+    BLOCKER, HttpLane, PATIENCE, configure, ended, prompt, stop, until, until_held,
 };
 use crate::support::shows;
 use crate::support::upstream::{Arrived, Upstream};
@@ -114,6 +114,69 @@ async fn whoever_asks_again_after_his_own_timeout_is_served_by_one_call() {
             .contains("\"choices\"")
     );
     assert_eq!(world.arrivals_of("mine").len(), 2);
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_up_its_own_job_takes_no_place_in_the_minute_of_its_key() {
+    let (world, lane, api) = world(|_| {}).await;
+    let rights = KeyRights {
+        requests_per_minute: Some(2),
+        ..KeyRights::default()
+    };
+    let made = lane.create_key(NewKey {
+        rights,
+        ..NewKey::named("agent")
+    });
+    let key = made.await.unwrap().text;
+    let key = key.expose();
+    let bearer = format!("authorization: Bearer {key}\r\n");
+    let job = block(&world, &lane).await;
+    drop(ask_with(&api, &chat("mine"), &bearer).await);
+    until_waiting(&lane, 1).await;
+    // Its own timeout, again and again: more often than the key may hand in.
+    for _ in 0..3 {
+        let again = ask_with(&api, &chat("mine"), &bearer).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(again);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    let keyed = |name: &str| {
+        let request = api.posting("/api/glm/jobs", json!({"prompt": name}).to_string());
+        request.bearer_auth(key).header("idempotency-key", name)
+    };
+    let second = Api::send(keyed("second")).await.expect(202);
+    shows!(second, {"created": true});
+    // The minute is full: what is there is answered and taken up, what would be new is not taken.
+    let last = ask_with(&api, &chat("mine"), &bearer).await;
+    for _ in 0..3 {
+        let again = Api::send(keyed("second")).await.expect(202);
+        shows!(again, {"created": false, "id": second["id"]});
+    }
+    let refused = Api::send(keyed("third")).await;
+    assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
+    refused.expect(429);
+    let list = json!([{"prompt": "second", "idempotencyKey": "second"}, {"prompt": "new"}]);
+    let list = api
+        .posting("/api/glm/jobs", list.to_string())
+        .bearer_auth(key);
+    let told = Api::send(list).await.expect(202);
+    shows!(told, {"accepted": 1, "refused": 1});
+    shows!(told["jobs"][1]["error"], {"status": 429});
+    let other = answer(ask_with(&api, &chat("other"), &bearer).await).await;
+    assert!(
+        other.contains("429 ") && other.contains("\"1302\""),
+        "{other}"
+    );
+    lane.cancel(job).await.unwrap();
+    assert!(answer(last).await.contains("\"choices\""));
+    ended(
+        &lane,
+        second["id"].as_str().unwrap().parse().unwrap(),
+        JobStatus::Completed,
+    )
+    .await;
+    assert_eq!(world.prompts(), [BLOCKER, "mine", "second"]);
     stop(lane, 1_000).await;
 }
 

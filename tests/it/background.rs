@@ -1,10 +1,13 @@
 //! Guards: a response in the background is streamed to whoever asks for it, as often as they lose it; it is listed by what
 //! it was asked, and gone when it is deleted.
 
+use onelane::model::JobId;
+use onelane::orchestrator::NewKey;
 use onelane::simulator::{Fault, Rule};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+use crate::batches_http::form_of;
 use crate::support::api::Api;
 use crate::support::http::{served, stop, until};
 use crate::support::shows;
@@ -132,6 +135,117 @@ async fn a_response_in_the_background_is_streamed_under_our_id_and_gone_on_with_
     let last = whole_events(&last);
     assert_eq!(last.len(), 1);
     shows!(data(last[0]), {"type": "response.completed", "sequence_number": 18, "response": whole});
+    api.stop().await;
+    stop(lane, 1_000).await;
+}
+
+async fn create_batch(api: &Api, lines: &[Value]) -> String {
+    let lines: Vec<String> = lines
+        .iter()
+        .enumerate()
+        .map(|(n, body)| {
+            json!({"custom_id": format!("line-{n}"), "method": "POST", "url": RESPONSES, "body": body})
+                .to_string()
+        })
+        .collect();
+    let (form, media) = form_of(&lines.join("\n"));
+    let request = api.request(Method::POST, "/v1/files");
+    let file = Api::send(request.header("content-type", media).body(form)).await;
+    let new = json!({"input_file_id": file.expect(200)["id"], "endpoint": RESPONSES});
+    let batch = api.post("/v1/batches", new.to_string()).await.expect(200);
+    format!("/v1/batches/{}", batch["id"].as_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_goes_on_from_one_of_ours_whichever_way_it_is_handed_in() {
+    let (world, lane, api) = served().await;
+    let begin = async |body: Value| api.post(RESPONSES, body.to_string()).await.expect(200);
+    let begun = begin(json!({"input": "one", "background": true})).await;
+    let id = begun["id"].as_str().unwrap();
+    until_status(&api, id, "completed").await;
+    let job: JobId = id.strip_prefix("resp_").unwrap().parse().unwrap();
+    let stored = lane.job(job).await.unwrap().record.response.unwrap();
+    let stored: Value = serde_json::from_str(stored.get()).unwrap();
+    // The simulator tells which one it was asked to go on from.
+    let glms = &stored["id"];
+    assert_ne!(glms, id);
+    let next = |id: &str| json!({"model": "glm-4.7", "input": "two", "previous_response_id": id});
+
+    // Jobs, alone and in a list, and lines of a file.
+    let one = json!({"face": "responses", "request": next(id)});
+    let done = api.completed(&api.submit(one.clone()).await).await;
+    assert_eq!(&done["result"]["previous_response_id"], glms, "{done}");
+    let blocker = world.block(&lane).await;
+    let waiting = begin(json!({"input": "later", "background": true})).await;
+    let waiting = waiting["id"].as_str().unwrap().to_owned();
+    let early = json!({"face": "responses", "request": next(&waiting)});
+    let list = json!([one, early]).to_string();
+    let answer = api.post("/api/glm/jobs", list).await.expect(202);
+    shows!(answer["jobs"][1]["error"]["errors"][0], {"field": "[1].previous_response_id"});
+    let of_list = answer["jobs"][0]["id"].as_str().unwrap().to_owned();
+    let failing = create_batch(&api, &[next(id), next(&waiting)]).await;
+    until("a line is wrong", async || {
+        api.get(&failing).await.expect(200)["status"] == "failed"
+    })
+    .await;
+    let fault = api.get(&failing).await.expect(200)["errors"]["data"][0].clone();
+    shows!(fault, {"line": 2, "code": "invalid_request"});
+    let words = fault["message"].as_str().unwrap();
+    assert!(
+        words.contains(&waiting) && words.contains("pending"),
+        "{words}"
+    );
+    lane.cancel(blocker).await.unwrap();
+    let done = api.completed(&of_list).await;
+    assert_eq!(&done["result"]["previous_response_id"], glms, "{done}");
+    let batch = create_batch(&api, &[next(id)]).await;
+    until("it is completed", async || {
+        api.get(&batch).await.expect(200)["status"] == "completed"
+    })
+    .await;
+    let output = api.get(&batch).await.expect(200)["output_file_id"].clone();
+    let path = format!("/v1/files/{}/content", output.as_str().unwrap());
+    let line: Value = serde_json::from_str(&api.get(&path).await.text).unwrap();
+    assert_eq!(
+        &line["response"]["body"]["previous_response_id"], glms,
+        "{line}"
+    );
+
+    // In the background it is told under our id of both, also in its events, while it waits and afterwards.
+    let blocker = world.block(&lane).await;
+    let mut asked = next(id);
+    asked["background"] = json!(true);
+    asked["stream"] = json!(true);
+    let later = id_of(
+        api.posting(RESPONSES, asked.to_string())
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
+    let ours = json!({"id": later, "previous_response_id": id});
+    let shown = api.get(&format!("{RESPONSES}/{later}")).await.expect(200);
+    shows!(shown, {"id": ours["id"], "previous_response_id": ours["previous_response_id"]});
+    lane.cancel(blocker).await.unwrap();
+    until_status(&api, &later, "completed").await;
+    let shown = api.get(&format!("{RESPONSES}/{later}")).await.expect(200);
+    shows!(shown, {"id": ours["id"], "previous_response_id": ours["previous_response_id"]});
+    let text = told(&api, &later, "").await;
+    let responses: Vec<Value> = whole_events(&text)
+        .into_iter()
+        .filter_map(|event| data(event).get("response").cloned())
+        .collect();
+    assert!(responses.len() >= 3, "{text}");
+    for response in responses {
+        shows!(response, {"id": ours["id"], "previous_response_id": ours["previous_response_id"]});
+    }
+    assert!(!text.contains(glms.as_str().unwrap()), "{text}");
+
+    // That of another client key is none of hers.
+    let made = lane.create_key(NewKey::named("other")).await.unwrap();
+    let request = api.posting(RESPONSES, next(id).to_string());
+    let strange = Api::send(request.bearer_auth(made.text.expose())).await;
+    assert_eq!(strange.expect(200)["previous_response_id"], id);
     api.stop().await;
     stop(lane, 1_000).await;
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::support::api::{Api, Reply};
 use crate::support::http::{HttpLane, stop, until};
 use crate::support::shows;
+use crate::support::upstream::{Arrived, Upstream};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -110,6 +111,41 @@ async fn a_model_that_glm_does_not_serve_the_account_with_is_not_listed_until_it
     assert!(words.contains("1311"), "{words}");
     api.release("model/glm-5").await;
     until("the hold has ended", async || lists("glm-5").await).await;
+    stop(lane, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_answered_is_listed_though_it_has_no_price() {
+    let upstream = Upstream::start(|mut call: Arrived<'_>| {
+        let mut answer = call.completion("A");
+        answer["model"] = json!("glm-told-by-glm");
+        let json = "content-type: application/json\r\n";
+        match call.body["model"].as_str() {
+            Some("glm-unknown") => {
+                call.answer(400, json, r#"{"error":{"code":"1211","message":"no"}}"#)
+            }
+            _ => call.answer(200, json, answer.to_string()),
+        }
+    });
+    let mut world = HttpLane::new();
+    world.config.glm.base_url = upstream.base_url();
+    let lane = world.start().await;
+    let api = Api::serve(&lane).await;
+    let lists = async |model: &str| {
+        let list = api.get("/v1/models").await.expect(200);
+        let data = list["data"].as_array().unwrap();
+        data.iter().any(|listed| listed["id"] == model)
+    };
+    assert!(!lists("glm-new").await && !lists("glm-told-by-glm").await);
+    api.get("/v1/models/glm-new").await.expect(404);
+    api.ended(&api.ask("hi", "GLM-New").await).await;
+    api.ended(&api.ask("hi", "glm-unknown").await).await;
+    assert!(lists("glm-new").await && lists("glm-told-by-glm").await);
+    assert!(!lists("glm-unknown").await, "GLM never answered for it");
+    api.get("/v1/models/glm-new").await.expect(200);
+    api.configure(json!({"money": {"unpriced": "refuse"}}))
+        .await;
+    assert!(!lists("glm-new").await, "jobs for it are refused");
     stop(lane, 1_000).await;
 }
 

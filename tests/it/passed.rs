@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use onelane::model::JobId;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::batches_http::form_of;
 use crate::streams::{HEAD, chunk, last, piece, rest};
 use crate::support::api::Api;
 use crate::support::http::{HttpLane, stop, until};
+use crate::support::shows;
 use crate::support::upstream::{Arrived, Upstream};
 
 const MESSAGE: &str = r#"{ "type":"message","id":"msg_1","role":"assistant","content":[{"type":"text","text":"A"}],"stop_reason":"end_turn","usage":{"input_tokens":4,"output_tokens":5}}"#;
@@ -57,6 +59,39 @@ async fn the_version_and_betas_that_a_client_of_the_messages_names_reach_glm_aft
         !sent.contains("anthropic"),
         "it is no header of a chat: {sent}"
     );
+
+    // Jobs of that face, and lines of a file that are, have those of the request that hands them in.
+    let job = json!({"face": "messages", "request": {"max_tokens": 9,
+        "messages": [{"role": "user", "content": "hi"}]}});
+    let list = json!([job, {"prompt": "hi"}]).to_string();
+    let taken = Api::send(post("/api/glm/jobs", list)).await.expect(202);
+    for n in [0, 1] {
+        api.completed(taken["jobs"][n]["id"].as_str().unwrap())
+            .await;
+    }
+    let sent = [head(), head()];
+    for sent in sent {
+        let is_message = sent.contains("/v1/messages");
+        let has_it = sent.contains("anthropic-version: 2024-10-22\r\n");
+        assert_eq!(has_it, is_message, "{sent}");
+    }
+    let body: Value = serde_json::from_str(&message()).unwrap();
+    let line = json!({"custom_id": "a", "method": "POST", "url": "/v1/messages", "body": body});
+    let (form, media) = form_of(&line.to_string());
+    let file = api.request(reqwest::Method::POST, "/v1/files");
+    let file = Api::send(file.header("content-type", media).body(form)).await;
+    let new = json!({"input_file_id": file.expect(200)["id"], "endpoint": "/v1/messages"});
+    Api::send(post("/v1/batches", new.to_string()))
+        .await
+        .expect(200);
+    until("the line is called", async || {
+        !heads.lock().unwrap().is_empty()
+    })
+    .await;
+    let sent = head();
+    assert!(sent.contains("anthropic-version: 2024-10-22\r\n"), "{sent}");
+    assert!(sent.contains("anthropic-beta: a-1,b-2,c-3\r\n"), "{sent}");
+
     let long = post("/v1/messages", message()).header("anthropic-beta", "x".repeat(1_024));
     let refused = Api::send(long).await.expect(400);
     let words = refused["error"]["message"].as_str().unwrap();
@@ -129,6 +164,15 @@ async fn the_id_by_which_glm_names_a_call_comes_back_with_it_and_is_kept() {
         let ids = json!({"x-log-id": format!("log-{n}"), "request-id": format!("req-{n}")});
         assert_eq!(seen["attempts"][0]["callIds"], ids, "{seen}");
     }
+    // Of what was handed over, with its result.
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}]}).to_string();
+    let task = api.post("/api/paas/v4/async/chat/completions", chat).await;
+    let task = task.expect(200)["id"].as_str().unwrap().to_owned();
+    lane.wait(task.parse().unwrap()).await.unwrap();
+    let result = api.get(&format!("/api/paas/v4/async-result/{task}")).await;
+    assert_eq!(result.headers["x-log-id"], "log-3");
+    assert_eq!(result.headers["x-onelane-attempts"], "1");
+    shows!(result.expect(200), {"id": task, "request_id": task, "task_status": "SUCCESS"});
     drop(api);
     stop(lane, 1_000).await;
 }

@@ -3,13 +3,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use onelane::model::{JobId, JobStatus, KeyRights, SessionId, Sessions, Submission};
+use onelane::model::{BatchId, JobId, JobStatus, KeyRights, SessionId, Sessions, Submission};
 use onelane::orchestrator::{NewKey, Orchestrator};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
+use crate::batches_http::{ENDPOINT, form_of, line};
 use crate::support::api::{Api, Reply};
-use crate::support::http::{HttpLane, ended, prompt, submit, until_completed};
+use crate::support::http::{HttpLane, ended, prompt, submit, until, until_completed};
+use crate::support::shows;
 use crate::support::upstream::{Arrived, Upstream};
 
 const JOBS: &str = "/api/glm/jobs";
@@ -294,6 +296,76 @@ async fn a_conversation_that_names_no_session_has_one_at_glm_where_that_is_wishe
         of_keys.push(world.told_once().expect("a session"));
     }
     assert_ne!(of_keys[0], of_keys[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lines_of_a_batch_are_of_its_session_or_of_the_one_that_they_name() {
+    let world = World::new(Sessions::Pass).await;
+    let mut own: Value = serde_json::from_str(&line("own", "hi")).unwrap();
+    own["session"] = json!("of-the-line");
+    let (form, media) = form_of(&format!("{}\n{own}\n", line("none", "hi")));
+    let upload = |key: &str| {
+        let request = world.api.request(reqwest::Method::POST, "/v1/files");
+        let request = request.bearer_auth(key).header("content-type", &media);
+        Api::send(request.body(form.clone()))
+    };
+    let create = |key: &str, file: &Value, (header, session): (&str, &str)| {
+        let new = json!({"input_file_id": file, "endpoint": ENDPOINT});
+        let request = world.asking("/v1/batches", &new).bearer_auth(key);
+        Api::send(request.header(header, session))
+    };
+    let key = world.key("any", KeyRights::default()).await;
+    let file = upload(&key).await.expect(200)["id"].clone();
+    for header in ["x-onelane-session", "x-session-id"] {
+        let batch = create(&key, &file, (header, "of-the-batch")).await;
+        let id: BatchId = batch.expect(200)["id"].as_str().unwrap().parse().unwrap();
+        until("both are answered", async || {
+            world.told.lock().unwrap().len() == 2
+        })
+        .await;
+        let (jobs, _) = world.lane.batch_jobs(id, None).await.unwrap();
+        let named = |name: &str| {
+            let mut jobs = jobs.iter();
+            let job = jobs
+                .find(|job| job.content_id.as_deref() == Some(name))
+                .unwrap();
+            job.session.clone().unwrap().to_string()
+        };
+        assert_eq!(
+            (&*named("none"), &*named("own")),
+            ("of-the-batch", "of-the-line")
+        );
+        // As of any job: GLM is told to the byte what is its own header, and else a name that is this key's alone.
+        let told = world.told();
+        let verbatim = told.contains(&Some("of-the-batch".to_owned()));
+        assert_eq!(verbatim, header == "x-session-id", "{told:?}");
+        assert!(!told.contains(&Some("of-the-line".to_owned())), "{told:?}");
+    }
+
+    let quiet = KeyRights {
+        names_sessions: false,
+        ..KeyRights::default()
+    };
+    let quiet = world.key("quiet", quiet).await;
+    let file = upload(&quiet).await.expect(200)["id"].clone();
+    let refused = create(&quiet, &file, ("x-session-id", "s"))
+        .await
+        .expect(403);
+    let words = refused["error"]["message"].as_str().unwrap();
+    assert!(words.contains("of which session"), "{words}");
+    let batch = create(&quiet, &file, ("x-nothing", "s")).await.expect(200);
+    let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+    let look = async || {
+        let request = world.api.request(reqwest::Method::GET, &path);
+        Api::send(request.bearer_auth(&quiet)).await.expect(200)
+    };
+    until("a line is wrong", async || {
+        look().await["status"] == "failed"
+    })
+    .await;
+    let fault = look().await["errors"]["data"][0].clone();
+    shows!(fault, {"line": 2, "code": "beyond_rights", "param": "session"});
+    assert_eq!(world.told(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

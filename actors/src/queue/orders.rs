@@ -75,11 +75,12 @@ impl QueueState {
         id: JobId,
         now: Timestamp,
     ) -> Result<NewJob, SubmitError> {
+        let over_rate = submission.over_rate;
         let new = NewJob::of(submission, &self.settings, id, now)?;
         let job = &new.job;
         let payer = Payer::of(&job.user_id, job.key_id);
         let over = self.scheduler.refuses(&payer, &job.model, job.worst);
-        Ok(self.scheduler.intake().admit(new, over)?)
+        Ok(self.scheduler.intake().admit(new, over, over_rate)?)
     }
 
     pub(super) fn wait(

@@ -63,6 +63,7 @@ impl Defaults {
             on_interrupted: asked.on_interrupted,
             metadata: asked.metadata,
             key_id: None,
+            over_rate: None,
             callback_url: asked.callback_url,
         }
     }

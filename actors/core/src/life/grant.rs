@@ -66,6 +66,14 @@ impl ClientKey {
         }
     }
 
+    /// Whether it may say of which session a job is.
+    pub const fn allow_session(&self) -> Result<(), BeyondRights> {
+        match self.rights.names_sessions {
+            true => Ok(()),
+            false => Err(BeyondRights::Session),
+        }
+    }
+
     /// Makes a submission that came by a face one of this key.
     pub fn grant(
         &self,
@@ -80,8 +88,8 @@ impl ClientKey {
             submission.user_id.clone_from(own);
         }
         submission.priority = Some(asked);
-        if submission.session.is_some() && !rights.names_sessions {
-            return Err(BeyondRights::Session);
+        if submission.session.is_some() {
+            self.allow_session()?;
         }
         if !rights.models.is_empty() {
             let model = submission.model_in(settings);

@@ -54,4 +54,29 @@ pub enum NotAdmitted {
     /// The job does not fit into a budget.
     #[error(transparent)]
     OverBudget(Box<BudgetRefusal>),
+    /// Its client key has handed in as many jobs within a minute as it may.
+    #[error(transparent)]
+    OverRate(OverRate),
+}
+
+/// A job for which the minute of its client key has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this key may hand in {allowed} jobs a minute; there is room in {} s",
+    self.wait_s()
+)]
+pub struct OverRate {
+    /// How many the key may hand in within any minute.
+    pub allowed: u32,
+    /// After so many milliseconds there is room for it.
+    pub wait_ms: u64,
+}
+
+impl OverRate {
+    /// After so many whole seconds there is room for it, at least one.
+    #[must_use]
+    pub const fn wait_s(&self) -> u64 {
+        let seconds = self.wait_ms.div_ceil(1_000);
+        if seconds == 0 { 1 } else { seconds }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, BatchId, BatchState, FileId, KeyId, Timestamp};
+use super::{Batch, BatchId, BatchState, FileId, KeyId, PassedHeaders, Session, Timestamp};
 use crate::section;
 
 section! {
@@ -73,6 +73,12 @@ pub struct BatchInput {
     /// The priority of its jobs; `None`: below that of others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
+    /// The session of the lines that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    /// Headers of the client that GLM gets with each of its jobs.
+    #[serde(default, skip_serializing_if = "PassedHeaders::is_empty")]
+    pub headers: PassedHeaders,
     /// The file.
     pub file: FileId,
     /// The path that the lines are for, as the submitter spelled it.
@@ -164,6 +170,8 @@ impl BatchInput {
             key_id: None,
             user_id: None,
             priority: None,
+            session: None,
+            headers: PassedHeaders::default(),
             file,
             endpoint: endpoint.into(),
             window: String::new(),

@@ -150,6 +150,27 @@ impl FromStr for JobId {
     }
 }
 
+/// A job as a response of ours: what the responses face calls it, whoever of its clients names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseId(pub JobId);
+
+impl ResponseId {
+    const PREFIX: &str = "resp_";
+
+    /// The response that a text names; `None`: it is none of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let job = text.strip_prefix(Self::PREFIX)?;
+        job.parse().ok().map(Self)
+    }
+}
+
+impl fmt::Display for ResponseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Self::PREFIX, self.0.0.simple())
+    }
+}
+
 /// A job's place in line: given by the store at insertion, persisted, never reused.
 #[derive(
     Debug,
@@ -249,5 +270,21 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_a_response_names_its_job() {
+        let job = JobId::from_bytes([7; 16]);
+        let id = ResponseId(job).to_string();
+        assert!(id.starts_with("resp_") && !id.contains('-'), "{id}");
+        assert_eq!(ResponseId::parse(&id), Some(ResponseId(job)));
+        for other in ["", "resp_", "resp_abc", "chatcmpl-1", &job.to_string()] {
+            assert_eq!(ResponseId::parse(other), None, "{other}");
+        }
     }
 }

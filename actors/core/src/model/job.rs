@@ -296,6 +296,10 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
     pub headers: PassedHeaders,
+    /// The job whose response it goes on from, where its submitter named that by an id of ours: its request has GLM's.
+    #[serde(default, skip_serializing_if = "private_or_none")]
+    #[schemars(skip)]
+    pub previous: Option<JobId>,
     /// GLM's task of the open attempt, when it was sent asynchronously.
     #[serde(default, skip_serializing_if = "private_or_default")]
     #[schemars(skip)]
@@ -385,6 +389,7 @@ impl Job {
             callback_url: None,
             request_id: None,
             headers: PassedHeaders::default(),
+            previous: None,
             task: None,
             bodies_pruned: false,
             has_refusal: false,

@@ -57,7 +57,7 @@ mod wait;
 
 pub mod limits;
 
-pub use admission::{Admission, NotAdmitted};
+pub use admission::{Admission, NotAdmitted, OverRate};
 pub use alert::{Alert, AlertBook, AlertKey, ClearedAlert};
 pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, WHOLE, Watched};
 pub use answer_body::AnswerBody;
@@ -90,7 +90,7 @@ pub use filter::{CallFilter, DeliveryFilter, JobFilter, MoreFilter, UsageFilter}
 pub use gateway::{AnswerWhen, GatewaySettings, OnDisconnect};
 pub use half::HalfACharacter;
 pub use histogram::Histogram;
-pub use id::{AttemptNo, JobId, RequestId, Seq, SlotId};
+pub use id::{AttemptNo, JobId, RequestId, ResponseId, Seq, SlotId};
 pub use job::{
     AsyncTask, AttemptPhase, Job, JobEntry, JobStatus, OpenAttempt, Parked, Phase, WorstCase,
 };

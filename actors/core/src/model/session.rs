@@ -96,7 +96,8 @@ impl schemars::JsonSchema for SessionId {
 }
 
 /// A session as a submission names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Session {
     /// By a field of ours. Two client keys that name the same mean two sessions, and GLM is told of two.
     Ours(SessionId),

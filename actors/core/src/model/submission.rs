@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    BatchId, Currency, Face, JobId, KeyId, OnInterrupted, PassedHeaders, Request, RequestError,
-    Session, Settings, Timestamp, Unpriced, limits,
+    BatchId, Currency, Face, JobId, KeyId, OnInterrupted, OverRate, PassedHeaders, Request,
+    RequestError, Session, Settings, Timestamp, Unpriced, limits,
 };
 
 /// The moment by which a job has to be done. A moment in time becomes one by itself; the lane's clock
@@ -78,6 +78,8 @@ pub struct Submission {
     pub headers: PassedHeaders,
     /// The client key by which it is handed in; set by whoever has looked at the key's rights.
     pub key_id: Option<KeyId>,
+    /// The minute of that key has no room for it: it is taken only if it is there already. Set by whoever counts.
+    pub over_rate: Option<OverRate>,
 }
 
 /// Why a submission is refused.
@@ -162,6 +164,7 @@ impl Submission {
             callback_url: None,
             metadata: None,
             key_id: None,
+            over_rate: None,
         }
     }
 
@@ -430,7 +433,9 @@ mod tests {
             bound_to,
             headers,
             key_id,
+            over_rate,
         } = built;
+        assert_eq!(over_rate, None, "nobody says it but who counts");
         assert!(headers.is_empty(), "nobody says it but who has a client's");
         assert_eq!(bound_to, None, "nobody says it but who waits");
         assert!(matches!(request, Request::Prompt(text) if text == "hi"));

@@ -4,7 +4,7 @@
 //! into the store, whose decision says the rest.
 
 use crate::model::{
-    Admission, BudgetRefusal, NewJob, NotAdmitted, Pause, SchedulerState, Settings,
+    Admission, BudgetRefusal, NewJob, NotAdmitted, OverRate, Pause, SchedulerState, Settings,
 };
 
 /// What decides on submissions now.
@@ -49,16 +49,22 @@ impl<'a> Intake<'a> {
         Admission::Refused(why)
     }
 
-    /// Gives a job its admission. A job with an idempotency key goes to the store even if it is not let in:
-    /// it may be there already, and asking again is answered.
+    /// Gives a job its admission. `over_rate`: its client key's minute has no room for it. A job with an idempotency
+    /// key goes to the store even if it is not let in: it may be there already, and asking again is answered.
     pub fn admit(
         &self,
         mut new: NewJob,
         over: Option<BudgetRefusal>,
+        over_rate: Option<OverRate>,
     ) -> Result<NewJob, NotAdmitted> {
         let late = new.job.deadline.filter(|by| *by <= new.job.created_at);
-        new.admission = match late {
-            Some(deadline) if !self.is_stopping => Admission::Refused(NotAdmitted::Late(deadline)),
+        new.admission = match (late, over_rate) {
+            (Some(deadline), _) if !self.is_stopping => {
+                Admission::Refused(NotAdmitted::Late(deadline))
+            }
+            (None, Some(over_rate)) if !self.is_stopping => {
+                Admission::Refused(NotAdmitted::OverRate(over_rate))
+            }
             _ => self.decide(over),
         };
         match &new.admission {
