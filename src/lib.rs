@@ -51,6 +51,7 @@
 //! | [`object`] | a JSON object as it was written, for bodies that are kept verbatim |
 //! | [`config`] | flags, environment, stored changes, file and defaults, checked, with their origins |
 //! | [`estimate`] | what jobs may cost, told before they are submitted |
+//! | [`registry`] | what the lane counts, for Prometheus or for a recorder of your own |
 //! | [`error`] | what can go wrong for somebody who uses the lane |
 //! | [`api`] | the HTTP API: admin, jobs, chat completions for OpenAI and GLM clients |
 //! | [`store`] | the store on redb, behind the [`ports::Store`] port |
@@ -90,6 +91,7 @@ pub mod export;
 pub mod glm;
 pub mod object;
 pub mod orchestrator;
+pub mod registry;
 pub mod results;
 #[cfg(feature = "simulator")]
 pub mod simulator;
@@ -105,7 +107,7 @@ pub use error::Error;
 pub use onelane_actors::supervisor::RestartBudget;
 #[cfg(feature = "testing")]
 pub use onelane_actors::testing;
-pub use onelane_actors::{FaultPoints, ports, protocol, samples};
+pub use onelane_actors::{FaultPoints, meters, ports, protocol, samples};
 pub use onelane_core::model;
 pub use onelane_core::money::forecast;
 #[doc(hidden)]
@@ -113,6 +115,7 @@ pub use onelane_core::words;
 pub use orchestrator::{Orchestrator, Submission};
 /// The actor framework, whose references and reply ports plain messages use.
 pub use ractor;
+pub use registry::Registry;
 
 /// The Rust in the README compiles.
 #[cfg(doctest)]

@@ -110,7 +110,7 @@ pub(crate) enum Signal {
     Interrupt,
     /// From `kill`, a service manager or a container.
     Terminate,
-    /// The terminal is gone, or an operator wants the key file read again.
+    /// The terminal is gone, or an operator wants the files of the configuration read anew.
     Hangup,
 }
 

@@ -11,10 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use onelane::meters::table;
 use onelane_core::life;
 
 #[path = "papers/claims.rs"]
 mod claims;
+#[path = "papers/logs.rs"]
+mod logs;
 #[path = "papers/places.rs"]
 mod places;
 
@@ -267,6 +270,8 @@ fn the_actors_crate_names_nothing_that_does_io() {
         names(&actors),
         [
             "bytes",
+            // Names and atomics; where they are kept is up to a recorder.
+            "metrics",
             "onelane-core",
             "ractor",
             "schemars",
@@ -349,6 +354,58 @@ fn a_program_compiles_what_it_uses() {
     check("api", &["hyper/server", "tiktoken", "warp"]);
     let all = ["clap", "hyper/server", "indicatif", "tiktoken", "warp"];
     check("default", &all);
+}
+
+#[test]
+fn the_page_of_the_metrics_is_made_of_their_table() {
+    let page = onelane::registry::reference_page();
+    if is_blessing() {
+        fs::write(root().join("docs/metrics.md"), &page).unwrap();
+    }
+    assert!(
+        read("docs/metrics.md") == page,
+        "docs/metrics.md is not what the table says; write it anew with ONELANE_BLESS=1"
+    );
+}
+
+/// The metrics that a text names, without the parts of histograms.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    let words = text.split(|c: char| !is_part(c));
+    let named = words.filter(|word| word.starts_with("onelane_"));
+    let histograms: BTreeSet<&str> = table::ALL
+        .iter()
+        .filter(|meter| matches!(meter.kind, table::Kind::Histogram(_)))
+        .map(|meter| meter.name)
+        .collect();
+    let whole = |word: &str| {
+        let parts = ["_bucket", "_sum", "_count"].into_iter();
+        let mut wholes = parts.filter_map(|part| word.strip_suffix(part));
+        let whole = wholes.find(|whole| histograms.contains(whole));
+        whole.unwrap_or(word).to_owned()
+    };
+    named.map(whole).collect()
+}
+
+#[test]
+fn dashboard_and_alert_rules_name_only_metrics_that_there_are() {
+    let known: BTreeSet<&str> = table::ALL.iter().map(|meter| meter.name).collect();
+    let grafana = read("deploy/grafana.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&grafana).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+    for (path, least) in [
+        ("deploy/grafana.json", 25),
+        ("deploy/alerts.yml", 10),
+        ("docs/operating.md", 2),
+    ] {
+        let named = metrics_in(&read(path));
+        assert!(named.len() >= least, "{path} names {named:?}");
+        let unknown: Vec<_> = named
+            .iter()
+            .filter(|n| !known.contains(n.as_str()))
+            .collect();
+        assert!(unknown.is_empty(), "{path} names {unknown:?}");
+    }
 }
 
 #[test]

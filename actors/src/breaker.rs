@@ -176,6 +176,7 @@ mod tests {
 
     use super::*;
     use crate::conversations::Conversations;
+    use crate::meters::Meters;
     use crate::ports::Clock;
     use crate::relay::Relays;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
@@ -237,6 +238,7 @@ mod tests {
                 relays: Relays::default(),
                 conversations: Conversations::default(),
                 tokens: None,
+                meters: Meters::default(),
                 fault_points: FaultPoints::default(),
             };
             let args = BreakerArgs {

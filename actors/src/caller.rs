@@ -22,7 +22,9 @@ use crate::relay::Relay;
 use crate::runtime::Runtime;
 use onelane_core::judge::conclude::Finished;
 use onelane_core::model::model_name::is_model;
-use onelane_core::model::{AsyncTask, Dispatch, Job, Sessions, SlotId, Transition, Usage, limits};
+use onelane_core::model::{
+    AsyncTask, Dispatch, Job, Sessions, SlotId, Timestamp, Transition, Usage, limits,
+};
 use onelane_core::money::estimate;
 use onelane_core::scheduler::slot::attempt_of;
 
@@ -42,6 +44,8 @@ pub(crate) struct CallerState {
     generation: u64,
     queue: Option<ActorRef<QueueMsg>>,
     last: Option<Finished>,
+    /// When its last call ended.
+    idle_since: Option<(Instant, Timestamp)>,
 }
 
 /// The relay of an open call, which ends with the call, however that ends.
@@ -82,6 +86,7 @@ impl Actor for GlmCallerActor {
             generation: 0,
             queue: None,
             last: None,
+            idle_since: None,
         })
     }
 
@@ -100,11 +105,13 @@ impl Actor for GlmCallerActor {
             }
             CallerMsg::Run(order) => {
                 let dispatch = Arc::clone(&order.dispatch);
-                let finished = state.run(*order).await;
+                let begun = Instant::now();
+                let (finished, first_token) = state.run(*order).await;
                 state.last = Some(finished.clone());
                 let outcome = Arc::clone(&finished.outcome);
                 state.announce(Some(finished));
                 // After the next call could begin.
+                state.count(&dispatch, begun, first_token);
                 state.sample(&dispatch, &outcome);
             }
             CallerMsg::Retire => myself.stop(None),
@@ -124,6 +131,26 @@ impl CallerState {
                 finished: finished.map(Box::new),
             });
         }
+    }
+
+    /// Counts how long the slot was idle before a call, and how long its answer took to begin.
+    fn count(&mut self, dispatch: &Dispatch, begun: Instant, first_token: Option<Instant>) {
+        let job = &dispatch.job;
+        if let Some((since, at)) = self.idle_since {
+            let due = job
+                .run_at
+                .map_or(job.created_at, |at| at.max(job.created_at));
+            // One that comes back after a pause of its own was not kept waiting by the slot.
+            if due <= at && attempt_of(dispatch).0 == 1 {
+                let gap = begun.saturating_duration_since(since);
+                self.ports.meters.slot_gap(gap);
+            }
+        }
+        if let Some(at) = first_token {
+            let after = at.saturating_duration_since(begun);
+            self.ports.meters.first_token(job.sent_to(), after);
+        }
+        self.idle_since = Some((Instant::now(), self.ports.clock.now()));
     }
 
     /// Has the prompt counted again, if GLM said how long it was.
@@ -146,7 +173,8 @@ impl CallerState {
         }
     }
 
-    async fn run(&mut self, order: RunOrder) -> Finished {
+    /// Makes the call. Answers how it ended, and when a streamed answer began.
+    async fn run(&mut self, order: RunOrder) -> (Finished, Option<Instant>) {
         let RunOrder {
             dispatch,
             settings,
@@ -220,6 +248,7 @@ impl CallerState {
         }
         let told = told.end();
         let delivered = told.is_some();
+        let first_token = told.as_ref().and_then(|relay| relay.opened_at());
         let estimate = match &told {
             Some(relay) => self.estimate(&dispatch, relay).await,
             None => None,
@@ -227,7 +256,7 @@ impl CallerState {
         if let Some(relay) = told.filter(|_| job.bound_to.is_none()) {
             self.ports.relays.keep(job.id, relay);
         }
-        Finished {
+        let finished = Finished {
             job_id: job.id,
             attempt,
             endpoint,
@@ -240,7 +269,8 @@ impl CallerState {
             started_at: now,
             response_time_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             outcome: Arc::new(outcome),
-        }
+        };
+        (finished, first_token)
     }
 
     /// What a call comes to that ended in the middle of its streamed answer, by our own count.

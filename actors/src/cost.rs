@@ -207,6 +207,7 @@ mod tests {
 
     use super::*;
     use crate::conversations::Conversations;
+    use crate::meters::Meters;
     use crate::protocol::Sample;
     use crate::relay::Relays;
     use crate::testing::{MemoryStore, ScriptedGlm, SeededIds, SimClock, sample};
@@ -240,6 +241,7 @@ mod tests {
             relays: Relays::default(),
             conversations: Conversations::default(),
             tokens: Some(tokens),
+            meters: Meters::default(),
             fault_points: FaultPoints::default(),
         };
         let (actor, _) = Actor::spawn(None, CostActor, CostArgs { ports, watch })

@@ -10,6 +10,7 @@
 //! | `queue` | carries messages to and from the lane |
 //! | `caller` | makes one call at a time |
 //! | `breaker`, [`cost`] | failures and spending |
+//! | [`meters`] | what the lane counts, for metrics systems |
 //! | [`relay`] | the pieces of streamed answers, past the mailboxes |
 //! | [`samples`] | how far estimates are off |
 //!
@@ -21,6 +22,7 @@ mod breaker;
 mod caller;
 pub mod conversations;
 pub mod cost;
+pub mod meters;
 pub mod ports;
 pub mod protocol;
 mod publisher;
@@ -42,6 +44,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use conversations::Conversations;
+use meters::Meters;
 use onelane_core::model::{Event, KeyId, Settings, Timestamp};
 use onelane_core::money::estimate::CountTokens;
 use ports::{Clock, Glm, Ids, Store};
@@ -176,6 +179,8 @@ pub struct Ports {
     pub conversations: Conversations,
     /// Counts prompts as estimates do, to measure the error of these; `None`: it is not measured.
     pub tokens: Option<Arc<dyn CountTokens>>,
+    /// What is counted for metrics systems.
+    pub meters: Meters,
     /// Where tests make actors fail and disks slow.
     pub fault_points: FaultPoints,
 }

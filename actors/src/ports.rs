@@ -60,6 +60,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// How many bytes its file has; `None`: it has none.
+    fn bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// One job whole.
     fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError>;
 

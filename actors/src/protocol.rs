@@ -6,8 +6,9 @@
 //! | | `Commit` of a task | caller | GLM took the call as a task: on disk before the caller waits for its answer |
 //! | | `Recover` | queue | the rows that the queue starts from; the store announces everything inserted later to this queue |
 //! | | `Ledger` | queue | the sums that budgets start from |
+//! | | `Ping` | facade | answered after every commit that was asked before: the store works |
 //! | | `Done` | itself | the transaction under way has ended |
-//! | QueueActor ([`QueueMsg`]) | `Submit`, `Insert`, `Wait`, `Cancel`, `Requeue`, `Reprioritise`, `Pause`, `CloseIntake`, `Resume`, `Release`, `Budgets`, `WaitReasons`, `ServiceOrder`, `Snapshot` | anybody | the public protocol |
+//! | QueueActor ([`QueueMsg`]) | `Submit`, `Insert`, `Wait`, `Cancel`, `Requeue`, `Reprioritise`, `Pause`, `CloseIntake`, `Resume`, `Release`, `Budgets`, `BudgetShares`, `WaitReasons`, `ServiceOrder`, `Snapshot` | anybody | the public protocol |
 //! | | `Affords`, `Billed` | facade | whether budgets let jobs in; the cost of an attempt that was maybe billed |
 //! | | `Drain`, `AbortAll`, `Configure` | facade | shutdown and settings |
 //! | | `Stored` | store | jobs are on disk, commits are answered |
@@ -130,6 +131,11 @@ pub enum QueueMsg {
     Budgets {
         /// The answer.
         reply: RpcReplyPort<Vec<BudgetStatus>>,
+    },
+    /// What is gone of each budget in the period under way, 1 being all.
+    BudgetShares {
+        /// By name; those of client keys without one.
+        reply: RpcReplyPort<Vec<(Option<Arc<str>>, f64)>>,
     },
     /// Whether the budgets let new jobs in.
     Affords {
@@ -341,6 +347,11 @@ pub enum StoreMsg {
         month: Day,
         /// The answer.
         reply: RpcReplyPort<Result<Ledger, StoreError>>,
+    },
+    /// Answer once every commit that was asked before has ended: then the store works.
+    Ping {
+        /// The answer.
+        reply: RpcReplyPort<()>,
     },
     /// The transaction under way has ended.
     Done(CommitEnd),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ractor::ActorRef;
 
 use crate::Events;
+use crate::meters::Meters;
 use crate::protocol::CostMsg;
 use onelane_core::model::{
     Applied, BreakerSnapshot, BreakerState, CallOutcome, Event, Hold, HoldScope, Job, JobEntry,
@@ -17,16 +18,28 @@ use onelane_core::money::budget::BudgetNews;
 pub(crate) struct Publisher {
     events: Events,
     cost: ActorRef<CostMsg>,
+    meters: Meters,
     /// The lane's state as it was last told, to tell changes from repetitions.
     lane: SchedulerState,
 }
 
 impl Publisher {
-    pub(crate) const fn new(events: Events, cost: ActorRef<CostMsg>, lane: SchedulerState) -> Self {
-        Self { events, cost, lane }
+    pub(crate) const fn new(
+        events: Events,
+        cost: ActorRef<CostMsg>,
+        meters: Meters,
+        lane: SchedulerState,
+    ) -> Self {
+        Self {
+            events,
+            cost,
+            meters,
+            lane,
+        }
     }
 
     pub(crate) fn submitted(&self, entries: &[JobEntry], now: Timestamp) {
+        self.meters.submitted(entries.len());
         for entry in entries {
             self.events.send_of(entry.key, now, || Event::JobSubmitted {
                 job_id: entry.id,
@@ -74,6 +87,7 @@ impl Publisher {
                 job_id, failure, ..
             } => {
                 if let Applied::Job(job) | Applied::Chain { job, .. } = applied {
+                    self.meters.ended(JobStatus::Failed);
                     let code = failure.code.as_str();
                     let content_id = job.content_id.as_deref();
                     let reason = failure.message.as_str();
@@ -86,6 +100,7 @@ impl Publisher {
                 }
             }
             Transition::Cancel { job_id, .. } => {
+                self.meters.ended(JobStatus::Cancelled);
                 let key = job_of(applied).and_then(|job| job.key_id);
                 self.events
                     .send_of(key, now, || Event::JobCancelled { job_id: *job_id });
@@ -142,6 +157,8 @@ impl Publisher {
         let call = &settlement.call;
         let content_id = job.and_then(|job| job.content_id.as_deref());
         let key = job.and_then(|job| job.key_id);
+        self.meters.settled(call, job);
+        self.count_next(&settlement.next);
         if call.outcome == CallOutcome::Interrupted && call.maybe_billed {
             tracing::warn!(%job_id, %attempt, content_id, "an attempt was interrupted; maybe billed");
             self.events
@@ -200,8 +217,20 @@ impl Publisher {
         }
     }
 
+    /// Counts what becomes of a job.
+    fn count_next(&self, next: &Next) {
+        match next {
+            Next::Completed { .. } => self.meters.ended(JobStatus::Completed),
+            Next::Failed { .. } => self.meters.ended(JobStatus::Failed),
+            Next::Cancelled => self.meters.ended(JobStatus::Cancelled),
+            Next::Retry { failure, .. } => self.meters.retried(failure.class),
+            Next::Parked { .. } => {}
+        }
+    }
+
     fn breaker_changed(&self, snapshot: &BreakerSnapshot, now: Timestamp) {
         if snapshot.state == BreakerState::Open {
+            self.meters.breaker_opened();
             tracing::warn!(
                 reason = snapshot.reason,
                 probe_at = snapshot.probe_at.map(|wait| wait.until.to_rfc3339()),
@@ -223,11 +252,12 @@ impl Publisher {
             if before.get(scope) == Some(hold) {
                 continue;
             }
+            self.meters.held(scope, hold);
             tracing::warn!(
                 scope = %scope,
                 kind = hold.kind.name(),
-                code = hold.code,
-                message = hold.message,
+                error_code = hold.code,
+                reason = hold.message,
                 until = hold.until.map(|wait| wait.until.to_rfc3339()),
                 "held"
             );
@@ -281,7 +311,7 @@ impl Publisher {
             let account = &status.account;
             tracing::warn!(
                 budget = %account.budget,
-                user = account.user.as_deref(),
+                user_id = account.user.as_deref(),
                 model = account.model.as_deref(),
                 spent = %status.spent,
                 reserved = %status.reserved,
@@ -308,6 +338,9 @@ impl Publisher {
         }
         for job in others {
             let job_id = job.id;
+            if job.status.is_terminal() {
+                self.meters.ended(job.status);
+            }
             match (job.status, &job.error) {
                 (JobStatus::Failed, Some(failure)) => {
                     self.events.send_of(job.key_id, now, || Event::JobFailed {

@@ -136,6 +136,7 @@ impl QueueState {
             QueueMsg::Resume { reply } => self.order(None, reply, |scheduler| scheduler.resume(now)),
             QueueMsg::Release { scope, reply } => self.release(&scope, reply, now),
             QueueMsg::Budgets { reply } => answer(reply, self.scheduler.statuses()),
+            QueueMsg::BudgetShares { reply } => answer(reply, self.scheduler.budget_shares()),
             QueueMsg::Affords { jobs, reply } => answer(reply, self.affords(&jobs)),
             QueueMsg::WaitReasons { jobs, reply } => answer(reply, self.scheduler.wait_reasons(&jobs)),
             QueueMsg::ServiceOrder { limit, reply } => answer(reply, self.scheduler.in_service_order(limit)),

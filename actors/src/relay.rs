@@ -52,6 +52,8 @@ pub struct Relay {
     taken: watch::Sender<usize>,
     /// The words among the pieces, where it ended before all was told.
     said: OnceLock<String>,
+    /// When the first piece told something.
+    opened_at: OnceLock<Instant>,
 }
 
 impl Default for Relay {
@@ -60,6 +62,7 @@ impl Default for Relay {
             state: watch::Sender::default(),
             taken: watch::Sender::default(),
             said: OnceLock::new(),
+            opened_at: OnceLock::new(),
         }
     }
 }
@@ -68,6 +71,7 @@ impl Relay {
     /// Lets readers begin: from now on the job is not tried again in silence, since somebody may have read of this
     /// attempt.
     pub fn open(&self, head: RelayHead) {
+        self.opened_at.get_or_init(Instant::now);
         self.state.send_modify(|state| {
             state.head.get_or_insert_with(|| Arc::new(head));
         });
@@ -77,6 +81,12 @@ impl Relay {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state.borrow().head.is_some()
+    }
+
+    /// When readers could begin: the first piece told something.
+    #[must_use]
+    pub fn opened_at(&self) -> Option<Instant> {
+        self.opened_at.get().copied()
     }
 
     /// Whether nothing more will come.

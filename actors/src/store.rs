@@ -10,6 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 
 use crate::Ports;
+use crate::meters::Meters;
 use crate::ports::{CallFilter, Recovered, Store, StoreError, UsageFilter};
 use crate::protocol::{CommitEnd, CommitReply, CommitRequest, Committed, QueueMsg, StoreMsg};
 use onelane_core::model::{Applied, Day, JobEntry, Transition, limits};
@@ -201,13 +202,14 @@ impl StoreState {
         let store = Arc::clone(&self.ports.store);
         let queue = self.queue.clone();
         let (epoch, mine) = (self.epoch.clone(), self.mine);
+        let meters = self.ports.meters.clone();
         drop(self.ports.fault_points.off_the_workers(move || {
             let done = epoch.within(mine, || {
                 if !store.has_room() {
                     return CommitEnd::Full { error, kept };
                 }
                 match store.reopen() {
-                    Ok(()) => commit(store, kept, queue.as_ref()),
+                    Ok(()) => commit(store, kept, queue.as_ref(), &meters),
                     Err(error @ StoreError::Full { .. }) => CommitEnd::Full { error, kept },
                     Err(error) => CommitEnd::Failed(error),
                 }
@@ -235,6 +237,9 @@ impl StoreState {
                     let store = Arc::clone(&self.ports.store);
                     let read = move || ledger(&*store, month);
                     let _ = reply.send(tokio::task::spawn_blocking(read).await?);
+                }
+                StoreMsg::Ping { reply } if batch.is_empty() => {
+                    let _ = reply.send(());
                 }
                 StoreMsg::Commit(request)
                     if batch.is_empty()
@@ -278,10 +283,11 @@ impl StoreState {
         let store = Arc::clone(&self.ports.store);
         let queue = self.queue.clone();
         let (epoch, mine) = (self.epoch.clone(), self.mine);
+        let meters = self.ports.meters.clone();
         // Not joined: its end comes as a message, so that the mailbox is read meanwhile.
         drop(self.ports.fault_points.off_the_workers(move || {
             // A batch of an earlier epoch is dropped with its reply ports: its senders ask again.
-            let done = epoch.within(mine, || commit(store, batch, queue.as_ref()));
+            let done = epoch.within(mine, || commit(store, batch, queue.as_ref(), &meters));
             if let Some(done) = done {
                 let _ = myself.cast(StoreMsg::Done(done));
             }
@@ -342,6 +348,7 @@ fn commit(
     store: Arc<dyn Store>,
     batch: Vec<CommitRequest>,
     queue: Option<&ActorRef<QueueMsg>>,
+    meters: &Meters,
 ) -> CommitEnd {
     let mut lengths = Vec::with_capacity(batch.len());
     let mut replies = Vec::with_capacity(batch.len());
@@ -351,7 +358,9 @@ fn commit(
         replies.push(request.reply);
         transitions.extend(request.transitions);
     }
+    let begun = Instant::now();
     let committed = store.commit(&transitions);
+    meters.committed(transitions.len(), begun.elapsed(), committed.is_ok());
     // Before the answers go out: a program that then shuts down and drops its handles finds the file closed.
     drop(store);
     let decisions = match committed {

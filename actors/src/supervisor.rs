@@ -279,6 +279,7 @@ impl SupervisorState {
             match self.restart(myself, row).await {
                 Ok(()) => {
                     let generation = self.generation;
+                    self.args.ports.meters.restarted(row.name());
                     self.args
                         .ports
                         .events

@@ -69,23 +69,23 @@ pub(super) enum Door {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServerFigures {
     /// Connections that are open, and how many may be; beyond them some are reserved for operators.
-    connections: usize,
-    connections_max: usize,
-    connections_reserved: usize,
+    pub(super) connections: usize,
+    pub(super) connections_max: usize,
+    pub(super) connections_reserved: usize,
     /// Connections that made way, since they had waited longest without whole headers.
-    connections_made_way: u64,
+    pub(super) connections_made_way: u64,
     /// Requests for work in progress, and how many may be.
-    requests: usize,
-    requests_max: usize,
+    pub(super) requests: usize,
+    pub(super) requests_max: usize,
     /// Requests that were refused with 503, since there were too many or their bodies too large together.
-    requests_refused: u64,
+    pub(super) requests_refused: u64,
     /// Answers that were given up, since nobody took them.
-    answers_untaken: u64,
+    pub(super) answers_untaken: u64,
     /// Bytes of request bodies that are in memory, and how many may be.
-    body_memory_bytes: usize,
-    body_memory_bytes_max: usize,
+    pub(super) body_memory_bytes: usize,
+    pub(super) body_memory_bytes_max: usize,
     /// Log lines that were dropped, since nobody took them.
-    log_lines_dropped: u64,
+    pub(super) log_lines_dropped: u64,
 }
 
 /// How many units a semaphore has lent.

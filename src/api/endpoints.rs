@@ -15,7 +15,7 @@ use super::submission::IDEMPOTENCY_KEY;
 use super::upload::FORM;
 use super::{
     admin, batches, billing, bulk, control, estimate, events, files, follow, gateway, granted,
-    input_items, jobs, keys, log, messages, models, notify, responses, service, tasks,
+    input_items, jobs, keys, log, messages, models, notify, responses, scrape, service, tasks,
 };
 
 /// Refusals of a submission by the lane.
@@ -509,8 +509,17 @@ fn service() -> Vec<Endpoint> {
     vec![
         row!(GET "/healthz", Anybody, "Whether the daemon answers", service::health),
         row!(GET "/readyz", Anybody, "Whether work is taken", service::ready)
-            .about("503 while the disk is full, the intake is closed or the lane has stopped.")
+            .about(
+                "By a round trip through queue and store. 503 while the disk is full, the intake is closed, the lane has \
+                 stopped or one of them does not answer in 2 s. `degraded` is no 503: work is taken and kept, and nothing \
+                 is sent, since the lane is held or paused.",
+            )
             .errors(&[Kind::StoreFailed, Kind::Draining, Kind::Stopped]),
+        row!(GET "/metrics", Look, "Metrics in Prometheus' text format", scrape::metrics)
+            .about(
+                "[metrics.md](metrics.md) says what each is. They tell of spending and of models, so that a token is asked \
+                 for as elsewhere: that of a viewer is enough, which Prometheus sends as `authorization: {credentials: ...}`.",
+            ),
         row!(GET "/openapi.json", Look, "This API as an OpenAPI 3.1 document", service::openapi),
     ]
 }

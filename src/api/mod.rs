@@ -74,6 +74,7 @@ mod request_id;
 mod response;
 mod responses;
 mod room;
+mod scrape;
 mod service;
 mod serving;
 mod socket;

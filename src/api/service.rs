@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onelane_core::model::{Timestamp, WaitReason};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -11,15 +12,29 @@ use super::answer::Json;
 use super::input::{Ignored, Input, Nothing};
 use super::problem::{Kind, Problem};
 use super::{Api, openapi};
+use crate::orchestrator::{self as lane, NotReady};
 
-/// How long the lane may take to say how it is.
+/// How long queue and store may take each to say how they are.
 const READY_WITHIN: Duration = Duration::from_secs(2);
 
 /// That it answers.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Health {
-    /// `ok`, or `ready`.
+    /// `ok`.
     status: &'static str,
+}
+
+/// That work is taken, and whether it is sent.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Ready {
+    /// `ready`, or `degraded`: work is taken, and nothing is sent.
+    status: &'static str,
+    /// The name of the reason for which nothing is sent. What is more to say of it is for whoever may look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// Until when, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
 }
 
 /// `GET healthz`.
@@ -30,26 +45,33 @@ pub(super) async fn health(
     Ok(Json(Health { status: "ok" }))
 }
 
-/// `GET readyz`: whether work is taken. `GET healthz` says no more than that the daemon answers.
+/// `GET readyz`: whether work is taken, and whether it is sent. `GET healthz` says no more than that the daemon answers.
 pub(super) async fn ready(
     api: Arc<Api>,
     _: Input<Nothing, Ignored>,
-) -> Result<Json<Health>, Problem> {
-    let asked = tokio::time::timeout(READY_WITHIN, api.lane.lane()).await;
-    let slow = || Problem::new(Kind::Stopped, "the lane does not answer");
-    let lane = asked.map_err(|_| slow())??;
-    if lane.disk_full {
-        let problem = "the disk is full: nothing is taken until there is room";
-        return Err(Problem::new(Kind::StoreFailed, problem));
-    }
-    if lane.draining.is_some() {
-        let problem = "the intake is closed; POST /api/admin/glm/resume opens it";
-        return Err(Problem::new(Kind::Draining, problem));
-    }
-    if lane.stopping {
-        return Err(Problem::new(Kind::Stopped, "the lane is stopping"));
-    }
-    Ok(Json(Health { status: "ready" }))
+) -> Result<Json<Ready>, Problem> {
+    let health = api.lane.health(READY_WITHIN).await;
+    let reason = match health {
+        Ok(lane::Health::Ready) => None,
+        Ok(lane::Health::Degraded(reason)) => Some(reason),
+        Err(NotReady::Failed(error)) => return Err(error.into()),
+        Err(problem) => {
+            let kind = match problem {
+                NotReady::DiskFull => Kind::StoreFailed,
+                NotReady::IntakeClosed => Kind::Draining,
+                NotReady::Slow(..) | NotReady::Stopping | NotReady::Failed(_) => Kind::Stopped,
+            };
+            return Err(Problem::new(kind, problem.to_string()));
+        }
+    };
+    Ok(Json(Ready {
+        status: match reason {
+            None => "ready",
+            Some(_) => "degraded",
+        },
+        until: reason.as_ref().and_then(WaitReason::until),
+        reason: reason.as_ref().map(WaitReason::name),
+    }))
 }
 
 /// `GET openapi.json`.

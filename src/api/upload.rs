@@ -37,7 +37,7 @@ impl Drop for Torn {
         // A dropped future can't wait.
         tokio::spawn(async move {
             if let Err(error) = lane.remove_file(id).await {
-                tracing::debug!(%id, %error, "a torn file stays until the next start");
+                tracing::debug!(file_id = %id, %error, "a torn file stays until the next start");
             }
         });
     }

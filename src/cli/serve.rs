@@ -1,6 +1,10 @@
 //! `onelane serve`: the daemon. Starts the lane and its API, and ends on a signal, when the lane breaks
 //! down, or, with `--once`, when no job waits any more.
 
+mod found;
+mod manager;
+mod reload;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +16,12 @@ use onelane::system::SystemClock;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::args::ServeArgs;
+use super::args::{Common, ServeArgs};
 use super::exit::{CliError, Exit};
 use super::run::{Ends, HeldUp, release, stuck};
 use super::start::{self, Plan};
 use crate::telemetry::{self, Signal, Signals};
+use manager::Told;
 
 /// How often `--once` looks whether anything is left.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -57,6 +62,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     ) {
         tracing::warn!(%error, "the start line can't be written");
     }
+    found::tell_found(&lane.orchestrator).await?;
     warn_of_closed_intake(&lane.orchestrator).await?;
     // A hold that was released just now may be back already: the end tells.
     if released.is_none() {
@@ -71,7 +77,13 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
         },
         plan.drain(),
     ));
-    let end = end(&lane.orchestrator, args.once, &mut signals).await;
+    let status = manager::status(&lane.orchestrator.lane().await?);
+    manager::tell(Told::Ready(status)).await;
+    let end = tokio::select! {
+        end = end(&lane.orchestrator, &args, &mut signals) => end,
+        () = manager::attend(lane.orchestrator.clone()) => Ok(Exit::Done),
+    };
+    manager::tell(Told::Stopping).await;
     // The lane stops first: while it drains, the API still tells how things stand.
     let drained = lane.drain(&mut signals).await;
     drop(close);
@@ -85,6 +97,7 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
         true => telling.await,
         false => drop(tokio::time::timeout(LAST_ANSWERS, telling).await),
     }
+    found::tell_left(&lane.orchestrator).await;
     match end? {
         Exit::Done if !drained => Ok(Exit::JobsFailed),
         exit => Ok(exit),
@@ -150,9 +163,13 @@ fn announce(
 }
 
 /// Waits for the reason to end, and says with which code.
-async fn end(lane: &Orchestrator, once: bool, signals: &mut Signals) -> Result<Exit, CliError> {
+async fn end(
+    lane: &Orchestrator,
+    args: &ServeArgs,
+    signals: &mut Signals,
+) -> Result<Exit, CliError> {
     tokio::select! {
-        signal = told_to_stop(lane, signals) => {
+        signal = told_to_stop(lane, &args.common, signals) => {
             tracing::info!(%signal, "draining: the open call may finish, a second signal stops at once");
             Ok(Exit::Done)
         }
@@ -160,30 +177,16 @@ async fn end(lane: &Orchestrator, once: bool, signals: &mut Signals) -> Result<E
             StopReason::Shutdown => Ok(Exit::Done),
             reason => Err(reason.into()),
         },
-        left = nothing_left(lane), if once => left,
+        left = nothing_left(lane), if args.once => left,
     }
 }
 
-async fn told_to_stop(lane: &Orchestrator, signals: &mut Signals) -> Signal {
+async fn told_to_stop(lane: &Orchestrator, common: &Common, signals: &mut Signals) -> Signal {
     loop {
         match signals.next().await {
-            Signal::Hangup => reload_key(lane).await,
+            Signal::Hangup => reload::reload(lane, common).await,
             signal => return signal,
         }
-    }
-}
-
-/// SIGHUP reads the key file again, and nothing else.
-async fn reload_key(lane: &Orchestrator) {
-    const ONLY: &str = "other settings change by PUT /api/admin/glm/config, or with a restart";
-    match lane.reload_key().await {
-        Ok(true) => {
-            tracing::info!("SIGHUP: glm.api_key_file was read again: the key has changed; {ONLY}")
-        }
-        Ok(false) => {
-            tracing::info!("SIGHUP: no key in glm.api_key_file that is not in force; {ONLY}")
-        }
-        Err(error) => tracing::warn!(%error, "SIGHUP: the key stays as it is; {ONLY}"),
     }
 }
 

@@ -154,6 +154,11 @@ pub(crate) fn plan(common: &Common, simulated: &Simulated) -> Result<Plan, CliEr
     Ok(Plan { loaded, simulator })
 }
 
+/// Reads the configuration anew, without what a store keeps.
+pub(crate) fn read(common: &Common) -> Result<Loaded, CliError> {
+    Ok(loader(common).load()?)
+}
+
 /// Adds the changes made while running, if there is a store that may hold some.
 fn with_stored(loaded: Loaded) -> Result<Loaded, StartError> {
     let path = Path::new(&loaded.config.store.path);

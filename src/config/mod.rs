@@ -23,6 +23,7 @@ mod price_list;
 mod prices;
 mod proxies;
 mod read;
+mod reread;
 mod schema;
 mod secrets;
 mod sections;
@@ -45,6 +46,7 @@ pub use policy::PolicyClass;
 pub use policy_table::PolicyRow;
 pub use price_list::{ChosenBy, PriceEntry, Prices};
 pub use prices::{ModelPrice, PlanOnly, Price, PriceList};
+pub use reread::Reread;
 pub use sections::{
     BudgetSection, Config, LogFormat, LogSection, MoneySection, ServerSection, StoreSection,
 };

@@ -105,9 +105,9 @@ impl Orchestrator {
             let mut count = 0;
             let ended = lane.change_picked(change, &filter, &mut count).await;
             match &ended {
-                Ok(()) => tracing::info!(count, "{} many jobs: done", change.name()),
+                Ok(()) => tracing::info!(jobs = count, "{} many jobs: done", change.name()),
                 Err(error) => {
-                    tracing::warn!(count, %error, "{} many jobs: broken off", change.name());
+                    tracing::warn!(jobs = count, %error, "{} many jobs: broken off", change.name());
                 }
             }
             ended.map(|()| count)

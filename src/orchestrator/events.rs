@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use onelane_actors::Heard;
+use onelane_actors::meters::Meters;
 use onelane_core::model::{Event, KeyId, Timestamp};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -20,11 +21,12 @@ pub enum Feed {
 #[derive(Debug)]
 pub struct Events {
     receiver: broadcast::Receiver<Heard>,
+    meters: Meters,
 }
 
 impl Events {
-    pub(super) const fn new(receiver: broadcast::Receiver<Heard>) -> Self {
-        Self { receiver }
+    pub(super) const fn new(receiver: broadcast::Receiver<Heard>, meters: Meters) -> Self {
+        Self { receiver, meters }
     }
 
     /// The next event; `None` once the lane has stopped and everything has been read.
@@ -36,7 +38,10 @@ impl Events {
     pub async fn next_with_key(&mut self) -> Option<(Feed, Option<KeyId>)> {
         match self.receiver.recv().await {
             Ok(Heard { at, key, event }) => Some((Feed::Event(at, event), key)),
-            Err(RecvError::Lagged(missed)) => Some((Feed::Missed(missed), None)),
+            Err(RecvError::Lagged(missed)) => {
+                self.meters.events_missed(missed);
+                Some((Feed::Missed(missed), None))
+            }
             Err(RecvError::Closed) => None,
         }
     }

@@ -150,6 +150,16 @@ impl Orchestrator {
         })
     }
 
+    /// Attempts that may have been billed, where nobody has found out yet; counted up to 1000.
+    pub async fn maybe_billed_count(&self) -> Result<u64, Error> {
+        let open = CallFilter {
+            billing_open: true,
+            ..CallFilter::default()
+        };
+        let found = self.calls(open, None, MAYBE_BILLED_MAX).await?;
+        Ok(found.calls.len() as u64)
+    }
+
     /// Costs since the start of this process, by currency; told also after the lane has stopped. A
     /// hint: the truth is in `usage`.
     #[must_use]

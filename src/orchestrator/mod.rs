@@ -17,9 +17,11 @@ mod figures;
 pub(crate) mod files;
 #[cfg(feature = "api")]
 pub(crate) mod follow;
+mod health;
 mod jobs;
 mod keys;
 mod maintenance;
+mod meters;
 mod notify;
 mod place;
 pub(crate) mod previous;
@@ -50,10 +52,12 @@ use tokio::sync::{oneshot, watch};
 use crate::config::Loaded;
 use crate::error::Error;
 use crate::estimate::CountTokens;
+use crate::registry::Registry;
 use crate::trust::Trust;
 use crate::webhooks::{HttpSender, Sender};
 pub use bulk::Selection;
 pub use events::{Events, Feed};
+pub use health::{Health, NotReady};
 pub use keys::{MadeKey, NewKey, rotation, stored_key};
 use notify::Notifier;
 pub use onelane_actors::protocol::Submitted;
@@ -77,6 +81,8 @@ pub struct Parts {
     pub config: Loaded,
     /// Counts prompts as estimates do, to measure the error of these; `None`: it is not measured.
     pub tokens: Option<Arc<dyn CountTokens>>,
+    /// Where what it counts is kept.
+    pub registry: Registry,
     /// How many restarts of actors are borne.
     pub budget: RestartBudget,
     /// Where tests make actors fail and disks slow.
@@ -105,6 +111,7 @@ struct Inner {
     alerts: watch::Sender<AlertBook>,
     notifier: Notifier,
     clients: Arc<clients::Clients>,
+    metered: Arc<meters::Metered>,
     /// Whether the clock is believed.
     trust: Arc<Trust>,
 }
@@ -170,6 +177,7 @@ impl Orchestrator {
             .map_err(|error| StartError::Actors(error.to_string()))??;
         let in_force = parts.config.settings.clone().with_keys(Arc::new(keys));
         let (settings, settings_rx) = watch::channel(Arc::new(in_force));
+        let metered = Arc::new(meters::Metered::new(parts.registry));
         let ports = Ports {
             store: parts.store,
             glm: parts.glm,
@@ -181,6 +189,7 @@ impl Orchestrator {
             relays: Relays::default(),
             conversations: Conversations::default(),
             tokens: parts.tokens,
+            meters: metered.registry.meters().clone(),
             fault_points: parts.fault_points,
         };
         let (house_tx, runtime) = watch::channel(Runtime::default());
@@ -203,6 +212,7 @@ impl Orchestrator {
             let _ = ended.await;
             let _ = gone_tx.send(true);
         });
+        tokio::spawn(meters::upkeep(Arc::clone(&metered), gone.clone()));
         let maintenance = maintenance::Maintenance {
             settings: ports.settings.clone(),
             runtime: runtime.clone(),
@@ -228,6 +238,7 @@ impl Orchestrator {
                 alerts: watch::Sender::new(book),
                 notifier: Notifier::default(),
                 clients: Arc::default(),
+                metered,
                 trust,
                 chosen: Mutex::default(),
             }),
@@ -240,7 +251,8 @@ impl Orchestrator {
     /// Live events from now on.
     #[must_use]
     pub fn subscribe(&self) -> Events {
-        Events::new(self.inner.ports.events.subscribe())
+        let ports = &self.inner.ports;
+        Events::new(ports.events.subscribe(), ports.meters.clone())
     }
 
     /// The QueueActor of this moment, for plain message submission. A restart replaces it: on a

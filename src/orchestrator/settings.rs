@@ -7,7 +7,7 @@ use onelane_core::model::{Event, Settings, Transition};
 use serde_json::Value;
 
 use super::Orchestrator;
-use crate::config::Loaded;
+use crate::config::{Loaded, Reread};
 use crate::error::Error;
 
 impl Orchestrator {
@@ -76,6 +76,28 @@ impl Orchestrator {
         Ok(changed)
     }
 
+    /// Puts in force what `fresh` says, a configuration that was read anew from the same places: as far as it may change
+    /// while the lane runs. Changes made while running win over it, as ever. `Invalid` if the whole makes no sense; then
+    /// nothing changes.
+    pub async fn reread(&self, fresh: &Loaded) -> Result<Reread, Error> {
+        let (lane, fresh) = (self.clone(), fresh.clone());
+        // As above.
+        tokio::spawn(async move {
+            let _one_at_a_time = lane.inner.changing.lock().await;
+            let reread = lane.config().reread(&fresh);
+            let reread = reread.map_err(|error| Error::Invalid {
+                field: "config".to_owned(),
+                problem: error.to_string(),
+            })?;
+            if !reread.changed.is_empty() {
+                lane.put_in_force(reread.loaded.clone()).await?;
+            }
+            Ok(reread)
+        })
+        .await
+        .unwrap_or_else(|_| Err(Error::Stopped("the runtime is ending".to_owned())))
+    }
+
     async fn put_in_force(&self, mut loaded: Loaded) -> Result<(), Error> {
         // No settings of the configuration: they stay as they are.
         let before = self.settings();
@@ -108,8 +130,8 @@ impl Orchestrator {
                 self.commit(vec![Transition::Config(json)]).await?;
             }
             self.put_in_force(loaded).await?;
-            let fields = change.changed.join(", ");
-            tracing::info!(fields, "the configuration changed");
+            let changed = change.changed.join(", ");
+            tracing::info!(changed, "the configuration changed");
         }
         let mut view = self.config_view();
         if !shadowed.is_empty()

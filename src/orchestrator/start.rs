@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError, Loaded};
 #[cfg(feature = "estimate")]
 use crate::estimate::GlmTokenizer;
 use crate::glm::{HttpGlm, HttpGlmError};
+use crate::registry::Registry;
 use crate::store::{RedbStore, StopOpening, StoreOptions};
 use crate::system::{SystemClock, SystemIds};
 
@@ -57,6 +58,23 @@ impl Orchestrator {
         scope: Scope,
         stop: StopOpening,
     ) -> Result<Self, StartError> {
+        Box::pin(Self::start_in(loaded, scope, stop, Registry::default())).await
+    }
+
+    /// As [`Orchestrator::start`], with its counts kept in this registry, such as that of a recorder of the program's
+    /// own.
+    pub async fn start_counted(config: &Config, registry: Registry) -> Result<Self, StartError> {
+        let loaded = Loaded::from_config(config)?;
+        let stop = StopOpening::default();
+        Box::pin(Self::start_in(loaded, Scope::All, stop, registry)).await
+    }
+
+    async fn start_in(
+        loaded: Loaded,
+        scope: Scope,
+        stop: StopOpening,
+        registry: Registry,
+    ) -> Result<Self, StartError> {
         let options = StoreOptions {
             cache_bytes: loaded.config.store.cache_bytes,
             quick_repair: loaded.config.store.quick_repair,
@@ -95,6 +113,7 @@ impl Orchestrator {
             tokens: Some(Arc::new(GlmTokenizer)),
             #[cfg(not(feature = "estimate"))]
             tokens: None,
+            registry,
             budget: RestartBudget::default(),
             fault_points: FaultPoints::default(),
         })

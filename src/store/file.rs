@@ -89,6 +89,12 @@ impl StoreFile {
         }
     }
 
+    /// How many bytes the open file has.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let metadata = self.opened().as_ref()?.metadata().ok()?;
+        Some(metadata.len())
+    }
+
     /// Tells, without holding the file, whether it is still at its path.
     pub(super) fn place(&self) -> Option<Box<dyn Fn() -> bool + Send>> {
         let opened = self.opened().as_ref()?.metadata().ok()?;

@@ -441,7 +441,7 @@ fn guarded<T>(path: &str, work: impl FnOnce() -> Result<T>) -> Result<T, StoreEr
 fn reading<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     quietly(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let words = words_of(panic.as_ref());
-        tracing::debug!(words, "a page of the store can't be read");
+        tracing::debug!(error = words, "a page of the store can't be read");
         Err(FileError::Damaged("a page of it can't be read".to_owned()))
     })
 }
@@ -470,6 +470,10 @@ impl Store for RedbStore {
 
     fn place(&self) -> Option<Box<dyn Fn() -> bool + Send>> {
         self.file.as_ref()?.place()
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.file.as_ref()?.bytes()
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
@@ -682,7 +686,11 @@ fn close(path: &str, database: Option<Opened>) {
         Ok(Err(error)) => error.at(path).to_string(),
         Err(panic) => words_of(panic.as_ref()),
     };
-    tracing::warn!(path, error = trouble, "the store was not closed cleanly");
+    tracing::warn!(
+        file = path,
+        error = trouble,
+        "the store was not closed cleanly"
+    );
 }
 
 fn words_of(panic: &(dyn Any + Send)) -> String {

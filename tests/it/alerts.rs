@@ -51,6 +51,7 @@ fn switched_on<'c>(config: &'c mut Config, rule: &str, for_ms: u64) -> &'c mut A
 
 async fn start(config: &Config, glm: ScriptedGlm) -> Orchestrator {
     let parts = Parts {
+        registry: onelane::Registry::default(),
         tokens: None,
         store: Arc::new(MemoryStore::new()),
         glm: Arc::new(glm),

@@ -11,6 +11,7 @@ mod full_disk;
 mod hostile;
 mod interrupted;
 mod keys;
+mod manager;
 mod resume;
 mod run;
 mod serve;

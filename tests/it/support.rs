@@ -76,6 +76,7 @@ impl VirtualLane {
                 loaded.settings = self.settings.clone();
                 loaded
             },
+            registry: onelane::Registry::default(),
             tokens: self.tokens.clone(),
             budget: self.budget,
             fault_points: self.fault_points.clone(),

@@ -121,6 +121,7 @@ async fn start_by(
         clock: Arc::new(clock),
         ids: Arc::new(SeededIds::new(7)),
         config: Loaded::from_config(config).unwrap(),
+        registry: onelane::Registry::default(),
         tokens: None,
         budget: GENEROUS,
         fault_points: FaultPoints::default(),

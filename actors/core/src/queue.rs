@@ -7,6 +7,7 @@
 //! two hold for a job is up to the lane that its own model belongs to, wherever it is served.
 
 mod affinity;
+mod classes;
 mod index;
 mod place;
 mod service;
@@ -25,9 +26,12 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::model::{BatchId, JobEntry, JobId, KeyId, Scope, Seq, Settings, Timestamp};
+use crate::model::{
+    BatchId, JobEntry, JobId, KeyId, PriorityClass, Scope, Seq, Settings, Timestamp,
+};
 
 use affinity::{Runs, Together};
+use classes::Classes;
 use index::{Front, Index, Key};
 use place::{Class, Rules};
 use turns::{Head, Turns};
@@ -48,8 +52,8 @@ pub struct Queue {
     // Looked up by key only, never iterated: the order of a hash map must not decide anything.
     seq_of: HashMap<JobId, Seq>,
     ready: Index,
-    /// How many of the due jobs could have run since each moment: the first tells how long the oldest waits.
-    ready_since: BTreeMap<Timestamp, u32>,
+    /// How many of each class of priorities there are, and how long the oldest waits.
+    classes: Classes,
     due: BTreeSet<(Timestamp, Seq)>,
     deadlines: BTreeSet<(Timestamp, Seq)>,
     dormant: usize,
@@ -115,9 +119,10 @@ impl Queue {
                     let (keys, together) = ready.entry(Arc::clone(&entry.model)).or_default();
                     keys.push(Key::of(rule, &entry, user));
                     together.extend(Together::of(rule, &entry));
-                    *line.ready_since.entry(entry.since).or_default() += 1;
+                    line.classes.is_ready(&entry);
                 }
             }
+            line.classes.enter(&entry);
             deadlines.extend(entry.deadline.map(|at| (at, entry.seq)));
             rows.push((entry.seq, entry));
         }
@@ -166,13 +171,14 @@ impl Queue {
                 self.due.insert((at, entry.seq));
             }
             Waits::ForASlot => {
-                *self.ready_since.entry(entry.since).or_default() += 1;
+                self.classes.is_ready(&entry);
                 self.ready.add(&entry, user);
             }
         }
         if let Some(deadline) = entry.deadline {
             self.deadlines.insert((deadline, entry.seq));
         }
+        self.classes.enter(&entry);
         self.entries.insert(entry.seq, entry);
     }
 
@@ -206,6 +212,7 @@ impl Queue {
         let user = self.users.number(&entry);
         self.ready.leave(&entry, user);
         self.users.leave(&entry);
+        self.classes.leave(&entry);
         if entry.sleeps() {
             self.dormant = self.dormant.saturating_sub(1);
             if entry.out_of_scope {
@@ -225,7 +232,7 @@ impl Queue {
         {
             self.no_longer_due(entry.is_scheduled());
         } else {
-            self.no_longer_ready(entry.since);
+            self.classes.no_longer_ready(&entry);
         }
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, seq));
@@ -296,21 +303,18 @@ impl Queue {
         }
     }
 
-    fn no_longer_ready(&mut self, since: Timestamp) {
-        if let std::collections::btree_map::Entry::Occupied(mut jobs) =
-            self.ready_since.entry(since)
-        {
-            *jobs.get_mut() -= 1;
-            if *jobs.get() == 0 {
-                jobs.remove();
-            }
-        }
-    }
-
     /// Since when the oldest of the due jobs could have run.
     #[must_use]
     pub fn oldest_ready(&self) -> Option<Timestamp> {
-        self.ready_since.keys().next().copied()
+        let oldest = PriorityClass::ALL.into_iter();
+        oldest.filter_map(|class| self.classes.oldest(class)).min()
+    }
+
+    /// How many jobs of a class of priorities wait, for whatever reason, and since when the oldest of those that are due
+    /// could have run.
+    #[must_use]
+    pub fn of_class(&self, class: PriorityClass) -> (usize, Option<Timestamp>) {
+        (self.classes.len(class), self.classes.oldest(class))
     }
 
     /// The jobs that end with the connection of their submitters.
@@ -481,7 +485,7 @@ impl Queue {
                     self.scheduled = self.scheduled.saturating_sub(1);
                 }
                 entry.due = None;
-                *self.ready_since.entry(entry.since).or_default() += 1;
+                self.classes.is_ready(entry);
                 self.ready.add(entry, self.users.number(entry));
             }
         }

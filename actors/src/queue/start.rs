@@ -37,6 +37,7 @@ impl QueueState {
         let publisher = Publisher::new(
             args.ports.events.clone(),
             args.cost.clone(),
+            args.ports.meters.clone(),
             recovered.lane.clone(),
         );
         let mut scheduler = Scheduler::recover(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use onelane_actors::conversations::Conversations;
 use onelane_actors::cost::Totals;
+use onelane_actors::meters::Meters;
 use onelane_actors::ports::{Clock, Ids};
 use onelane_actors::protocol::{
     BreakerMsg, CommitReply, CommitRequest, QueueMsg, StoreMsg, SubmitError, Submitted,
@@ -71,6 +72,7 @@ pub(crate) async fn start(
             relays: Relays::default(),
             conversations: Conversations::default(),
             tokens: None,
+            meters: Meters::default(),
             fault_points,
         },
         budget: RestartBudget::default(),

@@ -98,6 +98,7 @@ impl World {
             clock: Arc::new(Stopped(sample::NOW)),
             ids: Arc::new(SeededIds::new(7)),
             config: Loaded::from_config(&self.lane).unwrap(),
+            registry: crate::registry::Registry::default(),
             tokens: None,
             budget: RestartBudget::default(),
             fault_points: FaultPoints::default(),

@@ -275,6 +275,7 @@ impl World {
             glm: Arc::new(SlowGlm(self.glm.clone(), self.clock.clone())),
             clock: Arc::new(self.clock.clone()),
             ids: Arc::clone(&self.ids) as Arc<dyn Ids>,
+            registry: onelane::Registry::default(),
             tokens: None,
             budget: GENEROUS,
             fault_points: FaultPoints::default(),

@@ -141,6 +141,7 @@ impl HttpLane {
             clock,
             ids: Arc::new(SystemIds::new()),
             config: loaded,
+            registry: onelane::Registry::default(),
             tokens: None,
             budget: self.budget,
             fault_points: self.fault_points.clone(),

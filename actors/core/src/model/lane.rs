@@ -51,6 +51,16 @@ pub enum HoldKind {
 }
 
 impl HoldKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::AfterTimeout,
+        Self::Throttle,
+        Self::Overload,
+        Self::Unreachable,
+        Self::Quota,
+        Self::Operator,
+    ];
+
     /// The name used in the API, in logs and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -81,6 +91,18 @@ pub enum HoldScope {
     Lane(String),
     /// One model.
     Model(String),
+}
+
+impl HoldScope {
+    /// What kind of scope it is: the name used in the API and in metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Lane(_) => "lane",
+            Self::Model(_) => "model",
+        }
+    }
 }
 
 impl fmt::Display for HoldScope {

@@ -85,6 +85,8 @@ pub const FAILURE_MESSAGE_CHARS_MAX: usize = 2_000;
 /// Tokens of one attempt that are believed, whoever states them: many times the longest context, and
 /// few enough that sums of them never overflow.
 pub const TOKENS_MAX: u64 = 1_000_000_000;
+/// Models that metrics tell one by one; the others are told together.
+pub const METERED_MODELS_MAX: usize = 50;
 /// Prompts that wait to be counted again, to measure the error of estimates.
 pub const SAMPLES_WAITING_MAX: usize = 8;
 /// Bytes of a request that is counted again: longer ones would hold memory and the processor for long.

@@ -37,6 +37,7 @@ mod page;
 mod passed;
 mod policy;
 mod price;
+mod priority_class;
 mod private;
 mod pruning;
 mod request;
@@ -111,6 +112,7 @@ pub use page::{
 pub use passed::{CALL_ID_HEADERS, PassedHeaders};
 pub use policy::{BreakerRule, JobRule, LaneRule, PolicyOverride, Rule};
 pub use price::{PriceRow, PriceTable};
+pub use priority_class::PriorityClass;
 pub use private::row;
 use private::{private, private_or_default, private_or_none};
 pub(crate) use pruning::Part;

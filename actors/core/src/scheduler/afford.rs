@@ -60,6 +60,12 @@ impl Scheduler {
         self.gate.statuses()
     }
 
+    /// What is gone of each budget, by [`Budgets::shares`](crate::money::budget::Budgets::shares).
+    #[must_use]
+    pub fn budget_shares(&self) -> Vec<(Option<Arc<str>>, f64)> {
+        self.gate.shares()
+    }
+
     /// Why the budgets do not let a new job of this payer, model and size in, if they do not.
     #[must_use]
     pub fn refuses(&self, payer: &Payer, model: &str, worst: WorstCase) -> Option<BudgetRefusal> {

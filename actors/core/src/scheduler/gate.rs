@@ -95,6 +95,11 @@ impl Gate {
         self.budgets.take_news()
     }
 
+    /// What is gone of each.
+    pub(super) fn shares(&self) -> Vec<(Option<Arc<str>>, f64)> {
+        self.budgets.shares()
+    }
+
     /// How the budgets stand.
     pub(super) fn statuses(&self) -> Vec<BudgetStatus> {
         self.budgets.statuses()

@@ -1,12 +1,14 @@
 //! What the lanes show of themselves: to tests, the admin API and the curious.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Scheduler, WaitCounts};
 use crate::model::{
-    BreakerSnapshot, Hold, LaneCondition, ModelCondition, Pause, RouteCondition, ScopedHold,
-    Timestamp, ToldWait, WaitReason, told_wait,
+    BreakerSnapshot, Hold, LaneCondition, ModelCondition, Pause, PriorityClass, RouteCondition,
+    ScopedHold, Timestamp, ToldWait, WaitReason, told_wait,
 };
 
 /// One lane among several.
@@ -42,6 +44,16 @@ pub struct ModelSnapshot {
     /// What the lanes remember of it.
     #[serde(flatten)]
     pub condition: ModelCondition,
+}
+
+/// The waiting jobs of a class of priorities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassSnapshot {
+    /// How many there are, whatever they wait for.
+    pub jobs: usize,
+    /// Since when the oldest of those that are due could have run.
+    pub oldest_ready: Option<Timestamp>,
 }
 
 /// All lanes at one moment.
@@ -95,6 +107,8 @@ pub struct SchedulerSnapshot {
     pub wait_reason: Option<WaitReason>,
     /// How many jobs wait for each reason; every name of [`WaitReason::NAMES`] is there.
     pub wait_counts: WaitCounts,
+    /// The waiting jobs by class of their priorities: `urgent` (100 and above), `high` (1 to 99), `normal` (0), `low`.
+    pub priorities: BTreeMap<&'static str, ClassSnapshot>,
     /// Every lane, the default one first.
     pub lanes: Vec<LaneSnapshot>,
     /// The models that have something to tell.
@@ -158,9 +172,26 @@ impl Scheduler {
             unsettled,
             wait_reason: self.standstill(),
             wait_counts: self.wait_counts(),
+            priorities: PriorityClass::ALL
+                .map(|class| (class.name(), self.of_class(class)))
+                .into(),
             lanes: lanes.collect(),
             models: models.collect(),
             generation: self.generation,
+        }
+    }
+
+    /// What waits of a class: in line, or on record ahead of a slot.
+    fn of_class(&self, class: PriorityClass) -> ClassSnapshot {
+        let (jobs, oldest) = self.line.of_class(class);
+        let staged = self.tracks.values().flat_map(|track| track.stage.iter());
+        let staged: Vec<Timestamp> = staged
+            .filter(|staged| PriorityClass::of(staged.entry.priority) == class)
+            .map(|staged| staged.entry.since)
+            .collect();
+        ClassSnapshot {
+            jobs: jobs + staged.len(),
+            oldest_ready: staged.into_iter().chain(oldest).min(),
         }
     }
 }

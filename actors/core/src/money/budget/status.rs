@@ -1,6 +1,6 @@
 //! The status of budgets: limit, spent, reserved, in doubt, and until when.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Budgets;
@@ -26,6 +26,25 @@ impl Budgets {
             short: counter.used_up,
             until: budget.rules.period.end(&self.calendar, self.today),
         })
+    }
+
+    /// What is gone in the period under way, 1 being all: of every budget the fullest account. Those of client keys are
+    /// one, without a name. No account is cloned: there may be one for every user.
+    #[must_use]
+    pub fn shares(&self) -> Vec<(Option<Arc<str>>, f64)> {
+        let mut gone: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
+        for ((account, day), counter) in &self.periods {
+            if self.first_day(account, self.today) == Some(*day) {
+                let most = gone.entry(&account.budget).or_default();
+                *most = (*most).max(counter.spent.saturating_add(counter.in_doubt));
+            }
+        }
+        let share = |(name, budget): (&Arc<str>, &Budget)| {
+            let gone = gone.get(name).copied().unwrap_or(0);
+            let name = budget.key.is_none().then(|| Arc::clone(name));
+            (name, gone as f64 / budget.limit.number().max(1) as f64)
+        };
+        self.budgets.iter().map(share).collect()
     }
 
     /// How every account stands that something was spent from or reserved in, and every budget that is

@@ -1,0 +1,197 @@
+//! The lane for metrics systems: what is counted as it happens, and what is looked at when somebody asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use onelane_actors::meters::Meters;
+use onelane_actors::meters::table::{self, Meter};
+use onelane_actors::ports::{CallFilter, StatusCounts};
+use onelane_actors::protocol::QueueMsg;
+use onelane_core::model::{BreakerState, DeliveryCounts, limits};
+use onelane_core::scheduler::SchedulerSnapshot;
+use tokio::sync::watch;
+
+use super::Orchestrator;
+use crate::error::Error;
+use crate::registry::{Registry, UPKEEP_EVERY};
+
+/// The name under which the budgets of client keys stand.
+const CLIENT_KEYS: &str = "client_keys";
+
+/// The registry of a lane, and which lanes and budgets it has told of.
+#[derive(Debug, Default)]
+pub(super) struct Metered {
+    pub(super) registry: Registry,
+    told: Mutex<BTreeSet<(&'static str, String)>>,
+}
+
+impl Metered {
+    pub(super) fn new(registry: Registry) -> Self {
+        let told = Mutex::default();
+        Self { registry, told }
+    }
+
+    /// Sets a gauge for names that come and go: those that went stand at 0.
+    fn set_all(&self, meter: &Meter, now: &BTreeMap<String, f64>) {
+        let meters = self.registry.meters();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, value) in now {
+            meters.set(meter, &[name], *value);
+            told.insert((meter.name, name.clone()));
+        }
+        let went =
+            |(of, name): &&(&'static str, String)| *of == meter.name && !now.contains_key(name);
+        for (_, name) in told.iter().filter(went) {
+            meters.set(meter, &[name], 0.0);
+        }
+    }
+}
+
+/// What is read from the store for it.
+struct Stored {
+    jobs: StatusCounts,
+    deliveries: DeliveryCounts,
+    in_doubt: usize,
+    bytes: Option<u64>,
+}
+
+impl Orchestrator {
+    /// Where what this lane counts is kept.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.inner.metered.registry
+    }
+
+    /// What this lane counts, in Prometheus' text format, with its gauges as they are now. `None`: a recorder of the
+    /// program's own has it.
+    pub async fn render_metrics(&self) -> Result<Option<String>, Error> {
+        let registry = self.registry().clone();
+        if !registry.is_own() {
+            return Ok(None);
+        }
+        self.sample().await?;
+        // Some thousand lines: no work for a thread that others wait for.
+        tokio::task::spawn_blocking(move || registry.render())
+            .await
+            .map_err(|_| Error::Stopped("the runtime is ending".to_owned()))
+    }
+
+    /// Sets the gauges to what they are now. Counters and histograms need no look.
+    pub async fn sample(&self) -> Result<(), Error> {
+        let lane = self.lane().await?;
+        let budgets = self
+            .ask(|refs, reply| refs.queue.cast(QueueMsg::BudgetShares { reply }))
+            .await?;
+        let stored = self.read(|store| {
+            let open = CallFilter {
+                billing_open: true,
+                ..CallFilter::default()
+            };
+            Ok(Stored {
+                jobs: store.counts()?,
+                deliveries: store.delivery_counts()?,
+                in_doubt: store.calls(&open, None, limits::PAGE_ROWS_MAX)?.calls.len(),
+                bytes: store.bytes(),
+            })
+        });
+        let stored = stored.await?;
+        let metered = &self.inner.metered;
+        let meters = metered.registry.meters();
+        self.sample_queue(meters, &lane);
+        sample_lane(meters, &lane);
+        sample_store(meters, &stored);
+        meters.set(&table::UNSETTLED, &[], lane.unsettled as f64);
+        meters.set(&table::ALERTS, &[], self.alerts().active.len() as f64);
+        let is_doubted = self.inner.trust.is_doubted();
+        meters.set(&table::CLOCK_DOUBTED, &[], f64::from(is_doubted));
+        meters.set(&table::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+        let limits = lane.lanes.iter();
+        let limits = limits.map(|lane| (lane.name.clone(), f64::from(lane.limit)));
+        metered.set_all(&table::LANE_LIMIT, &limits.collect());
+        let busy = lane.lanes.iter();
+        let busy = busy.map(|lane| (lane.name.clone(), lane.in_flight as f64));
+        metered.set_all(&table::LANE_BUSY, &busy.collect());
+        let mut shares: BTreeMap<String, f64> = BTreeMap::new();
+        for (budget, share) in budgets {
+            let name = budget.as_deref().unwrap_or(CLIENT_KEYS).to_owned();
+            let most = shares.entry(name).or_insert(share);
+            *most = most.max(share);
+        }
+        metered.set_all(&table::BUDGET_USED, &shares);
+        Ok(())
+    }
+
+    fn sample_queue(&self, meters: &Meters, lane: &SchedulerSnapshot) {
+        let now = self.inner.ports.clock.now();
+        for (class, waiting) in &lane.priorities {
+            meters.set(&table::QUEUE_JOBS, &[class], waiting.jobs as f64);
+            let oldest_ms = waiting.oldest_ready.map_or(0, |since| now.since(since));
+            meters.set(&table::QUEUE_OLDEST, &[class], oldest_ms as f64 / 1_000.0);
+        }
+        for (reason, jobs) in &lane.wait_counts {
+            meters.set(&table::WAITING_JOBS, &[reason], *jobs as f64);
+        }
+    }
+}
+
+fn sample_lane(meters: &Meters, lane: &SchedulerSnapshot) {
+    meters.set(&table::SLOTS, &[], f64::from(lane.max_concurrency));
+    meters.set(&table::SLOTS_BUSY, &[], lane.in_flight as f64);
+    for scope in ["account", "lane", "model"] {
+        let of_scope = |held: &&onelane_core::model::ScopedHold| held.scope.name() == scope;
+        let holds = lane.holds.iter().filter(of_scope).count();
+        meters.set(&table::HOLDS, &[scope], holds as f64);
+    }
+    for state in [
+        BreakerState::Closed,
+        BreakerState::Open,
+        BreakerState::HalfOpen,
+    ] {
+        let is_it = f64::from(lane.breaker.state == state);
+        meters.set(&table::BREAKER, &[state.name()], is_it);
+    }
+    meters.set(&table::PAUSED, &[], f64::from(lane.paused.is_some()));
+    let is_closed = f64::from(lane.draining.is_some());
+    meters.set(&table::INTAKE_CLOSED, &[], is_closed);
+    meters.set(&table::DISK_FULL, &[], f64::from(lane.disk_full));
+}
+
+fn sample_store(meters: &Meters, stored: &Stored) {
+    let jobs = stored.jobs;
+    for (status, count) in [
+        ("pending", jobs.pending),
+        ("processing", jobs.processing),
+        ("completed", jobs.completed),
+        ("failed", jobs.failed),
+        ("cancelled", jobs.cancelled),
+    ] {
+        meters.set(&table::JOBS, &[status], count as f64);
+    }
+    let deliveries = stored.deliveries;
+    for (status, count) in [
+        ("pending", deliveries.pending),
+        ("delivered", deliveries.delivered),
+        ("failed", deliveries.failed),
+    ] {
+        meters.set(&table::DELIVERIES, &[status], count as f64);
+    }
+    meters.set(&table::MAYBE_BILLED, &[], stored.in_doubt as f64);
+    if let Some(bytes) = stored.bytes {
+        meters.set(&table::STORE_BYTES, &[], bytes as f64);
+    }
+}
+
+/// Puts samples into their buckets now and then, until the lane is gone: without somebody who reads them they would be
+/// kept one by one.
+pub(super) async fn upkeep(metered: Arc<Metered>, mut gone: watch::Receiver<bool>) {
+    if !metered.registry.is_own() {
+        return;
+    }
+    let mut is_gone = std::pin::pin!(gone.wait_for(|gone| *gone));
+    while tokio::time::timeout(UPKEEP_EVERY, &mut is_gone)
+        .await
+        .is_err()
+    {
+        metered.registry.upkeep();
+    }
+}
