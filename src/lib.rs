@@ -54,6 +54,7 @@
 //! | [`registry`] | what the lane counts, for Prometheus or for a recorder of your own |
 //! | [`error`] | what can go wrong for somebody who uses the lane |
 //! | [`api`] | the HTTP API: admin, jobs, chat completions for OpenAI and GLM clients |
+//! | [`desk`] | the operator's pages beside it |
 //! | [`store`] | the store on redb, behind the [`ports::Store`] port |
 //! | [`glm`] | GLM over HTTP, behind the [`ports::Glm`] port |
 //! | [`statistics`] | usage summed by day or month, model and user |
@@ -76,6 +77,7 @@
 //! |---|---|
 //! | `cli` (default) | the program `onelane`; brings all features below but `testing` |
 //! | `api` | the HTTP API ([`api`]); brings `estimate` |
+//! | `desk` | the operator's pages ([`desk`]); brings `api` |
 //! | `estimate` | GLM's tokenizer with its vocabularies, and estimates made with it ([`estimate`]) |
 //! | `simulator` | the [`simulator`] |
 //! | `testing` | `onelane::testing`: a store in memory, a scripted GLM, a simulated clock, seeded ids |
@@ -85,6 +87,8 @@ pub mod api;
 mod bounded;
 pub mod config;
 mod csv;
+#[cfg(feature = "desk")]
+pub mod desk;
 pub mod error;
 pub mod estimate;
 pub mod export;

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::relay::Relay;
 
 use onelane_core::model::{
-    AlertBook, Applied, AttemptNo, Batch, BatchId, BatchInput, CallRecord, ClientKey,
-    DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId, HookEndpoint, Job, JobId,
-    PassedHeaders, Refusal, Request, RequestId, Reuse, SessionId, StoredFile, Timeouts, Timestamp,
-    Transition, Usage, UsageRow, code,
+    AlertBook, Applied, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, CallRecord,
+    ClientKey, DeliveryCounts, Endpoint, Face, Failure, FailureClass, FileId, HookEndpoint, Job,
+    JobId, PassedHeaders, Refusal, Request, RequestId, Reuse, SessionId, StoredFile, Timeouts,
+    Timestamp, Transition, Usage, UsageRow, code,
 };
 pub use onelane_core::model::{
     CallFilter, CallPage, DeliveryFilter, DeliveryPage, GlmAnswer, GlmOutcome, JobFilter, JobPage,
@@ -188,6 +188,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The batches, in the order of their ids, from the one after `after` on, at most `limit`.
     fn batches(&self, after: Option<BatchId>, limit: usize) -> Result<Vec<Batch>, StoreError>;
+
+    /// Orders of operators, newest first, from the one before `before` on, at most `limit`.
+    fn audit(&self, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// The client keys, in the order of their ids.
     fn client_keys(&self) -> Result<Vec<ClientKey>, StoreError>;

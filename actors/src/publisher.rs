@@ -128,6 +128,7 @@ impl Publisher {
             | Transition::File(_)
             | Transition::Adopt { .. }
             | Transition::Forget { .. }
+            | Transition::Audit(_)
             | Transition::InsertKey(_)
             | Transition::Key { .. }
             | Transition::Prune(_)

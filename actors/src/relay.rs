@@ -165,6 +165,20 @@ impl Relay {
     fn bytes(&self) -> usize {
         self.state.borrow().bytes
     }
+
+    /// How many events of it have come, while it goes on; GLM sends about one a token.
+    fn events(&self) -> Option<usize> {
+        const EVENT: &[u8] = b"data:";
+        let state = self.state.borrow();
+        let goes_on = state.head.is_some() && state.end.is_none();
+        let of = |piece: &Bytes| {
+            piece
+                .windows(EVENT.len())
+                .filter(|part| *part == EVENT)
+                .count()
+        };
+        goes_on.then(|| state.pieces.iter().map(of).sum())
+    }
 }
 
 /// Reads a streamed answer from its first byte on.
@@ -249,6 +263,13 @@ impl Relays {
             };
             bytes = bytes.saturating_sub(oldest.bytes());
         }
+    }
+
+    /// How many events of a job's answer have come, while it comes; `None`: it does not.
+    #[must_use]
+    pub fn events(&self, id: JobId) -> Option<usize> {
+        let relay = self.lock().open.get(&id).and_then(Weak::upgrade);
+        relay?.events()
     }
 
     /// Lets go of what is kept of a job's answer.

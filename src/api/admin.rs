@@ -368,6 +368,12 @@ pub(super) async fn cancel(api: Arc<Api>, input: Input<JobPath>) -> Result<Json<
     Ok(Success::done())
 }
 
+/// `POST erase/{id}`.
+pub(super) async fn erase(api: Arc<Api>, input: Input<JobPath>) -> Result<Json<Success>, Problem> {
+    api.lane.forget(input.path.id).await?;
+    Ok(Success::done())
+}
+
 /// What of failed jobs can be asked for.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = false), transform = without_status)]

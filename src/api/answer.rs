@@ -27,14 +27,14 @@ pub(super) const JSON: &str = "application/json";
 /// The media type of comma-separated values with a header.
 pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
 /// The media type of server-sent events.
-pub(super) const EVENT_STREAM: &str = "text/event-stream";
+pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 /// The media type of a JSON value a line.
 pub(super) const JSON_LINES: &str = "application/jsonl";
 /// Where the next page begins, when the answer is a table.
 pub(super) const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 /// What is sent back.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// Empty: nothing is sent that had a type.
@@ -43,7 +43,7 @@ pub(super) struct Reply {
 }
 
 /// Pieces of an answer that is still being made.
-pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send + Sync>>;
+pub(crate) type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send + Sync>>;
 
 /// What an answer tells.
 pub(super) enum Told {
@@ -84,7 +84,7 @@ impl Reply {
     }
 
     /// Text that is of this type already.
-    pub(super) fn text(status: StatusCode, media: &'static str, text: Vec<u8>) -> Self {
+    pub(crate) fn text(status: StatusCode, media: &'static str, text: Vec<u8>) -> Self {
         Self::new(status, media, Content::Bytes(text))
     }
 
@@ -97,7 +97,7 @@ impl Reply {
     }
 
     /// Pieces that are passed on as they come.
-    pub(super) fn live(media: String, pieces: Pieces) -> Self {
+    pub(crate) fn live(media: String, pieces: Pieces) -> Self {
         Self {
             media: Cow::Owned(media),
             ..Self::new(StatusCode::OK, JSON, Content::Live(pieces))
@@ -120,6 +120,28 @@ impl Reply {
         }
     }
 
+    /// How many were changed, where it says so.
+    pub(super) fn counted(&self) -> Option<u64> {
+        #[derive(serde::Deserialize)]
+        struct Counted {
+            count: u64,
+        }
+        let Content::Bytes(bytes) = &self.content else {
+            return None;
+        };
+        serde_json::from_slice(bytes)
+            .ok()
+            .map(|Counted { count }| count)
+    }
+
+    /// What is sent, once it is written; nothing of what comes in pieces.
+    pub(super) async fn into_written(self) -> Vec<u8> {
+        match self.written().await.content {
+            Content::Bytes(bytes) => bytes,
+            _ => Vec::new(),
+        }
+    }
+
     /// What is sent, where that is written already.
     #[cfg(test)]
     pub(super) fn into_bytes(self) -> Vec<u8> {
@@ -136,7 +158,7 @@ impl Reply {
     }
 
     /// With a header; one that no header can carry is left out.
-    pub(super) fn with(mut self, name: HeaderName, value: impl ToString) -> Self {
+    pub(crate) fn with(mut self, name: HeaderName, value: impl ToString) -> Self {
         if let Ok(value) = HeaderValue::try_from(value.to_string()) {
             self.headers.push((name, value));
         }

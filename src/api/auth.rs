@@ -68,6 +68,31 @@ impl Auth {
         Self { cors, ..self }
     }
 
+    /// Whether pages of ours are asked for over TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.scheme == "https"
+    }
+
+    /// Whether no token is set, and the machine gets in without one.
+    pub(super) fn is_open(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// For whom a token or a key speaks that somebody typed; `None`: for nobody who may look at everything.
+    pub(super) fn of_typed(&self, typed: &str, keys: &ClientKeys, now: Timestamp) -> Option<Known> {
+        let typed = typed.trim();
+        if let Some(principal) = self.of_token(typed) {
+            let key = None;
+            return Some(Known { principal, key });
+        }
+        let principal = of_key(typed, keys, now)?.ok()?;
+        let known = Known {
+            principal,
+            key: Some((KeyId::of_key(typed)?, KeySecret::digest(typed))),
+        };
+        Access::Look.admits(&known.principal).then_some(known)
+    }
+
     /// For whom a request for such an endpoint speaks, or why it is not let in. `access` is `None` where there is
     /// no such endpoint.
     pub(super) fn principal(
@@ -106,7 +131,8 @@ impl Auth {
         Ok(Principal::Local)
     }
 
-    fn check_not_a_web_page(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Refuses names that are not those of this machine.
+    pub(super) fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let host = text(headers, HOST);
         if headers.contains_key(HOST) && !host.is_some_and(|host| self.is_ours(host)) {
             return Err(Problem::new(
@@ -115,6 +141,12 @@ impl Auth {
                  use one of them, or set an admin token",
             ));
         }
+        Ok(())
+    }
+
+    fn check_not_a_web_page(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        self.check_host(headers)?;
+        let host = text(headers, HOST);
         let another = || {
             Problem::new(
                 Kind::Forbidden,
@@ -201,6 +233,35 @@ fn of_key(given: &str, keys: &ClientKeys, now: Timestamp) -> Option<Result<Princ
         (None, KeyRole::Viewer) => Ok(Principal::Viewer),
         (None, KeyRole::Client) => Ok(Principal::Client(Arc::clone(key))),
     })
+}
+
+/// Whom somebody logged in as, and by what that is known to hold still. Tokens hold as long as the process.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) principal: Principal,
+    /// The key that was typed, with its digest.
+    key: Option<(KeyId, String)>,
+}
+
+impl Known {
+    /// Somebody on this machine, where nobody has to log in.
+    pub(crate) const fn local() -> Self {
+        Self {
+            principal: Principal::Local,
+            key: None,
+        }
+    }
+
+    /// Whether it opens still.
+    pub(super) fn opens(&self, keys: &ClientKeys, now: Timestamp) -> bool {
+        let Some((id, digest)) = &self.key else {
+            return true;
+        };
+        keys.get(*id).is_some_and(|key| {
+            let is_it = |secret: &KeySecret| secret.sha256() == digest;
+            key.why_dead(now).is_none() && key.secrets(now).any(is_it)
+        })
+    }
 }
 
 /// Why a token could be guessed; `None`: it could not.

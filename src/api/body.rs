@@ -86,6 +86,11 @@ impl Body {
         working.await.map_err(broken)?
     }
 
+    /// All of it, without the coding that its header names.
+    pub(super) async fn whole(mut self, headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
+        self.bytes(headers).await.map(|(bytes, _)| bytes)
+    }
+
     async fn bytes(&mut self, headers: &HeaderMap) -> Result<(Vec<u8>, Memory), Problem> {
         if self
             .declared(headers)

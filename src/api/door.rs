@@ -24,6 +24,7 @@ use super::connections::{Place, Stream};
 use super::limits;
 use super::principal::HEALTH;
 use super::problem::{Dialect, Kind, Problem};
+use super::site::Peer;
 use super::socket::Socket;
 
 /// The client is gone: nobody is there to be answered.
@@ -42,6 +43,7 @@ pub(super) struct Requests {
     pub(super) filter: BoxedFilter<(Response,)>,
     pub(super) socket: Arc<Socket>,
     pub(super) place: Arc<Place>,
+    pub(super) peer: Peer,
 }
 
 /// A comment of an event stream: nothing for whoever reads it, and refused by the system of whoever is gone.
@@ -250,6 +252,7 @@ impl Requests {
             });
         }
         request.extensions_mut().insert(self.place.door);
+        request.extensions_mut().insert(self.peer);
         let service = TowerToHyperService::new(warp::service(self.filter.clone()));
         Box::pin(service.call(request))
     }

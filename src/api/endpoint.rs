@@ -1,7 +1,6 @@
 //! What an endpoint is: a row of the table in [`super::endpoints`]. The router, the OpenAPI document and
 //! the reference page are made of these rows and of nothing else.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use warp::http::{HeaderMap, Method};
 use super::Api;
 use super::answer::{Answer, JSON, Reply, Shapes};
 use super::body::Body;
+use super::paths::Paths;
 use super::input::{Ignored, Input, Need, Nothing, Payload, Reader, schema_of};
 use super::principal::{Access, Principal};
 use super::problem::{Kind, Problem};
@@ -48,6 +48,8 @@ pub(super) struct Endpoint {
     errors: Vec<Kind>,
     /// Whether it takes so much that operators don't need it while there is too much to do.
     is_heavy: bool,
+    /// Whether it changes settings: what it says may hold secrets, so what it changed is put on record instead.
+    pub(super) changes_settings: bool,
     handler: Handler,
 }
 
@@ -105,6 +107,7 @@ impl Endpoint {
             describe: A::describe,
             errors: Vec::new(),
             is_heavy: false,
+            changes_settings: false,
             handler: Box::new(move |api, incoming| {
                 let handler = Arc::clone(&handler);
                 let (paths, queries) = (Arc::clone(&paths), Arc::clone(&queries));
@@ -172,6 +175,7 @@ impl Endpoint {
             describe: A::describe,
             errors: Vec::new(),
             is_heavy: false,
+            changes_settings: false,
             handler: Box::new(move |api, incoming| {
                 let handler = Arc::clone(&handler);
                 Box::pin(async move {
@@ -209,6 +213,12 @@ impl Endpoint {
     /// It is refused as work is when there is too much to do.
     pub(super) const fn heavy(mut self) -> Self {
         self.is_heavy = true;
+        self
+    }
+
+    /// It changes settings.
+    pub(super) const fn of_settings(mut self) -> Self {
+        self.changes_settings = true;
         self
     }
 
@@ -293,30 +303,21 @@ pub(super) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Valu
 /// Finds endpoints.
 pub(super) struct Router {
     pub(super) endpoints: Vec<Endpoint>,
-    /// Of each path the places of its endpoints, one a method.
-    paths: matchit::Router<Vec<usize>>,
+    paths: Paths,
 }
 
 /// The parameters of a path, by their names.
 pub(super) type PathParameters = Vec<(String, String)>;
 
 impl Router {
-    /// The table of these rows. Of two paths that can't be told apart the later is not found; a test asks for each.
+    /// The table of these rows.
     pub(super) fn new(endpoints: Vec<Endpoint>) -> Self {
-        let mut of_paths: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (at, endpoint) in endpoints.iter().enumerate() {
-            of_paths.entry(endpoint.path).or_default().push(at);
-        }
-        let mut paths = matchit::Router::new();
-        for (path, endpoints) in of_paths {
-            let _ = paths.insert(path, endpoints);
-        }
+        let paths = Paths::new(endpoints.iter().map(|endpoint| endpoint.path));
         Self { endpoints, paths }
     }
 
     /// The endpoint of a path and a method, and the parts of the path that stand for its parameters.
-    /// HEAD asks what GET asks, and the server leaves the body out. Empty segments don't count: base URLs
-    /// come with and without a slash at their end.
+    /// HEAD asks what GET asks, and the server leaves the body out.
     pub(super) fn find(
         &self,
         method: &Method,
@@ -327,13 +328,11 @@ impl Router {
         } else {
             method
         };
-        let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-        let plain = format!("/{}", segments.join("/"));
-        let Ok(found) = self.paths.at(&plain) else {
+        let Some((of_path, captures)) = self.paths.at(path) else {
             let problem = format!("there is nothing at {path}");
             return Err(Problem::new(Kind::UnknownRoute, problem));
         };
-        let of_path = found.value.iter().filter_map(|at| self.endpoints.get(*at));
+        let of_path = of_path.iter().filter_map(|at| self.endpoints.get(*at));
         let of_method = |endpoint: &&Endpoint| endpoint.method == *wanted;
         let Some(endpoint) = of_path.clone().find(of_method) else {
             let mut allowed: Vec<&str> = of_path.map(|e| e.method.as_str()).collect();
@@ -343,13 +342,12 @@ impl Router {
             let allowed = allowed.join(", ");
             return Err(Problem::wrong_method(method.as_str(), path, &allowed));
         };
-        let decoded = found.params.iter().map(|(name, raw)| {
-            let decoded = query::decode_segment(raw);
-            let named = |value| (name.to_owned(), value);
-            decoded.map(named).ok_or_else(|| {
+        let decoded = captures.into_iter().map(|(name, raw)| {
+            let Some(value) = query::decode_segment(&raw) else {
                 let problem = format!("{raw} is not percent-encoded UTF-8");
-                Problem::of_field(Kind::InvalidId, name, problem)
-            })
+                return Err(Problem::of_field(Kind::InvalidId, &name, problem));
+            };
+            Ok((name, value))
         });
         Ok((endpoint, decoded.collect::<Result<_, _>>()?))
     }
@@ -365,27 +363,6 @@ fn is_read(query_schema: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_taken_apart_by_its_template() {
-        let router = crate::api::endpoints::router();
-        let check = |path: &str, want: Option<(&str, Option<&str>)>| {
-            let found = router.find(&Method::GET, path).ok();
-            let found = found.map(|(endpoint, captures)| (endpoint.path, captures));
-            let found = found.as_ref().map(|(template, captures)| {
-                (*template, captures.first().map(|(_, value)| value.as_str()))
-            });
-            assert_eq!(found, want, "{path}");
-        };
-        let stream = "/api/glm/jobs/{id}/stream";
-        check("/api/glm/jobs/7/stream", Some((stream, Some("7"))));
-        check("//api/glm//jobs/7%2F8/stream/", Some((stream, Some("7/8"))));
-        check("/api/glm/jobs/7", Some(("/api/glm/jobs/{id}", Some("7"))));
-        check("/api/glm/jobs/7/stream/c", None);
-        check("/healthz", Some(("/healthz", None)));
-        check("/health", None);
-        check("", None);
-    }
 
     #[test]
     fn the_schema_of_nothing_is_empty_and_closed() {

@@ -14,8 +14,9 @@ use super::problem::Kind;
 use super::submission::IDEMPOTENCY_KEY;
 use super::upload::FORM;
 use super::{
-    admin, batches, billing, bulk, control, estimate, events, files, follow, gateway, granted,
-    input_items, jobs, keys, log, messages, models, notify, responses, scrape, service, tasks,
+    admin, audit, batches, billing, bulk, control, estimate, events, files, follow, gateway,
+    granted, input_items, jobs, keys, log, messages, models, notify, responses, scrape, service,
+    tasks,
 };
 
 /// Refusals of a submission by the lane.
@@ -362,6 +363,15 @@ fn queue() -> Vec<Endpoint> {
             .errors(&[Kind::RequestPruned, Kind::DependencyEnded, Kind::UnknownDependency]),
         row!(POST "/api/admin/glm/cancel/{id}", Operate, "Give a job up", admin::cancel)
             .errors(&OF_A_JOB),
+        row!(POST "/api/admin/glm/run-again/{id}", Operate, "Run what a job asked for once more, for another model",
+            jobs::run_again)
+            .about("A job of its own, for the same user, as urgent; it belongs to no batch and to no client key.")
+            .errors(&SUBMISSION)
+            .errors(&[Kind::UnknownJob, Kind::RequestPruned])
+            .example(json!({"model": "glm-5"})),
+        row!(POST "/api/admin/glm/erase/{id}", Operate, "Erase what a job was asked and answered", admin::erase)
+            .about("One that goes on is given up first. Its row, its attempts and what they cost stay.")
+            .errors(&OF_A_JOB),
         row!(POST "/api/admin/glm/reprioritise/{id}", Operate, "Change the priority of a pending job",
             bulk::reprioritise_one)
             .errors(&OF_A_JOB)
@@ -382,6 +392,7 @@ fn lane() -> Vec<Endpoint> {
         row!(GET "/api/admin/glm/config", Look, "The settings in force", admin::read_config),
         row!(PUT "/api/admin/glm/config", Operate, "Change settings of the running lane",
             admin::change_config)
+            .of_settings()
             .about("Checked, stored and live at once, without a restart. What is not named stays.")
             .example(json!({"maxRetries": 5})),
         row!(GET "/api/admin/glm/policy", Look, "What each error code means to job, lane and breaker",
@@ -409,6 +420,11 @@ fn lane() -> Vec<Endpoint> {
         row!(DELETE "/api/admin/glm/holds/model/{name}", Operate, "End the hold on a model",
             control::release_model)
             .errors(&[Kind::UnknownHold]),
+        row!(GET "/api/admin/glm/audit", Look, "What operators did, newest first", audit::list)
+            .about(
+                "Every order that changes something or shows what is somebody's own, by page and by API: on record before it is \
+                 carried out. The latest 10,000.",
+            ),
         row!(GET "/api/admin/glm/metrics", Look, "The lane at this moment and its latest calls",
             admin::metrics),
     ]

@@ -10,9 +10,9 @@ use warp::http::StatusCode;
 use warp::http::header::LOCATION;
 
 use super::admin::JobPath;
-use super::answer::{Answer, Large, Reply, Shapes};
+use super::answer::{Answer, Json, Large, Reply, Shapes};
 use super::granted::Said;
-use super::input::{Input, Nothing};
+use super::input::{Given, Input, Nothing};
 use super::listed::Listed;
 use super::pages::{NextCursor, Page};
 use super::problem::{Each, Elements, Problem};
@@ -199,6 +199,25 @@ impl Answer for JobState {
         shapes.json::<JobView>("200", "The job has ended.");
         shapes.json::<JobView>("202", "The job goes on.");
     }
+}
+
+/// The model that answers instead.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub(super) struct AnotherModel {
+    /// Its name.
+    #[schemars(length(min = 1, max = onelane_core::model::limits::MODEL_CHARS_MAX))]
+    model: String,
+}
+
+/// `POST run-again/{id}`.
+pub(super) async fn run_again(
+    api: Arc<Api>,
+    input: Input<JobPath, Nothing, Given<AnotherModel>>,
+) -> Result<Json<Accepted>, Problem> {
+    let Given(AnotherModel { model }) = input.body;
+    let submitted = api.lane.run_again(input.path.id, model).await?;
+    Ok(Json(accepted(&api, submitted).await))
 }
 
 /// `GET jobs/{id}?wait=30s`.

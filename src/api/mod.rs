@@ -3,6 +3,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | `site`, `audit` | what pages beside the API may ask of it; what operators did, on record |
 //! | [`server`], `binding`, `tls` | the listener and its graceful end; where it listens and for whom; its certificate |
 //! | `connections`, `serving`, `socket`, `wire`, `peek`, `door` | how many connections there may be; one of them, from HTTP down to its bytes; what stands before every route |
 //! | `endpoints`, `endpoint` | the table, and what a row of it is |
@@ -23,6 +24,7 @@
 mod admin;
 mod amount;
 mod answer;
+mod audit;
 mod auth;
 mod background;
 mod batches;
@@ -63,6 +65,7 @@ mod notify;
 mod openapi;
 mod packing;
 mod pages;
+mod paths;
 mod passed;
 mod peek;
 mod principal;
@@ -77,6 +80,11 @@ mod room;
 mod scrape;
 mod service;
 mod serving;
+#[cfg_attr(
+    not(feature = "desk"),
+    allow(dead_code, unused_imports, reason = "the pages are another feature")
+)]
+pub(crate) mod site;
 mod socket;
 mod sse;
 mod submission;
@@ -110,6 +118,7 @@ use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use warp::path::FullPath;
 use warp::reply::Response;
 
+use crate::model::ActedFrom;
 use crate::orchestrator::Orchestrator;
 use crate::orchestrator::clients::Presence;
 use answer::Reply;
@@ -129,6 +138,8 @@ use room::Rooms;
 
 pub use binding::BindError;
 pub use server::{Listening, Server};
+pub use site::Pages;
+use site::{Peer, Visit};
 
 /// The reference page of the API in Markdown, `docs/http.md`.
 #[must_use]
@@ -172,6 +183,8 @@ struct Api {
     uploads: Arc<Semaphore>,
     feeder: Arc<Feeder>,
     events: Arc<Hub>,
+    /// What is served beside it.
+    pages: Option<Pages>,
     cors: Cors,
     /// By which this process is told from others.
     process: u64,
@@ -183,6 +196,7 @@ struct Api {
 struct From {
     headers: HeaderMap,
     door: Option<Door>,
+    peer: Option<Peer>,
     presence: Arc<Presence>,
 }
 
@@ -194,17 +208,21 @@ fn filter(api: Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<Door>())
+        .and(warp::ext::optional::<Peer>())
         .and(warp::ext::optional::<Arc<Presence>>())
         .and(warp::body::stream())
-        .then(move |method, path, query, headers, door, presence, body| {
-            let api = Arc::clone(&api);
-            let from = From {
-                headers,
-                door,
-                presence: Option::unwrap_or_default(presence),
-            };
-            async move { api.answer(method, path, query, from, body).await }
-        })
+        .then(
+            move |method, path, query, headers, door, peer, presence, body| {
+                let api = Arc::clone(&api);
+                let from = From {
+                    headers,
+                    door,
+                    peer,
+                    presence: Option::unwrap_or_default(presence),
+                };
+                async move { api.answer(method, path, query, from, body).await }
+            },
+        )
         .boxed()
 }
 
@@ -252,7 +270,11 @@ impl Api {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // What never changes under its name says so.
+        let is_kept = self.site(path).is_some() && headers.contains_key(CACHE_CONTROL);
+        if !is_kept {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         // One of GLM's own stays.
         headers.entry(REQUEST_ID).or_insert(id);
         page.tell(response.headers_mut());
@@ -267,6 +289,11 @@ impl Api {
         response
     }
 
+    /// The pages that are served at this path.
+    fn site(&self, path: &str) -> Option<&Pages> {
+        self.pages.as_ref().filter(|pages| pages.0.is_at(path))
+    }
+
     async fn serve(
         self: Arc<Self>,
         method: &Method,
@@ -278,8 +305,15 @@ impl Api {
         let From {
             headers,
             door,
+            peer,
             presence,
         } = from;
+        if let Some(Pages(site)) = self.site(path) {
+            let site = Arc::clone(site);
+            let asked = (method.clone(), path.to_owned(), query);
+            let visit = Visit::new(self, asked, headers, peer, body);
+            return Ok(site.answer(visit).await);
+        }
         let found = self.router.find(method, path);
         let access = found.as_ref().ok().map(|(endpoint, _)| endpoint.access);
         // Before anything else: who may not ask learns nothing and sends no body.
@@ -313,7 +347,7 @@ impl Api {
             query,
             body,
         };
-        let answered = endpoint.answer(Arc::clone(&self), incoming).await;
+        let answered = audit::answer(&self, endpoint, incoming, ActedFrom::Api).await;
         drop(right);
         answered
     }

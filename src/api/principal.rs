@@ -14,7 +14,7 @@ pub(super) const HEALTH: &str = "/healthz";
 
 /// For whom a request speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Principal {
+pub(crate) enum Principal {
     /// Who runs the lane, by the admin token.
     Admin,
     /// Somebody who may look at everything but whole prompts and answers, and change nothing.
@@ -27,7 +27,7 @@ pub(super) enum Principal {
 
 /// Who may use an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// Anybody, without a token.
     Anybody,
     /// Whoever may look: admin, viewer, local.
@@ -42,7 +42,7 @@ pub(super) enum Access {
 
 impl Access {
     /// Whether it is open to this one.
-    pub(super) const fn admits(self, principal: &Principal) -> bool {
+    pub(crate) const fn admits(self, principal: &Principal) -> bool {
         match principal {
             Principal::Admin | Principal::Local => true,
             Principal::Viewer => matches!(self, Self::Anybody | Self::Look),
@@ -51,7 +51,7 @@ impl Access {
     }
 
     /// Lets this one in, or says why not.
-    pub(super) fn admit(self, principal: &Principal) -> Result<(), Problem> {
+    pub(crate) fn admit(self, principal: &Principal) -> Result<(), Problem> {
         if self.admits(principal) {
             return Ok(());
         }
@@ -85,7 +85,7 @@ impl Principal {
     }
 
     /// Whether whole prompts and answers, and what submitters keep to themselves, are for its eyes.
-    pub(super) const fn audience(&self) -> Audience {
+    pub(crate) const fn audience(&self) -> Audience {
         match self {
             // What a client sees is its own.
             Self::Admin | Self::Client(_) | Self::Local => Audience::Owner,

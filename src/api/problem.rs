@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::model::{BudgetRefusal, HoldKind, OverRate, Timestamp, WaitReason};
 
 pub(super) use faults::{Faults, FieldError};
-pub(super) use kind::Kind;
+pub(crate) use kind::Kind;
 pub(super) use rendering::{Dialect, GlmErrorBody, ProblemBody};
 
 /// The media type of a problem.
@@ -67,7 +67,7 @@ impl<T> FromIterator<Result<T, Error>> for Elements<T> {
 
 /// Why a request got no good answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     kind: Kind,
     detail: String,
     errors: Vec<FieldError>,
@@ -78,7 +78,7 @@ pub(super) struct Problem {
 
 impl Problem {
     /// A problem of this kind; `detail` says what is wrong and what would be right.
-    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let mut headers = Vec::new();
         match kind {
             Kind::Unauthorized => {
@@ -170,7 +170,7 @@ impl Problem {
     }
 
     /// One wrong field.
-    pub(super) fn of_field(kind: Kind, field: &str, problem: impl Into<String>) -> Self {
+    pub(crate) fn of_field(kind: Kind, field: &str, problem: impl Into<String>) -> Self {
         Self::of_fields(kind, vec![FieldError::new(field, problem)])
     }
 
@@ -196,17 +196,17 @@ impl Problem {
     }
 
     /// Its kind.
-    pub(super) const fn kind(&self) -> Kind {
+    pub(crate) const fn kind(&self) -> Kind {
         self.kind
     }
 
     /// What is wrong and what would be right.
-    pub(super) fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
 
     /// Its status.
-    pub(super) const fn status(&self) -> StatusCode {
+    pub(crate) const fn status(&self) -> StatusCode {
         self.kind.status()
     }
 

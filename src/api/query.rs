@@ -41,6 +41,16 @@ pub(super) fn to_json(raw: &str, schema: &Value) -> Result<String, FieldError> {
     Ok(object(&pairs, schema))
 }
 
+/// The fields of a form or of a query, decoded, as often as they come; `None`: they are not percent-encoded UTF-8.
+pub(crate) fn pairs(raw: &str) -> Option<Vec<(String, String)>> {
+    let pairs = raw.split('&').filter(|pair| !pair.is_empty());
+    let read = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((decode(name)?, decode(value)?))
+    };
+    pairs.map(read).collect()
+}
+
 /// Texts as a JSON object, each as its schema has it.
 pub(super) fn object<N: AsRef<str>>(pairs: &[(N, String)], schema: &Value) -> String {
     let mut json = String::from("{");

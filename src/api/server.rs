@@ -25,7 +25,7 @@ use super::room::Rooms;
 use super::serving::Serving;
 use super::tls::Tls;
 use super::wire::Wire;
-use super::{Api, LogLines, endpoints, limits};
+use super::{Api, LogLines, Pages, endpoints, limits};
 use crate::config::ServerSection;
 use crate::orchestrator::Orchestrator;
 
@@ -54,6 +54,7 @@ pub struct Listening {
     tls: Option<Arc<Tls>>,
     places: Places,
     log: LogLines,
+    pages: Option<Pages>,
 }
 
 impl Listening {
@@ -66,6 +67,7 @@ impl Listening {
             tls,
             places,
             log: LogLines::default(),
+            pages: None,
         })
     }
 
@@ -73,6 +75,13 @@ impl Listening {
     #[must_use]
     pub fn telling_of(self, log: LogLines) -> Self {
         Self { log, ..self }
+    }
+
+    /// Serves these pages, too.
+    #[must_use]
+    pub fn with_pages(self, pages: Pages) -> Self {
+        let pages = Some(pages);
+        Self { pages, ..self }
     }
 
     /// The server of this lane. `clock` says which day it is.
@@ -93,6 +102,7 @@ impl Listening {
             tls,
             places,
             log,
+            pages,
         } = self;
         let header_timeout = Duration::from_millis(config.header_timeout_ms);
         let (of_feeder, its_clock) = (lane.clone(), Arc::clone(&clock));
@@ -137,6 +147,7 @@ impl Listening {
             uploads: Arc::new(Semaphore::new(limits::UPLOADS_MAX)),
             feeder: Arc::clone(&feeder),
             events: Arc::clone(&events),
+            pages,
         };
         Server {
             places,

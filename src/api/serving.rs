@@ -19,6 +19,7 @@ use warp::reply::Response;
 use super::connections::Place;
 use super::door::Requests;
 use super::limits;
+use super::site::Peer;
 use super::socket::{Channel, Served, Socket};
 use super::tls::Tls;
 use super::wire::{Bytes, Wire};
@@ -111,6 +112,7 @@ impl Serving {
     pub(super) async fn serve(self: Arc<Self>, wire: Wire, place: Arc<Place>) {
         // A socket of this machine crosses no network.
         let tls = self.tls.as_ref().filter(|_| matches!(wire, Wire::Tcp(_)));
+        let peer = Peer(wire.peer());
         let bytes = Bytes::of(wire, Arc::clone(&place), self.patience);
         let greeted = tokio::select! {
             greeted = self.greet(bytes, tls, &place) => greeted,
@@ -124,6 +126,7 @@ impl Serving {
             filter: self.filter.clone(),
             socket: Arc::clone(&socket),
             place: Arc::clone(&place),
+            peer,
         };
         let io = TokioIo::new(Served(Arc::clone(&socket)));
         let connection = Box::pin(http.serve_connection(io, requests));

@@ -1,6 +1,7 @@
 //! The bytes of a connection as they cross the network, with a bound on how long those of an answer may lie untaken.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +30,15 @@ impl Wire {
             Self::Tcp(stream) => Pin::new(stream),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream),
+        }
+    }
+
+    /// The address at its other end; `None`: it is a socket of this machine, or the other end is gone.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
         }
     }
 

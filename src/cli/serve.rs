@@ -36,7 +36,10 @@ pub(crate) async fn serve(args: ServeArgs, json: bool) -> Result<Exit, CliError>
     let log = &plan.config().log;
     let lines = telemetry::init(log.format, &log.filter, telemetry::stderr())?;
     start::allow_files();
-    let listening = start::listen(&plan).await?.telling_of(lines);
+    let listening = start::listen(&plan)
+        .await?
+        .telling_of(lines)
+        .with_pages(onelane::desk::pages());
     let Some(lane) = start::lane(&plan, &mut signals).await? else {
         return Ok(Exit::Done);
     };

@@ -11,6 +11,8 @@
 //! from them: names, reading, writing, the schema, `config.toml` and `docs/configuration.md`.
 
 mod change;
+#[cfg(feature = "api")]
+mod differences;
 mod error;
 mod file;
 mod json_schema;
@@ -38,6 +40,8 @@ mod tests;
 #[cfg(feature = "api")]
 pub(crate) use change::keep_exact;
 pub use change::{Change, FieldProblem, GlmConfigView, PatchError, Shadowed};
+#[cfg(feature = "api")]
+pub use differences::differences;
 pub use error::{ConfigError, Origin, Position, WrongValue};
 pub use json_schema::json_schema;
 pub use loaded::{Loaded, Setting};

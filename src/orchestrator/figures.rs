@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use onelane_actors::ports::{CallFilter, CallPage, StatusCounts, UsageFilter};
 use onelane_actors::protocol::QueueMsg;
 use onelane_core::model::{
-    CallOutcome, CallRecord, Cost, Currency, FailureClass, Nanos, UsageRow, limits,
+    CallOutcome, CallRecord, Cost, Currency, FailureClass, JobId, Nanos, Timestamp, UsageRow,
+    limits,
 };
 #[cfg(feature = "api")]
 use onelane_core::model::{Day, model_name};
@@ -60,6 +61,23 @@ impl Orchestrator {
             Ok(models)
         })
         .await
+    }
+
+    /// The calls that ended at this moment or later, newest first, `limit` at most.
+    pub async fn calls_since(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<CallRecord>, Error> {
+        self.read(move |store| store.calls_since(since, limit))
+            .await
+    }
+
+    /// How many events of a job's streamed answer have come, about one a token, while it comes; `None`: it does not, or
+    /// is not streamed.
+    #[must_use]
+    pub fn events_told(&self, id: JobId) -> Option<usize> {
+        self.inner.ports.relays.events(id)
     }
 
     /// Jobs by status.

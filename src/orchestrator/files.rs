@@ -183,6 +183,11 @@ impl Orchestrator {
         .await
     }
 
+    /// Bytes that nobody can guess; `None`: the machine has no randomness now.
+    pub(crate) fn random_secret(&self) -> Option<[u8; 32]> {
+        self.inner.ports.ids.secret()
+    }
+
     /// A number for something that has no name.
     pub(crate) fn random_number(&self) -> u64 {
         self.inner.ports.ids.seed()

@@ -1,8 +1,10 @@
 //! The facade: what an embedding process, the API and the command line hold. It hides actor
 //! references and restarts: a reply that was lost with its actor is asked for again.
 
+mod again;
 mod alerts;
 pub(crate) mod attend;
+mod audit;
 mod batches;
 mod billing;
 mod bulk;

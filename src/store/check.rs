@@ -16,7 +16,7 @@ use super::error::{FileError, Result};
 use super::finished;
 use super::schema::{self, Counters, Keyed, LineRow, decode, decode_call, meta};
 use crate::model::{
-    AlertBook, Batch, BatchId, BatchInput, BreakerSnapshot, ClientKey, Day, Delivery,
+    AlertBook, AuditEntry, Batch, BatchId, BatchInput, BreakerSnapshot, ClientKey, Day, Delivery,
     DeliveryCounts, DeliveryStatus, FileId, HookEndpoint, Job, JobId, JobStatus, SchedulerState,
     StoredFile, Timestamp, UsageKey, UsageRow,
 };
@@ -67,6 +67,7 @@ pub(super) fn check(snapshot: &ReadTransaction, most: usize) -> Result<Findings>
     check.batches()?;
     check.files()?;
     check.keys()?;
+    check.audit()?;
     check.client_keys()?;
     check.dependents()?;
     let logged = check.calls(&counters)?;
@@ -282,6 +283,22 @@ impl Check<'_> {
         }
         for id in counted.into_keys() {
             self.note(TABLE, format!("{id}, which jobs belong to, is missing"));
+        }
+        Ok(())
+    }
+
+    /// Each order of an operator stands under its id.
+    fn audit(&mut self) -> Result<()> {
+        const TABLE: &str = "audit";
+        for item in self.open(schema::AUDIT)?.iter()? {
+            let (key, row) = item?;
+            let read = decode::<AuditEntry>(TABLE, row.value());
+            let Some(entry) = self.readable(TABLE, read)? else {
+                continue;
+            };
+            self.expect(entry.id.as_bytes() == key.value(), TABLE, || {
+                format!("{} stands under another id", entry.id)
+            });
         }
         Ok(())
     }

@@ -39,8 +39,8 @@ pub use self::file::StopOpening;
 use self::file::StoreFile;
 pub use self::look::stored_config;
 use crate::model::{
-    AlertBook, Batch, BatchId, BatchInput, CallRecord, ClientKey, DeliveryCounts, FileId,
-    HookEndpoint, Job, JobId, Retention, StoredFile, Timestamp, UsageRow,
+    AlertBook, AuditEntry, AuditId, Batch, BatchId, BatchInput, CallRecord, ClientKey,
+    DeliveryCounts, FileId, HookEndpoint, Job, JobId, Retention, StoredFile, Timestamp, UsageRow,
 };
 use crate::ports::{
     CallFilter, CallPage, Decisions, DeliveriesOver, DeliveryFilter, DeliveryPage, JobFilter,
@@ -568,6 +568,10 @@ impl Store for RedbStore {
 
     fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
         self.read(|snapshot| read::batch(snapshot, id))
+    }
+
+    fn audit(&self, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        self.read(|snapshot| read::audit(snapshot, before, limit))
     }
 
     fn client_keys(&self) -> Result<Vec<ClientKey>, StoreError> {

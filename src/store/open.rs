@@ -119,6 +119,7 @@ fn create_tables(transaction: &WriteTransaction) -> Result<()> {
     transaction.open_table(schema::CALLS_BY_JOB)?;
     transaction.open_table(schema::BILLING_OPEN)?;
     transaction.open_table(schema::BATCHES)?;
+    transaction.open_table(schema::AUDIT)?;
     transaction.open_table(schema::CLIENT_KEYS)?;
     transaction.open_table(schema::BATCH_INPUTS)?;
     transaction.open_table(schema::FILES)?;

@@ -13,8 +13,8 @@ use super::schema::{
     self, Counters, LineRow, Names, decode, decode_call, meta, no_call, no_job, no_request,
 };
 use crate::model::{
-    AnswerBody, AttemptNo, Batch, BatchId, BatchInput, ClientKey, FileId, Job, JobId, JobStatus,
-    Received, Request, Seq, StoredFile, Timestamp, UsageRow, limits,
+    AnswerBody, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, ClientKey, FileId, Job,
+    JobId, JobStatus, Received, Request, Seq, StoredFile, Timestamp, UsageRow, limits,
 };
 use crate::ports::{
     CallFilter, CallPage, JobFilter, JobPage, JobRecord, MoreFilter, Places, Recovered,
@@ -278,6 +278,26 @@ pub(super) fn batches(
         batches.push(decode("batches", item?.1.value())?);
     }
     Ok(batches)
+}
+
+pub(super) fn audit(
+    snapshot: &ReadTransaction,
+    before: Option<AuditId>,
+    limit: usize,
+) -> Result<Vec<AuditEntry>> {
+    let table = snapshot.open_table(schema::AUDIT)?;
+    let until = before
+        .as_ref()
+        .map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes()));
+    let mut entries = Vec::new();
+    for item in table
+        .range::<&[u8; 16]>((Bound::Unbounded, until))?
+        .rev()
+        .take(limit)
+    {
+        entries.push(decode("audit", item?.1.value())?);
+    }
+    Ok(entries)
 }
 
 pub(super) fn client_keys(snapshot: &ReadTransaction) -> Result<Vec<ClientKey>> {

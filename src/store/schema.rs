@@ -25,7 +25,7 @@ use crate::ports::{MoreFilter, StatusCounts};
 
 /// The version of the tables and what they mean together. Raised when an older program would
 /// misread the file, or this one an older file: the store refuses every version but this one.
-pub(super) const STORE_VERSION: u64 = 6;
+pub(super) const STORE_VERSION: u64 = 7;
 /// The version of every row written.
 const ROW_VERSION: u64 = 1;
 
@@ -68,6 +68,8 @@ pub(super) const USAGE: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new
 
 /// Batch id: [`crate::model::Batch`].
 pub(super) const BATCHES: TableDefinition<u64, &[u8]> = TableDefinition::new("batches");
+/// Id of an operator's order: [`crate::model::AuditEntry`].
+pub(super) const AUDIT: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("audit");
 /// Client key id: [`crate::model::ClientKey`].
 pub(super) const CLIENT_KEYS: TableDefinition<u64, &[u8]> = TableDefinition::new("client_keys");
 /// Batch id: [`crate::model::BatchInput`].

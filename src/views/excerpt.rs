@@ -37,6 +37,12 @@ pub(crate) struct Excerpt {
 }
 
 impl Excerpt {
+    /// The beginning of what was asked.
+    #[cfg(feature = "desk")]
+    pub(crate) fn into_prompt(self) -> Option<String> {
+        self.prompt
+    }
+
     /// With so many characters of prompt and answer; 0 hides them.
     pub(crate) fn of(record: &JobRecord, chars: usize) -> Self {
         let request = record.request.as_deref();

@@ -34,6 +34,7 @@ mod common;
 mod concurrency;
 mod control;
 mod deadlines;
+mod desk;
 mod events_http;
 mod face_jobs;
 mod faces;

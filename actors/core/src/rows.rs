@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AlertBook, AnswerBody, AttemptNo, Batch, BatchId, BatchInput, Billing, Bodies, BreakerSnapshot,
-    CallRecord, ClientKey, Delivery, DeliveryId, FileId, Fingerprint, Finished, FinishedKind,
-    HookEndpoint, Job, JobId, JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile,
-    Timestamp,
+    AlertBook, AnswerBody, AttemptNo, AuditEntry, Batch, BatchId, BatchInput, Billing, Bodies,
+    BreakerSnapshot, CallRecord, ClientKey, Delivery, DeliveryId, FileId, Fingerprint, Finished,
+    FinishedKind, HookEndpoint, Job, JobId, JobStatus, KeyId, Received, Request, SchedulerState,
+    Seq, StoredFile, Timestamp,
 };
 
 /// A row of the call log, as a pruning finds it.
@@ -161,6 +161,12 @@ pub trait Rows: Finishes {
 
     /// Forgets a batch.
     fn remove_batch(&mut self, id: BatchId) -> Result<(), Self::Error>;
+
+    /// Writes an order of an operator, instead of what is on record of it.
+    fn put_audit(&mut self, entry: &AuditEntry) -> Result<(), Self::Error>;
+
+    /// Removes the oldest orders that are more than `most`.
+    fn bound_audit(&mut self, most: usize) -> Result<(), Self::Error>;
 
     /// A client key's row.
     fn client_key(&mut self, id: KeyId) -> Result<Option<ClientKey>, Self::Error>;

@@ -12,6 +12,7 @@
     reason = "these functions are tests, compiled for other crates too"
 )]
 
+mod audit;
 mod batches;
 mod chains;
 mod doubt;
@@ -24,6 +25,7 @@ mod spared;
 
 use std::sync::Arc;
 
+pub use audit::*;
 pub use batches::*;
 pub use chains::*;
 pub use doubt::*;
@@ -121,6 +123,8 @@ macro_rules! store_contract {
             a_job_stays_whole_until_its_end_is_told
             a_clock_that_was_ahead_stops_no_pruning
             a_step_of_a_pruning_removes_so_many_bytes
+            an_order_is_on_record_with_what_became_of_it
+            of_orders_the_oldest_go
             a_client_key_is_kept_whole
             a_client_key_is_made_once
             a_client_key_is_replaced_and_taken_back

@@ -11,11 +11,11 @@ use crate::ports::{
 };
 use onelane_core::life::effects::apply_batch;
 use onelane_core::model::{
-    AlertBook, AnswerBody, AttemptNo, Batch, BatchId, BatchInput, Billing, Bodies, Bonds,
-    BreakerSnapshot, CallRecord, ClientKey, Delivery, DeliveryCounts, DeliveryId, DeliveryStatus,
-    DuePlace, FileId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job, JobId, JobStatus,
-    KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp, Transition, UsageKey,
-    UsageRow, limits,
+    AlertBook, AnswerBody, AttemptNo, AuditEntry, AuditId, Batch, BatchId, BatchInput, Billing,
+    Bodies, Bonds, BreakerSnapshot, CallRecord, ClientKey, Delivery, DeliveryCounts, DeliveryId,
+    DeliveryStatus, DuePlace, FileId, Fingerprint, Finished, FinishedKind, HookEndpoint, Job,
+    JobId, JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp,
+    Transition, UsageKey, UsageRow, limits,
 };
 use onelane_core::notify::delivery::{DueDeliveries, DueIndex, DueQuery, find};
 use onelane_core::rows::{Finishes, Logged, Rows};
@@ -64,6 +64,7 @@ struct Disk {
     endpoints: Vec<HookEndpoint>,
     deliveries: BTreeMap<DeliveryId, Delivery>,
     batches: BTreeMap<BatchId, Batch>,
+    audit: BTreeMap<AuditId, AuditEntry>,
     client_keys: BTreeMap<KeyId, ClientKey>,
     inputs: BTreeMap<BatchId, BatchInput>,
     files: BTreeMap<FileId, StoredFile>,
@@ -213,6 +214,13 @@ impl Store for MemoryStore {
 
     fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
         Ok(self.shared().disk.batches.get(&id).cloned())
+    }
+
+    fn audit(&self, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let shared = self.shared();
+        let rows = shared.disk.audit.values().rev();
+        let older = rows.filter(|entry| before.is_none_or(|before| entry.id < before));
+        Ok(older.take(limit).cloned().collect())
     }
 
     fn client_keys(&self) -> Result<Vec<ClientKey>, StoreError> {
@@ -632,6 +640,18 @@ impl Rows for Disk {
 
     fn remove_batch(&mut self, id: BatchId) -> Result<(), Infallible> {
         self.batches.remove(&id);
+        Ok(())
+    }
+
+    fn put_audit(&mut self, entry: &AuditEntry) -> Result<(), Infallible> {
+        self.audit.insert(entry.id, entry.clone());
+        Ok(())
+    }
+
+    fn bound_audit(&mut self, most: usize) -> Result<(), Infallible> {
+        while self.audit.len() > most {
+            self.audit.pop_first();
+        }
         Ok(())
     }
 

@@ -510,6 +510,7 @@ fn happening(change: &Transition) -> Option<Happening> {
         | Transition::File(_)
         | Transition::Adopt { .. }
         | Transition::Forget { .. }
+        | Transition::Audit(_)
         | Transition::InsertKey(_)
         | Transition::Key { .. }
         | Transition::Prune(_)

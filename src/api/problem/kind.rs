@@ -8,7 +8,7 @@ macro_rules! kinds {
     ($($name:ident: $status:ident, $slug:literal, $title:literal, $code:literal;)*) => {
         /// The kinds of wrong.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub(in crate::api) enum Kind {
+        pub(crate) enum Kind {
             $($name,)*
         }
 
@@ -82,7 +82,7 @@ kinds! {
 
 impl Kind {
     /// Its status.
-    pub(in crate::api) const fn status(self) -> StatusCode {
+    pub(crate) const fn status(self) -> StatusCode {
         self.facts().0
     }
 
@@ -92,7 +92,7 @@ impl Kind {
     }
 
     /// What it means, in a few words.
-    pub(in crate::api) const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         self.facts().2
     }
 }

@@ -7,9 +7,10 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::{Changed, Transaction, encoded};
 use crate::model::{
-    AlertBook, AnswerBody, AttemptNo, Batch, BatchId, BatchInput, Billing, BreakerSnapshot,
-    CallRecord, ClientKey, Delivery, DeliveryId, DeliveryStatus, FileId, Fingerprint, HookEndpoint,
-    Job, JobId, JobStatus, KeyId, Received, Request, SchedulerState, Seq, StoredFile, Timestamp,
+    AlertBook, AnswerBody, AttemptNo, AuditEntry, Batch, BatchId, BatchInput, Billing,
+    BreakerSnapshot, CallRecord, ClientKey, Delivery, DeliveryId, DeliveryStatus, FileId,
+    Fingerprint, HookEndpoint, Job, JobId, JobStatus, KeyId, Received, Request, SchedulerState,
+    Seq, StoredFile, Timestamp,
 };
 use crate::store::error::Result;
 use crate::store::finished;
@@ -274,6 +275,21 @@ impl Rows for Transaction<'_> {
 
     fn remove_batch(&mut self, id: BatchId) -> Result<()> {
         self.touched.insert(id, None);
+        Ok(())
+    }
+
+    fn put_audit(&mut self, entry: &AuditEntry) -> Result<()> {
+        encode(&mut self.row, entry)?;
+        let audit = self.audit.open()?;
+        audit.insert(entry.id.as_bytes(), self.row.as_slice())?;
+        Ok(())
+    }
+
+    fn bound_audit(&mut self, most: usize) -> Result<()> {
+        let audit = self.audit.open()?;
+        while audit.len()? > most as u64 {
+            audit.pop_first()?;
+        }
         Ok(())
     }
 

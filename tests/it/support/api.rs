@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use onelane::api::Server;
+use onelane::api::{Listening, Server};
 use onelane::config::ServerSection;
 use onelane::orchestrator::Orchestrator;
 use onelane::ports::Clock;
@@ -72,9 +72,18 @@ impl Api {
         config: ServerSection,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let server = Server::bind(config, lane.clone(), clock)
-            .await
-            .expect("the API listens");
+        let listening = Listening::on(config).await.expect("the API listens");
+        Self::serve_on(listening.serve(lane.clone(), clock))
+    }
+
+    /// With the pages of the desk.
+    pub(crate) async fn serve_desk(lane: &Orchestrator, config: ServerSection) -> Self {
+        let listening = Listening::on(config).await.expect("the API listens");
+        let listening = listening.with_pages(onelane::desk::pages());
+        Self::serve_on(listening.serve(lane.clone(), Arc::new(SystemClock)))
+    }
+
+    fn serve_on(server: Server) -> Self {
         let address = server.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let task = tokio::spawn(server.run(stop.clone().cancelled_owned(), PATIENCE));

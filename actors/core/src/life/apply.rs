@@ -32,6 +32,7 @@ impl Transition {
             | Self::Alerts { .. }
             | Self::OpenBatch(_)
             | Self::Batch { .. }
+            | Self::Audit(_)
             | Self::InsertKey(_)
             | Self::Key { .. }
             | Self::Delivery(_)
@@ -43,7 +44,7 @@ impl Transition {
 }
 
 /// Applies a change that concerns one existing job to its row. `Insert`, `Release`, `Lane`, `Breaker`,
-/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Adopt`, `Forget`, `InsertKey`, `Key`, `Delivery`, `Prune` and `Config` are no steps
+/// `Billing`, `Alerts`, `OpenBatch`, `Batch`, `Adopt`, `Forget`, `Audit`, `InsertKey`, `Key`, `Delivery`, `Prune` and `Config` are no steps
 /// of a job's life and are the store's own.
 pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
     match transition {
@@ -75,6 +76,7 @@ pub fn apply(job: &mut Job, transition: &Transition) -> Result<(), Refusal> {
         | Transition::File(_)
         | Transition::Adopt { .. }
         | Transition::Forget { .. }
+        | Transition::Audit(_)
         | Transition::InsertKey(_)
         | Transition::Key { .. }
         | Transition::Delivery(_)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::life;
 use crate::model::{
     Applied, AttemptNo, BatchId, Billing, Dispatch, Job, JobId, JobStatus, KeyId, NewJob, Next,
-    Refusal, Settlement, Transition,
+    Refusal, Settlement, Transition, limits,
 };
 use crate::retention;
 
@@ -58,6 +58,10 @@ fn apply_one<R: Rows>(rows: &mut R, transition: &Transition) -> Decision<R::Erro
         Transition::Alerts { book, source } => return notices::alerts(rows, book, source),
         Transition::OpenBatch(new) => return batches::open_batch(rows, new),
         Transition::Batch { id, step, at } => return batches::step_batch(rows, *id, *step, *at),
+        Transition::Audit(entry) => {
+            rows.put_audit(entry)?;
+            rows.bound_audit(limits::AUDIT_ROWS_MAX)?;
+        }
         Transition::InsertKey(new) => return keys::insert(rows, new),
         Transition::Key { id, step, at } => return keys::step(rows, *id, step, *at),
         Transition::Input(change) => return files::input(rows, change),

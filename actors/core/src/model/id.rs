@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::Timestamp;
+
 /// Makes an id that is a number, written as a prefix and sixteen hexadecimal digits: small enough for every waiting job
 /// to carry it.
 macro_rules! numbered_id {
@@ -133,6 +135,16 @@ impl JobId {
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
+    }
+
+    /// When it was made, to the millisecond; `None`: it is of another version.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        let ms = seconds
+            .checked_mul(1_000)?
+            .checked_add(u64::from(nanos / 1_000_000))?;
+        i64::try_from(ms).ok().map(Timestamp::from_millis)
     }
 }
 

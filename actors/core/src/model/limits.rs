@@ -58,6 +58,10 @@ pub const FILE_PART_BYTES: usize = 256 * 1024;
 pub const FILE_NAME_CHARS_MAX: usize = 512;
 /// Characters of a batch's name.
 pub const BATCH_NAME_CHARS_MAX: usize = 4_096;
+/// Orders of operators that are on record; the oldest go.
+pub const AUDIT_ROWS_MAX: usize = 10_000;
+/// Bytes of what an order said that are kept.
+pub const AUDIT_DETAIL_BYTES_MAX: usize = 4_096;
 /// Client keys, dead ones included: all of them are in memory.
 pub const CLIENT_KEYS_MAX: usize = 4_096;
 /// Characters of a client key's name.

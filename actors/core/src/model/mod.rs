@@ -7,6 +7,7 @@ mod admission;
 mod alert;
 mod alert_rule;
 mod answer_body;
+mod audit;
 mod batch;
 mod batch_input;
 mod budget;
@@ -62,6 +63,7 @@ pub use admission::{Admission, NotAdmitted, OverRate};
 pub use alert::{Alert, AlertBook, AlertKey, ClearedAlert};
 pub use alert_rule::{AlertRule, AlertRules, AlertSettings, Measure, Threshold, WHOLE, Watched};
 pub use answer_body::AnswerBody;
+pub use audit::{ActedBy, ActedFrom, ActedHow, AuditEntry, AuditId};
 pub use batch::{Batch, BatchId, BatchState, BatchStep, Learnt, NoBatchId, Scope};
 pub use batch_input::{
     BatchInput, BatchProgress, BatchSettings, InputChange, InputStage, LineFault,

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use super::{
-    Admission, AlertBook, AnswerBody, AsyncTask, AttemptNo, Batch, BatchId, BatchStep, Billing,
-    BreakerSnapshot, CallRecord, ClientKey, DeliveryChange, DeliveryId, Failure, FileChange,
-    FileId, Fingerprint, InputChange, Job, JobId, JobStatus, KeyId, KeyStep, NotAdmitted, Prune,
-    Pruned, Received, Request, Reserve, SchedulerState, SlotId, Timestamp, Wait, limits,
+    Admission, AlertBook, AnswerBody, AsyncTask, AttemptNo, AuditEntry, Batch, BatchId, BatchStep,
+    Billing, BreakerSnapshot, CallRecord, ClientKey, DeliveryChange, DeliveryId, Failure,
+    FileChange, FileId, Fingerprint, InputChange, Job, JobId, JobStatus, KeyId, KeyStep,
+    NotAdmitted, Prune, Pruned, Received, Request, Reserve, SchedulerState, SlotId, Timestamp,
+    Wait, limits,
 };
 
 /// A job as it is submitted.
@@ -190,6 +191,8 @@ pub enum Transition {
         /// Now.
         at: Timestamp,
     },
+    /// An order of an operator goes on record, or what became of one that is.
+    Audit(Box<AuditEntry>),
     /// A client key is made.
     InsertKey(Box<ClientKey>),
     /// A client key changes.

@@ -6,43 +6,53 @@ use std::fmt;
 use super::{BudgetWait, HoldWait, WaitReason};
 use crate::model::{AttemptNo, HoldKind};
 
-impl fmt::Display for HoldWait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl HoldWait {
+    /// What is stopped, and until when.
+    #[must_use]
+    pub fn stops(&self) -> String {
         let ends = self.until.filter(|_| self.kind != HoldKind::Operator);
         let part = match (&self.lane, &self.model) {
             (Some(lane), _) => Some(format!("lane {lane}")),
             (None, Some(model)) => Some(format!("model {model}")),
             (None, None) => None,
         };
-        match (&part, ends, self.kind) {
-            (None, None, _) => f.write_str("GLM takes nothing until an operator acts: ")?,
-            (Some(part), None, _) => write!(f, "{part} is held until an operator acts: ")?,
-            (part, Some(until), kind) => {
-                if let Some(part) = part {
-                    write!(f, "{part}: ")?;
-                }
-                match kind {
-                    HoldKind::Unreachable => {
-                        write!(f, "GLM can't be reached, the next try is at {until}: ")?;
-                    }
-                    HoldKind::Quota => write!(f, "quota is used up until {until}: ")?,
-                    _ => write!(f, "cooling down until {until}: ")?,
-                }
+        let Some(until) = ends else {
+            return match part {
+                None => "GLM takes nothing until an operator acts".to_owned(),
+                Some(part) => format!("{part} is held until an operator acts"),
+            };
+        };
+        let part = part.map_or_else(String::new, |part| format!("{part}: "));
+        match self.kind {
+            HoldKind::Unreachable => {
+                format!("{part}GLM can't be reached, the next try is at {until}")
             }
+            HoldKind::Quota => format!("{part}quota is used up until {until}"),
+            _ => format!("{part}cooling down until {until}"),
         }
+    }
+
+    /// The code of what stopped it, what that means, and what was said.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let (code, message) = (&self.code, &self.message);
         match &self.meaning {
-            Some(meaning) if self.message.is_empty() => write!(f, "{}: {meaning}", self.code),
+            Some(meaning) if message.is_empty() => format!("{code}: {meaning}"),
             // The transport said it, not GLM.
             Some(meaning) if self.kind == HoldKind::Unreachable => {
-                write!(f, "{}: {meaning} ({})", self.code, self.message)
+                format!("{code}: {meaning} ({message})")
             }
             // What GLM says in Chinese has its meaning beside it.
-            Some(meaning) if self.message.contains(meaning.as_str()) => {
-                write!(f, "{}: {}", self.code, self.message)
-            }
-            Some(meaning) => write!(f, "{}: {meaning} (GLM: {})", self.code, self.message),
-            None => write!(f, "{}: {}", self.code, self.message),
+            Some(meaning) if message.contains(meaning.as_str()) => format!("{code}: {message}"),
+            Some(meaning) => format!("{code}: {meaning} (GLM: {message})"),
+            None => format!("{code}: {message}"),
         }
+    }
+}
+
+impl fmt::Display for HoldWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.stops(), self.said())
     }
 }
 

@@ -1,0 +1,192 @@
+//! What operators did, on record: each order is there before it is carried out, so that none is carried out unseen, and
+//! what became of it after that. An order that dies with the process stays as one that was begun.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use onelane_core::model::{
+    ActedBy, ActedFrom, ActedHow, AuditEntry, AuditId, JobId, limits as lane_limits,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+use warp::http::Method;
+use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+
+use super::answer::{Json, Reply};
+use super::body::Body;
+use super::endpoint::{Endpoint, Incoming};
+use super::input::{Input, Nothing};
+use super::principal::{Access, Principal};
+use super::problem::{Kind, Problem};
+use super::{Api, limits};
+use crate::config::differences;
+
+/// Where a page lets somebody see prompt and answer: no endpoint, an order all the same.
+const REVEALED: &str = "reveal {id}";
+
+/// Answers a request for an endpoint, and puts it on record where it is an order. What was begun goes on to its end also when
+/// the client waits for it no longer.
+pub(super) async fn answer(
+    api: &Arc<Api>,
+    endpoint: &Endpoint,
+    mut incoming: Incoming,
+    from: ActedFrom,
+) -> Result<Reply, Problem> {
+    let by = match (endpoint.access, &incoming.principal) {
+        (Access::Operate, Principal::Admin) => ActedBy::Admin,
+        (Access::Operate, Principal::Local) => ActedBy::Local,
+        _ => return endpoint.answer(Arc::clone(api), incoming).await,
+    };
+    let said = if endpoint.method == Method::GET {
+        Vec::new()
+    } else {
+        let body = incoming.body.at_most(limits::ORDER_BYTES_MAX);
+        let said = body.whole(&incoming.headers).await?;
+        incoming.headers.remove(CONTENT_ENCODING);
+        incoming.headers.remove(CONTENT_LENGTH);
+        let again = stream::iter([Ok::<_, warp::Error>(Bytes::from(said.clone()))]);
+        incoming.body = Body::new(again, api.reading.clone());
+        said
+    };
+    if serde_json::from_slice(&said).is_ok_and(|Trial { dry_run }| dry_run) {
+        return endpoint.answer(Arc::clone(api), incoming).await;
+    }
+    let what = format!("{} {}", endpoint.method, endpoint.path);
+    let mut entry = api.lane.given(by, from, what);
+    let on: Vec<&str> = incoming
+        .captures
+        .iter()
+        .map(|(_, value)| value.as_str())
+        .collect();
+    entry.on = (!on.is_empty()).then(|| on.join(" "));
+    let before = endpoint.changes_settings.then(|| api.lane.config_view());
+    if before.is_none() {
+        entry.detail = detail(&said);
+    }
+    let (api, method, path) = (Arc::clone(api), endpoint.method.clone(), endpoint.path);
+    let task = tokio::spawn(async move {
+        put(&api, &entry).await;
+        let (endpoint, _) = api.router.find(&method, path)?;
+        let answered = endpoint.answer(Arc::clone(&api), incoming).await;
+        match &answered {
+            Ok(reply) => {
+                entry.outcome = ActedHow::Done;
+                entry.count = reply.counted();
+            }
+            Err(problem) => {
+                entry.outcome = ActedHow::Refused;
+                entry.problem = Some(problem.detail().to_owned());
+            }
+        }
+        if let (Some(before), Ok(_)) = (before, &answered) {
+            let changed = differences(&before, &api.lane.config_view());
+            entry.detail = detail(changed.to_string().as_bytes());
+        }
+        put(&api, &entry).await;
+        answered
+    });
+    let broken = |_| Problem::new(Kind::Internal, "the order broke down");
+    task.await.map_err(broken)?
+}
+
+/// Puts on record that somebody is shown a job's prompt and answer.
+pub(super) async fn revealed(api: &Api, principal: &Principal, id: JobId) -> Result<(), Problem> {
+    Access::Operate.admit(principal)?;
+    let by = match principal {
+        Principal::Admin => ActedBy::Admin,
+        _ => ActedBy::Local,
+    };
+    let mut entry = api.lane.given(by, ActedFrom::Page, REVEALED.to_owned());
+    entry.on = Some(id.to_string());
+    entry.outcome = ActedHow::Done;
+    Ok(api.lane.put_on_record(&entry).await?)
+}
+
+/// Nobody is kept from pausing a lane by a disk that is full.
+async fn put(api: &Api, entry: &AuditEntry) {
+    if let Err(error) = api.lane.put_on_record(entry).await {
+        let what = &entry.what;
+        tracing::warn!(%error, what, "an order could not be put on record");
+    }
+}
+
+/// Whether an order changes nothing.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Trial {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What an order said, or the beginning of it.
+fn detail(said: &[u8]) -> Option<Box<RawValue>> {
+    let said: &RawValue = serde_json::from_slice(said).ok()?;
+    let said = said.get();
+    if said.len() <= lane_limits::AUDIT_DETAIL_BYTES_MAX {
+        return RawValue::from_string(said.to_owned()).ok();
+    }
+    let mut end = lane_limits::AUDIT_DETAIL_BYTES_MAX;
+    while !said.is_char_boundary(end) {
+        end -= 1;
+    }
+    to_raw_value(said.get(..end)?).ok()
+}
+
+/// Which part of the list is asked for.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    /// Rows of a page; 50 without it.
+    #[schemars(range(min = 1, max = lane_limits::PAGE_ROWS_MAX))]
+    limit: Option<usize>,
+    /// The `nextCursor` of the page before.
+    #[schemars(with = "Option<uuid::Uuid>")]
+    cursor: Option<AuditId>,
+}
+
+/// Orders of operators, newest first.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuditAnswer {
+    audit: Vec<AuditEntry>,
+    next_cursor: Option<AuditId>,
+}
+
+/// `GET audit`.
+pub(super) async fn list(
+    api: Arc<Api>,
+    input: Input<Nothing, AuditQuery>,
+) -> Result<Json<AuditAnswer>, Problem> {
+    let AuditQuery { limit, cursor } = input.query;
+    let limit = limit.unwrap_or(lane_limits::PAGE_ROWS_DEFAULT);
+    let audit = api.lane.audit(cursor, limit).await?;
+    let last = audit.last().map(|entry| entry.id);
+    Ok(Json(AuditAnswer {
+        next_cursor: last.filter(|_| audit.len() == limit),
+        audit,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_order_the_beginning_is_kept_and_of_what_is_no_json_nothing() {
+        let kept = |said: &str| detail(said.as_bytes()).map(|kept| kept.get().to_owned());
+        assert_eq!(
+            kept(r#"{"cost": 0.0125}"#).as_deref(),
+            Some(r#"{"cost": 0.0125}"#)
+        );
+        assert_eq!(kept("{"), None);
+        assert_eq!(kept(""), None);
+        let long = serde_json::json!({"reason": "谷".repeat(2_000)}).to_string();
+        let cut = kept(&long).unwrap();
+        assert!(cut.len() < lane_limits::AUDIT_DETAIL_BYTES_MAX + 100);
+        let cut: String = serde_json::from_str(&cut).unwrap();
+        assert!(long.starts_with(&cut));
+    }
+}

@@ -1,0 +1,263 @@
+//! Pages beside the API: what a room above it may ask of it to serve HTML at paths of its own. The API knows no page; it
+//! hands a [`Visit`] over, by which a page reads the lane, learns for whom a request speaks, and gives the orders
+//! that the table of endpoints has: checked, let in and put on record as if they had come over HTTP.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, stream};
+use onelane_core::model::{ActedFrom, JobId, Timestamp};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+use warp::http::header::CONTENT_TYPE;
+use warp::http::{HeaderMap, HeaderValue, Method};
+
+use super::answer::JSON;
+use super::body::Body;
+use super::endpoint::Incoming;
+use super::hub::{Listener, Scope};
+use super::input::Reader;
+use super::{Api, audit, query};
+// What pages say and are told by.
+pub(crate) use super::answer::{EVENT_STREAM, Pieces, Reply};
+pub(crate) use super::auth::Known;
+pub(crate) use super::paths::{Captures, Paths};
+pub(crate) use super::principal::{Access, Principal};
+pub(crate) use super::problem::{Kind, Problem};
+pub(crate) use super::query::pairs;
+use crate::orchestrator::clients::Presence;
+use crate::orchestrator::{JobDetail, Orchestrator};
+
+/// Bytes of a form that a page takes.
+const FORM_BYTES_MAX: usize = 1024 * 1024;
+/// Who watches is told of what happens so often at most.
+const TOLD_EVERY: Duration = Duration::from_millis(500);
+/// What only time changes is looked at so often.
+const LOOKED_EVERY: Duration = Duration::from_secs(5);
+/// What tells a watching page to look again.
+const CHANGED: Bytes = Bytes::from_static(b"event: changed\ndata: \n\n");
+
+/// Pages that are served beside the API.
+pub(crate) trait Site: Send + Sync + 'static {
+    /// Whether this path is one of its own.
+    fn is_at(&self, path: &str) -> bool;
+
+    /// Answers a request for one of its paths.
+    fn answer(self: Arc<Self>, visit: Visit) -> BoxFuture<'static, Reply>;
+}
+
+/// Pages to be served beside the API, as [`crate::desk::pages`] makes them.
+#[derive(Clone)]
+pub struct Pages(pub(crate) Arc<dyn Site>);
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pages")
+    }
+}
+
+/// The other end of a connection; `None`: a socket of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer(pub(super) Option<IpAddr>);
+
+/// A request for a page.
+pub(crate) struct Visit {
+    api: Arc<Api>,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    /// Who asks, as far as the network tells.
+    pub(crate) peer: Option<IpAddr>,
+    /// Until it is read. Behind a lock, for a body alone is not to be shared.
+    body: Mutex<Option<Body>>,
+}
+
+impl Visit {
+    pub(super) fn new(
+        api: Arc<Api>,
+        (method, path, query): (Method, String, String),
+        headers: HeaderMap,
+        peer: Option<Peer>,
+        body: Body,
+    ) -> Self {
+        Self {
+            api,
+            method,
+            path,
+            query,
+            headers,
+            peer: peer.and_then(|peer| peer.0),
+            body: Mutex::new(Some(body)),
+        }
+    }
+
+    /// The lane.
+    pub(crate) fn lane(&self) -> &Orchestrator {
+        &self.api.lane
+    }
+
+    /// Now, by the lane's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.api.clock.now()
+    }
+
+    /// How much of prompts and answers lists show, in characters.
+    pub(crate) fn preview_chars(&self) -> usize {
+        self.api.preview_chars
+    }
+
+    /// Bytes that nobody can guess; `None`: the machine has no randomness now.
+    pub(crate) fn secret(&self) -> Option<[u8; 32]> {
+        self.api.lane.random_secret()
+    }
+
+    /// Whether pages are asked for over TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.api.auth.is_tls()
+    }
+
+    /// Whether nobody has to log in: no token is set, and only this machine gets in.
+    pub(crate) fn is_open(&self) -> bool {
+        self.api.auth.is_open()
+    }
+
+    /// Refuses names under which only web pages of others ask for this machine, where nobody has to log in.
+    pub(crate) fn check_host(&self) -> Result<(), Problem> {
+        match self.is_open() {
+            true => self.api.auth.check_host(&self.headers),
+            false => Ok(()),
+        }
+    }
+
+    /// Whom a token or key lets in that somebody typed; `None`: nobody who may look.
+    pub(crate) fn log_in(&self, typed: &str) -> Option<Known> {
+        let keys = self.api.lane.client_keys();
+        self.api.auth.of_typed(typed, &keys, self.now())
+    }
+
+    /// Whether what somebody logged in with lets them in still.
+    pub(crate) fn knows(&self, known: &Known) -> bool {
+        knows(&self.api, known)
+    }
+
+    /// The fields of the form that was sent, in their order.
+    pub(crate) async fn form(&mut self) -> Result<Vec<(String, String)>, Problem> {
+        let unread = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(body) = unread.take() else {
+            return Ok(Vec::new());
+        };
+        let mut pieces = std::pin::pin!(body.pieces(FORM_BYTES_MAX as u64));
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            bytes.extend_from_slice(&piece?);
+        }
+        let wrong = |what: &str| Problem::new(Kind::InvalidBody, what);
+        let text = String::from_utf8(bytes).map_err(|_| wrong("the form is not UTF-8"))?;
+        pairs(&text).ok_or_else(|| wrong("the form is not percent-encoded UTF-8"))
+    }
+
+    /// Parameters read into a type, checked as those of the API are. What was left empty was not given.
+    pub(crate) fn read<T: DeserializeOwned + JsonSchema>(
+        &self,
+        given: &[(String, String)],
+    ) -> Result<T, Problem> {
+        let reader = Reader::<T>::new();
+        let given: Vec<_> = given
+            .iter()
+            .filter(|(_, v)| !v.is_empty())
+            .cloned()
+            .collect();
+        reader.read_parameters(&query::object(&given, &reader.schema), Kind::InvalidQuery)
+    }
+
+    /// The same as JSON, for the body of an order.
+    pub(crate) fn typed<T: DeserializeOwned + JsonSchema>(
+        &self,
+        given: &[(String, String)],
+    ) -> Result<Value, Problem> {
+        self.read::<T>(given)?;
+        let schema = Reader::<T>::new().schema;
+        let broken = |_| Problem::new(Kind::Internal, "the form could not be read");
+        serde_json::from_str(&query::object(given, &schema)).map_err(broken)
+    }
+
+    /// Gives an order of the table of endpoints for somebody, and answers what it answers.
+    pub(crate) async fn order(
+        &self,
+        principal: &Principal,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Problem> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (endpoint, captures) = self.api.router.find(&method, path)?;
+        endpoint.access.admit(principal)?;
+        let bytes = body.map(Value::to_string).unwrap_or_default();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        let chunks = stream::iter([Ok::<_, warp::Error>(Bytes::from(bytes))]);
+        let incoming = Incoming {
+            principal: principal.clone(),
+            headers,
+            presence: Arc::new(Presence::default()),
+            captures,
+            query: query.to_owned(),
+            body: Body::new(chunks, self.api.reading.clone()),
+        };
+        let answered = audit::answer(&self.api, endpoint, incoming, ActedFrom::Page).await?;
+        let bytes = answered.into_written().await;
+        let broken = |_| Problem::new(Kind::Internal, "the answer could not be read");
+        serde_json::from_slice(&bytes).map_err(broken)
+    }
+
+    /// A job with its prompt and answer for somebody who operates. That it was looked at is on record first.
+    pub(crate) async fn reveal(
+        &self,
+        principal: &Principal,
+        id: JobId,
+    ) -> Result<JobDetail, Problem> {
+        audit::revealed(&self.api, principal, id).await?;
+        Ok(self.api.lane.job(id).await?)
+    }
+
+    /// A stream that says when there may be something new to see, for as long as who watches may.
+    pub(crate) fn changes(&self, known: Option<Known>) -> Pieces {
+        self.api.events.begin(&self.api.lane);
+        let listener = self.api.events.listen(Scope::default(), None);
+        let api = Arc::downgrade(&self.api);
+        let changes = stream::unfold((listener, Instant::now()), move |(listener, told)| {
+            let (api, known) = (api.clone(), known.clone());
+            async move {
+                let listener = heard(listener, told).await?;
+                let api = api.upgrade()?;
+                let may = known.as_ref().is_none_or(|known| knows(&api, known));
+                may.then_some((Ok(CHANGED), (listener, Instant::now())))
+            }
+        });
+        Box::pin(changes)
+    }
+}
+
+/// Waits until something happened, or so much time has passed that something may look otherwise; not sooner than who
+/// listens may be told again. `None`: nothing more happens.
+async fn heard(mut listener: Listener, told: Instant) -> Option<Listener> {
+    let heard = timeout(LOOKED_EVERY, listener.heard.changed()).await;
+    if matches!(heard, Ok(Err(_))) || listener.has_ended() {
+        return None;
+    }
+    sleep(TOLD_EVERY.saturating_sub(told.elapsed())).await;
+    // What happened meanwhile is seen with it.
+    listener.heard.mark_unchanged();
+    Some(listener)
+}
+
+fn knows(api: &Api, known: &Known) -> bool {
+    let keys = api.lane.client_keys();
+    known.opens(&keys, api.clock.now())
+}
